@@ -1,0 +1,1 @@
+"""What every other room needs: units, errors and the clock."""

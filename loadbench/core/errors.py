@@ -1,0 +1,61 @@
+"""What can go wrong for reasons outside loadbench, and the exit code that each kind ends in.
+
+    LoadbenchError
+    ├── BadInput            2    the command line, a scenario or a file is wrong: the user mends it
+    ├── TargetUnavailable   6    the server cannot be reached, is not what it should be, or lacks the model
+    └── Interrupted       130    the user stopped the run
+
+A failed *request* is not an exception: it is a sample with an outcome (`loadbench.record.outcome`).
+Anything else that is raised is a fault of loadbench, and stops the program loudly.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How the process ends; scripts depend on these numbers."""
+
+    OK = 0
+    BAD_INPUT = 2
+    GATE_FAILED = 3
+    INVALID = 4
+    INCONCLUSIVE = 5
+    TARGET_UNAVAILABLE = 6
+    INTERRUPTED = 130
+
+
+class LoadbenchError(Exception):
+    """One clear line for the user: what is wrong and where, then the remedy.
+
+    `message` names the place and what was found there; `hint` says what to do about it.
+    """
+
+    exit_code = ExitCode.BAD_INPUT
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class BadInput(LoadbenchError):  # noqa: N818 - reads as what it is at the raise
+    """The command line, the scenario or a file that it names cannot be used."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
+class TargetUnavailable(LoadbenchError):  # noqa: N818
+    """The server cannot be reached, does not speak the protocol, or lacks the model."""
+
+    exit_code = ExitCode.TARGET_UNAVAILABLE
+
+
+class Interrupted(LoadbenchError):  # noqa: N818
+    """The user stopped the run; what was measured is kept."""
+
+    exit_code = ExitCode.INTERRUPTED

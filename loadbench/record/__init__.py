@@ -1,0 +1,1 @@
+"""What is kept of a request and of a level: samples, outcomes, histograms, the recorder."""

@@ -1,0 +1,104 @@
+"""One request, as it happened: flat, frozen, in nanoseconds. Derived figures are its methods.
+
+A mark is when bytes arrived or left, on the run's one clock; a mark that did not happen is `None`, never 0.
+The definitions of the figures are those of docs/metrics.md; each is computed here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+from loadbench.record.outcome import Outcome, Phase, TokenSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One request: its marks, its end and its tokens."""
+
+    number: int  # position among the requests of its level, from 0
+    phase: Phase
+    outcome: Outcome
+    detail: str = ""  # for people: what the server said, or what broke
+
+    due_ns: int
+    sent_ns: int | None = None
+    connected_ns: int | None = None
+    headers_ns: int | None = None
+    first_byte_ns: int | None = None
+    first_token_ns: int | None = None
+    first_visible_ns: int | None = None
+    last_token_ns: int | None = None
+    end_ns: int
+
+    status: int | None = None
+    reused: bool | None = None  # whether the connection had served a request before
+    connect_ns: int | None = None  # dns + tcp + tls of a new connection
+    reconnects: int = 0  # stale keep-alive connections found dead before any byte was sent or received
+
+    # One entry per token-bearing event: when it came, and how many tokens it held (None: not known).
+    event_ns: array[int] = field(default_factory=lambda: array("q"))
+    event_tokens: array[int] | None = None
+    reads: int = 0  # body reads that brought a token-bearing event
+    merged_reads: int = 0  # those that brought more than one
+
+    output_tokens: int | None = None
+    token_source: TokenSource = TokenSource.UNKNOWN
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    asked_input_tokens: int | None = None
+    asked_output_tokens: int | None = None
+    finish_reason: str | None = None
+    model: str | None = None  # the name that the server answered with
+    user: int | None = None  # the virtual user, closed loop only
+
+    def since_sent(self, mark_ns: int | None) -> int | None:
+        """Nanoseconds from `sent` to a mark: service time."""
+        return None if mark_ns is None or self.sent_ns is None else mark_ns - self.sent_ns
+
+    def since_due(self, mark_ns: int | None) -> int | None:
+        """Nanoseconds from `due` to a mark: response time, the client's own delay included."""
+        return None if mark_ns is None else mark_ns - self.due_ns
+
+    def event_gaps(self) -> list[int]:
+        """Nanoseconds between consecutive token-bearing events; k events have k - 1 gaps."""
+        stamps = self.event_ns
+        return [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]
+
+    def inter_token_latencies(self) -> list[tuple[int, int]]:
+        """(ITL in ns, weight in tokens) of each gap: the gap over the tokens of its later event.
+
+        Empty where the tokens per event are not known: then only event gaps are.
+        """
+        tokens = self.event_tokens
+        if tokens is None:
+            return []
+        return [
+            (round(gap / held), held)
+            for gap, held in zip(self.event_gaps(), tokens[1:], strict=True)
+            if held > 0
+        ]
+
+    def tpot(self) -> float | None:
+        """Time per output token in ns: `(last_token - first_token) / (N - tokens in the first event)`.
+
+        Where the first event's own tokens are not known it is taken to hold one.
+        """
+        first = 1 if self.event_tokens is None or not self.event_tokens else self.event_tokens[0]
+        return self._per_token(first)
+
+    def tpot_classic(self) -> float | None:
+        """`(E2E - TTFT) / (N - 1)` in ns, as most tools define it."""
+        return self._per_token(1)
+
+    def _per_token(self, first: int) -> float | None:
+        if self.output_tokens is None or self.first_token_ns is None or self.last_token_ns is None:
+            return None
+        rest = self.output_tokens - first
+        return (self.last_token_ns - self.first_token_ns) / rest if rest >= 1 else None
+
+    def e2e_per_token(self) -> float | None:
+        """E2E over N in ns; its inverse is the speed that one user sees, waiting included."""
+        e2e = self.since_sent(self.last_token_ns)
+        return None if e2e is None or not self.output_tokens else e2e / self.output_tokens
