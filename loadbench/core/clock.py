@@ -11,6 +11,7 @@ import time
 from typing import Protocol
 
 import anyio
+import anyio.lowlevel
 
 # An event loop's timers are as coarse as the selector's milliseconds, and a wake-up is late by the time that
 # the kernel needs to run us: sleep until this much before the moment, then yield in turns until it has come.
@@ -40,6 +41,6 @@ class MonotonicClock:
         if ahead_ns > _TAIL_NS:
             with anyio.move_on_after((ahead_ns - _TAIL_NS) / 1e9):
                 await stop.wait()
-        while not stop.is_set() and self.now_ns() < when_ns:
-            await anyio.sleep(0)
+        while not stop.is_set() and self.now_ns() < when_ns:  # noqa: ASYNC110 - no event tells of the time
+            await anyio.lowlevel.checkpoint()
         return not stop.is_set()

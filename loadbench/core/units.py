@@ -40,7 +40,7 @@ def parse_duration(text: str) -> int:
     total = 0.0
     for number, unit in _NUMBER_UNIT.findall(written):
         if unit not in _UNIT_NS:
-            raise ValueError(f"{text!r} has the unknown unit {unit!r}; write ns, us, ms, s, m or h, as in 250ms, 30s, 2m")
+            raise ValueError(f"{text!r} has the unknown unit {unit!r}; write ms, s, m or h, as in 250ms, 30s, 2m")
         total += float(number) * _UNIT_NS[unit]
     if total > _LONGEST_NS:
         raise ValueError(f"{text!r} is longer than a year")

@@ -55,7 +55,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Nanoseconds of virtual time."""
         return self._jumping.now_ns
 
-    def call_at(  # type: ignore[override]
+    def call_at(
         self, when: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Schedule at the nearest nanosecond, so that sums of floats do not drift."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from loadbench.record.outcome import Outcome, Phase, TokenSource
 
@@ -63,8 +64,7 @@ class Sample:
 
     def event_gaps(self) -> list[int]:
         """Nanoseconds between consecutive token-bearing events; k events have k - 1 gaps."""
-        stamps = self.event_ns
-        return [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]
+        return [later - earlier for earlier, later in pairwise(self.event_ns)]
 
     def inter_token_latencies(self) -> list[tuple[int, int]]:
         """(ITL in ns, weight in tokens) of each gap: the gap over the tokens of its later event.
@@ -74,11 +74,7 @@ class Sample:
         tokens = self.event_tokens
         if tokens is None:
             return []
-        return [
-            (round(gap / held), held)
-            for gap, held in zip(self.event_gaps(), tokens[1:], strict=True)
-            if held > 0
-        ]
+        return [(round(gap / held), held) for gap, held in zip(self.event_gaps(), tokens[1:], strict=True) if held > 0]
 
     def tpot(self) -> float | None:
         """Time per output token in ns: `(last_token - first_token) / (N - tokens in the first event)`.
