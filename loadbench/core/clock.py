@@ -41,6 +41,6 @@ class MonotonicClock:
         if ahead_ns > _TAIL_NS:
             with anyio.move_on_after((ahead_ns - _TAIL_NS) / 1e9):
                 await stop.wait()
-        while not stop.is_set() and self.now_ns() < when_ns:  # noqa: ASYNC110 - no event tells of the time
+        while not stop.is_set() and self.now_ns() < when_ns:
             await anyio.lowlevel.checkpoint()
         return not stop.is_set()

@@ -39,11 +39,3 @@ class TokenSource(StrEnum):
     IDS = "ids"  # token ids or logprobs were counted
     EVENTS = "events"  # one token per event was assumed
     UNKNOWN = "unknown"
-
-
-class Phase(StrEnum):
-    """When a request became due."""
-
-    WARM_UP = "warm_up"
-    MEASURED = "measured"
-    COOL_DOWN = "cool_down"

@@ -10,7 +10,8 @@ from array import array
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from loadbench.record.outcome import Outcome, Phase, TokenSource
+from loadbench.plan.load import Phase
+from loadbench.record.outcome import Outcome, TokenSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,132 @@
+"""The load of one level, and the phases that it goes through.
+
+Two load models, in the field's words. *Closed*: so many virtual users, each with one request in flight at most,
+who think between an answer and the next request. *Open*: requests become due at a rate, whatever the server does.
+
+A level in time, for a level of given duration (`k6` calls the last part the graceful stop):
+
+    begin       window opens            window closes          load ends           all answered, or cut
+      |-- warm-up --|------ measured -------|---- cool-down ------|------ drain ------|
+
+The load goes on unchanged from the warm-up into the window and through the cool-down: nothing is drained between
+them. A level of a given number of requests closes its window at the end of the steady part (`Phases`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loadbench.plan.arrivals import Arrivals
+    from loadbench.plan.distribution import Distribution
+
+
+class Phase(StrEnum):
+    """When a request became due."""
+
+    WARM_UP = "warm_up"
+    MEASURED = "measured"
+    COOL_DOWN = "cool_down"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """`users` virtual users; `think` is the time between an answer's end and the next request, in ns."""
+
+    users: int
+    think: Distribution | None = None
+
+    @property
+    def label(self) -> str:
+        """The load in a few characters, fit for a tag: `users=8`."""
+        return f"users={self.users}"
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """`rate_per_s` requests per second on average, spaced by `arrivals`."""
+
+    rate_per_s: float
+    arrivals: Arrivals
+
+    @property
+    def label(self) -> str:
+        """The load in a few characters, fit for a tag: `rate=0.5`."""
+        return f"rate={self.rate_per_s:g}"
+
+
+Load = Closed | Open
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How long a level goes on: by duration or by number of measured requests, exactly one of them."""
+
+    duration_ns: int | None = None
+    requests: int | None = None
+    warm_up_ns: int = 0
+    cool_down_ns: int = 0
+    drain_ns: int = 30_000_000_000
+
+    def __post_init__(self) -> None:
+        if (self.duration_ns is None) == (self.requests is None):
+            raise ValueError("a level has a duration or a number of requests, and not both")
+
+
+class Phases:
+    """Says of each request that becomes due which phase it belongs to, and when the load is over.
+
+    By duration the phases are intervals of time: a request belongs to the interval `[start, end)` that its due time
+    lies in. By number, exactly `requests` requests that become due after the warm-up are measured; the window closes
+    when the load can no longer be kept up (`close`): the first user without work, or the arrival after the last.
+    """
+
+    def __init__(self, extent: Extent, begin_ns: int) -> None:
+        self._extent = extent
+        self._left = extent.requests
+        self.opens_ns = begin_ns + extent.warm_up_ns
+        self._closes_ns = None if extent.duration_ns is None else self.opens_ns + extent.duration_ns
+
+    @property
+    def closes_ns(self) -> int | None:
+        """When the window closes; `None` while that is open, in a level by number of requests."""
+        return self._closes_ns
+
+    @property
+    def load_ends_ns(self) -> int | None:
+        """When no more requests become due."""
+        if self._closes_ns is None or self._extent.requests is not None:
+            return self._closes_ns
+        return self._closes_ns + self._extent.cool_down_ns
+
+    def admit(self, due_ns: int) -> Phase | None:
+        """The phase of a request that becomes due now; `None` once the load is over. Each call takes one request."""
+        if due_ns < self.opens_ns:
+            return Phase.WARM_UP
+        if self._left is not None:
+            return self._admit_counted(due_ns)
+        assert self._closes_ns is not None  # noqa: S101 - by duration it always is known
+        if due_ns < self._closes_ns:
+            return Phase.MEASURED
+        return Phase.COOL_DOWN if due_ns < self._closes_ns + self._extent.cool_down_ns else None
+
+    def _admit_counted(self, due_ns: int) -> Phase | None:
+        if self._left == 0:
+            self.close(due_ns)
+            return None
+        assert self._left is not None  # noqa: S101 - checked by the caller
+        self._left -= 1
+        return Phase.MEASURED
+
+    def close(self, at_ns: int) -> None:
+        """Close the window now, unless it has been closed: the load cannot be kept up, or the user stops the run."""
+        if self._closes_ns is None or at_ns < self._closes_ns:
+            self._closes_ns = max(at_ns, self.opens_ns)
+            self._left = 0 if self._left is not None else None
+
+    @property
+    def remaining(self) -> int | None:
+        """How many measured requests are still to come, in a level by number."""
+        return self._left

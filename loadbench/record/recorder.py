@@ -1,0 +1,299 @@
+"""The recorder of one level: samples in, one recording out. Accumulate in `add`, derive in `close`.
+
+Memory is bounded by the histograms and the requests in flight, however long the level is: what a sample says is folded
+into counts and histograms, and the sample itself goes to the result file, not here.
+
+Two populations are kept apart, as the definitions ask. *Latencies and outcomes* speak of the measured requests: those
+that became due inside the window, whenever they ended. *Throughput and concurrency* speak of the window: every token and
+every answer that arrived between its bounds counts, whichever phase its request belongs to, and nothing else does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from loadbench.plan.load import Phase, Phases
+from loadbench.record.histogram import Histogram
+from loadbench.record.outcome import Outcome, TokenSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadbench.record.sample import Sample
+
+# The figures of a level, in the order in which they are shown; all are durations in ns.
+METRICS = (
+    "ttft",
+    "ttft_response",
+    "ttfo",
+    "ttfb",
+    "e2e",
+    "e2e_response",
+    "stream_end",
+    "event_gap",
+    "itl",
+    "tpot",
+    "tpot_classic",
+    "e2e_per_token",
+    "lateness",
+    "connect",
+)
+
+# Different failures beyond this many are counted under their outcome only: memory stays bounded.
+_MOST_DETAILS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Production:
+    """What arrived inside the window."""
+
+    answers: int = 0  # requests that ended ok
+    output_tokens: int = 0
+    input_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How the client itself fared during a level; histograms are in ns."""
+
+    stamp_source: str
+    loop_lag: Histogram
+    gc_pauses: Histogram
+    cpu_share: float | None  # of one core
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelRecording:
+    """All that is known of one level. Times are ns of the run's clock."""
+
+    window: tuple[int, int]
+    outcomes: Mapping[Outcome, int]  # of the measured requests
+    details: Mapping[tuple[Outcome, str], int]  # what the failures said
+    histograms: Mapping[str, Histogram]  # by name in METRICS; over measured requests with outcome ok
+    undefined: Mapping[str, int]  # ok requests for which a figure does not exist, by its name
+    input_tokens: int  # summed over measured requests with outcome ok
+    output_tokens: int
+    token_sources: Mapping[TokenSource, int]
+    unknown_input_tokens: int  # ok requests of which the server did not tell the prompt's length
+    prompt_off: int  # ok requests whose prompt was more than 2 % off the asked length
+    prompt_asked: int  # ok requests that asked for a length and were told the true one
+    cached: int  # ok requests that reported cached prompt tokens
+    merged_reads: int
+    reads: int
+    reused: int  # measured requests on a connection that had served before
+    reconnects: int
+    finish_reasons: Mapping[str, int]
+    production: Production
+    arrivals_due: int  # scheduled inside the window
+    arrivals_sent: int  # whose request left inside the window
+    missed: int  # arrivals that were never sent, open loop
+    in_flight_mean: float
+    in_flight_peak: int
+    interrupted: bool
+    health: Health
+    phases: Mapping[Phase, int] = field(default_factory=dict)
+
+    @property
+    def window_s(self) -> float:
+        """Length of the window in seconds."""
+        return (self.window[1] - self.window[0]) / 1e9
+
+
+class Recorder:
+    """Takes the samples of one level as they end; `phases` says where the window lies."""
+
+    def __init__(self, phases: Phases) -> None:
+        self._histograms = {name: Histogram() for name in METRICS}
+        self._outcomes: Counter[Outcome] = Counter()
+        self._details: Counter[tuple[Outcome, str]] = Counter()
+        self._undefined: Counter[str] = Counter()
+        self._sources: Counter[TokenSource] = Counter()
+        self._finish: Counter[str] = Counter()
+        self._phases: Counter[Phase] = Counter()
+        self._count: Counter[str] = Counter()
+        self._window = _WindowTally(phases)
+
+    def started(self, at_ns: int) -> None:
+        """A request is on its way: it is in flight until it is added."""
+        self._window.step(at_ns, 1)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests started and not yet ended."""
+        return self._window.in_flight
+
+    def add(self, sample: Sample) -> None:
+        """Fold one ended request in."""
+        self._phases[sample.phase] += 1
+        self._window.step(sample.end_ns, -1)
+        self._window.add(sample)
+        if sample.phase is not Phase.MEASURED:
+            return
+        self._outcomes[sample.outcome] += 1
+        self._count["reused"] += bool(sample.reused)
+        self._count["reconnects"] += sample.reconnects
+        self._record("lateness", sample.since_due(sample.sent_ns))
+        if sample.connect_ns is not None:
+            self._record("connect", sample.connect_ns)
+        if sample.outcome is Outcome.OK:
+            self._add_ok(sample)
+        else:
+            self._add_detail(sample)
+
+    def _add_ok(self, sample: Sample) -> None:
+        self._record("ttft", sample.since_sent(sample.first_token_ns))
+        self._record("ttft_response", sample.since_due(sample.first_token_ns))
+        self._record("ttfo", sample.since_sent(sample.first_visible_ns))
+        self._record("ttfb", sample.since_sent(sample.first_byte_ns))
+        self._record("e2e", sample.since_sent(sample.last_token_ns))
+        self._record("e2e_response", sample.since_due(sample.last_token_ns))
+        self._record("stream_end", sample.since_sent(sample.end_ns))
+        self._record("tpot", sample.tpot())
+        self._record("tpot_classic", sample.tpot_classic())
+        self._record("e2e_per_token", sample.e2e_per_token())
+        self._add_gaps(sample)
+        self._add_tokens(sample)
+
+    def _record(self, name: str, value_ns: float | None) -> None:
+        if value_ns is None:
+            self._undefined[name] += 1
+        else:
+            self._histograms[name].record(round(value_ns))
+
+    def _add_gaps(self, sample: Sample) -> None:
+        gaps = sample.event_gaps()
+        if not gaps:
+            self._undefined["event_gap"] += 1
+        self._histograms["event_gap"].record_many(gaps)
+        itl = sample.inter_token_latencies()
+        if not itl:
+            self._undefined["itl"] += 1
+        self._histograms["itl"].record_many([gap for gap, _ in itl], [weight for _, weight in itl])
+        self._count["reads"] += sample.reads
+        self._count["merged"] += sample.merged_reads
+
+    def _add_tokens(self, sample: Sample) -> None:
+        self._sources[sample.token_source] += 1
+        self._count["output"] += sample.output_tokens or 0
+        self._count["input"] += sample.input_tokens or 0
+        self._count["unknown_input"] += sample.input_tokens is None
+        self._count["cached"] += bool(sample.cached_tokens)
+        self._finish[sample.finish_reason or "none"] += 1
+        if sample.asked_input_tokens and sample.input_tokens is not None:
+            self._count["prompt_asked"] += 1
+            off = abs(sample.input_tokens - sample.asked_input_tokens)
+            self._count["prompt_off"] += off > 0.02 * sample.asked_input_tokens
+
+    def _add_detail(self, sample: Sample) -> None:
+        key = (sample.outcome, sample.detail)
+        if key in self._details or len(self._details) < _MOST_DETAILS:
+            self._details[key] += 1
+        else:
+            self._details[sample.outcome, "(others)"] += 1
+
+    def close(
+        self, *, window: tuple[int, int], arrivals_due: int, missed: int, interrupted: bool, health: Health
+    ) -> LevelRecording:
+        """The recording of the level, all of whose requests have ended."""
+        tally = self._window
+        return LevelRecording(
+            window=window,
+            outcomes=dict(self._outcomes),
+            details=dict(self._details),
+            histograms=self._histograms,
+            undefined=dict(self._undefined),
+            input_tokens=self._count["input"],
+            output_tokens=self._count["output"],
+            token_sources=dict(self._sources),
+            unknown_input_tokens=self._count["unknown_input"],
+            prompt_off=self._count["prompt_off"],
+            prompt_asked=self._count["prompt_asked"],
+            cached=self._count["cached"],
+            merged_reads=self._count["merged"],
+            reads=self._count["reads"],
+            reused=self._count["reused"],
+            reconnects=self._count["reconnects"],
+            finish_reasons=dict(self._finish),
+            production=tally.production(),
+            arrivals_due=arrivals_due,
+            arrivals_sent=tally.arrivals,
+            missed=missed,
+            in_flight_mean=tally.in_flight_ns / max(1, window[1] - window[0]),
+            in_flight_peak=tally.peak,
+            interrupted=interrupted,
+            health=health,
+            phases=dict(self._phases),
+        )
+
+
+class _WindowTally:
+    """What happens between the window's bounds: tokens and answers that arrive, requests in flight.
+
+    While a level by number of requests still has its window open, nothing has happened after it: a sample that ends
+    then lies wholly before the bound to come, so that everything can be counted at once and exactly.
+    """
+
+    def __init__(self, phases: Phases) -> None:
+        self._phases = phases
+        self._answers = self._output = self._input = 0
+        self.arrivals = 0
+        self.in_flight = 0
+        self.in_flight_ns = 0
+        self.peak = 0
+
+    def step(self, at_ns: int, change: int) -> None:
+        """One request more or less in flight. Those in flight as the window opens count towards its peak."""
+        closes_ns = self._phases.closes_ns
+        if at_ns >= self._phases.opens_ns and (closes_ns is None or at_ns < closes_ns):
+            self.peak = max(self.peak, self.in_flight, self.in_flight + change)
+        self.in_flight += change
+
+    def add(self, sample: Sample) -> None:
+        """Count what of this request lies inside. A server's failure produced nothing; what we cut short did."""
+        self._add_span(sample)
+        if not sample.outcome.failed:
+            self._answers += sample.outcome is Outcome.OK and self._arrived(sample.end_ns)
+            self._output += self._tokens_inside(sample)
+            self._input += self._input_inside(sample)
+
+    def _add_span(self, sample: Sample) -> None:
+        if sample.sent_ns is None:
+            return
+        opens_ns, closes_ns = self._phases.opens_ns, self._closes_or(sample.end_ns)
+        self.arrivals += opens_ns <= sample.sent_ns and (
+            self._phases.closes_ns is None or sample.sent_ns < self._phases.closes_ns
+        )
+        self.in_flight_ns += max(0, min(sample.end_ns, closes_ns) - max(sample.sent_ns, opens_ns))
+
+    def _closes_or(self, otherwise_ns: int) -> int:
+        closes_ns = self._phases.closes_ns
+        return otherwise_ns if closes_ns is None else closes_ns
+
+    def _arrived(self, at_ns: int) -> bool:
+        """Whether something that arrived then was made inside the window: after it opened, and as it closed at last."""
+        return self._phases.opens_ns < at_ns <= self._closes_or(at_ns)
+
+    def _input_inside(self, sample: Sample) -> int:
+        """The prompt counts when it has been worked off: at the first token."""
+        if sample.first_token_ns is None or sample.input_tokens is None:
+            return 0
+        return sample.input_tokens if self._arrived(sample.first_token_ns) else 0
+
+    def _tokens_inside(self, sample: Sample) -> int:
+        """Output tokens by the stamps of their events; shared out evenly, to the token, where an event's own are unknown."""
+        stamps = sample.event_ns
+        if not stamps or sample.output_tokens is None:
+            return 0
+        first = bisect_right(stamps, self._phases.opens_ns)
+        last = bisect_right(stamps, self._closes_or(stamps[-1]))
+        if sample.event_tokens is not None:
+            return sum(sample.event_tokens[first:last])
+        total, events = sample.output_tokens, len(stamps)
+        return total * last // events - total * first // events
+
+    def production(self) -> Production:
+        """What arrived inside."""
+        return Production(self._answers, self._output, self._input)
