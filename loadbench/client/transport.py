@@ -31,6 +31,10 @@ class Exchange:
 class Sink(Protocol):
     """What a transport tells of one exchange, in this order; every stamp is of the run's clock."""
 
+    def reconnecting(self) -> None:
+        """A kept connection was found closed before any answer; the exchange begins again on a new one."""
+        ...
+
     def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None) -> None:
         """The connection is ready; a new one took `connect_ns` for dns, tcp and tls."""
         ...

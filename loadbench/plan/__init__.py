@@ -1,1 +1,1 @@
-"""What will be done: the scenario, the load of each level, the arrivals, the prompts. Pure: no I/O but reading files."""
+"""What will be done: the scenario, the load of each level, arrivals, prompts. No I/O but reading files."""

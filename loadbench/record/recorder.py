@@ -4,8 +4,8 @@ Memory is bounded by the histograms and the requests in flight, however long the
 into counts and histograms, and the sample itself goes to the result file, not here.
 
 Two populations are kept apart, as the definitions ask. *Latencies and outcomes* speak of the measured requests: those
-that became due inside the window, whenever they ended. *Throughput and concurrency* speak of the window: every token and
-every answer that arrived between its bounds counts, whichever phase its request belongs to, and nothing else does.
+that became due inside the window, whenever they ended. *Throughput and concurrency* speak of the window: every token
+and every answer that arrived between its bounds counts, whichever phase its request belongs to, and nothing else.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ class _WindowTally:
         return sample.input_tokens if self._arrived(sample.first_token_ns) else 0
 
     def _tokens_inside(self, sample: Sample) -> int:
-        """Output tokens by the stamps of their events; shared out evenly, to the token, where an event's own are unknown."""
+        """Output tokens by the stamps of their events; shared out evenly where an event's own are unknown."""
         stamps = sample.event_ns
         if not stamps or sample.output_tokens is None:
             return 0

@@ -9,9 +9,12 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
+
+if TYPE_CHECKING:
+    from loadbench.plan.load import Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

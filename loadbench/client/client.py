@@ -1,0 +1,260 @@
+"""The client: one request in, one sample out.
+
+It never raises for what a server did: every way in which a request can end is an outcome of its sample. Stamps come
+from the transport, taken at the read; the bytes are parsed after that. Each request has one deadline that moves with its
+progress: to be connected, then to the first token, then from read to read, and at all times the limit on the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadbench.client.transport import Exchange, TransportError
+from loadbench.core.units import NS_PER_S, format_duration
+from loadbench.record.outcome import Outcome
+from loadbench.record.sample import Sample
+from loadbench.wire.answer import Answer
+from loadbench.wire.openai import Api, error_text, request_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.client.transport import Header, Transport
+    from loadbench.core.clock import Clock
+    from loadbench.plan.load import Phase
+
+# An error's body is read for its message, not for its length.
+_MOST_ERROR_BYTES = 64 * 1024
+# After [DONE] the answer is complete: wait this long for the body's formal end, which lets the connection be kept.
+_CLOSE_GRACE_NS = 250_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long to wait for what, in ns; `None` waits for ever."""
+
+    connect_ns: int | None = 5 * NS_PER_S
+    first_token_ns: int | None = 60 * NS_PER_S
+    idle_ns: int | None = 30 * NS_PER_S
+    total_ns: int | None = 600 * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request to be made: what is asked, and its place in the level."""
+
+    number: int
+    phase: Phase
+    due_ns: int
+    prompt: str
+    max_tokens: int
+    asked_input_tokens: int | None = None
+    user: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where requests go and what they all have in common; `base_url` includes the version, as in `http://host/v1`."""
+
+    base_url: str
+    model: str
+    api: Api = Api.CHAT
+    headers: tuple[tuple[str, str], ...] = ()
+    temperature: float | None = None
+    seed: int | None = None
+
+    def exchange(self, ask: Ask) -> Exchange:
+        """The request as it goes over the wire."""
+        body = request_body(
+            self.api,
+            model=self.model,
+            prompt=ask.prompt,
+            max_tokens=ask.max_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+        )
+        headers = (("content-type", "application/json"), *self.headers)
+        return Exchange("POST", self.base_url + self.api.path, headers, body)
+
+
+class Client:
+    """Sends requests to one endpoint over one transport, many at once."""
+
+    def __init__(self, endpoint: Endpoint, transport: Transport, *, clock: Clock, timeouts: Timeouts) -> None:
+        self._endpoint = endpoint
+        self._transport = transport
+        self._clock = clock
+        self._timeouts = timeouts
+        self._calls: set[_Call] = set()
+
+    async def fire(self, ask: Ask, *, keep_text: bool = False) -> Sample:
+        """Make one request and return its sample, however it ends."""
+        call = _Call(Answer(self._endpoint.api, keep_text=keep_text), clock=self._clock, timeouts=self._timeouts)
+        exchange = self._endpoint.exchange(ask)
+        self._calls.add(call)
+        try:
+            outcome, detail = await call.run(self._transport, exchange)
+        finally:
+            self._calls.discard(call)
+        return call.sample(ask, outcome, detail)
+
+    def cut(self, reason: Outcome) -> None:
+        """End every request in flight, as `ABANDONED` or `CANCELLED`."""
+        for call in tuple(self._calls):
+            call.cut(reason)
+
+    @property
+    def tokens_seen(self) -> int:
+        """Token-bearing events of the requests in flight, for the progress line."""
+        return sum(len(call.answer.event_ns) for call in self._calls)
+
+
+class _Call:
+    """One request under way: the transport's sink, and the keeper of its deadline."""
+
+    def __init__(self, answer: Answer, *, clock: Clock, timeouts: Timeouts) -> None:
+        self.answer = answer
+        self._clock = clock
+        self._timeouts = timeouts
+        self._scope = anyio.CancelScope()
+        self._began_ns = clock.now_ns()
+        self._ends_as: tuple[Outcome, str] | None = None
+        self._deadline: tuple[Outcome, str] = (Outcome.TIMEOUT_TOTAL, "")
+        self.sent_ns: int | None = None
+        self.connected_ns: int | None = None
+        self.headers_ns: int | None = None
+        self.connect_ns: int | None = None
+        self.first_byte_ns: int | None = None
+        self.end_ns = self._began_ns
+        self.reused: bool | None = None
+        self.status: int | None = None
+        self.reconnects = 0
+        self._streams = False
+        self._body = bytearray()
+        self._late_end = False
+
+    async def run(self, transport: Transport, exchange: Exchange) -> tuple[Outcome, str]:
+        """Carry the exchange and judge how it ended."""
+        self._expect(Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns, self._began_ns)
+        broke: tuple[Outcome, str] | None = None
+        with self._scope:
+            try:
+                await transport.exchange(exchange, self)
+            except TransportError as error:
+                broke = (error.outcome, error.detail)
+        self.end_ns = self._clock.now_ns() if self.answer.done_ns is None else self.answer.done_ns
+        if self._scope.cancelled_caught:
+            broke = self._ends_as or self._deadline
+        return self._judge(broke)
+
+    def _judge(self, broke: tuple[Outcome, str] | None) -> tuple[Outcome, str]:
+        """An answer that was complete before anything broke is judged as what it is."""
+        if self.status is not None and self.status != 200:
+            return Outcome.HTTP_ERROR, f"HTTP {self.status}: {error_text(bytes(self._body))}"
+        if broke is not None and self.answer.done_ns is None and self.answer.error is None:
+            return broke
+        if self.status == 200 and not self._streams:
+            self._read_whole()
+        elif broke is None:
+            self.answer.close(self.end_ns)
+        return self.answer.outcome()
+
+    def _read_whole(self) -> None:
+        """The server sent no event stream: one JSON answer, or something that is no answer at all."""
+        self.answer.fold_json(bytes(self._body), self.end_ns)
+
+    def cut(self, reason: Outcome) -> None:
+        """End it now, unless it has ended."""
+        self._ends_as = (reason, "cut at the end of the drain" if reason is Outcome.ABANDONED else "cut by the user")
+        self._scope.cancel()
+
+    # The sink: what the transport tells, in order.
+
+    def reconnecting(self) -> None:
+        """The kept connection was dead."""
+        self.reconnects += 1
+        self._expect(Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns, self._clock.now_ns())
+
+    def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None) -> None:
+        """Ready to send."""
+        self.connected_ns, self.reused, self.connect_ns = at_ns, reused, connect_ns
+        self._expect(Outcome.TIMEOUT_FIRST_TOKEN, "no token", self._timeouts.first_token_ns, at_ns)
+
+    def sent(self, at_ns: int) -> None:
+        """All is with the socket."""
+        self.sent_ns = at_ns
+
+    def headers(self, at_ns: int, status: int, headers: Sequence[Header]) -> None:
+        """An event stream by its type, or by its silence about a type."""
+        self.headers_ns, self.status = at_ns, status
+        kind = next((value for name, value in headers if name.lower() == b"content-type"), b"")
+        self._streams = status == 200 and (not kind or kind.lower().startswith(b"text/event-stream"))
+
+    def data(self, at_ns: int, chunk: bytes) -> None:
+        """Body bytes, stamped; only now are they looked into."""
+        if self.first_byte_ns is None:
+            self.first_byte_ns = at_ns
+        if not self._streams:
+            if len(self._body) < _MOST_ERROR_BYTES or self.status == 200:
+                self._body += chunk
+            return
+        self.answer.feed(at_ns, chunk)
+        if self.answer.done_ns is not None:
+            self._expect(Outcome.TIMEOUT_IDLE, "no end after [DONE]", _CLOSE_GRACE_NS, at_ns)
+        elif self.answer.first_token_ns is not None:
+            self._expect(Outcome.TIMEOUT_IDLE, "nothing more came", self._timeouts.idle_ns, at_ns)
+
+    def _expect(self, outcome: Outcome, what: str, within_ns: int | None, since_ns: int) -> None:
+        """Move the deadline: by then something more must have come, or the request ends as `outcome`."""
+        total_ns = self._timeouts.total_ns
+        latest_ns = None if total_ns is None else self._began_ns + total_ns
+        step_ns = None if within_ns is None else since_ns + within_ns
+        if step_ns is not None and (latest_ns is None or step_ns < latest_ns):
+            when_ns, self._deadline = step_ns, (outcome, f"{what} within {format_duration(within_ns or 0)}")
+        elif latest_ns is not None and total_ns is not None:
+            when_ns = latest_ns
+            self._deadline = (Outcome.TIMEOUT_TOTAL, f"not finished within {format_duration(total_ns)}")
+        else:
+            return
+        self._scope.deadline = anyio.current_time() + (when_ns - self._clock.now_ns()) / NS_PER_S
+
+    def sample(self, ask: Ask, outcome: Outcome, detail: str) -> Sample:
+        """All that is known of it."""
+        answer = self.answer
+        output_tokens, source = answer.output_tokens()
+        return Sample(
+            number=ask.number,
+            phase=ask.phase,
+            outcome=outcome,
+            detail=detail,
+            due_ns=ask.due_ns,
+            sent_ns=self.sent_ns,
+            connected_ns=self.connected_ns,
+            headers_ns=self.headers_ns,
+            first_byte_ns=self.first_byte_ns,
+            first_token_ns=answer.first_token_ns,
+            first_visible_ns=answer.first_visible_ns,
+            last_token_ns=answer.last_token_ns,
+            end_ns=self.end_ns,
+            status=self.status,
+            reused=self.reused,
+            connect_ns=self.connect_ns,
+            reconnects=self.reconnects,
+            event_ns=answer.event_ns,
+            event_tokens=answer.tokens_by_event(),
+            reads=answer.reads,
+            merged_reads=answer.merged_reads,
+            output_tokens=output_tokens,
+            token_source=source,
+            input_tokens=answer.input_tokens,
+            cached_tokens=answer.cached_tokens,
+            reasoning_tokens=answer.reasoning_tokens,
+            asked_input_tokens=ask.asked_input_tokens,
+            asked_output_tokens=ask.max_tokens,
+            finish_reason=answer.finish_reason,
+            model=answer.model,
+            user=ask.user,
+        )
