@@ -1,8 +1,8 @@
 """The client: one request in, one sample out.
 
 It never raises for what a server did: every way in which a request can end is an outcome of its sample. Stamps come
-from the transport, taken at the read; the bytes are parsed after that. Each request has one deadline that moves with its
-progress: to be connected, then to the first token, then from read to read, and at all times the limit on the whole.
+from the transport, taken at the read; the bytes are parsed after that. Each request has one deadline that moves with
+its progress: to be connected, then to the first token, then from read to read, and at all times the limit on the whole.
 """
 
 from __future__ import annotations

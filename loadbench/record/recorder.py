@@ -135,7 +135,7 @@ class Recorder:
         self._outcomes[sample.outcome] += 1
         self._count["reused"] += bool(sample.reused)
         self._count["reconnects"] += sample.reconnects
-        self._record("lateness", sample.since_due(sample.sent_ns))
+        self._record("lateness", sample.lateness())
         if sample.connect_ns is not None:
             self._record("connect", sample.connect_ns)
         if sample.outcome is Outcome.OK:

@@ -66,6 +66,11 @@ class Sample:
         """Nanoseconds from `due` to a mark: response time, the client's own delay included."""
         return None if mark_ns is None else mark_ns - self.due_ns
 
+    def lateness(self) -> int | None:
+        """Nanoseconds from `due` to `sent`, the set-up of a new connection apart: the client's own delay."""
+        late_ns = self.since_due(self.sent_ns)
+        return None if late_ns is None else max(0, late_ns - (self.connect_ns or 0))
+
     def event_gaps(self) -> list[int]:
         """Nanoseconds between consecutive token-bearing events; k events have k - 1 gaps."""
         return [later - earlier for earlier, later in pairwise(self.event_ns)]

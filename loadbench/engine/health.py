@@ -1,0 +1,100 @@
+"""How the client itself fares: whether its event loop runs when it should, how long the collector holds it, its CPU.
+
+A probe sleeps 10 ms at a time and records how late it wakes. One long stall makes one late wake-up, so a plain record
+would hide it (the coordinated omission of the probe itself): each lateness is recorded with the wake-ups that it
+displaced. The probe underestimates what a stream's bytes go through, which need several turns of the loop; it is a lower
+bound, and says so by its name, `loop_lag`.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from loadbench.record.histogram import Histogram
+from loadbench.record.recorder import Health
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+_PROBE_NS = 10_000_000
+
+
+class HealthProbe(Protocol):
+    """Watches during a level, and tells afterwards."""
+
+    def watching(self) -> AbstractAsyncContextManager[None]:
+        """Watch while the context lasts."""
+        ...
+
+    def close(self) -> Health:
+        """What was seen."""
+        ...
+
+
+class LoopHealth:
+    """Watches the running event loop and this process."""
+
+    def __init__(self, *, stamp_source: str = "user") -> None:
+        self._stamp_source = stamp_source
+        self._lag = Histogram()
+        self._pauses = Histogram()
+        self._pause_began_ns = 0
+        self._cpu_share: float | None = None
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Probe the loop, the collector and the CPU while the context lasts."""
+        # What lives by now will live through the level: the collector need not walk it again.
+        gc.collect()
+        gc.freeze()
+        gc.callbacks.append(self._on_gc)
+        cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
+        try:
+            async with anyio.create_task_group() as probe:
+                probe.start_soon(self._probe)
+                yield
+                probe.cancel_scope.cancel()
+        finally:
+            wall_ns = time.perf_counter_ns() - wall_ns
+            self._cpu_share = (time.process_time_ns() - cpu_ns) / wall_ns if wall_ns else None
+            gc.callbacks.remove(self._on_gc)
+            gc.unfreeze()
+
+    async def _probe(self) -> None:
+        while True:
+            asleep_ns = time.perf_counter_ns()
+            await anyio.sleep(_PROBE_NS / 1e9)
+            late_ns = time.perf_counter_ns() - asleep_ns - _PROBE_NS
+            self._lag.record_corrected(max(0, late_ns), _PROBE_NS)
+
+    def _on_gc(self, phase: str, _info: dict[str, int]) -> None:
+        now_ns = time.perf_counter_ns()
+        if phase == "start":
+            self._pause_began_ns = now_ns
+        else:
+            self._pauses.record(now_ns - self._pause_began_ns)
+
+    def close(self) -> Health:
+        """What was seen."""
+        return Health(
+            stamp_source=self._stamp_source, loop_lag=self._lag, gc_pauses=self._pauses, cpu_share=self._cpu_share
+        )
+
+
+class NoHealth:
+    """For virtual time, where nothing is ever late."""
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Nothing to watch."""
+        yield
+
+    def close(self) -> Health:
+        """Nothing was seen."""
+        return Health(stamp_source="virtual", loop_lag=Histogram(), gc_pauses=Histogram(), cpu_share=None)

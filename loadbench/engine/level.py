@@ -1,0 +1,184 @@
+"""One level: a load, kept up through warm-up, window and cool-down, then drained.
+
+    begin       window opens            window closes          load ends           all answered, or cut
+      |-- warm-up --|------ measured -------|---- cool-down ------|------ drain ------|
+
+The level lends the loops what they need (the clock, admission, firing) and keeps the time. What it measures goes to the
+recorder, sample by sample, and to whoever else wants each sample as it ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+import anyio
+
+from loadbench.client.client import Ask
+from loadbench.engine.loops import closed, open_loop
+from loadbench.plan.load import Closed, Extent, Load, Open, Phase, Phases
+from loadbench.record.outcome import Outcome
+from loadbench.record.recorder import LevelRecording, Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadbench.client.client import Client
+    from loadbench.core.clock import Clock
+    from loadbench.engine.health import HealthProbe
+    from loadbench.plan.prompts import PromptSource
+    from loadbench.record.sample import Sample
+
+# Requests in flight that an open loop may build up before it calls arrivals missed; the file-descriptor limit
+# usually says less.
+MOST_IN_FLIGHT = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelPlan:
+    """What one level does. `ramp_ns` spreads the first requests of a closed loop's users."""
+
+    load: Load
+    extent: Extent
+    prompts: PromptSource
+    max_tokens: int
+    seed: int = 0
+    ramp_ns: int = 0
+    most_in_flight: int = MOST_IN_FLIGHT
+
+
+class Level:
+    """One level, run once."""
+
+    def __init__(
+        self,
+        plan: LevelPlan,
+        *,
+        client: Client,
+        clock: Clock,
+        health: HealthProbe,
+        on_sample: Callable[[Sample], None] = lambda _: None,
+    ) -> None:
+        self.plan = plan
+        self.begin_ns = clock.now_ns()
+        self.phases = Phases(plan.extent, self.begin_ns)
+        self.done = self.failed = self.tokens = self.missed = 0
+        self._due = self._number = 0
+        self._recorder = Recorder(self.phases)
+        self._client = client
+        self._clock = clock
+        self._health = health
+        self._on_sample = on_sample
+        self._over = anyio.Event()
+        self._interrupted = False
+
+    async def run(self) -> LevelRecording:
+        """Keep the load up to its end, drain, and return what was recorded."""
+        async with self._health.watching(), anyio.create_task_group() as keepers:
+            keepers.start_soon(self._keep_time)
+            await self._keep_load()
+            keepers.cancel_scope.cancel()
+        closes_ns = self.phases.closes_ns
+        assert closes_ns is not None  # noqa: S101 - the load ends by closing the window
+        return self._recorder.close(
+            window=(self.phases.opens_ns, closes_ns),
+            arrivals_due=self._due,
+            missed=self.missed,
+            interrupted=self._interrupted,
+            health=self._health.close(),
+        )
+
+    async def _keep_load(self) -> None:
+        match self.plan.load:
+            case Closed() as load:
+                await closed(self, load, ramp_ns=self.plan.ramp_ns, seed=self.plan.seed)
+            case Open() as load:
+                await open_loop(self, load, seed=self.plan.seed)
+            case _ as never:
+                assert_never(never)
+
+    async def _keep_time(self) -> None:
+        """End the load when it is time, give the drain its time, then cut what is left."""
+        ends_ns = self.phases.load_ends_ns
+        if ends_ns is None:
+            await self._over.wait()
+        else:
+            await self._clock.sleep_until(ends_ns, self._over)
+            self._over.set()
+        await self._clock.sleep_until(self._clock.now_ns() + self.plan.extent.drain_ns, anyio.Event())
+        self._client.cut(Outcome.ABANDONED)
+
+    def stop(self) -> None:
+        """End the load now and close the window; what is in flight is drained. Asked again: cut that too."""
+        if self._interrupted:
+            self._client.cut(Outcome.CANCELLED)
+        self._interrupted = True
+        self.phases.close(self._clock.now_ns())
+        self._over.set()
+
+    # What the loops use.
+
+    async def until(self, due_ns: int) -> bool:
+        """Wait for the moment; false when the load is over before it comes."""
+        return await self._clock.sleep_until(due_ns, self._over)
+
+    def owes(self, due_ns: int) -> bool:
+        """Whether a request that was due inside the load, by time, has not been sent though the load is over."""
+        ends_ns = self.phases.load_ends_ns
+        return not self._interrupted and ends_ns is not None and due_ns < ends_ns
+
+    def admit(self, due_ns: int, *, user: int | None = None) -> Ask | None:
+        """The next request, due now; `None` once the load is over."""
+        phase = self.phases.admit(due_ns)
+        if phase is None:
+            self._over.set()
+            return None
+        self._due += phase is Phase.MEASURED
+        prompt = self.plan.prompts.next(self._number, user)
+        self._number += 1
+        return Ask(
+            number=self._number - 1,
+            phase=phase,
+            due_ns=due_ns,
+            prompt=prompt.text,
+            max_tokens=prompt.output_tokens or self.plan.max_tokens,
+            asked_input_tokens=prompt.asked_tokens,
+            user=user,
+        )
+
+    async def fire(self, ask: Ask) -> Sample:
+        """Make the request and record it."""
+        self._recorder.started(self._clock.now_ns())
+        sample = await self._client.fire(ask)
+        self._recorder.add(sample)
+        self.done += 1
+        self.failed += sample.outcome.failed
+        self.tokens += sample.output_tokens or 0
+        self._on_sample(sample)
+        return sample
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may be in flight."""
+        return self.in_flight < self.plan.most_in_flight
+
+    def miss(self, ask: Ask) -> None:
+        """This request was due and is not made."""
+        self.missed += ask.phase is Phase.MEASURED
+
+    # What the progress line reads.
+
+    @property
+    def in_flight(self) -> int:
+        """Requests made and not yet ended."""
+        return self._recorder.in_flight
+
+    @property
+    def now_ns(self) -> int:
+        """The run's clock."""
+        return self._clock.now_ns()
+
+    @property
+    def tokens_so_far(self) -> int:
+        """Output tokens received, those of unfinished answers counted by event."""
+        return self.tokens + self._client.tokens_seen

@@ -1,0 +1,50 @@
+"""The two load loops. Each makes requests become due by its own rule; all the rest is the level's.
+
+Both keep absolute schedules: what is late does not push back what follows. A request that becomes due is admitted to a
+phase by the level, or the load is over and the loop ends; the requests in flight are then the level's to drain.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from loadbench.engine.level import Level
+    from loadbench.plan.load import Closed, Open
+
+
+async def closed(level: Level, load: Closed, *, ramp_ns: int, seed: int) -> None:
+    """So many users, each asking, reading, thinking, asking again; their starts are spread over `ramp_ns`."""
+    async with anyio.create_task_group() as users:
+        for user in range(load.users):
+            starts_ns = level.begin_ns + ramp_ns * user // load.users
+            users.start_soon(_user, level, load, user, starts_ns, random.Random(f"{seed}/{user}"))
+
+
+async def _user(level: Level, load: Closed, user: int, due_ns: int, rng: random.Random) -> None:
+    while await level.until(due_ns):
+        ask = level.admit(due_ns, user=user)
+        if ask is None:
+            return
+        sample = await level.fire(ask)
+        think_ns = 0 if load.think is None else max(0, round(load.think.sample(rng)))
+        # The answer's end, not this moment: what the client needed after it must not hide between two requests.
+        due_ns = sample.end_ns + think_ns
+
+
+async def open_loop(level: Level, load: Open, *, seed: int) -> None:
+    """Requests become due at a rate, and are sent then, whatever has become of those before."""
+    async with anyio.create_task_group() as requests:
+        for offset_ns in load.arrivals.offsets_ns(load.rate_per_s, random.Random(seed)):
+            due_ns = level.begin_ns + offset_ns
+            in_time = await level.until(due_ns)
+            ask = level.admit(due_ns) if in_time or level.owes(due_ns) else None
+            if ask is None:
+                return
+            if in_time and level.has_room:
+                requests.start_soon(level.fire, ask)
+            else:
+                level.miss(ask)
