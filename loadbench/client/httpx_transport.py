@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import ssl
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx
 
+from loadbench.client.faults import explain
 from loadbench.client.transport import TransportError
 from loadbench.core.errors import BadInput
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
     from pathlib import Path
 
     from loadbench.client.transport import Exchange, Sink
@@ -100,7 +101,7 @@ class HttpxTransport:
         try:
             response = await client.send(request, stream=True)
             try:
-                async with aclosing(response.aiter_raw()) as chunks:
+                async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as chunks:
                     async for chunk in chunks:
                         sink.data(now_ns(), chunk)
             finally:
@@ -165,7 +166,7 @@ def _ours(error: httpx.TransportError) -> TransportError:
     outcome = next((ours for theirs, ours in _OUTCOMES if isinstance(error, theirs)), None)
     if outcome is None:
         raise error
-    text = str(error) or type(error).__name__
+    text, _ = explain(error)
     if outcome is Outcome.RESET and any(word in text.lower() for word in _NOT_HTTP):
         outcome = Outcome.PROTOCOL
     return TransportError(outcome, text)

@@ -2,8 +2,8 @@
 
 A probe sleeps 10 ms at a time and records how late it wakes. One long stall makes one late wake-up, so a plain record
 would hide it (the coordinated omission of the probe itself): each lateness is recorded with the wake-ups that it
-displaced. The probe underestimates what a stream's bytes go through, which need several turns of the loop; it is a lower
-bound, and says so by its name, `loop_lag`.
+displaced. The probe underestimates what a stream's bytes go through, which need several turns of the loop: `loop_lag`
+is a lower bound.
 """
 
 from __future__ import annotations

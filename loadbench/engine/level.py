@@ -169,6 +169,21 @@ class Level:
     # What the progress line reads.
 
     @property
+    def label(self) -> str:
+        """The load in a few characters."""
+        return self.plan.load.label
+
+    @property
+    def extent(self) -> Extent:
+        """How long the level goes on."""
+        return self.plan.extent
+
+    @property
+    def measured_left(self) -> int | None:
+        """Requests still to be measured, in a level by number."""
+        return self.phases.remaining
+
+    @property
     def in_flight(self) -> int:
         """Requests made and not yet ended."""
         return self._recorder.in_flight

@@ -86,6 +86,7 @@ class LevelRecording:
     reused: int  # measured requests on a connection that had served before
     reconnects: int
     finish_reasons: Mapping[str, int]
+    models: Mapping[str, int]  # the names that ok requests were answered with; "" for none
     production: Production
     arrivals_due: int  # scheduled inside the window
     arrivals_sent: int  # whose request left inside the window
@@ -112,6 +113,7 @@ class Recorder:
         self._undefined: Counter[str] = Counter()
         self._sources: Counter[TokenSource] = Counter()
         self._finish: Counter[str] = Counter()
+        self._models: Counter[str] = Counter()
         self._phases: Counter[Phase] = Counter()
         self._count: Counter[str] = Counter()
         self._window = _WindowTally(phases)
@@ -182,6 +184,7 @@ class Recorder:
         self._count["unknown_input"] += sample.input_tokens is None
         self._count["cached"] += bool(sample.cached_tokens)
         self._finish[sample.finish_reason or "none"] += 1
+        self._models[sample.model or ""] += 1
         if sample.asked_input_tokens and sample.input_tokens is not None:
             self._count["prompt_asked"] += 1
             off = abs(sample.input_tokens - sample.asked_input_tokens)
@@ -217,6 +220,7 @@ class Recorder:
             reused=self._count["reused"],
             reconnects=self._count["reconnects"],
             finish_reasons=dict(self._finish),
+            models=dict(self._models),
             production=tally.production(),
             arrivals_due=arrivals_due,
             arrivals_sent=tally.arrivals,

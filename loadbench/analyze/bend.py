@@ -1,0 +1,30 @@
+"""Where throughput stops growing.
+
+The bend is the least load from which on no higher level brings a worthwhile gain: the first whose output tokens/s reach
+95 % of the most that any level had. It is a reading of the measured levels and nothing more: between two levels and
+beyond the last it says nothing, and where the last level still gains on the one before, there is no bend yet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.results.run import Level
+
+# A gain below this is not worth more load, and about what two runs on one machine differ by.
+WORTHWHILE = 0.05
+
+
+def bend(levels: Sequence[Level]) -> int | None:
+    """Position of the level where throughput stops growing; `None` if it still grows, or nobody can tell."""
+    if len(levels) < 2:
+        return None
+    made = [level.throughput.output_tokens_per_s for level in levels]
+    most = max(made)
+    if most <= 0:
+        return None
+    first = next(position for position, rate in enumerate(made) if rate >= (1 - WORTHWHILE) * most)
+    return first if first < len(levels) - 1 else None

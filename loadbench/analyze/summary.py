@@ -1,0 +1,171 @@
+"""A level's figures, from its recording. Every figure in `run.json` is made here, and from here it is only shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadbench.analyze.intervals import quantile_ranks
+from loadbench.analyze.verdict import caveats, judge
+from loadbench.plan.load import Closed
+from loadbench.record.outcome import Outcome
+from loadbench.results.run import (
+    Client,
+    ClosedLoad,
+    Concurrency,
+    Failure,
+    Level,
+    Metric,
+    OpenLoad,
+    Throughput,
+    Tokens,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadbench.plan.load import Load
+    from loadbench.record.histogram import Histogram
+    from loadbench.record.recorder import LevelRecording
+
+QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+
+# Of these a request brings many that hang together: intervals for independent values would be far too narrow.
+_MANY_A_REQUEST = frozenset({"event_gap", "itl"})
+# Of these failed requests have their own, so that to count failures as infinite would count them twice.
+_ALSO_OF_FAILURES = frozenset({"lateness", "connect"})
+
+
+def summarize(recording: LevelRecording, *, target: str, model: str, load: Load, failure_limit: float) -> Level:
+    """The level as `run.json` has it."""
+    window_s = recording.window_s
+    return Level(
+        target=target,
+        model=model,
+        load=_load(load),
+        window_s=window_s,
+        verdict=judge(recording, load=load, model=model, failure_limit=failure_limit),
+        caveats=caveats(recording),
+        outcomes={outcome.value: count for outcome, count in sorted(recording.outcomes.items())},
+        failures=_failures(recording),
+        offered_per_s=_per_s(recording.arrivals_due, window_s),
+        achieved_per_s=_per_s(recording.arrivals_sent, window_s),
+        missed=recording.missed,
+        throughput=_throughput(recording),
+        concurrency=Concurrency(mean=recording.in_flight_mean, peak=recording.in_flight_peak),
+        tokens=_tokens(recording),
+        finish_reasons=dict(recording.finish_reasons),
+        client=_client(recording),
+        undefined=dict(recording.undefined),
+        metrics=_metrics(recording),
+        interrupted=recording.interrupted,
+    )
+
+
+def _load(load: Load) -> ClosedLoad | OpenLoad:
+    if isinstance(load, Closed):
+        return ClosedLoad(load.users, None if load.think is None else str(load.think))
+    return OpenLoad(load.rate_per_s, str(load.arrivals))
+
+
+def _per_s(amount: int, window_s: float) -> float:
+    return amount / window_s if window_s > 0 else 0.0
+
+
+def _throughput(recording: LevelRecording) -> Throughput:
+    made, window_s = recording.production, recording.window_s
+    return Throughput(
+        requests_per_s=_per_s(made.answers, window_s),
+        output_tokens_per_s=_per_s(made.output_tokens, window_s),
+        total_tokens_per_s=_per_s(made.output_tokens + made.input_tokens, window_s),
+    )
+
+
+def _tokens(recording: LevelRecording) -> Tokens:
+    return Tokens(
+        input=recording.input_tokens,
+        output=recording.output_tokens,
+        source={source.value: count for source, count in sorted(recording.token_sources.items())},
+        cached_requests=recording.cached,
+        unknown_input=recording.unknown_input_tokens,
+    )
+
+
+def _failures(recording: LevelRecording) -> list[Failure]:
+    """The most frequent first."""
+    ordered = sorted(recording.details.items(), key=lambda item: (-item[1], item[0]))
+    return [Failure(outcome.value, detail, count) for (outcome, detail), count in ordered]
+
+
+def _client(recording: LevelRecording) -> Client:
+    health = recording.health
+    pause_ns = health.gc_pauses.max
+    return Client(
+        stamp_source=health.stamp_source,
+        stamp_error_s=None,
+        loop_lag_s=_quantiles(health.loop_lag),
+        lateness_s=_quantiles(recording.histograms["lateness"]),
+        gc_pause_max_s=None if pause_ns is None else pause_ns / 1e9,
+        cpu_share=health.cpu_share,
+        merged_reads=recording.merged_reads / recording.reads if recording.reads else None,
+        reconnects=recording.reconnects,
+        reused=recording.reused,
+    )
+
+
+def _quantiles(histogram: Histogram) -> dict[str, float | None] | None:
+    if not histogram.count:
+        return None
+    shown = {"p50": histogram.percentile(50), "p99": histogram.percentile(99), "max": histogram.max}
+    return {name: None if value is None else value / 1e9 for name, value in shown.items()}
+
+
+def _metrics(recording: LevelRecording) -> dict[str, Metric | None]:
+    failed = _unanswered(recording.outcomes)
+    return {
+        f"{name}_s": metric(
+            histogram,
+            failures=None if name in _MANY_A_REQUEST | _ALSO_OF_FAILURES else failed,
+            independent=name not in _MANY_A_REQUEST,
+        )
+        for name, histogram in recording.histograms.items()
+    }
+
+
+def _unanswered(outcomes: Mapping[Outcome, int]) -> int:
+    """Measured requests that had no whole answer, those apart that the user cut."""
+    return sum(count for outcome, count in outcomes.items() if outcome not in {Outcome.OK, Outcome.CANCELLED})
+
+
+def metric(histogram: Histogram, *, failures: int | None, independent: bool) -> Metric | None:
+    """The distribution in seconds; `None` for an empty one. `failures` count as infinite in `with_failures`."""
+    count, mean, low, high = histogram.count, histogram.mean, histogram.min, histogram.max
+    if mean is None or low is None or high is None:
+        return None
+    points = {name: (histogram.percentile(100 * p) or 0) / 1e9 for name, p in QUANTILES.items()}
+    return Metric(
+        count=count,
+        mean=mean / 1e9,
+        min=low / 1e9,
+        max=high / 1e9,
+        **points,
+        interval={name: _interval(histogram, p) if independent else None for name, p in QUANTILES.items()},
+        with_failures=None if failures is None else _with_failures(histogram, failures),
+        clipped=histogram.clipped,
+        hdr=histogram.encode(),
+    )
+
+
+def _interval(histogram: Histogram, p: float) -> tuple[float, float] | None:
+    ranks = quantile_ranks(histogram.count, p)
+    if ranks is None:
+        return None
+    return histogram.value_at_rank(ranks[0]) / 1e9, histogram.value_at_rank(ranks[1]) / 1e9
+
+
+def _with_failures(histogram: Histogram, failures: int) -> dict[str, float | None]:
+    """The same quantiles over successes and failures; `None` is infinite: the quantile lies among the failures."""
+    total = histogram.count + failures
+    ranks = {name: -(-round(p * 1000) * total // 1000) for name, p in QUANTILES.items()}
+    return {
+        name: histogram.value_at_rank(rank) / 1e9 if rank <= histogram.count else None for name, rank in ranks.items()
+    }

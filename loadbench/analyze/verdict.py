@@ -1,0 +1,190 @@
+"""The verdict on one level: whether its figures can be believed, why not, and what to do about it.
+
+Each rule is a function from the recording to a reason or nothing. A level with a reason is INVALID; the rules, their
+codes and bounds are those of docs/metrics.md. What cannot be judged yet is listed there as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadbench.plan.load import Closed, Open
+from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.results.run import Reason, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from loadbench.plan.load import Load
+    from loadbench.record.histogram import Histogram
+    from loadbench.record.recorder import LevelRecording
+
+# The client's own delay matters from here on: below 1 ms nobody feels it, and below a twentieth of the usual time
+# between two tokens it does not change what is seen.
+_DELAY_NS = 1_000_000
+_DELAY_SHARE = 0.05
+_LEAST_ACHIEVED = 0.99
+# More requests than this share with a doubtful count make the sum doubtful.
+_MOST_UNKNOWN = 0.01
+
+
+def judge(recording: LevelRecording, *, load: Load, model: str, failure_limit: float) -> Verdict:
+    """The verdict on a level of `model` under `load`; `failure_limit` is the scenario's."""
+    reasons = [reason for rule in _RULES for reason in rule(recording, load)]
+    reasons += _failures(recording, failure_limit)
+    reasons += _other_model(recording, model)
+    return Verdict("INVALID" if reasons else "VALID", reasons)
+
+
+def _nothing(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+    if not recording.outcomes.get(Outcome.OK):
+        yield Reason(
+            "no_answers",
+            "no measured request was answered" if recording.outcomes else "no request became due inside the window",
+            "see the failures; measure for longer than a request takes",
+        )
+
+
+def _interrupted(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+    if recording.interrupted:
+        yield Reason("interrupted", "the level was stopped before its end", "let it run to its end")
+
+
+def _achieved(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    if not isinstance(load, Open):
+        return
+    due, sent = recording.arrivals_due, recording.arrivals_due - recording.missed
+    if recording.missed:
+        yield Reason(
+            "missed_arrivals",
+            f"{recording.missed} of {due} arrivals were not sent",
+            "raise --max-in-flight, or offer a lower rate",
+        )
+    elif due and sent / due < _LEAST_ACHIEVED:
+        yield Reason("rate_not_reached", f"{sent} of {due} arrivals were sent", "offer a lower rate")
+
+
+def _lateness(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+    yield from _client_delay(
+        recording,
+        recording.histograms["lateness"],
+        code="late_start",
+        what="requests left late",
+    )
+
+
+def _loop_lag(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+    yield from _client_delay(
+        recording,
+        recording.health.loop_lag,
+        code="loop_lag",
+        what="the client's event loop was late",
+    )
+
+
+def _client_delay(recording: LevelRecording, delays: Histogram, *, code: str, what: str) -> Iterator[Reason]:
+    p99_ns = delays.percentile(99)
+    usual_ns = recording.histograms["event_gap"].percentile(50) or 0
+    bound_ns = max(_DELAY_NS, _DELAY_SHARE * usual_ns)
+    if p99_ns is not None and p99_ns > bound_ns:
+        yield Reason(
+            code,
+            f"{what}: p99 {p99_ns / 1e6:.1f} ms, and {bound_ns / 1e6:.1f} ms is the most at this pace of tokens",
+            "the client was the limit: give it a core of its own, or make less load",
+        )
+
+
+def _protocol(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+    count = recording.outcomes.get(Outcome.PROTOCOL, 0)
+    if count:
+        yield Reason(
+            "protocol", f"{count} answers could not be read", "see the failures; is it an OpenAI-compatible server?"
+        )
+
+
+def _tokens(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+    answered = recording.outcomes.get(Outcome.OK, 0)
+    unknown = recording.token_sources.get(TokenSource.UNKNOWN, 0)
+    if unknown > _MOST_UNKNOWN * answered:
+        yield Reason(
+            "unknown_tokens", f"{unknown} of {answered} answers have an unknown number of tokens", "let it report usage"
+        )
+
+
+def _prompts(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+    if recording.prompt_off > _MOST_UNKNOWN * recording.prompt_asked:
+        yield Reason(
+            "prompt_length",
+            f"{recording.prompt_off} of {recording.prompt_asked} prompts were more than 2 % off the asked length",
+            "the server's tokenizer differs from what was calibrated; use --prompt or --prompts",
+        )
+    answered = recording.outcomes.get(Outcome.OK, 0)
+    if recording.cached > _MOST_UNKNOWN * answered:
+        yield Reason(
+            "cached_prompts",
+            f"{recording.cached} of {answered} prompts came in part from the server's cache",
+            "leave --unique on, or turn the prefix cache off",
+        )
+
+
+def _peak(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    """A fault of ours, should it ever be seen."""
+    if isinstance(load, Closed) and recording.in_flight_peak > load.users:
+        yield Reason(
+            "above_users", f"{recording.in_flight_peak} requests in flight with {load.users} users", "report this fault"
+        )
+
+
+def _failures(recording: LevelRecording, limit: float) -> Iterator[Reason]:
+    total = sum(count for outcome, count in recording.outcomes.items() if outcome is not Outcome.CANCELLED)
+    failed = total - recording.outcomes.get(Outcome.OK, 0)
+    if total and failed / total > limit:
+        yield Reason(
+            "failures",
+            f"{failed} of {total} requests failed, and {limit:.3g} of them is the limit",
+            "see the failures; lower the load, or allow more with --failures",
+        )
+
+
+def _other_model(recording: LevelRecording, model: str) -> Iterator[Reason]:
+    others = {name: count for name, count in recording.models.items() if name not in {model, ""}}
+    if others:
+        name, count = max(others.items(), key=lambda item: item[1])
+        yield Reason("other_model", f"{count} answers came from {name!r}, not {model!r}", "check the model's name")
+
+
+def caveats(recording: LevelRecording) -> list[Reason]:
+    """What a reader should know of a level that may well be valid."""
+    found = []
+    answered = recording.outcomes.get(Outcome.OK, 0)
+    assumed = recording.token_sources.get(TokenSource.EVENTS, 0)
+    if assumed:
+        found.append(
+            Reason(
+                "assumed_tokens",
+                f"the server told no token count of {assumed} of {answered} answers; one token an event was assumed",
+                "let it report usage; until then read tokens as events",
+            )
+        )
+    if recording.reconnects:
+        found.append(
+            Reason(
+                "reconnects",
+                f"{recording.reconnects} kept connections had been closed by the server and were replaced",
+                "nothing is wrong; such a request counts the new connection's set-up",
+            )
+        )
+    return found
+
+
+_RULES: tuple[Callable[[LevelRecording, Load], Iterator[Reason]], ...] = (
+    _nothing,
+    _interrupted,
+    _achieved,
+    _lateness,
+    _loop_lag,
+    _protocol,
+    _tokens,
+    _prompts,
+    _peak,
+)

@@ -1,0 +1,240 @@
+"""One run of a sweep, put together: the target, the measuring arm, and what becomes of each level.
+
+Here the two arms meet: the engine hands over a recording, the reading arm makes figures of it, the run folder keeps
+them before the next level begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import click
+import msgspec
+
+from loadbench import __version__
+from loadbench.analyze.summary import summarize
+from loadbench.client.client import Client, Timeouts
+from loadbench.client.descriptors import ensure_descriptors
+from loadbench.client.httpx_transport import HttpxTransport
+from loadbench.core.clock import MonotonicClock
+from loadbench.core.errors import BadInput, ExitCode
+from loadbench.engine.health import LoopHealth
+from loadbench.engine.sweep import Sweep
+from loadbench.live.progress import Progress
+from loadbench.plan.prompts import prompt_source
+from loadbench.report.markdown import markdown
+from loadbench.report.table import level_line
+from loadbench.report.text import text
+from loadbench.results.environment import environment as describe_environment
+from loadbench.results.folder import RunFolder
+from loadbench.results.hlog import hlog
+from loadbench.results.requests import RequestLog
+from loadbench.results.run import ModelStatus, Run, to_json
+from loadbench.sim.process import SimProcess
+from loadbench.targets.openai import choose_models, find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from loadbench.engine.level import Level
+    from loadbench.plan.load import Load
+    from loadbench.plan.scenario import Scenario
+    from loadbench.record.recorder import LevelRecording
+    from loadbench.record.sample import Sample
+    from loadbench.targets.openai import Target
+
+STAMP_SOURCE = "user"
+
+
+def run_sweep(
+    scenario: Scenario, *, environment: Mapping[str, str], as_json: bool, quiet: bool, live: bool
+) -> ExitCode:
+    """Measure, keep and show; returns the exit code. Everything for people goes to stderr, but for the report."""
+    prompt_source(scenario.work, key="check", calibration=None)  # a prompt file is read before anything is started
+    ensure_descriptors(scenario.most_in_flight)
+    with ExitStack() as stack:
+        if scenario.simulated:
+            simulated = stack.enter_context(SimProcess(scenario.target.profile, seed=scenario.work.seed))
+            url = simulated.url
+        else:
+            url = str(scenario.target.url)
+        progress = Progress(sys.stderr, levels=len(scenario.loads), quiet=quiet, live=live)
+        keeper = anyio.run(_measure, scenario, environment, url, progress)
+    if as_json:
+        click.echo(to_json(keeper.run), nl=False)
+    else:
+        click.echo(text(keeper.run), nl=False)
+    progress.say(f"kept in {keeper.folder.path}")
+    return keeper.exit_code()
+
+
+async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str, progress: Progress) -> Keeper:
+    target = await find(scenario, environment, url=url)
+    models, missing = choose_models(target, scenario.target.model)
+    progress.expect(len(models) * len(scenario.loads))
+    clock = MonotonicClock()
+    started_at = datetime.now(UTC)
+    folder = RunFolder.create(scenario.report.out or Path("results"), name=scenario.report.name, started_at=started_at)
+    transport = HttpxTransport(clock, tls=target.tls)
+    with RequestLog(folder.path / "requests.jsonl", origin_ns=clock.now_ns()) as log:
+        keeper = Keeper(scenario, target, folder=folder, log=log, progress=progress, started_at=started_at)
+        sweep = Sweep(
+            scenario,
+            models=models,
+            missing=missing,
+            client_for=lambda model: _client(scenario, target, transport, model),
+            clock=clock,
+            health=LoopHealth,
+            observer=keeper,
+        )
+        with _stopping(sweep.stop):
+            async with anyio.create_task_group() as watchers:
+                watchers.start_soon(progress.run)
+                await _run_and_close(sweep, transport)
+                watchers.cancel_scope.cancel()
+        keeper.close(stopped=sweep.stopped)
+    return keeper
+
+
+async def _run_and_close(sweep: Sweep, transport: HttpxTransport) -> None:
+    try:
+        await sweep.run()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await transport.aclose()
+
+
+def _client(scenario: Scenario, target: Target, transport: HttpxTransport, model: str) -> Client:
+    limits = scenario.limits
+    timeouts = Timeouts(
+        connect_ns=limits.connect_timeout,
+        first_token_ns=limits.first_token_timeout,
+        idle_ns=limits.idle_timeout,
+        total_ns=limits.timeout,
+    )
+    return Client(target.endpoint(model, scenario), transport, clock=MonotonicClock(), timeouts=timeouts)
+
+
+@contextmanager
+def _stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run in order while the context lasts; `stop` is called in the event loop."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        loop.call_soon_threadsafe(stop)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Keeper:
+    """Makes figures of each recording, keeps them in the run folder, and tells the progress line."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        target: Target,
+        *,
+        folder: RunFolder,
+        log: RequestLog,
+        progress: Progress,
+        started_at: datetime,
+    ) -> None:
+        self.folder = folder
+        self._scenario = scenario
+        self._target = target
+        self._log = log
+        self._progress = progress
+        self._started_at = started_at
+        self._unwritten: BadInput | None = None
+        self.run = Run(
+            name=scenario.report.name,
+            started_at=started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            loadbench_version=__version__,
+            simulated=scenario.simulated,
+            complete=False,
+            question=scenario.question,
+            scenario=scenario.effective(),
+            origins=scenario.origins,
+            environment=describe_environment(event_loop="asyncio", stamp_source=STAMP_SOURCE),
+        )
+
+    def level_begins(self, level: Level, model: str, number: int) -> None:
+        """Tell the progress line."""
+        self._progress.level_begins(level, model, number)
+
+    def sample_ended(self, sample: Sample, number: int) -> None:
+        """Write the request's line."""
+        try:
+            self._log.add(sample, level=number)
+        except OSError as error:
+            self._cannot_write(BadInput(f"{self.folder.path}/requests.jsonl: {error.strerror or error}"))
+
+    def level_ended(self, recording: LevelRecording, model: str, load: Load) -> None:
+        """Summarize the level and save the run as far as it has come."""
+        level = summarize(
+            recording,
+            target=self._target.base_url,
+            model=model,
+            load=load,
+            failure_limit=self._scenario.limits.failures,
+        )
+        models = [status for status in self.run.models if status.model != model]
+        self.run = msgspec.structs.replace(
+            self.run, levels=[*self.run.levels, level], models=[*models, ModelStatus(model, "ok")]
+        )
+        self._progress.level_ended(level_line(level))
+        self._save()
+
+    def model_failed(self, model: str, reason: str) -> None:
+        """Mark the model; the rest goes on."""
+        self._progress.say(f"{model}: cannot be tested: {reason}")
+        status = ModelStatus(model, "failed", reason)
+        self.run = msgspec.structs.replace(self.run, models=[*self.run.models, status])
+        self._save()
+
+    def close(self, *, stopped: bool) -> None:
+        """The sweep is over."""
+        self.run = msgspec.structs.replace(self.run, complete=not stopped)
+        self._save()
+
+    def _save(self) -> None:
+        """Replace what the folder holds. A full disk does not end a measurement: it is told, and tried again."""
+        try:
+            self._log.flush()
+            self.folder.write_run(self.run)
+            self.folder.write("histograms.hlog", hlog(self.run, self._started_at).encode())
+            self.folder.write("report.md", markdown(self.run).encode())
+            self._unwritten = None
+        except BadInput as error:
+            self._cannot_write(error)
+        except OSError as error:
+            self._cannot_write(BadInput(f"{self.folder.path}: {error.strerror or error}", hint="make room"))
+
+    def _cannot_write(self, error: BadInput) -> None:
+        if self._unwritten is None:
+            self._progress.say(f"cannot write: {error}; the measurement goes on")
+        self._unwritten = error
+
+    def exit_code(self) -> ExitCode:
+        """How the process ends; the first that holds."""
+        if self._unwritten is not None:
+            return ExitCode.BAD_INPUT
+        if not self.run.complete:
+            return ExitCode.INTERRUPTED
+        if any(status.status == "failed" for status in self.run.models):
+            return ExitCode.TARGET_UNAVAILABLE
+        if any(level.verdict.status == "INVALID" for level in self.run.levels):
+            return ExitCode.INVALID
+        return ExitCode.OK

@@ -1,0 +1,65 @@
+"""What a broken connection means, in words that a user can act on.
+
+httpx and anyio wrap the error that tells the cause in several that do not ("All connection attempts failed"); the cause
+is looked for in the whole chain.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What OpenSSL says when the other side does not speak TLS at all.
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and everything it came from, outermost first."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        current = waiting.pop(0)
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        if isinstance(current, BaseExceptionGroup):
+            waiting.extend(current.exceptions)
+        waiting.extend((current.__cause__, current.__context__))
+
+
+def explain(error: BaseException) -> tuple[str, str]:
+    """(what happened, what to do), both without the address, which the caller knows; the remedy may be empty."""
+    chain = list(causes(error))
+    for cause in chain:
+        if isinstance(cause, socket.gaierror):
+            return "no such host", "check the name, or give an IP address"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message or "verification failed"
+            return f"its certificate is not trusted: {why}", "give its CA with --cacert FILE, or --insecure if you must"
+        if isinstance(cause, ssl.SSLError):
+            if any(word in (cause.reason or "").replace(" ", "_").upper() for word in _NOT_TLS):
+                return "it does not speak TLS on this port", "write http:// instead of https://"
+            return f"the TLS handshake failed: {(cause.reason or str(cause)).lower()}", "check its TLS set-up"
+    for cause in chain:
+        if isinstance(cause, OSError) and cause.errno in _BY_ERRNO:
+            return _BY_ERRNO[cause.errno]
+    return str(error) or type(error).__name__, ""
+
+
+_BY_ERRNO: dict[int | None, tuple[str, str]] = {
+    errno.ECONNREFUSED: ("connection refused", "is the server running, and is this its port?"),
+    errno.ENETUNREACH: ("the network cannot be reached", "check the address"),
+    errno.EHOSTUNREACH: ("the host cannot be reached", "check the address"),
+    errno.ETIMEDOUT: ("no answer to the connection attempt", "check the address and the firewall"),
+    errno.ECONNRESET: ("connection reset by the server", "does it expect https://?"),
+    errno.EPIPE: ("connection closed by the server while the request was sent", ""),
+    errno.EMFILE: ("this process may open no more sockets", "raise the limit: ulimit -n"),
+    errno.ENFILE: ("this machine may open no more files", "raise fs.file-max"),
+    errno.EADDRNOTAVAIL: ("no local port is left", "fewer users, or a wider port range"),
+}

@@ -1,0 +1,1 @@
+"""What a person watches while a run goes on. Without it every measurement is the same."""

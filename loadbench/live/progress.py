@@ -1,0 +1,154 @@
+"""One line of progress on stderr: which level, how long, what is in flight, done, failed, how many tokens, time left.
+
+On a terminal the line is written over itself four times a second; elsewhere a plain line comes every ten seconds. The
+load runs in the same event loop, so a line costs one format and one write and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+import anyio
+
+from loadbench.core.text import printable
+from loadbench.core.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from loadbench.plan.load import Extent
+
+_TERMINAL_PERIOD_S = 0.25
+_PLAIN_PERIOD_S = 10.0
+
+
+class Watched(Protocol):
+    """What the line tells of a level; `loadbench.engine.level.Level` is one."""
+
+    begin_ns: int
+    done: int
+    failed: int
+
+    @property
+    def label(self) -> str:
+        """The load in a few characters."""
+        ...
+
+    @property
+    def extent(self) -> Extent:
+        """How long it goes on."""
+        ...
+
+    @property
+    def now_ns(self) -> int:
+        """The run's clock."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        ...
+
+    @property
+    def measured_left(self) -> int | None:
+        """Requests still to be measured, in a level by number."""
+        ...
+
+    @property
+    def tokens_so_far(self) -> int:
+        """Output tokens received."""
+        ...
+
+
+class Progress:
+    """Writes the line to `stream`; `levels` is how many there will be."""
+
+    def __init__(self, stream: TextIO, *, levels: int, quiet: bool = False, live: bool = True) -> None:
+        self._stream = stream
+        self._levels = levels
+        self._quiet = quiet
+        self._terminal = live and not quiet and stream.isatty()
+        self._level: Watched | None = None
+        self._head = ""
+        self._number = 0
+        self._width = 0
+
+    def expect(self, levels: int) -> None:
+        """So many levels there will be."""
+        self._levels = levels
+
+    def level_begins(self, level: Watched, model: str, number: int) -> None:
+        """From now on the line speaks of this level."""
+        self._level, self._number = level, number
+        self._head = f"[{number + 1}/{self._levels}] {printable(model)} {level.label}"
+        if not self._terminal:
+            self.say(f"{self._head} begins")
+
+    def level_ended(self, text: str) -> None:
+        """The level is over; `text` says how it went."""
+        self._level = None
+        self.say(f"{self._head}: {text}")
+
+    def say(self, text: str) -> None:
+        """One lasting line."""
+        if self._quiet:
+            return
+        self._clear()
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def _clear(self) -> None:
+        if self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._width = 0
+
+    async def run(self) -> None:
+        """Keep the line up to date until cancelled."""
+        if self._quiet:
+            return
+        while True:
+            await anyio.sleep(_TERMINAL_PERIOD_S if self._terminal else _PLAIN_PERIOD_S)
+            if self._level is not None:
+                self._show(self.line(self._level))
+
+    def _show(self, text: str) -> None:
+        if not self._terminal:
+            self.say(text)
+            return
+        self._stream.write("\r" + text.ljust(self._width))
+        self._stream.flush()
+        self._width = len(text)
+
+    def line(self, level: Watched) -> str:
+        """The line as it now stands."""
+        elapsed_ns = level.now_ns - level.begin_ns
+        tokens_per_s = level.tokens_so_far / max(elapsed_ns / NS_PER_S, 1e-9)
+        parts = [
+            f"{self._head}  {_clock(elapsed_ns)}",
+            f"in flight {level.in_flight}",
+            f"done {level.done}",
+            f"failed {level.failed}",
+            f"{tokens_per_s:.0f} tok/s",
+        ]
+        left_ns = self._left_ns(level, elapsed_ns)
+        if left_ns is not None:
+            parts.append(f"{_clock(left_ns)} left")
+        return " · ".join(parts)
+
+    def _left_ns(self, level: Watched, elapsed_ns: int) -> int | None:
+        """Time left of the whole run; drains, which nobody can foresee, apart."""
+        to_come = self._levels - self._number - 1
+        extent = level.extent
+        if extent.duration_ns is not None:
+            whole_ns = extent.warm_up_ns + extent.duration_ns + extent.cool_down_ns
+            return max(0, whole_ns - elapsed_ns) + to_come * whole_ns
+        left, wanted = level.measured_left, extent.requests or 0
+        if left is None or left == wanted:
+            return None
+        measuring_ns = elapsed_ns - extent.warm_up_ns
+        whole_ns = round(measuring_ns * wanted / (wanted - left))
+        return max(0, whole_ns - measuring_ns) + to_come * (whole_ns + extent.warm_up_ns)
+
+
+def _clock(ns: int) -> str:
+    seconds = max(0, ns) // NS_PER_S
+    hours, rest = divmod(seconds, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -1,0 +1,256 @@
+"""The kinds of values that people write in a scenario, on the command line or in the environment.
+
+A kind reads what was written, text from a flag or a typed value from a file, and shows the value again as people
+would write it. A value that cannot be used raises `ValueError` with what was found and what is wanted; the caller adds
+where it stood.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from loadbench.core.units import format_duration, parse_duration, parse_rate
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.distribution import parse_distribution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadbench.plan.arrivals import Arrivals
+    from loadbench.plan.distribution import Distribution
+
+T = TypeVar("T")
+
+# More than any box serves, fewer than what a slip of the finger asks for.
+_MOST_USERS = 100_000
+_MOST_LEVELS = 1_000
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:[ \t]*([^\r\n\0]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """How one kind of value is read and shown; `metavar` stands for it in the help."""
+
+    metavar: str
+    read: Callable[[object], T]
+    show: Callable[[T], object] = lambda value: value
+    many: bool = False  # the flag may be repeated
+    switch: bool = False  # the flag has no value
+
+
+def _wrong(found: object, wanted: str) -> ValueError:
+    shown = f"{found!r}"
+    return ValueError(f"found {shown if len(shown) <= 80 else shown[:77] + '...'}, want {wanted}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise _wrong(value, "a text that is not empty")
+
+
+def _whole(least: int, most: int = 10**12) -> Callable[[object], int]:
+    wanted = f"a whole number of at least {least}" + ("" if most == 10**12 else f" and at most {most}")
+
+    def read(value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,15}\s*", value):
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        raise _wrong(value, wanted)
+
+    return read
+
+
+def _number(least: float, most: float) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        number = math.nan
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except ValueError:
+                number = math.nan
+        if least <= number <= most:
+            return number
+        raise _wrong(value, f"a number from {least:g} to {most:g}")
+
+    return read
+
+
+def _share(value: object) -> float:
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return _number(0, 100)(value.strip()[:-1]) / 100
+    return _number(0, 1)(value)
+
+
+def _duration(value: object) -> int:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if value == 0 and not isinstance(value, bool):
+        return 0
+    raise _wrong(value, "a duration in quotes, a number with its unit, as in '250ms', '30s' or '2m'")
+
+
+def _positive_duration(value: object) -> int:
+    duration_ns = _duration(value)
+    if duration_ns > 0:
+        return duration_ns
+    raise _wrong(value, "a duration above zero")
+
+
+def _optional_duration(value: object) -> int | None:
+    return None if isinstance(value, str) and value.strip().lower() == "none" else _positive_duration(value)
+
+
+def _listed(read: Callable[[object], T], example: str) -> Callable[[object], tuple[T, ...]]:
+    """A list, or a text with commas; ascending or not is the user's business, twice the same is not."""
+
+    def read_all(value: object) -> tuple[T, ...]:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            items = [items]
+        if not items or any(isinstance(item, str) and not item.strip() for item in items):
+            raise _wrong(value, f"values with single commas between them, as in {example}")
+        if len(items) > _MOST_LEVELS:
+            raise ValueError(f"found {len(items)} values, want at most {_MOST_LEVELS}")
+        values = tuple(read(item.strip() if isinstance(item, str) else item) for item in items)
+        if len(set(values)) < len(values):
+            raise _wrong(value, "each value once")
+        return values
+
+    return read_all
+
+
+def _rate(value: object) -> float:
+    if isinstance(value, str):
+        return parse_rate(value)
+    return _number(1e-9, 1e9)(value)
+
+
+def _flag(value: object) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    raise _wrong(value, "true or false")
+
+
+def _url(value: object) -> str:
+    text = _text(value).strip()
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError as error:
+        raise _wrong(value, f"a URL, as in http://127.0.0.1:8080/v1: {error}") from None
+    if parts.scheme not in {"http", "https"} or not host or not _plausible_host(host):
+        raise _wrong(value, "a URL, as in http://127.0.0.1:8080/v1")
+    if parts.username or parts.password:
+        raise ValueError("a URL with a name or password in it would end up in reports; use --header or --api-key-env")
+    if parts.query or parts.fragment:
+        raise _wrong(value, "a URL that ends with its path: no query, no fragment")
+    return text.rstrip("/")
+
+
+def _plausible_host(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return re.fullmatch(r"[^\s/\\%<>\"{}|^`\[\]]+", host) is not None
+    return True
+
+
+def _headers(value: object) -> tuple[tuple[str, str], ...]:
+    if isinstance(value, dict):
+        value = [f"{name}: {text}" for name, text in value.items()]
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        raise _wrong(value, "headers by name, as in {'X-Team' = 'blue'}")
+    return tuple(_header(line) for line in value)
+
+
+def _header(line: object) -> tuple[str, str]:
+    match = _HEADER.fullmatch(line) if isinstance(line, str) else None
+    if match is None:
+        # The line may hold a secret: it is not repeated.
+        raise ValueError("want a header as 'Name: value', on one line")
+    return match[1], match[2].strip()
+
+
+def choice(*words: str) -> Kind[str]:
+    """One of some words."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value.strip().lower() in words:
+            return value.strip().lower()
+        raise _wrong(value, " or ".join(words))
+
+    return Kind("|".join(words), read)
+
+
+def whole(least: int, most: int = 10**12) -> Kind[int]:
+    """A whole number within bounds."""
+    return Kind("N", _whole(least, most))
+
+
+def number(least: float, most: float) -> Kind[float]:
+    """A number within bounds."""
+    return Kind("X", _number(least, most))
+
+
+def _show_duration(value: int | None) -> object:
+    return "none" if value is None else format_duration(value)
+
+
+def _show_list(values: Sequence[object] | None) -> object:
+    return None if values is None else list(values)
+
+
+def _duration_distribution(value: object) -> Distribution:
+    if isinstance(value, str):
+        return parse_distribution(value, parse_value=parse_duration)
+    if value == 0 and not isinstance(value, bool):
+        return parse_distribution("0", parse_value=parse_duration)
+    raise _wrong(value, "a duration or a distribution of durations, as in '10s' or 'lognormal:20s,0.5'")
+
+
+def _token_distribution(value: object) -> Distribution:
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return parse_distribution(str(value), parse_value=_tokens)
+    raise _wrong(value, "a number of tokens or a distribution of them, as in 128 or 'lognormal:512,0.6'")
+
+
+def _tokens(text: str) -> int:
+    return _whole(1, 10**7)(text)
+
+
+def _arrivals(value: object) -> Arrivals:
+    return parse_arrivals(_text(value))
+
+
+TEXT = Kind("TEXT", _text)
+PATH: Kind[Path] = Kind("FILE", lambda value: Path(_text(value)), str)
+DIRECTORY: Kind[Path] = Kind("DIR", lambda value: Path(_text(value)), str)
+URL = Kind("URL", _url)
+MODELS: Kind[tuple[str, ...]] = Kind("ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini"), _show_list, many=True)
+USERS: Kind[tuple[int, ...]] = Kind("1,2,4", _listed(_whole(1, _MOST_USERS), "1,2,4,8"), _show_list)
+RATES: Kind[tuple[float, ...]] = Kind("0.5,1,2", _listed(_rate, "0.5,1,2 or 30/min"), _show_list)
+DURATION = Kind("TIME", _duration, _show_duration)
+POSITIVE_DURATION = Kind("TIME", _positive_duration, _show_duration)
+OPTIONAL_DURATION: Kind[int | None] = Kind("TIME", _optional_duration, _show_duration)
+SHARE = Kind("1%", _share)
+FLAG = Kind("", _flag, switch=True)
+# Header values may be secrets: only the names are ever shown.
+HEADERS: Kind[tuple[tuple[str, str], ...]] = Kind(
+    "'K: V'", _headers, lambda headers: {name: "***" for name, _ in headers}, many=True
+)
+THINK = Kind("TIME|DIST", _duration_distribution, str)
+TOKENS = Kind("N|DIST", _token_distribution, str)
+ARRIVALS = Kind("constant|poisson|gamma:CV", _arrivals, str)

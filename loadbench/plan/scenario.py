@@ -1,0 +1,233 @@
+"""The scenario: everything that decides what a run does, in one frozen value.
+
+Each setting is declared once, here: its section and name (the same in a scenario file, as a flag and as an environment
+variable), its kind, its default, its help. The command line makes its flags from these declarations, the file reader
+its checks, the result its record of what was in force. `loadbench.plan.sources` decides which source wins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from loadbench.core.units import NS_PER_S
+from loadbench.plan import kinds
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.load import Closed, Extent, Load, Open
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from loadbench.plan.arrivals import Arrivals
+    from loadbench.plan.distribution import Distribution
+    from loadbench.plan.kinds import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One declaration. `group` names settings of which only one may be given."""
+
+    section: str
+    name: str
+    kind: Kind[Any]
+    default: object
+    help: str
+    group: str
+
+    @property
+    def key(self) -> str:
+        """As messages and records name it: `load.users`."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def flag(self) -> str:
+        """As the command line names it: `--warm-up`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """As the environment names it: `LOADBENCH_WARM_UP`."""
+        return "LOADBENCH_" + self.name.upper()
+
+
+def _setting(kind: Kind[Any], default: Any, text: str, *, group: str = "") -> Any:
+    """A field with its declaration; that each default is of its kind is tested."""
+    return dataclasses.field(default=default, metadata={"kind": kind, "help": text, "group": group})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSettings:
+    """What is tested."""
+
+    url: str | None = _setting(
+        kinds.URL, None, "The server, with or without /v1; without it the simulated server is used."
+    )
+    model: tuple[str, ...] | None = _setting(
+        kinds.MODELS, None, "A model to test; repeat it for several. Default: the only one that the server lists."
+    )
+    api: str = _setting(
+        kinds.choice("chat", "completions"), "chat", "Which of the OpenAI routes: chat completions or completions."
+    )
+    profile: str = _setting(kinds.TEXT, "slot-server", "The simulated server's profile (see `loadbench serve --help`).")
+    header: tuple[tuple[str, str], ...] = _setting(kinds.HEADERS, (), "A further request header.")
+    api_key_env: str = _setting(
+        kinds.TEXT, "LOADBENCH_API_KEY", "The environment variable that holds the API key, if it is set."
+    )
+    cacert: Path | None = _setting(kinds.PATH, None, "A PEM file of certificates to trust, instead of the system's.")
+    insecure: bool = _setting(kinds.FLAG, False, "Do not verify the server's certificate. Recorded in the result.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSettings:
+    """How hard, and for how long."""
+
+    users: tuple[int, ...] | None = _setting(
+        kinds.USERS, (1, 2, 4, 8, 16), "Closed loop: virtual users of each level, in this order.", group="load"
+    )
+    rate: tuple[float, ...] | None = _setting(
+        kinds.RATES, None, "Open loop: requests per second of each level, in this order (also as 30/min).", group="load"
+    )
+    arrivals: Arrivals = _setting(
+        kinds.ARRIVALS, parse_arrivals("poisson"), "Open loop: how requests are spaced; CV is that of the gaps."
+    )
+    think: Distribution | None = _setting(
+        kinds.THINK,
+        None,
+        "Closed loop: a user's pause between an answer and the next request, as 10s or lognormal:20s,0.5.",
+    )
+    duration: int | None = _setting(
+        kinds.POSITIVE_DURATION, 10 * NS_PER_S, "How long each level is measured, as in 30s or 2m.", group="extent"
+    )
+    requests: int | None = _setting(
+        kinds.whole(1), None, "Measure this many requests a level instead of a duration.", group="extent"
+    )
+    warm_up: int = _setting(kinds.DURATION, 2 * NS_PER_S, "Load before the measurement begins, handed over undrained.")
+    cool_down: int = _setting(
+        kinds.DURATION, 0, "Load after the measurement ends, so that its last requests see it too."
+    )
+    drain: int = _setting(kinds.DURATION, 30 * NS_PER_S, "How long requests in flight may still take at a level's end.")
+    ramp: int = _setting(kinds.DURATION, NS_PER_S, "Closed loop: the users' first requests are spread over this time.")
+    max_in_flight: int = _setting(
+        kinds.whole(1, 100_000), 10_000, "Open loop: arrivals beyond this many in flight are missed, and counted."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkSettings:
+    """What is asked."""
+
+    prompt: str | None = _setting(kinds.TEXT, None, "Ask this text.", group="work")
+    prompts: Path | None = _setting(
+        kinds.PATH, None, "Ask the prompts of this file: .json, .jsonl, or one a line.", group="work"
+    )
+    input_tokens: Distribution | None = _setting(
+        kinds.TOKENS,
+        None,
+        "Generate prompts of so many tokens, as in 128 or lognormal:512,0.6 (default: 128).",
+        group="work",
+    )
+    output_tokens: Distribution | None = _setting(
+        kinds.TOKENS, None, "Draw each request's max_tokens from this, instead of --max-tokens."
+    )
+    max_tokens: int = _setting(kinds.whole(1, 10_000_000), 64, "The longest answer asked for.")
+    temperature: float | None = _setting(kinds.number(0, 10), 0.0, "Sampling temperature.")
+    seed: int = _setting(kinds.whole(0, 2**53), 0, "Seed of prompts, arrivals and think times, and sent along.")
+    unique: bool = _setting(
+        kinds.FLAG, True, "Begin each prompt afresh, so that no prefix cache flatters (--no-unique leaves it as it is)."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """When to give up."""
+
+    connect_timeout: int | None = _setting(kinds.OPTIONAL_DURATION, 5 * NS_PER_S, "To be connected.")
+    first_token_timeout: int | None = _setting(kinds.OPTIONAL_DURATION, 120 * NS_PER_S, "To the first token.")
+    idle_timeout: int | None = _setting(
+        kinds.OPTIONAL_DURATION, 60 * NS_PER_S, "From one read to the next, after that."
+    )
+    timeout: int | None = _setting(kinds.OPTIONAL_DURATION, 600 * NS_PER_S, "For a whole request.")
+    failures: float = _setting(kinds.SHARE, 0.01, "The share of failed requests above which a level is invalid.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSettings:
+    """Where it goes."""
+
+    name: str = _setting(kinds.TEXT, "sweep", "The run's name, part of its folder's.")
+    out: Path | None = _setting(kinds.DIRECTORY, None, "Where run folders are made (default: results).")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A whole scenario; `question` is what it answers, `origins` tells of each setting where it came from."""
+
+    target: TargetSettings = TargetSettings()
+    load: LoadSettings = LoadSettings()
+    work: WorkSettings = WorkSettings()
+    limits: LimitSettings = LimitSettings()
+    report: ReportSettings = ReportSettings()
+    question: str = ""
+    origins: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the embedded simulated server is what is tested."""
+        return self.target.url is None
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """The levels' loads, in the order in which they run."""
+        load = self.load
+        if load.rate is not None:
+            return tuple(Open(rate, load.arrivals) for rate in load.rate)
+        assert load.users is not None  # noqa: S101 - one of the two always is
+        return tuple(Closed(users, load.think) for users in load.users)
+
+    @property
+    def extent(self) -> Extent:
+        """How long each level goes on."""
+        load = self.load
+        return Extent(
+            duration_ns=load.duration if load.requests is None else None,
+            requests=load.requests,
+            warm_up_ns=load.warm_up,
+            cool_down_ns=load.cool_down if load.requests is None else 0,
+            drain_ns=load.drain,
+        )
+
+    @property
+    def most_in_flight(self) -> int:
+        """The most requests that any level may have in flight."""
+        if self.load.users is not None:
+            return max(self.load.users)
+        return self.load.max_in_flight
+
+    def effective(self) -> dict[str, dict[str, object]]:
+        """Every setting in force, defaults filled in, as people write them; fit for JSON, and without secrets."""
+        sections: dict[str, dict[str, object]] = {}
+        for setting in settings():
+            value = getattr(getattr(self, setting.section), setting.name)
+            sections.setdefault(setting.section, {})[setting.name] = (
+                setting.kind.show(value) if value is not None else None
+            )
+        return sections
+
+
+SECTIONS: dict[str, type] = {
+    "target": TargetSettings,
+    "load": LoadSettings,
+    "work": WorkSettings,
+    "limits": LimitSettings,
+    "report": ReportSettings,
+}
+
+
+def settings() -> Iterator[Setting]:
+    """Every setting there is, by section."""
+    for section, cls in SECTIONS.items():
+        for field in dataclasses.fields(cls):
+            meta = field.metadata
+            yield Setting(section, field.name, meta["kind"], field.default, meta["help"], meta["group"])

@@ -1,0 +1,61 @@
+"""The report as CSV: a row per level, every figure in its base unit (seconds, tokens, per second), unrounded."""
+
+from __future__ import annotations
+
+import csv as stdlib_csv
+import io
+from typing import TYPE_CHECKING
+
+from loadbench.results.run import ClosedLoad
+
+if TYPE_CHECKING:
+    from loadbench.results.run import Level, Run
+
+_POINTS = ("count", "mean", "min", "p50", "p90", "p95", "p99", "p999", "max")
+
+
+def csv(run: Run) -> str:
+    """Header and rows. An unknown figure is an empty field."""
+    records = [_record(run, level) for level in run.levels]
+    columns = list(dict.fromkeys(column for record in records for column in record))
+    out = io.StringIO()
+    writer = stdlib_csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return out.getvalue()
+
+
+def _record(run: Run, level: Level) -> dict[str, object]:
+    closed = isinstance(level.load, ClosedLoad)
+    record: dict[str, object] = {
+        "run": _safe(run.name),
+        "started_at": run.started_at,
+        "simulated": run.simulated,
+        "target": _safe(level.target),
+        "model": _safe(level.model),
+        "users": level.load.users if isinstance(level.load, ClosedLoad) else None,
+        "rate_per_s": None if closed else getattr(level.load, "rate_per_s", None),
+        "window_s": level.window_s,
+        "verdict": level.verdict.status,
+        "reasons": " ".join(reason.code for reason in level.verdict.reasons),
+        "offered_per_s": level.offered_per_s,
+        "achieved_per_s": level.achieved_per_s,
+        "missed": level.missed,
+        "requests_per_s": level.throughput.requests_per_s,
+        "output_tokens_per_s": level.throughput.output_tokens_per_s,
+        "total_tokens_per_s": level.throughput.total_tokens_per_s,
+        "in_flight_mean": level.concurrency.mean,
+        "in_flight_peak": level.concurrency.peak,
+        "input_tokens": level.tokens.input,
+        "output_tokens": level.tokens.output,
+    }
+    record.update({f"outcome_{outcome}": count for outcome, count in level.outcomes.items()})
+    for name, metric in level.metrics.items():
+        for point in _POINTS:
+            record[f"{name}_{point}"] = None if metric is None else getattr(metric, point)
+    return record
+
+
+def _safe(text: str) -> str:
+    """A spreadsheet must not take a foreign name for a formula."""
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text

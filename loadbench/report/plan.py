@@ -1,0 +1,93 @@
+"""What a sweep would do, before it does it: levels, requests, time, and where each setting comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from loadbench.core.text import printable
+from loadbench.core.units import format_duration
+from loadbench.plan.load import Closed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.plan.load import Load
+    from loadbench.plan.scenario import Scenario
+
+
+def plan_text(scenario: Scenario) -> str:
+    """The plan for people. Nothing was sent to make it: what only the server knows is not in it."""
+    models = scenario.target.model or ("the simulated model" if scenario.simulated else "the model that it lists",)
+    where = "the simulated server" if scenario.simulated else scenario.target.url
+    head = [
+        *([scenario.question] if scenario.question else []),
+        f"target   {where}",
+        f"models   {', '.join(models)}",
+        f"work     {_work(scenario)}",
+    ]
+    levels = _table(
+        [[number, *_level(scenario, load)] for number, load in enumerate(scenario.loads, start=1)],
+        ("level", "load", "measured", "requests", "time"),
+    )
+    parts = ["\n".join(head), levels, _total(scenario, len(models)), _settings(scenario)]
+    return "\n\n".join(printable_lines(part) for part in parts) + "\n"
+
+
+def printable_lines(text: str) -> str:
+    """Each line fit to be shown."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _work(scenario: Scenario) -> str:
+    work = scenario.work
+    if work.prompt is not None:
+        what = "one given prompt"
+    elif work.prompts is not None:
+        what = f"the prompts of {work.prompts}"
+    else:
+        what = f"generated prompts of {work.input_tokens or '128'} tokens"
+    return f"{what}, answers of at most {work.output_tokens or work.max_tokens} tokens"
+
+
+def _level(scenario: Scenario, load: Load) -> tuple[str, str, str, str]:
+    extent = scenario.extent
+    around_ns = extent.warm_up_ns + extent.cool_down_ns
+    if extent.requests is not None:
+        return (
+            load.label,
+            f"{extent.requests} requests",
+            f"{extent.requests} and the warm-up's",
+            "as long as they take",
+        )
+    assert extent.duration_ns is not None  # noqa: S101 - the other of the two
+    if isinstance(load, Closed):
+        requests = "as the answers allow"
+    else:
+        requests = f"about {load.rate_per_s * (extent.duration_ns + around_ns) / 1e9:.0f}"
+    whole_ns = extent.duration_ns + around_ns
+    return load.label, format_duration(extent.duration_ns), requests, f"{format_duration(whole_ns)} and the drain"
+
+
+def _total(scenario: Scenario, models: int) -> str:
+    extent, levels = scenario.extent, len(scenario.loads) * models
+    drain = f"at most {format_duration(extent.drain_ns * levels)} of draining"
+    if extent.duration_ns is None:
+        return f"{levels} levels, {(extent.requests or 0) * levels} measured requests, {drain}"
+    load_ns = (extent.warm_up_ns + extent.duration_ns + extent.cool_down_ns) * levels
+    return f"{levels} levels, {format_duration(load_ns)} of load, {drain}"
+
+
+def _settings(scenario: Scenario) -> str:
+    effective = scenario.effective()
+    lines = []
+    for section, values in effective.items():
+        for name, value in values.items():
+            shown = "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines.append((f"{section}.{name}", shown, scenario.origins.get(f"{section}.{name}", "default")))
+    return _table(lines, ("setting", "value", "from"))
+
+
+def _table(lines: Sequence[Sequence[object]], headers: tuple[str, ...]) -> str:
+    return str(tabulate(lines, headers=headers, tablefmt="simple", disable_numparse=True))

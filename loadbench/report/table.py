@@ -1,0 +1,163 @@
+"""The table of a run that text and Markdown share: one row per level, in people's units.
+
+A quantile whose sample is too small for a 95 % interval is marked with `~`; where throughput stops growing, with `◄`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from loadbench.analyze.bend import WORTHWHILE, bend
+from loadbench.results.run import ClosedLoad
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.results.run import Level, Metric, Run
+
+BEND = "◄"
+UNSURE = "~"
+
+HEADERS = (
+    "load",
+    "req/s",
+    "tok/s",
+    "in flight",
+    "TTFT p50",
+    "p95",
+    "p99",
+    "TPOT p50",
+    "p95",
+    "E2E p50",
+    "p95",
+    "ok",
+    "failed",
+    "verdict",
+)
+
+
+def by_model(run: Run) -> dict[str, list[Level]]:
+    """The levels of each model, in the order of the run."""
+    grouped: dict[str, list[Level]] = {}
+    for level in run.levels:
+        grouped.setdefault(level.model, []).append(level)
+    return grouped
+
+
+def rows(levels: Sequence[Level]) -> list[list[str]]:
+    """A row per level, as `HEADERS` name them."""
+    bends_at = bend(levels)
+    return [_row(level, bends=position == bends_at) for position, level in enumerate(levels)]
+
+
+def _row(level: Level, *, bends: bool) -> list[str]:
+    metrics = level.metrics
+    answered = level.outcomes.get("ok", 0)
+    return [
+        load_text(level),
+        significant(level.throughput.requests_per_s),
+        significant(level.throughput.output_tokens_per_s) + (f" {BEND}" if bends else ""),
+        significant(level.concurrency.mean),
+        *(quantile(metrics.get("ttft_s"), name) for name in ("p50", "p95", "p99")),
+        *(quantile(metrics.get("tpot_s"), name) for name in ("p50", "p95")),
+        *(quantile(metrics.get("e2e_s"), name) for name in ("p50", "p95")),
+        str(answered),
+        str(failed(level)),
+        level.verdict.status,
+    ]
+
+
+def level_line(level: Level) -> str:
+    """A level in one line, for the moment it ends."""
+    ttft = level.metrics.get("ttft_s")
+    return (
+        f"{significant(level.throughput.output_tokens_per_s)} tok/s, "
+        f"TTFT p50 {quantile(ttft, 'p50')} p95 {quantile(ttft, 'p95')}, "
+        f"{level.outcomes.get('ok', 0)} ok, {failed(level)} failed, {level.verdict.status}"
+    )
+
+
+def failed(level: Level) -> int:
+    """Measured requests that were not answered in whole, those apart that the user cut."""
+    return sum(count for outcome, count in level.outcomes.items() if outcome not in {"ok", "cancelled"})
+
+
+def load_text(level: Level) -> str:
+    """The load as its unit says it: `8 users`, `0.5/s`."""
+    if isinstance(level.load, ClosedLoad):
+        return f"{level.load.users} user" + ("s" if level.load.users > 1 else "")
+    return f"{level.load.rate_per_s:g}/s"
+
+
+def quantile(metric: Metric | None, name: str) -> str:
+    """A duration for people; `-` where there is none."""
+    if metric is None:
+        return "-"
+    mark = "" if metric.interval.get(name) else UNSURE
+    return mark + duration(getattr(metric, name))
+
+
+def duration(seconds: float) -> str:
+    """Three digits and the unit that suits: `850 µs`, `41.3 ms`, `1.62 s`."""
+    for unit, scale in (("s", 1.0), ("ms", 1e3)):
+        if seconds * scale >= 0.9995 or (unit == "s" and seconds == 0):
+            return f"{significant(seconds * scale)} {unit}"
+    return f"{significant(seconds * 1e6)} µs"
+
+
+def significant(value: float) -> str:
+    """Three significant digits, never as a power of ten."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(digits, 6)}f}"
+
+
+def notes(run: Run) -> list[str]:
+    """What the marks mean, as far as they were used, and what a reader must know."""
+    found = []
+    for model, levels in by_model(run).items():
+        whose = f" of {model}" if len(by_model(run)) > 1 else ""
+        found += _bend_note(levels, whose)
+    shown = [metric for level in run.levels for metric in _shown(level)]
+    if any(metric.interval.get(name) is None for metric, names in shown for name in names):
+        found.append(f"{UNSURE} too few requests for a 95 % interval around this quantile: measure for longer")
+    for level in run.levels:
+        found += [f"{load_text(level)}: {reason.message}; {reason.advice}" for reason in level.verdict.reasons]
+        found += [f"{load_text(level)}: {reason.message}; {reason.advice}" for reason in level.caveats]
+    found += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
+    if not run.complete:
+        found.append("the run is not complete: it was stopped, or is still going on")
+    return found
+
+
+def _shown(level: Level) -> list[tuple[Metric, tuple[str, ...]]]:
+    wanted = {"ttft_s": ("p50", "p95", "p99"), "tpot_s": ("p50", "p95"), "e2e_s": ("p50", "p95")}
+    return [(metric, names) for key, names in wanted.items() if (metric := level.metrics.get(key)) is not None]
+
+
+def _bend_note(levels: Sequence[Level], whose: str) -> list[str]:
+    at = bend(levels)
+    if at is not None:
+        where = load_text(levels[at])
+        return [f"{BEND} throughput{whose} stops growing at {where}: no level beyond brings {WORTHWHILE:.0%} more"]
+    if len(levels) > 1 and levels[-1].throughput.output_tokens_per_s > 0:
+        return [f"throughput{whose} still grows at {load_text(levels[-1])}: the bend lies beyond"]
+    return []
+
+
+def title(run: Run) -> str:
+    """What was run, against what, when."""
+    target = run.levels[0].target if run.levels else str(run.scenario.get("target", {}).get("url") or "")
+    where = "simulated server, not a real one" if run.simulated else target
+    return f"{run.name}: {where}, {run.started_at}"
+
+
+def environment_line(run: Run) -> str:
+    """The client's machine and how arrivals were stamped."""
+    about = run.environment
+    return (
+        f"client: {about.get('cpu')}, {about.get('cores')} cores, {about.get('python')}, "
+        f"loadbench {run.loadbench_version}, stamps: {about.get('stamp_source')}"
+    )

@@ -1,0 +1,120 @@
+"""The run folder: made once, never over another, and written so that a killed run leaves what it had.
+
+results/<UTC time>-<name>/
+    run.json          the result, replaced as a whole after each level
+    requests.jsonl    one line per request, appended as they end
+    histograms.hlog   every metric of every level, readable by the HdrHistogram tools
+    report.md         for people
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from loadbench.core.errors import BadInput
+from loadbench.results.run import SCHEMA, Run, to_json
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+# A result embeds a histogram per metric and level, a few kilobytes each: what is larger than this is something else.
+_MOST_BYTES = 512 * 1024 * 1024
+# Names that Windows keeps for devices.
+_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A folder that belongs to one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, out: Path, *, name: str, started_at: datetime) -> RunFolder:
+        """Make the folder, for the owner's eyes only; raises `BadInput` where it exists or cannot be made."""
+        path = out / f"{started_at:%Y%m%dT%H%M%SZ}-{slug(name)}"
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+            (path / ".probe").write_bytes(b"")
+            (path / ".probe").unlink()
+        except FileExistsError:
+            if out.exists() and not out.is_dir():
+                raise BadInput(f"{out}: is a file, not a folder", hint="name another folder with --out") from None
+            raise BadInput(f"{path}: exists, and is not written over", hint="give another --name") from None
+        except OSError as error:
+            raise BadInput(
+                f"{path}: cannot be written: {error.strerror or error}", hint="name another with --out"
+            ) from None
+        return cls(path)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace one file as a whole: a reader sees the old or the new, and a crash loses neither."""
+        target, draft = self.path / name, self.path / f".{name}.part"
+        try:
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(target)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise BadInput(
+                f"{target}: cannot be written: {error.strerror or error}", hint="make room, or name another with --out"
+            ) from None
+
+    def write_run(self, run: Run) -> None:
+        """Replace `run.json`."""
+        self.write("run.json", to_json(run))
+
+
+def slug(name: str) -> str:
+    """A name fit for a folder on every system; raises `BadInput` for one without letters and digits."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
+    if not plain or plain.lower().split(".")[0] in _DEVICES:
+        raise BadInput(f"--name: {name!r} cannot name a folder", hint="use letters and digits")
+    return plain
+
+
+def read_run(path: Path) -> Run:
+    """The run in a folder, or in a `run.json` itself.
+
+    Raises `BadInput` where there is none, or where the file is not of a version that is known here.
+    """
+    file = path / "run.json" if path.is_dir() else path
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise BadInput(f"{file}: too large for a result", hint="name a run folder or its run.json")
+        raw = file.read_bytes()
+    except OSError as error:
+        raise BadInput(
+            f"{file}: {error.strerror or error}", hint="name a run folder, as in results/20260101T120000Z-sweep"
+        ) from None
+    return _decode(file, raw)
+
+
+def _decode(file: Path, raw: bytes) -> Run:
+    try:
+        head = msgspec.json.decode(raw, type=_Head)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"{file}: not a loadbench result: {error}", hint="name a run folder or its run.json") from None
+    if head.schema != SCHEMA:
+        raise BadInput(
+            f"{file}: schema {head.schema!r}, and {SCHEMA!r} is read here", hint="use the version that wrote it"
+        )
+    try:
+        return msgspec.json.decode(raw, type=Run)
+    except msgspec.DecodeError as error:
+        raise BadInput(f"{file}: damaged: {error}", hint="take another copy of it") from None
+
+
+class _Head(msgspec.Struct):
+    schema: str

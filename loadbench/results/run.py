@@ -1,0 +1,190 @@
+"""`run.json`: the result of a run, as types. What is written here is a contract that people script against.
+
+Times are seconds as floats, rates are per second; what is not known is null, never 0. Fields may be added within a
+version of the schema; to change or remove one makes a new version:
+
+    loadbench.run/1   the first
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+import orjson
+
+SCHEMA: Final = "loadbench.run/1"
+
+Quantiles = dict[str, float | None]
+Interval = tuple[float, float]
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """The distribution of one figure over the measured requests that ended ok.
+
+    `interval` holds the 95 % interval of each quantile; null where the sample is too small for one, or where the values
+    are not one per request, so that none of this kind exists. `with_failures` holds the quantiles with each failed
+    request counted as infinitely slow; null there means infinite. `hdr` is the whole histogram, in HdrHistogram's V2
+    encoding, in ns.
+    """
+
+    count: int
+    mean: float
+    min: float
+    max: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    p999: float
+    interval: dict[str, Interval | None]
+    with_failures: Quantiles | None = None
+    clipped: int = 0
+    hdr: str
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Why a verdict is what it is, and what to do."""
+
+    code: str
+    message: str
+    advice: str
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether a level can be believed."""
+
+    status: Literal["VALID", "INVALID", "INCONCLUSIVE"]
+    reasons: list[Reason] = []
+
+
+class ClosedLoad(msgspec.Struct, frozen=True, tag_field="kind", tag="closed"):
+    """So many users, each with at most one request in flight; `think` as people write it."""
+
+    users: int
+    think: str | None = None
+
+    @property
+    def label(self) -> str:
+        """As tables and tags name it."""
+        return f"users={self.users}"
+
+
+class OpenLoad(msgspec.Struct, frozen=True, tag_field="kind", tag="open"):
+    """Requests at a rate, whatever the server does."""
+
+    rate_per_s: float
+    arrivals: str
+
+    @property
+    def label(self) -> str:
+        """As tables and tags name it."""
+        return f"rate={self.rate_per_s:g}"
+
+
+class Throughput(msgspec.Struct, frozen=True, kw_only=True):
+    """What arrived inside the window, over its length."""
+
+    requests_per_s: float
+    output_tokens_per_s: float
+    total_tokens_per_s: float
+
+
+class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests in flight inside the window: weighted by time, and the exact peak."""
+
+    mean: float
+    peak: int
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Summed over the measured requests that ended ok; `source` says how many requests' counts came from where."""
+
+    input: int
+    output: int
+    source: dict[str, int]
+    cached_requests: int = 0
+    unknown_input: int = 0
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True):
+    """How the load generator itself fared."""
+
+    stamp_source: str
+    stamp_error_s: Quantiles | None
+    loop_lag_s: Quantiles | None
+    lateness_s: Quantiles | None
+    gc_pause_max_s: float | None
+    cpu_share: float | None
+    merged_reads: float | None
+    reconnects: int
+    reused: int
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Failures that said the same."""
+
+    outcome: str
+    detail: str
+    count: int
+
+
+class Level(msgspec.Struct, frozen=True, kw_only=True):
+    """One level of one model."""
+
+    target: str
+    model: str
+    load: ClosedLoad | OpenLoad
+    window_s: float
+    verdict: Verdict
+    caveats: list[Reason] = []
+    outcomes: dict[str, int]
+    failures: list[Failure] = []
+    offered_per_s: float
+    achieved_per_s: float
+    missed: int
+    throughput: Throughput
+    concurrency: Concurrency
+    goodput: dict[str, float] | None = None
+    tokens: Tokens
+    finish_reasons: dict[str, int] = {}
+    client: Client
+    undefined: dict[str, int] = {}
+    metrics: dict[str, Metric | None]
+    interrupted: bool = False
+
+
+class ModelStatus(msgspec.Struct, frozen=True):
+    """Whether a model could be tested at all."""
+
+    model: str
+    status: Literal["ok", "failed", "not_run"]
+    reason: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A run: its scenario, where it ran, and its levels so far."""
+
+    schema: Literal["loadbench.run/1"] = SCHEMA
+    name: str
+    started_at: str
+    loadbench_version: str
+    simulated: bool
+    complete: bool
+    question: str = ""
+    scenario: dict[str, dict[str, object]]
+    origins: dict[str, str] = {}
+    environment: dict[str, object]
+    models: list[ModelStatus] = []
+    levels: list[Level] = []
+
+
+def to_json(run: Run) -> bytes:
+    """The run as indented JSON, with a newline at its end."""
+    return orjson.dumps(msgspec.to_builtins(run), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema (2020-12) of `run.json`, as the types above say it."""
+    schema = msgspec.json.schema(Run)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}

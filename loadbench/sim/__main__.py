@@ -1,0 +1,85 @@
+"""The simulated server as a process: `python -m loadbench.sim --profile slot-server --port 0`.
+
+Prints one line, `READY http://127.0.0.1:PORT`, once it serves. Ends quietly on SIGTERM, on SIGINT, and when its
+standard input ends; so give it an open one (`</dev/null` ends it at once). For people there is `loadbench serve`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadbench.core.errors import LoadbenchError
+from loadbench.sim.profile import DEFAULT_PROFILE, PROFILES
+from loadbench.sim.server import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; the exit code."""
+    options = _options(arguments)
+    # What lives by now lives for ever: the collector need not walk it between two tokens.
+    gc.collect()
+    gc.freeze()
+    try:
+        anyio.run(_serve, options)
+    except LoadbenchError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loadbench.sim", description="The simulated inference server.")
+    parser.add_argument("--profile", choices=PROFILES, default=DEFAULT_PROFILE, help="what kind of server it is")
+    parser.add_argument("--seed", type=int, default=0, help="of its noise and its words")
+    parser.add_argument("--speed", type=float, default=1.0, help="divides all its times")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument("--model", action="append", default=[], help="a name to answer to; may be given again")
+    return parser.parse_args(arguments)
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    stop = anyio.Event()
+    loop = asyncio.get_running_loop()
+    end = lambda *_: loop.call_soon_threadsafe(stop.set)  # noqa: E731
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Windows' way to reach a process group
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), end)
+    threading.Thread(target=_await_end_of_stdin, args=(end,), daemon=True).start()
+    await serve(
+        PROFILES[options.profile].faster(options.speed),
+        host=options.host,
+        port=options.port,
+        seed=options.seed,
+        models=options.model,
+        on_ready=_say_ready,
+        stop=stop,
+    )
+
+
+def _await_end_of_stdin(end: Callable[[], object]) -> None:
+    """Read the file itself: a thread that waits in `sys.stdin` holds a lock that the interpreter's end wants."""
+    while os.read(0, 4096):
+        pass
+    end()
+
+
+def _say_ready(url: str) -> None:
+    sys.stdout.write(f"READY {url}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

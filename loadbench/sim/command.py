@@ -1,0 +1,50 @@
+"""The simulated server in the foreground, for people: `loadbench serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadbench.core.errors import BadInput
+from loadbench.sim.profile import PROFILES
+from loadbench.sim.server import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.sim.profile import Profile
+
+
+def profiles_text() -> str:
+    """Each profile's name and what it stands for."""
+    width = max(map(len, PROFILES))
+    return "".join(f"{name:{width}}  {profile.stands_for}\n" for name, profile in PROFILES.items())
+
+
+def profile_named(name: str) -> Profile:
+    """The profile; raises `BadInput` naming those there are."""
+    if name not in PROFILES:
+        raise BadInput(f"--profile: found {name!r}", hint=f"the profiles are {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def serve_until_signal(profile: str, *, host: str, port: int, seed: int, models: Sequence[str]) -> None:
+    """Serve until Ctrl-C or SIGTERM; raises `BadInput` for an unknown profile or an address that cannot be had."""
+    anyio.run(_serve, profile_named(profile), host, port, seed, models)
+
+
+async def _serve(profile: Profile, host: str, port: int, seed: int, models: Sequence[str]) -> None:
+    stop = anyio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    await serve(profile, host=host, port=port, seed=seed, models=models, on_ready=_say_ready, stop=stop)
+
+
+def _say_ready(url: str) -> None:
+    sys.stdout.write(f"READY {url}\n")
+    sys.stdout.flush()

@@ -1,0 +1,178 @@
+"""What a simulated server is like, and what a load on it must come to.
+
+The engine (`loadbench.sim.batching`) works in steps. A step takes in waiting requests while there are slots and memory,
+and prefills them one after another; then one decode step gives one token to every running sequence. With `P` prompt
+tokens, `N` output tokens and `m` running sequences
+
+    prefill of one request   p    = prefill_base + prefill_per_token · P     its first token comes at its end
+    one decode step          d(m) = decode_base + decode_per_sequence · m    everybody's next token comes at its end
+
+A closed loop of `n` users who ask again at once, all with the same `P` and `N`, keeps `m = min(n, c)` sequences
+running, where `c` is the number of slots, or of requests that fit into the KV memory if that is less. A request takes
+part in `N − 1` decode steps, and in that time each running sequence is replaced once, so that `m` prefills go by:
+
+    time from slot to end    T    = m·p + (N − 1)·d(m)
+    requests per second      X    = m / T                  output tokens per second = N·X
+    mean E2E                 E    = n / X                  (Little's law; for n ≤ c that is T)
+    mean wait for a slot     W    = E − T = T·(n/c − 1)    for n > c, else 0
+
+These hold however the users began. How `T` divides into TTFT and decoding depends on who is prefilled together: a
+request pays for the prefills before its own. Users who all begin in one instant stay together for good, and
+
+    mean TTFT                W + p·(m + 1)/2               mean TPOT = (T − p·(m + 1)/2) / (N − 1)
+
+Users spread so that each is prefilled alone have TTFT `W + p` instead, and the rest of `T` is decoding. For `N = 1`
+there is nothing to decode: the engine is one queue of prefills, X = 1/p and TTFT = E2E = n·p.
+
+At noise 0 all of this is exact, to the nanosecond, for whole cycles of every user; it is so because a request that
+arrives as a sequence ends is still taken into the step that begins then. With noise each duration is multiplied by an
+independent factor of mean 1, so that the formulas hold for the mean over many requests.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from loadbench.core.units import NS_PER_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One kind of server. Times are in seconds; `noise` is the coefficient of variation of each duration."""
+
+    name: str
+    stands_for: str
+    model: str
+    slots: int  # sequences that run at once
+    kv_tokens: int  # prompt and answer tokens that all running sequences may reserve together
+    context: int  # prompt and answer tokens of one request
+    prefill_base_s: float
+    prefill_per_token_s: float
+    decode_base_s: float
+    decode_per_sequence_s: float
+    noise: float = 0.03
+
+    def __post_init__(self) -> None:
+        if self.slots < 1 or not 1 <= self.context <= self.kv_tokens:
+            raise ValueError(f"profile {self.name}: needs slots ≥ 1 and 1 ≤ context ≤ kv_tokens")
+        if min(self.prefill_base_s, self.decode_base_s) <= 0:
+            raise ValueError(f"profile {self.name}: prefill_base_s and decode_base_s must be above 0")
+        if min(self.prefill_per_token_s, self.decode_per_sequence_s, self.noise) < 0:
+            raise ValueError(f"profile {self.name}: times and noise must not be negative")
+
+    def prefill_ns(self, prompt_tokens: int) -> int:
+        """How long one prompt takes, without noise."""
+        return max(1, round((self.prefill_base_s + self.prefill_per_token_s * prompt_tokens) * NS_PER_S))
+
+    def decode_ns(self, running: int) -> int:
+        """How long one token for each of the running sequences takes, without noise."""
+        return max(1, round((self.decode_base_s + self.decode_per_sequence_s * running) * NS_PER_S))
+
+    @property
+    def gather_ns(self) -> int:
+        """How long a step that follows an answer's end stays open for a user who asks again at once.
+
+        A client needs about this long to turn round; without it, every request would wait for one decode step that
+        is not in the formulas. It is less than any prefill or decode step, and so delays nothing.
+        """
+        return max(1, min(1_000_000, round(min(self.prefill_base_s, self.decode_base_s) * NS_PER_S / 2)))
+
+    def exact(self) -> Profile:
+        """The same without noise."""
+        return replace(self, noise=0.0)
+
+    def faster(self, times: float) -> Profile:
+        """The same with every duration divided by `times`, for tests in real time."""
+        if not 0 < times < math.inf:
+            raise ValueError(f"a speed must be above 0, not {times:g}")
+        return replace(
+            self,
+            prefill_base_s=self.prefill_base_s / times,
+            prefill_per_token_s=self.prefill_per_token_s / times,
+            decode_base_s=self.decode_base_s / times,
+            decode_per_sequence_s=self.decode_per_sequence_s / times,
+        )
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="slot-server",
+            stands_for="a small model on a fast desktop; throughput bends visibly at its 8 slots",
+            model="sim-chat",
+            slots=8,
+            kv_tokens=65_536,
+            context=8_192,
+            prefill_base_s=0.004,
+            prefill_per_token_s=0.0004,
+            decode_base_s=0.025,
+            decode_per_sequence_s=0.0025,
+        ),
+        Profile(
+            name="cpu-laptop",
+            stands_for="a quantised 7B model on a laptop's CPU; prompts are dear, batching gains little",
+            model="sim-laptop-7b",
+            slots=4,
+            kv_tokens=16_384,
+            context=4_096,
+            prefill_base_s=0.020,
+            prefill_per_token_s=0.003,
+            decode_base_s=0.060,
+            decode_per_sequence_s=0.012,
+        ),
+        Profile(
+            name="small-gpu",
+            stands_for="a 7B model on a GPU with 8 GB; batching is cheap until the KV memory is full",
+            model="sim-gpu-7b",
+            slots=16,
+            kv_tokens=8_192,
+            context=8_192,
+            prefill_base_s=0.005,
+            prefill_per_token_s=0.00015,
+            decode_base_s=0.012,
+            decode_per_sequence_s=0.0004,
+        ),
+    )
+}
+DEFAULT_PROFILE = "slot-server"
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyState:
+    """What a closed loop comes to; times in seconds, TPOT `None` where one token is the whole answer."""
+
+    requests_per_s: float
+    output_tokens_per_s: float
+    ttft_mean_s: float
+    e2e_mean_s: float
+    tpot_s: float | None
+
+
+def capacity(profile: Profile, *, input_tokens: int, output_tokens: int) -> int:
+    """How many requests of this size run at once: slots, or what fits into the KV memory."""
+    return min(profile.slots, profile.kv_tokens // (input_tokens + output_tokens))
+
+
+def steady_state(profile: Profile, users: int, *, input_tokens: int, output_tokens: int) -> SteadyState:
+    """The formulas above, for users without think time who begin together. `input_tokens` as the server counts them.
+
+    Raises `ValueError` where such a request fits into no context, or there is no user.
+    """
+    if users < 1 or output_tokens < 1 or input_tokens + output_tokens > profile.context:
+        raise ValueError(f"no steady state of {users} users with {input_tokens} + {output_tokens} tokens")
+    batch = min(users, capacity(profile, input_tokens=input_tokens, output_tokens=output_tokens))
+    prefill_s = profile.prefill_ns(input_tokens) / NS_PER_S
+    steps = output_tokens - 1
+    in_slot_s = batch * prefill_s + steps * profile.decode_ns(batch) / NS_PER_S
+    to_first_s = prefill_s * (batch + 1) / 2
+    per_s = batch / in_slot_s
+    e2e_s = users / per_s
+    return SteadyState(
+        requests_per_s=per_s,
+        output_tokens_per_s=per_s * output_tokens,
+        ttft_mean_s=e2e_s - in_slot_s + to_first_s if steps else e2e_s,
+        e2e_mean_s=e2e_s,
+        tpot_s=(in_slot_s - to_first_s) / steps if steps else None,
+    )

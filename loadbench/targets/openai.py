@@ -1,0 +1,211 @@
+"""An OpenAI-compatible endpoint: found, its models listed, and asked a first question, before any load is made.
+
+Everything that can be known to be wrong beforehand is refused here, with its cause and remedy: a host that is not
+there, a port that refuses, the wrong protocol or path, a page of HTML, a model that the server does not have.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+import orjson
+
+from loadbench.client.client import Ask, Endpoint
+from loadbench.client.faults import explain
+from loadbench.client.httpx_transport import tls_context
+from loadbench.core.errors import BadInput, TargetUnavailable
+from loadbench.plan.load import Phase
+from loadbench.record.outcome import Outcome
+from loadbench.wire.openai import Api, error_text
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from loadbench.client.client import Client
+    from loadbench.core.clock import Clock
+    from loadbench.plan.scenario import Scenario
+    from loadbench.record.sample import Sample
+
+# A list of models is short; a server that sends more than this sends something else.
+_MOST_LIST_BYTES = 8 * 1024 * 1024
+_LIST_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """An endpoint as requests reach it. `models` is what it lists; `None` where it has no list."""
+
+    base_url: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    tls: ssl.SSLContext | bool = False
+    models: tuple[str, ...] | None = None
+    server: str | None = None
+
+    def endpoint(self, model: str, scenario: Scenario) -> Endpoint:
+        """What all requests to one model have in common."""
+        return Endpoint(
+            base_url=self.base_url,
+            model=model,
+            api=Api(scenario.target.api),
+            headers=self.headers,
+            temperature=scenario.work.temperature,
+            seed=scenario.work.seed,
+        )
+
+
+async def find(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Target:
+    """The endpoint at `url` and the models that it lists.
+
+    Raises `TargetUnavailable` when it cannot be reached or is no such endpoint, `BadInput` for a bad CA file.
+    """
+    settings = scenario.target
+    headers = (*settings.header, *_authorization(settings.api_key_env, environment))
+    tls: ssl.SSLContext | bool = False
+    if url.startswith("https:"):
+        tls = tls_context(cacert=settings.cacert, insecure=settings.insecure)
+    timeout_ns = scenario.limits.connect_timeout
+    timeout = httpx.Timeout(_LIST_TIMEOUT_S, connect=timeout_ns / 1e9 if timeout_ns else None)
+    async with httpx.AsyncClient(verify=tls, trust_env=False, timeout=timeout, headers=list(headers)) as http:
+        for base_url in base_urls(url):
+            response = await _get(http, f"{base_url}/models")
+            if response.status_code != httpx.codes.NOT_FOUND:
+                break
+        else:
+            base_url = base_urls(url)[0]
+    models = _listed(response, url)
+    server = response.headers.get("server")
+    return Target(base_url=base_url, headers=headers, tls=tls, models=models, server=server)
+
+
+def base_urls(url: str) -> list[str]:
+    """Where the routes may begin: people give the server, the version, or one of the routes."""
+    parts = urlsplit(url)
+    path = re.sub(r"/(chat/completions|completions|models)/?$", "", parts.path).rstrip("/")
+    paths = [path] if re.search(r"/v\d+$", path) else [f"{path}/v1", *([path] if path else [])]
+    return [urlunsplit((parts.scheme, parts.netloc, one, "", "")) for one in paths]
+
+
+def _authorization(variable: str, environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    key = environment.get(variable, "")
+    if not key:
+        if variable != "LOADBENCH_API_KEY":
+            raise BadInput(f"--api-key-env {variable}: the variable is not set", hint=f"export {variable}=…")
+        return ()
+    if not key.isascii() or not key.isprintable():
+        raise BadInput(f"--api-key-env {variable}: holds characters that no header may have", hint="set it anew")
+    return (("authorization", f"Bearer {key}"),)
+
+
+async def _get(http: httpx.AsyncClient, url: str) -> httpx.Response:
+    """One small GET, its body limited; every way to fail ends in `TargetUnavailable`."""
+    try:
+        async with http.stream("GET", url) as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > _MOST_LIST_BYTES:
+                    raise TargetUnavailable(f"{url}: the answer has no end", hint="is this the right address?")
+            return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
+    except httpx.TimeoutException as error:
+        what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
+        raise TargetUnavailable(f"{url}: {what} in time", hint="check the address; is the server hung?") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        what, hint = explain(error)
+        if isinstance(error, httpx.RemoteProtocolError):
+            what, hint = f"it does not answer in HTTP ({what})", "is this the right port? does it expect https://?"
+        raise TargetUnavailable(f"{url}: {what}", hint=hint) from None
+
+
+def _plain(headers: httpx.Headers) -> dict[str, str]:
+    """Without what described the body's coding, which has been undone."""
+    return {name: text for name, text in headers.items() if name not in {"content-encoding", "transfer-encoding"}}
+
+
+def _listed(response: httpx.Response, url: str) -> tuple[str, ...] | None:
+    """The ids in a list of models; `None` where the server has no such route, or fails to make the list."""
+    status = response.status_code
+    if status in {401, 403}:
+        raise TargetUnavailable(
+            f"{url}: HTTP {status}: {error_text(response.content)}",
+            hint="put its key into LOADBENCH_API_KEY, or name another variable with --api-key-env",
+        )
+    if response.is_redirect:
+        raise TargetUnavailable(
+            f"{url}: HTTP {status}, redirects to {response.headers.get('location', '?')[:200]}",
+            hint="redirects are not followed; give that address if it is the right one",
+        )
+    if status != 200:
+        return None
+    try:
+        document = orjson.loads(response.content)
+        items = document["data"] if isinstance(document, dict) else document
+        return tuple(dict.fromkeys(str(item["id"]) for item in items))
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise TargetUnavailable(
+            f"{url}: not an OpenAI-compatible server: its list of models reads {error_text(response.content)!r}",
+            hint="give the address of the API, as in http://127.0.0.1:8080/v1",
+        ) from None
+
+
+def choose_models(target: Target, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """(models to test, those asked for that the server does not list with the reason).
+
+    Raises `BadInput` where nothing was asked for and there is a choice, `TargetUnavailable` where no model is left.
+    """
+    listed = target.models
+    if wanted is None:
+        return (_only(target),), {}
+    if not listed:
+        return wanted, {}
+    missing = {model: _not_listed(model, listed) for model in wanted if model not in listed}
+    if len(missing) == len(wanted):
+        raise TargetUnavailable(f"{target.base_url}: {'; '.join(missing.values())}", hint=_names(listed))
+    return wanted, missing
+
+
+def _only(target: Target) -> str:
+    listed = target.models
+    if listed is None:
+        raise TargetUnavailable(
+            f"{target.base_url}: no list of models there",
+            hint="check the path of --url, or name the model with --model ID",
+        )
+    if len(listed) == 1:
+        return listed[0]
+    if not listed:
+        raise BadInput(f"{target.base_url}: lists no models", hint="name the one to test with --model ID")
+    raise BadInput(f"{target.base_url}: serves several models", hint=f"choose with --model; {_names(listed)}")
+
+
+def _not_listed(model: str, listed: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(model, listed, n=1)
+    return f"has no model {model!r}" + (f", did you mean {near[0]!r}?" if near else "")
+
+
+def _names(models: tuple[str, ...]) -> str:
+    shown = ", ".join(models[:20])
+    return f"it lists {shown}" + (f" and {len(models) - 20} more" if len(models) > 20 else "")
+
+
+async def first_answer(client: Client, clock: Clock, *, prompt: str, max_tokens: int) -> Sample:
+    """Ask one question and return its sample; raises `TargetUnavailable` unless it was answered."""
+    ask = Ask(number=0, phase=Phase.WARM_UP, due_ns=clock.now_ns(), prompt=prompt, max_tokens=max_tokens)
+    sample = await client.fire(ask)
+    if sample.outcome is not Outcome.OK:
+        hint = _PROBE_HINTS.get(sample.status or 0, "")
+        raise TargetUnavailable(f"a first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)
+    return sample
+
+
+_PROBE_HINTS = {
+    401: "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env",
+    403: "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env",
+    404: "check the path of --url and the model's name",
+    405: "check the path of --url",
+}

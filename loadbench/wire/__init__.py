@@ -1,0 +1,1 @@
+"""Bytes in, events out: the event-stream format and what servers of language models write in it."""

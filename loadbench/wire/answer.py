@@ -1,0 +1,281 @@
+"""One answer, folded frame by frame into what a sample needs: its marks, its tokens, its end.
+
+The caller stamps bytes as they arrive and hands them in; whatever one read brought shares its stamp. An event bears a
+token if it has text that the model generated: for the user, reasoning, or a tool call. A role, an empty or a null delta
+is none. Neither text nor frames are kept, unless the text is asked for, so that an answer costs eight bytes per event.
+
+How many tokens an event held is told by ids or logprobs, by usage that grows from frame to frame, or by a total equal
+to the number of events. Such an account is believed only if it adds up to the answer's total, and never made up.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.wire.openai import BadChunk, Usage, clean, error_text, page_text, read_chunk, read_whole
+from loadbench.wire.sse import EventStream, OversizeEvent
+
+if TYPE_CHECKING:
+    from loadbench.wire.openai import Api, Chunk
+    from loadbench.wire.sse import Event
+
+# What a server writes as finish_reason when it gave up: the answer is not what was asked for.
+_GIVEN_UP = frozenset({"error", "abort"})
+
+
+class Answer:
+    """What one response body amounts to; feed it what arrives, close it, then ask for its outcome.
+
+    Times are ns of the caller's clock, `None` where the moment did not come. `event_ns` has the stamp of every
+    token-bearing event; `reads` counts the reads that brought one, `merged_reads` those that brought several.
+    """
+
+    def __init__(self, api: Api, *, keep_text: bool = False) -> None:
+        self._api = api
+        self._stream = EventStream()
+        self._texts: list[str] | None = [] if keep_text else None
+        self.done_ns: int | None = None
+        self.first_token_ns: int | None = None
+        self.first_visible_ns: int | None = None
+        self.last_token_ns: int | None = None
+        self.event_ns = array("q")
+        self.reads = 0
+        self.merged_reads = 0
+        self.error: str | None = None
+        self.finish_reason: str | None = None
+        self.model: str | None = None
+        self.bad_frames = 0
+        self.unfinished = False  # the last block lacked its empty line
+        self._usage = Usage()
+        self._tokens = _Accounts()
+        self._fault = ""  # what was wrong first with the protocol
+        self._broken = False
+        self._whole = False
+        self._heard_ns: int | None = None  # the last read
+        self._heard = 0  # token-bearing events that it brought
+
+    def feed(self, at_ns: int, chunk: bytes) -> None:
+        """Body bytes that arrived at `at_ns`."""
+        if self._broken or not chunk:
+            return
+        try:
+            events = self._stream.feed(chunk)
+        except OversizeEvent as error:
+            events = error.events
+            self._broken = True
+            self._fault = self._fault or str(error)
+        self._heard_ns, self._heard = at_ns, 0
+        self._read(events, at_ns)
+
+    def close(self, at_ns: int) -> None:
+        """The body ended at `at_ns`. A last event without its empty line counts, as of the read that brought it."""
+        event = None if self._broken else self._stream.close()
+        if event is None:
+            return
+        self.unfinished = True
+        try:
+            if event.event != "error":
+                read_chunk(event.data)
+        except BadChunk:
+            return  # cut in its middle: no frame, and the answer is judged by what came before
+        self._read([event], at_ns if self._heard_ns is None else self._heard_ns)
+
+    def fold_json(self, body: bytes, at_ns: int) -> None:
+        """A whole body, complete at `at_ns`, that is no event stream: a JSON answer, an error, or a fault."""
+        try:
+            chunk = read_whole(body)
+        except BadChunk:
+            self._fault = self._fault or _misfit(body)
+            return
+        if chunk.error is None and not chunk.choices:
+            self._fault = self._fault or f"JSON that answers no {self._api.path}: {error_text(body)}"
+            return
+        self._whole = True
+        self._fold(chunk, at_ns)
+        self.reads = len(self.event_ns)
+
+    def _read(self, events: list[Event], at_ns: int) -> None:
+        """Fold what one read brought, and count the read."""
+        before = len(self.event_ns)
+        for event in events:
+            if self.done_ns is None:
+                self._event(event, at_ns)
+        brought = len(self.event_ns) - before
+        if brought:
+            self.reads += self._heard == 0
+            self.merged_reads += self._heard < 2 <= self._heard + brought
+            self._heard += brought
+
+    def _event(self, event: Event, at_ns: int) -> None:
+        if event.event == "error":
+            self.error = self.error or error_text(event.data)
+            return
+        try:
+            chunk = read_chunk(event.data)
+        except BadChunk as error:
+            self.bad_frames += 1
+            self._fault = self._fault or f"a frame that is {error}"
+            return
+        if chunk.done:
+            self.done_ns = at_ns
+        else:
+            self._fold(chunk, at_ns)
+
+    def _fold(self, chunk: Chunk, at_ns: int) -> None:
+        if chunk.usage is not None:
+            self._usage = _later(self._usage, chunk.usage)
+        bears = bool(chunk.text or chunk.hidden or chunk.tool)
+        self._tokens.add(chunk, bears=bears)
+        if bears:
+            self._mark(chunk, at_ns)
+        if chunk.finish_reason is not None:
+            self.finish_reason = clean(chunk.finish_reason)
+        if self.model is None and chunk.model is not None:
+            self.model = clean(chunk.model)
+        if self.error is None:
+            self.error = chunk.error
+
+    def _mark(self, chunk: Chunk, at_ns: int) -> None:
+        self.event_ns.append(at_ns)
+        self.last_token_ns = at_ns
+        if self.first_token_ns is None:
+            self.first_token_ns = at_ns
+        if chunk.text:
+            if self.first_visible_ns is None:
+                self.first_visible_ns = at_ns
+            if self._texts is not None:
+                self._texts.append(chunk.text)
+
+    # How it ended.
+
+    def outcome(self) -> tuple[Outcome, str]:
+        """How the answer ended, and what is to be said of it; the transport's own failures are not known here."""
+        if self.error is not None:
+            return Outcome.STREAM_ERROR, self.error
+        if self._fault:
+            more = f" (and {self.bad_frames - 1} more)" if self.bad_frames > 1 else ""
+            return Outcome.PROTOCOL, self._fault + more
+        if self.finish_reason in _GIVEN_UP:
+            return Outcome.STREAM_ERROR, f"the server ended it with finish_reason {self.finish_reason!r}"
+        if self.finish_reason is None and self.done_ns is None and not self._whole:
+            return self._cut_short()
+        if not self.event_ns:
+            return Outcome.EMPTY, f"no token, and finish_reason {self.finish_reason!r}"
+        return Outcome.OK, ""
+
+    def _cut_short(self) -> tuple[Outcome, str]:
+        if self._heard_ns is None:
+            return Outcome.TRUNCATED, "nothing came"
+        if self._stream.ignored and not self.event_ns:
+            return Outcome.PROTOCOL, f"{self._stream.ignored} lines that belong to no event stream"
+        where = "inside an event" if self.unfinished else f"after {len(self.event_ns)} events"
+        return Outcome.TRUNCATED, f"ended {where}, without finish_reason and [DONE]"
+
+    # What it held.
+
+    @property
+    def text(self) -> str | None:
+        """The visible text, if it was to be kept; halves of a surrogate pair that came apart are joined."""
+        if self._texts is None:
+            return None
+        return "".join(self._texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    @property
+    def input_tokens(self) -> int | None:
+        """Tokens of the prompt, by the server."""
+        return self._usage.input
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Those of the prompt that the server had in its cache."""
+        return self._usage.cached
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """Those of the output that were reasoning, by the server."""
+        return self._usage.reasoning
+
+    def output_tokens(self) -> tuple[int | None, TokenSource]:
+        """Tokens generated, and who says so. A usage of zero beside tokens that came is no count."""
+        told, events = self._usage.generated, len(self.event_ns)
+        if told or (told == 0 and not events):
+            return told, TokenSource.USAGE
+        counted = self._tokens.counted()
+        if counted:
+            return counted, TokenSource.IDS
+        # A whole answer is one event of many tokens.
+        if events and not self._whole:
+            return events, TokenSource.EVENTS
+        return None, TokenSource.UNKNOWN
+
+    def tokens_by_event(self) -> array[int] | None:
+        """Tokens of each entry of `event_ns`, which add up to the output tokens; `None` where that is not known."""
+        total, source = self.output_tokens()
+        events = len(self.event_ns)
+        if not events or total is None or source is TokenSource.EVENTS:
+            return None
+        if self._whole:
+            return array("q", [total])
+        for account in self._tokens.by_event(total):
+            if sum(account) == total and min(account) >= 0:
+                return account
+        return array("q", [1]) * events if total == events else None
+
+
+class _Accounts:
+    """What the frames tell of their tokens, for as long as every token-bearing one tells it."""
+
+    def __init__(self) -> None:
+        self._ids: array[int] | None = array("q")
+        self._id_total = 0
+        self._grown: array[int] | None = array("q")  # usage as of each event
+
+    def add(self, chunk: Chunk, *, bears: bool) -> None:
+        """One frame. Tokens of a frame without text, as of half a character, go to the next event."""
+        if self._ids is not None:
+            self._id_total += chunk.tokens or 0
+            if bears and chunk.tokens is None:
+                self._ids = None
+            elif bears:
+                self._ids.append(self._id_total)
+        if self._grown is not None and bears:
+            told = None if chunk.usage is None else chunk.usage.generated
+            # A usage that stands still beside new text is no running count, only a placeholder.
+            if told is None or told <= (self._grown[-1] if self._grown else 0):
+                self._grown = None
+            else:
+                self._grown.append(told)
+
+    def counted(self) -> int | None:
+        """All tokens by their ids, if every event told them."""
+        return self._id_total if self._ids is not None else None
+
+    def by_event(self, total: int) -> list[array[int]]:
+        """Each account as tokens per event, best first. What came after the last event, as an end token, is its."""
+        accounts = [(self._ids, self._id_total), (self._grown, total)]
+        return [_steps(account, at_end) for account, at_end in accounts if account]
+
+
+def _steps(account: array[int], at_end: int) -> array[int]:
+    """Differences of a running total, the last one up to the end."""
+    return array("q", (later - earlier for earlier, later in pairwise((0, *account[:-1], at_end))))
+
+
+def _later(known: Usage, told: Usage) -> Usage:
+    """The newer count, field by field: what it leaves out stays, and a zero takes nothing back."""
+    if known == told:
+        return known
+    return Usage(*(new or (old if old is not None else new) for old, new in zip(known, told, strict=True)))
+
+
+def _misfit(body: bytes) -> str:
+    """What came in place of an event stream, if it is no JSON object."""
+    if body.lstrip().startswith((b"data:", b"event:", b":")):
+        return "an event stream whose Content-Type does not say so"
+    text = error_text(body)
+    if page_text(body) is None:
+        text = f"text ({text})" if body.strip() else "an empty body"
+    return f"{text} instead of an event stream"

@@ -1,0 +1,75 @@
+"""Order-statistic intervals: exact ranks, and coverage that is what it says."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from math import comb
+
+import pytest
+
+from loadbench.analyze.intervals import quantile_ranks
+
+
+def exact_ranks(n: int, p: Fraction, tail: Fraction) -> tuple[int, int] | None:
+    """The ranks by exact arithmetic: the definition, summed term by term."""
+    cumulative = Fraction(0)
+    low = high = None
+    for k in range(n + 1):
+        below = cumulative  # P(Bin < k)
+        cumulative += comb(n, k) * p**k * (1 - p) ** (n - k)
+        if below <= tail:
+            low = k
+        if high is None and cumulative >= 1 - tail:
+            high = k + 1
+    return (low, high) if low is not None and low >= 1 and high is not None and high <= n else None
+
+
+@pytest.mark.parametrize("p", [Fraction(1, 2), Fraction(9, 10), Fraction(95, 100), Fraction(99, 100)])
+@pytest.mark.parametrize("n", [1, 5, 6, 35, 36, 37, 71, 72, 100, 367, 368, 400, 500])
+def test_ranks_are_those_of_exact_arithmetic(n, p):
+    """Floating point finds the same ranks as fractions do."""
+    assert quantile_ranks(n, float(p)) == exact_ranks(n, p, Fraction(25, 1000))
+
+
+@pytest.mark.parametrize(("p", "least"), [(0.5, 6), (0.9, 36), (0.95, 72), (0.99, 368), (0.999, 3688)])
+def test_interval_begins_at_the_known_sample_size(p, least):
+    """Below the known least sample size there is no 95 % interval, and none is given."""
+    assert quantile_ranks(least - 1, p) is None
+    assert quantile_ranks(least, p) is not None
+
+
+@pytest.mark.parametrize(
+    ("n", "ranks"), [(500, (490, 500)), (2000, (1971, 1989)), (5000, (4936, 4964)), (10_000, (9880, 9920))]
+)
+def test_published_ranks_of_p99(n, ranks):
+    """The ranks of p99 agree with the published table to within one, where it rounds outwards."""
+    low, high = quantile_ranks(n, 0.99)
+    assert abs(low - ranks[0]) <= 1
+    assert abs(high - ranks[1]) <= 1
+
+
+def test_large_samples_are_quick_and_sane():
+    """A hundred million values need no hundred million terms."""
+    low, high = quantile_ranks(100_000_000, 0.5)
+    assert 50_000_000 - 10_000 < low < 50_000_000 < high < 50_000_000 + 10_000
+
+
+def test_coverage_is_at_least_what_is_stated():
+    """Of many samples of a known law, at least 95 % of the intervals hold its true quantile."""
+    rng = random.Random(1)
+    n, p, trials = 100, 0.9, 2000
+    low, high = quantile_ranks(n, p)
+    held = 0
+    for _ in range(trials):
+        values = sorted(rng.random() for _ in range(n))
+        held += values[low - 1] <= p <= values[high - 1]
+    # Three standard errors of the count below 95 %.
+    assert held / trials >= 0.95 - 3 * (0.95 * 0.05 / trials) ** 0.5
+
+
+def test_nonsense_is_refused():
+    """p and confidence lie between 0 and 1."""
+    for p, confidence in ((0, 0.95), (1, 0.95), (0.5, 0), (0.5, 1)):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            quantile_ranks(10, p, confidence)

@@ -1,0 +1,95 @@
+"""The verdict: each rule fires on what it is for, and not on a quiet level."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.load import Open
+from loadbench.record.outcome import Outcome, TokenSource
+from tests.building import MS, S, a_failure, a_level, a_recording, a_sample, calm
+
+
+def codes(level) -> list[str]:
+    """The codes of a level's reasons."""
+    return [reason.code for reason in level.verdict.reasons]
+
+
+def fails(outcome: Outcome, *, number: int):
+    """A request without an answer, after all the quiet ones."""
+    return a_failure(outcome, number=number, due_ns=(10 + 2 * number) * S)
+
+
+def recorded(samples: list, **facts):
+    """The recording of a window of 300 s, which the quiet answers do not fill."""
+    return a_recording(samples, window_ns=300 * S, **facts)
+
+
+def quiet(count: int = 100, **over) -> list:
+    """Answers one after another, all alike."""
+    return [a_sample(n, due_ns=2 * n * S, **over) for n in range(count)]
+
+
+def test_quiet_level_is_valid():
+    """Nothing was wrong: VALID, no reason, no caveat."""
+    level = a_level(quiet())
+    assert (level.verdict.status, codes(level), level.caveats) == ("VALID", [], [])
+
+
+def shifted(late_ns: int) -> list:
+    """The quiet answers, each sent so much after it was due."""
+    return [a_sample(n, due_ns=2 * n * S, sent_ns=2 * n * S + late_ns) for n in range(100)]
+
+
+# What happened, and the codes that the verdict must have; gaps of 20 ms make the bound of the client's delay 1 ms.
+@pytest.mark.parametrize(
+    ("recording", "expected"),
+    [
+        (recorded([]), ["no_answers"]),
+        (recorded(quiet(), interrupted=True), ["interrupted"]),
+        (recorded(shifted(900_000)), []),
+        (recorded(shifted(1_100_000)), ["late_start"]),
+        (recorded(quiet(), health=calm(lag_ns=900_000)), []),
+        (recorded(quiet(), health=calm(lag_ns=1_100_000)), ["loop_lag"]),
+        (recorded(quiet(gaps_ns=100 * MS), health=calm(lag_ns=4_900_000)), []),
+        (recorded(quiet(gaps_ns=100 * MS), health=calm(lag_ns=5_200_000)), ["loop_lag"]),
+        (recorded([*quiet(), fails(Outcome.PROTOCOL, number=100)]), ["protocol"]),
+        (recorded([*quiet(99), fails(Outcome.RESET, number=100)]), []),
+        (recorded([*quiet(98), *[fails(Outcome.RESET, number=n) for n in (98, 99)]]), ["failures"]),
+        (recorded([*quiet(98), *[fails(Outcome.CANCELLED, number=n) for n in (98, 99)]]), []),
+        (recorded(quiet(token_source=TokenSource.UNKNOWN, output_tokens=None)), ["unknown_tokens"]),
+        (recorded(quiet(asked_input_tokens=50)), []),
+        (recorded(quiet(asked_input_tokens=52)), ["prompt_length"]),
+        (recorded(quiet(cached_tokens=12)), ["cached_prompts"]),
+        (recorded(quiet(model="other")), ["other_model"]),
+        (recorded(quiet(model=None)), []),
+    ],
+)
+def test_rule(recording, expected):
+    """Each condition gives its code, alone."""
+    level = a_level(recording=recording)
+    assert codes(level) == expected
+    assert level.verdict.status == ("INVALID" if expected else "VALID")
+    for reason in level.verdict.reasons:
+        assert reason.message
+        assert reason.advice
+
+
+def test_missed_arrivals_invalidate_an_open_level():
+    """One arrival that was not sent is enough."""
+    load = Open(2.0, parse_arrivals("constant"))
+    level = a_level(recording=recorded(quiet(), missed=1), load=load)
+    assert codes(level) == ["missed_arrivals"]
+
+
+def test_assumed_tokens_are_a_caveat():
+    """One token an event, assumed, is told; it does not make a level invalid."""
+    level = a_level(quiet(token_source=TokenSource.EVENTS))
+    assert level.verdict.status == "VALID"
+    assert [caveat.code for caveat in level.caveats] == ["assumed_tokens"]
+
+
+def test_replaced_connections_are_a_caveat():
+    """A kept connection that the server had closed is not its failure, and is told."""
+    level = a_level(quiet(reconnects=1))
+    assert [caveat.code for caveat in level.caveats] == ["reconnects"]

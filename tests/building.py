@@ -1,0 +1,126 @@
+"""Builders of what tests need: samples, recordings and runs, in round numbers."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from loadbench.analyze.summary import summarize
+from loadbench.plan.load import Closed, Extent, Phase, Phases
+from loadbench.record.histogram import Histogram
+from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.recorder import Health, LevelRecording, Recorder
+from loadbench.record.sample import Sample
+from loadbench.results.run import Level, ModelStatus, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from loadbench.plan.load import Load
+
+MS = 1_000_000
+S = 1_000_000_000
+
+
+def a_sample(
+    number: int = 0, *, due_ns: int = 0, ttft_ns: int = 100 * MS, gaps_ns: int = 20 * MS, **over: object
+) -> Sample:
+    """An answer of 11 tokens, one an event, sent as it was due; any field can be overridden."""
+    stamps = [due_ns + ttft_ns + index * gaps_ns for index in range(11)]
+    fields: dict[str, object] = {
+        "number": number,
+        "phase": Phase.MEASURED,
+        "outcome": Outcome.OK,
+        "due_ns": due_ns,
+        "sent_ns": due_ns,
+        "headers_ns": stamps[0],
+        "first_byte_ns": stamps[0],
+        "first_token_ns": stamps[0],
+        "first_visible_ns": stamps[0],
+        "last_token_ns": stamps[-1],
+        "end_ns": stamps[-1],
+        "event_ns": array("q", stamps),
+        "event_tokens": array("q", [1] * 11),
+        "reads": 11,
+        "output_tokens": 11,
+        "token_source": TokenSource.USAGE,
+        "input_tokens": 50,
+        "finish_reason": "length",
+        "model": "m",
+        **over,
+    }
+    return Sample(**fields)  # type: ignore[arg-type]
+
+
+def a_failure(outcome: Outcome, *, number: int = 0, due_ns: int = 0, detail: str = "") -> Sample:
+    """A request that had no answer."""
+    return Sample(
+        number=number,
+        phase=Phase.MEASURED,
+        outcome=outcome,
+        detail=detail,
+        due_ns=due_ns,
+        sent_ns=due_ns,
+        end_ns=due_ns + S,
+    )
+
+
+def calm(*, lag_ns: int = 10_000) -> Health:
+    """A client that was never late by more than this."""
+    lag = Histogram()
+    lag.record(lag_ns, 1000)
+    return Health(stamp_source="user", loop_lag=lag, gc_pauses=Histogram(), cpu_share=0.1)
+
+
+def a_recording(
+    samples: Iterable[Sample],
+    *,
+    window_ns: int = 100 * S,
+    missed: int = 0,
+    interrupted: bool = False,
+    health: Health | None = None,
+) -> LevelRecording:
+    """The recording of a level whose window is `[0, window_ns)`."""
+    samples = list(samples)
+    recorder = Recorder(Phases(Extent(duration_ns=window_ns), 0))
+    changes = [(sample.due_ns, 0, sample) for sample in samples] + [(sample.end_ns, 1, sample) for sample in samples]
+    for at_ns, ends, sample in sorted(changes, key=lambda change: change[:2]):
+        if ends:
+            recorder.add(sample)
+        else:
+            recorder.started(at_ns)
+    return recorder.close(
+        window=(0, window_ns),
+        arrivals_due=len(samples) + missed,
+        missed=missed,
+        interrupted=interrupted,
+        health=health or calm(),
+    )
+
+
+def a_level(
+    samples: Iterable[Sample] | None = None, *, load: Load | None = None, recording: LevelRecording | None = None
+) -> Level:
+    """A level of 400 quiet answers, or of these samples."""
+    if recording is None:
+        recording = a_recording(
+            samples
+            if samples is not None
+            else (a_sample(n, due_ns=n * S // 4, ttft_ns=(100 + n % 100) * MS) for n in range(400))
+        )
+    return summarize(recording, target="http://127.0.0.1:1/v1", model="m", load=load or Closed(1), failure_limit=0.01)
+
+
+def a_run(*levels: Level, simulated: bool = False, complete: bool = True) -> Run:
+    """A run of these levels, or of one."""
+    return Run(
+        name="trial",
+        started_at="2026-01-02T03:04:05.678Z",
+        loadbench_version="0.0.0",
+        simulated=simulated,
+        complete=complete,
+        scenario={"load": {"users": [1]}},
+        environment={"cpu": "a processor", "cores": 2, "python": "CPython 3.11", "stamp_source": "user"},
+        models=[ModelStatus("m", "ok")],
+        levels=list(levels or (a_level(),)),
+    )

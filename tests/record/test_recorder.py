@@ -1,0 +1,290 @@
+"""The recorder: measured requests' latencies, the window's production, and every request somewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadbench.plan.load import Extent, Phase, Phases
+from loadbench.record.histogram import Histogram
+from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.recorder import METRICS, Health, LevelRecording, Production, Recorder
+from loadbench.record.sample import Sample
+from tests.record.test_sample import make_sample
+
+MS = 1_000_000
+HEALTH = Health(stamp_source="virtual", loop_lag=Histogram(), gc_pauses=Histogram(), cpu_share=None)
+# The window of most tests: from 1000 to 2000 ms.
+OPENS, CLOSES = 1000 * MS, 2000 * MS
+
+
+def _phases(*, duration_ns: int = CLOSES - OPENS) -> Phases:
+    return Phases(Extent(duration_ns=duration_ns, warm_up_ns=OPENS, cool_down_ns=10**12), 0)
+
+
+def _close(recorder: Recorder, window: tuple[int, int] = (OPENS, CLOSES)) -> LevelRecording:
+    return recorder.close(window=window, arrivals_due=0, missed=0, interrupted=False, health=HEALTH)
+
+
+def _record(*samples: Sample) -> LevelRecording:
+    """The recording of these requests, started and ended in the order of time."""
+    recorder = Recorder(_phases())
+    moves = [(sample.sent_ns or sample.due_ns, 1, number) for number, sample in enumerate(samples)]
+    moves += [(sample.end_ns, 0, number) for number, sample in enumerate(samples)]
+    for at_ns, begins, number in sorted(moves):
+        if begins:
+            recorder.started(at_ns)
+        else:
+            recorder.add(samples[number])
+    assert recorder.in_flight == 0
+    return _close(recorder)
+
+
+def _at(*ms: int, **more: object) -> Sample:
+    """Due and sent at the first of these ms, one token at each of the others."""
+    stamps = [at * MS for at in ms[1:]]
+    facts = {"tokens": [1] * len(stamps), "due_ns": ms[0] * MS, "sent_ns": ms[0] * MS, "input_tokens": 10} | more
+    return make_sample(stamps, **facts)  # type: ignore[arg-type]
+
+
+def test_every_figure_of_a_request_lands_in_its_histogram() -> None:
+    """One request with distinct marks: each metric holds exactly its own figure."""
+    sample = make_sample(
+        [1140 * MS, 1340 * MS, 1940 * MS],
+        tokens=[2, 1, 2],
+        due_ns=1000 * MS,
+        sent_ns=1010 * MS,
+        end_ns=1950 * MS,
+        first_byte_ns=1120 * MS,
+        first_visible_ns=1340 * MS,
+        connect_ns=4 * MS,
+    )
+    histograms = _record(sample).histograms
+    means = {name: None if one.mean is None else one.mean / MS for name, one in histograms.items()}
+    assert tuple(means) == METRICS
+    assert means == {
+        "ttft": 130,
+        "ttft_response": 140,
+        "ttfo": 330,
+        "ttfb": 110,
+        "e2e": 930,
+        "e2e_response": 940,
+        "stream_end": 940,
+        "event_gap": 400,
+        "itl": pytest.approx(800 / 3),
+        "tpot": pytest.approx(800 / 3),
+        "tpot_classic": 200,
+        "e2e_per_token": 186,
+        "lateness": 6,
+        "connect": 4,
+    }
+    assert (histograms["itl"].count, histograms["event_gap"].count) == (3, 2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1000, 1500), st.lists(st.integers(1, 40), min_size=1, max_size=8)), min_size=1, max_size=8
+    )
+)
+def test_sums_close_exactly_over_a_level(plan: list[tuple[int, list[int]]]) -> None:
+    """Σ E2E - Σ TTFT = Σ event gaps, and tokens by request = tokens in the window that holds them all."""
+    samples = []
+    for sent, gaps in plan:
+        stamps = [sent + sum(gaps[: n + 1]) for n in range(len(gaps))]
+        samples.append(_at(sent, *stamps, tokens=[2] * len(gaps)))
+    recording = _record(*samples)
+    sums = {name: histogram.sum for name, histogram in recording.histograms.items()}
+    assert sums["e2e"] - sums["ttft"] == sums["event_gap"]
+    assert sums["e2e_response"] - sums["ttft_response"] == sums["event_gap"]
+    assert recording.output_tokens == sum(2 * len(gaps) for _, gaps in plan)
+    inside = sum(2 for sample in samples for at in sample.event_ns if at > OPENS)
+    assert recording.production.output_tokens == inside == recording.output_tokens
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(0, 3000), min_size=1, max_size=30).map(sorted),
+    st.integers(1, 60),
+    st.integers(1, 30),
+    st.booleans(),
+)
+def test_tokens_are_attributed_to_adjacent_windows_without_loss(
+    stamps: list[int], output_tokens: int, pieces: int, known: bool
+) -> None:
+    """Windows that tile the time share a request's tokens out, none lost and none twice, known per event or not."""
+    sample = make_sample(
+        [at * MS + MS for at in stamps],
+        tokens=[output_tokens] * len(stamps) if known else None,
+        output_tokens=output_tokens * len(stamps) if known else output_tokens,
+    )
+    total = 0
+    for piece in range(pieces):
+        bounds = 3002 * MS * piece // pieces, 3002 * MS * (piece + 1) // pieces
+        recorder = Recorder(Phases(Extent(duration_ns=bounds[1] - bounds[0], warm_up_ns=bounds[0]), 0))
+        recorder.started(0)
+        recorder.add(sample)
+        total += _close(recorder, bounds).production.output_tokens
+    assert total == sample.output_tokens
+
+
+def test_the_window_counts_what_arrives_inside_it_whoever_asked() -> None:
+    """A request of the warm-up that still streams in the window produces there, but is no latency of the level."""
+    warm = _at(900, 950, 1000, 1001, 1999, 2000, 2001, phase=Phase.WARM_UP)
+    recording = _record(warm)
+    assert recording.production == Production(answers=0, output_tokens=3, input_tokens=0)
+    assert recording.outcomes == {}
+    assert recording.output_tokens == 0
+    assert recording.phases == {Phase.WARM_UP: 1}
+    assert all(not histogram.count for histogram in recording.histograms.values())
+
+
+def test_a_measured_request_is_a_latency_however_late_it_ends() -> None:
+    """It became due inside: it is measured, though its last tokens and its answer belong to no window."""
+    recording = _record(_at(1990, 1995, 2500, 3000))
+    assert recording.outcomes == {Outcome.OK: 1}
+    assert recording.histograms["e2e"].max == 1010 * MS
+    assert (recording.output_tokens, recording.input_tokens) == (3, 10)
+    assert recording.production == Production(answers=0, output_tokens=1, input_tokens=10)
+
+
+def test_a_prompt_counts_when_its_first_token_comes() -> None:
+    """Input is work done by the first token: inside for the one, before the window for the other."""
+    recording = _record(_at(900, 990, 1100, phase=Phase.WARM_UP), _at(950, 1010, 1100, phase=Phase.WARM_UP))
+    assert recording.production == Production(answers=2, output_tokens=3, input_tokens=10)
+
+
+def test_a_failure_produces_nothing_and_is_no_latency() -> None:
+    """Its tokens are not throughput and its times are in no histogram but lateness; what it said is kept."""
+    broken = _at(1100, 1200, 1300, outcome=Outcome.TRUNCATED, detail="the stream ended early")
+    recording = _record(broken, _at(1100, 1400))
+    assert recording.outcomes == {Outcome.TRUNCATED: 1, Outcome.OK: 1}
+    assert recording.details == {(Outcome.TRUNCATED, "the stream ended early"): 1}
+    assert recording.production == Production(answers=1, output_tokens=1, input_tokens=10)
+    assert {name: recording.histograms[name].count for name in ("e2e", "ttft", "lateness")} == {
+        "e2e": 1,
+        "ttft": 1,
+        "lateness": 2,
+    }
+
+
+def test_what_we_cut_short_ourselves_was_produced() -> None:
+    """The server made the tokens of an abandoned request; only its answer is missing."""
+    recording = _record(_at(1100, 1200, 1300, outcome=Outcome.ABANDONED))
+    assert recording.production == Production(answers=0, output_tokens=2, input_tokens=10)
+
+
+def test_failures_in_endless_variety_stay_bounded() -> None:
+    """Beyond 50 different details they are counted together, and no failure is lost."""
+    failures = [_at(1000, outcome=Outcome.HTTP_ERROR, detail=f"request id {n}", end_ns=1001 * MS) for n in range(200)]
+    recording = _record(*failures)
+    assert len(recording.details) == 51
+    assert sum(recording.details.values()) == recording.outcomes[Outcome.HTTP_ERROR] == 200
+    assert recording.details[Outcome.HTTP_ERROR, "(others)"] == 150
+
+
+def test_undefined_figures_are_counted_and_never_imputed() -> None:
+    """One token: no gaps, no ITL, no TPOT. Figures and undefined ones together are all ok requests."""
+    recording = _record(_at(1000, 1100), _at(1000, 1100, 1200), _at(1000, 1100, 1300, tokens=None))
+    undefined = {"event_gap": 1, "itl": 2, "tpot": 2, "tpot_classic": 2, "e2e_per_token": 1}
+    assert recording.undefined == undefined
+    for name in ("tpot", "tpot_classic", "e2e_per_token"):
+        assert recording.histograms[name].count + recording.undefined[name] == 3
+
+
+def test_b10_the_peak_in_flight_is_exact() -> None:
+    """Back-to-back requests of two users are two in flight, though four touch the same second."""
+    recording = _record(_at(1000, 1400), _at(1000, 1500), _at(1400, 1900), _at(1500, 1900))
+    assert recording.in_flight_peak == 2
+    assert recording.in_flight_mean == pytest.approx((400 + 500 + 500 + 400) / 1000)
+
+
+def test_the_peak_is_that_of_the_window() -> None:
+    """A crowd that has gone before the window, or comes after it, is no peak of it; who is still there is."""
+    crowd = [_at(100, 200 + n, phase=Phase.WARM_UP) for n in range(9)]
+    late = [_at(2100, 2200 + n, phase=Phase.COOL_DOWN) for n in range(9)]
+    lasting = [_at(900, 2500, phase=Phase.WARM_UP) for _ in range(3)]
+    recording = _record(*crowd, *late, *lasting, _at(1500, 1600))
+    assert recording.in_flight_peak == 4
+    assert recording.in_flight_mean == pytest.approx(3.1)
+
+
+def test_requests_that_were_never_sent_are_not_in_flight_nor_started() -> None:
+    """A refused connection has an outcome, and no share in concurrency or achieved rate."""
+    refused = _at(1200, outcome=Outcome.REFUSED, sent_ns=None, end_ns=1300 * MS)
+    recording = _record(
+        refused, _at(1000, 1100), _at(999, 1100, phase=Phase.WARM_UP), _at(2000, 2100, phase=Phase.COOL_DOWN)
+    )
+    assert recording.arrivals_sent == 1
+    assert recording.in_flight_mean == pytest.approx(0.2)
+    assert recording.undefined["lateness"] == 1
+
+
+def test_a_level_by_number_counts_to_where_its_window_closes() -> None:
+    """While the window is open everything after the warm-up is inside; as it closes, nothing more is."""
+    phases = Phases(Extent(requests=2, warm_up_ns=OPENS), 0)
+    recorder = Recorder(phases)
+    for due in (1000 * MS, 1000 * MS):
+        assert phases.admit(due) is Phase.MEASURED
+        recorder.started(due)
+    recorder.add(_at(1000, 1100, 1200))
+    phases.close(1200 * MS)
+    recorder.add(_at(1000, 1100, 1200, 1300))
+    recording = _close(recorder, (OPENS, 1200 * MS))
+    assert recording.production == Production(answers=1, output_tokens=4, input_tokens=20)
+    assert recording.in_flight_mean == pytest.approx(2.0)
+    assert recording.window_s == 0.2
+
+
+def test_sources_reasons_reads_and_names_are_counted() -> None:
+    """What a verdict asks for: where counts come from, how answers ended, how bytes came, who answered."""
+    sample = _at(
+        1000,
+        1100,
+        1200,
+        token_source=TokenSource.USAGE,
+        finish_reason="stop",
+        reads=2,
+        merged_reads=1,
+        reused=True,
+        reconnects=1,
+        cached_tokens=4,
+        model="m",
+    )
+    recording = _record(sample, _at(1000, 1100, input_tokens=None))
+    assert recording.token_sources == {TokenSource.USAGE: 1, TokenSource.UNKNOWN: 1}
+    assert recording.finish_reasons == {"stop": 1, "none": 1}
+    assert (recording.reads, recording.merged_reads, recording.reused, recording.reconnects) == (2, 1, 1, 1)
+    assert (recording.cached, recording.unknown_input_tokens) == (1, 1)
+    assert recording.models == {"m": 1, "": 1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "asked_count", "off"),
+    [(100, 102, 1, 0), (100, 98, 1, 0), (100, 103, 1, 1), (100, 97, 1, 1), (100, None, 0, 0), (None, 100, 0, 0)],
+)
+def test_h2_a_prompt_is_off_by_more_than_two_percent(
+    asked: int | None, told: int | None, asked_count: int, off: int
+) -> None:
+    """Only where a length was asked for and the server told the true one."""
+    recording = _record(_at(1000, 1100, asked_input_tokens=asked, input_tokens=told))
+    assert (recording.prompt_asked, recording.prompt_off) == (asked_count, off)
+
+
+def test_what_the_level_knows_goes_through() -> None:
+    """Arrivals, missed slots, interruption and health are the level's to tell."""
+    recording = Recorder(_phases()).close(
+        window=(OPENS, CLOSES), arrivals_due=7, missed=2, interrupted=True, health=HEALTH
+    )
+    assert (recording.arrivals_due, recording.missed, recording.interrupted) == (7, 2, True)
+    assert recording.health is HEALTH
+    assert (recording.in_flight_peak, recording.in_flight_mean, recording.window_s) == (0, 0.0, 1.0)
+
+
+def test_an_empty_window_divides_nothing() -> None:
+    """Stopped before the window opened, a level still has a recording."""
+    recording = replace(_close(Recorder(_phases()), (OPENS, OPENS)))
+    assert (recording.in_flight_mean, recording.window_s) == (0.0, 0.0)
