@@ -102,6 +102,7 @@ def _client(recording: LevelRecording) -> Client:
     return Client(
         stamp_source=health.stamp_source,
         stamp_error_s=None,
+        read_delay_s=_quantiles(health.read_delay),
         loop_lag_s=_quantiles(health.loop_lag),
         lateness_s=_quantiles(recording.histograms["lateness"]),
         gc_pause_max_s=None if pause_ns is None else pause_ns / 1e9,

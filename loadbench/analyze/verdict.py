@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 _DELAY_NS = 1_000_000
 _DELAY_SHARE = 0.05
 _LEAST_ACHIEVED = 0.99
+# A closed loop that loses more than this share of its cycle to the client makes a load noticeably below its users.
+_MOST_SLACK = 0.01
+# Below this share of merged reads the stamps of all events hold, as far as anybody has measured.
+_MOST_MERGED = 0.01
+KERNEL = "kernel"
+_CLIENT_LIMIT = "the client was the limit: give it a core of its own, or make less load"
 # More requests than this share with a doubtful count make the sum doubtful.
 _MOST_UNKNOWN = 0.01
 
@@ -64,22 +70,36 @@ def _achieved(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         yield Reason("rate_not_reached", f"{sent} of {due} arrivals were sent", "offer a lower rate")
 
 
-def _lateness(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
-    yield from _client_delay(
-        recording,
-        recording.histograms["lateness"],
-        code="late_start",
-        what="requests left late",
-    )
+def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    """An open loop has a schedule to keep. A closed one has none: a late start is a longer think time, and as such it
+    takes from the load what it is of a whole cycle, from one request of a user to the next."""
+    lateness = recording.histograms["lateness"]
+    if isinstance(load, Open):
+        yield from _client_delay(recording, lateness, code="late_start", what="requests left late")
+        return
+    mean_ns, answered_ns = lateness.mean, recording.histograms["e2e_response"].mean
+    if mean_ns is None or answered_ns is None:
+        return
+    cycle_ns = answered_ns + (load.think.mean if load.think is not None else 0.0)
+    if mean_ns > _MOST_SLACK * cycle_ns:
+        yield Reason(
+            "late_start",
+            f"users asked again {mean_ns / 1e6:.1f} ms late on average, {mean_ns / cycle_ns:.1%} of their cycle",
+            _CLIENT_LIMIT,
+        )
 
 
-def _loop_lag(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
-    yield from _client_delay(
-        recording,
-        recording.health.loop_lag,
-        code="loop_lag",
-        what="the client's event loop was late",
-    )
+def _stamps(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+    """Kernel stamps hold whatever the client does, as long as it reads before the next event comes."""
+    health = recording.health
+    if health.stamp_source != KERNEL:
+        yield from _client_delay(
+            recording, health.loop_lag, code="loop_lag", what="the event loop, and so every stamp, was late"
+        )
+    elif recording.merged_reads > _MOST_MERGED * recording.reads:
+        share = recording.merged_reads / recording.reads
+        what = f"{share:.1%} of reads brought several events under one stamp, and reads were late"
+        yield from _client_delay(recording, health.read_delay, code="merged_reads", what=what)
 
 
 def _client_delay(recording: LevelRecording, delays: Histogram, *, code: str, what: str) -> Iterator[Reason]:
@@ -90,7 +110,7 @@ def _client_delay(recording: LevelRecording, delays: Histogram, *, code: str, wh
         yield Reason(
             code,
             f"{what}: p99 {p99_ns / 1e6:.1f} ms, and {bound_ns / 1e6:.1f} ms is the most at this pace of tokens",
-            "the client was the limit: give it a core of its own, or make less load",
+            _CLIENT_LIMIT,
         )
 
 
@@ -181,8 +201,8 @@ _RULES: tuple[Callable[[LevelRecording, Load], Iterator[Reason]], ...] = (
     _nothing,
     _interrupted,
     _achieved,
-    _lateness,
-    _loop_lag,
+    _late_start,
+    _stamps,
     _protocol,
     _tokens,
     _prompts,

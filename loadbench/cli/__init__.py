@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import suppress
+from typing import Any, TextIO
 
 import click
 
@@ -32,6 +34,18 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101 - each of our modules has one
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Click would end Ctrl-C and a reader who has left with 1: both have codes of their own."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(ExitCode.INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read our output has left; leave too, without a second fault when stdout is flushed at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(ExitCode.OK)
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -49,6 +63,8 @@ def root() -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code. A user's or a server's fault ends in one clear message."""
+    for stream in (sys.stdout, sys.stderr):
+        _show_what_it_can(stream)
     try:
         root(prog_name="loadbench")
     except LoadbenchError as error:
@@ -56,10 +72,9 @@ def main() -> None:
         if error.hint:
             click.echo(f"hint: {printable(error.hint)}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has left; leave too, without a second fault when stdout is flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.OK)
+
+
+def _show_what_it_can(stream: TextIO) -> None:
+    """A stream whose encoding lacks a character, as on a Windows pipe, shows `?` for it instead of failing."""
+    with suppress(AttributeError, OSError):
+        stream.reconfigure(errors="replace")  # type: ignore[attr-defined, unused-ignore]

@@ -12,6 +12,7 @@ import orjson
 
 from loadbench.core.errors import ExitCode
 from loadbench.core.text import printable
+from loadbench.sim.command import profile_named
 from loadbench.sim.process import SimProcess
 from loadbench.targets.checks import checkup
 
@@ -27,10 +28,11 @@ def run_checkup(scenario: Scenario, *, environment: Mapping[str, str], as_json: 
     with ExitStack() as stack:
         url = scenario.target.url
         if url is None:
-            url = stack.enter_context(SimProcess(scenario.target.profile)).url
+            url = stack.enter_context(SimProcess(profile_named(scenario.target.profile).name)).url
         found = anyio.run(lambda: checkup(scenario, environment, url=url))
     if as_json:
-        click.echo(orjson.dumps(msgspec.to_builtins(found), option=orjson.OPT_INDENT_2))
+        document = {**msgspec.to_builtins(found), "simulated": scenario.simulated}
+        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     else:
         _show(found, simulated=scenario.simulated)
     return ExitCode.OK if found.healthy else ExitCode.TARGET_UNAVAILABLE

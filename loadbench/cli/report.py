@@ -28,7 +28,8 @@ def command(run: Path | None, *, form: str, out: Path | None, schema: bool) -> N
     else:
         content = render(read_run(run), form)
     if out is None:
-        click.echo(content, nl=False)
+        # What programs read is UTF-8 whatever the terminal speaks.
+        click.echo(content if form == "text" and not schema else content.encode(), nl=False)
         return
     try:
         out.write_text(content, encoding="utf-8")

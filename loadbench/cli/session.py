@@ -22,9 +22,10 @@ from loadbench import __version__
 from loadbench.analyze.summary import summarize
 from loadbench.client.client import Client, Timeouts
 from loadbench.client.descriptors import ensure_descriptors
+from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
-from loadbench.core.errors import BadInput, ExitCode
+from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.sweep import Sweep
 from loadbench.live.progress import Progress
@@ -43,14 +44,14 @@ from loadbench.targets.openai import choose_models, find
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from loadbench.client.transport import Transport
+    from loadbench.core.clock import Clock
     from loadbench.engine.level import Level
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.sample import Sample
     from loadbench.targets.openai import Target
-
-STAMP_SOURCE = "user"
 
 
 def run_sweep(
@@ -78,40 +79,54 @@ def run_sweep(
 async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str, progress: Progress) -> Keeper:
     target = await find(scenario, environment, url=url)
     models, missing = choose_models(target, scenario.target.model)
-    progress.expect(len(models) * len(scenario.loads))
+    progress.expect((len(models) - len(missing)) * len(scenario.loads))
     clock = MonotonicClock()
     started_at = datetime.now(UTC)
     folder = RunFolder.create(scenario.report.out or Path("results"), name=scenario.report.name, started_at=started_at)
-    transport = HttpxTransport(clock, tls=target.tls)
+    transport = _transport(scenario, target, clock)
     with RequestLog(folder.path / "requests.jsonl", origin_ns=clock.now_ns()) as log:
-        keeper = Keeper(scenario, target, folder=folder, log=log, progress=progress, started_at=started_at)
+        about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
+        keeper = Keeper(
+            scenario, target, folder=folder, log=log, progress=progress, started_at=started_at, environment=about
+        )
         sweep = Sweep(
             scenario,
             models=models,
             missing=missing,
             client_for=lambda model: _client(scenario, target, transport, model),
             clock=clock,
-            health=LoopHealth,
+            health=lambda: LoopHealth(transport),
             observer=keeper,
         )
         with _stopping(sweep.stop):
-            async with anyio.create_task_group() as watchers:
-                watchers.start_soon(progress.run)
-                await _run_and_close(sweep, transport)
-                watchers.cancel_scope.cancel()
+            await _run_watched(sweep, transport, progress)
         keeper.close(stopped=sweep.stopped)
     return keeper
 
 
-async def _run_and_close(sweep: Sweep, transport: HttpxTransport) -> None:
-    try:
-        await sweep.run()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await transport.aclose()
+def _transport(scenario: Scenario, target: Target, clock: Clock) -> FastTransport | HttpxTransport:
+    if scenario.target.transport == "httpx":
+        return HttpxTransport(clock, tls=target.tls)
+    return FastTransport(tls=target.tls)
 
 
-def _client(scenario: Scenario, target: Target, transport: HttpxTransport, model: str) -> Client:
+async def _run_watched(sweep: Sweep, transport: Transport, progress: Progress) -> None:
+    failed: LoadbenchError | None = None
+    async with anyio.create_task_group() as watchers:
+        watchers.start_soon(progress.run)
+        try:
+            await sweep.run()
+        except LoadbenchError as error:
+            failed = error  # raised below: a task group would hand it on wrapped in a group
+        finally:
+            with anyio.CancelScope(shield=True):
+                await transport.aclose()
+        watchers.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
+
+
+def _client(scenario: Scenario, target: Target, transport: Transport, model: str) -> Client:
     limits = scenario.limits
     timeouts = Timeouts(
         connect_ns=limits.connect_timeout,
@@ -150,6 +165,7 @@ class Keeper:
         log: RequestLog,
         progress: Progress,
         started_at: datetime,
+        environment: dict[str, object],
     ) -> None:
         self.folder = folder
         self._scenario = scenario
@@ -167,7 +183,7 @@ class Keeper:
             question=scenario.question,
             scenario=scenario.effective(),
             origins=scenario.origins,
-            environment=describe_environment(event_loop="asyncio", stamp_source=STAMP_SOURCE),
+            environment=environment,
         )
 
     def level_begins(self, level: Level, model: str, number: int) -> None:

@@ -28,8 +28,11 @@ def command(scenario: Path | None, *, as_json: bool, quiet: bool, no_live: bool,
     the file, the file over the defaults. Without --url the simulated server is measured.
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - only the command itself needs it
+    from loadbench.sim.command import profile_named  # noqa: PLC0415
 
     resolved = resolve(flags=given(options), environment=os.environ, file=scenario)
+    if resolved.simulated:
+        profile_named(resolved.target.profile)
     if dry_run:
         from loadbench.report.plan import plan_text  # noqa: PLC0415
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from loadbench.client.deadline import Deadline
 from loadbench.client.transport import Exchange, TransportError
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.record.outcome import Outcome
@@ -122,7 +123,9 @@ class _Call:
         self._scope = anyio.CancelScope()
         self._began_ns = clock.now_ns()
         self._ends_as: tuple[Outcome, str] | None = None
-        self._deadline: tuple[Outcome, str] = (Outcome.TIMEOUT_TOTAL, "")
+        self._deadline = Deadline(clock, self._scope.cancel)
+        self._late: tuple[Outcome, str, int | None] = (Outcome.TIMEOUT_TOTAL, "", None)
+        self._latest_ns = None if timeouts.total_ns is None else self._began_ns + timeouts.total_ns
         self.sent_ns: int | None = None
         self.connected_ns: int | None = None
         self.headers_ns: int | None = None
@@ -132,9 +135,9 @@ class _Call:
         self.reused: bool | None = None
         self.status: int | None = None
         self.reconnects = 0
+        self._heard_ns: int | None = None
         self._streams = False
         self._body = bytearray()
-        self._late_end = False
 
     async def run(self, transport: Transport, exchange: Exchange) -> tuple[Outcome, str]:
         """Carry the exchange and judge how it ended."""
@@ -145,22 +148,47 @@ class _Call:
                 await transport.exchange(exchange, self)
             except TransportError as error:
                 broke = (error.outcome, error.detail)
-        self.end_ns = self._clock.now_ns() if self.answer.done_ns is None else self.answer.done_ns
+            finally:
+                self._deadline.clear()
         if self._scope.cancelled_caught:
-            broke = self._ends_as or self._deadline
+            broke = self._ends_as or self._expired()
+        self.end_ns = self._ended(broke)
         return self._judge(broke)
+
+    def _ended(self, broke: tuple[Outcome, str] | None) -> int:
+        """When it ended: with [DONE], else with the last bytes, unless it broke off: that is seen when it is seen."""
+        if self.answer.done_ns is not None:
+            return self.answer.done_ns
+        return self._clock.now_ns() if broke is not None or self._heard_ns is None else self._heard_ns
+
+    def _expired(self) -> tuple[Outcome, str]:
+        outcome, what, within_ns = self._late
+        return outcome, f"{what} within {format_duration(within_ns or 0)}"
 
     def _judge(self, broke: tuple[Outcome, str] | None) -> tuple[Outcome, str]:
         """An answer that was complete before anything broke is judged as what it is."""
         if self.status is not None and self.status != 200:
             return Outcome.HTTP_ERROR, f"HTTP {self.status}: {error_text(bytes(self._body))}"
-        if broke is not None and self.answer.done_ns is None and self.answer.error is None:
-            return broke
+        if broke is not None and self.answer.error is None and not self._complete(broke[0]):
+            return self._judge_broken(broke)
         if self.status == 200 and not self._streams:
             self._read_whole()
         elif broke is None:
             self.answer.close(self.end_ns)
         return self.answer.outcome()
+
+    def _complete(self, broke: Outcome) -> bool:
+        """Whether the answer was whole before this: [DONE] alone is not enough if the connection broke right then."""
+        if self.answer.done_ns is None:
+            return False
+        return self.answer.finish_reason is not None or broke not in {Outcome.TRUNCATED, Outcome.RESET}
+
+    def _judge_broken(self, broke: tuple[Outcome, str]) -> tuple[Outcome, str]:
+        """A connection closed in the middle is a truncated answer, unless that had said that it was finished."""
+        if broke[0] is Outcome.TRUNCATED and self.answer.finish_reason is not None:
+            self.answer.close(self.end_ns)
+            return self.answer.outcome()
+        return broke
 
     def _read_whole(self) -> None:
         """The server sent no event stream: one JSON answer, or something that is no answer at all."""
@@ -195,6 +223,7 @@ class _Call:
 
     def data(self, at_ns: int, chunk: bytes) -> None:
         """Body bytes, stamped; only now are they looked into."""
+        self._heard_ns = at_ns
         if self.first_byte_ns is None:
             self.first_byte_ns = at_ns
         if not self._streams:
@@ -209,17 +238,14 @@ class _Call:
 
     def _expect(self, outcome: Outcome, what: str, within_ns: int | None, since_ns: int) -> None:
         """Move the deadline: by then something more must have come, or the request ends as `outcome`."""
-        total_ns = self._timeouts.total_ns
-        latest_ns = None if total_ns is None else self._began_ns + total_ns
         step_ns = None if within_ns is None else since_ns + within_ns
+        latest_ns = self._latest_ns
         if step_ns is not None and (latest_ns is None or step_ns < latest_ns):
-            when_ns, self._deadline = step_ns, (outcome, f"{what} within {format_duration(within_ns or 0)}")
-        elif latest_ns is not None and total_ns is not None:
-            when_ns = latest_ns
-            self._deadline = (Outcome.TIMEOUT_TOTAL, f"not finished within {format_duration(total_ns)}")
+            self._late = (outcome, what, within_ns)
+            self._deadline.move(step_ns)
         else:
-            return
-        self._scope.deadline = anyio.current_time() + (when_ns - self._clock.now_ns()) / NS_PER_S
+            self._late = (Outcome.TIMEOUT_TOTAL, "not finished", self._timeouts.total_ns)
+            self._deadline.move(latest_ns)
 
     def sample(self, ask: Ask, outcome: Outcome, detail: str) -> Sample:
         """All that is known of it."""

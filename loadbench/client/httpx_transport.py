@@ -20,6 +20,7 @@ import httpx
 from loadbench.client.faults import explain
 from loadbench.client.transport import TransportError
 from loadbench.core.errors import BadInput
+from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -62,9 +63,11 @@ def tls_context(*, cacert: Path | None = None, insecure: bool = False) -> ssl.SS
 class HttpxTransport:
     """`loadbench.client.transport.Transport` over httpx."""
 
-    def __init__(self, clock: Clock, *, tls: ssl.SSLContext | bool = False) -> None:
+    stamp_source = "user"
+
+    def __init__(self, clock: Clock, *, tls: ssl.SSLContext | None = None) -> None:
         self._now_ns = clock.now_ns
-        self._tls = tls
+        self._tls = tls or False
         self._idle: list[httpx.AsyncClient] = []
         self._busy: set[httpx.AsyncClient] = set()
 
@@ -121,6 +124,10 @@ class HttpxTransport:
             headers={"accept": "text/event-stream, application/json", "accept-encoding": "identity"},
         )
 
+    def take_delays(self) -> Histogram:
+        """Nothing: without the kernel's stamp nobody knows how late a read was."""
+        return Histogram()
+
     async def _drop(self, client: httpx.AsyncClient) -> None:
         self._busy.discard(client)
         await client.aclose()
@@ -167,6 +174,9 @@ def _ours(error: httpx.TransportError) -> TransportError:
     if outcome is None:
         raise error
     text, _ = explain(error)
-    if outcome is Outcome.RESET and any(word in text.lower() for word in _NOT_HTTP):
-        outcome = Outcome.PROTOCOL
+    if isinstance(error, httpx.RemoteProtocolError):
+        if any(word in text.lower() for word in _NOT_HTTP):
+            outcome = Outcome.PROTOCOL
+        elif "complete message body" in text:
+            outcome = Outcome.TRUNCATED
     return TransportError(outcome, text)

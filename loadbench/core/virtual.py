@@ -9,6 +9,7 @@ real time enters. Only what lives inside the loop may be used under it (no socke
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 from typing import TYPE_CHECKING, TypeVar
 
@@ -46,10 +47,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(self._jumping)
         # Timers within this of now are due (asyncio's own rule); half a nanosecond makes "due" exact.
         self._clock_resolution = 0.5 / NS_PER_S
+        self._asked_s = 0.0
 
     def time(self) -> float:
         """Seconds of virtual time, as asyncio wants them."""
-        return self._jumping.now_ns / NS_PER_S
+        return max(self._jumping.now_ns / NS_PER_S, self._asked_s)
 
     def time_ns(self) -> int:
         """Nanoseconds of virtual time."""
@@ -58,8 +60,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_at(
         self, when: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Schedule at the nearest nanosecond, so that sums of floats do not drift."""
-        return super().call_at(round(when * NS_PER_S) / NS_PER_S, callback, *args, context=context)
+        """Schedule at the nearest nanosecond, so that sums of floats do not drift; what is due never, never is."""
+        if when == math.inf:
+            return asyncio.TimerHandle(when, callback, args, self, context)
+        moment_ns = round(when * NS_PER_S)
+        if moment_ns == self._jumping.now_ns:
+            # Who was woken a hair before his float, and asks again, would be woken a hair before it for ever.
+            self._asked_s = when
+        return super().call_at(moment_ns / NS_PER_S, callback, *args, context=context)
 
 
 class VirtualClock:

@@ -37,11 +37,25 @@ class HealthProbe(Protocol):
         ...
 
 
-class LoopHealth:
-    """Watches the running event loop and this process."""
+class Stamps(Protocol):
+    """A transport that says where its stamps come from, and how late its reads were."""
 
-    def __init__(self, *, stamp_source: str = "user") -> None:
-        self._stamp_source = stamp_source
+    @property
+    def stamp_source(self) -> str:
+        """`kernel` or `user`."""
+        ...
+
+    def take_delays(self) -> Histogram:
+        """The delays of all reads since this was last asked, in ns."""
+        ...
+
+
+class LoopHealth:
+    """Watches the running event loop, this process, and the reads of its transport."""
+
+    def __init__(self, stamps: Stamps) -> None:
+        self._stamps = stamps
+        self._delays = Histogram()
         self._lag = Histogram()
         self._pauses = Histogram()
         self._pause_began_ns = 0
@@ -54,6 +68,7 @@ class LoopHealth:
         gc.collect()
         gc.freeze()
         gc.callbacks.append(self._on_gc)
+        self._stamps.take_delays()
         cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
         try:
             async with anyio.create_task_group() as probe:
@@ -64,6 +79,7 @@ class LoopHealth:
             wall_ns = time.perf_counter_ns() - wall_ns
             self._cpu_share = (time.process_time_ns() - cpu_ns) / wall_ns if wall_ns else None
             gc.callbacks.remove(self._on_gc)
+            self._delays = self._stamps.take_delays()
             gc.unfreeze()
 
     async def _probe(self) -> None:
@@ -83,7 +99,11 @@ class LoopHealth:
     def close(self) -> Health:
         """What was seen."""
         return Health(
-            stamp_source=self._stamp_source, loop_lag=self._lag, gc_pauses=self._pauses, cpu_share=self._cpu_share
+            stamp_source=self._stamps.stamp_source,
+            loop_lag=self._lag,
+            gc_pauses=self._pauses,
+            cpu_share=self._cpu_share,
+            read_delay=self._delays,
         )
 
 

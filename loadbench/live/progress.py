@@ -1,11 +1,13 @@
 """One line of progress on stderr: which level, how long, what is in flight, done, failed, how many tokens, time left.
 
 On a terminal the line is written over itself four times a second; elsewhere a plain line comes every ten seconds. The
-load runs in the same event loop, so a line costs one format and one write and nothing else.
+load runs in the same event loop, so a line costs one format and one write and nothing else. Once nobody reads the
+stream any more, nothing is written: a measurement does not end because its progress cannot be shown.
 """
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 import anyio
@@ -91,20 +93,20 @@ class Progress:
         """One lasting line."""
         if self._quiet:
             return
-        self._clear()
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        cleared = "\r" + " " * self._width + "\r" if self._width else ""
+        self._width = 0
+        self._write(f"{cleared}{text}\n")
 
-    def _clear(self) -> None:
-        if self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._width = 0
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            self._quiet = True
 
     async def run(self) -> None:
         """Keep the line up to date until cancelled."""
-        if self._quiet:
-            return
-        while True:
+        while not self._quiet:
             await anyio.sleep(_TERMINAL_PERIOD_S if self._terminal else _PLAIN_PERIOD_S)
             if self._level is not None:
                 self._show(self.line(self._level))
@@ -113,8 +115,9 @@ class Progress:
         if not self._terminal:
             self.say(text)
             return
-        self._stream.write("\r" + text.ljust(self._width))
-        self._stream.flush()
+        # A line that wraps cannot be written over: only its last part would be.
+        text = text[: shutil.get_terminal_size().columns - 1]
+        self._write("\r" + text.ljust(self._width))
         self._width = len(text)
 
     def line(self, level: Watched) -> str:

@@ -70,6 +70,9 @@ class TargetSettings:
     api: str = _setting(
         kinds.choice("chat", "completions"), "chat", "Which of the OpenAI routes: chat completions or completions."
     )
+    transport: str = _setting(
+        kinds.choice("fast", "httpx"), "fast", "How requests travel: by the stamping transport, or by stock httpx."
+    )
     profile: str = _setting(kinds.TEXT, "slot-server", "The simulated server's profile (see `loadbench serve --help`).")
     header: tuple[tuple[str, str], ...] = _setting(kinds.HEADERS, (), "A further request header.")
     api_key_env: str = _setting(

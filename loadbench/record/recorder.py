@@ -63,6 +63,7 @@ class Health:
     loop_lag: Histogram
     gc_pauses: Histogram
     cpu_share: float | None  # of one core
+    read_delay: Histogram = field(default_factory=Histogram)  # from the kernel's receive stamp to the read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,18 +6,21 @@ import csv as stdlib_csv
 import io
 from typing import TYPE_CHECKING
 
+from loadbench.core.text import printable
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
     from loadbench.results.run import Level, Run
 
+# The columns that stand there even when no level does.
+_FIRST = ("run", "started_at", "simulated", "target", "model")
 _POINTS = ("count", "mean", "min", "p50", "p90", "p95", "p99", "p999", "max")
 
 
 def csv(run: Run) -> str:
     """Header and rows. An unknown figure is an empty field."""
-    records = [_record(run, level) for level in run.levels]
-    columns = list(dict.fromkeys(column for record in records for column in record))
+    records = [_fit(_record(run, level)) for level in run.levels]
+    columns = list(dict.fromkeys([*_FIRST, *(column for record in records for column in record)]))
     out = io.StringIO()
     writer = stdlib_csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -28,11 +31,11 @@ def csv(run: Run) -> str:
 def _record(run: Run, level: Level) -> dict[str, object]:
     closed = isinstance(level.load, ClosedLoad)
     record: dict[str, object] = {
-        "run": _safe(run.name),
+        "run": run.name,
         "started_at": run.started_at,
         "simulated": run.simulated,
-        "target": _safe(level.target),
-        "model": _safe(level.model),
+        "target": level.target,
+        "model": level.model,
         "users": level.load.users if isinstance(level.load, ClosedLoad) else None,
         "rate_per_s": None if closed else getattr(level.load, "rate_per_s", None),
         "window_s": level.window_s,
@@ -56,6 +59,15 @@ def _record(run: Run, level: Level) -> dict[str, object]:
     return record
 
 
+def _fit(record: dict[str, object]) -> dict[str, object]:
+    return {_safe(column): _safe(value) if isinstance(value, str) else value for column, value in record.items()}
+
+
 def _safe(text: str) -> str:
-    """A spreadsheet must not take a foreign name for a formula."""
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
+    """Neither may a spreadsheet take a foreign name for a formula, nor a terminal for an order."""
+    plain = printable(text)
+    return f"'{plain}" if plain.lstrip()[:1] in _FORMULA else plain
+
+
+# What begins a formula, in full width too.
+_FORMULA = frozenset("=+-@＝＋－＠")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from loadbench.report.csv import csv
 from loadbench.report.markdown import markdown
 from loadbench.report.text import text
-from loadbench.results.run import json_schema, to_json
+from loadbench.results.run import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,5 +29,5 @@ def render(run: Run, form: str) -> str:
 
 
 def schema_text() -> str:
-    """The JSON Schema of `run.json`."""
-    return json.dumps(json_schema(), indent=2) + "\n"
+    """The JSON Schema of `run.json`, as it ships with the package."""
+    return files("loadbench.results").joinpath("run.schema.json").read_text(encoding="utf-8")

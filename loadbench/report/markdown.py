@@ -20,7 +20,7 @@ def markdown(run: Run) -> str:
         parts.append(_escaped(run.question))
     for model, levels in table.by_model(run).items():
         cells = [[_escaped(cell) for cell in row] for row in table.rows(levels)]
-        body = tabulate(cells, headers=table.HEADERS, tablefmt="github", colalign=_ALIGN, disable_numparse=True)
+        body = tabulate(cells, headers=table.HEADERS, tablefmt="pipe", colalign=_ALIGN, disable_numparse=True)
         parts.append(f"## {_escaped(model)}\n\n{body}")
     notes = [f"- {_escaped(note)}" for note in table.notes(run)]
     if notes:

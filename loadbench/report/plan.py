@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
 
+_MOST_SHOWN = 80
+
 
 def plan_text(scenario: Scenario) -> str:
     """The plan for people. Nothing was sent to make it: what only the server knows is not in it."""
@@ -85,8 +87,13 @@ def _settings(scenario: Scenario) -> str:
     for section, values in effective.items():
         for name, value in values.items():
             shown = "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            lines.append((f"{section}.{name}", shown, scenario.origins.get(f"{section}.{name}", "default")))
+            lines.append((f"{section}.{name}", _clipped(shown), scenario.origins.get(f"{section}.{name}", "default")))
     return _table(lines, ("setting", "value", "from"))
+
+
+def _clipped(text: str) -> str:
+    """A prompt may be longer than a table is wide."""
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…"
 
 
 def _table(lines: Sequence[Sequence[object]], headers: tuple[str, ...]) -> str:

@@ -110,22 +110,23 @@ def significant(value: float) -> str:
     """Three significant digits, never as a power of ten."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    # Of the rounded value: 9.996 is 10.0, not 10.00.
+    digits = max(0, 2 - math.floor(math.log10(float(f"{abs(value):.2e}"))))
     return f"{value:.{min(digits, 6)}f}"
 
 
 def notes(run: Run) -> list[str]:
     """What the marks mean, as far as they were used, and what a reader must know."""
     found = []
-    for model, levels in by_model(run).items():
-        whose = f" of {model}" if len(by_model(run)) > 1 else ""
-        found += _bend_note(levels, whose)
+    models = by_model(run)
+    for model, levels in models.items():
+        found += _bend_note(levels, f" of {model}" if len(models) > 1 else "")
     shown = [metric for level in run.levels for metric in _shown(level)]
     if any(metric.interval.get(name) is None for metric, names in shown for name in names):
         found.append(f"{UNSURE} too few requests for a 95 % interval around this quantile: measure for longer")
     for level in run.levels:
-        found += [f"{load_text(level)}: {reason.message}; {reason.advice}" for reason in level.verdict.reasons]
-        found += [f"{load_text(level)}: {reason.message}; {reason.advice}" for reason in level.caveats]
+        where = load_text(level) + (f" of {level.model}" if len(models) > 1 else "")
+        found += [f"{where}: {reason.message}; {reason.advice}" for reason in [*level.verdict.reasons, *level.caveats]]
     found += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
     if not run.complete:
         found.append("the run is not complete: it was stopped, or is still going on")

@@ -78,7 +78,7 @@ class RunFolder:
 
 def slug(name: str) -> str:
     """A name fit for a folder on every system; raises `BadInput` for one without letters and digits."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80].rstrip("-.")
     if not plain or plain.lower().split(".")[0] in _DEVICES:
         raise BadInput(f"--name: {name!r} cannot name a folder", hint="use letters and digits")
     return plain
@@ -112,7 +112,7 @@ def _decode(file: Path, raw: bytes) -> Run:
         )
     try:
         return msgspec.json.decode(raw, type=Run)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{file}: damaged: {error}", hint="take another copy of it") from None
 
 

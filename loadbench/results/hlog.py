@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from loadbench.core.text import printable
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -20,6 +22,7 @@ def hlog(run: Run, started_at: datetime) -> str:
     epoch_s = started_at.timestamp()
     lines = [
         "#[Histogram log format version 1.3]",
+        *(["#[Of the simulated server, not a real one]"] if run.simulated else []),
         f"#[StartTime: {epoch_s:.3f} (seconds since epoch), {started_at:%a %b %d %H:%M:%S} UTC {started_at:%Y}]",
         f"#[BaseTime: {epoch_s:.3f} (seconds since epoch)]",
         '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"',
@@ -35,5 +38,5 @@ def hlog(run: Run, started_at: datetime) -> str:
 
 
 def _tag(text: str) -> str:
-    """A tag holds no comma and no white space."""
-    return re.sub(r"[,\s]+", "_", text)
+    """A tag holds no comma and no white space, nor anything that a terminal would obey."""
+    return printable(re.sub(r"[,\s]+", "_", text))

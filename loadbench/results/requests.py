@@ -6,6 +6,7 @@ the gaps that follow, in ns. There is no text of prompts or answers in it.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import orjson
@@ -77,4 +78,6 @@ class RequestLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        # What could not be written was told at `flush`; to fail again here would hide how the run ended.
+        with contextlib.suppress(OSError):
+            self._file.close()

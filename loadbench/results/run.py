@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import msgspec
-import orjson
 
 SCHEMA: Final = "loadbench.run/1"
 
@@ -108,10 +107,16 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """How the load generator itself fared."""
+    """How the load generator itself fared.
+
+    `read_delay_s` is the time from the kernel's receive stamp to the read; that delay is in no figure, for the stamp is
+    the datum. Where stamps are taken at the read (`stamp_source` user) it is in all of them, unknown; the lag of the
+    event loop is then the least that it was. `merged_reads` is the share of reads that brought more than one event.
+    """
 
     stamp_source: str
     stamp_error_s: Quantiles | None
+    read_delay_s: Quantiles | None = None
     loop_lag_s: Quantiles | None
     lateness_s: Quantiles | None
     gc_pause_max_s: float | None
@@ -181,10 +186,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 def to_json(run: Run) -> bytes:
     """The run as indented JSON, with a newline at its end."""
-    return orjson.dumps(msgspec.to_builtins(run), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n"
 
 
 def json_schema() -> dict[str, object]:
     """The JSON Schema (2020-12) of `run.json`, as the types above say it."""
-    schema = msgspec.json.schema(Run)
+    schema = msgspec.json.schema(Run, schema_hook=_anything)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}
+
+
+def _anything(found: type) -> dict[str, object]:
+    """A setting, or a fact of the environment, is any value."""
+    if found is object:
+        return {"description": "Any value."}
+    raise NotImplementedError(found)

@@ -33,8 +33,8 @@ _MARK, _MARK_JSON = "\0", b"\\u0000"
 _WORDS = (
     "the", "a", "one", "some", "each", "every", "this", "that", "river", "stone", "light", "water",
     "paper", "garden", "window", "morning", "evening", "winter", "summer", "letter", "number", "answer", "engine",
-    "question", "signal", "paths", "waves", "hills", "doors", "books", "hands", "trees", "clouds", "birds", "turns", "keeps",
-    "finds", "brings", "holds", "makes", "gives", "moves", "opens", "follows", "carries", "between", "under", "over",
+    "question", "signal", "paths", "waves", "hills", "doors", "books", "hands", "trees", "clouds", "birds", "turns",
+    "keeps", "finds", "brings", "holds", "makes", "gives", "moves", "opens", "follows", "carries", "between", "under", "over",
     "near", "beyond", "after", "before", "again", "often", "slowly", "quickly", "quietly", "always", "never", "almost",
     "bright", "small", "large", "old", "new", "early", "late", "and", "or", "but", "so", "then",
 )

@@ -97,8 +97,9 @@ class SimProcess:
         if not lines[0].startswith(_READY):
             self._child.wait()
             self._errors.seek(0)
-            said = self._errors.read().decode(errors="replace").strip()
-            raise LoadbenchError(f"the simulated server did not start: {said or 'it ended without a word'}")
+            said = self._errors.read().decode(errors="replace").split("\n")
+            last = next((line for line in reversed(said) if line.strip()), "it ended without a word")
+            raise LoadbenchError(f"the simulated server did not start: {last}")
         return lines[0].removeprefix(_READY).strip()
 
     def _end(self) -> None:

@@ -159,12 +159,12 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Answer it once the parser has let go: what goes wrong there is no parser's error."""
         self._complete = True
+        # The parser knows this here and no later. HTTP/1.0 knows no chunks: the connection's end is the answer's end.
+        self._chunked = self._parser.get_http_version() == "1.1"
+        self._keep = self._chunked and self._parser.should_keep_alive()
 
     def _answer(self) -> None:
         self._complete = False
-        # HTTP/1.0 knows no chunks: there the end of the connection is the end of the answer.
-        self._chunked = self._parser.get_http_version() == "1.1"
-        self._keep = self._chunked and self._parser.should_keep_alive()
         self._answering = True
         method, path = self._parser.get_method().decode(), self._target.split(b"?")[0].decode(errors="replace")
         self._job = self._service.answer(method, path, body=bytes(self._body), out=self)

@@ -12,7 +12,7 @@ import msgspec
 
 from loadbench.client.client import Client, Timeouts
 from loadbench.client.descriptors import descriptor_limit
-from loadbench.client.httpx_transport import HttpxTransport
+from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
 from loadbench.record.outcome import TokenSource
@@ -90,7 +90,7 @@ async def _ask(scenario: Scenario, target: Target) -> list[Check]:
 async def _probe(scenario: Scenario, target: Target, model: str) -> Check:
     """A first question to a model, by the client that measures."""
     clock = MonotonicClock()
-    transport = HttpxTransport(clock, tls=target.tls)
+    transport = FastTransport(tls=target.tls)
     limits = scenario.limits
     timeouts = Timeouts(connect_ns=limits.connect_timeout, first_token_ns=limits.first_token_timeout)
     client = Client(target.endpoint(model, scenario), transport, clock=clock, timeouts=timeouts)

@@ -43,7 +43,7 @@ class Target:
 
     base_url: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    tls: ssl.SSLContext | bool = False
+    tls: ssl.SSLContext | None = None
     models: tuple[str, ...] | None = None
     server: str | None = None
 
@@ -66,12 +66,12 @@ async def find(scenario: Scenario, environment: Mapping[str, str], *, url: str) 
     """
     settings = scenario.target
     headers = (*settings.header, *_authorization(settings.api_key_env, environment))
-    tls: ssl.SSLContext | bool = False
+    tls: ssl.SSLContext | None = None
     if url.startswith("https:"):
         tls = tls_context(cacert=settings.cacert, insecure=settings.insecure)
     timeout_ns = scenario.limits.connect_timeout
     timeout = httpx.Timeout(_LIST_TIMEOUT_S, connect=timeout_ns / 1e9 if timeout_ns else None)
-    async with httpx.AsyncClient(verify=tls, trust_env=False, timeout=timeout, headers=list(headers)) as http:
+    async with httpx.AsyncClient(verify=tls or False, trust_env=False, timeout=timeout, headers=list(headers)) as http:
         for base_url in base_urls(url):
             response = await _get(http, f"{base_url}/models")
             if response.status_code != httpx.codes.NOT_FOUND:

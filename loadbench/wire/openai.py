@@ -289,8 +289,9 @@ def page_text(body: bytes) -> str | None:
 def clean(text: str) -> str:
     """One line without control, bidirectional and other unshown characters, cut at 300."""
     # Far more than is kept is not looked at: it could be 16 MiB.
-    words = " ".join(text[: 20 * _LONGEST_LINE].split())
-    line = "".join(letter for letter in words if unicodedata.category(letter) not in _UNSHOWN)
+    start = text[: 20 * _LONGEST_LINE]
+    shown = (letter for letter in start if letter.isspace() or unicodedata.category(letter) not in _UNSHOWN)
+    line = " ".join("".join(shown).split())
     return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
 
 

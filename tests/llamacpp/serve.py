@@ -3,11 +3,12 @@
     python -m tests.llamacpp.serve MODEL --port 0 --parallel 4 --threads 1 --alias tiny --ctx 8192
 
 Prints one line, `READY http://127.0.0.1:PORT`, once the model is loaded. Ends on SIGTERM, on SIGINT, and when its
-standard input ends: a test that dies takes its server with it. (So give it an open stdin: `</dev/null` ends it at once.)
+standard input ends: a test that dies takes its server with it. (So give it an open stdin: `</dev/null` ends it at
+once.)
 
-Every request pays for its whole prompt: the prompt cache is off, in the slots and in memory. `--ctx` is the sum over all
-slots; each request may use `ctx / parallel` tokens. `--threads 1` is right on a shared machine: with more threads than
-free cores, the spinning barriers between them cost far more than they gain.
+Every request pays for its whole prompt: the prompt cache is off, in the slots and in memory. `--ctx` is the sum over
+all slots; each request may use `ctx / parallel` tokens. `--threads 1` is right on a shared machine: with more threads
+than free cores, the spinning barriers between them cost far more than they gain.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until told to stop."""

@@ -1,18 +1,18 @@
 """A small llama model, made here and now: no download, the same bytes on every machine.
 
 A load test needs an engine that does real work, not one that says anything wise. So the model costs what a model of
-its shape costs (attention, feed-forward and output layer run in full), but what it says comes from a trick in two of its
-matrices, and the layers between add only a whisper of noise.
+its shape costs (attention, feed-forward and output layer run in full), but what it says comes from a trick in two of
+its matrices, and the layers between add only a whisper of noise.
 
-The trick is an associative memory. Every token `u` gets a random vector of signs as its embedding; nearly orthogonal to
+The trick is an associative memory. Every token `u` gets a random vector of signs as its embedding, nearly orthogonal to
 all others. The output row of token `v` is the sum of the embeddings of the tokens that `v` may follow, each weighted by
 how often it did in the training text. So the logit of `v` after `u` is about that weight, the model speaks the pairs of
 words of its text, and it reads like language. Dimension 0 is +1 in every embedding: its column in the output is a bias,
 and is where the tokens that must never be said are silenced. The end of turn is one of those: an answer always runs to
 `max_tokens`, so that its length is known beforehand.
 
-Signs and small whole numbers make every sum exact in float32, whatever order a BLAS adds in: the file does not depend on
-the machine. Its bytes do depend on the versions of `tokenizers` (the merges) and `gguf` (the layout).
+Signs and small whole numbers make every sum exact in float32, whatever order a BLAS adds in: the file does not depend
+on the machine. Its bytes do depend on the versions of `tokenizers` (the merges) and `gguf` (the layout).
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ WHISPER = 2.0**-14
 GRAIN, GRAIN_SCALE = 127, 2.0**-12
 
 PEOPLE = "the keeper|the pilot|an old sailor|the harbour master|a young baker|the gardener|my neighbour|the clockmaker"
-PLACES = "under the bridge|near the lighthouse|behind the mill|at the station|in the orchard|on the upper deck|by the river"
+PLACES = "under the bridge|near the lighthouse|behind the mill|at the station|in the orchard|on the deck|by the river"
 DEEDS = "repairs|carries|paints|weighs|borrows|forgets|remembers|unpacks|counts|polishes|hides|follows"
-THINGS = "a brass lamp|the green boat|seven letters|the heavy rope|a map of the coast|some bread|the last ticket|two bells"
+THINGS = "a brass lamp|the green boat|seven letters|the heavy rope|a map of the coast|some bread|a ticket|two bells"
 TIMES = "before dawn|after the rain|every winter|at noon|once a week|when the fog lifts|until the bell rings|in silence"
 TURNS = "and then|but|so|because|although|while"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The size of a model. The default has 0.45 million parameters and makes a file of less than 2 MB."""
+    """The size of a model. The default has 0.43 million parameters and makes a file of less than 2 MB."""
 
     dim: int = 128
     layers: int = 2
@@ -130,9 +130,7 @@ def _train(texts: Sequence[str], vocab: int) -> Tokenizer:
     return tokenizer
 
 
-def _tensors(
-    tokenizer: Tokenizer, texts: Sequence[str], shape: Shape
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _tensors(tokenizer: Tokenizer, texts: Sequence[str], shape: Shape) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The weights by their GGUF names, in the order in which llama.cpp reads them."""
     dice = np.random.default_rng(shape.seed)
     embedding = dice.integers(0, 2, (tokenizer.get_vocab_size(), shape.dim)).astype(np.float32) * 2 - 1
@@ -179,7 +177,8 @@ def _output(embedding: NDArray[np.float32], weights: NDArray[np.float32]) -> NDA
 def _write(path: Path, tokenizer: Tokenizer, tensors: dict[str, NDArray[np.float32]], shape: Shape) -> None:
     import gguf  # noqa: PLC0415 (comes with the `engine` extra)
 
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    ids = tokenizer.get_vocab()
+    vocabulary = sorted(ids, key=ids.__getitem__)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     kinds = gguf.TokenType
 
@@ -198,12 +197,12 @@ def _write(path: Path, tokenizer: Tokenizer, tensors: dict[str, NDArray[np.float
 
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([token for token, _ in vocabulary])
-    writer.add_token_types([kinds.CONTROL if token in SPECIAL else kinds.NORMAL for token, _ in vocabulary])
+    writer.add_token_list(vocabulary)
+    writer.add_token_types([kinds.CONTROL if token in SPECIAL else kinds.NORMAL for token in vocabulary])
     writer.add_token_merges([" ".join(pair) for pair in merges])
-    writer.add_bos_token_id(tokenizer.token_to_id(BOS))
-    writer.add_eos_token_id(tokenizer.token_to_id(END))
-    writer.add_pad_token_id(tokenizer.token_to_id(PAD))
+    writer.add_bos_token_id(ids[BOS])
+    writer.add_eos_token_id(ids[END])
+    writer.add_pad_token_id(ids[PAD])
     writer.add_add_bos_token(False)
     writer.add_chat_template(CHATML)
 

@@ -112,7 +112,7 @@ def test_what_is_no_distribution_is_refused_with_the_reason(text: str, reason: s
 @pytest.mark.parametrize("text", ["10", "uniform:5,15", "exponential:0", "normal:10s,2", "-1s", "lognormal:0s,1"])
 def test_a_duration_without_unit_or_length_is_refused(text: str) -> None:
     """Durations keep their rules inside a distribution, and means are above 0."""
-    with pytest.raises(ValueError, match="unit|above 0|not a duration"):
+    with pytest.raises(ValueError, match=r"unit|above 0|not a duration"):
         _duration(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +13,10 @@ from loadbench.plan.load import Extent, Phase, Phases
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.recorder import METRICS, Health, LevelRecording, Production, Recorder
-from loadbench.record.sample import Sample
 from tests.record.test_sample import make_sample
+
+if TYPE_CHECKING:
+    from loadbench.record.sample import Sample
 
 MS = 1_000_000
 HEALTH = Health(stamp_source="virtual", loop_lag=Histogram(), gc_pauses=Histogram(), cpu_share=None)

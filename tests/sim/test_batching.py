@@ -137,7 +137,7 @@ def test_one_token_answers_are_one_queue_of_prefills(users: int) -> None:
 @given(starts=st.lists(st.integers(0, 400), min_size=2, max_size=4))
 @settings(max_examples=25, deadline=None)
 def test_e2e_does_not_depend_on_how_users_began(starts: list[int]) -> None:
-    """However the users of a closed loop are spread, every later request takes T exactly, and each TTFT is 1…n prefills."""
+    """However users are spread, each later request of a closed loop takes T exactly, and has 1…n prefills as TTFT."""
     users, prefill_ns = len(starts), SERVER.prefill_ns(10)
     truth = steady_state(SERVER, users, input_tokens=10, output_tokens=4)
     loop = ClosedLoop(SERVER, prompt=10, tokens=4).run(starts_ms=starts, for_s=2.5)
@@ -307,7 +307,7 @@ def test_an_idle_engine_sets_no_timer() -> None:
         engine, _ = await _engine_with((10, 2))
         async with engine.stepping():
             await anyio.sleep(5)
-            await anyio.sleep_forever()
+            await anyio.Event().wait()
 
     with pytest.raises(RuntimeError, match="stands still"):
         run_virtual(main)

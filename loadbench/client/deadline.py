@@ -1,0 +1,57 @@
+"""A deadline that moves with every read, at the price of one assignment.
+
+The timer is not moved along: it rings where the deadline once was, sees where it is now, and is set anew for that. So a
+stream of a thousand reads sets a timer once or twice, and the deadline is still met exactly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from loadbench.core.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadbench.core.clock import Clock
+
+
+class Deadline:
+    """Calls `expired` once the moment of the last `move` has come, unless it was moved on or cleared before."""
+
+    def __init__(self, clock: Clock, expired: Callable[[], None]) -> None:
+        self._clock = clock
+        self._expired = expired
+        self._when_ns: int | None = None
+        self._rings_ns = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def move(self, when_ns: int | None) -> None:
+        """Expire then, and not before; `None` is never."""
+        self._when_ns = when_ns
+        if when_ns is not None and (self._timer is None or when_ns < self._rings_ns):
+            self._set(when_ns)
+
+    def clear(self) -> None:
+        """Never expire; the timer goes too."""
+        self._when_ns = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set(self, when_ns: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._rings_ns = when_ns
+        self._timer = loop.call_at(loop.time() + (when_ns - self._clock.now_ns()) / NS_PER_S, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._when_ns is None:
+            return
+        if self._clock.now_ns() < self._when_ns:
+            self._set(self._when_ns)
+        else:
+            self._expired()

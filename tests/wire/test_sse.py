@@ -1,0 +1,203 @@
+"""The event-stream parser against the web platform's cases, a slow reading of the standard, and its limits."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.wire import sse
+from loadbench.wire.sse import LARGEST_BLOCK, Event, EventStream, OversizeEvent
+
+CASES = json.loads((Path(__file__).parents[1] / "data" / "wpt_sse_cases.json").read_text("utf-8"))["parser_cases"]
+
+# What has a meaning to the parser, whole and broken.
+PIECES = [
+    *(b"\n", b"\r", b"\r\n", b"\n\n", b":", b" ", b": ", b"data", b"data: ", b"data:", b"event", b"event: ", b"id: "),
+    *(b"retry: ", b"Data", b"x", b"7", b"\0", b"\xef\xbb\xbf", b"\xef\xbb", b"\xe2\x80\xa6", b"\xe2\x80", b"\xff"),
+    *(b"\xc2\x85", b"\xe2\x80\xa8", b"\x0b", b"{}"),
+]
+streams = st.lists(st.sampled_from(PIECES) | st.binary(max_size=2), max_size=40).map(b"".join)
+
+
+def read(raw: bytes, *cuts: int, last_id: str = "") -> tuple[list[tuple[str, str, str]], EventStream]:
+    """(type, data, id) of every event of a stream that comes in pieces, and the stream as it is left."""
+    stream = EventStream(last_id=last_id)
+    edges = [0, *sorted(cuts), len(raw)]
+    pieces = [raw[start:end] for start, end in pairwise(edges)]
+    return [(event.event, event.text, event.id) for piece in pieces for event in stream.feed(piece)], stream
+
+
+def by_the_book(raw: bytes) -> list[tuple[str, str, str]]:
+    """The standard's algorithm, step by step on decoded text, with no thought of speed."""
+    events, data, kind, last_id = [], [], "", ""
+    for line in re.split("\r\n|\n|\r", raw.decode("utf-8-sig", "replace"))[:-1]:
+        name, colon, value = line.partition(":")
+        value = value[1:] if value[:1] == " " else value
+        if not line:
+            if data:
+                events.append((kind or "message", "\n".join(data), last_id))
+            data, kind = [], ""
+        elif colon and not name:
+            continue
+        elif name == "data":
+            data.append(value)
+        elif name == "event":
+            kind = value
+        elif name == "id" and "\0" not in value:
+            last_id = value
+    return events
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_every_case_of_the_web_platform_tests_at_every_cut(case: dict) -> None:
+    """Whole, cut anywhere in two, or byte by byte, a stream dispatches what the web platform tests expect."""
+    raw = base64.b64decode(case["input_base64"])
+    expected = [(event["event"], event["data"], event["id"]) for event in case["expected"]]
+    for cuts in [(), *((cut,) for cut in range(len(raw) + 1)), tuple(range(len(raw)))]:
+        events, stream = read(raw, *cuts, last_id=case.get("initial_last_event_id", ""))
+        assert events == expected, cuts
+        assert stream.retry_ms == case.get("expected_retry", stream.retry_ms)
+        assert stream.last_id == case.get("expected_last_event_id", stream.last_id)
+
+
+@given(streams, st.data())
+def test_where_a_stream_is_cut_does_not_matter(raw: bytes, data: st.DataObject) -> None:
+    """D11, D12: any cuts of any bytes give the events, counts and rest of one feed."""
+    cuts = data.draw(st.lists(st.integers(0, len(raw)), max_size=12))
+    events, whole = read(raw)
+    again, pieces = read(raw, *cuts)
+    assert again == events
+    assert (pieces.comments, pieces.ignored, pieces.retry_ms) == (whole.comments, whole.ignored, whole.retry_ms)
+    assert pieces.close() == whole.close()
+
+
+@given(streams)
+def test_the_parser_is_the_standards_algorithm(raw: bytes) -> None:
+    """Framing bytes first and decoding later gives what the standard's decode-first algorithm gives."""
+    assert read(raw)[0] == by_the_book(raw)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_an_event_is_handed_out_by_the_bytes_that_complete_it(end: bytes) -> None:
+    """The blank line's first byte ends the event: nothing waits for the half of a CRLF that may never come."""
+    stream = EventStream()
+    whole = b"data: a" + end + end[:1]
+    fed = [stream.feed(whole[at : at + 1]) for at in range(len(whole))]
+    assert [len(events) for events in fed] == [0] * (len(whole) - 1) + [1]
+
+
+def test_data_is_raw_and_text_is_decoded() -> None:
+    """Readers of JSON get the bytes as they came; broken UTF-8 becomes U+FFFD in the text alone."""
+    (event,) = EventStream().feed(b"data: a\xffb\n\n")
+    assert (event.data, event.text) == (b"a\xffb", "a\ufffdb")
+
+
+def test_comments_are_counted_and_are_no_events() -> None:
+    """Keep-alives of three bytes, as llama.cpp sends them, bring no event and are counted."""
+    stream = EventStream()
+    assert [stream.feed(b":\n\n") for _ in range(24)] == [[]] * 24
+    assert stream.comments == 24
+
+
+def test_lines_of_no_known_field_are_counted() -> None:
+    """Bytes that are no event stream leave a trace: the standard ignores such lines, the count tells of them."""
+    stream = EventStream()
+    stream.feed(b'<html>\n{"error": "x"}\ndata: 1\n\n')
+    assert stream.ignored == 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "left"),
+    [
+        (b"data: [DONE]", Event(b"[DONE]")),
+        (b"data: [DONE]\n", Event(b"[DONE]")),
+        (b"data: 1\n\nevent: error\ndata: a\ndata: b", Event(b"a\nb", "error")),
+        (b"id: 7\ndata: a", Event(b"a", "message", "7")),
+        (b"data: 1\n\n", None),
+        (b"data: 1\n\n: end", None),
+        (b"event: x\n", None),
+        (b"\xef\xbb", None),
+        (b"", None),
+    ],
+)
+def test_close_hands_out_the_unfinished_block(raw: bytes, left: Event | None) -> None:
+    """The block that lacks its empty line is no event, and is what `close` gives; without data there is none."""
+    stream = EventStream()
+    stream.feed(raw)
+    assert stream.close() == left
+    assert stream.close() is None
+
+
+def test_retry_of_thousands_of_digits_is_ignored() -> None:
+    """A number that Python would refuse to read raises nothing."""
+    _, stream = read(b"retry: " + b"9" * 5000 + b"\nretry: 12\nretry: -3\nretry: 1.5\n")
+    assert stream.retry_ms == 12
+
+
+class Ledger(bytearray):
+    """A line under way that keeps an account of the bytes that are copied in and out."""
+
+    copied = 0
+
+    def __iadd__(self, piece: bytes) -> Ledger:  # type: ignore[override]
+        self.copied += len(piece)
+        return super().__iadd__(piece)
+
+    def __bytes__(self) -> bytes:
+        self.copied += len(self)
+        return bytes(memoryview(self))
+
+
+@pytest.mark.parametrize("piece", [1024, 65536])
+def test_a_long_line_is_copied_twice_however_many_reads_it_takes(piece: int) -> None:
+    """C2: a line near the limit costs what its bytes cost: each is put by once and taken once."""
+    stream = EventStream()
+    stream._line = ledger = Ledger()
+    line = b"data: " + b"x" * (LARGEST_BLOCK - 1024)
+    events = [event for at in range(0, len(line), piece) for event in stream.feed(line[at : at + piece])]
+    events += stream.feed(b"\n\n")
+    assert [len(event.data) for event in events] == [len(line) - 6]
+    assert ledger.copied <= 2 * len(line) + piece
+
+
+def test_a_block_has_a_greatest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line or a block of lines may be as long as the limit and not one byte longer, however it is cut."""
+    monkeypatch.setattr(sse, "LARGEST_BLOCK", 64)
+    fits = b"data: " + b"x" * 58
+    for cut in range(len(fits)):
+        assert len(read(fits + b"\n\n" + fits + b"\n\n", cut)[0]) == 2
+        with pytest.raises(OversizeEvent):
+            read(fits + b"x\n\n", cut)
+        with pytest.raises(OversizeEvent):
+            read(b"data: 1\n" * 10 + b"\n", cut)
+
+
+def test_a_line_without_end_is_refused_before_it_ends() -> None:
+    """A server that never ends its line cannot take more memory than the limit."""
+    stream = EventStream()
+    for _ in range(16):
+        stream.feed(b"x" * 2**20)
+    with pytest.raises(OversizeEvent, match="16 MiB"):
+        stream.feed(b"x")
+    assert stream.close() is None
+
+
+def test_comments_may_go_on_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep-alives without a blank line take no memory, and so no part of what a block may grow to."""
+    monkeypatch.setattr(sse, "LARGEST_BLOCK", 64)
+    assert read(b": still here\n" * 100 + b"data: 1\n\n")[0] == [("message", "1", "")]
+
+
+def test_what_was_complete_before_an_oversize_event_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error carries the events that came before it in the same chunk."""
+    monkeypatch.setattr(sse, "LARGEST_BLOCK", 64)
+    with pytest.raises(OversizeEvent) as caught:
+        EventStream().feed(b"data: 1\n\ndata: " + b"x" * 64)
+    assert caught.value.events == [Event(b"1")]
