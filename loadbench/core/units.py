@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 
 NS_PER_S = 1_000_000_000
 
@@ -37,11 +38,11 @@ def parse_duration(text: str) -> int:
         return 0
     if not re.fullmatch(rf"(?:{_NUMBER_UNIT.pattern}\s*)+", written):
         raise ValueError(f"{text!r} is not a duration; write a number with its unit, as in 250ms, 30s, 2m or 1m30s")
-    total = 0.0
+    total = Fraction(0)  # a float would lose nanoseconds of long times
     for number, unit in _NUMBER_UNIT.findall(written):
         if unit not in _UNIT_NS:
             raise ValueError(f"{text!r} has the unknown unit {unit!r}; write ms, s, m or h, as in 250ms, 30s, 2m")
-        total += float(number) * _UNIT_NS[unit]
+        total += Fraction(number) * _UNIT_NS[unit]
     if total > _LONGEST_NS:
         raise ValueError(f"{text!r} is longer than a year")
     return round(total)
