@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 BEND = "◄"
 UNSURE = "~"
+# More kinds of failure than this hide what the first of them say.
+_MOST_FAILURES = 3
 
 HEADERS = (
     "load",
@@ -127,10 +129,21 @@ def notes(run: Run) -> list[str]:
     for level in run.levels:
         where = load_text(level) + (f" of {level.model}" if len(models) > 1 else "")
         found += [f"{where}: {reason.message}; {reason.advice}" for reason in [*level.verdict.reasons, *level.caveats]]
+        found += _failure_notes(level, where)
     found += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
     if not run.complete:
         found.append("the run is not complete: it was stopped, or is still going on")
     return found
+
+
+def _failure_notes(level: Level, where: str) -> list[str]:
+    """The most frequent failures in the server's own words."""
+    shown = [
+        f"{where}: {one.count} × {one.outcome}" + (f": {one.detail}" if one.detail else "")
+        for one in level.failures[:_MOST_FAILURES]
+    ]
+    rest = sum(one.count for one in level.failures[_MOST_FAILURES:])
+    return [*shown, f"{where}: {rest} further failures, in run.json"] if rest else shown
 
 
 def _shown(level: Level) -> list[tuple[Metric, tuple[str, ...]]]:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -53,7 +54,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 async def _serve(options: argparse.Namespace) -> None:
     stop = anyio.Event()
     loop = asyncio.get_running_loop()
-    end = lambda *_: loop.call_soon_threadsafe(stop.set)  # noqa: E731
+
+    def end(*_: object) -> None:
+        with suppress(RuntimeError):  # the loop has closed: that is the end too
+            loop.call_soon_threadsafe(stop.set)
+
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Windows' way to reach a process group
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), end)

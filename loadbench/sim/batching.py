@@ -3,7 +3,9 @@
 One step of the engine, in the order in which it happens:
 
     1. cancelled sequences leave their slots
-    2. if an answer has just ended, the step stays open for `Profile.gather_ns`, for whoever asks again at once
+    2. if an answer has just ended, the step stays open for `Profile.gather_ns`, for whoever asks again at once. Such a
+       request has its first token a whole prefill after it came, but the schedule goes on as if it had come with the
+       step: the time that a client needs to turn round is not the server's, and is charged to nobody
     3. waiting requests, first come first served, are admitted while there is a slot and KV memory for prompt and whole
        answer; the first that does not fit holds up those behind it. Each is prefilled alone, everybody else waiting,
        and gets its first token at the end of that. No more are admitted than slots were free as the step began, so
@@ -149,32 +151,31 @@ class Engine:
             self._freed = False
             await self._until(at_ns + self.profile.gather_ns)
         for _ in range(free):
-            job = self._admit(at_ns)
+            job = self._admit()
             if job is None:
                 break
-            at_ns = await self._prefill(job)
+            at_ns = await self._prefill(job, at_ns)
         if self._batch:
             at_ns = await self._decode(at_ns)
         self._ends_ns = at_ns
         self.counts.steps += 1
 
-    def _admit(self, at_ns: int) -> Job | None:
+    def _admit(self) -> Job | None:
         """The head of the queue, in a slot from now on; `None` where there is none or its memory is not free."""
         if not self._queue or self._kv_tokens + self._queue[0].kv_tokens > self.profile.kv_tokens:
             return None
         job = self._queue.popleft()
-        job.admitted_ns = max(at_ns, job.arrived_ns)
         self._kv_tokens += job.kv_tokens
         self._batch.append(job)
         return job
 
-    async def _prefill(self, job: Job) -> int:
-        assert job.admitted_ns is not None  # noqa: S101 - it has just been admitted
-        ends_ns = job.admitted_ns + self._noisy(self.profile.prefill_ns(job.prompt_tokens))
-        await self._until(ends_ns)
+    async def _prefill(self, job: Job, at_ns: int) -> int:
+        takes_ns = self._noisy(self.profile.prefill_ns(job.prompt_tokens))
+        job.admitted_ns = max(at_ns, job.arrived_ns)
+        await self._until(job.admitted_ns + takes_ns)
         self.counts.prompt_tokens += job.prompt_tokens
-        self._give((job,), ends_ns)
-        return ends_ns
+        self._give((job,), job.admitted_ns + takes_ns)
+        return at_ns + takes_ns
 
     async def _decode(self, at_ns: int) -> int:
         ends_ns = at_ns + self._noisy(self.profile.decode_ns(len(self._batch)))

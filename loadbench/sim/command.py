@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -40,8 +41,13 @@ def serve_until_signal(profile: str, *, host: str, port: int, seed: int, models:
 async def _serve(profile: Profile, host: str, port: int, seed: int, models: Sequence[str]) -> None:
     stop = anyio.Event()
     loop = asyncio.get_running_loop()
+
+    def end(_number: int, _frame: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended already
+            loop.call_soon_threadsafe(stop.set)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+        signal.signal(number, end)
     await serve(profile, host=host, port=port, seed=seed, models=models, on_ready=_say_ready, stop=stop)
 
 

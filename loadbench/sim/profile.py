@@ -73,10 +73,10 @@ class Profile:
     def gather_ns(self) -> int:
         """How long a step that follows an answer's end stays open for a user who asks again at once.
 
-        A client needs about this long to turn round; without it, every request would wait for one decode step that
+        A client needs some milliseconds to turn round; without this, every request would wait for one decode step that
         is not in the formulas. It is less than any prefill or decode step, and so delays nothing.
         """
-        return max(1, min(1_000_000, round(min(self.prefill_base_s, self.decode_base_s) * NS_PER_S / 2)))
+        return max(1, min(4_000_000, round(min(self.prefill_base_s, self.decode_base_s) * NS_PER_S * 0.75)))
 
     def exact(self) -> Profile:
         """The same without noise."""
@@ -105,10 +105,10 @@ PROFILES = {
             slots=8,
             kv_tokens=65_536,
             context=8_192,
-            prefill_base_s=0.004,
-            prefill_per_token_s=0.0004,
-            decode_base_s=0.025,
-            decode_per_sequence_s=0.0025,
+            prefill_base_s=0.001,
+            prefill_per_token_s=0.00008,
+            decode_base_s=0.005,
+            decode_per_sequence_s=0.0005,
         ),
         Profile(
             name="cpu-laptop",

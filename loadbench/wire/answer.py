@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING
 
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.wire.openai import BadChunk, Usage, clean, error_text, page_text, read_chunk, read_whole
+from loadbench.wire.shortcut import learn
 from loadbench.wire.sse import EventStream, OversizeEvent
 
 if TYPE_CHECKING:
     from loadbench.wire.openai import Api, Chunk
+    from loadbench.wire.shortcut import Shortcut
     from loadbench.wire.sse import Event
 
 # What a server writes as finish_reason when it gave up: the answer is not what was asked for.
 _GIVEN_UP = frozenset({"error", "abort"})
+# A server whose events are not of the simple kind costs these tries, and no more.
+_MOST_LESSONS = 3
 
 
 class Answer:
@@ -51,6 +55,8 @@ class Answer:
         self.unfinished = False  # the last block lacked its empty line
         self._usage = Usage()
         self._tokens = _Accounts()
+        self._shortcut: Shortcut | None = None
+        self._lessons = _MOST_LESSONS  # how often it may still be tried
         self._fault = ""  # what was wrong first with the protocol
         self._broken = False
         self._whole = False
@@ -61,13 +67,19 @@ class Answer:
         """Body bytes that arrived at `at_ns`."""
         if self._broken or not chunk:
             return
+        if at_ns != self._heard_ns:
+            self._heard_ns, self._heard = at_ns, 0
+        if self._shortcut is not None and self._stream.between and self.done_ns is None:
+            count = self._shortcut.count(chunk)
+            if count:
+                self._mark_many(count, at_ns)
+                return
         try:
             events = self._stream.feed(chunk)
         except OversizeEvent as error:
             events = error.events
             self._broken = True
             self._fault = self._fault or str(error)
-        self._heard_ns, self._heard = at_ns, 0
         self._read(events, at_ns)
 
     def close(self, at_ns: int) -> None:
@@ -103,7 +115,16 @@ class Answer:
         for event in events:
             if self.done_ns is None:
                 self._event(event, at_ns)
-        brought = len(self.event_ns) - before
+        self._count(len(self.event_ns) - before)
+
+    def _mark_many(self, count: int, at_ns: int) -> None:
+        """So many events with visible text and nothing else, after a first one that was read in full."""
+        self.event_ns.extend([at_ns] * count)
+        self.last_token_ns = at_ns
+        self._count(count)
+
+    def _count(self, brought: int) -> None:
+        """Token-bearing events that one read brought; what has the same stamp was one read, in however many parts."""
         if brought:
             self.reads += self._heard == 0
             self.merged_reads += self._heard < 2 <= self._heard + brought
@@ -123,6 +144,15 @@ class Answer:
             self.done_ns = at_ns
         else:
             self._fold(chunk, at_ns)
+            self._learn(event.data, chunk)
+
+    def _learn(self, data: bytes, chunk: Chunk) -> None:
+        """Once a visible event has been read in full, those of the same form can be counted unread."""
+        if self._lessons and chunk.text and self._texts is None and chunk.model == self.model:
+            self._lessons -= 1
+            self._shortcut = learn(data, chunk)
+            if self._shortcut is not None:
+                self._lessons = 0
 
     def _fold(self, chunk: Chunk, at_ns: int) -> None:
         if chunk.usage is not None:

@@ -73,6 +73,11 @@ class EventStream:
             raise
         return events
 
+    @property
+    def between(self) -> bool:
+        """Whether nothing is under way: the next byte begins a block."""
+        return not (self._line or self._data or self._event or self._at_start or self._after_cr)
+
     def close(self) -> Event | None:
         """The block that the stream's end cut off, which the standard drops: its data, if it had any."""
         if self._line:

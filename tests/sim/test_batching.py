@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,9 +73,11 @@ class ClosedLoop:
     async def _run(self, starts_ms: list[int], for_s: float) -> None:
         self.engine = Engine(self._profile, clock=self.clock, seed=self._seed)
         async with self.engine.stepping(), anyio.create_task_group() as users:
+            self._users = users
             for start in starts_ms:
                 users.start_soon(self._begin, start)
             await anyio.sleep(for_s)
+            users.cancel_scope.cancel()
 
     async def _begin(self, start_ms: int) -> None:
         await anyio.sleep(start_ms / 1000)
@@ -85,6 +88,12 @@ class ClosedLoop:
 
     def _on_end(self, asked: Asked) -> None:
         self.ended.append(asked)
+        self._users.start_soon(self._again)
+
+    async def _again(self) -> None:
+        # In the same instant, but as many turns of the loop later as a client and its transport take.
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
         self._ask()
 
 
@@ -175,6 +184,46 @@ def test_a_seed_reproduces_every_moment() -> None:
 
     assert stamps(1) == stamps(1)
     assert stamps(1) != stamps(2)
+
+
+@given(delays_us=st.lists(st.integers(0, 4000), min_size=1, max_size=3))
+@settings(max_examples=25, deadline=None)
+def test_who_turns_round_in_time_joins_the_step_and_delays_nobody(delays_us: list[int]) -> None:
+    """Within 4 ms of an answer's end: the first token is a whole prefill later, the others' next is on time."""
+
+    async def main() -> tuple[list[Asked], list[int]]:
+        engine, [running, _] = await _engine_with((10, 9), (10, 2))
+        clock, late = VirtualClock(), []
+
+        async def ask(delay_us: int) -> None:
+            await anyio.sleep(0.070 + delay_us / 1e6)  # 2 prefills of 20 and a step of 30: the second one has ended
+            late.append(Asked(engine, clock, tokens=2))
+
+        async with engine.stepping(), anyio.create_task_group() as users:
+            for delay_us in delays_us:
+                users.start_soon(ask, delay_us)
+            await anyio.sleep(2)
+        return late, running.at_ns
+
+    late, running_ns = run_virtual(main)
+    n = len(delays_us)
+    for place, asked in enumerate(late, 1):
+        assert asked.at_ns[0] == max(70 * MS + place * 20 * MS, asked.sent_ns + 20 * MS)
+    assert {asked.at_ns[1] for asked in late} == {running_ns[2]} == {70 * MS + n * 20 * MS + SERVER.decode_ns(n + 1)}
+
+
+def test_who_turns_round_too_late_waits_for_the_next_step() -> None:
+    """A request 5 ms after an answer's end is prefilled when the decode step that has begun is over."""
+
+    async def main() -> list[int]:
+        engine, _ = await _engine_with((10, 9), (10, 2))
+        async with engine.stepping():
+            await anyio.sleep(0.075)
+            late = Asked(engine, VirtualClock(), tokens=1)
+            await anyio.sleep(2)
+        return late.at_ns
+
+    assert run_virtual(main) == [70 * MS + SERVER.decode_ns(1) + 20 * MS]
 
 
 async def _engine_with(*sizes: tuple[int, int], profile: Profile = SERVER) -> tuple[Engine, list[Asked]]:

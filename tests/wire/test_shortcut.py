@@ -1,0 +1,138 @@
+"""The short way through a stream tells exactly what the long way tells."""
+
+from __future__ import annotations
+
+import itertools
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.wire.answer import Answer
+from loadbench.wire.openai import Api, read_chunk
+from loadbench.wire.shortcut import learn
+
+
+def frame(text: object, **more: object) -> bytes:
+    """A chat frame of the usual kind; `more` goes beside the text's choice."""
+    delta = {"content": text}
+    choice = {"index": 0, "delta": delta, "finish_reason": more.pop("finish_reason", None)}
+    return orjson.dumps({"id": "c-1", "created": 1, "model": "m", "choices": [choice], **more})
+
+
+def events(*frames: bytes) -> bytes:
+    """The frames as a stream of events."""
+    return b"".join(b"data: " + one + b"\n\n" for one in frames)
+
+
+def told(chunks: list[bytes], *, long_way: bool) -> tuple:
+    """All that an answer tells of these chunks; to keep the text is to go the long way."""
+    answer = Answer(Api.CHAT, keep_text=long_way)
+    for number, chunk in enumerate(chunks):
+        answer.feed(1000 + number, chunk)
+    answer.close(5000)
+    return (
+        answer.outcome(),
+        list(answer.event_ns),
+        answer.tokens_by_event(),
+        answer.output_tokens(),
+        (answer.reads, answer.merged_reads),
+        (answer.first_token_ns, answer.first_visible_ns, answer.last_token_ns, answer.done_ns),
+        (answer.finish_reason, answer.model, answer.input_tokens, answer.error, answer.bad_frames),
+    )
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+PIECES = st.one_of(
+    st.text(max_size=6).map(frame),
+    st.sampled_from([" word", "a", "é", "日本", '"', "\\", "\n", "\x7f", "\u2028", "", "\ud83d\ude80"[:0] + "🚀"]).map(
+        frame
+    ),
+    st.just(frame(None)),
+    st.just(frame("last", finish_reason="length")),
+    st.just(frame("counted", usage=USAGE)),
+    st.just(frame("other", model="n")),
+    st.just(orjson.dumps({"choices": [], "model": "m", "usage": USAGE})),
+    st.just(orjson.dumps({"error": {"message": "no"}})),
+    st.just(frame("x").replace(b'"x"', b'"\xff"')),
+    st.just(frame("x").replace(b'"x"', b'"a\tb"')),
+    st.just(frame("x").replace(b'"x"', b'"a", "content":"b"')),
+    st.just(frame("x")[:-3]),
+    st.just(b"[DONE]"),
+)
+
+
+@given(
+    first=st.text(alphabet="abc ", min_size=1), frames=st.lists(PIECES, max_size=12), at=st.lists(st.integers(0, 3000))
+)
+def test_the_short_way_tells_what_the_long_way_tells(first, frames, at):
+    """For frames of every kind, cut anywhere, both ways tell the same."""
+    stream = events(frame(first), frame(first), *frames)
+    places = sorted({place % (len(stream) + 1) for place in at} | {0, len(stream)})
+    chunks = [stream[start:end] for start, end in itertools.pairwise(places)]
+    assert told(chunks, long_way=False) == told(chunks, long_way=True)
+
+
+@given(texts=st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=20), together=st.integers(1, 7))
+def test_events_that_come_together_are_all_counted(texts, together):
+    """Several events in one read, whatever their texts, are counted as the long way counts them."""
+    all_events = [events(frame(text)) for text in ["first", *texts]]
+    chunks = [b"".join(all_events[start : start + together]) for start in range(0, len(all_events), together)]
+    short, long = told(chunks, long_way=False), told(chunks, long_way=True)
+    assert short == long
+    assert len(short[1]) == len(texts) + 1
+
+
+@pytest.mark.parametrize(
+    ("data", "other"),
+    [
+        (frame(" a"), frame(" another")),
+        (frame(" a").replace(b":", b": "), frame(" z").replace(b":", b": ")),
+        (b'{"choices":[{"text":"a","index":0}]}', b'{"choices":[{"text":"bcd","index":0}]}'),
+    ],
+)
+def test_simple_event_is_learned(data, other):
+    """An event with text and nothing else teaches the form of the next."""
+    shortcut = learn(data, read_chunk(data))
+    assert shortcut.count(events(other)) == 1
+    assert shortcut.count(events(other, other, data)) == 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame("x", finish_reason="stop"),
+        frame("x", usage=USAGE),
+        frame(None),
+        frame('say "x"'),
+        orjson.dumps({"choices": [{"delta": {"reasoning_content": "hm"}}]}),
+        # The text stands twice: another in one place is not the same event with another text.
+        orjson.dumps({"choices": [{"delta": {"content": "a"}}, {"delta": {"content": "b"}, "index": 1}]}),
+    ],
+)
+def test_what_is_not_simple_is_not_learned(data):
+    """An event that tells more than its text, or tells it in two places, teaches nothing."""
+    assert learn(data, read_chunk(data)) is None
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        events(frame("a", finish_reason="stop")),
+        events(frame("")),
+        events(frame('"')),
+        events(frame("a"))[:-1],
+        events(frame("a"))[1:],
+        b": ping\n\n" + events(frame("a")),
+        events(frame("a")).replace(b"\n", b"\r\n"),
+        events(frame("a"), b"[DONE]"),
+        events(frame("a"), frame("b", usage=USAGE), frame("c")),
+        events(frame("x").replace(b'"x"', b'"\xff"')),
+        b"",
+    ],
+)
+def test_all_else_goes_the_long_way(chunk):
+    """Whatever is not wholly of the learned form is left alone."""
+    data = frame("learned")
+    assert learn(data, read_chunk(data)).count(chunk) == 0
