@@ -151,7 +151,9 @@ def _peak(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     """A fault of ours, should it ever be seen."""
     if isinstance(load, Closed) and recording.in_flight_peak > load.users:
         yield Reason(
-            "above_users", f"{recording.in_flight_peak} requests in flight with {load.users} users", "report this fault"
+            "above_users",
+            f"{recording.in_flight_peak} requests were in flight at once, more than there were users",
+            "this is a fault of loadbench: please report it with the run folder",
         )
 
 

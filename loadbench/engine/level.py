@@ -16,7 +16,7 @@ import anyio
 
 from loadbench.client.client import Ask
 from loadbench.engine.loops import closed, open_loop
-from loadbench.plan.load import Closed, Extent, Load, Open, Phase, Phases
+from loadbench.plan.load import WHOLE, Closed, Extent, Load, Open, Phase, Phases, Shard
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import LevelRecording, Recorder
 
@@ -45,6 +45,7 @@ class LevelPlan:
     seed: int = 0
     ramp_ns: int = 0
     most_in_flight: int = MOST_IN_FLIGHT
+    shard: Shard = WHOLE
 
 
 class Level:
@@ -58,12 +59,13 @@ class Level:
         clock: Clock,
         health: HealthProbe,
         on_sample: Callable[[Sample], None] = lambda _: None,
+        begin_ns: int | None = None,
     ) -> None:
         self.plan = plan
-        self.begin_ns = clock.now_ns()
+        self.begin_ns = clock.now_ns() if begin_ns is None else begin_ns
         self.phases = Phases(plan.extent, self.begin_ns)
         self.done = self.failed = self.tokens = self.missed = 0
-        self._due = self._number = 0
+        self._due = 0
         self._recorder = Recorder(self.phases)
         self._client = client
         self._clock = clock
@@ -91,9 +93,9 @@ class Level:
     async def _keep_load(self) -> None:
         match self.plan.load:
             case Closed() as load:
-                await closed(self, load, ramp_ns=self.plan.ramp_ns, seed=self.plan.seed)
+                await closed(self, load, ramp_ns=self.plan.ramp_ns, seed=self.plan.seed, shard=self.plan.shard)
             case Open() as load:
-                await open_loop(self, load, seed=self.plan.seed)
+                await open_loop(self, load, seed=self.plan.seed, shard=self.plan.shard)
             case _ as never:
                 assert_never(never)
 
@@ -127,17 +129,16 @@ class Level:
         ends_ns = self.phases.load_ends_ns
         return not self._interrupted and ends_ns is not None and due_ns < ends_ns
 
-    def admit(self, due_ns: int, *, user: int | None = None) -> Ask | None:
-        """The next request, due now; `None` once the load is over."""
+    def admit(self, due_ns: int, *, number: int, user: int | None = None) -> Ask | None:
+        """Request `number` of the level, due now; `None` once the load is over."""
         phase = self.phases.admit(due_ns)
         if phase is None:
             self._over.set()
             return None
         self._due += phase is Phase.MEASURED
-        prompt = self.plan.prompts.next(self._number, user)
-        self._number += 1
+        prompt = self.plan.prompts.next(number, user)
         return Ask(
-            number=self._number - 1,
+            number=number,
             phase=phase,
             due_ns=due_ns,
             prompt=prompt.text,
@@ -161,6 +162,10 @@ class Level:
     def has_room(self) -> bool:
         """Whether one more request may be in flight."""
         return self.in_flight < self.plan.most_in_flight
+
+    def leave(self, ask: Ask) -> None:
+        """This request is another worker's."""
+        self._due -= ask.phase is Phase.MEASURED
 
     def miss(self, ask: Ask) -> None:
         """This request was due and is not made."""

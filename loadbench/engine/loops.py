@@ -7,26 +7,30 @@ phase by the level, or the load is over and the loop ends; the requests in fligh
 from __future__ import annotations
 
 import random
+from itertools import count
 from typing import TYPE_CHECKING
 
 import anyio
 
 if TYPE_CHECKING:
     from loadbench.engine.level import Level
-    from loadbench.plan.load import Closed, Open
+    from loadbench.plan.load import Closed, Open, Shard
 
 
-async def closed(level: Level, load: Closed, *, ramp_ns: int, seed: int) -> None:
+async def closed(level: Level, load: Closed, *, ramp_ns: int, seed: int, shard: Shard) -> None:
     """So many users, each asking, reading, thinking, asking again; their starts are spread over `ramp_ns`."""
     async with anyio.create_task_group() as users:
-        for user in range(load.users):
+        for user in filter(shard.holds, range(load.users)):
             starts_ns = level.begin_ns + ramp_ns * user // load.users
             users.start_soon(_user, level, load, user, starts_ns, random.Random(f"{seed}/{user}"))
 
 
 async def _user(level: Level, load: Closed, user: int, due_ns: int, rng: random.Random) -> None:
-    while await level.until(due_ns):
-        ask = level.admit(due_ns, user=user)
+    for turn in count():
+        if not await level.until(due_ns):
+            return
+        # What a user asks depends on nobody else: its prompts are the same however the others fare.
+        ask = level.admit(due_ns, number=turn * load.users + user, user=user)
         if ask is None:
             return
         sample = await level.fire(ask)
@@ -35,16 +39,18 @@ async def _user(level: Level, load: Closed, user: int, due_ns: int, rng: random.
         due_ns = sample.end_ns + think_ns
 
 
-async def open_loop(level: Level, load: Open, *, seed: int) -> None:
+async def open_loop(level: Level, load: Open, *, seed: int, shard: Shard) -> None:
     """Requests become due at a rate, and are sent then, whatever has become of those before."""
     async with anyio.create_task_group() as requests:
-        for offset_ns in load.arrivals.offsets_ns(load.rate_per_s, random.Random(seed)):
+        for number, offset_ns in enumerate(load.arrivals.offsets_ns(load.rate_per_s, random.Random(seed))):
             due_ns = level.begin_ns + offset_ns
             in_time = await level.until(due_ns)
-            ask = level.admit(due_ns) if in_time or level.owes(due_ns) else None
+            ask = level.admit(due_ns, number=number) if in_time or level.owes(due_ns) else None
             if ask is None:
                 return
-            if in_time and level.has_room:
+            if not shard.holds(number):
+                level.leave(ask)
+            elif in_time and level.has_room:
                 requests.start_soon(level.fire, ask)
             else:
                 level.miss(ask)

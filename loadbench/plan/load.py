@@ -60,6 +60,22 @@ class Open:
 Load = Closed | Open
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A worker's part of a load: of the users, or of the one stream of arrivals, every `of`-th, from `index` on."""
+
+    index: int = 0
+    of: int = 1
+
+    def holds(self, number: int) -> bool:
+        """Whether this user or arrival, counted over the whole load from 0, is in this part."""
+        return number % self.of == self.index
+
+    def share(self, amount: int) -> int:
+        """This part of an amount that is dealt out evenly."""
+        return len(range(self.index, amount, self.of))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
     """How long a level goes on: by duration or by number of measured requests, exactly one of them."""
@@ -73,6 +89,9 @@ class Extent:
     def __post_init__(self) -> None:
         if (self.duration_ns is None) == (self.requests is None):
             raise ValueError("a level has a duration or a number of requests, and not both")
+
+
+WHOLE = Shard()
 
 
 class Phases:

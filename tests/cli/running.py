@@ -1,0 +1,82 @@
+"""The command line as a process of its own, as its users have it."""
+
+from __future__ import annotations
+
+import os
+import socketserver
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "loadbench"]
+# Far more than any of these needs; a hang shall end.
+LIMIT_S = 90
+
+
+def environment(**over: str) -> dict[str, str]:
+    """This process's, without what would be taken for settings."""
+    kept = {name: value for name, value in os.environ.items() if "LOADBENCH" not in name}
+    return {**kept, "PYTHONIOENCODING": "utf-8", "PYTHONWARNINGS": "error::ResourceWarning", **over}
+
+
+def loadbench(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def started(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start it; the caller ends it."""
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+@contextmanager
+def answering(raw: bytes) -> Iterator[str]:
+    """The URL of a server that says the same to everybody and closes."""
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(raw)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        allow_reuse_address = True
+
+    with Server(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def http(status: str, body: str, *, kind: str = "application/json") -> bytes:
+    """A whole answer."""
+    content = body.encode()
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+    return head.encode() + content

@@ -1,0 +1,96 @@
+"""Runs whose reports are kept under tests/data/golden, to be read by people. To write them anew, then look at the diff:
+
+python -m tests.report.golden
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.load import Closed, Open
+from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.report.formats import render
+from loadbench.results.run import Level, ModelStatus, Run
+from tests.building import MS, S, a_failure, a_level, a_recording, a_run, a_sample
+
+FOLDER = Path(__file__).parents[1] / "data" / "golden"
+FORMATS = {"text": "txt", "markdown": "md", "csv": "csv"}
+# Everything in one name that a terminal, a table, a page or a spreadsheet might take for more than a name.
+HOSTILE = '=cmd()|`<script>alert(1)</script>`\x1b[31m\r\n| x | y |\n# z\u202e"[a](javascript:b)'
+
+
+def level(users: int, *, tokens_per_s: float, count: int = 100) -> Level:
+    """A level of so many users with this throughput, its latencies rising with the users."""
+    samples = [a_sample(n, due_ns=n * S, ttft_ns=(80 + n % 20) * users * MS) for n in range(count)]
+    made = a_level(recording=a_recording(samples, window_ns=200 * S), load=Closed(users))
+    throughput = msgspec.structs.replace(made.throughput, output_tokens_per_s=tokens_per_s)
+    concurrency = msgspec.structs.replace(made.concurrency, mean=float(users), peak=users)
+    valid = msgspec.structs.replace(made.verdict, status="VALID", reasons=[])
+    return msgspec.structs.replace(made, throughput=throughput, concurrency=concurrency, verdict=valid)
+
+
+def bending() -> Run:
+    """A simulated sweep whose throughput stops growing at 4 users."""
+    rates = {1: 38.2, 2: 74.9, 4: 118.0, 8: 119.5}
+    run = a_run(*(level(users, tokens_per_s=rate) for users, rate in rates.items()), simulated=True)
+    return msgspec.structs.replace(run, question="How many users does one machine bear?")
+
+
+def models() -> Run:
+    """Two models at rates, of which one fails at times, and a third that is not there."""
+    load = Open(0.5, parse_arrivals("poisson"))
+    good = a_level((a_sample(n, due_ns=n * S) for n in range(40)), load=load)
+    mixed = [a_sample(n, due_ns=n * S, token_source=TokenSource.EVENTS, model="small") for n in range(8)]
+    mixed += [a_failure(Outcome.HTTP_ERROR, number=n, due_ns=n * S, detail="HTTP 503: busy") for n in range(8, 10)]
+    bad = msgspec.structs.replace(a_level(mixed, load=load), model="small")
+    statuses = [
+        ModelStatus("m", "ok"),
+        ModelStatus("small", "ok"),
+        ModelStatus("gone", "failed", "has no model 'gone'"),
+    ]
+    return msgspec.structs.replace(a_run(good, bad), models=statuses)
+
+
+def stopped() -> Run:
+    """A run that was stopped in its second level."""
+    cut = a_recording([a_sample()], interrupted=True)
+    return a_run(level(1, tokens_per_s=38.2), a_level(recording=cut, load=Closed(2)), complete=False)
+
+
+def empty() -> Run:
+    """A run that came to no level."""
+    return msgspec.structs.replace(
+        a_run(simulated=True, complete=False), levels=[], models=[ModelStatus("m", "failed", "connection refused")]
+    )
+
+
+def hostile() -> Run:
+    """Foreign text wherever a server or a file can put it."""
+    failed = a_level([a_failure(Outcome.HTTP_ERROR, detail=HOSTILE), a_sample(1, model=HOSTILE)])
+    levels = [msgspec.structs.replace(one, model=HOSTILE, target=HOSTILE) for one in (a_level(), failed)]
+    return msgspec.structs.replace(
+        a_run(*levels, simulated=True),
+        name=HOSTILE,
+        started_at=HOSTILE,
+        question=HOSTILE,
+        models=[ModelStatus(HOSTILE, "failed", HOSTILE)],
+        environment={"cpu": HOSTILE, "python": HOSTILE},
+    )
+
+
+RUNS = {"bending": bending, "models": models, "stopped": stopped, "empty": empty, "hostile": hostile}
+
+
+def golden(name: str, form: str) -> str:
+    """The report that is kept."""
+    return (FOLDER / f"{name}.{FORMATS[form]}").read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for run_name, build in RUNS.items():
+        for form_name, suffix in FORMATS.items():
+            (FOLDER / f"{run_name}.{suffix}").write_text(render(build(), form_name), encoding="utf-8", newline="\n")

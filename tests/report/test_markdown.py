@@ -1,0 +1,54 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from loadbench.report.markdown import markdown
+from tests.building import a_run
+from tests.report.golden import RUNS, golden, hostile
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_report_is_the_one_that_is_kept(name):
+    """What people read is as it was when somebody last looked at it."""
+    assert markdown(RUNS[name]()) == golden(name, "markdown")
+
+
+@pytest.mark.parametrize("name", ["bending", "empty", "hostile"])
+def test_simulated_run_says_so_in_its_heading(name):
+    """Also where only the heading is quoted."""
+    assert "simulated" in markdown(RUNS[name]()).splitlines()[0]
+
+
+def test_foreign_text_stays_text():
+    """No tag, code, link, table cell or heading comes out of a name or a message: each of their signs is escaped."""
+    shown = markdown(hostile())
+    bare = re.sub(r"\\.", "", shown)
+    assert not re.search(r"[`<>\[\]]", bare)
+    assert [line for line in shown.splitlines() if line.startswith("#")] == [
+        line for line in shown.splitlines() if line.startswith(("# =cmd", "## =cmd"))
+    ]
+    assert all(line.isprintable() for line in shown.split("\n"))
+
+
+def test_every_row_has_the_columns_of_its_head():
+    """A bar in foreign text makes no cell."""
+    name = "a|b"
+    run = a_run()
+    run = msgspec.structs.replace(run, levels=[msgspec.structs.replace(run.levels[0], model=name)])
+    for shown in (markdown(run), markdown(hostile())):
+        rows = [line for line in shown.splitlines() if line.startswith("|")]
+        assert len({re.sub(r"\\\|", "", line).count("|") for line in rows}) == 1
+        assert len(rows) >= 3
+
+
+def test_numbers_stand_to_the_right():
+    """The line under the head aligns all columns but the verdict to the right."""
+    rule = next(line for line in markdown(a_run()).splitlines() if line.startswith("|-"))
+    *numbers, verdict = rule.strip("|").split("|")
+    assert all(re.fullmatch("-+:", cell) for cell in numbers)
+    assert verdict.startswith(":")

@@ -1,0 +1,182 @@
+"""The table's figures and marks, in people's units."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.load import Closed, Open
+from loadbench.record.outcome import Outcome
+from loadbench.report import table
+from loadbench.report.table import HEADERS, duration, significant
+from loadbench.results.run import ModelStatus
+from tests.building import MS, S, a_failure, a_level, a_run, a_sample
+from tests.report.golden import bending, empty, level, models, stopped
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.000123, "0.000123"),
+        (0.0123, "0.0123"),
+        (0.5, "0.500"),
+        (9.994, "9.99"),
+        (9.996, "10.0"),  # rounded up into the next power of ten: still three digits
+        (12.34, "12.3"),
+        (99.96, "100"),
+        (123.4, "123"),
+        (1234.5, "1234"),
+        (123456.7, "123457"),
+        (-12.34, "-12.3"),
+        (math.inf, "inf"),
+        (math.nan, "nan"),
+    ],
+)
+def test_three_significant_digits(value, text):
+    """Three digits, more only where whole numbers have more; never a power of ten."""
+    assert significant(value) == text
+
+
+@given(st.floats(1e-3, 1e9))
+def test_significant_is_within_half_a_digit(value):
+    """What is shown is the value to three digits or better."""
+    shown = significant(value)
+    assert float(shown) == pytest.approx(value, rel=0.005)
+    assert "e" not in shown
+    assert value >= 1000 or sum(letter.isdigit() for letter in shown.lstrip("0.")) == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (2.3e-7, "0.230 µs"),
+        (0.00085, "850 µs"),
+        (0.0009994, "999 µs"),
+        (0.0009996, "1.00 ms"),
+        (0.0413, "41.3 ms"),
+        (0.9996, "1.00 s"),
+        (1.62, "1.62 s"),
+        (75.0, "75.0 s"),
+        (3600.0, "3600 s"),
+    ],
+)
+def test_duration_has_the_unit_that_suits(seconds, text):
+    """Microseconds, milliseconds or seconds, changing where rounding does."""
+    assert duration(seconds) == text
+
+
+def cells(of, *, name: str) -> list[str]:
+    """A column of a run's only table; of two columns with one name the first."""
+    (levels,) = table.by_model(of).values()
+    return [row[HEADERS.index(name)] for row in table.rows(levels)]
+
+
+def test_bend_is_marked_once_and_explained():
+    """◄ stands where throughput stops growing, and the notes say what it means."""
+    run = bending()
+    assert [table.BEND in cell for cell in cells(run, name="tok/s")] == [False, False, True, False]
+    assert any(note.startswith("◄ throughput stops growing at 4 users") for note in table.notes(run))
+
+
+def test_sweep_that_still_grows_says_so():
+    """Without a bend there is no mark, and the reader learns that it lies beyond."""
+    run = a_run(level(1, tokens_per_s=10.0), level(2, tokens_per_s=20.0))
+    assert not any(table.BEND in cell for cell in cells(run, name="tok/s"))
+    assert any("still grows at 2 users" in note for note in table.notes(run))
+
+
+def test_quantile_without_interval_is_marked_and_explained():
+    """100 requests bear a p95 and no p99: ~ stands before the one that they do not bear."""
+    run = a_run(level(1, tokens_per_s=10.0))
+    assert table.quantile(run.levels[0].metrics["ttft_s"], "p99").startswith("~")
+    assert not table.quantile(run.levels[0].metrics["ttft_s"], "p95").startswith("~")
+    assert any(note.startswith("~ too few requests") for note in table.notes(run))
+
+
+def test_mark_that_is_not_used_is_not_explained():
+    """With requests enough for every quantile shown, no note speaks of too few."""
+    run = a_run(a_level(a_sample(n, due_ns=n * S // 8) for n in range(500)))
+    assert not any(note.startswith(table.UNSURE) for note in table.notes(run))
+    assert not any(table.UNSURE in cell for row in table.rows(run.levels) for cell in row)
+
+
+def test_absent_metric_is_a_dash():
+    """Where nothing was answered there is no latency, and no zero that looks like one."""
+    run = a_run(a_level([a_failure(Outcome.RESET)]))
+    assert cells(run, name="TTFT p50") == ["-"]
+    assert cells(run, name="failed") == ["1"]
+
+
+def test_requests_cut_by_the_user_are_no_failures():
+    """What the user stopped failed nobody; what the drain cut did not answer in time."""
+    cut = a_level([a_sample(), a_failure(Outcome.CANCELLED, number=1), a_failure(Outcome.ABANDONED, number=2)])
+    assert table.failed(cut) == 1
+
+
+@pytest.mark.parametrize(
+    ("load", "text"),
+    [
+        (Closed(1), "1 user"),
+        (Closed(8), "8 users"),
+        (Open(0.5, parse_arrivals("poisson")), "0.5/s"),
+        (Open(30.0, parse_arrivals("constant")), "30/s"),
+    ],
+)
+def test_load_is_named_as_people_do(load, text):
+    """Users and rates, each with its unit."""
+    assert table.load_text(a_level(load=load)) == text
+
+
+def test_failures_are_told_in_the_servers_words():
+    """The most frequent first, with their number; those beyond the third are counted."""
+    samples = [a_failure(Outcome.HTTP_ERROR, number=n, detail="HTTP 503: busy") for n in range(5)]
+    samples += [a_failure(Outcome.RESET, number=5 + n, detail=f"kind {n}") for n in range(4)]
+    notes = table.notes(a_run(a_level(samples)))
+    assert "1 user: 5 × http_error: HTTP 503: busy" in notes
+    assert "1 user: 2 further failures, in run.json" in notes
+
+
+def test_notes_name_the_model_where_there_are_several():
+    """The same load stands in two tables: a note says which it means."""
+    notes = table.notes(models())
+    assert any(note.startswith("0.5/s of small: 2 of 10 requests failed") for note in notes)
+    assert "gone: failed: has no model 'gone'" in notes
+
+
+def test_each_model_has_its_own_table_in_order():
+    """Models stand in the order of the run, each with its own levels."""
+    assert [(model, len(levels)) for model, levels in table.by_model(models()).items()] == [("m", 1), ("small", 1)]
+
+
+@pytest.mark.parametrize("run", [stopped(), empty()])
+def test_run_that_is_not_complete_says_so(run):
+    """Nobody shall take half a run for a whole one."""
+    assert any("not complete" in note for note in table.notes(run))
+
+
+def test_complete_run_with_nothing_to_say_says_nothing_more():
+    """A quiet level of one model gives no note at all."""
+    quiet = a_run(a_level(a_sample(n, due_ns=n * S // 8, ttft_ns=50 * MS, gaps_ns=5 * MS) for n in range(500)))
+    assert table.notes(msgspec.structs.replace(quiet, levels=[valid(quiet.levels[0])])) == []
+
+
+def valid(one):
+    """The level without what its verdict says."""
+    return msgspec.structs.replace(one, verdict=msgspec.structs.replace(one.verdict, status="VALID", reasons=[]))
+
+
+def test_title_names_the_target_also_without_levels():
+    """From the levels, from the scenario, or the simulated server."""
+    run = msgspec.structs.replace(
+        a_run(), levels=[], scenario={"target": {"url": "http://127.0.0.1:9"}}, models=[ModelStatus("m", "failed")]
+    )
+    assert "http://127.0.0.1:9" in table.title(run)
+    assert "http://127.0.0.1:1/v1" in table.title(a_run())
+    assert "simulated" in table.title(empty())

@@ -1,0 +1,40 @@
+"""The report for a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadbench.report.text import text
+from tests.report.golden import HOSTILE, RUNS, golden, hostile
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_report_is_the_one_that_is_kept(name):
+    """What people read is as it was when somebody last looked at it."""
+    assert text(RUNS[name]()) == golden(name, "text")
+
+
+@pytest.mark.parametrize("name", ["bending", "empty", "hostile"])
+def test_simulated_run_says_so_in_its_first_line(name):
+    """Nobody shall take a simulated server's figures for a real one's."""
+    assert "simulated" in text(RUNS[name]()).splitlines()[0]
+
+
+def test_real_run_does_not_say_simulated():
+    """The word stands only where it holds."""
+    assert "simulated" not in text(RUNS["models"]())
+
+
+def test_terminal_is_given_no_orders():
+    """Of foreign text only what can be printed is left, on one line each."""
+    shown = text(hostile())
+    assert HOSTILE not in shown
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert len(shown.splitlines()) == len(shown.split("\n")) - 1
+
+
+def test_rows_of_a_table_are_equally_wide():
+    """Columns stand under each other, whatever is in them."""
+    table = text(RUNS["bending"]()).split("\n\n")[3].splitlines()
+    assert len(table) == 6
+    assert len({len(line) for line in table}) == 1

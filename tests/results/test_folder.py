@@ -1,0 +1,230 @@
+"""The run folder: made once, replaced as a whole, and read with a clear word for everything that is no run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import sys
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from loadbench.core.errors import BadInput
+from loadbench.results.folder import RunFolder, read_run, slug
+from loadbench.results.run import to_json
+from tests.building import a_run
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+OLD, NEW = b"old" * 30_000, b"new" * 50_000
+
+
+def a_folder(out, *, name: str = "trial") -> RunFolder:
+    """A folder below `out`."""
+    return RunFolder.create(out, name=name, started_at=STARTED)
+
+
+def names(folder: RunFolder) -> list[str]:
+    """What lies in it."""
+    return sorted(path.name for path in folder.path.iterdir())
+
+
+# Made once.
+
+
+def test_folder_is_named_by_time_and_name(tmp_path):
+    """UTC time first, so that folders sort by age; parents are made; nothing lies in it yet."""
+    folder = a_folder(tmp_path / "deep" / "results", name="8 users: warm")
+    assert folder.path == tmp_path / "deep" / "results" / "20260102T030405Z-8-users-warm"
+    assert names(folder) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_folder_is_for_its_owner_only(tmp_path):
+    """Prompts and addresses in a result are nobody else's business."""
+    assert stat.S_IMODE(a_folder(tmp_path).path.stat().st_mode) & 0o077 == 0
+
+
+def test_run_is_never_written_over(tmp_path):
+    """A folder that exists is refused, and what lies in it stays."""
+    folder = a_folder(tmp_path)
+    folder.write("run.json", OLD)
+    with pytest.raises(BadInput, match="exists, and is not written over") as refused:
+        a_folder(tmp_path)
+    assert "--name" in refused.value.hint
+    assert (folder.path / "run.json").read_bytes() == OLD
+
+
+def test_file_in_place_of_the_results_folder_is_told(tmp_path):
+    """A file where runs should go is named as such, and is not touched."""
+    out = tmp_path / "results"
+    out.write_text("mine")
+    with pytest.raises(BadInput, match="is a file, not a folder"):
+        a_folder(out)
+    with pytest.raises(BadInput, match="cannot be written"):
+        a_folder(out / "below")
+    assert out.read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_the_right_to_write_is_told(tmp_path):
+    """A read-only results folder ends in one message before anything is measured."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(BadInput, match="cannot be written"):
+        a_folder(tmp_path)
+    tmp_path.chmod(0o700)
+
+
+# Names.
+
+
+@given(st.text(st.characters(codec="utf-8") | st.sampled_from("aB7.-_ /"), min_size=1, max_size=120))
+def test_slug_is_fit_for_every_file_system(name):
+    """Letters, digits, dots and dashes, neither of these at the ends, at most 80."""
+    try:
+        plain = slug(name)
+    except BadInput:
+        assume(False)
+    assert re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,78}[A-Za-z0-9_])?", plain)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../..", "///", "nul", "COM1.txt", "—"])
+def test_what_cannot_name_a_folder_is_refused(name):
+    """Neither a way out of the results folder nor a name that Windows keeps for a device."""
+    with pytest.raises(BadInput, match="cannot name a folder"):
+        slug(name)
+
+
+def test_name_cut_short_does_not_end_in_a_dot():
+    """Windows drops a dot at a name's end: the cut must not make one."""
+    assert slug("a" * 79 + ".b") == "a" * 79
+
+
+# Replaced as a whole.
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows refuses to replace what is being read")
+def test_reader_sees_the_old_or_the_new(tmp_path):
+    """However often a file is replaced under a reader, what is read is one of the two, whole."""
+    folder = a_folder(tmp_path)
+    folder.write("run.json", OLD)
+    done = threading.Event()
+    seen: list[bytes] = []
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append((folder.path / "run.json").read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(30):
+        folder.write("run.json", NEW)
+        folder.write("run.json", OLD)
+    done.set()
+    reader.join()
+    assert seen
+    assert set(seen) <= {OLD, NEW}
+
+
+def assert_write_fails(folder: RunFolder, *, before: list[str]) -> None:
+    """The write is refused with the file's name, and nothing of it is left."""
+    with pytest.raises(BadInput, match=r"run\.json: cannot be written") as refused:
+        folder.write("run.json", NEW)
+    assert refused.value.hint
+    assert names(folder) == before
+
+
+def test_full_disk_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
+    """A disk that has no room at the last moment loses nothing that was there."""
+    folder = a_folder(tmp_path)
+    folder.write("run.json", OLD)
+
+    def no_room(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    assert_write_fails(folder, before=["run.json"])
+    assert (folder.path / "run.json").read_bytes() == OLD
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")  # noqa: PTH110
+def test_device_that_is_full_leaves_no_draft(tmp_path):
+    """The same where it is the write that fails, not the flush to the disk."""
+    folder = a_folder(tmp_path)
+    folder.write("run.json", OLD)
+    (folder.path / ".run.json.part").symlink_to("/dev/full")
+    assert_write_fails(folder, before=["run.json"])
+    assert (folder.path / "run.json").read_bytes() == OLD
+
+
+def test_folder_in_the_way_leaves_no_draft(tmp_path):
+    """A folder of the file's name cannot be replaced, which is told."""
+    folder = a_folder(tmp_path)
+    (folder.path / "run.json").mkdir()
+    assert_write_fails(folder, before=["run.json"])
+
+
+def test_folder_that_went_away_is_told(tmp_path):
+    """Who deletes the folder during a run gets a message, not a fault."""
+    folder = a_folder(tmp_path)
+    folder.path.rmdir()
+    with pytest.raises(BadInput, match="cannot be written"):
+        folder.write("run.json", NEW)
+
+
+# Read again.
+
+
+def test_run_is_read_from_its_folder_or_its_file(tmp_path):
+    """Both name the run, and what is read is what was written."""
+    folder, run = a_folder(tmp_path), a_run()
+    folder.write_run(run)
+    assert read_run(folder.path) == read_run(folder.path / "run.json") == run
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a loadbench result"),
+        (b"hello", "not a loadbench result"),
+        (b"[1, 2]", "not a loadbench result"),
+        (b'{"name": "x"}', "not a loadbench result"),
+        (b'{"schema": "\xff"}', "not a loadbench result"),
+        (b'{"schema": "loadbench.run/1", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "not a loadbench result"),
+        (b'{"schema": "loadbench.run/2"}', "schema 'loadbench.run/2'"),
+        (b'{"schema": "loadbench.run/1"}', "damaged"),
+        (to_json(a_run()).replace(b'"complete": true', b'"complete": "yes"'), "damaged"),
+        (to_json(a_run()).replace(b'"window_s": 100.0', b'"window_s": 1e999'), "damaged"),
+        (to_json(a_run()).replace(b'"trial"', b'"tri\xffal"'), "damaged"),
+        (to_json(a_run())[:-200], "not a loadbench result"),
+        (b"\0" * 64, "not a loadbench result"),
+    ],
+)
+def test_what_is_no_run_is_refused(tmp_path, content, message):
+    """Garbage, another version and a damaged file: each is told by its name with what to do."""
+    file = tmp_path / "run.json"
+    file.write_bytes(content)
+    with pytest.raises(BadInput, match=re.escape(message)) as refused:
+        read_run(file)
+    assert str(file) in refused.value.message
+    assert refused.value.hint
+
+
+def test_missing_run_is_refused(tmp_path):
+    """Neither a path to nothing nor a folder without a run is a run."""
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(BadInput, match="No such file"):
+            read_run(path)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_whatever_break_the_reader(tmp_path_factory, content):
+    """Any file is read or refused."""
+    file = tmp_path_factory.getbasetemp() / "any.json"
+    file.write_bytes(content)
+    with pytest.raises(BadInput):
+        read_run(file)
