@@ -22,11 +22,9 @@ def bend(levels: Sequence[Level]) -> int | None:
     """Position of the level where throughput stops growing; `None` if it still grows, or nobody can tell."""
     if len(levels) < 2:
         return None
-    # A level that was stopped says nothing of what it might have come to.
-    made = [0.0 if level.interrupted else level.throughput.output_tokens_per_s for level in levels]
+    made = [level.throughput.output_tokens_per_s for level in levels]
     most = max(made)
     if most <= 0:
         return None
     first = next(position for position, rate in enumerate(made) if rate >= (1 - WORTHWHILE) * most)
-    beyond = [level for level in levels[first + 1 :] if not level.interrupted]
-    return first if beyond else None
+    return first if first < len(levels) - 1 else None

@@ -108,6 +108,7 @@ def _client(recording: LevelRecording) -> Client:
         gc_pause_max_s=None if pause_ns is None else pause_ns / 1e9,
         cpu_share=health.cpu_share,
         merged_reads=recording.merged_reads / recording.reads if recording.reads else None,
+        censored_events=recording.censored_events / recording.events if recording.events else None,
         reconnects=recording.reconnects,
         reused=recording.reused,
     )

@@ -26,8 +26,8 @@ _DELAY_SHARE = 0.05
 _LEAST_ACHIEVED = 0.99
 # A closed loop that loses more than this share of its cycle to the client makes a load noticeably below its users.
 _MOST_SLACK = 0.01
-# Below this share of merged reads the stamps of all events hold, as far as anybody has measured.
-_MOST_MERGED = 0.01
+# Below this share of events with a later one's stamp the quantiles up to p99 hold.
+_MOST_CENSORED = 0.01
 KERNEL = "kernel"
 _CLIENT_LIMIT = "the client was the limit: give it a core of its own, or make less load"
 # More requests than this share with a doubtful count make the sum doubtful.
@@ -96,10 +96,9 @@ def _stamps(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
         yield from _client_delay(
             recording, health.loop_lag, code="loop_lag", what="the event loop, and so every stamp, was late"
         )
-    elif recording.merged_reads > _MOST_MERGED * recording.reads:
-        share = recording.merged_reads / recording.reads
-        what = f"{share:.1%} of reads brought several events under one stamp, and reads were late"
-        yield from _client_delay(recording, health.read_delay, code="merged_reads", what=what)
+    elif recording.censored_events > _MOST_CENSORED * recording.events:
+        share = recording.censored_events / recording.events
+        yield Reason("late_reads", f"{share:.1%} of events were read so late that a later one had come", _CLIENT_LIMIT)
 
 
 def _client_delay(recording: LevelRecording, delays: Histogram, *, code: str, what: str) -> Iterator[Reason]:

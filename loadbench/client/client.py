@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # An error's body is read for its message, not for its length.
 _MOST_ERROR_BYTES = 64 * 1024
+# A read this late may have let events pile up; one in time brings several only if the server sent them together.
+_LATE_READ_NS = 1_000_000
 # After [DONE] the answer is complete: wait this long for the body's formal end, which lets the connection be kept.
 _CLOSE_GRACE_NS = 250_000_000
 
@@ -135,6 +137,7 @@ class _Call:
         self.reused: bool | None = None
         self.status: int | None = None
         self.reconnects = 0
+        self.censored = self._merged = 0
         self._heard_ns: int | None = None
         self._streams = False
         self._body = bytearray()
@@ -231,6 +234,11 @@ class _Call:
                 self._body += chunk
             return
         self.answer.feed(at_ns, chunk)
+        merged = self.answer.merged_events
+        if merged > self._merged:
+            if self._clock.now_ns() - at_ns > _LATE_READ_NS:
+                self.censored += merged - self._merged
+            self._merged = merged
         if self.answer.done_ns is not None:
             self._expect(Outcome.TIMEOUT_IDLE, "no end after [DONE]", _CLOSE_GRACE_NS, at_ns)
         elif self.answer.first_token_ns is not None:
@@ -273,6 +281,7 @@ class _Call:
             event_tokens=answer.tokens_by_event(),
             reads=answer.reads,
             merged_reads=answer.merged_reads,
+            censored_events=self.censored,
             output_tokens=output_tokens,
             token_source=source,
             input_tokens=answer.input_tokens,

@@ -84,6 +84,8 @@ class LevelRecording:
     cached: int  # ok requests that reported cached prompt tokens
     merged_reads: int
     reads: int
+    censored_events: int
+    events: int
     reused: int  # measured requests on a connection that had served before
     reconnects: int
     finish_reasons: Mapping[str, int]
@@ -177,6 +179,8 @@ class Recorder:
         self._histograms["itl"].record_many([gap for gap, _ in itl], [weight for _, weight in itl])
         self._count["reads"] += sample.reads
         self._count["merged"] += sample.merged_reads
+        self._count["events"] += len(sample.event_ns)
+        self._count["censored"] += sample.censored_events
 
     def _add_tokens(self, sample: Sample) -> None:
         self._sources[sample.token_source] += 1
@@ -218,6 +222,8 @@ class Recorder:
             cached=self._count["cached"],
             merged_reads=self._count["merged"],
             reads=self._count["reads"],
+            censored_events=self._count["censored"],
+            events=self._count["events"],
             reused=self._count["reused"],
             reconnects=self._count["reconnects"],
             finish_reasons=dict(self._finish),

@@ -46,6 +46,7 @@ class Sample:
     event_tokens: array[int] | None = None
     reads: int = 0  # body reads that brought a token-bearing event
     merged_reads: int = 0  # those that brought more than one
+    censored_events: int = 0  # stamped with a later event's arrival, since the client read late
 
     output_tokens: int | None = None
     token_source: TokenSource = TokenSource.UNKNOWN

@@ -152,6 +152,7 @@ def _shown(level: Level) -> list[tuple[Metric, tuple[str, ...]]]:
 
 
 def _bend_note(levels: Sequence[Level], whose: str) -> list[str]:
+    levels = [level for level in levels if not level.interrupted]
     at = bend(levels)
     if at is not None:
         where = load_text(levels[at])

@@ -30,6 +30,7 @@ _FACTS = (
     "reconnects",
     "reads",
     "merged_reads",
+    "censored_events",
     "output_tokens",
     "token_source",
     "input_tokens",

@@ -111,7 +111,8 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
     `read_delay_s` is the time from the kernel's receive stamp to the read; that delay is in no figure, for the stamp is
     the datum. Where stamps are taken at the read (`stamp_source` user) it is in all of them, unknown; the lag of the
-    event loop is then the least that it was. `merged_reads` is the share of reads that brought more than one event.
+    event loop is then the least that it was. `merged_reads` is the share of reads that brought more than one event;
+    `censored_events` that of the events which so got a later one's stamp because the read was late.
     """
 
     stamp_source: str
@@ -122,6 +123,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     gc_pause_max_s: float | None
     cpu_share: float | None
     merged_reads: float | None
+    censored_events: float | None = None
     reconnects: int
     reused: int
 

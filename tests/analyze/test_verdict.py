@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+
 import pytest
 
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Open
 from loadbench.record.outcome import Outcome, TokenSource
 from tests.building import MS, S, a_failure, a_level, a_recording, a_sample, calm
+
+if TYPE_CHECKING:
+    from loadbench.record.recorder import Health
 
 
 def codes(level) -> list[str]:
@@ -47,8 +53,8 @@ def shifted(late_ns: int) -> list:
     [
         (recorded([]), ["no_answers"]),
         (recorded(quiet(), interrupted=True), ["interrupted"]),
-        (recorded(shifted(900_000)), []),
-        (recorded(shifted(1_100_000)), ["late_start"]),
+        (recorded(shifted(2_900_000)), []),
+        (recorded(shifted(3_100_000)), ["late_start"]),
         (recorded(quiet(), health=calm(lag_ns=900_000)), []),
         (recorded(quiet(), health=calm(lag_ns=1_100_000)), ["loop_lag"]),
         (recorded(quiet(gaps_ns=100 * MS), health=calm(lag_ns=4_900_000)), []),
@@ -73,6 +79,28 @@ def test_rule(recording, expected):
     for reason in level.verdict.reasons:
         assert reason.message
         assert reason.advice
+
+
+@pytest.mark.parametrize(("late_ns", "expected"), [(900_000, []), (1_100_000, ["late_start"])])
+def test_open_loop_has_a_schedule_to_keep(late_ns, expected):
+    """One late request in fifty is above the bound of p99, however little it takes from the load."""
+    samples = [*shifted(0)[:98], *shifted(late_ns)[98:]]
+    level = a_level(recording=recorded(samples), load=Open(0.5, parse_arrivals("constant")))
+    assert codes(level) == expected
+
+
+def kernel(*, lag_ns: int) -> Health:
+    """The health of a client whose stamps are the kernel's."""
+    return dataclasses.replace(calm(lag_ns=lag_ns), stamp_source="kernel")
+
+
+@pytest.mark.parametrize(("censored", "expected"), [(11, []), (12, ["late_reads"])])
+def test_kernel_stamps_hold_until_events_pile_up(censored, expected):
+    """A loop that is late does not move the kernel's stamps; more than 1 % of events with a later one's stamp count."""
+    samples = [a_sample(n, due_ns=2 * n * S, censored_events=censored if n == 0 else 0) for n in range(100)]
+    level = a_level(recording=recorded(samples, health=kernel(lag_ns=50 * MS)))
+    assert codes(level) == expected
+    assert level.client.censored_events == censored / 1100
 
 
 def test_missed_arrivals_invalidate_an_open_level():
