@@ -56,6 +56,15 @@ def _interrupted(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
         yield Reason("interrupted", "the level was stopped before its end", "let it run to its end")
 
 
+def _lost_workers(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+    if recording.lost_workers:
+        yield Reason(
+            "lost_worker",
+            f"{recording.lost_workers} of the client's processes ended, and with them their part of the load",
+            "see what ended them (memory?), and run it again",
+        )
+
+
 def _achieved(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     if not isinstance(load, Open):
         return
@@ -102,10 +111,11 @@ def _stamps(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
 
 
 def _client_delay(recording: LevelRecording, delays: Histogram, *, code: str, what: str) -> Iterator[Reason]:
+    """The p99 is above the bound; in a sample of fewer than a hundred, where one alone would make the p99, two are."""
     p99_ns = delays.percentile(99)
     usual_ns = recording.histograms["event_gap"].percentile(50) or 0
     bound_ns = max(_DELAY_NS, _DELAY_SHARE * usual_ns)
-    if p99_ns is not None and p99_ns > bound_ns:
+    if p99_ns is not None and p99_ns > bound_ns and delays.count_above(round(bound_ns)) > 1:
         yield Reason(
             code,
             f"{what}: p99 {p99_ns / 1e6:.1f} ms, and {bound_ns / 1e6:.1f} ms is the most at this pace of tokens",
@@ -201,6 +211,7 @@ def caveats(recording: LevelRecording) -> list[Reason]:
 _RULES: tuple[Callable[[LevelRecording, Load], Iterator[Reason]], ...] = (
     _nothing,
     _interrupted,
+    _lost_workers,
     _achieved,
     _late_start,
     _stamps,

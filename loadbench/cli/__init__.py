@@ -19,6 +19,7 @@ COMMANDS = {
     "sweep": "Measure a server at rising load, level by level.",
     "report": "Show a run again: as text, Markdown, CSV or JSON.",
     "doctor": "Check the endpoint, its models, a first answer, and this machine.",
+    "selfcheck": "Measure this machine's own stamp error and ceiling.",
     "serve": "Run the simulated server.",
 }
 

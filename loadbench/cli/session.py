@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +20,12 @@ import msgspec
 
 from loadbench import __version__
 from loadbench.analyze.summary import summarize
-from loadbench.client.client import Client, Timeouts
 from loadbench.client.descriptors import ensure_descriptors
-from loadbench.client.fast_transport import FastTransport
-from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
+from loadbench.engine.crew import Crew, default_workers
 from loadbench.engine.health import LoopHealth
+from loadbench.engine.parts import make_client, make_transport
 from loadbench.engine.sweep import Sweep
 from loadbench.live.progress import Progress
 from loadbench.plan.prompts import prompt_source
@@ -34,6 +33,7 @@ from loadbench.report.markdown import markdown
 from loadbench.report.table import level_line
 from loadbench.report.text import text
 from loadbench.results.environment import environment as describe_environment
+from loadbench.results.environment import usable_cores
 from loadbench.results.folder import RunFolder
 from loadbench.results.hlog import hlog
 from loadbench.results.requests import RequestLog
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from loadbench.client.transport import Transport
-    from loadbench.core.clock import Clock
+    from loadbench.engine.crew import CrewLevel
     from loadbench.engine.level import Level
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
@@ -83,31 +83,35 @@ async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str,
     clock = MonotonicClock()
     started_at = datetime.now(UTC)
     folder = RunFolder.create(scenario.report.out or Path("results"), name=scenario.report.name, started_at=started_at)
-    transport = _transport(scenario, target, clock)
-    with RequestLog(folder.path / "requests.jsonl", origin_ns=clock.now_ns()) as log:
-        about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
+    transport = make_transport(scenario, target, clock)
+    about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
+    async with AsyncExitStack() as stack:
+        workers = scenario.load.workers or default_workers(scenario.most_in_flight, usable_cores())
+        crew = await stack.enter_async_context(Crew.of(workers, scenario, target)) if workers > 1 else None
+        log = stack.enter_context(RequestLog(folder.path / "requests.jsonl", origin_ns=clock.now_ns()))
         keeper = Keeper(
-            scenario, target, folder=folder, log=log, progress=progress, started_at=started_at, environment=about
+            scenario,
+            target,
+            folder=folder,
+            log=log,
+            progress=progress,
+            started_at=started_at,
+            environment={**about, "workers": workers},
         )
         sweep = Sweep(
             scenario,
             models=models,
             missing=missing,
-            client_for=lambda model: _client(scenario, target, transport, model),
+            client_for=lambda model: make_client(scenario, target, transport, model=model, clock=clock),
             clock=clock,
             health=lambda: LoopHealth(transport),
             observer=keeper,
+            crew=crew,
         )
         with _stopping(sweep.stop):
             await _run_watched(sweep, transport, progress)
         keeper.close(stopped=sweep.stopped)
     return keeper
-
-
-def _transport(scenario: Scenario, target: Target, clock: Clock) -> FastTransport | HttpxTransport:
-    if scenario.target.transport == "httpx":
-        return HttpxTransport(clock, tls=target.tls)
-    return FastTransport(tls=target.tls)
 
 
 async def _run_watched(sweep: Sweep, transport: Transport, progress: Progress) -> None:
@@ -124,17 +128,6 @@ async def _run_watched(sweep: Sweep, transport: Transport, progress: Progress) -
         watchers.cancel_scope.cancel()
     if failed is not None:
         raise failed
-
-
-def _client(scenario: Scenario, target: Target, transport: Transport, model: str) -> Client:
-    limits = scenario.limits
-    timeouts = Timeouts(
-        connect_ns=limits.connect_timeout,
-        first_token_ns=limits.first_token_timeout,
-        idle_ns=limits.idle_timeout,
-        total_ns=limits.timeout,
-    )
-    return Client(target.endpoint(model, scenario), transport, clock=MonotonicClock(), timeouts=timeouts)
 
 
 @contextmanager
@@ -186,7 +179,7 @@ class Keeper:
             environment=environment,
         )
 
-    def level_begins(self, level: Level, model: str, number: int) -> None:
+    def level_begins(self, level: Level | CrewLevel, model: str, number: int) -> None:
         """Tell the progress line."""
         self._progress.level_begins(level, model, number)
 

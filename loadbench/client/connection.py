@@ -2,7 +2,8 @@
 
 Between the arrival of bytes and the sink there is no queue, no task switch and no lock: asyncio calls `buffer_updated`,
 llhttp (through httptools) finds the body's bytes, the sink gets them with their stamp. Whoever carries an exchange
-awaits its end, not its parts.
+awaits its end, not its parts. A request whose body is not known beforehand is begun with `flushed`, goes on with
+`write` and is completed by `end`.
 
     idle ── begin ──► busy ── message complete, kept alive ──► idle
                         └───── anything else ──► closed
@@ -11,16 +12,21 @@ awaits its end, not its parts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
 from loadbench.client.faults import explain
+from loadbench.client.stamping import StampedSocket
 from loadbench.client.transport import TransportError
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
-    from loadbench.client.stamping import StampedSocket, Stamper
+    from collections.abc import Callable
+
+    from loadbench.client.stamping import Stamper
     from loadbench.client.transport import Header
 
 # What one read may bring; all connections share one buffer, for each read is parsed before the next begins.
@@ -49,12 +55,13 @@ class Receiver(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """A connection in one of the three states; `answered` says whether a byte of the present answer has come."""
 
-    def __init__(self, stamper: Stamper, sock: StampedSocket | None) -> None:
+    def __init__(self, stamper: Stamper, sock: socket.socket | None) -> None:
         self.closed = False
         self.served = 0
         self.answered = False
         self._stamper = stamper
         self._sock = sock
+        self._stamped = sock if isinstance(sock, StampedSocket) else None
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._over: asyncio.Future[None] | None = None
@@ -64,15 +71,24 @@ class Connection(asyncio.BufferedProtocol):
         self._header_bytes = 0
         self._at_ns = self._sent_ns = 0
         self._unsent = False
+        self._flushed: Callable[[], None] | None = None
         self._no_body = False
         self._body_began = False
 
     # What the carrier of an exchange calls.
 
-    def begin(self, request: bytes, receiver: Receiver, *, no_body: bool = False) -> asyncio.Future[None]:
+    def begin(
+        self,
+        request: bytes,
+        receiver: Receiver,
+        *,
+        no_body: bool = False,
+        flushed: Callable[[], None] | None = None,
+    ) -> asyncio.Future[None]:
         """Send the request; the future is done when the answer has ended, or fails with `TransportError`.
 
-        `no_body` is for an answer to HEAD, whose headers speak of a body that does not come.
+        `no_body` is for an answer to HEAD, whose headers speak of a body that does not come. With `flushed` this is
+        only the request's beginning; that is called when a `write` that was not taken at once has gone, until `end`.
         """
         assert self._transport is not None  # noqa: S101 - it was connected before it was handed out
         self._over = asyncio.get_running_loop().create_future()
@@ -80,14 +96,55 @@ class Connection(asyncio.BufferedProtocol):
         self._no_body = no_body
         self.answered = self._body_began = False
         self._header_bytes = 0
+        self._flushed = flushed
         self.served += 1
         self._transport.write(request)
         self._sent_ns = self._stamper.now_ns()
-        if self._transport.get_write_buffer_size():
+        if flushed is not None or self._transport.get_write_buffer_size():
             self._unsent = True
         else:
             receiver.sent(self._sent_ns)
         return self._over
+
+    def write(self, data: bytes) -> None:
+        """Send more of a request that was begun with `flushed`; nothing once the connection is closed."""
+        if self._transport is not None and not self.closed:
+            self._transport.write(data)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether some of what was written is not yet with the socket."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
+    def end(self) -> None:
+        """The request that was begun with `flushed` has been written to its last byte."""
+        self._flushed = None
+        if not self.stuck and not self.closed:
+            self.resume_writing()
+
+    def pause(self) -> None:
+        """Read no more for now; what was read already is still pushed."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def hung_up(self) -> bool:
+        """Whether the server has closed an idle connection, even if the event loop has not had the time to tell.
+
+        A server that closes after each answer would otherwise cost every request a write into the void first.
+        """
+        if self.closed or self._sock is None:
+            return self.closed
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except ConnectionError:
+            return True
+        except OSError:  # nothing there: it is open
+            return False
 
     def abort(self) -> None:
         """Drop the connection; whatever comes is of no interest."""
@@ -95,6 +152,15 @@ class Connection(asyncio.BufferedProtocol):
         self._receiver = None
         if self._over is not None and not self._over.done():
             self._over.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def fail(self, error: BaseException) -> None:
+        """End the exchange by this error, and drop the connection."""
+        over, self._receiver = self._over, None
+        if over is not None and not over.done():
+            over.set_exception(error)
+        self.closed = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -108,8 +174,10 @@ class Connection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(0)
 
     def resume_writing(self) -> None:
-        """All has been handed to the socket."""
-        if self._unsent:
+        """All that was written has been handed to the socket."""
+        if self._flushed is not None:
+            self._flushed()
+        elif self._unsent:
             self._unsent = False
             self._sent_ns = self._stamper.now_ns()
             if self._receiver is not None:
@@ -121,7 +189,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have arrived."""
-        arrived_ns = self._stamper.arrived(self._sock)
+        arrived_ns = self._stamper.arrived(self._stamped)
         if self._receiver is None:
             # Bytes that nobody asked for: the connection cannot be trusted with another request.
             self.abort()
@@ -135,16 +203,16 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            self._fail(error.__context__ or error)
+            self.fail(error.__context__ or error)
         except httptools.HttpParserUpgrade:
-            self._fail(TransportError(Outcome.PROTOCOL, "the server wants to speak another protocol"))
+            self.fail(TransportError(Outcome.PROTOCOL, "the server wants to speak another protocol"))
         except httptools.HttpParserError as error:
-            self._fail(TransportError(Outcome.PROTOCOL, f"not HTTP: {error}"))
+            self.fail(TransportError(Outcome.PROTOCOL, f"not HTTP: {error}"))
         else:
             if not self._body_began and self._receiver is not None:
                 self._header_bytes += len(data)
                 if self._header_bytes > _MOST_HEADER_BYTES:
-                    self._fail(TransportError(Outcome.PROTOCOL, "the header block has no end"))
+                    self.fail(TransportError(Outcome.PROTOCOL, "the header block has no end"))
 
     def eof_received(self) -> bool:
         """The server has said all."""
@@ -152,18 +220,33 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed by either side, or broken."""
+        if exc is not None and self._unsent:
+            self._hear_last()
         self.closed = True
         if self._over is None or self._over.done():
             return
         if exc is not None:
             what, _ = explain(exc)
-            self._fail(TransportError(Outcome.RESET, what))
+            error = TransportError(Outcome.RESET, what)
+            error.__cause__ = exc
+            self.fail(error)
         elif self._body_began and self._until_close():
             self._finish()
         elif self._body_began:
-            self._fail(TransportError(Outcome.TRUNCATED, "the connection was closed in the middle of the answer"))
+            self.fail(TransportError(Outcome.TRUNCATED, "the connection was closed in the middle of the answer"))
         else:
-            self._fail(TransportError(Outcome.RESET, "the connection was closed before an answer"))
+            self.fail(TransportError(Outcome.RESET, "the connection was closed before an answer"))
+
+    def _hear_last(self) -> None:
+        """Read what the server had said before it refused to read on: mostly why.
+
+        asyncio gives a socket up at the first failed write, and closes it after this; with TLS its bytes are not ours.
+        """
+        if self._sock is None or self._transport is None or self._transport.get_extra_info("sslcontext"):
+            return
+        with contextlib.suppress(OSError):
+            while self._receiver is not None and (count := self._sock.recv_into(_BUFFER)):
+                self.buffer_updated(count)
 
     # What llhttp calls.
 
@@ -212,11 +295,3 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = True
         if self._transport is not None:
             self._transport.close()
-
-    def _fail(self, error: BaseException) -> None:
-        over, self._receiver = self._over, None
-        if over is not None and not over.done():
-            over.set_exception(error)
-        self.closed = True
-        if self._transport is not None:
-            self._transport.abort()

@@ -41,8 +41,9 @@ Address = tuple[int, tuple[object, ...]]  # family, socket address
 class FastTransport:
     """`loadbench.client.transport.Transport` by our own means; use it in one event loop, and close it there."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None, connection: type[Connection] = Connection) -> None:
         self._tls = tls
+        self._make = connection
         self._stamper = Stamper()
         self._idle: dict[Origin, list[Connection]] = {}
         self._busy: set[Connection] = set()
@@ -61,7 +62,7 @@ class FastTransport:
     async def exchange(self, exchange: Exchange, sink: Sink) -> None:
         """Carry one exchange; see `loadbench.client.transport.Transport`."""
         origin, request = self._request(exchange)
-        connection = self._take(origin)
+        connection = self.take(origin)
         if connection is not None:
             try:
                 await self._carry(connection, origin, request, sink=sink, connect_ns=None)
@@ -71,7 +72,7 @@ class FastTransport:
                 sink.reconnecting()
             else:
                 return
-        connection, connect_ns = await self._connect(origin)
+        connection, connect_ns = await self.connect(origin)
         await self._carry(connection, origin, request, sink=sink, connect_ns=connect_ns)
 
     async def _carry(
@@ -87,16 +88,21 @@ class FastTransport:
             raise
         finally:
             self._busy.discard(connection)
+        self.keep(origin, connection)
+
+    def keep(self, origin: Origin, connection: Connection) -> None:
+        """Have the connection ready for the next exchange, if it is still open."""
         if not connection.closed:
             self._idle.setdefault(origin, []).append(connection)
 
-    def _take(self, origin: Origin) -> Connection | None:
-        """The connection that was used last, if it is still open."""
+    def take(self, origin: Origin) -> Connection | None:
+        """The kept connection that was used last, of those that are still open."""
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            if not connection.closed:
+            if not connection.hung_up():
                 return connection
+            connection.abort()
         return None
 
     def _request(self, exchange: Exchange) -> tuple[Origin, bytes]:
@@ -111,15 +117,18 @@ class FastTransport:
         length = b"content-length: %d\r\n\r\n" % len(body) if body or exchange.method != "GET" else b"\r\n"
         return origin, head + length + body
 
-    async def _connect(self, origin: Origin) -> tuple[Connection, int]:
-        """A new connection and the ns that it took: name, TCP and TLS."""
+    async def connect(self, origin: Origin) -> tuple[Connection, int]:
+        """A new connection and the ns that it took: name, TCP and TLS.
+
+        Raises `TransportError` where none can be had.
+        """
         scheme, host, port = origin
         began_ns = self._stamper.now_ns()
         try:
             addresses = await self._resolve(host, port)
             sock = await self._reach(addresses)
             connection = await self._wrap(sock, scheme, host)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter is a name that no name service could know
             what, hint = explain(error)
             raise TransportError(Outcome.REFUSED, f"{what} ({hint})" if hint else what) from None
         return connection, self._stamper.now_ns() - began_ns
@@ -148,11 +157,10 @@ class FastTransport:
         raise failure or OSError("no address")
 
     async def _wrap(self, sock: socket.socket, scheme: str, host: str) -> Connection:
-        stamped = sock if isinstance(sock, StampedSocket) else None
         secure = scheme == "https"
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(self._stamper, stamped),
+                lambda: self._make(self._stamper, sock),
                 sock=sock,
                 ssl=self._tls if secure else None,
                 server_hostname=host if secure else None,

@@ -10,7 +10,7 @@ recorder, sample by sample, and to whoever else wants each sample as it ends.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 import anyio
 
@@ -48,6 +48,20 @@ class LevelPlan:
     shard: Shard = WHOLE
 
 
+class Records(Protocol):
+    """Who is told of each request: a recorder, or a worker's outbox."""
+
+    in_flight: int
+
+    def started(self, at_ns: int, ask: Ask) -> None:
+        """A request is on its way."""
+        ...
+
+    def add(self, sample: Sample) -> None:
+        """A request has ended."""
+        ...
+
+
 class Level:
     """One level, run once."""
 
@@ -60,13 +74,15 @@ class Level:
         health: HealthProbe,
         on_sample: Callable[[Sample], None] = lambda _: None,
         begin_ns: int | None = None,
+        recorder: Records | None = None,
     ) -> None:
         self.plan = plan
         self.begin_ns = clock.now_ns() if begin_ns is None else begin_ns
         self.phases = Phases(plan.extent, self.begin_ns)
         self.done = self.failed = self.tokens = self.missed = 0
-        self._due = 0
-        self._recorder = Recorder(self.phases)
+        self.due = 0
+        self._own = Recorder(self.phases)
+        self._recorder: Records = self._own if recorder is None else recorder
         self._client = client
         self._clock = clock
         self._health = health
@@ -75,20 +91,24 @@ class Level:
         self._interrupted = False
 
     async def run(self) -> LevelRecording:
-        """Keep the load up to its end, drain, and return what was recorded."""
-        async with self._health.watching(), anyio.create_task_group() as keepers:
-            keepers.start_soon(self._keep_time)
-            await self._keep_load()
-            keepers.cancel_scope.cancel()
+        """Keep the load up to its end, drain, and return what was recorded by the level's own recorder."""
+        await self.keep()
         closes_ns = self.phases.closes_ns
         assert closes_ns is not None  # noqa: S101 - the load ends by closing the window
-        return self._recorder.close(
+        return self._own.close(
             window=(self.phases.opens_ns, closes_ns),
-            arrivals_due=self._due,
+            arrivals_due=self.due,
             missed=self.missed,
             interrupted=self._interrupted,
             health=self._health.close(),
         )
+
+    async def keep(self) -> None:
+        """Keep the load up to its end, and drain."""
+        async with self._health.watching(), anyio.create_task_group() as keepers:
+            keepers.start_soon(self._keep_time)
+            await self._keep_load()
+            keepers.cancel_scope.cancel()
 
     async def _keep_load(self) -> None:
         match self.plan.load:
@@ -135,7 +155,7 @@ class Level:
         if phase is None:
             self._over.set()
             return None
-        self._due += phase is Phase.MEASURED
+        self.due += phase is Phase.MEASURED
         prompt = self.plan.prompts.next(number, user)
         return Ask(
             number=number,
@@ -149,7 +169,7 @@ class Level:
 
     async def fire(self, ask: Ask) -> Sample:
         """Make the request and record it."""
-        self._recorder.started(self._clock.now_ns())
+        self._recorder.started(self._clock.now_ns(), ask)
         sample = await self._client.fire(ask)
         self._recorder.add(sample)
         self.done += 1
@@ -165,7 +185,7 @@ class Level:
 
     def leave(self, ask: Ask) -> None:
         """This request is another worker's."""
-        self._due -= ask.phase is Phase.MEASURED
+        self.due -= ask.phase is Phase.MEASURED
 
     def miss(self, ask: Ask) -> None:
         """This request was due and is not made."""
@@ -201,4 +221,9 @@ class Level:
     @property
     def tokens_so_far(self) -> int:
         """Output tokens received, those of unfinished answers counted by event."""
-        return self.tokens + self._client.tokens_seen
+        return self.tokens + self.tokens_under_way
+
+    @property
+    def tokens_under_way(self) -> int:
+        """Events of the answers that are not finished."""
+        return self._client.tokens_seen

@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 if TYPE_CHECKING:
     from loadbench.engine.level import Level
@@ -52,5 +53,7 @@ async def open_loop(level: Level, load: Open, *, seed: int, shard: Shard) -> Non
                 level.leave(ask)
             elif in_time and level.has_room:
                 requests.start_soon(level.fire, ask)
+                # Its turn, so that it leaves now and is in flight for the next: in a burst nothing else would wait.
+                await anyio.lowlevel.checkpoint()
             else:
                 level.miss(ask)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from loadbench.core.errors import TargetUnavailable
-from loadbench.engine.level import Level, LevelPlan
+from loadbench.engine.level import Level
+from loadbench.engine.parts import level_plan
 from loadbench.plan.prompts import prompt_source
 from loadbench.targets.openai import first_answer
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
+    from loadbench.engine.crew import Crew, CrewLevel
     from loadbench.engine.health import HealthProbe
     from loadbench.plan.load import Load
     from loadbench.plan.prompts import Calibration
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """Who wants to know how the sweep goes. None of these may take long: the load is running, or is about to."""
 
-    def level_begins(self, level: Level, model: str, number: int) -> None:
+    def level_begins(self, level: Level | CrewLevel, model: str, number: int) -> None:
         """A level is about to start; `number` counts all levels of the run from 0."""
         ...
 
@@ -61,6 +63,7 @@ class Sweep:
         health: Callable[[], HealthProbe],
         observer: Observer,
         missing: Mapping[str, str] | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self._scenario = scenario
         self._models = models
@@ -69,7 +72,8 @@ class Sweep:
         self._clock = clock
         self._health = health
         self._observer = observer
-        self._level: Level | None = None
+        self._crew = crew
+        self._level: Level | CrewLevel | None = None
         self._scope = anyio.CancelScope()
         self.stopped = False
 
@@ -102,8 +106,12 @@ class Sweep:
             if self.stopped:
                 return
             number = first_level + position
-            plan = self._plan(load, calibration, key=f"{model}/{number}")
-            recording = await self._run_level(plan, client, model=model, number=number)
+            self._level = self._make_level(load, client, calibration, model=model, number=number)
+            self._observer.level_begins(self._level, model, number)
+            try:
+                recording = await self._level.run()
+            finally:
+                self._level = None
             self._observer.level_ended(recording, model, load)
 
     async def _warm(self, client: Client) -> Calibration | None:
@@ -113,32 +121,25 @@ class Sweep:
         samples = [await first_answer(client, self._clock, prompt=probe.text, max_tokens=8) for probe in probes]
         return prompts.calibrated([sample.input_tokens for sample in samples])
 
-    def _plan(self, load: Load, calibration: Calibration | None, *, key: str) -> LevelPlan:
-        scenario = self._scenario
-        return LevelPlan(
-            load=load,
-            extent=scenario.extent,
-            prompts=prompt_source(scenario.work, key=key, calibration=calibration),
-            max_tokens=scenario.work.max_tokens,
-            seed=scenario.work.seed,
-            ramp_ns=min(scenario.load.ramp, scenario.load.warm_up),
-            most_in_flight=scenario.load.max_in_flight,
-        )
+    def _make_level(
+        self, load: Load, client: Client, calibration: Calibration | None, *, model: str, number: int
+    ) -> Level | CrewLevel:
+        key = f"{model}/{number}"
 
-    async def _run_level(self, plan: LevelPlan, client: Client, *, model: str, number: int) -> LevelRecording:
-        level = Level(
-            plan,
+        def on_sample(sample: Sample) -> None:
+            self._observer.sample_ended(sample, number)
+
+        if self._crew is not None:
+            return self._crew.level(
+                load, model=model, key=key, calibration=calibration, clock=self._clock, on_sample=on_sample
+            )
+        return Level(
+            level_plan(self._scenario, load, key=key, calibration=calibration),
             client=client,
             clock=self._clock,
             health=self._health(),
-            on_sample=lambda sample: self._observer.sample_ended(sample, number),
+            on_sample=on_sample,
         )
-        self._level = level
-        self._observer.level_begins(level, model, number)
-        try:
-            return await level.run()
-        finally:
-            self._level = None
 
     def stop(self) -> None:
         """End the level under way, keeping what it measured, and start no other. Twice: cut its requests too."""

@@ -112,6 +112,9 @@ class LoadSettings:
     )
     drain: int = _setting(kinds.DURATION, 30 * NS_PER_S, "How long requests in flight may still take at a level's end.")
     ramp: int = _setting(kinds.DURATION, NS_PER_S, "Closed loop: the users' first requests are spread over this time.")
+    workers: int | None = _setting(
+        kinds.whole(1, 256), None, "Client processes that share the load (default: by the load and the cores)."
+    )
     max_in_flight: int = _setting(
         kinds.whole(1, 100_000), 10_000, "Open loop: arrivals beyond this many in flight are missed, and counted."
     )

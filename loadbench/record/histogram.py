@@ -254,6 +254,11 @@ class Histogram:
         index = np.flatnonzero(counts)
         return index, counts[index]
 
+    def count_above(self, value_ns: int) -> int:
+        """How many values are above this, to the precision of their buckets."""
+        values, counts = self.nonzero()
+        return int(counts[values > value_ns].sum())
+
     def value_at_rank(self, rank: int) -> int:
         """The `rank`-th value in ns, counted from 1 in ascending order: the top of its bucket, `max` at most.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from loadbench.plan.load import Phase, Phases
@@ -42,6 +43,9 @@ METRICS = (
     "connect",
 )
 
+# How late a start or an end may be told and still find its place among the others. Whoever is later than this has been
+# judged for it long ago.
+_HORIZON_NS = 5_000_000_000
 # Different failures beyond this many are counted under their outcome only: memory stays bounded.
 _MOST_DETAILS = 50
 
@@ -98,6 +102,7 @@ class LevelRecording:
     in_flight_peak: int
     interrupted: bool
     health: Health
+    lost_workers: int = 0
     phases: Mapping[Phase, int] = field(default_factory=dict)
 
     @property
@@ -120,21 +125,18 @@ class Recorder:
         self._phases: Counter[Phase] = Counter()
         self._count: Counter[str] = Counter()
         self._window = _WindowTally(phases)
+        self.in_flight = 0  # requests started and not yet added
 
-    def started(self, at_ns: int) -> None:
+    def started(self, at_ns: int, _ask: object = None) -> None:
         """A request is on its way: it is in flight until it is added."""
-        self._window.step(at_ns, 1)
-
-    @property
-    def in_flight(self) -> int:
-        """Requests started and not yet ended."""
-        return self._window.in_flight
+        self.in_flight += 1
+        self._window.started(at_ns)
 
     def add(self, sample: Sample) -> None:
         """Fold one ended request in."""
         self._phases[sample.phase] += 1
-        self._window.step(sample.end_ns, -1)
-        self._window.add(sample)
+        self.in_flight -= 1
+        self._window.ended(sample)
         if sample.phase is not Phase.MEASURED:
             return
         self._outcomes[sample.outcome] += 1
@@ -203,10 +205,18 @@ class Recorder:
             self._details[sample.outcome, "(others)"] += 1
 
     def close(
-        self, *, window: tuple[int, int], arrivals_due: int, missed: int, interrupted: bool, health: Health
+        self,
+        *,
+        window: tuple[int, int],
+        arrivals_due: int,
+        missed: int,
+        interrupted: bool,
+        health: Health,
+        lost_workers: int = 0,
     ) -> LevelRecording:
         """The recording of the level, all of whose requests have ended."""
         tally = self._window
+        tally.finish()
         return LevelRecording(
             window=window,
             outcomes=dict(self._outcomes),
@@ -236,6 +246,7 @@ class Recorder:
             in_flight_peak=tally.peak,
             interrupted=interrupted,
             health=health,
+            lost_workers=lost_workers,
             phases=dict(self._phases),
         )
 
@@ -243,26 +254,59 @@ class Recorder:
 class _WindowTally:
     """What happens between the window's bounds: tokens and answers that arrive, requests in flight.
 
-    While a level by number of requests still has its window open, nothing has happened after it: a sample that ends
-    then lies wholly before the bound to come, so that everything can be counted at once and exactly.
+    Starts and ends are put in order before they count, for they are told late: an end by as much as the client was
+    late to read it, and those of several processes in batches. What is older than `_HORIZON_NS` is taken as complete.
+
+    While a level by number of requests still has its window open, nothing has happened after it: a sample that ended
+    so long ago then lies wholly before the bound to come, so that everything can be counted at once and exactly.
     """
 
     def __init__(self, phases: Phases) -> None:
         self._phases = phases
+        self._waiting: list[tuple[int, int, int, Sample | None]] = []
+        self._told = 0
+        self._latest_ns = 0
         self._answers = self._output = self._input = 0
         self.arrivals = 0
-        self.in_flight = 0
+        self._in_flight = 0
         self.in_flight_ns = 0
         self.peak = 0
 
-    def step(self, at_ns: int, change: int) -> None:
-        """One request more or less in flight. Those in flight as the window opens count towards its peak."""
+    def started(self, at_ns: int) -> None:
+        """One request more in flight."""
+        self._put(at_ns, 1, None)
+
+    def ended(self, sample: Sample) -> None:
+        """One request less; at the same moment an end comes before a start, as with a user who asks again at once."""
+        self._put(sample.end_ns, 0, sample)
+
+    def _put(self, at_ns: int, rank: int, sample: Sample | None) -> None:
+        self._told += 1
+        heappush(self._waiting, (at_ns, rank, self._told, sample))
+        self._latest_ns = max(self._latest_ns, at_ns)
+        self._settle(self._latest_ns - _HORIZON_NS)
+
+    def finish(self) -> None:
+        """Nothing more will be told: count what waits."""
+        self._settle(self._latest_ns)
+
+    def _settle(self, until_ns: int) -> None:
+        while self._waiting and self._waiting[0][0] <= until_ns:
+            at_ns, _, _, sample = heappop(self._waiting)
+            if sample is None:
+                self._step(at_ns, 1)
+            else:
+                self._step(at_ns, -1)
+                self._add(sample)
+
+    def _step(self, at_ns: int, change: int) -> None:
+        """Those in flight as the window opens count towards its peak."""
         closes_ns = self._phases.closes_ns
         if at_ns >= self._phases.opens_ns and (closes_ns is None or at_ns < closes_ns):
-            self.peak = max(self.peak, self.in_flight, self.in_flight + change)
-        self.in_flight += change
+            self.peak = max(self.peak, self._in_flight, self._in_flight + change)
+        self._in_flight += change
 
-    def add(self, sample: Sample) -> None:
+    def _add(self, sample: Sample) -> None:
         """Count what of this request lies inside. A server's failure produced nothing; what we cut short did."""
         self._add_span(sample)
         if not sample.outcome.failed:

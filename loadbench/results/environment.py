@@ -17,7 +17,7 @@ def environment(*, event_loop: str, stamp_source: str) -> dict[str, object]:
     return {
         "host": platform.node(),
         "cpu": _cpu(),
-        "cores": _cores(),
+        "cores": usable_cores(),
         "os": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -27,11 +27,11 @@ def environment(*, event_loop: str, stamp_source: str) -> dict[str, object]:
     }
 
 
-def _cores() -> int | None:
-    """Those that this process may use, where the system tells."""
+def usable_cores() -> int:
+    """The cores that this process may use, where the system tells."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    return os.cpu_count() or 1
 
 
 def _cpu() -> str:

@@ -9,21 +9,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import os
-import signal
 import sys
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadbench.core.errors import LoadbenchError
+from loadbench.sim.process import end_with_parent, say_ready
 from loadbench.sim.profile import DEFAULT_PROFILE, PROFILES
 from loadbench.sim.server import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,35 +53,20 @@ async def _serve(options: argparse.Namespace) -> None:
     stop = anyio.Event()
     loop = asyncio.get_running_loop()
 
-    def end(*_: object) -> None:
+    def end() -> None:
         with suppress(RuntimeError):  # the loop has closed: that is the end too
             loop.call_soon_threadsafe(stop.set)
 
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Windows' way to reach a process group
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), end)
-    threading.Thread(target=_await_end_of_stdin, args=(end,), daemon=True).start()
+    end_with_parent(end)
     await serve(
         PROFILES[options.profile].faster(options.speed),
         host=options.host,
         port=options.port,
         seed=options.seed,
         models=options.model,
-        on_ready=_say_ready,
+        on_ready=say_ready,
         stop=stop,
     )
-
-
-def _await_end_of_stdin(end: Callable[[], object]) -> None:
-    """Read the file itself: a thread that waits in `sys.stdin` holds a lock that the interpreter's end wants."""
-    while os.read(0, 4096):
-        pass
-    end()
-
-
-def _say_ready(url: str) -> None:
-    sys.stdout.write(f"READY {url}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The simulated server in a process of its own, so that it does not share a loop or a core with what measures it.
+"""A server in a process of its own, so that it does not share a loop or a core with what measures it: both sides of it.
 
 The child is told to end by the end of its standard input: whatever becomes of the parent, the system closes that pipe,
 and no server is left behind. It has a session (on Windows a process group) of its own: Ctrl-C in the terminal reaches
@@ -7,6 +7,8 @@ the parent alone, which drains its requests before it lets the server go.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,7 @@ from loadbench.core.errors import LoadbenchError
 from loadbench.sim.profile import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 # Ten times what a cold start takes on a slow disk.
@@ -30,8 +32,8 @@ _READY = "READY "
 _OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
-class SimProcess:
-    """A server in a child process, from entering the context to leaving it; `speed` divides all its times.
+class ServerProcess:
+    """One of our server modules in a child process, from entering the context to leaving it.
 
     Entering raises `LoadbenchError`, with what the child said, where it does not start.
     """
@@ -39,19 +41,16 @@ class SimProcess:
     _child: subprocess.Popen[bytes]
     _errors: IO[bytes]
 
-    def __init__(
-        self, profile: str = DEFAULT_PROFILE, *, seed: int = 0, models: Sequence[str] = (), speed: float = 1.0
-    ) -> None:
-        named = [f"--model={name}" for name in models]
-        options = [f"--profile={profile}", f"--seed={seed}", f"--speed={speed!r}", "--port=0", *named]
-        self._command = [sys.executable, "-m", "loadbench.sim", *options]
+    def __init__(self, module: str, options: Sequence[str], *, name: str) -> None:
+        self._command = [sys.executable, "-m", module, *options]
+        self._name = name
         self._url: str | None = None
 
     @property
     def url(self) -> str:
         """Where it serves, as in `http://127.0.0.1:4711`; with no path."""
         if self._url is None:
-            raise RuntimeError("the simulated server is not running: use it inside its context")
+            raise RuntimeError(f"{self._name} is not running: use it inside its context")
         return self._url
 
     @property
@@ -93,13 +92,13 @@ class SimProcess:
         if reader.is_alive():
             self._child.kill()
             reader.join()
-            raise LoadbenchError(f"the simulated server did not start within {_STARTS_WITHIN_S:g} s")
+            raise LoadbenchError(f"{self._name} did not start within {_STARTS_WITHIN_S:g} s")
         if not lines[0].startswith(_READY):
             self._child.wait()
             self._errors.seek(0)
             said = self._errors.read().decode(errors="replace").split("\n")
             last = next((line for line in reversed(said) if line.strip()), "it ended without a word")
-            raise LoadbenchError(f"the simulated server did not start: {last}")
+            raise LoadbenchError(f"{self._name} did not start: {last}")
         return lines[0].removeprefix(_READY).strip()
 
     def _end(self) -> None:
@@ -121,3 +120,45 @@ class SimProcess:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+
+class SimProcess(ServerProcess):
+    """The simulated server in a child process; `speed` divides all its times."""
+
+    def __init__(
+        self, profile: str = DEFAULT_PROFILE, *, seed: int = 0, models: Sequence[str] = (), speed: float = 1.0
+    ) -> None:
+        named = [f"--model={name}" for name in models]
+        options = [f"--profile={profile}", f"--seed={seed}", f"--speed={speed!r}", "--port=0", *named]
+        super().__init__("loadbench.sim", options, name="the simulated server")
+
+
+class TruthProcess(ServerProcess):
+    """The truth server, `loadbench.sim.truth`, in a child process."""
+
+    def __init__(self) -> None:
+        super().__init__("loadbench.sim.truth", ["--port=0"], name="the truth server")
+
+
+# The child's side.
+
+
+def end_with_parent(end: Callable[[], object]) -> None:
+    """Have `end` called, in a signal handler or another thread, on SIGINT, SIGTERM and the end of standard input."""
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Windows' way to reach a process group
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: end())
+    threading.Thread(target=_await_end_of_stdin, args=(end,), daemon=True).start()
+
+
+def _await_end_of_stdin(end: Callable[[], object]) -> None:
+    """Read the file itself: a thread that waits in `sys.stdin` holds a lock that the interpreter's end wants."""
+    while os.read(0, 4096):
+        pass
+    end()
+
+
+def say_ready(url: str) -> None:
+    """The line that the parent waits for."""
+    sys.stdout.write(f"{_READY}{url}\n")
+    sys.stdout.flush()

@@ -1,0 +1,85 @@
+"""`loadbench selfcheck`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from loadbench.engine.selfcheck import SelfCheck
+    from loadbench.engine.stamp_errors import Spread
+
+
+@click.command()
+@click.option("--users", type=click.IntRange(1), default=32, show_default=True, help="Streams at once.")
+@click.option("--gap", default="20ms", show_default=True, metavar="TIME", help="Between two events of a stream.")
+@click.option("--ttft", default="50ms", show_default=True, metavar="TIME", help="From a request to its first event.")
+@click.option("--budget", default="30s", show_default=True, metavar="TIME", help="About how long it may take.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on stdout.")
+def command(*, users: int, gap: str, ttft: str, budget: str, as_json: bool) -> None:
+    """Measure this machine's own stamp error and ceiling: is it the server or the tool?
+
+    The client runs against a server that says when it sent what. Exits with 4 if more than one stamp in a hundred is
+    wrong by over 1 ms at the given load.
+    """
+    import msgspec  # noqa: PLC0415 - only the command itself needs it
+    import orjson  # noqa: PLC0415
+
+    from loadbench.core.errors import ExitCode  # noqa: PLC0415
+    from loadbench.engine.selfcheck import selfcheck  # noqa: PLC0415
+
+    found = selfcheck(
+        users=users,
+        gap_ns=_duration("gap", gap, least="100us"),
+        ttft_ns=_duration("ttft", ttft, least="0s"),
+        budget_ns=_duration("budget", budget, least="1s"),
+        tell=lambda text: click.echo(text, err=True),
+    )
+    if as_json:
+        click.echo(orjson.dumps(msgspec.to_builtins(found), option=orjson.OPT_INDENT_2))
+    else:
+        _show(found)
+    sys.exit(ExitCode.OK if found.given.stamps_hold else ExitCode.INVALID)
+
+
+def _duration(name: str, text: str, *, least: str) -> int:
+    from loadbench.core.errors import BadInput  # noqa: PLC0415
+    from loadbench.core.units import parse_duration  # noqa: PLC0415
+
+    try:
+        duration_ns = parse_duration(text)
+    except ValueError as error:
+        raise BadInput(f"--{name}: {error}") from None
+    if duration_ns < parse_duration(least):
+        raise BadInput(f"--{name}: found {text}", hint=f"{least} or more")
+    return duration_ns
+
+
+def _show(found: SelfCheck) -> None:
+    given = found.given
+    click.echo(f"{given.users} users, {given.events_per_s:,.0f} events/s, stamps by {found.stamp_source}\n")
+    click.echo(f"{'error':12}{'p50':>12}{'p99':>12}{'max':>12}{'n':>9}")
+    rows = {"stamp": found.stamp_error_s, "TTFT": found.ttft_error_s, "event gap": found.gap_error_s}
+    for name, errors in {**rows, "(server late)": given.server_late_s}.items():
+        click.echo(f"{name:12}{_figures(errors)}")
+    click.echo(f"\nmerged reads  {_share(given.merged_reads)}\nCPU           {_share(given.cpu_share)} of a core")
+    click.echo(f"ceiling       {_rate(found.events_per_s_ceiling)} events/s, limited by the {found.ceiling_limit}")
+    click.echo(f"              {_rate(found.requests_per_s_ceiling)} short requests/s\n")
+    for advice in found.advice:
+        click.echo(f"→ {advice}")
+
+
+def _figures(errors: Spread | None) -> str:
+    if errors is None:
+        return f"{'-':>12}" * 3 + f"{0:>9}"
+    return "".join(f"{value * 1000:>9.3f} ms" for value in (errors.p50, errors.p99, errors.max)) + f"{errors.count:>9}"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _rate(rate: float | None) -> str:
+    return "no" if rate is None else f"{rate:,.0f}"

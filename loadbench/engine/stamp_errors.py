@@ -1,0 +1,254 @@
+"""What a load against the truth server shows: the client's stamps held against the server's, event by event.
+
+    stamp error   client's stamp - server's stamp just before the write
+    TTFT error    (first token - sent) by the client, minus (first write - request read) by the server
+    gap error     |the client's gap - the server's|, between two events of one answer
+    server late   server's stamp - when the event was due
+
+Arithmetic on stamps of one clock, in ns; all values are kept, and quantiles are those of the sorted values. Users begin
+spread over a ramp, so only the plateau counts, while all of them are streaming.
+
+The server must be on time for this. If it is late by half a gap, events run together that the client cannot tell
+apart, and nothing is said about the client.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from loadbench.core.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Iterable, Sequence
+
+    from loadbench.record.histogram import Histogram
+    from loadbench.sim.truth import Pace
+
+# What a client may add to a stamp, at p99: of the usual gap, 20 ms, that is 5 %.
+MOST_ERROR_NS = 1_000_000
+# Runs with fewer merged reads had a p99 far below that; none was seen above it that had not more.
+MOST_MERGED = 0.01
+# A core that is busier has nothing left for what comes at once.
+MOST_CPU = 0.9
+# Multiples of the golden ratio, modulo 1, fill an interval evenly however many there are.
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+Limit = Literal["client", "server"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """So many users, each reading one answer after another at this pace."""
+
+    users: int
+    pace: Pace
+    answers: int = 1
+
+    @property
+    def events_per_s(self) -> float:
+        """While all of them are streaming."""
+        return self.users * NS_PER_S / self.pace.gap_ns
+
+    @property
+    def answer_ns(self) -> int:
+        """How long one answer takes."""
+        return self.pace.due_ns(self.pace.events - 1)
+
+    @property
+    def ramp_ns(self) -> int:
+        """From the first user's beginning to the last one's: half of the time that an answer streams."""
+        return (self.answer_ns - self.pace.ttft_ns) // 2
+
+    def begins_ns(self, user: int) -> int:
+        """When a user begins: spread over the ramp, and over a gap, so that events do not come in volleys."""
+        return self.ramp_ns * user // self.users + round(self.pace.gap_ns * (user * _GOLDEN % 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """One answer from both sides, or a part of it that begins with event `begins_at`.
+
+    `event_ns` are the client's stamps, `told_ns` the server's; `sent_ns` is the client's, `arrived_ns` the server's.
+    """
+
+    user: int
+    sent_ns: int
+    arrived_ns: int
+    event_ns: array[int]
+    told_ns: array[int]
+    begins_at: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A load, as it went: whole answers, the number of others, and (moment, CPU time used so far) in ns."""
+
+    load: Load
+    answers: Sequence[Answered]
+    failed: int = 0
+    cpu: Sequence[tuple[int, int]] = ()
+    read_delay: Histogram | None = None
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a sorted list of differences, exactly: seconds."""
+
+    p50: float
+    p99: float
+    max: float
+    count: int
+
+
+class LoadCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What a load showed; `None` where there was nothing to see. Shares are of 1."""
+
+    users: int
+    events_per_s: float
+    stamp_error_s: Spread | None
+    ttft_error_s: Spread | None
+    gap_error_s: Spread | None
+    server_late_s: Spread | None
+    gap_s: float
+    merged_reads: float | None
+    cpu_share: float | None
+    failed: int
+    read_delay_p99_s: float | None = None
+
+    @property
+    def server_was_late(self) -> bool:
+        """By so much that its events ran together."""
+        return self.server_late_s is None or self.server_late_s.p99 > self.gap_s / 2
+
+    @property
+    def stamps_hold(self) -> bool:
+        """Whether the client added less than a millisecond to nearly every stamp."""
+        return self.stamp_error_s is not None and self.stamp_error_s.p99 <= MOST_ERROR_NS / NS_PER_S
+
+    @property
+    def limit(self) -> Limit | None:
+        """Who could not keep up; `None` if both did."""
+        if (self.cpu_share or 0) > MOST_CPU:
+            return "client"
+        if self.server_was_late:
+            return "server"
+        holds = self.stamps_hold and (self.merged_reads or 0) <= MOST_MERGED and not self.failed
+        return None if holds else "client"
+
+
+def spread(differences_ns: Iterable[int]) -> Spread | None:
+    """Nearest rank on the sorted values, nothing rounded; `None` of nothing."""
+    ordered = sorted(differences_ns)
+    if not ordered:
+        return None
+    p50, p99 = (ordered[-(-percent * len(ordered) // 100) - 1] / NS_PER_S for percent in (50, 99))
+    return Spread(p50=p50, p99=p99, max=ordered[-1] / NS_PER_S, count=len(ordered))
+
+
+def plateau(answers: Sequence[Answered]) -> tuple[int, int]:
+    """From when the last user's first event was sent until the first user's last one was, in ns; may be empty."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for answer in answers:
+        first[answer.user] = min(answer.told_ns[0], first.get(answer.user, answer.told_ns[0]))
+        last[answer.user] = max(answer.told_ns[-1], last.get(answer.user, answer.told_ns[-1]))
+    return max(first.values(), default=0), min(last.values(), default=0)
+
+
+def within(answers: Iterable[Answered], window: tuple[int, int]) -> list[Answered]:
+    """The parts of the answers whose events were sent in the window, its ends included."""
+    parts = []
+    for answer in answers:
+        begin = bisect_left(answer.told_ns, window[0])
+        end = bisect_right(answer.told_ns, window[1])
+        if begin < end:
+            event_ns, told_ns = answer.event_ns[begin:end], answer.told_ns[begin:end]
+            parts.append(replace(answer, event_ns=event_ns, told_ns=told_ns, begins_at=answer.begins_at + begin))
+    return parts
+
+
+def stamp_errors(answers: Iterable[Answered]) -> list[int]:
+    """Client's stamp minus server's of each event, in ns."""
+    return [
+        stamp_ns - told_ns
+        for answer in answers
+        for stamp_ns, told_ns in zip(answer.event_ns, answer.told_ns, strict=True)
+    ]
+
+
+def ttft_errors(answers: Iterable[Answered]) -> list[int]:
+    """The client's time to the first token minus the server's, in ns, where the first token is among the events."""
+    return [
+        (answer.event_ns[0] - answer.sent_ns) - (answer.told_ns[0] - answer.arrived_ns)
+        for answer in answers
+        if answer.begins_at == 0
+    ]
+
+
+def gap_errors(answers: Iterable[Answered]) -> list[int]:
+    """By how much the client has each gap wrong, in ns."""
+    return [
+        abs((later_ns - earlier_ns) - (told_later_ns - told_earlier_ns))
+        for answer in answers
+        for (earlier_ns, later_ns), (told_earlier_ns, told_later_ns) in zip(
+            pairwise(answer.event_ns), pairwise(answer.told_ns), strict=True
+        )
+    ]
+
+
+def server_lateness(answers: Iterable[Answered], pace: Pace) -> list[int]:
+    """How long after its due time the server sent each event, in ns."""
+    return [
+        told_ns - answer.arrived_ns - pace.due_ns(number)
+        for answer in answers
+        for number, told_ns in enumerate(answer.told_ns, start=answer.begins_at)
+    ]
+
+
+def merged_share(answers: Iterable[Answered]) -> float | None:
+    """Of the reads that brought events, the share that brought several, which have one stamp."""
+    sizes = [sum(1 for _ in same) for answer in answers for _, same in groupby(answer.event_ns)]
+    return sum(size > 1 for size in sizes) / len(sizes) if sizes else None
+
+
+def cpu_share(readings: Sequence[tuple[int, int]], window: tuple[int, int]) -> float | None:
+    """CPU time over wall time in the window; over all of it where that holds too few readings."""
+    inside = [reading for reading in readings if window[0] <= reading[0] <= window[1]]
+    if len(inside) < 2:
+        inside = list(readings)
+    if len(inside) < 2:
+        return None
+    (begin_ns, used_ns), (end_ns, used_by_end_ns) = inside[0], inside[-1]
+    return (used_by_end_ns - used_ns) / (end_ns - begin_ns)
+
+
+def check(recording: Recording) -> LoadCheck:
+    """What a recording shows on its plateau; on all of it where it never came to one."""
+    load, answers = recording.load, recording.answers
+    window = plateau(answers)
+    steady = within(answers, window) or list(answers)
+    events = sum(len(answer.told_ns) for answer in steady)
+    lasted_ns = max((answer.told_ns[-1] for answer in steady), default=0) - min(
+        (answer.told_ns[0] for answer in steady), default=0
+    )
+    delay_ns = None if recording.read_delay is None else recording.read_delay.percentile(99)
+    return LoadCheck(
+        users=load.users,
+        # Both ends of the plateau have an event at them: a little more was counted than came in that time.
+        events_per_s=min(load.events_per_s, events * NS_PER_S / lasted_ns) if lasted_ns else 0.0,
+        stamp_error_s=spread(stamp_errors(steady)),
+        ttft_error_s=spread(ttft_errors(answers)),
+        gap_error_s=spread(gap_errors(steady)),
+        server_late_s=spread(server_lateness(steady, load.pace)),
+        gap_s=load.pace.gap_ns / NS_PER_S,
+        merged_reads=merged_share(steady),
+        cpu_share=cpu_share(recording.cpu, window),
+        failed=recording.failed,
+        read_delay_p99_s=None if delay_ns is None else delay_ns / NS_PER_S,
+    )
