@@ -113,10 +113,10 @@ class Crew:
     ) -> CrewLevel:
         """One level on as many of the workers as there is work for."""
         extent = self._scenario.extent
-        most = min(
-            load.users if isinstance(load, Closed) else len(self._members), extent.requests or len(self._members)
-        )
-        members = [member for member in self._members if not member.lost][: max(1, most)]
+        members = [member for member in self._members if not member.lost]
+        if not members:
+            raise LoadbenchError("every worker process has ended", hint="see what ended them (memory?)")
+        members = members[: load.users if isinstance(load, Closed) else None][: extent.requests]
         begin_ns = clock.now_ns() + _LEAD_NS
         orders = [
             Begin(
@@ -176,9 +176,9 @@ class CrewLevel:
         self._parts = parts
         self._clock = clock
         self._on_sample = on_sample
-        self._load = parts[0][1].load if parts else None
+        self._load = parts[0][1].load
         self.extent = extent
-        self.begin_ns = parts[0][1].begin_ns if parts else clock.now_ns()
+        self.begin_ns = parts[0][1].begin_ns
         self.phases = Phases(extent, self.begin_ns)
         self.done = self.failed = self.tokens = 0
         self._measured = 0
@@ -264,7 +264,7 @@ class CrewLevel:
         if member.done is not None:
             return member.done.missed, 0
         load = self._load
-        if load is None or isinstance(load, Closed):
+        if isinstance(load, Closed):
             return 0, 0
         seed = self._parts[0][1].scenario.work.seed
         missed = due = 0
@@ -289,7 +289,7 @@ class CrewLevel:
     @property
     def label(self) -> str:
         """The load in a few characters."""
-        return self._load.label if self._load is not None else ""
+        return self._load.label
 
     @property
     def in_flight(self) -> int:
