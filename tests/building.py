@@ -78,11 +78,12 @@ def a_recording(
     window_ns: int = 100 * S,
     missed: int = 0,
     interrupted: bool = False,
+    warm_up_ns: int = 10 * S,
     health: Health | None = None,
 ) -> LevelRecording:
     """The recording of a level whose window is `[0, window_ns)`."""
     samples = list(samples)
-    recorder = Recorder(Phases(Extent(duration_ns=window_ns), 0))
+    recorder = Recorder(Phases(Extent(duration_ns=window_ns, warm_up_ns=warm_up_ns), -warm_up_ns))
     changes = [(sample.due_ns, 0, sample) for sample in samples] + [(sample.end_ns, 1, sample) for sample in samples]
     for at_ns, ends, sample in sorted(changes, key=lambda change: change[:2]):
         if ends:

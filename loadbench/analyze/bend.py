@@ -1,8 +1,9 @@
 """Where throughput stops growing.
 
-The bend is the least load from which on no higher level brings a worthwhile gain: the first whose output tokens/s reach
-95 % of the most that any level had. It is a reading of the measured levels and nothing more: between two levels and
-beyond the last it says nothing, and where the last level still gains on the one before, there is no bend yet.
+The bend is the least load from which on no higher level surely brings a worthwhile gain: the first whose output
+tokens/s reach 95 % of the most that any level had, or may well reach it, as far as its 95 % interval tells. It is a
+reading of the measured levels and nothing more: between two levels and beyond the last it says nothing, and where the
+last level still gains on those before, there is no bend yet.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 WORTHWHILE = 0.05
 
 
+def _highest(level: Level) -> float:
+    """What the level's throughput may well be, at the most."""
+    throughput = level.throughput
+    interval = throughput.interval.get("output_tokens_per_s")
+    return throughput.output_tokens_per_s if interval is None else max(throughput.output_tokens_per_s, interval[1])
+
+
 def bend(levels: Sequence[Level]) -> int | None:
     """Position of the level where throughput stops growing; `None` if it still grows, or nobody can tell."""
     if len(levels) < 2:
@@ -26,5 +34,5 @@ def bend(levels: Sequence[Level]) -> int | None:
     most = max(made)
     if most <= 0:
         return None
-    first = next(position for position, rate in enumerate(made) if rate >= (1 - WORTHWHILE) * most)
+    first = next(position for position, level in enumerate(levels) if _highest(level) >= (1 - WORTHWHILE) * most)
     return first if first < len(levels) - 1 else None

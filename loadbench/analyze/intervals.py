@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CONFIDENCE = 0.95
 
@@ -33,6 +37,31 @@ def quantile_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
     # P(Bin < u) >= 1 - tail: u is one above the first outcome that reaches it.
     high = first + int(np.searchsorted(cumulative, 1 - tail, side="left")) + 1
     return (low, high) if low >= 1 and high <= n else None
+
+
+# Student's t, 97.5 %, by degrees of freedom from 1 (any table of it).
+_STUDENT_T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
+)  # fmt: skip
+_BATCHES = len(_STUDENT_T) + 1
+_FEWEST_BATCHES = 5
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean of a stationary series, by batch means; `None` where it is too short.
+
+    Neighbours depend on each other, batches of many of them hardly do (Law and Kelton, *Simulation Modeling and
+    Analysis*, chapter 9): the series is cut into twenty of equal length, or as many as there are values for, and the
+    means of those are taken as independent.
+    """
+    batches = min(_BATCHES, len(values))
+    if batches < _FEWEST_BATCHES:
+        return None
+    length = len(values) // batches
+    means = np.asarray(values[: batches * length]).reshape(batches, length).mean(axis=1)
+    reach = _STUDENT_T[batches - 2] * means.std(ddof=1) / math.sqrt(batches)
+    return float(means.mean() - reach), float(means.mean() + reach)
 
 
 def _binomial_cdf(n: int, p: float) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:

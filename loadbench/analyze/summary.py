@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.intervals import quantile_ranks
+from loadbench.analyze.intervals import mean_interval, quantile_ranks
 from loadbench.analyze.verdict import caveats, judge
+from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed
 from loadbench.record.outcome import Outcome
+from loadbench.record.slices import SLICE_NS
 from loadbench.results.run import (
     Client,
     ClosedLoad,
@@ -77,7 +79,16 @@ def _throughput(recording: LevelRecording) -> Throughput:
         requests_per_s=_per_s(made.answers, window_s),
         output_tokens_per_s=_per_s(made.output_tokens, window_s),
         total_tokens_per_s=_per_s(made.output_tokens + made.input_tokens, window_s),
+        interval={"output_tokens_per_s": _throughput_interval(recording)},
     )
+
+
+def _throughput_interval(recording: LevelRecording) -> tuple[float, float] | None:
+    per_slice = mean_interval(recording.tokens_by_slice)
+    if per_slice is None:
+        return None
+    low, high = (tokens * NS_PER_S / SLICE_NS for tokens in per_slice)
+    return max(0.0, low), high
 
 
 def _tokens(recording: LevelRecording) -> Tokens:

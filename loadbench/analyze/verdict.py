@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.results.run import Reason, Verdict
@@ -77,6 +78,20 @@ def _achieved(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         )
     elif due and sent / due < _LEAST_ACHIEVED:
         yield Reason("rate_not_reached", f"{sent} of {due} arrivals were sent", "offer a lower rate")
+
+
+def _short_warm_up(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    """Until everybody has had an answer the load is still building up, and who asks first waits least."""
+    answered_ns = recording.histograms["e2e_response"].percentile(50)
+    alone = isinstance(load, Closed) and load.users == 1
+    if answered_ns is not None and not alone and recording.warm_up_ns < answered_ns:
+        wanted = format_duration(-(-2 * answered_ns // NS_PER_S) * NS_PER_S)
+        yield Reason(
+            "short_warm_up",
+            f"the warm-up of {format_duration(recording.warm_up_ns)} ended before the load was steady: "
+            f"half the answers took longer, {answered_ns / 1e9:.1f} s or more",
+            f"--warm-up {wanted}, and measure for longer than that",
+        )
 
 
 def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
@@ -213,6 +228,7 @@ _RULES: tuple[Callable[[LevelRecording, Load], Iterator[Reason]], ...] = (
     _interrupted,
     _lost_workers,
     _achieved,
+    _short_warm_up,
     _late_start,
     _stamps,
     _protocol,

@@ -41,6 +41,8 @@ def command(*, users: int, gap: str, ttft: str, budget: str, as_json: bool) -> N
         click.echo(orjson.dumps(msgspec.to_builtins(found), option=orjson.OPT_INDENT_2))
     else:
         _show(found)
+    if found.given.server_was_late:
+        sys.exit(ExitCode.INCONCLUSIVE)
     sys.exit(ExitCode.OK if found.given.stamps_hold else ExitCode.INVALID)
 
 

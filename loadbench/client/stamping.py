@@ -23,17 +23,34 @@ from loadbench.record.histogram import Histogram
 
 # From <asm-generic/socket.h>; Python's socket module does not name it. The kernel hands over a `struct timespec`.
 _SO_TIMESTAMPNS = 35
+_SOL_SOCKET = int(socket.SOL_SOCKET)
 _TIMESPEC = struct.Struct("@ll")
+_unpack = _TIMESPEC.unpack_from
 _CONTROL_BYTES = 64
 _OFFSET_AGE_NS = 1_000_000_000
 # A delay above this may be a step of the wall clock; measuring the offset again tells.
 _LATE_NS = 2_000_000
+# Not for every read of a late batch: they would all be later by what that takes. Nothing steps twice in this time.
+_DOUBT_AGE_NS = 1_000_000
 # The same instant read from two clocks differs by less than this between two measurements, drift of a second included.
 _STEP_NS = 500_000
 # Delays are gathered to this number before they are folded into the histogram, all at once.
 _GATHERED = 4096
 
 KERNEL, USER = "kernel", "user"
+
+
+def keep_stamping() -> StampedSocket | None:
+    """A socket that keeps the kernel stamping while it is open; `None` where it cannot.
+
+    Linux turns receive stamps on when the first socket of the machine asks for them, a moment after that, and off again
+    with the last: the first answers would come unstamped.
+    """
+    if stamp_source() != KERNEL:
+        return None
+    sock = StampedSocket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.enable()
+    return sock
 
 
 def stamp_source() -> str:
@@ -59,8 +76,8 @@ class StampedSocket(socket.socket):
         count, control, _, _ = self.recvmsg_into((view,), _CONTROL_BYTES, flags)
         self.stamped_ns = 0
         for level, kind, data in control:
-            if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
-                seconds, ns = _TIMESPEC.unpack_from(data)
+            if level == _SOL_SOCKET and kind == _SO_TIMESTAMPNS:
+                seconds, ns = _unpack(data)
                 self.stamped_ns = seconds * 1_000_000_000 + ns
         return count
 
@@ -70,6 +87,7 @@ class Stamper:
 
     def __init__(self) -> None:
         self.steps = 0  # of the wall clock, seen
+        self.unstamped = 0  # reads that the kernel gave no stamp for, though asked
         self._offset_ns = 0
         self._measured_ns = 0
         self._delays = Histogram()
@@ -81,7 +99,10 @@ class Stamper:
     def arrived(self, sock: StampedSocket | None) -> int:
         """When what was just read arrived, in ns of `time.perf_counter_ns`; this moment where nobody knows better."""
         now_ns = time.perf_counter_ns()
-        if sock is None or not sock.stamped_ns:
+        if sock is None:
+            return now_ns
+        if not sock.stamped_ns:
+            self.unstamped += 1
             return now_ns
         if now_ns - self._measured_ns > _OFFSET_AGE_NS:
             self._measure(now_ns)
@@ -95,6 +116,9 @@ class Stamper:
 
     def _doubted(self, now_ns: int, stamped_ns: int) -> int:
         """The delay by a fresh offset; none where the wall clock stepped between the arrival and now."""
+        delay_ns = now_ns - stamped_ns - self._offset_ns
+        if delay_ns >= 0 and now_ns - self._measured_ns < _DOUBT_AGE_NS:
+            return delay_ns
         self._measure(now_ns)
         return max(0, now_ns - stamped_ns - self._offset_ns)
 
@@ -120,4 +144,9 @@ class Stamper:
         """The delays of all reads since this was last asked, in ns."""
         self._fold()
         taken, self._delays = self._delays, Histogram()
+        return taken
+
+    def take_unstamped(self) -> int:
+        """How many reads have had no stamp since this was last asked."""
+        taken, self.unstamped = self.unstamped, 0
         return taken

@@ -109,10 +109,11 @@ class Crew:
         key: str,
         calibration: Calibration | None,
         clock: Clock,
+        extent: Extent | None = None,
         on_sample: Callable[[Sample], None] = lambda _: None,
     ) -> CrewLevel:
         """One level on as many of the workers as there is work for."""
-        extent = self._scenario.extent
+        extent = extent or self._scenario.extent
         members = [member for member in self._members if not member.lost]
         if not members:
             raise LoadbenchError("every worker process has ended", hint="see what ended them (memory?)")
@@ -126,6 +127,7 @@ class Crew:
                 model=model,
                 load=load,
                 key=key,
+                extent=extent,
                 calibration=calibration,
                 begin_ns=begin_ns,
                 shard=Shard(index, len(members)),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 _PROBE_NS = 10_000_000
+# Up to this share of reads without a kernel stamp the quantiles up to p99 are the kernel's.
+_MOST_UNSTAMPED = 0.01
 
 
 class HealthProbe(Protocol):
@@ -49,6 +51,10 @@ class Stamps(Protocol):
         """The delays of all reads since this was last asked, in ns."""
         ...
 
+    def take_unstamped(self) -> int:
+        """How many reads have had no kernel stamp since this was last asked."""
+        ...
+
 
 class LoopHealth:
     """Watches the running event loop, this process, and the reads of its transport."""
@@ -56,6 +62,7 @@ class LoopHealth:
     def __init__(self, stamps: Stamps) -> None:
         self._stamps = stamps
         self._delays = Histogram()
+        self._unstamped = 0
         self._lag = Histogram()
         self._pauses = Histogram()
         self._pause_began_ns = 0
@@ -69,6 +76,7 @@ class LoopHealth:
         gc.freeze()
         gc.callbacks.append(self._on_gc)
         self._stamps.take_delays()
+        self._stamps.take_unstamped()
         cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
         try:
             async with anyio.create_task_group() as probe:
@@ -80,6 +88,7 @@ class LoopHealth:
             self._cpu_share = (time.process_time_ns() - cpu_ns) / wall_ns if wall_ns else None
             gc.callbacks.remove(self._on_gc)
             self._delays = self._stamps.take_delays()
+            self._unstamped = self._stamps.take_unstamped()
             gc.unfreeze()
 
     async def _probe(self) -> None:
@@ -96,10 +105,16 @@ class LoopHealth:
         else:
             self._pauses.record(now_ns - self._pause_began_ns)
 
+    def _stamp_source(self) -> str:
+        """A level with more than a few reads that the kernel did not stamp is as good as its worst stamps."""
+        if self._unstamped > _MOST_UNSTAMPED * (self._delays.count + self._unstamped):
+            return "user"
+        return self._stamps.stamp_source
+
     def close(self) -> Health:
         """What was seen."""
         return Health(
-            stamp_source=self._stamps.stamp_source,
+            stamp_source=self._stamp_source(),
             loop_lag=self._lag,
             gc_pauses=self._pauses,
             cpu_share=self._cpu_share,

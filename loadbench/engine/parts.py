@@ -15,7 +15,7 @@ from loadbench.plan.prompts import prompt_source
 if TYPE_CHECKING:
     from loadbench.client.transport import Transport
     from loadbench.core.clock import Clock
-    from loadbench.plan.load import Load
+    from loadbench.plan.load import Extent, Load
     from loadbench.plan.prompts import Calibration
     from loadbench.plan.scenario import Scenario
     from loadbench.targets.openai import Target
@@ -41,10 +41,19 @@ def make_client(scenario: Scenario, target: Target, transport: Transport, *, mod
 
 
 def level_plan(
-    scenario: Scenario, load: Load, *, key: str, calibration: Calibration | None, shard: Shard = WHOLE
+    scenario: Scenario,
+    load: Load,
+    *,
+    key: str,
+    calibration: Calibration | None,
+    extent: Extent | None = None,
+    shard: Shard = WHOLE,
 ) -> LevelPlan:
-    """What a level, or a worker's part of it, does; `key` sets its prompts apart from those of other levels."""
-    extent = scenario.extent
+    """What a level, or a worker's part of it, does; `key` sets its prompts apart from those of other levels.
+
+    `extent` is the scenario's, unless another is given.
+    """
+    extent = extent or scenario.extent
     if extent.requests is not None and isinstance(load, Closed):
         # Users of one part ask for their part. Of arrivals, every part counts all, and sends its own.
         extent = replace(extent, requests=shard.share(extent.requests))
@@ -54,7 +63,7 @@ def level_plan(
         prompts=prompt_source(scenario.work, key=key, calibration=calibration),
         max_tokens=scenario.work.max_tokens,
         seed=scenario.work.seed,
-        ramp_ns=min(scenario.load.ramp, scenario.load.warm_up),
+        ramp_ns=min(scenario.load.ramp, extent.warm_up_ns),
         most_in_flight=shard.share(scenario.load.max_in_flight),
         shard=shard,
     )

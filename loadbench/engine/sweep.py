@@ -6,13 +6,16 @@ as it is complete, so that it can be saved before the next begins. Stopped, the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from loadbench.core.errors import TargetUnavailable
+from loadbench.core.units import NS_PER_S
 from loadbench.engine.level import Level
 from loadbench.engine.parts import level_plan
+from loadbench.plan.load import Closed
 from loadbench.plan.prompts import prompt_source
 from loadbench.targets.openai import first_answer
 
@@ -23,11 +26,17 @@ if TYPE_CHECKING:
     from loadbench.core.clock import Clock
     from loadbench.engine.crew import Crew, CrewLevel
     from loadbench.engine.health import HealthProbe
-    from loadbench.plan.load import Load
+    from loadbench.plan.load import Extent, Load
     from loadbench.plan.prompts import Calibration
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.sample import Sample
+
+
+# Of the time that an answer is expected to take: some take longer.
+_WARM_UP_SHARE = 1.25
+# Who waits longer than this for an answer should say how long to warm up.
+_LONGEST_WARM_UP_NS = 120 * NS_PER_S
 
 
 class Observer(Protocol):
@@ -101,28 +110,54 @@ class Sweep:
         if model in self._missing:
             raise TargetUnavailable(self._missing[model])
         client = self._client_for(model)
-        calibration = await self._warm(client)
+        calibration, answer_ns = await self._warm(client)
+        before: Load = Closed(1)
         for position, load in enumerate(self._scenario.loads):
             if self.stopped:
                 return
             number = first_level + position
-            self._level = self._make_level(load, client, calibration, model=model, number=number)
+            extent = self._extent(load, before, answer_ns)
+            self._level = self._make_level(load, client, calibration, extent=extent, model=model, number=number)
             self._observer.level_begins(self._level, model, number)
             try:
                 recording = await self._level.run()
             finally:
                 self._level = None
             self._observer.level_ended(recording, model, load)
+            before, answer_ns = load, recording.histograms["e2e_response"].percentile(95) or answer_ns
 
-    async def _warm(self, client: Client) -> Calibration | None:
-        """The first answers of a model: proof that it works, and what its tokens are like."""
-        prompts = prompt_source(self._scenario.work, key="first", calibration=None)
-        probes = prompts.calibration_prompts()
-        samples = [await first_answer(client, self._clock, prompt=probe.text, max_tokens=8) for probe in probes]
-        return prompts.calibrated([sample.input_tokens for sample in samples])
+    async def _warm(self, client: Client) -> tuple[Calibration | None, int]:
+        """The first answers of a model: proof that it works, what its tokens are like, how long one answer takes."""
+        work = self._scenario.work
+        prompts = prompt_source(work, key="first", calibration=None)
+        samples = [
+            await first_answer(client, self._clock, prompt=probe.text, max_tokens=work.max_tokens)
+            for probe in prompts.calibration_prompts()
+        ]
+        return prompts.calibrated([sample.input_tokens for sample in samples]), samples[-1].end_ns - samples[-1].due_ns
+
+    def _extent(self, load: Load, before: Load, answer_ns: int) -> Extent:
+        """How long a level goes on. Where no warm-up is asked for it lasts a whole answer: everybody has had one then.
+
+        How long an answer will take is not known; at so many times the users it takes at most about so many times as
+        long as it did before.
+        """
+        extent = self._scenario.extent
+        if self._scenario.load.warm_up is not None:
+            return extent
+        growth = load.users / before.users if isinstance(load, Closed) and isinstance(before, Closed) else 1.0
+        expected_ns = round(_WARM_UP_SHARE * max(1.0, growth) * answer_ns)
+        return replace(extent, warm_up_ns=max(extent.warm_up_ns, min(expected_ns, _LONGEST_WARM_UP_NS)))
 
     def _make_level(
-        self, load: Load, client: Client, calibration: Calibration | None, *, model: str, number: int
+        self,
+        load: Load,
+        client: Client,
+        calibration: Calibration | None,
+        *,
+        extent: Extent,
+        model: str,
+        number: int,
     ) -> Level | CrewLevel:
         key = f"{model}/{number}"
 
@@ -131,10 +166,16 @@ class Sweep:
 
         if self._crew is not None:
             return self._crew.level(
-                load, model=model, key=key, calibration=calibration, clock=self._clock, on_sample=on_sample
+                load,
+                model=model,
+                key=key,
+                calibration=calibration,
+                clock=self._clock,
+                extent=extent,
+                on_sample=on_sample,
             )
         return Level(
-            level_plan(self._scenario, load, key=key, calibration=calibration),
+            level_plan(self._scenario, load, key=key, calibration=calibration, extent=extent),
             client=client,
             clock=self._clock,
             health=self._health(),

@@ -97,7 +97,14 @@ class Worker:
         client = make_client(order.scenario, _target(order), transport, model=order.model, clock=self._clock)
         health = LoopHealth(transport)
         level = self._level = Level(
-            level_plan(order.scenario, order.load, key=order.key, calibration=order.calibration, shard=order.shard),
+            level_plan(
+                order.scenario,
+                order.load,
+                key=order.key,
+                calibration=order.calibration,
+                extent=order.extent,
+                shard=order.shard,
+            ),
             client=client,
             clock=self._clock,
             health=health,

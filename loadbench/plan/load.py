@@ -105,6 +105,7 @@ class Phases:
     def __init__(self, extent: Extent, begin_ns: int) -> None:
         self._extent = extent
         self._left = extent.requests
+        self.warm_up_ns = extent.warm_up_ns
         self.opens_ns = begin_ns + extent.warm_up_ns
         self._closes_ns = None if extent.duration_ns is None else self.opens_ns + extent.duration_ns
 

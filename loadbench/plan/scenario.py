@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from loadbench.plan.kinds import Kind
 
 
+# Where no warm-up is asked for: connections are made, caches are warm, users are spread.
+LEAST_WARM_UP_NS = 2 * NS_PER_S
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One declaration. `group` names settings of which only one may be given."""
@@ -106,7 +110,11 @@ class LoadSettings:
     requests: int | None = _setting(
         kinds.whole(1), None, "Measure this many requests a level instead of a duration.", group="extent"
     )
-    warm_up: int = _setting(kinds.DURATION, 2 * NS_PER_S, "Load before the measurement begins, handed over undrained.")
+    warm_up: int | None = _setting(
+        kinds.DURATION,
+        None,
+        "Load before the measurement, handed over undrained. Default: 2s, or as long as an answer takes.",
+    )
     cool_down: int = _setting(
         kinds.DURATION, 0, "Load after the measurement ends, so that its last requests see it too."
     )
@@ -199,7 +207,7 @@ class Scenario:
         return Extent(
             duration_ns=load.duration if load.requests is None else None,
             requests=load.requests,
-            warm_up_ns=load.warm_up,
+            warm_up_ns=LEAST_WARM_UP_NS if load.warm_up is None else load.warm_up,
             cool_down_ns=load.cool_down if load.requests is None else 0,
             drain_ns=load.drain,
         )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from loadbench.plan.load import Phase, Phases
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.slices import Slices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +76,7 @@ class LevelRecording:
     """All that is known of one level. Times are ns of the run's clock."""
 
     window: tuple[int, int]
+    warm_up_ns: int
     outcomes: Mapping[Outcome, int]  # of the measured requests
     details: Mapping[tuple[Outcome, str], int]  # what the failures said
     histograms: Mapping[str, Histogram]  # by name in METRICS; over measured requests with outcome ok
@@ -95,6 +97,7 @@ class LevelRecording:
     finish_reasons: Mapping[str, int]
     models: Mapping[str, int]  # the names that ok requests were answered with; "" for none
     production: Production
+    tokens_by_slice: tuple[float, ...]  # output tokens in each whole `SLICE_NS` of the window
     arrivals_due: int  # scheduled inside the window
     arrivals_sent: int  # whose request left inside the window
     missed: int  # arrivals that were never sent, open loop
@@ -219,6 +222,7 @@ class Recorder:
         tally.finish()
         return LevelRecording(
             window=window,
+            warm_up_ns=tally.warm_up_ns,
             outcomes=dict(self._outcomes),
             details=dict(self._details),
             histograms=self._histograms,
@@ -239,6 +243,7 @@ class Recorder:
             finish_reasons=dict(self._finish),
             models=dict(self._models),
             production=tally.production(),
+            tokens_by_slice=tally.slices.until(window[1]),
             arrivals_due=arrivals_due,
             arrivals_sent=tally.arrivals,
             missed=missed,
@@ -267,6 +272,8 @@ class _WindowTally:
         self._told = 0
         self._latest_ns = 0
         self._answers = self._output = self._input = 0
+        self.warm_up_ns = phases.warm_up_ns
+        self.slices = Slices(phases.opens_ns)
         self.arrivals = 0
         self._in_flight = 0
         self.in_flight_ns = 0
@@ -344,10 +351,12 @@ class _WindowTally:
             return 0
         first = bisect_right(stamps, self._phases.opens_ns)
         last = bisect_right(stamps, self._closes_or(stamps[-1]))
-        if sample.event_tokens is not None:
-            return sum(sample.event_tokens[first:last])
+        if first == last:
+            return 0
         total, events = sample.output_tokens, len(stamps)
-        return total * last // events - total * first // events
+        tokens = None if sample.event_tokens is None else sample.event_tokens[first:last]
+        self.slices.add(stamps[first:last], tokens, total * (last - first) / events)
+        return total * last // events - total * first // events if tokens is None else sum(tokens)
 
     def production(self) -> Production:
         """What arrived inside."""

@@ -12,9 +12,9 @@ from loadbench.analyze.bend import WORTHWHILE, bend
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from loadbench.results.run import Level, Metric, Run
+    from loadbench.results.run import Level, Metric, Reason, Run
 
 BEND = "◄"
 UNSURE = "~"
@@ -126,14 +126,36 @@ def notes(run: Run) -> list[str]:
     shown = [metric for level in run.levels for metric in _shown(level)]
     if any(metric.interval.get(name) is None for metric, names in shown for name in names):
         found.append(f"{UNSURE} too few requests for a 95 % interval around this quantile: measure for longer")
+    found += _reason_notes(run, lambda level: level.verdict.reasons)
+    found += _reason_notes(run, lambda level: level.caveats)
     for level in run.levels:
-        where = load_text(level) + (f" of {level.model}" if len(models) > 1 else "")
-        found += [f"{where}: {reason.message}; {reason.advice}" for reason in [*level.verdict.reasons, *level.caveats]]
-        found += _failure_notes(level, where)
+        found += _failure_notes(level, _where(level, run))
     found += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
     if not run.complete:
         found.append("the run is not complete: it was stopped, or is still going on")
     return found
+
+
+def _where(level: Level, run: Run) -> str:
+    return load_text(level) + (f" of {level.model}" if len({one.model for one in run.levels}) > 1 else "")
+
+
+def _reason_notes(run: Run, reasons: Callable[[Level], Sequence[Reason]]) -> list[str]:
+    """One line for each code: what it says of the first level, and which others it holds for too."""
+    first: dict[str, tuple[str, Reason]] = {}
+    others: dict[str, list[str]] = {}
+    for level in run.levels:
+        for reason in reasons(level):
+            if reason.code in first:
+                others.setdefault(reason.code, []).append(_where(level, run))
+            else:
+                first[reason.code] = (_where(level, run), reason)
+    return [
+        f"{where}: {reason.message}"
+        + (f" (and likewise {', '.join(others[code])})" if code in others else "")
+        + f"; {reason.advice}"
+        for code, (where, reason) in first.items()
+    ]
 
 
 def _failure_notes(level: Level, where: str) -> list[str]:
@@ -156,7 +178,9 @@ def _bend_note(levels: Sequence[Level], whose: str) -> list[str]:
     at = bend(levels)
     if at is not None:
         where = load_text(levels[at])
-        return [f"{BEND} throughput{whose} stops growing at {where}: no level beyond brings {WORTHWHILE:.0%} more"]
+        return [
+            f"{BEND} throughput{whose} stops growing at {where}: no level beyond surely brings {WORTHWHILE:.0%} more"
+        ]
     if len(levels) > 1 and levels[-1].throughput.output_tokens_per_s > 0:
         return [f"throughput{whose} still grows at {load_text(levels[-1])}: the bend lies beyond"]
     return []

@@ -82,11 +82,12 @@ class OpenLoad(msgspec.Struct, frozen=True, tag_field="kind", tag="open"):
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):
-    """What arrived inside the window, over its length."""
+    """What arrived inside the window, over its length; the interval, if any, is 95 % by batch means."""
 
     requests_per_s: float
     output_tokens_per_s: float
     total_tokens_per_s: float
+    interval: dict[str, Interval | None] = {}
 
 
 class Concurrency(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadbench.core.errors import BadInput
+from loadbench.sim.process import say_ready
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.server import serve
 
@@ -48,9 +48,4 @@ async def _serve(profile: Profile, host: str, port: int, seed: int, models: Sequ
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    await serve(profile, host=host, port=port, seed=seed, models=models, on_ready=_say_ready, stop=stop)
-
-
-def _say_ready(url: str) -> None:
-    sys.stdout.write(f"READY {url}\n")
-    sys.stdout.flush()
+    await serve(profile, host=host, port=port, seed=seed, models=models, on_ready=say_ready, stop=stop)

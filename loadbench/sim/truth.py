@@ -3,7 +3,8 @@
 `python -m loadbench.sim.truth --port 0`; begun and ended like `loadbench.sim`. The prompt says what is wanted, as in
 `ttft=50ms gap=20ms events=64 per_write=1`; what it leaves out is as in this line. The first event also says when the
 request's last byte was read. Both are `time.perf_counter_ns`, one clock for all processes of a machine, so that a
-client's stamps can be held against them: what differs is the client's error.
+client's stamps can be held against them: what differs is the client's error. Each event is an HTTP chunk of its own,
+as of servers that flush after each, even if several go in one write.
 
 The stamps are the *text* of the events, in figures of fixed width: so these differ in nothing but their text, as those
 of real servers, and the client reads them the way it reads those.
@@ -289,8 +290,7 @@ class _Stream:
         events = [_EVENT % (b"t_ns=" + _BLANK + b" ")] * min(pace.per_write, pace.events - self._sent)
         if first:
             events[0] = _EVENT % (b"arrived_ns=%019d t_ns=%b " % (self._arrived_ns, _BLANK))
-        body = b"".join(events) + (_end(pace.events) if last else b"")
-        frame = _chunk(body) + (b"0\r\n\r\n" if last else b"")
+        frame = b"".join(map(_chunk, events)) + (_chunk(_end(pace.events)) + b"0\r\n\r\n" if last else b"")
         if first and not pace.ttft_ns:
             frame = _HEAD + frame  # what is due at once goes in one write
         return frame.replace(_BLANK, b"%019d" % perf_counter_ns())
@@ -302,7 +302,7 @@ _BLANK = b"#" * 19
 
 @lru_cache
 def _middle(events: int) -> bytes:
-    return _chunk(_EVENT % (b"t_ns=" + _BLANK + b" ") * events)
+    return _chunk(_EVENT % (b"t_ns=" + _BLANK + b" ")) * events
 
 
 @lru_cache

@@ -6,16 +6,19 @@ import msgspec
 import pytest
 
 from loadbench.analyze.bend import bend
+from loadbench.results.run import Level, Throughput
 from tests.building import a_level
 
 
-def with_rates(*rates: float) -> list:
-    """Levels with these output tokens/s."""
-    level = a_level()
-    return [
-        msgspec.structs.replace(level, throughput=msgspec.structs.replace(level.throughput, output_tokens_per_s=rate))
-        for rate in rates
-    ]
+def with_rate(rate: float, *, reach: float | None = None) -> Level:
+    """A level with these output tokens/s, give or take `reach`."""
+    throughput = Throughput(
+        requests_per_s=1.0,
+        output_tokens_per_s=rate,
+        total_tokens_per_s=rate,
+        interval={"output_tokens_per_s": None if reach is None else (rate - reach, rate + reach)},
+    )
+    return msgspec.structs.replace(a_level(), throughput=throughput)
 
 
 @pytest.mark.parametrize(
@@ -33,4 +36,11 @@ def with_rates(*rates: float) -> list:
 )
 def test_bend_is_the_first_within_five_percent_of_the_most(rates, at):
     """The least load that no higher one beats by more than the worthwhile gain; none while it still grows."""
-    assert bend(with_rates(*rates)) == at
+    assert bend([with_rate(rate) for rate in rates]) == at
+
+
+@pytest.mark.parametrize(("reach", "at"), [(5.0, None), (20.0, 1)])
+def test_gain_within_the_doubt_is_none(reach, at):
+    """Where a level may well make as much as the most, growth beyond it is not sure any more."""
+    levels = [with_rate(rate, reach=reach) for rate in (100.0, 200.0, 220.0)]
+    assert bend(levels) == at

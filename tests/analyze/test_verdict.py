@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadbench.plan.arrivals import parse_arrivals
-from loadbench.plan.load import Open
+from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, TokenSource
 from tests.building import MS, S, a_failure, a_level, a_recording, a_sample, calm
 
@@ -86,6 +86,21 @@ def test_open_loop_has_a_schedule_to_keep(late_ns, expected):
     """One late request in fifty is above the bound of p99, however little it takes from the load."""
     samples = [*shifted(0)[:98], *shifted(late_ns)[98:]]
     level = a_level(recording=recorded(samples), load=Open(0.5, parse_arrivals("constant")))
+    assert codes(level) == expected
+
+
+@pytest.mark.parametrize(
+    ("load", "warm_up_ns", "expected"),
+    [
+        (Closed(2), 310 * MS, []),
+        (Closed(2), 290 * MS, ["short_warm_up"]),
+        (Open(0.5, parse_arrivals("poisson")), 0, ["short_warm_up"]),
+        (Closed(1), 0, []),
+    ],
+)
+def test_warm_up_lasts_an_answer_at_least(load, warm_up_ns, expected):
+    """Answers take 300 ms: after a shorter warm-up the load still builds up, unless it is one user."""
+    level = a_level(recording=recorded(quiet(), warm_up_ns=warm_up_ns), load=load)
     assert codes(level) == expected
 
 

@@ -59,6 +59,9 @@ DEEDS = "repairs|carries|paints|weighs|borrows|forgets|remembers|unpacks|counts|
 THINGS = "a brass lamp|the green boat|seven letters|the heavy rope|a map of the coast|some bread|a ticket|two bells"
 TIMES = "before dawn|after the rain|every winter|at noon|once a week|when the fog lifts|until the bell rings|in silence"
 TURNS = "and then|but|so|because|although|while"
+# Every language model has a token for each of these, with a space before it and without: so must this one, or prompts
+# made of them could not be made to a length.
+SMALL_WORDS = "the of and to in is that for it as was with be on not he"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,7 @@ def write_tiny_gguf(path: Path, shape: Shape = TINY) -> int:
 
 
 def _paragraphs(dice: random.Random, *, count: int) -> Iterator[str]:
-    """Invented text of short sentences, five to a paragraph, with some lists for the sake of line breaks."""
+    """Invented text of short sentences, five to a paragraph, with some lists, and some small words in any order."""
     people, places, deeds, things, times, turns = (
         words.split("|") for words in (PEOPLE, PLACES, DEEDS, THINGS, TIMES, TURNS)
     )
@@ -108,7 +111,10 @@ def _paragraphs(dice: random.Random, *, count: int) -> Iterator[str]:
         return words[0].upper() + words[1:] + dice.choice("....!?")
 
     for number in range(count):
-        if number % 10 == 9:
+        if number % 10 == 8:
+            small = dice.sample(SMALL_WORDS.split(), k=16)
+            yield "\n".join(" ".join(small[turn:] + small[:turn]) for turn in range(16)) + "\n"
+        elif number % 10 == 9:
             yield "\n".join(f"- {dice.choice(things)} {dice.choice(places)}" for _ in range(4)) + "\n"
         else:
             yield " ".join(sentence() for _ in range(5)) + "\n"
