@@ -118,6 +118,32 @@ class Client:
 class _Call:
     """One request under way: the transport's sink, and the keeper of its deadline."""
 
+    __slots__ = (
+        "_began_ns",
+        "_body",
+        "_clock",
+        "_deadline",
+        "_ends_as",
+        "_heard_ns",
+        "_late",
+        "_latest_ns",
+        "_merged",
+        "_scope",
+        "_streams",
+        "_timeouts",
+        "answer",
+        "censored",
+        "connect_ns",
+        "connected_ns",
+        "end_ns",
+        "first_byte_ns",
+        "headers_ns",
+        "reconnects",
+        "reused",
+        "sent_ns",
+        "status",
+    )
+
     def __init__(self, answer: Answer, *, clock: Clock, timeouts: Timeouts) -> None:
         self.answer = answer
         self._clock = clock
@@ -233,15 +259,16 @@ class _Call:
             if len(self._body) < _MOST_ERROR_BYTES or self.status == 200:
                 self._body += chunk
             return
-        self.answer.feed(at_ns, chunk)
-        merged = self.answer.merged_events
+        answer = self.answer
+        answer.feed(at_ns, chunk)
+        merged = len(answer.event_ns) - answer.reads
         if merged > self._merged:
             if self._clock.now_ns() - at_ns > _LATE_READ_NS:
                 self.censored += merged - self._merged
             self._merged = merged
-        if self.answer.done_ns is not None:
+        if answer.done_ns is not None:
             self._expect(Outcome.TIMEOUT_IDLE, "no end after [DONE]", _CLOSE_GRACE_NS, at_ns)
-        elif self.answer.first_token_ns is not None:
+        elif answer.first_token_ns is not None:
             self._expect(Outcome.TIMEOUT_IDLE, "nothing more came", self._timeouts.idle_ns, at_ns)
 
     def _expect(self, outcome: Outcome, what: str, within_ns: int | None, since_ns: int) -> None:

@@ -55,6 +55,30 @@ class Receiver(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """A connection in one of the three states; `answered` says whether a byte of the present answer has come."""
 
+    __slots__ = (
+        "_at_ns",
+        "_body_began",
+        "_flushed",
+        "_header_bytes",
+        "_headers",
+        "_no_body",
+        "_over",
+        "_parser",
+        "_parts",
+        "_receiver",
+        "_sent_ns",
+        "_sock",
+        "_stamped",
+        "_stamper",
+        "_status",
+        "_transport",
+        "_unsent",
+        "answered",
+        "closed",
+        "on_body",
+        "served",
+    )
+
     def __init__(self, stamper: Stamper, sock: socket.socket | None) -> None:
         self.closed = False
         self.served = 0
@@ -65,6 +89,9 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._over: asyncio.Future[None] | None = None
+        self._parts: list[bytes] = []
+        # What llhttp calls for each part of the body. They are many in a read from a busy server: no Python in between.
+        self.on_body = self._parts.append
         self._parser = httptools.HttpResponseParser(self)
         self._status = 0
         self._headers: list[Header] = []
@@ -99,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
         self._flushed = flushed
         self.served += 1
         self._transport.write(request)
-        self._sent_ns = self._stamper.now_ns()
+        self._at_ns = self._sent_ns = self._stamper.now_ns()
         if flushed is not None or self._transport.get_write_buffer_size():
             self._unsent = True
         else:
@@ -195,24 +222,44 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
             return
         # No mark may come before the one that caused it, by however little two clocks differ.
-        self._at_ns = max(arrived_ns, self._sent_ns, self._at_ns)
+        if arrived_ns > self._at_ns:
+            self._at_ns = arrived_ns
         self.answered = True
         self._feed(_BUFFER[:nbytes])
 
     def _feed(self, data: memoryview) -> None:
+        """Parse a read; what it brought of a body is pushed, even if something that is no HTTP came after it."""
+        failure = self._parse(data)
+        try:
+            self._push()
+        except BaseException as error:  # noqa: BLE001 - the receiver's own: it ends the exchange, which raises it
+            failure = error
+        if failure is not None:
+            self.fail(failure)
+        elif not self._body_began and self._receiver is not None:
+            self._header_bytes += len(data)
+            if self._header_bytes > _MOST_HEADER_BYTES:
+                self.fail(TransportError(Outcome.PROTOCOL, "the header block has no end"))
+
+    def _parse(self, data: memoryview) -> BaseException | None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            self.fail(error.__context__ or error)
+            return error.__context__ or error
         except httptools.HttpParserUpgrade:
-            self.fail(TransportError(Outcome.PROTOCOL, "the server wants to speak another protocol"))
+            return TransportError(Outcome.PROTOCOL, "the server wants to speak another protocol")
         except httptools.HttpParserError as error:
-            self.fail(TransportError(Outcome.PROTOCOL, f"not HTTP: {error}"))
-        else:
-            if not self._body_began and self._receiver is not None:
-                self._header_bytes += len(data)
-                if self._header_bytes > _MOST_HEADER_BYTES:
-                    self.fail(TransportError(Outcome.PROTOCOL, "the header block has no end"))
+            return TransportError(Outcome.PROTOCOL, f"not HTTP: {error}")
+        return None
+
+    def _push(self) -> None:
+        """Hand on what this read has brought of the body."""
+        parts = self._parts
+        if parts:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            if self._receiver is not None:
+                self._receiver.data(self._at_ns, body)
 
     def eof_received(self) -> bool:
         """The server has said all."""
@@ -269,13 +316,9 @@ class Connection(asyncio.BufferedProtocol):
             if self._no_body:
                 self._finish()
 
-    def on_body(self, body: bytes) -> None:
-        """A part of the body, as it was read."""
-        if self._receiver is not None:
-            self._receiver.data(self._at_ns, body)
-
     def on_message_complete(self) -> None:
         """The answer is complete, or an interim one is."""
+        self._push()
         if self._status >= 200:
             self._finish()
 

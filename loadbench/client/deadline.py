@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Deadline:
     """Calls `expired` once the moment of the last `move` has come, unless it was moved on or cleared before."""
 
+    __slots__ = ("_clock", "_expired", "_rings_ns", "_timer", "_when_ns")
+
     def __init__(self, clock: Clock, expired: Callable[[], None]) -> None:
         self._clock = clock
         self._expired = expired

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from loadbench.client.connection import Connection
 from loadbench.client.faults import explain
-from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, stamp_source
+from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, keep_stamping, stamp_source
 from loadbench.client.transport import TransportError
 from loadbench.record.outcome import Outcome
 
@@ -45,6 +45,7 @@ class FastTransport:
         self._tls = tls
         self._make = connection
         self._stamper = Stamper()
+        self._stamping: socket.socket | None = None
         self._idle: dict[Origin, list[Connection]] = {}
         self._busy: set[Connection] = set()
         self._addresses: dict[tuple[str, int], list[Address]] = {}
@@ -58,6 +59,10 @@ class FastTransport:
     def take_delays(self) -> Histogram:
         """This client's own delay of every read since this was last asked, in ns; empty without kernel stamps."""
         return self._stamper.take_delays()
+
+    def take_unstamped(self) -> int:
+        """How many reads the kernel gave no stamp for since this was last asked; they are stamped as they were read."""
+        return self._stamper.take_unstamped()
 
     async def exchange(self, exchange: Exchange, sink: Sink) -> None:
         """Carry one exchange; see `loadbench.client.transport.Transport`."""
@@ -124,6 +129,8 @@ class FastTransport:
         """
         scheme, host, port = origin
         began_ns = self._stamper.now_ns()
+        if self._stamping is None:
+            self._stamping = keep_stamping()
         try:
             addresses = await self._resolve(host, port)
             sock = await self._reach(addresses)
@@ -176,6 +183,9 @@ class FastTransport:
             connection.abort()
         self._idle.clear()
         self._busy.clear()
+        if self._stamping is not None:
+            self._stamping.close()
+            self._stamping = None
         await asyncio.sleep(0)
 
 

@@ -39,17 +39,24 @@ def explain(error: BaseException) -> tuple[str, str]:
     for cause in chain:
         if isinstance(cause, socket.gaierror):
             return "no such host", "check the name, or give an IP address"
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            why = cause.verify_message or "verification failed"
-            return f"its certificate is not trusted: {why}", "give its CA with --cacert FILE, or --insecure if you must"
         if isinstance(cause, ssl.SSLError):
-            if any(word in (cause.reason or "").replace(" ", "_").upper() for word in _NOT_TLS):
-                return "it does not speak TLS on this port", "write http:// instead of https://"
-            return f"the TLS handshake failed: {(cause.reason or str(cause)).lower()}", "check its TLS set-up"
+            return _explain_tls(cause)
     for cause in chain:
         if isinstance(cause, OSError) and cause.errno in _BY_ERRNO:
             return _BY_ERRNO[cause.errno]
+        if isinstance(cause, ConnectionResetError) and cause.errno is None:
+            # asyncio's own, not the system's: raised for nothing but this.
+            return "it closed the connection in the TLS handshake", "does it speak TLS on this port?"
     return str(error) or type(error).__name__, ""
+
+
+def _explain_tls(error: ssl.SSLError) -> tuple[str, str]:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = error.verify_message or "verification failed"
+        return f"its certificate is not trusted: {why}", "give its CA with --cacert FILE, or --insecure if you must"
+    if any(word in (error.reason or "").replace(" ", "_").upper() for word in _NOT_TLS):
+        return "it does not speak TLS on this port", "write http:// instead of https://"
+    return f"the TLS handshake failed: {(error.reason or str(error)).lower()}", "check its TLS set-up"
 
 
 _BY_ERRNO: dict[int | None, tuple[str, str]] = {

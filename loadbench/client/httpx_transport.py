@@ -15,6 +15,7 @@ import ssl
 from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
+import anyio
 import httpx
 
 from loadbench.client.faults import explain
@@ -26,6 +27,8 @@ from loadbench.record.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
     from pathlib import Path
+
+    import httpcore
 
     from loadbench.client.transport import Exchange, Sink
     from loadbench.core.clock import Clock
@@ -73,35 +76,41 @@ class HttpxTransport:
 
     async def exchange(self, exchange: Exchange, sink: Sink) -> None:
         """Carry one exchange; a dead keep-alive connection is replaced once, unless a byte of an answer had come."""
-        client, fresh = (self._idle.pop(), False) if self._idle else (self._new_client(), True)
+        if self._idle:
+            trace = _Trace(sink, self._now_ns)
+            try:
+                await self._use(self._idle.pop(), exchange, sink, trace)
+            except TransportError as error:
+                if not trace.reused or trace.answered or error.outcome is not Outcome.RESET:
+                    raise
+            else:
+                return
+            sink.reconnecting()
+        await self._use(self._new_client(), exchange, sink, _Trace(sink, self._now_ns))
+
+    async def _use(self, client: httpx.AsyncClient, exchange: Exchange, sink: Sink, trace: _Trace) -> None:
         self._busy.add(client)
-        trace = _Trace(sink, self._now_ns)
         try:
             await self._carry(client, exchange, sink, trace)
-        except TransportError as error:
-            await self._drop(client)
-            if fresh or trace.answered or error.outcome is not Outcome.RESET:
-                raise
-            sink.reconnecting()
-            await self.exchange(exchange, sink)
         except BaseException:
-            # Cancelled, or a fault of ours: the answer was not read to its end, so the connection is of no more use.
+            # Broken or cancelled: the answer was not read to its end, so the connection is of no more use.
+            await trace.drop()
             await self._drop(client)
             raise
-        else:
-            self._busy.discard(client)
-            self._idle.append(client)
+        self._busy.discard(client)
+        client.cookies.clear()
+        self._idle.append(client)
 
     async def _carry(self, client: httpx.AsyncClient, exchange: Exchange, sink: Sink, trace: _Trace) -> None:
-        request = client.build_request(
-            exchange.method,
-            exchange.url,
-            headers=list(exchange.headers),
-            content=exchange.body or None,
-            extensions={"trace": trace},
-        )
         now_ns = self._now_ns
         try:
+            request = client.build_request(
+                exchange.method,
+                exchange.url,
+                headers=list(exchange.headers),
+                content=exchange.body or None,
+                extensions={"trace": trace},
+            )
             response = await client.send(request, stream=True)
             try:
                 async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as chunks:
@@ -128,6 +137,10 @@ class HttpxTransport:
         """Nothing: without the kernel's stamp nobody knows how late a read was."""
         return Histogram()
 
+    def take_unstamped(self) -> int:
+        """None: no stamp is asked for."""
+        return 0
+
     async def _drop(self, client: httpx.AsyncClient) -> None:
         self._busy.discard(client)
         await client.aclose()
@@ -148,6 +161,8 @@ class _Trace:
         self._now_ns = now_ns
         self._connect_began_ns: int | None = None
         self._connect_ns: int | None = None
+        self._unready: httpcore.AsyncNetworkStream | None = None
+        self.reused = False
         self.answered = False
 
     async def __call__(self, name: str, info: Mapping[str, object]) -> None:
@@ -158,14 +173,22 @@ class _Trace:
             case "connection.connect_tcp.complete" | "connection.start_tls.complete":
                 assert self._connect_began_ns is not None  # noqa: S101 - the events come in order
                 self._connect_ns = at_ns - self._connect_began_ns
+                self._unready = cast("httpcore.AsyncNetworkStream", info["return_value"])
             case "http11.send_request_headers.started":
-                self._sink.connected(at_ns, reused=self._connect_began_ns is None, connect_ns=self._connect_ns)
+                self._unready, self.reused = None, self._connect_began_ns is None
+                self._sink.connected(at_ns, reused=self.reused, connect_ns=self._connect_ns)
             case "http11.send_request_body.complete":
                 self._sink.sent(at_ns)
             case "http11.receive_response_headers.complete":
                 self.answered = True
                 _, status, _, headers = info["return_value"]  # type: ignore[misc]
                 self._sink.headers(at_ns, status, headers)  # type: ignore[has-type]
+
+    async def drop(self) -> None:
+        """Close a connection that was given up before it was ready: in a TLS handshake, httpcore forgets it."""
+        if self._unready is not None:
+            with anyio.CancelScope(shield=True):
+                await self._unready.aclose()
 
 
 def _ours(error: httpx.TransportError) -> TransportError:

@@ -90,6 +90,7 @@ class Stamper:
         self.unstamped = 0  # reads that the kernel gave no stamp for, though asked
         self._offset_ns = 0
         self._measured_ns = 0
+        self._doubted_ns = -_DOUBT_AGE_NS
         self._delays = Histogram()
         self._gathered = array("q")
         self._measure(time.perf_counter_ns())
@@ -115,11 +116,12 @@ class Stamper:
         return now_ns - delay_ns
 
     def _doubted(self, now_ns: int, stamped_ns: int) -> int:
-        """The delay by a fresh offset; none where the wall clock stepped between the arrival and now."""
+        """The delay by an offset that is fresh enough; none where the wall clock stepped between the arrival and now."""
         delay_ns = now_ns - stamped_ns - self._offset_ns
-        if delay_ns >= 0 and now_ns - self._measured_ns < _DOUBT_AGE_NS:
+        if delay_ns >= 0 and now_ns - self._doubted_ns < _DOUBT_AGE_NS:
             return delay_ns
         self._measure(now_ns)
+        self._doubted_ns = now_ns
         return max(0, now_ns - stamped_ns - self._offset_ns)
 
     def _measure(self, now_ns: int) -> None:

@@ -7,11 +7,13 @@ there, a port that refuses, the wrong protocol or path, a page of HTML, a model 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+import anyio
 import httpx
 import orjson
 
@@ -103,16 +105,13 @@ def _authorization(variable: str, environment: Mapping[str, str]) -> tuple[tuple
 
 
 async def _get(http: httpx.AsyncClient, url: str) -> httpx.Response:
-    """One small GET, its body limited; every way to fail ends in `TargetUnavailable`."""
+    """One small GET, its body and its time limited; every way to fail ends in `TargetUnavailable`."""
+    # httpx limits the time of each read, and a server can make many of one answer.
+    whole_s = _LIST_TIMEOUT_S + (math.inf if http.timeout.connect is None else http.timeout.connect)
     try:
-        async with http.stream("GET", url) as response:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > _MOST_LIST_BYTES:
-                    raise TargetUnavailable(f"{url}: the answer has no end", hint="is this the right address?")
-            return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
-    except httpx.TimeoutException as error:
+        with anyio.fail_after(whole_s):
+            return await _read(http, url)
+    except (httpx.TimeoutException, TimeoutError) as error:
         what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
         raise TargetUnavailable(f"{url}: {what} in time", hint="check the address; is the server hung?") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -120,6 +119,16 @@ async def _get(http: httpx.AsyncClient, url: str) -> httpx.Response:
         if isinstance(error, httpx.RemoteProtocolError):
             what, hint = f"it does not answer in HTTP ({what})", "is this the right port? does it expect https://?"
         raise TargetUnavailable(f"{url}: {what}", hint=hint) from None
+
+
+async def _read(http: httpx.AsyncClient, url: str) -> httpx.Response:
+    async with http.stream("GET", url) as response:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > _MOST_LIST_BYTES:
+                raise TargetUnavailable(f"{url}: the answer has no end", hint="is this the right address?")
+        return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
 
 
 def _plain(headers: httpx.Headers) -> dict[str, str]:
@@ -145,6 +154,8 @@ def _listed(response: httpx.Response, url: str) -> tuple[str, ...] | None:
     try:
         document = orjson.loads(response.content)
         items = document["data"] if isinstance(document, dict) else document
+        if items is None and document is not None:
+            return ()  # how Go writes a list with nothing in it
         return tuple(dict.fromkeys(str(item["id"]) for item in items))
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise TargetUnavailable(

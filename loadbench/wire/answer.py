@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # What a server writes as finish_reason when it gave up: the answer is not what was asked for.
 _GIVEN_UP = frozenset({"error", "abort"})
+# Where most servers' events end, all those with a shortcut among them.
+_END = b"\n\n"
 # A server whose events are not of the simple kind costs these tries, and no more.
 _MOST_LESSONS = 3
 
@@ -36,6 +38,34 @@ class Answer:
     Times are ns of the caller's clock, `None` where the moment did not come. `event_ns` has the stamp of every
     token-bearing event; `reads` counts the reads that brought one, `merged_reads` those that brought several.
     """
+
+    __slots__ = (
+        "_api",
+        "_broken",
+        "_fault",
+        "_heard",
+        "_heard_ns",
+        "_lessons",
+        "_ready",
+        "_shortcut",
+        "_stream",
+        "_texts",
+        "_tokens",
+        "_usage",
+        "_whole",
+        "bad_frames",
+        "done_ns",
+        "error",
+        "event_ns",
+        "finish_reason",
+        "first_token_ns",
+        "first_visible_ns",
+        "last_token_ns",
+        "merged_reads",
+        "model",
+        "reads",
+        "unfinished",
+    )
 
     def __init__(self, api: Api, *, keep_text: bool = False) -> None:
         self._api = api
@@ -56,6 +86,7 @@ class Answer:
         self._usage = Usage()
         self._tokens = _Accounts()
         self._shortcut: Shortcut | None = None
+        self._ready: Shortcut | None = None  # the same, if the next byte begins an event
         self._lessons = _MOST_LESSONS  # how often it may still be tried
         self._fault = ""  # what was wrong first with the protocol
         self._broken = False
@@ -69,11 +100,33 @@ class Answer:
             return
         if at_ns != self._heard_ns:
             self._heard_ns, self._heard = at_ns, 0
-        if self._shortcut is not None and self._stream.between and self.done_ns is None:
-            count = self._shortcut.count(chunk)
+        if self._ready is not None:
+            count = self._ready.count(chunk)
             if count:
                 self._mark_many(count, at_ns)
                 return
+        if self._shortcut is not None and chunk.count(_END) > 1:
+            self._feed_each(chunk, at_ns)
+        else:
+            self._feed_bytes(chunk, at_ns)
+
+    def _feed_each(self, chunk: bytes, at_ns: int) -> None:
+        """Several events, of which one is of another form or cut in two: the others need not be parsed for that."""
+        begin = 0 if self._ready is not None else chunk.find(_END) + len(_END)
+        end = chunk.rfind(_END) + len(_END)
+        self._feed_bytes(chunk[:begin], at_ns)
+        whole = chunk[begin:end]
+        count = 0 if self._ready is None else self._ready.count(whole)
+        if count:
+            self._mark_many(count, at_ns)
+        else:
+            self._feed_bytes(whole, at_ns)
+        self._feed_bytes(chunk[end:], at_ns)
+
+    def _feed_bytes(self, chunk: bytes, at_ns: int) -> None:
+        """The long way."""
+        if self._broken or not chunk:
+            return
         try:
             events = self._stream.feed(chunk)
         except OversizeEvent as error:
@@ -81,6 +134,7 @@ class Answer:
             self._broken = True
             self._fault = self._fault or str(error)
         self._read(events, at_ns)
+        self._ready = self._shortcut if self._stream.between and self.done_ns is None else None
 
     def close(self, at_ns: int) -> None:
         """The body ended at `at_ns`. A last event without its empty line counts, as of the read that brought it."""
@@ -119,9 +173,14 @@ class Answer:
 
     def _mark_many(self, count: int, at_ns: int) -> None:
         """So many events with visible text and nothing else, after a first one that was read in full."""
-        self.event_ns.extend([at_ns] * count)
         self.last_token_ns = at_ns
-        self._count(count)
+        if count == 1 and not self._heard:  # as it is with nearly all of them
+            self.event_ns.append(at_ns)
+            self.reads += 1
+            self._heard = 1
+        else:
+            self.event_ns.extend([at_ns] * count)
+            self._count(count)
 
     def _count(self, brought: int) -> None:
         """Token-bearing events that one read brought; what has the same stamp was one read, in however many parts."""
@@ -262,6 +321,8 @@ class Answer:
 
 class _Accounts:
     """What the frames tell of their tokens, for as long as every token-bearing one tells it."""
+
+    __slots__ = ("_grown", "_id_total", "_ids")
 
     def __init__(self) -> None:
         self._ids: array[int] | None = array("q")

@@ -27,23 +27,27 @@ _PROBE = "probe"
 class Shortcut:
     """What the events of one answer have in common; `count` is of use between two events only."""
 
-    __slots__ = ("_between", "_head", "_tail")
+    __slots__ = ("_aside", "_between", "_head", "_tail")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self._head = b"data: " + before
         self._tail = after + b"\n\n"
         self._between = self._tail + self._head
+        self._aside = (len(self._head), -len(self._tail))
 
     def count(self, chunk: bytes) -> int:
         """How many events these bytes are, none of them in part; 0 where they must go the long way."""
         head, tail = self._head, self._tail
         if not (chunk.startswith(head) and chunk.endswith(tail)):
             return 0
-        texts = chunk[len(head) : -len(tail)].split(self._between)
-        for text in texts:
-            if _ASCII(text) is None and not _is_plain(text):
-                return 0
-        return len(texts)
+        begin, end = self._aside
+        text = chunk[begin:end]
+        if _ASCII(text) is not None:  # no quote in it: it is one
+            return 1
+        texts = text.split(self._between)
+        if _ASCII(b"".join(texts)) is not None and b"" not in texts:
+            return len(texts)
+        return len(texts) if all(map(_is_plain, texts)) else 0
 
 
 def _is_plain(text: bytes) -> bool:

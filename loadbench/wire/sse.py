@@ -46,6 +46,20 @@ class EventStream:
     server's last wish for the time to reconnect.
     """
 
+    __slots__ = (
+        "_after_cr",
+        "_at_start",
+        "_data",
+        "_event",
+        "_id",
+        "_line",
+        "_room",
+        "comments",
+        "ignored",
+        "last_id",
+        "retry_ms",
+    )
+
     def __init__(self, *, last_id: str = "") -> None:
         self.comments = 0
         self.ignored = 0

@@ -244,7 +244,7 @@ def test_marks_never_go_back():
 def test_all_bodies_of_one_read_share_its_stamp():
     """Two chunks in one read arrived together."""
     heard, _ = exchange([CHUNKS], stamper=Ticks(77))
-    assert heard.stamps == [77, 77]
+    assert set(heard.stamps) == {77}
 
 
 def test_request_that_did_not_leave_at_once_is_sent_when_it_has_left():

@@ -1,0 +1,690 @@
+"""One request in, one sample out, over real sockets, with both transports: whatever a server does is an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+import trustme
+
+from loadbench.client.client import Ask, Client, Endpoint, Timeouts
+from loadbench.client.fast_transport import FastTransport
+from loadbench.client.httpx_transport import HttpxTransport, tls_context
+from loadbench.core.clock import MonotonicClock
+from loadbench.plan.load import Phase
+from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.wire.openai import Api
+from tests.client.server import (
+    ANSWER,
+    ASK,
+    CLOSE,
+    DONE,
+    END,
+    FINISH,
+    GONE,
+    RST,
+    Server,
+    chunk,
+    head,
+    serving,
+    stream,
+    token,
+    usage,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from loadbench.record.sample import Sample
+
+MS = 1_000_000
+S = 1_000_000_000
+KINDS = ("httpx", "fast")
+CLOCK = MonotonicClock()
+both = pytest.mark.parametrize("kind", KINDS)
+
+
+def transport_of(kind: str, *, tls=None):
+    """A transport of the kind."""
+    return HttpxTransport(CLOCK, tls=tls) if kind == "httpx" else FastTransport(tls=tls)
+
+
+@dataclass
+class Talk:
+    """What came of some requests: their samples, and what the server saw."""
+
+    samples: list[Sample]
+    server: Server
+
+    @property
+    def sample(self) -> Sample:
+        """The last."""
+        return self.samples[-1]
+
+
+def ask(number: int = 0) -> Ask:
+    """A request that is due now."""
+    return Ask(number=number, phase=Phase.MEASURED, due_ns=CLOCK.now_ns(), prompt="Hello?", max_tokens=5)
+
+
+def talk(
+    kind: str,
+    *scripts,
+    times: int = 1,
+    pause_s: float = 0.0,
+    timeouts: Timeouts | None = None,
+    tls=None,
+    server_tls=None,
+    scheme: str = "http",
+    **endpoint,
+) -> Talk:
+    """Ask a server of these scripts, one request after another, over one transport."""
+
+    async def main() -> Talk:
+        async with serving(*scripts, tls=server_tls) as server:
+            transport = transport_of(kind, tls=tls)
+            settings = Endpoint(base_url=server.url(scheme), model="m", **endpoint)
+            client = Client(settings, transport, clock=CLOCK, timeouts=timeouts or Timeouts())
+            samples = []
+            try:
+                for number in range(times):
+                    samples.append(await client.fire(ask(number)))
+                    await asyncio.sleep(pause_s)
+            finally:
+                await transport.aclose()
+            return Talk(samples, server)
+
+    return asyncio.run(main())
+
+
+def ended(kind: str, *script, **options) -> tuple[Outcome, str]:
+    """How a request to this script ends."""
+    sample = talk(kind, list(script), **options).sample
+    return sample.outcome, sample.detail
+
+
+# A good answer.
+
+
+@both
+def test_marks_come_in_order(kind):
+    """due ≤ connected ≤ sent ≤ headers ≤ first byte ≤ first token ≤ last token ≤ end, and each is there."""
+    role = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
+    steps = [ASK, 0.02, head(), 0.02, chunk(role), 0.02, chunk(token("a")), 0.02, chunk(token("b") + FINISH), 0.02]
+    sample = talk(kind, [*steps, chunk(usage(2) + DONE) + END, GONE]).sample
+    marks = [
+        sample.due_ns,
+        sample.connected_ns,
+        sample.sent_ns,
+        sample.headers_ns,
+        sample.first_byte_ns,
+        sample.first_token_ns,
+        sample.last_token_ns,
+        sample.end_ns,
+    ]
+    assert None not in marks
+    assert marks == sorted(marks)
+    assert len(set(marks[2:])) == 6, "each of these came with a read of its own"
+    assert sample.outcome is Outcome.OK
+    assert list(sample.event_ns) == [sample.first_token_ns, sample.last_token_ns]
+    assert (sample.output_tokens, sample.token_source, sample.input_tokens) == (2, TokenSource.USAGE, 7)
+
+
+@both
+def test_usage_that_comes_late_is_no_part_of_the_answer(kind):
+    """A3: a usage event and [DONE] after the last token move the end, and not the last token."""
+    late = [ASK, head() + chunk(token("a") + token("b") + FINISH), 0.1, chunk(usage(2) + DONE) + END, GONE]
+    sample = talk(kind, late).sample
+    assert sample.end_ns - sample.last_token_ns > 10 * (sample.last_token_ns - sample.first_token_ns)
+    assert sample.outcome is Outcome.OK
+
+
+@both
+def test_headers_are_not_the_end(kind):
+    """A10: a head that comes long before the body ends nothing and starts no token."""
+    sample = talk(kind, [ASK, head(), 0.1, *[chunk(token()) + chunk(FINISH + DONE) + END], GONE]).sample
+    assert sample.headers_ns < sample.first_byte_ns <= sample.first_token_ns
+    assert sample.first_token_ns - sample.headers_ns > 50 * MS
+
+
+@both
+def test_request_says_what_is_asked_and_no_more(kind):
+    """Method, path, JSON body; no compression, since that would hold tokens back; nothing of the user's is lost."""
+    found = talk(kind, [ASK, ANSWER, GONE], headers=(("authorization", "Bearer k"), ("x-team", "blue")), seed=3)
+    (request,) = found.server.requests
+    assert request.line == "POST /v1/chat/completions HTTP/1.1"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["host"] == f"127.0.0.1:{found.server.port}"
+    assert (request.headers["authorization"], request.headers["x-team"]) == ("Bearer k", "blue")
+    assert "cookie" not in request.headers
+    body = orjson.loads(request.body)
+    assert body["messages"] == [{"role": "user", "content": "Hello?"}]
+    assert (body["model"], body["max_tokens"], body["seed"], body["stream"]) == ("m", 5, 3, True)
+    assert body["stream_options"] == {"include_usage": True}
+
+
+@both
+def test_completions_go_to_their_own_route(kind):
+    """The other API has its path, and the prompt as it is."""
+    text = b'data: {"choices":[{"text":"x","finish_reason":"stop"}]}\n\n'
+    found = talk(kind, [ASK, head() + chunk(text + DONE) + END, GONE], api=Api.COMPLETIONS)
+    assert found.server.requests[0].line == "POST /v1/completions HTTP/1.1"
+    assert orjson.loads(found.server.requests[0].body)["prompt"] == "Hello?"
+    assert found.sample.outcome is Outcome.OK
+
+
+@both
+def test_answer_in_single_bytes_is_heard(kind):
+    """D11: a server that writes byte for byte is slow, and nothing else."""
+    pieces: list = [ANSWER[at : at + 1] for at in range(len(ANSWER))]
+    spaced = [step for piece in pieces for step in (piece, 0)]
+    sample = talk(kind, [ASK, *spaced, GONE]).sample
+    assert (sample.outcome, sample.output_tokens, len(sample.event_ns)) == (Outcome.OK, 3, 3)
+
+
+@both
+def test_events_of_one_read_share_its_stamp(kind):
+    """C9, C12: what came together is stamped together, and such reads are counted."""
+    sample = talk(
+        kind, [ASK, head(), 0.02, chunk(token("a") + token("b")), 0.02, chunk(token("c") + FINISH) + END, GONE]
+    )
+    sample = sample.sample
+    first, second, third = sample.event_ns
+    assert first == second < third
+    assert (sample.reads, sample.merged_reads) == (2, 1)
+
+
+@both
+@pytest.mark.parametrize("size", [200_000, 2_000_000])
+def test_large_event_is_heard(kind, size):
+    """C2: an event of any length is one event."""
+    sample = talk(kind, [ASK, stream([token("x" * size), token("y")]), GONE]).sample
+    assert (sample.outcome, len(sample.event_ns)) == (Outcome.OK, 2)
+
+
+@both
+def test_body_until_close_is_heard(kind):
+    """HTTP/1.0 ways: no length, no chunks, the close is the end."""
+    old = head(headers=b"content-type: text/event-stream\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
+    found = talk(kind, [ASK, old + token() + FINISH + DONE, CLOSE], times=2)
+    assert [sample.outcome for sample in found.samples] == [Outcome.OK] * 2
+    assert [sample.reused for sample in found.samples] == [False, False]
+
+
+@both
+def test_json_answer_instead_of_a_stream_is_an_answer(kind):
+    """A server that cannot stream is measured by its one event."""
+    body = (
+        b'{"choices":[{"message":{"content":"a b c"},"finish_reason":"stop"}],'
+        b'"usage":{"prompt_tokens":7,"completion_tokens":3},"model":"m"}'
+    )
+    sample = talk(kind, [ASK, whole("200 OK", body), GONE]).sample
+    assert (sample.outcome, sample.output_tokens, len(sample.event_ns)) == (Outcome.OK, 3, 1)
+    assert sample.first_token_ns == sample.last_token_ns == sample.end_ns
+
+
+@both
+def test_done_without_close_is_the_end(kind):
+    """A stream that says [DONE] and is never ended is complete there; its connection is of no more use."""
+    hung = [ASK, head() + chunk(token("a") + FINISH + DONE), GONE]
+    found = talk(kind, hung, [ASK, ANSWER, GONE], times=2)
+    first, second = found.samples
+    assert (first.outcome, second.outcome) == (Outcome.OK, Outcome.OK)
+    assert first.end_ns == first.last_token_ns
+    assert second.reused is False
+    assert found.server.gone == 1
+
+
+# Connections.
+
+
+@both
+def test_kept_connection_is_used_again(kind):
+    """C4: the first request pays for a connection, the others do not."""
+    found = talk(kind, [ASK, ANSWER] * 3 + [GONE], times=3)
+    assert found.server.connections == 1
+    assert [sample.reused for sample in found.samples] == [False, True, True]
+    first, *others = found.samples
+    assert first.connect_ns > 0
+    assert [sample.connect_ns for sample in others] == [None, None]
+    assert [sample.reconnects for sample in found.samples] == [0, 0, 0]
+
+
+@both
+def test_closed_idle_connection_is_no_failure(kind):
+    """C5: a server that closes what it does not need is met with a new connection."""
+    found = talk(kind, [ASK, ANSWER, CLOSE], times=3, pause_s=0.05)
+    assert [sample.outcome for sample in found.samples] == [Outcome.OK] * 3
+    assert found.server.connections == len(found.server.requests) == 3
+
+
+@both
+@pytest.mark.parametrize("end", [CLOSE, RST])
+def test_connection_that_dies_under_the_request_is_replaced_once_and_counted(kind, end):
+    """C5: a kept connection that breaks before any answer was closing all along: it is replaced, once."""
+    found = talk(kind, [ASK, ANSWER, ASK, end], [ASK, ANSWER, GONE], times=2)
+    assert [sample.outcome for sample in found.samples] == [Outcome.OK] * 2
+    assert [sample.reconnects for sample in found.samples] == [0, 1]
+    assert found.sample.reused is False
+    assert found.sample.connect_ns > 0
+    assert found.server.connections == 2
+    assert found.sample.connected_ns <= found.sample.sent_ns <= found.sample.first_byte_ns
+
+
+@both
+def test_second_connection_that_dies_is_a_failure(kind):
+    """One replacement, not a retry: what breaks again is the server's failure."""
+    found = talk(kind, [ASK, ANSWER, ASK, CLOSE], [ASK, CLOSE], times=2)
+    assert found.sample.outcome is Outcome.RESET
+    assert found.sample.reconnects == 1
+    assert (found.server.connections, len(found.server.requests)) == (2, 3)
+
+
+@both
+def test_new_connection_that_dies_is_a_failure(kind):
+    """Where the idle one was known to be closed, the request is the first on a new one, and is not sent twice."""
+    found = talk(kind, [ASK, ANSWER, CLOSE], [ASK, CLOSE], times=2, pause_s=0.05)
+    assert (found.sample.outcome, found.sample.reconnects) == (Outcome.RESET, 0)
+    assert (found.server.connections, len(found.server.requests)) == (2, 2)
+
+
+@both
+def test_what_breaks_after_a_replacement_is_told_as_it_is(kind):
+    """The second connection's fault is not taken for the first one's."""
+    found = talk(kind, [ASK, ANSWER, ASK, RST], [ASK, b"* OK IMAP4 ready\r\n\r\n", CLOSE], times=2)
+    assert found.sample.outcome is Outcome.PROTOCOL
+    assert "reset" not in found.sample.detail
+    assert found.sample.reconnects == 1
+
+
+@both
+def test_all_kept_connections_dead_cost_one_replacement_each(kind):
+    """A server that drops all its idle connections under the next requests makes each of those reconnect once."""
+
+    async def main() -> tuple[list[Sample], Server]:
+        dies = [ASK, 0.05, ANSWER, ASK, RST]
+        async with serving(*[dies] * 5, [ASK, ANSWER, GONE]) as server:
+            transport = transport_of(kind)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+            try:
+                await asyncio.gather(*(client.fire(ask(n)) for n in range(5)))
+                return await asyncio.gather(*(client.fire(ask(n)) for n in range(5))), server
+            finally:
+                await transport.aclose()
+
+    samples, server = asyncio.run(main())
+    assert [sample.outcome for sample in samples] == [Outcome.OK] * 5
+    assert [sample.reconnects for sample in samples] == [1] * 5
+    assert server.connections == 10
+
+
+@both
+def test_one_of_many_dead_connections_is_replaced_by_a_new_one(kind):
+    """The replacement is a fresh connection, not the next of the dead."""
+
+    async def main() -> Sample:
+        async with serving(*[[ASK, 0.05, ANSWER, ASK, RST]] * 4, [ASK, ANSWER, GONE]) as server:
+            transport = transport_of(kind)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+            try:
+                await asyncio.gather(*(client.fire(ask(n)) for n in range(4)))
+                return await client.fire(ask())
+            finally:
+                await transport.aclose()
+
+    sample = asyncio.run(main())
+    assert (sample.outcome, sample.reconnects, sample.reused) == (Outcome.OK, 1, False)
+
+
+@both
+def test_nothing_limits_how_many_are_in_flight(kind):
+    """C3: so many requests are so many connections, all at once: the server answers none before it has them all."""
+    many = 120
+
+    async def main() -> tuple[list[Sample], Server]:
+        async with serving([ASK, lambda server: len(server.requests) == many, ANSWER, GONE]) as server:
+            transport = transport_of(kind)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+            try:
+                return await asyncio.gather(*(client.fire(ask(n)) for n in range(many))), server
+            finally:
+                await transport.aclose()
+
+    samples, server = asyncio.run(main())
+    assert {sample.outcome for sample in samples} == {Outcome.OK}
+    assert server.connections == many
+    assert max(sample.sent_ns for sample in samples) < min(sample.headers_ns for sample in samples)
+
+
+@both
+def test_cookies_are_not_kept(kind):
+    """What a server sets with one answer is not said to it with the next: each request is the same."""
+    cookie = whole("200 OK", b'{"choices":[{"message":{"content":"a"}}]}', more=b"set-cookie: sticky=1; Path=/\r\n")
+    found = talk(kind, [ASK, cookie, ASK, cookie, GONE], times=2)
+    assert len(found.server.requests) == 2
+    assert all("cookie" not in request.headers for request in found.server.requests)
+    assert found.server.requests[0] == found.server.requests[1]
+
+
+@both
+def test_proxies_of_the_environment_are_ignored(kind, monkeypatch):
+    """What is measured is the server, whatever HTTP_PROXY says."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert ended(kind, ASK, ANSWER, GONE) == (Outcome.OK, "")
+
+
+# What breaks.
+
+
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def fire_at(kind: str, base_url: str, *, tls=None, timeouts: Timeouts | None = None) -> Sample:
+    """One request to an address."""
+
+    async def main() -> Sample:
+        transport = transport_of(kind, tls=tls)
+        endpoint = Endpoint(base_url=base_url, model="m")
+        try:
+            return await Client(endpoint, transport, clock=CLOCK, timeouts=timeouts or Timeouts()).fire(ask())
+        finally:
+            await transport.aclose()
+
+    return asyncio.run(main())
+
+
+@both
+def test_refused_connection_is_refused(kind):
+    """Nobody there: no mark but the beginning and the end, and words that help."""
+    sample = fire_at(kind, f"http://127.0.0.1:{closed_port()}/v1")
+    assert sample.outcome is Outcome.REFUSED
+    assert sample.detail.startswith("connection refused")
+    assert (sample.connected_ns, sample.sent_ns, sample.status, sample.reused) == (None, None, None, None)
+    assert sample.end_ns >= sample.due_ns
+
+
+@both
+def test_unknown_host_is_refused(kind):
+    """A name that no name service knows."""
+    sample = fire_at(kind, "http://no-such-host.invalid/v1")
+    assert sample.outcome is Outcome.REFUSED
+    assert "no such host" in sample.detail or "resolution" in sample.detail
+
+
+@both
+@pytest.mark.parametrize(
+    ("script", "outcome"),
+    [
+        ([ASK, CLOSE], Outcome.RESET),
+        ([ASK, RST], Outcome.RESET),
+        ([RST], Outcome.RESET),
+        ([ASK, b"HTTP/1.1 200 OK\r\ncontent-", CLOSE], Outcome.RESET),
+        ([ASK, head() + chunk(token()), 0.05, RST], Outcome.RESET),
+        ([ASK, head() + chunk(token()), CLOSE], Outcome.TRUNCATED),
+        ([ASK, head() + chunk(token() + DONE), CLOSE], Outcome.TRUNCATED),
+        ([ASK, head() + chunk(token()) + b"ff\r\nda", CLOSE], Outcome.TRUNCATED),
+        ([ASK, head(headers=b"content-length: 500\r\n") + token(), CLOSE], Outcome.TRUNCATED),
+        ([ASK, head() + chunk(token()) + END, GONE], Outcome.TRUNCATED),
+        ([ASK, head() + chunk(FINISH + DONE) + END, GONE], Outcome.EMPTY),
+        ([ASK, b"SSH-2.0-OpenSSH_9.2\r\n\r\n", CLOSE], Outcome.PROTOCOL),
+        ([ASK, b"<html>hello</html>\r\n\r\n", CLOSE], Outcome.PROTOCOL),
+        ([ASK, head() + b"zz\r\n", GONE], Outcome.PROTOCOL),
+        ([ASK, head() + chunk(b"data: {broken\n\n" + DONE) + END, GONE], Outcome.PROTOCOL),
+        ([ASK, head() + chunk(b'data: {"error":{"message":"slot lost"}}\n\n') + END, GONE], Outcome.STREAM_ERROR),
+        ([ASK, head() + chunk(token() + b"event: error\ndata: no\n\n" + DONE) + END, GONE], Outcome.STREAM_ERROR),
+        ([ASK, whole("200 OK", b'{"error":"busy"}'), GONE], Outcome.STREAM_ERROR),
+        ([ASK, whole("200 OK", b"<html><title>Hi</title></html>", kind="text/html"), GONE], Outcome.PROTOCOL),
+        ([ASK, whole("200 OK", b"", kind="text/html"), GONE], Outcome.PROTOCOL),
+        ([ASK, whole("200 OK", b'{"models":[]}'), GONE], Outcome.PROTOCOL),
+        ([ASK, whole("204 No Content", b"").replace(b"content-length: 0\r\n", b""), GONE], Outcome.HTTP_ERROR),
+        ([ASK, whole("429 Too Many", b'{"error":{"message":"slow down"}}'), GONE], Outcome.HTTP_ERROR),
+        ([ASK, whole("503 Busy", b"no"), GONE], Outcome.HTTP_ERROR),
+        ([ASK, whole("500 Oh", b"no").replace(b"length: 2", b"length: 9"), CLOSE], Outcome.HTTP_ERROR),
+        ([ASK, whole("302 Found", b"", more=b"location: /elsewhere\r\n"), GONE], Outcome.HTTP_ERROR),
+        ([ASK, whole("308 Moved", b"", more=b"location: /elsewhere\r\n"), GONE], Outcome.HTTP_ERROR),
+    ],
+)
+def test_each_way_to_break_is_its_own_outcome_and_is_asked_once(kind, script, outcome):
+    """E1, E2, E3, D14, C6: no failure is taken for an answer, none for another, and nothing is asked twice."""
+    found = talk(kind, script)
+    assert found.sample.outcome is outcome
+    assert found.sample.detail
+    assert len(found.server.requests) == (ASK in script)
+    assert found.server.connections == 1
+    assert found.sample.reconnects == 0
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (whole("429 Too Many", b'{"error":{"message":"slow down"}}'), "HTTP 429: slow down"),
+        (whole("503 Busy", b"<html><title>503 Busy</title></html>", kind="text/html"), "HTTP 503: an HTML page"),
+        (whole("200 OK", b"<html><title>Hi</title></html>", kind="text/html"), "an HTML page (Hi) instead of"),
+        (head() + chunk(b'data: {"error":{"message":"slot lost"}}\n\n') + END, "slot lost"),
+        (whole("307 Moved", b"", more=b"location: /x\r\n"), "HTTP 307: no body"),
+    ],
+)
+def test_failure_says_what_the_server_said(kind, answer, words):
+    """The reason is in the sample, in one line."""
+    assert words in ended(kind, ASK, answer, GONE)[1]
+
+
+@both
+def test_partial_answer_is_kept(kind):
+    """Tokens that came before a reset are in the sample, with their stamps; nothing comes after the end."""
+    sample = talk(kind, [ASK, head(), 0.02, chunk(token("a")), 0.02, chunk(token("b")), 0.02, RST]).sample
+    assert sample.outcome is Outcome.RESET
+    assert len(sample.event_ns) == 2
+    assert sample.sent_ns < sample.first_token_ns < sample.last_token_ns < sample.end_ns
+
+
+@both
+@pytest.mark.parametrize("end", [CLOSE, RST])
+def test_answer_that_said_it_was_finished_is_whole(kind, end):
+    """A connection that breaks after finish_reason and [DONE] takes nothing from the answer."""
+    assert ended(kind, ASK, head() + chunk(token() + FINISH + DONE), 0.05, end) == (Outcome.OK, "")
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server_tls(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@both
+def test_trusted_server_is_spoken_to_in_tls(kind, authority, server_tls, tmp_path):
+    """With its CA given, the answer is the same, and the connection's set-up contains the handshake."""
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    found = talk(
+        kind,
+        [ASK, ANSWER, ASK, ANSWER, GONE],
+        times=2,
+        tls=tls_context(cacert=tmp_path / "ca.pem"),
+        server_tls=server_tls,
+        scheme="https",
+    )
+    assert [sample.outcome for sample in found.samples] == [Outcome.OK] * 2
+    assert [sample.reused for sample in found.samples] == [False, True]
+    assert found.samples[0].connect_ns > 0
+
+
+@both
+def test_untrusted_certificate_is_refused_unless_told_otherwise(kind, server_tls):
+    """A certificate of an unknown CA ends it, with what to do; --insecure goes on."""
+    script = [ASK, ANSWER, GONE]
+    sample = talk(kind, script, tls=tls_context(), server_tls=server_tls, scheme="https").sample
+    assert sample.outcome is Outcome.REFUSED
+    assert "not trusted" in sample.detail
+    assert sample.sent_ns is None
+    loosely = talk(kind, script, tls=tls_context(insecure=True), server_tls=server_tls, scheme="https")
+    assert loosely.sample.outcome is Outcome.OK
+
+
+@both
+def test_certificate_of_another_name_is_refused(kind, authority, tmp_path):
+    """Trust in the CA is not trust in any name."""
+    other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("elsewhere.example").configure_cert(other)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = tls_context(cacert=tmp_path / "ca.pem")
+    sample = talk(kind, [ASK, ANSWER], tls=tls, server_tls=other, scheme="https").sample
+    assert sample.outcome is Outcome.REFUSED
+    assert "not trusted" in sample.detail
+
+
+@both
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", b"", b"\r\n"])
+def test_tls_to_a_plain_port_is_refused(kind, answer):
+    """A handshake that ends in something else, or in a close, is told as what it is."""
+    sample = talk(kind, [answer, 0.05, CLOSE], tls=tls_context(), scheme="https").sample
+    assert sample.outcome is Outcome.REFUSED
+    assert "TLS" in sample.detail
+
+
+@both
+def test_plain_to_a_tls_port_is_no_answer(kind, server_tls):
+    """An alert instead of a status line, or a close: never an answer, and not the client's crash."""
+    sample = talk(kind, [ASK], server_tls=server_tls).sample
+    assert sample.outcome in {Outcome.PROTOCOL, Outcome.RESET}
+    assert sample.detail
+
+
+# Deadlines and cuts.
+
+
+@both
+@pytest.mark.parametrize(
+    ("script", "limits", "outcome"),
+    [
+        ([ASK, GONE], {"first_token_ns": 50 * MS}, Outcome.TIMEOUT_FIRST_TOKEN),
+        ([ASK, head(), GONE], {"first_token_ns": 50 * MS}, Outcome.TIMEOUT_FIRST_TOKEN),
+        ([ASK, head() + chunk(b": ping\n\n"), GONE], {"first_token_ns": 50 * MS}, Outcome.TIMEOUT_FIRST_TOKEN),
+        ([ASK, head() + chunk(token()), GONE], {"idle_ns": 50 * MS}, Outcome.TIMEOUT_IDLE),
+        ([ASK, head() + chunk(token()), GONE], {"total_ns": 50 * MS}, Outcome.TIMEOUT_TOTAL),
+    ],
+)
+def test_silent_server_is_given_up_and_its_connection_closed(kind, script, limits, outcome):
+    """C11: each deadline ends the request as its own outcome, drops the connection, and the next request is served."""
+    found = talk(kind, script, [ASK, ANSWER, GONE], times=2, timeouts=Timeouts(**limits), pause_s=0.02)
+    assert [sample.outcome for sample in found.samples] == [outcome, Outcome.OK]
+    assert found.server.gone >= 1
+    assert [sample.reused for sample in found.samples] == [False, False]
+
+
+@both
+def test_server_that_never_shakes_hands_is_given_up(kind):
+    """Being connected includes TLS: a port that takes the connection and says nothing runs into that deadline."""
+    sample = talk(kind, [GONE], tls=tls_context(), scheme="https", timeouts=Timeouts(connect_ns=50 * MS)).sample
+    assert sample.outcome is Outcome.TIMEOUT_CONNECT
+    assert sample.connected_ns is None
+
+
+@both
+@pytest.mark.parametrize(
+    ("script", "tokens"), [([ASK, GONE], 0), ([ASK, head(), GONE], 0), ([ASK, head() + chunk(token() * 2), GONE], 2)]
+)
+@pytest.mark.parametrize("reason", [Outcome.ABANDONED, Outcome.CANCELLED])
+def test_cut_closes_the_connection(kind, script, tokens, reason):
+    """A request that is cut ends as what it was cut for, with what it had, and the server sees the connection go."""
+
+    async def main() -> Sample:
+        async with serving(script) as server:
+            transport = transport_of(kind)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+            under_way = asyncio.create_task(client.fire(ask()))
+            while not server.requests or client.tokens_seen < tokens:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
+            client.cut(reason)
+            sample = await under_way
+            while not server.gone:
+                await asyncio.sleep(0.005)
+            await transport.aclose()
+            return sample
+
+    sample = asyncio.run(main())
+    assert sample.outcome is reason
+    assert not sample.outcome.failed
+    assert len(sample.event_ns) == tokens
+
+
+@both
+def test_cancelled_task_closes_the_connection_and_stays_cancelled(kind):
+    """A cancellation from outside is no outcome: it goes through, and leaves nothing open."""
+
+    async def main() -> Server:
+        async with serving([ASK, head() + chunk(token()), GONE]) as server:
+            transport = transport_of(kind)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+            under_way = asyncio.create_task(client.fire(ask()))
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            under_way.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await under_way
+            while not server.gone:
+                await asyncio.sleep(0.01)
+            await transport.aclose()
+            return server
+
+    assert asyncio.run(main()).gone == 1
+
+
+@both
+def test_closing_the_transport_closes_idle_connections(kind):
+    """What was kept is closed at the end of a run."""
+
+    async def main() -> int:
+        async with serving([ASK, ANSWER, GONE]) as server:
+            transport = transport_of(kind)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+            await asyncio.gather(*(client.fire(ask(n)) for n in range(3)))
+            assert server.gone == 0
+            await transport.aclose()
+            while server.gone < server.connections:
+                await asyncio.sleep(0.01)
+            return server.gone
+
+    assert asyncio.run(main()) == 3
+
+
+@both
+def test_progress_counts_the_tokens_of_what_is_under_way(kind):
+    """The progress line sees tokens as they come, and not those of requests that have ended."""
+
+    async def main() -> list[int]:
+        async with serving([ASK, head() + chunk(token() + token()), 0.2, chunk(FINISH + DONE) + END, GONE]) as server:
+            transport = transport_of(kind)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+            seen = [client.tokens_seen]
+            under_way = asyncio.create_task(client.fire(ask()))
+            while client.tokens_seen < 2:
+                await asyncio.sleep(0.005)
+            seen.append(client.tokens_seen)
+            await under_way
+            await transport.aclose()
+            return [*seen, client.tokens_seen]
+
+    assert asyncio.run(main()) == [0, 2, 0]

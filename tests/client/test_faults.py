@@ -1,0 +1,103 @@
+"""What a broken connection means: one cause and one remedy, found in the whole chain of exceptions."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from itertools import pairwise
+
+import httpx
+import pytest
+
+from loadbench.client.faults import causes, explain
+
+
+def chained(*errors: BaseException) -> BaseException:
+    """The first error, caused by the second, caused by the third …"""
+    for error, cause in pairwise(errors):
+        error.__cause__ = cause
+    return errors[0]
+
+
+def tls_error(reason: str, kind: type[ssl.SSLError] = ssl.SSLError) -> ssl.SSLError:
+    """As OpenSSL's errors come."""
+    error = kind(1, f"[SSL: {reason}] something (_ssl.c:1006)")
+    error.reason = reason
+    if isinstance(error, ssl.SSLCertVerificationError):
+        error.verify_message = "self-signed certificate"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        (errno.ECONNREFUSED, "connection refused"),
+        (errno.ENETUNREACH, "network cannot be reached"),
+        (errno.EHOSTUNREACH, "host cannot be reached"),
+        (errno.ETIMEDOUT, "no answer to the connection attempt"),
+        (errno.ECONNRESET, "connection reset"),
+        (errno.EPIPE, "closed by the server"),
+        (errno.EMFILE, "no more sockets"),
+        (errno.EADDRNOTAVAIL, "no local port"),
+    ],
+)
+def test_system_error_is_told_in_words(number, what):
+    """However deep it lies under what httpx and anyio say, the system's error is what is told, with no address."""
+    deep = chained(
+        httpx.ConnectError("All connection attempts failed"),
+        OSError("All connection attempts failed"),
+        OSError(number, os.strerror(number), "10.1.2.3"),
+    )
+    told, _ = explain(deep)
+    assert what in told
+    assert "10.1.2.3" not in told
+
+
+def test_cause_in_a_group_is_found():
+    """Several attempts, to several addresses, come as a group."""
+    group = ExceptionGroup("all failed", [OSError("?"), ConnectionRefusedError(errno.ECONNREFUSED, "refused")])
+    assert explain(chained(httpx.ConnectError("failed"), group))[0] == "connection refused"
+
+
+def test_unknown_name_is_told_before_anything_else():
+    """A name error is an OSError with a number of its own, which means something else there."""
+    told, hint = explain(chained(httpx.ConnectError("x"), socket.gaierror(socket.EAI_NONAME, "unknown")))
+    assert (told, bool(hint)) == ("no such host", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "what", "hint"),
+    [
+        (tls_error("WRONG_VERSION_NUMBER"), "does not speak TLS", "http://"),
+        (tls_error("RECORD_LAYER_FAILURE"), "does not speak TLS", "http://"),
+        (tls_error("HTTP_REQUEST"), "does not speak TLS", "http://"),
+        (tls_error("PACKET_LENGTH_TOO_LONG"), "does not speak TLS", "http://"),
+        (tls_error("record layer failure"), "does not speak TLS", "http://"),
+        (tls_error("NO_SHARED_CIPHER"), "handshake failed: no_shared_cipher", "TLS set-up"),
+        (tls_error("CERTIFICATE_VERIFY_FAILED", ssl.SSLCertVerificationError), "not trusted: self-signed", "--cacert"),
+        (ConnectionResetError(), "closed the connection in the TLS handshake", "TLS"),
+    ],
+)
+def test_tls_error_says_which(error, what, hint):
+    """No TLS there, no trust, or no agreement: each has its own words, and its own remedy."""
+    told, remedy = explain(chained(httpx.ConnectError("failed"), error))
+    assert what in told
+    assert hint in remedy
+
+
+def test_what_is_not_known_is_told_as_it_is():
+    """An error without a known cause keeps its own words, and one without words its name; there is no remedy then."""
+    assert explain(httpx.RemoteProtocolError("illegal status line")) == ("illegal status line", "")
+    assert explain(httpx.ReadError("")) == ("ReadError", "")
+
+
+def test_chain_is_walked_once_and_to_its_end():
+    """Each error of a chain comes once, outermost first, even where the chain bites its tail."""
+    outer, middle, inner = ValueError("a"), TypeError("b"), KeyError("c")
+    outer.__cause__ = middle
+    outer.__context__ = middle
+    middle.__context__ = inner
+    inner.__context__ = outer
+    assert list(causes(outer)) == [outer, middle, inner]

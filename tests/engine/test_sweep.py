@@ -1,0 +1,315 @@
+"""The sweep in virtual time: models and levels one after another, failures marked, stops obeyed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from loadbench.client.client import Client, Endpoint, Timeouts
+from loadbench.core.errors import ExitCode, TargetUnavailable
+from loadbench.core.virtual import VirtualClock, run_virtual
+from loadbench.engine.health import NoHealth
+from loadbench.engine.sweep import Sweep
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.distribution import Constant, Uniform
+from loadbench.plan.load import Closed, Open, Phase
+from loadbench.plan.scenario import LoadSettings, Scenario, WorkSettings
+from loadbench.record.outcome import Outcome
+from loadbench.sim.profile import PROFILES
+from loadbench.sim.transport import SimTransport
+from tests.engine.scripted import MS, Act, Scripted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+S = 1_000_000_000
+EXACT = PROFILES["slot-server"].exact()
+
+
+@dataclass
+class Watcher:
+    """An observer that keeps all, and may act on it."""
+
+    on_begin: Callable[[int], None] = lambda _: None
+    on_end: Callable[[int], None] = lambda _: None
+    events: list[tuple] = field(default_factory=list)
+    recordings: list = field(default_factory=list)
+    samples: dict[int, list] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def level_begins(self, level, model, number):
+        self.events.append(("begins", model, level.plan.load.label, number))
+        self.on_begin(number)
+
+    def sample_ended(self, sample, number):
+        self.samples.setdefault(number, []).append(sample)
+
+    def level_ended(self, recording, model, load):
+        self.events.append(("ended", model, load.label))
+        self.recordings.append(recording)
+        self.on_end(len(self.recordings) - 1)
+
+    def model_failed(self, model, reason):
+        self.events.append(("failed", model))
+        self.failures[model] = reason
+
+    def ended(self) -> list[tuple]:
+        """(model, load) of the levels that are complete."""
+        return [event[1:] for event in self.events if event[0] == "ended"]
+
+
+def scenario(*, work: WorkSettings | None = None, **load) -> Scenario:
+    """A short sweep."""
+    short = {"users": (1, 2), "duration": 2 * S, "warm_up": 0, "ramp": 0} | load
+    return Scenario(load=LoadSettings(**short), work=work or WorkSettings(max_tokens=5))
+
+
+def swept(plan: Scenario, *models: str, missing=None, watcher=None, have=("a", "b", "c"), during=None):
+    """Sweep the simulated server, which has the models `have`; the watcher and the sweep. `during` runs beside it."""
+    watcher = watcher or Watcher()
+    kept: list[Sweep] = []
+    failed: list[TargetUnavailable] = []
+
+    async def main() -> None:
+        clock = VirtualClock()
+        async with SimTransport(EXACT, clock=clock, models=have).serving() as transport:
+
+            def client_for(model: str) -> Client:
+                endpoint = Endpoint(base_url="http://simulated/v1", model=model)
+                return Client(endpoint, transport, clock=clock, timeouts=Timeouts())
+
+            sweep = Sweep(
+                plan,
+                models=models,
+                missing=missing,
+                client_for=client_for,
+                clock=clock,
+                health=NoHealth,
+                observer=watcher,
+            )
+            kept.append(sweep)
+            async with anyio.create_task_group() as beside:
+                if during is not None:
+                    beside.start_soon(during, sweep)
+                try:
+                    await sweep.run()
+                except TargetUnavailable as error:
+                    failed.append(error)  # raised below: a task group would wrap it
+
+    run_virtual(main)
+    if failed:
+        raise failed[0]
+    return watcher, kept[0]
+
+
+def test_every_model_runs_at_every_load_in_order():
+    """Levels are numbered through; each is handed out before the next begins."""
+    watcher, sweep = swept(scenario(), "a", "b")
+    assert watcher.events == [
+        ("begins", "a", "users=1", 0),
+        ("ended", "a", "users=1"),
+        ("begins", "a", "users=2", 1),
+        ("ended", "a", "users=2"),
+        ("begins", "b", "users=1", 2),
+        ("ended", "b", "users=1"),
+        ("begins", "b", "users=2", 3),
+        ("ended", "b", "users=2"),
+    ]
+    assert not sweep.stopped
+    assert [recording.models for recording in watcher.recordings] == [
+        {model: recording.outcomes[Outcome.OK]} for model, recording in zip("aabb", watcher.recordings, strict=True)
+    ]
+
+
+def test_levels_carry_the_scenarios_settings():
+    """Load, extent, ramp and the longest answer are those of the scenario; the ramp stays within the warm-up."""
+    plans = []
+    watcher = Watcher()
+    watcher.level_begins = lambda level, model, number: plans.append(level.plan)
+    load = {"rate": (0.5, 4.0), "arrivals": parse_arrivals("constant"), "max_in_flight": 7, "cool_down": S}
+    swept(scenario(warm_up=S, ramp=3 * S, **load), "a", watcher=watcher)
+    assert [plan.load for plan in plans] == [Open(rate, parse_arrivals("constant")) for rate in (0.5, 4.0)]
+    for plan in plans:
+        assert (plan.extent.warm_up_ns, plan.extent.duration_ns, plan.extent.cool_down_ns) == (S, 2 * S, S)
+        assert (plan.ramp_ns, plan.most_in_flight, plan.max_tokens) == (S, 7, 5)
+
+
+def test_failing_model_is_marked_and_the_rest_go_on():
+    """A model that the server does not have, or does not list, is no reason to lose the others."""
+    watcher, sweep = swept(scenario(), "a", "absent", "unlisted", "b", missing={"unlisted": "has no model 'unlisted'"})
+    assert watcher.ended() == [(model, load) for model in "ab" for load in ("users=1", "users=2")]
+    assert watcher.failures.keys() == {"absent", "unlisted"}
+    assert "404" in watcher.failures["absent"]
+    assert "has no model" in watcher.failures["unlisted"]
+    assert [event[3] for event in watcher.events if event[0] == "begins"] == [0, 1, 2, 3]
+    assert not sweep.stopped
+
+
+def test_all_failing_is_an_unavailable_target():
+    """With no model left the sweep says why, of each, and the exit code is the target's."""
+    watcher = Watcher()
+    with pytest.raises(TargetUnavailable, match=r"no: .*404.*; nor: .*404") as caught:
+        swept(scenario(), "no", "nor", watcher=watcher)
+    assert caught.value.exit_code is ExitCode.TARGET_UNAVAILABLE
+    assert watcher.events == [("failed", "no"), ("failed", "nor")]
+
+
+def test_stop_between_levels_starts_no_other():
+    """Stopped while a level's recording is being saved, the sweep ends with that level, which is whole."""
+    stops = []
+    watcher = Watcher(on_end=lambda _: stops[0]())
+
+    async def remember(sweep):
+        stops.append(sweep.stop)
+
+    _, sweep = swept(scenario(), "a", "b", watcher=watcher, during=remember)
+    assert watcher.ended() == [("a", "users=1")]
+    assert sweep.stopped
+    assert not watcher.recordings[0].interrupted
+
+
+def stopping(*, times: int) -> tuple[Watcher, Callable]:
+    """An observer, and who stops the sweep that it observes 3 s into the first level."""
+    begun: list[anyio.Event] = []
+    watcher = Watcher(on_begin=lambda _: begun[0].set())
+
+    async def stop(sweep):
+        begun.append(anyio.Event())
+        await begun[0].wait()
+        await anyio.sleep(3)
+        for _ in range(times):
+            sweep.stop()
+
+    return watcher, stop
+
+
+def test_stop_in_a_level_keeps_it_and_starts_no_other():
+    """Stopped under way, a level is drained, handed out as interrupted, and is the last."""
+    watcher, stop = stopping(times=1)
+    _, sweep = swept(scenario(users=(1, 2), duration=60 * S), "a", "b", watcher=watcher, during=stop)
+    assert watcher.ended() == [("a", "users=1")]
+    (recording,) = watcher.recordings
+    assert recording.interrupted
+    assert recording.outcomes.keys() == {Outcome.OK}
+    assert recording.window_s == 3
+    assert sweep.stopped
+
+
+def test_second_stop_cuts_the_level_under_way():
+    """Who does not want to wait for the drain need not."""
+    watcher, stop = stopping(times=2)
+    slow = WorkSettings(max_tokens=8000)
+    swept(scenario(users=(2,), duration=60 * S, work=slow), "a", watcher=watcher, during=stop)
+    (recording,) = watcher.recordings
+    assert recording.outcomes == {Outcome.CANCELLED: 2}
+    assert {sample.end_ns for sample in watcher.samples[0]} == {recording.window[1]}
+
+
+def test_stop_before_the_first_level_ends_at_once():
+    """Stopped while a model's first answer is awaited, there is no level, and no failure either."""
+    clocks = []
+
+    async def stop(sweep):
+        await anyio.sleep(0.001)
+        sweep.stop()
+        clocks.append(VirtualClock().now_ns())
+
+    watcher, sweep = swept(scenario(), "a", during=stop)
+    assert watcher.events == []
+    assert sweep.stopped
+    assert clocks == [MS]
+
+
+@pytest.mark.parametrize("users", [(1,), (3, 8)])
+def test_dealt_words_make_prompts_of_exactly_the_asked_length(users):
+    """H2: the first answers tell what a word and the template cost; each prompt then has the tokens asked for."""
+    work = WorkSettings(input_tokens=Uniform(20, 300), max_tokens=5)
+    watcher, _ = swept(scenario(users=users, work=work), "a")
+    samples = [sample for level in watcher.samples.values() for sample in level]
+    assert len(samples) > 20
+    assert all(sample.input_tokens == sample.asked_input_tokens for sample in samples)
+    assert len({sample.input_tokens for sample in samples}) > 10
+    for recording in watcher.recordings:
+        assert recording.prompt_asked == recording.outcomes[Outcome.OK]
+        assert recording.prompt_off == 0
+
+
+def test_drawn_answer_lengths_are_asked_for_and_given():
+    """Where the answers' lengths are drawn, each request asks for its own, and gets it."""
+    work = WorkSettings(input_tokens=Constant(50), output_tokens=Uniform(1, 30))
+    watcher, _ = swept(scenario(work=work), "a")
+    for sample in watcher.samples[0]:
+        assert sample.output_tokens == sample.asked_output_tokens
+    assert len({sample.output_tokens for sample in watcher.samples[0]}) > 5
+
+
+def test_no_two_requests_of_a_sweep_ask_the_same():
+    """B11, H1: levels and models differ in what they ask, so that no cache of prefixes can flatter any of them."""
+    asked = []
+
+    class Listening(SimTransport):
+        async def exchange(self, exchange, sink):
+            asked.append(exchange.body.partition(b'"content":')[2].partition(b"}")[0])
+            await super().exchange(exchange, sink)
+
+    async def main() -> None:
+        clock = VirtualClock()
+        async with Listening(EXACT, clock=clock, models=("a", "b")).serving() as transport:
+            sweep = Sweep(
+                scenario(work=WorkSettings(prompt="Why?", max_tokens=5)),
+                models=("a", "b"),
+                client_for=lambda model: Client(
+                    Endpoint(base_url="http://s/v1", model=model), transport, clock=clock, timeouts=Timeouts()
+                ),
+                clock=clock,
+                health=NoHealth,
+                observer=Watcher(),
+            )
+            await sweep.run()
+
+    run_virtual(main)
+    first, *levels = asked
+    assert len(levels) > 100
+    assert len(set(levels)) >= len(levels) - 1  # both models are asked the same first question
+    assert all(text.endswith(b' Why?"') for text in asked)
+    assert levels.count(first) == 1
+
+
+def test_model_that_answers_nothing_is_marked():
+    """A first answer must come, within the limits: a hung model costs the sweep its time-out, and no more."""
+    watcher = Watcher()
+
+    async def main() -> None:
+        clock = VirtualClock()
+
+        def client_for(model: str) -> Client:
+            act = Act(stalls_after=0) if model == "hung" else Act(first_ns=100 * MS, tokens=3)
+            endpoint = Endpoint(base_url="http://s/v1", model=model)
+            return Client(endpoint, Scripted(clock, lambda _: act), clock=clock, timeouts=Timeouts())
+
+        sweep = Sweep(
+            scenario(users=(1,)),
+            models=("hung", "m"),
+            client_for=client_for,
+            clock=clock,
+            health=NoHealth,
+            observer=watcher,
+        )
+        await sweep.run()
+
+    run_virtual(main)
+    assert watcher.ended() == [("m", "users=1")]
+    assert "no token within 1m" in watcher.failures["hung"]
+    begins_ns = min(sample.due_ns for sample in watcher.samples[0])
+    assert begins_ns == 60 * S + 2 * 100 * MS  # the time-out, then the two first answers of the other
+
+
+def test_first_answers_are_no_part_of_a_level():
+    """What is asked before the load is in no recording."""
+    watcher, _ = swept(scenario(users=(1,), requests=4), "a")
+    assert watcher.recordings[0].phases == {Phase.MEASURED: 4}
+    assert len(watcher.samples[0]) == 4
+    assert Closed(1).label == watcher.ended()[0][1]

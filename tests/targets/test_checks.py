@@ -1,0 +1,197 @@
+"""The checkup: each finding with what was seen and what to do; a failed check spares what it makes pointless."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings
+from loadbench.targets import checks
+from loadbench.targets.checks import Checkup, checkup
+from tests.client.server import ANSWER, ASK, CLOSE, DONE, END, FINISH, GONE, chunk, head, serving, token, usage, whole
+
+LIST = whole("200 OK", b'{"data":[{"id":"m"}]}', more=b"server: tiny\r\n")
+TWO = whole("200 OK", b'{"data":[{"id":"m"},{"id":"n"}]}')
+
+
+def checked(*scripts: list, environment=None, limits: LimitSettings | None = None, **target) -> Checkup:
+    """The checkup of a server of these scripts: it is asked for its list first, for answers on further connections."""
+    scenario = Scenario(target=TargetSettings(**target), limits=limits or LimitSettings())
+
+    async def main() -> Checkup:
+        async with serving(*scripts) as server:
+            return await checkup(scenario, environment or {}, url=server.url())
+
+    return asyncio.run(main())
+
+
+def found(up: Checkup) -> dict[str, str]:
+    """Status by check, of those that are about the server."""
+    return {check.name: check.status for check in up.checks if check.name not in {"open files", "clock"}}
+
+
+def message(up: Checkup, name: str) -> str:
+    """What the check says, with its advice."""
+    return next(f"{check.message} → {check.advice}" for check in up.checks if check.name == name)
+
+
+def test_healthy_server_passes_all_checks():
+    """Found, listed, answered, counted: every check is ok, and says what it saw."""
+    up = checked([ASK, LIST, GONE], [ASK, ANSWER, GONE])
+    assert found(up) == {"endpoint": "ok", "models": "ok", "probe m": "ok"}
+    assert "server tiny" in message(up, "endpoint")
+    assert "1 listed: m" in message(up, "models")
+    assert "3 tokens, the first after" in message(up, "probe m")
+    assert up.healthy
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ([ASK, CLOSE], "does not answer in HTTP"),
+        ([ASK, whole("401 No", b"{}"), GONE], "LOADBENCH_API_KEY"),
+        ([ASK, whole("200 OK", b"<html></html>"), GONE], "HTML"),
+    ],
+)
+def test_endpoint_that_is_none_spares_the_rest(script, words):
+    """What cannot be reached is not asked for models and answers; this machine is looked at all the same."""
+    up = checked(script)
+    assert found(up) == {"endpoint": "fail", "models": "skip", "probe": "skip"}
+    assert words in message(up, "endpoint")
+    assert {"open files", "clock"} <= {check.name for check in up.checks}
+    assert not up.healthy
+
+
+def test_bad_setting_is_a_finding_too():
+    """A check does not raise for what the user got wrong."""
+    up = checked([ASK, LIST], api_key_env="NO_SUCH_KEY")
+    assert found(up)["endpoint"] == "fail"
+    assert "NO_SUCH_KEY" in message(up, "endpoint")
+
+
+def test_first_listed_model_is_probed_where_none_is_named():
+    """With several, one proves that the server works."""
+    up = checked([ASK, TWO, GONE], [ASK, ANSWER, GONE])
+    assert found(up) == {"endpoint": "ok", "models": "ok", "probe m": "ok"}
+
+
+def test_each_named_model_is_probed():
+    """Those that are listed; one that is not is a failed check of its own."""
+    answer = ANSWER.replace(b'"model":"m"', b'"model":"n"')
+    up = checked([ASK, TWO, GONE], [ASK, ANSWER, GONE], [ASK, answer, GONE], model=("m", "absent", "n"))
+    assert [(check.name, check.status) for check in up.checks[1:5]] == [
+        ("models", "ok"),
+        ("models", "fail"),
+        ("probe m", "ok"),
+        ("probe n", "ok"),
+    ]
+    assert "absent" in up.checks[2].message
+    assert not up.healthy
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (whole("404 No", b"{}"), "no list of models there"),
+        (whole("200 OK", b'{"data":[]}'), "lists no models"),
+    ],
+)
+def test_without_a_list_the_model_has_to_be_named(answer, words):
+    """There is nothing to probe then."""
+    up = checked([ASK, answer, GONE])
+    assert found(up) == {"endpoint": "ok", "models": "fail", "probe": "skip"}
+    assert words in message(up, "models")
+
+
+def test_named_model_is_probed_without_a_list():
+    """No list is a warning where the model is named."""
+    up = checked([ASK, whole("404 No", b"{}"), GONE], [ASK, ANSWER, GONE], model=("m",))
+    assert found(up) == {"endpoint": "ok", "models": "warn", "probe m": "ok"}
+    assert up.healthy
+
+
+def test_only_model_that_is_not_there_spares_the_probe():
+    """The list is shown instead."""
+    up = checked([ASK, TWO, GONE], model=("absent",))
+    assert found(up) == {"endpoint": "ok", "models": "fail", "probe": "skip"}
+    assert "it lists m, n" in message(up, "models")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (whole("500 Oh", b'{"error":"out of memory"}'), "out of memory"),
+        (head() + chunk(FINISH + DONE) + END, "empty"),
+        (head() + chunk(token()) + END, "truncated"),
+    ],
+)
+def test_probe_that_fails_is_a_failed_check(answer, words):
+    """With the server's words."""
+    up = checked([ASK, LIST, GONE], [ASK, answer, GONE])
+    assert found(up)["probe m"] == "fail"
+    assert words in message(up, "probe m")
+
+
+def test_probe_that_hangs_is_a_failed_check():
+    """Within the scenario's limits."""
+    up = checked([ASK, LIST, GONE], [ASK, GONE], limits=LimitSettings(first_token_timeout=50_000_000))
+    assert found(up)["probe m"] == "fail"
+
+
+def test_server_without_usage_is_warned_of():
+    """Tokens would be counted by event: that works, and is to be known."""
+    up = checked([ASK, LIST, GONE], [ASK, head() + chunk(token() * 3 + FINISH + DONE) + END, GONE])
+    assert found(up)["probe m"] == "warn"
+    assert "does not report usage" in message(up, "probe m")
+    assert "include_usage" in message(up, "probe m")
+    assert up.healthy
+
+
+def test_answer_of_another_model_is_warned_of():
+    """A server that answers whatever it has loaded would be measured under the wrong name."""
+    other = head() + chunk(token().replace(b'"model":"m"', b'"model":"other"') + FINISH + usage(1) + DONE) + END
+    up = checked([ASK, LIST, GONE], [ASK, other, GONE])
+    assert found(up)["probe m"] == "warn"
+    assert "answered as 'other'" in message(up, "probe m")
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "words"),
+    [
+        (None, "skip", "no such limit"),
+        ((256, 512), "warn", "ulimit -n"),
+        ((256, 4096), "ok", "256 now, 4096 at most"),
+        ((1024, -1), "ok", "any number"),
+    ],
+)
+def test_open_files_are_looked_at(monkeypatch, limit, status, words):
+    """Each connection is one; few are worth a warning, and how many may be raised is worth knowing."""
+    monkeypatch.setattr(checks, "descriptor_limit", lambda: limit)
+    check = checks._descriptors()
+    assert check.status == status
+    assert words in f"{check.message} {check.advice}"
+
+
+@pytest.mark.parametrize(
+    ("resolution", "monotonic", "status"), [(1e-9, True, "ok"), (15.6e-3, True, "warn"), (1e-9, False, "warn")]
+)
+def test_coarse_clock_is_warned_of(monkeypatch, resolution, monotonic, status):
+    """Stamps are no finer than the clock."""
+    info = SimpleNamespace(implementation="some_clock()", resolution=resolution, monotonic=monotonic)
+    monkeypatch.setattr(checks, "time", SimpleNamespace(get_clock_info=lambda name: info))
+    check = checks._clock()
+    assert check.status == status
+    assert "some_clock()" in check.message
+    assert time.get_clock_info("perf_counter").monotonic
+
+
+def test_findings_are_written_as_json():
+    """What `doctor --json` prints says which form it has, and reads back."""
+    up = checked([ASK, LIST, GONE], [ASK, ANSWER, GONE])
+    document = msgspec.json.decode(msgspec.json.encode(up))
+    assert document["schema"] == checks.SCHEMA
+    assert msgspec.json.decode(msgspec.json.encode(up), type=Checkup) == up
