@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from loadbench.plan.load import Closed, Open, Shard
 
 
+# From one failed request of a user to the next.
+_RETRY_NS = 100_000_000
+
+
 async def closed(level: Level, load: Closed, *, ramp_ns: int, seed: int, shard: Shard) -> None:
     """So many users, each asking, reading, thinking, asking again; their starts are spread over `ramp_ns`."""
     async with anyio.create_task_group() as users:
@@ -38,6 +42,9 @@ async def _user(level: Level, load: Closed, user: int, due_ns: int, rng: random.
         think_ns = 0 if load.think is None else max(0, round(load.think.sample(rng)))
         # The answer's end, not this moment: what the client needed after it must not hide between two requests.
         due_ns = sample.end_ns + think_ns
+        if sample.outcome.failed:
+            # A server that refuses at once is not asked thousands of times a second: nobody would.
+            due_ns = max(due_ns, ask.due_ns + _RETRY_NS)
 
 
 async def open_loop(level: Level, load: Open, *, seed: int, shard: Shard) -> None:

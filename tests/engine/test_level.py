@@ -226,6 +226,18 @@ def test_late_client_still_keeps_to_the_limit_and_to_the_schedule():
     assert ran.recording.missed == 280
 
 
+def test_what_was_due_while_the_client_slept_past_the_end_is_missed():
+    """B3, B4: arrivals that the client overslept are owed: they are counted as due, and as missed."""
+
+    class Asleep(VirtualClock):
+        async def sleep_until(self, when_ns, stop):
+            return await super().sleep_until(when_ns + 10 * S * (1500 * MS < when_ns < 2 * S), stop)
+
+    ran = run_scripted(Open(100, CONSTANT), Act(), clock=Asleep, duration_ns=2 * S)
+    assert ran.taken == 151
+    assert (ran.recording.arrivals_due, ran.recording.missed) == (200, 49)
+
+
 # The closed loop.
 
 
@@ -497,3 +509,11 @@ def test_client_fault_is_raised_and_not_recorded():
     with pytest.raises(BaseExceptionGroup) as caught:
         run_scripted(Closed(1), act, duration_ns=S)
     assert caught.group_contains(ZeroDivisionError)
+
+
+def test_user_who_is_refused_at_once_asks_ten_times_a_second():
+    """A server that fails in no time is asked at a bearable pace; one that fails slowly is asked again at once."""
+    quick = run_scripted(Closed(1), Act(breaks=Outcome.REFUSED, first_ns=0), duration_ns=2 * S)
+    assert quick.recording.outcomes[Outcome.REFUSED] == 20
+    slow = run_scripted(Closed(1), Act(breaks=Outcome.RESET, first_ns=250 * MS), duration_ns=2 * S)
+    assert slow.recording.outcomes[Outcome.RESET] == 8
