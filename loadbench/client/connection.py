@@ -222,14 +222,18 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
             return
         # No mark may come before the one that caused it, by however little two clocks differ.
-        if arrived_ns > self._at_ns:
+        if arrived_ns > self._at_ns:  # noqa: PLR1730 - once for every read: a call less
             self._at_ns = arrived_ns
         self.answered = True
         self._feed(_BUFFER[:nbytes])
 
     def _feed(self, data: memoryview) -> None:
         """Parse a read; what it brought of a body is pushed, even if something that is no HTTP came after it."""
-        failure = self._parse(data)
+        failure: BaseException | None = None
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            failure = _meaning(error)
         try:
             self._push()
         except BaseException as error:  # noqa: BLE001 - the receiver's own: it ends the exchange, which raises it
@@ -240,17 +244,6 @@ class Connection(asyncio.BufferedProtocol):
             self._header_bytes += len(data)
             if self._header_bytes > _MOST_HEADER_BYTES:
                 self.fail(TransportError(Outcome.PROTOCOL, "the header block has no end"))
-
-    def _parse(self, data: memoryview) -> BaseException | None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            return error.__context__ or error
-        except httptools.HttpParserUpgrade:
-            return TransportError(Outcome.PROTOCOL, "the server wants to speak another protocol")
-        except httptools.HttpParserError as error:
-            return TransportError(Outcome.PROTOCOL, f"not HTTP: {error}")
-        return None
 
     def _push(self) -> None:
         """Hand on what this read has brought of the body."""
@@ -338,3 +331,12 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = True
         if self._transport is not None:
             self._transport.close()
+
+
+def _meaning(error: Exception) -> BaseException:
+    """What a parser's error stands for: one of our own callbacks' errors, or an answer that cannot be read."""
+    if isinstance(error, httptools.HttpParserCallbackError):
+        return error.__context__ or error
+    if isinstance(error, httptools.HttpParserUpgrade):
+        return TransportError(Outcome.PROTOCOL, "the server wants to speak another protocol")
+    return TransportError(Outcome.PROTOCOL, f"not HTTP: {error}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -24,8 +25,6 @@ from loadbench.client.transport import TransportError
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
-    import ssl
-
     from loadbench.client.transport import Exchange, Sink
     from loadbench.record.histogram import Histogram
 
@@ -165,6 +164,8 @@ class FastTransport:
 
     async def _wrap(self, sock: socket.socket, scheme: str, host: str) -> Connection:
         secure = scheme == "https"
+        if secure and self._tls is None:
+            self._tls = ssl.create_default_context()
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: self._make(self._stamper, sock),

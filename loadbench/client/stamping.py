@@ -72,8 +72,8 @@ class StampedSocket(socket.socket):
 
     def recv_into(self, buffer, nbytes=0, flags=0) -> int:  # type: ignore[no-untyped-def]
         """Read as usual, and keep the stamp."""
-        view = memoryview(buffer)[:nbytes] if nbytes else buffer
-        count, control, _, _ = self.recvmsg_into((view,), _CONTROL_BYTES, flags)
+        into = memoryview(buffer)[:nbytes] if nbytes else buffer
+        count, control, _, _ = self.recvmsg_into((into,), _CONTROL_BYTES, flags)
         self.stamped_ns = 0
         for level, kind, data in control:
             if level == _SOL_SOCKET and kind == _SO_TIMESTAMPNS:
@@ -116,7 +116,7 @@ class Stamper:
         return now_ns - delay_ns
 
     def _doubted(self, now_ns: int, stamped_ns: int) -> int:
-        """The delay by an offset that is fresh enough; none where the wall clock stepped between the arrival and now."""
+        """The delay by a fresh offset; none where the wall clock stepped between the arrival and now."""
         delay_ns = now_ns - stamped_ns - self._offset_ns
         if delay_ns >= 0 and now_ns - self._doubted_ns < _DOUBT_AGE_NS:
             return delay_ns

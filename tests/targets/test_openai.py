@@ -270,8 +270,13 @@ def test_nobody_there_is_told():
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
-def test_impossible_name_is_told(host):
+def test_impossible_name_is_told(host, monkeypatch):
     """A name that cannot be, or is not, known is no crash."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(TargetUnavailable, match=host[:10]):
         asyncio.run(find(Scenario(), {}, url=f"http://{host}"))
 

@@ -1,0 +1,66 @@
+"""The documents say what is true: packages, commands, files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from loadbench.cli import COMMANDS, root
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> list[tuple[str, str]]:
+    """(document, command line) of every `loadbench …` line in a fenced block."""
+    found = []
+    for document in DOCUMENTS:
+        for block in re.findall(
+            r"^```[a-z]*\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        ):
+            found += [(document.name, line) for line in block.splitlines() if line.startswith("loadbench ")]
+    return found
+
+
+@pytest.mark.parametrize(("document", "line"), commands())
+def test_command_in_a_document_can_be_typed(document, line):
+    """Each command and flag that a document shows exists, and its arguments are of the right number."""
+    name, *arguments = shlex.split(line)[1:]
+    command = root.get_command(click.Context(root), name)
+    assert command is not None, f"{document}: {line}"
+    command.make_context(name, arguments, resilient_parsing=False)
+
+
+def test_documents_show_commands():
+    """There is something to check, and every command is shown somewhere."""
+    text = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    for name in COMMANDS:
+        assert f"loadbench {name}" in text
+
+
+def test_readme_has_its_two_commands_word_for_word():
+    """What a newcomer types is there, each on a line of its own."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/loadbench sweep" in lines
+    assert "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest" in lines
+
+
+def test_architecture_names_every_package():
+    """The map is complete, and short enough to be read."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    for package in (ROOT / "loadbench").iterdir():
+        if (package / "__init__.py").is_file():
+            assert f"`loadbench/{package.name}/`" in text
+    assert len(text.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *ROOT.glob("*.md")], ids=lambda document: document.name)
+def test_links_lead_somewhere(document):
+    """Every relative link in a document is to a file or folder that is there."""
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+        if not target.startswith(("http:", "https:")):
+            assert (document.parent / target).exists(), target
