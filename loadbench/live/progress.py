@@ -69,7 +69,7 @@ class Progress:
         self._quiet = quiet
         self._terminal = live and not quiet and stream.isatty()
         self._level: Watched | None = None
-        self._head = ""
+        self._head = self._model = ""
         self._number = 0
         self._width = 0
 
@@ -80,9 +80,10 @@ class Progress:
     def level_begins(self, level: Watched, model: str, number: int) -> None:
         """From now on the line speaks of this level."""
         self._level, self._number = level, number
-        self._head = f"[{number + 1}/{self._levels}] {printable(model)} {level.label}"
+        self._head = f"[{number + 1}/{self._levels}] {level.label}"
+        self._model = printable(model)
         if not self._terminal:
-            self.say(f"{self._head} begins")
+            self.say(f"{self._head} of {self._model} begins")
 
     def level_ended(self, text: str) -> None:
         """The level is over; `text` says how it went."""
@@ -134,7 +135,8 @@ class Progress:
         left_ns = self._left_ns(level, elapsed_ns)
         if left_ns is not None:
             parts.append(f"{_clock(left_ns)} left")
-        return " · ".join(parts)
+        # The model comes last: where the terminal is narrow, its name is what can be missed.
+        return " · ".join([*parts, self._model])
 
     def _left_ns(self, level: Watched, elapsed_ns: int) -> int | None:
         """Time left of the whole run; drains, which nobody can foresee, apart."""

@@ -77,7 +77,7 @@ def the_line(level: FakeLevel, *, levels: int = 2, number: int = 0) -> str:
 def test_line_tells_where_the_level_stands():
     """Which of how many, the model, the load, elapsed, in flight, done, failed, tokens/s, time left."""
     line = the_line(FakeLevel())
-    assert line == "[1/2] m users=4  0:05 · in flight 3 · done 12 · failed 1 · 100 tok/s · 0:21 left"
+    assert line == "[1/2] users=4  0:05 · in flight 3 · done 12 · failed 1 · 100 tok/s · 0:21 left · m"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_line_tells_where_the_level_stands():
 )
 def test_time_left_by_duration(elapsed_s, number, left):
     """The rest of this level and all of those to come; drains, which nobody can foresee, apart."""
-    assert the_line(FakeLevel(now_ns=(100 + elapsed_s) * S), number=number).endswith(f"{left} left")
+    assert the_line(FakeLevel(now_ns=(100 + elapsed_s) * S), number=number).endswith(f" {left} left · m")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_time_left_by_number(elapsed_s, measured_left, left):
     """At the pace so far."""
     extent = Extent(requests=100, warm_up_ns=2 * S)
     line = the_line(FakeLevel(now_ns=(100 + elapsed_s) * S, measured_left=measured_left, extent=extent))
-    assert line.endswith(f"{left} left") if left else "left" not in line
+    assert line.endswith(f" {left} left · m") if left else "left" not in line
 
 
 def test_level_that_has_just_begun_has_no_rate_yet():
@@ -119,8 +119,8 @@ def test_level_that_has_just_begun_has_no_rate_yet():
 def test_hours_are_shown_from_the_first_on():
     """59:59 becomes 1:00:00."""
     extent = Extent(duration_ns=3600 * S)
-    assert the_line(FakeLevel(now_ns=100 * S, extent=extent), levels=1).endswith("1:00:00 left")
-    assert the_line(FakeLevel(now_ns=101 * S, extent=extent), levels=1).endswith("59:59 left")
+    assert the_line(FakeLevel(now_ns=100 * S, extent=extent), levels=1).endswith(" 1:00:00 left · m")
+    assert the_line(FakeLevel(now_ns=101 * S, extent=extent), levels=1).endswith(" 59:59 left · m")
 
 
 def test_model_name_gives_no_orders_to_the_terminal():
@@ -128,7 +128,7 @@ def test_model_name_gives_no_orders_to_the_terminal():
     stream = FakeStream()
     progress = Progress(stream, levels=1)
     progress.level_begins(FakeLevel(), "m\x1b[31m\n", 0)
-    assert stream.getvalue() == "[1/1] m?[31m? users=4 begins\n"
+    assert stream.getvalue() == "[1/1] users=4 of m?[31m? begins\n"
 
 
 # Where it is written.
@@ -139,7 +139,7 @@ def test_elsewhere_plain_lines_come_every_ten_seconds():
     stream = FakeStream()
     watching(Progress(stream, levels=2), seconds=25)
     lines = stream.getvalue().splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["[1/2] m users=4 begins", "[1/2] m users=4", "[1/2] m users=4"]
+    assert [line.split("  ")[0] for line in lines] == ["[1/2] users=4 of m begins", "[1/2] users=4", "[1/2] users=4"]
     assert "\r" not in stream.getvalue()
 
 
@@ -149,12 +149,12 @@ def test_on_a_terminal_the_line_is_written_over_itself():
     progress = Progress(stream, levels=2)
     watching(progress, seconds=1.1)
     shown = stream.getvalue()
-    assert shown.count("\r[1/2] m users=4") == 4
+    assert shown.count("\r[1/2] users=4") == 4
     assert "\n" not in shown
     progress.level_ended("well")
     rest = stream.getvalue()[len(shown) :]
     width = len(shown.split("\r")[-1])
-    assert rest == "\r" + " " * width + "\r[1/2] m users=4: well\n"
+    assert rest == "\r" + " " * width + "\r[1/2] users=4: well\n"
 
 
 def test_shorter_line_covers_the_longer_one_before_it():
