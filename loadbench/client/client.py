@@ -17,7 +17,7 @@ from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.record.outcome import Outcome
 from loadbench.record.sample import Sample
 from loadbench.wire.answer import Answer
-from loadbench.wire.openai import Api, error_text, request_body
+from loadbench.wire.openai import Api, clean, error_text, request_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,6 +125,7 @@ class _Call:
         "_body",
         "_cancelled",
         "_clock",
+        "_coding",
         "_deadline",
         "_ends_as",
         "_heard_ns",
@@ -172,6 +173,7 @@ class _Call:
         self.censored = self._merged = 0
         self._heard_ns: int | None = None
         self._streams = False
+        self._coding = b"identity"
         self._body = bytearray()
 
     async def run(self, transport: Transport, exchange: Exchange) -> tuple[Outcome, str]:
@@ -219,6 +221,9 @@ class _Call:
             return Outcome.HTTP_ERROR, f"HTTP {self.status}: {error_text(bytes(self._body))}"
         if broke is not None and self.answer.error is None and not self._complete(broke[0]):
             return self._judge_broken(broke)
+        if self.status == 200 and self._coding != b"identity":
+            # What a compressor has held back cannot be stamped, were it read.
+            return Outcome.PROTOCOL, f"a body in {clean(self._coding.decode('latin-1'))}, though identity was asked for"
         if self.status == 200 and not self._streams:
             self._read_whole()
         elif broke is None:
@@ -266,8 +271,10 @@ class _Call:
     def headers(self, at_ns: int, status: int, headers: Sequence[Header]) -> None:
         """An event stream by its type, or by its silence about a type."""
         self.headers_ns, self.status = at_ns, status
-        kind = next((value for name, value in headers if name.lower() == b"content-type"), b"")
-        self._streams = status == 200 and (not kind or kind.lower().startswith(b"text/event-stream"))
+        told = {name.lower(): value.lower() for name, value in headers}
+        kind, self._coding = told.get(b"content-type", b""), told.get(b"content-encoding") or b"identity"
+        plain = self._coding == b"identity"
+        self._streams = status == 200 and plain and (not kind or kind.startswith(b"text/event-stream"))
 
     def data(self, at_ns: int, chunk: bytes) -> None:
         """Body bytes, stamped; only now are they looked into."""

@@ -64,10 +64,11 @@ class StampedSocket(socket.socket):
     asyncio reads through `recv_into`, under TLS too, so that its transports work on this unchanged.
     """
 
-    stamped_ns = 0
+    __slots__ = ("stamped_ns",)
 
     def enable(self) -> None:
         """Ask the kernel for stamps from now on."""
+        self.stamped_ns = 0
         self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
     def recv_into(self, buffer, nbytes=0, flags=0) -> int:  # type: ignore[no-untyped-def]

@@ -43,6 +43,11 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """From a worker: it has started, and waits for its first order."""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """From a worker: a request that it sent, so that it is known of if the worker dies."""
 

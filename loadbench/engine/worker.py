@@ -21,7 +21,7 @@ import anyio
 
 from loadbench.client.httpx_transport import tls_context
 from loadbench.core.clock import MonotonicClock
-from loadbench.engine.frames import HEAD_BYTES, Batch, Begin, Done, Started, Stop, body_bytes, pack, unpack
+from loadbench.engine.frames import HEAD_BYTES, Batch, Begin, Done, Ready, Started, Stop, body_bytes, pack, unpack
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.level import Level
 from loadbench.engine.parts import level_plan, make_client, make_transport
@@ -165,6 +165,7 @@ async def _main() -> None:
         loop.call_soon_threadsafe(commands.put_nowait, command)
 
     threading.Thread(target=_read_commands, args=(sys.stdin.buffer, put), daemon=True).start()
+    told.put(pack(Ready()))
     await Worker(told.put).run(commands)
     told.put(None)
     writer.join()

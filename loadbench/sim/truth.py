@@ -2,9 +2,10 @@
 
 `python -m loadbench.sim.truth --port 0`; begun and ended like `loadbench.sim`. The prompt says what is wanted, as in
 `ttft=50ms gap=20ms events=64 per_write=1`; what it leaves out is as in this line. The first event also says when the
-request's last byte was read. Both are `time.perf_counter_ns`, one clock for all processes of a machine, so that a
-client's stamps can be held against them: what differs is the client's error. Each event is an HTTP chunk of its own,
-as of servers that flush after each, even if several go in one write.
+request's last byte arrived, by the kernel's stamp where there is one: how late this server reads it is no error of the
+client's. Both are of `time.perf_counter_ns`, one clock for all processes of a machine, so that a client's stamps can be
+held against them: what differs is the client's error. Each event is an HTTP chunk of its own, as of servers that flush
+after each, even if several go in one write.
 
 The stamps are the *text* of the events, in figures of fixed width: so these differ in nothing but their text, as those
 of real servers, and the client reads them the way it reads those.
@@ -32,6 +33,7 @@ from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, stamp_source
 from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S, format_duration, parse_duration
 from loadbench.sim.process import end_with_parent, say_ready
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _BACKLOG = 4096
-_READ_BYTES = 64 * 1024
+_BUFFER = memoryview(bytearray(64 * 1024))
 # Writes between two looks for new requests: one that waits for its arrival stamp waits no longer than these take.
 _TURN = 8
 # Windows ends a wait at a tick of its clock, every 15.6 ms at worst: there the rest is waited out awake.
@@ -111,6 +113,7 @@ class TruthServer:
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._selector = selectors.DefaultSelector()
+        self._stamper = Stamper()
         self._due: list[tuple[int, int, _Stream]] = []
         self._numbers = count()
         self._over = False
@@ -174,19 +177,25 @@ class TruthServer:
     def _accept(self, _mask: int) -> None:
         with suppress(OSError):  # who has gone away meanwhile, or one file too many: the next call tries again
             sock, _ = self._listener.accept()
-            _Connection(sock, self._selector, begin=self.begin)
+            _Connection(_stamped(sock), self._selector, stamper=self._stamper, begin=self.begin)
 
 
 class _Connection:
     """One connection, one request on it at a time."""
 
     def __init__(
-        self, sock: socket.socket, selector: selectors.BaseSelector, *, begin: Callable[[_Stream], None]
+        self,
+        sock: socket.socket,
+        selector: selectors.BaseSelector,
+        *,
+        stamper: Stamper,
+        begin: Callable[[_Stream], None],
     ) -> None:
         sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.closed = False
         self._sock = sock
+        self._stamper = stamper
         self._selector = selector
         self._begin = begin
         self._received = b""
@@ -201,12 +210,12 @@ class _Connection:
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(_READ_BYTES)
+            data = bytes(_BUFFER[: self._sock.recv_into(_BUFFER)])
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        arrived_ns = perf_counter_ns()
+        arrived_ns = self._stamper.arrived(self._sock if isinstance(self._sock, StampedSocket) else None)
         if not data:
             self._close()
             return
@@ -316,6 +325,15 @@ def _chunk(data: bytes) -> bytes:
 
 def _whole(status: bytes, body: bytes) -> bytes:
     return _WHOLE % (status, len(body), body)
+
+
+def _stamped(sock: socket.socket) -> socket.socket:
+    """The same connection, with the kernel's stamps if there are any."""
+    if stamp_source() != KERNEL:
+        return sock
+    stamped = StampedSocket(fileno=sock.detach())
+    stamped.enable()
+    return stamped
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -105,23 +105,24 @@ class Answer:
             if count:
                 self._mark_many(count, at_ns)
                 return
-        if self._shortcut is not None and chunk.count(_END) > 1:
-            self._feed_each(chunk, at_ns)
+        cut = self._cut(chunk)
+        if cut:
+            self.feed(at_ns, chunk[:cut])
+            self.feed(at_ns, chunk[cut:])
         else:
             self._feed_bytes(chunk, at_ns)
 
-    def _feed_each(self, chunk: bytes, at_ns: int) -> None:
-        """Several events, of which one is of another form or cut in two: the others need not be parsed for that."""
-        begin = 0 if self._ready is not None else chunk.find(_END) + len(_END)
-        end = chunk.rfind(_END) + len(_END)
-        self._feed_bytes(chunk[:begin], at_ns)
-        whole = chunk[begin:end]
-        count = 0 if self._ready is None else self._ready.count(whole)
-        if count:
-            self._mark_many(count, at_ns)
-        else:
-            self._feed_bytes(whole, at_ns)
-        self._feed_bytes(chunk[end:], at_ns)
+    def _cut(self, chunk: bytes) -> int:
+        """Where to halve several events, of which one is of another form: the others need not be parsed for that.
+
+        0 where there is only one, or nothing to be gained.
+        """
+        if self._texts is not None or (self._shortcut is None and not self._lessons):
+            return 0
+        found = chunk.find(_END, len(chunk) // 2, -len(_END))
+        if found < 0:
+            found = chunk.rfind(_END, 0, -len(_END))
+        return found + len(_END) if found >= 0 else 0
 
     def _feed_bytes(self, chunk: bytes, at_ns: int) -> None:
         """The long way."""
