@@ -14,9 +14,10 @@ from loadbench.record.sample import Sample
 from loadbench.results.run import Level, ModelStatus, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from loadbench.plan.load import Load
+    from loadbench.plan.objective import Objective
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -80,10 +81,11 @@ def a_recording(
     interrupted: bool = False,
     warm_up_ns: int = 10 * S,
     health: Health | None = None,
+    objectives: Sequence[Objective] = (),
 ) -> LevelRecording:
     """The recording of a level whose window is `[0, window_ns)`."""
     samples = list(samples)
-    recorder = Recorder(Phases(Extent(duration_ns=window_ns, warm_up_ns=warm_up_ns), -warm_up_ns))
+    recorder = Recorder(Phases(Extent(duration_ns=window_ns, warm_up_ns=warm_up_ns), -warm_up_ns), objectives)
     changes = [(sample.due_ns, 0, sample) for sample in samples] + [(sample.end_ns, 1, sample) for sample in samples]
     for at_ns, ends, sample in sorted(changes, key=lambda change: change[:2]):
         if ends:
@@ -107,7 +109,7 @@ def a_level(
         recording = a_recording(
             samples
             if samples is not None
-            else (a_sample(n, due_ns=n * S // 4, ttft_ns=(100 + n % 100) * MS) for n in range(400))
+            else (a_sample(n, due_ns=n * S // 4, ttft_ns=(100 + n * 37 % 100) * MS) for n in range(400))
         )
     return summarize(recording, target="http://127.0.0.1:1/v1", model="m", load=load or Closed(1), failure_limit=0.01)
 

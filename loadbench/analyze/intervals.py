@@ -5,8 +5,9 @@ distribution. So the interval between the l-th and the u-th smallest value cover
 P(l <= Bin(n, p) < u). Ranks are chosen with at most (1 - confidence) / 2 in each tail (Hahn and Meeker, *Statistical
 Intervals*, chapter 5). Where the sample is too small for such ranks no interval exists, and none is made up.
 
-The requests of one level are not quite independent: they queue together and share batches. These intervals are
-then somewhat too narrow. Values of which a request brings many, such as gaps between events, get none here.
+The requests of one level are not quite independent: they queue together and share batches. What that makes of these
+intervals is told in `loadbench.analyze.bounds`. Values of which a request brings many, such as gaps between events, get
+none here.
 """
 
 from __future__ import annotations
@@ -31,12 +32,39 @@ def quantile_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
     if n < 1:
         return None
     tail = (1 - confidence) / 2
-    first, cumulative = _binomial_cdf(n, p)
+    first, cumulative = binomial_cdf(n, p)
     # P(Bin < l) <= tail: l is the number of outcomes whose cumulative probability is within the tail.
     low = first + int(np.searchsorted(cumulative, tail, side="right"))
     # P(Bin < u) >= 1 - tail: u is one above the first outcome that reaches it.
     high = first + int(np.searchsorted(cumulative, 1 - tail, side="left")) + 1
     return (low, high) if low >= 1 and high <= n else None
+
+
+def share_interval(hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The interval of a share of which `hits` of `n` were seen, by Clopper and Pearson: exact, never too narrow.
+
+    Its bounds are those shares at which so many hits, or so few, are just as rare as the tail allows. By the duality of
+    both it lies above p wherever the interval of the p-quantile (`quantile_ranks`) lies below the bound of the hits.
+    Raises `ValueError` where that many cannot have been seen.
+    """
+    if not 0 <= hits <= n or n < 1 or not 0 < confidence < 1:
+        raise ValueError(f"{hits} of {n} is no share, or {confidence} no confidence")
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else _share_at(hits - 1, n, 1 - tail)
+    high = 1.0 if hits == n else _share_at(hits, n, tail)
+    return low, high
+
+
+def _share_at(k: int, n: int, cumulative: float) -> float:
+    """The p for which P(Bin(n, p) <= k) is `cumulative`; that falls as p rises. By halving, down to a float."""
+    low, high = 0.0, 1.0
+    while low < (middle := (low + high) / 2) < high:
+        first, below = binomial_cdf(n, middle)
+        reached = 0.0 if k < first else float(below[min(k - first, len(below) - 1)])
+        low, high = (middle, high) if reached > cumulative else (low, middle)
+        if high - low < 1e-15 * high:
+            break
+    return low
 
 
 # Student's t, 97.5 %, by degrees of freedom from 1 (any table of it).
@@ -64,7 +92,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(means.mean() - reach), float(means.mean() + reach)
 
 
-def _binomial_cdf(n: int, p: float) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def binomial_cdf(n: int, p: float) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:
     """(k0, P(Bin(n, p) <= k) for k = k0, k0 + 1, …) over all k whose probability is not negligible.
 
     Beyond twelve standard deviations less than 1e-30 is left; the sum over the rest costs O(sqrt(n)).

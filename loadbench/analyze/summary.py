@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.intervals import mean_interval, quantile_ranks
+from loadbench.analyze.audit import audit
+from loadbench.analyze.bounds import correlated_ranks, inefficiency
+from loadbench.analyze.intervals import mean_interval
+from loadbench.analyze.objectives import decide, goodput, with_gates
 from loadbench.analyze.verdict import caveats, judge
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed
+from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.outcome import Outcome
 from loadbench.record.slices import SLICE_NS
 from loadbench.results.run import (
@@ -23,7 +27,7 @@ from loadbench.results.run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
@@ -31,34 +35,47 @@ if TYPE_CHECKING:
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
-# Of these a request brings many that hang together: intervals for independent values would be far too narrow.
-_MANY_A_REQUEST = frozenset({"event_gap", "itl"})
 # Of these failed requests have their own, so that to count failures as infinite would count them twice.
 _ALSO_OF_FAILURES = frozenset({"lateness", "connect"})
+# The figure of which it is known how the requests hang together, and those that are taken to do as it does.
+_ALIKE = {
+    "ttft_response": ("ttft", "ttft_response", "ttfo", "ttfb"),
+    "e2e_response": ("e2e", "e2e_response", "stream_end", "e2e_per_token"),
+    "tpot": ("tpot", "tpot_classic"),
+}
 
 
-def summarize(recording: LevelRecording, *, target: str, model: str, load: Load, failure_limit: float) -> Level:
-    """The level as `run.json` has it."""
+def summarize(
+    recording: LevelRecording, *, target: str, model: str, load: Load, failure_limit: float, origin_ns: int = 0
+) -> Level:
+    """The level as `run.json` has it; `origin_ns` is the run's start on its clock."""
     window_s = recording.window_s
+    throughput, metrics = _throughput(recording), _metrics(recording)
+    decided = decide(recording, throughput, metrics)
+    opens_ns, closes_ns = recording.window
     return Level(
         target=target,
         model=model,
         load=_load(load),
         window_s=window_s,
-        verdict=judge(recording, load=load, model=model, failure_limit=failure_limit),
+        window_ns=(opens_ns - origin_ns, closes_ns - origin_ns),
+        verdict=with_gates(judge(recording, load=load, model=model, failure_limit=failure_limit), decided),
         caveats=caveats(recording),
+        audit=audit(recording, load),
         outcomes={outcome.value: count for outcome, count in sorted(recording.outcomes.items())},
         failures=_failures(recording),
         offered_per_s=_per_s(recording.arrivals_due, window_s),
         achieved_per_s=_per_s(recording.arrivals_sent, window_s),
         missed=recording.missed,
-        throughput=_throughput(recording),
+        throughput=throughput,
         concurrency=Concurrency(mean=recording.in_flight_mean, peak=recording.in_flight_peak),
+        goodput=goodput(recording),
+        objectives=decided,
         tokens=_tokens(recording),
         finish_reasons=dict(recording.finish_reasons),
         client=_client(recording),
         undefined=dict(recording.undefined),
-        metrics=_metrics(recording),
+        metrics=metrics,
         interrupted=recording.interrupted,
     )
 
@@ -79,15 +96,18 @@ def _throughput(recording: LevelRecording) -> Throughput:
         requests_per_s=_per_s(made.answers, window_s),
         output_tokens_per_s=_per_s(made.output_tokens, window_s),
         total_tokens_per_s=_per_s(made.output_tokens + made.input_tokens, window_s),
-        interval={"output_tokens_per_s": _throughput_interval(recording)},
+        interval={
+            "requests_per_s": _rate_interval(recording.answers_by_slice),
+            "output_tokens_per_s": _rate_interval(recording.tokens_by_slice),
+        },
     )
 
 
-def _throughput_interval(recording: LevelRecording) -> tuple[float, float] | None:
-    per_slice = mean_interval(recording.tokens_by_slice)
+def _rate_interval(by_slice: Sequence[float]) -> tuple[float, float] | None:
+    per_slice = mean_interval(by_slice)
     if per_slice is None:
         return None
-    low, high = (tokens * NS_PER_S / SLICE_NS for tokens in per_slice)
+    low, high = (amount * NS_PER_S / SLICE_NS for amount in per_slice)
     return max(0.0, low), high
 
 
@@ -133,15 +153,22 @@ def _quantiles(histogram: Histogram) -> dict[str, float | None] | None:
 
 
 def _metrics(recording: LevelRecording) -> dict[str, Metric | None]:
-    failed = _unanswered(recording.outcomes)
+    failed, per_one = _unanswered(recording.outcomes), _values_per_one(recording)
     return {
         f"{name}_s": metric(
             histogram,
-            failures=None if name in _MANY_A_REQUEST | _ALSO_OF_FAILURES else failed,
-            independent=name not in _MANY_A_REQUEST,
+            failures=None if name in MANY_A_REQUEST | _ALSO_OF_FAILURES else failed,
+            # Values of which a request brings many hang together in a way that is not known.
+            values_per_one=None if name in MANY_A_REQUEST else per_one.get(name, 1.0),
         )
         for name, histogram in recording.histograms.items()
     }
+
+
+def _values_per_one(recording: LevelRecording) -> dict[str, float]:
+    """By figure, how many values tell as much as one that is independent."""
+    found = {kept: inefficiency(values) for kept, values in recording.course.kept.items()}
+    return {name: found.get(kept, 1.0) for kept, names in _ALIKE.items() for name in names}
 
 
 def _unanswered(outcomes: Mapping[Outcome, int]) -> int:
@@ -149,8 +176,11 @@ def _unanswered(outcomes: Mapping[Outcome, int]) -> int:
     return sum(count for outcome, count in outcomes.items() if outcome not in {Outcome.OK, Outcome.CANCELLED})
 
 
-def metric(histogram: Histogram, *, failures: int | None, independent: bool) -> Metric | None:
-    """The distribution in seconds; `None` for an empty one. `failures` count as infinite in `with_failures`."""
+def metric(histogram: Histogram, *, failures: int | None, values_per_one: float | None) -> Metric | None:
+    """The distribution in seconds; `None` for an empty one. `failures` count as infinite in `with_failures`.
+
+    So many values tell as much as one that is independent; where that is not known there are no intervals.
+    """
     count, mean, low, high = histogram.count, histogram.mean, histogram.min, histogram.max
     if mean is None or low is None or high is None:
         return None
@@ -161,15 +191,18 @@ def metric(histogram: Histogram, *, failures: int | None, independent: bool) -> 
         min=low / 1e9,
         max=high / 1e9,
         **points,
-        interval={name: _interval(histogram, p) if independent else None for name, p in QUANTILES.items()},
+        interval={name: _interval(histogram, p, values_per_one) for name, p in QUANTILES.items()},
         with_failures=None if failures is None else _with_failures(histogram, failures),
+        effective=None if values_per_one is None else int(count / values_per_one),
         clipped=histogram.clipped,
         hdr=histogram.encode(),
     )
 
 
-def _interval(histogram: Histogram, p: float) -> tuple[float, float] | None:
-    ranks = quantile_ranks(histogram.count, p)
+def _interval(histogram: Histogram, p: float, values_per_one: float | None) -> tuple[float, float] | None:
+    if values_per_one is None:
+        return None
+    ranks = correlated_ranks(histogram.count, p, inefficiency=values_per_one)
     if ranks is None:
         return None
     return histogram.value_at_rank(ranks[0]) / 1e9, histogram.value_at_rank(ranks[1]) / 1e9

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.analyze.audit import audit
+from loadbench.analyze.steady import not_steady
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, TokenSource
@@ -53,7 +55,13 @@ def _nothing(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
 
 
 def _interrupted(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
-    if recording.interrupted:
+    if recording.aborted:
+        yield Reason(
+            "aborted",
+            f"the level was given up by {recording.aborted}; the model's further levels were not run",
+            "lower the load, or see what is wrong with the server",
+        )
+    elif recording.interrupted:
         yield Reason("interrupted", "the level was stopped before its end", "let it run to its end")
 
 
@@ -171,12 +179,14 @@ def _prompts(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
         )
 
 
-def _peak(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+def _audit(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     """A fault of ours, should it ever be seen."""
-    if isinstance(load, Closed) and recording.in_flight_peak > load.users:
+    failed = [one for one in audit(recording, load) if not one.ok]
+    if failed:
+        seen = "; ".join(f"{one.name} is {one.measured:.6g}, and should be {one.expected:.6g}" for one in failed)
         yield Reason(
-            "above_users",
-            f"{recording.in_flight_peak} requests were in flight at once, more than there were users",
+            "audit",
+            f"the books do not close: {seen}",
             "this is a fault of loadbench: please report it with the run folder",
         )
 
@@ -229,10 +239,11 @@ _RULES: tuple[Callable[[LevelRecording, Load], Iterator[Reason]], ...] = (
     _lost_workers,
     _achieved,
     _short_warm_up,
+    not_steady,
     _late_start,
     _stamps,
     _protocol,
     _tokens,
     _prompts,
-    _peak,
+    _audit,
 )

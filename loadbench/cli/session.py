@@ -198,6 +198,7 @@ class Keeper:
             model=model,
             load=load,
             failure_limit=self._scenario.limits.failures,
+            origin_ns=self._log.origin_ns,
         )
         models = [status for status in self.run.models if status.model != model]
         self.run = msgspec.structs.replace(
@@ -246,4 +247,10 @@ class Keeper:
             return ExitCode.TARGET_UNAVAILABLE
         if any(level.verdict.status == "INVALID" for level in self.run.levels):
             return ExitCode.INVALID
-        return ExitCode.OK
+        return self._gates()
+
+    def _gates(self) -> ExitCode:
+        decisions = {one.decision for level in self.run.levels for one in level.objectives if one.gate}
+        if "FAIL" in decisions:
+            return ExitCode.GATE_FAILED
+        return ExitCode.INCONCLUSIVE if "UNDECIDED" in decisions else ExitCode.OK

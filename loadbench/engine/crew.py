@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadbench.core.errors import LoadbenchError
-from loadbench.engine.frames import HEAD_BYTES, Batch, Begin, Done, Started, Stop, body_bytes, pack, unpack
+from loadbench.engine.frames import HEAD_BYTES, Batch, Begin, Done, Ready, Started, Stop, body_bytes, pack, unpack
 from loadbench.plan.load import Closed, Phase, Phases, Shard
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # From the order to its beginning: time for every worker to read it and to make its first prompts.
 _LEAD_NS = 150_000_000
+# Many times what a start takes on a busy machine.
+_STARTS_WITHIN_S = 60.0
 # From the end of its commands a worker has this long to leave.
 _LEAVES_WITHIN_S = 3.0
 # One process keeps up with about this many streams of an everyday pace; beyond, more processes are worth their start.
@@ -95,6 +97,8 @@ class Crew:
         try:
             for _ in range(workers):
                 members.append(_Member(await _start()))  # noqa: PERF401 - those that did start must be ended
+            for member in members:
+                await _await_ready(member)
             yield Crew(members, scenario, target)
         finally:
             with anyio.CancelScope(shield=True):
@@ -151,6 +155,14 @@ async def _start() -> asyncio.subprocess.Process:
         raise LoadbenchError(f"cannot start a worker process: {error}", hint="try --workers 1") from None
 
 
+async def _await_ready(member: _Member) -> None:
+    """A worker that is still being imported would make the first requests late."""
+    with anyio.move_on_after(_STARTS_WITHIN_S):
+        if isinstance(await member.hear(), Ready):
+            return
+    raise LoadbenchError("a worker process did not start", hint="try --workers 1")
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Ask by the end of its input, then kill."""
     assert process.stdin is not None  # noqa: S101 - it is a pipe
@@ -184,7 +196,7 @@ class CrewLevel:
         self.phases = Phases(extent, self.begin_ns)
         self.done = self.failed = self.tokens = 0
         self._measured = 0
-        self._recorder = Recorder(self.phases)
+        self._recorder = Recorder(self.phases, parts[0][1].scenario.objectives_at(self._load))
         self._interrupted = False
 
     async def run(self) -> LevelRecording:

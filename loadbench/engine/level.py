@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
     from loadbench.engine.health import HealthProbe
+    from loadbench.plan.objective import Objective
     from loadbench.plan.prompts import PromptSource
     from loadbench.record.sample import Sample
 
@@ -46,6 +47,7 @@ class LevelPlan:
     ramp_ns: int = 0
     most_in_flight: int = MOST_IN_FLIGHT
     shard: Shard = WHOLE
+    objectives: tuple[Objective, ...] = ()
 
 
 class Records(Protocol):
@@ -81,7 +83,7 @@ class Level:
         self.phases = Phases(plan.extent, self.begin_ns)
         self.done = self.failed = self.tokens = self.missed = 0
         self.due = 0
-        self._own = Recorder(self.phases)
+        self._own = Recorder(self.phases, plan.objectives)
         self._recorder: Records = self._own if recorder is None else recorder
         self._client = client
         self._clock = clock

@@ -66,4 +66,5 @@ def level_plan(
         ramp_ns=min(scenario.load.ramp, extent.warm_up_ns),
         most_in_flight=shard.share(scenario.load.max_in_flight),
         shard=shard,
+        objectives=scenario.objectives_at(load),
     )

@@ -13,6 +13,7 @@ import anyio
 
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.units import NS_PER_S
+from loadbench.engine.abort import AbortWatch
 from loadbench.engine.level import Level
 from loadbench.engine.parts import level_plan
 from loadbench.plan.load import Closed
@@ -117,14 +118,27 @@ class Sweep:
                 return
             number = first_level + position
             extent = self._extent(load, before, answer_ns)
-            self._level = self._make_level(load, client, calibration, extent=extent, model=model, number=number)
+            watch = AbortWatch([rule for rule in self._scenario.slo.abort_on or () if rule.applies(load)])
+            self._level = self._make_level(load, client, calibration, watch, extent=extent, model=model, number=number)
             self._observer.level_begins(self._level, model, number)
             try:
-                recording = await self._level.run()
+                recording = await self._run_watched(self._level, watch)
             finally:
                 self._level = None
             self._observer.level_ended(recording, model, load)
+            if recording.aborted:
+                return
             before, answer_ns = load, recording.histograms["e2e_response"].percentile(95) or answer_ns
+
+    async def _run_watched(self, level: Level | CrewLevel, watch: AbortWatch) -> LevelRecording:
+        """The level, given up where a rule says so. What it measured until then is kept."""
+        if not watch.rules:
+            return await level.run()
+        async with anyio.create_task_group() as watchers:
+            watchers.start_soon(watch.keep, level, self._clock)
+            recording = await level.run()
+            watchers.cancel_scope.cancel()
+        return replace(recording, aborted=watch.held)
 
     async def _warm(self, client: Client) -> tuple[Calibration | None, int]:
         """The first answers of a model: proof that it works, what its tokens are like, how long one answer takes."""
@@ -154,6 +168,7 @@ class Sweep:
         load: Load,
         client: Client,
         calibration: Calibration | None,
+        watch: AbortWatch,
         *,
         extent: Extent,
         model: str,
@@ -162,6 +177,7 @@ class Sweep:
         key = f"{model}/{number}"
 
         def on_sample(sample: Sample) -> None:
+            watch.add(sample)
             self._observer.sample_ended(sample, number)
 
         if self._crew is not None:

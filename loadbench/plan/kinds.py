@@ -18,12 +18,14 @@ from urllib.parse import urlsplit
 from loadbench.core.units import format_duration, parse_duration, parse_rate
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import parse_distribution
+from loadbench.plan.objective import parse_abort, parse_objective
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadbench.plan.arrivals import Arrivals
     from loadbench.plan.distribution import Distribution
+    from loadbench.plan.objective import Objective
 
 T = TypeVar("T")
 
@@ -235,6 +237,17 @@ def _arrivals(value: object) -> Arrivals:
     return parse_arrivals(_text(value))
 
 
+def _gate(value: object) -> Objective | str:
+    return ALL_OBJECTIVES if isinstance(value, str) and value.lower() == ALL_OBJECTIVES else parse_objective(value)
+
+
+def _show_rules(rules: Sequence[Objective | str]) -> object:
+    return [rule if isinstance(rule, str) else rule.rule for rule in rules]
+
+
+# In place of a gate: every objective is one.
+ALL_OBJECTIVES = "slo"
+
 TEXT = Kind("TEXT", _text)
 PATH: Kind[Path] = Kind("FILE", lambda value: Path(_text(value)), str)
 DIRECTORY: Kind[Path] = Kind("DIR", lambda value: Path(_text(value)), str)
@@ -254,3 +267,10 @@ HEADERS: Kind[tuple[tuple[str, str], ...]] = Kind(
 THINK = Kind("TIME|DIST", _duration_distribution, str)
 TOKENS = Kind("N|DIST", _token_distribution, str)
 ARRIVALS = Kind("constant|poisson|gamma:CV", _arrivals, str)
+OBJECTIVES: Kind[tuple[Objective, ...]] = Kind(
+    "RULE", _listed(parse_objective, "ttft_p95<1s,failures<1%"), _show_rules, many=True
+)
+GATES: Kind[tuple[Objective | str, ...]] = Kind(
+    "slo|RULE", _listed(_gate, "slo or ttft_p95<1s"), _show_rules, many=True
+)
+ABORTS: Kind[tuple[Objective, ...]] = Kind("RULE", _listed(parse_abort, "failures>20%"), _show_rules, many=True)

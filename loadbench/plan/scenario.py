@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from loadbench.plan.arrivals import Arrivals
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.kinds import Kind
+    from loadbench.plan.objective import Objective
 
 
 # Where no warm-up is asked for: connections are made, caches are warm, users are spread.
@@ -39,6 +40,7 @@ class Setting:
     default: object
     help: str
     group: str
+    word: str  # what flag and variable are called
 
     @property
     def key(self) -> str:
@@ -48,17 +50,17 @@ class Setting:
     @property
     def flag(self) -> str:
         """As the command line names it: `--warm-up`."""
-        return "--" + self.name.replace("_", "-")
+        return "--" + self.word.replace("_", "-")
 
     @property
     def variable(self) -> str:
         """As the environment names it: `LOADBENCH_WARM_UP`."""
-        return "LOADBENCH_" + self.name.upper()
+        return "LOADBENCH_" + self.word.upper()
 
 
-def _setting(kind: Kind[Any], default: Any, text: str, *, group: str = "") -> Any:
-    """A field with its declaration; that each default is of its kind is tested."""
-    return dataclasses.field(default=default, metadata={"kind": kind, "help": text, "group": group})
+def _setting(kind: Kind[Any], default: Any, text: str, *, group: str = "", word: str = "") -> Any:
+    """A field with its declaration; that each default is of its kind is tested. `word` stands for its name in flags."""
+    return dataclasses.field(default=default, metadata={"kind": kind, "help": text, "group": group, "word": word})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,24 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveSettings:
+    """What it should come to."""
+
+    objectives: tuple[Objective, ...] | None = _setting(
+        kinds.OBJECTIVES,
+        None,
+        "An objective, as 'ttft_p95<1s', 'failures<1%' or 'tpot_p95<80ms@users=8'; repeat it for several.",
+        word="slo",
+    )
+    fail_on: tuple[Objective | str, ...] | None = _setting(
+        kinds.GATES, None, "Exit with 3 where this objective is missed, and with 5 where that is not sure; slo: any."
+    )
+    abort_on: tuple[Objective, ...] | None = _setting(
+        kinds.ABORTS, None, "Give a level up, and the model's further ones, as in 'failures>20%' or 'ttft_p50>30s'."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
     """Where it goes."""
 
@@ -182,6 +202,7 @@ class Scenario:
     load: LoadSettings = LoadSettings()
     work: WorkSettings = WorkSettings()
     limits: LimitSettings = LimitSettings()
+    slo: ObjectiveSettings = ObjectiveSettings()
     report: ReportSettings = ReportSettings()
     question: str = ""
     origins: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -213,6 +234,19 @@ class Scenario:
         )
 
     @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Every objective once, those that are gates only at the end, each marked whether it is one."""
+        asked = self.slo.fail_on or ()
+        gates = {rule for rule in asked if not isinstance(rule, str)}
+        named = self.slo.objectives or ()
+        every = dict.fromkeys([*named, *(rule for rule in asked if not isinstance(rule, str))])
+        return tuple(dataclasses.replace(rule, gate=rule in gates or kinds.ALL_OBJECTIVES in asked) for rule in every)
+
+    def objectives_at(self, load: Load) -> tuple[Objective, ...]:
+        """Those that speak of a level of this load."""
+        return tuple(objective for objective in self.objectives if objective.applies(load))
+
+    @property
     def most_in_flight(self) -> int:
         """The most requests that any level may have in flight."""
         if self.load.users is not None:
@@ -235,6 +269,7 @@ SECTIONS: dict[str, type] = {
     "load": LoadSettings,
     "work": WorkSettings,
     "limits": LimitSettings,
+    "slo": ObjectiveSettings,
     "report": ReportSettings,
 }
 
@@ -244,4 +279,5 @@ def settings() -> Iterator[Setting]:
     for section, cls in SECTIONS.items():
         for field in dataclasses.fields(cls):
             meta = field.metadata
-            yield Setting(section, field.name, meta["kind"], field.default, meta["help"], meta["group"])
+            word = meta["word"] or field.name
+            yield Setting(section, field.name, meta["kind"], field.default, meta["help"], meta["group"], word)

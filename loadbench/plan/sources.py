@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
+from loadbench.plan.kinds import ALL_OBJECTIVES
 from loadbench.plan.scenario import SECTIONS, Scenario, settings
 
 if TYPE_CHECKING:
@@ -58,7 +59,20 @@ def resolve(
     chosen = _merge(sources)
     if "report.name" not in chosen:
         chosen["report.name"] = (file.stem if file is not None else default_name, "default")
-    return _build(chosen, question=document.question if document is not None else "")
+    scenario = _build(chosen, question=document.question if document is not None else "")
+    _refuse_idle_rules(scenario)
+    return scenario
+
+
+def _refuse_idle_rules(scenario: Scenario) -> None:
+    """A rule that nothing is held against would pass for one that is met."""
+    if ALL_OBJECTIVES in (scenario.slo.fail_on or ()) and not scenario.slo.objectives:
+        place = scenario.origins["slo.fail_on"].partition(" ")[2]
+        raise BadInput(f"{place}: there are no objectives to fail on", hint="give some with --slo, or name a rule here")
+    labels = {load.label for load in scenario.loads}
+    for rule in (*scenario.objectives, *(scenario.slo.abort_on or ())):
+        if rule.at and rule.at not in labels:
+            raise BadInput(f"{rule.rule}: no level has {rule.at}", hint=f"levels are {', '.join(sorted(labels))}")
 
 
 def _merge(sources: list[tuple[str, list[Given]]]) -> dict[str, tuple[object, str]]:
@@ -207,6 +221,7 @@ _SYNONYMS = {
     ("target", "headers"): "header",
     ("load", "rates"): "rate",
     ("load", "concurrency"): "users",
+    ("slo", "slo"): "objectives",
 }
 
 

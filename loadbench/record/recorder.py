@@ -10,6 +10,7 @@ and every answer that arrived between its bounds counts, whichever phase its req
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,13 +18,18 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from loadbench.plan.load import Phase, Phases
+from loadbench.record.attainment import Attained, Attainment
+from loadbench.record.books import Bookkeeper, Books
+from loadbench.record.course import Chronicle, Course
+from loadbench.record.figures import FIGURES
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.slices import Slices
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from loadbench.plan.objective import Objective
     from loadbench.record.sample import Sample
 
 # The figures of a level, in the order in which they are shown; all are durations in ns.
@@ -107,6 +113,11 @@ class LevelRecording:
     health: Health
     lost_workers: int = 0
     phases: Mapping[Phase, int] = field(default_factory=dict)
+    attained: Attained = field(default_factory=lambda: Attained({}, 0, 0, 0))
+    answers_by_slice: tuple[float, ...] = ()  # requests that ended ok in each whole `SLICE_NS` of the window
+    course: Course = field(default_factory=Course)
+    books: Books = field(default_factory=Books)
+    aborted: str = ""  # the rule by which the level was given up, and what was seen
 
     @property
     def window_s(self) -> float:
@@ -117,7 +128,8 @@ class LevelRecording:
 class Recorder:
     """Takes the samples of one level as they end; `phases` says where the window lies."""
 
-    def __init__(self, phases: Phases) -> None:
+    def __init__(self, phases: Phases, objectives: Sequence[Objective] = ()) -> None:
+        self._attainment = Attainment(objectives)
         self._histograms = {name: Histogram() for name in METRICS}
         self._outcomes: Counter[Outcome] = Counter()
         self._details: Counter[tuple[Outcome, str]] = Counter()
@@ -143,6 +155,8 @@ class Recorder:
         if sample.phase is not Phase.MEASURED:
             return
         self._outcomes[sample.outcome] += 1
+        self._attainment.add(sample)
+        self._window.course.add(sample)
         self._count["reused"] += bool(sample.reused)
         self._count["reconnects"] += sample.reconnects
         self._record("lateness", sample.lateness())
@@ -154,18 +168,11 @@ class Recorder:
             self._add_detail(sample)
 
     def _add_ok(self, sample: Sample) -> None:
-        self._record("ttft", sample.since_sent(sample.first_token_ns))
-        self._record("ttft_response", sample.since_due(sample.first_token_ns))
-        self._record("ttfo", sample.since_sent(sample.first_visible_ns))
-        self._record("ttfb", sample.since_sent(sample.first_byte_ns))
-        self._record("e2e", sample.since_sent(sample.last_token_ns))
-        self._record("e2e_response", sample.since_due(sample.last_token_ns))
-        self._record("stream_end", sample.since_sent(sample.end_ns))
-        self._record("tpot", sample.tpot())
-        self._record("tpot_classic", sample.tpot_classic())
-        self._record("e2e_per_token", sample.e2e_per_token())
+        for name, figure in FIGURES.items():
+            self._record(name, figure(sample))
         self._add_gaps(sample)
         self._add_tokens(sample)
+        self._window.course.keep(sample)
 
     def _record(self, name: str, value_ns: float | None) -> None:
         if value_ns is None:
@@ -182,6 +189,7 @@ class Recorder:
         if not itl:
             self._undefined["itl"] += 1
         self._histograms["itl"].record_many([gap for gap, _ in itl], [weight for _, weight in itl])
+        self._window.books.paced(sample, gaps, itl)
         self._count["reads"] += sample.reads
         self._count["merged"] += sample.merged_reads
         self._count["events"] += len(sample.event_ns)
@@ -253,6 +261,10 @@ class Recorder:
             health=health,
             lost_workers=lost_workers,
             phases=dict(self._phases),
+            attained=self._attainment.attained(),
+            answers_by_slice=tally.answers.until(window[1]),
+            course=tally.course.course(window[1]),
+            books=tally.books.books(window[1], sliced_tokens=tally.slices.total()),
         )
 
 
@@ -274,6 +286,9 @@ class _WindowTally:
         self._answers = self._output = self._input = 0
         self.warm_up_ns = phases.warm_up_ns
         self.slices = Slices(phases.opens_ns)
+        self.answers = Slices(phases.opens_ns)
+        self.course = Chronicle(phases.opens_ns)
+        self.books = Bookkeeper(phases)
         self.arrivals = 0
         self._in_flight = 0
         self.in_flight_ns = 0
@@ -312,13 +327,20 @@ class _WindowTally:
         if at_ns >= self._phases.opens_ns and (closes_ns is None or at_ns < closes_ns):
             self.peak = max(self.peak, self._in_flight, self._in_flight + change)
         self._in_flight += change
+        self.course.change(at_ns, change)
+        self.books.change(at_ns, change)
 
     def _add(self, sample: Sample) -> None:
         """Count what of this request lies inside. A server's failure produced nothing; what we cut short did."""
         self._add_span(sample)
+        self.books.span(sample)
         if not sample.outcome.failed:
-            self._answers += sample.outcome is Outcome.OK and self._arrived(sample.end_ns)
-            self._output += self._tokens_inside(sample)
+            if sample.outcome is Outcome.OK and self._arrived(sample.end_ns):
+                self._answers += 1
+                self.answers.add(array("q", (sample.end_ns,)), None, 1.0)
+            inside = self._tokens_inside(sample)
+            self._output += inside
+            self.books.tokens(sample, inside, measured=sample.phase is Phase.MEASURED)
             self._input += self._input_inside(sample)
 
     def _add_span(self, sample: Sample) -> None:

@@ -50,3 +50,8 @@ class Slices:
         known = self._counts[:whole]
         counts[: len(known)] = known
         return tuple(counts.tolist())
+
+    def total(self) -> float:
+        """Tokens of all slices, those included that the window's end cuts."""
+        self._count()
+        return float(self._counts.sum())

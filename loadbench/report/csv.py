@@ -53,6 +53,11 @@ def _record(run: Run, level: Level) -> dict[str, object]:
         "output_tokens": level.tokens.output,
     }
     record.update({f"outcome_{outcome}": count for outcome, count in level.outcomes.items()})
+    if level.goodput is not None:
+        record["goodput_requests_per_s"] = level.goodput.requests_per_s
+        record["goodput_output_tokens_per_s"] = level.goodput.output_tokens_per_s
+        record["attainment"] = level.goodput.attainment
+    record.update({one.rule: one.decision for one in level.objectives})
     for name, metric in level.metrics.items():
         for point in _POINTS:
             record[f"{name}_{point}"] = None if metric is None else getattr(metric, point)

@@ -20,16 +20,15 @@ def markdown(run: Run) -> str:
         parts.append(_escaped(run.question))
     for model, levels in table.by_model(run).items():
         cells = [[_escaped(cell) for cell in row] for row in table.rows(levels)]
-        body = tabulate(cells, headers=table.HEADERS, tablefmt="pipe", colalign=_ALIGN, disable_numparse=True)
+        names = table.headers(levels)
+        align = ("right",) * (len(names) - 1) + ("left",)
+        body = tabulate(cells, headers=names, tablefmt="pipe", colalign=align, disable_numparse=True)
         parts.append(f"## {_escaped(model)}\n\n{body}")
     notes = [f"- {_escaped(note)}" for note in table.notes(run)]
     if notes:
         parts.append("\n".join(notes))
     parts.append(_escaped(table.environment_line(run)))
     return "\n\n".join(parts) + "\n"
-
-
-_ALIGN = ("right",) * (len(table.HEADERS) - 1) + ("left",)
 
 
 def _escaped(text: str) -> str:

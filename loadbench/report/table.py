@@ -14,7 +14,7 @@ from loadbench.results.run import ClosedLoad
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadbench.results.run import Level, Metric, Reason, Run
+    from loadbench.results.run import Decided, Level, Metric, Reason, Run
 
 BEND = "◄"
 UNSURE = "~"
@@ -37,6 +37,7 @@ HEADERS = (
     "failed",
     "verdict",
 )
+GOODPUT = "goodput"
 
 
 def by_model(run: Run) -> dict[str, list[Level]]:
@@ -47,10 +48,28 @@ def by_model(run: Run) -> dict[str, list[Level]]:
     return grouped
 
 
+def headers(levels: Sequence[Level]) -> tuple[str, ...]:
+    """The names of the columns: `HEADERS`, with the goodput where there are objectives for it."""
+    return (*HEADERS[:-1], GOODPUT, HEADERS[-1]) if _with_goodput(levels) else HEADERS
+
+
+def _with_goodput(levels: Sequence[Level]) -> bool:
+    return any(level.goodput is not None for level in levels)
+
+
 def rows(levels: Sequence[Level]) -> list[list[str]]:
-    """A row per level, as `HEADERS` name them."""
+    """A row per level, as `headers` names them."""
     bends_at = bend(levels)
-    return [_row(level, bends=position == bends_at) for position, level in enumerate(levels)]
+    cells = [_row(level, bends=position == bends_at) for position, level in enumerate(levels)]
+    if not _with_goodput(levels):
+        return cells
+    return [[*row[:-1], _goodput(level), row[-1]] for row, level in zip(cells, levels, strict=True)]
+
+
+def _goodput(level: Level) -> str:
+    """Good requests a second, and the share of all that they are."""
+    good = level.goodput
+    return "-" if good is None else f"{significant(good.requests_per_s)}/s {100 * good.attainment:.3g}%"
 
 
 def _row(level: Level, *, bends: bool) -> list[str]:
@@ -126,6 +145,8 @@ def notes(run: Run) -> list[str]:
     shown = [metric for level in run.levels for metric in _shown(level)]
     if any(metric.interval.get(name) is None for metric, names in shown for name in names):
         found.append(f"{UNSURE} too few requests for a 95 % interval around this quantile: measure for longer")
+    for model, levels in models.items():
+        found += _objective_notes(levels, f" of {model}" if len(models) > 1 else "")
     found += _reason_notes(run, lambda level: level.verdict.reasons)
     found += _reason_notes(run, lambda level: level.caveats)
     for level in run.levels:
@@ -134,6 +155,32 @@ def notes(run: Run) -> list[str]:
     if not run.complete:
         found.append("the run is not complete: it was stopped, or is still going on")
     return found
+
+
+def _objective_notes(levels: Sequence[Level], whose: str) -> list[str]:
+    """A line for each objective: what it came to at each level."""
+    lines: dict[tuple[bool, str], list[str]] = {}
+    for level in levels:
+        for one in level.objectives:
+            lines.setdefault((one.gate, one.rule), []).append(f"{load_text(level)} {_decided(one)}")
+    return [
+        f"{'gate' if gate else 'objective'} {rule}{whose}: {' · '.join(decided)}"
+        for (gate, rule), decided in lines.items()
+    ]
+
+
+def _decided(one: Decided) -> str:
+    seen = [] if one.value is None else [_value(one.rule, one.value)]
+    if one.decision != "PASS" and one.note:
+        seen.append(one.note)
+    return one.decision + (f" ({', '.join(seen)})" if seen else "")
+
+
+def _value(rule: str, value: float) -> str:
+    """In the unit of what the rule names."""
+    if rule.startswith("failures"):
+        return f"{100 * value:.3g}%"
+    return f"{significant(value)}/s" if ">" in rule else duration(value)
 
 
 def _where(level: Level, run: Run) -> str:

@@ -20,7 +20,9 @@ def text(run: Run) -> str:
         parts.append(printable(run.question))
     for model, levels in table.by_model(run).items():
         cells = table.rows(levels)
-        body = tabulate(cells, headers=table.HEADERS, tablefmt="simple", stralign="right", disable_numparse=True)
+        body = tabulate(
+            cells, headers=table.headers(levels), tablefmt="simple", stralign="right", disable_numparse=True
+        )
         parts.append(f"model {printable(model)}\n\n{body}")
     notes = [printable(note) for note in table.notes(run)]
     if notes:

@@ -2,6 +2,8 @@
 
 Marks are ns since the run's start; a mark that did not happen is null. Events are written as the stamp of the first and
 the gaps that follow, in ns. There is no text of prompts or answers in it.
+
+It is read back as `Request`, which knows what the reading arm needs of a line.
 """
 
 from __future__ import annotations
@@ -9,9 +11,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+import msgspec
 import orjson
 
+from loadbench.core.errors import BadInput
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -63,11 +69,11 @@ class RequestLog:
 
     def __init__(self, path: Path, *, origin_ns: int) -> None:
         self._file = path.open("ab", buffering=_BUFFER_BYTES)
-        self._origin_ns = origin_ns
+        self.origin_ns = origin_ns
 
     def add(self, sample: Sample, *, level: int) -> None:
         """Append one request; it is on disk after `flush` at the latest."""
-        self._file.write(line(sample, level=level, origin_ns=self._origin_ns))
+        self._file.write(line(sample, level=level, origin_ns=self.origin_ns))
 
     def flush(self) -> None:
         """Hand everything to the system."""
@@ -82,3 +88,48 @@ class RequestLog:
         # What could not be written was told at `flush`; to fail again here would hide how the run ended.
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One line, read back."""
+
+    level: int
+    phase: str
+    outcome: str
+    due_ns: int
+    sent_ns: int | None
+    connect_ns: int | None
+    first_byte_ns: int | None
+    first_token_ns: int | None
+    first_visible_ns: int | None
+    last_token_ns: int | None
+    end_ns: int
+    event_gaps_ns: list[int]
+    event_tokens: list[int] | None
+    output_tokens: int | None
+    token_source: str
+    input_tokens: int | None
+    asked_output_tokens: int | None
+
+
+def read_requests(path: Path) -> Iterator[Request]:
+    """The requests of a file, in its order; a last line that a killed run left unfinished is passed over.
+
+    Raises `BadInput` where there is no such file, or a line in it is no request.
+    """
+    decoder = msgspec.json.Decoder(Request)
+    try:
+        with path.open("rb") as file:
+            for number, text in enumerate(file, 1):
+                if not text.endswith(b"\n"):
+                    return
+                yield _decoded(decoder, text, f"{path}, line {number}")
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}", hint="name a run folder with its requests.jsonl") from None
+
+
+def _decoded(decoder: msgspec.json.Decoder[Request], text: bytes, place: str) -> Request:
+    try:
+        return decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{place}: no request of ours: {error}", hint="take another copy of the run folder") from None

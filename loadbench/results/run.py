@@ -16,6 +16,7 @@ SCHEMA: Final = "loadbench.run/1"
 
 Quantiles = dict[str, float | None]
 Interval = tuple[float, float]
+Decision = Literal["PASS", "FAIL", "UNDECIDED"]
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +24,9 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
     `interval` holds the 95 % interval of each quantile; null where the sample is too small for one, or where the values
     are not one per request, so that none of this kind exists. `with_failures` holds the quantiles with each failed
-    request counted as infinitely slow; null there means infinite. `hdr` is the whole histogram, in HdrHistogram's V2
-    encoding, in ns.
+    request counted as infinitely slow; null there means infinite. `effective` is how many independent requests would
+    tell as much: these hang together, and the intervals are for so many. `hdr` is the whole histogram, in
+    HdrHistogram's V2 encoding, in ns.
     """
 
     count: int
@@ -38,6 +40,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     p999: float
     interval: dict[str, Interval | None]
     with_failures: Quantiles | None = None
+    effective: int | None = None
     clipped: int = 0
     hdr: str
 
@@ -97,6 +100,37 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
     peak: int
 
 
+class Goodput(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests that met every objective, and their tokens, over the window's length; `attainment` is their share of
+    all measured arrivals, with its 95 % interval.
+    """
+
+    requests_per_s: float
+    output_tokens_per_s: float
+    attainment: float
+    attainment_interval: Interval
+    good: int
+    arrivals: int
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """One objective at one level. `gate` says that the exit code depends on it.
+
+    `value` and `interval` (95 %) are of what the rule names, in seconds, a share or per second, failures counted as
+    infinitely slow; null in the value and at an end of the interval is infinite, or nothing at all where `interval` is
+    null too. `share` is that of the values below a quantile's bound, by which the decision is made.
+    """
+
+    rule: str
+    gate: bool = False
+    decision: Decision
+    value: float | None
+    interval: tuple[float | None, float | None] | None = None
+    share: float | None = None
+    share_interval: Interval | None = None
+    note: str = ""
+
+
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     """Summed over the measured requests that ended ok; `source` says how many requests' counts came from where."""
 
@@ -137,15 +171,30 @@ class Failure(msgspec.Struct, frozen=True):
     count: int
 
 
+class Audit(msgspec.Struct, frozen=True):
+    """Something counted in two ways that must come to the same, `within` so much; if not, loadbench is at fault."""
+
+    name: str
+    measured: float
+    expected: float
+    within: float
+    ok: bool
+
+
 class Level(msgspec.Struct, frozen=True, kw_only=True):
-    """One level of one model."""
+    """One level of one model.
+
+    `window_ns` is when its window opened and closed, in ns since the run's start as the marks in `requests.jsonl`.
+    """
 
     target: str
     model: str
     load: ClosedLoad | OpenLoad
     window_s: float
+    window_ns: tuple[int, int] | None = None
     verdict: Verdict
     caveats: list[Reason] = []
+    audit: list[Audit] = []
     outcomes: dict[str, int]
     failures: list[Failure] = []
     offered_per_s: float
@@ -153,7 +202,8 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     missed: int
     throughput: Throughput
     concurrency: Concurrency
-    goodput: dict[str, float] | None = None
+    goodput: Goodput | None = None
+    objectives: list[Decided] = []
     tokens: Tokens
     finish_reasons: dict[str, int] = {}
     client: Client

@@ -120,7 +120,8 @@ async def serving(answer=None, *, connection=None, tls: ssl.SSLContext | None = 
     finally:
         listener.close()
         for writer in writers:
-            writer.transport.abort()
+            if not writer.transport.is_closing():
+                writer.transport.abort()
         await asyncio.sleep(0.01)
 
 

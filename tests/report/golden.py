@@ -5,14 +5,18 @@ python -m tests.report.golden
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import msgspec
 
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
+from loadbench.plan.objective import parse_objective
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.report.formats import render
+from loadbench.results import run as run_types
 from loadbench.results.run import Level, ModelStatus, Run
 from tests.building import MS, S, a_failure, a_level, a_recording, a_run, a_sample
 
@@ -24,7 +28,7 @@ HOSTILE = '=cmd()|`<script>alert(1)</script>`\x1b[31m\r\n| x | y |\n# z\u202e"[a
 
 def level(users: int, *, tokens_per_s: float, count: int = 100) -> Level:
     """A level of so many users with this throughput, its latencies rising with the users."""
-    samples = [a_sample(n, due_ns=n * S, ttft_ns=(80 + n % 20) * users * MS) for n in range(count)]
+    samples = [a_sample(n, due_ns=n * S, ttft_ns=(80 + n * 7 % 20) * users * MS) for n in range(count)]
     made = a_level(recording=a_recording(samples, window_ns=200 * S), load=Closed(users))
     throughput = msgspec.structs.replace(made.throughput, output_tokens_per_s=tokens_per_s)
     concurrency = msgspec.structs.replace(made.concurrency, mean=float(users), peak=users)
@@ -60,6 +64,19 @@ def stopped() -> Run:
     return a_run(level(1, tokens_per_s=38.2), a_level(recording=cut, load=Closed(2)), complete=False)
 
 
+def objectives() -> Run:
+    """Two levels held against objectives and gates: the second is too slow for one, and cannot tell of another."""
+    rules = [parse_objective(rule) for rule in ("ttft_p50<150ms", "ttft_p90<1s", "failures<10%", "e2e_max<2s")]
+    rules[1] = dataclasses.replace(rules[1], gate=True)
+    quick = [a_sample(n, due_ns=n * S) for n in range(99)]
+    slow = [a_sample(n, due_ns=n * S, ttft_ns=(140 if n % 9 else 1200) * MS) for n in range(99)]
+    failed = a_failure(Outcome.HTTP_ERROR, number=99, due_ns=99 * S, detail="HTTP 503: busy")
+    return a_run(
+        a_level(recording=a_recording(quick, objectives=rules)),
+        a_level(recording=a_recording([*slow, failed], objectives=rules), load=Closed(2)),
+    )
+
+
 def empty() -> Run:
     """A run that came to no level."""
     return msgspec.structs.replace(
@@ -81,7 +98,14 @@ def hostile() -> Run:
     )
 
 
-RUNS = {"bending": bending, "models": models, "stopped": stopped, "empty": empty, "hostile": hostile}
+RUNS = {
+    "bending": bending,
+    "models": models,
+    "objectives": objectives,
+    "stopped": stopped,
+    "empty": empty,
+    "hostile": hostile,
+}
 
 
 def golden(name: str, form: str) -> str:
@@ -90,6 +114,8 @@ def golden(name: str, form: str) -> str:
 
 
 if __name__ == "__main__":
+    schema = Path(run_types.__file__).with_name("run.schema.json")
+    schema.write_text(json.dumps(run_types.json_schema(), indent=2) + "\n", encoding="utf-8", newline="\n")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for run_name, build in RUNS.items():
         for form_name, suffix in FORMATS.items():

@@ -1,0 +1,111 @@
+"""How the requests of a level fare by its objectives, request by request and exactly.
+
+For each objective on a latency the sums are kept that its share or its mean, and the doubt of it, are made from. With y
+for what a request brings (how many of its values are below the bound, or for a mean their sum) and m for how many
+values it has, share and mean are Σy / Σm, and their variance needs Σy², Σym and Σm² besides (Cochran, *Sampling
+Techniques*, chapter 6: the ratio of two sums over clusters). A figure of which a request has one value has m = 1.
+
+A request is *good* that meets every objective: answered, and each figure below its bound. An objective on a quantile
+asks of a single request what it asks of most: `ttft_p95<1s` that its TTFT is below 1 s. Of a figure with many values a
+request it asks that so many of its own are (`itl_p99<50ms`: 99 % of them). A figure that is undefined is a miss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from loadbench.plan.objective import FAILURES
+from loadbench.record.figures import weighted
+from loadbench.record.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadbench.plan.objective import Objective
+    from loadbench.record.sample import Sample
+
+
+@dataclass(slots=True)
+class Tally:
+    """The sums of one objective over the answered requests that have its figure; y counts values, or is in ns."""
+
+    requests: int = 0
+    y: float = 0
+    m: int = 0
+    yy: float = 0
+    ym: float = 0
+    mm: int = 0
+
+    def add(self, y: float, m: int) -> None:
+        """One request more."""
+        self.requests += 1
+        self.y += y
+        self.m += m
+        self.yy += y * y
+        self.ym += y * m
+        self.mm += m * m
+
+    def variance(self) -> float | None:
+        """Of Σy / Σm, by the spread among requests; `None` for fewer than two."""
+        if self.requests < 2:
+            return None
+        ratio = self.y / self.m
+        spread = max(0.0, self.yy - 2 * ratio * self.ym + ratio * ratio * self.mm)
+        return spread / self.m**2 * self.requests / (self.requests - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Attained:
+    """What a level's requests came to: tallies by objective, and how many were good."""
+
+    tallies: Mapping[Objective, Tally]
+    requests: int  # measured ones, those apart that the user cut
+    good: int
+    good_tokens: int
+
+    @property
+    def by_request(self) -> bool:
+        """Whether any of the objectives can be asked of a single request."""
+        return any(objective.is_latency or objective.metric == FAILURES for objective in self.tallies)
+
+
+class Attainment:
+    """Takes the measured samples of one level."""
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self._tallies = {objective: Tally() for objective in objectives}
+        self._latencies = [(one, tally) for one, tally in self._tallies.items() if one.is_latency]
+        self._requests = self._good = self._tokens = 0
+
+    def add(self, sample: Sample) -> None:
+        """Hold one ended request against every objective."""
+        if sample.outcome is Outcome.CANCELLED:
+            return
+        self._requests += 1
+        if sample.outcome is not Outcome.OK:
+            return
+        # All of them are asked, also after a miss: each tally is to be complete.
+        met = [_meets(objective, tally, sample) for objective, tally in self._latencies]
+        if all(met):
+            self._good += 1
+            self._tokens += sample.output_tokens or 0
+
+    def attained(self) -> Attained:
+        """The sums so far."""
+        tallies = {objective: replace(tally) for objective, tally in self._tallies.items()}
+        return Attained(tallies, self._requests, self._good, self._tokens)
+
+
+def _meets(objective: Objective, tally: Tally, sample: Sample) -> bool:
+    values = weighted(sample, objective.metric)
+    if not values:
+        return False
+    m = sum(weight for _, weight in values)
+    if objective.point == "mean":
+        y = sum(value * weight for value, weight in values)
+        tally.add(y, m)
+        return y < objective.bound * m
+    below = sum(weight for value, weight in values if value < objective.bound)
+    tally.add(below, m)
+    return 1000 * below >= objective.permille * m

@@ -1,0 +1,292 @@
+"""What objectives come to: the exact interval of a share, the decision by it, goodput, and the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from array import array
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.analyze.intervals import quantile_ranks, share_interval
+from loadbench.plan.load import Closed
+from loadbench.plan.objective import parse_objective
+from loadbench.record.outcome import Outcome
+from tests.building import MS, S, a_failure, a_level, a_recording, a_sample, calm
+
+
+def at_most(k: int, n: int, p: float) -> Fraction:
+    """P(Bin(n, p) <= k), exactly."""
+    exact = Fraction(p)
+    return sum((math.comb(n, i) * exact**i * (1 - exact) ** (n - i) for i in range(k + 1)), Fraction(0))
+
+
+# The interval of a share.
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.9, 0.95]))
+def test_share_interval_is_that_of_the_exact_sums(seen, confidence):
+    """At its ends so many hits, or so few, are just as rare as the tail allows, by binomial sums in fractions."""
+    hits, n = seen
+    low, high = share_interval(hits, n, confidence)
+    tail = (1 - confidence) / 2
+    assert low == 0 if hits == 0 else float(1 - at_most(hits - 1, n, low)) == pytest.approx(tail, rel=1e-9)
+    assert high == 1 if hits == n else float(at_most(hits, n, high)) == pytest.approx(tail, rel=1e-9)
+    assert low <= hits / n <= high
+
+
+@pytest.mark.parametrize(
+    ("n", "misses", "low"),
+    [
+        (300, 0, 0.9901),
+        (300, 1, 0.9843),
+        (300, 2, 0.9792),
+        (300, 5, 0.9653),
+        (1000, 0, 0.9970),
+        (1000, 1, 0.9953),
+        (1000, 2, 0.9937),
+        (1000, 5, 0.9895),
+    ],
+)
+def test_share_interval_is_that_of_the_tables(n, misses, low):
+    """One-sided 95 %, which is 90 % of both sides."""
+    assert share_interval(n - misses, n, 0.90)[0] == pytest.approx(low, abs=5e-5)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(1, 10**6), (999_990, 10**6), (500_000, 10**6)])
+def test_share_interval_of_a_million(hits, n):
+    """Large samples neither overflow nor lose the tail: about where the normal law, or Poisson's, has it."""
+    low, high = share_interval(hits, n)
+    misses = min(hits, n - hits)
+    assert low < hits / n < high
+    assert high - low < 10 * math.sqrt(max(misses, 1)) / n
+
+
+@pytest.mark.parametrize(("hits", "n", "confidence"), [(1, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)])
+def test_share_interval_of_the_impossible(hits, n, confidence):
+    """More hits than tries, or no try at all."""
+    with pytest.raises(ValueError, match="no share"):
+        share_interval(hits, n, confidence)
+
+
+@given(st.integers(1, 500), st.sampled_from([0.5, 0.9, 0.95]), st.data())
+def test_share_and_quantile_agree(n, p, data):
+    """The share of values below a bound is surely above p just where the p-quantile is surely below that bound."""
+    hits = data.draw(st.integers(0, n))
+    ranks = quantile_ranks(n, p)
+    low, high = share_interval(hits, n)
+    if ranks is not None:
+        assert (low >= p) == (hits >= ranks[1])
+        assert (high < p) == (hits < ranks[0])
+
+
+# Decisions.
+
+
+def level(samples, *rules: str, gate: bool = False, load=None, **facts):
+    """A level held against these rules."""
+    objectives = [dataclasses.replace(parse_objective(rule), gate=gate) for rule in rules]
+    return a_level(recording=a_recording(samples, window_ns=500 * S, objectives=objectives, **facts), load=load)
+
+
+def decided(samples, rule: str, **facts):
+    """What becomes of one rule."""
+    (one,) = level(samples, rule, **facts).objectives
+    return one
+
+
+def answers(quick: int, slow: int = 0) -> list:
+    """So many answers with a TTFT of 100 ms, and of 2 s, these strewn evenly among them."""
+    total = quick + slow
+    return [a_sample(n, due_ns=n * S, ttft_ns=(2000 if n * slow % total < slow else 100) * MS) for n in range(total)]
+
+
+def failures(count: int) -> list:
+    """So many requests that failed."""
+    return [a_failure(Outcome.RESET, number=n, due_ns=n * S) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("samples", "rule", "decision"),
+    [
+        # 72 is the least for which a p95 has an interval of 95 %.
+        (answers(72), "ttft_p95<1s", "PASS"),
+        (answers(71), "ttft_p95<1s", "UNDECIDED"),
+        (answers(400, 1), "ttft_p99<1s", "UNDECIDED"),
+        (answers(368), "ttft_p99<1s", "PASS"),
+        (answers(90, 10), "ttft_p95<1s", "UNDECIDED"),
+        (answers(85, 15), "ttft_p95<1s", "FAIL"),
+        # It takes far fewer to tell that most are too slow.
+        (answers(0, 3), "ttft_p50<1s", "UNDECIDED"),
+        (answers(0, 6), "ttft_p50<1s", "FAIL"),
+        (answers(0, 2), "ttft_p95<1s", "FAIL"),
+        # Failures are infinitely slow.
+        ([*answers(72), *failures(1)], "ttft_p95<1s", "UNDECIDED"),
+        ([*answers(80), *failures(20)], "ttft_p95<1h", "FAIL"),
+        ([*answers(200), *failures(1)], "ttft_mean<1h", "FAIL"),
+        ([*answers(200), *failures(1)], "ttft_max<1h", "FAIL"),
+        (answers(29), "ttft_mean<1s", "UNDECIDED"),
+        (answers(30), "ttft_mean<1s", "PASS"),
+        (answers(30), "ttft_mean<100ms", "FAIL"),
+        (answers(20, 20), "ttft_mean<1.1s", "UNDECIDED"),
+        (answers(20, 20), "ttft_mean<700ms", "FAIL"),
+        (answers(1), "ttft_max<101ms", "PASS"),
+        (answers(500, 1), "ttft_max<1s", "FAIL"),
+        (answers(400), "failures<1%", "PASS"),
+        (answers(300), "failures<1%", "UNDECIDED"),
+        ([*answers(50), *failures(50)], "failures<10%", "FAIL"),
+        ([*answers(95), *failures(5)], "failures<5%", "UNDECIDED"),
+        # 500 answers of 11 tokens in 500 s: one request and 11 tokens a second.
+        (answers(500), "requests_per_s>0.9", "PASS"),
+        (answers(500), "requests_per_s>1.2", "FAIL"),
+        (answers(500), "output_tokens_per_s>10", "PASS"),
+        (answers(500), "output_tokens_per_s>12", "FAIL"),
+        (answers(250), "output_tokens_per_s>5.5", "UNDECIDED"),
+    ],
+)
+def test_decision(samples, rule, decision):
+    """PASS and FAIL where the interval lies wholly on one side of the bound, UNDECIDED between and for too few."""
+    assert decided(samples, rule).decision == decision
+
+
+@pytest.mark.parametrize(
+    ("samples", "rule"),
+    [
+        ([], "ttft_p95<1h"),
+        ([], "failures<99%"),
+        (failures(1), "ttft_p50<1h"),
+        (failures(1), "ttft_max<1h"),
+        ([a_sample(output_tokens=1, event_ns=array("q", [0]), event_tokens=array("q", [1]))] * 100, "tpot_p50<1h"),
+        (failures(1), "itl_p99<1h"),
+    ],
+)
+def test_objective_without_a_sample_fails(samples, rule):
+    """I1, D15, E5: what was not seen once is no pass, and has no value."""
+    one = decided(samples, rule)
+    assert (one.decision, one.value, one.interval) == ("FAIL", None, None)
+    assert "no request" in one.note
+
+
+def test_quantile_is_told_with_its_doubt():
+    """Value and interval in seconds over successes and failures, the share below the bound and its interval."""
+    one = decided([*answers(150, 10), *failures(2)], "ttft_p90<1s")
+    assert one.value == pytest.approx(0.1, rel=1e-3)
+    low, high = one.interval
+    assert low == pytest.approx(0.1, rel=1e-3)
+    assert high == pytest.approx(2.0, rel=1e-3)
+    assert one.share == 150 / 162
+    assert one.share_interval == share_interval(150, 162)
+    assert (one.decision, one.rule) == ("UNDECIDED", "ttft_p90<1s")
+    assert "92.6% are within the bound" in one.note
+
+
+def test_quantile_among_the_failures_is_infinite():
+    """There is no number for it, and the note says so."""
+    one = decided([*answers(50), *failures(50)], "ttft_p90<1s")
+    assert (one.decision, one.value, one.interval) == ("FAIL", None, (None, None))
+    assert "infinite" in one.note
+
+
+def test_missed_arrivals_are_infinitely_slow_too():
+    """B3: what was due and never sent is not left out of the count."""
+    assert decided(answers(100), "ttft_p95<1s").decision == "PASS"
+    assert decided(answers(100), "ttft_p95<1s", missed=20).decision == "FAIL"
+    assert decided(answers(100), "failures<5%", missed=20).decision == "FAIL"
+
+
+def gaps(number: int, *, slow: bool) -> list:
+    """An answer whose hundred gaps are all of 20 ms, or all of 200."""
+    stamps = array("q", (number * S + 100 * MS + index * (200 if slow else 20) * MS for index in range(101)))
+    fields = {"event_ns": stamps, "event_tokens": array("q", [1] * 101), "last_token_ns": stamps[-1]}
+    return a_sample(number, due_ns=number * S, output_tokens=101, end_ns=stamps[-1], **fields)
+
+
+def test_gaps_of_one_request_are_hardly_worth_more_than_one():
+    """2000 gaps of 20 requests, of which two are slow throughout: as doubtful as 2 of 20, not as 200 of 2000."""
+    samples = [gaps(n, slow=n < 2) for n in range(20)]
+    clustered = decided(samples, "event_gap_p50<100ms")
+    assert clustered.share == pytest.approx(0.9)
+    low, high = clustered.share_interval
+    narrow_low, narrow_high = share_interval(1800, 2000)
+    low_20, high_20 = share_interval(18, 20)
+    assert high - low > 4 * (narrow_high - narrow_low)
+    assert low == pytest.approx(low_20, abs=0.02)
+    assert high == pytest.approx(high_20, abs=0.02)
+    assert clustered.decision == "PASS"
+    assert decided(samples, "event_gap_p95<100ms").decision == "UNDECIDED"
+
+
+def test_gaps_that_all_agree_count_as_one_a_request():
+    """Where no request differs nothing tells how many of its gaps are worth one: the least is taken."""
+    samples = [gaps(n, slow=False) for n in range(20)]
+    assert decided(samples, "itl_p99<100ms").share_interval == share_interval(20, 20)
+
+
+def test_requests_that_hang_together_are_worth_fewer():
+    """A slow stretch in the middle: 80 slow ones of 400 in a row leave open what 80 strewn about decide."""
+    strewn = [a_sample(n, due_ns=n * S, ttft_ns=(2000 if n % 5 == 0 else 100) * MS) for n in range(400)]
+    in_a_row = [a_sample(n, due_ns=n * S, ttft_ns=(2000 if 160 <= n < 240 else 100) * MS) for n in range(400)]
+    assert decided(strewn, "ttft_p90<1s").share == decided(in_a_row, "ttft_p90<1s").share == 0.8
+    assert decided(strewn, "ttft_p90<1s").decision == "FAIL"
+    assert decided(in_a_row, "ttft_p90<1s").decision == "UNDECIDED"
+    assert decided(strewn, "ttft_mean<600ms").decision == "PASS"
+    assert decided(in_a_row, "ttft_mean<600ms").decision == "UNDECIDED"
+
+
+# Goodput.
+
+
+def test_goodput_is_of_every_measured_arrival():
+    """8 of 12 good: two too slow, one failed, one missed; per second of the window, with their tokens."""
+    made = level([*answers(8, 2), *failures(1)], "ttft_p95<1s", "failures<50%", missed=1)
+    good = made.goodput
+    assert (good.good, good.arrivals) == (8, 12)
+    assert good.requests_per_s == 8 / 500
+    assert good.output_tokens_per_s == 88 / 500
+    assert good.attainment == 8 / 12
+    assert good.attainment_interval == share_interval(8, 12)
+
+
+def test_goodput_counts_an_undefined_figure_as_missed():
+    """D15: an answer of one token passes no bound on its TPOT."""
+    single = a_sample(1, due_ns=S, output_tokens=1, event_ns=array("q", [0]), event_tokens=array("q", [1]))
+    good = level([a_sample(), single], "tpot_p95<1h").goodput
+    assert (good.good, good.arrivals) == (1, 2)
+
+
+def test_no_goodput_without_objectives_for_it():
+    """Without any, with one on the throughput only, or without a request."""
+    assert level(answers(3)).goodput is None
+    assert level(answers(3), "requests_per_s>1").goodput is None
+    assert level([], "ttft_p95<1s").goodput is None
+    assert level(failures(3), "ttft_p95<1s").goodput.attainment == 0
+
+
+# The verdict.
+
+
+def test_undecided_gate_makes_a_valid_level_inconclusive():
+    """With the rules and why they are undecided; a gate that is decided, either way, leaves it VALID."""
+    made = level(answers(40), "ttft_p95<1s", "ttft_p50<1s", "e2e_p50<1ms", gate=True)
+    assert [one.decision for one in made.objectives] == ["UNDECIDED", "PASS", "FAIL"]
+    assert made.verdict.status == "INCONCLUSIVE"
+    (reason,) = made.verdict.reasons
+    assert reason.code == "undecided"
+    assert "ttft_p95<1s" in reason.message
+    assert "ttft_p50" not in reason.message
+    assert level(answers(40), "ttft_p50<1s", "e2e_p50<1ms", gate=True).verdict.status == "VALID"
+
+
+def test_objective_that_is_no_gate_only_reports():
+    """Undecided or missed, the measurement is what it was."""
+    assert level(answers(40), "ttft_p95<1s", "e2e_p50<1ms").verdict.status == "VALID"
+
+
+def test_invalid_level_stays_invalid():
+    """What cannot be believed is not merely undecided."""
+    made = level(answers(40), "ttft_p95<1s", gate=True, health=calm(lag_ns=9 * MS), load=Closed(2))
+    assert made.verdict.status == "INVALID"
+    assert "undecided" not in [reason.code for reason in made.verdict.reasons]

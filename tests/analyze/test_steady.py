@@ -1,0 +1,219 @@
+"""Steady state: drift is found where there is one, and steady queues are left in peace."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.analyze.steady import drift, mann_kendall, mser5, not_steady
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.load import Closed, Open
+from tests.analyze.queues import closed, course, recorded, single
+from tests.building import MS, S, a_level, a_recording, a_sample
+
+OPEN = Open(1.0, parse_arrivals("poisson"))
+WARM_S = 10.0
+
+
+def judged(rng, *, rate: float, served: float, window_s: float = 60.0, constant: bool = True) -> list:
+    """What is said of an open level at `rate` times the capacity of one server that serves so many a second."""
+    n = round(1.3 * rate * served * (window_s + WARM_S)) + 50
+    arrivals, waits, services = single(rng, rate=rate, n=n, warm=0, constant=constant)
+    dues = arrivals / served - WARM_S
+    early = dues < window_s
+    dues, took = dues[early], ((waits + services) / served)[early]
+    went = course(dues, took, dues + took, window_s=window_s)
+    return list(not_steady(level(went, arrivals=int((dues >= 0).sum())), OPEN))
+
+
+def level(went, *, arrivals: int = 0):
+    """The recording of a level that went like this."""
+    return replace(a_recording([]), course=went, arrivals_sent=arrivals, warm_up_ns=10 * S)
+
+
+# The statistics.
+
+
+def test_trend_of_known_series():
+    """Ten values that rise: S = 45, variance 125, z = 44 / √125; fallen, the opposite; one pair alike: 44 and 124."""
+    assert mann_kendall(range(10)) == pytest.approx(44 / math.sqrt(125))
+    assert mann_kendall(range(10, 0, -1)) == pytest.approx(-44 / math.sqrt(125))
+    assert mann_kendall([0, 0, *range(2, 10)]) == pytest.approx(43 / math.sqrt(124))
+    assert mann_kendall([3.0] * 10) == 0.0
+
+
+@given(st.lists(st.integers(0, 9), min_size=3, max_size=30))
+def test_trend_is_of_ranks_and_has_a_direction(values):
+    """Backwards it is the opposite, and no change of scale that keeps the order matters."""
+    assert mann_kendall(values[::-1]) == pytest.approx(-mann_kendall(values))
+    assert mann_kendall([math.exp(value) for value in values]) == pytest.approx(mann_kendall(values))
+
+
+def test_trend_of_noise_is_as_rare_as_its_normal_says():
+    """Of 2000 series without a trend about 5 % are beyond 1.96."""
+    rng = np.random.default_rng(1)
+    found = np.mean([abs(mann_kendall(rng.normal(size=20))) > 1.96 for _ in range(2000)])
+    assert 0.05 - 3 * 0.0049 < found < 0.05 + 3 * 0.0049
+
+
+@given(st.floats(-100, 100), st.floats(-1000, 1000), st.integers(3, 40))
+def test_drift_of_a_line_is_the_line(slope, start, count):
+    """Without noise the median line is the line itself, end to end."""
+    found = drift([start + slope * position for position in range(count)])
+    assert found.first == pytest.approx(start, abs=1e-6)
+    assert found.rise == pytest.approx(slope * (count - 1), abs=1e-6)
+
+
+def test_a_walk_is_no_rise():
+    """Random walks have trends in most cases, and wander off in at most 1 %."""
+    walks = np.random.default_rng(2).normal(size=(2000, 20, 30)).reshape(2000, 600).cumsum(axis=1)
+    found = [drift(walk.reshape(20, 30).mean(axis=1)) for walk in walks]
+    assert np.mean([abs(one.z) > 1.96 for one in found]) > 0.5
+    assert np.mean([one.wanders_off for one in found]) <= 0.01
+
+
+@given(st.lists(st.floats(0, 1000), min_size=20, max_size=200))
+def test_cut_leaves_the_mean_of_fives_most_certain(values):
+    """The cut is the best of all possible ones, by the definition; `None` when that is the middle."""
+    fives = [sum(values[begin : begin + 5]) / 5 for begin in range(0, len(values) - 4, 5)]
+
+    def error(cut: int) -> float:
+        rest = np.array(fives[cut:])
+        return float(((rest - rest.mean()) ** 2).sum()) / len(rest) ** 2
+
+    found = mser5(values)
+    errors = [error(cut) for cut in range(len(fives) // 2 + 1)]
+    chosen = len(fives) // 2 if found is None else found // 5
+    assert errors[chosen] == pytest.approx(min(errors), abs=1e-6)
+
+
+def test_cut_of_known_series():
+    """A transient of 30 values is left out; a steady series is left whole; one that never settles has no cut."""
+    noise = np.random.default_rng(3).normal(size=300)
+    assert mser5([50.0] * 30 + [1.0] * 270) == 30
+    assert mser5(noise + np.concatenate((np.linspace(50, 5, 30), np.zeros(270)))) in range(25, 60)
+    assert (mser5(noise) or 0) < 60
+    assert mser5([1.0] * 300) == 0
+    assert mser5(np.arange(300.0, 0, -1)) is None
+    assert mser5([1.0] * 19) is None
+
+
+# Levels.
+
+
+def test_rate_above_capacity_is_found():
+    """Constant service, Poisson arrivals, 130 % of the capacity for 60 s: found, and so said, in 95 % of levels."""
+    found = [judged(np.random.default_rng(seed), rate=1.3, served=10) for seed in range(100)]
+    assert sum(bool(reasons) for reasons in found) >= 95
+    reason = found[0][0]
+    assert reason.code == "not_steady"
+    assert reason.message.startswith("the offered rate is above capacity: requests in flight grew from ")
+    assert "TTFT from" in reason.message
+    assert reason.advice == "offer a lower rate"
+
+
+@pytest.mark.parametrize(("rate", "constant"), [(0.5, True), (0.8, False), (0.9, True), (0.9, False), (0.95, False)])
+def test_steady_queue_is_left_in_peace(rate, constant):
+    """However busy the server and however much its queue wanders: at most 1 % of 300 levels are called unsteady."""
+    found = [judged(np.random.default_rng(seed), rate=rate, served=10, constant=constant) for seed in range(300)]
+    assert sum(bool(reasons) for reasons in found) <= 3
+
+
+@pytest.mark.parametrize(("users", "slots"), [(8, 4), (4, 8), (1, 1)])
+def test_steady_closed_loop_is_left_in_peace(users, slots):
+    """At most 1 % of 100 levels of users who queue for slots are called unsteady."""
+    found = [closed_level(np.random.default_rng(seed), users=users, slots=slots) for seed in range(100)]
+    assert sum(bool(reasons) for reasons in found) <= 1
+
+
+def closed_level(rng, *, users: int, slots: int, grows: float = 0.0) -> list:
+    """What is said of a closed level of 300 s whose requests are served in 1 s, with the first token after a tenth."""
+    made = np.array(closed(rng, users=users, slots=slots, until=300.0, begin=-10.0, grows=grows))
+    dues, waits, services = made.T
+    went = course(dues, waits + services / 10, dues + waits + services, window_s=300.0)
+    return list(not_steady(level(went), Closed(users)))
+
+
+def test_server_that_slows_down_is_found():
+    """Services that come to take twice as long within the level: the server changed, whatever the cause."""
+    found = [closed_level(np.random.default_rng(seed), users=8, slots=8, grows=1.0) for seed in range(20)]
+    assert all(reasons for reasons in found)
+    assert all("the server changed during the level: TTFT went from" in reasons[0].message for reasons in found)
+
+
+def drifting(change, *, count: int = 600) -> list:
+    """Answers five a second whose TTFT is 100 ms and what `change` adds, by their due time in seconds."""
+    return [a_sample(n, due_ns=n * S // 5, ttft_ns=100 * MS + round(change(n / 5) * MS)) for n in range(count)]
+
+
+def verdict(samples: list, *, load=None, window_s: int = 120) -> list:
+    """The level's reasons for not being steady."""
+    made = a_level(recording=a_recording(samples, window_ns=window_s * S), load=load or Closed(8))
+    return [reason for reason in made.verdict.reasons if reason.code == "not_steady"]
+
+
+def noise(seconds: float) -> float:
+    """Up to 10 ms, without a trend."""
+    return 10 * math.sin(seconds * 12.9898) ** 2
+
+
+def test_warm_up_that_was_too_short_is_told_with_what_is_enough():
+    """A transient that dies away within 30 s: the advice is a warm-up that contains it, and not the whole window."""
+    reasons = verdict(drifting(lambda at: noise(at) + 400 * math.exp(-at / 6)))
+    assert [reason.code for reason in reasons] == ["not_steady"]
+    wanted = reasons[0].advice.removeprefix("--warm-up ").removesuffix("s")
+    assert 10 + 20 <= int(wanted) <= 10 + 50
+
+
+@pytest.mark.parametrize(
+    ("change", "load"),
+    [
+        (noise, None),
+        (noise, OPEN),
+        (lambda at: noise(at) + at / 10, None),  # 12 ms in 105: significant, and too little to matter
+        (lambda at: noise(at) + 200 * (50 < at < 52), None),  # one hiccup is no trend
+        (lambda at: noise(at) + 30 * math.sin(at / 5), None),  # nor are waves
+    ],
+)
+def test_what_is_no_drift(change, load):
+    """Noise, trifles, a hiccup, waves: steady."""
+    assert verdict(drifting(change), load=load) == []
+
+
+def test_wait_that_is_never_felt_does_not_matter():
+    """A TTFT that doubles within a millisecond is a trend of nothing."""
+    samples = [a_sample(n, due_ns=n * S // 5, ttft_ns=400_000 + n * 800) for n in range(600)]
+    assert verdict(samples) == []
+
+
+@pytest.mark.parametrize(("count", "window_s"), [(99, 120), (0, 120), (600, 1), (95, 19)])
+def test_short_level_is_not_judged(count, window_s):
+    """Fewer than five requests in a twentieth of the window, or a window without twenty slices: silence."""
+    assert verdict(drifting(lambda at: 50 * at, count=count), window_s=window_s) == []
+
+
+@pytest.mark.parametrize(("users", "expected"), [(30, 1), (31, 0)])
+def test_every_user_has_a_request_in_each_batch(users, expected):
+    """Thirty requests a batch tell of thirty users, and not of more: their round is not over."""
+    assert len(verdict(drifting(lambda at: 5 * at), load=Closed(users))) == expected
+
+
+def test_pile_without_longer_waits_is_not_steady_either():
+    """Answers that take longer and longer pile up though each begins at once: more requests come than are answered."""
+    samples = [a_sample(n, due_ns=n * S // 5, gaps_ns=(20 + n * 20) * MS) for n in range(600)]
+    reasons = verdict(samples, load=OPEN)
+    assert reasons[0].message.startswith("more requests came than were answered: requests in flight grew from ")
+
+
+@pytest.mark.parametrize(("rate", "unsteady"), [(1.5, True), (0.7, False)])
+def test_whole_recording_is_judged_as_its_course(rate, unsteady):
+    """Through samples, recorder and verdict: a queue above capacity, and one below."""
+    n = round(rate * 700)
+    arrivals, waits, services = single(np.random.default_rng(7), rate=rate, n=n, warm=0)
+    recording = recorded(zip(arrivals / 10 - 5, waits / 10, services / 10, strict=True), window_s=60, warm_up_s=5)
+    assert bool(list(not_steady(recording, OPEN))) is unsteady

@@ -1,0 +1,71 @@
+"""Each fault of the fault server ends as its entry in the table says, over both transports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from array import array
+
+import httpx
+import pytest
+
+from loadbench.record.outcome import Outcome
+from loadbench.sim.faults import FAULTS, FaultProcess
+from loadbench.sim.wire_faults import DISRUPTIVE
+from tests.pitfalls.playing import KINDS, SOON, S, Timeouts, faulty
+
+# Where the end is silence, there is no reason to wait long for it.
+_HASTY = Timeouts(connect_ns=5 * S, first_token_ns=S // 10, idle_ns=S // 10, total_ns=30 * S)
+
+
+def limits(name: str) -> Timeouts:
+    """Short where the fault is to be given up."""
+    given_up = {Outcome.TIMEOUT_IDLE, Outcome.TIMEOUT_FIRST_TOKEN}
+    return _HASTY if FAULTS[name].outcomes & given_up else SOON
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_ends_as_the_table_says(name, kind):
+    """The outcome is the table's, the count of tokens comes from where it says, and a failure has words."""
+    (sample,) = faulty(name, kind=kind, timeouts=limits(name))
+    fault = FAULTS[name]
+    assert sample.outcome in fault.outcomes, sample.detail
+    if sample.outcome is Outcome.OK:
+        assert sample.token_source is fault.source
+    else:
+        assert sample.detail
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", sorted(set(FAULTS) - DISRUPTIVE))
+def test_fault_leaves_the_next_request_alone(name, kind):
+    """A plain request right after any fault has its plain answer, on whatever connection."""
+    _, after = faulty(name, "plain", kind=kind, tokens=2, timeouts=limits(name))
+    assert (after.outcome, after.output_tokens) == (Outcome.OK, 2)
+    assert after.reconnects <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compression_that_nobody_asked_for_is_named(kind):
+    """A gzipped event stream fails as `protocol`, with the reason in words and no token made of its bytes.
+
+    Seen to fail when compressed bytes were read as events: "lines that belong to no event stream".
+    """
+    (sample,) = faulty("compressed", kind=kind)
+    assert (sample.outcome, sample.event_ns) == (Outcome.PROTOCOL, array("q"))
+    assert sample.detail == "a body in gzip, though identity was asked for"
+
+
+def test_process_serves_the_table():
+    """The server as a process answers like the one in a test, names the faults it has, and ends."""
+    with FaultProcess(speed=20) as server:
+        body = {"messages": [{"role": "user", "content": "please fault:no_such"}]}
+        answer = httpx.post(server.url + "/v1/chat/completions", json=body, trust_env=False)
+        assert answer.status_code == 400
+        assert all(name in answer.text for name in FAULTS)
+        assert "faulty" in httpx.get(server.url + "/v1/models", trust_env=False).text
+    listed = subprocess.run(
+        [sys.executable, "-m", "loadbench.sim.faults", "--list"], capture_output=True, text=True, check=True
+    )
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(FAULTS)

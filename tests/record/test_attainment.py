@@ -1,0 +1,145 @@
+"""How requests fare by objectives: good or not, and the sums that shares and means are made from."""
+
+from __future__ import annotations
+
+from array import array
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.plan.objective import parse_objective
+from loadbench.record.attainment import Attainment, Tally
+from loadbench.record.figures import FIGURES, MANY_A_REQUEST
+from loadbench.record.outcome import Outcome
+from loadbench.record.recorder import METRICS
+from tests.building import MS, S, a_failure, a_sample
+
+
+def attained(samples, *rules: str):
+    """What these samples come to by these rules."""
+    attainment = Attainment([parse_objective(rule) for rule in rules])
+    for sample in samples:
+        attainment.add(sample)
+    return attainment.attained()
+
+
+def one_token(**over):
+    """An answer of a single token: it has no time per further token, and no gap."""
+    return a_sample(output_tokens=1, event_ns=array("q", [100 * MS]), event_tokens=array("q", [1]), **over)
+
+
+def with_gaps(*gaps_ms: int, **over):
+    """An answer with these gaps between its events, of a token each."""
+    stamps = [100 * MS]
+    for gap in gaps_ms:
+        stamps.append(stamps[-1] + gap * MS)
+    count = len(stamps)
+    return a_sample(event_ns=array("q", stamps), event_tokens=array("q", [1] * count), output_tokens=count, **over)
+
+
+@pytest.mark.parametrize(
+    ("rule", "good"),
+    [
+        ("ttft_p95<101ms", True),
+        ("ttft_p95<100ms", False),  # a bound is not met by what reaches it
+        ("ttft_mean<101ms", True),
+        ("ttft_max<100ms", False),
+        ("e2e_p50<301ms", True),
+        ("e2e_p50<300ms", False),
+        ("tpot_p99<20.1ms", True),
+        ("tpot_p99<20ms", False),
+        ("event_gap_max<20.1ms", True),
+        ("itl_mean<20ms", False),
+        ("failures<50%", True),
+        ("requests_per_s>1000", True),  # not asked of a request
+    ],
+)
+def test_request_is_held_against_each_bound(rule, good):
+    """The figure of the request itself, in exact ns, whatever point of the distribution the rule names."""
+    assert attained([a_sample()], rule).good == int(good)
+
+
+def test_good_request_meets_every_objective():
+    """One bound missed is one too many; the tokens of good requests are counted with them."""
+    quick, slow = a_sample(0, ttft_ns=50 * MS), a_sample(1, ttft_ns=500 * MS)
+    late_end = a_sample(2, ttft_ns=50 * MS, gaps_ns=90 * MS)
+    result = attained([quick, slow, late_end], "ttft_p95<100ms", "tpot_p95<50ms")
+    assert (result.requests, result.good, result.good_tokens) == (3, 1, 11)
+
+
+@pytest.mark.parametrize("outcome", [one for one in Outcome if one not in {Outcome.OK, Outcome.CANCELLED}])
+def test_failed_and_unfinished_requests_are_misses(outcome):
+    """They count among all, whatever kind of end they had, and never as good."""
+    result = attained([a_sample(), a_failure(outcome, number=1)], "ttft_p95<1s")
+    assert (result.requests, result.good) == (2, 1)
+    assert [tally.requests for tally in result.tallies.values()] == [1]
+
+
+def test_requests_that_the_user_cut_do_not_count():
+    """Neither good nor missed: nobody knows what they would have been."""
+    assert attained([a_sample(), a_failure(Outcome.CANCELLED, number=1)], "ttft_p95<1s").requests == 1
+
+
+@pytest.mark.parametrize("rule", ["tpot_p95<1h", "tpot_mean<1h", "event_gap_p99<1h", "itl_max<1h"])
+def test_undefined_figure_is_a_miss(rule):
+    """D15: an answer of one token has no TPOT, and so does not meet a bound on it, however generous."""
+    result = attained([one_token()], rule)
+    assert (result.requests, result.good) == (1, 0)
+    assert [tally.requests for tally in result.tallies.values()] == [0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "good"),
+    [
+        ("event_gap_p50<50ms", True),
+        ("event_gap_p90<50ms", False),
+        ("event_gap_max<50ms", False),
+        ("itl_mean<50ms", True),
+    ],
+)
+def test_figure_with_many_values_is_asked_of_the_requests_own(rule, good):
+    """Three gaps of four are short: so many as p50 wants, not so many as p90 does, and their mean is short too."""
+    assert attained([with_gaps(10, 10, 10, 100)], rule).good == int(good)
+
+
+def test_without_objectives_there_is_none_to_ask():
+    """No tally, and nothing that goodput could be of."""
+    result = attained([a_sample()])
+    assert not result.by_request
+    assert not attained([a_sample()], "requests_per_s>1").by_request
+    assert attained([a_sample()], "failures<1%").by_request
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), min_size=2, max_size=40))
+def test_variance_is_that_of_the_ratio_estimator(parts):
+    """n/(n-1) · Σ(y - Rm)² / (Σm)², against the same in fractions."""
+    tally = Tally()
+    for y, m in parts:
+        tally.add(y, m)
+    n, whole = len(parts), sum(m for _, m in parts)
+    ratio = Fraction(sum(y for y, _ in parts), whole)
+    exact = Fraction(n, n - 1) * sum((y - ratio * m) ** 2 for y, m in parts) / whole**2
+    assert tally.variance() == pytest.approx(float(exact), rel=1e-6, abs=1e-12)
+
+
+def test_one_request_has_no_spread():
+    """Two make the first."""
+    tally = Tally()
+    assert tally.variance() is None
+    tally.add(3, 4)
+    assert tally.variance() is None
+
+
+def test_figures_are_those_of_the_recorder():
+    """Each figure of a request has its name there."""
+    assert {*FIGURES, *MANY_A_REQUEST, "lateness", "connect"} == set(METRICS)
+
+
+def test_sums_are_of_the_answered():
+    """y counts what is below the bound, or sums values; m counts values."""
+    samples = [a_sample(0, ttft_ns=50 * MS), a_sample(1, due_ns=S, ttft_ns=200 * MS)]
+    share, mean = attained(samples, "ttft_p95<100ms", "ttft_mean<100ms").tallies.values()
+    assert (share.requests, share.y, share.m) == (2, 1, 2)
+    assert (mean.requests, mean.y, mean.m) == (2, 250 * MS, 2)

@@ -1,0 +1,72 @@
+"""Objectives in the tables: a column of goodput and a line for each rule, where there are any."""
+
+from __future__ import annotations
+
+import csv as stdlib_csv
+import dataclasses
+import io
+
+from loadbench.plan.load import Closed
+from loadbench.plan.objective import parse_objective
+from loadbench.report import table
+from loadbench.report.csv import csv
+from loadbench.report.markdown import markdown
+from loadbench.report.text import text
+from tests.building import MS, S, a_level, a_recording, a_run, a_sample
+
+
+def run(*rules: str, gate: bool = False):
+    """A run at 1 and 2 users held against these rules; at 2 users the TTFT is 2 s."""
+    objectives = [dataclasses.replace(parse_objective(rule), gate=gate) for rule in rules]
+    levels = []
+    for users in (1, 2):
+        samples = [a_sample(n, due_ns=n * S, ttft_ns=(100 if users == 1 else 2000) * MS) for n in range(90)]
+        here = [one for one in objectives if one.applies(Closed(users))]
+        levels.append(a_level(recording=a_recording(samples, objectives=here), load=Closed(users)))
+    return a_run(*levels)
+
+
+def lines(of) -> list[str]:
+    """The notes that speak of objectives or gates."""
+    return [note for note in table.notes(of) if note.startswith(("objective ", "gate "))]
+
+
+def test_goodput_is_a_column_only_where_there_are_objectives_for_it():
+    """Beside the requests that failed, as good requests a second and their share of all."""
+    with_goodput, without = run("ttft_p95<1s"), run("output_tokens_per_s>1")
+    (levels,) = table.by_model(with_goodput).values()
+    assert table.headers(levels).index("goodput") == len(table.HEADERS) - 1
+    assert [row[-2] for row in table.rows(levels)] == ["0.900/s 100%", "0/s 0%"]
+    assert {len(row) for row in table.rows(levels)} == {len(table.headers(levels))}
+    for form in (text, markdown):
+        assert "goodput" in form(with_goodput)
+        assert "goodput" not in form(without)
+
+
+def test_each_rule_has_a_line_with_every_level():
+    """Gates are called so; each level has its decision and its value in the rule's unit."""
+    assert lines(run("ttft_p95<1s", "failures<90%", "requests_per_s>0.5", gate=True)) == [
+        "gate ttft_p95<1s: 1 user PASS (100 ms) · 2 users FAIL (2.00 s)",
+        "gate failures<90%: 1 user PASS (0%) · 2 users PASS (0%)",
+        "gate requests_per_s>0.5: 1 user PASS (0.900/s) · 2 users PASS (0.900/s)",
+    ]
+    assert lines(run("ttft_p95<1s@users=2")) == ["objective ttft_p95<1s@users=2: 2 users FAIL (2.00 s)"]
+    assert lines(run()) == []
+
+
+def test_undecided_rule_says_why():
+    """The share below the bound, what it may be, and what it must be."""
+    (line,) = lines(run("ttft_p99<1s"))
+    assert (
+        "1 user UNDECIDED (100 ms, 100.0% are within the bound, at 95 % confidence 96.0% to 100.0%; 99% must be)"
+        in line
+    )
+
+
+def test_csv_has_the_decisions():
+    """A column for each rule, and those of goodput; none of them without objectives."""
+    first, second = stdlib_csv.DictReader(io.StringIO(csv(run("ttft_p95<1s"))))
+    assert (first["ttft_p95<1s"], second["ttft_p95<1s"]) == ("PASS", "FAIL")
+    assert (float(first["attainment"]), float(second["attainment"])) == (1.0, 0.0)
+    assert float(first["goodput_requests_per_s"]) == 0.9
+    assert "attainment" not in csv(run())
