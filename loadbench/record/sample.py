@@ -92,6 +92,9 @@ class Sample:
         Where the first event's own tokens are not known it is taken to hold one.
         """
         first = 1 if self.event_tokens is None or not self.event_tokens else self.event_tokens[0]
+        if self.reasoning_tokens and self.first_visible_ns == self.first_token_ns:
+            # Reasoning that was counted and not shown was over when the first event came.
+            first += self.reasoning_tokens
         return self._per_token(first)
 
     def tpot_classic(self) -> float | None:
@@ -101,8 +104,9 @@ class Sample:
     def _per_token(self, first: int) -> float | None:
         if self.output_tokens is None or self.first_token_ns is None or self.last_token_ns is None:
             return None
-        rest = self.output_tokens - first
-        return (self.last_token_ns - self.first_token_ns) / rest if rest >= 1 else None
+        rest, span_ns = self.output_tokens - first, self.last_token_ns - self.first_token_ns
+        # All in one read is no pace: nobody knows how the tokens were spaced.
+        return span_ns / rest if rest >= 1 and span_ns > 0 else None
 
     def e2e_per_token(self) -> float | None:
         """E2E over N in ns; its inverse is the speed that one user sees, waiting included."""

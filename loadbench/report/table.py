@@ -142,6 +142,7 @@ def notes(run: Run) -> list[str]:
     models = by_model(run)
     for model, levels in models.items():
         found += _bend_note(levels, f" of {model}" if len(models) > 1 else "")
+    found += _load_note(run)
     shown = [metric for level in run.levels for metric in _shown(level)]
     if any(metric.interval.get(name) is None for metric, names in shown for name in names):
         found.append(f"{UNSURE} too few requests for a 95 % interval around this quantile: measure for longer")
@@ -181,6 +182,14 @@ def _value(rule: str, value: float) -> str:
     if rule.startswith("failures"):
         return f"{100 * value:.3g}%"
     return f"{significant(value)}/s" if ">" in rule else duration(value)
+
+
+def _load_note(run: Run) -> list[str]:
+    """What the rows do not say of the load: without it two tables of the same users cannot be compared."""
+    first = run.levels[0].load if run.levels else None
+    if isinstance(first, ClosedLoad):
+        return [f"users think {first.think} between an answer and the next request"] if first.think else []
+    return [f"requests come by {first.arrivals} arrivals, whatever the server does"] if first else []
 
 
 def _where(level: Level, run: Run) -> str:

@@ -59,7 +59,7 @@ def assert_server_is_gone(document: dict) -> None:
 def test_signal_in_a_level_keeps_what_was_measured(number, tmp_path):
     """130; the level before is whole, the one under way is marked, the next never began, the server is gone."""
     process = started("sweep", "--users", "1,2,4", "--duration", "1s", "--warm-up", "0s", "--json", cwd=tmp_path)
-    wait_for(process, "[2/3] sim-chat users=2 begins")
+    wait_for(process, "[2/3] users=2 of sim-chat begins")
     process.send_signal(number)
     code, out, err = ended(process)
     assert (code, "Traceback" in err) == (130, False)
@@ -78,7 +78,7 @@ def test_second_signal_cuts_the_drain_short(tmp_path):
     """After the first the answer under way, which needs half a minute, is waited for; the second cuts it."""
     arguments = ["--users", "1", "--duration", "60s", "--warm-up", "0s", "--max-tokens", "2000", "--drain", "80s"]
     process = started("sweep", *arguments, cwd=tmp_path)
-    wait_for(process, "users=1 begins")
+    wait_for(process, "users=1 of sim-chat begins")
     # The level's first request leaves within moments of this; one signal too early would find nothing to drain.
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)

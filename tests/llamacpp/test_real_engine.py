@@ -36,7 +36,8 @@ REQUESTS = 64
 TOKENS = 32
 PROMPT = 128
 # What each of the two first answers of a model may have.
-FIRST_TOKENS = 8
+# The first answers are as long as all others.
+FIRST_TOKENS = TOKENS
 # What a shared machine may do to the client: these say that it was the limit, which is true, and no fault.
 CLIENT_LIMITS = {"late_start", "late_reads", "loop_lag"}
 
