@@ -10,6 +10,8 @@ import click
 import pytest
 
 from loadbench.cli import COMMANDS, root
+from loadbench.report.formats import render
+from loadbench.results.folder import read_run
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -64,3 +66,10 @@ def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
         if not target.startswith(("http:", "https:")):
             assert (document.parent / target).exists(), target
+
+
+def test_readme_shows_the_sample_run_as_it_is():
+    """The table in the README is what `loadbench report` prints of the run that is committed."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (folder,) = set(re.findall(r"results/[0-9TZ]+-[a-z0-9-]+", readme))
+    assert render(read_run(ROOT / folder), "text").strip() in readme

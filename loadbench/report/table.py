@@ -145,7 +145,7 @@ def notes(run: Run) -> list[str]:
     found += _load_note(run)
     shown = [metric for level in run.levels for metric in _shown(level)]
     if any(metric.interval.get(name) is None for metric, names in shown for name in names):
-        found.append(f"{UNSURE} too few requests for a 95 % interval around this quantile: measure for longer")
+        found.append(f"{UNSURE} too few independent requests for a 95 % interval of this quantile: measure for longer")
     for model, levels in models.items():
         found += _objective_notes(levels, f" of {model}" if len(models) > 1 else "")
     found += _reason_notes(run, lambda level: level.verdict.reasons)
@@ -253,6 +253,6 @@ def environment_line(run: Run) -> str:
     """The client's machine and how arrivals were stamped."""
     about = run.environment
     return (
-        f"client: {about.get('cpu')}, {about.get('cores')} cores, {about.get('python')}, "
+        f"client: {about.get('cpu')}, {about.get('cores')} usable cores, {about.get('python')}, "
         f"loadbench {run.loadbench_version}, stamps: {about.get('stamp_source')}"
     )

@@ -132,6 +132,30 @@ def test_assumed_tokens_are_a_caveat():
     assert [caveat.code for caveat in level.caveats] == ["assumed_tokens"]
 
 
+@pytest.mark.parametrize(("reads", "expected"), [(11, []), (10, ["clumped_events"])])
+def test_events_that_the_server_sends_together_are_a_caveat(reads, expected):
+    """More than 5 % of events came with a later one, by no fault of the client: gaps are those of writes."""
+    level = a_level(quiet(reads=reads, merged_reads=11 - reads))
+    assert level.verdict.status == "VALID"
+    assert [caveat.code for caveat in level.caveats] == expected
+
+
+def test_late_loop_makes_events_that_came_together_its_own():
+    """With kernel stamps, too: where the loop was late and reads brought several events, the client did not keep up."""
+    late = recorded(quiet(reads=10, merged_reads=1), health=kernel(lag_ns=50 * MS))
+    assert codes(a_level(recording=late)) == ["late_reads"]
+    in_time = recorded(quiet(reads=10, merged_reads=1), health=kernel(lag_ns=10_000))
+    assert codes(a_level(recording=in_time)) == []
+
+
+def test_arrivals_that_left_after_the_window_were_not_in_it():
+    """An open loop whose requests left too late to be in the window did not reach its rate."""
+    load = Open(0.5, parse_arrivals("constant"))
+    late = [a_sample(n, due_ns=2 * n * S, ttft_ns=401 * S, sent_ns=2 * n * S + 400 * S) for n in range(90, 100)]
+    late += quiet(90)
+    assert "rate_not_reached" in codes(a_level(recording=recorded(late), load=load))
+
+
 def test_replaced_connections_are_a_caveat():
     """A kept connection that the server had closed is not its failure, and is told."""
     level = a_level(quiet(reconnects=1))

@@ -36,8 +36,6 @@ REQUESTS = 64
 TOKENS = 32
 PROMPT = 128
 # What each of the two first answers of a model may have.
-# The first answers are as long as all others.
-FIRST_TOKENS = TOKENS
 # What a shared machine may do to the client: these say that it was the limit, which is true, and no fault.
 CLIENT_LIMITS = {"late_start", "late_reads", "loop_lag"}
 
@@ -144,7 +142,7 @@ def test_every_request_is_answered(sweep: Measured) -> None:
 def test_output_tokens_are_the_servers_own_count(sweep: Measured) -> None:
     """The server predicted the tokens of all requests in requests.jsonl and of the two first answers, and no more."""
     assert sweep.total("output_tokens") == TOKENS * len(sweep.requests)
-    assert sweep.counted["tokens_predicted_total"] == sweep.total("output_tokens") + 2 * FIRST_TOKENS
+    assert sweep.counted["tokens_predicted_total"] == sweep.total("output_tokens") + 2 * TOKENS
 
 
 def test_prompt_tokens_are_the_servers_own_count(sweep: Measured) -> None:
@@ -287,7 +285,7 @@ def test_completions_api_with_a_cool_down(llamacpp: Callable[..., str], tmp_path
     assert {one["phase"] for one in found.requests} == {"warm_up", "measured", "cool_down"}
     assert codes(found.levels[6]) <= CLIENT_LIMITS
     assert found.levels[6]["tokens"]["source"] == {"usage": found.levels[6]["outcomes"]["ok"]}
-    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * FIRST_TOKENS
+    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 16
     first = first_prompt_tokens(found.url, chat=False)
     assert found.counted["prompt_tokens_total"] == found.total("input_tokens") + first
 
@@ -305,7 +303,7 @@ def test_open_loop_counts_as_exactly(llamacpp: Callable[..., str], tmp_path: Pat
     )
     (level,) = found.run["levels"]
     assert (level["outcomes"], level["missed"]) == ({"ok": 20}, 0)
-    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * FIRST_TOKENS
+    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 8
 
 
 def test_a_prompt_longer_than_the_context_is_a_failed_request(llamacpp: Callable[..., str], tmp_path: Path) -> None:

@@ -72,7 +72,17 @@ def test_tpot_is_the_token_weighted_mean_of_itl(stamps: list[int], data: st.Data
         assert (itl, tpot) == ([], None)
         return
     assert [weight for _, weight in itl] == tokens[1:]
+    if stamps[0] == stamps[-1]:
+        assert tpot is None  # all in one read: at what pace, nobody knows
+        return
     assert tpot == pytest.approx(sum(ns * weight for ns, weight in itl) / sum(tokens[1:]), abs=0.5001)
+
+
+def test_hidden_reasoning_was_over_when_the_first_event_came() -> None:
+    """Of 12 tokens 8 were reasoned unseen: the time after the first event went into the other three."""
+    hidden = make_sample([1000, 1300, 1600, 1900], tokens=None, sent_ns=0, output_tokens=12, reasoning_tokens=8)
+    assert hidden.tpot() == 900 / 3
+    assert hidden.tpot_classic() == 900 / 11
 
 
 def test_each_figure_is_its_definition() -> None:
