@@ -97,7 +97,7 @@ def test_quantile_without_interval_is_marked_and_explained():
     run = a_run(level(1, tokens_per_s=10.0))
     assert table.quantile(run.levels[0].metrics["ttft_s"], "p99").startswith("~")
     assert not table.quantile(run.levels[0].metrics["ttft_s"], "p95").startswith("~")
-    assert any(note.startswith("~ too few requests") for note in table.notes(run))
+    assert any(note.startswith("~ too few independent requests") for note in table.notes(run))
 
 
 def test_mark_that_is_not_used_is_not_explained():
