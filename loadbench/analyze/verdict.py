@@ -128,6 +128,12 @@ def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
 def _stamps(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
     """Kernel stamps hold whatever the client does, as long as it reads before the next event comes."""
     health = recording.health
+    if health.clock_steps:
+        yield Reason(
+            "clock_step",
+            f"the wall clock, in which the kernel stamps, was set {health.clock_steps} times",
+            "let the clock settle, and measure again",
+        )
     if health.stamp_source != KERNEL:
         yield from _client_delay(
             recording, health.loop_lag, code="loop_lag", what="the event loop, and so every stamp, was late"
@@ -144,7 +150,7 @@ def _stamps(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
 def _client_delay(recording: LevelRecording, delays: Histogram, *, code: str, what: str) -> Iterator[Reason]:
     """The p99 is above the bound; in a sample of fewer than a hundred, where one alone would make the p99, two are."""
     p99_ns = delays.percentile(99)
-    usual_ns = recording.histograms["event_gap"].percentile(50) or 0
+    usual_ns = recording.histograms["itl"].percentile(50) or recording.histograms["event_gap"].percentile(50) or 0
     bound_ns = max(_DELAY_NS, _DELAY_SHARE * usual_ns)
     if p99_ns is not None and p99_ns > bound_ns and delays.count_above(round(bound_ns)) > 1:
         yield Reason(

@@ -23,7 +23,7 @@ from loadbench.analyze.summary import summarize
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
-from loadbench.engine.crew import Crew, default_workers
+from loadbench.engine.crew import Crew, workers_for
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.parts import make_client, make_transport
 from loadbench.engine.sweep import Sweep
@@ -59,7 +59,7 @@ def run_sweep(
 ) -> ExitCode:
     """Measure, keep and show; returns the exit code. Everything for people goes to stderr, but for the report."""
     prompt_source(scenario.work, key="check", calibration=None)  # a prompt file is read before anything is started
-    ensure_descriptors(scenario.most_in_flight)
+    ensure_descriptors(scenario.most_in_flight, required=scenario.load.users is not None)
     with ExitStack() as stack:
         if scenario.simulated:
             simulated = stack.enter_context(SimProcess(scenario.target.profile, seed=scenario.work.seed))
@@ -86,7 +86,7 @@ async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str,
     transport = make_transport(scenario, target, clock)
     about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
     async with AsyncExitStack() as stack:
-        workers = scenario.load.workers or default_workers(scenario.most_in_flight, usable_cores())
+        workers = workers_for(scenario, usable_cores())
         crew = await stack.enter_async_context(Crew.of(workers, scenario, target)) if workers > 1 else None
         log = stack.enter_context(RequestLog(folder.path / "requests.jsonl", origin_ns=clock.now_ns()))
         keeper = Keeper(

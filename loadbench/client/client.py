@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from loadbench.client.deadline import Deadline
 from loadbench.client.transport import Exchange, TransportError
+from loadbench.core.text import hide, secrets_of
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.record.outcome import Outcome
 from loadbench.record.sample import Sample
 from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api, clean, error_text, request_body
+from loadbench.wire.sse import LARGEST_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +33,7 @@ _MOST_ERROR_BYTES = 64 * 1024
 # A read this late may have let events pile up; one in time brings several only if the server sent them together.
 _LATE_READ_NS = 1_000_000
 # After [DONE] the answer is complete: wait this long for the body's formal end, which lets the connection be kept.
-_CLOSE_GRACE_NS = 250_000_000
+_CLOSE_GRACE_NS = 20_000_000
 
 _Wait = tuple[Outcome, str, int | None]  # how it ends if it was in vain, what did not come, and within how many ns
 _NO_END: _Wait = (Outcome.TIMEOUT_IDLE, "no end after [DONE]", _CLOSE_GRACE_NS)
@@ -93,6 +95,8 @@ class Client:
         self._transport = transport
         self._clock = clock
         self._timeouts = timeouts
+        # A server may repeat what it was sent, and its words are written down.
+        self._secrets = secrets_of(endpoint.headers)
         self._calls: set[_Call] = set()
 
     async def fire(self, ask: Ask, *, keep_text: bool = False) -> Sample:
@@ -104,7 +108,7 @@ class Client:
             outcome, detail = await call.run(self._transport, exchange)
         finally:
             self._calls.discard(call)
-        return call.sample(ask, outcome, detail)
+        return call.sample(ask, outcome, hide(detail, self._secrets))
 
     def cut(self, reason: Outcome) -> None:
         """End every request in flight, as `ABANDONED` or `CANCELLED`."""
@@ -224,6 +228,9 @@ class _Call:
         if self.status == 200 and self._coding != b"identity":
             # What a compressor has held back cannot be stamped, were it read.
             return Outcome.PROTOCOL, f"a body in {clean(self._coding.decode('latin-1'))}, though identity was asked for"
+        if self.sent_ns is None or (self.first_byte_ns or self.sent_ns) < self.sent_ns:
+            # Of such an answer no time can be told: it was not given to what was asked.
+            return Outcome.PROTOCOL, "an answer before the whole request was sent"
         if self.status == 200 and not self._streams:
             self._read_whole()
         elif broke is None:
@@ -282,6 +289,9 @@ class _Call:
         if self.first_byte_ns is None:
             self.first_byte_ns = at_ns
         if not self._streams:
+            if self.status == 200 and len(self._body) > LARGEST_BLOCK:
+                what = f"more than {LARGEST_BLOCK // 2**20} MiB that are no event stream"
+                raise TransportError(Outcome.PROTOCOL, what)
             if len(self._body) < _MOST_ERROR_BYTES or self.status == 200:
                 self._body += chunk
             return

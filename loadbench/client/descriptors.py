@@ -19,8 +19,12 @@ def descriptor_limit() -> tuple[int, int] | None:
     return resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
-def ensure_descriptors(connections: int) -> None:
-    """Raise the soft limit so far that so many connections fit; raises `BadInput` where the hard limit forbids it."""
+def ensure_descriptors(connections: int, *, required: bool = True) -> None:
+    """Raise the soft limit so far that so many connections fit.
+
+    Raises `BadInput` where the hard limit forbids it, unless they are not `required` but only the most that may be:
+    then the limit is raised as far as it goes.
+    """
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 - not on Windows
@@ -29,6 +33,8 @@ def ensure_descriptors(connections: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
+    if hard != resource.RLIM_INFINITY and hard < needed and not required:
+        needed = hard
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise BadInput(
             f"{connections} requests in flight need {needed} open files, and this process may have {hard}",

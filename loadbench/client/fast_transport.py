@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # What is asked for besides the caller's headers; no compression, for that would hold tokens back.
 _ALWAYS = "accept: text/event-stream, application/json\r\naccept-encoding: identity\r\n"
+# How long an address has to answer where there is another to try (RFC 8305 has 250 ms).
+_NEXT_ADDRESS_S = 0.25
 # A dead peer that says nothing is found by the system after this, if no deadline finds it before.
 _KEEPALIVE_S = 30
 
@@ -58,6 +60,10 @@ class FastTransport:
     def take_delays(self) -> Histogram:
         """This client's own delay of every read since this was last asked, in ns; empty without kernel stamps."""
         return self._stamper.take_delays()
+
+    def take_steps(self) -> int:
+        """How often the wall clock was seen to step since this was last asked."""
+        return self._stamper.take_steps()
 
     def take_unstamped(self) -> int:
         """How many reads the kernel gave no stamp for since this was last asked; they are stamped as they were read."""
@@ -152,7 +158,9 @@ class FastTransport:
         failure: OSError | None = None
         for address in list(addresses):
             try:
-                sock = await _open(*address)
+                # An address that swallows the attempt must not use up the time of the next.
+                async with asyncio.timeout(None if address is addresses[-1] else _NEXT_ADDRESS_S):
+                    sock = await _open(*address)
             except OSError as error:
                 failure = failure or error
             else:

@@ -139,6 +139,10 @@ class HttpxTransport:
         """Nothing: without the kernel's stamp nobody knows how late a read was."""
         return Histogram()
 
+    def take_steps(self) -> int:
+        """None: no stamp is of the wall clock."""
+        return 0
+
     def take_unstamped(self) -> int:
         """None: no stamp is asked for."""
         return 0

@@ -149,6 +149,11 @@ class Stamper:
         taken, self._delays = self._delays, Histogram()
         return taken
 
+    def take_steps(self) -> int:
+        """How often the wall clock has stepped since this was last asked."""
+        taken, self.steps = self.steps, 0
+        return taken
+
     def take_unstamped(self) -> int:
         """How many reads have had no stamp since this was last asked."""
         taken, self.unstamped = self.unstamped, 0

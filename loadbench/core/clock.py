@@ -7,6 +7,7 @@ loop carries its own time (`loadbench.core.virtual`) and the same engine runs in
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Protocol
 
@@ -15,7 +16,9 @@ import anyio.lowlevel
 
 # An event loop's timers are as coarse as the selector's milliseconds, and a wake-up is late by the time that
 # the kernel needs to run us: sleep until this much before the moment, then yield in turns until it has come.
-_TAIL_NS = 1_000_000
+# Windows wakes at a tick of its own clock only.
+TICK_NS = 15_625_000 if sys.platform == "win32" else 0
+_TAIL_NS = 1_000_000 + TICK_NS
 
 
 class Clock(Protocol):

@@ -11,6 +11,7 @@ were to be its own as missed, and the level says that a worker was lost.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadbench.core.errors import LoadbenchError
+from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.engine.frames import HEAD_BYTES, Batch, Begin, Done, Ready, Started, Stop, body_bytes, pack, unpack
 from loadbench.plan.load import Closed, Phase, Phases, Shard
 from loadbench.record.histogram import Histogram
@@ -40,18 +41,38 @@ if TYPE_CHECKING:
 _LEAD_NS = 150_000_000
 # Many times what a start takes on a busy machine.
 _STARTS_WITHIN_S = 60.0
+# The worst first.
+_SOURCES = ("user", "kernel", "virtual")
 # From the end of its commands a worker has this long to leave.
 _LEAVES_WITHIN_S = 3.0
 # One process keeps up with about this many streams of an everyday pace; beyond, more processes are worth their start.
 _STREAMS_PER_WORKER = 128
+# And with about this many requests a second, each with its stream of tokens.
+_ARRIVALS_PER_WORKER = 100
 
 
-def default_workers(most_in_flight: int, cores: int) -> int:
-    """How many worker processes suit a load: one, which is none beside the main process, until it has too much to read.
+def workers_for(scenario: Scenario, cores: int) -> int:
+    """How many worker processes a scenario has: as many as it says, or as suit its load.
 
-    One core is left to the main process and, if it is on this machine, to the server.
+    One, which is none beside the main process, is enough until it has too much to read: many users, or many arrivals a
+    second. One core is left to the main process and, if it is on this machine, to the server. Users of a closed loop
+    that is measured by number share one count of requests, and so one process.
+
+    Raises `BadInput` where workers are asked for that cannot share the load.
     """
-    return max(1, min(cores - 1, -(-most_in_flight // _STREAMS_PER_WORKER)))
+    load = scenario.load
+    counted = load.requests is not None and load.users is not None
+    if load.workers is not None:
+        if counted and load.workers > 1:
+            raise BadInput("--workers: users cannot share a number of requests", hint="give --duration, or --workers 1")
+        return load.workers
+    if load.users is not None:
+        wanted = 1 if counted else math.ceil(max(load.users) / _STREAMS_PER_WORKER)
+    else:
+        # Each worker has its part of the room for requests in flight; there must be some to spare.
+        most = max(1, load.max_in_flight // _STREAMS_PER_WORKER)
+        wanted = min(most, math.ceil(max(load.rate or (1.0,)) / _ARRIVALS_PER_WORKER))
+    return max(1, min(cores - 1, wanted))
 
 
 @dataclass(slots=True)
@@ -335,7 +356,9 @@ def _together(healths: Sequence[Health]) -> Health:
         delays.merge(health.read_delay)
     shares = [health.cpu_share for health in healths if health.cpu_share is not None]
     return Health(
-        stamp_source=healths[0].stamp_source if healths else "user",
+        # As good as the worst of them.
+        stamp_source=min((health.stamp_source for health in healths), key=_SOURCES.index, default="user"),
+        clock_steps=max((health.clock_steps for health in healths), default=0),
         loop_lag=lag,
         gc_pauses=pauses,
         cpu_share=max(shares, default=None),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from loadbench.core.clock import TICK_NS
 from loadbench.record.histogram import Histogram
 from loadbench.record.recorder import Health
 
@@ -55,6 +56,10 @@ class Stamps(Protocol):
         """How many reads have had no kernel stamp since this was last asked."""
         ...
 
+    def take_steps(self) -> int:
+        """How often the wall clock has stepped since this was last asked."""
+        ...
+
 
 class LoopHealth:
     """Watches the running event loop, this process, and the reads of its transport."""
@@ -62,7 +67,7 @@ class LoopHealth:
     def __init__(self, stamps: Stamps) -> None:
         self._stamps = stamps
         self._delays = Histogram()
-        self._unstamped = 0
+        self._unstamped = self._steps = 0
         self._lag = Histogram()
         self._pauses = Histogram()
         self._pause_began_ns = 0
@@ -77,6 +82,7 @@ class LoopHealth:
         gc.callbacks.append(self._on_gc)
         self._stamps.take_delays()
         self._stamps.take_unstamped()
+        self._stamps.take_steps()
         cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
         try:
             async with anyio.create_task_group() as probe:
@@ -89,6 +95,7 @@ class LoopHealth:
             gc.callbacks.remove(self._on_gc)
             self._delays = self._stamps.take_delays()
             self._unstamped = self._stamps.take_unstamped()
+            self._steps = self._stamps.take_steps()
             gc.unfreeze()
 
     async def _probe(self) -> None:
@@ -96,7 +103,7 @@ class LoopHealth:
             asleep_ns = time.perf_counter_ns()
             await anyio.sleep(_PROBE_NS / 1e9)
             late_ns = time.perf_counter_ns() - asleep_ns - _PROBE_NS
-            self._lag.record_corrected(max(0, late_ns), _PROBE_NS)
+            self._lag.record_corrected(max(0, late_ns - TICK_NS), _PROBE_NS)
 
     def _on_gc(self, phase: str, _info: dict[str, int]) -> None:
         now_ns = time.perf_counter_ns()
@@ -119,6 +126,7 @@ class LoopHealth:
             gc_pauses=self._pauses,
             cpu_share=self._cpu_share,
             read_delay=self._delays,
+            clock_steps=self._steps,
         )
 
 

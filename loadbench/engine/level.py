@@ -185,9 +185,13 @@ class Level:
         """Whether one more request may be in flight."""
         return self.in_flight < self.plan.most_in_flight
 
-    def leave(self, ask: Ask) -> None:
-        """This request is another worker's."""
-        self.due -= ask.phase is Phase.MEASURED
+    def pass_over(self, due_ns: int) -> bool:
+        """Count an arrival that is another worker's; false if it is beyond the load, whose end is to be waited for."""
+        ends_ns = self.phases.load_ends_ns
+        if (ends_ns is not None and due_ns >= ends_ns) or self.phases.remaining == 0:
+            return False
+        self.phases.admit(due_ns)
+        return True
 
     def miss(self, ask: Ask) -> None:
         """This request was due and is not made."""

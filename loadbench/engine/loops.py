@@ -52,13 +52,13 @@ async def open_loop(level: Level, load: Open, *, seed: int, shard: Shard) -> Non
     async with anyio.create_task_group() as requests:
         for number, offset_ns in enumerate(load.arrivals.offsets_ns(load.rate_per_s, random.Random(seed))):
             due_ns = level.begin_ns + offset_ns
+            if not shard.holds(number) and level.pass_over(due_ns):
+                continue
             in_time = await level.until(due_ns)
             ask = level.admit(due_ns, number=number) if in_time or level.owes(due_ns) else None
             if ask is None:
                 return
-            if not shard.holds(number):
-                level.leave(ask)
-            elif in_time and level.has_room:
+            if in_time and level.has_room:
                 requests.start_soon(level.fire, ask)
                 # Its turn, so that it leaves now and is in flight for the next: in a burst nothing else would wait.
                 await anyio.lowlevel.checkpoint()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loadbench.client.client import Client, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.engine.level import LevelPlan
-from loadbench.plan.load import WHOLE, Closed, Shard
+from loadbench.plan.load import WHOLE, Shard
 from loadbench.plan.prompts import prompt_source
 
 if TYPE_CHECKING:
@@ -54,9 +53,6 @@ def level_plan(
     `extent` is the scenario's, unless another is given.
     """
     extent = extent or scenario.extent
-    if extent.requests is not None and isinstance(load, Closed):
-        # Users of one part ask for their part. Of arrivals, every part counts all, and sends its own.
-        extent = replace(extent, requests=shard.share(extent.requests))
     return LevelPlan(
         load=load,
         extent=extent,
@@ -64,7 +60,7 @@ def level_plan(
         max_tokens=scenario.work.max_tokens,
         seed=scenario.work.seed,
         ramp_ns=min(scenario.load.ramp, extent.warm_up_ns),
-        most_in_flight=shard.share(scenario.load.max_in_flight),
+        most_in_flight=max(1, shard.share(scenario.load.max_in_flight)),
         shard=shard,
         objectives=scenario.objectives_at(load),
     )

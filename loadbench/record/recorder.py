@@ -75,6 +75,7 @@ class Health:
     gc_pauses: Histogram
     cpu_share: float | None  # of one core
     read_delay: Histogram = field(default_factory=Histogram)  # from the kernel's receive stamp to the read
+    clock_steps: int = 0  # of the wall clock, while it served for stamps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,6 +346,8 @@ class _WindowTally:
 
     def _add_span(self, sample: Sample) -> None:
         if sample.sent_ns is None:
+            # What the server refused was started all the same.
+            self.arrivals += sample.outcome.failed and sample.phase is Phase.MEASURED
             return
         opens_ns, closes_ns = self._phases.opens_ns, self._closes_or(sample.end_ns)
         self.arrivals += opens_ns <= sample.sent_ns and (

@@ -92,9 +92,10 @@ class Sample:
         Where the first event's own tokens are not known it is taken to hold one.
         """
         first = 1 if self.event_tokens is None or not self.event_tokens else self.event_tokens[0]
-        if self.reasoning_tokens and self.first_visible_ns == self.first_token_ns:
+        hidden = self.reasoning_tokens or 0
+        if self.first_visible_ns == self.first_token_ns and first <= hidden:
             # Reasoning that was counted and not shown was over when the first event came.
-            first += self.reasoning_tokens
+            first += hidden
         return self._per_token(first)
 
     def tpot_classic(self) -> float | None:

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("anyio", "hdrhistogram", "httpcore", "httpx", "msgspec", "numpy", "orjson")
+_PACKAGES = ("anyio", "hdrhistogram", "httpcore", "httptools", "httpx", "msgspec", "numpy", "orjson")
 
 
 def environment(*, event_loop: str, stamp_source: str) -> dict[str, object]:

@@ -21,6 +21,7 @@ from loadbench.client.client import Ask, Endpoint
 from loadbench.client.faults import explain
 from loadbench.client.httpx_transport import tls_context
 from loadbench.core.errors import BadInput, TargetUnavailable
+from loadbench.core.text import hide, secrets_of
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
 from loadbench.wire.openai import Api, error_text
@@ -80,7 +81,10 @@ async def find(scenario: Scenario, environment: Mapping[str, str], *, url: str) 
                 break
         else:
             base_url = base_urls(url)[0]
-    models = _listed(response, url)
+    try:
+        models = _listed(response, url)
+    except TargetUnavailable as error:
+        raise TargetUnavailable(hide(error.message, secrets_of(headers)), hint=error.hint) from None
     server = response.headers.get("server")
     return Target(base_url=base_url, headers=headers, tls=tls, models=models, server=server)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 import ssl
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ def talk(
     tls=None,
     server_tls=None,
     scheme: str = "http",
+    prompt_bytes: int = 0,
     **endpoint,
 ) -> Talk:
     """Ask a server of these scripts, one request after another, over one transport."""
@@ -92,7 +94,11 @@ def talk(
             samples = []
             try:
                 for number in range(times):
-                    samples.append(await client.fire(ask(number)))
+                    samples.append(
+                        await client.fire(
+                            dataclasses.replace(ask(number), prompt=ask(number).prompt + "x" * prompt_bytes)
+                        )
+                    )
                     await asyncio.sleep(pause_s)
             finally:
                 await transport.aclose()
@@ -701,3 +707,29 @@ def test_progress_counts_the_tokens_of_what_is_under_way(kind):
             return [*seen, client.tokens_seen]
 
     assert asyncio.run(main()) == [0, 2, 0]
+
+
+@both
+def test_key_that_a_server_repeats_is_not_kept(kind):
+    """A refusal that quotes the key it was sent is written down without it."""
+    body = b'{"error": {"message": "Incorrect API key provided: sk-live-0123456789"}}'
+    refusal = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    sample = talk(kind, [ASK, refusal], headers=(("authorization", "Bearer sk-live-0123456789"),)).sample
+    assert sample.outcome is Outcome.HTTP_ERROR
+    assert "Incorrect API key provided: ***" in sample.detail
+
+
+def test_answer_before_the_whole_request_is_no_answer_to_it():
+    """A server that answers while a large request is still being sent is told apart: of that no time can be told."""
+    sample = talk("fast", [0.05, ANSWER, 0.3, GONE], prompt_bytes=40_000_000).sample
+    assert sample.outcome is Outcome.PROTOCOL
+    assert "before the whole request" in sample.detail
+
+
+@both
+def test_body_that_never_ends_is_given_up(kind):
+    """A 200 that is no event stream is held up to a bound, and not beyond."""
+    start = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+    outcome, detail = ended(kind, ASK, start, *[b"x" * 1_000_000] * 20, GONE)
+    assert outcome is Outcome.PROTOCOL
+    assert "16 MiB" in detail

@@ -13,17 +13,18 @@ import pytest
 from loadbench.analyze.verdict import judge
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.clock import MonotonicClock
-from loadbench.core.errors import LoadbenchError
+from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.crew import Crew, default_workers
+from loadbench.engine.crew import Crew, _together, workers_for
 from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level
 from loadbench.engine.parts import level_plan
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import WHOLE, Closed, Open, Phase, Shard
 from loadbench.plan.scenario import LoadSettings, Scenario, WorkSettings
+from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
-from loadbench.record.recorder import Recorder
+from loadbench.record.recorder import Health, Recorder
 from loadbench.sim.process import SimProcess
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
@@ -156,9 +157,12 @@ def test_arrivals_are_one_stream_over_all_workers():
 
 
 def test_number_of_requests_is_exact():
-    """A level by number measures exactly that many, whoever makes them."""
-    recording, _, _, _ = run_crew(scenario(requests=25, duration=None), Closed(6), workers=2)
+    """An open level by number measures exactly that many, whoever makes them, and no request twice."""
+    load = Open(60.0, parse_arrivals("poisson"))
+    plan = scenario(users=None, rate=(60.0,), requests=25, duration=None)
+    recording, samples, _, _ = run_crew(plan, load, workers=2)
     assert recording.phases[Phase.MEASURED] == 25
+    assert sorted(sample.number for sample in samples) == list(range(len(samples)))
 
 
 def test_stop_keeps_what_was_measured():
@@ -212,8 +216,40 @@ def test_sweep_ends_when_no_worker_is_left():
 
 
 @pytest.mark.parametrize(
-    ("in_flight", "cores", "workers"), [(1, 8, 1), (128, 8, 1), (129, 8, 2), (1000, 8, 7), (1000, 2, 1), (5000, 1, 1)]
+    ("load", "cores", "workers"),
+    [
+        ({"users": (1,)}, 8, 1),
+        ({"users": (1, 128)}, 8, 1),
+        ({"users": (129,)}, 8, 2),
+        ({"users": (1000,)}, 8, 7),
+        ({"users": (1000,)}, 2, 1),
+        ({"users": (5000,)}, 1, 1),
+        ({"users": (1000,), "requests": 50, "duration": None}, 8, 1),
+        ({"users": (2,), "workers": 3}, 8, 3),
+        ({"users": None, "rate": (0.5,)}, 64, 1),
+        ({"users": None, "rate": (250.0,)}, 64, 3),
+        ({"users": None, "rate": (250.0,), "max_in_flight": 8}, 64, 1),
+    ],
 )
-def test_default_number_of_workers(in_flight, cores, workers):
+def test_number_of_workers(load, cores, workers):
     """More processes than one only where one has too much to read, and a core is left to the others."""
-    assert default_workers(in_flight, cores) == workers
+    assert workers_for(scenario(**load), cores) == workers
+
+
+def test_users_cannot_share_a_count_of_requests():
+    """Dealt out beforehand, a count would leave the last of it to fewer users than the level has."""
+    with pytest.raises(BadInput, match="--workers"):
+        workers_for(scenario(requests=50, duration=None, workers=2), 8)
+
+
+def test_health_of_many_is_that_of_the_worst():
+    """One worker whose stamps are its own makes the level's so; delays of all are put together."""
+
+    def health(source: str) -> Health:
+        lag = Histogram()
+        lag.record(1000)
+        return Health(stamp_source=source, loop_lag=lag, gc_pauses=Histogram(), cpu_share=0.5)
+
+    together = _together([health("kernel"), health("user")])
+    assert (together.stamp_source, together.loop_lag.count) == ("user", 2)
+    assert _together([health("kernel"), health("kernel")]).stamp_source == "kernel"

@@ -215,13 +215,13 @@ def test_the_peak_is_that_of_the_window() -> None:
     assert recording.in_flight_mean == pytest.approx(3.1)
 
 
-def test_requests_that_were_never_sent_are_not_in_flight_nor_started() -> None:
-    """A refused connection has an outcome, and no share in concurrency or achieved rate."""
+def test_refused_request_was_started_and_never_in_flight() -> None:
+    """A refused connection has an outcome, counts as started, and has no share in concurrency."""
     refused = _at(1200, outcome=Outcome.REFUSED, sent_ns=None, end_ns=1300 * MS)
     recording = _record(
         refused, _at(1000, 1100), _at(999, 1100, phase=Phase.WARM_UP), _at(2000, 2100, phase=Phase.COOL_DOWN)
     )
-    assert recording.arrivals_sent == 1
+    assert recording.arrivals_sent == 2
     assert recording.in_flight_mean == pytest.approx(0.2)
     assert recording.undefined["lateness"] == 1
 

@@ -85,6 +85,12 @@ def test_hidden_reasoning_was_over_when_the_first_event_came() -> None:
     assert hidden.tpot_classic() == 900 / 11
 
 
+def test_reasoning_that_the_first_event_has_is_not_taken_off_twice() -> None:
+    """Where usage tells that the first event held the reasoning, what is left is the rest."""
+    told = make_sample([0, 100, 200], tokens=[501, 1, 1], output_tokens=503, reasoning_tokens=500)
+    assert told.tpot() == 100
+
+
 def test_each_figure_is_its_definition() -> None:
     """Due at 100, sent at 140, five tokens in three events at 1140, 1340 and 1940."""
     sample = make_sample([1140, 1340, 1940], tokens=[2, 1, 2], due_ns=100, sent_ns=140, end_ns=2000)
