@@ -73,6 +73,18 @@ def main() -> None:
         if error.hint:
             click.echo(f"hint: {printable(error.hint)}", err=True)
         sys.exit(error.exit_code)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _flush(stream)
+
+
+def _flush(stream: TextIO) -> None:
+    """Where nobody reads any more, what is left goes nowhere; else the interpreter would end with a code of its own."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _show_what_it_can(stream: TextIO) -> None:

@@ -35,7 +35,6 @@ USERS = (1, 2, 4, 8, 16)
 REQUESTS = 64
 TOKENS = 32
 PROMPT = 128
-# What each of the two first answers of a model may have.
 # What a shared machine may do to the client: these say that it was the limit, which is true, and no fault.
 CLIENT_LIMITS = {"late_start", "late_reads", "loop_lag"}
 
@@ -123,7 +122,6 @@ def sweep(llamacpp: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
         tmp_path_factory.mktemp("sweep"),
         f"--users={','.join(map(str, USERS))}",
         f"--requests={REQUESTS}",
-        "--warm-up=200ms",
         f"--max-tokens={TOKENS}",
     )
 
@@ -277,7 +275,7 @@ def test_completions_api_with_a_cool_down(llamacpp: Callable[..., str], tmp_path
         "--api=completions",
         "--users=6",
         "--duration=600ms",
-        "--warm-up=200ms",
+        "--warm-up=600ms",
         "--cool-down=200ms",
         "--max-tokens=16",
     )
