@@ -60,6 +60,7 @@ class Ask:
     max_tokens: int
     asked_input_tokens: int | None = None
     user: int | None = None
+    body: bytes = b""  # made beforehand from prompt and max_tokens; none is made now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,16 +76,20 @@ class Endpoint:
 
     def exchange(self, ask: Ask) -> Exchange:
         """The request as it goes over the wire."""
-        body = request_body(
+        body = ask.body or self.body(ask.prompt, ask.max_tokens)
+        headers = (("content-type", "application/json"), *self.headers)
+        return Exchange("POST", self.base_url + self.api.path, headers, body)
+
+    def body(self, prompt: str, max_tokens: int) -> bytes:
+        """What is sent to ask this."""
+        return request_body(
             self.api,
             model=self.model,
-            prompt=ask.prompt,
-            max_tokens=ask.max_tokens,
+            prompt=prompt,
+            max_tokens=max_tokens,
             temperature=self.temperature,
             seed=self.seed,
         )
-        headers = (("content-type", "application/json"), *self.headers)
-        return Exchange("POST", self.base_url + self.api.path, headers, body)
 
 
 class Client:
@@ -98,6 +103,10 @@ class Client:
         # A server may repeat what it was sent, and its words are written down.
         self._secrets = secrets_of(endpoint.headers)
         self._calls: set[_Call] = set()
+
+    def prepare(self, prompt: str, max_tokens: int) -> bytes:
+        """The body of a request to come, so that none has to be made when it is due."""
+        return self._endpoint.body(prompt, max_tokens)
 
     async def fire(self, ask: Ask, *, keep_text: bool = False) -> Sample:
         """Make one request and return its sample, however it ends."""

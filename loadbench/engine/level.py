@@ -10,7 +10,7 @@ recorder, sample by sample, and to whoever else wants each sample as it ends.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 import anyio
 
@@ -48,6 +48,17 @@ class LevelPlan:
     most_in_flight: int = MOST_IN_FLIGHT
     shard: Shard = WHOLE
     objectives: tuple[Objective, ...] = ()
+
+
+class Draft(NamedTuple):
+    """A request before it is due."""
+
+    number: int
+    user: int | None
+    prompt: str
+    max_tokens: int
+    asked_input_tokens: int | None
+    body: bytes
 
 
 class Records(Protocol):
@@ -151,22 +162,29 @@ class Level:
         ends_ns = self.phases.load_ends_ns
         return not self._interrupted and ends_ns is not None and due_ns < ends_ns
 
-    def admit(self, due_ns: int, *, number: int, user: int | None = None) -> Ask | None:
-        """Request `number` of the level, due now; `None` once the load is over."""
+    def draft(self, number: int, user: int | None = None) -> Draft:
+        """Request `number` of the level, made before it is due, so that it can leave the moment that it is."""
+        prompt = self.plan.prompts.next(number, user)
+        max_tokens = prompt.output_tokens or self.plan.max_tokens
+        body = self._client.prepare(prompt.text, max_tokens)
+        return Draft(number, user, prompt.text, max_tokens, prompt.asked_tokens, body)
+
+    def admit(self, due_ns: int, draft: Draft) -> Ask | None:
+        """The request, due now; `None` once the load is over."""
         phase = self.phases.admit(due_ns)
         if phase is None:
             self._over.set()
             return None
         self.due += phase is Phase.MEASURED
-        prompt = self.plan.prompts.next(number, user)
         return Ask(
-            number=number,
+            number=draft.number,
             phase=phase,
             due_ns=due_ns,
-            prompt=prompt.text,
-            max_tokens=prompt.output_tokens or self.plan.max_tokens,
-            asked_input_tokens=prompt.asked_tokens,
-            user=user,
+            prompt=draft.prompt,
+            max_tokens=draft.max_tokens,
+            asked_input_tokens=draft.asked_input_tokens,
+            user=draft.user,
+            body=draft.body,
         )
 
     async def fire(self, ask: Ask) -> Sample:

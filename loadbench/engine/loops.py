@@ -6,6 +6,7 @@ phase by the level, or the load is over and the loop ends; the requests in fligh
 
 from __future__ import annotations
 
+import asyncio
 import random
 from itertools import count
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import anyio
 import anyio.lowlevel
 
 if TYPE_CHECKING:
-    from loadbench.engine.level import Level
+    from loadbench.engine.level import Draft, Level
     from loadbench.plan.load import Closed, Open, Shard
 
 
@@ -31,20 +32,34 @@ async def closed(level: Level, load: Closed, *, ramp_ns: int, seed: int, shard: 
 
 
 async def _user(level: Level, load: Closed, user: int, due_ns: int, rng: random.Random) -> None:
-    for turn in count():
+    # What a user asks depends on nobody else: its prompts are the same however the others fare.
+    draft = level.draft(user, user)
+    for turn in count(1):
         if not await level.until(due_ns):
             return
-        # What a user asks depends on nobody else: its prompts are the same however the others fare.
-        ask = level.admit(due_ns, number=turn * load.users + user, user=user)
+        ask = level.admit(due_ns, draft)
         if ask is None:
             return
+        # The next is made while this one is under way: once it has been sent, in the loop's next turn.
+        following = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(_draft, level, following, turn * load.users + user, user)
         sample = await level.fire(ask)
+        draft = await following
         think_ns = 0 if load.think is None else max(0, round(load.think.sample(rng)))
         # The answer's end, not this moment: what the client needed after it must not hide between two requests.
         due_ns = sample.end_ns + think_ns
         if sample.outcome.failed:
             # A server that refuses at once is not asked thousands of times a second: nobody would.
             due_ns = max(due_ns, ask.due_ns + _RETRY_NS)
+
+
+def _draft(level: Level, drafted: asyncio.Future[Draft], number: int, user: int) -> None:
+    if drafted.done():
+        return
+    try:
+        drafted.set_result(level.draft(number, user))
+    except BaseException as error:  # noqa: BLE001 - raised to the user who waits for it
+        drafted.set_exception(error)
 
 
 async def open_loop(level: Level, load: Open, *, seed: int, shard: Shard) -> None:
@@ -54,8 +69,9 @@ async def open_loop(level: Level, load: Open, *, seed: int, shard: Shard) -> Non
             due_ns = level.begin_ns + offset_ns
             if not shard.holds(number) and level.pass_over(due_ns):
                 continue
+            draft = level.draft(number)
             in_time = await level.until(due_ns)
-            ask = level.admit(due_ns, number=number) if in_time or level.owes(due_ns) else None
+            ask = level.admit(due_ns, draft) if in_time or level.owes(due_ns) else None
             if ask is None:
                 return
             if in_time and level.has_room:
