@@ -1,4 +1,7 @@
-"""The real engine, for those tests that ask for it: llama.cpp's server with a model made on the spot."""
+"""What the whole suite shares: how properties are tried, and the real engine for those tests that ask for it.
+
+The engine is llama.cpp's server with a model made on the spot.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# A busy machine is slow, and that says nothing of the code.
+settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("anywhere")
 
 ROOT = Path(__file__).parents[1]
 _WANTED = ("gguf", "tokenizers", "xllamacpp")
