@@ -41,15 +41,18 @@ _DISRUPTED = {Outcome.TRUNCATED, Outcome.RESET, Outcome.REFUSED}
 
 
 class Scripted:
-    """`loadbench.plan.prompts.PromptSource` that asks for these faults, each once, in the order of the asking."""
+    """`loadbench.plan.prompts.PromptSource` that asks for these faults by the request's number, over and over.
+
+    More may be given than are asked for: a request is made before it is due, and may never be.
+    """
 
     def __init__(self, names: list[str]) -> None:
-        self._left = list(names)
+        self._names = names
         self.given: dict[int, str] = {}  # by the number of the request
 
     def next(self, number: int, user: int | None) -> Prompt:
-        """The next fault."""
-        self.given[number] = self._left.pop(0)
+        """The number's fault."""
+        self.given[number] = self._names[number % len(self._names)]
         return Prompt(f"{number}: fault:{self.given[number]}", output_tokens=1 + number % 5)
 
     def calibration_prompts(self) -> list[Prompt]:
@@ -70,7 +73,7 @@ class Faults(RuleBasedStateMachine):
         self.server = FaultServer(speed=_SPEED)
         self.asked = Counter()
         self.runner.run(self._start(kind))
-        self.run_level(order, Closed(6))
+        self.run_level(order, Open(300.0, Arrivals(Spacing.CONSTANT)))  # numbered as they come: each of them once
 
     async def _start(self, kind: str) -> None:
         await self.server.__aenter__()
@@ -123,8 +126,7 @@ class Faults(RuleBasedStateMachine):
         plan = LevelPlan(load=load, extent=extent, prompts=prompts, max_tokens=4)
         level = Level(plan, client=self.client, clock=CLOCK, health=NoHealth(), on_sample=samples.append)
         recording = self.run(level.run())
-        assert sorted(sample.number for sample in samples) == sorted(prompts.given)
-        assert len(samples) == len(names)
+        assert len({sample.number for sample in samples}) == len(samples) == len(names)
         for sample in samples:
             self.check(prompts.given[sample.number], sample)
         outcomes = Counter(sample.outcome for sample in samples)
