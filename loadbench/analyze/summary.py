@@ -8,7 +8,7 @@ from loadbench.analyze.audit import audit
 from loadbench.analyze.bounds import correlated_ranks, inefficiency
 from loadbench.analyze.intervals import mean_interval
 from loadbench.analyze.objectives import decide, goodput, with_gates
-from loadbench.analyze.verdict import caveats, judge
+from loadbench.analyze.verdict import PREEMPTIONS, caveats, judge
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed
 from loadbench.record.figures import MANY_A_REQUEST
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
+# More counters of a server than this nobody reads; vLLM has some thirty.
+_MOST_COUNTERS = 40
 # Of these failed requests have their own, so that to count failures as infinite would count them twice.
 _ALSO_OF_FAILURES = frozenset({"lateness", "connect"})
 # The figure of which it is known how the requests hang together, and those that are taken to do as it does.
@@ -77,6 +79,7 @@ def summarize(
         undefined=dict(recording.undefined),
         metrics=metrics,
         interrupted=recording.interrupted,
+        server=_server(recording.server),
     )
 
 
@@ -143,6 +146,14 @@ def _client(recording: LevelRecording) -> Client:
         reconnects=recording.reconnects,
         reused=recording.reused,
     )
+
+
+def _server(rose: Mapping[str, float] | None) -> dict[str, float] | None:
+    """What rose, by name, with the preemptions first."""
+    if rose is None:
+        return None
+    ordered = sorted((name not in PREEMPTIONS, name) for name, amount in rose.items() if amount)
+    return {name: rose[name] for _, name in ordered[:_MOST_COUNTERS]}
 
 
 def _quantiles(histogram: Histogram) -> dict[str, float | None] | None:

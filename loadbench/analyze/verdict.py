@@ -28,7 +28,7 @@ _DELAY_NS = 1_000_000
 _DELAY_SHARE = 0.05
 _LEAST_ACHIEVED = 0.99
 # A closed loop that loses more than this share of its cycle to the client makes a load noticeably below its users.
-_MOST_SLACK = 0.01
+_MOST_SLACK = 0.02
 # Below this share of events with a later one's stamp the quantiles up to p99 hold.
 _MOST_CENSORED = 0.01
 # From this share on, events that a server sends together shape the distribution of gaps.
@@ -37,6 +37,13 @@ KERNEL = "kernel"
 _CLIENT_LIMIT = "the client was the limit: give it a core of its own, or make less load"
 # More requests than this share with a doubtful count make the sum doubtful.
 _MOST_UNKNOWN = 0.01
+# Counters of sequences that had to give their KV memory back; a server has one of them, or the same by two names.
+PREEMPTIONS = (
+    "vllm:num_preemptions_total",
+    "sglang:num_retracted_requests_total",
+    "sglang:num_retracted_reqs_total",
+    "sglang:num_retractions_total",
+)
 
 
 def judge(recording: LevelRecording, *, load: Load, model: str, failure_limit: float) -> Verdict:
@@ -52,7 +59,7 @@ def _nothing(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
         yield Reason(
             "no_answers",
             "no measured request was answered" if recording.outcomes else "no request became due inside the window",
-            "see the failures; measure for longer than a request takes",
+            "see the failures" if recording.outcomes else "measure for longer than a request and the thinking take",
         )
 
 
@@ -73,6 +80,15 @@ def _lost_workers(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
             "lost_worker",
             f"{recording.lost_workers} of the client's processes ended, and with them their part of the load",
             "see what ended them (memory?), and run it again",
+        )
+
+
+def _server_restarted(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+    if recording.server_restarted:
+        yield Reason(
+            "server_restarted",
+            "the server's counters began anew during the level, or were gone after it",
+            "see the server's log; behind a load balancer each replica has its own: give the address of one",
         )
 
 
@@ -117,7 +133,7 @@ def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     if mean_ns is None or answered_ns is None:
         return
     cycle_ns = answered_ns + (load.think.mean if load.think is not None else 0.0)
-    if mean_ns > _MOST_SLACK * cycle_ns:
+    if mean_ns > max(_DELAY_NS, _MOST_SLACK * cycle_ns):
         yield Reason(
             "late_start",
             f"users asked again {mean_ns / 1e6:.1f} ms late on average, {mean_ns / cycle_ns:.1%} of their cycle",
@@ -253,13 +269,25 @@ def caveats(recording: LevelRecording) -> list[Reason]:
                 "nothing is wrong; such a request counts the new connection's set-up",
             )
         )
-    return found
+    return [*found, *_preempted(recording)]
+
+
+def _preempted(recording: LevelRecording) -> Iterator[Reason]:
+    rose = recording.server or {}
+    count = max(rose.get(name, 0) for name in PREEMPTIONS)
+    if count:
+        yield Reason(
+            "preemptions",
+            f"the server preempted {count:.0f} sequences: KV memory was short",
+            "lower the load, ask for less, or give the server more KV memory",
+        )
 
 
 _RULES: tuple[Callable[[LevelRecording, Load], Iterator[Reason]], ...] = (
     _nothing,
     _interrupted,
     _lost_workers,
+    _server_restarted,
     _achieved,
     _short_warm_up,
     not_steady,

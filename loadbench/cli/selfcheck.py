@@ -62,10 +62,10 @@ def _duration(name: str, text: str, *, least: str) -> int:
 def _show(found: SelfCheck) -> None:
     given = found.given
     click.echo(f"{given.users} users, {given.events_per_s:,.0f} events/s, stamps by {found.stamp_source}\n")
-    click.echo(f"{'error':12}{'p50':>12}{'p99':>12}{'max':>12}{'n':>9}")
+    click.echo(f"{'error':14}{'p50':>12}{'p99':>12}{'max':>12}{'n':>9}")
     rows = {"stamp": found.stamp_error_s, "TTFT": found.ttft_error_s, "event gap": found.gap_error_s}
     for name, errors in {**rows, "(server late)": given.server_late_s}.items():
-        click.echo(f"{name:12}{_figures(errors)}")
+        click.echo(f"{name:14}{_figures(errors)}")
     click.echo(f"\nmerged reads  {_share(given.merged_reads)}\nCPU           {_share(given.cpu_share)} of a core")
     click.echo(f"ceiling       {_rate(found.events_per_s_ceiling)} events/s, limited by the {found.ceiling_limit}")
     click.echo(f"              {_rate(found.requests_per_s_ceiling)} short requests/s\n")

@@ -11,6 +11,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ from loadbench.results.requests import RequestLog
 from loadbench.results.run import ModelStatus, Run, to_json
 from loadbench.sim.process import SimProcess
 from loadbench.targets.openai import choose_models, find
+from loadbench.targets.scrape import counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -77,6 +79,7 @@ def run_sweep(
 
 
 async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str, progress: Progress) -> Keeper:
+    workers = workers_for(scenario, usable_cores())
     target = await find(scenario, environment, url=url)
     models, missing = choose_models(target, scenario.target.model)
     progress.expect((len(models) - len(missing)) * len(scenario.loads))
@@ -86,7 +89,6 @@ async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str,
     transport = make_transport(scenario, target, clock)
     about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
     async with AsyncExitStack() as stack:
-        workers = workers_for(scenario, usable_cores())
         crew = await stack.enter_async_context(Crew.of(workers, scenario, target)) if workers > 1 else None
         log = stack.enter_context(RequestLog(folder.path / "requests.jsonl", origin_ns=clock.now_ns()))
         keeper = Keeper(
@@ -107,6 +109,7 @@ async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str,
             health=lambda: LoopHealth(transport),
             observer=keeper,
             crew=crew,
+            counters=partial(counters, target),
         )
         with _stopping(sweep.stop):
             await _run_watched(sweep, transport, progress)

@@ -2,6 +2,7 @@
 
 A model that does not answer a first request is marked and the rest go on. Each level's recording is handed out as soon
 as it is complete, so that it can be saved before the next begins. Stopped, the sweep ends with the level under way.
+The server's own counters are read before a level begins and after its last request has ended.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from loadbench.engine.parts import level_plan
 from loadbench.plan.load import Closed
 from loadbench.plan.prompts import prompt_source
 from loadbench.targets.openai import first_answer
+from loadbench.targets.scrape import rise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
@@ -61,7 +63,10 @@ class Observer(Protocol):
 
 
 class Sweep:
-    """One sweep, run once. `client_for` makes the client of a model, `health` the probe of a level."""
+    """One sweep, run once. `client_for` makes the client of a model, `health` the probe of a level.
+
+    `counters` reads those of the server; it returns `None` where there are none.
+    """
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class Sweep:
         observer: Observer,
         missing: Mapping[str, str] | None = None,
         crew: Crew | None = None,
+        counters: Callable[[], Awaitable[Mapping[str, float] | None]] | None = None,
     ) -> None:
         self._scenario = scenario
         self._models = models
@@ -83,6 +89,7 @@ class Sweep:
         self._health = health
         self._observer = observer
         self._crew = crew
+        self._counters = counters
         self._level: Level | CrewLevel | None = None
         self._scope = anyio.CancelScope()
         self.stopped = False
@@ -118,6 +125,7 @@ class Sweep:
                 return
             number = first_level + position
             extent = self._extent(load, before, answer_ns)
+            counted = None if self._counters is None else await self._counters()
             watch = AbortWatch([rule for rule in self._scenario.slo.abort_on or () if rule.applies(load)])
             self._level = self._make_level(load, client, calibration, watch, extent=extent, model=model, number=number)
             self._observer.level_begins(self._level, model, number)
@@ -125,6 +133,7 @@ class Sweep:
                 recording = await self._run_watched(self._level, watch)
             finally:
                 self._level = None
+            recording = await self._with_rise(recording, counted)
             self._observer.level_ended(recording, model, load)
             if recording.aborted:
                 return
@@ -139,6 +148,15 @@ class Sweep:
             recording = await level.run()
             watchers.cancel_scope.cancel()
         return replace(recording, aborted=watch.held)
+
+    async def _with_rise(self, recording: LevelRecording, before: Mapping[str, float] | None) -> LevelRecording:
+        """The recording with what the server's counters rose by. No stop cuts this: the level is yet to be kept."""
+        if self._counters is None or before is None:
+            return recording
+        with anyio.CancelScope(shield=True):
+            # Asked twice: a busy server may miss its time once.
+            rose = rise(before, await self._counters() or await self._counters())
+        return replace(recording, server=rose, server_restarted=rose is None)
 
     async def _warm(self, client: Client) -> tuple[Calibration | None, int]:
         """The first answers of a model: proof that it works, what its tokens are like, how long one answer takes."""

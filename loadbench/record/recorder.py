@@ -119,6 +119,8 @@ class LevelRecording:
     course: Course = field(default_factory=Course)
     books: Books = field(default_factory=Books)
     aborted: str = ""  # the rule by which the level was given up, and what was seen
+    server: Mapping[str, float] | None = None  # what its counters rose by, from before the level until after it
+    server_restarted: bool = False  # its counters fell, or were gone
 
     @property
     def window_s(self) -> float:

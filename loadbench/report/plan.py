@@ -76,9 +76,13 @@ def _total(scenario: Scenario, models: int) -> str:
     extent, levels = scenario.extent, len(scenario.loads) * models
     drain = f"at most {format_duration(extent.drain_ns * levels)} of draining"
     if extent.duration_ns is None:
-        return f"{levels} levels, {(extent.requests or 0) * levels} measured requests, {drain}"
+        return f"{_levels(levels)}, {(extent.requests or 0) * levels} measured requests, {drain}"
     load_ns = (extent.warm_up_ns + extent.duration_ns + extent.cool_down_ns) * levels
-    return f"{levels} levels, {format_duration(load_ns)} of load, {drain}"
+    return f"{_levels(levels)}, {format_duration(load_ns)} of load, {drain}"
+
+
+def _levels(number: int) -> str:
+    return "1 level" if number == 1 else f"{number} levels"
 
 
 def _settings(scenario: Scenario) -> str:

@@ -59,7 +59,9 @@ def _with_goodput(levels: Sequence[Level]) -> bool:
 
 def rows(levels: Sequence[Level]) -> list[list[str]]:
     """A row per level, as `headers` names them."""
-    bends_at = bend(levels)
+    whole = [level for level in levels if not level.interrupted]
+    at = bend(whole)
+    bends_at = None if at is None else levels.index(whole[at])
     cells = [_row(level, bends=position == bends_at) for position, level in enumerate(levels)]
     if not _with_goodput(levels):
         return cells

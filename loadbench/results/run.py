@@ -185,6 +185,8 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     """One level of one model.
 
     `window_ns` is when its window opened and closed, in ns since the run's start as the marks in `requests.jsonl`.
+    `server` is what the server's own counters rose by, for whomever, over warm-up, window, cool-down and drain; those
+    that did not rise are left out. It is null where the server has none or they began anew.
     """
 
     target: str
@@ -210,6 +212,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     undefined: dict[str, int] = {}
     metrics: dict[str, Metric | None]
     interrupted: bool = False
+    server: dict[str, float] | None = None
 
 
 class ModelStatus(msgspec.Struct, frozen=True):

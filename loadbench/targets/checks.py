@@ -5,9 +5,12 @@ A check never raises for what it finds: it says ok, warn, fail or skip, with wha
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
+import anyio
 import msgspec
 
 from loadbench.client.client import Client, Timeouts
@@ -54,8 +57,8 @@ class Checkup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def checkup(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Checkup:
-    """Endpoint, models, a first answer of each wanted model, and this machine."""
-    checks: list[Check] = []
+    """The host's name, endpoint, models, a first answer of each wanted model, and this machine."""
+    checks = await _name(url)
     try:
         target = await find(scenario, environment, url=url)
     except LoadbenchError as error:
@@ -64,6 +67,27 @@ async def checkup(scenario: Scenario, environment: Mapping[str, str], *, url: st
         checks.append(Check("endpoint", "ok", _endpoint_text(target)))
         checks += await _ask(scenario, target)
     return Checkup(checks=[*checks, _descriptors(), _clock()])
+
+
+async def _name(url: str) -> list[Check]:
+    """A word about `localhost` where it is several addresses: the server may listen on one of them alone."""
+    if urlsplit(url).hostname != "localhost":
+        return []
+    try:
+        found = await anyio.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)
+    except OSError:
+        return []  # that it is not known here the endpoint's check will say
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    if len(addresses) < 2:
+        return []
+    return [
+        Check(
+            "name",
+            "warn",
+            f"localhost is {' and '.join(addresses)}",
+            "write 127.0.0.1, or whichever the server listens on: the others are tried in vain",
+        )
+    ]
 
 
 def _skipped(*names: str) -> list[Check]:

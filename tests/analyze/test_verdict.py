@@ -53,8 +53,8 @@ def shifted(late_ns: int) -> list:
     [
         (recorded([]), ["no_answers"]),
         (recorded(quiet(), interrupted=True), ["interrupted"]),
-        (recorded(shifted(2_900_000)), []),
-        (recorded(shifted(3_100_000)), ["late_start"]),
+        (recorded(shifted(5_900_000)), []),
+        (recorded(shifted(6_200_000)), ["late_start"]),
         (recorded(quiet(), health=calm(lag_ns=900_000)), []),
         (recorded(quiet(), health=calm(lag_ns=1_100_000)), ["loop_lag"]),
         (recorded(quiet(gaps_ns=100 * MS), health=calm(lag_ns=4_900_000)), []),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from loadbench.analyze.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.errors import ExitCode, TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
@@ -67,7 +68,7 @@ def scenario(*, work: WorkSettings | None = None, **load) -> Scenario:
     return Scenario(load=LoadSettings(**short), work=work or WorkSettings(max_tokens=5))
 
 
-def swept(plan: Scenario, *models: str, missing=None, watcher=None, have=("a", "b", "c"), during=None):
+def swept(plan: Scenario, *models: str, missing=None, watcher=None, have=("a", "b", "c"), during=None, counters=None):
     """Sweep the simulated server, which has the models `have`; the watcher and the sweep. `during` runs beside it."""
     watcher = watcher or Watcher()
     kept: list[Sweep] = []
@@ -89,6 +90,7 @@ def swept(plan: Scenario, *models: str, missing=None, watcher=None, have=("a", "
                 clock=clock,
                 health=NoHealth,
                 observer=watcher,
+                counters=counters,
             )
             kept.append(sweep)
             async with anyio.create_task_group() as beside:
@@ -313,3 +315,91 @@ def test_first_answers_are_no_part_of_a_level():
     assert watcher.recordings[0].phases == {Phase.MEASURED: 4}
     assert len(watcher.samples[0]) == 4
     assert Closed(1).label == watcher.ended()[0][1]
+
+
+# The server's own counters.
+
+
+def scripted(watcher: Watcher, *told: dict | None, takes_s: float = 0.0) -> Callable:
+    """What `/metrics` says, time after time; each reading is an event of the watcher."""
+    pages = iter(told)
+
+    async def counters():
+        watcher.events.append(("counters",))
+        await anyio.sleep(takes_s)
+        return next(pages)
+
+    return counters
+
+
+def test_counters_are_read_before_a_level_begins_and_after_it_ran():
+    """Each level has what rose from its own beginning to its own end; what rose between levels is nobody's."""
+    watcher = Watcher()
+    pairs = (5, None), (7, 1), (10, 1), (10, 4)
+    told = [{"x_total": float(x)} | ({} if y is None else {"y_total": float(y)}) for x, y in pairs]
+    counters = scripted(watcher, *told, takes_s=1.0)
+    swept(scenario(), "a", watcher=watcher, counters=counters)
+    assert [event[0] for event in watcher.events] == ["counters", "begins", "counters", "ended"] * 2
+    assert [recording.server for recording in watcher.recordings] == [
+        {"x_total": 2.0, "y_total": 1.0},
+        {"x_total": 0.0, "y_total": 3.0},
+    ]
+    assert not any(recording.server_restarted for recording in watcher.recordings)
+    # The seconds that the readings took are in no level.
+    plain, _ = swept(scenario(), "a")
+    for ours, theirs in zip(watcher.recordings, plain.recordings, strict=True):
+        assert (ours.window_s, ours.outcomes) == (theirs.window_s, theirs.outcomes)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "restarted"),
+    [
+        ({"x_total": 5.0, "y_total": 1.0}, {"x_total": 4.0, "y_total": 9.0}, True),
+        ({"x_total": 5.0, "y_total": 1.0}, {"y_total": 9.0}, True),
+        ({"x_total": 5.0}, None, True),
+        ({"x_total": 5.0}, {"x_total": 5.0}, False),
+        ({"x_total": 0.0}, {"y_total": 9.0}, False),
+        (None, {"x_total": 1.0}, False),
+        (None, None, False),
+    ],
+)
+def test_counters_that_fall_or_vanish_are_a_restart(before, after, restarted):
+    """E8: a counter that fell, or that is gone, was begun anew; what it rose by is then not known."""
+    watcher = Watcher()
+    swept(scenario(users=(1,)), "a", watcher=watcher, counters=scripted(watcher, before, after))
+    (recording,) = watcher.recordings
+    assert recording.server_restarted is restarted
+    assert (recording.server is None) is (restarted or before is None)
+    level = summarize(recording, target="t", model="a", load=Closed(1), failure_limit=0.01)
+    assert ("server_restarted" in {reason.code for reason in level.verdict.reasons}) is restarted
+
+
+def test_stop_while_the_counters_are_read_keeps_the_level():
+    """A measured level is handed out, counters and all, should the sweep be stopped just then; it is the last."""
+    watcher = Watcher()
+
+    async def stop(sweep):
+        while watcher.events[-1:] != [("counters",)] or len(watcher.events) < 3:
+            await anyio.sleep(0.1)
+        sweep.stop()
+
+    told = ({"x_total": 1.0}, {"x_total": 3.0})
+    counters = scripted(watcher, *told, takes_s=1.0)
+    _, sweep = swept(scenario(), "a", watcher=watcher, during=stop, counters=counters)
+    assert sweep.stopped
+    assert watcher.ended() == [("a", "users=1")]
+    assert watcher.recordings[0].server == {"x_total": 2.0}
+
+
+def test_stop_while_the_first_counters_are_read_begins_no_level():
+    """There is nothing to keep yet, and so nothing is waited for."""
+    watcher = Watcher()
+
+    async def stop(sweep):
+        while not watcher.events:
+            await anyio.sleep(0.1)
+        sweep.stop()
+
+    _, sweep = swept(scenario(), "a", watcher=watcher, during=stop, counters=scripted(watcher, None, takes_s=1.0))
+    assert sweep.stopped
+    assert watcher.events == [("counters",)]

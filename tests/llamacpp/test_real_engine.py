@@ -143,6 +143,13 @@ def test_output_tokens_are_the_servers_own_count(sweep: Measured) -> None:
     assert sweep.counted["tokens_predicted_total"] == sweep.total("output_tokens") + 2 * TOKENS
 
 
+def test_each_level_tells_what_the_server_counted(sweep: Measured) -> None:
+    """A level's `server` has the tokens that the server predicted for its requests of all phases, and no others."""
+    for number, level in enumerate(sweep.run["levels"]):
+        own = sum(one["output_tokens"] for one in sweep.requests if one["level"] == number)
+        assert level["server"]["llamacpp:tokens_predicted_total"] == own > REQUESTS
+
+
 def test_prompt_tokens_are_the_servers_own_count(sweep: Measured) -> None:
     """Neither more nor fewer prompt tokens than the server worked through, the two first prompts included."""
     expected = sweep.total("input_tokens") + first_prompt_tokens(sweep.url, chat=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from types import SimpleNamespace
 
@@ -187,6 +188,42 @@ def test_coarse_clock_is_warned_of(monkeypatch, resolution, monotonic, status):
     assert check.status == status
     assert "some_clock()" in check.message
     assert time.get_clock_info("perf_counter").monotonic
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses", "expected"),
+    [
+        ("localhost", ("::1", "127.0.0.1"), "localhost is ::1 and 127.0.0.1 → write 127.0.0.1"),
+        ("localhost", ("127.0.0.1", "127.0.0.1"), None),
+        ("twofold", ("::1", "127.0.0.1"), None),
+        ("127.0.0.1", ("::1", "127.0.0.1"), None),
+    ],
+)
+def test_c7_localhost_of_several_addresses_is_warned_of(monkeypatch, host, addresses, expected):
+    """Who writes localhost where it is two addresses may wait for a dead one: the checkup says what to write instead.
+
+    Seen to fail when nothing looked at the name.
+    """
+
+    async def look_up(name, *_, **__):
+        kinds = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
+        return [(kind, socket.SOCK_STREAM, 6, "", (address, 0)) for kind, address in zip(kinds, addresses, strict=True)]
+
+    monkeypatch.setattr(checks.anyio, "getaddrinfo", look_up)
+    found = asyncio.run(checks._name(f"http://{host}:8080/v1"))
+    assert [check.status for check in found] == ([] if expected is None else ["warn"])
+    assert all(f"{check.message} → {check.advice}".startswith(str(expected)) for check in found)
+
+
+def test_localhost_that_is_not_known_is_the_endpoints_finding(monkeypatch):
+    """A name without an address is no warning but a failed endpoint, in the checkup's own words."""
+
+    async def look_up(name, *_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "not known")
+
+    monkeypatch.setattr(checks.anyio, "getaddrinfo", look_up)
+    up = asyncio.run(checkup(Scenario(), {}, url="http://localhost:8080/v1"))
+    assert found(up) == {"endpoint": "fail", "models": "skip", "probe": "skip"}
 
 
 def test_findings_are_written_as_json():
