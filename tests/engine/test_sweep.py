@@ -366,12 +366,20 @@ def test_counters_are_read_before_a_level_begins_and_after_it_ran():
 def test_counters_that_fall_or_vanish_are_a_restart(before, after, restarted):
     """E8: a counter that fell, or that is gone, was begun anew; what it rose by is then not known."""
     watcher = Watcher()
-    swept(scenario(users=(1,)), "a", watcher=watcher, counters=scripted(watcher, before, after))
+    swept(scenario(users=(1,)), "a", watcher=watcher, counters=scripted(watcher, before, after, after))
     (recording,) = watcher.recordings
     assert recording.server_restarted is restarted
     assert (recording.server is None) is (restarted or before is None)
     level = summarize(recording, target="t", model="a", load=Closed(1), failure_limit=0.01)
     assert ("server_restarted" in {reason.code for reason in level.verdict.reasons}) is restarted
+
+
+def test_page_that_was_missed_once_is_no_restart():
+    """A busy server that does not tell its counters in time is asked once more."""
+    watcher = Watcher()
+    counters = scripted(watcher, {"x_total": 1.0}, None, {"x_total": 3.0})
+    swept(scenario(users=(1,)), "a", watcher=watcher, counters=counters)
+    assert watcher.recordings[0].server == {"x_total": 2.0}
 
 
 def test_stop_while_the_counters_are_read_keeps_the_level():
