@@ -33,14 +33,14 @@ def swept(server, tmp_path, *arguments: str) -> tuple[int, dict, str]:
 @pytest.mark.parametrize(
     ("arguments", "decisions", "code"),
     [
-        (["--requests", "20", "--slo", "e2e_p50<1h", "--fail-on", "slo"], ["PASS"], 0),
-        (["--requests", "20", "--slo", "e2e_p50<1us", "--fail-on", "slo"], ["FAIL"], 3),
-        (["--requests", "20", "--slo", "e2e_p50<1us"], ["FAIL"], 0),
-        (["--requests", "20", "--slo", "e2e_p99<1h", "--fail-on", "slo"], ["UNDECIDED"], 5),
-        (["--requests", "20", "--slo", "e2e_p99<1h", "--fail-on", "e2e_p50<1us"], ["UNDECIDED", "FAIL"], 3),
-        (["--requests", "20", "--fail-on", "e2e_p99<1h", "--fail-on", "e2e_p50<1us"], ["UNDECIDED", "FAIL"], 3),
+        (["--requests", "100", "--slo", "e2e_p50<1h", "--fail-on", "slo"], ["PASS"], 0),
+        (["--requests", "100", "--slo", "e2e_p50<1us", "--fail-on", "slo"], ["FAIL"], 3),
+        (["--requests", "100", "--slo", "e2e_p50<1us"], ["FAIL"], 0),
+        (["--requests", "100", "--slo", "e2e_p99<1h", "--fail-on", "slo"], ["UNDECIDED"], 5),
+        (["--requests", "100", "--slo", "e2e_p99<1h", "--fail-on", "e2e_p50<1us"], ["UNDECIDED", "FAIL"], 3),
+        (["--requests", "100", "--fail-on", "e2e_p99<1h", "--fail-on", "e2e_p50<1us"], ["UNDECIDED", "FAIL"], 3),
         # I1, D15: answers of one token have no TPOT at all, and a gate that nothing was held against fails.
-        (["--requests", "20", "--max-tokens", "1", "--fail-on", "tpot_p95<1h"], ["FAIL"], 3),
+        (["--requests", "100", "--max-tokens", "1", "--fail-on", "tpot_p95<1h"], ["FAIL"], 3),
         (["--duration", "1s", "--fail-on", "requests_per_s>1000000"], ["FAIL"], 3),
     ],
     ids=["pass", "fail", "no gate", "undecided", "fail beside undecided", "two gates", "no sample", "throughput"],
