@@ -20,6 +20,7 @@ from loadbench.analyze.bounds import correlated_ranks
 from loadbench.analyze.intervals import share_interval
 from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST
+from loadbench.record.histogram import permille_rank
 from loadbench.record.outcome import Outcome
 from loadbench.results.run import Decided, Goodput, Reason, Verdict
 
@@ -147,7 +148,7 @@ def _quantile(objective: Objective, tally: Tally, histogram: Histogram, failures
     decision: Decision = "PASS" if low >= p else "FAIL" if high < p else "UNDECIDED"
     total = histogram.count + failures
     ranks = None if objective.metric in MANY_A_REQUEST else correlated_ranks(total, p, inefficiency=per_one)
-    value = _at_rank(histogram, -(-objective.permille * total // 1000))
+    value = _at_rank(histogram, permille_rank(objective.permille, total))
     note = "" if value is not None else f"infinite: it lies among the {failures} that failed"
     return Decided(
         rule=objective.rule,

@@ -12,6 +12,7 @@ from loadbench.analyze.verdict import PREEMPTIONS, caveats, judge
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed
 from loadbench.record.figures import MANY_A_REQUEST
+from loadbench.record.histogram import permille_rank
 from loadbench.record.outcome import Outcome
 from loadbench.record.slices import SLICE_NS
 from loadbench.results.run import (
@@ -222,7 +223,7 @@ def _interval(histogram: Histogram, p: float, values_per_one: float | None) -> t
 def _with_failures(histogram: Histogram, failures: int) -> dict[str, float | None]:
     """The same quantiles over successes and failures; `None` is infinite: the quantile lies among the failures."""
     total = histogram.count + failures
-    ranks = {name: -(-round(p * 1000) * total // 1000) for name, p in QUANTILES.items()}
+    ranks = {name: permille_rank(round(p * 1000), total) for name, p in QUANTILES.items()}
     return {
         name: histogram.value_at_rank(rank) / 1e9 if rank <= histogram.count else None for name, rank in ranks.items()
     }

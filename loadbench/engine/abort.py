@@ -15,7 +15,7 @@ import anyio
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST, weighted
-from loadbench.record.histogram import Histogram
+from loadbench.record.histogram import Histogram, permille_rank
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _point(rule: Objective, histogram: Histogram, failed: int) -> tuple[float | 
     if rule.point == "mean":
         return histogram.mean, False
     total = histogram.count + failed
-    rank = -(-rule.permille * total // 1000)
+    rank = permille_rank(rule.permille, total)
     if rank > histogram.count:
         return None, True
     return (histogram.value_at_rank(rank) if rank else None), False

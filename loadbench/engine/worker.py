@@ -77,6 +77,7 @@ class Worker:
         self._tell = tell
         self._clock = MonotonicClock()
         self._level: Level | None = None
+        self._target: Target | None = None
         self._transport: FastTransport | HttpxTransport | None = None
 
     async def run(self, commands: asyncio.Queue[object]) -> None:
@@ -93,8 +94,10 @@ class Worker:
 
     async def _run_level(self, order: Begin) -> None:
         outbox = Outbox()
-        transport = self._transport = self._transport or make_transport(order.scenario, _target(order), self._clock)
-        client = make_client(order.scenario, _target(order), transport, model=order.model, clock=self._clock)
+        # One target for the whole run: its TLS context takes longer to make than an order has time.
+        target = self._target = self._target or _target(order)
+        transport = self._transport = self._transport or make_transport(order.scenario, target, self._clock)
+        client = make_client(order.scenario, target, transport, model=order.model, clock=self._clock)
         health = LoopHealth(transport)
         level = self._level = Level(
             level_plan(

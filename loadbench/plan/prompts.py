@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -91,7 +92,7 @@ def prompt_source(work: WorkSettings, *, key: str, calibration: Calibration | No
             level=key,
             unique=work.unique,
         )
-    prompts = read_prompts(work.prompts) if work.prompts is not None else (Prompt(work.prompt or ""),)
+    prompts = _read_once(work.prompts) if work.prompts is not None else (Prompt(work.prompt or ""),)
     return Texts(prompts, work.output_tokens, seed=work.seed, level=key, unique=work.unique)
 
 
@@ -273,6 +274,10 @@ def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
     if not prompts:
         raise BadInput(f"{path} has no prompt in it", hint="write at least one")
     return tuple(prompts)
+
+
+# Every level of a run asks for its prompts, and all of them are to have the same.
+_read_once = lru_cache(maxsize=1)(read_prompts)
 
 
 def _read_text(path: Path) -> str:

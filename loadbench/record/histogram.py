@@ -334,6 +334,11 @@ class Histogram:
         self._sum = sum(middle * count for middle, count in zip(((low + high + 1) // 2).tolist(), held, strict=True))
 
 
+def permille_rank(permille: int, total: int) -> int:
+    """The rank from 1, among `total` values, of the one that so many in a thousand do not exceed; 0 among none."""
+    return -(-permille * total // 1000)
+
+
 def _index(values: Counts) -> Counts:
     """The bucket of each value: its octave, and its place therein."""
     _, bits = np.frexp(values.astype(np.float64))  # exact: values are below 2^53

@@ -18,6 +18,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from loadbench.plan.load import Phase, Phases
+from loadbench.plan.objective import LATENCIES
 from loadbench.record.attainment import Attained, Attainment
 from loadbench.record.books import Bookkeeper, Books
 from loadbench.record.course import Chronicle, Course
@@ -33,22 +34,7 @@ if TYPE_CHECKING:
     from loadbench.record.sample import Sample
 
 # The figures of a level, in the order in which they are shown; all are durations in ns.
-METRICS = (
-    "ttft",
-    "ttft_response",
-    "ttfo",
-    "ttfb",
-    "e2e",
-    "e2e_response",
-    "stream_end",
-    "event_gap",
-    "itl",
-    "tpot",
-    "tpot_classic",
-    "e2e_per_token",
-    "lateness",
-    "connect",
-)
+METRICS = (*LATENCIES, "lateness", "connect")
 
 # How late a start or an end may be told and still find its place among the others. Whoever is later than this has been
 # judged for it long ago.

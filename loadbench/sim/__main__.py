@@ -7,16 +7,14 @@ standard input ends; so give it an open one (`</dev/null` ends it at once). For 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadbench.core.errors import LoadbenchError
-from loadbench.sim.process import end_with_parent, say_ready
+from loadbench.sim.process import end_with_parent, from_outside, say_ready
 from loadbench.sim.profile import DEFAULT_PROFILE, PROFILES
 from loadbench.sim.server import serve
 
@@ -51,13 +49,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 async def _serve(options: argparse.Namespace) -> None:
     stop = anyio.Event()
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        with suppress(RuntimeError):  # the loop has closed: that is the end too
-            loop.call_soon_threadsafe(stop.set)
-
-    end_with_parent(end)
+    end_with_parent(from_outside(stop.set))
     await serve(
         PROFILES[options.profile].faster(options.speed),
         host=options.host,

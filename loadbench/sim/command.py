@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadbench.core.errors import BadInput
-from loadbench.sim.process import say_ready
+from loadbench.sim.process import from_outside, say_ready
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.server import serve
 
@@ -40,12 +38,6 @@ def serve_until_signal(profile: str, *, host: str, port: int, seed: int, models:
 
 async def _serve(profile: Profile, host: str, port: int, seed: int, models: Sequence[str]) -> None:
     stop = anyio.Event()
-    loop = asyncio.get_running_loop()
-
-    def end(_number: int, _frame: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended already
-            loop.call_soon_threadsafe(stop.set)
-
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+        signal.signal(number, from_outside(stop.set))
     await serve(profile, host=host, port=port, seed=seed, models=models, on_ready=say_ready, stop=stop)

@@ -27,7 +27,7 @@ import orjson
 from loadbench.core.errors import BadInput
 from loadbench.sim import answer_faults, wire_faults
 from loadbench.sim.fault_frames import FaultTable
-from loadbench.sim.process import ServerProcess, end_with_parent, say_ready
+from loadbench.sim.process import ServerProcess, end_with_parent, from_outside, say_ready
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -255,13 +255,7 @@ class FaultProcess(ServerProcess):
 
 async def _serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        with suppress(RuntimeError):  # the loop has closed: that is the end too
-            loop.call_soon_threadsafe(stop.set)
-
-    end_with_parent(end)
+    end_with_parent(from_outside(stop.set))
     async with FaultServer(speed=options.speed, host=options.host, port=options.port) as server:
         say_ready(server.url)
         await stop.wait()

@@ -7,6 +7,7 @@ the parent alone, which drains its requests before it lets the server go.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -156,6 +157,17 @@ def _await_end_of_stdin(end: Callable[[], object]) -> None:
     while os.read(0, 4096):
         pass
     end()
+
+
+def from_outside(call: Callable[[], object]) -> Callable[..., None]:
+    """`call` for a signal handler or a thread: in the event loop that runs now, and never once that has closed."""
+    loop = asyncio.get_running_loop()
+
+    def later(*_: object) -> None:
+        with suppress(RuntimeError):  # the loop has closed: that is the end too
+            loop.call_soon_threadsafe(call)
+
+    return later
 
 
 def say_ready(url: str) -> None:

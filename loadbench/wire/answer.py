@@ -239,11 +239,6 @@ class Answer:
             if self._texts is not None:
                 self._texts.append(chunk.text)
 
-    @property
-    def merged_events(self) -> int:
-        """Events that share the stamp of a later one, since one read brought both."""
-        return len(self.event_ns) - self.reads
-
     # How it ended.
 
     def outcome(self) -> tuple[Outcome, str]:
