@@ -18,7 +18,8 @@ from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.record.outcome import Outcome
 from loadbench.record.sample import Sample
 from loadbench.wire.answer import Answer
-from loadbench.wire.openai import Api, clean, error_text, request_body
+from loadbench.wire.formats import address, request_body
+from loadbench.wire.openai import Api, clean, error_text
 from loadbench.wire.sse import LARGEST_BLOCK
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Ask:
     asked_input_tokens: int | None = None
     user: int | None = None
     body: bytes = b""  # made beforehand from prompt and max_tokens; none is made now
+    keep_answer: bool = False  # whether the sample is to have the answer's visible text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class Endpoint:
         """The request as it goes over the wire."""
         body = ask.body or self.body(ask.prompt, ask.max_tokens)
         headers = (("content-type", "application/json"), *self.headers)
-        return Exchange("POST", self.base_url + self.api.path, headers, body)
+        return Exchange("POST", address(self.api, self.base_url), headers, body)
 
     def body(self, prompt: str, max_tokens: int) -> bytes:
         """What is sent to ask this."""
@@ -108,9 +110,10 @@ class Client:
         """The body of a request to come, so that none has to be made when it is due."""
         return self._endpoint.body(prompt, max_tokens)
 
-    async def fire(self, ask: Ask, *, keep_text: bool = False) -> Sample:
+    async def fire(self, ask: Ask) -> Sample:
         """Make one request and return its sample, however it ends."""
-        call = _Call(Answer(self._endpoint.api, keep_text=keep_text), clock=self._clock, timeouts=self._timeouts)
+        answer = Answer(self._endpoint.api, keep_text=ask.keep_answer)
+        call = _Call(answer, clock=self._clock, timeouts=self._timeouts)
         exchange = self._endpoint.exchange(ask)
         self._calls.add(call)
         try:
@@ -288,9 +291,9 @@ class _Call:
         """An event stream by its type, or by its silence about a type."""
         self.headers_ns, self.status = at_ns, status
         told = {name.lower(): value.lower() for name, value in headers}
-        kind, self._coding = told.get(b"content-type", b""), told.get(b"content-encoding") or b"identity"
+        self._coding = told.get(b"content-encoding") or b"identity"
         plain = self._coding == b"identity"
-        self._streams = status == 200 and plain and (not kind or kind.startswith(b"text/event-stream"))
+        self._streams = status == 200 and plain and self.answer.streams(told.get(b"content-type", b""))
 
     def data(self, at_ns: int, chunk: bytes) -> None:
         """Body bytes, stamped; only now are they looked into."""
@@ -365,4 +368,5 @@ class _Call:
             finish_reason=answer.finish_reason,
             model=answer.model,
             user=ask.user,
+            answer=answer.text,
         )

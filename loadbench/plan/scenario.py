@@ -74,7 +74,9 @@ class TargetSettings:
         kinds.MODELS, None, "A model to test; repeat it for several. Default: the only one that the server lists."
     )
     api: str = _setting(
-        kinds.choice("chat", "completions"), "chat", "Which of the OpenAI routes: chat completions or completions."
+        kinds.choice("chat", "completions", "responses", "ollama"),
+        "chat",
+        "Which route: OpenAI's chat completions, completions or responses, or Ollama's own chat."
     )
     transport: str = _setting(
         kinds.choice("fast", "httpx"), "fast", "How requests travel: by the stamping transport, or by stock httpx."

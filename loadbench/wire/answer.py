@@ -15,9 +15,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from loadbench.record.outcome import Outcome, TokenSource
-from loadbench.wire.openai import BadChunk, Usage, clean, error_text, page_text, read_chunk, read_whole
+from loadbench.wire.formats import format_of
+from loadbench.wire.openai import DONE, BadChunk, Usage, clean, error_text, page_text
 from loadbench.wire.shortcut import learn
-from loadbench.wire.sse import EventStream, OversizeEvent
+from loadbench.wire.sse import OversizeEvent
 
 if TYPE_CHECKING:
     from loadbench.wire.openai import Api, Chunk
@@ -40,12 +41,13 @@ class Answer:
     """
 
     __slots__ = (
-        "_api",
         "_broken",
         "_fault",
+        "_format",
         "_heard",
         "_heard_ns",
         "_lessons",
+        "_reader",
         "_ready",
         "_shortcut",
         "_stream",
@@ -68,8 +70,9 @@ class Answer:
     )
 
     def __init__(self, api: Api, *, keep_text: bool = False) -> None:
-        self._api = api
-        self._stream = EventStream()
+        self._format = format_of(api)
+        self._stream = self._format.frames()
+        self._reader = self._format.reader()
         self._texts: list[str] | None = [] if keep_text else None
         self.done_ns: int | None = None
         self.first_token_ns: int | None = None
@@ -87,12 +90,16 @@ class Answer:
         self._tokens = _Accounts()
         self._shortcut: Shortcut | None = None
         self._ready: Shortcut | None = None  # the same, if the next byte begins an event
-        self._lessons = _MOST_LESSONS  # how often it may still be tried
+        self._lessons = _MOST_LESSONS if self._format.alike else 0  # how often it may still be tried
         self._fault = ""  # what was wrong first with the protocol
         self._broken = False
         self._whole = False
         self._heard_ns: int | None = None  # the last read
         self._heard = 0  # token-bearing events that it brought
+
+    def streams(self, content_type: bytes) -> bool:
+        """Whether a body of this type, in small letters, is the expected stream; one that tells none may be."""
+        return not content_type or content_type.startswith(self._format.content_type)
 
     def feed(self, at_ns: int, chunk: bytes) -> None:
         """Body bytes that arrived at `at_ns`."""
@@ -145,7 +152,7 @@ class Answer:
         self.unfinished = True
         try:
             if event.event != "error":
-                read_chunk(event.data)
+                self._format.reader()(event.data)
         except BadChunk:
             return  # cut in its middle: no frame, and the answer is judged by what came before
         self._read([event], at_ns if self._heard_ns is None else self._heard_ns)
@@ -153,12 +160,12 @@ class Answer:
     def fold_json(self, body: bytes, at_ns: int) -> None:
         """A whole body, complete at `at_ns`, that is no event stream: a JSON answer, an error, or a fault."""
         try:
-            chunk = read_whole(body)
+            chunk = self._format.whole(body)
         except BadChunk:
             self._fault = self._fault or _misfit(body)
             return
         if chunk.error is None and not chunk.choices:
-            self._fault = self._fault or f"JSON that answers no {self._api.path}: {error_text(body)}"
+            self._fault = self._fault or f"JSON that answers no {self._format.path}: {error_text(body)}"
             return
         self._whole = True
         self._fold(chunk, at_ns)
@@ -195,16 +202,16 @@ class Answer:
             self.error = self.error or error_text(event.data)
             return
         try:
-            chunk = read_chunk(event.data)
+            chunk = self._reader(event.data)
         except BadChunk as error:
             self.bad_frames += 1
             self._fault = self._fault or f"a frame that is {error}"
             return
-        if chunk.done:
-            self.done_ns = at_ns
-        else:
+        if chunk is not DONE:
             self._fold(chunk, at_ns)
             self._learn(event.data, chunk)
+        if chunk.done:
+            self.done_ns = at_ns
 
     def _learn(self, data: bytes, chunk: Chunk) -> None:
         """Once a visible event has been read in full, those of the same form can be counted unread."""

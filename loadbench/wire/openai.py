@@ -27,15 +27,12 @@ _MOST_TOKENS = 2**40
 
 
 class Api(StrEnum):
-    """Which of the two completion endpoints is asked."""
+    """Which endpoint is asked."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
-
-    @property
-    def path(self) -> str:
-        """Below the base URL, which ends in the version."""
-        return "/chat/completions" if self is Api.CHAT else "/completions"
+    RESPONSES = "responses"
+    OLLAMA = "ollama"  # its own chat, which tells what its OpenAI-compatible one does not
 
 
 class BadChunk(ValueError):  # noqa: N818 - reads as what it is at the raise
@@ -79,7 +76,7 @@ class Chunk(NamedTuple):
     done: bool = False
 
 
-_DONE = Chunk(done=True)
+DONE = Chunk(done=True)
 
 
 def request_body(
@@ -115,16 +112,17 @@ def request_body(
 def read_chunk(data: bytes) -> Chunk:
     """One frame of a stream; raises `BadChunk` for bytes that are no JSON object and not `[DONE]`."""
     if data.startswith(b"[") and data.strip() == b"[DONE]":
-        return _DONE
-    return _read(_object(data), "delta", "message")
+        return DONE
+    return _read(object_of(data), "delta", "message")
 
 
 def read_whole(data: bytes) -> Chunk:
     """An answer that was not streamed; raises `BadChunk` for bytes that are no JSON object."""
-    return _read(_object(data), "message", "delta")
+    return _read(object_of(data), "message", "delta")
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def object_of(data: bytes) -> dict[str, Any]:
+    """The JSON object in these bytes; raises `BadChunk` where there is none."""
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -158,7 +156,7 @@ def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
     """The frame whose choices hold their text under `first`, or, where that is missing, under `second`."""
     text = hidden = tool = ""
     tokens = finish = None
-    usage, error, choices = document.get("usage"), _error(document), document.get("choices")
+    usage, error, choices = document.get("usage"), error_in(document), document.get("choices")
     choices = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
     for choice in choices:
         part = choice.get(first)
@@ -177,9 +175,9 @@ def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
         if held is not None:
             tokens = held + (tokens or 0)
         if "usage" in choice or "error" in choice:
-            usage, error = usage or choice.get("usage"), error or _message(choice.get("error"))
+            usage, error = usage or choice.get("usage"), error or message_of(choice.get("error"))
     told = _usage(usage) if isinstance(usage, dict) and usage else None
-    return Chunk(text, hidden, tool, tokens, finish, told, error, _string(document.get("model")) or None, len(choices))
+    return Chunk(text, hidden, tool, tokens, finish, told, error, string(document.get("model")) or None, len(choices))
 
 
 def _words(content: object) -> str:
@@ -188,7 +186,7 @@ def _words(content: object) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    return "".join(_string(part.get("text")) for part in content if isinstance(part, dict))
+    return "".join(string(part.get("text")) for part in content if isinstance(part, dict))
 
 
 def _reason(value: object) -> str | None:
@@ -213,7 +211,7 @@ def _call_text(call: object) -> str:
         return ""
     given = call.get("arguments") or call.get("input")
     # Some servers send the arguments as an object instead of its text.
-    return _string(call.get("name")) + (given if isinstance(given, str) else _json(given) if given else "")
+    return string(call.get("name")) + (given if isinstance(given, str) else _json(given) if given else "")
 
 
 def _tokens(choice: dict[str, Any]) -> int | None:
@@ -234,22 +232,23 @@ def _tokens(choice: dict[str, Any]) -> int | None:
 def _usage(usage: dict[str, Any]) -> Usage:
     asked, made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     return Usage(
-        _count(usage.get("prompt_tokens")),
-        _count(usage.get("completion_tokens")),
-        _count(asked.get("cached_tokens")) if isinstance(asked, dict) else None,
-        _count(made.get("reasoning_tokens") if isinstance(made, dict) else usage.get("reasoning_tokens")),
-        _count(usage.get("total_tokens")),
+        count(usage.get("prompt_tokens")),
+        count(usage.get("completion_tokens")),
+        count(asked.get("cached_tokens")) if isinstance(asked, dict) else None,
+        count(made.get("reasoning_tokens") if isinstance(made, dict) else usage.get("reasoning_tokens")),
+        count(usage.get("total_tokens")),
     )
 
 
-def _count(value: object) -> int | None:
+def count(value: object) -> int | None:
     """A plausible number of tokens, or `None`."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
-def _string(value: object) -> str:
+def string(value: object) -> str:
+    """The text, or none where this is something else."""
     return value if isinstance(value, str) else ""
 
 
@@ -272,7 +271,7 @@ def error_text(body: bytes) -> str:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         return page_text(body) or clean(body.decode("utf-8", "replace")) or "no text"
-    found = _error(document) or _message(document) if isinstance(document, dict) else None
+    found = error_in(document) or message_of(document) if isinstance(document, dict) else None
     return found or clean(body.decode("utf-8", "replace")) or "no text"
 
 
@@ -295,18 +294,18 @@ def clean(text: str) -> str:
     return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
 
 
-def _error(document: dict[str, Any]) -> str | None:
+def error_in(document: dict[str, Any]) -> str | None:
     """The error that a document reports, as an `error` of any shape or in the older form that is one itself."""
     error = document.get("error")
     if error:
-        return _message(error) or "an error without a message"
+        return message_of(error) or "an error without a message"
     if document.get("object") == "error" or (document.get("detail") and "choices" not in document):
-        return _message(document)
+        return message_of(document)
     return None
 
 
-def _message(error: object) -> str | None:
-    """The words in an error, wherever they are."""
+def message_of(error: object) -> str | None:
+    """The words in an error, wherever they are, in one clean line."""
     match error:
         case str():
             return clean(error) or None
@@ -324,5 +323,5 @@ def _problem(item: object) -> str:
         return _json(item)
     place = item.get("loc")
     where = ".".join(str(step) for step in place if isinstance(step, str | int)) if isinstance(place, list) else ""
-    what = _string(item.get("msg")) or _json(item)
+    what = string(item.get("msg")) or _json(item)
     return f"{where}: {what}" if where else what

@@ -185,6 +185,20 @@ def test_completions_go_to_their_own_route(kind):
 
 
 @both
+def test_ollama_speaks_in_lines(kind):
+    """Its chat stands beside /v1, in lines of JSON; each is stamped as it comes, the last has the counts."""
+    line = b'{"model":"m","message":{"role":"assistant","content":"x"},"done":false}\n'
+    last = b'{"model":"m","message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":9,"eval_count":2}\n'
+    lines = head(headers=b"content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n")
+    found = talk(kind, [ASK, lines, 0.02, chunk(line), 0.02, chunk(line + last) + END, GONE], api=Api.OLLAMA)
+    assert found.server.requests[0].line == "POST /api/chat HTTP/1.1"
+    sample = found.sample
+    assert (sample.outcome, sample.input_tokens, sample.output_tokens) == (Outcome.OK, 9, 2)
+    assert sample.event_ns[1] - sample.event_ns[0] > 10_000_000
+    assert sample.first_token_ns - sample.sent_ns > 10_000_000
+
+
+@both
 def test_answer_in_single_bytes_is_heard(kind):
     """D11: a server that writes byte for byte is slow, and nothing else."""
     pieces: list = [ANSWER[at : at + 1] for at in range(len(ANSWER))]

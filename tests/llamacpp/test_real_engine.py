@@ -295,6 +295,15 @@ def test_completions_api_with_a_cool_down(llamacpp: Callable[..., str], tmp_path
     assert found.counted["prompt_tokens_total"] == found.total("input_tokens") + first
 
 
+def test_the_responses_route_counts_as_exactly(llamacpp: Callable[..., str], tmp_path: Path) -> None:
+    """Its events are read as those of the chat are: every answer ends, and its tokens are the server's own count."""
+    brief = ("--users=4", "--requests=16", "--warm-up=0s", "--max-tokens=12")
+    found = swept(llamacpp(parallel=SLOTS), tmp_path, "--api=responses", *brief)
+    assert {one["outcome"] for one in found.requests} == {"ok"}
+    assert found.levels[4]["tokens"]["source"] == {"usage": 16}
+    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 12
+
+
 def test_open_loop_counts_as_exactly(llamacpp: Callable[..., str], tmp_path: Path) -> None:
     """Arrivals at a constant rate are all sent, none is missed, and their tokens are the server's own count."""
     found = swept(

@@ -77,9 +77,10 @@ EXPECTED = {
     "v124_stream_overflow": (TRUNCATED, None, UNKNOWN, None, 0),
     "v124_notfound": (TRUNCATED, None, UNKNOWN, None, 0),
     "v124_nonstream": (OK, 30, USAGE, "length", 1),
+    # llama.cpp's Responses: an answer that used up its tokens is "completed".
+    "llamacpp-responses": (OK, 4, USAGE, "stop", 4),
     # Other protocols: nothing in them is taken for a chat completion.
     "llamacpp-anthropic": (TRUNCATED, None, UNKNOWN, None, 0),
-    "llamacpp-responses": (TRUNCATED, None, UNKNOWN, None, 0),
     "models": (Outcome.PROTOCOL, None, UNKNOWN, None, 0),
 }
 
@@ -106,10 +107,15 @@ def dechunked(body: bytes) -> tuple[bytes, ...]:
     return tuple(chunks)
 
 
+def asked(name: str) -> Api:
+    """What the capture is an answer of, as far as that matters to its frames."""
+    return Api.RESPONSES if name.endswith("-responses") else Api.CHAT
+
+
 def read(name: str, pieces: list[bytes] | tuple[bytes, ...]) -> Answer:
     """The answer of a capture whose body comes in these pieces, all at the same time."""
     _, streams, chunks = received(name)
-    answer = Answer(Api.CHAT, keep_text=True)
+    answer = Answer(asked(name), keep_text=True)
     if not streams:
         answer.fold_json(b"".join(chunks), 0)
         return answer
@@ -155,7 +161,7 @@ def test_real_answers_are_the_same_however_they_are_cut(name: str) -> None:
 def test_real_answers_keep_the_identities(name: str) -> None:
     """Reads, events and tokens add up, and the marks are in order, whatever the server sent."""
     _, streams, chunks = received(name)
-    answer = Answer(Api.CHAT)
+    answer = Answer(asked(name))
     if streams:
         for at_ns, chunk in enumerate(chunks):
             answer.feed(at_ns, chunk)

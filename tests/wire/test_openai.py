@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadbench.wire.formats import address
 from loadbench.wire.openai import (
     Api,
     BadChunk,
@@ -66,7 +67,10 @@ def test_a_completions_request_has_its_prompt_and_what_is_set() -> None:
 
 def test_the_two_paths() -> None:
     """Both paths lie below a base URL that ends in the version."""
-    assert [Api("chat").path, Api("completions").path] == ["/chat/completions", "/completions"]
+    assert [address(Api(one), "http://h/v1") for one in ("chat", "completions")] == [
+        "http://h/v1/chat/completions",
+        "http://h/v1/completions",
+    ]
 
 
 # What is answered.

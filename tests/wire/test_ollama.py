@@ -1,0 +1,132 @@
+"""Ollama's own chat: a JSON object a line."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.wire import ollama
+from loadbench.wire.answer import Answer
+from loadbench.wire.formats import address, request_body
+from loadbench.wire.openai import Api
+from loadbench.wire.sse import LARGEST_BLOCK, OversizeEvent
+
+END = {
+    "done": True,
+    "done_reason": "length",
+    "total_duration": 4_883_583_458,
+    "load_duration": 1_334_875,
+    "prompt_eval_count": 26,
+    "prompt_eval_duration": 342_546_000,
+    "eval_count": 3,
+    "eval_duration": 4_535_599_000,
+}
+
+
+def line(**fields: object) -> bytes:
+    """One object of an answer of the model `m`."""
+    return orjson.dumps({"model": "m", "created_at": "2026-01-01T00:00:00Z", **fields}) + b"\n"
+
+
+def delta(content: str, **more: str) -> bytes:
+    """A piece of the answer."""
+    return line(message={"role": "assistant", "content": content, **more}, done=False)
+
+
+LAST = line(message={"role": "assistant", "content": ""}, **END)
+ANSWER = (delta("Hé"), delta("l"), delta("lo\u2028"), LAST)
+
+
+def said(*reads: bytes) -> Answer:
+    """The answer in these reads, each a ns after the one before."""
+    answer = Answer(Api.OLLAMA, keep_text=True)
+    for at_ns, read in enumerate(reads, 1):
+        answer.feed(at_ns, read)
+    answer.close(len(reads) + 1)
+    return answer
+
+
+def test_an_answer_is_read_with_its_account() -> None:
+    """Every piece is a token-bearing event, the last object the end with the counts."""
+    answer = said(*ANSWER)
+    assert answer.text == "Héllo\u2028"
+    assert (answer.first_token_ns, answer.last_token_ns, answer.done_ns) == (1, 3, 4)
+    assert answer.outcome() == (Outcome.OK, "")
+    assert (answer.input_tokens, *answer.output_tokens()) == (26, 3, TokenSource.USAGE)
+    assert (answer.model, answer.finish_reason) == ("m", "length")
+
+
+@given(cuts=st.lists(st.integers(0, len(b"".join(ANSWER))), max_size=12))
+def test_an_answer_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
+    """D11, D12: also inside a character, and at line ends."""
+    raw = b"".join(ANSWER)
+    edges = [0, *sorted(cuts), len(raw)]
+    answer = said(*(raw[a:b] for a, b in pairwise(edges)))
+    assert (answer.text, answer.outcome()[0], answer.output_tokens()[0]) == ("Héllo\u2028", Outcome.OK, 3)
+
+
+def test_thinking_comes_before_what_is_visible() -> None:
+    """D4: it is the first token, and not the first visible one."""
+    answer = said(delta("", thinking="hm"), delta("yes"), LAST)
+    assert (answer.first_token_ns, answer.first_visible_ns) == (1, 2)
+
+
+def test_a_failure_in_the_middle_is_a_failure() -> None:
+    """E1: a line with an error, under a status of 200."""
+    answer = said(delta("x"), b'{"error":"an error was encountered while running the model"}\n')
+    assert answer.outcome() == (Outcome.STREAM_ERROR, "an error was encountered while running the model")
+
+
+def test_an_end_that_never_came_is_told() -> None:
+    """E3."""
+    assert said(*ANSWER[:-1]).outcome()[0] is Outcome.TRUNCATED
+
+
+def test_a_model_that_was_only_loaded_answered_nothing() -> None:
+    """E2: `done_reason` "load" is no answer."""
+    answer = said(line(message={"role": "assistant", "content": ""}, done=True, done_reason="load"))
+    assert answer.outcome()[0] is Outcome.EMPTY
+
+
+def test_a_last_line_without_its_line_feed_counts() -> None:
+    """The stream's end ends the line as well."""
+    assert said(delta("x"), LAST.rstrip(b"\n")).outcome()[0] is Outcome.OK
+
+
+def test_a_line_that_is_no_object_is_a_fault() -> None:
+    """D14."""
+    outcome, detail = said(delta("x"), b"nonsense\n", LAST).outcome()
+    assert outcome is Outcome.PROTOCOL
+    assert "nonsense" in detail
+
+
+def test_a_line_without_end_has_one() -> None:
+    """C2: no line takes all memory, and what came before it stays."""
+    lines = ollama.Lines()
+    with pytest.raises(OversizeEvent) as raised:
+        lines.feed(delta("x") + b"y" * (LARGEST_BLOCK + 1))
+    assert len(raised.value.events) == 1
+
+
+def test_tool_calls_are_tokens() -> None:
+    """Names and arguments of a call are generated, though nobody sees them."""
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    answer = said(line(message={"role": "assistant", "content": "", "tool_calls": [call]}, done=False), LAST)
+    assert (answer.first_token_ns, answer.first_visible_ns) == (1, None)
+
+
+def test_what_is_asked_and_where() -> None:
+    """Limits stand under `options`, and the route beside the versioned ones."""
+    body = orjson.loads(request_body(Api.OLLAMA, model="m", prompt="Hi", max_tokens=7, temperature=0.0, seed=3))
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+        "options": {"num_predict": 7, "temperature": 0.0, "seed": 3},
+    }
+    assert address(Api.OLLAMA, "http://h:11434/v1") == "http://h:11434/api/chat"
