@@ -33,7 +33,8 @@ _MOST_SLACK = 0.02
 _MOST_CENSORED = 0.01
 # From this share on, events that a server sends together shape the distribution of gaps.
 _MANY_TOGETHER = 0.05
-KERNEL = "kernel"
+# Stamps of these hold however late the client comes to what they stand for: of the kernel, of a model in this process.
+_HOLDING = frozenset({"kernel", "adapter"})
 _CLIENT_LIMIT = "the client was the limit: give it a core of its own, or make less load"
 # More requests than this share with a doubtful count make the sum doubtful.
 _MOST_UNKNOWN = 0.01
@@ -142,7 +143,7 @@ def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
 
 
 def _stamps(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
-    """Kernel stamps hold whatever the client does, as long as it reads before the next event comes."""
+    """Such stamps hold whatever the client does; the kernel's as long as it reads before the next event comes."""
     health = recording.health
     if health.clock_steps:
         yield Reason(
@@ -150,7 +151,7 @@ def _stamps(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
             f"the wall clock, in which the kernel stamps, was set {health.clock_steps} times",
             "let the clock settle, and measure again",
         )
-    if health.stamp_source != KERNEL:
+    if health.stamp_source not in _HOLDING:
         yield from _client_delay(
             recording, health.loop_lag, code="loop_lag", what="the event loop, and so every stamp, was late"
         )

@@ -1,0 +1,53 @@
+"""Adapters by their name: `--adapter onnx-genai:models/phi-4-mini` is one of the entry points `loadbench.adapters`.
+
+An entry point is a callable that takes what stands behind the colon and returns a `loadbench.client.adapter.Adapter`; a
+package of one's own declares it so:
+
+    [project.entry-points."loadbench.adapters"]
+    mine = "my_package:make_adapter"
+"""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from loadbench.core.errors import BadInput, LoadbenchError, TargetUnavailable
+from loadbench.wire.openai import clean
+
+if TYPE_CHECKING:
+    from loadbench.client.adapter import Adapter
+
+GROUP = "loadbench.adapters"
+
+
+def make_adapter(spec: str) -> Adapter:
+    """The adapter that `NAME:MODEL` names, not loaded yet; raises `BadInput` for what is not installed."""
+    name, _, model = spec.partition(":")
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in found:
+        there_are = ", ".join(sorted(found)) or "none"
+        raise BadInput(f"--adapter {spec}: no adapter {name!r} is installed", hint=f"installed: {there_are}")
+    if not model:
+        raise BadInput(f"--adapter {spec}: says no model", hint=f"as in --adapter {name}:PATH")
+    try:
+        adapter: Adapter = found[name].load()(model)
+    except ImportError as error:
+        raise BadInput(
+            f"--adapter {spec}: {error}", hint=f"install what it needs: pip install 'loadbench[{name}]'"
+        ) from None
+    return adapter
+
+
+async def load(adapter: Adapter) -> int:
+    """Load its model; returns the ns that this took. Raises `TargetUnavailable` where it cannot."""
+    began_ns = time.perf_counter_ns()
+    try:
+        await adapter.load()
+    except LoadbenchError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a foreign model raises, it cannot be tested
+        message = f"{type(error).__name__}: {clean(str(error))}"
+        raise TargetUnavailable(f"the model {adapter.name} cannot be loaded: {message}", hint="") from None
+    return time.perf_counter_ns() - began_ns

@@ -1,0 +1,87 @@
+"""A model of the transformers library in this process: `--adapter transformers:` and a folder, or a name in its cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from loadbench.client.adapter import Delta, Finish, in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from loadbench.client.adapter import Asked
+
+# What ends in a broken character is held back: its tokens go with the piece that makes it whole.
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
+class Transformers:
+    """One causal language model; it makes one answer at a time."""
+
+    parallel = 1
+
+    def __init__(self, model: str) -> None:
+        self.name = model.rstrip("/").rsplit("/", 1)[-1]
+        self._source = model
+        self._model: Any = None
+        self._tokenizer: Any = None
+
+    async def load(self) -> None:
+        """Read the model from its folder or the library's cache, in a thread; nothing is fetched."""
+        await anyio.to_thread.run_sync(self._read)
+
+    def _read(self) -> None:
+        self._tokenizer = AutoTokenizer.from_pretrained(self._source, local_files_only=True)
+        self._model = AutoModelForCausalLM.from_pretrained(self._source, local_files_only=True).eval()
+
+    def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
+        """The answer, token by token."""
+        return in_thread(lambda: self._tokens(asked))
+
+    def _tokens(self, asked: Asked) -> Iterator[Delta | Finish]:
+        ids = self._prompt(asked)
+        prompt_tokens = int(ids.shape[1])
+        dice = torch.Generator().manual_seed((asked.seed or 0) % 2**63)
+        ends = _ends(self._model.generation_config.eos_token_id)
+        past, text, held = None, "", []
+        for made in range(asked.max_tokens):
+            with torch.inference_mode():
+                out = self._model(ids, past_key_values=past, use_cache=True)
+            past = out.past_key_values
+            token = _choose(out.logits[0, -1], asked.temperature, dice)
+            if token in ends:
+                yield Finish("stop", prompt_tokens)
+                return
+            held.append(token)
+            text = self._tokenizer.decode(held)
+            broken = text.endswith(_BROKEN) and made < asked.max_tokens - 1
+            yield Delta("" if broken else text)
+            held = held if broken else []
+            ids = torch.tensor([[token]])
+        yield Finish("length", prompt_tokens)
+
+    def _prompt(self, asked: Asked) -> Any:
+        """The conversation in the model's own template; where it has none, the texts one below the other."""
+        if self._tokenizer.chat_template:
+            text = self._tokenizer.apply_chat_template(asked.messages, tokenize=False, add_generation_prompt=True)
+        else:
+            text = "\n".join(message["content"] for message in asked.messages)
+        return self._tokenizer(text, return_tensors="pt").input_ids
+
+    async def aclose(self) -> None:
+        """Let go of the model."""
+        self._model = self._tokenizer = None
+
+
+def _choose(logits: Any, temperature: float | None, dice: Any) -> int:
+    if not temperature:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits.float() / temperature).softmax(-1), 1, generator=dice))
+
+
+def _ends(told: int | list[int] | None) -> set[int]:
+    return {told} if isinstance(told, int) else set(told or ())
