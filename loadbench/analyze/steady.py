@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.load import Closed
+from loadbench.plan.load import Closed, Open
 from loadbench.record.slices import SLICE_NS
 from loadbench.results.run import Reason
 
@@ -57,7 +57,7 @@ _WORKING = 1.5
 # A wait that has changed by a fifth and by what anybody feels; a pile that holds one request in twenty that came.
 _LEAST_CHANGE = 0.2
 _LEAST_CHANGE_NS = 1_000_000
-_LEAST_PILE = 0.05
+LEAST_PILE = 0.05
 _LEAST_HEAD = 4
 _FIVE = 5
 _FEWEST_FIVES = 4
@@ -138,7 +138,9 @@ def mser5(values: Sequence[float]) -> int | None:
 
 
 def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
-    """Why the level was not steady; nothing where it was, or is too short to tell."""
+    """Why the level was not steady; nothing where it was, is too short to tell, or was not meant to be."""
+    if isinstance(load, Open) and load.arrivals.planned:
+        return
     users = load.users if isinstance(load, Closed) else 0
     ttft = _ttft(recording.course, fewest=max(_FEWEST_A_BATCH, users))
     pile = None if isinstance(load, Closed) else _pile(recording)
@@ -172,7 +174,7 @@ def _pile(recording: LevelRecording) -> Drift | None:
         return None
     length = len(recording.course.in_flight) // _BATCHES
     pile = drift(_batches(recording.course.in_flight) / length)
-    return pile if pile.wanders_off and pile.rise > _LEAST_PILE * recording.arrivals_sent else None
+    return pile if pile.wanders_off and pile.rise > LEAST_PILE * recording.arrivals_sent else None
 
 
 def _matters(before_ns: float, after_ns: float) -> bool:

@@ -8,6 +8,8 @@ from loadbench.analyze.audit import audit
 from loadbench.analyze.bounds import correlated_ranks, inefficiency
 from loadbench.analyze.intervals import mean_interval
 from loadbench.analyze.objectives import decide, goodput, with_gates
+from loadbench.analyze.parts import course
+from loadbench.analyze.server_side import contradictions, first_token, spreads
 from loadbench.analyze.verdict import PREEMPTIONS, caveats, judge
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed
@@ -23,14 +25,17 @@ from loadbench.results.run import (
     Level,
     Metric,
     OpenLoad,
+    PersonaShare,
     Throughput,
     Tokens,
+    Warm,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.plan.load import Load
+    from loadbench.record.cohorts import Cohort, Cohorts
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording
 
@@ -55,6 +60,8 @@ def summarize(
     window_s = recording.window_s
     throughput, metrics = _throughput(recording), _metrics(recording)
     decided = decide(recording, throughput, metrics)
+    told = spreads(recording.server)
+    found = first_token(recording, told)
     opens_ns, closes_ns = recording.window
     return Level(
         target=target,
@@ -63,7 +70,7 @@ def summarize(
         window_s=window_s,
         window_ns=(opens_ns - origin_ns, closes_ns - origin_ns),
         verdict=with_gates(judge(recording, load=load, model=model, failure_limit=failure_limit), decided),
-        caveats=caveats(recording),
+        caveats=[*caveats(recording, load), *contradictions(recording, found)],
         audit=audit(recording, load),
         outcomes={outcome.value: count for outcome, count in sorted(recording.outcomes.items())},
         failures=_failures(recording),
@@ -80,7 +87,13 @@ def summarize(
         undefined=dict(recording.undefined),
         metrics=metrics,
         interrupted=recording.interrupted,
+        personas={name: _persona(cohort) for name, cohort in sorted(recording.cohorts.personas.items())},
+        turns={str(turn): count for turn, count in sorted(recording.cohorts.turns.items())},
+        warm=_warm(recording.cohorts),
+        course=course(recording, load),
         server=_server(recording.server),
+        server_histograms=told,
+        first_token=found,
     )
 
 
@@ -125,6 +138,30 @@ def _tokens(recording: LevelRecording) -> Tokens:
     )
 
 
+def _persona(cohort: Cohort) -> PersonaShare:
+    return PersonaShare(
+        requests=cohort.requests,
+        ok=cohort.ok,
+        input_tokens=cohort.input_tokens,
+        output_tokens=cohort.output_tokens,
+        metrics={
+            f"{name}_s": metric(histogram, failures=cohort.requests - cohort.ok, values_per_one=None)
+            for name, histogram in cohort.histograms.items()
+        },
+    )
+
+
+def _warm(cohorts: Cohorts) -> Warm | None:
+    if not cohorts.warm:
+        return None
+    told = cohorts.warm_input_tokens
+    return Warm(
+        requests=cohorts.warm,
+        cached_requests=cohorts.warm_cached,
+        cached_share=cohorts.warm_cached_tokens / told if told else None,
+    )
+
+
 def _failures(recording: LevelRecording) -> list[Failure]:
     """The most frequent first."""
     ordered = sorted(recording.details.items(), key=lambda item: (-item[1], item[0]))
@@ -150,10 +187,10 @@ def _client(recording: LevelRecording) -> Client:
 
 
 def _server(rose: Mapping[str, float] | None) -> dict[str, float] | None:
-    """What rose, by name, with the preemptions first."""
+    """The counters that rose, by name, with the preemptions first; a brace in its name tells a histogram's part."""
     if rose is None:
         return None
-    ordered = sorted((name not in PREEMPTIONS, name) for name, amount in rose.items() if amount)
+    ordered = sorted((name not in PREEMPTIONS, name) for name, amount in rose.items() if amount and "{" not in name)
     return {name: rose[name] for _, name in ordered[:_MOST_COUNTERS]}
 
 

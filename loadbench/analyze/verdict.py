@@ -113,7 +113,8 @@ def _short_warm_up(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     """Until everybody has had an answer the load is still building up, and who asks first waits least."""
     answered_ns = recording.histograms["e2e_response"].percentile(50)
     alone = isinstance(load, Closed) and load.users == 1
-    if answered_ns is not None and not alone and recording.warm_up_ns < answered_ns:
+    begins_empty = isinstance(load, Open) and load.begins_empty
+    if answered_ns is not None and not alone and not begins_empty and recording.warm_up_ns < answered_ns:
         wanted = format_duration(-(-2 * answered_ns // NS_PER_S) * NS_PER_S)
         yield Reason(
             "short_warm_up",
@@ -201,11 +202,13 @@ def _prompts(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
             f"{recording.prompt_off} of {recording.prompt_asked} prompts were more than 2 % off the asked length",
             "the server's tokenizer differs from what was calibrated; use --prompt or --prompts",
         )
-    answered = recording.outcomes.get(Outcome.OK, 0)
-    if recording.cached > _MOST_UNKNOWN * answered:
+    # What begins as an earlier request did is expected there.
+    cold = recording.outcomes.get(Outcome.OK, 0) - recording.cohorts.warm
+    cached = recording.cached - recording.cohorts.warm_cached
+    if cached > _MOST_UNKNOWN * cold:
         yield Reason(
             "cached_prompts",
-            f"{recording.cached} of {answered} prompts came in part from the server's cache",
+            f"{cached} of {cold} prompts came in part from the server's cache",
             "leave --unique on, or turn the prefix cache off",
         )
 
@@ -240,7 +243,7 @@ def _other_model(recording: LevelRecording, model: str) -> Iterator[Reason]:
         yield Reason("other_model", f"{count} answers came from {name!r}, not {model!r}", "check the model's name")
 
 
-def caveats(recording: LevelRecording) -> list[Reason]:
+def caveats(recording: LevelRecording, load: Load) -> list[Reason]:
     """What a reader should know of a level that may well be valid."""
     found = []
     answered = recording.outcomes.get(Outcome.OK, 0)
@@ -270,7 +273,17 @@ def caveats(recording: LevelRecording) -> list[Reason]:
                 "nothing is wrong; such a request counts the new connection's set-up",
             )
         )
-    return [*found, *_preempted(recording)]
+    return [*found, *_preempted(recording), *_planned(load)]
+
+
+def _planned(load: Load) -> Iterator[Reason]:
+    if isinstance(load, Open) and load.arrivals.planned:
+        begins = ", and it begins with an idle server" if load.begins_empty else ""
+        yield Reason(
+            "planned_course",
+            f"the rate changed as planned, by {load.arrivals}{begins}: whether the server was steady cannot be judged",
+            "read the figures as those of the whole course; their intervals take it for a steady one",
+        )
 
 
 def _preempted(recording: LevelRecording) -> Iterator[Reason]:

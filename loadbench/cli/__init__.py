@@ -17,8 +17,15 @@ from loadbench.core.text import printable
 # In the order in which the help shows them; each lives in the module of its name.
 COMMANDS = {
     "sweep": "Measure a server at rising load, level by level.",
+    "replay": "Ask again what a trace asked: at its offsets, with its lengths.",
+    "capacity": "Search for the highest load at which every objective holds.",
     "report": "Show a run again: as text, Markdown, CSV or JSON.",
+    "compare": "Compare two servers, or two saved runs: which is faster, and from how many users on.",
+    "models": "Show a server's models; load, unload and download them where it is Foundry Local.",
     "doctor": "Check the endpoint, its models, a first answer, and this machine.",
+    "workshop": "Run the workshop's benchmark: models, prompts and rounds, its own files.",
+    "score": "Rate answers: by people, by a second model, by what prompts expect.",
+    "select": "Choose a model: speed, quality, size and licence in one table.",
     "selfcheck": "Measure this machine's own stamp error and ceiling.",
     "serve": "Run the simulated server.",
 }

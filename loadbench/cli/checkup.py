@@ -12,30 +12,47 @@ import orjson
 
 from loadbench.core.errors import ExitCode
 from loadbench.core.text import printable
+from loadbench.plan.sources import ENDPOINT_VARIABLES
 from loadbench.sim.command import profile_named
 from loadbench.sim.process import SimProcess
 from loadbench.targets.checks import checkup
+from loadbench.targets.discovery import trail
+from loadbench.targets.foundry_cli import find_cli
+from loadbench.telemetry.watch import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadbench.plan.scenario import Scenario
-    from loadbench.targets.checks import Checkup
+    from loadbench.targets.discovery import Step
+    from loadbench.targets.findings import Checkup
 
 
 def run_checkup(scenario: Scenario, *, environment: Mapping[str, str], as_json: bool) -> ExitCode:
     """Check and show; returns the exit code."""
+    steps = _steps(scenario, environment)
     with ExitStack() as stack:
-        url = scenario.target.url
-        if url is None:
+        url = scenario.target.url or next((step.url for step in steps if step.url), None)
+        if scenario.simulated:
             url = stack.enter_context(SimProcess(profile_named(scenario.target.profile).name)).url
-        found = anyio.run(lambda: checkup(scenario, environment, url=url))
+        found = anyio.run(lambda: checkup(scenario, environment, url=url, steps=steps))
     if as_json:
         document = {**msgspec.to_builtins(found), "simulated": scenario.simulated}
         click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     else:
         _show(found, simulated=scenario.simulated)
     return ExitCode.OK if found.healthy else ExitCode.TARGET_UNAVAILABLE
+
+
+def _steps(scenario: Scenario, environment: Mapping[str, str]) -> list[Step]:
+    """Where the endpoint was looked for, if it had to be, or may have moved to: the command line is asked too, then."""
+    if scenario.simulated:
+        return []
+    named = scenario.target.kind == "foundry" or scenario.origins.get("target.url", "").endswith(ENDPOINT_VARIABLES)
+    local = scenario.target.url is None or is_local(scenario.target.url)
+    if not named and (not local or find_cli(environment) is None):
+        return []
+    return trail(scenario, environment, to_the_end=local)
 
 
 def _show(found: Checkup, *, simulated: bool) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.plan.scenario import SECTIONS, settings
+from loadbench.plan.scenario import OF_ONE_COMMAND, SECTIONS, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from loadbench.plan.scenario import Setting
 
@@ -33,13 +33,20 @@ class ScenarioCommand(click.Command):
             formatter.write_dl(list(by_name.values()))
 
 
-def scenario_options(*sections: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the flags of these sections, or of all."""
+def scenario_options(
+    *sections: str, without: tuple[str, ...] = (), defaults: Mapping[str, object] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the flags of these sections, or of all that are not of one command alone; `without` names settings.
+
+    `defaults` are the command's own, by setting name.
+    """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for setting in reversed(list(settings())):
-            if not sections or setting.section in sections:
-                function = _option(setting)(function)
+            wanted = setting.section in sections or (not sections and setting.section not in OF_ONE_COMMAND)
+            if wanted and setting.name not in without:
+                own = dataclasses.replace(setting, default=(defaults or {}).get(setting.name, setting.default))
+                function = _option(own)(function)
         return function
 
     return decorate

@@ -13,38 +13,44 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import anyio
 import click
 import msgspec
 
 from loadbench import __version__
+from loadbench.analyze.outputs import outputs
 from loadbench.analyze.summary import summarize
+from loadbench.cli.watching import RunWatch
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.engine.crew import Crew, workers_for
 from loadbench.engine.health import LoopHealth
-from loadbench.engine.parts import make_client, make_transport
 from loadbench.engine.sweep import Sweep
 from loadbench.live.progress import Progress
-from loadbench.plan.prompts import prompt_source
+from loadbench.plan.models import read_models
+from loadbench.plan.prompts import given_prompts, prompt_source
 from loadbench.report.markdown import markdown
 from loadbench.report.table import level_line
 from loadbench.report.text import text
+from loadbench.results.asked import asked_prompts, known_facts
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import RunFolder
 from loadbench.results.hlog import hlog
-from loadbench.results.requests import RequestLog
+from loadbench.results.requests import RequestLog, read_requests
 from loadbench.results.run import ModelStatus, Run, to_json
 from loadbench.sim.process import SimProcess
-from loadbench.targets.openai import choose_models, find
+from loadbench.targets.clients import make_client, make_transport
+from loadbench.targets.discovery import located
+from loadbench.targets.ready import prepare
 from loadbench.targets.scrape import counters
+from loadbench.telemetry.watch import check_pid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from loadbench.client.transport import Transport
     from loadbench.engine.crew import CrewLevel
@@ -53,35 +59,50 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.sample import Sample
+    from loadbench.results.run import AskedPrompt, OutputEquality
     from loadbench.targets.openai import Target
+    from loadbench.targets.ready import Prepared
 
 
 def run_sweep(
     scenario: Scenario, *, environment: Mapping[str, str], as_json: bool, quiet: bool, live: bool
 ) -> ExitCode:
     """Measure, keep and show; returns the exit code. Everything for people goes to stderr, but for the report."""
-    prompt_source(scenario.work, key="check", calibration=None)  # a prompt file is read before anything is started
-    ensure_descriptors(scenario.most_in_flight, required=scenario.load.users is not None)
-    with ExitStack() as stack:
-        if scenario.simulated:
-            simulated = stack.enter_context(SimProcess(scenario.target.profile, seed=scenario.work.seed))
-            url = simulated.url
-        else:
-            url = str(scenario.target.url)
-        progress = Progress(sys.stderr, levels=len(scenario.loads), quiet=quiet, live=live)
-        keeper = anyio.run(_measure, scenario, environment, url, progress)
+    keeper = measured(scenario, environment=environment, quiet=quiet, live=live)
     if as_json:
         click.echo(to_json(keeper.run), nl=False)
     else:
         click.echo(text(keeper.run), nl=False)
-    progress.say(f"kept in {keeper.folder.path}")
+    keeper.say(f"kept in {keeper.folder.path}")
     return keeper.exit_code()
+
+
+def measured(scenario: Scenario, *, environment: Mapping[str, str], quiet: bool, live: bool) -> Keeper:
+    """Measure and keep; returns the keeper of the run, which knows its folder."""
+    prompt_source(scenario.work, key="check", calibration=None)  # a prompt file is read before anything is started
+    check_pid(scenario.telemetry.server_pid)
+    ensure_descriptors(scenario.most_in_flight, required=scenario.load.users is not None)
+    scenario, found = located(scenario, environment)
+    if found:
+        click.echo(f"measuring {found}", err=True)
+    with ExitStack() as stack:
+        if scenario.simulated:
+            # A set of models is written down for a server to come: the simulated one answers to all of its names.
+            names = () if scenario.target.model_set is None else scenario.target.model or ()
+            simulated = stack.enter_context(
+                SimProcess(scenario.target.profile, seed=scenario.work.seed, models=names)
+            )
+            url = simulated.url
+        else:
+            url = str(scenario.target.url)
+        progress = Progress(sys.stderr, levels=len(scenario.loads), quiet=quiet, live=live)
+        return anyio.run(_measure, scenario, environment, url, progress)
 
 
 async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str, progress: Progress) -> Keeper:
     workers = workers_for(scenario, usable_cores())
-    target = await find(scenario, environment, url=url)
-    models, missing = choose_models(target, scenario.target.model)
+    prepared = await prepare(scenario, environment, url=url, say=progress.say)
+    target, models, missing = prepared.target, prepared.models, prepared.missing
     progress.expect((len(models) - len(missing)) * len(scenario.loads))
     clock = MonotonicClock()
     started_at = datetime.now(UTC)
@@ -90,7 +111,17 @@ async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str,
     about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
     async with AsyncExitStack() as stack:
         crew = await stack.enter_async_context(Crew.of(workers, scenario, target)) if workers > 1 else None
-        log = stack.enter_context(RequestLog(folder.path / "requests.jsonl", origin_ns=clock.now_ns()))
+        prompts = asked_prompts(given_prompts(scenario.work), keep_texts=scenario.report.keep_texts)
+        log = stack.enter_context(
+            RequestLog(
+                folder.path / "requests.jsonl",
+                origin_ns=clock.now_ns(),
+                prompts=[prompt.hash for prompt in prompts],
+                keep_texts=scenario.report.keep_texts,
+            )
+        )
+        watch = RunWatch(scenario, target, folder=folder, clock=clock, origin_ns=log.origin_ns)
+        await stack.enter_async_context(watch.sampling(progress.say))
         keeper = Keeper(
             scenario,
             target,
@@ -98,7 +129,10 @@ async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str,
             log=log,
             progress=progress,
             started_at=started_at,
-            environment={**about, "workers": workers},
+            environment={**about, "workers": workers, "telemetry": watch.about},
+            prompts=prompts,
+            prepared=prepared,
+            watch=watch,
         )
         sweep = Sweep(
             scenario,
@@ -110,18 +144,23 @@ async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str,
             observer=keeper,
             crew=crew,
             counters=partial(counters, target),
+            ready=prepared.ready,
+            settled=watch.caught_up,
         )
-        with _stopping(sweep.stop):
-            await _run_watched(sweep, transport, progress)
+        with stopping(sweep.stop):
+            await _run_watched(sweep, transport, progress, keeper)
         keeper.close(stopped=sweep.stopped)
     return keeper
 
 
-async def _run_watched(sweep: Sweep, transport: Transport, progress: Progress) -> None:
+async def _run_watched(sweep: Sweep, transport: Transport, progress: Progress, keeper: Keeper) -> None:
     failed: LoadbenchError | None = None
     async with anyio.create_task_group() as watchers:
         watchers.start_soon(progress.run)
+        watchers.start_soon(keeper.watch.listen)
         try:
+            await keeper.watch.measure_idle(progress.say)
+            watchers.start_soon(keeper.watch.look_at_page)
             await sweep.run()
         except LoadbenchError as error:
             failed = error  # raised below: a task group would hand it on wrapped in a group
@@ -134,7 +173,7 @@ async def _run_watched(sweep: Sweep, transport: Transport, progress: Progress) -
 
 
 @contextmanager
-def _stopping(stop: Callable[[], None]) -> Iterator[None]:
+def stopping(stop: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run in order while the context lasts; `stop` is called in the event loop."""
     loop = asyncio.get_running_loop()
 
@@ -149,23 +188,44 @@ def _stopping(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Teller(Protocol):
+    """Who is told how it goes: the progress line, or what stands before it."""
+
+    def level_begins(self, level: Level | CrewLevel, model: str, number: int) -> None:
+        """A level begins."""
+        ...
+
+    def level_ended(self, text: str) -> None:
+        """It is over; `text` says how it went."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One lasting line."""
+        ...
+
+
 class Keeper:
     """Makes figures of each recording, keeps them in the run folder, and tells the progress line."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a run, each by its name
         self,
         scenario: Scenario,
         target: Target,
         *,
         folder: RunFolder,
         log: RequestLog,
-        progress: Progress,
+        progress: Teller,
         started_at: datetime,
         environment: dict[str, object],
+        prompts: Sequence[AskedPrompt] = (),
+        prepared: Prepared | None = None,
+        watch: RunWatch | None = None,
     ) -> None:
         self.folder = folder
+        self.watch = watch or RunWatch(scenario, target)
         self._scenario = scenario
         self._target = target
+        self._prepared = prepared
         self._log = log
         self._progress = progress
         self._started_at = started_at
@@ -180,7 +240,10 @@ class Keeper:
             scenario=scenario.effective(),
             origins=scenario.origins,
             environment=environment,
+            prompts=list(prompts),
         )
+        models = scenario.target.model_set
+        self._known = {} if models is None else known_facts(read_models(models))
 
     def level_begins(self, level: Level | CrewLevel, model: str, number: int) -> None:
         """Tell the progress line."""
@@ -203,9 +266,12 @@ class Keeper:
             failure_limit=self._scenario.limits.failures,
             origin_ns=self._log.origin_ns,
         )
+        level = self.watch.completed(level, recording.window)
         models = [status for status in self.run.models if status.model != model]
         self.run = msgspec.structs.replace(
-            self.run, levels=[*self.run.levels, level], models=[*models, ModelStatus(model, "ok")]
+            self.run,
+            levels=[*self.run.levels, level],
+            models=[*models, self._status(model, "ok")],
         )
         self._progress.level_ended(level_line(level))
         self._save()
@@ -213,19 +279,48 @@ class Keeper:
     def model_failed(self, model: str, reason: str) -> None:
         """Mark the model; the rest goes on."""
         self._progress.say(f"{model}: cannot be tested: {reason}")
-        status = ModelStatus(model, "failed", reason)
+        status = self._status(model, "failed", reason)
         self.run = msgspec.structs.replace(self.run, models=[*self.run.models, status])
         self._save()
 
+    def _status(self, model: str, status: Literal["ok", "failed"], reason: str = "") -> ModelStatus:
+        """What became of a model, with what is known of it."""
+        found = self._prepared
+        return ModelStatus(
+            model,
+            status,
+            reason,
+            self._known.get(model),
+            asked=None if found is None else found.asked.get(model),
+            catalogue=None if found is None else found.entry(model),
+            load_s=None if found is None else found.load_s.get(model),
+        )
+
     def close(self, *, stopped: bool) -> None:
         """The sweep is over."""
-        self.run = msgspec.structs.replace(self.run, complete=not stopped)
+        self.run = msgspec.structs.replace(self.run, complete=not stopped, outputs=self._outputs())
         self._save()
+
+    def _outputs(self) -> list[OutputEquality] | None:
+        """Whether the same was answered to the same, where that was asked for and can be read back."""
+        if not self._scenario.work.deterministic:
+            return None
+        try:
+            self._log.flush()
+            requests = read_requests(self.folder.path / "requests.jsonl")
+            return outputs(requests, [level.model for level in self.run.levels])
+        except (BadInput, OSError):
+            return None  # what could not be written has been told
+
+    def say(self, message: str) -> None:
+        """Tell people, and not the report."""
+        self._progress.say(message)
 
     def _save(self) -> None:
         """Replace what the folder holds. A full disk does not end a measurement: it is told, and tried again."""
         try:
             self._log.flush()
+            self.watch.flush()
             self.folder.write_run(self.run)
             self.folder.write("histograms.hlog", hlog(self.run, self._started_at).encode())
             self.folder.write("report.md", markdown(self.run).encode())

@@ -63,6 +63,10 @@ class Ask:
     user: int | None = None
     body: bytes = b""  # made beforehand from prompt and max_tokens; none is made now
     keep_answer: bool = False  # whether the sample is to have the answer's visible text
+    prompt_index: int | None = None  # which of the given prompts it is
+    persona: str | None = None
+    turn: int | None = None  # which of its conversation, from 1
+    warm: bool = False  # whether it begins with what was asked before, and so is expected in a server's cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,7 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...] = ()
     temperature: float | None = None
     seed: int | None = None
+    system: str | None = None  # a message before all others
 
     def exchange(self, ask: Ask) -> Exchange:
         """The request as it goes over the wire."""
@@ -82,8 +87,8 @@ class Endpoint:
         headers = (("content-type", "application/json"), *self.headers)
         return Exchange("POST", address(self.api, self.base_url), headers, body)
 
-    def body(self, prompt: str, max_tokens: int) -> bytes:
-        """What is sent to ask this."""
+    def body(self, prompt: str, max_tokens: int, *, said: Sequence[tuple[str, str]] = ()) -> bytes:
+        """What is sent to ask this, after what has been `said` before: messages as (role, text)."""
         return request_body(
             self.api,
             model=self.model,
@@ -91,6 +96,7 @@ class Endpoint:
             max_tokens=max_tokens,
             temperature=self.temperature,
             seed=self.seed,
+            said=said if self.system is None else (("system", self.system), *said),
         )
 
 
@@ -106,9 +112,9 @@ class Client:
         self._secrets = secrets_of(endpoint.headers)
         self._calls: set[_Call] = set()
 
-    def prepare(self, prompt: str, max_tokens: int) -> bytes:
-        """The body of a request to come, so that none has to be made when it is due."""
-        return self._endpoint.body(prompt, max_tokens)
+    def prepare(self, prompt: str, max_tokens: int, *, said: Sequence[tuple[str, str]] = ()) -> bytes:
+        """The body of a request to come, so that none has to be made when it is due; `said` is its conversation."""
+        return self._endpoint.body(prompt, max_tokens, said=said)
 
     async def fire(self, ask: Ask) -> Sample:
         """Make one request and return its sample, however it ends."""
@@ -367,6 +373,11 @@ class _Call:
             asked_output_tokens=ask.max_tokens,
             finish_reason=answer.finish_reason,
             model=answer.model,
+            timings=answer.timings,
             user=ask.user,
+            persona=ask.persona,
+            turn=ask.turn,
+            warm=ask.warm,
             answer=answer.text,
+            prompt_index=ask.prompt_index,
         )

@@ -1,7 +1,8 @@
-"""Foreign text, made fit to be shown."""
+"""Foreign text, made fit to be shown, or told apart without being kept."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ _SHORTEST_SECRET = 8
 def printable(text: str) -> str:
     """One line without anything that a terminal would obey: a server's words may hold escape sequences."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def digest(text: str, *, size: int = 8) -> str:
+    """So many bytes of the text's BLAKE2b, in hex: equal texts have equal ones, and it does not tell the text."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
 
 
 def secrets_of(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +21,8 @@ import anyio
 
 from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.engine.frames import HEAD_BYTES, Batch, Begin, Done, Ready, Started, Stop, body_bytes, pack, unpack
-from loadbench.plan.load import Closed, Phase, Phases, Shard
+from loadbench.engine.parts import template_tokens
+from loadbench.plan.load import Closed, Open, Phase, Phases, Shard
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import Health, LevelRecording, Recorder
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # From the order to its beginning: time for every worker to read it and to make its first prompts.
 _LEAD_NS = 150_000_000
+# Each gets a trace as a whole: 24 bytes a request, and its blocks.
+_LEAD_PER_ROW_NS = 2_000
 # Many times what a start takes on a busy machine.
 _STARTS_WITHIN_S = 60.0
 # The worst first.
@@ -71,7 +73,8 @@ def workers_for(scenario: Scenario, cores: int) -> int:
     else:
         # Each worker has its part of the room for requests in flight; there must be some to spare.
         most = max(1, load.max_in_flight // _STREAMS_PER_WORKER)
-        wanted = min(most, math.ceil(max(load.rate or (1.0,)) / _ARRIVALS_PER_WORKER))
+        busiest = max(one.most_per_s for one in scenario.loads if isinstance(one, Open))
+        wanted = min(most, math.ceil(busiest / _ARRIVALS_PER_WORKER))
     return max(1, min(cores - 1, wanted))
 
 
@@ -126,6 +129,10 @@ class Crew:
                 for member in members:
                     await _end(member.process)
 
+    def at(self, scenario: Scenario) -> Crew:
+        """The same workers, for levels of this scenario."""
+        return Crew(self._members, scenario, self._target)
+
     def level(
         self,
         load: Load,
@@ -143,7 +150,8 @@ class Crew:
         if not members:
             raise LoadbenchError("every worker process has ended", hint="see what ended them (memory?)")
         members = members[: load.users if isinstance(load, Closed) else None][: extent.requests]
-        begin_ns = clock.now_ns() + _LEAD_NS
+        rows = load.arrivals.rows if isinstance(load, Open) else 0
+        begin_ns = clock.now_ns() + _LEAD_NS + rows * _LEAD_PER_ROW_NS
         orders = [
             Begin(
                 scenario=self._scenario,
@@ -217,7 +225,12 @@ class CrewLevel:
         self.phases = Phases(extent, self.begin_ns)
         self.done = self.failed = self.tokens = 0
         self._measured = 0
-        self._recorder = Recorder(self.phases, parts[0][1].scenario.objectives_at(self._load))
+        first = parts[0][1]
+        self._recorder = Recorder(
+            self.phases,
+            first.scenario.objectives_at(self._load),
+            template_tokens=template_tokens(first.calibration),
+        )
         self._interrupted = False
 
     async def run(self) -> LevelRecording:
@@ -303,7 +316,7 @@ class CrewLevel:
             return 0, 0
         seed = self._parts[0][1].scenario.work.seed
         missed = due = 0
-        for number, offset_ns in enumerate(load.arrivals.offsets_ns(load.rate_per_s, random.Random(seed))):
+        for number, offset_ns in enumerate(load.offsets_ns(seed, lead_ns=self.phases.warm_up_ns)):
             due_ns = self.begin_ns + offset_ns
             if due_ns >= closes_ns:
                 break

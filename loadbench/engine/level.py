@@ -16,6 +16,7 @@ import anyio
 
 from loadbench.client.client import Ask
 from loadbench.engine.loops import closed, open_loop
+from loadbench.plan.conversation import Turn
 from loadbench.plan.load import WHOLE, Closed, Extent, Load, Open, Phase, Phases, Shard
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import LevelRecording, Recorder
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from loadbench.core.clock import Clock
     from loadbench.engine.health import HealthProbe
     from loadbench.plan.objective import Objective
-    from loadbench.plan.prompts import PromptSource
+    from loadbench.plan.prompts import Prompt, PromptSource
     from loadbench.record.sample import Sample
 
 # Requests in flight that an open loop may build up before it calls arrivals missed; the file-descriptor limit
 # usually says less.
 MOST_IN_FLIGHT = 10_000
+_LEAD_NS = 300_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,14 @@ class LevelPlan:
     most_in_flight: int = MOST_IN_FLIGHT
     shard: Shard = WHOLE
     objectives: tuple[Objective, ...] = ()
+    keep_answers: bool = False
+    warm: bool = False  # whether all prompts begin alike
+    template_tokens: int = 0  # that the server adds to each, as far as that is known
+
+
+def _lead_ns(load: Load) -> int:
+    """From now to the level's beginning: what is measured from its first request on needs time to get under way."""
+    return _LEAD_NS if isinstance(load, Open) and load.begins_empty else 0
 
 
 class Draft(NamedTuple):
@@ -55,10 +65,10 @@ class Draft(NamedTuple):
 
     number: int
     user: int | None
-    prompt: str
+    prompt: Prompt
     max_tokens: int
-    asked_input_tokens: int | None
     body: bytes
+    turn: Turn | None = None
 
 
 class Records(Protocol):
@@ -86,20 +96,22 @@ class Level:
         clock: Clock,
         health: HealthProbe,
         on_sample: Callable[[Sample], None] = lambda _: None,
+        on_start: Callable[[Ask], None] = lambda _: None,
         begin_ns: int | None = None,
         recorder: Records | None = None,
     ) -> None:
         self.plan = plan
-        self.begin_ns = clock.now_ns() if begin_ns is None else begin_ns
+        self.begin_ns = clock.now_ns() + _lead_ns(plan.load) if begin_ns is None else begin_ns
         self.phases = Phases(plan.extent, self.begin_ns)
         self.done = self.failed = self.tokens = self.missed = 0
         self.due = 0
-        self._own = Recorder(self.phases, plan.objectives)
+        self._own = Recorder(self.phases, plan.objectives, template_tokens=plan.template_tokens)
         self._recorder: Records = self._own if recorder is None else recorder
         self._client = client
         self._clock = clock
         self._health = health
         self._on_sample = on_sample
+        self._on_start = on_start
         self._over = anyio.Event()
         self._interrupted = False
 
@@ -151,6 +163,13 @@ class Level:
         self.phases.close(self._clock.now_ns())
         self._over.set()
 
+    def finish(self, *, cut: bool) -> None:
+        """End the load and close the window, for what was to be seen has been. What is in flight is drained, or cut."""
+        self.phases.close(self._clock.now_ns())
+        self._over.set()
+        if cut:
+            self._client.cut(Outcome.CANCELLED)
+
     # What the loops use.
 
     async def until(self, due_ns: int) -> bool:
@@ -167,7 +186,17 @@ class Level:
         prompt = self.plan.prompts.next(number, user)
         max_tokens = prompt.output_tokens or self.plan.max_tokens
         body = self._client.prepare(prompt.text, max_tokens)
-        return Draft(number, user, prompt.text, max_tokens, prompt.asked_tokens, body)
+        return Draft(number, user, prompt, max_tokens, body, None if prompt.turns is None else Turn(of=prompt.turns))
+
+    def follow(self, draft: Draft, before: Draft, sample: Sample) -> Draft:
+        """The draft as the next turn of the conversation that `before` was a turn of, if that goes on."""
+        if before.turn is None or sample.outcome is not Outcome.OK:
+            return draft
+        turn = before.turn.after(before.prompt.text, sample.answer)
+        if turn is None:
+            return draft
+        body = self._client.prepare(draft.prompt.text, draft.max_tokens, said=turn.said)
+        return draft._replace(turn=turn, body=body)
 
     def admit(self, due_ns: int, draft: Draft) -> Ask | None:
         """The request, due now; `None` once the load is over."""
@@ -176,20 +205,29 @@ class Level:
             self._over.set()
             return None
         self.due += phase is Phase.MEASURED
+        prompt, turn = draft.prompt, draft.turn
+        grown = turn is not None and turn.number > 1
         return Ask(
             number=draft.number,
             phase=phase,
             due_ns=due_ns,
-            prompt=draft.prompt,
+            prompt=prompt.text,
             max_tokens=draft.max_tokens,
-            asked_input_tokens=draft.asked_input_tokens,
+            # How long it has grown to only the server knows.
+            asked_input_tokens=None if grown else prompt.asked_tokens,
             user=draft.user,
             body=draft.body,
+            keep_answer=self.plan.keep_answers or (turn is not None and turn.goes_on),
+            prompt_index=None if grown else prompt.position,
+            persona=prompt.persona,
+            turn=None if turn is None else turn.number,
+            warm=grown or prompt.warm or self.plan.warm,
         )
 
     async def fire(self, ask: Ask) -> Sample:
         """Make the request and record it."""
         self._recorder.started(self._clock.now_ns(), ask)
+        self._on_start(ask)
         sample = await self._client.fire(ask)
         self._recorder.add(sample)
         self.done += 1

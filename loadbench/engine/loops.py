@@ -44,8 +44,10 @@ async def _user(level: Level, load: Closed, user: int, due_ns: int, rng: random.
         following = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_soon(_draft, level, following, turn * load.users + user, user)
         sample = await level.fire(ask)
-        draft = await following
-        think_ns = 0 if load.think is None else max(0, round(load.think.sample(rng)))
+        think = load.think_of(ask.persona)
+        think_ns = 0 if think is None else max(0, round(think.sample(rng)))
+        # What comes next in a conversation has the answer in it.
+        draft = level.follow(await following, draft, sample)
         # The answer's end, not this moment: what the client needed after it must not hide between two requests.
         due_ns = sample.end_ns + think_ns
         if sample.outcome.failed:
@@ -65,7 +67,7 @@ def _draft(level: Level, drafted: asyncio.Future[Draft], number: int, user: int)
 async def open_loop(level: Level, load: Open, *, seed: int, shard: Shard) -> None:
     """Requests become due at a rate, and are sent then, whatever has become of those before."""
     async with anyio.create_task_group() as requests:
-        for number, offset_ns in enumerate(load.arrivals.offsets_ns(load.rate_per_s, random.Random(seed))):
+        for number, offset_ns in enumerate(load.offsets_ns(seed, lead_ns=level.phases.warm_up_ns)):
             due_ns = level.begin_ns + offset_ns
             if not shard.holds(number) and level.pass_over(due_ns):
                 continue

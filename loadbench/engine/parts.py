@@ -1,42 +1,19 @@
-"""The parts of a level, made from the scenario: the same here as in a worker process."""
+"""What a level does, made from the scenario: the same here as in a worker process."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadbench.client.client import Client, Timeouts
-from loadbench.client.fast_transport import FastTransport
-from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.engine.level import LevelPlan
-from loadbench.plan.load import WHOLE, Shard
-from loadbench.plan.prompts import prompt_source
+from loadbench.plan.distribution import Constant
+from loadbench.plan.load import WHOLE, Open, Shard
+from loadbench.plan.prompts import prompt_source, word_prompts
+from loadbench.plan.traces import Replayed, TracePrompts
 
 if TYPE_CHECKING:
-    from loadbench.client.transport import Transport
-    from loadbench.core.clock import Clock
     from loadbench.plan.load import Extent, Load
-    from loadbench.plan.prompts import Calibration
+    from loadbench.plan.prompts import Calibration, PromptSource
     from loadbench.plan.scenario import Scenario
-    from loadbench.targets.openai import Target
-
-
-def make_transport(scenario: Scenario, target: Target, clock: Clock) -> FastTransport | HttpxTransport:
-    """How requests travel; it must be closed in the event loop that it is used in."""
-    if scenario.target.transport == "httpx":
-        return HttpxTransport(clock, tls=target.tls)
-    return FastTransport(tls=target.tls)
-
-
-def make_client(scenario: Scenario, target: Target, transport: Transport, *, model: str, clock: Clock) -> Client:
-    """The client of one model."""
-    limits = scenario.limits
-    timeouts = Timeouts(
-        connect_ns=limits.connect_timeout,
-        first_token_ns=limits.first_token_timeout,
-        idle_ns=limits.idle_timeout,
-        total_ns=limits.timeout,
-    )
-    return Client(target.endpoint(model, scenario), transport, clock=clock, timeouts=timeouts)
 
 
 def level_plan(
@@ -56,11 +33,28 @@ def level_plan(
     return LevelPlan(
         load=load,
         extent=extent,
-        prompts=prompt_source(scenario.work, key=key, calibration=calibration),
+        prompts=_prompts(scenario, load, key=key, calibration=calibration),
         max_tokens=scenario.work.max_tokens,
         seed=scenario.work.seed,
         ramp_ns=min(scenario.load.ramp, extent.warm_up_ns),
         most_in_flight=max(1, shard.share(scenario.load.max_in_flight)),
         shard=shard,
         objectives=scenario.objectives_at(load),
+        keep_answers=scenario.keeps_answers,
+        # The system message is the same for all, and a server may keep it.
+        warm=scenario.work.system is not None,
+        template_tokens=template_tokens(calibration),
     )
+
+
+def template_tokens(calibration: Calibration | None) -> int:
+    """What the server puts around each prompt; 0 where nobody found out."""
+    return 0 if calibration is None or calibration.foreign else calibration.overhead_tokens
+
+
+def _prompts(scenario: Scenario, load: Load, *, key: str, calibration: Calibration | None) -> PromptSource:
+    """Those of the trace, where one is replayed, or those of the scenario."""
+    if isinstance(load, Open) and isinstance(load.arrivals, Replayed):
+        words = word_prompts(scenario.work, Constant(1), key=key, calibration=calibration)
+        return TracePrompts(load.arrivals.trace, words)
+    return prompt_source(scenario.work, key=key, calibration=calibration)

@@ -7,7 +7,7 @@ The server's own counters are read before a level begins and after its last requ
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -62,13 +62,41 @@ class Observer(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Subject:
+    """A model that has answered: what its tokens are like, and by what the next level's warm-up is reckoned."""
+
+    model: str
+    client: Client
+    calibration: Calibration | None
+    samples: list[Sample]  # of its first answers
+    answer_ns: int
+    before: Load = Closed(1)  # noqa: RUF009 - frozen
+
+
+async def first_answers(client: Client, model: str, *, scenario: Scenario, clock: Clock) -> Subject:
+    """Ask a model for its first answers: proof that it works, what its tokens are like, how long one answer takes.
+
+    Raises `TargetUnavailable` where it does not answer.
+    """
+    prompts = prompt_source(scenario.work, key="first", calibration=None)
+    samples = [
+        await first_answer(client, clock, prompt=probe.text, max_tokens=scenario.work.max_tokens)
+        for probe in prompts.calibration_prompts()
+    ]
+    calibration = prompts.calibrated([sample.input_tokens for sample in samples])
+    return Subject(model, client, calibration, samples, answer_ns=samples[-1].end_ns - samples[-1].due_ns)
+
+
 class Sweep:
     """One sweep, run once. `client_for` makes the client of a model, `health` the probe of a level.
 
-    `counters` reads those of the server; it returns `None` where there are none.
+    `counters` reads those of the server; it returns `None` where there are none. `ready` is awaited before a model is
+    asked for anything, and raises `TargetUnavailable` where it cannot be tested. `settled` is awaited after a level,
+    with the moment at which its window closed: by then whatever is sampled beside it must be known.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a run, each by its name
         self,
         scenario: Scenario,
         *,
@@ -80,6 +108,8 @@ class Sweep:
         missing: Mapping[str, str] | None = None,
         crew: Crew | None = None,
         counters: Callable[[], Awaitable[Mapping[str, float] | None]] | None = None,
+        ready: Callable[[str], Awaitable[None]] | None = None,
+        settled: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._scenario = scenario
         self._models = models
@@ -90,6 +120,8 @@ class Sweep:
         self._observer = observer
         self._crew = crew
         self._counters = counters
+        self._ready = ready
+        self._settled = settled
         self._level: Level | CrewLevel | None = None
         self._scope = anyio.CancelScope()
         self.stopped = False
@@ -117,27 +149,38 @@ class Sweep:
     async def _test(self, model: str, *, first_level: int) -> None:
         if model in self._missing:
             raise TargetUnavailable(self._missing[model])
-        client = self._client_for(model)
-        calibration, answer_ns = await self._warm(client)
-        before: Load = Closed(1)
+        if self._ready is not None:
+            await self._ready(model)
+        subject = await first_answers(self._client_for(model), model, scenario=self._scenario, clock=self._clock)
         for position, load in enumerate(self._scenario.loads):
             if self.stopped:
                 return
-            number = first_level + position
-            extent = self._extent(load, before, answer_ns)
-            counted = None if self._counters is None else await self._counters()
-            watch = AbortWatch([rule for rule in self._scenario.slo.abort_on or () if rule.applies(load)])
-            self._level = self._make_level(load, client, calibration, watch, extent=extent, model=model, number=number)
-            self._observer.level_begins(self._level, model, number)
-            try:
-                recording = await self._run_watched(self._level, watch)
-            finally:
-                self._level = None
-            recording = await self._with_rise(recording, counted)
-            self._observer.level_ended(recording, model, load)
-            if recording.aborted:
+            if (await self.measure(subject, load, number=first_level + position)).aborted:
                 return
-            before, answer_ns = load, recording.histograms["e2e_response"].percentile(95) or answer_ns
+
+    async def measure(
+        self, subject: Subject, load: Load, *, number: int, key: str = "", extent: Extent | None = None
+    ) -> LevelRecording:
+        """One level, handed to the observer when it is complete.
+
+        `key` sets its prompts apart from those of other levels; it is made of model and number unless it is given.
+        """
+        model = subject.model
+        extent = extent or self.extent(subject, load)
+        counted = None if self._counters is None else await self._counters()
+        watch = AbortWatch([rule for rule in self._scenario.slo.abort_on or () if rule.applies(load)])
+        key = key or f"{model}/{number}"
+        self._level = self._make_level(load, subject, watch, key=key, extent=extent, number=number)
+        self._observer.level_begins(self._level, model, number)
+        try:
+            recording = await self._run_watched(self._level, watch)
+        finally:
+            self._level = None
+        recording = await self._with_rise(recording, counted)
+        self._observer.level_ended(recording, model, load)
+        subject.before = load
+        subject.answer_ns = recording.histograms["e2e_response"].percentile(95) or subject.answer_ns
+        return recording
 
     async def _run_watched(self, level: Level | CrewLevel, watch: AbortWatch) -> LevelRecording:
         """The level, given up where a rule says so. What it measured until then is kept."""
@@ -151,24 +194,16 @@ class Sweep:
 
     async def _with_rise(self, recording: LevelRecording, before: Mapping[str, float] | None) -> LevelRecording:
         """The recording with what the server's counters rose by. No stop cuts this: the level is yet to be kept."""
-        if self._counters is None or before is None:
-            return recording
         with anyio.CancelScope(shield=True):
+            if self._settled is not None:
+                await self._settled(recording.window[1])
+            if self._counters is None or before is None:
+                return recording
             # Asked twice: a busy server may miss its time once.
             rose = rise(before, await self._counters() or await self._counters())
         return replace(recording, server=rose, server_restarted=rose is None)
 
-    async def _warm(self, client: Client) -> tuple[Calibration | None, int]:
-        """The first answers of a model: proof that it works, what its tokens are like, how long one answer takes."""
-        work = self._scenario.work
-        prompts = prompt_source(work, key="first", calibration=None)
-        samples = [
-            await first_answer(client, self._clock, prompt=probe.text, max_tokens=work.max_tokens)
-            for probe in prompts.calibration_prompts()
-        ]
-        return prompts.calibrated([sample.input_tokens for sample in samples]), samples[-1].end_ns - samples[-1].due_ns
-
-    def _extent(self, load: Load, before: Load, answer_ns: int) -> Extent:
+    def extent(self, subject: Subject, load: Load) -> Extent:
         """How long a level goes on. Where no warm-up is asked for it lasts a whole answer: everybody has had one then.
 
         How long an answer will take is not known; at so many times the users it takes at most about so many times as
@@ -177,23 +212,21 @@ class Sweep:
         extent = self._scenario.extent
         if self._scenario.load.warm_up is not None:
             return extent
+        before = subject.before
         growth = load.users / before.users if isinstance(load, Closed) and isinstance(before, Closed) else 1.0
-        expected_ns = round(_WARM_UP_SHARE * max(1.0, growth) * answer_ns)
+        expected_ns = round(_WARM_UP_SHARE * max(1.0, growth) * subject.answer_ns)
         return replace(extent, warm_up_ns=max(extent.warm_up_ns, min(expected_ns, _LONGEST_WARM_UP_NS)))
 
     def _make_level(
         self,
         load: Load,
-        client: Client,
-        calibration: Calibration | None,
+        subject: Subject,
         watch: AbortWatch,
         *,
+        key: str,
         extent: Extent,
-        model: str,
         number: int,
     ) -> Level | CrewLevel:
-        key = f"{model}/{number}"
-
         def on_sample(sample: Sample) -> None:
             watch.add(sample)
             self._observer.sample_ended(sample, number)
@@ -201,20 +234,25 @@ class Sweep:
         if self._crew is not None:
             return self._crew.level(
                 load,
-                model=model,
+                model=subject.model,
                 key=key,
-                calibration=calibration,
+                calibration=subject.calibration,
                 clock=self._clock,
                 extent=extent,
                 on_sample=on_sample,
             )
         return Level(
-            level_plan(self._scenario, load, key=key, calibration=calibration, extent=extent),
-            client=client,
+            level_plan(self._scenario, load, key=key, calibration=subject.calibration, extent=extent),
+            client=subject.client,
             clock=self._clock,
             health=self._health(),
             on_sample=on_sample,
         )
+
+    @property
+    def measuring(self) -> bool:
+        """Whether a level is under way."""
+        return self._level is not None
 
     def stop(self) -> None:
         """End the level under way, keeping what it measured, and start no other. Twice: cut its requests too."""

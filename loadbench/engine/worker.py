@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,7 +25,8 @@ from loadbench.core.clock import MonotonicClock
 from loadbench.engine.frames import HEAD_BYTES, Batch, Begin, Done, Ready, Started, Stop, body_bytes, pack, unpack
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.level import Level
-from loadbench.engine.parts import level_plan, make_client, make_transport
+from loadbench.engine.parts import level_plan
+from loadbench.targets.clients import make_client, make_transport
 from loadbench.targets.openai import Target
 
 if TYPE_CHECKING:
@@ -42,8 +44,9 @@ _BATCH_S = 0.1
 class Outbox:
     """Stands where a recorder does, and keeps what it is told until it is sent on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_answers: bool = False) -> None:
         self.in_flight = 0
+        self._keep_answers = keep_answers
         self._started: list[Started] = []
         self._ended: list[Sample] = []
 
@@ -55,7 +58,9 @@ class Outbox:
     def add(self, sample: Sample) -> None:
         """A request has ended."""
         self.in_flight -= 1
-        self._ended.append(sample)
+        # The answer's text is for the user who goes on from it, and he is here.
+        spent = sample.answer is not None and not self._keep_answers
+        self._ended.append(replace(sample, answer=None) if spent else sample)
 
     def take(self, *, closes_ns: int | None, told_ns: int, tokens_under_way: int) -> Batch:
         """All that was kept."""
@@ -93,7 +98,7 @@ class Worker:
             await self._transport.aclose()
 
     async def _run_level(self, order: Begin) -> None:
-        outbox = Outbox()
+        outbox = Outbox(keep_answers=order.scenario.keeps_answers)
         # One target for the whole run: its TLS context takes longer to make than an order has time.
         target = self._target = self._target or _target(order)
         transport = self._transport = self._transport or make_transport(order.scenario, target, self._clock)

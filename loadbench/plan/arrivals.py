@@ -49,7 +49,22 @@ class Arrivals:
     spacing: Spacing
     cv: float = 1.0
 
-    def offsets_ns(self, rate_per_s: float, rng: random.Random) -> Iterator[int]:
+    @property
+    def planned(self) -> bool:
+        """The rate stays what it is."""
+        return False
+
+    @property
+    def rows(self) -> int:
+        """They go on without end."""
+        return 0
+
+    @property
+    def peak(self) -> float:
+        """None is planned."""
+        return 1.0
+
+    def offsets_ns(self, rate_per_s: float, rng: random.Random, *, lead_ns: int = 0) -> Iterator[int]:  # noqa: ARG002 - it is the same at all times
         """Offsets from the beginning in ns, ascending, without end. Rates below 1 per second are as good as others.
 
         Raises `ValueError` for a rate that is not above 0.

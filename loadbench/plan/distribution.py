@@ -3,6 +3,7 @@
     10s                     always the same
     uniform:5s,15s          anything between, equally likely
     normal:512,128          mean and standard deviation; what falls below the least possible is drawn again
+    normal:512,128,64,1024  and so is what falls below 64 or above 1024
     lognormal:20s,0.5       the mean, and the standard deviation of the logarithm: many short ones, a few long
     exponential:10s         the mean; memoryless
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -95,34 +97,53 @@ class Uniform(_Written):
 
 @dataclass(frozen=True, slots=True)
 class Normal(_Written):
-    """A normal distribution of centre `centre` and deviation `deviation`, cut off below `least`: never clamped there.
+    """A normal distribution of centre `centre` and deviation `deviation`, cut off outside `least` and `most`.
 
-    A draw below `least` is thrown away and drawn again, so that no heap of values sits at the bound. The mean of what
-    is left lies a little above the centre; `mean` says where.
+    A draw beyond a bound is thrown away and drawn again, never clamped, so that no heap of values sits there. The mean
+    of what is left lies a little off the centre; `mean` says where.
     """
 
     centre: float
     deviation: float
     least: float = 0.0
+    most: float = math.inf
 
     def __post_init__(self) -> None:
         if self.centre < self.least:
             raise ValueError(f"the mean is below {self.least:g}, the least that can be drawn")
+        if self.centre > self.most:
+            raise ValueError(f"the mean is above {self.most:g}, the most that can be drawn")
+
+    def __str__(self) -> str:
+        if self.written or self.most == math.inf:
+            return _Written.__str__(self)
+        return f"normal:{self.centre!r},{self.deviation!r},{self.least!r},{self.most!r}"
 
     @property
     def mean(self) -> float:
-        """The mean of the normal distribution truncated from below."""
-        if self.deviation == 0:
+        """That of the truncated normal distribution: `centre + deviation (φ(a) - φ(b)) / (Φ(b) - Φ(a))`."""
+        if self.deviation == 0 or self.least == self.most:
             return self.centre
-        cut = (self.least - self.centre) / self.deviation
-        density = math.exp(-cut * cut / 2) / math.sqrt(2 * math.pi)
-        return self.centre + self.deviation * density / (math.erfc(cut / math.sqrt(2)) / 2)
+        low, high = self._bounds()
+        inside = _below(high) - _below(low)
+        return self.centre + self.deviation * (_density(low) - _density(high)) / inside
+
+    def _bounds(self) -> tuple[float, float]:
+        """In standard deviations from the centre."""
+        return (self.least - self.centre) / self.deviation, (self.most - self.centre) / self.deviation
 
     def sample(self, rng: random.Random) -> float:
-        """One value; at least every second draw is kept, as the centre is not below the bound."""
-        while (value := rng.gauss(self.centre, self.deviation)) < self.least:
-            pass
-        return value
+        """One value. Between two bounds hardly a draw might be kept: there, only what lies inside is drawn."""
+        if self.most == math.inf:
+            while (value := rng.gauss(self.centre, self.deviation)) < self.least:
+                pass
+            return value
+        if self.deviation == 0:
+            return self.centre
+        low, high = map(_below, self._bounds())
+        share = low + (high - low) * rng.random()
+        value = NormalDist(self.centre, self.deviation).inv_cdf(share) if 0 < share < 1 else self.centre
+        return min(max(value, self.least), self.most)  # what rounding alone has put outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +179,16 @@ class Exponential(_Written):
         return rng.expovariate(1 / self.mean)
 
 
+def _density(z: float) -> float:
+    """Of the standard normal distribution."""
+    return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def _below(z: float) -> float:
+    """The share of the standard normal distribution below."""
+    return math.erfc(-z / math.sqrt(2)) / 2
+
+
 _KINDS = {
     "constant": "constant:VALUE",
     "uniform": "uniform:LOW,HIGH",
@@ -165,6 +196,8 @@ _KINDS = {
     "lognormal": "lognormal:MEAN,SIGMA",
     "exponential": "exponential:MEAN",
 }
+# Numbers of a normal distribution that has its bounds too.
+_BOUNDED = 4
 
 
 def parse_distribution(text: str, *, parse_value: Callable[[str], float], least: float = 0.0) -> Distribution:
@@ -179,7 +212,8 @@ def parse_distribution(text: str, *, parse_value: Callable[[str], float], least:
         raise ValueError(f"{text!r} is of the unknown kind {kind!r}; {_nearest(kind)}")
     numbers = [number.strip() for number in rest.split(",")] if colon else [rest]
     form = _KINDS[kind]
-    if colon and (len(numbers) != form.count(",") + 1 or not all(numbers)):
+    bounded = kind == "normal" and len(numbers) == _BOUNDED
+    if colon and ((len(numbers) != form.count(",") + 1 and not bounded) or not all(numbers)):
         raise ValueError(f"{text!r} has not the form {form}")
     written = f"{kind}:{','.join(numbers)}" if colon and kind != "constant" else numbers[0]
     try:
@@ -196,7 +230,8 @@ def _build(
         case "uniform":
             return Uniform(first, parse_value(numbers[1]), written=written)
         case "normal":
-            return Normal(first, parse_value(numbers[1]), least, written=written)
+            low, high = map(parse_value, numbers[2:]) if len(numbers) == _BOUNDED else (least, math.inf)
+            return Normal(first, parse_value(numbers[1]), max(least, low), high, written=written)
         case "lognormal":
             return LogNormal(first, _parse_sigma(numbers[1]), written=written)
         case "exponential":

@@ -19,6 +19,8 @@ from loadbench.core.units import format_duration, parse_duration, parse_rate
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import parse_distribution
 from loadbench.plan.objective import parse_abort, parse_objective
+from loadbench.plan.pattern import parse_pattern
+from loadbench.plan.personas import parse_mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,12 +28,18 @@ if TYPE_CHECKING:
     from loadbench.plan.arrivals import Arrivals
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.objective import Objective
+    from loadbench.plan.pattern import Pattern
+    from loadbench.plan.personas import Share
 
 T = TypeVar("T")
 
 # More than any box serves, fewer than what a slip of the finger asks for.
 _MOST_USERS = 100_000
 _MOST_LEVELS = 1_000
+# Often enough to fall into a window of some seconds, and not so often that it is a load itself.
+_LEAST_INTERVAL_NS, _MOST_INTERVAL_NS = 100_000_000, 10_000_000_000
+# Each turn repeats all before it.
+_MOST_TURNS = 1_000
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:[ \t]*([^\r\n\0]*)")
 
 
@@ -89,6 +97,13 @@ def _share(value: object) -> float:
     if isinstance(value, str) and value.strip().endswith("%"):
         return _number(0, 100)(value.strip()[:-1]) / 100
     return _number(0, 1)(value)
+
+
+def _confidence(value: object) -> float:
+    share = _share(value)
+    if 0.5 <= share <= 0.9999:
+        return share
+    raise _wrong(value, "a confidence from 50% to 99.99%")
 
 
 def _duration(value: object) -> int:
@@ -186,6 +201,29 @@ def _header(line: object) -> tuple[str, str]:
     return match[1], match[2].strip()
 
 
+def _interval(value: object) -> int:
+    interval_ns = _duration(value)
+    if _LEAST_INTERVAL_NS <= interval_ns <= _MOST_INTERVAL_NS:
+        return interval_ns
+    raise _wrong(value, "a duration from 100ms to 10s, as in 500ms or 2s")
+
+
+def _optional_interval(value: object) -> int | None:
+    return None if isinstance(value, str) and value.strip().lower() == "none" else _interval(value)
+
+
+def _watts(value: object) -> tuple[float, float]:
+    """One number, or the least and the most."""
+    parts = value.split("..") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    try:
+        numbers = [_number(0, 1e6)(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) in {1, 2} and 0 < numbers[0] <= numbers[-1]:
+        return numbers[0], numbers[-1]
+    raise _wrong(value, "watts above 0, as in 20 or 15..30")
+
+
 def choice(*words: str) -> Kind[str]:
     """One of some words."""
 
@@ -237,6 +275,36 @@ def _arrivals(value: object) -> Arrivals:
     return parse_arrivals(_text(value))
 
 
+def _pattern(value: object) -> Pattern:
+    if isinstance(value, (list, tuple)):
+        value = ",".join(f"{at}:{factor}" for at, factor in map(_pair, value))
+    return parse_pattern(_text(value))
+
+
+def _pair(item: object) -> tuple[object, object]:
+    if isinstance(item, (list, tuple)) and len(item) == 2:
+        return item[0], item[1]
+    raise _wrong(item, "a time and a factor, as in ['9h', 1.5]")
+
+
+def _mix(value: object) -> tuple[Share, ...]:
+    if isinstance(value, dict):
+        value = [f"{name}:{weight}" for name, weight in value.items()]
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not items:
+        raise _wrong(value, "personas and their weights, as in chat:3,rag:1")
+    shares = tuple(share for item in items for share in parse_mix(_text(item)))
+    if len({share.name for share in shares}) < len(shares):
+        raise _wrong(value, "each persona once")
+    return shares
+
+
+def _turns(value: object) -> Distribution:
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return parse_distribution(str(value), parse_value=_whole(1, _MOST_TURNS), least=1)
+    raise _wrong(value, "a number of turns or a distribution of them, as in 4 or 'uniform:2,6'")
+
+
 def _gate(value: object) -> Objective | str:
     return ALL_OBJECTIVES if isinstance(value, str) and value.lower() == ALL_OBJECTIVES else parse_objective(value)
 
@@ -259,6 +327,11 @@ DURATION = Kind("TIME", _duration, _show_duration)
 POSITIVE_DURATION = Kind("TIME", _positive_duration, _show_duration)
 OPTIONAL_DURATION: Kind[int | None] = Kind("TIME", _optional_duration, _show_duration)
 SHARE = Kind("1%", _share)
+INTERVAL = Kind("TIME", _interval, _show_duration)
+OPTIONAL_INTERVAL: Kind[int | None] = Kind("TIME|none", _optional_interval, _show_duration)
+MONEY = Kind("PRICE", _number(0, 1e12))
+WATTS: Kind[tuple[float, float]] = Kind("W|W..W", _watts, lambda ends: f"{ends[0]:g}..{ends[1]:g}")
+CONFIDENCE = Kind("95%", _confidence)
 FLAG = Kind("", _flag, switch=True)
 # Header values may be secrets: only the names are ever shown.
 HEADERS: Kind[tuple[tuple[str, str], ...]] = Kind(
@@ -266,6 +339,9 @@ HEADERS: Kind[tuple[tuple[str, str], ...]] = Kind(
 )
 THINK = Kind("TIME|DIST", _duration_distribution, str)
 TOKENS = Kind("N|DIST", _token_distribution, str)
+TURNS = Kind("N|DIST", _turns, str)
+PATTERN = Kind("day|POINTS|FILE", _pattern, str)
+MIX: Kind[tuple[Share, ...]] = Kind("NAME:W,...", _mix, lambda shares: [str(share) for share in shares], many=True)
 ARRIVALS = Kind("constant|poisson|gamma:CV", _arrivals, str)
 OBJECTIVES: Kind[tuple[Objective, ...]] = Kind(
     "RULE", _listed(parse_objective, "ttft_p95<1s,failures<1%"), _show_rules, many=True

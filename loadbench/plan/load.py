@@ -14,12 +14,16 @@ them. A level of a given number of requests closes its window at the end of the 
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from loadbench.plan.personas import Think
 
 if TYPE_CHECKING:
-    from loadbench.plan.arrivals import Arrivals
+    from collections.abc import Iterator
+
     from loadbench.plan.distribution import Distribution
 
 
@@ -43,18 +47,62 @@ class Closed:
         """The load in a few characters, fit for a tag: `users=8`."""
         return f"users={self.users}"
 
+    def think_of(self, persona: str | None) -> Distribution | None:
+        """The think time of a user who is this persona."""
+        return self.think.of(persona) if isinstance(self.think, Think) else self.think
+
+
+class Schedule(Protocol):
+    """When the requests of an open loop become due. `str()` says it in a few words."""
+
+    @property
+    def planned(self) -> bool:
+        """Whether the rate is meant to change in the course of a level."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many requests it consists of, all of which are to be asked; 0 where it goes on without end."""
+        ...
+
+    @property
+    def peak(self) -> float:
+        """The highest rate over the mean one, as far as it is planned."""
+        ...
+
+    def offsets_ns(self, rate_per_s: float, rng: random.Random, *, lead_ns: int = 0) -> Iterator[int]:
+        """Offsets from the level's beginning in ns, ascending; with their end, if they have one, the load is over.
+
+        `lead_ns` is how long after that beginning the window opens.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Open:
     """`rate_per_s` requests per second on average, spaced by `arrivals`."""
 
     rate_per_s: float
-    arrivals: Arrivals
+    arrivals: Schedule
 
     @property
     def label(self) -> str:
         """The load in a few characters, fit for a tag: `rate=0.5`."""
         return f"rate={self.rate_per_s:g}"
+
+    @property
+    def most_per_s(self) -> float:
+        """The rate at its highest; within a trace nobody knows it, and it is the mean."""
+        return self.rate_per_s * self.arrivals.peak
+
+    @property
+    def begins_empty(self) -> bool:
+        """Whether what is measured begins with an idle server, as it did when it was recorded."""
+        return self.arrivals.rows > 0
+
+    def offsets_ns(self, seed: int, *, lead_ns: int) -> Iterator[int]:
+        """When its requests become due, after the level's beginning; the window opens `lead_ns` after it."""
+        return self.arrivals.offsets_ns(self.rate_per_s, random.Random(seed), lead_ns=lead_ns)
 
 
 Load = Closed | Open

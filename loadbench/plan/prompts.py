@@ -23,11 +23,14 @@ import orjson
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.distribution import Constant
+from loadbench.plan.personas import CastPrompts, Persona
+from loadbench.plan.rubric import read_facets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadbench.plan.distribution import Distribution
+    from loadbench.plan.rubric import Facet
     from loadbench.plan.scenario import WorkSettings
 
 # Common English words that are one token each, with the space before it, in the vocabularies of today's models.
@@ -38,6 +41,8 @@ _ORDERS = math.factorial(BLOCK)
 _STEP = 12_930_995_290_259
 # Blocks dealt afresh per prompt; longer prompts go round, as a request must be ready in microseconds.
 _FRESH_BLOCKS = 8
+# A prompt may be of hundreds of blocks that others share, and each begins with an order of its own.
+_FRESH_IN_SHARED = 2
 # A word is between a fraction of a token (vocabularies with whole phrases) and its letters.
 _TOKENS_PER_WORD = (0.25, 8.0)
 _USUAL_TOKENS = 128
@@ -50,13 +55,22 @@ class Prompt(NamedTuple):
     text: str
     output_tokens: int | None = None
     asked_tokens: int | None = None
+    position: int | None = None  # which of the given texts it is, from 0
+    facets: tuple[Facet, ...] = ()  # what its answer is expected to have in it
+    persona: str | None = None  # whose it is
+    turns: int | None = None  # of the conversation that it may begin
+    warm: bool = False  # begins with what was asked before
 
 
 class Calibration(NamedTuple):
-    """What a server's tokens are like: a prompt of n words has `overhead_tokens + n * tokens_per_word` of them."""
+    """What a server's tokens are like: a prompt of n words has `overhead_tokens + n * tokens_per_word` of them.
+
+    One that is `foreign` is another server's: texts are made by it, and what lengths they have here it does not say.
+    """
 
     tokens_per_word: float
     overhead_tokens: int
+    foreign: bool = False
 
 
 class PromptSource(Protocol):
@@ -80,20 +94,52 @@ def prompt_source(work: WorkSettings, *, key: str, calibration: Calibration | No
 
     Raises `BadInput` for a file that cannot be used.
     """
+    cast = work.cast
+    if cast is None:
+        return _source(work, Persona(name=""), key=key, calibration=calibration)
+    sources = [_source(work, persona, key=key, calibration=calibration) for persona in cast.personas]
+    return CastPrompts(cast, sources, key=f"{work.seed}/{key}")
+
+
+def _source(work: WorkSettings, persona: Persona, *, key: str, calibration: Calibration | None) -> Texts | WordPrompts:
+    """What this persona asks; what it does not say is the scenario's."""
+    output = persona.output_tokens or work.output_tokens
     if work.prompt is None and work.prompts is None:
-        per_word, overhead = calibration or (1.0, 0)
-        return WordPrompts(
-            work.input_tokens or Constant(_USUAL_TOKENS),
-            work.output_tokens,
-            tokens_per_word=per_word,
-            overhead_tokens=overhead,
-            calibrated=calibration is not None,
-            seed=work.seed,
-            level=key,
-            unique=work.unique,
-        )
-    prompts = _read_once(work.prompts) if work.prompts is not None else (Prompt(work.prompt or ""),)
-    return Texts(prompts, work.output_tokens, seed=work.seed, level=key, unique=work.unique)
+        lengths = persona.input_tokens or work.input_tokens or Constant(_USUAL_TOKENS)
+        return word_prompts(work, lengths, output, key=key, calibration=calibration)
+    return Texts(given_prompts(work), output, seed=work.seed, level=key, unique=work.unique)
+
+
+def word_prompts(
+    work: WorkSettings,
+    input_tokens: Distribution,
+    output_tokens: Distribution | None = None,
+    *,
+    key: str,
+    calibration: Calibration | None,
+) -> WordPrompts:
+    """Dealt words for a level, of lengths as the calibration has them."""
+    per_word, overhead, foreign = calibration or (1.0, 0, True)
+    return WordPrompts(
+        input_tokens,
+        output_tokens,
+        tokens_per_word=per_word,
+        overhead_tokens=overhead,
+        calibrated=not foreign,
+        seed=work.seed,
+        level=key,
+        unique=work.unique,
+    )
+
+
+def given_prompts(work: WorkSettings) -> tuple[Prompt, ...]:
+    """The scenario's own prompt, or those of its file, as they are; none where they are made.
+
+    Raises `BadInput` for a file that cannot be used.
+    """
+    if work.prompts is not None:
+        return _read_once(work.prompts)
+    return () if work.prompt is None else (Prompt(work.prompt),)
 
 
 class Texts:
@@ -113,7 +159,7 @@ class Texts:
     ) -> None:
         if not prompts:
             raise ValueError("there is no prompt to ask")
-        self._prompts = tuple(prompts)
+        self._prompts = tuple(prompt._replace(position=position) for position, prompt in enumerate(prompts))
         self._output = output_tokens
         self._key = f"{seed}/{level}"
         self._unique = unique
@@ -169,12 +215,36 @@ class WordPrompts:
         rng = random.Random(f"{self._key}/{number}")
         tokens = _whole(self._input, rng)
         output = None if self._output is None else _whole(self._output, rng)
-        words = max(1, round((tokens - self._overhead) / self._tokens_per_word))
+        return self._sized(number, tokens, output, rng)
+
+    def sized(self, number: int, tokens: int, output_tokens: int | None) -> Prompt:
+        """Words of a given length, one at least."""
+        return self._sized(number, tokens, output_tokens, random.Random(f"{self._key}/{number}"))
+
+    def _sized(self, number: int, tokens: int, output: int | None, rng: random.Random) -> Prompt:
+        words = self._words(tokens)
         if self._same is None:
             text = _deal(words, (self._begin + number * _STEP) % _ORDERS, rng)
         else:
             text = _deal(words, 0, random.Random(self._same))
         return Prompt(text, output, tokens if self._is_calibrated else None)
+
+    def shared(self, blocks: Sequence[int], tokens: int, output_tokens: int | None, *, block_tokens: int) -> Prompt:
+        """Words of a given length in blocks of so many tokens, the last one apart; equal blocks have equal words."""
+        each = max(1, round(block_tokens / self._tokens_per_word))
+        words = self._words(tokens)
+        dealt = []
+        for place, block in enumerate(blocks):
+            left = words - place * each
+            if left <= 0:
+                break
+            length = left if place == len(blocks) - 1 else min(left, each)
+            rng = random.Random(f"{self._key}/block/{block}")
+            dealt.append(_deal(length, rng.randrange(_ORDERS), rng, fresh=_FRESH_IN_SHARED))
+        return Prompt(" ".join(dealt), output_tokens, tokens if self._is_calibrated else None)
+
+    def _words(self, tokens: int) -> int:
+        return max(1, round((tokens - self._overhead) / self._tokens_per_word))
 
     def calibration_prompts(self) -> Sequence[Prompt]:
         """Two texts, of which the lengths in words are known."""
@@ -196,16 +266,16 @@ def _whole(tokens: Distribution, rng: random.Random) -> int:
     return max(1, round(tokens.sample(rng)))
 
 
-def _deal(words: int, order: int, rng: random.Random) -> str:
+def _deal(words: int, order: int, rng: random.Random, *, fresh: int = _FRESH_BLOCKS) -> str:
     """So many words in blocks: the first in the given order, some more by chance, then round again."""
     blocks = -(-words // BLOCK)
     dealt = [" ".join(_ordered(order))]
-    for _ in range(1, min(blocks, _FRESH_BLOCKS)):
+    for _ in range(1, min(blocks, fresh)):
         dealt.append(" ".join(_ordered(rng.randrange(_ORDERS))))  # noqa: PERF401 - the first is another
-    whole = [dealt[number % _FRESH_BLOCKS] for number in range(words // BLOCK)]
+    whole = [dealt[number % fresh] for number in range(words // BLOCK)]
     rest = words % BLOCK
     if rest:
-        whole.append(" ".join(dealt[(blocks - 1) % _FRESH_BLOCKS].split()[:rest]))
+        whole.append(" ".join(dealt[(blocks - 1) % fresh].split()[:rest]))
     return " ".join(whole)
 
 
@@ -256,8 +326,9 @@ def calibrated(measured: Sequence[tuple[int, int]]) -> Calibration:
 def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
     """The prompts of a file: a JSON array (`.json`), an object or a string per line (`.jsonl`), or plain lines.
 
-    An object has its text under `prompt` or `text`, and its output limit, if any, under `max_tokens`; other keys are
-    somebody else's. Empty lines are skipped. Raises `BadInput` with the file, the place and the remedy.
+    An object has its text under `prompt` or `text`, and, if any, its output limit under `max_tokens` and its `facets`
+    (`loadbench.plan.rubric`); other keys are somebody else's. Empty lines are skipped. Raises `BadInput` with the file,
+    the place and the remedy.
     """
     path = Path(path)
     content = _read_text(path)
@@ -321,10 +392,12 @@ def _prompt(item: object, place: str) -> Prompt:
     """One prompt from a string or an object."""
     text: object
     limit: object
+    facets: tuple[Facet, ...]
     if isinstance(item, str):
-        text, limit = item, None
+        text, limit, facets = item, None, ()
     elif isinstance(item, dict):
         text, limit = item.get("prompt", item.get("text")), item.get("max_tokens")
+        facets = read_facets(item.get("facets", item.get("expected_facets")), place)
     else:
         raise BadInput(f"{place} is {_kind(item)}", hint='write a string, or an object with "prompt"')
     if not isinstance(text, str) or not text.strip():
@@ -332,7 +405,7 @@ def _prompt(item: object, place: str) -> Prompt:
         raise BadInput(f"{place} has {found}", hint='write the text under "prompt" or "text"')
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise BadInput(f"{place} has the max_tokens {limit!r}", hint="write a whole number from 1 on, or leave it out")
-    return Prompt(text, limit)
+    return Prompt(text, limit, facets=facets)
 
 
 def _kind(item: object) -> str:

@@ -15,6 +15,9 @@ from loadbench.core.units import NS_PER_S
 from loadbench.plan import kinds
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Extent, Load, Open
+from loadbench.plan.pattern import Patterned
+from loadbench.plan.personas import PERSONAS, Cast, Persona, Share, cast_of
+from loadbench.plan.traces import Replayed, read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.kinds import Kind
     from loadbench.plan.objective import Objective
+    from loadbench.plan.pattern import Pattern
 
 
 # Where no warm-up is asked for: connections are made, caches are warm, users are spread.
@@ -71,7 +75,17 @@ class TargetSettings:
         kinds.URL, None, "The server, with or without /v1; without it the simulated server is used."
     )
     model: tuple[str, ...] | None = _setting(
-        kinds.MODELS, None, "A model to test; repeat it for several. Default: the only one that the server lists."
+        kinds.MODELS,
+        None,
+        "A model to test; repeat it for several. Default: the only one that the server lists.",
+        group="model",
+    )
+    model_set: Path | None = _setting(
+        kinds.PATH,
+        None,
+        "Test the models of this file: names, or an object by alias (models.json).",
+        group="model",
+        word="models",
     )
     api: str = _setting(
         kinds.choice("chat", "completions", "responses", "ollama"),
@@ -88,6 +102,16 @@ class TargetSettings:
     )
     cacert: Path | None = _setting(kinds.PATH, None, "A PEM file of certificates to trust, instead of the system's.")
     insecure: bool = _setting(kinds.FLAG, False, "Do not verify the server's certificate. Recorded in the result.")
+    kind: str = _setting(
+        kinds.choice("auto", "openai", "foundry"),
+        "auto",
+        "What the server is. foundry: Foundry Local, found on this machine if no --url is given.",
+        word="target",
+    )
+    load: bool = _setting(kinds.FLAG, True, "Foundry Local: load a model that is not loaded, before it is tested.")
+    allow_alias: bool = _setting(
+        kinds.FLAG, False, "Foundry Local: test several models by aliases that may mean one of several variants."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +126,18 @@ class LoadSettings:
     )
     arrivals: Arrivals = _setting(
         kinds.ARRIVALS, parse_arrivals("poisson"), "Open loop: how requests are spaced; CV is that of the gaps."
+    )
+    pattern: Pattern | None = _setting(
+        kinds.PATTERN,
+        None,
+        "Open loop: how the rate changes: day, points as in 0s:0.2,9h:1,24h:0.2, or a file of them; a level is a pass.",
+    )
+    trace: Path | None = _setting(
+        kinds.PATH, None, "Replay the requests of this file (Azure, BurstGPT, Mooncake, a run of ours).", group="load"
+    )
+    limit: int | None = _setting(kinds.whole(1), None, "Replay the first so many requests of the trace.")
+    time_scale: float = _setting(
+        kinds.number(1e-3, 1e6), 1.0, "Pattern or trace so many times as fast: at 60 an hour takes a minute."
     )
     think: Distribution | None = _setting(
         kinds.THINK,
@@ -150,10 +186,41 @@ class WorkSettings:
         kinds.TOKENS, None, "Draw each request's max_tokens from this, instead of --max-tokens."
     )
     max_tokens: int = _setting(kinds.whole(1, 10_000_000), 64, "The longest answer asked for.")
+    persona: str | None = _setting(
+        kinds.TEXT,
+        None,
+        "Ask as this kind of user does: chat, rag, summariser, code, or one of the scenario file's own.",
+        group="who",
+    )
+    mix: tuple[Share, ...] | None = _setting(
+        kinds.MIX, None, "Ask as several kinds of users do, by weight, as in chat:3,rag:1.", group="who"
+    )
+    turns: Distribution | None = _setting(
+        kinds.TURNS, None, "Closed loop: conversations of so many turns, each with all before it: 4 or uniform:2,6."
+    )
+    system: str | None = _setting(kinds.TEXT, None, "A system message before each conversation, the same for all.")
     temperature: float | None = _setting(kinds.number(0, 10), 0.0, "Sampling temperature.")
     seed: int = _setting(kinds.whole(0, 2**53), 0, "Seed of prompts, arrivals and think times, and sent along.")
     unique: bool = _setting(
         kinds.FLAG, True, "Begin each prompt afresh, so that no prefix cache flatters (--no-unique leaves it as it is)."
+    )
+    personas: tuple[Persona, ...] = ()  # the scenario's own; no setting, but a table for each
+
+    @property
+    def known(self) -> dict[str, Persona]:
+        """Every persona that can be named."""
+        return PERSONAS | {persona.name: persona for persona in self.personas}
+
+    @property
+    def cast(self) -> Cast | None:
+        """Who asks, with what is said here put in place of what they say; `None` where nobody in particular does."""
+        shares = (Share(self.persona, 1.0),) if self.persona is not None else self.mix or ()
+        if not shares and self.turns is None:
+            return None
+        over = Persona(name="", input_tokens=self.input_tokens, output_tokens=self.output_tokens, turns=self.turns)
+        return cast_of(shares, self.known, over) if shares else Cast((over,), (1.0,))
+    deterministic: bool = _setting(
+        kinds.FLAG, False, "Given prompts as they are, at temperature 0; the answers to each are compared."
     )
 
 
@@ -189,11 +256,62 @@ class ObjectiveSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CapacitySettings:
+    """How the highest load that meets the objectives is searched for."""
+
+    by: str = _setting(
+        kinds.choice("users", "rate"), "users", "What the answer counts: users who think, or requests per second."
+    )
+    at_most: float = _setting(kinds.number(1e-6, 1e5), 200.0, "Search no further than so many users, or requests/s.")
+    budget: int = _setting(kinds.POSITIVE_DURATION, 1200 * NS_PER_S, "The time for the whole search, as in 20m.")
+    confidence: float = _setting(kinds.CONFIDENCE, 0.95, "With which the range holds the true capacity.")
+    precision: float = _setting(kinds.SHARE, 0.2, "The search ends once the range is no wider than this share.")
+    devices_for: int | None = _setting(kinds.whole(1), None, "Say how many such devices so many people need.")
+    headroom: float = _setting(kinds.SHARE, 0.2, "The share of each device that is then left free.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings:
+    """What is watched beside the requests."""
+
+    sampling: str = _setting(
+        kinds.choice("auto", "on", "off"),
+        "auto",
+        "Sample the server's process and this machine, if the server is on it. auto: unless it is simulated.",
+        word="telemetry",
+    )
+    interval: int = _setting(kinds.INTERVAL, NS_PER_S, "Between two samples of the machine.", word="telemetry_interval")
+    page_interval: int | None = _setting(
+        kinds.OPTIONAL_INTERVAL,
+        2 * NS_PER_S,
+        "Between two looks at the server's /metrics while a level runs; none: only before and after it.",
+    )
+    server_pid: int | None = _setting(kinds.whole(1), None, "The server's process. Default: the one that listens.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostSettings:
+    """What it costs to run the machine that is tested."""
+
+    purchase: float | None = _setting(kinds.MONEY, None, "The machine's price.")
+    lifetime: float = _setting(kinds.number(0.01, 100), 3.0, "The years over which the price is spread.")
+    hourly: float | None = _setting(kinds.MONEY, None, "The machine's price per hour, rent or upkeep.")
+    kwh_price: float | None = _setting(kinds.MONEY, None, "The price of a kilowatt-hour.")
+    watts: tuple[float, float] | None = _setting(
+        kinds.WATTS, None, "What it draws under load, where nothing meters it, as in 20 or 15..30: an estimate."
+    )
+    currency: str | None = _setting(kinds.TEXT, None, "The unit of these prices, for the reports: EUR.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
     """Where it goes."""
 
     name: str = _setting(kinds.TEXT, "sweep", "The run's name, part of its folder's.")
     out: Path | None = _setting(kinds.DIRECTORY, None, "Where run folders are made (default: results).")
+    keep_texts: bool = _setting(
+        kinds.FLAG, False, "Keep prompts and answers as texts in the run folder, for whoever may read it."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +323,9 @@ class Scenario:
     work: WorkSettings = WorkSettings()
     limits: LimitSettings = LimitSettings()
     slo: ObjectiveSettings = ObjectiveSettings()
+    capacity: CapacitySettings = CapacitySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    cost: CostSettings = CostSettings()
     report: ReportSettings = ReportSettings()
     question: str = ""
     origins: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -212,16 +333,32 @@ class Scenario:
     @property
     def simulated(self) -> bool:
         """Whether the embedded simulated server is what is tested."""
-        return self.target.url is None
+        return self.target.url is None and self.target.kind != "foundry"
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether the text of each answer is wanted, be it for its digest alone."""
+        return self.work.deterministic or self.report.keep_texts
 
     @property
     def loads(self) -> tuple[Load, ...]:
         """The levels' loads, in the order in which they run."""
         load = self.load
+        if load.trace is not None:
+            replayed = Replayed(read_trace(load.trace, limit=load.limit), load.time_scale)
+            return (Open(replayed.rate_per_s, replayed),)
         if load.rate is not None:
-            return tuple(Open(rate, load.arrivals) for rate in load.rate)
-        assert load.users is not None  # noqa: S101 - one of the two always is
-        return tuple(Closed(users, load.think) for users in load.users)
+            arrivals = load.arrivals
+            paced = arrivals if load.pattern is None else Patterned(arrivals, load.pattern.scaled(load.time_scale))
+            return tuple(Open(rate, paced) for rate in load.rate)
+        assert load.users is not None  # noqa: S101 - one of the three always is
+        return tuple(Closed(users, self.think) for users in load.users)
+
+    @property
+    def think(self) -> Distribution | None:
+        """The users' pause: the one that was given, or that of each persona."""
+        cast = self.work.cast
+        return self.load.think if self.load.think is not None or cast is None else cast.think
 
     @property
     def extent(self) -> Extent:
@@ -256,13 +393,21 @@ class Scenario:
         return self.load.max_in_flight
 
     def effective(self) -> dict[str, dict[str, object]]:
-        """Every setting in force, defaults filled in, as people write them; fit for JSON, and without secrets."""
+        """Every setting in force, defaults filled in, as people write them; fit for JSON, and without secrets.
+
+        What belongs to one command alone is left out where nobody has set it.
+        """
         sections: dict[str, dict[str, object]] = {}
         for setting in settings():
+            if setting.section in OF_ONE_COMMAND and getattr(self, setting.section) == SECTIONS[setting.section]():
+                continue
             value = getattr(getattr(self, setting.section), setting.name)
             sections.setdefault(setting.section, {})[setting.name] = (
                 setting.kind.show(value) if value is not None else None
             )
+        cast = self.work.cast
+        if cast is not None and cast.personas[0].name:
+            sections["personas"] = {persona.name: persona.shown() for persona in cast.personas}
         return sections
 
 
@@ -272,14 +417,22 @@ SECTIONS: dict[str, type] = {
     "work": WorkSettings,
     "limits": LimitSettings,
     "slo": ObjectiveSettings,
+    "capacity": CapacitySettings,
+    "telemetry": TelemetrySettings,
+    "cost": CostSettings,
     "report": ReportSettings,
 }
+
+# Each of the command of its name alone.
+OF_ONE_COMMAND = frozenset({"capacity"})
 
 
 def settings() -> Iterator[Setting]:
     """Every setting there is, by section."""
     for section, cls in SECTIONS.items():
         for field in dataclasses.fields(cls):
+            if "kind" not in field.metadata:
+                continue
             meta = field.metadata
             word = meta["word"] or field.name
             yield Setting(section, field.name, meta["kind"], field.default, meta["help"], meta["group"], word)

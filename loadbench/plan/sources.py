@@ -7,21 +7,26 @@ is silently ignored is worse than none.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.kinds import ALL_OBJECTIVES
+from loadbench.plan.models import read_models
 from loadbench.plan.scenario import SECTIONS, Scenario, settings
+from loadbench.plan.workload import complete, read_persona
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from loadbench.plan.personas import Persona
     from loadbench.plan.scenario import Setting
 
 # A scenario is written by hand; what is larger was not.
@@ -45,21 +50,33 @@ def resolve(
     environment: Mapping[str, str],
     file: Path | None = None,
     default_name: str = "sweep",
+    also: Mapping[str, tuple[str, object]] | None = None,
+    defaults: Mapping[str, object] | None = None,
 ) -> Scenario:
     """The scenario in force. `flags` are by setting name, those that were not given left out.
 
+    `also` has further variables, (name, value) by setting name, which come after those of the environment; `defaults`
+    are a command's own, as settings hold them. Either may be silenced by another of its group.
     Raises `BadInput` for anything that cannot be used.
     """
     document = ScenarioFile.read(file) if file is not None else None
     sources = [
         ("flag", list(_from_flags(flags))),
         ("environment", list(_from_environment(environment))),
+        ("environment", list(_from_variables(also or {}))),
         ("scenario", document.given() if document is not None else []),
     ]
     chosen = _merge(sources)
+    _take_endpoint(chosen, environment)
+    _determine(chosen)
+    personas = document.personas() if document is not None else ()
+    complete(chosen, personas)
+    _add_defaults(chosen, default_name, defaults or {})
     if "report.name" not in chosen:
         chosen["report.name"] = (file.stem if file is not None else default_name, "default")
-    scenario = _build(chosen, question=document.question if document is not None else "")
+    scenario = _with_models(_build(chosen, question=document.question if document is not None else ""))
+    scenario = dataclasses.replace(scenario, work=dataclasses.replace(scenario.work, personas=personas))
+    _refuse_unfixed(scenario)
     _refuse_idle_rules(scenario)
     return scenario
 
@@ -85,6 +102,67 @@ def _merge(sources: list[tuple[str, list[Given]]]) -> dict[str, tuple[object, st
             if one.setting.key not in chosen and one.setting.group not in taken:
                 chosen[one.setting.key] = (one.value, f"{origin} {one.place}")
     return chosen
+
+
+# By these other programs are told where the server is, in the order in which they are asked.
+ENDPOINT_VARIABLES = ("FOUNDRY_LOCAL_ENDPOINT", "OPENAI_BASE_URL")
+
+
+def _take_endpoint(chosen: dict[str, tuple[object, str]], environment: Mapping[str, str]) -> None:
+    """The URL from where other programs have it, unless one was meant for us, or the simulated server was asked for."""
+    if {"target.url", "target.profile", "target.adapter"} & set(chosen):
+        return
+    (url,) = (setting for setting in settings() if setting.key == "target.url")
+    for variable in ENDPOINT_VARIABLES:
+        if environment.get(variable, "").strip():
+            chosen[url.key] = (_read(url, environment[variable], variable).value, f"environment {variable}")
+            return
+
+
+_RANKS = ("flag", "environment", "scenario")
+# What a deterministic run is, as far as settings say it.
+_DETERMINED: Mapping[str, object] = {"work.temperature": 0.0, "work.unique": False, "work.output_tokens": None}
+
+
+def _determine(chosen: dict[str, tuple[object, str]]) -> None:
+    """Fill in what a deterministic run needs; who asks for both it and something else, from as near, is told."""
+    wanted, asked = chosen.get("work.deterministic", (False, ""))
+    if not wanted:
+        return
+    source, _, place = asked.partition(" ")
+    for key, value in _DETERMINED.items():
+        found, origin = chosen.get(key, (value, ""))
+        nearer = bool(origin) and _RANKS.index(origin.partition(" ")[0]) <= _RANKS.index(source)
+        if found != value and nearer:
+            raise BadInput(
+                f"{origin.partition(' ')[2]} and {place} exclude each other",
+                hint="a deterministic run has temperature 0, prompts as they are, and --max-tokens",
+            )
+        chosen[key] = value, asked
+
+
+def _refuse_unfixed(scenario: Scenario) -> None:
+    work = scenario.work
+    if work.deterministic and work.prompt is None and work.prompts is None:
+        place = scenario.origins["work.deterministic"].partition(" ")[2]
+        raise BadInput(f"{place}: there are no given prompts", hint="give them with --prompts or --prompt")
+
+
+def _add_defaults(chosen: dict[str, tuple[object, str]], command: str, defaults: Mapping[str, object]) -> None:
+    """A command's own defaults, as if it were one more source."""
+    taken = {setting.group for setting in settings() if setting.group and setting.key in chosen}
+    for setting in settings():
+        if setting.name in defaults and setting.key not in chosen and setting.group not in taken:
+            chosen[setting.key] = defaults[setting.name], command
+
+
+def _with_models(scenario: Scenario) -> Scenario:
+    """The scenario with the models of its file, where one is named."""
+    target, origins = scenario.target, scenario.origins
+    if target.model_set is None:
+        return scenario
+    made = dataclasses.replace(target, model=tuple(model.name for model in read_models(target.model_set)))
+    return dataclasses.replace(scenario, target=made, origins={**origins, "target.model": origins["target.model_set"]})
 
 
 def _refuse_both(given: list[Given]) -> None:
@@ -118,6 +196,13 @@ def _from_flags(flags: Mapping[str, object]) -> Iterable[Given]:
     for setting in settings():
         if setting.name in flags:
             yield _read(setting, flags[setting.name], setting.flag)
+
+
+def _from_variables(variables: Mapping[str, tuple[str, object]]) -> Iterable[Given]:
+    for setting in settings():
+        if setting.name in variables:
+            variable, value = variables[setting.name]
+            yield _read(setting, value, variable)
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterable[Given]:
@@ -183,14 +268,23 @@ class ScenarioFile:
         known = {setting.key: setting for setting in settings()}
         found: list[Given] = []
         for section, values in self.content.items():
-            if section == "question":
+            if section in {"question", "personas"}:
                 continue
             if section not in SECTIONS:
-                raise self._unknown(section, "", SECTIONS)
+                raise self._unknown(section, "", (*SECTIONS, "personas"))
             if not isinstance(values, dict):
                 raise BadInput(f"{self._place(section)}: {section}: found {values!r}, want a table of settings")
             found += [self._one(known, section, name, value) for name, value in values.items()]
         return found
+
+    def personas(self) -> tuple[Persona, ...]:
+        """The scenario's own personas, a table each; raises `BadInput` for what is unknown or wrong in one."""
+        tables = self.content.get("personas", {})
+        if not isinstance(tables, dict):
+            raise BadInput(f"{self._place('personas')}: personas: found {tables!r}, want a table for each")
+        return tuple(
+            read_persona(name, table, place=partial(self._place, f"personas.{name}")) for name, table in tables.items()
+        )
 
     def _one(self, known: dict[str, Setting], section: str, name: str, value: object) -> Given:
         key = f"{section}.{_SYNONYMS.get((section, name), name)}"

@@ -21,6 +21,7 @@ from loadbench.plan.load import Phase, Phases
 from loadbench.plan.objective import LATENCIES
 from loadbench.record.attainment import Attained, Attainment
 from loadbench.record.books import Bookkeeper, Books
+from loadbench.record.cohorts import Cohorts
 from loadbench.record.course import Chronicle, Course
 from loadbench.record.figures import FIGURES
 from loadbench.record.histogram import Histogram
@@ -39,6 +40,11 @@ METRICS = (*LATENCIES, "lateness", "connect")
 # How late a start or an end may be told and still find its place among the others. Whoever is later than this has been
 # judged for it long ago.
 _HORIZON_NS = 5_000_000_000
+# What paged caches keep at least (vLLM); and some tokens by which even prompts that are all different begin alike.
+_BLOCK_TOKENS = 16
+_ALIKE_TOKENS = 6
+# Times that servers tell are rounded, to a microsecond or to a millisecond.
+_CLOCK_ERROR_NS = 1_000_000
 # Different failures beyond this many are counted under their outcome only: memory stays bounded.
 _MOST_DETAILS = 50
 
@@ -80,7 +86,7 @@ class LevelRecording:
     unknown_input_tokens: int  # ok requests of which the server did not tell the prompt's length
     prompt_off: int  # ok requests whose prompt was more than 2 % off the asked length
     prompt_asked: int  # ok requests that asked for a length and were told the true one
-    cached: int  # ok requests that reported cached prompt tokens
+    cached: int  # ok requests that reported more cached tokens than those of a template, which all prompts begin with
     merged_reads: int
     reads: int
     censored_events: int
@@ -99,11 +105,13 @@ class LevelRecording:
     interrupted: bool
     health: Health
     lost_workers: int = 0
+    contradicted: int = 0  # ok requests of which the server tells a longer way to the first token than was seen
     phases: Mapping[Phase, int] = field(default_factory=dict)
     attained: Attained = field(default_factory=lambda: Attained({}, 0, 0, 0))
     answers_by_slice: tuple[float, ...] = ()  # requests that ended ok in each whole `SLICE_NS` of the window
     course: Course = field(default_factory=Course)
     books: Books = field(default_factory=Books)
+    cohorts: Cohorts = field(default_factory=Cohorts)
     aborted: str = ""  # the rule by which the level was given up, and what was seen
     server: Mapping[str, float] | None = None  # what its counters rose by, from before the level until after it
     server_restarted: bool = False  # its counters fell, or were gone
@@ -117,7 +125,8 @@ class LevelRecording:
 class Recorder:
     """Takes the samples of one level as they end; `phases` says where the window lies."""
 
-    def __init__(self, phases: Phases, objectives: Sequence[Objective] = ()) -> None:
+    def __init__(self, phases: Phases, objectives: Sequence[Objective] = (), *, template_tokens: int = 0) -> None:
+        self._least_cached = max(_BLOCK_TOKENS, template_tokens + _ALIKE_TOKENS)
         self._attainment = Attainment(objectives)
         self._histograms = {name: Histogram() for name in METRICS}
         self._outcomes: Counter[Outcome] = Counter()
@@ -129,6 +138,7 @@ class Recorder:
         self._phases: Counter[Phase] = Counter()
         self._count: Counter[str] = Counter()
         self._window = _WindowTally(phases)
+        self._cohorts = Cohorts()
         self.in_flight = 0  # requests started and not yet added
 
     def started(self, at_ns: int, _ask: object = None) -> None:
@@ -145,6 +155,7 @@ class Recorder:
             return
         self._outcomes[sample.outcome] += 1
         self._attainment.add(sample)
+        self._cohorts.add(sample, cached=self._is_cached(sample))
         self._window.course.add(sample)
         self._count["reused"] += bool(sample.reused)
         self._count["reconnects"] += sample.reconnects
@@ -161,6 +172,7 @@ class Recorder:
             self._record(name, figure(sample))
         self._add_gaps(sample)
         self._add_tokens(sample)
+        self._add_timings(sample)
         self._window.course.keep(sample)
 
     def _record(self, name: str, value_ns: float | None) -> None:
@@ -189,13 +201,32 @@ class Recorder:
         self._count["output"] += sample.output_tokens or 0
         self._count["input"] += sample.input_tokens or 0
         self._count["unknown_input"] += sample.input_tokens is None
-        self._count["cached"] += bool(sample.cached_tokens)
+        self._count["cached"] += self._is_cached(sample)
         self._finish[sample.finish_reason or "none"] += 1
         self._models[sample.model or ""] += 1
         if sample.asked_input_tokens and sample.input_tokens is not None:
             self._count["prompt_asked"] += 1
             off = abs(sample.input_tokens - sample.asked_input_tokens)
             self._count["prompt_off"] += off > 0.02 * sample.asked_input_tokens
+
+    def _add_timings(self, sample: Sample) -> None:
+        """What the server tells of itself has figures where it does; the others' absence needs no counting."""
+        if sample.timings is None:
+            return
+        ttft_ns, told_ns = sample.since_sent(sample.first_token_ns), sample.timings.first_token_ns
+        times = {"server_queue": sample.timings.queue_ns, "server_prefill": sample.timings.prefill_ns}
+        times["server_decode"] = sample.timings.decode_ns
+        if ttft_ns is not None and told_ns is not None:
+            # It cannot take longer inside than it does from outside; a server may count otherwise, or be mistaken.
+            self._count["contradicted"] += told_ns > ttft_ns + _CLOCK_ERROR_NS
+            times["server_rest"] = max(0, ttft_ns - told_ns)
+        for name, time_ns in times.items():
+            if time_ns is not None:
+                self._histograms.setdefault(name, Histogram()).record(time_ns)
+
+    def _is_cached(self, sample: Sample) -> bool:
+        """More of it than the beginning that the template gives to all."""
+        return (sample.cached_tokens or 0) >= self._least_cached
 
     def _add_detail(self, sample: Sample) -> None:
         key = (sample.outcome, sample.detail)
@@ -249,11 +280,13 @@ class Recorder:
             interrupted=interrupted,
             health=health,
             lost_workers=lost_workers,
+            contradicted=self._count["contradicted"],
             phases=dict(self._phases),
             attained=self._attainment.attained(),
             answers_by_slice=tally.answers.until(window[1]),
             course=tally.course.course(window[1]),
             books=tally.books.books(window[1], sliced_tokens=tally.slices.total()),
+            cohorts=self._cohorts,
         )
 
 

@@ -15,6 +15,7 @@ from loadbench.record.outcome import Outcome, TokenSource
 
 if TYPE_CHECKING:
     from loadbench.plan.load import Phase
+    from loadbench.record.timings import Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,13 @@ class Sample:
     asked_output_tokens: int | None = None
     finish_reason: str | None = None
     model: str | None = None  # the name that the server answered with
+    timings: Timings | None = None  # what the server tells of its own time
     user: int | None = None  # the virtual user, closed loop only
+    persona: str | None = None  # whose work it is, by name
+    turn: int | None = None  # which of its conversation, from 1
+    warm: bool = False  # begins with what was asked before, so that a server may well have it in its cache
+    answer: str | None = None  # the visible text, only of a request that asked to keep it
+    prompt_index: int | None = None  # which of the given prompts it asked, from 0
 
     def since_sent(self, mark_ns: int | None) -> int | None:
         """Nanoseconds from `sent` to a mark: service time."""

@@ -6,6 +6,8 @@ import csv as stdlib_csv
 import io
 from typing import TYPE_CHECKING
 
+from msgspec.structs import asdict
+
 from loadbench.core.text import printable
 from loadbench.results.run import ClosedLoad
 
@@ -61,14 +63,41 @@ def _record(run: Run, level: Level) -> dict[str, object]:
     for name, metric in level.metrics.items():
         for point in _POINTS:
             record[f"{name}_{point}"] = None if metric is None else getattr(metric, point)
+    record.update(_beside(level))
     return record
 
 
+def _beside(level: Level) -> dict[str, object]:
+    """What was seen beside the requests, as far as anything was."""
+    record: dict[str, object] = {}
+    if level.telemetry is not None:
+        for name, gauge in level.telemetry.gauges.items():
+            record.update({f"{name}_{point}": getattr(gauge, point) for point in ("mean", "min", "max", "last")})
+        record.update({f"{name}_rise": rise for name, rise in level.telemetry.counters.items()})
+    for name, spread in level.server_histograms.items():
+        points = ("count", "mean", "p50", "p90", "p99")
+        record.update({f"server_histogram_{name}_{point}": getattr(spread, point) for point in points})
+    if level.first_token is not None:
+        record.update({f"first_token_{name}": value for name, value in asdict(level.first_token).items()})
+    if level.energy is not None:
+        record.update({f"energy_{name}": _listed(value) for name, value in asdict(level.energy).items()})
+    if level.cost is not None:
+        record.update({f"cost_{name}": _listed(value) for name, value in asdict(level.cost).items()})
+    return record
+
+
+def _listed(value: object) -> object:
+    """Several values in one field."""
+    if isinstance(value, dict):
+        return " ".join(f"{name}={one}" for name, one in value.items() if one is not None)
+    return " ".join(str(one) for one in value) if isinstance(value, (list, tuple)) else value
+
+
 def _fit(record: dict[str, object]) -> dict[str, object]:
-    return {_safe(column): _safe(value) if isinstance(value, str) else value for column, value in record.items()}
+    return {safe(column): safe(value) if isinstance(value, str) else value for column, value in record.items()}
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Neither may a spreadsheet take a foreign name for a formula, nor a terminal for an order."""
     plain = printable(text)
     return f"'{plain}" if plain.lstrip()[:1] in _FORMULA else plain

@@ -8,7 +8,9 @@ from tabulate import tabulate
 
 from loadbench.core.text import printable
 from loadbench.core.units import format_duration
-from loadbench.plan.load import Closed
+from loadbench.plan.load import Closed, Open
+from loadbench.plan.pattern import Patterned
+from loadbench.plan.traces import Replayed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,13 +29,13 @@ def plan_text(scenario: Scenario) -> str:
         *([scenario.question] if scenario.question else []),
         f"target   {where}",
         f"models   {', '.join(models)}",
-        f"work     {_work(scenario)}",
+        f"work     {work_text(scenario)}",
     ]
-    levels = _table(
-        [[number, *_level(scenario, load)] for number, load in enumerate(scenario.loads, start=1)],
+    levels = plain_table(
+        [[number, *level_cells(scenario, load)] for number, load in enumerate(scenario.loads, start=1)],
         ("level", "load", "measured", "requests", "time"),
     )
-    parts = ["\n".join(head), levels, _total(scenario, len(models)), _settings(scenario)]
+    parts = ["\n".join(head), levels, _total(scenario, len(models)), settings_table(scenario)]
     return "\n\n".join(printable_lines(part) for part in parts) + "\n"
 
 
@@ -42,18 +44,37 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
-def _work(scenario: Scenario) -> str:
+def work_text(scenario: Scenario) -> str:
+    """What is asked, in a line."""
     work = scenario.work
+    if scenario.load.trace is not None:
+        return _trace_text(scenario)
+    if work.mix is not None:
+        return f"as {', '.join(map(str, work.mix))} ask, each in its lengths and pauses (see personas below)"
     if work.prompt is not None:
         what = "one given prompt"
     elif work.prompts is not None:
         what = f"the prompts of {work.prompts}"
     else:
         what = f"generated prompts of {work.input_tokens or '128'} tokens"
-    return f"{what}, answers of at most {work.output_tokens or work.max_tokens} tokens"
+    talk = f", conversations of {work.turns} turns" if work.turns is not None else ""
+    return f"{what}, answers of at most {work.output_tokens or work.max_tokens} tokens{talk}"
 
 
-def _level(scenario: Scenario, load: Load) -> tuple[str, str, str, str]:
+def _trace_text(scenario: Scenario) -> str:
+    (load,) = scenario.loads
+    assert isinstance(load, Open)  # noqa: S101 - it is what a trace makes
+    assert isinstance(load.arrivals, Replayed)  # noqa: S101
+    trace = load.arrivals.trace
+    shared = " (with shared beginnings)" if trace.hash_ids else ""
+    return (
+        f"{load.arrivals}: {len(trace)} requests, {sum(trace.input_tokens) / len(trace):.0f} tokens in{shared} "
+        f"and {sum(trace.output_tokens) / len(trace):.0f} out on average"
+    )
+
+
+def level_cells(scenario: Scenario, load: Load) -> tuple[str, str, str, str]:
+    """Load, what is measured, requests and time of a level."""
     extent = scenario.extent
     around_ns = extent.warm_up_ns + extent.cool_down_ns
     if extent.requests is not None:
@@ -66,8 +87,11 @@ def _level(scenario: Scenario, load: Load) -> tuple[str, str, str, str]:
     assert extent.duration_ns is not None  # noqa: S101 - the other of the two
     if isinstance(load, Closed):
         requests = "as the answers allow"
+    elif isinstance(load.arrivals, Replayed):
+        requests = f"up to {len(load.arrivals.trace)}"
     else:
-        requests = f"about {load.rate_per_s * (extent.duration_ns + around_ns) / 1e9:.0f}"
+        factor = load.arrivals.pattern.mean if isinstance(load.arrivals, Patterned) else 1.0
+        requests = f"about {load.rate_per_s * factor * (extent.duration_ns + around_ns) / 1e9:.0f}"
     whole_ns = extent.duration_ns + around_ns
     return load.label, format_duration(extent.duration_ns), requests, f"{format_duration(whole_ns)} and the drain"
 
@@ -85,14 +109,23 @@ def _levels(number: int) -> str:
     return "1 level" if number == 1 else f"{number} levels"
 
 
-def _settings(scenario: Scenario) -> str:
+def settings_table(scenario: Scenario) -> str:
+    """Every setting in force and where it comes from."""
     effective = scenario.effective()
     lines = []
     for section, values in effective.items():
         for name, value in values.items():
-            shown = "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            lines.append((f"{section}.{name}", _clipped(shown), scenario.origins.get(f"{section}.{name}", "default")))
-    return _table(lines, ("setting", "value", "from"))
+            origin = scenario.origins.get(f"{section}.{name}", "default")
+            if section == "personas":
+                origin = "scenario" if name in {persona.name for persona in scenario.work.personas} else "loadbench"
+            lines.append((f"{section}.{name}", _clipped(_shown(value)), origin))
+    return plain_table(lines, ("setting", "value", "from"))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict) and value:
+        return "; ".join(f"{name} {part}" for name, part in value.items())
+    return "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _clipped(text: str) -> str:
@@ -100,5 +133,6 @@ def _clipped(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…"
 
 
-def _table(lines: Sequence[Sequence[object]], headers: tuple[str, ...]) -> str:
+def plain_table(lines: Sequence[Sequence[object]], headers: tuple[str, ...]) -> str:
+    """A table of texts."""
     return str(tabulate(lines, headers=headers, tablefmt="simple", disable_numparse=True))

@@ -14,7 +14,17 @@ from loadbench.results.run import ClosedLoad
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadbench.results.run import Decided, Level, Metric, Reason, Run
+    from loadbench.results.run import (
+        Decided,
+        Level,
+        Metric,
+        OpenLoad,
+        OutputEquality,
+        PersonaShare,
+        Reason,
+        Run,
+        Warm,
+    )
 
 BEND = "◄"
 UNSURE = "~"
@@ -150,14 +160,37 @@ def notes(run: Run) -> list[str]:
         found.append(f"{UNSURE} too few independent requests for a 95 % interval of this quantile: measure for longer")
     for model, levels in models.items():
         found += _objective_notes(levels, f" of {model}" if len(models) > 1 else "")
+        found += _course_notes(levels, f" of {model}" if len(models) > 1 else "")
+        found += _cohort_notes(levels, f" of {model}" if len(models) > 1 else "")
     found += _reason_notes(run, lambda level: level.verdict.reasons)
     found += _reason_notes(run, lambda level: level.caveats)
     for level in run.levels:
         found += _failure_notes(level, _where(level, run))
+    found += equality_notes(run.outputs)
     found += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
     if not run.complete:
         found.append("the run is not complete: it was stopped, or is still going on")
     return found
+
+
+def equality_notes(outputs: Sequence[OutputEquality] | None) -> list[str]:
+    """What a deterministic run says of its answers: one line if all are equal, else one for each that are not."""
+    compared = list(outputs or ())
+    differing = [one for one in compared if not one.equal]
+    if compared and not differing:
+        answers = sum(one.answers for one in compared)
+        models = ", ".join(dict.fromkeys(one.model for one in compared))
+        return [f"answers: each of {answers} equal to the first one to its prompt, of {models}"]
+    return [
+        f"answers: {one.model} differs on prompt {one.prompt}: {one.distinct} texts among {one.answers} answers, "
+        f"{_first_difference(one)}"
+        for one in differing
+    ]
+
+
+def _first_difference(one: OutputEquality) -> str:
+    level, number = one.first_difference or (0, 0)
+    return f"first at request {number} of level {level + 1}"
 
 
 def _objective_notes(levels: Sequence[Level], whose: str) -> list[str]:
@@ -191,7 +224,63 @@ def _load_note(run: Run) -> list[str]:
     first = run.levels[0].load if run.levels else None
     if isinstance(first, ClosedLoad):
         return [f"users think {first.think} between an answer and the next request"] if first.think else []
-    return [f"requests come by {first.arrivals} arrivals, whatever the server does"] if first else []
+    return [f"requests come by {arrivals_text(first)}, whatever the server does"] if first else []
+
+
+def arrivals_text(load: OpenLoad) -> str:
+    """How its requests come, as a sentence has it."""
+    return load.arrivals if " " in load.arrivals else f"{load.arrivals} arrivals"
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def _course_notes(levels: Sequence[Level], whose: str) -> list[str]:
+    """How a level went whose rate was meant to change: a bar for each part of its window."""
+    return [
+        f"course of {load_text(level)}{whose}: answers {bars([part.answers_per_s for part in level.course])} "
+        f"(up to {significant(max(part.answers_per_s for part in level.course))}/s), "
+        f"in flight {bars([part.in_flight for part in level.course])} "
+        f"(up to {significant(max(part.in_flight for part in level.course))}), "
+        f"mean TTFT {bars([part.ttft_mean_s or 0.0 for part in level.course])} "
+        f"(up to {duration(max(part.ttft_mean_s or 0.0 for part in level.course))})"
+        for level in levels
+        if level.course
+    ]
+
+
+def bars(values: Sequence[float]) -> str:
+    """Each value as a bar, from nothing to the largest."""
+    most = max(values, default=0.0)
+    if most <= 0:
+        return _BARS[0] * len(values)
+    return "".join(_BARS[min(len(_BARS) - 1, int(len(_BARS) * value / most))] for value in values)
+
+
+def _cohort_notes(levels: Sequence[Level], whose: str) -> list[str]:
+    """A line for each of several personas, and one for the requests that a server should have in its cache."""
+    lines: dict[str, list[str]] = {}
+    for level in levels:
+        for name, part in level.personas.items() if len(level.personas) > 1 else ():
+            lines.setdefault(f"persona {name}{whose}", []).append(f"{load_text(level)} {_persona(part)}")
+        if level.warm is not None:
+            title = f"prompts{whose} that begin with what was asked before"
+            lines.setdefault(title, []).append(f"{load_text(level)} {_warm(level.warm)}")
+    return [f"{title}: {' · '.join(parts)}" for title, parts in lines.items()]
+
+
+def _persona(part: PersonaShare) -> str:
+    ttft, e2e = part.metrics.get("ttft_response_s"), part.metrics.get("e2e_response_s")
+    times = [
+        f"{word} p95 {duration(metric.p95)}" for word, metric in (("TTFT", ttft), ("E2E", e2e)) if metric is not None
+    ]
+    return f"({', '.join([f'{part.ok} of {part.requests} ok', *times])})"
+
+
+def _warm(warm: Warm) -> str:
+    if warm.cached_share is None:
+        return f"({warm.requests}, the server does not tell what it had cached)"
+    return f"({warm.requests}, {warm.cached_share:.0%} of their tokens from the server's cache)"
 
 
 def _where(level: Level, run: Run) -> str:

@@ -4,6 +4,7 @@ results/<UTC time>-<name>/
     run.json          the result, replaced as a whole after each level
     requests.jsonl    one line per request, appended as they end
     histograms.hlog   every metric of every level, readable by the HdrHistogram tools
+    telemetry.jsonl   one line per reading of the machine and of the server's page, where there were any
     report.md         for people
 """
 
@@ -54,6 +55,15 @@ class RunFolder:
                 f"{path}: cannot be written: {error.strerror or error}", hint="name another with --out"
             ) from None
         return cls(path)
+
+    def inside(self, *names: str) -> RunFolder:
+        """A folder within this one for a run that is a part of it; raises `BadInput` where it cannot be made."""
+        path = self.path.joinpath(*names)
+        try:
+            path.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be made: {error.strerror or error}", hint="make room") from None
+        return RunFolder(path)
 
     def write(self, name: str, content: bytes) -> None:
         """Replace one file as a whole: a reader sees the old or the new, and a crash loses neither."""

@@ -1,7 +1,10 @@
 """`requests.jsonl`: one line per request, in the order in which they ended, so that every figure can be computed anew.
 
 Marks are ns since the run's start; a mark that did not happen is null. Events are written as the stamp of the first and
-the gaps that follow, in ns. There is no text of prompts or answers in it.
+the gaps that follow, in ns. Of a given prompt there is its place among them and its digest, of the answer its digest if
+answers were to be kept; there is no text of either unless the run was told to keep texts.
+
+What the server tells of its own time stands in `server_queue_ns` and the like, and is left out where it does not.
 
 It is read back as `Request`, which knows what the reading arm needs of a line.
 """
@@ -15,9 +18,10 @@ import msgspec
 import orjson
 
 from loadbench.core.errors import BadInput
+from loadbench.core.text import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -45,13 +49,19 @@ _FACTS = (
     "asked_input_tokens",
     "asked_output_tokens",
     "finish_reason",
+    "prompt_index",
+    "persona",
+    "turn",
+    "warm",
 )
 # Lines are gathered to this size before they are written: a write now and then, not one in every callback.
 _BUFFER_BYTES = 1 << 20
 
 
-def line(sample: Sample, *, level: int, origin_ns: int) -> bytes:
-    """One request as a line of JSON; `level` is its level's position in the run, from 0."""
+def line(
+    sample: Sample, *, level: int, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False
+) -> bytes:
+    """One request as a line of JSON; `level` is its level's position in the run, from 0, `prompts` their digests."""
     record: dict[str, object] = {"level": level}
     for name in _FACTS:
         record[name] = getattr(sample, name)
@@ -61,19 +71,33 @@ def line(sample: Sample, *, level: int, origin_ns: int) -> bytes:
         record[f"{name}_ns"] = None if mark is None else mark - origin_ns
     record["event_gaps_ns"] = sample.event_gaps()
     record["event_tokens"] = None if sample.event_tokens is None else list(sample.event_tokens)
+    index, answer = sample.prompt_index, sample.answer
+    record["prompt_hash"] = prompts[index] if index is not None and index < len(prompts) else None
+    record["answer_hash"] = None if answer is None else digest(answer)
+    if keep_texts:
+        record["answer"] = answer
+    if sample.timings is not None:
+        record.update({f"server_{name}": told for name, told in sample.timings._asdict().items() if told is not None})
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
 class RequestLog:
     """Appends lines to the file; open it for the length of the run."""
 
-    def __init__(self, path: Path, *, origin_ns: int) -> None:
+    def __init__(
+        self, path: Path, *, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False
+    ) -> None:
         self._file = path.open("ab", buffering=_BUFFER_BYTES)
         self.origin_ns = origin_ns
+        self._prompts = prompts
+        self._keep_texts = keep_texts
 
     def add(self, sample: Sample, *, level: int) -> None:
         """Append one request; it is on disk after `flush` at the latest."""
-        self._file.write(line(sample, level=level, origin_ns=self.origin_ns))
+        text = line(
+            sample, level=level, origin_ns=self.origin_ns, prompts=self._prompts, keep_texts=self._keep_texts
+        )
+        self._file.write(text)
 
     def flush(self) -> None:
         """Hand everything to the system."""
@@ -110,6 +134,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     token_source: str
     input_tokens: int | None
     asked_output_tokens: int | None
+    number: int = 0
+    user: int | None = None
+    finish_reason: str | None = None
+    prompt_index: int | None = None
+    prompt_hash: str | None = None
+    answer_hash: str | None = None
+    answer: str | None = None
 
 
 def read_requests(path: Path) -> Iterator[Request]:

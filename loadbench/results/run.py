@@ -12,6 +12,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from loadbench.results.models import Model  # noqa: TC001 - msgspec reads the annotations
+from loadbench.results.telemetry import Cost, Energy, FirstToken, Spread, Telemetry  # noqa: TC001 - likewise
+
 SCHEMA: Final = "loadbench.run/1"
 
 Quantiles = dict[str, float | None]
@@ -131,6 +134,41 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Warm(msgspec.Struct, frozen=True, kw_only=True):
+    """Measured requests that ended ok and were declared warm: they begin with what was asked before, and a server that
+    keeps prefixes should have found them. `cached_share` is what it had of their prompts' tokens; null if it told none.
+    """
+
+    requests: int
+    cached_requests: int
+    cached_share: float | None = None
+
+
+class CoursePart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a window whose rate was meant to change, up to the next. `from_s` counts from the window's opening.
+
+    `ttft_mean_s` is that of the measured requests that became due in it, from when they were due; null without any.
+    """
+
+    from_s: float
+    answers_per_s: float
+    output_tokens_per_s: float
+    in_flight: float
+    ttft_mean_s: float | None = None
+
+
+class PersonaShare(msgspec.Struct, frozen=True, kw_only=True):
+    """The measured requests of one persona. Tokens and figures are of those that ended ok; the figures have no
+    intervals.
+    """
+
+    requests: int
+    ok: int
+    input_tokens: int
+    output_tokens: int
+    metrics: dict[str, Metric | None]
+
+
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     """Summed over the measured requests that ended ok; `source` says how many requests' counts came from where."""
 
@@ -187,6 +225,8 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     `window_ns` is when its window opened and closed, in ns since the run's start as the marks in `requests.jsonl`.
     `server` is what the server's own counters rose by, for whomever, over warm-up, window, cool-down and drain; those
     that did not rise are left out. It is null where the server has none or they began anew.
+    `personas` are those that asked, by name; `turns` counts the measured requests by their place in a conversation.
+    `course` is how it went in time, where the rate was meant to change.
     """
 
     target: str
@@ -213,14 +253,69 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Metric | None]
     interrupted: bool = False
     server: dict[str, float] | None = None
+    server_histograms: dict[str, Spread] = {}
+    first_token: FirstToken | None = None
+    telemetry: Telemetry | None = None
+    energy: Energy | None = None
+    cost: Cost | None = None
+    personas: dict[str, PersonaShare] = {}
+    turns: dict[str, int] = {}
+    warm: Warm | None = None
+    course: list[CoursePart] = []
+
+
+class KnownFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file of models says of one, and no measurement tells."""
+
+    alias: str | None = None
+    capabilities: list[str] = []
+    size_bytes: int | None = None
+    license: str | None = None
+    load_cold_s: float | None = None
+    load_warm_s: float | None = None
+
+
+class AskedPrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the given prompts: its place, from 0, and a digest of its text; that itself only where texts are kept."""
+
+    index: int
+    hash: str
+    text: str | None = None
+
+
+class OutputEquality(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a model gave the same answer to a prompt each time, under whatever load.
+
+    `answers` were compared with the first of them, `distinct` texts were among them; `first_difference` is the level,
+    from 0, and the request's number in it where the first other text came.
+    """
+
+    model: str
+    prompt: int
+    answers: int
+    distinct: int
+    first_difference: tuple[int, int] | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether all were the same."""
+        return self.distinct <= 1
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
-    """Whether a model could be tested at all."""
+    """Whether a model could be tested at all.
+
+    `asked` is the name that it was asked for by, where the server has another; `catalogue` is what the server's list of
+    models and its files say of it; `load_s` is how long loading took, where that had to be done first.
+    """
 
     model: str
     status: Literal["ok", "failed", "not_run"]
     reason: str = ""
+    known: KnownFacts | None = None
+    asked: str | None = None
+    catalogue: Model | None = None
+    load_s: float | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,6 +333,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, object]
     models: list[ModelStatus] = []
     levels: list[Level] = []
+    prompts: list[AskedPrompt] = []
+    outputs: list[OutputEquality] | None = None
 
 
 def to_json(run: Run) -> bytes:

@@ -1,72 +1,89 @@
 """What `loadbench doctor` looks at, one check after another; what a failed one makes pointless is skipped.
 
-A check never raises for what it finds: it says ok, warn, fail or skip, with what was seen and what to do.
+A check never raises for what it finds: it says ok, warn, fail or skip, with what was seen and what to do. The list is
+the workshop's own: the service is found, every wanted model is listed, loaded and answers; and then what spoils a
+measurement before it begins.
 """
 
 from __future__ import annotations
 
 import socket
-import time
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
-import msgspec
 
-from loadbench.client.client import Client, Timeouts
-from loadbench.client.descriptors import descriptor_limit
-from loadbench.client.fast_transport import FastTransport
-from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
-from loadbench.record.outcome import TokenSource
-from loadbench.targets.openai import choose_models, find, first_answer
+from loadbench.targets.catalogue import from_listing
+from loadbench.targets.discovery import moved
+from loadbench.targets.findings import Check, Checkup, skipped
+from loadbench.targets.foundry import Dialect
+from loadbench.targets.machine import Machine, clock, descriptors, disk, downloads
+from loadbench.targets.openai import choose_models
+from loadbench.targets.ready import Prepared, choose, known_models, reach
+from loadbench.targets.trials import Trial
+from loadbench.telemetry.watch import is_local
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from loadbench.plan.scenario import Scenario
-    from loadbench.record.sample import Sample
-    from loadbench.targets.openai import Target
-
-SCHEMA = "loadbench.doctor/1"
-_PROBE = "Say in one sentence what a load test is."
-_PROBE_TOKENS = 16
-# Fewer than this are soon gone: each user is a connection.
-_FEW_DESCRIPTORS = 1024
+    from loadbench.results.models import Model
+    from loadbench.targets.discovery import Step
 
 
-class Check(msgspec.Struct, frozen=True):
-    """One finding."""
+async def checkup(
+    scenario: Scenario, environment: Mapping[str, str], *, url: str | None, steps: Sequence[Step] = ()
+) -> Checkup:
+    """The way to the endpoint, its name, models, a first answer of each wanted model, and this machine.
 
-    name: str
-    status: Literal["ok", "warn", "fail", "skip"]
-    message: str
-    advice: str = ""
-
-
-class Checkup(msgspec.Struct, frozen=True, kw_only=True):
-    """All findings, as `doctor --json` prints them."""
-
-    schema: str = SCHEMA
-    checks: list[Check]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether nothing failed."""
-        return all(check.status != "fail" for check in self.checks)
-
-
-async def checkup(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Checkup:
-    """The host's name, endpoint, models, a first answer of each wanted model, and this machine."""
-    checks = await _name(url)
+    `steps` is where the endpoint was looked for; without a `url` it was not found.
+    """
+    checks = _trail(steps, url)
+    if url is None:
+        checks += skipped("endpoint", "models", "probe")
+        return Checkup(checks=[*checks, disk(Path.cwd()), descriptors(), clock()])
+    checks += await _name(url)
     try:
-        target = await find(scenario, environment, url=url)
+        prepared = await _found(scenario, environment, url)
     except LoadbenchError as error:
-        checks += [Check("endpoint", "fail", error.message, error.hint), *_skipped("models", "probe")]
+        checks += [Check("endpoint", "fail", error.message, error.hint), *_moved(steps, url, failed=True)]
+        checks += skipped("models", "probe")
+        return Checkup(checks=[*checks, disk(Path.cwd()), descriptors(), clock()])
+    checks += [Check("endpoint", "ok", _endpoint_text(prepared)), *_moved(steps, url, failed=False)]
+    pid = None if prepared.service is None else prepared.service.pid
+    machine = Machine(url, local=is_local(url), pid=pid)
+    checks += await _ask(prepared, machine)
+    return Checkup(checks=[*checks, *_resources(prepared, machine), descriptors(), clock()])
+
+
+def _trail(steps: Sequence[Step], url: str | None) -> list[Check]:
+    """Each place where the address may have been; the first that named one was taken."""
+    taken = next((step for step in steps if step.url), None)
+    checks = [Check(f"by {step.source}", "ok" if step is taken else "skip", step.finding) for step in steps]
+    if url is None:
+        advice = "start it (foundry server start, or foundry service start), or give its address by --url"
+        checks.append(Check("discovery", "fail", "nobody knows where Foundry Local is", advice))
+    return checks
+
+
+def _moved(steps: Sequence[Step], url: str, *, failed: bool) -> list[Check]:
+    told = moved(list(steps), url)
+    if told is None:
+        return []
+    message = f"the foundry command line says that the service is at {told}"
+    return [Check("moved port", "fail" if failed else "warn", message, f"its port changes at each start: --url {told}")]
+
+
+async def _found(scenario: Scenario, environment: Mapping[str, str], url: str) -> Prepared:
+    """The target with all that is known of its models; none is chosen yet."""
+    target, service = await reach(scenario, environment, url=url)
+    if service is None:
+        catalogue = from_listing(target.listing, foundry=False)
     else:
-        checks.append(Check("endpoint", "ok", _endpoint_text(target)))
-        checks += await _ask(scenario, target)
-    return Checkup(checks=[*checks, _descriptors(), _clock()])
+        catalogue = await known_models(scenario, target, service)
+    return Prepared(scenario=scenario, target=target, service=service, catalogue=catalogue)
 
 
 async def _name(url: str) -> list[Check]:
@@ -90,74 +107,73 @@ async def _name(url: str) -> list[Check]:
     ]
 
 
-def _skipped(*names: str) -> list[Check]:
-    return [Check(name, "skip", "not tried, since an earlier check failed") for name in names]
+def _endpoint_text(prepared: Prepared) -> str:
+    target, service = prepared.target, prepared.service
+    kind = "" if service is None else f", Foundry Local {service.dialect.removeprefix('foundry-')}"
+    return target.base_url + kind + (f", server {target.server}" if target.server else "")
 
 
-def _endpoint_text(target: Target) -> str:
-    return target.base_url + (f", server {target.server}" if target.server else "")
-
-
-async def _ask(scenario: Scenario, target: Target) -> list[Check]:
+async def _ask(prepared: Prepared, machine: Machine) -> list[Check]:
+    """The list, and each wanted model; where none is named, one proves that the server works."""
+    target = prepared.target
     listed = Check("models", "ok", f"{len(target.models or ())} listed: {', '.join((target.models or ())[:20])}")
     if target.models is None:
         listed = Check("models", "warn", "the server has no list of models", "name the model with --model")
-    wanted = scenario.target.model or (target.models or ())[:1]
     try:
-        models, missing = choose_models(target, wanted or None)
+        _choose(prepared)
     except LoadbenchError as error:
-        return [Check("models", "fail", error.message, error.hint), *_skipped("probe")]
-    checks = [listed, *(Check("models", "fail", reason) for reason in missing.values())]
-    return checks + [await _probe(scenario, target, model) for model in models if model not in missing]
+        return [Check("models", "fail", error.message, error.hint), *skipped("probe")]
+    checks = [listed, *(Check("models", "fail", reason) for reason in prepared.missing.values())]
+    for model in prepared.models:
+        if model not in prepared.missing:
+            checks += await _try(prepared, machine, model)
+    return checks
 
 
-async def _probe(scenario: Scenario, target: Target, model: str) -> Check:
-    """A first question to a model, by the client that measures."""
-    clock = MonotonicClock()
-    transport = FastTransport(tls=target.tls)
-    limits = scenario.limits
-    timeouts = Timeouts(connect_ns=limits.connect_timeout, first_token_ns=limits.first_token_timeout)
-    client = Client(target.endpoint(model, scenario), transport, clock=clock, timeouts=timeouts)
-    name = f"probe {model}"
+def _choose(prepared: Prepared) -> None:
+    wanted, target = prepared.scenario.target.model, prepared.target
+    if prepared.service is not None and (wanted or prepared.catalogue):
+        choose(prepared, wanted or _one(prepared.catalogue))
+    else:
+        prepared.models, prepared.missing = choose_models(target, wanted or (target.models or ())[:1] or None)
+
+
+def _one(catalogue: Sequence[Model]) -> tuple[str, ...]:
+    """One that is loaded, or cached, or the first: the cheapest to try."""
+    return (min(catalogue, key=lambda model: (not model.loaded, not model.cached)).id,)
+
+
+async def _try(prepared: Prepared, machine: Machine, model: str) -> list[Check]:
+    checks = []
+    if model in prepared.asked:
+        checks.append(Check(f"name {prepared.asked[model]}", "ok", f"is {model}"))
+    if prepared.service is not None:
+        loaded = await _loaded(prepared, model)
+        checks.append(loaded)
+        if loaded.status == "fail":
+            return [*checks, *skipped(f"probe {model}")]
+    native = prepared.service is not None and prepared.service.dialect is Dialect.NATIVE
+    trial = Trial(prepared.scenario, prepared.target, model=model, known=prepared.entry(model), machine=machine)
+    return checks + await trial.run(asks_limit=native)
+
+
+async def _loaded(prepared: Prepared, model: str) -> Check:
     try:
-        sample = await first_answer(client, clock, prompt=_PROBE, max_tokens=_PROBE_TOKENS)
+        await prepared.ready(model)
     except LoadbenchError as error:
-        return Check(name, "fail", error.message, error.hint)
-    finally:
-        await transport.aclose()
-    return _judge(name, sample, model)
+        return Check(f"loaded {model}", "fail", error.message, error.hint)
+    if model in prepared.load_s:
+        return Check(f"loaded {model}", "ok", f"it was not, and took {prepared.load_s[model]:.2f} s to load")
+    return Check(f"loaded {model}", "ok", "it was")
 
 
-def _judge(name: str, sample: Sample, model: str) -> Check:
-    ttft_ns = sample.since_sent(sample.first_token_ns) or 0
-    message = f"{sample.output_tokens} tokens, the first after {ttft_ns / 1e6:.0f} ms"
-    if sample.model not in {None, model}:
-        return Check(name, "warn", f"{message}; answered as {sample.model!r}", "is that the model you meant?")
-    if sample.token_source is not TokenSource.USAGE:
-        return Check(
-            name,
-            "warn",
-            f"{message}; the server does not report usage, tokens are counted by {sample.token_source}",
-            "let it report usage (stream_options.include_usage), or read tokens as events",
-        )
-    return Check(name, "ok", message)
-
-
-def _descriptors() -> Check:
-    limit = descriptor_limit()
-    if limit is None:
-        return Check("open files", "skip", "this system has no such limit")
-    soft, hard = limit
-    message = f"{soft} now, {hard if hard >= 0 else 'any number'} at most"
-    if 0 <= hard < _FEW_DESCRIPTORS:
-        return Check("open files", "warn", message, f"raise the limit: ulimit -n {_FEW_DESCRIPTORS}")
-    return Check("open files", "ok", message)
-
-
-def _clock() -> Check:
-    """The clock of all marks, in its own words."""
-    info = time.get_clock_info("perf_counter")
-    message = f"{info.implementation}, resolution {info.resolution * 1e9:.0f} ns"
-    if not info.monotonic or info.resolution > 1e-6:
-        return Check("clock", "warn", message, "stamps are no finer than this")
-    return Check("clock", "ok", message)
+def _resources(prepared: Prepared, machine: Machine) -> list[Check]:
+    """Disk, memory and GPU, where the server is on this machine; of another one only this one's disk."""
+    wanted = [entry for model in prepared.models if (entry := prepared.entry(model)) is not None]
+    service = prepared.service
+    cache = None if service is None else service.cache
+    to_load = sum(one.size_bytes or 0 for one in wanted if one.loaded is False and one.id not in prepared.load_s)
+    to_fetch = sum(one.size_bytes or 0 for one in wanted if one.cached is False)
+    checks = [disk(cache or Path.cwd(), needed=to_fetch)]
+    checks += downloads(cache) if cache is not None else []
+    return [*checks, machine.memory(needed=to_load), machine.gpu()]

@@ -7,23 +7,22 @@ there, a port that refuses, the wrong protocol or path, a page of HTML, a model 
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-import anyio
 import httpx
 import orjson
 
 from loadbench.client.client import Ask, Endpoint
-from loadbench.client.faults import explain
 from loadbench.client.httpx_transport import tls_context
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.text import hide, secrets_of
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
+from loadbench.targets.asking import asking, get
+from loadbench.targets.symptoms import advice_for
 from loadbench.wire.openai import Api, error_text
 
 if TYPE_CHECKING:
@@ -35,20 +34,19 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.record.sample import Sample
 
-# A list of models is short; a server that sends more than this sends something else.
-_MOST_LIST_BYTES = 8 * 1024 * 1024
-_LIST_TIMEOUT_S = 30.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """An endpoint as requests reach it. `models` is what it lists; `None` where it has no list."""
+    """An endpoint as requests reach it. `models` is what it lists, `None` where it has no list; `listing` is all that
+    the list tells of each.
+    """
 
     base_url: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls: ssl.SSLContext | None = None
     models: tuple[str, ...] | None = None
     server: str | None = None
+    listing: tuple[dict[str, object], ...] = field(default=(), repr=False)
 
     def endpoint(self, model: str, scenario: Scenario) -> Endpoint:
         """What all requests to one model have in common."""
@@ -59,6 +57,7 @@ class Target:
             headers=self.headers,
             temperature=scenario.work.temperature,
             seed=scenario.work.seed,
+            system=scenario.work.system,
         )
 
 
@@ -72,27 +71,28 @@ async def find(scenario: Scenario, environment: Mapping[str, str], *, url: str) 
     tls: ssl.SSLContext | None = None
     if url.startswith("https:"):
         tls = tls_context(cacert=settings.cacert, insecure=settings.insecure)
-    timeout_ns = scenario.limits.connect_timeout
-    timeout = httpx.Timeout(_LIST_TIMEOUT_S, connect=timeout_ns / 1e9 if timeout_ns else None)
-    async with httpx.AsyncClient(verify=tls or False, trust_env=False, timeout=timeout, headers=list(headers)) as http:
+    async with asking(headers, tls=tls, connect_ns=scenario.limits.connect_timeout) as http:
         for base_url in base_urls(url):
-            response = await _get(http, f"{base_url}/models")
+            response = await get(http, f"{base_url}/models")
             if response.status_code != httpx.codes.NOT_FOUND:
                 break
         else:
             base_url = base_urls(url)[0]
     try:
-        models = _listed(response, url)
+        listing = _listed(response, url)
     except TargetUnavailable as error:
         raise TargetUnavailable(hide(error.message, secrets_of(headers)), hint=error.hint) from None
+    models = None if listing is None else tuple(dict.fromkeys(str(item["id"]) for item in listing))
     server = response.headers.get("server")
-    return Target(base_url=base_url, headers=headers, tls=tls, models=models, server=server)
+    return Target(
+        base_url=base_url, headers=headers, tls=tls, models=models, server=server, listing=tuple(listing or ())
+    )
 
 
 def base_urls(url: str) -> list[str]:
     """Where the routes may begin: people give the server, the version, or one of the routes."""
     parts = urlsplit(url)
-    path = re.sub(r"/(chat/completions|completions|models)/?$", "", parts.path).rstrip("/")
+    path = re.sub(r"/(chat/completions|completions|models|(openai/)?status)/?$", "", parts.path).rstrip("/")
     paths = [path] if re.search(r"/v\d+$", path) else [f"{path}/v1", *([path] if path else [])]
     return [urlunsplit((parts.scheme, parts.netloc, one, "", "")) for one in paths]
 
@@ -108,40 +108,8 @@ def _authorization(variable: str, environment: Mapping[str, str]) -> tuple[tuple
     return (("authorization", f"Bearer {key}"),)
 
 
-async def _get(http: httpx.AsyncClient, url: str) -> httpx.Response:
-    """One small GET, its body and its time limited; every way to fail ends in `TargetUnavailable`."""
-    # httpx limits the time of each read, and a server can make many of one answer.
-    whole_s = _LIST_TIMEOUT_S + (math.inf if http.timeout.connect is None else http.timeout.connect)
-    try:
-        with anyio.fail_after(whole_s):
-            return await _read(http, url)
-    except (httpx.TimeoutException, TimeoutError) as error:
-        what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
-        raise TargetUnavailable(f"{url}: {what} in time", hint="check the address; is the server hung?") from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        what, hint = explain(error)
-        if isinstance(error, httpx.RemoteProtocolError):
-            what, hint = f"it does not answer in HTTP ({what})", "is this the right port? does it expect https://?"
-        raise TargetUnavailable(f"{url}: {what}", hint=hint) from None
-
-
-async def _read(http: httpx.AsyncClient, url: str) -> httpx.Response:
-    async with http.stream("GET", url) as response:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > _MOST_LIST_BYTES:
-                raise TargetUnavailable(f"{url}: the answer has no end", hint="is this the right address?")
-        return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
-
-
-def _plain(headers: httpx.Headers) -> dict[str, str]:
-    """Without what described the body's coding, which has been undone."""
-    return {name: text for name, text in headers.items() if name not in {"content-encoding", "transfer-encoding"}}
-
-
-def _listed(response: httpx.Response, url: str) -> tuple[str, ...] | None:
-    """The ids in a list of models; `None` where the server has no such route, or fails to make the list."""
+def _listed(response: httpx.Response, url: str) -> list[dict[str, object]] | None:
+    """The entries of a list of models; `None` where the server has no such route, or fails to make the list."""
     status = response.status_code
     if status in {401, 403}:
         raise TargetUnavailable(
@@ -159,8 +127,8 @@ def _listed(response: httpx.Response, url: str) -> tuple[str, ...] | None:
         document = orjson.loads(response.content)
         items = document["data"] if isinstance(document, dict) else document
         if items is None and document is not None:
-            return ()  # how Go writes a list with nothing in it
-        return tuple(dict.fromkeys(str(item["id"]) for item in items))
+            return []  # how Go writes a list with nothing in it
+        return [{**item, "id": str(item["id"])} for item in items]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise TargetUnavailable(
             f"{url}: not an OpenAI-compatible server: its list of models reads {error_text(response.content)!r}",
@@ -213,7 +181,7 @@ async def first_answer(client: Client, clock: Clock, *, prompt: str, max_tokens:
     ask = Ask(number=0, phase=Phase.WARM_UP, due_ns=clock.now_ns(), prompt=prompt, max_tokens=max_tokens)
     sample = await client.fire(ask)
     if sample.outcome is not Outcome.OK:
-        hint = _PROBE_HINTS.get(sample.status or 0, "")
+        hint = _PROBE_HINTS.get(sample.status or 0) or advice_for(sample.detail)
         raise TargetUnavailable(f"a first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)
     return sample
 

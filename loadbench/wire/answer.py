@@ -21,6 +21,7 @@ from loadbench.wire.shortcut import learn
 from loadbench.wire.sse import OversizeEvent
 
 if TYPE_CHECKING:
+    from loadbench.record.timings import Timings
     from loadbench.wire.openai import Api, Chunk
     from loadbench.wire.shortcut import Shortcut
     from loadbench.wire.sse import Event
@@ -66,6 +67,7 @@ class Answer:
         "merged_reads",
         "model",
         "reads",
+        "timings",
         "unfinished",
     )
 
@@ -84,6 +86,7 @@ class Answer:
         self.error: str | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
+        self.timings: Timings | None = None  # the server's own, as it told them last
         self.bad_frames = 0
         self.unfinished = False  # the last block lacked its empty line
         self._usage = Usage()
@@ -234,6 +237,8 @@ class Answer:
             self.model = clean(chunk.model)
         if self.error is None:
             self.error = chunk.error
+        if chunk.timings is not None:
+            self.timings = chunk.timings
 
     def _mark(self, chunk: Chunk, at_ns: int) -> None:
         self.event_ns.append(at_ns)

@@ -10,7 +10,7 @@ from loadbench.wire.openai import Api, read_chunk, read_whole
 from loadbench.wire.sse import EventStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from loadbench.wire.openai import Chunk
     from loadbench.wire.sse import Event
@@ -77,13 +77,23 @@ def address(api: Api, base_url: str) -> str:
 
 
 def request_body(
-    api: Api, *, model: str, prompt: str, max_tokens: int, temperature: float | None, seed: int | None
+    api: Api,
+    *,
+    model: str,
+    prompt: str,
+    max_tokens: int,
+    temperature: float | None,
+    seed: int | None,
+    said: Sequence[tuple[str, str]] = (),
 ) -> bytes:
-    """The JSON of one streamed request, by which its usage is asked for; what is `None` is left to the server."""
+    """The JSON of one streamed request, by which its usage is asked for; what is `None` is left to the server.
+
+    `said` is what was said before the prompt, as (role, text).
+    """
     match api:
         case Api.CHAT | Api.COMPLETIONS:
             return openai.request_body(
-                api, model=model, prompt=prompt, max_tokens=max_tokens, temperature=temperature, seed=seed
+                api, model=model, prompt=prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, said=said
             )
         case Api.RESPONSES:
             make = responses.request_body
@@ -91,5 +101,5 @@ def request_body(
             make = ollama.request_body
         case _ as never:
             assert_never(never)
-    messages = [{"role": "user", "content": prompt}]
+    messages = openai.messages_of(prompt, said)
     return make(model=model, messages=messages, max_tokens=max_tokens, temperature=temperature, seed=seed)

@@ -18,6 +18,7 @@ import orjson
 
 from loadbench.wire.openai import Chunk, Usage, count, error_in, object_of, string
 from loadbench.wire.sse import LARGEST_BLOCK, Event, OversizeEvent
+from loadbench.wire.timings import ollama_timings
 
 PATH = "/api/chat"
 
@@ -90,6 +91,7 @@ def read_line(data: bytes) -> Chunk:
         model=string(document.get("model")) or None,
         choices=int("message" in document or "response" in document),
         done=done,
+        timings=ollama_timings(document) if done else None,
     )
 
 

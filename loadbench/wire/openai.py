@@ -13,9 +13,16 @@ import json
 import re
 import unicodedata
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
+
+from loadbench.wire.timings import timings_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.record.timings import Timings
 
 # Long enough for a server's reason, short enough for a line of a report.
 _LONGEST_LINE = 300
@@ -74,6 +81,7 @@ class Chunk(NamedTuple):
     model: str | None = None
     choices: int = 0  # without any it is no part of an answer
     done: bool = False
+    timings: Timings | None = None  # the server's own
 
 
 DONE = Chunk(done=True)
@@ -88,11 +96,15 @@ def request_body(
     temperature: float | None,
     seed: int | None,
     stream: bool = True,
+    said: Sequence[tuple[str, str]] = (),
 ) -> bytes:
-    """The JSON of one request. Usage is always asked for; what is `None` is left to the server."""
+    """The JSON of one request. Usage is always asked for; what is `None` is left to the server.
+
+    `said` is what was said before the prompt, as (role, text): chat has room for it, plain completions have not.
+    """
     body: dict[str, Any] = {"model": model}
     if api is Api.CHAT:
-        body["messages"] = [{"role": "user", "content": prompt}]
+        body["messages"] = messages_of(prompt, said)
     else:
         body["prompt"] = prompt
     body["max_tokens"] = max_tokens
@@ -104,6 +116,11 @@ def request_body(
     if stream:
         body["stream_options"] = {"include_usage": True}
     return orjson.dumps(body)
+
+
+def messages_of(prompt: str, said: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """The prompt as the last of the messages."""
+    return [*({"role": role, "content": text} for role, text in said), {"role": "user", "content": prompt}]
 
 
 # One frame.
@@ -177,7 +194,8 @@ def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
         if "usage" in choice or "error" in choice:
             usage, error = usage or choice.get("usage"), error or message_of(choice.get("error"))
     told = _usage(usage) if isinstance(usage, dict) and usage else None
-    return Chunk(text, hidden, tool, tokens, finish, told, error, string(document.get("model")) or None, len(choices))
+    model, timings = string(document.get("model")) or None, timings_in(document)
+    return Chunk(text, hidden, tool, tokens, finish, told, error, model, len(choices), timings=timings)
 
 
 def _words(content: object) -> str:

@@ -140,6 +140,27 @@ def test_marks_come_in_order(kind):
     assert (sample.output_tokens, sample.token_source, sample.input_tokens) == (2, TokenSource.USAGE, 7)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_answer_is_kept_only_where_it_is_asked_for(keep):
+    """The visible text, and nothing of the reasoning; the same marks and tokens either way."""
+    thought = b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}\n\n'
+    said = chunk(thought + token("Be") + token("cause."))
+    script = [ASK, head() + said + chunk(FINISH + usage(3) + DONE) + END, GONE]
+
+    async def main():
+        async with serving(script) as server:
+            transport = FastTransport()
+            settings = Endpoint(base_url=server.url("http"), model="m")
+            client = Client(settings, transport, clock=CLOCK, timeouts=Timeouts())
+            sample = await client.fire(dataclasses.replace(ask(), keep_answer=keep))
+            await transport.aclose()
+            return sample
+
+    sample = asyncio.run(main())
+    assert sample.answer == ("Because." if keep else None)
+    assert (sample.outcome, sample.output_tokens, len(sample.event_ns)) == (Outcome.OK, 3, 3)
+
+
 @both
 def test_usage_that_comes_late_is_no_part_of_the_answer(kind):
     """A3: a usage event and [DONE] after the last token move the end, and not the last token."""

@@ -68,7 +68,16 @@ def scenario(*, work: WorkSettings | None = None, **load) -> Scenario:
     return Scenario(load=LoadSettings(**short), work=work or WorkSettings(max_tokens=5))
 
 
-def swept(plan: Scenario, *models: str, missing=None, watcher=None, have=("a", "b", "c"), during=None, counters=None):
+def swept(
+    plan: Scenario,
+    *models: str,
+    missing=None,
+    watcher=None,
+    have=("a", "b", "c"),
+    during=None,
+    counters=None,
+    settled=None,
+):
     """Sweep the simulated server, which has the models `have`; the watcher and the sweep. `during` runs beside it."""
     watcher = watcher or Watcher()
     kept: list[Sweep] = []
@@ -91,6 +100,7 @@ def swept(plan: Scenario, *models: str, missing=None, watcher=None, have=("a", "
                 health=NoHealth,
                 observer=watcher,
                 counters=counters,
+                settled=settled,
             )
             kept.append(sweep)
             async with anyio.create_task_group() as beside:
@@ -411,3 +421,28 @@ def test_stop_while_the_first_counters_are_read_begins_no_level():
     _, sweep = swept(scenario(), "a", watcher=watcher, during=stop, counters=scripted(watcher, None, takes_s=1.0))
     assert sweep.stopped
     assert watcher.events == [("counters",)]
+
+
+def test_what_is_sampled_beside_a_level_is_known_before_it_is_kept():
+    """After each level, with the moment its window closed, and before it is handed out; a stop does not cut that."""
+    watcher = Watcher()
+    settled_at: list[tuple[int, int]] = []
+
+    async def settled(closes_ns: int) -> None:
+        await anyio.sleep(0.5)
+        settled_at.append((closes_ns, len(watcher.recordings)))
+
+    async def stop(sweep: Sweep) -> None:
+        while not sweep.measuring:
+            await anyio.sleep(0.1)
+        while sweep.measuring:
+            await anyio.sleep(0.1)
+        sweep.stop()  # the level is over, and its last reading is waited for
+
+    swept(scenario(), "a", watcher=watcher, settled=settled)
+    assert settled_at == [(recording.window[1], number) for number, recording in enumerate(watcher.recordings)]
+    settled_at.clear()
+    watcher = Watcher()
+    swept(scenario(), "a", watcher=watcher, settled=settled, during=stop)
+    assert [(watcher.recordings[0].window[1], 0)] == settled_at
+    assert watcher.ended() == [("a", "users=1")]

@@ -6,9 +6,9 @@ Prints one line, `READY http://127.0.0.1:PORT`, once the model is loaded. Ends o
 standard input ends: a test that dies takes its server with it. (So give it an open stdin: `</dev/null` ends it at
 once.)
 
-Every request pays for its whole prompt: the prompt cache is off, in the slots and in memory. `--ctx` is the sum over
-all slots; each request may use `ctx / parallel` tokens. `--threads 1` is right on a shared machine: with more threads
-than free cores, the spinning barriers between them cost far more than they gain.
+Every request pays for its whole prompt: the prompt cache is off, in the slots and in memory, unless `--cache 1`.
+`--ctx` is the sum over all slots; each request may use `ctx / parallel` tokens. `--threads 1` is right on a shared
+machine: with more threads than free cores, the spinning barriers between them cost far more than they gain.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--alias", default="tiny", help="the model's name on the wire")
     parser.add_argument("--ctx", type=int, default=8192, help="tokens of context over all slots")
     parser.add_argument("--http-threads", type=int, default=0, help="0 leaves it to llama.cpp")
+    parser.add_argument("--cache", type=int, default=0, help="1 keeps each slot's prompt for the next of its kind")
     parser.add_argument("--api-key", default="", help="demand this key")
     return parser.parse_args(arguments)
 
@@ -71,9 +72,9 @@ def _parameters(options: argparse.Namespace) -> object:
     if options.api_key:
         wanted.api_keys = [options.api_key]
     wanted.cont_batching = True
-    wanted.cache_prompt = False
+    wanted.cache_prompt = bool(options.cache)
     wanted.cache_ram_mib = 0
-    wanted.slot_prompt_similarity = 0.0
+    wanted.slot_prompt_similarity = 0.1 if options.cache else 0.0
     wanted.endpoint_metrics = wanted.endpoint_slots = wanted.endpoint_props = True
     wanted.ui = wanted.warmup = wanted.fit_params = False
     return wanted

@@ -59,7 +59,7 @@ def test_h1_every_text_begins_with_a_nonce_of_its_own() -> None:
 def test_texts_that_need_not_be_unique_stay_as_they_are() -> None:
     """Without uniqueness the text is asked as it was written, each time."""
     source = Texts([Prompt("  Why? ", 7)], unique=False)
-    assert [source.next(number, None) for number in range(2)] == [Prompt("  Why? ", 7)] * 2
+    assert [source.next(number, None) for number in range(2)] == [Prompt("  Why? ", 7, position=0)] * 2
 
 
 def test_a_text_keeps_its_own_limit_and_the_others_draw_theirs() -> None:
@@ -155,7 +155,7 @@ def test_calibration_finds_words_and_template(per_word: float, overhead: int) ->
     texts = calibration_texts()
     assert [words for words, _ in texts] == [len(text.split()) for _, text in texts] == [32, 160]
     measured = [(words, round(overhead + per_word * words)) for words, _ in texts]
-    assert calibrated(measured) == (per_word, overhead)
+    assert calibrated(measured) == Calibration(per_word, overhead)
 
 
 @pytest.mark.parametrize(

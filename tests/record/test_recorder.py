@@ -254,7 +254,7 @@ def test_sources_reasons_reads_and_names_are_counted() -> None:
         merged_reads=1,
         reused=True,
         reconnects=1,
-        cached_tokens=4,
+        cached_tokens=16,
         model="m",
     )
     recording = _record(sample, _at(1000, 1100, input_tokens=None))

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import msgspec
 
+from loadbench.analyze.machine import with_machine
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.plan.objective import parse_objective
+from loadbench.plan.scenario import CostSettings
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.report.formats import render
 from loadbench.results import run as run_types
 from loadbench.results.run import Level, ModelStatus, Run
+from loadbench.results.telemetry import FirstToken, Gauge, Spread, Telemetry
 from tests.building import MS, S, a_failure, a_level, a_recording, a_run, a_sample
 
 FOLDER = Path(__file__).parents[1] / "data" / "golden"
@@ -77,6 +80,41 @@ def objectives() -> Run:
     )
 
 
+def machine() -> Run:
+    """Two levels on a machine with a board and a metered processor, which serves vLLM."""
+    spread = Spread(source="vllm:time_to_first_token_seconds", count=120, mean=0.08, p50=0.07, p90=0.11, p99=None)
+    prices = CostSettings(purchase=9000.0, kwh_price=0.3, currency="EUR")
+    levels = []
+    for users, rate in ((1, 38.2), (8, 240.5)):
+        made = level(users, tokens_per_s=rate)
+        first = FirstToken(
+            source=spread.source, count=120, client_s=0.089, queue_s=0.012 * users, prefill_s=0.06, rest_s=0.009
+        )
+        made = msgspec.structs.replace(made, server_histograms={"first_token_s": spread}, first_token=first)
+        levels.append(with_machine(made, _seen(users), idle={"gpu0": 55.0, "package0": 20.0}, prices=prices))
+    return a_run(*levels)
+
+
+def _seen(users: int) -> Telemetry:
+    means = {
+        "gpu0_use": 0.1 * users,
+        "gpu0_memory_bytes": 6.5e9,
+        "process_rss_bytes": 1.5e9,
+        "host_cpu_share": 0.25,
+        "server_running": 0.9 * users,
+        "server_queued": 0.0,
+        "server_kv_use": 0.031 * users,
+    }
+    gauges = {name: Gauge(mean=mean, min=0.0, max=mean, last=mean, readings=200) for name, mean in means.items()}
+    counters = {
+        "gpu0_energy_j_total": 20_000.0 + 2_000.0 * users,
+        "package0_energy_j_total": 6_000.0,
+        "process_cpu_s_total": 210.0,
+        "sampler_cpu_s_total": 0.5,
+    }
+    return Telemetry(gauges=gauges, counters=counters)
+
+
 def empty() -> Run:
     """A run that came to no level."""
     return msgspec.structs.replace(
@@ -103,6 +141,7 @@ RUNS = {
     "models": models,
     "objectives": objectives,
     "stopped": stopped,
+    "machine": machine,
     "empty": empty,
     "hostile": hostile,
 }

@@ -306,8 +306,10 @@ def test_file_that_is_not_there_is_told(tmp_path):
 
 
 def test_lines_are_read_back_as_they_were_written():
-    """What `Request` knows of a line is what the sample said."""
+    """What `Request` knows of a line is what the sample said; an answer's text is in none unless texts are kept."""
     (one,) = requests(SAMPLES[0])
     record = orjson.loads(line(SAMPLES[0], level=0, origin_ns=0))
     told = msgspec.to_builtins(one)
+    assert told.pop("answer") is None
+    assert "answer" not in record
     assert told == {key: record[key] for key in told}

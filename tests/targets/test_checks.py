@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings
-from loadbench.targets import checks
-from loadbench.targets.checks import Checkup, checkup
+from loadbench.targets import checks, machine
+from loadbench.targets.checks import checkup
+from loadbench.targets.findings import SCHEMA, Checkup
 from tests.client.server import ANSWER, ASK, CLOSE, DONE, END, FINISH, GONE, chunk, head, serving, token, usage, whole
 
 LIST = whole("200 OK", b'{"data":[{"id":"m"}]}', more=b"server: tiny\r\n")
@@ -32,7 +33,8 @@ def checked(*scripts: list, environment=None, limits: LimitSettings | None = Non
 
 def found(up: Checkup) -> dict[str, str]:
     """Status by check, of those that are about the server."""
-    return {check.name: check.status for check in up.checks if check.name not in {"open files", "clock"}}
+    ours = {"open files", "clock", "disk", "memory", "gpu"}
+    return {check.name: check.status for check in up.checks if check.name not in ours}
 
 
 def message(up: Checkup, name: str) -> str:
@@ -42,7 +44,7 @@ def message(up: Checkup, name: str) -> str:
 
 def test_healthy_server_passes_all_checks():
     """Found, listed, answered, counted: every check is ok, and says what it saw."""
-    up = checked([ASK, LIST, GONE], [ASK, ANSWER, GONE])
+    up = checked([ASK, LIST, GONE], [ASK, ANSWER, ASK, ANSWER, GONE])
     assert found(up) == {"endpoint": "ok", "models": "ok", "probe m": "ok"}
     assert "server tiny" in message(up, "endpoint")
     assert "1 listed: m" in message(up, "models")
@@ -76,14 +78,16 @@ def test_bad_setting_is_a_finding_too():
 
 def test_first_listed_model_is_probed_where_none_is_named():
     """With several, one proves that the server works."""
-    up = checked([ASK, TWO, GONE], [ASK, ANSWER, GONE])
+    up = checked([ASK, TWO, GONE], [ASK, ANSWER, ASK, ANSWER, GONE])
     assert found(up) == {"endpoint": "ok", "models": "ok", "probe m": "ok"}
 
 
 def test_each_named_model_is_probed():
     """Those that are listed; one that is not is a failed check of its own."""
     answer = ANSWER.replace(b'"model":"m"', b'"model":"n"')
-    up = checked([ASK, TWO, GONE], [ASK, ANSWER, GONE], [ASK, answer, GONE], model=("m", "absent", "n"))
+    up = checked(
+        [ASK, TWO, GONE], [ASK, ANSWER, ASK, ANSWER, GONE], [ASK, answer, ASK, answer, GONE], model=("m", "absent", "n")
+    )
     assert [(check.name, check.status) for check in up.checks[1:5]] == [
         ("models", "ok"),
         ("models", "fail"),
@@ -110,7 +114,7 @@ def test_without_a_list_the_model_has_to_be_named(answer, words):
 
 def test_named_model_is_probed_without_a_list():
     """No list is a warning where the model is named."""
-    up = checked([ASK, whole("404 No", b"{}"), GONE], [ASK, ANSWER, GONE], model=("m",))
+    up = checked([ASK, whole("404 No", b"{}"), GONE], [ASK, ANSWER, ASK, ANSWER, GONE], model=("m",))
     assert found(up) == {"endpoint": "ok", "models": "warn", "probe m": "ok"}
     assert up.healthy
 
@@ -145,7 +149,7 @@ def test_probe_that_hangs_is_a_failed_check():
 
 def test_server_without_usage_is_warned_of():
     """Tokens would be counted by event: that works, and is to be known."""
-    up = checked([ASK, LIST, GONE], [ASK, head() + chunk(token() * 3 + FINISH + DONE) + END, GONE])
+    up = checked([ASK, LIST, GONE], [ASK, head() + chunk(token() * 3 + FINISH + DONE) + END, CLOSE])
     assert found(up)["probe m"] == "warn"
     assert "does not report usage" in message(up, "probe m")
     assert "include_usage" in message(up, "probe m")
@@ -155,7 +159,7 @@ def test_server_without_usage_is_warned_of():
 def test_answer_of_another_model_is_warned_of():
     """A server that answers whatever it has loaded would be measured under the wrong name."""
     other = head() + chunk(token().replace(b'"model":"m"', b'"model":"other"') + FINISH + usage(1) + DONE) + END
-    up = checked([ASK, LIST, GONE], [ASK, other, GONE])
+    up = checked([ASK, LIST, GONE], [ASK, other, ASK, other, GONE])
     assert found(up)["probe m"] == "warn"
     assert "answered as 'other'" in message(up, "probe m")
 
@@ -171,8 +175,8 @@ def test_answer_of_another_model_is_warned_of():
 )
 def test_open_files_are_looked_at(monkeypatch, limit, status, words):
     """Each connection is one; few are worth a warning, and how many may be raised is worth knowing."""
-    monkeypatch.setattr(checks, "descriptor_limit", lambda: limit)
-    check = checks._descriptors()
+    monkeypatch.setattr(machine, "descriptor_limit", lambda: limit)
+    check = machine.descriptors()
     assert check.status == status
     assert words in f"{check.message} {check.advice}"
 
@@ -183,8 +187,8 @@ def test_open_files_are_looked_at(monkeypatch, limit, status, words):
 def test_coarse_clock_is_warned_of(monkeypatch, resolution, monotonic, status):
     """Stamps are no finer than the clock."""
     info = SimpleNamespace(implementation="some_clock()", resolution=resolution, monotonic=monotonic)
-    monkeypatch.setattr(checks, "time", SimpleNamespace(get_clock_info=lambda name: info))
-    check = checks._clock()
+    monkeypatch.setattr(machine, "time", SimpleNamespace(get_clock_info=lambda name: info))
+    check = machine.clock()
     assert check.status == status
     assert "some_clock()" in check.message
     assert time.get_clock_info("perf_counter").monotonic
@@ -228,7 +232,7 @@ def test_localhost_that_is_not_known_is_the_endpoints_finding(monkeypatch):
 
 def test_findings_are_written_as_json():
     """What `doctor --json` prints says which form it has, and reads back."""
-    up = checked([ASK, LIST, GONE], [ASK, ANSWER, GONE])
+    up = checked([ASK, LIST, GONE], [ASK, ANSWER, ASK, ANSWER, GONE])
     document = msgspec.json.decode(msgspec.json.encode(up))
-    assert document["schema"] == checks.SCHEMA
+    assert document["schema"] == SCHEMA
     assert msgspec.json.decode(msgspec.json.encode(up), type=Checkup) == up

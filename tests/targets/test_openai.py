@@ -18,7 +18,7 @@ from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings, WorkSettings
-from loadbench.targets import openai
+from loadbench.targets import asking
 from loadbench.targets.openai import Target, base_urls, choose_models, find, first_answer
 from loadbench.wire.openai import Api
 from tests.client.server import (
@@ -240,7 +240,7 @@ def test_broken_answer_is_no_target(script, words):
 
 def test_list_without_end_is_given_up(monkeypatch):
     """What is longer than any list is not read on: memory is not a stranger's to fill."""
-    monkeypatch.setattr(openai, "_MOST_LIST_BYTES", 10_000)
+    monkeypatch.setattr(asking, "_MOST_BYTES", 10_000)
     headers = head(headers=b"content-type: application/json\r\ntransfer-encoding: chunked\r\n")
     assert "has no end" in refused(ASK, headers, *[chunk(b" " * 5000)] * 3, GONE).message
 
@@ -255,7 +255,7 @@ def test_list_without_end_is_given_up(monkeypatch):
 )
 def test_hung_server_is_given_up(script, monkeypatch):
     """Silence, a body that does not come, a body that comes byte for byte: all of it has its time, and no more."""
-    monkeypatch.setattr(openai, "_LIST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(asking, "_WITHIN_S", 0.2)
     error = refused(*script, limits=LimitSettings(connect_timeout=S // 2))
     assert "no answer in time" in error.message
 

@@ -12,11 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.client.httpx_transport import tls_context
+from loadbench.core.clock import MonotonicClock
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.server import serve
 from loadbench.targets import scrape
 from loadbench.targets.openai import Target
-from loadbench.targets.scrape import counters, parse_metrics, rise
+from loadbench.targets.scrape import (
+    counters,
+    parse_gauges,
+    parse_histograms,
+    parse_metrics,
+    rise,
+    watch_gauges,
+)
 from tests.client.server import ASK, CLOSE, END, GONE, RST, chunk, head, serving, whole
 
 VLLM = """\
@@ -177,6 +185,82 @@ def test_counters_that_only_rise_rise_by_what_was_added(before, added):
     assert rise(before, None) is None
 
 
+# Histograms and gauges.
+
+QUEUE = """\
+# TYPE vllm:request_queue_time_seconds histogram
+vllm:request_queue_time_seconds_bucket{engine="0",le="0.3",model_name="m"} 5.0
+vllm:request_queue_time_seconds_bucket{engine="0",le="+Inf",model_name="m"} 9.0
+vllm:request_queue_time_seconds_count{engine="0",model_name="m"} 9.0
+vllm:request_queue_time_seconds_sum{engine="0",model_name="m"} 7.5
+vllm:request_queue_time_seconds_bucket{engine="1",le="0.3",model_name="m"} 1.0
+vllm:request_queue_time_seconds_bucket{engine="1",le="+Inf",model_name="m"} 1.0
+vllm:request_queue_time_seconds_count{engine="1",model_name="m"} 1.0
+vllm:request_queue_time_seconds_sum{engine="1",model_name="m"} 0.1
+# TYPE vllm:request_queue_time_seconds_created gauge
+vllm:request_queue_time_seconds_created{engine="0",model_name="m"} 1.75e+09
+"""
+
+
+def test_histogram_is_summed_over_engines_bucket_by_bucket():
+    """Every label but the bucket's own is added up; what is no part of a histogram is left out."""
+    assert parse_histograms(QUEUE + LLAMACPP) == {
+        'vllm:request_queue_time_seconds{le="0.3"}': 6,
+        'vllm:request_queue_time_seconds{le="+Inf"}': 10,
+        "vllm:request_queue_time_seconds{count}": 10,
+        "vllm:request_queue_time_seconds{sum}": 7.6,
+    }
+
+
+def test_histograms_that_began_anew_are_a_restart():
+    """They count as counters do."""
+    before, after = parse_histograms(QUEUE), parse_histograms(QUEUE.replace("9.0", "4.0"))
+    assert rise(before, before) == dict.fromkeys(before, 0.0)
+    assert rise(before, after) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["x_bucket{} 1", "x_bucket 1", 'x_bucket{le="1"} NaN', 'x_bucket{xle="1"} 1', "x_sum -1", "x 1", 'x_bucket{le="'],
+)
+def test_line_that_is_no_part_of_a_histogram(line):
+    """A bucket without its bound, a value that is no count: left out, alone."""
+    assert parse_histograms(f"# TYPE x histogram\n{line}\nx_count 2\n") == {"x{count}": 2}
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        (VLLM, {"server_running": 3, "server_kv_use": 0.42}),
+        (SGLANG, {"server_running": 4}),
+        (TGI, {"server_queued": 0}),
+        (LLAMACPP, {"server_running": 0}),
+        # Requests of several engines are added up; of their memories the fullest counts.
+        (
+            VLLM + 'vllm:num_requests_running{engine="1"} 4\nvllm:kv_cache_usage_perc{engine="1"} 0.9\n',
+            {"server_running": 7, "server_kv_use": 0.9},
+        ),
+        # The older name serves where the newer is not there, and not beside it.
+        ("vllm:gpu_cache_usage_perc 0.5\n", {"server_kv_use": 0.5}),
+        ("vllm:gpu_cache_usage_perc 0.5\nvllm:kv_cache_usage_perc 0.4\n", {"server_kv_use": 0.4}),
+        ("# vllm:num_requests_running 3\nxvllm:num_requests_running 3\nvllm:num_requests_running_x 3\n", {}),
+        ('vllm:num_requests_running{a="} 9"} 3 1760000000\n', {"server_running": 3}),
+        ("vllm:num_requests_running NaN\n", {}),
+        ("", {}),
+    ],
+)
+def test_gauges_of_each_engine(page, expected):
+    """Running, queued and KV memory by whichever name the server gives them."""
+    assert parse_gauges(page) == expected
+
+
+@given(st.text(alphabet=st.sampled_from('"{}\\,= \t\n#_sumcountbuckletle0.1TYPEhistogramx:é')), st.text())
+def test_any_text_holds_finite_histograms_and_gauges(page, other):
+    """Whatever a server says there."""
+    for text in (page, other, f"# TYPE x histogram\n{page}", f"vllm:num_requests_running{{{page}}} 1"):
+        assert all(0 <= value < 1e300 for value in (parse_histograms(text) | parse_gauges(text)).values())
+
+
 # Over sockets.
 
 
@@ -245,6 +329,48 @@ def test_server_without_such_a_page_has_no_counters(script):
     """No page, another page, half a page, a redirect: silently none, and asked for once."""
     found, requests = scraped(*script)
     assert found is None
+    assert len(requests) <= 1
+
+
+def watched(*script, for_s: float, interval_ns: int = 20_000_000):
+    """What the gauges of a server of this script were while it was watched, and its requests."""
+    told = []
+
+    async def main():
+        async with serving(list(script)) as server:
+            target = Target(base_url=server.url("http"))
+            with scrape.anyio.move_on_after(for_s):
+                await watch_gauges(
+                    target, lambda _at, values: told.append(values), clock=MonotonicClock(), interval_ns=interval_ns
+                )
+            return server.requests
+
+    return told, asyncio.run(main())
+
+
+def test_gauges_are_told_again_and_again_over_one_connection():
+    """At intervals, until nobody listens any more; a look that brings nothing is not told, and not the end."""
+    looks = [ASK, page(VLLM), ASK, page("x_total 1\n"), ASK, page(VLLM.replace("} 3.0", "} 5.0"))]
+    told, requests = watched(*looks, ASK, GONE, for_s=2.0)
+    assert [values["server_running"] for values in told[:2]] == [3, 5]
+    assert {request.headers["accept"] for request in requests} == {"text/plain"}
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [ASK, page("x_total 1\n"), GONE],
+        [ASK, page("", status="404 Not Found"), GONE],
+        [ASK, 0.3, page(VLLM), GONE],
+        [ASK, page(VLLM + "# more\n" * 80_000), GONE],
+        [CLOSE],
+    ],
+    ids=["no gauge", "no page", "slow", "large", "gone"],
+)
+def test_page_without_gauges_or_that_is_not_quick_is_looked_at_once(script):
+    """A server that has trouble making its page is not asked for it while it has a load to bear."""
+    told, requests = watched(*script, for_s=10.0)
+    assert told == []
     assert len(requests) <= 1
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.wire.formats import address
+from loadbench.wire.formats import request_body as any_request_body
 from loadbench.wire.openai import (
     Api,
     BadChunk,
@@ -50,6 +51,15 @@ def test_a_chat_request_is_one_user_message_and_asks_for_usage() -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+def test_a_chat_request_has_what_was_said_before() -> None:
+    """Each message with its role, oldest first, and the prompt as the last; in every dialect that has messages."""
+    said = [("system", "Be brief."), ("user", "Why?"), ("assistant", "Because.")]
+    asked = {"model": "m", "prompt": "Really?", "max_tokens": 7, "temperature": None, "seed": None, "said": said}
+    messages = [{"role": role, "content": text} for role, text in [*said, ("user", "Really?")]]
+    for api, key in ((Api.CHAT, "messages"), (Api.OLLAMA, "messages"), (Api.RESPONSES, "input")):
+        assert orjson.loads(any_request_body(api, **asked))[key] == messages
 
 
 def test_a_completions_request_has_its_prompt_and_what_is_set() -> None:

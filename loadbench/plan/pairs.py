@@ -1,0 +1,197 @@
+"""Two sides measured in turn: what each of them is, how often, in which order.
+
+A *block* is one level on one side; a *pair* is the same level on both, one right after the other, with the same
+prompts, lengths and arrivals; a *repeat* is one pair of every level. From repeat to repeat prompts and arrivals are
+fresh (its seed is the scenario's plus the repeat's number), so that no cache of the last one flatters, and so that what
+differs between repeats holds all that chance does.
+
+Which side goes first changes as the Thue-Morse sequence has it (AB BA BA AB ...). So over every two repeats both sides
+come first equally often, over four a steady rise of the machine's speed cancels, and over eight a curved one (Prouhet,
+1851: the sums of powers of the places are equal). Every other level begins with the other side; which side begins at
+all is the seed's choice.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from loadbench.core.errors import BadInput
+from loadbench.core.units import NS_PER_S, format_duration
+from loadbench.plan import kinds
+from loadbench.plan.scenario import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loadbench.plan.scenario import Scenario
+
+SIDES = ("a", "b")
+# Signed ranks of 6 pairs can show a difference at 5 % (the least p is 1/32), those of 5 cannot. Two more let a busy
+# machine spoil as many, and let the order cancel a curved drift.
+FEWEST_DECIDING = 6
+USUAL_REPEATS = 8
+MOST_REPEATS = 100
+# A budget alone buys no more than this: beyond, what differs is too small to matter.
+_MOST_BOUGHT = 20
+USUAL_SETTLE_NS = NS_PER_S
+# What a side may say of itself. Of several models there is one that is compared; headers hold commas.
+_KEYS = ("url", "model", "api", "profile", "api_key_env", "cacert", "insecure")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairing:
+    """How often: `repeats` times, or as often as fits into `budget_ns`. Between blocks both sides rest `settle_ns`."""
+
+    repeats: int | None = None
+    budget_ns: int | None = None
+    settle_ns: int = USUAL_SETTLE_NS
+
+    @property
+    def most(self) -> int:
+        """The most repeats there may be."""
+        if self.repeats is not None:
+            return self.repeats
+        return USUAL_REPEATS if self.budget_ns is None else _MOST_BOUGHT
+
+    def fits(self, *, spent_ns: int, repeat_ns: int) -> bool:
+        """Whether one more repeat of this length is within the budget."""
+        return self.budget_ns is None or spent_ns + repeat_ns <= self.budget_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One level on one side; `repeat` and `level` count from 0, `side` is 0 for A and 1 for B."""
+
+    repeat: int
+    level: int
+    side: int
+
+
+def a_first(repeat: int, level: int, *, seed: int) -> bool:
+    """Whether A comes before B in this pair."""
+    begins = random.Random(f"{seed}/order").getrandbits(1)
+    return (repeat.bit_count() + level + begins) % 2 == 0
+
+
+def blocks(repeat: int, levels: int, *, seed: int) -> Iterator[Block]:
+    """The blocks of one repeat in their order."""
+    for level in range(levels):
+        first = 0 if a_first(repeat, level, seed=seed) else 1
+        yield Block(repeat, level, first)
+        yield Block(repeat, level, 1 - first)
+
+
+def order_text(repeats: int, level: int, *, seed: int) -> str:
+    """The order at one level over the repeats, as in `AB BA BA AB`."""
+    return " ".join("AB" if a_first(repeat, level, seed=seed) else "BA" for repeat in range(repeats))
+
+
+def at_repeat(scenario: Scenario, repeat: int) -> Scenario:
+    """The scenario with this repeat's seed."""
+    return replace(scenario, work=replace(scenario.work, seed=scenario.work.seed + repeat))
+
+
+def planned_ns(scenario: Scenario, pairing: Pairing) -> int | None:
+    """How long one repeat takes, by the plan; `None` for levels by number of requests. Drains are not foreseen."""
+    extent = scenario.extent
+    if extent.duration_ns is None:
+        return None
+    block_ns = pairing.settle_ns + extent.warm_up_ns + extent.duration_ns + extent.cool_down_ns
+    return 2 * len(scenario.loads) * block_ns
+
+
+def check_budget(scenario: Scenario, pairing: Pairing) -> None:
+    """Raises `BadInput` where not even one repeat fits."""
+    one_ns = planned_ns(scenario, pairing) or 0
+    if pairing.budget_ns is not None and one_ns > pairing.budget_ns:
+        budget, one = format_duration(pairing.budget_ns), format_duration(one_ns)
+        raise BadInput(
+            f"--budget {budget}: one repeat takes {one}",
+            hint=f"{USUAL_REPEATS} take {format_duration(USUAL_REPEATS * one_ns)}; or measure fewer levels",
+        )
+
+
+def is_target(text: str) -> bool:
+    """Whether a side as it was written is a server to measure, rather than a run that was saved."""
+    return "://" in text or text.partition("=")[0].strip() in _KEYS
+
+
+def sides(
+    scenario: Scenario, *, a: str = "", b: str = "", a_model: str = "", b_model: str = "", same: bool = False
+) -> tuple[Scenario, Scenario]:
+    """The scenario of each side: a URL, or settings of the target as in `url=http://127.0.0.1:8080,model=phi`.
+
+    What a side does not say, the scenario says. Raises `BadInput` for what cannot be used, and for two sides that are
+    one where it is not said that this is meant.
+    """
+    both = (_side(scenario, a, a_model, flag="--a"), _side(scenario, b, b_model, flag="--b"))
+    for flag, text, one, other in (("--a", a, *both), ("--b", b, both[1], both[0])):
+        if one.simulated and not other.simulated and "profile" not in text:
+            raise BadInput(f"{flag}: names no server", hint=f"{flag} URL, or --url where both are at one")
+    if _identity(both[0]) == _identity(both[1]) and not same:
+        raise BadInput(
+            "both sides are the same server and model",
+            hint="if that is meant, to see how much two measurements of one thing differ, say --same",
+        )
+    return both
+
+
+def _identity(scenario: Scenario) -> tuple[object, ...]:
+    target = scenario.target
+    return (target.url, target.model, target.api, target.profile if target.url is None else None)
+
+
+def _side(scenario: Scenario, text: str, model: str, *, flag: str) -> Scenario:
+    over = _read(text, flag)
+    if model:
+        if "model" in over:
+            raise BadInput(f"{flag}-model: {flag} names a model already", hint="give one of them")
+        over["model"] = model
+    known = {setting.name: setting for setting in settings() if setting.section == "target"}
+    origins = dict(scenario.origins)
+    changes: dict[str, object] = {}
+    for name, value in over.items():
+        try:
+            changes[name] = known[name].kind.read(value)
+        except ValueError as error:
+            raise BadInput(f"{flag}: {name}: {error}") from None
+        origins[f"target.{name}"] = f"flag {flag}"
+    if "profile" in changes:
+        changes = {"url": None} | changes
+    side = replace(scenario, target=replace(scenario.target, **changes), origins=origins)  # type: ignore[arg-type]
+    if len(side.target.model or ()) > 1:
+        raise BadInput(f"{flag}: one model is compared with one other", hint=f"choose with {flag}-model")
+    return side
+
+
+def _read(text: str, flag: str) -> dict[str, str]:
+    """The settings that a side is written with."""
+    if not text:
+        return {}
+    if text.partition("=")[0].strip() not in _KEYS:
+        return {"url": text}
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        name = name.strip()
+        if not equals or name not in _KEYS:
+            raise BadInput(f"{flag}: {part!r}: want settings as in url=URL,model=ID", hint=f"known: {', '.join(_KEYS)}")
+        if name in found:
+            raise BadInput(f"{flag}: {name} is given twice", hint="give it once")
+        found[name] = value
+    return found
+
+
+def read_pairing(*, repeats: str | None, budget: str | None, settle: str | None) -> Pairing:
+    """The pairing as flags write it; raises `BadInput`."""
+    words = (("--repeats", repeats, kinds.whole(1, MOST_REPEATS)), ("--budget", budget, kinds.POSITIVE_DURATION))
+    read: list[int | None] = []
+    for flag, value, kind in (*words, ("--settle", settle, kinds.DURATION)):
+        try:
+            read.append(None if value is None else kind.read(value))
+        except ValueError as error:
+            raise BadInput(f"{flag}: {error}") from None
+    times, budget_ns, settle_ns = read
+    return Pairing(repeats=times, budget_ns=budget_ns, settle_ns=USUAL_SETTLE_NS if settle_ns is None else settle_ns)

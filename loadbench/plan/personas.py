@@ -1,0 +1,241 @@
+"""Personas: kinds of users, each with its own lengths of prompts and answers, and its own pause between two requests.
+
+The lengths are those with which other tools ask; pauses nobody publishes, and ours are assumptions:
+
+    persona     prompt, tokens                answer, tokens   source
+    chat        normal 512, 128               normal 256, 64   guidellm, scenarios/chat.json
+    rag         normal 4096, 512, 2048-6144   normal 512, 128  guidellm, scenarios/rag.json
+    summariser  normal 10000, 5000, to 12000  normal 50, 10    inference-benchmarker, src/profiles.rs, classification
+    code        uniform 3000-6000             normal 50, 10    inference-benchmarker, src/profiles.rs, code generation
+
+The pauses: who chats reads an answer of 200 words in less than a minute and asks again (log-normal, mean 30 s); a rag
+user reads as long; code is completed as it is typed, every few seconds; a batch of summaries does not think at all.
+
+A *mix* is personas with weights. In a closed loop a user has one persona for life, and the first n users are split as
+nearly by the weights as n allows: at each step the persona that is furthest behind its share gets the next user. In an
+open loop each arrival draws its own, by seed, level and number. Neither depends on how long anything takes.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from loadbench.core.units import parse_duration
+from loadbench.plan.distribution import parse_distribution, parse_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from loadbench.plan.distribution import Distribution
+    from loadbench.plan.prompts import Calibration, Prompt, PromptSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persona:
+    """One kind of user. What is `None` is left to the scenario's own settings; `think` is in ns, lengths in tokens."""
+
+    name: str
+    input_tokens: Distribution | None = None
+    output_tokens: Distribution | None = None
+    think: Distribution | None = None
+    turns: Distribution | None = None
+
+    def shown(self) -> dict[str, str]:
+        """Its settings as people write them, those left out that it does not have."""
+        return {name: str(value) for name in SETTINGS if (value := getattr(self, name)) is not None}
+
+    def but(self, over: Persona) -> Persona:
+        """This persona with whatever the other has of its own."""
+        given = {name: value for name in SETTINGS if (value := getattr(over, name)) is not None}
+        return replace(self, **given)
+
+
+SETTINGS = tuple(field.name for field in fields(Persona) if field.name != "name")
+
+
+def _tokens(text: str) -> Distribution:
+    return parse_distribution(text, parse_value=parse_tokens, least=1)
+
+
+def _pause(text: str) -> Distribution:
+    return parse_distribution(text, parse_value=parse_duration)
+
+
+PERSONAS = {
+    persona.name: persona
+    for persona in (
+        Persona(
+            name="chat",
+            input_tokens=_tokens("normal:512,128"),
+            output_tokens=_tokens("normal:256,64"),
+            think=_pause("lognormal:30s,0.6"),
+        ),
+        Persona(
+            name="rag",
+            input_tokens=_tokens("normal:4096,512,2048,6144"),
+            output_tokens=_tokens("normal:512,128"),
+            think=_pause("lognormal:30s,0.6"),
+        ),
+        Persona(
+            name="summariser",
+            input_tokens=_tokens("normal:10000,5000,8000,12000"),
+            output_tokens=_tokens("normal:50,10"),
+        ),
+        Persona(
+            name="code",
+            input_tokens=_tokens("uniform:3000,6000"),
+            output_tokens=_tokens("normal:50,10"),
+            think=_pause("uniform:2s,5s"),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A persona's part of a mix, by its weight."""
+
+    name: str
+    weight: float
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.weight:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The personas of a run, each with its weight; `key` sets the draws of a level apart from those of others."""
+
+    personas: tuple[Persona, ...]
+    weights: tuple[float, ...]
+
+    def of_user(self, user: int) -> int:
+        """Which persona a virtual user is, by its place among them."""
+        return _deal(self.weights).of(user)
+
+    def of_arrival(self, number: int, key: str) -> int:
+        """Which persona arrival `number` is, drawn."""
+        at = random.Random(f"{key}/{number}/persona").random() * sum(self.weights)
+        for index, weight in enumerate(self.weights[:-1]):
+            if at < weight:
+                return index
+            at -= weight
+        return len(self.weights) - 1
+
+    @property
+    def think(self) -> Think | None:
+        """Their pauses; `None` where nobody has one."""
+        pauses = {persona.name: persona.think for persona in self.personas}
+        return Think(pauses, self.weights) if any(pauses.values()) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Think:
+    """The pauses of a mix, by persona; in ns. As one distribution it is that of a user who is drawn by weight."""
+
+    by_persona: dict[str, Distribution | None]
+    weights: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the users."""
+        means = [0.0 if pause is None else pause.mean for pause in self.by_persona.values()]
+        return sum(mean * weight for mean, weight in zip(means, self.weights, strict=True)) / sum(self.weights)
+
+    def sample(self, rng: random.Random) -> float:
+        """The pause of anybody."""
+        (pause,) = rng.choices(list(self.by_persona.values()), self.weights)
+        return 0.0 if pause is None else pause.sample(rng)
+
+    def of(self, persona: str | None) -> Distribution | None:
+        """The pause of this persona."""
+        return self.by_persona.get(persona or "")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {pause or '0s'}" for name, pause in self.by_persona.items())
+
+
+class _Deal:
+    """Users dealt to weights, one after another, as far as it has been asked for."""
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self._shares = [weight / sum(weights) for weight in weights]
+        self._counts = [0] * len(weights)
+        self._dealt: list[int] = []
+
+    def of(self, user: int) -> int:
+        """Whose it is."""
+        while len(self._dealt) <= user:
+            due = len(self._dealt) + 1
+            behind = [share * due - count for share, count in zip(self._shares, self._counts, strict=True)]
+            chosen = behind.index(max(behind))
+            self._counts[chosen] += 1
+            self._dealt.append(chosen)
+        return self._dealt[user]
+
+
+@cache
+def _deal(weights: tuple[float, ...]) -> _Deal:
+    return _Deal(weights)
+
+
+def parse_mix(text: str) -> tuple[Share, ...]:
+    """The shares of a mix such as `chat:3,rag:1`; a name alone weighs 1. Raises `ValueError` with the reason."""
+    return tuple(_share(part) for part in text.split(","))
+
+
+def _share(text: str) -> Share:
+    name, colon, written = (part.strip() for part in text.partition(":"))
+    if not name:
+        raise ValueError(f"{text!r} names no persona; write a name and its weight, as in chat:3")
+    try:
+        weight = float(written) if colon else 1.0
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight <= _MOST_WEIGHT:
+        raise ValueError(f"{text!r} has no weight above 0; write a name and its weight, as in chat:3")
+    return Share(name, weight)
+
+
+# Weights are proportions of people.
+_MOST_WEIGHT = 1e6
+
+
+class CastPrompts:
+    """`loadbench.plan.prompts.PromptSource` of a cast: each request is asked by its persona's own source.
+
+    All sources have the same seed and level, and so are one another's continuation: no two requests ask alike.
+    """
+
+    def __init__(self, cast: Cast, sources: Sequence[PromptSource], *, key: str) -> None:
+        self._cast = cast
+        self._sources = tuple(sources)
+        self._key = key
+
+    def next(self, number: int, user: int | None) -> Prompt:
+        """The prompt of this user's persona, or of the one that was drawn for the arrival."""
+        index = self._cast.of_arrival(number, self._key) if user is None else self._cast.of_user(user)
+        persona = self._cast.personas[index]
+        prompt = self._sources[index].next(number, user)._replace(persona=persona.name or None)
+        if persona.turns is None:
+            return prompt
+        turns = persona.turns.sample(random.Random(f"{self._key}/{number}/turns"))
+        return prompt._replace(turns=max(1, round(turns)))
+
+    def calibration_prompts(self) -> Sequence[Prompt]:
+        """Those of the first: all have the same words."""
+        return self._sources[0].calibration_prompts()
+
+    def calibrated(self, tokens: Sequence[int | None]) -> Calibration | None:
+        """What is true of the words."""
+        return self._sources[0].calibrated(tokens)
+
+
+def cast_of(shares: Iterable[Share], known: Mapping[str, Persona], over: Persona) -> Cast:
+    """The personas that these shares name, with what the scenario itself says put in place of theirs."""
+    shares = tuple(shares)
+    personas = tuple(known[share.name].but(over) for share in shares)
+    return Cast(personas, tuple(share.weight for share in shares))

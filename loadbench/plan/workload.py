@@ -1,0 +1,206 @@
+"""How the settings of load and work hang together: what some bring with them, and which go with which.
+
+A persona brings its lengths and its think time, a pattern and a trace bring the length of a level; what anybody says
+himself is put in their place. And what would be ignored is refused: a think time where nobody waits for an answer,
+arrivals where users ask. Only what somebody said at a farther place than the load itself, as in a scenario file whose
+users a flag has turned into a rate, falls out of force with the load that it was for.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, NamedTuple
+
+from loadbench.core.errors import BadInput
+from loadbench.plan.distribution import Constant
+from loadbench.plan.kinds import THINK, TOKENS, TURNS
+from loadbench.plan.personas import PERSONAS, SETTINGS, Persona
+from loadbench.plan.traces import Replayed, read_trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from loadbench.plan.pattern import Pattern
+
+    Chosen = dict[str, tuple[object, str]]
+
+# By origin, as it begins; whatever has been brought by something else comes last.
+_RANKS = ("flag", "environment", "scenario")
+_LOADS = ("load.users", "load.rate", "load.trace")
+
+
+class _Need(NamedTuple):
+    """A setting, with which loads it goes, and why it goes with no other."""
+
+    loads: tuple[str, ...]
+    why: str
+    hint: str
+
+
+_FIXED = _Need(_LOADS[:2], "a trace says itself what was asked, and when", "leave it out, or give no trace")
+_NEEDS: dict[str, _Need] = {
+    "load.arrivals": _Need(
+        ("load.rate",), "users come when they have read and thought, not by arrivals", "give --rate, or --think"
+    ),
+    "load.pattern": _Need(("load.rate",), "a pattern changes a rate, and there is none", "give --rate"),
+    "load.think": _Need(("load.users",), "without users nobody thinks between two requests", "give --users"),
+    "work.turns": _Need(
+        ("load.users",), "a conversation goes on when its user has read the answer, not by a rate", "give --users"
+    ),
+    "load.limit": _Need(("load.trace",), "there is no trace to take the first requests of", "give --trace"),
+    "load.requests": _Need(_LOADS[:2], "a trace has its own number of requests", "give --limit"),
+    **dict.fromkeys(
+        (
+            *("work.prompt", "work.prompts", "work.input_tokens", "work.output_tokens", "work.max_tokens"),
+            *("work.persona", "work.mix", "work.deterministic"),
+        ),
+        _FIXED,
+    ),
+}
+
+
+def complete(chosen: Chosen, own: Iterable[Persona] = ()) -> None:
+    """Add to the settings that were chosen, by key as (value, origin), what these bring with them.
+
+    Raises `BadInput` for those that nothing is done with, and for personas that nobody knows; `own` are the scenario's.
+    """
+    _refuse_unused(chosen)
+    _bring_persona(chosen, PERSONAS | {persona.name: persona for persona in own})
+    _bring_extent(chosen)
+
+
+def _rank(origin: str) -> int:
+    source = origin.partition(" ")[0]
+    return _RANKS.index(source) if source in _RANKS else len(_RANKS)
+
+
+def _place(origin: str) -> str:
+    return origin.partition(" ")[2] or origin
+
+
+def _refuse_unused(chosen: Chosen) -> None:
+    load = next((key for key in _LOADS if key in chosen), "load.users")
+    nearness = _rank(chosen[load][1]) if load in chosen else len(_RANKS)
+    for key, need in _NEEDS.items():
+        if key not in chosen or load in need.loads:
+            continue
+        if _rank(chosen[key][1]) > nearness:
+            del chosen[key]
+        elif chosen[key][0] is not False:
+            told = _FIXED if load == "load.trace" and key != "load.requests" else need
+            raise BadInput(f"{_place(chosen[key][1])}: {told.why}", hint=told.hint)
+    _refuse_idle_scale(chosen, nearness)
+    for key in ("work.turns", "work.system"):
+        if key in chosen:
+            _refuse_without_chat(chosen, _place(chosen[key][1]))
+
+
+def _refuse_idle_scale(chosen: Chosen, nearness: int) -> None:
+    if "load.time_scale" not in chosen or {"load.pattern", "load.trace"} & set(chosen):
+        return
+    origin = chosen["load.time_scale"][1]
+    if _rank(origin) > nearness:
+        del chosen["load.time_scale"]
+    else:
+        raise BadInput(
+            f"{_place(origin)}: there is no course of time to be made faster", hint="give --pattern, or replay a trace"
+        )
+
+
+def _refuse_without_chat(chosen: Chosen, place: str) -> None:
+    """Plain completions have one text, and no messages."""
+    if chosen.get("target.api", ("chat", ""))[0] == "completions":
+        raise BadInput(
+            f"{place}: the completions endpoint takes one text, and no messages",
+            hint="leave it out, or give --api chat",
+        )
+
+
+def _bring_persona(chosen: Chosen, known: Mapping[str, Persona]) -> None:
+    """What a persona says becomes the scenario's own, where that says nothing; of a mix each keeps its own."""
+    named = _named(chosen)
+    for name, origin in named:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+            raise BadInput(f"{_place(origin)}: there is no persona {name!r}", hint=hint)
+        if known[name].turns is not None:
+            _refuse_turns(chosen, name, origin)
+    if named and "work.max_tokens" in chosen and "work.output_tokens" not in chosen:
+        limit, origin = chosen["work.max_tokens"]
+        assert isinstance(limit, int)  # noqa: S101 - its kind reads nothing else
+        chosen["work.output_tokens"] = Constant(limit), origin
+    if "work.persona" in chosen:
+        _bring(chosen, known[named[0][0]])
+
+
+def _named(chosen: Chosen) -> list[tuple[str, str]]:
+    """(name, origin) of every persona that is asked for."""
+    if "work.persona" in chosen:
+        name, origin = chosen["work.persona"]
+        return [(str(name), origin)]
+    shares, origin = chosen.get("work.mix", ((), ""))
+    return [(share.name, origin) for share in shares]  # type: ignore[attr-defined]
+
+
+def _refuse_turns(chosen: Chosen, name: str, origin: str) -> None:
+    _refuse_without_chat(chosen, f"{_place(origin)}: {name} has turns")
+    if {"load.rate", "load.trace"} & set(chosen):
+        raise BadInput(
+            f"{_place(origin)}: {name} has turns, and {_NEEDS['work.turns'].why}", hint=_NEEDS["work.turns"].hint
+        )
+
+
+def _bring(chosen: Chosen, persona: Persona) -> None:
+    closed = not {"load.rate", "load.trace"} & set(chosen)
+    fixed = {"work.prompt", "work.prompts"} & set(chosen)
+    for name in SETTINGS:
+        section = "load" if name == "think" else "work"
+        idle = (name == "think" and not closed) or (name == "input_tokens" and fixed)
+        value = getattr(persona, name)
+        if value is not None and not idle:
+            chosen.setdefault(f"{section}.{name}", (value, f"persona {persona.name}"))
+
+
+def _bring_extent(chosen: Chosen) -> None:
+    """One pass of the pattern, or the whole of the trace, of which all is measured."""
+    scale = float(chosen.get("load.time_scale", (1.0, ""))[0])  # type: ignore[arg-type]
+    if "load.trace" in chosen:
+        path: Path = chosen["load.trace"][0]  # type: ignore[assignment]
+        limit: int | None = chosen.get("load.limit", (None, ""))[0]  # type: ignore[assignment]
+        trace = Replayed(read_trace(path, limit=limit), scale)
+        chosen.setdefault("load.duration", (trace.window_ns, "trace"))
+        chosen.setdefault("load.warm_up", (0, "trace"))
+    elif "load.pattern" in chosen and not {"load.duration", "load.requests"} & set(chosen):
+        pattern: Pattern = chosen["load.pattern"][0]  # type: ignore[assignment]
+        chosen["load.duration"] = round(pattern.length_ns / scale), "pattern"
+
+
+# A scenario file's own personas.
+
+_READERS: Mapping[str, Callable[[object], object]] = {
+    "input_tokens": TOKENS.read,
+    "output_tokens": TOKENS.read,
+    "think": THINK.read,
+    "turns": TURNS.read,
+}
+
+
+def read_persona(name: str, table: object, *, place: Callable[[str], str]) -> Persona:
+    """One persona from its table in a scenario file; `place` says where a key of it stands. Raises `BadInput`."""
+    if not isinstance(table, dict) or not table:
+        raise BadInput(f"{place('')}: personas.{name}: found {table!r}, want a table of its settings")
+    if not name or any(sign in name for sign in ":,") or name != name.strip():
+        raise BadInput(f"{place('')}: {name!r} cannot be a persona's name", hint="write it without colons and commas")
+    read: dict[str, object] = {}
+    for key, value in table.items():
+        if key not in _READERS:
+            near = difflib.get_close_matches(key, SETTINGS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(SETTINGS)}"
+            raise BadInput(f"{place(key)}: personas.{name}.{key}: an unknown key", hint=hint)
+        try:
+            read[key] = _READERS[key](value)
+        except ValueError as error:
+            raise BadInput(f"{place(key)}: personas.{name}.{key}: {error}") from None
+    return Persona(name=name, **read)  # type: ignore[arg-type]

@@ -1,0 +1,159 @@
+"""`capacity.json`: what a capacity search has found, as types; also what it is taken up again from.
+
+Times are seconds, rates per second; what is not known is null. Fields may be added within a version of the schema:
+
+    loadbench.capacity/1   the first
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from loadbench.core.errors import BadInput
+from loadbench.plan.search import Purpose  # noqa: TC001 - types of fields
+from loadbench.results.prediction import Devices, Limit, LimitKind, Prediction  # noqa: TC001 - types of fields
+from loadbench.results.run import Decision, Interval  # noqa: TC001
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA: Final = "loadbench.capacity/1"
+FILE: Final = "capacity.json"
+
+Status = Literal["found", "at_least", "none", "inconclusive", "client", "interrupted"]
+
+
+class Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """How requests fared by one objective: the share within its bound, and the share that is asked for.
+
+    `effective` is how many independent requests would tell as much; `interval` is that of the share for so many, at
+    95 % for this look alone: by it a reader may judge, the search does not.
+    """
+
+    share: float | None
+    asked: float
+    requests: int
+    hits: int
+    effective: float
+    interval: Interval | None = None
+
+
+class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One probe. `level` is its place among the levels of `run.json`, `at` that of its load on the search's grid.
+
+    The decision is on its load by all that was known then, but for a probe made `again`, and for `verify`: these are
+    judged by their own requests alone.
+    """
+
+    users: int | msgspec.UnsetType = msgspec.UNSET
+    rate_per_s: float | msgspec.UnsetType = msgspec.UNSET
+    decision: Decision
+    attainment: dict[str, Shared]
+    requests: int
+    purpose: Purpose
+    visit: int = 0
+    level: int
+    at: int
+    leaning: float
+    window_s: float
+    answer_s: float | None = None
+    overloaded: bool = False
+
+    @property
+    def amount(self) -> float:
+        """Users, or requests per second."""
+        return _amount(self.users, self.rate_per_s)
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """How many fit: the best estimate, and the range that holds the true number with this confidence.
+
+    `low` surely meets the objectives, and what comes after `high` surely does not (of a rate, `high` itself does not).
+    An end that could not be proven is null.
+    """
+
+    users: int | msgspec.UnsetType = msgspec.UNSET
+    rate_per_s: float | msgspec.UnsetType = msgspec.UNSET
+    low: float | None
+    high: float | None
+    confidence: float
+    limit: LimitKind = "unknown"
+    think_s: float | None = None
+
+    @property
+    def amount(self) -> float:
+        """Users, or requests per second."""
+        return _amount(self.users, self.rate_per_s)
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer, measured once more by itself: `expected` by what the search saw, beside what was then measured."""
+
+    amount: float
+    expected: dict[str, float | None]
+    measured: dict[str, Shared]
+    agrees: bool
+
+
+class AtThinkTime(msgspec.Struct, frozen=True, kw_only=True):
+    """About how many would fit if they thought for so long: as many as ask as often as those of the answer do."""
+
+    think_s: float
+    users: int
+    low: int | None
+    high: int | None
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """A search, as far as it has come. `conditions` are the settings that a resumed one must share with it."""
+
+    schema: Literal["loadbench.capacity/1"] = SCHEMA
+    status: Status
+    conclusion: str = ""
+    answer: Answer | None = None
+    objectives: list[str]
+    model: str
+    simulated: bool = False
+    probes: list[ProbeResult] = []
+    monotone: bool = True
+    contradictions: list[str] = []
+    explanation: Limit | None = None
+    prediction: Prediction | None = None
+    verification: Verification | None = None
+    at_think_times: list[AtThinkTime] = []
+    devices: Devices | None = None
+    budget_s: float
+    spent_s: float = 0.0
+    first_answer_s: float | None = None
+    conditions: dict[str, object] = {}
+    content_hash: str = ""
+    complete: bool = False
+    started_at: str = ""
+    run: str = ""
+
+
+def _amount(users: int | msgspec.UnsetType, rate_per_s: float | msgspec.UnsetType) -> float:
+    if isinstance(users, msgspec.UnsetType):
+        assert not isinstance(rate_per_s, msgspec.UnsetType)  # noqa: S101 - one of the two is always there
+        return rate_per_s
+    return users
+
+
+def to_json(capacity: Capacity) -> bytes:
+    """As indented JSON, with a newline at its end."""
+    return msgspec.json.format(msgspec.json.encode(capacity), indent=2) + b"\n"
+
+
+def read_capacity(folder: Path) -> Capacity:
+    """The search kept in a run folder; raises `BadInput` where there is none that can be read here."""
+    file = folder / FILE
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Capacity)
+    except OSError as error:
+        raise BadInput(
+            f"{file}: {error.strerror or error}", hint="name the folder of a capacity search, under results/"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"{file}: not a capacity search of ours: {error}", hint="take another copy of it") from None

@@ -1,0 +1,137 @@
+"""`loadbench.compare/1`: the comparison of two sides, as types. What is written here people script against.
+
+`ratio` is b over a, and "faster" speaks of b: more tokens per second are faster, and so is less time to the first
+token. Times are seconds, rates per second, what is not known is null. Fields may be added within a version of the
+schema; to change or remove one makes a new version:
+
+    loadbench.compare/1   the first
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from loadbench.results.run import Interval, Reason  # noqa: TC001 - msgspec reads the types
+
+SCHEMA: Final = "loadbench.compare/1"
+# The code of a figure that is left out for want of requests: of p99s there are often too few, which is no fault.
+TOO_FEW_REQUESTS: Final = "too_few_requests"
+# Why a whole level is not compared, by code and in a few words.
+NOT_COMPARED: Final = {
+    "invalid": "INVALID",
+    "interrupted": "cut short",
+    "empty": "without a request",
+    "one_side": "on one side only",
+}
+
+Speed = Literal["faster", "slower", "~"]
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the two: what was measured, by which runs, and on what device, if that is told."""
+
+    name: str
+    target: str
+    model: str
+    runs: list[str]
+    device: str | None = None
+    simulated: bool = False
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure at one level, or over all levels (`level` is then `all`, and a and b geometric means).
+
+    `a` and `b` are the geometric means over the runs. For `failures`, which may be 0, `ratio` is null and `interval` is
+    that of the difference b - a of the shares.
+
+    `p_value` is that of the exact rank test (Mann-Whitney, or Wilcoxon's signed ranks for pairs); null where there is
+    one run a side, which gives none. `p_adjusted` belongs to the interval, and is adjusted for the number of figures
+    by Holm. `shift` is the Hodges-Lehmann ratio. `detectable` is the relative change that would be seen in four of five
+    comparisons such as this one; a smaller one may be there unseen. `note` says why there is no decision.
+    """
+
+    level: str
+    metric: str
+    a: float
+    b: float
+    a_interval: Interval | None = None
+    b_interval: Interval | None = None
+    ratio: float | None
+    interval: Interval | None
+    decision: Speed
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    n: tuple[int, int]
+    shift: float | None = None
+    shift_interval: Interval | None = None
+    detectable: float | None = None
+    note: str = ""
+
+
+class Crossover(msgspec.Struct, frozen=True, kw_only=True):
+    """The number of users from which the other side has more output tokens per second, with its interval."""
+
+    users: float
+    low: float
+    high: float
+    beyond: Literal["a", "b"]
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """A gate at one level. `p_value` is that of no change beyond the bound, adjusted for the number of checks."""
+
+    level: str
+    decision: Literal["PASS", "FAIL", "UNDECIDED"]
+    ratio: float | None = None
+    interval: Interval | None = None
+    p_value: float | None = None
+    note: str = ""
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule: failed where it fails at any of its levels, passed where it passes at all, else null."""
+
+    rule: str
+    passed: bool | None
+    checks: list[Check]
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """What is not compared, and why: a figure of a level, one run's part in it, or without either the whole level."""
+
+    level: str
+    metric: str = ""
+    run: str = ""
+    code: str
+    message: str
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Two sides compared.
+
+    `basis` is what the doubt is taken from: the spread of whole runs, or, with one run a side, what is inside of each.
+    `winner` is the side with more output tokens per second at every level compared, if that is sure; null where it
+    is neither, or there is a crossover.
+    """
+
+    schema: Literal["loadbench.compare/1"] = SCHEMA
+    a: Side
+    b: Side
+    paired: bool
+    basis: Literal["runs", "inside"]
+    confidence: float
+    comparisons: list[Compared]
+    overall: list[Compared] = []
+    crossover: Crossover | None = None
+    winner: Literal["a", "b"] | None = None
+    gates: list[Gate] = []
+    left_out: list[LeftOut] = []
+    caveats: list[Reason] = []
+    conclusion: str
+
+
+def to_json(comparison: Comparison) -> bytes:
+    """The comparison as indented JSON, with a newline at its end."""
+    return msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n"

@@ -1,0 +1,129 @@
+"""Runs that were kept, for one side of a comparison: however they lie.
+
+A side is named by a run folder, its `run.json`, a folder of run folders, a pattern of any of these, or a baseline: one
+file with what a later comparison needs of its runs, fit to be kept with the code that it guards.
+
+    loadbench.baseline/1   the first
+"""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from loadbench.core.errors import BadInput
+from loadbench.results.folder import read_run
+from loadbench.results.run import Run  # noqa: TC001 - msgspec reads the type
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.results.run import Level
+
+SCHEMA: Final = "loadbench.baseline/1"
+_HINT = "name a run folder, its run.json, a folder of run folders, or a baseline"
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """The runs of one side, without their histograms."""
+
+    schema: Literal["loadbench.baseline/1"] = SCHEMA
+    runs: list[Run]
+
+
+class _Head(msgspec.Struct):
+    schema: str = ""
+
+
+def read_side(names: Sequence[str]) -> list[Run]:
+    """The runs of a side in the order in which they are named; those of a folder by their folders' names.
+
+    Raises `BadInput` where a name leads to no run.
+    """
+    return [run for name in names for path in _paths(name) for run in _read(path)]
+
+
+def read_pairs(folder: Path) -> tuple[list[Run], list[Run]]:
+    """The runs of a folder with a/ and b/, by pairs: those that are complete on both sides."""
+    repeats = sorted({path.parent.name for path in (folder / "a").glob("*/run.json")})
+    found = [
+        (read_run(folder / "a" / repeat), read_run(folder / "b" / repeat))
+        for repeat in repeats
+        if (folder / "b" / repeat / "run.json").is_file()
+    ]
+    whole = [(a, b) for a, b in found if a.complete and b.complete]
+    if not whole:
+        raise BadInput(f"{folder}: no repeat in it is complete on both sides", hint="measure it again")
+    return [a for a, _ in whole], [b for _, b in whole]
+
+
+def has_pairs(folder: Path) -> bool:
+    """Whether a folder is one of runs that were measured in turn."""
+    return (folder / "a").is_dir() and (folder / "b").is_dir()
+
+
+def of_model(runs: Sequence[Run], model: str, *, side: str) -> list[Run]:
+    """The runs with the levels of one model alone; raises `BadInput` where a run has none."""
+    found = [msgspec.structs.replace(run, levels=[one for one in run.levels if one.model == model]) for run in runs]
+    if not all(run.levels for run in found):
+        known = ", ".join(sorted({level.model for run in runs for level in run.levels})) or "none"
+        raise BadInput(f"--{side}-model {model}: not in every run of {side}", hint=f"its models: {known}")
+    return found
+
+
+def save_baseline(path: Path, runs: Sequence[Run]) -> None:
+    """Keep the runs in one file; raises `BadInput` where it cannot be written."""
+    kept = Baseline(runs=[msgspec.structs.replace(run, levels=[_light(level) for level in run.levels]) for run in runs])
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n")
+    except OSError as error:
+        raise BadInput(
+            f"--save-baseline {path}: {error.strerror or error}", hint="name a file that can be written"
+        ) from None
+
+
+def _light(level: Level) -> Level:
+    metrics = {
+        name: None if metric is None else msgspec.structs.replace(metric, hdr="")
+        for name, metric in level.metrics.items()
+    }
+    return msgspec.structs.replace(level, metrics=metrics)
+
+
+def _paths(name: str) -> list[Path]:
+    """What a name stands for: itself, or what a pattern fits, where the shell has not seen to that."""
+    if not name.strip():
+        raise BadInput("a side without a name", hint=_HINT)
+    if not Path(name).exists() and glob.has_magic(name):
+        found = sorted(Path(path) for path in glob.glob(name))  # noqa: PTH207 - a pattern may begin at the root
+        if not found:
+            raise BadInput(f"{name}: fits nothing", hint=_HINT)
+        return found
+    path = Path(name)
+    if path.is_dir() and not (path / "run.json").is_file():
+        found = sorted(file.parent for file in path.glob("*/run.json"))
+        if not found:
+            raise BadInput(f"{name}: no run in it", hint=_HINT)
+        return found
+    return [path]
+
+
+def _read(path: Path) -> list[Run]:
+    """Of a baseline all that it holds."""
+    if not path.is_file():
+        return [read_run(path)]
+    try:
+        raw = path.read_bytes()
+        if msgspec.json.decode(raw, type=_Head).schema != SCHEMA:
+            return [read_run(path)]
+        runs = msgspec.json.decode(raw, type=Baseline).runs
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}", hint=_HINT) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"{path}: neither a run nor a baseline: {error}", hint=_HINT) from None
+    if not runs:
+        raise BadInput(f"{path}: a baseline without runs", hint="save it again")
+    return runs

@@ -1,0 +1,322 @@
+"""Comparisons: what is stated of two sides, and what is not."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+
+from loadbench.analyze.compare import compare
+from loadbench.analyze.effect import plan_repeats
+from loadbench.analyze.intervals import binomial_cdf
+from loadbench.core.errors import BadInput
+from loadbench.plan.gate import parse_gate
+from loadbench.results.compare import Comparison, to_json
+from loadbench.results.run import ClosedLoad, OpenLoad, Reason, Verdict
+from tests.analyze.comparing import LUCK, a_side, figures, lucky
+from tests.coverage.compare import LUCK as LUCKY
+from tests.coverage.compare import crossings, sides_of, tallied
+
+INVALID = Verdict("INVALID", [Reason("late", "the client was late", "use another")])
+TOKENS = "output_tokens_per_s"
+
+
+def row(comparison, metric, level="users=1"):
+    """One figure at one level."""
+    (found,) = [
+        one for one in (*comparison.comparisons, *comparison.overall) if (one.metric, one.level) == (metric, level)
+    ]
+    return found
+
+
+def test_more_tokens_are_faster_and_more_time_is_slower():
+    """The ratio is b over a; what it means goes by the figure."""
+    found = compare(lucky({1: 100}), lucky({1: 150}, ttft=1.2, name="other"))
+    tokens, ttft = row(found, TOKENS), row(found, "ttft_p50")
+    assert (tokens.ratio, tokens.decision) == (pytest.approx(1.5), "faster")
+    assert (ttft.ratio, ttft.decision) == (pytest.approx(1.2), "slower")
+    assert tokens.interval[0] < 1.5 < tokens.interval[1]
+    assert tokens.p_value == pytest.approx(2 / math.comb(12, 6))
+    assert tokens.n == (6, 6)
+    assert tokens.shift == pytest.approx(1.5, rel=0.01)
+    assert found.winner == "b"
+
+
+def test_a_comparison_with_itself_finds_nothing():
+    """Ratios of exactly 1 in intervals that hold it, in pairs and not; and the runs are said to be the same."""
+    side = lucky({1: 100, 4: 300})
+    for paired in (False, True):
+        found = compare(side, side, paired=paired)
+        assert {one.ratio for one in found.comparisons if one.ratio is not None} == {1.0}
+        assert {one.decision for one in found.comparisons} == {"~"}
+        assert found.winner is None
+        assert found.conclusion.startswith("no difference in output tokens/s is seen")
+        assert "same_run" in {caveat.code for caveat in found.caveats}
+
+
+def test_pairs_cancel_what_is_common_to_both():
+    """The same luck on both sides: paired, the interval is a point; unpaired it is as wide as the luck."""
+    a, b = lucky({1: 100}), lucky({1: 103}, name="other")
+    assert row(compare(a, b, paired=True), TOKENS).decision == "faster"
+    assert row(compare(a, b, paired=True), TOKENS).interval == (pytest.approx(1.03), pytest.approx(1.03))
+    assert row(compare(a, b), TOKENS).decision == "~"
+
+
+@pytest.mark.parametrize(("runs", "paired", "least"), [(2, False, "0.333"), (3, False, "0.1"), (5, True, "0.0625")])
+def test_so_few_runs_decide_nothing(runs, paired, least):
+    """The rank test could not come to 5 %: however large the change, it is told with its interval and not decided."""
+    a, b = lucky({1: 100})[:runs], lucky({1: 300}, name="other")[:runs]
+    found = compare(a, b, paired=paired, gates=[parse_gate("output_tokens_per_s<-5%")])
+    told = row(found, TOKENS)
+    assert (told.decision, told.ratio) == ("~", pytest.approx(3.0))
+    assert f"a p of {least} at the least" in told.note
+    assert found.gates[0].passed is None
+    assert least in found.conclusion
+
+
+def test_one_run_a_side_is_compared_by_its_inside_and_told_to_be():
+    """There is an interval and no rank test; gates are not decided by it."""
+    found = compare(
+        a_side([figures(1, tokens=100)]),
+        a_side([figures(1, tokens=150)], name="other"),
+        gates=[parse_gate("output_tokens_per_s<-5%")],
+    )
+    told = row(found, TOKENS)
+    assert (found.basis, told.decision, told.p_value, told.n) == ("inside", "faster", None, (1, 1))
+    assert told.interval[0] == pytest.approx(1.5 * math.exp(-math.hypot(math.log(1 / 0.99), math.log(1.01))))
+    assert "one_run" in {caveat.code for caveat in found.caveats}
+    assert found.conclusion.endswith("as far as one run a side can tell")
+    assert found.gates[0].passed is None
+
+
+def test_one_run_beside_several_has_no_interval():
+    """It has no spread, and the others' is not lent to it."""
+    told = row(compare(lucky({1: 100})[:1], lucky({1: 150}, name="other")), TOKENS)
+    assert (told.interval, told.decision, told.n) == (None, "~", (1, 6))
+    assert told.note
+
+
+def test_the_p_values_of_a_level_are_adjusted_together():
+    """A change that one figure alone would show at 5 % is none among a dozen."""
+    a = lucky({1: 100})
+    b = a_side(*([figures(1, tokens=100 * luck * 1.022, ttft=1 / luck)] for luck in reversed(LUCK)), name="other")
+    told = row(compare(a, b), TOKENS)
+    assert told.interval[0] > 1
+    assert told.p_adjusted > 0.05
+    assert told.decision == "~"
+
+
+def test_invalid_levels_are_never_compared():
+    """Not at one level, and not among the runs: each is listed, and a gate on them is not decided."""
+    a = lucky({1: 100, 4: 300})
+    b = lucky({1: 150, 4: 450}, name="other")
+    b = [
+        msgspec.structs.replace(
+            run,
+            levels=[
+                run.levels[0] if number else msgspec.structs.replace(run.levels[0], verdict=INVALID),
+                msgspec.structs.replace(run.levels[1], verdict=INVALID),
+            ],
+        )
+        for number, run in enumerate(b)
+    ]
+    found = compare(a, b, gates=[parse_gate("ttft_p95>5%@users=4"), parse_gate("ttft_p95>5%@users=1")])
+    assert {one.level for one in found.comparisons} == {"users=1"}
+    assert row(found, TOKENS).n == (6, 5)
+    assert [(one.level, one.code, bool(one.run)) for one in found.left_out] == [
+        ("users=1", "invalid", True),
+        ("users=4", "invalid", False),
+    ]
+    assert [gate.passed for gate in found.gates] == [None, True]
+    assert row(compare(a, b, paired=True), TOKENS).n == (5, 5)
+
+
+def test_levels_of_one_side_are_listed():
+    """What has no counterpart is not compared, and no mean is made of it."""
+    found = compare(lucky({1: 100, 2: 200}), lucky({1: 100, 8: 500}, name="other"))
+    assert [(one.level, one.code) for one in found.left_out] == [("users=2", "one_side"), ("users=8", "one_side")]
+    assert not found.overall
+
+
+def test_the_same_users_with_other_think_times_are_other_levels():
+    """Nothing is compared, and that is the conclusion."""
+    a = a_side([figures(1)])
+    b = a_side([figures(1, load=ClosedLoad(1, "10s"))], name="other")
+    assert compare(a, b).conclusion == "nothing can be compared: users=1 is on one side only"
+
+
+def test_an_open_loop_is_concluded_from_latency():
+    """Its throughput is what was asked for."""
+    load = OpenLoad(2.0, "poisson")
+    a = a_side(*([figures(load=load)] for _ in LUCK))
+    found = compare(a, a)
+    assert "in E2E p50" in found.conclusion
+    assert {"ttft_response_p95", "e2e_response_p50"} <= {one.metric for one in found.comparisons}
+
+
+def test_the_mean_over_levels_is_geometric():
+    """Twice as fast at one level and half as fast at another is as fast."""
+    found = compare(lucky({1: 100, 4: 300}), lucky({1: 200, 4: 150}, name="other"), paired=True)
+    overall = row(found, TOKENS, "all")
+    assert overall.ratio == pytest.approx(1.0)
+    assert overall.a == pytest.approx(math.sqrt(100 * 300), rel=1e-3)
+
+
+def test_failures_differ_by_their_share():
+    """There is no ratio to none: 0 of 2400 against 240 of 2400 is 10 points more."""
+    a = lucky({1: 100})
+    b = a_side(*([figures(1, outcomes={"ok": 360, "http_error": 40})] for _ in LUCK), name="other")
+    told = row(compare(a, b), "failures")
+    assert (told.a, told.b, told.ratio, told.decision) == (0.0, pytest.approx(0.1), None, "slower")
+    assert told.interval[0] < 0.1 < told.interval[1]
+
+
+def test_a_side_has_one_model_and_a_run():
+    """Of several models it must be said which; pairs are of equal number."""
+    other = msgspec.structs.replace(figures(1), model="other")
+    with pytest.raises(BadInput, match="side b has 2 models: m, other"):
+        compare(a_side([figures(1)]), a_side([figures(1), other]))
+    with pytest.raises(BadInput, match="side a has no run"):
+        compare([], a_side([figures(1)]))
+    with pytest.raises(BadInput, match="2 and 1 runs make no pairs"):
+        compare(lucky({1: 100})[:2], lucky({1: 100})[:1], paired=True)
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ({1: 142, 2: 284}, "B is 1.42x (1.41-1.43) as fast as A at every level in output tokens/s"),
+        ({1: 50, 2: 100}, "A is 2.00x"),
+        ({1: 100, 2: 260, 4: 600}, "B is 1.40x"),
+        ({1: 100, 2: 200, 4: 400}, "no difference in output tokens/s is seen (at each level one of"),
+    ],
+)
+def test_the_conclusion_says_who_is_faster_and_where(rates, said):
+    """One sentence, with the factor, its interval and the levels."""
+    usual = {users: 100.0 * users for users in rates}
+    found = compare(lucky(usual), a_side(*jittered(rates), name="other"), paired=True)
+    assert found.conclusion.startswith(said)
+    if rates == {1: 100, 2: 260, 4: 600}:
+        assert found.conclusion.endswith("from 2 users on in output tokens/s; at 1 user no difference is seen")
+
+
+def jittered(rates):
+    """Six runs that are not quite in step with their pairs."""
+    small = (1.004, 0.996, 1.002, 0.998, 1.006, 0.994)
+    return [
+        [figures(users, tokens=rate * luck * jitter) for users, rate in rates.items()]
+        for luck, jitter in zip(LUCK, small, strict=True)
+    ]
+
+
+def test_the_conclusion_tells_prefill_and_decode_apart():
+    """Faster in tokens, and later with the first one."""
+    found = compare(lucky({1: 100, 4: 300}), lucky({1: 150, 4: 450}, ttft=1.1, name="other"))
+    assert "; B's TTFT p50 is 1.10x (" in found.conclusion
+    assert found.conclusion.endswith(") A's at every level")
+
+
+def test_levels_that_no_two_runs_share_are_told_one_by_one():
+    """Two levels, each INVALID in other runs: there is no mean of both, and there are two factors."""
+    bad = {1: range(6), 4: range(6, 12)}
+    sides = []
+    for name, factor in (("a", 1.0), ("b", 2.0)):
+        runs = [*lucky({1: 100 * factor, 4: 300 * factor}, name=name)] * 2
+        levels = (
+            [
+                msgspec.structs.replace(level, verdict=INVALID) if number in bad[level.load.users] else level
+                for level in run.levels
+            ]
+            for number, run in enumerate(runs)
+        )
+        sides.append(a_side(*levels, name=name))
+    found = compare(*sides)
+    assert found.conclusion.count("as fast as A") == 2
+    assert row(found, TOKENS).n == (6, 6)
+    assert not found.overall
+
+
+def test_quantiles_of_the_faster_runs_alone_are_not_compared():
+    """A run with too few requests for its p95 takes the p95 out for all: those that have it are not like it."""
+    few = figures(1)
+    metrics = {
+        name: None if metric is None else msgspec.structs.replace(metric, count=15)
+        for name, metric in few.metrics.items()
+    }
+    b = lucky({1: 100}, name="other")
+    b[0] = msgspec.structs.replace(b[0], levels=[msgspec.structs.replace(few, metrics=metrics)])
+    found = compare(lucky({1: 100}), b, gates=[parse_gate("ttft_p95>5%")])
+    assert "ttft_p95" not in {one.metric for one in found.comparisons}
+    assert "ttft_p50" in {one.metric for one in found.comparisons}
+    assert ("ttft_p95", "too_few_requests") in {(one.metric, one.code) for one in found.left_out}
+    assert found.gates[0].passed is None
+
+
+def test_two_devices_that_are_alike_are_suspected_to_be_one():
+    """A model for the GPU that is as fast as the one for the CPU may run on the CPU."""
+    sides = [
+        [
+            msgspec.structs.replace(
+                run, levels=[msgspec.structs.replace(level, model=f"phi-generic-{device}") for level in run.levels]
+            )
+            for run in lucky({1: rate})
+        ]
+        for device, rate in (("cpu", 100.0), ("gpu", 101.0))
+    ]
+    found = compare(*sides, paired=True)
+    assert (found.a.device, found.b.device) == ("cpu", "gpu")
+    assert "devices_alike" in {caveat.code for caveat in found.caveats}
+
+
+def test_it_is_written_and_read_back():
+    """What is infinite or missing is null, and all of it is JSON."""
+    found = compare(lucky({1: 100, 4: 300}), lucky({1: 150, 4: 250}, name="other"), gates=[parse_gate("ttft_p95>5%")])
+    assert msgspec.json.decode(to_json(found), type=Comparison) == found
+    assert found.crossover is not None
+
+
+SEEDS, PLANNED = 12, plan_repeats(LUCKY, 0.1, bound=0.05, paired=True)
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """Of each seed a server, its like, and one that is 10 % slower, in virtual time."""
+    return [sides_of(seed, 1.0, 1.0, 1.1, runs=PLANNED, users=(4,), requests=20) for seed in range(SEEDS)]
+
+
+@pytest.mark.coverage
+@pytest.mark.parametrize("paired", [False, True])
+def test_intervals_hold_the_true_ratio(simulated, paired):
+    """Of the intervals of 95 % of each figure no more miss than chance would have it one time in a thousand."""
+    for other, slower in ((1, 1.0), (2, 1.1)):
+        found = tallied([(one[0], one[other]) for one in simulated], slower=slower, paired=paired)
+        missed = {metric: held.intervals - held.held for metric, held in found.held.items()}
+        assert found.held[TOKENS].intervals == SEEDS
+        assert max(missed.values()) <= most(SEEDS, 0.05), missed
+
+
+@pytest.mark.coverage
+@pytest.mark.parametrize("paired", [False, True])
+def test_gates_fail_where_they_should_and_hardly_elsewhere(simulated, paired):
+    """Without a difference a gate at 0 % fails in no more than 2.5 %; 10 % slower, one at 5 % fails in 90 % at least
+    by as many runs as planned. Both to within chance of one in a thousand.
+    """
+    same, slow = ([(one[0], one[other]) for one in simulated] for other in (1, 2))
+    assert tallied(same, slower=1.0, rules=["ttft_p95>0%"], paired=paired).failed <= most(SEEDS, 0.025)
+    assert tallied(same, slower=1.0, rules=["ttft_p95>5%"], paired=paired).failed == 0
+    assert SEEDS - tallied(slow, slower=1.1, rules=["ttft_p95>5%"], paired=paired).failed <= most(SEEDS, 0.1)
+
+
+def most(n, p):
+    """The most of n that happen with a probability of p, but for one time in a thousand."""
+    first, cumulative = binomial_cdf(n, p)
+    return first + next(k for k, reached in enumerate(cumulative) if reached >= 0.999)
+
+
+@pytest.mark.coverage
+def test_a_crossover_is_held_by_its_interval():
+    """Lines that cross at 4 users, seen through luck of 2 %: as often as 95 % say, three standard errors allowed."""
+    held = crossings(range(200))
+    assert held.intervals >= 195
+    assert held.held >= 0.95 * held.intervals - 3 * math.sqrt(held.intervals * 0.05 * 0.95)

@@ -1,0 +1,133 @@
+"""Effects: what two sides tell, how it is averaged, and how many runs it takes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from loadbench.analyze.effect import POWER, Effect, Inside, Runs, averaged, holm, plan_repeats
+
+
+def runs(a, b, *, paired=False):
+    """Two sides of plain numbers."""
+    return Runs(np.asarray(a, float), np.asarray(b, float), paired)
+
+
+def test_pairs_are_compared_by_their_differences():
+    """What is common to a pair is nothing to the effect: mean 2, standard deviation 1, five pairs."""
+    luck = np.array([0.0, 50.0, -20.0, 7.0, 3.0])
+    effect = runs(luck, luck + np.array([1, 2, 3, 2 + math.sqrt(2), 2 - math.sqrt(2)]), paired=True).effect()
+    assert effect is not None
+    assert effect.value == pytest.approx(2)
+    assert effect.below == pytest.approx(math.sqrt((1 + 0 + 1 + 2 + 2) / 4 / 5))
+    low, high = effect.interval(0.95)
+    assert (high - low) / 2 == pytest.approx(2.7764 * effect.below, rel=1e-4)
+
+
+def test_unpaired_sides_are_compared_by_welch():
+    """Variances 1 and 4 of 5 and 5: the error is 1, the degrees of freedom 1 / (0.2² / 4 + 0.8² / 4) = 5.88."""
+    a = np.array([-1, -1, 0, 1, 1]) + 10
+    b = 2 * np.array([-1, -1, 0, 1, 1]) + 13
+    effect = runs(a, b).effect()
+    assert effect is not None
+    assert (effect.value, effect.below, effect.freedom) == (3.0, pytest.approx(1.0), pytest.approx(1 / 0.17))
+
+
+def test_a_run_without_a_value_takes_its_pair_along():
+    """Of three pairs of which two lack a side, one is left, and one is not enough."""
+    one = runs([1, math.nan, 3], [1, 2, math.nan], paired=True)
+    assert [len(side) for side in one.kept()] == [1, 1]
+    assert one.effect() is None
+    assert [len(side) for side in runs([1, math.nan, 3], [1, 2, math.nan]).kept()] == [2, 2]
+
+
+def test_equal_sides_differ_by_nothing_and_surely():
+    """Two exact servers: the interval is a point, and the p is 1; of one that is slower it is 0."""
+    same = runs([2, 2, 2], [2, 2, 2], paired=True).effect()
+    slower = runs([2, 2, 2], [3, 3, 3]).effect()
+    assert same is not None
+    assert slower is not None
+    assert (same.interval(0.95), same.p_value(), same.p_beyond(0.0)) == ((0.0, 0.0), 1.0, 0.5)
+    assert (slower.interval(0.95), slower.p_value(), slower.p_beyond(0.5), slower.p_beyond(2.0)) == ((1, 1), 0, 0, 1)
+
+
+def test_p_and_interval_say_the_same():
+    """The interval touches 0 at the confidence that is 1 - p, to either side of skewed ones too."""
+    for effect in (Effect(1.3, 0.5, 0.9, 7), Effect(-1.3, 0.5, 0.9, 7), Effect(0.2, 0.4, 0.1)):
+        low, high = effect.interval(1 - effect.p_value())
+        assert pytest.approx(0, abs=1e-9) == (low if effect.value > 0 else high)
+
+
+def test_errors_of_both_sides_add_up_as_independent_ones():
+    """Distances of 3 and 4 make 5: a's upper and b's lower go below, the others above."""
+    effect = Inside(a=(9.0, 10.0, 13.0), b=(16.0, 20.0, 21.0)).effect()
+    low, high = effect.interval(0.95)
+    assert (low, high) == (pytest.approx(5.0, abs=1e-5), pytest.approx(10 + math.sqrt(2), abs=1e-5))
+
+
+def test_a_side_without_a_lower_end_decides_nothing():
+    """A throughput that may be 0 has no logarithm there: the ratio has no interval, and the p is 1."""
+    effect = Inside(a=(0.0, 0.1, 0.2), b=(-math.inf, 2.0, 2.1)).effect()
+    assert effect.ratio_interval(0.95) is None
+    assert effect.p_value() == 1.0
+    assert effect.p_beyond(0.0) == 0.5
+
+
+def test_levels_are_averaged_run_by_run():
+    """The luck of a run is in all its levels: it is not averaged away, as it would be were they independent."""
+    luck = np.array([0.1, -0.1, 0.2, -0.2])
+    one = Runs(np.zeros(4), luck, paired=True)
+    both = averaged([one, one, one]).effect()
+    assert both is not None
+    assert both == one.effect()
+    inside = averaged([Inside((-1.0, 0.0, 1.0), (-1.0, 0.0, 1.0))] * 4).effect()
+    assert inside is not None
+    assert inside.interval(0.95)[1] == pytest.approx(math.sqrt(2) / 2, abs=1e-5)
+
+
+def test_holm_adjusts_step_by_step():
+    """The least times three, the next times two, never falling and never above 1."""
+    assert holm([0.04, 0.01, 0.03]) == [0.06, 0.03, 0.06]
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_detectable_is_seen_as_often_as_it_says():
+    """Of changes as large as that, by six normal runs a side, four in five are found."""
+    rng = np.random.default_rng(3)
+    detectable = Effect(0.0, 1 / math.sqrt(3), 1 / math.sqrt(3), 10).detectable(0.95)
+    found = 0
+    for _ in range(2000):
+        effect = runs(rng.normal(0, 1, 6), rng.normal(detectable, 1, 6)).effect()
+        assert effect is not None
+        found += effect.p_value() <= 0.05
+    assert abs(found / 2000 - POWER) < 3 * math.sqrt(POWER * (1 - POWER) / 2000)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize(("cv", "bound", "checks"), [(0.02, 0.05, 1), (0.05, 0.0, 4)])
+def test_as_many_runs_as_planned_find_the_change(paired, cv, bound, checks):
+    """A change of 10 % is told from the bound in nine of ten comparisons at least."""
+    n = plan_repeats(cv, 0.1, bound=bound, checks=checks, paired=paired)
+    rng = np.random.default_rng(11)
+    alpha, times, found = 0.05 / checks, 2000, 0
+    for _ in range(times):
+        effect = runs(rng.normal(0, cv, n), rng.normal(math.log(1.1), cv, n), paired=paired).effect()
+        assert effect is not None
+        found += effect.p_beyond(math.log1p(bound)) <= alpha / 2
+    assert found / times >= 0.9 - 3 * math.sqrt(0.09 / times)
+
+
+def test_plans_never_have_fewer_runs_than_the_rank_test_needs():
+    """Six pairs, or four a side, however clear the change; what is noisier takes more; a plan has an end."""
+    assert plan_repeats(0.0001, 0.5, paired=True) == 6
+    assert plan_repeats(0.0001, 0.5, paired=False) == 4
+    counts = [plan_repeats(cv, 0.1) for cv in (0.01, 0.05, 0.1, 0.5)]
+    assert counts == sorted(counts)
+    assert counts[-1] > counts[0]
+    with pytest.raises(ValueError, match="cannot be told"):
+        plan_repeats(0.02, 0.05, bound=0.1)
+    with pytest.raises(ValueError, match="more than"):
+        plan_repeats(10.0, 0.001)

@@ -1,0 +1,124 @@
+"""Unequal work is not compared as if it were equal, and what may stand between two runs is told."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from loadbench.analyze.compare import compare
+from loadbench.plan.gate import parse_gate
+from tests.analyze.comparing import LUCK, a_side, figures
+
+USUAL = {"seed": 0, "max_tokens": 16, "temperature": 0.0, "prompt": "why?"}
+
+
+def side(name: str, *, work: dict | None = None, prompt: int = 50, answer: int = 11, runs: int = 6, **over):
+    """Runs whose prompts and answers have so many tokens on average; `over` is of their levels."""
+    usual = figures(1)
+    counted = msgspec.structs.replace(usual.tokens, input=400 * prompt, output=400 * answer)
+    levels = ([msgspec.structs.replace(figures(1, tokens=100 * luck), tokens=counted, **over)] for luck in LUCK[:runs])
+    return a_side(*levels, name=name, scenario={"load": {"users": [1]}, "work": USUAL | (work or {})})
+
+
+def figures_of(comparison):
+    """What is compared, without points."""
+    return {row.metric.rpartition("_p")[0] if "_p5" in row.metric else row.metric for row in comparison.comparisons}
+
+
+def codes(comparison):
+    """Of what is left out, and of caveats."""
+    return {one.code for one in comparison.left_out}, {one.code for one in comparison.caveats}
+
+
+def test_equal_work_is_compared_in_full():
+    """Every figure, and nothing to be said but that the runs are not in turns and of one target."""
+    found = compare(side("a"), side("b"))
+    assert codes(found) == (set(), {"not_in_turns", "same_target"})
+    assert {"ttft", "tpot", "e2e", "output_tokens_per_s", "requests_per_s"} <= figures_of(found)
+
+
+@pytest.mark.parametrize("runs", [1, 6])
+def test_longer_answers_are_compared_per_token(runs):
+    """Time to the first token, per token, and tokens per second stand; whole answers and answers per second do not."""
+    found = compare(side("a", runs=runs), side("b", answer=12, runs=runs), gates=[parse_gate("e2e_p95>5%")])
+    assert {"ttft", "tpot", "e2e_per_token", "output_tokens_per_s"} <= figures_of(found)
+    assert not {"e2e", "requests_per_s"} & figures_of(found)
+    assert codes(found)[0] - {"too_few_requests"} == {"answer_lengths"}
+    assert "the answers of b are 9.1% longer on average than those of a" in {one.message for one in found.left_out}
+    assert found.gates[0].passed is None
+
+
+def test_longer_prompts_leave_only_decoding():
+    """Time per output token is all that is left."""
+    found = compare(side("a"), side("b", prompt=60))
+    assert {"tpot"} <= figures_of(found)
+    assert not {"ttft", "e2e", "requests_per_s", "output_tokens_per_s"} & figures_of(found)
+    assert "in TPOT p50" in found.conclusion
+
+
+def test_lengths_within_two_per_cent_are_alike():
+    """As for the verdict on a level."""
+    assert codes(compare(side("a", prompt=100), side("b", prompt=101)))[0] == set()
+
+
+def test_two_models_may_cut_the_same_text_into_other_tokens():
+    """The prompts are the same: their first tokens are compared, and that tokens differ is said."""
+    found = compare(side("a"), side("b", prompt=60, model="other"))
+    assert "ttft" in figures_of(found)
+    assert "two_models" in codes(found)[1]
+
+
+@pytest.mark.parametrize(
+    ("work", "code"), [({"prompt": "how?"}, "other_prompts"), ({"max_tokens": 32}, "other_lengths")]
+)
+def test_what_was_asked_must_be_the_same(work, code):
+    """Whatever the lengths came to; both settings are named."""
+    found = compare(side("a"), side("b", work=work))
+    assert code in codes(found)[0]
+    ((name, value),) = work.items()
+    assert any(f"work.{name} ({USUAL[name]} and {value})" in one.message for one in found.left_out)
+    assert "settings" in codes(found)[1]
+
+
+def test_a_prompt_file_may_lie_elsewhere():
+    """It is the same file by its name; its lengths are measured."""
+    a, b = side("a", work={"prompts": "/here/chat.json"}), side("b", work={"prompts": "/there/chat.json"})
+    assert codes(compare(a, b))[0] == set()
+
+
+def test_settings_of_a_later_version_are_no_difference():
+    """An older run does not know them."""
+    assert "settings" not in codes(compare(side("a"), side("b", work={"new": 1})))[1]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "code"),
+    [
+        ({}, {"work": {"seed": 1}}, "seeds"),
+        ({}, {"work": {"temperature": 1.0}}, "settings"),
+        ({"finish_reasons": {"length": 400}}, {"finish_reasons": {"length": 300, "stop": 100}}, "finish_reasons"),
+    ],
+)
+def test_what_may_stand_between_is_told(a, b, code):
+    """And does not keep the rest from being compared."""
+    found = compare(side("a", **a), side("b", **b))
+    assert code in codes(found)[1]
+    assert found.left_out == []
+
+
+def test_tokens_counted_or_cached_otherwise_are_told():
+    """By usage and by events; from the cache."""
+    a, b = side("a"), side("b")
+    changed = [msgspec.structs.replace(b[0].levels[0].tokens, source={"events": 400}, cached_requests=7)] * len(b)
+    b = [
+        msgspec.structs.replace(run, levels=[msgspec.structs.replace(run.levels[0], tokens=tokens)])
+        for run, tokens in zip(b, changed, strict=True)
+    ]
+    assert {"token_source", "cached"} <= codes(compare(a, b))[1]
+
+
+@pytest.mark.parametrize(("key", "value"), [("host", "other"), ("cpu", "another"), ("stamp_source", "kernel")])
+def test_another_client_is_told(key, value):
+    """Its machine, its processor, its stamps."""
+    b = [msgspec.structs.replace(run, environment={**run.environment, key: value}) for run in side("b")]
+    assert key in codes(compare(side("a"), b))[1]

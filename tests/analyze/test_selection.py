@@ -1,0 +1,147 @@
+"""The selection: what counts, what it comes to, and when it cannot tell."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.analyze.selection import DIMENSIONS, Candidate, Figure, candidates, select
+from loadbench.core.errors import BadInput
+from loadbench.plan.load import Closed
+from loadbench.results.quality import Quality, Rating
+from loadbench.results.run import KnownFacts, ModelStatus
+from loadbench.results.telemetry import Gauge, Telemetry
+from tests.building import a_level, a_run
+
+ONES = dict.fromkeys(DIMENSIONS, 1.0)
+
+
+def a_candidate(name: str, **figures: float | tuple[float, float, float]) -> Candidate:
+    """A model; a figure is a value, or (low, value, high)."""
+    made = {
+        key: Figure(told[1], (told[0], told[2])) if isinstance(told, tuple) else Figure(told)
+        for key, told in figures.items()
+    }
+    return Candidate(name=name, load="users=1", figures=made)
+
+
+def test_score_is_the_weighted_mean_of_what_is_normalised_to_the_best():
+    """Half as fast is 0.5, the best 1, quality (score − 1) / 4."""
+    small = a_candidate("small", latency=1.0, quality=3.0)
+    large = a_candidate("large", latency=2.0, quality=5.0)
+    selection = select([small, large], {"latency": 3.0, "quality": 1.0})
+    scores = {one.candidate.name: one.score for one in selection.ranked}
+    assert scores == {"small": pytest.approx((3 * 1 + 0.5) / 4), "large": pytest.approx((3 * 0.5 + 1) / 4)}
+    assert selection.ranked[0].candidate.name == "small"
+    assert select([small, large], {"latency": 1.0, "quality": 3.0}).ranked[0].candidate.name == "large"
+
+
+def test_more_is_better_for_throughput():
+    """The faster one is 1, half the throughput 0.5."""
+    selection = select([a_candidate("a", throughput=50.0), a_candidate("b", throughput=100.0)], ONES)
+    assert [(one.candidate.name, one.score) for one in selection.ranked] == [("b", 1.0), ("a", 0.5)]
+
+
+def test_what_is_not_known_of_every_model_does_not_count():
+    """It is named, with those that lack it, and no model wins by it."""
+    selection = select([a_candidate("a", latency=2.0, disk=1.0), a_candidate("b", latency=1.0)], ONES)
+    assert selection.weights == {"latency": 1.0}
+    assert selection.missing["disk"] == ("b",)
+    assert selection.missing["memory"] == ("a", "b")
+    assert selection.ranked[0].candidate.name == "b"
+
+
+def test_close_scores_are_a_tie_by_their_intervals():
+    """Within the doubt of both no winner is named; with the doubt gone there is one."""
+    wide = [a_candidate("a", latency=(0.8, 1.0, 1.25)), a_candidate("b", latency=(0.9, 1.1, 1.3))]
+    assert select(wide, ONES).tied == ("b",)
+    narrow = [a_candidate("a", latency=(0.99, 1.0, 1.01)), a_candidate("b", latency=(1.09, 1.1, 1.11))]
+    assert select(narrow, ONES).tied == ()
+
+
+def test_doubt_adds_as_independent_doubts_do():
+    """√Σ(w h)², with h that of a ratio for less, half the interval for more; figures without one are named."""
+    one = a_candidate("a", latency=(0.8, 1.0, 1.25), throughput=(90.0, 100.0, 110.0), disk=3.0)
+    selection = select([one], {"latency": 1.0, "throughput": 1.0, "disk": 2.0})
+    h_latency, h_throughput = math.log(1.25 / 0.8) / 2, 0.1
+    assert selection.ranked[0].doubt == pytest.approx(math.hypot(h_latency / 4, h_throughput / 4))
+    assert selection.vague == ("disk",)
+
+
+def test_dominated_is_no_better_in_anything_and_surely_worse_in_something():
+    """Worse beyond both intervals marks it; worse within them does not; better in one thing saves it."""
+    best = a_candidate("best", latency=(0.9, 1.0, 1.1), disk=1.0)
+    surely = a_candidate("surely", latency=(1.9, 2.0, 2.1), disk=1.0)
+    perhaps = a_candidate("perhaps", latency=(1.0, 1.05, 1.2), disk=1.0)
+    smaller = a_candidate("smaller", latency=(1.9, 2.0, 2.1), disk=0.5)
+    ranked = select([best, surely, perhaps, smaller], ONES).ranked
+    dominated = {one.candidate.name: one.dominated_by for one in ranked}
+    assert dominated["surely"] == "best"
+    assert (dominated["best"], dominated["perhaps"], dominated["smaller"]) == ("", "", "")
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 100), st.floats(1, 5)), min_size=2, max_size=6))
+def test_first_is_never_dominated(values):
+    """Whoever is dominated has at least one above it: the recommendation is on the Pareto front."""
+    found = [a_candidate(f"m{n}", latency=latency, quality=score) for n, (latency, score) in enumerate(values)]
+    ranked = select(found, ONES).ranked
+    top = [one for one in ranked if one.score == ranked[0].score]
+    assert any(not one.dominated_by for one in top)
+    assert all(0 <= one.score <= 1 + 1e-12 for one in ranked)
+
+
+def test_without_anything_to_choose_by_it_says_so():
+    """No measured model, or no dimension that all have."""
+    with pytest.raises(BadInput, match="no model of these runs was measured"):
+        select([Candidate(name="a", failed="gone")], ONES)
+    with pytest.raises(BadInput, match="no dimension"):
+        select([a_candidate("a", disk=1.0), a_candidate("b", latency=1.0)], ONES)
+    with pytest.raises(BadInput, match="no dimension"):
+        select([a_candidate("a", disk=1.0)], {"disk": 0.0})
+
+
+def test_every_dimension_is_taken_from_where_it_is_known():
+    """Speeds from the level, memory from its telemetry, quality from the raters, size and licence from the file."""
+    level = msgspec.structs.replace(
+        a_level(),
+        telemetry=Telemetry(gauges={"process_rss_bytes": Gauge(mean=5e8, min=4e8, max=6e8, last=5e8, readings=9)}),
+    )
+    known = KnownFacts(size_bytes=528_000_000, license="MIT", load_cold_s=9.0, load_warm_s=2.0)
+    run = msgspec.structs.replace(a_run(level), models=[ModelStatus("m", "ok", known=known, load_s=3.0)])
+    quality = Quality(ratings=[Rating(model="m", prompt=0, facet="brevity", score=4, rater="ann", answer_hash="aa")])
+    (one,) = candidates([(run, quality)])
+    values = {name: figure.value for name, figure in one.figures.items()}
+    assert values == {
+        "latency": level.metrics["e2e_s"].p50,
+        "ttft": level.metrics["ttft_s"].p50,
+        "throughput": level.throughput.output_tokens_per_s,
+        "memory": 6e8,
+        "quality": 4.0,
+        "disk": 528_000_000,
+        "load": 3.0,
+    }
+    assert (one.license, one.load_warm_s, one.rater) == ("MIT", 2.0, "ann")
+    assert one.figures["latency"].interval == level.metrics["e2e_s"].interval["p50"]
+
+
+def test_models_are_compared_at_the_lightest_common_load():
+    """Or at the one that is asked for; one that was not measured there is told."""
+    one = [msgspec.structs.replace(a_level(load=Closed(users)), model="a") for users in (1, 2, 4)]
+    two = [msgspec.structs.replace(a_level(load=Closed(users)), model="b") for users in (2, 4)]
+    models = [ModelStatus("a", "ok"), ModelStatus("b", "ok")]
+    run = msgspec.structs.replace(a_run(*one, *two), models=models)
+    assert [found.load for found in candidates([(run, Quality())])] == ["users=2", "users=2"]
+    first, second = candidates([(run, Quality())], at="users=1")
+    assert (first.load, second.failed) == ("users=1", "was not measured at users=1")
+    with pytest.raises(BadInput, match="--at users=9"):
+        candidates([(run, Quality())], at="users=9")
+
+
+def test_same_model_of_two_runs_goes_by_both_names():
+    """On the CPU and on the GPU it is two candidates."""
+    runs = [msgspec.structs.replace(a_run(), name=name) for name in ("cpu", "gpu")]
+    assert [one.name for one in candidates([(run, Quality()) for run in runs])] == ["m (cpu)", "m (gpu)"]

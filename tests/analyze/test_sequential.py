@@ -1,0 +1,171 @@
+"""Decisions that hold however often one looks, and what they rest on."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadbench.analyze.intervals import binomial_cdf
+from loadbench.analyze.sequential import Count, Judge, Ledger, asked_share, log_wealth
+from loadbench.plan.load import Phase
+from loadbench.plan.objective import parse_objective
+from loadbench.record.outcome import Outcome
+from tests.analyze.queues import single
+from tests.building import MS, S, a_failure, a_sample
+
+TTFT = parse_objective("ttft_p95<1s")
+ALPHA = 0.05
+
+
+def most(runs: int, share: float) -> int:
+    """As many as there are, were the share so large, but for one time in a thousand."""
+    first, cumulative = binomial_cdf(runs, share)
+    return first + int(np.searchsorted(cumulative, 0.999))
+
+
+def independent(hits: int, n: int) -> Count:
+    return Count(n, hits, float(n))
+
+
+@pytest.mark.parametrize("p0", [0.5, 0.9, 0.95, 0.99])
+def test_peeking_at_every_request_keeps_the_error(p0):
+    """Of streams at the very share that is asked for, looked at after every tenth of 1500 requests, at most α are ever
+    decided wrongly: to either side, by Ville's inequality."""
+    rng = np.random.default_rng(5)
+    wrong = [0, 0]
+    for _ in range(150):
+        hits = np.cumsum(rng.random(1500) < p0)
+        looks = range(1, 1501, 10)
+        wealth = [log_wealth(p0, float(hits[n - 1]), float(n - hits[n - 1])) for n in looks]
+        for side in (0, 1):
+            wrong[side] += max(one[side] for one in wealth) >= math.log(1 / ALPHA)
+    assert max(wrong) <= most(150, ALPHA), wrong
+
+
+@settings(max_examples=25)
+@given(st.sampled_from([0.5, 0.9, 0.95, 0.99]), st.integers(1, 200))
+def test_wealth_is_a_fair_game(p0, n):
+    """After n requests at the share asked for, the wealth is 1 on average: the sum over all numbers of hits."""
+    for side in (0, 1):
+        logs = [
+            math.log(math.comb(n, k)) + k * math.log(p0) + (n - k) * math.log1p(-p0) + log_wealth(p0, k, n - k)[side]
+            for k in range(n + 1)
+        ]
+        assert sum(map(math.exp, logs)) == pytest.approx(1)
+
+
+@given(st.floats(0, 500), st.floats(0, 500))
+def test_more_hits_never_speak_against_passing(hits, misses):
+    """Wealth for PASS grows with each hit and falls with each miss; for FAIL it is the other way round."""
+    passes, fails = log_wealth(0.95, hits, misses)
+    assert log_wealth(0.95, hits, misses + 1)[0] < passes
+    assert log_wealth(0.95, hits + 1, misses)[1] < fails
+
+
+def test_flawless_servers_pass_soon_and_hopeless_ones_fail_at_once():
+    """By p95 at 95 %: some 85 requests without a miss; two or three with nothing but misses."""
+    clean = next(n for n in range(1, 999) if log_wealth(0.95, n, 0)[0] + math.log(0.5) >= math.log(1 / ALPHA))
+    hopeless = next(n for n in range(1, 99) if log_wealth(0.95, 0, n)[1] + math.log(0.5) >= math.log(1 / ALPHA))
+    assert clean <= 90
+    assert hopeless <= 3
+
+
+def test_correlated_queues_are_not_passed_by_a_calm_stretch():
+    """M/M/1 at 70 %, its p90 asked to be what it is not by far: no more wrong proofs than α says, under peeking."""
+    wrong = 0
+    rule = parse_objective("ttft_p90<1s")
+    bound = math.log(10) / 0.3 * 0.85  # below the true p90: the share is too small
+    for seed in range(40):
+        _, waits, services = single(np.random.default_rng(seed), rate=0.7, n=800)
+        judge = Judge(Ledger([rule], alpha=ALPHA, closed=False), 1.0)
+        for number, response in enumerate(waits + services):
+            judge.add(a_sample(number, due_ns=number * S, ttft_ns=max(1, round(response / bound * S))))
+            if number % 100 == 99 and judge.finding(number * S).decision == "PASS":
+                wrong += 1
+                break
+    assert wrong <= most(40, ALPHA)
+
+
+def test_requests_count_in_the_order_in_which_they_were_due():
+    """While an early request is under way, those after it do not count: the quick ones end first."""
+    judge = Judge(Ledger([TTFT], alpha=ALPHA), 1.0)
+    for number in range(30):
+        judge.started(number, number * MS)
+    for number in range(1, 30):
+        judge.add(a_sample(number, due_ns=number * MS))
+    assert judge.known == 0
+    judge.add(a_sample(0, due_ns=0, ttft_ns=5 * S))
+    assert judge.known == 30
+    assert judge.counts()[0].hits == 29
+
+
+def test_failures_are_misses_and_what_the_user_cut_is_nothing():
+    """A failed request misses an objective on its latency; a cancelled one and one of the warm-up do not count."""
+    judge = Judge(Ledger([TTFT, parse_objective("failures<1%")], alpha=ALPHA), 1.0)
+    judge.add(a_failure(Outcome.HTTP_ERROR, number=0))
+    judge.add(a_failure(Outcome.CANCELLED, number=1))
+    judge.add(a_sample(2, phase=Phase.WARM_UP))
+    judge.add(a_sample(3))
+    assert [(count.n, count.hits) for count in judge.counts()] == [(2, 1), (2, 1)]
+
+
+def test_heavier_loads_vouch_for_lighter_ones_and_never_the_other_way():
+    """What was seen at 12 helps to pass 10; what was seen at 8 does not."""
+    alone, above, below = (Ledger([TTFT], alpha=ALPHA, closed=False) for _ in range(3))
+    above.add(12, [independent(60, 60)])
+    below.add(8, [independent(60, 60)])
+    own = [independent(60, 60)]
+    assert [ledger.weigh(10, own).decision for ledger in (alone, above, below)] == ["UNDECIDED", "PASS", "UNDECIDED"]
+
+
+def test_no_load_passes_before_everybody_has_asked_five_times():
+    """A closed loop of 100 users is not judged by its first 400 answers, and an open one by enough of them is."""
+    own = [independent(400, 400)]
+    assert Ledger([TTFT], alpha=ALPHA).weigh(100, own).decision == "UNDECIDED"
+    assert Ledger([TTFT], alpha=ALPHA, closed=False).weigh(100, own).decision == "PASS"
+
+
+def test_all_objectives_pass_or_one_fails():
+    """One objective that is far from met makes the load fail, and one that is open keeps it from passing."""
+    rules = [TTFT, parse_objective("tpot_p95<80ms")]
+    ledger = Ledger(rules, alpha=ALPHA, closed=False)
+    assert ledger.weigh(1, [independent(300, 300), independent(0, 30)]).decision == "FAIL"
+    assert ledger.weigh(1, [independent(300, 300), independent(29, 30)]).decision == "UNDECIDED"
+    assert ledger.weigh(1, [independent(300, 300), independent(300, 300)]).decision == "PASS"
+
+
+def test_an_open_loop_above_capacity_fails_by_its_queue():
+    """D/D/1 at 110 %: requests in flight grow, and the load fails though no request has missed a generous bound."""
+    rule = parse_objective("ttft_p95<10m")
+    judge = Judge(Ledger([rule], alpha=ALPHA, closed=False), 1.1, is_open=True)
+    rng = random.Random(1)
+    for number in range(220):
+        due_ns = round(number * S / 1.1)
+        judge.started(number, due_ns)
+        ends_ns = max(due_ns, number * S) + S + rng.randrange(MS)
+        if ends_ns < 200 * S:
+            judge.add(a_sample(number, due_ns=due_ns, ttft_ns=ends_ns - due_ns - 200 * MS))
+    assert judge.finding(200 * S).decision == "FAIL"
+    assert judge.overloaded
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 5)), min_size=1, max_size=60))
+def test_worth_is_never_more_than_there_is(requests):
+    """However requests fare, they are worth no more than their number."""
+    judge = Judge(Ledger([TTFT], alpha=ALPHA), 1.0)
+    for number, (quick, seconds) in enumerate(requests):
+        judge.add(a_sample(number, due_ns=number * S, ttft_ns=100 * MS if quick else seconds * S))
+    (count,) = judge.counts()
+    assert 0 < count.worth <= count.n == len(requests)
+
+
+def test_shares_that_objectives_ask_for():
+    """A quantile asks for its own share, a limit on failures for the rest of it."""
+    assert asked_share(TTFT) == 0.95
+    assert asked_share(parse_objective("failures<1%")) == 0.99

@@ -1,0 +1,209 @@
+"""`loadbench compare` as its users have it: sides, gates, formats and exit codes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import click
+import msgspec
+import pytest
+
+from loadbench.cli import main, root
+from loadbench.plan.gate import parse_gate
+from loadbench.results.run import Reason, Verdict, to_json
+from tests.analyze.comparing import figures, lucky
+from tests.cli.running import loadbench as in_a_process
+
+
+class Done:
+    """How it ended, and what it said."""
+
+    def __init__(self, code, said) -> None:
+        self.returncode, self.stdout, self.stderr = code, said.out, said.err
+
+
+@pytest.fixture
+def loadbench(monkeypatch, capsys):
+    """The command line in this process, in a folder: a process of its own takes seconds to start."""
+
+    def run(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["loadbench", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return Done(int(left.value.code or 0), capsys.readouterr())
+
+    return run
+
+
+def written(folder, runs):
+    """Each run in a folder of its own."""
+    for number, run in enumerate(runs):
+        path = folder / f"{number:02}"
+        path.mkdir(parents=True)
+        (path / "run.json").write_bytes(to_json(run))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Six runs of a server, six of one that is half as fast again and whose first token comes 10 % later."""
+    folder = tmp_path_factory.mktemp("kept")
+    written(folder / "before", lucky({1: 100, 4: 300}, name="before"))
+    written(folder / "after", lucky({1: 150, 4: 450}, ttft=1.1, name="after"))
+    return folder
+
+
+def test_two_folders_of_runs_are_compared(kept):
+    """The conclusion and the tables on stdout, nothing on stderr."""
+    done = in_a_process("compare", "before", "after", cwd=kept)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "B is 1.50x" in done.stdout
+    assert "Time to first token (prefill)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        ("ttft_p95>5%", 3),
+        ("ttft_p95>20%", 0),
+        ("ttft_p95>10%", 5),
+        ("output_tokens_per_s<-5%,ttft_p95>20%@users=4", 0),
+        ("ttft_p95>20%@users=16", 3),
+    ],
+)
+def test_gates_decide_the_exit_code(loadbench, kept, rule, code):
+    """3 beyond the bound, 0 within it, 5 where that cannot be told, 3 where there is no sample."""
+    assert loadbench("compare", "before", "after", "--fail-on", rule, "--json", cwd=kept).returncode == code
+
+
+def test_json_is_what_scripts_read(loadbench, kept):
+    """The keys of `loadbench.compare/1`, on stdout alone."""
+    done = loadbench("compare", "--a", "before/*", "--b", "after", "--fail-on", "ttft_p95>5%", "--json", cwd=kept)
+    found = json.loads(done.stdout)
+    assert found["schema"] == "loadbench.compare/1"
+    assert {"a", "b", "comparisons", "crossover", "gates", "conclusion"} <= found.keys()
+    first = found["comparisons"][0]
+    assert {"level", "metric", "a", "b", "ratio", "interval", "decision", "p_value", "n"} <= first.keys()
+    assert (first["level"], first["metric"], first["decision"], first["n"]) == (
+        "users=1",
+        "output_tokens_per_s",
+        "faster",
+        [6, 6],
+    )
+    assert [(gate["rule"], gate["passed"]) for gate in found["gates"]] == [("ttft_p95>5%", False)]
+    assert found["crossover"] is None
+    assert found["winner"] == "b"
+
+
+def test_a_baseline_is_kept_and_compared_with(loadbench, kept, tmp_path):
+    """One side is saved; later runs are B beside it."""
+    base = tmp_path / "base.json"
+    saved = loadbench("compare", "before", "--save-baseline", str(base), cwd=kept)
+    assert (saved.returncode, saved.stdout) == (0, "")
+    assert "kept in" in saved.stderr
+    done = loadbench("compare", "after", "--baseline", str(base), "--json", cwd=kept)
+    assert json.loads(done.stdout)["comparisons"][0]["ratio"] == pytest.approx(1.5, rel=1e-6)
+
+
+def test_reports_go_to_files(loadbench, kept, tmp_path):
+    """Markdown for a pull request, JUnit for a build server, a picture."""
+    report, picture = tmp_path / "junit.xml", tmp_path / "picture.svg"
+    done = loadbench(
+        *("compare", "before", "after", "--fail-on", "ttft_p95>5%", "--format", "junit"),
+        *("--report", str(report), "--chart", str(picture)),
+        cwd=kept,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert ET.parse(report).getroot().get("failures") == "1"
+    assert ET.parse(picture).getroot().tag.endswith("svg")
+    markdown = loadbench("compare", "before", "after", "--format", "markdown", "--fail-on", "ttft_p95>5%", cwd=kept)
+    assert markdown.stdout.startswith("### loadbench compare: failed\n")
+
+
+def test_runs_that_were_measured_in_turn_are_compared_again(loadbench, kept, tmp_path):
+    """A folder with a/ and b/ is both sides, in pairs."""
+    written(tmp_path / "both" / "a", lucky({1: 100}))
+    written(tmp_path / "both" / "b", lucky({1: 103}, name="other"))
+    found = json.loads(loadbench("compare", "both", "--json", cwd=tmp_path).stdout)
+    assert found["paired"] is True
+    assert found["comparisons"][0]["decision"] == "faster"
+
+
+def test_invalid_levels_end_in_their_own_code(loadbench, tmp_path):
+    """4 where no level can be believed."""
+    bad = Verdict("INVALID", [Reason("late", "the client was late", "use another")])
+    runs = [
+        msgspec.structs.replace(run, levels=[msgspec.structs.replace(figures(1), verdict=bad)])
+        for run in lucky({1: 100})
+    ]
+    written(tmp_path / "bad", runs)
+    done = loadbench("compare", "bad", "bad", "--fail-on", "ttft_p95>5%", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "nothing can be compared: users=1 is INVALID" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "which two?"),
+        (["before"], "only one side is named"),
+        (["before", "gone"], "gone"),
+        (["before", ""], "a side without a name"),
+        (["before", "http://127.0.0.1:9"], "one side is a server"),
+        (["before", "after", "after"], "which are of A?"),
+        (["before", "after", "--fail-on", "ttft_p95<5%"], "--fail-on: "),
+        (["before", "after", "--fail-on", "ttft_p95>5%,ttft_p95>5%"], "given twice"),
+        (["before", "after", "--users", "3"], "--users: is for measuring"),
+        (["before", "after", "--repeats", "3"], "--repeats: is for measuring"),
+        (["before", "after", "--a-model", "gone"], "--a-model gone"),
+        (["before", "--a", "after"], "each names a side"),
+        (["--a", "before", "--baseline", "after", "--b", "after"], "--baseline: is side A"),
+        (["--a", "http://127.0.0.1:9", "--b", "http://127.0.0.1:9"], "say --same"),
+        (["before", "after", "--report", "no/such/folder/file"], "--report"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_clear_message(loadbench, kept, arguments, said):
+    """Exit code 2, what is wrong, what to do, and no traceback."""
+    done = loadbench("compare", *arguments, cwd=kept)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_workflow_for_builds_can_be_typed():
+    """Each command of the example exists, with its flags and gates."""
+    text = (Path(__file__).parents[2] / "docs" / "examples" / "compare.yml").read_text(encoding="utf-8")
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip().startswith("loadbench ")]
+    assert len(lines) == 2
+    for line in lines:
+        _, name, *arguments = shlex.split(line.replace("|| true", ""))
+        context = root.get_command(click.Context(root), name).make_context(name, arguments)
+        assert [parse_gate(rule) for rule in context.params["rules"]]
+
+
+def test_two_servers_are_measured_in_turn(tmp_path):
+    """Two simulated ones: a folder with the runs of both, the comparison in three forms, and the plan before."""
+    sides = ("--a", "profile=cpu-laptop", "--b", "profile=small-gpu")
+    load = ("--users", "1", "--requests", "3", "--max-tokens", "4", "--input-tokens", "16", "--repeats", "2")
+    plan = in_a_process("compare", *sides, *load, "--dry-run", "--fail-on", "ttft_p95>5%", cwd=tmp_path)
+    assert plan.returncode == 0
+    assert "8 if they differ by 2%" in plan.stdout
+    assert "AB" in plan.stdout
+    assert not (tmp_path / "results").exists()
+    done = in_a_process(
+        "compare", *sides, *load, "--warm-up", "0s", "--settle", "0s", "--quiet", "--json", cwd=tmp_path
+    )
+    assert done.returncode in {0, 2, 4}, done.stderr  # whether so short a run on a busy machine is valid
+    found = json.loads(done.stdout)
+    assert (found["paired"], len(found["a"]["runs"]), len(found["b"]["runs"])) == (True, 2, 2)
+    (folder,) = (tmp_path / "results").iterdir()
+    assert json.loads((folder / "compare.json").read_bytes()) == found
+    assert {"a", "b", "compare.md", "compare.svg"} <= {path.name for path in folder.iterdir()}
+    again = in_a_process("compare", str(folder), "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["comparisons"] == found["comparisons"]

@@ -1,0 +1,79 @@
+"""`loadbench replay`, and personas, mixes and conversations as they are typed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.running import loadbench
+from tests.plan.make_traces import FOLDER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AZURE = str(FOLDER / "azure.csv")
+
+
+def kept(folder: Path) -> tuple[dict, list[dict]]:
+    """The level of a run of one, and its requests."""
+    (run,) = (folder / "results").iterdir()
+    requests = [json.loads(text) for text in (run / "requests.jsonl").read_text().splitlines()]
+    return json.loads((run / "run.json").read_bytes())["levels"][0], requests
+
+
+def test_a_trace_is_replayed_and_its_run_replayed_again(tmp_path):
+    """Forty requests of a trace go through a server; the run that they leave is a trace too, with the same lengths."""
+    process = loadbench("replay", AZURE, "--limit=40", "--time-scale=100", cwd=tmp_path)
+    level, requests = kept(tmp_path)
+    assert level["outcomes"] == {"ok": 40}, process.stderr
+    assert level["load"]["arrivals"] == "the trace azure.csv, 100 times as fast"
+    assert "requests come by the trace azure.csv, 100 times as fast, whatever the server does" in process.stdout
+    assert "course of" in process.stdout
+    (run,) = (tmp_path / "results").iterdir()
+    plan = loadbench("replay", str(run), "--dry-run", cwd=tmp_path)
+    asked = sum(one["input_tokens"] for one in requests) / 40
+    assert f"40 requests, {asked:.0f} tokens in" in plan.stdout
+
+
+def test_a_mix_of_conversations_is_told_apart(tmp_path):
+    """Each request's line has persona and turn; the report has a line for each persona, and one for later turns."""
+    process = loadbench(
+        *("sweep", "--users=4", "--mix", "chat:3,code:1", "--turns=2", "--input-tokens=30", "--max-tokens=5"),
+        *("--think=50ms", "--duration=2s", "--warm-up=500ms"),
+        cwd=tmp_path,
+    )
+    level, requests = kept(tmp_path)
+    assert {one["persona"] for one in requests} == {"chat", "code"}
+    assert {one["turn"] for one in requests} == {1, 2}
+    assert all(one["warm"] == (one["turn"] == 2) for one in requests)
+    assert sum(part["requests"] for part in level["personas"].values()) == sum(level["outcomes"].values())
+    for begin in (
+        "persona chat: 4 users (",
+        "persona code: 4 users (",
+        "prompts that begin with what was asked before",
+    ):
+        assert begin in process.stdout
+    assert not {"prompt_length", "cached_prompts", "audit"} & {one["code"] for one in level["verdict"]["reasons"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("replay", "nowhere.csv"), "error: nowhere.csv: No such file"),
+        (("replay",), "Missing argument 'TRACE'"),
+        (("replay", AZURE, "--users=3"), "No such option '--users'"),
+        (("replay", AZURE, "--time-scale=0"), "--time-scale: found '0', want a number"),
+        (("sweep", "--users=2", "--arrivals=poisson"), "--arrivals: users come when"),
+        (("sweep", "--rate=2", "--think=2s"), "--think: without users"),
+        (("sweep", "--persona=nobody"), "there is no persona 'nobody'"),
+    ],
+)
+def test_mistakes_end_in_a_message_and_2(tmp_path, arguments, told):
+    """What is wrong, and no traceback."""
+    process = loadbench(*arguments, cwd=tmp_path)
+    assert process.returncode == 2
+    assert told in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "results").exists()

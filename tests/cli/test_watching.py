@@ -1,0 +1,110 @@
+"""What a run watches beside its requests: when it does, what it says, and what becomes of it at a level's end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import anyio
+import msgspec
+import orjson
+import pytest
+
+from loadbench.cli import watching
+from loadbench.cli.watching import RunWatch
+from loadbench.plan.scenario import CostSettings, Scenario, TargetSettings, TelemetrySettings
+from loadbench.results.folder import RunFolder
+from loadbench.targets.openai import Target
+from loadbench.telemetry import watch as sampler
+from tests.building import a_level
+from tests.telemetry.metered import WATTS
+
+HERE = "http://127.0.0.1:9/v1"
+ELSEWHERE = "http://192.0.2.1:8080/v1"
+
+
+def watched(tmp_path, *, url: str = HERE, simulated: bool = False, price: float | None = None, **settings):
+    """A level of 0.2 s that was watched so, with what was said, and the readings kept."""
+    said: list[str] = []
+    scenario = Scenario(
+        target=TargetSettings(url=None if simulated else url),
+        telemetry=TelemetrySettings(**{"interval": 100_000_000, **settings}),
+        cost=CostSettings(kwh_price=price),
+    )
+
+    async def main():
+        watch = RunWatch(scenario, Target(base_url=url), folder=RunFolder(tmp_path), origin_ns=time.perf_counter_ns())
+        async with watch.sampling(said.append), anyio.create_task_group() as beside:
+            beside.start_soon(watch.listen)
+            await watch.measure_idle(said.append)
+            opens_ns = time.perf_counter_ns()
+            await anyio.sleep(0.2)
+            closes_ns = time.perf_counter_ns()
+            await watch.caught_up(closes_ns)
+            level = watch.completed(
+                msgspec.structs.replace(a_level(), window_s=(closes_ns - opens_ns) / 1e9), (opens_ns, closes_ns)
+            )
+            beside.cancel_scope.cancel()
+        watch.flush()
+        return watch.about, level
+
+    about, level = asyncio.run(main())
+    return about, level, said
+
+
+@pytest.fixture
+def metered(monkeypatch):
+    """A machine with a meter, whose idle power takes a moment to measure."""
+    monkeypatch.setattr(sampler, "_MODULE", "tests.telemetry.metered")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setattr(watching, "_IDLE_S", 0.2)
+
+
+def test_power_before_the_load_is_taken_off(metered, tmp_path):
+    """A machine that draws 40 W whatever it does: 40 W in the level, as much without load, and nothing above it."""
+    about, level, said = watched(tmp_path, price=0.3)
+    assert about is not None
+    assert about["packages"] == ["package0"]
+    assert said == ["measuring the idle power for 0.2 s"]
+    used = level.energy
+    assert used is not None
+    assert used.source == "package"
+    assert (used.watts, used.idle_watts) == (pytest.approx(WATTS), pytest.approx(WATTS))
+    assert used.joules == pytest.approx(WATTS * level.window_s)
+    assert used.joules_per_request_above_idle == pytest.approx(0, abs=1e-6)
+    assert level.cost is not None
+    assert level.cost.energy_source == "package"
+    first = orjson.loads((tmp_path / "telemetry.jsonl").read_bytes().splitlines()[0])
+    assert first.keys() == {"at_ns", "package0_energy_j_total"}
+
+
+def test_machine_without_a_meter_is_not_kept_waiting(tmp_path):
+    """Where there is no power to measure there is no idle power; the machine is sampled all the same."""
+    about, level, said = watched(tmp_path)
+    assert about is not None
+    if not about["boards"] and not about["packages"]:
+        assert said == []
+        assert level.energy is None
+    assert level.telemetry is not None
+    assert level.telemetry.gauges["host_cpu_share"].readings >= 1
+
+
+@pytest.mark.parametrize(
+    ("over", "sampled", "words"),
+    [
+        ({"simulated": True}, False, []),
+        ({"simulated": True, "sampling": "on"}, True, ["the server's process was not found"]),
+        ({"sampling": "off"}, False, []),
+        ({"url": ELSEWHERE}, False, []),
+        ({"url": ELSEWHERE, "sampling": "on"}, False, ["the server is on another machine"]),
+    ],
+    ids=["simulated", "simulated, asked for", "off", "elsewhere", "elsewhere, asked for"],
+)
+def test_when_this_machine_is_sampled(metered, tmp_path, over, sampled, words):
+    """The simulated server's only if asked for, another's never; who asked by name is told what is not there."""
+    about, level, said = watched(tmp_path, **over)
+    assert (about is not None, level.telemetry is not None) == (sampled, sampled)
+    assert [word for word in words if not any(word in line for line in said)] == []
+    assert sampled or len(said) == len(words)
+    assert (tmp_path / "telemetry.jsonl").exists() is sampled

@@ -1,0 +1,40 @@
+"""The command line in this process: as its users have it, without the second that a new process takes to start.
+
+What depends on the process itself (signals, broken pipes, encodings) is tested with `tests.cli.running`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import chdir
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from loadbench.cli import main
+from loadbench.plan.prompts import _read_once
+from tests.cli.running import environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def typed(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run it to its end in this folder; what it printed, and its exit code."""
+    out, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    _read_once.cache_clear()  # kept for the length of a command, by a path that may be another file in another folder
+    with (
+        chdir(cwd),
+        mock.patch.dict(os.environ, environment(**variables), clear=True),
+        mock.patch.multiple(sys, argv=["loadbench", *arguments], stdout=out, stderr=errors),
+    ):
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(
+        arguments, code, *(stream.buffer.getvalue().decode() for stream in (out, errors))
+    )

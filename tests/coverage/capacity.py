@@ -1,0 +1,283 @@
+"""Whether the ranges of the capacity search hold what they promise, over many seeds, in virtual time.
+
+python -m tests.coverage.capacity            all 200 seeds of every server, as docs/capacity.md shows them
+python -m tests.coverage.capacity 20         fewer
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from loadbench.analyze.capacity import Account
+from loadbench.analyze.capacity_answer import answer
+from loadbench.analyze.intervals import binomial_cdf
+from loadbench.client.client import Client, Endpoint, Timeouts
+from loadbench.core.virtual import VirtualClock, run_virtual
+from loadbench.engine.capacity import CapacitySearch
+from loadbench.engine.health import NoHealth
+from loadbench.plan.distribution import Exponential
+from loadbench.plan.objective import parse_objective
+from loadbench.plan.scenario import CapacitySettings, LoadSettings, ObjectiveSettings, Scenario, WorkSettings
+from tests.coverage.servers import S, Sharing, Slots, queue_miss, sharing_miss, slot_miss
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadbench.plan.search import Search
+    from loadbench.results.capacity import Answer
+
+PATIENT = Timeouts(connect_ns=None, first_token_ns=None, idle_ns=None, total_ns=None)
+
+
+@dataclass
+class Searched:
+    """What a search left behind."""
+
+    search: Search
+    account: Account
+    answer: Answer | None
+    requests: int
+    spent_s: float
+    out_of_time: bool
+    taken: int = 0
+    wants: list = field(default_factory=list)
+
+
+class Panel:
+    """The reading arm, without a run folder."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.wants = []
+
+    def opened(self, *, most_loads):
+        self.account.opened(most_loads=most_loads)
+
+    def begins(self, load, *, opens_ns):
+        return self.account.begins(load, opens_ns=opens_ns)
+
+    def ended(self, probe, load, recording, watching, *, spent_ns):
+        self.wants.append(probe.wants)
+        return self.account.ended(probe, load, recording, watching, level=len(self.wants) - 1)
+
+    def aim(self, search, requests, *, passes):
+        return self.account.aim(search, requests, passes=passes)
+
+    def best(self, search):
+        return self.account.best(search)
+
+    def level_begins(self, level, model, number):
+        pass
+
+    def sample_ended(self, sample, number):
+        pass
+
+
+def searched(scenario: Scenario, server: Callable[[], object], **about) -> Searched:
+    """One whole search in virtual time."""
+
+    async def main() -> Searched:
+        clock = VirtualClock()
+        transport = server()
+        client = Client(Endpoint(base_url="http://scripted/v1", model="m"), transport, clock=clock, timeouts=PATIENT)
+        panel = Panel(
+            Account(
+                scenario.objectives, confidence=scenario.capacity.confidence, closed=scenario.capacity.by == "users"
+            )
+        )
+        search = CapacitySearch(
+            scenario, model="m", client=client, clock=clock, health=NoHealth, panel=panel, observer=panel, **about
+        )
+        await search.run()
+        return Searched(
+            search.search,
+            panel.account,
+            answer(panel.account, search.search, confidence=scenario.capacity.confidence, think_s=None),
+            sum(probe.requests for probe in panel.account.probes),
+            search.spent_ns / 1e9,
+            search.out_of_time,
+            transport.taken,
+            panel.wants,
+        )
+
+    return run_virtual(main)
+
+
+def a_scenario(*rules: str, think_s: float | None = None, seed: int = 0, warm_up=None, **capacity) -> Scenario:
+    """What a search needs to know."""
+    return Scenario(
+        load=LoadSettings(think=None if think_s is None else Exponential(think_s * S), warm_up=warm_up),
+        work=WorkSettings(prompt="why?", seed=seed, unique=False),
+        slo=ObjectiveSettings(objectives=tuple(parse_objective(rule) for rule in rules)),
+        capacity=replace(CapacitySettings(), **capacity),
+    )
+
+
+def shared(n: int) -> float:
+    """One server's speed, dealt out."""
+    return 1 / n
+
+
+def halved_beyond_12(n: int) -> float:
+    """Memory is enough for twelve."""
+    return 1.0 if n <= 12 else 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A server, what is asked of it, and the true answer."""
+
+    name: str
+    rules: tuple[str, ...]
+    server: Callable[..., object]
+    miss: Callable[[float], float]  # at a load, of the rule that bounds
+    asked: float
+    think_s: float | None = None
+    by: str = "users"
+    budget_s: int = 1200
+
+    def scenario(self, seed: int) -> Scenario:
+        return a_scenario(
+            *self.rules, think_s=self.think_s, seed=seed, by=self.by, budget=self.budget_s * S, at_most=200.0
+        )
+
+    def truth(self) -> float:
+        """The largest load whose misses are within what is allowed."""
+        if self.by == "users":
+            low, high = 0, 200
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if self.miss(middle) <= 1 - self.asked else (low, middle)
+            return low
+        low, high = 1e-3, 200.0
+        for _ in range(60):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if self.miss(middle) <= 1 - self.asked else (low, middle)
+        return low
+
+
+def holds(found: Searched, truth: float) -> bool:
+    """Whether the range holds the truth; an end that was not proven promises nothing."""
+    if found.answer is None:
+        return truth < found.search.grid.amount(found.search.grid.least)
+    low, high = found.answer.low, found.answer.high
+    return (low is None or low <= truth) and (high is None or truth <= high)
+
+
+CASES = (
+    Case(
+        "4 slots, M/M/4//N, 2 s of work, 20 s of thinking",
+        ("ttft_p95<1s",),
+        partial(Slots, 4, 2.0),
+        lambda users: slot_miss(int(users), slots=4, work_s=2.0, think_s=20.0, bound_s=1.0),
+        0.95,
+        think_s=20.0,
+        budget_s=3600,
+    ),
+    Case(
+        "8 slots, quick, no thinking worth the name",
+        ("ttft_p90<100ms",),
+        partial(Slots, 8, 0.2),
+        lambda users: slot_miss(int(users), slots=8, work_s=0.2, think_s=0.5, bound_s=0.1),
+        0.9,
+        think_s=0.5,
+        budget_s=150,
+    ),
+    Case(
+        "sharing, 0.5 s of work alone, 10 s of thinking",
+        ("e2e_p90<3s",),
+        partial(Sharing, shared, 0.5),
+        lambda users: sharing_miss(int(users), shared, work_s=0.5, think_s=10.0, bound_s=3.0),
+        0.9,
+        think_s=10.0,
+    ),
+    Case(
+        "memory for 12, half as fast beyond; 1 s of work, 5 s of thinking",
+        ("e2e_p95<6s",),
+        partial(Sharing, halved_beyond_12, 1.0),
+        lambda users: sharing_miss(int(users), halved_beyond_12, work_s=1.0, think_s=5.0, bound_s=6.0),
+        0.95,
+        think_s=5.0,
+    ),
+    Case(
+        "4 slots, M/M/4, 2 s of work, by rate",
+        ("ttft_p95<1s",),
+        partial(Slots, 4, 2.0),
+        lambda rate: queue_miss(rate, slots=4, work_s=2.0, bound_s=1.0),
+        0.95,
+        by="rate",
+        budget_s=3600,
+    ),
+)
+
+
+HEAD = (
+    "| server | truth | range holds it | both ends proven | high / low | requests | fixed grid | time | longest |\n"
+    "|---|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def fixed_grid(case: Case, *, steps: float = 1.25, power: float = 0.8) -> int:
+    """The requests of a sweep that is as sure, on a grid laid beforehand: of independent requests, at that.
+
+    Its levels are a quarter apart up to the first that is sure to fail. Each has as many requests, for nobody knows
+    beforehand which will matter: as many as decide, with this power, at the level nearest below the border and at that
+    nearest above which are still decided by 20,000; the error is shared among the levels.
+    """
+    levels, amount = [], 1.0 if case.by == "users" else 0.05
+    while not levels or case.miss(levels[-1]) < 3 * (1 - case.asked):
+        levels.append(round(amount) if case.by == "users" else amount)
+        amount *= steps
+    levels = sorted(set(levels))
+    sizes = [decides(1 - case.miss(level), case.asked, 0.05 / len(levels), power=power) for level in levels]
+    truth = case.truth()
+    below = min(size for level, size in zip(levels, sizes, strict=True) if level <= truth / steps**0.5)
+    above = min(size for level, size in zip(levels, sizes, strict=True) if level > truth)
+    return len(levels) * max(below, above)
+
+
+def decides(share: float, asked: float, alpha: float, *, power: float) -> int:
+    """How many independent requests decide by the normal approximation of a binomial test."""
+    normal = statistics.NormalDist()
+    reach = normal.inv_cdf(1 - alpha) * math.sqrt(asked * (1 - asked))
+    reach += normal.inv_cdf(power) * math.sqrt(share * (1 - share))
+    fewest = math.log(alpha) / math.log(asked) if share > asked else 1.0
+    return math.ceil(max(fewest, (reach / max(abs(share - asked), 1e-9)) ** 2))
+
+
+def least_held(runs: int, share: float = 0.95) -> int:
+    """The fewest of so many ranges that hold, were the share that holds so large, but for one time in a thousand."""
+    first, cumulative = binomial_cdf(runs, share)
+    return first + next(k for k, below in enumerate(cumulative) if below > 0.001)
+
+
+def tried(case: Case, seeds: int) -> str:
+    """A case over so many seeds, in a line of the table."""
+    truth = case.truth()
+    found = [searched(case.scenario(seed), partial(case.server, seed=seed + 1)) for seed in range(seeds)]
+    both = [one.answer for one in found if one.answer is not None and None not in {one.answer.low, one.answer.high}]
+    width = statistics.median(one.high / one.low for one in both) if both else math.nan
+    held = sum(holds(one, truth) for one in found)
+    requests, spent_s = (statistics.median(part) for part in zip(*((one.requests, one.spent_s) for one in found)))
+    return (
+        f"| {case.name} | {truth:.4g} | {held} of {seeds} | {len(both)} | {width:.2f} | {requests:.0f} "
+        f"| {fixed_grid(case)} | {spent_s:.0f} s | {max(one.spent_s for one in found):.0f} of {case.budget_s} s |"
+    )
+
+
+def main(seeds: int = 200, only: int | None = None) -> None:
+    """Run every case, or one, and print what came of it."""
+    write = sys.stdout.write
+    write(HEAD)
+    for case in CASES if only is None else CASES[only : only + 1]:
+        write(tried(case, seeds) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))

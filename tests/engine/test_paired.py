@@ -1,0 +1,327 @@
+"""Two sides in turn, in virtual time: the order, equal work, and what becomes of a stop or a silent side."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import anyio
+import orjson
+import pytest
+
+from loadbench.analyze.summary import summarize
+from loadbench.client.client import Client, Endpoint, Timeouts
+from loadbench.core.errors import TargetUnavailable
+from loadbench.core.virtual import VirtualClock, run_virtual
+from loadbench.engine.health import NoHealth
+from loadbench.engine.paired import Paired, PairedSide
+from loadbench.engine.sweep import Sweep
+from loadbench.plan.distribution import Uniform
+from loadbench.plan.pairs import Pairing
+from loadbench.plan.scenario import LoadSettings, Scenario, WorkSettings
+from loadbench.record.outcome import Outcome
+from loadbench.sim.profile import PROFILES
+from loadbench.sim.transport import SimTransport
+from tests.building import a_run
+from tests.engine.scripted import Act, Scripted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadbench.client.transport import Transport
+    from loadbench.results.run import Run
+
+S = 1_000_000_000
+EXACT = PROFILES["slot-server"].exact()
+SLOWER = replace(EXACT.faster(0.5), slots=4)
+
+
+@dataclass
+class Told:
+    """A pair observer, and the sweeps' observers: keeps all, and may act as a block begins."""
+
+    clock: VirtualClock
+    on_block: Callable[[int], None] = lambda _: None
+    blocks: list[tuple[int, str, str]] = field(default_factory=list)  # repeat, side, load
+    begins_ns: list[int] = field(default_factory=list)
+    ends_ns: list[int] = field(default_factory=list)
+    warm_ups: list[int] = field(default_factory=list)
+    levels: dict[tuple[int, str], list] = field(default_factory=dict)
+    samples: dict[tuple[int, str, int], list] = field(default_factory=dict)
+    complete: list[int] = field(default_factory=list)
+    subjects: Sequence = ()
+
+    def checked(self, subjects):
+        self.subjects = subjects
+
+    def repeat_begins(self, repeat):
+        return _Side(self, repeat, "a"), _Side(self, repeat, "b")
+
+    def repeat_ended(self, repeat):
+        self.complete.append(repeat)
+
+    def runs(self, side: str) -> list[Run]:
+        return [a_run(*self.levels[repeat, side]) for repeat in self.complete]
+
+
+@dataclass
+class _Side:
+    told: Told
+    repeat: int
+    side: str
+
+    def level_begins(self, level, model, number):
+        self.told.blocks.append((self.repeat, self.side, level.plan.load.label))
+        self.told.begins_ns.append(self.told.clock.now_ns())
+        self.told.warm_ups.append(level.plan.extent.warm_up_ns)
+        self.told.on_block(len(self.told.blocks) - 1)
+
+    def sample_ended(self, sample, number):
+        self.told.samples.setdefault((self.repeat, self.side, number), []).append(sample)
+
+    def level_ended(self, recording, model, load):
+        self.told.ends_ns.append(self.told.clock.now_ns())
+        level = summarize(recording, target=self.side, model=model, load=load, failure_limit=0.01)
+        self.told.levels.setdefault((self.repeat, self.side), []).append(level)
+
+
+def scenario(*, work: dict | None = None, **load) -> Scenario:
+    """Two short levels."""
+    short = {"users": (1, 4), "duration": 2 * S, "warm_up": S, "ramp": 0} | load
+    return Scenario(load=LoadSettings(**short), work=WorkSettings(**{"max_tokens": 5} | (work or {})))
+
+
+class Heard:
+    """A transport that keeps the bodies of what it carries."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.bodies: list[dict] = []
+        self._transport = transport
+
+    async def exchange(self, exchange, sink):
+        self.bodies.append(orjson.loads(exchange.body))
+        await self._transport.exchange(exchange, sink)
+
+
+def paired(plan: Scenario, *profiles, pairing=None, same=False, on_block=None, transports=None, during=None):
+    """Compare two simulated servers; what was told, and what either heard."""
+    pairing = pairing or Pairing(repeats=2, settle_ns=S)
+    kept: list = []
+    failed: list[TargetUnavailable] = []
+
+    async def main() -> None:
+        clock = VirtualClock()
+        async with AsyncExitStack() as stack:
+            made = transports(clock) if transports else [SimTransport(one, clock=clock) for one in profiles]
+            for one in made:
+                if isinstance(one, SimTransport):
+                    await stack.enter_async_context(one.serving())
+            heard = [Heard(one) for one in made]
+            sides = [_side(plan, one, clock) for one in heard]
+            told = Told(clock)
+            comparison = Paired(tuple(sides), pairing=pairing, clock=clock, observer=told, same=same)
+            if on_block is not None:
+                told.on_block = lambda number: on_block(number, comparison)
+            kept.extend((told, comparison, heard))
+            async with anyio.create_task_group() as beside:
+                if during is not None:
+                    beside.start_soon(during, comparison)
+                try:
+                    await comparison.run()
+                except TargetUnavailable as error:
+                    failed.append(error)  # raised below: a task group would wrap it
+
+    run_virtual(main)
+    told, comparison, heard = kept
+    told.failed = failed[0] if failed else None
+    return told, comparison, heard
+
+
+def _side(plan: Scenario, transport: Transport, clock: VirtualClock) -> PairedSide:
+    endpoint = Endpoint(base_url="http://simulated/v1", model="sim-chat")
+    client = Client(endpoint, transport, clock=clock, timeouts=Timeouts())
+
+    def sweep(at, observer):
+        return Sweep(
+            at, models=("sim-chat",), client_for=lambda _: client, clock=clock, health=NoHealth, observer=observer
+        )
+
+    return PairedSide(scenario=plan, model="sim-chat", client=client, sweep=sweep)
+
+
+def asked(told: Told, heard: Sequence[Heard], side: int) -> list[list[str]]:
+    """The texts that a side was asked, block by block, its first answers apart."""
+    name = "ab"[side]
+    texts = [body["messages"][-1]["content"] for body in heard[side].bodies][len(told.subjects[side].samples) :]
+    blocks = []
+    for repeat, block, load in told.blocks:
+        if block == name:
+            level = ("users=1", "users=4").index(load)
+            count = len(told.samples[repeat, name, level])
+            blocks.append(sorted(texts[:count]))
+            texts = texts[count:]
+    return blocks
+
+
+def test_sides_take_turns_level_by_level():
+    """At each level the sides come AB BA BA AB (or BA AB AB BA) over the repeats, one right after the other."""
+    told, _, _ = paired(scenario(), EXACT, EXACT, pairing=Pairing(repeats=4, settle_ns=0))
+    for level, others in (("users=1", "BAABABBA"), ("users=4", "ABBABAAB")):
+        order = "".join(side for _, side, load in told.blocks if load == level).upper()
+        assert order in {others, others[::-1], others.translate(str.maketrans("AB", "BA"))}
+    assert [(repeat, load) for repeat, _, load in told.blocks] == [
+        (repeat, load) for repeat in range(4) for load in ("users=1", "users=1", "users=4", "users=4")
+    ]
+    assert told.complete == [0, 1, 2, 3]
+
+
+def test_only_one_side_is_loaded_and_both_rest_between():
+    """A block begins when the other has ended, its drain included, and the rest has passed."""
+    told, _, _ = paired(scenario(), EXACT, SLOWER, pairing=Pairing(repeats=2, settle_ns=3 * S))
+    for ended, begins in zip(told.ends_ns, told.begins_ns[1:], strict=False):
+        assert begins - ended == 3 * S
+
+
+def test_same_profiles_come_out_the_same():
+    """Two servers that are alike in all give the same figures to the last digit, at every level of every repeat."""
+    lengths = {"input_tokens": Uniform(20, 200), "output_tokens": Uniform(2, 30)}
+    told, _, _ = paired(scenario(work=lengths), EXACT, EXACT, pairing=Pairing(repeats=3))
+    for one, other in zip(told.runs("a"), told.runs("b"), strict=True):
+        for a, b in zip(one.levels, other.levels, strict=True):
+            assert a.metrics == b.metrics
+            assert a.throughput == b.throughput
+            assert a.tokens == b.tokens
+            assert a.outcomes == b.outcomes
+
+
+def test_both_sides_are_asked_the_same_and_no_repeat_asks_again():
+    """Request by request a pair has the same text on both sides; no text comes twice on a side."""
+    told, _, heard = paired(scenario(), EXACT, EXACT)
+    a, b = asked(told, heard, 0), asked(told, heard, 1)
+    assert a == b
+    everything = [text for block in a for text in block]
+    assert len(set(everything)) == len(everything) > 100
+
+
+def test_lengths_are_the_same_where_speeds_differ():
+    """However fast a side is, its request of a number asks for as many tokens as the other's of that number."""
+    lengths = {"input_tokens": Uniform(20, 200), "output_tokens": Uniform(2, 30)}
+    told, _, _ = paired(scenario(work=lengths), EXACT, SLOWER)
+    for (repeat, side, level), samples in told.samples.items():
+        if side == "a":
+            asked_a = {one.number: (one.input_tokens, one.asked_output_tokens) for one in samples}
+            asked_b = {
+                one.number: (one.input_tokens, one.asked_output_tokens) for one in told.samples[repeat, "b", level]
+            }
+            common = asked_a.keys() & asked_b.keys()
+            assert len(common) >= 15
+            assert all(asked_a[number] == asked_b[number] for number in common)
+
+
+def test_one_server_is_never_asked_the_same_twice():
+    """Where both sides are one, they ask different texts of the same length: its prompt cache has none of them."""
+    told, _, heard = paired(scenario(), EXACT, EXACT, same=True)
+    texts = [text for side in (0, 1) for block in asked(told, heard, side) for text in block]
+    assert len(set(texts)) == len(texts)
+    assert len({len(text.split()) for text in texts}) == 1
+
+
+def test_pairs_warm_up_alike():
+    """Where the warm-up is as long as an answer takes, both sides have that of the slower one."""
+    slow = replace(SLOWER, decode_base_s=1.0)
+    told, _, _ = paired(scenario(warm_up=None, users=(1,)), EXACT, slow)
+    for first, second in zip(told.warm_ups[::2], told.warm_ups[1::2], strict=True):
+        assert first == second > 4 * S
+
+
+def test_texts_are_those_made_for_a_where_b_counts_in_its_own_way():
+    """A tokenizer of its own does not change what B is asked, and B's lengths are held against nothing."""
+    told, _, heard = paired(scenario(), transports=lambda clock: [Counting(clock, 1), Counting(clock, 2)])
+    assert asked(told, heard, 0) == asked(told, heard, 1)
+    assert {one.asked_input_tokens for one in told.samples[0, "a", 0]} == {128}
+    assert {one.asked_input_tokens for one in told.samples[0, "b", 0]} == {None}
+
+
+class Counting:
+    """Answers at once, and counts so many tokens for each word of the prompt."""
+
+    def __init__(self, clock: VirtualClock, per_word: int) -> None:
+        self._clock = clock
+        self._per_word = per_word
+
+    async def exchange(self, exchange, sink):
+        words = len(orjson.loads(exchange.body)["messages"][-1]["content"].split())
+        await self._clock.sleep_until(self._clock.now_ns() + S // 20, anyio.Event())
+        sink.connected(self._clock.now_ns(), reused=True, connect_ns=None)
+        sink.sent(self._clock.now_ns())
+        sink.headers(self._clock.now_ns(), 200, [(b"content-type", b"text/event-stream")])
+        usage = b'"usage":{"prompt_tokens":%d,"completion_tokens":1}' % (words * self._per_word)
+        text = b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":"length"}]}\n\n'
+        sink.data(self._clock.now_ns(), text + b'data: {"choices":[],' + usage + b"}\n\ndata: [DONE]\n\n")
+
+
+def test_budget_ends_it_before_a_repeat_that_would_not_fit():
+    """A repeat takes 4 x (1 + 1 + 2) s and a bit; 50 s are enough for three of them and not for a fourth."""
+    told, _, _ = paired(scenario(), EXACT, EXACT, pairing=Pairing(budget_ns=51 * S))
+    assert told.complete == [0, 1, 2]
+    assert told.ends_ns[-1] <= 51 * S
+
+
+def test_stop_in_a_block_keeps_it_and_begins_no_other():
+    """Stopped in the second repeat, the block under way is handed out as interrupted, and one repeat is complete."""
+    told, comparison, _ = paired(scenario(), EXACT, EXACT, on_block=lambda n, one: n == 6 and one.stop())
+    assert comparison.stopped
+    assert told.complete == [0]
+    assert len(told.blocks) == len(told.ends_ns) == 7
+    last = told.blocks[-1][:2]
+    assert told.levels[last][-1].interrupted
+
+
+def test_stop_at_rest_ends_at_once():
+    """Between two blocks there is nothing to wait for."""
+
+    async def stop(comparison):
+        await anyio.sleep(10)
+        comparison.stop()
+        comparison.stop()
+
+    told, comparison, _ = paired(scenario(), EXACT, EXACT, pairing=Pairing(repeats=2, settle_ns=60 * S), during=stop)
+    assert comparison.stopped
+    assert told.blocks == []
+
+
+def test_side_that_falls_silent_ends_it():
+    """A side that fails every request of a block is named; the repeats before it are complete."""
+
+    def transports(clock):
+        return [
+            Scripted(clock, lambda _: Act(tokens=5)),
+            Scripted(clock, lambda taken: Act(status=500) if taken > 80 else Act(tokens=5)),
+        ]
+
+    told, _, _ = paired(scenario(duration=S), transports=transports, pairing=Pairing(repeats=6))
+    assert "B answered nothing at users=" in told.failed.message
+    assert str(Outcome.HTTP_ERROR) in told.failed.message
+    assert 1 <= len(told.complete) < 6
+
+
+def test_side_that_never_answered_is_named():
+    """The first request of B fails: nothing is measured."""
+
+    def transports(clock):
+        return [Scripted(clock, lambda _: Act(tokens=5)), Scripted(clock, lambda _: Act(status=500))]
+
+    told, _, _ = paired(scenario(), transports=transports)
+    assert told.failed.message.startswith("B: ")
+    assert told.blocks == []
+
+
+@pytest.mark.parametrize("times", [1.1, 1.5])
+def test_true_ratio_is_found(times):
+    """A server that is slower by a factor in all it does has that ratio of times, within what a window's edges do."""
+    told, _, _ = paired(scenario(duration=20 * S, users=(2,)), EXACT, EXACT.faster(1 / times))
+    for one, other in zip(told.runs("a"), told.runs("b"), strict=True):
+        a, b = one.levels[0], other.levels[0]
+        assert b.metrics["tpot_s"].p50 / a.metrics["tpot_s"].p50 == pytest.approx(times, rel=0.01)
+        assert a.throughput.output_tokens_per_s / b.throughput.output_tokens_per_s == pytest.approx(times, rel=0.03)

@@ -1,0 +1,362 @@
+"""Personas, conversations, patterns and traces as they are asked: in virtual time, and by worker processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import orjson
+import pytest
+
+from loadbench.analyze.summary import summarize
+from loadbench.client.client import Client, Endpoint, Timeouts
+from loadbench.core.clock import MonotonicClock
+from loadbench.core.virtual import VirtualClock, run_virtual
+from loadbench.engine.crew import Crew
+from loadbench.engine.health import NoHealth
+from loadbench.engine.level import Level
+from loadbench.engine.parts import level_plan
+from loadbench.plan.load import Phase, Shard
+from loadbench.plan.prompts import Calibration
+from loadbench.plan.sources import resolve
+from loadbench.record.outcome import Outcome
+from loadbench.sim.process import SimProcess
+from loadbench.sim.profile import PROFILES
+from loadbench.sim.transport import SimTransport
+from loadbench.targets.openai import Target
+from tests.building import a_level, a_sample
+from tests.engine.scripted import Act, Scripted, run_level, run_scripted
+from tests.plan.make_traces import FOLDER, REQUESTS
+
+if TYPE_CHECKING:
+    from loadbench.client.transport import Exchange, Sink
+    from loadbench.plan.scenario import Scenario
+    from loadbench.record.recorder import LevelRecording
+    from loadbench.record.sample import Sample
+
+S = 1_000_000_000
+EXACT = PROFILES["slot-server"].exact()
+# What the simulated server's tokens are like.
+KNOWN = Calibration(1.0, 4)
+TALK = {"users": "2", "turns": "3", "input_tokens": "20", "max_tokens": "6", "duration": "20s", "warm_up": "5s"}
+
+
+class Overheard:
+    """A transport that notes what is asked."""
+
+    def __init__(self, transport: Any) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self._transport = transport
+
+    async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+        """Note and pass on."""
+        self.bodies.append(orjson.loads(exchange.body))
+        await self._transport.exchange(exchange, sink)
+
+
+class Asked:
+    """One level that was run in virtual time: what was asked, what came of it."""
+
+    def __init__(self, flags: dict[str, Any], *, system: str | None = None, shard: Shard | None = None) -> None:
+        self.scenario: Scenario = resolve(flags=flags, environment={})
+        self.samples: list[Sample] = []
+        self.bodies: list[dict[str, Any]] = []
+        self._shard = shard or Shard()
+        self.recording: LevelRecording = run_virtual(self._main, system)
+
+    async def _main(self, system: str | None) -> LevelRecording:
+        clock = VirtualClock()
+        (load, *_) = self.scenario.loads
+        plan = level_plan(self.scenario, load, key="m/0", calibration=KNOWN, shard=self._shard)
+        async with SimTransport(EXACT, clock=clock).serving() as transport:
+            heard = Overheard(transport)
+            endpoint = Endpoint(base_url="http://s/v1", model=EXACT.model, system=system)
+            client = Client(endpoint, heard, clock=clock, timeouts=Timeouts())
+            level = Level(plan, client=client, clock=clock, health=NoHealth(), on_sample=self.samples.append)
+            recording = await level.run()
+        self.bodies = heard.bodies
+        return recording
+
+    def of_user(self, user: int) -> list[Sample]:
+        """In the order in which they were due."""
+        return sorted((one for one in self.samples if one.user == user), key=lambda one: one.due_ns)
+
+    def summary(self) -> Any:
+        """As run.json has it."""
+        return summarize(self.recording, target="t", model=EXACT.model, load=self.scenario.loads[0], failure_limit=0.01)
+
+
+@pytest.fixture(scope="module")
+def talk() -> Asked:
+    """Two users in conversations of three turns."""
+    return Asked(TALK)
+
+
+def test_a_turn_has_the_conversation_before_it(talk):
+    """User and assistant alternate, from one message to five; each request begins with all of the one before it."""
+    threads = [body["messages"] for body in talk.bodies]
+    assert Counter(len(thread) for thread in threads).keys() == {1, 3, 5}
+    for thread in threads:
+        roles = [message["role"] for message in thread]
+        assert roles == (["user", "assistant"] * 3)[: len(thread)]
+    asked = {tuple(message["content"] for message in thread) for thread in threads}
+    assert all(thread[:-2] in asked for thread in asked if len(thread) > 1)
+
+
+def test_the_assistant_says_what_the_server_said(talk):
+    """Every assistant's message is an answer of the six tokens that were asked for."""
+    said = [
+        message["content"] for body in talk.bodies for message in body["messages"] if message["role"] == "assistant"
+    ]
+    assert said
+    assert all(len(text.split()) == 6 for text in said)
+
+
+def test_turns_go_from_one_to_three_and_begin_anew(talk):
+    """Each user's samples count 1, 2, 3, 1, 2, 3, and only turns after the first are warm."""
+    for user in (0, 1):
+        turns = [one.turn for one in talk.of_user(user)]
+        assert turns == [1 + index % 3 for index in range(len(turns))]
+        assert all(one.warm == (one.turn > 1) for one in talk.of_user(user))
+
+
+def test_h2_a_grown_prompt_is_not_held_against_a_length(talk):
+    """Contexts grow by question and answer; the first turn alone has a length that was asked for, and it is met."""
+    lengths = {one.turn: one.input_tokens for one in talk.samples if one.outcome is Outcome.OK}
+    # Words are tokens to this server, and 4 are its template's.
+    assert lengths == {1: 20, 2: 20 + 6 + 16, 3: 20 + 2 * (6 + 16)}
+    assert {(one.turn, one.asked_input_tokens) for one in talk.samples} == {(1, 20), (2, None), (3, None)}
+    assert "prompt_length" not in {reason.code for reason in talk.summary().verdict.reasons}
+
+
+def test_a_level_counts_its_turns(talk):
+    """run.json has the measured requests by turn, and how many of them a server should have had in its cache."""
+    measured = Counter(one.turn for one in talk.samples if one.phase is Phase.MEASURED)
+    summary = talk.summary()
+    assert summary.turns == {str(turn): count for turn, count in sorted(measured.items())}
+    assert summary.warm.requests == measured[2] + measured[3]
+    assert summary.warm.cached_share is None
+
+
+def test_a_conversation_is_the_same_however_long_answers_take(talk):
+    """On a server of half the speed the same users say the same, in the same order."""
+    slow = Asked(TALK | {"think": "700ms"})
+    for user in (0, 1):
+        for one, other in zip(talk.of_user(user), slow.of_user(user), strict=False):
+            assert (one.number, one.turn, one.asked_output_tokens) == (other.number, other.turn, 6)
+    first = {thread[0]["content"] for thread in (body["messages"] for body in talk.bodies)}
+    again = {thread[0]["content"] for thread in (body["messages"] for body in slow.bodies)}
+    assert again <= first
+
+
+def test_answers_are_kept_only_for_what_follows(talk):
+    """The last turn's answer is for nobody; without conversations none is kept."""
+    assert all((one.answer is not None) == (one.turn < 3) for one in talk.samples)
+    alone = Asked(TALK | {"turns": "1"})
+    assert {(one.turn, one.answer) for one in alone.samples} == {(1, None)}
+    plain = Asked({name: value for name, value in TALK.items() if name != "turns"})
+    assert {(one.turn, one.answer, one.warm) for one in plain.samples} == {(None, None, False)}
+
+
+def test_a_system_message_comes_first_and_is_declared_warm():
+    """It stands before every conversation, and every prompt then begins as others do."""
+    brief = Asked(TALK | {"system": "Be brief."}, system="Be brief.")
+    assert {body["messages"][0]["content"] for body in brief.bodies} == {"Be brief."}
+    assert all(one.warm for one in brief.samples)
+
+
+def test_h1_what_is_warm_may_be_cached_and_nothing_else():
+    """Cached tokens of later turns are told as a share and are no fault; those of first turns make a level invalid."""
+
+    def level(*, warm: bool):
+        return a_level(
+            a_sample(n, due_ns=n * S // 4, cached_tokens=40 * (n % 2), warm=warm and n % 2 == 1) for n in range(400)
+        )
+
+    told = level(warm=True)
+    assert (told.warm.requests, told.warm.cached_requests, told.warm.cached_share) == (200, 200, 0.8)
+    assert "cached_prompts" not in {reason.code for reason in told.verdict.reasons}
+    assert "cached_prompts" in {reason.code for reason in level(warm=False).verdict.reasons}
+
+
+def test_a_failed_turn_ends_its_conversation():
+    """After an answer that did not come the user begins another, with a first turn."""
+    flags = {"users": "1", "turns": "4", "duration": "20s", "warm_up": "0s"}
+    scenario = resolve(flags=flags, environment={})
+    plan = level_plan(scenario, scenario.loads[0], key="m/0", calibration=None)
+    ran = run_scripted(
+        scenario.loads[0],
+        lambda number: Act(first_ns=S, status=500 if number % 3 == 2 else 200),
+        plan={"prompts": plan.prompts},
+        duration_ns=20 * S,
+    )
+    assert [one.turn for one in ran.by_number()][:7] == [1, 2, 3, 1, 2, 3, 1]
+
+
+# Personas.
+
+
+def test_personas_are_told_apart_in_samples_and_run():
+    """Each sample has its persona; the level has the requests, tokens and times of each, and they add up."""
+    mixed = Asked(
+        {"users": "8", "mix": ("chat:3,code:1",), "think": "100ms", "duration": "60s", "warm_up": "20s", "drain": "90s"}
+    )
+    by_user = {one.user: one.persona for one in mixed.samples}
+    assert Counter(by_user.values()) == {"chat": 6, "code": 2}
+    summary = mixed.summary()
+    assert {name: part.requests for name, part in summary.personas.items()} == Counter(
+        one.persona for one in mixed.samples if one.phase is Phase.MEASURED
+    )
+    assert sum(part.output_tokens for part in summary.personas.values()) == summary.tokens.output
+    assert sum(part.metrics["e2e_response_s"].count for part in summary.personas.values()) == summary.outcomes["ok"]
+
+
+def test_a_users_pause_is_its_personas():
+    """Between an answer's end and the next request lie 2 to 5 s for code, nothing for a summary."""
+    flags = {"users": "2", "mix": ("code,summariser",), "input_tokens": "30", "output_tokens": "4"}
+    paused = Asked(flags | {"duration": "60s", "warm_up": "10s"})
+    pauses: dict[str, list[int]] = {"code": [], "summariser": []}
+    for user in (0, 1):
+        for before, after in pairwise(paused.of_user(user)):
+            pauses[str(before.persona)].append(after.due_ns - before.end_ns)
+    assert set(pauses["summariser"]) == {0}
+    assert 2 * S <= min(pauses["code"]) < max(pauses["code"]) <= 5 * S
+
+
+def test_b11_shards_of_a_mix_are_the_whole():
+    """Two workers' parts ask what one process asks: each number once, its persona and its words the same."""
+    flags = {"rate": "4", "mix": ("chat,code",), "output_tokens": "4", "duration": "20s", "warm_up": "1s"}
+    whole = Asked(flags)
+    parts = [Asked(flags, shard=Shard(index, 2)) for index in range(2)]
+    assert {one.number: one.persona for part in parts for one in part.samples} == {
+        one.number: one.persona for one in whole.samples
+    }
+    texts = [body["messages"][0]["content"] for part in parts for body in part.bodies]
+    assert sorted(texts) == sorted(body["messages"][0]["content"] for body in whole.bodies)
+    assert len({" ".join(text.split()[:6]) for text in texts}) == len(texts)
+
+
+# The course of the rate.
+
+
+def test_a_pattern_changes_the_rate_as_planned():
+    """Twice as many requests become due where the factor is twice as high, and that is called planned, not unsteady."""
+    flags = {"rate": "4", "arrivals": "constant", "pattern": "0s:1,30s:1,30s:2,60s:2", "max_tokens": "4"}
+    made = Asked(flags | {"warm_up": "5s"})
+    opens_ns = made.recording.window[0]
+    due = Counter((one.due_ns - opens_ns) // (30 * S) for one in made.samples if one.phase is Phase.MEASURED)
+    assert due == {0: 120, 1: 240}
+    assert made.scenario.extent.duration_ns == 60 * S
+    summary = made.summary()
+    assert "planned_course" in {reason.code for reason in summary.caveats}
+    assert not {"not_steady", "short_warm_up"} & {reason.code for reason in summary.verdict.reasons}
+
+
+def test_a_rise_that_was_not_planned_is_unsteady():
+    """The same load above capacity is found out where the rate was to stay: only what was planned is excused."""
+    overload = {"rate": "60", "max_tokens": "16", "warm_up": "2s", "duration": "40s", "drain": "0s"}
+    assert "not_steady" in {reason.code for reason in Asked(overload).summary().verdict.reasons}
+
+
+# Traces.
+
+
+@pytest.mark.parametrize("scale", [1, 20])
+def test_a_trace_is_asked_at_its_offsets_with_its_lengths(scale):
+    """Each request of the file becomes due at its offset, as long as it was, and is asked for as much as it gave."""
+    made = Asked({"trace": str(FOLDER / "azure.csv"), "time_scale": str(scale)})
+    (load,) = made.scenario.loads
+    trace = load.arrivals.trace
+    begin_ns = made.recording.window[0]
+    assert begin_ns > 0  # it has had time to get under way
+    samples = sorted(made.samples, key=lambda one: one.number)
+    assert [one.due_ns - begin_ns for one in samples] == [round(at_ns / scale) for at_ns in trace.offsets_ns]
+    assert [one.asked_output_tokens for one in samples] == list(trace.output_tokens)
+    # Nothing is shorter than one word and the template.
+    assert [one.input_tokens for one in samples] == [max(5, tokens) for tokens in trace.input_tokens]
+    assert {one.phase for one in samples} == {Phase.MEASURED}
+    assert made.recording.arrivals_due == made.recording.arrivals_sent == REQUESTS
+    reasons = {reason.code for reason in made.summary().verdict.reasons}
+    assert not reasons & {"missed_arrivals", "rate_not_reached", "short_warm_up", "not_steady"}
+
+
+def test_a_trace_with_ids_is_warm_where_beginnings_come_again():
+    """Of the sample trace's conversations nearly all share their first block with an earlier one."""
+    made = Asked({"trace": str(FOLDER / "mooncake.jsonl"), "time_scale": "10"})
+    assert Counter(one.warm for one in made.samples) == {True: 54, False: 1}
+    assert [one.input_tokens for one in sorted(made.samples, key=lambda one: one.number)] == list(
+        made.scenario.loads[0].arrivals.trace.input_tokens
+    )
+
+
+def test_a_stopped_trace_keeps_what_it_asked():
+    """Stopped after 60 s the level ends there, and what was due until then was sent."""
+    scenario = resolve(flags={"trace": str(FOLDER / "azure.csv")}, environment={})
+    (load,) = scenario.loads
+    plan = level_plan(scenario, load, key="m/0", calibration=None)
+
+    async def main():
+        clock = VirtualClock()
+        client = Client(
+            Endpoint(base_url="http://s/v1", model="m"),
+            Scripted(clock, lambda _: Act()),
+            clock=clock,
+            timeouts=Timeouts(),
+        )
+
+        async def stop(level):
+            await clock.sleep_until(60 * S, anyio.Event())
+            level.stop()
+
+        extent = scenario.extent.duration_ns
+        return await run_level(
+            client, load, clock=clock, during=stop, plan={"prompts": plan.prompts}, duration_ns=extent
+        )
+
+    ran = run_virtual(main)
+    assert ran.recording.interrupted
+    assert len(ran.samples) == sum(at_ns < 60 * S for at_ns in load.arrivals.trace.offsets_ns)
+
+
+# Worker processes.
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"users": "4", "turns": "3", "mix": ("chat,code",), "think": "20ms", "input_tokens": "30", "duration": "2s"},
+        {"trace": str(FOLDER / "azure.csv"), "time_scale": "200", "limit": "80"},
+        {"rate": "20", "pattern": "0s:0.5,1s:1.5,2s:0.5"},
+    ],
+    ids=["talk", "trace", "pattern"],
+)
+def test_b11_workers_share_any_workload(flags):
+    """Two processes ask each number once; turns go on within one of them, and no answer's text leaves it."""
+    limits = {} if "trace" in flags else {"max_tokens": "4"}
+    scenario = resolve(flags=flags | limits | {"drain": "20s"}, environment={})
+    (load,) = scenario.loads
+    samples: list[Sample] = []
+
+    async def main(url: str) -> LevelRecording:
+        target = Target(base_url=f"{url}/v1", headers=(), tls=None)
+        async with Crew.of(2, scenario, target) as crew:
+            level = crew.level(
+                load, model="sim-chat", key="k", calibration=KNOWN, clock=MonotonicClock(), on_sample=samples.append
+            )
+            return await level.run()
+
+    with SimProcess("slot-server", seed=1) as simulated:
+        recording = anyio.run(main, simulated.url)
+    assert not recording.lost_workers
+    assert set(recording.outcomes) == {Outcome.OK}
+    numbers = [one.number for one in samples]
+    assert len(set(numbers)) == len(numbers) > 20
+    assert {one.answer for one in samples} == {None}
+    if "trace" in flags:
+        assert sorted(numbers) == list(range(80))
+        assert recording.missed == 0
+    if "turns" in flags:
+        assert set(recording.cohorts.turns) == {1, 2, 3}
+        assert set(recording.cohorts.personas) == {"chat", "code"}

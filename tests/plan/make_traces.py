@@ -1,0 +1,54 @@
+"""The sample traces under tests/data/traces: invented requests in the forms of the public ones. To write them anew:
+
+python -m tests.plan.make_traces
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "data" / "traces"
+REQUESTS = 120
+_TEN_MINUTES_S = 600
+BLOCK = 512
+
+
+def azure() -> str:
+    """Two clock minutes before midnight it begins, so that its dates change; lengths like those of a chat, shorter."""
+    rng = random.Random("azure")
+    rows = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
+    at_s = 0.0
+    for _ in range(REQUESTS):
+        at_s += rng.expovariate(REQUESTS / _TEN_MINUTES_S)
+        day, since = divmod(23 * 3600 + 58 * 60 + at_s, 24 * 3600)
+        clock = f"{int(since // 3600):02d}:{int(since % 3600 // 60):02d}:{since % 60:010.7f}"
+        asked, answered = round(rng.lognormvariate(5.2, 0.8)), round(rng.lognormvariate(3.2, 0.7))
+        rows.append(f"2025-03-{4 + int(day):02d} {clock},{max(1, asked)},{max(1, answered)}")
+    return "\n".join(rows) + "\n"
+
+
+def mooncake() -> str:
+    """Conversations of some turns, each turn's blocks beginning with those of the one before."""
+    rng = random.Random("mooncake")
+    rows, fresh = [], 0
+    for _ in range(REQUESTS // 6):
+        at_ms, blocks = rng.randrange(_TEN_MINUTES_S * 800), [0]
+        for _ in range(rng.randint(1, 4)):
+            blocks = blocks + [fresh := fresh + 1 for _ in range(rng.randint(0, 2))]
+            length = BLOCK * (len(blocks) - 1) + rng.randint(1, BLOCK)
+            rows.append((at_ms, length, rng.randint(4, 60), tuple(blocks)))
+            at_ms += rng.randrange(5_000, 40_000)
+    return "".join(
+        json.dumps({"timestamp": at, "input_length": asked, "output_length": answered, "hash_ids": ids}) + "\n"
+        for at, asked, answered, ids in sorted(rows)
+    )
+
+
+TRACES = {"azure.csv": azure, "mooncake.jsonl": mooncake}
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, make in TRACES.items():
+        (FOLDER / name).write_text(make(), encoding="utf-8", newline="\n")

@@ -1,0 +1,188 @@
+"""Traces: read as they are written by others, and asked as they were recorded."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import pairwise
+
+import pytest
+
+from loadbench.core.errors import BadInput
+from loadbench.plan.distribution import Constant
+from loadbench.plan.prompts import Calibration, WordPrompts, word_prompts
+from loadbench.plan.scenario import WorkSettings
+from loadbench.plan.sources import resolve
+from loadbench.plan.traces import BLOCK_TOKENS, Replayed, Row, TracePrompts, read_trace, trace_of
+from loadbench.record.outcome import Outcome
+from loadbench.results.requests import line
+from tests.building import a_failure, a_sample
+from tests.plan.make_traces import FOLDER, REQUESTS, TRACES
+
+S = 1_000_000_000
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+def written(tmp_path, text: str, name: str = "trace"):
+    """A file with this in it."""
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_sample_traces_are_those_of_their_generator(name):
+    """`python -m tests.plan.make_traces` writes what is kept."""
+    assert (FOLDER / name).read_text(encoding="utf-8") == TRACES[name]()
+
+
+def test_azure_rows_are_read(tmp_path):
+    """Dates become offsets to 100 ns, over midnight and with a time zone; columns may be in another order."""
+    rows = "2023-11-16 23:59:59.1234567,374,44\n2023-11-17 00:00:01.0000000,396,109\n"
+    trace = read_trace(written(tmp_path, AZURE + rows))
+    assert list(trace.offsets_ns) == [0, 1_876_543_300]
+    assert (list(trace.input_tokens), list(trace.output_tokens)) == ([374, 396], [44, 109])
+    other = "GeneratedTokens,TIMESTAMP,ContextTokens\n5,2024-05-10 00:00:00.009930+00:00,7\n"
+    assert list(read_trace(written(tmp_path, other, "other")).output_tokens) == [5]
+
+
+def test_burstgpt_rows_are_read(tmp_path):
+    """Seconds as they are; columns that are not needed are passed over, and nothing asked for is asked as one token."""
+    text = (
+        "Timestamp,Session ID,Model,Request tokens,Response tokens,Log Type\n5,,GPT-4,472,18,API log\n45.5,,X,9,0,a\n"
+    )
+    trace = read_trace(written(tmp_path, text))
+    assert (list(trace.offsets_ns), list(trace.output_tokens)) == ([0, 40_500_000_000], [18, 1])
+
+
+def test_mooncake_rows_are_read(tmp_path):
+    """Milliseconds, lengths and ids; a request is warm if its first block came before."""
+    rows = [(27482, 600, 5, [1, 2]), (30535, 600, 5, [3, 4]), (30540, 1100, 5, [1, 2, 9])]
+    keys = ("timestamp", "input_length", "output_length", "hash_ids")
+    text = "".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows)
+    trace = read_trace(written(tmp_path, text))
+    assert list(trace.offsets_ns) == [0, 3_053_000_000, 3_058_000_000]
+    assert trace.hash_ids == ((1, 2), (3, 4), (1, 2, 9))
+    assert list(trace.warm) == [0, 0, 1]
+
+
+def test_our_own_requests_are_read(tmp_path):
+    """In the order in which they were due, whatever that of the file; of a failure what was asked for stands in."""
+    samples = [
+        a_sample(1, due_ns=5 * S, input_tokens=50),
+        a_sample(0, due_ns=2 * S, input_tokens=70, output_tokens=3),
+        a_failure(Outcome.RESET, number=2, due_ns=6 * S),
+    ]
+    lines = [json.loads(line(sample, level=0, origin_ns=0)) for sample in samples]
+    lines[2] |= {"asked_input_tokens": 40, "asked_output_tokens": 8}
+    (tmp_path / "run").mkdir()
+    file = tmp_path / "run" / "requests.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    trace = read_trace(file)
+    assert list(trace.offsets_ns) == [0, 3 * S, 4 * S]
+    assert (list(trace.input_tokens), list(trace.output_tokens)) == ([70, 50, 40], [3, 11, 8])
+    assert list(read_trace(tmp_path / "run").offsets_ns) == list(trace.offsets_ns)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("", "has no request"),
+        (AZURE, "has no request"),
+        ("a,b\n1,2\n", r"line 1: no trace begins with 'a,b'"),
+        (AZURE + "2023-11-16 18:15:46,1,2\nyesterday,1,2\n", r"line 3: this is no request: 'yesterday' is no date"),
+        (AZURE + "2023-11-16 18:15:46,1\n", r"line 2: this has not the 3 columns"),
+        (AZURE + "2023-11-16 18:15:46,-1,2\n", r"line 2: this is no request: '-1' is no number of tokens"),
+        (AZURE + "2023-13-16 18:15:46,1,2\n", r"line 2: this is no request"),
+        ("Timestamp,Request tokens,Response tokens\nnan,1,2\n", r"line 2: this is no request"),
+        ('{"timestamp": 1}\n', r"line 1: this is no request: it has neither"),
+        ('{"due_ns": 1, "input_tokens": 5}\n', r"line 1: this is no request: None is no number of tokens"),
+        ('{"due_ns": 1, "input_tokens": 5, "output_tokens": 2}\n\n{"due_ns": \n', r"line 3: this is not JSON"),
+        ('{"timestamp": true, "input_length": 5, "output_length": 2}\n', r"line 1: this is no request: its timestamp"),
+        ('{"timestamp": 1, "input_length": 5, "output_length": 2, "hash_ids": ["a"]}\n', r"line 1: .* hash_ids"),
+        ("[1]\n", r"line 1: no trace begins with"),
+    ],
+)
+def test_what_is_no_trace_is_refused_by_its_line(tmp_path, text, place):
+    """One message with the file, the line and what is wrong with it."""
+    with pytest.raises(BadInput, match=place):
+        read_trace(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe\x00", AZURE.encode() + b"\xff\n"])
+def test_bytes_that_are_no_text_are_refused(tmp_path, raw):
+    """By their line."""
+    file = tmp_path / "trace"
+    file.write_bytes(raw)
+    with pytest.raises(BadInput, match=r"line \d: this is not UTF-8"):
+        read_trace(file)
+
+
+def test_limit_reads_no_further(tmp_path):
+    """The first rows are taken, and a bad one beyond them is never seen."""
+    text = AZURE + "2023-11-16 18:15:46,1,2\n2023-11-16 18:15:47,3,4\nnonsense\n"
+    assert len(read_trace(written(tmp_path, text), limit=2)) == 2
+
+
+def test_arrivals_are_those_of_the_trace_scaled():
+    """At twice the speed each comes at half its offset; the window lasts one more gap than the last of them."""
+    trace = trace_of("t", [Row(at * S, 5, 5) for at in (100, 104, 110)])
+    replayed = Replayed(trace, 2.0)
+    assert list(replayed.offsets_ns(1, random.Random(1), lead_ns=9 * S)) == [0, 2 * S, 5 * S]
+    assert replayed.window_ns == 7_500_000_000
+    assert replayed.rate_per_s == 0.4
+
+
+@pytest.mark.parametrize("offsets", [[0], [0, 0, 0]])
+def test_a_trace_of_a_moment_has_a_window_of_a_second(offsets):
+    """What came all at once is asked all at once, and its rate is no division by nothing."""
+    replayed = Replayed(trace_of("t", [Row(at, 5, 5) for at in offsets]))
+    assert (replayed.window_ns, replayed.rate_per_s) == (S, len(offsets))
+
+
+def test_prompts_have_the_recorded_lengths():
+    """By the calibration of the server: 20 tokens of template, 2 tokens a word. The length that was asked is told."""
+    words = word_prompts(WorkSettings(), Constant(1), key="k", calibration=Calibration(2.0, 20))
+    source = TracePrompts(trace_of("t", [Row(0, 220, 7), Row(1, 1020, 9)]), words)
+    prompts = [source.next(number, None) for number in range(2)]
+    assert [len(prompt.text.split()) for prompt in prompts] == [100, 500]
+    assert [(prompt.asked_tokens, prompt.output_tokens) for prompt in prompts] == [(220, 7), (1020, 9)]
+    assert prompts[0].text.split()[:6] != prompts[1].text.split()[:6]
+
+
+def test_equal_ids_are_equal_words():
+    """Prompts share exactly the blocks that they share in the trace, and are as long as it says."""
+    rows = [Row(0, 2 * BLOCK_TOKENS + 100, 1, (1, 2, 3)), Row(1, 2 * BLOCK_TOKENS + 30, 1, (1, 2, 4))]
+    rows += [Row(2, 2 * BLOCK_TOKENS + 100, 1, (5, 2, 3)), Row(3, 700, 1, (1, 2))]
+    source = TracePrompts(trace_of("t", rows), WordPrompts(Constant(1), level="k"))
+    texts = [source.next(number, None).text.split() for number in range(4)]
+    assert [len(text) for text in texts] == [1124, 1054, 1124, 700]
+    assert texts[0][:1024] == texts[1][:1024]
+    assert texts[0][1024:1040] != texts[1][1024:1040]
+    assert texts[3] == texts[0][:700]
+    assert texts[2][:6] != texts[0][:6]
+    assert [source.next(number, None).warm for number in range(4)] == [False, True, False, True]
+
+
+def test_h1_another_level_has_other_words():
+    """What one level left in the cache is of no use to the next, nor one seed's to another's."""
+    trace = trace_of("t", [Row(0, 600, 1, (1, 2))])
+    made = {
+        TracePrompts(trace, WordPrompts(Constant(1), seed=seed, level=level)).next(0, None).text
+        for seed in (0, 1)
+        for level in ("m/0", "m/1")
+    }
+    assert all(one.split()[:6] != other.split()[:6] for one, other in pairwise(sorted(made)))
+    assert len(made) == 4
+
+
+def test_a_trace_says_how_long_its_level_is():
+    """The whole of it is measured, without a warm-up, unless somebody says otherwise."""
+    scenario = resolve(flags={"trace": str(FOLDER / "azure.csv"), "time_scale": "10"}, environment={})
+    (load,) = scenario.loads
+    assert len(load.arrivals.trace) == REQUESTS
+    assert scenario.extent.warm_up_ns == 0
+    assert load.arrivals.trace.span_ns / 10 < scenario.extent.duration_ns < load.arrivals.trace.span_ns / 10 + S
+    assert scenario.origins["load.duration"] == "trace"
+    cut = resolve(flags={"trace": str(FOLDER / "azure.csv"), "duration": "9s", "warm_up": "1s"}, environment={})
+    assert (cut.extent.duration_ns, cut.extent.warm_up_ns) == (9 * S, S)

@@ -1,0 +1,142 @@
+"""Settings of load and work that go together, and those that do not: nothing is ignored in silence."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from loadbench.core.errors import BadInput
+from loadbench.plan.sources import resolve
+from tests.plan.make_traces import FOLDER
+
+TRACE = str(FOLDER / "azure.csv")
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"users": "2", "arrivals": "poisson"}, "--arrivals: users come when"),
+        ({"arrivals": "poisson"}, "--arrivals: users come when"),
+        ({"rate": "2", "think": "1s"}, "--think: without users"),
+        ({"users": "2", "pattern": "day"}, "--pattern: a pattern changes a rate"),
+        ({"rate": "2", "turns": "3"}, "--turns: a conversation goes on"),
+        ({"turns": "3", "api": "completions"}, "--turns: the completions endpoint"),
+        ({"system": "Be brief.", "api": "completions"}, "--system: the completions endpoint"),
+        ({"rate": "2", "time_scale": "60"}, "--time-scale: there is no course"),
+        ({"rate": "2", "limit": "3"}, "--limit: there is no trace"),
+        ({"trace": TRACE, "requests": "3"}, "--requests: a trace has its own"),
+        ({"trace": TRACE, "arrivals": "poisson"}, "--arrivals: a trace says itself"),
+        ({"trace": TRACE, "prompt": "x"}, "--prompt: a trace says itself"),
+        ({"trace": TRACE, "max_tokens": "3"}, "--max-tokens: a trace says itself"),
+        ({"trace": TRACE, "persona": "chat"}, "--persona: a trace says itself"),
+        ({"persona": "chta"}, "--persona: there is no persona 'chta' .*did you mean chat"),
+        ({"mix": ("chat,xyzzy",)}, "--mix: there is no persona 'xyzzy' .*known are"),
+        ({"mix": ("chat,chat",)}, "want each persona once"),
+        ({"persona": "chat", "mix": ("rag",)}, "exclude each other"),
+    ],
+)
+def test_g7_what_would_be_ignored_is_refused(flags, reason):
+    """One message names the setting, and why nothing would come of it."""
+    with pytest.raises(BadInput) as caught:
+        resolve(flags=flags, environment={})
+    assert re.search(reason, str(caught.value))
+
+
+def test_a_variable_is_named_as_such():
+    """The place is where it was said."""
+    with pytest.raises(BadInput, match="LOADBENCH_THINK: without users"):
+        resolve(flags={}, environment={"LOADBENCH_RATE": "1", "LOADBENCH_THINK": "1s"})
+
+
+def test_what_was_said_farther_away_falls_with_its_load(tmp_path):
+    """A flag turns a scenario's users into a rate: their think time is out of force, and no fault of the flag."""
+    file = tmp_path / "s.toml"
+    file.write_text('[load]\nusers = 4\nthink = "5s"\n')
+    turned = resolve(flags={"rate": "1"}, environment={}, file=file)
+    assert turned.load.think is None
+    file.write_text('[load]\nrate = 4\nthink = "5s"\n')
+    with pytest.raises(BadInput, match=r"s.toml:3: load.think: without users"):
+        resolve(flags={}, environment={}, file=file)
+
+
+def test_a_days_speed_falls_with_its_pattern(tmp_path):
+    """A flag turns the rate of a scenario into users: pattern and time scale were for the rate."""
+    file = tmp_path / "s.toml"
+    file.write_text('[load]\nrate = 4\npattern = "day"\ntime_scale = 60\n')
+    turned = resolve(flags={"users": "2"}, environment={}, file=file)
+    assert (turned.load.pattern, turned.load.time_scale) == (None, 1.0)
+    assert turned.extent.duration_ns == 10_000_000_000
+
+
+def test_a_pattern_says_how_long_its_level_is():
+    """A pass, so many times as fast; a duration or a number of requests that is given stands."""
+    made = resolve(flags={"rate": "2", "pattern": "day", "time_scale": "1440"}, environment={})
+    assert (made.extent.duration_ns, made.origins["load.duration"]) == (60_000_000_000, "pattern")
+    assert resolve(flags={"rate": "2", "pattern": "day", "requests": "9"}, environment={}).extent.requests == 9
+    given = resolve(flags={"rate": "2", "pattern": "day", "duration": "9s"}, environment={})
+    assert given.extent.duration_ns == 9_000_000_000
+
+
+def test_a_persona_of_an_open_load_does_not_think():
+    """Its lengths are asked for at the rate, and its pause is nobody's."""
+    made = resolve(flags={"rate": "2", "persona": "chat"}, environment={})
+    assert made.load.think is None
+    assert str(made.work.input_tokens) == "normal:512,128"
+
+
+OWN = """
+[load]
+users = 2
+[work]
+persona = "support"
+[personas.support]
+input_tokens = "normal:300,50"
+output_tokens = 80
+think = "lognormal:20s,0.5"
+turns = "uniform:2,5"
+"""
+
+
+def test_a_scenario_has_personas_of_its_own(tmp_path):
+    """A table for each; it may be named like any other, alone or in a mix beside those that are known."""
+    file = tmp_path / "s.toml"
+    file.write_text(OWN)
+    made = resolve(flags={}, environment={}, file=file)
+    assert (str(made.work.output_tokens), str(made.load.think), str(made.work.turns)) == (
+        "80",
+        "lognormal:20s,0.5",
+        "uniform:2,5",
+    )
+    mixed = resolve(flags={"mix": ("support:2,chat:1",)}, environment={}, file=file)
+    assert [persona.name for persona in mixed.work.cast.personas] == ["support", "chat"]
+    assert mixed.effective()["personas"]["support"]["turns"] == "uniform:2,5"
+
+
+def test_a_persona_with_turns_needs_users(tmp_path):
+    """At a rate nobody would wait for the answers that its conversations go on from."""
+    file = tmp_path / "s.toml"
+    file.write_text(OWN)
+    with pytest.raises(BadInput, match="support has turns, and a conversation goes on"):
+        resolve(flags={"rate": "1"}, environment={}, file=file)
+    with pytest.raises(BadInput, match="support has turns: the completions endpoint"):
+        resolve(flags={"api": "completions"}, environment={}, file=file)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[personas.a]\ninput_token = 4\n", r"s.toml:2: personas.a.input_token: an unknown key .*input_tokens"),
+        ("[personas.a]\ninput_tokens = 0\n", r"s.toml:2: personas.a.input_tokens: found"),
+        ("[personas.a]\nthink = 5\n", r"s.toml:2: personas.a.think: found 5"),
+        ("[personas]\na = 3\n", r"personas.a: found 3, want a table"),
+        ("personas = 3\n", r"s.toml:1: personas: found 3"),
+        ('[personas."a:b"]\nthink = "5s"\n', r"'a:b' cannot be a persona's name"),
+    ],
+)
+def test_bad_personas_are_refused_by_their_line(tmp_path, text, reason):
+    """File, line and key, what was found and what is wanted."""
+    file = tmp_path / "s.toml"
+    file.write_text(text)
+    with pytest.raises(BadInput, match=reason):
+        resolve(flags={}, environment={}, file=file)

@@ -1,0 +1,27 @@
+"""The table of fairness."""
+
+from __future__ import annotations
+
+from loadbench.report.by_user import by_user_text
+from loadbench.results.prediction import Fairness, Starved
+from tests.building import a_level, a_run
+
+WAIT = "mean TTFT above twice the median user's"
+
+
+def test_each_level_has_a_row_and_each_starved_user_a_line():
+    """Indices with their intervals, how many were starved, and who, by which rule."""
+    starved = [Starved(user=n, answers=3, mean_ttft_s=2.5, rule=WAIT) for n in range(7)]
+    level = Fairness(
+        level=0, users=16, answers=160, throughput=0.91234, throughput_interval=(0.88, 0.95), ttft=0.5, starved=starved
+    )
+    lines = by_user_text(a_run(a_level()), [level]).splitlines()
+    (row,) = (line for line in lines if line.lstrip().startswith("1 user "))
+    assert row.split() == ["1", "user", "16", "160", "0.912", "0.880–0.950", "0.500", "-", "7"]
+    assert f"1 user: user 0 was starved, with 3 answers, mean TTFT 2.50 s: {WAIT}" in lines
+    assert "1 user: 2 more were starved" in lines
+
+
+def test_a_run_without_users_says_so():
+    """Of an open load there is nothing to compare."""
+    assert "no level of this run has users" in by_user_text(a_run(), [])

@@ -1,0 +1,140 @@
+"""Comparisons as text, Markdown, JUnit and picture: kept as they are under tests/data/golden, to be read by people.
+
+To write them anew, then look at the diff:    python -m tests.report.test_compare_reports
+"""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+
+from loadbench.analyze.compare import compare
+from loadbench.plan.gate import parse_gate
+from loadbench.report.compare_chart import compare_chart
+from loadbench.report.compare_markdown import compare_markdown
+from loadbench.report.compare_text import compare_text
+from loadbench.report.junit import compare_junit, run_junit
+from loadbench.results.run import Reason, Verdict
+from tests.analyze.comparing import a_side, figures, lucky
+from tests.report.golden import FOLDER, HOSTILE, bending, hostile, models, objectives, stopped
+
+FORMATS = {
+    "txt": compare_text,
+    "md": compare_markdown,
+    "xml": compare_junit,
+}
+RULES = ["ttft_p95>5%", "output_tokens_per_s<-5%@users=8", "failures>1%", "ttft_p50>5%@users=16"]
+
+
+def crossing():
+    """B is slower at one user and faster from four on; its first token comes later."""
+    a = lucky({1: 30, 2: 58, 4: 100, 8: 120}, name="before")
+    b = lucky({1: 25, 2: 57.8, 4: 130, 8: 200}, ttft=1.1, name="after")
+    return compare(a, b, gates=[parse_gate(rule) for rule in RULES])
+
+
+def alone():
+    """One run a side, one level of which is INVALID."""
+    bad = msgspec.structs.replace(
+        figures(2), verdict=Verdict("INVALID", [Reason("late", "the client was late", "use another")])
+    )
+    return compare(
+        a_side([figures(1), figures(2)], name="before"),
+        a_side([figures(1, tokens=142), bad], name="after"),
+        gates=[parse_gate("ttft_p95>5%")],
+    )
+
+
+def foreign():
+    """Names that a terminal, a page or XML might take for more than names."""
+    sides = [
+        [
+            msgspec.structs.replace(
+                run,
+                name=HOSTILE,
+                levels=[msgspec.structs.replace(level, model=HOSTILE, target=HOSTILE) for level in run.levels],
+            )
+            for run in lucky({1: rate}, name=HOSTILE)
+        ]
+        for rate in (100, 150)
+    ]
+    return compare(*sides, caveats=[Reason("x", HOSTILE, HOSTILE)])
+
+
+COMPARISONS = {"compare-crossing": crossing, "compare-alone": alone, "compare-foreign": foreign}
+RUNS = {"bending": bending, "models": models, "objectives": objectives, "stopped": stopped, "hostile": hostile}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_a_comparison_is_shown_as_it_is_kept(name, suffix):
+    """Word for word."""
+    kept = (FOLDER / f"{name}.{suffix}").read_text(encoding="utf-8")
+    assert FORMATS[suffix](COMPARISONS[name]()) == kept
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_runs_objectives_are_shown_to_build_servers_as_they_are_kept(name):
+    """Word for word."""
+    assert run_junit(RUNS[name]()) == (FOLDER / f"{name}.xml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_foreign_text_stays_text(name):
+    """No escape sequence, no tag, no line of its own; and JUnit is XML."""
+    comparison = COMPARISONS[name]()
+    for text in (compare_text(comparison), compare_markdown(comparison), compare_junit(comparison)):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e]", text)
+    assert "<script>" not in compare_markdown(comparison).replace("\\<script\\>", "")
+    assert "<script>" not in compare_chart(comparison)
+    ET.fromstring(compare_chart(comparison))
+
+
+def test_junit_counts_what_it_holds():
+    """A test case a gate: failed ones, undecided ones as errors, with each level's change."""
+    root = ET.fromstring(compare_junit(crossing()).encode())
+    (suite,) = root
+    cases = {case.get("name"): [one.tag for one in case] for case in suite.iter("testcase")}
+    assert cases == {
+        "ttft_p95>5%": ["failure"],
+        "output_tokens_per_s<-5%@users=8": ["system-out"],
+        "failures>1%": ["system-out"],
+        "ttft_p50>5%@users=16": ["failure"],
+    }
+    for one in (root, suite):
+        assert (one.get("tests"), one.get("failures"), one.get("errors")) == ("4", "2", "0")
+    (undecided,) = ET.fromstring(compare_junit(alone()).encode()).iter("error")
+    assert "one run a side" in undecided.get("message")
+
+
+def test_junit_of_a_run_has_its_objectives_and_what_is_wrong_with_it():
+    """Missed objectives fail; what cannot be told, an INVALID level or a model that is not there is an error."""
+    root = ET.fromstring(run_junit(objectives()).encode())
+    kinds = {
+        (case.get("classname").split(".")[-1], case.get("name")): [one.tag for one in case if one.tag != "system-out"]
+        for case in root.iter("testcase")
+    }
+    assert kinds["1 user", "ttft_p50<150ms"] == []
+    assert ["failure"] in kinds.values()
+    assert ["error"] in kinds.values()
+    cases = ET.fromstring(run_junit(models()).encode()).iter("testcase")
+    assert [case.get("name") for case in cases if case.get("classname") == "loadbench.models"] == ["gone"]
+
+
+def test_the_picture_shows_both_sides_and_where_they_cross():
+    """Two lines with their bands, and the crossover."""
+    picture = compare_chart(crossing())
+    assert "crossover at 2." in picture
+    assert "A m" in picture
+    assert "B m" in picture
+
+
+if __name__ == "__main__":
+    for comparison_name, build in COMPARISONS.items():
+        for ending, show in FORMATS.items():
+            (FOLDER / f"{comparison_name}.{ending}").write_text(show(build()), encoding="utf-8", newline="\n")
+    for run_name, build_run in RUNS.items():
+        (FOLDER / f"{run_name}.xml").write_text(run_junit(build_run()), encoding="utf-8", newline="\n")

@@ -1,0 +1,205 @@
+"""The run's side of telemetry: the sampler as a real process, in virtual time, and not there at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+
+import anyio
+import orjson
+import psutil
+import pytest
+
+from loadbench.core.errors import BadInput
+from loadbench.core.virtual import VirtualClock, run_virtual
+from loadbench.results.readings import ReadingLog
+from loadbench.telemetry import watch as module
+from loadbench.telemetry.watch import Watch, check_pid, is_local
+
+S = 1_000_000_000
+MS = 1_000_000
+
+
+def lines(path) -> list[dict]:
+    """The readings that were written down."""
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def sampled(tmp_path, *, for_s: float, interval_ns: int = 100 * MS, during=None, **wanted):
+    """The watch over a real sampler for some time, and its window."""
+    log = ReadingLog(tmp_path / "telemetry.jsonl", origin_ns=0)
+    watch = Watch(log, interval_ns=interval_ns)
+
+    async def main():
+        async with watch.sampling(**wanted), anyio.create_task_group() as beside:
+            beside.start_soon(watch.listen)
+            await watch.caught_up(time.perf_counter_ns())
+            began_ns = time.perf_counter_ns()
+            if during is not None:
+                during()
+            await anyio.sleep(for_s)
+            ended_ns = time.perf_counter_ns()
+            await watch.caught_up(ended_ns)
+            beside.cancel_scope.cancel()
+        watch.flush()
+        return watch.window(began_ns, ended_ns), (ended_ns - began_ns) / 1e9
+
+    return watch, *asyncio.run(main())
+
+
+def test_sampler_reads_this_machine_on_the_runs_own_clock(tmp_path):
+    """This process listens and is found by its port; readings lie between the moments that were asked for, in order."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        before_ns = time.perf_counter_ns()
+        watch, window, _ = sampled(tmp_path, for_s=0.5, url=url)
+    assert watch.about["process"]["pid"] == os.getpid()
+    assert watch.about["host"]["memory_bytes"] == psutil.virtual_memory().total
+    assert window is not None
+    assert window.counters["process_cpu_s_total"] >= 0
+    assert window.gauges["process_rss_bytes"].max > 5_000_000
+    assert 0 <= window.gauges["host_cpu_share"].mean <= 1
+    moments = [reading["at_ns"] for reading in lines(tmp_path / "telemetry.jsonl")]
+    assert moments == sorted(moments)
+    assert before_ns < moments[0] < moments[-1] < time.perf_counter_ns()
+
+
+def test_sampler_costs_less_than_a_hundredth_of_a_core(tmp_path):
+    """At its usual interval, by its own account, with a process to read."""
+    _, window, seconds = sampled(tmp_path, for_s=3.0, interval_ns=S, url="http://127.0.0.1:9/v1", pid=os.getpid())
+    assert window is not None
+    assert 0 < window.counters["sampler_cpu_s_total"] < 0.01 * seconds
+
+
+def test_sampler_that_dies_ends_the_readings_and_nothing_else(tmp_path):
+    """What it had told is kept; nobody waits for what will not come."""
+
+    def kill():
+        for child in psutil.Process().children():
+            if "loadbench.telemetry" in child.cmdline():
+                child.kill()
+
+    began_s = time.perf_counter()
+    watch, _, _ = sampled(tmp_path, for_s=0.2, interval_ns=60 * S, during=kill, url="http://127.0.0.1:9/v1")
+    assert time.perf_counter() - began_s < 60
+    assert lines(tmp_path / "telemetry.jsonl")
+    assert watch.about
+
+
+def test_sampler_ends_with_the_context(tmp_path):
+    """No process is left behind, however the body ended; and its error comes out as it is."""
+
+    async def main():
+        async with Watch().sampling(url="http://127.0.0.1:9/v1"):
+            raise BadInput("as it is")
+
+    with pytest.raises(BadInput, match="as it is"):
+        asyncio.run(main())
+    assert not [child for child in psutil.Process().children() if "loadbench.telemetry" in child.cmdline()]
+
+
+def test_sampler_that_does_not_start_is_no_failure(tmp_path, monkeypatch):
+    """Whatever keeps it from starting: nothing is known, and nothing said."""
+    monkeypatch.setattr(module, "_MODULE", "loadbench.telemetry.nowhere")
+    watch, window, _ = sampled(tmp_path, for_s=0.01, url="http://127.0.0.1:9/v1")
+    assert (watch.about, window) == ({}, None)
+    assert not (tmp_path / "telemetry.jsonl").exists()
+
+
+def test_machine_without_room_for_a_process_is_not_sampled(tmp_path, monkeypatch):
+    """The measurement can do without it."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    watch, window, _ = sampled(tmp_path, for_s=0.01, url="http://127.0.0.1:9/v1")
+    assert (watch.about, window) == ({}, None)
+
+
+def test_machine_of_another_is_not_sampled(tmp_path):
+    """What this machine does says nothing of a server elsewhere."""
+    watch, window, _ = sampled(tmp_path, for_s=0.01, url="http://192.0.2.1:8080/v1")
+    assert (watch.about, window) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://127.0.0.1:8080/v1", True),
+        ("http://127.8.8.8/v1", True),
+        ("http://localhost/v1", True),
+        ("http://[::1]:8080/v1", True),
+        ("https://192.0.2.1/v1", False),
+        ("https://[2001:db8::1]/v1", False),
+        ("http://model.example/v1", False),
+    ],
+)
+def test_whether_a_server_is_on_this_machine(url, local):
+    """Loopback and its own addresses are; a name that could be anybody's is not."""
+    assert is_local(url) is local
+
+
+def test_own_address_is_local():
+    """A server that is asked by this machine's address in its network is on it."""
+    for found in psutil.net_if_addrs().values():
+        for one in found:
+            if one.family == socket.AF_INET:
+                assert is_local(f"http://{one.address}:8080/v1")
+
+
+def test_without_psutil_only_loopback_is_known_to_be_local(monkeypatch):
+    """And nobody can look for a process."""
+    monkeypatch.setattr(module, "library", lambda _name: None)
+    assert is_local("http://127.0.0.1/v1")
+    assert not is_local("http://192.0.2.1/v1")
+    check_pid(None)
+    with pytest.raises(BadInput, match="psutil"):
+        check_pid(1)
+
+
+def test_pid_that_nobody_has_is_refused():
+    """Before anything is started."""
+    check_pid(os.getpid())
+    with pytest.raises(BadInput, match="no such process"):
+        check_pid(2**22 + 1)
+
+
+def test_fake_source_in_virtual_time():
+    """Readings of one second by the virtual clock: a window of 10 s has 11 of them, and its figures are exact."""
+
+    async def main():
+        clock, watch = VirtualClock(), Watch()
+
+        async def sample():
+            while True:
+                at_ns = clock.now_ns()
+                watch.add(at_ns, {"gpu0_power_w": 100.0 + at_ns / S, "gpu0_energy_j_total": 250 * at_ns / S})
+                await anyio.sleep(1)
+
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(sample)
+            await anyio.sleep(20)
+            beside.cancel_scope.cancel()
+        return watch.window(5 * S, 15 * S)
+
+    window = run_virtual(main)
+    assert window.gauges["gpu0_power_w"].mean == pytest.approx(110.0)
+    assert window.gauges["gpu0_power_w"].readings == 11
+    assert window.counters == {"gpu0_energy_j_total": pytest.approx(2500.0)}
+
+
+def test_reading_that_is_no_number_is_left_out(tmp_path):
+    """A sensor may say NaN; JSON cannot."""
+    log = ReadingLog(tmp_path / "telemetry.jsonl", origin_ns=S)
+    watch = Watch(log)
+    watch.add(3 * S, {"a": float("nan"), "b": float("inf"), "c": 2.0, "d": 0.5})
+    watch.flush()
+    assert lines(tmp_path / "telemetry.jsonl") == [{"at_ns": 2 * S, "c": 2, "d": 0.5}]
+
+
+def test_readings_that_cannot_be_written_are_lost_and_nothing_else(tmp_path):
+    """A measurement goes on without them."""
+    log = ReadingLog(tmp_path / "gone" / "telemetry.jsonl", origin_ns=0)
+    log.add(1, {"a": 1.0})
+    log.flush()
+    assert not (tmp_path / "gone").exists()
