@@ -151,14 +151,10 @@ def _fixed(value: float | None, digits: int) -> str:
 def workshop_notes(run: Run, rows: Sequence[Rounds]) -> list[str]:
     """How the figures are made, and what went wrong."""
     answered = [row.answered for row in rows if row.answered]
+    few = "; of fewer than 20 answers it is the maximum" if answered and min(answered) < 20 else ""
     found = [
         "latency: request sent to last token; tokens/s: output tokens alone over latency, the mean of the rounds",
-        "p95: nearest rank, never above the maximum"
-        + (
-            f"; of {min(answered)} answers it is hardly more than the maximum"
-            if answered and min(answered) < 20
-            else ""
-        ),
+        f"p95: nearest rank, never above the maximum{few}",
     ]
     found += [f"{row.alias}: {row.status}: {row.reason}" for row in rows if row.status != "ok"]
     found += [

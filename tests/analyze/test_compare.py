@@ -276,7 +276,7 @@ def test_it_is_written_and_read_back():
     assert found.crossover is not None
 
 
-SEEDS, PLANNED = 12, plan_repeats(LUCKY, 0.1, bound=0.05, paired=True)
+SEEDS, PLANNED = 10, plan_repeats(LUCKY, 0.1, bound=0.05, paired=True)
 
 
 @pytest.fixture(scope="module")

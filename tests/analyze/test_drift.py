@@ -12,12 +12,13 @@ import msgspec
 import pytest
 
 from loadbench.analyze.drift import drift, trend, trend_p
+from loadbench.results.run import Verdict
 from tests.building import a_level, a_run
 
 if TYPE_CHECKING:
     from loadbench.results.run import Run
 
-LEVEL = a_level()
+LEVEL = msgspec.structs.replace(a_level(), verdict=Verdict("VALID"))
 
 
 def runs(*factors: float) -> list[Run]:
@@ -75,6 +76,15 @@ def test_levels_without_a_figure_do_not_hide_the_others():
     bare = msgspec.structs.replace(LEVEL, metrics={})
     a = [msgspec.structs.replace(run, levels=[*run.levels, bare]) for run in runs(*HEAT)]
     assert codes(a, a) == {"common_drift": 3}
+
+
+def test_what_cannot_be_believed_is_not_looked_at():
+    """A level that is INVALID or was cut short in one run counts for no trend, in none of them."""
+    for doubt in ({"verdict": Verdict("INVALID")}, {"interrupted": True}):
+        a = runs(*HEAT)
+        bad = [msgspec.structs.replace(level, **doubt) for level in a[2].levels]
+        a[2] = msgspec.structs.replace(a[2], levels=bad)
+        assert drift(a, runs(*HEAT)) == []
 
 
 def test_probability_is_that_of_all_orders():

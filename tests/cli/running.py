@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 COMMAND = [sys.executable, "-m", "loadbench"]
 # Far more than any of these needs; a hang shall end.
 LIMIT_S = 90
+# By these other programs are told where a server is, and a sweep would go there.
+_NEIGHBOURS = {"FOUNDRY_LOCAL_ENDPOINT", "OPENAI_BASE_URL"}
 
 
 def environment(**over: str) -> dict[str, str]:
     """This process's, without what would be taken for settings."""
-    kept = {name: value for name, value in os.environ.items() if "LOADBENCH" not in name}
+    kept = {name: value for name, value in os.environ.items() if "LOADBENCH" not in name and name not in _NEIGHBOURS}
     return {**kept, "PYTHONIOENCODING": "utf-8", "PYTHONWARNINGS": "error::ResourceWarning", **over}
 
 

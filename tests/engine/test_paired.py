@@ -320,7 +320,7 @@ def test_side_that_never_answered_is_named():
 @pytest.mark.parametrize("times", [1.1, 1.5])
 def test_true_ratio_is_found(times):
     """A server that is slower by a factor in all it does has that ratio of times, within what a window's edges do."""
-    told, _, _ = paired(scenario(duration=20 * S, users=(2,)), EXACT, EXACT.faster(1 / times))
+    told, _, _ = paired(scenario(duration=10 * S, users=(2,)), EXACT, EXACT.faster(1 / times))
     for one, other in zip(told.runs("a"), told.runs("b"), strict=True):
         a, b = one.levels[0], other.levels[0]
         assert b.metrics["tpot_s"].p50 / a.metrics["tpot_s"].p50 == pytest.approx(times, rel=0.01)

@@ -24,7 +24,7 @@ SCRIPT = [
     " Hello",
     " wörld",
     " 日本",
-    *(f" {word}{n}" for n in range(1, 10) for word in "one two three four five".split()),
+    *(f" {word}{n}" for n in range(1, 10) for word in ["one", "two", "three", "four", "five"]),
 ]
 _TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

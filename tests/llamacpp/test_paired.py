@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 REPEATS = 6
-SHORT = ("--duration=500ms", "--warm-up=300ms", "--settle=0s", "--max-tokens=48", "--input-tokens=64")
+SHORT = ("--duration=500ms", "--warm-up=200ms", "--settle=0s", "--max-tokens=48", "--input-tokens=64")
 
 
 def measured(folder: Path, *arguments: str) -> tuple[list[Run], list[Run]]:
