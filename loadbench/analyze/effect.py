@@ -227,5 +227,6 @@ _MOST_REPEATS = 100_000
 
 def _reach(n: int, alpha: float, power: float, paired: bool) -> float:  # noqa: FBT001 - an arm of plan_repeats
     """In standard deviations of a run."""
-    freedom = n - 1 if paired else 2 * n - 2
+    # Welch's degrees of freedom hang on the variances that are seen: for two equal ones about this on average.
+    freedom = n - 1 if paired else 2 * n * (n - 1) / (n + 1)
     return (student.quantile(1 - alpha / 2, freedom) + student.quantile(power, freedom)) * math.sqrt(2 / n)

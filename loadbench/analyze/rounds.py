@@ -17,6 +17,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from loadbench.results.run import ModelStatus
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -88,23 +90,31 @@ def rounds(run: Run, requests: Iterable[Request]) -> list[Rounds]:
         if one.level in by_level and one.phase == "measured":
             by_level[one.level].append(one)
     return [
-        _rounds(run, status.model, sorted(by_level.get(first.get(status.model, -1), []), key=lambda one: one.number))
-        for status in run.models
+        _rounds(run, status, sorted(by_level.get(first.get(status.model, -1), []), key=lambda one: one.number))
+        for status in _statuses(run)
     ]
 
 
-def _rounds(run: Run, model: str, asked: Sequence[Request]) -> Rounds:
-    status = next(status for status in run.models if status.model == model)
+def _statuses(run: Run) -> list[ModelStatus]:
+    """Those of the run, and of the models that it had not come to when it was stopped."""
+    known = {name for status in run.models for name in (status.model, status.asked)}
+    wanted = run.scenario.get("target", {}).get("model")
+    left = [name for name in wanted if name not in known] if isinstance(wanted, list) else []
+    return [*run.models, *(ModelStatus(name, "not_run", "the run was stopped before it") for name in left)]
+
+
+def _rounds(run: Run, status: ModelStatus, asked: Sequence[Request]) -> Rounds:
+    model = status.model
     ok = [one for one in asked if one.outcome == "ok" and one.sent_ns is not None and one.last_token_ns is not None]
     latencies = tuple(((one.last_token_ns or 0) - (one.sent_ns or 0)) / 1e9 for one in ok)
     output = [one.output_tokens for one in ok]
     total = [None if one.output_tokens is None else one.output_tokens + (one.input_tokens or 0) for one in ok]
-    failed = status.status != "ok" or not ok
+    verdict = status.status if status.status != "ok" or ok else "failed"
     return Rounds(
         model=model,
         alias=(status.known.alias if status.known else None) or model,
-        status="failed" if failed else "ok",
-        reason=status.reason or (_why(run, model) if failed else ""),
+        status=verdict,
+        reason=status.reason or (_why(run, model) if verdict != "ok" else ""),
         rounds=math.ceil(_wanted(run, asked) / max(1, len(run.prompts))),
         asked=_wanted(run, asked),
         answered=len(ok),

@@ -26,6 +26,7 @@ from loadbench.cli.watching import RunWatch
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
+from loadbench.core.units import NS_PER_S
 from loadbench.engine.crew import Crew, workers_for
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.sweep import Sweep
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from loadbench.client.transport import Transport
     from loadbench.engine.crew import CrewLevel
     from loadbench.engine.level import Level
+    from loadbench.engine.sweep import Subject
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
@@ -146,6 +148,7 @@ async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str,
             counters=partial(counters, target),
             ready=prepared.ready,
             settled=watch.caught_up,
+            answered=keeper.answered,
         )
         with stopping(sweep.stop):
             await _run_watched(sweep, transport, progress, keeper)
@@ -244,6 +247,11 @@ class Keeper:
         )
         models = scenario.target.model_set
         self._known = {} if models is None else known_facts(read_models(models))
+        self._subjects: dict[str, Subject] = {}
+
+    def answered(self, subject: Subject) -> None:
+        """Keep what a model's first answers were like."""
+        self._subjects[subject.model] = subject
 
     def level_begins(self, level: Level | CrewLevel, model: str, number: int) -> None:
         """Tell the progress line."""
@@ -285,7 +293,7 @@ class Keeper:
 
     def _status(self, model: str, status: Literal["ok", "failed"], reason: str = "") -> ModelStatus:
         """What became of a model, with what is known of it."""
-        found = self._prepared
+        found, subject = self._prepared, self._subjects.get(model)
         return ModelStatus(
             model,
             status,
@@ -294,6 +302,9 @@ class Keeper:
             asked=None if found is None else found.asked.get(model),
             catalogue=None if found is None else found.entry(model),
             load_s=None if found is None else found.load_s.get(model),
+            cold_ttft_s=None if subject is None else _ttft_s(subject.samples[0]),
+            warm_ttft_s=None if subject is None else _ttft_s(subject.again),
+            kept_warm=None if subject is None or subject.keeper is None else subject.keeper.asked,
         )
 
     def close(self, *, stopped: bool) -> None:
@@ -352,3 +363,8 @@ class Keeper:
         if "FAIL" in decisions:
             return ExitCode.GATE_FAILED
         return ExitCode.INCONCLUSIVE if "UNDECIDED" in decisions else ExitCode.OK
+
+
+def _ttft_s(sample: Sample | None) -> float | None:
+    ttft_ns = None if sample is None else sample.since_sent(sample.first_token_ns)
+    return None if ttft_ns is None else ttft_ns / NS_PER_S

@@ -256,7 +256,9 @@ class CapacitySearch:
         load = load_at(self._scenario, search.grid, probe.at)
         amount = search.grid.amount(probe.at)
         warm_up_ns = pace.warm_up(amount)
-        measure_ns = self._budget.probe_ns(probe.purpose, spent_ns=self.spent_ns, warm_up_ns=warm_up_ns)
+        measure_ns = self._budget.probe_ns(
+            probe.purpose, spent_ns=self.spent_ns, warm_up_ns=warm_up_ns, wants=probe.wants
+        )
         if measure_ns is None:
             self.out_of_time |= probe.purpose not in {Purpose.AGAIN, Purpose.VERIFY}
             return

@@ -64,6 +64,10 @@ def workers_for(scenario: Scenario, cores: int) -> int:
     """
     load = scenario.load
     counted = load.requests is not None and load.users is not None
+    if scenario.target.adapter is not None:
+        if (load.workers or 1) > 1:
+            raise BadInput("--workers: one process holds the model of --adapter", hint="leave --workers out")
+        return 1
     if load.workers is not None:
         if counted and load.workers > 1:
             raise BadInput("--workers: users cannot share a number of requests", hint="give --duration, or --workers 1")

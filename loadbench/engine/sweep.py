@@ -7,6 +7,7 @@ The server's own counters are read before a level begins and after its last requ
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ import anyio
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.abort import AbortWatch
+from loadbench.engine.keep_warm import KeepWarm
 from loadbench.engine.level import Level
 from loadbench.engine.parts import level_plan
 from loadbench.plan.load import Closed
@@ -72,6 +74,8 @@ class Subject:
     samples: list[Sample]  # of its first answers
     answer_ns: int
     before: Load = Closed(1)  # noqa: RUF009 - frozen
+    again: Sample | None = None  # the first question once more, for its first token alone
+    keeper: KeepWarm | None = None
 
 
 async def first_answers(client: Client, model: str, *, scenario: Scenario, clock: Clock) -> Subject:
@@ -93,7 +97,8 @@ class Sweep:
 
     `counters` reads those of the server; it returns `None` where there are none. `ready` is awaited before a model is
     asked for anything, and raises `TargetUnavailable` where it cannot be tested. `settled` is awaited after a level,
-    with the moment at which its window closed: by then whatever is sampled beside it must be known.
+    with the moment at which its window closed: by then whatever is sampled beside it must be known. `answered` is told
+    of each model that has answered, before its levels.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a run, each by its name
@@ -110,6 +115,7 @@ class Sweep:
         counters: Callable[[], Awaitable[Mapping[str, float] | None]] | None = None,
         ready: Callable[[str], Awaitable[None]] | None = None,
         settled: Callable[[int], Awaitable[None]] | None = None,
+        answered: Callable[[Subject], None] = lambda _: None,
     ) -> None:
         self._scenario = scenario
         self._models = models
@@ -122,6 +128,7 @@ class Sweep:
         self._counters = counters
         self._ready = ready
         self._settled = settled
+        self._answered = answered
         self._level: Level | CrewLevel | None = None
         self._scope = anyio.CancelScope()
         self.stopped = False
@@ -152,11 +159,28 @@ class Sweep:
         if self._ready is not None:
             await self._ready(model)
         subject = await first_answers(self._client_for(model), model, scenario=self._scenario, clock=self._clock)
+        subject.again = await self._ask_again(subject)
+        every_ns = self._scenario.load.keep_warm
+        if every_ns is not None:
+            subject.keeper = KeepWarm(subject.client, self._clock, every_ns=every_ns, busy=self._is_busy)
+        self._answered(subject)
+        async with subject.keeper.keeping() if subject.keeper is not None else nullcontext():
+            await self._levels(subject, first_level)
+
+    async def _levels(self, subject: Subject, first_level: int) -> None:
         for position, load in enumerate(self._scenario.loads):
-            if self.stopped:
+            if self.stopped or (await self.measure(subject, load, number=first_level + position)).aborted:
                 return
-            if (await self.measure(subject, load, number=first_level + position)).aborted:
-                return
+
+    async def _ask_again(self, subject: Subject) -> Sample:
+        """The first question once more: what its first token takes a warm model. Backwards, lest its prefix be cached."""
+        prompt = prompt_source(self._scenario.work, key="first", calibration=None).calibration_prompts()[0].text
+        if self._scenario.work.unique:
+            prompt = " ".join(reversed(prompt.split()))
+        return await first_answer(subject.client, self._clock, prompt=prompt, max_tokens=1)
+
+    def _is_busy(self) -> bool:
+        return self._level is not None and self._level.in_flight > 0
 
     async def measure(
         self, subject: Subject, load: Load, *, number: int, key: str = "", extent: Extent | None = None
@@ -229,6 +253,8 @@ class Sweep:
     ) -> Level | CrewLevel:
         def on_sample(sample: Sample) -> None:
             watch.add(sample)
+            if subject.keeper is not None:
+                subject.keeper.heard(sample.end_ns)
             self._observer.sample_ended(sample, number)
 
         if self._crew is not None:

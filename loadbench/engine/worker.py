@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadbench.client.client import Ask
-    from loadbench.client.fast_transport import FastTransport
-    from loadbench.client.httpx_transport import HttpxTransport
     from loadbench.record.sample import Sample
+    from loadbench.targets.clients import Carrier
 
 # Often enough for a progress line, seldom enough to cost nothing.
 _BATCH_S = 0.1
@@ -83,7 +82,7 @@ class Worker:
         self._clock = MonotonicClock()
         self._level: Level | None = None
         self._target: Target | None = None
-        self._transport: FastTransport | HttpxTransport | None = None
+        self._transport: Carrier | None = None
 
     async def run(self, commands: asyncio.Queue[object]) -> None:
         """Do as commanded until the commands end."""

@@ -72,7 +72,13 @@ class TargetSettings:
     """What is tested."""
 
     url: str | None = _setting(
-        kinds.URL, None, "The server, with or without /v1; without it the simulated server is used."
+        kinds.URL, None, "The server, with or without /v1; without it the simulated server is used.", group="target"
+    )
+    adapter: str | None = _setting(
+        kinds.TEXT,
+        None,
+        "A model in this process instead of a server: onnx-genai:FOLDER, transformers:MODEL, or one of your own.",
+        group="target",
     )
     model: tuple[str, ...] | None = _setting(
         kinds.MODELS,
@@ -160,6 +166,11 @@ class LoadSettings:
     )
     drain: int = _setting(kinds.DURATION, 30 * NS_PER_S, "How long requests in flight may still take at a level's end.")
     ramp: int = _setting(kinds.DURATION, NS_PER_S, "Closed loop: the users' first requests are spread over this time.")
+    keep_warm: int | None = _setting(
+        kinds.OPTIONAL_DURATION,
+        None,
+        "Ask a light prompt, one token, whenever nothing was in flight for so long; in no figure, but counted.",
+    )
     workers: int | None = _setting(
         kinds.whole(1, 256), None, "Client processes that share the load (default: by the load and the cores)."
     )
@@ -333,7 +344,7 @@ class Scenario:
     @property
     def simulated(self) -> bool:
         """Whether the embedded simulated server is what is tested."""
-        return self.target.url is None and self.target.kind != "foundry"
+        return self.target.url is None and self.target.adapter is None and self.target.kind != "foundry"
 
     @property
     def keeps_answers(self) -> bool:

@@ -325,8 +325,9 @@ class Budget:
     ) -> int | None:
         """How long a probe may measure, its warm-up apart; `None` where too little is left for it.
 
-        To find the border takes a thirtieth each time, but a warm-up's length at the least; a proof may take two
-        thirds of what is left, and a quarter that it fails, of which less needs to be seen; to measure again, a quarter of what is kept, and to verify the rest.
+        To find the border takes a thirtieth each time, but a warm-up's length at the least; that a load passes
+        may take two thirds of what is left, that one fails a quarter, for less needs to be seen; to measure again takes
+        a quarter of what is kept, and to verify the rest.
         """
         left_ns = self.total_ns - spent_ns - warm_up_ns
         match purpose:

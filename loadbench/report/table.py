@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Decided,
         Level,
         Metric,
+        ModelStatus,
         OpenLoad,
         OutputEquality,
         PersonaShare,
@@ -167,9 +168,24 @@ def notes(run: Run) -> list[str]:
     for level in run.levels:
         found += _failure_notes(level, _where(level, run))
     found += equality_notes(run.outputs)
+    found += _start_notes(run.models)
     found += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
     if not run.complete:
         found.append("the run is not complete: it was stopped, or is still going on")
+    return found
+
+
+def _start_notes(models: Sequence[ModelStatus]) -> list[str]:
+    """What it took each model to begin, as far as that was seen."""
+    found = []
+    for one in models:
+        said = [] if one.load_s is None else [f"loaded in {duration(one.load_s)}"]
+        if one.cold_ttft_s is not None and one.warm_ttft_s is not None:
+            said.append(f"TTFT {duration(one.cold_ttft_s)} cold, {duration(one.warm_ttft_s)} warm")
+        if one.kept_warm is not None:
+            said.append(f"kept warm by {one.kept_warm} light prompts")
+        if said:
+            found.append(f"{one.model}: {', '.join(said)}")
     return found
 
 

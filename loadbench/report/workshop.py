@@ -167,6 +167,7 @@ def workshop_notes(run: Run, rows: Sequence[Rounds]) -> list[str]:
         for level in run.levels
         for reason in level.verdict.reasons
     ]
+    found += [] if run.complete else ["the run is not complete: it was stopped, or is still going on"]
     found += [f"{row.alias}: no token counts" for row in rows if row.status == "ok" and row.tokens_per_s is None]
     return found
 

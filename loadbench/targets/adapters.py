@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput, LoadbenchError, TargetUnavailable
+from loadbench.targets.openai import Target
 from loadbench.wire.openai import clean
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ def make_adapter(spec: str) -> Adapter:
             f"--adapter {spec}: {error}", hint=f"install what it needs: pip install 'loadbench[{name}]'"
         ) from None
     return adapter
+
+
+def in_process(spec: str) -> Target:
+    """The target that is one model in this process; raises `BadInput` as `make_adapter` does."""
+    adapter = make_adapter(spec)
+    return Target(base_url=f"adapter:{spec}", models=(adapter.name,), server=spec.partition(":")[0], adapter=adapter)
 
 
 async def load(adapter: Adapter) -> int:

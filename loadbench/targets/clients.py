@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.client.adapter import AdapterTransport
 from loadbench.client.client import Client, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
     from loadbench.targets.openai import Target
 
 
-def make_transport(scenario: Scenario, target: Target, clock: Clock) -> FastTransport | HttpxTransport:
+Carrier = FastTransport | HttpxTransport | AdapterTransport
+
+
+def make_transport(scenario: Scenario, target: Target, clock: Clock) -> Carrier:
     """How requests travel; it must be closed in the event loop that it is used in."""
+    if target.adapter is not None:
+        return AdapterTransport(target.adapter)
     if scenario.target.transport == "httpx":
         return HttpxTransport(clock, tls=target.tls)
     return FastTransport(tls=target.tls)

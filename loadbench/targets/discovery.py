@@ -79,7 +79,7 @@ def located(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenari
         variable = origin.partition(" ")[2]
         note = f"{scenario.target.url}, from {variable}" if variable in ENDPOINT_VARIABLES else ""
         return scenario, note
-    if scenario.simulated:
+    if scenario.simulated or scenario.target.adapter is not None:
         return scenario, ""
     steps = trail(scenario, environment)
     found = next((step for step in steps if step.url), None)

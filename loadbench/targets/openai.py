@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
+    from loadbench.client.adapter import Adapter
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
     from loadbench.plan.scenario import Scenario
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """An endpoint as requests reach it. `models` is what it lists, `None` where it has no list; `listing` is all that
-    the list tells of each.
+    the list tells of each. A model in this process is reached by its `adapter`, and by nothing else.
     """
 
     base_url: str
@@ -47,6 +48,7 @@ class Target:
     models: tuple[str, ...] | None = None
     server: str | None = None
     listing: tuple[dict[str, object], ...] = field(default=(), repr=False)
+    adapter: Adapter | None = field(default=None, repr=False)
 
     def endpoint(self, model: str, scenario: Scenario) -> Endpoint:
         """What all requests to one model have in common."""

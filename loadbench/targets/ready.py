@@ -17,6 +17,8 @@ from msgspec import structs
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.results.models import Model
+from loadbench.targets.adapters import in_process
+from loadbench.targets.adapters import load as load_adapter
 from loadbench.targets.asking import asking
 from loadbench.targets.catalogue import from_listing, merged, resolve, same_model, with_loaded
 from loadbench.targets.foundry import (
@@ -70,6 +72,10 @@ class Prepared:
         What was loaded here for the model before is let go first: two may not fit, and one of them would be measured
         with less memory than the other.
         """
+        if self.target.adapter is not None:
+            self.load_s[model] = await load_adapter(self.target.adapter) / NS_PER_S
+            self.say(f"{model} was loaded in {self.load_s[model]:.2f} s")
+            return
         known = self.entry(model)
         if self.service is None or known is None:
             return
@@ -146,6 +152,9 @@ async def prepare(
 
     Raises `TargetUnavailable` where there is nothing to test, `BadInput` where it is not said clearly what.
     """
+    if scenario.target.adapter is not None:
+        target = in_process(scenario.target.adapter)
+        return Prepared(scenario=scenario, target=target, models=target.models or (), say=say)
     target, service = await reach(scenario, environment, url=url)
     if service is None:
         models, missing = choose_models(target, scenario.target.model)

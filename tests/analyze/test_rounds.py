@@ -80,6 +80,14 @@ def test_failed_models_stay_with_their_reason():
     assert (second.status, second.reason, second.rounds) == ("failed", "has no model 'gone'", 3)
 
 
+def test_models_that_a_stopped_run_did_not_come_to_are_named():
+    """They have no figures and a status of their own; those that go by another name than asked are not named twice."""
+    run = a_bench(models=[ModelStatus("m", "ok", asked="alias-of-m")])
+    run = msgspec.structs.replace(run, scenario={**run.scenario, "target": {"model": ["alias-of-m", "late"]}})
+    _, late = rounds(run, [a_request(0)])
+    assert (late.model, late.status, late.reason) == ("late", "not_run", "the run was stopped before it")
+
+
 def test_alias_is_that_of_the_file():
     """A model goes by the name that its file gives it."""
     models = [ModelStatus("m", "ok", known=KnownFacts(alias="small"))]

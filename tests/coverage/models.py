@@ -28,8 +28,8 @@ def theory() -> list[str]:
     for rule, bound_s, share in (("ttft_p95<5s", 5.0, 0.05), ("ttft_p50<1.5s", 1.5, 0.5)):
         for think_s in (5.0, 10.0, 20.0):
             fit = fit_of(measured, rule, think_s)
-            most = "more" if fit.high is None else fit.high
-            told = f"at least {fit.users}" if fit.at_least else f"{fit.users} ({fit.low} to {most})"
+            span = f"{fit.low} or more" if fit.high is None else f"{fit.low} to {fit.high}"
+            told = f"at least {fit.users}" if fit.at_least else f"{fit.users} ({span})"
             lines.append(f"{rule}, think {think_s:g} s: {told}; theory {true_users(bound_s, share, think_s)}")
     return lines
 

@@ -316,7 +316,7 @@ def test_model_that_answers_nothing_is_marked():
     assert watcher.ended() == [("m", "users=1")]
     assert "no token within 1m" in watcher.failures["hung"]
     begins_ns = min(sample.due_ns for sample in watcher.samples[0])
-    assert begins_ns == 60 * S + 2 * 100 * MS  # the time-out, then the two first answers of the other
+    assert begins_ns == 60 * S + 3 * 100 * MS  # the time-out, then the three first answers of the other
 
 
 def test_first_answers_are_no_part_of_a_level():

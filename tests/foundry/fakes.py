@@ -224,7 +224,9 @@ class Core:
 
     def head(self, request: Request, *fields: str, status: str = "200 OK") -> bytes:
         known = {"Date": DATE, "Server": "Kestrel", **({"Connection": "close"} if request.close else {})}
-        lines = sorted([*fields, *(f"{name}: {text}" for name, text in known.items())])
+        lines = [*fields, *(f"{name}: {text}" for name, text in known.items())]
+        # In the order of the alphabet, but for the length, which stands first.
+        lines.sort(key=lambda line: (not line.startswith("Content-Length"), line))
         return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode()
 
     def json(self, request: Request, document: Any, status: str = "200 OK") -> Writes:

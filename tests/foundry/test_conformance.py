@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake command line is a script")
 REAL = pytest.param("real", marks=pytest.mark.foundry)
-SHORT = ("--warm-up", "0s", "--max-tokens", "8", "--prompt", "Tell me of the sea.", "--quiet")
+SHORT = ("--warm-up", "0s", "--ramp", "0s", "--max-tokens", "8", "--prompt", "Tell me of the sea.", "--quiet")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def test_models_are_listed_loaded_and_unloaded(service, tmp_path):
 
 
 def test_sweep_loads_the_model_and_measures(service, tmp_path):
-    """By its alias, from one user to eight: every answer is whole, and the result says what was asked and what loaded."""
+    """By its alias, from one user to eight: each answer is whole, and the result says what was asked and loaded."""
     done = loadbench(
         *("sweep", "--url", service.url, "--model", "nano", "--users", "1,2,4,8", "--requests", "16", *SHORT),
         cwd=tmp_path,

@@ -17,10 +17,14 @@ def captured(name: str) -> bytes:
     return (DATA / f"{name}.http").read_bytes()
 
 
-def written(dialect: type[Native | Core], path: str, *, loaded: str = "", **body: object) -> bytes:
+# The models that were in memory when the captures were made.
+THERE = {Native: "think-generic-cpu:1", Core: "mid-random-generic-cpu:1"}
+
+
+def written(dialect: type[Native | Core], path: str, **body: object) -> bytes:
     """All that a fake writes to somebody who closes afterwards, as the captures' client did."""
-    name = next(name for name, cls in DIALECTS.items() if cls is dialect)
-    fake = Fake(name, variants={"think": ["think-generic-cpu:1"]}, loaded={loaded} if loaded else set())
+    name, model = next(name for name, cls in DIALECTS.items() if cls is dialect), THERE[dialect]
+    fake = Fake(name, variants={model.removesuffix("-generic-cpu:1"): [model]}, loaded={model})
     request = Request("POST" if body else "GET", path, close=True, body=body)
     return b"".join(piece for piece in dialect(fake).answer(request) if piece is not None)
 
@@ -45,7 +49,7 @@ def shape(raw: bytes) -> tuple[list[bytes], bytes]:
 )
 def test_small_answers_are_as_captured(dialect, capture, path):
     """Heads in their order and with their doubles, bodies with their keys in order."""
-    assert shape(written(dialect, path, loaded="think-generic-cpu:1")) == shape(captured(capture))
+    assert shape(written(dialect, path)) == shape(captured(capture))
 
 
 def test_errors_are_as_captured():
@@ -58,21 +62,19 @@ def test_errors_are_as_captured():
 def test_overflow_is_as_captured():
     """An error event in a 200 without [DONE], and a stream of nothing."""
     ask = {"messages": [{"content": "word " * 600}], "max_tokens": 30}
-    model = "think-generic-cpu:1"
-    native = written(Native, "/v1/chat/completions", loaded=model, model=model, **ask)
+    native = written(Native, "/v1/chat/completions", model=THERE[Native], **ask)
     words = re.compile(rb"request requires.*tokens")
     assert words.sub(b"", shape(native)[1]) == words.sub(b"", shape(captured("stream_overflow"))[1])
     assert shape(native)[0] == shape(captured("stream_overflow"))[0]
-    core = written(Core, "/v1/chat/completions", loaded=model, model=model, **ask)
+    core = written(Core, "/v1/chat/completions", model=THERE[Core], **ask)
     assert shape(core) == shape(captured("v124_stream_overflow"))
 
 
 @pytest.mark.parametrize(("dialect", "capture"), [(Native, "stream_usage"), (Core, "v124_stream_usage")])
 def test_streams_are_as_captured(dialect, capture):
     """The head, the last event before the end and the end itself; and of the events the keys."""
-    model = "think-generic-cpu:1"
     ask = {"messages": [{"content": "hi"}], "max_tokens": 4, "stream_options": {"include_usage": True}}
-    ours = shape(written(dialect, "/v1/chat/completions", loaded=model, model=model, **ask))
+    ours = shape(written(dialect, "/v1/chat/completions", model=THERE[dialect], **ask))
     theirs = shape(captured(capture))
     assert ours[0] == theirs[0]
     assert ours[1].split(b"data: ")[-2:] == theirs[1].split(b"data: ")[-2:]

@@ -58,9 +58,10 @@ def counters(url: str) -> Counter[str]:
 
 
 def first_prompt_tokens(url: str, *, chat: bool) -> int:
-    """The lengths of the two first prompts, by the server's own template and tokenizer."""
+    """The lengths of the first prompts, by the server's own template and tokenizer: the first is asked twice."""
     total = 0
-    for _, text in calibration_texts():
+    texts = [text for _, text in calibration_texts()]
+    for text in (*texts, " ".join(reversed(texts[0].split()))):
         content = text
         if chat:
             messages = [{"role": "user", "content": text}]
@@ -138,9 +139,9 @@ def test_every_request_is_answered(sweep: Measured) -> None:
 
 
 def test_output_tokens_are_the_servers_own_count(sweep: Measured) -> None:
-    """The server predicted the tokens of all requests in requests.jsonl and of the two first answers, and no more."""
+    """The server predicted the tokens of all requests in requests.jsonl and of the first answers, and no more."""
     assert sweep.total("output_tokens") == TOKENS * len(sweep.requests)
-    assert sweep.counted["tokens_predicted_total"] == sweep.total("output_tokens") + 2 * TOKENS
+    assert sweep.counted["tokens_predicted_total"] == sweep.total("output_tokens") + 2 * TOKENS + 1
 
 
 def test_each_level_tells_what_the_server_counted(sweep: Measured) -> None:
@@ -151,7 +152,7 @@ def test_each_level_tells_what_the_server_counted(sweep: Measured) -> None:
 
 
 def test_prompt_tokens_are_the_servers_own_count(sweep: Measured) -> None:
-    """Neither more nor fewer prompt tokens than the server worked through, the two first prompts included."""
+    """Neither more nor fewer prompt tokens than the server worked through, the first prompts included."""
     expected = sweep.total("input_tokens") + first_prompt_tokens(sweep.url, chat=True)
     assert sweep.counted["prompt_tokens_total"] == expected
 
@@ -290,7 +291,7 @@ def test_completions_api_with_a_cool_down(llamacpp: Callable[..., str], tmp_path
     assert {one["phase"] for one in found.requests} == {"warm_up", "measured", "cool_down"}
     assert codes(found.levels[6]) <= CLIENT_LIMITS
     assert found.levels[6]["tokens"]["source"] == {"usage": found.levels[6]["outcomes"]["ok"]}
-    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 16
+    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 16 + 1
     first = first_prompt_tokens(found.url, chat=False)
     assert found.counted["prompt_tokens_total"] == found.total("input_tokens") + first
 
@@ -301,7 +302,7 @@ def test_the_responses_route_counts_as_exactly(llamacpp: Callable[..., str], tmp
     found = swept(llamacpp(parallel=SLOTS), tmp_path, "--api=responses", *brief)
     assert {one["outcome"] for one in found.requests} == {"ok"}
     assert found.levels[4]["tokens"]["source"] == {"usage": 16}
-    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 12
+    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 12 + 1
 
 
 def test_open_loop_counts_as_exactly(llamacpp: Callable[..., str], tmp_path: Path) -> None:
@@ -317,7 +318,7 @@ def test_open_loop_counts_as_exactly(llamacpp: Callable[..., str], tmp_path: Pat
     )
     (level,) = found.run["levels"]
     assert (level["outcomes"], level["missed"]) == ({"ok": 20}, 0)
-    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 8
+    assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 8 + 1
 
 
 def test_a_prompt_longer_than_the_context_is_a_failed_request(llamacpp: Callable[..., str], tmp_path: Path) -> None:
