@@ -10,6 +10,7 @@ input does, so that no worker outlives the run.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -171,7 +172,9 @@ async def _main() -> None:
     def put(command: object) -> None:
         loop.call_soon_threadsafe(commands.put_nowait, command)
 
-    threading.Thread(target=_read_commands, args=(sys.stdin.buffer, put), daemon=True).start()
+    # Not `sys.stdin`: a thread that waits in it holds a lock that the interpreter's end wants.
+    pipe = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
+    threading.Thread(target=_read_commands, args=(pipe, put), daemon=True).start()
     told.put(pack(Ready()))
     await Worker(told.put).run(commands)
     told.put(None)

@@ -37,6 +37,9 @@ _TOO_MANY_TOKENS = 10_000_000
 _LIMIT = re.compile(r"(?:context (?:length|window|size)|n_ctx)\D{0,20}?(\d{2,9})", re.IGNORECASE)
 # A cold start is worth a word where the first answer took both so many times and so much longer.
 _COLD_TIMES, _COLD_NS = 3, 500_000_000
+# Linux delays an acknowledgement by 40 ms, Windows and macOS by up to 200 and 100 (RFC 1122 allows 500); a new
+# connection is spared that at first.
+_QUICK_NS, _ACK_NS = 20_000_000, (30_000_000, 220_000_000)
 # A GPU's server keeps one core busy, or two that spin; one that computes on the CPU takes what it gets.
 _BUSY_SHARE, _BUSY_CORES = 0.5, 2.5
 # A shorter answer does not tell: CPU time is counted in hundredths of a second.
@@ -81,7 +84,7 @@ class Trial:
         except LoadbenchError as error:
             return [*checks, Check(f"again {self._model}", "fail", error.message, error.hint)]
         wall_s, after = time.perf_counter() - began_s, self._machine.read()
-        checks += self._cold(first, second)
+        checks += self._cold(first, second) + await self._held_up(client, first, second)
         checks += await self._context(client, asks=asks_limit)
         return checks + self._device(before, after, wall_s=wall_s)
 
@@ -99,6 +102,26 @@ class Trial:
             )
         ]
 
+    async def _held_up(self, client: Client, first: Sample, second: Sample) -> list[Check]:
+        """Only said where a kept connection is slower than a new one by what a delayed acknowledgement takes, twice."""
+        if not _delayed(first, second):
+            return []
+        third = await client.fire(self._ask(_PROBE, _PROBE_TOKENS))
+        if not _delayed(first, third):
+            return []
+        new_ns, kept_ns = first.since_sent(first.first_token_ns) or 0, third.since_sent(third.first_token_ns) or 0
+        return [
+            Check(
+                f"kept connection {self._model}",
+                "warn",
+                f"first token after {new_ns / 1e6:.0f} ms on a new connection, {kept_ns / 1e6:.0f} ms on a kept one",
+                "the server does not set TCP_NODELAY: its small writes wait for an acknowledgement, here and elsewhere",
+            )
+        ]
+
+    def _ask(self, prompt: str, max_tokens: int) -> Ask:
+        return Ask(number=0, phase=Phase.WARM_UP, due_ns=self._clock.now_ns(), prompt=prompt, max_tokens=max_tokens)
+
     async def _context(self, client: Client, *, asks: bool) -> list[Check]:
         """How long prompt and answer may be together: by the server where it says so at once, else by the catalogue."""
         name = f"context {self._model}"
@@ -113,9 +136,7 @@ class Trial:
 
     async def _limit(self, client: Client) -> int | None:
         """What it says when asked for more than any model can."""
-        due_ns = self._clock.now_ns()
-        ask = Ask(number=0, phase=Phase.WARM_UP, due_ns=due_ns, prompt=_PROBE, max_tokens=_TOO_MANY_TOKENS)
-        sample = await client.fire(ask)
+        sample = await client.fire(self._ask(_PROBE, _TOO_MANY_TOKENS))
         found = None if sample.outcome is Outcome.OK else _LIMIT.search(sample.detail)
         return int(found[1]) if found else None
 
@@ -140,6 +161,14 @@ class Trial:
         if device == "GPU" and not machine.gpus:
             return [Check(name, "warn", "GPU by the catalogue, and no GPU is seen here", _FALLBACK)]
         return [Check(name, "ok", f"{device} by the catalogue")]
+
+
+def _delayed(new: Sample, kept: Sample) -> bool:
+    """Whether the answer on a kept connection came later by as much as an acknowledgement may be delayed."""
+    new_ns, kept_ns = new.since_sent(new.first_token_ns), kept.since_sent(kept.first_token_ns)
+    if new_ns is None or kept_ns is None or not kept.reused:
+        return False
+    return new_ns < _QUICK_NS and _ACK_NS[0] <= kept_ns - new_ns <= _ACK_NS[1]
 
 
 _FALLBACK = "it may have fallen back to the CPU: see the server's log for its execution provider, and its driver"

@@ -1,0 +1,134 @@
+"""The capacity search in virtual time: against servers whose capacity is known, within its budget, taken up again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from loadbench.core.errors import BadInput
+from loadbench.engine.capacity import Before
+from loadbench.plan.search import Finding, Probe, Purpose
+from tests.coverage.capacity import CASES, a_scenario, holds, least_held, searched
+from tests.coverage.servers import S, Slots, queue_miss, slot_miss
+from tests.engine.scripted import Act, Scripted
+
+SLOTS, SHARING = CASES[0], CASES[2]
+
+
+@pytest.mark.parametrize("case", [SLOTS, SHARING], ids=lambda case: case.name)
+def test_the_range_holds_the_truth(case):
+    """Of twelve searches as many ranges hold the true capacity as 95 % must, but for one time in a thousand."""
+    truth, seeds = case.truth(), 12
+    found = [searched(case.scenario(seed), partial(case.server, seed=seed + 1)) for seed in range(seeds)]
+    assert sum(holds(one, truth) for one in found) >= least_held(seeds)
+    assert sum(one.answer is not None and one.answer.high is not None for one in found) >= 10
+    assert max(one.spent_s for one in found) <= case.budget_s + 40  # and a drain
+
+
+def test_formulas_of_the_truth_agree_where_they_must():
+    """With ever more users who think ever longer, M/M/c//N becomes M/M/c; one user never waits."""
+    rate, users = 1.5, 3000
+    many = slot_miss(users, slots=4, work_s=2.0, think_s=users / rate - 2.2, bound_s=1.0)
+    assert many == pytest.approx(queue_miss(rate, slots=4, work_s=2.0, bound_s=1.0), rel=0.02)
+    assert slot_miss(1, slots=1, work_s=2.0, think_s=1.0, bound_s=0.0) == 0
+
+
+def test_slow_answers_end_within_the_budget():
+    """Answers of 40 s, below one a minute each: a search of 10 minutes ends, and not much later (I3)."""
+    found = searched(a_scenario("ttft_p50<5s", budget=600 * S), partial(Slots, 2, 40.0, seed=1))
+    assert found.spent_s <= 600 + 31
+    assert found.requests > 0
+
+
+def test_rates_below_one_a_second():
+    """A server of one slot and 30 s of work has a capacity of hundredths a second, and the range holds it (I2)."""
+    truth_rule = partial(queue_miss, slots=1, work_s=30.0, bound_s=60.0)
+    found = searched(a_scenario("ttft_p50<60s", by="rate", budget=4 * 3600 * S), partial(Slots, 1, 30.0, seed=2))
+    assert found.answer is not None
+    low, high = found.answer.low, found.answer.high
+    assert low is None or truth_rule(low) <= 0.5
+    assert high is None or truth_rule(high) >= 0.5
+    assert low is not None or high is not None
+    assert found.spent_s <= 4 * 3600 + 31
+
+
+def test_hopeless_rates_fail_soon():
+    """Far above capacity, where requests pile up, a probe ends long before its time."""
+    found = searched(
+        a_scenario("ttft_p95<1s", by="rate", budget=1800 * S, at_most=50.0), partial(Slots, 4, 0.2, seed=3)
+    )
+    failed = [one for one in found.account.probes if one.amount > 25]
+    assert failed
+    assert all(one.decision == "FAIL" or one.leaning < 0 for one in failed)
+    assert max(one.window_s for one in failed) < 60
+
+
+def test_not_even_one():
+    """Where the only user waits too long, one user surely fails, and there is no answer."""
+    found = searched(a_scenario("e2e_p95<1s", budget=600 * S), lambda: _steady(2 * S))
+    assert found.search.failed == 1
+    assert found.answer is None
+
+
+def test_at_least_as_many_as_the_cap():
+    """A server that nobody waits for passes at the cap itself."""
+    found = searched(a_scenario("e2e_p95<1s", budget=600 * S, at_most=12.0), lambda: _steady(S // 5))
+    assert found.search.passed == 12
+    assert (found.answer.users, found.answer.low, found.answer.high) == (12, 12, None)
+
+
+def _steady(first_ns: int):
+    from loadbench.core.virtual import VirtualClock
+
+    return Scripted(VirtualClock(), lambda _: Act(first_ns=first_ns))
+
+
+def test_probes_differ_and_ends_are_measured_again():
+    """Both ends are measured once more, the answer is verified, and a run is the same when repeated."""
+    case = replace(SLOTS, budget_s=7200)
+    one, two = (searched(case.scenario(3), partial(case.server, seed=4)) for _ in range(2))
+    assert [probe.amount for probe in one.account.probes] == [probe.amount for probe in two.account.probes]
+    purposes = [probe.purpose for probe in one.account.probes]
+    assert purposes[-1] is Purpose.VERIFY
+    assert purposes.count(Purpose.AGAIN) == len([end for end in (one.search.passed, one.search.failed) if end])
+
+
+def test_a_search_goes_on_where_it_was():
+    """Told what was found before, it measures nothing of that anew, and counts the time that was spent."""
+    told = (
+        (Probe(8, Purpose.PROVE, "PASS"), Finding("PASS", 9.0)),
+        (Probe(9, Purpose.PROVE, "FAIL"), Finding("FAIL", -9.0)),
+    )
+    found = searched(
+        a_scenario("e2e_p95<1s", budget=600 * S),
+        partial(Slots, 4, 0.2, seed=3),
+        before=Before(told=told, spent_ns=500 * S, levels=2),
+    )
+    assert {probe.purpose for probe in found.account.probes} <= {Purpose.AGAIN, Purpose.VERIFY}
+    assert found.spent_s >= 500
+    assert (found.search.passed, found.search.failed) == (8, 9)
+
+
+def test_failing_servers_fail_their_objective():
+    """A server that fails every tenth request has no load at which fewer than 5 % fail."""
+    found = searched(a_scenario("failures<5%", budget=3000 * S), partial(Slots, 4, 0.5, seed=5, fails=0.3))
+    assert found.search.failed == 1
+
+
+def test_an_objective_that_nothing_has_is_refused():
+    """Answers of one token have no TPOT: that is said, not passed and not failed (I1)."""
+    with pytest.raises(BadInput, match="none of .* requests has a tpot"):
+        searched(a_scenario("tpot_p95<80ms", budget=60 * S), lambda: _steady(S // 5))
+
+
+def test_think_times_are_part_of_the_load():
+    """Who thinks four times as long lets about four times as many in, less the time of the answers."""
+    estimates = []
+    for think_s in (5.0, 20.0):
+        case = replace(SLOTS, think_s=think_s, budget_s=3600)
+        estimates.append(searched(case.scenario(1), partial(case.server, seed=2)).answer.users)
+    assert 2 < estimates[1] / estimates[0] < 4.5
+    assert math.isfinite(sum(estimates))
