@@ -139,6 +139,7 @@ class Account:
         if search.border.passes is None:
             return None
         at = min(_floor(search.grid, border.median()) for border in self._borders(search.grid))
+        at = max(at, search.grid.least)
         at = max(at, search.passed) if search.passed is not None else at
         return min(at, search.failed - 1) if search.failed is not None else at
 
@@ -204,9 +205,9 @@ def _shared(objective: Objective, count: Count) -> Shared:
 
 
 def _floor(grid: Grid, amount: float) -> int:
-    """The last position at or below a load."""
+    """The last position at or below a load; one below the grid where none is."""
     at = grid.nearest(amount)
-    return at - 1 if grid.amount(at) > amount * (1 + 1e-9) and at > grid.least else at
+    return at - 1 if grid.amount(at) > amount * (1 + 1e-9) else at
 
 
 class Range(NamedTuple):

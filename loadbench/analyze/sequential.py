@@ -240,6 +240,11 @@ class Judge:
             insort(self._ended, (sample.due_ns, sample.number, fared), key=lambda one: one[:2])
 
     @property
+    def ended(self) -> int:
+        """Measured requests that have ended."""
+        return len(self._ended)
+
+    @property
     def known(self) -> int:
         """Requests that count so far: those that were due before any that is still under way."""
         if not self._in_flight:

@@ -13,7 +13,10 @@ from loadbench.cli.options import ScenarioCommand, given, scenario_options
 from loadbench.core.errors import BadInput
 
 # A search chooses its loads and their lengths itself.
-_NOT_HERE = ("users", "rate", "duration", "requests", "cool_down", "ramp", "workers", "fail_on", "abort_on")
+_NOT_HERE = (
+    *("users", "rate", "pattern", "trace", "limit", "time_scale", "duration", "requests", "cool_down", "ramp"),
+    *("workers", "fail_on", "abort_on"),
+)
 
 
 @click.command(cls=ScenarioCommand)
@@ -43,7 +46,9 @@ def command(
     from loadbench.plan.sources import resolve  # noqa: PLC0415
     from loadbench.sim.command import profile_named  # noqa: PLC0415
 
-    resolved = resolve(flags=given(options), environment=os.environ, file=scenario, default_name="capacity")
+    resolved = resolve(
+        flags=given(options), environment=os.environ, file=scenario, default_name="capacity", searches=True
+    )
     refuse_objectives(resolved.objectives)
     if resolved.simulated:
         profile_named(resolved.target.profile)

@@ -70,8 +70,8 @@ class Watching(Protocol):
         ...
 
     @property
-    def known(self) -> int:
-        """Requests that count so far."""
+    def ended(self) -> int:
+        """Measured requests that have ended."""
         ...
 
     def finding(self, now_ns: int) -> Finding:
@@ -374,10 +374,10 @@ class _Looks:
 
     def after(self, level: Level) -> None:
         """A request has ended: look, if there is enough to see, and end the level if it has told what it was for."""
-        known = self.watching.known
-        if self.done or known < self.next:
+        ended = self.watching.ended
+        if self.done or ended < self.next:
             return
-        self.next = max(known + 1, known * _LOOK_AGAIN)
+        self.next = max(ended + 1, ended * _LOOK_AGAIN)
         now_ns = self.clock.now_ns()
         found = self.watching.finding(now_ns)
         if self._told(found, level, now_ns):
@@ -397,7 +397,7 @@ class _Looks:
 
     def _futile(self, found: Finding, level: Level, now_ns: int) -> bool:
         """Whether the proof that is wanted is not to be had in the time: it is the other way round, or too near."""
-        if self.watching.known < _FEWEST_TO_GIVE_UP:
+        if self.watching.ended < _FEWEST_TO_GIVE_UP:
             return False
         if (found.leaning < -1) if self.probe.wants == "PASS" else (found.leaning > 1):
             return True

@@ -14,8 +14,9 @@ The pass begins as the measured window opens. Before it, in the warm-up, the rat
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 1 << 20
 _MOST_FACTOR = 1000.0
+# Less is nothing: a pattern of it would have years between two requests.
+_LEAST_MEAN = 1e-6
 
 
 class Point(NamedTuple):
@@ -49,7 +52,7 @@ class Pattern:
         times = [point.at_ns for point in self.points]
         if len(times) < 2 or times != sorted(times) or times[0] != 0:
             raise ValueError("a pattern has two points at least, the first at 0, each no earlier than the one before")
-        if not any(point.factor for point in self.points) or times[-1] == 0 or self.integral_ns() <= 0:
+        if times[-1] == 0 or self.mean < _LEAST_MEAN:
             raise ValueError("a pattern has a factor above 0 for some time")
 
     @property
@@ -86,22 +89,19 @@ class Pattern:
         A negative one is reached before the pass, at the first factor; where that is 0 there is no such time, and it is
         left out.
         """
-        pieces = [(a, b, _area(a, b)) for a, b in _pieces(self.points)]
+        pieces = _pieces(self.points)
+        *done_ns, whole_ns = accumulate((_area(a, b) for a, b in pieces), initial=0.0)
         first = self.points[0].factor
-        done_ns = passed_ns = 0.0
-        index = 0
         for integral_ns in integrals_ns:
             if integral_ns < 0:
                 if first:
                     yield integral_ns / first
                 continue
-            while integral_ns - done_ns > pieces[index][2]:
-                done_ns += pieces[index][2]
-                index += 1
-                if index == len(pieces):
-                    index, passed_ns = 0, passed_ns + self.length_ns
-            a, b, _ = pieces[index]
-            yield passed_ns + a.at_ns + _root(a, b, integral_ns - done_ns)
+            passes, rest_ns = divmod(integral_ns, whole_ns)
+            # The last piece that begins with no more: never one in which nothing comes.
+            index = bisect_right(done_ns, rest_ns) - 1
+            a, b = pieces[index]
+            yield passes * self.length_ns + a.at_ns + _root(a, b, rest_ns - done_ns[index])
 
     def __str__(self) -> str:
         return self.name or ",".join(f"{format_duration(at_ns)}:{factor!r}" for at_ns, factor in self.points)
@@ -177,9 +177,16 @@ def parse_pattern(text: str) -> Pattern:
     written = text.strip()
     if written.lower() == "day":
         return _day()
-    if ":" in written and not Path(written).exists():
+    if ":" in written and not _exists(written):
         return Pattern(tuple(_point(part, ":") for part in written.split(",")))
     return Pattern(tuple(_read_points(Path(written))))
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # longer than a name can be
+        return False
 
 
 def _read_points(path: Path) -> Iterator[Point]:

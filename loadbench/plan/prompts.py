@@ -215,7 +215,10 @@ class WordPrompts:
         rng = random.Random(f"{self._key}/{number}")
         tokens = _whole(self._input, rng)
         output = None if self._output is None else _whole(self._output, rng)
-        return self._sized(number, tokens, output, rng)
+        prompt = self._sized(number, tokens, output, rng)
+        # One length for all that cannot be had is asked for all the same: the level is to say so.
+        alike = isinstance(self._input, Constant) and prompt.asked_tokens is not None
+        return prompt._replace(asked_tokens=tokens) if alike else prompt
 
     def sized(self, number: int, tokens: int, output_tokens: int | None) -> Prompt:
         """Words of a given length, one at least."""
@@ -227,7 +230,7 @@ class WordPrompts:
             text = _deal(words, (self._begin + number * _STEP) % _ORDERS, rng)
         else:
             text = _deal(words, 0, random.Random(self._same))
-        return Prompt(text, output, tokens if self._is_calibrated else None)
+        return Prompt(text, output, self._asked(words))
 
     def shared(self, blocks: Sequence[int], tokens: int, output_tokens: int | None, *, block_tokens: int) -> Prompt:
         """Words of a given length in blocks of so many tokens, the last one apart; equal blocks have equal words."""
@@ -241,10 +244,14 @@ class WordPrompts:
             length = left if place == len(blocks) - 1 else min(left, each)
             rng = random.Random(f"{self._key}/block/{block}")
             dealt.append(_deal(length, rng.randrange(_ORDERS), rng, fresh=_FRESH_IN_SHARED))
-        return Prompt(" ".join(dealt), output_tokens, tokens if self._is_calibrated else None)
+        return Prompt(" ".join(dealt), output_tokens, self._asked(words))
 
     def _words(self, tokens: int) -> int:
         return max(1, round((tokens - self._overhead) / self._tokens_per_word))
+
+    def _asked(self, words: int) -> int | None:
+        """How long so many words are by the calibration: the wanted length, as nearly as words and template allow."""
+        return round(self._overhead + words * self._tokens_per_word) if self._is_calibrated else None
 
     def calibration_prompts(self) -> Sequence[Prompt]:
         """Two texts, of which the lengths in words are known."""

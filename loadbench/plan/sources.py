@@ -52,11 +52,13 @@ def resolve(
     default_name: str = "sweep",
     also: Mapping[str, tuple[str, object]] | None = None,
     defaults: Mapping[str, object] | None = None,
+    searches: bool = False,
 ) -> Scenario:
     """The scenario in force. `flags` are by setting name, those that were not given left out.
 
     `also` has further variables, (name, value) by setting name, which come after those of the environment; `defaults`
-    are a command's own, as settings hold them. Either may be silenced by another of its group.
+    are a command's own, as settings hold them. Either may be silenced by another of its group. A command that
+    `searches` chooses its loads itself.
     Raises `BadInput` for anything that cannot be used.
     """
     document = ScenarioFile.read(file) if file is not None else None
@@ -70,7 +72,7 @@ def resolve(
     _take_endpoint(chosen, environment)
     _determine(chosen)
     personas = document.personas() if document is not None else ()
-    complete(chosen, personas)
+    complete(chosen, personas, searches=searches)
     _add_defaults(chosen, default_name, defaults or {})
     if "report.name" not in chosen:
         chosen["report.name"] = (file.stem if file is not None else default_name, "default")

@@ -7,6 +7,9 @@ Read are, by what is in their first line:
     JSONL   timestamp,input_length,output_length,hash_ids   Mooncake; ms. An id stands for 512 tokens of the prompt
     JSONL   due_ns,input_tokens,output_tokens               our own requests.jsonl
 
+Ours are in the order in which they ended, and of a request that failed it may be that nobody knows how long it was:
+it is left out, and counted.
+
 A trace holds no texts. Prompts are dealt words of the recorded length; where there are ids, equal ids are equal words,
 so that prompts share the beginnings that they shared. A length of 0 is asked as 1: nothing shorter can be.
 
@@ -16,6 +19,7 @@ Files are read line by line, and kept as three numbers a request, in the order o
 from __future__ import annotations
 
 import csv
+import heapq
 import itertools
 import math
 import re
@@ -49,7 +53,10 @@ _DATE = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\d*(Z|[+
 
 
 class Row(NamedTuple):
-    """One request of a trace: when it came, in ns from anywhere, and how long its prompt and its answer were."""
+    """One request of a trace: when it came, in ns from anywhere, and how long its prompt and its answer were.
+
+    A length of 0 is one that nobody knows.
+    """
 
     at_ns: int
     input_tokens: int
@@ -68,6 +75,7 @@ class Trace:
     hash_ids: tuple[tuple[int, ...], ...] = ()
     # Whether a request begins with a block that an earlier one began with.
     warm: bytes = field(default=b"", repr=False)
+    left_out: int = 0  # requests of unknown length
 
     @property
     def span_ns(self) -> int:
@@ -85,7 +93,11 @@ def trace_of(name: str, rows: Iterable[Row]) -> Trace:
     """The trace of these rows, one at least."""
     at, asked, answered = array("q"), array("q"), array("q")
     ids: list[tuple[int, ...]] = []
+    left_out = 0
     for row in rows:
+        if not (row.input_tokens and row.output_tokens):
+            left_out += 1
+            continue
         at.append(row.at_ns)
         asked.append(row.input_tokens)
         answered.append(row.output_tokens)
@@ -100,6 +112,7 @@ def trace_of(name: str, rows: Iterable[Row]) -> Trace:
         array("q", (answered[index] for index in order)),
         ordered,
         _warm(ordered),
+        left_out,
     )
 
 
@@ -155,7 +168,10 @@ class Replayed:
         return (round(offset_ns / self.time_scale) for offset_ns in self.trace.offsets_ns)
 
     def __str__(self) -> str:
-        return f"the trace {self.trace.name}" + ("" if self.time_scale == 1 else f", {self.time_scale:g} times as fast")
+        left_out = self.trace.left_out
+        without = f" ({left_out} request{'s' * (left_out > 1)} of unknown length left out)" if left_out else ""
+        faster = "" if self.time_scale == 1 else f", {self.time_scale:g} times as fast"
+        return f"the trace {self.trace.name}{without}{faster}"
 
 
 class TracePrompts:
@@ -189,7 +205,7 @@ class TracePrompts:
 
 
 def read_trace(path: str | Path, *, limit: int | None = None) -> Trace:
-    """The trace in a file, or in a run's folder; `limit` takes the first so many rows of the file.
+    """The trace in a file, or in a run's folder; `limit` takes the first so many rows of the file, of ours in time.
 
     Raises `BadInput` with the file, the line and the remedy.
     """
@@ -201,22 +217,24 @@ def read_trace(path: str | Path, *, limit: int | None = None) -> Trace:
 def _read_once(path: Path, limit: int | None) -> Trace:
     file = path / "requests.jsonl" if path.is_dir() else path
     try:
-        return trace_of(path.name, itertools.islice(_rows(file), limit))
+        return trace_of(path.name, _rows(file, limit))
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror or error}", hint="name a trace, as CSV or JSONL") from None
     except IndexError:
         raise BadInput(f"{file} has no request in it", hint="write at least one") from None
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path, limit: int | None) -> Iterable[Row]:
     lines = _lines(path)
     number, first = next(lines, (0, ""))
     if not first:
-        return
-    if first.lstrip().startswith("{"):
-        yield from _read_jsonl(path, itertools.chain([(number, first)], lines))
-    else:
-        yield from _read_csv(path, first, lines)
+        return ()
+    if not first.startswith("{"):
+        return itertools.islice(_read_csv(path, first, lines), limit)
+    rows = _read_jsonl(path, itertools.chain([(number, first)], lines))
+    if '"due_ns"' in first and limit is not None:
+        return heapq.nsmallest(limit, rows, key=lambda row: row.at_ns)
+    return itertools.islice(rows, limit)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -255,7 +273,7 @@ def _date_ns(text: str) -> int:
         raise ValueError(f"{text!r} is no date and time")
     moment = datetime.fromisoformat(match[1] + (match[3] or "").replace("Z", "+00:00"))
     whole_s = int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
-    return whole_s * NS_PER_S + int((match[2] or "0").ljust(9, "0"))
+    return _time(whole_s * NS_PER_S + int((match[2] or "0").ljust(9, "0")))
 
 
 def _seconds_ns(text: str) -> int:
@@ -264,7 +282,7 @@ def _seconds_ns(text: str) -> int:
 
 def _time(ns: float) -> int:
     if not abs(ns) < _MOST_NS:
-        raise ValueError(f"{ns:g} ns is no time")
+        raise ValueError(f"{ns:g} ns is no time within a hundred years of 1970 or of 0")
     return round(ns)
 
 
@@ -298,9 +316,11 @@ def _read_csv(path: Path, head: str, lines: Iterator[tuple[int, str]]) -> Iterat
 def _count(value: object) -> int:
     """A length in tokens; 0 is asked as 1."""
     text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-    if not (text.isascii() and text.isdigit()) or int(text[:20]) > _MOST_TOKENS:
-        raise ValueError(f"{value!r} is no number of tokens")
-    return max(1, int(text))
+    digits = text.lstrip("0") or text[-1:]
+    if not (digits.isascii() and digits.isdigit()) or int(digits[:20]) > _MOST_TOKENS:
+        shown = repr(value)
+        raise ValueError(f"{shown if len(shown) <= 40 else shown[:37] + '...'} is no number of tokens")
+    return max(1, int(digits))
 
 
 def _read_jsonl(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Row]:
@@ -335,6 +355,8 @@ def _number(record: dict[str, object], name: str, times: int = 1) -> int:
 
 
 def _length(record: dict[str, object], what: str) -> int:
-    """What the server counted, else what was asked for."""
-    counted = record.get(f"{what}_tokens")
-    return _count(counted if counted is not None else record.get(f"asked_{what}_tokens"))
+    """What the server counted, else what was asked for; 0 where there is neither."""
+    for name in (f"{what}_tokens", f"asked_{what}_tokens"):
+        if record.get(name) is not None:
+            return _count(record[name])
+    return 0

@@ -12,6 +12,7 @@ import difflib
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.core.errors import BadInput
+from loadbench.core.units import format_duration
 from loadbench.plan.distribution import Constant
 from loadbench.plan.kinds import THINK, TOKENS, TURNS
 from loadbench.plan.personas import PERSONAS, SETTINGS, Persona
@@ -60,14 +61,37 @@ _NEEDS: dict[str, _Need] = {
 }
 
 
-def complete(chosen: Chosen, own: Iterable[Persona] = ()) -> None:
+def complete(chosen: Chosen, own: Iterable[Persona] = (), *, searches: bool = False) -> None:
     """Add to the settings that were chosen, by key as (value, origin), what these bring with them.
 
-    Raises `BadInput` for those that nothing is done with, and for personas that nobody knows; `own` are the scenario's.
+    A command that `searches` for a load has none yet, but says what it counts. Raises `BadInput` for settings that
+    nothing is done with, and for personas that nobody knows; `own` are the scenario's.
     """
-    _refuse_unused(chosen)
-    _bring_persona(chosen, PERSONAS | {persona.name: persona for persona in own})
+    load = _searched(chosen) if searches else _given(chosen)
+    _refuse_unused(chosen, load)
+    _bring_persona(chosen, PERSONAS | {persona.name: persona for persona in own}, load)
     _bring_extent(chosen)
+
+
+class _Load(NamedTuple):
+    """What the settings are to go with: which load, how near it was said, and how to ask for another."""
+
+    key: str
+    nearness: int
+    remedy: str = ""
+
+
+def _given(chosen: Chosen) -> _Load:
+    key = next((key for key in _LOADS if key in chosen), _LOADS[0])
+    return _Load(key, _rank(chosen[key][1]) if key in chosen else len(_RANKS))
+
+
+def _searched(chosen: Chosen) -> _Load:
+    """Its own are the flags; what a scenario says of another load is out of force with that."""
+    for key in ("load.trace", "load.limit", "load.pattern", "load.time_scale"):
+        chosen.pop(key, None)
+    by = chosen.get("capacity.by", ("users", ""))[0]
+    return _Load(f"load.{by}", 0, f"leave it out, or search --by {'rate' if by == 'users' else 'users'}")
 
 
 def _rank(origin: str) -> int:
@@ -79,18 +103,16 @@ def _place(origin: str) -> str:
     return origin.partition(" ")[2] or origin
 
 
-def _refuse_unused(chosen: Chosen) -> None:
-    load = next((key for key in _LOADS if key in chosen), "load.users")
-    nearness = _rank(chosen[load][1]) if load in chosen else len(_RANKS)
+def _refuse_unused(chosen: Chosen, load: _Load) -> None:
     for key, need in _NEEDS.items():
-        if key not in chosen or load in need.loads:
+        if key not in chosen or load.key in need.loads:
             continue
-        if _rank(chosen[key][1]) > nearness:
+        if _rank(chosen[key][1]) > load.nearness:
             del chosen[key]
         elif chosen[key][0] is not False:
-            told = _FIXED if load == "load.trace" and key != "load.requests" else need
-            raise BadInput(f"{_place(chosen[key][1])}: {told.why}", hint=told.hint)
-    _refuse_idle_scale(chosen, nearness)
+            told = _FIXED if load.key == "load.trace" and key != "load.requests" else need
+            raise BadInput(f"{_place(chosen[key][1])}: {told.why}", hint=load.remedy or told.hint)
+    _refuse_idle_scale(chosen, load.nearness)
     for key in ("work.turns", "work.system"):
         if key in chosen:
             _refuse_without_chat(chosen, _place(chosen[key][1]))
@@ -117,7 +139,7 @@ def _refuse_without_chat(chosen: Chosen, place: str) -> None:
         )
 
 
-def _bring_persona(chosen: Chosen, known: Mapping[str, Persona]) -> None:
+def _bring_persona(chosen: Chosen, known: Mapping[str, Persona], load: _Load) -> None:
     """What a persona says becomes the scenario's own, where that says nothing; of a mix each keeps its own."""
     named = _named(chosen)
     for name, origin in named:
@@ -126,13 +148,13 @@ def _bring_persona(chosen: Chosen, known: Mapping[str, Persona]) -> None:
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
             raise BadInput(f"{_place(origin)}: there is no persona {name!r}", hint=hint)
         if known[name].turns is not None:
-            _refuse_turns(chosen, name, origin)
+            _refuse_turns(chosen, name, origin, load)
     if named and "work.max_tokens" in chosen and "work.output_tokens" not in chosen:
         limit, origin = chosen["work.max_tokens"]
         assert isinstance(limit, int)  # noqa: S101 - its kind reads nothing else
         chosen["work.output_tokens"] = Constant(limit), origin
     if "work.persona" in chosen:
-        _bring(chosen, known[named[0][0]])
+        _bring(chosen, known[named[0][0]], closed=load.key == "load.users")
 
 
 def _named(chosen: Chosen) -> list[tuple[str, str]]:
@@ -144,16 +166,14 @@ def _named(chosen: Chosen) -> list[tuple[str, str]]:
     return [(share.name, origin) for share in shares]  # type: ignore[attr-defined]
 
 
-def _refuse_turns(chosen: Chosen, name: str, origin: str) -> None:
+def _refuse_turns(chosen: Chosen, name: str, origin: str, load: _Load) -> None:
     _refuse_without_chat(chosen, f"{_place(origin)}: {name} has turns")
-    if {"load.rate", "load.trace"} & set(chosen):
-        raise BadInput(
-            f"{_place(origin)}: {name} has turns, and {_NEEDS['work.turns'].why}", hint=_NEEDS["work.turns"].hint
-        )
+    need = _NEEDS["work.turns"]
+    if load.key not in need.loads:
+        raise BadInput(f"{_place(origin)}: {name} has turns, and {need.why}", hint=load.remedy or need.hint)
 
 
-def _bring(chosen: Chosen, persona: Persona) -> None:
-    closed = not {"load.rate", "load.trace"} & set(chosen)
+def _bring(chosen: Chosen, persona: Persona, *, closed: bool) -> None:
     fixed = {"work.prompt", "work.prompts"} & set(chosen)
     for name in SETTINGS:
         section = "load" if name == "think" else "work"
@@ -164,17 +184,35 @@ def _bring(chosen: Chosen, persona: Persona) -> None:
 
 
 def _bring_extent(chosen: Chosen) -> None:
-    """One pass of the pattern, or the whole of the trace, of which all is measured."""
-    scale = float(chosen.get("load.time_scale", (1.0, ""))[0])  # type: ignore[arg-type]
+    """One pass of the pattern, or the whole of the trace."""
+    scale, place = chosen.get("load.time_scale", (1.0, ""))
+    assert isinstance(scale, float)  # noqa: S101 - its kind reads nothing else
     if "load.trace" in chosen:
         path: Path = chosen["load.trace"][0]  # type: ignore[assignment]
         limit: int | None = chosen.get("load.limit", (None, ""))[0]  # type: ignore[assignment]
-        trace = Replayed(read_trace(path, limit=limit), scale)
-        chosen.setdefault("load.duration", (trace.window_ns, "trace"))
-        chosen.setdefault("load.warm_up", (0, "trace"))
-    elif "load.pattern" in chosen and not {"load.duration", "load.requests"} & set(chosen):
+        _bring_window(chosen, Replayed(read_trace(path, limit=limit), scale))
+    elif "load.pattern" in chosen:
         pattern: Pattern = chosen["load.pattern"][0]  # type: ignore[assignment]
-        chosen["load.duration"] = round(pattern.length_ns / scale), "pattern"
+        try:
+            pass_ns = pattern.scaled(scale).length_ns
+        except ValueError:
+            raise BadInput(f"{_place(place)}: nothing is left of the pattern", hint="make it less fast") from None
+        if not {"load.duration", "load.requests"} & set(chosen):
+            chosen["load.duration"] = pass_ns, "pattern"
+
+
+def _bring_window(chosen: Chosen, trace: Replayed) -> None:
+    """All of a trace is measured but its warm-up, and nothing behind its end: there a rate would be of nothing."""
+    warm_up_ns, place = chosen.setdefault("load.warm_up", (0, "trace"))
+    assert isinstance(warm_up_ns, int)  # noqa: S101 - its kind reads nothing else
+    left_ns = trace.window_ns - warm_up_ns
+    if left_ns <= 0:
+        lasts = f"which lasts {format_duration(trace.window_ns)}"
+        raise BadInput(f"{_place(place)}: nothing of the trace, {lasts}, would be left to measure", hint="warm up less")
+    duration_ns = chosen.get("load.duration", (left_ns, ""))[0]
+    assert isinstance(duration_ns, int)  # noqa: S101 - its kind reads nothing else
+    if duration_ns >= left_ns:
+        chosen["load.duration"] = left_ns, "trace"
 
 
 # A scenario file's own personas.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from loadbench.results.models import Catalogue, Model
 
-_GB, _MB = 1e9, 1e6
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _PROVIDER = "ExecutionProvider"
 
 
@@ -43,7 +43,8 @@ def _size(model: Model) -> str:
     size = model.size_bytes
     if size is None:
         return ""
-    return f"{size / _GB:.2f} GB" if size >= _GB else f"{size / _MB:.1f} MB"
+    unit, name = next((one for one in _UNITS if size >= one[0]), _UNITS[-1])
+    return f"{size / unit:.{2 if unit == 1e9 else 1}f} {name}"
 
 
 _COLUMNS: dict[str, Callable[[Model], str]] = {

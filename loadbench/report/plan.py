@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
 
 _MOST_SHOWN = 80
+_UNFOUND = "Foundry Local, to be found on this machine"
 
 
 def plan_text(scenario: Scenario) -> str:
     """The plan for people. Nothing was sent to make it: what only the server knows is not in it."""
     models = scenario.target.model or ("the simulated model" if scenario.simulated else "the model that it lists",)
-    where = "the simulated server" if scenario.simulated else scenario.target.url
+    where = "the simulated server" if scenario.simulated else scenario.target.url or scenario.target.adapter or _UNFOUND
     head = [
         *([scenario.question] if scenario.question else []),
         f"target   {where}",

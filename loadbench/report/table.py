@@ -258,19 +258,19 @@ def _course_notes(levels: Sequence[Level], whose: str) -> list[str]:
         f"(up to {significant(max(part.answers_per_s for part in level.course))}/s), "
         f"in flight {bars([part.in_flight for part in level.course])} "
         f"(up to {significant(max(part.in_flight for part in level.course))}), "
-        f"mean TTFT {bars([part.ttft_mean_s or 0.0 for part in level.course])} "
+        f"mean TTFT {bars([part.ttft_mean_s for part in level.course])} "
         f"(up to {duration(max(part.ttft_mean_s or 0.0 for part in level.course))})"
         for level in levels
         if level.course
     ]
 
 
-def bars(values: Sequence[float]) -> str:
-    """Each value as a bar, from nothing to the largest."""
-    most = max(values, default=0.0)
-    if most <= 0:
-        return _BARS[0] * len(values)
-    return "".join(_BARS[min(len(_BARS) - 1, int(len(_BARS) * value / most))] for value in values)
+def bars(values: Sequence[float | None]) -> str:
+    """Each value as a bar, from nothing to the largest; a dot where there is none."""
+    most = max((value for value in values if value is not None), default=0.0) or 1.0
+    return "".join(
+        "·" if value is None else _BARS[min(len(_BARS) - 1, int(len(_BARS) * value / most))] for value in values
+    )
 
 
 def _cohort_notes(levels: Sequence[Level], whose: str) -> list[str]:

@@ -179,3 +179,17 @@ def test_alias_of_several_variants_is_refused_in_a_comparison(dialect, tmp_path)
     assert "may mean mini-cuda-gpu, mini-generic-cpu" in refused.stderr
     assert "--allow-alias" in refused.stderr
     assert "mini-generic-cpu" + (":2" if dialect == "foundry-2.x" else "") + " is not loaded" in alone.stderr
+
+
+def test_download_is_the_command_lines_and_ends_as_it_does(tmp_path):
+    """Its words go to the terminal as they are, with JSON to come to stderr; without it there is no download."""
+    with _faked("foundry-1.x", tmp_path) as service:
+        said = {"model_download_nano": ("50 %\n100 %\n", 0), "model_download_mini": ("no room\n", 3)}
+        path = os.pathsep.join([str(fake_cli.install(tmp_path, **said)), os.environ["PATH"]])
+        ask = ("models", "--url", service.url, "--json", "--download")
+        done = loadbench(*ask, "nano", cwd=tmp_path, PATH=path)
+        failed = loadbench(*ask, "mini", cwd=tmp_path, PATH=path)
+        without = loadbench(*ask, "nano", cwd=tmp_path)
+    assert (done.returncode, "100 %" in done.stderr, json.loads(done.stdout)["dialect"]) == (0, True, "foundry-1.x")
+    assert (failed.returncode, "ended with 3" in failed.stderr) == (6, True)
+    assert (without.returncode, "no `foundry` on the PATH" in without.stderr) == (2, True)

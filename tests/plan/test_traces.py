@@ -10,6 +10,7 @@ import pytest
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.distribution import Constant
+from loadbench.plan.kinds import TOKENS
 from loadbench.plan.prompts import Calibration, WordPrompts, word_prompts
 from loadbench.plan.scenario import WorkSettings
 from loadbench.plan.sources import resolve
@@ -94,9 +95,13 @@ def test_our_own_requests_are_read(tmp_path):
         (AZURE + "2023-11-16 18:15:46,1\n", r"line 2: this has not the 3 columns"),
         (AZURE + "2023-11-16 18:15:46,-1,2\n", r"line 2: this is no request: '-1' is no number of tokens"),
         (AZURE + "2023-13-16 18:15:46,1,2\n", r"line 2: this is no request"),
+        (AZURE + "0001-01-01 00:00:00,1,2\n", r"line 2: this is no request: .* within a hundred years"),
+        (AZURE + "2023-11-16 18:15:46,1," + "9" * 30 + "\n", r"line 2: this is no request: '9+' is no number"),
+        (AZURE + "2023-11-16 18:15:46,1," + "0" * 20 + "9" * 30 + "\n", r"line 2: .* '0+9+\.\.\. is no number"),
         ("Timestamp,Request tokens,Response tokens\nnan,1,2\n", r"line 2: this is no request"),
         ('{"timestamp": 1}\n', r"line 1: this is no request: it has neither"),
-        ('{"due_ns": 1, "input_tokens": 5}\n', r"line 1: this is no request: None is no number of tokens"),
+        ('{"due_ns": 1, "input_tokens": "x"}\n', r"line 1: this is no request: 'x' is no number of tokens"),
+        ('{"due_ns": 1, "output_tokens": 5}\n', r"has no request"),
         ('{"due_ns": 1, "input_tokens": 5, "output_tokens": 2}\n\n{"due_ns": \n', r"line 3: this is not JSON"),
         ('{"timestamp": true, "input_length": 5, "output_length": 2}\n', r"line 1: this is no request: its timestamp"),
         ('{"timestamp": 1, "input_length": 5, "output_length": 2, "hash_ids": ["a"]}\n', r"line 1: .* hash_ids"),
@@ -116,6 +121,21 @@ def test_bytes_that_are_no_text_are_refused(tmp_path, raw):
     file.write_bytes(raw)
     with pytest.raises(BadInput, match=r"line \d: this is not UTF-8"):
         read_trace(file)
+
+
+def test_limit_takes_of_our_own_those_that_came_first(tmp_path):
+    """They are written as they end: the first lines would be the short answers, and the long ones would be missing."""
+    lines = [{"due_ns": due * S, "input_tokens": 5, "output_tokens": 9 - due} for due in (3, 2, 1, 0)]
+    trace = read_trace(written(tmp_path, "".join(json.dumps(one) + "\n" for one in lines)), limit=2)
+    assert (list(trace.offsets_ns), list(trace.output_tokens)) == ([0, S], [9, 8])
+
+
+def test_requests_of_unknown_length_are_left_out_and_counted(tmp_path):
+    """Of a later turn that failed nobody knows how long it was; the rest is replayed, and the trace tells of it."""
+    lines = [{"due_ns": due * S, "input_tokens": (7, None, 9)[due], "output_tokens": 5} for due in range(3)]
+    trace = read_trace(written(tmp_path, "".join(json.dumps(one) + "\n" for one in lines)))
+    assert (list(trace.offsets_ns), trace.left_out) == ([0, 2 * S], 1)
+    assert "1 request of unknown length left out" in str(Replayed(trace))
 
 
 def test_limit_reads_no_further(tmp_path):
@@ -148,6 +168,24 @@ def test_prompts_have_the_recorded_lengths():
     assert [len(prompt.text.split()) for prompt in prompts] == [100, 500]
     assert [(prompt.asked_tokens, prompt.output_tokens) for prompt in prompts] == [(220, 7), (1020, 9)]
     assert prompts[0].text.split()[:6] != prompts[1].text.split()[:6]
+
+
+def test_h2_lengths_that_cannot_be_are_asked_as_the_nearest():
+    """Nothing is shorter than template and one word, nor between two words: no tokenizer is to blame for that."""
+    words = word_prompts(WorkSettings(), TOKENS.read("uniform:1,60"), key="k", calibration=Calibration(1.5, 20))
+    source = TracePrompts(
+        trace_of("t", [Row(0, 3, 1), Row(1, 25, 1), Row(2, 700, 1, (1, 2)), Row(3, 3, 1, (1,))]), words
+    )
+    assert [source.next(number, None).asked_tokens for number in range(4)] == [22, 24, 700, 22]
+    drawn = [words.next(number, None).asked_tokens for number in range(200)]
+    assert min(drawn) == 22
+    assert set(drawn) <= {round(20 + 1.5 * count) for count in range(1, 28)}
+
+
+def test_h2_one_length_below_the_template_is_asked_as_it_is():
+    """Ten tokens for every prompt cannot be had of a template of twenty, and the level is to say so."""
+    words = word_prompts(WorkSettings(), Constant(10), key="k", calibration=Calibration(1.0, 20))
+    assert words.next(0, None).asked_tokens == 10
 
 
 def test_equal_ids_are_equal_words():
@@ -186,3 +224,19 @@ def test_a_trace_says_how_long_its_level_is():
     assert scenario.origins["load.duration"] == "trace"
     cut = resolve(flags={"trace": str(FOLDER / "azure.csv"), "duration": "9s", "warm_up": "1s"}, environment={})
     assert (cut.extent.duration_ns, cut.extent.warm_up_ns) == (9 * S, S)
+
+
+@pytest.mark.parametrize("flags", [{}, {"duration": "1h"}])
+def test_a_window_ends_with_its_trace(flags):
+    """What is sent before the window opens is not in it, and behind the last request is nothing to be measured."""
+    flags = {"trace": str(FOLDER / "azure.csv"), "time_scale": "10", "warm_up": "20s"} | flags
+    scenario = resolve(flags=flags, environment={})
+    (load,) = scenario.loads
+    assert scenario.extent.duration_ns == load.arrivals.window_ns - 20 * S
+    assert scenario.origins["load.duration"] == "trace"
+
+
+def test_a_warm_up_leaves_something_to_measure():
+    """One as long as the trace is refused."""
+    with pytest.raises(BadInput, match=r"--warm-up: nothing of the trace, .* would be left to measure"):
+        resolve(flags={"trace": str(FOLDER / "azure.csv"), "warm_up": "1h"}, environment={})

@@ -24,6 +24,7 @@ TRACE = str(FOLDER / "azure.csv")
         ({"turns": "3", "api": "completions"}, "--turns: the completions endpoint"),
         ({"system": "Be brief.", "api": "completions"}, "--system: the completions endpoint"),
         ({"rate": "2", "time_scale": "60"}, "--time-scale: there is no course"),
+        ({"rate": "2", "pattern": "0s:1,100us:1", "time_scale": "1e6"}, "--time-scale: nothing is left of the pattern"),
         ({"rate": "2", "limit": "3"}, "--limit: there is no trace"),
         ({"trace": TRACE, "requests": "3"}, "--requests: a trace has its own"),
         ({"trace": TRACE, "arrivals": "poisson"}, "--arrivals: a trace says itself"),
@@ -41,6 +42,40 @@ def test_g7_what_would_be_ignored_is_refused(flags, reason):
     with pytest.raises(BadInput) as caught:
         resolve(flags=flags, environment={})
     assert re.search(reason, str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"by": "rate", "think": "1s"}, "--think: without users"),
+        ({"by": "rate", "turns": "3"}, "--turns: a conversation goes on"),
+        ({"by": "rate", "persona": "support"}, "support has turns"),
+        ({"arrivals": "constant"}, "--arrivals: users come when"),
+    ],
+)
+def test_g7_a_search_refuses_what_does_not_go_with_what_it_counts(tmp_path, flags, reason):
+    """It has no load of its own yet: what it searches by says what its settings go with, and the hint names that."""
+    file = tmp_path / "s.toml"
+    file.write_text("[personas.support]\nturns = 3\n")
+    with pytest.raises(BadInput, match=reason) as caught:
+        resolve(flags=flags, environment={}, file=file, searches=True)
+    assert "--by" in str(caught.value.hint)
+
+
+def test_a_search_takes_from_a_scenario_what_goes_with_it(tmp_path):
+    """Loads, pattern and trace are another command's; arrivals go with a rate, think times with users."""
+    file = tmp_path / "s.toml"
+    file.write_text('[load]\nrate = 4\narrivals = "constant"\npattern = "day"\ntime_scale = 60\n')
+    by_rate = resolve(flags={"by": "rate"}, environment={}, file=file, searches=True)
+    assert (str(by_rate.load.arrivals), by_rate.load.pattern, by_rate.load.time_scale) == ("constant", None, 1.0)
+    by_users = resolve(flags={"think": "1s"}, environment={}, file=file, searches=True)
+    assert (str(by_users.load.think), str(by_users.load.arrivals)) == ("1s", "poisson")
+    assert str(resolve(flags={"arrivals": "constant", "by": "rate"}, environment={}, searches=True).load.arrivals) == (
+        "constant"
+    )
+    assert resolve(flags={"by": "rate", "persona": "chat"}, environment={}, searches=True).load.think is None
+    file.write_text('[load]\ntrace = "nowhere.csv"\n')
+    assert resolve(flags={}, environment={}, file=file, searches=True).load.trace is None
 
 
 def test_a_variable_is_named_as_such():

@@ -82,7 +82,8 @@ def test_a_planned_course_is_shown_in_parts():
 
 
 def test_bars_go_from_nothing_to_the_largest():
-    """Nothing is the lowest bar, the largest the highest, and nothing at all is flat."""
+    """Nothing is the lowest bar, the largest the highest, nothing at all is flat; what is unknown has no bar."""
     assert table.bars([0, 1, 2, 4, 8]) == "▁▂▃▅█"
     assert table.bars([0, 0]) == "▁▁"
+    assert table.bars([None, 0, 4, None]) == "·▁█·"
     assert table.bars([]) == ""

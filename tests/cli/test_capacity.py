@@ -1,0 +1,203 @@
+"""`loadbench capacity` as its users have it: the plan, the answer, the folder, what is refused, and going on."""
+
+from __future__ import annotations
+
+import io
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadbench.cli.searching import Resumed, SearchKeeper
+from loadbench.cli.session import Keeper
+from loadbench.client.client import Client, Endpoint
+from loadbench.core.errors import BadInput
+from loadbench.core.virtual import VirtualClock, run_virtual
+from loadbench.engine.capacity import CapacitySearch
+from loadbench.engine.health import NoHealth
+from loadbench.live.progress import Progress
+from loadbench.report.capacity import capacity_markdown, capacity_text
+from loadbench.report.text import text
+from loadbench.results.capacity import Capacity, read_capacity, to_json
+from loadbench.results.folder import RunFolder, read_run
+from loadbench.results.requests import RequestLog
+from loadbench.targets.openai import Target
+from tests.cli.running import loadbench, started
+from tests.coverage.capacity import PATIENT, a_scenario
+from tests.coverage.servers import S, Slots
+
+if TYPE_CHECKING:
+    from loadbench.plan.scenario import Scenario
+
+BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+SCENARIO = a_scenario("ttft_p95<1s", think_s=20.0, budget=3600 * S)
+
+
+def kept_search(cwd: Path, scenario: Scenario = SCENARIO, *, resume: Path | None = None, watch=None) -> SearchKeeper:
+    """A search of four slots in virtual time, kept as the command keeps one; `watch` is called after each probe."""
+    resumed = None if resume is None else Resumed.read(resume, scenario)
+    folder = RunFolder.create(cwd, name="capacity", started_at=BEGAN) if resumed is None else resumed.folder
+    progress = Progress(io.StringIO(), levels=1, quiet=True, live=False)
+
+    async def main() -> SearchKeeper:
+        clock = VirtualClock()
+        transport = Slots(4, 2.0, seed=2)
+        client = Client(Endpoint(base_url="http://scripted/v1", model="m"), transport, clock=clock, timeouts=PATIENT)
+        with RequestLog(folder.path / "requests.jsonl", origin_ns=0) as log:
+            keeper = Keeper(
+                scenario,
+                Target(base_url="http://scripted/v1"),
+                folder=folder,
+                log=log,
+                progress=progress,
+                started_at=BEGAN,
+                environment={},
+            )
+            session = SearchKeeper(scenario, keeper, model="m", progress=progress, started_at=BEGAN, resumed=resumed)
+            session.searching = CapacitySearch(
+                scenario,
+                model="m",
+                client=client,
+                clock=clock,
+                health=NoHealth,
+                panel=session,
+                observer=session,
+                before=None if resumed is None else resumed.before,
+            )
+            if watch is not None:
+                inner = session.ended
+                session.ended = lambda *given, **named: watch(session, inner(*given, **named))  # type: ignore[method-assign]
+            await session.searching.run()
+            session.close()
+        return session
+
+    return run_virtual(main)
+
+
+def test_the_folder_holds_the_search_and_its_probes_as_levels(tmp_path):
+    """capacity.json, capacity.md, and a run.json of which each probe is a level: what a report can show."""
+    session = kept_search(tmp_path)
+    folder = session.keeper.folder.path
+    kept, run = read_capacity(folder), read_run(folder)
+    assert kept == session.capacity
+    assert [probe.level for probe in kept.probes] == list(range(len(run.levels)))
+    assert [probe.users for probe in kept.probes] == [level.load.users for level in run.levels]
+    assert kept.answer.high is not None
+    assert kept.answer.limit == kept.explanation.kind
+    assert kept.verification.amount == kept.answer.users
+    assert kept.spent_s <= 3600 + 31
+    assert text(run)
+    shown = capacity_text(kept)
+    assert kept.conclusion in shown
+    assert all(f"{probe.users} users" in shown for probe in kept.probes if probe.users > 1)
+    assert (folder / "capacity.md").read_text(encoding="utf-8") == capacity_markdown(kept)
+
+
+def test_a_search_that_was_stopped_goes_on(tmp_path):
+    """Stopped after five probes it can be read; resumed, it keeps these and adds to them, and counts their time."""
+
+    def stop_after_five(session, found):
+        if len(session.capacity.probes) == 5:
+            assert len(read_capacity(session.keeper.folder.path).probes) == 5
+            session.searching.stop()
+        return found
+
+    first = kept_search(tmp_path, watch=stop_after_five).capacity
+    folder = Path(first.run)
+    assert (first.status, len(first.probes)) == ("interrupted", 5)
+    assert not read_run(folder).complete
+
+    second = kept_search(tmp_path, resume=folder).capacity
+    assert second.probes[:5] == first.probes
+    assert len(second.probes) > 5
+    assert second.spent_s > first.spent_s
+    assert len(read_run(folder).levels) == len(second.probes)
+    assert read_run(folder).complete
+
+
+def test_a_search_goes_on_under_the_same_conditions_only(tmp_path):
+    """Another objective is another question: refused by name (I5). More time is not."""
+    kept_search(tmp_path, watch=lambda session, found: session.searching.stop() or found)
+    (folder,) = tmp_path.iterdir()
+    other = a_scenario("ttft_p95<2s", think_s=20.0, budget=3600 * S)
+    with pytest.raises(BadInput, match=r"slo.objectives was \['ttft_p95<1s'\] and is \['ttft_p95<2s'\]"):
+        Resumed.read(folder, other)
+    longer = a_scenario("ttft_p95<1s", think_s=20.0, budget=7200 * S)
+    assert Resumed.read(folder, longer).before.spent_ns > 0
+
+
+def the_folder(cwd: Path) -> Path:
+    (folder,) = (cwd / "runs").iterdir()
+    return folder
+
+
+def test_ctrl_c_keeps_what_was_found(tmp_path):
+    """Interrupted, it ends with 130 and leaves a search that can be read."""
+    process = started(
+        "capacity",
+        "--slo",
+        "ttft_p95<1s",
+        "--think",
+        "2s",
+        "--budget",
+        "10m",
+        "--out",
+        "runs",
+        "--no-live",
+        cwd=tmp_path,
+    )
+    try:
+        for line in process.stderr:
+            if "begins" in line:
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert read_capacity(the_folder(tmp_path)).status == "interrupted"
+    assert "Stopped" in out
+
+
+def test_dry_run_plans_and_sends_nothing(tmp_path):
+    """The plan names target, objectives, budget and what a proof takes; no folder is made."""
+    ran = loadbench("capacity", "--slo", "failures<1%", "--url", "http://127.0.0.1:9", "--dry-run", cwd=tmp_path)
+    assert ran.returncode == 0
+    assert "at most 20m" in ran.stdout
+    assert "takes 7" in ran.stdout  # some seven hundred requests
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "no objective"),
+        (("--slo", "requests_per_s>2"), "a throughput grows with the load"),
+        (("--slo", "ttft_mean<1s"), "bound a quantile"),
+        (("--slo", "ttft_p95<1s@users=4"), "chooses the loads itself"),
+        (("--slo", "ttft_p95<1s", "--confidence", "100%"), "a confidence from 50% to 99.99%"),
+        (("--slo", "ttft_p95<1s", "--at-most", "0.5"), "less than one user"),
+        (("--slo", "ttft_p95<1s", "--resume", "nowhere"), "capacity.json"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(arguments, said, tmp_path):
+    """Each in one message that says what is wrong, with exit code 2 and before anything is sent."""
+    ran = loadbench("capacity", *arguments, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_capacity_json_reads_back_and_damage_is_told(tmp_path):
+    """What is written is read the same; a torn file is named, not a traceback."""
+    capacity = Capacity(status="none", objectives=["ttft_p95<1s"], model="m", budget_s=60.0)
+    (tmp_path / "capacity.json").write_bytes(to_json(capacity))
+    assert read_capacity(tmp_path) == capacity
+    (tmp_path / "capacity.json").write_bytes(to_json(capacity)[:40])
+    with pytest.raises(BadInput, match="not a capacity search"):
+        read_capacity(tmp_path)
