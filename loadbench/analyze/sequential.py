@@ -149,7 +149,7 @@ class Ledger:
         for place, objective in enumerate(self.objectives):
             p0 = asked_share(objective)
             now = [counts[place]] if counts else []
-            own = _sum([*now, *(one[place] for one in self._counts.get(amount, ()))])
+            own = _together_at([*now, *(one[place] for one in self._counts.get(amount, ()))])
             gains.append(_gain(p0, *own.effective))
             each = own.n / (amount if self._closed else 1.0)
             to_tell = own.n >= _FEWEST and each >= 1
@@ -177,6 +177,17 @@ class Ledger:
             pool = [own, *(one for distance, counts in distant.items() if distance <= reach for one in counts)]
             found.append(math.log(weight) + log_wealth(p0, *_effective(pool))[side])
         return _log_sum(found)
+
+
+def _together_at(counts: Sequence[Count]) -> Count:
+    """All probes of one load. A short one that lies within a single spell, good or bad, shows nothing of how requests
+    hang together: each is taken to be no better in that than any longer one."""
+    found, worst = [], 1.0
+    for one in sorted(counts, key=lambda one: -one.n):
+        if one.n:
+            worst = max(worst, one.n / one.worth)
+            found.append(Count(one.n, one.hits, one.n / worst))
+    return _sum(found)
 
 
 def _sum(counts: Iterable[Count]) -> Count:

@@ -91,9 +91,7 @@ def measured(scenario: Scenario, *, environment: Mapping[str, str], quiet: bool,
         if scenario.simulated:
             # A set of models is written down for a server to come: the simulated one answers to all of its names.
             names = () if scenario.target.model_set is None else scenario.target.model or ()
-            simulated = stack.enter_context(
-                SimProcess(scenario.target.profile, seed=scenario.work.seed, models=names)
-            )
+            simulated = stack.enter_context(SimProcess(scenario.target.profile, seed=scenario.work.seed, models=names))
             url = simulated.url
         else:
             url = str(scenario.target.url)

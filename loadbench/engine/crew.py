@@ -307,6 +307,8 @@ class CrewLevel:
                     due_ns=started.due_ns,
                     end_ns=now_ns,
                     user=started.user,
+                    persona=started.persona,
+                    turn=started.turn,
                 )
             )
         member.under_way = {}

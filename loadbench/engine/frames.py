@@ -56,6 +56,8 @@ class Started:
     due_ns: int
     phase: Phase
     user: int | None
+    persona: str | None
+    turn: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

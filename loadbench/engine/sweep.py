@@ -173,7 +173,7 @@ class Sweep:
                 return
 
     async def _ask_again(self, subject: Subject) -> Sample:
-        """The first question once more: what its first token takes a warm model. Backwards, lest its prefix be cached."""
+        """The first question once more: what its first token takes when warm. Backwards, lest its prefix be cached."""
         prompt = prompt_source(self._scenario.work, key="first", calibration=None).calibration_prompts()[0].text
         if self._scenario.work.unique:
             prompt = " ".join(reversed(prompt.split()))

@@ -53,7 +53,7 @@ class Outbox:
     def started(self, at_ns: int, ask: Ask) -> None:
         """A request is on its way."""
         self.in_flight += 1
-        self._started.append(Started(at_ns, ask.number, ask.due_ns, ask.phase, ask.user))
+        self._started.append(Started(at_ns, ask.number, ask.due_ns, ask.phase, ask.user, ask.persona, ask.turn))
 
     def add(self, sample: Sample) -> None:
         """A request has ended."""

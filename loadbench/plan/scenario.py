@@ -96,7 +96,7 @@ class TargetSettings:
     api: str = _setting(
         kinds.choice("chat", "completions", "responses", "ollama"),
         "chat",
-        "Which route: OpenAI's chat completions, completions or responses, or Ollama's own chat."
+        "Which route: OpenAI's chat completions, completions or responses, or Ollama's own chat.",
     )
     transport: str = _setting(
         kinds.choice("fast", "httpx"), "fast", "How requests travel: by the stamping transport, or by stock httpx."
@@ -230,6 +230,7 @@ class WorkSettings:
             return None
         over = Persona(name="", input_tokens=self.input_tokens, output_tokens=self.output_tokens, turns=self.turns)
         return cast_of(shares, self.known, over) if shares else Cast((over,), (1.0,))
+
     deterministic: bool = _setting(
         kinds.FLAG, False, "Given prompts as they are, at temperature 0; the answers to each are compared."
     )

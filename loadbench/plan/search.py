@@ -323,7 +323,8 @@ class Budget:
     def probe_ns(
         self, purpose: Purpose, *, spent_ns: int, warm_up_ns: int, wants: Literal["PASS", "FAIL"] | None = None
     ) -> int | None:
-        """How long a probe may measure, its warm-up apart; `None` where too little is left for it.
+        """How long a probe may measure, its warm-up apart; `None` where too little is left for it: less than a warm-up
+        for a proof, than half of one, about half of a user's cycle, for anything else.
 
         To find the border takes a thirtieth each time, but a warm-up's length at the least; that a load passes
         may take two thirds of what is left, that one fails a quarter, for less needs to be seen; to measure again takes
@@ -341,9 +342,6 @@ class Budget:
             case Purpose.BRACKET | Purpose.BISECT:
                 left_ns -= self.kept_ns
                 share_ns = self.total_ns // 30 - warm_up_ns
-        return _worthwhile(min(left_ns, max(share_ns, warm_up_ns)), warm_up_ns)
-
-
-def _worthwhile(measure_ns: int, warm_up_ns: int) -> int | None:
-    """Half of the warm-up's length, about half of a user's cycle, is the least that shows anything."""
-    return measure_ns if measure_ns > 0 and measure_ns >= warm_up_ns // 2 else None
+        least_ns = warm_up_ns if purpose is Purpose.PROVE else warm_up_ns // 2
+        measure_ns = min(left_ns, max(share_ns, warm_up_ns))
+        return measure_ns if measure_ns > 0 and measure_ns >= least_ns else None

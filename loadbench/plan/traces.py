@@ -221,7 +221,7 @@ def _read_once(path: Path, limit: int | None) -> Trace:
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror or error}", hint="name a trace, as CSV or JSONL") from None
     except IndexError:
-        raise BadInput(f"{file} has no request in it", hint="write at least one") from None
+        raise BadInput(f"{file} has no request in it whose length is known", hint="write at least one") from None
 
 
 def _rows(path: Path, limit: int | None) -> Iterable[Row]:
@@ -282,7 +282,7 @@ def _seconds_ns(text: str) -> int:
 
 def _time(ns: float) -> int:
     if not abs(ns) < _MOST_NS:
-        raise ValueError(f"{ns:g} ns is no time within a hundred years of 1970 or of 0")
+        raise ValueError(f"{ns:g} ns is more than a hundred years")
     return round(ns)
 
 

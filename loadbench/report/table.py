@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.bend import WORTHWHILE, bend
+from loadbench.analyze.intervals import quantile_ranks
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
@@ -157,12 +158,16 @@ def notes(run: Run) -> list[str]:
         found += _bend_note(levels, f" of {model}" if len(models) > 1 else "")
     found += _load_note(run)
     shown = [metric for level in run.levels for metric in _shown(level)]
-    if any(metric.interval.get(name) is None for metric, names in shown for name in names):
+    cohorts = {
+        model: _cohort_notes(levels, f" of {model}" if len(models) > 1 else "") for model, levels in models.items()
+    }
+    unsure = any(metric.interval.get(name) is None for metric, names in shown for name in names)
+    if unsure or any(UNSURE in line for lines in cohorts.values() for line in lines):
         found.append(f"{UNSURE} too few independent requests for a 95 % interval of this quantile: measure for longer")
     for model, levels in models.items():
         found += _objective_notes(levels, f" of {model}" if len(models) > 1 else "")
         found += _course_notes(levels, f" of {model}" if len(models) > 1 else "")
-        found += _cohort_notes(levels, f" of {model}" if len(models) > 1 else "")
+        found += cohorts[model]
     found += _reason_notes(run, lambda level: level.verdict.reasons)
     found += _reason_notes(run, lambda level: level.caveats)
     for level in run.levels:
@@ -288,7 +293,10 @@ def _cohort_notes(levels: Sequence[Level], whose: str) -> list[str]:
 def _persona(part: PersonaShare) -> str:
     ttft, e2e = part.metrics.get("ttft_response_s"), part.metrics.get("e2e_response_s")
     times = [
-        f"{word} p95 {duration(metric.p95)}" for word, metric in (("TTFT", ttft), ("E2E", e2e)) if metric is not None
+        # They have no intervals; but of so few as this none could be, however little they had to do with each other.
+        f"{word} p95 {UNSURE * (quantile_ranks(metric.count, 0.95) is None)}{duration(metric.p95)}"
+        for word, metric in (("TTFT", ttft), ("E2E", e2e))
+        if metric is not None
     ]
     return f"({', '.join([f'{part.ok} of {part.requests} ok', *times])})"
 

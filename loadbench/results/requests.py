@@ -58,9 +58,7 @@ _FACTS = (
 _BUFFER_BYTES = 1 << 20
 
 
-def line(
-    sample: Sample, *, level: int, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False
-) -> bytes:
+def line(sample: Sample, *, level: int, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False) -> bytes:
     """One request as a line of JSON; `level` is its level's position in the run, from 0, `prompts` their digests."""
     record: dict[str, object] = {"level": level}
     for name in _FACTS:
@@ -84,9 +82,7 @@ def line(
 class RequestLog:
     """Appends lines to the file; open it for the length of the run."""
 
-    def __init__(
-        self, path: Path, *, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False
-    ) -> None:
+    def __init__(self, path: Path, *, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False) -> None:
         self._file = path.open("ab", buffering=_BUFFER_BYTES)
         self.origin_ns = origin_ns
         self._prompts = prompts
@@ -94,9 +90,7 @@ class RequestLog:
 
     def add(self, sample: Sample, *, level: int) -> None:
         """Append one request; it is on disk after `flush` at the latest."""
-        text = line(
-            sample, level=level, origin_ns=self.origin_ns, prompts=self._prompts, keep_texts=self._keep_texts
-        )
+        text = line(sample, level=level, origin_ns=self.origin_ns, prompts=self._prompts, keep_texts=self._keep_texts)
         self._file.write(text)
 
     def flush(self) -> None:

@@ -1,4 +1,4 @@
-"""A model of the transformers library in this process: `--adapter transformers:` and a folder, or a name in its cache."""
+"""A model of the transformers library in this process (`--adapter transformers:MODEL`, a folder or a cached name)."""
 
 from __future__ import annotations
 

@@ -26,10 +26,9 @@ PATH = "/api/chat"
 class Lines:
     """The lines of one answer, as its bytes come in; to an `Answer` each is an event."""
 
-    __slots__ = ("_line", "comments", "ignored")
+    __slots__ = ("_line", "ignored")
 
     def __init__(self) -> None:
-        self.comments = 0
         self.ignored = 0
         self._line = bytearray()  # the line under way
 

@@ -209,7 +209,8 @@ def test_completions_go_to_their_own_route(kind):
 def test_ollama_speaks_in_lines(kind):
     """Its chat stands beside /v1, in lines of JSON; each is stamped as it comes, the last has the counts."""
     line = b'{"model":"m","message":{"role":"assistant","content":"x"},"done":false}\n'
-    last = b'{"model":"m","message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":9,"eval_count":2}\n'
+    counts = b'"prompt_eval_count":9,"eval_count":2'
+    last = b'{"model":"m","message":{"content":""},"done":true,"done_reason":"stop",' + counts + b"}\n"
     lines = head(headers=b"content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n")
     found = talk(kind, [ASK, lines, 0.02, chunk(line), 0.02, chunk(line + last) + END, GONE], api=Api.OLLAMA)
     assert found.server.requests[0].line == "POST /api/chat HTTP/1.1"

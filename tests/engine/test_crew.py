@@ -22,6 +22,7 @@ from loadbench.engine.parts import level_plan
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import WHOLE, Closed, Open, Phase, Shard
 from loadbench.plan.scenario import LoadSettings, Scenario, WorkSettings
+from loadbench.plan.sources import resolve
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import Health, Recorder
@@ -197,6 +198,24 @@ def test_dead_worker_is_noticed(load):
     if isinstance(load, Open):
         assert recording.missed > 0
         assert recording.arrivals_due == pytest.approx(60 * recording.window_s, abs=2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_what_a_dead_worker_had_under_way_keeps_its_persona():
+    """The parts of the personas still add up to the level: who asked is known of every request that was begun."""
+
+    async def during(level, pids) -> None:
+        while level.done < 30:
+            await anyio.sleep(0.01)
+        os.kill(pids[1], signal.SIGKILL)
+
+    flags = {"users": "6", "mix": ("chat,code",), "turns": "2", "think": "0s", "input_tokens": "20", "max_tokens": "8"}
+    made = resolve(flags=flags | {"duration": "2s", "warm_up": "200ms"}, environment={})
+    recording, samples, _, _ = run_crew(made, made.loads[0], workers=2, during=during)
+    assert Outcome.CANCELLED in {one.outcome for one in samples}
+    assert {one.persona for one in samples} == {"chat", "code"}
+    assert sum(part.requests for part in recording.cohorts.personas.values()) == sum(recording.outcomes.values())
+    assert sum(recording.cohorts.turns.values()) == sum(recording.outcomes.values())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")

@@ -282,6 +282,18 @@ def test_a_trace_is_asked_at_its_offsets_with_its_lengths(scale):
     assert not reasons & {"missed_arrivals", "rate_not_reached", "short_warm_up", "not_steady"}
 
 
+@pytest.mark.parametrize("flags", [{"warm_up": "60s"}, {"duration": "1h"}])
+def test_a_traces_rate_is_of_the_time_that_it_takes(flags):
+    """Whatever is warmed up or asked for, the window ends with the trace, and what is offered in it is the trace's."""
+    made = Asked({"trace": str(FOLDER / "azure.csv"), "time_scale": "10"} | flags)
+    (load,) = made.scenario.loads
+    begin_ns = made.recording.window[0] - made.recording.warm_up_ns
+    assert made.recording.window[1] - begin_ns == load.arrivals.window_ns
+    measured = sum(one.phase is Phase.MEASURED for one in made.samples)
+    assert made.summary().offered_per_s == pytest.approx(measured / made.recording.window_s)
+    assert len(made.samples) == REQUESTS
+
+
 def test_a_trace_with_ids_is_warm_where_beginnings_come_again():
     """Of the sample trace's conversations nearly all share their first block with an earlier one."""
     made = Asked({"trace": str(FOLDER / "mooncake.jsonl"), "time_scale": "10"})

@@ -95,7 +95,7 @@ def test_our_own_requests_are_read(tmp_path):
         (AZURE + "2023-11-16 18:15:46,1\n", r"line 2: this has not the 3 columns"),
         (AZURE + "2023-11-16 18:15:46,-1,2\n", r"line 2: this is no request: '-1' is no number of tokens"),
         (AZURE + "2023-13-16 18:15:46,1,2\n", r"line 2: this is no request"),
-        (AZURE + "0001-01-01 00:00:00,1,2\n", r"line 2: this is no request: .* within a hundred years"),
+        (AZURE + "0001-01-01 00:00:00,1,2\n", r"line 2: this is no request: .* more than a hundred years"),
         (AZURE + "2023-11-16 18:15:46,1," + "9" * 30 + "\n", r"line 2: this is no request: '9+' is no number"),
         (AZURE + "2023-11-16 18:15:46,1," + "0" * 20 + "9" * 30 + "\n", r"line 2: .* '0+9+\.\.\. is no number"),
         ("Timestamp,Request tokens,Response tokens\nnan,1,2\n", r"line 2: this is no request"),

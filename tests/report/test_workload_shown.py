@@ -18,7 +18,7 @@ def mixed(users: int):
     return a_level(
         (
             a_sample(n, due_ns=n * S // 2, persona=("chat", "rag")[n % 2], ttft_ns=(1 + 9 * (n % 2)) * users * 100 * MS)
-            for n in range(100)
+            for n in range(200)
         ),
         load=Closed(users),
     )
@@ -29,7 +29,7 @@ def test_each_persona_has_a_line_over_all_levels():
     run = a_run(mixed(1), mixed(2))
     lines = [note for note in table.notes(run) if note.startswith("persona ")]
     assert lines == [
-        f"persona {name}: 1 user (50 of 50 ok, TTFT p95 {one}) · 2 users (50 of 50 ok, TTFT p95 {two})"
+        f"persona {name}: 1 user (100 of 100 ok, TTFT p95 {one}) · 2 users (100 of 100 ok, TTFT p95 {two})"
         for name, one, two in (
             ("chat", "100 ms, E2E p95 300 ms", "200 ms, E2E p95 400 ms"),
             ("rag", "1.00 s, E2E p95 1.20 s", "2.00 s, E2E p95 2.20 s"),
@@ -37,6 +37,15 @@ def test_each_persona_has_a_line_over_all_levels():
     ]
     assert all(line in text(run) for line in lines)
     assert "persona rag" in markdown(run)
+
+
+def test_a_persona_of_few_requests_is_marked_as_such():
+    """Of thirty requests no 95th percentile is sure, though the level has enough of them."""
+    few = a_level(a_sample(n, due_ns=n * S // 2, persona="rag" if n % 10 == 0 else "chat") for n in range(300))
+    chat, rag = (note for note in table.notes(a_run(few)) if note.startswith("persona "))
+    assert "270 of 270 ok, TTFT p95 100 ms" in chat
+    assert "30 of 30 ok, TTFT p95 ~100 ms" in rag
+    assert any(note.startswith("~ too few") for note in table.notes(a_run(few)))
 
 
 def test_one_persona_needs_no_line():
