@@ -15,15 +15,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from loadbench.analyze import equal_work
+from loadbench.analyze.answers import answers_compared
 from loadbench.analyze.conclusion import Shown, conclude
 from loadbench.analyze.crossover import crossover
 from loadbench.analyze.effect import averaged
-from loadbench.analyze.evidence import counts, evidence, failures_by_run, too_few_requests
+from loadbench.analyze.evidence import counts, evidence, failures_by_run, not_in_every_run, too_few_requests
 from loadbench.analyze.gates import Seen, decide
+from loadbench.analyze.places import device, place_caveats
 from loadbench.analyze.rows import counted, rows, too_few
 from loadbench.core.errors import BadInput
+from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
-from loadbench.results.compare import TOO_FEW_REQUESTS, Compared, Comparison, Crossover, LeftOut, Side
+from loadbench.results.compare import NO_SAMPLES, TOO_FEW_REQUESTS, Compared, Comparison, Crossover, LeftOut, Side
 from loadbench.results.run import ClosedLoad, Reason
 
 if TYPE_CHECKING:
@@ -44,8 +47,6 @@ _OPEN = ("ttft_response", "ttft", "tpot", "itl", "e2e_response", "e2e")
 # Why no gate is decided by one run a side.
 ONE_RUN = "one run a side does not tell by how much runs differ: measure several"
 TOKENS = "output_tokens_per_s"
-# Two devices of another name are hardly ever alike within this.
-_ALIKE_WITHIN = 0.05
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ def compare(
     overall = _overall(found, confidence)
     sides = (_side(a, names[0]), _side(b, names[1]))
     told = [*caveats, *_basis(a, b, paired=paired), *equal_work.caveats(a, b, paired=paired)]
-    told += _devices_alike(sides, found, overall)
+    told += place_caveats(a, b, _tokens_row(found, overall))
     return Comparison(
         a=sides[0],
         b=sides[1],
@@ -108,6 +109,7 @@ def compare(
         gates=decide(gates, seen, left_out, levels=labels, confidence=confidence),
         left_out=left_out,
         caveats=told,
+        answers=answers_compared(a, b),
         conclusion=conclude(
             [Shown(one.load, one.rows, one.evidence) for one in found], crossing, left_out, confidence=confidence
         ),
@@ -123,6 +125,11 @@ def _checked(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> tuple[Seque
         if len(models) > 1:
             found = f"{len(models)} models: {', '.join(models)}"
             raise BadInput(f"side {name} has {found}", hint=f"choose one with --{name}-model")
+        mixed = equal_work.mixed(side)
+        if mixed:
+            raise BadInput(
+                f"the runs of side {name} were not asked for the same: {mixed}", hint="name runs of one kind"
+            )
     if paired and len(a) != len(b):
         raise BadInput(f"{len(a)} and {len(b)} runs make no pairs", hint="name as many runs of each side, in order")
     return a, b
@@ -144,6 +151,11 @@ def _at(side: Sequence[Run], load: ClosedLoad | OpenLoad) -> Levels:
     ]
 
 
+def _why_not_at(run: Run, load: ClosedLoad | OpenLoad) -> tuple[str, str] | None:
+    level = next((level for level in run.levels if level.load == load), None)
+    return ("missing", "it has no such level") if level is None else _why_not(level)
+
+
 def _why_not(level: Level) -> tuple[str, str] | None:
     if level.verdict.status == "INVALID":
         reasons = ", ".join(reason.message for reason in level.verdict.reasons)
@@ -161,9 +173,9 @@ def _comparable(
         (name, run, why)
         for name, side in (("a", a), ("b", b))
         for run in side
-        for level in run.levels
-        if level.load == load and (why := _why_not(level)) is not None
+        if (why := _why_not_at(run, load)) is not None
     ]
+    refused.sort(key=lambda one: one[2][0] == "missing")  # what is wrong with a level that is there comes first
     kept = (_at(a, load), _at(b, load))
     if all(any(level is not None for level in side) for side in kept) and (not paired or _pairs(*kept)):
         left_out += [
@@ -208,16 +220,27 @@ def _level(
             left_out.append(LeftOut(level=load.label, metric=metric, code=why[0], message=why[1]))
             continue
         kept = evidence(a, b, metric, paired=paired)
-        if kept is None and too_few_requests(a, b, metric):
-            message = "too few requests, or runs, for this quantile and its interval: measure for longer, or more often"
-            left_out.append(LeftOut(level=load.label, metric=metric, code=TOO_FEW_REQUESTS, message=message))
-        elif kept is not None:
-            found.evidence[metric] = kept
-            # Failures are pooled; their runs serve the rank test.
-            by_run[metric] = failures_by_run(a, b, paired=paired) if metric == FAILURES and len(a) > 1 else kept
-            found.seen[metric] = Seen(kept.effect(), too_few(by_run[metric], confidence))
+        if kept is None:
+            left_out += _lacking(load, a, b, metric)
+            continue
+        found.evidence[metric] = kept
+        # Failures are pooled; their runs serve the rank test, and say whether there are enough of them.
+        pooled = metric == FAILURES and len(a) + len(b) > 2
+        by_run[metric] = failures_by_run(a, b, paired=paired) if pooled else kept
+        effect = None if pooled and min(counted(by_run[metric])) < 2 else kept.effect()
+        found.seen[metric] = Seen(effect, too_few(by_run[metric], confidence))
     found.rows = rows(load.label, found.evidence, by_run, found.seen, confidence)
     return found
+
+
+def _lacking(load: ClosedLoad | OpenLoad, a: Levels, b: Levels, metric: str) -> list[LeftOut]:
+    """Why a figure of which there is something cannot be compared; nothing where there is none of it at all."""
+    if too_few_requests(a, b, metric):
+        message = "too few requests, or runs, for this quantile and its interval: measure for longer, or more often"
+        return [LeftOut(level=load.label, metric=metric, code=TOO_FEW_REQUESTS, message=message)]
+    there = not_in_every_run(a, b, metric)
+    message = f"there is something of it in {there}"
+    return [LeftOut(level=load.label, metric=metric, code=NO_SAMPLES, message=message)] if there else []
 
 
 def _metrics(load: ClosedLoad | OpenLoad, work: Unequal, gates: Sequence[GateRule]) -> list[str]:
@@ -226,7 +249,7 @@ def _metrics(load: ClosedLoad | OpenLoad, work: Unequal, gates: Sequence[GateRul
     per_token = ("e2e_per_token",) if work.answers_differ else ()
     usual = [f"{figure}_{point}" for figure in (*figures, *per_token) for point in _POINTS]
     named = [rule.metric for rule in gates if rule.applies(load.label)]
-    return list(dict.fromkeys([*RATES, *usual, FAILURES, *named]))
+    return list(dict.fromkeys([*RATES, *usual, ENERGY, COST, FAILURES, *named]))
 
 
 def _overall(found: Sequence[_Found], confidence: float) -> list[Compared]:
@@ -267,7 +290,7 @@ def _side(runs: Sequence[Run], name: str) -> Side:
         target=levels[0].target if levels else "",
         model=levels[0].model if levels else "",
         runs=[run_name(run) for run in runs],
-        device=equal_work.device(runs),
+        device=device(runs),
         simulated=any(run.simulated for run in runs),
     )
 
@@ -286,15 +309,7 @@ def _basis(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> list[Reason]:
     return []
 
 
-def _devices_alike(sides: tuple[Side, Side], found: Sequence[_Found], overall: Sequence[Compared]) -> list[Reason]:
-    """Two devices that are equally fast are one, it may be."""
-    a, b = (side.device for side in sides)
+def _tokens_row(found: Sequence[_Found], overall: Sequence[Compared]) -> Compared | None:
+    """Tokens per second over all levels, or at the only one."""
     shown = overall or [row for one in found for row in one.rows]
-    row = next((row for row in shown if row.metric == TOKENS), None)
-    if a is None or b is None or a == b or row is None or row.interval is None:
-        return []
-    low, high = row.interval
-    if low < 1 / (1 + _ALIKE_WITHIN) or high > 1 + _ALIKE_WITHIN:
-        return []
-    message = f"a ran on {a} and b on {b}, yet their tokens/s are alike: {row.ratio:.3f}x ({low:.3f}-{high:.3f})"
-    return [Reason("devices_alike", message, "look whether one of them fell back to the other's device")]
+    return next((row for row in shown if row.metric == TOKENS), None)

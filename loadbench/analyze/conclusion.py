@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.effect import Inside, averaged
+from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import RATES
 from loadbench.results.compare import NOT_COMPARED
 from loadbench.results.run import ClosedLoad
@@ -36,8 +37,14 @@ _OF_OPEN = {
     "ttft_response_p50": "in TTFT p50",
 }
 
-# What is before the first token, and after it.
-_PHASES = {"ttft_p50": "TTFT p50", "ttft_response_p50": "TTFT p50", "tpot_p50": "TPOT p50"}
+# What is before the first token and after it, and what a token takes beside time.
+_PHASES = {
+    "ttft_p50": "TTFT p50",
+    "ttft_response_p50": "TTFT p50",
+    "tpot_p50": "TPOT p50",
+    ENERGY: "energy per token",
+    COST: "cost per token",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _STEPS = 64
 def crossover(
     users: Sequence[int], evidence: Sequence[Evidence], decisions: Sequence[Speed], *, confidence: float
 ) -> Crossover | None:
-    """`users` ascend; `None` where the decisions do not change sides once."""
+    """`None` where the decisions do not change sides once, or no two runs have both levels that it lies between."""
     order = sorted(range(len(users)), key=lambda position: users[position])
     told = [position for position in order if decisions[position] != "~"]
     turns = [(one, other) for one, other in pairwise(told) if decisions[one] != decisions[other]]
@@ -38,14 +38,17 @@ def crossover(
         return None
     first, last = (order.index(position) for position in turns[0])
     span = order[first : last + 1]
-    points = [
-        point
-        for low, high in pairwise(span)
-        for point in _between((users[low], evidence[low]), (users[high], evidence[high]), confidence)
+    steps = [
+        _between((users[low], evidence[low]), (users[high], evidence[high]), confidence) for low, high in pairwise(span)
     ]
+    if not all(steps):
+        return None
+    points = [point for step in steps for point in step]
     roots = [
         _root(one, other) for one, other in pairwise(points) if (one[1] < 0) != (other[1] < 0) and one[1] != other[1]
     ]
+    if not roots:
+        return None
     unsure = [at for at, _, (low, high) in points if low <= 0 <= high]
     middle = math.exp(sorted(roots)[len(roots) // 2])
     return Crossover(
@@ -60,7 +63,7 @@ _Point = tuple[float, float, tuple[float, float]]
 
 
 def _between(low: tuple[int, Evidence], high: tuple[int, Evidence], confidence: float) -> list[_Point]:
-    """(log users, log ratio, its interval) from one level to the next."""
+    """(log users, log ratio, its interval) from one level to the next; nothing where no two runs have both."""
     points = []
     begin, end = math.log(low[0]), math.log(high[0])
     for step in range(_STEPS + 1):

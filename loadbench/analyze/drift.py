@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from loadbench.results.run import Level, Run
 
-# One false alarm in twenty comparisons, shared out among the figures.
+# One false alarm in twenty comparisons, shared out among the figures and the two trends that each may have.
 _ALPHA = 0.05
+_TRENDS = 2
 # What is sure but smaller than this is of no account.
 _LEAST = math.log(1.01)
 _ROUNDING = 1e-12
@@ -64,7 +65,7 @@ def trend(logs: Sequence[float]) -> float | None:
     rises = sum(logs[later] > logs[sooner] for sooner, later in places)
     falls = sum(logs[later] < logs[sooner] for sooner, later in places)
     change = (len(logs) - 1) * median((logs[later] - logs[sooner]) / (later - sooner) for sooner, later in places)
-    sure = trend_p(len(logs), rises - falls) <= _ALPHA / len(_FIGURES) + _ROUNDING
+    sure = trend_p(len(logs), rises - falls) <= _ALPHA / (_TRENDS * len(_FIGURES)) + _ROUNDING
     return change if sure and abs(change) >= _LEAST else None
 
 

@@ -139,26 +139,28 @@ class Runs:
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """The value of one run a side, each as (low, value, high) at 95 %."""
+    """The value of each side as (low, value, high), 1.96 standard errors apart, and the degrees of freedom of those."""
 
     a: tuple[float, float, float]
     b: tuple[float, float, float]
+    freedom: float = math.inf
 
     def effect(self) -> Effect:
         """b minus a."""
         value = self.b[1] - self.a[1]
         below = math.hypot(self.b[1] - self.b[0], self.a[2] - self.a[1]) / _NORMAL_975
         above = math.hypot(self.b[2] - self.b[1], self.a[1] - self.a[0]) / _NORMAL_975
-        return Effect(value, below, above)
+        return Effect(value, below, above, self.freedom)
 
     def alone(self, side: int) -> Effect:
         """One side."""
         low, value, high = (self.a, self.b)[side]
-        return Effect(value, (value - low) / _NORMAL_975, (high - value) / _NORMAL_975)
+        return Effect(value, (value - low) / _NORMAL_975, (high - value) / _NORMAL_975, self.freedom)
 
     def blended(self, weight: float, other: Inside) -> Inside:
         """So much of this and the rest of the other; both are independent."""
-        return Inside(_blend(self.a, other.a, weight), _blend(self.b, other.b, weight))
+        freedom = min(self.freedom, other.freedom)
+        return Inside(_blend(self.a, other.a, weight), _blend(self.b, other.b, weight), freedom)
 
 
 def _blend(

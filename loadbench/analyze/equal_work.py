@@ -11,13 +11,16 @@ Everything else that may stand between two runs is a caveat: it is told, and lef
 from __future__ import annotations
 
 import math
-import re
+from itertools import groupby
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loadbench.analyze.effect import Runs
+from loadbench.analyze.evidence import counts
+from loadbench.analyze.places import variants
+from loadbench.plan.gate import COST
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -29,8 +32,9 @@ if TYPE_CHECKING:
 LENGTHS_WITHIN = 0.02
 # The shares of answers that ended at the limit, not of themselves, are alike within this.
 _ENDS_WITHIN = 0.05
-# A device in a model's id, as in qwen2.5-0.5b-instruct-cuda-gpu.
-_DEVICE = re.compile(r"(?:^|[-_.:/ ])(cpu|gpu|npu)(?=$|[-_.:/ ])", re.IGNORECASE)
+# From so many failures on latencies are of a selection: the verdict's own usual limit.
+_FAILED_FROM = 0.01
+_METERS = {"board": "the accelerators", "package": "CPU and memory"}
 
 _BY_PROMPT = ("ttft", "e2e", "requests_per_s", "output_tokens_per_s")
 _BY_ANSWER = ("e2e_p5", "e2e_p9", "e2e_response", "requests_per_s")
@@ -84,19 +88,34 @@ def unequal(a: Levels, b: Levels, one: Run, other: Run, *, paired: bool, confide
     longer = _longer(a, b, _answer, paired=paired, confidence=confidence)
     if longer is not None:
         found.leave_out(_BY_ANSWER, "answer_lengths", f"the answers of b are {_share(longer)} than those of a")
+    priced = [
+        {level.cost.currency for level in side if level is not None and level.cost is not None} for side in (a, b)
+    ]
+    if all(priced) and (priced[0] != priced[1] or len(priced[0]) > 1):
+        told = " and ".join(sorted(str(unit or "no unit that is told") for unit in priced[0] | priced[1]))
+        found.leave_out((COST,), "currencies", f"the prices are in {told}")
     return found
+
+
+def mixed(runs: Sequence[Run]) -> str:
+    """What the runs of one side differ in that makes their work another; empty where they may be taken together."""
+    for other in runs[1:]:
+        differing = [key for key in _differing(runs[0], other, "work") if key != "work.seed"]
+        if differing:
+            return _named(differing, runs[0], other)
+    return ""
 
 
 def caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> list[Reason]:
     """What a reader must know of two sides that may be compared."""
-    return [*_identity(a, b), *_settings(a, b, paired=paired), *_circumstances(a, b), *_answers(a, b)]
-
-
-def device(runs: Sequence[Run]) -> str | None:
-    """On what a side ran, if its runs tell it: in their environment, or in the model's id."""
-    told = {str(run.environment["device"]) for run in runs if run.environment.get("device")}
-    named = {match[1].lower() for run in runs for level in run.levels if (match := _DEVICE.search(level.model))}
-    return ", ".join(sorted(told or named)) or None
+    return [
+        *_identity(a, b),
+        *_settings(a, b, paired=paired),
+        *_circumstances(a, b),
+        *_answers(a, b),
+        *_meters(a, b),
+        *_of_levels(a, b),
+    ]
 
 
 def _identity(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
@@ -105,11 +124,16 @@ def _identity(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
         message = f"{len(same)} run{'s are' if len(same) > 1 else ' is'} on both sides"
         yield Reason("same_run", message, "name runs of two sides")
         return
-    targets = [{(level.target, level.model) for run in side for level in run.levels} for side in (a, b)]
+    targets = [variants(side) for side in (a, b)]
     if targets[0] == targets[1] and not any(run.simulated for run in (*a, *b)):
         where = ", ".join(f"{model} at {target}" for target, model in sorted(targets[0]))
         advice = "well, if the server was changed between the runs, or if no difference is what is looked for"
         yield Reason("same_target", f"both sides are {where}", advice)
+
+    for name, places in zip("ab", targets, strict=True):
+        if len(places) > 1:
+            where = ", ".join(f"{model} at {target}" for target, model in sorted(places))
+            yield Reason("mixed_side", f"{name} is {len(places)} servers: {where}", "name runs of one server a side")
 
 
 def _settings(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Iterator[Reason]:
@@ -122,6 +146,11 @@ def _settings(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Iterator[R
     if differing:
         message = f"a and b were measured with other settings: {_named(differing, a[0], b[0])}"
         yield Reason("settings", message, "measure both with the same")
+    for name, side in (("a", a), ("b", b)):
+        differing = sorted({key for run in side[1:] for key in _differing(side[0], run, "load") if key not in _FREE})
+        if differing:
+            message = f"the runs of {name} were measured with other settings among themselves: {', '.join(differing)}"
+            yield Reason("settings_within", message, "name runs of one kind")
     seeds = [[_setting(run, "work", "seed") for run in side] for side in (a, b)]
     if seeds[0] != seeds[1] if paired else set(map(str, seeds[0])) != set(map(str, seeds[1])):
         yield Reason("seeds", "a and b were asked with other seeds, so in other words", "use the same seeds")
@@ -137,12 +166,25 @@ def _circumstances(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     if versions[0] != versions[1]:
         told = " and ".join(", ".join(sorted(side)) for side in versions)
         yield Reason("versions", f"measured by different versions of loadbench: {told}", "measure both with one")
+    for name, side in (("a", a), ("b", b)):
+        stopped = sum(not run.complete for run in side)
+        if stopped:
+            message = (
+                f"{stopped} of {len(side)} runs of {name} {'was' if stopped == 1 else 'were'} stopped before the end"
+            )
+            yield Reason("incomplete", message, "leave it out, or measure it again")
     if {run.simulated for run in a} != {run.simulated for run in b}:
         yield Reason("simulated", "one side is the simulated server, the other is not", "compare like with like")
 
 
 def _answers(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     sides = [[level for run in side for level in run.levels] for side in (a, b)]
+    failed = [_failed(side) for side in sides]
+    if max(failed) > _FAILED_FROM:
+        message = (
+            f"{failed[0]:.1%} of a's requests failed and {failed[1]:.1%} of b's: latencies are of the others alone"
+        )
+        yield Reason("failures", message, "see to the failures first: who drops requests is quick with the rest")
     ends = [_limited(side) for side in sides]
     if ends[0] is not None and ends[1] is not None and abs(ends[1] - ends[0]) > _ENDS_WITHIN:
         message = f"answers cut at their limit: {ends[0]:.0%} of a, {ends[1]:.0%} of b"
@@ -158,6 +200,49 @@ def _answers(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     if _models(sides[0]) != _models(sides[1]):
         message = "two models were asked: their tokens are not the same amount of text, nor of work"
         yield Reason("two_models", message, "compare E2E where answers say the same, and quality beside it")
+
+
+def _meters(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
+    """What stands behind the joules of either side."""
+    used = [[level.energy for run in side for level in run.levels if level.energy is not None] for side in (a, b)]
+    sources = [{one.source for one in side} for side in used]
+    if not all(sources):
+        return
+    if sources[0] != sources[1]:
+        told = ", of b ".join(_metered(side) for side in sources)
+        advice = "what no meter sees is in neither: measure both at the wall, or both by the same meters"
+        yield Reason("energy_sources", f"the joules of a are {told}", advice)
+    if any("estimate" in side for side in sources):
+        watts = [
+            " and ".join(sorted({f"{one.watts:g} W" for one in side if one.source == "estimate"})) for side in used
+        ]
+        told = ", ".join(f"of {name} from {said}" for name, said in zip("ab", watts, strict=True) if said)
+        message = f"joules are an estimate, {told}: no interval here holds the doubt of that"
+        yield Reason("energy_estimate", message, "meter the power, or read ratios of energy as ratios of speed")
+
+
+def _metered(sources: set[str]) -> str:
+    parts = sorted({part for source in sources for part in source.split("+")})
+    return " and ".join(
+        "an estimate" if part == "estimate" else f"those of {_METERS.get(part, part)}" for part in parts
+    )
+
+
+def _of_levels(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
+    """The caveats of the levels, each once a side: heat, a fallback, a lost connection are no less true here."""
+    for name, side in (("a", a), ("b", b)):
+        levels = [level for run in side for level in run.levels]
+        found = sorted((reason for level in levels for reason in level.caveats), key=lambda reason: reason.code)
+        for code, reasons in groupby(found, key=lambda reason: reason.code):
+            first, *rest = reasons
+            often = f", and {len(rest)} more of {len(levels)} levels likewise" if rest else ""
+            yield Reason(code, f"{name}: {first.message}{often}", first.advice)
+
+
+def _failed(levels: Sequence[Level]) -> float:
+    """The share of all measured requests."""
+    failed, asked = map(sum, zip(*map(counts, levels), strict=True)) if levels else (0, 0)
+    return failed / asked if asked else 0.0
 
 
 def _limited(levels: Sequence[Level]) -> float | None:

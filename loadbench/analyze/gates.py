@@ -11,7 +11,8 @@ Never is it decided by the change alone. The chance that a gate fails where noth
 often still. To pass needs no such adjustment: all checks have to pass, and one that should not is one too many (Berger,
 *Multiparameter hypothesis testing and acceptance sampling*, 1982).
 
-Where there is nothing to hold against the rule, because the level or the figure is missing, it fails.
+Where there is nothing to hold against the rule, because nobody has the level, or a run has nothing of the figure, it
+fails.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.analyze.effect import holm
 from loadbench.plan.objective import FAILURES
-from loadbench.results.compare import NOT_COMPARED, Check, Gate
+from loadbench.results.compare import NO_SAMPLES, NOT_COMPARED, Check, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,9 +94,14 @@ def _check(
     p_value: float | None,
     confidence: float,
 ) -> Check:
-    why = next((_told(one) for one in left_out if _is_of(one, level, rule.metric)), "")
-    if seen is None or seen.effect is None:
-        return Check(level=level, decision="UNDECIDED" if why else "FAIL", note=why or _NO_SAMPLES)
+    if seen is None:
+        why = next((one for one in left_out if _is_of(one, level, rule.metric)), None)
+        lacking = why is None or why.code == NO_SAMPLES
+        return Check(
+            level=level, decision="FAIL" if lacking else "UNDECIDED", note=_NO_SAMPLES if why is None else _told(why)
+        )
+    if seen.effect is None:
+        return Check(level=level, decision="UNDECIDED", note=seen.refused)
     ratio, interval = _shown(rule, seen.effect, confidence)
     if seen.refused or p_value is None:
         return Check(level=level, decision="UNDECIDED", ratio=ratio, interval=interval, note=seen.refused)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Models whose names say that they run on an accelerator, as in `qwen2.5-0.5b-instruct-cuda-gpu:3`.
 _ACCELERATED = re.compile(r"(?<![a-z])(gpu|cuda|trtrtx|tensorrt|webgpu|rocm|migraphx)(?![a-z])", re.IGNORECASE)
 # A desktop alone uses as much of its board; a model that decodes on it uses far more.
-_IDLE_USE = 0.02
+IDLE_USE = 0.02
 # Held down for less of the time than this the clocks change no figure that is told.
 _HELD_SHARE = 0.05
 
@@ -42,10 +42,10 @@ def with_machine(
 def _caveats(level: Level, telemetry: Telemetry) -> Iterator[Reason]:
     uses = [gauge.mean for name, gauge in telemetry.gauges.items() if re.fullmatch(r"gpu\d+_use", name)]
     decoding = level.throughput.output_tokens_per_s > 0
-    if uses and decoding and max(uses) < _IDLE_USE and _ACCELERATED.search(level.model):
+    if uses and decoding and max(uses) < IDLE_USE and _ACCELERATED.search(level.model):
         yield Reason(
             "cpu_fallback",
-            f"the model's name says that it runs on the GPU, and no GPU was in use ({max(uses):.1%}) while it answered",
+            f"the model's name says that it runs on the GPU, and none that can be seen was in use ({max(uses):.1%})",
             "see the server's log for the device it chose: drivers, or its execution provider, may be missing",
         )
     yield from _held_down(telemetry)

@@ -45,4 +45,5 @@ def _compared(model: str, prompt: int, answers: Sequence[tuple[int, int, str]]) 
         answers=len(answers),
         distinct=len({digest for _, _, digest in answers}),
         first_difference=other,
+        first_hash=first,
     )

@@ -23,9 +23,13 @@ _WITHOUT_LIMIT = 100.0
 
 def too_few(kept: Evidence, confidence: float) -> str:
     """Why so many runs cannot tell any difference; empty where they can, or where one a side is all there is."""
-    if isinstance(kept, Inside) or not kept.too_few(confidence):
+    if isinstance(kept, Inside):
         return ""
     a, b = (len(side) for side in kept.kept())
+    if min(a, b) == 1 and not kept.paired:
+        return "a single run beside several has no spread of its own: measure both sides as often"
+    if not kept.too_few(confidence):
+        return ""
     need = next(n for n in range(2, 100) if ranks.smallest_p(n, n, paired=kept.paired) <= 1 - confidence)
     pairs = f"{a} pair{'s' if a > 1 else ''} of runs"
     least = f"a p of {ranks.smallest_p(a, b, paired=kept.paired):.3g} at the least"
@@ -43,7 +47,7 @@ def rows(
     p_values = {metric: one.effect.p_value() for metric, one in seen.items() if one.effect is not None}
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return [
-        _row(level, metric, kept[metric], by_run[metric], seen[metric], adjusted.get(metric), confidence)
+        _row(level, metric, kept[metric], by_run[metric], seen[metric], adjusted.get(metric), confidence, len(p_values))
         for metric in kept
     ]
 
@@ -56,6 +60,7 @@ def _row(
     seen: Seen,
     p_adjusted: float | None,
     confidence: float,
+    family: int,
 ) -> Compared:
     effect, logs = seen.effect, metric != FAILURES
     a, b = _centre(kept, 0), _centre(kept, 1)
@@ -79,14 +84,12 @@ def _row(
         n=counted(by_run),
         shift=None if moved is None else moved[0],
         shift_interval=None if moved is None else moved[1],
-        detectable=_detectable(effect, confidence, logs=logs),
-        note=seen.refused or _note(effect, decision, p_value, confidence),
+        detectable=None if seen.refused else _detectable(effect, 1 - (1 - confidence) / max(1, family), logs=logs),
+        note=seen.refused or _note(decision, p_value, confidence),
     )
 
 
-def _note(effect: Effect | None, decision: Speed, p_value: float | None, confidence: float) -> str:
-    if effect is None:
-        return "a single run beside several has no spread of its own: measure both sides as often"
+def _note(decision: Speed, p_value: float | None, confidence: float) -> str:
     if decision != "~" and p_value is not None and p_value > 1 - confidence:
         return f"the rank test alone would not tell: p {p_value:.2g}"
     return ""
@@ -116,6 +119,7 @@ def _interval(effect: Effect | None, confidence: float, *, logs: bool) -> tuple[
 
 
 def _detectable(effect: Effect | None, confidence: float, *, logs: bool) -> float | None:
+    """By this figure alone: what Holm asks of the first to be stated."""
     if effect is None:
         return None
     least = effect.detectable(confidence)

@@ -15,7 +15,7 @@ from loadbench.core.errors import BadInput
 # A search chooses its loads and their lengths itself.
 _NOT_HERE = (
     *("users", "rate", "pattern", "trace", "limit", "time_scale", "duration", "requests", "cool_down", "ramp"),
-    *("workers", "fail_on", "abort_on"),
+    *("workers", "fail_on", "abort_on", "keep_warm"),
 )
 
 
@@ -52,8 +52,14 @@ def command(
     refuse_objectives(resolved.objectives)
     if resolved.simulated:
         profile_named(resolved.target.profile)
+    if resolved.load.trace is not None or resolved.load.pattern is not None:
+        raise BadInput(
+            "load.trace, load.pattern: a search makes its own arrivals", hint="leave them out of the scenario"
+        )
     if resolved.capacity.by == "users" and resolved.capacity.at_most < 1:
         raise BadInput("--at-most: less than one user", hint="give a whole number, or --by rate")
+    if resolved.capacity.headroom >= 1:
+        raise BadInput("--headroom: nothing is left of the device", hint="give less than 100%, as in 20%")
     if dry_run:
         from loadbench.report.capacity import plan_text  # noqa: PLC0415
 

@@ -46,7 +46,7 @@ def run_checkup(scenario: Scenario, *, environment: Mapping[str, str], as_json: 
 
 def _steps(scenario: Scenario, environment: Mapping[str, str]) -> list[Step]:
     """Where the endpoint was looked for, if it had to be, or may have moved to: the command line is asked too, then."""
-    if scenario.simulated:
+    if scenario.simulated or scenario.target.adapter is not None:
         return []
     named = scenario.target.kind == "foundry" or scenario.origins.get("target.url", "").endswith(ENDPOINT_VARIABLES)
     local = scenario.target.url is None or is_local(scenario.target.url)

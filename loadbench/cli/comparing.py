@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,8 @@ def run_compare(
     environment: Mapping[str, str],
 ) -> ExitCode:
     """Compare and show; returns the exit code."""
+    if math.isnan(options["certainty"]):
+        raise BadInput("--confidence nan: is no share", hint="write it as in 0.95")
     gates = _gates(options["rules"])
     a, b = _names(named, options)
     if _measured(a, b, options):
@@ -198,7 +201,7 @@ def _measure(
     if options["dry_run"]:
         from loadbench.report.pair_plan import pair_plan_text  # noqa: PLC0415
 
-        needed = repeats_text(gates, [load.label for load in both[0].loads])
+        needed = repeats_text(gates, [load.label for load in both[0].loads], confidence=options["certainty"])
         click.echo(pair_plan_text(both, pairing) + ("\n" + needed if needed else ""), nl=False)
         return None
     from loadbench.cli.paired_session import measure_paired  # noqa: PLC0415

@@ -13,6 +13,7 @@ from loadbench.cli.options import ScenarioCommand, given, scenario_options
 
 @click.command(cls=ScenarioCommand)
 @scenario_options("target", without=("model", "model_set", "api", "transport", "load", "allow_alias", "adapter"))
+@click.option("--adapter", hidden=True)
 @click.option("--cached", is_flag=True, help="Only those on this disk.")
 @click.option("--loaded", is_flag=True, help="Only those in memory.")
 @click.option("--download", metavar="MODEL", help="Foundry Local: download it first, by the foundry command line.")

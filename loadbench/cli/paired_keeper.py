@@ -75,9 +75,11 @@ class PairKeeper:
         scenario = at_repeat(side.scenario, repeat)
         title = f"{scenario.report.name} {name.upper()}{repeat + 1}"
         prompts = asked_prompts(given_prompts(scenario.work), keep_texts=scenario.report.keep_texts)
+        origin_ns = self._clock.now_ns()
+        side.watch.keep_in(folder, origin_ns=origin_ns)
         log = RequestLog(
             folder.path / "requests.jsonl",
-            origin_ns=self._clock.now_ns(),
+            origin_ns=origin_ns,
             prompts=[prompt.hash for prompt in prompts],
             keep_texts=scenario.report.keep_texts,
         )

@@ -30,7 +30,7 @@ from loadbench.engine.health import LoopHealth
 from loadbench.engine.paired import Paired, PairedSide
 from loadbench.engine.sweep import Sweep
 from loadbench.live.progress import Progress
-from loadbench.plan.pairs import SIDES, check_budget
+from loadbench.plan.pairs import SIDES, check_budget, one_address
 from loadbench.plan.prompts import prompt_source
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
@@ -83,6 +83,12 @@ def measure_paired(
     """
     shared = sides[0]
     prompt_source(shared.work, key="check", calibration=None)  # a prompt file is read before anything is started
+    for side in sides:
+        if side.target.adapter is not None:
+            raise BadInput(
+                f"{side.origins['target.adapter'].partition(' ')[2]}: two servers are measured in turn, and no adapter",
+                hint="measure it with `loadbench sweep`, and compare the saved runs",
+            )
     check_budget(shared, pairing)
     if shared.telemetry.server_pid is not None and sides[0].target.url != sides[1].target.url:
         raise BadInput(
@@ -143,7 +149,7 @@ async def _measure(
 
 
 def _identity(prepared: Prepared) -> tuple[str, str]:
-    return prepared.target.base_url, prepared.models[0]
+    return one_address(prepared.target.base_url), prepared.models[0]
 
 
 async def _prepared(
@@ -215,7 +221,7 @@ async def _run_watched(paired: Paired, watches: Sequence[RunWatch], progress: Pr
     async with anyio.create_task_group() as watchers:
         watchers.start_soon(progress.run)
         for watch in watches:
-            watchers.start_soon(watch.listen)
+            watchers.start_soon(watch.listen, progress.say)
         try:
             for watch in watches:
                 await watch.measure_idle(progress.say)
@@ -233,6 +239,7 @@ def _told(keeper: PairKeeper, failed: LoadbenchError | None, *, stopped: bool) -
     code = ExitCode.BAD_INPUT if keeper.unwritten else ExitCode.OK
     if failed is not None:
         if not a:
+            _leave(keeper)
             raise failed
         keeper.say(f"{failed.message}; what is compared was complete before")
         code = failed.exit_code
@@ -241,6 +248,14 @@ def _told(keeper: PairKeeper, failed: LoadbenchError | None, *, stopped: bool) -
     if code is not ExitCode.OK or len(a) == 0:
         keeper.say(f"{_repeats(len(a))} complete")
     return Measured(keeper.folder, a, b, caveats=keeper.caveats, exit_code=code)
+
+
+def _leave(keeper: PairKeeper) -> None:
+    """Say where what there is lies; a folder that nothing came into goes again."""
+    try:
+        keeper.folder.path.rmdir()
+    except OSError:
+        keeper.say(f"kept in {keeper.folder.path}")
 
 
 def _repeats(number: int) -> str:

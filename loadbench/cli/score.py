@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from loadbench.cli.options import ScenarioCommand, given, scenario_options
-from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
+from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
+from loadbench.core.text import printable
 
 # Room for a dozen facets and a sentence; a model that thinks aloud needs more.
 _JUDGE_TOKENS = 512
@@ -49,12 +50,14 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     scenario = scoring.scoring_scenario(None if run is None else read_run(run), given(options), os.environ)
     if path.exists() and not force:
         raise BadInput(f"{path}: exists, and may hold scores", hint="name another with --to, or write over it: --force")
-    annotation = scoring.stub(run, scenario, os.environ)
+    annotation = scoring.stub(run, scenario, os.environ, say=_say)
     RunFolder(path.parent).write(path.name, to_json(annotation))
     failed = [one for one in annotation.answers if one.failure]
     click.echo(f"{len(annotation.answers) - len(failed)} answers to rate in {path}")
     for one in failed:
-        click.echo(f"no answer: {one.model}, prompt {one.prompt}: {one.failure}", err=True)
+        _say(f"no answer: {one.model}, prompt {one.prompt}: {one.failure}")
+    if not annotation.complete:
+        raise Interrupted("stopped before all answers had come", hint="to collect all, write over these: --force")
     sys.exit(ExitCode.TARGET_UNAVAILABLE if failed else ExitCode.OK)
 
 
@@ -109,7 +112,9 @@ def judge_command(
     flags: dict[str, object] = {"model": [judge_model]}
     flags |= {"url": judge_url} if judge_url else {}
     flags |= {"api_key_env": judge_key_env} if judge_key_env else {}
-    annotation = scoring.answers_of(run, {}, os.environ)
+    annotation = scoring.answers_of(run, os.environ, say=_say)
+    if not annotation.complete:
+        _say("the answers are not all there: collecting them was stopped; to have all, `loadbench score stub --force`")
     scenario = scoring.judge_scenario(read_run(run), flags, os.environ)
     made = scoring.judged(
         annotation,
@@ -117,13 +122,21 @@ def judge_command(
         os.environ,
         judgings=judgings,
         max_tokens=max_tokens,
-        say=lambda text: click.echo(text, err=True),
+        say=_say,
     )
+    if not made:
+        raise Interrupted("no answer is rated yet", hint="nothing is kept")
     _show(scoring.keep(run, made), as_json=as_json)
     click.echo(f"kept in {scoring.folder_of(run)}", err=True)
+    if len(made) < judgings or any(rated.complete < annotation.complete for rated, _ in made):
+        raise Interrupted("stopped before all answers were rated", hint="what was rated is kept")
     if not any(ratings_of(rated) for rated, _ in made):
         raise TargetUnavailable(f"{judge_model}: rated no answer", hint="see the reasons above; take another model")
     sys.exit(ExitCode.INCONCLUSIVE if any(unrated for _, unrated in made) else ExitCode.OK)
+
+
+def _say(text: str) -> None:
+    click.echo(printable(text), err=True)
 
 
 def _show(quality: Any, *, as_json: bool) -> None:

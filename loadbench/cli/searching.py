@@ -136,6 +136,7 @@ async def _search(
         named = "; ".join(prepared.missing.values()) or f"{len(prepared.models)} models"
         raise BadInput(f"--model: one model is searched at a time, not {named}", hint="name one with --model")
     (model,) = prepared.models
+    await prepared.ready(model)
     clock = MonotonicClock()
     started_at = _started(resumed)
     folder = _folder(scenario, started_at) if resumed is None else resumed.folder

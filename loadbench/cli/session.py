@@ -158,7 +158,7 @@ async def _run_watched(sweep: Sweep, transport: Transport, progress: Progress, k
     failed: LoadbenchError | None = None
     async with anyio.create_task_group() as watchers:
         watchers.start_soon(progress.run)
-        watchers.start_soon(keeper.watch.listen)
+        watchers.start_soon(keeper.watch.listen, progress.say)
         try:
             await keeper.watch.measure_idle(progress.say)
             watchers.start_soon(keeper.watch.look_at_page)

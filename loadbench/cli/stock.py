@@ -57,6 +57,9 @@ class Wanted:
 
 def run_models(scenario: Scenario, wanted: Wanted, *, environment: Mapping[str, str]) -> ExitCode:
     """Do what is asked, then show; raises `LoadbenchError` for what cannot be done."""
+    if scenario.target.adapter is not None:
+        place = scenario.origins["target.adapter"].partition(" ")[2]
+        raise BadInput(f"{place}: an adapter is one model and has no list", hint="`loadbench doctor` checks it")
     scenario, found = located(scenario, environment)
     if found:
         click.echo(f"asking {found}", err=True)

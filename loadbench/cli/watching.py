@@ -28,7 +28,7 @@ _IDLE_S = 3.0
 
 
 class RunWatch:
-    """The watch over one run. Without a folder nothing is written down."""
+    """The watch over one run, or over several in turn. Without a folder nothing is written down."""
 
     def __init__(
         self,
@@ -44,9 +44,14 @@ class RunWatch:
         self._simulated = scenario.simulated
         self._target = target
         self._clock = clock or MonotonicClock()
-        log = None if folder is None else ReadingLog(folder.path / "telemetry.jsonl", origin_ns=origin_ns)
-        self._watch = Watch(log, interval_ns=self._settings.interval)
+        self._watch = Watch(interval_ns=self._settings.interval)
         self._idle: Mapping[str, float] = {}
+        if folder is not None:
+            self.keep_in(folder, origin_ns=origin_ns)
+
+    def keep_in(self, folder: RunFolder, *, origin_ns: int) -> None:
+        """Write down what is read from now on in this run's folder, in its time."""
+        self._watch.keep_in(ReadingLog(folder.path / "telemetry.jsonl", origin_ns=origin_ns))
 
     @property
     def about(self) -> Mapping[str, object] | None:
@@ -77,9 +82,11 @@ class RunWatch:
         elif self._watch.about.get("process") is None:
             say("telemetry: the server's process was not found; name it with --server-pid, or look as its user or root")
 
-    async def listen(self) -> None:
-        """Take what the sampler tells, until it ends."""
+    async def listen(self, say: Callable[[str], None]) -> None:
+        """Take what the sampler tells, until it ends; that is told where it had something to read."""
         await self._watch.listen()
+        if any(self._watch.about.values()):
+            say("telemetry: the sampler ended before the run did; what it read until then is kept")
 
     async def look_at_page(self) -> None:
         """Look at the server's page now and then, until cancelled."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import aclosing
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import anyio
 import orjson
@@ -60,7 +60,10 @@ class Asked(NamedTuple):
 
 
 class Adapter(Protocol):
-    """A model in this process. `parallel` is how many answers it can make at once."""
+    """A model in this process. `parallel` is how many answers it can make at once.
+
+    One that knows how long prompt and answer may be together has that, loaded, as `context`, in tokens.
+    """
 
     name: str
     parallel: int
@@ -70,7 +73,10 @@ class Adapter(Protocol):
         ...
 
     def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
-        """The answer piece by piece, with a `Finish` at its end. What it raises is a failed request."""
+        """The answer piece by piece, with a `Finish` at its end. What it raises is a failed request.
+
+        What has an `aclose`, as an asynchronous generator has, is closed where nobody wants the rest.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -102,7 +108,7 @@ class AdapterTransport:
         made = 0
         finish: Finish | None = None
         try:
-            async with aclosing(cast("AsyncGenerator[Delta | Finish]", self._adapter.generate(asked))) as pieces:
+            async with _closing(self._adapter.generate(asked)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Finish):
                         finish = piece
@@ -119,8 +125,9 @@ class AdapterTransport:
         sink.data(_now(None), _last(self._adapter.name, finish, made) + b"data: [DONE]\n\n")
 
     async def aclose(self) -> None:
-        """Let go of the model."""
-        await self._adapter.aclose()
+        """Let go of the model; one that fails to leave has still been measured."""
+        with suppress(Exception):
+            await self._adapter.aclose()
 
     # Nothing is read from a socket: no read is late, none lacks its stamp.
 
@@ -135,6 +142,17 @@ class AdapterTransport:
     def take_steps(self) -> int:
         """None: no stamp is of the wall clock."""
         return 0
+
+
+@asynccontextmanager
+async def _closing(pieces: AsyncIterator[Delta | Finish]) -> AsyncIterator[AsyncIterator[Delta | Finish]]:
+    """The pieces, closed at the end if they can be."""
+    try:
+        yield pieces
+    finally:
+        aclose = getattr(pieces, "aclose", None)
+        if aclose is not None:
+            await aclose()
 
 
 def _now(at_ns: int | None) -> int:

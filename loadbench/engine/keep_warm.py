@@ -44,10 +44,16 @@ class KeepWarm:
     @asynccontextmanager
     async def keeping(self) -> AsyncIterator[None]:
         """Keep it warm while the context lasts; a prompt under way at its end is cut."""
+        failed: Exception | None = None
         async with anyio.create_task_group() as keeper:
             keeper.start_soon(self._keep)
-            yield
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - raised below: a task group would hand it on wrapped in a group
+                failed = error
             keeper.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
 
     async def _keep(self) -> None:
         never = anyio.Event()

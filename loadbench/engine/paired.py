@@ -2,7 +2,8 @@
 
 `loadbench.plan.pairs` says in which order; a block is a level as a sweep has it (`loadbench.engine.sweep`), so that all
 that a level is and does is the same here. What is of its own: a pair warms up for equally long on both sides, before
-each block both rest, and a repeat is begun only if the budget has room for one as long as the longest so far.
+each block both rest, and a repeat is begun only if the budget has room for one as long as the longest so far. A level
+that is given up on one side (`loadbench.engine.abort`) is the last of its repeat, and no later repeat comes to it.
 
 Where both sides count tokens in different ways, both are asked the texts that were made for A.
 """
@@ -94,6 +95,8 @@ class Paired:
             begins_ns = self._clock.now_ns()
             if self.stopped or not self._pairing.fits(spent_ns=begins_ns - began_ns, repeat_ns=longest_ns):
                 return
+            if not self._loads:
+                return
             await self._repeat(repeat)
             longest_ns = max(longest_ns, self._clock.now_ns() - begins_ns)
 
@@ -124,6 +127,10 @@ class Paired:
             if self.stopped:
                 return
             self._refuse_silence(block, recording)
+            if recording.aborted:
+                # Of what one side is not asked any more, the other's figures are of no use.
+                self._loads = self._loads[: block.level]
+                break
         self._observer.repeat_ended(repeat)
 
     async def _rest(self) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from loadbench.engine.health import HealthProbe
     from loadbench.plan.load import Extent, Load
     from loadbench.plan.prompts import Calibration
-    from loadbench.plan.scenario import Scenario
+    from loadbench.plan.scenario import Scenario, WorkSettings
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.sample import Sample
 
@@ -74,7 +74,7 @@ class Subject:
     samples: list[Sample]  # of its first answers
     answer_ns: int
     before: Load = Closed(1)  # noqa: RUF009 - frozen
-    again: Sample | None = None  # the first question once more, for its first token alone
+    again: Sample | None = None  # another first question, for its first token alone; none if that failed
     keeper: KeepWarm | None = None
 
 
@@ -90,6 +90,10 @@ async def first_answers(client: Client, model: str, *, scenario: Scenario, clock
     ]
     calibration = prompts.calibrated([sample.input_tokens for sample in samples])
     return Subject(model, client, calibration, samples, answer_ns=samples[-1].end_ns - samples[-1].due_ns)
+
+
+def _first_prompt(work: WorkSettings, *, key: str) -> str:
+    return prompt_source(work, key=key, calibration=None).calibration_prompts()[0].text
 
 
 class Sweep:
@@ -172,12 +176,20 @@ class Sweep:
             if self.stopped or (await self.measure(subject, load, number=first_level + position)).aborted:
                 return
 
-    async def _ask_again(self, subject: Subject) -> Sample:
-        """The first question once more: what its first token takes when warm. Backwards, lest its prefix be cached."""
-        prompt = prompt_source(self._scenario.work, key="first", calibration=None).calibration_prompts()[0].text
-        if self._scenario.work.unique:
-            prompt = " ".join(reversed(prompt.split()))
-        return await first_answer(subject.client, self._clock, prompt=prompt, max_tokens=1)
+    async def _ask_again(self, subject: Subject) -> Sample | None:
+        """Another first question of the same length: what its first token takes when warm, and no prefix is cached.
+
+        `None` where it fails: the model has answered before, and a token that shows no text, say, is no reason to leave
+        it out.
+        """
+        work = self._scenario.work
+        first, again = (_first_prompt(work, key=key) for key in ("first", "again"))
+        if again == first and work.unique:
+            again = " ".join(reversed(first.split()))  # a calibration's words are the same for all, and mean nothing
+        try:
+            return await first_answer(subject.client, self._clock, prompt=again, max_tokens=1)
+        except TargetUnavailable:
+            return None
 
     def _is_busy(self) -> bool:
         return self._level is not None and self._level.in_flight > 0

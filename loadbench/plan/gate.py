@@ -4,7 +4,8 @@
 
 A rule names a figure as `run.json` does, and says how much worse it may get: a latency may rise by so much, a
 throughput may fall. Of failures, which may be none, the change is that of their share, in percentage points. With
-`@users=8` or `@rate=0.5` it speaks of that level alone, else of each.
+`@users=8` or `@rate=0.5` it speaks of that level alone, else of each. What a token takes beside time can be guarded
+too: `joules_per_output_token`, `cost_per_million_output_tokens`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from loadbench.plan.objective import FAILURES, RATES
 # The points of a distribution that are compared; a maximum or a mean is too much at the mercy of one request.
 FIGURES = ("ttft", "ttft_response", "tpot", "itl", "e2e", "e2e_response", "e2e_per_token")
 POINTS = ("p50", "p95", "p99")
-METRICS = (*(f"{figure}_{point}" for figure in FIGURES for point in POINTS), *RATES, FAILURES)
+# What a token takes beside time.
+ENERGY, COST = "joules_per_output_token", "cost_per_million_output_tokens"
+METRICS = (*(f"{figure}_{point}" for figure in FIGURES for point in POINTS), *RATES, ENERGY, COST, FAILURES)
 
 _RULE = re.compile(
     r"\s*([A-Za-z0-9_.]+)\s*([<>])\s*([+-]?[0-9]*\.?[0-9]+)\s*%\s*(?:@\s*(users|rate)\s*=\s*([0-9.]+)\s*)?"
 )
 _WANTED = "a rule such as 'ttft_p95>5%', 'output_tokens_per_s<-5%' or 'failures>1%@users=8'"
-# Beyond this nothing is left to fall.
+# Beyond this nothing is left to fall; and no more than all can fail.
 _LEAST = -1.0
+_ALL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ def parse_gate(value: object) -> GateRule:
         raise ValueError(f"found {value!r}: the bound is on the worse side of no change, as in '{example}'")
     if bound <= _LEAST:
         raise ValueError(f"found {value!r}: nothing falls by 100 % or more")
+    if math.isinf(bound) or (metric == FAILURES and bound >= _ALL):
+        raise ValueError(f"found {value!r}: nothing can be worse than that")
     if kind is None:
         return GateRule(metric, bound)
     return GateRule(metric, bound, _at(kind, at))

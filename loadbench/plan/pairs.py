@@ -14,6 +14,7 @@ all is the seed's choice.
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ _MOST_BOUGHT = 20
 USUAL_SETTLE_NS = NS_PER_S
 # What a side may say of itself. Of several models there is one that is compared; headers hold commas.
 _KEYS = ("url", "model", "api", "profile", "api_key_env", "cacert", "insecure")
+# A server as people name it in haste; what is missing is said where the URL is read.
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +118,13 @@ def check_budget(scenario: Scenario, pairing: Pairing) -> None:
 
 def is_target(text: str) -> bool:
     """Whether a side as it was written is a server to measure, rather than a run that was saved."""
-    return "://" in text or text.partition("=")[0].strip() in _KEYS
+    named = "://" in text or _HOST_AND_PORT.fullmatch(text) is not None
+    return named or text.partition("=")[0].strip() in _KEYS
+
+
+def one_address(url: str) -> str:
+    """A URL in one of its spellings, to tell whether two are of one server."""
+    return re.sub(r"^(https?://)localhost(?=[:/]|$)", r"\g<1>127.0.0.1", url.rstrip("/"), flags=re.IGNORECASE)
 
 
 def sides(
@@ -126,6 +135,10 @@ def sides(
     What a side does not say, the scenario says. Raises `BadInput` for what cannot be used, and for two sides that are
     one where it is not said that this is meant.
     """
+    if scenario.load.keep_warm is not None:
+        raise BadInput(
+            "--keep-warm: would load the side that rests", hint="leave it out: every block warms its side up"
+        )
     both = (_side(scenario, a, a_model, flag="--a"), _side(scenario, b, b_model, flag="--b"))
     for flag, text, one, other in (("--a", a, *both), ("--b", b, both[1], both[0])):
         if one.simulated and not other.simulated and "profile" not in text:
@@ -140,7 +153,8 @@ def sides(
 
 def _identity(scenario: Scenario) -> tuple[object, ...]:
     target = scenario.target
-    return (target.url, target.model, target.api, target.profile if target.url is None else None)
+    url = None if target.url is None else one_address(target.url)
+    return (url, target.model, target.api, target.profile if url is None else None)
 
 
 def _side(scenario: Scenario, text: str, model: str, *, flag: str) -> Scenario:
@@ -159,7 +173,9 @@ def _side(scenario: Scenario, text: str, model: str, *, flag: str) -> Scenario:
             raise BadInput(f"{flag}: {name}: {error}") from None
         origins[f"target.{name}"] = f"flag {flag}"
     if "profile" in changes:
-        changes = {"url": None} | changes
+        if "url" in changes:
+            raise BadInput(f"{flag}: url and profile: one is a server and the other simulates one", hint="give one")
+        changes["url"] = None
     side = replace(scenario, target=replace(scenario.target, **changes), origins=origins)  # type: ignore[arg-type]
     if len(side.target.model or ()) > 1:
         raise BadInput(f"{flag}: one model is compared with one other", hint=f"choose with {flag}-model")

@@ -133,9 +133,10 @@ class Rates:
 
     @classmethod
     def of(cls, lowest: float, highest: float) -> Rates:
-        """Those between two rates."""
+        """Those between two rates; one at the least."""
         span = math.log1p(RESOLUTION)
-        return cls(math.ceil(math.log(lowest) / span - 1e-9), math.floor(math.log(highest) / span + 1e-9))
+        most = math.floor(math.log(highest) / span + 1e-9)
+        return cls(min(most, math.ceil(math.log(lowest) / span - 1e-9)), most)
 
     def amount(self, at: int) -> float:
         """To four digits, as they are shown."""

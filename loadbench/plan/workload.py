@@ -67,6 +67,7 @@ def complete(chosen: Chosen, own: Iterable[Persona] = (), *, searches: bool = Fa
     A command that `searches` for a load has none yet, but says what it counts. Raises `BadInput` for settings that
     nothing is done with, and for personas that nobody knows; `own` are the scenario's.
     """
+    _refuse_routes(chosen)
     load = _searched(chosen) if searches else _given(chosen)
     _refuse_unused(chosen, load)
     _bring_persona(chosen, PERSONAS | {persona.name: persona for persona in own}, load)
@@ -88,6 +89,9 @@ def _given(chosen: Chosen) -> _Load:
 
 def _searched(chosen: Chosen) -> _Load:
     """Its own are the flags; what a scenario says of another load is out of force with that."""
+    if chosen.get("load.keep_warm", (None, ""))[0] is not None:
+        place = _place(chosen["load.keep_warm"][1])
+        raise BadInput(f"{place}: a search leaves no model idle, and keeps none warm", hint="leave it out")
     for key in ("load.trace", "load.limit", "load.pattern", "load.time_scale"):
         chosen.pop(key, None)
     by = chosen.get("capacity.by", ("users", ""))[0]
@@ -127,6 +131,15 @@ def _refuse_idle_scale(chosen: Chosen, nearness: int) -> None:
     else:
         raise BadInput(
             f"{_place(origin)}: there is no course of time to be made faster", hint="give --pattern, or replay a trace"
+        )
+
+
+def _refuse_routes(chosen: Chosen) -> None:
+    """A model in this process is asked in one shape; other routes are a server's."""
+    api, origin = chosen.get("target.api", ("chat", ""))
+    if "target.adapter" in chosen and api not in {"chat", "completions"}:
+        raise BadInput(
+            f"{_place(origin)}: an adapter has no route {api!r}", hint="leave it out: a model in this process has none"
         )
 
 

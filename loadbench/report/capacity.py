@@ -72,6 +72,10 @@ def _head(capacity: Capacity) -> str:
     told = capacity.answer
     if told is not None and told.think_s:
         lines.append(f"They think {duration(told.think_s)} on average between an answer and the next question.")
+    if capacity.verification is not None and not capacity.verification.agrees:
+        lines.append(
+            "The verification does not agree: the server, or what else runs beside it, was not the same all along."
+        )
     if capacity.explanation is not None:
         lines.append(f"In the way: {capacity.explanation.kind}. {capacity.explanation.sentence}")
     if capacity.devices is not None:
@@ -221,7 +225,7 @@ def plan_text(scenario: Scenario) -> str:
     """The plan of `--dry-run`: nothing was sent to make it, so how long an answer takes is not in it."""
     settings, budget = scenario.capacity, Budget(scenario.capacity.budget)
     glance_ns, ends = budget.total_ns // 30, _at(budget.total_ns - budget.kept_ns)
-    thinking = f", thinking {scenario.load.think}" if scenario.load.think else ""
+    thinking = f", thinking {scenario.think}" if scenario.think else ""
     cells = [
         ["find the border", "up to 8 or so", f"{format_duration(_whole(glance_ns))} each, a user's cycle at the least"],
         [

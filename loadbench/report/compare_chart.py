@@ -9,7 +9,7 @@ from loadbench.report.chart import Mark, Series, chart
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.results.compare import Compared, Comparison
+    from loadbench.results.compare import Compared, Comparison, Crossover
     from loadbench.results.run import Interval
 
 _TOKENS = "output_tokens_per_s"
@@ -32,8 +32,12 @@ def compare_chart(comparison: Comparison) -> str:
         title="Output tokens per second of A and B",
         x="requests per second" if open_loop else "users",
         y="output tokens/s",
-        down=() if crossing is None else (Mark(crossing.users, f"crossover at {crossing.users:.3g} users"),),
+        down=() if crossing is None else (Mark(crossing.users, _crossed(crossing)),),
     )
+
+
+def _crossed(crossing: Crossover) -> str:
+    return f"crossover at {crossing.users:.3g} users ({crossing.low:.3g} to {crossing.high:.3g})"
 
 
 def _series(name: str, values: Sequence[tuple[Compared, float, Interval | None]]) -> Series:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.report.table import duration, significant
 from loadbench.results.compare import TOO_FEW_REQUESTS
@@ -22,8 +23,9 @@ HEADERS = ("load", "figure", "A", "B", "B/A", "interval", "B is")
 _FIGURES = {
     "Throughput": ("output_tokens_per_s", "requests_per_s"),
     "Time to first token (prefill)": ("ttft_p", "ttft_response_p"),
-    "Time per output token (decode)": ("tpot_p", "e2e_per_token_p"),
-    "Whole answers": ("e2e_p5", "e2e_p9", "e2e_response_p"),
+    "Time per output token (decode)": ("tpot_p",),
+    "Whole answers": ("e2e_p", "e2e_response_p"),
+    "Energy and cost": (ENERGY, COST),
     "Failures": (FAILURES,),
 }
 _NAMES = {
@@ -36,8 +38,12 @@ _NAMES = {
     "e2e": "E2E",
     "e2e_response": "E2E from due",
     "e2e_per_token": "E2E/token",
+    ENERGY: "J/token",
+    COST: "per 1M tok",
     FAILURES: "failed",
 }
+# Of these less is better, and not faster.
+_NOT_TIME = (FAILURES, ENERGY, COST)
 # Between gaps of tokens and TPOT there is little to choose: one of them is enough here.
 _HIDDEN = ("itl_",)
 _MARK = "*"
@@ -86,7 +92,7 @@ def _row(row: Compared) -> list[str]:
 
 
 def _decision(row: Compared) -> str:
-    if row.metric != FAILURES or row.decision == "~":
+    if row.metric not in _NOT_TIME or row.decision == "~":
         return row.decision
     return "worse" if row.decision == "slower" else "better"
 
@@ -111,7 +117,7 @@ def value_text(metric: str, value: float) -> str:
     """In the unit of its figure."""
     if metric == FAILURES:
         return f"{100 * value:.3g}%"
-    return significant(value) if metric in RATES else duration(value)
+    return significant(value) if metric in {*RATES, ENERGY, COST} else duration(value)
 
 
 def ratio_text(ratio: float) -> str:
@@ -182,7 +188,25 @@ def notes(comparison: Comparison) -> list[str]:
         found.append(
             "quantiles for which there are too few requests, or runs, are left out: measure for longer, or more often"
         )
+    found += _answers(comparison)
     return found + [f"{one.message}; {one.advice}" for one in comparison.caveats]
+
+
+def _answers(comparison: Comparison) -> list[str]:
+    """What deterministic runs answered; nothing where that is not known."""
+    found = comparison.answers
+    if found is None:
+        return []
+    if found.equal == found.prompts:
+        return [f"answers: both sides said the same to {_prompts(found.prompts)}"]
+    told = [f"the same to {found.equal} of {_prompts(found.prompts)}"]
+    told += [f"another text than A's is B's to {len(found.differing)}"] if found.differing else []
+    told += [f"to {len(found.unsteady)} a side does not always say the same itself"] if found.unsteady else []
+    return [f"answers: {', '.join(told)}: what differs is not the speed alone"]
+
+
+def _prompts(number: int) -> str:
+    return f"{number} prompt" + ("s" if number != 1 else "")
 
 
 def _figures(metrics: Sequence[str]) -> str:

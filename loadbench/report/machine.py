@@ -58,9 +58,10 @@ def size(number: float) -> str:
 
 
 def _boards(level: Level, name: str) -> list[str]:
-    """The readings of this kind, a board each."""
+    """The readings of this kind, a board each, in the boards' order."""
     gauges = {} if level.telemetry is None else level.telemetry.gauges
-    return sorted(one for one in gauges if re.fullmatch(rf"gpu\d+_{name}", one))
+    found = (re.fullmatch(rf"gpu(\d+)_{name}", one) for one in gauges)
+    return [match[0] for match in sorted((one for one in found if one), key=lambda match: int(match[1]))]
 
 
 def _gpu_use(level: Level) -> str | None:
@@ -161,13 +162,13 @@ def _energy_notes(levels: Sequence[Level]) -> list[str]:
 
 
 def _cost_notes(levels: Sequence[Level]) -> list[str]:
-    found = next((level.cost for level in levels if level.cost is not None), None)
-    if found is None:
+    """A level that made nothing has no cost of a token either: that is no lack of a meter."""
+    costs = [level.cost for level in levels if level.cost is not None]
+    if not costs:
         return []
-    unknown = [name for name, value in found.parts.items() if value is None]
-    if unknown:
-        return [f"cost: not known, for {', '.join(unknown)} is not: nothing meters the power; estimate it with --watts"]
-    return [f"cost: {' and '.join(found.parts)} of a million output tokens, at this load all the machine's life"]
+    if any("electricity" in found.parts and found.energy_source is None for found in costs):
+        return ["cost: not known, for electricity is not: nothing meters the power; estimate it with --watts"]
+    return [f"cost: {' and '.join(costs[0].parts)} of a million output tokens, at this load all the machine's life"]
 
 
 def _first_token_notes(levels: Sequence[Level]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from loadbench.analyze.quality import agreements, coverage, disagreements, opinions
+from loadbench.analyze.quality import JUDGE, agreements, coverage, disagreements, opinions
 from loadbench.core.text import printable
 from loadbench.plan.rubric import RUBRIC
 
@@ -68,6 +68,11 @@ def _share(covered: Coverage | None) -> str:
     return "-" if covered is None else f"{covered.found}/{covered.expected}"
 
 
+def own_judge(model: str) -> str:
+    """The doubt in a judge that is one of the judged."""
+    return f"{model} rates answers of its own, and models tend to like what they say themselves"
+
+
 def quality_notes(quality: Quality) -> list[str]:
     """Agreement, the places where raters are far apart, and what was not rated."""
     found = [
@@ -81,5 +86,7 @@ def quality_notes(quality: Quality) -> list[str]:
         found.append(f"they differ on {one.model}, prompt {one.prompt}, {one.facet}: {scores}")
     if len(far) > _MOST_PLACES:
         found.append(f"and on {len(far) - _MOST_PLACES} more")
+    own = {one.model for one in opinions(quality) if one.rater.partition(" (")[0] == f"{JUDGE}{one.model}"}
+    found += [own_judge(model) for model in sorted(own)]
     found += [f"not rated by {one.rater}: {one.model}, prompt {one.prompt}: {one.reason}" for one in quality.unrated]
     return found

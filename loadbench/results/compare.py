@@ -18,11 +18,14 @@ from loadbench.results.run import Interval, Reason  # noqa: TC001 - msgspec read
 SCHEMA: Final = "loadbench.compare/1"
 # The code of a figure that is left out for want of requests: of p99s there are often too few, which is no fault.
 TOO_FEW_REQUESTS: Final = "too_few_requests"
+# The code of a figure that some runs lack altogether, as where no token came: a gate on it fails.
+NO_SAMPLES: Final = "no_samples"
 # Why a whole level is not compared, by code and in a few words.
 NOT_COMPARED: Final = {
     "invalid": "INVALID",
     "interrupted": "cut short",
     "empty": "without a request",
+    "missing": "not in every run",
     "one_side": "on one side only",
 }
 
@@ -48,8 +51,12 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     `p_value` is that of the exact rank test (Mann-Whitney, or Wilcoxon's signed ranks for pairs); null where there is
     one run a side, which gives none. `p_adjusted` belongs to the interval, and is adjusted for the number of figures
-    by Holm. `shift` is the Hodges-Lehmann ratio. `detectable` is the relative change that would be seen in four of five
-    comparisons such as this one; a smaller one may be there unseen. `note` says why there is no decision.
+    by Holm. `shift` is the Hodges-Lehmann ratio. `detectable` is the relative change of this figure alone that would be
+    stated in four of five comparisons such as this one; a smaller one may be there unseen, and null says that none
+    would be. `note` says why there is no decision.
+
+    Of `joules_per_output_token` and `cost_per_million_output_tokens` "faster" is less of either; one run a side has no
+    interval of them.
     """
 
     level: str
@@ -108,6 +115,18 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What deterministic runs answered, by digests of the texts. `prompts` were asked of both sides, and to `equal` of
+    them all answers that were looked at are one text. `differing` are the digests of those prompts to which each side
+    always said the same, and b another thing than a; `unsteady` of those to which one side did not.
+    """
+
+    prompts: int
+    equal: int
+    differing: list[str] = []
+    unsteady: list[str] = []
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Two sides compared.
 
@@ -129,6 +148,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     gates: list[Gate] = []
     left_out: list[LeftOut] = []
     caveats: list[Reason] = []
+    answers: Answers | None = None
     conclusion: str
 
 

@@ -52,12 +52,13 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Annotation(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers with room for scores; `rater` is who gives them, in a word."""
+    """Answers with room for scores; `rater` is who gives them, in a word. Not `complete` where it was stopped."""
 
     schema: Literal["loadbench.annotation/1"] = ANNOTATION
     how: str = _SCALE
     rater: str = "human"
     run: str = ""
+    complete: bool = True
     answers: list[Answered]
 
 
@@ -130,12 +131,20 @@ def checks_of(annotation: Annotation) -> list[FacetCheck]:
 
 
 def merged(quality: Quality, annotation: Annotation, unrated: list[Unrated] | None = None) -> Quality:
-    """The quality with a rater's ratings; they take the place of those that he or she gave before."""
+    """The quality with a rater's ratings; they take the place of those that he or she gave before.
+
+    An annotation that is not complete says nothing of the answers that it lacks: what is known of them stays.
+    """
+    there = {(one.model, one.prompt) for one in annotation.answers}
+
+    def stays(one: Rating | FacetCheck | Unrated) -> bool:
+        return not annotation.complete and (one.model, one.prompt) not in there
+
     rater = annotation.rater
     return Quality(
-        ratings=[one for one in quality.ratings if one.rater != rater] + ratings_of(annotation),
-        checks=checks_of(annotation),
-        unrated=[one for one in quality.unrated if one.rater != rater] + (unrated or []),
+        ratings=[one for one in quality.ratings if one.rater != rater or stays(one)] + ratings_of(annotation),
+        checks=[one for one in quality.checks if stays(one)] + checks_of(annotation),
+        unrated=[one for one in quality.unrated if one.rater != rater or stays(one)] + (unrated or []),
     )
 
 

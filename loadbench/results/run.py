@@ -287,7 +287,7 @@ class OutputEquality(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a model gave the same answer to a prompt each time, under whatever load.
 
     `answers` were compared with the first of them, `distinct` texts were among them; `first_difference` is the level,
-    from 0, and the request's number in it where the first other text came.
+    from 0, and the request's number in it where the first other text came. `first_hash` is the first one's digest.
     """
 
     model: str
@@ -295,6 +295,7 @@ class OutputEquality(msgspec.Struct, frozen=True, kw_only=True):
     answers: int
     distinct: int
     first_difference: tuple[int, int] | None = None
+    first_hash: str | None = None
 
     @property
     def equal(self) -> bool:

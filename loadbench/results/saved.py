@@ -48,7 +48,9 @@ def read_side(names: Sequence[str]) -> list[Run]:
 
 def read_pairs(folder: Path) -> tuple[list[Run], list[Run]]:
     """The runs of a folder with a/ and b/, by pairs: those that are complete on both sides."""
-    repeats = sorted({path.parent.name for path in (folder / "a").glob("*/run.json")})
+    repeats = sorted(
+        (path.parent.name for path in (folder / "a").glob("*/run.json")), key=lambda name: (len(name), name)
+    )
     found = [
         (read_run(folder / "a" / repeat), read_run(folder / "b" / repeat))
         for repeat in repeats

@@ -5,6 +5,8 @@ package of one's own declares it so:
 
     [project.entry-points."loadbench.adapters"]
     mine = "my_package:make_adapter"
+
+docs/adapters.md has a complete example.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
     from loadbench.client.adapter import Adapter
 
 GROUP = "loadbench.adapters"
+# Those that come along, each with an extra of its name that installs what it needs.
+_OURS = ("onnx-genai", "transformers")
+_PARTS = ("name", "parallel", "load", "generate", "aclose")
 
 
 def make_adapter(spec: str) -> Adapter:
-    """The adapter that `NAME:MODEL` names, not loaded yet; raises `BadInput` for what is not installed."""
+    """The adapter that `NAME:MODEL` names, not loaded yet; raises `BadInput` for what is not installed, or none."""
     name, _, model = spec.partition(":")
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
@@ -35,9 +40,16 @@ def make_adapter(spec: str) -> Adapter:
     try:
         adapter: Adapter = found[name].load()(model)
     except ImportError as error:
-        raise BadInput(
-            f"--adapter {spec}: {error}", hint=f"install what it needs: pip install 'loadbench[{name}]'"
-        ) from None
+        by = f": pip install 'loadbench[{name}]'" if name in _OURS else ""
+        raise BadInput(f"--adapter {spec}: {error}", hint=f"install what it needs{by}") from None
+    except LoadbenchError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a foreign package raises, there is no adapter
+        raise BadInput(f"--adapter {spec}: {_told(error)}", hint=f"see what {name!r} wants behind the colon") from None
+    lacking = [part for part in _PARTS if not hasattr(adapter, part)]
+    if lacking:
+        what = f"what {name!r} makes is no adapter: it has no {', '.join(lacking)}"
+        raise BadInput(f"--adapter {spec}: {what}", hint="see loadbench.client.adapter.Adapter")
     return adapter
 
 
@@ -55,6 +67,9 @@ async def load(adapter: Adapter) -> int:
     except LoadbenchError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a foreign model raises, it cannot be tested
-        message = f"{type(error).__name__}: {clean(str(error))}"
-        raise TargetUnavailable(f"the model {adapter.name} cannot be loaded: {message}", hint="") from None
+        raise TargetUnavailable(f"the model {adapter.name} cannot be loaded: {_told(error)}") from None
     return time.perf_counter_ns() - began_ns
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {clean(str(error))}".rstrip(": ")

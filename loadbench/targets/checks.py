@@ -7,6 +7,7 @@ measurement before it begins.
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from loadbench.targets.findings import Check, Checkup, skipped
 from loadbench.targets.foundry import Dialect
 from loadbench.targets.machine import Machine, clock, descriptors, disk, downloads
 from loadbench.targets.openai import choose_models
-from loadbench.targets.ready import Prepared, choose, known_models, reach
+from loadbench.targets.ready import Prepared, choose, known_models, prepare, reach
 from loadbench.targets.trials import Trial
 from loadbench.telemetry.watch import is_local
 
@@ -40,6 +41,8 @@ async def checkup(
 
     `steps` is where the endpoint was looked for; without a `url` it was not found.
     """
+    if scenario.target.adapter is not None:
+        return Checkup(checks=[*await _in_process(scenario, environment), clock()])
     checks = _trail(steps, url)
     if url is None:
         checks += skipped("endpoint", "models", "probe")
@@ -56,6 +59,28 @@ async def checkup(
     machine = Machine(url, local=is_local(url), pid=pid)
     checks += await _ask(prepared, machine)
     return Checkup(checks=[*checks, *_resources(prepared, machine), descriptors(), clock()])
+
+
+async def _in_process(scenario: Scenario, environment: Mapping[str, str]) -> list[Check]:
+    """A model in this process: made, loaded, asked, and how much it may be told, as far as its adapter says."""
+    machine = Machine("", local=True, pid=os.getpid())
+    places = [disk(Path.cwd()), machine.gpu()]
+    try:
+        prepared = await prepare(scenario, environment, url="")
+    except LoadbenchError as error:
+        return [Check("adapter", "fail", error.message, error.hint), *skipped("loaded", "probe"), *places]
+    target, (model, *_) = prepared.target, prepared.models
+    checks = [Check("adapter", "ok", target.base_url.removeprefix("adapter:"))]
+    checks += [Check("models", "fail", reason) for reason in prepared.missing.values()]
+    loaded = await _loaded(prepared, model)
+    if loaded.status == "fail":
+        return [*checks, loaded, *skipped(f"probe {model}"), *places]
+    context, memory = getattr(target.adapter, "context", None), machine.memory()
+    trial = Trial(scenario, target, model=model, known=None, machine=machine)
+    checks += [loaded, *await trial.run(asks_limit=False)]
+    if isinstance(context, int):
+        checks.append(Check(f"context {model}", "ok", f"{context:,} tokens, as its adapter says"))
+    return [*checks, memory, *places]
 
 
 def _trail(steps: Sequence[Step], url: str | None) -> list[Check]:

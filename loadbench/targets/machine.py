@@ -113,7 +113,7 @@ class Machine:
         found = self._psutil.virtual_memory()
         message = f"{found.available / _GB:.1f} of {found.total / _GB:.1f} GB available"
         rss = self.read().get("process_rss_bytes")
-        message += f"; the server holds {rss / _GB:.2f} GB" if rss else ""
+        message += f"; its process holds {rss / _GB:.2f} GB" if rss else ""
         if found.available < needed:
             advice = "unload other models, end other programs, or take a smaller variant"
             return Check("memory", "warn", f"{message}, the models need {needed / _GB:.1f} GB", advice)

@@ -28,14 +28,14 @@ class OnnxGenai:
         self._folder = Path(folder)
         self._model: Any = None
         self._tokenizer: Any = None
-        self._context: int | None = None
+        self.context: int | None = None
 
     async def load(self) -> None:
         """Read the folder, in a thread; raises `TargetUnavailable` where it holds no model."""
         config = self._folder / "genai_config.json"
         if not config.is_file():
             raise TargetUnavailable(f"{self._folder} holds no genai_config.json", hint="name the folder of a model")
-        self._context = orjson.loads(config.read_bytes()).get("model", {}).get("context_length")
+        self.context = orjson.loads(config.read_bytes()).get("model", {}).get("context_length")
         await anyio.to_thread.run_sync(self._read)
 
     def _read(self) -> None:
@@ -50,8 +50,8 @@ class OnnxGenai:
         prompt = self._tokenizer.encode(self._text(asked))
         params = og.GeneratorParams(self._model)
         longest = len(prompt) + asked.max_tokens
-        if self._context is not None and longest > self._context:
-            raise ValueError(f"{longest} tokens are more than the context of {self._context}")
+        if self.context is not None and longest > self.context:
+            raise ValueError(f"{longest} tokens are more than the context of {self.context}")
         params.set_search_options(max_length=longest, **_sampling(asked))
         generator = og.Generator(self._model, params)
         generator.append_tokens(prompt)

@@ -154,7 +154,8 @@ async def prepare(
     """
     if scenario.target.adapter is not None:
         target = in_process(scenario.target.adapter)
-        return Prepared(scenario=scenario, target=target, models=target.models or (), say=say)
+        models, missing = choose_models(target, scenario.target.model)
+        return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
     target, service = await reach(scenario, environment, url=url)
     if service is None:
         models, missing = choose_models(target, scenario.target.model)

@@ -66,7 +66,7 @@ GAUGES: Mapping[str, tuple[Callable[[list[float]], float], tuple[str, ...]]] = {
             "llamacpp:kv_cache_usage_ratio",
         ),
     ),
-    "server_kv_tokens": (sum, ("sglang:num_used_tokens", "tgi_batch_current_max_tokens", "llamacpp:kv_cache_tokens")),
+    "server_kv_tokens": (sum, ("sglang:num_used_tokens", "llamacpp:kv_cache_tokens")),
 }
 _GAUGE_LINES = re.compile(
     rf"^({'|'.join(re.escape(name) for _, names in GAUGES.values() for name in names)})"

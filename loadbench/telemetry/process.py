@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # These listen on behalf of a server in a container or another system, and are not the server.
 _PROXIES = frozenset({"docker-proxy", "com.docker.backend", "com.docker.backend.exe", "wslrelay.exe", "slirp4netns"})
+# What listens here for a server on another machine.
+_TUNNELS = frozenset({"ssh", "ssh.exe", "sshd", "sshd-session", "kubectl", "kubectl.exe"})
 # To look for a process's descendants every process of the machine is looked at: that is not done at every reading.
 _FRESH = 5
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::", "*", ""})  # noqa: S104 - compared with, not bound to
@@ -48,18 +50,22 @@ class ServerProcess:
         return None if process is None else cls(psutil, process, port=port, host=host)
 
     def read(self) -> Mapping[str, float]:
-        """CPU seconds, memory, threads, bytes read and written, over all of its processes; none where it has gone."""
+        """CPU seconds, memory, threads, bytes read and written, over all of its processes.
+
+        None where it has gone, or the system tells no other user of it.
+        """
         family = self._family()
         if not family:
             return {}
         values = {"process_rss_bytes": 0.0, "process_threads": 0.0, "process_count": 0.0}
         for process in family:
             with suppress(self._psutil.Error), process.oneshot():
-                values["process_rss_bytes"] += process.memory_info().rss
-                values["process_threads"] += process.num_threads()
-                values["process_count"] += 1
+                resident, threads = process.memory_info().rss, process.num_threads()
                 self._count(process)
-        return values | self._spent
+                values["process_rss_bytes"] += resident
+                values["process_threads"] += threads
+                values["process_count"] += 1
+        return values | self._spent if values["process_count"] else {}
 
     def _family(self) -> list[Any]:
         """The process and its descendants, looked for anew now and then."""
@@ -108,7 +114,7 @@ def _about(psutil: Any, process: Any, *, by_port: bool) -> dict[str, object]:
 
 def listening(psutil: Any, port: int, host: str | None) -> Any | None:
     """The process that listens on this port; of several that share it, the one that started the others."""
-    owners = {pid for pid, address in _listeners(psutil, port) if host is None or address in {host, *_ANY_ADDRESS}}
+    owners = _owners(psutil, port, host)
     for pid in sorted(owners):
         with suppress(psutil.Error):
             process = psutil.Process(pid)
@@ -116,6 +122,19 @@ def listening(psutil: Any, port: int, host: str | None) -> Any | None:
             if not above & owners and process.name() not in _PROXIES:
                 return process
     return None
+
+
+def tunnelled(psutil: Any, port: int, host: str | None) -> bool:
+    """Whether what listens on this port leads to another machine, of which this one tells nothing."""
+    for pid in _owners(psutil, port, host):
+        with suppress(psutil.Error):
+            if psutil.Process(pid).name() in _TUNNELS:
+                return True
+    return False
+
+
+def _owners(psutil: Any, port: int, host: str | None) -> set[int]:
+    return {pid for pid, address in _listeners(psutil, port) if host is None or address in {host, *_ANY_ADDRESS}}
 
 
 def _listeners(psutil: Any, port: int) -> Iterator[tuple[int, str]]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _COUNTED = "_total"
+# A gauge that nobody read from here to an edge of the window is no account of it.
+_MOST_UNSEEN = 0.5
 
 
 class Series:
@@ -74,10 +76,11 @@ class _Line:
         del self._at[:first], self._values[:first]
 
     def gauge(self, opens_ns: int, closes_ns: int) -> Gauge | None:
-        """`None` where no reading fell into the window: of what lies between two nothing is known."""
+        """`None` where no reading fell into the window, or more than half of it lies beyond all readings."""
         first, last = bisect_left(self._at, opens_ns), bisect_right(self._at, closes_ns)
         inside = self._values[first:last]
-        if not inside:
+        unseen_ns = max(self._at[0] - opens_ns, closes_ns - self._at[-1])
+        if not inside or unseen_ns > _MOST_UNSEEN * (closes_ns - opens_ns):
             return None
         # Beyond the first and the last reading the line goes on level.
         moments = [opens_ns, *self._at[first:last], closes_ns]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from loadbench.telemetry.host import Host
 from loadbench.telemetry.nvidia import Nvidia
-from loadbench.telemetry.process import ServerProcess
+from loadbench.telemetry.process import ServerProcess, tunnelled
 from loadbench.telemetry.sysfs import Drm, Rapl
 
 if TYPE_CHECKING:
@@ -42,12 +42,15 @@ def library(name: str) -> Any | None:
 
 
 def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) -> list[Source]:
-    """All that there are on this machine. `root` is where `/sys` and `/proc` begin."""
+    """All that there are on this machine; none where only the mouth of a tunnel is. `root` is where `/sys` begins."""
     psutil = library("psutil")
+    if psutil is not None and port is not None and pid is None and tunnelled(psutil, port, host):
+        return []
     nvidia = Nvidia.found(library("pynvml"))
-    cards = Drm.found(root, first=nvidia.boards if nvidia is not None else 0)
+    packages = Rapl.found(root)
+    cards = Drm.found(root, first=nvidia.boards if nvidia is not None else 0, metered=packages is not None)
     found: Sequence[Source | None] = (
-        Rapl.found(root),
+        packages,
         nvidia,
         cards,
         ServerProcess.found(psutil, port=port, host=host, pid=pid),

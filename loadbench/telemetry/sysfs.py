@@ -5,8 +5,11 @@
 
 RAPL's counters begin anew at their range, after minutes to hours: they are unwound here. Of its domains `core` and
 `uncore` are parts of `package`, and `psys` holds it: only packages and `dram` are read. `intel-rapl-mmio` tells the
-same as `intel-rapl` by another way. Most kernels let only root read them; then they are absent. Sources: in the
-kernel's `Documentation`, `power/powercap/powercap.rst`, `gpu/amdgpu/thermal.rst` and `hwmon/sysfs-interface.rst`.
+same as `intel-rapl` by another way. The power that an AMD processor's own graphics tell is the whole chip's, CPU and
+all, so it is left out where the package is metered. Most kernels let only root read RAPL; then it is absent.
+
+Sources, in the kernel's `Documentation`: `power/powercap/powercap.rst`, `gpu/amdgpu/thermal.rst`,
+`hwmon/sysfs-interface.rst`.
 """
 
 from __future__ import annotations
@@ -118,12 +121,15 @@ class Drm:
         self.about: Mapping[str, object] = {"boards": [{"name": name} for name, _ in boards]}
 
     @classmethod
-    def found(cls, root: Path, *, first: int = 0) -> Self | None:
-        """`None` where no board has anything to read; `first` is the number of the first."""
+    def found(cls, root: Path, *, first: int = 0, metered: bool = False) -> Self | None:
+        """`None` where no board has anything to read; `first` is the number of the first.
+
+        `metered` says that the energy of the CPU package is read elsewhere.
+        """
         boards: list[tuple[str, Sequence[_Reading]]] = []
         for card in entries(root / "sys/class/drm"):
             if _CARD.fullmatch(card.name):
-                readings = _of_card(card / "device", f"gpu{first + len(boards)}")
+                readings = _of_card(card / "device", f"gpu{first + len(boards)}", metered=metered)
                 if readings:
                     boards.append((_board_name(card / "device"), readings))
         return cls(boards) if boards else None
@@ -134,8 +140,8 @@ class Drm:
         return {name: value * scale for name, (value, scale) in told.items() if value is not None}
 
 
-def _of_card(device: Path, gpu: str) -> list[_Reading]:
-    """The files of one board that can be read."""
+def _of_card(device: Path, gpu: str, *, metered: bool) -> list[_Reading]:
+    """The files of one board that can be read, and count nothing twice."""
     wanted = [
         _Reading(f"{gpu}_use", device / "gpu_busy_percent", 0.01),
         _Reading(f"{gpu}_memory_bytes", device / "mem_info_vram_used", 1.0),
@@ -149,11 +155,17 @@ def _of_card(device: Path, gpu: str) -> list[_Reading]:
             _Reading(f"{gpu}_sm_hz", sensor / "freq1_input", 1.0),
         ]
     first: dict[str, _Reading] = {}
+    twice = {f"{gpu}_power_w"} if metered and _in_package(device) else set()
     for reading in wanted:
-        if number(reading.path) is not None:
+        if reading.name not in twice and number(reading.path) is not None:
             first.setdefault(reading.name, reading)
     # A temperature alone is no account of a board: some display adapters have one.
     return list(first.values()) if first.keys() - {f"{gpu}_temperature_c"} else []
+
+
+def _in_package(device: Path) -> bool:
+    """Whether these are a processor's own graphics: of AMD's, those alone tell the northbridge's voltage."""
+    return any(word(sensor / "in1_label") == "vddnb" for sensor in entries(device / "hwmon"))
 
 
 def _board_name(device: Path) -> str:

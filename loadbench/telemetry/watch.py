@@ -65,6 +65,11 @@ class Watch:
         self._series.forget(opens_ns)
         return found
 
+    def keep_in(self, log: ReadingLog) -> None:
+        """Write down what comes from now on in another file."""
+        self.flush()
+        self._log = log
+
     def flush(self) -> None:
         """Write down what is still to be written."""
         if self._log is not None:

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from email.message import Message
+
+
+class Came(list[str]):
+    """The prompts that came, and the headers of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers: list[Message] = []
 
 
 @contextmanager
-def judging(reply: Callable[[str, int], str], *, model: str = "judge-1") -> Iterator[tuple[str, list[str]]]:
-    """(URL, the prompts that came): each is answered by `reply(prompt, its number from 0)`, not streamed."""
-    asked: list[str] = []
+def judging(
+    reply: Callable[[str, int], str], *, model: str = "judge-1", delay_s: float = 0.0
+) -> Iterator[tuple[str, Came]]:
+    """(URL, the prompts that came): each is answered by `reply(prompt, its number from 0)`, not streamed.
+
+    An answer is made and then held back for `delay_s`.
+    """
+    asked = Came()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -27,7 +42,9 @@ def judging(reply: Callable[[str, int], str], *, model: str = "judge-1") -> Iter
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             prompt = body["messages"][-1]["content"]
             asked.append(prompt)
+            asked.headers.append(self.headers)
             message = {"role": "assistant", "content": reply(prompt, len(asked) - 1)}
+            time.sleep(delay_s)
             usage = {"prompt_tokens": 9, "completion_tokens": 9}
             self._send({"model": model, "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
 
@@ -42,8 +59,13 @@ def judging(reply: Callable[[str, int], str], *, model: str = "judge-1") -> Iter
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            pass  # a client that was stopped has gone
+
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

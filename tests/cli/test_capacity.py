@@ -182,6 +182,7 @@ def test_dry_run_plans_and_sends_nothing(tmp_path):
         (("--slo", "ttft_p95<1s@users=4"), "chooses the loads itself"),
         (("--slo", "ttft_p95<1s", "--confidence", "100%"), "a confidence from 50% to 99.99%"),
         (("--slo", "ttft_p95<1s", "--at-most", "0.5"), "less than one user"),
+        (("--slo", "ttft_p95<1s", "--headroom", "100%"), "nothing is left of the device"),
         (("--slo", "ttft_p95<1s", "--resume", "nowhere"), "capacity.json"),
     ],
 )

@@ -42,9 +42,16 @@ def requests(run: Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
+def sampled_ns(run: Path) -> list[int]:
+    """When the machine was read during a run."""
+    lines = (run / "telemetry.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["at_ns"] for line in lines]
+
+
 def test_each_side_of_each_repeat_is_a_run_of_its_own(tmp_path):
     """Two repeats leave four run folders, each as a sweep would leave it, and one comparison of them all."""
-    process = loadbench("compare", *SIMULATED, "--users=1,2", *TINY, "--repeats=2", "--json", cwd=tmp_path)
+    sampled = ("--telemetry=on", "--telemetry-interval=100ms")
+    process = loadbench("compare", *SIMULATED, "--users=1,2", *TINY, *sampled, "--repeats=2", "--json", cwd=tmp_path)
     assert "Traceback" not in process.stderr
     assert json.loads(process.stdout) == comparison(tmp_path)
     assert comparison(tmp_path)["paired"] is True
@@ -56,7 +63,10 @@ def test_each_side_of_each_repeat_is_a_run_of_its_own(tmp_path):
             assert [(level.load.label, level.model) for level in run.levels] == [("users=1", model), ("users=2", model)]
             assert run.scenario["work"]["seed"] == repeat
             assert {one["level"] for one in requests(folder)} == {0, 1}
-            assert loadbench("report", str(folder), cwd=tmp_path).returncode == 0
+            assert any(
+                run.levels[0].window_ns[0] <= moment <= run.levels[1].window_ns[1] for moment in sampled_ns(folder)
+            )
+    assert loadbench("report", str(folder), cwd=tmp_path).returncode == 0
     order = [line.split("(")[1].split(")")[0] for line in process.stderr.splitlines() if line.endswith("begins")]
     assert [line[0] for line in order] == ["B", "A", "A", "B", "A", "B", "B", "A"]
     assert [line[-1] for line in order] == ["1"] * 4 + ["2"] * 4
@@ -129,6 +139,14 @@ def test_side_that_is_not_there_is_named_before_anything_is_made(tmp_path):
     assert process.returncode == 6
     assert "error: B: http://127.0.0.1:9/v1/models: connection refused" in process.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_side_whose_first_answer_fails_leaves_no_folder(tmp_path):
+    """6, with the side named; nothing was measured, so nothing is kept."""
+    process = loadbench("compare", *SIMULATED, *SHORT, "--first-token-timeout=1ms", cwd=tmp_path)
+    assert process.returncode == 6
+    assert "error: A: a first request failed" in process.stderr
+    assert list((tmp_path / "results").iterdir()) == []
 
 
 def test_model_that_a_side_lacks_is_named(tmp_path):

@@ -36,7 +36,7 @@ def watched(tmp_path, *, url: str = HERE, simulated: bool = False, price: float 
     async def main():
         watch = RunWatch(scenario, Target(base_url=url), folder=RunFolder(tmp_path), origin_ns=time.perf_counter_ns())
         async with watch.sampling(said.append), anyio.create_task_group() as beside:
-            beside.start_soon(watch.listen)
+            beside.start_soon(watch.listen, said.append)
             await watch.measure_idle(said.append)
             opens_ns = time.perf_counter_ns()
             await anyio.sleep(0.2)
@@ -108,3 +108,12 @@ def test_when_this_machine_is_sampled(metered, tmp_path, over, sampled, words):
     assert [word for word in words if not any(word in line for line in said)] == []
     assert sampled or len(said) == len(words)
     assert (tmp_path / "telemetry.jsonl").exists() is sampled
+
+
+def test_sampler_that_ends_early_is_told(metered, tmp_path, monkeypatch):
+    """From then on the machine is not known, and the run says so; one that had nothing to read says nothing."""
+    monkeypatch.setenv("METERED_ENDS_AFTER", "1")
+    _, _, said = watched(tmp_path)
+    assert said[-1].startswith("telemetry: the sampler ended before the run did")
+    monkeypatch.setenv("METERED_PACKAGE", "")
+    assert watched(tmp_path)[2] == []

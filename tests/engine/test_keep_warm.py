@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import pytest
 
 from loadbench.client.client import Client, Endpoint
+from loadbench.core.errors import TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.keep_warm import KeepWarm
 from tests.engine.scripted import MS, PATIENT, URL, Act, S, Scripted
@@ -50,3 +52,18 @@ def test_nothing_is_asked_while_a_request_is_in_flight() -> None:
     """An answer that takes long keeps its model warm: the first light prompt comes once it has been quiet."""
     keeper, _ = kept(for_ns=50 * S, every_ns=10 * S, busy=lambda now_ns: now_ns < 35 * S)
     assert keeper.asked == 1
+
+
+def test_what_goes_wrong_beside_it_is_told_as_it_is() -> None:
+    """An error of the run that it accompanies comes out as itself, not wrapped in a group: it ends in a message."""
+
+    async def main() -> None:
+        clock = VirtualClock()
+        client = Client(
+            Endpoint(base_url=URL, model="m"), Scripted(clock, lambda _: Act()), clock=clock, timeouts=PATIENT
+        )
+        async with KeepWarm(client, clock, every_ns=S, busy=lambda: False).keeping():
+            raise TargetUnavailable("gone")
+
+    with pytest.raises(TargetUnavailable, match="gone"):
+        run_virtual(main)

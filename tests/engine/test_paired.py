@@ -18,8 +18,9 @@ from loadbench.engine.health import NoHealth
 from loadbench.engine.paired import Paired, PairedSide
 from loadbench.engine.sweep import Sweep
 from loadbench.plan.distribution import Uniform
+from loadbench.plan.objective import parse_abort
 from loadbench.plan.pairs import Pairing
-from loadbench.plan.scenario import LoadSettings, Scenario, WorkSettings
+from loadbench.plan.scenario import LoadSettings, ObjectiveSettings, Scenario, WorkSettings
 from loadbench.record.outcome import Outcome
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
@@ -304,6 +305,22 @@ def test_side_that_falls_silent_ends_it():
     assert "B answered nothing at users=" in told.failed.message
     assert str(Outcome.HTTP_ERROR) in told.failed.message
     assert 1 <= len(told.complete) < 6
+
+
+@pytest.mark.parametrize(
+    ("rule", "levels"),
+    [("ttft_p50>1ms@users=4", [(0, "users=4"), (1, "users=1"), (2, "users=1")]), ("ttft_p50>1ms", [(0, "users=1")])],
+    ids=["last", "first"],
+)
+def test_level_that_is_given_up_is_not_come_to_again(rule, levels):
+    """It is the last of its repeat, kept as far as it went; later repeats have the levels before it, if any."""
+    plan = replace(scenario(duration=4 * S), slo=ObjectiveSettings(abort_on=(parse_abort(rule),)))
+    told, _, _ = paired(plan, EXACT, EXACT, pairing=Pairing(repeats=3))
+    assert told.complete == [repeat for repeat, _ in levels]
+    lasts = {repeat: load for repeat, _, load in told.blocks}
+    assert list(lasts.items()) == levels
+    given_up = [level for kept in told.levels.values() for level in kept if level.interrupted]
+    assert ["aborted" in {reason.code for reason in level.verdict.reasons} for level in given_up] == [True]
 
 
 def test_side_that_never_answered_is_named():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
+import orjson
 import pytest
 
 from loadbench.analyze.summary import summarize
@@ -25,6 +26,8 @@ from tests.engine.scripted import MS, Act, Scripted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from loadbench.engine.sweep import Subject
 
 S = 1_000_000_000
 EXACT = PROFILES["slot-server"].exact()
@@ -317,6 +320,58 @@ def test_model_that_answers_nothing_is_marked():
     assert "no token within 1m" in watcher.failures["hung"]
     begins_ns = min(sample.due_ns for sample in watcher.samples[0])
     assert begins_ns == 60 * S + 3 * 100 * MS  # the time-out, then the three first answers of the other
+
+
+def answered_by(act: Callable[[int], Act], work: WorkSettings) -> tuple[Watcher, list[Subject], list[bytes]]:
+    """Sweep a scripted server: the watcher, the models that answered, and what was asked, in order."""
+    watcher, found, asked = Watcher(), [], []
+
+    class Listening(Scripted):
+        async def exchange(self, exchange, sink):
+            asked.append(exchange.body)
+            await super().exchange(exchange, sink)
+
+    async def main() -> None:
+        clock = VirtualClock()
+        client = Client(
+            Endpoint(base_url="http://s/v1", model="m"), Listening(clock, act), clock=clock, timeouts=Timeouts()
+        )
+        await Sweep(
+            scenario(work=work, users=(1,), duration=S),
+            models=("m",),
+            client_for=lambda _: client,
+            clock=clock,
+            health=NoHealth,
+            observer=watcher,
+            answered=found.append,
+        ).run()
+
+    run_virtual(main)
+    return watcher, found, asked
+
+
+def test_a_model_is_measured_though_its_second_first_answer_fails():
+    """What that one is asked for, a first token when warm, is unknown then; the levels run."""
+    failing = WorkSettings(prompt="Why?", max_tokens=1)
+    watcher, (subject,), _ = answered_by(lambda number: Act(status=500 if number == 1 else 200), failing)
+    assert (subject.again, watcher.failures) == (None, {})
+    assert watcher.ended() == [("m", "users=1")]
+
+
+@pytest.mark.parametrize(
+    ("work", "differ"),
+    [
+        (WorkSettings(prompt="Why not now?", max_tokens=1), True),
+        (WorkSettings(input_tokens=Constant(20), max_tokens=1), True),
+        (WorkSettings(prompt="Why not now?", max_tokens=1, unique=False), False),
+    ],
+)
+def test_warm_first_token_is_of_another_prompt_unless_prompts_are_asked_as_they_are(work, differ):
+    """A cached prefix is not a warm model: first words differ, lengths do not."""
+    _, (subject,), asked = answered_by(lambda _: Act(first_ns=MS), work)
+    first, again = (orjson.loads(asked[at])["messages"][0]["content"] for at in (0, len(subject.samples)))
+    assert (first.split()[0] != again.split()[0]) is differ
+    assert len(first.split()) == len(again.split())
 
 
 def test_first_answers_are_no_part_of_a_level():

@@ -1,7 +1,8 @@
 """Two real engines in turn: the one with more slots is found to be faster, and one against itself is not.
 
 Verdicts are set aside: a tiny model on a shared machine is faster than its client is punctual, and that meets both
-sides alike. What is compared are ratios, and how they differ from repeat to repeat.
+sides alike. What is compared are ratios, and how they differ from repeat to repeat. Levels are of so many requests, not
+of so much time, in which a machine that is busy otherwise may answer none.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 REPEATS = 6
-SHORT = ("--duration=500ms", "--warm-up=200ms", "--settle=0s", "--max-tokens=48", "--input-tokens=64")
+SHORT = ("--requests=24", "--warm-up=100ms", "--ramp=100ms", "--settle=0s", "--telemetry=off")
+WORK = ("--max-tokens=48", "--input-tokens=64")
 
 
 def measured(folder: Path, *arguments: str) -> tuple[list[Run], list[Run]]:
     """The pairs of runs that `loadbench compare` left, each as valid as it can be."""
-    process = loadbench("compare", *arguments, *SHORT, f"--repeats={REPEATS}", cwd=folder)
+    process = loadbench("compare", *arguments, *SHORT, *WORK, f"--repeats={REPEATS}", cwd=folder)
     assert "Traceback" not in process.stderr
     (kept,) = (folder / "results").iterdir()
     a, b = read_pairs(kept)

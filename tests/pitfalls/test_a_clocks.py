@@ -17,7 +17,7 @@ from loadbench.core.clock import MonotonicClock
 from loadbench.plan.arrivals import Arrivals, Spacing
 from loadbench.plan.load import Open
 from loadbench.record.outcome import Outcome
-from loadbench.wire import answer as answer_module
+from loadbench.wire import formats
 from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api
 from tests.building import a_recording
@@ -226,7 +226,7 @@ def test_a8_stamp_is_taken_before_parsing(monkeypatch, kind):
     Seen to fail when `_Call.data` stamped behind `answer.feed` (`parsed` below): the second event is 20 ms late.
     """
     began, parsed = [], []
-    reads = answer_module.read_chunk
+    reads = formats.read_chunk
 
     def slow(data: bytes):
         began.append(CLOCK.now_ns())
@@ -236,7 +236,7 @@ def test_a8_stamp_is_taken_before_parsing(monkeypatch, kind):
         finally:
             parsed.append(CLOCK.now_ns())
 
-    monkeypatch.setattr(answer_module, "read_chunk", slow)
+    monkeypatch.setattr(formats, "read_chunk", slow)
 
     async def main():
         script = [

@@ -231,11 +231,13 @@ def test_d9_the_servers_count_is_the_count():
 def test_d9_there_is_no_tokenizer_here():
     """No module of the package imports a tokenizer: text is never turned back into tokens.
 
+    But where a model lives in this process: what it reads and writes are tokens, counted as it does.
+
     Seen to fail with `import tokenizers` in `wire/answer.py`.
     """
     root = Path(loadbench.__file__).parent
     names = set()
-    for path in root.rglob("*.py"):
+    for path in {*root.rglob("*.py")} - {root / "targets" / "transformers_lm.py"}:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from loadbench.analyze.bounds import fewest_requests
 from loadbench.analyze.intervals import quantile_ranks
 from loadbench.core.errors import BadInput
-from loadbench.plan.scenario import Scenario
+from loadbench.plan.scenario import OF_ONE_COMMAND, Scenario
 from loadbench.plan.scenario import settings as declared
 from loadbench.plan.sources import resolve
 from loadbench.record.histogram import DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
@@ -208,13 +208,16 @@ def test_g7_a_setting_that_nobody_reads_is_an_error(tmp_path):
 
 
 def test_g7_the_result_says_every_setting_that_was_in_force(tmp_path):
-    """Each setting is in the record, those of the file as those by default, and where it came from."""
+    """Each setting is in the record, those of the file as those by default, and where it came from.
+
+    But those of another command, unless somebody has set one.
+    """
     file = tmp_path / "mine.toml"
     file.write_text('[load]\nduration = "30s"\n', encoding="utf-8")
     scenario = resolve(flags={}, environment={}, file=file)
     effective = scenario.effective()
     assert {f"{section}.{name}" for section, names in effective.items() for name in names} == {
-        setting.key for setting in declared()
+        setting.key for setting in declared() if setting.section not in OF_ONE_COMMAND
     }
     assert effective["load"]["duration"] == "30s"
     assert "mine.toml:2" in scenario.origins["load.duration"]

@@ -111,9 +111,12 @@ def test_budget_too_small_for_one_repeat_is_refused():
         ("url=http://x,model=y", True),
         ("model=y", True),
         ("profile=small-gpu", True),
+        ("127.0.0.1:8080", True),
+        ("my-box:8080/v1", True),
         ("results/20260101T120000Z-sweep", False),
         ("run.json", False),
         ("a=b", False),
+        ("runs/a:1", False),
     ],
 )
 def test_targets_are_told_from_saved_runs(text, target):
@@ -146,6 +149,21 @@ def test_one_thing_on_both_sides_must_be_meant():
     assert a.target == b.target
 
 
+@pytest.mark.parametrize("spelling", ["http://localhost:8080", "http://LocalHost:8080/"])
+def test_spellings_of_one_server_are_one(spelling):
+    """`localhost` and 127.0.0.1 are the same machine's; another port or host is another server."""
+    with pytest.raises(BadInput, match="same server and model"):
+        sides(a_scenario(), a="http://127.0.0.1:8080", b=spelling)
+    for other in ("http://localhost:8081", "http://localhost.example:8080"):
+        sides(a_scenario(), a="http://127.0.0.1:8080", b=other)
+
+
+def test_side_that_rests_is_not_kept_warm():
+    """Only one side is loaded at a time, so that `--keep-warm` is refused rather than ignored."""
+    with pytest.raises(BadInput, match="--keep-warm"):
+        sides(Scenario(load=LoadSettings(keep_warm=S)), a=A, b=B)
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [
@@ -155,6 +173,8 @@ def test_one_thing_on_both_sides_must_be_meant():
         ({"a": A, "b": f"url={B},url={B}"}, "--b: url is given twice"),
         ({"a": A, "b": f"url={B},insecure=perhaps"}, "--b: insecure: found 'perhaps', want true or false"),
         ({"a": f"url={A},model=x", "a_model": "y", "b": B}, "--a-model: --a names a model already"),
+        ({"a": f"url={A},profile=small-gpu", "b": B}, "--a: url and profile"),
+        ({"a": "127.0.0.1:8080", "b": B}, "--a: url: found '127.0.0.1:8080', want a URL"),
         ({"a": A}, "--b: names no server"),
         ({"b": A}, "--a: names no server"),
     ],

@@ -80,6 +80,13 @@ def test_rates_are_five_percent_apart():
     assert all(grid.nearest(grid.amount(at)) == at for at in range(grid.least, grid.most + 1))
 
 
+def test_a_grid_has_one_rate_at_least():
+    """Where the lowest rate and the cap are the same and between two positions, the one below is left."""
+    grid = Rates.of(0.0103, 0.0103)
+    assert grid.least == grid.most
+    assert grid.amount(grid.most) <= 0.0103
+
+
 def test_everything_passes_up_to_the_cap():
     """The cap is proven itself, and that ends it."""
     search = a_search(Users(50))

@@ -91,6 +91,23 @@ def test_cost_without_a_meter_says_what_is_missing():
     assert "--watts" in note
 
 
+def test_level_that_made_nothing_lacks_no_meter():
+    """No token came, so none has a cost: nobody is told to estimate the watts, which were given."""
+    nothing = msgspec.structs.replace(
+        a_level(), throughput=msgspec.structs.replace(a_level().throughput, output_tokens_per_s=0.0)
+    )
+    prices = CostSettings(purchase=1000.0, watts=(15.0, 30.0), kwh_price=0.3)
+    made = with_machine(nothing, None, idle={}, prices=prices)
+    assert made.cost is not None
+    assert made.cost.per_million_output_tokens is None
+    assert "purchase and electricity of a million" in machine.notes(a_run(made))[-1]
+
+
+def test_boards_stand_in_the_order_of_their_numbers():
+    """Also where there are more than ten."""
+    assert shown(seen(gpu10_use=0.1, gpu2_use=0.02, gpu0_use=0.5))["GPU"] == ["50% 2% 10%"]
+
+
 def test_rest_below_zero_is_shown_as_it_is():
     """Where the server tells more than was seen, the table does not hide it."""
     told = FirstToken(source="timings", count=9, client_s=0.1, queue_s=None, prefill_s=0.12, rest_s=-0.02)

@@ -1,6 +1,7 @@
 """A sampler of a machine with a meter, for tests: `package0` draws 40 W, told ten times in its interval.
 
-Takes the arguments of `python -m loadbench.telemetry` and speaks as it does.
+Takes the arguments of `python -m loadbench.telemetry` and speaks as it does. Ends after METERED_ENDS_AFTER readings, if
+that is set; has no meter where METERED_PACKAGE is empty.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ WATTS = 40.0
 def main() -> None:
     """Tell readings until standard input ends."""
     threading.Thread(target=end_with_stdin, daemon=True).start()
-    say({"process": None, "host": None, "boards": None, "packages": ["package0"]})
-    while True:
+    packages = ["package0"] if os.environ.get("METERED_PACKAGE", "package0") else None
+    say({"process": None, "host": None, "boards": None, "packages": packages})
+    most = int(os.environ.get("METERED_ENDS_AFTER", sys.maxsize))
+    for _ in range(most):
         at_ns = time.perf_counter_ns()
         say({"at_ns": at_ns, "values": {"package0_energy_j_total": WATTS * at_ns / 1e9}})
         time.sleep(0.01)

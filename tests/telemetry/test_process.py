@@ -14,7 +14,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from loadbench.telemetry.process import ServerProcess, listening
+from loadbench.telemetry import sources
+from loadbench.telemetry.process import ServerProcess, listening, tunnelled
+from tests.telemetry.trees import rapl
 
 BURNER = Path(__file__).with_name("burner.py")
 HOST = "127.0.0.1"
@@ -152,6 +154,16 @@ def test_without_the_library_there_is_none():
     assert ServerProcess.found(None, port=80, host=None, pid=None) is None
 
 
+def test_process_that_tells_nothing_is_not_told_as_nothing():
+    """Of another user's process macOS tells neither CPU time nor memory: that is unknown, and not 0 bytes."""
+
+    class Secret(psutil.Process):
+        def num_threads(self):
+            raise psutil.AccessDenied
+
+    assert ServerProcess(psutil, Secret(os.getpid())).read() == {}
+
+
 def test_connection_to_a_port_is_no_listener_at_it():
     """Who is connected to the server, as the load generator is, is not taken for it."""
     with burning(0.01) as server, socket.create_connection((HOST, server.port)):
@@ -229,3 +241,16 @@ def test_listener_is_found_as_each_system_shows_it(sockets, names, more, pid):
     """By port and address, of several the first, and never what merely passes connections on."""
     process = listening(machine(sockets, names, **more), 8080, HOST)
     assert (None if process is None else process.pid) == pid
+
+
+@pytest.mark.parametrize("name", ["ssh", "kubectl", "sshd-session"])
+def test_mouth_of_a_tunnel_is_no_server_and_this_machine_is_not_its(monkeypatch, tmp_path, name):
+    """Behind a forwarded port is another machine: its energy is not what this one's meters tell, nor its load."""
+    monkeypatch.setattr(sources, "library", {"psutil": machine([(7, HOST, 8080)], {7: name})}.get)
+    assert sources.sources(port=8080, host=HOST, pid=None, root=rapl(tmp_path)) == []
+
+
+def test_another_tunnel_changes_nothing():
+    """At another port, or on another address, it is not what is asked."""
+    here = machine([(6, HOST, 9090), (5, "10.0.0.1", 8080), (7, HOST, 8080)], {5: "ssh", 6: "ssh", 7: "server"})
+    assert not tunnelled(here, 8080, HOST)

@@ -52,6 +52,13 @@ def test_gauge_without_a_reading_inside_is_unknown():
     assert of("x", (0, 1), (10, 1)).window(4 * S, 5 * S) is None
 
 
+@pytest.mark.parametrize("times", [(0, 1, 2, 4), (6, 8, 9, 10), (4,)])
+def test_gauge_that_was_not_read_for_half_a_window_is_unknown(times):
+    """As when the sampler dies, or a busy server's page is let alone: a glimpse is not told as the whole."""
+    assert of("x", *((at, 5) for at in times)).window(0, 10 * S) is None
+    assert of("x", *((at, 5) for at in sorted((*times, 5)))).window(0, 10 * S) is not None
+
+
 @pytest.mark.parametrize(
     ("points", "window", "rise"),
     [
@@ -83,7 +90,7 @@ def test_counter_that_begins_anew_is_noticed():
 
 def test_names_of_different_times_stand_side_by_side():
     """The server's page is read less often than the machine: each name has its own readings."""
-    found = series((0, {"a": 1.0}), (0.4, {"b": 2.0}), (1, {"a": 3.0}), (2, {"a": 5.0})).window(0, 2 * S)
+    found = series((0, {"a": 1.0}), (1, {"b": 2.0}), (1, {"a": 3.0}), (2, {"a": 5.0})).window(0, 2 * S)
     assert found is not None
     assert (found.gauges["a"].readings, found.gauges["b"].readings) == (3, 1)
     assert (found.gauges["a"].mean, found.gauges["b"].mean) == (3, 2)

@@ -93,6 +93,21 @@ def test_energy_counter_of_a_board_is_read_beside_its_power(tmp_path):
     assert found.read()["gpu0_power_w"] == 180.0
 
 
+def test_graphics_within_a_metered_package_are_not_metered_twice(tmp_path, monkeypatch):
+    """An APU tells the whole chip's power: it is its power where RAPL cannot be read, and none beside RAPL's."""
+    monkeypatch.setattr(module, "library", {}.get)
+    amd(tmp_path, 0, **{"hwmon/hwmon3/in1_label": "vddnb"})
+    amd(tmp_path, 1)
+    alone = read_all(sources(port=None, host=None, pid=None, root=tmp_path))
+    assert (alone["gpu0_power_w"], alone["gpu1_power_w"]) == (180.0, 180.0)
+    beside = read_all(sources(port=None, host=None, pid=None, root=rapl(tmp_path)))
+    assert beside.keys() & {"gpu0_power_w", "gpu1_power_w", "package0_energy_j_total", "gpu0_use"} == {
+        "gpu1_power_w",
+        "package0_energy_j_total",
+        "gpu0_use",
+    }
+
+
 def test_boards_are_numbered_on_after_those_of_nvidia(tmp_path):
     """Ten boards keep the order of their numbers; a display adapter without readings is none."""
     for card in (0, 2, 10):
