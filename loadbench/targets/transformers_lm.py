@@ -29,6 +29,7 @@ class Transformers:
         self._source = model
         self._model: Any = None
         self._tokenizer: Any = None
+        self.context: int | None = None
 
     async def load(self) -> None:
         """Read the model from its folder or the library's cache, in a thread; nothing is fetched."""
@@ -37,6 +38,7 @@ class Transformers:
     def _read(self) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(self._source, local_files_only=True)
         self._model = AutoModelForCausalLM.from_pretrained(self._source, local_files_only=True).eval()
+        self.context = getattr(self._model.config, "max_position_embeddings", None)
 
     def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
         """The answer, token by token."""
@@ -47,7 +49,7 @@ class Transformers:
         prompt_tokens = int(ids.shape[1])
         dice = torch.Generator().manual_seed((asked.seed or 0) % 2**63)
         ends = _ends(self._model.generation_config.eos_token_id)
-        past, text, held = None, "", []
+        past, shown, held = None, [], []
         for made in range(asked.max_tokens):
             with torch.inference_mode():
                 out = self._model(ids, past_key_values=past, use_cache=True)
@@ -57,20 +59,31 @@ class Transformers:
                 yield Finish("stop", prompt_tokens)
                 return
             held.append(token)
-            text = self._tokenizer.decode(held)
+            text = self._piece(shown, held)
             broken = text.endswith(_BROKEN) and made < asked.max_tokens - 1
             yield Delta("" if broken else text)
-            held = held if broken else []
+            shown, held = (shown, held) if broken else (held, [])
             ids = torch.tensor([[token]])
         yield Finish("length", prompt_tokens)
 
+    def _piece(self, shown: list[int], held: list[int]) -> str:
+        """The text of the held tokens as it follows on those shown last: alone, many tokenizers drop its first space."""
+        before, after = (
+            self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in (shown, shown + held)
+        )
+        return str(after[len(before) :])
+
     def _prompt(self, asked: Asked) -> Any:
-        """The conversation in the model's own template; where it has none, the texts one below the other."""
-        if self._tokenizer.chat_template:
+        """The conversation in the model's own template; where it has none, the texts one below the other.
+
+        A template has the tokens that begin a prompt in it; given to it again, they would be there twice.
+        """
+        templated = bool(self._tokenizer.chat_template)
+        if templated:
             text = self._tokenizer.apply_chat_template(asked.messages, tokenize=False, add_generation_prompt=True)
         else:
             text = "\n".join(message["content"] for message in asked.messages)
-        return self._tokenizer(text, return_tensors="pt").input_ids
+        return self._tokenizer(text, return_tensors="pt", add_special_tokens=not templated).input_ids
 
     async def aclose(self) -> None:
         """Let go of the model."""

@@ -7,7 +7,8 @@ import tarfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -19,34 +20,37 @@ from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.targets import adapters
+from tests.cli.echoing import installed
 from tests.cli.running import loadbench
+from tests.cli.typed import typed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
+    from loadbench.client.adapter import Asked, Delta, Finish
     from loadbench.record.sample import Sample
 
 CLOCK = MonotonicClock()
 ONNX_MODEL = Path(__file__).parents[1] / "data" / "foundry_model" / "nano.tar.gz"
 
 
-class Point:
-    """An entry point, as installed packages have them."""
+class Whole:
+    """All that an adapter has to have."""
 
-    def __init__(self, name: str, made: Any) -> None:
-        self.name = name
-        self._made = made
+    name, parallel = "whole", 1
 
-    def load(self) -> Any:
-        """What it stands for."""
-        if isinstance(self._made, Exception):
-            raise self._made
-        return self._made
+    def __init__(self, model: str) -> None:
+        self.model = model
 
+    async def load(self) -> None:
+        """Nothing to do."""
 
-def installed(monkeypatch: pytest.MonkeyPatch, *points: Point) -> None:
-    """These entry points and no others."""
-    monkeypatch.setattr(adapters, "entry_points", lambda group: points if group == "loadbench.adapters" else ())
+    def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
+        """Nobody asks."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Nothing to do."""
 
 
 def answers(adapter: Adapter, prompts: Sequence[str], *, max_tokens: int) -> list[Sample]:
@@ -74,29 +78,42 @@ def answers(adapter: Adapter, prompts: Sequence[str], *, max_tokens: int) -> lis
     return anyio.run(main)
 
 
-def test_an_adapter_is_named_with_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_is_named_with_its_model() -> None:
     """What stands behind the first colon is the adapter's, colons and all."""
-    installed(monkeypatch, Point("mine", lambda model: ("made of", model)))
-    assert adapters.make_adapter("mine:C:/models/phi") == ("made of", "C:/models/phi")
+    with installed(mine=Whole):
+        made = adapters.make_adapter("mine:C:/models/phi")
+    assert isinstance(made, Whole)
+    assert made.model == "C:/models/phi"
+
+
+def refuses(model: str) -> None:
+    """An adapter that is made of nothing."""
+    raise ValueError(f"{model} is no\nmodel")
 
 
 @pytest.mark.parametrize(
     ("spec", "said", "hint"),
     [
-        ("other:x", "no adapter 'other' is installed", "installed: broken, mine"),
+        ("other:x", "no adapter 'other' is installed", "installed: half, mine, picky, theirs, transformers"),
         ("mine", "says no model", "--adapter mine:PATH"),
         ("mine:", "says no model", "--adapter mine:PATH"),
-        ("broken:x", "No module named 'heavy'", "pip install 'loadbench[broken]'"),
+        ("transformers:x", "No module named 'heavy'", "pip install 'loadbench[transformers]'"),
+        ("theirs:x", "No module named 'heavy'", "install what it needs"),
+        ("picky:x", "ValueError: x is no", "what 'picky' wants"),
+        ("half:x", "it has no load, generate, aclose", "Adapter"),
     ],
 )
-def test_what_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch, spec: str, said: str, hint: str) -> None:
-    """One message with the remedy, be it a slip or a package that is not installed."""
+def test_what_cannot_be_made_says_why(spec: str, said: str, hint: str) -> None:
+    """One message with the remedy, be it a slip, a package that is not installed, or what is no adapter at all."""
     missing = ModuleNotFoundError("No module named 'heavy'", name="heavy")
-    installed(monkeypatch, Point("mine", lambda model: model), Point("broken", missing))
-    with pytest.raises(BadInput) as raised:
+    half = SimpleNamespace(name="half", parallel=1)
+    made = {"mine": Whole, "transformers": missing, "theirs": missing, "picky": refuses, "half": lambda _: half}
+    with installed(**made), pytest.raises(BadInput) as raised:
         adapters.make_adapter(spec)
     assert said in raised.value.message
     assert hint in raised.value.hint
+    assert ("loadbench[" in raised.value.hint) == (spec == "transformers:x")
+    assert "\n" not in raised.value.message
 
 
 def test_a_model_that_cannot_be_loaded_is_not_there() -> None:
@@ -172,6 +189,9 @@ def test_a_sweep_measures_an_adapter(onnx_folder: Path, tmp_path: Path) -> None:
         (("--adapter=nothing:x",), 2, "no adapter 'nothing' is installed"),
         (("--adapter=onnx-genai:x", "--url=http://127.0.0.1:1"), 2, "--url and --adapter exclude each other"),
         (("--adapter=onnx-genai:x", "--workers=2"), 2, "one process holds the model"),
+        (("--adapter=onnx-genai:x", "--model=y"), 6, "has no model 'y'"),
+        (("--adapter=onnx-genai:x", "--api=ollama"), 2, "--api: an adapter has no route 'ollama'"),
+        (("--adapter=onnx-genai:x", "--api=responses"), 2, "--api: an adapter has no route 'responses'"),
     ],
 )
 def test_an_adapter_that_cannot_be_used_is_told(tmp_path: Path, flags: tuple[str, ...], code: int, said: str) -> None:
@@ -200,6 +220,21 @@ def test_transformers_on_a_model_made_here(tmp_path: Path) -> None:
     assert max(one.first_token_ns or 0 for one in samples) > min(one.end_ns for one in samples)
 
 
+def test_transformers_says_words_apart_and_begins_a_prompt_once(tmp_path: Path) -> None:
+    """Spaces that belong to tokens are said; the token that begins a prompt stands in its template, and only there."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from loadbench.targets.transformers_lm import Transformers  # noqa: PLC0415 - an extra
+    from tests.targets.tiny_hf import WORDS, make_spaced_model  # noqa: PLC0415
+
+    make_spaced_model(tmp_path)
+    (sample,) = answers(Transformers(str(tmp_path)), ["the cat sat"], max_tokens=12)
+    words = (sample.answer or "").replace("<s>", " <s> ").split()
+    assert len(words) == 12
+    assert set(words) <= {"<s>", *WORDS}
+    assert sample.input_tokens == 4
+
+
 def test_transformers_without_a_model_says_so(tmp_path: Path) -> None:
     """A folder without one is no target; nothing is fetched."""
     pytest.importorskip("torch")
@@ -208,3 +243,50 @@ def test_transformers_without_a_model_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(TargetUnavailable, match="cannot be loaded"):
         anyio.run(adapters.load, Transformers(str(tmp_path)))
+
+
+# The other commands.
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (("models", "--adapter=echo:x"), 2, "an adapter is one model and has no list"),
+        (("compare", "--adapter=echo:x"), 2, "measured in turn, and no adapter"),
+        (("doctor", "--adapter=echo:x", "--model=y"), 6, "has no model 'y'"),
+        (("doctor", "--adapter=gone:x"), 6, "no adapter 'gone' is installed"),
+    ],
+)
+def test_commands_that_have_no_use_for_an_adapter_say_so(
+    tmp_path: Path, command: tuple[str, ...], code: int, said: str
+) -> None:
+    """One message and its exit code; nothing is measured in its place.
+
+    Seen to fail: `models` listed the simulated server's, `compare` measured the adapter against itself.
+    """
+    with installed():
+        done = typed(*command, cwd=tmp_path)
+    assert (done.returncode, said in done.stdout + done.stderr) == (code, True)
+
+
+def test_doctor_checks_an_adapter(tmp_path: Path) -> None:
+    """It is made, loaded, asked, and this machine is looked at; no endpoint is missed."""
+    with installed():
+        done = typed("doctor", "--adapter=echo:mine", "--json", cwd=tmp_path)
+    checks = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 0
+    assert list(checks)[:3] == ["adapter", "loaded mine", "probe mine"]
+    assert checks["probe mine"]["message"].startswith("10 tokens")
+    assert {"memory", "disk", "clock"} <= set(checks)
+
+
+def test_a_search_loads_the_model_that_it_searches(tmp_path: Path) -> None:
+    """An adapter is loaded before it is asked, as for a sweep.
+
+    Seen to fail: its first request was answered by "not loaded".
+    """
+    brief = ("--prompt=hi", "--max-tokens=8", "--at-most=1", "--budget=3s", "--slo=ttft_p50<1s", "--quiet", "--json")
+    with installed():
+        done = typed("capacity", "--adapter=echo:mine", *brief, cwd=tmp_path)
+    assert done.returncode in {0, 4, 5}, done.stderr
+    assert json.loads(done.stdout)["model"] == "mine"
