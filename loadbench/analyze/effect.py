@@ -72,8 +72,7 @@ class Effect:
 
     def detectable(self, confidence: float) -> float:
         """The difference that would be seen with a probability of `POWER`."""
-        reach = student.quantile((1 + confidence) / 2, self.freedom) + student.quantile(POWER, self.freedom)
-        return reach * max(self.below, self.above)
+        return student.found_from((1 - confidence) / 2, POWER, self.freedom) * max(self.below, self.above)
 
     def turned(self) -> Effect:
         """The same, of a over b."""
@@ -208,8 +207,8 @@ def plan_repeats(
     """How many runs a side it takes to tell a change of `effect` from one of `bound` (0.1 and 0.05 for 10 % and 5 %).
 
     `cv` is the coefficient of variation of one side's runs; of `checks` gates or levels each has its share of alpha.
-    The least n at which the t quantiles of the error and of the power, together, span the distance; never fewer than
-    the exact rank test needs. Raises `ValueError` where the effect is not beyond the bound.
+    The least n at which a difference as far from the bound is found with that power; never fewer than the exact rank
+    test needs. Raises `ValueError` where the effect is not beyond the bound.
     """
     distance = abs(math.log1p(effect) - math.log1p(bound))
     if cv < 0 or distance == 0 or abs(effect) < abs(bound):
@@ -231,4 +230,4 @@ def _reach(n: int, alpha: float, power: float, paired: bool) -> float:  # noqa: 
     """In standard deviations of a run."""
     # Welch's degrees of freedom hang on the variances that are seen: for two equal ones about this on average.
     freedom = n - 1 if paired else 2 * n * (n - 1) / (n + 1)
-    return (student.quantile(1 - alpha / 2, freedom) + student.quantile(power, freedom)) * math.sqrt(2 / n)
+    return student.found_from(alpha / 2, power, freedom) * math.sqrt(2 / n)

@@ -20,7 +20,7 @@ import numpy as np
 from loadbench.analyze.effect import Runs
 from loadbench.analyze.evidence import counts
 from loadbench.analyze.places import variants
-from loadbench.plan.gate import COST
+from loadbench.plan.gate import COST, ENERGY
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _ENDS_WITHIN = 0.05
 _FAILED_FROM = 0.01
 _METERS = {"board": "the accelerators", "package": "CPU and memory"}
 
-_BY_PROMPT = ("ttft", "e2e", "requests_per_s", "output_tokens_per_s")
+_BY_PROMPT = ("ttft", "e2e", "requests_per_s", "output_tokens_per_s", ENERGY, COST)
 _BY_ANSWER = ("e2e_p5", "e2e_p9", "e2e_response", "requests_per_s")
 # Settings of the work that do not say what is asked, and those that say how long answers may be.
 _NOT_ASKED = frozenset({"seed", "temperature", "max_tokens", "output_tokens"})

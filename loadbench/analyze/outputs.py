@@ -26,7 +26,9 @@ def outputs(requests: Iterable[Request], models: Sequence[str]) -> list[OutputEq
     """
     told: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
     for one in requests:
-        if one.answer_hash is not None and one.prompt_index is not None and one.outcome == "ok":
+        # A run that was killed has requests of a level that it did not come to sum up.
+        summed_up = one.level < len(models)
+        if summed_up and one.answer_hash is not None and one.prompt_index is not None and one.outcome == "ok":
             key = models[one.level], one.prompt_index
             told.setdefault(key, []).append((one.level, one.number, one.answer_hash))
     ordered = {model: place for place, model in reversed(list(enumerate(models)))}

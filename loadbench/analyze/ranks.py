@@ -11,8 +11,8 @@ Statistical Methods*, chapters 3 and 4).
 
 With few values no outcome is rare, and no interval exists: 2 against 2 have a p of .333 at the least. Of more values a
 side than `_COUNTED` the choices are not counted any more: there the rank sum is taken as normal, with its variance
-under ties (Hollander and Wolfe, section 4.1), for counting would take minutes and change a p near 5 % by a hundredth
-of itself.
+under ties (Hollander and Wolfe, section 4.1), for counting would take minutes and change a p of 1 % by a twentieth of
+itself.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _rounds(run: Run, status: ModelStatus, asked: Sequence[Request]) -> Rounds:
     verdict = status.status if status.status != "ok" or ok else "failed"
     return Rounds(
         model=model,
-        alias=(status.known.alias if status.known else None) or model,
+        alias=(status.known.alias if status.known else None) or status.asked or model,
         status=verdict,
         reason=status.reason or (_why(run, model) if verdict != "ok" else ""),
         rounds=math.ceil(_wanted(run, asked) / max(1, len(run.prompts))),

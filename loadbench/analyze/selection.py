@@ -18,12 +18,14 @@ where none are, by value.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.quality import chosen, coverage, opinions
 from loadbench.core.errors import BadInput
 from loadbench.plan.rubric import HIGHEST, LOWEST
+from loadbench.results.run import ClosedLoad, OpenLoad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,12 +58,14 @@ class Figure:
 class Candidate:
     """One model of one run, at one level. `figures` has what is known of it, by dimension.
 
-    `caveat` says why its figures are in doubt as a whole; `failed` why there are none.
+    `unsure` are dimensions whose figure may not be its own, and so counts for nothing. `caveat` says why its figures
+    are in doubt as a whole; `failed` why there are none.
     """
 
     name: str
     load: str = ""
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    unsure: frozenset[str] = frozenset()
     license: str | None = None
     load_warm_s: float | None = None
     rater: str = ""
@@ -105,40 +109,57 @@ def candidates(
 ) -> list[Candidate]:
     """Every model of every run, at the load `at` or the lightest that all were measured at.
 
-    Raises `BadInput` for a load that no model was measured at.
+    Raises `BadInput` for a load that no model was measured at, and for a run that is there twice.
     """
     label = at or _common_load([run for run, _ in runs])
     if at is not None and not any(level.load.label == at for run, _ in runs for level in run.levels):
         known = dict.fromkeys(level.load.label for run, _ in runs for level in run.levels)
         raise BadInput(f"--at {at}: no model was measured at that", hint=f"there are {', '.join(known) or 'no levels'}")
-    names = [status.model for run, _ in runs for status in run.models]
+    names, known = iter(_names([run for run, _ in runs])), facts or {}
     return [
         _candidate(
             run,
             status,
             quality,
             label=label,
-            name=status.model if names.count(status.model) == 1 else f"{status.model} ({run.name})",
+            name=next(names),
             rater=rater,
-            facts=(facts or {}).get(status.model),
+            facts=known.get(status.model) or known.get(status.asked or status.model),
         )
         for run, quality in runs
         for status in run.models
     ]
 
 
+def _names(runs: Sequence[Run]) -> list[str]:
+    """A name for each model of each run, as short as tells it from the others: the model, its run, when that began."""
+    choices = [
+        (status.model, f"{status.model} ({run.name})", f"{status.model} ({run.name}, {run.started_at})")
+        for run in runs
+        for status in run.models
+    ]
+    counts = Counter(name for names in choices for name in names)
+    found = [next((name for name in names if counts[name] == 1), "") for names in choices]
+    if "" in found:
+        raise BadInput(f"{choices[found.index('')][-1]}: is there twice", hint="name each run once")
+    return found
+
+
 def _common_load(runs: Sequence[Run]) -> str | None:
     """The lightest load that every model was measured at."""
     by_model = [
-        [level.load.label for level in run.levels if level.model == model]
+        {level.load.label for level in run.levels if level.model == model}
         for run in runs
         for model in dict.fromkeys(level.model for level in run.levels)
     ]
-    return (
-        next((label for label in by_model[0] if all(label in labels for labels in by_model)), None)
-        if by_model
-        else None
-    )
+    amounts = {level.load.label: _amount(level.load) for run in runs for level in run.levels}
+    common = set.intersection(*by_model) if by_model else set()
+    return min(common, key=lambda label: (amounts[label], label), default=None)
+
+
+def _amount(load: ClosedLoad | OpenLoad) -> tuple[bool, float]:
+    """Users or requests per second; the two do not compare, and users come first."""
+    return (False, load.users) if isinstance(load, ClosedLoad) else (True, load.rate_per_s)
 
 
 def _candidate(
@@ -156,6 +177,7 @@ def _candidate(
     known = facts or status.known
     if level is None:
         return Candidate(name=name, failed=status.reason or f"was not measured at {label}")
+    several = sum(one.status == "ok" for one in run.models) > 1
     opinion = chosen(opinions(quality), status.model, rater)
     covered = coverage(quality).get(status.model)
     figures = {
@@ -171,8 +193,10 @@ def _candidate(
         name=name,
         load=level.load.label,
         figures={key: figure for key, figure in figures.items() if figure is not None},
+        # What the models before it left in the server's process is in there.
+        unsure=frozenset({"memory"} if several and figures["memory"] is not None else ()),
         license=_license(status, known),
-        load_warm_s=None if known is None else known.load_warm_s,
+        load_warm_s=status.load_warm_s or (known.load_warm_s if known else None),
         rater="" if opinion is None else opinion.rater,
         covered=None if covered is None else (covered.found, covered.expected),
         caveat="" if level.verdict.status != "INVALID" else f"INVALID: {level.verdict.reasons[0].message}",
@@ -220,9 +244,9 @@ def select(found: Sequence[Candidate], weights: Mapping[str, float]) -> Selectio
         raise BadInput("no model of these runs was measured", hint="name a run with levels in it")
     wanted = {name: weight for name, weight in weights.items() if weight > 0}
     missing = {
-        name: tuple(one.name for one in measured if name not in one.figures)
+        name: lacking
         for name in wanted
-        if any(name not in one.figures for one in measured)
+        if (lacking := tuple(one.name for one in measured if name not in one.figures or name in one.unsure))
     }
     counted = {name: weight for name, weight in wanted.items() if name not in missing}
     if not counted:

@@ -12,7 +12,7 @@ from loadbench.cli.options import ScenarioCommand, given, scenario_options
 
 
 @click.command(cls=ScenarioCommand)
-@scenario_options("target", "limits")
+@scenario_options("target", "limits", without=("time_loads",))
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on stdout.")
 def command(*, as_json: bool, **options: Any) -> None:
     """Check the endpoint, its models, a first answer, and this machine.

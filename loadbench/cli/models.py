@@ -10,9 +10,12 @@ import click
 
 from loadbench.cli.options import ScenarioCommand, given, scenario_options
 
+# No model is tested here.
+_NOT_HERE = ("model", "model_set", "api", "transport", "load", "time_loads", "allow_alias", "adapter")
+
 
 @click.command(cls=ScenarioCommand)
-@scenario_options("target", without=("model", "model_set", "api", "transport", "load", "allow_alias", "adapter"))
+@scenario_options("target", without=_NOT_HERE)
 @click.option("--adapter", hidden=True)
 @click.option("--cached", is_flag=True, help="Only those on this disk.")
 @click.option("--loaded", is_flag=True, help="Only those in memory.")

@@ -18,7 +18,7 @@ _JUDGE_TOKENS = 512
 # Settings of the work that mean nothing to answers that are collected once, at temperature 0.
 _NOT_OF_A_STUB = (
     *("input_tokens", "output_tokens", "persona", "mix", "turns"),
-    *("temperature", "unique", "deterministic"),
+    *("temperature", "unique", "deterministic", "time_loads"),
 )
 
 

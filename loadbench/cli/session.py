@@ -292,17 +292,21 @@ class Keeper:
     def _status(self, model: str, status: Literal["ok", "failed"], reason: str = "") -> ModelStatus:
         """What became of a model, with what is known of it."""
         found, subject = self._prepared, self._subjects.get(model)
+        asked = None if found is None else found.asked.get(model)
+        keeper = None if subject is None else subject.keeper
         return ModelStatus(
             model,
             status,
             reason,
-            self._known.get(model),
-            asked=None if found is None else found.asked.get(model),
+            self._known.get(model) or self._known.get(asked or model),
+            asked=asked,
             catalogue=None if found is None else found.entry(model),
             load_s=None if found is None else found.load_s.get(model),
+            load_warm_s=None if found is None else found.load_warm_s.get(model),
             cold_ttft_s=None if subject is None else _ttft_s(subject.samples[0]),
             warm_ttft_s=None if subject is None else _ttft_s(subject.again),
-            kept_warm=None if subject is None or subject.keeper is None else subject.keeper.asked,
+            kept_warm=None if keeper is None else keeper.asked,
+            kept_warm_failed=None if keeper is None else keeper.failed,
         )
 
     def close(self, *, stopped: bool) -> None:

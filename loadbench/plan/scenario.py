@@ -115,6 +115,9 @@ class TargetSettings:
         word="target",
     )
     load: bool = _setting(kinds.FLAG, True, "Foundry Local: load a model that is not loaded, before it is tested.")
+    time_loads: bool = _setting(
+        kinds.FLAG, False, "Foundry Local, adapters: unload each model before its test, and time how it loads again."
+    )
     allow_alias: bool = _setting(
         kinds.FLAG, False, "Foundry Local: test several models by aliases that may mean one of several variants."
     )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HEADERS = ("prompt", "hash", "asked", "ok", "TTFT p50", "min", "max", "E2E p50", "min", "max", "tokens", "text")
 _MOST_TEXT = 40
+# Nobody reads through more; of a large run even a rare outlier makes hundreds.
+_MOST_LINES = 20
 
 
 def by_prompt_text(run: Run, figures: Sequence[PromptFigures]) -> str:
@@ -78,6 +80,8 @@ def _clipped(text: str) -> str:
 
 def _notes(run: Run, figures: Sequence[PromptFigures]) -> list[str]:
     found = [line for one in figures for line in _outlier_lines(run, one)]
+    if len(found) > _MOST_LINES:
+        found[_MOST_LINES:] = [f"  and {len(found) - _MOST_LINES} more; requests.jsonl has every request's marks"]
     if figures and max(one.answered for one in figures) < FEWEST:
         found.append(f"outliers: none can be told apart with fewer than {FEWEST} answers to a prompt")
     elif figures:

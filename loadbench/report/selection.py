@@ -133,6 +133,11 @@ def selection_notes(selection: Selection) -> list[str]:
     if selection.missing:
         told = ", ".join(_lacking(name, who, len(selection.ranked)) for name, who in selection.missing.items())
         found.append(f"left out, since it is not known of every model: {told}")
+    if any(one.candidate.unsure for one in selection.ranked):
+        found.append(
+            "memory is the server process's, with what models before left in it, and does not count: "
+            "give each model a run of its own, of a server that was begun anew"
+        )
     if selection.vague:
         found.append(f"without an interval, so that the ± says nothing of them: {', '.join(selection.vague)}")
     if len({one.candidate.load for one in selection.ranked}) > 1:

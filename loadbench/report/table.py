@@ -185,10 +185,12 @@ def _start_notes(models: Sequence[ModelStatus]) -> list[str]:
     found = []
     for one in models:
         said = [] if one.load_s is None else [f"loaded in {duration(one.load_s)}"]
+        said += [] if one.load_warm_s is None else [f"loaded again in {duration(one.load_warm_s)}"]
         if one.cold_ttft_s is not None and one.warm_ttft_s is not None:
             said.append(f"TTFT {duration(one.cold_ttft_s)} cold, {duration(one.warm_ttft_s)} warm")
         if one.kept_warm is not None:
-            said.append(f"kept warm by {one.kept_warm} light prompts")
+            failed = f", of which {one.kept_warm_failed} failed" if one.kept_warm_failed else ""
+            said.append(f"kept warm by {one.kept_warm} light prompts{failed}")
         if said:
             found.append(f"{one.model}: {', '.join(said)}")
     return found

@@ -228,7 +228,9 @@ def _answers(run: Run, requests: Iterable[Request]) -> dict[str, list[dict[str, 
     """By model, for each prompt in order: the digests of its answers and their lengths in tokens, each once."""
     seen: dict[tuple[str, int], tuple[set[str], set[int]]] = {}
     for one in requests:
-        if one.outcome == "ok" and one.prompt_index is not None and one.answer_hash is not None:
+        # A run that was killed has requests of a level that it did not come to sum up.
+        summed_up = one.level < len(run.levels)
+        if summed_up and one.outcome == "ok" and one.prompt_index is not None and one.answer_hash is not None:
             digests, tokens = seen.setdefault((run.levels[one.level].model, one.prompt_index), (set(), set()))
             digests.add(one.answer_hash)
             tokens.update(() if one.output_tokens is None else (one.output_tokens,))

@@ -71,5 +71,13 @@ async def load(adapter: Adapter) -> int:
     return time.perf_counter_ns() - began_ns
 
 
+async def let_go(adapter: Adapter) -> None:
+    """Unload its model; raises `TargetUnavailable` where it fails to."""
+    try:
+        await adapter.aclose()
+    except Exception as error:  # noqa: BLE001 - whatever a foreign model raises
+        raise TargetUnavailable(f"the model {adapter.name} cannot be unloaded: {_told(error)}") from None
+
+
 def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {clean(str(error))}".rstrip(": ")

@@ -12,10 +12,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from loadbench.core.errors import TargetUnavailable
 from loadbench.plan.sources import ENDPOINT_VARIABLES
-from loadbench.targets.foundry_cli import find_cli, normal_url, server_status, service_status
+from loadbench.targets.foundry_cli import find_cli, server_status, service_status
 from loadbench.telemetry.watch import is_local
 
 if TYPE_CHECKING:
@@ -99,8 +100,13 @@ def moved(steps: list[Step], url: str) -> str | None:
     told = next((step.url for step in steps if step.url and step.source in _COMMANDS), None)
     if told is None or not (is_local(url) and is_local(told)):
         return None
-    return told if _port(normal_url(told)) != _port(normal_url(url)) else None
+    return told if _port(told) != _port(url) else None
 
 
-def _port(url: str) -> str:
-    return url.rpartition(":")[2]
+def _port(url: str) -> int | None:
+    """The port, also where the scheme alone says it; `None` where that is no port."""
+    try:
+        parts = urlsplit(url)
+        return parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None

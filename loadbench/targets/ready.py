@@ -17,7 +17,7 @@ from msgspec import structs
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.results.models import Model
-from loadbench.targets.adapters import in_process
+from loadbench.targets.adapters import in_process, let_go
 from loadbench.targets.adapters import load as load_adapter
 from loadbench.targets.asking import asking
 from loadbench.targets.catalogue import from_listing, merged, resolve, same_model, with_loaded
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from loadbench.client.adapter import Adapter
     from loadbench.plan.scenario import Scenario
     from loadbench.targets.openai import Target
 
@@ -48,7 +49,7 @@ class Prepared:
     """What a run needs to know of its target. `models` are as requests name them, those in `missing` cannot be tested.
 
     `asked` has, by model, the name that it was asked for by, where that was another; `load_s` how long loading took, of
-    those that were not loaded before.
+    those that were not loaded before, and `load_warm_s` how long it took again, where that is to be timed.
     """
 
     scenario: Scenario
@@ -59,6 +60,7 @@ class Prepared:
     missing: dict[str, str] = field(default_factory=dict)
     asked: dict[str, str] = field(default_factory=dict)
     load_s: dict[str, float] = field(default_factory=dict)
+    load_warm_s: dict[str, float] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None
     _ours: Model | None = None
 
@@ -72,24 +74,45 @@ class Prepared:
         What was loaded here for the model before is let go first: two may not fit, and one of them would be measured
         with less memory than the other.
         """
+        again = self.scenario.target.time_loads
         if self.target.adapter is not None:
-            self.load_s[model] = await load_adapter(self.target.adapter) / NS_PER_S
-            self.say(f"{model} was loaded in {self.load_s[model]:.2f} s")
+            await self._load_adapter(self.target.adapter, model, again=again)
             return
         known = self.entry(model)
         if self.service is None or known is None:
             return
         async with ask(self.scenario, self.target) as http:
             there = await loaded_ids(http, self.service)
-            if there is None or any(same_model(model, one) for one in there):
-                return
-            if not self.scenario.target.load:
-                raise TargetUnavailable(f"{model} is not loaded", hint=f"loadbench models --load {model}")
-            await self._let_go(http)
-            self.say(f"loading {model}")
-            self.load_s[model] = await timed_load(http, self.scenario, self.service, known)
-            self.say(f"{model} was loaded in {self.load_s[model]:.2f} s")
-            self._ours = known
+            if there is not None and not any(same_model(model, one) for one in there):
+                await self._load(http, self.service, known)
+            if again:
+                await self._load_again(http, self.service, known)
+
+    async def _load_adapter(self, adapter: Adapter, model: str, *, again: bool) -> None:
+        self.load_s[model] = await load_adapter(adapter) / NS_PER_S
+        self.say(f"{model} was loaded in {self.load_s[model]:.2f} s")
+        if again:
+            await let_go(adapter)
+            self.load_warm_s[model] = await load_adapter(adapter) / NS_PER_S
+
+    async def _load(self, http: httpx.AsyncClient, service: Service, model: Model) -> None:
+        if not self.scenario.target.load:
+            raise TargetUnavailable(f"{model.id} is not loaded", hint=f"loadbench models --load {model.id}")
+        await self._let_go(http)
+        self.say(f"loading {model.id}")
+        self.load_s[model.id] = await timed_load(http, self.scenario, service, model)
+        self.say(f"{model.id} was loaded in {self.load_s[model.id]:.2f} s")
+        self._ours = model
+
+    async def _load_again(self, http: httpx.AsyncClient, service: Service, model: Model) -> None:
+        """Its files have just been read, so that this is as warm as loading gets; one that stays loaded is left so."""
+        try:
+            await unload(http, service, model)
+        except TargetUnavailable as error:
+            self.say(f"{error}: loading it again is not timed")
+            return
+        self.load_warm_s[model.id] = await timed_load(http, self.scenario, service, model)
+        self.say(f"{model.id} was loaded again in {self.load_warm_s[model.id]:.2f} s")
 
     async def _let_go(self, http: httpx.AsyncClient) -> None:
         if self._ours is None or self.service is None:
@@ -158,6 +181,9 @@ async def prepare(
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
     target, service = await reach(scenario, environment, url=url)
     if service is None:
+        if scenario.target.time_loads:
+            place = scenario.origins.get("target.time_loads", "").partition(" ")[2]
+            raise BadInput(f"{place}: {target.base_url} loads what it serves by its own means", hint="leave it out")
         models, missing = choose_models(target, scenario.target.model)
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
     catalogue = await known_models(scenario, target, service)

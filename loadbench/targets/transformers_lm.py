@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -29,6 +30,7 @@ class Transformers:
         self._source = model
         self._model: Any = None
         self._tokenizer: Any = None
+        self._cache = ""
         self.context: int | None = None
 
     async def load(self) -> None:
@@ -38,6 +40,9 @@ class Transformers:
     def _read(self) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(self._source, local_files_only=True)
         self._model = AutoModelForCausalLM.from_pretrained(self._source, local_files_only=True).eval()
+        # The library calls it `cache` from 5.24 on.
+        named = inspect.signature(self._model.forward).parameters
+        self._cache = "cache" if "cache" in named else "past_key_values"
         self.context = getattr(self._model.config, "max_position_embeddings", None)
 
     def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
@@ -45,32 +50,38 @@ class Transformers:
         return in_thread(lambda: self._tokens(asked))
 
     def _tokens(self, asked: Asked) -> Iterator[Delta | Finish]:
-        ids = self._prompt(asked)
-        prompt_tokens = int(ids.shape[1])
-        dice = torch.Generator().manual_seed((asked.seed or 0) % 2**63)
+        prompt = self._prompt(asked)
+        prompt_tokens = int(prompt.shape[1])
         ends = _ends(self._model.generation_config.eos_token_id)
-        past, shown, held = None, [], []
-        for made in range(asked.max_tokens):
-            with torch.inference_mode():
-                out = self._model(ids, past_key_values=past, use_cache=True)
-            past = out.past_key_values
-            token = _choose(out.logits[0, -1], asked.temperature, dice)
+        shown: list[int] = []
+        held: list[int] = []
+        for made, token in enumerate(self._generated(prompt, asked), 1):
             if token in ends:
                 yield Finish("stop", prompt_tokens)
                 return
             held.append(token)
             text = self._piece(shown, held)
-            broken = text.endswith(_BROKEN) and made < asked.max_tokens - 1
+            broken = text.endswith(_BROKEN) and made < asked.max_tokens
             yield Delta("" if broken else text)
             shown, held = (shown, held) if broken else (held, [])
-            ids = torch.tensor([[token]])
         yield Finish("length", prompt_tokens)
 
+    def _generated(self, ids: Any, asked: Asked) -> Iterator[int]:
+        """As many tokens as are asked for, the model's end tokens among them."""
+        dice = torch.Generator().manual_seed((asked.seed or 0) % 2**63)
+        cache = None
+        for _ in range(asked.max_tokens):
+            with torch.inference_mode():
+                out = self._model(ids, use_cache=True, **{self._cache: cache})
+            cache = getattr(out, self._cache)
+            token = _choose(out.logits[0, -1], asked.temperature, dice)
+            yield token
+            ids = torch.tensor([[token]])
+
     def _piece(self, shown: list[int], held: list[int]) -> str:
-        """The text of the held tokens as it follows on those shown last: alone, many tokenizers drop its first space."""
-        before, after = (
-            self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in (shown, shown + held)
-        )
+        """The held tokens' text as it follows on what was shown: alone, many tokenizers drop its first space."""
+        whole = (shown, shown + held)
+        before, after = (self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in whole)
         return str(after[len(before) :])
 
     def _prompt(self, asked: Asked) -> Any:

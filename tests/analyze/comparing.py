@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loadbench.results.run import ClosedLoad, Verdict
+from loadbench.results.telemetry import Cost, Energy
 from tests.building import a_level, a_run
 
 if TYPE_CHECKING:
@@ -71,3 +72,16 @@ def lucky(by_users: Mapping[int, float], *, ttft: float = 1.0, name: str = "tria
         name=name,
         **over,
     )
+
+
+def resourced(level, *, joules, money, source="board", currency="EUR"):
+    """A level whose tokens took so many joules, and whose millions of them so much money."""
+    used = Energy(
+        source=source,
+        joules=100.0,
+        watts=10.0,
+        joules_per_output_token=joules,
+        joules_per_request=1.0,
+        tokens_per_joule=1.0,
+    )
+    return msgspec.structs.replace(level, energy=used, cost=Cost(per_million_output_tokens=money, currency=currency))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 
 import msgspec
+import numpy as np
 import pytest
 
 from loadbench.analyze.compare import compare
-from loadbench.analyze.effect import plan_repeats
+from loadbench.analyze.effect import POWER, Effect, plan_repeats
 from loadbench.analyze.intervals import binomial_cdf
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import parse_gate
 from loadbench.results.compare import Comparison, to_json
 from loadbench.results.run import ClosedLoad, OpenLoad, Reason, Verdict
-from tests.analyze.comparing import LUCK, a_side, figures, lucky
+from tests.analyze.comparing import LUCK, a_side, figures, lucky, resourced
 from tests.coverage.compare import LUCK as LUCKY
 from tests.coverage.compare import crossings, sides_of, tallied
 
@@ -90,11 +91,16 @@ def test_one_run_a_side_is_compared_by_its_inside_and_told_to_be():
     assert found.gates[0].passed is None
 
 
-def test_one_run_beside_several_has_no_interval():
-    """It has no spread, and the others' is not lent to it."""
-    told = row(compare(lucky({1: 100})[:1], lucky({1: 150}, name="other")), TOKENS)
+@pytest.mark.parametrize("rule", ["output_tokens_per_s<-5%", "failures>1%"])
+def test_one_run_beside_several_has_no_interval(rule):
+    """It has no spread, and the others' is not lent to it: a gate is not failed by it, nor passed."""
+    gate = parse_gate(rule)
+    found = compare(lucky({1: 100})[:1], lucky({1: 150}, name="other"), gates=[gate])
+    told = row(found, gate.metric)
     assert (told.interval, told.decision, told.n) == (None, "~", (1, 6))
-    assert told.note
+    assert "single run beside several" in told.note
+    (check,) = found.gates[0].checks
+    assert (check.decision, check.note) == ("UNDECIDED", told.note)
 
 
 def test_the_p_values_of_a_level_are_adjusted_together():
@@ -170,6 +176,123 @@ def test_failures_differ_by_their_share():
     told = row(compare(a, b), "failures")
     assert (told.a, told.b, told.ratio, told.decision) == (0.0, pytest.approx(0.1), None, "slower")
     assert told.interval[0] < 0.1 < told.interval[1]
+
+
+def test_failures_of_one_odd_run_are_one_observation():
+    """80 of 400 in one run of six: the share is 3.3 %, and it is not sure that there is any."""
+    b = a_side(
+        *([figures(1, outcomes={"ok": 400 - bad, "http_error": bad})] for bad in (80, 0, 0, 0, 0, 0)), name="other"
+    )
+    found = compare(lucky({1: 100}), b, gates=[parse_gate("failures>1%")])
+    told = row(found, "failures")
+    assert (told.b, told.decision) == (pytest.approx(80 / 2400), "~")
+    assert told.interval[0] < 0 < told.interval[1]
+    # As Student's t of the six shares has it, with 5 degrees of freedom.
+    assert told.interval[1] > 80 / 2400 + 2.5 * (80 / 400) * math.sqrt(1 / 6 * 5 / 6) / math.sqrt(5)
+    assert found.gates[0].passed is None
+
+
+def test_a_run_without_a_token_is_not_left_out_of_the_speed():
+    """Five fast runs and a dead one are no fast side: nothing is compared, the reason told, and the gate fails."""
+    b = lucky({1: 150}, name="other")
+    b[2] = msgspec.structs.replace(b[2], levels=[figures(1, tokens=0.0)])
+    found = compare(lucky({1: 100}), b, gates=[parse_gate("output_tokens_per_s<-5%")])
+    assert TOKENS not in {one.metric for one in found.comparisons}
+    (left,) = [one for one in found.left_out if one.metric == TOKENS]
+    assert (left.code, left.message) == (
+        "no_samples",
+        "there is something of it in 6 of 6 runs of a and 5 of 6 runs of b",
+    )
+    assert found.gates[0].passed is False
+
+
+def test_a_run_without_the_level_is_listed():
+    """As one that was stopped before it."""
+    b = lucky({1: 100, 4: 300}, name="other")
+    b[5] = msgspec.structs.replace(b[5], levels=b[5].levels[:1], complete=False)
+    found = compare(lucky({1: 100, 4: 300}), b)
+    assert [(one.level, one.code, bool(one.run)) for one in found.left_out] == [("users=4", "missing", True)]
+    assert row(found, TOKENS, "users=4").n == (6, 5)
+    assert "1 of 6 runs of b was stopped before the end" in {one.message for one in found.caveats}
+
+
+def test_levels_that_no_two_runs_share_have_no_crossover():
+    """B is faster at 1 user in some runs, and slower at 4 in others: where they cross no run has seen."""
+    sides = []
+    for name, rates in (("a", {1: 100, 4: 300}), ("b", {1: 200, 4: 150})):
+        runs = lucky(rates, name=name) * 2
+        levels = [run.levels[:1] if number < 6 else run.levels[1:] for number, run in enumerate(runs)]
+        sides.append(a_side(*levels, name=name))
+    found = compare(*sides)
+    assert [one.decision for one in found.comparisons if one.metric == TOKENS] == ["faster", "slower"]
+    assert found.crossover is None
+
+
+@pytest.mark.parametrize("pairs", [6, 8])
+def test_a_change_that_is_detectable_is_stated_four_times_in_five(pairs):
+    """Of one figure alone, against all that Holm asks among the others; to within three standard errors."""
+    times, spread, family = 300, 0.02, 15
+    rng = np.random.default_rng(pairs)
+    error = spread * math.sqrt(2 / pairs)
+    change = Effect(0.0, error, error, pairs - 1).detectable(1 - 0.05 / family)
+    stated = 0
+    for _ in range(times):
+        a, b = (
+            a_side(
+                *([figures(1, tokens=100 * math.exp(by + luck))] for luck in rng.normal(0, spread, pairs)), name=name
+            )
+            for name, by in (("a", 0.0), ("b", change))
+        )
+        told = row(compare(a, b, paired=True), TOKENS)
+        stated += told.decision == "faster"
+    assert told.detectable > 0
+    assert abs(stated / times - POWER) < 3 * math.sqrt(POWER * (1 - POWER) / times)
+
+
+def test_energy_and_money_stand_beside_speed():
+    """Twice as fast on half the joules and a third of the money per token: less is better, and gates guard it."""
+    sides = [
+        [
+            msgspec.structs.replace(
+                run, levels=[resourced(level, joules=joules / luck, money=money / luck) for level in run.levels]
+            )
+            for run, luck in zip(lucky({1: rate, 4: 3 * rate}, name=name), LUCK, strict=True)
+        ]
+        for name, rate, joules, money in (("cpu", 100, 2.0, 3.0), ("gpu", 200, 1.0, 1.0))
+    ]
+    found = compare(*sides, gates=[parse_gate("joules_per_output_token>5%")])
+    joules, money = (row(found, name) for name in ("joules_per_output_token", "cost_per_million_output_tokens"))
+    assert (joules.ratio, joules.decision) == (pytest.approx(0.5), "faster")
+    assert (money.ratio, money.decision) == (pytest.approx(1 / 3), "faster")
+    assert row(found, "joules_per_output_token", "all").ratio == pytest.approx(0.5)
+    assert "B's energy per token is 0.500x (0." in found.conclusion
+    assert "B's cost per token is 0.333x (0." in found.conclusion
+    assert found.gates[0].passed is True
+    (alone,) = [
+        one
+        for one in compare(sides[0][:1], sides[1][:1]).comparisons
+        if (one.metric, one.level) == (joules.metric, "users=1")
+    ]
+    assert (alone.ratio, alone.interval, alone.decision) == (pytest.approx(0.5), None, "~")
+
+
+def test_money_of_two_currencies_is_not_compared():
+    """And joules by other meters are, with a word on it."""
+    sides = [
+        [
+            msgspec.structs.replace(
+                run,
+                levels=[resourced(level, joules=1.0, money=2.0, source=source, currency=unit) for level in run.levels],
+            )
+            for run in lucky({1: 100}, name=name)
+        ]
+        for name, source, unit in (("a", "package", "EUR"), ("b", "estimate", "USD"))
+    ]
+    found = compare(*sides)
+    assert [(one.metric, one.code) for one in found.left_out] == [("cost_per_million_output_tokens", "currencies")]
+    told = {one.code: one.message for one in found.caveats}
+    assert told["energy_sources"] == "the joules of a are those of CPU and memory, of b an estimate"
+    assert "of b from 10 W" in told["energy_estimate"]
 
 
 def test_a_side_has_one_model_and_a_run():
@@ -251,22 +374,6 @@ def test_quantiles_of_the_faster_runs_alone_are_not_compared():
     assert "ttft_p50" in {one.metric for one in found.comparisons}
     assert ("ttft_p95", "too_few_requests") in {(one.metric, one.code) for one in found.left_out}
     assert found.gates[0].passed is None
-
-
-def test_two_devices_that_are_alike_are_suspected_to_be_one():
-    """A model for the GPU that is as fast as the one for the CPU may run on the CPU."""
-    sides = [
-        [
-            msgspec.structs.replace(
-                run, levels=[msgspec.structs.replace(level, model=f"phi-generic-{device}") for level in run.levels]
-            )
-            for run in lucky({1: rate})
-        ]
-        for device, rate in (("cpu", 100.0), ("gpu", 101.0))
-    ]
-    found = compare(*sides, paired=True)
-    assert (found.a.device, found.b.device) == ("cpu", "gpu")
-    assert "devices_alike" in {caveat.code for caveat in found.caveats}
 
 
 def test_it_is_written_and_read_back():

@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from loadbench.analyze.compare import compare
+from loadbench.core.errors import BadInput
 from loadbench.plan.gate import parse_gate
+from loadbench.results.run import Reason
 from tests.analyze.comparing import LUCK, a_side, figures
 
 USUAL = {"seed": 0, "max_tokens": 16, "temperature": 0.0, "prompt": "why?"}
@@ -122,3 +124,38 @@ def test_another_client_is_told(key, value):
     """Its machine, its processor, its stamps."""
     b = [msgspec.structs.replace(run, environment={**run.environment, key: value}) for run in side("b")]
     assert key in codes(compare(side("a"), b))[1]
+
+
+def test_runs_of_one_side_that_were_asked_other_things_are_no_side():
+    """16 tokens in one and 256 in the next: which of them would B be compared with?"""
+    a = [*side("a", runs=3), *side("a", work={"max_tokens": 256}, runs=3)]
+    with pytest.raises(
+        BadInput, match=r"the runs of side a were not asked for the same: work.max_tokens \(16 and 256\)"
+    ):
+        compare(a, side("b"))
+
+
+def test_runs_of_one_side_that_differ_otherwise_are_told():
+    """In how they were measured, and of which server."""
+    a = side("a")
+    a[1] = msgspec.structs.replace(a[1], scenario={**a[1].scenario, "load": {"users": [1], "warm_up": "9s"}})
+    a[0] = msgspec.structs.replace(a[0], scenario={**a[0].scenario, "load": {"users": [1], "warm_up": "2s"}})
+    moved = msgspec.structs.replace(a[2].levels[0], target="http://127.0.0.1:2/v1")
+    a[2] = msgspec.structs.replace(a[2], levels=[moved])
+    told = {one.code: one.message for one in compare(a, side("b")).caveats}
+    assert "load.warm_up" in told["settings_within"]
+    assert told["mixed_side"] == "a is 2 servers: m at http://127.0.0.1:1/v1, m at http://127.0.0.1:2/v1"
+
+
+def test_latencies_of_survivors_are_told_to_be_that():
+    """Where more fail than the usual limit allows, a quick answer is one that was given at all."""
+    found = compare(side("a"), side("b", outcomes={"ok": 360, "http_error": 40}))
+    told = {one.code: one.message for one in found.caveats}
+    assert told["failures"].startswith("0.0% of a's requests failed and 10.0% of b's")
+
+
+def test_caveats_of_levels_stay_with_them():
+    """Heat that held one side down is said once, with how often."""
+    hot = Reason("throttled_heat", "heat held the clocks of gpu0 down for 40% of the window", "cool it")
+    told = [one for one in compare(side("a"), side("b", caveats=[hot])).caveats if one.code == "throttled_heat"]
+    assert [one.message for one in told] == [f"b: {hot.message}, and 5 more of 6 levels likewise"]

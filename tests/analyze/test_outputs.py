@@ -45,3 +45,10 @@ def test_what_did_not_end_well_is_not_compared():
     requests = [a_request(0, answer_hash="aa"), a_failed_request(1, answer_hash="a")]
     assert outputs(requests, ["m"])[0].answers == 1
     assert outputs([a_request(0)], ["m"]) == []
+
+
+def test_level_that_was_never_summed_up_is_left_out():
+    """A run that was killed has requests of it, and no model to put them to."""
+    requests = [a_request(n, level=level, answer_hash="aa") for level in (0, 1) for n in range(2)]
+    (one,) = outputs(requests, ["m"])
+    assert one.answers == 2

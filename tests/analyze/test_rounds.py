@@ -80,6 +80,16 @@ def test_failed_models_stay_with_their_reason():
     assert (second.status, second.reason, second.rounds) == ("failed", "has no model 'gone'", 3)
 
 
+def test_a_model_goes_by_the_name_that_it_was_asked_for_by():
+    """The workshop's alias, where the server has a longer name; that of a models.json wins over both."""
+    known = KnownFacts(alias="small", capabilities=[])
+    models = [
+        ModelStatus("m-generic-cpu:1", "ok", asked="m"),
+        ModelStatus("n-generic-cpu:1", "ok", known=known, asked="n"),
+    ]
+    assert [one.alias for one in rounds(a_bench(models=models), [])] == ["m", "small"]
+
+
 def test_models_that_a_stopped_run_did_not_come_to_are_named():
     """They have no figures and a status of their own; those that go by another name than asked are not named twice."""
     run = a_bench(models=[ModelStatus("m", "ok", asked="alias-of-m")])

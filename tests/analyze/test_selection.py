@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from loadbench.analyze.selection import DIMENSIONS, Candidate, Figure, candidates, select
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed
+from loadbench.report.selection import selection_notes
 from loadbench.results.quality import Quality, Rating
 from loadbench.results.run import KnownFacts, ModelStatus
 from loadbench.results.telemetry import Gauge, Telemetry
@@ -141,7 +142,49 @@ def test_models_are_compared_at_the_lightest_common_load():
         candidates([(run, Quality())], at="users=9")
 
 
+def test_the_lightest_load_is_the_least_and_not_the_first():
+    """Levels may have been measured from the highest down."""
+    levels = [a_level(load=Closed(users)) for users in (16, 2, 10)]
+    (found,) = candidates([(a_run(*levels), Quality())])
+    assert found.load == "users=2"
+
+
 def test_same_model_of_two_runs_goes_by_both_names():
-    """On the CPU and on the GPU it is two candidates."""
+    """On the CPU and on the GPU it is two candidates; runs of one name are told apart by when they began.
+
+    Seen to fail: two runs of the name that is the default were two rows of one name.
+    """
     runs = [msgspec.structs.replace(a_run(), name=name) for name in ("cpu", "gpu")]
     assert [one.name for one in candidates([(run, Quality()) for run in runs])] == ["m (cpu)", "m (gpu)"]
+    times = ("2026-01-01T12:00:00.000Z", "2026-01-01T13:00:00.000Z")
+    runs = [msgspec.structs.replace(a_run(), name="sweep", started_at=time) for time in times]
+    names = [one.name for one in candidates([(run, Quality()) for run in runs])]
+    assert names == [f"m (sweep, {time})" for time in times]
+    with pytest.raises(BadInput, match="is there twice"):
+        candidates([(runs[0], Quality())] * 2)
+
+
+def test_memory_counts_where_it_is_a_models_own():
+    """Of several models in one run it is shown, and left out: what the first left in the process counts for the second.
+
+    Seen to fail: the model that was measured first won by it.
+    """
+    gauge = Gauge(mean=5e8, min=4e8, max=6e8, last=5e8, readings=9)
+    level = msgspec.structs.replace(a_level(), telemetry=Telemetry(gauges={"process_rss_bytes": gauge}))
+    runs = [msgspec.structs.replace(a_run(level), name=name) for name in ("a", "b")]
+    assert "memory" in select(candidates([(run, Quality()) for run in runs]), ONES).weights
+    levels = [msgspec.structs.replace(level, model=model) for model in ("a", "b")]
+    both = msgspec.structs.replace(a_run(*levels), models=[ModelStatus(model, "ok") for model in ("a", "b")])
+    found = candidates([(both, Quality())])
+    assert [one.figures["memory"].value for one in found] == [6e8, 6e8]
+    selection = select(found, ONES)
+    assert "memory" not in selection.weights
+    assert any("memory is the server process's" in note for note in selection_notes(selection))
+
+
+def test_facts_are_found_by_the_name_that_was_asked_for():
+    """A file of aliases says of a model what it says, though the server calls it otherwise."""
+    models = [ModelStatus("m", "ok", asked="small", load_warm_s=1.5)]
+    run = msgspec.structs.replace(a_run(), models=models)
+    (one,) = candidates([(run, Quality())], facts={"small": KnownFacts(license="MIT", load_warm_s=9.0)})
+    assert (one.license, one.load_warm_s) == ("MIT", 1.5)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from loadbench.analyze.student import above, quantile, two_sided
+from loadbench.analyze.student import above, found_from, quantile, two_sided
 
 # Any table of it: (p, degrees of freedom, t).
 TABLE = [
@@ -52,3 +53,13 @@ def test_no_quantile_of_a_probability_that_is_none():
     for p, freedom in ((0.0, 3), (1.0, 3), (0.5, 0)):
         with pytest.raises(ValueError, match="no quantile"):
             quantile(p, freedom)
+
+
+@pytest.mark.parametrize(("tail", "freedom"), [(0.025, 5), (0.0125, 7), (0.00167, 5), (0.025, 10.5), (0.025, 200)])
+@pytest.mark.parametrize("power", [0.8, 0.9])
+def test_a_difference_is_found_as_often_as_is_asked(tail, freedom, power):
+    """Of 100,000 draws of a non-central t, to within a hundredth."""
+    rng = np.random.default_rng(0)
+    noise, error = rng.normal(0, 1, 100_000), np.sqrt(rng.chisquare(freedom, 100_000) / freedom)
+    found = (noise + found_from(tail, power, freedom)) / error > quantile(1 - tail, freedom)
+    assert found.mean() == pytest.approx(power, abs=0.01)

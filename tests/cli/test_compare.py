@@ -158,6 +158,7 @@ def test_invalid_levels_end_in_their_own_code(loadbench, tmp_path):
         (["before", "after", "after"], "which are of A?"),
         (["before", "after", "--fail-on", "ttft_p95<5%"], "--fail-on: "),
         (["before", "after", "--fail-on", "ttft_p95>5%,ttft_p95>5%"], "given twice"),
+        (["before", "after", "--confidence", "nan"], "--confidence nan"),
         (["before", "after", "--users", "3"], "--users: is for measuring"),
         (["before", "after", "--repeats", "3"], "--repeats: is for measuring"),
         (["before", "after", "--a-model", "gone"], "--a-model gone"),

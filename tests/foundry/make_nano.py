@@ -1,6 +1,6 @@
 """The model that Foundry Local is tested with: it says the same words to everybody, and is some kB large.
 
-    pip install onnx tokenizers; python -m tests.foundry.make_nano tests/data/foundry_model/nano.tar.gz
+    pip install onnx tokenizers; python -m tests.foundry.make_nano tests/data/foundry_model/nano.tar.gz [ROWS]
 
 A language model maps each token to the scores of the next. Here that is a table of successors: a word of the script is
 followed by the next one, the last by the end of turn, and whatever else by the first. So text, number of tokens and end
@@ -52,7 +52,7 @@ def tokenizer() -> tuple[str, dict[str, int]]:
     return made.to_str(pretty=True), made.get_vocab()
 
 
-def network(ids: dict[str, int]) -> bytes:
+def network(ids: dict[str, int], rows: int) -> bytes:
     """The table of successors as an ONNX model with the inputs and outputs of a decoder."""
     import numpy as np  # noqa: PLC0415
     from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
@@ -67,7 +67,7 @@ def network(ids: dict[str, int]) -> bytes:
         "around": np.array([1, 3], dtype=np.int64),
         "behind": np.array([2, 3], dtype=np.int64),
         "last": np.array([2], dtype=np.int64),
-        "square": np.array([1, 1, _ROWS, _ROWS], dtype=np.int64),
+        "square": np.array([1, 1, rows, rows], dtype=np.int64),
         "nothing": np.array(0, dtype=np.float32),
     }
     whole, real = TensorProto.INT64, TensorProto.FLOAT
@@ -151,7 +151,7 @@ def settings(ids: dict[str, int]) -> dict[str, object]:
     return {"model": model, "search": search}
 
 
-def files() -> dict[str, bytes]:
+def files(rows: int) -> dict[str, bytes]:
     """The model's folder."""
     text, ids = tokenizer()
     config = {
@@ -164,18 +164,18 @@ def files() -> dict[str, bytes]:
     }
     documents = {"tokenizer_config.json": config, "genai_config.json": settings(ids)}
     return {
-        "model.onnx": network(ids),
+        "model.onnx": network(ids, rows),
         "tokenizer.json": text.encode(),
         "chat_template.jinja": _TEMPLATE.encode(),
         **{name: json.dumps(document, indent=1).encode() for name, document in documents.items()},
     }
 
 
-def pack(where: Path) -> None:
+def pack(where: Path, rows: int = _ROWS) -> None:
     """Write the folder as an archive, the same bytes each time."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:
-        for name, content in sorted(files().items()):
+        for name, content in sorted(files(rows).items()):
             entry = tarfile.TarInfo(f"nano/{name}")
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))
@@ -184,4 +184,4 @@ def pack(where: Path) -> None:
 
 
 if __name__ == "__main__":
-    pack(Path(sys.argv[1]))
+    pack(Path(sys.argv[1]), *map(int, sys.argv[2:]))

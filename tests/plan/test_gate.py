@@ -45,6 +45,8 @@ def test_every_figure_that_is_compared_can_be_a_gate():
         ("output_tokens_per_s<5%", "worse side of no change, as in 'output_tokens_per_s<-5%'"),
         ("ttft_p95>-5%", "worse side of no change"),
         ("requests_per_s<-100%", "nothing falls by 100 %"),
+        ("failures>100%", "nothing can be worse"),
+        (f"ttft_p95>{'9' * 400}%", "nothing can be worse"),
         ("ttft_p95>5%@users=0", "want the level as @users=8"),
         ("ttft_p95>5%@users=1.5", "want the level as @users=8"),
         ("ttft_p95>5%@rate=0", "want the level as @users=8"),

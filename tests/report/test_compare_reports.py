@@ -17,8 +17,9 @@ from loadbench.report.compare_chart import compare_chart
 from loadbench.report.compare_markdown import compare_markdown
 from loadbench.report.compare_text import compare_text
 from loadbench.report.junit import compare_junit, run_junit
-from loadbench.results.run import Reason, Verdict
-from tests.analyze.comparing import a_side, figures, lucky
+from loadbench.results.run import AskedPrompt, OutputEquality, Reason, Verdict
+from loadbench.results.telemetry import Gauge, Telemetry
+from tests.analyze.comparing import LUCK, a_side, figures, lucky, resourced
 from tests.report.golden import FOLDER, HOSTILE, bending, hostile, models, objectives, stopped
 
 FORMATS = {
@@ -64,7 +65,47 @@ def foreign():
     return compare(*sides, caveats=[Reason("x", HOSTILE, HOSTILE)])
 
 
-COMPARISONS = {"compare-crossing": crossing, "compare-alone": alone, "compare-foreign": foreign}
+def devices():
+    """A processor and a board that is three times as fast on fewer joules and at a higher price; they were asked given
+    prompts, and said the same to one of two.
+    """
+    sides = []
+    for name, rate, joules, money, text in (("cpu", 20, 2.5, 1.2, "x"), ("gpu", 60, 1.1, 1.9, "y")):
+        use = 0.9 if name == "gpu" else 0.0
+        seen = Telemetry(gauges={"gpu0_use": Gauge(mean=use, min=use, max=use, last=use, readings=9)})
+        runs = lucky({1: rate, 4: 2 * rate}, name=name)
+        outputs = [
+            OutputEquality(model=f"phi-{name}", prompt=place, answers=9, distinct=1, first_hash=said)
+            for place, said in enumerate(("same", text))
+        ]
+        sides.append(
+            [
+                msgspec.structs.replace(
+                    run,
+                    environment={**run.environment, "telemetry": {"boards": [{"name": "NVIDIA L4"}]}},
+                    prompts=[AskedPrompt(index=0, hash="p0"), AskedPrompt(index=1, hash="p1")],
+                    outputs=outputs,
+                    levels=[
+                        msgspec.structs.replace(
+                            resourced(level, joules=joules / luck, money=money / luck),
+                            model=f"phi-{name}",
+                            telemetry=seen,
+                        )
+                        for level in run.levels
+                    ],
+                )
+                for run, luck in zip(runs, LUCK, strict=True)
+            ]
+        )
+    return compare(*sides, paired=True, gates=[parse_gate("joules_per_output_token>5%")])
+
+
+COMPARISONS = {
+    "compare-crossing": crossing,
+    "compare-alone": alone,
+    "compare-devices": devices,
+    "compare-foreign": foreign,
+}
 RUNS = {"bending": bending, "models": models, "objectives": objectives, "stopped": stopped, "hostile": hostile}
 
 

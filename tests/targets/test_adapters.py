@@ -252,7 +252,8 @@ def test_transformers_without_a_model_says_so(tmp_path: Path) -> None:
     ("command", "code", "said"),
     [
         (("models", "--adapter=echo:x"), 2, "an adapter is one model and has no list"),
-        (("compare", "--adapter=echo:x"), 2, "measured in turn, and no adapter"),
+        (("compare", "--adapter=echo:x", "--same"), 2, "measured in turn, and no adapter"),
+        (("compare", "--adapter=echo:x", "--a-model=y", "--b-model=z"), 2, "measured in turn, and no adapter"),
         (("doctor", "--adapter=echo:x", "--model=y"), 6, "has no model 'y'"),
         (("doctor", "--adapter=gone:x"), 6, "no adapter 'gone' is installed"),
     ],
@@ -276,7 +277,7 @@ def test_doctor_checks_an_adapter(tmp_path: Path) -> None:
     checks = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
     assert done.returncode == 0
     assert list(checks)[:3] == ["adapter", "loaded mine", "probe mine"]
-    assert checks["probe mine"]["message"].startswith("10 tokens")
+    assert checks["probe mine"]["message"].startswith("9 tokens")
     assert {"memory", "disk", "clock"} <= set(checks)
 
 

@@ -28,13 +28,13 @@ def make_spaced_model(folder: Path) -> None:
     """
     made = _of_words()
     template = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
-    PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", chat_template=template).save_pretrained(folder)  # noqa: S106 - a token of words
+    PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", chat_template=template).save_pretrained(folder)
     _weigh(folder, seed=0)
 
 
 def _of_words() -> Tokenizer:
     words = ["<s>", *(f"▁{word}" for word in WORDS)]
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<s>"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<s>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
@@ -55,7 +55,6 @@ def _weigh(folder: Path, *, seed: int) -> None:
     torch.manual_seed(seed)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    config = LlamaConfig(
-        vocab_size=len(AutoTokenizer.from_pretrained(folder)), max_position_embeddings=256, **shape, **ends
-    )
+    size = len(AutoTokenizer.from_pretrained(folder))
+    config = LlamaConfig(vocab_size=size, max_position_embeddings=256, **shape, **ends)
     LlamaForCausalLM(config).save_pretrained(folder)
