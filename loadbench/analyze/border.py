@@ -65,6 +65,15 @@ class Border:
         """The share of hits to be expected at a load."""
         return float((self._weights / (1 + np.exp(-self._logits(amount)))).sum())
 
+    def share_interval(self, amount: float, confidence: float) -> tuple[float, float]:
+        """Where that share lies, with this probability."""
+        shares = (1 / (1 + np.exp(-self._logits(amount)))).ravel()
+        order = np.argsort(shares)
+        below = np.cumsum(self._weights.ravel()[order])
+        tail = (1 - confidence) / 2
+        low, high = np.searchsorted(below, [tail, 1 - tail]).clip(max=len(order) - 1)
+        return float(shares[order[low]]), float(shares[order[high]])
+
     def proof_chance(self, amount: float, *, requests: float, evidence: float, passes: bool) -> float:
         """How likely so many independent requests at a load are to prove that it passes, or fails, where that takes so
         much evidence, as a logarithm."""

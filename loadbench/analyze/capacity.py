@@ -51,6 +51,14 @@ def refuse_objectives(objectives: Sequence[Objective]) -> None:
             )
 
 
+class Expected(NamedTuple):
+    """A share, and where it lies."""
+
+    share: float
+    low: float
+    high: float
+
+
 class Account:
     """What the probes of a search come to, one after another; error is shared among all loads that it may visit."""
 
@@ -172,10 +180,13 @@ class Account:
             if probe.purpose is not Purpose.VERIFY
         ]
 
-    def expected(self, grid: Grid, amount: float) -> dict[str, float]:
+    def expected(self, grid: Grid, amount: float, confidence: float) -> dict[str, Expected]:
         """The shares of hits that are to be expected at a load, by the probes."""
-        borders = self._borders(grid)
-        return {one.rule: border.share(amount) for one, border in zip(self._objectives, borders, strict=True)}
+        found = zip(self._objectives, self._borders(grid), strict=True)
+        return {
+            one.rule: Expected(border.share(amount), *border.share_interval(amount, confidence))
+            for one, border in found
+        }
 
 
 def _point(probe: ProbeResult, objective: Objective, shared: Shared) -> Point:

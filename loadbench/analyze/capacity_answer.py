@@ -5,9 +5,10 @@ many when the search came to its cap. *None* says that even the least load surel
 *inconclusive*, and told with what is known: an end that could not be proven in the time, or a server that did not do
 the same twice.
 
-*Other think times.* Who thinks longer asks less often: as many users as ask at the rate of those of the answer find the
+*Other think times by proportion.* Who thinks longer asks less often: as many users as ask at the rate of those of the answer find the
 same server. By the interactive law (`N = X (R + Z)`) these are `N (R + Z') / (R + Z)` for a think time Z' in place of
-Z. It is a rule of proportion, told with "about": more users at the same rate arrive a little more unevenly.
+Z. It is a rule of proportion, told with "about": more users at the same rate arrive a little more unevenly. Beside it
+stands what the model says (`loadbench.analyze.curve`), which rests on other levels.
 """
 
 from __future__ import annotations
@@ -18,39 +19,36 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loadbench.analyze.capacity import Account, Range, proven
+from loadbench.analyze.curve import OF_GAPS, but_for_gaps, hit_shares, of_curve, predicted, think_times
 from loadbench.analyze.devices import devices
 from loadbench.analyze.intervals import share_interval
-from loadbench.analyze.limits import explain
-from loadbench.analyze.prediction import predict
+from loadbench.analyze.limits import about, explain
 from loadbench.plan.search import Purpose, Users
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.results.capacity import Answer, AtThinkTime, Capacity, Verification
-from loadbench.results.run import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from loadbench.analyze.capacity import Expected
     from loadbench.plan.objective import Objective
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Grid, Search
     from loadbench.results.capacity import Shared, Status
-    from loadbench.results.prediction import Devices, Prediction
+    from loadbench.results.prediction import Devices, Limit, LimitKind, Prediction
     from loadbench.results.run import Level
 
 # With which the verification must contradict what was expected.
 _AGREEMENT = 0.99
 # A range wider than this is no answer.
 _WIDEST = 2.0
-_THINK_TIMES_S = (10.0, 20.0, 30.0, 40.0, 60.0)
-# What says of a level that the client was its limit (`loadbench.analyze.verdict`). Late reads blur the gaps between
-# tokens, and change by one such gap at most what objectives on whole requests look at.
+# What says of a level that the client was its limit (`loadbench.analyze.verdict`).
 _CLIENT_CODES = frozenset({"late_start", "loop_lag", "rate_not_reached", "lost_worker"})
-_OF_GAPS = frozenset({"late_reads"})
 
 
 def spoilt(level: Level, objectives: Sequence[Objective]) -> str:
     """Why a probe says more of the client than of the server; empty where it does not."""
-    codes = _CLIENT_CODES | (_OF_GAPS if any(one.metric in MANY_A_REQUEST for one in objectives) else frozenset())
+    codes = _CLIENT_CODES | (OF_GAPS if any(one.metric in MANY_A_REQUEST for one in objectives) else frozenset())
     return next((reason.message for reason in level.verdict.reasons if reason.code in codes), "")
 
 
@@ -67,11 +65,12 @@ def conclude(
     """The search as it stands, with its answer; `so_far` has what does not change."""
     if search is None or not account.probes:
         return msgspec.structs.replace(so_far, **_nothing(client_limited=client_limited, stopped=stopped))
-    found = proven(search, account.probes)
+    verified = verification(account, search.grid, _hit_shares(account, scenario, levels))
+    found = _with_verification(proven(search, account.probes), verified)
     told = answer(account, search, confidence=scenario.capacity.confidence, think_s=_think_s(scenario))
     status = _status(search, found, told, client_limited=client_limited, stopped=stopped)
     rule = _breaks_first(account, search)
-    limit = explain([_but_for_gaps(one) for one in levels if not one.interrupted], rule=rule)
+    limit = _explained(levels, scenario, rule)
     if told is not None:
         told = msgspec.structs.replace(told, limit="client" if status == "client" else limit.kind)
     return msgspec.structs.replace(
@@ -83,17 +82,19 @@ def conclude(
         contradictions=list(found.contradictions),
         explanation=limit,
         prediction=_prediction(scenario, levels),
-        verification=verification(account, search.grid),
+        verification=verified,
         at_think_times=_at_think_times(told, account),
         devices=_devices(told, scenario),
-        conclusion=conclusion(status, told, search, found),
+        conclusion=conclusion(status, told, search, found, limit=limit),
     )
 
 
-def _but_for_gaps(level: Level) -> Level:
-    """The level as good as it is for whole requests: late reads blur the gaps between tokens alone."""
-    reasons = [reason for reason in level.verdict.reasons if reason.code not in _OF_GAPS]
-    return level if reasons else msgspec.structs.replace(level, verdict=Verdict("VALID"))
+def _with_verification(found: Range, verified: Verification | None) -> Range:
+    """A verification that surely differs says that the server did not do the same twice."""
+    if verified is None or verified.agrees:
+        return found
+    said = f"at {verified.amount:g} the verification surely differs from what the search saw there"
+    return found._replace(contradictions=(*found.contradictions, said))
 
 
 def _nothing(*, client_limited: bool, stopped: bool) -> dict[str, str]:
@@ -154,37 +155,55 @@ def _margin(shared: Shared) -> float:
 
 
 def _prediction(scenario: Scenario, levels: Sequence[Level]) -> Prediction | None:
-    """By a model, from levels without think time; `None` where the search had none."""
-    if scenario.capacity.by == "rate" or scenario.think is not None:
+    """By the model, from the levels without think time; `None` where the search had none."""
+    think_s = _think_s(scenario)
+    if think_s is None:
         return None
-    found = predict(
-        levels,
-        scenario.objectives,
-        think_s=(0.0, *_THINK_TIMES_S),
-        confidence=scenario.capacity.confidence,
-        seed=scenario.work.seed,
+    settings, times = scenario.capacity, think_times(think_s)
+    return predicted(
+        levels, scenario.objectives, think_s=times, confidence=settings.confidence, seed=scenario.work.seed
     )
-    return None if found.refused else found
 
 
-def verification(account: Account, grid: Grid) -> Verification | None:
+def _explained(levels: Sequence[Level], scenario: Scenario, rule: str) -> Limit:
+    """By the levels without think time, where there are enough of them; they show it best."""
+    usable = [but_for_gaps(one) for one in levels if not one.interrupted]
+    by_curve = explain(of_curve(usable, ()), rule=rule) if scenario.think is not None else None
+    return by_curve if by_curve is not None and by_curve.kind != "unknown" else explain(usable, rule=rule)
+
+
+def verification(account: Account, grid: Grid, predicted_shares: Mapping[str, float] | None = None) -> Verification | None:
     """What the verification measured, beside what was to be expected there; `None` where there was none."""
     probes = [probe for probe in account.probes if probe.purpose is Purpose.VERIFY]
     if not probes:
         return None
     probe = probes[-1]
-    expected = account.expected(grid, probe.amount)
-    agrees = all(_agree(expected[rule], shared) for rule, shared in probe.attainment.items())
-    return Verification(amount=probe.amount, expected=dict(expected), measured=probe.attainment, agrees=agrees)
+    expected = account.expected(grid, probe.amount, _AGREEMENT)
+    return Verification(
+        amount=probe.amount,
+        expected={rule: one.share for rule, one in expected.items()},
+        predicted=dict(predicted_shares) if predicted_shares else None,
+        measured=probe.attainment,
+        agrees=all(_agree(expected[rule], shared) for rule, shared in probe.attainment.items()),
+    )
 
 
-def _agree(expected: float, measured: Shared) -> bool:
-    """Whether what was expected lies within what was measured, at 99 %: it is itself not known exactly."""
+def _agree(expected: Expected, measured: Shared) -> bool:
+    """Whether a share may be both what was expected and what was measured, each at 99 %."""
     n = int(measured.effective)
     if measured.share is None or not n:
         return True
     low, high = share_interval(round(n * measured.share), n, _AGREEMENT)
-    return low <= expected <= high
+    return low <= expected.high and expected.low <= high
+
+
+def _hit_shares(account: Account, scenario: Scenario, levels: Sequence[Level]) -> dict[str, float]:
+    """What the model expects of the verification."""
+    think_s = _think_s(scenario)
+    at = [probe.amount for probe in account.probes if probe.purpose is Purpose.VERIFY]
+    if think_s is None or not at:
+        return {}
+    return hit_shares(levels, scenario.objectives, users=round(at[-1]), think_s=think_s)
 
 
 def _at_think_times(told: Answer | None, account: Account) -> list[AtThinkTime]:
@@ -201,7 +220,7 @@ def _at_think_times(told: Answer | None, account: Account) -> list[AtThinkTime]:
             low=_scaled(told.low, (think_s + near.answer_s) / cycle_s),
             high=_scaled(told.high, (think_s + near.answer_s) / cycle_s),
         )
-        for think_s in _THINK_TIMES_S
+        for think_s in think_times(told.think_s)
         if think_s != told.think_s
     ]
 
@@ -221,14 +240,16 @@ def _devices(told: Answer | None, scenario: Scenario) -> Devices | None:
 # The sentence.
 
 
-def conclusion(status: Status, told: Answer | None, search: Search, found: Range) -> str:
+def conclusion(
+    status: Status, told: Answer | None, search: Search, found: Range, *, limit: Limit | None = None
+) -> str:
     """In a sentence or two, what came of it."""
     unit = isinstance(search.grid, Users)
     match status:
         case "found":
             assert told is not None  # noqa: S101 - it was found
             what = "can use this at once" if unit else "can be served"
-            return f"{_counted(told.amount, unit=unit)} {what} ({_range(told)})."
+            return f"{_counted(told.amount, unit=unit)} {what} ({_range(told)}){_next(told, limit) if unit else ''}."
         case "at_least":
             assert told is not None  # noqa: S101
             return f"At least {_counted(search.grid.amount(search.grid.most), unit=unit)}: the search went no further."
@@ -239,6 +260,24 @@ def conclusion(status: Status, told: Answer | None, search: Search, found: Range
             return f"The client, not the server, was the limit: the search ended there.{proven_to}"
         case "interrupted" | "inconclusive":
             return _open_end(status, told, found, unit=unit)
+
+
+_WITH_MORE: dict[LimitKind, str] = {
+    "prefill": "reading prompts takes too long",
+    "decode": "answers come too slowly",
+    "memory": "the server's memory is too small",
+    "queue": "requests wait too long for each other, one at a time",
+}
+
+
+def _next(told: Answer, limit: Limit | None) -> str:
+    """What is in the way of one more; empty where it is not known."""
+    if limit is None:
+        return ""
+    what = _WITH_MORE.get(limit.kind, "")
+    if limit.kind == "slots":
+        what = "too many wait for a slot" if limit.slots is None else f"too many wait for one of {about(limit.slots)} slots"
+    return f"; with {told.amount + 1:g} {what}" if what else ""
 
 
 def _open_end(status: Status, told: Answer | None, found: Range, *, unit: bool) -> str:

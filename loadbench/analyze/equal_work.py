@@ -11,7 +11,6 @@ Everything else that may stand between two runs is a caveat: it is told, and lef
 from __future__ import annotations
 
 import math
-from itertools import groupby
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ import numpy as np
 
 from loadbench.analyze.effect import Runs
 from loadbench.analyze.evidence import counts
-from loadbench.analyze.places import variants
+from loadbench.analyze.places import families, variants
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.results.run import Reason
 
@@ -83,7 +82,7 @@ def unequal(a: Levels, b: Levels, one: Run, other: Run, *, paired: bool, confide
         found.leave_out(_BY_ANSWER, "other_lengths", message)
     longer = _longer(a, b, _prompt, paired=paired, confidence=confidence)
     # Two models cut the same text into other tokens.
-    if longer is not None and (asked or _models(a) == _models(b)):
+    if longer is not None and (asked or families([one]) == families([other])):
         found.leave_out(_BY_PROMPT, "prompt_lengths", f"the prompts of b are {_share(longer)} than those of a")
     longer = _longer(a, b, _answer, paired=paired, confidence=confidence)
     if longer is not None:
@@ -197,9 +196,12 @@ def _answers(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     if any(cached):
         message = f"prompts came in part from the server's cache: {cached[0]} requests of a, {cached[1]} of b"
         yield Reason("cached", message, "leave --unique on, or say that a warm cache is what is compared")
-    if _models(sides[0]) != _models(sides[1]):
+    if families(a) != families(b):
         message = "two models were asked: their tokens are not the same amount of text, nor of work"
         yield Reason("two_models", message, "compare E2E where answers say the same, and quality beside it")
+    elif _models(sides[0]) != _models(sides[1]):
+        message = "two variants of one model were asked: their weights may be rounded in other ways"
+        yield Reason("two_variants", message, "compare quality beside it: loadbench score")
 
 
 def _meters(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
@@ -229,14 +231,17 @@ def _metered(sources: set[str]) -> str:
 
 
 def _of_levels(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
-    """The caveats of the levels, each once a side: heat, a fallback, a lost connection are no less true here."""
-    for name, side in (("a", a), ("b", b)):
-        levels = [level for run in side for level in run.levels]
-        found = sorted((reason for level in levels for reason in level.caveats), key=lambda reason: reason.code)
-        for code, reasons in groupby(found, key=lambda reason: reason.code):
-            first, *rest = reasons
-            often = f", and {len(rest)} more of {len(levels)} levels likewise" if rest else ""
-            yield Reason(code, f"{name}: {first.message}{often}", first.advice)
+    """The caveats of the levels, each kind once: heat, a fallback, a lost connection are no less true here."""
+    sides = {name: [level for run in side for level in run.levels] for name, side in (("a", a), ("b", b))}
+    found: dict[str, list[tuple[str, Reason]]] = {}
+    for name, levels in sides.items():
+        for reason in (one for level in levels for one in level.caveats):
+            found.setdefault(reason.code, []).append((name, reason))
+    for code, told in found.items():
+        names, first = list(dict.fromkeys(name for name, _ in told)), told[0][1]
+        of = sum(len(sides[name]) for name in names)
+        often = f", and {len(told) - 1} more of {of} levels likewise" if len(told) > 1 else ""
+        yield Reason(code, f"{' and '.join(names)}: {first.message}{often}", first.advice)
 
 
 def _failed(levels: Sequence[Level]) -> float:
@@ -251,8 +256,8 @@ def _limited(levels: Sequence[Level]) -> float | None:
     return sum(level.finish_reasons.get("length", 0) for level in levels) / ended if ended else None
 
 
-def _models(levels: Levels) -> set[str]:
-    return {level.model for level in levels if level is not None}
+def _models(levels: Sequence[Level]) -> set[str]:
+    return {level.model for level in levels}
 
 
 def _longer(a: Levels, b: Levels, mean: Callable[[Level], float], *, paired: bool, confidence: float) -> float | None:

@@ -263,7 +263,7 @@ def _of_bend(points: Sequence[_Point], bend: _Bend, server: Mapping[str, float],
     ]
     if waits < _NEARLY_ALL:
         what = (
-            f"throughput stays from {_about(at)} in flight on, but only {waits:.0%} of the time that more requests "
+            f"throughput stays from {about(at)} in flight on, but only {waits:.0%} of the time that more requests "
             "take is spent before their first token: the figures fit neither a queue nor sharing"
         )
         return Limit(kind="unknown", sentence=what, evidence=seen, advice="measure more levels around it, for longer")
@@ -288,7 +288,7 @@ def _of_places(points: Sequence[_Point], bend: _Bend, server: Mapping[str, float
     elif slots is None and fit_in is None:
         also = " (slots, or the memory that they share: from outside both look the same)"
     sentence = (
-        f"{_about(at)} run at once{also}, and the next waits for {_place(kind)}: beyond that throughput stays at "
+        f"{about(at)} run at once{also}, and the next waits for {_place(kind)}: beyond that throughput stays at "
         f"{last.per_s:.3g}/s, and each further request in flight waits {1 / last.per_s:.2g} s longer"
     )
     return Limit(kind=kind, sentence=sentence, evidence=seen, advice=advice, slots=at)
@@ -306,7 +306,8 @@ def _place(kind: LimitKind) -> str:
     return "memory" if kind == "memory" else "a slot"
 
 
-def _about(at: Estimate) -> str:
+def about(at: Estimate) -> str:
+    """So many, and what it may be."""
     low, high = round(at.low or at.value), round(at.high or at.value)
     return f"about {round(at.value)}" + (f" ({low} to {high})" if low < high else "")
 
@@ -353,7 +354,7 @@ def _of_work(points: Sequence[_Point], seen: list[Evidence], bend: _Bend | None 
     last, share = points[-1], _prompt_share(points, points[-1])
     stays, slots = f"throughput has come to its end at {last.per_s:.3g}/s", None
     if bend is not None:
-        stays, slots = f"{stays} ({_about(bend.at)} run at once, and more would hardly help)", bend.at
+        stays, slots = f"{stays} ({about(bend.at)} run at once, and more would hardly help)", bend.at
     if share is None:
         what = f"{stays}, but without a level of one user nobody can tell prompts from decoding"
         return Limit(kind="unknown", sentence=what, evidence=seen, advice="measure one user as well", slots=slots)

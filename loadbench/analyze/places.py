@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 # A device in a model's id.
 _DEVICE = re.compile(r"(?:^|[-_.:/ ])(cpu|gpu|npu)(?=$|[-_.:/ ])", re.IGNORECASE)
+# What follows a model's own name there: its execution provider, device and version.
+_VARIANT = re.compile(
+    r"([-_.](generic|cuda|trtrtx|tensorrt|openvino|qnn|vitis|vitisai|webgpu|directml|dml|migraphx|rocm))?"
+    r"[-_.](cpu|gpu|npu)(:\d+)?$",
+    re.IGNORECASE,
+)
 _USE = re.compile(r"gpu(\d+)_use")
 _NONE_IN_USE = "no GPU in use"
 # Two devices of another name are hardly ever alike within this.
@@ -42,6 +48,15 @@ def variants(runs: Sequence[Run]) -> set[tuple[str, str]]:
     for run in runs:
         known = {status.model: _name(status) for status in run.models}
         found |= {(level.target, known.get(level.model, level.model)) for level in run.levels}
+    return found
+
+
+def families(runs: Sequence[Run]) -> set[str]:
+    """Its models, whatever the device: by the catalogue's alias, else by the id without what says the device."""
+    found = set()
+    for run in runs:
+        aliases = {status.model: status.catalogue.alias for status in run.models if status.catalogue is not None}
+        found |= {aliases.get(level.model) or _VARIANT.sub("", level.model) for level in run.levels}
     return found
 
 

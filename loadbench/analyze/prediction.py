@@ -97,13 +97,13 @@ def predict(
     if not 0 < confidence < 1 or any(not 0 <= pause < math.inf for pause in think_s):
         raise ValueError(f"a confidence lies between 0 and 1, a think time is not negative: {confidence}, {think_s}")
     used = measured(levels)
-    refused = _refusal(levels, used)
+    refused = refusal(levels, used)
     if refused:
         return Prediction(confidence=confidence, refused=refused, caveats=_left_out(levels))
     rng = np.random.default_rng(seed)
     users = [one.users for one in used]
     rates = rates_through(users, _throughputs(used, rng))
-    notes = {one.rule: _unpredictable(one, used) for one in objectives}
+    notes = {one.rule: unpredictable(one, used) for one in objectives}
     costs = [_cost(one, used, rng) for one in objectives if not notes[one.rule]]
     fits, curves = [], []
     for pause in think_s:
@@ -122,7 +122,8 @@ def predict(
     )
 
 
-def _refusal(levels: Sequence[Level], used: Sequence[Measured]) -> str:
+def refusal(levels: Sequence[Level], used: Sequence[Measured]) -> str:
+    """Why nothing is predicted from these; empty where something is."""
     if len({level.model for level in levels}) > 1:
         return "the levels are of several models: each is predicted by itself"
     if len(used) < _FEWEST_LEVELS:
@@ -142,7 +143,7 @@ def _throughputs(used: Sequence[Measured], rng: np.random.Generator) -> Floats:
     return drawn
 
 
-def _unpredictable(objective: Objective, used: Sequence[Measured]) -> str:
+def unpredictable(objective: Objective, used: Sequence[Measured]) -> str:
     """Why nothing is said of this objective; empty where something can be."""
     if objective.at:
         return "it speaks of one level alone"
@@ -160,14 +161,14 @@ def _cost(objective: Objective, used: Sequence[Measured], rng: np.random.Generat
     if objective.point == "mean":
         drawn, limit, worst = _means(objective, used, weights, rng), objective.bound, math.inf
     else:
-        shares = np.array([_missed(objective, one) for one in used])
+        shares = np.array([missed_share(objective, one) for one in used])
         drawn = rng.beta(shares * weights + 0.5, (1 - shares) * weights + 0.5, (_DRAWS, len(used)))
         drawn[0] = shares
         limit, worst = (1 - objective.permille / 1000 if objective.is_latency else objective.bound), 1.0
     return _Cost(objective, limit, isotonic(drawn, weights), worst)
 
 
-def _missed(objective: Objective, one: Measured) -> float:
+def missed_share(objective: Objective, one: Measured) -> float:
     """The share of requests at this level that miss the bound, the failed among them."""
     if not objective.is_latency:
         return one.failed / (one.answered + one.failed)
@@ -294,7 +295,7 @@ def _curve(used: Sequence[Measured], objectives: Sequence[Objective], rates: Flo
 def _figures(objective: Objective, used: Sequence[Measured], on_level: Floats) -> list[float | None]:
     """What the rule names, for each row of weights of the levels."""
     if not objective.is_latency:
-        shares = np.array([_missed(objective, one) for one in used])
+        shares = np.array([missed_share(objective, one) for one in used])
         return [float(share) for share in on_level @ shares]
     if objective.point == "mean":
         means = [one.mean_s(f"{objective.metric}_s") for one in used]
@@ -371,7 +372,7 @@ def _falls(cost: _Cost, used: Sequence[Measured]) -> bool:
     """Whether a share of misses falls from one level to a fuller one by more than twice its standard error."""
     if cost.objective.point == "mean":
         return False
-    seen = [_missed(cost.objective, one) for one in used]
+    seen = [missed_share(cost.objective, one) for one in used]
     counts = [max(1.0, one.independent(f"{cost.objective.metric}_s")) for one in used]
     errors = [share * (1 - share) / n for share, n in zip(seen, counts, strict=True)]
     return any(

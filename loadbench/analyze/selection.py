@@ -113,9 +113,10 @@ def candidates(
     """
     label = at or _common_load([run for run, _ in runs])
     if at is not None and not any(level.load.label == at for run, _ in runs for level in run.levels):
-        known = dict.fromkeys(level.load.label for run, _ in runs for level in run.levels)
-        raise BadInput(f"--at {at}: no model was measured at that", hint=f"there are {', '.join(known) or 'no levels'}")
-    names, known = iter(_names([run for run, _ in runs])), facts or {}
+        there = dict.fromkeys(level.load.label for run, _ in runs for level in run.levels)
+        raise BadInput(f"--at {at}: no model was measured at that", hint=f"there are {', '.join(there) or 'no levels'}")
+    names = iter(_names([run for run, _ in runs]))
+    known: Mapping[str, KnownFacts] = facts or {}
     return [
         _candidate(
             run,

@@ -275,12 +275,8 @@ def judged(
     """
     made: list[_Judging] = []
     work = partial(_judge, annotation, scenario, environment, judgings=judgings, max_tokens=max_tokens, made=made)
-    complete = anyio.run(_until_stopped, partial(work, say=say))
-    return [
-        (msgspec.structs.replace(annotation, rater=one.rater, answers=one.rated, complete=done), one.unrated)
-        for place, one in enumerate(made)
-        for done in [annotation.complete and (complete or len(one.rated) == len(annotation.answers))]
-    ]
+    anyio.run(_until_stopped, partial(work, say=say))
+    return [(one.of(annotation), one.unrated) for one in made if one.rated]
 
 
 @dataclass(slots=True)
@@ -290,6 +286,11 @@ class _Judging:
     rater: str
     rated: list[Answered] = field(default_factory=list)
     unrated: list[Unrated] = field(default_factory=list)
+
+    def of(self, annotation: Annotation) -> Annotation:
+        """The annotation with these ratings; complete if it was, and every answer was come to."""
+        complete = annotation.complete and len(self.rated) == len(annotation.answers)
+        return msgspec.structs.replace(annotation, rater=self.rater, answers=self.rated, complete=complete)
 
 
 async def _judge(

@@ -22,6 +22,7 @@ import msgspec
 
 from loadbench.analyze.capacity import Account
 from loadbench.analyze.capacity_answer import conclude, spoilt
+from loadbench.analyze.curve import mostly_missed, of_all, predicted
 from loadbench.analyze.sequential import Judge
 from loadbench.cli.session import Keeper, stopping
 from loadbench.client.descriptors import ensure_descriptors
@@ -31,10 +32,11 @@ from loadbench.engine.capacity import Before, CapacitySearch
 from loadbench.engine.health import LoopHealth
 from loadbench.live.progress import Progress
 from loadbench.plan.conditions import conditions, content_hash
+from loadbench.plan.ladder import Step
 from loadbench.plan.prompts import prompt_source
 from loadbench.plan.search import Finding, Probe
-from loadbench.report.capacity import capacity_markdown, capacity_text, probe_line, time_line
-from loadbench.results.capacity import FILE, Capacity, read_capacity, to_json
+from loadbench.report.capacity import capacity_markdown, capacity_text, probe_line, rung_line, time_line
+from loadbench.results.capacity import FILE, Capacity, Rung, read_capacity, to_json
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.requests import RequestLog
@@ -48,9 +50,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from loadbench.client.transport import Transport
-    from loadbench.engine.capacity import Watching
     from loadbench.engine.level import Level
-    from loadbench.plan.load import Load
+    from loadbench.engine.panel import Watching
+    from loadbench.plan.load import Closed, Load
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Search
     from loadbench.record.recorder import LevelRecording
@@ -102,6 +104,9 @@ class Resumed:
             spent_ns=round(self.capacity.spent_s * 1e9),
             answer_ns=0 if first_s is None else round(first_s * 1e9),
             levels=len(self.run.levels),
+            rungs={one.users: Step(one.requests_per_s, one.missed) for one in self.capacity.curve},
+            rung_answers={one.users: round(one.answer_s * 1e9) for one in self.capacity.curve if one.answer_s},
+            rungs_ns=round(sum(one.took_s for one in self.capacity.curve) * 1e9),
         )
 
 
@@ -234,6 +239,7 @@ class SearchKeeper:
         )
         if resumed is not None:
             self._account.probes = list(resumed.capacity.probes)
+            self.capacity = msgspec.structs.replace(self.capacity, curve=resumed.capacity.curve)
             keeper.run = msgspec.structs.replace(keeper.run, levels=resumed.run.levels, models=resumed.run.models)
 
     # The panel.
@@ -259,14 +265,49 @@ class SearchKeeper:
             return None
         found = self._account.ended(probe, load, recording, watching, level=len(self.keeper.run.levels) - 1)
         self._progress.say(probe_line(self._account.probes[-1]))
+        self._keep(spent_ns, probes=list(self._account.probes))
+        return found
+
+    def _keep(self, spent_ns: int, **changed: object) -> None:
+        """The search as far as it has come, in its files."""
+        first_s = self.searching.answer_ns / 1e9
         self.capacity = msgspec.structs.replace(
-            self.capacity,
-            probes=list(self._account.probes),
-            spent_s=spent_ns / 1e9,
-            first_answer_s=self.searching.answer_ns / 1e9,
+            self.capacity, spent_s=spent_ns / 1e9, first_answer_s=first_s, **changed
         )
         self._write()
-        return found
+
+    def climbed(self, load: Closed, recording: LevelRecording, *, spent_ns: int, took_ns: int) -> Step | None:
+        """Keep a rung of the ladder as a level; one that the client spoilt tells nothing."""
+        self.keeper.level_ended(recording, self._model, load)
+        level, objectives = self.keeper.run.levels[-1], self._scenario.objectives
+        why = spoilt(level, objectives)
+        if why:
+            self._progress.say(f"{load.label}: {why}: the curve ends below")
+            return None
+        usual_ns = recording.histograms["e2e_response"].percentile(50)
+        rung = Rung(
+            users=load.users,
+            level=len(self.keeper.run.levels) - 1,
+            requests_per_s=level.throughput.requests_per_s,
+            answer_s=None if usual_ns is None else usual_ns / 1e9,
+            missed=mostly_missed(level, objectives),
+            took_s=took_ns / 1e9,
+        )
+        self._progress.say(rung_line(rung))
+        self._keep(spent_ns, curve=[*self.capacity.curve, rung])
+        return Step(rung.requests_per_s, rung.missed)
+
+    def guess(self) -> float | None:
+        """As many as the model predicts."""
+        think, settings = self._scenario.think, self._scenario.capacity
+        if not self.capacity.curve or think is None:
+            return None
+        think_s = think.mean / 1e9
+        levels, objectives = self.keeper.run.levels, self._scenario.objectives
+        seed = self._scenario.work.seed
+        found = predicted(levels, objectives, think_s=[think_s], confidence=settings.confidence, seed=seed)
+        fit = of_all(found, think_s)
+        return None if fit is None else fit.users
 
     def aim(self, search: Search, requests: Callable[[float], float], *, passes: bool) -> int | None:
         """Where a proof is worth its time."""

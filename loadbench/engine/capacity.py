@@ -1,5 +1,8 @@
 """The capacity search under way: probe after probe, each a level that ends as soon as it has told what it was for.
 
+Where users think, a ladder of short levels without think time comes first (`loadbench.plan.ladder`): what the server
+does with so many at once says what is in the way, and where the search may begin. It proves nothing.
+
 What to measure next is said by `loadbench.plan.search`, what a probe has shown by the reading arm, which is handed in
 as a `Panel`. Here is what lies between: the time. Each probe has its share of the budget; it begins with a warm-up of
 an answer and the thinking before the next, over which the users' first requests are spread, so that the load is near
@@ -15,7 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -23,6 +26,7 @@ from loadbench.core.units import NS_PER_S
 from loadbench.engine.level import Level
 from loadbench.engine.parts import level_plan
 from loadbench.engine.sweep import first_answers
+from loadbench.plan.ladder import Ladder
 from loadbench.plan.load import Closed, Extent, Open, Phase
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget, Probe, Purpose, Rates, Search, Users
@@ -35,7 +39,9 @@ if TYPE_CHECKING:
     from loadbench.core.clock import Clock
     from loadbench.engine.health import HealthProbe
     from loadbench.engine.level import LevelPlan
+    from loadbench.engine.panel import Observer, Panel, Watching
     from loadbench.engine.sweep import Subject
+    from loadbench.plan.ladder import Step
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Finding, Grid
@@ -56,65 +62,6 @@ _LOOK_AGAIN = 1.1
 _TOO_FAR = 2.0
 # Answers differ: a warm-up lasts so much longer than one is expected to take.
 _WARM_UP_SHARE = 1.25
-
-
-class Watching(Protocol):
-    """Who judges one probe while it runs."""
-
-    def started(self, number: int, due_ns: int) -> None:
-        """A measured request is on its way."""
-        ...
-
-    def add(self, sample: Sample) -> None:
-        """A request has ended."""
-        ...
-
-    @property
-    def ended(self) -> int:
-        """Measured requests that have ended."""
-        ...
-
-    def finding(self, now_ns: int) -> Finding:
-        """What is known by now."""
-        ...
-
-
-class Panel(Protocol):
-    """The reading arm's side of a search."""
-
-    def opened(self, *, most_loads: int) -> None:
-        """The search begins, or goes on; it visits so many loads at most."""
-        ...
-
-    def begins(self, load: Load, *, opens_ns: int) -> Watching:
-        """A probe is about to begin, whose window opens then."""
-        ...
-
-    def ended(
-        self, probe: Probe, load: Load, recording: LevelRecording, watching: Watching, *, spent_ns: int
-    ) -> Finding | None:
-        """A probe is complete, and is kept when this returns; `None`: the client was the limit."""
-        ...
-
-    def aim(self, search: Search, requests: Callable[[float], float], *, passes: bool) -> int | None:
-        """The position at which a proof is worth its time, where that is enough for so many requests at a load."""
-        ...
-
-    def best(self, search: Search) -> int | None:
-        """The position that is the best answer by all that is known."""
-        ...
-
-
-class Observer(Protocol):
-    """Who wants to know how it goes."""
-
-    def level_begins(self, level: Level, model: str, number: int) -> None:
-        """A level is about to start."""
-        ...
-
-    def sample_ended(self, sample: Sample, number: int) -> None:
-        """A request of level `number` has ended."""
-        ...
 
 
 @dataclass(slots=True)
@@ -138,9 +85,13 @@ class _Pace:
 
     def warm_up(self, amount: float) -> int:
         """A cycle, and some more."""
+        return self.warm_up_after(self.answer_ns(amount), self.think_ns)
+
+    def warm_up_after(self, answer_ns: int, think_ns: int = 0) -> int:
+        """For answers that take so long."""
         if self.warm_up_ns is not None:
             return self.warm_up_ns
-        return max(LEAST_WARM_UP_NS, round(_WARM_UP_SHARE * self.answer_ns(amount)) + self.think_ns)
+        return max(LEAST_WARM_UP_NS, round(_WARM_UP_SHARE * answer_ns) + think_ns)
 
 
 class CapacitySearch:
@@ -186,6 +137,8 @@ class CapacitySearch:
     async def _run(self) -> None:
         subject = await first_answers(self._client, self._model, scenario=self._scenario, clock=self._clock)
         pace = self._paced(subject)
+        if climbs(self._scenario):
+            await self._climb(subject, pace)
         search = self.search = self._opened(pace)
         while not self._over and (probe := search.next()) is not None:
             await self._measure(probe, subject, pace)
@@ -204,11 +157,35 @@ class CapacitySearch:
         self.answer_ns = self._before.answer_ns or subject.answer_ns
         return _Pace(self.answer_ns, think_ns, self._scenario.load.warm_up, by_rate, dict(self._before.seen))
 
+    async def _climb(self, subject: Subject, pace: _Pace) -> None:
+        """Measure the rungs that there is time for. What is expected of the next is what those before it took."""
+        ladder = Ladder(round(self._scenario.capacity.at_most), dict(self._before.rungs))
+        gone_ns, took = self._before.rungs_ns, dict(self._before.rung_answers)
+        while not self._stops and (users := ladder.next()) is not None:
+            answer_ns = _at_rung(users, took, alone_ns=pace.alone_ns)
+            warm_up_ns = pace.warm_up_after(answer_ns)
+            measure_ns = self._budget.curve_ns(gone_ns=gone_ns, warm_up_ns=warm_up_ns, answer_ns=answer_ns)
+            if measure_ns is None:
+                ladder.left_out.add(users)
+                continue
+            began_ns, load = self._clock.now_ns(), Closed(users)
+            extent = Extent(duration_ns=measure_ns, warm_up_ns=warm_up_ns, drain_ns=self._scenario.load.drain)
+            recording = await self._recorded(self._plan(load, subject, extent, ramp_ns=answer_ns))
+            took_ns = self._clock.now_ns() - began_ns
+            step = self._panel.climbed(load, recording, spent_ns=self.spent_ns, took_ns=took_ns)
+            self._number += 1
+            gone_ns += took_ns
+            usual_ns = recording.histograms["e2e_response"].percentile(50)
+            if step is None or usual_ns is None:
+                return
+            ladder.seen[users], took[users] = step, usual_ns
+
     def _opened(self, pace: _Pace) -> Search:
-        """It begins where about one request is under way, and is told again what was found before."""
-        grid = grid_of(self._scenario)
+        """It begins where the ladder says, or about one request is under way, and is told what was found before."""
+        grid, told = grid_of(self._scenario), self._before.told
         start = pace.cycle_ns(0) / pace.alone_ns if isinstance(grid, Users) else NS_PER_S / (2 * pace.alone_ns)
-        search = Search(grid, grid.nearest(start), partial(self._aim, pace), self._scenario.capacity.precision)
+        at = told[0][0].at if told else grid.nearest(self._panel.guess() or start)
+        search = Search(grid, at, partial(self._aim, pace), self._scenario.capacity.precision)
         self._panel.opened(most_loads=search.most_loads)
         for probe, found in self._before.told:
             if probe.purpose is not Purpose.VERIFY:
@@ -281,35 +258,44 @@ class CapacitySearch:
     ) -> tuple[LevelRecording, Watching]:
         """The probe's level, watched, and ended as soon as may be."""
         watching = self._panel.begins(load, opens_ns=self._clock.now_ns() + extent.warm_up_ns)
-        counted = None if self._counters is None else await self._counters()
-        looks = _Looks(probe, watching, self._clock, ends_ns=0)
-        number = self._number
+        looks = _Looks(probe, watching, self._clock)
 
         def on_start(ask: Ask) -> None:
             if ask.phase is Phase.MEASURED:
                 watching.started(ask.number, ask.due_ns)
 
-        def on_sample(sample: Sample) -> None:
+        def on_sample(sample: Sample, level: Level) -> None:
             watching.add(sample)
-            self._observer.sample_ended(sample, number)
             looks.after(level)
 
+        plan = self._plan(load, subject, extent, ramp_ns=ramp_ns)
+        return await self._recorded(plan, on_start=on_start, on_sample=on_sample), watching
+
+    async def _recorded(
+        self,
+        plan: LevelPlan,
+        *,
+        on_start: Callable[[Ask], None] = lambda _: None,
+        on_sample: Callable[[Sample, Level], None] = lambda _, __: None,
+    ) -> LevelRecording:
+        """One level, from the server's counters before it to those after it."""
+        counted = None if self._counters is None else await self._counters()
+        number = self._number
+
+        def ended(sample: Sample) -> None:
+            self._observer.sample_ended(sample, number)
+            on_sample(sample, level)
+
         level = Level(
-            self._plan(load, subject, extent, ramp_ns=ramp_ns),
-            client=self._client,
-            clock=self._clock,
-            health=self._health(),
-            on_sample=on_sample,
-            on_start=on_start,
+            plan, client=self._client, clock=self._clock, health=self._health(), on_sample=ended, on_start=on_start
         )
-        looks.ends_ns = level.phases.closes_ns or 0
         self._level = level
         self._observer.level_begins(level, self._model, number)
         try:
             recording = await level.run()
         finally:
             self._level = None
-        return await self._with_rise(recording, counted), watching
+        return await self._with_rise(recording, counted)
 
     def _plan(self, load: Load, subject: Subject, extent: Extent, *, ramp_ns: int) -> LevelPlan:
         key = f"{self._model}/{self._number}"
@@ -336,13 +322,33 @@ class CapacitySearch:
 
 @dataclass(slots=True)
 class Before:
-    """What a search that is taken up again has found before: `seen` are usual answer times by load."""
+    """What a search that is taken up again has found before: `seen` are usual answer times by load.
+
+    `rungs` are those of the ladder by their users, `rung_answers` their usual answer times, `rungs_ns` what they took.
+    """
 
     told: tuple[tuple[Probe, Finding], ...] = ()
     seen: Mapping[float, int] = field(default_factory=dict)
     spent_ns: int = 0
     answer_ns: int = 0
     levels: int = 0
+    rungs: Mapping[int, Step] = field(default_factory=dict)
+    rung_answers: Mapping[int, int] = field(default_factory=dict)
+    rungs_ns: int = 0
+
+
+def climbs(scenario: Scenario) -> bool:
+    """Whether a ladder comes first: without think time the search measures its levels anyway."""
+    return scenario.capacity.curve and scenario.capacity.by == "users" and scenario.think is not None
+
+
+def _at_rung(users: int, took: Mapping[int, int], *, alone_ns: int) -> int:
+    """How long an answer will take: at the worst as much longer as there are more of them (Little)."""
+    fewer = max((one for one in took if one <= users), default=None)
+    if fewer is None:
+        return alone_ns
+    more = min((took[one] for one in took if one >= users), default=None)
+    return more if more is not None else took[fewer] * users // fewer
 
 
 def grid_of(scenario: Scenario) -> Grid:
@@ -368,7 +374,6 @@ class _Looks:
     probe: Probe
     watching: Watching
     clock: Clock
-    ends_ns: int
     next: float = _FEWEST
     done: bool = False
 
@@ -401,5 +406,5 @@ class _Looks:
             return False
         if (found.leaning < -1) if self.probe.wants == "PASS" else (found.leaning > 1):
             return True
-        gone_ns, left_ns = now_ns - level.phases.opens_ns, self.ends_ns - now_ns
+        gone_ns, left_ns = now_ns - level.phases.opens_ns, (level.phases.closes_ns or 0) - now_ns
         return gone_ns > left_ns and (found.effort - 1) * gone_ns > _TOO_FAR * left_ns

@@ -280,6 +280,9 @@ class CapacitySettings:
     at_most: float = _setting(kinds.number(1e-6, 1e5), 200.0, "Search no further than so many users, or requests/s.")
     budget: int = _setting(kinds.POSITIVE_DURATION, 1200 * NS_PER_S, "The time for the whole search, as in 20m.")
     confidence: float = _setting(kinds.CONFIDENCE, 0.95, "With which the range holds the true capacity.")
+    curve: bool = _setting(
+        kinds.FLAG, True, "Where users think: first measure loads without it, which say what is in the way."
+    )
     precision: float = _setting(kinds.SHARE, 0.2, "The search ends once the range is no wider than this share.")
     devices_for: int | None = _setting(kinds.whole(1), None, "Say how many such devices so many people need.")
     headroom: float = _setting(kinds.SHARE, 0.2, "The share of each device that is then left free.")

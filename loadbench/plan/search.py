@@ -36,6 +36,8 @@ _MOST_VISITS = 4
 # No leaning counts for more than this, and what is sure for more than all leaning together.
 _MOST_LEANING = 1e3
 _SURE = 1e6
+# Answers that a user must have time for on a rung of the ladder.
+_FEWEST_TURNS = 3
 # Loads that lie nearer to each other than this are not bisected.
 _NEAR = 1.42
 
@@ -311,10 +313,24 @@ class Search:
 class Budget:
     """How the time of a search is shared out; all times in ns. What the search itself leaves over it may use up.
 
-    An eighth is kept for the two probes that are made again and the verification.
+    An eighth is kept for the two probes that are made again and the verification. Where there is a ladder of loads
+    without think time (`loadbench.plan.ladder`), it takes less than a quarter.
     """
 
     total_ns: int
+
+    @property
+    def rung_ns(self) -> int:
+        """For a rung of the ladder, with its warm-up."""
+        return self.total_ns // 40
+
+    def curve_ns(self, *, gone_ns: int, warm_up_ns: int, answer_ns: int) -> int | None:
+        """How long the next rung may measure, when the ladder has taken so long; `None` where that shows too little.
+
+        A rung must see each user ask a few times, or its throughput is one of chance.
+        """
+        measure_ns = min(self.rung_ns, self.total_ns // 4 - gone_ns) - warm_up_ns
+        return measure_ns if measure_ns >= _FEWEST_TURNS * answer_ns else None
 
     @property
     def kept_ns(self) -> int:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from loadbench.core.text import printable
+from loadbench.report.table import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadbench.results.models import Catalogue, Model
 
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _PROVIDER = "ExecutionProvider"
 
 
@@ -39,21 +39,13 @@ def _yes(told: bool | None) -> str:  # noqa: FBT001 - yes, no or not told
     return "" if told is None else "yes" if told else "no"
 
 
-def _size(model: Model) -> str:
-    size = model.size_bytes
-    if size is None:
-        return ""
-    unit, name = next((one for one in _UNITS if size >= one[0]), _UNITS[-1])
-    return f"{size / unit:.{2 if unit == 1e9 else 1}f} {name}"
-
-
 _COLUMNS: dict[str, Callable[[Model], str]] = {
     "id": lambda model: printable(model.id),
     "alias": lambda model: printable(model.alias or ""),
     "version": lambda model: "" if model.version is None else str(model.version),
     "device": lambda model: printable(model.device or ""),
     "provider": lambda model: printable((model.execution_provider or "").removesuffix(_PROVIDER)),
-    "size": _size,
+    "size": lambda model: "" if model.size_bytes is None else size(model.size_bytes),
     "context": lambda model: "" if model.context_length is None else f"{model.context_length:,}",
     "licence": lambda model: printable(model.license or ""),
     "cached": lambda model: _yes(model.cached),

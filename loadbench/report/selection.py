@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from loadbench.core.text import printable
 from loadbench.report.markdown import escaped
-from loadbench.report.table import duration, significant
+from loadbench.report.table import duration, significant, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,14 +115,6 @@ def _failed(one: Candidate) -> list[str]:
 
 def _told(figure: Figure | None, shown: Callable[[float], str]) -> str:
     return "-" if figure is None else shown(figure.value)
-
-
-def size(amount: float) -> str:
-    """Bytes for people, in powers of ten as disks are sold: `528 MB`, `4.10 GB`."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if amount >= 0.9995 * scale:
-            return f"{significant(amount / scale)} {unit}"
-    return f"{amount:.0f} B"
 
 
 def selection_notes(selection: Selection) -> list[str]:

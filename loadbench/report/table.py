@@ -141,6 +141,14 @@ def duration(seconds: float) -> str:
     return f"{significant(seconds * 1e6)} µs"
 
 
+def size(amount: float) -> str:
+    """Bytes for people, in powers of ten as disks are sold: `528 MB`, `4.10 GB`."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if amount >= 0.9995 * scale:
+            return f"{significant(amount / scale)} {unit}"
+    return f"{amount:.0f} B"
+
+
 def significant(value: float) -> str:
     """Three significant digits, never as a power of ten."""
     if value == 0 or not math.isfinite(value):

@@ -67,6 +67,20 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return _amount(self.users, self.rate_per_s)
 
 
+class Rung(msgspec.Struct, frozen=True, kw_only=True):
+    """A level without think time, `level` among those of `run.json`: what the server does with so many at once.
+
+    `missed` says that most of its requests missed an objective. It proves nothing of people who think.
+    """
+
+    users: int
+    level: int
+    requests_per_s: float
+    answer_s: float | None = None
+    missed: bool = False
+    took_s: float = 0.0
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """How many fit: the best estimate, and the range that holds the true number with this confidence.
 
@@ -89,10 +103,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer, measured once more by itself: `expected` by what the search saw, beside what was then measured."""
+    """The answer, measured once more by itself: `expected` by what the search saw, beside what was then measured.
+
+    `predicted` is the share by the model, from the levels without think time alone; null where there is none.
+    `agrees` speaks of what the search expected.
+    """
 
     amount: float
     expected: dict[str, float | None]
+    predicted: dict[str, float] | None = None
     measured: dict[str, Shared]
     agrees: bool
 
@@ -116,6 +135,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     objectives: list[str]
     model: str
     simulated: bool = False
+    curve: list[Rung] = []
     probes: list[ProbeResult] = []
     monotone: bool = True
     contradictions: list[str] = []

@@ -309,8 +309,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     `asked` is the name that it was asked for by, where the server has another; `catalogue` is what the server's list of
     models and its files say of it; `load_s` is how long loading took, where that had to be done first, `load_warm_s`
     how long it took again, right after it was unloaded. `cold_ttft_s` is the time to first token of the run's first
-    request to it, cold unless somebody else had asked before; `warm_ttft_s` that of another of the same length, a little
-    later. `kept_warm` counts the light prompts beside the load, `kept_warm_failed` those of them that failed.
+    request to it, cold unless somebody else had asked before; `warm_ttft_s` that of another of the same length, later.
+    `kept_warm` counts the light prompts beside the load, `kept_warm_failed` those of them that failed.
     """
 
     model: str

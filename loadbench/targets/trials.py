@@ -9,6 +9,8 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+import anyio
+
 from loadbench.client.client import Ask
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
@@ -34,14 +36,16 @@ _AGAIN = "Say in one sentence what a benchmark is."
 _PROBE_TOKENS = 16
 # No context is so long: a server that checks lengths beforehand says what it has.
 _TOO_MANY_TOKENS = 10_000_000
+_SAYS_WITHIN_S = 10.0
 _LIMIT = re.compile(r"(?:context (?:length|window|size)|n_ctx)\D{0,20}?(\d{2,9})", re.IGNORECASE)
 # A cold start is worth a word where the first answer took both so many times and so much longer.
 _COLD_TIMES, _COLD_NS = 3, 500_000_000
 # Linux delays an acknowledgement by 40 ms, Windows and macOS by up to 200 and 100 (RFC 1122 allows 500); a new
 # connection is spared that at first.
 _QUICK_NS, _ACK_NS = 20_000_000, (30_000_000, 220_000_000)
-# A GPU's server keeps one core busy, or two that spin; one that computes on the CPU takes what it gets.
-_BUSY_SHARE, _BUSY_CORES = 0.5, 2.5
+# A GPU's server keeps one core busy, or two that spin; one that computes on the CPU takes what it gets. Of one core
+# nothing can be told: both keep it busy.
+_BUSY_SHARE, _BUSY_CORES = 0.75, 2.5
 # A shorter answer does not tell: CPU time is counted in hundredths of a second.
 _LEAST_WALL_S = 0.3
 _IDLE_GPU = 0.05
@@ -115,7 +119,7 @@ class Trial:
                 f"kept connection {self._model}",
                 "warn",
                 f"first token after {new_ns / 1e6:.0f} ms on a new connection, {kept_ns / 1e6:.0f} ms on a kept one",
-                "the server does not set TCP_NODELAY: its small writes wait for an acknowledgement, here and elsewhere",
+                "a delayed acknowledgement takes as long: does the server hold small writes back (no TCP_NODELAY)?",
             )
         ]
 
@@ -135,10 +139,12 @@ class Trial:
         return [] if told is None else [Check(name, "ok", f"{told:,} tokens by the catalogue, not tried")]
 
     async def _limit(self, client: Client) -> int | None:
-        """What it says when asked for more than any model can."""
-        sample = await client.fire(self._ask(_PROBE, _TOO_MANY_TOKENS))
-        found = None if sample.outcome is Outcome.OK else _LIMIT.search(sample.detail)
-        return int(found[1]) if found else None
+        """What it says when asked for more than any model can; one that sets about it instead is cut off."""
+        with anyio.move_on_after(_SAYS_WITHIN_S):
+            sample = await client.fire(self._ask(_PROBE, _TOO_MANY_TOKENS))
+            found = None if sample.outcome is Outcome.OK else _LIMIT.search(sample.detail)
+            return int(found[1]) if found else None
+        return None
 
     def _device(self, before: Mapping[str, float], after: Mapping[str, float], *, wall_s: float) -> list[Check]:
         """Whether it computes where its catalogue says; of a server elsewhere only that is known."""
@@ -155,7 +161,7 @@ class Trial:
             for key, use in after.items()
             if key.startswith("gpu") and key.endswith("_use")
         )
-        if wall_s >= _LEAST_WALL_S and busy > min(_BUSY_CORES, _BUSY_SHARE * machine.cores):
+        if machine.cores > 1 and wall_s >= _LEAST_WALL_S and busy > min(_BUSY_CORES, _BUSY_SHARE * machine.cores):
             seen = f"{device} by the catalogue, yet the server kept {busy:.1f} of {machine.cores} cores busy"
             return [Check(name, "warn", seen + (" and the GPU idle" if idle else ""), _FALLBACK)]
         if device == "GPU" and not machine.gpus:

@@ -159,3 +159,5 @@ def test_caveats_of_levels_stay_with_them():
     hot = Reason("throttled_heat", "heat held the clocks of gpu0 down for 40% of the window", "cool it")
     told = [one for one in compare(side("a"), side("b", caveats=[hot])).caveats if one.code == "throttled_heat"]
     assert [one.message for one in told] == [f"b: {hot.message}, and 5 more of 6 levels likewise"]
+    told = [one for one in compare(side("a", caveats=[hot]), side("b", caveats=[hot])).caveats if one.code == hot.code]
+    assert [one.message for one in told] == [f"a and b: {hot.message}, and 11 more of 12 levels likewise"]

@@ -86,3 +86,13 @@ def test_what_telemetry_says_may_be_anything():
     for about in (None, [], {"boards": None}, {"boards": [None, {}]}, {"boards": "x"}):
         runs = [msgspec.structs.replace(run, environment={"telemetry": about}) for run in side(use=0.9)]
         assert device(runs) == "GPU 0"
+
+
+def test_variants_of_one_model_are_no_two_models():
+    """By the catalogue's alias, or by their ids but for what says the device."""
+    cuda, cpu = "qwen2.5-0.5b-instruct-cuda-gpu:3", "qwen2.5-0.5b-instruct-generic-cpu:4"
+    assert "two_variants" in codes(side(cuda), side(cpu))
+    aliased = [Model(id=name, alias="phi-4") for name in ("x", "y")]
+    assert "two_variants" in codes(side("x", catalogue=aliased[0]), side("y", catalogue=aliased[1]))
+    assert "two_models" in codes(side(cuda), side("qwen2.5-1.5b-instruct-generic-cpu:4"))
+    assert not {"two_models", "two_variants"} & codes(side(cuda), side(cuda))

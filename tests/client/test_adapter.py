@@ -101,6 +101,35 @@ def test_what_cannot_be_made_at_once_waits_its_turn() -> None:
     assert max(one.sent_ns for one in together) <= min(one.first_token_ns for one in together)
 
 
+class Counting:
+    """An asynchronous iterator that is no generator: it has nothing to close."""
+
+    def __init__(self, _asked: Asked) -> None:
+        self._left: list[Delta | Finish] = [Finish("stop"), Delta("b"), Delta("a")]
+
+    def __aiter__(self) -> Counting:
+        return self
+
+    async def __anext__(self) -> Delta | Finish:
+        return self._left.pop()
+
+
+def test_any_asynchronous_iterator_will_do() -> None:
+    """As the protocol says; it need not be a generator. Seen to fail: it was asked for an `aclose` that it lacks."""
+    (sample,) = fired(Model(Counting))
+    assert (sample.outcome, sample.output_tokens) == (Outcome.OK, 2)
+
+
+def test_a_model_that_fails_to_leave_has_been_measured() -> None:
+    """What its `aclose` raises ends nothing: the run is over by then."""
+
+    class Clinging(Model):
+        async def aclose(self) -> None:
+            raise RuntimeError("still in use")
+
+    anyio.run(AdapterTransport(Clinging(three)).aclose)
+
+
 def test_what_a_model_raises_is_a_failed_request() -> None:
     """Expected failure is data: the message is kept, the next request goes on."""
     left = [True]

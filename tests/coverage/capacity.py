@@ -74,6 +74,12 @@ class Panel:
     def aim(self, search, requests, *, passes):
         return self.account.aim(search, requests, passes=passes)
 
+    def climbed(self, load, recording, *, spent_ns, took_ns):
+        raise AssertionError("these searches have no ladder")
+
+    def guess(self):
+        return None
+
     def best(self, search):
         return self.account.best(search)
 
@@ -115,12 +121,12 @@ def searched(scenario: Scenario, server: Callable[[], object], **about) -> Searc
 
 
 def a_scenario(*rules: str, think_s: float | None = None, seed: int = 0, warm_up=None, **capacity) -> Scenario:
-    """What a search needs to know."""
+    """What a search needs to know; it has no ladder unless that is asked for."""
     return Scenario(
         load=LoadSettings(think=None if think_s is None else Exponential(think_s * S), warm_up=warm_up),
         work=WorkSettings(prompt="why?", seed=seed, unique=False),
         slo=ObjectiveSettings(objectives=tuple(parse_objective(rule) for rule in rules)),
-        capacity=replace(CapacitySettings(), **capacity),
+        capacity=replace(CapacitySettings(curve=False), **capacity),
     )
 
 

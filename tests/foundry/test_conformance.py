@@ -130,6 +130,22 @@ def test_sweep_loads_the_model_and_measures(service, tmp_path):
     assert [level["load"]["users"] for level in run["levels"]] == [1, 2, 4, 8]
 
 
+def test_loading_is_timed_cold_and_warm_where_that_is_wanted(service, tmp_path):
+    """It is unloaded and loaded again before its test; what a file of aliases says of it is found by the alias."""
+    (tmp_path / "models.json").write_text('{"nano": {"license": "by the file"}}', encoding="utf-8")
+    ask = ("sweep", "--url", service.url, "--models", "models.json", "--time-loads")
+    done = loadbench(*ask, "--users", "1", "--requests", "2", *SHORT, cwd=tmp_path)
+    assert done.returncode in {0, 4}, done.stderr
+    (status,) = run_of(tmp_path)["models"]
+    assert (status["model"], status["known"]["license"]) == (service.model, "by the file")
+    assert status["load_s"] > 0
+    assert status["load_warm_s"] > 0
+    assert "loaded again in" in done.stdout
+    if service.fake is not None:
+        moves = [one.split("?")[0].split("/")[-2] for one in service.fake.asked if "load/" in one]
+        assert moves == ["load", "unload", "load"]
+
+
 def test_context_overflow_is_told(service, tmp_path):
     """2.x says why inside a 200; the older ones drop the connection, and that is seen too."""
     done = loadbench("sweep", "--url", service.url, "--model", "nano", *SHORT, "--prompt", "word " * 2000, cwd=tmp_path)

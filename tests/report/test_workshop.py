@@ -158,6 +158,13 @@ def test_stable_file_changes_with_the_answers():
     assert answers[1] == {"prompt": 1, "equal": False, "hashes": ["b" * 16, "c" * 16], "tokens": [10]}
 
 
+def test_stable_file_is_made_of_a_run_that_was_killed():
+    """Requests of a level that was not summed up are of no model that is known; the rest stands."""
+    run, rows, requests = a_bench()
+    beyond = [msgspec.structs.replace(one, level=len(run.levels), answer_hash="d" * 16) for one in requests]
+    assert stable_json(run, rows, [*requests, *beyond]) == stable_json(run, rows, requests)
+
+
 def test_nothing_measured_is_a_file_too():
     """No models, no rounds: empty, and readable."""
     run = msgspec.structs.replace(a_run(), models=[], levels=[])

@@ -248,6 +248,33 @@ def test_transformers_without_a_model_says_so(tmp_path: Path) -> None:
 # The other commands.
 
 
+def test_the_manuals_example_is_an_adapter(tmp_path: Path) -> None:
+    """What docs/adapters.md shows as one's own is measured as it stands there."""
+    text = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
+    example = text.partition("```python\n")[2].partition("```")[0]
+    made: dict[str, type] = {}
+    exec(example, made)
+    brief = ("--users=1,4", "--requests=8", "--warm-up=0", "--ramp=0", "--prompt=to be or not to be", "--no-unique")
+    with installed(parrot=made["Parrot"]):
+        run = json.loads(typed("sweep", "--adapter=parrot:polly", *brief, "--json", "--quiet", cwd=tmp_path).stdout)
+        checked = typed("doctor", "--adapter=parrot:polly", cwd=tmp_path).stdout
+    assert [(level["outcomes"], level["tokens"]["output"]) for level in run["levels"]] == [({"ok": 8}, 48)] * 2
+    assert run["levels"][1]["concurrency"]["peak"] == 4
+    assert "4,096 tokens, as its adapter says" in checked
+
+
+def test_loading_an_adapter_again_is_timed_where_that_is_wanted(tmp_path: Path) -> None:
+    """Cold and warm, of the same adapter; a server that is no Foundry Local is not asked to."""
+    brief = ("--users=1", "--requests=2", "--warm-up=0", "--prompt=hi", "--time-loads", "--json", "--quiet")
+    with installed():
+        run = json.loads(typed("sweep", "--adapter=echo:mine", *brief, cwd=tmp_path).stdout)
+        refused = typed("sweep", *brief, cwd=tmp_path)
+    (model,) = run["models"]
+    assert model["load_s"] > 0
+    assert model["load_warm_s"] > 0
+    assert (refused.returncode, "--time-loads: http://127.0.0.1" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [

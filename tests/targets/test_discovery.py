@@ -124,6 +124,8 @@ def test_checkup_asks_the_command_line_as_well(tmp_path):
         ("http://localhost:1", "http://127.0.0.1:2", "http://127.0.0.1:2"),
         ("http://192.0.2.7:1/v1", "http://127.0.0.1:2", None),
         ("http://127.0.0.1:1", None, None),
+        ("http://localhost", "http://127.0.0.1:80", None),
+        ("http://[::1]:5/v1", "http://127.0.0.1:5", None),
     ],
 )
 def test_moved_port_is_another_one_on_this_machine(url, told, expected):

@@ -7,6 +7,7 @@ import os
 import time
 from types import SimpleNamespace
 
+import anyio
 import pytest
 
 from loadbench.core.errors import TargetUnavailable
@@ -26,6 +27,22 @@ def trial(known: Model | None = None, *, local: bool = True, cores: int = 8, gpu
     """A trial whose machine is as told."""
     seen = SimpleNamespace(local=local, cores=cores, gpus=gpus)
     return Trial(Scenario(), Target(base_url="http://h/v1"), model="m", known=known, machine=seen)  # type: ignore[arg-type]
+
+
+def test_server_that_answers_what_it_should_refuse_is_cut_off(monkeypatch):
+    """A context that nobody names is not known, and nobody waits for ten million tokens."""
+    cut = []
+
+    class Obliging:
+        async def fire(self, _):
+            try:
+                await anyio.sleep(60)
+            finally:
+                cut.append(True)
+
+    monkeypatch.setattr("loadbench.targets.trials._SAYS_WITHIN_S", 0.01)
+    assert anyio.run(trial()._limit, Obliging()) is None
+    assert cut == [True]
 
 
 @pytest.mark.parametrize(("first_ms", "second_ms", "told"), [(9000, 200, True), (900, 450, False), (300, 90, False)])
@@ -64,6 +81,20 @@ def test_silent_fallback_to_the_cpu_is_noticed(device, cpu_s, gpus, use, words):
     assert check.status == ("ok" if words is None else "warn")
     assert (words or "by the catalogue") in check.message
     assert trial()._device({}, {}, wall_s=1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("cores", "cpu_s", "status"), [(2, 1.2, "ok"), (2, 1.8, "warn"), (4, 2.1, "ok"), (1, 1.0, "ok")]
+)
+def test_a_server_of_a_gpu_may_keep_a_core_busy(cores, cpu_s, status):
+    """One that spins, and a little more, is no fallback on a small machine; with one core both look the same."""
+    model = trial(Model(id="m", device="GPU"), gpus=("a board",), cores=cores)
+    (check,) = model._device({"process_cpu_s_total": 0.0}, {"process_cpu_s_total": cpu_s}, wall_s=1.0)
+    assert check.status == status
+
+
+def test_of_a_server_elsewhere_only_the_catalogues_word_is_known():
+    """Its cores are not here to be looked at."""
     assert trial(Model(id="m", device="GPU"), local=False)._device({}, {}, wall_s=1.0)[0].status == "ok"
 
 

@@ -1,0 +1,24 @@
+"""The tables of each prompt's figures."""
+
+from __future__ import annotations
+
+from loadbench.analyze.by_prompt import by_prompt
+from loadbench.report.by_prompt import by_prompt_text
+from tests.analyze.asked import a_request
+from tests.building import a_run
+
+
+def test_outliers_are_named_and_not_without_end():
+    """Each with its prompt, level and request; of many the first, and how many more there are."""
+    quiet = [a_request(n, e2e_s=1 + n % 7 / 1000) for n in range(200)]
+    few = by_prompt_text(a_run(), by_prompt([*quiet, a_request(200, e2e_s=9.0)]))
+    assert "request 200, E2E 9.00 s" in few
+    loud = [a_request(n, e2e_s=9.0) for n in range(200, 250)]
+    lines = by_prompt_text(a_run(), by_prompt([*quiet, *loud])).splitlines()
+    assert sum("E2E 9.00 s" in line for line in lines) == 20
+    assert any("and 30 more" in line for line in lines)
+
+
+def test_a_run_of_made_prompts_says_so():
+    """Nothing to show is no empty table."""
+    assert "no given prompt was asked" in by_prompt_text(a_run(), [])
