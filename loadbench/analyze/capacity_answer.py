@@ -5,8 +5,8 @@ many when the search came to its cap. *None* says that even the least load surel
 *inconclusive*, and told with what is known: an end that could not be proven in the time, or a server that did not do
 the same twice.
 
-*Other think times by proportion.* Who thinks longer asks less often: as many users as ask at the rate of those of the answer find the
-same server. By the interactive law (`N = X (R + Z)`) these are `N (R + Z') / (R + Z)` for a think time Z' in place of
+*Other think times by proportion.* Who thinks longer asks less often: as many users as ask at the rate of those of the
+answer find the same server. By the interactive law (`N = X (R + Z)`) these are `N (R + Z') / (R + Z)` for a think time Z' in place of
 Z. It is a rule of proportion, told with "about": more users at the same rate arrive a little more unevenly. Beside it
 stands what the model says (`loadbench.analyze.curve`), which rests on other levels.
 """
@@ -172,7 +172,9 @@ def _explained(levels: Sequence[Level], scenario: Scenario, rule: str) -> Limit:
     return by_curve if by_curve is not None and by_curve.kind != "unknown" else explain(usable, rule=rule)
 
 
-def verification(account: Account, grid: Grid, predicted_shares: Mapping[str, float] | None = None) -> Verification | None:
+def verification(
+    account: Account, grid: Grid, predicted_shares: Mapping[str, float] | None = None
+) -> Verification | None:
     """What the verification measured, beside what was to be expected there; `None` where there was none."""
     probes = [probe for probe in account.probes if probe.purpose is Purpose.VERIFY]
     if not probes:
@@ -240,9 +242,7 @@ def _devices(told: Answer | None, scenario: Scenario) -> Devices | None:
 # The sentence.
 
 
-def conclusion(
-    status: Status, told: Answer | None, search: Search, found: Range, *, limit: Limit | None = None
-) -> str:
+def conclusion(status: Status, told: Answer | None, search: Search, found: Range, *, limit: Limit | None = None) -> str:
     """In a sentence or two, what came of it."""
     unit = isinstance(search.grid, Users)
     match status:
@@ -276,7 +276,11 @@ def _next(told: Answer, limit: Limit | None) -> str:
         return ""
     what = _WITH_MORE.get(limit.kind, "")
     if limit.kind == "slots":
-        what = "too many wait for a slot" if limit.slots is None else f"too many wait for one of {about(limit.slots)} slots"
+        what = (
+            "too many wait for a slot"
+            if limit.slots is None
+            else f"too many wait for one of {about(limit.slots)} slots"
+        )
     return f"; with {told.amount + 1:g} {what}" if what else ""
 
 

@@ -192,11 +192,9 @@ def _find_bend(points: Sequence[_Point]) -> _Bend | None:
     errors = np.array([_bend_error(points, limit) for limit in limits.tolist()])
     without = _bend_error(points, math.inf)
     best = int(errors.argmin())
-    freedom = max(1, 3 * len(points) - 7)
-    left = max(float(errors[best]) / freedom, _NOISE**2)
-    if without - errors[best] <= _SURELY * left:
+    if without - errors[best] <= _SURELY:
         return None
-    near = limits[errors - errors[best] <= _HARDLY * left]
+    near = limits[errors - errors[best] <= _HARDLY]
     at = Estimate(value=float(limits[best]), low=float(near.min()), high=float(near.max()))
     parts = _parts(points, at.value)
     return _Bend(at, float(parts[0]), float(parts[1]))
@@ -216,22 +214,32 @@ def _parts(points: Sequence[_Point], limit: float) -> Floats:
     """a and b of n/(a + bn), of those at work: never less than nothing."""
     at_work = np.minimum([point.n for point in points], limit)
     weight = np.array([point.per_s for point in points]) / at_work
-    return _line(at_work, weight)
+    return _line(at_work, weight, _trust(points))
 
 
-def _line(at_work: Floats, weight: Floats) -> Floats:
+def _trust(points: Sequence[_Point]) -> Floats:
+    """What each point's error counts for: a mean over few answers is off by more."""
+    counts = np.array([point.level.outcomes.get("ok", 0) for point in points], np.float64)
+    return np.sqrt(counts / counts.mean())
+
+
+def _line(at_work: Floats, weight: Floats, trust: Floats) -> Floats:
     """The a ≥ 0 and b ≥ 0 for which (a + b·n)·weight is nearest to 1."""
-    columns = np.stack([np.ones_like(at_work), at_work], axis=1) * weight[:, None]
-    found = np.asarray(np.linalg.lstsq(columns, np.ones(len(at_work)), rcond=None)[0], np.float64)
+    columns = np.stack([np.ones_like(at_work), at_work], axis=1) * (weight * trust)[:, None]
+    found = np.asarray(np.linalg.lstsq(columns, trust, rcond=None)[0], np.float64)
     if found.min() >= 0:
         return found
-    alone = [columns[:, k].sum() / (columns[:, k] ** 2).sum() for k in (0, 1)]
-    wrong = [((columns[:, k] * alone[k] - 1) ** 2).sum() for k in (0, 1)]
+    alone = [(columns[:, k] * trust).sum() / (columns[:, k] ** 2).sum() for k in (0, 1)]
+    wrong = [((columns[:, k] * alone[k] - trust) ** 2).sum() for k in (0, 1)]
     return np.array([alone[0], 0.0]) if wrong[0] <= wrong[1] else np.array([0.0, alone[1]])
 
 
 def _bend_error(points: Sequence[_Point], limit: float) -> float:
-    """Squared relative errors of throughput, of those past their first token and of TPOT, if `limit` run at once."""
+    """How badly throughput, those past their first token and TPOT fit if `limit` run at once: −2 log of the likelihood.
+
+    Each of the three has an unknown error of its own. Throughput of few answers is one of chance, and the share of E2E
+    that is spent waiting hardly is.
+    """
     n = np.array([point.n for point in points])
     at_work = np.minimum(n, limit)
     # Of the n in flight those who have their first token: the share of E2E that comes after it (Little, twice).
@@ -240,12 +248,15 @@ def _bend_error(points: Sequence[_Point], limit: float) -> float:
     tpot = [point.tpot for point in points]
     if all(tpot):
         curves.append(1 / np.array(tpot, np.float64))
-    return sum(_curve_error(at_work, weight) for weight in curves)
+    trust = _trust(points)
+    freedom = max(1, len(points) - 2)
+    wrong = [_curve_error(at_work, weight, trust) / freedom for weight in curves]
+    return sum(freedom * math.log(max(one, _NOISE**2)) for one in wrong)
 
 
-def _curve_error(at_work: Floats, weight: Floats) -> float:
-    a, b = _line(at_work, weight).tolist()
-    return float((((a + b * at_work) * weight - 1) ** 2).sum())
+def _curve_error(at_work: Floats, weight: Floats, trust: Floats) -> float:
+    a, b = _line(at_work, weight, trust).tolist()
+    return float(((((a + b * at_work) * weight - 1) * trust) ** 2).sum())
 
 
 def _of_bend(points: Sequence[_Point], bend: _Bend, server: Mapping[str, float], rule: str) -> Limit:

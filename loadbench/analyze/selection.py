@@ -43,6 +43,8 @@ DIMENSIONS: Mapping[str, bool] = {
     "disk": True,
     "load": True,
 }
+# Of these there is an interval, if there were requests or prompts enough; others are read once.
+_SAMPLED = frozenset({"latency", "ttft", "throughput", "quality"})
 _RSS = "process_rss_bytes"
 
 
@@ -98,6 +100,11 @@ class Selection:
     missing: Mapping[str, tuple[str, ...]]
     tied: tuple[str, ...] = ()
     vague: tuple[str, ...] = ()
+
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """What was sampled too seldom for an interval: by these the best may be so by chance."""
+        return tuple(name for name in self.vague if name in _SAMPLED)
 
 
 def candidates(

@@ -48,7 +48,8 @@ def command(
     elif by_user:
         content = _by_user(run)
     else:
-        content = render(read_run(run), form, quality=read_quality(run if run.is_dir() else run.parent))
+        folder = run if run.is_dir() else run.parent
+        content = _answer(folder, form) + render(read_run(run), form, quality=read_quality(folder))
     if out is None:
         # What programs read is UTF-8 whatever the terminal speaks.
         click.echo(content if form == "text" and not schema else content.encode(), nl=False)
@@ -57,6 +58,15 @@ def command(
         out.write_text(content, encoding="utf-8")
     except OSError as error:
         raise BadInput(f"--out {out}: {error.strerror or error}", hint="name a file that can be written") from None
+
+
+def _answer(folder: Path, form: str) -> str:
+    """What a capacity search has found, before its levels; empty for other runs, and for programs."""
+    from loadbench.report.capacity import capacity_markdown, capacity_text  # noqa: PLC0415
+    from loadbench.results.capacity import FILE, read_capacity  # noqa: PLC0415
+
+    shown = {"text": capacity_text, "markdown": capacity_markdown}.get(form)
+    return "" if shown is None or not (folder / FILE).is_file() else shown(read_capacity(folder)) + "\n"
 
 
 def _beside(path: Path, tool: str) -> str:

@@ -137,7 +137,7 @@ class CapacitySearch:
     async def _run(self) -> None:
         subject = await first_answers(self._client, self._model, scenario=self._scenario, clock=self._clock)
         pace = self._paced(subject)
-        if climbs(self._scenario):
+        if self._scenario.climbs:
             await self._climb(subject, pace)
         search = self.search = self._opened(pace)
         while not self._over and (probe := search.next()) is not None:
@@ -335,11 +335,6 @@ class Before:
     rungs: Mapping[int, Step] = field(default_factory=dict)
     rung_answers: Mapping[int, int] = field(default_factory=dict)
     rungs_ns: int = 0
-
-
-def climbs(scenario: Scenario) -> bool:
-    """Whether a ladder comes first: without think time the search measures its levels anyway."""
-    return scenario.capacity.curve and scenario.capacity.by == "users" and scenario.think is not None
 
 
 def _at_rung(users: int, took: Mapping[int, int], *, alone_ns: int) -> int:

@@ -1,8 +1,8 @@
 """Which loads without think time to measure, so that they show how throughput grows, and where it ends. Pure.
 
-The users double until twice as many bring hardly more. Beyond that, half as many again show what a request meets that
-has to wait, as far as is needed: until most requests miss an objective. Between, two more show where the bend is: it
-lies after the last number that still brought more, and before the first that did not.
+The users double until twice as many bring hardly more and most requests miss an objective: a server may be no faster
+with two at once, and yet serve four of them in time. Half as many again show how those fare who wait still longer, and
+two between show where the bend is.
 """
 
 from __future__ import annotations
@@ -45,16 +45,13 @@ class Ladder:
         """In the order in which they are worth their time; each is asked for once those before it are known."""
         top = 1
         yield top
-        while top in self.seen and self._grows(top):
+        while top in self.seen and self._goes_on(top):
             top *= 2
             yield top
-        beyond = top + top // 2
-        while top in self.seen and beyond > top:
-            yield beyond
-            if beyond not in self.seen or self.seen[beyond].missed:
-                break
-            beyond *= 2
+        if top in self.seen:
+            yield top + top // 2
         yield from (round(3 * top / 8), round(3 * top / 4))
 
-    def _grows(self, users: int) -> bool:
-        return users == 1 or self.seen[users].per_s > _WORTHWHILE * self.seen[users // 2].per_s
+    def _goes_on(self, users: int) -> bool:
+        seen = self.seen[users]
+        return users == 1 or not seen.missed or seen.per_s > _WORTHWHILE * self.seen[users // 2].per_s

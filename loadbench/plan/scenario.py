@@ -373,6 +373,11 @@ class Scenario:
         return tuple(Closed(users, self.think) for users in load.users)
 
     @property
+    def climbs(self) -> bool:
+        """Whether a search for users begins with a ladder of loads without think time; else it measures such anyway."""
+        return self.capacity.curve and self.capacity.by == "users" and self.think is not None
+
+    @property
     def think(self) -> Distribution | None:
         """The users' pause: the one that was given, or that of each persona."""
         cast = self.work.cast

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from loadbench.analyze.curve import of_all
 from loadbench.core.text import printable
 from loadbench.core.units import format_duration
+from loadbench.plan.ladder import MOST_RUNGS
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.search import Budget, Purpose
 from loadbench.report.table import duration
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
     from loadbench.plan.objective import Objective
     from loadbench.plan.scenario import Scenario
-    from loadbench.results.capacity import Capacity, ProbeResult, Shared
-    from loadbench.results.prediction import Fit
+    from loadbench.results.capacity import Capacity, ProbeResult, Rung, Shared, Verification
+    from loadbench.results.prediction import Fit, Prediction
 
 _PURPOSES = {
     Purpose.BRACKET: "looked for the border",
@@ -68,7 +70,7 @@ def plot_data(capacity: Capacity) -> list[dict[str, float | str | None]]:
 def _head(capacity: Capacity) -> str:
     """The answer in a few lines that anyone can act on."""
     lines = ["simulated server, not a real one"] if capacity.simulated else []
-    lines.append(capacity.conclusion or "No load has been measured.")
+    lines.append(capacity.conclusion or _so_far(capacity))
     told = capacity.answer
     if told is not None and told.think_s:
         lines.append(f"They think {duration(told.think_s)} on average between an answer and the next question.")
@@ -81,6 +83,18 @@ def _head(capacity: Capacity) -> str:
     if capacity.devices is not None:
         lines.append(_devices(capacity))
     return "\n".join(lines)
+
+
+def _so_far(capacity: Capacity) -> str:
+    """Of a search that has no conclusion yet, or was ended by force before it had one."""
+    if not capacity.probes:
+        return f"Under way: {len(capacity.curve) or 'no'} loads without think time so far, and none with it."
+    passed = max((one.amount for one in capacity.probes if one.decision == "PASS"), default=None)
+    failed = min((one.amount for one in capacity.probes if one.decision == "FAIL"), default=None)
+    unit = " users" if isinstance(capacity.probes[0].users, int) else "/s"
+    low = "nothing is proven to pass" if passed is None else f"{passed:g}{unit} surely pass"
+    high = "nothing is proven to fail" if failed is None else f"{failed:g}{unit} surely fail"
+    return f"Under way, {duration(capacity.spent_s)} of {duration(capacity.budget_s)} spent: {low}, {high}."
 
 
 def _devices(capacity: Capacity) -> str:
@@ -97,30 +111,68 @@ def _devices(capacity: Capacity) -> str:
 
 def _tables(capacity: Capacity) -> list[tuple[tuple[str, ...], list[list[str]]]]:
     found = []
+    if capacity.verification is not None:
+        found.append(_side_by_side(capacity, capacity.verification))
+    if capacity.at_think_times or capacity.prediction is not None:
+        found.append(_think_times(capacity))
+    if capacity.curve:
+        cells = [[_users(one.users), f"{one.requests_per_s:.3g}", _seconds(one.answer_s)] for one in capacity.curve]
+        found.append(
+            (("without thinking", "answers/s", "usual answer"), sorted(cells, key=lambda row: int(row[0].split()[0])))
+        )
     if capacity.probes:
         heads = ("load", "decision", *capacity.objectives, "requests", "time", "for")
         found.append((heads, [_row(probe, capacity.objectives) for probe in capacity.probes]))
-    if capacity.at_think_times and capacity.answer is not None:
-        cells = [[duration(one.think_s), str(one.users), _ends(one.low, one.high)] for one in capacity.at_think_times]
-        found.append((("thinking", "about so many people", "range"), cells))
-    if capacity.prediction is not None:
-        found.append(_predicted(capacity))
     return found
 
 
-def _predicted(capacity: Capacity) -> tuple[tuple[str, ...], list[list[str]]]:
-    assert capacity.prediction is not None  # noqa: S101 - asked by the caller
+def _side_by_side(capacity: Capacity, verified: Verification) -> tuple[tuple[str, ...], list[list[str]]]:
+    """How many fit, and the shares of hits at the verified load: three ways to the same figures."""
+    told = capacity.answer
+    fit = of_all(capacity.prediction, None if told is None else told.think_s)
+    model = "-" if fit is None else f"{_people(fit)} ({_ends(fit.low, fit.high)})"
+    search = "-" if told is None else f"{told.amount:g} ({_ends(told.low, told.high)})"
+    cells = [["fits", model, search, "-"]]
+    for rule, shared in verified.measured.items():
+        shares = [(verified.predicted or {}).get(rule), verified.expected[rule]]
+        cells.append(
+            [
+                f"{rule} at {verified.amount:g}",
+                *("-" if one is None else f"{100 * one:.3g}%" for one in shares),
+                _measured(shared),
+            ]
+        )
+    return ("", "by the model", "by the search", "verified"), cells
+
+
+def _think_times(capacity: Capacity) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Other think times, by proportion from the answer, and by the model from the levels without."""
+    scaled = {one.think_s: [str(one.users), _ends(one.low, one.high)] for one in capacity.at_think_times}
+    told = capacity.answer
+    if scaled and told is not None and told.think_s:
+        scaled[told.think_s] = [f"{told.amount:g} (the answer)", _ends(told.low, told.high)]
+    if capacity.prediction is None:
+        return ("thinking", "about so many people", "range"), [[duration(one), *scaled[one]] for one in sorted(scaled)]
+    fits = [fit for fit in capacity.prediction.fits if not fit.rule]
     cells = [
         [
             duration(fit.think_s),
-            fit.rule or "all",
             _people(fit),
             _ends(fit.low, fit.high),
+            _bound_by(capacity.prediction, fit),
+            *scaled.get(fit.think_s, ["-", "-"]),
         ]
-        for fit in capacity.prediction.fits
-        if fit.users is not None
+        for fit in fits
     ]
-    return ("thinking", "objective", "people, by the model", "range"), cells
+    heads = ("thinking", "by the model", "range", "bound by", "by proportion", "range")
+    width = 6 if scaled else 4
+    return heads[:width], [row[:width] for row in cells]
+
+
+def _bound_by(prediction: Prediction, every: Fit) -> str:
+    """The rule that lets the fewest in."""
+    known = [fit for fit in prediction.fits if fit.rule and fit.think_s == every.think_s and fit.users is not None]
+    return min(known, key=lambda fit: (fit.users or 0, fit.at_least)).rule if known else ""
 
 
 def _people(fit: Fit) -> str:
@@ -138,9 +190,15 @@ def _row(probe: ProbeResult, rules: Sequence[str]) -> list[str]:
 
 
 def _load(probe: ProbeResult) -> str:
-    if isinstance(probe.users, int):
-        return f"{probe.users} user" + ("s" if probe.users > 1 else "")
-    return f"{probe.amount:g}/s"
+    return _users(probe.users) if isinstance(probe.users, int) else f"{probe.amount:g}/s"
+
+
+def _users(users: int) -> str:
+    return f"{users} user" + ("s" if users > 1 else "")
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else duration(seconds)
 
 
 def _share(shared: Shared) -> str:
@@ -157,13 +215,15 @@ def _notes(capacity: Capacity) -> list[str]:
         + "'of 40': as many independent requests would tell as much"
     ]
     if capacity.verification is not None:
-        notes.append(_verified(capacity))
+        word = "agrees with" if capacity.verification.agrees else "surely differs from"
+        notes.append(f"the verification {word} what the search saw; its intervals are of 95 %")
     notes += capacity.contradictions
     if capacity.explanation is not None and capacity.explanation.advice:
         notes.append(capacity.explanation.advice)
     if capacity.at_think_times:
-        notes.append("other think times by proportion: as many users as ask equally often")
+        notes.append("by proportion: as many users as ask equally often")
     if capacity.prediction is not None:
+        notes.append("by the model: from the loads without think time alone (docs/capacity-models.md)")
         notes += [f"model: {reason.message}" for reason in capacity.prediction.caveats]
     notes.append(f"spent {duration(capacity.spent_s)} of {duration(capacity.budget_s)}")
     if capacity.status == "inconclusive" and not capacity.contradictions:
@@ -173,17 +233,6 @@ def _notes(capacity: Capacity) -> list[str]:
 
 def _asked(capacity: Capacity) -> str:
     return ", ".join(f"{100 * shared.asked:g}%" for shared in capacity.probes[0].attainment.values())
-
-
-def _verified(capacity: Capacity) -> str:
-    found = capacity.verification
-    assert found is not None  # noqa: S101 - asked by the caller
-    each = [
-        f"{rule}: {100 * (found.expected[rule] or 0):.3g}% expected, {_measured(shared)} measured"
-        for rule, shared in found.measured.items()
-    ]
-    word = "agrees" if found.agrees else "does not agree"
-    return f"verification at {found.amount:g}: {'; '.join(each)}: this {word}"
 
 
 def _measured(shared: Shared) -> str:
@@ -201,6 +250,11 @@ def probe_line(probe: ProbeResult) -> str:
     return (
         f"{_load(probe)}: {probe.decision}{leans}{why}: {seen} of {probe.requests} requests, {_PURPOSES[probe.purpose]}"
     )
+
+
+def rung_line(rung: Rung) -> str:
+    """A rung of the ladder in one line."""
+    return f"without thinking, {_users(rung.users)}: {rung.requests_per_s:.3g} answers/s"
 
 
 # Before it begins.
@@ -226,7 +280,9 @@ def plan_text(scenario: Scenario) -> str:
     settings, budget = scenario.capacity, Budget(scenario.capacity.budget)
     glance_ns, ends = budget.total_ns // 30, _at(budget.total_ns - budget.kept_ns)
     thinking = f", thinking {scenario.think}" if scenario.think else ""
+    ladder = [["throughput without thinking", f"up to {MOST_RUNGS}", f"{format_duration(_whole(budget.rung_ns))} each"]]
     cells = [
+        *(ladder if scenario.climbs else []),
         ["find the border", "up to 8 or so", f"{format_duration(_whole(glance_ns))} each, a user's cycle at the least"],
         [
             "prove both ends",

@@ -52,6 +52,7 @@ def selection_json(selection: Selection) -> str:
     document = {
         "schema": SCHEMA,
         "recommended": None if selection.tied else selection.ranked[0].candidate.name,
+        "sure": not selection.tied and not selection.unproven,
         "tied": [selection.ranked[0].candidate.name, *selection.tied] if selection.tied else [],
         "weights": dict(selection.weights),
         "missing": {name: list(who) for name, who in selection.missing.items()},
@@ -152,7 +153,12 @@ def _recommended(selection: Selection) -> str:
         names = ", ".join((best.candidate.name, *selection.tied))
         return f"no single recommendation: {names} cannot be told apart by these weights; measure for longer"
     second = selection.ranked[1]
-    return (
+    found = (
         f"recommended: {best.candidate.name}, {best.score:.2f} against {second.score:.2f} of {second.candidate.name}"
-        + (", on measurements that are not all valid" if any(one.candidate.caveat for one in selection.ranked) else "")
     )
+    if any(one.candidate.caveat for one in selection.ranked):
+        found += ", on measurements that are not all valid"
+    if selection.unproven:
+        few = ", ".join(selection.unproven)
+        found += f"; this may be chance, with too few samples for an interval of {few}: measure for longer"
+    return found

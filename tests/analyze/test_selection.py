@@ -64,6 +64,18 @@ def test_close_scores_are_a_tie_by_their_intervals():
     assert select(narrow, ONES).tied == ()
 
 
+def test_recommendation_of_too_few_samples_says_that_it_may_be_chance():
+    """Speeds without an interval are no proof, however far apart; a size is what it is.
+
+    Seen to fail: of two runs of three requests each, of one model, one was recommended over the other.
+    """
+    few = select([a_candidate("a", latency=1.0, disk=1.0), a_candidate("b", latency=2.0, disk=1.0)], ONES)
+    assert (few.unproven, few.vague) == (("latency",), ("latency", "disk"))
+    assert "this may be chance" in selection_notes(few)[0]
+    many = [a_candidate(name, latency=(at - 0.1, at, at + 0.1), disk=1.0) for name, at in (("a", 1.0), ("b", 2.0))]
+    assert "chance" not in selection_notes(select(many, ONES))[0]
+
+
 def test_doubt_adds_as_independent_doubts_do():
     """√Σ(w h)², with h that of a ratio for less, half the interval for more; figures without one are named."""
     one = a_candidate("a", latency=(0.8, 1.0, 1.25), throughput=(90.0, 100.0, 110.0), disk=3.0)
