@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from loadbench.core.errors import TargetUnavailable
+from loadbench.core.errors import LoadbenchError, TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.abort import AbortWatch
 from loadbench.engine.keep_warm import KeepWarm
@@ -222,10 +222,16 @@ class Sweep:
         """The level, given up where a rule says so. What it measured until then is kept."""
         if not watch.rules:
             return await level.run()
+        recording: LevelRecording | LoadbenchError
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(watch.keep, level, self._clock)
-            recording = await level.run()
+            try:
+                recording = await level.run()
+            except LoadbenchError as error:
+                recording = error  # raised below: a task group would hand it on wrapped in a group
             watchers.cancel_scope.cancel()
+        if isinstance(recording, LoadbenchError):
+            raise recording
         return replace(recording, aborted=watch.held)
 
     async def _with_rise(self, recording: LevelRecording, before: Mapping[str, float] | None) -> LevelRecording:

@@ -86,11 +86,12 @@ class _Server:
 
 
 class Slots(_Server):
-    """So many at once, first come, first served."""
+    """So many at once, first come, first served; a first token comes so long after its service begins."""
 
-    def __init__(self, slots: int, work_s: float, *, seed: int, fails: float = 0.0) -> None:
+    def __init__(self, slots: int, work_s: float, *, seed: int, fails: float = 0.0, first_s: float = 0.0) -> None:
         super().__init__(work_s, seed=seed, fails=fails)
         self._slots = slots
+        self._first_s = first_s
         self._waiting: deque[_Job] = deque()
         self._served: dict[_Job, asyncio.TimerHandle] = {}
 
@@ -101,7 +102,10 @@ class Slots(_Server):
     def _fill(self) -> None:
         while self._waiting and len(self._served) < self._slots:
             job = self._waiting.popleft()
-            self.first(job)
+            if self._first_s:
+                asyncio.get_running_loop().call_later(min(self._first_s, job.work_s), self.first, job)
+            else:
+                self.first(job)
             self._served[job] = asyncio.get_running_loop().call_later(job.work_s, self._ends, job)
 
     def _ends(self, job: _Job) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from loadbench.analyze.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
+from loadbench.core.errors import TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.abort import AbortWatch
 from loadbench.engine.health import NoHealth
+from loadbench.engine.level import Level
 from loadbench.engine.sweep import Sweep
 from loadbench.plan.objective import parse_abort
 from loadbench.plan.scenario import LoadSettings, ObjectiveSettings, Scenario, WorkSettings
@@ -174,3 +176,14 @@ def test_rule_holds(rule, samples, holds):
     said = watch(rule, *samples)
     assert bool(said) == holds
     assert said.startswith(rule) == holds
+
+
+def test_an_error_that_ends_a_watched_level_is_told_as_it_is(monkeypatch):
+    """Who watches beside the level does not wrap it in a group, which would be a traceback to the user."""
+
+    async def lost(_level):
+        raise TargetUnavailable("every worker process has ended")
+
+    monkeypatch.setattr(Level, "run", lost)
+    with pytest.raises(TargetUnavailable, match="every worker process has ended"):
+        swept(lambda _: QUICK, "failures>20%")
