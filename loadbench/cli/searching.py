@@ -130,7 +130,7 @@ def run_capacity(
         session = anyio.run(_search, scenario, environment, url, progress, resumed)
     click.echo(to_json(session.capacity) if as_json else capacity_text(session.capacity), nl=False)
     progress.say(f"kept in {session.keeper.folder.path}")
-    return session.exit_code()
+    return exit_code_of(session.capacity)
 
 
 async def _search(
@@ -353,9 +353,10 @@ class SearchKeeper:
         except BadInput as error:
             self._progress.say(f"cannot write: {error}; the search goes on")
 
-    def exit_code(self) -> ExitCode:
-        """How the process ends."""
-        answer = self.capacity.answer
-        if self.capacity.status == "client" and answer is not None and answer.low is not None:
-            return ExitCode.OK  # at least so many
-        return _EXIT_CODES[self.capacity.status]
+
+def exit_code_of(capacity: Capacity) -> ExitCode:
+    """How the process ends."""
+    answer = capacity.answer
+    if capacity.status == "client" and answer is not None and answer.low is not None:
+        return ExitCode.OK  # at least so many
+    return _EXIT_CODES[capacity.status]

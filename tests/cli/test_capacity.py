@@ -9,9 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
-from loadbench.cli.searching import Resumed, SearchKeeper
+from loadbench.analyze.capacity import Account
+from loadbench.analyze.capacity_answer import conclude
+from loadbench.analyze.curve import of_all
+from loadbench.cli.searching import Resumed, SearchKeeper, exit_code_of
 from loadbench.cli.session import Keeper
 from loadbench.client.client import Client, Endpoint
 from loadbench.core.errors import BadInput
@@ -19,9 +23,10 @@ from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.capacity import CapacitySearch
 from loadbench.engine.health import NoHealth
 from loadbench.live.progress import Progress
-from loadbench.report.capacity import capacity_markdown, capacity_text
+from loadbench.plan.search import Purpose
+from loadbench.report.capacity import capacity_markdown, capacity_text, plan_text
 from loadbench.report.text import text
-from loadbench.results.capacity import Capacity, read_capacity, to_json
+from loadbench.results.capacity import Capacity, ProbeResult, Shared, read_capacity, to_json
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.requests import RequestLog
 from loadbench.targets.openai import Target
@@ -37,7 +42,9 @@ BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SCENARIO = a_scenario("ttft_p95<1s", think_s=20.0, budget=3600 * S)
 
 
-def kept_search(cwd: Path, scenario: Scenario = SCENARIO, *, resume: Path | None = None, watch=None) -> SearchKeeper:
+def kept_search(
+    cwd: Path, scenario: Scenario = SCENARIO, *, resume: Path | None = None, watch=None, watch_rung=None
+) -> SearchKeeper:
     """A search of four slots in virtual time, kept as the command keeps one; `watch` is called after each probe."""
     resumed = None if resume is None else Resumed.read(resume, scenario)
     folder = RunFolder.create(cwd, name="capacity", started_at=BEGAN) if resumed is None else resumed.folder
@@ -45,7 +52,7 @@ def kept_search(cwd: Path, scenario: Scenario = SCENARIO, *, resume: Path | None
 
     async def main() -> SearchKeeper:
         clock = VirtualClock()
-        transport = Slots(4, 2.0, seed=2)
+        transport = Slots(4, 2.0, seed=2, first_s=0.05 if scenario.climbs else 0.0)
         client = Client(Endpoint(base_url="http://scripted/v1", model="m"), transport, clock=clock, timeouts=PATIENT)
         with RequestLog(folder.path / "requests.jsonl", origin_ns=0) as log:
             keeper = Keeper(
@@ -71,6 +78,9 @@ def kept_search(cwd: Path, scenario: Scenario = SCENARIO, *, resume: Path | None
             if watch is not None:
                 inner = session.ended
                 session.ended = lambda *given, **named: watch(session, inner(*given, **named))  # type: ignore[method-assign]
+            if watch_rung is not None:
+                climbed = session.climbed
+                session.climbed = lambda *given, **named: watch_rung(session, climbed(*given, **named))  # type: ignore[method-assign]
             await session.searching.run()
             session.close()
         return session
@@ -128,6 +138,133 @@ def test_a_search_goes_on_under_the_same_conditions_only(tmp_path):
         Resumed.read(folder, other)
     longer = a_scenario("ttft_p95<1s", think_s=20.0, budget=7200 * S)
     assert Resumed.read(folder, longer).before.spent_ns > 0
+
+
+CLIMBING = a_scenario("ttft_p95<1050ms", think_s=20.0, budget=3600 * S, curve=True)
+TRUTH = 23  # M/M/4//N of 2 s of work and 20 s of thinking: so many wait longer than 1 s in no more than 5 % of cases
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory) -> SearchKeeper:
+    """A search that begins with a ladder."""
+    return kept_search(tmp_path_factory.mktemp("climbed"), CLIMBING)
+
+
+def test_a_ladder_predicts_the_answer_and_says_what_is_in_the_way(climbed):
+    """From levels without thinking: the true number lies within the prediction, and four slots are seen as four."""
+    found = climbed.capacity
+    fit = of_all(found.prediction, 20.0)
+    assert fit.low <= TRUTH <= fit.high
+    assert [one.think_s for one in found.prediction.fits if not one.rule] == [10.0, 20.0, 40.0, 80.0]
+    assert found.explanation.kind == found.answer.limit == "slots"
+    assert found.explanation.slots.low <= 4 <= found.explanation.slots.high
+    assert found.explanation.slots.high - found.explanation.slots.low < 1.5
+
+
+def test_a_ladder_takes_less_than_a_quarter_and_proves_nothing(climbed):
+    """It ends within its share but for a drain, the search within the budget; its levels are no probes."""
+    found, run = climbed.capacity, read_run(climbed.keeper.folder.path)
+    assert sum(one.took_s for one in found.curve) <= 3600 / 4 + 31
+    assert found.spent_s <= 3600 + 31
+    assert [one.level for one in found.curve] == list(range(len(found.curve)))
+    assert [run.levels[one.level].load.users for one in found.curve] == [one.users for one in found.curve]
+    assert all(run.levels[one.level].load.think is None for one in found.curve)
+    assert [one.level for one in found.probes] == list(range(len(found.curve), len(run.levels)))
+    assert found.probes[0].users == of_all(found.prediction, 20.0).users
+
+
+def test_three_ways_to_the_answer_stand_side_by_side(climbed):
+    """Predicted, searched and verified: in the text, in Markdown, and in JSON."""
+    found = climbed.capacity
+    (rule,) = found.verification.predicted
+    shares = found.verification.predicted[rule], found.verification.expected[rule]
+    assert all(0.9 < one < 1 for one in shares)
+    for shown in (capacity_text(found), capacity_markdown(found)):
+        (row,) = [line for line in shown.splitlines() if f"{rule} at {found.verification.amount:g}" in line]
+        assert [f"{100 * one:.3g}%" in row for one in shares] == [True, True]
+        assert "by the model" in shown
+        assert "by proportion" in shown
+
+
+def test_a_report_of_the_run_begins_with_the_answer(climbed):
+    """`loadbench report` shows what was found before the levels; for programs nothing is put in front."""
+    folder = climbed.keeper.folder.path
+    shown = loadbench("report", str(folder), cwd=folder.parent).stdout
+    assert shown.startswith(capacity_text(climbed.capacity))
+    assert text(read_run(folder)) in shown
+    assert loadbench("report", str(folder), "--format", "json", cwd=folder.parent).stdout.startswith("{")
+
+
+def test_a_verification_that_surely_differs_is_not_a_found_answer(climbed):
+    """Expected to be within the bound nearly always, and measured to be so in every fifth case: exit code 5."""
+    found, *rest = (climbed.capacity.probes[-1], climbed.capacity.probes[:-1])
+    (rule,) = found.attainment
+    bad = Shared(share=0.2, asked=0.95, requests=200, hits=40, effective=200.0)
+    account = Account(CLIMBING.objectives, confidence=0.95)
+    account.probes = [*rest[0], msgspec.structs.replace(found, attainment={rule: bad})]
+    told = conclude(account, climbed.searching.search, CLIMBING, climbed.keeper.run.levels, so_far=climbed.capacity)
+    assert not told.verification.agrees
+    assert told.status == "inconclusive"
+    assert "surely differs" in told.contradictions[0]
+    assert exit_code_of(told) == 5
+
+
+def test_a_ladder_is_not_climbed_twice(tmp_path):
+    """Stopped at a rung, and again after the first probe: what was measured is kept, and the rest is added."""
+
+    def stop(session, found):
+        session.searching.stop()
+        return found
+
+    def stop_at_third_rung(session, step):
+        if len(session.capacity.curve) == 3:
+            shown = (session.keeper.folder.path / "capacity.md").read_text(encoding="utf-8")
+            assert "Under way: 3 loads without think time" in shown
+            session.searching.stop()
+        return step
+
+    first = kept_search(tmp_path, CLIMBING, watch_rung=stop_at_third_rung).capacity
+    assert (first.status, [one.users for one in first.curve]) == ("interrupted", [1, 2, 4])
+    second = kept_search(tmp_path, CLIMBING, resume=Path(first.run), watch=stop).capacity
+    assert second.curve[:3] == first.curve
+    assert len({one.users for one in second.curve}) == len(second.curve) > 3
+    third = kept_search(tmp_path, CLIMBING, resume=Path(first.run), watch=stop).capacity
+    assert third.curve == second.curve
+    assert len(third.probes) == 2
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        a_scenario("ttft_p95<1s", think_s=20.0, curve=False),
+        a_scenario("ttft_p95<1s", curve=True),
+        a_scenario("ttft_p95<1s", by="rate", curve=True),
+    ],
+    ids=["--no-curve", "no thinking", "by rate"],
+)
+def test_where_there_is_no_ladder(scenario):
+    """Not where it was declined, and not where levels with thinking are not what is searched."""
+    assert not scenario.climbs
+    assert "without thinking" not in plan_text(scenario)
+    assert "without thinking" in plan_text(CLIMBING)
+
+
+def test_what_is_known_is_told_while_a_search_is_under_way():
+    """The heading of a search without a conclusion names what is proven so far, or that nothing is."""
+    probe = ProbeResult(
+        users=8,
+        decision="PASS",
+        attainment={},
+        requests=90,
+        purpose=Purpose.PROVE,
+        level=0,
+        at=8,
+        leaning=9.0,
+        window_s=9.0,
+    )
+    known = Capacity(status="inconclusive", objectives=[], model="m", probes=[probe], budget_s=600.0, spent_s=60.0)
+    assert "8 users surely pass, nothing is proven to fail" in capacity_text(known)
+    assert "no loads" in capacity_text(msgspec.structs.replace(known, probes=[]))
 
 
 def the_folder(cwd: Path) -> Path:

@@ -103,10 +103,14 @@ class Slots(_Server):
         while self._waiting and len(self._served) < self._slots:
             job = self._waiting.popleft()
             if self._first_s:
-                asyncio.get_running_loop().call_later(min(self._first_s, job.work_s), self.first, job)
+                asyncio.get_running_loop().call_later(min(self._first_s, job.work_s / 2), self._begins, job)
             else:
                 self.first(job)
             self._served[job] = asyncio.get_running_loop().call_later(job.work_s, self._ends, job)
+
+    def _begins(self, job: _Job) -> None:
+        if job in self._served:
+            self.first(job)
 
     def _ends(self, job: _Job) -> None:
         del self._served[job]
