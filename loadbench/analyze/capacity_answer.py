@@ -6,9 +6,9 @@ many when the search came to its cap. *None* says that even the least load surel
 the same twice.
 
 *Other think times by proportion.* Who thinks longer asks less often: as many users as ask at the rate of those of the
-answer find the same server. By the interactive law (`N = X (R + Z)`) these are `N (R + Z') / (R + Z)` for a think time Z' in place of
-Z. It is a rule of proportion, told with "about": more users at the same rate arrive a little more unevenly. Beside it
-stands what the model says (`loadbench.analyze.curve`), which rests on other levels.
+answer find the same server. By the interactive law (`N = X (R + Z)`) these are `N (R + Z') / (R + Z)` for a think time
+Z' in place of Z. It is a rule of proportion, told with "about": more users at the same rate arrive a little more
+unevenly. Beside it stands what the model says (`loadbench.analyze.curve`), which rests on other levels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from loadbench.analyze.capacity import Account, Range, proven
 from loadbench.analyze.curve import OF_GAPS, but_for_gaps, hit_shares, of_curve, predicted, think_times
 from loadbench.analyze.devices import devices
 from loadbench.analyze.intervals import share_interval
-from loadbench.analyze.limits import about, explain
+from loadbench.analyze.limits import explain
 from loadbench.plan.search import Purpose, Users
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.results.capacity import Answer, AtThinkTime, Capacity, Verification
@@ -249,7 +249,7 @@ def conclusion(status: Status, told: Answer | None, search: Search, found: Range
         case "found":
             assert told is not None  # noqa: S101 - it was found
             what = "can use this at once" if unit else "can be served"
-            return f"{_counted(told.amount, unit=unit)} {what} ({_range(told)}){_next(told, limit) if unit else ''}."
+            return f"{_counted(told.amount, unit=unit)} {what} ({_range(told)}){_next(limit) if unit else ''}."
         case "at_least":
             assert told is not None  # noqa: S101
             return f"At least {_counted(search.grid.amount(search.grid.most), unit=unit)}: the search went no further."
@@ -270,18 +270,15 @@ _WITH_MORE: dict[LimitKind, str] = {
 }
 
 
-def _next(told: Answer, limit: Limit | None) -> str:
-    """What is in the way of one more; empty where it is not known."""
+def _next(limit: Limit | None) -> str:
+    """What is in the way of more; empty where it is not known."""
     if limit is None:
         return ""
     what = _WITH_MORE.get(limit.kind, "")
     if limit.kind == "slots":
-        what = (
-            "too many wait for a slot"
-            if limit.slots is None
-            else f"too many wait for one of {about(limit.slots)} slots"
-        )
-    return f"; with {told.amount + 1:g} {what}" if what else ""
+        several = "" if limit.slots is None else f" one of about {limit.slots.value:.0f}"
+        what = f"too many wait for{several} slots" if several else "too many wait for a slot"
+    return f"; with more, {what}" if what else ""
 
 
 def _open_end(status: Status, told: Answer | None, found: Range, *, unit: bool) -> str:

@@ -5,8 +5,8 @@ adds 1/X to E, and where that time goes tells what it waits for:
 
 *Before the first token, while those at work go on as before.* So many run at once, the others wait: TPOT rises as
 `a + b·n` up to n = c and is flat beyond, X is flat beyond c too, and so is the number of those that have their first
-token, which is n less the share of E2E that TTFT is. The c of least squares over the three curves is the number that
-run at once, with those c as its interval that fit hardly worse. It may be slots, or the memory that they share: from
+token, which is n less the share of E2E that TTFT is. The likeliest c, where each of the three curves has an error of its own,
+is the number that run at once, with those c as its interval that are hardly less likely. It may be slots, or the memory that they share: from
 outside both look the same, and only what the server says of itself tells them apart.
 *Between tokens.* All run, and slow each other down: X = n/(a + bn) comes near 1/b. Of the server's time the share spent
 on prompts is X·D by the utilisation law, where D is the time to a first token of a request that is alone; the rest
@@ -49,8 +49,8 @@ _MOST = 0.6
 _LITTLE = 0.4
 # Nearly all that is added is waiting, or nearly nothing.
 _NEARLY_ALL = 0.8
-# A bend must explain so many times the variance that is left; its interval is where it explains no more than four less
-# (a chi-squared of one degree of freedom, 95 %).
+# A bend must make the figures so much likelier than none, as twice a logarithm; its interval is where it makes them no
+# less likely than by this (a chi-squared of one degree of freedom, 95 %).
 _SURELY = 12.0
 _HARDLY = 3.84
 _NOISE = 0.01
@@ -220,7 +220,8 @@ def _parts(points: Sequence[_Point], limit: float) -> Floats:
 def _trust(points: Sequence[_Point]) -> Floats:
     """What each point's error counts for: a mean over few answers is off by more."""
     counts = np.array([point.level.outcomes.get("ok", 0) for point in points], np.float64)
-    return np.sqrt(counts / counts.mean())
+    trust: Floats = np.sqrt(counts / counts.mean())
+    return trust
 
 
 def _line(at_work: Floats, weight: Floats, trust: Floats) -> Floats:
@@ -274,7 +275,7 @@ def _of_bend(points: Sequence[_Point], bend: _Bend, server: Mapping[str, float],
     ]
     if waits < _NEARLY_ALL:
         what = (
-            f"throughput stays from {about(at)} in flight on, but only {waits:.0%} of the time that more requests "
+            f"throughput stays from {_about(at)} in flight on, but only {waits:.0%} of the time that more requests "
             "take is spent before their first token: the figures fit neither a queue nor sharing"
         )
         return Limit(kind="unknown", sentence=what, evidence=seen, advice="measure more levels around it, for longer")
@@ -299,7 +300,7 @@ def _of_places(points: Sequence[_Point], bend: _Bend, server: Mapping[str, float
     elif slots is None and fit_in is None:
         also = " (slots, or the memory that they share: from outside both look the same)"
     sentence = (
-        f"{about(at)} run at once{also}, and the next waits for {_place(kind)}: beyond that throughput stays at "
+        f"{_about(at)} run at once{also}, and the next waits for {_place(kind)}: beyond that throughput stays at "
         f"{last.per_s:.3g}/s, and each further request in flight waits {1 / last.per_s:.2g} s longer"
     )
     return Limit(kind=kind, sentence=sentence, evidence=seen, advice=advice, slots=at)
@@ -317,8 +318,7 @@ def _place(kind: LimitKind) -> str:
     return "memory" if kind == "memory" else "a slot"
 
 
-def about(at: Estimate) -> str:
-    """So many, and what it may be."""
+def _about(at: Estimate) -> str:
     low, high = round(at.low or at.value), round(at.high or at.value)
     return f"about {round(at.value)}" + (f" ({low} to {high})" if low < high else "")
 
@@ -365,7 +365,7 @@ def _of_work(points: Sequence[_Point], seen: list[Evidence], bend: _Bend | None 
     last, share = points[-1], _prompt_share(points, points[-1])
     stays, slots = f"throughput has come to its end at {last.per_s:.3g}/s", None
     if bend is not None:
-        stays, slots = f"{stays} ({about(bend.at)} run at once, and more would hardly help)", bend.at
+        stays, slots = f"{stays} ({_about(bend.at)} run at once, and more would hardly help)", bend.at
     if share is None:
         what = f"{stays}, but without a level of one user nobody can tell prompts from decoding"
         return Limit(kind="unknown", sentence=what, evidence=seen, advice="measure one user as well", slots=slots)

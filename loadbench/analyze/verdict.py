@@ -118,7 +118,7 @@ def _short_warm_up(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         wanted = format_duration(-(-2 * answered_ns // NS_PER_S) * NS_PER_S)
         yield Reason(
             "short_warm_up",
-            f"the warm-up of {format_duration(recording.warm_up_ns)} ended before the load was steady: "
+            f"the warm-up of {format_duration(round(recording.warm_up_ns, -6))} ended before the load was steady: "
             f"half the answers took longer, {answered_ns / 1e9:.1f} s or more",
             f"--warm-up {wanted}, and measure for longer than that",
         )

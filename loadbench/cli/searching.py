@@ -239,7 +239,10 @@ class SearchKeeper:
         )
         if resumed is not None:
             self._account.probes = list(resumed.capacity.probes)
-            self.capacity = msgspec.structs.replace(self.capacity, curve=resumed.capacity.curve)
+            told = resumed.capacity
+            self.capacity = msgspec.structs.replace(
+                self.capacity, curve=told.curve, probes=told.probes, first_answer_s=told.first_answer_s
+            )
             keeper.run = msgspec.structs.replace(keeper.run, levels=resumed.run.levels, models=resumed.run.models)
 
     # The panel.
@@ -277,8 +280,10 @@ class SearchKeeper:
         self._write()
 
     def climbed(self, load: Closed, recording: LevelRecording, *, spent_ns: int, took_ns: int) -> Step | None:
-        """Keep a rung of the ladder as a level; one that the client spoilt tells nothing."""
+        """Keep a rung of the ladder as a level; one that was cut short, or that the client spoilt, is no more."""
         self.keeper.level_ended(recording, self._model, load)
+        if recording.interrupted:
+            return None
         level, objectives = self.keeper.run.levels[-1], self._scenario.objectives
         why = spoilt(level, objectives)
         if why:

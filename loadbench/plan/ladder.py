@@ -39,7 +39,7 @@ class Ladder:
         if len(self.seen) >= MOST_RUNGS:
             return None
         done = self.seen.keys() | self.left_out
-        return next((users for users in self._wanted() if users <= self.most and users not in done), None)
+        return next((users for users in self._wanted() if 1 <= users <= self.most and users not in done), None)
 
     def _wanted(self) -> Iterator[int]:
         """In the order in which they are worth their time; each is asked for once those before it are known."""

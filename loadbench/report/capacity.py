@@ -12,6 +12,7 @@ from loadbench.core.text import printable
 from loadbench.core.units import format_duration
 from loadbench.plan.ladder import MOST_RUNGS
 from loadbench.plan.objective import FAILURES
+from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget, Purpose
 from loadbench.report.table import duration
 
@@ -282,7 +283,7 @@ def plan_text(scenario: Scenario) -> str:
     thinking = f", thinking {scenario.think}" if scenario.think else ""
     ladder = [["throughput without thinking", f"up to {MOST_RUNGS}", f"{format_duration(_whole(budget.rung_ns))} each"]]
     cells = [
-        *(ladder if scenario.climbs else []),
+        *(ladder if scenario.climbs and budget.rung_ns > LEAST_WARM_UP_NS else []),
         ["find the border", "up to 8 or so", f"{format_duration(_whole(glance_ns))} each, a user's cycle at the least"],
         [
             "prove both ends",

@@ -125,6 +125,7 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
     assert second.probes[:5] == first.probes
     assert len(second.probes) > 5
     assert second.spent_s > first.spent_s
+    assert second.first_answer_s == first.first_answer_s
     assert len(read_run(folder).levels) == len(second.probes)
     assert read_run(folder).complete
 
@@ -273,7 +274,7 @@ def the_folder(cwd: Path) -> Path:
 
 
 def test_ctrl_c_keeps_what_was_found(tmp_path):
-    """Interrupted, it ends with 130 and leaves a search that can be read."""
+    """Interrupted, it ends with 130 and leaves a search that can be read; a rung that was cut short is none of it."""
     process = started(
         "capacity",
         "--slo",
@@ -297,7 +298,9 @@ def test_ctrl_c_keeps_what_was_found(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert read_capacity(the_folder(tmp_path)).status == "interrupted"
+    kept = read_capacity(the_folder(tmp_path))
+    assert (kept.status, kept.curve) == ("interrupted", [])
+    assert len(read_run(the_folder(tmp_path)).levels) == 1
     assert "Stopped" in out
 
 

@@ -44,6 +44,14 @@ def test_slow_answers_end_within_the_budget():
     assert found.requests > 0
 
 
+def test_a_ladder_that_the_budget_does_not_carry_is_left_out():
+    """With answers of 40 s and 10 minutes in all no rung has time: none is measured, and the search is as without."""
+    scenario = a_scenario("ttft_p50<5s", think_s=5.0, budget=600 * S, curve=True)
+    assert scenario.climbs
+    found = searched(scenario, partial(Slots, 2, 40.0, seed=1))  # whose panel refuses rungs
+    assert found.spent_s <= 600 + 31
+
+
 def test_rates_below_one_a_second():
     """A server of one slot and 30 s of work has a capacity of hundredths a second, and the range holds it (I2)."""
     truth_rule = partial(queue_miss, slots=1, work_s=30.0, bound_s=60.0)

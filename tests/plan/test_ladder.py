@@ -46,6 +46,7 @@ def test_a_rung_without_time_ends_the_way_up():
     assert ladder.next() == 3
     ladder.left_out.add(3)
     assert ladder.next() is None
+    assert Ladder(200, left_out={1}).next() is None
 
 
 @given(st.integers(1, 300), st.floats(0.3, 1.0), st.integers(1, 400), st.integers(0, 400))
