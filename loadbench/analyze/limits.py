@@ -5,9 +5,9 @@ adds 1/X to E, and where that time goes tells what it waits for:
 
 *Before the first token, while those at work go on as before.* So many run at once, the others wait: TPOT rises as
 `a + b·n` up to n = c and is flat beyond, X is flat beyond c too, and so is the number of those that have their first
-token, which is n less the share of E2E that TTFT is. The likeliest c, where each of the three curves has an error of its own,
-is the number that run at once, with those c as its interval that are hardly less likely. It may be slots, or the memory that they share: from
-outside both look the same, and only what the server says of itself tells them apart.
+token, which is n less the share of E2E that TTFT is. The likeliest c, where each of the three curves has an error of
+its own, is the number that run at once, with those c as its interval that are hardly less likely. It may be slots, or
+the memory that they share: from outside both look the same, and only what the server says of itself tells them apart.
 *Between tokens.* All run, and slow each other down: X = n/(a + bn) comes near 1/b. Of the server's time the share spent
 on prompts is X·D by the utilisation law, where D is the time to a first token of a request that is alone; the rest
 is decoding. One of them must take most of it, or there is no answer.
