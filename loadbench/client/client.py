@@ -274,7 +274,7 @@ class _Call:
 
     def cut(self, reason: Outcome) -> None:
         """End it now, unless it has ended."""
-        self._ends_as = (reason, "cut at the end of the drain" if reason is Outcome.ABANDONED else "cut by the user")
+        self._ends_as = (reason, "cut at the end of the drain" if reason is Outcome.ABANDONED else "cut before its end")
         self._cancel()
 
     # The sink: what the transport tells, in order.

@@ -20,7 +20,7 @@ class Outcome(StrEnum):
     TIMEOUT_FIRST_TOKEN = "timeout_first_token"
     TIMEOUT_IDLE = "timeout_idle"
     TIMEOUT_TOTAL = "timeout_total"
-    CANCELLED = "cancelled"  # cut by the user
+    CANCELLED = "cancelled"  # cut by the user, or by a search that has seen enough
     ABANDONED = "abandoned"  # cut by the end of the drain
 
     @property

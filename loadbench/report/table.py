@@ -293,10 +293,10 @@ def _cohort_notes(levels: Sequence[Level], whose: str) -> list[str]:
     lines: dict[str, list[str]] = {}
     for level in levels:
         for name, part in level.personas.items() if len(level.personas) > 1 else ():
-            lines.setdefault(f"persona {name}{whose}", []).append(f"{load_text(level)} {_persona(part)}")
+            lines.setdefault(f"persona {name}{whose}", []).append(f"at {load_text(level)} {_persona(part)}")
         if level.warm is not None:
             title = f"prompts{whose} that begin with what was asked before"
-            lines.setdefault(title, []).append(f"{load_text(level)} {_warm(level.warm)}")
+            lines.setdefault(title, []).append(f"at {load_text(level)} {_warm(level.warm)}")
     return [f"{title}: {' · '.join(parts)}" for title, parts in lines.items()]
 
 
@@ -378,6 +378,10 @@ def environment_line(run: Run) -> str:
     """The client's machine and how arrivals were stamped."""
     about = run.environment
     return (
-        f"client: {about.get('cpu')}, {about.get('cores')} usable cores, {about.get('python')}, "
+        f"client: {about.get('cpu')}, {_cores(about.get('cores'))}, {about.get('python')}, "
         f"loadbench {run.loadbench_version}, stamps: {about.get('stamp_source')}"
     )
+
+
+def _cores(number: object) -> str:
+    return "1 usable core" if number == 1 else f"{number} usable cores"

@@ -50,8 +50,8 @@ def test_a_mix_of_conversations_is_told_apart(tmp_path):
     assert all(one["warm"] == (one["turn"] == 2) for one in requests)
     assert sum(part["requests"] for part in level["personas"].values()) == sum(level["outcomes"].values())
     for begin in (
-        "persona chat: 4 users (",
-        "persona code: 4 users (",
+        "persona chat: at 4 users (",
+        "persona code: at 4 users (",
         "prompts that begin with what was asked before",
     ):
         assert begin in process.stdout

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.cli.typed import typed
+from tests.llamacpp.test_real_engine import counters
 
 pytestmark = pytest.mark.engine
 
@@ -63,11 +64,13 @@ def test_answers_under_load_are_compared_with_the_quiet_ones(benched, llamacpp):
         assert one["first_difference"] is None or one["first_difference"][0] == 1
 
 
-def test_kept_answers_are_those_to_be_rated(benched):
-    """A stub of a deterministic run that kept its texts takes them, and asks nobody."""
+def test_kept_answers_are_those_to_be_rated(benched, llamacpp):
+    """A stub of a deterministic run that kept its texts takes them, and has the engine make no token."""
     path, _, folder = benched
-    done = typed("score", "stub", str(folder), "--url", "http://127.0.0.1:9", cwd=path)
+    before = counters(llamacpp())
+    done = typed("score", "stub", str(folder), cwd=path)
     assert done.returncode == 0, done.stderr
+    assert counters(llamacpp()) == before
     answers = json.loads((folder / "annotation.json").read_text(encoding="utf-8"))["answers"]
     lines = [json.loads(line) for line in (folder / "requests.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {answer["answer"] for answer in answers} == {line["answer"] for line in lines}

@@ -29,7 +29,7 @@ def test_each_persona_has_a_line_over_all_levels():
     run = a_run(mixed(1), mixed(2))
     lines = [note for note in table.notes(run) if note.startswith("persona ")]
     assert lines == [
-        f"persona {name}: 1 user (100 of 100 ok, TTFT p95 {one}) · 2 users (100 of 100 ok, TTFT p95 {two})"
+        f"persona {name}: at 1 user (100 of 100 ok, TTFT p95 {one}) · at 2 users (100 of 100 ok, TTFT p95 {two})"
         for name, one, two in (
             ("chat", "100 ms, E2E p95 300 ms", "200 ms, E2E p95 400 ms"),
             ("rag", "1.00 s, E2E p95 1.20 s", "2.00 s, E2E p95 2.20 s"),
@@ -61,7 +61,7 @@ def test_later_turns_tell_what_was_cached():
         a_level(a_sample(n, due_ns=n * S, warm=n % 2 == 1, turn=1 + n % 2, cached_tokens=cached) for n in range(50))
         for cached in (40, None)
     )
-    title = "prompts that begin with what was asked before: 1 user"
+    title = "prompts that begin with what was asked before: at 1 user"
     assert f"{title} (25, 80% of their tokens from the server's cache)" in table.notes(a_run(told))
     assert f"{title} (25, the server does not tell what it had cached)" in table.notes(a_run(untold))
     assert "before" not in "".join(note for note in table.notes(a_run()) if note.startswith("prompts"))
