@@ -23,6 +23,7 @@ from loadbench.cli.paired_keeper import KeptSide, PairKeeper
 from loadbench.cli.session import stopping
 from loadbench.cli.watching import RunWatch
 from loadbench.client.descriptors import ensure_descriptors
+from loadbench.core.beside import beside
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.engine.crew import Crew, workers_for
@@ -216,21 +217,18 @@ async def _close(transport: Transport) -> None:
 
 
 async def _run_watched(paired: Paired, watches: Sequence[RunWatch], progress: Progress) -> LoadbenchError | None:
-    """Run it to its end, and return what ended it before that; a task group would hand it on wrapped in a group."""
-    failed: LoadbenchError | None = None
-    async with anyio.create_task_group() as watchers:
-        watchers.start_soon(progress.run)
+    """Run it to its end, and return what ended it before that."""
+
+    async def work() -> None:
         for watch in watches:
-            watchers.start_soon(watch.listen, progress.say)
-        try:
-            for watch in watches:
-                await watch.measure_idle(progress.say)
-                watchers.start_soon(watch.look_at_page)
-            await paired.run()
-        except LoadbenchError as error:
-            failed = error
-        watchers.cancel_scope.cancel()
-    return failed
+            await watch.measure_idle(progress.say)
+        await beside(paired.run, *(watch.look_at_page for watch in watches))
+
+    try:
+        await beside(work, progress.run, *(partial(watch.listen, progress.say) for watch in watches))
+    except LoadbenchError as error:
+        return error
+    return None
 
 
 def _told(keeper: PairKeeper, failed: LoadbenchError | None, *, stopped: bool) -> Measured:

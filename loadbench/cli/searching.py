@@ -26,8 +26,9 @@ from loadbench.analyze.curve import mostly_missed, of_all, predicted
 from loadbench.analyze.sequential import Judge
 from loadbench.cli.session import Keeper, stopping
 from loadbench.client.descriptors import ensure_descriptors
+from loadbench.core.beside import beside
 from loadbench.core.clock import MonotonicClock
-from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
+from loadbench.core.errors import BadInput, ExitCode
 from loadbench.engine.capacity import Before, CapacitySearch
 from loadbench.engine.health import LoopHealth
 from loadbench.live.progress import Progress
@@ -190,19 +191,11 @@ def _folder(scenario: Scenario, started_at: datetime) -> RunFolder:
 
 
 async def _run_watched(search: CapacitySearch, transport: Transport, progress: Progress) -> None:
-    failed: LoadbenchError | None = None
-    async with anyio.create_task_group() as watchers:
-        watchers.start_soon(progress.run)
-        try:
-            await search.run()
-        except LoadbenchError as error:
-            failed = error  # raised below: a task group would hand it on wrapped in a group
-        finally:
-            with anyio.CancelScope(shield=True):
-                await transport.aclose()
-        watchers.cancel_scope.cancel()
-    if failed is not None:
-        raise failed
+    try:
+        await beside(search.run, progress.run)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await transport.aclose()
 
 
 class SearchKeeper:

@@ -24,8 +24,9 @@ from loadbench.analyze.outputs import outputs
 from loadbench.analyze.summary import summarize
 from loadbench.cli.watching import RunWatch
 from loadbench.client.descriptors import ensure_descriptors
+from loadbench.core.beside import beside
 from loadbench.core.clock import MonotonicClock
-from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
+from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.crew import Crew, workers_for
 from loadbench.engine.health import LoopHealth
@@ -155,22 +156,15 @@ async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str,
 
 
 async def _run_watched(sweep: Sweep, transport: Transport, progress: Progress, keeper: Keeper) -> None:
-    failed: LoadbenchError | None = None
-    async with anyio.create_task_group() as watchers:
-        watchers.start_soon(progress.run)
-        watchers.start_soon(keeper.watch.listen, progress.say)
+    async def work() -> None:
         try:
             await keeper.watch.measure_idle(progress.say)
-            watchers.start_soon(keeper.watch.look_at_page)
-            await sweep.run()
-        except LoadbenchError as error:
-            failed = error  # raised below: a task group would hand it on wrapped in a group
+            await beside(sweep.run, keeper.watch.look_at_page)
         finally:
             with anyio.CancelScope(shield=True):
                 await transport.aclose()
-        watchers.cancel_scope.cancel()
-    if failed is not None:
-        raise failed
+
+    await beside(work, progress.run, partial(keeper.watch.listen, progress.say))
 
 
 @contextmanager

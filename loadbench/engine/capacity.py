@@ -25,12 +25,11 @@ import anyio
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.level import Level
 from loadbench.engine.parts import level_plan
-from loadbench.engine.sweep import first_answers
+from loadbench.engine.sweep import first_answers, with_rise
 from loadbench.plan.ladder import Ladder
 from loadbench.plan.load import Closed, Extent, Open, Phase
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget, Probe, Purpose, Rates, Search, Users
-from loadbench.targets.scrape import rise
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -295,21 +294,13 @@ class CapacitySearch:
             recording = await level.run()
         finally:
             self._level = None
-        return await self._with_rise(recording, counted)
+        return await with_rise(recording, counted, self._counters)
 
     def _plan(self, load: Load, subject: Subject, extent: Extent, *, ramp_ns: int) -> LevelPlan:
         key = f"{self._model}/{self._number}"
         plan = level_plan(self._scenario, load, key=key, calibration=subject.calibration, extent=extent)
         seed = self._scenario.work.seed + _SEED_STEP * (self._number + 1)
         return replace(plan, seed=seed, ramp_ns=min(ramp_ns, extent.warm_up_ns))
-
-    async def _with_rise(self, recording: LevelRecording, before: Mapping[str, float] | None) -> LevelRecording:
-        """With what the server's counters rose by; no stop cuts this."""
-        if self._counters is None or before is None:
-            return recording
-        with anyio.CancelScope(shield=True):
-            rose = rise(before, await self._counters() or await self._counters())
-        return replace(recording, server=rose, server_restarted=rose is None)
 
     def stop(self) -> None:
         """End the probe under way, keeping what it measured, and begin no other. Twice: cut its requests too."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from loadbench.core.errors import LoadbenchError, TargetUnavailable
+from loadbench.core.beside import beside
+from loadbench.core.errors import TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.abort import AbortWatch
 from loadbench.engine.keep_warm import KeepWarm
@@ -90,6 +92,20 @@ async def first_answers(client: Client, model: str, *, scenario: Scenario, clock
     ]
     calibration = prompts.calibrated([sample.input_tokens for sample in samples])
     return Subject(model, client, calibration, samples, answer_ns=samples[-1].end_ns - samples[-1].due_ns)
+
+
+async def with_rise(
+    recording: LevelRecording,
+    before: Mapping[str, float] | None,
+    counters: Callable[[], Awaitable[Mapping[str, float] | None]] | None,
+) -> LevelRecording:
+    """The recording with what the server's counters rose by. No stop cuts this: the level is yet to be kept."""
+    if counters is None or before is None:
+        return recording
+    with anyio.CancelScope(shield=True):
+        # Asked twice: a busy server may miss its time once.
+        rose = rise(before, await counters() or await counters())
+    return replace(recording, server=rose, server_restarted=rose is None)
 
 
 def _first_prompt(work: WorkSettings, *, key: str) -> str:
@@ -212,7 +228,10 @@ class Sweep:
             recording = await self._run_watched(self._level, watch)
         finally:
             self._level = None
-        recording = await self._with_rise(recording, counted)
+        with anyio.CancelScope(shield=True):
+            if self._settled is not None:
+                await self._settled(recording.window[1])
+        recording = await with_rise(recording, counted, self._counters)
         self._observer.level_ended(recording, model, load)
         subject.before = load
         subject.answer_ns = recording.histograms["e2e_response"].percentile(95) or subject.answer_ns
@@ -222,28 +241,8 @@ class Sweep:
         """The level, given up where a rule says so. What it measured until then is kept."""
         if not watch.rules:
             return await level.run()
-        recording: LevelRecording | LoadbenchError
-        async with anyio.create_task_group() as watchers:
-            watchers.start_soon(watch.keep, level, self._clock)
-            try:
-                recording = await level.run()
-            except LoadbenchError as error:
-                recording = error  # raised below: a task group would hand it on wrapped in a group
-            watchers.cancel_scope.cancel()
-        if isinstance(recording, LoadbenchError):
-            raise recording
+        recording = await beside(level.run, partial(watch.keep, level, self._clock))
         return replace(recording, aborted=watch.held)
-
-    async def _with_rise(self, recording: LevelRecording, before: Mapping[str, float] | None) -> LevelRecording:
-        """The recording with what the server's counters rose by. No stop cuts this: the level is yet to be kept."""
-        with anyio.CancelScope(shield=True):
-            if self._settled is not None:
-                await self._settled(recording.window[1])
-            if self._counters is None or before is None:
-                return recording
-            # Asked twice: a busy server may miss its time once.
-            rose = rise(before, await self._counters() or await self._counters())
-        return replace(recording, server=rose, server_restarted=rose is None)
 
     def extent(self, subject: Subject, load: Load) -> Extent:
         """How long a level goes on. Where no warm-up is asked for it lasts a whole answer: everybody has had one then.
