@@ -69,7 +69,6 @@ def compare(
     paired: bool = False,
     gates: Sequence[GateRule] = (),
     confidence: float = 0.95,
-    names: tuple[str, str] = ("a", "b"),
     caveats: Sequence[Reason] = (),
 ) -> Comparison:
     """The runs of one side against those of the other; each run has one model. Paired, a[i] was measured with b[i].
@@ -93,7 +92,7 @@ def compare(
     labels = list(dict.fromkeys(level.load.label for run in (*a, *b) for level in run.levels))
     crossing = _crossing(found, confidence)
     overall = _overall(found, confidence)
-    sides = (_side(a, names[0]), _side(b, names[1]))
+    sides = (_side(a, "a"), _side(b, "b"))
     told = [*caveats, *_basis(a, b, paired=paired), *equal_work.caveats(a, b, paired=paired)]
     told += place_caveats(a, b, _tokens_row(found, overall))
     return Comparison(

@@ -7,7 +7,6 @@ How many there were is told with the model: they are load too.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,7 +15,7 @@ from loadbench.client.client import Ask
 from loadbench.plan.load import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
@@ -41,21 +40,8 @@ class KeepWarm:
         """Somebody's request ended then: the model was warm."""
         self._quiet_since_ns = max(self._quiet_since_ns, at_ns)
 
-    @asynccontextmanager
-    async def keeping(self) -> AsyncIterator[None]:
-        """Keep it warm while the context lasts; a prompt under way at its end is cut."""
-        failed: Exception | None = None
-        async with anyio.create_task_group() as keeper:
-            keeper.start_soon(self._keep)
-            try:
-                yield
-            except Exception as error:  # noqa: BLE001 - raised below: a task group would hand it on wrapped in a group
-                failed = error
-            keeper.cancel_scope.cancel()
-        if failed is not None:
-            raise failed
-
-    async def _keep(self) -> None:
+    async def keep(self) -> None:
+        """Keep it warm until cancelled; a prompt under way then is cut."""
         never = anyio.Event()
         while True:
             due_ns = self._quiet_since_ns + self._every_ns

@@ -7,7 +7,6 @@ The server's own counters are read before a level begins and after its last requ
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -184,8 +183,8 @@ class Sweep:
         if every_ns is not None:
             subject.keeper = KeepWarm(subject.client, self._clock, every_ns=every_ns, busy=self._is_busy)
         self._answered(subject)
-        async with subject.keeper.keeping() if subject.keeper is not None else nullcontext():
-            await self._levels(subject, first_level)
+        levels = partial(self._levels, subject, first_level)
+        await (levels() if subject.keeper is None else beside(levels, subject.keeper.keep))
 
     async def _levels(self, subject: Subject, first_level: int) -> None:
         for position, load in enumerate(self._scenario.loads):

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from loadbench.client.client import Client, Endpoint
+from loadbench.core.beside import beside
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.keep_warm import KeepWarm
@@ -27,11 +28,14 @@ def kept(
         server = Scripted(clock, lambda _: Act(first_ns=100 * MS))
         client = Client(Endpoint(base_url=URL, model="m"), server, clock=clock, timeouts=PATIENT)
         keeper = KeepWarm(client, clock, every_ns=every_ns, busy=lambda: busy(clock.now_ns()))
-        async with keeper.keeping():
+
+        async def others() -> None:
             for at_ns in heard:
                 await clock.sleep_until(at_ns, anyio.Event())
                 keeper.heard(at_ns)
             await clock.sleep_until(for_ns, anyio.Event())
+
+        await beside(others, keeper.keep)
         return keeper, server.taken
 
     return run_virtual(main)
@@ -62,8 +66,11 @@ def test_what_goes_wrong_beside_it_is_told_as_it_is() -> None:
         client = Client(
             Endpoint(base_url=URL, model="m"), Scripted(clock, lambda _: Act()), clock=clock, timeouts=PATIENT
         )
-        async with KeepWarm(client, clock, every_ns=S, busy=lambda: False).keeping():
+
+        async def others() -> None:
             raise TargetUnavailable("gone")
+
+        await beside(others, KeepWarm(client, clock, every_ns=S, busy=lambda: False).keep)
 
     with pytest.raises(TargetUnavailable, match="gone"):
         run_virtual(main)
