@@ -5,13 +5,13 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.summary import summarize
-from loadbench.plan.load import Closed, Extent, Phase, Phases
+from loadbench.analyze.level.summary import summarize
+from loadbench.plan.load import Closed, LevelDuration, Phase, Phases
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.recorder import Health, LevelRecording, Recorder
 from loadbench.record.sample import Sample
-from loadbench.results.run import Level, ModelStatus, Run
+from loadbench.results.run import LevelResult, ModelStatus, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,7 +85,7 @@ def a_recording(
 ) -> LevelRecording:
     """The recording of a level whose window is `[0, window_ns)`."""
     samples = list(samples)
-    recorder = Recorder(Phases(Extent(duration_ns=window_ns, warm_up_ns=warm_up_ns), -warm_up_ns), objectives)
+    recorder = Recorder(Phases(LevelDuration(duration_ns=window_ns, warm_up_ns=warm_up_ns), -warm_up_ns), objectives)
     changes = [(sample.due_ns, 0, sample) for sample in samples] + [(sample.end_ns, 1, sample) for sample in samples]
     for at_ns, ends, sample in sorted(changes, key=lambda change: change[:2]):
         if ends:
@@ -103,7 +103,7 @@ def a_recording(
 
 def a_level(
     samples: Iterable[Sample] | None = None, *, load: Load | None = None, recording: LevelRecording | None = None
-) -> Level:
+) -> LevelResult:
     """A level of 400 quiet answers, or of these samples."""
     if recording is None:
         recording = a_recording(
@@ -114,7 +114,7 @@ def a_level(
     return summarize(recording, target="http://127.0.0.1:1/v1", model="m", load=load or Closed(1), failure_limit=0.01)
 
 
-def a_run(*levels: Level, simulated: bool = False, complete: bool = True) -> Run:
+def a_run(*levels: LevelResult, simulated: bool = False, complete: bool = True) -> Run:
     """A run of these levels, or of one."""
     return Run(
         name="trial",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loadbench.analyze.rounds import rounds
+from loadbench.analyze.level.workshop_stats import rounds
 from loadbench.core.errors import BadInput
 from loadbench.report.table import equality_notes
 from loadbench.report.workshop import stable_json, workshop_csv, workshop_json, workshop_markdown, workshop_text
@@ -38,7 +38,7 @@ def run_benchmark(
     scenario: Scenario, export: Export, *, environment: Mapping[str, str], as_json: bool, quiet: bool, live: bool
 ) -> ExitCode:
     """Measure, export and show; returns the exit code."""
-    from loadbench.cli.session import measured  # noqa: PLC0415 - an export needs nothing of it
+    from loadbench.session.setup import measured  # noqa: PLC0415 - an export needs nothing of it
 
     keeper = measured(scenario, environment=environment, quiet=quiet, live=live)
     export_run(keeper.folder.path, export, as_json=as_json)

@@ -42,7 +42,7 @@ def command(
     Give the objectives with --slo, and with --think how long people pause between an answer and their next question.
     Exit codes: 0 answered, 3 not even the least load passes, 4 the client was the limit, 5 not sure in the time.
     """
-    from loadbench.analyze.capacity import refuse_objectives  # noqa: PLC0415 - only the command itself needs it
+    from loadbench.analyze.capacity.search_evidence import refuse_objectives  # noqa: PLC0415 - only the command itself needs it
     from loadbench.plan.sources import resolve  # noqa: PLC0415
     from loadbench.sim.command import profile_named  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def command(
 
         click.echo(plan_text(resolved), nl=False)
         return
-    from loadbench.cli.searching import run_capacity  # noqa: PLC0415
+    from loadbench.session.capacity import run_capacity  # noqa: PLC0415
 
     sys.exit(
         run_capacity(resolved, environment=os.environ, resume=resume, as_json=as_json, quiet=quiet, live=not no_live)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadbench.plan.scenario import Scenario
-    from loadbench.targets.discovery import Step
-    from loadbench.targets.findings import Checkup
+    from loadbench.targets.check_result import Checkup
+    from loadbench.targets.discovery import DiscoveryStep
 
 
 def run_checkup(scenario: Scenario, *, environment: Mapping[str, str], as_json: bool) -> ExitCode:
@@ -44,7 +44,7 @@ def run_checkup(scenario: Scenario, *, environment: Mapping[str, str], as_json: 
     return ExitCode.OK if found.healthy else ExitCode.TARGET_UNAVAILABLE
 
 
-def _steps(scenario: Scenario, environment: Mapping[str, str]) -> list[Step]:
+def _steps(scenario: Scenario, environment: Mapping[str, str]) -> list[DiscoveryStep]:
     """Where the endpoint was looked for, if it had to be, or may have moved to: the command line is asked too, then."""
     if scenario.simulated or scenario.target.adapter is not None:
         return []

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.analyze.compare import compare
-from loadbench.analyze.drift import drift
+from loadbench.analyze.compare.compare import compare
+from loadbench.analyze.compare.drift import drift
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.plan.gate import parse_gate
 from loadbench.plan.pairs import is_target, read_pairing, sides
@@ -204,7 +204,7 @@ def _measure(
         needed = repeats_text(gates, [load.label for load in both[0].loads], confidence=options["certainty"])
         click.echo(pair_plan_text(both, pairing) + ("\n" + needed if needed else ""), nl=False)
         return None
-    from loadbench.cli.paired_session import measure_paired  # noqa: PLC0415
+    from loadbench.session.paired import measure_paired  # noqa: PLC0415
 
     found = measure_paired(both, pairing, environment=environment, quiet=options["quiet"], live=not options["no_live"])
     return _Sides(found.a, found.b, paired=True, caveats=found.caveats, folder=found.folder, exit_code=found.exit_code)

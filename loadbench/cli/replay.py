@@ -39,6 +39,6 @@ def command(file: Path, *, as_json: bool, quiet: bool, no_live: bool, dry_run: b
 
         click.echo(plan_text(resolved), nl=False)
         return
-    from loadbench.cli.session import run_sweep  # noqa: PLC0415
+    from loadbench.session.setup import run_sweep  # noqa: PLC0415
 
     sys.exit(run_sweep(resolved, environment=os.environ, as_json=as_json, quiet=quiet, live=not no_live))

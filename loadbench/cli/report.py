@@ -9,7 +9,7 @@ import click
 from loadbench.core.errors import BadInput
 
 FORMATS = ("text", "markdown", "csv", "junit", "json")
-# Those of `report/others.py`, which the help need not import.
+# Those of `report/other_tools.py`, which the help need not import.
 TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 
 
@@ -71,16 +71,16 @@ def _answer(folder: Path, form: str) -> str:
 
 def _beside(path: Path, tool: str) -> str:
     """The requests lie beside the result."""
-    from loadbench.report.beside import beside  # noqa: PLC0415
+    from loadbench.report.tool_comparison import tool_comparison  # noqa: PLC0415
     from loadbench.results.folder import read_run  # noqa: PLC0415
     from loadbench.results.requests import read_requests  # noqa: PLC0415
 
     run = read_run(path)
-    return beside(run, tool, read_requests((path if path.is_dir() else path.parent) / "requests.jsonl"))
+    return tool_comparison(run, tool, read_requests((path if path.is_dir() else path.parent) / "requests.jsonl"))
 
 
 def _by_prompt(path: Path) -> str:
-    from loadbench.analyze.by_prompt import by_prompt  # noqa: PLC0415
+    from loadbench.analyze.level.by_prompt import by_prompt  # noqa: PLC0415
     from loadbench.report.by_prompt import by_prompt_text  # noqa: PLC0415
     from loadbench.results.folder import read_run  # noqa: PLC0415
     from loadbench.results.requests import read_requests  # noqa: PLC0415
@@ -90,7 +90,7 @@ def _by_prompt(path: Path) -> str:
 
 
 def _by_user(path: Path) -> str:
-    from loadbench.analyze.fairness import fairness  # noqa: PLC0415
+    from loadbench.analyze.level.fairness import fairness  # noqa: PLC0415
     from loadbench.report.by_user import by_user_text  # noqa: PLC0415
     from loadbench.results.folder import read_run  # noqa: PLC0415
     from loadbench.results.requests import read_requests  # noqa: PLC0415

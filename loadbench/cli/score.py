@@ -42,9 +42,9 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
 
     RUN is a run folder: its models are asked its prompts. Without it, --prompts and --url say what and whom.
     """
-    from loadbench.cli import scoring  # noqa: PLC0415 - only the command itself needs it
     from loadbench.results.folder import RunFolder, read_run  # noqa: PLC0415
     from loadbench.results.quality import ANNOTATION_FILE, to_json  # noqa: PLC0415
+    from loadbench.session import scoring  # noqa: PLC0415 - only the command itself needs it
 
     path = to or (Path() if run is None else scoring.folder_of(run)) / ANNOTATION_FILE
     scenario = scoring.scoring_scenario(None if run is None else read_run(run), given(options), os.environ)
@@ -70,8 +70,8 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bo
     """Check the scores in FILE and keep them in their run folder, beside those of other raters."""
     import msgspec  # noqa: PLC0415 - only the command itself needs it
 
-    from loadbench.cli import scoring  # noqa: PLC0415
     from loadbench.results.quality import Quality, merged, ratings_of, read_annotation  # noqa: PLC0415
+    from loadbench.session import scoring  # noqa: PLC0415
 
     annotation = read_annotation(file)
     annotation = annotation if not rater else msgspec.structs.replace(annotation, rater=rater)
@@ -105,9 +105,9 @@ def judge_command(
 
     Exits with 5 if some answers could not be rated, with 6 if none could.
     """
-    from loadbench.cli import scoring  # noqa: PLC0415 - only the command itself needs it
     from loadbench.results.folder import read_run  # noqa: PLC0415
     from loadbench.results.quality import ratings_of  # noqa: PLC0415
+    from loadbench.session import scoring  # noqa: PLC0415 - only the command itself needs it
 
     flags: dict[str, object] = {"model": [judge_model]}
     flags |= {"url": judge_url} if judge_url else {}

@@ -32,12 +32,12 @@ def command(
 
     Dimensions: latency, ttft, throughput, memory, quality, disk, load. What is not known of every model does not count.
     """
-    from loadbench.analyze.selection import candidates, select  # noqa: PLC0415 - only the command itself needs it
+    from loadbench.analyze.quality.selection import candidates, select  # noqa: PLC0415 - only the command itself needs it
     from loadbench.plan.models import read_models  # noqa: PLC0415
     from loadbench.report.selection import selection_json, selection_markdown, selection_text  # noqa: PLC0415
-    from loadbench.results.asked import known_facts  # noqa: PLC0415
     from loadbench.results.folder import read_run  # noqa: PLC0415
     from loadbench.results.quality import read_quality  # noqa: PLC0415
+    from loadbench.results.recorded_prompts import known_facts  # noqa: PLC0415
 
     if not runs:
         raise BadInput("which runs?", hint="name run folders, as in results/20260101T120000Z-sweep")
@@ -51,7 +51,7 @@ def command(
 
 def _weights(given: tuple[str, ...]) -> dict[str, float]:
     """Every dimension's weight: 1 where none is given."""
-    from loadbench.analyze.selection import DIMENSIONS  # noqa: PLC0415
+    from loadbench.analyze.quality.selection import DIMENSIONS  # noqa: PLC0415
 
     weights = dict.fromkeys(DIMENSIONS, 1.0)
     for text in given:

@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from loadbench.engine.selfcheck import SelfCheck
-    from loadbench.engine.stamp_errors import Spread
+    from loadbench.engine.stamp_errors import ErrorQuantiles
 
 
 @click.command()
@@ -73,7 +73,7 @@ def _show(found: SelfCheck) -> None:
         click.echo(f"→ {advice}")
 
 
-def _figures(errors: Spread | None) -> str:
+def _figures(errors: ErrorQuantiles | None) -> str:
     if errors is None:
         return f"{'-':>12}" * 3 + f"{0:>9}"
     return "".join(f"{value * 1000:>9.3f} ms" for value in (errors.p50, errors.p99, errors.max)) + f"{errors.count:>9}"

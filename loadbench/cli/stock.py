@@ -19,7 +19,7 @@ from loadbench.report.models import catalogue_text
 from loadbench.sim.command import profile_named
 from loadbench.sim.process import SimProcess
 from loadbench.targets.discovery import located
-from loadbench.targets.inventory import take_inventory
+from loadbench.targets.list_models import take_inventory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from loadbench.plan.scenario import Scenario
     from loadbench.results.models import Catalogue
-    from loadbench.targets.inventory import Inventory
+    from loadbench.targets.list_models import Inventory
 
 # A download of which nothing arrives for so long has stalled: people wait a minute, and then ask.
 _STALLS_AFTER_S = 60.0

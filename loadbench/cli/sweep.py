@@ -38,6 +38,6 @@ def command(scenario: Path | None, *, as_json: bool, quiet: bool, no_live: bool,
 
         click.echo(plan_text(resolved), nl=False)
         return
-    from loadbench.cli.session import run_sweep  # noqa: PLC0415
+    from loadbench.session.setup import run_sweep  # noqa: PLC0415
 
     sys.exit(run_sweep(resolved, environment=os.environ, as_json=as_json, quiet=quiet, live=not no_live))

@@ -26,7 +26,7 @@ from loadbench.wire.openai import clean
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
-    from loadbench.client.transport import Exchange, Sink
+    from loadbench.client.transport import HttpRequest, Sink
 
 ADAPTER = "adapter"
 _EVENT_STREAM = [(b"content-type", b"text/event-stream")]
@@ -50,7 +50,7 @@ class Finish(NamedTuple):
     input_tokens: int | None = None
 
 
-class Asked(NamedTuple):
+class AdapterRequest(NamedTuple):
     """What an adapter is to answer: a conversation, as the chat endpoint has it, or one text to go on with."""
 
     messages: list[dict[str, str]]
@@ -72,7 +72,7 @@ class Adapter(Protocol):
         """Make the model ready; called once, before all else. What it raises ends the run, told by its message."""
         ...
 
-    def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
+    def generate(self, asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         """The answer piece by piece, with a `Finish` at its end. What it raises is a failed request.
 
         What has an `aclose`, as an asynchronous generator has, is closed where nobody wants the rest.
@@ -93,7 +93,7 @@ class AdapterTransport:
         self._adapter = adapter
         self._turns = anyio.CapacityLimiter(max(1, adapter.parallel))
 
-    async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
         """Carry one exchange; cancelled, it stops the answer after the piece that is being made."""
         asked = _asked(exchange.body)
         began_ns = time.perf_counter_ns()
@@ -104,7 +104,7 @@ class AdapterTransport:
         async with self._turns:
             await self._answer(asked, sink)
 
-    async def _answer(self, asked: Asked, sink: Sink) -> None:
+    async def _answer(self, asked: AdapterRequest, sink: Sink) -> None:
         made = 0
         finish: Finish | None = None
         try:
@@ -159,11 +159,11 @@ def _now(at_ns: int | None) -> int:
     return time.perf_counter_ns() if at_ns is None else at_ns
 
 
-def _asked(body: bytes) -> Asked:
+def _asked(body: bytes) -> AdapterRequest:
     """The request that a client has made for a server."""
     document = orjson.loads(body)
     messages = document.get("messages") or [{"role": "user", "content": document.get("prompt", "")}]
-    return Asked(messages, document["max_tokens"], document.get("temperature"), document.get("seed"))
+    return AdapterRequest(messages, document["max_tokens"], document.get("temperature"), document.get("seed"))
 
 
 def _frame(model: str, piece: Delta, made: int) -> bytes:

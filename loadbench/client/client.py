@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadbench.client.deadline import Deadline
-from loadbench.client.transport import Exchange, TransportError
+from loadbench.client.transport import HttpRequest, TransportError
 from loadbench.core.text import hide, secrets_of
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.record.outcome import Outcome
 from loadbench.record.sample import Sample
-from loadbench.wire.answer import Answer
 from loadbench.wire.formats import address, request_body
 from loadbench.wire.openai import Api, clean, error_text
+from loadbench.wire.response_reader import ResponseReader
 from loadbench.wire.sse import LARGEST_BLOCK
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Request:
     """One request to be made: what is asked, and its place in the level."""
 
     number: int
@@ -81,11 +81,11 @@ class Endpoint:
     seed: int | None = None
     system: str | None = None  # a message before all others
 
-    def exchange(self, ask: Ask) -> Exchange:
+    def exchange(self, ask: Request) -> HttpRequest:
         """The request as it goes over the wire."""
         body = ask.body or self.body(ask.prompt, ask.max_tokens)
         headers = (("content-type", "application/json"), *self.headers)
-        return Exchange("POST", address(self.api, self.base_url), headers, body)
+        return HttpRequest("POST", address(self.api, self.base_url), headers, body)
 
     def body(self, prompt: str, max_tokens: int, *, said: Sequence[tuple[str, str]] = ()) -> bytes:
         """What is sent to ask this, after what has been `said` before: messages as (role, text)."""
@@ -116,9 +116,9 @@ class Client:
         """The body of a request to come, so that none has to be made when it is due; `said` is its conversation."""
         return self._endpoint.body(prompt, max_tokens, said=said)
 
-    async def fire(self, ask: Ask) -> Sample:
+    async def send(self, ask: Request) -> Sample:
         """Make one request and return its sample, however it ends."""
-        answer = Answer(self._endpoint.api, keep_text=ask.keep_answer)
+        answer = ResponseReader(self._endpoint.api, keep_text=ask.keep_answer)
         call = _Call(answer, clock=self._clock, timeouts=self._timeouts)
         exchange = self._endpoint.exchange(ask)
         self._calls.add(call)
@@ -171,7 +171,7 @@ class _Call:
         "status",
     )
 
-    def __init__(self, answer: Answer, *, clock: Clock, timeouts: Timeouts) -> None:
+    def __init__(self, answer: ResponseReader, *, clock: Clock, timeouts: Timeouts) -> None:
         self.answer = answer
         self._clock = clock
         self._timeouts = timeouts
@@ -198,7 +198,7 @@ class _Call:
         self._coding = b"identity"
         self._body = bytearray()
 
-    async def run(self, transport: Transport, exchange: Exchange) -> tuple[Outcome, str]:
+    async def run(self, transport: Transport, exchange: HttpRequest) -> tuple[Outcome, str]:
         """Carry the exchange and judge how it ended."""
         self._task = asyncio.current_task()
         self._expect((Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns), self._began_ns)
@@ -337,7 +337,7 @@ class _Call:
             self._late = (Outcome.TIMEOUT_TOTAL, "not finished", self._timeouts.total_ns)
             self._deadline.move(latest_ns)
 
-    def sample(self, ask: Ask, outcome: Outcome, detail: str) -> Sample:
+    def sample(self, ask: Request, outcome: Outcome, detail: str) -> Sample:
         """All that is known of it."""
         answer = self.answer
         output_tokens, source = answer.output_tokens()

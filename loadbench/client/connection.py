@@ -139,14 +139,14 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     @property
-    def stuck(self) -> bool:
+    def has_unsent(self) -> bool:
         """Whether some of what was written is not yet with the socket."""
         return self._transport is not None and self._transport.get_write_buffer_size() > 0
 
     def end(self) -> None:
         """The request that was begun with `flushed` has been written to its last byte."""
         self._flushed = None
-        if not self.stuck and not self.closed:
+        if not self.has_unsent and not self.closed:
             self.resume_writing()
 
     def pause(self) -> None:
@@ -159,7 +159,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.resume_reading()
 
-    def hung_up(self) -> bool:
+    def peer_closed(self) -> bool:
         """Whether the server has closed an idle connection, even if the event loop has not had the time to tell.
 
         A server that closes after each answer would otherwise cost every request a write into the void first.

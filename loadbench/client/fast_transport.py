@@ -25,7 +25,7 @@ from loadbench.client.transport import TransportError
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
-    from loadbench.client.transport import Exchange, Sink
+    from loadbench.client.transport import HttpRequest, Sink
     from loadbench.record.histogram import Histogram
 
 # What is asked for besides the caller's headers; no compression, for that would hold tokens back.
@@ -69,7 +69,7 @@ class FastTransport:
         """How many reads the kernel gave no stamp for since this was last asked; they are stamped as they were read."""
         return self._stamper.take_unstamped()
 
-    async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
         """Carry one exchange; see `loadbench.client.transport.Transport`."""
         origin, request = self._request(exchange)
         connection = self.take(origin)
@@ -110,12 +110,12 @@ class FastTransport:
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            if not connection.hung_up():
+            if not connection.peer_closed():
                 return connection
             connection.abort()
         return None
 
-    def _request(self, exchange: Exchange) -> tuple[Origin, bytes]:
+    def _request(self, exchange: HttpRequest) -> tuple[Origin, bytes]:
         """Where to, and the request's bytes. All but the body is the same for the requests of a run, and is kept."""
         key = (exchange.method, exchange.url, exchange.headers)
         if key not in self._heads:

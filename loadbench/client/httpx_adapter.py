@@ -137,7 +137,7 @@ class LoadTransport(httpx.AsyncBaseTransport):
             raise
         return answer
 
-    def let_go(self, answer: Answer, connection: Connection, origin: Origin, *, whole: bool) -> None:
+    def release(self, answer: Answer, connection: Connection, origin: Origin, *, whole: bool) -> None:
         """The answer is done with; its connection is kept if it was read to its end."""
         self._open.discard(answer)
         self.pauses += answer.stamps.pauses
@@ -228,7 +228,7 @@ class Answer(httpx.AsyncByteStream):
                 self._connection.write(piece)
                 # A body that is there at once must not keep the loop from hearing that the server wants no more of it.
                 await asyncio.sleep(0)
-                while self._connection.stuck and not self._over.done():
+                while self._connection.has_unsent and not self._over.done():
                     await self._wait(httpx.WriteTimeout, self._asked.write_s)
         self._connection.end()
 
@@ -312,7 +312,7 @@ class Answer(httpx.AsyncByteStream):
         self._gone = True
         self._deadline.clear()
         keeps = whole and not self._asked.closes
-        self._transport.let_go(self, self._connection, self._asked.origin, whole=keeps)
+        self._transport.release(self, self._connection, self._asked.origin, whole=keeps)
 
     # Waiting.
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import httpcore
 
-    from loadbench.client.transport import Exchange, Sink
+    from loadbench.client.transport import HttpRequest, Sink
     from loadbench.core.clock import Clock
 
 # httpx's exceptions in our words, the most telling first. What is not here is a fault of ours and is raised.
@@ -74,7 +74,7 @@ class HttpxTransport:
         self._idle: list[httpx.AsyncClient] = []
         self._busy: set[httpx.AsyncClient] = set()
 
-    async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
         """Carry one exchange; a dead keep-alive connection is replaced once, unless a byte of an answer had come."""
         if self._idle:
             trace = _Trace(sink, self._now_ns)
@@ -90,7 +90,7 @@ class HttpxTransport:
             self._tls = ssl.create_default_context()
         await self._use(self._new_client(), exchange, sink, _Trace(sink, self._now_ns))
 
-    async def _use(self, client: httpx.AsyncClient, exchange: Exchange, sink: Sink, trace: _Trace) -> None:
+    async def _use(self, client: httpx.AsyncClient, exchange: HttpRequest, sink: Sink, trace: _Trace) -> None:
         self._busy.add(client)
         try:
             await self._carry(client, exchange, sink, trace)
@@ -103,7 +103,7 @@ class HttpxTransport:
         client.cookies.clear()
         self._idle.append(client)
 
-    async def _carry(self, client: httpx.AsyncClient, exchange: Exchange, sink: Sink, trace: _Trace) -> None:
+    async def _carry(self, client: httpx.AsyncClient, exchange: HttpRequest, sink: Sink, trace: _Trace) -> None:
         now_ns = self._now_ns
         try:
             request = client.build_request(

@@ -19,7 +19,7 @@ Header = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class HttpRequest:
     """What to send: method, absolute URL, headers, body."""
 
     method: str
@@ -64,7 +64,7 @@ class TransportError(Exception):
 class Transport(Protocol):
     """Carries exchanges; may carry many at once."""
 
-    async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
         """Carry one exchange and return at the clean end of the response's body.
 
         Raises `TransportError` for anything that breaks on the way. Cancelled, it drops the connection.

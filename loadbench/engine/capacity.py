@@ -4,7 +4,8 @@ Where users think, a ladder of short levels without think time comes first (`loa
 does with so many at once says what is in the way, and where the search may begin. It proves nothing.
 
 What to measure next is said by `loadbench.plan.search`, what a probe has shown by the reading arm, which is handed in
-as a `Panel`. Here is what lies between: the time. Each probe has its share of the budget; it begins with a warm-up of
+as a `ProbeJudge`. Here is what lies between: the time. Each probe has its share of the budget; it begins with a
+warm-up of
 an answer and the thinking before the next, over which the users' first requests are spread, so that the load is near
 its usual state when the window opens. While it runs it is looked at again and again, ever a tenth more requests later.
 
@@ -27,20 +28,20 @@ from loadbench.engine.level import Level
 from loadbench.engine.parts import level_plan
 from loadbench.engine.sweep import first_answers, with_rise
 from loadbench.plan.ladder import Ladder
-from loadbench.plan.load import Closed, Extent, Open, Phase
+from loadbench.plan.load import Closed, LevelDuration, Open, Phase
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget, Probe, Purpose, Rates, Search, Users
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from loadbench.client.client import Ask, Client
+    from loadbench.client.client import Client, Request
     from loadbench.core.clock import Clock
     from loadbench.engine.health import HealthProbe
     from loadbench.engine.level import LevelPlan
-    from loadbench.engine.panel import Observer, Panel, Watching
-    from loadbench.engine.sweep import Subject
-    from loadbench.plan.ladder import Step
+    from loadbench.engine.observers import ProbeJudge, ProbeMonitor, RunObserver
+    from loadbench.engine.sweep import ModelUnderTest
+    from loadbench.plan.ladder import CurveStep
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Finding, Grid
@@ -104,8 +105,8 @@ class CapacitySearch:
         client: Client,
         clock: Clock,
         health: Callable[[], HealthProbe],
-        panel: Panel,
-        observer: Observer,
+        panel: ProbeJudge,
+        observer: RunObserver,
         counters: Callable[[], Awaitable[Mapping[str, float] | None]] | None = None,
         before: Before | None = None,
     ) -> None:
@@ -149,14 +150,14 @@ class CapacitySearch:
             if best is not None and best not in self._done(Purpose.VERIFY):
                 await self._measure(Probe(best, Purpose.VERIFY), subject, pace)
 
-    def _paced(self, subject: Subject) -> _Pace:
+    def _paced(self, subject: ModelUnderTest) -> _Pace:
         think = self._scenario.think
         by_rate = self._scenario.capacity.by == "rate"
         think_ns = 0 if think is None or by_rate else round(think.mean)
         self.answer_ns = self._before.answer_ns or subject.answer_ns
         return _Pace(self.answer_ns, think_ns, self._scenario.load.warm_up, by_rate, dict(self._before.seen))
 
-    async def _climb(self, subject: Subject, pace: _Pace) -> None:
+    async def _climb(self, subject: ModelUnderTest, pace: _Pace) -> None:
         """Measure the rungs that there is time for. What is expected of the next is what those before it took."""
         ladder = Ladder(round(self._scenario.capacity.at_most), dict(self._before.rungs))
         gone_ns, took = self._before.rungs_ns, dict(self._before.rung_answers)
@@ -168,7 +169,7 @@ class CapacitySearch:
                 ladder.left_out.add(users)
                 continue
             began_ns, load = self._clock.now_ns(), Closed(users)
-            extent = Extent(duration_ns=measure_ns, warm_up_ns=warm_up_ns, drain_ns=self._scenario.load.drain)
+            extent = LevelDuration(duration_ns=measure_ns, warm_up_ns=warm_up_ns, drain_ns=self._scenario.load.drain)
             recording = await self._recorded(self._plan(load, subject, extent, ramp_ns=answer_ns))
             took_ns = self._clock.now_ns() - began_ns
             step = self._panel.climbed(load, recording, spent_ns=self.spent_ns, took_ns=took_ns)
@@ -227,7 +228,7 @@ class CapacitySearch:
         """Of the budget, by this run and those that it goes on with."""
         return self._before.spent_ns + self._clock.now_ns() - self._began_ns
 
-    async def _measure(self, probe: Probe, subject: Subject, pace: _Pace) -> None:
+    async def _measure(self, probe: Probe, subject: ModelUnderTest, pace: _Pace) -> None:
         search = self.search
         load = load_at(self._scenario, search.grid, probe.at)
         amount = search.grid.amount(probe.at)
@@ -238,7 +239,7 @@ class CapacitySearch:
         if measure_ns is None:
             self.out_of_time |= probe.purpose not in {Purpose.AGAIN, Purpose.VERIFY}
             return
-        extent = Extent(duration_ns=measure_ns, warm_up_ns=warm_up_ns, drain_ns=self._scenario.load.drain)
+        extent = LevelDuration(duration_ns=measure_ns, warm_up_ns=warm_up_ns, drain_ns=self._scenario.load.drain)
         recording, watching = await self._level_of(probe, load, extent, subject, ramp_ns=pace.cycle_ns(amount))
         usual_ns = recording.histograms["e2e_response"].percentile(50)
         if usual_ns is not None:
@@ -253,13 +254,13 @@ class CapacitySearch:
             search.told(probe, found)
 
     async def _level_of(
-        self, probe: Probe, load: Load, extent: Extent, subject: Subject, *, ramp_ns: int
-    ) -> tuple[LevelRecording, Watching]:
+        self, probe: Probe, load: Load, extent: LevelDuration, subject: ModelUnderTest, *, ramp_ns: int
+    ) -> tuple[LevelRecording, ProbeMonitor]:
         """The probe's level, watched, and ended as soon as may be."""
         watching = self._panel.begins(load, opens_ns=self._clock.now_ns() + extent.warm_up_ns)
         looks = _Looks(probe, watching, self._clock)
 
-        def on_start(ask: Ask) -> None:
+        def on_start(ask: Request) -> None:
             if ask.phase is Phase.MEASURED:
                 watching.started(ask.number, ask.due_ns)
 
@@ -274,7 +275,7 @@ class CapacitySearch:
         self,
         plan: LevelPlan,
         *,
-        on_start: Callable[[Ask], None] = lambda _: None,
+        on_start: Callable[[Request], None] = lambda _: None,
         on_sample: Callable[[Sample, Level], None] = lambda _, __: None,
     ) -> LevelRecording:
         """One level, from the server's counters before it to those after it."""
@@ -296,7 +297,7 @@ class CapacitySearch:
             self._level = None
         return await with_rise(recording, counted, self._counters)
 
-    def _plan(self, load: Load, subject: Subject, extent: Extent, *, ramp_ns: int) -> LevelPlan:
+    def _plan(self, load: Load, subject: ModelUnderTest, extent: LevelDuration, *, ramp_ns: int) -> LevelPlan:
         key = f"{self._model}/{self._number}"
         plan = level_plan(self._scenario, load, key=key, calibration=subject.calibration, extent=extent)
         seed = self._scenario.work.seed + _SEED_STEP * (self._number + 1)
@@ -323,7 +324,7 @@ class Before:
     spent_ns: int = 0
     answer_ns: int = 0
     levels: int = 0
-    rungs: Mapping[int, Step] = field(default_factory=dict)
+    rungs: Mapping[int, CurveStep] = field(default_factory=dict)
     rung_answers: Mapping[int, int] = field(default_factory=dict)
     rungs_ns: int = 0
 
@@ -358,7 +359,7 @@ class _Looks:
     """When a probe is looked at, and whether it may end."""
 
     probe: Probe
-    watching: Watching
+    watching: ProbeMonitor
     clock: Clock
     next: float = _FEWEST
     done: bool = False

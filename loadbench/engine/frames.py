@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from loadbench.plan.load import Extent, Load, Phase, Shard
+    from loadbench.plan.load import LevelDuration, Load, Phase, Shard
     from loadbench.plan.prompts import Calibration
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import Health
@@ -31,7 +31,7 @@ class Begin:
     model: str
     load: Load
     key: str
-    extent: Extent
+    extent: LevelDuration
     calibration: Calibration | None
     begin_ns: int
     shard: Shard

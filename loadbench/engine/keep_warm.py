@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadbench.client.client import Ask
+from loadbench.client.client import Request
 from loadbench.plan.load import Phase
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class KeepWarm:
     async def _ask(self) -> None:
         number, now_ns = self.asked, self._clock.now_ns()
         self.asked += 1
-        ask = Ask(number=number, phase=Phase.WARM_UP, due_ns=now_ns, prompt=PROMPT, max_tokens=_TOKENS)
-        sample = await self._client.fire(ask)
+        ask = Request(number=number, phase=Phase.WARM_UP, due_ns=now_ns, prompt=PROMPT, max_tokens=_TOKENS)
+        sample = await self._client.send(ask)
         self.failed += sample.outcome.failed
         self._quiet_since_ns = self._clock.now_ns()

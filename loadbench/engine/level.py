@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 import anyio
 
-from loadbench.client.client import Ask
+from loadbench.client.client import Request
 from loadbench.engine.loops import closed, open_loop
 from loadbench.plan.conversation import Turn
-from loadbench.plan.load import WHOLE, Closed, Extent, Load, Open, Phase, Phases, Shard
+from loadbench.plan.load import WHOLE, Closed, LevelDuration, Load, Open, Phase, Phases, Shard
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import LevelRecording, Recorder
 
@@ -42,7 +42,7 @@ class LevelPlan:
     """What one level does. `ramp_ns` spreads the first requests of a closed loop's users."""
 
     load: Load
-    extent: Extent
+    extent: LevelDuration
     prompts: PromptSource
     max_tokens: int
     seed: int = 0
@@ -60,7 +60,7 @@ def _lead_ns(load: Load) -> int:
     return _LEAD_NS if isinstance(load, Open) and load.begins_empty else 0
 
 
-class Draft(NamedTuple):
+class PreparedRequest(NamedTuple):
     """A request before it is due."""
 
     number: int
@@ -71,12 +71,12 @@ class Draft(NamedTuple):
     turn: Turn | None = None
 
 
-class Records(Protocol):
+class RequestSink(Protocol):
     """Who is told of each request: a recorder, or a worker's outbox."""
 
     in_flight: int
 
-    def started(self, at_ns: int, ask: Ask) -> None:
+    def started(self, at_ns: int, ask: Request) -> None:
         """A request is on its way."""
         ...
 
@@ -96,9 +96,9 @@ class Level:
         clock: Clock,
         health: HealthProbe,
         on_sample: Callable[[Sample], None] = lambda _: None,
-        on_start: Callable[[Ask], None] = lambda _: None,
+        on_start: Callable[[Request], None] = lambda _: None,
         begin_ns: int | None = None,
-        recorder: Records | None = None,
+        recorder: RequestSink | None = None,
     ) -> None:
         self.plan = plan
         self.begin_ns = clock.now_ns() + _lead_ns(plan.load) if begin_ns is None else begin_ns
@@ -106,7 +106,7 @@ class Level:
         self.done = self.failed = self.tokens = self.missed = 0
         self.due = 0
         self._own = Recorder(self.phases, plan.objectives, template_tokens=plan.template_tokens)
-        self._recorder: Records = self._own if recorder is None else recorder
+        self._recorder: RequestSink = self._own if recorder is None else recorder
         self._client = client
         self._clock = clock
         self._health = health
@@ -176,19 +176,21 @@ class Level:
         """Wait for the moment; false when the load is over before it comes."""
         return await self._clock.sleep_until(due_ns, self._over)
 
-    def owes(self, due_ns: int) -> bool:
+    def is_overdue(self, due_ns: int) -> bool:
         """Whether a request that was due inside the load, by time, has not been sent though the load is over."""
         ends_ns = self.phases.load_ends_ns
         return not self._interrupted and ends_ns is not None and due_ns < ends_ns
 
-    def draft(self, number: int, user: int | None = None) -> Draft:
+    def draft(self, number: int, user: int | None = None) -> PreparedRequest:
         """Request `number` of the level, made before it is due, so that it can leave the moment that it is."""
         prompt = self.plan.prompts.next(number, user)
         max_tokens = prompt.output_tokens or self.plan.max_tokens
         body = self._client.prepare(prompt.text, max_tokens)
-        return Draft(number, user, prompt, max_tokens, body, None if prompt.turns is None else Turn(of=prompt.turns))
+        return PreparedRequest(
+            number, user, prompt, max_tokens, body, None if prompt.turns is None else Turn(of=prompt.turns)
+        )
 
-    def follow(self, draft: Draft, before: Draft, sample: Sample) -> Draft:
+    def continue_conversation(self, draft: PreparedRequest, before: PreparedRequest, sample: Sample) -> PreparedRequest:
         """The draft as the next turn of the conversation that `before` was a turn of, if that goes on."""
         if before.turn is None or sample.outcome is not Outcome.OK:
             return draft
@@ -198,7 +200,7 @@ class Level:
         body = self._client.prepare(draft.prompt.text, draft.max_tokens, said=turn.said)
         return draft._replace(turn=turn, body=body)
 
-    def admit(self, due_ns: int, draft: Draft) -> Ask | None:
+    def admit(self, due_ns: int, draft: PreparedRequest) -> Request | None:
         """The request, due now; `None` once the load is over."""
         phase = self.phases.admit(due_ns)
         if phase is None:
@@ -207,7 +209,7 @@ class Level:
         self.due += phase is Phase.MEASURED
         prompt, turn = draft.prompt, draft.turn
         grown = turn is not None and turn.number > 1
-        return Ask(
+        return Request(
             number=draft.number,
             phase=phase,
             due_ns=due_ns,
@@ -224,11 +226,11 @@ class Level:
             warm=grown or prompt.warm or self.plan.warm,
         )
 
-    async def fire(self, ask: Ask) -> Sample:
+    async def send(self, ask: Request) -> Sample:
         """Make the request and record it."""
         self._recorder.started(self._clock.now_ns(), ask)
         self._on_start(ask)
-        sample = await self._client.fire(ask)
+        sample = await self._client.send(ask)
         self._recorder.add(sample)
         self.done += 1
         self.failed += sample.outcome.failed
@@ -241,7 +243,7 @@ class Level:
         """Whether one more request may be in flight."""
         return self.in_flight < self.plan.most_in_flight
 
-    def pass_over(self, due_ns: int) -> bool:
+    def skip(self, due_ns: int) -> bool:
         """Count an arrival that is another worker's; false if it is beyond the load, whose end is to be waited for."""
         ends_ns = self.phases.load_ends_ns
         if (ends_ns is not None and due_ns >= ends_ns) or self.phases.remaining == 0:
@@ -249,7 +251,7 @@ class Level:
         self.phases.admit(due_ns)
         return True
 
-    def miss(self, ask: Ask) -> None:
+    def miss(self, ask: Request) -> None:
         """This request was due and is not made."""
         self.missed += ask.phase is Phase.MEASURED
 
@@ -261,7 +263,7 @@ class Level:
         return self.plan.load.label
 
     @property
-    def extent(self) -> Extent:
+    def extent(self) -> LevelDuration:
         """How long the level goes on."""
         return self.plan.extent
 

@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 
 if TYPE_CHECKING:
-    from loadbench.engine.level import Draft, Level
+    from loadbench.engine.level import Level, PreparedRequest
     from loadbench.plan.load import Closed, Open, Shard
 
 
@@ -43,11 +43,11 @@ async def _user(level: Level, load: Closed, user: int, due_ns: int, rng: random.
         # The next is made while this one is under way: once it has been sent, in the loop's next turn.
         following = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_soon(_draft, level, following, turn * load.users + user, user)
-        sample = await level.fire(ask)
+        sample = await level.send(ask)
         think = load.think_of(ask.persona)
         think_ns = 0 if think is None else max(0, round(think.sample(rng)))
         # What comes next in a conversation has the answer in it.
-        draft = level.follow(await following, draft, sample)
+        draft = level.continue_conversation(await following, draft, sample)
         # The answer's end, not this moment: what the client needed after it must not hide between two requests.
         due_ns = sample.end_ns + think_ns
         if sample.outcome.failed:
@@ -55,7 +55,7 @@ async def _user(level: Level, load: Closed, user: int, due_ns: int, rng: random.
             due_ns = max(due_ns, ask.due_ns + _RETRY_NS)
 
 
-def _draft(level: Level, drafted: asyncio.Future[Draft], number: int, user: int) -> None:
+def _draft(level: Level, drafted: asyncio.Future[PreparedRequest], number: int, user: int) -> None:
     if drafted.done():
         return
     try:
@@ -69,15 +69,15 @@ async def open_loop(level: Level, load: Open, *, seed: int, shard: Shard) -> Non
     async with anyio.create_task_group() as requests:
         for number, offset_ns in enumerate(load.offsets_ns(seed, lead_ns=level.phases.warm_up_ns)):
             due_ns = level.begin_ns + offset_ns
-            if not shard.holds(number) and level.pass_over(due_ns):
+            if not shard.holds(number) and level.skip(due_ns):
                 continue
             draft = level.draft(number)
             in_time = await level.until(due_ns)
-            ask = level.admit(due_ns, draft) if in_time or level.owes(due_ns) else None
+            ask = level.admit(due_ns, draft) if in_time or level.is_overdue(due_ns) else None
             if ask is None:
                 return
             if in_time and level.has_room:
-                requests.start_soon(level.fire, ask)
+                requests.start_soon(level.send, ask)
                 # Its turn, so that it leaves now and is in flight for the next: in a burst nothing else would wait.
                 await anyio.lowlevel.checkpoint()
             else:

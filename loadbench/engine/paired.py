@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
-    from loadbench.engine.sweep import Observer, Subject, Sweep
-    from loadbench.plan.load import Extent, Load
+    from loadbench.engine.sweep import ModelUnderTest, RunObserver, Sweep
+    from loadbench.plan.load import LevelDuration, Load
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
 
@@ -38,17 +38,17 @@ class PairedSide:
     scenario: Scenario
     model: str
     client: Client
-    sweep: Callable[[Scenario, Observer], Sweep]
+    sweep: Callable[[Scenario, RunObserver], Sweep]
 
 
 class PairObserver(Protocol):
     """Who wants to know how it goes. As with a sweep's observer, none of these may take long."""
 
-    def checked(self, subjects: Sequence[Subject]) -> None:
+    def checked(self, subjects: Sequence[ModelUnderTest]) -> None:
         """Both sides, A before B, have answered their first requests."""
         ...
 
-    def repeat_begins(self, repeat: int) -> tuple[Observer, Observer]:
+    def repeat_begins(self, repeat: int) -> tuple[RunObserver, RunObserver]:
         """A repeat is about to start; who observes its levels on A, and who on B."""
         ...
 
@@ -75,7 +75,7 @@ class Paired:
         self._observer = observer
         self._same = same
         self._loads: tuple[Load, ...] = sides[0].scenario.loads
-        self._known: list[dict[int, Subject]] = []
+        self._known: list[dict[int, ModelUnderTest]] = []
         self._sweeps: list[Sweep] = []
         self._under_way: Sweep | None = None
         self._scope = anyio.CancelScope()
@@ -100,7 +100,7 @@ class Paired:
             await self._repeat(repeat)
             longest_ns = max(longest_ns, self._clock.now_ns() - begins_ns)
 
-    async def _first(self) -> list[Subject]:
+    async def _first(self) -> list[ModelUnderTest]:
         """The first answers of both sides, and one way to make prompts for the two."""
         found = []
         for name, side in zip(SIDES, self._sides, strict=True):
@@ -119,7 +119,7 @@ class Paired:
             side.sweep(at_repeat(side.scenario, repeat), observer)
             for side, observer in zip(self._sides, observers, strict=True)
         ]
-        extent: Extent | None = None
+        extent: LevelDuration | None = None
         for place, block in enumerate(blocks(repeat, len(self._loads), seed=self._sides[0].scenario.work.seed)):
             await self._rest()
             extent = extent if place % 2 else self._extent(block.level)
@@ -136,7 +136,7 @@ class Paired:
     async def _rest(self) -> None:
         await self._clock.sleep_until(self._clock.now_ns() + self._pairing.settle_ns, anyio.Event())
 
-    async def _measure(self, block: Block, extent: Extent | None) -> LevelRecording:
+    async def _measure(self, block: Block, extent: LevelDuration | None) -> LevelRecording:
         key = f"pair/{block.level}" + ("/again" if self._same and block.side else "")
         self._under_way = self._sweeps[block.side]
         try:
@@ -150,7 +150,7 @@ class Paired:
         finally:
             self._under_way = None
 
-    def _extent(self, level: int) -> Extent:
+    def _extent(self, level: int) -> LevelDuration:
         """How long a level goes on, on either side: with the warm-up of the one that needs the longer."""
         extents = []
         for known, sweep in zip(self._known, self._sweeps, strict=True):

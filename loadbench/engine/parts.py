@@ -11,7 +11,7 @@ from loadbench.plan.prompts import prompt_source, word_prompts
 from loadbench.plan.traces import Replayed, TracePrompts
 
 if TYPE_CHECKING:
-    from loadbench.plan.load import Extent, Load
+    from loadbench.plan.load import LevelDuration, Load
     from loadbench.plan.prompts import Calibration, PromptSource
     from loadbench.plan.scenario import Scenario
 
@@ -22,7 +22,7 @@ def level_plan(
     *,
     key: str,
     calibration: Calibration | None,
-    extent: Extent | None = None,
+    extent: LevelDuration | None = None,
     shard: Shard = WHOLE,
 ) -> LevelPlan:
     """What a level, or a worker's part of it, does; `key` sets its prompts apart from those of other levels.

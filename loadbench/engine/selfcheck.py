@@ -22,13 +22,21 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 import msgspec
 
-from loadbench.client.client import Ask, Client, Endpoint, Timeouts
+from loadbench.client.client import Client, Endpoint, Request, Timeouts
 from loadbench.client.descriptors import descriptor_limit, ensure_descriptors
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.health import LoopHealth
-from loadbench.engine.stamp_errors import MOST_MERGED, Answered, Load, LoadCheck, Recording, Spread, check
+from loadbench.engine.stamp_errors import (
+    MOST_MERGED,
+    AnsweredStream,
+    CheckLoad,
+    ErrorQuantiles,
+    LoadCheck,
+    Recording,
+    check,
+)
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
 from loadbench.sim.process import TruthProcess
@@ -37,7 +45,7 @@ from loadbench.sim.truth import Pace, told
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from loadbench.client.transport import Exchange, Sink, Transport
+    from loadbench.client.transport import HttpRequest, Sink, Transport
     from loadbench.record.sample import Sample
 
 SCHEMA = "loadbench.selfcheck/1"
@@ -61,9 +69,9 @@ class SelfCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: str = SCHEMA
     stamp_source: str
-    stamp_error_s: Spread | None
-    ttft_error_s: Spread | None
-    gap_error_s: Spread | None
+    stamp_error_s: ErrorQuantiles | None
+    ttft_error_s: ErrorQuantiles | None
+    gap_error_s: ErrorQuantiles | None
     events_per_s_ceiling: float | None
     requests_per_s_ceiling: float | None
     advice: list[str]
@@ -93,7 +101,7 @@ class _Tee:
         self._transport = transport
         self._parts: list[bytes] = []
 
-    async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
         await self._transport.exchange(exchange, _Ear(sink, self._parts))
 
     async def aclose(self) -> None:
@@ -126,7 +134,7 @@ class _Ear:
 class _User:
     """Asks one of the servers again and again; `kept` are its samples with the bytes of their answers."""
 
-    def __init__(self, number: int, load: Load, *, url: str, transport: Transport) -> None:
+    def __init__(self, number: int, load: CheckLoad, *, url: str, transport: Transport) -> None:
         self.number = number
         self.kept: list[tuple[Sample, list[bytes]]] = []
         self._load = load
@@ -143,7 +151,7 @@ class _User:
     async def ask(self) -> None:
         """One answer."""
         pace = self._load.pace
-        ask = Ask(
+        ask = Request(
             number=len(self.kept),
             phase=Phase.MEASURED,
             due_ns=time.perf_counter_ns(),
@@ -151,10 +159,10 @@ class _User:
             max_tokens=pace.events,
             user=self.number,
         )
-        sample = await self._client.fire(ask)
+        sample = await self._client.send(ask)
         self.kept.append((sample, self._tee.take()))
 
-    def answers(self) -> list[Answered]:
+    def answers(self) -> list[AnsweredStream]:
         """Both sides of each whole answer."""
         return [
             _both_sides(self.number, sample, b"".join(parts))
@@ -163,10 +171,10 @@ class _User:
         ]
 
 
-def _both_sides(user: int, sample: Sample, body: bytes) -> Answered:
+def _both_sides(user: int, sample: Sample, body: bytes) -> AnsweredStream:
     assert sample.sent_ns is not None  # noqa: S101 - it was answered
     arrived_ns, told_ns = told(body)
-    return Answered(
+    return AnsweredStream(
         user=user,
         sent_ns=sample.sent_ns,
         arrived_ns=arrived_ns,
@@ -175,7 +183,7 @@ def _both_sides(user: int, sample: Sample, body: bytes) -> Answered:
     )
 
 
-async def measure(load: Load, transport: FastTransport, *, urls: Sequence[str]) -> Recording:
+async def measure(load: CheckLoad, transport: FastTransport, *, urls: Sequence[str]) -> Recording:
     """Put the load on the servers; what is not answered long after it should be is cut, and counts as failed."""
     users = [_User(n, load, url=urls[n % len(urls)], transport=transport) for n in range(load.users)]
     health = LoopHealth(transport)
@@ -192,7 +200,7 @@ async def measure(load: Load, transport: FastTransport, *, urls: Sequence[str]) 
     return Recording(load=load, answers=answers, failed=failed, cpu=cpu, read_delay=health.close().read_delay)
 
 
-def _patience_s(load: Load) -> float:
+def _patience_s(load: CheckLoad) -> float:
     return 1 + 1.5 * (load.ramp_ns + load.answers * load.answer_ns) / NS_PER_S
 
 
@@ -204,7 +212,7 @@ async def _read_cpu(readings: list[tuple[int, int]]) -> None:
 
 async def requests_per_s(transport: FastTransport, *, urls: Sequence[str], for_ns: int) -> float:
     """Answers of one event a second, over 16 connections on each of which one follows upon the other."""
-    load = Load(users=_CONNECTIONS, pace=Pace(ttft_ns=0, events=1))
+    load = CheckLoad(users=_CONNECTIONS, pace=Pace(ttft_ns=0, events=1))
     users = [_User(n, load, url=urls[n % len(urls)], transport=transport) for n in range(load.users)]
     await _ask_until(users, time.perf_counter_ns())  # once: connects
     before, begin_ns = _answered(users), time.perf_counter_ns()
@@ -291,25 +299,25 @@ class _Check:
             steps=self._steps,
         )
 
-    def _load(self, users: int, ttft_ns: int, gap_ns: int) -> Load:
+    def _load(self, users: int, ttft_ns: int, gap_ns: int) -> CheckLoad:
         """Answers of the usual length, or as many events as a step has time for; short ones are repeated."""
         step_ns = min(_STEP_NS, self._budget_ns // 10)
         events = max(2, min(_EVENTS, (step_ns - ttft_ns) // gap_ns))
-        load = Load(users=users, pace=Pace(ttft_ns=ttft_ns, gap_ns=gap_ns, events=events))
+        load = CheckLoad(users=users, pace=Pace(ttft_ns=ttft_ns, gap_ns=gap_ns, events=events))
         return replace(load, answers=max(1, step_ns // load.answer_ns))
 
-    async def _given(self, load: Load) -> LoadCheck:
+    async def _given(self, load: CheckLoad) -> LoadCheck:
         checked = await self._check(load)
         return checked if checked.limit is None else await self._check(load)
 
-    async def _check(self, load: Load) -> LoadCheck:
+    async def _check(self, load: CheckLoad) -> LoadCheck:
         checked = check(await measure(load, self._transport, urls=self._urls))
         self._steps.append(checked)
         late = "" if checked.limit is None else f", the {checked.limit} did not keep up"
         self._tell(f"{load.users} users, {checked.events_per_s:,.0f} events/s{late}")
         return checked
 
-    async def _climb(self, given: LoadCheck, load: Load) -> tuple[float | None, Ends]:
+    async def _climb(self, given: LoadCheck, load: CheckLoad) -> tuple[float | None, Ends]:
         """(the highest rate that held, what forbade more)."""
         held, lost = (given.users, None) if given.limit is None else (None, given.users)
         ceiling, limit = (None, given.limit) if given.limit else (given.events_per_s, None)
@@ -324,7 +332,7 @@ class _Check:
                 lost, limit = users, step.limit
         return ceiling, limit or "users"
 
-    async def _try(self, load: Load) -> LoadCheck | None:
+    async def _try(self, load: CheckLoad) -> LoadCheck | None:
         """A load, and once more if it was not held; `None` when there is no time for it."""
         checked = None
         for _ in range(2):

@@ -44,7 +44,7 @@ Limit = Literal["client", "server"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class CheckLoad:
     """So many users, each reading one answer after another at this pace."""
 
     users: int
@@ -72,7 +72,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class AnsweredStream:
     """One answer from both sides, or a part of it that begins with event `begins_at`.
 
     `event_ns` are the client's stamps, `told_ns` the server's; `sent_ns` is the client's, `arrived_ns` the server's.
@@ -90,14 +90,14 @@ class Answered:
 class Recording:
     """A load, as it went: whole answers, the number of others, and (moment, CPU time used so far) in ns."""
 
-    load: Load
-    answers: Sequence[Answered]
+    load: CheckLoad
+    answers: Sequence[AnsweredStream]
     failed: int = 0
     cpu: Sequence[tuple[int, int]] = ()
     read_delay: Histogram | None = None
 
 
-class Spread(msgspec.Struct, frozen=True, kw_only=True):
+class ErrorQuantiles(msgspec.Struct, frozen=True, kw_only=True):
     """Of a sorted list of differences, exactly: seconds."""
 
     p50: float
@@ -111,10 +111,10 @@ class LoadCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     users: int
     events_per_s: float
-    stamp_error_s: Spread | None
-    ttft_error_s: Spread | None
-    gap_error_s: Spread | None
-    server_late_s: Spread | None
+    stamp_error_s: ErrorQuantiles | None
+    ttft_error_s: ErrorQuantiles | None
+    gap_error_s: ErrorQuantiles | None
+    server_late_s: ErrorQuantiles | None
     gap_s: float
     merged_reads: float | None
     cpu_share: float | None
@@ -142,16 +142,16 @@ class LoadCheck(msgspec.Struct, frozen=True, kw_only=True):
         return None if holds else "client"
 
 
-def spread(differences_ns: Iterable[int]) -> Spread | None:
+def spread(differences_ns: Iterable[int]) -> ErrorQuantiles | None:
     """Nearest rank on the sorted values, nothing rounded; `None` of nothing."""
     ordered = sorted(differences_ns)
     if not ordered:
         return None
     p50, p99 = (ordered[-(-percent * len(ordered) // 100) - 1] / NS_PER_S for percent in (50, 99))
-    return Spread(p50=p50, p99=p99, max=ordered[-1] / NS_PER_S, count=len(ordered))
+    return ErrorQuantiles(p50=p50, p99=p99, max=ordered[-1] / NS_PER_S, count=len(ordered))
 
 
-def plateau(answers: Sequence[Answered]) -> tuple[int, int]:
+def plateau(answers: Sequence[AnsweredStream]) -> tuple[int, int]:
     """From when the last user's first event was sent until the first user's last one was, in ns; may be empty."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
@@ -161,7 +161,7 @@ def plateau(answers: Sequence[Answered]) -> tuple[int, int]:
     return max(first.values(), default=0), min(last.values(), default=0)
 
 
-def within(answers: Iterable[Answered], window: tuple[int, int]) -> list[Answered]:
+def within(answers: Iterable[AnsweredStream], window: tuple[int, int]) -> list[AnsweredStream]:
     """The parts of the answers whose events were sent in the window, its ends included."""
     parts = []
     for answer in answers:
@@ -173,7 +173,7 @@ def within(answers: Iterable[Answered], window: tuple[int, int]) -> list[Answere
     return parts
 
 
-def stamp_errors(answers: Iterable[Answered]) -> list[int]:
+def stamp_errors(answers: Iterable[AnsweredStream]) -> list[int]:
     """Client's stamp minus server's of each event, in ns."""
     return [
         stamp_ns - told_ns
@@ -182,7 +182,7 @@ def stamp_errors(answers: Iterable[Answered]) -> list[int]:
     ]
 
 
-def ttft_errors(answers: Iterable[Answered]) -> list[int]:
+def ttft_errors(answers: Iterable[AnsweredStream]) -> list[int]:
     """The client's time to the first token minus the server's, in ns, where the first token is among the events."""
     return [
         (answer.event_ns[0] - answer.sent_ns) - (answer.told_ns[0] - answer.arrived_ns)
@@ -191,7 +191,7 @@ def ttft_errors(answers: Iterable[Answered]) -> list[int]:
     ]
 
 
-def gap_errors(answers: Iterable[Answered]) -> list[int]:
+def gap_errors(answers: Iterable[AnsweredStream]) -> list[int]:
     """By how much the client has each gap wrong, in ns."""
     return [
         abs((later_ns - earlier_ns) - (told_later_ns - told_earlier_ns))
@@ -202,7 +202,7 @@ def gap_errors(answers: Iterable[Answered]) -> list[int]:
     ]
 
 
-def server_lateness(answers: Iterable[Answered], pace: Pace) -> list[int]:
+def server_lateness(answers: Iterable[AnsweredStream], pace: Pace) -> list[int]:
     """How long after its due time the server sent each event, in ns."""
     return [
         told_ns - answer.arrived_ns - pace.due_ns(number)
@@ -211,7 +211,7 @@ def server_lateness(answers: Iterable[Answered], pace: Pace) -> list[int]:
     ]
 
 
-def merged_share(answers: Iterable[Answered]) -> float | None:
+def merged_share(answers: Iterable[AnsweredStream]) -> float | None:
     """Of the reads that brought events, the share that brought several, which have one stamp."""
     sizes = [sum(1 for _ in same) for answer in answers for _, same in groupby(answer.event_ns)]
     return sum(size > 1 for size in sizes) / len(sizes) if sizes else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from loadbench.core.beside import beside
+from loadbench.core.alongside import run_alongside
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.abort import AbortWatch
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
-    from loadbench.engine.crew import Crew, CrewLevel
     from loadbench.engine.health import HealthProbe
-    from loadbench.plan.load import Extent, Load
+    from loadbench.engine.workers import DistributedLevel, WorkerPool
+    from loadbench.plan.load import LevelDuration, Load
     from loadbench.plan.prompts import Calibration
     from loadbench.plan.scenario import Scenario, WorkSettings
     from loadbench.record.recorder import LevelRecording
@@ -45,10 +45,10 @@ _WARM_UP_SHARE = 1.25
 _LONGEST_WARM_UP_NS = 120 * NS_PER_S
 
 
-class Observer(Protocol):
+class RunObserver(Protocol):
     """Who wants to know how the sweep goes. None of these may take long: the load is running, or is about to."""
 
-    def level_begins(self, level: Level | CrewLevel, model: str, number: int) -> None:
+    def level_begins(self, level: Level | DistributedLevel, model: str, number: int) -> None:
         """A level is about to start; `number` counts all levels of the run from 0."""
         ...
 
@@ -66,7 +66,7 @@ class Observer(Protocol):
 
 
 @dataclass(slots=True)
-class Subject:
+class ModelUnderTest:
     """A model that has answered: what its tokens are like, and by what the next level's warm-up is reckoned."""
 
     model: str
@@ -79,7 +79,7 @@ class Subject:
     keeper: KeepWarm | None = None
 
 
-async def first_answers(client: Client, model: str, *, scenario: Scenario, clock: Clock) -> Subject:
+async def first_answers(client: Client, model: str, *, scenario: Scenario, clock: Clock) -> ModelUnderTest:
     """Ask a model for its first answers: proof that it works, what its tokens are like, how long one answer takes.
 
     Raises `TargetUnavailable` where it does not answer.
@@ -90,7 +90,7 @@ async def first_answers(client: Client, model: str, *, scenario: Scenario, clock
         for probe in prompts.calibration_prompts()
     ]
     calibration = prompts.calibrated([sample.input_tokens for sample in samples])
-    return Subject(model, client, calibration, samples, answer_ns=samples[-1].end_ns - samples[-1].due_ns)
+    return ModelUnderTest(model, client, calibration, samples, answer_ns=samples[-1].end_ns - samples[-1].due_ns)
 
 
 async def with_rise(
@@ -128,13 +128,13 @@ class Sweep:
         client_for: Callable[[str], Client],
         clock: Clock,
         health: Callable[[], HealthProbe],
-        observer: Observer,
+        observer: RunObserver,
         missing: Mapping[str, str] | None = None,
-        crew: Crew | None = None,
+        crew: WorkerPool | None = None,
         counters: Callable[[], Awaitable[Mapping[str, float] | None]] | None = None,
         ready: Callable[[str], Awaitable[None]] | None = None,
         settled: Callable[[int], Awaitable[None]] | None = None,
-        answered: Callable[[Subject], None] = lambda _: None,
+        answered: Callable[[ModelUnderTest], None] = lambda _: None,
     ) -> None:
         self._scenario = scenario
         self._models = models
@@ -148,7 +148,7 @@ class Sweep:
         self._ready = ready
         self._settled = settled
         self._answered = answered
-        self._level: Level | CrewLevel | None = None
+        self._level: Level | DistributedLevel | None = None
         self._scope = anyio.CancelScope()
         self.stopped = False
 
@@ -184,14 +184,14 @@ class Sweep:
             subject.keeper = KeepWarm(subject.client, self._clock, every_ns=every_ns, busy=self._is_busy)
         self._answered(subject)
         levels = partial(self._levels, subject, first_level)
-        await (levels() if subject.keeper is None else beside(levels, subject.keeper.keep))
+        await (levels() if subject.keeper is None else run_alongside(levels, subject.keeper.keep))
 
-    async def _levels(self, subject: Subject, first_level: int) -> None:
+    async def _levels(self, subject: ModelUnderTest, first_level: int) -> None:
         for position, load in enumerate(self._scenario.loads):
             if self.stopped or (await self.measure(subject, load, number=first_level + position)).aborted:
                 return
 
-    async def _ask_again(self, subject: Subject) -> Sample | None:
+    async def _ask_again(self, subject: ModelUnderTest) -> Sample | None:
         """Another first question of the same length: what its first token takes when warm, and no prefix is cached.
 
         `None` where it fails: the model has answered before, and a token that shows no text, say, is no reason to leave
@@ -210,7 +210,7 @@ class Sweep:
         return self._level is not None and self._level.in_flight > 0
 
     async def measure(
-        self, subject: Subject, load: Load, *, number: int, key: str = "", extent: Extent | None = None
+        self, subject: ModelUnderTest, load: Load, *, number: int, key: str = "", extent: LevelDuration | None = None
     ) -> LevelRecording:
         """One level, handed to the observer when it is complete.
 
@@ -236,14 +236,14 @@ class Sweep:
         subject.answer_ns = recording.histograms["e2e_response"].percentile(95) or subject.answer_ns
         return recording
 
-    async def _run_watched(self, level: Level | CrewLevel, watch: AbortWatch) -> LevelRecording:
+    async def _run_watched(self, level: Level | DistributedLevel, watch: AbortWatch) -> LevelRecording:
         """The level, given up where a rule says so. What it measured until then is kept."""
         if not watch.rules:
             return await level.run()
-        recording = await beside(level.run, partial(watch.keep, level, self._clock))
+        recording = await run_alongside(level.run, partial(watch.keep, level, self._clock))
         return replace(recording, aborted=watch.held)
 
-    def extent(self, subject: Subject, load: Load) -> Extent:
+    def extent(self, subject: ModelUnderTest, load: Load) -> LevelDuration:
         """How long a level goes on. Where no warm-up is asked for it lasts a whole answer: everybody has had one then.
 
         How long an answer will take is not known; at so many times the users it takes at most about so many times as
@@ -260,13 +260,13 @@ class Sweep:
     def _make_level(
         self,
         load: Load,
-        subject: Subject,
+        subject: ModelUnderTest,
         watch: AbortWatch,
         *,
         key: str,
-        extent: Extent,
+        extent: LevelDuration,
         number: int,
-    ) -> Level | CrewLevel:
+    ) -> Level | DistributedLevel:
         def on_sample(sample: Sample) -> None:
             watch.add(sample)
             if subject.keeper is not None:

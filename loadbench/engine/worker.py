@@ -33,9 +33,9 @@ from loadbench.targets.openai import Target
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadbench.client.client import Ask
+    from loadbench.client.client import Request
     from loadbench.record.sample import Sample
-    from loadbench.targets.clients import Carrier
+    from loadbench.targets.clients import MeasuringTransport
 
 # Often enough for a progress line, seldom enough to cost nothing.
 _BATCH_S = 0.1
@@ -50,7 +50,7 @@ class Outbox:
         self._started: list[Started] = []
         self._ended: list[Sample] = []
 
-    def started(self, at_ns: int, ask: Ask) -> None:
+    def started(self, at_ns: int, ask: Request) -> None:
         """A request is on its way."""
         self.in_flight += 1
         self._started.append(Started(at_ns, ask.number, ask.due_ns, ask.phase, ask.user, ask.persona, ask.turn))
@@ -83,7 +83,7 @@ class Worker:
         self._clock = MonotonicClock()
         self._level: Level | None = None
         self._target: Target | None = None
-        self._transport: Carrier | None = None
+        self._transport: MeasuringTransport | None = None
 
     async def run(self, commands: asyncio.Queue[object]) -> None:
         """Do as commanded until the commands end."""

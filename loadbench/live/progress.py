@@ -16,13 +16,13 @@ from loadbench.core.text import printable
 from loadbench.core.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from loadbench.plan.load import Extent
+    from loadbench.plan.load import LevelDuration
 
 _TERMINAL_PERIOD_S = 0.25
 _PLAIN_PERIOD_S = 10.0
 
 
-class Watched(Protocol):
+class RunningLevel(Protocol):
     """What the line tells of a level; `loadbench.engine.level.Level` is one."""
 
     begin_ns: int
@@ -35,7 +35,7 @@ class Watched(Protocol):
         ...
 
     @property
-    def extent(self) -> Extent:
+    def extent(self) -> LevelDuration:
         """How long it goes on."""
         ...
 
@@ -68,7 +68,7 @@ class Progress:
         self._levels = levels
         self._quiet = quiet
         self._terminal = live and not quiet and stream.isatty()
-        self._level: Watched | None = None
+        self._level: RunningLevel | None = None
         self._head = self._model = ""
         self._number = 0
         self._width = 0
@@ -77,7 +77,7 @@ class Progress:
         """So many levels there will be."""
         self._levels = levels
 
-    def level_begins(self, level: Watched, model: str, number: int) -> None:
+    def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """From now on the line speaks of this level."""
         self._level, self._number = level, number
         self._head = f"[{number + 1}/{self._levels}] {level.label}"
@@ -121,7 +121,7 @@ class Progress:
         self._write("\r" + text.ljust(self._width))
         self._width = len(text)
 
-    def line(self, level: Watched) -> str:
+    def line(self, level: RunningLevel) -> str:
         """The line as it now stands."""
         elapsed_ns = level.now_ns - level.begin_ns
         tokens_per_s = level.tokens_so_far / max(elapsed_ns / NS_PER_S, 1e-9)
@@ -138,7 +138,7 @@ class Progress:
         # The model comes last: where the terminal is narrow, its name is what can be missed.
         return " · ".join([*parts, self._model])
 
-    def _left_ns(self, level: Watched, elapsed_ns: int) -> int | None:
+    def _left_ns(self, level: RunningLevel, elapsed_ns: int) -> int | None:
         """Time left of the whole run; drains, which nobody can foresee, apart."""
         to_come = self._levels - self._number - 1
         extent = level.extent

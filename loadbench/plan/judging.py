@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MOST_QUOTED = 200
 
 
-class Reply(msgspec.Struct, frozen=True):
+class JudgeReply(msgspec.Struct, frozen=True):
     """A judge's reply: scores by facet, and why in a sentence."""
 
     scores: dict[str, int]
@@ -45,7 +45,7 @@ def again_prompt(prompt: str, reply: str, fault: str) -> str:
     return f"{prompt}\n\nYour last reply could not be used: {fault}. It began: {reply[:_MOST_QUOTED]!r}"
 
 
-def read_reply(text: str, facets: Sequence[str]) -> Reply:
+def read_reply(text: str, facets: Sequence[str]) -> JudgeReply:
     """The judge's scores; what stands around the JSON object, such as a fence, is passed over.
 
     Raises `ValueError` with what is wrong: no such object, a facet left out or unknown, a score that is none.
@@ -54,7 +54,7 @@ def read_reply(text: str, facets: Sequence[str]) -> Reply:
     if begin < 0 or end < begin:
         raise ValueError("there is no JSON object in it")
     try:
-        reply = msgspec.json.decode(text[begin : end + 1].encode("utf-8", "replace"), type=Reply)
+        reply = msgspec.json.decode(text[begin : end + 1].encode("utf-8", "replace"), type=JudgeReply)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"it is not the JSON that was asked for: {error}") from None
     if set(reply.scores) != set(facets):

@@ -19,7 +19,7 @@ MOST_RUNGS = 9
 _WORTHWHILE = 1.1
 
 
-class Step(NamedTuple):
+class CurveStep(NamedTuple):
     """What a rung came to: answers per second, and whether most of its requests missed an objective."""
 
     per_s: float
@@ -31,7 +31,7 @@ class Ladder:
     """One ladder of at most so many users; `left_out` are those for which there is no time."""
 
     most: int
-    seen: dict[int, Step] = field(default_factory=dict)
+    seen: dict[int, CurveStep] = field(default_factory=dict)
     left_out: set[int] = field(default_factory=set)
 
     def next(self) -> int | None:

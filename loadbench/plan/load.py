@@ -125,7 +125,7 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Extent:
+class LevelDuration:
     """How long a level goes on: by duration or by number of measured requests, exactly one of them."""
 
     duration_ns: int | None = None
@@ -150,7 +150,7 @@ class Phases:
     when the load can no longer be kept up (`close`): the first user without work, or the arrival after the last.
     """
 
-    def __init__(self, extent: Extent, begin_ns: int) -> None:
+    def __init__(self, extent: LevelDuration, begin_ns: int) -> None:
         self._extent = extent
         self._left = extent.requests
         self.warm_up_ns = extent.warm_up_ns

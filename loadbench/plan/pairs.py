@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan import kinds
+from loadbench.plan import setting_types
 from loadbench.plan.scenario import settings
 
 if TYPE_CHECKING:
@@ -202,9 +202,12 @@ def _read(text: str, flag: str) -> dict[str, str]:
 
 def read_pairing(*, repeats: str | None, budget: str | None, settle: str | None) -> Pairing:
     """The pairing as flags write it; raises `BadInput`."""
-    words = (("--repeats", repeats, kinds.whole(1, MOST_REPEATS)), ("--budget", budget, kinds.POSITIVE_DURATION))
+    words = (
+        ("--repeats", repeats, setting_types.whole(1, MOST_REPEATS)),
+        ("--budget", budget, setting_types.POSITIVE_DURATION),
+    )
     read: list[int | None] = []
-    for flag, value, kind in (*words, ("--settle", settle, kinds.DURATION)):
+    for flag, value, kind in (*words, ("--settle", settle, setting_types.DURATION)):
         try:
             read.append(None if value is None else kind.read(value))
         except ValueError as error:

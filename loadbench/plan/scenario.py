@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loadbench.core.units import NS_PER_S
-from loadbench.plan import kinds
+from loadbench.plan import setting_types
 from loadbench.plan.arrivals import parse_arrivals
-from loadbench.plan.load import Closed, Extent, Load, Open
+from loadbench.plan.load import Closed, LevelDuration, Load, Open
 from loadbench.plan.pattern import Patterned
 from loadbench.plan.personas import PERSONAS, Cast, Persona, Share, cast_of
 from loadbench.plan.traces import Replayed, read_trace
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from loadbench.plan.arrivals import Arrivals
     from loadbench.plan.distribution import Distribution
-    from loadbench.plan.kinds import Kind
     from loadbench.plan.objective import Objective
     from loadbench.plan.pattern import Pattern
+    from loadbench.plan.setting_types import SettingType
 
 
 # Where no warm-up is asked for: connections are made, caches are warm, users are spread.
@@ -40,7 +40,7 @@ class Setting:
 
     section: str
     name: str
-    kind: Kind[Any]
+    kind: SettingType[Any]
     default: object
     help: str
     group: str
@@ -62,7 +62,7 @@ class Setting:
         return "LOADBENCH_" + self.word.upper()
 
 
-def _setting(kind: Kind[Any], default: Any, text: str, *, group: str = "", word: str = "") -> Any:
+def _setting(kind: SettingType[Any], default: Any, text: str, *, group: str = "", word: str = "") -> Any:
     """A field with its declaration; that each default is of its kind is tested. `word` stands for its name in flags."""
     return dataclasses.field(default=default, metadata={"kind": kind, "help": text, "group": group, "word": word})
 
@@ -72,54 +72,71 @@ class TargetSettings:
     """What is tested."""
 
     url: str | None = _setting(
-        kinds.URL, None, "The server, with or without /v1; without it the simulated server is used.", group="target"
+        setting_types.URL,
+        None,
+        "The server, with or without /v1; without it the simulated server is used.",
+        group="target",
     )
     adapter: str | None = _setting(
-        kinds.TEXT,
+        setting_types.TEXT,
         None,
         "A model in this process instead of a server: onnx-genai:FOLDER, transformers:MODEL, or one of your own.",
         group="target",
     )
     model: tuple[str, ...] | None = _setting(
-        kinds.MODELS,
+        setting_types.MODELS,
         None,
         "A model to test; repeat it for several. Default: the only one that the server lists.",
         group="model",
     )
     model_set: Path | None = _setting(
-        kinds.PATH,
+        setting_types.PATH,
         None,
         "Test the models of this file: names, or an object by alias (models.json).",
         group="model",
         word="models",
     )
     api: str = _setting(
-        kinds.choice("chat", "completions", "responses", "ollama"),
+        setting_types.choice("chat", "completions", "responses", "ollama"),
         "chat",
         "Which route: OpenAI's chat completions, completions or responses, or Ollama's own chat.",
     )
     transport: str = _setting(
-        kinds.choice("fast", "httpx"), "fast", "How requests travel: by the stamping transport, or by stock httpx."
+        setting_types.choice("fast", "httpx"),
+        "fast",
+        "How requests travel: by the stamping transport, or by stock httpx.",
     )
-    profile: str = _setting(kinds.TEXT, "slot-server", "The simulated server's profile (see `loadbench serve --help`).")
-    header: tuple[tuple[str, str], ...] = _setting(kinds.HEADERS, (), "A further request header.")
+    profile: str = _setting(
+        setting_types.TEXT, "slot-server", "The simulated server's profile (see `loadbench serve --help`)."
+    )
+    header: tuple[tuple[str, str], ...] = _setting(setting_types.HEADERS, (), "A further request header.")
     api_key_env: str = _setting(
-        kinds.TEXT, "LOADBENCH_API_KEY", "The environment variable that holds the API key, if it is set."
+        setting_types.TEXT, "LOADBENCH_API_KEY", "The environment variable that holds the API key, if it is set."
     )
-    cacert: Path | None = _setting(kinds.PATH, None, "A PEM file of certificates to trust, instead of the system's.")
-    insecure: bool = _setting(kinds.FLAG, False, "Do not verify the server's certificate. Recorded in the result.")
+    cacert: Path | None = _setting(
+        setting_types.PATH, None, "A PEM file of certificates to trust, instead of the system's."
+    )
+    insecure: bool = _setting(
+        setting_types.FLAG, False, "Do not verify the server's certificate. Recorded in the result."
+    )
     kind: str = _setting(
-        kinds.choice("auto", "openai", "foundry"),
+        setting_types.choice("auto", "openai", "foundry"),
         "auto",
         "What the server is. foundry: Foundry Local, found on this machine if no --url is given.",
         word="target",
     )
-    load: bool = _setting(kinds.FLAG, True, "Foundry Local: load a model that is not loaded, before it is tested.")
+    load: bool = _setting(
+        setting_types.FLAG, True, "Foundry Local: load a model that is not loaded, before it is tested."
+    )
     time_loads: bool = _setting(
-        kinds.FLAG, False, "Foundry Local, adapters: unload each model before its test, and time how it loads again."
+        setting_types.FLAG,
+        False,
+        "Foundry Local, adapters: unload each model before its test, and time how it loads again.",
     )
     allow_alias: bool = _setting(
-        kinds.FLAG, False, "Foundry Local: test several models by aliases that may mean one of several variants."
+        setting_types.FLAG,
+        False,
+        "Foundry Local: test several models by aliases that may mean one of several variants.",
     )
 
 
@@ -128,57 +145,72 @@ class LoadSettings:
     """How hard, and for how long."""
 
     users: tuple[int, ...] | None = _setting(
-        kinds.USERS, (1, 2, 4, 8, 16), "Closed loop: virtual users of each level, in this order.", group="load"
+        setting_types.USERS, (1, 2, 4, 8, 16), "Closed loop: virtual users of each level, in this order.", group="load"
     )
     rate: tuple[float, ...] | None = _setting(
-        kinds.RATES, None, "Open loop: requests per second of each level, in this order (also as 30/min).", group="load"
+        setting_types.RATES,
+        None,
+        "Open loop: requests per second of each level, in this order (also as 30/min).",
+        group="load",
     )
     arrivals: Arrivals = _setting(
-        kinds.ARRIVALS, parse_arrivals("poisson"), "Open loop: how requests are spaced; CV is that of the gaps."
+        setting_types.ARRIVALS, parse_arrivals("poisson"), "Open loop: how requests are spaced; CV is that of the gaps."
     )
     pattern: Pattern | None = _setting(
-        kinds.PATTERN,
+        setting_types.PATTERN,
         None,
         "Open loop: how the rate changes: day, points as in 0s:0.2,9h:1,24h:0.2, or a file of them; a level is a pass.",
     )
     trace: Path | None = _setting(
-        kinds.PATH, None, "Replay the requests of this file (Azure, BurstGPT, Mooncake, a run of ours).", group="load"
+        setting_types.PATH,
+        None,
+        "Replay the requests of this file (Azure, BurstGPT, Mooncake, a run of ours).",
+        group="load",
     )
-    limit: int | None = _setting(kinds.whole(1), None, "Replay the first so many requests of the trace.")
+    limit: int | None = _setting(setting_types.whole(1), None, "Replay the first so many requests of the trace.")
     time_scale: float = _setting(
-        kinds.number(1e-3, 1e6), 1.0, "Pattern or trace so many times as fast: at 60 an hour takes a minute."
+        setting_types.number(1e-3, 1e6), 1.0, "Pattern or trace so many times as fast: at 60 an hour takes a minute."
     )
     think: Distribution | None = _setting(
-        kinds.THINK,
+        setting_types.THINK,
         None,
         "Closed loop: a user's pause between an answer and the next request, as 10s or lognormal:20s,0.5.",
     )
     duration: int | None = _setting(
-        kinds.POSITIVE_DURATION, 10 * NS_PER_S, "How long each level is measured, as in 30s or 2m.", group="extent"
+        setting_types.POSITIVE_DURATION,
+        10 * NS_PER_S,
+        "How long each level is measured, as in 30s or 2m.",
+        group="extent",
     )
     requests: int | None = _setting(
-        kinds.whole(1), None, "Measure this many requests a level instead of a duration.", group="extent"
+        setting_types.whole(1), None, "Measure this many requests a level instead of a duration.", group="extent"
     )
     warm_up: int | None = _setting(
-        kinds.DURATION,
+        setting_types.DURATION,
         None,
         "Load before the measurement, handed over undrained. Default: 2s, or as long as an answer takes.",
     )
     cool_down: int = _setting(
-        kinds.DURATION, 0, "Load after the measurement ends, so that its last requests see it too."
+        setting_types.DURATION, 0, "Load after the measurement ends, so that its last requests see it too."
     )
-    drain: int = _setting(kinds.DURATION, 30 * NS_PER_S, "How long requests in flight may still take at a level's end.")
-    ramp: int = _setting(kinds.DURATION, NS_PER_S, "Closed loop: the users' first requests are spread over this time.")
+    drain: int = _setting(
+        setting_types.DURATION, 30 * NS_PER_S, "How long requests in flight may still take at a level's end."
+    )
+    ramp: int = _setting(
+        setting_types.DURATION, NS_PER_S, "Closed loop: the users' first requests are spread over this time."
+    )
     keep_warm: int | None = _setting(
-        kinds.OPTIONAL_DURATION,
+        setting_types.OPTIONAL_DURATION,
         None,
         "Ask a light prompt, one token, whenever nothing was in flight for so long; in no figure, but counted.",
     )
     workers: int | None = _setting(
-        kinds.whole(1, 256), None, "Client processes that share the load (default: by the load and the cores)."
+        setting_types.whole(1, 256), None, "Client processes that share the load (default: by the load and the cores)."
     )
     max_in_flight: int = _setting(
-        kinds.whole(1, 100_000), 10_000, "Open loop: arrivals beyond this many in flight are missed, and counted."
+        setting_types.whole(1, 100_000),
+        10_000,
+        "Open loop: arrivals beyond this many in flight are missed, and counted.",
     )
 
 
@@ -186,37 +218,43 @@ class LoadSettings:
 class WorkSettings:
     """What is asked."""
 
-    prompt: str | None = _setting(kinds.TEXT, None, "Ask this text.", group="work")
+    prompt: str | None = _setting(setting_types.TEXT, None, "Ask this text.", group="work")
     prompts: Path | None = _setting(
-        kinds.PATH, None, "Ask the prompts of this file: .json, .jsonl, or one a line.", group="work"
+        setting_types.PATH, None, "Ask the prompts of this file: .json, .jsonl, or one a line.", group="work"
     )
     input_tokens: Distribution | None = _setting(
-        kinds.TOKENS,
+        setting_types.TOKENS,
         None,
         "Generate prompts of so many tokens, as in 128 or lognormal:512,0.6 (default: 128).",
         group="work",
     )
     output_tokens: Distribution | None = _setting(
-        kinds.TOKENS, None, "Draw each request's max_tokens from this, instead of --max-tokens."
+        setting_types.TOKENS, None, "Draw each request's max_tokens from this, instead of --max-tokens."
     )
-    max_tokens: int = _setting(kinds.whole(1, 10_000_000), 64, "The longest answer asked for.")
+    max_tokens: int = _setting(setting_types.whole(1, 10_000_000), 64, "The longest answer asked for.")
     persona: str | None = _setting(
-        kinds.TEXT,
+        setting_types.TEXT,
         None,
         "Ask as this kind of user does: chat, rag, summariser, code, or one of the scenario file's own.",
         group="who",
     )
     mix: tuple[Share, ...] | None = _setting(
-        kinds.MIX, None, "Ask as several kinds of users do, by weight, as in chat:3,rag:1.", group="who"
+        setting_types.MIX, None, "Ask as several kinds of users do, by weight, as in chat:3,rag:1.", group="who"
     )
     turns: Distribution | None = _setting(
-        kinds.TURNS, None, "Closed loop: conversations of so many turns, each with all before it: 4 or uniform:2,6."
+        setting_types.TURNS,
+        None,
+        "Closed loop: conversations of so many turns, each with all before it: 4 or uniform:2,6.",
     )
-    system: str | None = _setting(kinds.TEXT, None, "A system message before each conversation, the same for all.")
-    temperature: float | None = _setting(kinds.number(0, 10), 0.0, "Sampling temperature.")
-    seed: int = _setting(kinds.whole(0, 2**53), 0, "Seed of prompts, arrivals and think times, and sent along.")
+    system: str | None = _setting(
+        setting_types.TEXT, None, "A system message before each conversation, the same for all."
+    )
+    temperature: float | None = _setting(setting_types.number(0, 10), 0.0, "Sampling temperature.")
+    seed: int = _setting(setting_types.whole(0, 2**53), 0, "Seed of prompts, arrivals and think times, and sent along.")
     unique: bool = _setting(
-        kinds.FLAG, True, "Begin each prompt afresh, so that no prefix cache flatters (--no-unique leaves it as it is)."
+        setting_types.FLAG,
+        True,
+        "Begin each prompt afresh, so that no prefix cache flatters (--no-unique leaves it as it is).",
     )
     personas: tuple[Persona, ...] = ()  # the scenario's own; no setting, but a table for each
 
@@ -235,7 +273,7 @@ class WorkSettings:
         return cast_of(shares, self.known, over) if shares else Cast((over,), (1.0,))
 
     deterministic: bool = _setting(
-        kinds.FLAG, False, "Given prompts as they are, at temperature 0; the answers to each are compared."
+        setting_types.FLAG, False, "Given prompts as they are, at temperature 0; the answers to each are compared."
     )
 
 
@@ -243,13 +281,15 @@ class WorkSettings:
 class LimitSettings:
     """When to give up."""
 
-    connect_timeout: int | None = _setting(kinds.OPTIONAL_DURATION, 5 * NS_PER_S, "To be connected.")
-    first_token_timeout: int | None = _setting(kinds.OPTIONAL_DURATION, 120 * NS_PER_S, "To the first token.")
+    connect_timeout: int | None = _setting(setting_types.OPTIONAL_DURATION, 5 * NS_PER_S, "To be connected.")
+    first_token_timeout: int | None = _setting(setting_types.OPTIONAL_DURATION, 120 * NS_PER_S, "To the first token.")
     idle_timeout: int | None = _setting(
-        kinds.OPTIONAL_DURATION, 60 * NS_PER_S, "From one read to the next, after that."
+        setting_types.OPTIONAL_DURATION, 60 * NS_PER_S, "From one read to the next, after that."
     )
-    timeout: int | None = _setting(kinds.OPTIONAL_DURATION, 600 * NS_PER_S, "For a whole request.")
-    failures: float = _setting(kinds.SHARE, 0.01, "The share of failed requests above which a level is invalid.")
+    timeout: int | None = _setting(setting_types.OPTIONAL_DURATION, 600 * NS_PER_S, "For a whole request.")
+    failures: float = _setting(
+        setting_types.SHARE, 0.01, "The share of failed requests above which a level is invalid."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,16 +297,20 @@ class ObjectiveSettings:
     """What it should come to."""
 
     objectives: tuple[Objective, ...] | None = _setting(
-        kinds.OBJECTIVES,
+        setting_types.OBJECTIVES,
         None,
         "An objective, as 'ttft_p95<1s', 'failures<1%' or 'tpot_p95<80ms@users=8'; repeat it for several.",
         word="slo",
     )
     fail_on: tuple[Objective | str, ...] | None = _setting(
-        kinds.GATES, None, "Exit with 3 where this objective is missed, and with 5 where that is not sure; slo: any."
+        setting_types.GATES,
+        None,
+        "Exit with 3 where this objective is missed, and with 5 where that is not sure; slo: any.",
     )
     abort_on: tuple[Objective, ...] | None = _setting(
-        kinds.ABORTS, None, "Give a level up, and the model's further ones, as in 'failures>20%' or 'ttft_p50>30s'."
+        setting_types.ABORTS,
+        None,
+        "Give a level up, and the model's further ones, as in 'failures>20%' or 'ttft_p50>30s'.",
     )
 
 
@@ -275,17 +319,23 @@ class CapacitySettings:
     """How the highest load that meets the objectives is searched for."""
 
     by: str = _setting(
-        kinds.choice("users", "rate"), "users", "What the answer counts: users who think, or requests per second."
+        setting_types.choice("users", "rate"),
+        "users",
+        "What the answer counts: users who think, or requests per second.",
     )
-    at_most: float = _setting(kinds.number(1e-6, 1e5), 200.0, "Search no further than so many users, or requests/s.")
-    budget: int = _setting(kinds.POSITIVE_DURATION, 1200 * NS_PER_S, "The time for the whole search, as in 20m.")
-    confidence: float = _setting(kinds.CONFIDENCE, 0.95, "With which the range holds the true capacity.")
+    at_most: float = _setting(
+        setting_types.number(1e-6, 1e5), 200.0, "Search no further than so many users, or requests/s."
+    )
+    budget: int = _setting(
+        setting_types.POSITIVE_DURATION, 1200 * NS_PER_S, "The time for the whole search, as in 20m."
+    )
+    confidence: float = _setting(setting_types.CONFIDENCE, 0.95, "With which the range holds the true capacity.")
     curve: bool = _setting(
-        kinds.FLAG, True, "Where users think: first measure loads without it, which say what is in the way."
+        setting_types.FLAG, True, "Where users think: first measure loads without it, which say what is in the way."
     )
-    precision: float = _setting(kinds.SHARE, 0.2, "The search ends once the range is no wider than this share.")
-    devices_for: int | None = _setting(kinds.whole(1), None, "Say how many such devices so many people need.")
-    headroom: float = _setting(kinds.SHARE, 0.2, "The share of each device that is then left free.")
+    precision: float = _setting(setting_types.SHARE, 0.2, "The search ends once the range is no wider than this share.")
+    devices_for: int | None = _setting(setting_types.whole(1), None, "Say how many such devices so many people need.")
+    headroom: float = _setting(setting_types.SHARE, 0.2, "The share of each device that is then left free.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,42 +343,46 @@ class TelemetrySettings:
     """What is watched beside the requests."""
 
     sampling: str = _setting(
-        kinds.choice("auto", "on", "off"),
+        setting_types.choice("auto", "on", "off"),
         "auto",
         "Sample the server's process and this machine, if the server is on it. auto: unless it is simulated.",
         word="telemetry",
     )
-    interval: int = _setting(kinds.INTERVAL, NS_PER_S, "Between two samples of the machine.", word="telemetry_interval")
+    interval: int = _setting(
+        setting_types.INTERVAL, NS_PER_S, "Between two samples of the machine.", word="telemetry_interval"
+    )
     page_interval: int | None = _setting(
-        kinds.OPTIONAL_INTERVAL,
+        setting_types.OPTIONAL_INTERVAL,
         2 * NS_PER_S,
         "Between two looks at the server's /metrics while a level runs; none: only before and after it.",
     )
-    server_pid: int | None = _setting(kinds.whole(1), None, "The server's process. Default: the one that listens.")
+    server_pid: int | None = _setting(
+        setting_types.whole(1), None, "The server's process. Default: the one that listens."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostSettings:
     """What it costs to run the machine that is tested."""
 
-    purchase: float | None = _setting(kinds.MONEY, None, "The machine's price.")
-    lifetime: float = _setting(kinds.number(0.01, 100), 3.0, "The years over which the price is spread.")
-    hourly: float | None = _setting(kinds.MONEY, None, "The machine's price per hour, rent or upkeep.")
-    kwh_price: float | None = _setting(kinds.MONEY, None, "The price of a kilowatt-hour.")
+    purchase: float | None = _setting(setting_types.MONEY, None, "The machine's price.")
+    lifetime: float = _setting(setting_types.number(0.01, 100), 3.0, "The years over which the price is spread.")
+    hourly: float | None = _setting(setting_types.MONEY, None, "The machine's price per hour, rent or upkeep.")
+    kwh_price: float | None = _setting(setting_types.MONEY, None, "The price of a kilowatt-hour.")
     watts: tuple[float, float] | None = _setting(
-        kinds.WATTS, None, "What it draws under load, where nothing meters it, as in 20 or 15..30: an estimate."
+        setting_types.WATTS, None, "What it draws under load, where nothing meters it, as in 20 or 15..30: an estimate."
     )
-    currency: str | None = _setting(kinds.TEXT, None, "The unit of these prices, for the reports: EUR.")
+    currency: str | None = _setting(setting_types.TEXT, None, "The unit of these prices, for the reports: EUR.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
     """Where it goes."""
 
-    name: str = _setting(kinds.TEXT, "sweep", "The run's name, part of its folder's.")
-    out: Path | None = _setting(kinds.DIRECTORY, None, "Where run folders are made (default: results).")
+    name: str = _setting(setting_types.TEXT, "sweep", "The run's name, part of its folder's.")
+    out: Path | None = _setting(setting_types.DIRECTORY, None, "Where run folders are made (default: results).")
     keep_texts: bool = _setting(
-        kinds.FLAG, False, "Keep prompts and answers as texts in the run folder, for whoever may read it."
+        setting_types.FLAG, False, "Keep prompts and answers as texts in the run folder, for whoever may read it."
     )
 
 
@@ -384,10 +438,10 @@ class Scenario:
         return self.load.think if self.load.think is not None or cast is None else cast.think
 
     @property
-    def extent(self) -> Extent:
+    def extent(self) -> LevelDuration:
         """How long each level goes on."""
         load = self.load
-        return Extent(
+        return LevelDuration(
             duration_ns=load.duration if load.requests is None else None,
             requests=load.requests,
             warm_up_ns=LEAST_WARM_UP_NS if load.warm_up is None else load.warm_up,
@@ -402,7 +456,9 @@ class Scenario:
         gates = {rule for rule in asked if not isinstance(rule, str)}
         named = self.slo.objectives or ()
         every = dict.fromkeys([*named, *(rule for rule in asked if not isinstance(rule, str))])
-        return tuple(dataclasses.replace(rule, gate=rule in gates or kinds.ALL_OBJECTIVES in asked) for rule in every)
+        return tuple(
+            dataclasses.replace(rule, gate=rule in gates or setting_types.ALL_OBJECTIVES in asked) for rule in every
+        )
 
     def objectives_at(self, load: Load) -> tuple[Objective, ...]:
         """Those that speak of a level of this load."""

@@ -17,9 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
-from loadbench.plan.kinds import ALL_OBJECTIVES
 from loadbench.plan.models import read_models
 from loadbench.plan.scenario import SECTIONS, Scenario, settings
+from loadbench.plan.setting_types import ALL_OBJECTIVES
 from loadbench.plan.workload import complete, read_persona
 
 if TYPE_CHECKING:

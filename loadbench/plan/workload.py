@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from loadbench.core.errors import BadInput
 from loadbench.core.units import format_duration
 from loadbench.plan.distribution import Constant
-from loadbench.plan.kinds import THINK, TOKENS, TURNS
 from loadbench.plan.personas import PERSONAS, SETTINGS, Persona
+from loadbench.plan.setting_types import THINK, TOKENS, TURNS
 from loadbench.plan.traces import Replayed, read_trace
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
-from loadbench.plan import kinds
+from loadbench.plan import setting_types
 from loadbench.plan.prompts import given_prompts
 from loadbench.plan.sources import resolve
 
@@ -92,7 +92,7 @@ def _rounds(flag: object, environment: Mapping[str, str]) -> tuple[int, str]:
         return ROUNDS, "default"
     value, place, origin = (flag, "--rounds", "flag --rounds") if flag is not None else (variable, "BENCH_ROUNDS", "")
     try:
-        return kinds.whole(1, _MOST_ROUNDS).read(value), origin or "environment BENCH_ROUNDS"
+        return setting_types.whole(1, _MOST_ROUNDS).read(value), origin or "environment BENCH_ROUNDS"
     except ValueError as error:
         raise BadInput(f"{place}: {error}") from None
 
@@ -115,6 +115,6 @@ def shows_first_token(environment: Mapping[str, str]) -> bool:
     """
     text = environment.get("BENCH_STREAM", "").strip()
     try:
-        return kinds.FLAG.read(text) if text else True
+        return setting_types.FLAG.read(text) if text else True
     except ValueError as error:
         raise BadInput(f"BENCH_STREAM: {error}") from None

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 from loadbench.plan.load import Phase, Phases
 from loadbench.plan.objective import LATENCIES
 from loadbench.record.attainment import Attained, Attainment
-from loadbench.record.books import Bookkeeper, Books
-from loadbench.record.cohorts import Cohorts
-from loadbench.record.course import Chronicle, Course
+from loadbench.record.audit_totals import AuditTotals, AuditTotalsBuilder
 from loadbench.record.figures import FIGURES
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.persona_stats import PersonaStats
 from loadbench.record.slices import Slices
+from loadbench.record.timeline import Timeline, TimelineBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,9 +109,9 @@ class LevelRecording:
     phases: Mapping[Phase, int] = field(default_factory=dict)
     attained: Attained = field(default_factory=lambda: Attained({}, 0, 0, 0))
     answers_by_slice: tuple[float, ...] = ()  # requests that ended ok in each whole `SLICE_NS` of the window
-    course: Course = field(default_factory=Course)
-    books: Books = field(default_factory=Books)
-    cohorts: Cohorts = field(default_factory=Cohorts)
+    course: Timeline = field(default_factory=Timeline)
+    books: AuditTotals = field(default_factory=AuditTotals)
+    cohorts: PersonaStats = field(default_factory=PersonaStats)
     aborted: str = ""  # the rule by which the level was given up, and what was seen
     server: Mapping[str, float] | None = None  # what its counters rose by, from before the level until after it
     server_restarted: bool = False  # its counters fell, or were gone
@@ -138,7 +138,7 @@ class Recorder:
         self._phases: Counter[Phase] = Counter()
         self._count: Counter[str] = Counter()
         self._window = _WindowTally(phases)
-        self._cohorts = Cohorts()
+        self._cohorts = PersonaStats()
         self.in_flight = 0  # requests started and not yet added
 
     def started(self, at_ns: int, _ask: object = None) -> None:
@@ -309,8 +309,8 @@ class _WindowTally:
         self.warm_up_ns = phases.warm_up_ns
         self.slices = Slices(phases.opens_ns)
         self.answers = Slices(phases.opens_ns)
-        self.course = Chronicle(phases.opens_ns)
-        self.books = Bookkeeper(phases)
+        self.course = TimelineBuilder(phases.opens_ns)
+        self.books = AuditTotalsBuilder(phases)
         self.arrivals = 0
         self._in_flight = 0
         self.in_flight_ns = 0

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from loadbench.analyze.outliers import FEW, FEWEST, RULE
+from loadbench.analyze.level.outliers import FEW, FEWEST, RULE
 from loadbench.core.text import printable
 from loadbench.report.table import duration, equality_notes, load_text, title
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.analyze.by_prompt import PromptFigures, Spread
+    from loadbench.analyze.level.by_prompt import PromptFigures, PromptSpread
     from loadbench.results.run import Run
 
 HEADERS = ("prompt", "hash", "asked", "ok", "TTFT p50", "min", "max", "E2E p50", "min", "max", "tokens", "text")
@@ -64,7 +64,7 @@ def _row(one: PromptFigures, text: str | None) -> list[str]:
     ]
 
 
-def _spread(spread: Spread | None) -> tuple[str, str, str]:
+def _spread(spread: PromptSpread | None) -> tuple[str, str, str]:
     if spread is None:
         return "-", "-", "-"
     return duration(spread.p50), duration(spread.min), duration(spread.max)

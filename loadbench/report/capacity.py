@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from loadbench.analyze.curve import of_all
+from loadbench.analyze.capacity.curve import of_all
 from loadbench.core.text import printable
 from loadbench.core.units import format_duration
 from loadbench.plan.ladder import MOST_RUNGS

@@ -13,7 +13,7 @@ from loadbench.report import compare_table as table
 from loadbench.report.markdown import escaped
 
 if TYPE_CHECKING:
-    from loadbench.results.compare import Check, Comparison
+    from loadbench.results.compare import Comparison, GateCheck
 
 _WORDS = {True: "passed", False: "failed", None: "undecided"}
 
@@ -50,6 +50,6 @@ def _gates(comparison: Comparison) -> str:
     return body
 
 
-def _gate_row(rule: str, check: Check) -> list[str]:
+def _gate_row(rule: str, check: GateCheck) -> list[str]:
     level = table.level_text(check.level) if check.level else ""
     return [rule, level, table.seen_text(check), check.decision, check.note]

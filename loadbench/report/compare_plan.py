@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.effect import plan_repeats
+from loadbench.analyze.compare.effect import plan_repeats
 from loadbench.plan.objective import FAILURES
 
 if TYPE_CHECKING:

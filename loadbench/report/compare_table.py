@@ -17,7 +17,7 @@ from loadbench.results.compare import TOO_FEW_REQUESTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.results.compare import Check, Compared, Comparison, Gate, Side
+    from loadbench.results.compare import Compared, Comparison, Gate, GateCheck, Side
 
 HEADERS = ("load", "figure", "A", "B", "B/A", "interval", "B is")
 _FIGURES = {
@@ -50,23 +50,23 @@ _MARK = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class LevelBlock:
     """Some figures of all levels, under one heading."""
 
     title: str
     rows: list[list[str]]
 
 
-def blocks(comparison: Comparison) -> list[Block]:
+def blocks(comparison: Comparison) -> list[LevelBlock]:
     """Rows as `HEADERS` names them; a gate's figures are always among them."""
     rows = [*comparison.comparisons, *comparison.overall]
     gated = tuple(gate.rule for gate in comparison.gates)
     found = []
     for title, beginnings in _FIGURES.items():
         shown = [row for row in rows if row.metric.startswith(beginnings) and not _dull(row)]
-        found.append(Block(title, [_row(row) for row in shown]))
+        found.append(LevelBlock(title, [_row(row) for row in shown]))
     named = [row for row in rows if row.metric.startswith(_HIDDEN) and _is_gated(row, gated)]
-    found.append(Block("Between tokens", [_row(row) for row in named]))
+    found.append(LevelBlock("Between tokens", [_row(row) for row in named]))
     return [block for block in found if block.rows]
 
 
@@ -153,7 +153,7 @@ def gate_lines(gate: Gate) -> list[str]:
     return found
 
 
-def seen_text(check: Check) -> str:
+def seen_text(check: GateCheck) -> str:
     """The change and its interval; nothing where none was seen."""
     if check.interval is None:
         return "" if check.ratio is None else _change(check.ratio)

@@ -12,7 +12,7 @@ from loadbench.core.text import printable
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
-    from loadbench.results.run import Level, Run
+    from loadbench.results.run import LevelResult, Run
 
 # The columns that stand there even when no level does.
 _FIRST = ("run", "started_at", "simulated", "target", "model")
@@ -30,7 +30,7 @@ def csv(run: Run) -> str:
     return out.getvalue()
 
 
-def _record(run: Run, level: Level) -> dict[str, object]:
+def _record(run: Run, level: LevelResult) -> dict[str, object]:
     closed = isinstance(level.load, ClosedLoad)
     record: dict[str, object] = {
         "run": run.name,
@@ -67,7 +67,7 @@ def _record(run: Run, level: Level) -> dict[str, object]:
     return record
 
 
-def _beside(level: Level) -> dict[str, object]:
+def _beside(level: LevelResult) -> dict[str, object]:
     """What was seen beside the requests, as far as anything was."""
     record: dict[str, object] = {}
     if level.telemetry is not None:

@@ -16,7 +16,7 @@ from loadbench.record.histogram import DIGITS, Histogram
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loadbench.results.run import Level, Run
+    from loadbench.results.run import LevelResult, Run
 
 _TICKS = 5
 _NS_PER_MS = 1e6
@@ -35,7 +35,7 @@ def hgrm(run: Run, *, metric: str, level: str | None) -> str:
     return f"#[{printable(of)}]\n{distribution(Histogram.decode(told.hdr))}"
 
 
-def _chosen(run: Run, label: str | None) -> Level:
+def _chosen(run: Run, label: str | None) -> LevelResult:
     """The level that is meant: the only one, or the only one of this label."""
     meant = [level for level in run.levels if label in {None, level.load.label, f"{level.model}@{level.load.label}"}]
     if len(meant) == 1:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.results.compare import Comparison, Gate
-    from loadbench.results.run import Decided, Level, Run
+    from loadbench.results.run import Decided, LevelResult, Run
 
 # (class, name, "failure" or "error" or nothing, message, text)
 _Case = tuple[str, str, str, str, str]
@@ -50,20 +50,20 @@ def _of_gate(gate: Gate) -> _Case:
     return "loadbench.compare", gate.rule, kind, "; ".join(" ".join(line.split()) for line in wrong), "\n".join(lines)
 
 
-def _of_verdict(level: Level) -> _Case:
+def _of_verdict(level: LevelResult) -> _Case:
     kind = "error" if level.verdict.status == "INVALID" else ""
     reasons = [f"{reason.message}; {reason.advice}" for reason in level.verdict.reasons]
     return _class(level), "valid", kind, "; ".join(reasons) if kind else "", "\n".join(reasons)
 
 
-def _of_objectives(level: Level) -> list[_Case]:
+def _of_objectives(level: LevelResult) -> list[_Case]:
     return [
         (_class(level), one.rule, _KINDS[one.decision], _message(one) if _KINDS[one.decision] else "", _message(one))
         for one in level.objectives
     ]
 
 
-def _class(level: Level) -> str:
+def _class(level: LevelResult) -> str:
     """Dots make packages of a class name, and so the model is one name."""
     return f"loadbench.{level.model.replace('.', '_')}.{load_text(level).replace('.', '_')}"
 

@@ -14,15 +14,15 @@ from loadbench.report.table import duration, load_text, significant
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from loadbench.results.run import Level, Run
+    from loadbench.results.run import LevelResult, Run
 
-    Cell = Callable[[Level], str | None]
+    Cell = Callable[[LevelResult], str | None]
 
 _GIB = 2**30
 _MIB = 2**20
 
 
-def tables(levels: Sequence[Level]) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
+def tables(levels: Sequence[LevelResult]) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
     """(names of the columns, a row per level) of each table that has something to tell."""
     for columns in (_MACHINE, _SERVER):
         names = [name for name, cell in columns.items() if any(cell(level) is not None for level in levels)]
@@ -36,17 +36,17 @@ def notes(run: Run) -> list[str]:
     return [*_energy_notes(run.levels), *_cost_notes(run.levels), *_first_token_notes(run.levels)]
 
 
-def _gauge(level: Level, name: str) -> float | None:
+def _gauge(level: LevelResult, name: str) -> float | None:
     gauge = None if level.telemetry is None else level.telemetry.gauges.get(name)
     return None if gauge is None else gauge.mean
 
 
-def _process_cpu(level: Level) -> str | None:
+def _process_cpu(level: LevelResult) -> str | None:
     spent_s = None if level.telemetry is None else level.telemetry.counters.get("process_cpu_s_total")
     return None if spent_s is None or level.window_s <= 0 else f"{spent_s / level.window_s:.2f} cores"
 
 
-def _memory(level: Level, name: str) -> str | None:
+def _memory(level: LevelResult, name: str) -> str | None:
     """The most that was seen: memory that is short once is short."""
     gauge = None if level.telemetry is None else level.telemetry.gauges.get(name)
     return None if gauge is None else size(gauge.max)
@@ -57,33 +57,33 @@ def size(number: float) -> str:
     return f"{significant(number / _GIB)} GiB" if number >= 0.9995 * _GIB else f"{significant(number / _MIB)} MiB"
 
 
-def _boards(level: Level, name: str) -> list[str]:
+def _boards(level: LevelResult, name: str) -> list[str]:
     """The readings of this kind, a board each, in the boards' order."""
     gauges = {} if level.telemetry is None else level.telemetry.gauges
     found = (re.fullmatch(rf"gpu(\d+)_{name}", one) for one in gauges)
     return [match[0] for match in sorted((one for one in found if one), key=lambda match: int(match[1]))]
 
 
-def _gpu_use(level: Level) -> str | None:
+def _gpu_use(level: LevelResult) -> str | None:
     uses = [_share(level, one) for one in _boards(level, "use")]
     return " ".join(use for use in uses if use is not None) or None
 
 
-def _gpu_memory(level: Level) -> str | None:
+def _gpu_memory(level: LevelResult) -> str | None:
     return " ".join(_memory(level, one) or "-" for one in _boards(level, "memory_bytes")) or None
 
 
-def _share(level: Level, name: str) -> str | None:
+def _share(level: LevelResult, name: str) -> str | None:
     mean = _gauge(level, name)
     return None if mean is None else f"{100 * mean:.3g}%"
 
 
-def _count(level: Level, name: str) -> str | None:
+def _count(level: LevelResult, name: str) -> str | None:
     mean = _gauge(level, name)
     return None if mean is None else significant(mean)
 
 
-def _watts(level: Level) -> str | None:
+def _watts(level: LevelResult) -> str | None:
     used = level.energy
     if used is None:
         return None
@@ -92,17 +92,17 @@ def _watts(level: Level) -> str | None:
     return f"{significant(used.watts)} W" + (" est." if used.source == "estimate" else "")
 
 
-def _joules(level: Level) -> str | None:
+def _joules(level: LevelResult) -> str | None:
     used = level.energy
     return None if used is None else _unit(used.joules_per_output_token, "J")
 
 
-def _above_idle(level: Level) -> str | None:
+def _above_idle(level: LevelResult) -> str | None:
     used = level.energy
     return None if used is None else _unit(used.joules_per_output_token_above_idle, "J")
 
 
-def _tokens_per_joule(level: Level) -> str | None:
+def _tokens_per_joule(level: LevelResult) -> str | None:
     used = level.energy
     return None if used is None or used.tokens_per_joule is None else significant(used.tokens_per_joule)
 
@@ -111,7 +111,7 @@ def _unit(value: float | None, unit: str) -> str | None:
     return None if value is None else f"{significant(value)} {unit}"
 
 
-def _cost(level: Level) -> str | None:
+def _cost(level: LevelResult) -> str | None:
     found = level.cost
     if found is None or found.per_million_output_tokens is None:
         return None
@@ -121,7 +121,7 @@ def _cost(level: Level) -> str | None:
     return significant(found.per_million_output_tokens) + unit + (" est." if found.energy_source == "estimate" else "")
 
 
-def _seconds(level: Level, name: str) -> str | None:
+def _seconds(level: LevelResult, name: str) -> str | None:
     found = level.first_token
     value = None if found is None else getattr(found, name)
     return None if value is None else ("-" if value < 0 else "") + duration(abs(value))
@@ -149,7 +149,7 @@ _SERVER: dict[str, Cell] = {
 }
 
 
-def _energy_notes(levels: Sequence[Level]) -> list[str]:
+def _energy_notes(levels: Sequence[LevelResult]) -> list[str]:
     found = next((level.energy for level in levels if level.energy is not None), None)
     if found is None:
         return []
@@ -161,7 +161,7 @@ def _energy_notes(levels: Sequence[Level]) -> list[str]:
     return [f"energy: of {seen} alone ({', '.join(found.meters)}){idle}"]
 
 
-def _cost_notes(levels: Sequence[Level]) -> list[str]:
+def _cost_notes(levels: Sequence[LevelResult]) -> list[str]:
     """A level that made nothing has no cost of a token either: that is no lack of a meter."""
     costs = [level.cost for level in levels if level.cost is not None]
     if not costs:
@@ -171,7 +171,7 @@ def _cost_notes(levels: Sequence[Level]) -> list[str]:
     return [f"cost: {' and '.join(costs[0].parts)} of a million output tokens, at this load all the machine's life"]
 
 
-def _first_token_notes(levels: Sequence[Level]) -> list[str]:
+def _first_token_notes(levels: Sequence[LevelResult]) -> list[str]:
     found = next((level.first_token for level in levels if level.first_token is not None), None)
     if found is None:
         return []

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from loadbench.analyze.quality import JUDGE, agreements, coverage, disagreements, opinions
+from loadbench.analyze.quality.quality import JUDGE, agreements, coverage, disagreements, opinions
 from loadbench.core.text import printable
 from loadbench.plan.rubric import RUBRIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadbench.analyze.quality import Coverage, Opinion
+    from loadbench.analyze.quality.quality import Coverage, Opinion
     from loadbench.results.quality import Quality
 
 # More places than this nobody looks up.

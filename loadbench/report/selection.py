@@ -14,7 +14,7 @@ from loadbench.report.table import duration, significant, size
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadbench.analyze.selection import Candidate, Figure, Ranked, Selection
+    from loadbench.analyze.quality.selection import Candidate, Figure, Ranked, Selection
 
 SCHEMA: Final = "loadbench.selection/1"
 HEADERS = (

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.bend import WORTHWHILE, bend
-from loadbench.analyze.intervals import quantile_ranks
+from loadbench.analyze.level.knee import WORTHWHILE, knee
+from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from loadbench.results.run import (
         Decided,
-        Level,
+        LevelResult,
         Metric,
         ModelStatus,
         OpenLoad,
@@ -52,27 +52,27 @@ HEADERS = (
 GOODPUT = "goodput"
 
 
-def by_model(run: Run) -> dict[str, list[Level]]:
+def by_model(run: Run) -> dict[str, list[LevelResult]]:
     """The levels of each model, in the order of the run."""
-    grouped: dict[str, list[Level]] = {}
+    grouped: dict[str, list[LevelResult]] = {}
     for level in run.levels:
         grouped.setdefault(level.model, []).append(level)
     return grouped
 
 
-def headers(levels: Sequence[Level]) -> tuple[str, ...]:
+def headers(levels: Sequence[LevelResult]) -> tuple[str, ...]:
     """The names of the columns: `HEADERS`, with the goodput where there are objectives for it."""
     return (*HEADERS[:-1], GOODPUT, HEADERS[-1]) if _with_goodput(levels) else HEADERS
 
 
-def _with_goodput(levels: Sequence[Level]) -> bool:
+def _with_goodput(levels: Sequence[LevelResult]) -> bool:
     return any(level.goodput is not None for level in levels)
 
 
-def rows(levels: Sequence[Level]) -> list[list[str]]:
+def rows(levels: Sequence[LevelResult]) -> list[list[str]]:
     """A row per level, as `headers` names them."""
     whole = [level for level in levels if not level.interrupted]
-    at = bend(whole)
+    at = knee(whole)
     bends_at = None if at is None else levels.index(whole[at])
     cells = [_row(level, bends=position == bends_at) for position, level in enumerate(levels)]
     if not _with_goodput(levels):
@@ -80,13 +80,13 @@ def rows(levels: Sequence[Level]) -> list[list[str]]:
     return [[*row[:-1], _goodput(level), row[-1]] for row, level in zip(cells, levels, strict=True)]
 
 
-def _goodput(level: Level) -> str:
+def _goodput(level: LevelResult) -> str:
     """Good requests a second, and the share of all that they are."""
     good = level.goodput
     return "-" if good is None else f"{significant(good.requests_per_s)}/s {100 * good.attainment:.3g}%"
 
 
-def _row(level: Level, *, bends: bool) -> list[str]:
+def _row(level: LevelResult, *, bends: bool) -> list[str]:
     metrics = level.metrics
     answered = level.outcomes.get("ok", 0)
     return [
@@ -103,7 +103,7 @@ def _row(level: Level, *, bends: bool) -> list[str]:
     ]
 
 
-def level_line(level: Level) -> str:
+def level_line(level: LevelResult) -> str:
     """A level in one line, for the moment it ends."""
     ttft = level.metrics.get("ttft_s")
     return (
@@ -113,12 +113,12 @@ def level_line(level: Level) -> str:
     )
 
 
-def failed(level: Level) -> int:
+def failed(level: LevelResult) -> int:
     """Measured requests that were not answered in whole, those apart that the user cut."""
     return sum(count for outcome, count in level.outcomes.items() if outcome not in {"ok", "cancelled"})
 
 
-def load_text(level: Level) -> str:
+def load_text(level: LevelResult) -> str:
     """The load as its unit says it: `8 users`, `0.5/s`."""
     if isinstance(level.load, ClosedLoad):
         return f"{level.load.users} user" + ("s" if level.load.users > 1 else "")
@@ -224,7 +224,7 @@ def _first_difference(one: OutputEquality) -> str:
     return f"first at request {number} of level {level + 1}"
 
 
-def _objective_notes(levels: Sequence[Level], whose: str) -> list[str]:
+def _objective_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
     """A line for each objective: what it came to at each level."""
     lines: dict[tuple[bool, str], list[str]] = {}
     for level in levels:
@@ -266,7 +266,7 @@ def arrivals_text(load: OpenLoad) -> str:
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def _course_notes(levels: Sequence[Level], whose: str) -> list[str]:
+def _course_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
     """How a level went whose rate was meant to change: a bar for each part of its window."""
     return [
         f"course of {load_text(level)}{whose}: answers {bars([part.answers_per_s for part in level.course])} "
@@ -288,7 +288,7 @@ def bars(values: Sequence[float | None]) -> str:
     )
 
 
-def _cohort_notes(levels: Sequence[Level], whose: str) -> list[str]:
+def _cohort_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
     """A line for each of several personas, and one for the requests that a server should have in its cache."""
     lines: dict[str, list[str]] = {}
     for level in levels:
@@ -317,11 +317,11 @@ def _warm(warm: Warm) -> str:
     return f"({warm.requests}, {warm.cached_share:.0%} of their tokens from the server's cache)"
 
 
-def _where(level: Level, run: Run) -> str:
+def _where(level: LevelResult, run: Run) -> str:
     return load_text(level) + (f" of {level.model}" if len({one.model for one in run.levels}) > 1 else "")
 
 
-def _reason_notes(run: Run, reasons: Callable[[Level], Sequence[Reason]]) -> list[str]:
+def _reason_notes(run: Run, reasons: Callable[[LevelResult], Sequence[Reason]]) -> list[str]:
     """One line for each code: what it says of the first level, and which others it holds for too."""
     first: dict[str, tuple[str, Reason]] = {}
     others: dict[str, list[str]] = {}
@@ -339,7 +339,7 @@ def _reason_notes(run: Run, reasons: Callable[[Level], Sequence[Reason]]) -> lis
     ]
 
 
-def _failure_notes(level: Level, where: str) -> list[str]:
+def _failure_notes(level: LevelResult, where: str) -> list[str]:
     """The most frequent failures in the server's own words."""
     shown = [
         f"{where}: {one.count} × {one.outcome}" + (f": {one.detail}" if one.detail else "")
@@ -349,14 +349,14 @@ def _failure_notes(level: Level, where: str) -> list[str]:
     return [*shown, f"{where}: {rest} further failures, in run.json"] if rest else shown
 
 
-def _shown(level: Level) -> list[tuple[Metric, tuple[str, ...]]]:
+def _shown(level: LevelResult) -> list[tuple[Metric, tuple[str, ...]]]:
     wanted = {"ttft_s": ("p50", "p95", "p99"), "tpot_s": ("p50", "p95"), "e2e_s": ("p50", "p95")}
     return [(metric, names) for key, names in wanted.items() if (metric := level.metrics.get(key)) is not None]
 
 
-def _bend_note(levels: Sequence[Level], whose: str) -> list[str]:
+def _bend_note(levels: Sequence[LevelResult], whose: str) -> list[str]:
     levels = [level for level in levels if not level.interrupted]
-    at = bend(levels)
+    at = knee(levels)
     if at is not None:
         where = load_text(levels[at])
         return [

@@ -1,7 +1,8 @@
 """The workshop's files: its JSON in three shapes, its Markdown table, a CSV, and one fit for version control.
 
 The keys are those that its script, its seed sample and its notebook write, so that what reads theirs reads ours; the
-values are right (`loadbench.analyze.rounds`). `status` is added, and with it `error` for a model that failed. What the
+values are right (`loadbench.analyze.level.workshop_stats`). `status` is added, and with it `error` for a model that
+failed. What the
 workshop computed wrongly stands under `legacy_…` and nowhere else.
 
     script     alias, latency_avg, latency_p95, tokens_per_sec_avg, rounds, first_token_latency_avg
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from tabulate import tabulate
 
-from loadbench.analyze.rounds import mean
+from loadbench.analyze.level.workshop_stats import mean
 from loadbench.core.text import printable
 from loadbench.report.csv import safe
 from loadbench.report.markdown import escaped
@@ -28,8 +29,8 @@ from loadbench.report.table import title
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from loadbench.analyze.rounds import Rounds
-    from loadbench.results.requests import Request
+    from loadbench.analyze.level.workshop_stats import Rounds
+    from loadbench.results.requests import RequestRecord
     from loadbench.results.run import Run
 
 STABLE: Final = "loadbench.benchmark/1"
@@ -185,7 +186,7 @@ def workshop_csv(rows: Sequence[Rounds], *, first_token: bool = True) -> str:
     return out.getvalue()
 
 
-def stable_json(run: Run, rows: Sequence[Rounds], requests: Iterable[Request]) -> str:
+def stable_json(run: Run, rows: Sequence[Rounds], requests: Iterable[RequestRecord]) -> str:
     """A result for version control: the same bytes for the same answers, but for the timings, which stand apart.
 
     No time of day, no machine, no ids; keys in a fixed order; seconds and rates with two significant digits, so that
@@ -224,7 +225,7 @@ def _settings(scenario: Mapping[str, Mapping[str, object]]) -> dict[str, object]
     return {name: scenario.get(section, {}).get(name) for section, names in _DECISIVE.items() for name in names}
 
 
-def _answers(run: Run, requests: Iterable[Request]) -> dict[str, list[dict[str, object]]]:
+def _answers(run: Run, requests: Iterable[RequestRecord]) -> dict[str, list[dict[str, object]]]:
     """By model, for each prompt in order: the digests of its answers and their lengths in tokens, each once."""
     seen: dict[tuple[str, int], tuple[set[str], set[int]]] = {}
     for one in requests:

@@ -81,7 +81,7 @@ class Rung(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float = 0.0
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class CapacityAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """How many fit: the best estimate, and the range that holds the true number with this confidence.
 
     `low` surely meets the objectives, and what comes after `high` surely does not (of a rate, `high` itself does not).
@@ -131,7 +131,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     schema: Literal["loadbench.capacity/1"] = SCHEMA
     status: Status
     conclusion: str = ""
-    answer: Answer | None = None
+    answer: CapacityAnswer | None = None
     objectives: list[str]
     model: str
     simulated: bool = False

@@ -86,7 +86,7 @@ class Crossover(msgspec.Struct, frozen=True, kw_only=True):
     beyond: Literal["a", "b"]
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class GateCheck(msgspec.Struct, frozen=True, kw_only=True):
     """A gate at one level. `p_value` is that of no change beyond the bound, adjusted for the number of checks."""
 
     level: str
@@ -102,7 +102,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
     rule: str
     passed: bool | None
-    checks: list[Check]
+    checks: list[GateCheck]
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):

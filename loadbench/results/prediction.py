@@ -1,6 +1,7 @@
 """What is made of a run's levels: how many people fit, by which model, what is in the way, and whether it is fair.
 
-These are answers of the reading arm, as types: `loadbench.analyze.prediction`, `scaling`, `limits` and `fairness` fill
+These are answers of the reading arm, as types: `loadbench.analyze.capacity.prediction`, `scaling`, `limits` and
+`fairness` fill
 them in. As in `run.json` times are seconds, rates are per second, and what is not known is null. They stand inside
 `capacity.json`; fields may be added to them, and none changed.
 """

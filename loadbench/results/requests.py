@@ -6,7 +6,7 @@ answers were to be kept; there is no text of either unless the run was told to k
 
 What the server tells of its own time stands in `server_queue_ns` and the like, and is left out where it does not.
 
-It is read back as `Request`, which knows what the reading arm needs of a line.
+It is read back as `RequestRecord`, which knows what the reading arm needs of a line.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class RequestLog:
             self._file.close()
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line, read back."""
 
     level: int
@@ -137,12 +137,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
 
 
-def read_requests(path: Path) -> Iterator[Request]:
+def read_requests(path: Path) -> Iterator[RequestRecord]:
     """The requests of a file, in its order; a last line that a killed run left unfinished is passed over.
 
     Raises `BadInput` where there is no such file, or a line in it is no request.
     """
-    decoder = msgspec.json.Decoder(Request)
+    decoder = msgspec.json.Decoder(RequestRecord)
     try:
         with path.open("rb") as file:
             for number, text in enumerate(file, 1):
@@ -153,7 +153,7 @@ def read_requests(path: Path) -> Iterator[Request]:
         raise BadInput(f"{path}: {error.strerror or error}", hint="name a run folder with its requests.jsonl") from None
 
 
-def _decoded(decoder: msgspec.json.Decoder[Request], text: bytes, place: str) -> Request:
+def _decoded(decoder: msgspec.json.Decoder[RequestRecord], text: bytes, place: str) -> RequestRecord:
     try:
         return decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

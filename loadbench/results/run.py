@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from loadbench.results.models import Model  # noqa: TC001 - msgspec reads the annotations
-from loadbench.results.telemetry import Cost, Energy, FirstToken, Spread, Telemetry  # noqa: TC001 - likewise
+from loadbench.results.telemetry import Cost, Energy, FirstToken, GaugeSpread, Telemetry  # noqa: TC001 - likewise
 
 SCHEMA: Final = "loadbench.run/1"
 
@@ -179,7 +179,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     unknown_input: int = 0
 
 
-class Client(msgspec.Struct, frozen=True, kw_only=True):
+class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
     """How the load generator itself fared.
 
     `read_delay_s` is the time from the kernel's receive stamp to the read; that delay is in no figure, for the stamp is
@@ -219,7 +219,7 @@ class Audit(msgspec.Struct, frozen=True):
     ok: bool
 
 
-class Level(msgspec.Struct, frozen=True, kw_only=True):
+class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     """One level of one model.
 
     `window_ns` is when its window opened and closed, in ns since the run's start as the marks in `requests.jsonl`.
@@ -248,12 +248,12 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     objectives: list[Decided] = []
     tokens: Tokens
     finish_reasons: dict[str, int] = {}
-    client: Client
+    client: ClientHealth
     undefined: dict[str, int] = {}
     metrics: dict[str, Metric | None]
     interrupted: bool = False
     server: dict[str, float] | None = None
-    server_histograms: dict[str, Spread] = {}
+    server_histograms: dict[str, GaugeSpread] = {}
     first_token: FirstToken | None = None
     telemetry: Telemetry | None = None
     energy: Energy | None = None
@@ -275,7 +275,7 @@ class KnownFacts(msgspec.Struct, frozen=True, kw_only=True):
     load_warm_s: float | None = None
 
 
-class AskedPrompt(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedPrompt(msgspec.Struct, frozen=True, kw_only=True):
     """One of the given prompts: its place, from 0, and a digest of its text; that itself only where texts are kept."""
 
     index: int
@@ -341,8 +341,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     origins: dict[str, str] = {}
     environment: dict[str, object]
     models: list[ModelStatus] = []
-    levels: list[Level] = []
-    prompts: list[AskedPrompt] = []
+    levels: list[LevelResult] = []
+    prompts: list[RecordedPrompt] = []
     outputs: list[OutputEquality] | None = None
 
 

@@ -21,7 +21,7 @@ from loadbench.results.run import Run  # noqa: TC001 - msgspec reads the type
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.results.run import Level
+    from loadbench.results.run import LevelResult
 
 SCHEMA: Final = "loadbench.baseline/1"
 _HINT = "name a run folder, its run.json, a folder of run folders, or a baseline"
@@ -87,7 +87,7 @@ def save_baseline(path: Path, runs: Sequence[Run]) -> None:
         ) from None
 
 
-def _light(level: Level) -> Level:
+def _light(level: LevelResult) -> LevelResult:
     metrics = {
         name: None if metric is None else msgspec.structs.replace(metric, hdr="")
         for name, metric in level.metrics.items()

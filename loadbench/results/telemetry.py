@@ -34,7 +34,7 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     resets: list[str] = []
 
 
-class Spread(msgspec.Struct, frozen=True, kw_only=True):
+class GaugeSpread(msgspec.Struct, frozen=True, kw_only=True):
     """One of the server's own histograms, from before the warm-up until after the drain, over all its labels.
 
     The mean is exact. The quantiles are interpolated inside the bucket that holds them, and no better than its width;

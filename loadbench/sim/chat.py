@@ -41,7 +41,7 @@ _WORDS = (
 # fmt: on
 
 
-class Api(Enum):
+class Route(Enum):
     """The two ways to ask; the value is the path."""
 
     CHAT = "/v1/chat/completions"
@@ -109,7 +109,7 @@ _B = TypeVar("_B", bound=_Body)
 class Question:
     """A request that can be answered."""
 
-    api: Api
+    api: Route
     model: str
     text: str
     prompt_tokens: int
@@ -123,9 +123,9 @@ def count_tokens(text: str) -> int:
     return len(text.split())
 
 
-def read_question(api: Api, body: bytes, *, models: Sequence[str], context: int) -> Question:
+def read_question(api: Route, body: bytes, *, models: Sequence[str], context: int) -> Question:
     """The question in a request's body. Raises `Refusal` with what is wrong with it."""
-    asked, text, prompt_tokens = _read_chat(body) if api is Api.CHAT else _read_completion(body)
+    asked, text, prompt_tokens = _read_chat(body) if api is Route.CHAT else _read_completion(body)
     if asked.model not in models:
         there_are = ", ".join(models)
         raise Refusal(404, f"The model '{asked.model}' does not exist; there are: {there_are}", code="model_not_found")
@@ -210,7 +210,7 @@ class Reply:
 
     @property
     def _chat(self) -> bool:
-        return self._question.api is Api.CHAT
+        return self._question.api is Route.CHAT
 
     def _next_word(self) -> str:
         word = self._rng.choice(_WORDS)

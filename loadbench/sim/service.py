@@ -14,7 +14,7 @@ import orjson
 
 from loadbench.core.units import NS_PER_S
 from loadbench.sim.batching import Engine
-from loadbench.sim.chat import Api, Refusal, Reply, read_question
+from loadbench.sim.chat import Refusal, Reply, Route, read_question
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,11 +92,13 @@ class Service:
                 return Response(200, _JSON, self._models())
 
     def _ask(self, method: str, path: str, *, body: bytes, out: Out) -> Job:
-        if path not in {api.value for api in Api}:
-            raise Refusal(404, f"There is no {path} here; there are {', '.join([*(a.value for a in Api), *_READABLE])}")
+        if path not in {api.value for api in Route}:
+            raise Refusal(
+                404, f"There is no {path} here; there are {', '.join([*(a.value for a in Route), *_READABLE])}"
+            )
         _allow(method, path, only="POST")
         try:
-            question = read_question(Api(path), body, models=self.models, context=self._profile.context)
+            question = read_question(Route(path), body, models=self.models, context=self._profile.context)
         except Refusal:
             self._refused += 1
             raise

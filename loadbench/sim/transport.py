@@ -17,7 +17,7 @@ from loadbench.sim.service import EVENT_STREAM, SERVER_NAME, Response, Service
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from loadbench.client.transport import Exchange, Header, Sink
+    from loadbench.client.transport import Header, HttpRequest, Sink
     from loadbench.core.clock import Clock
     from loadbench.sim.profile import Profile
 
@@ -36,7 +36,7 @@ class SimTransport:
         async with self.service.engine.stepping():
             yield self
 
-    async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
         """Carry one exchange; cancelled, it frees its slot. The host in the URL is of no account."""
         reused = self._kept > 0
         self._kept -= reused

@@ -71,7 +71,7 @@ async def load(adapter: Adapter) -> int:
     return time.perf_counter_ns() - began_ns
 
 
-async def let_go(adapter: Adapter) -> None:
+async def release(adapter: Adapter) -> None:
     """Unload its model; raises `TargetUnavailable` where it fails to."""
     try:
         await adapter.aclose()

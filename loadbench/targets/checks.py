@@ -17,13 +17,13 @@ import anyio
 
 from loadbench.core.errors import LoadbenchError
 from loadbench.targets.catalogue import from_listing
+from loadbench.targets.check_result import Check, Checkup, skipped
 from loadbench.targets.discovery import moved
-from loadbench.targets.findings import Check, Checkup, skipped
 from loadbench.targets.foundry import Dialect
 from loadbench.targets.machine import Machine, clock, descriptors, disk, downloads
 from loadbench.targets.openai import choose_models
-from loadbench.targets.ready import Prepared, choose, known_models, prepare, reach
-from loadbench.targets.trials import Trial
+from loadbench.targets.prepare import Prepared, choose, known_models, prepare, reach
+from loadbench.targets.probe import Trial
 from loadbench.telemetry.watch import is_local
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from loadbench.plan.scenario import Scenario
     from loadbench.results.models import Model
-    from loadbench.targets.discovery import Step
+    from loadbench.targets.discovery import DiscoveryStep
 
 
 async def checkup(
-    scenario: Scenario, environment: Mapping[str, str], *, url: str | None, steps: Sequence[Step] = ()
+    scenario: Scenario, environment: Mapping[str, str], *, url: str | None, steps: Sequence[DiscoveryStep] = ()
 ) -> Checkup:
     """The way to the endpoint, its name, models, a first answer of each wanted model, and this machine.
 
@@ -83,7 +83,7 @@ async def _in_process(scenario: Scenario, environment: Mapping[str, str]) -> lis
     return [*checks, memory, *places]
 
 
-def _trail(steps: Sequence[Step], url: str | None) -> list[Check]:
+def _trail(steps: Sequence[DiscoveryStep], url: str | None) -> list[Check]:
     """Each place where the address may have been; the first that named one was taken."""
     taken = next((step for step in steps if step.url), None)
     checks = [Check(f"by {step.source}", "ok" if step is taken else "skip", step.finding) for step in steps]
@@ -93,7 +93,7 @@ def _trail(steps: Sequence[Step], url: str | None) -> list[Check]:
     return checks
 
 
-def _moved(steps: Sequence[Step], url: str, *, failed: bool) -> list[Check]:
+def _moved(steps: Sequence[DiscoveryStep], url: str, *, failed: bool) -> list[Check]:
     told = moved(list(steps), url)
     if told is None:
         return []

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from loadbench.targets.openai import Target
 
 
-Carrier = FastTransport | HttpxTransport | AdapterTransport
+MeasuringTransport = FastTransport | HttpxTransport | AdapterTransport
 
 
-def make_transport(scenario: Scenario, target: Target, clock: Clock) -> Carrier:
+def make_transport(scenario: Scenario, target: Target, clock: Clock) -> MeasuringTransport:
     """How requests travel; it must be closed in the event loop that it is used in."""
     if target.adapter is not None:
         return AdapterTransport(target.adapter)

@@ -28,7 +28,7 @@ _COMMANDS = {"foundry server status -o json": server_status, "foundry service st
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DiscoveryStep:
     """One place that was asked: what it said, and the address if it named one."""
 
     source: str
@@ -36,7 +36,7 @@ class Step:
     finding: str
 
 
-def trail(scenario: Scenario, environment: Mapping[str, str], *, to_the_end: bool = False) -> list[Step]:
+def trail(scenario: Scenario, environment: Mapping[str, str], *, to_the_end: bool = False) -> list[DiscoveryStep]:
     """What each place said, up to the first that named an address; `to_the_end` asks the rest as well."""
     steps = [_told(scenario)]
     steps += [_variable(environment, name) for name in ENDPOINT_VARIABLES if steps[0].source != name]
@@ -45,26 +45,26 @@ def trail(scenario: Scenario, environment: Mapping[str, str], *, to_the_end: boo
     return steps + _commands(environment)
 
 
-def _told(scenario: Scenario) -> Step:
+def _told(scenario: Scenario) -> DiscoveryStep:
     """What loadbench itself was told, and by what."""
     origin = scenario.origins.get("target.url", "default").partition(" ")[2] or "--url"
-    return Step(origin, scenario.target.url, scenario.target.url or "not given")
+    return DiscoveryStep(origin, scenario.target.url, scenario.target.url or "not given")
 
 
-def _variable(environment: Mapping[str, str], name: str) -> Step:
+def _variable(environment: Mapping[str, str], name: str) -> DiscoveryStep:
     text = environment.get(name, "").strip()
-    return Step(name, text or None, text or "not set")
+    return DiscoveryStep(name, text or None, text or "not set")
 
 
-def _commands(environment: Mapping[str, str]) -> list[Step]:
+def _commands(environment: Mapping[str, str]) -> list[DiscoveryStep]:
     """The newer command line is asked first; the older one has no such command and says so."""
     cli = find_cli(environment)
     if cli is None:
-        return [Step("foundry", None, "not on the PATH")]
+        return [DiscoveryStep("foundry", None, "not on the PATH")]
     steps = []
     for source, ask in _COMMANDS.items():
         url, finding = ask(cli)
-        steps.append(Step(source, url, finding))
+        steps.append(DiscoveryStep(source, url, finding))
         if url:
             break
     return steps
@@ -95,7 +95,7 @@ def located(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenari
     return dataclasses.replace(scenario, target=target, origins=origins), f"{found.url}, from `{found.source}`"
 
 
-def moved(steps: list[Step], url: str) -> str | None:
+def moved(steps: list[DiscoveryStep], url: str) -> str | None:
     """The address by the command line, where it is on this machine as `url` is, and is another port."""
     told = next((step.url for step in steps if step.url and step.source in _COMMANDS), None)
     if told is None or not (is_local(url) and is_local(told)):

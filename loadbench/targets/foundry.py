@@ -23,8 +23,8 @@ import httpx
 import orjson
 
 from loadbench.core.errors import TargetUnavailable
-from loadbench.targets.asking import document, get, glance
 from loadbench.targets.catalogue import bare_name, from_cache, from_catalogue_file, same_model, unversioned
+from loadbench.targets.http_get import document, get, glance
 from loadbench.telemetry.watch import is_local
 from loadbench.wire.openai import error_text
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from loadbench.client.descriptors import descriptor_limit
-from loadbench.targets.findings import Check
+from loadbench.targets.check_result import Check
 from loadbench.telemetry.sources import about_all, library, read_all, sources
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from loadbench.core.errors import TargetUnavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from loadbench.client.adapter import Asked
+    from loadbench.client.adapter import AdapterRequest
 
 
 class OnnxGenai:
@@ -42,11 +42,11 @@ class OnnxGenai:
         self._model = og.Model(str(self._folder))
         self._tokenizer = og.Tokenizer(self._model)
 
-    def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
+    def generate(self, asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         """The answer, token by token."""
         return in_thread(lambda: self._tokens(asked))
 
-    def _tokens(self, asked: Asked) -> Iterator[Delta | Finish]:
+    def _tokens(self, asked: AdapterRequest) -> Iterator[Delta | Finish]:
         prompt = self._tokenizer.encode(self._text(asked))
         params = og.GeneratorParams(self._model)
         longest = len(prompt) + asked.max_tokens
@@ -67,7 +67,7 @@ class OnnxGenai:
             yield Delta(stream.decode(token))
         yield Finish("length" if made >= asked.max_tokens else "stop", input_tokens=len(prompt))
 
-    def _text(self, asked: Asked) -> str:
+    def _text(self, asked: AdapterRequest) -> str:
         """The conversation in the model's own template; where it has none, the texts one below the other."""
         try:
             text: str = self._tokenizer.apply_chat_template(
@@ -82,7 +82,7 @@ class OnnxGenai:
         self._model = self._tokenizer = None
 
 
-def _sampling(asked: Asked) -> dict[str, Any]:
+def _sampling(asked: AdapterRequest) -> dict[str, Any]:
     if not asked.temperature:
         return {"do_sample": False}
     seed = {} if asked.seed is None else {"random_seed": asked.seed % 2**31}

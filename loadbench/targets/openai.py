@@ -15,14 +15,14 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import orjson
 
-from loadbench.client.client import Ask, Endpoint
+from loadbench.client.client import Endpoint, Request
 from loadbench.client.httpx_transport import tls_context
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.text import hide, secrets_of
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
-from loadbench.targets.asking import asking, get
-from loadbench.targets.symptoms import advice_for
+from loadbench.targets.error_hints import advice_for
+from loadbench.targets.http_get import asking, get
 from loadbench.wire.openai import Api, error_text
 
 if TYPE_CHECKING:
@@ -180,8 +180,8 @@ def _names(models: tuple[str, ...]) -> str:
 
 async def first_answer(client: Client, clock: Clock, *, prompt: str, max_tokens: int) -> Sample:
     """Ask one question and return its sample; raises `TargetUnavailable` unless it was answered."""
-    ask = Ask(number=0, phase=Phase.WARM_UP, due_ns=clock.now_ns(), prompt=prompt, max_tokens=max_tokens)
-    sample = await client.fire(ask)
+    ask = Request(number=0, phase=Phase.WARM_UP, due_ns=clock.now_ns(), prompt=prompt, max_tokens=max_tokens)
+    sample = await client.send(ask)
     if sample.outcome is not Outcome.OK:
         hint = _PROBE_HINTS.get(sample.status or 0) or advice_for(sample.detail)
         raise TargetUnavailable(f"a first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)

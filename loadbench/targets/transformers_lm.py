@@ -14,7 +14,7 @@ from loadbench.client.adapter import Delta, Finish, in_thread
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from loadbench.client.adapter import Asked
+    from loadbench.client.adapter import AdapterRequest
 
 # What ends in a broken character is held back: its tokens go with the piece that makes it whole.
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
@@ -45,11 +45,11 @@ class Transformers:
         self._cache = "cache" if "cache" in named else "past_key_values"
         self.context = getattr(self._model.config, "max_position_embeddings", None)
 
-    def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
+    def generate(self, asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         """The answer, token by token."""
         return in_thread(lambda: self._tokens(asked))
 
-    def _tokens(self, asked: Asked) -> Iterator[Delta | Finish]:
+    def _tokens(self, asked: AdapterRequest) -> Iterator[Delta | Finish]:
         prompt = self._prompt(asked)
         prompt_tokens = int(prompt.shape[1])
         ends = _ends(self._model.generation_config.eos_token_id)
@@ -66,7 +66,7 @@ class Transformers:
             shown, held = (shown, held) if broken else (held, [])
         yield Finish("length", prompt_tokens)
 
-    def _generated(self, ids: Any, asked: Asked) -> Iterator[int]:
+    def _generated(self, ids: Any, asked: AdapterRequest) -> Iterator[int]:
         """As many tokens as are asked for, the model's end tokens among them."""
         dice = torch.Generator().manual_seed((asked.seed or 0) % 2**63)
         cache = None
@@ -84,7 +84,7 @@ class Transformers:
         before, after = (self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in whole)
         return str(after[len(before) :])
 
-    def _prompt(self, asked: Asked) -> Any:
+    def _prompt(self, asked: AdapterRequest) -> Any:
         """The conversation in the model's own template; where it has none, the texts one below the other.
 
         A template has the tokens that begin a prompt in it; given to it again, they would be there twice.

@@ -23,7 +23,7 @@ _FRESH = 5
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::", "*", ""})  # noqa: S104 - compared with, not bound to
 
 
-class ServerProcess:
+class MeasuredProcess:
     """A process and its descendants. With a port it may be lost and found; a given pid is never another's."""
 
     def __init__(self, psutil: Any, process: Any, *, port: int | None = None, host: str | None = None) -> None:

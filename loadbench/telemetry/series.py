@@ -22,7 +22,7 @@ _COUNTED = "_total"
 _MOST_UNSEEN = 0.5
 
 
-class Series:
+class ReadingSeries:
     """Every reading since the beginning, or since what was forgotten; times are ns of the run's clock."""
 
     def __init__(self) -> None:

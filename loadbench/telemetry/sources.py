@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from loadbench.telemetry.host import Host
 from loadbench.telemetry.nvidia import Nvidia
-from loadbench.telemetry.process import ServerProcess, tunnelled
+from loadbench.telemetry.process import MeasuredProcess, tunnelled
 from loadbench.telemetry.sysfs import Drm, Rapl
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) 
         packages,
         nvidia,
         cards,
-        ServerProcess.found(psutil, port=port, host=host, pid=pid),
+        MeasuredProcess.found(psutil, port=port, host=host, pid=pid),
         Host.found(psutil, root),
     )
     return [source for source in found if source is not None]

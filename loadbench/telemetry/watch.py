@@ -20,7 +20,7 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from loadbench.core.errors import BadInput
-from loadbench.telemetry.series import Series
+from loadbench.telemetry.series import ReadingSeries
 from loadbench.telemetry.sources import library
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Watch:
         self.about: Mapping[str, object] = {}
         self._interval_ns = interval_ns
         self._log = log
-        self._series = Series()
+        self._series = ReadingSeries()
         self._lines: BufferedByteReceiveStream | None = None
         self._sampling = False
         self._sampled_ns = -1

@@ -3,7 +3,7 @@
 The servers agree on the outline and on little else: choices missing or empty, `content` null, "" or a list of parts,
 `message` beside or instead of `delta`, usage anywhere or on every frame, errors as objects, strings or lists. The
 reader takes all of it and invents nothing: what a frame does not tell is `None` or "". Only bytes that are no JSON
-object are refused. How frames add up to an answer is the business of `loadbench.wire.answer`.
+object are refused. How frames add up to an answer is the business of `loadbench.wire.response_reader`.
 """
 
 from __future__ import annotations

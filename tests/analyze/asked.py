@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from loadbench.results.requests import Request
+from loadbench.results.requests import RequestRecord
 
 S = 1_000_000_000
 
 
-def a_request(number: int = 0, *, e2e_s: float = 1.0, ttft_s: float = 0.1, tokens: int = 10, **over: object) -> Request:
+def a_request(
+    number: int = 0, *, e2e_s: float = 1.0, ttft_s: float = 0.1, tokens: int = 10, **over: object
+) -> RequestRecord:
     """A measured answer to prompt 0, sent as it was due; any field can be overridden."""
     sent_ns = number * 10 * S
     fields: dict[str, object] = {
@@ -33,10 +35,10 @@ def a_request(number: int = 0, *, e2e_s: float = 1.0, ttft_s: float = 0.1, token
         "prompt_hash": "00000000",
         **over,
     }
-    return Request(**fields)
+    return RequestRecord(**fields)
 
 
-def a_failed_request(number: int = 0, **over: object) -> Request:
+def a_failed_request(number: int = 0, **over: object) -> RequestRecord:
     """One that had no answer."""
     gone: dict[str, object] = dict.fromkeys(("first_byte_ns", "first_token_ns", "first_visible_ns", "last_token_ns"))
     return a_request(number, **{**gone, "outcome": "http_error", "output_tokens": None, "input_tokens": None, **over})

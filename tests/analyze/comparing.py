@@ -14,18 +14,18 @@ from tests.building import a_level, a_run
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadbench.results.run import Level, Run
+    from loadbench.results.run import LevelResult, Run
 
 VALID = Verdict("VALID")
 
 
 @lru_cache
-def quiet() -> Level:
+def quiet() -> LevelResult:
     """400 answers, all well."""
     return msgspec.structs.replace(a_level(), verdict=VALID)
 
 
-def figures(users: int = 1, *, tokens: float = 100.0, ttft: float = 1.0, **over: object) -> Level:
+def figures(users: int = 1, *, tokens: float = 100.0, ttft: float = 1.0, **over: object) -> LevelResult:
     """A level whose tokens per second are these, and whose times to the first token are so many times the usual."""
     usual = quiet()
     throughput = msgspec.structs.replace(
@@ -44,7 +44,9 @@ def figures(users: int = 1, *, tokens: float = 100.0, ttft: float = 1.0, **over:
     return msgspec.structs.replace(usual, **fields)
 
 
-def a_side(*levels: Sequence[Level], scenario: Mapping | None = None, name: str = "trial", **over: object) -> list[Run]:
+def a_side(
+    *levels: Sequence[LevelResult], scenario: Mapping | None = None, name: str = "trial", **over: object
+) -> list[Run]:
     """A run for each set of levels."""
     return [
         msgspec.structs.replace(

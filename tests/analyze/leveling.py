@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from loadbench.analyze.summary import metric
+from loadbench.analyze.level.summary import metric
 from loadbench.plan.load import Closed
 from loadbench.record.histogram import Histogram
-from loadbench.results.run import Concurrency, Level, Throughput, Verdict
+from loadbench.results.run import Concurrency, LevelResult, Throughput, Verdict
 from tests.building import a_level, a_sample
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def with_figures(
     failed: int = 0,
     think: Distribution | None = None,
     reasons: Sequence[Reason] = (),
-) -> Level:
+) -> LevelResult:
     """A closed level with this throughput, give or take the share `reach` at 95 %, and these TTFT and TPOT."""
     rate_reach = (per_s * (1 - reach), per_s * (1 + reach))
     return msgspec.structs.replace(

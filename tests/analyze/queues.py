@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadbench.plan.load import Extent, Phases
-from loadbench.record.course import Chronicle, Course
+from loadbench.plan.load import LevelDuration, Phases
 from loadbench.record.recorder import LevelRecording, Recorder
+from loadbench.record.timeline import Timeline, TimelineBuilder
 from tests.building import MS, S, a_sample, calm
 
 if TYPE_CHECKING:
@@ -72,9 +72,11 @@ def recorded(requests: Iterable[tuple[float, float, float]], *, window_s: float,
     """The recording of requests (due, wait, service) in seconds, the window open from 0; the first token comes a tenth
     into the service, and the last at its end."""
     recorder = Recorder(
-        Phases(Extent(duration_ns=round(window_s * S), warm_up_ns=round(warm_up_s * S)), -round(warm_up_s * S))
+        Phases(LevelDuration(duration_ns=round(window_s * S), warm_up_ns=round(warm_up_s * S)), -round(warm_up_s * S))
     )
-    phases = Phases(Extent(duration_ns=round(window_s * S), warm_up_ns=round(warm_up_s * S)), -round(warm_up_s * S))
+    phases = Phases(
+        LevelDuration(duration_ns=round(window_s * S), warm_up_ns=round(warm_up_s * S)), -round(warm_up_s * S)
+    )
     due_inside = 0
     for at_ns, ends, sample in _told(requests, phases):
         if ends:
@@ -101,9 +103,9 @@ def _told(requests: Iterable[tuple[float, float, float]], phases: Phases) -> Ite
     return ((at_ns, ends, sample) for at_ns, ends, _, sample in sorted(told, key=lambda one: one[:3]))
 
 
-def course(dues: Row, ttfts: Row, ends: Row, *, window_s: float) -> Course:
+def course(dues: Row, ttfts: Row, ends: Row, *, window_s: float) -> Timeline:
     """How a level goes whose requests were due, had their first token after, and ended, then; all in seconds."""
-    chronicle = Chronicle(0)
+    chronicle = TimelineBuilder(0)
     inside = (dues >= 0) & (dues < window_s)
     changes = np.repeat((1.0, -1.0), len(dues))
     # As `change` and `add` put them aside, a level at once.

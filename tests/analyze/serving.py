@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.health import NoHealth
-from loadbench.engine.level import Level as Running
 from loadbench.engine.level import LevelPlan
-from loadbench.plan.load import Closed, Extent
+from loadbench.engine.level import Level as Running
+from loadbench.plan.load import Closed, LevelDuration
 from loadbench.plan.prompts import Prompt
 from loadbench.sim.transport import SimTransport
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.objective import Objective
-    from loadbench.results.run import Level
+    from loadbench.results.run import LevelResult
     from loadbench.sim.profile import Profile
 
 S = 1_000_000_000
@@ -62,18 +62,18 @@ def served(
     think: Distribution | None = None,
     objectives: Sequence[Objective] = (),
     seed: int = 0,
-) -> Level:
+) -> LevelResult:
     """One closed level, as `run.json` has it."""
     load = Closed(users, think)
 
-    async def main() -> Level:
+    async def main() -> LevelResult:
         clock = VirtualClock()
         async with SimTransport(profile, clock=clock, seed=seed).serving() as transport:
             endpoint = Endpoint(base_url="http://simulated/v1", model=profile.model)
             client = Client(endpoint, transport, clock=clock, timeouts=Timeouts())
             plan = LevelPlan(
                 load=load,
-                extent=Extent(duration_ns=seconds * S, warm_up_ns=warm_up * S, cool_down_ns=warm_up * S // 4),
+                extent=LevelDuration(duration_ns=seconds * S, warm_up_ns=warm_up * S, cool_down_ns=warm_up * S // 4),
                 prompts=Words(words, tokens, varied=varied, seed=seed),
                 max_tokens=10 * tokens,
                 seed=seed,
@@ -86,6 +86,6 @@ def served(
     return run_virtual(main)
 
 
-def sweep(profile: Profile, users: Sequence[int], **settings: object) -> list[Level]:
+def sweep(profile: Profile, users: Sequence[int], **settings: object) -> list[LevelResult]:
     """A level for each number of users."""
     return [served(profile, n, seed=n, **settings) for n in users]  # type: ignore[arg-type]

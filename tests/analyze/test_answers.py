@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from loadbench.analyze.compare import compare
+from loadbench.analyze.compare.compare import compare
 from loadbench.report.compare_text import compare_text
-from loadbench.results.run import AskedPrompt, OutputEquality
+from loadbench.results.run import OutputEquality, RecordedPrompt
 from tests.analyze.comparing import lucky
 
 
@@ -17,7 +17,7 @@ def side(texts, *, prompts=("p0", "p1"), distinct=1, name="trial"):
         OutputEquality(model="m", prompt=place, answers=9, distinct=distinct, first_hash=text)
         for place, text in enumerate(texts)
     ]
-    asked = [AskedPrompt(index=place, hash=text) for place, text in enumerate(prompts)]
+    asked = [RecordedPrompt(index=place, hash=text) for place, text in enumerate(prompts)]
     return [msgspec.structs.replace(run, prompts=asked, outputs=outputs) for run in lucky({1: 100}, name=name)]
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.audit import audit
+from loadbench.analyze.level.audit import audit
 from loadbench.plan.arrivals import parse_arrivals
-from loadbench.plan.load import Closed, Extent, Open, Phase, Phases
+from loadbench.plan.load import Closed, LevelDuration, Open, Phase, Phases
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import Production, Recorder
 from tests.analyze.queues import recorded
@@ -124,7 +124,7 @@ def test_book_that_is_wrong_is_found(change, expected):
 
 def test_request_that_is_added_twice_is_found():
     """An answer that never began ends in every sum, and so agrees everywhere but in the number in flight."""
-    recorder = Recorder(Phases(Extent(duration_ns=10 * S, warm_up_ns=S), -S))
+    recorder = Recorder(Phases(LevelDuration(duration_ns=10 * S, warm_up_ns=S), -S))
     for number in range(5):
         recorder.started(number * S + 1)
         recorder.add(a_sample(number, due_ns=number * S + 1))

@@ -6,16 +6,16 @@ import math
 
 import pytest
 
-from loadbench.analyze.border import Border, Point, aim, divergence, provable_share
+from loadbench.analyze.capacity.border import FittedBorder, LoadPoint, aim, divergence, provable_share
 
 
-def a_border(*points: Point, p0: float = 0.95) -> Border:
-    return Border(points, p0, least=1, most=200)
+def a_border(*points: LoadPoint, p0: float = 0.95) -> FittedBorder:
+    return FittedBorder(points, p0, least=1, most=200)
 
 
 def test_it_lies_between_what_passes_and_what_fails():
     """A hundred hits at 16 and as many misses at 32 leave it between."""
-    border = a_border(Point(16, 100, 0), Point(32, 0, 100))
+    border = a_border(LoadPoint(16, 100, 0), LoadPoint(32, 0, 100))
     assert 16 < border.median() < 32
     assert border.share(10) > 0.98
     assert border.share(60) < 0.1
@@ -26,13 +26,13 @@ def test_much_data_find_it():
     points = []
     for amount in (12, 18, 22, 26, 32):
         share = 1 / (1 + math.exp(-(math.log(19) - 5 * math.log(amount / 24))))
-        points.append(Point(amount, 1000 * share, 1000 * (1 - share)))
+        points.append(LoadPoint(amount, 1000 * share, 1000 * (1 - share)))
     assert a_border(*points).median() == pytest.approx(24, rel=0.03)
 
 
 def test_more_time_aims_nearer():
     """With a hundred times the requests, proofs are tried nearer to the border on both sides."""
-    border = a_border(Point(16, 60, 0), Point(24, 38, 2), Point(40, 10, 10))
+    border = a_border(LoadPoint(16, 60, 0), LoadPoint(24, 38, 2), LoadPoint(40, 10, 10))
     short, long = ([(float(users), n) for users in range(1, 81)] for n in (150.0, 15_000.0))
     low, lower = (aim([border], loads[:22], evidence=6, passes=True) for loads in (long, short))
     high, higher = (aim([border], loads[23:], evidence=6, passes=False) for loads in (long, short))
@@ -41,7 +41,7 @@ def test_more_time_aims_nearer():
 
 def test_without_time_for_any_proof_there_is_no_aim():
     """Ten requests prove no p95."""
-    border = a_border(Point(16, 10, 0))
+    border = a_border(LoadPoint(16, 10, 0))
     assert aim([border], [(float(users), 10.0) for users in range(1, 20)], evidence=6, passes=True) is None
 
 

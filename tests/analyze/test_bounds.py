@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.bounds import (
+from loadbench.analyze.stats.bounds import (
     block_length,
     bootstrap_interval,
     bound_holds,
@@ -19,7 +19,7 @@ from loadbench.analyze.bounds import (
     inefficiency,
     most_over,
 )
-from loadbench.analyze.intervals import quantile_ranks
+from loadbench.analyze.stats.intervals import quantile_ranks
 
 OVER = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 # By confidence and quantile, how many requests it takes; MLPerf's LoadGen has the same 662 for one above the p99.

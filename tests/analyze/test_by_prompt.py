@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadbench.analyze.by_prompt import Spread, by_prompt
+from loadbench.analyze.level.by_prompt import PromptSpread, by_prompt
 from tests.analyze.asked import a_failed_request, a_request
 
 
@@ -29,7 +29,7 @@ def test_prompts_and_levels_are_apart():
 def test_spread_is_exact():
     """Median, minimum and maximum of the values themselves: no histogram rounds them."""
     (one,) = by_prompt([a_request(n, e2e_s=e2e) for n, e2e in enumerate((1.234567891, 1.0, 3.0, 2.0))])
-    assert one.e2e == Spread(pytest.approx((1.234567891 + 2.0) / 2, abs=1e-9), 1.0, 3.0)
+    assert one.e2e == PromptSpread(pytest.approx((1.234567891 + 2.0) / 2, abs=1e-9), 1.0, 3.0)
 
 
 def test_failures_are_counted_and_have_no_latency():

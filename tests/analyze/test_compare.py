@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from loadbench.analyze.compare import compare
-from loadbench.analyze.effect import POWER, Effect, plan_repeats
-from loadbench.analyze.intervals import binomial_cdf
+from loadbench.analyze.compare.compare import compare
+from loadbench.analyze.compare.effect import POWER, Effect, plan_repeats
+from loadbench.analyze.stats.intervals import binomial_cdf
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import parse_gate
 from loadbench.results.compare import Comparison, to_json

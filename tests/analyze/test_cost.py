@@ -5,17 +5,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from loadbench.analyze.cost import cost, energy, watts
-from loadbench.analyze.machine import with_machine
+from loadbench.analyze.level.cost import cost, energy, watts
+from loadbench.analyze.level.machine import with_machine
 from loadbench.plan.scenario import CostSettings
-from loadbench.results.run import Level, Throughput
+from loadbench.results.run import LevelResult, Throughput
 from loadbench.results.telemetry import Gauge, Telemetry
 from tests.building import a_level
 
 YEAR_S = 365.25 * 24 * 3600
 
 
-def level(*, tokens_per_s: float = 100.0, requests_per_s: float = 2.0, model: str = "m") -> Level:
+def level(*, tokens_per_s: float = 100.0, requests_per_s: float = 2.0, model: str = "m") -> LevelResult:
     """50 tokens a request, in a window of 100 s; 11 tokens each by its answers' own count."""
     made = Throughput(requests_per_s=requests_per_s, output_tokens_per_s=tokens_per_s, total_tokens_per_s=tokens_per_s)
     return msgspec.structs.replace(a_level(), throughput=made, model=model)
@@ -165,7 +165,7 @@ def test_level_that_made_nothing_has_no_cost_per_token():
 
 def with_gauges(
     model: str = "qwen2.5-0.5b-instruct-cuda-gpu:3", *, tokens_per_s: float = 100.0, **means: float
-) -> Level:
+) -> LevelResult:
     """A level beside which these gauges stood."""
     telemetry = Telemetry(gauges={name: gauge(mean) for name, mean in means.items()})
     return with_machine(
@@ -173,7 +173,7 @@ def with_gauges(
     )
 
 
-def codes(made: Level) -> set[str]:
+def codes(made: LevelResult) -> set[str]:
     """Of its caveats, those that a quiet level has not."""
     return {reason.code for reason in made.caveats} - {reason.code for reason in a_level().caveats}
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from loadbench.analyze.bounds import inefficiency
-from loadbench.analyze.intervals import mean_interval
-from loadbench.analyze.summary import metric
+from loadbench.analyze.level.summary import metric
+from loadbench.analyze.stats.bounds import inefficiency
+from loadbench.analyze.stats.intervals import mean_interval
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Open
 from loadbench.record.histogram import Histogram

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from loadbench.analyze.drift import drift, trend, trend_p
+from loadbench.analyze.compare.drift import drift, trend, trend_p
 from loadbench.results.run import Verdict
 from tests.building import a_level, a_run
 

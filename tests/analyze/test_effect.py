@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from loadbench.analyze.effect import POWER, Effect, Inside, Runs, averaged, holm, plan_repeats
+from loadbench.analyze.compare.effect import POWER, Effect, Inside, Runs, averaged, holm, plan_repeats
 
 
 def runs(a, b, *, paired=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from loadbench.analyze.compare import compare
+from loadbench.analyze.compare.compare import compare
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import parse_gate
 from loadbench.results.run import Reason

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.devices import devices
-from loadbench.analyze.fairness import fairness, jain
-from loadbench.results.requests import Request
+from loadbench.analyze.capacity.fleet_size import devices
+from loadbench.analyze.level.fairness import fairness, jain
+from loadbench.results.requests import RequestRecord
 
 S = 1_000_000_000
 
 
-def asked(user: int | None, *, end_s: float, ttft_s: float = 0.1, level: int = 0, outcome: str = "ok") -> Request:
+def asked(user: int | None, *, end_s: float, ttft_s: float = 0.1, level: int = 0, outcome: str = "ok") -> RequestRecord:
     """One request that was answered in a second."""
     due_ns = round((end_s - 1) * S)
     first_ns = due_ns + round(ttft_s * S) if outcome == "ok" else None
-    return Request(
+    return RequestRecord(
         level=level,
         user=user,
         phase="measured",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.finite_source import (
+from loadbench.analyze.capacity.finite_source import (
     between,
     in_flight,
     met_on_arrival,

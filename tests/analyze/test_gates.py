@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from loadbench.analyze.effect import Effect
-from loadbench.analyze.gates import Seen, decide
+from loadbench.analyze.compare.effect import Effect
+from loadbench.analyze.compare.gates import Seen, decide
 from loadbench.plan.gate import parse_gate
 from loadbench.results.compare import LeftOut
 

@@ -9,7 +9,7 @@ from math import comb
 
 import pytest
 
-from loadbench.analyze.intervals import mean_interval, quantile_ranks
+from loadbench.analyze.stats.intervals import mean_interval, quantile_ranks
 
 
 def exact_ranks(n: int, p: Fraction, tail: Fraction) -> tuple[int, int] | None:

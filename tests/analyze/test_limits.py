@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.limits import explain
+from loadbench.analyze.capacity.limits import explain
 from loadbench.plan.objective import parse_objective
 from loadbench.results.folder import read_run
 from loadbench.results.run import Decided, Reason

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.intervals import quantile_ranks, share_interval
+from loadbench.analyze.stats.intervals import quantile_ranks, share_interval
 from loadbench.plan.load import Closed
 from loadbench.plan.objective import parse_objective
 from loadbench.record.outcome import Outcome

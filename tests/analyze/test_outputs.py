@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadbench.analyze.outputs import outputs
+from loadbench.analyze.level.outputs import outputs
 from tests.analyze.asked import a_failed_request, a_request
 
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.finite_source import met_on_arrival
-from loadbench.analyze.prediction import isotonic, predict
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.capacity.finite_source import met_on_arrival
+from loadbench.analyze.capacity.prediction import isotonic, predict
+from loadbench.analyze.level.summary import summarize
 from loadbench.plan.distribution import LogNormal
 from loadbench.plan.load import Closed
 from loadbench.plan.objective import parse_objective
-from loadbench.results.run import Level, Reason
+from loadbench.results.run import LevelResult, Reason
 from tests.analyze.leveling import with_figures
 from tests.engine.scripted import Act, S, run_scripted
 
@@ -26,7 +26,7 @@ FAST = [0.1] * 200
 SLOW = [3.0] * 200
 
 
-def slotted(users: int, *, seconds: int, think: LogNormal | None = None) -> Level:
+def slotted(users: int, *, seconds: int, think: LogNormal | None = None) -> LevelResult:
     """A level against four workers whose service takes 1 s on average, memoryless, in virtual time."""
     rng = random.Random(f"{users}/{think}")
     load = Closed(users, think)
@@ -70,7 +70,7 @@ def true_users(bound_s: float, share: float, think_s: float) -> int:
 
 
 @pytest.fixture(scope="module")
-def levels() -> list[Level]:
+def levels() -> list[LevelResult]:
     """Seven levels of the four workers, without think time."""
     return [slotted(users, seconds=300) for users in (1, 2, 4, 6, 8, 12, 18)]
 
@@ -115,7 +115,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     assert held >= 34
 
 
-def drawn_levels(rng: np.random.Generator) -> list[Level]:
+def drawn_levels(rng: np.random.Generator) -> list[LevelResult]:
     """One measurement of the four workers: 150 answers a level, and throughput with 2 % of error."""
     return [
         with_figures(
@@ -144,7 +144,7 @@ def by_hand(late: list[float], share: float, think_s: float) -> int:
     raise AssertionError("they all fit")
 
 
-def three(*ttft: list[float], per_s: tuple[float, ...] = (1.0, 1.8, 2.4)) -> list[Level]:
+def three(*ttft: list[float], per_s: tuple[float, ...] = (1.0, 1.8, 2.4)) -> list[LevelResult]:
     """Levels of 1, 2 and 4 users with these TTFT."""
     return [
         with_figures(users, rate, reach=0.02, ttft_s=values)

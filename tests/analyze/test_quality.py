@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadbench.analyze.intervals import share_interval
-from loadbench.analyze.quality import agreements, chosen, coverage, disagreements, opinions
+from loadbench.analyze.quality.quality import agreements, chosen, coverage, disagreements, opinions
+from loadbench.analyze.stats.intervals import share_interval
 from loadbench.results.quality import FacetCheck, Quality, Rating
 
 

@@ -7,7 +7,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from loadbench.analyze.ranks import mann_whitney, shift, signed_ranks, smallest_p
+from loadbench.analyze.stats.ranks import mann_whitney, shift, signed_ranks, smallest_p
 
 
 def midranks(values):
@@ -93,7 +93,7 @@ def test_many_values_are_compared_by_the_normal_law(monkeypatch):
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 60, 45), rng.integers(2, 62, 45)
     p, (_, (low, high)) = mann_whitney(a, b), shift(a, b, paired=False, confidence=0.95)
-    monkeypatch.setattr("loadbench.analyze.ranks._COUNTED", 45)
+    monkeypatch.setattr("loadbench.analyze.stats.ranks._COUNTED", 45)
     assert p == pytest.approx(mann_whitney(a, b), rel=0.05)
     _, (exactly_low, exactly_high) = shift(a, b, paired=False, confidence=0.95)
     assert (low, high) == (pytest.approx(exactly_low, abs=1), pytest.approx(exactly_high, abs=1))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.measured import measured
-from loadbench.analyze.scaling import BATCH, SLOTS, USL, find_cliff, fit, fit_scaling, student_over_normal
+from loadbench.analyze.capacity.scaling import BATCH, SLOTS, USL, find_cliff, fit, fit_scaling, student_over_normal
+from loadbench.analyze.level.measured import measured
 from tests.analyze.leveling import with_figures
 
 USERS = np.array([1.0, 2, 4, 8, 12, 16, 24, 32])

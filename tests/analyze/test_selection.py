@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.selection import DIMENSIONS, Candidate, Figure, candidates, select
+from loadbench.analyze.quality.selection import DIMENSIONS, Candidate, Figure, candidates, select
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed
 from loadbench.report.selection import selection_notes

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.intervals import binomial_cdf
-from loadbench.analyze.sequential import Count, Judge, Ledger, asked_share, log_wealth
+from loadbench.analyze.capacity.sequential import Count, SequentialMonitor, SequentialTest, asked_share, log_wealth
+from loadbench.analyze.stats.intervals import binomial_cdf
 from loadbench.plan.load import Phase
 from loadbench.plan.objective import parse_objective
 from loadbench.record.outcome import Outcome
@@ -82,7 +82,7 @@ def test_correlated_queues_are_not_passed_by_a_calm_stretch():
     bound = math.log(10) / 0.3 * 0.85  # below the true p90: the share is too small
     for seed in range(40):
         _, waits, services = single(np.random.default_rng(seed), rate=0.7, n=800)
-        judge = Judge(Ledger([rule], alpha=ALPHA, closed=False), 1.0)
+        judge = SequentialMonitor(SequentialTest([rule], alpha=ALPHA, closed=False), 1.0)
         for number, response in enumerate(waits + services):
             judge.add(a_sample(number, due_ns=number * S, ttft_ns=max(1, round(response / bound * S))))
             if number % 100 == 99 and judge.finding(number * S).decision == "PASS":
@@ -93,7 +93,7 @@ def test_correlated_queues_are_not_passed_by_a_calm_stretch():
 
 def test_requests_count_in_the_order_in_which_they_were_due():
     """While an early request is under way, those after it do not count: the quick ones end first."""
-    judge = Judge(Ledger([TTFT], alpha=ALPHA), 1.0)
+    judge = SequentialMonitor(SequentialTest([TTFT], alpha=ALPHA), 1.0)
     for number in range(30):
         judge.started(number, number * MS)
     for number in range(1, 30):
@@ -106,7 +106,7 @@ def test_requests_count_in_the_order_in_which_they_were_due():
 
 def test_failures_are_misses_and_what_the_user_cut_is_nothing():
     """A failed request misses an objective on its latency; a cancelled one and one of the warm-up do not count."""
-    judge = Judge(Ledger([TTFT, parse_objective("failures<1%")], alpha=ALPHA), 1.0)
+    judge = SequentialMonitor(SequentialTest([TTFT, parse_objective("failures<1%")], alpha=ALPHA), 1.0)
     judge.add(a_failure(Outcome.HTTP_ERROR, number=0))
     judge.add(a_failure(Outcome.CANCELLED, number=1))
     judge.add(a_sample(2, phase=Phase.WARM_UP))
@@ -116,7 +116,7 @@ def test_failures_are_misses_and_what_the_user_cut_is_nothing():
 
 def test_heavier_loads_vouch_for_lighter_ones_and_never_the_other_way():
     """What was seen at 12 helps to pass 10; what was seen at 8 does not."""
-    alone, above, below = (Ledger([TTFT], alpha=ALPHA, closed=False) for _ in range(3))
+    alone, above, below = (SequentialTest([TTFT], alpha=ALPHA, closed=False) for _ in range(3))
     above.add(12, [independent(60, 60)])
     below.add(8, [independent(60, 60)])
     own = [independent(60, 60)]
@@ -126,14 +126,14 @@ def test_heavier_loads_vouch_for_lighter_ones_and_never_the_other_way():
 def test_no_load_passes_before_everybody_has_asked_five_times():
     """A closed loop of 100 users is not judged by its first 400 answers, and an open one by enough of them is."""
     own = [independent(400, 400)]
-    assert Ledger([TTFT], alpha=ALPHA).weigh(100, own).decision == "UNDECIDED"
-    assert Ledger([TTFT], alpha=ALPHA, closed=False).weigh(100, own).decision == "PASS"
+    assert SequentialTest([TTFT], alpha=ALPHA).weigh(100, own).decision == "UNDECIDED"
+    assert SequentialTest([TTFT], alpha=ALPHA, closed=False).weigh(100, own).decision == "PASS"
 
 
 def test_all_objectives_pass_or_one_fails():
     """One objective that is far from met makes the load fail, and one that is open keeps it from passing."""
     rules = [TTFT, parse_objective("tpot_p95<80ms")]
-    ledger = Ledger(rules, alpha=ALPHA, closed=False)
+    ledger = SequentialTest(rules, alpha=ALPHA, closed=False)
     assert ledger.weigh(1, [independent(300, 300), independent(0, 30)]).decision == "FAIL"
     assert ledger.weigh(1, [independent(300, 300), independent(29, 30)]).decision == "UNDECIDED"
     assert ledger.weigh(1, [independent(300, 300), independent(300, 300)]).decision == "PASS"
@@ -142,7 +142,7 @@ def test_all_objectives_pass_or_one_fails():
 def test_an_open_loop_above_capacity_fails_by_its_queue():
     """D/D/1 at 110 %: requests in flight grow, and the load fails though no request has missed a generous bound."""
     rule = parse_objective("ttft_p95<10m")
-    judge = Judge(Ledger([rule], alpha=ALPHA, closed=False), 1.1, is_open=True)
+    judge = SequentialMonitor(SequentialTest([rule], alpha=ALPHA, closed=False), 1.1, is_open=True)
     rng = random.Random(1)
     for number in range(220):
         due_ns = round(number * S / 1.1)
@@ -158,7 +158,7 @@ def test_an_open_loop_above_capacity_fails_by_its_queue():
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 5)), min_size=1, max_size=60))
 def test_worth_is_never_more_than_there_is(requests):
     """However requests fare, they are worth no more than their number."""
-    judge = Judge(Ledger([TTFT], alpha=ALPHA), 1.0)
+    judge = SequentialMonitor(SequentialTest([TTFT], alpha=ALPHA), 1.0)
     for number, (quick, seconds) in enumerate(requests):
         judge.add(a_sample(number, due_ns=number * S, ttft_ns=100 * MS if quick else seconds * S))
     (count,) = judge.counts()

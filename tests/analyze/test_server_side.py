@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from loadbench.analyze.server_side import bucket_quantile, contradictions, first_token, spreads
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.level.server_side import bucket_quantile, contradictions, first_token, spreads
+from loadbench.analyze.level.summary import summarize
 from loadbench.plan.load import Closed
 from loadbench.record.timings import Timings
 from tests.building import MS, S, a_recording, a_sample

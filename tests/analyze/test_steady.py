@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.steady import drift, mann_kendall, mser5, not_steady
+from loadbench.analyze.level.steady import drift, mann_kendall, mser5, not_steady
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from tests.analyze.queues import closed, course, recorded, single

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from loadbench.analyze.student import above, found_from, quantile, two_sided
+from loadbench.analyze.stats.student import above, found_from, quantile, two_sided
 
 # Any table of it: (p, degrees of freedom, t).
 TABLE = [

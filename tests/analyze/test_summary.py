@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadbench.analyze.summary import metric
+from loadbench.analyze.level.summary import metric
 from loadbench.core.units import parse_duration
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import parse_distribution

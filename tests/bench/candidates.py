@@ -13,28 +13,28 @@ from typing import TYPE_CHECKING, Protocol
 
 import httpx
 
-from loadbench.client.client import Ask, Client, Endpoint, Timeouts
+from loadbench.client.client import Client, Endpoint, Request, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
-from loadbench.plan.load import Extent, Phase, Phases
+from loadbench.plan.load import LevelDuration, Phase, Phases
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import Recorder
-from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api
+from loadbench.wire.response_reader import ResponseReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from loadbench.client.transport import Exchange
+    from loadbench.client.transport import HttpRequest
     from loadbench.sim.truth import Pace
 
 # Longer than any measurement: its window must not close before ours does.
-_FOR_EVER = Extent(duration_ns=3600 * 10**9)
+_FOR_EVER = LevelDuration(duration_ns=3600 * 10**9)
 
 
-def ask_for(pace: Pace, number: int = 0) -> Ask:
+def ask_for(pace: Pace, number: int = 0) -> Request:
     """A request for an answer at this pace, due now."""
-    return Ask(
+    return Request(
         number=number,
         phase=Phase.MEASURED,
         due_ns=time.perf_counter_ns(),
@@ -43,7 +43,7 @@ def ask_for(pace: Pace, number: int = 0) -> Ask:
     )
 
 
-def exchange_for(url: str, pace: Pace) -> Exchange:
+def exchange_for(url: str, pace: Pace) -> HttpRequest:
     """The same request as it goes over the wire."""
     return Endpoint(base_url=f"{url}/v1", model="truth").exchange(ask_for(pace))
 
@@ -88,7 +88,7 @@ class Loadbench:
         ask = ask_for(self._pace, self.answers)
         if self._recorder is not None:
             self._recorder.started(time.perf_counter_ns(), ask)
-        sample = await self._client.fire(ask)
+        sample = await self._client.send(ask)
         if self._recorder is not None:
             self._recorder.add(sample)
         if sample.outcome is not Outcome.OK:
@@ -147,7 +147,7 @@ class _Pulling:
         self.answers = 0
         self._done = 0
         self._exchange = exchange_for(url, pace)
-        self._live: set[Answer] = set()
+        self._live: set[ResponseReader] = set()
 
     def _chunks(self) -> AsyncIterator[bytes]:
         raise NotImplementedError
@@ -155,9 +155,9 @@ class _Pulling:
     async def ask(self) -> None:
         await self.read(None)
 
-    async def read(self, parts: list[bytes] | None) -> tuple[int, Answer]:
+    async def read(self, parts: list[bytes] | None) -> tuple[int, ResponseReader]:
         """One answer and when it was asked for; its bytes are added to `parts` if there are to be any."""
-        answer = Answer(Api.CHAT)
+        answer = ResponseReader(Api.CHAT)
         self._live.add(answer)
         sent_ns = time.perf_counter_ns()
         async for chunk in self._chunks():

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api
+from loadbench.wire.response_reader import ResponseReader
 from tests.bench.candidates import exchange_for
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class _Stream:
 
     def __init__(self, address: tuple[str, int], request: bytes, offset_ns: int) -> None:
         self.answers = self.done = 0
-        self.answer = Answer(Api.CHAT)
+        self.answer = ResponseReader(Api.CHAT)
         self.sock = socket.create_connection(address)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -88,7 +88,7 @@ class _Stream:
 
     def ask(self) -> None:
         self.done += len(self.answer.event_ns)
-        self.answer = Answer(Api.CHAT)
+        self.answer = ResponseReader(Api.CHAT)
         self.sock.send(self._request)
 
     def read(self) -> None:

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 import anyio
 import msgspec
 
-from loadbench.analyze.verdict import judge
+from loadbench.analyze.level.verdict import judge
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
-from loadbench.engine.crew import Crew
 from loadbench.engine.selfcheck import measure as measure_ours
-from loadbench.engine.stamp_errors import Answered, Load, LoadCheck, Recording, check
+from loadbench.engine.stamp_errors import AnsweredStream, CheckLoad, LoadCheck, Recording, check
+from loadbench.engine.workers import WorkerPool
 from loadbench.plan.load import Closed
 from loadbench.plan.scenario import LoadSettings, Scenario
 from loadbench.sim.truth import Pace, told
@@ -166,7 +166,7 @@ def _resident_bytes() -> int:
 
 
 async def _stamps(job: Job) -> Found:
-    load = Load(users=job.streams, pace=job.pace, answers=job.answers)
+    load = CheckLoad(users=job.streams, pace=job.pace, answers=job.answers)
     if job.client == "httpx":
         return Found(stamps=check(await _measure_httpx(load, job.url)))
     transport = FastTransport()
@@ -176,11 +176,11 @@ async def _stamps(job: Job) -> Found:
         await transport.aclose()
 
 
-async def _measure_httpx(load: Load, url: str) -> Recording:
+async def _measure_httpx(load: CheckLoad, url: str) -> Recording:
     """The load of `loadbench.engine.selfcheck.measure`, read by httpx and stamped where its chunks come out."""
     client = Httpx(url, load.pace)
     await client.ask()  # the first of all pays for all
-    answers: list[Answered] = []
+    answers: list[AnsweredStream] = []
     cpu: list[tuple[int, int]] = []
     _settle()
 
@@ -191,7 +191,7 @@ async def _measure_httpx(load: Load, url: str) -> Recording:
             sent_ns, answer = await client.read(parts)
             arrived_ns, told_ns = told(b"".join(parts))
             answers.append(
-                Answered(
+                AnsweredStream(
                     user=number,
                     sent_ns=sent_ns,
                     arrived_ns=arrived_ns,
@@ -217,7 +217,7 @@ async def _crew(job: Job) -> Found:
     settings = LoadSettings(users=(job.streams,), duration=window_ns, warm_up=2 * _S, ramp=round(1.5 * _S), cool_down=0)
     plan = Scenario(load=settings)
     load = Closed(job.streams)
-    async with Crew.of(2, plan, Target(base_url=f"{job.url}/v1")) as crew:
+    async with WorkerPool.of(2, plan, Target(base_url=f"{job.url}/v1")) as crew:
         level = crew.level(load, model="truth", key="bench", calibration=None, clock=MonotonicClock())
         recording = await level.run()
     verdict = judge(recording, load=load, model="truth", failure_limit=0.01)

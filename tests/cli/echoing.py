@@ -12,7 +12,7 @@ from loadbench.targets import adapters
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from loadbench.client.adapter import Asked
+    from loadbench.client.adapter import AdapterRequest
 
 
 class Echo:
@@ -28,7 +28,7 @@ class Echo:
         """At once."""
         self.loaded = True
 
-    async def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
+    async def generate(self, asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         """Word by word, up to the limit."""
         if not self.loaded:
             raise RuntimeError("not loaded")

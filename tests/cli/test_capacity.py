@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from loadbench.analyze.capacity import Account
-from loadbench.analyze.capacity_answer import conclude
-from loadbench.analyze.curve import of_all
-from loadbench.cli.searching import Resumed, SearchKeeper, exit_code_of
-from loadbench.cli.session import Keeper
+from loadbench.analyze.capacity.answer import conclude
+from loadbench.analyze.capacity.curve import of_all
+from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.client.client import Client, Endpoint
 from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock, run_virtual
@@ -29,6 +27,8 @@ from loadbench.report.text import text
 from loadbench.results.capacity import Capacity, ProbeResult, Shared, read_capacity, to_json
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.requests import RequestLog
+from loadbench.session.capacity import CapacityWriter, Resumed, exit_code_of
+from loadbench.session.setup import RunWriter
 from loadbench.targets.openai import Target
 from tests.cli.running import loadbench, started
 from tests.coverage.capacity import PATIENT, a_scenario
@@ -44,18 +44,18 @@ SCENARIO = a_scenario("ttft_p95<1s", think_s=20.0, budget=3600 * S)
 
 def kept_search(
     cwd: Path, scenario: Scenario = SCENARIO, *, resume: Path | None = None, watch=None, watch_rung=None
-) -> SearchKeeper:
+) -> CapacityWriter:
     """A search of four slots in virtual time, kept as the command keeps one; `watch` is called after each probe."""
     resumed = None if resume is None else Resumed.read(resume, scenario)
     folder = RunFolder.create(cwd, name="capacity", started_at=BEGAN) if resumed is None else resumed.folder
     progress = Progress(io.StringIO(), levels=1, quiet=True, live=False)
 
-    async def main() -> SearchKeeper:
+    async def main() -> CapacityWriter:
         clock = VirtualClock()
         transport = Slots(4, 2.0, seed=2, first_s=0.05 if scenario.climbs else 0.0)
         client = Client(Endpoint(base_url="http://scripted/v1", model="m"), transport, clock=clock, timeouts=PATIENT)
         with RequestLog(folder.path / "requests.jsonl", origin_ns=0) as log:
-            keeper = Keeper(
+            keeper = RunWriter(
                 scenario,
                 Target(base_url="http://scripted/v1"),
                 folder=folder,
@@ -64,7 +64,7 @@ def kept_search(
                 started_at=BEGAN,
                 environment={},
             )
-            session = SearchKeeper(scenario, keeper, model="m", progress=progress, started_at=BEGAN, resumed=resumed)
+            session = CapacityWriter(scenario, keeper, model="m", progress=progress, started_at=BEGAN, resumed=resumed)
             session.searching = CapacitySearch(
                 scenario,
                 model="m",
@@ -146,7 +146,7 @@ TRUTH = 23  # M/M/4//N of 2 s of work and 20 s of thinking: so many wait longer 
 
 
 @pytest.fixture(scope="module")
-def climbed(tmp_path_factory) -> SearchKeeper:
+def climbed(tmp_path_factory) -> CapacityWriter:
     """A search that begins with a ladder."""
     return kept_search(tmp_path_factory.mktemp("climbed"), CLIMBING)
 
@@ -201,7 +201,7 @@ def test_a_verification_that_surely_differs_is_not_a_found_answer(climbed):
     found, *rest = (climbed.capacity.probes[-1], climbed.capacity.probes[:-1])
     (rule,) = found.attainment
     bad = Shared(share=0.2, asked=0.95, requests=200, hits=40, effective=200.0)
-    account = Account(CLIMBING.objectives, confidence=0.95)
+    account = SearchEvidence(CLIMBING.objectives, confidence=0.95)
     account.probes = [*rest[0], msgspec.structs.replace(found, attainment={rule: bad})]
     told = conclude(account, climbed.searching.search, CLIMBING, climbed.keeper.run.levels, so_far=climbed.capacity)
     assert not told.verification.agrees

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadbench.cli.paired_keeper import first_answer_caveats
 from loadbench.results.folder import read_run
+from loadbench.session.paired_writer import first_answer_caveats
 from loadbench.sim.process import SimProcess
 from tests.building import a_sample
 from tests.cli.running import loadbench, started

@@ -11,10 +11,10 @@ import msgspec
 import orjson
 import pytest
 
-from loadbench.cli import watching
-from loadbench.cli.watching import RunWatch
 from loadbench.plan.scenario import CostSettings, Scenario, TargetSettings, TelemetrySettings
 from loadbench.results.folder import RunFolder
+from loadbench.session import telemetry as watching
+from loadbench.session.telemetry import RunTelemetry
 from loadbench.targets.openai import Target
 from loadbench.telemetry import watch as sampler
 from tests.building import a_level
@@ -34,7 +34,9 @@ def watched(tmp_path, *, url: str = HERE, simulated: bool = False, price: float 
     )
 
     async def main():
-        watch = RunWatch(scenario, Target(base_url=url), folder=RunFolder(tmp_path), origin_ns=time.perf_counter_ns())
+        watch = RunTelemetry(
+            scenario, Target(base_url=url), folder=RunFolder(tmp_path), origin_ns=time.perf_counter_ns()
+        )
         async with watch.sampling(said.append), anyio.create_task_group() as beside:
             beside.start_soon(watch.listen, said.append)
             await watch.measure_idle(said.append)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadbench.client.adapter import AdapterTransport, Asked, Delta, Finish, in_thread
-from loadbench.client.client import Ask, Client, Endpoint, Timeouts
+from loadbench.client.adapter import AdapterRequest, AdapterTransport, Delta, Finish, in_thread
+from loadbench.client.client import Client, Endpoint, Request, Timeouts
 from loadbench.core.clock import MonotonicClock
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
@@ -29,15 +29,15 @@ class Model:
 
     name = "made"
 
-    def __init__(self, make: Callable[[Asked], AsyncIterator[Delta | Finish]], *, parallel: int = 1) -> None:
+    def __init__(self, make: Callable[[AdapterRequest], AsyncIterator[Delta | Finish]], *, parallel: int = 1) -> None:
         self.parallel = parallel
-        self.asked: list[Asked] = []
+        self.asked: list[AdapterRequest] = []
         self._make = make
 
     async def load(self) -> None:
         """Nothing to load."""
 
-    def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
+    def generate(self, asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         """As the test says."""
         self.asked.append(asked)
         return self._make(asked)
@@ -56,8 +56,10 @@ def fired(model: Model, *, times: int = 1, timeouts: Timeouts | None = None) -> 
         samples: dict[int, Sample] = {}
 
         async def one(number: int) -> None:
-            ask = Ask(number=number, phase=Phase.MEASURED, due_ns=CLOCK.now_ns(), prompt=f"Hi {number}", max_tokens=9)
-            samples[number] = await client.fire(ask)
+            ask = Request(
+                number=number, phase=Phase.MEASURED, due_ns=CLOCK.now_ns(), prompt=f"Hi {number}", max_tokens=9
+            )
+            samples[number] = await client.send(ask)
 
         async with anyio.create_task_group() as requests:
             for number in range(times):
@@ -67,7 +69,7 @@ def fired(model: Model, *, times: int = 1, timeouts: Timeouts | None = None) -> 
     return anyio.run(main)
 
 
-async def three(_asked: Asked) -> AsyncIterator[Delta | Finish]:
+async def three(_asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
     """Three tokens, of which the second shows nothing yet."""
     yield Delta("a")
     yield Delta("")
@@ -83,13 +85,13 @@ def test_an_answer_is_a_sample_like_any_other() -> None:
     assert (sample.input_tokens, sample.output_tokens, sample.token_source) == (7, 4, TokenSource.USAGE)
     assert sample.event_tokens is not None
     assert (len(sample.event_ns), list(sample.event_tokens)) == (2, [1, 3])
-    assert model.asked == [Asked([{"role": "user", "content": "Hi 0"}], 9, 0.5, 3)]
+    assert model.asked == [AdapterRequest([{"role": "user", "content": "Hi 0"}], 9, 0.5, 3)]
 
 
 def test_what_cannot_be_made_at_once_waits_its_turn() -> None:
     """One after another, in the order in which they were asked: the wait is in the time to first token."""
 
-    async def slow(_asked: Asked) -> AsyncIterator[Delta | Finish]:
+    async def slow(_asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         await anyio.sleep(0.02)
         yield Delta("a")
         yield Finish("stop")
@@ -104,7 +106,7 @@ def test_what_cannot_be_made_at_once_waits_its_turn() -> None:
 class Counting:
     """An asynchronous iterator that is no generator: it has nothing to close."""
 
-    def __init__(self, _asked: Asked) -> None:
+    def __init__(self, _asked: AdapterRequest) -> None:
         self._left: list[Delta | Finish] = [Finish("stop"), Delta("b"), Delta("a")]
 
     def __aiter__(self) -> Counting:
@@ -134,7 +136,7 @@ def test_what_a_model_raises_is_a_failed_request() -> None:
     """Expected failure is data: the message is kept, the next request goes on."""
     left = [True]
 
-    async def fails_once(_asked: Asked) -> AsyncIterator[Delta | Finish]:
+    async def fails_once(_asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         yield Delta("a")
         if left.pop() if left else False:
             raise MemoryError("no room for the cache")
@@ -148,7 +150,7 @@ def test_what_a_model_raises_is_a_failed_request() -> None:
 def test_an_answer_without_its_finish_is_truncated() -> None:
     """E3, for adapters too."""
 
-    async def stops(_asked: Asked) -> AsyncIterator[Delta | Finish]:
+    async def stops(_asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         yield Delta("a")
 
     (sample,) = fired(Model(stops))
@@ -216,7 +218,7 @@ def test_a_thread_that_raises_does_so_to_who_reads() -> None:
 def test_many_threads_at_once_keep_apart() -> None:
     """Each answer gets its own pieces."""
 
-    def words(asked: Asked) -> Iterator[Delta | Finish]:
+    def words(asked: AdapterRequest) -> Iterator[Delta | Finish]:
         for word in asked.messages[0]["content"].split():
             yield Delta(word)
         yield Finish("stop", input_tokens=len(asked.messages))

@@ -13,7 +13,7 @@ import orjson
 import pytest
 import trustme
 
-from loadbench.client.client import Ask, Client, Endpoint, Timeouts
+from loadbench.client.client import Client, Endpoint, Request, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport, tls_context
 from loadbench.core.clock import MonotonicClock
@@ -67,9 +67,9 @@ class Talk:
         return self.samples[-1]
 
 
-def ask(number: int = 0) -> Ask:
+def ask(number: int = 0) -> Request:
     """A request that is due now."""
-    return Ask(number=number, phase=Phase.MEASURED, due_ns=CLOCK.now_ns(), prompt="Hello?", max_tokens=5)
+    return Request(number=number, phase=Phase.MEASURED, due_ns=CLOCK.now_ns(), prompt="Hello?", max_tokens=5)
 
 
 def talk(
@@ -95,7 +95,7 @@ def talk(
             try:
                 for number in range(times):
                     samples.append(
-                        await client.fire(
+                        await client.send(
                             dataclasses.replace(ask(number), prompt=ask(number).prompt + "x" * prompt_bytes)
                         )
                     )
@@ -152,7 +152,7 @@ def test_an_answer_is_kept_only_where_it_is_asked_for(keep):
             transport = FastTransport()
             settings = Endpoint(base_url=server.url("http"), model="m")
             client = Client(settings, transport, clock=CLOCK, timeouts=Timeouts())
-            sample = await client.fire(dataclasses.replace(ask(), keep_answer=keep))
+            sample = await client.send(dataclasses.replace(ask(), keep_answer=keep))
             await transport.aclose()
             return sample
 
@@ -354,8 +354,8 @@ def test_all_kept_connections_dead_cost_one_replacement_each(kind):
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
             try:
-                await asyncio.gather(*(client.fire(ask(n)) for n in range(5)))
-                return await asyncio.gather(*(client.fire(ask(n)) for n in range(5))), server
+                await asyncio.gather(*(client.send(ask(n)) for n in range(5)))
+                return await asyncio.gather(*(client.send(ask(n)) for n in range(5))), server
             finally:
                 await transport.aclose()
 
@@ -374,8 +374,8 @@ def test_one_of_many_dead_connections_is_replaced_by_a_new_one(kind):
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
             try:
-                await asyncio.gather(*(client.fire(ask(n)) for n in range(4)))
-                return await client.fire(ask())
+                await asyncio.gather(*(client.send(ask(n)) for n in range(4)))
+                return await client.send(ask())
             finally:
                 await transport.aclose()
 
@@ -393,7 +393,7 @@ def test_nothing_limits_how_many_are_in_flight(kind):
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
             try:
-                return await asyncio.gather(*(client.fire(ask(n)) for n in range(many))), server
+                return await asyncio.gather(*(client.send(ask(n)) for n in range(many))), server
             finally:
                 await transport.aclose()
 
@@ -440,7 +440,7 @@ def fire_at(kind: str, base_url: str, *, tls=None, timeouts: Timeouts | None = N
         transport = transport_of(kind, tls=tls)
         endpoint = Endpoint(base_url=base_url, model="m")
         try:
-            return await Client(endpoint, transport, clock=CLOCK, timeouts=timeouts or Timeouts()).fire(ask())
+            return await Client(endpoint, transport, clock=CLOCK, timeouts=timeouts or Timeouts()).send(ask())
         finally:
             await transport.aclose()
 
@@ -668,7 +668,7 @@ def test_cut_closes_the_connection(kind, script, tokens, reason):
         async with serving(script) as server:
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
-            under_way = asyncio.create_task(client.fire(ask()))
+            under_way = asyncio.create_task(client.send(ask()))
             while not server.requests or client.tokens_seen < tokens:
                 await asyncio.sleep(0.005)
             await asyncio.sleep(0.02)
@@ -693,7 +693,7 @@ def test_cancelled_task_closes_the_connection_and_stays_cancelled(kind):
         async with serving([ASK, head() + chunk(token()), GONE]) as server:
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
-            under_way = asyncio.create_task(client.fire(ask()))
+            under_way = asyncio.create_task(client.send(ask()))
             while not server.requests:
                 await asyncio.sleep(0.01)
             under_way.cancel()
@@ -715,7 +715,7 @@ def test_closing_the_transport_closes_idle_connections(kind):
         async with serving([ASK, ANSWER, GONE]) as server:
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
-            await asyncio.gather(*(client.fire(ask(n)) for n in range(3)))
+            await asyncio.gather(*(client.send(ask(n)) for n in range(3)))
             assert server.gone == 0
             await transport.aclose()
             while server.gone < server.connections:
@@ -734,7 +734,7 @@ def test_progress_counts_the_tokens_of_what_is_under_way(kind):
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
             seen = [client.tokens_seen]
-            under_way = asyncio.create_task(client.fire(ask()))
+            under_way = asyncio.create_task(client.send(ask()))
             while client.tokens_seen < 2:
                 await asyncio.sleep(0.005)
             seen.append(client.tokens_seen)

@@ -22,13 +22,13 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.closed = False
-        self.stuck = stuck
+        self.has_unsent = stuck
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """The connection asks for none."""
 
     def get_write_buffer_size(self) -> int:
-        return len(self.written) if self.stuck else 0
+        return len(self.written) if self.has_unsent else 0
 
     def write(self, data) -> None:
         self.written += data

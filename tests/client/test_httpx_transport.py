@@ -12,7 +12,7 @@ import itertools
 import pytest
 
 from loadbench.client.httpx_transport import HttpxTransport, tls_context
-from loadbench.client.transport import Exchange, TransportError
+from loadbench.client.transport import HttpRequest, TransportError
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput
 from loadbench.record.outcome import Outcome
@@ -58,7 +58,7 @@ def exchanged(script: list, *others: list, times: int = 1, sink=Log, **fields):
                 for _ in range(times):
                     logs.append(sink())
                     request = {"method": "POST", "url": server.url() + "/x", "headers": (), "body": b"{}"} | fields
-                    await transport.exchange(Exchange(**request), logs[-1])
+                    await transport.exchange(HttpRequest(**request), logs[-1])
             finally:
                 await transport.aclose()
             return logs, server
@@ -100,7 +100,7 @@ def test_connection_used_last_is_used_first():
     async def main() -> list[int]:
         async with serving([ASK, lambda server: len(server.requests) >= 3, *[ANSWER, ASK] * 5]) as server:
             transport = HttpxTransport(MonotonicClock())
-            request = Exchange("POST", server.url() + "/x", (), b"{}")
+            request = HttpRequest("POST", server.url() + "/x", (), b"{}")
             await asyncio.gather(*(transport.exchange(request, Log()) for _ in range(3)))
             for _ in range(4):
                 await transport.exchange(request, Log())
@@ -123,7 +123,7 @@ def test_fault_of_the_sink_is_raised_and_closes_the_connection():
         async with serving([ASK, head() + chunk(token()), GONE]) as server:
             transport = HttpxTransport(MonotonicClock())
             with pytest.raises(ZeroDivisionError):
-                await transport.exchange(Exchange("POST", server.url()), Faulty())
+                await transport.exchange(HttpRequest("POST", server.url()), Faulty())
             while not server.gone:
                 await asyncio.sleep(0.005)
             assert (transport._idle, transport._busy) == ([], set())
@@ -151,7 +151,7 @@ def test_cancelled_handshake_leaves_no_socket():
         async with serving([GONE]) as server:
             transport = HttpxTransport(MonotonicClock(), tls=tls_context())
             url = server.url("https")
-            under_way = asyncio.create_task(transport.exchange(Exchange("POST", url), Log()))
+            under_way = asyncio.create_task(transport.exchange(HttpRequest("POST", url), Log()))
             while not server.connections:
                 await asyncio.sleep(0.005)
             await asyncio.sleep(0.02)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.capacity import Account
-from loadbench.analyze.capacity_answer import answer
-from loadbench.analyze.intervals import binomial_cdf
+from loadbench.analyze.capacity.answer import answer
+from loadbench.analyze.capacity.search_evidence import SearchEvidence
+from loadbench.analyze.stats.intervals import binomial_cdf
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.capacity import CapacitySearch
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadbench.plan.search import Search
-    from loadbench.results.capacity import Answer
+    from loadbench.results.capacity import CapacityAnswer
 
 PATIENT = Timeouts(connect_ns=None, first_token_ns=None, idle_ns=None, total_ns=None)
 
@@ -39,8 +39,8 @@ class Searched:
     """What a search left behind."""
 
     search: Search
-    account: Account
-    answer: Answer | None
+    account: SearchEvidence
+    answer: CapacityAnswer | None
     requests: int
     spent_s: float
     out_of_time: bool
@@ -57,7 +57,7 @@ class Searched:
 class Panel:
     """The reading arm, without a run folder."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: SearchEvidence) -> None:
         self.account = account
         self.wants = []
 
@@ -98,7 +98,7 @@ def searched(scenario: Scenario, server: Callable[[], object], **about) -> Searc
         transport = server()
         client = Client(Endpoint(base_url="http://scripted/v1", model="m"), transport, clock=clock, timeouts=PATIENT)
         panel = Panel(
-            Account(
+            SearchEvidence(
                 scenario.objectives, confidence=scenario.capacity.confidence, closed=scenario.capacity.by == "users"
             )
         )

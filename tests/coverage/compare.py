@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from loadbench.analyze.compare import compare
-from loadbench.analyze.crossover import crossover
-from loadbench.analyze.effect import Runs, plan_repeats
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.compare.compare import compare
+from loadbench.analyze.compare.crossover import crossover
+from loadbench.analyze.compare.effect import Runs, plan_repeats
+from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.plan.gate import parse_gate
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from loadbench.results.compare import Comparison
-    from loadbench.results.run import Level, Run
+    from loadbench.results.run import LevelResult, Run
     from loadbench.sim.profile import Profile
 
 SERVER = PROFILES["slot-server"]
@@ -46,10 +46,10 @@ TOKENS = 6
 ONE_RUN = 400
 
 
-def level(profile: Profile, users: int, *, seed: int, requests: int) -> Level:
+def level(profile: Profile, users: int, *, seed: int, requests: int) -> LevelResult:
     """One level in virtual time."""
 
-    async def run() -> Level:
+    async def run() -> LevelResult:
         clock = VirtualClock()
         async with SimTransport(profile, clock=clock, seed=seed).serving() as transport:
             endpoint = Endpoint(base_url="http://simulated/v1", model=profile.model)

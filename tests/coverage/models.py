@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadbench.analyze.scaling import fit_scaling
+from loadbench.analyze.capacity.scaling import fit_scaling
 from tests.analyze.test_prediction import by_hand, drawn_levels, exact_shares, fit_of, slotted, true_users
 from tests.analyze.test_scaling import USERS, batch, levels, noisy, usl
 

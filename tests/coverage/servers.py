@@ -25,7 +25,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadbench.client.transport import Exchange, Sink
+    from loadbench.client.transport import HttpRequest, Sink
 
 S = 1_000_000_000
 _STREAM = [(b"content-type", b"text/event-stream")]
@@ -54,7 +54,7 @@ class _Server:
         self._fails = fails
         self.taken = 0
 
-    async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
         """Serve one request."""
         self.taken += 1
         loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual

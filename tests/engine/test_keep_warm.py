@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from loadbench.client.client import Client, Endpoint
-from loadbench.core.beside import beside
+from loadbench.core.alongside import run_alongside
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.keep_warm import KeepWarm
@@ -35,7 +35,7 @@ def kept(
                 keeper.heard(at_ns)
             await clock.sleep_until(for_ns, anyio.Event())
 
-        await beside(others, keeper.keep)
+        await run_alongside(others, keeper.keep)
         return keeper, server.taken
 
     return run_virtual(main)
@@ -70,7 +70,7 @@ def test_what_goes_wrong_beside_it_is_told_as_it_is() -> None:
         async def others() -> None:
             raise TargetUnavailable("gone")
 
-        await beside(others, KeepWarm(client, clock, every_ns=S, busy=lambda: False).keep)
+        await run_alongside(others, KeepWarm(client, clock, every_ns=S, busy=lambda: False).keep)
 
     with pytest.raises(TargetUnavailable, match="gone"):
         run_virtual(main)

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.client.fast_transport import FastTransport
-from loadbench.client.transport import Exchange
+from loadbench.client.transport import HttpRequest
 from loadbench.engine.selfcheck import _Check, _Tee, advise, measure, next_users, selfcheck
 from loadbench.engine.stamp_errors import (
-    Answered,
-    Load,
+    AnsweredStream,
+    CheckLoad,
+    ErrorQuantiles,
     LoadCheck,
     Recording,
-    Spread,
     check,
     cpu_share,
     gap_errors,
@@ -46,12 +46,12 @@ PACE = Pace(ttft_ns=50 * MS, gap_ns=20 * MS, events=4)
 
 def answered(
     *errors_ns: int, user: int = 0, began_ns: int = 0, sent_ns: int = 0, late_ns: Sequence[int] = ()
-) -> Answered:
+) -> AnsweredStream:
     """An answer at `PACE` to a request that arrived at `began_ns`; the client's stamps are off by `errors_ns`."""
     late_ns = late_ns or [0] * len(errors_ns)
     told_ns = [began_ns + PACE.due_ns(number) + late for number, late in enumerate(late_ns)]
     stamps = [told + error for told, error in zip(told_ns, errors_ns, strict=True)]
-    return Answered(
+    return AnsweredStream(
         user=user,
         sent_ns=began_ns + sent_ns,
         arrived_ns=began_ns,
@@ -62,7 +62,7 @@ def answered(
 
 def load_check(**over: object) -> LoadCheck:
     """A load that was held."""
-    calm = Spread(p50=1e-5, p99=1e-4, max=1e-3, count=1000)
+    calm = ErrorQuantiles(p50=1e-5, p99=1e-4, max=1e-3, count=1000)
     fields: dict[str, object] = {
         "users": 10,
         "events_per_s": 500.0,
@@ -79,7 +79,7 @@ def load_check(**over: object) -> LoadCheck:
     return LoadCheck(**fields)  # type: ignore[arg-type]
 
 
-SLOW = Spread(p50=0.001, p99=0.015, max=0.02, count=1000)
+SLOW = ErrorQuantiles(p50=0.001, p99=0.015, max=0.02, count=1000)
 
 
 # The errors.
@@ -176,11 +176,11 @@ def test_cpu_is_read_inside_the_window() -> None:
 
 def test_a_check_looks_at_the_plateau() -> None:
     """Errors outside it are not counted, unless it never came to one; then all are."""
-    load = Load(users=2, pace=PACE)
+    load = CheckLoad(users=2, pace=PACE)
     late = answered(MS, 5, 6, 7, user=0)
     other = answered(1, 2, 3, 9 * MS, user=1, began_ns=10 * MS)
     checked = check(Recording(load=load, answers=[late, other], failed=3, cpu=[(0, 0), (10, 5)]))
-    assert checked.stamp_error_s == Spread(p50=3e-9, p99=7e-9, max=7e-9, count=6)
+    assert checked.stamp_error_s == ErrorQuantiles(p50=3e-9, p99=7e-9, max=7e-9, count=6)
     assert (checked.users, checked.failed, checked.gap_s, checked.merged_reads) == (2, 3, 0.02, 0)
     assert checked.events_per_s == 2 / 0.02
     far = replace(other, told_ns=array("q", [at + S for at in other.told_ns]))
@@ -189,7 +189,7 @@ def test_a_check_looks_at_the_plateau() -> None:
 
 def test_of_no_answers_a_check_says_nothing() -> None:
     """Every figure is absent, and the load was not held."""
-    checked = check(Recording(load=Load(users=1, pace=PACE), answers=[], failed=1))
+    checked = check(Recording(load=CheckLoad(users=1, pace=PACE), answers=[], failed=1))
     assert (checked.stamp_error_s, checked.server_late_s, checked.merged_reads) == (None, None, None)
     assert not checked.stamps_hold
     assert checked.limit is not None
@@ -252,13 +252,13 @@ def climbed(verdicts: dict[int, list[LoadCheck]], *, budget_ns: int = 3600 * S) 
     """What the climb from 10 users finds where each load shows this, time after time."""
 
     class Scripted(_Check):
-        async def _check(self, load: Load) -> LoadCheck:
+        async def _check(self, load: CheckLoad) -> LoadCheck:
             return verdicts[load.users].pop(0)
 
     async def climb() -> tuple[float | None, str]:
         scripted = Scripted([], budget_ns=budget_ns, tell=lambda _: None)
         (begins,) = verdicts[10]
-        return await scripted._climb(begins, Load(users=10, pace=PACE))
+        return await scripted._climb(begins, CheckLoad(users=10, pace=PACE))
 
     return anyio.run(climb)
 
@@ -329,7 +329,7 @@ def test_a_slow_client_is_told_what_is_wrong() -> None:
 @given(st.integers(1, 300))
 def test_users_begin_over_the_ramp(users: int) -> None:
     """Within it and one gap, no two at once; the first at once."""
-    load = Load(users=users, pace=Pace())
+    load = CheckLoad(users=users, pace=Pace())
     begins = [load.begins_ns(user) for user in range(users)]
     assert begins[0] == 0
     assert len(set(begins)) == users
@@ -338,7 +338,7 @@ def test_users_begin_over_the_ramp(users: int) -> None:
 
 def test_a_load_is_so_many_events_a_second() -> None:
     """Users times the rate of each; an answer lasts to its last event."""
-    load = Load(users=32, pace=Pace(ttft_ns=50 * MS, gap_ns=20 * MS, events=64))
+    load = CheckLoad(users=32, pace=Pace(ttft_ns=50 * MS, gap_ns=20 * MS, events=64))
     assert load.events_per_s == 1600
     assert load.answer_ns == 50 * MS + 63 * 20 * MS
 
@@ -379,7 +379,7 @@ def test_the_tee_changes_nothing() -> None:
     """The client is told what it would be told without it; the bytes are kept until they are taken."""
 
     class Script:
-        async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+        async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
             play(sink)
 
         async def aclose(self) -> None:
@@ -388,7 +388,7 @@ def test_the_tee_changes_nothing() -> None:
     plain, heard = _Told(), _Told()
     play(plain)
     tee = _Tee(Script())
-    anyio.run(tee.exchange, Exchange("GET", "http://x/"), heard)
+    anyio.run(tee.exchange, HttpRequest("GET", "http://x/"), heard)
     assert heard.calls == plain.calls
     assert tee.take() == [b"one", b"two"]
     assert tee.take() == []
@@ -398,7 +398,7 @@ def test_a_server_that_never_answers_is_given_up() -> None:
     """The load ends though no answer does, and all its answers count as failed."""
 
     async def run() -> Recording:
-        load = Load(users=2, pace=Pace(ttft_ns=0, gap_ns=MS, events=2), answers=3)
+        load = CheckLoad(users=2, pace=Pace(ttft_ns=0, gap_ns=MS, events=2), answers=3)
         transport = FastTransport()
         try:
             return await measure(load, transport, urls=[f"http://127.0.0.1:{deaf.getsockname()[1]}"])

@@ -9,7 +9,7 @@ import anyio
 import orjson
 import pytest
 
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.errors import ExitCode, TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
@@ -27,7 +27,7 @@ from tests.engine.scripted import MS, Act, Scripted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadbench.engine.sweep import Subject
+    from loadbench.engine.sweep import ModelUnderTest
 
 S = 1_000_000_000
 EXACT = PROFILES["slot-server"].exact()
@@ -322,7 +322,7 @@ def test_model_that_answers_nothing_is_marked():
     assert begins_ns == 60 * S + 3 * 100 * MS  # the time-out, then the three first answers of the other
 
 
-def answered_by(act: Callable[[int], Act], work: WorkSettings) -> tuple[Watcher, list[Subject], list[bytes]]:
+def answered_by(act: Callable[[int], Act], work: WorkSettings) -> tuple[Watcher, list[ModelUnderTest], list[bytes]]:
     """Sweep a scripted server: the watcher, the models that answered, and what was asked, in order."""
     watcher, found, asked = Watcher(), [], []
 

@@ -10,14 +10,14 @@ import anyio
 import orjson
 import pytest
 
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.crew import Crew
 from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level
 from loadbench.engine.parts import level_plan
+from loadbench.engine.workers import WorkerPool
 from loadbench.plan.load import Phase, Shard
 from loadbench.plan.prompts import Calibration
 from loadbench.plan.sources import resolve
@@ -31,7 +31,7 @@ from tests.engine.scripted import Act, Scripted, run_level, run_scripted
 from tests.plan.make_traces import FOLDER, REQUESTS
 
 if TYPE_CHECKING:
-    from loadbench.client.transport import Exchange, Sink
+    from loadbench.client.transport import HttpRequest, Sink
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.sample import Sample
@@ -50,7 +50,7 @@ class Overheard:
         self.bodies: list[dict[str, Any]] = []
         self._transport = transport
 
-    async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
         """Note and pass on."""
         self.bodies.append(orjson.loads(exchange.body))
         await self._transport.exchange(exchange, sink)
@@ -353,7 +353,7 @@ def test_b11_workers_share_any_workload(flags):
 
     async def main(url: str) -> LevelRecording:
         target = Target(base_url=f"{url}/v1", headers=(), tls=None)
-        async with Crew.of(2, scenario, target) as crew:
+        async with WorkerPool.of(2, scenario, target) as crew:
             level = crew.level(
                 load, model="sim-chat", key="k", calibration=KNOWN, clock=MonotonicClock(), on_sample=samples.append
             )

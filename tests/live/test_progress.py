@@ -12,7 +12,7 @@ import pytest
 
 from loadbench.core.virtual import run_virtual
 from loadbench.live.progress import Progress
-from loadbench.plan.load import Extent
+from loadbench.plan.load import LevelDuration
 from tests.building import S
 
 
@@ -28,7 +28,9 @@ class FakeLevel:
     tokens_so_far: int = 500
     measured_left: int | None = None
     label: str = "users=4"
-    extent: Extent = field(default_factory=lambda: Extent(duration_ns=10 * S, warm_up_ns=2 * S, cool_down_ns=S))
+    extent: LevelDuration = field(
+        default_factory=lambda: LevelDuration(duration_ns=10 * S, warm_up_ns=2 * S, cool_down_ns=S)
+    )
 
 
 class FakeStream(io.StringIO):
@@ -106,7 +108,7 @@ def test_time_left_by_duration(elapsed_s, number, left):
 )
 def test_time_left_by_number(elapsed_s, measured_left, left):
     """At the pace so far."""
-    extent = Extent(requests=100, warm_up_ns=2 * S)
+    extent = LevelDuration(requests=100, warm_up_ns=2 * S)
     line = the_line(FakeLevel(now_ns=(100 + elapsed_s) * S, measured_left=measured_left, extent=extent))
     assert line.endswith(f" {left} left · m") if left else "left" not in line
 
@@ -118,7 +120,7 @@ def test_level_that_has_just_begun_has_no_rate_yet():
 
 def test_hours_are_shown_from_the_first_on():
     """59:59 becomes 1:00:00."""
-    extent = Extent(duration_ns=3600 * S)
+    extent = LevelDuration(duration_ns=3600 * S)
     assert the_line(FakeLevel(now_ns=100 * S, extent=extent), levels=1).endswith(" 1:00:00 left · m")
     assert the_line(FakeLevel(now_ns=101 * S, extent=extent), levels=1).endswith(" 59:59 left · m")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from loadbench.analyze.compare import compare
+from loadbench.analyze.compare.compare import compare
 from loadbench.results.run import Run, Verdict
 from loadbench.results.saved import read_pairs
 from tests.cli.running import loadbench

@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 from loadbench.client.fast_transport import FastTransport
-from loadbench.client.transport import Exchange
+from loadbench.client.transport import HttpRequest
 from loadbench.plan.prompts import calibration_texts
 from tests.cli.running import loadbench
 
@@ -257,7 +257,7 @@ class Heard:
 def test_the_hundredth_answer_and_an_idle_connection_end_in_a_new_one(llamacpp: Callable[..., str]) -> None:
     """The server ends a connection with its 100th answer, and after 5 idle seconds: both give a new one, no failure."""
     heard = Heard()
-    exchange = Exchange("GET", f"{llamacpp(parallel=SLOTS)}/health", (), b"")
+    exchange = HttpRequest("GET", f"{llamacpp(parallel=SLOTS)}/health", (), b"")
 
     async def main() -> None:
         transport = FastTransport()

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import orjson
 
-from loadbench.client.client import Ask, Client, Endpoint, Timeouts
+from loadbench.client.client import Client, Endpoint, Request, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.plan.load import Phase
 from loadbench.sim.faults import FaultServer
-from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api
+from loadbench.wire.response_reader import ResponseReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from loadbench.client.transport import Exchange, Sink
+    from loadbench.client.transport import HttpRequest, Sink
     from loadbench.record.sample import Sample
 
 MS = 1_000_000
@@ -39,10 +39,10 @@ DONE = b"data: [DONE]\n\n"
 STREAM = [(b"content-type", b"text/event-stream")]
 
 
-def ask(prompt: str = "Hello?", *, number: int = 0, max_tokens: int = 8, due_ns: int | None = None) -> Ask:
+def ask(prompt: str = "Hello?", *, number: int = 0, max_tokens: int = 8, due_ns: int | None = None) -> Request:
     """A request that is due now, or then."""
     due_ns = CLOCK.now_ns() if due_ns is None else due_ns
-    return Ask(number=number, phase=Phase.MEASURED, due_ns=due_ns, prompt=prompt, max_tokens=max_tokens)
+    return Request(number=number, phase=Phase.MEASURED, due_ns=due_ns, prompt=prompt, max_tokens=max_tokens)
 
 
 # Over sockets.
@@ -65,7 +65,7 @@ def faulty(
             try:
                 samples = []
                 for number, name in enumerate(names):
-                    samples.append(await client.fire(ask(f"fault:{name}", number=number, max_tokens=tokens)))
+                    samples.append(await client.send(ask(f"fault:{name}", number=number, max_tokens=tokens)))
                     await asyncio.sleep(pause_s)
                 assert [server.asked[name] for name in names] == [names.count(name) for name in names]
                 assert server.errors == []
@@ -92,7 +92,7 @@ class Played:
         self._script = list(script)
         self._headers_ns = headers_ns
 
-    async def exchange(self, exchange: Exchange, sink: Sink) -> None:
+    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
         """Play it; the body ends with the last bytes."""
         sent_ns = self._clock.now_ns()
         sink.connected(sent_ns, reused=True, connect_ns=None)
@@ -118,14 +118,14 @@ def played(*script: tuple[int, bytes], headers_ns: int = 0, max_tokens: int = 10
         transport = Played(clock, script, headers_ns=headers_ns)
         patient = Timeouts(connect_ns=None, first_token_ns=None, idle_ns=None, total_ns=None)
         client = Client(Endpoint(base_url="http://played/v1", model="m"), transport, clock=clock, timeouts=patient)
-        return await client.fire(ask(max_tokens=max_tokens, due_ns=0))
+        return await client.send(ask(max_tokens=max_tokens, due_ns=0))
 
     return run_virtual(main)
 
 
-def read(chunks: Iterable[bytes], *, keep_text: bool = True) -> Answer:
+def read(chunks: Iterable[bytes], *, keep_text: bool = True) -> ResponseReader:
     """An answer that came in these reads, a millisecond apart."""
-    answer, at_ns = Answer(Api.CHAT, keep_text=keep_text), 0
+    answer, at_ns = ResponseReader(Api.CHAT, keep_text=keep_text), 0
     for chunk in chunks:
         at_ns += MS
         answer.feed(at_ns, chunk)

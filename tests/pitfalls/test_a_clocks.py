@@ -18,8 +18,8 @@ from loadbench.plan.arrivals import Arrivals, Spacing
 from loadbench.plan.load import Open
 from loadbench.record.outcome import Outcome
 from loadbench.wire import formats
-from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api
+from loadbench.wire.response_reader import ResponseReader
 from tests.building import a_recording
 from tests.client.server import ASK, GONE, chunk, head, serving
 from tests.client.server import END as LAST_CHUNK
@@ -83,7 +83,7 @@ def test_a2_every_event_has_one_stamp_and_sums_close():
     Seen to fail when TTFT came from a second look at the clock (`late` below).
     """
     clock = itertools.count(1000)  # every look at it costs a tick
-    answer, late = Answer(Api.CHAT), None
+    answer, late = ResponseReader(Api.CHAT), None
     for _ in range(5):
         answer.feed(next(clock), token())
         late = late if late is not None else next(clock)
@@ -95,7 +95,7 @@ def test_a2_every_event_has_one_stamp_and_sums_close():
 def test_a2_sums_close_over_sockets(kind):
     """E2E minus TTFT is the sum of the gaps for answers of any shape that came through the real client.
 
-    Seen to fail when `Answer._mark` took `first_token_ns` from the clock instead of from the read.
+    Seen to fail when `ResponseReader._mark` took `first_token_ns` from the clock instead of from the read.
     """
     for sample in faulty("plain", "several_by_ids", "clumped", "reasoning_first", "usage_late", kind=kind):
         assert sample.last_token_ns - sample.first_token_ns == sum(sample.event_gaps())
@@ -248,7 +248,7 @@ def test_a8_stamp_is_taken_before_parsing(monkeypatch, kind):
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=SOON)
             try:
-                return await client.fire(ask())
+                return await client.send(ask())
             finally:
                 await transport.aclose()
 

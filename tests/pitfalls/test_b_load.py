@@ -9,7 +9,7 @@ from itertools import accumulate, islice, pairwise
 
 import pytest
 
-from loadbench.analyze.verdict import judge
+from loadbench.analyze.level.verdict import judge
 from loadbench.core.virtual import VirtualClock
 from loadbench.engine.parts import level_plan
 from loadbench.plan.arrivals import parse_arrivals

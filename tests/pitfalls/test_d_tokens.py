@@ -14,12 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import loadbench
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.level.summary import summarize
 from loadbench.plan.load import Closed
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.recorder import METRICS
-from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api
+from loadbench.wire.response_reader import ResponseReader
 from tests.building import a_level, a_recording, a_sample
 from tests.pitfalls.playing import (
     DONE,
@@ -116,7 +116,7 @@ def test_d3_a_role_is_no_token():
 def test_d3_a_first_delta_without_text_over_sockets(fault, kind):
     """A first delta without text is in TTFB, the nine gaps to the first token are in TTFT, and tokens are eight.
 
-    Seen to fail when `Answer._fold` took every frame for a token: TTFT is TTFB, and there are more gaps than 7.
+    Seen to fail when `ResponseReader._fold` took every frame for a token: TTFT is TTFB, and there are more gaps than 7.
     """
     (sample,) = faulty(fault, kind=kind)
     within_ns = sample.first_token_ns - sample.first_byte_ns
@@ -200,7 +200,7 @@ def test_d8_missing_usage_is_not_imputed():
     assert asked > 8000
     broken = played((MS, b": only a comment\n\n"), (2 * MS, b""))
     assert (broken.output_tokens, broken.token_source) == (None, TokenSource.UNKNOWN)
-    answer = Answer(Api.CHAT)
+    answer = ResponseReader(Api.CHAT)
     answer.fold_json(b'{"choices":[{"message":{"content":"a b c"},"finish_reason":"stop"}]}', 1)
     assert answer.output_tokens() == (None, TokenSource.UNKNOWN)
 
@@ -233,7 +233,7 @@ def test_d9_there_is_no_tokenizer_here():
 
     But where a model lives in this process: what it reads and writes are tokens, counted as it does.
 
-    Seen to fail with `import tokenizers` in `wire/answer.py`.
+    Seen to fail with `import tokenizers` in `wire/response_reader.py`.
     """
     root = Path(loadbench.__file__).parent
     names = set()
@@ -245,7 +245,7 @@ def test_d9_there_is_no_tokenizer_here():
                 names.add(node.module.partition(".")[0])
     assert {"orjson", "loadbench"} <= names
     assert not names & {"tokenizers", "transformers", "tiktoken", "sentencepiece", "mistral_common"}
-    assert importlib.util.find_spec("loadbench.wire.answer") is not None
+    assert importlib.util.find_spec("loadbench.wire.response_reader") is not None
 
 
 PLACES = {

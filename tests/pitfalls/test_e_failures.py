@@ -229,7 +229,7 @@ def test_e7_short_answers_are_kept_as_they_are(kind):
         async with FaultServer(speed=50) as server:
             transport = transport_of(kind)
             client = client_of(server, transport)
-            samples = [await client.fire(ask("fault:one_token", max_tokens=100)) for _ in range(again)]
+            samples = [await client.send(ask("fault:one_token", max_tokens=100)) for _ in range(again)]
             await transport.aclose()
             return samples, server.asked["one_token"]
 

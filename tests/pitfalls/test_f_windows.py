@@ -7,7 +7,7 @@ from array import array
 import anyio
 import pytest
 
-from loadbench.analyze.verdict import judge
+from loadbench.analyze.level.verdict import judge
 from loadbench.client.client import Client, Endpoint
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.plan.arrivals import parse_arrivals

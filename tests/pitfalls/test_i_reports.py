@@ -8,8 +8,8 @@ import io
 import msgspec
 import pytest
 
-from loadbench.analyze.bend import bend
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.level.knee import knee
+from loadbench.analyze.level.summary import summarize
 from loadbench.core.units import parse_rate
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
@@ -109,7 +109,7 @@ def test_i6_no_curve_is_drawn_through_a_cliff():
         )
         for n, tokens in zip(users, made, strict=True)
     ]
-    assert levels[bend(levels)].load.users == 4
+    assert levels[knee(levels)].load.users == 4
     assert vertex(users, made) not in users
     assert abs(vertex(users, made) - 4) > 0.2
 

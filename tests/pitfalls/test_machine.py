@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.level.summary import summarize
 from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level, LevelPlan
 from loadbench.plan.arrivals import Arrivals, Spacing
-from loadbench.plan.load import Closed, Extent, Open
+from loadbench.plan.load import Closed, LevelDuration, Open
 from loadbench.plan.prompts import Prompt
 from loadbench.record.outcome import Outcome
 from loadbench.sim.faults import FAULTS, FaultServer
@@ -98,14 +98,14 @@ class Faults(RuleBasedStateMachine):
     @rule(name=_NAMES, tokens=st.integers(1, 6))
     def ask_one(self, name: str, tokens: int) -> None:
         """One request alone."""
-        self.check(name, self.run(self.client.fire(ask(f"fault:{name}", max_tokens=tokens))))
+        self.check(name, self.run(self.client.send(ask(f"fault:{name}", max_tokens=tokens))))
 
     @rule(names=st.lists(_NAMES, min_size=2, max_size=8))
     def ask_many(self, names: list[str]) -> None:
         """Some at once."""
 
         async def main():
-            return await asyncio.gather(*(self.client.fire(ask(f"fault:{name}")) for name in names))
+            return await asyncio.gather(*(self.client.send(ask(f"fault:{name}")) for name in names))
 
         for name, sample in zip(names, self.run(main()), strict=True):
             self.check(name, sample)
@@ -121,7 +121,7 @@ class Faults(RuleBasedStateMachine):
     def run_level(self, names: list[str], load) -> None:
         """Every request has one sample, it ended as it should, and what failed is in no figure of a success."""
         samples = []
-        extent = Extent(requests=len(names), drain_ns=20 * S)
+        extent = LevelDuration(requests=len(names), drain_ns=20 * S)
         prompts = Scripted(names)
         plan = LevelPlan(load=load, extent=extent, prompts=prompts, max_tokens=4)
         level = Level(plan, client=self.client, clock=CLOCK, health=NoHealth(), on_sample=samples.append)
@@ -144,7 +144,7 @@ class Faults(RuleBasedStateMachine):
         """What is cut ends at once as it was cut, or had ended as the table says."""
 
         async def main():
-            fired = [asyncio.create_task(self.client.fire(ask(f"fault:{name}"))) for name in names]
+            fired = [asyncio.create_task(self.client.send(ask(f"fault:{name}"))) for name in names]
             await asyncio.sleep(0.002)
             self.client.cut(Outcome.ABANDONED)
             return await asyncio.gather(*fired)
@@ -157,7 +157,7 @@ class Faults(RuleBasedStateMachine):
         """The server restarts among other requests: those end as they should or break off, and later ones are well."""
 
         async def main():
-            fired = [self.client.fire(ask(f"fault:{name}")) for name in ("restarted", *names)]
+            fired = [self.client.send(ask(f"fault:{name}")) for name in ("restarted", *names)]
             samples = await asyncio.gather(*fired)
             while self.server._listener is None:
                 await asyncio.sleep(0.002)
@@ -172,7 +172,7 @@ class Faults(RuleBasedStateMachine):
     @rule()
     def ask_plainly(self) -> None:
         """Whatever came before, a plain request has its plain answer."""
-        sample = self.run(self.client.fire(ask("fault:plain", max_tokens=3)))
+        sample = self.run(self.client.send(ask("fault:plain", max_tokens=3)))
         self.check("plain", sample)
         assert (sample.output_tokens, len(sample.event_ns)) == (3, 3)
 

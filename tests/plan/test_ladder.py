@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.plan.ladder import MOST_RUNGS, Ladder, Step
+from loadbench.plan.ladder import MOST_RUNGS, CurveStep, Ladder
 from loadbench.plan.search import Budget
 
 S = 1_000_000_000
@@ -17,7 +17,7 @@ def climbed(server, *, most=200, missed=lambda _: True) -> list[int]:
     ladder, order = Ladder(most), []
     while (users := ladder.next()) is not None:
         order.append(users)
-        ladder.seen[users] = Step(server(users), missed(users))
+        ladder.seen[users] = CurveStep(server(users), missed(users))
     return order
 
 
@@ -42,7 +42,7 @@ def test_it_goes_on_until_most_miss():
 
 def test_a_rung_without_time_ends_the_way_up():
     """Above a rung that there is no time for none is tried; between those that were, one may be."""
-    ladder = Ladder(200, {1: Step(1, False), 2: Step(2, False)}, {4})
+    ladder = Ladder(200, {1: CurveStep(1, False), 2: CurveStep(2, False)}, {4})
     assert ladder.next() == 3
     ladder.left_out.add(3)
     assert ladder.next() is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.plan.arrivals import Arrivals, Spacing
-from loadbench.plan.load import Closed, Extent, Open, Phase, Phases
+from loadbench.plan.load import Closed, LevelDuration, Open, Phase, Phases
 
 TIMES = st.integers(0, 10**12)
 
@@ -19,7 +19,7 @@ def test_by_duration_phases_are_half_open_intervals(
     begin: int, warm_up: int, duration: int, cool_down: int, due: int
 ) -> None:
     """[begin, opens) warms up, [opens, closes) is measured, [closes, end) cools down, and then the load is over."""
-    phases = Phases(Extent(duration_ns=duration, warm_up_ns=warm_up, cool_down_ns=cool_down), begin)
+    phases = Phases(LevelDuration(duration_ns=duration, warm_up_ns=warm_up, cool_down_ns=cool_down), begin)
     opens, closes = begin + warm_up, begin + warm_up + duration
     assert (phases.opens_ns, phases.closes_ns, phases.load_ends_ns) == (opens, closes, closes + cool_down)
     for at in (due, opens - 1, opens, closes - 1, closes, closes + cool_down - 1, closes + cool_down):
@@ -38,7 +38,7 @@ def test_by_duration_phases_are_half_open_intervals(
 @given(st.integers(1, 50), st.lists(st.integers(0, 2000), min_size=80, max_size=120).map(sorted))
 def test_by_number_exactly_so_many_are_measured(requests: int, dues: list[int]) -> None:
     """Of those that become due after the warm-up the first N are measured; the next one closes the window."""
-    phases = Phases(Extent(requests=requests, warm_up_ns=100), 0)
+    phases = Phases(LevelDuration(requests=requests, warm_up_ns=100), 0)
     assert phases.closes_ns is phases.load_ends_ns is None
     admitted = [phases.admit(due) for due in dues]
     after = [due for due in dues if due >= 100]
@@ -51,18 +51,18 @@ def test_by_number_exactly_so_many_are_measured(requests: int, dues: list[int]) 
 
 def test_closing_early_ends_the_measurement() -> None:
     """What becomes due afterwards is not measured any more, by duration as by number."""
-    by_time = Phases(Extent(duration_ns=1000, cool_down_ns=50), 0)
+    by_time = Phases(LevelDuration(duration_ns=1000, cool_down_ns=50), 0)
     by_time.close(400)
     assert (by_time.closes_ns, by_time.load_ends_ns) == (400, 450)
     assert [by_time.admit(at) for at in (399, 400, 449, 450)] == [Phase.MEASURED, *[Phase.COOL_DOWN] * 2, None]
-    by_number = Phases(Extent(requests=9), 0)
+    by_number = Phases(LevelDuration(requests=9), 0)
     by_number.close(400)
     assert (by_number.admit(500), by_number.remaining, by_number.closes_ns) == (None, 0, 400)
 
 
 def test_a_closed_window_stays_closed() -> None:
     """Closing again, or later, changes nothing: the first end stands."""
-    phases = Phases(Extent(requests=1), 0)
+    phases = Phases(LevelDuration(requests=1), 0)
     assert phases.admit(5) is Phase.MEASURED
     phases.close(20)
     phases.close(30)
@@ -72,7 +72,7 @@ def test_a_closed_window_stays_closed() -> None:
 
 def test_a_window_closed_during_the_warm_up_is_empty_not_negative() -> None:
     """It opens and closes at the same moment."""
-    phases = Phases(Extent(duration_ns=1000, warm_up_ns=100), 0)
+    phases = Phases(LevelDuration(duration_ns=1000, warm_up_ns=100), 0)
     phases.close(40)
     assert phases.opens_ns == phases.closes_ns == 100
 
@@ -81,7 +81,7 @@ def test_a_window_closed_during_the_warm_up_is_empty_not_negative() -> None:
 def test_an_extent_is_one_of_two(duration: int | None, requests: int | None) -> None:
     """A duration or a number of requests, not both and not neither."""
     with pytest.raises(ValueError, match="and not both"):
-        Extent(duration_ns=duration, requests=requests)
+        LevelDuration(duration_ns=duration, requests=requests)
 
 
 def test_labels_are_short_and_exact() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.distribution import Constant
-from loadbench.plan.kinds import TOKENS
 from loadbench.plan.prompts import Calibration, WordPrompts, word_prompts
 from loadbench.plan.scenario import WorkSettings
+from loadbench.plan.setting_types import TOKENS
 from loadbench.plan.sources import resolve
 from loadbench.plan.traces import BLOCK_TOKENS, Replayed, Row, TracePrompts, read_trace, trace_of
 from loadbench.record.outcome import Outcome

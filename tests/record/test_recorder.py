@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.plan.load import Extent, Phase, Phases
+from loadbench.plan.load import LevelDuration, Phase, Phases
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.recorder import METRICS, Health, LevelRecording, Production, Recorder
@@ -25,7 +25,7 @@ OPENS, CLOSES = 1000 * MS, 2000 * MS
 
 
 def _phases(*, duration_ns: int = CLOSES - OPENS) -> Phases:
-    return Phases(Extent(duration_ns=duration_ns, warm_up_ns=OPENS, cool_down_ns=10**12), 0)
+    return Phases(LevelDuration(duration_ns=duration_ns, warm_up_ns=OPENS, cool_down_ns=10**12), 0)
 
 
 def _close(recorder: Recorder, window: tuple[int, int] = (OPENS, CLOSES)) -> LevelRecording:
@@ -127,7 +127,7 @@ def test_tokens_are_attributed_to_adjacent_windows_without_loss(
     total = 0
     for piece in range(pieces):
         bounds = 3002 * MS * piece // pieces, 3002 * MS * (piece + 1) // pieces
-        recorder = Recorder(Phases(Extent(duration_ns=bounds[1] - bounds[0], warm_up_ns=bounds[0]), 0))
+        recorder = Recorder(Phases(LevelDuration(duration_ns=bounds[1] - bounds[0], warm_up_ns=bounds[0]), 0))
         recorder.started(0)
         recorder.add(sample)
         total += _close(recorder, bounds).production.output_tokens
@@ -228,7 +228,7 @@ def test_refused_request_was_started_and_never_in_flight() -> None:
 
 def test_a_level_by_number_counts_to_where_its_window_closes() -> None:
     """While the window is open everything after the warm-up is inside; as it closes, nothing more is."""
-    phases = Phases(Extent(requests=2, warm_up_ns=OPENS), 0)
+    phases = Phases(LevelDuration(requests=2, warm_up_ns=OPENS), 0)
     recorder = Recorder(phases)
     for due in (1000 * MS, 1000 * MS):
         assert phases.admit(due) is Phase.MEASURED

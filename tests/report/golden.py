@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from loadbench.analyze.machine import with_machine
+from loadbench.analyze.level.machine import with_machine
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.plan.objective import parse_objective
@@ -19,8 +19,8 @@ from loadbench.plan.scenario import CostSettings
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.report.formats import render
 from loadbench.results import run as run_types
-from loadbench.results.run import Level, ModelStatus, Run
-from loadbench.results.telemetry import FirstToken, Gauge, Spread, Telemetry
+from loadbench.results.run import LevelResult, ModelStatus, Run
+from loadbench.results.telemetry import FirstToken, Gauge, GaugeSpread, Telemetry
 from tests.building import MS, S, a_failure, a_level, a_recording, a_run, a_sample
 
 FOLDER = Path(__file__).parents[1] / "data" / "golden"
@@ -29,7 +29,7 @@ FORMATS = {"text": "txt", "markdown": "md", "csv": "csv"}
 HOSTILE = '=cmd()|`<script>alert(1)</script>`\x1b[31m\r\n| x | y |\n# z\u202e"[a](javascript:b)'
 
 
-def level(users: int, *, tokens_per_s: float, count: int = 100) -> Level:
+def level(users: int, *, tokens_per_s: float, count: int = 100) -> LevelResult:
     """A level of so many users with this throughput, its latencies rising with the users."""
     samples = [a_sample(n, due_ns=n * S, ttft_ns=(80 + n * 7 % 20) * users * MS) for n in range(count)]
     made = a_level(recording=a_recording(samples, window_ns=200 * S), load=Closed(users))
@@ -82,7 +82,7 @@ def objectives() -> Run:
 
 def machine() -> Run:
     """Two levels on a machine with a board and a metered processor, which serves vLLM."""
-    spread = Spread(source="vllm:time_to_first_token_seconds", count=120, mean=0.08, p50=0.07, p90=0.11, p99=None)
+    spread = GaugeSpread(source="vllm:time_to_first_token_seconds", count=120, mean=0.08, p50=0.07, p90=0.11, p99=None)
     prices = CostSettings(purchase=9000.0, kwh_price=0.3, currency="EUR")
     levels = []
     for users, rate in ((1, 38.2), (8, 240.5)):

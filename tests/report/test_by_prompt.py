@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadbench.analyze.by_prompt import by_prompt
+from loadbench.analyze.level.by_prompt import by_prompt
 from loadbench.report.by_prompt import by_prompt_text
 from tests.analyze.asked import a_request
 from tests.building import a_run

@@ -11,13 +11,13 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 
-from loadbench.analyze.compare import compare
+from loadbench.analyze.compare.compare import compare
 from loadbench.plan.gate import parse_gate
 from loadbench.report.compare_chart import compare_chart
 from loadbench.report.compare_markdown import compare_markdown
 from loadbench.report.compare_text import compare_text
 from loadbench.report.junit import compare_junit, run_junit
-from loadbench.results.run import AskedPrompt, OutputEquality, Reason, Verdict
+from loadbench.results.run import OutputEquality, Reason, RecordedPrompt, Verdict
 from loadbench.results.telemetry import Gauge, Telemetry
 from tests.analyze.comparing import LUCK, a_side, figures, lucky, resourced
 from tests.report.golden import FOLDER, HOSTILE, bending, hostile, models, objectives, stopped
@@ -83,7 +83,7 @@ def devices():
                 msgspec.structs.replace(
                     run,
                     environment={**run.environment, "telemetry": {"boards": [{"name": "NVIDIA L4"}]}},
-                    prompts=[AskedPrompt(index=0, hash="p0"), AskedPrompt(index=1, hash="p1")],
+                    prompts=[RecordedPrompt(index=0, hash="p0"), RecordedPrompt(index=1, hash="p1")],
                     outputs=outputs,
                     levels=[
                         msgspec.structs.replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from loadbench.analyze.machine import with_machine
+from loadbench.analyze.level.machine import with_machine
 from loadbench.plan.scenario import CostSettings
 from loadbench.report import machine
 from loadbench.report.formats import render

@@ -9,9 +9,9 @@ import json
 import msgspec
 import pytest
 
-from loadbench.analyze.rounds import rounds
+from loadbench.analyze.level.workshop_stats import rounds
 from loadbench.report.workshop import stable_json, workshop_csv, workshop_json, workshop_markdown, workshop_text
-from loadbench.results.run import AskedPrompt, KnownFacts, ModelStatus
+from loadbench.results.run import KnownFacts, ModelStatus, RecordedPrompt
 from tests.analyze.asked import a_request
 from tests.building import a_run
 
@@ -49,7 +49,7 @@ def a_bench(**over: object):
         a_run(),
         scenario={"load": {"requests": 6}, "work": {"max_tokens": 10, "temperature": 0.0, "seed": 0}},
         models=models,
-        prompts=[AskedPrompt(index=0, hash="00000000"), AskedPrompt(index=1, hash="11111111")],
+        prompts=[RecordedPrompt(index=0, hash="00000000"), RecordedPrompt(index=1, hash="11111111")],
     )
     requests = [
         a_request(n, prompt_index=n % 2, e2e_s=1 + n / 10, answer_hash="ab"[n % 2] * 16, **over) for n in range(6)

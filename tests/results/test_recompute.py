@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from loadbench.analyze.summary import summarize
+from loadbench.analyze.level.summary import summarize
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Uniform
 from loadbench.plan.load import Closed, Open

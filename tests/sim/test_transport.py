@@ -9,11 +9,11 @@ import anyio
 import pytest
 
 from loadbench.client.client import Client, Endpoint, Timeouts
-from loadbench.client.transport import Exchange
+from loadbench.client.transport import HttpRequest
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level, LevelPlan
-from loadbench.plan.load import Closed, Extent
+from loadbench.plan.load import Closed, LevelDuration
 from loadbench.plan.prompts import Prompt
 from loadbench.record.outcome import Outcome
 from loadbench.sim.profile import PROFILES, steady_state
@@ -56,11 +56,11 @@ class Log:
         self.body += chunk
 
 
-def chat(**fields: Any) -> Exchange:
+def chat(**fields: Any) -> HttpRequest:
     """A chat with 3 words, so 7 tokens."""
     messages = [{"role": "user", "content": "three short words"}]
     body = {"model": "sim-chat", "messages": messages, "max_tokens": 4, "stream": True} | fields
-    return Exchange("POST", CHAT, (), json.dumps(body).encode())
+    return HttpRequest("POST", CHAT, (), json.dumps(body).encode())
 
 
 def test_events_are_stamped_when_they_are_made() -> None:
@@ -100,7 +100,7 @@ def test_an_error_is_an_answer() -> None:
         wrong, models = Log(), Log()
         async with SimTransport(EXACT, clock=VirtualClock(), models=("a",)).serving() as transport:
             await transport.exchange(chat(), wrong)
-            await transport.exchange(Exchange("GET", "http://simulated/v1/models"), models)
+            await transport.exchange(HttpRequest("GET", "http://simulated/v1/models"), models)
         return wrong, models
 
     wrong, models = run_virtual(main)
@@ -162,7 +162,7 @@ def _level(users: int, *, seconds: int, max_tokens: int = 10) -> LevelRecording:
         async with SimTransport(EXACT, clock=clock).serving() as transport:
             endpoint = Endpoint(base_url="http://simulated/v1", model=EXACT.model)
             client = Client(endpoint, transport, clock=clock, timeouts=Timeouts())
-            extent = Extent(duration_ns=seconds * S, warm_up_ns=20 * S)
+            extent = LevelDuration(duration_ns=seconds * S, warm_up_ns=20 * S)
             plan = LevelPlan(load=Closed(users), extent=extent, prompts=_Prompts(), max_tokens=max_tokens)
             return await Level(plan, client=client, clock=clock, health=NoHealth()).run()
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.sim.process import TruthProcess
 from loadbench.sim.truth import Pace, _Stream, read_pace, told
-from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api, request_body
+from loadbench.wire.response_reader import ResponseReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,7 +163,7 @@ def test_it_sends_what_was_asked_for(server: str, pace: Pace) -> None:
     writes = -(-pace.events // pace.per_write)
     assert len(set(told_ns)) == writes
     assert len({told_ns[number // pace.per_write * pace.per_write] for number in range(pace.events)}) == writes
-    answer = Answer(Api.CHAT)
+    answer = ResponseReader(Api.CHAT)
     answer.feed(1, body_of(raw))
     answer.close(1)
     assert answer.outcome() == (Outcome.OK, "")
@@ -176,7 +176,7 @@ def test_its_events_differ_in_nothing_but_their_text(server: str) -> None:
     """So the client reads them as it reads those of real servers: one is read in full, the rest are counted."""
     _, raw, _ = ask(server, QUICK)
     first, second, *_ = re.findall(rb"data: .*?\n\n", body_of(raw))
-    answer = Answer(Api.CHAT)
+    answer = ResponseReader(Api.CHAT)
     answer.feed(1, first)
     assert answer._shortcut is not None
     assert answer._shortcut.count(second) == 1

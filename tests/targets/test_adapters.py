@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from loadbench.client.adapter import Adapter, AdapterTransport
-from loadbench.client.client import Ask, Client, Endpoint, Timeouts
+from loadbench.client.client import Client, Endpoint, Request, Timeouts
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.plan.load import Phase
@@ -27,7 +27,7 @@ from tests.cli.typed import typed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from loadbench.client.adapter import Asked, Delta, Finish
+    from loadbench.client.adapter import AdapterRequest, Delta, Finish
     from loadbench.record.sample import Sample
 
 CLOCK = MonotonicClock()
@@ -45,7 +45,7 @@ class Whole:
     async def load(self) -> None:
         """Nothing to do."""
 
-    def generate(self, asked: Asked) -> AsyncIterator[Delta | Finish]:
+    def generate(self, asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         """Nobody asks."""
         raise NotImplementedError
 
@@ -65,9 +65,9 @@ def answers(adapter: Adapter, prompts: Sequence[str], *, max_tokens: int) -> lis
 
         async def one(number: int, prompt: str) -> None:
             now_ns = CLOCK.now_ns()
-            ask = Ask(number=number, phase=Phase.MEASURED, due_ns=now_ns, prompt=prompt, max_tokens=max_tokens)
+            ask = Request(number=number, phase=Phase.MEASURED, due_ns=now_ns, prompt=prompt, max_tokens=max_tokens)
             ask = replace(ask, keep_answer=True)
-            found[number] = await client.fire(ask)
+            found[number] = await client.send(ask)
 
         async with anyio.create_task_group() as requests:
             for number, prompt in enumerate(prompts):

@@ -12,8 +12,8 @@ import pytest
 
 from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings
 from loadbench.targets import checks, machine
+from loadbench.targets.check_result import SCHEMA, Checkup
 from loadbench.targets.checks import checkup
-from loadbench.targets.findings import SCHEMA, Checkup
 from tests.client.server import ANSWER, ASK, CLOSE, DONE, END, FINISH, GONE, chunk, head, serving, token, usage, whole
 
 LIST = whole("200 OK", b'{"data":[{"id":"m"}]}', more=b"server: tiny\r\n")

@@ -12,7 +12,7 @@ from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.plan.scenario import Scenario, TargetSettings
 from loadbench.plan.sources import resolve
 from loadbench.targets import foundry_cli
-from loadbench.targets.discovery import Step, located, moved, trail
+from loadbench.targets.discovery import DiscoveryStep, located, moved, trail
 from loadbench.targets.foundry_cli import (
     FoundryCli,
     first_object,
@@ -130,7 +130,7 @@ def test_checkup_asks_the_command_line_as_well(tmp_path):
 )
 def test_moved_port_is_another_one_on_this_machine(url, told, expected):
     """What runs elsewhere is not ours to compare."""
-    assert moved([Step("foundry service status", told, "")], url) == expected
+    assert moved([DiscoveryStep("foundry service status", told, "")], url) == expected
 
 
 @posix

@@ -18,7 +18,7 @@ from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings, WorkSettings
-from loadbench.targets import asking
+from loadbench.targets import http_get as asking
 from loadbench.targets.openai import Target, base_urls, choose_models, find, first_answer
 from loadbench.wire.openai import Api
 from tests.client.server import (

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from loadbench.telemetry import sources
-from loadbench.telemetry.process import ServerProcess, listening, tunnelled
+from loadbench.telemetry.process import MeasuredProcess, listening, tunnelled
 from tests.telemetry.trees import rapl
 
 BURNER = Path(__file__).with_name("burner.py")
@@ -51,9 +51,9 @@ def burning(share: float, port: int = 0):
             process.wait(10)
 
 
-def found(**wanted) -> ServerProcess | None:
+def found(**wanted) -> MeasuredProcess | None:
     """As the sampler looks for it."""
-    return ServerProcess.found(psutil, **{"port": None, "host": None, "pid": None, **wanted})
+    return MeasuredProcess.found(psutil, **{"port": None, "host": None, "pid": None, **wanted})
 
 
 @pytest.mark.parametrize("by", ["port", "pid"])
@@ -151,7 +151,7 @@ def test_no_such_process_is_none(wanted):
 
 def test_without_the_library_there_is_none():
     """psutil may be missing."""
-    assert ServerProcess.found(None, port=80, host=None, pid=None) is None
+    assert MeasuredProcess.found(None, port=80, host=None, pid=None) is None
 
 
 def test_process_that_tells_nothing_is_not_told_as_nothing():
@@ -163,7 +163,7 @@ def test_process_that_tells_nothing_is_not_told_as_nothing():
 
     # One that has no children, as the tests' own process has.
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as waiting:
-        found_of_it = ServerProcess(psutil, Secret(waiting.pid)).read()
+        found_of_it = MeasuredProcess(psutil, Secret(waiting.pid)).read()
         waiting.communicate(b"\n")
     assert found_of_it == {}
 

@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.results.telemetry import Gauge
-from loadbench.telemetry.series import Series
+from loadbench.telemetry.series import ReadingSeries
 
 S = 1_000_000_000
 
 
-def series(*readings: tuple[float, dict[str, float]]) -> Series:
+def series(*readings: tuple[float, dict[str, float]]) -> ReadingSeries:
     """Readings at these seconds."""
-    made = Series()
+    made = ReadingSeries()
     for at_s, values in readings:
         made.add(round(at_s * S), values)
     return made
 
 
-def of(name: str, *points: tuple[float, float]) -> Series:
+def of(name: str, *points: tuple[float, float]) -> ReadingSeries:
     """One name's readings at these seconds."""
     return series(*((at_s, {name: value}) for at_s, value in points))
 
@@ -109,7 +109,7 @@ POINTS = st.lists(st.tuples(st.integers(0, 1000), st.floats(0, 1e6)), min_size=2
 def test_parts_of_a_window_make_its_whole(points, one, two, three):
     """A counter's rises over two adjoining windows sum to that over both, also where it began anew."""
     first, middle, last = sorted((one, two, three))
-    made = Series()
+    made = ReadingSeries()
     for at, value in sorted(points):
         made.add(at, {"x_total": value})
     parts = [made.window(first, middle), made.window(middle, last), made.window(first, last)]
@@ -122,7 +122,7 @@ def test_parts_of_a_window_make_its_whole(points, one, two, three):
 @given(POINTS, st.integers(0, 1000), st.integers(1, 1000))
 def test_forgetting_what_is_over_changes_no_later_window(points, opens, length):
     """What lies before a window may be dropped: its figures stay what they were."""
-    kept, dropped = Series(), Series()
+    kept, dropped = ReadingSeries(), ReadingSeries()
     for at, value in sorted(points):
         for one in (kept, dropped):
             one.add(at, {"x": value, "x_total": value})
@@ -133,7 +133,7 @@ def test_forgetting_what_is_over_changes_no_later_window(points, opens, length):
 @given(POINTS)
 def test_mean_lies_between_the_least_and_the_most(points):
     """Whatever the readings."""
-    made = Series()
+    made = ReadingSeries()
     for at, value in sorted(points):
         made.add(at, {"x": value})
     found = made.window(100, 900)

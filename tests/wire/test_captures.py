@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from loadbench.record.outcome import Outcome, TokenSource
-from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api, error_text
+from loadbench.wire.response_reader import ResponseReader
 
 DATA = Path(__file__).parents[1] / "data"
 CAPTURES = {path.stem: path for folder in ("captures", "foundry") for path in sorted((DATA / folder).iterdir())}
@@ -112,10 +112,10 @@ def asked(name: str) -> Api:
     return Api.RESPONSES if name.endswith("-responses") else Api.CHAT
 
 
-def read(name: str, pieces: list[bytes] | tuple[bytes, ...]) -> Answer:
+def read(name: str, pieces: list[bytes] | tuple[bytes, ...]) -> ResponseReader:
     """The answer of a capture whose body comes in these pieces, all at the same time."""
     _, streams, chunks = received(name)
-    answer = Answer(asked(name), keep_text=True)
+    answer = ResponseReader(asked(name), keep_text=True)
     if not streams:
         answer.fold_json(b"".join(chunks), 0)
         return answer
@@ -125,7 +125,7 @@ def read(name: str, pieces: list[bytes] | tuple[bytes, ...]) -> Answer:
     return answer
 
 
-def account(answer: Answer) -> dict[str, object]:
+def account(answer: ResponseReader) -> dict[str, object]:
     """All that is known of an answer, but how many reads it took."""
     names = "error first_token_ns first_visible_ns last_token_ns done_ns event_ns input_tokens cached_tokens"
     names += " reasoning_tokens finish_reason model text bad_frames unfinished"
@@ -161,7 +161,7 @@ def test_real_answers_are_the_same_however_they_are_cut(name: str) -> None:
 def test_real_answers_keep_the_identities(name: str) -> None:
     """Reads, events and tokens add up, and the marks are in order, whatever the server sent."""
     _, streams, chunks = received(name)
-    answer = Answer(asked(name))
+    answer = ResponseReader(asked(name))
     if streams:
         for at_ns, chunk in enumerate(chunks):
             answer.feed(at_ns, chunk)
@@ -188,7 +188,7 @@ def test_real_errors_say_why_in_one_line(name: str) -> None:
 
 def test_the_first_event_of_llama_cpp_is_no_token_though_it_comes_with_one() -> None:
     """Its role event shares a chunk with the first token, and is none: 24 tokens in 24 events."""
-    answer = Answer(Api.CHAT)
+    answer = ResponseReader(Api.CHAT)
     answer.feed(7, received("llamacpp-normal")[2][0])
     assert (answer.first_token_ns, len(answer.event_ns), answer.merged_reads) == (7, 1, 0)
 
@@ -196,7 +196,7 @@ def test_the_first_event_of_llama_cpp_is_no_token_though_it_comes_with_one() -> 
 def test_a_role_event_sent_before_any_work_is_no_token() -> None:
     """transformers sends it at once: the first token is in the second chunk."""
     chunks = received("hfserve-normal")[2]
-    answer = Answer(Api.CHAT)
+    answer = ResponseReader(Api.CHAT)
     answer.feed(1, chunks[0])
     assert answer.first_token_ns is None
     answer.feed(2, chunks[1])
@@ -213,7 +213,7 @@ def test_a_growing_usage_tells_the_tokens_of_every_event() -> None:
 def test_reasoning_comes_before_what_is_visible() -> None:
     """Foundry Local 2.2: three reasoning events, then the answer; the server counts the same three."""
     chunks = received("stream_usage")[2]
-    answer = Answer(Api.CHAT, keep_text=True)
+    answer = ResponseReader(Api.CHAT, keep_text=True)
     for at_ns, chunk in enumerate(chunks):
         answer.feed(at_ns, chunk)
     assert (answer.first_token_ns, answer.first_visible_ns, answer.reasoning_tokens) == (1, 4, 3)

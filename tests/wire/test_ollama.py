@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.wire import ollama
-from loadbench.wire.answer import Answer
 from loadbench.wire.formats import address, request_body
 from loadbench.wire.openai import Api
+from loadbench.wire.response_reader import ResponseReader
 from loadbench.wire.sse import LARGEST_BLOCK, OversizeEvent
 
 END = {
@@ -42,9 +42,9 @@ LAST = line(message={"role": "assistant", "content": ""}, **END)
 ANSWER = (delta("Hé"), delta("l"), delta("lo\u2028"), LAST)
 
 
-def said(*reads: bytes) -> Answer:
+def said(*reads: bytes) -> ResponseReader:
     """The answer in these reads, each a ns after the one before."""
-    answer = Answer(Api.OLLAMA, keep_text=True)
+    answer = ResponseReader(Api.OLLAMA, keep_text=True)
     for at_ns, read in enumerate(reads, 1):
         answer.feed(at_ns, read)
     answer.close(len(reads) + 1)

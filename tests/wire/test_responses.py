@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from loadbench.record.outcome import Outcome, TokenSource
-from loadbench.wire.answer import Answer
 from loadbench.wire.formats import address, request_body
 from loadbench.wire.openai import Api
+from loadbench.wire.response_reader import ResponseReader
 
 USAGE = {
     "input_tokens": 9,
@@ -26,9 +26,9 @@ def event(kind: str, **fields: object) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps({"type": kind, **fields}))
 
 
-def said(*events: bytes) -> Answer:
+def said(*events: bytes) -> ResponseReader:
     """The answer of these events, each a ns after the one before."""
-    answer = Answer(Api.RESPONSES, keep_text=True)
+    answer = ResponseReader(Api.RESPONSES, keep_text=True)
     for at_ns, one in enumerate(events, 1):
         answer.feed(at_ns, one)
     answer.close(len(events) + 1)
@@ -111,7 +111,7 @@ def test_tool_calls_are_tokens() -> None:
 
 def test_an_answer_that_was_not_streamed_is_read() -> None:
     """A server that does not stream answers with the whole response."""
-    answer = Answer(Api.RESPONSES, keep_text=True)
+    answer = ResponseReader(Api.RESPONSES, keep_text=True)
     parts = [{"type": "output_text", "text": "Hel"}, {"type": "output_text", "text": "lo"}]
     whole = {"object": "response", "status": "completed", "output": [{"type": "message", "content": parts}]}
     answer.fold_json(orjson.dumps({**whole, "model": "m", "usage": USAGE}), 7)

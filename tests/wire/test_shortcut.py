@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api, read_chunk
+from loadbench.wire.response_reader import ResponseReader
 from loadbench.wire.shortcut import learn
 
 
@@ -28,7 +28,7 @@ def events(*frames: bytes) -> bytes:
 
 def told(chunks: list[bytes], *, long_way: bool) -> tuple:
     """All that an answer tells of these chunks; to keep the text is to go the long way."""
-    answer = Answer(Api.CHAT, keep_text=long_way)
+    answer = ResponseReader(Api.CHAT, keep_text=long_way)
     for number, chunk in enumerate(chunks):
         answer.feed(1000 + number, chunk)
     answer.close(5000)

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from loadbench.record.timings import Timings
-from loadbench.wire.answer import Answer
 from loadbench.wire.openai import Api, read_chunk
+from loadbench.wire.response_reader import ResponseReader
 from loadbench.wire.timings import ollama_timings, timings_in
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures"
@@ -35,7 +35,7 @@ def body(name: str) -> bytes:
 )
 def test_timings_of_a_captured_answer(name, expected):
     """Whichever frame has them, the answer knows them; a server that tells none has none."""
-    answer = Answer(Api.CHAT)
+    answer = ResponseReader(Api.CHAT)
     answer.feed(1, body(name))
     answer.close(2)
     assert answer.event_ns
@@ -60,7 +60,7 @@ def test_timings_in_every_frame_are_those_of_the_last():
         + b"\n\n"
         for n in range(1, 6)
     )
-    answer = Answer(Api.CHAT)
+    answer = ResponseReader(Api.CHAT)
     answer.feed(1, frames)
     assert len(answer.event_ns) == 5
     assert answer.timings is not None

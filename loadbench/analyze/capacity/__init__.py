@@ -1,0 +1,1 @@
+"""How many users or requests per second fit."""

@@ -1,0 +1,1 @@
+"""What one level shows: figures, verdict, steadiness, cost."""

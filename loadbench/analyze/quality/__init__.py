@@ -1,0 +1,1 @@
+"""Ratings of responses, and the choice of a model."""

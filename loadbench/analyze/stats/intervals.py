@@ -1,0 +1,115 @@
+"""Distribution-free intervals for quantiles, by order statistics.
+
+The number of values below the p-quantile of a population is Bin(n, p) in a sample of n independent values, whatever the
+distribution. So the interval between the l-th and the u-th smallest value covers the quantile with probability
+P(l <= Bin(n, p) < u). Ranks are chosen with at most (1 - confidence) / 2 in each tail (Hahn and Meeker, *Statistical
+Intervals*, chapter 5). Where the sample is too small for such ranks no interval exists, and none is made up.
+
+The requests of one level are not quite independent: they queue together and share batches. What that makes of these
+intervals is told in `loadbench.analyze.stats.bounds`. Values of which a request brings many, such as gaps between
+events, get
+none here.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CONFIDENCE = 0.95
+
+
+@lru_cache(maxsize=4096)
+def quantile_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
+    """Ranks (l, u), from 1, of the order statistics that bound the p-quantile of n values; `None` if n is too small."""
+    if not 0 < p < 1 or not 0 < confidence < 1:
+        raise ValueError(f"p and confidence lie between 0 and 1, not {p} and {confidence}")
+    if n < 1:
+        return None
+    tail = (1 - confidence) / 2
+    first, cumulative = binomial_cdf(n, p)
+    # P(Bin < l) <= tail: l is the number of outcomes whose cumulative probability is within the tail.
+    low = first + int(np.searchsorted(cumulative, tail, side="right"))
+    # P(Bin < u) >= 1 - tail: u is one above the first outcome that reaches it.
+    high = first + int(np.searchsorted(cumulative, 1 - tail, side="left")) + 1
+    return (low, high) if low >= 1 and high <= n else None
+
+
+def share_interval(hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The interval of a share of which `hits` of `n` were seen, by Clopper and Pearson: exact, never too narrow.
+
+    Its bounds are those shares at which so many hits, or so few, are just as rare as the tail allows. By the duality of
+    both it lies above p wherever the interval of the p-quantile (`quantile_ranks`) lies below the bound of the hits.
+    Raises `ValueError` where that many cannot have been seen.
+    """
+    if not 0 <= hits <= n or n < 1 or not 0 < confidence < 1:
+        raise ValueError(f"{hits} of {n} is no share, or {confidence} no confidence")
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else _share_at(hits - 1, n, 1 - tail)
+    high = 1.0 if hits == n else _share_at(hits, n, tail)
+    return low, high
+
+
+def _share_at(k: int, n: int, cumulative: float) -> float:
+    """The p for which P(Bin(n, p) <= k) is `cumulative`; that falls as p rises. By halving, down to a float."""
+    low, high = 0.0, 1.0
+    while low < (middle := (low + high) / 2) < high:
+        first, below = binomial_cdf(n, middle)
+        reached = 0.0 if k < first else float(below[min(k - first, len(below) - 1)])
+        low, high = (middle, high) if reached > cumulative else (low, middle)
+        if high - low < 1e-15 * high:
+            break
+    return low
+
+
+# Student's t, 97.5 %, by degrees of freedom from 1 (any table of it).
+_STUDENT_T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
+)  # fmt: skip
+_BATCHES = len(_STUDENT_T) + 1
+_FEWEST_BATCHES = 5
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean of a stationary series, by batch means; `None` where it is too short.
+
+    Neighbours depend on each other, batches of many of them hardly do (Law and Kelton, *Simulation Modeling and
+    Analysis*, chapter 9): the series is cut into twenty of equal length, or as many as there are values for, and the
+    means of those are taken as independent.
+    """
+    batches = min(_BATCHES, len(values))
+    if batches < _FEWEST_BATCHES:
+        return None
+    length = len(values) // batches
+    means = np.asarray(values[: batches * length]).reshape(batches, length).mean(axis=1)
+    reach = _STUDENT_T[batches - 2] * means.std(ddof=1) / math.sqrt(batches)
+    return float(means.mean() - reach), float(means.mean() + reach)
+
+
+def binomial_cdf(n: int, p: float) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """(k0, P(Bin(n, p) <= k) for k = k0, k0 + 1, …) over all k whose probability is not negligible.
+
+    Beyond twelve standard deviations less than 1e-30 is left; the sum over the rest costs O(sqrt(n)).
+    """
+    reach = 12 * math.sqrt(n * p * (1 - p)) + 30
+    first, last = max(0, math.floor(n * p - reach)), min(n, math.ceil(n * p + reach))
+    ks = np.arange(first, last, dtype=np.float64)
+    at_first = (
+        math.lgamma(n + 1)
+        - math.lgamma(first + 1)
+        - math.lgamma(n - first + 1)
+        + first * math.log(p)
+        + (n - first) * math.log1p(-p)
+    )
+    steps = np.log(n - ks) - np.log(ks + 1) + math.log(p) - math.log1p(-p)
+    logs = at_first + np.concatenate(([0.0], np.cumsum(steps)))
+    # The logarithms carry the rounding of lgamma, which is the same for all: normalise it away.
+    weights = np.exp(logs - logs.max())
+    return first, np.cumsum(weights) / weights.sum()

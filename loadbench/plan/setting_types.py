@@ -1,0 +1,358 @@
+"""The kinds of values that people write in a scenario, on the command line or in the environment.
+
+A kind reads what was written, text from a flag or a typed value from a file, and shows the value again as people
+would write it. A value that cannot be used raises `ValueError` with what was found and what is wanted; the caller adds
+where it stood.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from loadbench.core.units import format_duration, parse_duration, parse_rate
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.distribution import parse_distribution
+from loadbench.plan.objective import parse_abort, parse_objective
+from loadbench.plan.pattern import parse_pattern
+from loadbench.plan.personas import parse_mix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadbench.plan.arrivals import Arrivals
+    from loadbench.plan.distribution import Distribution
+    from loadbench.plan.objective import Objective
+    from loadbench.plan.pattern import Pattern
+    from loadbench.plan.personas import Share
+
+T = TypeVar("T")
+
+# More than any box serves, fewer than what a slip of the finger asks for.
+_MOST_USERS = 100_000
+_MOST_LEVELS = 1_000
+# Often enough to fall into a window of some seconds, and not so often that it is a load itself.
+_LEAST_INTERVAL_NS, _MOST_INTERVAL_NS = 100_000_000, 10_000_000_000
+# Each turn repeats all before it.
+_MOST_TURNS = 1_000
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:[ \t]*([^\r\n\0]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class SettingType(Generic[T]):
+    """How one kind of value is read and shown; `metavar` stands for it in the help."""
+
+    metavar: str
+    read: Callable[[object], T]
+    show: Callable[[T], object] = lambda value: value
+    many: bool = False  # the flag may be repeated
+    switch: bool = False  # the flag has no value
+
+
+def _wrong(found: object, wanted: str) -> ValueError:
+    shown = f"{found!r}"
+    return ValueError(f"found {shown if len(shown) <= 80 else shown[:77] + '...'}, want {wanted}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise _wrong(value, "a text that is not empty")
+
+
+def _whole(least: int, most: int = 10**12) -> Callable[[object], int]:
+    wanted = f"a whole number of at least {least}" + ("" if most == 10**12 else f" and at most {most}")
+
+    def read(value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,15}\s*", value):
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        raise _wrong(value, wanted)
+
+    return read
+
+
+def _number(least: float, most: float) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        number = math.nan
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except ValueError:
+                number = math.nan
+        if least <= number <= most:
+            return number
+        raise _wrong(value, f"a number from {least:g} to {most:g}")
+
+    return read
+
+
+def _share(value: object) -> float:
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return _number(0, 100)(value.strip()[:-1]) / 100
+    return _number(0, 1)(value)
+
+
+def _confidence(value: object) -> float:
+    share = _share(value)
+    if 0.5 <= share <= 0.9999:
+        return share
+    raise _wrong(value, "a confidence from 50% to 99.99%")
+
+
+def _duration(value: object) -> int:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if value == 0 and not isinstance(value, bool):
+        return 0
+    raise _wrong(value, "a duration in quotes, a number with its unit, as in '250ms', '30s' or '2m'")
+
+
+def _positive_duration(value: object) -> int:
+    duration_ns = _duration(value)
+    if duration_ns > 0:
+        return duration_ns
+    raise _wrong(value, "a duration above zero")
+
+
+def _optional_duration(value: object) -> int | None:
+    return None if isinstance(value, str) and value.strip().lower() == "none" else _positive_duration(value)
+
+
+def _listed(read: Callable[[object], T], example: str) -> Callable[[object], tuple[T, ...]]:
+    """A list, or a text with commas; ascending or not is the user's business, twice the same is not."""
+
+    def read_all(value: object) -> tuple[T, ...]:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            items = [items]
+        if not items or any(isinstance(item, str) and not item.strip() for item in items):
+            raise _wrong(value, f"values with single commas between them, as in {example}")
+        if len(items) > _MOST_LEVELS:
+            raise ValueError(f"found {len(items)} values, want at most {_MOST_LEVELS}")
+        values = tuple(read(item.strip() if isinstance(item, str) else item) for item in items)
+        if len(set(values)) < len(values):
+            raise _wrong(value, "each value once")
+        return values
+
+    return read_all
+
+
+def _rate(value: object) -> float:
+    if isinstance(value, str):
+        return parse_rate(value)
+    return _number(1e-9, 1e9)(value)
+
+
+def _flag(value: object) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    raise _wrong(value, "true or false")
+
+
+def _url(value: object) -> str:
+    text = _text(value).strip()
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError as error:
+        raise _wrong(value, f"a URL, as in http://127.0.0.1:8080/v1: {error}") from None
+    if parts.scheme not in {"http", "https"} or not host or not _plausible_host(host):
+        raise _wrong(value, "a URL, as in http://127.0.0.1:8080/v1")
+    if parts.username or parts.password:
+        raise ValueError("a URL with a name or password in it would end up in reports; use --header or --api-key-env")
+    if parts.query or parts.fragment:
+        raise _wrong(value, "a URL that ends with its path: no query, no fragment")
+    return text.rstrip("/")
+
+
+def _plausible_host(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return re.fullmatch(r"[^\s/\\%<>\"{}|^`\[\]]+", host) is not None
+    return True
+
+
+def _headers(value: object) -> tuple[tuple[str, str], ...]:
+    if isinstance(value, dict):
+        value = [f"{name}: {text}" for name, text in value.items()]
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        raise _wrong(value, "headers by name, as in {'X-Team' = 'blue'}")
+    return tuple(_header(line) for line in value)
+
+
+def _header(line: object) -> tuple[str, str]:
+    match = _HEADER.fullmatch(line) if isinstance(line, str) else None
+    if match is None:
+        # The line may hold a secret: it is not repeated.
+        raise ValueError("want a header as 'Name: value', on one line")
+    return match[1], match[2].strip()
+
+
+def _interval(value: object) -> int:
+    interval_ns = _duration(value)
+    if _LEAST_INTERVAL_NS <= interval_ns <= _MOST_INTERVAL_NS:
+        return interval_ns
+    raise _wrong(value, "a duration from 100ms to 10s, as in 500ms or 2s")
+
+
+def _optional_interval(value: object) -> int | None:
+    return None if isinstance(value, str) and value.strip().lower() == "none" else _interval(value)
+
+
+def _watts(value: object) -> tuple[float, float]:
+    """One number, or the least and the most."""
+    parts = value.split("..") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    try:
+        numbers = [_number(0, 1e6)(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) in {1, 2} and 0 < numbers[0] <= numbers[-1]:
+        return numbers[0], numbers[-1]
+    raise _wrong(value, "watts above 0, as in 20 or 15..30")
+
+
+def choice(*words: str) -> SettingType[str]:
+    """One of some words."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value.strip().lower() in words:
+            return value.strip().lower()
+        raise _wrong(value, " or ".join(words))
+
+    return SettingType("|".join(words), read)
+
+
+def whole(least: int, most: int = 10**12) -> SettingType[int]:
+    """A whole number within bounds."""
+    return SettingType("N", _whole(least, most))
+
+
+def number(least: float, most: float) -> SettingType[float]:
+    """A number within bounds."""
+    return SettingType("X", _number(least, most))
+
+
+def _show_duration(value: int | None) -> object:
+    return "none" if value is None else format_duration(value)
+
+
+def _show_list(values: Sequence[object] | None) -> object:
+    return None if values is None else list(values)
+
+
+def _duration_distribution(value: object) -> Distribution:
+    if isinstance(value, str):
+        return parse_distribution(value, parse_value=parse_duration)
+    if value == 0 and not isinstance(value, bool):
+        return parse_distribution("0", parse_value=parse_duration)
+    raise _wrong(value, "a duration or a distribution of durations, as in '10s' or 'lognormal:20s,0.5'")
+
+
+def _token_distribution(value: object) -> Distribution:
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return parse_distribution(str(value), parse_value=_tokens)
+    raise _wrong(value, "a number of tokens or a distribution of them, as in 128 or 'lognormal:512,0.6'")
+
+
+def _tokens(text: str) -> int:
+    return _whole(1, 10**7)(text)
+
+
+def _arrivals(value: object) -> Arrivals:
+    return parse_arrivals(_text(value))
+
+
+def _pattern(value: object) -> Pattern:
+    if isinstance(value, (list, tuple)):
+        value = ",".join(f"{at}:{factor}" for at, factor in map(_pair, value))
+    return parse_pattern(_text(value))
+
+
+def _pair(item: object) -> tuple[object, object]:
+    if isinstance(item, (list, tuple)) and len(item) == 2:
+        return item[0], item[1]
+    raise _wrong(item, "a time and a factor, as in ['9h', 1.5]")
+
+
+def _mix(value: object) -> tuple[Share, ...]:
+    if isinstance(value, dict):
+        value = [f"{name}:{weight}" for name, weight in value.items()]
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not items:
+        raise _wrong(value, "personas and their weights, as in chat:3,rag:1")
+    shares = tuple(share for item in items for share in parse_mix(_text(item)))
+    if len({share.name for share in shares}) < len(shares):
+        raise _wrong(value, "each persona once")
+    return shares
+
+
+def _turns(value: object) -> Distribution:
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return parse_distribution(str(value), parse_value=_whole(1, _MOST_TURNS), least=1)
+    raise _wrong(value, "a number of turns or a distribution of them, as in 4 or 'uniform:2,6'")
+
+
+def _gate(value: object) -> Objective | str:
+    return ALL_OBJECTIVES if isinstance(value, str) and value.lower() == ALL_OBJECTIVES else parse_objective(value)
+
+
+def _show_rules(rules: Sequence[Objective | str]) -> object:
+    return [rule if isinstance(rule, str) else rule.rule for rule in rules]
+
+
+# In place of a gate: every objective is one.
+ALL_OBJECTIVES = "slo"
+
+TEXT = SettingType("TEXT", _text)
+PATH: SettingType[Path] = SettingType("FILE", lambda value: Path(_text(value)), str)
+DIRECTORY: SettingType[Path] = SettingType("DIR", lambda value: Path(_text(value)), str)
+URL = SettingType("URL", _url)
+MODELS: SettingType[tuple[str, ...]] = SettingType(
+    "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini"), _show_list, many=True
+)
+USERS: SettingType[tuple[int, ...]] = SettingType("1,2,4", _listed(_whole(1, _MOST_USERS), "1,2,4,8"), _show_list)
+RATES: SettingType[tuple[float, ...]] = SettingType("0.5,1,2", _listed(_rate, "0.5,1,2 or 30/min"), _show_list)
+DURATION = SettingType("TIME", _duration, _show_duration)
+POSITIVE_DURATION = SettingType("TIME", _positive_duration, _show_duration)
+OPTIONAL_DURATION: SettingType[int | None] = SettingType("TIME", _optional_duration, _show_duration)
+SHARE = SettingType("1%", _share)
+INTERVAL = SettingType("TIME", _interval, _show_duration)
+OPTIONAL_INTERVAL: SettingType[int | None] = SettingType("TIME|none", _optional_interval, _show_duration)
+MONEY = SettingType("PRICE", _number(0, 1e12))
+WATTS: SettingType[tuple[float, float]] = SettingType("W|W..W", _watts, lambda ends: f"{ends[0]:g}..{ends[1]:g}")
+CONFIDENCE = SettingType("95%", _confidence)
+FLAG = SettingType("", _flag, switch=True)
+# Header values may be secrets: only the names are ever shown.
+HEADERS: SettingType[tuple[tuple[str, str], ...]] = SettingType(
+    "'K: V'", _headers, lambda headers: {name: "***" for name, _ in headers}, many=True
+)
+THINK = SettingType("TIME|DIST", _duration_distribution, str)
+TOKENS = SettingType("N|DIST", _token_distribution, str)
+TURNS = SettingType("N|DIST", _turns, str)
+PATTERN = SettingType("day|POINTS|FILE", _pattern, str)
+MIX: SettingType[tuple[Share, ...]] = SettingType(
+    "NAME:W,...", _mix, lambda shares: [str(share) for share in shares], many=True
+)
+ARRIVALS = SettingType("constant|poisson|gamma:CV", _arrivals, str)
+OBJECTIVES: SettingType[tuple[Objective, ...]] = SettingType(
+    "RULE", _listed(parse_objective, "ttft_p95<1s,failures<1%"), _show_rules, many=True
+)
+GATES: SettingType[tuple[Objective | str, ...]] = SettingType(
+    "slo|RULE", _listed(_gate, "slo or ttft_p95<1s"), _show_rules, many=True
+)
+ABORTS: SettingType[tuple[Objective, ...]] = SettingType(
+    "RULE", _listed(parse_abort, "failures>20%"), _show_rules, many=True
+)

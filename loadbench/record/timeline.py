@@ -1,0 +1,130 @@
+"""How a level went in the course of time: what tells whether it was steady, and how its requests hang together.
+
+Requests in flight and times to first token are kept by slices of a tenth of a second, as tokens are: a level of an hour
+has 36,000 of them. Of single requests only the first so many are kept, in the order in which they were due: enough to
+tell how much one says of the next, however many follow.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from loadbench.record.slices import SLICE_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadbench.record.sample import Sample
+
+    Row = np.ndarray[Any, np.dtype[np.float64]]
+
+# The figures that are kept request by request.
+KEPT: Final = ("ttft_response", "e2e_response", "tpot")
+_MOST_KEPT = 16_384
+# What is told is gathered to this number, and then counted all at once.
+_GATHERED = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """By whole slices of the window, and request by request; times in ns."""
+
+    in_flight: tuple[float, ...] = ()  # mean of each slice
+    ttft_ns: tuple[float, ...] = ()  # sum of the response TTFTs of the measured requests that became due in each slice
+    ttft_count: tuple[float, ...] = ()
+    kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by name in KEPT, as they were due
+
+
+class TimelineBuilder:
+    """Takes what happens in any order, and says how it went; `opens_ns` is when the window opens."""
+
+    def __init__(self, opens_ns: int) -> None:
+        self._in_flight = _BySlice(opens_ns)
+        self._ttft = _BySlice(opens_ns)
+        self._due = {name: array("q") for name in KEPT}
+        self._values = {name: array("d") for name in KEPT}
+
+    def change(self, at_ns: int, change: int) -> None:
+        """So many requests more, or less, are in flight from then on."""
+        self._in_flight.add(at_ns, change)
+
+    def add(self, sample: Sample) -> None:
+        """A measured request that had a token, whatever became of it."""
+        ttft_ns = sample.since_due(sample.first_token_ns)
+        if ttft_ns is not None:
+            self._ttft.add(sample.due_ns, ttft_ns)
+
+    def keep(self, sample: Sample) -> None:
+        """A measured request that ended ok."""
+        if len(self._due["ttft_response"]) >= _MOST_KEPT:
+            return
+        self._keep("ttft_response", sample.due_ns, sample.since_due(sample.first_token_ns))
+        self._keep("e2e_response", sample.due_ns, sample.since_due(sample.last_token_ns))
+        self._keep("tpot", sample.due_ns, sample.tpot())
+
+    def _keep(self, name: str, due_ns: int, value_ns: float | None) -> None:
+        if value_ns is not None:
+            self._due[name].append(due_ns)
+            self._values[name].append(value_ns)
+
+    def course(self, closes_ns: int) -> Timeline:
+        """All that was told, up to that moment."""
+        changes, _, left = self._in_flight.until(closes_ns)
+        before = np.cumsum(changes) - changes
+        sums, counts, _ = self._ttft.until(closes_ns)
+        return Timeline(
+            in_flight=tuple((before + left).tolist()),
+            ttft_ns=tuple(sums.tolist()),
+            ttft_count=tuple(counts.tolist()),
+            kept={name: self._in_order(name) for name in KEPT},
+        )
+
+    def _in_order(self, name: str) -> tuple[float, ...]:
+        order = np.argsort(np.array(self._due[name], np.int64), kind="stable")
+        return tuple(np.array(self._values[name])[order].tolist())
+
+
+class _BySlice:
+    """Values by the slice that their moment lies in: their sum, their number, and their sum weighted with the part of
+    the slice that is still to come. What came before the window opens counts as it opens."""
+
+    def __init__(self, opens_ns: int) -> None:
+        self._opens_ns = opens_ns
+        self._moments = array("q")
+        self._values = array("d")
+        self._rows: Row = np.zeros((3, 0))
+
+    def add(self, at_ns: int, value: float) -> None:
+        """One value more."""
+        self._moments.append(at_ns)
+        self._values.append(value)
+        if len(self._moments) >= _GATHERED:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._moments:
+            return
+        since = np.maximum(np.frombuffer(self._moments, np.int64) - self._opens_ns, 0)
+        values = np.frombuffer(self._values, np.float64)
+        places = since // SLICE_NS
+        left = 1 - (since - places * SLICE_NS) / SLICE_NS
+        length = max(self._rows.shape[1], int(places.max()) + 1)
+        rows = np.stack(
+            [np.bincount(places, weights=weights, minlength=length) for weights in (values, None, values * left)]
+        ).astype(np.float64)
+        rows[:, : self._rows.shape[1]] += self._rows
+        self._rows = rows
+        self._moments, self._values = array("q"), array("d")
+
+    def until(self, closes_ns: int) -> Row:
+        """(sums, numbers, weighted sums) of each whole slice before that moment."""
+        self._count()
+        whole = max(0, closes_ns - self._opens_ns) // SLICE_NS
+        rows = np.zeros((3, whole))
+        known = self._rows[:, :whole]
+        rows[:, : known.shape[1]] = known
+        return rows

@@ -1,0 +1,45 @@
+"""What was asked of whom, as a run keeps it: its given prompts, and what was known of its models before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadbench.core.text import digest
+from loadbench.results.run import KnownFacts, RecordedPrompt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from loadbench.plan.models import KnownModel
+    from loadbench.plan.prompts import Prompt
+
+# Eight hex digits: of a hundred prompts, two have the same once in a million sets.
+HASH_BYTES = 4
+
+
+def prompt_hash(text: str) -> str:
+    """The short digest by which a prompt is known."""
+    return digest(text, size=HASH_BYTES)
+
+
+def recorded_prompts(prompts: Iterable[Prompt], *, keep_texts: bool) -> list[RecordedPrompt]:
+    """The given prompts by place and digest; with their texts if those are kept."""
+    return [
+        RecordedPrompt(index=index, hash=prompt_hash(prompt.text), text=prompt.text if keep_texts else None)
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def known_facts(models: Iterable[KnownModel]) -> dict[str, KnownFacts]:
+    """What a file of models says of each, by the name that requests ask for."""
+    return {
+        model.name: KnownFacts(
+            alias=model.alias,
+            capabilities=list(model.capabilities),
+            size_bytes=model.size_bytes,
+            license=model.license,
+            load_cold_s=model.load_cold_s,
+            load_warm_s=model.load_warm_s,
+        )
+        for model in models
+    }

@@ -1,0 +1,1 @@
+"""One measurement put together, for every command that measures."""

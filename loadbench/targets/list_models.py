@@ -1,0 +1,120 @@
+"""What models a server has, from everybody who tells: for `loadbench models`.
+
+A measurement needs none of this and asks for none of it; here a question more costs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadbench.core.errors import BadInput, TargetUnavailable
+from loadbench.results.models import Catalogue, Model
+from loadbench.targets.catalogue import from_catalogue_file, from_listing, from_ollama, merged, resolve, with_loaded
+from loadbench.targets.foundry import Dialect, Service, unload
+from loadbench.targets.foundry_cli import FoundryCli, find_cli, models_told
+from loadbench.targets.http_get import glance
+from loadbench.targets.prepare import ask, known_models, reach, timed_load, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadbench.plan.scenario import Scenario
+    from loadbench.targets.openai import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """A server with its models, and the way to load and unload them."""
+
+    scenario: Scenario
+    target: Target
+    service: Service | None
+    cli: FoundryCli | None
+    catalogue: Catalogue
+
+    async def load(self, name: str) -> tuple[str, float | None]:
+        """(id, seconds that loading took, or `None` if it was loaded); raises `TargetUnavailable` where it fails."""
+        service, model = self._service("load"), self._meant(name)
+        if model.loaded:
+            return model.id, None
+        async with ask(self.scenario, self.target) as http:
+            return model.id, await timed_load(http, self.scenario, service, model)
+
+    async def unload(self, name: str) -> str:
+        """The id of the model that is now out of memory; raises `TargetUnavailable` where it stays."""
+        service, model = self._service("unload"), self._meant(name)
+        async with ask(self.scenario, self.target) as http:
+            await unload(http, service, model)
+        return model.id
+
+    def _service(self, what: str) -> Service:
+        if self.service is None:
+            raise BadInput(
+                f"--{what}: {self.target.base_url} is not Foundry Local",
+                hint="other servers load what they serve by their own means",
+            )
+        return self.service
+
+    def _meant(self, name: str) -> Model:
+        meant = resolve(name, self.catalogue.models)
+        if meant is None:
+            raise TargetUnavailable(
+                f"{self.target.base_url}: {unknown(name, self.catalogue.models)}", hint="see `loadbench models`"
+            )
+        return meant.model
+
+
+async def take_inventory(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Inventory:
+    """Ask the server, and where it is Foundry Local its files and its command line; raises `TargetUnavailable`."""
+    target, service = await reach(scenario, environment, url=url)
+    cli = find_cli(environment)
+    if service is not None:
+        models, sources = await _of_foundry(scenario, target, service, cli)
+    else:
+        models, sources = await _of_any(scenario, target)
+    catalogue = Catalogue(
+        endpoint=target.base_url,
+        dialect=Dialect.OPENAI if service is None else service.dialect,
+        simulated=scenario.simulated,
+        sources=sources,
+        models=models,
+    )
+    return Inventory(scenario=scenario, target=target, service=service, cli=cli, catalogue=catalogue)
+
+
+async def _of_foundry(
+    scenario: Scenario, target: Target, service: Service, cli: FoundryCli | None
+) -> tuple[list[Model], list[str]]:
+    models, sources = await known_models(scenario, target, service), ["service"]
+    if service.cache is not None:
+        sources.append(f"cache {service.cache}")
+    if service.dialect is Dialect.LEGACY:
+        async with ask(scenario, target) as http:
+            listed = from_catalogue_file(await glance(http, f"{service.root}/foundry/list"))
+        if listed:
+            sources.append("/foundry/list")
+            models = merged(models, listed)
+    if cli is not None and service.local:
+        told = await anyio.to_thread.run_sync(models_told, cli)
+        if told:
+            sources.append("foundry model list")
+            # What the command line lists beside is not cached, as far as it says so itself.
+            models = merged(models, told)
+    there = [model.id for model in models if model.loaded]
+    return with_loaded(models, there or None), sources
+
+
+async def _of_any(scenario: Scenario, target: Target) -> tuple[list[Model], list[str]]:
+    listed = from_listing(target.listing, foundry=False)
+    async with ask(scenario, target) as http:
+        root = re.sub(r"/v\d+$", "", target.base_url)
+        tags = await glance(http, f"{root}/api/tags")
+        running = await glance(http, f"{root}/api/ps") if tags is not None else None
+    models = from_ollama(tags, running)
+    if running is not None and models:
+        return merged(listed, models), ["/v1/models", "/api/tags", "/api/ps"]
+    return merged(listed), ["/v1/models"] if target.models is not None else []

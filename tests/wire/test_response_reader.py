@@ -1,0 +1,313 @@
+"""Frames folded into an answer: its marks, its tokens and how it ended, on stamps written by hand."""
+
+from __future__ import annotations
+
+from array import array
+
+import orjson
+import pytest
+
+from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.wire import sse
+from loadbench.wire.openai import Api
+from loadbench.wire.response_reader import ResponseReader
+
+DONE = b"data: [DONE]\n\n"
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
+
+
+def event(finish: str | None = None, usage: dict[str, int] | None = None, **delta: object) -> bytes:
+    """One event whose delta has these fields."""
+    body: dict[str, object] = {"model": "m", "choices": [{"delta": delta, "finish_reason": finish}]}
+    if usage is not None:
+        body["usage"] = usage
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+def word(text: str = "a", **fields: object) -> bytes:
+    """One event with visible text; the fields are its choice's."""
+    return b"data: " + orjson.dumps({"choices": [{"delta": {"content": text}, **fields}]}) + b"\n\n"
+
+
+def counted(output: int, **more: int) -> dict[str, int]:
+    return {"prompt_tokens": 10, "completion_tokens": output, "total_tokens": 10 + output, **more}
+
+
+def total(output: int, **more: object) -> bytes:
+    """The event that has nothing but the usage."""
+    return b"data: " + orjson.dumps({"choices": [], "usage": {**counted(output), **more}}) + b"\n\n"
+
+
+STOP = event("stop")
+
+
+def folded(*chunks: bytes, keep_text: bool = False) -> ResponseReader:
+    """An answer whose reads came at 0, 10, 20 … ns and whose body ended 5 ns after the last."""
+    answer = ResponseReader(Api.CHAT, keep_text=keep_text)
+    for number, chunk in enumerate(chunks):
+        answer.feed(10 * number, chunk)
+    answer.close(10 * len(chunks) - 5)
+    return answer
+
+
+def whole(body: bytes) -> ResponseReader:
+    answer = ResponseReader(Api.CHAT)
+    answer.fold_json(body, 70)
+    return answer
+
+
+# Marks.
+
+
+def test_the_first_token_is_the_first_event_with_text() -> None:
+    """A11, D3: role-only, empty and null deltas set no mark; usage and end come after the last (A3)."""
+    answer = folded(ROLE, event(content=None), word(), word(), STOP, total(2), DONE)
+    assert (answer.first_token_ns, answer.last_token_ns, answer.done_ns) == (20, 30, 60)
+    assert answer.event_ns == array("q", [20, 30])
+
+
+def test_a5_a_token_at_time_zero_is_a_token() -> None:
+    """Zero is a moment like any other and not a missing mark."""
+    answer = folded(word(), word(), STOP, DONE)
+    assert (answer.first_token_ns, answer.first_visible_ns) == (0, 0)
+
+
+def test_d4_reasoning_bears_tokens_and_is_not_visible() -> None:
+    """Both names of the field, and tool calls, are tokens; the first visible one is the answer's own."""
+    answer = folded(event(reasoning_content="r"), event(reasoning="r"), event(refusal="n"), word(), STOP)
+    assert (answer.first_token_ns, answer.first_visible_ns, len(answer.event_ns)) == (0, 30, 4)
+
+
+def test_an_answer_of_tool_calls_has_tokens_and_nothing_visible() -> None:
+    """The arguments of a call are generated text, and its answer is no empty one."""
+    calls = [event(tool_calls=[{"function": {"name": "f"}}]), event(tool_calls=[{"function": {"arguments": "{}"}}])]
+    answer = folded(*calls, event("tool_calls"), DONE)
+    assert (answer.first_token_ns, answer.first_visible_ns, answer.last_token_ns) == (0, None, 10)
+    assert answer.outcome() == (Outcome.OK, "")
+
+
+def test_events_of_one_read_share_its_stamp_and_the_read_is_counted_as_merged() -> None:
+    """C9: reads that brought a token are counted, and those that brought several apart; others are not."""
+    answer = folded(ROLE + word(), word() + word() + word(), b": ping\n\n", word(), STOP, DONE)
+    assert answer.event_ns == array("q", [0, 10, 10, 10, 30])
+    assert (answer.reads, answer.merged_reads) == (3, 1)
+
+
+def test_an_event_arrives_with_its_last_byte() -> None:
+    """An event cut over reads has the stamp of the read that completes it."""
+    data = word()
+    answer = folded(data[:20], data[20:-1], data[-1:], STOP)
+    assert answer.event_ns == array("q", [20])
+    assert answer.reads == 1
+
+
+def test_what_comes_after_done_is_not_part_of_the_answer() -> None:
+    """No mark lies after the end, in the same read or in a later one."""
+    for chunks in ([word() + STOP + DONE + word() + b"data: {\n\n"], [word() + STOP, DONE, word(), b"data: {\n\n"]):
+        answer = folded(*chunks)
+        assert (len(answer.event_ns), answer.bad_frames, answer.outcome()[0]) == (1, 0, Outcome.OK)
+
+
+# How it ended.
+
+
+@pytest.mark.parametrize(
+    ("chunks", "outcome"),
+    [
+        ([word(), STOP, DONE], Outcome.OK),
+        ([word(), STOP], Outcome.OK),  # no [DONE], as of transformers
+        ([word(), DONE], Outcome.OK),  # no finish_reason, as of Foundry Local 0.8
+        ([word(), event("stop", content="a")], Outcome.OK),  # both on the last token, as of vLLM
+        ([word()], Outcome.TRUNCATED),
+        ([word(), word()[:30]], Outcome.TRUNCATED),
+        ([word(), b"data: [DO"], Outcome.TRUNCATED),
+        ([], Outcome.TRUNCATED),
+        ([b": ping\n\n"], Outcome.TRUNCATED),
+        ([ROLE, STOP, DONE], Outcome.EMPTY),
+        ([ROLE, STOP, total(5), DONE], Outcome.EMPTY),
+        ([DONE], Outcome.EMPTY),
+        ([word(), b'data: {"error":{"message":"out of memory"}}\n\n'], Outcome.STREAM_ERROR),
+        ([word(), STOP, b'data: {"error":"late"}\n\n', DONE], Outcome.STREAM_ERROR),
+        ([b"event: error\ndata: overloaded\n\n"], Outcome.STREAM_ERROR),
+        ([word(), b'event: error\ndata: {"message":"cut off'], Outcome.STREAM_ERROR),
+        ([word(), event("abort"), DONE], Outcome.STREAM_ERROR),
+        ([word(), b"data: {broken\n\n", STOP, DONE], Outcome.PROTOCOL),
+        ([word(), b"data: [1]\n\n", STOP, DONE], Outcome.PROTOCOL),
+        ([b"<html>\n<body>\n"], Outcome.PROTOCOL),
+        ([b"data: {broken\n\n", b'data: {"error":"x"}\n\n'], Outcome.STREAM_ERROR),
+    ],
+)
+def test_every_end_has_its_outcome(chunks: list[bytes], outcome: Outcome) -> None:
+    """E1, E2, E3: an error anywhere, no token and no end each fail; either of finish_reason and [DONE] is an end."""
+    found, detail = folded(*chunks).outcome()
+    assert found is outcome
+    assert bool(detail) is (outcome is not Outcome.OK)
+
+
+def test_d14_every_unparsable_frame_is_counted_and_the_first_is_shown() -> None:
+    """A frame that cannot be read is never skipped in silence, and never ends the reading."""
+    answer = folded(word(), b"data: {oops\n\n", word(), b"data: \n\n", STOP, DONE)
+    assert answer.bad_frames == 2
+    assert len(answer.event_ns) == 2
+    assert answer.outcome() == (Outcome.PROTOCOL, "a frame that is not JSON: '{oops' (and 1 more)")
+
+
+def test_the_error_is_the_servers_own_words() -> None:
+    """The first error counts, cleaned of what a terminal would obey."""
+    answer = folded(b'data: {"error":{"message":"out of\\u001b memory"}}\n\ndata: {"error":"second"}\n\n')
+    assert answer.error == "out of memory"
+    assert answer.outcome() == (Outcome.STREAM_ERROR, "out of memory")
+
+
+def test_an_oversize_event_is_a_protocol_error_and_what_came_before_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The marks that were made stay; nothing more is read, and nothing is raised."""
+    monkeypatch.setattr(sse, "LARGEST_BLOCK", 100)
+    answer = folded(word(), word() + b"x" * 101, STOP, DONE)
+    assert answer.event_ns == array("q", [0, 10])
+    assert answer.done_ns is None
+    assert answer.outcome()[0] is Outcome.PROTOCOL
+
+
+def test_a_forgotten_last_line_end_is_forgiven_and_told() -> None:
+    """The last event counts without its empty line, at the read that brought it and not at the body's end."""
+    answer = folded(word(), STOP, DONE.rstrip())
+    assert (answer.done_ns, answer.unfinished, answer.outcome()[0]) == (20, True, Outcome.OK)
+    assert folded(word(), STOP, DONE).unfinished is False
+
+
+def test_a_last_token_without_its_line_end_belongs_to_its_read() -> None:
+    """Its read is counted once: as one with a token, or as one of several tokens."""
+    alone = folded(word(), word().rstrip())
+    assert (alone.event_ns, alone.reads, alone.merged_reads) == (array("q", [0, 10]), 2, 0)
+    merged = folded(word(), word() + word().rstrip())
+    assert (merged.event_ns, merged.reads, merged.merged_reads) == (array("q", [0, 10, 10]), 2, 1)
+
+
+# Tokens.
+
+
+@pytest.mark.parametrize(
+    ("chunks", "tokens", "source", "by_event"),
+    [
+        # The server's usage first, on a frame of its own, on the finish, or on every frame.
+        ([word(), word(), STOP, total(2), DONE], 2, TokenSource.USAGE, [1, 1]),
+        ([word(), word(), STOP, total(7), DONE], 7, TokenSource.USAGE, None),
+        ([word(), event("stop", counted(3)), DONE], 3, TokenSource.USAGE, None),
+        ([event(usage=counted(n), content="a") for n in (1, 3, 4)], 4, TokenSource.USAGE, [1, 2, 1]),
+        # Cumulative, with steps between that brought no text, and an end token after the last event.
+        (
+            [event(usage=counted(n), content=text) for n, text in [(1, ""), (2, "a"), (3, ""), (4, "b"), (5, "")]],
+            5,
+            TokenSource.USAGE,
+            [2, 3],
+        ),
+        # No running count: it stands still, goes back, or is missing on one frame.
+        ([*(event(usage=counted(0), content="a") for _ in range(3)), total(9)], 9, TokenSource.USAGE, None),
+        ([event(usage=counted(n), content="a") for n in (3, 1, 8)], 8, TokenSource.USAGE, None),
+        ([event(usage=counted(2), content="a"), word(), total(5)], 5, TokenSource.USAGE, None),
+        # A zero takes nothing back and is no count beside tokens; null is nothing.
+        ([word(), word(), total(2), total(0)], 2, TokenSource.USAGE, [1, 1]),
+        ([word(), word(), total(0)], 2, TokenSource.EVENTS, None),
+        ([ROLE, STOP, total(0)], 0, TokenSource.USAGE, None),
+        ([word(), b'data: {"choices":[],"usage":null}\n\n'], 1, TokenSource.EVENTS, None),
+        # Ids and logprobs, where every event with text has them; half a character belongs to the next event.
+        ([word(token_ids=[1, 2]), word(token_ids=[3])], 3, TokenSource.IDS, [2, 1]),
+        ([word(logprobs={"content": [{}]}), word(logprobs={"content": [{}, {}]})], 3, TokenSource.IDS, [1, 2]),
+        ([word(token_ids=[1]), word("", token_ids=[2]), word(token_ids=[3])], 3, TokenSource.IDS, [1, 2]),
+        ([word(token_ids=[1]), word(token_ids=[2]), word("", token_ids=[3]), total(3)], 3, TokenSource.USAGE, [1, 2]),
+        ([word(token_ids=[1, 2]), word()], 2, TokenSource.EVENTS, None),
+        # An account that does not add up to the usage is not believed.
+        ([word(token_ids=[1]), word(token_ids=[2]), total(9)], 9, TokenSource.USAGE, None),
+        # Hidden reasoning: far more tokens than events.
+        ([word(), word(), STOP, total(500), DONE], 500, TokenSource.USAGE, None),
+        ([word(), word()], 2, TokenSource.EVENTS, None),
+        ([ROLE, DONE], None, TokenSource.UNKNOWN, None),
+    ],
+)
+def test_where_the_number_of_tokens_comes_from(
+    chunks: list[bytes], tokens: int | None, source: TokenSource, by_event: list[int] | None
+) -> None:
+    """D1, D8, D10: usage, then ids, then events, and the source is told; tokens per event are exact or not known."""
+    answer = folded(*chunks)
+    assert answer.output_tokens() == (tokens, source)
+    account = answer.tokens_by_event()
+    assert (None if account is None else list(account)) == by_event
+    assert account is None or (sum(account) == tokens and len(account) == len(answer.event_ns))
+
+
+def test_d6_reasoning_is_added_only_where_it_came_on_top() -> None:
+    """The total tells whether the output has the reasoning in it."""
+    details = {"completion_tokens_details": {"reasoning_tokens": 20}}
+    inside = folded(word(), STOP, total(30, **details))
+    beside = folded(word(), STOP, total(30, total_tokens=60, **details))
+    assert (inside.output_tokens()[0], beside.output_tokens()[0]) == (30, 50)
+    assert (inside.reasoning_tokens, beside.reasoning_tokens) == (20, 20)
+
+
+def test_usage_is_kept_field_by_field() -> None:
+    """A later frame that tells less takes nothing away."""
+    answer = folded(word(), total(1, prompt_tokens_details={"cached_tokens": 4}), STOP, total(2))
+    assert (answer.input_tokens, answer.cached_tokens, answer.output_tokens()[0]) == (10, 4, 2)
+    assert folded(word(), STOP).input_tokens is None
+
+
+# What else is known.
+
+
+def test_text_is_kept_only_if_asked_for() -> None:
+    """The visible text alone, whole: characters cut in two by reads or by surrogate halves come out as one."""
+    snow = word("☃")
+    halves = [word("HALF").replace(b"HALF", half) for half in (b"\\ud83d", b"\\ude00")]
+    chunks = [event(reasoning="r"), snow[:-9], snow[-9:], *halves, STOP]
+    assert folded(*chunks, keep_text=True).text == "☃😀"
+    assert folded(*chunks).text is None
+
+
+def test_model_and_finish_reason_are_the_servers_words() -> None:
+    """The first name and the last reason; neither can carry what a terminal would obey."""
+    answer = folded(b'data: {"model":"m\\u001b1","choices":[]}\n\n', word(), event("len\x07gth"), DONE)
+    assert (answer.model, answer.finish_reason) == ("m1", "length")
+    assert folded(word(), DONE).finish_reason is None
+
+
+# Answers that are no stream.
+
+
+def test_a_json_answer_is_one_event_of_all_its_tokens() -> None:
+    """A server that ignores `stream` answered, at the moment its body was complete."""
+    body = {"model": "m", "choices": [{"message": {"content": "abc"}, "finish_reason": "stop"}], "usage": counted(8)}
+    answer = whole(orjson.dumps(body))
+    assert answer.outcome() == (Outcome.OK, "")
+    assert answer.output_tokens() == (8, TokenSource.USAGE)
+    assert (list(answer.event_ns), list(answer.tokens_by_event() or [])) == ([70], [8])
+    assert (answer.first_token_ns, answer.first_visible_ns, answer.last_token_ns) == (70, 70, 70)
+    assert (answer.reads, answer.merged_reads, answer.finish_reason, answer.model) == (1, 0, "stop", "m")
+
+
+def test_d8_a_json_answer_without_usage_has_no_number_of_tokens() -> None:
+    """One event is not one token where the event is the whole answer."""
+    answer = whole(b'{"choices":[{"message":{"content":"abc"}}]}')
+    assert answer.outcome() == (Outcome.OK, "")
+    assert answer.output_tokens() == (None, TokenSource.UNKNOWN)
+    assert answer.tokens_by_event() is None
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome", "detail"),
+    [
+        (b'{"error":{"message":"busy"}}', Outcome.STREAM_ERROR, "busy"),
+        (b'{"detail":"gone"}', Outcome.STREAM_ERROR, "gone"),
+        (b'{"choices":[{"message":{"content":""}}],"usage":{"completion_tokens":5}}', Outcome.EMPTY, "no token"),
+        (b'{"object":"list","data":[]}', Outcome.PROTOCOL, "JSON that answers no /chat/completions"),
+        (b"", Outcome.PROTOCOL, "an empty body instead of an event stream"),
+        (b"<html><title>Login</title>", Outcome.PROTOCOL, "an HTML page (Login) instead of an event stream"),
+        (b"Hello", Outcome.PROTOCOL, "text (Hello) instead of an event stream"),
+        (b"[]", Outcome.PROTOCOL, "text ([]) instead of an event stream"),
+        (word() + DONE, Outcome.PROTOCOL, "an event stream whose Content-Type does not say so"),
+    ],
+)
+def test_what_is_no_answer_is_named(body: bytes, outcome: Outcome, detail: str) -> None:
+    """A 200 that is an error, a page or anything else fails, and says what came."""
+    found, words = whole(body).outcome()
+    assert found is outcome
+    assert words.startswith(detail)
