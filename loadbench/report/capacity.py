@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from loadbench.analyze.capacity.curve import of_all
+from loadbench.analyze.capacity.curve import fit_of_all_objectives
 from loadbench.core.text import printable
 from loadbench.core.units import format_duration
 from loadbench.plan.ladder import MOST_RUNGS
@@ -130,7 +130,7 @@ def _tables(capacity: Capacity) -> list[tuple[tuple[str, ...], list[list[str]]]]
 def _side_by_side(capacity: Capacity, verified: Verification) -> tuple[tuple[str, ...], list[list[str]]]:
     """How many fit, and the shares of hits at the verified load: three ways to the same figures."""
     told = capacity.answer
-    fit = of_all(capacity.prediction, None if told is None else told.think_s)
+    fit = fit_of_all_objectives(capacity.prediction, None if told is None else told.think_s)
     model = "-" if fit is None else f"{_people(fit)} ({_ends(fit.low, fit.high)})"
     search = "-" if told is None else f"{told.amount:g} ({_ends(told.low, told.high)})"
     cells = [["fits", model, search, "-"]]

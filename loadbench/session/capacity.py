@@ -21,7 +21,7 @@ import click
 import msgspec
 
 from loadbench.analyze.capacity.answer import client_limited, conclude
-from loadbench.analyze.capacity.curve import mostly_missed, of_all, predicted
+from loadbench.analyze.capacity.curve import fit_of_all_objectives, mostly_missed, predict_from_curve
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.analyze.capacity.sequential import SequentialMonitor
 from loadbench.client.descriptors import ensure_descriptors
@@ -246,11 +246,11 @@ class CapacityWriter:
 
     def opened(self, *, most_loads: int) -> None:
         """The search begins, or goes on."""
-        self._account.opened(most_loads=most_loads)
+        self._account.start(most_loads=most_loads)
 
     def begins(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
         """Who watches the probe that is about to begin."""
-        return self._account.begins(load, opens_ns=opens_ns)
+        return self._account.monitor(load, opens_ns=opens_ns)
 
     def ended(
         self, probe: Probe, load: Load, recording: LevelRecording, watching: ProbeMonitor, *, spent_ns: int
@@ -263,7 +263,7 @@ class CapacityWriter:
         if why:
             self._progress.say(f"{load.label}: {why}: this probe does not count")
             return None
-        found = self._account.ended(probe, load, recording, watching, level=len(self.keeper.run.levels) - 1)
+        found = self._account.add_probe(probe, load, recording, watching, level=len(self.keeper.run.levels) - 1)
         self._progress.say(probe_line(self._account.probes[-1]))
         self._keep(spent_ns, probes=list(self._account.probes))
         return found
@@ -307,8 +307,8 @@ class CapacityWriter:
         think_s = think.mean / 1e9
         levels, objectives = self.keeper.run.levels, self._scenario.objectives
         seed = self._scenario.work.seed
-        found = predicted(levels, objectives, think_s=[think_s], confidence=settings.confidence, seed=seed)
-        fit = of_all(found, think_s)
+        found = predict_from_curve(levels, objectives, think_s=[think_s], confidence=settings.confidence, seed=seed)
+        fit = fit_of_all_objectives(found, think_s)
         return None if fit is None else fit.users
 
     def aim(self, search: Search, requests: Callable[[float], float], *, passes: bool) -> int | None:
@@ -317,7 +317,7 @@ class CapacityWriter:
 
     def best(self, search: Search) -> int | None:
         """The best estimate."""
-        return self._account.best(search)
+        return self._account.best_estimate(search)
 
     # The observer.
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.capacity.fleet_size import devices
+from loadbench.analyze.capacity.fleet_size import fleet_size
 from loadbench.analyze.level.fairness import fairness, jain
 from loadbench.results.requests import RequestRecord
 
@@ -152,7 +152,7 @@ def test_levels_are_kept_apart():
 )
 def test_devices_by_the_low_end(people, low, high, headroom, per_device, wanted, least):
     """So many devices as suffice by what one surely serves, with the headroom free; the high end says what might do."""
-    found = devices(people, low, headroom=headroom, capacity_high=high)
+    found = fleet_size(people, low, headroom=headroom, capacity_high=high)
     assert (found.per_device, found.devices, found.least) == (per_device, wanted, least)
     assert bool(found.note) == (wanted is None)
 
@@ -160,7 +160,7 @@ def test_devices_by_the_low_end(people, low, high, headroom, per_device, wanted,
 @given(st.integers(1, 10_000), st.integers(1, 500), st.floats(0, 0.9))
 def test_the_devices_suffice_and_one_fewer_does_not(people, low, headroom):
     """The number is the least at which each serves no more than its share."""
-    found = devices(people, low, headroom=headroom)
+    found = fleet_size(people, low, headroom=headroom)
     if found.devices is not None:
         assert found.devices * found.per_device >= people > (found.devices - 1) * found.per_device
 
@@ -169,4 +169,4 @@ def test_the_devices_suffice_and_one_fewer_does_not(people, low, headroom):
 def test_devices_refuse_a_slip(people, low, headroom):
     """Nobody, less than nothing, or a headroom that leaves nothing."""
     with pytest.raises(ValueError, match="make no number"):
-        devices(people, low, headroom=headroom)
+        fleet_size(people, low, headroom=headroom)

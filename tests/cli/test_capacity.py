@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from loadbench.analyze.capacity.answer import conclude
-from loadbench.analyze.capacity.curve import of_all
+from loadbench.analyze.capacity.curve import fit_of_all_objectives
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.client.client import Client, Endpoint
 from loadbench.core.errors import BadInput
@@ -154,7 +154,7 @@ def climbed(tmp_path_factory) -> CapacityWriter:
 def test_a_ladder_predicts_the_answer_and_says_what_is_in_the_way(climbed):
     """From levels without thinking: the true number lies within the prediction, and four slots are seen as four."""
     found = climbed.capacity
-    fit = of_all(found.prediction, 20.0)
+    fit = fit_of_all_objectives(found.prediction, 20.0)
     assert fit.low <= TRUTH <= fit.high
     assert [one.think_s for one in found.prediction.fits if not one.rule] == [10.0, 20.0, 40.0, 80.0]
     assert found.explanation.kind == found.answer.limit == "slots"
@@ -171,7 +171,7 @@ def test_a_ladder_takes_less_than_a_quarter_and_proves_nothing(climbed):
     assert [run.levels[one.level].load.users for one in found.curve] == [one.users for one in found.curve]
     assert all(run.levels[one.level].load.think is None for one in found.curve)
     assert [one.level for one in found.probes] == list(range(len(found.curve), len(run.levels)))
-    assert found.probes[0].users == of_all(found.prediction, 20.0).users
+    assert found.probes[0].users == fit_of_all_objectives(found.prediction, 20.0).users
 
 
 def test_three_ways_to_the_answer_stand_side_by_side(climbed):

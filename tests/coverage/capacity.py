@@ -62,14 +62,14 @@ class Panel:
         self.wants = []
 
     def opened(self, *, most_loads):
-        self.account.opened(most_loads=most_loads)
+        self.account.start(most_loads=most_loads)
 
     def begins(self, load, *, opens_ns):
-        return self.account.begins(load, opens_ns=opens_ns)
+        return self.account.monitor(load, opens_ns=opens_ns)
 
     def ended(self, probe, load, recording, watching, *, spent_ns):
         self.wants.append(probe.wants)
-        return self.account.ended(probe, load, recording, watching, level=len(self.wants) - 1)
+        return self.account.add_probe(probe, load, recording, watching, level=len(self.wants) - 1)
 
     def aim(self, search, requests, *, passes):
         return self.account.aim(search, requests, passes=passes)
@@ -81,7 +81,7 @@ class Panel:
         return None
 
     def best(self, search):
-        return self.account.best(search)
+        return self.account.best_estimate(search)
 
     def level_begins(self, level, model, number):
         pass

@@ -18,7 +18,7 @@ import numpy as np
 
 from loadbench.analyze.compare.compare import compare
 from loadbench.analyze.compare.crossover import crossover
-from loadbench.analyze.compare.effect import Runs, plan_repeats
+from loadbench.analyze.compare.effect import BetweenRuns, plan_repeats
 from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.virtual import VirtualClock, run_virtual
@@ -147,7 +147,7 @@ def crossings(seeds: range, *, runs: int = 6) -> Held:
     for seed in seeds:
         rng = np.random.default_rng(seed)
         levels = [
-            Runs(
+            BetweenRuns(
                 math.log(30 * load) + rng.normal(0, LUCK, runs),
                 math.log(30 * load) + 0.04 * math.log2(load / truth) + rng.normal(0, LUCK, runs),
                 paired=True,
@@ -159,7 +159,7 @@ def crossings(seeds: range, *, runs: int = 6) -> Held:
     return held
 
 
-def _decided(one: Runs) -> str:
+def _decided(one: BetweenRuns) -> str:
     effect = one.effect()
     assert effect is not None
     return "~" if effect.p_value() > 0.05 else "faster" if effect.value > 0 else "slower"
@@ -171,7 +171,7 @@ def by_bootstrap(*, runs: int, times: int, seed: int = 0) -> tuple[float, float]
     student, percentile = Held(), Held()
     for _ in range(times):
         values = rng.normal(0, 1, runs)
-        effect = Runs(np.zeros(runs), values, paired=True).effect()
+        effect = BetweenRuns(np.zeros(runs), values, paired=True).effect()
         assert effect is not None
         student.count(effect.interval(0.95), 0.0)
         means = values[rng.integers(0, runs, (1000, runs))].mean(axis=1)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadbench.analyze.capacity.scaling import fit_scaling
-from tests.analyze.test_prediction import by_hand, drawn_levels, exact_shares, fit_of, slotted, true_users
-from tests.analyze.test_scaling import USERS, batch, levels, noisy, usl
+from tests.analyze.capacity.test_prediction import by_hand, drawn_levels, exact_shares, fit_of, slotted, true_users
+from tests.analyze.capacity.test_scaling import USERS, batch, levels, noisy, usl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from loadbench.analyze.capacity.curve import OF_GAPS, hit_shares, ignoring_itl, of_curve, predicted, think_times
-from loadbench.analyze.capacity.fleet_size import devices
-from loadbench.analyze.capacity.limits import explain
+from loadbench.analyze.capacity.bottleneck import find_bottleneck
+from loadbench.analyze.capacity.curve import (
+    ITL_ONLY_CODES,
+    curve_levels,
+    ignoring_itl,
+    predict_from_curve,
+    predicted_hit_shares,
+    think_times,
+)
+from loadbench.analyze.capacity.fleet_size import fleet_size
 from loadbench.analyze.capacity.search_evidence import Range, SearchEvidence, proven
 from loadbench.analyze.stats.intervals import share_interval
 from loadbench.plan.search import Purpose, Users
@@ -48,7 +55,7 @@ _CLIENT_CODES = frozenset({"late_start", "loop_lag", "rate_not_reached", "lost_w
 
 def client_limited(level: LevelResult, objectives: Sequence[Objective]) -> str:
     """Why a probe says more of the client than of the server; empty where it does not."""
-    codes = _CLIENT_CODES | (OF_GAPS if any(one.metric in MANY_A_REQUEST for one in objectives) else frozenset())
+    codes = _CLIENT_CODES | (ITL_ONLY_CODES if any(one.metric in MANY_A_REQUEST for one in objectives) else frozenset())
     return next((reason.message for reason in level.verdict.reasons if reason.code in codes), "")
 
 
@@ -116,7 +123,7 @@ def answer(
 ) -> CapacityAnswer | None:
     """The answer as far as it goes; `None` where nothing is known, or where not even the least load passes."""
     found, grid = proven(search, account.probes), search.grid
-    at = account.best(search)
+    at = account.best_estimate(search)
     if at is None or found.failed == grid.least:
         return None
     users = isinstance(grid, Users)
@@ -164,7 +171,7 @@ def _prediction(scenario: Scenario, levels: Sequence[LevelResult]) -> Prediction
     if think_s is None:
         return None
     settings, times = scenario.capacity, think_times(think_s)
-    return predicted(
+    return predict_from_curve(
         levels, scenario.objectives, think_s=times, confidence=settings.confidence, seed=scenario.work.seed
     )
 
@@ -172,8 +179,8 @@ def _prediction(scenario: Scenario, levels: Sequence[LevelResult]) -> Prediction
 def _explained(levels: Sequence[LevelResult], scenario: Scenario, rule: str) -> Limit:
     """By the levels without think time, where there are enough of them; they show it best."""
     usable = [ignoring_itl(one) for one in levels if not one.interrupted]
-    by_curve = explain(of_curve(usable, ()), rule=rule) if scenario.think is not None else None
-    return by_curve if by_curve is not None and by_curve.kind != "unknown" else explain(usable, rule=rule)
+    by_curve = find_bottleneck(curve_levels(usable, ()), rule=rule) if scenario.think is not None else None
+    return by_curve if by_curve is not None and by_curve.kind != "unknown" else find_bottleneck(usable, rule=rule)
 
 
 def verification(
@@ -209,7 +216,7 @@ def _hit_shares(account: SearchEvidence, scenario: Scenario, levels: Sequence[Le
     at = [probe.amount for probe in account.probes if probe.purpose is Purpose.VERIFY]
     if think_s is None or not at:
         return {}
-    return hit_shares(levels, scenario.objectives, users=round(at[-1]), think_s=think_s)
+    return predicted_hit_shares(levels, scenario.objectives, users=round(at[-1]), think_s=think_s)
 
 
 def _at_think_times(told: CapacityAnswer | None, account: SearchEvidence) -> list[AtThinkTime]:
@@ -240,7 +247,7 @@ def _devices(told: CapacityAnswer | None, scenario: Scenario) -> Devices | None:
     if people is None or told is None or scenario.capacity.by == "rate":
         return None
     high = None if told.high is None else math.floor(told.high)
-    return devices(people, math.floor(told.low or 0), headroom=headroom, capacity_high=high)
+    return fleet_size(people, math.floor(told.low or 0), headroom=headroom, capacity_high=high)
 
 
 # The sentence.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loadbench.results.run import LevelResult
 
 # Late reads blur the gaps between tokens, and change by one such gap at most what objectives on whole requests look at.
-OF_GAPS = frozenset({"late_reads"})
+ITL_ONLY_CODES = frozenset({"late_reads"})
 # The think times that are told beside the one asked for, by which it is multiplied; and where there is none.
 _TIMES = (0.5, 1.0, 2.0, 4.0)
 _WITHOUT_S = (0.0, 10.0, 20.0, 30.0, 40.0, 60.0)
@@ -37,7 +37,7 @@ def think_times(think_s: float) -> tuple[float, ...]:
     return tuple(round(think_s * times, 6) for times in _TIMES) if think_s else _WITHOUT_S
 
 
-def of_curve(levels: Sequence[LevelResult], objectives: Sequence[Objective]) -> list[LevelResult]:
+def curve_levels(levels: Sequence[LevelResult], objectives: Sequence[Objective]) -> list[LevelResult]:
     """The levels without think time, each as good as it is for these objectives."""
     thoughtless = [one for one in levels if isinstance(one.load, ClosedLoad) and one.load.think is None]
     if any(one.metric in MANY_A_REQUEST for one in objectives):
@@ -47,11 +47,11 @@ def of_curve(levels: Sequence[LevelResult], objectives: Sequence[Objective]) -> 
 
 def ignoring_itl(level: LevelResult) -> LevelResult:
     """The level as good as it is for whole requests: late reads blur the gaps between tokens alone."""
-    reasons = [reason for reason in level.verdict.reasons if reason.code not in OF_GAPS]
+    reasons = [reason for reason in level.verdict.reasons if reason.code not in ITL_ONLY_CODES]
     return level if reasons else msgspec.structs.replace(level, verdict=Verdict("VALID"))
 
 
-def predicted(
+def predict_from_curve(
     levels: Sequence[LevelResult],
     objectives: Sequence[Objective],
     *,
@@ -60,25 +60,25 @@ def predicted(
     seed: int,
 ) -> Prediction | None:
     """By the model; `None` where the levels do not carry it."""
-    found = predict(of_curve(levels, objectives), objectives, think_s=think_s, confidence=confidence, seed=seed)
+    found = predict(curve_levels(levels, objectives), objectives, think_s=think_s, confidence=confidence, seed=seed)
     return None if found.refused or not any(fit.users is not None for fit in found.fits) else found
 
 
-def of_all(prediction: Prediction | None, think_s: float | None) -> Fit | None:
+def fit_of_all_objectives(prediction: Prediction | None, think_s: float | None) -> Fit | None:
     """What was predicted for a think time, of all objectives together."""
     if prediction is None or think_s is None:
         return None
     return next((fit for fit in prediction.fits if not fit.rule and abs(fit.think_s - think_s) < 1e-6), None)
 
 
-def hit_shares(
+def predicted_hit_shares(
     levels: Sequence[LevelResult], objectives: Sequence[Objective], *, users: int, think_s: float
 ) -> dict[str, float]:
     """By rule, the share of the requests of so many people that would be within its bound.
 
     Who meets more than was measured is taken to fare as those who meet as many as were. Empty where nothing is said.
     """
-    levels = of_curve(levels, objectives)
+    levels = curve_levels(levels, objectives)
     used = measured(levels)
     if refusal(levels, used):
         return {}
@@ -99,5 +99,5 @@ def hit_shares(
 
 def mostly_missed(level: LevelResult, objectives: Sequence[Objective]) -> bool:
     """Whether more than half of a level's requests miss one of the objectives."""
-    used = measured(of_curve([level], objectives))
+    used = measured(curve_levels([level], objectives))
     return any(missed_share(one, level) > 0.5 for level in used for one in objectives if not unpredictable(one, used))

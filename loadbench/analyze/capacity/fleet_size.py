@@ -7,7 +7,7 @@ import math
 from loadbench.results.prediction import Devices
 
 
-def devices(people: int, capacity_low: int, *, headroom: float = 0.2, capacity_high: int | None = None) -> Devices:
+def fleet_size(people: int, capacity_low: int, *, headroom: float = 0.2, capacity_high: int | None = None) -> Devices:
     """By the low end of what one device serves, less the share of it that is to stay free.
 
     People are taken to be dealt out evenly, each to one device. `least` is what would do if one served as many as the

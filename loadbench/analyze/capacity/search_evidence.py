@@ -14,7 +14,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.analyze.capacity.border import FittedBorder, LoadPoint, aim
-from loadbench.analyze.capacity.sequential import Count, SequentialMonitor, SequentialTest, asked_share
+from loadbench.analyze.capacity.sequential import HitCount, SequentialMonitor, SequentialTest, required_share
 from loadbench.analyze.stats.intervals import share_interval
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed, Load, Open
@@ -72,7 +72,7 @@ class SearchEvidence:
         self._confidence = confidence
         self._ledger = SequentialTest(objectives, alpha=1.0, closed=closed)
 
-    def opened(self, *, most_loads: int) -> None:
+    def start(self, *, most_loads: int) -> None:
         """The search begins, or goes on with the probes that it has."""
         self.alpha = (1 - self._confidence) / most_loads
         self._ledger = SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed)
@@ -80,15 +80,15 @@ class SearchEvidence:
             if probe.purpose is not Purpose.VERIFY:
                 self._ledger.add(probe.amount, self._counts(probe))
 
-    def _counts(self, probe: ProbeResult) -> list[Count]:
+    def _counts(self, probe: ProbeResult) -> list[HitCount]:
         shared = [probe.attainment[one.rule] for one in self._objectives]
-        return [Count(one.requests, one.hits, one.effective) for one in shared]
+        return [HitCount(one.requests, one.hits, one.effective) for one in shared]
 
-    def begins(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
+    def monitor(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
         """Who watches a probe of this load."""
         return SequentialMonitor(self._ledger, amount_of(load), opens_ns=opens_ns, is_open=isinstance(load, Open))
 
-    def ended(
+    def add_probe(
         self, probe: Probe, load: Load, recording: LevelRecording, judge: SequentialMonitor, *, level: int
     ) -> Finding:
         """Keep a probe, the level of its run that `level` says.
@@ -107,10 +107,10 @@ class SearchEvidence:
         )
         return found
 
-    def _alone(self, load: Load, counts: Sequence[Count]) -> Finding:
-        return SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed).weigh(amount_of(load), counts)
+    def _alone(self, load: Load, counts: Sequence[HitCount]) -> Finding:
+        return SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed).assess(amount_of(load), counts)
 
-    def _refuse_undefined(self, counts: Sequence[Count], known: int) -> None:
+    def _refuse_undefined(self, counts: Sequence[HitCount], known: int) -> None:
         for one, count in zip(self._objectives, counts, strict=True):
             if known and not count.n:
                 raise BadInput(
@@ -123,7 +123,7 @@ class SearchEvidence:
         probe: Probe,
         load: Load,
         recording: LevelRecording,
-        counts: Sequence[Count],
+        counts: Sequence[HitCount],
         found: Finding,
         *,
         judge: SequentialMonitor,
@@ -146,7 +146,7 @@ class SearchEvidence:
             overloaded=judge.overloaded,
         )
 
-    def best(self, search: Search) -> int | None:
+    def best_estimate(self, search: Search) -> int | None:
         """The position of the best estimate, inside what is proven; `None` where nothing passes."""
         if search.border.passes is None:
             return None
@@ -175,7 +175,9 @@ class SearchEvidence:
 
     def _borders(self, grid: Grid) -> list[FittedBorder]:
         least, most = grid.amount(grid.least), grid.amount(grid.most)
-        return [FittedBorder(self._points(one), asked_share(one), least=least, most=most) for one in self._objectives]
+        return [
+            FittedBorder(self._points(one), required_share(one), least=least, most=most) for one in self._objectives
+        ]
 
     def _points(self, objective: Objective) -> list[LoadPoint]:
         return [
@@ -194,7 +196,7 @@ class SearchEvidence:
 
 
 def _point(probe: ProbeResult, objective: Objective, shared: Shared) -> LoadPoint:
-    hits, misses = Count(shared.requests, shared.hits, shared.effective).effective
+    hits, misses = HitCount(shared.requests, shared.hits, shared.effective).effective
     if probe.overloaded and objective.metric != FAILURES:
         # Those that are yet to wait would have missed.
         return LoadPoint(probe.amount, 0.0, max(hits + misses, 1.0))
@@ -206,12 +208,12 @@ def amount_of(load: Load) -> float:
     return load.users if isinstance(load, Closed) else load.rate_per_s
 
 
-def _shared(objective: Objective, count: Count) -> Shared:
+def _shared(objective: Objective, count: HitCount) -> Shared:
     n = int(count.worth)
     hits = round(n * count.share) if count.share is not None else 0
     return Shared(
         share=count.share,
-        asked=asked_share(objective),
+        asked=required_share(objective),
         requests=count.n,
         hits=count.hits,
         effective=count.worth,

@@ -76,7 +76,7 @@ _OUT_OF_REACH = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class HitCount:
     """How requests fared by one objective: `hits` of `n`, worth so many independent ones."""
 
     n: int = 0
@@ -95,7 +95,7 @@ class Count:
         return self.hits * scale, (self.n - self.hits) * scale
 
 
-def asked_share(objective: Objective) -> float:
+def required_share(objective: Objective) -> float:
     """The share of hits that an objective asks for."""
     return 1 - objective.bound if objective.metric == FAILURES else objective.permille / 1000
 
@@ -134,21 +134,21 @@ class SequentialTest:
         self.objectives = tuple(objectives)
         self._closed = closed
         self._alpha = alpha
-        self._counts: dict[float, list[tuple[Count, ...]]] = {}
+        self._counts: dict[float, list[tuple[HitCount, ...]]] = {}
 
-    def add(self, amount: float, counts: Sequence[Count]) -> None:
+    def add(self, amount: float, counts: Sequence[HitCount]) -> None:
         """A probe of so many users, or of this rate, is over; a count for each objective."""
         self._counts.setdefault(amount, []).append(tuple(counts))
 
-    def total(self, amount: float) -> tuple[Count, ...]:
+    def total(self, amount: float) -> tuple[HitCount, ...]:
         """All probes of a load together."""
         return tuple(_sum(one[place] for one in self._counts.get(amount, ())) for place in range(len(self.objectives)))
 
-    def weigh(self, amount: float, counts: Sequence[Count] = ()) -> Finding:
+    def assess(self, amount: float, counts: Sequence[HitCount] = ()) -> Finding:
         """What is known of a load, with the counts of a probe of it that is still under way."""
         passes, fails, gains = [], [], []
         for place, objective in enumerate(self.objectives):
-            p0 = asked_share(objective)
+            p0 = required_share(objective)
             now = [counts[place]] if counts else []
             own = _together_at([*now, *(one[place] for one in self._counts.get(amount, ()))])
             gains.append(_gain(p0, *own.effective))
@@ -166,7 +166,7 @@ class SequentialTest:
         leaning = min(gains)
         return Finding(decision, leaning, (to_fail if leaning < 0 else to_pass) / max(abs(leaning), 1e-9))
 
-    def _pooled(self, place: int, amount: float, own: Count, p0: float, *, heavier: bool) -> float:
+    def _pooled(self, place: int, amount: float, own: HitCount, p0: float, *, heavier: bool) -> float:
         side = 0 if heavier else 1
         distant = {
             max(other / amount, amount / other): [one[place] for one in probes]
@@ -180,25 +180,25 @@ class SequentialTest:
         return _log_sum(found)
 
 
-def _together_at(counts: Sequence[Count]) -> Count:
+def _together_at(counts: Sequence[HitCount]) -> HitCount:
     """All probes of one load. A short one that lies within a single spell, good or bad, shows nothing of how requests
     hang together: each is taken to be no better in that than any longer one."""
     found, worst = [], 1.0
     for one in sorted(counts, key=lambda one: -one.n):
         if one.n:
             worst = max(worst, one.n / one.worth)
-            found.append(Count(one.n, one.hits, one.n / worst))
+            found.append(HitCount(one.n, one.hits, one.n / worst))
     return _sum(found)
 
 
-def _sum(counts: Iterable[Count]) -> Count:
+def _sum(counts: Iterable[HitCount]) -> HitCount:
     n, hits, worth = 0, 0, 0.0
     for one in counts:
         n, hits, worth = n + one.n, hits + one.hits, worth + one.worth
-    return Count(n, hits, worth)
+    return HitCount(n, hits, worth)
 
 
-def _effective(counts: Iterable[Count]) -> tuple[float, float]:
+def _effective(counts: Iterable[HitCount]) -> tuple[float, float]:
     pairs = [one.effective for one in counts]
     return sum(hits for hits, _ in pairs), sum(misses for _, misses in pairs)
 
@@ -263,14 +263,14 @@ class SequentialMonitor:
             return len(self._ended)
         return bisect_left(self._ended, min(self._in_flight.values()), key=lambda one: one[0])
 
-    def counts(self) -> tuple[Count, ...]:
+    def counts(self) -> tuple[HitCount, ...]:
         """How these fared, by objective."""
         known = self._ended[: self.known]
         return tuple(_count([fared[place] for _, _, fared in known]) for place in range(len(self._ledger.objectives)))
 
     def finding(self, now_ns: int) -> Finding:
         """What is known of the load by now. A rate at which requests pile up fails, however quick the first were."""
-        found = self._ledger.weigh(self._amount, self.counts())
+        found = self._ledger.assess(self._amount, self.counts())
         if self._is_open and (self.overloaded or self._piles_up(now_ns)):
             self.overloaded = True
             return Finding("FAIL", -math.inf, 1.0)
@@ -310,12 +310,12 @@ def _fared(objective: Objective, sample: Sample) -> _Fared | None:
     return _Fared(hits, sum(weight for _, weight in values), max(value for value, _ in values) / objective.bound)
 
 
-def _count(fared: Sequence[_Fared | None]) -> Count:
+def _count(fared: Sequence[_Fared | None]) -> HitCount:
     told = [one for one in fared if one is not None]
     n, hits = sum(one.values for one in told), sum(one.hits for one in told)
     if not n:
-        return Count()
-    return Count(n, hits, min(_independent(told), n) / _together(told))
+        return HitCount()
+    return HitCount(n, hits, min(_independent(told), n) / _together(told))
 
 
 def _together(told: Sequence[_Fared]) -> float:

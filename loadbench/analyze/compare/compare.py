@@ -14,13 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from loadbench.analyze.capacity.evidence import counts, evidence, failures_by_run, not_in_every_run, too_few_requests
 from loadbench.analyze.compare import equal_work
 from loadbench.analyze.compare.comparison_rows import counted, rows, too_few
 from loadbench.analyze.compare.conclusion import Shown, conclude
 from loadbench.analyze.compare.crossover import crossover
-from loadbench.analyze.compare.effect import averaged
-from loadbench.analyze.compare.gates import Seen, decide
+from loadbench.analyze.compare.effect import mean_over_levels
+from loadbench.analyze.compare.figure_data import counts, evidence, failures_by_run, not_in_every_run, too_few_requests
+from loadbench.analyze.compare.gates import MeasuredChange, decide
 from loadbench.analyze.compare.hardware import device, place_caveats
 from loadbench.analyze.level.answers import answers_compared
 from loadbench.core.errors import BadInput
@@ -32,9 +32,9 @@ from loadbench.results.run import ClosedLoad, Reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.analyze.capacity.evidence import Levels
-    from loadbench.analyze.compare.effect import Evidence
+    from loadbench.analyze.compare.effect import FigureData
     from loadbench.analyze.compare.equal_work import Unequal
+    from loadbench.analyze.compare.figure_data import Levels
     from loadbench.plan.gate import GateRule
     from loadbench.results.compare import Speed
     from loadbench.results.run import LevelResult, OpenLoad, Run
@@ -54,8 +54,8 @@ class _Found:
     """One level, compared."""
 
     load: ClosedLoad | OpenLoad
-    evidence: dict[str, Evidence] = field(default_factory=dict)
-    seen: dict[str, Seen] = field(default_factory=dict)
+    evidence: dict[str, FigureData] = field(default_factory=dict)
+    seen: dict[str, MeasuredChange] = field(default_factory=dict)
     rows: list[Compared] = field(default_factory=list)
 
     def decision(self, metric: str) -> Speed:
@@ -85,7 +85,7 @@ def compare(
     ]
     inside = len(a) == len(b) == 1
     seen = {
-        (one.load.label, metric): Seen(kept.effect, ONE_RUN if inside else kept.refused)
+        (one.load.label, metric): MeasuredChange(kept.effect, ONE_RUN if inside else kept.refused)
         for one in found
         for metric, kept in one.seen.items()
     }
@@ -212,7 +212,7 @@ def _level(
     """All figures of one level; `settings` is a run of each side."""
     found = _Found(load)
     work = equal_work.unequal(a, b, *settings, paired=paired, confidence=confidence)
-    by_run: dict[str, Evidence] = {}
+    by_run: dict[str, FigureData] = {}
     for metric in _metrics(load, work, gates):
         why = work.reason(metric)
         if why is not None:
@@ -227,7 +227,7 @@ def _level(
         pooled = metric == FAILURES and len(a) + len(b) > 2
         by_run[metric] = failures_by_run(a, b, paired=paired) if pooled else kept
         effect = None if pooled and min(counted(by_run[metric])) < 2 else kept.effect()
-        found.seen[metric] = Seen(effect, too_few(by_run[metric], confidence))
+        found.seen[metric] = MeasuredChange(effect, too_few(by_run[metric], confidence))
     found.rows = rows(load.label, found.evidence, by_run, found.seen, confidence)
     return found
 
@@ -258,10 +258,10 @@ def _overall(found: Sequence[_Found], confidence: float) -> list[Compared]:
     common = [name for name in found[0].evidence if name != FAILURES and all(name in one.evidence for one in found)]
     means = _Found(found[0].load)
     for metric in common:
-        kept = averaged([one.evidence[metric] for one in found])
+        kept = mean_over_levels([one.evidence[metric] for one in found])
         if all(counted(kept)):
             means.evidence[metric] = kept
-            means.seen[metric] = Seen(kept.effect(), too_few(kept, confidence))
+            means.seen[metric] = MeasuredChange(kept.effect(), too_few(kept, confidence))
     return rows(ALL, means.evidence, means.evidence, means.seen, confidence)
 
 

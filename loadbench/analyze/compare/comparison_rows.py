@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.compare.effect import Inside, Runs, holm
+from loadbench.analyze.compare.effect import BetweenRuns, WithinRun, holm
 from loadbench.analyze.stats import ranks
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.results.compare import Compared
@@ -13,17 +13,17 @@ from loadbench.results.compare import Compared
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loadbench.analyze.compare.effect import Effect, Evidence
-    from loadbench.analyze.compare.gates import Seen
+    from loadbench.analyze.compare.effect import Effect, FigureData
+    from loadbench.analyze.compare.gates import MeasuredChange
     from loadbench.results.compare import Speed
 
 # A change that no measurement would see is none to speak of.
 _WITHOUT_LIMIT = 100.0
 
 
-def too_few(kept: Evidence, confidence: float) -> str:
+def too_few(kept: FigureData, confidence: float) -> str:
     """Why so many runs cannot tell any difference; empty where they can, or where one a side is all there is."""
-    if isinstance(kept, Inside):
+    if isinstance(kept, WithinRun):
         return ""
     a, b = (len(side) for side in kept.kept())
     if min(a, b) == 1 and not kept.paired:
@@ -38,9 +38,9 @@ def too_few(kept: Evidence, confidence: float) -> str:
 
 def rows(
     level: str,
-    kept: Mapping[str, Evidence],
-    by_run: Mapping[str, Evidence],
-    seen: Mapping[str, Seen],
+    kept: Mapping[str, FigureData],
+    by_run: Mapping[str, FigureData],
+    seen: Mapping[str, MeasuredChange],
     confidence: float,
 ) -> list[Compared]:
     """A row a figure; the p values of one level are adjusted together."""
@@ -55,20 +55,20 @@ def rows(
 def _row(
     level: str,
     metric: str,
-    kept: Evidence,
-    by_run: Evidence,
-    seen: Seen,
+    kept: FigureData,
+    by_run: FigureData,
+    seen: MeasuredChange,
     p_adjusted: float | None,
     confidence: float,
     family: int,
 ) -> Compared:
     effect, logs = seen.effect, metric != FAILURES
     a, b = _centre(kept, 0), _centre(kept, 1)
-    p_value = by_run.p_exact() if isinstance(by_run, Runs) else None
+    p_value = by_run.p_exact() if isinstance(by_run, BetweenRuns) else None
     decision: Speed = "~"
     if effect is not None and p_adjusted is not None and p_adjusted <= 1 - confidence and not seen.refused:
         decision = "faster" if (effect.value > 0) == (metric in RATES) else "slower"
-    moved = _shift(kept, confidence) if isinstance(kept, Runs) else None
+    moved = _shift(kept, confidence) if isinstance(kept, BetweenRuns) else None
     return Compared(
         level=level,
         metric=metric,
@@ -95,20 +95,20 @@ def _note(decision: Speed, p_value: float | None, confidence: float) -> str:
     return ""
 
 
-def _centre(kept: Evidence, side: int) -> float:
-    if isinstance(kept, Inside):
+def _centre(kept: FigureData, side: int) -> float:
+    if isinstance(kept, WithinRun):
         return (kept.a, kept.b)[side][1]
     return float(kept.kept()[side].mean())
 
 
-def counted(kept: Evidence) -> tuple[int, int]:
-    if isinstance(kept, Inside):
+def counted(kept: FigureData) -> tuple[int, int]:
+    if isinstance(kept, WithinRun):
         return 1, 1
     a, b = kept.kept()
     return len(a), len(b)
 
 
-def _side_interval(kept: Evidence, side: int, confidence: float, *, logs: bool) -> tuple[float, float] | None:
+def _side_interval(kept: FigureData, side: int, confidence: float, *, logs: bool) -> tuple[float, float] | None:
     return _interval(kept.alone(side), confidence, logs=logs)
 
 
@@ -127,7 +127,7 @@ def _detectable(effect: Effect | None, confidence: float, *, logs: bool) -> floa
     return least if least < _WITHOUT_LIMIT else None
 
 
-def _shift(kept: Runs, confidence: float) -> tuple[float, tuple[float, float] | None]:
+def _shift(kept: BetweenRuns, confidence: float) -> tuple[float, tuple[float, float] | None]:
     """The Hodges-Lehmann ratio, and its interval if so few runs have one."""
     a, b = kept.kept()
     middle, interval = ranks.shift(a, b, paired=kept.paired, confidence=confidence)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.compare.effect import Inside, averaged
+from loadbench.analyze.compare.effect import WithinRun, mean_over_levels
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import RATES
 from loadbench.results.compare import NOT_COMPARED
@@ -21,7 +21,7 @@ from loadbench.results.run import ClosedLoad
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadbench.analyze.compare.effect import Evidence
+    from loadbench.analyze.compare.effect import FigureData
     from loadbench.results.compare import Compared, Crossover, LeftOut, Speed
     from loadbench.results.run import OpenLoad
 
@@ -53,7 +53,7 @@ class Shown:
 
     load: ClosedLoad | OpenLoad
     rows: Sequence[Compared]
-    evidence: Mapping[str, Evidence]
+    evidence: Mapping[str, FigureData]
 
     def decision(self, metric: str) -> Speed:
         """Of one figure."""
@@ -76,7 +76,7 @@ def conclude(
     if crossing is not None:
         parts.append(f"they cross at {crossing.users:.3g} users ({crossing.low:.3g} to {crossing.high:.3g})")
     parts += [told for name in _PHASES if name != metric and (told := _phase(levels, name, confidence))]
-    alone = any(isinstance(level.evidence[metric], Inside) for level in levels)
+    alone = any(isinstance(level.evidence[metric], WithinRun) for level in levels)
     return "; ".join(parts) + (", as far as one run a side can tell" if alone else "")
 
 
@@ -96,7 +96,7 @@ def _phase(levels: Sequence[Shown], metric: str, confidence: float) -> str:
     """`B's TTFT p50 is 1.10x (1.09-1.11) A's at every level`; nothing where that is not compared, or alike."""
     found = []
     for decision, same in _groups([level for level in levels if metric in level.evidence], metric):
-        effect = averaged([level.evidence[metric] for level in same]).effect()
+        effect = mean_over_levels([level.evidence[metric] for level in same]).effect()
         if decision != "~" and effect is not None:
             low, high = effect.interval(confidence)
             where = _where(same, levels)
@@ -109,14 +109,14 @@ def _groups(levels: Sequence[Shown], metric: str) -> list[tuple[Speed, list[Show
     found: list[tuple[Speed, list[Shown]]] = []
     for decision, group in groupby(levels, key=lambda level: level.decision(metric)):
         same = list(group)
-        whole = decision == "~" or averaged([level.evidence[metric] for level in same]).effect() is not None
+        whole = decision == "~" or mean_over_levels([level.evidence[metric] for level in same]).effect() is not None
         found += [(decision, same)] if whole else [(decision, [level]) for level in same]
     return found
 
 
 def _part(decision: Speed, same: Sequence[Shown], metric: str, where: str, confidence: float) -> str:
     """`B is 1.42x (1.31-1.55) as fast as A from 4 users on`."""
-    effect = averaged([level.evidence[metric] for level in same]).effect()
+    effect = mean_over_levels([level.evidence[metric] for level in same]).effect()
     assert effect is not None  # noqa: S101 - without one nothing would have been decided
     # The quicker one is told by how much it is quicker.
     effect = effect if metric in RATES else effect.turned()

@@ -20,7 +20,7 @@ from loadbench.results.compare import Crossover
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.analyze.compare.effect import Evidence
+    from loadbench.analyze.compare.effect import FigureData
     from loadbench.results.compare import Speed
 
 # Points between two levels at which the interval is looked for: finer than users can be counted.
@@ -28,7 +28,7 @@ _STEPS = 64
 
 
 def crossover(
-    users: Sequence[int], evidence: Sequence[Evidence], decisions: Sequence[Speed], *, confidence: float
+    users: Sequence[int], evidence: Sequence[FigureData], decisions: Sequence[Speed], *, confidence: float
 ) -> Crossover | None:
     """`None` where the decisions do not change sides once, or no two runs have both levels that it lies between."""
     order = sorted(range(len(users)), key=lambda position: users[position])
@@ -62,7 +62,7 @@ def crossover(
 _Point = tuple[float, float, tuple[float, float]]
 
 
-def _between(low: tuple[int, Evidence], high: tuple[int, Evidence], confidence: float) -> list[_Point]:
+def _between(low: tuple[int, FigureData], high: tuple[int, FigureData], confidence: float) -> list[_Point]:
     """(log users, log ratio, its interval) from one level to the next; nothing where no two runs have both."""
     points = []
     begin, end = math.log(low[0]), math.log(high[0])

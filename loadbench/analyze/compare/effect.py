@@ -1,18 +1,19 @@
-"""How much b differs from a, and how surely.
+"""How much side b differs from side a, and how certain that is.
 
-A latency or a throughput is compared by the logarithm of b over a, so that 2x and 0.5x are equally far from no change;
-values of several runs are averaged as logarithms, and their ratio is that of geometric means.
+A latency or a throughput is compared by the logarithm of b / a, so that 2x and 0.5x are equally far from "no change".
+Values of several runs are averaged as logarithms; their ratio is then the ratio of geometric means.
 
-*Between runs* (`Runs`). The unit is the run, not the request: requests of one run share its luck. With pairs, the mean
-of the differences over its standard error is Student's t with n - 1 degrees of freedom; without, Welch's (*The
-generalization of 'Student's' problem when several different population variances are involved*, 1947), with the degrees
-of freedom that Satterthwaite gave. With as few runs as people can afford a percentile bootstrap is too narrow
-(Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015); `tests/coverage/compare.py` shows what both do.
+*Several runs a side* (`BetweenRuns`). The unit is the run, not the request, because the requests of one run share its
+conditions. With pairs, the mean difference over its standard error follows Student's t with n - 1 degrees of freedom.
+Without pairs it is Welch's t (*The generalization of 'Student's' problem when several different population variances
+are involved*, 1947) with Satterthwaite's degrees of freedom. For the few runs that people can afford, a percentile
+bootstrap is too narrow (Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015); `tests/coverage/compare.py`
+measures both.
 
-*Inside of one run a side* (`Inside`) the doubt is that of each side's own interval in `run.json`, which knows how its
-requests hang together. The distances of its limits are combined as independent errors are (the method of variance
-estimates recovery: Zou and Donner, *Construction of confidence limits about effect measures*, 2008). What differs from
-run to run, as heat, other load, or where memory came to lie, is not in it.
+*One run a side* (`WithinRun`). The uncertainty comes from each side's own interval in `run.json`, which accounts for
+correlated requests. The distances to the limits are combined as independent errors (the method of variance estimates
+recovery: Zou and Donner, *Construction of confidence limits about effect measures*, 2008). Differences from run to run,
+such as heat, other load or memory placement, are not included.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class BetweenRuns:
     """The values of each run of both sides, in one order; NaN for a run that has none. Paired, a[i] is b[i]'s."""
 
     a: Values
@@ -130,14 +131,14 @@ class Runs:
         a, b = self.kept()
         return ranks.smallest_p(len(a), len(b), paired=self.paired) > 1 - confidence
 
-    def blended(self, weight: float, other: Runs) -> Runs:
+    def blended(self, weight: float, other: BetweenRuns) -> BetweenRuns:
         """So much of this and the rest of the other, run by run."""
         rest = 1 - weight
-        return Runs(weight * self.a + rest * other.a, weight * self.b + rest * other.b, self.paired)
+        return BetweenRuns(weight * self.a + rest * other.a, weight * self.b + rest * other.b, self.paired)
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class WithinRun:
     """The value of each side as (low, value, high), 1.96 standard errors apart, and the degrees of freedom of those."""
 
     a: tuple[float, float, float]
@@ -156,10 +157,10 @@ class Inside:
         low, value, high = (self.a, self.b)[side]
         return Effect(value, (value - low) / _NORMAL_975, (high - value) / _NORMAL_975, self.freedom)
 
-    def blended(self, weight: float, other: Inside) -> Inside:
+    def blended(self, weight: float, other: WithinRun) -> WithinRun:
         """So much of this and the rest of the other; both are independent."""
         freedom = min(self.freedom, other.freedom)
-        return Inside(_blend(self.a, other.a, weight), _blend(self.b, other.b, weight), freedom)
+        return WithinRun(_blend(self.a, other.a, weight), _blend(self.b, other.b, weight), freedom)
 
 
 def _blend(
@@ -172,10 +173,10 @@ def _blend(
     return value - low, value, value + high
 
 
-Evidence = Runs | Inside
+FigureData = BetweenRuns | WithinRun
 
 
-def averaged(parts: Sequence[Evidence]) -> Evidence:
+def mean_over_levels(parts: Sequence[FigureData]) -> FigureData:
     """The mean over levels; all are of one kind."""
     total = parts[0]
     for seen, part in enumerate(parts[1:], 1):

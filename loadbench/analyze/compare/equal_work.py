@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadbench.analyze.capacity.evidence import counts
-from loadbench.analyze.compare.effect import Runs
+from loadbench.analyze.compare.effect import BetweenRuns
+from loadbench.analyze.compare.figure_data import counts
 from loadbench.analyze.compare.hardware import families, variants
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.results.run import Reason
@@ -25,7 +25,7 @@ from loadbench.results.run import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from loadbench.analyze.capacity.evidence import Levels
+    from loadbench.analyze.compare.figure_data import Levels
     from loadbench.results.run import LevelResult, Run
 
 LENGTHS_WITHIN = 0.02
@@ -265,7 +265,7 @@ def _longer(
 ) -> float | None:
     """By what share b's are longer on average; `None` where they are alike."""
     sides = [np.array([math.nan if level is None else mean(level) for level in side]) for side in (a, b)]
-    runs = Runs(np.log(sides[0]), np.log(sides[1]), paired)
+    runs = BetweenRuns(np.log(sides[0]), np.log(sides[1]), paired)
     kept = runs.kept()
     if not len(kept[0]) or not len(kept[1]):
         return None

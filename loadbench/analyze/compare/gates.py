@@ -39,7 +39,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class MeasuredChange:
     """The change of a figure at a level; `refused` says why it may not be decided."""
 
     effect: Effect | None
@@ -48,7 +48,7 @@ class Seen:
 
 def decide(
     rules: Sequence[GateRule],
-    seen: Mapping[tuple[str, str], Seen],
+    seen: Mapping[tuple[str, str], MeasuredChange],
     left_out: Sequence[LeftOut],
     *,
     levels: Sequence[str],
@@ -88,7 +88,7 @@ def _gate(rule: GateRule, checks: list[GateCheck]) -> Gate:
 def _check(
     rule: GateRule,
     level: str,
-    seen: Seen | None,
+    seen: MeasuredChange | None,
     *,
     left_out: Sequence[LeftOut],
     p_value: float | None,

@@ -1,4 +1,4 @@
-"""Effects: what two sides tell, how it is averaged, and how many runs it takes."""
+"""Effects: what two sides tell, how it is mean_over_levels, and how many runs it takes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from loadbench.analyze.compare.effect import POWER, Effect, Inside, Runs, averaged, holm, plan_repeats
+from loadbench.analyze.compare.effect import POWER, BetweenRuns, Effect, WithinRun, holm, mean_over_levels, plan_repeats
 
 
 def runs(a, b, *, paired=False):
     """Two sides of plain numbers."""
-    return Runs(np.asarray(a, float), np.asarray(b, float), paired)
+    return BetweenRuns(np.asarray(a, float), np.asarray(b, float), paired)
 
 
 def test_pairs_are_compared_by_their_differences():
@@ -62,14 +62,14 @@ def test_p_and_interval_say_the_same():
 
 def test_errors_of_both_sides_add_up_as_independent_ones():
     """Distances of 3 and 4 make 5: a's upper and b's lower go below, the others above."""
-    effect = Inside(a=(9.0, 10.0, 13.0), b=(16.0, 20.0, 21.0)).effect()
+    effect = WithinRun(a=(9.0, 10.0, 13.0), b=(16.0, 20.0, 21.0)).effect()
     low, high = effect.interval(0.95)
     assert (low, high) == (pytest.approx(5.0, abs=1e-5), pytest.approx(10 + math.sqrt(2), abs=1e-5))
 
 
 def test_a_side_without_a_lower_end_decides_nothing():
     """A throughput that may be 0 has no logarithm there: the ratio has no interval, and the p is 1."""
-    effect = Inside(a=(0.0, 0.1, 0.2), b=(-math.inf, 2.0, 2.1)).effect()
+    effect = WithinRun(a=(0.0, 0.1, 0.2), b=(-math.inf, 2.0, 2.1)).effect()
     assert effect.ratio_interval(0.95) is None
     assert effect.p_value() == 1.0
     assert effect.p_beyond(0.0) == 0.5
@@ -78,11 +78,11 @@ def test_a_side_without_a_lower_end_decides_nothing():
 def test_levels_are_averaged_run_by_run():
     """The luck of a run is in all its levels: it is not averaged away, as it would be were they independent."""
     luck = np.array([0.1, -0.1, 0.2, -0.2])
-    one = Runs(np.zeros(4), luck, paired=True)
-    both = averaged([one, one, one]).effect()
+    one = BetweenRuns(np.zeros(4), luck, paired=True)
+    both = mean_over_levels([one, one, one]).effect()
     assert both is not None
     assert both == one.effect()
-    inside = averaged([Inside((-1.0, 0.0, 1.0), (-1.0, 0.0, 1.0))] * 4).effect()
+    inside = mean_over_levels([WithinRun((-1.0, 0.0, 1.0), (-1.0, 0.0, 1.0))] * 4).effect()
     assert inside is not None
     assert inside.interval(0.95)[1] == pytest.approx(math.sqrt(2) / 2, abs=1e-5)
 

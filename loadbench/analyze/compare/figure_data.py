@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadbench.analyze.compare.effect import Inside, Runs
+from loadbench.analyze.compare.effect import BetweenRuns, WithinRun
 from loadbench.analyze.stats.intervals import share_interval
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
@@ -21,7 +21,7 @@ from loadbench.plan.objective import FAILURES, RATES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.analyze.compare.effect import Evidence
+    from loadbench.analyze.compare.effect import FigureData
     from loadbench.results.run import LevelResult
 
     # At each run of a side its level; none where it has none that may be compared.
@@ -31,17 +31,19 @@ if TYPE_CHECKING:
 _FEWEST = {"p50": 2, "p95": 20, "p99": 100}
 
 
-def evidence(a: Levels, b: Levels, metric: str, *, paired: bool) -> Evidence | None:
+def evidence(a: Levels, b: Levels, metric: str, *, paired: bool) -> FigureData | None:
     """`None` where a side has no value in each of its runs, or one run a side and no interval in it."""
     if metric == FAILURES:
         return _failures(a, b) if _any(a) and _any(b) else None
     if len(a) == len(b) == 1:
         one, other = _inside(a[0], metric), _inside(b[0], metric)
-        return None if one is None or other is None else Inside(one, other)
+        return None if one is None or other is None else WithinRun(one, other)
     if not all(value(level, metric) for level in (*a, *b) if level is not None):
         # The runs that have it are those with more requests, the faster ones: to compare them alone would flatter.
         return None
-    found = Runs(np.array([_log(level, metric) for level in a]), np.array([_log(level, metric) for level in b]), paired)
+    found = BetweenRuns(
+        np.array([_log(level, metric) for level in a]), np.array([_log(level, metric) for level in b]), paired
+    )
     return found if all(len(side) for side in found.kept()) else None
 
 
@@ -65,10 +67,10 @@ def _any_value(level: LevelResult, metric: str) -> object:
     return level.metrics.get(figure) if figure in level.metrics else value(level, metric)
 
 
-def failures_by_run(a: Levels, b: Levels, *, paired: bool) -> Runs:
+def failures_by_run(a: Levels, b: Levels, *, paired: bool) -> BetweenRuns:
     """The share that failed in each run."""
     sides = [np.array([math.nan if level is None else _share(level) for level in side]) for side in (a, b)]
-    return Runs(sides[0], sides[1], paired)
+    return BetweenRuns(sides[0], sides[1], paired)
 
 
 def value(level: LevelResult, metric: str) -> float | None:
@@ -99,14 +101,14 @@ def _share(level: LevelResult) -> float:
     return failed / asked if asked else math.nan
 
 
-def _failures(a: Levels, b: Levels) -> Inside:
+def _failures(a: Levels, b: Levels) -> WithinRun:
     """The share of all that failed on either side, in its interval."""
     sides = [[counts(level) for level in side if level is not None] for side in (a, b)]
     excess = [_excess(side) for side in sides]
     # The fewest that Welch's degrees of freedom can be.
     freedom = min(map(len, sides)) - 1 if max(excess) > 1 else math.inf
     one, other = (_share_of_all(side, math.sqrt(more)) for side, more in zip(sides, excess, strict=True))
-    return Inside(one, other, freedom or math.inf)
+    return WithinRun(one, other, freedom or math.inf)
 
 
 def _share_of_all(side: Sequence[tuple[int, int]], wider: float) -> tuple[float, float, float]:

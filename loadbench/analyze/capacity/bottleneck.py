@@ -93,7 +93,9 @@ class _Bend:
         return 2 * (self.a + self.b * self.at.value) / (self.a + 2 * self.b * self.at.value) - 1
 
 
-def explain(levels: Sequence[LevelResult], *, server: Mapping[str, float] | None = None, rule: str = "") -> Limit:
+def find_bottleneck(
+    levels: Sequence[LevelResult], *, server: Mapping[str, float] | None = None, rule: str = ""
+) -> Limit:
     """What limits these levels of one model; `rule` is the objective that more people would break, if one does.
 
     Without `rule` it is that which the emptiest level failed. `server` is what is known of the server itself: `slots`

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from loadbench.analyze.compare.effect import Effect
-from loadbench.analyze.compare.gates import Seen, decide
+from loadbench.analyze.compare.gates import MeasuredChange, decide
 from loadbench.plan.gate import parse_gate
 from loadbench.results.compare import LeftOut
 
@@ -19,7 +19,7 @@ def an_effect(change: float, *, error: float = 0.01, freedom: float = 10) -> Eff
 
 def decided(*rules: str, levels=("users=1",), left_out=(), **effects: Effect):
     """The gates, with the same effects at every level."""
-    seen = {(level, metric): Seen(effect) for level in levels for metric, effect in effects.items()}
+    seen = {(level, metric): MeasuredChange(effect) for level in levels for metric, effect in effects.items()}
     return decide([parse_gate(rule) for rule in rules], seen, left_out, levels=levels, confidence=0.95)
 
 
@@ -90,7 +90,7 @@ def test_what_was_left_out_is_undecided_with_its_reason():
 
 def test_refused_effects_are_shown_and_not_decided():
     """As of two runs a side."""
-    seen = {("users=1", "ttft_p95"): Seen(an_effect(1.0), "too few")}
+    seen = {("users=1", "ttft_p95"): MeasuredChange(an_effect(1.0), "too few")}
     (gate,) = decide([parse_gate("ttft_p95>5%")], seen, [], levels=["users=1"], confidence=0.95)
     assert (gate.passed, gate.checks[0].note, gate.checks[0].ratio) == (None, "too few", pytest.approx(2.0))
 
@@ -107,7 +107,10 @@ def test_many_checks_share_the_chance_of_a_false_alarm():
 
 def test_a_gate_fails_where_any_level_does():
     """And passes where all do."""
-    seen = {("users=1", "ttft_p95"): Seen(an_effect(0.0)), ("users=4", "ttft_p95"): Seen(an_effect(0.5))}
+    seen = {
+        ("users=1", "ttft_p95"): MeasuredChange(an_effect(0.0)),
+        ("users=4", "ttft_p95"): MeasuredChange(an_effect(0.5)),
+    }
     rules = [parse_gate("ttft_p95>5%"), parse_gate("ttft_p95>5%@users=1")]
     gates = decide(rules, seen, [], levels=["users=1", "users=4"], confidence=0.95)
     assert [gate.passed for gate in gates] == [False, True]

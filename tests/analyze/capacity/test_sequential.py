@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.capacity.sequential import Count, SequentialMonitor, SequentialTest, asked_share, log_wealth
+from loadbench.analyze.capacity.sequential import (
+    HitCount,
+    SequentialMonitor,
+    SequentialTest,
+    log_wealth,
+    required_share,
+)
 from loadbench.analyze.stats.intervals import binomial_cdf
 from loadbench.plan.load import Phase
 from loadbench.plan.objective import parse_objective
@@ -28,8 +34,8 @@ def most(runs: int, share: float) -> int:
     return first + int(np.searchsorted(cumulative, 0.999))
 
 
-def independent(hits: int, n: int) -> Count:
-    return Count(n, hits, float(n))
+def independent(hits: int, n: int) -> HitCount:
+    return HitCount(n, hits, float(n))
 
 
 @pytest.mark.parametrize("p0", [0.5, 0.9, 0.95, 0.99])
@@ -120,23 +126,23 @@ def test_heavier_loads_vouch_for_lighter_ones_and_never_the_other_way():
     above.add(12, [independent(60, 60)])
     below.add(8, [independent(60, 60)])
     own = [independent(60, 60)]
-    assert [ledger.weigh(10, own).decision for ledger in (alone, above, below)] == ["UNDECIDED", "PASS", "UNDECIDED"]
+    assert [ledger.assess(10, own).decision for ledger in (alone, above, below)] == ["UNDECIDED", "PASS", "UNDECIDED"]
 
 
 def test_no_load_passes_before_everybody_has_asked_five_times():
     """A closed loop of 100 users is not judged by its first 400 answers, and an open one by enough of them is."""
     own = [independent(400, 400)]
-    assert SequentialTest([TTFT], alpha=ALPHA).weigh(100, own).decision == "UNDECIDED"
-    assert SequentialTest([TTFT], alpha=ALPHA, closed=False).weigh(100, own).decision == "PASS"
+    assert SequentialTest([TTFT], alpha=ALPHA).assess(100, own).decision == "UNDECIDED"
+    assert SequentialTest([TTFT], alpha=ALPHA, closed=False).assess(100, own).decision == "PASS"
 
 
 def test_all_objectives_pass_or_one_fails():
     """One objective that is far from met makes the load fail, and one that is open keeps it from passing."""
     rules = [TTFT, parse_objective("tpot_p95<80ms")]
     ledger = SequentialTest(rules, alpha=ALPHA, closed=False)
-    assert ledger.weigh(1, [independent(300, 300), independent(0, 30)]).decision == "FAIL"
-    assert ledger.weigh(1, [independent(300, 300), independent(29, 30)]).decision == "UNDECIDED"
-    assert ledger.weigh(1, [independent(300, 300), independent(300, 300)]).decision == "PASS"
+    assert ledger.assess(1, [independent(300, 300), independent(0, 30)]).decision == "FAIL"
+    assert ledger.assess(1, [independent(300, 300), independent(29, 30)]).decision == "UNDECIDED"
+    assert ledger.assess(1, [independent(300, 300), independent(300, 300)]).decision == "PASS"
 
 
 def test_an_open_loop_above_capacity_fails_by_its_queue():
@@ -167,5 +173,5 @@ def test_worth_is_never_more_than_there_is(requests):
 
 def test_shares_that_objectives_ask_for():
     """A quantile asks for its own share, a limit on failures for the rest of it."""
-    assert asked_share(TTFT) == 0.95
-    assert asked_share(parse_objective("failures<1%")) == 0.99
+    assert required_share(TTFT) == 0.95
+    assert required_share(parse_objective("failures<1%")) == 0.99
