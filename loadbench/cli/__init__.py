@@ -28,6 +28,7 @@ COMMANDS = {
     "select": "Choose a model: speed, quality, size and licence in one table.",
     "selfcheck": "Measure this machine's own stamp error and ceiling.",
     "serve": "Run the simulated server.",
+    "scenarios": "List the scenario files and examples that come with loadbench, or copy them.",
 }
 
 

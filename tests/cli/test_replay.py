@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.running import loadbench
-from tests.plan.make_traces import FOLDER
+from tests.plan.make_traces import AZURE_TRACE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-AZURE = str(FOLDER / "azure.csv")
+AZURE = str(AZURE_TRACE)
 
 
 def kept(folder: Path) -> tuple[dict, list[dict]]:

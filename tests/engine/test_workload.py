@@ -28,7 +28,7 @@ from loadbench.sim.transport import SimTransport
 from loadbench.targets.openai import Target
 from tests.building import a_level, a_sample
 from tests.engine.scripted import Act, Scripted, run_level, run_scripted
-from tests.plan.make_traces import FOLDER, REQUESTS
+from tests.plan.make_traces import AZURE_TRACE, MOONCAKE_TRACE, REQUESTS
 
 if TYPE_CHECKING:
     from loadbench.client.transport import HttpRequest, Sink
@@ -266,7 +266,7 @@ def test_a_rise_that_was_not_planned_is_unsteady():
 @pytest.mark.parametrize("scale", [1, 20])
 def test_a_trace_is_asked_at_its_offsets_with_its_lengths(scale):
     """Each request of the file becomes due at its offset, as long as it was, and is asked for as much as it gave."""
-    made = Asked({"trace": str(FOLDER / "azure.csv"), "time_scale": str(scale)})
+    made = Asked({"trace": str(AZURE_TRACE), "time_scale": str(scale)})
     (load,) = made.scenario.loads
     trace = load.arrivals.trace
     begin_ns = made.recording.window[0]
@@ -285,7 +285,7 @@ def test_a_trace_is_asked_at_its_offsets_with_its_lengths(scale):
 @pytest.mark.parametrize("flags", [{"warm_up": "60s"}, {"duration": "1h"}])
 def test_a_traces_rate_is_of_the_time_that_it_takes(flags):
     """Whatever is warmed up or asked for, the window ends with the trace, and what is offered in it is the trace's."""
-    made = Asked({"trace": str(FOLDER / "azure.csv"), "time_scale": "10"} | flags)
+    made = Asked({"trace": str(AZURE_TRACE), "time_scale": "10"} | flags)
     (load,) = made.scenario.loads
     begin_ns = made.recording.window[0] - made.recording.warm_up_ns
     assert made.recording.window[1] - begin_ns == load.arrivals.window_ns
@@ -296,7 +296,7 @@ def test_a_traces_rate_is_of_the_time_that_it_takes(flags):
 
 def test_a_trace_with_ids_is_warm_where_beginnings_come_again():
     """Of the sample trace's conversations nearly all share their first block with an earlier one."""
-    made = Asked({"trace": str(FOLDER / "mooncake.jsonl"), "time_scale": "10"})
+    made = Asked({"trace": str(MOONCAKE_TRACE), "time_scale": "10"})
     assert Counter(one.warm for one in made.samples) == {True: 54, False: 1}
     assert [one.input_tokens for one in sorted(made.samples, key=lambda one: one.number)] == list(
         made.scenario.loads[0].arrivals.trace.input_tokens
@@ -305,7 +305,7 @@ def test_a_trace_with_ids_is_warm_where_beginnings_come_again():
 
 def test_a_stopped_trace_keeps_what_it_asked():
     """Stopped after 60 s the level ends there, and what was due until then was sent."""
-    scenario = resolve(flags={"trace": str(FOLDER / "azure.csv")}, environment={})
+    scenario = resolve(flags={"trace": str(AZURE_TRACE)}, environment={})
     (load,) = scenario.loads
     plan = level_plan(scenario, load, key="m/0", calibration=None)
 
@@ -339,7 +339,7 @@ def test_a_stopped_trace_keeps_what_it_asked():
     "flags",
     [
         {"users": "4", "turns": "3", "mix": ("chat,code",), "think": "20ms", "input_tokens": "30", "duration": "2s"},
-        {"trace": str(FOLDER / "azure.csv"), "time_scale": "200", "limit": "80"},
+        {"trace": str(AZURE_TRACE), "time_scale": "200", "limit": "80"},
         {"rate": "20", "pattern": "0s:0.5,1s:1.5,2s:0.5"},
     ],
     ids=["talk", "trace", "pattern"],

@@ -1,4 +1,4 @@
-"""The sample traces under tests/data/traces: invented requests in the forms of the public ones. To write them anew:
+"""The sample traces: invented requests in the forms of the public ones. To write them again:
 
 python -m tests.plan.make_traces
 """
@@ -9,7 +9,9 @@ import json
 import random
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "data" / "traces"
+# The one is used by a scenario that is shipped, the other by tests only.
+AZURE_TRACE = Path(__file__).parents[2] / "scenarios" / "azure.csv"
+MOONCAKE_TRACE = Path(__file__).parents[1] / "data" / "traces" / "mooncake.jsonl"
 REQUESTS = 120
 _TEN_MINUTES_S = 600
 BLOCK = 512
@@ -46,9 +48,8 @@ def mooncake() -> str:
     )
 
 
-TRACES = {"azure.csv": azure, "mooncake.jsonl": mooncake}
+TRACES = {AZURE_TRACE: azure, MOONCAKE_TRACE: mooncake}
 
 if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, make in TRACES.items():
-        (FOLDER / name).write_text(make(), encoding="utf-8", newline="\n")
+    for file, make in TRACES.items():
+        file.write_text(make(), encoding="utf-8", newline="\n")

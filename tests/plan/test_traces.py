@@ -18,7 +18,7 @@ from loadbench.plan.traces import BLOCK_TOKENS, Replayed, Row, TracePrompts, rea
 from loadbench.record.outcome import Outcome
 from loadbench.results.requests import line
 from tests.building import a_failure, a_sample
-from tests.plan.make_traces import FOLDER, REQUESTS, TRACES
+from tests.plan.make_traces import AZURE_TRACE, REQUESTS, TRACES
 
 S = 1_000_000_000
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -31,10 +31,10 @@ def written(tmp_path, text: str, name: str = "trace"):
     return file
 
 
-@pytest.mark.parametrize("name", TRACES)
-def test_sample_traces_are_those_of_their_generator(name):
+@pytest.mark.parametrize("file", TRACES, ids=lambda file: file.name)
+def test_sample_traces_are_those_of_their_generator(file):
     """`python -m tests.plan.make_traces` writes what is kept."""
-    assert (FOLDER / name).read_text(encoding="utf-8") == TRACES[name]()
+    assert file.read_text(encoding="utf-8") == TRACES[file]()
 
 
 def test_azure_rows_are_read(tmp_path):
@@ -216,20 +216,20 @@ def test_h1_another_level_has_other_words():
 
 def test_a_trace_says_how_long_its_level_is():
     """The whole of it is measured, without a warm-up, unless somebody says otherwise."""
-    scenario = resolve(flags={"trace": str(FOLDER / "azure.csv"), "time_scale": "10"}, environment={})
+    scenario = resolve(flags={"trace": str(AZURE_TRACE), "time_scale": "10"}, environment={})
     (load,) = scenario.loads
     assert len(load.arrivals.trace) == REQUESTS
     assert scenario.extent.warm_up_ns == 0
     assert load.arrivals.trace.span_ns / 10 < scenario.extent.duration_ns < load.arrivals.trace.span_ns / 10 + S
     assert scenario.origins["load.duration"] == "trace"
-    cut = resolve(flags={"trace": str(FOLDER / "azure.csv"), "duration": "9s", "warm_up": "1s"}, environment={})
+    cut = resolve(flags={"trace": str(AZURE_TRACE), "duration": "9s", "warm_up": "1s"}, environment={})
     assert (cut.extent.duration_ns, cut.extent.warm_up_ns) == (9 * S, S)
 
 
 @pytest.mark.parametrize("flags", [{}, {"duration": "1h"}])
 def test_a_window_ends_with_its_trace(flags):
     """What is sent before the window opens is not in it, and behind the last request is nothing to be measured."""
-    flags = {"trace": str(FOLDER / "azure.csv"), "time_scale": "10", "warm_up": "20s"} | flags
+    flags = {"trace": str(AZURE_TRACE), "time_scale": "10", "warm_up": "20s"} | flags
     scenario = resolve(flags=flags, environment={})
     (load,) = scenario.loads
     assert scenario.extent.duration_ns == load.arrivals.window_ns - 20 * S
@@ -239,4 +239,4 @@ def test_a_window_ends_with_its_trace(flags):
 def test_a_warm_up_leaves_something_to_measure():
     """One as long as the trace is refused."""
     with pytest.raises(BadInput, match=r"--warm-up: nothing of the trace, .* would be left to measure"):
-        resolve(flags={"trace": str(FOLDER / "azure.csv"), "warm_up": "1h"}, environment={})
+        resolve(flags={"trace": str(AZURE_TRACE), "warm_up": "1h"}, environment={})

@@ -8,9 +8,9 @@ import pytest
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.sources import resolve
-from tests.plan.make_traces import FOLDER
+from tests.plan.make_traces import AZURE_TRACE
 
-TRACE = str(FOLDER / "azure.csv")
+TRACE = str(AZURE_TRACE)
 
 
 @pytest.mark.parametrize(
