@@ -1,10 +1,10 @@
-"""Models in this process, measured as servers are: a small protocol, and the transport that speaks it.
+"""Models in this process, measured as servers are: a small protocol, and the transport that calls it.
 
-An adapter loads a model and makes answers, piece by piece. The transport turns each piece into the frame that a server
-would have sent, with the stamp of the moment at which it was made, so that one client measures both. What blocks while
-it computes is run by `in_thread`, which stamps where the piece is made and not where the event loop comes to it.
+An adapter loads a model and generates responses piece by piece. The transport turns each piece into the frame that a
+server would have sent, stamped with the moment at which it was generated, so the same client measures both. Code that
+blocks while it computes runs in `in_thread`, which stamps where the piece is made and not when the event loop gets it.
 
-An adapter that can make one answer at a time has the others wait in turn, as a server with one slot would.
+Where an adapter can generate only one response at a time, other requests queue, as at a server with one slot.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import anyio
 import orjson
 
+from loadbench.client.stamping import StampStats
 from loadbench.client.transport import TransportError
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
@@ -33,9 +34,9 @@ _EVENT_STREAM = [(b"content-type", b"text/event-stream")]
 
 
 class Delta(NamedTuple):
-    """A piece of an answer; its text may be empty, as that of half a character is.
+    """A piece of a response; its text may be empty, like that of half a character.
 
-    `at_ns` is when it was made, by `time.perf_counter_ns`; `None` for now.
+    `at_ns` is when it was generated, by `time.perf_counter_ns`; `None` means now.
     """
 
     text: str
@@ -44,14 +45,14 @@ class Delta(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """The end of an answer: `stop` or `length`, and the tokens of its prompt if they are known."""
+    """The end of a response: `stop` or `length`, and the tokens of the prompt if they are known."""
 
     reason: str
     input_tokens: int | None = None
 
 
 class AdapterRequest(NamedTuple):
-    """What an adapter is to answer: a conversation, as the chat endpoint has it, or one text to go on with."""
+    """A request to an adapter: the messages of a conversation, as the chat endpoint has them, and the limits."""
 
     messages: list[dict[str, str]]
     max_tokens: int
@@ -60,122 +61,92 @@ class AdapterRequest(NamedTuple):
 
 
 class Adapter(Protocol):
-    """A model in this process. `parallel` is how many answers it can make at once.
+    """A model in this process. `parallel` is the number of responses it can generate at once.
 
-    One that knows how long prompt and answer may be together has that, loaded, as `context`, in tokens.
+    An adapter that knows its context length sets `context`, in tokens, when it is loaded.
     """
 
     name: str
     parallel: int
 
     async def load(self) -> None:
-        """Make the model ready; called once, before all else. What it raises ends the run, told by its message."""
+        """Make the model ready; called once, before anything else. An exception ends the run, with its message."""
         ...
 
-    def generate(self, asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
-        """The answer piece by piece, with a `Finish` at its end. What it raises is a failed request.
+    def generate(self, request: AdapterRequest) -> AsyncIterator[Delta | Finish]:
+        """The response piece by piece, with a `Finish` at its end. An exception is a failed request.
 
-        What has an `aclose`, as an asynchronous generator has, is closed where nobody wants the rest.
+        An iterator with an `aclose`, such as an asynchronous generator, is closed when the rest is not needed.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of the model."""
+        """Free the model."""
         ...
 
 
 class AdapterTransport:
-    """`loadbench.client.transport.Transport` into a model in this process."""
+    """`loadbench.client.transport.Transport` to a model in this process."""
 
     stamp_source = ADAPTER
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
-        self._turns = anyio.CapacityLimiter(max(1, adapter.parallel))
+        self._slots = anyio.CapacityLimiter(max(1, adapter.parallel))
 
-    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
-        """Carry one exchange; cancelled, it stops the answer after the piece that is being made."""
-        asked = _asked(exchange.body)
+    async def exchange(self, request: HttpRequest, sink: Sink) -> None:
+        """Carry one exchange; cancelled, it stops the response after the piece that is being generated."""
+        body = orjson.loads(request.body)
+        messages = body.get("messages") or [{"role": "user", "content": body.get("prompt", "")}]
+        adapter_request = AdapterRequest(messages, body["max_tokens"], body.get("temperature"), body.get("seed"))
         began_ns = time.perf_counter_ns()
         sink.connected(began_ns, reused=True, connect_ns=None)
         sink.sent(began_ns)
         sink.headers(began_ns, 200, _EVENT_STREAM)
-        # Each request has its own turn, in the order in which they came.
-        async with self._turns:
-            await self._answer(asked, sink)
+        # The limiter lets requests in one by one, in the order in which they came.
+        async with self._slots:
+            try:
+                await self._respond(adapter_request, sink)
+            except TransportError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a foreign model raises, its request has failed
+                message = f"{type(error).__name__}: {clean(str(error))}"
+                sink.data(time.perf_counter_ns(), _event({"error": {"message": message}}))
 
-    async def _answer(self, asked: AdapterRequest, sink: Sink) -> None:
-        made = 0
+    async def _respond(self, request: AdapterRequest, sink: Sink) -> None:
+        """Push the frames of one response, each with the number of tokens so far: a piece may have several or none."""
+        model, tokens = self._adapter.name, 0
         finish: Finish | None = None
+        pieces = self._adapter.generate(request)
         try:
-            async with _closing(self._adapter.generate(asked)) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, Finish):
-                        finish = piece
-                        break
-                    made += piece.tokens
-                    sink.data(_now(piece.at_ns), _frame(self._adapter.name, piece, made))
-        except TransportError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a foreign model raises, its request has failed
-            sink.data(_now(None), _event({"error": {"message": f"{type(error).__name__}: {clean(str(error))}"}}))
-            return
+            async for piece in pieces:
+                if isinstance(piece, Finish):
+                    finish = piece
+                    break
+                tokens += piece.tokens
+                at_ns = time.perf_counter_ns() if piece.at_ns is None else piece.at_ns
+                choice = {"index": 0, "delta": {"content": piece.text}, "finish_reason": None}
+                sink.data(at_ns, _event({"model": model, "choices": [choice], "usage": {"completion_tokens": tokens}}))
+        finally:
+            aclose = getattr(pieces, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
         if finish is None:
-            raise TransportError(Outcome.TRUNCATED, f"the adapter {self._adapter.name} did not finish its answer")
-        sink.data(_now(None), _last(self._adapter.name, finish, made) + b"data: [DONE]\n\n")
+            raise TransportError(Outcome.TRUNCATED, f"the adapter {model} did not finish its response")
+        choice = {"index": 0, "delta": {}, "finish_reason": finish.reason}
+        usage = {"prompt_tokens": finish.input_tokens, "completion_tokens": tokens}
+        last = _event({"model": model, "choices": [choice], "usage": usage})
+        sink.data(time.perf_counter_ns(), last + b"data: [DONE]\n\n")
 
     async def aclose(self) -> None:
-        """Let go of the model; one that fails to leave has still been measured."""
+        """Free the model; an error then does no harm to what was measured."""
         with suppress(Exception):
             await self._adapter.aclose()
 
-    # Nothing is read from a socket: no read is late, none lacks its stamp.
-
-    def take_delays(self) -> Histogram:
-        """None."""
-        return Histogram()
-
-    def take_unstamped(self) -> int:
-        """None."""
-        return 0
-
-    def take_steps(self) -> int:
-        """None: no stamp is of the wall clock."""
-        return 0
-
-
-@asynccontextmanager
-async def _closing(pieces: AsyncIterator[Delta | Finish]) -> AsyncIterator[AsyncIterator[Delta | Finish]]:
-    """The pieces, closed at the end if they can be."""
-    try:
-        yield pieces
-    finally:
-        aclose = getattr(pieces, "aclose", None)
-        if aclose is not None:
-            await aclose()
-
-
-def _now(at_ns: int | None) -> int:
-    return time.perf_counter_ns() if at_ns is None else at_ns
-
-
-def _asked(body: bytes) -> AdapterRequest:
-    """The request that a client has made for a server."""
-    document = orjson.loads(body)
-    messages = document.get("messages") or [{"role": "user", "content": document.get("prompt", "")}]
-    return AdapterRequest(messages, document["max_tokens"], document.get("temperature"), document.get("seed"))
-
-
-def _frame(model: str, piece: Delta, made: int) -> bytes:
-    """The frame of a piece, with the tokens made so far: one piece may hold several, or none that shows."""
-    choice = {"index": 0, "delta": {"content": piece.text}, "finish_reason": None}
-    return _event({"model": model, "choices": [choice], "usage": {"completion_tokens": made}})
-
-
-def _last(model: str, finish: Finish, made: int) -> bytes:
-    usage = {"prompt_tokens": finish.input_tokens, "completion_tokens": made}
-    choice = {"index": 0, "delta": {}, "finish_reason": finish.reason}
-    return _event({"model": model, "choices": [choice], "usage": usage})
+    def take_stamp_stats(self) -> StampStats:
+        """Empty: nothing is read from a socket, so no read is late."""
+        return StampStats(Histogram())
 
 
 def _event(document: object) -> bytes:
@@ -183,28 +154,28 @@ def _event(document: object) -> bytes:
 
 
 async def in_thread(make: Callable[[], Iterator[Delta | Finish]]) -> AsyncGenerator[Delta | Finish]:
-    """The pieces of an iterator that blocks, from a thread of its own; each is stamped there as it is made.
+    """The pieces of a blocking iterator, which runs in its own thread; each is stamped there when it is made.
 
     Closed early, it stops the iterator after the piece that is being made, and waits for that.
     """
     loop = asyncio.get_running_loop()
     pieces: asyncio.Queue[Delta | Finish | BaseException | None] = asyncio.Queue()
     stop = threading.Event()
-    over = asyncio.Event()
+    ended = asyncio.Event()
 
-    def tell(piece: Delta | Finish | BaseException | None) -> None:
+    def put(piece: Delta | Finish | BaseException | None) -> None:
         loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
     def run() -> None:
         try:
             for piece in make():
-                tell(piece._replace(at_ns=time.perf_counter_ns()) if isinstance(piece, Delta) else piece)
+                put(piece._replace(at_ns=time.perf_counter_ns()) if isinstance(piece, Delta) else piece)
                 if stop.is_set():
                     break
-            tell(None)
+            put(None)
         except BaseException as error:  # noqa: BLE001 - raised where the pieces are read
-            tell(error)
-        loop.call_soon_threadsafe(over.set)
+            put(error)
+        loop.call_soon_threadsafe(ended.set)
 
     threading.Thread(target=run, name="loadbench-adapter", daemon=True).start()
     try:
@@ -215,4 +186,4 @@ async def in_thread(make: Callable[[], Iterator[Delta | Finish]]) -> AsyncGenera
     finally:
         stop.set()
         with anyio.CancelScope(shield=True):
-            await over.wait()
+            await ended.wait()

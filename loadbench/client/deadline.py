@@ -1,7 +1,7 @@
-"""A deadline that moves with every read, at the price of one assignment.
+"""A deadline that moves with every read, at the cost of one assignment.
 
-The timer is not moved along: it rings where the deadline once was, sees where it is now, and is set anew for that. So a
-stream of a thousand reads sets a timer once or twice, and the deadline is still met exactly.
+The timer does not move with it: it fires at the old deadline, finds the new one, and is set again for that. So a stream
+of a thousand reads sets a timer once or twice, and the deadline is still met exactly.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """Calls `expired` once the moment of the last `move` has come, unless it was moved on or cleared before."""
+    """Calls `expired` at the moment of the last `move`, unless it was moved later or cleared before."""
 
-    __slots__ = ("_clock", "_expired", "_rings_ns", "_timer", "_when_ns")
+    __slots__ = ("_clock", "_expired", "_fires_ns", "_timer", "_when_ns")
 
     def __init__(self, clock: Clock, expired: Callable[[], None]) -> None:
         self._clock = clock
         self._expired = expired
         self._when_ns: int | None = None
-        self._rings_ns = 0
+        self._fires_ns = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def move(self, when_ns: int | None) -> None:
-        """Expire then, and not before; `None` is never."""
+        """Expire at this moment and not before; `None` means never."""
         self._when_ns = when_ns
-        if when_ns is not None and (self._timer is None or when_ns < self._rings_ns):
+        if when_ns is not None and (self._timer is None or when_ns < self._fires_ns):
             self._set(when_ns)
 
     def clear(self) -> None:
-        """Never expire; the timer goes too."""
+        """Never expire, and cancel the timer."""
         self._when_ns = None
         if self._timer is not None:
             self._timer.cancel()
@@ -46,10 +46,10 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
-        self._rings_ns = when_ns
-        self._timer = loop.call_at(loop.time() + (when_ns - self._clock.now_ns()) / NS_PER_S, self._ring)
+        self._fires_ns = when_ns
+        self._timer = loop.call_at(loop.time() + (when_ns - self._clock.now_ns()) / NS_PER_S, self._fire)
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         self._timer = None
         if self._when_ns is None:
             return

@@ -1,4 +1,4 @@
-"""The limit on open files, of which every connection takes one. Checked before a run, not discovered in it."""
+"""The limit on open files: every connection needs one. It is checked before a run, not discovered during it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 
 from loadbench.core.errors import BadInput
 
-# What a process has open besides its connections: files, pipes, the event loop, sockets that are being replaced.
-_ASIDE = 64
+# Open besides the connections: files, pipes, the event loop, sockets that are being replaced.
+_OTHER_FILES = 64
 
 
 def descriptor_limit() -> tuple[int, int] | None:
@@ -20,16 +20,16 @@ def descriptor_limit() -> tuple[int, int] | None:
 
 
 def ensure_descriptors(connections: int, *, required: bool = True) -> None:
-    """Raise the soft limit so far that so many connections fit.
+    """Raise the soft limit so that this number of connections fits.
 
-    Raises `BadInput` where the hard limit forbids it, unless they are not `required` but only the most that may be:
-    then the limit is raised as far as it goes.
+    Raises `BadInput` if the hard limit is too low. If the number is only an upper bound, not `required`, the limit is
+    raised as far as the hard limit allows.
     """
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 - not on Windows
 
-    needed = round(connections * 1.2) + _ASIDE
+    needed = round(connections * 1.2) + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return

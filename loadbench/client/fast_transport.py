@@ -1,12 +1,12 @@
 """The measuring transport: asyncio's `BufferedProtocol` and llhttp, stamped by the kernel, pushed to the sink.
 
-Nothing here costs more the more connections there are: idle connections of an origin stand in a list, last in, first
-out, and an exchange takes the top one or makes a new one. No limits, no proxy, no redirects, no retries, but for the
-one that is ours to make: a kept connection that the server had closed in the meantime is replaced, once, if not one
-byte of an answer had come, and the exchange says so.
+Nothing here costs more when there are more connections: the idle connections of an origin are a list, last in, first
+out, and an exchange takes the last one or opens a new one. There are no limits, no proxy, no redirects and no retries
+but one: a kept connection that the server closed in the meantime is replaced once, provided that not one byte of a
+response has come, and the sink is notified.
 
-A host is resolved once and its addresses are kept: a name service is not what is measured. The one that answered first
-is tried first from then on.
+A host is resolved once and its addresses are kept, because the name service is not what is measured. The address that
+accepted a connection first is tried first from then on.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ from loadbench.client.transport import TransportError
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
+    from loadbench.client.stamping import StampStats
     from loadbench.client.transport import HttpRequest, Sink
-    from loadbench.record.histogram import Histogram
 
-# What is asked for besides the caller's headers; no compression, for that would hold tokens back.
+# Sent besides the caller's headers; no compression, because it would hold tokens back.
 _ALWAYS = "accept: text/event-stream, application/json\r\naccept-encoding: identity\r\n"
-# How long an address has to answer where there is another to try (RFC 8305 has 250 ms).
+# How long one address may take to connect where there is another to try (RFC 8305 has 250 ms).
 _NEXT_ADDRESS_S = 0.25
-# A dead peer that says nothing is found by the system after this, if no deadline finds it before.
+# The system finds a dead peer after this, if no deadline finds it before.
 _KEEPALIVE_S = 30
+# More kinds of requests than any run has; beyond that, kept header blocks are forgotten.
+_MOST_HEADS = 1000
 
 Origin = tuple[str, str, int]  # scheme, host, port
 Address = tuple[int, tuple[object, ...]]  # family, socket address
 
 
 class FastTransport:
-    """`loadbench.client.transport.Transport` by our own means; use it in one event loop, and close it there."""
+    """`loadbench.client.transport.Transport` over `Connection`; use it in one event loop, and close it there."""
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, connection: type[Connection] = Connection) -> None:
         self._tls = tls
-        self._make = connection
+        self._connection_type = connection
         self._stamper = Stamper()
         self._stamping: socket.socket | None = None
         self._idle: dict[Origin, list[Connection]] = {}
@@ -57,138 +59,89 @@ class FastTransport:
         """Where the stamps of arrival come from: `kernel` or `user`."""
         return stamp_source()
 
-    def take_delays(self) -> Histogram:
-        """This client's own delay of every read since this was last asked, in ns; empty without kernel stamps."""
-        return self._stamper.take_delays()
+    def take_stamp_stats(self) -> StampStats:
+        """The client's delays, unstamped reads and clock steps since the last call."""
+        return self._stamper.take_stats()
 
-    def take_steps(self) -> int:
-        """How often the wall clock was seen to step since this was last asked."""
-        return self._stamper.take_steps()
-
-    def take_unstamped(self) -> int:
-        """How many reads the kernel gave no stamp for since this was last asked; they are stamped as they were read."""
-        return self._stamper.take_unstamped()
-
-    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
+    async def exchange(self, request: HttpRequest, sink: Sink) -> None:
         """Carry one exchange; see `loadbench.client.transport.Transport`."""
-        origin, request = self._request(exchange)
-        connection = self.take(origin)
-        if connection is not None:
+        # All but the body is the same for the requests of a run, and is kept.
+        key = (request.method, request.url, request.headers)
+        if key not in self._heads:
+            if len(self._heads) > _MOST_HEADS:
+                self._heads.clear()
+            self._heads[key] = _head(*key)
+        origin, head = self._heads[key]
+        body = request.body
+        length = b"content-length: %d\r\n\r\n" % len(body) if body or request.method != "GET" else b"\r\n"
+        data = head + length + body
+
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.peer_closed():
+                connection.abort()
+                continue
             try:
-                await self._carry(connection, origin, request, sink=sink, connect_ns=None)
+                await self._carry(connection, origin, data, sink=sink, connect_ns=None)
             except TransportError as error:
-                if connection.answered or error.outcome is not Outcome.RESET:
+                if connection.response_began or error.outcome is not Outcome.RESET:
                     raise
                 sink.reconnecting()
-            else:
-                return
-        connection, connect_ns = await self.connect(origin)
-        await self._carry(connection, origin, request, sink=sink, connect_ns=connect_ns)
+                break
+            return
+        connection, connect_ns = await self._connect(origin)
+        await self._carry(connection, origin, data, sink=sink, connect_ns=connect_ns)
 
     async def _carry(
-        self, connection: Connection, origin: Origin, request: bytes, *, sink: Sink, connect_ns: int | None
+        self, connection: Connection, origin: Origin, data: bytes, *, sink: Sink, connect_ns: int | None
     ) -> None:
+        """Send the request over this connection, and keep the connection if it is still open afterwards."""
         self._busy.add(connection)
         sink.connected(self._stamper.now_ns(), reused=connect_ns is None, connect_ns=connect_ns)
         try:
-            await connection.begin(request, sink)
+            await connection.begin(data, sink)
         except BaseException:
-            # Cancelled or broken: the answer was not read to its end, so the connection is of no more use.
+            # Cancelled or broken: the response was not read to its end, so the connection cannot be used again.
             connection.abort()
             raise
         finally:
             self._busy.discard(connection)
-        self.keep(origin, connection)
-
-    def keep(self, origin: Origin, connection: Connection) -> None:
-        """Have the connection ready for the next exchange, if it is still open."""
         if not connection.closed:
             self._idle.setdefault(origin, []).append(connection)
 
-    def take(self, origin: Origin) -> Connection | None:
-        """The kept connection that was used last, of those that are still open."""
-        idle = self._idle.get(origin)
-        while idle:
-            connection = idle.pop()
-            if not connection.peer_closed():
-                return connection
-            connection.abort()
-        return None
-
-    def _request(self, exchange: HttpRequest) -> tuple[Origin, bytes]:
-        """Where to, and the request's bytes. All but the body is the same for the requests of a run, and is kept."""
-        key = (exchange.method, exchange.url, exchange.headers)
-        if key not in self._heads:
-            if len(self._heads) > 1000:
-                self._heads.clear()
-            self._heads[key] = _head(*key)
-        origin, head = self._heads[key]
-        body = exchange.body
-        length = b"content-length: %d\r\n\r\n" % len(body) if body or exchange.method != "GET" else b"\r\n"
-        return origin, head + length + body
-
-    async def connect(self, origin: Origin) -> tuple[Connection, int]:
-        """A new connection and the ns that it took: name, TCP and TLS.
-
-        Raises `TransportError` where none can be had.
-        """
+    async def _connect(self, origin: Origin) -> tuple[Connection, int]:
+        """A new connection, and the ns that name, TCP and TLS took. Raises `TransportError` if it cannot be made."""
         scheme, host, port = origin
+        loop = asyncio.get_running_loop()
         began_ns = self._stamper.now_ns()
         if self._stamping is None:
             self._stamping = keep_stamping()
-        try:
-            addresses = await self._resolve(host, port)
-            sock = await self._reach(addresses)
-            connection = await self._wrap(sock, scheme, host)
-        except (OSError, UnicodeError) as error:  # the latter is a name that no name service could know
-            what, hint = explain(error)
-            raise TransportError(Outcome.REFUSED, f"{what} ({hint})" if hint else what) from None
-        return connection, self._stamper.now_ns() - began_ns
-
-    async def _resolve(self, host: str, port: int) -> list[Address]:
-        known = self._addresses.get((host, port))
-        if known is None:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            known = [(family, address) for family, _, _, _, address in found]
-            self._addresses[host, port] = known
-        return known
-
-    async def _reach(self, addresses: list[Address]) -> socket.socket:
-        """A connected socket to the first address that answers, which is the first to be tried from now on."""
-        failure: OSError | None = None
-        for address in list(addresses):
-            try:
-                # An address that swallows the attempt must not use up the time of the next.
-                async with asyncio.timeout(None if address is addresses[-1] else _NEXT_ADDRESS_S):
-                    sock = await _open(*address)
-            except OSError as error:
-                failure = failure or error
-            else:
-                if addresses[0] is not address:
-                    addresses.remove(address)
-                    addresses.insert(0, address)
-                return sock
-        raise failure or OSError("no address")
-
-    async def _wrap(self, sock: socket.socket, scheme: str, host: str) -> Connection:
-        secure = scheme == "https"
-        if secure and self._tls is None:
+        if scheme == "https" and self._tls is None:
             self._tls = ssl.create_default_context()
         try:
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: self._make(self._stamper, sock),
-                sock=sock,
-                ssl=self._tls if secure else None,
-                server_hostname=host if secure else None,
-            )
-        except BaseException:
-            sock.close()
-            raise
-        return connection
+            if (host, port) not in self._addresses:
+                infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                self._addresses[host, port] = [(family, address) for family, _, _, _, address in infos]
+            sock = await _open_first(self._addresses[host, port])
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: self._connection_type(self._stamper, sock),
+                    sock=sock,
+                    ssl=self._tls if scheme == "https" else None,
+                    server_hostname=host if scheme == "https" else None,
+                )
+            except BaseException:
+                sock.close()
+                raise
+        except (OSError, UnicodeError) as error:  # the latter is a host name that cannot exist
+            reason, hint = explain(error)
+            raise TransportError(Outcome.REFUSED, f"{reason} ({hint})" if hint else reason) from None
+        return connection, self._stamper.now_ns() - began_ns
 
     async def aclose(self) -> None:
         """Close every connection, and give the event loop a turn to do so."""
-        for connection in [*self._busy, *(one for idle in self._idle.values() for one in idle)]:
+        for connection in [*self._busy, *(connection for idle in self._idle.values() for connection in idle)]:
             connection.abort()
         self._idle.clear()
         self._busy.clear()
@@ -198,12 +151,30 @@ class FastTransport:
         await asyncio.sleep(0)
 
 
+async def _open_first(addresses: list[Address]) -> socket.socket:
+    """A socket connected to the first address that accepts, which is moved to the front of the list."""
+    failure: OSError | None = None
+    for address in list(addresses):
+        try:
+            # An address that swallows the attempt must not use up the time of the next.
+            async with asyncio.timeout(None if address is addresses[-1] else _NEXT_ADDRESS_S):
+                sock = await _open(*address)
+        except OSError as error:
+            failure = failure or error
+        else:
+            if addresses[0] is not address:
+                addresses.remove(address)
+                addresses.insert(0, address)
+            return sock
+    raise failure or OSError("no address")
+
+
 async def _open(family: int, address: tuple[object, ...]) -> socket.socket:
-    """A TCP connection, with kernel stamps where they can be had."""
-    make = StampedSocket if stamp_source() == KERNEL else socket.socket
-    sock = make(family, socket.SOCK_STREAM)
+    """A TCP connection, with kernel stamps where the system has them."""
+    socket_type = StampedSocket if stamp_source() == KERNEL else socket.socket
+    sock = socket_type(family, socket.SOCK_STREAM)
     try:
-        sock.settimeout(0)  # asyncio wants it non-blocking
+        sock.settimeout(0)  # asyncio needs it non-blocking
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if sys.platform == "linux":
@@ -218,11 +189,10 @@ async def _open(family: int, address: tuple[object, ...]) -> socket.socket:
 
 
 def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[Origin, bytes]:
-    """Origin and header block of a request, but for the length of its body."""
+    """Origin and header block of a request, without the length of its body."""
     parts = urlsplit(url)
-    host, secure = parts.hostname or "", parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    given = "".join(f"{name}: {text}\r\n" for name, text in headers)
-    head = f"{method} {path} HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\n{_ALWAYS}{given}"
-    return (parts.scheme, host, port), head.encode("latin-1", errors="replace")
+    extra = "".join(f"{name}: {text}\r\n" for name, text in headers)
+    head = f"{method} {path} HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\n{_ALWAYS}{extra}"
+    return (parts.scheme, parts.hostname or "", port), head.encode("latin-1", errors="replace")

@@ -1,7 +1,7 @@
-"""What a broken connection means, in words that a user can act on.
+"""The reason of a broken connection, in words that a user can act on.
 
-httpx and anyio wrap the error that tells the cause in several that do not ("All connection attempts failed"); the cause
-is looked for in the whole chain.
+httpx and anyio wrap the error with the reason in several errors without it ("All connection attempts failed"), so the
+whole chain of causes is searched.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What OpenSSL says when the other side does not speak TLS at all.
+# Reasons of OpenSSL when the other side does not speak TLS at all.
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and everything it came from, outermost first."""
+    """The error and all its causes and contexts, outermost first."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -34,39 +34,37 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def explain(error: BaseException) -> tuple[str, str]:
-    """(what happened, what to do), both without the address, which the caller knows; the remedy may be empty."""
+    """(what happened, what to do), both without the address, which the caller knows; the latter may be empty."""
     chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, socket.gaierror):
             return "no such host", "check the name, or give an IP address"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            reason = cause.verify_message or "verification failed"
+            hint = "give its CA with --cacert FILE, or turn verification off with --insecure"
+            return f"its certificate is not trusted: {reason}", hint
         if isinstance(cause, ssl.SSLError):
-            return _explain_tls(cause)
+            reason = cause.reason or ""
+            if any(word in reason.replace(" ", "_").upper() for word in _NOT_TLS):
+                return "it does not speak TLS on this port", "write http:// instead of https://"
+            return f"the TLS handshake failed: {(reason or str(cause)).lower()}", "check its TLS set-up"
     for cause in chain:
         if isinstance(cause, OSError) and cause.errno in _BY_ERRNO:
             return _BY_ERRNO[cause.errno]
         if isinstance(cause, ConnectionResetError) and cause.errno is None:
-            # asyncio's own, not the system's: raised for nothing but this.
+            # From asyncio, not from the system: it raises this in a TLS handshake only.
             return "it closed the connection in the TLS handshake", "does it speak TLS on this port?"
     return str(error) or type(error).__name__, ""
-
-
-def _explain_tls(error: ssl.SSLError) -> tuple[str, str]:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = error.verify_message or "verification failed"
-        return f"its certificate is not trusted: {why}", "give its CA with --cacert FILE, or --insecure if you must"
-    if any(word in (error.reason or "").replace(" ", "_").upper() for word in _NOT_TLS):
-        return "it does not speak TLS on this port", "write http:// instead of https://"
-    return f"the TLS handshake failed: {(error.reason or str(error)).lower()}", "check its TLS set-up"
 
 
 _BY_ERRNO: dict[int | None, tuple[str, str]] = {
     errno.ECONNREFUSED: ("connection refused", "is the server running, and is this its port?"),
     errno.ENETUNREACH: ("the network cannot be reached", "check the address"),
     errno.EHOSTUNREACH: ("the host cannot be reached", "check the address"),
-    errno.ETIMEDOUT: ("no answer to the connection attempt", "check the address and the firewall"),
+    errno.ETIMEDOUT: ("no response to the connection attempt", "check the address and the firewall"),
     errno.ECONNRESET: ("connection reset by the server", "does it expect https://?"),
     errno.EPIPE: ("connection closed by the server while the request was sent", ""),
     errno.EMFILE: ("this process may open no more sockets", "raise the limit: ulimit -n"),
     errno.ENFILE: ("this machine may open no more files", "raise fs.file-max"),
-    errno.EADDRNOTAVAIL: ("no local port is left", "fewer users, or a wider port range"),
+    errno.EADDRNOTAVAIL: ("no local port is left", "use fewer users, or a wider port range"),
 }

@@ -1,12 +1,12 @@
-"""The plain transport: httpx, stamped at the read.
+"""Stock httpx, stamped at the read: the transport to compare ours with (`--transport httpx`).
 
-httpx and httpcore cost CPU for each connection in a pool, for each request; so every request that is in flight has an
-`AsyncClient` of its own with one connection in it, taken from a last-in-first-out list of idle ones: the warmest
-connection first, and no pool to wait for. They share one TLS context, which is the costly part of a client.
+A pool of httpx costs CPU for each of its connections at each request. So every request in flight has its own
+`AsyncClient` with one connection, taken from a last-in-first-out list of idle ones: the warmest connection first, and
+no pool to wait for. They share one TLS context, which is the costly part of a client.
 
-Nothing is added to what the user measures: no proxy from the environment, no redirects, no retries (but for a
-keep-alive connection that the server had closed before a byte was sent: that is ours to mend, and is counted), no
-decompression (`identity` is asked for), no limits, no time-outs (the client above holds the deadlines).
+Nothing is added to what the user measures: no proxy from the environment, no redirects, no decompression (it requests
+`identity`), no limits, no timeouts (the client above keeps the deadlines), and no retries but one: a kept connection
+that the server had closed before a byte of a response came is replaced, and the sink is notified.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import anyio
 import httpx
 
 from loadbench.client.faults import explain
+from loadbench.client.stamping import StampStats
 from loadbench.client.transport import TransportError
 from loadbench.core.errors import BadInput
 from loadbench.record.histogram import Histogram
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from loadbench.client.transport import HttpRequest, Sink
     from loadbench.core.clock import Clock
 
-# httpx's exceptions in our words, the most telling first. What is not here is a fault of ours and is raised.
+# What httpx's exceptions mean, the most specific first. Any other is a bug of ours and is raised.
 _OUTCOMES: tuple[tuple[type[Exception], Outcome], ...] = (
     (httpx.ConnectError, Outcome.REFUSED),
     (httpx.ConnectTimeout, Outcome.TIMEOUT_CONNECT),
@@ -44,14 +45,14 @@ _OUTCOMES: tuple[tuple[type[Exception], Outcome], ...] = (
     (httpx.TimeoutException, Outcome.TIMEOUT_TOTAL),
 )
 
-# What httpcore says when a server's bytes are not HTTP, as against a connection that ended early.
+# Words of httpcore's message when a server's bytes are not HTTP; without them the connection ended early.
 _NOT_HTTP = ("illegal", "invalid", "malformed", "too many", "bad ")
 
 
 def tls_context(*, cacert: Path | None = None, insecure: bool = False) -> ssl.SSLContext:
-    """The TLS context of a run: the system's trust, or the given CA file, or (loudly) none.
+    """The TLS context of a run: it trusts the system's CAs or those of the file, or verifies nothing (`insecure`).
 
-    Raises `BadInput` where the file cannot be read or holds no certificate.
+    Raises `BadInput` if the file cannot be read or has no certificate.
     """
     try:
         context = ssl.create_default_context(cafile=cacert)
@@ -74,82 +75,68 @@ class HttpxTransport:
         self._idle: list[httpx.AsyncClient] = []
         self._busy: set[httpx.AsyncClient] = set()
 
-    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
-        """Carry one exchange; a dead keep-alive connection is replaced once, unless a byte of an answer had come."""
+    async def exchange(self, request: HttpRequest, sink: Sink) -> None:
+        """Carry one exchange; a dead kept connection is replaced once, unless a byte of a response had come."""
         if self._idle:
             trace = _Trace(sink, self._now_ns)
             try:
-                await self._use(self._idle.pop(), exchange, sink, trace)
+                await self._carry(self._idle.pop(), request, sink, trace)
             except TransportError as error:
-                if not trace.reused or trace.answered or error.outcome is not Outcome.RESET:
+                if not trace.reused or trace.response_began or error.outcome is not Outcome.RESET:
                     raise
             else:
                 return
             sink.reconnecting()
-        if self._tls is None and exchange.url.startswith("https:"):
+        if self._tls is None and request.url.startswith("https:"):
             self._tls = ssl.create_default_context()
-        await self._use(self._new_client(), exchange, sink, _Trace(sink, self._now_ns))
+        client = httpx.AsyncClient(
+            verify=self._tls or False,  # for http:// none is made: that would cost 30 ms a client
+            trust_env=False,
+            follow_redirects=False,
+            timeout=None,  # noqa: S113 - the client above keeps every deadline
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None),
+            headers={"accept": "text/event-stream, application/json", "accept-encoding": "identity"},
+        )
+        await self._carry(client, request, sink, _Trace(sink, self._now_ns))
 
-    async def _use(self, client: httpx.AsyncClient, exchange: HttpRequest, sink: Sink, trace: _Trace) -> None:
+    async def _carry(self, client: httpx.AsyncClient, request: HttpRequest, sink: Sink, trace: _Trace) -> None:
+        """Send the request over this client, and keep the client if the response was read to its end."""
+        now_ns = self._now_ns
         self._busy.add(client)
         try:
-            await self._carry(client, exchange, sink, trace)
-        except BaseException:
-            # Broken or cancelled: the answer was not read to its end, so the connection is of no more use.
-            await trace.drop()
-            await self._drop(client)
-            raise
-        self._busy.discard(client)
-        client.cookies.clear()
-        self._idle.append(client)
-
-    async def _carry(self, client: httpx.AsyncClient, exchange: HttpRequest, sink: Sink, trace: _Trace) -> None:
-        now_ns = self._now_ns
-        try:
-            request = client.build_request(
-                exchange.method,
-                exchange.url,
-                headers=list(exchange.headers),
-                content=exchange.body or None,
-                extensions={"trace": trace},
+            response = await client.send(
+                client.build_request(
+                    request.method,
+                    request.url,
+                    headers=list(request.headers),
+                    content=request.body or None,
+                    extensions={"trace": trace},
+                ),
+                stream=True,
             )
-            response = await client.send(request, stream=True)
             try:
                 async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as chunks:
                     async for chunk in chunks:
                         sink.data(now_ns(), chunk)
             finally:
                 await response.aclose()
-        except httpx.TransportError as error:
-            raise _ours(error) from None
-        except httpx.InvalidURL as error:
-            raise TransportError(Outcome.PROTOCOL, str(error)) from None
-
-    def _new_client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            verify=self._tls or False,  # none is made for http://, which would cost 30 ms a client
-            trust_env=False,
-            follow_redirects=False,
-            timeout=None,  # noqa: S113 - the client above holds every deadline
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None),
-            headers={"accept": "text/event-stream, application/json", "accept-encoding": "identity"},
-        )
-
-    def take_delays(self) -> Histogram:
-        """Nothing: without the kernel's stamp nobody knows how late a read was."""
-        return Histogram()
-
-    def take_steps(self) -> int:
-        """None: no stamp is of the wall clock."""
-        return 0
-
-    def take_unstamped(self) -> int:
-        """None: no stamp is asked for."""
-        return 0
-
-    async def _drop(self, client: httpx.AsyncClient) -> None:
+        except BaseException as error:
+            # Broken or cancelled: the response was not read to its end, so the connection cannot be used again.
+            await trace.drop()
+            self._busy.discard(client)
+            await client.aclose()
+            if isinstance(error, httpx.TransportError):
+                raise _convert(error) from None
+            if isinstance(error, httpx.InvalidURL):
+                raise TransportError(Outcome.PROTOCOL, str(error)) from None
+            raise
         self._busy.discard(client)
-        await client.aclose()
+        client.cookies.clear()
+        self._idle.append(client)
+
+    def take_stamp_stats(self) -> StampStats:
+        """Empty: without the kernel's stamp nobody knows how late a read was."""
+        return StampStats(Histogram())
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -160,7 +147,7 @@ class HttpxTransport:
 
 
 class _Trace:
-    """Turns httpcore's trace events into marks. They come in the order of what happens on the wire."""
+    """Turns the trace events of httpcore, which come in the order of the wire, into the marks of the sink."""
 
     def __init__(self, sink: Sink, now_ns: Callable[[], int]) -> None:
         self._sink = sink
@@ -169,7 +156,7 @@ class _Trace:
         self._connect_ns: int | None = None
         self._unready: httpcore.AsyncNetworkStream | None = None
         self.reused = False
-        self.answered = False
+        self.response_began = False
 
     async def __call__(self, name: str, info: Mapping[str, object]) -> None:
         at_ns = self._now_ns()
@@ -186,20 +173,20 @@ class _Trace:
             case "http11.send_request_body.complete":
                 self._sink.sent(at_ns)
             case "http11.receive_response_headers.complete":
-                self.answered = True
+                self.response_began = True
                 _, status, _, headers = info["return_value"]  # type: ignore[misc]
                 self._sink.headers(at_ns, status, headers)  # type: ignore[has-type]
 
     async def drop(self) -> None:
-        """Close a connection that was given up before it was ready: in a TLS handshake, httpcore forgets it."""
+        """Close a connection that was cancelled before it was ready: in a TLS handshake, httpcore forgets it."""
         if self._unready is not None:
             with anyio.CancelScope(shield=True):
                 await self._unready.aclose()
 
 
-def _ours(error: httpx.TransportError) -> TransportError:
-    """The exception in our words; raises it again where there are none."""
-    outcome = next((ours for theirs, ours in _OUTCOMES if isinstance(error, theirs)), None)
+def _convert(error: httpx.TransportError) -> TransportError:
+    """The `TransportError` for an exception of httpx; raises it again if there is none."""
+    outcome = next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), None)
     if outcome is None:
         raise error
     text, _ = explain(error)

@@ -1,13 +1,13 @@
-"""When bytes arrived: the kernel's receive stamp where the system gives one, the moment of the read elsewhere.
+"""When bytes arrived: the kernel's receive stamp where the system has one, the moment of the read elsewhere.
 
-A stamp taken in Python is late by whatever else the event loop had to do first. On Linux the kernel notes when a
-segment came in (`SO_TIMESTAMPNS`, socket(7)) and hands that over with the bytes, so that the loop's delay is not in the
-datum but beside it: `now - stamp` of each read is this client's own delay, measured on the real traffic.
+A stamp taken in Python is late by whatever the event loop had to do first. On Linux the kernel notes when a segment
+came in (`SO_TIMESTAMPNS`, socket(7)) and returns that with the bytes. So the loop's delay is not in the stamp but known
+separately: `now - stamp` of each read is this client's own delay, measured on the real traffic.
 
 One read has one stamp, that of the last segment in it. So a stamp is exact as long as the client reads before the next
-segment of that connection comes; reads that bring several events say that it did not.
+segment of that connection comes; a read with several events shows that it did not.
 
-The kernel stamps in wall-clock time. The offset to the run's monotonic clock is measured anew every second, and at once
+The kernel stamps in wall-clock time. The offset to the run's monotonic clock is measured every second, and at once
 when a stamp looks impossible or late: a step of the wall clock moves the offset, never a stamp.
 """
 
@@ -18,6 +18,7 @@ import struct
 import sys
 import time
 from array import array
+from typing import NamedTuple
 
 from loadbench.record.histogram import Histogram
 
@@ -28,23 +29,28 @@ _TIMESPEC = struct.Struct("@ll")
 _unpack = _TIMESPEC.unpack_from
 _CONTROL_BYTES = 64
 _OFFSET_AGE_NS = 1_000_000_000
-# A delay above this may be a step of the wall clock; measuring the offset again tells.
+# A delay above this may be a step of the wall clock; measuring the offset again decides.
 _LATE_NS = 2_000_000
-# Not for every read of a late batch: they would all be later by what that takes. Nothing steps twice in this time.
+# How long such a measurement holds. Repeated for every read of a late batch it would make them all later.
 _DOUBT_AGE_NS = 1_000_000
-# The same instant read from two clocks differs by less than this between two measurements, drift of a second included.
+# Two measurements of the offset, one second apart, differ by less than this unless the wall clock stepped.
 _STEP_NS = 500_000
-# Delays are gathered to this number before they are folded into the histogram, all at once.
+# Delays are gathered to this number before they are added to the histogram all at once.
 _GATHERED = 4096
 
 KERNEL, USER = "kernel", "user"
 
 
-def keep_stamping() -> StampedSocket | None:
-    """A socket that keeps the kernel stamping while it is open; `None` where it cannot.
+def stamp_source() -> str:
+    """`kernel` where the system has receive stamps, else `user`."""
+    return KERNEL if sys.platform == "linux" else USER
 
-    Linux turns receive stamps on when the first socket of the machine asks for them, a moment after that, and off again
-    with the last: the first answers would come unstamped.
+
+def keep_stamping() -> StampedSocket | None:
+    """A socket that keeps the kernel stamping while it is open; `None` where the system has no stamps.
+
+    Linux turns receive stamps on a moment after the first socket of the machine requests them, and off with the last
+    one. Without this socket the first responses would come unstamped.
     """
     if stamp_source() != KERNEL:
         return None
@@ -53,21 +59,16 @@ def keep_stamping() -> StampedSocket | None:
     return sock
 
 
-def stamp_source() -> str:
-    """`kernel` where receive stamps can be had, else `user`."""
-    return KERNEL if sys.platform == "linux" else USER
-
-
 class StampedSocket(socket.socket):
-    """A TCP socket whose reads remember the kernel's stamp of the bytes: `stamped_ns` of the wall clock, 0 for none.
+    """A TCP socket that keeps the kernel's stamp of its last read: `stamped_ns` of the wall clock, 0 for none.
 
-    asyncio reads through `recv_into`, under TLS too, so that its transports work on this unchanged.
+    asyncio reads through `recv_into`, under TLS too, so its transports work on this unchanged.
     """
 
     __slots__ = ("stamped_ns",)
 
     def enable(self) -> None:
-        """Ask the kernel for stamps from now on."""
+        """Request stamps from the kernel from now on."""
         self.stamped_ns = 0
         self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
@@ -83,12 +84,19 @@ class StampedSocket(socket.socket):
         return count
 
 
+class StampStats(NamedTuple):
+    """What a transport knows about its stamps since this was last taken; empty for one without kernel stamps."""
+
+    delays: Histogram  # from arrival to read, in ns, of every stamped read
+    unstamped: int = 0  # reads that the kernel gave no stamp for; they are stamped at the read
+    clock_steps: int = 0  # of the wall clock, as far as they were noticed
+
+
 class Stamper:
-    """Turns kernel stamps into those of the run's clock, and keeps the client's own delay of each read."""
+    """Converts kernel stamps to the run's clock, and keeps the client's own delay of each read."""
 
     def __init__(self) -> None:
-        self.steps = 0  # of the wall clock, seen
-        self.unstamped = 0  # reads that the kernel gave no stamp for, though asked
+        self._unstamped = self._clock_steps = 0
         self._offset_ns = 0
         self._measured_ns = 0
         self._doubted_ns = -_DOUBT_AGE_NS
@@ -99,34 +107,29 @@ class Stamper:
     now_ns = staticmethod(time.perf_counter_ns)
 
     def arrived(self, sock: StampedSocket | None) -> int:
-        """When what was just read arrived, in ns of `time.perf_counter_ns`; this moment where nobody knows better."""
+        """When the bytes of the last read arrived, in ns of `time.perf_counter_ns`; now, without a kernel stamp."""
         now_ns = time.perf_counter_ns()
         if sock is None:
             return now_ns
         if not sock.stamped_ns:
-            self.unstamped += 1
+            self._unstamped += 1
             return now_ns
         if now_ns - self._measured_ns > _OFFSET_AGE_NS:
             self._measure(now_ns)
         delay_ns = now_ns - sock.stamped_ns - self._offset_ns
-        if not 0 <= delay_ns <= _LATE_NS:
-            delay_ns = self._doubted(now_ns, sock.stamped_ns)
+        # An impossible delay, or a late one unless the offset was just measured for another.
+        if delay_ns < 0 or (delay_ns > _LATE_NS and now_ns - self._doubted_ns >= _DOUBT_AGE_NS):
+            self._measure(now_ns)
+            self._doubted_ns = now_ns
+            # Still negative where the wall clock stepped between the arrival and now.
+            delay_ns = max(0, now_ns - sock.stamped_ns - self._offset_ns)
         self._gathered.append(delay_ns)
         if len(self._gathered) >= _GATHERED:
-            self._fold()
+            self._add_gathered()
         return now_ns - delay_ns
 
-    def _doubted(self, now_ns: int, stamped_ns: int) -> int:
-        """The delay by a fresh offset; none where the wall clock stepped between the arrival and now."""
-        delay_ns = now_ns - stamped_ns - self._offset_ns
-        if delay_ns >= 0 and now_ns - self._doubted_ns < _DOUBT_AGE_NS:
-            return delay_ns
-        self._measure(now_ns)
-        self._doubted_ns = now_ns
-        return max(0, now_ns - stamped_ns - self._offset_ns)
-
     def _measure(self, now_ns: int) -> None:
-        """Read the wall clock between two readings of the monotonic one; of some tries the tightest counts."""
+        """Read the wall clock between two readings of the monotonic one; the tightest of some tries counts."""
         before_ns, tightest_ns = self._offset_ns, 1 << 62
         for _ in range(9):
             early_ns = time.perf_counter_ns()
@@ -136,25 +139,17 @@ class Stamper:
                 tightest_ns = late_ns - early_ns
                 self._offset_ns = (early_ns + late_ns) // 2 - wall_ns
         if self._measured_ns and abs(self._offset_ns - before_ns) > _STEP_NS:
-            self.steps += 1
+            self._clock_steps += 1
         self._measured_ns = now_ns
 
-    def _fold(self) -> None:
+    def _add_gathered(self) -> None:
         self._delays.record_many(self._gathered)
         self._gathered = array("q")
 
-    def take_delays(self) -> Histogram:
-        """The delays of all reads since this was last asked, in ns."""
-        self._fold()
-        taken, self._delays = self._delays, Histogram()
-        return taken
-
-    def take_steps(self) -> int:
-        """How often the wall clock has stepped since this was last asked."""
-        taken, self.steps = self.steps, 0
-        return taken
-
-    def take_unstamped(self) -> int:
-        """How many reads have had no stamp since this was last asked."""
-        taken, self.unstamped = self.unstamped, 0
-        return taken
+    def take_stats(self) -> StampStats:
+        """The stats since the last call."""
+        self._add_gathered()
+        stats = StampStats(self._delays, self._unstamped, self._clock_steps)
+        self._delays = Histogram()
+        self._unstamped = self._clock_steps = 0
+        return stats

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from loadbench.client.stamping import StampStats
 from loadbench.core.clock import TICK_NS
 from loadbench.record.histogram import Histogram
 from loadbench.record.recorder import Health
@@ -48,16 +49,8 @@ class Stamps(Protocol):
         """`kernel` or `user`."""
         ...
 
-    def take_delays(self) -> Histogram:
-        """The delays of all reads since this was last asked, in ns."""
-        ...
-
-    def take_unstamped(self) -> int:
-        """How many reads have had no kernel stamp since this was last asked."""
-        ...
-
-    def take_steps(self) -> int:
-        """How often the wall clock has stepped since this was last asked."""
+    def take_stamp_stats(self) -> StampStats:
+        """The delays, unstamped reads and clock steps since the last call."""
         ...
 
 
@@ -68,8 +61,7 @@ class LoopHealth:
         # Walking all that there is takes some 50 ms: before the level begins, or its first request would be late.
         gc.collect()
         self._stamps = stamps
-        self._delays = Histogram()
-        self._unstamped = self._steps = 0
+        self._reads = StampStats(Histogram())
         self._lag = Histogram()
         self._pauses = Histogram()
         self._pause_began_ns = 0
@@ -81,9 +73,7 @@ class LoopHealth:
         # What lives by now will live through the level: the collector need not walk it again.
         gc.freeze()
         gc.callbacks.append(self._on_gc)
-        self._stamps.take_delays()
-        self._stamps.take_unstamped()
-        self._stamps.take_steps()
+        self._stamps.take_stamp_stats()
         cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
         try:
             async with anyio.create_task_group() as probe:
@@ -94,9 +84,7 @@ class LoopHealth:
             wall_ns = time.perf_counter_ns() - wall_ns
             self._cpu_share = (time.process_time_ns() - cpu_ns) / wall_ns if wall_ns else None
             gc.callbacks.remove(self._on_gc)
-            self._delays = self._stamps.take_delays()
-            self._unstamped = self._stamps.take_unstamped()
-            self._steps = self._stamps.take_steps()
+            self._reads = self._stamps.take_stamp_stats()
             gc.unfreeze()
 
     async def _probe(self) -> None:
@@ -115,7 +103,8 @@ class LoopHealth:
 
     def _stamp_source(self) -> str:
         """A level with more than a few reads that the kernel did not stamp is as good as its worst stamps."""
-        if self._unstamped > _MOST_UNSTAMPED * (self._delays.count + self._unstamped):
+        unstamped = self._reads.unstamped
+        if unstamped > _MOST_UNSTAMPED * (self._reads.delays.count + unstamped):
             return "user"
         return self._stamps.stamp_source
 
@@ -126,8 +115,8 @@ class LoopHealth:
             loop_lag=self._lag,
             gc_pauses=self._pauses,
             cpu_share=self._cpu_share,
-            read_delay=self._delays,
-            clock_steps=self._steps,
+            read_delay=self._reads.delays,
+            clock_steps=self._reads.clock_steps,
         )
 
 

@@ -36,15 +36,15 @@ class SimTransport:
         async with self.service.engine.stepping():
             yield self
 
-    async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
+    async def exchange(self, request: HttpRequest, sink: Sink) -> None:
         """Carry one exchange; cancelled, it frees its slot. The host in the URL is of no account."""
         reused = self._kept > 0
         self._kept -= reused
         sink.connected(self._clock.now_ns(), reused=reused, connect_ns=None if reused else 0)
         sink.sent(self._clock.now_ns())
         wire = _Wire(self._clock, sink)
-        path = urlsplit(exchange.url).path
-        job = self.service.answer(exchange.method, path, body=exchange.body, out=wire)
+        path = urlsplit(request.url).path
+        job = self.service.answer(request.method, path, body=request.body, out=wire)
         try:
             await wire.ended.wait()
         finally:

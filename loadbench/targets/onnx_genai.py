@@ -42,17 +42,17 @@ class OnnxGenai:
         self._model = og.Model(str(self._folder))
         self._tokenizer = og.Tokenizer(self._model)
 
-    def generate(self, asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
+    def generate(self, request: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         """The answer, token by token."""
-        return in_thread(lambda: self._tokens(asked))
+        return in_thread(lambda: self._tokens(request))
 
-    def _tokens(self, asked: AdapterRequest) -> Iterator[Delta | Finish]:
-        prompt = self._tokenizer.encode(self._text(asked))
+    def _tokens(self, request: AdapterRequest) -> Iterator[Delta | Finish]:
+        prompt = self._tokenizer.encode(self._text(request))
         params = og.GeneratorParams(self._model)
-        longest = len(prompt) + asked.max_tokens
+        longest = len(prompt) + request.max_tokens
         if self.context is not None and longest > self.context:
             raise ValueError(f"{longest} tokens are more than the context of {self.context}")
-        params.set_search_options(max_length=longest, **_sampling(asked))
+        params.set_search_options(max_length=longest, **_sampling(request))
         generator = og.Generator(self._model, params)
         generator.append_tokens(prompt)
         stream = self._tokenizer.create_stream()
@@ -65,16 +65,16 @@ class OnnxGenai:
                 break
             made += 1
             yield Delta(stream.decode(token))
-        yield Finish("length" if made >= asked.max_tokens else "stop", input_tokens=len(prompt))
+        yield Finish("length" if made >= request.max_tokens else "stop", input_tokens=len(prompt))
 
-    def _text(self, asked: AdapterRequest) -> str:
+    def _text(self, request: AdapterRequest) -> str:
         """The conversation in the model's own template; where it has none, the texts one below the other."""
         try:
             text: str = self._tokenizer.apply_chat_template(
-                orjson.dumps(asked.messages).decode(), add_generation_prompt=True
+                orjson.dumps(request.messages).decode(), add_generation_prompt=True
             )
         except RuntimeError:
-            return "\n".join(message["content"] for message in asked.messages)
+            return "\n".join(message["content"] for message in request.messages)
         return text
 
     async def aclose(self) -> None:
@@ -82,8 +82,8 @@ class OnnxGenai:
         self._model = self._tokenizer = None
 
 
-def _sampling(asked: AdapterRequest) -> dict[str, Any]:
-    if not asked.temperature:
+def _sampling(request: AdapterRequest) -> dict[str, Any]:
+    if not request.temperature:
         return {"do_sample": False}
-    seed = {} if asked.seed is None else {"random_seed": asked.seed % 2**31}
-    return {"do_sample": True, "temperature": asked.temperature, **seed}
+    seed = {} if request.seed is None else {"random_seed": request.seed % 2**31}
+    return {"do_sample": True, "temperature": request.temperature, **seed}

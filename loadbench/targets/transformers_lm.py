@@ -45,36 +45,36 @@ class Transformers:
         self._cache = "cache" if "cache" in named else "past_key_values"
         self.context = getattr(self._model.config, "max_position_embeddings", None)
 
-    def generate(self, asked: AdapterRequest) -> AsyncIterator[Delta | Finish]:
+    def generate(self, request: AdapterRequest) -> AsyncIterator[Delta | Finish]:
         """The answer, token by token."""
-        return in_thread(lambda: self._tokens(asked))
+        return in_thread(lambda: self._tokens(request))
 
-    def _tokens(self, asked: AdapterRequest) -> Iterator[Delta | Finish]:
-        prompt = self._prompt(asked)
+    def _tokens(self, request: AdapterRequest) -> Iterator[Delta | Finish]:
+        prompt = self._prompt(request)
         prompt_tokens = int(prompt.shape[1])
         ends = _ends(self._model.generation_config.eos_token_id)
         shown: list[int] = []
         held: list[int] = []
-        for made, token in enumerate(self._generated(prompt, asked), 1):
+        for made, token in enumerate(self._generated(prompt, request), 1):
             if token in ends:
                 yield Finish("stop", prompt_tokens)
                 return
             held.append(token)
             text = self._piece(shown, held)
-            broken = text.endswith(_BROKEN) and made < asked.max_tokens
+            broken = text.endswith(_BROKEN) and made < request.max_tokens
             yield Delta("" if broken else text)
             shown, held = (shown, held) if broken else (held, [])
         yield Finish("length", prompt_tokens)
 
-    def _generated(self, ids: Any, asked: AdapterRequest) -> Iterator[int]:
-        """As many tokens as are asked for, the model's end tokens among them."""
-        dice = torch.Generator().manual_seed((asked.seed or 0) % 2**63)
+    def _generated(self, ids: Any, request: AdapterRequest) -> Iterator[int]:
+        """Up to `max_tokens` tokens; an end token of the model is one of them."""
+        dice = torch.Generator().manual_seed((request.seed or 0) % 2**63)
         cache = None
-        for _ in range(asked.max_tokens):
+        for _ in range(request.max_tokens):
             with torch.inference_mode():
                 out = self._model(ids, use_cache=True, **{self._cache: cache})
             cache = getattr(out, self._cache)
-            token = _choose(out.logits[0, -1], asked.temperature, dice)
+            token = _choose(out.logits[0, -1], request.temperature, dice)
             yield token
             ids = torch.tensor([[token]])
 
@@ -84,16 +84,16 @@ class Transformers:
         before, after = (self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in whole)
         return str(after[len(before) :])
 
-    def _prompt(self, asked: AdapterRequest) -> Any:
+    def _prompt(self, request: AdapterRequest) -> Any:
         """The conversation in the model's own template; where it has none, the texts one below the other.
 
         A template has the tokens that begin a prompt in it; given to it again, they would be there twice.
         """
         templated = bool(self._tokenizer.chat_template)
         if templated:
-            text = self._tokenizer.apply_chat_template(asked.messages, tokenize=False, add_generation_prompt=True)
+            text = self._tokenizer.apply_chat_template(request.messages, tokenize=False, add_generation_prompt=True)
         else:
-            text = "\n".join(message["content"] for message in asked.messages)
+            text = "\n".join(message["content"] for message in request.messages)
         return self._tokenizer(text, return_tensors="pt", add_special_tokens=not templated).input_ids
 
     async def aclose(self) -> None:

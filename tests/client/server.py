@@ -55,9 +55,9 @@ class Server:
     gone: int = 0  # connections of which the client's end was seen by `GONE`
     faults: list[BaseException] = field(default_factory=list)
 
-    def url(self, scheme: str = "http") -> str:
+    def url(self, scheme: str = "http", *, host: str = "127.0.0.1") -> str:
         """The base of its API."""
-        return f"{scheme}://127.0.0.1:{self.port}/v1"
+        return f"{scheme}://{host}:{self.port}/v1"
 
 
 Action = bytes | float | Step | Callable[[Server], bool]
@@ -65,7 +65,9 @@ Script = list[Action]
 
 
 @contextlib.asynccontextmanager
-async def serving(*scripts: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+async def serving(
+    *scripts: Script, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[Server]:
     """Serve while the context lasts; connections still open then are dropped."""
     server, players = Server(), set[asyncio.Task[None]]()
 
@@ -92,7 +94,7 @@ async def serving(*scripts: Script, tls: ssl.SSLContext | None = None) -> AsyncI
             players.discard(task)
             await _close(writer)
 
-    listener = await asyncio.start_server(play, "127.0.0.1", 0, ssl=tls, limit=1 << 24)
+    listener = await asyncio.start_server(play, host, 0, ssl=tls, limit=1 << 24)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server

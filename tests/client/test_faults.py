@@ -36,7 +36,7 @@ def tls_error(reason: str, kind: type[ssl.SSLError] = ssl.SSLError) -> ssl.SSLEr
         (errno.ECONNREFUSED, "connection refused"),
         (errno.ENETUNREACH, "network cannot be reached"),
         (errno.EHOSTUNREACH, "host cannot be reached"),
-        (errno.ETIMEDOUT, "no answer to the connection attempt"),
+        (errno.ETIMEDOUT, "no response to the connection attempt"),
         (errno.ECONNRESET, "connection reset"),
         (errno.EPIPE, "closed by the server"),
         (errno.EMFILE, "no more sockets"),

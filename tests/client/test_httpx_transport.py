@@ -169,7 +169,7 @@ def test_without_kernel_stamps_no_delay_is_claimed():
     """It says that its stamps are its own, and that it does not know how late they are."""
     transport = HttpxTransport(MonotonicClock())
     assert transport.stamp_source == "user"
-    assert transport.take_delays().count == 0
+    assert transport.take_stamp_stats().delays.count == 0
 
 
 @pytest.mark.parametrize("content", [None, "no certificate", ""])
