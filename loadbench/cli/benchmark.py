@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loadbench.analyze.level.workshop_stats import rounds
+from loadbench.analyze.level.workshop_stats import model_rounds
 from loadbench.core.errors import BadInput
 from loadbench.report.table import equality_notes
 from loadbench.report.workshop import stable_json, workshop_csv, workshop_json, workshop_markdown, workshop_text
@@ -50,7 +50,7 @@ def export_run(path: Path, export: Export, *, as_json: bool) -> None:
     """Write the files of a run into its folder and wherever else they are wanted, and show the table or the JSON."""
     folder = path if path.is_dir() else path.parent
     run, requests = read_run(path), list(read_requests(folder / "requests.jsonl"))
-    rows = rounds(run, requests)
+    rows = model_rounds(run, requests)
     made = {
         "json": stable_json(run, rows, requests)
         if export.shape == "stable"

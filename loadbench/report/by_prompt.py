@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from loadbench.analyze.level.outliers import FEW, FEWEST, RULE
+from loadbench.analyze.stats.outliers import MIN_VALUES, RULE, TESTED_FROM
 from loadbench.core.text import printable
 from loadbench.report.table import duration, equality_notes, load_text, title
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.analyze.level.by_prompt import PromptFigures, PromptSpread
+    from loadbench.analyze.level.by_prompt import PromptLatency, PromptStats
     from loadbench.results.run import Run
 
 HEADERS = ("prompt", "hash", "asked", "ok", "TTFT p50", "min", "max", "E2E p50", "min", "max", "tokens", "text")
@@ -22,7 +22,7 @@ _MOST_TEXT = 40
 _MOST_LINES = 20
 
 
-def by_prompt_text(run: Run, figures: Sequence[PromptFigures]) -> str:
+def by_prompt_text(run: Run, figures: Sequence[PromptStats]) -> str:
     """The report for a terminal; says so where no given prompt was asked."""
     parts = [printable(title(run))]
     texts = {prompt.index: prompt.text for prompt in run.prompts}
@@ -50,13 +50,13 @@ def _where(run: Run, level: int) -> str:
     return f"model {run.levels[level].model}, {load_text(run.levels[level])}"
 
 
-def _row(one: PromptFigures, text: str | None) -> list[str]:
+def _row(one: PromptStats, text: str | None) -> list[str]:
     tokens = "-" if one.output_tokens is None else _range(*one.output_tokens)
     return [
         str(one.prompt),
         one.hash,
-        str(one.asked),
-        str(one.answered),
+        str(one.requests),
+        str(one.ok),
         *_spread(one.ttft),
         *_spread(one.e2e),
         tokens,
@@ -64,7 +64,7 @@ def _row(one: PromptFigures, text: str | None) -> list[str]:
     ]
 
 
-def _spread(spread: PromptSpread | None) -> tuple[str, str, str]:
+def _spread(spread: PromptLatency | None) -> tuple[str, str, str]:
     if spread is None:
         return "-", "-", "-"
     return duration(spread.p50), duration(spread.min), duration(spread.max)
@@ -78,29 +78,29 @@ def _clipped(text: str) -> str:
     return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"
 
 
-def _notes(run: Run, figures: Sequence[PromptFigures]) -> list[str]:
+def _notes(run: Run, figures: Sequence[PromptStats]) -> list[str]:
     found = [line for one in figures for line in _outlier_lines(run, one)]
     if len(found) > _MOST_LINES:
         found[_MOST_LINES:] = [f"  and {len(found) - _MOST_LINES} more; requests.jsonl has every request's marks"]
-    if figures and max(one.answered for one in figures) < FEWEST:
-        found.append(f"outliers: none can be told apart with fewer than {FEWEST} answers to a prompt")
+    if figures and max(one.ok for one in figures) < MIN_VALUES:
+        found.append(f"outliers: none can be told apart with fewer than {MIN_VALUES} answers to a prompt")
     elif figures:
         found.insert(0, f"outliers by the {RULE}, each within its prompt and level:" + ("" if found else " none"))
-        if any(FEWEST <= one.answered < FEW for one in figures):
+        if any(MIN_VALUES <= one.ok < TESTED_FROM for one in figures):
             found.append(
-                f"prompts with fewer than {FEW} answers: the rule was not tried with so few, take these as hints"
+                f"prompts with under {TESTED_FROM} responses: the rule was not tested with so few; take these as hints"
             )
     return found + equality_notes(run.outputs)
 
 
-def _outlier_lines(run: Run, one: PromptFigures) -> list[str]:
+def _outlier_lines(run: Run, one: PromptStats) -> list[str]:
     where = f"prompt {one.prompt} ({one.hash}), {_where(run, one.level)}"
     lines = [
         f"  {where}: request {out.number}, {out.figure} {duration(out.value)} (score {out.score:+.1f})"
         for out in one.outliers
     ]
-    if one.stands_out is not None:
+    if one.outlier_score is not None:
         lines.append(
-            f"  {where}: its median time per output token stands out among the prompts (score {one.stands_out:+.1f})"
+            f"  {where}: its median time per output token stands out among the prompts (score {one.outlier_score:+.1f})"
         )
     return lines

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from loadbench.analyze.quality.quality import JUDGE, agreements, coverage, disagreements, opinions
+from loadbench.analyze.quality.ratings import JUDGE, agreements, disagreements, facet_coverage, rater_scores
 from loadbench.core.text import printable
 from loadbench.plan.rubric import RUBRIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadbench.analyze.quality.quality import Coverage, Opinion
+    from loadbench.analyze.quality.ratings import FacetCoverage, RaterScore
     from loadbench.results.quality import Quality
 
 # More places than this nobody looks up.
@@ -43,14 +43,14 @@ def _block(quality: Quality, *, title: str, form: str, fit: Callable[[str], str]
 
 
 def _rows(quality: Quality) -> list[list[str]]:
-    covered = coverage(quality)
-    rated = opinions(quality)
+    covered = facet_coverage(quality)
+    rated = rater_scores(quality)
     rows = [_row(one, covered.get(one.model)) for one in sorted(rated, key=lambda one: one.model)]
     bare = [model for model in covered if model not in {one.model for one in rated}]
     return rows + [[model, *["-"] * (len(RUBRIC) + 5), _share(covered[model])] for model in bare]
 
 
-def _row(one: Opinion, covered: Coverage | None) -> list[str]:
+def _row(one: RaterScore, covered: FacetCoverage | None) -> list[str]:
     own = [mean for facet, mean in one.facets.items() if facet not in RUBRIC]
     return [
         one.model,
@@ -64,7 +64,7 @@ def _row(one: Opinion, covered: Coverage | None) -> list[str]:
     ]
 
 
-def _share(covered: Coverage | None) -> str:
+def _share(covered: FacetCoverage | None) -> str:
     return "-" if covered is None else f"{covered.found}/{covered.expected}"
 
 
@@ -86,7 +86,7 @@ def quality_notes(quality: Quality) -> list[str]:
         found.append(f"they differ on {one.model}, prompt {one.prompt}, {one.facet}: {scores}")
     if len(far) > _MOST_PLACES:
         found.append(f"and on {len(far) - _MOST_PLACES} more")
-    own = {one.model for one in opinions(quality) if one.rater.partition(" (")[0] == f"{JUDGE}{one.model}"}
+    own = {one.model for one in rater_scores(quality) if one.rater.partition(" (")[0] == f"{JUDGE}{one.model}"}
     found += [own_judge(model) for model in sorted(own)]
     found += [f"not rated by {one.rater}: {one.model}, prompt {one.prompt}: {one.reason}" for one in quality.unrated]
     return found

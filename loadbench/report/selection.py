@@ -14,7 +14,7 @@ from loadbench.report.table import duration, significant, size
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadbench.analyze.quality.selection import Candidate, Figure, Ranked, Selection
+    from loadbench.analyze.quality.selection import Candidate, CandidateValue, RankedCandidate, Selection
 
 SCHEMA: Final = "loadbench.selection/1"
 HEADERS = (
@@ -57,7 +57,7 @@ def selection_json(selection: Selection) -> str:
         "weights": dict(selection.weights),
         "missing": {name: list(who) for name, who in selection.missing.items()},
         "models": [
-            {**_data(one.candidate), "score": one.score, "doubt": one.doubt, "dominated_by": one.dominated_by or None}
+            {**_data(one.candidate), "score": one.score, "doubt": one.margin, "dominated_by": one.dominated_by or None}
             for one in selection.ranked
         ],
         "failed": [{"model": one.name, "reason": one.failed} for one in selection.failed],
@@ -75,7 +75,7 @@ def _data(one: Candidate) -> dict[str, object]:
         "license": one.license,
         "load_warm_s": one.load_warm_s,
         "rater": one.rater or None,
-        "facets_found": one.covered,
+        "facets_found": one.facets_found,
         "caveat": one.caveat or None,
     }
 
@@ -88,7 +88,7 @@ def _shown(selection: Selection, *, form: str, fit: Callable[[str], str], bullet
     return f"{table}\n\n" + "\n".join(bullet + fit(note) for note in selection_notes(selection)) + "\n"
 
 
-def _row(one: Ranked) -> list[str]:
+def _row(one: RankedCandidate) -> list[str]:
     candidate = one.candidate
     figures = candidate.figures
     return [
@@ -100,12 +100,12 @@ def _row(one: Ranked) -> list[str]:
         _told(figures.get("memory"), size),
         _told(figures.get("quality"), lambda value: f"{value:.2f}"),
         candidate.rater or "-",
-        "-" if candidate.covered is None else f"{candidate.covered[0]}/{candidate.covered[1]}",
+        "-" if candidate.facets_found is None else f"{candidate.facets_found[0]}/{candidate.facets_found[1]}",
         _told(figures.get("disk"), size),
         candidate.license or "-",
         _told(figures.get("load"), duration),
         "-" if candidate.load_warm_s is None else duration(candidate.load_warm_s),
-        f"{one.score:.2f}" + (f" ± {one.doubt:.2f}" if one.doubt else ""),
+        f"{one.score:.2f}" + (f" ± {one.margin:.2f}" if one.margin else ""),
         f"dominated by {one.dominated_by}" if one.dominated_by else "",
     ]
 
@@ -114,7 +114,7 @@ def _failed(one: Candidate) -> list[str]:
     return [one.name, *["-"] * (len(HEADERS) - 2), "not measured"]
 
 
-def _told(figure: Figure | None, shown: Callable[[float], str]) -> str:
+def _told(figure: CandidateValue | None, shown: Callable[[float], str]) -> str:
     return "-" if figure is None else shown(figure.value)
 
 
@@ -126,13 +126,13 @@ def selection_notes(selection: Selection) -> list[str]:
     if selection.missing:
         told = ", ".join(_lacking(name, who, len(selection.ranked)) for name, who in selection.missing.items())
         found.append(f"left out, since it is not known of every model: {told}")
-    if any(one.candidate.unsure for one in selection.ranked):
+    if any(one.candidate.unreliable for one in selection.ranked):
         found.append(
             "memory is the server process's, with what models before left in it, and does not count: "
             "give each model a run of its own, of a server that was begun anew"
         )
-    if selection.vague:
-        found.append(f"without an interval, so that the ± says nothing of them: {', '.join(selection.vague)}")
+    if selection.no_interval:
+        found.append(f"without an interval, so that the ± says nothing of them: {', '.join(selection.no_interval)}")
     if len({one.candidate.load for one in selection.ranked}) > 1:
         found.append("the models were measured at different loads: speeds do not compare")
     if len({one.candidate.rater for one in selection.ranked if one.candidate.rater}) > 1:

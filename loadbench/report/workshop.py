@@ -29,7 +29,7 @@ from loadbench.report.table import title
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from loadbench.analyze.level.workshop_stats import Rounds
+    from loadbench.analyze.level.workshop_stats import ModelRounds
     from loadbench.results.requests import RequestRecord
     from loadbench.results.run import Run
 
@@ -41,13 +41,13 @@ _SAMPLE, _SAMPLE_OUTPUT = 160, 200
 _DECISIVE = {"target": ("api",), "work": ("system", "max_tokens", "temperature", "seed", "unique", "deterministic")}
 
 
-def workshop_json(rows: Sequence[Rounds], shape: str, *, first_token: bool = True) -> str:
+def workshop_json(rows: Sequence[ModelRounds], shape: str, *, first_token: bool = True) -> str:
     """The results as the script, the seed sample or the notebook writes them."""
     make = {"script": _script, "sample": _sample, "notebook": _notebook}[shape]
     return _dumped([_with_status(make(row, first_token=first_token), row) for row in rows])
 
 
-def _with_status(record: dict[str, object], row: Rounds) -> dict[str, object]:
+def _with_status(record: dict[str, object], row: ModelRounds) -> dict[str, object]:
     """What the workshop left out: models that failed are there and say why."""
     if row.status == "ok":
         return {**record, "status": row.status}
@@ -55,11 +55,11 @@ def _with_status(record: dict[str, object], row: Rounds) -> dict[str, object]:
     return {name: record[name], "status": row.status, "error": row.reason}
 
 
-def _legacy(row: Rounds) -> dict[str, object]:
+def _legacy(row: ModelRounds) -> dict[str, object]:
     return {"legacy_p95": row.legacy_p95, "legacy_total_tokens_per_sec": row.legacy_tokens_per_s}
 
 
-def _script(row: Rounds, *, first_token: bool) -> dict[str, object]:
+def _script(row: ModelRounds, *, first_token: bool) -> dict[str, object]:
     told = {"first_token_latency_avg": row.first_token_avg} if first_token and row.first_tokens else {}
     return {
         "alias": row.alias,
@@ -72,7 +72,7 @@ def _script(row: Rounds, *, first_token: bool) -> dict[str, object]:
     }
 
 
-def _sample(row: Rounds, *, first_token: bool) -> dict[str, object]:  # noqa: ARG001 - this shape has none
+def _sample(row: ModelRounds, *, first_token: bool) -> dict[str, object]:  # noqa: ARG001 - this shape has none
     return {
         "model": row.alias,
         "rounds": row.rounds,
@@ -84,7 +84,7 @@ def _sample(row: Rounds, *, first_token: bool) -> dict[str, object]:  # noqa: AR
     }
 
 
-def _notebook(row: Rounds, *, first_token: bool) -> dict[str, object]:  # noqa: ARG001 - this shape has none
+def _notebook(row: ModelRounds, *, first_token: bool) -> dict[str, object]:  # noqa: ARG001 - this shape has none
     prompt, completion = row.input_tokens, row.output_tokens
     known = bool(prompt and completion)
     return {
@@ -101,8 +101,8 @@ def _notebook(row: Rounds, *, first_token: bool) -> dict[str, object]:  # noqa: 
         "prompt_tokens_total": sum(prompt) if prompt else None,
         "completion_tokens_total": sum(completion) if completion else None,
         "total_tokens_sum": sum(prompt) + sum(completion) if known else None,
-        "rounds_ok": row.answered,
-        "configured_rounds": row.asked,
+        "rounds_ok": row.ok,
+        "configured_rounds": row.requested,
         "sample_output": _beginning(row.sample, _SAMPLE_OUTPUT),
         "legacy_p95_s": row.legacy_p95,
         "legacy_total_tokens_per_sec": row.legacy_tokens_per_s,
@@ -114,7 +114,7 @@ def _beginning(text: str | None, letters: int) -> str | None:
     return None if text is None else text.replace("\n", " ")[:letters]
 
 
-def workshop_markdown(run: Run, rows: Sequence[Rounds], *, first_token: bool = True) -> str:
+def workshop_markdown(run: Run, rows: Sequence[ModelRounds], *, first_token: bool = True) -> str:
     """The exporter's table, its six columns, and what its figures mean."""
     cells = [[escaped(cell) for cell in _cells(row, first_token=first_token)] for row in rows]
     align = ("left", *("right",) * (len(HEADERS) - 1))
@@ -123,7 +123,7 @@ def workshop_markdown(run: Run, rows: Sequence[Rounds], *, first_token: bool = T
     return f"# Benchmark report\n\n{escaped(title(run))}\n\n{table}\n\n{notes}\n"
 
 
-def workshop_text(run: Run, rows: Sequence[Rounds], *, first_token: bool = True) -> str:
+def workshop_text(run: Run, rows: Sequence[ModelRounds], *, first_token: bool = True) -> str:
     """The same for a terminal."""
     cells = [[printable(cell) for cell in _cells(row, first_token=first_token)] for row in rows]
     align = ("left", *("right",) * (len(HEADERS) - 1))
@@ -134,7 +134,7 @@ def workshop_text(run: Run, rows: Sequence[Rounds], *, first_token: bool = True)
     return f"{printable(title(run))}\n\n{table}\n\n{notes}\n"
 
 
-def _cells(row: Rounds, *, first_token: bool) -> list[str]:
+def _cells(row: ModelRounds, *, first_token: bool) -> list[str]:
     return [
         row.alias,
         _fixed(row.latency_avg, 2),
@@ -149,9 +149,9 @@ def _fixed(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def workshop_notes(run: Run, rows: Sequence[Rounds]) -> list[str]:
+def workshop_notes(run: Run, rows: Sequence[ModelRounds]) -> list[str]:
     """How the figures are made, and what went wrong."""
-    answered = [row.answered for row in rows if row.answered]
+    answered = [row.ok for row in rows if row.ok]
     few = "; of fewer than 20 answers it is the maximum" if answered and min(answered) < 20 else ""
     found = [
         "latency: request sent to last token; tokens/s: output tokens alone over latency, the mean of the rounds",
@@ -159,9 +159,9 @@ def workshop_notes(run: Run, rows: Sequence[Rounds]) -> list[str]:
     ]
     found += [f"{row.alias}: {row.status}: {row.reason}" for row in rows if row.status != "ok"]
     found += [
-        f"{row.alias}: {row.asked - row.answered} of {row.asked} requests had no answer and are in no figure"
+        f"{row.alias}: {row.requested - row.ok} of {row.requested} requests had no answer and are in no figure"
         for row in rows
-        if row.status == "ok" and row.answered < row.asked
+        if row.status == "ok" and row.ok < row.requested
     ]
     found += [
         f"{level.model}: {level.verdict.status}: {reason.message}; {reason.advice}"
@@ -173,7 +173,7 @@ def workshop_notes(run: Run, rows: Sequence[Rounds]) -> list[str]:
     return found
 
 
-def workshop_csv(rows: Sequence[Rounds], *, first_token: bool = True) -> str:
+def workshop_csv(rows: Sequence[ModelRounds], *, first_token: bool = True) -> str:
     """A row a model: the script's keys, unrounded, and the status. An unknown figure is an empty field."""
     records = [{**_script(row, first_token=first_token), "status": row.status, "error": row.reason} for row in rows]
     columns = list(dict.fromkeys(column for record in records for column in record))
@@ -186,7 +186,7 @@ def workshop_csv(rows: Sequence[Rounds], *, first_token: bool = True) -> str:
     return out.getvalue()
 
 
-def stable_json(run: Run, rows: Sequence[Rounds], requests: Iterable[RequestRecord]) -> str:
+def stable_json(run: Run, rows: Sequence[ModelRounds], requests: Iterable[RequestRecord]) -> str:
     """A result for version control: the same bytes for the same answers, but for the timings, which stand apart.
 
     No time of day, no machine, no ids; keys in a fixed order; seconds and rates with two significant digits, so that

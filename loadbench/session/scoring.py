@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
-from loadbench.analyze.quality.quality import JUDGE
+from loadbench.analyze.quality.ratings import JUDGE
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, Interrupted, TargetUnavailable
 from loadbench.core.text import digest

@@ -20,7 +20,7 @@ import click
 import msgspec
 
 from loadbench import __version__
-from loadbench.analyze.level.outputs import outputs
+from loadbench.analyze.level.output_equality import output_equality
 from loadbench.analyze.level.summary import summarize
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.alongside import run_alongside
@@ -315,7 +315,7 @@ class RunWriter:
         try:
             self._log.flush()
             requests = read_requests(self.folder.path / "requests.jsonl")
-            return outputs(requests, [level.model for level in self.run.levels])
+            return output_equality(requests, [level.model for level in self.run.levels])
         except (BadInput, OSError):
             return None  # what could not be written has been told
 

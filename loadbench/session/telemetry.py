@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadbench.analyze.level.cost import watts
+from loadbench.analyze.level.cost import meter_watts
 from loadbench.analyze.level.machine import with_machine
 from loadbench.core.clock import MonotonicClock
 from loadbench.results.readings import ReadingLog
@@ -103,7 +103,7 @@ class RunTelemetry:
         began_ns = self._clock.now_ns()  # a counter's rise begins at a reading before it
         await anyio.sleep(_IDLE_S)
         await self.caught_up(ended_ns := self._clock.now_ns())
-        self._idle = watts(self._watch.window(began_ns, ended_ns), (ended_ns - began_ns) / 1e9)
+        self._idle = meter_watts(self._watch.window(began_ns, ended_ns), (ended_ns - began_ns) / 1e9)
 
     async def caught_up(self, at_ns: int) -> None:
         """Wait for the first sample after this moment."""

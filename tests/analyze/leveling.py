@@ -59,4 +59,4 @@ def with_figures(
 def _metric(values_s: Sequence[float], failed: int) -> object:
     histogram = Histogram()
     histogram.record_many((np.asarray(values_s) * 1e9).astype(np.int64))
-    return metric(histogram, failures=failed, values_per_one=1.0)
+    return metric(histogram, failures=failed, inefficiency=1.0)

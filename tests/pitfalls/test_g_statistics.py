@@ -11,8 +11,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.stats.bounds import fewest_requests
-from loadbench.analyze.stats.intervals import quantile_ranks
+from loadbench.analyze.stats.intervals import fewest_requests, quantile_ranks
 from loadbench.core.errors import BadInput
 from loadbench.plan.scenario import OF_ONE_COMMAND, Scenario
 from loadbench.plan.scenario import settings as declared

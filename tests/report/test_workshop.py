@@ -9,7 +9,7 @@ import json
 import msgspec
 import pytest
 
-from loadbench.analyze.level.workshop_stats import rounds
+from loadbench.analyze.level.workshop_stats import model_rounds
 from loadbench.report.workshop import stable_json, workshop_csv, workshop_json, workshop_markdown, workshop_text
 from loadbench.results.run import KnownFacts, ModelStatus, RecordedPrompt
 from tests.analyze.asked import a_request
@@ -54,7 +54,7 @@ def a_bench(**over: object):
     requests = [
         a_request(n, prompt_index=n % 2, e2e_s=1 + n / 10, answer_hash="ab"[n % 2] * 16, **over) for n in range(6)
     ]
-    return run, rounds(run, requests), requests
+    return run, model_rounds(run, requests), requests
 
 
 @pytest.mark.parametrize("shape", KEYS)
@@ -127,7 +127,7 @@ def test_csv_has_a_row_a_model():
     """The script's keys, unrounded; an unknown figure is an empty field, and no cell a formula."""
     run, _, requests = a_bench()
     models = [run.models[0], ModelStatus("=cmd()", "failed", "gone")]
-    rows = rounds(msgspec.structs.replace(run, models=models), requests)
+    rows = model_rounds(msgspec.structs.replace(run, models=models), requests)
     first, second = csv.DictReader(io.StringIO(workshop_csv(rows)))
     assert list(first)[:6] == KEYS["script"]
     assert float(first["latency_avg"]) == pytest.approx(1.25)
@@ -142,7 +142,7 @@ def test_stable_file_says_nothing_of_when_and_where():
         [msgspec.structs.replace(one, last_token_ns=one.last_token_ns + shift_ns) for one in requests]
         for shift_ns in (20_000_000, 25_000_000)
     )
-    assert stable_json(run, rounds(run, first), first) == stable_json(later, rounds(later, second), second)
+    assert stable_json(run, model_rounds(run, first), first) == stable_json(later, model_rounds(later, second), second)
 
 
 def test_stable_file_changes_with_the_answers():

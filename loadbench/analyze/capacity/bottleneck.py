@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadbench.analyze.capacity.measured_levels import measured_levels
 from loadbench.analyze.capacity.scaling import SLOTS, find_cliff
-from loadbench.analyze.level.measured import measured
 from loadbench.analyze.level.verdict import PREEMPTIONS
 from loadbench.results.prediction import Estimate, Evidence, Limit
 from loadbench.results.run import ClosedLoad
@@ -173,7 +173,7 @@ def _memory(points: Sequence[_Point], levels: Sequence[LevelResult]) -> Limit | 
             evidence=[Evidence(name="preempted_share", value=first.preempted, what="preemptions for each answer")],
             advice="give it more KV memory, shorter prompts or answers, or let fewer run at once",
         )
-    cliff = find_cliff(measured(levels))
+    cliff = find_cliff(measured_levels(levels))
     if cliff is None:
         return None
     lost = 1 - cliff.measured_per_s / cliff.expected_per_s

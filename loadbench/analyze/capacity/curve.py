@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from loadbench.analyze.capacity.finite_source import between, met_on_arrival, rates_through
+from loadbench.analyze.capacity.measured_levels import measured_levels
 from loadbench.analyze.capacity.prediction import missed_share, predict, refusal, unpredictable
-from loadbench.analyze.level.measured import measured
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.results.run import ClosedLoad, Verdict
 
@@ -79,7 +79,7 @@ def predicted_hit_shares(
     Who meets more than was measured is taken to fare as those who meet as many as were. Empty where nothing is said.
     """
     levels = curve_levels(levels, objectives)
-    used = measured(levels)
+    used = measured_levels(levels)
     if refusal(levels, used):
         return {}
     knots = [one.users for one in used]
@@ -99,5 +99,5 @@ def predicted_hit_shares(
 
 def mostly_missed(level: LevelResult, objectives: Sequence[Objective]) -> bool:
     """Whether more than half of a level's requests miss one of the objectives."""
-    used = measured(curve_levels([level], objectives))
+    used = measured_levels(curve_levels([level], objectives))
     return any(missed_share(one, level) > 0.5 for level in used for one in objectives if not unpredictable(one, used))

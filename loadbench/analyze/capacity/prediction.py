@@ -39,8 +39,8 @@ from loadbench.analyze.capacity.finite_source import (
     response_s,
     throughput,
 )
+from loadbench.analyze.capacity.measured_levels import exclusion_reason, measured_levels
 from loadbench.analyze.capacity.scaling import fit_scaling
-from loadbench.analyze.level.measured import measured, why_not
 from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.results.prediction import Curve, Fit, Prediction
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.analyze.capacity.finite_source import Floats, InFlight, Ints
-    from loadbench.analyze.level.measured import MeasuredLevel
+    from loadbench.analyze.capacity.measured_levels import MeasuredLevel
     from loadbench.plan.objective import Objective
     from loadbench.results.run import LevelResult
 
@@ -97,7 +97,7 @@ def predict(
     """
     if not 0 < confidence < 1 or any(not 0 <= pause < math.inf for pause in think_s):
         raise ValueError(f"a confidence lies between 0 and 1, a think time is not negative: {confidence}, {think_s}")
-    used = measured(levels)
+    used = measured_levels(levels)
     refused = refusal(levels, used)
     if refused:
         return Prediction(confidence=confidence, refused=refused, caveats=_left_out(levels))
@@ -387,7 +387,7 @@ def _falls(cost: _Cost, used: Sequence[MeasuredLevel]) -> bool:
 
 def _left_out(levels: Sequence[LevelResult]) -> list[Reason]:
     """The levels that were not used, and why."""
-    left = [(level, reason) for level in levels if (reason := why_not(level))]
+    left = [(level, reason) for level in levels if (reason := exclusion_reason(level))]
     if not left:
         return []
     named = ", ".join(f"{level.load.label} {reason}" for level, reason in left)

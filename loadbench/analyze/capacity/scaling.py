@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from loadbench.analyze.level.measured import measured
+from loadbench.analyze.capacity.measured_levels import measured_levels
 from loadbench.results.prediction import Cliff, Estimate, Scaling
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from loadbench.analyze.level.measured import MeasuredLevel
+    from loadbench.analyze.capacity.measured_levels import MeasuredLevel
     from loadbench.results.prediction import ScalingModel
     from loadbench.results.run import LevelResult
 
@@ -106,8 +106,8 @@ _LAWS = (BATCH, SLOTS, USL)
 
 
 def fit_scaling(levels: Sequence[LevelResult], *, confidence: float = 0.95, seed: int = 0) -> Scaling:
-    """The law of these levels' answers per second; of levels as `loadbench.analyze.level.measured` takes them."""
-    used = measured(levels)
+    """The law of these levels' throughput, as `loadbench.analyze.capacity.measured_levels` collects it."""
+    used = measured_levels(levels)
     broken = find_cliff(used)
     if broken is not None:
         note = (

@@ -17,7 +17,7 @@ wealth bets on the load's own requests, the rest on these with those of loads ev
 a mean of such wealths is one again.
 
 *Requests that hang together* tell less than as many independent ones: hits and misses are divided by the inefficiency
-(`loadbench.analyze.stats.bounds`) of the series of misses, or of what comes near one by so and so much (`_MARKS`),
+(`loadbench.analyze.stats.effective_n`) of the series of misses, or of what comes near one by so and so much (`_MARKS`),
 whichever
 is largest. A calm stretch hardly shows a miss, and yet whether requests wait for each other. Where the bound is beyond
 all reach of what is seen (`_OUT_OF_REACH`), it does not matter how that hangs together. No load passes before each user
@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from loadbench.analyze.level.steady import LEAST_PILE, drift
-from loadbench.analyze.stats.bounds import inefficiency
+from loadbench.analyze.level.steady import MIN_QUEUE_GROWTH, series_trend
+from loadbench.analyze.stats.effective_n import inefficiency
 from loadbench.plan.load import Phase
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.search import Finding
@@ -284,8 +284,10 @@ class SequentialMonitor:
         self._looked = arrivals
         due = np.array([*(one[0] for one in self._ended), *self._in_flight.values()], np.float64)
         edges = np.linspace(self._opens_ns, now_ns, _BATCHES + 1)
-        pile = drift(_present(due, edges) - _present(np.frombuffer(self._ends, np.int64).astype(np.float64), edges))
-        return pile.wanders_off and pile.rise > LEAST_PILE * arrivals
+        pile = series_trend(
+            _present(due, edges) - _present(np.frombuffer(self._ends, np.int64).astype(np.float64), edges)
+        )
+        return pile.exceeds_random_walk and pile.rise > MIN_QUEUE_GROWTH * arrivals
 
 
 def _present(moments: np.ndarray, edges: np.ndarray) -> np.ndarray:

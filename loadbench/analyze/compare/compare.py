@@ -22,7 +22,7 @@ from loadbench.analyze.compare.effect import mean_over_levels
 from loadbench.analyze.compare.figure_data import counts, evidence, failures_by_run, not_in_every_run, too_few_requests
 from loadbench.analyze.compare.gates import MeasuredChange, decide
 from loadbench.analyze.compare.hardware import device, place_caveats
-from loadbench.analyze.level.answers import answers_compared
+from loadbench.analyze.level.output_equality import compare_outputs
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
@@ -108,7 +108,7 @@ def compare(
         gates=decide(gates, seen, left_out, levels=labels, confidence=confidence),
         left_out=left_out,
         caveats=told,
-        answers=answers_compared(a, b),
+        answers=compare_outputs(a, b),
         conclusion=conclude(
             [Shown(one.load, one.rows, one.evidence) for one in found], crossing, left_out, confidence=confidence
         ),

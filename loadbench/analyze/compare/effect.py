@@ -73,7 +73,7 @@ class Effect:
 
     def detectable(self, confidence: float) -> float:
         """The difference that would be seen with a probability of `POWER`."""
-        return student.found_from((1 - confidence) / 2, POWER, self.freedom) * max(self.below, self.above)
+        return student.detectable_difference((1 - confidence) / 2, POWER, self.freedom) * max(self.below, self.above)
 
     def turned(self) -> Effect:
         """The same, of a over b."""
@@ -231,4 +231,4 @@ def _reach(n: int, alpha: float, power: float, paired: bool) -> float:  # noqa: 
     """In standard deviations of a run."""
     # Welch's degrees of freedom hang on the variances that are seen: for two equal ones about this on average.
     freedom = n - 1 if paired else 2 * n * (n - 1) / (n + 1)
-    return student.found_from(alpha / 2, power, freedom) * math.sqrt(2 / n)
+    return student.detectable_difference(alpha / 2, power, freedom) * math.sqrt(2 / n)

@@ -11,7 +11,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.level.outliers import FEW, outliers
+from loadbench.analyze.stats.outliers import TESTED_FROM, outliers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class PromptSpread:
+class PromptLatency:
     """Median, minimum and maximum, in seconds."""
 
     p50: float
@@ -39,27 +39,27 @@ class Outlier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptFigures:
+class PromptStats:
     """One prompt at one level: `asked` measured requests, of which `answered` ended ok."""
 
     level: int
     prompt: int
     hash: str
-    asked: int
-    answered: int
-    ttft: PromptSpread | None
-    e2e: PromptSpread | None
+    requests: int
+    ok: int
+    ttft: PromptLatency | None
+    e2e: PromptLatency | None
     output_tokens: tuple[int, int] | None  # fewest and most
     outliers: tuple[Outlier, ...] = ()
-    stands_out: float | None = None  # the score of its median E2E per token among the prompts', where that is far
+    outlier_score: float | None = None  # the score of its median E2E per token among the prompts', where that is far
 
     @property
     def few(self) -> bool:
         """Whether there are fewer answers than the outliers' rule was made for."""
-        return self.answered < FEW
+        return self.ok < TESTED_FROM
 
 
-def by_prompt(requests: Iterable[RequestRecord]) -> list[PromptFigures]:
+def by_prompt(requests: Iterable[RequestRecord]) -> list[PromptStats]:
     """Figures by level and prompt, in order; empty where no request asked a given prompt."""
     groups: dict[tuple[int, int], list[RequestRecord]] = {}
     for one in requests:
@@ -69,22 +69,20 @@ def by_prompt(requests: Iterable[RequestRecord]) -> list[PromptFigures]:
     return [_figures(level, prompt, groups[level, prompt], far) for level, prompt in sorted(groups)]
 
 
-def _figures(
-    level: int, prompt: int, asked: Sequence[RequestRecord], far: dict[tuple[int, int], float]
-) -> PromptFigures:
+def _figures(level: int, prompt: int, asked: Sequence[RequestRecord], far: dict[tuple[int, int], float]) -> PromptStats:
     ok = sorted((one for one in asked if one.outcome == "ok"), key=lambda one: one.number)
     tokens = [one.output_tokens for one in ok if one.output_tokens is not None]
-    return PromptFigures(
+    return PromptStats(
         level=level,
         prompt=prompt,
         hash=asked[0].prompt_hash or "",
-        asked=len(asked),
-        answered=len(ok),
+        requests=len(asked),
+        ok=len(ok),
         ttft=_spread(_timed(ok, _ttft)),
         e2e=_spread(_timed(ok, _e2e)),
         output_tokens=(min(tokens), max(tokens)) if tokens else None,
         outliers=(*_outliers("TTFT", _timed(ok, _ttft)), *_outliers("E2E", _timed(ok, _e2e))),
-        stands_out=far.get((level, prompt)),
+        outlier_score=far.get((level, prompt)),
     )
 
 
@@ -105,9 +103,9 @@ def _timed(requests: Iterable[RequestRecord], mark: Callable[[RequestRecord], in
     ]
 
 
-def _spread(timed: Sequence[tuple[int, float]]) -> PromptSpread | None:
+def _spread(timed: Sequence[tuple[int, float]]) -> PromptLatency | None:
     values = [value for _, value in timed]
-    return PromptSpread(statistics.median(values), min(values), max(values)) if values else None
+    return PromptLatency(statistics.median(values), min(values), max(values)) if values else None
 
 
 def _outliers(figure: str, timed: Sequence[tuple[int, float]]) -> list[Outlier]:

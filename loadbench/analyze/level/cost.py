@@ -39,7 +39,7 @@ _POWER = re.compile(r"((gpu)\d+)_power_w")
 _KINDS = {"gpu": "board", "package": "package", "dram": "package"}
 
 
-def watts(telemetry: Telemetry | None, window_s: float) -> dict[str, float]:
+def meter_watts(telemetry: Telemetry | None, window_s: float) -> dict[str, float]:
     """The mean power of each meter over the window. One that began anew meanwhile is left out."""
     if telemetry is None or window_s <= 0:
         return {}

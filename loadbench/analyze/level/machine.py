@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from loadbench.analyze.level.cost import cost, energy, watts
+from loadbench.analyze.level.cost import cost, energy, meter_watts
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def with_machine(
     level: LevelResult, telemetry: Telemetry | None, *, idle: Mapping[str, float], prices: CostSettings
 ) -> LevelResult:
     """The level with all that its telemetry and the prices say of it; `idle` are the meters' watts before the load."""
-    used = energy(level, watts(telemetry, level.window_s), idle=idle, estimate=prices.watts)
+    used = energy(level, meter_watts(telemetry, level.window_s), idle=idle, estimate=prices.watts)
     return msgspec.structs.replace(
         level,
         telemetry=telemetry,

@@ -6,7 +6,7 @@ sent, count as infinitely slow. Of a figure that was not seen once nothing can b
 
 A quantile is decided by the share of values below the bound, counted exactly, and its Clopper-Pearson interval: the
 p95 is below 1 s where more than 95 % of requests surely are. Requests that hang together count as so many independent
-ones as `loadbench.analyze.stats.bounds` says. So do values that come many to a request: as many as would make the
+ones as `loadbench.analyze.stats.effective_n` says. So do values that come many to a request: as many as would make the
 spread that
 is seen among requests (Korn and Graubard, *Survey Methodology* 24, 1998). A mean has an interval by the central limit
 theorem, from 30 requests on. A maximum is a fact about the requests that were measured, and has none.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.stats.bounds import correlated_ranks
+from loadbench.analyze.stats.effective_n import correlated_ranks
 from loadbench.analyze.stats.intervals import share_interval
 from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST

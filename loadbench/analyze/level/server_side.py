@@ -51,7 +51,7 @@ _MEANS_WITHIN = 0.2
 _MEANS_WITHIN_S = 0.001
 
 
-def spreads(rose: Mapping[str, float] | None) -> dict[str, GaugeSpread]:
+def server_histograms(rose: Mapping[str, float] | None) -> dict[str, GaugeSpread]:
     """The histograms among what the server's page rose by, by what they measure."""
     found = {}
     for what, names in HISTOGRAMS.items():

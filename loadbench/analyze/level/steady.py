@@ -57,14 +57,14 @@ _WORKING = 1.5
 # A wait that has changed by a fifth and by what anybody feels; a pile that holds one request in twenty that came.
 _LEAST_CHANGE = 0.2
 _LEAST_CHANGE_NS = 1_000_000
-LEAST_PILE = 0.05
+MIN_QUEUE_GROWTH = 0.05
 _LEAST_HEAD = 4
 _FIVE = 5
 _FEWEST_FIVES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class SeriesTrend:
     """How a series of batch means went; `first` and `last` are the ends of its median line."""
 
     first: float
@@ -79,19 +79,19 @@ class Drift:
         return self.last - self.first
 
     @property
-    def wanders_off(self) -> bool:
+    def exceeds_random_walk(self) -> bool:
         """Whether it rises, and more than a walk would."""
         return self.z > _TREND_Z and self.t > _WALK_T
 
 
-def drift(means: Sequence[float] | Values) -> Drift:
+def series_trend(means: Sequence[float] | Values) -> SeriesTrend:
     """The drift of a series of three batch means at least."""
     series = np.asarray(means, np.float64)
     earlier, later = np.triu_indices(len(series), 1)
     slope = float(np.median((series[later] - series[earlier]) / (later - earlier)))
     half = slope * (len(series) - 1) / 2
     middle = float(np.median(series))
-    return Drift(middle - half, middle + half, mann_kendall(series), _against_a_walk(series), _head(series))
+    return SeriesTrend(middle - half, middle + half, mann_kendall(series), _against_a_walk(series), _head(series))
 
 
 def mann_kendall(values: Sequence[float] | Values) -> float:
@@ -151,7 +151,7 @@ def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             yield _changed(recording, ttft.first, ttft.last)
         elif ttft.head is not None and _matters(*ttft.head):
             yield _changed(recording, *ttft.head)
-    elif ttft is not None and ttft.wanders_off and _matters(ttft.first, ttft.last):
+    elif ttft is not None and ttft.exceeds_random_walk and _matters(ttft.first, ttft.last):
         yield _changed(recording, ttft.first, ttft.last)
 
 
@@ -162,19 +162,19 @@ def _batches(values: Sequence[float]) -> Values:
     return sums
 
 
-def _ttft(course: Timeline, *, fewest: int) -> Drift | None:
+def _ttft(course: Timeline, *, fewest: int) -> SeriesTrend | None:
     """The drift of the TTFT by due time; `None` where a batch has fewer requests."""
     counts = _batches(course.ttft_count)
-    return drift(_batches(course.ttft_ns) / counts) if counts.min() >= fewest else None
+    return series_trend(_batches(course.ttft_ns) / counts) if counts.min() >= fewest else None
 
 
-def _pile(recording: LevelRecording) -> Drift | None:
+def _pile(recording: LevelRecording) -> SeriesTrend | None:
     """The drift of requests in flight, where they surely pile up."""
     if recording.arrivals_sent < _FEWEST_A_BATCH * _BATCHES or len(recording.course.in_flight) < _BATCHES:
         return None
     length = len(recording.course.in_flight) // _BATCHES
-    pile = drift(_batches(recording.course.in_flight) / length)
-    return pile if pile.wanders_off and pile.rise > LEAST_PILE * recording.arrivals_sent else None
+    pile = series_trend(_batches(recording.course.in_flight) / length)
+    return pile if pile.exceeds_random_walk and pile.rise > MIN_QUEUE_GROWTH * recording.arrivals_sent else None
 
 
 def _matters(before_ns: float, after_ns: float) -> bool:
@@ -182,7 +182,7 @@ def _matters(before_ns: float, after_ns: float) -> bool:
     return abs(after_ns - before_ns) > max(_LEAST_CHANGE_NS, _LEAST_CHANGE * min(abs(before_ns), abs(after_ns)))
 
 
-def _above_capacity(pile: Drift, ttft: Drift | None) -> Reason:
+def _above_capacity(pile: SeriesTrend, ttft: SeriesTrend | None) -> Reason:
     seen = f"requests in flight grew from {max(0.0, pile.first):.0f} to {pile.last:.0f}"
     if ttft is not None and ttft.z > _TREND_Z:
         grew = f"{seen}, and TTFT {_from_to(ttft.first, ttft.last)}"

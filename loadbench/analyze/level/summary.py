@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.audit import audit
 from loadbench.analyze.level.objectives import decide, goodput, with_gates
-from loadbench.analyze.level.server_side import contradictions, first_token, spreads
+from loadbench.analyze.level.server_side import contradictions, first_token, server_histograms
 from loadbench.analyze.level.timeline import course
 from loadbench.analyze.level.verdict import PREEMPTIONS, caveats, judge
-from loadbench.analyze.stats.bounds import correlated_ranks, inefficiency
+from loadbench.analyze.stats import effective_n
+from loadbench.analyze.stats.effective_n import correlated_ranks
 from loadbench.analyze.stats.intervals import mean_interval
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed
@@ -60,8 +61,8 @@ def summarize(
     window_s = recording.window_s
     throughput, metrics = _throughput(recording), _metrics(recording)
     decided = decide(recording, throughput, metrics)
-    told = spreads(recording.server)
-    found = first_token(recording, told)
+    histograms = server_histograms(recording.server)
+    found = first_token(recording, histograms)
     opens_ns, closes_ns = recording.window
     return LevelResult(
         target=target,
@@ -92,7 +93,7 @@ def summarize(
         warm=_warm(recording.cohorts),
         course=course(recording, load),
         server=_server(recording.server),
-        server_histograms=told,
+        server_histograms=histograms,
         first_token=found,
     )
 
@@ -145,7 +146,7 @@ def _persona(cohort: Cohort) -> PersonaShare:
         input_tokens=cohort.input_tokens,
         output_tokens=cohort.output_tokens,
         metrics={
-            f"{name}_s": metric(histogram, failures=cohort.requests - cohort.ok, values_per_one=None)
+            f"{name}_s": metric(histogram, failures=cohort.requests - cohort.ok, inefficiency=None)
             for name, histogram in cohort.histograms.items()
         },
     )
@@ -208,7 +209,7 @@ def _metrics(recording: LevelRecording) -> dict[str, Metric | None]:
             histogram,
             failures=None if name in MANY_A_REQUEST | _ALSO_OF_FAILURES else failed,
             # Values of which a request brings many hang together in a way that is not known.
-            values_per_one=None if name in MANY_A_REQUEST else per_one.get(name, 1.0),
+            inefficiency=None if name in MANY_A_REQUEST else per_one.get(name, 1.0),
         )
         for name, histogram in recording.histograms.items()
     }
@@ -216,7 +217,7 @@ def _metrics(recording: LevelRecording) -> dict[str, Metric | None]:
 
 def _values_per_one(recording: LevelRecording) -> dict[str, float]:
     """By figure, how many values tell as much as one that is independent."""
-    found = {kept: inefficiency(values) for kept, values in recording.course.kept.items()}
+    found = {kept: effective_n.inefficiency(values) for kept, values in recording.course.kept.items()}
     return {name: found.get(kept, 1.0) for kept, names in _ALIKE.items() for name in names}
 
 
@@ -225,7 +226,7 @@ def _unanswered(outcomes: Mapping[Outcome, int]) -> int:
     return sum(count for outcome, count in outcomes.items() if outcome not in {Outcome.OK, Outcome.CANCELLED})
 
 
-def metric(histogram: Histogram, *, failures: int | None, values_per_one: float | None) -> Metric | None:
+def metric(histogram: Histogram, *, failures: int | None, inefficiency: float | None) -> Metric | None:
     """The distribution in seconds; `None` for an empty one. `failures` count as infinite in `with_failures`.
 
     So many values tell as much as one that is independent; where that is not known there are no intervals.
@@ -240,18 +241,18 @@ def metric(histogram: Histogram, *, failures: int | None, values_per_one: float 
         min=low / 1e9,
         max=high / 1e9,
         **points,
-        interval={name: _interval(histogram, p, values_per_one) for name, p in QUANTILES.items()},
+        interval={name: _interval(histogram, p, inefficiency) for name, p in QUANTILES.items()},
         with_failures=None if failures is None else _with_failures(histogram, failures),
-        effective=None if values_per_one is None else int(count / values_per_one),
+        effective=None if inefficiency is None else int(count / inefficiency),
         clipped=histogram.clipped,
         hdr=histogram.encode(),
     )
 
 
-def _interval(histogram: Histogram, p: float, values_per_one: float | None) -> tuple[float, float] | None:
-    if values_per_one is None:
+def _interval(histogram: Histogram, p: float, inefficiency: float | None) -> tuple[float, float] | None:
+    if inefficiency is None:
         return None
-    ranks = correlated_ranks(histogram.count, p, inefficiency=values_per_one)
+    ranks = correlated_ranks(histogram.count, p, inefficiency=inefficiency)
     if ranks is None:
         return None
     return histogram.value_at_rank(ranks[0]) / 1e9, histogram.value_at_rank(ranks[1]) / 1e9

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rounds:
+class ModelRounds:
     """One model's rounds; `reason` says why there are none, in seconds and tokens else.
 
     `rounds` is how often each prompt was to be asked, `asked` how many requests that came to, `answered` those of them
@@ -39,8 +39,8 @@ class Rounds:
     status: str
     reason: str
     rounds: int
-    asked: int
-    answered: int
+    requested: int
+    ok: int
     latencies: tuple[float, ...] = ()
     first_tokens: tuple[float, ...] = ()
     input_tokens: tuple[int, ...] = ()
@@ -82,7 +82,7 @@ def nearest_rank(values: Sequence[float], p: float) -> float | None:
     return sorted(values)[max(0, math.ceil(p * len(values)) - 1)] if values else None
 
 
-def rounds(run: Run, requests: Iterable[RequestRecord]) -> list[Rounds]:
+def model_rounds(run: Run, requests: Iterable[RequestRecord]) -> list[ModelRounds]:
     """Each model's rounds, failed models among them, in the run's order; of a sweep those of each one's first level."""
     first = {level.model: place for place, level in reversed(list(enumerate(run.levels)))}
     by_level: dict[int, list[RequestRecord]] = {place: [] for place in first.values()}
@@ -103,21 +103,21 @@ def _statuses(run: Run) -> list[ModelStatus]:
     return [*run.models, *(ModelStatus(name, "not_run", "the run was stopped before it") for name in left)]
 
 
-def _rounds(run: Run, status: ModelStatus, asked: Sequence[RequestRecord]) -> Rounds:
+def _rounds(run: Run, status: ModelStatus, asked: Sequence[RequestRecord]) -> ModelRounds:
     model = status.model
     ok = [one for one in asked if one.outcome == "ok" and one.sent_ns is not None and one.last_token_ns is not None]
     latencies = tuple(((one.last_token_ns or 0) - (one.sent_ns or 0)) / 1e9 for one in ok)
     output = [one.output_tokens for one in ok]
     total = [None if one.output_tokens is None else one.output_tokens + (one.input_tokens or 0) for one in ok]
     verdict = status.status if status.status != "ok" or ok else "failed"
-    return Rounds(
+    return ModelRounds(
         model=model,
         alias=(status.known.alias if status.known else None) or status.asked or model,
         status=verdict,
         reason=status.reason or (_why(run, model) if verdict != "ok" else ""),
         rounds=math.ceil(_wanted(run, asked) / max(1, len(run.prompts))),
-        asked=_wanted(run, asked),
-        answered=len(ok),
+        requested=_wanted(run, asked),
+        ok=len(ok),
         latencies=latencies,
         first_tokens=tuple(((one.first_token_ns or 0) - (one.sent_ns or 0)) / 1e9 for one in ok if one.first_token_ns),
         input_tokens=tuple(one.input_tokens for one in ok if one.input_tokens is not None),

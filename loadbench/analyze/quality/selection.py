@@ -22,7 +22,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.quality.quality import chosen, coverage, opinions
+from loadbench.analyze.quality.ratings import facet_coverage, rater_scores, score_for
 from loadbench.core.errors import BadInput
 from loadbench.plan.rubric import HIGHEST, LOWEST
 from loadbench.results.run import ClosedLoad, OpenLoad
@@ -49,7 +49,7 @@ _RSS = "process_rss_bytes"
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class CandidateValue:
     """A value, its 95 % interval if there is one."""
 
     value: float
@@ -60,29 +60,29 @@ class Figure:
 class Candidate:
     """One model of one run, at one level. `figures` has what is known of it, by dimension.
 
-    `unsure` are dimensions whose figure may not be its own, and so counts for nothing. `caveat` says why its figures
-    are in doubt as a whole; `failed` why there are none.
+    `unreliable` names dimensions whose value may include other models, so it does not count. `caveat` says why all its
+    values are in doubt; `failed` why there are none.
     """
 
     name: str
     load: str = ""
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-    unsure: frozenset[str] = frozenset()
+    figures: Mapping[str, CandidateValue] = field(default_factory=dict)
+    unreliable: frozenset[str] = frozenset()
     license: str | None = None
     load_warm_s: float | None = None
     rater: str = ""
-    covered: tuple[int, int] | None = None
+    facets_found: tuple[int, int] | None = None
     caveat: str = ""
     failed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ranked:
+class RankedCandidate:
     """A candidate's score with the half-width of its doubt, and who dominates it."""
 
     candidate: Candidate
     score: float
-    doubt: float
+    margin: float
     parts: Mapping[str, float]  # the normalised values
     dominated_by: str = ""
 
@@ -91,20 +91,20 @@ class Ranked:
 class Selection:
     """Candidates by score, the best first. `weights` are those that counted, `missing` the dimensions left out.
 
-    `tied` are those that the best cannot be told from; `vague` names values that had no interval.
+    `tied` are those that the best cannot be told from; `no_interval` names values that had no interval.
     """
 
-    ranked: tuple[Ranked, ...]
+    ranked: tuple[RankedCandidate, ...]
     failed: tuple[Candidate, ...]
     weights: Mapping[str, float]
     missing: Mapping[str, tuple[str, ...]]
     tied: tuple[str, ...] = ()
-    vague: tuple[str, ...] = ()
+    no_interval: tuple[str, ...] = ()
 
     @property
     def unproven(self) -> tuple[str, ...]:
         """What was sampled too seldom for an interval: by these the best may be so by chance."""
-        return tuple(name for name in self.vague if name in _SAMPLED)
+        return tuple(name for name in self.no_interval if name in _SAMPLED)
 
 
 def candidates(
@@ -186,14 +186,14 @@ def _candidate(
     if level is None:
         return Candidate(name=name, failed=status.reason or f"was not measured at {label}")
     several = sum(one.status == "ok" for one in run.models) > 1
-    opinion = chosen(opinions(quality), status.model, rater)
-    covered = coverage(quality).get(status.model)
+    opinion = score_for(rater_scores(quality), status.model, rater)
+    covered = facet_coverage(quality).get(status.model)
     figures = {
         "latency": _of_metric(level.metrics.get("e2e_s")),
         "ttft": _of_metric(level.metrics.get("ttft_s")),
         "throughput": _throughput(level),
         "memory": _memory(level),
-        "quality": None if opinion is None else Figure(opinion.mean, opinion.interval),
+        "quality": None if opinion is None else CandidateValue(opinion.mean, opinion.interval),
         "disk": _disk(status, known),
         "load": _load_time(status, known),
     }
@@ -202,44 +202,44 @@ def _candidate(
         load=level.load.label,
         figures={key: figure for key, figure in figures.items() if figure is not None},
         # What the models before it left in the server's process is in there.
-        unsure=frozenset({"memory"} if several and figures["memory"] is not None else ()),
+        unreliable=frozenset({"memory"} if several and figures["memory"] is not None else ()),
         license=_license(status, known),
         load_warm_s=status.load_warm_s or (known.load_warm_s if known else None),
         rater="" if opinion is None else opinion.rater,
-        covered=None if covered is None else (covered.found, covered.expected),
+        facets_found=None if covered is None else (covered.found, covered.expected),
         caveat="" if level.verdict.status != "INVALID" else f"INVALID: {level.verdict.reasons[0].message}",
     )
 
 
-def _of_metric(metric: Metric | None) -> Figure | None:
-    return None if metric is None else Figure(metric.p50, metric.interval.get("p50"))
+def _of_metric(metric: Metric | None) -> CandidateValue | None:
+    return None if metric is None else CandidateValue(metric.p50, metric.interval.get("p50"))
 
 
-def _throughput(level: LevelResult) -> Figure | None:
+def _throughput(level: LevelResult) -> CandidateValue | None:
     rate = level.throughput.output_tokens_per_s
-    return Figure(rate, level.throughput.interval.get("output_tokens_per_s")) if rate > 0 else None
+    return CandidateValue(rate, level.throughput.interval.get("output_tokens_per_s")) if rate > 0 else None
 
 
-def _memory(level: LevelResult) -> Figure | None:
+def _memory(level: LevelResult) -> CandidateValue | None:
     """The server process's resident memory at its most."""
     seen = level.telemetry
     gauge = None if seen is None else seen.gauges.get(_RSS)
-    return None if gauge is None or gauge.max <= 0 else Figure(gauge.max)
+    return None if gauge is None or gauge.max <= 0 else CandidateValue(gauge.max)
 
 
-def _disk(status: ModelStatus, known: KnownFacts | None) -> Figure | None:
+def _disk(status: ModelStatus, known: KnownFacts | None) -> CandidateValue | None:
     size = (status.catalogue.size_bytes if status.catalogue else None) or (known.size_bytes if known else None)
-    return Figure(float(size)) if size else None
+    return CandidateValue(float(size)) if size else None
 
 
 def _license(status: ModelStatus, known: KnownFacts | None) -> str | None:
     return (known.license if known else None) or (status.catalogue.license if status.catalogue else None)
 
 
-def _load_time(status: ModelStatus, known: KnownFacts | None) -> Figure | None:
+def _load_time(status: ModelStatus, known: KnownFacts | None) -> CandidateValue | None:
     """Measured, else as somebody wrote it down."""
     seconds = status.load_s or (known.load_cold_s if known else None)
-    return Figure(seconds) if seconds else None
+    return CandidateValue(seconds) if seconds else None
 
 
 def select(found: Sequence[Candidate], weights: Mapping[str, float]) -> Selection:
@@ -254,7 +254,7 @@ def select(found: Sequence[Candidate], weights: Mapping[str, float]) -> Selectio
     missing = {
         name: lacking
         for name in wanted
-        if (lacking := tuple(one.name for one in measured if name not in one.figures or name in one.unsure))
+        if (lacking := tuple(one.name for one in measured if name not in one.figures or name in one.unreliable))
     }
     counted = {name: weight for name, weight in wanted.items() if name not in missing}
     if not counted:
@@ -269,11 +269,11 @@ def select(found: Sequence[Candidate], weights: Mapping[str, float]) -> Selectio
         weights=counted,
         missing=missing,
         tied=tied,
-        vague=vague,
+        no_interval=vague,
     )
 
 
-def _ranked(one: Candidate, measured: Sequence[Candidate], weights: Mapping[str, float]) -> Ranked:
+def _ranked(one: Candidate, measured: Sequence[Candidate], weights: Mapping[str, float]) -> RankedCandidate:
     whole = sum(weights.values())
     parts, doubt = {}, 0.0
     for name, weight in weights.items():
@@ -282,10 +282,10 @@ def _ranked(one: Candidate, measured: Sequence[Candidate], weights: Mapping[str,
         parts[name] = _normal(name, figure.value, best)
         if figure.interval is not None:
             doubt += (weight / whole * _doubt(name, parts[name], figure.interval, best)) ** 2
-    return Ranked(
+    return RankedCandidate(
         candidate=one,
         score=sum(weights[name] * part for name, part in parts.items()) / whole,
-        doubt=math.sqrt(doubt),
+        margin=math.sqrt(doubt),
         parts=parts,
         dominated_by=next((other.name for other in measured if _dominates(other, one, weights)), ""),
     )
@@ -311,8 +311,8 @@ def _doubt(name: str, normal: float, interval: tuple[float, float], best: float)
     return (_normal(name, high, best) - _normal(name, low, best)) / 2
 
 
-def _alike(one: Ranked, other: Ranked) -> bool:
-    return abs(one.score - other.score) <= math.hypot(one.doubt, other.doubt)
+def _alike(one: RankedCandidate, other: RankedCandidate) -> bool:
+    return abs(one.score - other.score) <= math.hypot(one.margin, other.margin)
 
 
 def _dominates(one: Candidate, other: Candidate, names: Mapping[str, float]) -> bool:
@@ -320,11 +320,11 @@ def _dominates(one: Candidate, other: Candidate, names: Mapping[str, float]) -> 
     return all(_no_worse(*pair) for pair in pairs) and any(_surely_better(*pair) for pair in pairs)
 
 
-def _no_worse(name: str, one: Figure, other: Figure) -> bool:
+def _no_worse(name: str, one: CandidateValue, other: CandidateValue) -> bool:
     return one.value <= other.value if DIMENSIONS[name] else one.value >= other.value
 
 
-def _surely_better(name: str, one: Figure, other: Figure) -> bool:
+def _surely_better(name: str, one: CandidateValue, other: CandidateValue) -> bool:
     low, high = one.interval or (one.value, one.value)
     other_low, other_high = other.interval or (other.value, other.value)
     return high < other_low if DIMENSIONS[name] else low > other_high

@@ -1,14 +1,12 @@
-"""Distribution-free intervals for quantiles, by order statistics.
+"""Distribution-free confidence intervals of quantiles, shares and means, and how many requests a bound needs.
 
 The number of values below the p-quantile of a population is Bin(n, p) in a sample of n independent values, whatever the
-distribution. So the interval between the l-th and the u-th smallest value covers the quantile with probability
+distribution. The interval between the l-th and the u-th smallest value therefore covers the quantile with probability
 P(l <= Bin(n, p) < u). Ranks are chosen with at most (1 - confidence) / 2 in each tail (Hahn and Meeker, *Statistical
-Intervals*, chapter 5). Where the sample is too small for such ranks no interval exists, and none is made up.
+Intervals*, chapter 5). Where the sample is too small for such ranks there is no interval.
 
-The requests of one level are not quite independent: they queue together and share batches. What that makes of these
-intervals is told in `loadbench.analyze.stats.bounds`. Values of which a request brings many, such as gaps between
-events, get
-none here.
+The requests of one level are correlated: they queue together and share batches. `loadbench.analyze.stats.effective_n`
+widens the intervals for it. Values of which one request has many, such as gaps between events, have no interval here.
 """
 
 from __future__ import annotations
@@ -23,13 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONFIDENCE = 0.95
+# Half a 95 % interval of a normal variable, in standard deviations.
+NORMAL_975 = 1.96
+# Probabilities that should be equal differ by the rounding of their sums.
+_ROUNDING = 1e-9
 
 
 @lru_cache(maxsize=4096)
 def quantile_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
     """Ranks (l, u), from 1, of the order statistics that bound the p-quantile of n values; `None` if n is too small."""
     if not 0 < p < 1 or not 0 < confidence < 1:
-        raise ValueError(f"p and confidence lie between 0 and 1, not {p} and {confidence}")
+        raise ValueError(f"p and confidence must lie between 0 and 1, not {p} and {confidence}")
     if n < 1:
         return None
     tail = (1 - confidence) / 2
@@ -41,12 +43,39 @@ def quantile_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
     return (low, high) if low >= 1 and high <= n else None
 
 
-def share_interval(hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The interval of a share of which `hits` of `n` were seen, by Clopper and Pearson: exact, never too narrow.
+def bound_holds(n: int, over: int, p: float, *, confidence: float = 0.99) -> bool:
+    """Whether the p-quantile is below a bound with this confidence, when `over` of n requests were above the bound.
 
-    Its bounds are those shares at which so many hits, or so few, are just as rare as the tail allows. By the duality of
-    both it lies above p wherever the interval of the p-quantile (`quantile_ranks`) lies below the bound of the hits.
-    Raises `ValueError` where that many cannot have been seen.
+    It is, if so few would be above it with a probability of at most `1 - confidence` were the quantile at the bound:
+    `P(Bin(n, 1 - p) <= over) <= 1 - confidence`. This is the early-stopping rule of MLPerf's LoadGen
+    (`early_stopping.cc`, with tolerance 0). It is valid for one look at a sample whose size was not chosen by looking.
+    """
+    if not 0 < p < 1 or not 0 < confidence < 1:
+        raise ValueError(f"p and confidence must lie between 0 and 1, not {p} and {confidence}")
+    first, cumulative = binomial_cdf(n, 1 - p)
+    if over < first:
+        return True
+    chance = float(cumulative[over - first]) if over < first + len(cumulative) else 1.0
+    return chance <= (1 - confidence) * (1 + _ROUNDING)
+
+
+def fewest_requests(over: int, p: float, *, confidence: float = 0.99) -> int:
+    """The least n for which `bound_holds` although `over` requests were above the bound."""
+    low, high = over, over + 1
+    while not bound_holds(high, over, p, confidence=confidence):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if bound_holds(middle, over, p, confidence=confidence) else (middle, high)
+    return high
+
+
+def share_interval(hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of a share, of which `hits` of `n` were observed, by Clopper and Pearson: exact, never too narrow.
+
+    Its bounds are the shares at which that many hits, or that few, are just as rare as the tail allows. By duality it
+    lies above p wherever the interval of the p-quantile (`quantile_ranks`) lies below the bound that the hits met.
+    Raises `ValueError` for impossible counts.
     """
     if not 0 <= hits <= n or n < 1 or not 0 < confidence < 1:
         raise ValueError(f"{hits} of {n} is no share, or {confidence} no confidence")
@@ -57,7 +86,7 @@ def share_interval(hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[f
 
 
 def _share_at(k: int, n: int, cumulative: float) -> float:
-    """The p for which P(Bin(n, p) <= k) is `cumulative`; that falls as p rises. By halving, down to a float."""
+    """The p for which P(Bin(n, p) <= k), which falls as p rises, is `cumulative`; by bisection to float precision."""
     low, high = 0.0, 1.0
     while low < (middle := (low + high) / 2) < high:
         first, below = binomial_cdf(n, middle)
@@ -74,18 +103,18 @@ _STUDENT_T = (
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
 )  # fmt: skip
 _BATCHES = len(_STUDENT_T) + 1
-_FEWEST_BATCHES = 5
+_MIN_BATCHES = 5
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % interval of the mean of a stationary series, by batch means; `None` where it is too short.
 
-    Neighbours depend on each other, batches of many of them hardly do (Law and Kelton, *Simulation Modeling and
-    Analysis*, chapter 9): the series is cut into twenty of equal length, or as many as there are values for, and the
-    means of those are taken as independent.
+    Neighbours depend on each other; means of long batches hardly do (Law and Kelton, *Simulation Modeling and
+    Analysis*, chapter 9). The series is cut into twenty batches of equal length, or fewer if it has fewer values, and
+    the batch means are treated as independent.
     """
     batches = min(_BATCHES, len(values))
-    if batches < _FEWEST_BATCHES:
+    if batches < _MIN_BATCHES:
         return None
     length = len(values) // batches
     means = np.asarray(values[: batches * length]).reshape(batches, length).mean(axis=1)
@@ -96,7 +125,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 def binomial_cdf(n: int, p: float) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:
     """(k0, P(Bin(n, p) <= k) for k = k0, k0 + 1, …) over all k whose probability is not negligible.
 
-    Beyond twelve standard deviations less than 1e-30 is left; the sum over the rest costs O(sqrt(n)).
+    Less than 1e-30 lies beyond twelve standard deviations; summing the rest costs O(sqrt(n)).
     """
     reach = 12 * math.sqrt(n * p * (1 - p)) + 30
     first, last = max(0, math.floor(n * p - reach)), min(n, math.ceil(n * p + reach))
@@ -110,6 +139,6 @@ def binomial_cdf(n: int, p: float) -> tuple[int, np.ndarray[tuple[int], np.dtype
     )
     steps = np.log(n - ks) - np.log(ks + 1) + math.log(p) - math.log1p(-p)
     logs = at_first + np.concatenate(([0.0], np.cumsum(steps)))
-    # The logarithms carry the rounding of lgamma, which is the same for all: normalise it away.
+    # The logarithms all carry the same rounding of lgamma: normalise it away.
     weights = np.exp(logs - logs.max())
     return first, np.cumsum(weights) / weights.sum()

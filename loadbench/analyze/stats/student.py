@@ -54,7 +54,7 @@ def quantile(p: float, freedom: float) -> float:
     return high
 
 
-def found_from(tail: float, power: float, freedom: float) -> float:
+def detectable_difference(tail: float, power: float, freedom: float) -> float:
     """The true difference, in standard errors, that is beyond the quantile of this tail with so much probability."""
     t = quantile(1 - tail, freedom)
     return t * (1 - 1 / (4 * freedom)) + quantile(power, math.inf) * math.sqrt(1 + t * t / (2 * freedom))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadbench.analyze.capacity.measured_levels import measured_levels
 from loadbench.analyze.capacity.scaling import BATCH, SLOTS, USL, find_cliff, fit, fit_scaling, student_over_normal
-from loadbench.analyze.level.measured import measured
 from tests.analyze.leveling import with_figures
 
 USERS = np.array([1.0, 2, 4, 8, 12, 16, 24, 32])
@@ -136,7 +136,7 @@ def test_a_cliff_is_found_between_its_levels(at):
 def test_no_cliff_is_seen_in_a_smooth_law(alpha, beta, slots, seed):
     """However a law bends, and with slots or without, chance is not taken for a cliff."""
     per_s = noisy(usl(1.0, alpha, 0.0 if slots < 99 else beta, np.minimum(USERS, slots)), seed, 0.015)
-    assert find_cliff(measured(levels(per_s, reach=0.03))) is None
+    assert find_cliff(measured_levels(levels(per_s, reach=0.03))) is None
 
 
 def test_the_curve_of_many_rows_is_that_of_each():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.quality.selection import DIMENSIONS, Candidate, Figure, candidates, select
+from loadbench.analyze.quality.selection import DIMENSIONS, Candidate, CandidateValue, candidates, select
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed
 from loadbench.report.selection import selection_notes
@@ -24,7 +24,7 @@ ONES = dict.fromkeys(DIMENSIONS, 1.0)
 def a_candidate(name: str, **figures: float | tuple[float, float, float]) -> Candidate:
     """A model; a figure is a value, or (low, value, high)."""
     made = {
-        key: Figure(told[1], (told[0], told[2])) if isinstance(told, tuple) else Figure(told)
+        key: CandidateValue(told[1], (told[0], told[2])) if isinstance(told, tuple) else CandidateValue(told)
         for key, told in figures.items()
     }
     return Candidate(name=name, load="users=1", figures=made)
@@ -70,7 +70,7 @@ def test_recommendation_of_too_few_samples_says_that_it_may_be_chance():
     Seen to fail: of two runs of three requests each, of one model, one was recommended over the other.
     """
     few = select([a_candidate("a", latency=1.0, disk=1.0), a_candidate("b", latency=2.0, disk=1.0)], ONES)
-    assert (few.unproven, few.vague) == (("latency",), ("latency", "disk"))
+    assert (few.unproven, few.no_interval) == (("latency",), ("latency", "disk"))
     assert "this may be chance" in selection_notes(few)[0]
     many = [a_candidate(name, latency=(at - 0.1, at, at + 0.1), disk=1.0) for name, at in (("a", 1.0), ("b", 2.0))]
     assert "chance" not in selection_notes(select(many, ONES))[0]
@@ -81,8 +81,8 @@ def test_doubt_adds_as_independent_doubts_do():
     one = a_candidate("a", latency=(0.8, 1.0, 1.25), throughput=(90.0, 100.0, 110.0), disk=3.0)
     selection = select([one], {"latency": 1.0, "throughput": 1.0, "disk": 2.0})
     h_latency, h_throughput = math.log(1.25 / 0.8) / 2, 0.1
-    assert selection.ranked[0].doubt == pytest.approx(math.hypot(h_latency / 4, h_throughput / 4))
-    assert selection.vague == ("disk",)
+    assert selection.ranked[0].margin == pytest.approx(math.hypot(h_latency / 4, h_throughput / 4))
+    assert selection.no_interval == ("disk",)
 
 
 def test_dominated_is_no_better_in_anything_and_surely_worse_in_something():

@@ -70,16 +70,16 @@ class MeasuredLevel:
         return sum((level.server or {}).get(name, 0.0) for level in self.levels)
 
 
-def measured(levels: Iterable[LevelResult]) -> list[MeasuredLevel]:
+def measured_levels(levels: Iterable[LevelResult]) -> list[MeasuredLevel]:
     """The usable levels by their users, ascending."""
     by_users: dict[int, list[LevelResult]] = {}
     for level in levels:
-        if isinstance(level.load, ClosedLoad) and not why_not(level):
+        if isinstance(level.load, ClosedLoad) and not exclusion_reason(level):
             by_users.setdefault(level.load.users, []).append(level)
     return [_together(users, by_users[users]) for users in sorted(by_users)]
 
 
-def why_not(level: LevelResult) -> str:
+def exclusion_reason(level: LevelResult) -> str:
     """Why a level does not count here; empty where it does."""
     if not isinstance(level.load, ClosedLoad):
         return "is of an open load"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.workshop_stats import nearest_rank, rounds
+from loadbench.analyze.level.workshop_stats import model_rounds, nearest_rank
 from loadbench.results.run import KnownFacts, ModelStatus, RecordedPrompt
 from tests.analyze.asked import a_failed_request, a_request
 from tests.building import a_run
@@ -29,7 +29,7 @@ def a_bench(*, models=None, requests: int = 3, prompts: int = 1):
 
 def test_p95_is_never_above_the_maximum_and_theirs_is():
     """Nearest rank takes a value that was seen; `statistics.quantiles` goes beyond it."""
-    (one,) = rounds(a_bench(), [a_request(n, e2e_s=latency) for n, latency in enumerate(SLOW)])
+    (one,) = model_rounds(a_bench(), [a_request(n, e2e_s=latency) for n, latency in enumerate(SLOW)])
     assert one.latency_p95 == pytest.approx(191.8)
     assert one.legacy_p95 == pytest.approx(statistics.quantiles(SLOW, n=20)[-1])
     assert one.legacy_p95 > max(SLOW)
@@ -47,7 +47,7 @@ def test_nearest_rank_is_a_value_that_enough_are_not_above(values, p):
 
 def test_speed_counts_output_tokens_alone_and_theirs_the_prompt_too():
     """16 tokens in 5.3 s are 3 tokens/s, whatever the prompt's 3,014 make of it."""
-    (one,) = rounds(a_bench(requests=1), [a_request(0, e2e_s=5.3, tokens=16, input_tokens=3014)])
+    (one,) = model_rounds(a_bench(requests=1), [a_request(0, e2e_s=5.3, tokens=16, input_tokens=3014)])
     assert one.tokens_per_s == pytest.approx(16 / 5.3)
     assert one.legacy_tokens_per_s == pytest.approx(3030 / 5.3)
 
@@ -55,22 +55,22 @@ def test_speed_counts_output_tokens_alone_and_theirs_the_prompt_too():
 def test_figures_are_means_over_the_answered_rounds():
     """Latency, first token and speed; a failed round is counted and in none of them."""
     requests = [a_request(0, e2e_s=1, ttft_s=0.2), a_request(1, e2e_s=2, ttft_s=0.4), a_failed_request(2)]
-    (one,) = rounds(a_bench(), requests)
+    (one,) = model_rounds(a_bench(), requests)
     assert (one.latency_avg, one.first_token_avg) == (pytest.approx(1.5), pytest.approx(0.3))
     assert one.tokens_per_s == pytest.approx((10 / 1 + 10 / 2) / 2)
-    assert (one.rounds, one.asked, one.answered, one.status) == (3, 3, 2, "ok")
+    assert (one.rounds, one.requested, one.ok, one.status) == (3, 3, 2, "ok")
 
 
 def test_rounds_are_of_each_prompt():
     """Twelve requests of four prompts are three rounds."""
-    (one,) = rounds(a_bench(requests=12, prompts=4), [a_request(n, prompt_index=n % 4) for n in range(12)])
-    assert (one.rounds, one.asked, one.answered) == (3, 12, 12)
+    (one,) = model_rounds(a_bench(requests=12, prompts=4), [a_request(n, prompt_index=n % 4) for n in range(12)])
+    assert (one.rounds, one.requested, one.ok) == (3, 12, 12)
 
 
 def test_failed_models_stay_with_their_reason():
     """One that could not be tested, and one of which no request was answered."""
     models = [ModelStatus("m", "ok"), ModelStatus("gone", "failed", "has no model 'gone'")]
-    first, second = rounds(a_bench(models=models), [a_failed_request(n) for n in range(3)])
+    first, second = model_rounds(a_bench(models=models), [a_failed_request(n) for n in range(3)])
     assert (first.status, first.reason, first.latency_avg, first.latency_p95) == (
         "failed",
         "no request was answered",
@@ -87,25 +87,25 @@ def test_a_model_goes_by_the_name_that_it_was_asked_for_by():
         ModelStatus("m-generic-cpu:1", "ok", asked="m"),
         ModelStatus("n-generic-cpu:1", "ok", known=known, asked="n"),
     ]
-    assert [one.alias for one in rounds(a_bench(models=models), [])] == ["m", "small"]
+    assert [one.alias for one in model_rounds(a_bench(models=models), [])] == ["m", "small"]
 
 
 def test_models_that_a_stopped_run_did_not_come_to_are_named():
     """They have no figures and a status of their own; those that go by another name than asked are not named twice."""
     run = a_bench(models=[ModelStatus("m", "ok", asked="alias-of-m")])
     run = msgspec.structs.replace(run, scenario={**run.scenario, "target": {"model": ["alias-of-m", "late"]}})
-    _, late = rounds(run, [a_request(0)])
+    _, late = model_rounds(run, [a_request(0)])
     assert (late.model, late.status, late.reason) == ("late", "not_run", "the run was stopped before it")
 
 
 def test_alias_is_that_of_the_file():
     """A model goes by the name that its file gives it."""
     models = [ModelStatus("m", "ok", known=KnownFacts(alias="small"))]
-    (one,) = rounds(a_bench(models=models), [a_request(0)])
+    (one,) = model_rounds(a_bench(models=models), [a_request(0)])
     assert (one.alias, one.model) == ("small", "m")
 
 
 def test_unknown_counts_have_no_speed():
     """Where the server told no tokens there is no figure, and no guess at one."""
-    (one,) = rounds(a_bench(), [a_request(0, output_tokens=None)])
+    (one,) = model_rounds(a_bench(), [a_request(0, output_tokens=None)])
     assert (one.tokens_per_s, one.legacy_tokens_per_s, one.output_tokens) == (None, None, ())

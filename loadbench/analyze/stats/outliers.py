@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BOUND = 3.5
-FEWEST = 5
+MIN_VALUES = 5
 # Below this many the authors have not tried their bound.
-FEW = 10
+TESTED_FROM = 10
 RULE = f"modified z-score above {BOUND:g} (Iglewicz and Hoaglin)"
 _NORMAL_MAD = 0.6745
 _NORMAL_MEAN_AD = 1.253314
@@ -32,7 +32,7 @@ _NORMAL_MEAN_AD = 1.253314
 
 def modified_z(values: Sequence[float]) -> list[float]:
     """The score of each value; all 0 where there are too few to tell, or all are the same."""
-    if len(values) < FEWEST:
+    if len(values) < MIN_VALUES:
         return [0.0] * len(values)
     middle = statistics.median(values)
     away = [abs(value - middle) for value in values]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.steady import drift, mann_kendall, mser5, not_steady
+from loadbench.analyze.level.steady import mann_kendall, mser5, not_steady, series_trend
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from tests.analyze.queues import closed, course, recorded, single
@@ -64,7 +64,7 @@ def test_trend_of_noise_is_as_rare_as_its_normal_says():
 @given(st.floats(-100, 100), st.floats(-1000, 1000), st.integers(3, 40))
 def test_drift_of_a_line_is_the_line(slope, start, count):
     """Without noise the median line is the line itself, end to end."""
-    found = drift([start + slope * position for position in range(count)])
+    found = series_trend([start + slope * position for position in range(count)])
     assert found.first == pytest.approx(start, abs=1e-6)
     assert found.rise == pytest.approx(slope * (count - 1), abs=1e-6)
 
@@ -72,9 +72,9 @@ def test_drift_of_a_line_is_the_line(slope, start, count):
 def test_a_walk_is_no_rise():
     """Random walks have trends in most cases, and wander off in at most 1 %."""
     walks = np.random.default_rng(2).normal(size=(2000, 20, 30)).reshape(2000, 600).cumsum(axis=1)
-    found = [drift(walk.reshape(20, 30).mean(axis=1)) for walk in walks]
+    found = [series_trend(walk.reshape(20, 30).mean(axis=1)) for walk in walks]
     assert np.mean([abs(one.z) > 1.96 for one in found]) > 0.5
-    assert np.mean([one.wanders_off for one in found]) <= 0.01
+    assert np.mean([one.exceeds_random_walk for one in found]) <= 0.01
 
 
 @given(st.lists(st.floats(0, 1000), min_size=20, max_size=200))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from loadbench.analyze.level.cost import cost, energy, watts
+from loadbench.analyze.level.cost import cost, energy, meter_watts
 from loadbench.analyze.level.machine import with_machine
 from loadbench.plan.scenario import CostSettings
 from loadbench.results.run import LevelResult, Throughput
@@ -49,7 +49,7 @@ def metered(*, resets: list[str] | None = None, power: float | None = None, **jo
 )
 def test_watts_of_each_meter(telemetry, expected):
     """A counter's rise over the window's 100 s; without one the mean power; a counter that began anew is none."""
-    assert watts(telemetry, 100.0) == expected
+    assert meter_watts(telemetry, 100.0) == expected
 
 
 def test_energy_of_a_board():

@@ -31,7 +31,7 @@ FAR_APART = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opinion:
+class RaterScore:
     """One rater of one model: the mean by facet, over all, and its 95 % interval if there are prompts enough."""
 
     model: str
@@ -63,7 +63,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
+class FacetCoverage:
     """Of a model's `expected` facets so many were `found`, and the share's 95 % interval."""
 
     found: int
@@ -76,7 +76,7 @@ class Coverage:
         return self.found / self.expected
 
 
-def opinions(quality: Quality) -> list[Opinion]:
+def rater_scores(quality: Quality) -> list[RaterScore]:
     """Every rater of every model, in the order in which they were kept."""
     groups: dict[tuple[str, str], list[Rating]] = {}
     for rating in quality.ratings:
@@ -84,7 +84,7 @@ def opinions(quality: Quality) -> list[Opinion]:
     return [_opinion(model, rater, ratings) for (model, rater), ratings in groups.items()]
 
 
-def _opinion(model: str, rater: str, ratings: Sequence[Rating]) -> Opinion:
+def _opinion(model: str, rater: str, ratings: Sequence[Rating]) -> RaterScore:
     by_facet: dict[str, list[int]] = {}
     by_prompt: dict[int, list[int]] = {}
     for rating in ratings:
@@ -92,7 +92,7 @@ def _opinion(model: str, rater: str, ratings: Sequence[Rating]) -> Opinion:
         by_prompt.setdefault(rating.prompt, []).append(rating.score)
     means = [statistics.fmean(scores) for scores in by_prompt.values()]
     around = mean_interval(means)
-    return Opinion(
+    return RaterScore(
         model=model,
         rater=rater,
         prompts=len(by_prompt),
@@ -102,7 +102,7 @@ def _opinion(model: str, rater: str, ratings: Sequence[Rating]) -> Opinion:
     )
 
 
-def chosen(found: Iterable[Opinion], model: str, rater: str | None = None) -> Opinion | None:
+def score_for(found: Iterable[RaterScore], model: str, rater: str | None = None) -> RaterScore | None:
     """The opinion that stands for a model: the named rater's, else a person's, else a judge's; never a mixture."""
     of_model = [one for one in found if one.model == model and rater in {None, one.rater}]
     return min(of_model, key=lambda one: one.rater.startswith(JUDGE), default=None)
@@ -144,11 +144,12 @@ def disagreements(quality: Quality) -> list[Disagreement]:
     return sorted(far, key=lambda one: min(one.scores.values()) - max(one.scores.values()))
 
 
-def coverage(quality: Quality) -> dict[str, Coverage]:
+def facet_coverage(quality: Quality) -> dict[str, FacetCoverage]:
     """By model, how much of what its prompts expected was found."""
     found: dict[str, list[bool]] = {}
     for check in quality.checks:
         found.setdefault(check.model, []).append(check.found)
     return {
-        model: Coverage(sum(hits), len(hits), share_interval(sum(hits), len(hits))) for model, hits in found.items()
+        model: FacetCoverage(sum(hits), len(hits), share_interval(sum(hits), len(hits)))
+        for model, hits in found.items()
     }

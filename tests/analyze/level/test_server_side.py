@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from loadbench.analyze.level.server_side import bucket_quantile, contradictions, first_token, spreads
+from loadbench.analyze.level.server_side import bucket_quantile, contradictions, first_token, server_histograms
 from loadbench.analyze.level.summary import summarize
 from loadbench.plan.load import Closed
 from loadbench.record.timings import Timings
@@ -49,7 +49,7 @@ def test_histograms_are_named_by_what_they_measure():
     told |= rose("sglang:queue_time_seconds", ("+Inf", 4), total=1.0, count=4)
     told |= rose("vllm:e2e_request_latency_seconds", ("+Inf", 0), total=0.0, count=0)
     told |= rose("vllm:iteration_tokens_total", ("+Inf", 9), total=77.0, count=9)
-    found = spreads(told | {"vllm:generation_tokens_total": 5.0})
+    found = server_histograms(told | {"vllm:generation_tokens_total": 5.0})
     assert found.keys() == {"first_token_s", "queue_s"}
     first = found["first_token_s"]
     assert (first.source, first.count, first.mean) == (TTFT, 100, 0.2)
@@ -61,12 +61,12 @@ def test_newer_name_wins_over_the_older():
     """A server that tells both tells the same twice."""
     told = rose("vllm:inter_token_latency_seconds", total=3.0, count=10)
     told |= rose("vllm:time_per_output_token_seconds", total=9.0, count=10)
-    assert spreads(told)["inter_token_s"].mean == 0.3
+    assert server_histograms(told)["inter_token_s"].mean == 0.3
 
 
 def test_no_page_has_no_histograms():
     """Nothing scraped, nothing told."""
-    assert spreads(None) == spreads({}) == {}
+    assert server_histograms(None) == server_histograms({}) == {}
 
 
 def recording(*timings: Timings | None, ttft_ns: int = 100 * MS):
@@ -99,7 +99,9 @@ def test_timings_of_some_answers_only_make_no_account():
 
 def test_histograms_serve_where_there_are_no_timings():
     """Of vLLM's 80 ms to the first token 30 ms were its queue."""
-    told = spreads(rose(TTFT, total=0.8, count=10) | rose("vllm:request_queue_time_seconds", total=0.3, count=10))
+    told = server_histograms(
+        rose(TTFT, total=0.8, count=10) | rose("vllm:request_queue_time_seconds", total=0.3, count=10)
+    )
     found = first_token(recording(None, None), told)
     assert found is not None
     assert (found.source, found.count) == (TTFT, 10)
@@ -109,7 +111,7 @@ def test_histograms_serve_where_there_are_no_timings():
 def test_server_that_tells_nothing_has_no_account():
     """Nor has a level without answers."""
     assert first_token(recording(None), {}) is None
-    assert first_token(recording(), spreads(rose(TTFT, total=0.8, count=10))) is None
+    assert first_token(recording(), server_histograms(rose(TTFT, total=0.8, count=10))) is None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_server_that_tells_a_longer_way_than_was_seen(prefills_ms, codes):
 def test_histograms_may_be_of_other_requests(server_s, codes):
     """Their mean holds the warm-up too: a fifth above what was seen proves nothing, half does."""
     made = recording(None, None)
-    found = first_token(made, spreads(rose(TTFT, total=server_s * 10, count=10)))
+    found = first_token(made, server_histograms(rose(TTFT, total=server_s * 10, count=10)))
     assert [reason.code for reason in contradictions(made, found)] == codes
 
 

@@ -104,7 +104,7 @@ def test_histogram_travels_with_the_metric():
     """The embedded histogram gives the same figures again."""
     histogram = Histogram()
     histogram.record_many([n * MS for n in range(1, 501)])
-    told = metric(histogram, failures=0, values_per_one=1.0)
+    told = metric(histogram, failures=0, inefficiency=1.0)
     again = Histogram.decode(told.hdr)
     assert again.count == told.count
     assert again.percentile(95) / 1e9 == told.p95

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.outliers import modified_z, outliers
+from loadbench.analyze.stats.outliers import modified_z, outliers
 
 # Their median is 2.45 and their MAD 0.15.
 EXAMPLE = [2.1, 2.6, 2.4, 2.5, 2.3, 2.1, 2.3, 2.6, 8.2, 8.3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadbench.analyze.level.by_prompt import PromptSpread, by_prompt
+from loadbench.analyze.level.by_prompt import PromptLatency, by_prompt
 from tests.analyze.asked import a_failed_request, a_request
 
 
@@ -29,15 +29,15 @@ def test_prompts_and_levels_are_apart():
 def test_spread_is_exact():
     """Median, minimum and maximum of the values themselves: no histogram rounds them."""
     (one,) = by_prompt([a_request(n, e2e_s=e2e) for n, e2e in enumerate((1.234567891, 1.0, 3.0, 2.0))])
-    assert one.e2e == PromptSpread(pytest.approx((1.234567891 + 2.0) / 2, abs=1e-9), 1.0, 3.0)
+    assert one.e2e == PromptLatency(pytest.approx((1.234567891 + 2.0) / 2, abs=1e-9), 1.0, 3.0)
 
 
 def test_failures_are_counted_and_have_no_latency():
     """Asked and answered are told apart; a prompt that was never answered has no figures, and is there."""
     requests = [a_request(0), a_failed_request(1), a_failed_request(2, prompt_index=1)]
     first, second = by_prompt(requests)
-    assert (first.asked, first.answered) == (2, 1)
-    assert (second.asked, second.answered, second.e2e, second.ttft, second.output_tokens) == (1, 0, None, None, None)
+    assert (first.requests, first.ok) == (2, 1)
+    assert (second.requests, second.ok, second.e2e, second.ttft, second.output_tokens) == (1, 0, None, None, None)
 
 
 def test_outlier_is_of_its_own_prompt():
@@ -59,9 +59,9 @@ def test_prompt_that_is_slow_for_its_length_stands_out():
         for prompt, length in enumerate((10, 20, 400, 40, 50, 60))
         for n in range(3)
     ]
-    assert all(one.stands_out is None for one in by_prompt(requests))
+    assert all(one.outlier_score is None for one in by_prompt(requests))
     slow = [a_request(90 + n, prompt_index=6, e2e_s=5.0, tokens=10) for n in range(3)]
-    assert [one.prompt for one in by_prompt([*requests, *slow]) if one.stands_out] == [6]
+    assert [one.prompt for one in by_prompt([*requests, *slow]) if one.outlier_score] == [6]
 
 
 def test_made_prompts_have_none_of_their_own():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadbench.analyze.quality.quality import agreements, chosen, coverage, disagreements, opinions
+from loadbench.analyze.quality.ratings import agreements, disagreements, facet_coverage, rater_scores, score_for
 from loadbench.analyze.stats.intervals import share_interval
 from loadbench.results.quality import FacetCheck, Quality, Rating
 
@@ -18,9 +18,9 @@ def rated(rater: str, *scores: int, model: str = "m", facet: str = "brevity", an
 
 
 def test_raters_are_never_averaged():
-    """A judge who likes everything and a person who likes nothing are two opinions, and no middle one."""
+    """A judge who likes everything and a person who likes nothing are two scores, and no middle one."""
     quality = Quality(ratings=[*rated("human", 1, 1), *rated("judge j", 5, 5)])
-    assert [(one.rater, one.mean) for one in opinions(quality)] == [("human", 1.0), ("judge j", 5.0)]
+    assert [(one.rater, one.mean) for one in rater_scores(quality)] == [("human", 1.0), ("judge j", 5.0)]
 
 
 def test_mean_is_over_prompts_of_the_mean_over_facets():
@@ -34,29 +34,29 @@ def test_mean_is_over_prompts_of_the_mean_over_facets():
             ),
         ]
     )
-    (one,) = opinions(quality)
+    (one,) = rater_scores(quality)
     assert (one.mean, one.prompts) == (3.0, 2)
     assert one.facets == {"brevity": 3.0, "x": 1.0, "y": 1.0, "z": 1.0}
 
 
 def test_interval_needs_five_prompts_and_stays_on_the_scale():
     """Below that there is none; above it is that of the mean, cut at 1 and 5."""
-    assert opinions(Quality(ratings=rated("human", 1, 5, 1, 5)))[0].interval is None
-    low, high = opinions(Quality(ratings=rated("human", 1, 5, 1, 5, 5)))[0].interval
+    assert rater_scores(Quality(ratings=rated("human", 1, 5, 1, 5)))[0].interval is None
+    low, high = rater_scores(Quality(ratings=rated("human", 1, 5, 1, 5, 5)))[0].interval
     assert low == 1.0
     assert high == 5.0
-    low, high = opinions(Quality(ratings=rated("human", 3, 4, 3, 4, 3, 4)))[0].interval
+    low, high = rater_scores(Quality(ratings=rated("human", 3, 4, 3, 4, 3, 4)))[0].interval
     # Student's t for five degrees of freedom, 2.571, times 0.5477 / √6, around 3.5.
     assert (low, high) == (pytest.approx(2.925, abs=1e-3), pytest.approx(4.075, abs=1e-3))
 
 
 def test_person_stands_for_a_model_before_a_judge():
     """Unless another rater is named; who is not there is none."""
-    found = opinions(Quality(ratings=[*rated("judge j", 5), *rated("ann", 2)]))
-    assert chosen(found, "m").rater == "ann"
-    assert chosen(found, "m", "judge j").mean == 5.0
-    assert chosen(found, "m", "bob") is None
-    assert chosen(found, "other") is None
+    found = rater_scores(Quality(ratings=[*rated("judge j", 5), *rated("ann", 2)]))
+    assert score_for(found, "m").rater == "ann"
+    assert score_for(found, "m", "judge j").mean == 5.0
+    assert score_for(found, "m", "bob") is None
+    assert score_for(found, "other") is None
 
 
 def test_agreement_is_of_common_answers_only():
@@ -79,6 +79,6 @@ def test_what_is_two_apart_is_named_the_farthest_first():
 def test_coverage_is_a_share_with_its_interval():
     """Found of expected, by model, by Clopper and Pearson."""
     checks = [FacetCheck(model="m", prompt=n, facet="x", found=n < 3, answer_hash="aa") for n in range(10)]
-    found = coverage(Quality(checks=checks))["m"]
+    found = facet_coverage(Quality(checks=checks))["m"]
     assert (found.found, found.expected, found.share) == (3, 10, 0.3)
     assert found.interval == share_interval(3, 10)

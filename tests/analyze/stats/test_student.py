@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from loadbench.analyze.stats.student import above, found_from, quantile, two_sided
+from loadbench.analyze.stats.student import above, detectable_difference, quantile, two_sided
 
 # Any table of it: (p, degrees of freedom, t).
 TABLE = [
@@ -61,5 +61,5 @@ def test_a_difference_is_found_as_often_as_is_asked(tail, freedom, power):
     """Of 100,000 draws of a non-central t, to within a hundredth."""
     rng = np.random.default_rng(0)
     noise, error = rng.normal(0, 1, 100_000), np.sqrt(rng.chisquare(freedom, 100_000) / freedom)
-    found = (noise + found_from(tail, power, freedom)) / error > quantile(1 - tail, freedom)
+    found = (noise + detectable_difference(tail, power, freedom)) / error > quantile(1 - tail, freedom)
     assert found.mean() == pytest.approx(power, abs=0.01)
