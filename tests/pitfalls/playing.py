@@ -19,9 +19,9 @@ from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.plan.load import Phase
-from loadbench.sim.faults import FaultServer
 from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
+from tests.faults.server import FaultServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,7 +67,7 @@ def faulty(
                 for number, name in enumerate(names):
                     samples.append(await client.send(ask(f"fault:{name}", number=number, max_tokens=tokens)))
                     await asyncio.sleep(pause_s)
-                assert [server.asked[name] for name in names] == [names.count(name) for name in names]
+                assert [server.requests[name] for name in names] == [names.count(name) for name in names]
                 assert server.errors == []
                 return samples
             finally:

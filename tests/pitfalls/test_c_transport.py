@@ -18,10 +18,10 @@ from loadbench.client.connection import Connection
 from loadbench.client.fast_transport import FastTransport
 from loadbench.engine.health import LoopHealth
 from loadbench.record.outcome import Outcome
-from loadbench.sim.faults import FaultServer
 from tests.building import a_level, a_recording, a_sample, calm
 from tests.client.server import ANSWER, ASK, END, GONE, chunk, head, serving, stream, whole
 from tests.engine.scripted import PATIENT, Act, fire_one
+from tests.faults.server import FaultServer
 from tests.pitfalls.playing import (
     CLOCK,
     KINDS,

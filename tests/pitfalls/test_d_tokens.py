@@ -60,7 +60,7 @@ def test_d1_an_event_is_not_a_token():
 
 
 @pytest.mark.parametrize(
-    ("fault", "known"), [("several_by_ids", True), ("several_by_usage", True), ("several_untold", False)]
+    ("fault", "known"), [("several_by_ids", True), ("several_by_usage", True), ("several_unreported", False)]
 )
 def test_d1_tokens_of_an_event_are_told_or_unknown(fault, known):
     """Ids and a growing usage tell three tokens an event; where nothing tells, no ITL is claimed, and N still holds.

@@ -16,11 +16,11 @@ from loadbench.record.outcome import Outcome
 from loadbench.report.csv import csv as as_csv
 from loadbench.report.markdown import markdown
 from loadbench.report.text import text
-from loadbench.sim.faults import FAULTS, FaultProcess, FaultServer
 from loadbench.targets.scrape import parse_metrics, rise
 from tests.building import a_failure, a_level, a_recording, a_run, a_sample
 from tests.cli.running import loadbench
 from tests.engine.scripted import Act, run_scripted
+from tests.faults.server import FAULTS, FaultProcess, FaultServer
 from tests.pitfalls.playing import (
     DONE,
     KINDS,
@@ -231,7 +231,7 @@ def test_e7_short_answers_are_kept_as_they_are(kind):
             client = client_of(server, transport)
             samples = [await client.send(ask("fault:one_token", max_tokens=100)) for _ in range(again)]
             await transport.aclose()
-            return samples, server.asked["one_token"]
+            return samples, server.requests["one_token"]
 
     (sample,), asked = asyncio.run(main(again=1))
     assert (sample.outcome, sample.output_tokens, sample.asked_output_tokens) == (Outcome.OK, 1, 100)

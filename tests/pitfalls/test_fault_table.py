@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from loadbench.record.outcome import Outcome
-from loadbench.sim.faults import FAULTS, FaultProcess
-from loadbench.sim.wire_faults import DISRUPTIVE
+from tests.faults.connection_faults import DISRUPTIVE
+from tests.faults.server import FAULTS, FaultProcess
 from tests.pitfalls.playing import KINDS, SOON, S, Timeouts, faulty
 
 # Where the end is silence, there is no reason to wait long for it.
@@ -66,6 +66,6 @@ def test_process_serves_the_table():
         assert all(name in answer.text for name in FAULTS)
         assert "faulty" in httpx.get(server.url + "/v1/models", trust_env=False).text
     listed = subprocess.run(
-        [sys.executable, "-m", "loadbench.sim.faults", "--list"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "tests.faults", "--list"], capture_output=True, text=True, check=True
     )
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(FAULTS)

@@ -20,8 +20,8 @@ from loadbench.plan.arrivals import Arrivals, Spacing
 from loadbench.plan.load import Closed, LevelDuration, Open
 from loadbench.plan.prompts import Prompt
 from loadbench.record.outcome import Outcome
-from loadbench.sim.faults import FAULTS, FaultServer
-from loadbench.sim.wire_faults import DISRUPTIVE
+from tests.faults.connection_faults import DISRUPTIVE
+from tests.faults.server import FAULTS, FaultServer
 from tests.pitfalls.playing import CLOCK, KINDS, S, Timeouts, ask, client_of, transport_of
 
 # Long enough for an answer on a busy machine; few faults are waited out.
@@ -183,7 +183,7 @@ class Faults(RuleBasedStateMachine):
         try:
             self.run(self._end())
             assert self.server.errors == []
-            assert all(self.server.asked[name] >= count for name, count in self.asked.items())
+            assert all(self.server.requests[name] >= count for name, count in self.asked.items())
         finally:
             self.runner.close()
 

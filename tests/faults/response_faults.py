@@ -1,31 +1,27 @@
-"""Faults of what an answer says: its deltas, its usage, how it ends, and at which speed it comes.
+"""Faults in the content of a response: its deltas, its usage, its end and its speed.
 
-The bytes are in order, and so is the connection. See `loadbench.sim.fault_frames` for what an entry is.
+The bytes are correct, and so is the connection. See `tests.faults.frames` for what an entry is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from loadbench.record.outcome import Outcome, TokenSource
-from loadbench.sim.fault_frames import (
+from tests.faults.frames import (
     DONE,
     GAP_S,
     LATE_S,
     FaultTable,
-    answer,
+    Wire,
     choice,
     counts,
     finish,
     frame,
+    plain_response,
     stop,
     usage_alone,
     word,
     words,
 )
-
-if TYPE_CHECKING:
-    from loadbench.sim.faults import Wire
 
 FAULTS = FaultTable()
 
@@ -35,8 +31,8 @@ FAULTS = FaultTable()
 
 @FAULTS.ends(Outcome.OK)
 async def plain(wire: Wire) -> None:
-    """Nothing wrong: a token an event, then finish_reason, usage and [DONE]."""
-    await answer(wire)
+    """Nothing wrong: one token per event, then finish_reason, usage and [DONE]."""
+    await plain_response(wire)
 
 
 @FAULTS.ends(Outcome.OK)
@@ -45,7 +41,7 @@ async def role_first(wire: Wire) -> None:
     wire.open()
     await wire.send(choice(wire, {"role": "assistant"}))
     await wire.pause(9 * GAP_S)
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await finish(wire)
 
 
@@ -55,7 +51,7 @@ async def empty_first(wire: Wire) -> None:
     wire.open()
     await wire.send(choice(wire, {"role": "assistant", "content": ""}))
     await wire.pause(9 * GAP_S)
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await finish(wire)
 
 
@@ -65,7 +61,7 @@ async def null_first(wire: Wire) -> None:
     wire.open()
     await wire.send(choice(wire, {"role": "assistant", "content": None, "reasoning_content": None}))
     await wire.pause(9 * GAP_S)
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await finish(wire)
 
 
@@ -73,7 +69,7 @@ async def null_first(wire: Wire) -> None:
 async def empty_between(wire: Wire) -> None:
     """An empty delta follows every token. There are as many events as tokens, and no gap is shorter for it."""
     wire.open()
-    for number in range(wire.asked):
+    for number in range(wire.max_tokens):
         await wire.pause(GAP_S / 2)
         await wire.send(word(wire, number))
         await wire.pause(GAP_S / 2)
@@ -83,7 +79,7 @@ async def empty_between(wire: Wire) -> None:
 
 @FAULTS.ends(Outcome.OK)
 async def reasoning_first(wire: Wire) -> None:
-    """As many tokens of `reasoning_content` as of the answer come before it. TTFT is the reasoning's, TTFO later."""
+    """Before the text come as many tokens of `reasoning_content`. TTFT is that of the reasoning, TTFO is later."""
     await _reason(wire, "reasoning_content")
 
 
@@ -95,48 +91,48 @@ async def reasoning_by_another_name(wire: Wire) -> None:
 
 async def _reason(wire: Wire, key: str) -> None:
     wire.open()
-    for number in range(wire.asked):
+    for number in range(wire.max_tokens):
         await wire.pause(GAP_S)
         await wire.send(choice(wire, {key: f"r{number} "}))
-    await words(wire, wire.asked)
-    await finish(wire, 2 * wire.asked, reasoning=wire.asked)
+    await words(wire, wire.max_tokens)
+    await finish(wire, 2 * wire.max_tokens, reasoning=wire.max_tokens)
 
 
 @FAULTS.ends(Outcome.OK)
 async def hidden_reasoning(wire: Wire) -> None:
-    """Fifty times the answer is thought first and not shown. Usage counts it; no event's own tokens are known."""
+    """Fifty times as many tokens of reasoning are not sent. Usage counts them; the tokens of no event are known."""
     wire.open()
     await wire.pause(LATE_S)
-    await words(wire, wire.asked)
-    await finish(wire, 51 * wire.asked, reasoning=50 * wire.asked)
+    await words(wire, wire.max_tokens)
+    await finish(wire, 51 * wire.max_tokens, reasoning=50 * wire.max_tokens)
 
 
 @FAULTS.ends(Outcome.OK)
 async def several_by_ids(wire: Wire) -> None:
-    """Three tokens an event, with their ids, as of speculative decoding. ITL is a third of the event gap."""
+    """Three tokens per event, with their ids, as of speculative decoding. ITL is a third of the event gap."""
     wire.open()
-    for number in range(wire.asked):
+    for number in range(wire.max_tokens):
         await wire.pause(GAP_S)
         await wire.send(word(wire, number, ids=[1, 2, 3]))
-    await finish(wire, 3 * wire.asked)
+    await finish(wire, 3 * wire.max_tokens)
 
 
 @FAULTS.ends(Outcome.OK)
 async def several_by_usage(wire: Wire) -> None:
-    """Three tokens an event, told by a usage that grows from frame to frame. ITL is a third of the event gap."""
+    """Three tokens per event, reported by a usage that grows from frame to frame. ITL is a third of the event gap."""
     wire.open()
-    for number in range(wire.asked):
+    for number in range(wire.max_tokens):
         await wire.pause(GAP_S)
         await wire.send(word(wire, number, usage=counts(wire, 3 * number + 3)))
-    await finish(wire, 3 * wire.asked)
+    await finish(wire, 3 * wire.max_tokens)
 
 
 @FAULTS.ends(Outcome.OK)
-async def several_untold(wire: Wire) -> None:
-    """Three tokens an event, told by nothing but their sum. There are event gaps, and no ITL is claimed."""
+async def several_unreported(wire: Wire) -> None:
+    """Three tokens per event, of which only the sum is reported. There are event gaps, and no ITL is claimed."""
     wire.open()
-    await words(wire, wire.asked)
-    await finish(wire, 3 * wire.asked)
+    await words(wire, wire.max_tokens)
+    await finish(wire, 3 * wire.max_tokens)
 
 
 @FAULTS.ends(Outcome.OK)
@@ -144,7 +140,7 @@ async def no_choices(wire: Wire) -> None:
     """Frames with an empty list of choices, and with none, stand between the tokens. They change nothing."""
     wire.open()
     await wire.send(frame({"choices": [], "prompt_filter_results": []}), frame({"model": wire.model}))
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await wire.send(frame({"choices": None}))
     await finish(wire)
 
@@ -154,12 +150,12 @@ async def no_choices(wire: Wire) -> None:
 
 @FAULTS.ends(Outcome.OK)
 async def usage_on_every_frame(wire: Wire) -> None:
-    """Usage so far is on every frame. The last one counts; they are not added up."""
+    """The usage so far is on every frame. The last one counts; they are not added up."""
     wire.open()
-    for number in range(wire.asked):
+    for number in range(wire.max_tokens):
         await wire.pause(GAP_S)
         await wire.send(word(wire, number, usage=counts(wire, number + 1)))
-    await wire.send(stop(wire, usage=counts(wire, wire.asked)), DONE)
+    await wire.send(stop(wire, usage=counts(wire, wire.max_tokens)), DONE)
     await wire.end()
 
 
@@ -167,17 +163,17 @@ async def usage_on_every_frame(wire: Wire) -> None:
 async def usage_on_the_last_token(wire: Wire) -> None:
     """Usage stands in the frame of the last token, and no frame is for it alone. It counts all the same."""
     wire.open()
-    await words(wire, wire.asked - 1)
+    await words(wire, wire.max_tokens - 1)
     await wire.pause(GAP_S)
-    await wire.send(word(wire, wire.asked, finish="stop", usage=counts(wire, wire.asked)), DONE)
+    await wire.send(word(wire, wire.max_tokens, finish="stop", usage=counts(wire, wire.max_tokens)), DONE)
     await wire.end()
 
 
 @FAULTS.ends(Outcome.OK, source=TokenSource.EVENTS)
 async def usage_missing(wire: Wire) -> None:
-    """No usage. Tokens are the events that came, by name an assumption; never the number that was asked for."""
+    """No usage. Tokens are the events that came, an assumption by name; never the number that was requested."""
     wire.open()
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await wire.send(stop(wire), DONE)
     await wire.end()
 
@@ -186,18 +182,18 @@ async def usage_missing(wire: Wire) -> None:
 async def usage_late(wire: Wire) -> None:
     """Usage and [DONE] come a hundred gaps after the last token. E2E ends with that token, only stream_end later."""
     wire.open()
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await wire.send(stop(wire))
     await wire.pause(LATE_S)
-    await wire.send(usage_alone(wire, wire.asked), DONE)
+    await wire.send(usage_alone(wire, wire.max_tokens), DONE)
     await wire.end()
 
 
 @FAULTS.ends(Outcome.OK, source=TokenSource.EVENTS)
 async def usage_of_zero(wire: Wire) -> None:
-    """Usage says 0 beside tokens that came. That is no count: the events are."""
+    """Usage says 0 though tokens came. So the events are counted instead."""
     wire.open()
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await finish(wire, 0)
 
 
@@ -205,10 +201,10 @@ async def usage_of_zero(wire: Wire) -> None:
 async def usage_too_high(wire: Wire) -> None:
     """Usage says ten times the ids of the tokens. It counts, but no event is given more tokens than it had."""
     wire.open()
-    for number in range(wire.asked):
+    for number in range(wire.max_tokens):
         await wire.pause(GAP_S)
         await wire.send(word(wire, number, ids=[number]))
-    await finish(wire, 10 * wire.asked)
+    await finish(wire, 10 * wire.max_tokens)
 
 
 # Errors and ends.
@@ -216,9 +212,9 @@ async def usage_too_high(wire: Wire) -> None:
 
 @FAULTS.ends(Outcome.STREAM_ERROR)
 async def error_in_stream(wire: Wire) -> None:
-    """An error object after some tokens, in a 200, and then [DONE] as if nothing were. The request failed."""
+    """An error object after some tokens, in a 200, and then [DONE] as if nothing had happened. The request failed."""
     wire.open()
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await wire.send(frame({"error": {"message": "out of memory", "code": 500}}), DONE)
     await wire.end()
 
@@ -227,14 +223,14 @@ async def error_in_stream(wire: Wire) -> None:
 async def error_by_event(wire: Wire) -> None:
     """The same as an event of type error."""
     wire.open()
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await wire.send(b'event: error\ndata: {"message": "out of memory"}\n\n')
     await wire.end()
 
 
 @FAULTS.ends(Outcome.STREAM_ERROR)
 async def error_at_once(wire: Wire) -> None:
-    """An error is all that the 200 holds."""
+    """A 200 with nothing but an error."""
     wire.open()
     await wire.send(frame({"error": "no such adapter"}))
     await wire.end()
@@ -242,18 +238,18 @@ async def error_at_once(wire: Wire) -> None:
 
 @FAULTS.ends(Outcome.STREAM_ERROR)
 async def error_after_finish(wire: Wire) -> None:
-    """A good answer with finish_reason, and an error behind it. The request failed."""
+    """A good response with finish_reason, and an error after it. The request failed."""
     wire.open()
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await wire.send(stop(wire), frame({"error": {"message": "post-processing failed"}}), DONE)
     await wire.end()
 
 
 @FAULTS.ends(Outcome.STREAM_ERROR)
 async def aborted(wire: Wire) -> None:
-    """The server ends the answer with finish_reason abort. The request failed."""
+    """The server ends the response with finish_reason abort. The request failed."""
     wire.open()
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await wire.send(choice(wire, {}, finish="abort"), DONE)
     await wire.end()
 
@@ -275,27 +271,27 @@ async def nothing(wire: Wire) -> None:
 
 @FAULTS.ends(Outcome.TRUNCATED)
 async def no_finish(wire: Wire) -> None:
-    """All tokens, and a clean end of the body without finish_reason and [DONE]. Cut short, however it looks."""
+    """All tokens, and a clean end of the body without finish_reason and [DONE]. It was cut short all the same."""
     wire.open()
-    await words(wire, wire.asked)
+    await words(wire, wire.max_tokens)
     await wire.end()
 
 
 @FAULTS.ends(Outcome.OK)
 async def finish_alone(wire: Wire) -> None:
-    """A finish_reason and a usage, no [DONE]. That is an answer."""
+    """A finish_reason and a usage, no [DONE]. The response is complete."""
     wire.open()
-    await words(wire, wire.asked)
-    await wire.send(stop(wire), usage_alone(wire, wire.asked))
+    await words(wire, wire.max_tokens)
+    await wire.send(stop(wire), usage_alone(wire, wire.max_tokens))
     await wire.end()
 
 
 @FAULTS.ends(Outcome.OK)
 async def done_alone(wire: Wire) -> None:
-    """A [DONE] and a usage, no finish_reason. That is an answer."""
+    """A [DONE] and a usage, no finish_reason. The response is complete."""
     wire.open()
-    await words(wire, wire.asked)
-    await wire.send(usage_alone(wire, wire.asked), DONE)
+    await words(wire, wire.max_tokens)
+    await wire.send(usage_alone(wire, wire.max_tokens), DONE)
     await wire.end()
 
 
@@ -306,13 +302,13 @@ async def done_alone(wire: Wire) -> None:
 async def at_once(wire: Wire) -> None:
     """Head and first token in one write, without any delay. TTFT is short, and is not taken for missing."""
     await wire.raw(wire.head() + wire.chunk(word(wire, 0)))
-    await words(wire, wire.asked - 1, start=1)
+    await words(wire, wire.max_tokens - 1, start=1)
     await finish(wire)
 
 
 @FAULTS.ends(Outcome.OK)
 async def one_token(wire: Wire) -> None:
-    """An answer of one token. It has TTFT and E2E, which are equal; gap, ITL and TPOT do not exist."""
+    """A response of one token. It has TTFT and E2E, which are equal; gap, ITL and TPOT do not exist."""
     wire.open()
     await words(wire, 1)
     await finish(wire, 1)
@@ -322,26 +318,26 @@ async def one_token(wire: Wire) -> None:
 async def slowing(wire: Wire) -> None:
     """Every gap is a tenth longer than the one before, as with a growing context. The longest gap is the last."""
     wire.open()
-    for number in range(wire.asked):
+    for number in range(wire.max_tokens):
         await words(wire, 1, gap_s=GAP_S * 1.1**number, start=number)
     await finish(wire)
 
 
 @FAULTS.ends(Outcome.OK)
 async def two_speeds(wire: Wire) -> None:
-    """Gaps are short and ten times as long in turn. Both are seen; the mean is neither."""
+    """Gaps alternate between short and ten times as long. Both are seen; the mean is neither."""
     wire.open()
-    for number in range(wire.asked):
+    for number in range(wire.max_tokens):
         await words(wire, 1, gap_s=GAP_S * (10 if number % 2 else 1), start=number)
     await finish(wire)
 
 
 @FAULTS.ends(Outcome.OK)
 async def preempted(wire: Wire) -> None:
-    """The answer pauses for a hundred gaps in its middle. One gap is that long, the others are not longer for it."""
+    """The response pauses for a hundred gaps in its middle. One gap is that long, the others are not longer for it."""
     wire.open()
-    half = wire.asked // 2
+    half = wire.max_tokens // 2
     await words(wire, half)
     await wire.pause(LATE_S)
-    await words(wire, wire.asked - half, start=half)
+    await words(wire, wire.max_tokens - half, start=half)
     await finish(wire)
