@@ -66,6 +66,11 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         """Users, or requests per second."""
         return _amount(self.users, self.rate_per_s)
 
+    @property
+    def label(self) -> str:
+        """The load as messages write it: `users=8`, `rate=0.5`."""
+        return f"rate={self.amount:g}" if isinstance(self.users, msgspec.UnsetType) else f"users={self.users}"
+
 
 class Rung(msgspec.Struct, frozen=True, kw_only=True):
     """A level without think time, `level` among those of `run.json`: what the server does with so many at once.

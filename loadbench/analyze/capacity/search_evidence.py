@@ -1,11 +1,9 @@
-"""What a capacity search has found, worked out from its probes: the reading arm's side of it.
+"""The evidence of a capacity search: what its probes prove, and the best estimate.
 
-`SearchEvidence` takes each probe as it ends and says what is known by then. The range is what was proven
-(`loadbench.analyze.capacity.sequential`). The point between is an estimate without a promise, the median of where
-the border is
-likely to be (`loadbench.analyze.capacity.border`), of several objectives the least. What people are told of all this
-is made in
-`loadbench.analyze.capacity.answer`.
+`SearchEvidence` collects the probes as they end. The range is what the sequential test proves
+(`loadbench.analyze.capacity.sequential`). The point estimate carries no guarantee: it is the median of the likely
+borders (`loadbench.analyze.capacity.border`), the lowest of several objectives. The conclusion for the reader is made
+in `loadbench.analyze.capacity.answer`.
 """
 
 from __future__ import annotations
@@ -29,32 +27,33 @@ if TYPE_CHECKING:
     from loadbench.plan.search import Finding, Grid, Probe, Search
     from loadbench.record.recorder import LevelRecording
 
-# So many requests tell little of how much they hang together.
-_LITTLE = 50
+# Fewer requests say little about their correlation: until then a request counts as about half an independent one.
+_FEW = 50
 
 
 def refuse_objectives(objectives: Sequence[Objective]) -> None:
-    """Raises `BadInput` where a capacity cannot be searched by these."""
+    """Raises `BadInput` for objectives that a capacity search cannot test."""
     if not objectives:
         raise BadInput(
-            "what must hold at that load? there is no objective", hint="give some, as in --slo 'ttft_p95<1s'"
+            "a capacity search needs an objective", hint="say what must hold at that load, as in --slo 'ttft_p95<1s'"
         )
-    for one in objectives:
-        if one.sense == ">":
+    for objective in objectives:
+        if objective.sense == ">":
             raise BadInput(
-                f"{one.rule}: a throughput grows with the load, and bounds none", hint="bound a latency or the failures"
+                f"{objective.rule}: throughput rises with the load, so it sets no upper limit on the load",
+                hint="use an objective on a latency or on failures",
             )
-        if one.at:
-            raise BadInput(f"{one.rule}: the search chooses the loads itself", hint=f"leave @{one.at} out")
-        if one.point in {"mean", "max"}:
+        if objective.at:
+            raise BadInput(f"{objective.rule}: the search chooses the loads itself", hint=f"leave out @{objective.at}")
+        if objective.point in {"mean", "max"}:
             raise BadInput(
-                f"{one.rule}: of a {one.point} nothing is sure, for one slow request can change it",
-                hint=f"bound a quantile, as in {one.metric}_p95 or {one.metric}_p99",
+                f"{objective.rule}: a {objective.point} cannot be proven, because a single slow request can change it",
+                hint=f"use a quantile, as in {objective.metric}_p95 or {objective.metric}_p99",
             )
 
 
-class Expected(NamedTuple):
-    """A share, and where it lies."""
+class ExpectedShare(NamedTuple):
+    """A share of hits and its interval."""
 
     share: float
     low: float
@@ -62,92 +61,85 @@ class Expected(NamedTuple):
 
 
 class SearchEvidence:
-    """What the probes of a search come to, one after another; error is shared among all loads that it may visit."""
+    """The probes of a search and what they prove; all loads that it may visit share the error probability."""
 
     def __init__(self, objectives: Sequence[Objective], *, confidence: float, closed: bool = True) -> None:
-        self._closed = closed
         self.probes: list[ProbeResult] = []
         self.alpha = 0.0
+        self._closed = closed
         self._objectives = tuple(objectives)
         self._confidence = confidence
-        self._ledger = SequentialTest(objectives, alpha=1.0, closed=closed)
+        self._test = SequentialTest(objectives, alpha=1.0, closed=closed)
 
     def start(self, *, most_loads: int) -> None:
-        """The search begins, or goes on with the probes that it has."""
+        """The search starts, or resumes with the probes that it has; it visits at most this many loads."""
         self.alpha = (1 - self._confidence) / most_loads
-        self._ledger = SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed)
+        self._test = SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed)
         for probe in self.probes:
             if probe.purpose is not Purpose.VERIFY:
-                self._ledger.add(probe.amount, self._counts(probe))
-
-    def _counts(self, probe: ProbeResult) -> list[HitCount]:
-        shared = [probe.attainment[one.rule] for one in self._objectives]
-        return [HitCount(one.requests, one.hits, one.effective) for one in shared]
+                shared = [probe.attainment[objective.rule] for objective in self._objectives]
+                self._test.add(probe.amount, [HitCount(one.requests, one.hits, one.effective) for one in shared])
 
     def monitor(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
-        """Who watches a probe of this load."""
-        return SequentialMonitor(self._ledger, amount_of(load), opens_ns=opens_ns, is_open=isinstance(load, Open))
+        """The monitor of a new probe at this load, whose window opens at `opens_ns`."""
+        return SequentialMonitor(self._test, amount_of(load), opens_ns=opens_ns, is_open=isinstance(load, Open))
 
     def add_probe(
-        self, probe: Probe, load: Load, recording: LevelRecording, judge: SequentialMonitor, *, level: int
+        self, probe: Probe, load: Load, recording: LevelRecording, monitor: SequentialMonitor, *, level: int
     ) -> Finding:
-        """Keep a probe, the level of its run that `level` says.
+        """Add a finished probe; `level` is its position among the levels of the run.
 
-        Raises `BadInput` where an objective asks for what no request has.
+        Raises `BadInput` where an objective names a figure that no request has.
         """
-        counts, closes_ns = judge.counts(), recording.window[1]
-        self._refuse_undefined(counts, judge.known)
-        found = judge.finding(closes_ns)
-        alone = found if judge.overloaded else self._alone(load, counts)
-        if probe.purpose is not Purpose.VERIFY:
-            self._ledger.add(amount_of(load), counts)
-        apart = probe.purpose in {Purpose.AGAIN, Purpose.VERIFY}
-        self.probes.append(
-            self._result(probe, load, recording, counts, alone if apart else found, judge=judge, level=level)
-        )
-        return found
-
-    def _alone(self, load: Load, counts: Sequence[HitCount]) -> Finding:
-        return SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed).assess(amount_of(load), counts)
-
-    def _refuse_undefined(self, counts: Sequence[HitCount], known: int) -> None:
-        for one, count in zip(self._objectives, counts, strict=True):
-            if known and not count.n:
+        counts = monitor.counts()
+        for objective, count in zip(self._objectives, counts, strict=True):
+            if monitor.known and not count.n:
                 raise BadInput(
-                    f"{one.rule}: none of {known} requests has a {one.metric}",
-                    hint="ask for longer answers (--max-tokens), or see why all requests fail",
+                    f"{objective.rule}: none of {monitor.known} requests has a {objective.metric}",
+                    hint="request longer responses (--max-tokens), or find out why all requests fail",
                 )
+        finding = monitor.finding(recording.window[1])
+        if probe.purpose is not Purpose.VERIFY:
+            self._test.add(amount_of(load), counts)
 
-    def _result(
-        self,
-        probe: Probe,
-        load: Load,
-        recording: LevelRecording,
-        counts: Sequence[HitCount],
-        found: Finding,
-        *,
-        judge: SequentialMonitor,
-        level: int,
-    ) -> ProbeResult:
-        answer_ns = recording.histograms["e2e_response"].percentile(50)
+        # Repeat tests and the verification are reported by their own requests alone.
+        reported = finding
+        if probe.purpose in {Purpose.AGAIN, Purpose.VERIFY} and not monitor.overloaded:
+            alone = SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed)
+            reported = alone.assess(amount_of(load), counts)
+        attainment = {}
+        for objective, count in zip(self._objectives, counts, strict=True):
+            n = int(count.effective_n)
+            attainment[objective.rule] = Shared(
+                share=count.share,
+                asked=required_share(objective),
+                requests=count.n,
+                hits=count.hits,
+                effective=count.effective_n,
+                interval=share_interval(round(n * (count.share or 0.0)), n) if n else None,
+            )
+        usual_ns = recording.histograms["e2e_response"].percentile(50)
         size = {"users": load.users} if isinstance(load, Closed) else {"rate_per_s": load.rate_per_s}
-        return ProbeResult(
-            **size,
-            decision=found.decision,
-            attainment={one.rule: _shared(one, count) for one, count in zip(self._objectives, counts, strict=True)},
-            requests=judge.known,
-            purpose=probe.purpose,
-            visit=probe.visit,
-            level=level,
-            at=probe.at,
-            leaning=max(-1e6, min(1e6, found.leaning)),
-            window_s=recording.window_s,
-            answer_s=None if answer_ns is None else answer_ns / 1e9,
-            overloaded=judge.overloaded,
+        self.probes.append(
+            ProbeResult(
+                **size,
+                decision=reported.decision,
+                attainment=attainment,
+                requests=monitor.known,
+                purpose=probe.purpose,
+                visit=probe.visit,
+                level=level,
+                at=probe.at,
+                leaning=max(-1e6, min(1e6, reported.leaning)),
+                window_s=recording.window_s,
+                answer_s=None if usual_ns is None else usual_ns / 1e9,
+                overloaded=monitor.overloaded,
+            )
         )
+        return finding
 
     def best_estimate(self, search: Search) -> int | None:
-        """The position of the best estimate, inside what is proven; `None` where nothing passes."""
+        """The position of the best estimate, within the proven range; `None` where no load passes."""
         if search.border.passes is None:
             return None
         at = min(_floor(search.grid, border.median()) for border in self._borders(search.grid))
@@ -156,51 +148,44 @@ class SearchEvidence:
         return min(at, search.failed - 1) if search.failed is not None else at
 
     def aim(self, search: Search, requests: Callable[[float], float], *, passes: bool) -> int | None:
-        """The position at which a proof is worth its time, where there is time for so many requests at a load."""
+        """The position where a test is worth its time; `requests` says how many a load gets in that time."""
         grid, low, high = search.grid, search.passed, search.failed
         borders = self._borders(grid)
         middle = min(_floor(grid, border.median()) for border in borders)
         first = (grid.least if low is None else low + 1) if passes else max(middle + 1, grid.least)
         last = max(middle, grid.least) if passes else (grid.most if high is None else high - 1)
-        worth = self._worth()
-        loads = [(grid.amount(at), worth * requests(grid.amount(at))) for at in range(first, last + 1)]
+        shared = [one for probe in self.probes for one in probe.attainment.values()]
+        independent = _FEW / 2 + sum(one.effective for one in shared)
+        per_request = independent / (_FEW + sum(one.requests for one in shared))
+        loads = [(grid.amount(at), per_request * requests(grid.amount(at))) for at in range(first, last + 1)]
         evidence = math.log((1 if passes else len(self._objectives)) / self.alpha)
         amount = aim(borders, loads, evidence=evidence, passes=passes)
         return None if amount is None else grid.nearest(amount)
 
-    def _worth(self) -> float:
-        """How many independent requests a request is worth, on the whole; a half, as long as little is known."""
-        shared = [one for probe in self.probes for one in probe.attainment.values()]
-        return (_LITTLE / 2 + sum(one.effective for one in shared)) / (_LITTLE + sum(one.requests for one in shared))
-
     def _borders(self, grid: Grid) -> list[FittedBorder]:
-        least, most = grid.amount(grid.least), grid.amount(grid.most)
-        return [
-            FittedBorder(self._points(one), required_share(one), least=least, most=most) for one in self._objectives
-        ]
+        """The fitted border of each objective."""
+        borders = []
+        for objective in self._objectives:
+            points = []
+            for probe in self.probes:
+                if probe.purpose is Purpose.VERIFY:
+                    continue
+                shared = probe.attainment[objective.rule]
+                hits, misses = HitCount(shared.requests, shared.hits, shared.effective).independent
+                if probe.overloaded and objective.metric != FAILURES:
+                    # In a growing queue all later requests would miss.
+                    hits, misses = 0.0, max(hits + misses, 1.0)
+                points.append(LoadPoint(probe.amount, hits, misses))
+            least, most = grid.amount(grid.least), grid.amount(grid.most)
+            borders.append(FittedBorder(points, required_share(objective), least=least, most=most))
+        return borders
 
-    def _points(self, objective: Objective) -> list[LoadPoint]:
-        return [
-            _point(probe, objective, probe.attainment[objective.rule])
-            for probe in self.probes
-            if probe.purpose is not Purpose.VERIFY
-        ]
-
-    def expected(self, grid: Grid, amount: float, confidence: float) -> dict[str, Expected]:
-        """The shares of hits that are to be expected at a load, by the probes."""
-        found = zip(self._objectives, self._borders(grid), strict=True)
+    def expected(self, grid: Grid, amount: float, confidence: float) -> dict[str, ExpectedShare]:
+        """The expected share of hits at a load, by rule."""
         return {
-            one.rule: Expected(border.share(amount), *border.share_interval(amount, confidence))
-            for one, border in found
+            objective.rule: ExpectedShare(border.share(amount), *border.share_interval(amount, confidence))
+            for objective, border in zip(self._objectives, self._borders(grid), strict=True)
         }
-
-
-def _point(probe: ProbeResult, objective: Objective, shared: Shared) -> LoadPoint:
-    hits, misses = HitCount(shared.requests, shared.hits, shared.effective).effective
-    if probe.overloaded and objective.metric != FAILURES:
-        # Those that are yet to wait would have missed.
-        return LoadPoint(probe.amount, 0.0, max(hits + misses, 1.0))
-    return LoadPoint(probe.amount, hits, misses)
 
 
 def amount_of(load: Load) -> float:
@@ -208,44 +193,31 @@ def amount_of(load: Load) -> float:
     return load.users if isinstance(load, Closed) else load.rate_per_s
 
 
-def _shared(objective: Objective, count: HitCount) -> Shared:
-    n = int(count.worth)
-    hits = round(n * count.share) if count.share is not None else 0
-    return Shared(
-        share=count.share,
-        asked=required_share(objective),
-        requests=count.n,
-        hits=count.hits,
-        effective=count.worth,
-        interval=share_interval(hits, n) if n else None,
-    )
-
-
 def _floor(grid: Grid, amount: float) -> int:
-    """The last position at or below a load; one below the grid where none is."""
+    """The last position at or below a load; one below the grid where there is none."""
     at = grid.nearest(amount)
     return at - 1 if grid.amount(at) > amount * (1 + 1e-9) else at
 
 
-class Range(NamedTuple):
-    """What is proven, as positions: the last that passes, the first that fails; and what speaks against it."""
+class ProvenRange(NamedTuple):
+    """What is proven, as positions: the last that passes and the first that fails; and any contradictions."""
 
     passed: int | None
     failed: int | None
     contradictions: tuple[str, ...]
 
 
-def proven(search: Search, probes: Sequence[ProbeResult]) -> Range:
-    """The ends of the range, moved outward where they did not behave the same when they were measured again."""
-    passed, failed, said = search.passed, search.failed, []
+def proven(search: Search, probes: Sequence[ProbeResult]) -> ProvenRange:
+    """The proven range, widened where an end did not repeat."""
+    passed, failed, contradictions = search.passed, search.failed, []
     if not search.monotone:
-        said.append("a heavier load surely passes where a lighter one surely fails: more load is not always worse here")
+        contradictions.append("a higher load passed and a lower one failed: more load is not always worse here")
     again = {probe.at: probe for probe in probes if probe.purpose is Purpose.AGAIN}
     decided = sorted((at, known.decision) for at, known in search.known.items())
     if passed in again and again[passed].decision == "FAIL":
-        said.append(f"{again[passed].amount:g} had surely passed, and surely failed when measured again")
-        passed = max((at for at, one in decided if one == "PASS" and at < passed), default=None)
+        contradictions.append(f"{again[passed].label} passed its test and failed its repeat test")
+        passed = max((at for at, decision in decided if decision == "PASS" and at < passed), default=None)
     if failed in again and again[failed].decision == "PASS":
-        said.append(f"{again[failed].amount:g} had surely failed, and surely passed when measured again")
-        failed = min((at for at, one in decided if one == "FAIL" and at > failed), default=None)
-    return Range(passed, failed, tuple(said))
+        contradictions.append(f"{again[failed].label} failed its test and passed its repeat test")
+        failed = min((at for at, decision in decided if decision == "FAIL" and at > failed), default=None)
+    return ProvenRange(passed, failed, tuple(contradictions))

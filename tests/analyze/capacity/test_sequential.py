@@ -162,13 +162,13 @@ def test_an_open_loop_above_capacity_fails_by_its_queue():
 
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 5)), min_size=1, max_size=60))
-def test_worth_is_never_more_than_there_is(requests):
+def test_effective_n_is_never_more_than_there_is(requests):
     """However requests fare, they are worth no more than their number."""
     judge = SequentialMonitor(SequentialTest([TTFT], alpha=ALPHA), 1.0)
     for number, (quick, seconds) in enumerate(requests):
         judge.add(a_sample(number, due_ns=number * S, ttft_ns=100 * MS if quick else seconds * S))
     (count,) = judge.counts()
-    assert 0 < count.worth <= count.n == len(requests)
+    assert 0 < count.effective_n <= count.n == len(requests)
 
 
 def test_shares_that_objectives_ask_for():
