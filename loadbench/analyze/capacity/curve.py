@@ -1,8 +1,7 @@
-"""What a capacity search makes of its levels without think time: where to look first, and what to expect at the answer.
+"""The throughput curve of a capacity search: its levels without think time, and the predictions made from them.
 
-The model is that of `loadbench.analyze.capacity.prediction`. It rests on these levels alone, and knows nothing of
-the probes:
-what it says beside what they found is two independent ways to one number.
+The model is `loadbench.analyze.capacity.prediction`. It uses these levels alone and none of the probes, so that
+prediction and search are two independent ways to the same number.
 """
 
 from __future__ import annotations
@@ -25,28 +24,28 @@ if TYPE_CHECKING:
     from loadbench.results.prediction import Fit, Prediction
     from loadbench.results.run import LevelResult
 
-# Late reads blur the gaps between tokens, and change by one such gap at most what objectives on whole requests look at.
+# Late reads distort the times between tokens; figures of whole requests change by one such time at most.
 ITL_ONLY_CODES = frozenset({"late_reads"})
-# The think times that are told beside the one asked for, by which it is multiplied; and where there is none.
-_TIMES = (0.5, 1.0, 2.0, 4.0)
+# The reported think times: multiples of the one that was set, or these where none was set.
+_MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 _WITHOUT_S = (0.0, 10.0, 20.0, 30.0, 40.0, 60.0)
 
 
 def think_times(think_s: float) -> tuple[float, ...]:
-    """Those that people are told of, ascending, in seconds."""
-    return tuple(round(think_s * times, 6) for times in _TIMES) if think_s else _WITHOUT_S
+    """The think times to report, ascending, in seconds."""
+    return tuple(round(think_s * multiple, 6) for multiple in _MULTIPLES) if think_s else _WITHOUT_S
 
 
 def curve_levels(levels: Sequence[LevelResult], objectives: Sequence[Objective]) -> list[LevelResult]:
-    """The levels without think time, each as good as it is for these objectives."""
-    thoughtless = [one for one in levels if isinstance(one.load, ClosedLoad) and one.load.think is None]
-    if any(one.metric in MANY_A_REQUEST for one in objectives):
-        return thoughtless
-    return [ignoring_itl(one) for one in thoughtless]
+    """The levels without think time; late reads count only for objectives on the times between tokens."""
+    no_think_time = [level for level in levels if isinstance(level.load, ClosedLoad) and level.load.think is None]
+    if any(objective.metric in MANY_A_REQUEST for objective in objectives):
+        return no_think_time
+    return [ignoring_itl(level) for level in no_think_time]
 
 
 def ignoring_itl(level: LevelResult) -> LevelResult:
-    """The level as good as it is for whole requests: late reads blur the gaps between tokens alone."""
+    """The level as far as whole requests are concerned: VALID where late reads are its only problem."""
     reasons = [reason for reason in level.verdict.reasons if reason.code not in ITL_ONLY_CODES]
     return level if reasons else msgspec.structs.replace(level, verdict=Verdict("VALID"))
 
@@ -59,13 +58,16 @@ def predict_from_curve(
     confidence: float,
     seed: int,
 ) -> Prediction | None:
-    """By the model; `None` where the levels do not carry it."""
-    found = predict(curve_levels(levels, objectives), objectives, think_s=think_s, confidence=confidence, seed=seed)
-    return None if found.refused or not any(fit.users is not None for fit in found.fits) else found
+    """The prediction of the model; `None` where the levels do not support one."""
+    levels = curve_levels(levels, objectives)
+    prediction = predict(levels, objectives, think_s=think_s, confidence=confidence, seed=seed)
+    if prediction.refused or all(fit.users is None for fit in prediction.fits):
+        return None
+    return prediction
 
 
 def fit_of_all_objectives(prediction: Prediction | None, think_s: float | None) -> Fit | None:
-    """What was predicted for a think time, of all objectives together."""
+    """The predicted number of users at a think time under all objectives together."""
     if prediction is None or think_s is None:
         return None
     return next((fit for fit in prediction.fits if not fit.rule and abs(fit.think_s - think_s) < 1e-6), None)
@@ -74,30 +76,33 @@ def fit_of_all_objectives(prediction: Prediction | None, think_s: float | None) 
 def predicted_hit_shares(
     levels: Sequence[LevelResult], objectives: Sequence[Objective], *, users: int, think_s: float
 ) -> dict[str, float]:
-    """By rule, the share of the requests of so many people that would be within its bound.
+    """By rule, the predicted share of requests within the bound at this number of users.
 
-    Who meets more than was measured is taken to fare as those who meet as many as were. Empty where nothing is said.
+    A request that finds more in flight than were measured is treated as if it found the most that were measured. Empty
+    where nothing can be predicted.
     """
     levels = curve_levels(levels, objectives)
     used = measured_levels(levels)
     if refusal(levels, used):
         return {}
-    knots = [one.users for one in used]
-    rates = rates_through(knots, np.array([[one.ended_per_s for one in used]]))
+    knots = [level.users for level in used]
+    rates = rates_through(knots, np.array([[level.ended_per_s for level in used]]))
     met = met_on_arrival(np.array([users]), rates, think_s)
     on_level, beyond = (met.within @ between(knots))[0], float(met.beyond[0])
-    missed = {
-        one.rule: np.array([missed_share(one, level) for level in used])
-        for one in objectives
-        if not unpredictable(one, used)
-    }
-    return {
-        rule: 1 - (1 - beyond) * float(on_level @ shares) - beyond * float(shares[-1])
-        for rule, shares in missed.items()
-    }
+    shares = {}
+    for objective in objectives:
+        if not unpredictable(objective, used):
+            missed = np.array([missed_share(objective, level) for level in used])
+            shares[objective.rule] = 1 - (1 - beyond) * float(on_level @ missed) - beyond * float(missed[-1])
+    return shares
 
 
 def mostly_missed(level: LevelResult, objectives: Sequence[Objective]) -> bool:
     """Whether more than half of a level's requests miss one of the objectives."""
     used = measured_levels(curve_levels([level], objectives))
-    return any(missed_share(one, level) > 0.5 for level in used for one in objectives if not unpredictable(one, used))
+    return any(
+        missed_share(objective, one) > 0.5
+        for one in used
+        for objective in objectives
+        if not unpredictable(objective, used)
+    )

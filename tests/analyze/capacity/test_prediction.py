@@ -205,7 +205,7 @@ def test_what_cannot_be_predicted_is_said(rule):
 def test_too_few_levels_are_refused():
     """From one level nothing follows, nor from levels of several models, of an open load or with think time."""
     level = with_figures(1, 1.0)
-    assert "2 are the least" in predict([level], []).refused
+    assert "a prediction needs 2 valid levels" in predict([level], []).refused
     thinking = [with_figures(n, float(n), think=LogNormal(1.0 * S, 0.5)) for n in (1, 2, 4)]
     prediction = predict(thinking, [parse_objective("ttft_p95<1s")])
     assert prediction.refused
@@ -229,7 +229,7 @@ def test_a_level_that_breaks_the_law_is_named():
     slow = msgspec.structs.replace(lawful[1].metrics["e2e_s"], mean=3.0)
     lawless = msgspec.structs.replace(lawful[1], metrics={**lawful[1].metrics, "e2e_s": slow})
     (told,) = (one for one in predict([lawful[0], lawless, lawful[2]], []).caveats if one.code == "interactive_law")
-    assert told.message.startswith("at 2 users N/X is not")
+    assert told.message.startswith("users=2: users divided by throughput is not the response time")
     assert "interactive_law" not in {one.code for one in predict(lawful, []).caveats}
 
 
@@ -260,7 +260,7 @@ def test_more_thinking_lets_more_people_in():
 @pytest.mark.parametrize("bad", [{"confidence": 1.0}, {"think_s": [-1.0]}, {"think_s": [math.inf]}])
 def test_a_slip_is_refused(bad):
     """A confidence of all, or a pause of less than nothing or without end."""
-    with pytest.raises(ValueError, match="lies between"):
+    with pytest.raises(ValueError, match="must be between"):
         predict(three(FAST, FAST, FAST), [], **bad)
 
 
