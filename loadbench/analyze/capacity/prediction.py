@@ -38,7 +38,7 @@ from loadbench.analyze.capacity.finite_source import (
     response_s,
     throughput,
 )
-from loadbench.analyze.capacity.measured_levels import measured_levels, why_not
+from loadbench.analyze.capacity.measured_levels import exclusion_reason, measured_levels
 from loadbench.analyze.capacity.scaling import fit_scaling
 from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST
@@ -152,7 +152,7 @@ def unpredictable(objective: Objective, used: Sequence[MeasuredLevel]) -> str:
 
 
 def _bounded_figure(objective: Objective, used: Sequence[MeasuredLevel], rng: np.random.Generator) -> _BoundedFigure:
-    weights = np.array([max(1.0, level.independent(f"{objective.metric}_s")) for level in used])
+    weights = np.array([max(1.0, level.effective_n(f"{objective.metric}_s")) for level in used])
     if objective.point == "mean":
         # Infinite at a level with failures, because an objective on a mean counts them so.
         histograms = [level.histogram(f"{objective.metric}_s") for level in used]
@@ -355,7 +355,7 @@ def _falls(figure: _BoundedFigure, used: Sequence[MeasuredLevel]) -> bool:
     if figure.objective.point == "mean":
         return False
     shares = [missed_share(figure.objective, level) for level in used]
-    counts = [max(1.0, level.independent(f"{figure.objective.metric}_s")) for level in used]
+    counts = [max(1.0, level.effective_n(f"{figure.objective.metric}_s")) for level in used]
     variances = [share * (1 - share) / n for share, n in zip(shares, counts, strict=True)]
     return any(
         shares[i] - shares[j] > 2 * _NORMAL_975 * math.sqrt(variances[i] + variances[j])
@@ -366,7 +366,7 @@ def _falls(figure: _BoundedFigure, used: Sequence[MeasuredLevel]) -> bool:
 
 def _left_out(levels: Sequence[LevelResult]) -> list[Reason]:
     """The levels that were not used, and why."""
-    left_out = [f"{level.load.label} {reason}" for level in levels if (reason := why_not(level))]
+    left_out = [f"{level.load.label} {reason}" for level in levels if (reason := exclusion_reason(level))]
     if not left_out:
         return []
     advice = "a prediction needs valid closed levels without think time"

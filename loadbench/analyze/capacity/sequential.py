@@ -19,8 +19,8 @@ heavier one. Half of the wealth bets on the load's own requests; the rest bets o
 farther away on that side (`_POOLS`). A mean of such wealths is again a wealth.
 
 *Correlated requests* carry less information than independent ones. Hits and misses are divided by the inefficiency
-(`loadbench.analyze.stats.effective_n`) of the series of misses, or of the series of near misses (`_MARKS`), whichever is
-largest: a calm stretch has hardly any miss, and still shows whether requests wait for each other. Where the bound is
+(`loadbench.analyze.stats.effective_n`) of the series of misses, or of the series of near misses (`_MARKS`), whichever
+is largest: a calm stretch has hardly any miss, and still shows whether requests wait for each other. Where the bound is
 far beyond everything seen (`_OUT_OF_REACH`), correlation does not matter. No load passes before each user has sent five
 requests, and none fails before each has sent one, because a queue takes time to build up.
 
@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from loadbench.analyze.level.steady import LEAST_PILE, drift
+from loadbench.analyze.level.steady import MIN_QUEUE_GROWTH, series_trend
 from loadbench.analyze.stats.effective_n import inefficiency
 from loadbench.plan.load import Phase
 from loadbench.plan.objective import FAILURES
@@ -267,8 +267,8 @@ class SequentialMonitor:
         due = np.array([*(entry[0] for entry in self._ended), *self._in_flight.values()], np.float64)
         edges = np.linspace(self._opens_ns, now_ns, _BATCHES + 1)
         arrived, gone = _mean_counts(due, edges), _mean_counts(np.array(self._ends, np.float64), edges)
-        queue = drift(arrived - gone)
-        return queue.wanders_off and queue.rise > LEAST_PILE * arrivals
+        queue = series_trend(arrived - gone)
+        return queue.exceeds_random_walk and queue.rise > MIN_QUEUE_GROWTH * arrivals
 
 
 def _mean_counts(moments: np.ndarray, edges: np.ndarray) -> np.ndarray:
