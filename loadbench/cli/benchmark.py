@@ -9,7 +9,7 @@ import click
 
 from loadbench.analyze.level.workshop_stats import model_rounds
 from loadbench.core.errors import BadInput
-from loadbench.report.table import equality_notes
+from loadbench.report.run import equality_notes
 from loadbench.report.workshop import stable_json, workshop_csv, workshop_json, workshop_markdown, workshop_text
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.requests import read_requests
@@ -65,7 +65,7 @@ def export_run(path: Path, export: Export, *, as_json: bool) -> None:
         click.echo(made["json"].encode(), nl=False)
         return
     click.echo(workshop_text(run, rows, first_token=export.first_token), nl=False)
-    for note in equality_notes(run.outputs):
+    for note in equality_notes(run.outputs or ()):
         click.echo(note)
 
 

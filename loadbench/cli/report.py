@@ -71,29 +71,33 @@ def _answer(folder: Path, form: str) -> str:
 
 def _beside(path: Path, tool: str) -> str:
     """The requests lie beside the result."""
-    from loadbench.report.tool_comparison import tool_comparison  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
+    from loadbench.report.tool_comparison import tool_comparison_document  # noqa: PLC0415
     from loadbench.results.folder import read_run  # noqa: PLC0415
     from loadbench.results.requests import read_requests  # noqa: PLC0415
 
     run = read_run(path)
-    return tool_comparison(run, tool, read_requests((path if path.is_dir() else path.parent) / "requests.jsonl"))
+    requests = read_requests((path if path.is_dir() else path.parent) / "requests.jsonl")
+    return render_text(tool_comparison_document(run, tool, requests))
 
 
 def _by_prompt(path: Path) -> str:
     from loadbench.analyze.level.by_prompt import by_prompt  # noqa: PLC0415
-    from loadbench.report.by_prompt import by_prompt_text  # noqa: PLC0415
+    from loadbench.report.by_prompt import by_prompt_document  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.folder import read_run  # noqa: PLC0415
     from loadbench.results.requests import read_requests  # noqa: PLC0415
 
     folder = path if path.is_dir() else path.parent
-    return by_prompt_text(read_run(path), by_prompt(read_requests(folder / "requests.jsonl")))
+    return render_text(by_prompt_document(read_run(path), by_prompt(read_requests(folder / "requests.jsonl"))))
 
 
 def _by_user(path: Path) -> str:
     from loadbench.analyze.level.fairness import fairness  # noqa: PLC0415
-    from loadbench.report.by_user import by_user_text  # noqa: PLC0415
+    from loadbench.report.by_user import by_user_document  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.folder import read_run  # noqa: PLC0415
     from loadbench.results.requests import read_requests  # noqa: PLC0415
 
     folder = path if path.is_dir() else path.parent
-    return by_user_text(read_run(path), fairness(read_requests(folder / "requests.jsonl")))
+    return render_text(by_user_document(read_run(path), fairness(read_requests(folder / "requests.jsonl"))))

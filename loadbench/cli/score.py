@@ -140,7 +140,8 @@ def _say(text: str) -> None:
 
 
 def _show(quality: Any, *, as_json: bool) -> None:
-    from loadbench.report.quality import quality_text  # noqa: PLC0415
+    from loadbench.report.quality import quality_document  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.quality import to_json  # noqa: PLC0415
 
-    click.echo(to_json(quality) if as_json else quality_text(quality), nl=False)
+    click.echo(to_json(quality) if as_json else render_text(quality_document(quality)), nl=False)

@@ -14,7 +14,7 @@ from loadbench.plan.ladder import MOST_RUNGS
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget, Purpose
-from loadbench.report.table import duration
+from loadbench.report.values import duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

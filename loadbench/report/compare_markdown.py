@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from loadbench.report import compare_table as table
-from loadbench.report.markdown import escaped
+from loadbench.report.render_markdown import escaped
 
 if TYPE_CHECKING:
     from loadbench.results.compare import Comparison, GateCheck

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
-from loadbench.report.table import duration, significant
+from loadbench.report.values import duration, significant
 from loadbench.results.compare import TOO_FEW_REQUESTS
 
 if TYPE_CHECKING:

@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loadbench.report.csv import csv
 from loadbench.report.junit import run_junit
-from loadbench.report.markdown import markdown
-from loadbench.report.text import text
+from loadbench.report.render_markdown import render_markdown
+from loadbench.report.render_text import render_text
+from loadbench.report.run import run_document
 from loadbench.results.run import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadbench.report.document import Document
     from loadbench.results.quality import Quality
     from loadbench.results.run import Run
 
-_FORMATS: dict[str, Callable[[Run], str]] = {
-    "text": text,
-    "markdown": markdown,
-    "csv": csv,
-    "junit": run_junit,
-    "json": lambda run: to_json(run).decode(),
-}
-
-
-_WITH_QUALITY: dict[str, Callable[[Run, Quality], str]] = {
-    "text": lambda run, quality: text(run, quality=quality),
-    "markdown": lambda run, quality: markdown(run, quality=quality),
-}
+RENDERERS: Final[dict[str, Callable[[Document], str]]] = {"text": render_text, "markdown": render_markdown}
 
 
 def render(run: Run, form: str, *, quality: Quality | None = None) -> str:
-    """The run in a format: `text`, `markdown`, `csv`, `junit` or `json`; for people with the quality of its answers."""
-    if quality is not None and form in _WITH_QUALITY:
-        return _WITH_QUALITY[form](run, quality)
-    return _FORMATS[form](run)
+    """The run as `text`, `markdown`, `csv`, `junit` or `json`; the first two with the quality of its responses."""
+    if form in RENDERERS:
+        return RENDERERS[form](run_document(run, quality=quality))
+    if form == "json":
+        return to_json(run).decode()
+    return csv(run) if form == "csv" else run_junit(run)
 
 
 def schema_text() -> str:

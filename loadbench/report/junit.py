@@ -11,7 +11,6 @@ from xml.etree import ElementTree as ET
 
 from loadbench.core.text import printable
 from loadbench.report import compare_table
-from loadbench.report.table import load_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +64,7 @@ def _of_objectives(level: LevelResult) -> list[_Case]:
 
 def _class(level: LevelResult) -> str:
     """Dots make packages of a class name, and so the model is one name."""
-    return f"loadbench.{level.model.replace('.', '_')}.{load_text(level).replace('.', '_')}"
+    return f"loadbench.{level.model.replace('.', '_')}.{level.load.label.replace('.', '_')}"
 
 
 def _message(one: Decided) -> str:

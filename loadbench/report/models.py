@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from loadbench.core.text import printable
-from loadbench.report.table import size
+from loadbench.report.values import disk_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ _COLUMNS: dict[str, Callable[[Model], str]] = {
     "version": lambda model: "" if model.version is None else str(model.version),
     "device": lambda model: printable(model.device or ""),
     "provider": lambda model: printable((model.execution_provider or "").removesuffix(_PROVIDER)),
-    "size": lambda model: "" if model.size_bytes is None else size(model.size_bytes),
+    "size": lambda model: "" if model.size_bytes is None else disk_size(model.size_bytes),
     "context": lambda model: "" if model.context_length is None else f"{model.context_length:,}",
     "licence": lambda model: printable(model.license or ""),
     "cached": lambda model: _yes(model.cached),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from tabulate import tabulate
 
 from loadbench.core.text import printable
-from loadbench.report.markdown import escaped
-from loadbench.report.table import duration, significant, size
+from loadbench.report.render_markdown import escaped
+from loadbench.report.values import disk_size as size
+from loadbench.report.values import duration, significant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -23,8 +23,8 @@ from tabulate import tabulate
 from loadbench.analyze.level.workshop_stats import mean
 from loadbench.core.text import printable
 from loadbench.report.csv import safe
-from loadbench.report.markdown import escaped
-from loadbench.report.table import title
+from loadbench.report.render_markdown import escaped
+from loadbench.report.run import title
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

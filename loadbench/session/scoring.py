@@ -26,7 +26,7 @@ from loadbench.plan.rubric import facet_names
 from loadbench.plan.scenario import settings
 from loadbench.plan.sources import resolve
 from loadbench.record.outcome import Outcome
-from loadbench.report.markdown import markdown
+from loadbench.report.formats import render
 from loadbench.report.quality import own_judge
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.quality import (
@@ -361,5 +361,5 @@ def keep(run_path: Path, rated: Sequence[tuple[Annotation, list[Unrated]]]) -> Q
     for annotation, unrated in rated:
         quality = merged(quality, annotation, unrated)
     folder.write(QUALITY_FILE, to_json(quality))
-    folder.write("report.md", markdown(run, quality=quality).encode())
+    folder.write("report.md", render(run, "markdown", quality=quality).encode())
     return quality

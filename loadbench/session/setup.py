@@ -33,9 +33,8 @@ from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.live.progress import Progress
 from loadbench.plan.models import read_models
 from loadbench.plan.prompts import given_prompts, prompt_source
-from loadbench.report.markdown import markdown
-from loadbench.report.table import level_line
-from loadbench.report.text import text
+from loadbench.report.formats import render
+from loadbench.report.run import level_line
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import RunFolder
@@ -75,7 +74,7 @@ def run_sweep(
     if as_json:
         click.echo(to_json(keeper.run), nl=False)
     else:
-        click.echo(text(keeper.run), nl=False)
+        click.echo(render(keeper.run, "text"), nl=False)
     keeper.say(f"kept in {keeper.folder.path}")
     return keeper.exit_code()
 
@@ -330,7 +329,7 @@ class RunWriter:
             self.watch.flush()
             self.folder.write_run(self.run)
             self.folder.write("histograms.hlog", hlog(self.run, self._started_at).encode())
-            self.folder.write("report.md", markdown(self.run).encode())
+            self.folder.write("report.md", render(self.run, "markdown").encode())
             self._unwritten = None
         except BadInput as error:
             self._cannot_write(error)

@@ -23,7 +23,7 @@ from loadbench.engine.health import NoHealth
 from loadbench.live.progress import Progress
 from loadbench.plan.search import Purpose
 from loadbench.report.capacity import capacity_markdown, capacity_text, plan_text
-from loadbench.report.text import text
+from loadbench.report.formats import render
 from loadbench.results.capacity import Capacity, ProbeResult, Shared, read_capacity, to_json
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.requests import RequestLog
@@ -100,7 +100,7 @@ def test_the_folder_holds_the_search_and_its_probes_as_levels(tmp_path):
     assert kept.answer.limit == kept.explanation.kind
     assert kept.verification.amount == kept.answer.users
     assert kept.spent_s <= 3600 + 31
-    assert text(run)
+    assert render(run, "text")
     shown = capacity_text(kept)
     assert kept.conclusion in shown
     assert all(f"{probe.users} users" in shown for probe in kept.probes if probe.users > 1)
@@ -192,7 +192,7 @@ def test_a_report_of_the_run_begins_with_the_answer(climbed):
     folder = climbed.keeper.folder.path
     shown = loadbench("report", str(folder), cwd=folder.parent).stdout
     assert shown.startswith(capacity_text(climbed.capacity))
-    assert text(read_run(folder)) in shown
+    assert render(read_run(folder), "text") in shown
     assert loadbench("report", str(folder), "--format", "json", cwd=folder.parent).stdout.startswith("{")
 
 

@@ -193,7 +193,7 @@ def test_report_shows_the_run_again(sweep, form, tmp_path):
             assert {row["simulated"] for row in rows} == {"True"}
         case _:
             assert "simulated" in shown.stdout.splitlines()[0]
-            assert "2 users" in shown.stdout
+            assert "users=2" in shown.stdout
 
 
 def test_report_prints_the_schema(tmp_path):

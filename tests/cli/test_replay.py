@@ -29,8 +29,8 @@ def test_a_trace_is_replayed_and_its_run_replayed_again(tmp_path):
     level, requests = kept(tmp_path)
     assert level["outcomes"] == {"ok": 40}, process.stderr
     assert level["load"]["arrivals"] == "the trace azure.csv, 100 times as fast"
-    assert "requests come by the trace azure.csv, 100 times as fast, whatever the server does" in process.stdout
-    assert "course of" in process.stdout
+    assert "requests are sent on schedule (the trace azure.csv, 100 times as fast), however" in process.stdout
+    assert "timeline of" in process.stdout
     (run,) = (tmp_path / "results").iterdir()
     plan = loadbench("replay", str(run), "--dry-run", cwd=tmp_path)
     asked = sum(one["input_tokens"] for one in requests) / 40
@@ -50,9 +50,9 @@ def test_a_mix_of_conversations_is_told_apart(tmp_path):
     assert all(one["warm"] == (one["turn"] == 2) for one in requests)
     assert sum(part["requests"] for part in level["personas"].values()) == sum(level["outcomes"].values())
     for begin in (
-        "persona chat: at 4 users (",
-        "persona code: at 4 users (",
-        "prompts that begin with what was asked before",
+        "persona chat: users=4 (",
+        "persona code: users=4 (",
+        "requests whose prefix was sent before: users=4 (",
     ):
         assert begin in process.stdout
     assert not {"prompt_length", "cached_prompts", "audit"} & {one["code"] for one in level["verdict"]["reasons"]}

@@ -208,8 +208,8 @@ def test_person_and_judge_stand_side_by_side(run):
     raters = [line.split()[1:3] for line in done.stdout.splitlines() if line.startswith("alpha")]
     assert raters == [["ann", "2"], ["judge", "judge-1"]]
     assert "3.50" not in done.stdout
-    assert "ann and judge judge-1: of 18 common scores 0 equal, 0 one apart, 18 farther" in done.stdout
-    assert "they differ on alpha, prompt 0, coherence: ann 2, judge judge-1 5" in done.stdout
+    assert "ann and judge judge-1: of 18 common scores 0 are equal, 0 differ by one, 18 by more" in done.stdout
+    assert "raters disagree on alpha, prompt 0, coherence: ann 2, judge judge-1 5" in done.stdout
 
 
 def test_two_judgings_are_two_raters(run):
@@ -223,7 +223,10 @@ def test_two_judgings_are_two_raters(run):
     assert done.returncode == 0, done.stderr
     assert asked[0].index("- coherence") < asked[0].index("- brevity")
     assert asked[4].index("- coherence") > asked[4].index("- brevity")
-    assert "judge judge-1 and judge judge-1 (2): of 18 common scores 0 equal, 18 one apart, 0 farther" in done.stdout
+    assert (
+        "judge judge-1 and judge judge-1 (2): of 18 common scores 0 are equal, 18 differ by one, 0 by more"
+        in done.stdout
+    )
 
 
 def test_judge_collects_what_no_stub_has(run):

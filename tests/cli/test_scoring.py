@@ -119,7 +119,7 @@ def test_a_judge_that_is_one_of_the_judged_is_warned_of(folder):
         run = measured(folder, "--url", url, "--model", "judge-1", "--prompts", "prompts.json")
         done = loadbench("score", "judge", str(run), "--judge-model", "judge-1", cwd=folder)
     assert done.returncode == 0, done.stderr
-    warning = "judge-1 rates answers of its own"
+    warning = "judge-1 rates its own responses"
     assert done.stderr.index(f"warning: {warning}") < done.stderr.index("judge judge-1: answer 1 of 2")
     assert warning in done.stdout
     assert warning in loadbench("report", str(run), cwd=folder).stdout

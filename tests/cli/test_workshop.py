@@ -171,7 +171,7 @@ def test_equality_under_load_is_told(server, files):
         cwd=files,
     )  # fmt: skip
     assert done.returncode in DONE, done.stderr
-    assert "answers: each of 40 equal to the first one to its prompt, of alpha" in done.stdout
+    assert "response texts: all 40 equal the first one to the same prompt (alpha)" in done.stdout
     run = json.loads((folder(files) / "run.json").read_text(encoding="utf-8"))
     assert [(one["prompt"], one["distinct"]) for one in run["outputs"]] == [(0, 1), (1, 1)]
 

@@ -17,7 +17,7 @@ from loadbench.plan.distribution import Constant
 from loadbench.plan.load import Closed, Open, Phase, Shard
 from loadbench.plan.scenario import Scenario
 from loadbench.record.histogram import Histogram
-from loadbench.report.text import text
+from loadbench.report.formats import render
 from tests.building import a_level, a_run
 from tests.engine.scripted import MS, Act, S, run_scripted
 
@@ -98,7 +98,7 @@ def test_b4_a_rate_that_was_not_reached_is_told():
     level = a_level(recording=ran.recording, load=load)
     assert (level.offered_per_s, level.achieved_per_s) == (50, 10)
     assert level.verdict.status == "INVALID"
-    told = text(a_run(level))
+    told = render(a_run(level), "text")
     assert "400 of 500 arrivals were not sent" in told
     assert "--max-in-flight" in told
 
@@ -160,8 +160,8 @@ def test_b7_think_time_and_mean_in_flight_are_told():
     level = a_level(recording=ran.recording, load=load)
     assert (level.load.users, level.load.think, level.model) == (4, "3s", "m")
     assert level.concurrency.mean == pytest.approx(1.0)
-    told = text(a_run(level))
-    assert "4 users" in told
+    told = render(a_run(level), "text")
+    assert "users=4" in told
     assert "in flight" in told
 
 

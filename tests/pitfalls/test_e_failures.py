@@ -14,8 +14,7 @@ from loadbench.plan.arrivals import Arrivals, Spacing
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome
 from loadbench.report.csv import csv as as_csv
-from loadbench.report.markdown import markdown
-from loadbench.report.text import text
+from loadbench.report.formats import render
 from loadbench.targets.scrape import parse_metrics, rise
 from tests.building import a_failure, a_level, a_recording, a_run, a_sample
 from tests.cli.running import loadbench
@@ -160,7 +159,7 @@ def test_e5_when_all_fail_there_is_no_figure_and_no_success():
     assert (level.verdict.status, level.throughput.requests_per_s) == ("INVALID", 0.0)
     assert "no_answers" in {reason.code for reason in level.verdict.reasons}
     run = a_run(level)
-    shown = text(run), markdown(run)
+    shown = render(run, "text"), render(run, "markdown")
     assert all("INVALID" in report and "nan" not in report.lower() for report in shown)
     rows = list(csv.DictReader(io.StringIO(as_csv(run))))
     assert all(value not in {"0.0", "nan"} for name, value in rows[0].items() if name.startswith("ttft"))

@@ -1,4 +1,5 @@
-"""Runs whose reports are kept under tests/data/golden, to be read by people. To write them anew, then look at the diff:
+"""Runs whose reports are kept under tests/data/golden, to be read by people. To write these, the schema of `run.json`
+and the sample report in the README again, then look at the diff:
 
 python -m tests.report.golden
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -19,6 +21,7 @@ from loadbench.plan.scenario import CostSettings
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.report.formats import render
 from loadbench.results import run as run_types
+from loadbench.results.folder import read_run
 from loadbench.results.run import LevelResult, ModelStatus, Run
 from loadbench.results.telemetry import FirstToken, Gauge, GaugeSpread, Telemetry
 from tests.building import MS, S, a_failure, a_level, a_recording, a_run, a_sample
@@ -155,6 +158,12 @@ def golden(name: str, form: str) -> str:
 if __name__ == "__main__":
     schema = Path(run_types.__file__).with_name("run.schema.json")
     schema.write_text(json.dumps(run_types.json_schema(), indent=2) + "\n", encoding="utf-8", newline="\n")
+    readme = Path(__file__).parents[2] / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    (folder,) = set(re.findall(r"results/[0-9TZ]+-[a-z0-9-]+", text))
+    sample = render(read_run(readme.parent / folder), "text")
+    block = re.escape(sample.split("\n", 1)[0]) + r"\n.*?(?=```)"
+    readme.write_text(re.sub(block, lambda _: sample, text, flags=re.DOTALL), encoding="utf-8", newline="\n")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for run_name, build in RUNS.items():
         for form_name, suffix in FORMATS.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from loadbench.analyze.level.by_prompt import by_prompt
-from loadbench.report.by_prompt import by_prompt_text
+from loadbench.report.by_prompt import by_prompt_document
+from loadbench.report.render_text import render_text
 from tests.analyze.asked import a_request
 from tests.building import a_run
 
@@ -11,14 +12,14 @@ from tests.building import a_run
 def test_outliers_are_named_and_not_without_end():
     """Each with its prompt, level and request; of many the first, and how many more there are."""
     quiet = [a_request(n, e2e_s=1 + n % 7 / 1000) for n in range(200)]
-    few = by_prompt_text(a_run(), by_prompt([*quiet, a_request(200, e2e_s=9.0)]))
+    few = render_text(by_prompt_document(a_run(), by_prompt([*quiet, a_request(200, e2e_s=9.0)])))
     assert "request 200, E2E 9.00 s" in few
     loud = [a_request(n, e2e_s=9.0) for n in range(200, 250)]
-    lines = by_prompt_text(a_run(), by_prompt([*quiet, *loud])).splitlines()
+    lines = render_text(by_prompt_document(a_run(), by_prompt([*quiet, *loud]))).splitlines()
     assert sum("E2E 9.00 s" in line for line in lines) == 20
     assert any("and 30 more" in line for line in lines)
 
 
 def test_a_run_of_made_prompts_says_so():
     """Nothing to show is no empty table."""
-    assert "no given prompt was asked" in by_prompt_text(a_run(), [])
+    assert "no given prompt was sent" in render_text(by_prompt_document(a_run(), []))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from loadbench.report.by_user import by_user_text
+from loadbench.report.by_user import by_user_document
+from loadbench.report.render_text import render_text
 from loadbench.results.prediction import Fairness, Starved
 from tests.building import a_level, a_run
 
@@ -15,13 +16,13 @@ def test_each_level_has_a_row_and_each_starved_user_a_line():
     level = Fairness(
         level=0, users=16, answers=160, throughput=0.91234, throughput_interval=(0.88, 0.95), ttft=0.5, starved=starved
     )
-    lines = by_user_text(a_run(a_level()), [level]).splitlines()
-    (row,) = (line for line in lines if line.lstrip().startswith("1 user "))
-    assert row.split() == ["1", "user", "16", "160", "0.912", "0.880–0.950", "0.500", "-", "7"]
-    assert f"1 user: user 0 was starved, with 3 answers, mean TTFT 2.50 s: {WAIT}" in lines
-    assert "1 user: 2 more were starved" in lines
+    lines = render_text(by_user_document(a_run(a_level()), [level])).splitlines()
+    (row,) = (line for line in lines if line.lstrip().startswith("users=1 "))
+    assert row.split() == ["users=1", "16", "160", "0.912", "0.880–0.950", "0.500", "-", "7"]
+    assert f"users=1: user 0 was starved, with 3 responses, mean TTFT 2.50 s: {WAIT}" in lines
+    assert "users=1: 2 more users were starved" in lines
 
 
 def test_a_run_without_users_says_so():
     """Of an open load there is nothing to compare."""
-    assert "no level of this run has users" in by_user_text(a_run(), [])
+    assert "no level of this run has users" in render_text(by_user_document(a_run(), []))

@@ -158,7 +158,7 @@ def test_junit_of_a_run_has_its_objectives_and_what_is_wrong_with_it():
         (case.get("classname").split(".")[-1], case.get("name")): [one.tag for one in case if one.tag != "system-out"]
         for case in root.iter("testcase")
     }
-    assert kinds["1 user", "ttft_p50<150ms"] == []
+    assert kinds["users=1", "ttft_p50<150ms"] == []
     assert ["failure"] in kinds.values()
     assert ["error"] in kinds.values()
     cases = ET.fromstring(run_junit(models()).encode()).iter("testcase")

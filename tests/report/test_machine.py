@@ -17,8 +17,8 @@ from tests.report.golden import RUNS, level
 def shown(*levels) -> dict[str, list[str]]:
     """Every column's cells by its name."""
     columns: dict[str, list[str]] = {}
-    for names, rows in machine.tables(levels):
-        columns.update({name: [row[number] for row in rows] for number, name in enumerate(names)})
+    for table in machine.tables(levels):
+        columns.update({name: [row[number] for row in table.rows] for number, name in enumerate(table.headers)})
     return columns
 
 
@@ -31,14 +31,14 @@ def seen(counters: dict[str, float] | None = None, prices: CostSettings | None =
 
 def test_nothing_seen_nothing_shown():
     """A level of which nothing is known but its requests has neither table nor note."""
-    assert list(machine.tables([a_level()])) == []
+    assert machine.tables([a_level()]) == []
     assert machine.notes(a_run(a_level())) == []
 
 
 def test_column_stands_where_any_level_has_it():
     """The others have a dash there."""
     columns = shown(seen(gpu0_use=0.5), seen(host_cpu_share=0.25))
-    assert columns == {"load": ["1 user"] * 2, "host CPU": ["-", "25%"], "GPU": ["50%", "-"]}
+    assert columns == {"load": ["users=1"] * 2, "host CPU": ["-", "25 %"], "GPU": ["50 %", "-"]}
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_column_stands_where_any_level_has_it():
         ({"process_rss_bytes": 2.5 * 2**30}, "server RSS", "2.50 GiB"),
         ({"process_rss_bytes": 300.0 * 2**20}, "server RSS", "300 MiB"),
         ({"process_rss_bytes": 0.99999 * 2**30}, "server RSS", "1.00 GiB"),
-        ({"gpu0_use": 0.123456, "gpu1_use": 0.0}, "GPU", "12.3% 0%"),
-        ({"gpu0_memory_bytes": 2.0**30, "gpu1_memory_bytes": 2.0**31}, "GPU mem", "1.00 GiB 2.00 GiB"),
+        ({"gpu0_use": 0.123456, "gpu1_use": 0.0}, "GPU", "12.3 %, 0 %"),
+        ({"gpu0_memory_bytes": 2.0**30, "gpu1_memory_bytes": 2.0**31}, "GPU mem", "1.00 GiB, 2.00 GiB"),
         ({"gpu0_power_w": 151.23}, "power", "151 W"),
         ({"gpu0_power_w": 76.4}, "J/token", "2.00 J"),
         ({"gpu0_power_w": 76.4}, "tok/s/W", "0.500"),
-        ({"server_kv_use": 0.875}, "KV use", "87.5%"),
+        ({"server_kv_use": 0.875}, "KV use", "87.5 %"),
         ({"server_queued": 0.0}, "queued", "0"),
     ],
 )
@@ -100,12 +100,12 @@ def test_level_that_made_nothing_lacks_no_meter():
     made = with_machine(nothing, None, idle={}, prices=prices)
     assert made.cost is not None
     assert made.cost.per_million_output_tokens is None
-    assert "purchase and electricity of a million" in machine.notes(a_run(made))[-1]
+    assert "purchase and electricity per million" in machine.notes(a_run(made))[-1]
 
 
 def test_boards_stand_in_the_order_of_their_numbers():
     """Also where there are more than ten."""
-    assert shown(seen(gpu10_use=0.1, gpu2_use=0.02, gpu0_use=0.5))["GPU"] == ["50% 2% 10%"]
+    assert shown(seen(gpu10_use=0.1, gpu2_use=0.02, gpu0_use=0.5))["GPU"] == ["50 %, 2 %, 10 %"]
 
 
 def test_rest_below_zero_is_shown_as_it_is():
@@ -121,7 +121,7 @@ def test_report_has_the_tables_in_text_and_markdown_and_every_figure_in_csv():
     run = RUNS["machine"]()
     for form in ("text", "markdown"):
         assert "210 W" in render(run, form)
-        assert "without load 75.0 W" in render(run, form)
+        assert "75.0 W without load" in render(run, form)
     header, first, _ = render(run, "csv").splitlines()
     fields = dict(zip(header.split(","), first.split(","), strict=True))
     assert fields["gpu0_energy_j_total_rise"] == "22000.0"

@@ -8,10 +8,9 @@ import io
 
 from loadbench.plan.load import Closed
 from loadbench.plan.objective import parse_objective
-from loadbench.report import table
 from loadbench.report.csv import csv
-from loadbench.report.markdown import markdown
-from loadbench.report.text import text
+from loadbench.report.formats import render
+from loadbench.report.run import by_model, level_table, notes
 from tests.building import MS, S, a_level, a_recording, a_run, a_sample
 
 
@@ -28,29 +27,30 @@ def run(*rules: str, gate: bool = False):
 
 def lines(of) -> list[str]:
     """The notes that speak of objectives or gates."""
-    return [note for note in table.notes(of) if note.startswith(("objective ", "gate "))]
+    return [note for note in notes(of) if note.startswith(("objective ", "gate "))]
 
 
 def test_goodput_is_a_column_only_where_there_are_objectives_for_it():
     """Beside the requests that failed, as good requests a second and their share of all."""
     with_goodput, without = run("ttft_p95<1s"), run("output_tokens_per_s>1")
-    (levels,) = table.by_model(with_goodput).values()
-    assert table.headers(levels).index("goodput") == len(table.HEADERS) - 1
-    assert [row[-2] for row in table.rows(levels)] == ["0.900/s 100%", "0/s 0%"]
-    assert {len(row) for row in table.rows(levels)} == {len(table.headers(levels))}
-    for form in (text, markdown):
-        assert "goodput" in form(with_goodput)
-        assert "goodput" not in form(without)
+    (levels,) = by_model(with_goodput).values()
+    table = level_table(levels)
+    assert table.headers[-2:] == ("goodput", "verdict")
+    assert [row[-2] for row in table.rows] == ["0.900/s, 100 %", "0/s, 0 %"]
+    assert {len(row) for row in table.rows} == {len(table.headers)} == {len(table.align)}
+    for form in ("text", "markdown"):
+        assert "goodput" in render(with_goodput, form)
+        assert "goodput" not in render(without, form)
 
 
 def test_each_rule_has_a_line_with_every_level():
     """Gates are called so; each level has its decision and its value in the rule's unit."""
     assert lines(run("ttft_p95<1s", "failures<90%", "requests_per_s>0.5", gate=True)) == [
-        "gate ttft_p95<1s: 1 user PASS (100 ms) · 2 users FAIL (2.00 s)",
-        "gate failures<90%: 1 user PASS (0%) · 2 users PASS (0%)",
-        "gate requests_per_s>0.5: 1 user PASS (0.900/s) · 2 users PASS (0.900/s)",
+        "gate ttft_p95<1s: users=1 PASS (100 ms) · users=2 FAIL (2.00 s)",
+        "gate failures<90%: users=1 PASS (0 %) · users=2 PASS (0 %)",
+        "gate requests_per_s>0.5: users=1 PASS (0.900/s) · users=2 PASS (0.900/s)",
     ]
-    assert lines(run("ttft_p95<1s@users=2")) == ["objective ttft_p95<1s@users=2: 2 users FAIL (2.00 s)"]
+    assert lines(run("ttft_p95<1s@users=2")) == ["objective ttft_p95<1s@users=2: users=2 FAIL (2.00 s)"]
     assert lines(run()) == []
 
 
@@ -58,7 +58,7 @@ def test_undecided_rule_says_why():
     """The share below the bound, what it may be, and what it must be."""
     (line,) = lines(run("ttft_p99<1s"))
     assert (
-        "1 user UNDECIDED (100 ms, 100.0% are within the bound, at 95 % confidence 96.0% to 100.0%; 99% must be)"
+        "users=1 UNDECIDED (100 ms, 100.0% are within the bound, at 95 % confidence 96.0% to 100.0%; 99% must be)"
         in line
     )
 

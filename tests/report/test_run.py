@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome
-from loadbench.report import table
-from loadbench.report.table import HEADERS, duration, significant
+from loadbench.report.run import KNEE, UNSURE, by_model, failed, level_table, notes, quantile, title
+from loadbench.report.values import duration, significant
 from loadbench.results.run import ModelStatus
 from tests.building import MS, S, a_failure, a_level, a_run, a_sample
 from tests.report.golden import bending, empty, level, models, stopped
@@ -74,37 +74,41 @@ def test_duration_has_the_unit_that_suits(seconds, text):
 
 def cells(of, *, name: str) -> list[str]:
     """A column of a run's only table; of two columns with one name the first."""
-    (levels,) = table.by_model(of).values()
-    return [row[HEADERS.index(name)] for row in table.rows(levels)]
+    (levels,) = by_model(of).values()
+    table = level_table(levels)
+    return [row[table.headers.index(name)] for row in table.rows]
 
 
 def test_bend_is_marked_once_and_explained():
     """◄ stands where throughput stops growing, and the notes say what it means."""
     run = bending()
-    assert [table.BEND in cell for cell in cells(run, name="tok/s")] == [False, False, True, False]
-    assert any(note.startswith("◄ throughput stops growing at 4 users") for note in table.notes(run))
+    assert [KNEE in cell for cell in cells(run, name="tok/s")] == [False, False, True, False]
+    assert any(
+        note.startswith("◄ throughput stops growing at users=4: no higher load is clearly more than 5 % faster")
+        for note in notes(run)
+    )
 
 
 def test_sweep_that_still_grows_says_so():
     """Without a bend there is no mark, and the reader learns that it lies beyond."""
     run = a_run(level(1, tokens_per_s=10.0), level(2, tokens_per_s=20.0))
-    assert not any(table.BEND in cell for cell in cells(run, name="tok/s"))
-    assert any("still grows at 2 users" in note for note in table.notes(run))
+    assert not any(KNEE in cell for cell in cells(run, name="tok/s"))
+    assert any("still grows at users=2" in note for note in notes(run))
 
 
 def test_quantile_without_interval_is_marked_and_explained():
     """100 requests bear a p95 and no p99: ~ stands before the one that they do not bear."""
     run = a_run(level(1, tokens_per_s=10.0))
-    assert table.quantile(run.levels[0].metrics["ttft_s"], "p99").startswith("~")
-    assert not table.quantile(run.levels[0].metrics["ttft_s"], "p95").startswith("~")
-    assert any(note.startswith("~ too few independent requests") for note in table.notes(run))
+    assert quantile(run.levels[0].metrics["ttft_s"], "p99").startswith("~")
+    assert not quantile(run.levels[0].metrics["ttft_s"], "p95").startswith("~")
+    assert any(note.startswith("~ too few independent requests") for note in notes(run))
 
 
 def test_mark_that_is_not_used_is_not_explained():
     """With requests enough for every quantile shown, no note speaks of too few."""
     run = a_run(a_level(a_sample(n, due_ns=n * S // 8) for n in range(500)))
-    assert not any(note.startswith(table.UNSURE) for note in table.notes(run))
-    assert not any(table.UNSURE in cell for row in table.rows(run.levels) for cell in row)
+    assert not any(note.startswith(UNSURE) for note in notes(run))
+    assert not any(UNSURE in cell for row in level_table(run.levels).rows for cell in row)
 
 
 def test_absent_metric_is_a_dash():
@@ -117,54 +121,54 @@ def test_absent_metric_is_a_dash():
 def test_requests_cut_by_the_user_are_no_failures():
     """What the user stopped failed nobody; what the drain cut did not answer in time."""
     cut = a_level([a_sample(), a_failure(Outcome.CANCELLED, number=1), a_failure(Outcome.ABANDONED, number=2)])
-    assert table.failed(cut) == 1
+    assert failed(cut) == 1
 
 
 @pytest.mark.parametrize(
     ("load", "text"),
     [
-        (Closed(1), "1 user"),
-        (Closed(8), "8 users"),
-        (Open(0.5, parse_arrivals("poisson")), "0.5/s"),
-        (Open(30.0, parse_arrivals("constant")), "30/s"),
+        (Closed(1), "users=1"),
+        (Closed(8), "users=8"),
+        (Open(0.5, parse_arrivals("poisson")), "rate=0.5"),
+        (Open(30.0, parse_arrivals("constant")), "rate=30"),
     ],
 )
-def test_load_is_named_as_people_do(load, text):
-    """Users and rates, each with its unit."""
-    assert table.load_text(a_level(load=load)) == text
+def test_load_is_written_as_rules_and_files_write_it(load, text):
+    """The first cell of a row is the load's label."""
+    assert level_table([a_level(load=load)]).rows[0][0] == text
 
 
 def test_failures_are_told_in_the_servers_words():
     """The most frequent first, with their number; those beyond the third are counted."""
     samples = [a_failure(Outcome.HTTP_ERROR, number=n, detail="HTTP 503: busy") for n in range(5)]
     samples += [a_failure(Outcome.RESET, number=5 + n, detail=f"kind {n}") for n in range(4)]
-    notes = table.notes(a_run(a_level(samples)))
-    assert "1 user: 5 × http_error: HTTP 503: busy" in notes
-    assert "1 user: 2 further failures, in run.json" in notes
+    lines = notes(a_run(a_level(samples)))
+    assert "users=1: 5 × http_error: HTTP 503: busy" in lines
+    assert "users=1: 2 further failures, see run.json" in lines
 
 
 def test_notes_name_the_model_where_there_are_several():
     """The same load stands in two tables: a note says which it means."""
-    notes = table.notes(models())
-    assert any(note.startswith("0.5/s of small: 2 of 10 requests failed") for note in notes)
-    assert "gone: failed: has no model 'gone'" in notes
+    lines = notes(models())
+    assert any(line.startswith("rate=0.5 of small: 2 of 10 requests failed") for line in lines)
+    assert "gone: failed: has no model 'gone'" in lines
 
 
 def test_each_model_has_its_own_table_in_order():
     """Models stand in the order of the run, each with its own levels."""
-    assert [(model, len(levels)) for model, levels in table.by_model(models()).items()] == [("m", 1), ("small", 1)]
+    assert [(model, len(levels)) for model, levels in by_model(models()).items()] == [("m", 1), ("small", 1)]
 
 
 @pytest.mark.parametrize("run", [stopped(), empty()])
 def test_run_that_is_not_complete_says_so(run):
     """Nobody shall take half a run for a whole one."""
-    assert any("not complete" in note for note in table.notes(run))
+    assert any("not complete" in note for note in notes(run))
 
 
 def test_complete_run_with_nothing_to_say_says_nothing_more():
     """A quiet level of one model gives no note at all."""
     quiet = a_run(a_level(a_sample(n, due_ns=n * S // 8, ttft_ns=50 * MS, gaps_ns=5 * MS) for n in range(500)))
-    assert table.notes(msgspec.structs.replace(quiet, levels=[valid(quiet.levels[0])])) == []
+    assert notes(msgspec.structs.replace(quiet, levels=[valid(quiet.levels[0])])) == []
 
 
 def valid(one):
@@ -177,6 +181,6 @@ def test_title_names_the_target_also_without_levels():
     run = msgspec.structs.replace(
         a_run(), levels=[], scenario={"target": {"url": "http://127.0.0.1:9"}}, models=[ModelStatus("m", "failed")]
     )
-    assert "http://127.0.0.1:9" in table.title(run)
-    assert "http://127.0.0.1:1/v1" in table.title(a_run())
-    assert "simulated" in table.title(empty())
+    assert "http://127.0.0.1:9" in title(run)
+    assert "http://127.0.0.1:1/v1" in title(a_run())
+    assert "simulated" in title(empty())

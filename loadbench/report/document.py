@@ -1,0 +1,70 @@
+"""A report as data: a title and blocks. Each report makes one `Document`; a renderer for each medium shows it.
+
+Texts and cells are plain and may hold anything that a server or a file said: the renderers escape them. Numbers are
+formatted already (`loadbench.report.values`). A table says how its columns are aligned, not how wide they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """The title of the blocks that follow."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Sentences for the reader, each a line or a paragraph."""
+
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """A list of remarks, each an entry."""
+
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells. `align` has a letter for each column, `l` or `r`; without headers the columns have no names.
+
+    A table with a summary may be folded, so that only the summary shows at first.
+    """
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    align: str
+    summary: str = ""
+
+
+Block: TypeAlias = Heading | Text | Notes | Table
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole report. Blocks without content are allowed, and are not shown."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+def padded(rows: Sequence[Sequence[str]], align: str) -> list[list[str]]:
+    """The cells of each column made equally wide, for renderers of plain text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        [
+            cell.rjust(width) if letter == "r" else cell.ljust(width)
+            for cell, width, letter in zip(row, widths, align, strict=True)
+        ]
+        for row in rows
+    ]

@@ -1,0 +1,297 @@
+"""The report of a run: for each model a table with a row for each level, then notes.
+
+`~` marks a quantile with too few independent requests for a 95 % interval; `◄` marks the knee, where throughput stops
+growing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadbench.analyze.level.knee import WORTHWHILE, knee
+from loadbench.analyze.stats.intervals import quantile_ranks
+from loadbench.report import machine
+from loadbench.report.document import Block, Document, Heading, Notes, Table, Text
+from loadbench.report.quality import quality_document
+from loadbench.report.values import counted, duration, percent, significant
+from loadbench.results.run import ClosedLoad
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.results.quality import Quality
+    from loadbench.results.run import LevelResult, Metric, OutputEquality, Reason, Run
+
+KNEE = "◄"
+UNSURE = "~"
+# More kinds of failure than this hide what the first of them say.
+_MOST_FAILURES = 3
+_FIGURES = {"ttft_s": ("p50", "p95", "p99"), "tpot_s": ("p50", "p95"), "e2e_s": ("p50", "p95")}
+_HEADERS = ("load", "req/s", "tok/s", "in flight", "TTFT p50", "p95", "p99", "TPOT p50", "p95", "E2E p50", "p95")
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def run_document(run: Run, *, quality: Quality | None = None) -> Document:
+    """The whole report; with the quality of the responses where it is known."""
+    blocks: list[Block] = [Text([run.question])] if run.question else []
+    for model, levels in by_model(run).items():
+        blocks += [Heading(f"model {model}"), level_table(levels), *machine.tables(levels)]
+    blocks.append(Notes([*notes(run), *machine.notes(run)]))
+    if quality is not None and (quality.ratings or quality.checks or quality.unrated):
+        rated = quality_document(quality)
+        blocks += [Heading(rated.title), *rated.blocks]
+    about = run.environment
+    cores = "1 usable core" if about.get("cores") == 1 else f"{about.get('cores')} usable cores"
+    environment = (
+        f"load generator: {about.get('cpu')}, {cores}, {about.get('python')}, "
+        f"loadbench {run.loadbench_version}, stamps: {about.get('stamp_source')}"
+    )
+    return Document(title(run), [*blocks, Text([environment])])
+
+
+def title(run: Run) -> str:
+    """What was run, against what, when."""
+    target = run.levels[0].target if run.levels else str(run.scenario.get("target", {}).get("url") or "")
+    where = "simulated server, not a real one" if run.simulated else target
+    return f"{run.name}: {where}, {run.started_at}"
+
+
+def by_model(run: Run) -> dict[str, list[LevelResult]]:
+    """The levels of each model, in the order of the run."""
+    grouped: dict[str, list[LevelResult]] = {}
+    for level in run.levels:
+        grouped.setdefault(level.model, []).append(level)
+    return grouped
+
+
+def level_place(run: Run, index: int) -> str:
+    """A level in a sentence: its load, and its model where the run has several."""
+    if index >= len(run.levels):
+        return f"level {index}"  # the run was killed before this level was summed up
+    level = run.levels[index]
+    return level.load.label + (f" of {level.model}" if len({other.model for other in run.levels}) > 1 else "")
+
+
+def level_table(levels: Sequence[LevelResult]) -> Table:
+    """A row for each level; with the goodput where there are objectives for it."""
+    whole = [level for level in levels if not level.interrupted]
+    at = knee(whole)
+    with_goodput = any(level.goodput is not None for level in levels)
+    rows = []
+    for level in levels:
+        tokens, good = significant(level.throughput.output_tokens_per_s), level.goodput
+        row = [
+            level.load.label,
+            significant(level.throughput.requests_per_s),
+            f"{tokens} {KNEE}" if at is not None and level is whole[at] else tokens,
+            significant(level.concurrency.mean),
+            *(quantile(level.metrics.get(metric), name) for metric, names in _FIGURES.items() for name in names),
+            str(level.outcomes.get("ok", 0)),
+            str(failed(level)),
+        ]
+        if with_goodput:
+            # Requests per second that met every objective, and their share of all.
+            row.append("-" if good is None else f"{significant(good.requests_per_s)}/s, {percent(good.attainment)}")
+        rows.append([*row, level.verdict.status])
+    headers = (*_HEADERS, "ok", "failed", *(("goodput",) if with_goodput else ()), "verdict")
+    return Table(headers, rows, "r" * (len(headers) - 1) + "l")
+
+
+def level_line(level: LevelResult) -> str:
+    """A level in one line, for the moment it ends."""
+    ttft = level.metrics.get("ttft_s")
+    return (
+        f"{significant(level.throughput.output_tokens_per_s)} tok/s, "
+        f"TTFT p50 {quantile(ttft, 'p50')} p95 {quantile(ttft, 'p95')}, "
+        f"{level.outcomes.get('ok', 0)} ok, {failed(level)} failed, {level.verdict.status}"
+    )
+
+
+def failed(level: LevelResult) -> int:
+    """Measured requests without a complete response; those that the user cut do not count."""
+    return sum(count for outcome, count in level.outcomes.items() if outcome not in {"ok", "cancelled"})
+
+
+def quantile(metric: Metric | None, name: str) -> str:
+    """A quantile of a duration, marked where it has no interval; `-` where the metric is unknown."""
+    if metric is None:
+        return "-"
+    return ("" if metric.interval.get(name) else UNSURE) + duration(getattr(metric, name))
+
+
+# Notes.
+
+
+def notes(run: Run) -> list[str]:
+    """What the marks mean, as far as they are used, and what a reader must know."""
+    models = by_model(run)
+    whose = {model: f" of {model}" if len(models) > 1 else "" for model in models}
+    lines = []
+    for model, levels in models.items():
+        lines += _knee_notes(levels, whose[model])
+    # The rows show neither think times nor arrivals, and tables of equal loads compare only where these are equal.
+    load = run.levels[0].load if run.levels else None
+    if isinstance(load, ClosedLoad) and load.think:
+        lines.append(f"users think {load.think} between a response and their next request")
+    elif load is not None and not isinstance(load, ClosedLoad):
+        arrivals = load.arrivals if " " in load.arrivals else f"{load.arrivals} arrivals"
+        lines.append(f"open loop: requests are sent on schedule ({arrivals}), however fast the server responds")
+    shares = {model: _share_notes(levels, whose[model]) for model, levels in models.items()}
+    unsure = any(
+        metric.interval.get(name) is None
+        for level in run.levels
+        for key, names in _FIGURES.items()
+        if (metric := level.metrics.get(key)) is not None
+        for name in names
+    )
+    if unsure or any(UNSURE in line for share_lines in shares.values() for line in share_lines):
+        lines.append(f"{UNSURE} too few independent requests for a 95 % interval of this quantile: measure longer")
+    for model, levels in models.items():
+        lines += _objective_notes(levels, whose[model], of_search=bool(run.scenario.get("capacity")))
+        lines += [_timeline_note(level, whose[model]) for level in levels if level.course]
+        lines += shares[model]
+    lines += _reason_notes(run)
+    for index, level in enumerate(run.levels):
+        where = level_place(run, index)
+        for failure in level.failures[:_MOST_FAILURES]:
+            detail = f": {failure.detail}" if failure.detail else ""
+            lines.append(f"{where}: {failure.count} × {failure.outcome}{detail}")
+        more = sum(failure.count for failure in level.failures[_MOST_FAILURES:])
+        if more:
+            lines.append(f"{where}: {more} further failures, see run.json")
+    lines += equality_notes(run.outputs or ())
+    lines += _model_notes(run)
+    if not run.complete:
+        lines.append("the run is not complete: it was stopped or is still running")
+    return lines
+
+
+def _knee_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
+    levels = [level for level in levels if not level.interrupted]
+    at = knee(levels)
+    if at is not None:
+        label = levels[at].load.label
+        faster = f"no higher load is clearly more than {percent(WORTHWHILE)} faster"
+        return [f"{KNEE} throughput{whose} stops growing at {label}: {faster}"]
+    if len(levels) > 1 and levels[-1].throughput.output_tokens_per_s > 0:
+        return [f"throughput{whose} still grows at {levels[-1].load.label}: the knee is at a higher load"]
+    return []
+
+
+def _objective_notes(levels: Sequence[LevelResult], whose: str, *, of_search: bool) -> list[str]:
+    """A line for each objective: the decision and the value at each level."""
+    lines: dict[tuple[bool, str], list[str]] = {}
+    for level in levels:
+        for decided in level.objectives:
+            seen = []
+            if decided.value is not None and decided.rule.startswith("failures"):
+                seen.append(percent(decided.value))
+            elif decided.value is not None:
+                is_rate = ">" in decided.rule
+                seen.append(f"{significant(decided.value)}/s" if is_rate else duration(decided.value))
+            if decided.decision != "PASS" and decided.note:
+                seen.append(decided.note)
+            text = f"{level.load.label} {decided.decision}" + (f" ({', '.join(seen)})" if seen else "")
+            lines.setdefault((decided.gate, decided.rule), []).append(text)
+    # The search decides otherwise: on a load, from all its probes together.
+    how = " (each level by itself, 95 %)" if of_search else ""
+    return [
+        f"{'gate' if gate else 'objective'} {rule}{whose}{how}: {' · '.join(texts)}"
+        for (gate, rule), texts in lines.items()
+    ]
+
+
+def _timeline_note(level: LevelResult, whose: str) -> str:
+    """How a level with a planned change of rate went: a bar for each part of its window."""
+    rates = [part.answers_per_s for part in level.course]
+    in_flight = [part.in_flight for part in level.course]
+    ttft = [part.ttft_mean_s for part in level.course]
+    return (
+        f"timeline of {level.load.label}{whose}: responses {bars(rates)} (up to {significant(max(rates))}/s), "
+        f"in flight {bars(in_flight)} (up to {significant(max(in_flight))}), "
+        f"mean TTFT {bars(ttft)} (up to {duration(max(value or 0.0 for value in ttft))})"
+    )
+
+
+def bars(values: Sequence[float | None]) -> str:
+    """Each value as a bar, from 0 to the largest; a dot for a value that is unknown."""
+    most = max((value for value in values if value is not None), default=0.0) or 1.0
+    return "".join(
+        "·" if value is None else _BARS[min(len(_BARS) - 1, int(len(_BARS) * value / most))] for value in values
+    )
+
+
+def _share_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
+    """A line for each of several personas, and one for requests that a prefix cache should have served."""
+    lines: dict[str, list[str]] = {}
+    for level in levels:
+        for name, share in level.personas.items() if len(level.personas) > 1 else ():
+            parts = [f"{share.ok} of {share.requests} ok"]
+            for word, key in (("TTFT", "ttft_response_s"), ("E2E", "e2e_response_s")):
+                metric = share.metrics.get(key)
+                if metric is not None:
+                    # These have no intervals. With so few requests even independent ones would have none.
+                    few = quantile_ranks(metric.count, 0.95) is None
+                    parts.append(f"{word} p95 {UNSURE * few}{duration(metric.p95)}")
+            lines.setdefault(f"persona {name}{whose}", []).append(f"{level.load.label} ({', '.join(parts)})")
+        if level.warm is not None:
+            share_text = "the server does not report cached tokens"
+            if level.warm.cached_share is not None:
+                share_text = f"{percent(level.warm.cached_share)} of their input tokens from the server's cache"
+            lines.setdefault(f"requests{whose} whose prefix was sent before", []).append(
+                f"{level.load.label} ({level.warm.requests}, {share_text})"
+            )
+    return [f"{title}: {' · '.join(parts)}" for title, parts in lines.items()]
+
+
+def _reason_notes(run: Run) -> list[str]:
+    """A line for each code of a verdict's reason, then of a caveat: the first level's message, and the other levels."""
+    lines = []
+    for kind in ("verdict", "caveats"):
+        first: dict[str, tuple[str, Reason]] = {}
+        others: dict[str, list[str]] = {}
+        for index, level in enumerate(run.levels):
+            for reason in level.verdict.reasons if kind == "verdict" else level.caveats:
+                if reason.code in first:
+                    others.setdefault(reason.code, []).append(level_place(run, index))
+                else:
+                    first[reason.code] = level_place(run, index), reason
+        for code, (where, reason) in first.items():
+            also = f" (also {', '.join(others[code])})" if code in others else ""
+            lines.append(f"{where}: {reason.message}{also}; {reason.advice}")
+    return lines
+
+
+def equality_notes(outputs: Sequence[OutputEquality]) -> list[str]:
+    """Whether a deterministic run gave equal texts: a line if all are equal, else one for each prompt that differs."""
+    differing = [output for output in outputs if not output.equal]
+    if outputs and not differing:
+        models = ", ".join(dict.fromkeys(output.model for output in outputs))
+        number = sum(output.answers for output in outputs)
+        return [f"response texts: all {number} equal the first one to the same prompt ({models})"]
+    lines = []
+    for output in differing:
+        level, number = output.first_difference or (0, 0)
+        lines.append(
+            f"response texts: {output.model} differs on prompt {output.prompt}: {output.distinct} texts in "
+            f"{output.answers} responses, first at request {number} of level {level + 1}"
+        )
+    return lines
+
+
+def _model_notes(run: Run) -> list[str]:
+    """How each model started, as far as that is known, and which could not be tested."""
+    lines = []
+    for status in run.models:
+        parts = [] if status.load_s is None else [f"loaded in {duration(status.load_s)}"]
+        parts += [] if status.load_warm_s is None else [f"loaded again in {duration(status.load_warm_s)}"]
+        if status.cold_ttft_s is not None and status.warm_ttft_s is not None:
+            parts.append(f"TTFT {duration(status.cold_ttft_s)} cold, {duration(status.warm_ttft_s)} warm")
+        if status.kept_warm is not None:
+            failures = f", of which {status.kept_warm_failed} failed" if status.kept_warm_failed else ""
+            parts.append(f"kept warm by {counted(status.kept_warm, 'small request')}{failures}")
+        if parts:
+            lines.append(f"{status.model}: {', '.join(parts)}")
+    return lines + [
+        f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"
+    ]

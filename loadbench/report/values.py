@@ -1,0 +1,53 @@
+"""Values as people read them: three digits and the unit that suits."""
+
+from __future__ import annotations
+
+import math
+
+_GIB = 2**30
+_MIB = 2**20
+
+
+def significant(value: float) -> str:
+    """Three significant digits, never as a power of ten."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    # The digits are those of the rounded value: 9.996 is 10.0, not 10.00.
+    digits = max(0, 2 - math.floor(math.log10(float(f"{abs(value):.2e}"))))
+    return f"{value:.{min(digits, 6)}f}"
+
+
+def duration(seconds: float) -> str:
+    """`850 µs`, `41.3 ms`, `1.62 s`."""
+    for unit, scale in (("s", 1.0), ("ms", 1e3)):
+        if seconds * scale >= 0.9995 or (unit == "s" and seconds == 0):
+            return f"{significant(seconds * scale)} {unit}"
+    return f"{significant(seconds * 1e6)} µs"
+
+
+def percent(share: float) -> str:
+    """A share of 1 as `98.4 %`, trailing zeros dropped."""
+    return f"{100 * share:.3g} %"
+
+
+def disk_size(amount: float) -> str:
+    """Bytes in powers of ten, as disks are sold: `528 MB`, `4.10 GB`."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if amount >= 0.9995 * scale:
+            return f"{significant(amount / scale)} {unit}"
+    return f"{amount:.0f} B"
+
+
+def memory_size(amount: float) -> str:
+    """Bytes in powers of two, as memory is sold: `450 MiB`, `1.02 GiB`."""
+    return f"{significant(amount / _GIB)} GiB" if amount >= 0.9995 * _GIB else f"{significant(amount / _MIB)} MiB"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `6 runs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def clipped(text: str, most: int) -> str:
+    """At most so many letters; `…` stands for the rest."""
+    return text if len(text) <= most else text[: most - 1] + "…"
