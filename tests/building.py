@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from array import array
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from loadbench.plan.load import Closed, LevelDuration, Phase, Phases
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.recorder import Health, LevelRecording, Recorder
+from loadbench.record.request import Request
 from loadbench.record.sample import Sample
 from loadbench.results.run import LevelResult, ModelStatus, Run
 
@@ -50,12 +52,19 @@ def a_sample(
         "model": "m",
         **over,
     }
-    return Sample(**fields)  # type: ignore[arg-type]
+    return make_sample(**fields)
+
+
+def make_sample(**fields: object) -> Sample:
+    """A sample of these fields, those of its request among them."""
+    about: dict[str, object] = {"max_tokens": 100}
+    about |= {one.name: fields.pop(one.name) for one in dataclasses.fields(Request) if one.name in fields}
+    return Sample(request=Request(**about), **fields)  # type: ignore[arg-type]
 
 
 def a_failure(outcome: Outcome, *, number: int = 0, due_ns: int = 0, detail: str = "") -> Sample:
     """A request that had no answer."""
-    return Sample(
+    return make_sample(
         number=number,
         phase=Phase.MEASURED,
         outcome=outcome,

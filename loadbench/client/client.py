@@ -15,7 +15,9 @@ from loadbench.client.deadline import Deadline
 from loadbench.client.transport import HttpRequest, TransportError
 from loadbench.core.text import hide, secrets_of
 from loadbench.core.units import NS_PER_S, format_duration
+from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
+from loadbench.record.request import Request
 from loadbench.record.sample import Sample
 from loadbench.wire.formats import address, request_body
 from loadbench.wire.openai import Api, clean, error_text
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from loadbench.client.transport import Header, Transport
     from loadbench.core.clock import Clock
-    from loadbench.plan.load import Phase
 
 # An error's body is read for its message, not for its length.
 _MOST_ERROR_BYTES = 64 * 1024
@@ -51,25 +52,6 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One request to be made: what is asked, and its place in the level."""
-
-    number: int
-    phase: Phase
-    due_ns: int
-    prompt: str
-    max_tokens: int
-    asked_input_tokens: int | None = None
-    user: int | None = None
-    body: bytes = b""  # made beforehand from prompt and max_tokens; none is made now
-    keep_answer: bool = False  # whether the sample is to have the answer's visible text
-    prompt_index: int | None = None  # which of the given prompts it is
-    persona: str | None = None
-    turn: int | None = None  # which of its conversation, from 1
-    warm: bool = False  # whether it begins with what was asked before, and so is expected in a server's cache
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Where requests go and what they all have in common; `base_url` includes the version, as in `http://host/v1`."""
 
@@ -81,9 +63,8 @@ class Endpoint:
     seed: int | None = None
     system: str | None = None  # a message before all others
 
-    def exchange(self, ask: Request) -> HttpRequest:
-        """The request as it goes over the wire."""
-        body = ask.body or self.body(ask.prompt, ask.max_tokens)
+    def http_request(self, body: bytes) -> HttpRequest:
+        """The request with this body, as it goes over the wire."""
         headers = (("content-type", "application/json"), *self.headers)
         return HttpRequest("POST", address(self.api, self.base_url), headers, body)
 
@@ -112,21 +93,29 @@ class Client:
         self._secrets = secrets_of(endpoint.headers)
         self._calls: set[_Call] = set()
 
-    def prepare(self, prompt: str, max_tokens: int, *, said: Sequence[tuple[str, str]] = ()) -> bytes:
-        """The body of a request to come, so that none has to be made when it is due; `said` is its conversation."""
+    def body(self, prompt: str, max_tokens: int, *, said: Sequence[tuple[str, str]] = ()) -> bytes:
+        """The body of a request, made before it is due; `said` is the conversation so far as (role, text)."""
         return self._endpoint.body(prompt, max_tokens, said=said)
 
-    async def send(self, ask: Request) -> Sample:
-        """Make one request and return its sample, however it ends."""
-        answer = ResponseReader(self._endpoint.api, keep_text=ask.keep_answer)
+    async def send(self, request: Request, body: bytes) -> Sample:
+        """Send a request that is due, and return its sample, however it ends."""
+        answer = ResponseReader(self._endpoint.api, keep_text=request.keep_text)
         call = _Call(answer, clock=self._clock, timeouts=self._timeouts)
-        exchange = self._endpoint.exchange(ask)
         self._calls.add(call)
         try:
-            outcome, detail = await call.run(self._transport, exchange)
+            outcome, detail = await call.run(self._transport, self._endpoint.http_request(body))
         finally:
             self._calls.discard(call)
-        return call.sample(ask, outcome, hide(detail, self._secrets))
+        return call.sample(request, outcome, hide(detail, self._secrets))
+
+    async def send_prompt(
+        self, prompt: str, *, max_tokens: int, phase: Phase = Phase.WARM_UP, keep_text: bool = False
+    ) -> Sample:
+        """Send a request that belongs to no level, due now, and return its sample, however it ends."""
+        body = self.body(prompt, max_tokens)
+        now_ns = self._clock.now_ns()
+        request = Request(number=0, phase=phase, due_ns=now_ns, max_tokens=max_tokens, keep_text=keep_text)
+        return await self.send(request, body)
 
     def cut(self, reason: Outcome) -> None:
         """End every request in flight, as `ABANDONED` or `CANCELLED`."""
@@ -337,16 +326,14 @@ class _Call:
             self._late = (Outcome.TIMEOUT_TOTAL, "not finished", self._timeouts.total_ns)
             self._deadline.move(latest_ns)
 
-    def sample(self, ask: Request, outcome: Outcome, detail: str) -> Sample:
+    def sample(self, request: Request, outcome: Outcome, detail: str) -> Sample:
         """All that is known of it."""
         answer = self.answer
         output_tokens, source = answer.output_tokens()
         return Sample(
-            number=ask.number,
-            phase=ask.phase,
+            request=request,
             outcome=outcome,
             detail=detail,
-            due_ns=ask.due_ns,
             sent_ns=self.sent_ns,
             connected_ns=self.connected_ns,
             headers_ns=self.headers_ns,
@@ -369,15 +356,8 @@ class _Call:
             input_tokens=answer.input_tokens,
             cached_tokens=answer.cached_tokens,
             reasoning_tokens=answer.reasoning_tokens,
-            asked_input_tokens=ask.asked_input_tokens,
-            asked_output_tokens=ask.max_tokens,
             finish_reason=answer.finish_reason,
             model=answer.model,
             timings=answer.timings,
-            user=ask.user,
-            persona=ask.persona,
-            turn=ask.turn,
-            warm=ask.warm,
             answer=answer.text,
-            prompt_index=ask.prompt_index,
         )

@@ -17,15 +17,14 @@ that surely fails is cut: it would keep the server busy for long, and tells noth
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadbench.core.units import NS_PER_S
-from loadbench.engine.level import Level
-from loadbench.engine.parts import level_plan
+from loadbench.engine.level import Level, LevelSpec, level_plan
 from loadbench.engine.sweep import first_answers, with_rise
 from loadbench.plan.ladder import Ladder
 from loadbench.plan.load import Closed, LevelDuration, Open, Phase
@@ -35,7 +34,7 @@ from loadbench.plan.search import Budget, Probe, Purpose, Rates, Search, Users
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from loadbench.client.client import Client, Request
+    from loadbench.client.client import Client
     from loadbench.core.clock import Clock
     from loadbench.engine.health import HealthProbe
     from loadbench.engine.level import LevelPlan
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Finding, Grid
     from loadbench.record.recorder import LevelRecording
+    from loadbench.record.request import Request
     from loadbench.record.sample import Sample
 
 # The seeds of two probes lie so far apart: think times and arrivals are drawn afresh in each.
@@ -135,7 +135,7 @@ class CapacitySearch:
             await self._run()
 
     async def _run(self) -> None:
-        subject = await first_answers(self._client, self._model, scenario=self._scenario, clock=self._clock)
+        subject = await first_answers(self._client, self._model, scenario=self._scenario)
         pace = self._paced(subject)
         if self._scenario.climbs:
             await self._climb(subject, pace)
@@ -299,9 +299,11 @@ class CapacitySearch:
 
     def _plan(self, load: Load, subject: ModelUnderTest, extent: LevelDuration, *, ramp_ns: int) -> LevelPlan:
         key = f"{self._model}/{self._number}"
-        plan = level_plan(self._scenario, load, key=key, calibration=subject.calibration, extent=extent)
         seed = self._scenario.work.seed + _SEED_STEP * (self._number + 1)
-        return replace(plan, seed=seed, ramp_ns=min(ramp_ns, extent.warm_up_ns))
+        spec = LevelSpec(
+            load=load, key=key, calibration=subject.calibration, duration=extent, seed=seed, ramp_ns=ramp_ns
+        )
+        return level_plan(self._scenario, spec)
 
     def stop(self) -> None:
         """End the probe under way, keeping what it measured, and begin no other. Twice: cut its requests too."""

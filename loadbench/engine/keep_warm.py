@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadbench.client.client import Request
-from loadbench.plan.load import Phase
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -53,9 +50,7 @@ class KeepWarm:
                 await self._ask()
 
     async def _ask(self) -> None:
-        number, now_ns = self.asked, self._clock.now_ns()
         self.asked += 1
-        ask = Request(number=number, phase=Phase.WARM_UP, due_ns=now_ns, prompt=PROMPT, max_tokens=_TOKENS)
-        sample = await self._client.send(ask)
+        sample = await self._client.send_prompt(PROMPT, max_tokens=_TOKENS)
         self.failed += sample.outcome.failed
         self._quiet_since_ns = self._clock.now_ns()

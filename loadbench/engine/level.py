@@ -1,25 +1,32 @@
-"""One level: a load, kept up through warm-up, window and cool-down, then drained.
+"""One level: a load that is kept up through warm-up, window and cool-down, and then drained.
 
     begin       window opens            window closes          load ends           all answered, or cut
       |-- warm-up --|------ measured -------|---- cool-down ------|------ drain ------|
 
-The level lends the loops what they need (the clock, admission, firing) and keeps the time. What it measures goes to the
-recorder, sample by sample, and to whoever else wants each sample as it ends.
+Two plain loops make requests due, each by its own rule. Both keep absolute schedules: a late request does not delay
+those that follow. A request that becomes due is admitted to a phase, or the load is over and the loop ends. Every
+sample goes to the recorder as it ends, and to the level's observers.
 """
 
 from __future__ import annotations
 
+import asyncio
+import random
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 import anyio
+import anyio.lowlevel
 
-from loadbench.client.client import Request
-from loadbench.engine.loops import closed, open_loop
 from loadbench.plan.conversation import Turn
+from loadbench.plan.distribution import Constant
 from loadbench.plan.load import WHOLE, Closed, LevelDuration, Load, Open, Phase, Phases, Shard
+from loadbench.plan.prompts import prompt_source, word_prompts
+from loadbench.plan.traces import Replayed, TracePrompts
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import LevelRecording, Recorder
+from loadbench.record.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,21 +35,46 @@ if TYPE_CHECKING:
     from loadbench.core.clock import Clock
     from loadbench.engine.health import HealthProbe
     from loadbench.plan.objective import Objective
-    from loadbench.plan.prompts import Prompt, PromptSource
+    from loadbench.plan.prompts import Calibration, Prompt, PromptSource
+    from loadbench.plan.scenario import Scenario
     from loadbench.record.sample import Sample
 
-# Requests in flight that an open loop may build up before it calls arrivals missed; the file-descriptor limit
-# usually says less.
+# Requests in flight that an open loop may build up before it counts arrivals as missed; the limit on open files is
+# usually lower.
 MOST_IN_FLIGHT = 10_000
+# From now to the beginning of a trace, which is measured from its first request: time to prepare that.
 _LEAD_NS = 300_000_000
+# From one failed request of a user to the next: a server that refuses at once must not get thousands a second.
+_RETRY_NS = 100_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelSpec:
+    """What sets one level of a run apart. A worker process makes the same level of it.
+
+    `key` sets its prompts apart from those of other levels. What is `None` is as the scenario says: `duration`, the
+    `seed` of arrivals and think times, and `ramp_ns`, over which a closed loop's users start.
+    """
+
+    load: Load
+    key: str
+    calibration: Calibration | None = None
+    duration: LevelDuration | None = None
+    seed: int | None = None
+    ramp_ns: int | None = None
+
+    @property
+    def template_tokens(self) -> int:
+        """Tokens that the server's chat template adds to each prompt; 0 where that is not known."""
+        return 0 if self.calibration is None or self.calibration.foreign else self.calibration.overhead_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelPlan:
-    """What one level does. `ramp_ns` spreads the first requests of a closed loop's users."""
+    """All that a level, or a worker's part of it, needs to know. `warm`: all prompts begin alike."""
 
     load: Load
-    extent: LevelDuration
+    duration: LevelDuration
     prompts: PromptSource
     max_tokens: int
     seed: int = 0
@@ -50,18 +82,40 @@ class LevelPlan:
     most_in_flight: int = MOST_IN_FLIGHT
     shard: Shard = WHOLE
     objectives: tuple[Objective, ...] = ()
-    keep_answers: bool = False
-    warm: bool = False  # whether all prompts begin alike
-    template_tokens: int = 0  # that the server adds to each, as far as that is known
+    keep_texts: bool = False
+    warm: bool = False
+    template_tokens: int = 0
 
 
-def _lead_ns(load: Load) -> int:
-    """From now to the level's beginning: what is measured from its first request on needs time to get under way."""
-    return _LEAD_NS if isinstance(load, Open) and load.begins_empty else 0
+def level_plan(scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE) -> LevelPlan:
+    """The plan of a level, or of a worker's part of it."""
+    load, duration = spec.load, spec.duration or scenario.extent
+    prompts: PromptSource
+    if isinstance(load, Open) and isinstance(load.arrivals, Replayed):
+        words = word_prompts(scenario.work, Constant(1), key=spec.key, calibration=spec.calibration)
+        prompts = TracePrompts(load.arrivals.trace, words)
+    else:
+        prompts = prompt_source(scenario.work, key=spec.key, calibration=spec.calibration)
+    ramp_ns = scenario.load.ramp if spec.ramp_ns is None else spec.ramp_ns
+    return LevelPlan(
+        load=load,
+        duration=duration,
+        prompts=prompts,
+        max_tokens=scenario.work.max_tokens,
+        seed=scenario.work.seed if spec.seed is None else spec.seed,
+        ramp_ns=min(ramp_ns, duration.warm_up_ns),
+        most_in_flight=max(1, shard.share(scenario.load.max_in_flight)),
+        shard=shard,
+        objectives=scenario.objectives_at(load),
+        keep_texts=scenario.keeps_answers,
+        # The system message is the same for all, and a server may have it cached.
+        warm=scenario.work.system is not None,
+        template_tokens=spec.template_tokens,
+    )
 
 
 class PreparedRequest(NamedTuple):
-    """A request before it is due."""
+    """A request before it is due, with its body, so that it can be sent at the moment that it is due."""
 
     number: int
     user: int | None
@@ -72,12 +126,12 @@ class PreparedRequest(NamedTuple):
 
 
 class RequestSink(Protocol):
-    """Who is told of each request: a recorder, or a worker's outbox."""
+    """Takes each request as it starts and ends: a recorder, or a worker's outbox."""
 
     in_flight: int
 
-    def started(self, at_ns: int, ask: Request) -> None:
-        """A request is on its way."""
+    def started(self, at_ns: int, request: Request) -> None:
+        """A request is in flight from now on."""
         ...
 
     def add(self, sample: Sample) -> None:
@@ -86,7 +140,7 @@ class RequestSink(Protocol):
 
 
 class Level:
-    """One level, run once."""
+    """One level, run once. `begin_ns` and `sink` are given by a worker, which runs one part of a level."""
 
     def __init__(
         self,
@@ -98,15 +152,18 @@ class Level:
         on_sample: Callable[[Sample], None] = lambda _: None,
         on_start: Callable[[Request], None] = lambda _: None,
         begin_ns: int | None = None,
-        recorder: RequestSink | None = None,
+        sink: RequestSink | None = None,
     ) -> None:
+        if begin_ns is None:
+            begins_empty = isinstance(plan.load, Open) and plan.load.begins_empty
+            begin_ns = clock.now_ns() + (_LEAD_NS if begins_empty else 0)
         self.plan = plan
-        self.begin_ns = clock.now_ns() + _lead_ns(plan.load) if begin_ns is None else begin_ns
-        self.phases = Phases(plan.extent, self.begin_ns)
-        self.done = self.failed = self.tokens = self.missed = 0
-        self.due = 0
-        self._own = Recorder(self.phases, plan.objectives, template_tokens=plan.template_tokens)
-        self._recorder: RequestSink = self._own if recorder is None else recorder
+        self.begin_ns = begin_ns
+        # Workers that share out a number of requests end together.
+        self.phases = Phases(plan.duration, begin_ns, keeps_on=plan.shard.of > 1 and isinstance(plan.load, Closed))
+        self.done = self.failed = self.tokens = self.due = self.missed = 0
+        self._recorder = Recorder(self.phases, plan.objectives, template_tokens=plan.template_tokens)
+        self._sink: RequestSink = self._recorder if sink is None else sink
         self._client = client
         self._clock = clock
         self._health = health
@@ -116,11 +173,11 @@ class Level:
         self._interrupted = False
 
     async def run(self) -> LevelRecording:
-        """Keep the load up to its end, drain, and return what was recorded by the level's own recorder."""
-        await self.keep()
+        """Run the load to its end, drain, and return what the level's own recorder has."""
+        await self.run_load()
         closes_ns = self.phases.closes_ns
         assert closes_ns is not None  # noqa: S101 - the load ends by closing the window
-        return self._own.close(
+        return self._recorder.close(
             window=(self.phases.opens_ns, closes_ns),
             arrivals_due=self.due,
             missed=self.missed,
@@ -128,35 +185,173 @@ class Level:
             health=self._health.close(),
         )
 
-    async def keep(self) -> None:
-        """Keep the load up to its end, and drain."""
-        async with self._health.watching(), anyio.create_task_group() as keepers:
-            keepers.start_soon(self._keep_time)
-            await self._keep_load()
-            keepers.cancel_scope.cancel()
-
-    async def _keep_load(self) -> None:
-        match self.plan.load:
-            case Closed() as load:
-                await closed(self, load, ramp_ns=self.plan.ramp_ns, seed=self.plan.seed, shard=self.plan.shard)
-            case Open() as load:
-                await open_loop(self, load, seed=self.plan.seed, shard=self.plan.shard)
-            case _ as never:
-                assert_never(never)
+    async def run_load(self) -> None:
+        """Run the load to its end, and drain."""
+        async with self._health.watching(), anyio.create_task_group() as group:
+            group.start_soon(self._keep_time)
+            match self.plan.load:
+                case Closed() as load:
+                    await self._closed_loop(load)
+                case Open() as load:
+                    await self._open_loop(load)
+                case _ as never:
+                    assert_never(never)
+            group.cancel_scope.cancel()
 
     async def _keep_time(self) -> None:
-        """End the load when it is time, give the drain its time, then cut what is left."""
+        """End the load on time, wait for the drain, then cut what is still in flight."""
         ends_ns = self.phases.load_ends_ns
         if ends_ns is None:
             await self._over.wait()
         else:
             await self._clock.sleep_until(ends_ns, self._over)
             self._over.set()
-        await self._clock.sleep_until(self._clock.now_ns() + self.plan.extent.drain_ns, anyio.Event())
+        await self._clock.sleep_until(self._clock.now_ns() + self.plan.duration.drain_ns, anyio.Event())
         self._client.cut(Outcome.ABANDONED)
 
+    # The two loops.
+
+    async def _closed_loop(self, load: Closed) -> None:
+        """Each user sends a request, reads the response, thinks, and sends the next. Their starts are spread over the
+        ramp."""
+        plan = self.plan
+        async with anyio.create_task_group() as users:
+            for user in filter(plan.shard.holds, range(load.users)):
+                users.start_soon(self._user, load, user, self.begin_ns + plan.ramp_ns * user // load.users)
+
+    async def _user(self, load: Closed, user: int, due_ns: int) -> None:
+        rng = random.Random(f"{self.plan.seed}/{user}")
+        # A user's prompts depend on no other user: they are the same however the others fare.
+        prepared = self.prepare(user, user)
+        for turn in count(1):
+            if not await self._clock.sleep_until(due_ns, self._over):
+                return
+            request = self._admit(due_ns, prepared)
+            if request is None:
+                return
+            # The next request is prepared while this one is in flight.
+            following = self._prepare_soon(turn * load.users + user, user)
+            sample = await self.send(request, prepared.body)
+            think = load.think_of(request.persona)
+            think_ns = 0 if think is None else max(0, round(think.sample(rng)))
+            # The next turn of a conversation contains this response.
+            prepared = self.continue_conversation(await following, prepared, sample)
+            # From the response's end, not from now: the client's own delay must not hide between two requests.
+            due_ns = sample.end_ns + think_ns
+            if sample.outcome.failed:
+                due_ns = max(due_ns, request.due_ns + _RETRY_NS)
+
+    async def _open_loop(self, load: Open) -> None:
+        """Requests become due at a rate, and are sent then, however those before them fare."""
+        plan = self.plan
+        async with anyio.create_task_group() as requests:
+            for number, offset_ns in enumerate(load.offsets_ns(plan.seed, lead_ns=self.phases.warm_up_ns)):
+                due_ns = self.begin_ns + offset_ns
+                if not plan.shard.holds(number) and self.skip(due_ns):
+                    continue
+                prepared = self.prepare(number)
+                in_time = await self._clock.sleep_until(due_ns, self._over)
+                request = self._admit(due_ns, prepared) if in_time or self.is_overdue(due_ns) else None
+                if request is None:
+                    return
+                if in_time and self.in_flight < plan.most_in_flight:
+                    requests.start_soon(self.send, request, prepared.body)
+                    # Give way, so that it is sent now and counts as in flight for the next of a burst.
+                    await anyio.lowlevel.checkpoint()
+                else:
+                    self.missed += request.phase is Phase.MEASURED
+
+    # What the loops share.
+
+    def prepare(self, number: int, user: int | None = None) -> PreparedRequest:
+        """Request `number` of the level, made before it is due."""
+        prompt = self.plan.prompts.next(number, user)
+        max_tokens = prompt.output_tokens or self.plan.max_tokens
+        turn = None if prompt.turns is None else Turn(of=prompt.turns)
+        return PreparedRequest(number, user, prompt, max_tokens, self._client.body(prompt.text, max_tokens), turn)
+
+    def _prepare_soon(self, number: int, user: int) -> asyncio.Future[PreparedRequest]:
+        """Prepare a request in the event loop's next turn, by when the request before it has been sent."""
+        loop = asyncio.get_running_loop()
+        prepared: asyncio.Future[PreparedRequest] = loop.create_future()
+
+        def prepare() -> None:
+            if prepared.done():
+                return
+            try:
+                prepared.set_result(self.prepare(number, user))
+            except BaseException as error:  # noqa: BLE001 - raised in the user that awaits it
+                prepared.set_exception(error)
+
+        loop.call_soon(prepare)
+        return prepared
+
+    def continue_conversation(
+        self, prepared: PreparedRequest, before: PreparedRequest, sample: Sample
+    ) -> PreparedRequest:
+        """The prepared request as the turn after `before`, if that turn's conversation goes on."""
+        if before.turn is None or sample.outcome is not Outcome.OK:
+            return prepared
+        turn = before.turn.after(before.prompt.text, sample.answer)
+        if turn is None:
+            return prepared
+        return prepared._replace(
+            turn=turn, body=self._client.body(prepared.prompt.text, prepared.max_tokens, said=turn.said)
+        )
+
+    def _admit(self, due_ns: int, prepared: PreparedRequest) -> Request | None:
+        """The request, which is due now; `None` once the load is over."""
+        phase = self.phases.admit(due_ns)
+        if phase is None:
+            self._over.set()
+            return None
+        self.due += phase is Phase.MEASURED
+        prompt, turn = prepared.prompt, prepared.turn
+        grown = turn is not None and turn.number > 1
+        return Request(
+            number=prepared.number,
+            phase=phase,
+            due_ns=due_ns,
+            max_tokens=prepared.max_tokens,
+            # Only the server knows how long a conversation has grown.
+            target_input_tokens=None if grown else prompt.asked_tokens,
+            user=prepared.user,
+            persona=prompt.persona,
+            turn=None if turn is None else turn.number,
+            warm=grown or prompt.warm or self.plan.warm,
+            prompt_index=None if grown else prompt.position,
+            keep_text=self.plan.keep_texts or (turn is not None and turn.goes_on),
+        )
+
+    async def send(self, request: Request, body: bytes) -> Sample:
+        """Send the request and record how it went."""
+        self._sink.started(self._clock.now_ns(), request)
+        self._on_start(request)
+        sample = await self._client.send(request, body)
+        self._sink.add(sample)
+        self.done += 1
+        self.failed += sample.outcome.failed
+        self.tokens += sample.output_tokens or 0
+        self._on_sample(sample)
+        return sample
+
+    def skip(self, due_ns: int) -> bool:
+        """Count an arrival that another worker sends; false if it lies beyond the load, whose end is to be awaited."""
+        ends_ns = self.phases.load_ends_ns
+        if (ends_ns is not None and due_ns >= ends_ns) or self.phases.remaining == 0:
+            return False
+        self.phases.admit(due_ns)
+        return True
+
+    def is_overdue(self, due_ns: int) -> bool:
+        """Whether a request was due before the load ended by time, and has not been sent."""
+        ends_ns = self.phases.load_ends_ns
+        return not self._interrupted and ends_ns is not None and due_ns < ends_ns
+
+    # `loadbench.engine.observers.RunningLevel`.
+
     def stop(self) -> None:
-        """End the load now and close the window; what is in flight is drained. Asked again: cut that too."""
+        """End the load now and close the window; what is in flight is drained. The second time, cut that too."""
         if self._interrupted:
             self._client.cut(Outcome.CANCELLED)
         self._interrupted = True
@@ -164,118 +359,21 @@ class Level:
         self._over.set()
 
     def finish(self, *, cut: bool) -> None:
-        """End the load and close the window, for what was to be seen has been. What is in flight is drained, or cut."""
+        """End the load and close the window, since enough has been measured. What is in flight is drained, or cut."""
         self.phases.close(self._clock.now_ns())
         self._over.set()
         if cut:
             self._client.cut(Outcome.CANCELLED)
 
-    # What the loops use.
-
-    async def until(self, due_ns: int) -> bool:
-        """Wait for the moment; false when the load is over before it comes."""
-        return await self._clock.sleep_until(due_ns, self._over)
-
-    def is_overdue(self, due_ns: int) -> bool:
-        """Whether a request that was due inside the load, by time, has not been sent though the load is over."""
-        ends_ns = self.phases.load_ends_ns
-        return not self._interrupted and ends_ns is not None and due_ns < ends_ns
-
-    def draft(self, number: int, user: int | None = None) -> PreparedRequest:
-        """Request `number` of the level, made before it is due, so that it can leave the moment that it is."""
-        prompt = self.plan.prompts.next(number, user)
-        max_tokens = prompt.output_tokens or self.plan.max_tokens
-        body = self._client.prepare(prompt.text, max_tokens)
-        return PreparedRequest(
-            number, user, prompt, max_tokens, body, None if prompt.turns is None else Turn(of=prompt.turns)
-        )
-
-    def continue_conversation(self, draft: PreparedRequest, before: PreparedRequest, sample: Sample) -> PreparedRequest:
-        """The draft as the next turn of the conversation that `before` was a turn of, if that goes on."""
-        if before.turn is None or sample.outcome is not Outcome.OK:
-            return draft
-        turn = before.turn.after(before.prompt.text, sample.answer)
-        if turn is None:
-            return draft
-        body = self._client.prepare(draft.prompt.text, draft.max_tokens, said=turn.said)
-        return draft._replace(turn=turn, body=body)
-
-    def admit(self, due_ns: int, draft: PreparedRequest) -> Request | None:
-        """The request, due now; `None` once the load is over."""
-        phase = self.phases.admit(due_ns)
-        if phase is None:
-            self._over.set()
-            return None
-        self.due += phase is Phase.MEASURED
-        prompt, turn = draft.prompt, draft.turn
-        grown = turn is not None and turn.number > 1
-        return Request(
-            number=draft.number,
-            phase=phase,
-            due_ns=due_ns,
-            prompt=prompt.text,
-            max_tokens=draft.max_tokens,
-            # How long it has grown to only the server knows.
-            asked_input_tokens=None if grown else prompt.asked_tokens,
-            user=draft.user,
-            body=draft.body,
-            keep_answer=self.plan.keep_answers or (turn is not None and turn.goes_on),
-            prompt_index=None if grown else prompt.position,
-            persona=prompt.persona,
-            turn=None if turn is None else turn.number,
-            warm=grown or prompt.warm or self.plan.warm,
-        )
-
-    async def send(self, ask: Request) -> Sample:
-        """Make the request and record it."""
-        self._recorder.started(self._clock.now_ns(), ask)
-        self._on_start(ask)
-        sample = await self._client.send(ask)
-        self._recorder.add(sample)
-        self.done += 1
-        self.failed += sample.outcome.failed
-        self.tokens += sample.output_tokens or 0
-        self._on_sample(sample)
-        return sample
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more request may be in flight."""
-        return self.in_flight < self.plan.most_in_flight
-
-    def skip(self, due_ns: int) -> bool:
-        """Count an arrival that is another worker's; false if it is beyond the load, whose end is to be waited for."""
-        ends_ns = self.phases.load_ends_ns
-        if (ends_ns is not None and due_ns >= ends_ns) or self.phases.remaining == 0:
-            return False
-        self.phases.admit(due_ns)
-        return True
-
-    def miss(self, ask: Request) -> None:
-        """This request was due and is not made."""
-        self.missed += ask.phase is Phase.MEASURED
-
-    # What the progress line reads.
-
     @property
     def label(self) -> str:
-        """The load in a few characters."""
+        """The load: `users=8`, `rate=0.5`."""
         return self.plan.load.label
 
     @property
-    def extent(self) -> LevelDuration:
-        """How long the level goes on."""
-        return self.plan.extent
-
-    @property
-    def measured_left(self) -> int | None:
-        """Requests still to be measured, in a level by number."""
-        return self.phases.remaining
-
-    @property
-    def in_flight(self) -> int:
-        """Requests made and not yet ended."""
-        return self._recorder.in_flight
+    def duration(self) -> LevelDuration:
+        """How long the level lasts."""
+        return self.plan.duration
 
     @property
     def now_ns(self) -> int:
@@ -283,11 +381,21 @@ class Level:
         return self._clock.now_ns()
 
     @property
-    def tokens_so_far(self) -> int:
-        """Output tokens received, those of unfinished answers counted by event."""
-        return self.tokens + self.tokens_under_way
+    def in_flight(self) -> int:
+        """Requests sent that have not ended."""
+        return self._sink.in_flight
 
     @property
-    def tokens_under_way(self) -> int:
-        """Events of the answers that are not finished."""
+    def measured_left(self) -> int | None:
+        """Requests still to be measured, in a level by number of requests."""
+        return self.phases.remaining
+
+    @property
+    def tokens_so_far(self) -> int:
+        """Output tokens received; of responses that have not ended, one per event."""
+        return self.tokens + self.tokens_in_flight
+
+    @property
+    def tokens_in_flight(self) -> int:
+        """Token events of the responses that have not ended."""
         return self._client.tokens_seen

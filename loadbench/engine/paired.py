@@ -105,7 +105,7 @@ class Paired:
         found = []
         for name, side in zip(SIDES, self._sides, strict=True):
             try:
-                found.append(await first_answers(side.client, side.model, scenario=side.scenario, clock=self._clock))
+                found.append(await first_answers(side.client, side.model, scenario=side.scenario))
             except TargetUnavailable as error:
                 raise TargetUnavailable(f"{name.upper()}: {error.message}", hint=error.hint) from None
         a, b = found

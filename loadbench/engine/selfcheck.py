@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 import msgspec
 
-from loadbench.client.client import Client, Endpoint, Request, Timeouts
+from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.descriptors import descriptor_limit, ensure_descriptors
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
@@ -37,7 +37,6 @@ from loadbench.engine.stamp_errors import (
     Recording,
     check,
 )
-from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
 from loadbench.sim.process import TruthProcess
 from loadbench.sim.truth import Pace, told
@@ -151,15 +150,7 @@ class _User:
     async def ask(self) -> None:
         """One answer."""
         pace = self._load.pace
-        ask = Request(
-            number=len(self.kept),
-            phase=Phase.MEASURED,
-            due_ns=time.perf_counter_ns(),
-            prompt=pace.prompt,
-            max_tokens=pace.events,
-            user=self.number,
-        )
-        sample = await self._client.send(ask)
+        sample = await self._client.send_prompt(pace.prompt, max_tokens=pace.events)
         self.kept.append((sample, self._tee.take()))
 
     def answers(self) -> list[AnsweredStream]:

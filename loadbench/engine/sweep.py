@@ -18,8 +18,7 @@ from loadbench.core.errors import TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.abort import AbortWatch
 from loadbench.engine.keep_warm import KeepWarm
-from loadbench.engine.level import Level
-from loadbench.engine.parts import level_plan
+from loadbench.engine.level import Level, LevelSpec, level_plan
 from loadbench.plan.load import Closed
 from loadbench.plan.prompts import prompt_source
 from loadbench.targets.openai import first_answer
@@ -79,14 +78,14 @@ class ModelUnderTest:
     keeper: KeepWarm | None = None
 
 
-async def first_answers(client: Client, model: str, *, scenario: Scenario, clock: Clock) -> ModelUnderTest:
+async def first_answers(client: Client, model: str, *, scenario: Scenario) -> ModelUnderTest:
     """Ask a model for its first answers: proof that it works, what its tokens are like, how long one answer takes.
 
     Raises `TargetUnavailable` where it does not answer.
     """
     prompts = prompt_source(scenario.work, key="first", calibration=None)
     samples = [
-        await first_answer(client, clock, prompt=probe.text, max_tokens=scenario.work.max_tokens)
+        await first_answer(client, prompt=probe.text, max_tokens=scenario.work.max_tokens)
         for probe in prompts.calibration_prompts()
     ]
     calibration = prompts.calibrated([sample.input_tokens for sample in samples])
@@ -177,7 +176,7 @@ class Sweep:
             raise TargetUnavailable(self._missing[model])
         if self._ready is not None:
             await self._ready(model)
-        subject = await first_answers(self._client_for(model), model, scenario=self._scenario, clock=self._clock)
+        subject = await first_answers(self._client_for(model), model, scenario=self._scenario)
         subject.again = await self._ask_again(subject)
         every_ns = self._scenario.load.keep_warm
         if every_ns is not None:
@@ -202,7 +201,7 @@ class Sweep:
         if again == first and work.unique:
             again = " ".join(reversed(first.split()))  # a calibration's words are the same for all, and mean nothing
         try:
-            return await first_answer(subject.client, self._clock, prompt=again, max_tokens=1)
+            return await first_answer(subject.client, prompt=again, max_tokens=1)
         except TargetUnavailable:
             return None
 
@@ -273,18 +272,11 @@ class Sweep:
                 subject.keeper.heard(sample.end_ns)
             self._observer.sample_ended(sample, number)
 
+        spec = LevelSpec(load=load, key=key, calibration=subject.calibration, duration=extent)
         if self._crew is not None:
-            return self._crew.level(
-                load,
-                model=subject.model,
-                key=key,
-                calibration=subject.calibration,
-                clock=self._clock,
-                extent=extent,
-                on_sample=on_sample,
-            )
+            return self._crew.level(self._scenario, spec, model=subject.model, clock=self._clock, on_sample=on_sample)
         return Level(
-            level_plan(self._scenario, load, key=key, calibration=subject.calibration, extent=extent),
+            level_plan(self._scenario, spec),
             client=subject.client,
             clock=self._clock,
             health=self._health(),

@@ -1,28 +1,36 @@
-"""The main process's side of worker processes: one level on many of them, recorded as if it were one.
+"""Worker processes as the main process sees them: one level on many of them, recorded as if it were one.
 
-Each worker makes its part of the load (`loadbench.plan.load.Shard`) on a schedule that all share, for the monotonic
-clock is one for all processes of a machine. What happens is told in batches and goes into the one recorder, which puts
-it in order; so window, peak, histograms and outcomes are those that one process would have recorded.
+Each worker runs its part of the load (`loadbench.plan.load.Shard`) on a schedule that all share, since the monotonic
+clock is one for all processes of a machine. Workers report in batches, and what they report goes into one recorder,
+which puts it in order. So window, peak, histograms and outcomes are those that one process would have recorded.
 
-A worker that dies is noticed by the end of its pipe. What it had under way is recorded as cancelled, the arrivals that
-were to be its own as missed, and the level says that a worker was lost.
+A closed loop that is measured by number of requests is shared out: each worker measures its share, in proportion to
+its users. A worker that has measured its share keeps its users busy until all shares are measured, so that every
+request is measured under the full load. The window closes when the last share has been used up; requests due after a
+worker's share and before the load ends belong to the cool-down.
+
+A worker that dies is noticed by the end of its pipe. Its requests in flight are recorded as cancelled, its remaining
+arrivals as missed, and the level says that a worker was lost.
+
+Frames are pickled records, each behind its length. Both ends of the pipe are this program, started by itself, and the
+pipe is theirs alone; nothing from a file, a server or a user is ever unpickled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import pickle
+import struct
 import sys
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadbench.core.errors import BadInput, LoadbenchError
-from loadbench.engine.frames import HEAD_BYTES, Batch, Begin, Done, Ready, Started, Stop, body_bytes, pack, unpack
-from loadbench.engine.parts import template_tokens
-from loadbench.plan.load import Closed, Open, Phase, Phases, Shard
+from loadbench.plan.load import Closed, LevelDuration, Open, Phase, Phases, Shard
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import Health, LevelRecording, Recorder
@@ -32,14 +40,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from loadbench.core.clock import Clock
-    from loadbench.plan.load import LevelDuration, Load
-    from loadbench.plan.prompts import Calibration
+    from loadbench.engine.level import LevelSpec
     from loadbench.plan.scenario import Scenario
+    from loadbench.record.request import Request
     from loadbench.targets.openai import Target
 
-# From the order to its beginning: time for every worker to read it and to make its first prompts.
+# From the order to the level's beginning: time for every worker to read it and to prepare its first requests.
 _LEAD_NS = 150_000_000
-# Each gets a trace as a whole: 24 bytes a request, and its blocks.
+# Each worker gets the whole trace: 24 bytes a request, and its blocks.
 _LEAD_PER_ROW_NS = 2_000
 # Many times what a start takes on a busy machine.
 _STARTS_WITHIN_S = 60.0
@@ -54,53 +62,130 @@ _ARRIVALS_PER_WORKER = 100
 
 
 def workers_for(scenario: Scenario, cores: int) -> int:
-    """How many worker processes a scenario has: as many as it says, or as suit its load.
+    """How many worker processes a scenario gets: as many as it says, or as many as its load needs.
 
-    One, which is none beside the main process, is enough until it has too much to read: many users, or many arrivals a
-    second. One core is left to the main process and, if it is on this machine, to the server. Users of a closed loop
-    that is measured by number share one count of requests, and so one process.
+    One, which means that the main process sends the requests itself, is enough until there is too much to read: many
+    users, or many arrivals a second. One core is left to the main process and, if it is on this machine, to the server.
 
-    Raises `BadInput` where workers are asked for that cannot share the load.
+    Raises `BadInput` where workers are requested that cannot share the load.
     """
     load = scenario.load
-    counted = load.requests is not None and load.users is not None
     if scenario.target.adapter is not None:
         if (load.workers or 1) > 1:
             raise BadInput("--workers: one process holds the model of --adapter", hint="leave --workers out")
         return 1
     if load.workers is not None:
-        if counted and load.workers > 1:
-            raise BadInput("--workers: users cannot share a number of requests", hint="give --duration, or --workers 1")
         return load.workers
     if load.users is not None:
-        wanted = 1 if counted else math.ceil(max(load.users) / _STREAMS_PER_WORKER)
+        needed = math.ceil(max(load.users) / _STREAMS_PER_WORKER)
     else:
         # Each worker has its part of the room for requests in flight; there must be some to spare.
         most = max(1, load.max_in_flight // _STREAMS_PER_WORKER)
         busiest = max(one.most_per_s for one in scenario.loads if isinstance(one, Open))
-        wanted = min(most, math.ceil(busiest / _ARRIVALS_PER_WORKER))
-    return max(1, min(cores - 1, wanted))
+        needed = min(most, math.ceil(busiest / _ARRIVALS_PER_WORKER))
+    return max(1, min(cores - 1, needed))
+
+
+# The frames.
+
+_LENGTH = struct.Struct(">I")
+HEAD_BYTES = _LENGTH.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """To a worker: run this part of this level, from this moment on."""
+
+    scenario: Scenario
+    base_url: str
+    headers: tuple[tuple[str, str], ...]
+    model: str
+    spec: LevelSpec
+    shard: Shard
+    begin_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """To a worker: stop the level (`RunningLevel.stop`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """To a worker: finish the level (`RunningLevel.finish`)."""
+
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From a worker: it has started, and waits for its first order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """From a worker: what happened since its last batch, up to `until_ns`.
+
+    `started` are requests with the moments at which they were sent, so that they are known of if the worker dies.
+    `closes_ns` is when its window closed, or when its share of the requests was used up.
+    """
+
+    started: list[tuple[int, Request]]
+    ended: list[Sample]
+    closes_ns: int | None
+    until_ns: int
+    tokens_in_flight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """From a worker: its part of the level is over."""
+
+    due: int
+    missed: int
+    health: Health
+
+
+def pack(record: object) -> bytes:
+    """A record as a frame."""
+    body = pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(body)) + body
+
+
+def body_bytes(head: bytes) -> int:
+    """How many bytes follow this head."""
+    return int(_LENGTH.unpack(head)[0])
+
+
+def unpack(body: bytes) -> object:
+    """The record in a frame's body."""
+    record: object = pickle.loads(body)  # noqa: S301 - our own process at the other end
+    return record
+
+
+# The processes.
 
 
 @dataclass(slots=True)
 class _WorkerHandle:
-    """One worker, as far as it is known here."""
+    """One worker, as far as the main process knows."""
 
     process: asyncio.subprocess.Process
-    under_way: dict[int, Started] = field(default_factory=dict)
-    tokens_under_way: int = 0
-    told_ns: int = 0
+    in_flight: dict[int, Request] = field(default_factory=dict)
+    tokens_in_flight: int = 0
+    until_ns: int = 0
+    closes_ns: int | None = None
     done: Done | None = None
     lost: bool = False
 
-    def tell(self, record: object) -> None:
+    def send(self, record: object) -> None:
         """Send a command; one to a dead worker goes nowhere."""
         assert self.process.stdin is not None  # noqa: S101 - it is a pipe
         with suppress(OSError, RuntimeError):
             self.process.stdin.write(pack(record))
 
-    async def hear(self) -> object:
-        """What it tells next; `None` when it is gone."""
+    async def receive(self) -> object:
+        """The next record from it; `None` when it is gone."""
         assert self.process.stdout is not None  # noqa: S101 - it is a pipe
         try:
             head = await self.process.stdout.readexactly(HEAD_BYTES)
@@ -110,70 +195,84 @@ class _WorkerHandle:
 
 
 class WorkerPool:
-    """Worker processes for the levels of one sweep."""
+    """Worker processes for the levels of one target."""
 
-    def __init__(self, members: Sequence[_WorkerHandle], scenario: Scenario, target: Target) -> None:
-        self._members = members
-        self._scenario = scenario
+    def __init__(self, workers: Sequence[_WorkerHandle], target: Target) -> None:
+        self._workers = workers
         self._target = target
 
     @staticmethod
     @asynccontextmanager
-    async def of(workers: int, scenario: Scenario, target: Target) -> AsyncIterator[WorkerPool]:
-        """So many workers while the context lasts; raises `LoadbenchError` where one cannot be started."""
-        members: list[_WorkerHandle] = []
+    async def of(workers: int, target: Target) -> AsyncIterator[WorkerPool]:
+        """This many workers while the context lasts; raises `LoadbenchError` where one cannot be started."""
+        handles: list[_WorkerHandle] = []
         try:
             for _ in range(workers):
-                members.append(_WorkerHandle(await _start()))  # noqa: PERF401 - those that did start must be ended
-            for member in members:
-                await _await_ready(member)
-            yield WorkerPool(members, scenario, target)
+                handles.append(_WorkerHandle(await _start()))  # noqa: PERF401 - those that did start must be ended
+            # A worker that is still being imported would make the first requests late.
+            for handle in handles:
+                ready = None
+                with anyio.move_on_after(_STARTS_WITHIN_S):
+                    ready = await handle.receive()
+                if not isinstance(ready, Ready):
+                    raise LoadbenchError("a worker process did not start", hint="try --workers 1")
+            yield WorkerPool(handles, target)
         finally:
             with anyio.CancelScope(shield=True):
-                for member in members:
-                    await _end(member.process)
-
-    def at(self, scenario: Scenario) -> WorkerPool:
-        """The same workers, for levels of this scenario."""
-        return WorkerPool(self._members, scenario, self._target)
+                for handle in handles:
+                    await _end(handle.process)
 
     def level(
         self,
-        load: Load,
+        scenario: Scenario,
+        spec: LevelSpec,
         *,
         model: str,
-        key: str,
-        calibration: Calibration | None,
         clock: Clock,
-        extent: LevelDuration | None = None,
         on_sample: Callable[[Sample], None] = lambda _: None,
+        on_start: Callable[[Request], None] = lambda _: None,
     ) -> DistributedLevel:
         """One level on as many of the workers as there is work for."""
-        extent = extent or self._scenario.extent
-        members = [member for member in self._members if not member.lost]
-        if not members:
+        load, duration = spec.load, spec.duration or scenario.extent
+        workers = [worker for worker in self._workers if not worker.lost]
+        if not workers:
             raise LoadbenchError("every worker process has ended", hint="see what ended them (memory?)")
-        members = members[: load.users if isinstance(load, Closed) else None][: extent.requests]
+        workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
         rows = load.arrivals.rows if isinstance(load, Open) else 0
         begin_ns = clock.now_ns() + _LEAD_NS + rows * _LEAD_PER_ROW_NS
+        shards = [Shard(index, len(workers)) for index in range(len(workers))]
         orders = [
             Begin(
-                scenario=self._scenario,
+                scenario=scenario,
                 base_url=self._target.base_url,
                 headers=self._target.headers,
                 model=model,
-                load=load,
-                key=key,
-                extent=extent,
-                calibration=calibration,
+                spec=replace(spec, duration=part),
+                shard=shard,
                 begin_ns=begin_ns,
-                shard=Shard(index, len(members)),
             )
-            for index in range(len(members))
+            for shard, part in zip(shards, _parts(load, duration, shards), strict=True)
         ]
         return DistributedLevel(
-            list(zip(members, orders, strict=True)), extent=extent, clock=clock, on_sample=on_sample
+            list(zip(workers, orders, strict=True)),
+            duration=duration,
+            clock=clock,
+            on_sample=on_sample,
+            on_start=on_start,
         )
+
+
+def _parts(load: Closed | Open, duration: LevelDuration, shards: Sequence[Shard]) -> list[LevelDuration]:
+    """How long each worker's part lasts: a number of requests of a closed loop is dealt out by users."""
+    if duration.requests is None or isinstance(load, Open):
+        return [duration] * len(shards)  # arrivals are counted by every worker, those of others too
+    parts, users, before = [], 0, 0
+    for shard in shards:
+        users += shard.share(load.users)
+        upto = duration.requests * users // load.users
+        parts.append(replace(duration, requests=upto - before))
+        before = upto
+    return parts
 
 
 async def _start() -> asyncio.subprocess.Process:
@@ -190,16 +289,8 @@ async def _start() -> asyncio.subprocess.Process:
         raise LoadbenchError(f"cannot start a worker process: {error}", hint="try --workers 1") from None
 
 
-async def _await_ready(member: _WorkerHandle) -> None:
-    """A worker that is still being imported would make the first requests late."""
-    with anyio.move_on_after(_STARTS_WITHIN_S):
-        if isinstance(await member.hear(), Ready):
-            return
-    raise LoadbenchError("a worker process did not start", hint="try --workers 1")
-
-
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ask by the end of its input, then kill."""
+    """Close its input, which ends it; kill it if it does not end."""
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     with suppress(OSError, RuntimeError):
         process.stdin.close()
@@ -211,81 +302,103 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
+# The level.
+
+
 class DistributedLevel:
-    """One level, run once, on several workers; to whoever looks on it is like `loadbench.engine.level.Level`."""
+    """One level, run once, on several workers: `loadbench.engine.observers.RunningLevel`, as `Level` is."""
 
     def __init__(
         self,
         parts: Sequence[tuple[_WorkerHandle, Begin]],
         *,
-        extent: LevelDuration,
+        duration: LevelDuration,
         clock: Clock,
         on_sample: Callable[[Sample], None],
+        on_start: Callable[[Request], None],
     ) -> None:
+        order = parts[0][1]
         self._parts = parts
+        self._workers = [worker for worker, _ in parts]
         self._clock = clock
         self._on_sample = on_sample
-        self._load = parts[0][1].load
-        self.extent = extent
-        self.begin_ns = parts[0][1].begin_ns
-        self.phases = Phases(extent, self.begin_ns)
+        self._on_start = on_start
+        self._seed = order.scenario.work.seed if order.spec.seed is None else order.spec.seed
+        self._load = order.spec.load
+        self.duration = duration
+        self.begin_ns = order.begin_ns
+        self.phases = Phases(duration, self.begin_ns)
         self.done = self.failed = self.tokens = 0
         self._measured = 0
-        first = parts[0][1]
+        self._beyond_ns: list[int] = []  # when requests beyond a worker's share were due
         self._recorder = Recorder(
-            self.phases,
-            first.scenario.objectives_at(self._load),
-            template_tokens=template_tokens(first.calibration),
+            self.phases, order.scenario.objectives_at(self._load), template_tokens=order.spec.template_tokens
         )
         self._interrupted = False
 
     async def run(self) -> LevelRecording:
-        """Have the level made, and return what was recorded."""
+        """Have the level run, and return what was recorded."""
         async with anyio.create_task_group() as listeners:
-            for member, order in self._parts:
-                member.done, member.under_way, member.told_ns = None, {}, self.begin_ns
-                member.tell(order)
-                listeners.start_soon(self._listen, member)
-        closes_ns = self.phases.closes_ns
-        if closes_ns is None:
-            # Every worker was lost before it had made its part of a level by number.
+            for worker, order in self._parts:
+                worker.done, worker.in_flight, worker.until_ns = None, {}, self.begin_ns
+                worker.closes_ns = None
+                worker.send(order)
+                listeners.start_soon(self._listen, worker)
+        if self.phases.closes_ns is None:
+            # Every worker was lost before the requests of a level by number were measured.
             self.phases.close(self._clock.now_ns())
-            closes_ns = self.phases.closes_ns or self.phases.opens_ns
-        missed = [self._missed(member, order.shard, closes_ns) for member, order in self._parts]
-        due = sum(member.done.due for member, _ in self._parts if member.done is not None)
+        closes_ns = self.phases.closes_ns or self.phases.opens_ns
+        reports = [worker.done for worker in self._workers if worker.done is not None]
+        due = sum(report.due for report in reports) + sum(due_ns < closes_ns for due_ns in self._beyond_ns)
+        lost = [self._lost_arrivals(worker, order.shard, closes_ns) for worker, order in self._parts if not worker.done]
         return self._recorder.close(
             window=(self.phases.opens_ns, closes_ns),
-            arrivals_due=due + sum(lost_due for _, lost_due in missed),
-            missed=sum(count for count, _ in missed),
+            arrivals_due=due + sum(lost_due for lost_due, _ in lost),
+            missed=sum(report.missed for report in reports) + sum(missed for _, missed in lost),
             interrupted=self._interrupted,
-            health=_together([member.done.health for member, _ in self._parts if member.done is not None]),
-            lost_workers=sum(member.lost for member, _ in self._parts),
+            health=_merged([report.health for report in reports]),
+            lost_workers=sum(worker.lost for worker in self._workers),
         )
 
-    async def _listen(self, member: _WorkerHandle) -> None:
-        while member.done is None:
-            match await member.hear():
+    async def _listen(self, worker: _WorkerHandle) -> None:
+        while worker.done is None:
+            match await worker.receive():
                 case Batch() as batch:
-                    self._take(member, batch)
+                    self._take(worker, batch)
                 case Done() as done:
-                    member.done = done
-                    member.tokens_under_way = 0
+                    worker.done = done
+                    worker.tokens_in_flight = 0
                 case _:
-                    self._lose(member)
+                    self._lose(worker)
                     return
 
-    def _take(self, member: _WorkerHandle, batch: Batch) -> None:
-        if self.extent.requests is not None and batch.closes_ns is not None:
-            self.phases.close(batch.closes_ns)
-        for started in batch.started:
-            member.under_way[started.number] = started
-            self._measured += started.phase is Phase.MEASURED
-            self._recorder.started(started.at_ns)
+    def _take(self, worker: _WorkerHandle, batch: Batch) -> None:
+        for at_ns, request in batch.started:
+            worker.in_flight[request.number] = request
+            self._measured += request.phase is Phase.MEASURED
+            if request.phase is Phase.COOL_DOWN and self.duration.requests is not None:
+                self._beyond_ns.append(request.due_ns)
+            self._recorder.started(at_ns, request)
+            self._on_start(request)
         for sample in batch.ended:
-            member.under_way.pop(sample.number, None)
+            worker.in_flight.pop(sample.number, None)
             self._record(sample)
-        member.told_ns = batch.told_ns
-        member.tokens_under_way = batch.tokens_under_way
+        worker.until_ns = batch.until_ns
+        worker.tokens_in_flight = batch.tokens_in_flight
+        if batch.closes_ns is not None and self.duration.requests is not None:
+            worker.closes_ns = batch.closes_ns
+            self._close_counted()
+
+    def _close_counted(self) -> None:
+        """Close the window of a level by number: at the arrival after the last, or when every share is used up."""
+        closes_ns = [worker.closes_ns for worker in self._workers if not worker.lost]
+        known_ns = [at_ns for at_ns in closes_ns if at_ns is not None]
+        if isinstance(self._load, Open) and known_ns:
+            self.phases.close(min(known_ns))
+        elif known_ns and len(known_ns) == len(closes_ns) and self.phases.closes_ns is None:
+            self.phases.close(max(known_ns))
+            for worker in self._workers:
+                worker.send(Finish(cut=False))
 
     def _record(self, sample: Sample) -> None:
         self._recorder.add(sample)
@@ -294,63 +407,54 @@ class DistributedLevel:
         self.tokens += sample.output_tokens or 0
         self._on_sample(sample)
 
-    def _lose(self, member: _WorkerHandle) -> None:
-        """It is gone: what it had under way has an end too."""
-        member.lost = True
-        member.tokens_under_way = 0
+    def _lose(self, worker: _WorkerHandle) -> None:
+        """The worker is gone: its requests in flight end now."""
+        worker.lost = True
+        worker.tokens_in_flight = 0
         now_ns = self._clock.now_ns()
-        for started in member.under_way.values():
+        for request in worker.in_flight.values():
             self._record(
-                Sample(
-                    number=started.number,
-                    phase=started.phase,
-                    outcome=Outcome.CANCELLED,
-                    detail="the client's process ended",
-                    due_ns=started.due_ns,
-                    end_ns=now_ns,
-                    user=started.user,
-                    persona=started.persona,
-                    turn=started.turn,
-                )
+                Sample(request=request, outcome=Outcome.CANCELLED, detail="the client's process ended", end_ns=now_ns)
             )
-        member.under_way = {}
+        worker.in_flight = {}
+        if self.duration.requests is not None:
+            self._close_counted()
 
-    def _missed(self, member: _WorkerHandle, shard: Shard, closes_ns: int) -> tuple[int, int]:
-        """(missed, due) arrivals of a worker: what it told, or what it can no longer have sent."""
-        if member.done is not None:
-            return member.done.missed, 0
+    def _lost_arrivals(self, worker: _WorkerHandle, shard: Shard, closes_ns: int) -> tuple[int, int]:
+        """(due, missed) arrivals of a worker that was lost: missed is what was due after its last batch."""
         load = self._load
         if isinstance(load, Closed):
             return 0, 0
-        seed = self._parts[0][1].scenario.work.seed
-        missed = due = 0
-        for number, offset_ns in enumerate(load.offsets_ns(seed, lead_ns=self.phases.warm_up_ns)):
+        due = missed = 0
+        for number, offset_ns in enumerate(load.offsets_ns(self._seed, lead_ns=self.phases.warm_up_ns)):
             due_ns = self.begin_ns + offset_ns
             if due_ns >= closes_ns:
                 break
             if shard.holds(number) and due_ns >= self.phases.opens_ns:
                 due += 1
-                missed += due_ns > member.told_ns
-        return missed, due
+                missed += due_ns > worker.until_ns
+        return due, missed
+
+    # `loadbench.engine.observers.RunningLevel`.
 
     def stop(self) -> None:
-        """End the load now and close the window; what is in flight is drained. Asked again: cut that too."""
+        """End the load now and close the window; what is in flight is drained. The second time, cut that too."""
         self._interrupted = True
-        self.phases.close(self._clock.now_ns())
-        for member, _ in self._parts:
-            member.tell(Stop())
+        self._end(Stop())
 
-    # What the progress line reads.
+    def finish(self, *, cut: bool) -> None:
+        """End the load and close the window, since enough has been measured. What is in flight is drained, or cut."""
+        self._end(Finish(cut))
+
+    def _end(self, command: Stop | Finish) -> None:
+        self.phases.close(self._clock.now_ns())
+        for worker in self._workers:
+            worker.send(command)
 
     @property
     def label(self) -> str:
-        """The load in a few characters."""
+        """The load: `users=8`, `rate=0.5`."""
         return self._load.label
-
-    @property
-    def in_flight(self) -> int:
-        """Requests made and not yet ended."""
-        return self._recorder.in_flight
 
     @property
     def now_ns(self) -> int:
@@ -358,18 +462,23 @@ class DistributedLevel:
         return self._clock.now_ns()
 
     @property
+    def in_flight(self) -> int:
+        """Requests sent that have not ended."""
+        return self._recorder.in_flight
+
+    @property
     def measured_left(self) -> int | None:
-        """Requests still to be measured, in a level by number."""
-        return None if self.extent.requests is None else max(0, self.extent.requests - self._measured)
+        """Requests still to be measured, in a level by number of requests."""
+        return None if self.duration.requests is None else max(0, self.duration.requests - self._measured)
 
     @property
     def tokens_so_far(self) -> int:
-        """Output tokens received, those of unfinished answers counted by event."""
-        return self.tokens + sum(member.tokens_under_way for member, _ in self._parts)
+        """Output tokens received; of responses that have not ended, one per event."""
+        return self.tokens + sum(worker.tokens_in_flight for worker in self._workers)
 
 
-def _together(healths: Sequence[Health]) -> Health:
-    """The health of all: every delay of each, and the CPU share of the one that had most to do."""
+def _merged(healths: Sequence[Health]) -> Health:
+    """The health of all workers: every delay of each, and the CPU share of the busiest."""
     lag, pauses, delays = Histogram(), Histogram(), Histogram()
     for health in healths:
         lag.merge(health.loop_lag)

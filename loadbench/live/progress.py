@@ -35,7 +35,7 @@ class RunningLevel(Protocol):
         ...
 
     @property
-    def extent(self) -> LevelDuration:
+    def duration(self) -> LevelDuration:
         """How long it goes on."""
         ...
 
@@ -141,16 +141,16 @@ class Progress:
     def _left_ns(self, level: RunningLevel, elapsed_ns: int) -> int | None:
         """Time left of the whole run; drains, which nobody can foresee, apart."""
         to_come = self._levels - self._number - 1
-        extent = level.extent
-        if extent.duration_ns is not None:
-            whole_ns = extent.warm_up_ns + extent.duration_ns + extent.cool_down_ns
+        duration = level.duration
+        if duration.duration_ns is not None:
+            whole_ns = duration.warm_up_ns + duration.duration_ns + duration.cool_down_ns
             return max(0, whole_ns - elapsed_ns) + to_come * whole_ns
-        left, wanted = level.measured_left, extent.requests or 0
+        left, wanted = level.measured_left, duration.requests or 0
         if left is None or left == wanted:
             return None
-        measuring_ns = elapsed_ns - extent.warm_up_ns
+        measuring_ns = elapsed_ns - duration.warm_up_ns
         whole_ns = round(measuring_ns * wanted / (wanted - left))
-        return max(0, whole_ns - measuring_ns) + to_come * (whole_ns + extent.warm_up_ns)
+        return max(0, whole_ns - measuring_ns) + to_come * (whole_ns + duration.warm_up_ns)
 
 
 def _clock(ns: int) -> str:

@@ -148,10 +148,14 @@ class Phases:
     By duration the phases are intervals of time: a request belongs to the interval `[start, end)` that its due time
     lies in. By number, exactly `requests` requests that become due after the warm-up are measured; the window closes
     when the load can no longer be kept up (`close`): the first user without work, or the arrival after the last.
+
+    With `keeps_on` the load goes on after these requests, in the cool-down, until it is ended from outside: a worker
+    whose share has been measured keeps its users busy until the other workers have measured theirs.
     """
 
-    def __init__(self, extent: LevelDuration, begin_ns: int) -> None:
+    def __init__(self, extent: LevelDuration, begin_ns: int, *, keeps_on: bool = False) -> None:
         self._extent = extent
+        self._keeps_on = keeps_on
         self._left = extent.requests
         self.warm_up_ns = extent.warm_up_ns
         self.opens_ns = begin_ns + extent.warm_up_ns
@@ -183,7 +187,7 @@ class Phases:
     def _admit_counted(self, due_ns: int) -> Phase | None:
         if self._left == 0:
             self.close(due_ns)
-            return None
+            return Phase.COOL_DOWN if self._keeps_on else None
         assert self._left is not None  # noqa: S101 - checked by the caller
         self._left -= 1
         return Phase.MEASURED

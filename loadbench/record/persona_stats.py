@@ -52,11 +52,12 @@ class PersonaStats:
 
     def add(self, sample: Sample, *, cached: bool) -> None:
         """One measured request more, and whether so much of it was cached that it counts as such."""
-        if sample.persona is not None:
-            self.personas.setdefault(sample.persona, Cohort()).add(sample)
-        if sample.turn is not None:
-            self.turns[sample.turn] = self.turns.get(sample.turn, 0) + 1
-        if sample.warm and sample.outcome is Outcome.OK:
+        request = sample.request
+        if request.persona is not None:
+            self.personas.setdefault(request.persona, Cohort()).add(sample)
+        if request.turn is not None:
+            self.turns[request.turn] = self.turns.get(request.turn, 0) + 1
+        if request.warm and sample.outcome is Outcome.OK:
             self.warm += 1
             self.warm_cached += cached
             if sample.cached_tokens is not None and sample.input_tokens is not None:

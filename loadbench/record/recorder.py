@@ -204,10 +204,10 @@ class Recorder:
         self._count["cached"] += self._is_cached(sample)
         self._finish[sample.finish_reason or "none"] += 1
         self._models[sample.model or ""] += 1
-        if sample.asked_input_tokens and sample.input_tokens is not None:
+        target = sample.request.target_input_tokens
+        if target and sample.input_tokens is not None:
             self._count["prompt_asked"] += 1
-            off = abs(sample.input_tokens - sample.asked_input_tokens)
-            self._count["prompt_off"] += off > 0.02 * sample.asked_input_tokens
+            self._count["prompt_off"] += abs(sample.input_tokens - target) > 0.02 * target
 
     def _add_timings(self, sample: Sample) -> None:
         """What the server tells of itself has figures where it does; the others' absence needs no counting."""

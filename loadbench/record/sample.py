@@ -1,4 +1,4 @@
-"""One request, as it happened: flat, frozen, in nanoseconds. Derived figures are its methods.
+"""One request and how it went: frozen, in nanoseconds. Derived figures are its methods.
 
 A mark is when bytes arrived or left, on the run's one clock; a mark that did not happen is `None`, never 0.
 The definitions of the figures are those of docs/metrics.md; each is computed here and nowhere else.
@@ -15,19 +15,18 @@ from loadbench.record.outcome import Outcome, TokenSource
 
 if TYPE_CHECKING:
     from loadbench.plan.load import Phase
+    from loadbench.record.request import Request
     from loadbench.record.timings import Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One request: its marks, its end and its tokens."""
+    """How one request went: its marks, its outcome and its tokens."""
 
-    number: int  # position among the requests of its level, from 0
-    phase: Phase
+    request: Request
     outcome: Outcome
     detail: str = ""  # for people: what the server said, or what broke
 
-    due_ns: int
     sent_ns: int | None = None
     connected_ns: int | None = None
     headers_ns: int | None = None
@@ -54,17 +53,25 @@ class Sample:
     input_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
-    asked_input_tokens: int | None = None
-    asked_output_tokens: int | None = None
     finish_reason: str | None = None
     model: str | None = None  # the name that the server answered with
     timings: Timings | None = None  # what the server tells of its own time
-    user: int | None = None  # the virtual user, closed loop only
-    persona: str | None = None  # whose work it is, by name
-    turn: int | None = None  # which of its conversation, from 1
-    warm: bool = False  # begins with what was asked before, so that a server may well have it in its cache
-    answer: str | None = None  # the visible text, only of a request that asked to keep it
-    prompt_index: int | None = None  # which of the given prompts it asked, from 0
+    answer: str | None = None  # the visible text, of a request with `keep_text`
+
+    @property
+    def number(self) -> int:
+        """Position among the requests of its level, from 0."""
+        return self.request.number
+
+    @property
+    def phase(self) -> Phase:
+        """The phase in which it became due."""
+        return self.request.phase
+
+    @property
+    def due_ns(self) -> int:
+        """When it was due."""
+        return self.request.due_ns
 
     def since_sent(self, mark_ns: int | None) -> int | None:
         """Nanoseconds from `sent` to a mark: service time."""

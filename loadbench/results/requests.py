@@ -27,11 +27,20 @@ if TYPE_CHECKING:
 
     from loadbench.record.sample import Sample
 
-_MARKS = ("due", "sent", "connected", "headers", "first_byte", "first_token", "first_visible", "last_token", "end")
-_FACTS = (
-    "number",
-    "user",
-    "phase",
+_MARKS = ("sent", "connected", "headers", "first_byte", "first_token", "first_visible", "last_token", "end")
+# Keys of a line, and the fields of `Request` and `Sample` that they hold.
+_OF_REQUEST = {
+    "number": "number",
+    "user": "user",
+    "phase": "phase",
+    "asked_input_tokens": "target_input_tokens",
+    "asked_output_tokens": "max_tokens",
+    "prompt_index": "prompt_index",
+    "persona": "persona",
+    "turn": "turn",
+    "warm": "warm",
+}
+_OF_SAMPLE = (
     "outcome",
     "detail",
     "status",
@@ -46,13 +55,7 @@ _FACTS = (
     "input_tokens",
     "cached_tokens",
     "reasoning_tokens",
-    "asked_input_tokens",
-    "asked_output_tokens",
     "finish_reason",
-    "prompt_index",
-    "persona",
-    "turn",
-    "warm",
 )
 # Lines are gathered to this size before they are written: a write now and then, not one in every callback.
 _BUFFER_BYTES = 1 << 20
@@ -61,15 +64,19 @@ _BUFFER_BYTES = 1 << 20
 def line(sample: Sample, *, level: int, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False) -> bytes:
     """One request as a line of JSON; `level` is its level's position in the run, from 0, `prompts` their digests."""
     record: dict[str, object] = {"level": level}
-    for name in _FACTS:
+    request = sample.request
+    for key, name in _OF_REQUEST.items():
+        record[key] = getattr(request, name)
+    for name in _OF_SAMPLE:
         record[name] = getattr(sample, name)
     record["answered_model"] = sample.model
+    record["due_ns"] = request.due_ns - origin_ns
     for name in _MARKS:
         mark = getattr(sample, f"{name}_ns")
         record[f"{name}_ns"] = None if mark is None else mark - origin_ns
     record["event_gaps_ns"] = sample.event_gaps()
     record["event_tokens"] = None if sample.event_tokens is None else list(sample.event_tokens)
-    index, answer = sample.prompt_index, sample.answer
+    index, answer = request.prompt_index, sample.answer
     record["prompt_hash"] = prompts[index] if index is not None and index < len(prompts) else None
     record["answer_hash"] = None if answer is None else digest(answer)
     if keep_texts:

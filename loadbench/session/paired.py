@@ -182,7 +182,7 @@ async def _side(prepared: Prepared, *, clock: Clock, stack: AsyncExitStack, prog
     stack.push_async_callback(_close, transport)
     client = make_client(scenario, target, transport, model=model, clock=clock)
     workers = workers_for(scenario, usable_cores())
-    crew = await stack.enter_async_context(WorkerPool.of(workers, scenario, target)) if workers > 1 else None
+    crew = await stack.enter_async_context(WorkerPool.of(workers, target)) if workers > 1 else None
     watch = RunTelemetry(scenario, target, clock=clock)
     await stack.enter_async_context(watch.sampling(progress.say))
 
@@ -194,7 +194,7 @@ async def _side(prepared: Prepared, *, clock: Clock, stack: AsyncExitStack, prog
             clock=clock,
             health=lambda: LoopHealth(transport),
             observer=observer,
-            crew=None if crew is None else crew.at(at),
+            crew=crew,
             counters=partial(counters, target),
             settled=watch.caught_up,
         )

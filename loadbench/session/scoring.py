@@ -183,7 +183,7 @@ async def _collect(
                     continue
                 say(f"{model}: answer {index + 1} of {len(prompts)}")
                 limit = prompt.output_tokens or scenario.work.max_tokens
-                sample = await answer_to(asked.client(model), asked.clock, prompt.text, max_tokens=limit)
+                sample = await answer_to(asked.client(model), prompt.text, max_tokens=limit)
                 failed = "" if sample.outcome is Outcome.OK else failure_text(sample)
                 text = "" if failed else sample.answer or ""
                 answers.append(_answered(model, index, prompt, text, sample.finish_reason, failure=failed))
@@ -329,7 +329,7 @@ async def _rate(asked: _Asked, judging: _Judging, one: Answered, *, turn: int, m
     note = ""
     try:
         client = asked.client(asked.models[0])
-        reply = await judgement(client, asked.clock, prompt, facets=facets, max_tokens=max_tokens)
+        reply = await judgement(client, prompt, facets=facets, max_tokens=max_tokens)
         scores, note = {facet: reply.scores[facet] for facet in one.scores}, reply.reason
     except ValueError as error:
         judging.unrated.append(Unrated(model=one.model, prompt=one.prompt, rater=judging.rater, reason=str(error)))

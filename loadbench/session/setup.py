@@ -110,7 +110,7 @@ async def _measure(scenario: Scenario, environment: Mapping[str, str], url: str,
     transport = make_transport(scenario, target, clock)
     about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
     async with AsyncExitStack() as stack:
-        crew = await stack.enter_async_context(WorkerPool.of(workers, scenario, target)) if workers > 1 else None
+        crew = await stack.enter_async_context(WorkerPool.of(workers, target)) if workers > 1 else None
         prompts = recorded_prompts(given_prompts(scenario.work), keep_texts=scenario.report.keep_texts)
         log = stack.enter_context(
             RequestLog(

@@ -15,11 +15,10 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import orjson
 
-from loadbench.client.client import Endpoint, Request
+from loadbench.client.client import Endpoint
 from loadbench.client.httpx_transport import tls_context
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.text import hide, secrets_of
-from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
 from loadbench.targets.error_hints import advice_for
 from loadbench.targets.http_get import asking, get
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     from loadbench.client.adapter import Adapter
     from loadbench.client.client import Client
-    from loadbench.core.clock import Clock
     from loadbench.plan.scenario import Scenario
     from loadbench.record.sample import Sample
 
@@ -178,10 +176,9 @@ def _names(models: tuple[str, ...]) -> str:
     return f"it lists {shown}" + (f" and {len(models) - 20} more" if len(models) > 20 else "")
 
 
-async def first_answer(client: Client, clock: Clock, *, prompt: str, max_tokens: int) -> Sample:
+async def first_answer(client: Client, *, prompt: str, max_tokens: int) -> Sample:
     """Ask one question and return its sample; raises `TargetUnavailable` unless it was answered."""
-    ask = Request(number=0, phase=Phase.WARM_UP, due_ns=clock.now_ns(), prompt=prompt, max_tokens=max_tokens)
-    sample = await client.send(ask)
+    sample = await client.send_prompt(prompt, max_tokens=max_tokens)
     if sample.outcome is not Outcome.OK:
         hint = _PROBE_HINTS.get(sample.status or 0) or advice_for(sample.detail)
         raise TargetUnavailable(f"a first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadbench.client.client import Request
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
-from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.targets.check_result import Check
 from loadbench.targets.clients import make_client, make_transport
@@ -62,12 +60,12 @@ class Trial:
         self._model = model
         self._known = known
         self._machine = machine
-        self._clock = MonotonicClock()
 
     async def run(self, *, asks_limit: bool) -> list[Check]:
         """Probe, cold start, context, device; `asks_limit` where a request that is too long costs nothing."""
-        transport = make_transport(self._scenario, self._target, self._clock)
-        client = make_client(self._scenario, self._target, transport, model=self._model, clock=self._clock)
+        clock = MonotonicClock()
+        transport = make_transport(self._scenario, self._target, clock)
+        client = make_client(self._scenario, self._target, transport, model=self._model, clock=clock)
         try:
             return await self._checks(client, asks_limit=asks_limit)
         finally:
@@ -76,7 +74,7 @@ class Trial:
     async def _checks(self, client: Client, *, asks_limit: bool) -> list[Check]:
         name = f"probe {self._model}"
         try:
-            first = await first_answer(client, self._clock, prompt=_PROBE, max_tokens=_PROBE_TOKENS)
+            first = await first_answer(client, prompt=_PROBE, max_tokens=_PROBE_TOKENS)
         except LoadbenchError as error:
             known = symptom(error.message)
             message = f"{known}: {error.message}" if known else error.message
@@ -84,7 +82,7 @@ class Trial:
         checks = [judge(name, first, self._model)]
         before, began_s = self._machine.read(), time.perf_counter()
         try:
-            second = await first_answer(client, self._clock, prompt=_AGAIN, max_tokens=_PROBE_TOKENS)
+            second = await first_answer(client, prompt=_AGAIN, max_tokens=_PROBE_TOKENS)
         except LoadbenchError as error:
             return [*checks, Check(f"again {self._model}", "fail", error.message, error.hint)]
         wall_s, after = time.perf_counter() - began_s, self._machine.read()
@@ -110,7 +108,7 @@ class Trial:
         """Only said where a kept connection is slower than a new one by what a delayed acknowledgement takes, twice."""
         if not _delayed(first, second):
             return []
-        third = await client.send(self._ask(_PROBE, _PROBE_TOKENS))
+        third = await client.send_prompt(_PROBE, max_tokens=_PROBE_TOKENS)
         if not _delayed(first, third):
             return []
         new_ns, kept_ns = first.since_sent(first.first_token_ns) or 0, third.since_sent(third.first_token_ns) or 0
@@ -122,9 +120,6 @@ class Trial:
                 "a delayed acknowledgement takes as long: does the server hold small writes back (no TCP_NODELAY)?",
             )
         ]
-
-    def _ask(self, prompt: str, max_tokens: int) -> Request:
-        return Request(number=0, phase=Phase.WARM_UP, due_ns=self._clock.now_ns(), prompt=prompt, max_tokens=max_tokens)
 
     async def _context(self, client: Client, *, asks: bool) -> list[Check]:
         """How long prompt and answer may be together: by the server where it says so at once, else by the catalogue."""
@@ -141,7 +136,7 @@ class Trial:
     async def _limit(self, client: Client) -> int | None:
         """What it says when asked for more than any model can; one that sets about it instead is cut off."""
         with anyio.move_on_after(_SAYS_WITHIN_S):
-            sample = await client.send(self._ask(_PROBE, _TOO_MANY_TOKENS))
+            sample = await client.send_prompt(_PROBE, max_tokens=_TOO_MANY_TOKENS)
             found = None if sample.outcome is Outcome.OK else _LIMIT.search(sample.detail)
             return int(found[1]) if found else None
         return None

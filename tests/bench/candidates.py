@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import httpx
 
-from loadbench.client.client import Client, Endpoint, Request, Timeouts
+from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.plan.load import LevelDuration, Phase, Phases
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import Recorder
+from loadbench.record.request import Request
 from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
 
@@ -32,20 +33,10 @@ if TYPE_CHECKING:
 _FOR_EVER = LevelDuration(duration_ns=3600 * 10**9)
 
 
-def ask_for(pace: Pace, number: int = 0) -> Request:
-    """A request for an answer at this pace, due now."""
-    return Request(
-        number=number,
-        phase=Phase.MEASURED,
-        due_ns=time.perf_counter_ns(),
-        prompt=pace.prompt,
-        max_tokens=pace.events,
-    )
-
-
 def exchange_for(url: str, pace: Pace) -> HttpRequest:
     """The same request as it goes over the wire."""
-    return Endpoint(base_url=f"{url}/v1", model="truth").exchange(ask_for(pace))
+    endpoint = Endpoint(base_url=f"{url}/v1", model="truth")
+    return endpoint.http_request(endpoint.body(pace.prompt, pace.events))
 
 
 class Counts(Protocol):
@@ -85,10 +76,11 @@ class Loadbench:
         self._recorder = Recorder(Phases(_FOR_EVER, time.perf_counter_ns())) if recorded else None
 
     async def ask(self) -> None:
-        ask = ask_for(self._pace, self.answers)
+        now_ns, pace = time.perf_counter_ns(), self._pace
+        request = Request(number=self.answers, phase=Phase.MEASURED, due_ns=now_ns, max_tokens=pace.events)
         if self._recorder is not None:
-            self._recorder.started(time.perf_counter_ns(), ask)
-        sample = await self._client.send(ask)
+            self._recorder.started(time.perf_counter_ns(), request)
+        sample = await self._client.send(request, self._client.body(pace.prompt, pace.events))
         if self._recorder is not None:
             self._recorder.add(sample)
         if sample.outcome is not Outcome.OK:

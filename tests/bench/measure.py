@@ -24,6 +24,7 @@ from loadbench.analyze.level.verdict import judge
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
+from loadbench.engine.level import LevelSpec
 from loadbench.engine.selfcheck import measure as measure_ours
 from loadbench.engine.stamp_errors import AnsweredStream, CheckLoad, LoadCheck, Recording, check
 from loadbench.engine.workers import WorkerPool
@@ -217,8 +218,8 @@ async def _crew(job: Job) -> Found:
     settings = LoadSettings(users=(job.streams,), duration=window_ns, warm_up=2 * _S, ramp=round(1.5 * _S), cool_down=0)
     plan = Scenario(load=settings)
     load = Closed(job.streams)
-    async with WorkerPool.of(2, plan, Target(base_url=f"{job.url}/v1")) as crew:
-        level = crew.level(load, model="truth", key="bench", calibration=None, clock=MonotonicClock())
+    async with WorkerPool.of(2, Target(base_url=f"{job.url}/v1")) as crew:
+        level = crew.level(plan, LevelSpec(load=load, key="bench"), model="truth", clock=MonotonicClock())
         recording = await level.run()
     verdict = judge(recording, load=load, model="truth", failure_limit=0.01)
     return Found(

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadbench.client.adapter import AdapterRequest, AdapterTransport, Delta, Finish, in_thread
-from loadbench.client.client import Client, Endpoint, Request, Timeouts
+from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.clock import MonotonicClock
-from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
 
 if TYPE_CHECKING:
@@ -56,10 +55,7 @@ def fired(model: Model, *, times: int = 1, timeouts: Timeouts | None = None) -> 
         samples: dict[int, Sample] = {}
 
         async def one(number: int) -> None:
-            ask = Request(
-                number=number, phase=Phase.MEASURED, due_ns=CLOCK.now_ns(), prompt=f"Hi {number}", max_tokens=9
-            )
-            samples[number] = await client.send(ask)
+            samples[number] = await client.send_prompt(f"Hi {number}", max_tokens=9)
 
         async with anyio.create_task_group() as requests:
             for number in range(times):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import socket
 import ssl
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ import orjson
 import pytest
 import trustme
 
-from loadbench.client.client import Client, Endpoint, Request, Timeouts
+from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport, tls_context
 from loadbench.core.clock import MonotonicClock
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.request import Request
 from loadbench.wire.openai import Api
 from tests.client.server import (
     ANSWER,
@@ -67,9 +67,11 @@ class Talk:
         return self.samples[-1]
 
 
-def ask(number: int = 0) -> Request:
-    """A request that is due now."""
-    return Request(number=number, phase=Phase.MEASURED, due_ns=CLOCK.now_ns(), prompt="Hello?", max_tokens=5)
+async def ask(client: Client, number: int = 0, *, prompt: str = "Hello?", keep: bool = False) -> Sample:
+    """Send a request that is due now."""
+    now_ns = CLOCK.now_ns()
+    request = Request(number=number, phase=Phase.MEASURED, due_ns=now_ns, max_tokens=5, keep_text=keep)
+    return await client.send(request, client.body(prompt, 5))
 
 
 def talk(
@@ -94,11 +96,7 @@ def talk(
             samples = []
             try:
                 for number in range(times):
-                    samples.append(
-                        await client.send(
-                            dataclasses.replace(ask(number), prompt=ask(number).prompt + "x" * prompt_bytes)
-                        )
-                    )
+                    samples.append(await ask(client, number, prompt="Hello?" + "x" * prompt_bytes))
                     await asyncio.sleep(pause_s)
             finally:
                 await transport.aclose()
@@ -152,7 +150,7 @@ def test_an_answer_is_kept_only_where_it_is_asked_for(keep):
             transport = FastTransport()
             settings = Endpoint(base_url=server.url("http"), model="m")
             client = Client(settings, transport, clock=CLOCK, timeouts=Timeouts())
-            sample = await client.send(dataclasses.replace(ask(), keep_answer=keep))
+            sample = await ask(client, keep=keep)
             await transport.aclose()
             return sample
 
@@ -354,8 +352,8 @@ def test_all_kept_connections_dead_cost_one_replacement_each(kind):
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
             try:
-                await asyncio.gather(*(client.send(ask(n)) for n in range(5)))
-                return await asyncio.gather(*(client.send(ask(n)) for n in range(5))), server
+                await asyncio.gather(*(ask(client, n) for n in range(5)))
+                return await asyncio.gather(*(ask(client, n) for n in range(5))), server
             finally:
                 await transport.aclose()
 
@@ -374,8 +372,8 @@ def test_one_of_many_dead_connections_is_replaced_by_a_new_one(kind):
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
             try:
-                await asyncio.gather(*(client.send(ask(n)) for n in range(4)))
-                return await client.send(ask())
+                await asyncio.gather(*(ask(client, n) for n in range(4)))
+                return await ask(client)
             finally:
                 await transport.aclose()
 
@@ -393,7 +391,7 @@ def test_nothing_limits_how_many_are_in_flight(kind):
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
             try:
-                return await asyncio.gather(*(client.send(ask(n)) for n in range(many))), server
+                return await asyncio.gather(*(ask(client, n) for n in range(many))), server
             finally:
                 await transport.aclose()
 
@@ -440,7 +438,7 @@ def fire_at(kind: str, base_url: str, *, tls=None, timeouts: Timeouts | None = N
         transport = transport_of(kind, tls=tls)
         endpoint = Endpoint(base_url=base_url, model="m")
         try:
-            return await Client(endpoint, transport, clock=CLOCK, timeouts=timeouts or Timeouts()).send(ask())
+            return await ask(Client(endpoint, transport, clock=CLOCK, timeouts=timeouts or Timeouts()))
         finally:
             await transport.aclose()
 
@@ -668,7 +666,7 @@ def test_cut_closes_the_connection(kind, script, tokens, reason):
         async with serving(script) as server:
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
-            under_way = asyncio.create_task(client.send(ask()))
+            under_way = asyncio.create_task(ask(client))
             while not server.requests or client.tokens_seen < tokens:
                 await asyncio.sleep(0.005)
             await asyncio.sleep(0.02)
@@ -693,7 +691,7 @@ def test_cancelled_task_closes_the_connection_and_stays_cancelled(kind):
         async with serving([ASK, head() + chunk(token()), GONE]) as server:
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
-            under_way = asyncio.create_task(client.send(ask()))
+            under_way = asyncio.create_task(ask(client))
             while not server.requests:
                 await asyncio.sleep(0.01)
             under_way.cancel()
@@ -715,7 +713,7 @@ def test_closing_the_transport_closes_idle_connections(kind):
         async with serving([ASK, ANSWER, GONE]) as server:
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
-            await asyncio.gather(*(client.send(ask(n)) for n in range(3)))
+            await asyncio.gather(*(ask(client, n) for n in range(3)))
             assert server.gone == 0
             await transport.aclose()
             while server.gone < server.connections:
@@ -734,7 +732,7 @@ def test_progress_counts_the_tokens_of_what_is_under_way(kind):
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
             seen = [client.tokens_seen]
-            under_way = asyncio.create_task(client.send(ask()))
+            under_way = asyncio.create_task(ask(client))
             while client.tokens_seen < 2:
                 await asyncio.sleep(0.005)
             seen.append(client.tokens_seen)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import orjson
 
-from loadbench.client.client import Client, Endpoint, Request, Timeouts
+from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.transport import TransportError
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level, LevelPlan
-from loadbench.plan.load import LevelDuration, Phase
+from loadbench.plan.load import LevelDuration
 from loadbench.plan.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ async def run_level(
     """One level with this client, and what came of it."""
     samples: list[Sample] = []
     settings = {"prompts": SameWords(), "max_tokens": 1000} | (plan or {})
-    level_plan = LevelPlan(load=load, extent=LevelDuration(**extent), **settings)
+    level_plan = LevelPlan(load=load, duration=LevelDuration(**extent), **settings)
     level = Level(level_plan, client=client, clock=clock, health=NoHealth(), on_sample=samples.append)
     async with anyio.create_task_group() as beside:
         if during is not None:
@@ -202,6 +202,6 @@ def fire_one(act: Act, *, timeouts: Timeouts = PATIENT) -> Sample:
         clock = VirtualClock()
         transport = Scripted(clock, lambda _: act)
         client = Client(Endpoint(base_url=URL, model="m"), transport, clock=clock, timeouts=timeouts)
-        return await client.send(Request(number=0, phase=Phase.MEASURED, due_ns=0, prompt="x", max_tokens=1000))
+        return await client.send_prompt("x", max_tokens=1000)
 
     return run_virtual(main)

@@ -246,7 +246,7 @@ def test_users_ask_again_when_they_have_thought():
     load = Closed(3, Constant(250 * MS))
     ran = run_scripted(load, Act(first_ns=100 * MS), duration_ns=7 * S)
     for user in range(3):
-        mine = [sample for sample in ran.by_number() if sample.user == user]
+        mine = [sample for sample in ran.by_number() if sample.request.user == user]
         assert [sample.due_ns for sample in mine] == [350 * MS * turn for turn in range(20)]
         assert all(sample.sent_ns == sample.due_ns for sample in mine)
     assert ran.recording.in_flight_mean == pytest.approx(3 * 100 / 350, rel=1e-12)
@@ -263,7 +263,7 @@ def test_as_many_are_in_flight_as_there_are_users(users, service_ms, workers):
 def test_ramp_spreads_the_first_requests():
     """B9: the users begin one after another over the ramp, evenly, the first at once."""
     ran = run_scripted(Closed(4), Act(first_ns=50 * MS), plan={"ramp_ns": 2 * S}, warm_up_ns=2 * S, duration_ns=S)
-    first = {sample.user: sample.due_ns for sample in reversed(ran.by_number())}
+    first = {sample.request.user: sample.due_ns for sample in reversed(ran.by_number())}
     assert first == {0: 0, 1: 500 * MS, 2: S, 3: 1500 * MS}
     assert ran.recording.in_flight_mean == 4
 

@@ -75,7 +75,7 @@ class _Side:
     def level_begins(self, level, model, number):
         self.told.blocks.append((self.repeat, self.side, level.plan.load.label))
         self.told.begins_ns.append(self.told.clock.now_ns())
-        self.told.warm_ups.append(level.plan.extent.warm_up_ns)
+        self.told.warm_ups.append(level.plan.duration.warm_up_ns)
         self.told.on_block(len(self.told.blocks) - 1)
 
     def sample_ended(self, sample, number):
@@ -211,9 +211,9 @@ def test_lengths_are_the_same_where_speeds_differ():
     told, _, _ = paired(scenario(work=lengths), EXACT, SLOWER)
     for (repeat, side, level), samples in told.samples.items():
         if side == "a":
-            asked_a = {one.number: (one.input_tokens, one.asked_output_tokens) for one in samples}
+            asked_a = {one.number: (one.input_tokens, one.request.max_tokens) for one in samples}
             asked_b = {
-                one.number: (one.input_tokens, one.asked_output_tokens) for one in told.samples[repeat, "b", level]
+                one.number: (one.input_tokens, one.request.max_tokens) for one in told.samples[repeat, "b", level]
             }
             common = asked_a.keys() & asked_b.keys()
             assert len(common) >= 15
@@ -240,8 +240,8 @@ def test_texts_are_those_made_for_a_where_b_counts_in_its_own_way():
     """A tokenizer of its own does not change what B is asked, and B's lengths are held against nothing."""
     told, _, heard = paired(scenario(), transports=lambda clock: [Counting(clock, 1), Counting(clock, 2)])
     assert asked(told, heard, 0) == asked(told, heard, 1)
-    assert {one.asked_input_tokens for one in told.samples[0, "a", 0]} == {128}
-    assert {one.asked_input_tokens for one in told.samples[0, "b", 0]} == {None}
+    assert {one.request.target_input_tokens for one in told.samples[0, "a", 0]} == {128}
+    assert {one.request.target_input_tokens for one in told.samples[0, "b", 0]} == {None}
 
 
 class Counting:

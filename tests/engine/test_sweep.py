@@ -148,7 +148,7 @@ def test_levels_carry_the_scenarios_settings():
     swept(scenario(warm_up=S, ramp=3 * S, **load), "a", watcher=watcher)
     assert [plan.load for plan in plans] == [Open(rate, parse_arrivals("constant")) for rate in (0.5, 4.0)]
     for plan in plans:
-        assert (plan.extent.warm_up_ns, plan.extent.duration_ns, plan.extent.cool_down_ns) == (S, 2 * S, S)
+        assert (plan.duration.warm_up_ns, plan.duration.duration_ns, plan.duration.cool_down_ns) == (S, 2 * S, S)
         assert (plan.ramp_ns, plan.most_in_flight, plan.max_tokens) == (S, 7, 5)
 
 
@@ -245,7 +245,7 @@ def test_dealt_words_make_prompts_of_exactly_the_asked_length(users):
     watcher, _ = swept(scenario(users=users, work=work), "a")
     samples = [sample for level in watcher.samples.values() for sample in level]
     assert len(samples) > 20
-    assert all(sample.input_tokens == sample.asked_input_tokens for sample in samples)
+    assert all(sample.input_tokens == sample.request.target_input_tokens for sample in samples)
     assert len({sample.input_tokens for sample in samples}) > 10
     for recording in watcher.recordings:
         assert recording.prompt_asked == recording.outcomes[Outcome.OK]
@@ -257,7 +257,7 @@ def test_drawn_answer_lengths_are_asked_for_and_given():
     work = WorkSettings(input_tokens=Constant(50), output_tokens=Uniform(1, 30))
     watcher, _ = swept(scenario(work=work), "a")
     for sample in watcher.samples[0]:
-        assert sample.output_tokens == sample.asked_output_tokens
+        assert sample.output_tokens == sample.request.max_tokens
     assert len({sample.output_tokens for sample in watcher.samples[0]}) > 5
 
 

@@ -13,14 +13,13 @@ import pytest
 from loadbench.analyze.level.verdict import judge
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.clock import MonotonicClock
-from loadbench.core.errors import BadInput, LoadbenchError
+from loadbench.core.errors import LoadbenchError
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.health import NoHealth
-from loadbench.engine.level import Level
-from loadbench.engine.parts import level_plan
-from loadbench.engine.workers import WorkerPool, _together, workers_for
+from loadbench.engine.level import Level, LevelSpec, level_plan
+from loadbench.engine.workers import WorkerPool, _merged, _parts, workers_for
 from loadbench.plan.arrivals import parse_arrivals
-from loadbench.plan.load import WHOLE, Closed, Open, Phase, Shard
+from loadbench.plan.load import WHOLE, Closed, LevelDuration, Open, Phase, Shard
 from loadbench.plan.scenario import LoadSettings, Scenario, WorkSettings
 from loadbench.plan.sources import resolve
 from loadbench.record.histogram import Histogram
@@ -59,19 +58,19 @@ def test_shards_record_what_one_process_records(load, shards):
                 recorder = None
                 for part in parts:
                     level = Level(
-                        level_plan(plan, load, key="k", calibration=None, shard=part),
+                        level_plan(plan, LevelSpec(load=load, key="k"), part),
                         client=client,
                         clock=clock,
                         health=NoHealth(),
                         on_sample=samples.append,
-                        recorder=recorder,
+                        sink=recorder,
                     )
                     recorder = recorder or Recorder(level.phases)
-                    level._recorder = recorder
+                    level._sink = recorder
                     levels.append(level)
                 async with anyio.create_task_group() as group:
                     for level in levels:
-                        group.start_soon(level.keep)
+                        group.start_soon(level.run_load)
                 recording = recorder.close(
                     window=(levels[0].phases.opens_ns, levels[0].phases.closes_ns),
                     arrivals_due=sum(level.due for level in levels),
@@ -103,13 +102,12 @@ def run_crew(plan: Scenario, load, *, workers: int, during=None, profile="slot-s
         async def main() -> tuple:
             samples: list = []
             target = Target(base_url=f"{server.url}/v1")
-            async with WorkerPool.of(workers, plan, target) as crew:
-                pids = [member.process.pid for member in crew._members]
+            async with WorkerPool.of(workers, target) as crew:
+                pids = [member.process.pid for member in crew._workers]
                 level = crew.level(
-                    load,
+                    plan,
+                    LevelSpec(load=load, key="k"),
                     model=PROFILES[profile].model,
-                    key="k",
-                    calibration=None,
                     clock=MonotonicClock(),
                     on_sample=samples.append,
                 )
@@ -137,7 +135,7 @@ def test_users_are_shared_and_every_request_is_recorded():
     recording, samples, _, pids = run_crew(scenario(), Closed(6), workers=2)
     assert set(recording.outcomes) == {Outcome.OK}
     assert recording.in_flight_peak == 6
-    assert {sample.user for sample in samples} == set(range(6))
+    assert {sample.request.user for sample in samples} == set(range(6))
     assert max(Counter(sample.number for sample in samples).values()) == 1
     assert sum(recording.phases.values()) == len(samples)
     assert recording.lost_workers == 0
@@ -193,7 +191,7 @@ def test_dead_worker_is_noticed(load):
     assert recording.lost_workers == 1
     verdict = judge(recording, load=load, model=EXACT.model, failure_limit=0.01)
     assert "lost_worker" in [reason.code for reason in verdict.reasons]
-    assert [member.lost for member in crew._members] == [False, True]
+    assert [member.lost for member in crew._workers] == [False, True]
     assert recording.outcomes[Outcome.OK] > 0
     if isinstance(load, Open):
         assert recording.missed > 0
@@ -213,7 +211,7 @@ def test_what_a_dead_worker_had_under_way_keeps_its_persona():
     made = resolve(flags=flags | {"duration": "2s", "warm_up": "200ms"}, environment={})
     recording, samples, _, _ = run_crew(made, made.loads[0], workers=2, during=during)
     assert Outcome.CANCELLED in {one.outcome for one in samples}
-    assert {one.persona for one in samples} == {"chat", "code"}
+    assert {one.request.persona for one in samples} == {"chat", "code"}
     assert sum(part.requests for part in recording.cohorts.personas.values()) == sum(recording.outcomes.values())
     assert sum(recording.cohorts.turns.values()) == sum(recording.outcomes.values())
 
@@ -231,7 +229,7 @@ def test_sweep_ends_when_no_worker_is_left():
     recording, _, crew, _ = run_crew(scenario(duration=30 * S), Closed(4), workers=2, during=during)
     assert recording.lost_workers == 2
     with pytest.raises(LoadbenchError, match="every worker process has ended"):
-        crew.level(Closed(1), model="m", key="k", calibration=None, clock=MonotonicClock())
+        crew.level(scenario(), LevelSpec(load=Closed(1), key="k"), model="m", clock=MonotonicClock())
 
 
 @pytest.mark.parametrize(
@@ -243,7 +241,7 @@ def test_sweep_ends_when_no_worker_is_left():
         ({"users": (1000,)}, 8, 7),
         ({"users": (1000,)}, 2, 1),
         ({"users": (5000,)}, 1, 1),
-        ({"users": (1000,), "requests": 50, "duration": None}, 8, 1),
+        ({"users": (1000,), "requests": 50, "duration": None}, 8, 7),
         ({"users": (2,), "workers": 3}, 8, 3),
         ({"users": None, "rate": (0.5,)}, 64, 1),
         ({"users": None, "rate": (250.0,)}, 64, 3),
@@ -255,10 +253,50 @@ def test_number_of_workers(load, cores, workers):
     assert workers_for(scenario(**load), cores) == workers
 
 
-def test_users_cannot_share_a_count_of_requests():
-    """Dealt out beforehand, a count would leave the last of it to fewer users than the level has."""
-    with pytest.raises(BadInput, match="--workers"):
-        workers_for(scenario(requests=50, duration=None, workers=2), 8)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("requests", [1, 2, 7, 50])
+def test_users_share_a_number_of_requests(requests, workers):
+    """Exactly that many are measured, whoever has the users; each user's requests are its own, in its order."""
+    plan = scenario(requests=requests, duration=None, users=(5,))
+    recording, samples, _, _ = run_crew(plan, Closed(5), workers=workers)
+    assert recording.outcomes == {Outcome.OK: requests}
+    assert recording.phases[Phase.MEASURED] == requests
+    beyond = [one for one in samples if one.phase is Phase.COOL_DOWN and one.due_ns < recording.window[1]]
+    assert recording.arrivals_due == requests + len(beyond)
+    assert sum(recording.phases.values()) == len(samples)
+    assert not recording.interrupted
+    measured = [sample for sample in samples if sample.phase is Phase.MEASURED]
+    assert all(sample.due_ns >= recording.window[0] for sample in measured)
+    assert recording.window[1] > recording.window[0]
+    for user in range(5):
+        numbers = [sample.number for sample in samples if sample.request.user == user]
+        assert sorted(numbers) == [5 * turn + user for turn in range(len(numbers))]
+
+
+@pytest.mark.parametrize(("users", "workers"), [(1, 1), (3, 2), (5, 4), (6, 3), (8, 3), (1000, 7)])
+@pytest.mark.parametrize("requests", [1, 2, 7, 50])
+def test_shares_add_up_and_are_in_proportion_to_users(users, workers, requests):
+    """Each worker's share is what its users would get of the requests, to within one."""
+    shards = [Shard(index, min(workers, users, requests)) for index in range(min(workers, users, requests))]
+    parts = _parts(Closed(users), LevelDuration(requests=requests), shards)
+    assert sum(part.requests for part in parts) == requests
+    for shard, part in zip(shards, parts, strict=True):
+        assert abs(part.requests - requests * shard.share(users) / users) < 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_the_rest_goes_on_when_a_worker_with_a_share_dies():
+    """A level by number ends when the shares of the workers that are left have been measured."""
+
+    async def during(level, pids) -> None:
+        while level.done < 8:
+            await anyio.sleep(0.01)
+        os.kill(pids[1], signal.SIGKILL)
+
+    plan = scenario(requests=200, duration=None, users=(6,))
+    recording, _, _, _ = run_crew(plan, Closed(6), workers=2, during=during)
+    assert recording.lost_workers == 1
+    assert 100 <= sum(recording.outcomes.values()) < 200
 
 
 def test_health_of_many_is_that_of_the_worst():
@@ -269,6 +307,6 @@ def test_health_of_many_is_that_of_the_worst():
         lag.record(1000)
         return Health(stamp_source=source, loop_lag=lag, gc_pauses=Histogram(), cpu_share=0.5)
 
-    together = _together([health("kernel"), health("user")])
+    together = _merged([health("kernel"), health("user")])
     assert (together.stamp_source, together.loop_lag.count) == ("user", 2)
-    assert _together([health("kernel"), health("kernel")]).stamp_source == "kernel"
+    assert _merged([health("kernel"), health("kernel")]).stamp_source == "kernel"

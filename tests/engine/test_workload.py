@@ -15,8 +15,7 @@ from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.health import NoHealth
-from loadbench.engine.level import Level
-from loadbench.engine.parts import level_plan
+from loadbench.engine.level import Level, LevelSpec, level_plan
 from loadbench.engine.workers import WorkerPool
 from loadbench.plan.load import Phase, Shard
 from loadbench.plan.prompts import Calibration
@@ -69,7 +68,7 @@ class Asked:
     async def _main(self, system: str | None) -> LevelRecording:
         clock = VirtualClock()
         (load, *_) = self.scenario.loads
-        plan = level_plan(self.scenario, load, key="m/0", calibration=KNOWN, shard=self._shard)
+        plan = level_plan(self.scenario, LevelSpec(load=load, key="m/0", calibration=KNOWN), self._shard)
         async with SimTransport(EXACT, clock=clock).serving() as transport:
             heard = Overheard(transport)
             endpoint = Endpoint(base_url="http://s/v1", model=EXACT.model, system=system)
@@ -81,7 +80,7 @@ class Asked:
 
     def of_user(self, user: int) -> list[Sample]:
         """In the order in which they were due."""
-        return sorted((one for one in self.samples if one.user == user), key=lambda one: one.due_ns)
+        return sorted((one for one in self.samples if one.request.user == user), key=lambda one: one.due_ns)
 
     def summary(self) -> Any:
         """As run.json has it."""
@@ -117,23 +116,28 @@ def test_the_assistant_says_what_the_server_said(talk):
 def test_turns_go_from_one_to_three_and_begin_anew(talk):
     """Each user's samples count 1, 2, 3, 1, 2, 3, and only turns after the first are warm."""
     for user in (0, 1):
-        turns = [one.turn for one in talk.of_user(user)]
+        turns = [one.request.turn for one in talk.of_user(user)]
         assert turns == [1 + index % 3 for index in range(len(turns))]
-        assert all(one.warm == (one.turn > 1) for one in talk.of_user(user))
+        assert all(one.request.warm == (one.request.turn > 1) for one in talk.of_user(user))
 
 
 def test_h2_a_grown_prompt_is_not_held_against_a_length(talk):
     """Contexts grow by question and answer; the first turn alone has a length that was asked for, and it is met."""
-    lengths = {one.turn: one.input_tokens for one in talk.samples if one.outcome is Outcome.OK}
+    lengths = {one.request.turn: one.input_tokens for one in talk.samples if one.outcome is Outcome.OK}
     # Words are tokens to this server, and 4 are its template's.
     assert lengths == {1: 20, 2: 20 + 6 + 16, 3: 20 + 2 * (6 + 16)}
-    assert {(one.turn, one.asked_input_tokens) for one in talk.samples} == {(1, 20), (2, None), (3, None)}
+    asked = [one.request for one in talk.samples]
+    assert {(one.turn, one.target_input_tokens) for one in asked} == {
+        (1, 20),
+        (2, None),
+        (3, None),
+    }
     assert "prompt_length" not in {reason.code for reason in talk.summary().verdict.reasons}
 
 
 def test_a_level_counts_its_turns(talk):
     """run.json has the measured requests by turn, and how many of them a server should have had in its cache."""
-    measured = Counter(one.turn for one in talk.samples if one.phase is Phase.MEASURED)
+    measured = Counter(one.request.turn for one in talk.samples if one.phase is Phase.MEASURED)
     summary = talk.summary()
     assert summary.turns == {str(turn): count for turn, count in sorted(measured.items())}
     assert summary.warm.requests == measured[2] + measured[3]
@@ -145,7 +149,7 @@ def test_a_conversation_is_the_same_however_long_answers_take(talk):
     slow = Asked(TALK | {"think": "700ms"})
     for user in (0, 1):
         for one, other in zip(talk.of_user(user), slow.of_user(user), strict=False):
-            assert (one.number, one.turn, one.asked_output_tokens) == (other.number, other.turn, 6)
+            assert (one.number, one.request.turn, one.request.max_tokens) == (other.number, other.request.turn, 6)
     first = {thread[0]["content"] for thread in (body["messages"] for body in talk.bodies)}
     again = {thread[0]["content"] for thread in (body["messages"] for body in slow.bodies)}
     assert again <= first
@@ -153,18 +157,18 @@ def test_a_conversation_is_the_same_however_long_answers_take(talk):
 
 def test_answers_are_kept_only_for_what_follows(talk):
     """The last turn's answer is for nobody; without conversations none is kept."""
-    assert all((one.answer is not None) == (one.turn < 3) for one in talk.samples)
+    assert all((one.answer is not None) == (one.request.turn < 3) for one in talk.samples)
     alone = Asked(TALK | {"turns": "1"})
-    assert {(one.turn, one.answer) for one in alone.samples} == {(1, None)}
+    assert {(one.request.turn, one.answer) for one in alone.samples} == {(1, None)}
     plain = Asked({name: value for name, value in TALK.items() if name != "turns"})
-    assert {(one.turn, one.answer, one.warm) for one in plain.samples} == {(None, None, False)}
+    assert {(one.request.turn, one.answer, one.request.warm) for one in plain.samples} == {(None, None, False)}
 
 
 def test_a_system_message_comes_first_and_is_declared_warm():
     """It stands before every conversation, and every prompt then begins as others do."""
     brief = Asked(TALK | {"system": "Be brief."}, system="Be brief.")
     assert {body["messages"][0]["content"] for body in brief.bodies} == {"Be brief."}
-    assert all(one.warm for one in brief.samples)
+    assert all(one.request.warm for one in brief.samples)
 
 
 def test_h1_what_is_warm_may_be_cached_and_nothing_else():
@@ -185,14 +189,14 @@ def test_a_failed_turn_ends_its_conversation():
     """After an answer that did not come the user begins another, with a first turn."""
     flags = {"users": "1", "turns": "4", "duration": "20s", "warm_up": "0s"}
     scenario = resolve(flags=flags, environment={})
-    plan = level_plan(scenario, scenario.loads[0], key="m/0", calibration=None)
+    plan = level_plan(scenario, LevelSpec(load=scenario.loads[0], key="m/0"))
     ran = run_scripted(
         scenario.loads[0],
         lambda number: Act(first_ns=S, status=500 if number % 3 == 2 else 200),
         plan={"prompts": plan.prompts},
         duration_ns=20 * S,
     )
-    assert [one.turn for one in ran.by_number()][:7] == [1, 2, 3, 1, 2, 3, 1]
+    assert [one.request.turn for one in ran.by_number()][:7] == [1, 2, 3, 1, 2, 3, 1]
 
 
 # Personas.
@@ -203,11 +207,11 @@ def test_personas_are_told_apart_in_samples_and_run():
     mixed = Asked(
         {"users": "8", "mix": ("chat:3,code:1",), "think": "100ms", "duration": "60s", "warm_up": "20s", "drain": "90s"}
     )
-    by_user = {one.user: one.persona for one in mixed.samples}
+    by_user = {one.request.user: one.request.persona for one in mixed.samples}
     assert Counter(by_user.values()) == {"chat": 6, "code": 2}
     summary = mixed.summary()
     assert {name: part.requests for name, part in summary.personas.items()} == Counter(
-        one.persona for one in mixed.samples if one.phase is Phase.MEASURED
+        one.request.persona for one in mixed.samples if one.phase is Phase.MEASURED
     )
     assert sum(part.output_tokens for part in summary.personas.values()) == summary.tokens.output
     assert sum(part.metrics["e2e_response_s"].count for part in summary.personas.values()) == summary.outcomes["ok"]
@@ -220,7 +224,7 @@ def test_a_users_pause_is_its_personas():
     pauses: dict[str, list[int]] = {"code": [], "summariser": []}
     for user in (0, 1):
         for before, after in pairwise(paused.of_user(user)):
-            pauses[str(before.persona)].append(after.due_ns - before.end_ns)
+            pauses[str(before.request.persona)].append(after.due_ns - before.end_ns)
     assert set(pauses["summariser"]) == {0}
     assert 2 * S <= min(pauses["code"]) < max(pauses["code"]) <= 5 * S
 
@@ -230,8 +234,8 @@ def test_b11_shards_of_a_mix_are_the_whole():
     flags = {"rate": "4", "mix": ("chat,code",), "output_tokens": "4", "duration": "20s", "warm_up": "1s"}
     whole = Asked(flags)
     parts = [Asked(flags, shard=Shard(index, 2)) for index in range(2)]
-    assert {one.number: one.persona for part in parts for one in part.samples} == {
-        one.number: one.persona for one in whole.samples
+    assert {one.number: one.request.persona for part in parts for one in part.samples} == {
+        one.number: one.request.persona for one in whole.samples
     }
     texts = [body["messages"][0]["content"] for part in parts for body in part.bodies]
     assert sorted(texts) == sorted(body["messages"][0]["content"] for body in whole.bodies)
@@ -273,7 +277,7 @@ def test_a_trace_is_asked_at_its_offsets_with_its_lengths(scale):
     assert begin_ns > 0  # it has had time to get under way
     samples = sorted(made.samples, key=lambda one: one.number)
     assert [one.due_ns - begin_ns for one in samples] == [round(at_ns / scale) for at_ns in trace.offsets_ns]
-    assert [one.asked_output_tokens for one in samples] == list(trace.output_tokens)
+    assert [one.request.max_tokens for one in samples] == list(trace.output_tokens)
     # Nothing is shorter than one word and the template.
     assert [one.input_tokens for one in samples] == [max(5, tokens) for tokens in trace.input_tokens]
     assert {one.phase for one in samples} == {Phase.MEASURED}
@@ -297,7 +301,7 @@ def test_a_traces_rate_is_of_the_time_that_it_takes(flags):
 def test_a_trace_with_ids_is_warm_where_beginnings_come_again():
     """Of the sample trace's conversations nearly all share their first block with an earlier one."""
     made = Asked({"trace": str(MOONCAKE_TRACE), "time_scale": "10"})
-    assert Counter(one.warm for one in made.samples) == {True: 54, False: 1}
+    assert Counter(one.request.warm for one in made.samples) == {True: 54, False: 1}
     assert [one.input_tokens for one in sorted(made.samples, key=lambda one: one.number)] == list(
         made.scenario.loads[0].arrivals.trace.input_tokens
     )
@@ -307,7 +311,7 @@ def test_a_stopped_trace_keeps_what_it_asked():
     """Stopped after 60 s the level ends there, and what was due until then was sent."""
     scenario = resolve(flags={"trace": str(AZURE_TRACE)}, environment={})
     (load,) = scenario.loads
-    plan = level_plan(scenario, load, key="m/0", calibration=None)
+    plan = level_plan(scenario, LevelSpec(load=load, key="m/0"))
 
     async def main():
         clock = VirtualClock()
@@ -353,9 +357,13 @@ def test_b11_workers_share_any_workload(flags):
 
     async def main(url: str) -> LevelRecording:
         target = Target(base_url=f"{url}/v1", headers=(), tls=None)
-        async with WorkerPool.of(2, scenario, target) as crew:
+        async with WorkerPool.of(2, target) as crew:
             level = crew.level(
-                load, model="sim-chat", key="k", calibration=KNOWN, clock=MonotonicClock(), on_sample=samples.append
+                scenario,
+                LevelSpec(load=load, key="k", calibration=KNOWN),
+                model="sim-chat",
+                clock=MonotonicClock(),
+                on_sample=samples.append,
             )
             return await level.run()
 

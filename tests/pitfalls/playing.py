@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import orjson
 
-from loadbench.client.client import Client, Endpoint, Request, Timeouts
+from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.plan.load import Phase
+from loadbench.record.request import Request
 from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
 from tests.faults.server import FaultServer
@@ -39,10 +40,13 @@ DONE = b"data: [DONE]\n\n"
 STREAM = [(b"content-type", b"text/event-stream")]
 
 
-def ask(prompt: str = "Hello?", *, number: int = 0, max_tokens: int = 8, due_ns: int | None = None) -> Request:
-    """A request that is due now, or then."""
+async def ask(
+    client: Client, prompt: str = "Hello?", *, number: int = 0, max_tokens: int = 8, due_ns: int | None = None
+) -> Sample:
+    """Send a request that is due now, or then."""
     due_ns = CLOCK.now_ns() if due_ns is None else due_ns
-    return Request(number=number, phase=Phase.MEASURED, due_ns=due_ns, prompt=prompt, max_tokens=max_tokens)
+    request = Request(number=number, phase=Phase.MEASURED, due_ns=due_ns, max_tokens=max_tokens)
+    return await client.send(request, client.body(prompt, max_tokens))
 
 
 # Over sockets.
@@ -65,7 +69,7 @@ def faulty(
             try:
                 samples = []
                 for number, name in enumerate(names):
-                    samples.append(await client.send(ask(f"fault:{name}", number=number, max_tokens=tokens)))
+                    samples.append(await ask(client, f"fault:{name}", number=number, max_tokens=tokens))
                     await asyncio.sleep(pause_s)
                 assert [server.requests[name] for name in names] == [names.count(name) for name in names]
                 assert server.errors == []
@@ -118,7 +122,7 @@ def played(*script: tuple[int, bytes], headers_ns: int = 0, max_tokens: int = 10
         transport = Played(clock, script, headers_ns=headers_ns)
         patient = Timeouts(connect_ns=None, first_token_ns=None, idle_ns=None, total_ns=None)
         client = Client(Endpoint(base_url="http://played/v1", model="m"), transport, clock=clock, timeouts=patient)
-        return await client.send(ask(max_tokens=max_tokens, due_ns=0))
+        return await ask(client, max_tokens=max_tokens, due_ns=0)
 
     return run_virtual(main)
 

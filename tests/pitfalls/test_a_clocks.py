@@ -248,7 +248,7 @@ def test_a8_stamp_is_taken_before_parsing(monkeypatch, kind):
             transport = transport_of(kind)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=SOON)
             try:
-                return await client.send(ask())
+                return await ask(client)
             finally:
                 await transport.aclose()
 

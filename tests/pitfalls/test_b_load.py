@@ -11,7 +11,7 @@ import pytest
 
 from loadbench.analyze.level.verdict import judge
 from loadbench.core.virtual import VirtualClock
-from loadbench.engine.parts import level_plan
+from loadbench.engine.level import LevelSpec, level_plan
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Constant
 from loadbench.plan.load import Closed, Open, Phase, Shard
@@ -237,11 +237,11 @@ def test_b11_workers_ask_nothing_twice():
     asked, repeated = [], []
     for index in range(workers):
         shard = Shard(index, workers)
-        prompts = level_plan(scenario, load, key="m/0", calibration=None, shard=shard).prompts
+        prompts = level_plan(scenario, LevelSpec(load=load, key="m/0"), shard).prompts
         numbers = [turn * load.users + user for turn in range(50) for user in range(load.users) if shard.holds(user)]
         asked += [prompts.next(number, None).text for number in numbers]
         repeated += [prompts.next(number, None).text for number in range(len(numbers))]
     assert len(asked) == len(set(asked)) == 400
     assert len(set(repeated)) == 100
-    whole = level_plan(scenario, load, key="m/0", calibration=None).prompts
+    whole = level_plan(scenario, LevelSpec(load=load, key="m/0")).prompts
     assert set(asked) == {whole.next(number, None).text for number in range(400)}

@@ -60,8 +60,8 @@ def asked(kind: str, *scripts, count: int = 1, at_once: bool = False) -> tuple[l
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=SOON)
             try:
                 if at_once:
-                    return await asyncio.gather(*(client.send(ask(number=n)) for n in range(count))), server
-                return [await client.send(ask(number=n)) for n in range(count)], server
+                    return await asyncio.gather(*(ask(client, number=n) for n in range(count))), server
+                return [await ask(client, number=n) for n in range(count)], server
             finally:
                 await transport.aclose()
 
@@ -109,7 +109,7 @@ def test_c1_a_flood_never_pauses_reading():
             transport = FastTransport(connection=Counting)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=SOON)
             try:
-                samples = await asyncio.gather(*(client.send(ask(number=n)) for n in range(40)))
+                samples = await asyncio.gather(*(ask(client, number=n) for n in range(40)))
             finally:
                 await transport.aclose()
             return samples, await slow_reader(server.port)
@@ -323,7 +323,7 @@ def test_c7_a_host_is_resolved_once_and_the_address_that_answers_is_kept(monkeyp
             transport = FastTransport()
             client = Client(Endpoint(base_url="http://twofold/v1", model="m"), transport, clock=CLOCK, timeouts=SOON)
             for number in range(3):
-                assert (await client.send(ask(number=number))).outcome is Outcome.OK
+                assert (await ask(client, number=number)).outcome is Outcome.OK
             await transport.aclose()
             ours, looks = list(tried), len(looked_up)
             for _ in range(3):
@@ -416,7 +416,7 @@ def test_c8_what_piles_up_while_the_client_is_busy_is_counted():
         transport = FastTransport()
         url = f"http://127.0.0.1:{in_a_thread(script)}/v1"
         client = Client(Endpoint(base_url=url, model="m"), transport, clock=CLOCK, timeouts=SOON)
-        request = asyncio.create_task(client.send(ask()))
+        request = asyncio.create_task(ask(client))
         while blocked and not client.tokens_seen:
             await asyncio.sleep(0)
         if blocked:
@@ -509,7 +509,7 @@ def test_c11_a_dead_peer_is_noticed():
             transport = FastTransport()
             brief = Timeouts(connect_ns=S, first_token_ns=S, idle_ns=S // 10, total_ns=None)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=brief)
-            request = asyncio.create_task(client.send(ask()))
+            request = asyncio.create_task(ask(client))
             while not client.tokens_seen:
                 await asyncio.sleep(0)
             (connection,) = transport._busy

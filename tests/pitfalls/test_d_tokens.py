@@ -196,7 +196,7 @@ def test_d8_missing_usage_is_not_imputed():
     """
     sample = played(*evenly(3), (121 * MS, end()), max_tokens=1000)
     assert (sample.output_tokens, sample.token_source) == (3, TokenSource.EVENTS)
-    asked = sample.asked_output_tokens / (sample.last_token_ns / 1e9)
+    asked = sample.request.max_tokens / (sample.last_token_ns / 1e9)
     assert asked > 8000
     broken = played((MS, b": only a comment\n\n"), (2 * MS, b""))
     assert (broken.output_tokens, broken.token_source) == (None, TokenSource.UNKNOWN)

@@ -63,7 +63,7 @@ def test_h2_prompt_lengths_are_the_servers():
     """
 
     def level(told: int):
-        return a_level([a_sample(n, due_ns=n * S, asked_input_tokens=1000, input_tokens=told) for n in range(100)])
+        return a_level([a_sample(n, due_ns=n * S, target_input_tokens=1000, input_tokens=told) for n in range(100)])
 
     assert level(1030).tokens.input == 103_000
     assert "prompt_length" in {reason.code for reason in level(1030).verdict.reasons}

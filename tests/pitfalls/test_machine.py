@@ -98,14 +98,14 @@ class Faults(RuleBasedStateMachine):
     @rule(name=_NAMES, tokens=st.integers(1, 6))
     def ask_one(self, name: str, tokens: int) -> None:
         """One request alone."""
-        self.check(name, self.run(self.client.send(ask(f"fault:{name}", max_tokens=tokens))))
+        self.check(name, self.run(ask(self.client, f"fault:{name}", max_tokens=tokens)))
 
     @rule(names=st.lists(_NAMES, min_size=2, max_size=8))
     def ask_many(self, names: list[str]) -> None:
         """Some at once."""
 
         async def main():
-            return await asyncio.gather(*(self.client.send(ask(f"fault:{name}")) for name in names))
+            return await asyncio.gather(*(ask(self.client, f"fault:{name}") for name in names))
 
         for name, sample in zip(names, self.run(main()), strict=True):
             self.check(name, sample)
@@ -144,7 +144,7 @@ class Faults(RuleBasedStateMachine):
         """What is cut ends at once as it was cut, or had ended as the table says."""
 
         async def main():
-            fired = [asyncio.create_task(self.client.send(ask(f"fault:{name}"))) for name in names]
+            fired = [asyncio.create_task(ask(self.client, f"fault:{name}")) for name in names]
             await asyncio.sleep(0.002)
             self.client.cut(Outcome.ABANDONED)
             return await asyncio.gather(*fired)
@@ -157,7 +157,7 @@ class Faults(RuleBasedStateMachine):
         """The server restarts among other requests: those end as they should or break off, and later ones are well."""
 
         async def main():
-            fired = [self.client.send(ask(f"fault:{name}")) for name in ("restarted", *names)]
+            fired = [ask(self.client, f"fault:{name}") for name in ("restarted", *names)]
             samples = await asyncio.gather(*fired)
             while self.server._listener is None:
                 await asyncio.sleep(0.002)
@@ -172,7 +172,7 @@ class Faults(RuleBasedStateMachine):
     @rule()
     def ask_plainly(self) -> None:
         """Whatever came before, a plain request has its plain answer."""
-        sample = self.run(self.client.send(ask("fault:plain", max_tokens=3)))
+        sample = self.run(ask(self.client, "fault:plain", max_tokens=3))
         self.check("plain", sample)
         assert (sample.output_tokens, len(sample.event_ns)) == (3, 3)
 

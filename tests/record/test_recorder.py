@@ -273,7 +273,7 @@ def test_h2_a_prompt_is_off_by_more_than_two_percent(
     asked: int | None, told: int | None, asked_count: int, off: int
 ) -> None:
     """Only where a length was asked for and the server told the true one."""
-    recording = _record(_at(1000, 1100, asked_input_tokens=asked, input_tokens=told))
+    recording = _record(_at(1000, 1100, target_input_tokens=asked, input_tokens=told))
     assert (recording.prompt_asked, recording.prompt_off) == (asked_count, off)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
-from loadbench.record.sample import Sample
+from tests.building import make_sample as sample_of
 
-BARE = Sample(number=0, phase=Phase.MEASURED, outcome=Outcome.REFUSED, due_ns=100, end_ns=200)
+if TYPE_CHECKING:
+    from loadbench.record.sample import Sample
+
+BARE = sample_of(number=0, phase=Phase.MEASURED, outcome=Outcome.REFUSED, due_ns=100, end_ns=200)
 
 
 def make_sample(
@@ -26,8 +30,8 @@ def make_sample(
     **more: object,
 ) -> Sample:
     """A request whose token-bearing events came at `stamps`; each held one token unless `tokens` says how many."""
-    return Sample(
-        **{  # type: ignore[arg-type]
+    return sample_of(
+        **{
             "number": 0,
             "phase": Phase.MEASURED,
             "outcome": Outcome.OK,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +13,9 @@ import anyio
 import pytest
 
 from loadbench.client.adapter import Adapter, AdapterTransport
-from loadbench.client.client import Client, Endpoint, Request, Timeouts
+from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, TargetUnavailable
-from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.targets import adapters
 from tests.cli.echoing import installed
@@ -64,10 +62,7 @@ def answers(adapter: Adapter, prompts: Sequence[str], *, max_tokens: int) -> lis
         found: dict[int, Sample] = {}
 
         async def one(number: int, prompt: str) -> None:
-            now_ns = CLOCK.now_ns()
-            ask = Request(number=number, phase=Phase.MEASURED, due_ns=now_ns, prompt=prompt, max_tokens=max_tokens)
-            ask = replace(ask, keep_answer=True)
-            found[number] = await client.send(ask)
+            found[number] = await client.send_prompt(prompt, max_tokens=max_tokens, keep_text=True)
 
         async with anyio.create_task_group() as requests:
             for number, prompt in enumerate(prompts):

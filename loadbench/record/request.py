@@ -1,0 +1,30 @@
+"""A request as a level sees it: its place there, and what is known of its prompt.
+
+The prompt's text and the request's body travel apart (`loadbench.engine.level.PreparedRequest`): a sample holds its
+request until it has been recorded, and a worker process sends both, so neither may grow with the prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loadbench.plan.load import Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request that is due; `target_input_tokens` is the length that its prompt was made for, if that is known."""
+
+    number: int  # position among the requests of its level, from 0
+    phase: Phase
+    due_ns: int
+    max_tokens: int
+    target_input_tokens: int | None = None
+    user: int | None = None  # the virtual user, closed loop only
+    persona: str | None = None  # by name
+    turn: int | None = None  # of its conversation, from 1
+    warm: bool = False  # its beginning was sent before, so a server may have it in its prefix cache
+    prompt_index: int | None = None  # position among the given prompts, from 0
+    keep_text: bool = False  # whether the sample keeps the response text
