@@ -77,7 +77,7 @@ class Endpoint:
             max_tokens=max_tokens,
             temperature=self.temperature,
             seed=self.seed,
-            said=said if self.system is None else (("system", self.system), *said),
+            history=said if self.system is None else (("system", self.system), *said),
         )
 
 
@@ -259,7 +259,7 @@ class _Call:
 
     def _read_whole(self) -> None:
         """The server sent no event stream: one JSON answer, or something that is no answer at all."""
-        self.answer.fold_json(bytes(self._body), self.end_ns)
+        self.answer.read_json(bytes(self._body), self.end_ns)
 
     def cut(self, reason: Outcome) -> None:
         """End it now, unless it has ended."""
@@ -288,7 +288,7 @@ class _Call:
         told = {name.lower(): value.lower() for name, value in headers}
         self._coding = told.get(b"content-encoding") or b"identity"
         plain = self._coding == b"identity"
-        self._streams = status == 200 and plain and self.answer.streams(told.get(b"content-type", b""))
+        self._streams = status == 200 and plain and self.answer.accepts(told.get(b"content-type", b""))
 
     def data(self, at_ns: int, chunk: bytes) -> None:
         """Body bytes, stamped; only now are they looked into."""

@@ -1,1 +1,1 @@
-"""Bytes in, events out: the event-stream format and what servers of language models write in it."""
+"""Bytes in, events out: the formats in which LLM servers stream their responses."""

@@ -1,4 +1,4 @@
-"""Which endpoint speaks how: where it is, what it is asked, how its answer is framed, and how a frame is read."""
+"""How each endpoint is used: its route, the body of a request, and how its response is split into frames and read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _VERSION = re.compile(r"/v\d+$")
 
 
-class Frames(Protocol):
+class FrameStream(Protocol):
     """Bytes in, events out; see `loadbench.wire.sse.EventStream`."""
 
     ignored: int
@@ -33,45 +33,42 @@ class Frames(Protocol):
         ...
 
     def close(self) -> Event | None:
-        """The event that the stream's end cut off."""
+        """The event that the end of the stream cut off."""
         ...
 
 
 class Format(NamedTuple):
-    """How an endpoint's answers are read. `alike` says that events may differ in nothing but their text."""
+    """How the responses of an endpoint are read.
+
+    With `uniform`, most events differ from the one before only in their text (see `loadbench.wire.shortcut`).
+    """
 
     path: str  # below the base URL, which ends in the version
     content_type: bytes  # of a stream
-    frames: Callable[[], Frames]
-    reader: Callable[[], Callable[[bytes], Chunk]]  # one for each answer
-    whole: Callable[[bytes], Chunk]  # for an answer that was not streamed
-    alike: bool = False
-
-
-def _read_chunk() -> Callable[[bytes], Chunk]:
-    return read_chunk
-
-
-def _read_line() -> Callable[[bytes], Chunk]:
-    return ollama.read_line
+    new_stream: Callable[[], FrameStream]
+    new_reader: Callable[[], Callable[[bytes], Chunk]]  # reads the frames of one response
+    read_whole: Callable[[bytes], Chunk]  # reads a response that was not streamed
+    uniform: bool = False
 
 
 _SSE = b"text/event-stream"
 _FORMATS = {
-    Api.CHAT: Format("/chat/completions", _SSE, EventStream, _read_chunk, read_whole, alike=True),
-    Api.COMPLETIONS: Format("/completions", _SSE, EventStream, _read_chunk, read_whole, alike=True),
-    Api.RESPONSES: Format("/responses", _SSE, EventStream, responses.Reader, responses.read_whole),
-    Api.OLLAMA: Format(ollama.PATH, b"application/x-ndjson", ollama.Lines, _read_line, ollama.read_line),
+    Api.CHAT: Format("/chat/completions", _SSE, EventStream, lambda: read_chunk, read_whole, uniform=True),
+    Api.COMPLETIONS: Format("/completions", _SSE, EventStream, lambda: read_chunk, read_whole, uniform=True),
+    Api.RESPONSES: Format("/responses", _SSE, EventStream, responses.EventReader, responses.read_whole),
+    Api.OLLAMA: Format(
+        ollama.PATH, b"application/x-ndjson", ollama.LineStream, lambda: ollama.read_line, ollama.read_line
+    ),
 }
 
 
 def format_of(api: Api) -> Format:
-    """How this endpoint speaks."""
+    """The format of this endpoint."""
     return _FORMATS[api]
 
 
 def address(api: Api, base_url: str) -> str:
-    """Where requests go. Ollama's own routes stand beside the versioned ones, not below them."""
+    """The URL of the endpoint. Ollama's own routes are at the root, not below the version."""
     root = _VERSION.sub("", base_url) if api is Api.OLLAMA else base_url
     return root + _FORMATS[api].path
 
@@ -84,22 +81,28 @@ def request_body(
     max_tokens: int,
     temperature: float | None,
     seed: int | None,
-    said: Sequence[tuple[str, str]] = (),
+    history: Sequence[tuple[str, str]] = (),
 ) -> bytes:
-    """The JSON of one streamed request, by which its usage is asked for; what is `None` is left to the server.
+    """The JSON of one streamed request, which requests usage; a parameter that is `None` is left to the server.
 
-    `said` is what was said before the prompt, as (role, text).
+    `history` has the messages before the prompt, as (role, text).
     """
     match api:
         case Api.CHAT | Api.COMPLETIONS:
             return openai.request_body(
-                api, model=model, prompt=prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, said=said
+                api,
+                model=model,
+                prompt=prompt,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                seed=seed,
+                history=history,
             )
         case Api.RESPONSES:
-            make = responses.request_body
+            make_body = responses.request_body
         case Api.OLLAMA:
-            make = ollama.request_body
+            make_body = ollama.request_body
         case _ as never:
             assert_never(never)
-    messages = openai.messages_of(prompt, said)
-    return make(model=model, messages=messages, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    messages = openai.messages_of(prompt, history)
+    return make_body(model=model, messages=messages, max_tokens=max_tokens, temperature=temperature, seed=seed)

@@ -1,13 +1,13 @@
-"""What Ollama is asked and what it answers: its own chat, a JSON object a line (`application/x-ndjson`).
+"""Requests to Ollama's own chat and its responses, one JSON object per line (`application/x-ndjson`).
 
     {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "done": false}
     {"model": "m", "message": {…, "content": ""}, "done": true, "done_reason": "stop",
      "total_duration": …, "load_duration": …, "prompt_eval_count": 26, "prompt_eval_duration": …,
      "eval_count": 298, "eval_duration": …}                                              all durations in ns
 
-The last object is the end and the account at once; there is no `[DONE]`. A failure in the middle of an answer is a line
-`{"error": "…"}` under a status of 200. Of a prompt that was in the cache some versions leave out the count. Source: the
-documents of Ollama's API (`docs/api.md`).
+The last object is the end and has the usage; there is no `[DONE]`. A failure in the middle of a response is a line
+`{"error": "…"}` under a status of 200. For a prompt that was in the cache some versions omit the count. Source: the
+documentation of Ollama's API (`docs/api.md`).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from loadbench.wire.timings import ollama_timings
 PATH = "/api/chat"
 
 
-class Lines:
-    """The lines of one answer, as its bytes come in; to an `Answer` each is an event."""
+class LineStream:
+    """The lines of one response, as its bytes come in; each is an event."""
 
     __slots__ = ("_line", "ignored")
 
     def __init__(self) -> None:
         self.ignored = 0
-        self._line = bytearray()  # the line under way
+        self._line = bytearray()  # the incomplete last line
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The lines that these bytes complete; none means that more are needed. Raises `OversizeEvent`."""
+        """The lines that these bytes complete, possibly none. Raises `OversizeEvent`."""
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if lines and self._line:
@@ -50,11 +50,11 @@ class Lines:
 
     @property
     def between(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether the next byte begins a line."""
         return not self._line
 
     def close(self) -> Event | None:
-        """The line that the stream's end cut off, or that had no line feed."""
+        """The last line, if it was cut off or had no line feed."""
         line = bytes(self._line)
         self._line.clear()
         return Event(line) if line.strip() else None
@@ -63,7 +63,7 @@ class Lines:
 def request_body(
     *, model: str, messages: list[dict[str, str]], max_tokens: int, temperature: float | None, seed: int | None
 ) -> bytes:
-    """The JSON of one request; what is `None` is left to the server."""
+    """The JSON of one request; a parameter that is `None` is left to the server."""
     options: dict[str, Any] = {"num_predict": max_tokens}
     if temperature is not None:
         options["temperature"] = temperature
@@ -73,19 +73,19 @@ def request_body(
 
 
 def read_line(data: bytes) -> Chunk:
-    """One object of an answer; raises `BadChunk` for bytes that are no JSON object."""
+    """One object of a response; raises `BadChunk` for bytes that are not a JSON object."""
     document = object_of(data)
     error = error_in(document)
     message = document.get("message")
     part = message if isinstance(message, dict) else {}
     done = document.get("done") is True
     return Chunk(
-        # `/api/generate`, and what stands in front of it, have the text beside the message.
+        # `/api/generate` and proxies of it have the text outside of a message.
         text=string(part.get("content")) or string(document.get("response")),
-        hidden=string(part.get("thinking")) or string(document.get("thinking")),
+        reasoning=string(part.get("thinking")) or string(document.get("thinking")),
         tool=_calls(part.get("tool_calls")),
         finish_reason=(string(document.get("done_reason")) or "stop") if done else None,
-        usage=_usage(document) if done else None,
+        usage=Usage(count(document.get("prompt_eval_count")), count(document.get("eval_count"))) if done else None,
         error=error,
         model=string(document.get("model")) or None,
         choices=int("message" in document or "response" in document),
@@ -95,14 +95,10 @@ def read_line(data: bytes) -> Chunk:
 
 
 def _calls(calls: object) -> str:
-    """Names and arguments of tool calls: generated, though no answer's text."""
+    """Names and arguments of tool calls: generated, but not visible text."""
     functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
     return "".join(
         string(function.get("name")) + orjson.dumps(function.get("arguments")).decode()
         for function in functions
         if isinstance(function, dict)
     )
-
-
-def _usage(document: dict[str, Any]) -> Usage:
-    return Usage(input=count(document.get("prompt_eval_count")), output=count(document.get("eval_count")))

@@ -1,13 +1,12 @@
-"""The short way through a stream whose events differ in nothing but their text.
+"""A shortcut for streams whose events differ only in their text: count them without parsing them.
 
-Nearly every event of nearly every server is the one before it with another piece of text. Once such an event has been
-read in full, what stands before and after its text is known; bytes that begin and end like that, with a plain JSON
-string between, are the same event with that text, and need not be parsed to be counted. Several in one read have the
-end of one and the beginning of the next between their texts, so that one `split` takes them all apart.
+Nearly every event of nearly every server is the event before it with another piece of text. Once such an event has been
+parsed, the bytes before and after its text are known. Bytes that begin and end the same, with a plain JSON string
+between, are the same event with that text, and can be counted without parsing. With several events in one read, the
+end of one and the beginning of the next stand between their texts, so one `split` separates them all.
 
-Only what is certain is taken: a string without quotes, escapes and control characters, between exactly the bytes that
-were learned. All else goes the long way, and what has been learned was checked by reading it once more with another
-text in its place.
+Only certain cases are counted: a string without quotes, escapes and control characters, between exactly the learned
+bytes. Everything else is parsed. What was learned is checked once, by parsing the event with another text in its place.
 """
 
 from __future__ import annotations
@@ -16,33 +15,33 @@ import re
 
 from loadbench.wire.openai import BadChunk, Chunk, read_chunk
 
-# What a JSON string holds that means itself, one character at least; broken UTF-8 is left to the long way.
+# Characters of a JSON string that need no escape, at least one. Broken UTF-8 is left to the parser.
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]+').fullmatch
 _ASCII = re.compile(rb"[ !#-\[\]-~]+").fullmatch
-# The text's place in the frames of chat, of plain completions, and of servers that space their JSON.
+# Before the text in the frames of chat, of plain completions, and of servers that put spaces into JSON.
 _PLACES = (b'"content":"', b'"content": "', b'"text":"', b'"text": "')
 _PROBE = "probe"
 
 
 class Shortcut:
-    """What the events of one answer have in common; `count` is of use between two events only."""
+    """What the events of one response have in common; call `count` only where an event begins."""
 
-    __slots__ = ("_aside", "_between", "_head", "_tail")
+    __slots__ = ("_between", "_head", "_margins", "_tail")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self._head = b"data: " + before
         self._tail = after + b"\n\n"
         self._between = self._tail + self._head
-        self._aside = (len(self._head), -len(self._tail))
+        self._margins = (len(self._head), -len(self._tail))
 
     def count(self, chunk: bytes) -> int:
-        """How many events these bytes are, none of them in part; 0 where they must go the long way."""
+        """The number of events in these bytes, all of them complete; 0 if they must be parsed."""
         head, tail = self._head, self._tail
         if not (chunk.startswith(head) and chunk.endswith(tail)):
             return 0
-        begin, end = self._aside
+        begin, end = self._margins
         text = chunk[begin:end]
-        if _ASCII(text) is not None:  # no quote in it: it is one
+        if _ASCII(text) is not None:  # without a quote it is one event
             return 1
         texts = text.split(self._between)
         if _ASCII(b"".join(texts)) is not None and b"" not in texts:
@@ -61,21 +60,20 @@ def _is_plain(text: bytes) -> bool:
 
 
 def learn(data: bytes, chunk: Chunk) -> Shortcut | None:
-    """The shortcut that this event teaches, which was read as `chunk`; `None` where it is not of the simple kind."""
+    """The shortcut for events like this one, which was parsed as `chunk`; `None` if it has more than a text."""
     simple = Chunk(text=chunk.text, model=chunk.model, choices=chunk.choices)
     if not chunk.text or chunk != simple:
         return None
     for place in _PLACES:
-        before, found, rest = data.partition(place)
+        before, place_found, rest = data.partition(place)
         text, quote, after = rest.partition(b'"')
-        if found and quote and text and _reads_as(before + found, quote + after, chunk):
-            return Shortcut(before + found, quote + after)
+        if not (place_found and quote and text):
+            continue
+        before, after = before + place_found, quote + after
+        try:
+            # The same event with another text must be read as just that.
+            if read_chunk(before + _PROBE.encode() + after) == chunk._replace(text=_PROBE):
+                return Shortcut(before, after)
+        except BadChunk:
+            continue
     return None
-
-
-def _reads_as(before: bytes, after: bytes, chunk: Chunk) -> bool:
-    """Whether another text between these is the same event with that text."""
-    try:
-        return read_chunk(before + _PROBE.encode() + after) == chunk._replace(text=_PROBE)
-    except BadChunk:
-        return False

@@ -1,25 +1,25 @@
-"""The event-stream format, read as the standard has it (WHATWG HTML, 9.2.6), from bytes that come in any pieces.
+"""The event-stream format as the standard defines it (WHATWG HTML, 9.2.6), from bytes in pieces of any size.
 
-Lines end in LF, CR or CRLF; an empty line ends a block, and a block with data is an event. Framing works on bytes alone
-and decoding comes after it, so that a character cut in two by a read is whole again. Only line ends inside a chunk are
-looked for, by `split`, never byte by byte; what waits for its line end is looked at once more, when that comes.
+Lines end in LF, CR or CRLF; an empty line ends a block, and a block with data is an event. Framing works on bytes, and
+decoding comes after it, so a character that a read cut in two is whole again. Line ends are found by one `split` of
+each chunk, never byte by byte; an incomplete line is looked at once more, when its end comes.
 
-Two things go beyond the standard, and both are told, never done silently: `close` hands out the last block where the
-server forgot its empty line, and a block has a greatest size, so that a line without end cannot take all memory.
-What the events mean is not known here: see `loadbench.wire.openai`.
+Two things go beyond the standard, and both are visible to the caller: `close` returns the last block if the server
+forgot its empty line, and a block has a maximum size, so that a line without end cannot fill the memory.
+The meaning of the events is in `loadbench.wire.openai`.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# A long answer in one event is some 100 KiB, and rivals broke at 64 KiB and 1 MiB: far above what is meant seriously.
+# A long response in one event has some 100 KiB, and other tools broke at 64 KiB and 1 MiB: this is far above both.
 LARGEST_BLOCK = 16 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
 class OversizeEvent(ValueError):  # noqa: N818 - reads as what it is at the raise
-    """A block that grew beyond `LARGEST_BLOCK` bytes. `events` are those that the same chunk completed before it."""
+    """A block beyond `LARGEST_BLOCK` bytes. `events` are those that the same chunk completed before it."""
 
     def __init__(self) -> None:
         super().__init__(f"an event of more than {LARGEST_BLOCK // 2**20} MiB")
@@ -27,7 +27,7 @@ class OversizeEvent(ValueError):  # noqa: N818 - reads as what it is at the rais
 
 
 class Event(NamedTuple):
-    """One event: its data as bytes, as most readers of JSON want them, its type, and the stream's last id."""
+    """One event: its data as bytes, which JSON parsers take, its type, and the last id of the stream."""
 
     data: bytes
     event: str = "message"
@@ -35,15 +35,15 @@ class Event(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The data decoded as the standard says: what is no UTF-8 becomes U+FFFD."""
+        """The data decoded as the standard says: bytes that are not UTF-8 become U+FFFD."""
         return _decode(self.data)
 
 
 class EventStream:
     """The events of one stream, as its bytes come in.
 
-    `comments` counts comment lines (keep-alives), `ignored` the lines whose field has no meaning, `retry_ms` is the
-    server's last wish for the time to reconnect.
+    `comments` counts comment lines (keep-alives), `ignored` the lines with an unknown field, `retry_ms` is the last
+    reconnection time that the server requested.
     """
 
     __slots__ = (
@@ -68,15 +68,15 @@ class EventStream:
         self._id = last_id
         self._event = ""
         self._data: list[bytes] = []
-        self._line = bytearray()  # the line under way
-        self._room = LARGEST_BLOCK  # what the block under way may still grow by
+        self._line = bytearray()  # the incomplete last line
+        self._room = LARGEST_BLOCK  # by which the current block may still grow
         self._at_start = True
         self._after_cr = False
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that these bytes complete; none means that more are needed. Raises `OversizeEvent`."""
+        """The events that these bytes complete, possibly none. Raises `OversizeEvent`."""
         if self._at_start or self._after_cr or b"\r" in chunk:
-            chunk = self._plain(chunk)
+            chunk = self._normalize(chunk)
         events: list[Event] = []
         try:
             self._take(chunk, events)
@@ -89,11 +89,11 @@ class EventStream:
 
     @property
     def between(self) -> bool:
-        """Whether nothing is under way: the next byte begins a block."""
+        """Whether the next byte begins a block."""
         return not (self._line or self._data or self._event or self._at_start or self._after_cr)
 
     def close(self) -> Event | None:
-        """The block that the stream's end cut off, which the standard drops: its data, if it had any."""
+        """The block that the end of the stream cut off, if it has data; the standard would drop it."""
         if self._line:
             self._field(bytes(self._line))
             self._line.clear()
@@ -101,10 +101,17 @@ class EventStream:
         self._dispatch(events)
         return events[0] if events else None
 
-    def _plain(self, chunk: bytes) -> bytes:
-        """Without the byte order mark of the start, every line end a LF; a CRLF cut in two is still one end."""
+    def _normalize(self, chunk: bytes) -> bytes:
+        """The chunk without a byte order mark at the start, with LF for every line end; a split CRLF is still one."""
         if self._at_start:
-            chunk = self._past_mark(chunk)
+            # Hold back what may become a byte order mark until it is one or cannot be one.
+            chunk = bytes(self._line) + chunk
+            self._line.clear()
+            if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
+                self._line += chunk
+                return b""
+            self._at_start = False
+            chunk = chunk.removeprefix(_BOM)
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
@@ -112,16 +119,6 @@ class EventStream:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return chunk
-
-    def _past_mark(self, chunk: bytes) -> bytes:
-        """Hold back what may become a byte order mark until it is one or is not."""
-        start = bytes(self._line) + chunk
-        self._line.clear()
-        if len(start) < len(_BOM) and _BOM.startswith(start):
-            self._line += start
-            return b""
-        self._at_start = False
-        return start.removeprefix(_BOM)
 
     def _take(self, chunk: bytes, events: list[Event]) -> None:
         lines = chunk.split(b"\n")
@@ -135,7 +132,7 @@ class EventStream:
                 self._dispatch(events)
             elif len(line) > self._room:
                 raise OversizeEvent
-            elif line.startswith(b"data: "):  # as nearly every line of nearly every server begins
+            elif line.startswith(b"data: "):  # like nearly every line of nearly every server
                 self._room -= len(line)
                 self._data.append(line[6:])
             else:
@@ -146,7 +143,7 @@ class EventStream:
             self._line += rest
 
     def _dispatch(self, events: list[Event]) -> None:
-        """The block is over: an event if it has data; its type is forgotten in any case, its id is not."""
+        """End the block: with data it is an event. The type does not carry over to the next block, the id does."""
         data = self._data
         self.last_id = self._id
         if data:
@@ -156,7 +153,7 @@ class EventStream:
         self._room = LARGEST_BLOCK
 
     def _field(self, line: bytes) -> None:
-        """One line of a block: `name: value`, one space after the colon being no part of the value."""
+        """One line of a block: `name: value`; one space after the colon is not part of the value."""
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         match name:
@@ -168,10 +165,10 @@ class EventStream:
             case b"event":
                 self._event = _decode(value)
             case b"id":
-                # The standard has an id with a NUL ignored.
+                # The standard ignores an id with a NUL.
                 self._id = self._id if b"\0" in value else _decode(value)
             case b"retry":
-                # More digits than these are no time to wait, and Python would refuse to read thousands of them.
+                # More digits are no sensible time, and Python refuses to convert thousands of them.
                 self.retry_ms = int(value) if value.isdigit() and len(value) < 16 else self.retry_ms
             case _:
                 self.ignored += 1

@@ -95,7 +95,7 @@ def test_a2_every_event_has_one_stamp_and_sums_close():
 def test_a2_sums_close_over_sockets(kind):
     """E2E minus TTFT is the sum of the gaps for answers of any shape that came through the real client.
 
-    Seen to fail when `ResponseReader._mark` took `first_token_ns` from the clock instead of from the read.
+    Seen to fail when `ResponseReader._add_frame` took `first_token_ns` from the clock instead of from the read.
     """
     for sample in faulty("plain", "several_by_ids", "clumped", "reasoning_first", "usage_late", kind=kind):
         assert sample.last_token_ns - sample.first_token_ns == sum(sample.event_gaps())

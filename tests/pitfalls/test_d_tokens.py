@@ -116,7 +116,7 @@ def test_d3_a_role_is_no_token():
 def test_d3_a_first_delta_without_text_over_sockets(fault, kind):
     """A first delta without text is in TTFB, the nine gaps to the first token are in TTFT, and tokens are eight.
 
-    Seen to fail when `ResponseReader._fold` took every frame for a token: TTFT is TTFB, and there are more gaps than 7.
+    Seen to fail when `ResponseReader._add_frame` took every frame for a token: TTFT is TTFB, and gaps are more than 7.
     """
     (sample,) = faulty(fault, kind=kind)
     within_ns = sample.first_token_ns - sample.first_byte_ns
@@ -201,7 +201,7 @@ def test_d8_missing_usage_is_not_imputed():
     broken = played((MS, b": only a comment\n\n"), (2 * MS, b""))
     assert (broken.output_tokens, broken.token_source) == (None, TokenSource.UNKNOWN)
     answer = ResponseReader(Api.CHAT)
-    answer.fold_json(b'{"choices":[{"message":{"content":"a b c"},"finish_reason":"stop"}]}', 1)
+    answer.read_json(b'{"choices":[{"message":{"content":"a b c"},"finish_reason":"stop"}]}', 1)
     assert answer.output_tokens() == (None, TokenSource.UNKNOWN)
 
 
@@ -370,7 +370,7 @@ def test_d12_characters_are_whole_however_reads_cut_them():
 def test_d12_bytes_over_sockets(fault, kind):
     """Byte by byte, cut in characters, with CRLF, CR, comments or pretty JSON: eight tokens and a clean end.
 
-    Seen to fail when `EventStream._plain` took no CR for a line end (cr_alone).
+    Seen to fail when `EventStream._normalize` took no CR for a line end (cr_alone).
     """
     (sample,) = faulty(fault, kind=kind)
     assert (sample.outcome, len(sample.event_ns), sample.output_tokens) == (Outcome.OK, 8, 8)

@@ -50,7 +50,7 @@ def test_fault_leaves_the_next_request_alone(name, kind):
 def test_compression_that_nobody_asked_for_is_named(kind):
     """A gzipped event stream fails as `protocol`, with the reason in words and no token made of its bytes.
 
-    Seen to fail when compressed bytes were read as events: "lines that belong to no event stream".
+    Seen to fail when compressed bytes were read as events: "not an event stream".
     """
     (sample,) = faulty("compressed", kind=kind)
     assert (sample.outcome, sample.event_ns) == (Outcome.PROTOCOL, array("q"))

@@ -117,7 +117,7 @@ def read(name: str, pieces: list[bytes] | tuple[bytes, ...]) -> ResponseReader:
     _, streams, chunks = received(name)
     answer = ResponseReader(asked(name), keep_text=True)
     if not streams:
-        answer.fold_json(b"".join(chunks), 0)
+        answer.read_json(b"".join(chunks), 0)
         return answer
     for piece in pieces:
         answer.feed(0, piece)
@@ -167,7 +167,7 @@ def test_real_answers_keep_the_identities(name: str) -> None:
             answer.feed(at_ns, chunk)
         answer.close(len(chunks))
     else:
-        answer.fold_json(b"".join(chunks), 0)
+        answer.read_json(b"".join(chunks), 0)
     stamps = list(answer.event_ns)
     assert stamps == sorted(stamps)
     assert answer.reads == len(set(stamps))

@@ -107,7 +107,7 @@ def test_a_line_that_is_no_object_is_a_fault() -> None:
 
 def test_a_line_without_end_has_one() -> None:
     """C2: no line takes all memory, and what came before it stays."""
-    lines = ollama.Lines()
+    lines = ollama.LineStream()
     with pytest.raises(OversizeEvent) as raised:
         lines.feed(delta("x") + b"y" * (LARGEST_BLOCK + 1))
     assert len(raised.value.events) == 1

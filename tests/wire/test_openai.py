@@ -56,7 +56,7 @@ def test_a_chat_request_is_one_user_message_and_asks_for_usage() -> None:
 def test_a_chat_request_has_what_was_said_before() -> None:
     """Each message with its role, oldest first, and the prompt as the last; in every dialect that has messages."""
     said = [("system", "Be brief."), ("user", "Why?"), ("assistant", "Because.")]
-    asked = {"model": "m", "prompt": "Really?", "max_tokens": 7, "temperature": None, "seed": None, "said": said}
+    asked = {"model": "m", "prompt": "Really?", "max_tokens": 7, "temperature": None, "seed": None, "history": said}
     messages = [{"role": role, "content": text} for role, text in [*said, ("user", "Really?")]]
     for api, key in ((Api.CHAT, "messages"), (Api.OLLAMA, "messages"), (Api.RESPONSES, "input")):
         assert orjson.loads(any_request_body(api, **asked))[key] == messages
@@ -87,7 +87,7 @@ def test_the_two_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "text", "hidden", "tool"),
+    ("data", "text", "reasoning", "tool"),
     [
         (delta(content="a"), "a", "", ""),
         (delta(role="assistant", content=""), "", "", ""),
@@ -130,10 +130,10 @@ def test_the_two_paths() -> None:
         (frame(choices=[{"delta": {"content": "a"}}, {"delta": {"content": "b", "reasoning": "r"}}]), "ab", "r", ""),
     ],
 )
-def test_a11_d3_d4_what_is_text_and_what_is_not(data: bytes, text: str, hidden: str, tool: str) -> None:
+def test_a11_d3_d4_what_is_text_and_what_is_not(data: bytes, text: str, reasoning: str, tool: str) -> None:
     """Role-only, empty, null and missing content are no text; reasoning and tool calls are, each of its own kind."""
     chunk = read_chunk(data)
-    assert (chunk.text, chunk.hidden, chunk.tool) == (text, hidden, tool)
+    assert (chunk.text, chunk.reasoning, chunk.tool) == (text, reasoning, tool)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_no_json_object_breaks_the_reader(value: dict[str, object]) -> None:
     """Whatever sits where something else was expected, a frame is read, and every field of it keeps its kind."""
     data = json.dumps(value).encode()
     for chunk in (read_chunk(data), read_whole(data)):
-        assert all(isinstance(found, str) for found in (chunk.text, chunk.hidden, chunk.tool))
+        assert all(isinstance(found, str) for found in (chunk.text, chunk.reasoning, chunk.tool))
         assert all(found is None or isinstance(found, str) for found in (chunk.error, chunk.model, chunk.finish_reason))
         counts = (chunk.tokens, *(chunk.usage or ()))
         assert all(count is None or 0 <= count < 2**63 for count in counts)

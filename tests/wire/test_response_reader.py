@@ -52,7 +52,7 @@ def folded(*chunks: bytes, keep_text: bool = False) -> ResponseReader:
 
 def whole(body: bytes) -> ResponseReader:
     answer = ResponseReader(Api.CHAT)
-    answer.fold_json(body, 70)
+    answer.read_json(body, 70)
     return answer
 
 
@@ -298,7 +298,7 @@ def test_d8_a_json_answer_without_usage_has_no_number_of_tokens() -> None:
         (b'{"error":{"message":"busy"}}', Outcome.STREAM_ERROR, "busy"),
         (b'{"detail":"gone"}', Outcome.STREAM_ERROR, "gone"),
         (b'{"choices":[{"message":{"content":""}}],"usage":{"completion_tokens":5}}', Outcome.EMPTY, "no token"),
-        (b'{"object":"list","data":[]}', Outcome.PROTOCOL, "JSON that answers no /chat/completions"),
+        (b'{"object":"list","data":[]}', Outcome.PROTOCOL, "JSON that is no response of /chat/completions"),
         (b"", Outcome.PROTOCOL, "an empty body instead of an event stream"),
         (b"<html><title>Login</title>", Outcome.PROTOCOL, "an HTML page (Login) instead of an event stream"),
         (b"Hello", Outcome.PROTOCOL, "text (Hello) instead of an event stream"),

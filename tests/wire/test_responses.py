@@ -114,7 +114,7 @@ def test_an_answer_that_was_not_streamed_is_read() -> None:
     answer = ResponseReader(Api.RESPONSES, keep_text=True)
     parts = [{"type": "output_text", "text": "Hel"}, {"type": "output_text", "text": "lo"}]
     whole = {"object": "response", "status": "completed", "output": [{"type": "message", "content": parts}]}
-    answer.fold_json(orjson.dumps({**whole, "model": "m", "usage": USAGE}), 7)
+    answer.read_json(orjson.dumps({**whole, "model": "m", "usage": USAGE}), 7)
     assert (answer.text, answer.outcome()[0], answer.output_tokens()[0]) == ("Hello", Outcome.OK, 5)
 
 
