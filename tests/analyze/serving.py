@@ -73,7 +73,7 @@ def served(
             client = Client(endpoint, transport, clock=clock, timeouts=Timeouts())
             plan = LevelPlan(
                 load=load,
-                extent=LevelDuration(duration_ns=seconds * S, warm_up_ns=warm_up * S, cool_down_ns=warm_up * S // 4),
+                duration=LevelDuration(duration_ns=seconds * S, warm_up_ns=warm_up * S, cool_down_ns=warm_up * S // 4),
                 prompts=Words(words, tokens, varied=varied, seed=seed),
                 max_tokens=10 * tokens,
                 seed=seed,

@@ -123,7 +123,7 @@ class Faults(RuleBasedStateMachine):
         samples = []
         extent = LevelDuration(requests=len(names), drain_ns=20 * S)
         prompts = Scripted(names)
-        plan = LevelPlan(load=load, extent=extent, prompts=prompts, max_tokens=4)
+        plan = LevelPlan(load=load, duration=extent, prompts=prompts, max_tokens=4)
         level = Level(plan, client=self.client, clock=CLOCK, health=NoHealth(), on_sample=samples.append)
         recording = self.run(level.run())
         assert len({sample.number for sample in samples}) == len(samples) == len(names)

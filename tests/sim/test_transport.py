@@ -163,7 +163,7 @@ def _level(users: int, *, seconds: int, max_tokens: int = 10) -> LevelRecording:
             endpoint = Endpoint(base_url="http://simulated/v1", model=EXACT.model)
             client = Client(endpoint, transport, clock=clock, timeouts=Timeouts())
             extent = LevelDuration(duration_ns=seconds * S, warm_up_ns=20 * S)
-            plan = LevelPlan(load=Closed(users), extent=extent, prompts=_Prompts(), max_tokens=max_tokens)
+            plan = LevelPlan(load=Closed(users), duration=extent, prompts=_Prompts(), max_tokens=max_tokens)
             return await Level(plan, client=client, clock=clock, health=NoHealth()).run()
 
     return run_virtual(main)
