@@ -16,27 +16,19 @@ from loadbench.plan.gate import parse_gate
 from loadbench.plan.pairs import is_target, read_pairing, sides
 from loadbench.plan.scenario import settings
 from loadbench.report.compare_chart import compare_chart
-from loadbench.report.compare_markdown import compare_markdown
 from loadbench.report.compare_plan import repeats_text
-from loadbench.report.compare_text import compare_text
-from loadbench.report.junit import compare_junit
+from loadbench.report.formats import render_comparison
 from loadbench.results.compare import to_json
 from loadbench.results.saved import has_pairs, of_model, read_pairs, read_side, save_baseline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from loadbench.plan.gate import GateRule
     from loadbench.results.compare import Comparison
     from loadbench.results.folder import RunFolder
     from loadbench.results.run import Reason, Run
 
-_FORMATS: dict[str, Callable[[Comparison], str]] = {
-    "text": compare_text,
-    "markdown": compare_markdown,
-    "json": lambda comparison: to_json(comparison).decode(),
-    "junit": compare_junit,
-}
 _WHICH = "name two URLs or two runs, or two models by --a-model and --b-model"
 
 
@@ -92,13 +84,13 @@ def _tell(found: _Sides, gates: Sequence[GateRule], options: Mapping[str, Any]) 
     )
     if found.folder is not None:
         found.folder.write("compare.json", to_json(comparison))
-        found.folder.write("compare.md", compare_markdown(comparison).encode())
+        found.folder.write("compare.md", render_comparison(comparison, "markdown").encode())
         found.folder.write("compare.svg", compare_chart(comparison).encode())
     if options["save_baseline"] is not None:
         save_baseline(options["save_baseline"], found.b)
     if options["chart"] is not None:
         _write("--chart", options["chart"], compare_chart(comparison))
-    content = _FORMATS[options["form"]](comparison)
+    content = render_comparison(comparison, options["form"])
     if options["report"] is not None:
         _write("--report", options["report"], content)
     else:

@@ -1,4 +1,4 @@
-"""A comparison as a picture: what both sides make over the load, each with its interval, and where they cross."""
+"""A comparison as a picture: the throughput of both sides over the load, with intervals, and where they cross."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 from loadbench.report.chart import Mark, Series, chart
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from loadbench.results.compare import Compared, Comparison, Crossover
-    from loadbench.results.run import Interval
+    from loadbench.results.compare import Comparison
 
 _TOKENS = "output_tokens_per_s"
 
@@ -18,32 +15,24 @@ _TOKENS = "output_tokens_per_s"
 def compare_chart(comparison: Comparison) -> str:
     """Output tokens per second over users, or over the rate, as SVG."""
     rows = [row for row in comparison.comparisons if row.metric == _TOKENS]
-    open_loop = any(row.level.startswith("rate=") for row in rows)
-    names = [
-        f"{letter} {side.model}" + (f" on {side.device}" if side.device else "")
-        for letter, side in (("A", comparison.a), ("B", comparison.b))
-    ]
-    crossing = comparison.crossover
+    rows.sort(key=lambda row: float(row.level.partition("=")[2]))
+    loads = [float(row.level.partition("=")[2]) for row in rows]
+    series = []
+    for letter, side, values, intervals in (
+        ("A", comparison.a, [row.a for row in rows], [row.a_interval for row in rows]),
+        ("B", comparison.b, [row.b for row in rows], [row.b_interval for row in rows]),
+    ):
+        name = f"{letter} {side.model}" + (f" on {side.device}" if side.device else "")
+        band = [(load, *ends) for load, ends in zip(loads, intervals, strict=True) if ends is not None]
+        series.append(Series(name, list(zip(loads, values, strict=True)), band))
+    crossing, down = comparison.crossover, []
+    if crossing is not None:
+        between = f"{crossing.low:.3g} to {crossing.high:.3g}"
+        down.append(Mark(crossing.users, f"crossover at {crossing.users:.3g} users ({between})"))
     return chart(
-        [
-            _series(names[0], [(row, row.a, row.a_interval) for row in rows]),
-            _series(names[1], [(row, row.b, row.b_interval) for row in rows]),
-        ],
+        series,
         title="Output tokens per second of A and B",
-        x="requests per second" if open_loop else "users",
+        x="requests per second" if any(row.level.startswith("rate=") for row in rows) else "users",
         y="output tokens/s",
-        down=() if crossing is None else (Mark(crossing.users, _crossed(crossing)),),
-    )
-
-
-def _crossed(crossing: Crossover) -> str:
-    return f"crossover at {crossing.users:.3g} users ({crossing.low:.3g} to {crossing.high:.3g})"
-
-
-def _series(name: str, values: Sequence[tuple[Compared, float, Interval | None]]) -> Series:
-    ordered = sorted((float(row.level.partition("=")[2]), value, interval) for row, value, interval in values)
-    return Series(
-        name,
-        [(load, value) for load, value, _ in ordered],
-        [(load, *interval) for load, _, interval in ordered if interval is not None],
+        down=down,
     )

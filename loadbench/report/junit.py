@@ -1,7 +1,7 @@
-"""JUnit XML, which build servers show as test results: a test case each gate, or each objective of a run.
+"""JUnit XML, which build servers show as test results: a test case for each gate, or for each objective of a run.
 
-There is no standard of it; this is what Jenkins, GitLab, GitHub actions and others read alike: `testsuites`,
-`testsuite` with its counts, `testcase` with `failure` where the answer is no and `error` where there is none.
+There is no standard; this is what Jenkins, GitLab, GitHub actions and others read alike: `testsuites`, `testsuite` with
+its counts, `testcase` with a `failure` where it failed and an `error` where it could not be decided.
 """
 
 from __future__ import annotations
@@ -10,71 +10,64 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from loadbench.core.text import printable
-from loadbench.report import compare_table
+from loadbench.report.compare import gate_change
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.results.compare import Comparison, Gate
-    from loadbench.results.run import Decided, LevelResult, Run
+    from loadbench.results.compare import Comparison
+    from loadbench.results.run import LevelResult, Run
 
-# (class, name, "failure" or "error" or nothing, message, text)
+# (class, name, "failure" or "error" or "", message, text)
 _Case = tuple[str, str, str, str, str]
 _KINDS = {"PASS": "", "FAIL": "failure", "UNDECIDED": "error"}
 
 
 def compare_junit(comparison: Comparison) -> str:
-    """A test case each gate; without gates none that could fail."""
-    cases = [_of_gate(gate) for gate in comparison.gates]
+    """A test case for each gate, with a line for each level that it was checked at."""
+    cases = []
+    for gate in comparison.gates:
+        lines, wrong = [], []
+        for check in gate.checks:
+            place = f" at {check.level}" if check.level and "@" not in gate.rule else ""
+            seen = "; ".join(text for text in (gate_change(check), check.note) if text)
+            lines.append(f"{check.decision:9}  {gate.rule}{place}" + (f": {seen}" if seen else ""))
+            if check.decision != "PASS":
+                wrong.append(" ".join(lines[-1].split()))
+        kind = "" if gate.passed else "error" if gate.passed is None else "failure"
+        cases.append(("loadbench.compare", gate.rule, kind, "; ".join(wrong), "\n".join(lines)))
     return _document("loadbench compare", cases, note=comparison.conclusion)
 
 
 def run_junit(run: Run) -> str:
-    """For each level, whether it can be believed, and each of its objectives."""
-    cases = [case for level in run.levels for case in (_of_verdict(level), *_of_objectives(level))]
+    """For each level whether it is valid, and each of its objectives; models and runs that failed are errors."""
+    cases = [case for level in run.levels for case in _level_cases(level)]
     cases += [
         ("loadbench.models", status.model, "error", f"{status.status}: {status.reason}", "")
         for status in run.models
         if status.status != "ok"
     ]
     if not run.complete:
-        cases.append(("loadbench.run", "complete", "error", "the run was stopped, or is still going on", ""))
+        cases.append(("loadbench.run", "complete", "error", "the run was stopped or is still running", ""))
     return _document(f"loadbench {run.name}", cases, note=run.question, timestamp=run.started_at)
 
 
-def _of_gate(gate: Gate) -> _Case:
-    lines = compare_table.gate_lines(gate)
-    kind = "" if gate.passed else "error" if gate.passed is None else "failure"
-    wrong = [line for line, check in zip(lines, gate.checks, strict=True) if check.decision != "PASS"]
-    return "loadbench.compare", gate.rule, kind, "; ".join(" ".join(line.split()) for line in wrong), "\n".join(lines)
-
-
-def _of_verdict(level: LevelResult) -> _Case:
-    kind = "error" if level.verdict.status == "INVALID" else ""
+def _level_cases(level: LevelResult) -> list[_Case]:
+    # Build servers make packages of the dots in a class name.
+    name = f"loadbench.{level.model.replace('.', '_')}.{level.load.label.replace('.', '_')}"
     reasons = [f"{reason.message}; {reason.advice}" for reason in level.verdict.reasons]
-    return _class(level), "valid", kind, "; ".join(reasons) if kind else "", "\n".join(reasons)
-
-
-def _of_objectives(level: LevelResult) -> list[_Case]:
-    return [
-        (_class(level), one.rule, _KINDS[one.decision], _message(one) if _KINDS[one.decision] else "", _message(one))
-        for one in level.objectives
-    ]
-
-
-def _class(level: LevelResult) -> str:
-    """Dots make packages of a class name, and so the model is one name."""
-    return f"loadbench.{level.model.replace('.', '_')}.{level.load.label.replace('.', '_')}"
-
-
-def _message(one: Decided) -> str:
-    value = "" if one.value is None else f"value {one.value:.6g}"
-    interval = "" if one.interval is None else f"interval {_end(one.interval[0])} to {_end(one.interval[1])}"
-    return ", ".join(text for text in (one.decision, value, interval, one.note) if text)
-
-
-def _end(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.6g}"
+    kind = "error" if level.verdict.status == "INVALID" else ""
+    cases = [(name, "valid", kind, "; ".join(reasons) if kind else "", "\n".join(reasons))]
+    for decided in level.objectives:
+        value = "" if decided.value is None else f"value {decided.value:.6g}"
+        interval = ""
+        if decided.interval is not None:
+            ends = ["infinite" if end is None else f"{end:.6g}" for end in decided.interval]
+            interval = f"interval {' to '.join(ends)}"
+        message = ", ".join(text for text in (decided.decision, value, interval, decided.note) if text)
+        kind = _KINDS[decided.decision]
+        cases.append((name, decided.rule, kind, message if kind else "", message))
+    return cases
 
 
 def _document(name: str, cases: Sequence[_Case], *, note: str, timestamp: str = "") -> str:
@@ -86,15 +79,14 @@ def _document(name: str, cases: Sequence[_Case], *, note: str, timestamp: str = 
     root = ET.Element("testsuites", counts)
     suite = ET.SubElement(root, "testsuite", {"name": printable(name), **counts, "skipped": "0", "time": "0"})
     if timestamp:
-        # The type of this attribute knows no zone.
+        # The type of this attribute has no time zone.
         suite.set("timestamp", printable(timestamp.removesuffix("Z")))
     for classname, title, kind, message, text in cases:
         case = ET.SubElement(
             suite, "testcase", {"classname": printable(classname), "name": printable(title), "time": "0"}
         )
         if kind:
-            found = ET.SubElement(case, kind, {"message": printable(message), "type": kind})
-            found.text = _lines(text)
+            ET.SubElement(case, kind, {"message": printable(message), "type": kind}).text = _lines(text)
         elif text:
             ET.SubElement(case, "system-out").text = _lines(text)
     if note:
@@ -104,5 +96,5 @@ def _document(name: str, cases: Sequence[_Case], *, note: str, timestamp: str = 
 
 
 def _lines(text: str) -> str:
-    """Without what XML cannot hold, line by line."""
+    """Line by line, without what XML cannot hold."""
     return "\n".join(map(printable, text.split("\n")))

@@ -14,8 +14,7 @@ import pytest
 from loadbench.analyze.compare.compare import compare
 from loadbench.plan.gate import parse_gate
 from loadbench.report.compare_chart import compare_chart
-from loadbench.report.compare_markdown import compare_markdown
-from loadbench.report.compare_text import compare_text
+from loadbench.report.formats import render_comparison
 from loadbench.report.junit import compare_junit, run_junit
 from loadbench.results.run import OutputEquality, Reason, RecordedPrompt, Verdict
 from loadbench.results.telemetry import Gauge, Telemetry
@@ -23,8 +22,8 @@ from tests.analyze.comparing import LUCK, a_side, figures, lucky, resourced
 from tests.report.golden import FOLDER, HOSTILE, bending, hostile, models, objectives, stopped
 
 FORMATS = {
-    "txt": compare_text,
-    "md": compare_markdown,
+    "txt": lambda comparison: render_comparison(comparison, "text"),
+    "md": lambda comparison: render_comparison(comparison, "markdown"),
     "xml": compare_junit,
 }
 RULES = ["ttft_p95>5%", "output_tokens_per_s<-5%@users=8", "failures>1%", "ttft_p50>5%@users=16"]
@@ -127,9 +126,13 @@ def test_a_runs_objectives_are_shown_to_build_servers_as_they_are_kept(name):
 def test_foreign_text_stays_text(name):
     """No escape sequence, no tag, no line of its own; and JUnit is XML."""
     comparison = COMPARISONS[name]()
-    for text in (compare_text(comparison), compare_markdown(comparison), compare_junit(comparison)):
+    for text in (
+        render_comparison(comparison, "text"),
+        render_comparison(comparison, "markdown"),
+        compare_junit(comparison),
+    ):
         assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e]", text)
-    assert "<script>" not in compare_markdown(comparison).replace("\\<script\\>", "")
+    assert "<script>" not in render_comparison(comparison, "markdown").replace("\\<script\\>", "")
     assert "<script>" not in compare_chart(comparison)
     ET.fromstring(compare_chart(comparison))
 

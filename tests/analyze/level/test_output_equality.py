@@ -7,7 +7,7 @@ import pytest
 
 from loadbench.analyze.compare.compare import compare
 from loadbench.analyze.level.output_equality import output_equality
-from loadbench.report.compare_text import compare_text
+from loadbench.report.formats import render_comparison
 from loadbench.results.run import OutputEquality, RecordedPrompt
 from tests.analyze.asked import a_failed_request, a_request
 from tests.analyze.comparing import lucky
@@ -74,19 +74,19 @@ def side(texts, *, prompts=("p0", "p1"), distinct=1, name="trial"):
 @pytest.mark.parametrize(
     ("b", "said"),
     [
-        (side("xy"), "answers: both sides said the same to 2 prompts"),
-        (side("xz"), "answers: the same to 1 of 2 prompts, another text than A's is B's to 1: "),
-        (side("yx", prompts=("p1", "p0")), "answers: both sides said the same to 2 prompts"),
+        (side("xy"), "response texts: equal on both sides for 2 prompts\n"),
+        (side("xz"), "response texts: equal on both sides for 1 of 2 prompts, B's differs from A's for 1: "),
+        (side("yx", prompts=("p1", "p0")), "response texts: equal on both sides for 2 prompts\n"),
         (
             side("xy", distinct=2),
-            "answers: the same to 0 of 2 prompts, to 2 a side does not always say the same itself",
+            "response texts: equal on both sides for 0 of 2 prompts, a side differs from itself for 2",
         ),
-        (side("x", prompts=("p0",)), "answers: both sides said the same to 1 prompt"),
+        (side("x", prompts=("p0",)), "response texts: equal on both sides for 1 prompt\n"),
     ],
 )
 def test_equal_texts_are_told_and_others_too(b, said):
     """Prompts go by their digests, wherever they stand in a list; what a side varies by itself is told apart."""
-    assert f"\n{said}" in compare_text(compare(side("xy"), b))
+    assert f"\n{said}" in render_comparison(compare(side("xy"), b), "text")
 
 
 def test_runs_differ_among_themselves():

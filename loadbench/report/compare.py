@@ -1,0 +1,166 @@
+"""The report of a comparison: conclusion and gates, then a table for each kind of figure, then notes.
+
+The time before the first token (prefill) and that after it (decode) have separate tables: different hardware limits
+them. Ratios are b over a, with their intervals. What is not shown here is in the JSON.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadbench.plan.gate import COST, ENERGY
+from loadbench.plan.objective import FAILURES, RATES
+from loadbench.report.document import Block, Document, Notes, Table, Text
+from loadbench.report.values import counted, duration, percent, significant
+from loadbench.results.compare import TOO_FEW_REQUESTS
+
+if TYPE_CHECKING:
+    from loadbench.results.compare import Compared, Comparison, GateCheck, Side
+
+_HEADERS = ("load", "figure", "A", "B", "B/A", "interval", "B is")
+_TABLES = {
+    "Throughput": ("output_tokens_per_s", "requests_per_s"),
+    "Time to first token (prefill)": ("ttft_p", "ttft_response_p"),
+    "Time per output token (decode)": ("tpot_p",),
+    "Whole responses": ("e2e_p", "e2e_response_p"),
+    "Energy and cost": (ENERGY, COST),
+    "Failures": (FAILURES,),
+    # TPOT says nearly the same, so that these are shown only where a gate names them.
+    "Between tokens": ("itl_",),
+}
+_NAMES = {
+    "output_tokens_per_s": "tok/s",
+    "requests_per_s": "req/s",
+    "ttft": "TTFT",
+    "ttft_response": "TTFT from due",
+    "tpot": "TPOT",
+    "itl": "ITL",
+    "e2e": "E2E",
+    "e2e_response": "E2E from due",
+    "e2e_per_token": "E2E/token",
+    ENERGY: "J/token",
+    COST: "per 1M tok",
+    FAILURES: "failed",
+}
+_MARK = "*"
+
+
+def compare_document(comparison: Comparison) -> Document:
+    """The whole report; its title says whether the gates passed, where there are any."""
+    title = "loadbench compare"
+    if comparison.gates:
+        passed = {gate.passed for gate in comparison.gates}
+        title += ": failed" if False in passed else ": undecided" if None in passed else ": passed"
+    gates = [
+        [gate.rule, check.level, gate_change(check), check.decision, check.note]
+        for gate in comparison.gates
+        for check in gate.checks
+    ]
+    blocks: list[Block] = [
+        Text([comparison.conclusion]),
+        Table(("gate", "load", "change", "decision", "note"), gates, "lllll"),
+        Notes([_side_line("A", comparison.a), _side_line("B", comparison.b)]),
+    ]
+    for summary, beginnings in _TABLES.items():
+        rows = []
+        for row in (*comparison.comparisons, *comparison.overall):
+            gated = any(gate.rule.startswith((f"{row.metric}>", f"{row.metric}<")) for gate in comparison.gates)
+            dull = row.metric == FAILURES and not row.a and not row.b
+            if row.metric.startswith(beginnings) and not dull and (gated or summary != "Between tokens"):
+                rows.append(_row(row))
+        blocks.append(Table(_HEADERS, rows, "rlrrrll", summary))
+    return Document(title, [*blocks, Notes(_notes(comparison))])
+
+
+def _side_line(name: str, side: Side) -> str:
+    where = "simulated server" if side.simulated else side.target
+    label = "" if side.name.lower() == name.lower() else f" {side.name},"
+    device = f", on {side.device}" if side.device else ""
+    return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}"
+
+
+def _row(row: Compared) -> list[str]:
+    figure, _, point = row.metric.rpartition("_")
+    values = []
+    for value in (row.a, row.b):
+        if row.metric == FAILURES:
+            values.append(percent(value))
+        else:
+            values.append(significant(value) if row.metric in {*RATES, ENERGY, COST} else duration(value))
+    decision: str = row.decision
+    if decision == "~":
+        # Without an interval nothing was decided, and the note says why.
+        decision = "no difference" if row.interval is not None else "-"
+    elif row.metric in {FAILURES, ENERGY, COST}:
+        decision = "worse" if decision == "slower" else "better"
+    return [
+        row.level,
+        _NAMES.get(row.metric) or f"{_NAMES[figure]} {point}",
+        *values,
+        "-" if row.ratio is None else f"{_ratio(row.ratio)}x",
+        _interval(row.metric, row.interval),
+        decision + (_MARK if row.note else ""),
+    ]
+
+
+def _ratio(ratio: float) -> str:
+    """Three digits, and near 1 one more."""
+    return f"{ratio:.3f}" if 0.8 <= ratio < 1.25 else significant(ratio)
+
+
+def _interval(metric: str, interval: tuple[float, float] | None) -> str:
+    """From low to high; for failures of the difference, in percentage points."""
+    if interval is None:
+        return "-"
+    if metric == FAILURES:
+        return " to ".join(f"{100 * end:+.2g}" for end in interval) + " points"
+    return " to ".join(map(_ratio, interval))
+
+
+def gate_change(check: GateCheck) -> str:
+    """The change and its interval; empty where none was seen."""
+    changes = [f"{100 * (ratio - 1):+.1f} %" for ratio in (check.ratio, *(check.interval or ())) if ratio is not None]
+    if check.ratio is None:
+        return "" if check.interval is None else _interval(FAILURES, check.interval)
+    return changes[0] if check.interval is None else f"{changes[0]} ({changes[1]} to {changes[2]})"
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """What the marks mean, what was left out, and the caveats."""
+    marked = dict.fromkeys(row.note for row in (*comparison.comparisons, *comparison.overall) if row.note)
+    lines = [f"{_MARK} {note}" for note in marked]
+    share = f"{100 * comparison.confidence:g} %"
+    if comparison.basis == "inside":
+        lines.append(f"intervals are {share}, from the requests within the one run of each side")
+    else:
+        pairs = "pairs of runs" if comparison.paired else "runs"
+        lines.append(
+            f"intervals are {share}, from the spread of {pairs}; a difference is stated if it holds for all figures of "
+            "a level together"
+        )
+
+    # One line for each reason: the figures that it leaves out, and at which levels.
+    metrics_of: dict[tuple[str, str], list[str]] = {}
+    for left in comparison.left_out:
+        if left.code != TOO_FEW_REQUESTS:
+            why = f"{left.run}: {left.message}" if left.run else left.message
+            metrics_of.setdefault((left.level, why), []).append(left.metric)
+    levels_of: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (level, why), metrics in metrics_of.items():
+        levels_of.setdefault((why, tuple(metrics)), []).append(level)
+    for (why, left_out), levels in levels_of.items():
+        names = dict.fromkeys(_NAMES.get(metric) or _NAMES[metric.rpartition("_")[0]] for metric in left_out if metric)
+        figures = f"{', '.join(names)} at " if names else ""
+        lines.append(f"not compared: {figures}{', '.join(levels)}: {why}")
+    if any(left.code == TOO_FEW_REQUESTS for left in comparison.left_out):
+        lines.append("quantiles with too few requests or runs are left out: measure longer, or more often")
+
+    texts = comparison.answers
+    if texts is not None and texts.equal == texts.prompts:
+        lines.append(f"response texts: equal on both sides for {counted(texts.prompts, 'prompt')}")
+    elif texts is not None:
+        parts = [f"equal on both sides for {texts.equal} of {counted(texts.prompts, 'prompt')}"]
+        parts += [f"B's differs from A's for {len(texts.differing)}"] if texts.differing else []
+        parts += [f"a side differs from itself for {len(texts.unsteady)}"] if texts.unsteady else []
+        lines.append(f"response texts: {', '.join(parts)}: more than the speed differs")
+    return lines + [f"{caveat.message}; {caveat.advice}" for caveat in comparison.caveats]
