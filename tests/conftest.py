@@ -1,12 +1,16 @@
-"""What the whole suite shares: how properties are tried, and the real engine for those tests that ask for it.
+"""What the whole suite shares: how properties are tried, how tests share the cores, and the real engine.
 
 The engine is llama.cpp's server with a model made on the spot.
+
+The whole suite runs in several processes, test files in parallel, in two phases: first the files that may share the
+machine, then those of `SERIAL`, one test at a time. Tests named on the command line run in one process.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -16,15 +20,41 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 # A busy machine is slow, and that says nothing of the code.
 settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("anywhere")
 
+# Signals are tested. A shell that starts the suite in the background makes it and its children ignore this one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).parents[1]
+
+# Files and folders whose tests run one at a time: they measure time over real sockets or CPU shares, stop processes, or
+# load the machine themselves.
+SERIAL = (
+    "tests/cli/test_overload.py",
+    "tests/cli/test_selfcheck.py",
+    "tests/cli/test_signals.py",
+    "tests/client/test_stamping.py",
+    "tests/engine/test_selfcheck.py",
+    "tests/engine/test_workers.py",
+    "tests/llamacpp/",
+    "tests/pitfalls/test_a_clocks.py",
+    "tests/telemetry/",
+)
+# More processes would gain nothing: by then the serial phase is most of the time.
+_MOST_PROCESSES = 8
 _WANTED = ("gguf", "tokenizers", "xllamacpp")
 # Set where the suite must not pass by leaving the engine out.
 _REQUIRED = "LOADBENCH_TEST_NEEDS_ENGINE"
@@ -32,6 +62,44 @@ _REQUIRED = "LOADBENCH_TEST_NEEDS_ENGINE"
 _NEEDED = os.environ.pop(_REQUIRED, "") == "1"
 # Killed if it has not gone by then.
 _GOODBYE_S = 10
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process a core for the whole suite, this one for some tests."""
+    if config.option.file_or_dir not in ([], ["tests"]) or fcntl is None:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_PROCESSES) if cores > 1 else 0
+
+
+class _TwoPhases(LoadFileScheduling):
+    """Hand out the files in the order of collection, and all serial ones together as the last."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "serial" if nodeid.startswith(SERIAL) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
+    """Two phases, unless another way was given by `--dist`."""
+    return _TwoPhases(config, log) if config.option.dist == "loadfile" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes collect the serial tests last: that is the order in which files are handed out."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.nodeid.startswith(SERIAL))
+
+
+# Outside of the timer of pytest-timeout: waiting here is no part of the test.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where several processes test, a serial test waits until no other test runs, and others wait for it."""
+    if fcntl is None or not hasattr(item.config, "workerinput"):
+        return (yield)
+    with Path(__file__).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if item.nodeid.startswith(SERIAL) else fcntl.LOCK_SH)
+        return (yield)
 
 
 @pytest.fixture(scope="session")
