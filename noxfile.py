@@ -1,4 +1,6 @@
-"""The same checks by name, here and in continuous integration: `nox -s lint types contracts tests`."""
+"""The checks of `.ci/run` by name: `nox -s lint types contracts tests`. `nox --list` shows all sessions."""
+
+import sys
 
 import nox
 
@@ -6,6 +8,8 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "contracts", "tests"]
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+# The whole suite runs once, on the Python that runs nox.
+DEFAULT = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @nox.session
@@ -32,13 +36,22 @@ def contracts(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The whole suite; on Linux against a real engine too."""
+    """The whole suite on the default Python, all but the slow and engine tests on the others; or what you name."""
     session.install("-e", ".[test]")
-    session.run("pytest", *session.posargs)
+    some = [] if session.python == DEFAULT else ["-m", "not slow and not engine"]
+    session.run("pytest", *(session.posargs or some))
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks, apart from the suite."""
+    """The benchmarks, apart from the suite; name some of them to run only those."""
     session.install("-e", ".[bench]")
-    session.run("pytest", "tests/bench", *session.posargs)
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session(name="coverage-study")
+def coverage_study(session: nox.Session) -> None:
+    """How often the intervals hold the truth, over hundreds of seeds: hours. A number of seeds makes it shorter."""
+    session.install("-e", ".[test]")
+    for study in ("capacity", "compare", "models"):
+        session.run("python", "-m", f"tests.coverage.{study}", *session.posargs)
