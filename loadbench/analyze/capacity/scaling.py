@@ -1,23 +1,23 @@
-"""A curve through throughput over users: by which law a server bends, and where it breaks.
+"""Scaling laws: a curve of throughput over users, and cliffs that no smooth law explains.
 
-Three laws, all of the form X(N) = m / (B·u): `m` requests at work, and the time between two of their answers a sum of
-parts u ≥ 0 that grow with them as the columns of B do.
+All three laws have the form X(N) = m / (B·u): `m` requests running, and the time between two of their completions is a
+sum of coefficients u ≥ 0 that grow with m as the columns of B do.
 
-    batch   X(N) = N / (a + bN)                          a step costs a, and b for each request in it
-    slots   X(N) = m / (a + bm), m = min(N, c)           the same, and no more than c at work at once
+    batch   X(N) = N / (a + bN)                          a step costs a, plus b for each request in it
+    slots   X(N) = m / (a + bm), m = min(N, c)           the same, with at most c requests running
     usl     X(N) = λN / (1 + α(N − 1) + βN(N − 1))       the universal scalability law: contention α, crosstalk β,
-                                                         greatest at N = sqrt((1 − α)/β)
+                                                         maximum at N = sqrt((1 − α)/β)
 
-(Gunther, *Guerrilla Capacity Planning*, 2007, for the last; with β = 0 it is the first, so β = 0 is a valid answer and
-the simpler law then wins.) Each is fitted to the relative error of X by Levenberg and Marquardt's method in the
-logarithms of u, begun from the linear least squares of N/X. The law that best says levels which it has not seen is
-taken; where the first, of two parts, does it hardly worse, the first. Intervals are by the bootstrap: throughputs are
-drawn about the curve with the deviation that the levels have from it, made larger for the parts that were fitted and
-for so few levels (Student's t over the normal), and with no less than their own measured spread.
+(Gunther, *Guerrilla Capacity Planning*, 2007, for the last one; with β = 0 it equals the first one, which is then
+preferred.) Each law is fitted to the relative error of X by the Levenberg–Marquardt method in the logarithms of u,
+starting from the linear least squares of N/X. The law with the smallest cross-validation error is chosen, or *batch*,
+with only two coefficients, where its error is hardly larger. Intervals come from a parametric bootstrap: throughputs
+are drawn around the curve with the standard deviation of the residuals, corrected for the degrees of freedom (Student's
+t over the normal), and with at least the measured spread of the levels.
 
-*No law is smooth over a cliff.* Where memory runs out a server may fall to a fraction of what it did one user before. A
-fit with one step between two levels finds it: if that explains far more than chance, and throughput does fall there, no
-curve is offered and the place is told as the gap between the two levels.
+*Cliffs.* Where memory runs out, a server may drop to a fraction of its throughput with one more user. A fit with a step
+between two levels detects this: if the step explains far more than chance, and throughput does fall there, no curve is
+reported, but the two levels that the cliff lies between.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import NormalDist, median
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from loadbench.analyze.capacity.measured_levels import measured_levels
+from loadbench.analyze.stats import student
 from loadbench.results.prediction import Cliff, Estimate, Scaling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -45,31 +46,32 @@ if TYPE_CHECKING:
     Floats: TypeAlias = NDArray[np.float64]
 
 FEWEST_LEVELS = 6
-# A step takes one level less to be seen than a curve to be believed.
+# A cliff shows with one level less than a reliable curve needs.
 _FEWEST_FOR_A_CLIFF = 5
+# How far beyond the last level a curve may be used.
 _FURTHEST = 1.5
 _RESAMPLES = 300
 _ITERATIONS = 60
 _SETTLED = 1e-7
-# The longest step of the method, in logarithms; beyond it the linear picture says nothing.
+# The longest step of the method, in logarithms; beyond it the linear approximation is meaningless.
 _LONGEST_STEP = 2.0
-# Two runs of one level differ by so much on a quiet machine: what is below is not seen.
+# Repeated levels differ by this much on a quiet machine, so a smaller difference is not visible.
 _NOISE = 0.02
-# The simpler law is kept unless the other errs by less than this share of its error, and unless it errs by more than
-# measurement and fit together make of what the levels themselves vary by.
+# *batch* is kept unless another law's error is below this share of its error, and unless its error exceeds the usual
+# spread of a level by this factor, which measurement and fit together make.
 _ALIKE = 0.7
 _BY_CHANCE = 1.5
-# A cliff falls to less than this of what was expected, and explains so many times the variance that is left
-# (chance alone: one in two thousand by the F distribution with many levels).
+# A cliff drops below this share of the expected throughput, and reduces the residual variance by this multiple of what
+# is left (chance alone: one in two thousand by the F distribution with many levels).
 _FALL = 0.8
-_SURELY = 12.0
-_PLACES = 12  # of a slot limit, between two levels
+_F_LIMIT = 12.0
+_SLOT_STEPS = 12  # slot limits to try between two levels
 _TINY = 1e-12
-_NOTHING = 1e-9
+_NEGLIGIBLE = 1e-9
 
 
-class Found(NamedTuple):
-    """Parts u of each row, the slot limit (or infinity) and the sum of squared relative errors."""
+class FittedLaw(NamedTuple):
+    """For each row: the coefficients u, the slot limit (or infinity) and the sum of squared relative errors."""
 
     parts: Floats
     limit: Floats
@@ -77,251 +79,211 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Law:
+class ScalingLaw:
+    """One of the laws; `parts` is its number of fitted values, including the slot limit."""
+
     name: ScalingModel
-    parts: int  # with the slot limit
+    parts: int
 
     def columns(self, users: Floats) -> Floats:
-        """… × levels × parts."""
+        """B: … × levels × coefficients."""
         ones = np.ones_like(users)
         return np.stack([ones, users - 1, users * (users - 1)] if self.name == "usl" else [ones, users], axis=-1)
 
     def limits(self, users: Floats) -> Floats:
-        """The slot limits to be tried."""
+        """The slot limits to try."""
         if self.name != "slots":
             return np.array([np.inf])
-        # Above the last but one a limit is a guess; one level beyond it must have been seen to bring nothing.
-        inside = [np.linspace(a, b, _PLACES, endpoint=False) for a, b in pairwise(users[:-1].tolist())]
+        # A limit needs at least one level beyond it that added nothing.
+        inside = [np.linspace(a, b, _SLOT_STEPS, endpoint=False) for a, b in pairwise(users[:-1].tolist())]
         return np.concatenate([*inside, users[-2:-1]])
 
-    def __call__(self, users: Floats, found: Found) -> Floats:
-        """Rows × levels, per second."""
-        at_work = np.minimum(users, found.limit[:, None])
-        per: Floats = at_work / (self.columns(at_work) * found.parts[:, None, :]).sum(axis=-1)
-        return per
+    def __call__(self, users: Floats, fitted: FittedLaw) -> Floats:
+        """The throughput: rows × levels, per second."""
+        running = np.minimum(users, fitted.limit[:, None])
+        per_s: Floats = running / (self.columns(running) * fitted.parts[:, None, :]).sum(axis=-1)
+        return per_s
 
 
-BATCH, SLOTS, USL = _Law("batch", 2), _Law("slots", 3), _Law("usl", 3)
+BATCH, SLOTS, USL = ScalingLaw("batch", 2), ScalingLaw("slots", 3), ScalingLaw("usl", 3)
 _LAWS = (BATCH, SLOTS, USL)
 
 
 def fit_scaling(levels: Sequence[LevelResult], *, confidence: float = 0.95, seed: int = 0) -> Scaling:
-    """The law of these levels' throughput, as `loadbench.analyze.capacity.measured_levels` collects it."""
+    """The scaling law of the successful requests per second, of the levels that `measured_levels` selects."""
     used = measured_levels(levels)
-    broken = find_cliff(used)
-    if broken is not None:
+    cliff = find_cliff(used)
+    if cliff is not None:
         note = (
-            f"throughput falls off between {broken.above_users:g} and {broken.at_most_users:g} users, and no smooth "
-            "curve leads over that"
+            f"throughput drops between users={cliff.above_users:g} and users={cliff.at_most_users:g}, which no smooth "
+            "curve describes"
         )
-        return Scaling(cliff=broken, note=note)
+        return Scaling(cliff=cliff, note=note)
     if len(used) < FEWEST_LEVELS:
-        return Scaling(note=f"a curve takes {FEWEST_LEVELS} levels, and there are {len(used)}")
-    users, per_s = _figures(used)
-    errors = {law.name: _unseen_error(law, users, per_s) for law in _LAWS}
-    law = _least(errors, _spread(used))
-    return _described(law, used, errors, confidence=confidence, seed=seed)
+        return Scaling(note=f"a curve needs {FEWEST_LEVELS} levels, and there are {len(used)}")
+    users, per_s, spread = _throughput(used)
 
+    # Cross-validation: the root mean square of the relative error at each inner level, fitted without that level.
+    errors = {}
+    for law in _LAWS:
+        squares = 0.0
+        for left in range(1, len(users) - 1):
+            kept = np.arange(len(users)) != left
+            fitted = fit(law, users[kept], per_s[None, kept])
+            squares += float(law(users[left : left + 1], fitted)[0, 0] / per_s[left] - 1) ** 2
+        errors[law.name] = math.sqrt(squares / (len(users) - 2))
+    law = min(_LAWS, key=lambda law: errors[law.name])
+    if errors[BATCH.name] * _ALIKE <= errors[law.name] or errors[BATCH.name] <= _BY_CHANCE * spread:
+        law = BATCH
 
-def _figures(used: Sequence[MeasuredLevel]) -> tuple[Floats, Floats]:
-    return np.array([float(one.users) for one in used]), np.array([one.per_s for one in used])
-
-
-def _spread(used: Sequence[MeasuredLevel]) -> float:
-    """The relative error that a level's throughput usually has."""
-    return median(one.spread for one in used)
-
-
-def _least(errors: Mapping[ScalingModel, float], noise: float) -> _Law:
-    """The simplest law if it errs hardly more than the best, or no more than two measurements differ; else the best."""
-    best = min(_LAWS, key=lambda law: errors[law.name])
-    simple = errors[BATCH.name]
-    return BATCH if simple * _ALIKE <= errors[best.name] or simple <= _BY_CHANCE * noise else best
-
-
-def fit(law: _Law, users: Floats, rows: Floats, *, step: int | None = None) -> Found:
-    """The parts of least squares for each row of throughputs; with `step`, levels from there on have a factor more.
-
-    The factor is then the last of the parts. All limits of all rows are worked out together, and the best is kept.
-    """
-    limits = law.limits(users)
-    at_work = np.tile(np.minimum(users, limits[:, None]), (len(rows), 1))
-    parts, rss = _solve(law, at_work, np.repeat(rows, len(limits), axis=0), step)
-    best = rss.reshape(len(rows), len(limits)).argmin(axis=1)
-    kept = np.arange(len(rows)) * len(limits) + best
-    return Found(parts[kept], limits[best], rss[kept])
-
-
-def _solve(law: _Law, at_work: Floats, rows: Floats, step: int | None) -> tuple[Floats, Floats]:
-    """Levenberg and Marquardt, each row of its own, all together: their parts and squared errors."""
-    columns = law.columns(at_work)
-    after = np.zeros(rows.shape[1]) if step is None else (np.arange(rows.shape[1]) >= step).astype(np.float64)
-    logs = _begin(columns, at_work, rows)
-    if step is not None:
-        logs = np.concatenate([logs, np.zeros((len(rows), 1))], axis=1)
-    seen = _residuals(logs, columns, at_work, rows, after)
-    damping = np.full(len(rows), 1e-2)
-    for _ in range(_ITERATIONS):
-        move = _move(_slopes(logs, columns, seen + 1, after), seen, damping)
-        if np.abs(move).max() < _SETTLED:
-            break
-        tried = logs + np.clip(move, -_LONGEST_STEP, _LONGEST_STEP)
-        fresh = _residuals(tried, columns, at_work, rows, after)
-        closer = (fresh**2).sum(axis=1) < (seen**2).sum(axis=1)
-        logs, seen = np.where(closer[:, None], tried, logs), np.where(closer[:, None], fresh, seen)
-        damping = np.clip(np.where(closer, damping / 3, damping * 4), 1e-9, 1e9)
-    return np.exp(logs), (seen**2).sum(axis=1)
-
-
-def _begin(columns: Floats, at_work: Floats, rows: Floats) -> Floats:
-    """Linear least squares of the relative error of N/X; a part that comes out at nothing begins at a hundredth."""
-    weighted = columns * (rows / at_work)[:, :, None]
-    square = np.einsum("rlk,rlm->rkm", weighted, weighted)
-    # A whisper on the diagonal, for levels so alike that they tell no two parts from each other.
-    square += 1e-9 * np.einsum("rkk->rk", square)[:, :, None] * np.eye(columns.shape[2])
-    parts = np.linalg.solve(square, weighted.sum(axis=1)[:, :, None])[:, :, 0]
-    logs: Floats = np.log(np.maximum(parts, 0.01 / np.maximum(weighted.max(axis=1), _TINY)))
-    return logs
-
-
-def _move(slopes: Floats, seen: Floats, damping: Floats) -> Floats:
-    """The step that each row's linear picture asks for."""
-    square = np.einsum("rlk,rlm->rkm", slopes, slopes)
-    scale = np.einsum("rkk->rk", square) + _TINY
-    square += (damping[:, None] * scale)[:, :, None] * np.eye(slopes.shape[2])
-    move: Floats = np.linalg.solve(square, -np.einsum("rlk,rl->rk", slopes, seen)[:, :, None])[:, :, 0]
-    return move
-
-
-def _residuals(logs: Floats, columns: Floats, at_work: Floats, rows: Floats, after: Floats) -> Floats:
-    """Relative errors, rows × levels."""
-    parts = columns.shape[2]
-    time = np.einsum("rlk,rk->rl", columns, np.exp(logs[:, :parts]))
-    factor = np.exp(logs[:, parts:] * after) if logs.shape[1] > parts else 1.0
-    wrong: Floats = at_work * factor / time / rows - 1
-    return wrong
-
-
-def _slopes(logs: Floats, columns: Floats, ratio: Floats, after: Floats) -> Floats:
-    """Of the residuals by the logarithms; `ratio` is fitted over measured."""
-    parts = columns.shape[2]
-    each = np.exp(logs[:, None, :parts]) * columns
-    slopes = -ratio[:, :, None] * each / each.sum(axis=2, keepdims=True)
-    return np.concatenate([slopes, (ratio * after)[:, :, None]], axis=2) if logs.shape[1] > parts else slopes
-
-
-def _unseen_error(law: _Law, users: Floats, per_s: Floats) -> float:
-    """Root mean square of the relative error at each inner level, fitted without it."""
-    wrong = []
-    for left in range(1, len(users) - 1):
-        kept = np.arange(len(users)) != left
-        found = fit(law, users[kept], per_s[None, kept])
-        wrong.append(float(law(users[left : left + 1], found)[0, 0] / per_s[left] - 1))
-    return math.sqrt(sum(error**2 for error in wrong) / len(wrong))
-
-
-def _described(
-    law: _Law, used: Sequence[MeasuredLevel], errors: Mapping[ScalingModel, float], *, confidence: float, seed: int
-) -> Scaling:
-    users, per_s = _figures(used)
-    found = fit(law, users, per_s[None])
-    wrong = _deviation(law, found, len(users), confidence)
+    # Bootstrap. No draw is so far off that nothing of the throughput is left.
+    fitted = fit(law, users, per_s[None])
+    freedom = max(1, len(users) - law.parts)
+    tail = (1 + confidence) / 2
+    deviation = math.sqrt(float(fitted.rss[0]) / freedom) * student.quantile(tail, freedom)
+    deviation = max(deviation / student.quantile(tail, math.inf), spread)
     noise = np.random.default_rng(seed).standard_normal((_RESAMPLES, len(users)))
-    # No draw is so far off that nothing is left of it.
-    drawn = fit(law, users, law(users, found) * np.maximum(1 + max(wrong, _spread(used)) * noise, 0.05))
-    values, draws = _parameters(law, found), _parameters(law, drawn)
-    parameters = {name: _estimate(value[0], draws[name], confidence) for name, value in values.items()}
+    drawn = fit(law, users, law(users, fitted) * np.maximum(1 + deviation * noise, 0.05))
+    values, draws = _parameters(law, fitted), _parameters(law, drawn)
     peak, most = _peak(law, values, draws, users, confidence)
-    rising = f"throughput is greatest at {users[-1]:g} users at least: no level shows a peak"
+    rising = f"throughput is highest at users={users[-1]:g} or above: no level shows a peak"
     return Scaling(
         model=law.name,
-        parameters=parameters,
+        parameters={name: _estimate(value[0], draws[name], confidence) for name, value in values.items()},
         peak_users=peak,
         most_per_s=most,
         reach_users=_FURTHEST * float(users[-1]),
-        errors=dict(errors),
+        errors=errors,
         note=rising if most is None else "",
     )
 
 
-def _deviation(law: _Law, found: Found, levels: int, confidence: float) -> float:
-    """Of the levels from the curve, for the parts that were fitted and the few that are left."""
-    freedom = max(1, levels - law.parts)
-    return math.sqrt(float(found.rss[0]) / freedom) * student_over_normal(freedom, confidence)
+def _throughput(used: Sequence[MeasuredLevel]) -> tuple[Floats, Floats, float]:
+    """(users, requests per second, the usual relative error of a level)."""
+    users, per_s = np.array([float(level.users) for level in used]), np.array([level.per_s for level in used])
+    return users, per_s, median(level.spread for level in used)
 
 
-def student_over_normal(freedom: int, confidence: float) -> float:
-    """How much wider Student's t makes an interval (Cornish and Fisher's expansion; within 10 % from 2 on)."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return (z + first / freedom + second / freedom**2) / z
+def fit(law: ScalingLaw, users: Floats, rows: Floats, *, step: int | None = None) -> FittedLaw:
+    """The least squares fit for each row of throughputs; with `step`, levels from there on have an additional factor.
+
+    The factor is then the last of the coefficients. All slot limits of all rows are fitted together, and the best is
+    kept.
+    """
+    limits = law.limits(users)
+    running = np.tile(np.minimum(users, limits[:, None]), (len(rows), 1))
+    parts, rss = _solve(law, running, np.repeat(rows, len(limits), axis=0), step)
+    best = rss.reshape(len(rows), len(limits)).argmin(axis=1)
+    kept = np.arange(len(rows)) * len(limits) + best
+    return FittedLaw(parts[kept], limits[best], rss[kept])
 
 
-def _parameters(law: _Law, found: Found) -> dict[str, Floats]:
-    """By the names of the formulas above."""
-    parts = found.parts
+def _solve(law: ScalingLaw, running: Floats, rows: Floats, step: int | None) -> tuple[Floats, Floats]:
+    """Levenberg–Marquardt for all rows at once, each independent of the others: coefficients and squared errors."""
+    columns = law.columns(running)
+    parts = columns.shape[2]
+    after = np.zeros(rows.shape[1]) if step is None else (np.arange(rows.shape[1]) >= step).astype(np.float64)
+
+    def residuals(logs: Floats) -> Floats:
+        """Relative errors, rows × levels."""
+        time = np.einsum("rlk,rk->rl", columns, np.exp(logs[:, :parts]))
+        factor = np.exp(logs[:, parts:] * after) if step is not None else 1.0
+        errors: Floats = running * factor / time / rows - 1
+        return errors
+
+    # Start at the linear least squares of N/X; a coefficient of 0 starts at a hundredth of its usual size. A small
+    # diagonal keeps the system solvable where the levels are so alike that they do not separate two coefficients.
+    weighted = columns * (rows / running)[:, :, None]
+    square = np.einsum("rlk,rlm->rkm", weighted, weighted)
+    square += 1e-9 * np.einsum("rkk->rk", square)[:, :, None] * np.eye(parts)
+    start = np.linalg.solve(square, weighted.sum(axis=1)[:, :, None])[:, :, 0]
+    logs = np.log(np.maximum(start, 0.01 / np.maximum(weighted.max(axis=1), _TINY)))
+    if step is not None:
+        logs = np.concatenate([logs, np.zeros((len(rows), 1))], axis=1)
+
+    errors, damping = residuals(logs), np.full(len(rows), 1e-2)
+    for _ in range(_ITERATIONS):
+        # The derivatives of the residuals with respect to the logarithms.
+        each, ratio = np.exp(logs[:, None, :parts]) * columns, errors + 1
+        slopes = -ratio[:, :, None] * each / each.sum(axis=2, keepdims=True)
+        if step is not None:
+            slopes = np.concatenate([slopes, (ratio * after)[:, :, None]], axis=2)
+        square = np.einsum("rlk,rlm->rkm", slopes, slopes)
+        scale = np.einsum("rkk->rk", square) + _TINY
+        square += (damping[:, None] * scale)[:, :, None] * np.eye(slopes.shape[2])
+        move = np.linalg.solve(square, -np.einsum("rlk,rl->rk", slopes, errors)[:, :, None])[:, :, 0]
+        if np.abs(move).max() < _SETTLED:
+            break
+        tried = logs + np.clip(move, -_LONGEST_STEP, _LONGEST_STEP)
+        tried_errors = residuals(tried)
+        closer = (tried_errors**2).sum(axis=1) < (errors**2).sum(axis=1)
+        logs = np.where(closer[:, None], tried, logs)
+        errors = np.where(closer[:, None], tried_errors, errors)
+        damping = np.clip(np.where(closer, damping / 3, damping * 4), 1e-9, 1e9)
+    return np.exp(logs), (errors**2).sum(axis=1)
+
+
+def _parameters(law: ScalingLaw, fitted: FittedLaw) -> dict[str, Floats]:
+    """The parameters of each row, named as in the formulas above."""
+    parts = fitted.parts
     if law.name == "usl":
         return {"lambda": 1 / parts[:, 0], "alpha": parts[:, 1] / parts[:, 0], "beta": parts[:, 2] / parts[:, 0]}
     named = {"a": parts[:, 0], "b": parts[:, 1]}
-    return {**named, "c": found.limit} if law.name == "slots" else named
+    return {**named, "c": fitted.limit} if law.name == "slots" else named
 
 
 def _estimate(value: Any, draws: Floats, confidence: float) -> Estimate:
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     ends = (float(value), min(low, float(value)), max(high, float(value)))
-    # A part that is nothing has no logarithm: the method stops somewhere far below what matters.
-    likely, low, high = (0.0 if end < _NOTHING else end for end in ends)
+    # The logarithm of a coefficient of 0 does not exist: the method stops somewhere far below what matters.
+    likely, low, high = (0.0 if end < _NEGLIGIBLE else end for end in ends)
     return Estimate(value=likely, low=low, high=high)
 
 
 def _peak(
-    law: _Law, values: dict[str, Floats], draws: dict[str, Floats], users: Floats, confidence: float
+    law: ScalingLaw, values: dict[str, Floats], draws: dict[str, Floats], users: Floats, confidence: float
 ) -> tuple[Estimate | None, Estimate | None]:
-    """(users of the greatest throughput, that throughput), where the levels reach beyond it."""
+    """(users at the highest throughput, that throughput), where the levels extend beyond it."""
     if law.name == "slots":
         most = [one["c"] / (one["a"] + one["b"] * one["c"]) for one in (values, draws)]
         return None, _estimate(most[0][0], most[1], confidence)
     if law.name == "batch":
         return None, None
-    places = [np.sqrt(np.maximum(1 - one["alpha"], 0.0) / np.maximum(one["beta"], _TINY)) for one in (values, draws)]
+    places, most = [], []
+    for one in (values, draws):
+        place = np.sqrt(np.maximum(1 - one["alpha"], 0.0) / np.maximum(one["beta"], _TINY))
+        n = np.maximum(place, 1.0)
+        places.append(place)
+        most.append(one["lambda"] * n / (1 + one["alpha"] * (n - 1) + one["beta"] * n * (n - 1)))
     if not 1 <= places[0][0] <= users[-1]:
         return None, None
-    most = [_usl(np.maximum(n, 1.0), one) for n, one in zip(places, (values, draws), strict=True)]
-    place = _estimate(places[0][0], places[1], confidence)
-    if place.high is not None and place.high > users[-1]:
-        place = Estimate(value=place.value, low=place.low, high=None)
-    return place, _estimate(most[0][0], most[1], confidence)
-
-
-def _usl(n: Floats, by: dict[str, Floats]) -> Floats:
-    per: Floats = by["lambda"] * n / (1 + by["alpha"] * (n - 1) + by["beta"] * n * (n - 1))
-    return per
+    peak = _estimate(places[0][0], places[1], confidence)
+    if peak.high is not None and peak.high > users[-1]:
+        peak = Estimate(value=peak.value, low=peak.low, high=None)
+    return peak, _estimate(most[0][0], most[1], confidence)
 
 
 def find_cliff(used: Sequence[MeasuredLevel]) -> Cliff | None:
-    """The fall that a step between two levels explains and no law does."""
+    """A drop of throughput that a step between two levels explains and no smooth law does."""
     if len(used) < _FEWEST_FOR_A_CLIFF:
         return None
-    users, per_s = _figures(used)
-    noise = max(_NOISE, _spread(used))
+    users, per_s, spread = _throughput(used)
+    noise = max(_NOISE, spread)
     smooth = min(float(fit(law, users, per_s[None]).rss[0]) for law in _LAWS)
-    found: list[tuple[float, Cliff]] = []
+    best, best_rss = None, math.inf
     for law in _LAWS:
         for at in range(law.parts, len(used)):
             stepped = fit(law, users, per_s[None], step=at)
             rss, fall = float(stepped.rss[0]), float(stepped.parts[0, -1])
             left = max(rss / max(1, len(used) - law.parts - 1), noise**2)
             falls = fall < _FALL and used[at].per_s < used[at - 1].per_s * (1 - 2 * noise)
-            if falls and smooth - rss > _SURELY * left:
+            if falls and smooth - rss > _F_LIMIT * left and rss < best_rss:
                 expected = law(users, stepped._replace(parts=stepped.parts[:, :-1]))[0, at]
-                found.append((rss, _cliff(used, at, float(expected))))
-    return min(found, key=lambda one: one[0])[1] if found else None
-
-
-def _cliff(used: Sequence[MeasuredLevel], at: int, expected_per_s: float) -> Cliff:
-    return Cliff(
-        above_users=float(used[at - 1].users),
-        at_most_users=float(used[at].users),
-        expected_per_s=expected_per_s,
-        measured_per_s=used[at].per_s,
-    )
+                best_rss = rss
+                best = Cliff(
+                    above_users=float(used[at - 1].users),
+                    at_most_users=float(used[at].users),
+                    expected_per_s=float(expected),
+                    measured_per_s=used[at].per_s,
+                )
+    return best
