@@ -29,7 +29,7 @@ def test_slots_are_told_by_their_number():
     assert limit.kind == "slots"
     assert limit.slots.low <= 8 <= limit.slots.high
     assert limit.slots.high - limit.slots.low < 2
-    assert "from outside both look the same" in limit.sentence
+    assert "both look the same from outside" in limit.sentence
 
 
 def test_memory_is_told_by_what_the_server_says():
@@ -83,14 +83,14 @@ def test_a_mixture_is_unknown():
     mixed = replace(PROFILES["slot-server"], slots=64, prefill_per_token_s=0.001, decode_per_sequence_s=0.002)
     limit = find_bottleneck(sweep(mixed, (1, 2, 4, 8, 16, 24), words=46, tokens=26, seconds=20, warm_up=10))
     assert limit.kind == "unknown"
-    assert "too near to tell" in limit.sentence
+    assert "too close to half to tell" in limit.sentence
 
 
 def test_what_still_grows_has_no_limit_yet():
     """Levels that do not reach the bend say so."""
     limit = find_bottleneck(sweep(replace(PROFILES["slot-server"], slots=64), (1, 2, 4, 8), seconds=10, warm_up=3))
     assert limit.kind == "unknown"
-    assert limit.sentence == "throughput still grows at 8 in flight: no limit was reached"
+    assert limit.sentence == "not reached: throughput still grows at 8 requests in flight"
 
 
 def broken(level, rule):
@@ -122,7 +122,7 @@ def test_a_cliff_is_memory():
     figures = [(1, 1.0), (2, 1.8), (4, 3.0), (6, 4.0), (8, 4.6), (12, 1.5)]
     limit = find_bottleneck([with_figures(n, per_s, reach=0.02) for n, per_s in figures])
     assert limit.kind == "memory"
-    assert limit.sentence.startswith("from 8 to 12 users throughput falls")
+    assert limit.sentence.startswith("probably memory: from users=8 to users=12 throughput drops")
 
 
 def test_the_client_is_named_where_it_gave_out_first():
@@ -144,7 +144,7 @@ def test_too_little_is_unknown(users):
     """Fewer than three levels show no bend; and none is no reason to fail."""
     limit = find_bottleneck([with_figures(n, float(n)) for n in users])
     assert limit.kind == "unknown"
-    assert "3 at different loads are the least" in limit.sentence
+    assert "at least 3 different loads are needed" in limit.sentence
 
 
 @given(
