@@ -80,7 +80,7 @@ def _head(capacity: Capacity) -> str:
             "The verification does not agree: the server, or what else runs beside it, was not the same all along."
         )
     if capacity.explanation is not None:
-        lines.append(f"In the way: {capacity.explanation.kind}. {capacity.explanation.sentence}")
+        lines.append(f"Bottleneck: {capacity.explanation.sentence}.")
     if capacity.devices is not None:
         lines.append(_devices(capacity))
     return "\n".join(lines)
