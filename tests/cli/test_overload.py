@@ -40,7 +40,7 @@ def test_stopped_client_is_the_limit(tmp_path):
     codes = {reason["code"] for reason in level["verdict"]["reasons"]}
     assert level["verdict"]["status"] == "INVALID"
     assert codes & {"late_reads", "loop_lag", "late_start"}
-    assert "the client was the limit" in level["verdict"]["reasons"][0]["advice"]
+    assert "the load generator was the bottleneck" in level["verdict"]["reasons"][0]["advice"]
     assert client.returncode == 4, err
 
 

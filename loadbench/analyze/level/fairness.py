@@ -1,16 +1,17 @@
-"""Whether the users of a closed level were served alike.
+"""Whether the users of a closed level were served equally.
 
 Jain's index of x_1 … x_n is (Σx)² / (n Σx²): 1 where all are equal, 1/n where one has everything, and k/n where k of n
-share it evenly (Jain, Chiu and Hawe, *A quantitative measure of fairness and discrimination for resource allocation in
-shared computer systems*, DEC-TR-301, 1984). It is taken of each user's answers per second and of his mean TTFT.
+share evenly (Jain, Chiu and Hawe, *A quantitative measure of fairness and discrimination for resource allocation in
+shared computer systems*, DEC-TR-301, 1984). It is computed over the users' numbers of completed requests and over their
+mean TTFTs.
 
-Chance alone makes users differ, and so the index of few answers lies below that of the server. Its interval is by the
-bootstrap that takes the bias out, 2J − J* (Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, 5.2):
-of the answers by resampling stretches of time, the same for all users; of TTFT by resampling each user's answers.
+Chance alone makes users differ, so the index of few requests is lower than that of the server. Its interval comes from
+the bias-correcting bootstrap, 2J − J* (Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, 5.2): for
+throughput, time stretches are resampled, the same for all users; for TTFT, each user's requests.
 
-Starved is who surely had *fewer than half the answers of the median user* (so few that chance gives them to one of all
-users once in a thousand levels at most, were half the median his due), or whose *mean TTFT is above twice the median
-user's*, by more than its standard error explains as rarely.
+A user is starved with *fewer than half the completed requests of the median user* (so few that, if half the median were
+the user's due, chance would give them to any user once in a thousand levels at most), or with a *mean TTFT above twice
+the median user's*, by more than its standard error explains at the same probability.
 """
 
 from __future__ import annotations
@@ -33,111 +34,102 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float64]
 
-_MEASURED = "measured"
-_OK = "ok"
 _RESAMPLES = 500
 _STRETCHES = 20
-# Fewer answers of a user on average say more of chance than of the server.
-_FEWEST_EACH = 5
-_RARELY = 1e-3
-_FEW_ANSWERS = "fewer than half the answers of the median user"
-_LONG_WAIT = "mean TTFT above twice the median user's"
+# With fewer requests per user, on average, the index is more about chance than about the server.
+_MIN_PER_USER = 5
+_RARE = 1e-3
+_FEW_COMPLETED = "fewer than half the completed requests of the median user"
+_LONG_TTFT = "mean TTFT above twice the median user's"
 
 
 def fairness(rows: Iterable[RequestRecord], *, seed: int = 0) -> list[Fairness]:
-    """Of each closed level among these requests, in their order; open levels have no users and are passed over."""
+    """The fairness of each closed level among these requests, in order; open levels have no users and are left out."""
     by_level: dict[int, dict[int, list[RequestRecord]]] = {}
     for row in rows:
         if row.user is not None:
-            asked = by_level.setdefault(row.level, {}).setdefault(row.user, [])
-            # Of the others it is enough to know that the user was there.
-            if row.phase == _MEASURED:
-                asked.append(row)
-    return [_level(number, by_level[number], np.random.default_rng(seed)) for number in sorted(by_level)]
+            requests = by_level.setdefault(row.level, {}).setdefault(row.user, [])
+            # Requests outside the window only show that the user exists.
+            if row.phase == "measured":
+                requests.append(row)
+    return [_fairness(number, by_level[number], np.random.default_rng(seed)) for number in sorted(by_level)]
 
 
 def jain(shares: Floats) -> Floats:
-    """Jain's index over the last axis; 1 where nobody has anything."""
+    """Jain's index over the last axis; 1 where all shares are 0."""
     squares = (shares**2).sum(axis=-1) * shares.shape[-1]
     index: Floats = np.where(squares > 0, shares.sum(axis=-1) ** 2 / np.where(squares > 0, squares, 1.0), 1.0)
     return index
 
 
-def _level(number: int, by_user: dict[int, list[RequestRecord]], rng: np.random.Generator) -> Fairness:
+def _fairness(number: int, by_user: dict[int, list[RequestRecord]], rng: np.random.Generator) -> Fairness:
     users = sorted(by_user)
-    answers = [[row for row in by_user[user] if row.outcome == _OK] for user in users]
-    waits = [np.array([_ttft_s(row) for row in rows if row.first_token_ns is not None]) for rows in answers]
-    total = sum(map(len, answers))
-    few = _too_few(len(users), total)
-    heard = [wait for wait in waits if len(wait)]
+    completed = [[row for row in by_user[user] if row.outcome == "ok"] for user in users]
+    ttfts = [np.array([_ttft_s(row) for row in rows if row.first_token_ns is not None]) for rows in completed]
+    total = sum(map(len, completed))
+    with_ttft = [values for values in ttfts if len(values)]
+    note = ""
+    if len(users) < 2:
+        note = "fairness needs at least two users"
+    elif total < _MIN_PER_USER * len(users):
+        note = (
+            f"too few requests: {total} of {len(users)} users completed; at least {_MIN_PER_USER} per user are needed"
+        )
+
+    throughput_interval = ttft_interval = None
+    if not note:
+        # Resample time stretches, each with what every user completed in it.
+        ends = [np.array([row.end_ns for row in rows], np.float64) for rows in completed]
+        all_ends = np.concatenate(ends)
+        edges = np.linspace(all_ends.min(), all_ends.max() + 1, _STRETCHES + 1)
+        counts = np.stack([np.histogram(user_ends, edges)[0] for user_ends in ends]).astype(np.float64)
+        drawn = counts[:, rng.integers(0, _STRETCHES, (_RESAMPLES, _STRETCHES))].sum(axis=2).T
+        throughput_interval = _interval(counts.sum(axis=1), drawn)
+    if not note and len(with_ttft) > 1:
+        # Resample each user's requests.
+        means = [ttft[rng.integers(0, len(ttft), (_RESAMPLES, len(ttft)))].mean(axis=1) for ttft in with_ttft]
+        ttft_interval = _interval(np.array([ttft.mean() for ttft in with_ttft]), np.stack(means, axis=1))
     return Fairness(
         level=number,
         users=len(users),
         answers=total,
-        throughput=float(jain(np.array([len(rows) for rows in answers], np.float64))) if total else None,
-        throughput_interval=None if few else _throughput_interval(answers, rng),
-        ttft=float(jain(np.array([wait.mean() for wait in heard]))) if heard else None,
-        ttft_interval=None if few or len(heard) < 2 else _ttft_interval(heard, rng),
-        starved=[] if few else _starved(users, answers, waits),
-        note=few,
+        throughput=float(jain(np.array([len(rows) for rows in completed], np.float64))) if total else None,
+        throughput_interval=throughput_interval,
+        ttft=float(jain(np.array([ttft.mean() for ttft in with_ttft]))) if with_ttft else None,
+        ttft_interval=ttft_interval,
+        starved=[] if note else _starved(users, [len(rows) for rows in completed], ttfts),
+        note=note,
     )
 
 
 def _ttft_s(row: RequestRecord) -> float:
-    begun = row.due_ns if row.sent_ns is None else row.sent_ns
-    return ((row.first_token_ns or begun) - begun) / 1e9
+    begin_ns = row.due_ns if row.sent_ns is None else row.sent_ns
+    return ((row.first_token_ns or begin_ns) - begin_ns) / 1e9
 
 
-def _too_few(users: int, answers: int) -> str:
-    if users < 2:
-        return "one user has nobody to be compared with"
-    if answers < _FEWEST_EACH * users:
-        return f"too few: {answers} answers of {users} users, and {_FEWEST_EACH} each are the least"
-    return ""
+def _interval(shares: Floats, drawn: Floats) -> Interval:
+    """95 % interval of the index of `shares`: the resampled indices mirrored about it, within the index's range."""
+    index = float(jain(shares))
+    low, high = np.quantile(jain(drawn), [0.025, 0.975]).tolist()
+    return max(1 / len(shares), min(index, 2 * index - high)), min(1.0, max(index, 2 * index - low))
 
 
-def _throughput_interval(answers: Sequence[Sequence[RequestRecord]], rng: np.random.Generator) -> Interval:
-    """Stretches of time are drawn anew, and with each what every user had in it."""
-    ends = [np.array([row.end_ns for row in rows], np.float64) for rows in answers]
-    every = np.concatenate(ends)
-    edges = np.linspace(every.min(), every.max() + 1, _STRETCHES + 1)
-    counts = np.stack([np.histogram(one, edges)[0] for one in ends]).astype(np.float64)
-    drawn = rng.integers(0, _STRETCHES, (_RESAMPLES, _STRETCHES))
-    return _interval(float(jain(counts.sum(axis=1))), jain(counts[:, drawn].sum(axis=2).T), len(answers))
-
-
-def _ttft_interval(waits: Sequence[Floats], rng: np.random.Generator) -> Interval:
-    """Each user's requests are drawn anew."""
-    means = np.stack([wait[rng.integers(0, len(wait), (_RESAMPLES, len(wait)))].mean(axis=1) for wait in waits], axis=1)
-    return _interval(float(jain(np.array([wait.mean() for wait in waits]))), jain(means), len(waits))
-
-
-def _interval(index: float, drawn: Floats, users: int) -> Interval:
-    """95 %, mirrored about what was seen, within what the index can be."""
-    low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
-    return max(1 / users, min(index, 2 * index - high)), min(1.0, max(index, 2 * index - low))
-
-
-def _starved(
-    users: Sequence[int], answers: Sequence[Sequence[RequestRecord]], waits: Sequence[Floats]
-) -> list[Starved]:
-    due = median(len(rows) for rows in answers) / 2
-    usual = median(float(wait.mean()) for wait in waits if len(wait))
-    rare = _RARELY / len(users)
+def _starved(users: Sequence[int], completed: Sequence[int], ttfts: Sequence[Floats]) -> list[Starved]:
+    due = median(completed) / 2
+    usual_s = median(float(ttft.mean()) for ttft in ttfts if len(ttft))
+    rare = _RARE / len(users)
     deviations = NormalDist().inv_cdf(1 - rare)
-    found = []
-    for user, rows, wait in zip(users, answers, waits, strict=True):
-        mean = float(wait.mean()) if len(wait) else None
+    starved = []
+    for user, count, ttft in zip(users, completed, ttfts, strict=True):
+        mean_s = float(ttft.mean()) if len(ttft) else None
         rule = ""
-        if len(rows) < due and _poisson_cdf(len(rows), due) <= rare:
-            rule = _FEW_ANSWERS
-        elif mean is not None and len(wait) >= _FEWEST_EACH:
-            error = float(wait.std(ddof=1)) / math.sqrt(len(wait))
-            rule = _LONG_WAIT if mean - deviations * error > 2 * usual else ""
+        # The probability of so few or fewer completed requests, if they were Poisson with this mean.
+        chances = (math.exp(k * math.log(due) - due - math.lgamma(k + 1)) for k in range(count + 1))
+        if count < due and sum(chances) <= rare:
+            rule = _FEW_COMPLETED
+        elif mean_s is not None and len(ttft) >= _MIN_PER_USER:
+            error_s = float(ttft.std(ddof=1)) / math.sqrt(len(ttft))
+            rule = _LONG_TTFT if mean_s - deviations * error_s > 2 * usual_s else ""
         if rule:
-            found.append(Starved(user=user, answers=len(rows), mean_ttft_s=mean, rule=rule))
-    return found
-
-
-def _poisson_cdf(count: int, mean: float) -> float:
-    return sum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(count + 1))
+            starved.append(Starved(user=user, answers=count, mean_ttft_s=mean_s, rule=rule))
+    return starved

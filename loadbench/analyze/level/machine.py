@@ -1,4 +1,4 @@
-"""A level with what was seen beside its requests: telemetry, energy and cost, and what a reader must know of them."""
+"""Add to a level what was measured alongside its requests: telemetry, energy and cost, with the caveats they raise."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from loadbench.results.run import LevelResult
     from loadbench.results.telemetry import Telemetry
 
-# Models whose names say that they run on an accelerator, as in `qwen2.5-0.5b-instruct-cuda-gpu:3`.
+# Models whose names say that they run on an accelerator, such as `qwen2.5-0.5b-instruct-cuda-gpu:3`.
 _ACCELERATED = re.compile(r"(?<![a-z])(gpu|cuda|trtrtx|tensorrt|webgpu|rocm|migraphx)(?![a-z])", re.IGNORECASE)
-# A desktop alone uses as much of its board; a model that decodes on it uses far more.
+# A desktop alone uses this share of its GPU; a model that decodes on it uses far more.
 IDLE_USE = 0.02
-# Held down for less of the time than this the clocks change no figure that is told.
-_HELD_SHARE = 0.05
+# Clocks that are throttled for less of the window than this change no figure that is shown.
+_MIN_THROTTLED = 0.05
 
 
 def with_machine(
     level: LevelResult, telemetry: Telemetry | None, *, idle: Mapping[str, float], prices: CostSettings
 ) -> LevelResult:
-    """The level with all that its telemetry and the prices say of it; `idle` are the meters' watts before the load."""
+    """The level with its telemetry, energy, cost and their caveats; `idle` has each meter's watts before the load."""
     used = energy(level, meter_watts(telemetry, level.window_s), idle=idle, estimate=prices.watts)
     return msgspec.structs.replace(
         level,
@@ -45,32 +45,25 @@ def _caveats(level: LevelResult, telemetry: Telemetry) -> Iterator[Reason]:
     if uses and decoding and max(uses) < IDLE_USE and _ACCELERATED.search(level.model):
         yield Reason(
             "cpu_fallback",
-            f"the model's name says that it runs on the GPU, and none that can be seen was in use ({max(uses):.1%})",
-            "see the server's log for the device it chose: drivers, or its execution provider, may be missing",
+            f"the model's name says that it runs on the GPU, but no visible GPU was in use ({max(uses):.1%})",
+            "see the server's log for the device it chose; a driver or its execution provider may be missing",
         )
-    yield from _held_down(telemetry)
+
+    # A machine that is too hot or short of power is slower than it will be when it is cool.
+    compare = "or note it with the result: a cool machine, or a short run, is faster"
+    for cause, remedy in (("heat", "cool the machine"), ("power", "raise its power limit")):
+        shares = {name: gauge.mean for name, gauge in telemetry.gauges.items() if name.endswith(f"_throttled_{cause}")}
+        if shares and max(shares.values()) > _MIN_THROTTLED:
+            name = max(shares, key=lambda name: shares[name])
+            message = f"{cause} throttled {name.partition('_')[0]} for {shares[name]:.0%} of the window"
+            yield Reason(f"throttled_{cause}", message, f"{remedy}, {compare}")
+    if telemetry.counters.get("host_throttled_total"):
+        message = "heat throttled the processor during the level"
+        yield Reason("throttled_cpu", message, f"cool the machine, {compare}")
+
     if telemetry.counters.get("process_restarts_total"):
         yield Reason(
             "process_restarted",
-            "the server's process ended during the level, and another took its place",
-            "see the server's log, and run it again",
-        )
-
-
-def _held_down(telemetry: Telemetry) -> Iterator[Reason]:
-    """A machine that is too hot, or short of power, is slower than it will be when it is cool."""
-    for by, advice in (("heat", "cool it"), ("power", "raise its power limit")):
-        held = {name: gauge.mean for name, gauge in telemetry.gauges.items() if name.endswith(f"_throttled_{by}")}
-        if held and max(held.values()) > _HELD_SHARE:
-            name = max(held, key=lambda one: held[one])
-            yield Reason(
-                f"throttled_{by}",
-                f"{by} held the clocks of {name.partition('_')[0]} down for {held[name]:.0%} of the window",
-                f"{advice}, or say that it was so: a cool machine, or a short run, is quicker",
-            )
-    if telemetry.counters.get("host_throttled_total"):
-        yield Reason(
-            "throttled_cpu",
-            "heat held the processor's clock down during the level",
-            "cool it, or say that it was so: a cool machine, or a short run, is quicker",
+            "the server's process ended during the level, and another one replaced it",
+            "see the server's log, then run it again",
         )

@@ -1,7 +1,6 @@
-"""The verdict on one level: whether its figures can be believed, why not, and what to do about it.
+"""The verdict on one level: whether its figures can be trusted, why not, and what to do about it.
 
-Each rule is a function from the recording to a reason or nothing. A level with a reason is INVALID; the rules, their
-codes and bounds are those of docs/metrics.md. What cannot be judged yet is listed there as well.
+A level with at least one reason is INVALID. Codes, conditions and bounds are those of docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -16,29 +15,29 @@ from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.results.run import Reason, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording
 
-# The client's own delay matters from here on: below 1 ms nobody feels it, and below a twentieth of the usual time
-# between two tokens it does not change what is seen.
+# The load generator's own delay matters above both: nobody feels less than 1 ms, and less than a twentieth of the
+# usual time between two tokens does not change the figures.
 _DELAY_NS = 1_000_000
 _DELAY_SHARE = 0.05
-_LEAST_ACHIEVED = 0.99
-# A closed loop that loses more than this share of its cycle to the client makes a load noticeably below its users.
-_MOST_SLACK = 0.02
-# Below this share of events with a later one's stamp the quantiles up to p99 hold.
-_MOST_CENSORED = 0.01
+_MIN_ACHIEVED = 0.99
+# A closed loop that loses more than this share of its cycle makes noticeably less load than its users should.
+_MAX_LOST_CYCLE = 0.02
+# Below this share of events that carry a later event's stamp, quantiles up to p99 hold.
+_MAX_CENSORED = 0.01
 # From this share on, events that a server sends together shape the distribution of gaps.
 _MANY_TOGETHER = 0.05
-# Stamps of these hold however late the client comes to what they stand for: of the kernel, of a model in this process.
-_HOLDING = frozenset({"kernel", "adapter"})
-_CLIENT_LIMIT = "the client was the limit: give it a core of its own, or make less load"
-# More requests than this share with a doubtful count make the sum doubtful.
-_MOST_UNKNOWN = 0.01
-# Counters of sequences that had to give their KV memory back; a server has one of them, or the same by two names.
+# These stamps are right however late the read: the kernel's, and those of a model in this process.
+_STAMPED_ON_ARRIVAL = frozenset({"kernel", "adapter"})
+_GENERATOR_BOTTLENECK = "the load generator was the bottleneck: give it its own core, or reduce the load"
+# If more than this share of requests has a doubtful count, the sum is doubtful.
+_MAX_DOUBTFUL = 0.01
+# Counters of sequences that lost their KV memory; a server has one of them, or the same one under two names.
 PREEMPTIONS = (
     "vllm:num_preemptions_total",
     "sglang:num_retracted_requests_total",
@@ -48,267 +47,192 @@ PREEMPTIONS = (
 
 
 def judge(recording: LevelRecording, *, load: Load, model: str, failure_limit: float) -> Verdict:
-    """The verdict on a level of `model` under `load`; `failure_limit` is the scenario's."""
-    reasons = [reason for rule in _RULES for reason in rule(recording, load)]
-    reasons += _failures(recording, failure_limit)
-    reasons += _other_model(recording, model)
+    """The verdict on a level of `model` under `load`; `failure_limit` is the largest acceptable share of failures."""
+    reasons = [
+        *_incomplete(recording, load),
+        *_short_warm_up(recording, load),
+        *not_steady(recording, load),
+        *_late_start(recording, load),
+        *_late_stamps(recording),
+        *_failed_audit(recording, load),
+        *_bad_responses(recording, model, failure_limit),
+    ]
     return Verdict("INVALID" if reasons else "VALID", reasons)
 
 
-def _nothing(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
-    if not recording.outcomes.get(Outcome.OK):
-        yield Reason(
-            "no_answers",
-            "no measured request was answered" if recording.outcomes else "no request became due inside the window",
-            "see the failures" if recording.outcomes else "measure for longer than a request and the thinking take",
-        )
-
-
-def _interrupted(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    """The level did not run as planned: it was cut short, lost a part, or did not send all its requests."""
+    if not recording.outcomes:
+        advice = "use a --duration longer than one request plus its think time"
+        yield Reason("no_answers", "no request became due inside the window", advice)
+    elif not recording.outcomes.get(Outcome.OK):
+        yield Reason("no_answers", "no measured request succeeded", "see the failures")
     if recording.aborted:
         yield Reason(
             "aborted",
-            f"the level was given up by {recording.aborted}; the model's further levels were not run",
-            "lower the load, or see what is wrong with the server",
+            f"the level was aborted by {recording.aborted}; the model's remaining levels were skipped",
+            "reduce the load, or find out what is wrong with the server",
         )
     elif recording.interrupted:
-        yield Reason("interrupted", "the level was stopped before its end", "let it run to its end")
-
-
-def _lost_workers(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
+        yield Reason("interrupted", "the level was stopped before its end", "run it again, to its end")
     if recording.lost_workers:
         yield Reason(
             "lost_worker",
-            f"{recording.lost_workers} of the client's processes ended, and with them their part of the load",
-            "see what ended them (memory?), and run it again",
+            f"{recording.lost_workers} worker processes ended during the level, and their part of the load with them",
+            "find out what ended them (out of memory?), then run it again",
         )
-
-
-def _server_restarted(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
     if recording.server_restarted:
         yield Reason(
             "server_restarted",
-            "the server's counters began anew during the level, or were gone after it",
-            "see the server's log; behind a load balancer each replica has its own: give the address of one",
+            "the server's counters restarted or disappeared during the level",
+            "see the server's log; behind a load balancer each replica has its own counters: use one replica's address",
         )
 
-
-def _achieved(recording: LevelRecording, load: Load) -> Iterator[Reason]:
-    if not isinstance(load, Open):
-        return
     due, sent = recording.arrivals_due, recording.arrivals_sent
-    if recording.missed:
-        yield Reason(
-            "missed_arrivals",
-            f"{recording.missed} of {due} arrivals were not sent",
-            "raise --max-in-flight, or offer a lower rate",
-        )
-    elif sent < _LEAST_ACHIEVED * due - 1:  # one may be due before the window's end and leave after it
-        yield Reason(
-            "rate_not_reached", f"{sent} requests left inside the window, and {due} were due in it", _CLIENT_LIMIT
-        )
+    if isinstance(load, Open) and recording.missed:
+        advice = "raise --max-in-flight, or reduce the rate"
+        yield Reason("missed_arrivals", f"{recording.missed} of {due} arrivals were not sent", advice)
+    # One request may be due just before the window closes and be sent after it.
+    elif isinstance(load, Open) and sent < _MIN_ACHIEVED * due - 1:
+        message = f"{due} requests were due inside the window, but only {sent} were sent inside it"
+        yield Reason("rate_not_reached", message, _GENERATOR_BOTTLENECK)
 
 
 def _short_warm_up(recording: LevelRecording, load: Load) -> Iterator[Reason]:
-    """Until everybody has had an answer the load is still building up, and who asks first waits least."""
-    answered_ns = recording.histograms["e2e_response"].percentile(50)
-    alone = isinstance(load, Closed) and load.users == 1
+    """Until every user has had a response the load is still building up, and the first requests wait least."""
+    e2e_ns = recording.histograms["e2e_response"].percentile(50)
+    one_user = isinstance(load, Closed) and load.users == 1
     begins_empty = isinstance(load, Open) and load.begins_empty
-    if answered_ns is not None and not alone and not begins_empty and recording.warm_up_ns < answered_ns:
-        wanted = format_duration(-(-2 * answered_ns // NS_PER_S) * NS_PER_S)
+    if e2e_ns is not None and not one_user and not begins_empty and recording.warm_up_ns < e2e_ns:
+        enough = format_duration(-(-2 * e2e_ns // NS_PER_S) * NS_PER_S)
         yield Reason(
             "short_warm_up",
             f"the warm-up of {format_duration(round(recording.warm_up_ns, -6))} ended before the load was steady: "
-            f"half the answers took longer, {answered_ns / 1e9:.1f} s or more",
-            f"--warm-up {wanted}, and measure for longer than that",
+            f"half the requests took {e2e_ns / 1e9:.1f} s or longer",
+            f"use --warm-up {enough}, and a --duration longer than that",
         )
 
 
 def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
-    """An open loop has a schedule to keep. A closed one has none: a late start is a longer think time, and as such it
-    takes from the load what it is of a whole cycle, from one request of a user to the next."""
+    """An open loop must keep its schedule. A closed loop has none: a late start is a longer think time, which reduces
+    the load by its share of a cycle, the time from one request of a user to the next."""
     lateness = recording.histograms["lateness"]
     if isinstance(load, Open):
-        yield from _client_delay(recording, lateness, code="late_start", what="requests left late")
+        yield from _delayed(recording, lateness, code="late_start", message="requests were sent late")
         return
-    mean_ns, answered_ns = lateness.mean, recording.histograms["e2e_response"].mean
-    if mean_ns is None or answered_ns is None:
+    mean_ns, e2e_ns = lateness.mean, recording.histograms["e2e_response"].mean
+    if mean_ns is None or e2e_ns is None:
         return
-    cycle_ns = answered_ns + (load.think.mean if load.think is not None else 0.0)
-    if mean_ns > max(_DELAY_NS, _MOST_SLACK * cycle_ns):
-        yield Reason(
-            "late_start",
-            f"users asked again {mean_ns / 1e6:.1f} ms late on average, {mean_ns / cycle_ns:.1%} of their cycle",
-            _CLIENT_LIMIT,
-        )
+    cycle_ns = e2e_ns + (load.think.mean if load.think is not None else 0.0)
+    if mean_ns > max(_DELAY_NS, _MAX_LOST_CYCLE * cycle_ns):
+        lost = f"{mean_ns / 1e6:.1f} ms late on average, {mean_ns / cycle_ns:.1%} of their cycle"
+        yield Reason("late_start", f"users sent their next request {lost}", _GENERATOR_BOTTLENECK)
 
 
-def _stamps(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
-    """Such stamps hold whatever the client does; the kernel's as long as it reads before the next event comes."""
+def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
+    """A kernel stamp is right as long as the event is read before the next one arrives; a stamp at the read is late
+    whenever the event loop is."""
     health = recording.health
     if health.clock_steps:
-        yield Reason(
-            "clock_step",
-            f"the wall clock, in which the kernel stamps, was set {health.clock_steps} times",
-            "let the clock settle, and measure again",
-        )
-    if health.stamp_source not in _HOLDING:
-        yield from _client_delay(
-            recording, health.loop_lag, code="loop_lag", what="the event loop, and so every stamp, was late"
-        )
-    elif recording.censored_events > _MOST_CENSORED * recording.events:
+        message = f"the wall clock, which the kernel's stamps use, was set {health.clock_steps} times"
+        yield Reason("clock_step", message, "wait until the clock is synchronised, then measure again")
+    if health.stamp_source not in _STAMPED_ON_ARRIVAL:
+        message = "the event loop lagged, which makes every stamp late"
+        yield from _delayed(recording, health.loop_lag, code="loop_lag", message=message)
+    elif recording.censored_events > _MAX_CENSORED * recording.events:
         share = recording.censored_events / recording.events
-        yield Reason("late_reads", f"{share:.1%} of events were read so late that a later one had come", _CLIENT_LIMIT)
-    elif recording.events - recording.reads > _MOST_CENSORED * recording.events:
-        # Of a stream this quick the last event in a late read is always young: whether it was late, the loop tells.
-        what = "events came together in one read, and the event loop was late"
-        yield from _client_delay(recording, health.loop_lag, code="late_reads", what=what)
+        message = f"{share:.1%} of events were read so late that a later one had already arrived"
+        yield Reason("late_reads", message, _GENERATOR_BOTTLENECK)
+    elif recording.events - recording.reads > _MAX_CENSORED * recording.events:
+        # In such a fast stream the last event of a late read is always recent; the loop's lag shows the lateness.
+        message = "several events arrived in one read while the event loop lagged"
+        yield from _delayed(recording, health.loop_lag, code="late_reads", message=message)
 
 
-def _client_delay(recording: LevelRecording, delays: Histogram, *, code: str, what: str) -> Iterator[Reason]:
-    """The p99 is above the bound; in a sample of fewer than a hundred, where one alone would make the p99, two are."""
+def _delayed(recording: LevelRecording, delays: Histogram, *, code: str, message: str) -> Iterator[Reason]:
+    """The p99 is above the bound, and so are two values at least: of fewer than 100 the largest alone is the p99."""
     p99_ns = delays.percentile(99)
-    usual_ns = recording.histograms["itl"].percentile(50) or recording.histograms["event_gap"].percentile(50) or 0
-    bound_ns = max(_DELAY_NS, _DELAY_SHARE * usual_ns)
+    gap_ns = recording.histograms["itl"].percentile(50) or recording.histograms["event_gap"].percentile(50) or 0
+    bound_ns = max(_DELAY_NS, _DELAY_SHARE * gap_ns)
     if p99_ns is not None and p99_ns > bound_ns and delays.count_above(round(bound_ns)) > 1:
-        yield Reason(
-            code,
-            f"{what}: p99 {p99_ns / 1e6:.1f} ms, and {bound_ns / 1e6:.1f} ms is the most at this pace of tokens",
-            _CLIENT_LIMIT,
-        )
+        limit = f"the limit at this token rate is {bound_ns / 1e6:.1f} ms"
+        yield Reason(code, f"{message}: p99 is {p99_ns / 1e6:.1f} ms, {limit}", _GENERATOR_BOTTLENECK)
 
 
-def _protocol(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
-    count = recording.outcomes.get(Outcome.PROTOCOL, 0)
-    if count:
-        yield Reason(
-            "protocol", f"{count} answers could not be read", "see the failures; is it an OpenAI-compatible server?"
-        )
+def _failed_audit(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    failed = [check for check in audit(recording, load) if not check.ok]
+    if failed:
+        wrong = "; ".join(f"{check.name} is {check.measured:.6g}, expected {check.expected:.6g}" for check in failed)
+        advice = "this is a bug in loadbench: please report it with the run folder"
+        yield Reason("audit", f"self-audit failed: {wrong}", advice)
 
 
-def _tokens(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
-    answered = recording.outcomes.get(Outcome.OK, 0)
+def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) -> Iterator[Reason]:
+    ok = recording.outcomes.get(Outcome.OK, 0)
+    unreadable = recording.outcomes.get(Outcome.PROTOCOL, 0)
+    if unreadable:
+        advice = "see the failures; check that the URL is that of an OpenAI-compatible server"
+        yield Reason("protocol", f"{unreadable} responses could not be parsed", advice)
     unknown = recording.token_sources.get(TokenSource.UNKNOWN, 0)
-    if unknown > _MOST_UNKNOWN * answered:
-        yield Reason(
-            "unknown_tokens", f"{unknown} of {answered} answers have an unknown number of tokens", "let it report usage"
-        )
-
-
-def _prompts(recording: LevelRecording, _load: Load) -> Iterator[Reason]:
-    if recording.prompt_off > _MOST_UNKNOWN * recording.prompt_asked:
+    if unknown > _MAX_DOUBTFUL * ok:
+        message = f"{unknown} of {ok} responses have an unknown number of tokens"
+        yield Reason("unknown_tokens", message, "make the server report usage")
+    if recording.prompt_off > _MAX_DOUBTFUL * recording.prompt_asked:
         yield Reason(
             "prompt_length",
-            f"{recording.prompt_off} of {recording.prompt_asked} prompts were more than 2 % off the asked length",
-            "the server's tokenizer differs from what was calibrated; use --prompt or --prompts",
+            f"{recording.prompt_off} of {recording.prompt_asked} prompts were more than 2 % off the requested length",
+            "the server's tokenizer differs from the one that was calibrated; use --prompt or --prompts",
         )
-    # What begins as an earlier request did is expected there.
-    cold = recording.outcomes.get(Outcome.OK, 0) - recording.cohorts.warm
+    # A prompt that repeats the beginning of an earlier one is expected in the cache.
+    cold = ok - recording.cohorts.warm
     cached = recording.cached - recording.cohorts.warm_cached
-    if cached > _MOST_UNKNOWN * cold:
-        yield Reason(
-            "cached_prompts",
-            f"{cached} of {cold} prompts came in part from the server's cache",
-            "leave --unique on, or turn the prefix cache off",
-        )
-
-
-def _audit(recording: LevelRecording, load: Load) -> Iterator[Reason]:
-    """A fault of ours, should it ever be seen."""
-    failed = [one for one in audit(recording, load) if not one.ok]
-    if failed:
-        seen = "; ".join(f"{one.name} is {one.measured:.6g}, and should be {one.expected:.6g}" for one in failed)
-        yield Reason(
-            "audit",
-            f"the books do not close: {seen}",
-            "this is a fault of loadbench: please report it with the run folder",
-        )
-
-
-def _failures(recording: LevelRecording, limit: float) -> Iterator[Reason]:
+    if cached > _MAX_DOUBTFUL * cold:
+        message = f"{cached} of {cold} prompts came in part from the server's prefix cache"
+        yield Reason("cached_prompts", message, "leave --unique on, or turn prefix caching off")
     total = sum(count for outcome, count in recording.outcomes.items() if outcome is not Outcome.CANCELLED)
-    failed = total - recording.outcomes.get(Outcome.OK, 0)
-    if total and failed / total > limit:
-        yield Reason(
-            "failures",
-            f"{failed} of {total} requests failed, and {limit:.3g} of them is the limit",
-            "see the failures; lower the load, or allow more with --failures",
-        )
-
-
-def _other_model(recording: LevelRecording, model: str) -> Iterator[Reason]:
+    if total and (total - ok) / total > failure_limit:
+        message = f"{total - ok} of {total} requests failed; the limit is {100 * failure_limit:.3g} %"
+        yield Reason("failures", message, "see the failures; reduce the load, or raise the limit with --failures")
     others = {name: count for name, count in recording.models.items() if name not in {model, ""}}
     if others:
         name, count = max(others.items(), key=lambda item: item[1])
-        yield Reason("other_model", f"{count} answers came from {name!r}, not {model!r}", "check the model's name")
+        yield Reason("other_model", f"{count} responses came from {name!r}, not {model!r}", "check the model's name")
 
 
-def caveats(recording: LevelRecording, load: Load) -> list[Reason]:
-    """What a reader should know of a level that may well be valid."""
-    found = []
-    answered = recording.outcomes.get(Outcome.OK, 0)
+def caveats(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    """What a reader should know about a level even if it is valid."""
+    ok = recording.outcomes.get(Outcome.OK, 0)
     assumed = recording.token_sources.get(TokenSource.EVENTS, 0)
     if assumed:
-        found.append(
-            Reason(
-                "assumed_tokens",
-                f"the server told no token count of {assumed} of {answered} answers; one token an event was assumed",
-                "let it report usage; until then read tokens as events",
-            )
+        yield Reason(
+            "assumed_tokens",
+            f"the server reported no token count for {assumed} of {ok} responses; one token per event was assumed",
+            "make the server report usage; until then read tokens as events",
         )
     together = recording.events - recording.reads
     if together - recording.censored_events > _MANY_TOGETHER * recording.events:
-        found.append(
-            Reason(
-                "clumped_events",
-                f"{together / recording.events:.0%} of events came in one read with a later one, though it was in time",
-                "the server or a proxy sends several at once: gaps and ITL are those of its writes, not of its tokens",
-            )
+        yield Reason(
+            "clumped_events",
+            f"{together / recording.events:.0%} of events arrived in one read with a later one, though read in time",
+            "the server or a proxy sends several at once: gaps and ITL are those of its writes, not of its tokens",
         )
     if recording.reconnects:
-        found.append(
-            Reason(
-                "reconnects",
-                f"{recording.reconnects} kept connections had been closed by the server and were replaced",
-                "nothing is wrong; such a request counts the new connection's set-up",
-            )
+        yield Reason(
+            "reconnects",
+            f"the server had closed {recording.reconnects} kept-alive connections, and they were replaced",
+            "nothing is wrong; these requests include the set-up of the new connection",
         )
-    return [*found, *_preempted(recording), *_planned(load)]
-
-
-def _planned(load: Load) -> Iterator[Reason]:
+    preempted = max((recording.server or {}).get(name, 0) for name in PREEMPTIONS)
+    if preempted:
+        yield Reason(
+            "preemptions",
+            f"the server preempted {preempted:.0f} sequences: KV memory was short",
+            "reduce the load, shorten the requests, or give the server more KV memory",
+        )
     if isinstance(load, Open) and load.arrivals.planned:
-        begins = ", and it begins with an idle server" if load.begins_empty else ""
+        begins = ", starting with an idle server" if load.begins_empty else ""
         yield Reason(
             "planned_course",
             f"the rate changed as planned, by {load.arrivals}{begins}: whether the server was steady cannot be judged",
-            "read the figures as those of the whole course; their intervals take it for a steady one",
+            "read the figures as those of the whole period; their intervals assume a steady rate",
         )
-
-
-def _preempted(recording: LevelRecording) -> Iterator[Reason]:
-    rose = recording.server or {}
-    count = max(rose.get(name, 0) for name in PREEMPTIONS)
-    if count:
-        yield Reason(
-            "preemptions",
-            f"the server preempted {count:.0f} sequences: KV memory was short",
-            "lower the load, ask for less, or give the server more KV memory",
-        )
-
-
-_RULES: tuple[Callable[[LevelRecording, Load], Iterator[Reason]], ...] = (
-    _nothing,
-    _interrupted,
-    _lost_workers,
-    _server_restarted,
-    _achieved,
-    _short_warm_up,
-    not_steady,
-    _late_start,
-    _stamps,
-    _protocol,
-    _tokens,
-    _prompts,
-    _audit,
-)

@@ -143,8 +143,8 @@ def test_more_requests_than_users_are_found():
     """Two at once of one user: the peak is wrong, and the level is invalid by a fault that is ours."""
     level = a_level([a_sample(0, due_ns=S), a_sample(1, due_ns=S + 1)], load=Closed(1))
     reason = next(reason for reason in level.verdict.reasons if reason.code == "audit")
-    assert reason.message == "the books do not close: peak is 2, and should be 1"
-    assert "fault of loadbench" in reason.advice
+    assert reason.message == "self-audit failed: peak is 2, expected 1"
+    assert "bug in loadbench" in reason.advice
     assert [one.name for one in level.audit if not one.ok] == ["peak"]
 
 

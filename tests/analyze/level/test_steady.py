@@ -114,7 +114,7 @@ def test_rate_above_capacity_is_found():
     assert reason.code == "not_steady"
     assert reason.message.startswith("the offered rate is above capacity: requests in flight grew from ")
     assert "TTFT from" in reason.message
-    assert reason.advice == "offer a lower rate"
+    assert reason.advice == "reduce the rate"
 
 
 @pytest.mark.parametrize(("rate", "constant"), [(0.5, True), (0.8, False), (0.9, True), (0.9, False), (0.95, False)])
@@ -166,7 +166,7 @@ def test_warm_up_that_was_too_short_is_told_with_what_is_enough():
     """A transient that dies away within 30 s: the advice is a warm-up that contains it, and not the whole window."""
     reasons = verdict(drifting(lambda at: noise(at) + 400 * math.exp(-at / 6)))
     assert [reason.code for reason in reasons] == ["not_steady"]
-    wanted = reasons[0].advice.removeprefix("--warm-up ").removesuffix("s")
+    wanted = reasons[0].advice.removeprefix("use --warm-up ").removesuffix("s")
     assert 10 + 20 <= int(wanted) <= 10 + 50
 
 
@@ -207,7 +207,7 @@ def test_pile_without_longer_waits_is_not_steady_either():
     """Answers that take longer and longer pile up though each begins at once: more requests come than are answered."""
     samples = [a_sample(n, due_ns=n * S // 5, gaps_ns=(20 + n * 20) * MS) for n in range(600)]
     reasons = verdict(samples, load=OPEN)
-    assert reasons[0].message.startswith("more requests came than were answered: requests in flight grew from ")
+    assert reasons[0].message.startswith("more requests arrived than completed: requests in flight grew from ")
 
 
 @pytest.mark.parametrize(("rate", "unsteady"), [(1.5, True), (0.7, False)])
