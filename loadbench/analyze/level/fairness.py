@@ -73,7 +73,7 @@ def _fairness(number: int, by_user: dict[int, list[RequestRecord]], rng: np.rand
         note = "fairness needs at least two users"
     elif total < _MIN_PER_USER * len(users):
         note = (
-            f"too few requests: {total} of {len(users)} users completed; at least {_MIN_PER_USER} per user are needed"
+            f"too few completed requests ({total} of {len(users)} users): at least {_MIN_PER_USER} per user are needed"
         )
 
     throughput_interval = ttft_interval = None

@@ -160,7 +160,7 @@ def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
                 yield Reason(
                     "not_steady",
                     f"more requests arrived than completed: {growth}",
-                    "the offered rate is above capacity, or --warm-up was too short: reduce the rate, or raise --warm-up",
+                    "the offered rate is above capacity, or the warm-up too short: reduce the rate, or raise --warm-up",
                 )
             return
 

@@ -78,7 +78,7 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     if recording.lost_workers:
         yield Reason(
             "lost_worker",
-            f"{recording.lost_workers} worker processes ended during the level, and their part of the load with them",
+            f"{recording.lost_workers} of the worker processes ended early, and their part of the load with them",
             "find out what ended them (out of memory?), then run it again",
         )
     if recording.server_restarted:
@@ -134,7 +134,7 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
     whenever the event loop is."""
     health = recording.health
     if health.clock_steps:
-        message = f"the wall clock, which the kernel's stamps use, was set {health.clock_steps} times"
+        message = f"the wall clock, which the kernel's stamps use, was set during the level ({health.clock_steps} ×)"
         yield Reason("clock_step", message, "wait until the clock is synchronised, then measure again")
     if health.stamp_source not in _STAMPED_ON_ARRIVAL:
         message = "the event loop lagged, which makes every stamp late"
@@ -169,10 +169,11 @@ def _failed_audit(recording: LevelRecording, load: Load) -> Iterator[Reason]:
 
 def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) -> Iterator[Reason]:
     ok = recording.outcomes.get(Outcome.OK, 0)
+    total = sum(count for outcome, count in recording.outcomes.items() if outcome is not Outcome.CANCELLED)
     unreadable = recording.outcomes.get(Outcome.PROTOCOL, 0)
     if unreadable:
         advice = "see the failures; check that the URL is that of an OpenAI-compatible server"
-        yield Reason("protocol", f"{unreadable} responses could not be parsed", advice)
+        yield Reason("protocol", f"{unreadable} of {total} responses could not be parsed", advice)
     unknown = recording.token_sources.get(TokenSource.UNKNOWN, 0)
     if unknown > _MAX_DOUBTFUL * ok:
         message = f"{unknown} of {ok} responses have an unknown number of tokens"
@@ -189,14 +190,15 @@ def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) 
     if cached > _MAX_DOUBTFUL * cold:
         message = f"{cached} of {cold} prompts came in part from the server's prefix cache"
         yield Reason("cached_prompts", message, "leave --unique on, or turn prefix caching off")
-    total = sum(count for outcome, count in recording.outcomes.items() if outcome is not Outcome.CANCELLED)
     if total and (total - ok) / total > failure_limit:
         message = f"{total - ok} of {total} requests failed; the limit is {100 * failure_limit:.3g} %"
         yield Reason("failures", message, "see the failures; reduce the load, or raise the limit with --failures")
     others = {name: count for name, count in recording.models.items() if name not in {model, ""}}
     if others:
         name, count = max(others.items(), key=lambda item: item[1])
-        yield Reason("other_model", f"{count} responses came from {name!r}, not {model!r}", "check the model's name")
+        yield Reason(
+            "other_model", f"{count} of {ok} responses came from {name!r}, not {model!r}", "check the model's name"
+        )
 
 
 def caveats(recording: LevelRecording, load: Load) -> Iterator[Reason]:
@@ -219,7 +221,7 @@ def caveats(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     if recording.reconnects:
         yield Reason(
             "reconnects",
-            f"the server had closed {recording.reconnects} kept-alive connections, and they were replaced",
+            f"the server had closed kept-alive connections: {recording.reconnects} were replaced",
             "nothing is wrong; these requests include the set-up of the new connection",
         )
     preempted = max((recording.server or {}).get(name, 0) for name in PREEMPTIONS)

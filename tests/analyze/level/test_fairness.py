@@ -103,7 +103,7 @@ def test_the_starved_are_named_with_their_rule():
     rows = served({0: 4.0, 1: 4.0, 2: 4.0, 3: 40.0, 4: 4.0}, ttft_s={4: 0.5})
     (found,) = fairness(rows)
     assert [(one.user, one.rule) for one in found.starved] == [
-        (3, "fewer than half the answers of the median user"),
+        (3, "fewer than half the completed requests of the median user"),
         (4, "mean TTFT above twice the median user's"),
     ]
     assert found.ttft < 0.7
@@ -123,13 +123,13 @@ def test_too_few_have_no_interval():
     (found,) = fairness([asked(user, end_s=2.0 + n) for user in range(4) for n in range(3)])
     assert found.throughput == 1.0
     assert found.throughput_interval is None
-    assert found.note == "too few: 12 answers of 4 users, and 5 each are the least"
+    assert found.note == "too few completed requests (12 of 4 users): at least 5 per user are needed"
 
 
 def test_one_user_and_none():
     """A single user has nobody to be compared with; open levels have no users."""
     (found,) = fairness(served({0: 4.0}))
-    assert found.note == "one user has nobody to be compared with"
+    assert found.note == "fairness needs at least two users"
     assert fairness([asked(None, end_s=2.0)]) == []
 
 
