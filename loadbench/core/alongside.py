@@ -1,4 +1,4 @@
-"""Work with something running beside it, as a progress line or a watcher: that ends with the work, whatever it does."""
+"""Run helpers, such as a progress line or a monitor, alongside some work; they end with the work, however it ends."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-async def run_alongside(work: Callable[[], Awaitable[_T]], *others: Callable[[], Coroutine[Any, Any, object]]) -> _T:
-    """What the work returns; the others run until it ends, and are cancelled then.
+async def run_alongside(work: Callable[[], Awaitable[_T]], *helpers: Callable[[], Coroutine[Any, Any, object]]) -> _T:
+    """Run the work and return its result; the helpers run until it ends, and are cancelled then.
 
-    A `LoadbenchError` of the work is raised as it is: a task group would hand it on wrapped in a group.
+    A `LoadbenchError` of the work is raised as it is, not wrapped in an exception group.
     """
     outcome: _T | LoadbenchError
     async with anyio.create_task_group() as group:
-        for other in others:
-            group.start_soon(other)
+        for helper in helpers:
+            group.start_soon(helper)
         try:
             outcome = await work()
         except LoadbenchError as error:

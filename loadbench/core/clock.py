@@ -1,8 +1,8 @@
 """The one clock of a run.
 
-Every mark of every request is an integer of nanoseconds read from here. The real clock is
-`time.perf_counter_ns`: monotonic, so that a step of the wall clock changes nothing. Under test the event
-loop carries its own time (`loadbench.core.virtual`) and the same engine runs in it unchanged.
+Every mark of every request is an integer of nanoseconds read from here. The real clock is `time.perf_counter_ns`, which
+is monotonic: a step of the wall clock changes nothing. In virtual time the event loop has its own clock
+(`loadbench.core.virtual`), and the same engine runs in it unchanged.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 
-# An event loop's timers are as coarse as the selector's milliseconds, and a wake-up is late by the time that
-# the kernel needs to run us: sleep until this much before the moment, then yield in turns until it has come.
-# Windows wakes at a tick of its own clock only.
+# The timers of an event loop have the selector's resolution of a millisecond, and the kernel needs time to wake the
+# process. So sleep until this long before the moment, then yield to other tasks until it has come. Windows wakes only
+# at a tick of its own clock.
 TICK_NS = 15_625_000 if sys.platform == "win32" else 0
 _TAIL_NS = 1_000_000 + TICK_NS
 
@@ -25,21 +25,21 @@ class Clock(Protocol):
     """Time, and waiting for it."""
 
     def now_ns(self) -> int:
-        """Nanoseconds since an arbitrary beginning; never steps back."""
+        """Nanoseconds since an arbitrary start; never decreases."""
         ...
 
     async def sleep_until(self, when_ns: int, stop: anyio.Event) -> bool:
-        """Wait for the moment, or for `stop`; whether the moment came. A moment gone by comes at once."""
+        """Wait for the moment or for `stop`; returns whether the moment came. A past moment comes at once."""
         ...
 
 
 class MonotonicClock:
-    """The machine's monotonic clock, in its finest resolution."""
+    """The machine's monotonic clock at its finest resolution."""
 
     now_ns = staticmethod(time.perf_counter_ns)
 
     async def sleep_until(self, when_ns: int, stop: anyio.Event) -> bool:
-        """Sleep by timer, then give way in turns through the last millisecond, so that lateness stays in µs."""
+        """Sleep by timer, then yield to other tasks through the last millisecond, so that lateness stays in µs."""
         ahead_ns = when_ns - self.now_ns()
         if ahead_ns > _TAIL_NS:
             with anyio.move_on_after((ahead_ns - _TAIL_NS) / 1e9):

@@ -1,12 +1,12 @@
-"""What can go wrong for reasons outside loadbench, and the exit code that each kind ends in.
+"""Errors with a reason outside loadbench, and their exit codes.
 
     LoadbenchError
-    ├── BadInput            2    the command line, a scenario or a file is wrong: the user mends it
+    ├── BadInput            2    the command line, a scenario or a file is wrong: the user can fix it
     ├── TargetUnavailable   6    the server cannot be reached, is not what it should be, or lacks the model
     └── Interrupted       130    the user stopped the run
 
 A failed *request* is not an exception: it is a sample with an outcome (`loadbench.record.outcome`).
-Anything else that is raised is a fault of loadbench, and stops the program loudly.
+Any other exception is a bug of loadbench, and stops the program with its traceback.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ class ExitCode(IntEnum):
 
 
 class LoadbenchError(Exception):
-    """One clear line for the user: what is wrong and where, then the remedy.
-
-    `message` names the place and what was found there; `hint` says what to do about it.
-    """
+    """One line for the user: `message` names the place and the problem, `hint` says how to fix it."""
 
     exit_code = ExitCode.BAD_INPUT
 

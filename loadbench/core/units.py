@@ -1,7 +1,7 @@
-"""Durations and rates as people write them, turned into integers of nanoseconds and floats per second.
+"""Durations and rates as people write them, converted to integers of nanoseconds and floats per second.
 
-Inside loadbench a time is an `int` in nanoseconds and its name ends in `_ns`. People's units exist here
-and in `report` only.
+Inside loadbench a time is an `int` in nanoseconds and its name ends in `_ns`. Other units exist only here and in
+`report`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _UNIT_NS = {
 }
 _NUMBER_UNIT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zµ]+)")
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(?:/\s*([a-zµ]+))?")
-# Longer than any test, shorter than what overflows: a slip of the pen, not a plan.
+# Longer than any test and below every overflow: more than this is a typing error.
 _LONGEST_NS = 366 * 24 * 3600 * NS_PER_S
 
 
 def parse_duration(text: str) -> int:
     """Nanoseconds of a duration such as `250ms`, `2m`, `1m30s`, or `0`.
 
-    Raises `ValueError` with the reason; a bare number has no unit and is refused, zero apart.
+    Raises `ValueError` with the reason; a number without a unit is refused, except zero.
     """
     written = text.strip().lower()
     if written in {"0", "0.0"}:
         return 0
     if not re.fullmatch(rf"(?:{_NUMBER_UNIT.pattern}\s*)+", written):
         raise ValueError(f"{text!r} is not a duration; write a number with its unit, as in 250ms, 30s, 2m or 1m30s")
-    total = Fraction(0)  # a float would lose nanoseconds of long times
+    total = Fraction(0)  # a float would lose the nanoseconds of long times
     for number, unit in _NUMBER_UNIT.findall(written):
         if unit not in _UNIT_NS:
             raise ValueError(f"{text!r} has the unknown unit {unit!r}; write ms, s, m or h, as in 250ms, 30s, 2m")
@@ -51,7 +51,7 @@ def parse_duration(text: str) -> int:
 def parse_rate(text: str) -> float:
     """Requests per second of a rate such as `10`, `0.5`, `10/s` or `30/min`.
 
-    Raises `ValueError` with the reason; a rate is above zero.
+    Raises `ValueError` with the reason; a rate must be above zero.
     """
     written = text.strip().lower()
     match = _RATE.fullmatch(written)
@@ -67,7 +67,7 @@ def parse_rate(text: str) -> float:
 
 
 def format_duration(ns: int) -> str:
-    """A duration as `parse_duration` reads it back: `90000000000` is `1m30s`."""
+    """A duration as `parse_duration` reads it: `90000000000` is `1m30s`."""
     if ns == 0:
         return "0s"
     if ns % 1_000_000_000 == 0:
