@@ -39,7 +39,7 @@ from loadbench.engine.stamp_errors import (
 )
 from loadbench.record.outcome import Outcome
 from loadbench.sim.process import TruthProcess
-from loadbench.sim.truth import Pace, told
+from loadbench.sim.truth import Pace, read_true_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -164,7 +164,7 @@ class _User:
 
 def _both_sides(user: int, sample: Sample, body: bytes) -> AnsweredStream:
     assert sample.sent_ns is not None  # noqa: S101 - it was answered
-    arrived_ns, told_ns = told(body)
+    arrived_ns, told_ns = read_true_times(body)
     return AnsweredStream(
         user=user,
         sent_ns=sample.sent_ns,

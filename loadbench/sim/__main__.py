@@ -1,7 +1,7 @@
 """The simulated server as a process: `python -m loadbench.sim --profile slot-server --port 0`.
 
-Prints one line, `READY http://127.0.0.1:PORT`, once it serves. Ends quietly on SIGTERM, on SIGINT, and when its
-standard input ends; so give it an open one (`</dev/null` ends it at once). For people there is `loadbench serve`.
+Prints one line, `READY http://127.0.0.1:PORT`, when it serves. Ends on SIGTERM, on SIGINT, and when its standard input
+ends, so that must be open (`</dev/null` ends it at once). On the command line, use `loadbench serve` instead.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to stop; the exit code."""
+    """Serve until a signal or the end of standard input; returns the exit code."""
     options = _options(arguments)
-    # What lives by now lives for ever: the collector need not walk it between two tokens.
+    # These objects live until the end: the garbage collector need not visit them between two tokens.
     gc.collect()
     gc.freeze()
     try:
@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadbench.sim", description="The simulated inference server.")
     parser.add_argument("--profile", choices=PROFILES, default=DEFAULT_PROFILE, help="what kind of server it is")
-    parser.add_argument("--seed", type=int, default=0, help="of its noise and its words")
-    parser.add_argument("--speed", type=float, default=1.0, help="divides all its times")
+    parser.add_argument("--seed", type=int, default=0, help="seed of its noise and its words")
+    parser.add_argument("--speed", type=float, default=1.0, help="divides all its times by this")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    parser.add_argument("--model", action="append", default=[], help="a name to answer to; may be given again")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port")
+    parser.add_argument("--model", action="append", default=[], help="model name to serve; repeatable")
     return parser.parse_args(arguments)
 
 

@@ -1,11 +1,11 @@
 """Requests in, frames out: the OpenAI dialect of the simulated server, without I/O, clock or engine.
 
-The tokenizer is the simplest that is true: a token is a word between whitespace. A chat costs 4 tokens more, for its
-template. The answer's tokens are words too, one in each event, so that whoever splits the answer's text at its
-whitespace finds the number of tokens that `usage` states. An answer always runs to its `max_tokens`.
+The tokenizer is as simple as possible: a token is a word between whitespace. A chat costs 4 tokens more, for its
+template. The output tokens are words too, one in each event, so splitting the text of a response at its whitespace
+gives the number of tokens in `usage`. A response always has `max_tokens` tokens.
 
-The first token's event comes behind one with the role and empty content, the last one's before one with the
-`finish_reason`, then `usage` if it was asked for, then `[DONE]`; each group is one piece of bytes, written at once.
+The event of the first token follows one with the role and empty content. The event of the last token is followed by
+one with the `finish_reason`, then `usage` if it was requested, then `[DONE]`. Each group is written at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_TOKENS = 128
 TEMPLATE_TOKENS = 4
 _DONE = b"data: [DONE]\n\n"
-# Stands where the word goes in an event's JSON; orjson writes it in six characters that occur nowhere else in it.
+# The place of the word in the JSON of an event; orjson writes it as six characters that occur nowhere else in it.
 _MARK, _MARK_JSON = "\0", b"\\u0000"
 
 # No quotes, no backslashes, no whitespace, ASCII: they go into JSON as they are.
@@ -42,14 +42,14 @@ _WORDS = (
 
 
 class Route(Enum):
-    """The two ways to ask; the value is the path."""
+    """The two endpoints; the value is the path."""
 
     CHAT = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of ours
-    """A request that is not answered: the HTTP status and what the error object says."""
+class Refusal(Exception):  # noqa: N818 - it is a response, not an error of ours
+    """A refused request: the HTTP status and the message of the error object."""
 
     def __init__(self, status: int, message: str, *, code: str | None = None, allow: str = "") -> None:
         super().__init__(message)
@@ -84,7 +84,7 @@ class _StreamOptions(msgspec.Struct):
 
 
 class _Body(msgspec.Struct, kw_only=True):
-    """What both ways have in common; what is not named here is allowed and does nothing."""
+    """The fields that both endpoints have; other fields are allowed and ignored."""
 
     model: str
     max_tokens: int | None = None
@@ -106,10 +106,10 @@ _B = TypeVar("_B", bound=_Body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A request that can be answered."""
+class CompletionRequest:
+    """A valid request."""
 
-    api: Route
+    route: Route
     model: str
     text: str
     prompt_tokens: int
@@ -123,45 +123,48 @@ def count_tokens(text: str) -> int:
     return len(text.split())
 
 
-def read_question(api: Route, body: bytes, *, models: Sequence[str], context: int) -> Question:
-    """The question in a request's body. Raises `Refusal` with what is wrong with it."""
-    asked, text, prompt_tokens = _read_chat(body) if api is Route.CHAT else _read_completion(body)
-    if asked.model not in models:
-        there_are = ", ".join(models)
-        raise Refusal(404, f"The model '{asked.model}' does not exist; there are: {there_are}", code="model_not_found")
-    max_tokens = _max_tokens(asked)
+def parse_request(route: Route, body: bytes, *, models: Sequence[str], context: int) -> CompletionRequest:
+    """The request in this body. Raises `Refusal` with the reason if it is not valid."""
+    fields: _Body
+    if route is Route.CHAT:
+        fields = chat = _decode(body, _ChatBody)
+        if not chat.messages:
+            raise Refusal(400, "'messages' is empty")
+        text = "\n".join(message.text() for message in chat.messages)
+        prompt_tokens = count_tokens(text) + TEMPLATE_TOKENS
+    else:
+        fields = completion = _decode(body, _CompletionsBody)
+        text = completion.prompt
+        prompt_tokens = count_tokens(text)
+        if not prompt_tokens:
+            raise Refusal(400, "'prompt' is empty")
+
+    if fields.model not in models:
+        known = ", ".join(models)
+        raise Refusal(404, f"The model '{fields.model}' does not exist; there are: {known}", code="model_not_found")
+    if fields.n not in {None, 1}:
+        raise Refusal(400, "'n' must be 1: one response per request")
+    max_tokens = fields.max_tokens if fields.max_completion_tokens is None else fields.max_completion_tokens
+    if max_tokens is None:
+        max_tokens = DEFAULT_MAX_TOKENS
+    if max_tokens < 1:
+        raise Refusal(400, f"'max_tokens' must be at least 1, not {max_tokens}")
     if prompt_tokens + max_tokens > context:
         raise Refusal(
             400,
             f"This model's maximum context length is {context} tokens. However, you requested "
-            f"{prompt_tokens + max_tokens} tokens ({prompt_tokens} in the prompt, {max_tokens} in the answer).",
+            f"{prompt_tokens + max_tokens} tokens ({prompt_tokens} in the prompt, {max_tokens} in the completion).",
             code="context_length_exceeded",
         )
-    return Question(
-        api=api,
-        model=asked.model,
+    return CompletionRequest(
+        route=route,
+        model=fields.model,
         text=text,
         prompt_tokens=prompt_tokens,
         max_tokens=max_tokens,
-        stream=bool(asked.stream),
-        include_usage=asked.stream_options is not None and bool(asked.stream_options.include_usage),
+        stream=bool(fields.stream),
+        include_usage=fields.stream_options is not None and bool(fields.stream_options.include_usage),
     )
-
-
-def _read_chat(body: bytes) -> tuple[_Body, str, int]:
-    asked = _decode(body, _ChatBody)
-    if not asked.messages:
-        raise Refusal(400, "'messages' is empty")
-    text = "\n".join(message.text() for message in asked.messages)
-    return asked, text, count_tokens(text) + TEMPLATE_TOKENS
-
-
-def _read_completion(body: bytes) -> tuple[_Body, str, int]:
-    asked = _decode(body, _CompletionsBody)
-    tokens = count_tokens(asked.prompt)
-    if not tokens:
-        raise Refusal(400, "'prompt' is empty")
-    return asked, asked.prompt, tokens
 
 
 def _decode(body: bytes, kind: type[_B]) -> _B:
@@ -171,28 +174,19 @@ def _decode(body: bytes, kind: type[_B]) -> _B:
         raise Refusal(400, f"The body cannot be read: {error}") from None
 
 
-def _max_tokens(asked: _Body) -> int:
-    if asked.n not in {None, 1}:
-        raise Refusal(400, "'n' must be 1: one answer to a request")
-    given = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
-    if given is not None and given < 1:
-        raise Refusal(400, f"'max_tokens' must be at least 1, not {given}")
-    return DEFAULT_MAX_TOKENS if given is None else given
+class CompletionResponse:
+    """The response to one request: the same words for the same prompt and seed, at any time."""
 
-
-class Reply:
-    """The answer to one question: the same words for the same question and seed, whenever it is asked."""
-
-    def __init__(self, question: Question, *, number: int, created: int, seed: int) -> None:
-        self._question = question
+    def __init__(self, request: CompletionRequest, *, number: int, created: int, seed: int) -> None:
+        self._request = request
         self._number = number
         self._created = created
-        self._rng = random.Random(f"{seed}/{zlib.crc32(question.text.encode(errors='replace'))}")
+        self._rng = random.Random(f"{seed}/{zlib.crc32(request.text.encode(errors='replace'))}")
         self._words: list[str] = []
         self._before, self._after = self._event(_MARK).split(_MARK_JSON)
 
     def token(self, *, last: bool) -> bytes:
-        """The next token as it is streamed, with all that goes before the first one and after the last."""
+        """The next token as it is streamed, with the frames before the first one and after the last."""
         word = self._next_word()
         event = self._before + word.encode() + self._after
         if len(self._words) == 1 and self._chat:
@@ -200,8 +194,8 @@ class Reply:
         return event + self._close() if last else event
 
     def whole(self) -> bytes:
-        """The complete answer as one JSON body."""
-        while len(self._words) < self._question.max_tokens:
+        """The complete response as one JSON body."""
+        while len(self._words) < self._request.max_tokens:
             self._next_word()
         text = "".join(self._words)
         message = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
@@ -210,7 +204,7 @@ class Reply:
 
     @property
     def _chat(self) -> bool:
-        return self._question.api is Route.CHAT
+        return self._request.route is Route.CHAT
 
     def _next_word(self) -> str:
         word = self._rng.choice(_WORDS)
@@ -227,7 +221,7 @@ class Reply:
 
     def _close(self) -> bytes:
         closing = self._event("", finish="length")
-        if self._question.include_usage:
+        if self._request.include_usage:
             closing += _sse(self._frame("chat.completion.chunk", [], usage=self._usage()))
         return closing + _DONE
 
@@ -236,15 +230,15 @@ class Reply:
             "id": f"{'chatcmpl' if self._chat else 'cmpl'}-sim-{self._number}",
             "object": kind if self._chat else "text_completion",
             "created": self._created,
-            "model": self._question.model,
+            "model": self._request.model,
             "system_fingerprint": "simulated",
             "choices": choices,
             **more,
         }
 
     def _usage(self) -> dict[str, int]:
-        asked, made = self._question.prompt_tokens, len(self._words)
-        return {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}
+        prompt, completion = self._request.prompt_tokens, len(self._words)
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _sse(frame: dict[str, Any]) -> bytes:

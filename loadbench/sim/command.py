@@ -1,4 +1,4 @@
-"""The simulated server in the foreground, for people: `loadbench serve`."""
+"""The simulated server in the foreground: `loadbench serve`."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 def profiles_text() -> str:
-    """Each profile's name and what it stands for."""
+    """Each profile with its description."""
     width = max(map(len, PROFILES))
-    return "".join(f"{name:{width}}  {profile.stands_for}\n" for name, profile in PROFILES.items())
+    return "".join(f"{name:{width}}  {profile.description}\n" for name, profile in PROFILES.items())
 
 
 def profile_named(name: str) -> Profile:
-    """The profile; raises `BadInput` naming those there are."""
+    """The profile of this name; raises `BadInput` with the known names."""
     if name not in PROFILES:
         raise BadInput(f"--profile: found {name!r}", hint=f"the profiles are {', '.join(PROFILES)}")
     return PROFILES[name]
 
 
 def serve_until_signal(profile: str, *, host: str, port: int, seed: int, models: Sequence[str]) -> None:
-    """Serve until Ctrl-C or SIGTERM; raises `BadInput` for an unknown profile or an address that cannot be had."""
+    """Serve until Ctrl-C or SIGTERM; raises `BadInput` for an unknown profile or an address it cannot listen on."""
     anyio.run(_serve, profile_named(profile), host, port, seed, models)
 
 

@@ -1,8 +1,8 @@
-"""A server in a process of its own, so that it does not share a loop or a core with what measures it: both sides of it.
+"""A server in a child process, so that it shares no event loop and no core with the client: parent's and child's side.
 
-The child is told to end by the end of its standard input: whatever becomes of the parent, the system closes that pipe,
-and no server is left behind. It has a session (on Windows a process group) of its own: Ctrl-C in the terminal reaches
-the parent alone, which drains its requests before it lets the server go.
+The child ends when its standard input ends. However the parent ends, the system closes that pipe, so no server is left
+behind. The child has its own session (on Windows its own process group), so Ctrl-C in the terminal reaches only the
+parent, which drains its requests before it ends the server.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from loadbench.core.errors import LoadbenchError
 from loadbench.sim.profile import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-# Ten times what a cold start takes on a slow disk.
+# Ten times a cold start on a slow disk.
 _STARTS_WITHIN_S = 20.0
-# For each of the three ways to end it: asked, told, killed.
+# For each of the three ways to end it: end of input, terminate, kill.
 _ENDS_WITHIN_S = 3.0
 _READY = "READY "
-# Windows has no sessions, and no such flag is known elsewhere; each system ignores what it has not.
+# Windows has no sessions, and other systems do not have this flag; each ignores what it does not know.
 _OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
 class ServerProcess:
-    """One of our server modules in a child process, from entering the context to leaving it.
+    """One of our server modules in a child process, which runs while the context lasts.
 
-    Entering raises `LoadbenchError`, with what the child said, where it does not start.
+    Entering raises `LoadbenchError` with the child's last line of stderr if it does not start.
     """
 
     _child: subprocess.Popen[bytes]
@@ -83,7 +84,7 @@ class ServerProcess:
         self._end()
 
     def _await_ready(self) -> str:
-        """The URL in the child's first line. A thread reads it: pipes have no time limit on every system."""
+        """The URL in the child's first line. A thread reads it, because not every system has timeouts for pipes."""
         lines: list[str] = []
         stdout = self._child.stdout
         assert stdout is not None  # noqa: S101 - it is a pipe
@@ -97,30 +98,25 @@ class ServerProcess:
         if not lines[0].startswith(_READY):
             self._child.wait()
             self._errors.seek(0)
-            said = self._errors.read().decode(errors="replace").split("\n")
-            last = next((line for line in reversed(said) if line.strip()), "it ended without a word")
+            lines = self._errors.read().decode(errors="replace").split("\n")
+            last = next((line for line in reversed(lines) if line.strip()), "it ended without a message")
             raise LoadbenchError(f"{self._name} did not start: {last}")
         return lines[0].removeprefix(_READY).strip()
 
     def _end(self) -> None:
-        """Ask, then tell, then kill; each in its time."""
+        """Close its input, then terminate, then kill; each has its time."""
         child = self._child
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
-        for harder in (child.terminate, child.kill):
-            if not self._has_ended():
-                harder()
+        for end in (child.terminate, child.kill):
+            try:
+                child.wait(_ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                end()
         child.wait()
         self._errors.close()
-
-    def _has_ended(self) -> bool:
-        try:
-            self._child.wait(_ENDS_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
 
 
 class SimProcess(ServerProcess):
@@ -129,8 +125,8 @@ class SimProcess(ServerProcess):
     def __init__(
         self, profile: str = DEFAULT_PROFILE, *, seed: int = 0, models: Sequence[str] = (), speed: float = 1.0
     ) -> None:
-        named = [f"--model={name}" for name in models]
-        options = [f"--profile={profile}", f"--seed={seed}", f"--speed={speed!r}", "--port=0", *named]
+        model_options = [f"--model={name}" for name in models]
+        options = [f"--profile={profile}", f"--seed={seed}", f"--speed={speed!r}", "--port=0", *model_options]
         super().__init__("loadbench.sim", options, name="the simulated server")
 
 
@@ -145,32 +141,38 @@ class TruthProcess(ServerProcess):
 
 
 def end_with_parent(end: Callable[[], object]) -> None:
-    """Have `end` called, in a signal handler or another thread, on SIGINT, SIGTERM and the end of standard input."""
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Windows' way to reach a process group
+    """Call `end` on SIGINT, SIGTERM and the end of standard input, from a signal handler or another thread."""
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # Windows sends the last to a process group
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: end())
-    threading.Thread(target=_await_end_of_stdin, args=(end,), daemon=True).start()
 
+    def await_end_of_input() -> None:
+        # Read the file descriptor: a thread that waits in `sys.stdin` holds a lock that the interpreter needs to exit.
+        while os.read(0, 4096):
+            pass
+        end()
 
-def _await_end_of_stdin(end: Callable[[], object]) -> None:
-    """Read the file itself: a thread that waits in `sys.stdin` holds a lock that the interpreter's end wants."""
-    while os.read(0, 4096):
-        pass
-    end()
+    threading.Thread(target=await_end_of_input, daemon=True).start()
 
 
 def from_outside(call: Callable[[], object]) -> Callable[..., None]:
-    """`call` for a signal handler or a thread: in the event loop that runs now, and never once that has closed."""
+    """Wrap `call` for a signal handler or a thread: it runs in the current event loop, unless that has closed."""
     loop = asyncio.get_running_loop()
 
     def later(*_: object) -> None:
-        with suppress(RuntimeError):  # the loop has closed: that is the end too
+        with suppress(RuntimeError):  # the loop has closed
             loop.call_soon_threadsafe(call)
 
     return later
 
 
+def listening_url(sock: socket.socket) -> str:
+    """The URL of a server that listens on this socket, with no path."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def say_ready(url: str) -> None:
-    """The line that the parent waits for."""
+    """Print the line that the parent waits for."""
     sys.stdout.write(f"{_READY}{url}\n")
     sys.stdout.flush()

@@ -1,31 +1,31 @@
-"""What a simulated server is like, and what a load on it must come to.
+"""The properties of a simulated server, and the exact result of a closed loop against it.
 
-The engine (`loadbench.sim.batching`) works in steps. A step takes in waiting requests while there are slots and memory,
-and prefills them one after another; then one decode step gives one token to every running sequence. With `P` prompt
-tokens, `N` output tokens and `m` running sequences
+The engine (`loadbench.sim.batching`) works in steps. A step admits waiting requests while there are slots and memory,
+and prefills them one after another; then one decode step gives one token to every running request. With `P` prompt
+tokens, `N` output tokens and `m` running requests
 
-    prefill of one request   p    = prefill_base + prefill_per_token · P     its first token comes at its end
-    one decode step          d(m) = decode_base + decode_per_sequence · m    everybody's next token comes at its end
+    prefill of one request   p    = prefill_base + prefill_per_token · P     its first token comes at the end of it
+    one decode step          d(m) = decode_base + decode_per_sequence · m    all next tokens come at the end of it
 
-A closed loop of `n` users who ask again at once, all with the same `P` and `N`, keeps `m = min(n, c)` sequences
-running, where `c` is the number of slots, or of requests that fit into the KV memory if that is less. A request takes
-part in `N − 1` decode steps, and in that time each running sequence is replaced once, so that `m` prefills go by:
+A closed loop of `n` users without think time, all with the same `P` and `N`, keeps `m = min(n, c)` requests running,
+where `c` is the number of slots, or of requests that fit into the KV memory if that is less. A request takes part in
+`N − 1` decode steps, and in that time each running request is replaced once, so that `m` prefills go by:
 
     time from slot to end    T    = m·p + (N − 1)·d(m)
     requests per second      X    = m / T                  output tokens per second = N·X
     mean E2E                 E    = n / X                  (Little's law; for n ≤ c that is T)
     mean wait for a slot     W    = E − T = T·(n/c − 1)    for n > c, else 0
 
-These hold however the users began. How `T` divides into TTFT and decoding depends on who is prefilled together: a
-request pays for the prefills before its own. Users who all begin in one instant stay together for good, and
+These hold however the users start. How `T` divides into TTFT and decoding depends on which requests are prefilled
+together: a request waits for the prefills before its own. Users who all start in one instant stay together, and
 
     mean TTFT                W + p·(m + 1)/2               mean TPOT = (T − p·(m + 1)/2) / (N − 1)
 
-Users spread so that each is prefilled alone have TTFT `W + p` instead, and the rest of `T` is decoding. For `N = 1`
-there is nothing to decode: the engine is one queue of prefills, X = 1/p and TTFT = E2E = n·p.
+Users whose requests are each prefilled alone have TTFT `W + p` instead, and the rest of `T` is decoding. For `N = 1`
+nothing is decoded: the engine is one queue of prefills, X = 1/p and TTFT = E2E = n·p.
 
-At noise 0 all of this is exact, to the nanosecond, for whole cycles of every user; it is so because a request that
-arrives as a sequence ends is still taken into the step that begins then. With noise each duration is multiplied by an
+At noise 0 all of this is exact, to the nanosecond, for whole cycles of every user, because a request that arrives when
+another one finishes is still admitted to the step that begins then. With noise each duration is multiplied by an
 independent factor of mean 1, so that the formulas hold for the mean over many requests.
 """
 
@@ -42,11 +42,11 @@ class Profile:
     """One kind of server. Times are in seconds; `noise` is the coefficient of variation of each duration."""
 
     name: str
-    stands_for: str
+    description: str
     model: str
-    slots: int  # sequences that run at once
-    kv_tokens: int  # prompt and answer tokens that all running sequences may reserve together
-    context: int  # prompt and answer tokens of one request
+    slots: int  # requests that run at once
+    kv_tokens: int  # prompt and output tokens that all running requests can reserve together
+    context: int  # prompt and output tokens of one request
     prefill_base_s: float
     prefill_per_token_s: float
     decode_base_s: float
@@ -62,28 +62,28 @@ class Profile:
             raise ValueError(f"profile {self.name}: times and noise must not be negative")
 
     def prefill_ns(self, prompt_tokens: int) -> int:
-        """How long one prompt takes, without noise."""
+        """Duration of the prefill of one prompt, without noise."""
         return max(1, round((self.prefill_base_s + self.prefill_per_token_s * prompt_tokens) * NS_PER_S))
 
     def decode_ns(self, running: int) -> int:
-        """How long one token for each of the running sequences takes, without noise."""
+        """Duration of one decode step with this number of running requests, without noise."""
         return max(1, round((self.decode_base_s + self.decode_per_sequence_s * running) * NS_PER_S))
 
     @property
     def gather_ns(self) -> int:
-        """How long a step that follows an answer's end stays open for a user who asks again at once.
+        """How long the step after a finished request stays open for the user's next request.
 
-        A client needs some milliseconds to turn round; without this, every request would wait for one decode step that
-        is not in the formulas. It is less than any prefill or decode step, and so delays nothing.
+        A client needs some milliseconds before it sends that; otherwise it would wait for one decode step that is not
+        in the formulas. It is less than any prefill or decode step, and so delays nothing.
         """
         return max(1, min(4_000_000, round(min(self.prefill_base_s, self.decode_base_s) * NS_PER_S * 0.75)))
 
     def exact(self) -> Profile:
-        """The same without noise."""
+        """The same profile without noise."""
         return replace(self, noise=0.0)
 
     def faster(self, times: float) -> Profile:
-        """The same with every duration divided by `times`, for tests in real time."""
+        """The same profile with every duration divided by `times`, for tests in real time."""
         if not 0 < times < math.inf:
             raise ValueError(f"a speed must be above 0, not {times:g}")
         return replace(
@@ -100,7 +100,7 @@ PROFILES = {
     for profile in (
         Profile(
             name="slot-server",
-            stands_for="a small model on a fast desktop; throughput bends visibly at its 8 slots",
+            description="a small model on a fast desktop; a clear knee at its 8 slots",
             model="sim-chat",
             slots=8,
             kv_tokens=65_536,
@@ -112,7 +112,7 @@ PROFILES = {
         ),
         Profile(
             name="cpu-laptop",
-            stands_for="a quantised 7B model on a laptop's CPU; prompts are dear, batching gains little",
+            description="a quantised 7B model on a laptop's CPU; prompts are expensive, batching gains little",
             model="sim-laptop-7b",
             slots=4,
             kv_tokens=16_384,
@@ -124,7 +124,7 @@ PROFILES = {
         ),
         Profile(
             name="small-gpu",
-            stands_for="a 7B model on a GPU with 8 GB; batching is cheap until the KV memory is full",
+            description="a 7B model on a GPU with 8 GB; batching is cheap until the KV memory is full",
             model="sim-gpu-7b",
             slots=16,
             kv_tokens=8_192,
@@ -141,7 +141,7 @@ DEFAULT_PROFILE = "slot-server"
 
 @dataclass(frozen=True, slots=True)
 class SteadyState:
-    """What a closed loop comes to; times in seconds, TPOT `None` where one token is the whole answer."""
+    """The result of a closed loop; times in seconds. TPOT is `None` for responses of one token."""
 
     requests_per_s: float
     output_tokens_per_s: float
@@ -151,14 +151,14 @@ class SteadyState:
 
 
 def capacity(profile: Profile, *, input_tokens: int, output_tokens: int) -> int:
-    """How many requests of this size run at once: slots, or what fits into the KV memory."""
+    """The number of requests of this size that run at once: the slots, or as many as fit into the KV memory."""
     return min(profile.slots, profile.kv_tokens // (input_tokens + output_tokens))
 
 
 def steady_state(profile: Profile, users: int, *, input_tokens: int, output_tokens: int) -> SteadyState:
     """The formulas above, for users without think time who begin together. `input_tokens` as the server counts them.
 
-    Raises `ValueError` where such a request fits into no context, or there is no user.
+    Raises `ValueError` if there is no user, or if such a request does not fit into the context.
     """
     if users < 1 or output_tokens < 1 or input_tokens + output_tokens > profile.context:
         raise ValueError(f"no steady state of {users} users with {input_tokens} + {output_tokens} tokens")

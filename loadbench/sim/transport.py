@@ -1,7 +1,7 @@
-"""The simulated server in process: the client's transport, with no sockets between.
+"""The simulated server in process: a transport of the client without sockets.
 
-Under `loadbench.core.virtual` a level against it takes the time that it takes to compute, and every stamp is exact: a
-request arrives as it is sent, an event arrives as it is made.
+In virtual time (`loadbench.core.virtual`) a level against it takes only as long as its computation, and every stamp is
+exact: a request arrives when it is sent, an event when it is made.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from loadbench.sim.service import EVENT_STREAM, SERVER_NAME, Response, Service
+from loadbench.sim.service import EVENT_STREAM, SERVER_NAME, Service, WholeResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class SimTransport:
-    """`loadbench.client.transport.Transport` into a simulated server of its own; used while `serving()` lasts."""
+    """`loadbench.client.transport.Transport` with its own simulated server; used while `serving()` lasts."""
 
     def __init__(self, profile: Profile, *, clock: Clock, seed: int = 0, models: Sequence[str] = ()) -> None:
         self.service = Service(profile, clock=clock, seed=seed, models=models)
         self._clock = clock
-        self._kept = 0
+        self._idle_connections = 0
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[SimTransport]:
@@ -37,44 +37,44 @@ class SimTransport:
             yield self
 
     async def exchange(self, request: HttpRequest, sink: Sink) -> None:
-        """Carry one exchange; cancelled, it frees its slot. The host in the URL is of no account."""
-        reused = self._kept > 0
-        self._kept -= reused
+        """Carry one exchange; cancelled, it frees its slot. The host in the URL does not matter."""
+        reused = self._idle_connections > 0
+        self._idle_connections -= reused
         sink.connected(self._clock.now_ns(), reused=reused, connect_ns=None if reused else 0)
         sink.sent(self._clock.now_ns())
-        wire = _Wire(self._clock, sink)
+        stamping = _StampingSink(self._clock, sink)
         path = urlsplit(request.url).path
-        job = self.service.answer(request.method, path, body=request.body, out=wire)
+        queued = self.service.handle(request.method, path, body=request.body, sink=stamping)
         try:
-            await wire.ended.wait()
+            await stamping.ended.wait()
         finally:
-            if job is not None:
-                self.service.engine.cancel(job)
-        self._kept += 1
+            if queued is not None:
+                self.service.engine.cancel(queued)
+        self._idle_connections += 1
 
     async def aclose(self) -> None:
-        """Forget the connections that would have been kept."""
-        self._kept = 0
+        """Forget the simulated idle connections."""
+        self._idle_connections = 0
 
 
-class _Wire:
-    """`loadbench.sim.service.Out` of one exchange: hands on to the sink, stamped."""
+class _StampingSink:
+    """`loadbench.sim.service.ResponseSink` of one exchange: passes everything to the client's sink, stamped."""
 
     def __init__(self, clock: Clock, sink: Sink) -> None:
         self.ended = anyio.Event()
         self._clock = clock
         self._sink = sink
 
-    def whole(self, response: Response) -> None:
-        """The head and the body at once."""
+    def send_whole(self, response: WholeResponse) -> None:
+        """Head and body."""
         self._head(response.status, response.content_type)
-        self.part(response.body, last=True)
+        self.send_events(response.body, last=True)
 
-    def begin(self) -> None:
+    def begin_stream(self) -> None:
         """The head of an event stream."""
         self._head(200, EVENT_STREAM)
 
-    def part(self, data: bytes, *, last: bool) -> None:
+    def send_events(self, data: bytes, *, last: bool) -> None:
         """Some of the body."""
         self._sink.data(self._clock.now_ns(), data)
         if last:

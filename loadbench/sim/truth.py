@@ -1,19 +1,19 @@
-"""The truth server: it paces streams as it is told to, and each event says when it was sent.
+"""The truth server: streams at the requested pace, and each event contains the time at which it was sent.
 
-`python -m loadbench.sim.truth --port 0`; begun and ended like `loadbench.sim`. The prompt says what is wanted, as in
-`ttft=50ms gap=20ms events=64 per_write=1`; what it leaves out is as in this line. The first event also says when the
-request's last byte arrived, by the kernel's stamp where there is one: how late this server reads it is no error of the
-client's. Both are of `time.perf_counter_ns`, one clock for all processes of a machine, so that a client's stamps can be
-held against them: what differs is the client's error. Each event is an HTTP chunk of its own, as of servers that flush
-after each, even if several go in one write.
+`python -m loadbench.sim.truth --port 0`; it starts and ends like `loadbench.sim`. The prompt sets the pace, as in
+`ttft=50ms gap=20ms events=64 per_write=1`; these are the defaults of what it omits. The first event also has the time
+at which the last byte of the request arrived, by the kernel's stamp if there is one: this server's delay in reading it
+is no error of the client. Both are times of `time.perf_counter_ns`, one clock for all processes of a machine, so a
+client's stamps can be compared with them: the difference is the client's error. Each event is its own HTTP chunk, as
+from servers that flush after each event, even if several are in one write.
 
-The stamps are the *text* of the events, in figures of fixed width: so these differ in nothing but their text, as those
-of real servers, and the client reads them the way it reads those.
+The stamps are the *text* of the events, with a fixed number of digits. So the events differ only in their text, like
+those of real servers, and the client reads them the same way.
 
-One thread and one loop of its own: asyncio's timers end at whole milliseconds, which made a quiet stream's events late
-by 0.8 ms where this loop is by 0.1 (p50), at the same CPU per event. The schedule is absolute: an event is due at
-`arrived + ttft + n * gap`, whenever those before it were sent. How late it was is `t_ns - due`, which the client can
-work out; that is no error, for the stamp is taken at the write.
+It is one thread with its own loop: asyncio's timers end at whole milliseconds, and a quiet stream's events were late by
+0.8 ms (p50), while with this loop they are late by 0.1 ms, at the same CPU per event. The schedule is absolute: an
+event is due at `arrived + ttft + n * gap`, whenever those before it were sent. It is late by `t_ns - due`, which the client
+can compute; that is no error, because the stamp is taken at the write.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from typing import TYPE_CHECKING
 from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, stamp_source
 from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S, format_duration, parse_duration
-from loadbench.sim.process import end_with_parent, say_ready
+from loadbench.sim.process import end_with_parent, listening_url, say_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _BACKLOG = 4096
 _BUFFER = memoryview(bytearray(64 * 1024))
-# Writes between two looks for new requests: one that waits for its arrival stamp waits no longer than these take.
+# Writes between two checks for new requests, which wait no longer for their arrival stamp than these writes take.
 _TURN = 8
-# Windows ends a wait at a tick of its clock, every 15.6 ms at worst: there the rest is waited out awake.
+# Windows ends a wait at a tick of its clock, every 15.6 ms at worst: there the last tick is waited for in a busy loop.
 _TICK_NS = 16_000_000 if sys.platform == "win32" else 0
 
 _SETTING = re.compile(rb"\b(ttft|gap|events|per_write)=([0-9.a-z]+)")
@@ -53,19 +53,19 @@ _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _STAMPS = re.compile(rb"\bt_ns=(\d+)")
 _ARRIVED = re.compile(rb"\barrived_ns=(\d+)")
 
-_ABOUT = b'{"id":"chatcmpl-truth","object":"chat.completion.chunk","created":0,"model":"truth",'
-_EVENT = b"data: " + _ABOUT + b'"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
-_FINISH = b"data: " + _ABOUT + b'"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\n'
+_FIELDS = b'{"id":"chatcmpl-truth","object":"chat.completion.chunk","created":0,"model":"truth",'
+_EVENT = b"data: " + _FIELDS + b'"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
+_FINISH = b"data: " + _FIELDS + b'"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\n'
 _USAGE = b'"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":%d,"total_tokens":%d}}\n\n'
 _DONE = b"data: [DONE]\n\n"
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-_WHOLE = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+_RESPONSE = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 _MODELS = b'{"object":"list","data":[{"id":"truth","object":"model","created":0,"owned_by":"loadbench"}]}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How an answer shall come: the first write after `ttft_ns`, then one every `gap_ns` with `per_write` events."""
+    """The pace of a stream: the first write after `ttft_ns`, then one every `gap_ns`, with `per_write` events each."""
 
     ttft_ns: int = 50_000_000
     gap_ns: int = 20_000_000
@@ -74,34 +74,34 @@ class Pace:
 
     @property
     def prompt(self) -> str:
-        """The prompt that asks for it."""
+        """The prompt that requests this pace."""
         ttft, gap = format_duration(self.ttft_ns), format_duration(self.gap_ns)
         return f"ttft={ttft} gap={gap} events={self.events} per_write={self.per_write}"
 
     def due_ns(self, event: int) -> int:
-        """When an event is due, in ns after the request's arrival; events count from 0."""
+        """When an event is due, in ns after the arrival of the request; events count from 0."""
         return self.ttft_ns + event // self.per_write * self.gap_ns
 
 
 @lru_cache(maxsize=1024)
 def read_pace(body: bytes) -> Pace:
-    """What a request asks for; raises `ValueError` where it cannot be done."""
-    asked = {name.decode(): value.decode() for name, value in _SETTING.findall(body)}
-    times = {f"{name}_ns": parse_duration(asked[name]) for name in ("ttft", "gap") if name in asked}
-    counts = {name: int(asked[name]) for name in ("events", "per_write") if name in asked}
+    """The pace that a request sets; raises `ValueError` if it is impossible."""
+    settings = {name.decode(): value.decode() for name, value in _SETTING.findall(body)}
+    times = {f"{name}_ns": parse_duration(settings[name]) for name in ("ttft", "gap") if name in settings}
+    counts = {name: int(settings[name]) for name in ("events", "per_write") if name in settings}
     if min(counts.values(), default=1) < 1:
-        raise ValueError("events and per_write are 1 or more")
+        raise ValueError("events and per_write must be 1 or more")
     return Pace(**times, **counts)
 
 
-def told(body: bytes) -> tuple[int, list[int]]:
-    """(when the request had arrived, when each event was sent) by an answer's bytes, in ns of `perf_counter_ns`.
+def read_true_times(body: bytes) -> tuple[int, list[int]]:
+    """(when the request arrived, when each event was sent) from the bytes of a response, in ns of `perf_counter_ns`.
 
-    Raises `ValueError` for what is no answer of this server.
+    Raises `ValueError` for a body that is not from this server.
     """
     arrived = _ARRIVED.search(body)
     if arrived is None:
-        raise ValueError("no answer of the truth server")
+        raise ValueError("not a response of the truth server")
     return int(arrived[1]), [int(stamp) for stamp in _STAMPS.findall(body)]
 
 
@@ -109,14 +109,14 @@ def told(body: bytes) -> tuple[int, list[int]]:
 
 
 class TruthServer:
-    """Listens from the start; `run` serves until `end` is called. Raises `BadInput` where it cannot listen."""
+    """Listens from the start; `run` serves until `end` is called. Raises `BadInput` if it cannot listen."""
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._selector = selectors.DefaultSelector()
         self._stamper = Stamper()
         self._due: list[tuple[int, int, _Stream]] = []
         self._numbers = count()
-        self._over = False
+        self._ended = False
         self._listener = _listen(host, port)
         self._waker, self._wakes = socket.socketpair()
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
@@ -124,36 +124,35 @@ class TruthServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, with no path."""
-        host, port = self._listener.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        """The URL where it listens, with no path."""
+        return listening_url(self._listener)
 
     def end(self) -> None:
         """Stop serving; may be called from a signal handler or another thread."""
-        self._over = True
-        with suppress(OSError):  # it has ended already
+        self._ended = True
+        with suppress(OSError):  # already closed
             self._waker.send(b"\0")
 
     def run(self) -> None:
-        """Serve; every socket is closed at the end."""
+        """Serve, and close every socket at the end."""
         try:
-            while not self._over:
+            while not self._ended:
                 for key, mask in self._ready():
                     key.data(mask)
                 self._send_due()
         finally:
             for key in tuple(self._selector.get_map().values()):
-                key.fileobj.close()  # type: ignore[union-attr]  # we register sockets alone
+                key.fileobj.close()  # type: ignore[union-attr]  # only sockets are registered
             self._waker.close()
             self._selector.close()
 
     def _ready(self) -> list[tuple[selectors.SelectorKey, int]]:
-        """What can be read or written, waited for until the next event is due."""
+        """Wait until a socket is ready or the next event is due; returns the ready sockets."""
         if not self._due:
             return self._selector.select()
         ahead_ns = self._due[0][0] - perf_counter_ns()
         if sys.platform == "linux" and ahead_ns > 0:
-            # epoll's own time limit is in whole milliseconds, that of select is not.
+            # epoll's timeout has whole milliseconds, that of select has µs.
             select.select([self._selector.fileno()], [], [], ahead_ns / NS_PER_S)
             ahead_ns = 0
         return self._selector.select(max(0, ahead_ns - _TICK_NS) / NS_PER_S)
@@ -175,13 +174,16 @@ class TruthServer:
         heappush(self._due, (stream.due_ns, next(self._numbers), stream))
 
     def _accept(self, _mask: int) -> None:
-        with suppress(OSError):  # who has gone away meanwhile, or one file too many: the next call tries again
+        with suppress(OSError):  # the client has gone, or there are too many open files: the next call tries again
             sock, _ = self._listener.accept()
-            _Connection(_stamped(sock), self._selector, stamper=self._stamper, begin=self.begin)
+            if stamp_source() == KERNEL:
+                sock = StampedSocket(fileno=sock.detach())
+                sock.enable()
+            _Connection(sock, self._selector, stamper=self._stamper, begin=self.begin)
 
 
 class _Connection:
-    """One connection, one request on it at a time."""
+    """One connection, with one request at a time."""
 
     def __init__(
         self,
@@ -220,30 +222,32 @@ class _Connection:
             self._close()
             return
         self._received += data
-        head, found, body = self._received.partition(b"\r\n\r\n")
+        head, blank_line, body = self._received.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
-        if found and len(body) >= (int(length[1]) if length else 0):
+        if blank_line and len(body) >= (int(length[1]) if length else 0):
             self._received = b""
-            self._answer(head, body, arrived_ns)
+            self._respond(head, body, arrived_ns)
 
-    def _answer(self, head: bytes, body: bytes, arrived_ns: int) -> None:
+    def _respond(self, head: bytes, body: bytes, arrived_ns: int) -> None:
         if head.startswith(b"GET /v1/models "):
-            self.write(_whole(b"200 OK", _MODELS))
+            self.write(_response(b"200 OK", _MODELS))
             return
         if not head.startswith(b"POST /v1/chat/completions "):
-            self.write(_whole(b"404 Not Found", b'{"error":{"message":"there are models and chat completions"}}'))
+            self.write(
+                _response(b"404 Not Found", b'{"error":{"message":"only models and chat completions are here"}}')
+            )
             return
         try:
             pace = read_pace(body)
         except ValueError as error:
-            self.write(_whole(b"400 Bad Request", b'{"error":{"message":"%b"}}' % str(error).encode()))
+            self.write(_response(b"400 Bad Request", b'{"error":{"message":"%b"}}' % str(error).encode()))
             return
         if pace.ttft_ns:
             self.write(_HEAD)
         self._begin(_Stream(self, pace, arrived_ns))
 
     def write(self, data: bytes) -> None:
-        """Hand it to the socket; what that does not take, because the client does not read, waits here."""
+        """Write to the socket; bytes that it does not take, because the client does not read, wait here."""
         data = self._unsent + data if self._unsent else data
         try:
             sent = self._sock.send(data)
@@ -255,8 +259,8 @@ class _Connection:
         if sent == len(data) and not self._unsent:
             return
         self._unsent = data[sent:]
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
-        self._selector.modify(self._sock, wanted, self._on_ready)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+        self._selector.modify(self._sock, events, self._on_ready)
 
     def _close(self) -> None:
         if not self.closed:
@@ -266,7 +270,7 @@ class _Connection:
 
 
 class _Stream:
-    """One answer on its way."""
+    """One response that is being streamed."""
 
     __slots__ = ("_arrived_ns", "_connection", "_pace", "_sent", "due_ns")
 
@@ -278,13 +282,13 @@ class _Stream:
         self.due_ns = arrived_ns + pace.ttft_ns
 
     def send(self) -> int | None:
-        """Write what is due, stamped; when the next is due, `None` after the last or if nobody listens any more."""
+        """Write the due events, stamped; returns when the next are due, `None` after the last or a disconnect."""
         if self._connection.closed:
             return None
         pace = self._pace
         first, last = self._sent == 0, self._sent + pace.per_write >= pace.events
         if not first and not last:
-            # The usual case: nothing is made anew but the figures.
+            # The usual case: only the digits are new.
             frame = _middle(pace.per_write)
             self._connection.write(frame.replace(_BLANK, b"%019d" % perf_counter_ns()))
         else:
@@ -294,18 +298,18 @@ class _Stream:
         return None if last else self.due_ns
 
     def _edge(self, *, first: bool, last: bool) -> bytes:
-        """The first write, which says when the request came, or the last, which ends the answer."""
+        """The first write, which has the arrival of the request, or the last, which ends the response."""
         pace = self._pace
         events = [_EVENT % (b"t_ns=" + _BLANK + b" ")] * min(pace.per_write, pace.events - self._sent)
         if first:
             events[0] = _EVENT % (b"arrived_ns=%019d t_ns=%b " % (self._arrived_ns, _BLANK))
         frame = b"".join(map(_chunk, events)) + (_chunk(_end(pace.events)) + b"0\r\n\r\n" if last else b"")
         if first and not pace.ttft_ns:
-            frame = _HEAD + frame  # what is due at once goes in one write
+            frame = _HEAD + frame  # what is due at once is one write
         return frame.replace(_BLANK, b"%019d" % perf_counter_ns())
 
 
-# Stands in the frames where the stamp goes, and nowhere else.
+# The place of the stamp in the frames; it occurs nowhere else in them.
 _BLANK = b"#" * 19
 
 
@@ -316,24 +320,15 @@ def _middle(events: int) -> bytes:
 
 @lru_cache
 def _end(events: int) -> bytes:
-    return _FINISH + b"data: " + _ABOUT + _USAGE % (events, events + 1) + _DONE
+    return _FINISH + b"data: " + _FIELDS + _USAGE % (events, events + 1) + _DONE
 
 
 def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _whole(status: bytes, body: bytes) -> bytes:
-    return _WHOLE % (status, len(body), body)
-
-
-def _stamped(sock: socket.socket) -> socket.socket:
-    """The same connection, with the kernel's stamps if there are any."""
-    if stamp_source() != KERNEL:
-        return sock
-    stamped = StampedSocket(fileno=sock.detach())
-    stamped.enable()
-    return stamped
+def _response(status: bytes, body: bytes) -> bytes:
+    return _RESPONSE % (status, len(body), body)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -341,23 +336,23 @@ def _listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address, family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
-        raise BadInput(f"cannot listen on {host}:{port}: {error}", hint="--port 0 takes any free one") from None
+        raise BadInput(f"cannot listen on {host}:{port}: {error}", hint="--port 0 takes any free port") from None
     listener.settimeout(0)
     return listener
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to stop; the exit code."""
+    """Serve until a signal or the end of standard input; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m loadbench.sim.truth", description="The truth server.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port")
     options = parser.parse_args(arguments)
     try:
         server = TruthServer(host=options.host, port=options.port)
     except BadInput as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    # Nothing here goes in circles; a collection would make a stream late for nothing.
+    # There are no reference cycles here, and a garbage collection would only make a stream late.
     gc.collect()
     gc.disable()
     end_with_parent(server.end)

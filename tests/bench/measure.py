@@ -30,7 +30,7 @@ from loadbench.engine.stamp_errors import AnsweredStream, CheckLoad, LoadCheck, 
 from loadbench.engine.workers import WorkerPool
 from loadbench.plan.load import Closed
 from loadbench.plan.scenario import LoadSettings, Scenario
-from loadbench.sim.truth import Pace, told
+from loadbench.sim.truth import Pace, read_true_times
 from loadbench.targets.openai import Target
 from tests.bench.candidates import Httpx, make
 
@@ -190,7 +190,7 @@ async def _measure_httpx(load: CheckLoad, url: str) -> Recording:
         for _ in range(load.answers):
             parts: list[bytes] = []
             sent_ns, answer = await client.read(parts)
-            arrived_ns, told_ns = told(b"".join(parts))
+            arrived_ns, told_ns = read_true_times(b"".join(parts))
             answers.append(
                 AnsweredStream(
                     user=number,

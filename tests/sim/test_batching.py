@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.sim.batching import Engine, Job
+from loadbench.sim.batching import BatchEngine, QueuedRequest
 from loadbench.sim.profile import PROFILES, Profile, capacity, steady_state
 
 SERVER = Profile(
     name="test",
-    stands_for="round numbers",
+    description="round numbers",
     model="m",
     slots=4,
     kv_tokens=400,
@@ -33,18 +33,20 @@ MS = 1_000_000
 class Asked:
     """One request and the moments of its tokens, as the clock showed them."""
 
-    def __init__(self, engine: Engine, clock: VirtualClock, *, prompt: int = 10, tokens: int = 3, then=None) -> None:
+    def __init__(
+        self, engine: BatchEngine, clock: VirtualClock, *, prompt: int = 10, tokens: int = 3, then=None
+    ) -> None:
         self.sent_ns = clock.now_ns()
         self.at_ns: list[int] = []
         self.due_ns: list[int] = []
         self._clock = clock
         self._then = then
-        self.job = engine.submit(prompt, tokens, deliver=self._deliver)
+        self.queued = engine.submit(prompt, tokens, deliver=self._deliver)
 
-    def _deliver(self, job: Job) -> None:
+    def _deliver(self, queued: QueuedRequest) -> None:
         self.at_ns.append(self._clock.now_ns())
-        self.due_ns.append(job.token_ns)
-        if job.finished and self._then is not None:
+        self.due_ns.append(queued.token_ns)
+        if queued.finished and self._then is not None:
             self._then(self)
 
     @property
@@ -71,7 +73,7 @@ class ClosedLoop:
         return self
 
     async def _run(self, starts_ms: list[int], for_s: float) -> None:
-        self.engine = Engine(self._profile, clock=self.clock, seed=self._seed)
+        self.engine = BatchEngine(self._profile, clock=self.clock, seed=self._seed)
         async with self.engine.stepping(), anyio.create_task_group() as users:
             self._users = users
             for start in starts_ms:
@@ -226,10 +228,10 @@ def test_who_turns_round_too_late_waits_for_the_next_step() -> None:
     assert run_virtual(main) == [70 * MS + SERVER.decode_ns(1) + 20 * MS]
 
 
-async def _engine_with(*sizes: tuple[int, int], profile: Profile = SERVER) -> tuple[Engine, list[Asked]]:
+async def _engine_with(*sizes: tuple[int, int], profile: Profile = SERVER) -> tuple[BatchEngine, list[Asked]]:
     """Submit requests of these sizes to an engine of this profile at 0; nothing runs yet."""
     clock = VirtualClock()
-    engine = Engine(profile, clock=clock)
+    engine = BatchEngine(profile, clock=clock)
     return engine, [Asked(engine, clock, prompt=prompt, tokens=tokens) for prompt, tokens in sizes]
 
 
@@ -267,7 +269,7 @@ def test_first_come_first_served() -> None:
         engine, asked = await _engine_with((150, 50), (150, 40), (300, 50), (10, 2), (10, 2))
         async with engine.stepping():
             await anyio.sleep(20)
-        return [a.job.admitted_ns for a in asked]
+        return [a.queued.admitted_ns for a in asked]
 
     admitted = run_virtual(main)
     assert admitted == sorted(admitted)
@@ -315,17 +317,17 @@ def test_a_short_request_does_not_starve_the_running_ones() -> None:
 def test_cancelling_frees_the_slot_at_the_next_step() -> None:
     """A cancelled sequence gets nothing more; who waits is prefilled as soon as the step under way has ended."""
 
-    async def main() -> tuple[Engine, list[Asked]]:
+    async def main() -> tuple[BatchEngine, list[Asked]]:
         engine, asked = await _engine_with(*[(10, 50)] * 5)
         async with engine.stepping():
             await anyio.sleep(0.100)  # in the first decode step, 80 … 120 ms
-            engine.cancel(asked[0].job)
+            engine.cancel(asked[0].queued)
             await anyio.sleep(10)
         return engine, asked
 
     engine, asked = run_virtual(main)
     assert asked[0].at_ns == [20 * MS]
-    assert asked[4].job.admitted_ns == 120 * MS
+    assert asked[4].queued.admitted_ns == 120 * MS
     assert [len(a.at_ns) for a in asked[1:]] == [50] * 4
     assert (engine.counts.cancelled, engine.counts.finished, engine.kv_tokens) == (1, 4, 0)
 
@@ -333,14 +335,14 @@ def test_cancelling_frees_the_slot_at_the_next_step() -> None:
 def test_cancelling_takes_a_waiting_request_out_of_the_queue() -> None:
     """It is never prefilled, and cancelling again, or after the end, changes nothing."""
 
-    async def main() -> tuple[Engine, list[Asked]]:
+    async def main() -> tuple[BatchEngine, list[Asked]]:
         engine, asked = await _engine_with(*[(10, 5)] * 6)
         async with engine.stepping():
             await anyio.sleep(0.050)
-            engine.cancel(asked[4].job)
-            engine.cancel(asked[4].job)
+            engine.cancel(asked[4].queued)
+            engine.cancel(asked[4].queued)
             await anyio.sleep(5)
-            engine.cancel(asked[5].job)
+            engine.cancel(asked[5].queued)
         return engine, asked
 
     engine, asked = run_virtual(main)
@@ -385,7 +387,7 @@ def test_late_timers_do_not_add_up() -> None:
 
     async def main() -> Asked:
         clock = LateClock()
-        engine = Engine(SERVER, clock=clock)
+        engine = BatchEngine(SERVER, clock=clock)
         asked = Asked(engine, clock, tokens=100)
         async with engine.stepping():
             await anyio.sleep(5)
@@ -411,7 +413,7 @@ def test_profiles_explain_themselves() -> None:
     """Every named profile says what it stands for, bends at its slots, and can be made exact and faster."""
     for name, profile in PROFILES.items():
         assert profile.name == name
-        assert profile.stands_for
+        assert profile.description
         below, at, above = (
             steady_state(profile, n, input_tokens=30, output_tokens=60).requests_per_s
             for n in (1, profile.slots, 3 * profile.slots)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.sim.process import TruthProcess
-from loadbench.sim.truth import Pace, _Stream, read_pace, told
+from loadbench.sim.truth import Pace, _Stream, read_pace, read_true_times
 from loadbench.wire.openai import Api, request_body
 from loadbench.wire.response_reader import ResponseReader
 
@@ -90,7 +90,7 @@ def status_of(url: str, raw: bytes) -> bytes:
 def test_it_says_nothing_that_has_not_happened(server: str) -> None:
     """Request sent, request arrived, events sent, events read: in this order on one clock, in two processes."""
     before_ns, answer, reads = ask(server, QUICK)
-    arrived_ns, told_ns = told(answer)
+    arrived_ns, told_ns = read_true_times(answer)
     assert before_ns <= arrived_ns <= told_ns[0]
     assert told_ns == sorted(told_ns)
     for read_ns, data in reads:
@@ -100,7 +100,7 @@ def test_it_says_nothing_that_has_not_happened(server: str) -> None:
 def test_no_event_is_sent_before_it_is_due(server: str) -> None:
     """Each is sent at its place in the schedule that begins with the arrival, or after it."""
     _, answer, _ = ask(server, QUICK)
-    arrived_ns, told_ns = told(answer)
+    arrived_ns, told_ns = read_true_times(answer)
     assert all(told_ns - arrived_ns >= QUICK.due_ns(number) for number, told_ns in enumerate(told_ns))
 
 
@@ -127,7 +127,7 @@ def test_a_request_has_arrived_with_its_last_byte(server: str) -> None:
         time.sleep(0.02)
         before_ns = time.perf_counter_ns()
         connection.sendall(raw[-1:])
-        arrived_ns, _ = told(b"".join(data for _, data in read(connection)))
+        arrived_ns, _ = read_true_times(b"".join(data for _, data in read(connection)))
     assert arrived_ns >= before_ns
 
 
@@ -137,7 +137,7 @@ def test_streams_do_not_wait_for_each_other(server: str) -> None:
     with connect(server) as one, connect(server) as other:
         for connection in (one, other):
             connection.sendall(request(pace.prompt))
-        stamps = [told(b"".join(data for _, data in read(each)))[1] for each in (one, other)]
+        stamps = [read_true_times(b"".join(data for _, data in read(each)))[1] for each in (one, other)]
     assert stamps[0][0] < stamps[1][-1]
     assert stamps[1][0] < stamps[0][-1]
 
@@ -158,7 +158,7 @@ def test_streams_do_not_wait_for_each_other(server: str) -> None:
 def test_it_sends_what_was_asked_for(server: str, pace: Pace) -> None:
     """So many events with text, so many of them in a write with one stamp, and a usage that says the same."""
     _, raw, _ = ask(server, pace)
-    _, told_ns = told(raw)
+    _, told_ns = read_true_times(raw)
     assert len(told_ns) == pace.events
     writes = -(-pace.events // pace.per_write)
     assert len(set(told_ns)) == writes
@@ -187,7 +187,7 @@ def test_a_connection_is_kept(server: str) -> None:
     with connect(server) as connection:
         for events in (3, 5):
             connection.sendall(request(f"ttft=0 gap=1ms events={events}"))
-            assert len(told(b"".join(data for _, data in read(connection)))[1]) == events
+            assert len(read_true_times(b"".join(data for _, data in read(connection)))[1]) == events
 
 
 def test_who_reads_late_gets_everything(server: str) -> None:
@@ -197,7 +197,7 @@ def test_who_reads_late_gets_everything(server: str) -> None:
         connection.sendall(request(pace.prompt))
         time.sleep(0.2)
         raw = b"".join(data for _, data in read(connection))
-    _, told_ns = told(raw)
+    _, told_ns = read_true_times(raw)
     assert len(raw) > 8_000_000
     assert len(told_ns) == pace.events
     assert told_ns == sorted(told_ns)
@@ -208,7 +208,7 @@ def test_who_goes_away_disturbs_nobody(server: str) -> None:
     with connect(server) as leaver:
         leaver.sendall(request("ttft=0 gap=1ms events=100000"))
         leaver.recv(100)
-    assert len(told(ask(server, QUICK)[1])[1]) == QUICK.events
+    assert len(read_true_times(ask(server, QUICK)[1])[1]) == QUICK.events
 
 
 def test_it_refuses_what_it_does_not_speak(server: str) -> None:
@@ -255,8 +255,8 @@ def test_due_times_are_ttft_and_gaps(gaps: list[int], per_write: int) -> None:
 
 def test_what_it_did_not_say_is_not_told() -> None:
     """The bytes of another server are a ValueError."""
-    with pytest.raises(ValueError, match="no answer of the truth server"):
-        told(b'data: {"choices":[]}\n\n')
+    with pytest.raises(ValueError, match="not a response of the truth server"):
+        read_true_times(b'data: {"choices":[]}\n\n')
 
 
 # The process.
