@@ -12,8 +12,8 @@ those of real servers, and the client reads them the same way.
 
 It is one thread with its own loop: asyncio's timers end at whole milliseconds, and a quiet stream's events were late by
 0.8 ms (p50), while with this loop they are late by 0.1 ms, at the same CPU per event. The schedule is absolute: an
-event is due at `arrived + ttft + n * gap`, whenever those before it were sent. It is late by `t_ns - due`, which the client
-can compute; that is no error, because the stamp is taken at the write.
+event is due at `arrived + ttft + n * gap`, whenever those before it were sent. It is late by `t_ns - due`, which the
+client can compute; that is no error, because the stamp is taken at the write.
 """
 
 from __future__ import annotations
