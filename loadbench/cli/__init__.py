@@ -1,4 +1,7 @@
-"""The command line. Commands are imported when they are called: `--help` needs none of what they need."""
+"""The command line: options → scenario → check or dry run → session → print → exit code, one file a command.
+
+A command is imported when it is called, so that `loadbench --help` is quick.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import importlib
 import os
 import sys
 from contextlib import suppress
-from typing import Any, TextIO
+from io import TextIOWrapper
+from typing import Any
 
 import click
 
@@ -14,19 +18,19 @@ from loadbench import __version__
 from loadbench.core.errors import ExitCode, LoadbenchError
 from loadbench.core.text import printable
 
-# In the order in which the help shows them; each lives in the module of its name.
+# In the order in which the help shows them; each is `command` in the module of its name.
 COMMANDS = {
     "sweep": "Measure a server at rising load, level by level.",
-    "replay": "Ask again what a trace asked: at its offsets, with its lengths.",
-    "capacity": "Search for the highest load at which every objective holds.",
-    "report": "Show a run again: as text, Markdown, CSV or JSON.",
-    "compare": "Compare two servers, or two saved runs: which is faster, and from how many users on.",
-    "models": "Show a server's models; load, unload and download them where it is Foundry Local.",
-    "doctor": "Check the endpoint, its models, a first answer, and this machine.",
-    "workshop": "Run the workshop's benchmark: models, prompts and rounds, its own files.",
-    "score": "Rate answers: by people, by a second model, by what prompts expect.",
+    "replay": "Replay a recorded trace at its original times and lengths.",
+    "capacity": "Find the highest load at which every objective holds.",
+    "report": "Show a saved run again, in any format.",
+    "compare": "Compare two servers or two saved runs: which is faster, and from what load on?",
+    "models": "List a server's models; load, unload and download them on Foundry Local.",
+    "doctor": "Check the endpoint, its models, a first response, and this machine.",
+    "workshop": "Run the workshop's benchmark, and write its files.",
+    "score": "Rate answers: by people, by a second model, or by what prompts expect.",
     "select": "Choose a model: speed, quality, size and licence in one table.",
-    "selfcheck": "Measure this machine's own stamp error and ceiling.",
+    "selfcheck": "Measure the timing error and the highest load of this machine.",
     "serve": "Run the simulated server.",
     "scenarios": "List the scenario files and examples that come with loadbench, or copy them.",
 }
@@ -44,14 +48,14 @@ class _LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Click would end Ctrl-C and a reader who has left with 1: both have codes of their own."""
+        """Run the command. Ctrl-C and a closed pipe get our exit codes; click would exit with 1."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(ExitCode.INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read our output has left; leave too, without a second fault when stdout is flushed at exit.
+            # The reader of our output has gone: exit as well, and do not fail again when stdout is flushed.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(ExitCode.OK)
 
@@ -71,9 +75,12 @@ def root() -> None:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code. A user's or a server's fault ends in one clear message."""
+    """Run the command line and exit with its code. A mistake of the user or the server ends in one clear message."""
     for stream in (sys.stdout, sys.stderr):
-        _show_what_it_can(stream)
+        # A stream whose encoding lacks a character, like a Windows pipe, shows `?` for it instead of failing.
+        if isinstance(stream, TextIOWrapper):
+            with suppress(OSError):
+                stream.reconfigure(errors="replace")
     try:
         root(prog_name="loadbench")
     except LoadbenchError as error:
@@ -83,19 +90,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     finally:
         for stream in (sys.stdout, sys.stderr):
-            _flush(stream)
-
-
-def _flush(stream: TextIO) -> None:
-    """Where nobody reads any more, what is left goes nowhere; else the interpreter would end with a code of its own."""
-    try:
-        stream.flush()
-    except (OSError, ValueError):
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _show_what_it_can(stream: TextIO) -> None:
-    """A stream whose encoding lacks a character, as on a Windows pipe, shows `?` for it instead of failing."""
-    with suppress(AttributeError, OSError):
-        stream.reconfigure(errors="replace")  # type: ignore[attr-defined, unused-ignore]
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                # Nobody reads the stream any more. What is left in it must not fail again when the interpreter exits.
+                with suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from loadbench.cli.measuring import progress_line, run_options
 from loadbench.cli.options import ScenarioCommand, given, scenario_options
-from loadbench.core.errors import BadInput
 
 # A search chooses its loads and their lengths itself.
 _NOT_HERE = (
@@ -22,11 +22,10 @@ _NOT_HERE = (
 @click.command(cls=ScenarioCommand)
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @scenario_options("target", "load", "work", "limits", "slo", "capacity", "report", without=_NOT_HERE)
-@click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with the search in this folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print capacity.json on stdout, and nothing else there.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--no-live", is_flag=True, help="Progress in plain lines, also on a terminal.")
-@click.option("--dry-run", is_flag=True, help="Show how the time will be shared out; send nothing.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Continue the search in this run folder."
+)
+@run_options(json="capacity.json", dry_run="Show how the search will spend its time.")
 def command(
     scenario: Path | None,
     *,
@@ -37,36 +36,27 @@ def command(
     dry_run: bool,
     **options: Any,
 ) -> None:
-    """Search for the highest load at which every objective holds: how many people can use this at once?
+    """Find the highest load at which every objective holds: how many users can the server take?
 
-    Give the objectives with --slo, and with --think how long people pause between an answer and their next question.
-    Exit codes: 0 answered, 3 not even the least load passes, 4 the client was the limit, 5 not sure in the time.
+    Give the objectives with --slo. Give the time between a response and the user's next request with --think.
+    Exit codes: 0 answered, 3 not even the lowest load passes, 4 the load generator was the bottleneck, 5 no sure
+    answer in the time.
     """
-    from loadbench.analyze.capacity.search_evidence import refuse_objectives  # noqa: PLC0415 - only the command itself needs it
-    from loadbench.plan.sources import resolve  # noqa: PLC0415
-    from loadbench.sim.command import profile_named  # noqa: PLC0415
+    from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.report.capacity import capacity_text, plan_text  # noqa: PLC0415
+    from loadbench.results.capacity import to_json  # noqa: PLC0415
+    from loadbench.session.capacity import Resumed, check_search, run_capacity  # noqa: PLC0415
 
     resolved = resolve(
         flags=given(options), environment=os.environ, file=scenario, default_name="capacity", searches=True
     )
-    refuse_objectives(resolved.objectives)
-    if resolved.simulated:
-        profile_named(resolved.target.profile)
-    if resolved.load.trace is not None or resolved.load.pattern is not None:
-        raise BadInput(
-            "load.trace, load.pattern: a search makes its own arrivals", hint="leave them out of the scenario"
-        )
-    if resolved.capacity.by == "users" and resolved.capacity.at_most < 1:
-        raise BadInput("--at-most: less than one user", hint="give a whole number, or --by rate")
-    if resolved.capacity.headroom >= 1:
-        raise BadInput("--headroom: nothing is left of the device", hint="give less than 100%, as in 20%")
+    check_search(resolved, os.environ)
+    resumed = None if resume is None else Resumed.read(resume, resolved)
     if dry_run:
-        from loadbench.report.capacity import plan_text  # noqa: PLC0415
-
         click.echo(plan_text(resolved), nl=False)
         return
-    from loadbench.session.capacity import run_capacity  # noqa: PLC0415
-
-    sys.exit(
-        run_capacity(resolved, environment=os.environ, resume=resume, as_json=as_json, quiet=quiet, live=not no_live)
-    )
+    progress = progress_line(quiet=quiet, no_live=no_live)
+    writer = run_capacity(resolved, os.environ, progress, resumed=resumed)
+    click.echo(to_json(writer.capacity) if as_json else capacity_text(writer.capacity), nl=False)
+    progress.say(f"kept in {writer.folder.path}")
+    sys.exit(writer.exit_code())

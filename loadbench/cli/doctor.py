@@ -8,19 +8,40 @@ from typing import Any
 
 import click
 
+from loadbench.cli.measuring import say
 from loadbench.cli.options import ScenarioCommand, given, scenario_options
+from loadbench.core.errors import ExitCode
+from loadbench.core.text import printable
+
+_COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": None}
 
 
 @click.command(cls=ScenarioCommand)
 @scenario_options("target", "limits", without=("time_loads",))
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def command(*, as_json: bool, **options: Any) -> None:
-    """Check the endpoint, its models, a first answer, and this machine.
+    """Check the endpoint, its models, a first response, and this machine.
 
     Exits with 6 if a check fails. Without --url the simulated server is checked.
     """
-    from loadbench.cli.checkup import run_checkup  # noqa: PLC0415 - only the command itself needs it
+    import msgspec  # noqa: PLC0415 - the help needs nothing of it
+    import orjson  # noqa: PLC0415
+
     from loadbench.plan.sources import resolve  # noqa: PLC0415
+    from loadbench.session.doctor import run_checkup  # noqa: PLC0415
 
     scenario = resolve(flags=given(options), environment=os.environ)
-    sys.exit(run_checkup(scenario, environment=os.environ, as_json=as_json))
+    checkup = run_checkup(scenario, os.environ, say=say)
+    if as_json:
+        document = {**msgspec.to_builtins(checkup), "simulated": scenario.simulated}
+        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    else:
+        if scenario.simulated:
+            click.echo("no --url was given: this is the simulated server\n")
+        width = max(len(check.name) for check in checkup.checks)
+        for check in checkup.checks:
+            status = click.style(f"{check.status:4}", fg=_COLORS[check.status])
+            click.echo(f"{status}  {printable(check.name):{width}}  {printable(check.message)}")
+            if check.advice:
+                click.echo(f"{'':4}  {'':{width}}  → {printable(check.advice)}")
+    sys.exit(ExitCode.OK if checkup.healthy else ExitCode.TARGET_UNAVAILABLE)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 import click
 
+from loadbench.cli.measuring import say
 from loadbench.cli.options import ScenarioCommand, given, scenario_options
 
 # No model is tested here.
@@ -17,11 +17,11 @@ _NOT_HERE = ("model", "model_set", "api", "transport", "load", "time_loads", "al
 @click.command(cls=ScenarioCommand)
 @scenario_options("target", without=_NOT_HERE)
 @click.option("--adapter", hidden=True)
-@click.option("--cached", is_flag=True, help="Only those on this disk.")
-@click.option("--loaded", is_flag=True, help="Only those in memory.")
-@click.option("--download", metavar="MODEL", help="Foundry Local: download it first, by the foundry command line.")
-@click.option("--load", "to_load", metavar="MODEL", help="Foundry Local: load it first, and say how long that took.")
-@click.option("--unload", "to_unload", metavar="MODEL", help="Foundry Local: take it out of memory first.")
+@click.option("--cached", is_flag=True, help="Show only the models on this disk.")
+@click.option("--loaded", is_flag=True, help="Show only the models in memory.")
+@click.option("--download", metavar="MODEL", help="Foundry Local: first download it with the foundry command.")
+@click.option("--load", "to_load", metavar="MODEL", help="Foundry Local: first load it, and print how long that took.")
+@click.option("--unload", "to_unload", metavar="MODEL", help="Foundry Local: first remove it from memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print the catalogue as JSON on stdout.")
 def command(
     *,
@@ -33,13 +33,20 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Show a server's models: id, alias, device, size, licence, whether cached and loaded, as far as anybody tells.
+    """List a server's models: id, alias, device, size, licence, and whether they are cached and loaded.
 
-    MODEL is an id, an id without its version, or an alias. Without --url the simulated server is asked.
+    MODEL is an id, an id without its version, or an alias. Without --url the simulated server's models are listed.
     """
-    from loadbench.cli.stock import Wanted, run_models  # noqa: PLC0415 - only the command itself needs it
+    import msgspec  # noqa: PLC0415 - the help needs nothing of it
+
     from loadbench.plan.sources import resolve  # noqa: PLC0415
+    from loadbench.report.models import catalogue_text  # noqa: PLC0415
+    from loadbench.session.models import Changes, list_models  # noqa: PLC0415
 
     scenario = resolve(flags=given(options), environment=os.environ)
-    wanted = Wanted(cached=cached, loaded=loaded, download=download, load=to_load, unload=to_unload, as_json=as_json)
-    sys.exit(run_models(scenario, wanted, environment=os.environ))
+    changes = Changes(download=download, unload=to_unload, load=to_load, quiet_stdout=as_json)
+    catalogue = list_models(scenario, os.environ, changes, cached=cached, loaded=loaded, say=say)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(catalogue), indent=2))
+    else:
+        click.echo(catalogue_text(catalogue), nl=False)

@@ -1,4 +1,4 @@
-"""`loadbench score`: quality beside speed. A stub for people, their scores read back, a second model as judge."""
+"""`loadbench score`: collect answers for people to rate, read their scores back, or have a second model judge."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
+from loadbench.cli.measuring import say
 from loadbench.cli.options import ScenarioCommand, given, scenario_options
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
-from loadbench.core.text import printable
 
-# Room for a dozen facets and a sentence; a model that thinks aloud needs more.
+# Room for a dozen facets and a sentence; a model that reasons aloud needs more.
 _JUDGE_TOKENS = 512
-# Settings of the work that mean nothing to answers that are collected once, at temperature 0.
+# Settings that have no effect on answers that are collected once, at temperature 0.
 _NOT_OF_A_STUB = (
     *("input_tokens", "output_tokens", "persona", "mix", "turns"),
     *("temperature", "unique", "deterministic", "time_loads"),
@@ -26,7 +26,7 @@ _NOT_OF_A_STUB = (
 def command() -> None:
     """Rate answers: by people, by a second model, and by what each prompt expects.
 
-    Scores are whole numbers from 1 to 5 for coherence, factuality, brevity, and each facet of the prompt itself.
+    Scores are whole numbers from 1 to 5 for coherence, factuality, brevity, and each facet that the prompt names.
     """
 
 
@@ -34,40 +34,44 @@ def command() -> None:
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @scenario_options("target", "work", "limits", without=_NOT_OF_A_STUB)
 @click.option(
-    "--to", type=click.Path(path_type=Path), metavar="FILE", help="Write it there. Default: annotation.json in RUN."
+    "--to", type=click.Path(path_type=Path), metavar="FILE", help="Write to this file. Default: annotation.json in RUN."
 )
-@click.option("--force", is_flag=True, help="Write over a file that is there, and over the scores in it.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists, with the scores in it.")
 def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: Any) -> None:
-    """Collect answers at temperature 0 and write them down with room for scores.
+    """Collect answers at temperature 0 into a file with room for scores.
 
-    RUN is a run folder: its models are asked its prompts. Without it, --prompts and --url say what and whom.
+    RUN is a run folder: its prompts are sent to its models. Without it, --prompts and --url say what to send and where.
     """
-    from loadbench.results.folder import RunFolder, read_run  # noqa: PLC0415
+    from loadbench.results.folder import RunFolder, read_run  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.results.quality import ANNOTATION_FILE, to_json  # noqa: PLC0415
-    from loadbench.session import scoring  # noqa: PLC0415 - only the command itself needs it
+    from loadbench.session import scoring  # noqa: PLC0415
+    from loadbench.session.setup import check  # noqa: PLC0415
 
     path = to or (Path() if run is None else scoring.folder_of(run)) / ANNOTATION_FILE
     scenario = scoring.scoring_scenario(None if run is None else read_run(run), given(options), os.environ)
+    check(scenario, os.environ)
     if path.exists() and not force:
-        raise BadInput(f"{path}: exists, and may hold scores", hint="name another with --to, or write over it: --force")
-    annotation = scoring.stub(run, scenario, os.environ, say=_say)
+        raise BadInput(f"{path}: exists, and may hold scores", hint="name another file with --to, or add --force")
+    annotation = scoring.stub(run, scenario, os.environ, say=say)
     RunFolder(path.parent).write(path.name, to_json(annotation))
-    failed = [one for one in annotation.answers if one.failure]
+    failed = [answer for answer in annotation.answers if answer.failure]
     click.echo(f"{len(annotation.answers) - len(failed)} answers to rate in {path}")
-    for one in failed:
-        _say(f"no answer: {one.model}, prompt {one.prompt}: {one.failure}")
+    for answer in failed:
+        say(f"no answer: {answer.model}, prompt {answer.prompt}: {answer.failure}")
     if not annotation.complete:
-        raise Interrupted("stopped before all answers had come", hint="to collect all, write over these: --force")
+        raise Interrupted("stopped before all answers had come", hint="run it again with --force to collect all")
     sys.exit(ExitCode.TARGET_UNAVAILABLE if failed else ExitCode.OK)
 
 
 @command.command("read")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), help="The run that it is of. Default: the file's own folder.")
-@click.option("--rater", help="Who gave the scores; wins over the file's.")
+@click.option(
+    "--run", type=click.Path(path_type=Path), help="The run that FILE belongs to. Default: the file's own folder."
+)
+@click.option("--rater", help="Who gave the scores, instead of the name in the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
 def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bool) -> None:
-    """Check the scores in FILE and keep them in their run folder, beside those of other raters."""
+    """Check the scores in FILE and add them to those of other raters in the run folder."""
     import msgspec  # noqa: PLC0415 - only the command itself needs it
 
     from loadbench.results.quality import Quality, merged, ratings_of, read_annotation  # noqa: PLC0415
@@ -76,20 +80,28 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bo
     annotation = read_annotation(file)
     annotation = annotation if not rater else msgspec.structs.replace(annotation, rater=rater)
     if not ratings_of(annotation):
-        raise BadInput(f"{file}: no score in it", hint="write whole numbers from 1 to 5 in place of the nulls")
+        raise BadInput(f"{file}: has no score", hint="write whole numbers from 1 to 5 in place of the nulls")
     run = run or (file.parent if (file.parent / "run.json").exists() else None)
     quality = merged(Quality(), annotation) if run is None else scoring.keep(run, [(annotation, [])])
     _show(quality, as_json=as_json)
-    click.echo("not kept: no --run was named" if run is None else f"kept in {scoring.folder_of(run)}", err=True)
+    say("not kept: no --run was named" if run is None else f"kept in {scoring.folder_of(run)}")
 
 
 @command.command("judge")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--judge-model", required=True, metavar="ID", help="The model that judges.")
+@click.option("--judge-model", required=True, metavar="ID", help="The model that rates the answers.")
 @click.option("--judge-url", metavar="URL", help="Its server. Default: the run's.")
-@click.option("--judge-key-env", metavar="TEXT", help="The environment variable that holds its API key.")
-@click.option("--judgings", type=click.IntRange(1, 9), default=1, show_default=True, help="How often it rates all.")
-@click.option("--max-tokens", type=click.IntRange(1), default=_JUDGE_TOKENS, show_default=True, help="For each reply.")
+@click.option("--judge-key-env", metavar="TEXT", help="The environment variable that holds its server's API key.")
+@click.option(
+    "--judgings", type=click.IntRange(1, 9), default=1, show_default=True, help="How often it rates every answer."
+)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=_JUDGE_TOKENS,
+    show_default=True,
+    help="The limit of each of its responses.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
 def judge_command(
     run: Path,
@@ -101,42 +113,33 @@ def judge_command(
     max_tokens: int,
     as_json: bool,
 ) -> None:
-    """Have a second model rate the answers of RUN, those that a stub collected or, without one, collected now.
+    """Have a second model rate the answers of RUN: those that a stub collected, or else answers collected now.
 
     Exits with 5 if some answers could not be rated, with 6 if none could.
     """
-    from loadbench.results.folder import read_run  # noqa: PLC0415
+    from loadbench.results.folder import read_run  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.results.quality import ratings_of  # noqa: PLC0415
-    from loadbench.session import scoring  # noqa: PLC0415 - only the command itself needs it
+    from loadbench.session import scoring  # noqa: PLC0415
+    from loadbench.session.setup import check  # noqa: PLC0415
 
     flags: dict[str, object] = {"model": [judge_model]}
     flags |= {"url": judge_url} if judge_url else {}
     flags |= {"api_key_env": judge_key_env} if judge_key_env else {}
-    annotation = scoring.answers_of(run, os.environ, say=_say)
-    if not annotation.complete:
-        _say("the answers are not all there: collecting them was stopped; to have all, `loadbench score stub --force`")
     scenario = scoring.judge_scenario(read_run(run), flags, os.environ)
-    made = scoring.judged(
-        annotation,
-        scenario,
-        os.environ,
-        judgings=judgings,
-        max_tokens=max_tokens,
-        say=_say,
-    )
-    if not made:
-        raise Interrupted("no answer is rated yet", hint="nothing is kept")
-    _show(scoring.keep(run, made), as_json=as_json)
-    click.echo(f"kept in {scoring.folder_of(run)}", err=True)
-    if len(made) < judgings or any(rated.complete < annotation.complete for rated, _ in made):
+    check(scenario, os.environ)
+    annotation = scoring.answers_of(run, os.environ, say=say)
+    if not annotation.complete:
+        say("some answers are missing, since collecting them was stopped: run `loadbench score stub --force`")
+    rated = scoring.judged(annotation, scenario, os.environ, judgings=judgings, max_tokens=max_tokens, say=say)
+    if not rated:
+        raise Interrupted("stopped before the first rating", hint="nothing is kept")
+    _show(scoring.keep(run, rated), as_json=as_json)
+    say(f"kept in {scoring.folder_of(run)}")
+    if len(rated) < judgings or any(ratings.complete < annotation.complete for ratings, _ in rated):
         raise Interrupted("stopped before all answers were rated", hint="what was rated is kept")
-    if not any(ratings_of(rated) for rated, _ in made):
+    if not any(ratings_of(ratings) for ratings, _ in rated):
         raise TargetUnavailable(f"{judge_model}: rated no answer", hint="see the reasons above; take another model")
-    sys.exit(ExitCode.INCONCLUSIVE if any(unrated for _, unrated in made) else ExitCode.OK)
-
-
-def _say(text: str) -> None:
-    click.echo(printable(text), err=True)
+    sys.exit(ExitCode.INCONCLUSIVE if any(unrated for _, unrated in rated) else ExitCode.OK)
 
 
 def _show(quality: Any, *, as_json: bool) -> None:

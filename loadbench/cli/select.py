@@ -7,18 +7,26 @@ from pathlib import Path
 
 import click
 
+from loadbench.cli.measuring import print_for_programs
 from loadbench.core.errors import BadInput
 
 
 @click.command()
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option("--weight", "weights", multiple=True, metavar="NAME=X", help="How much a dimension counts.  [default: 1]")
+@click.option("--weight", "weights", multiple=True, metavar="NAME=X", help="The weight of a dimension.  [default: 1]")
 @click.option("--at", metavar="LOAD", help="Compare at this load, as in users=4. Default: the lightest common one.")
-@click.option("--rater", help="Whose scores count. Default: a person's, else a judge's.")
+@click.option("--rater", help="Use the scores of this rater. Default: a person's, else a judge's.")
 @click.option(
-    "--models", type=click.Path(path_type=Path), metavar="FILE", help="What is known of the models (models.json)."
+    "--models", type=click.Path(path_type=Path), metavar="FILE", help="Known facts about the models (models.json)."
 )
-@click.option("--format", "form", type=click.Choice(("text", "markdown", "json")), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "markdown", "json")),
+    default="text",
+    show_default=True,
+    help="Output format.",
+)
 def command(
     runs: tuple[Path, ...],
     *,
@@ -28,11 +36,12 @@ def command(
     models: Path | None,
     form: str,
 ) -> None:
-    """Choose a model: speed, memory, quality, disk, licence and load time of every model of these runs in one table.
+    """Choose a model: one table with speed, memory, quality, disk, licence and load time of every model in the runs.
 
-    Dimensions: latency, ttft, throughput, memory, quality, disk, load. What is not known of every model does not count.
+    Dimensions: latency, ttft, throughput, memory, quality, disk, load. A dimension counts only if it is known for every
+    model.
     """
-    from loadbench.analyze.quality.selection import candidates, select  # noqa: PLC0415 - only the command itself needs it
+    from loadbench.analyze.quality.selection import DIMENSIONS, candidates, select  # noqa: PLC0415 - not for the help
     from loadbench.plan.models import read_models  # noqa: PLC0415
     from loadbench.report.selection import selection_json, selection_markdown, selection_text  # noqa: PLC0415
     from loadbench.results.folder import read_run  # noqa: PLC0415
@@ -40,29 +49,24 @@ def command(
     from loadbench.results.recorded_prompts import known_facts  # noqa: PLC0415
 
     if not runs:
-        raise BadInput("which runs?", hint="name run folders, as in results/20260101T120000Z-sweep")
-    weighed = _weights(weights)
-    facts = {} if models is None else known_facts(read_models(models))
-    read = [(read_run(run), read_quality(run if run.is_dir() else run.parent)) for run in runs]
-    selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed)
-    show = {"text": selection_text, "markdown": selection_markdown, "json": selection_json}[form]
-    click.echo(show(selection) if form == "text" else show(selection).encode(), nl=False)
-
-
-def _weights(given: tuple[str, ...]) -> dict[str, float]:
-    """Every dimension's weight: 1 where none is given."""
-    from loadbench.analyze.quality.selection import DIMENSIONS  # noqa: PLC0415
-
-    weights = dict.fromkeys(DIMENSIONS, 1.0)
-    for text in given:
+        raise BadInput("no run given", hint="name run folders, as in results/20260101T120000Z-sweep")
+    weighed = dict.fromkeys(DIMENSIONS, 1.0)
+    for text in weights:
         name, _, number = text.partition("=")
-        if name.strip() not in weights:
-            raise BadInput(f"--weight {text}: an unknown dimension", hint=f"known are {', '.join(weights)}")
+        if name.strip() not in weighed:
+            raise BadInput(f"--weight {text}: an unknown dimension", hint=f"known are {', '.join(weighed)}")
         try:
             weight = float(number)
         except ValueError:
             weight = math.nan
         if not 0 <= weight < math.inf:
             raise BadInput(f"--weight {text}: want a number from 0 on", hint="as in --weight latency=2")
-        weights[name.strip()] = weight
-    return weights
+        weighed[name.strip()] = weight
+    facts = {} if models is None else known_facts(read_models(models))
+    read = [(read_run(run), read_quality(run if run.is_dir() else run.parent)) for run in runs]
+    selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed)
+    show = {"text": selection_text, "markdown": selection_markdown, "json": selection_json}[form]
+    if form == "text":
+        click.echo(show(selection), nl=False)
+    else:
+        print_for_programs(show(selection))

@@ -13,24 +13,26 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--users", type=click.IntRange(1), default=32, show_default=True, help="Streams at once.")
-@click.option("--gap", default="20ms", show_default=True, metavar="TIME", help="Between two events of a stream.")
-@click.option("--ttft", default="50ms", show_default=True, metavar="TIME", help="From a request to its first event.")
-@click.option("--budget", default="30s", show_default=True, metavar="TIME", help="About how long it may take.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on stdout.")
+@click.option("--users", type=click.IntRange(1), default=32, show_default=True, help="Concurrent streams.")
+@click.option("--gap", default="20ms", show_default=True, metavar="TIME", help="Time between two events of a stream.")
+@click.option(
+    "--ttft", default="50ms", show_default=True, metavar="TIME", help="Time from a request to its first event."
+)
+@click.option("--budget", default="30s", show_default=True, metavar="TIME", help="Roughly how long the check may take.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def command(*, users: int, gap: str, ttft: str, budget: str, as_json: bool) -> None:
-    """Measure this machine's own stamp error and ceiling: is it the server or the tool?
+    """Measure the timing error and the highest load of this machine: is a delay the server's or the tool's?
 
-    The client runs against a server that says when it sent what. Exits with 4 if more than one stamp in a hundred is
-    wrong by over 1 ms at the given load.
+    The client runs against a server that reports when it sent each event. Exits with 4 if more than 1 % of the
+    timestamps are wrong by over 1 ms at the given load.
     """
-    import msgspec  # noqa: PLC0415 - only the command itself needs it
+    import msgspec  # noqa: PLC0415 - not for the help
     import orjson  # noqa: PLC0415
 
     from loadbench.core.errors import ExitCode  # noqa: PLC0415
     from loadbench.engine.selfcheck import selfcheck  # noqa: PLC0415
 
-    found = selfcheck(
+    result = selfcheck(
         users=users,
         gap_ns=_duration("gap", gap, least="100us"),
         ttft_ns=_duration("ttft", ttft, least="0s"),
@@ -38,12 +40,12 @@ def command(*, users: int, gap: str, ttft: str, budget: str, as_json: bool) -> N
         tell=lambda text: click.echo(text, err=True),
     )
     if as_json:
-        click.echo(orjson.dumps(msgspec.to_builtins(found), option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps(msgspec.to_builtins(result), option=orjson.OPT_INDENT_2))
     else:
-        _show(found)
-    if found.given.server_was_late:
+        _show(result)
+    if result.given.server_was_late:
         sys.exit(ExitCode.INCONCLUSIVE)
-    sys.exit(ExitCode.OK if found.given.stamps_hold else ExitCode.INVALID)
+    sys.exit(ExitCode.OK if result.given.stamps_hold else ExitCode.INVALID)
 
 
 def _duration(name: str, text: str, *, least: str) -> int:
@@ -59,17 +61,17 @@ def _duration(name: str, text: str, *, least: str) -> int:
     return duration_ns
 
 
-def _show(found: SelfCheck) -> None:
-    given = found.given
-    click.echo(f"{given.users} users, {given.events_per_s:,.0f} events/s, stamps by {found.stamp_source}\n")
+def _show(result: SelfCheck) -> None:
+    load = result.given
+    click.echo(f"{load.users} users, {load.events_per_s:,.0f} events/s, stamps by {result.stamp_source}\n")
     click.echo(f"{'error':14}{'p50':>12}{'p99':>12}{'max':>12}{'n':>9}")
-    rows = {"stamp": found.stamp_error_s, "TTFT": found.ttft_error_s, "event gap": found.gap_error_s}
-    for name, errors in {**rows, "(server late)": given.server_late_s}.items():
+    rows = {"stamp": result.stamp_error_s, "TTFT": result.ttft_error_s, "event gap": result.gap_error_s}
+    for name, errors in {**rows, "(server late)": load.server_late_s}.items():
         click.echo(f"{name:14}{_figures(errors)}")
-    click.echo(f"\nmerged reads  {_share(given.merged_reads)}\nCPU           {_share(given.cpu_share)} of a core")
-    click.echo(f"ceiling       {_rate(found.events_per_s_ceiling)} events/s, limited by the {found.ceiling_limit}")
-    click.echo(f"              {_rate(found.requests_per_s_ceiling)} short requests/s\n")
-    for advice in found.advice:
+    click.echo(f"\nmerged reads  {_share(load.merged_reads)}\nCPU           {_share(load.cpu_share)} of a core")
+    click.echo(f"ceiling       {_rate(result.events_per_s_ceiling)} events/s, limited by the {result.ceiling_limit}")
+    click.echo(f"              {_rate(result.requests_per_s_ceiling)} short requests/s\n")
+    for advice in result.advice:
         click.echo(f"→ {advice}")
 
 

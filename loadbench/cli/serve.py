@@ -6,20 +6,20 @@ import click
 
 
 @click.command()
+@click.option("--profile", default="slot-server", show_default=True, help="The machine to simulate; --list shows all.")
 @click.option(
-    "--profile", default="slot-server", show_default=True, help="Which machine to be like; --list shows them."
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of its noise and its words.")
-@click.option("--model", "models", multiple=True, metavar="ID", help="A model to list; repeat it for several.")
-@click.option("--list", "listing", is_flag=True, help="Show the profiles and leave.")
+@click.option("--model", "models", multiple=True, metavar="ID", help="A model to list; repeat the flag for several.")
+@click.option("--list", "listing", is_flag=True, help="List the profiles and exit.")
 def command(*, profile: str, port: int, host: str, seed: int, models: tuple[str, ...], listing: bool) -> None:
-    """Run the simulated server: OpenAI-compatible, batching as real engines do, at speeds that formulas give.
+    """Run the simulated server: OpenAI-compatible, with the batching of real engines, at speeds given by formulas.
 
-    Prints READY and its URL once it listens, and serves until Ctrl-C.
+    Prints READY and its URL when it listens, and serves until Ctrl-C.
     """
-    from loadbench.sim.command import profiles_text, serve_until_signal  # noqa: PLC0415 - only when it serves
+    from loadbench.sim.command import profiles_text, serve_until_signal  # noqa: PLC0415 - not for the help
 
     if listing:
         click.echo(profiles_text(), nl=False)

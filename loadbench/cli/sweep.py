@@ -9,35 +9,39 @@ from typing import Any
 
 import click
 
+from loadbench.cli.measuring import progress_line, run_options
 from loadbench.cli.options import ScenarioCommand, given, scenario_options
 
 
 @click.command(cls=ScenarioCommand)
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @scenario_options()
-@click.option("--json", "as_json", is_flag=True, help="Print run.json on stdout, and nothing else there.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--no-live", is_flag=True, help="Progress in plain lines, also on a terminal.")
-@click.option(
-    "--dry-run", is_flag=True, help="Show the plan, where each setting comes from, and the time; send nothing."
-)
-def command(scenario: Path | None, *, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **options: Any) -> None:
+@run_options(json="run.json", dry_run="Show the plan, the source of each setting, and the time.")
+def command(scenario: Path | None, **options: Any) -> None:
     """Measure a server at rising load, level by level.
 
-    SCENARIO is a TOML or JSON file; a flag wins over an environment variable (LOADBENCH_USERS for --users), that over
-    the file, the file over the defaults. Without --url the simulated server is measured.
+    SCENARIO is a TOML or JSON file. Each setting can also be a flag or an environment variable (LOADBENCH_USERS for
+    --users): a flag wins over the environment, and the environment wins over the file. Without --url, loadbench
+    measures its simulated server.
     """
-    from loadbench.plan.sources import resolve  # noqa: PLC0415 - only the command itself needs it
-    from loadbench.sim.command import profile_named  # noqa: PLC0415
+    from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
 
-    resolved = resolve(flags=given(options), environment=os.environ, file=scenario)
-    if resolved.simulated:
-        profile_named(resolved.target.profile)
+    measure(resolve(flags=given(options), environment=os.environ, file=scenario), **options)
+
+
+def measure(scenario: Any, *, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **_: Any) -> None:
+    """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
+    from loadbench.report.formats import render  # noqa: PLC0415
+    from loadbench.report.plan import plan_text  # noqa: PLC0415
+    from loadbench.session.setup import check  # noqa: PLC0415
+    from loadbench.session.sweep import run_sweep  # noqa: PLC0415
+
+    check(scenario, os.environ)
     if dry_run:
-        from loadbench.report.plan import plan_text  # noqa: PLC0415
-
-        click.echo(plan_text(resolved), nl=False)
+        click.echo(plan_text(scenario), nl=False)
         return
-    from loadbench.session.setup import run_sweep  # noqa: PLC0415
-
-    sys.exit(run_sweep(resolved, environment=os.environ, as_json=as_json, quiet=quiet, live=not no_live))
+    progress = progress_line(quiet=quiet, no_live=no_live)
+    writer = run_sweep(scenario, os.environ, progress)
+    click.echo(render(writer.run, "json" if as_json else "text"), nl=False)
+    progress.say(f"kept in {writer.folder.path}")
+    sys.exit(writer.exit_code())

@@ -60,6 +60,22 @@ class RunningLevel(Protocol):
         ...
 
 
+class ProgressSink(Protocol):
+    """What a run reports its progress to: the progress line, or something in front of it."""
+
+    def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
+        """A level begins; `number` counts from 0."""
+        ...
+
+    def level_ended(self, text: str) -> None:
+        """The level is over; `text` says how it went."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        ...
+
+
 class Progress:
     """Writes the line to `stream`; `levels` is how many there will be."""
 

@@ -40,6 +40,7 @@ class RunFolder:
     @classmethod
     def create(cls, out: Path, *, name: str, started_at: datetime) -> RunFolder:
         """Make the folder, for the owner's eyes only; raises `BadInput` where it exists or cannot be made."""
+        check_folder(out, name=name)
         path = out / f"{started_at:%Y%m%dT%H%M%SZ}-{slug(name)}"
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -47,8 +48,6 @@ class RunFolder:
             (path / ".probe").write_bytes(b"")
             (path / ".probe").unlink()
         except FileExistsError:
-            if out.exists() and not out.is_dir():
-                raise BadInput(f"{out}: is a file, not a folder", hint="name another folder with --out") from None
             raise BadInput(f"{path}: exists, and is not written over", hint="give another --name") from None
         except OSError as error:
             raise BadInput(
@@ -84,6 +83,13 @@ class RunFolder:
     def write_run(self, run: Run) -> None:
         """Replace `run.json`."""
         self.write("run.json", to_json(run))
+
+
+def check_folder(out: Path, *, name: str) -> None:
+    """Refuse a place where no run folder can be made, without making one; raises `BadInput`."""
+    slug(name)
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out}: is a file, not a folder", hint="name another folder with --out")
 
 
 def slug(name: str) -> str:

@@ -1,64 +1,48 @@
-"""One capacity search, put together: the target, the search under way, and what becomes of each probe.
+"""A capacity search from beginning to end: open the session, probe, keep every probe, conclude.
 
 results/<UTC time>-<name>/
-    capacity.json     the search, replaced as a whole after each probe: what it is taken up again from
-    capacity.md       its report, for people
+    capacity.json     the search, replaced after each probe; `--resume` continues from it
+    capacity.md       its report
     run.json, …       the probes as the levels of a run, as `loadbench sweep` keeps them
 """
 
 from __future__ import annotations
 
-import sys
-from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
-import click
 import msgspec
 
 from loadbench.analyze.capacity.answer import client_limited, conclude
 from loadbench.analyze.capacity.curve import fit_of_all_objectives, mostly_missed, predict_from_curve
-from loadbench.analyze.capacity.search_evidence import SearchEvidence
+from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_objectives
 from loadbench.analyze.capacity.sequential import SequentialMonitor
-from loadbench.client.descriptors import ensure_descriptors
-from loadbench.core.alongside import run_alongside
-from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.engine.capacity import Before, CapacitySearch
-from loadbench.engine.health import LoopHealth
-from loadbench.live.progress import Progress
 from loadbench.plan.conditions import conditions, content_hash
 from loadbench.plan.ladder import CurveStep
-from loadbench.plan.prompts import prompt_source
 from loadbench.plan.search import Finding, Probe
-from loadbench.report.capacity import capacity_markdown, capacity_text, probe_line, rung_line, time_line
+from loadbench.report.capacity import capacity_markdown, probe_line, rung_line, time_line
 from loadbench.results.capacity import FILE, Capacity, Rung, read_capacity, to_json
-from loadbench.results.environment import environment as describe_environment
 from loadbench.results.folder import RunFolder, read_run
-from loadbench.results.requests import RequestLog
-from loadbench.session.setup import RunWriter, stopping
-from loadbench.sim.process import SimProcess
-from loadbench.targets.clients import make_client, make_transport
-from loadbench.targets.discovery import located
-from loadbench.targets.prepare import prepare
-from loadbench.targets.scrape import counters
+from loadbench.session.run_writer import RunWriter, new_folder
+from loadbench.session.setup import check, open_session, run_observed, stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-    from loadbench.client.transport import Transport
     from loadbench.engine.level import Level
     from loadbench.engine.observers import ProbeMonitor
+    from loadbench.live.progress import Progress
     from loadbench.plan.load import Closed, Load
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Search
     from loadbench.record.recorder import LevelRecording
-    from loadbench.record.sample import Sample
     from loadbench.results.run import Run
+    from loadbench.session.setup import Session
 
 _EXIT_CODES = {
     "found": ExitCode.OK,
@@ -68,11 +52,32 @@ _EXIT_CODES = {
     "inconclusive": ExitCode.INCONCLUSIVE,
     "interrupted": ExitCode.INTERRUPTED,
 }
+# A search by rate opens a connection for each request in flight. It needs far fewer of them unless the server is
+# overloaded, and then the probe ends early.
+_IN_FLIGHT_BY_RATE = 1000
+
+
+def check_search(scenario: Scenario, environment: Mapping[str, str]) -> None:
+    """Refuse what cannot be searched, before anything starts; raises `BadInput`."""
+    settings = scenario.capacity
+    refuse_objectives(scenario.objectives)
+    if scenario.load.trace is not None or scenario.load.pattern is not None:
+        raise BadInput(
+            "load.trace, load.pattern: a search chooses its own arrivals", hint="leave them out of the scenario"
+        )
+    if settings.by == "users" and settings.at_most < 1:
+        raise BadInput("--at-most: less than one user", hint="give a whole number, or --by rate")
+    if settings.headroom >= 1:
+        raise BadInput("--headroom: nothing is left of the device", hint="give less than 100%, as in 20%")
+    if len(scenario.target.model or ()) > 1:
+        models = ", ".join(scenario.target.model or ())
+        raise BadInput(f"--model: one model is searched at a time, not {models}", hint="name one with --model")
+    check(scenario, environment, in_flight=round(settings.at_most) if settings.by == "users" else _IN_FLIGHT_BY_RATE)
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A search that is taken up again, and its run."""
+    """A search that continues, and its run."""
 
     folder: RunFolder
     capacity: Capacity
@@ -80,285 +85,245 @@ class Resumed:
 
     @classmethod
     def read(cls, path: Path, scenario: Scenario) -> Resumed:
-        """Raises `BadInput` where there is none, or its conditions were others."""
+        """Raises `BadInput` if there is no search, or its conditions differ from the scenario's."""
         capacity = read_capacity(path)
         now, then = conditions(scenario), capacity.conditions
         differing = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
         if differing:
-            shown = "; ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in differing[:5])
+            changes = "; ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in differing[:5])
             raise BadInput(
-                f"--resume {path}: measured under other conditions: {shown}",
-                hint="give the same again (the budget may be another), or begin a new search without --resume",
+                f"--resume {path}: measured under other conditions: {changes}",
+                hint="give the same settings (only the budget may differ), or start a new search without --resume",
             )
         return cls(RunFolder(path), capacity, read_run(path))
 
     @property
     def before(self) -> Before:
-        """What was told to the search before."""
-        probes = self.capacity.probes
+        """What the search knows already."""
+        probes, curve = self.capacity.probes, self.capacity.curve
         first_s = self.capacity.first_answer_s
         return Before(
             told=tuple(
-                (Probe(one.at, one.purpose, visit=one.visit), Finding(one.decision, one.leaning)) for one in probes
+                (Probe(probe.at, probe.purpose, visit=probe.visit), Finding(probe.decision, probe.leaning))
+                for probe in probes
             ),
-            seen={one.amount: round(one.answer_s * 1e9) for one in probes if one.answer_s is not None},
+            seen={probe.amount: round(probe.answer_s * 1e9) for probe in probes if probe.answer_s is not None},
             spent_ns=round(self.capacity.spent_s * 1e9),
             answer_ns=0 if first_s is None else round(first_s * 1e9),
             levels=len(self.run.levels),
-            rungs={one.users: CurveStep(one.requests_per_s, one.missed) for one in self.capacity.curve},
-            rung_answers={one.users: round(one.answer_s * 1e9) for one in self.capacity.curve if one.answer_s},
-            rungs_ns=round(sum(one.took_s for one in self.capacity.curve) * 1e9),
+            rungs={step.users: CurveStep(step.requests_per_s, step.missed) for step in curve},
+            rung_answers={step.users: round(step.answer_s * 1e9) for step in curve if step.answer_s},
+            rungs_ns=round(sum(step.took_s for step in curve) * 1e9),
         )
 
 
 def run_capacity(
-    scenario: Scenario, *, environment: Mapping[str, str], resume: Path | None, as_json: bool, quiet: bool, live: bool
-) -> ExitCode:
-    """Search, keep and show; returns the exit code. Everything for people goes to stderr, but for the report."""
-    prompt_source(scenario.work, key="check", calibration=None)  # a prompt file is read before anything is started
-    resumed = None if resume is None else Resumed.read(resume, scenario)
-    by_users = scenario.capacity.by == "users"
-    ensure_descriptors(round(scenario.capacity.at_most) if by_users else 1000, required=by_users)
-    scenario, found = located(scenario, environment)
-    if found:
-        click.echo(f"measuring {found}", err=True)
-    progress = Progress(sys.stderr, levels=1, quiet=quiet, live=live)
+    scenario: Scenario, environment: Mapping[str, str], progress: Progress, *, resumed: Resumed | None = None
+) -> CapacityWriter:
+    """Search, or continue a search; returns the writer, which holds the conclusion.
+
+    Raises `LoadbenchError` if nothing could be measured.
+    """
     progress.say(time_line(scenario))
-    with ExitStack() as stack:
-        url = str(scenario.target.url)
-        if scenario.simulated:
-            url = stack.enter_context(SimProcess(scenario.target.profile, seed=scenario.work.seed)).url
-        session = anyio.run(_search, scenario, environment, url, progress, resumed)
-    click.echo(to_json(session.capacity) if as_json else capacity_text(session.capacity), nl=False)
-    progress.say(f"kept in {session.keeper.folder.path}")
-    return exit_code_of(session.capacity)
+    return anyio.run(_search, scenario, environment, progress, resumed)
 
 
 async def _search(
-    scenario: Scenario, environment: Mapping[str, str], url: str, progress: Progress, resumed: Resumed | None
+    scenario: Scenario, environment: Mapping[str, str], progress: Progress, resumed: Resumed | None
 ) -> CapacityWriter:
-    prepared = await prepare(scenario, environment, url=url, say=progress.say)
-    if len(prepared.models) != 1 or prepared.missing:
-        named = "; ".join(prepared.missing.values()) or f"{len(prepared.models)} models"
-        raise BadInput(f"--model: one model is searched at a time, not {named}", hint="name one with --model")
-    (model,) = prepared.models
-    await prepared.ready(model)
-    clock = MonotonicClock()
-    started_at = _started(resumed)
-    folder = _folder(scenario, started_at) if resumed is None else resumed.folder
-    transport = make_transport(scenario, prepared.target, clock)
-    about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
-    async with AsyncExitStack() as stack:
-        gone_ns = round((datetime.now(UTC) - started_at) / timedelta(microseconds=1)) * 1000
-        log = stack.enter_context(
-            RequestLog(folder.path / "requests.jsonl", origin_ns=clock.now_ns() - (gone_ns if resumed else 0))
-        )
-        keeper = RunWriter(
-            scenario,
-            prepared.target,
-            folder=folder,
-            log=log,
-            progress=progress,
-            started_at=started_at,
-            environment={**about, "workers": 1},
-            prepared=prepared,
-        )
-        session = CapacityWriter(
-            scenario, keeper, model=model, progress=progress, started_at=started_at, resumed=resumed
-        )
-        search = CapacitySearch(
-            scenario,
-            model=model,
-            client=make_client(scenario, prepared.target, transport, model=model, clock=clock),
-            clock=clock,
-            health=lambda: LoopHealth(transport),
-            panel=session,
-            observer=session,
-            counters=partial(counters, prepared.target),
-            before=None if resumed is None else resumed.before,
-        )
-        session.searching = search
-        with stopping(search.stop):
-            await _run_watched(search, transport, progress)
-        session.close()
-    return session
+    async with open_session(scenario, environment, say=progress.say) as session:
+        if len(session.models) != 1 or session.prepared.missing:
+            models = "; ".join(session.prepared.missing.values()) or ", ".join(session.models)
+            raise BadInput(f"--model: one model is searched at a time, not {models}", hint="name one with --model")
+        await session.prepared.ready(session.models[0])
+        started_at = datetime.now(UTC) if resumed is None else datetime.fromisoformat(resumed.run.started_at)
+        folder = new_folder(session.scenario, started_at) if resumed is None else resumed.folder
+        # The address of a server that was looked for changes from start to start: it is no condition of the search.
+        terms = conditions(scenario)
+        with CapacityWriter(
+            session, folder, progress=progress, started_at=started_at, terms=terms, resumed=resumed
+        ) as writer:
+            with stopping(writer.search.stop):
+                await run_observed(writer.search.run, session, progress=progress)
+            writer.conclude()
+    return writer
 
 
-def _started(resumed: Resumed | None) -> datetime:
-    return datetime.now(UTC) if resumed is None else datetime.fromisoformat(resumed.run.started_at)
+class CapacityWriter(RunWriter):
+    """A run of which each probe is a level, and the search itself: judges each probe, and keeps it in capacity.json.
 
-
-def _folder(scenario: Scenario, started_at: datetime) -> RunFolder:
-    return RunFolder.create(scenario.report.out or Path("results"), name=scenario.report.name, started_at=started_at)
-
-
-async def _run_watched(search: CapacitySearch, transport: Transport, progress: Progress) -> None:
-    try:
-        await run_alongside(search.run, progress.run)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await transport.aclose()
-
-
-class CapacityWriter:
-    """`loadbench.engine.capacity.Panel` and `Observer`: judges each probe, keeps it as a level and in the search."""
-
-    searching: CapacitySearch
+    `loadbench.engine.observers.ProbeJudge` and `RunObserver` of its `search`.
+    """
 
     def __init__(
         self,
-        scenario: Scenario,
-        keeper: RunWriter,
+        session: Session,
+        folder: RunFolder,
         *,
-        model: str,
         progress: Progress,
         started_at: datetime,
-        resumed: Resumed | None,
+        terms: dict[str, object],
+        resumed: Resumed | None = None,
     ) -> None:
-        self.keeper = keeper
-        self._scenario = scenario
+        super().__init__(
+            session,
+            folder,
+            progress=progress,
+            started_at=started_at,
+            before=None if resumed is None else resumed.run,
+        )
+        scenario, model = session.scenario, session.models[0]
+        self._expect = progress.expect
         self._model = model
-        self._progress = progress
         settings = scenario.capacity
-        self._account = SearchEvidence(
+        self._evidence = SearchEvidence(
             scenario.objectives, confidence=settings.confidence, closed=settings.by == "users"
         )
+        self._evidence.probes = [] if resumed is None else list(resumed.capacity.probes)
         self.capacity = Capacity(
             status="inconclusive",
-            objectives=[one.rule for one in scenario.objectives],
+            objectives=[objective.rule for objective in scenario.objectives],
             model=model,
             simulated=scenario.simulated,
             budget_s=settings.budget / 1e9,
-            conditions=conditions(scenario),
-            content_hash=content_hash(conditions(scenario)),
+            conditions=terms,
+            content_hash=content_hash(terms),
             started_at=started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            run=str(keeper.folder.path),
+            run=str(folder.path),
+            curve=[] if resumed is None else resumed.capacity.curve,
+            probes=list(self._evidence.probes),
+            first_answer_s=None if resumed is None else resumed.capacity.first_answer_s,
         )
-        if resumed is not None:
-            self._account.probes = list(resumed.capacity.probes)
-            told = resumed.capacity
-            self.capacity = msgspec.structs.replace(
-                self.capacity, curve=told.curve, probes=told.probes, first_answer_s=told.first_answer_s
-            )
-            keeper.run = msgspec.structs.replace(keeper.run, levels=resumed.run.levels, models=resumed.run.models)
+        self.search = CapacitySearch(
+            scenario,
+            model=model,
+            client=session.client(model),
+            clock=session.clock,
+            health=session.health,
+            panel=self,
+            observer=self,
+            counters=session.counters,
+            before=None if resumed is None else resumed.before,
+        )
 
-    # The panel.
+    # The judge's side.
 
     def opened(self, *, most_loads: int) -> None:
-        """The search begins, or goes on."""
-        self._account.start(most_loads=most_loads)
+        """The search begins, or continues."""
+        self._evidence.start(most_loads=most_loads)
 
     def begins(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
-        """Who watches the probe that is about to begin."""
-        return self._account.monitor(load, opens_ns=opens_ns)
+        """The monitor of the probe that is about to begin."""
+        return self._evidence.monitor(load, opens_ns=opens_ns)
 
     def ended(
         self, probe: Probe, load: Load, recording: LevelRecording, watching: ProbeMonitor, *, spent_ns: int
     ) -> Finding | None:
-        """Judge the probe and save the search as far as it has come; one that the client spoilt is a level alone."""
+        """Judge the probe and save the search so far. `None`: the load generator was the bottleneck, and the probe
+        is kept as a level alone."""
         assert isinstance(watching, SequentialMonitor)  # noqa: S101 - `begins` made it
-        self.keeper.level_ended(recording, self._model, load)
-        level = self.keeper.run.levels[-1]
-        why = client_limited(level, self._scenario.objectives)
-        if why:
-            self._progress.say(f"{load.label}: {why}: this probe does not count")
+        self.level_ended(recording, self._model, load)
+        reason = client_limited(self.run.levels[-1], self._scenario.objectives)
+        if reason:
+            self._progress.say(f"{load.label}: {reason}: this probe does not count")
             return None
-        found = self._account.add_probe(probe, load, recording, watching, level=len(self.keeper.run.levels) - 1)
-        self._progress.say(probe_line(self._account.probes[-1]))
-        self._keep(spent_ns, probes=list(self._account.probes))
-        return found
-
-    def _keep(self, spent_ns: int, **changed: object) -> None:
-        """The search as far as it has come, in its files."""
-        first_s = self.searching.answer_ns / 1e9
-        self.capacity = msgspec.structs.replace(
-            self.capacity, spent_s=spent_ns / 1e9, first_answer_s=first_s, **changed
-        )
-        self._write()
+        finding = self._evidence.add_probe(probe, load, recording, watching, level=len(self.run.levels) - 1)
+        self._progress.say(probe_line(self._evidence.probes[-1]))
+        self._keep(spent_ns, probes=list(self._evidence.probes))
+        return finding
 
     def climbed(self, load: Closed, recording: LevelRecording, *, spent_ns: int, took_ns: int) -> CurveStep | None:
-        """Keep a rung of the ladder as a level; one that was cut short, or that the client spoilt, is no more."""
-        self.keeper.level_ended(recording, self._model, load)
+        """Keep a step of the throughput curve as a level. `None` ends the curve: the step was cut short, or the load
+        generator was the bottleneck."""
+        self.level_ended(recording, self._model, load)
         if recording.interrupted:
             return None
-        level, objectives = self.keeper.run.levels[-1], self._scenario.objectives
-        why = client_limited(level, objectives)
-        if why:
-            self._progress.say(f"{load.label}: {why}: the curve ends below")
+        level, objectives = self.run.levels[-1], self._scenario.objectives
+        reason = client_limited(level, objectives)
+        if reason:
+            self._progress.say(f"{load.label}: {reason}: the throughput curve ends below this load")
             return None
         usual_ns = recording.histograms["e2e_response"].percentile(50)
-        rung = Rung(
+        step = Rung(
             users=load.users,
-            level=len(self.keeper.run.levels) - 1,
+            level=len(self.run.levels) - 1,
             requests_per_s=level.throughput.requests_per_s,
             answer_s=None if usual_ns is None else usual_ns / 1e9,
             missed=mostly_missed(level, objectives),
             took_s=took_ns / 1e9,
         )
-        self._progress.say(rung_line(rung))
-        self._keep(spent_ns, curve=[*self.capacity.curve, rung])
-        return CurveStep(rung.requests_per_s, rung.missed)
+        self._progress.say(rung_line(step))
+        self._keep(spent_ns, curve=[*self.capacity.curve, step])
+        return CurveStep(step.requests_per_s, step.missed)
 
     def guess(self) -> float | None:
-        """As many as the model predicts."""
+        """The number of users that the model predicts from the throughput curve."""
         think, settings = self._scenario.think, self._scenario.capacity
         if not self.capacity.curve or think is None:
             return None
         think_s = think.mean / 1e9
-        levels, objectives = self.keeper.run.levels, self._scenario.objectives
-        seed = self._scenario.work.seed
-        found = predict_from_curve(levels, objectives, think_s=[think_s], confidence=settings.confidence, seed=seed)
-        fit = fit_of_all_objectives(found, think_s)
+        prediction = predict_from_curve(
+            self.run.levels,
+            self._scenario.objectives,
+            think_s=[think_s],
+            confidence=settings.confidence,
+            seed=self._scenario.work.seed,
+        )
+        fit = fit_of_all_objectives(prediction, think_s)
         return None if fit is None else fit.users
 
     def aim(self, search: Search, requests: Callable[[float], float], *, passes: bool) -> int | None:
-        """Where a proof is worth its time."""
-        return self._account.aim(search, requests, passes=passes)
+        """The load at which a test is worth its time."""
+        return self._evidence.aim(search, requests, passes=passes)
 
     def best(self, search: Search) -> int | None:
-        """The best estimate."""
-        return self._account.best_estimate(search)
+        """The best estimate so far."""
+        return self._evidence.best_estimate(search)
 
-    # The observer.
+    # The observer's side.
 
-    def level_begins(self, level: Level, model: str, number: int) -> None:
-        """Tell the progress line; how many are still to come nobody knows."""
-        self._progress.expect(number + 1)
-        self.keeper.level_begins(level, model, number)
+    def level_begins(self, level: Level, model: str, number: int) -> None:  # type: ignore[override]
+        """Show the level in the progress line; nobody knows how many will follow."""
+        self._expect(number + 1)
+        super().level_begins(level, model, number)
 
-    def sample_ended(self, sample: Sample, number: int) -> None:
-        """Write the request's line."""
-        self.keeper.sample_ended(sample, number)
+    # The files.
 
-    # The end.
-
-    def close(self) -> None:
-        """The search is over: conclude, and keep the conclusion."""
-        search = self.searching
+    def conclude(self) -> None:
+        """Conclude the search, and keep the conclusion."""
+        search = self.search
         self.capacity = conclude(
-            self._account,
+            self._evidence,
             getattr(search, "search", None),
             self._scenario,
-            self.keeper.run.levels,
+            self.run.levels,
             so_far=msgspec.structs.replace(self.capacity, complete=not search.stopped, spent_s=search.spent_ns / 1e9),
             client_limited=search.client_limited,
             stopped=search.stopped,
         )
-        self.keeper.close(stopped=search.stopped)
+        self.close(stopped=search.stopped)
+        self._write()
+
+    def _keep(self, spent_ns: int, **changes: object) -> None:
+        """Save the search so far."""
+        first_s = self.search.answer_ns / 1e9
+        self.capacity = msgspec.structs.replace(
+            self.capacity, spent_s=spent_ns / 1e9, first_answer_s=first_s, **changes
+        )
         self._write()
 
     def _write(self) -> None:
-        """A full disk does not end a search; the keeper of the run has told of it."""
-        try:
-            self.keeper.folder.write(FILE, to_json(self.capacity))
-            self.keeper.folder.write("capacity.md", capacity_markdown(self.capacity).encode())
-        except BadInput as error:
-            self._progress.say(f"cannot write: {error}; the search goes on")
+        self.write(FILE, to_json(self.capacity))
+        self.write("capacity.md", capacity_markdown(self.capacity).encode())
+
+    def exit_code(self) -> ExitCode:
+        """How the process ends."""
+        return ExitCode.BAD_INPUT if self.unwritten else exit_code_of(self.capacity)
 
 
 def exit_code_of(capacity: Capacity) -> ExitCode:
-    """How the process ends."""
+    """The exit code of a search's conclusion."""
     answer = capacity.answer
     if capacity.status == "client" and answer is not None and answer.low is not None:
-        return ExitCode.OK  # at least so many
+        return ExitCode.OK  # the answer holds as a lower bound
     return _EXIT_CODES[capacity.status]

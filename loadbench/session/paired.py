@@ -1,260 +1,276 @@
-"""Two sides measured in turn, put together: both targets, what measures them, and how it ended.
+"""A comparison from beginning to end: open a session with each side, measure both in turn, keep every run, compare.
 
     results/<UTC time>-<name>/
-        a/01/  b/01/   the first repeat: a run folder each, as a sweep has it
+        a/01/  b/01/   the first repeat: a run folder each, as `loadbench sweep` keeps it
         a/02/  b/02/   the second …
+        compare.json, compare.md, compare.svg
 
-What is compared is the repeats that are complete on both sides. `loadbench.cli.comparing` makes the comparison of them.
+Only repeats that are complete on both sides are compared.
 """
 
 from __future__ import annotations
 
-import sys
-from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 
-from loadbench.client.descriptors import ensure_descriptors
-from loadbench.core.alongside import run_alongside
-from loadbench.core.clock import MonotonicClock
+from loadbench.analyze.compare.compare import compare
+from loadbench.analyze.compare.drift import drift
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
-from loadbench.engine.health import LoopHealth
 from loadbench.engine.paired import Paired, PairedSide
-from loadbench.engine.sweep import Sweep
-from loadbench.engine.workers import WorkerPool, workers_for
-from loadbench.live.progress import Progress
-from loadbench.plan.pairs import SIDES, check_budget, one_address
-from loadbench.plan.prompts import prompt_source
-from loadbench.results.environment import environment as describe_environment
-from loadbench.results.environment import usable_cores
-from loadbench.results.folder import RunFolder
-from loadbench.session.paired_writer import PairedRunWriter, RecordedSide
-from loadbench.session.setup import stopping
-from loadbench.session.telemetry import RunTelemetry
-from loadbench.sim.command import profile_named
-from loadbench.sim.process import SimProcess
-from loadbench.targets.clients import make_client, make_transport
-from loadbench.targets.discovery import located
-from loadbench.targets.prepare import prepare
-from loadbench.targets.scrape import counters
-from loadbench.telemetry.watch import check_pid
+from loadbench.plan.pairs import SIDES, at_repeat, check_budget, one_address
+from loadbench.report.compare_chart import compare_chart
+from loadbench.report.formats import render_comparison
+from loadbench.results.compare import to_json
+from loadbench.results.run import Reason
+from loadbench.session.run_writer import RunWriter, new_folder
+from loadbench.session.setup import Session, check, open_session, run_observed, stopping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from loadbench.client.transport import Transport
-    from loadbench.core.clock import Clock
-    from loadbench.engine.sweep import RunObserver
+    from loadbench.engine.sweep import ModelUnderTest, RunObserver
+    from loadbench.live.progress import Progress, RunningLevel
+    from loadbench.plan.gate import GateRule
     from loadbench.plan.pairs import Pairing
     from loadbench.plan.scenario import Scenario
-    from loadbench.results.run import Reason, Run
-    from loadbench.targets.prepare import Prepared
+    from loadbench.record.sample import Sample
+    from loadbench.results.compare import Comparison
+    from loadbench.results.folder import RunFolder
+    from loadbench.results.run import Run
 
 
 @dataclass(slots=True)
-class PairedResult:
-    """What came of it: the runs of the complete repeats by side, and what travels with their comparison.
+class PairedRuns:
+    """The runs of each side that are compared, and what is known about how they were measured.
 
-    `exit_code` is not 0 where it ended before its time, or something could not be written.
+    `exit_code` is not 0 if the measurement ended early, or something could not be written.
     """
 
-    folder: RunFolder
-    a: list[Run] = field(default_factory=list)
-    b: list[Run] = field(default_factory=list)
+    a: list[Run]
+    b: list[Run]
+    paired: bool = False
     caveats: list[Reason] = field(default_factory=list)
+    folder: RunFolder | None = None
     exit_code: ExitCode = ExitCode.OK
 
+    def compare(self, gates: Sequence[GateRule], *, confidence: float) -> Comparison:
+        """Compare them, and keep the comparison in the folder, if there is one."""
+        caveats = [*self.caveats, *(drift(self.a, self.b) if self.paired else ())]
+        comparison = compare(self.a, self.b, paired=self.paired, gates=gates, confidence=confidence, caveats=caveats)
+        if self.folder is not None:
+            self.folder.write("compare.json", to_json(comparison))
+            self.folder.write("compare.md", render_comparison(comparison, "markdown").encode())
+            self.folder.write("compare.svg", compare_chart(comparison).encode())
+        return comparison
 
-def measure_paired(
-    sides: tuple[Scenario, Scenario],
-    pairing: Pairing,
-    *,
-    environment: Mapping[str, str],
-    quiet: bool = False,
-    live: bool = True,
-) -> PairedResult:
-    """Measure both sides in turn and keep every run. Everything for people goes to stderr.
 
-    Raises `LoadbenchError` where no repeat is complete and there is another cause than Ctrl-C.
-    """
-    shared = sides[0]
-    prompt_source(shared.work, key="check", calibration=None)  # a prompt file is read before anything is started
+def check_paired(sides: tuple[Scenario, Scenario], pairing: Pairing, environment: Mapping[str, str]) -> None:
+    """Refuse what cannot be measured in turn, before anything starts; raises `BadInput`."""
+    a, b = sides
     for side in sides:
         if side.target.adapter is not None:
             raise BadInput(
-                f"{side.origins['target.adapter'].partition(' ')[2]}: two servers are measured in turn, and no adapter",
+                f"--adapter {side.target.adapter}: only servers are measured in turn",
                 hint="measure it with `loadbench sweep`, and compare the saved runs",
             )
-    check_budget(shared, pairing)
-    if shared.telemetry.server_pid is not None and sides[0].target.url != sides[1].target.url:
+    check_budget(a, pairing)
+    if a.telemetry.server_pid is not None and a.target.url != b.target.url:
         raise BadInput(
-            "--server-pid: is one process, and there are two servers", hint="leave it out: both are looked for"
+            "--server-pid: names one process, and there are two servers",
+            hint="leave it out: each server's process is found by its port",
         )
-    check_pid(shared.telemetry.server_pid)
-    ensure_descriptors(shared.most_in_flight, required=shared.load.users is not None)
-    progress = Progress(sys.stderr, levels=2 * len(shared.loads) * pairing.most, quiet=quiet, live=live)
-    with ExitStack() as stack:
-        there = [
-            _located(side, environment, name=name, progress=progress) for name, side in zip(SIDES, sides, strict=True)
-        ]
-        urls = [_url(side, stack) for side in there]
-        measured = anyio.run(_measure, there, pairing, urls, environment, progress)
-    progress.say(f"kept in {measured.folder.path}")
-    return measured
+    for side in sides:
+        check(side, environment)
 
 
-def _located(side: Scenario, environment: Mapping[str, str], name: str, progress: Progress) -> Scenario:
-    """The side with its address, where that is for us to find."""
-    found, note = located(side, environment)
-    if note:
-        progress.say(f"{name.upper()} is {note}")
-    return found
+def measure_paired(
+    sides: tuple[Scenario, Scenario], pairing: Pairing, environment: Mapping[str, str], progress: Progress
+) -> PairedRuns:
+    """Measure both sides in turn and keep every run.
 
-
-def _url(side: Scenario, stack: ExitStack) -> str:
-    if side.simulated:
-        return stack.enter_context(SimProcess(profile_named(side.target.profile).name, seed=side.work.seed)).url
-    return str(side.target.url)
+    Raises `LoadbenchError` if no repeat is complete and the reason is not Ctrl-C.
+    """
+    return anyio.run(_measure, sides, pairing, environment, progress)
 
 
 async def _measure(
-    sides: Sequence[Scenario],
-    pairing: Pairing,
-    urls: Sequence[str],
-    environment: Mapping[str, str],
-    progress: Progress,
-) -> PairedResult:
-    clock = MonotonicClock()
-    both = [
-        await _prepared(side, environment, url=url, name=name, progress=progress)
-        for name, side, url in zip(SIDES, sides, urls, strict=True)
-    ]
-    shared = sides[0]
-    folder = RunFolder.create(
-        shared.report.out or Path("results"), name=shared.report.name, started_at=datetime.now(UTC)
-    )
+    sides: tuple[Scenario, Scenario], pairing: Pairing, environment: Mapping[str, str], progress: Progress
+) -> PairedRuns:
+    progress.expect(2 * len(sides[0].loads) * pairing.most)
     async with AsyncExitStack() as stack:
-        a, b = [await _side(prepared, clock=clock, stack=stack, progress=progress) for prepared in both]
-        keeper = PairedRunWriter((a.kept, b.kept), folder=folder, progress=progress, clock=clock)
-        stack.callback(keeper.close)
-        same = _identity(both[0]) == _identity(both[1])
-        paired = Paired((a.paired, b.paired), pairing=pairing, clock=clock, observer=keeper, same=same)
+        sessions = []
+        for name, scenario in zip(SIDES, sides, strict=True):
+            with _of_side(name):
+                say = partial(_say_of_side, progress, name)
+                session = await stack.enter_async_context(open_session(scenario, environment, say=say))
+                await session.prepared.ready(session.models[0])
+                sessions.append(session)
+        a, b = sessions
+        writer = PairedRunWriter((a, b), folder=new_folder(a.scenario, datetime.now(UTC)), progress=progress)
+        stack.callback(writer.close)  # a repeat that is not complete is kept as far as it has come
+        paired = Paired(
+            (_side(a), _side(b)),
+            pairing=pairing,
+            clock=a.clock,
+            observer=writer,
+            same=_identity(a) == _identity(b),
+        )
+        error: LoadbenchError | None = None
         with stopping(paired.stop):
-            failed = await _run_watched(paired, [a.kept.watch, b.kept.watch], progress)
-    return _told(keeper, failed, stopped=paired.stopped)
+            try:
+                await run_observed(paired.run, a, b, progress=progress)
+            except LoadbenchError as raised:
+                error = raised
+
+    # How it ended.
+    runs = writer.runs
+    if error is not None:
+        if not runs.a:
+            writer.remove_if_empty()
+            raise error
+        progress.say(f"{error.message}; only the repeats before this are compared")
+        runs.exit_code = error.exit_code
+    elif paired.stopped:
+        runs.exit_code = ExitCode.INTERRUPTED
+    if runs.exit_code is not ExitCode.OK or not runs.a:
+        progress.say(f"{len(runs.a)} repeat{'s' if len(runs.a) != 1 else ''} complete")
+    return runs
 
 
-def _identity(prepared: Prepared) -> tuple[str, str]:
-    return one_address(prepared.target.base_url), prepared.models[0]
+def _say_of_side(progress: Progress, name: str, text: str) -> None:
+    progress.say(f"{name.upper()}: {text}")
 
 
-async def _prepared(
-    scenario: Scenario, environment: Mapping[str, str], *, url: str, name: str, progress: Progress
-) -> Prepared:
-    """The endpoint of a side and its one model, loaded where that is for us to do."""
+@contextmanager
+def _of_side(name: str) -> Iterator[None]:
+    """Name the side in an error that is raised inside."""
     try:
-        prepared = await prepare(scenario, environment, url=url, say=progress.say)
-        await prepared.ready(prepared.models[0])
+        yield
     except LoadbenchError as error:
         error.message = f"{name.upper()}: {error.message}"
         error.hint = error.hint.replace("--model", f"--{name}-model")
         raise
-    return prepared
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """A side as the engine measures it, and as its runs are kept."""
-
-    paired: PairedSide
-    kept: RecordedSide
-
-
-async def _side(prepared: Prepared, *, clock: Clock, stack: AsyncExitStack, progress: Progress) -> _Side:
-    """What measures a side; its connections, workers and watch end with `stack`."""
-    scenario, target, model = prepared.scenario, prepared.target, prepared.models[0]
-    transport = make_transport(scenario, target, clock)
-    stack.push_async_callback(_close, transport)
-    client = make_client(scenario, target, transport, model=model, clock=clock)
-    workers = workers_for(scenario, usable_cores())
-    crew = await stack.enter_async_context(WorkerPool.of(workers, target)) if workers > 1 else None
-    watch = RunTelemetry(scenario, target, clock=clock)
-    await stack.enter_async_context(watch.sampling(progress.say))
-
-    def sweep(at: Scenario, observer: RunObserver) -> Sweep:
-        return Sweep(
-            at,
-            models=(model,),
-            client_for=lambda _: client,
-            clock=clock,
-            health=lambda: LoopHealth(transport),
-            observer=observer,
-            crew=crew,
-            counters=partial(counters, target),
-            settled=watch.caught_up,
-        )
-
-    about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
-    return _Side(
-        PairedSide(scenario=scenario, model=model, client=client, sweep=sweep),
-        RecordedSide(
-            scenario=scenario,
-            prepared=prepared,
-            watch=watch,
-            environment={**about, "workers": workers, "telemetry": watch.about},
-        ),
+def _side(session: Session) -> PairedSide:
+    model = session.models[0]
+    return PairedSide(
+        scenario=session.scenario,
+        model=model,
+        client=session.client(model),
+        sweep=lambda scenario, observer: session.sweep(observer, scenario=scenario),
     )
 
 
-async def _close(transport: Transport) -> None:
-    with anyio.CancelScope(shield=True):
-        await transport.aclose()
+def _identity(session: Session) -> tuple[str, str]:
+    return one_address(session.target.base_url), session.models[0]
 
 
-async def _run_watched(paired: Paired, watches: Sequence[RunTelemetry], progress: Progress) -> LoadbenchError | None:
-    """Run it to its end, and return what ended it before that."""
+class PairedRunWriter:
+    """`loadbench.engine.paired.PairObserver`: keeps a run of each side in each repeat; `runs` are the complete ones."""
 
-    async def work() -> None:
-        for watch in watches:
-            await watch.measure_idle(progress.say)
-        await run_alongside(paired.run, *(watch.look_at_page for watch in watches))
+    def __init__(self, sessions: tuple[Session, Session], *, folder: RunFolder, progress: Progress) -> None:
+        self.runs = PairedRuns([], [], paired=True, folder=folder)
+        self._sessions = sessions
+        self._progress = progress
+        self._tested: list[ModelUnderTest] = []
+        self._writers: list[RunWriter] = []
+        self._open = ExitStack()
+        self._blocks = 0
 
-    try:
-        await run_alongside(work, progress.run, *(partial(watch.listen, progress.say) for watch in watches))
-    except LoadbenchError as error:
-        return error
-    return None
+    def checked(self, subjects: Sequence[ModelUnderTest]) -> None:
+        """Report what the first responses show about either side."""
+        self._tested = list(subjects)
+        for name, session, subject in zip(SIDES, self._sessions, subjects, strict=True):
+            max_tokens = session.scenario.work.max_tokens
+            self.runs.caveats += first_answer_caveats(name.upper(), subject.samples[-1], most=max_tokens)
+        for caveat in self.runs.caveats:
+            self._progress.say(f"note: {caveat.message}; {caveat.advice}")
+
+    def repeat_begins(self, repeat: int) -> tuple[RunObserver, RunObserver]:
+        """Make a run folder for each side."""
+        for name, session, subject in zip(SIDES, self._sessions, self._tested, strict=True):
+            assert self.runs.folder is not None  # noqa: S101 - made with one
+            scenario = at_repeat(session.scenario, repeat)
+            title = f"{scenario.report.name} {name.upper()}{repeat + 1}"
+            writer = RunWriter(
+                session,
+                self.runs.folder.inside(name, f"{repeat + 1:02}"),
+                progress=_SideProgress(self, self._progress, f"{name.upper()}, repeat {repeat + 1}"),
+                started_at=datetime.now(UTC),
+                scenario=replace(scenario, report=replace(scenario.report, name=title)),
+            )
+            writer.answered(subject)
+            self._writers.append(self._open.enter_context(writer))
+        a, b = self._writers
+        return a, b
+
+    def repeat_ended(self, repeat: int) -> None:  # noqa: ARG002 - repeats end in their order
+        """Both runs of the repeat are complete."""
+        writers = self._writers
+        self.close(stopped=False)
+        for runs, writer in zip((self.runs.a, self.runs.b), writers, strict=True):
+            runs.append(writer.run)
+
+    def close(self, *, stopped: bool = True) -> None:
+        """Save the runs under way, as far as they have come."""
+        for writer in self._writers:
+            writer.close(stopped=stopped)
+            if writer.unwritten:
+                self.runs.exit_code = ExitCode.BAD_INPUT
+        self._writers = []
+        self._open.close()
+
+    def remove_if_empty(self) -> None:
+        """Remove a folder that nothing was written to; report one that holds something."""
+        assert self.runs.folder is not None  # noqa: S101 - made with one
+        try:
+            self.runs.folder.path.rmdir()
+        except OSError:
+            self._progress.say(f"kept in {self.runs.folder.path}")
+
+    def level_begins(self, level: RunningLevel, model: str) -> None:
+        """Show a level of either side in the progress line."""
+        self._progress.level_begins(level, model, self._blocks)
+        self._blocks += 1
 
 
-def _told(keeper: PairedRunWriter, failed: LoadbenchError | None, *, stopped: bool) -> PairedResult:
-    """What is complete, and how it ended; raises what ended it before anything was."""
-    a, b = keeper.runs
-    code = ExitCode.BAD_INPUT if keeper.unwritten else ExitCode.OK
-    if failed is not None:
-        if not a:
-            _leave(keeper)
-            raise failed
-        keeper.say(f"{failed.message}; what is compared was complete before")
-        code = failed.exit_code
-    elif stopped:
-        code = ExitCode.INTERRUPTED
-    if code is not ExitCode.OK or len(a) == 0:
-        keeper.say(f"{_repeats(len(a))} complete")
-    return PairedResult(keeper.folder, a, b, caveats=keeper.caveats, exit_code=code)
+class _SideProgress:
+    """`loadbench.live.progress.ProgressSink` of one side in one repeat: names it, and counts both sides' levels."""
+
+    def __init__(self, writer: PairedRunWriter, progress: Progress, where: str) -> None:
+        self._writer = writer
+        self._where = where
+        self.say = progress.say
+        self.level_ended = progress.level_ended
+
+    def level_begins(self, level: RunningLevel, model: str, number: int) -> None:  # noqa: ARG002
+        """Show the level."""
+        self._writer.level_begins(level, f"{model} ({self._where})")
 
 
-def _leave(keeper: PairedRunWriter) -> None:
-    """Say where what there is lies; a folder that nothing came into goes again."""
-    try:
-        keeper.folder.path.rmdir()
-    except OSError:
-        keeper.say(f"kept in {keeper.folder.path}")
-
-
-def _repeats(number: int) -> str:
-    return "1 repeat" if number == 1 else f"{number} repeats"
+def first_answer_caveats(side: str, sample: Sample, *, most: int) -> list[Reason]:
+    """Whether a side obeys the requested length; if not, the two sides may do unequal work."""
+    tokens = sample.output_tokens
+    if tokens is not None and tokens > most:
+        return [
+            Reason(
+                "max_tokens_ignored",
+                f"{side} was limited to {most} tokens and answered {tokens}",
+                "let it obey max_tokens, or compare time per token only",
+            )
+        ]
+    if tokens is not None and tokens < most and sample.finish_reason != "length":
+        return [
+            Reason(
+                "ends_early",
+                f"{side} ended its first response by itself after {tokens} of {most} tokens",
+                "compare time per token, or set a lower --max-tokens",
+            )
+        ]
+    return []

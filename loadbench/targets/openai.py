@@ -66,11 +66,7 @@ async def find(scenario: Scenario, environment: Mapping[str, str], *, url: str) 
 
     Raises `TargetUnavailable` when it cannot be reached or is no such endpoint, `BadInput` for a bad CA file.
     """
-    settings = scenario.target
-    headers = (*settings.header, *_authorization(settings.api_key_env, environment))
-    tls: ssl.SSLContext | None = None
-    if url.startswith("https:"):
-        tls = tls_context(cacert=settings.cacert, insecure=settings.insecure)
+    headers, tls = credentials(scenario, environment, url=url)
     async with asking(headers, tls=tls, connect_ns=scenario.limits.connect_timeout) as http:
         for base_url in base_urls(url):
             response = await get(http, f"{base_url}/models")
@@ -97,15 +93,25 @@ def base_urls(url: str) -> list[str]:
     return [urlunsplit((parts.scheme, parts.netloc, one, "", "")) for one in paths]
 
 
-def _authorization(variable: str, environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def credentials(
+    scenario: Scenario, environment: Mapping[str, str], *, url: str
+) -> tuple[tuple[tuple[str, str], ...], ssl.SSLContext | None]:
+    """(headers of every request, TLS context of an https URL).
+
+    Raises `BadInput` for an API key that is not set or fits no header, and for a bad CA file.
+    """
+    settings = scenario.target
+    variable = settings.api_key_env
     key = environment.get(variable, "")
-    if not key:
-        if variable != "LOADBENCH_API_KEY":
-            raise BadInput(f"--api-key-env {variable}: the variable is not set", hint=f"export {variable}=…")
-        return ()
-    if not key.isascii() or not key.isprintable():
-        raise BadInput(f"--api-key-env {variable}: holds characters that no header may have", hint="set it anew")
-    return (("authorization", f"Bearer {key}"),)
+    if not key and variable != "LOADBENCH_API_KEY":
+        raise BadInput(f"--api-key-env {variable}: the variable is not set", hint=f"export {variable}=…")
+    if not key.isascii() or (key and not key.isprintable()):
+        raise BadInput(
+            f"--api-key-env {variable}: holds characters that no header may have", hint=f"export {variable} again"
+        )
+    headers = (*settings.header, *([("authorization", f"Bearer {key}")] if key else []))
+    secure = url.startswith("https:")
+    return headers, tls_context(cacert=settings.cacert, insecure=settings.insecure) if secure else None
 
 
 def _listed(response: httpx.Response, url: str) -> list[dict[str, object]] | None:

@@ -18,18 +18,19 @@ from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.client.client import Client, Endpoint
 from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.capacity import CapacitySearch
 from loadbench.engine.health import NoHealth
 from loadbench.live.progress import Progress
+from loadbench.plan.conditions import conditions
 from loadbench.plan.search import Purpose
 from loadbench.report.capacity import capacity_markdown, capacity_text, plan_text
 from loadbench.report.formats import render
 from loadbench.results.capacity import Capacity, ProbeResult, Shared, read_capacity, to_json
 from loadbench.results.folder import RunFolder, read_run
-from loadbench.results.requests import RequestLog
 from loadbench.session.capacity import CapacityWriter, Resumed, exit_code_of
-from loadbench.session.setup import RunWriter
+from loadbench.session.setup import Session
+from loadbench.session.telemetry import RunTelemetry
 from loadbench.targets.openai import Target
+from loadbench.targets.prepare import Prepared
 from tests.cli.running import loadbench, started
 from tests.coverage.capacity import PATIENT, a_scenario
 from tests.coverage.servers import S, Slots
@@ -42,6 +43,21 @@ BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SCENARIO = a_scenario("ttft_p95<1s", think_s=20.0, budget=3600 * S)
 
 
+class Virtual(Session):
+    """A session in virtual time, whose server is a transport."""
+
+    def client(self, model: str) -> Client:
+        return Client(
+            Endpoint(base_url=self.target.base_url, model=model), self.transport, clock=self.clock, timeouts=PATIENT
+        )
+
+    def health(self) -> NoHealth:
+        return NoHealth()
+
+    async def counters(self) -> None:
+        return None
+
+
 def kept_search(
     cwd: Path, scenario: Scenario = SCENARIO, *, resume: Path | None = None, watch=None, watch_rung=None
 ) -> CapacityWriter:
@@ -52,38 +68,28 @@ def kept_search(
 
     async def main() -> CapacityWriter:
         clock = VirtualClock()
-        transport = Slots(4, 2.0, seed=2, first_s=0.05 if scenario.climbs else 0.0)
-        client = Client(Endpoint(base_url="http://scripted/v1", model="m"), transport, clock=clock, timeouts=PATIENT)
-        with RequestLog(folder.path / "requests.jsonl", origin_ns=0) as log:
-            keeper = RunWriter(
-                scenario,
-                Target(base_url="http://scripted/v1"),
-                folder=folder,
-                log=log,
-                progress=progress,
-                started_at=BEGAN,
-                environment={},
-            )
-            session = CapacityWriter(scenario, keeper, model="m", progress=progress, started_at=BEGAN, resumed=resumed)
-            session.searching = CapacitySearch(
-                scenario,
-                model="m",
-                client=client,
-                clock=clock,
-                health=NoHealth,
-                panel=session,
-                observer=session,
-                before=None if resumed is None else resumed.before,
-            )
+        target = Target(base_url="http://scripted/v1")
+        session = Virtual(
+            scenario=scenario,
+            prepared=Prepared(scenario=scenario, target=target, models=("m",)),
+            clock=clock,
+            transport=Slots(4, 2.0, seed=2, first_s=0.05 if scenario.climbs else 0.0),
+            telemetry=RunTelemetry(scenario, target, clock=clock, say=progress.say),
+            environment={},
+        )
+        terms = conditions(scenario)
+        with CapacityWriter(
+            session, folder, progress=progress, started_at=BEGAN, terms=terms, resumed=resumed
+        ) as writer:
             if watch is not None:
-                inner = session.ended
-                session.ended = lambda *given, **named: watch(session, inner(*given, **named))  # type: ignore[method-assign]
+                inner = writer.ended
+                writer.ended = lambda *given, **named: watch(writer, inner(*given, **named))  # type: ignore[method-assign]
             if watch_rung is not None:
-                climbed = session.climbed
-                session.climbed = lambda *given, **named: watch_rung(session, climbed(*given, **named))  # type: ignore[method-assign]
-            await session.searching.run()
-            session.close()
-        return session
+                climbed = writer.climbed
+                writer.climbed = lambda *given, **named: watch_rung(writer, climbed(*given, **named))  # type: ignore[method-assign]
+            await writer.search.run()
+            writer.conclude()
+        return writer
 
     return run_virtual(main)
 
@@ -91,7 +97,7 @@ def kept_search(
 def test_the_folder_holds_the_search_and_its_probes_as_levels(tmp_path):
     """capacity.json, capacity.md, and a run.json of which each probe is a level: what a report can show."""
     session = kept_search(tmp_path)
-    folder = session.keeper.folder.path
+    folder = session.folder.path
     kept, run = read_capacity(folder), read_run(folder)
     assert kept == session.capacity
     assert [probe.level for probe in kept.probes] == list(range(len(run.levels)))
@@ -112,8 +118,8 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
 
     def stop_after_five(session, found):
         if len(session.capacity.probes) == 5:
-            assert len(read_capacity(session.keeper.folder.path).probes) == 5
-            session.searching.stop()
+            assert len(read_capacity(session.folder.path).probes) == 5
+            session.search.stop()
         return found
 
     first = kept_search(tmp_path, watch=stop_after_five).capacity
@@ -132,7 +138,7 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
 
 def test_a_search_goes_on_under_the_same_conditions_only(tmp_path):
     """Another objective is another question: refused by name (I5). More time is not."""
-    kept_search(tmp_path, watch=lambda session, found: session.searching.stop() or found)
+    kept_search(tmp_path, watch=lambda session, found: session.search.stop() or found)
     (folder,) = tmp_path.iterdir()
     other = a_scenario("ttft_p95<2s", think_s=20.0, budget=3600 * S)
     with pytest.raises(BadInput, match=r"slo.objectives was \['ttft_p95<1s'\] and is \['ttft_p95<2s'\]"):
@@ -164,7 +170,7 @@ def test_a_ladder_predicts_the_answer_and_says_what_is_in_the_way(climbed):
 
 def test_a_ladder_takes_less_than_a_quarter_and_proves_nothing(climbed):
     """It ends within its share but for a drain, the search within the budget; its levels are no probes."""
-    found, run = climbed.capacity, read_run(climbed.keeper.folder.path)
+    found, run = climbed.capacity, read_run(climbed.folder.path)
     assert sum(one.took_s for one in found.curve) <= 3600 / 4 + 31
     assert found.spent_s <= 3600 + 31
     assert [one.level for one in found.curve] == list(range(len(found.curve)))
@@ -189,7 +195,7 @@ def test_three_ways_to_the_answer_stand_side_by_side(climbed):
 
 def test_a_report_of_the_run_begins_with_the_answer(climbed):
     """`loadbench report` shows what was found before the levels; for programs nothing is put in front."""
-    folder = climbed.keeper.folder.path
+    folder = climbed.folder.path
     shown = loadbench("report", str(folder), cwd=folder.parent).stdout
     assert shown.startswith(capacity_text(climbed.capacity))
     assert render(read_run(folder), "text") in shown
@@ -203,7 +209,7 @@ def test_a_verification_that_surely_differs_is_not_a_found_answer(climbed):
     bad = Shared(share=0.2, asked=0.95, requests=200, hits=40, effective=200.0)
     account = SearchEvidence(CLIMBING.objectives, confidence=0.95)
     account.probes = [*rest[0], msgspec.structs.replace(found, attainment={rule: bad})]
-    told = conclude(account, climbed.searching.search, CLIMBING, climbed.keeper.run.levels, so_far=climbed.capacity)
+    told = conclude(account, climbed.search.search, CLIMBING, climbed.run.levels, so_far=climbed.capacity)
     assert not told.verification.agrees
     assert told.status == "inconclusive"
     assert "the verification differs" in told.contradictions[0]
@@ -214,14 +220,14 @@ def test_a_ladder_is_not_climbed_twice(tmp_path):
     """Stopped at a rung, and again after the first probe: what was measured is kept, and the rest is added."""
 
     def stop(session, found):
-        session.searching.stop()
+        session.search.stop()
         return found
 
     def stop_at_third_rung(session, step):
         if len(session.capacity.curve) == 3:
-            shown = (session.keeper.folder.path / "capacity.md").read_text(encoding="utf-8")
+            shown = (session.folder.path / "capacity.md").read_text(encoding="utf-8")
             assert "Under way: 3 loads without think time" in shown
-            session.searching.stop()
+            session.search.stop()
         return step
 
     first = kept_search(tmp_path, CLIMBING, watch_rung=stop_at_third_rung).capacity

@@ -363,7 +363,7 @@ def test_run_that_exists_is_not_written_over(server, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["report"], ["which run?"]),
+        (["report"], ["no run given"]),
         (["report", "nowhere"], ["nowhere", "No such file"]),
         (["report", "."], ["run.json", "No such file"]),
         (["report", "hello.json"], ["hello.json", "not a loadbench result"]),

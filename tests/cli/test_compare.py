@@ -150,7 +150,7 @@ def test_invalid_levels_end_in_their_own_code(loadbench, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "which two?"),
+        ([], "no two sides are named"),
         (["before"], "only one side is named"),
         (["before", "gone"], "gone"),
         (["before", ""], "a side without a name"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadbench.results.folder import read_run
-from loadbench.session.paired_writer import first_answer_caveats
+from loadbench.session.paired import first_answer_caveats
 from loadbench.sim.process import SimProcess
 from tests.building import a_sample
 from tests.cli.running import loadbench, started
@@ -176,7 +176,7 @@ def test_one_process_cannot_be_two_servers(tmp_path):
     """--server-pid is refused where it would be taken for the server of both sides."""
     process = loadbench("compare", "http://127.0.0.1:9", "http://127.0.0.1:10", "--server-pid=1", cwd=tmp_path)
     assert (process.returncode, process.stdout) == (2, "")
-    assert "--server-pid: is one process" in process.stderr
+    assert "--server-pid: names one process" in process.stderr
 
 
 def test_plan_sends_nothing(tmp_path):

@@ -11,6 +11,7 @@ import msgspec
 import orjson
 import pytest
 
+from loadbench.core.clock import MonotonicClock
 from loadbench.plan.scenario import CostSettings, Scenario, TargetSettings, TelemetrySettings
 from loadbench.results.folder import RunFolder
 from loadbench.session import telemetry as watching
@@ -34,12 +35,11 @@ def watched(tmp_path, *, url: str = HERE, simulated: bool = False, price: float 
     )
 
     async def main():
-        watch = RunTelemetry(
-            scenario, Target(base_url=url), folder=RunFolder(tmp_path), origin_ns=time.perf_counter_ns()
-        )
-        async with watch.sampling(said.append), anyio.create_task_group() as beside:
-            beside.start_soon(watch.listen, said.append)
-            await watch.measure_idle(said.append)
+        watch = RunTelemetry(scenario, Target(base_url=url), clock=MonotonicClock(), say=said.append)
+        watch.keep_in(RunFolder(tmp_path), origin_ns=time.perf_counter_ns())
+        async with watch.sampling(), anyio.create_task_group() as beside:
+            beside.start_soon(watch.listen)
+            await watch.measure_idle()
             opens_ns = time.perf_counter_ns()
             await anyio.sleep(0.2)
             closes_ns = time.perf_counter_ns()

@@ -1,0 +1,61 @@
+"""What the commands that measure have in common: their flags, the progress line, and files named by flags."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loadbench.core.errors import BadInput
+from loadbench.core.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from loadbench.live.progress import Progress
+
+
+def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add --json (unless its help is empty), --quiet, --no-live and --dry-run."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in (
+            click.option("--dry-run", is_flag=True, help=f"{dry_run} Nothing is sent."),
+            click.option("--no-live", is_flag=True, help="Print progress in plain lines, also on a terminal."),
+            click.option("--quiet", is_flag=True, help="Print no progress on stderr."),
+            *(
+                [click.option("--json", "as_json", is_flag=True, help=f"Print {json} on stdout, and nothing else.")]
+                * bool(json)
+            ),
+        ):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def progress_line(*, quiet: bool, no_live: bool) -> Progress:
+    """The progress line on stderr."""
+    from loadbench.live.progress import Progress  # noqa: PLC0415 - the help needs no progress line
+
+    return Progress(sys.stderr, levels=1, quiet=quiet, live=not no_live)
+
+
+def say(text: str) -> None:
+    """Print a line for people, on stderr."""
+    click.echo(printable(text), err=True)
+
+
+def print_for_programs(content: str) -> None:
+    """Print on stdout as UTF-8, whatever the terminal's encoding is."""
+    click.echo(content.encode(), nl=False)
+
+
+def write_file(flag: str, path: Path, content: str) -> None:
+    """Write a file that a flag names; raises `BadInput` if it cannot be written."""
+    try:
+        path.write_text(content, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise BadInput(f"{flag} {path}: {error.strerror or error}", hint="name a file that can be written") from None

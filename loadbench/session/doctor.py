@@ -1,0 +1,44 @@
+"""`loadbench doctor` from beginning to end: find the server, then check it and this machine."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadbench.plan.sources import ENDPOINT_VARIABLES
+from loadbench.session.setup import server_of
+from loadbench.targets.checks import checkup
+from loadbench.targets.discovery import trail
+from loadbench.targets.foundry_cli import find_cli
+from loadbench.telemetry.watch import is_local
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadbench.plan.scenario import Scenario
+    from loadbench.session.setup import Say
+    from loadbench.targets.check_result import Checkup
+    from loadbench.targets.discovery import DiscoveryStep
+
+
+def run_checkup(scenario: Scenario, environment: Mapping[str, str], *, say: Say) -> Checkup:
+    """Every check, in order; a failed one is a result, not an exception."""
+    steps = _discovery(scenario, environment)
+    url = scenario.target.url or next((step.url for step in steps if step.url), None)
+    with ExitStack() as stack:
+        if scenario.simulated:
+            _, url = stack.enter_context(server_of(scenario, environment, say=say))
+        return anyio.run(lambda: checkup(scenario, environment, url=url, steps=steps))
+
+
+def _discovery(scenario: Scenario, environment: Mapping[str, str]) -> list[DiscoveryStep]:
+    """Where Foundry Local was looked for. A local server may be one that has moved: then its command line is asked."""
+    if scenario.simulated or scenario.target.adapter is not None:
+        return []
+    named = scenario.target.kind == "foundry" or scenario.origins.get("target.url", "").endswith(ENDPOINT_VARIABLES)
+    local = scenario.target.url is None or is_local(scenario.target.url)
+    if not named and (not local or find_cli(environment) is None):
+        return []
+    return trail(scenario, environment, to_the_end=local)

@@ -1,0 +1,227 @@
+"""Keeps one run: its folder, the request log, run.json, the histograms and the report, and the status of each model."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal, Self
+
+import msgspec
+
+from loadbench import __version__
+from loadbench.analyze.level.output_equality import output_equality
+from loadbench.analyze.level.summary import summarize
+from loadbench.core.errors import BadInput, ExitCode
+from loadbench.core.units import NS_PER_S
+from loadbench.plan.models import read_models
+from loadbench.plan.prompts import given_prompts
+from loadbench.report.formats import render
+from loadbench.report.run import level_line
+from loadbench.results.folder import RunFolder
+from loadbench.results.hlog import hlog
+from loadbench.results.recorded_prompts import known_facts, recorded_prompts
+from loadbench.results.requests import RequestLog, read_requests
+from loadbench.results.run import ModelStatus, Run
+from loadbench.session.setup import RESULTS
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from loadbench.engine.level import Level
+    from loadbench.engine.sweep import ModelUnderTest
+    from loadbench.engine.workers import DistributedLevel
+    from loadbench.live.progress import ProgressSink
+    from loadbench.plan.load import Load
+    from loadbench.plan.scenario import Scenario
+    from loadbench.record.recorder import LevelRecording
+    from loadbench.record.sample import Sample
+    from loadbench.results.run import OutputEquality
+    from loadbench.session.setup import Session
+
+
+class RunWriter:
+    """`loadbench.engine.sweep.RunObserver` of one run. Enter it for the length of the run.
+
+    Every level is summarized and saved before the next begins. A full disk does not end a measurement: the user is
+    told, and the next level tries again. `before` is a run that this one continues in the same folder.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        folder: RunFolder,
+        *,
+        progress: ProgressSink,
+        started_at: datetime,
+        scenario: Scenario | None = None,
+        before: Run | None = None,
+    ) -> None:
+        self.folder = folder
+        self._session = session
+        self._scenario = scenario = scenario or session.scenario
+        self._progress = progress
+        self._started_at = started_at
+        self.unwritten = False
+        self._tested: dict[str, ModelUnderTest] = {}
+        models = scenario.target.model_set
+        self._known = {} if models is None else known_facts(read_models(models))
+        prompts = recorded_prompts(given_prompts(scenario.work), keep_texts=scenario.report.keep_texts)
+        origin_ns = session.clock.now_ns()
+        if before is not None:
+            origin_ns -= (datetime.now(UTC) - started_at) // timedelta(microseconds=1) * 1000
+        self._log = RequestLog(
+            folder.path / "requests.jsonl",
+            origin_ns=origin_ns,
+            prompts=[prompt.hash for prompt in prompts],
+            keep_texts=scenario.report.keep_texts,
+        )
+        session.telemetry.keep_in(folder, origin_ns=origin_ns)
+        self.run = Run(
+            name=scenario.report.name,
+            started_at=started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            loadbench_version=__version__,
+            simulated=scenario.simulated,
+            complete=False,
+            question=scenario.question,
+            scenario=scenario.effective(),
+            origins=scenario.origins,
+            environment=dict(session.environment),
+            prompts=prompts,
+            levels=[] if before is None else before.levels,
+            models=[] if before is None else before.models,
+        )
+
+    def __enter__(self) -> Self:
+        self._log.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.__exit__(kind, error, trace)
+
+    def answered(self, subject: ModelUnderTest) -> None:
+        """Keep what the first responses of a model showed."""
+        self._tested[subject.model] = subject
+
+    def level_begins(self, level: Level | DistributedLevel, model: str, number: int) -> None:
+        """Show the level in the progress line."""
+        self._progress.level_begins(level, model, number)
+
+    def sample_ended(self, sample: Sample, number: int) -> None:
+        """Write the request's line."""
+        try:
+            self._log.add(sample, level=number)
+        except OSError as error:
+            self._cannot_write(f"{self.folder.path}/requests.jsonl: {error.strerror or error}")
+
+    def level_ended(self, recording: LevelRecording, model: str, load: Load) -> None:
+        """Summarize the level and save the run so far."""
+        level = summarize(
+            recording,
+            target=self._session.target.base_url,
+            model=model,
+            load=load,
+            failure_limit=self._scenario.limits.failures,
+            origin_ns=self._log.origin_ns,
+        )
+        level = self._session.telemetry.completed(level, recording.window)
+        models = [status for status in self.run.models if status.model != model]
+        self.run = msgspec.structs.replace(
+            self.run, levels=[*self.run.levels, level], models=[*models, self._status(model, "ok")]
+        )
+        self._progress.level_ended(level_line(level))
+        self._save()
+
+    def model_failed(self, model: str, reason: str) -> None:
+        """Record that a model cannot be tested."""
+        self._progress.say(f"{model}: cannot be tested: {reason}")
+        status = self._status(model, "failed", reason)
+        self.run = msgspec.structs.replace(self.run, models=[*self.run.models, status])
+        self._save()
+
+    def _status(self, model: str, status: Literal["ok", "failed"], reason: str = "") -> ModelStatus:
+        """The outcome of a model's test, with all that is known about the model."""
+        prepared, subject = self._session.prepared, self._tested.get(model)
+        requested = prepared.asked.get(model)
+        keep_warm = None if subject is None else subject.keeper
+        return ModelStatus(
+            model,
+            status,
+            reason,
+            self._known.get(model) or self._known.get(requested or model),
+            asked=requested,
+            catalogue=prepared.entry(model),
+            load_s=prepared.load_s.get(model),
+            load_warm_s=prepared.load_warm_s.get(model),
+            cold_ttft_s=None if subject is None else _ttft_s(subject.samples[0]),
+            warm_ttft_s=None if subject is None else _ttft_s(subject.again),
+            kept_warm=None if keep_warm is None else keep_warm.asked,
+            kept_warm_failed=None if keep_warm is None else keep_warm.failed,
+        )
+
+    def close(self, *, stopped: bool) -> None:
+        """Record the end of the run; one that was stopped is not complete."""
+        self.run = msgspec.structs.replace(self.run, complete=not stopped, outputs=self._outputs())
+        self._save()
+
+    def _outputs(self) -> list[OutputEquality] | None:
+        """Whether equal requests got equal responses; `None` unless the run is deterministic and can be read back."""
+        if not self._scenario.work.deterministic:
+            return None
+        try:
+            self._log.flush()
+            requests = read_requests(self.folder.path / "requests.jsonl")
+            return output_equality(requests, [level.model for level in self.run.levels])
+        except (BadInput, OSError):
+            return None  # the user has been told already
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace one file of the folder."""
+        try:
+            self.folder.write(name, content)
+        except BadInput as error:
+            self._cannot_write(str(error))
+
+    def _save(self) -> None:
+        """Replace the files of the run."""
+        try:
+            self._log.flush()
+            self._session.telemetry.flush()
+            self.folder.write_run(self.run)
+            self.folder.write("histograms.hlog", hlog(self.run, self._started_at).encode())
+            self.folder.write("report.md", render(self.run, "markdown").encode())
+            self.unwritten = False
+        except BadInput as error:
+            self._cannot_write(str(error))
+        except OSError as error:
+            self._cannot_write(f"{self.folder.path}: {error.strerror or error} (make room)")
+
+    def _cannot_write(self, message: str) -> None:
+        if not self.unwritten:
+            self._progress.say(f"cannot write: {message}; the measurement goes on")
+        self.unwritten = True
+
+    def exit_code(self) -> ExitCode:
+        """How the process ends; the first that holds."""
+        if self.unwritten:
+            return ExitCode.BAD_INPUT
+        if not self.run.complete:
+            return ExitCode.INTERRUPTED
+        if any(status.status == "failed" for status in self.run.models):
+            return ExitCode.TARGET_UNAVAILABLE
+        if any(level.verdict.status == "INVALID" for level in self.run.levels):
+            return ExitCode.INVALID
+        decisions = {one.decision for level in self.run.levels for one in level.objectives if one.gate}
+        if "FAIL" in decisions:
+            return ExitCode.GATE_FAILED
+        return ExitCode.INCONCLUSIVE if "UNDECIDED" in decisions else ExitCode.OK
+
+
+def new_folder(scenario: Scenario, started_at: datetime) -> RunFolder:
+    """The folder of a run that begins now; raises `BadInput` if it cannot be made."""
+    return RunFolder.create(scenario.report.out or RESULTS, name=scenario.report.name, started_at=started_at)
+
+
+def _ttft_s(sample: Sample | None) -> float | None:
+    ttft_ns = None if sample is None else sample.since_sent(sample.first_token_ns)
+    return None if ttft_ns is None else ttft_ns / NS_PER_S

@@ -1,0 +1,39 @@
+"""A sweep from beginning to end: open the session, measure every level, keep the run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadbench.session.run_writer import RunWriter, new_folder
+from loadbench.session.setup import open_session, run_observed, stopping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadbench.live.progress import Progress
+    from loadbench.plan.scenario import Scenario
+
+
+def run_sweep(scenario: Scenario, environment: Mapping[str, str], progress: Progress) -> RunWriter:
+    """Measure every model at every load; returns the writer of the run, which is complete unless it was stopped.
+
+    Raises `LoadbenchError` if nothing at all could be measured.
+    """
+    return anyio.run(_sweep, scenario, environment, progress)
+
+
+async def _sweep(scenario: Scenario, environment: Mapping[str, str], progress: Progress) -> RunWriter:
+    async with open_session(scenario, environment, say=progress.say) as session:
+        scenario = session.scenario
+        progress.expect((len(session.models) - len(session.prepared.missing)) * len(scenario.loads))
+        started_at = datetime.now(UTC)
+        folder = new_folder(scenario, started_at)
+        with RunWriter(session, folder, progress=progress, started_at=started_at) as writer:
+            sweep = session.sweep(writer, answered=writer.answered)
+            with stopping(sweep.stop):
+                await run_observed(sweep.run, session, progress=progress)
+            writer.close(stopped=sweep.stopped)
+    return writer
