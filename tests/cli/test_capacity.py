@@ -322,7 +322,7 @@ def test_dry_run_plans_and_sends_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "no objective"),
+        ((), "needs an objective"),
         (("--slo", "requests_per_s>2"), "a throughput grows with the load"),
         (("--slo", "ttft_mean<1s"), "bound a quantile"),
         (("--slo", "ttft_p95<1s@users=4"), "chooses the loads itself"),
