@@ -131,6 +131,14 @@ class Session:
         """The server's own counters; `None` if it has none."""
         return await counters(self.target)
 
+    async def ready(self, model: str) -> None:
+        """Load the model if it is not loaded; raises `TargetUnavailable` if it cannot be."""
+        await self.prepared.ready(model)
+
+    async def settled(self, closes_ns: int) -> None:
+        """Wait until the telemetry of a window that closed at this moment is complete."""
+        await self.telemetry.caught_up(closes_ns)
+
     def sweep(
         self,
         observer: RunObserver,
@@ -150,8 +158,8 @@ class Session:
             observer=observer,
             crew=self.workers,
             counters=self.counters,
-            ready=self.prepared.ready,
-            settled=self.telemetry.caught_up,
+            ready=self.ready,
+            settled=self.settled,
             answered=answered,
         )
 

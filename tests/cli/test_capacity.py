@@ -323,8 +323,8 @@ def test_dry_run_plans_and_sends_nothing(tmp_path):
     ("arguments", "said"),
     [
         ((), "needs an objective"),
-        (("--slo", "requests_per_s>2"), "a throughput grows with the load"),
-        (("--slo", "ttft_mean<1s"), "bound a quantile"),
+        (("--slo", "requests_per_s>2"), "throughput rises with the load"),
+        (("--slo", "ttft_mean<1s"), "use a quantile"),
         (("--slo", "ttft_p95<1s@users=4"), "chooses the loads itself"),
         (("--slo", "ttft_p95<1s", "--confidence", "100%"), "a confidence from 50% to 99.99%"),
         (("--slo", "ttft_p95<1s", "--at-most", "0.5"), "less than one user"),
