@@ -94,8 +94,19 @@ def test_what_cannot_be_made_at_once_waits_its_turn() -> None:
 
     alone = fired(Model(slow), times=4)
     assert all(one.end_ns <= two.first_token_ns for one, two in pairwise(alone))
-    together = fired(Model(slow, parallel=4), times=4)
-    assert max(one.first_token_ns for one in together) < min(one.first_token_ns for one in together) + 60_000_000
+
+    under_way: list[AdapterRequest] = []
+
+    async def waits_for_all(request: AdapterRequest) -> AsyncIterator[Delta | Finish]:
+        under_way.append(request)
+        with anyio.fail_after(30):
+            while len(under_way) < 4:
+                await anyio.sleep(0.001)
+        yield Delta("a")
+        yield Finish("stop")
+
+    together = fired(Model(waits_for_all, parallel=4), times=4)
+    assert [one.outcome for one in together] == [Outcome.OK] * 4
     assert max(one.sent_ns for one in together) <= min(one.first_token_ns for one in together)
 
 
@@ -155,26 +166,30 @@ def test_an_answer_without_its_finish_is_truncated() -> None:
 
 
 def test_pieces_from_a_thread_are_stamped_where_they_are_made() -> None:
-    """An event loop that is held up for 100 ms holds up no stamp."""
+    """An event loop that is held up until the last piece is made holds up no stamp."""
+    made = threading.Event()
 
     def pieces() -> Iterator[Delta | Finish]:
         for _ in range(5):
             yield Delta("x")
             time.sleep(0.005)
+        made.set()
         yield Finish("length")
 
-    async def main() -> list[int]:
-        stamps = []
+    async def main() -> tuple[list[int], int]:
+        stamps, resumed_ns = [], 0
         async for piece in in_thread(pieces):
             if isinstance(piece, Delta):
                 assert piece.at_ns is not None
                 stamps.append(piece.at_ns)
                 if len(stamps) == 1:
-                    time.sleep(0.1)  # noqa: ASYNC251 - the loop is to be held up
-        return stamps
+                    assert made.wait(30)  # the loop is to be held up
+                    resumed_ns = time.perf_counter_ns()
+        return stamps, resumed_ns
 
-    stamps = anyio.run(main)
-    assert stamps[-1] - stamps[0] < 90_000_000
+    stamps, resumed_ns = anyio.run(main)
+    assert stamps[-1] - stamps[0] >= 4 * 5_000_000
+    assert stamps[-1] < resumed_ns
 
 
 def test_a_cut_answer_stops_the_thread() -> None:

@@ -210,7 +210,7 @@ def test_ollama_speaks_in_lines(kind):
     counts = b'"prompt_eval_count":9,"eval_count":2'
     last = b'{"model":"m","message":{"content":""},"done":true,"done_reason":"stop",' + counts + b"}\n"
     lines = head(headers=b"content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n")
-    found = talk(kind, [ASK, lines, 0.02, chunk(line), 0.02, chunk(line + last) + END, GONE], api=Api.OLLAMA)
+    found = talk(kind, [ASK, lines, 0.1, chunk(line), 0.1, chunk(line + last) + END, GONE], api=Api.OLLAMA)
     assert found.server.requests[0].line == "POST /api/chat HTTP/1.1"
     sample = found.sample
     assert (sample.outcome, sample.input_tokens, sample.output_tokens) == (Outcome.OK, 9, 2)
@@ -230,9 +230,7 @@ def test_answer_in_single_bytes_is_heard(kind):
 @both
 def test_events_of_one_read_share_its_stamp(kind):
     """C9, C12: what came together is stamped together, and such reads are counted."""
-    sample = talk(
-        kind, [ASK, head(), 0.02, chunk(token("a") + token("b")), 0.02, chunk(token("c") + FINISH) + END, GONE]
-    )
+    sample = talk(kind, [ASK, head(), 0.1, chunk(token("a") + token("b")), 0.1, chunk(token("c") + FINISH) + END, GONE])
     sample = sample.sample
     first, second, third = sample.event_ns
     assert first == second < third

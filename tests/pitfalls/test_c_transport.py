@@ -389,8 +389,10 @@ def test_c8_the_lag_of_a_blocked_loop_is_seen():
         await transport.aclose()
         return health.close().loop_lag.percentile(50)
 
-    assert asyncio.run(main(blocked=True)) > 10 * MS
-    assert asyncio.run(main(blocked=True)) > 3 * asyncio.run(main(blocked=False))
+    stalled = asyncio.run(main(blocked=True))
+    assert stalled > 10 * MS
+    # The calmest of some tries: on a busy machine a loop that nothing blocks is late too.
+    assert stalled > 3 * min(asyncio.run(main(blocked=False)) for _ in range(5))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel stamps on Linux alone")
@@ -441,9 +443,9 @@ def test_c8_what_piles_up_while_the_client_is_busy_is_counted():
 def test_c9_a_buffering_proxy_is_seen_in_the_reads(kind):
     """Tokens that a proxy hands on eight at a time come in reads of several, all of them; otherwise hardly one does.
 
-    Seen to fail when `_count` counted reads alone: `merged_reads` is 0 then.
+    Seen to fail when `_count_read` counted reads alone: `merged_reads` is 0 then.
     """
-    clumped, plain = faulty("clumped", "plain", kind=kind, tokens=32)
+    clumped, plain = faulty("clumped", "plain", kind=kind, tokens=32, speed=4)
     assert (clumped.reads, clumped.merged_reads) == (4, 4)
     assert plain.merged_reads <= plain.reads // 4
     assert sorted(clumped.event_gaps())[16] == 0 < sorted(plain.event_gaps())[16]
@@ -550,7 +552,7 @@ def test_c13_tokens_that_are_held_back_show_as_one_read(kind):
 
     Seen to fail when the lump was spread over its read: the gaps would all be alike (`spread` below).
     """
-    (sample,) = faulty("held_back", kind=kind, tokens=16)
+    (sample,) = faulty("held_back", kind=kind, tokens=16, speed=2)
     assert (sample.merged_reads, sample.reads) == (1, 9)
     largest = max(len(list(group)) for _, group in itertools.groupby(sample.event_ns))
     assert largest == 8

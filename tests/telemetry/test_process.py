@@ -63,7 +63,8 @@ def test_cpu_time_of_a_server_and_its_child_is_what_they_say_themselves(by):
         watched = found(port=server.port, host=HOST) if by == "port" else found(pid=server.pid)
         assert watched is not None
         before_s, first, between_s = server.spent_s(), watched.read(), server.spent_s()
-        time.sleep(0.6)
+        while server.spent_s() < between_s + 0.2:  # as long as that takes on a busy machine
+            time.sleep(0.05)
         after_s, second, last_s = server.spent_s(), watched.read(), server.spent_s()
         rise_s = second["process_cpu_s_total"] - first["process_cpu_s_total"]
         assert after_s - between_s - 4 * TICK_S <= rise_s <= last_s - before_s + 4 * TICK_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -51,18 +52,35 @@ def sampled(tmp_path, *, for_s: float, interval_ns: int = 100 * MS, during=None,
     return watch, *asyncio.run(main())
 
 
+def samplers() -> set[psutil.Process]:
+    """The samplers that run below this process."""
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile, or is no more than an entry
+            if "loadbench.telemetry" in child.cmdline():
+                found.add(child)
+    return found
+
+
 def test_sampler_reads_this_machine_on_the_runs_own_clock(tmp_path):
-    """This process listens and is found by its port; readings lie between the moments that were asked for, in order."""
+    """This process listens and is found by its port; what it computes is counted; readings lie in order in the time."""
+
+    def burn():
+        until_s = time.process_time() + 0.4
+        while time.process_time() < until_s:
+            sum(range(1000))
+
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         before_ns = time.perf_counter_ns()
-        watch, window, _ = sampled(tmp_path, for_s=0.5, url=url)
+        watch, window, seconds = sampled(tmp_path, for_s=0.5, during=burn, url=url)
     assert watch.about["process"]["pid"] == os.getpid()
     assert watch.about["host"]["memory_bytes"] == psutil.virtual_memory().total
     assert window is not None
-    assert window.counters["process_cpu_s_total"] >= 0
+    # Of 0.4 s, an interval may be lost at the beginning of the window.
+    assert window.counters["process_cpu_s_total"] >= 0.2
     assert window.gauges["process_rss_bytes"].max > 5_000_000
-    assert 0 <= window.gauges["host_cpu_share"].mean <= 1
+    assert 0.2 / (os.cpu_count() * (seconds + 1)) <= window.gauges["host_cpu_share"].mean <= 1
     moments = [reading["at_ns"] for reading in lines(tmp_path / "telemetry.jsonl")]
     assert moments == sorted(moments)
     assert before_ns < moments[0] < moments[-1] < time.perf_counter_ns()
@@ -76,16 +94,16 @@ def test_sampler_costs_less_than_a_hundredth_of_a_core(tmp_path):
 
 
 def test_sampler_that_dies_ends_the_readings_and_nothing_else(tmp_path):
-    """What it had told is kept; nobody waits for what will not come."""
+    """What it had told is kept; nobody waits for what will not come: the next reading would be ten minutes later."""
+    before, killed = samplers(), []
 
     def kill():
-        for child in psutil.Process().children():
-            if "loadbench.telemetry" in child.cmdline():
-                child.kill()
+        killed.extend(samplers() - before)
+        for child in killed:
+            child.kill()
 
-    began_s = time.perf_counter()
     watch, _, _ = sampled(tmp_path, for_s=0.2, interval_ns=600 * S, during=kill, url="http://127.0.0.1:9/v1")
-    assert time.perf_counter() - began_s < 600
+    assert len(killed) == 1
     assert lines(tmp_path / "telemetry.jsonl")
     assert watch.about
 
@@ -93,13 +111,17 @@ def test_sampler_that_dies_ends_the_readings_and_nothing_else(tmp_path):
 def test_sampler_ends_with_the_context(tmp_path):
     """No process is left behind, however the body ended; and its error comes out as it is."""
 
+    before, started = samplers(), set()
+
     async def main():
         async with Watch().sampling(url="http://127.0.0.1:9/v1"):
+            started.update(samplers() - before)
             raise BadInput("as it is")
 
     with pytest.raises(BadInput, match="as it is"):
         asyncio.run(main())
-    assert not [child for child in psutil.Process().children() if "loadbench.telemetry" in child.cmdline()]
+    assert len(started) == 1
+    assert not any(child.is_running() for child in started)
 
 
 def test_sampler_that_does_not_start_is_no_failure(tmp_path, monkeypatch):
