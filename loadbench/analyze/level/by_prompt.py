@@ -1,8 +1,8 @@
-"""Each given prompt's own distribution, and what stands out: answers among those to one prompt, prompts among all.
+"""Each prompt's own latencies, and the outliers: requests among those of one prompt, and prompts among all.
 
-A set of prompts of different lengths makes a mixture, whose quantiles tell of the mixture. Here each prompt is apart,
-at each level, over the measured requests that ended ok. With so few values as a prompt has, minimum, median and maximum
-are all that is told: they are exact.
+Prompts of different lengths make a mixture, whose quantiles describe the mixture. Here each prompt is kept apart, at
+each level, over its measured requests that ended ok. A prompt has few of them, so only the minimum, median and maximum
+are given: they are exact.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from loadbench.analyze.stats.outliers import TESTED_FROM, outliers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from loadbench.results.requests import RequestRecord
 
@@ -30,7 +30,7 @@ class PromptLatency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlier:
-    """A value of a prompt's request far from the prompt's others, in seconds; `score` is the modified z-score."""
+    """A request whose value, in seconds, is far from those of the same prompt; `score` is its modified z-score."""
 
     figure: str
     number: int
@@ -40,7 +40,10 @@ class Outlier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptStats:
-    """One prompt at one level: `asked` measured requests, of which `answered` ended ok."""
+    """One prompt at one level: its measured `requests`, and how many of them ended `ok`.
+
+    `outlier_score` is the score of its median time per output token among the level's prompts, where it is an outlier.
+    """
 
     level: int
     prompt: int
@@ -51,88 +54,81 @@ class PromptStats:
     e2e: PromptLatency | None
     output_tokens: tuple[int, int] | None  # fewest and most
     outliers: tuple[Outlier, ...] = ()
-    outlier_score: float | None = None  # the score of its median E2E per token among the prompts', where that is far
+    outlier_score: float | None = None
 
     @property
     def few(self) -> bool:
-        """Whether there are fewer answers than the outliers' rule was made for."""
+        """Whether there are fewer values than the outlier rule was tested with."""
         return self.ok < TESTED_FROM
 
 
 def by_prompt(requests: Iterable[RequestRecord]) -> list[PromptStats]:
-    """Figures by level and prompt, in order; empty where no request asked a given prompt."""
+    """Statistics by level and prompt, in order; empty where no request used a given prompt."""
     groups: dict[tuple[int, int], list[RequestRecord]] = {}
-    for one in requests:
-        if one.prompt_index is not None and one.phase == "measured":
-            groups.setdefault((one.level, one.prompt_index), []).append(one)
-    far = _far_prompts(groups)
-    return [_figures(level, prompt, groups[level, prompt], far) for level, prompt in sorted(groups)]
+    for request in requests:
+        if request.prompt_index is not None and request.phase == "measured":
+            groups.setdefault((request.level, request.prompt_index), []).append(request)
 
-
-def _figures(level: int, prompt: int, asked: Sequence[RequestRecord], far: dict[tuple[int, int], float]) -> PromptStats:
-    ok = sorted((one for one in asked if one.outcome == "ok"), key=lambda one: one.number)
-    tokens = [one.output_tokens for one in ok if one.output_tokens is not None]
-    return PromptStats(
-        level=level,
-        prompt=prompt,
-        hash=asked[0].prompt_hash or "",
-        requests=len(asked),
-        ok=len(ok),
-        ttft=_spread(_timed(ok, _ttft)),
-        e2e=_spread(_timed(ok, _e2e)),
-        output_tokens=(min(tokens), max(tokens)) if tokens else None,
-        outliers=(*_outliers("TTFT", _timed(ok, _ttft)), *_outliers("E2E", _timed(ok, _e2e))),
-        outlier_score=far.get((level, prompt)),
-    )
-
-
-def _ttft(one: RequestRecord) -> int | None:
-    return one.first_token_ns
-
-
-def _e2e(one: RequestRecord) -> int | None:
-    return one.last_token_ns
-
-
-def _timed(requests: Iterable[RequestRecord], mark: Callable[[RequestRecord], int | None]) -> list[tuple[int, float]]:
-    """(request's number, seconds from `sent` to the mark)."""
-    return [
-        (one.number, (at - one.sent_ns) / 1e9)
-        for one in requests
-        if (at := mark(one)) is not None and one.sent_ns is not None
-    ]
-
-
-def _spread(timed: Sequence[tuple[int, float]]) -> PromptLatency | None:
-    values = [value for _, value in timed]
-    return PromptLatency(statistics.median(values), min(values), max(values)) if values else None
-
-
-def _outliers(figure: str, timed: Sequence[tuple[int, float]]) -> list[Outlier]:
-    found = outliers([value for _, value in timed])
-    return [
-        Outlier(figure=figure, number=timed[place][0], value=timed[place][1], score=score) for place, score in found
-    ]
-
-
-def _far_prompts(groups: dict[tuple[int, int], list[RequestRecord]]) -> dict[tuple[int, int], float]:
-    """The prompts of a level whose median time per output token is far from that of the level's others.
-
-    Per token, since an answer twice as long may take twice the time.
-    """
+    # By level, the prompts whose time per output token is an outlier. Per token, because a response of twice the length
+    # may take twice the time.
     medians: dict[int, list[tuple[int, float]]] = {}
-    for (level, prompt), asked in sorted(groups.items()):
-        paces = [pace for one in asked if one.outcome == "ok" and (pace := _per_token(one)) is not None]
+    for (level, prompt), of_prompt in sorted(groups.items()):
+        paces = [
+            (request.last_token_ns - request.sent_ns) / request.output_tokens
+            for request in of_prompt
+            if request.outcome == "ok"
+            and request.output_tokens
+            and request.last_token_ns is not None
+            and request.sent_ns is not None
+        ]
         if paces:
             medians.setdefault(level, []).append((prompt, statistics.median(paces)))
-    return {
-        (level, told[place][0]): score
-        for level, told in medians.items()
-        for place, score in outliers([median for _, median in told])
+    scores = {
+        (level, prompts[index][0]): score
+        for level, prompts in medians.items()
+        for index, score in outliers([median for _, median in prompts])
     }
 
+    result = []
+    for level, prompt in sorted(groups):
+        of_prompt = groups[level, prompt]
+        ok = sorted((request for request in of_prompt if request.outcome == "ok"), key=lambda request: request.number)
+        ttft = _seconds(ok, "first_token_ns")
+        e2e = _seconds(ok, "last_token_ns")
+        tokens = [request.output_tokens for request in ok if request.output_tokens is not None]
+        result.append(
+            PromptStats(
+                level=level,
+                prompt=prompt,
+                hash=of_prompt[0].prompt_hash or "",
+                requests=len(of_prompt),
+                ok=len(ok),
+                ttft=_latency(ttft),
+                e2e=_latency(e2e),
+                output_tokens=(min(tokens), max(tokens)) if tokens else None,
+                outliers=(*_outliers("TTFT", ttft), *_outliers("E2E", e2e)),
+                outlier_score=scores.get((level, prompt)),
+            )
+        )
+    return result
 
-def _per_token(one: RequestRecord) -> float | None:
-    if not one.output_tokens or one.last_token_ns is None or one.sent_ns is None:
-        return None
-    return (one.last_token_ns - one.sent_ns) / one.output_tokens
+
+def _seconds(requests: Iterable[RequestRecord], mark: str) -> list[tuple[int, float]]:
+    """(request's number, seconds from `sent` to the mark) of each request that has both."""
+    return [
+        (request.number, (at_ns - request.sent_ns) / 1e9)
+        for request in requests
+        if (at_ns := getattr(request, mark)) is not None and request.sent_ns is not None
+    ]
+
+
+def _latency(values: Sequence[tuple[int, float]]) -> PromptLatency | None:
+    seconds = [value for _, value in values]
+    return PromptLatency(statistics.median(seconds), min(seconds), max(seconds)) if seconds else None
+
+
+def _outliers(figure: str, values: Sequence[tuple[int, float]]) -> list[Outlier]:
+    return [
+        Outlier(figure=figure, number=values[index][0], value=values[index][1], score=score)
+        for index, score in outliers([value for _, value in values])
+    ]

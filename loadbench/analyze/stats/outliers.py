@@ -1,4 +1,4 @@
-"""Which values lie far from their fellows, by a rule that is named where it is used.
+"""Outliers among a few values.
 
 The rule is the modified z-score of Iglewicz and Hoaglin (*How to Detect and Handle Outliers*, 1993): with the median m
 and the median absolute deviation MAD,
@@ -6,11 +6,11 @@ and the median absolute deviation MAD,
     M = 0.6745 · (x − m) / MAD        an outlier where |M| > 3.5
 
 0.6745 makes the MAD of normal values their standard deviation, and 3.5 is the authors' bound, found for samples of 10
-to 40. Where more than half the values are the same the MAD is 0, and the mean absolute deviation stands in for it:
-M = (x − m) / (1.253314 · MeanAD), as IBM SPSS does. Below five values nothing can be said: a median of so few moves
-with each of them.
+to 40. Where more than half the values are equal the MAD is 0, and the mean absolute deviation replaces it:
+M = (x − m) / (1.253314 · MeanAD), as in IBM SPSS. Fewer than five values have no outliers: their median moves with each
+of them.
 
-An outlier is named and never left out of a figure: a slow answer is an answer.
+An outlier is reported and never removed from a figure: a slow response is a response.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BOUND = 3.5
 MIN_VALUES = 5
-# Below this many the authors have not tried their bound.
+# The authors did not test their bound with fewer values.
 TESTED_FROM = 10
 RULE = f"modified z-score above {BOUND:g} (Iglewicz and Hoaglin)"
 _NORMAL_MAD = 0.6745
@@ -31,16 +31,16 @@ _NORMAL_MEAN_AD = 1.253314
 
 
 def modified_z(values: Sequence[float]) -> list[float]:
-    """The score of each value; all 0 where there are too few to tell, or all are the same."""
+    """The score of each value; all 0 where there are too few values, or all are equal."""
     if len(values) < MIN_VALUES:
         return [0.0] * len(values)
     middle = statistics.median(values)
-    away = [abs(value - middle) for value in values]
-    mad, mean_ad = statistics.median(away), statistics.fmean(away)
+    deviations = [abs(value - middle) for value in values]
+    mad, mean_ad = statistics.median(deviations), statistics.fmean(deviations)
     unit = mad / _NORMAL_MAD if mad > 0 else _NORMAL_MEAN_AD * mean_ad
     return [(value - middle) / unit if unit > 0 else 0.0 for value in values]
 
 
 def outliers(values: Sequence[float]) -> list[tuple[int, float]]:
-    """(position, score) of each outlier, in order."""
-    return [(place, score) for place, score in enumerate(modified_z(values)) if abs(score) > BOUND]
+    """(index, score) of each outlier, in order."""
+    return [(index, score) for index, score in enumerate(modified_z(values)) if abs(score) > BOUND]
