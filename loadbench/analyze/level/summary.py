@@ -1,19 +1,20 @@
-"""A level's figures, from its recording. Every figure in `run.json` is made here, and from here it is only shown."""
+"""A level's figures, from its recording. Every figure in `run.json` is computed here; reports only show it."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from loadbench.analyze.level.audit import audit
 from loadbench.analyze.level.objectives import decide, goodput, with_gates
 from loadbench.analyze.level.server_side import contradictions, first_token, server_histograms
-from loadbench.analyze.level.timeline import course
 from loadbench.analyze.level.verdict import PREEMPTIONS, caveats, judge
 from loadbench.analyze.stats import effective_n
-from loadbench.analyze.stats.effective_n import correlated_ranks
 from loadbench.analyze.stats.intervals import mean_interval
 from loadbench.core.units import NS_PER_S
-from loadbench.plan.load import Closed
+from loadbench.plan.load import Closed, Open
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.histogram import permille_rank
 from loadbench.record.outcome import Outcome
@@ -22,6 +23,7 @@ from loadbench.results.run import (
     ClientHealth,
     ClosedLoad,
     Concurrency,
+    CoursePart,
     Failure,
     LevelResult,
     Metric,
@@ -33,25 +35,26 @@ from loadbench.results.run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
-    from loadbench.record.persona_stats import Cohort, PersonaStats
     from loadbench.record.recorder import LevelRecording
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
-# More counters of a server than this nobody reads; vLLM has some thirty.
-_MOST_COUNTERS = 40
-# Of these failed requests have their own, so that to count failures as infinite would count them twice.
+# A server's counters beyond this number are dropped; vLLM has about thirty.
+_MAX_COUNTERS = 40
+# Failed requests have these figures too: counting failures as infinite would count them twice.
 _ALSO_OF_FAILURES = frozenset({"lateness", "connect"})
-# The figure of which it is known how the requests hang together, and those that are taken to do as it does.
-_ALIKE = {
+# The figure whose values are kept in order, and the figures assumed to be correlated in the same way.
+_CORRELATED_LIKE = {
     "ttft_response": ("ttft", "ttft_response", "ttfo", "ttfb"),
     "e2e_response": ("e2e", "e2e_response", "stream_end", "e2e_per_token"),
     "tpot": ("tpot", "tpot_classic"),
 }
+# One for each hour of a day.
+_MAX_PARTS = 24
 
 
 def summarize(
@@ -59,22 +62,38 @@ def summarize(
 ) -> LevelResult:
     """The level as `run.json` has it; `origin_ns` is the run's start on its clock."""
     window_s = recording.window_s
+    opens_ns, closes_ns = recording.window
     throughput, metrics = _throughput(recording), _metrics(recording)
     decided = decide(recording, throughput, metrics)
     histograms = server_histograms(recording.server)
-    found = first_token(recording, histograms)
-    opens_ns, closes_ns = recording.window
+    first = first_token(recording, histograms)
+    failures = sorted(recording.details.items(), key=lambda item: (-item[1], item[0]))  # the most frequent first
+
+    # The server's counters that rose, preemptions first; a brace in the name marks a part of a histogram.
+    server = None
+    if recording.server is not None:
+        risen = [name for name, amount in recording.server.items() if amount and "{" not in name]
+        names = sorted(risen, key=lambda name: (name not in PREEMPTIONS, name))[:_MAX_COUNTERS]
+        server = {name: recording.server[name] for name in names}
+
+    cohorts, warm = recording.cohorts, None
+    if cohorts.warm:
+        tokens = cohorts.warm_input_tokens
+        share = cohorts.warm_cached_tokens / tokens if tokens else None
+        warm = Warm(requests=cohorts.warm, cached_requests=cohorts.warm_cached, cached_share=share)
     return LevelResult(
         target=target,
         model=model,
-        load=_load(load),
+        load=ClosedLoad(load.users, None if load.think is None else str(load.think))
+        if isinstance(load, Closed)
+        else OpenLoad(load.rate_per_s, str(load.arrivals)),
         window_s=window_s,
         window_ns=(opens_ns - origin_ns, closes_ns - origin_ns),
         verdict=with_gates(judge(recording, load=load, model=model, failure_limit=failure_limit), decided),
-        caveats=[*caveats(recording, load), *contradictions(recording, found)],
+        caveats=[*caveats(recording, load), *contradictions(recording, first)],
         audit=audit(recording, load),
         outcomes={outcome.value: count for outcome, count in sorted(recording.outcomes.items())},
-        failures=_failures(recording),
+        failures=[Failure(outcome.value, detail, count) for (outcome, detail), count in failures],
         offered_per_s=_per_s(recording.arrivals_due, window_s),
         achieved_per_s=_per_s(recording.arrivals_sent, window_s),
         missed=recording.missed,
@@ -82,26 +101,38 @@ def summarize(
         concurrency=Concurrency(mean=recording.in_flight_mean, peak=recording.in_flight_peak),
         goodput=goodput(recording),
         objectives=decided,
-        tokens=_tokens(recording),
+        tokens=Tokens(
+            input=recording.input_tokens,
+            output=recording.output_tokens,
+            source={source.value: count for source, count in sorted(recording.token_sources.items())},
+            cached_requests=recording.cached,
+            unknown_input=recording.unknown_input_tokens,
+        ),
         finish_reasons=dict(recording.finish_reasons),
         client=_client(recording),
         undefined=dict(recording.undefined),
         metrics=metrics,
         interrupted=recording.interrupted,
-        personas={name: _persona(cohort) for name, cohort in sorted(recording.cohorts.personas.items())},
-        turns={str(turn): count for turn, count in sorted(recording.cohorts.turns.items())},
-        warm=_warm(recording.cohorts),
-        course=course(recording, load),
-        server=_server(recording.server),
+        personas={
+            name: PersonaShare(
+                requests=cohort.requests,
+                ok=cohort.ok,
+                input_tokens=cohort.input_tokens,
+                output_tokens=cohort.output_tokens,
+                metrics={
+                    f"{figure}_s": metric(histogram, failures=cohort.requests - cohort.ok, inefficiency=None)
+                    for figure, histogram in cohort.histograms.items()
+                },
+            )
+            for name, cohort in sorted(cohorts.personas.items())
+        },
+        turns={str(turn): count for turn, count in sorted(cohorts.turns.items())},
+        warm=warm,
+        course=_timeline_parts(recording, load),
+        server=server,
         server_histograms=histograms,
-        first_token=found,
+        first_token=first,
     )
-
-
-def _load(load: Load) -> ClosedLoad | OpenLoad:
-    if isinstance(load, Closed):
-        return ClosedLoad(load.users, None if load.think is None else str(load.think))
-    return OpenLoad(load.rate_per_s, str(load.arrivals))
 
 
 def _per_s(amount: int, window_s: float) -> float:
@@ -109,11 +140,11 @@ def _per_s(amount: int, window_s: float) -> float:
 
 
 def _throughput(recording: LevelRecording) -> Throughput:
-    made, window_s = recording.production, recording.window_s
+    production, window_s = recording.production, recording.window_s
     return Throughput(
-        requests_per_s=_per_s(made.answers, window_s),
-        output_tokens_per_s=_per_s(made.output_tokens, window_s),
-        total_tokens_per_s=_per_s(made.output_tokens + made.input_tokens, window_s),
+        requests_per_s=_per_s(production.answers, window_s),
+        output_tokens_per_s=_per_s(production.output_tokens, window_s),
+        total_tokens_per_s=_per_s(production.output_tokens + production.input_tokens, window_s),
         interval={
             "requests_per_s": _rate_interval(recording.answers_by_slice),
             "output_tokens_per_s": _rate_interval(recording.tokens_by_slice),
@@ -127,46 +158,6 @@ def _rate_interval(by_slice: Sequence[float]) -> tuple[float, float] | None:
         return None
     low, high = (amount * NS_PER_S / SLICE_NS for amount in per_slice)
     return max(0.0, low), high
-
-
-def _tokens(recording: LevelRecording) -> Tokens:
-    return Tokens(
-        input=recording.input_tokens,
-        output=recording.output_tokens,
-        source={source.value: count for source, count in sorted(recording.token_sources.items())},
-        cached_requests=recording.cached,
-        unknown_input=recording.unknown_input_tokens,
-    )
-
-
-def _persona(cohort: Cohort) -> PersonaShare:
-    return PersonaShare(
-        requests=cohort.requests,
-        ok=cohort.ok,
-        input_tokens=cohort.input_tokens,
-        output_tokens=cohort.output_tokens,
-        metrics={
-            f"{name}_s": metric(histogram, failures=cohort.requests - cohort.ok, inefficiency=None)
-            for name, histogram in cohort.histograms.items()
-        },
-    )
-
-
-def _warm(cohorts: PersonaStats) -> Warm | None:
-    if not cohorts.warm:
-        return None
-    told = cohorts.warm_input_tokens
-    return Warm(
-        requests=cohorts.warm,
-        cached_requests=cohorts.warm_cached,
-        cached_share=cohorts.warm_cached_tokens / told if told else None,
-    )
-
-
-def _failures(recording: LevelRecording) -> list[Failure]:
-    """The most frequent first."""
-    ordered = sorted(recording.details.items(), key=lambda item: (-item[1], item[0]))
-    return [Failure(outcome.value, detail, count) for (outcome, detail), count in ordered]
 
 
 def _client(recording: LevelRecording) -> ClientHealth:
@@ -187,81 +178,96 @@ def _client(recording: LevelRecording) -> ClientHealth:
     )
 
 
-def _server(rose: Mapping[str, float] | None) -> dict[str, float] | None:
-    """The counters that rose, by name, with the preemptions first; a brace in its name tells a histogram's part."""
-    if rose is None:
-        return None
-    ordered = sorted((name not in PREEMPTIONS, name) for name, amount in rose.items() if amount and "{" not in name)
-    return {name: rose[name] for _, name in ordered[:_MOST_COUNTERS]}
-
-
 def _quantiles(histogram: Histogram) -> dict[str, float | None] | None:
     if not histogram.count:
         return None
-    shown = {"p50": histogram.percentile(50), "p99": histogram.percentile(99), "max": histogram.max}
-    return {name: None if value is None else value / 1e9 for name, value in shown.items()}
+    values_ns = {"p50": histogram.percentile(50), "p99": histogram.percentile(99), "max": histogram.max}
+    return {name: None if value is None else value / 1e9 for name, value in values_ns.items()}
 
 
 def _metrics(recording: LevelRecording) -> dict[str, Metric | None]:
-    failed, per_one = _unanswered(recording.outcomes), _values_per_one(recording)
+    # Measured requests that failed, without those that the user cancelled.
+    failed = sum(recording.outcomes.values())
+    failed -= sum(recording.outcomes.get(outcome, 0) for outcome in (Outcome.OK, Outcome.CANCELLED))
+    inefficiencies: dict[str, float] = {}
+    for kept, names in _CORRELATED_LIKE.items():
+        values = recording.course.kept.get(kept)
+        inefficiencies |= dict.fromkeys(names, 1.0 if values is None else effective_n.inefficiency(values))
     return {
         f"{name}_s": metric(
             histogram,
             failures=None if name in MANY_A_REQUEST | _ALSO_OF_FAILURES else failed,
-            # Values of which a request brings many hang together in a way that is not known.
-            inefficiency=None if name in MANY_A_REQUEST else per_one.get(name, 1.0),
+            # The correlation of values of which one request has many is unknown.
+            inefficiency=None if name in MANY_A_REQUEST else inefficiencies.get(name, 1.0),
         )
         for name, histogram in recording.histograms.items()
     }
 
 
-def _values_per_one(recording: LevelRecording) -> dict[str, float]:
-    """By figure, how many values tell as much as one that is independent."""
-    found = {kept: effective_n.inefficiency(values) for kept, values in recording.course.kept.items()}
-    return {name: found.get(kept, 1.0) for kept, names in _ALIKE.items() for name in names}
-
-
-def _unanswered(outcomes: Mapping[Outcome, int]) -> int:
-    """Measured requests that had no whole answer, those apart that the user cut."""
-    return sum(count for outcome, count in outcomes.items() if outcome not in {Outcome.OK, Outcome.CANCELLED})
-
-
 def metric(histogram: Histogram, *, failures: int | None, inefficiency: float | None) -> Metric | None:
-    """The distribution in seconds; `None` for an empty one. `failures` count as infinite in `with_failures`.
+    """The distribution in seconds; `None` for an empty one.
 
-    So many values tell as much as one that is independent; where that is not known there are no intervals.
+    `failures` count as infinite in `with_failures`, which is null without them. `inefficiency` is how many values are
+    worth one independent value; where it is unknown there are no intervals.
     """
     count, mean, low, high = histogram.count, histogram.mean, histogram.min, histogram.max
     if mean is None or low is None or high is None:
         return None
-    points = {name: (histogram.percentile(100 * p) or 0) / 1e9 for name, p in QUANTILES.items()}
+    intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(QUANTILES)
+    if inefficiency is not None:
+        for name, p in QUANTILES.items():
+            ranks = effective_n.correlated_ranks(count, p, inefficiency=inefficiency)
+            if ranks is not None:
+                intervals[name] = histogram.value_at_rank(ranks[0]) / 1e9, histogram.value_at_rank(ranks[1]) / 1e9
+    with_failures: dict[str, float | None] | None = None
+    if failures is not None:
+        ranks_of_all = {name: permille_rank(round(p * 1000), count + failures) for name, p in QUANTILES.items()}
+        with_failures = {
+            name: histogram.value_at_rank(rank) / 1e9 if rank <= count else None for name, rank in ranks_of_all.items()
+        }
     return Metric(
         count=count,
         mean=mean / 1e9,
         min=low / 1e9,
         max=high / 1e9,
-        **points,
-        interval={name: _interval(histogram, p, inefficiency) for name, p in QUANTILES.items()},
-        with_failures=None if failures is None else _with_failures(histogram, failures),
+        **{name: (histogram.percentile(100 * p) or 0) / 1e9 for name, p in QUANTILES.items()},
+        interval=intervals,
+        with_failures=with_failures,
         effective=None if inefficiency is None else int(count / inefficiency),
         clipped=histogram.clipped,
         hdr=histogram.encode(),
     )
 
 
-def _interval(histogram: Histogram, p: float, inefficiency: float | None) -> tuple[float, float] | None:
-    if inefficiency is None:
-        return None
-    ranks = correlated_ranks(histogram.count, p, inefficiency=inefficiency)
-    if ranks is None:
-        return None
-    return histogram.value_at_rank(ranks[0]) / 1e9, histogram.value_at_rank(ranks[1]) / 1e9
-
-
-def _with_failures(histogram: Histogram, failures: int) -> dict[str, float | None]:
-    """The same quantiles over successes and failures; `None` is infinite: the quantile lies among the failures."""
-    total = histogram.count + failures
-    ranks = {name: permille_rank(round(p * 1000), total) for name, p in QUANTILES.items()}
-    return {
-        name: histogram.value_at_rank(rank) / 1e9 if rank <= histogram.count else None for name, rank in ranks.items()
-    }
+def _timeline_parts(recording: LevelRecording, load: Load) -> list[CoursePart]:
+    """Up to 24 parts of a window whose rate was planned to change, each of whole slices; empty for a constant rate."""
+    if not (isinstance(load, Open) and load.arrivals.planned):
+        return []
+    timeline = recording.course
+    series = (
+        recording.answers_by_slice,
+        recording.tokens_by_slice,
+        timeline.in_flight,
+        timeline.ttft_ns,
+        timeline.ttft_count,
+    )
+    slices = min(map(len, series[:3]))
+    parts = min(_MAX_PARTS, slices)
+    sums = [np.cumsum([0.0, *values]) for values in series]
+    result = []
+    for begin, end in pairwise(index * slices // parts for index in range(parts + 1) if parts):
+        # A series that is shorter has nothing in its missing slices.
+        answers, tokens, in_flight, ttft_ns, count = (
+            float(total[min(end, len(total) - 1)] - total[min(begin, len(total) - 1)]) for total in sums
+        )
+        part_s = (end - begin) * SLICE_NS / NS_PER_S
+        result.append(
+            CoursePart(
+                from_s=begin * SLICE_NS / NS_PER_S,
+                answers_per_s=answers / part_s,
+                output_tokens_per_s=tokens / part_s,
+                in_flight=in_flight / (end - begin),
+                ttft_mean_s=ttft_ns / count / 1e9 if count else None,
+            )
+        )
+    return result
