@@ -15,7 +15,7 @@ from loadbench.report.values import duration, significant
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadbench.analyze.quality.selection import Candidate, CandidateValue, RankedCandidate, Selection
+    from loadbench.analyze.quality.selection import Candidate, CandidateFigure, RankedCandidate, Selection
 
 SCHEMA: Final = "loadbench.selection/1"
 HEADERS = (
@@ -115,7 +115,7 @@ def _failed(one: Candidate) -> list[str]:
     return [one.name, *["-"] * (len(HEADERS) - 2), "not measured"]
 
 
-def _told(figure: CandidateValue | None, shown: Callable[[float], str]) -> str:
+def _told(figure: CandidateFigure | None, shown: Callable[[float], str]) -> str:
     return "-" if figure is None else shown(figure.value)
 
 

@@ -1,12 +1,12 @@
-"""What raters say of each model, each rater for itself, and where they do not agree.
+"""Each rater's scores of each model, where raters disagree, and how much of the expected content was found.
 
-Opinions of different raters are never averaged: a judge that likes everything and a person who likes nothing do not
-come to "fair". A model's figure by one rater is the mean over prompts of the mean over facets; its interval, where
-there are five prompts or more, is that of the mean over prompts. Agreement is told as the number of common scores that
-are equal and that are one apart; what is two apart or more is named.
+Scores of different raters are never averaged: a judge that likes everything and a person who likes nothing do not make
+a "fair". A model's score by one rater is the mean over prompts of the mean over facets; its interval, from five prompts
+on, is that of the mean over prompts. Agreement counts the common scores that are equal and those that are one apart;
+scores two or more apart are listed.
 
-Coverage is no opinion: the share of the prompts' expected facets that were found in the answers, with the interval of
-Clopper and Pearson.
+Facet coverage is not a matter of opinion: it is the share of the prompts' expected facets that the responses contain,
+with its Clopper-Pearson interval.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from loadbench.analyze.stats.intervals import mean_interval, share_interval
 from loadbench.plan.rubric import HIGHEST, LOWEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from loadbench.results.quality import Quality, Rating
 
-# Judges are models, and say so in their name.
+# The name of a rater that is a model begins with this.
 JUDGE = "judge "
-# Scores one apart are what a person gives twice; two apart is another opinion.
+# One person may give scores one apart at two times; two apart is another opinion.
 FAR_APART = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaterScore:
-    """One rater of one model: the mean by facet, over all, and its 95 % interval if there are prompts enough."""
+    """One rater's score of one model: the mean by facet, the mean over all, and its 95 % interval if it exists."""
 
     model: str
     rater: str
@@ -44,7 +44,7 @@ class RaterScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Two raters of the same answers: of `common` scores, how many are equal, and one apart at most."""
+    """Two raters of the same responses: their number of `common` scores, of `equal` ones, and of at most one apart."""
 
     raters: tuple[str, str]
     common: int
@@ -54,7 +54,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disagreement:
-    """One answer and facet of which raters think differently: each one's score."""
+    """One response and facet whose scores, by rater, are far apart."""
 
     model: str
     prompt: int
@@ -64,7 +64,7 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class FacetCoverage:
-    """Of a model's `expected` facets so many were `found`, and the share's 95 % interval."""
+    """How many of a model's `expected` facets were `found`, and the 95 % interval of the share."""
 
     found: int
     expected: int
@@ -77,68 +77,70 @@ class FacetCoverage:
 
 
 def rater_scores(quality: Quality) -> list[RaterScore]:
-    """Every rater of every model, in the order in which they were kept."""
+    """Each rater's score of each model, in the order of the ratings."""
     groups: dict[tuple[str, str], list[Rating]] = {}
     for rating in quality.ratings:
         groups.setdefault((rating.model, rating.rater), []).append(rating)
-    return [_opinion(model, rater, ratings) for (model, rater), ratings in groups.items()]
+    scores = []
+    for (model, rater), ratings in groups.items():
+        by_facet: dict[str, list[int]] = {}
+        by_prompt: dict[int, list[int]] = {}
+        for rating in ratings:
+            by_facet.setdefault(rating.facet, []).append(rating.score)
+            by_prompt.setdefault(rating.prompt, []).append(rating.score)
+        means = [statistics.fmean(of_prompt) for of_prompt in by_prompt.values()]
+        interval = mean_interval(means)
+        scores.append(
+            RaterScore(
+                model=model,
+                rater=rater,
+                prompts=len(by_prompt),
+                facets={facet: statistics.fmean(of_facet) for facet, of_facet in by_facet.items()},
+                mean=statistics.fmean(means),
+                interval=None if interval is None else (max(LOWEST, interval[0]), min(HIGHEST, interval[1])),
+            )
+        )
+    return scores
 
 
-def _opinion(model: str, rater: str, ratings: Sequence[Rating]) -> RaterScore:
-    by_facet: dict[str, list[int]] = {}
-    by_prompt: dict[int, list[int]] = {}
-    for rating in ratings:
-        by_facet.setdefault(rating.facet, []).append(rating.score)
-        by_prompt.setdefault(rating.prompt, []).append(rating.score)
-    means = [statistics.fmean(scores) for scores in by_prompt.values()]
-    around = mean_interval(means)
-    return RaterScore(
-        model=model,
-        rater=rater,
-        prompts=len(by_prompt),
-        facets={facet: statistics.fmean(scores) for facet, scores in by_facet.items()},
-        mean=statistics.fmean(means),
-        interval=None if around is None else (max(LOWEST, around[0]), min(HIGHEST, around[1])),
-    )
+def score_for(scores: Iterable[RaterScore], model: str, rater: str | None = None) -> RaterScore | None:
+    """The score that stands for a model: the named rater's, or else a person's, or else a judge's; never a mixture."""
+    of_model = [score for score in scores if score.model == model and rater in {None, score.rater}]
+    return min(of_model, key=lambda score: score.rater.startswith(JUDGE), default=None)
 
 
-def score_for(found: Iterable[RaterScore], model: str, rater: str | None = None) -> RaterScore | None:
-    """The opinion that stands for a model: the named rater's, else a person's, else a judge's; never a mixture."""
-    of_model = [one for one in found if one.model == model and rater in {None, one.rater}]
-    return min(of_model, key=lambda one: one.rater.startswith(JUDGE), default=None)
-
-
-def _common(quality: Quality) -> dict[tuple[str, int, str, str], dict[str, int]]:
-    """Scores by rater, of each answer (by its digest) and facet."""
-    found: dict[tuple[str, int, str, str], dict[str, int]] = {}
-    for one in quality.ratings:
-        found.setdefault((one.model, one.prompt, one.facet, one.answer_hash), {})[one.rater] = one.score
-    return found
+def _by_response(quality: Quality) -> dict[tuple[str, int, str, str], dict[str, int]]:
+    """Scores by rater, for each response (by model, prompt and digest) and facet."""
+    scores: dict[tuple[str, int, str, str], dict[str, int]] = {}
+    for rating in quality.ratings:
+        key = rating.model, rating.prompt, rating.facet, rating.answer_hash
+        scores.setdefault(key, {})[rating.rater] = rating.score
+    return scores
 
 
 def agreements(quality: Quality) -> list[Agreement]:
-    """Every two raters who rated the same."""
-    apart: dict[tuple[str, str], list[int]] = {}
-    for scores in _common(quality).values():
-        for (one, score), (other, another) in combinations(scores.items(), 2):
-            pair = (one, other) if one <= other else (other, one)
-            apart.setdefault(pair, []).append(abs(score - another))
+    """Every two raters who rated the same responses."""
+    steps: dict[tuple[str, str], list[int]] = {}
+    for scores in _by_response(quality).values():
+        for (first, score), (second, other_score) in combinations(scores.items(), 2):
+            pair = (first, second) if first <= second else (second, first)
+            steps.setdefault(pair, []).append(abs(score - other_score))
     return [
         Agreement(
             raters=pair,
-            common=len(steps),
-            equal=sum(step == 0 for step in steps),
-            near=sum(step <= 1 for step in steps),
+            common=len(apart),
+            equal=sum(step == 0 for step in apart),
+            near=sum(step <= 1 for step in apart),
         )
-        for pair, steps in apart.items()
+        for pair, apart in steps.items()
     ]
 
 
 def disagreements(quality: Quality) -> list[Disagreement]:
-    """Where raters of one answer are two or more apart, the farthest first."""
+    """Responses whose raters are two or more apart, the farthest first."""
     far = [
         Disagreement(model=model, prompt=prompt, facet=facet, scores=scores)
-        for (model, prompt, facet, _), scores in _common(quality).items()
+        for (model, prompt, facet, _), scores in _by_response(quality).items()
         if max(scores.values()) - min(scores.values()) >= FAR_APART
     ]
     return sorted(far, key=lambda one: min(one.scores.values()) - max(one.scores.values()))

@@ -1,7 +1,7 @@
 """Rank tests, exact even with ties, and the shifts that belong to them.
 
 *Mann and Whitney*, for two samples: if both came from one distribution, any choice of ranks for a would be equally
-likely. *Wilcoxon's signed ranks*, for pairs: any choice of signs would be. The number of choices that give a rank sum is
+likely. *Wilcoxon's signed ranks*, for pairs: any choice of signs would be. The number of choices for a rank sum is
 counted by adding one value after another, with midranks doubled so that ties stay whole numbers (Streitberg and Röhmel,
 *Exact distributions for permutation and rank tests*, 1986). Differences of zero are dropped.
 

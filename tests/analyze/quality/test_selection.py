@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.quality.selection import DIMENSIONS, Candidate, CandidateValue, candidates, select
+from loadbench.analyze.quality.selection import DIMENSIONS, Candidate, CandidateFigure, candidates, select
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed
 from loadbench.report.selection import selection_notes
@@ -24,7 +24,7 @@ ONES = dict.fromkeys(DIMENSIONS, 1.0)
 def a_candidate(name: str, **figures: float | tuple[float, float, float]) -> Candidate:
     """A model; a figure is a value, or (low, value, high)."""
     made = {
-        key: CandidateValue(told[1], (told[0], told[2])) if isinstance(told, tuple) else CandidateValue(told)
+        key: CandidateFigure(told[1], (told[0], told[2])) if isinstance(told, tuple) else CandidateFigure(told)
         for key, told in figures.items()
     }
     return Candidate(name=name, load="users=1", figures=made)
@@ -172,7 +172,7 @@ def test_same_model_of_two_runs_goes_by_both_names():
     runs = [msgspec.structs.replace(a_run(), name="sweep", started_at=time) for time in times]
     names = [one.name for one in candidates([(run, Quality()) for run in runs])]
     assert names == [f"m (sweep, {time})" for time in times]
-    with pytest.raises(BadInput, match="is there twice"):
+    with pytest.raises(BadInput, match="this run was given twice"):
         candidates([(runs[0], Quality())] * 2)
 
 
