@@ -28,7 +28,7 @@ class FakeLevel:
     tokens_so_far: int = 500
     measured_left: int | None = None
     label: str = "users=4"
-    extent: LevelDuration = field(
+    duration: LevelDuration = field(
         default_factory=lambda: LevelDuration(duration_ns=10 * S, warm_up_ns=2 * S, cool_down_ns=S)
     )
 
@@ -108,8 +108,8 @@ def test_time_left_by_duration(elapsed_s, number, left):
 )
 def test_time_left_by_number(elapsed_s, measured_left, left):
     """At the pace so far."""
-    extent = LevelDuration(requests=100, warm_up_ns=2 * S)
-    line = the_line(FakeLevel(now_ns=(100 + elapsed_s) * S, measured_left=measured_left, extent=extent))
+    duration = LevelDuration(requests=100, warm_up_ns=2 * S)
+    line = the_line(FakeLevel(now_ns=(100 + elapsed_s) * S, measured_left=measured_left, duration=duration))
     assert line.endswith(f" {left} left · m") if left else "left" not in line
 
 
@@ -120,9 +120,9 @@ def test_level_that_has_just_begun_has_no_rate_yet():
 
 def test_hours_are_shown_from_the_first_on():
     """59:59 becomes 1:00:00."""
-    extent = LevelDuration(duration_ns=3600 * S)
-    assert the_line(FakeLevel(now_ns=100 * S, extent=extent), levels=1).endswith(" 1:00:00 left · m")
-    assert the_line(FakeLevel(now_ns=101 * S, extent=extent), levels=1).endswith(" 59:59 left · m")
+    duration = LevelDuration(duration_ns=3600 * S)
+    assert the_line(FakeLevel(now_ns=100 * S, duration=duration), levels=1).endswith(" 1:00:00 left · m")
+    assert the_line(FakeLevel(now_ns=101 * S, duration=duration), levels=1).endswith(" 59:59 left · m")
 
 
 def test_model_name_gives_no_orders_to_the_terminal():

@@ -34,7 +34,7 @@ def test_server_that_answers_what_it_should_refuse_is_cut_off(monkeypatch):
     cut = []
 
     class Obliging:
-        async def send(self, _):
+        async def send_prompt(self, *_, **__):
             try:
                 await anyio.sleep(60)
             finally:
