@@ -1,11 +1,11 @@
-"""Whether two sides did the same work: before it is asked which was faster.
+"""Whether two sides did the same work, which comes before which side was faster.
 
-What was asked and how long the answers became is compared first. Where prompts differ, in kind or in length, only the
-time per token of decoding is compared; where answers differ in length, the time to the first token and what is per
-token. Lengths differ that are further apart than 2 %, the bound of the verdict, and with several runs a side further
-than their spread.
+Prompts and response lengths are compared first. Where the prompts differ, in kind or in length, only the time per token
+of decoding is compared. Where the responses differ in length, the time to first token and the figures per token are
+compared. Lengths differ if they are more than 2 % apart, the bound of the verdict, and with several runs a side by
+more than their spread.
 
-Everything else that may stand between two runs is a caveat: it is told, and left to the reader.
+Every other difference between the runs is a caveat, which is reported and left to the reader.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ import numpy as np
 
 from loadbench.analyze.compare.effect import BetweenRuns
 from loadbench.analyze.compare.figure_data import counts
-from loadbench.analyze.compare.hardware import families, variants
+from loadbench.analyze.compare.hardware import model_families, server_models
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from loadbench.analyze.compare.figure_data import Levels
     from loadbench.results.run import LevelResult, Run
 
 LENGTHS_WITHIN = 0.02
-# The shares of answers that ended at the limit, not of themselves, are alike within this.
+# The shares of responses that ended at the length limit are alike within this.
 _ENDS_WITHIN = 0.05
-# From so many failures on latencies are of a selection: the verdict's own usual limit.
+# Above this share of failures, latencies are those of a selection: the usual limit of the verdict.
 _FAILED_FROM = 0.01
 _METERS = {"board": "the accelerators", "package": "CPU and memory"}
 
 _BY_PROMPT = ("ttft", "e2e", "requests_per_s", "output_tokens_per_s", ENERGY, COST)
-_BY_ANSWER = ("e2e_p5", "e2e_p9", "e2e_response", "requests_per_s")
-# Settings of the work that do not say what is asked, and those that say how long answers may be.
+_BY_RESPONSE = ("e2e_p5", "e2e_p9", "e2e_response", "requests_per_s")
+# Settings of the work that do not change the prompts, and those that limit the length of responses.
 _NOT_ASKED = frozenset({"seed", "temperature", "max_tokens", "output_tokens"})
 _LENGTHS = ("max_tokens", "output_tokens")
-# Settings that may well differ between two sides, or are told in other words.
+# Settings that may differ between two sides, or that have a message of their own.
 _FREE = frozenset({"load.users", "load.rate", "load.workers", "target.transport"})
-# What is known of the client, and how to say that it is not the same.
-_OF_CLIENT = {
-    "stamp_source": "arrivals were stamped in other ways",
-    "host": "the clients ran on two machines",
-    "cpu": "the clients had two kinds of processor",
+# Facts about the load generator, and the message where they differ.
+_LOAD_GENERATOR = {
+    "stamp_source": "arrivals were stamped in different ways",
+    "host": "the load generators ran on different machines",
+    "cpu": "the load generators had different processors",
 }
 
 
 class Unequal:
-    """What may not be compared at one level: by the beginning of a figure's name, the code and the reason."""
+    """The figures that may not be compared at one level: by the beginnings of their names, a code and a reason."""
 
     def __init__(self) -> None:
         self._reasons: dict[tuple[str, ...], tuple[str, str]] = {}
 
     def leave_out(self, beginnings: tuple[str, ...], code: str, message: str) -> None:
-        """The first reason for the same figures stands."""
+        """Leave out the figures that begin like this; the first reason stands."""
         self._reasons.setdefault(beginnings, (code, message))
 
     def reason(self, metric: str) -> tuple[str, str] | None:
@@ -65,39 +65,40 @@ class Unequal:
         return next((why for names, why in self._reasons.items() if metric.startswith(names)), None)
 
     @property
-    def answers_differ(self) -> bool:
-        """Whether what is per answer is to be taken per token."""
-        return _BY_ANSWER in self._reasons
+    def lengths_differ(self) -> bool:
+        """Whether responses differ in length, so that figures per response are compared per token."""
+        return _BY_RESPONSE in self._reasons
 
 
-def unequal(a: Levels, b: Levels, one: Run, other: Run, *, paired: bool, confidence: float) -> Unequal:
-    """What may not be compared at a level; `one` and `other` are a run of each side, for its settings."""
-    found = Unequal()
-    asked = [key for key in _differing(one, other, "work") if key.split(".")[1] not in _NOT_ASKED]
-    lengths = [f"work.{name}" for name in _LENGTHS if _setting(one, "work", name) != _setting(other, "work", name)]
-    if asked:
-        found.leave_out(_BY_PROMPT, "other_prompts", f"other prompts were asked: {_named(asked, one, other)}")
+def unequal(a: Levels, b: Levels, run_a: Run, run_b: Run, *, paired: bool, confidence: float) -> Unequal:
+    """What may not be compared at a level; `run_a` and `run_b` are a run of each side, for its settings."""
+    work = Unequal()
+    prompts = [key for key in _differing(run_a, run_b, "work") if key.split(".")[1] not in _NOT_ASKED]
+    lengths = [f"work.{name}" for name in _LENGTHS if _setting(run_a, "work", name) != _setting(run_b, "work", name)]
+    if prompts:
+        message = f"the prompts were not the same: {_named(prompts, run_a, run_b)}"
+        work.leave_out(_BY_PROMPT, "other_prompts", message)
     if lengths:
-        message = f"answers of another length were asked for: {_named(lengths, one, other)}"
-        found.leave_out(_BY_ANSWER, "other_lengths", message)
-    longer = _longer(a, b, _prompt, paired=paired, confidence=confidence)
-    # Two models cut the same text into other tokens.
-    if longer is not None and (asked or families([one]) == families([other])):
-        found.leave_out(_BY_PROMPT, "prompt_lengths", f"the prompts of b are {_share(longer)} than those of a")
-    longer = _longer(a, b, _answer, paired=paired, confidence=confidence)
+        message = f"the requested response lengths were not the same: {_named(lengths, run_a, run_b)}"
+        work.leave_out(_BY_RESPONSE, "other_lengths", message)
+    longer = _relative_length(a, b, _prompt_tokens, paired=paired, confidence=confidence)
+    # Different models split the same text into different tokens.
+    if longer is not None and (prompts or model_families([run_a]) == model_families([run_b])):
+        work.leave_out(_BY_PROMPT, "prompt_lengths", f"the prompts of b are {_longer(longer)} than those of a")
+    longer = _relative_length(a, b, _response_tokens, paired=paired, confidence=confidence)
     if longer is not None:
-        found.leave_out(_BY_ANSWER, "answer_lengths", f"the answers of b are {_share(longer)} than those of a")
-    priced = [
+        work.leave_out(_BY_RESPONSE, "answer_lengths", f"the responses of b are {_longer(longer)} than those of a")
+    currencies = [
         {level.cost.currency for level in side if level is not None and level.cost is not None} for side in (a, b)
     ]
-    if all(priced) and (priced[0] != priced[1] or len(priced[0]) > 1):
-        told = " and ".join(sorted(str(unit or "no unit that is told") for unit in priced[0] | priced[1]))
-        found.leave_out((COST,), "currencies", f"the prices are in {told}")
-    return found
+    if all(currencies) and (currencies[0] != currencies[1] or len(currencies[0]) > 1):
+        units = " and ".join(sorted(str(unit or "an unknown currency") for unit in currencies[0] | currencies[1]))
+        work.leave_out((COST,), "currencies", f"the prices are in {units}")
+    return work
 
 
 def mixed(runs: Sequence[Run]) -> str:
-    """What the runs of one side differ in that makes their work another; empty where they may be taken together."""
+    """How the work of the runs of one side differs; empty where they may be combined."""
     for other in runs[1:]:
         differing = [key for key in _differing(runs[0], other, "work") if key != "work.seed"]
         if differing:
@@ -106,36 +107,36 @@ def mixed(runs: Sequence[Run]) -> str:
 
 
 def caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> list[Reason]:
-    """What a reader must know of two sides that may be compared."""
+    """What a reader must know about two sides that may be compared."""
     return [
-        *_identity(a, b),
-        *_settings(a, b, paired=paired),
-        *_circumstances(a, b),
-        *_answers(a, b),
-        *_meters(a, b),
-        *_of_levels(a, b),
+        *_target_caveats(a, b),
+        *_setting_caveats(a, b, paired=paired),
+        *_run_caveats(a, b),
+        *_response_caveats(a, b),
+        *_energy_caveats(a, b),
+        *_level_caveats(a, b),
     ]
 
 
-def _identity(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
+def _target_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     same = {(run.name, run.started_at) for run in a} & {(run.name, run.started_at) for run in b}
     if same:
         message = f"{len(same)} run{'s are' if len(same) > 1 else ' is'} on both sides"
-        yield Reason("same_run", message, "name runs of two sides")
+        yield Reason("same_run", message, "name different runs for the two sides")
         return
-    targets = [variants(side) for side in (a, b)]
+    targets = [server_models(side) for side in (a, b)]
     if targets[0] == targets[1] and not any(run.simulated for run in (*a, *b)):
         where = ", ".join(f"{model} at {target}" for target, model in sorted(targets[0]))
-        advice = "well, if the server was changed between the runs, or if no difference is what is looked for"
+        advice = "this is right if the server was changed between the runs, or to check that no difference is shown"
         yield Reason("same_target", f"both sides are {where}", advice)
+    for name, of_side in zip("ab", targets, strict=True):
+        if len(of_side) > 1:
+            where = ", ".join(f"{model} at {target}" for target, model in sorted(of_side))
+            advice = "name runs of one server for each side"
+            yield Reason("mixed_side", f"{name} is {len(of_side)} servers: {where}", advice)
 
-    for name, places in zip("ab", targets, strict=True):
-        if len(places) > 1:
-            where = ", ".join(f"{model} at {target}" for target, model in sorted(places))
-            yield Reason("mixed_side", f"{name} is {len(places)} servers: {where}", "name runs of one server a side")
 
-
-def _settings(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Iterator[Reason]:
+def _setting_caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Iterator[Reason]:
     differing = [
         key
         for section in ("target", "load", "work")
@@ -143,169 +144,165 @@ def _settings(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Iterator[R
         if key not in _FREE and key != "work.seed" and (section != "target" or key == "target.api")
     ]
     if differing:
-        message = f"a and b were measured with other settings: {_named(differing, a[0], b[0])}"
-        yield Reason("settings", message, "measure both with the same")
+        message = f"a and b were measured with different settings: {_named(differing, a[0], b[0])}"
+        yield Reason("settings", message, "measure both with the same settings")
     for name, side in (("a", a), ("b", b)):
         differing = sorted({key for run in side[1:] for key in _differing(side[0], run, "load") if key not in _FREE})
         if differing:
-            message = f"the runs of {name} were measured with other settings among themselves: {', '.join(differing)}"
-            yield Reason("settings_within", message, "name runs of one kind")
+            message = f"the runs of {name} differ in their settings: {', '.join(differing)}"
+            yield Reason("settings_within", message, "name runs with the same settings on each side")
     seeds = [[_setting(run, "work", "seed") for run in side] for side in (a, b)]
     if seeds[0] != seeds[1] if paired else set(map(str, seeds[0])) != set(map(str, seeds[1])):
-        yield Reason("seeds", "a and b were asked with other seeds, so in other words", "use the same seeds")
+        message = "a and b used different seeds, so their prompts have different words"
+        yield Reason("seeds", message, "use the same seeds")
 
 
-def _circumstances(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
-    for key, differ in _OF_CLIENT.items():
+def _run_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
+    for key, differ in _LOAD_GENERATOR.items():
         values = [{str(run.environment.get(key)) for run in side} for side in (a, b)]
         if values[0] != values[1]:
-            told = " and ".join(", ".join(sorted(side)) for side in values)
-            yield Reason(key, f"{differ}: {told}", "measure both by the same client")
+            yield Reason(key, f"{differ}: {_of_both(values)}", "measure both with the same load generator")
     versions = [{run.loadbench_version for run in side} for side in (a, b)]
     if versions[0] != versions[1]:
-        told = " and ".join(", ".join(sorted(side)) for side in versions)
-        yield Reason("versions", f"measured by different versions of loadbench: {told}", "measure both with one")
+        message = f"measured with different versions of loadbench: {_of_both(versions)}"
+        yield Reason("versions", message, "measure both with the same version")
     for name, side in (("a", a), ("b", b)):
         stopped = sum(not run.complete for run in side)
         if stopped:
-            message = (
-                f"{stopped} of {len(side)} runs of {name} {'was' if stopped == 1 else 'were'} stopped before the end"
-            )
-            yield Reason("incomplete", message, "leave it out, or measure it again")
+            was = "was" if stopped == 1 else "were"
+            message = f"{stopped} of {len(side)} runs of {name} {was} stopped before the end"
+            yield Reason("incomplete", message, "leave such runs out, or measure again")
     if {run.simulated for run in a} != {run.simulated for run in b}:
-        yield Reason("simulated", "one side is the simulated server, the other is not", "compare like with like")
+        message = "one side is the simulated server, and the other is not"
+        yield Reason("simulated", message, "compare two real servers, or two simulated ones")
 
 
-def _answers(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
+def _response_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     sides = [[level for run in side for level in run.levels] for side in (a, b)]
-    failed = [_failed(side) for side in sides]
+    failed, at_limit = [], []
+    for levels in sides:
+        failures, requests = map(sum, zip(*map(counts, levels), strict=True)) if levels else (0, 0)
+        failed.append(failures / requests if requests else 0.0)
+        ended = sum(sum(level.finish_reasons.values()) for level in levels)
+        cut = sum(level.finish_reasons.get("length", 0) for level in levels)
+        at_limit.append(cut / ended if ended else None)
     if max(failed) > _FAILED_FROM:
         message = (
-            f"{failed[0]:.1%} of a's requests failed and {failed[1]:.1%} of b's: latencies are of the others alone"
+            f"{failed[0]:.1%} of a's requests failed and {failed[1]:.1%} of b's: latencies are those of the successful "
+            "requests only"
         )
-        yield Reason("failures", message, "see to the failures first: who drops requests is quick with the rest")
-    ends = [_limited(side) for side in sides]
-    if ends[0] is not None and ends[1] is not None and abs(ends[1] - ends[0]) > _ENDS_WITHIN:
-        message = f"answers cut at their limit: {ends[0]:.0%} of a, {ends[1]:.0%} of b"
-        yield Reason("finish_reasons", message, "ask for lengths that both reach")
-    counted = [{source for level in side for source, count in level.tokens.source.items() if count} for side in sides]
-    if counted[0] != counted[1]:
-        told = " and ".join(", ".join(sorted(side)) or "nothing" for side in counted)
-        yield Reason("token_source", f"tokens are counted in other ways: by {told}", "have both report usage")
+        advice = "fix the failures first: a server that drops requests is fast with the rest"
+        yield Reason("failures", message, advice)
+    cut_a, cut_b = at_limit
+    if cut_a is not None and cut_b is not None and abs(cut_b - cut_a) > _ENDS_WITHIN:
+        message = f"{cut_a:.0%} of a's responses ended at the length limit, and {cut_b:.0%} of b's"
+        yield Reason("finish_reasons", message, "request a length that both sides reach")
+    sources = [{source for level in side for source, count in level.tokens.source.items() if count} for side in sides]
+    if sources[0] != sources[1]:
+        message = f"tokens were counted in different ways: {_of_both(sources)}"
+        yield Reason("token_source", message, "let both servers report usage")
     cached = [sum(level.tokens.cached_requests for level in side) for side in sides]
     if any(cached):
-        message = f"prompts came in part from the server's cache: {cached[0]} requests of a, {cached[1]} of b"
-        yield Reason("cached", message, "leave --unique on, or say that a warm cache is what is compared")
-    if families(a) != families(b):
-        message = "two models were asked: their tokens are not the same amount of text, nor of work"
-        yield Reason("two_models", message, "compare E2E where answers say the same, and quality beside it")
-    elif _models(sides[0]) != _models(sides[1]):
-        message = "two variants of one model were asked: their weights may be rounded in other ways"
-        yield Reason("two_variants", message, "compare quality beside it: loadbench score")
+        message = f"parts of prompts came from the server's cache: in {cached[0]} requests of a, {cached[1]} of b"
+        yield Reason("cached", message, "keep --unique on, unless a warm cache is what you compare")
+    if model_families(a) != model_families(b):
+        message = "the sides have different models: their tokens are different amounts of text and of work"
+        yield Reason("two_models", message, "compare E2E of equivalent responses, and their quality")
+    elif {level.model for level in sides[0]} != {level.model for level in sides[1]}:
+        message = "the sides have different variants of one model, which may be quantized differently"
+        yield Reason("two_variants", message, "compare their quality as well: loadbench score")
 
 
-def _meters(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
-    """What stands behind the joules of either side."""
-    used = [[level.energy for run in side for level in run.levels if level.energy is not None] for side in (a, b)]
-    sources = [{one.source for one in side} for side in used]
+def _energy_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
+    """How the joules of each side were measured."""
+    energies = [[level.energy for run in side for level in run.levels if level.energy is not None] for side in (a, b)]
+    sources = [{energy.source for energy in side} for side in energies]
     if not all(sources):
         return
     if sources[0] != sources[1]:
-        told = ", of b ".join(_metered(side) for side in sources)
-        advice = "what no meter sees is in neither: measure both at the wall, or both by the same meters"
-        yield Reason("energy_sources", f"the joules of a are {told}", advice)
-    if any("estimate" in side for side in sources):
-        watts = [
-            " and ".join(sorted({f"{one.watts:g} W" for one in side if one.source == "estimate"})) for side in used
-        ]
-        told = ", ".join(f"of {name} from {said}" for name, said in zip("ab", watts, strict=True) if said)
-        message = f"joules are an estimate, {told}: no interval here holds the doubt of that"
-        yield Reason("energy_estimate", message, "meter the power, or read ratios of energy as ratios of speed")
+        measured = []
+        for meters in sources:
+            parts = sorted({part for source in meters for part in source.split("+")})
+            names = ("an estimate" if part == "estimate" else f"those of {_METERS.get(part, part)}" for part in parts)
+            measured.append(" and ".join(names))
+        advice = "measure both sides with the same meters, or at the wall"
+        yield Reason("energy_sources", f"the joules of a are {measured[0]}, of b {measured[1]}", advice)
+    estimates = []
+    for name, side in zip("ab", energies, strict=True):
+        watts = sorted({f"{energy.watts:g} W" for energy in side if energy.source == "estimate"})
+        if watts:
+            estimates.append(f"of {name} from {' and '.join(watts)}")
+    if estimates:
+        message = f"the joules are an estimate, {', '.join(estimates)}: the intervals do not include its error"
+        yield Reason("energy_estimate", message, "measure the power; until then energy ratios are just speed ratios")
 
 
-def _metered(sources: set[str]) -> str:
-    parts = sorted({part for source in sources for part in source.split("+")})
-    return " and ".join(
-        "an estimate" if part == "estimate" else f"those of {_METERS.get(part, part)}" for part in parts
-    )
-
-
-def _of_levels(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
-    """The caveats of the levels, each kind once: heat, a fallback, a lost connection are no less true here."""
+def _level_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
+    """The caveats of the levels, such as heat or a lost connection, each kind once."""
     sides = {name: [level for run in side for level in run.levels] for name, side in (("a", a), ("b", b))}
-    found: dict[str, list[tuple[str, Reason]]] = {}
+    by_code: dict[str, list[tuple[str, Reason]]] = {}
     for name, levels in sides.items():
         for reason in (one for level in levels for one in level.caveats):
-            found.setdefault(reason.code, []).append((name, reason))
-    for code, told in found.items():
-        names, first = list(dict.fromkeys(name for name, _ in told)), told[0][1]
-        of = sum(len(sides[name]) for name in names)
-        often = f", and {len(told) - 1} more of {of} levels likewise" if len(told) > 1 else ""
-        yield Reason(code, f"{' and '.join(names)}: {first.message}{often}", first.advice)
+            by_code.setdefault(reason.code, []).append((name, reason))
+    for code, reasons in by_code.items():
+        names, first = list(dict.fromkeys(name for name, _ in reasons)), reasons[0][1]
+        count = sum(len(sides[name]) for name in names)
+        others = f" (also at {len(reasons) - 1} more of {count} levels)" if len(reasons) > 1 else ""
+        yield Reason(code, f"{' and '.join(names)}: {first.message}{others}", first.advice)
 
 
-def _failed(levels: Sequence[LevelResult]) -> float:
-    """The share of all measured requests."""
-    failed, asked = map(sum, zip(*map(counts, levels), strict=True)) if levels else (0, 0)
-    return failed / asked if asked else 0.0
+def _of_both(values: Sequence[set[str]]) -> str:
+    return " and ".join(", ".join(sorted(side)) or "none" for side in values)
 
 
-def _limited(levels: Sequence[LevelResult]) -> float | None:
-    """The share of answers that ended at the limit."""
-    ended = sum(sum(level.finish_reasons.values()) for level in levels)
-    return sum(level.finish_reasons.get("length", 0) for level in levels) / ended if ended else None
-
-
-def _models(levels: Sequence[LevelResult]) -> set[str]:
-    return {level.model for level in levels}
-
-
-def _longer(
+def _relative_length(
     a: Levels, b: Levels, mean: Callable[[LevelResult], float], *, paired: bool, confidence: float
 ) -> float | None:
-    """By what share b's are longer on average; `None` where they are alike."""
+    """By what share b's are longer than a's on average; `None` where they are alike."""
     sides = [np.array([math.nan if level is None else mean(level) for level in side]) for side in (a, b)]
     runs = BetweenRuns(np.log(sides[0]), np.log(sides[1]), paired)
-    kept = runs.kept()
-    if not len(kept[0]) or not len(kept[1]):
+    of_a, of_b = runs.usable()
+    if not len(of_a) or not len(of_b):
         return None
-    longer = math.expm1(float(kept[1].mean() - kept[0].mean()))
+    longer = math.expm1(float(of_b.mean() - of_a.mean()))
     effect = runs.effect()
     if abs(longer) <= LENGTHS_WITHIN or (effect is not None and effect.p_value() > 1 - confidence):
         return None
     return longer
 
 
-def _prompt(level: LevelResult) -> float:
+def _prompt_tokens(level: LevelResult) -> float:
     known = level.outcomes.get("ok", 0) - level.tokens.unknown_input
     return level.tokens.input / known if known > 0 and level.tokens.input else math.nan
 
 
-def _answer(level: LevelResult) -> float:
+def _response_tokens(level: LevelResult) -> float:
     answered = level.outcomes.get("ok", 0)
     return level.tokens.output / answered if answered and level.tokens.output else math.nan
 
 
-def _share(longer: float) -> str:
-    return f"{abs(longer):.1%} {'longer' if longer > 0 else 'shorter'} on average"
+def _longer(share: float) -> str:
+    return f"{abs(share):.1%} {'longer' if share > 0 else 'shorter'} on average"
 
 
 def _setting(run: Run, section: str, name: str) -> object:
-    found = run.scenario.get(section, {}).get(name)
-    # The same file may lie elsewhere.
-    return PurePath(found).name if name == "prompts" and isinstance(found, str) else found
+    value = run.scenario.get(section, {}).get(name)
+    # The same file may be in another folder.
+    return PurePath(value).name if name == "prompts" and isinstance(value, str) else value
 
 
 def _differing(one: Run, other: Run, section: str) -> list[str]:
-    """Of settings that both know: an older run lacks those that came later."""
-    both: Mapping[str, object] = one.scenario.get(section, {})
-    known = [name for name in both if name in other.scenario.get(section, {})]
+    """The settings that differ, of those that both runs have: older runs lack newer settings."""
+    known = [name for name in one.scenario.get(section, {}) if name in other.scenario.get(section, {})]
     return [f"{section}.{name}" for name in known if _setting(one, section, name) != _setting(other, section, name)]
 
 
 def _named(keys: Sequence[str], one: Run, other: Run) -> str:
-    parts = (key.split(".") for key in keys)
-    return ", ".join(
-        f"{section}.{name} ({_setting(one, section, name)} and {_setting(other, section, name)})"
-        for section, name in parts
-    )
+    """`work.max_tokens (16 and 256)`."""
+    parts = []
+    for key in keys:
+        section, name = key.split(".")
+        values = [_setting(run, section, name) for run in (one, other)]
+        shown = " and ".join("not set" if value in (None, [], {}) else str(value) for value in values)
+        parts.append(f"{key} ({shown})")
+    return ", ".join(parts)

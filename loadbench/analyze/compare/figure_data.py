@@ -1,9 +1,10 @@
-"""What two sides tell of one figure at one level, as logarithms: run by run, or by the inside of one run each.
+"""The values of one figure on both sides of a comparison, at one level: by run, or with one run a side by its interval.
 
-Failures are no logarithms, for there may be none, but the share of all requests of a side. Its interval is that of
-Clopper and Pearson; where the runs differ in it by more than chance explains, it is wider by the root of Pearson's
-chi-square over its degrees of freedom (McCullagh and Nelder, *Generalized Linear Models*, section 4.5), and Student's
-t has those: one odd run of six is one observation, however many requests failed in it.
+Latencies and rates are compared as logarithms. Failures may be 0, so they are compared as the share of all requests of
+a side. Its interval is that of Clopper and Pearson. Where the runs of a side differ by more than chance explains, the
+interval is widened by the root of Pearson's chi-square over its degrees of freedom (McCullagh and Nelder, *Generalized
+Linear Models*, section 4.5), and Student's t uses these: one odd run of six is one observation, however many of its
+requests failed.
 """
 
 from __future__ import annotations
@@ -24,52 +25,60 @@ if TYPE_CHECKING:
     from loadbench.analyze.compare.effect import FigureData
     from loadbench.results.run import LevelResult
 
-    # At each run of a side its level; none where it has none that may be compared.
+    # The level of each run of a side; `None` for a run without one that may be compared.
     Levels = Sequence[LevelResult | None]
 
-# A quantile has to have a request beyond it, or it is another name for the maximum.
+# A quantile needs a request beyond it, or it is just the maximum.
 _FEWEST = {"p50": 2, "p95": 20, "p99": 100}
 
 
-def evidence(a: Levels, b: Levels, metric: str, *, paired: bool) -> FigureData | None:
-    """`None` where a side has no value in each of its runs, or one run a side and no interval in it."""
+def figure_data(a: Levels, b: Levels, metric: str, *, paired: bool) -> FigureData | None:
+    """`None` where a run lacks the figure, or where one run a side has no interval of it."""
     if metric == FAILURES:
-        return _failures(a, b) if _any(a) and _any(b) else None
+        both = all(any(level is not None and counts(level)[1] for level in side) for side in (a, b))
+        return _failures(a, b) if both else None
     if len(a) == len(b) == 1:
-        one, other = _inside(a[0], metric), _inside(b[0], metric)
+        one, other = _with_interval(a[0], metric), _with_interval(b[0], metric)
         return None if one is None or other is None else WithinRun(one, other)
     if not all(value(level, metric) for level in (*a, *b) if level is not None):
-        # The runs that have it are those with more requests, the faster ones: to compare them alone would flatter.
+        # The runs that have the figure are the faster ones, with more requests: comparing these alone would be biased.
         return None
-    found = BetweenRuns(
-        np.array([_log(level, metric) for level in a]), np.array([_log(level, metric) for level in b]), paired
-    )
-    return found if all(len(side) for side in found.kept()) else None
+    logs = [
+        np.array([math.nan if level is None else math.log(value(level, metric) or math.nan) for level in side])
+        for side in (a, b)
+    ]
+    data = BetweenRuns(logs[0], logs[1], paired)
+    return data if all(len(side) for side in data.usable()) else None
 
 
 def too_few_requests(a: Levels, b: Levels, metric: str) -> bool:
-    """Whether both sides have such a figure, and not enough of it for this point or its interval."""
+    """Whether every run has such a figure; then too few requests are why this quantile or its interval is missing."""
     figure = f"{metric.rpartition('_')[0]}_s"
-    there = [level for level in (*a, *b) if level is not None]
-    return all(level.metrics.get(figure) is not None for level in there)
+    return all(level.metrics.get(figure) is not None for level in (*a, *b) if level is not None)
 
 
 def not_in_every_run(a: Levels, b: Levels, metric: str) -> str:
-    """Which of the runs have any such figure, if some have and some have not; else empty."""
-    sides = [[bool(_any_value(level, metric)) for level in side if level is not None] for side in (a, b)]
+    """How many runs have such a figure, if some have it and some do not; else empty."""
+    figure = f"{metric.rpartition('_')[0]}_s"
+    sides = [
+        [
+            bool(level.metrics.get(figure) if figure in level.metrics else value(level, metric))
+            for level in side
+            if level
+        ]
+        for side in (a, b)
+    ]
     if not any(map(any, sides)) or all(map(all, sides)):
         return ""
     return " and ".join(f"{sum(has)} of {len(has)} runs of {name}" for name, has in zip("ab", sides, strict=True))
 
 
-def _any_value(level: LevelResult, metric: str) -> object:
-    figure = f"{metric.rpartition('_')[0]}_s"
-    return level.metrics.get(figure) if figure in level.metrics else value(level, metric)
-
-
 def failures_by_run(a: Levels, b: Levels, *, paired: bool) -> BetweenRuns:
-    """The share that failed in each run."""
-    sides = [np.array([math.nan if level is None else _share(level) for level in side]) for side in (a, b)]
+    """The share of requests that failed in each run."""
+    sides = []
+    for side in (a, b):
+        by_run = [(0, 0) if level is None else counts(level) for level in side]
+        sides.append(np.array([failed / requests if requests else math.nan for failed, requests in by_run]))
     return BetweenRuns(sides[0], sides[1], paired)
 
 
@@ -82,71 +91,52 @@ def value(level: LevelResult, metric: str) -> float | None:
     if metric == COST:
         return None if level.cost is None else level.cost.per_million_output_tokens
     figure, _, point = metric.rpartition("_")
-    found = level.metrics.get(f"{figure}_s")
-    return None if found is None or found.count < _FEWEST[point] else float(getattr(found, point))
+    measured = level.metrics.get(f"{figure}_s")
+    return None if measured is None or measured.count < _FEWEST[point] else float(getattr(measured, point))
 
 
 def counts(level: LevelResult) -> tuple[int, int]:
-    """(failed, all) measured arrivals, those apart that the user cut."""
-    asked = sum(level.outcomes.values()) - level.outcomes.get("cancelled", 0) + level.missed
-    return asked - level.outcomes.get("ok", 0), asked
-
-
-def _any(side: Levels) -> bool:
-    return any(level is not None and counts(level)[1] for level in side)
-
-
-def _share(level: LevelResult) -> float:
-    failed, asked = counts(level)
-    return failed / asked if asked else math.nan
+    """(failed, all) measured requests, without those that the user cancelled."""
+    requests = sum(level.outcomes.values()) - level.outcomes.get("cancelled", 0) + level.missed
+    return requests - level.outcomes.get("ok", 0), requests
 
 
 def _failures(a: Levels, b: Levels) -> WithinRun:
-    """The share of all that failed on either side, in its interval."""
-    sides = [[counts(level) for level in side if level is not None] for side in (a, b)]
-    excess = [_excess(side) for side in sides]
-    # The fewest that Welch's degrees of freedom can be.
-    freedom = min(map(len, sides)) - 1 if max(excess) > 1 else math.inf
-    one, other = (_share_of_all(side, math.sqrt(more)) for side, more in zip(sides, excess, strict=True))
-    return WithinRun(one, other, freedom or math.inf)
+    """The share of all requests of a side that failed, with its interval."""
+    intervals, overdispersed = [], False
+    for side in (a, b):
+        by_run = [counts(level) for level in side if level is not None]
+        failed, requests = map(sum, zip(*by_run, strict=True))
+        share = failed / requests
+        # How many times as much the runs differ as chance explains; at least 1.
+        excess = 1.0
+        if len(by_run) > 1 and 0 < share < 1:
+            chance = share * (1 - share)
+            square = sum((bad - share * of) ** 2 / (of * chance) for bad, of in by_run if of)
+            excess = max(1.0, square / (len(by_run) - 1))
+        overdispersed = overdispersed or excess > 1
+        low, high = share_interval(failed, requests)
+        wider = math.sqrt(excess)
+        intervals.append((max(0.0, share - wider * (share - low)), share, min(1.0, share + wider * (high - share))))
+    # The fewest degrees of freedom that Welch's test can have.
+    fewest = min(sum(level is not None for level in side) for side in (a, b)) - 1
+    return WithinRun(intervals[0], intervals[1], fewest if overdispersed and fewest else math.inf)
 
 
-def _share_of_all(side: Sequence[tuple[int, int]], wider: float) -> tuple[float, float, float]:
-    failed, asked = map(sum, zip(*side, strict=True))
-    low, high = share_interval(failed, asked)
-    share = failed / asked
-    return max(0.0, share - wider * (share - low)), share, min(1.0, share + wider * (high - share))
-
-
-def _excess(side: Sequence[tuple[int, int]]) -> float:
-    """How many times as much the shares of the runs vary as chance would have them; at the least 1."""
-    failed, asked = map(sum, zip(*side, strict=True))
-    share = failed / asked
-    if len(side) < 2 or share in {0, 1}:
-        return 1.0
-    chance = share * (1 - share)
-    return max(1.0, sum((bad - share * of) ** 2 / (of * chance) for bad, of in side if of) / (len(side) - 1))
-
-
-def _log(level: LevelResult | None, metric: str) -> float:
-    found = None if level is None else value(level, metric)
-    return math.log(found) if found else math.nan
-
-
-def _inside(level: LevelResult | None, metric: str) -> tuple[float, float, float] | None:
-    found = None if level is None else value(level, metric)
-    if found and metric in {ENERGY, COST}:
-        return -math.inf, math.log(found), math.inf  # what a meter reads has no interval of its own
-    interval = None if level is None else _interval(level, metric)
-    if not found or interval is None:
+def _with_interval(level: LevelResult | None, metric: str) -> tuple[float, float, float] | None:
+    """The logarithms of (low, value, high); `None` where the run has no interval of this figure."""
+    measured = None if level is None else value(level, metric)
+    if level is None or not measured:
+        return None
+    if metric in {ENERGY, COST}:
+        return -math.inf, math.log(measured), math.inf  # a meter reading has no interval
+    if metric in RATES:
+        interval = level.throughput.interval.get(metric)
+    else:
+        figure, _, point = metric.rpartition("_")
+        of_figure = level.metrics.get(f"{figure}_s")
+        interval = None if of_figure is None else of_figure.interval.get(point)
+    if interval is None:
         return None
     low, high = interval
-    return math.log(low) if low > 0 else -math.inf, math.log(found), math.log(high)
-
-
-def _interval(level: LevelResult, metric: str) -> tuple[float, float] | None:
-    if metric in RATES:
-        return level.throughput.interval.get(metric)
-    figure, _, point = metric.rpartition("_")
-    found = level.metrics.get(f"{figure}_s")
-    return None if found is None else found.interval.get(point)
+    return math.log(low) if low > 0 else -math.inf, math.log(measured), math.log(high)

@@ -58,7 +58,7 @@ def test_drift_of_one_side_is_another_matter():
     """If B alone gets slower, the ratio is not one number."""
     found = drift(runs(*[1.0] * 6), runs(*HEAT))
     assert [reason.code for reason in found] == ["unequal_drift"] * 3
-    assert "B's time to first token against A's rose by 15 %" in found[0].message
+    assert "the ratio of B's time to first token to A's rose by 15 %" in found[0].message
 
 
 def test_no_drift_is_told_where_there_is_none():

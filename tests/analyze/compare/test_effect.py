@@ -38,9 +38,9 @@ def test_unpaired_sides_are_compared_by_welch():
 def test_a_run_without_a_value_takes_its_pair_along():
     """Of three pairs of which two lack a side, one is left, and one is not enough."""
     one = runs([1, math.nan, 3], [1, 2, math.nan], paired=True)
-    assert [len(side) for side in one.kept()] == [1, 1]
+    assert [len(side) for side in one.usable()] == [1, 1]
     assert one.effect() is None
-    assert [len(side) for side in runs([1, math.nan, 3], [1, 2, math.nan]).kept()] == [2, 2]
+    assert [len(side) for side in runs([1, math.nan, 3], [1, 2, math.nan]).usable()] == [2, 2]
 
 
 def test_equal_sides_differ_by_nothing_and_surely():
@@ -127,7 +127,7 @@ def test_plans_never_have_fewer_runs_than_the_rank_test_needs():
     counts = [plan_repeats(cv, 0.1) for cv in (0.01, 0.05, 0.1, 0.5)]
     assert counts == sorted(counts)
     assert counts[-1] > counts[0]
-    with pytest.raises(ValueError, match="cannot be told"):
+    with pytest.raises(ValueError, match="cannot be separated"):
         plan_repeats(0.02, 0.05, bound=0.1)
     with pytest.raises(ValueError, match="more than"):
         plan_repeats(10.0, 0.001)

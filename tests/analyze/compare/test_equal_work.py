@@ -46,7 +46,7 @@ def test_longer_answers_are_compared_per_token(runs):
     assert {"ttft", "tpot", "e2e_per_token", "output_tokens_per_s"} <= figures_of(found)
     assert not {"e2e", "requests_per_s"} & figures_of(found)
     assert codes(found)[0] - {"too_few_requests"} == {"answer_lengths"}
-    assert "the answers of b are 9.1% longer on average than those of a" in {one.message for one in found.left_out}
+    assert "the responses of b are 9.1% longer on average than those of a" in {one.message for one in found.left_out}
     assert found.gates[0].passed is None
 
 
@@ -130,7 +130,7 @@ def test_runs_of_one_side_that_were_asked_other_things_are_no_side():
     """16 tokens in one and 256 in the next: which of them would B be compared with?"""
     a = [*side("a", runs=3), *side("a", work={"max_tokens": 256}, runs=3)]
     with pytest.raises(
-        BadInput, match=r"the runs of side a were not asked for the same: work.max_tokens \(16 and 256\)"
+        BadInput, match=r"the runs of side a did not request the same work: work.max_tokens \(16 and 256\)"
     ):
         compare(a, side("b"))
 
@@ -158,6 +158,6 @@ def test_caveats_of_levels_stay_with_them():
     """Heat that held one side down is said once, with how often."""
     hot = Reason("throttled_heat", "heat held the clocks of gpu0 down for 40% of the window", "cool it")
     told = [one for one in compare(side("a"), side("b", caveats=[hot])).caveats if one.code == "throttled_heat"]
-    assert [one.message for one in told] == [f"b: {hot.message}, and 5 more of 6 levels likewise"]
+    assert [one.message for one in told] == [f"b: {hot.message} (also at 5 more of 6 levels)"]
     told = [one for one in compare(side("a", caveats=[hot]), side("b", caveats=[hot])).caveats if one.code == hot.code]
-    assert [one.message for one in told] == [f"a and b: {hot.message}, and 11 more of 12 levels likewise"]
+    assert [one.message for one in told] == [f"a and b: {hot.message} (also at 11 more of 12 levels)"]

@@ -70,7 +70,7 @@ def test_what_has_no_samples_fails():
     """A figure that was not measured, and a level that nobody has."""
     missing, elsewhere = decided("ttft_p95>5%", "tpot_p50>5%@users=16", tpot_p50=an_effect(0.0))
     assert (missing.passed, elsewhere.passed) == (False, False)
-    assert "nothing to hold against it" in missing.checks[0].note
+    assert "nothing was measured that this rule could check" in missing.checks[0].note
     assert elsewhere.checks[0].level == "users=16"
 
 
