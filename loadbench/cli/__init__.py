@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from loadbench import __version__
-from loadbench.core.errors import ExitCode, LoadbenchError
+from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.core.text import printable
 
 # In the order in which the help shows them; each is `command` in the module of its name.
@@ -74,6 +74,13 @@ def root() -> None:
     """
 
 
+def _report(error: LoadbenchError) -> ExitCode:
+    click.echo(f"error: {printable(error.message)}", err=True)
+    if error.hint:
+        click.echo(f"hint: {printable(error.hint)}", err=True)
+    return error.exit_code
+
+
 def main() -> None:
     """Run the command line and exit with its code. A mistake of the user or the server ends in one clear message."""
     for stream in (sys.stdout, sys.stderr):
@@ -84,10 +91,12 @@ def main() -> None:
     try:
         root(prog_name="loadbench")
     except LoadbenchError as error:
-        click.echo(f"error: {printable(error.message)}", err=True)
-        if error.hint:
-            click.echo(f"hint: {printable(error.hint)}", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(_report(error))
+    except OSError as error:
+        # A path that the system refuses as such (too long, say) is the user's; what names no file is our fault.
+        if not error.filename:
+            raise
+        sys.exit(_report(BadInput(f"{error.filename}: {error.strerror}", hint="name another path")))
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:

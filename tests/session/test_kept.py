@@ -1,0 +1,89 @@
+"""What a capacity search and a comparison keep: all that a sweep keeps."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.running import loadbench
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROMPTS = ["What is a fjord?", "Name three rivers in Asia."]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory) -> Path:
+    """The folder of a short search of the simulated server, which has the model of a models file."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "mine.json").write_text(json.dumps({"tiny": {"size_mb": 77, "license": "MIT"}}), encoding="utf-8")
+    (folder / "asked.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
+    ran = loadbench(
+        *("capacity", "--slo", "e2e_p90<20s", "--at-most", "2", "--budget", "10s", "--max-tokens", "5"),
+        *("--models", "mine.json", "--prompts", "asked.json", "--keep-texts", "--no-curve", "--think", "20ms"),
+        cwd=folder,
+        LOADBENCH_TELEMETRY="on",
+        LOADBENCH_TELEMETRY_INTERVAL="100ms",
+    )
+    assert "Traceback" not in ran.stderr
+    assert ran.returncode in {0, 3, 5}, ran.stderr
+    (run,) = (folder / "results").iterdir()
+    return run
+
+
+def read(run: Path) -> tuple[dict, list[dict]]:
+    """run.json, and the requests of a run."""
+    requests = [json.loads(line) for line in (run / "requests.jsonl").read_text(encoding="utf-8").splitlines()]
+    return json.loads((run / "run.json").read_text(encoding="utf-8")), requests
+
+
+def test_a_search_keeps_the_texts(searched):
+    """Prompts by index and text, and the text of each response."""
+    run, requests = read(searched)
+    assert [prompt["text"] for prompt in run["prompts"]] == PROMPTS
+    measured = [request for request in requests if request["outcome"] == "ok"]
+    assert measured
+    assert all(request["answer"] for request in measured)
+    assert {request["prompt_index"] for request in measured} == {0, 1}
+    assert {request["prompt_hash"] for request in measured} == {prompt["hash"] for prompt in run["prompts"]}
+
+
+def test_a_search_samples_the_machine(searched):
+    """Each probe has telemetry, the readings are written, and the environment says what was sampled."""
+    run, _ = read(searched)
+    assert run["environment"]["telemetry"]
+    assert run["environment"]["workers"] == 1
+    assert run["levels"]
+    assert all(level["telemetry"]["gauges"]["host_cpu_share"]["readings"] for level in run["levels"])
+    assert (searched / "telemetry.jsonl").stat().st_size
+
+
+def test_a_search_knows_its_model(searched):
+    """The model of the file, with what the file says about it."""
+    run, _ = read(searched)
+    (model,) = run["models"]
+    assert (model["model"], model["status"]) == ("tiny", "ok")
+    assert (model["known"]["size_bytes"], model["known"]["license"]) == (77_000_000, "MIT")
+
+
+def test_each_side_of_a_comparison_keeps_the_first_tokens(tmp_path):
+    """Every run of either side has its model's cold first token, prompts and texts, as a sweep has."""
+    (tmp_path / "asked.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
+    ran = loadbench(
+        *("compare", "profile=small-gpu", "profile=slot-server", "--users", "2", "--duration", "300ms"),
+        *("--warm-up", "100ms", "--settle", "0s", "--repeats", "2", "--max-tokens", "3", "--prompts", "asked.json"),
+        "--keep-texts",
+        cwd=tmp_path,
+    )
+    assert "Traceback" not in ran.stderr
+    (comparison,) = (tmp_path / "results").iterdir()
+    folders = [comparison / side / repeat for side in "ab" for repeat in ("01", "02")]
+    for folder in folders:
+        run, requests = read(folder)
+        (model,) = run["models"]
+        assert model["cold_ttft_s"] > 0
+        assert [prompt["text"] for prompt in run["prompts"]] == PROMPTS
+        assert all(request["answer"] for request in requests if request["outcome"] == "ok")
