@@ -49,10 +49,13 @@ SERIAL = (
     "tests/client/test_stamping.py",
     "tests/engine/test_selfcheck.py",
     "tests/engine/test_workers.py",
-    "tests/llamacpp/",
+    "tests/llamacpp/test_paired.py",
+    "tests/llamacpp/test_telemetry.py",
     "tests/pitfalls/test_a_clocks.py",
     "tests/telemetry/",
 )
+# Folders whose files run in one process, because they share servers that are expensive to start.
+TOGETHER = ("tests/llamacpp/",)
 # More processes would gain nothing: by then the serial phase is most of the time.
 _MOST_PROCESSES = 8
 _WANTED = ("gguf", "tokenizers", "xllamacpp")
@@ -76,7 +79,9 @@ class _TwoPhases(LoadFileScheduling):
     """Hand out the files in the order of collection, and all serial ones together as the last."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "serial" if nodeid.startswith(SERIAL) else super()._split_scope(nodeid)
+        if nodeid.startswith(SERIAL):
+            return "serial"
+        return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:

@@ -16,7 +16,10 @@ from tests.cli.running import started
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="stops a process as POSIX does")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="stops a process as POSIX does"),
+    pytest.mark.slow,
+]
 
 
 def the_level(folder: Path) -> dict:

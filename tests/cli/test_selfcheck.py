@@ -31,14 +31,19 @@ def test_json_has_its_shape(tmp_path: Path) -> None:
     assert found["requests_per_s_ceiling"] > 0
     assert found["advice"]
     assert all(isinstance(line, str) for line in found["advice"])
-    assert done.returncode == (0 if found["stamp_error_s"]["p99"] <= 0.001 else 4)
+    late = found["given"]["server_late_s"]
+    if late is None or late["p99"] > found["given"]["gap_s"] / 2:
+        expected = 5  # the machine was too busy for the server: nothing is known of the client
+    else:
+        expected = 0 if found["stamp_error_s"]["p99"] <= 0.001 else 4
+    assert done.returncode == expected
     assert not list(tmp_path.iterdir())
 
 
 def test_people_get_a_table_and_words(tmp_path: Path) -> None:
     """The errors, the ceilings and the advice on stdout; how it goes on stderr."""
     done = loadbench(*SHORT, cwd=tmp_path)
-    assert done.returncode in {0, 4}
+    assert done.returncode in {0, 4, 5}  # as the figures say; the test above compares
     for part in ("stamp", "TTFT", "event gap", "merged reads", "ceiling", "short requests/s", "→ "):
         assert part in done.stdout
     assert "2 users, " in done.stderr

@@ -74,6 +74,7 @@ def test_signal_in_a_level_keeps_what_was_measured(number, tmp_path):
     assert_server_is_gone(document)
 
 
+@pytest.mark.slow
 def test_second_signal_cuts_the_drain_short(tmp_path):
     """After the first the response under way, which takes ten seconds, is waited for; the second cuts it."""
     # The first response, before the levels, takes as long.

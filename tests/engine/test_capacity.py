@@ -19,6 +19,7 @@ from tests.engine.scripted import Act, Scripted
 SLOTS, SHARING = CASES[0], CASES[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [SLOTS, SHARING], ids=lambda case: case.name)
 def test_the_range_holds_the_truth(case):
     """Of twelve searches as many ranges hold the true capacity as 95 % must, but for one time in a thousand."""
@@ -92,6 +93,7 @@ def _steady(first_ns: int):
     return Scripted(VirtualClock(), lambda _: Act(first_ns=first_ns))
 
 
+@pytest.mark.slow
 def test_probes_differ_and_ends_are_measured_again():
     """Both ends are measured once more, the answer is verified, and a run is the same when repeated."""
     case = replace(SLOTS, budget_s=7200)

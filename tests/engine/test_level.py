@@ -78,11 +78,11 @@ def test_level_measures_the_simulated_servers_truth_exactly(name, users):
 
 
 def test_minutes_of_load_take_less_time_than_they_last():
-    """Ten minutes of a slow server are over in a small part of them."""
-    began = time.perf_counter()
+    """Ten minutes of a slow server take a small part of them, in CPU time: others may use this machine too."""
+    began = time.process_time()
     ran = run_simulated(Closed(1), PROFILES["cpu-laptop"].exact(), duration_ns=600 * S)
     assert ran.end_ns >= 600 * S
-    assert (time.perf_counter() - began) * 20 < 600
+    assert (time.process_time() - began) * 20 < 600
 
 
 def test_same_seed_gives_the_same_samples_and_another_seed_others():

@@ -423,12 +423,13 @@ def test_a_short_check_of_this_machine() -> None:
         assert errors.p50 <= errors.p99 <= errors.max
     # Two clocks are compared for a kernel stamp; half a millisecond is what the stamper itself calls a step.
     assert found.stamp_error_s.p50 > -0.0005
-    assert found.gap_error_s.p50 >= 0
+    assert found.gap_error_s.p50 < found.given.gap_s
+    assert found.gap_error_s.count < found.stamp_error_s.count
     assert found.given.users == 3
     assert found.given.failed == 0
     assert 0 < found.given.events_per_s <= 600
     assert found.stamp_error_s.count > found.ttft_error_s.count
-    assert 0 <= found.given.merged_reads <= 1
+    assert found.given.merged_reads < 0.5
     assert found.requests_per_s_ceiling > 0
     assert found.steps[0].users == 3
     assert len(said) == len(found.steps) + 1

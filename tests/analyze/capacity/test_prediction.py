@@ -105,6 +105,7 @@ def test_a_measured_level_agrees_with_the_curve(levels):
 DRAWN_USERS = (4, 5, 6, 8, 12)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_as_often_as_they_say():
     """Over forty measurements of one server the 95 % interval holds the answer of the exact figures but for chance."""
     truth, rng, held = by_hand(exact_shares(1.1), 0.5, 10.0), np.random.default_rng(7), 0

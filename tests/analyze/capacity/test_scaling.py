@@ -101,6 +101,7 @@ def test_five_levels_make_no_curve():
     assert scaling.note == "a curve needs 6 levels, and there are 5"
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_parts_as_often_as_they_say():
     """Over forty measurements with 3 % of error each part is inside its 95 % interval but for chance."""
     held = {"a": 0, "b": 0}

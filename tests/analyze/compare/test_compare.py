@@ -394,7 +394,7 @@ def simulated():
     return [sides_of(seed, 1.0, 1.0, 1.1, runs=PLANNED, users=(4,), requests=20) for seed in range(SEEDS)]
 
 
-@pytest.mark.coverage
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [False, True])
 def test_intervals_hold_the_true_ratio(simulated, paired):
     """Of the intervals of 95 % of each figure no more miss than chance would have it one time in a thousand."""
@@ -405,7 +405,7 @@ def test_intervals_hold_the_true_ratio(simulated, paired):
         assert max(missed.values()) <= most(SEEDS, 0.05), missed
 
 
-@pytest.mark.coverage
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [False, True])
 def test_gates_fail_where_they_should_and_hardly_elsewhere(simulated, paired):
     """Without a difference a gate at 0 % fails in no more than 2.5 %; 10 % slower, one at 5 % fails in 90 % at least
@@ -423,7 +423,7 @@ def most(n, p):
     return first + next(k for k, reached in enumerate(cumulative) if reached >= 0.999)
 
 
-@pytest.mark.coverage
+@pytest.mark.slow
 def test_a_crossover_is_held_by_its_interval():
     """Lines that cross at 4 users, seen through luck of 2 %: as often as 95 % say, three standard errors allowed."""
     held = crossings(range(200))
