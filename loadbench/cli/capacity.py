@@ -43,7 +43,9 @@ def command(
     answer in the time.
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
-    from loadbench.report.capacity import capacity_text, plan_text  # noqa: PLC0415
+    from loadbench.report.capacity import capacity_document  # noqa: PLC0415
+    from loadbench.report.capacity_plan import capacity_plan_document  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.capacity import to_json  # noqa: PLC0415
     from loadbench.session.capacity import Resumed, check_search, run_capacity  # noqa: PLC0415
 
@@ -53,10 +55,11 @@ def command(
     check_search(resolved, os.environ)
     resumed = None if resume is None else Resumed.read(resume, resolved)
     if dry_run:
-        click.echo(plan_text(resolved), nl=False)
+        click.echo(render_text(capacity_plan_document(resolved)), nl=False)
         return
     progress = progress_line(quiet=quiet, no_live=no_live)
     writer = run_capacity(resolved, os.environ, progress, resumed=resumed)
-    click.echo(to_json(writer.capacity) if as_json else capacity_text(writer.capacity), nl=False)
+    found = writer.capacity
+    click.echo(to_json(found) if as_json else render_text(capacity_document(found)), nl=False)
     progress.say(f"kept in {writer.folder.path}")
     sys.exit(writer.exit_code())

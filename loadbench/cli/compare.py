@@ -195,8 +195,8 @@ def _measure(
     from loadbench.plan.pairs import read_pairing  # noqa: PLC0415
     from loadbench.plan.pairs import sides as read_sides  # noqa: PLC0415
     from loadbench.plan.sources import resolve  # noqa: PLC0415
-    from loadbench.report.compare_plan import repeats_text  # noqa: PLC0415
-    from loadbench.report.pair_plan import pair_plan_text  # noqa: PLC0415
+    from loadbench.report.compare_plan import compare_plan_document  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.session.paired import check_paired, measure_paired  # noqa: PLC0415
 
     if options["paired"] or options["baseline"] is not None:
@@ -215,8 +215,8 @@ def _measure(
     pairing = read_pairing(repeats=options["repeats"], budget=options["most_time"], settle=options["settle"])
     check_paired(both, pairing, os.environ)
     if options["dry_run"]:
-        needed = repeats_text(gates, [load.label for load in both[0].loads], confidence=options["certainty"])
-        click.echo(pair_plan_text(both, pairing) + ("\n" + needed if needed else ""), nl=False)
+        plan = compare_plan_document(both, pairing, gates, confidence=options["certainty"])
+        click.echo(render_text(plan), nl=False)
         return None
     progress = progress_line(quiet=options["quiet"], no_live=options["no_live"])
     runs = measure_paired(both, pairing, os.environ, progress)

@@ -30,7 +30,7 @@ def command(
     """Show a saved run again. RUN is its folder, or a run.json."""
     # Each kind of report imports its own modules, so that none waits for another's.
     # ruff: noqa: PLC0415
-    from loadbench.report.render_text import render_text
+    from loadbench.report.formats import RENDERERS, render, schema_text
     from loadbench.results.capacity import FILE, read_capacity
     from loadbench.results.folder import read_run
     from loadbench.results.quality import read_quality
@@ -39,11 +39,9 @@ def command(
     chosen = [f"--as {tool}"] * (tool is not None) + ["--by-prompt"] * by_prompt + ["--by-user"] * by_user
     if len(chosen) > 1:
         raise BadInput(f"{chosen[0]} and {chosen[1]}: two reports", hint="ask for one at a time")
-    if chosen and form != "text":
-        raise BadInput(f"{chosen[0]}: exists as text only, not as {form}", hint="leave --format out")
+    if chosen and form not in RENDERERS:
+        raise BadInput(f"{chosen[0]}: does not exist as {form}", hint="leave --format out, or use markdown")
     if schema:
-        from loadbench.report.formats import schema_text
-
         content = schema_text()
     elif run is None:
         raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
@@ -53,26 +51,24 @@ def command(
         if tool is not None:
             from loadbench.report.tool_comparison import tool_comparison_document
 
-            content = render_text(tool_comparison_document(result, tool, read_requests(requests)))
+            content = RENDERERS[form](tool_comparison_document(result, tool, read_requests(requests)))
         elif by_prompt:
             from loadbench.analyze.level.by_prompt import by_prompt as figures_by_prompt
             from loadbench.report.by_prompt import by_prompt_document
 
-            content = render_text(by_prompt_document(result, figures_by_prompt(read_requests(requests))))
+            content = RENDERERS[form](by_prompt_document(result, figures_by_prompt(read_requests(requests))))
         elif by_user:
             from loadbench.analyze.level.fairness import fairness
             from loadbench.report.by_user import by_user_document
 
-            content = render_text(by_user_document(result, fairness(read_requests(requests))))
+            content = RENDERERS[form](by_user_document(result, fairness(read_requests(requests))))
         else:
-            from loadbench.report.capacity import capacity_markdown, capacity_text
-            from loadbench.report.formats import render
+            from loadbench.report.capacity import capacity_document
 
             content = render(result, form, quality=read_quality(folder))
             # The answer of a capacity search comes before its levels, for people.
-            answer = {"text": capacity_text, "markdown": capacity_markdown}.get(form)
-            if answer is not None and (folder / FILE).is_file():
-                content = answer(read_capacity(folder)) + "\n" + content
+            if form in RENDERERS and (folder / FILE).is_file():
+                content = RENDERERS[form](capacity_document(read_capacity(folder))) + "\n" + content
     if out is not None:
         write_file("--out", out, content)
     elif form == "text" and not schema:

@@ -32,13 +32,14 @@ def command(scenario: Path | None, **options: Any) -> None:
 def measure(scenario: Any, *, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **_: Any) -> None:
     """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
     from loadbench.report.formats import render  # noqa: PLC0415
-    from loadbench.report.plan import plan_text  # noqa: PLC0415
+    from loadbench.report.plan import plan_document  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
 
     check(scenario, os.environ)
     if dry_run:
-        click.echo(plan_text(scenario), nl=False)
+        click.echo(render_text(plan_document(scenario)), nl=False)
         return
     progress = progress_line(quiet=quiet, no_live=no_live)
     writer = run_sweep(scenario, os.environ, progress)

@@ -54,7 +54,8 @@ def command(
     the run folder. Exits with 6 if a model could not be tested.
     """
     from loadbench.plan.workshop import shows_first_token, workshop_scenario  # noqa: PLC0415 - not for the help
-    from loadbench.report.plan import plan_text  # noqa: PLC0415
+    from loadbench.report.plan import plan_document  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.folder import RunFolder  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
@@ -69,7 +70,7 @@ def command(
         resolved = workshop_scenario(flags=flags, environment=os.environ, file=scenario, rounds=rounds)
         check(resolved, os.environ)
         if dry_run:
-            click.echo(plan_text(resolved), nl=False)
+            click.echo(render_text(plan_document(resolved)), nl=False)
             return
         progress = progress_line(quiet=quiet, no_live=no_live)
         writer = run_sweep(resolved, os.environ, progress)

@@ -1,54 +1,174 @@
-"""A capacity search for people: its answer, what it rests on, and its plan before it begins."""
+"""The report of a capacity search: the answer, what it rests on, and its probes; and its lines while it runs."""
 
 from __future__ import annotations
 
-import math
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
-from loadbench.core.text import printable
-from loadbench.core.units import format_duration
-from loadbench.plan.ladder import MOST_RUNGS
-from loadbench.plan.objective import FAILURES
-from loadbench.plan.scenario import LEAST_WARM_UP_NS
-from loadbench.plan.search import Budget, Purpose
-from loadbench.report.values import duration
+from loadbench.plan.search import Purpose
+from loadbench.report.document import Block, Document, Notes, Table, Text
+from loadbench.report.values import duration, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from loadbench.results.capacity import Capacity, CurveLevel, HitShare, ProbeResult, Verification
+    from loadbench.results.prediction import Fit
 
-    from loadbench.plan.objective import Objective
-    from loadbench.plan.scenario import Scenario
-    from loadbench.results.capacity import Capacity, ProbeResult, Rung, Shared, Verification
-    from loadbench.results.prediction import Fit, Prediction
-
-_PURPOSES = {
-    Purpose.BRACKET: "looked for the border",
-    Purpose.BISECT: "looked closer",
-    Purpose.PROVE: "proof",
-    Purpose.AGAIN: "measured again",
+_PHASES = {
+    Purpose.BRACKET: "bracketing",
+    Purpose.BISECT: "refining",
+    Purpose.PROVE: "test",
+    Purpose.AGAIN: "repeat test",
     Purpose.VERIFY: "verification",
 }
 
 
-def capacity_text(capacity: Capacity) -> str:
-    """The whole report for a terminal."""
-    tables = [_table(heads, cells, form="simple") for heads, cells in _tables(capacity)]
-    parts = [_head(capacity), *tables, "\n".join(_notes(capacity))]
-    return "\n\n".join("\n".join(map(printable, part.split("\n"))) for part in parts if part) + "\n"
+def capacity_document(capacity: Capacity) -> Document:
+    """The whole report, also of a search that is under way."""
+    title = f"Capacity of {capacity.model}" if capacity.model else "Capacity"
+    blocks: list[Block] = [Text(_answer_lines(capacity))]
+    if capacity.verification is not None:
+        blocks.append(_verification_table(capacity, capacity.verification))
+    if capacity.at_think_times or capacity.prediction is not None:
+        blocks.append(_think_time_table(capacity))
+    steps = [
+        [f"users={step.users}", f"{step.requests_per_s:.3g}", "-" if step.answer_s is None else duration(step.answer_s)]
+        for step in sorted(capacity.curve, key=lambda step: step.users)
+    ]
+    blocks.append(Table(("without think time", "responses/s", "median response time"), steps, "lrr"))
+    probes = []
+    for probe in capacity.probes:
+        shares = ["queue grows" if probe.overloaded else _share(probe.attainment[rule]) for rule in capacity.objectives]
+        time, phase = duration(probe.window_s), _PHASES[probe.purpose]
+        probes.append([probe.label, probe.decision, *shares, str(probe.requests), time, phase])
+    headers = ("load", "decision", *capacity.objectives, "requests", "time", "phase")
+    blocks.append(Table(headers, probes, "ll" + "r" * len(capacity.objectives) + "rrl"))
+    where = ", simulated server, not a real one" if capacity.simulated else ""
+    return Document(title + where, [*blocks, Notes(_notes(capacity))])
 
 
-def capacity_markdown(capacity: Capacity) -> str:
-    """The same as Markdown."""
-    tables = [_table(heads, cells, form="github") for heads, cells in _tables(capacity)]
-    notes = "\n".join(f"- {printable(line)}" for line in _notes(capacity))
-    return "\n\n".join(["# Capacity", *map(printable, _head(capacity).split("\n")), *tables, notes]) + "\n"
+def _answer_lines(capacity: Capacity) -> list[str]:
+    """The answer in a few sentences that anyone can act on."""
+    lines = [capacity.conclusion]
+    if not capacity.conclusion and not capacity.probes:
+        lines = [f"Under way: {len(capacity.curve) or 'no'} loads without think time so far, and none with it."]
+    elif not capacity.conclusion:
+        amount = attrgetter("amount")
+        passed = max((probe for probe in capacity.probes if probe.decision == "PASS"), key=amount, default=None)
+        failed = min((probe for probe in capacity.probes if probe.decision == "FAIL"), key=amount, default=None)
+        low = "no load is proven to pass" if passed is None else f"{passed.label} is proven to pass"
+        high = "no load is proven to fail" if failed is None else f"{failed.label} is proven to fail"
+        spent = f"{duration(capacity.spent_s)} of {duration(capacity.budget_s)} spent"
+        lines = [f"Under way, {spent}: {low}, {high}."]
+    if capacity.answer is not None and capacity.answer.think_s:
+        think = duration(capacity.answer.think_s)
+        lines.append(f"Users think {think} on average between a response and their next request.")
+    if capacity.verification is not None and not capacity.verification.agrees:
+        lines.append(
+            "The verification disagrees with the search: the server, or other load on its machine, changed meanwhile."
+        )
+    if capacity.explanation is not None:
+        lines.append(f"Bottleneck: {capacity.explanation.kind}. {capacity.explanation.sentence}")
+    fleet = capacity.devices
+    if fleet is not None and fleet.devices is None:
+        lines.append(f"Devices: {fleet.note}")
+    elif fleet is not None:
+        each = f"{fleet.per_device} people each, which leaves {percent(fleet.headroom)} of the proven capacity free"
+        fewer = (
+            ""
+            if fleet.least in {None, fleet.devices}
+            else f"; {fleet.least} are enough if each serves the high end of its range"
+        )
+        lines.append(f"For {fleet.people} people: {fleet.devices} devices with {each}{fewer}.")
+    return lines
 
 
-def _table(heads: Sequence[str], cells: Sequence[Sequence[str]], *, form: str = "simple") -> str:
-    return str(tabulate(cells, headers=heads, tablefmt=form, disable_numparse=True))
+def _verification_table(capacity: Capacity, verified: Verification) -> Table:
+    """The capacity, and the shares at the verified load: by the model, by the search and as measured."""
+    answer = capacity.answer
+    fit = fit_of_all_objectives(capacity.prediction, None if answer is None else answer.think_s)
+    model = "-" if fit is None else f"{_users(fit)} ({_range(fit.low, fit.high)})"
+    search = "-" if answer is None else f"{answer.amount:g} ({_range(answer.low, answer.high)})"
+    rows = [["capacity", model, search, "-"]]
+    kind = "rate" if answer is not None and not isinstance(answer.users, int) else "users"
+    for rule, measured in verified.measured.items():
+        cells = ["-" if measured.share is None else percent(measured.share)]
+        if measured.share is not None and measured.interval is not None:
+            low, high = measured.interval
+            cells = [f"{percent(measured.share)} ({100 * low:.3g} to {percent(high)})"]
+        for share in (verified.expected[rule], (verified.predicted or {}).get(rule)):
+            cells.insert(0, "-" if share is None else percent(share))
+        rows.append([f"{rule} at {kind}={verified.amount:g}", *cells])
+    return Table(("", "by the model", "by the search", "verified"), rows, "llll")
+
+
+def _think_time_table(capacity: Capacity) -> Table:
+    """Other think times, in proportion to the answer, and by the model from the levels without think time."""
+    scaled = {at.think_s: [str(at.users), _range(at.low, at.high)] for at in capacity.at_think_times}
+    answer = capacity.answer
+    if scaled and answer is not None and answer.think_s:
+        scaled[answer.think_s] = [f"{answer.amount:g} (the answer)", _range(answer.low, answer.high)]
+    if capacity.prediction is None:
+        rows = [[duration(think_s), *scaled[think_s]] for think_s in sorted(scaled)]
+        return Table(("think time", "users, about", "range"), rows, "rll")
+    rows = []
+    for fit in capacity.prediction.fits:
+        if fit.rule:
+            continue
+        # The objective that allows the fewest users.
+        limits = [
+            other
+            for other in capacity.prediction.fits
+            if other.rule and other.think_s == fit.think_s and other.users is not None
+        ]
+        bound = min(limits, key=lambda other: (other.users or 0, other.at_least)).rule if limits else ""
+        cells = [duration(fit.think_s), _users(fit), _range(fit.low, fit.high), bound]
+        rows.append(cells + (scaled.get(fit.think_s, ["-", "-"]) if scaled else []))
+    headers = ("think time", "by the model", "range", "bound by", "in proportion", "range")
+    width = 6 if scaled else 4
+    return Table(headers[:width], rows, "rlllll"[:width])
+
+
+def _users(fit: Fit) -> str:
+    return f"at least {fit.users}" if fit.at_least else str(fit.users)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return f"{'?' if low is None else f'{low:g}'} to {'?' if high is None else f'{high:g}'}"
+
+
+def _share(hits: HitShare) -> str:
+    """The share of hits; with the effective n where the requests are not independent."""
+    if hits.share is None:
+        return "-"
+    dependent = hits.effective < hits.requests - 1
+    return percent(hits.share) + (f" (effective n {hits.effective:.0f})" if dependent else "")
+
+
+def _notes(capacity: Capacity) -> list[str]:
+    notes = []
+    if capacity.probes:
+        required = ", ".join(percent(hits.asked) for hits in capacity.probes[0].attainment.values())
+        notes = [
+            f"below each objective: the share of requests within its bound; required: {required}",
+            "effective n: how many independent requests carry as much information",
+            "decision: by the search, from all its probes together; the report of the run decides each level by itself",
+        ]
+    if capacity.verification is not None:
+        word = "agrees with" if capacity.verification.agrees else "clearly differs from"
+        notes.append(f"the verification {word} what the search measured; its intervals are 95 %")
+    notes += capacity.contradictions
+    if capacity.explanation is not None and capacity.explanation.advice:
+        notes.append(capacity.explanation.advice)
+    if capacity.at_think_times:
+        notes.append("in proportion: as many users as send the same number of requests per second")
+    if capacity.prediction is not None:
+        notes.append("by the model: from the levels without think time alone (docs/capacity-models.md)")
+        notes += [f"model: {reason.message}" for reason in capacity.prediction.caveats]
+    notes.append(f"spent {duration(capacity.spent_s)} of {duration(capacity.budget_s)}")
+    if capacity.status == "inconclusive" and not capacity.contradictions:
+        notes.append("continue with --resume and a larger --budget, or use less --confidence or a lower quantile")
+    return notes
 
 
 def plot_data(capacity: Capacity) -> list[dict[str, float | str | None]]:
@@ -68,248 +188,18 @@ def plot_data(capacity: Capacity) -> list[dict[str, float | str | None]]:
     ]
 
 
-def _head(capacity: Capacity) -> str:
-    """The answer in a few lines that anyone can act on."""
-    lines = ["simulated server, not a real one"] if capacity.simulated else []
-    lines.append(capacity.conclusion or _so_far(capacity))
-    told = capacity.answer
-    if told is not None and told.think_s:
-        lines.append(f"They think {duration(told.think_s)} on average between an answer and the next question.")
-    if capacity.verification is not None and not capacity.verification.agrees:
-        lines.append(
-            "The verification does not agree: the server, or what else runs beside it, was not the same all along."
-        )
-    if capacity.explanation is not None:
-        lines.append(f"Bottleneck: {capacity.explanation.sentence}.")
-    if capacity.devices is not None:
-        lines.append(_devices(capacity))
-    return "\n".join(lines)
-
-
-def _so_far(capacity: Capacity) -> str:
-    """Of a search that has no conclusion yet, or was ended by force before it had one."""
-    if not capacity.probes:
-        return f"Under way: {len(capacity.curve) or 'no'} loads without think time so far, and none with it."
-    passed = max((one.amount for one in capacity.probes if one.decision == "PASS"), default=None)
-    failed = min((one.amount for one in capacity.probes if one.decision == "FAIL"), default=None)
-    unit = " users" if isinstance(capacity.probes[0].users, int) else "/s"
-    low = "nothing is proven to pass" if passed is None else f"{passed:g}{unit} surely pass"
-    high = "nothing is proven to fail" if failed is None else f"{failed:g}{unit} surely fail"
-    return f"Under way, {duration(capacity.spent_s)} of {duration(capacity.budget_s)} spent: {low}, {high}."
-
-
-def _devices(capacity: Capacity) -> str:
-    found = capacity.devices
-    if found is None or found.devices is None:
-        return f"Devices: {found.note if found is not None else ''}"
-    alike = found.least in {None, found.devices}
-    likely = "" if alike else f"; {found.least} would do if one serves as many as it may"
-    return (
-        f"For {found.people} people: {found.devices} devices of {found.per_device} each, "
-        f"{found.headroom:.0%} of what one surely serves left free{likely}."
-    )
-
-
-def _tables(capacity: Capacity) -> list[tuple[tuple[str, ...], list[list[str]]]]:
-    found = []
-    if capacity.verification is not None:
-        found.append(_side_by_side(capacity, capacity.verification))
-    if capacity.at_think_times or capacity.prediction is not None:
-        found.append(_think_times(capacity))
-    if capacity.curve:
-        cells = [[_users(one.users), f"{one.requests_per_s:.3g}", _seconds(one.answer_s)] for one in capacity.curve]
-        found.append(
-            (("without thinking", "answers/s", "usual answer"), sorted(cells, key=lambda row: int(row[0].split()[0])))
-        )
-    if capacity.probes:
-        heads = ("load", "decision", *capacity.objectives, "requests", "time", "for")
-        found.append((heads, [_row(probe, capacity.objectives) for probe in capacity.probes]))
-    return found
-
-
-def _side_by_side(capacity: Capacity, verified: Verification) -> tuple[tuple[str, ...], list[list[str]]]:
-    """How many fit, and the shares of hits at the verified load: three ways to the same figures."""
-    told = capacity.answer
-    fit = fit_of_all_objectives(capacity.prediction, None if told is None else told.think_s)
-    model = "-" if fit is None else f"{_people(fit)} ({_ends(fit.low, fit.high)})"
-    search = "-" if told is None else f"{told.amount:g} ({_ends(told.low, told.high)})"
-    cells = [["fits", model, search, "-"]]
-    for rule, shared in verified.measured.items():
-        shares = [(verified.predicted or {}).get(rule), verified.expected[rule]]
-        cells.append(
-            [
-                f"{rule} at {verified.amount:g}",
-                *("-" if one is None else f"{100 * one:.3g}%" for one in shares),
-                _measured(shared),
-            ]
-        )
-    return ("", "by the model", "by the search", "verified"), cells
-
-
-def _think_times(capacity: Capacity) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Other think times, by proportion from the answer, and by the model from the levels without."""
-    scaled = {one.think_s: [str(one.users), _ends(one.low, one.high)] for one in capacity.at_think_times}
-    told = capacity.answer
-    if scaled and told is not None and told.think_s:
-        scaled[told.think_s] = [f"{told.amount:g} (the answer)", _ends(told.low, told.high)]
-    if capacity.prediction is None:
-        return ("thinking", "about so many people", "range"), [[duration(one), *scaled[one]] for one in sorted(scaled)]
-    fits = [fit for fit in capacity.prediction.fits if not fit.rule]
-    cells = [
-        [
-            duration(fit.think_s),
-            _people(fit),
-            _ends(fit.low, fit.high),
-            _bound_by(capacity.prediction, fit),
-            *scaled.get(fit.think_s, ["-", "-"]),
-        ]
-        for fit in fits
-    ]
-    heads = ("thinking", "by the model", "range", "bound by", "by proportion", "range")
-    width = 6 if scaled else 4
-    return heads[:width], [row[:width] for row in cells]
-
-
-def _bound_by(prediction: Prediction, every: Fit) -> str:
-    """The rule that lets the fewest in."""
-    known = [fit for fit in prediction.fits if fit.rule and fit.think_s == every.think_s and fit.users is not None]
-    return min(known, key=lambda fit: (fit.users or 0, fit.at_least)).rule if known else ""
-
-
-def _people(fit: Fit) -> str:
-    return f"at least {fit.users}" if fit.at_least else str(fit.users)
-
-
-def _ends(low: float | None, high: float | None) -> str:
-    return f"{'?' if low is None else f'{low:g}'} to {'?' if high is None else f'{high:g}'}"
-
-
-def _row(probe: ProbeResult, rules: Sequence[str]) -> list[str]:
-    shares = ["queue grows" if probe.overloaded else _share(probe.attainment[rule]) for rule in rules]
-    window = duration(probe.window_s)
-    return [_load(probe), probe.decision, *shares, str(probe.requests), window, _PURPOSES[probe.purpose]]
-
-
-def _load(probe: ProbeResult) -> str:
-    return _users(probe.users) if isinstance(probe.users, int) else f"{probe.amount:g}/s"
-
-
-def _users(users: int) -> str:
-    return f"{users} user" + ("s" if users > 1 else "")
-
-
-def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else duration(seconds)
-
-
-def _share(shared: Shared) -> str:
-    if shared.share is None:
-        return "-"
-    worth = "" if shared.effective >= shared.requests - 1 else f" of {shared.effective:.0f}"
-    return f"{100 * shared.share:.3g}%{worth}"
-
-
-def _notes(capacity: Capacity) -> list[str]:
-    notes = [
-        "shares are of requests within the objective's bound"
-        + (f", {_asked(capacity)} are asked for; " if capacity.probes else "; ")
-        + "'of 40': as many independent requests would tell as much"
-    ]
-    if capacity.verification is not None:
-        word = "agrees with" if capacity.verification.agrees else "surely differs from"
-        notes.append(f"the verification {word} what the search saw; its intervals are of 95 %")
-    notes += capacity.contradictions
-    if capacity.explanation is not None and capacity.explanation.advice:
-        notes.append(capacity.explanation.advice)
-    if capacity.at_think_times:
-        notes.append("by proportion: as many users as ask equally often")
-    if capacity.prediction is not None:
-        notes.append("by the model: from the loads without think time alone (docs/capacity-models.md)")
-        notes += [f"model: {reason.message}" for reason in capacity.prediction.caveats]
-    notes.append(f"spent {duration(capacity.spent_s)} of {duration(capacity.budget_s)}")
-    if capacity.status == "inconclusive" and not capacity.contradictions:
-        notes.append("go on with --resume and a larger --budget, or ask for less confidence or a lower quantile")
-    return notes
-
-
-def _asked(capacity: Capacity) -> str:
-    return ", ".join(f"{100 * shared.asked:g}%" for shared in capacity.probes[0].attainment.values())
-
-
-def _measured(shared: Shared) -> str:
-    if shared.share is None or shared.interval is None:
-        return "nothing"
-    low, high = shared.interval
-    return f"{100 * shared.share:.3g}% ({100 * low:.3g} to {100 * high:.3g})"
+# Lines for the moment something ends.
 
 
 def probe_line(probe: ProbeResult) -> str:
-    """A probe in one line, for the moment it ends."""
-    seen = ", ".join(f"{rule} {_share(shared)}" for rule, shared in probe.attainment.items())
-    why = ", requests pile up: the rate is above capacity" if probe.overloaded else ""
+    """A probe in one line."""
+    shares = ", ".join(f"{rule} {_share(hits)}" for rule, hits in probe.attainment.items())
+    why = ", the queue grows: the rate is above capacity" if probe.overloaded else ""
     leans = "" if probe.decision != "UNDECIDED" else f" (leans to {'PASS' if probe.leaning > 0 else 'FAIL'})"
-    return (
-        f"{_load(probe)}: {probe.decision}{leans}{why}: {seen} of {probe.requests} requests, {_PURPOSES[probe.purpose]}"
-    )
+    phase = _PHASES[probe.purpose]
+    return f"{probe.label}: {probe.decision}{leans}{why}: {shares} of {probe.requests} requests, {phase}"
 
 
-def rung_line(rung: Rung) -> str:
-    """A rung of the ladder in one line."""
-    return f"without thinking, {_users(rung.users)}: {rung.requests_per_s:.3g} answers/s"
-
-
-# Before it begins.
-
-
-def time_line(scenario: Scenario) -> str:
-    """What the search will take, in one line."""
-    spoken = ", ".join(f"{rule.rule} takes {_needed(rule, scenario)}" for rule in scenario.objectives)
-    return (
-        f"at most {format_duration(scenario.capacity.budget)} and a drain; a proof of {spoken} requests without a miss"
-    )
-
-
-def _needed(rule: Objective, scenario: Scenario) -> int:
-    """Requests without one miss that prove the objective, were a dozen loads to be visited."""
-    share = 1 - rule.bound if rule.metric == FAILURES else rule.permille / 1000
-    evidence = math.log(12 / (1 - scenario.capacity.confidence)) + math.log(2 / 0.3)
-    return math.ceil(evidence / -math.log(share))
-
-
-def plan_text(scenario: Scenario) -> str:
-    """The plan of `--dry-run`: nothing was sent to make it, so how long an answer takes is not in it."""
-    settings, budget = scenario.capacity, Budget(scenario.capacity.budget)
-    glance_ns, ends = budget.total_ns // 30, _at(budget.total_ns - budget.kept_ns)
-    thinking = f", thinking {scenario.think}" if scenario.think else ""
-    ladder = [["throughput without thinking", f"up to {MOST_RUNGS}", f"{format_duration(_whole(budget.rung_ns))} each"]]
-    cells = [
-        *(ladder if scenario.climbs and budget.rung_ns > LEAST_WARM_UP_NS else []),
-        ["find the border", "up to 8 or so", f"{format_duration(_whole(glance_ns))} each, a user's cycle at the least"],
-        [
-            "prove both ends",
-            "2 and more",
-            f"each at most two thirds of what is left, to {ends}",
-        ],
-        ["measure both again", "2", f"{format_duration(_whole(budget.kept_ns // 4))} each"],
-        ["verify the answer", "1", format_duration(_whole(budget.kept_ns // 2))],
-    ]
-    where = "the simulated server" if scenario.simulated else str(scenario.target.url)
-    unit = "users" if settings.by == "users" else "requests/s"
-    head = [
-        f"target      {where}",
-        f"objectives  {', '.join(rule.rule for rule in scenario.objectives)}",
-        f"loads       up to {settings.at_most:g} {unit}{thinking}",
-        f"confidence  {100 * settings.confidence:g} %, a range of {100 * settings.precision:g} % is narrow enough",
-        f"time        {time_line(scenario)}",
-    ]
-    table = tabulate(cells, headers=("step", "probes", "time"), tablefmt="simple", disable_numparse=True)
-    tail = "a probe begins with a warm-up of an answer and the thinking, and ends when it has told what it was for"
-    return "\n\n".join("\n".join(map(printable, part.split("\n"))) for part in ("\n".join(head), table, tail)) + "\n"
-
-
-def _whole(ns: int) -> int:
-    return round(ns / 1e9) * 1_000_000_000
-
-
-def _at(ns: int) -> str:
-    return f"minute {ns / 60e9:.0f}" if ns > 120e9 else f"second {ns / 1e9:.0f}"
+def step_line(step: CurveLevel) -> str:
+    """A step of the throughput curve in one line."""
+    return f"without think time, users={step.users}: {step.requests_per_s:.3g} responses/s"

@@ -1,33 +1,111 @@
-"""How many repeats it takes for gates to decide, before anything is measured: by how much runs may differ, and N."""
+"""What measuring two sides in turns would do, before it starts: both sides, the order, the time.
+
+And how many repeats it takes for gates to decide, for several guesses at how much runs differ.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.compare.effect import plan_repeats
+from loadbench.core.units import format_duration
 from loadbench.plan.objective import FAILURES
+from loadbench.plan.pairs import FEWEST_DECIDING, order_text, planned_ns
+from loadbench.report.document import Document, Notes, Table, Text
+from loadbench.report.plan import level_cells, setting_text, settings_table, work_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.plan.gate import GateRule
+    from loadbench.plan.pairs import Pairing
+    from loadbench.plan.scenario import Scenario
 
+_MOST_ORDERED = 8
 # From a quiet machine to one that others use too.
 _CVS = (0.01, 0.02, 0.05)
-# A change is asked after that is twice the bound, or this.
+# The repeats are for a change of twice the bound, or of this.
 _LEAST_EFFECT = 0.1
 
 
-def repeats_text(gates: Sequence[GateRule], levels: Sequence[str], *, confidence: float = 0.95) -> str:
-    """A line for each gate on a ratio; of failures it cannot be known before there are any."""
-    checks = sum(gate.applies(level) for gate in gates for level in levels)
-    return "".join(_line(gate, max(1, checks), 1 - confidence) for gate in gates if gate.metric != FAILURES)
+def compare_plan_document(
+    sides: Sequence[Scenario], pairing: Pairing, gates: Sequence[GateRule] = (), *, confidence: float = 0.95
+) -> Document:
+    """The plan of `--dry-run`. No request was sent to make it."""
+    a, b = sides
+    facts = [
+        ("A", _side_text(a)),
+        ("B", _side_text(b)),
+        ("work", f"{work_text(a)}, the same on both sides"),
+        ("repeats", repeats_text(a, pairing)),
+    ]
+    shown = min(pairing.most, _MOST_ORDERED)
+    more = " …" if pairing.most > shown else ""
+    rows = [
+        [str(number), *level_cells(a, load), order_text(shown, number - 1, seed=a.work.seed) + more]
+        for number, load in enumerate(a.loads, start=1)
+    ]
+    headers = ("level", "load", "measured", "requests", "time on each side", "order by repeat")
+
+    blocks = f"{2 * len(a.loads)} blocks a repeat, {format_duration(pairing.settle_ns)} of rest before each block"
+    repeat_ns = planned_ns(a, pairing)
+    if repeat_ns is None:
+        time = f"{blocks}; the time is that of the requests"
+    else:
+        whole_ns = repeat_ns * pairing.most
+        whole_ns = whole_ns if pairing.budget_ns is None else min(pairing.budget_ns, whole_ns)
+        drain = f"and the drain of each block, at most {format_duration(a.extent.drain_ns)}"
+        time = f"{blocks}: {format_duration(repeat_ns)} a repeat, {format_duration(whole_ns)} in all, {drain}"
+
+    ours, theirs = a.effective()["target"], b.effective()["target"]
+    differing = [f"target.{name} {setting_text(theirs[name])}" for name in ours if ours[name] != theirs[name]]
+    notes = [f"only B has {', '.join(differing)}"] if differing else []
+    notes += repeats_notes(gates, [load.label for load in a.loads], confidence=confidence)
+    return Document(
+        "comparison, planned: nothing was sent",
+        [
+            Text([a.question] if a.question else []),
+            Table((), facts, "ll"),
+            Table(headers, rows, "rlllll"),
+            Text([time]),
+            settings_table(a),
+            Notes(notes),
+        ],
+    )
 
 
-def _line(gate: GateRule, checks: int, alpha: float) -> str:
-    effect = max(_LEAST_EFFECT, 2 * abs(gate.bound)) * (-1 if gate.more_is_better else 1)
-    if effect <= -1:
-        return f"gate {gate.rule}: its bound leaves no change that is twice as large\n"
-    repeats = [plan_repeats(cv, effect, alpha, bound=gate.bound, checks=checks) for cv in _CVS]
-    told = ", ".join(f"{n} if they differ by {cv:.0%}" for n, cv in zip(repeats, _CVS, strict=True))
-    return f"gate {gate.rule}: to fail for {effect:+.0%} in nine of ten comparisons it takes {told} from run to run\n"
+def _side_text(scenario: Scenario) -> str:
+    if scenario.simulated:
+        return f"the simulated server {scenario.target.profile}"
+    (model,) = scenario.target.model or ("",)
+    return f"{scenario.target.url}, {f'model {model}' if model else 'the model that the server lists'}"
+
+
+def repeats_text(scenario: Scenario, pairing: Pairing) -> str:
+    """How many repeats there will be, as far as that is known, and whether they are enough to decide anything."""
+    most, text = pairing.most, str(pairing.most)
+    if pairing.budget_ns is not None:
+        text = f"as many as fit into {format_duration(pairing.budget_ns)}, at most {most}"
+        repeat_ns = planned_ns(scenario, pairing)
+        if repeat_ns is not None:
+            most = max(1, min(most, pairing.budget_ns // repeat_ns))
+            text += f": about {most}"
+    return text if most >= FEWEST_DECIDING else f"{text}; fewer than {FEWEST_DECIDING} decide little"
+
+
+def repeats_notes(gates: Sequence[GateRule], levels: Sequence[str], *, confidence: float = 0.95) -> list[str]:
+    """A line for each gate on a ratio: the repeats that it needs. For failures this is unknown before there are any."""
+    checks = max(1, sum(gate.applies(level) for gate in gates for level in levels))
+    lines = []
+    for gate in gates:
+        effect = max(_LEAST_EFFECT, 2 * abs(gate.bound)) * (-1 if gate.more_is_better else 1)
+        if gate.metric == FAILURES:
+            continue
+        if effect <= -1:
+            lines.append(f"gate {gate.rule}: its bound leaves no change that is twice as large")
+            continue
+        repeats = [plan_repeats(cv, effect, 1 - confidence, bound=gate.bound, checks=checks) for cv in _CVS]
+        needed = ", ".join(f"{n} if they differ by {100 * cv:.0f} %" for n, cv in zip(repeats, _CVS, strict=True))
+        change = f"{100 * effect:+.0f} %"
+        lines.append(f"gate {gate.rule}: to fail for {change} in nine of ten comparisons, runs needed: {needed}")
+    return lines

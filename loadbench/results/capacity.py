@@ -25,7 +25,7 @@ FILE: Final = "capacity.json"
 Status = Literal["found", "at_least", "none", "inconclusive", "client", "interrupted"]
 
 
-class Shared(msgspec.Struct, frozen=True, kw_only=True):
+class HitShare(msgspec.Struct, frozen=True, kw_only=True):
     """How requests fared by one objective: the share within its bound, and the share that is asked for.
 
     `effective` is how many independent requests would tell as much; `interval` is that of the share for so many, at
@@ -50,7 +50,7 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     users: int | msgspec.UnsetType = msgspec.UNSET
     rate_per_s: float | msgspec.UnsetType = msgspec.UNSET
     decision: Decision
-    attainment: dict[str, Shared]
+    attainment: dict[str, HitShare]
     requests: int
     purpose: Purpose
     visit: int = 0
@@ -72,7 +72,7 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return f"rate={self.amount:g}" if isinstance(self.users, msgspec.UnsetType) else f"users={self.users}"
 
 
-class Rung(msgspec.Struct, frozen=True, kw_only=True):
+class CurveLevel(msgspec.Struct, frozen=True, kw_only=True):
     """A level without think time, `level` among those of `run.json`: what the server does with so many at once.
 
     `missed` says that most of its requests missed an objective. It proves nothing of people who think.
@@ -117,7 +117,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     amount: float
     expected: dict[str, float | None]
     predicted: dict[str, float] | None = None
-    measured: dict[str, Shared]
+    measured: dict[str, HitShare]
     agrees: bool
 
 
@@ -140,7 +140,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     objectives: list[str]
     model: str
     simulated: bool = False
-    curve: list[Rung] = []
+    curve: list[CurveLevel] = []
     probes: list[ProbeResult] = []
     monotone: bool = True
     contradictions: list[str] = []

@@ -24,8 +24,10 @@ from loadbench.engine.capacity import Before, CapacitySearch
 from loadbench.plan.conditions import conditions, content_hash
 from loadbench.plan.ladder import CurveStep
 from loadbench.plan.search import Finding, Probe
-from loadbench.report.capacity import capacity_markdown, probe_line, rung_line, time_line
-from loadbench.results.capacity import FILE, Capacity, Rung, read_capacity, to_json
+from loadbench.report.capacity import capacity_document, probe_line, step_line
+from loadbench.report.capacity_plan import time_line
+from loadbench.report.render_markdown import render_markdown
+from loadbench.results.capacity import FILE, Capacity, CurveLevel, read_capacity, to_json
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.session.run_writer import RunWriter, new_folder
 from loadbench.session.setup import check, open_session, run_observed, stopping
@@ -244,7 +246,7 @@ class CapacityWriter(RunWriter):
             self._progress.say(f"{load.label}: {reason}: the throughput curve ends below this load")
             return None
         usual_ns = recording.histograms["e2e_response"].percentile(50)
-        step = Rung(
+        step = CurveLevel(
             users=load.users,
             level=len(self.run.levels) - 1,
             requests_per_s=level.throughput.requests_per_s,
@@ -252,7 +254,7 @@ class CapacityWriter(RunWriter):
             missed=mostly_missed(level, objectives),
             took_s=took_ns / 1e9,
         )
-        self._progress.say(rung_line(step))
+        self._progress.say(step_line(step))
         self._keep(spent_ns, curve=[*self.capacity.curve, step])
         return CurveStep(step.requests_per_s, step.missed)
 
@@ -314,7 +316,7 @@ class CapacityWriter(RunWriter):
 
     def _write(self) -> None:
         self.write(FILE, to_json(self.capacity))
-        self.write("capacity.md", capacity_markdown(self.capacity).encode())
+        self.write("capacity.md", render_markdown(capacity_document(self.capacity)).encode())
 
     def exit_code(self) -> ExitCode:
         """How the process ends."""

@@ -22,9 +22,12 @@ from loadbench.engine.health import NoHealth
 from loadbench.live.progress import Progress
 from loadbench.plan.conditions import conditions
 from loadbench.plan.search import Purpose
-from loadbench.report.capacity import capacity_markdown, capacity_text, plan_text
+from loadbench.report.capacity import capacity_document
+from loadbench.report.capacity_plan import capacity_plan_document
 from loadbench.report.formats import render
-from loadbench.results.capacity import Capacity, ProbeResult, Shared, read_capacity, to_json
+from loadbench.report.render_markdown import render_markdown
+from loadbench.report.render_text import render_text
+from loadbench.results.capacity import Capacity, HitShare, ProbeResult, read_capacity, to_json
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.session.capacity import CapacityWriter, Resumed, exit_code_of
 from loadbench.session.setup import Session
@@ -107,10 +110,10 @@ def test_the_folder_holds_the_search_and_its_probes_as_levels(tmp_path):
     assert kept.verification.amount == kept.answer.users
     assert kept.spent_s <= 3600 + 31
     assert render(run, "text")
-    shown = capacity_text(kept)
+    shown = render_text(capacity_document(kept))
     assert kept.conclusion in shown
-    assert all(f"{probe.users} users" in shown for probe in kept.probes if probe.users > 1)
-    assert (folder / "capacity.md").read_text(encoding="utf-8") == capacity_markdown(kept)
+    assert all(f"users={probe.users} " in shown for probe in kept.probes)
+    assert (folder / "capacity.md").read_text(encoding="utf-8") == render_markdown(capacity_document(kept))
 
 
 def test_a_search_that_was_stopped_goes_on(tmp_path):
@@ -186,18 +189,22 @@ def test_three_ways_to_the_answer_stand_side_by_side(climbed):
     (rule,) = found.verification.predicted
     shares = found.verification.predicted[rule], found.verification.expected[rule]
     assert all(0.9 < one < 1 for one in shares)
-    for shown in (capacity_text(found), capacity_markdown(found)):
-        (row,) = [line for line in shown.splitlines() if f"{rule} at {found.verification.amount:g}" in line]
-        assert [f"{100 * one:.3g}%" in row for one in shares] == [True, True]
+    for shown in (render_text(capacity_document(found)), render_markdown(capacity_document(found))):
+        (row,) = [
+            line
+            for line in shown.splitlines()
+            if f"{rule} at users={found.verification.amount:g}" in line.replace("\\", "")
+        ]
+        assert [f"{100 * one:.3g} %" in row for one in shares] == [True, True]
         assert "by the model" in shown
-        assert "by proportion" in shown
+        assert "in proportion" in shown
 
 
 def test_a_report_of_the_run_begins_with_the_answer(climbed):
     """`loadbench report` shows what was found before the levels; for programs nothing is put in front."""
     folder = climbed.folder.path
     shown = loadbench("report", str(folder), cwd=folder.parent).stdout
-    assert shown.startswith(capacity_text(climbed.capacity))
+    assert shown.startswith(render_text(capacity_document(climbed.capacity)))
     assert render(read_run(folder), "text") in shown
     assert loadbench("report", str(folder), "--format", "json", cwd=folder.parent).stdout.startswith("{")
 
@@ -206,7 +213,7 @@ def test_a_verification_that_surely_differs_is_not_a_found_answer(climbed):
     """Expected to be within the bound nearly always, and measured to be so in every fifth case: exit code 5."""
     found, *rest = (climbed.capacity.probes[-1], climbed.capacity.probes[:-1])
     (rule,) = found.attainment
-    bad = Shared(share=0.2, asked=0.95, requests=200, hits=40, effective=200.0)
+    bad = HitShare(share=0.2, asked=0.95, requests=200, hits=40, effective=200.0)
     account = SearchEvidence(CLIMBING.objectives, confidence=0.95)
     account.probes = [*rest[0], msgspec.structs.replace(found, attainment={rule: bad})]
     told = conclude(account, climbed.search.search, CLIMBING, climbed.run.levels, so_far=climbed.capacity)
@@ -252,8 +259,8 @@ def test_a_ladder_is_not_climbed_twice(tmp_path):
 def test_where_there_is_no_ladder(scenario):
     """Not where it was declined, and not where levels with thinking are not what is searched."""
     assert not scenario.climbs
-    assert "without thinking" not in plan_text(scenario)
-    assert "without thinking" in plan_text(CLIMBING)
+    assert "without think time" not in render_text(capacity_plan_document(scenario))
+    assert "without think time" in render_text(capacity_plan_document(CLIMBING))
 
 
 def test_what_is_known_is_told_while_a_search_is_under_way():
@@ -270,8 +277,8 @@ def test_what_is_known_is_told_while_a_search_is_under_way():
         window_s=9.0,
     )
     known = Capacity(status="inconclusive", objectives=[], model="m", probes=[probe], budget_s=600.0, spent_s=60.0)
-    assert "8 users surely pass, nothing is proven to fail" in capacity_text(known)
-    assert "no loads" in capacity_text(msgspec.structs.replace(known, probes=[]))
+    assert "users=8 is proven to pass, no load is proven to fail" in render_text(capacity_document(known))
+    assert "no loads" in render_text(capacity_document(msgspec.structs.replace(known, probes=[])))
 
 
 def the_folder(cwd: Path) -> Path:

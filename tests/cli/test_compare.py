@@ -194,7 +194,7 @@ def test_two_servers_are_measured_in_turn(tmp_path):
     load = ("--users", "1", "--requests", "3", "--max-tokens", "4", "--input-tokens", "16", "--repeats", "2")
     plan = in_a_process("compare", *sides, *load, "--dry-run", "--fail-on", "ttft_p95>5%", cwd=tmp_path)
     assert plan.returncode == 0
-    assert "7 if they differ by 2%" in plan.stdout
+    assert "7 if they differ by 2 %" in plan.stdout
     assert "AB" in plan.stdout
     assert not (tmp_path / "results").exists()
     done = in_a_process(

@@ -11,7 +11,8 @@ import pytest
 
 from loadbench.cli.scenarios import scenarios
 from loadbench.plan.sources import resolve
-from loadbench.report.plan import plan_text
+from loadbench.report.plan import plan_document
+from loadbench.report.render_text import render_text
 from tests.cli.typed import typed
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def test_shipped_scenario_can_be_used(file, monkeypatch):
     scenario = resolve(flags={}, environment={}, file=file)
     assert scenario.question.endswith("?")
     assert scenario.loads
-    assert all(load.label in plan_text(scenario) for load in scenario.loads)
+    assert all(load.label in render_text(plan_document(scenario)) for load in scenario.loads)
     assert command_lines(file)[0].startswith(f"loadbench sweep scenarios/{file.name}")
     assert all(f"scenarios/{file.name}" in line for line in command_lines(file))
 

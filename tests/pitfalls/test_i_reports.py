@@ -17,7 +17,8 @@ from loadbench.plan.objective import parse_objective
 from loadbench.plan.sources import resolve
 from loadbench.record.outcome import Outcome
 from loadbench.report.csv import csv as csv_report
-from loadbench.report.plan import plan_text
+from loadbench.report.plan import plan_document
+from loadbench.report.render_text import render_text
 from loadbench.results.run import ClosedLoad, OpenLoad, Throughput
 from tests.building import a_failure, a_level, a_recording, a_run
 from tests.engine.scripted import MS, Act, S, run_scripted
@@ -79,7 +80,7 @@ def test_i3_the_plan_tells_the_time_beforehand():
     scenario = resolve(
         flags={"users": "1,2,4", "duration": "2m", "warm_up": "30s", "drain": "1m"}, environment={}, file=None
     )
-    assert "3 levels, 7m30s of load, at most 3m of draining" in plan_text(scenario)
+    assert "3 levels, 7m30s of load, at most 3m of draining" in render_text(plan_document(scenario))
 
 
 def test_i4_users_and_rates_are_two_things():

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from loadbench.plan.objective import Objective
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Grid, Search
-    from loadbench.results.capacity import Shared, Status
+    from loadbench.results.capacity import HitShare, Status
     from loadbench.results.prediction import Limit, LimitKind
     from loadbench.results.run import LevelResult
 
@@ -168,7 +168,7 @@ def answer(
     return CapacityAnswer(rate_per_s=grid.amount(at), low=low, high=high, confidence=confidence)
 
 
-def _margin(shared: Shared) -> float:
+def _margin(shared: HitShare) -> float:
     """How far a share is above the required one, in units of the allowed misses; below 0 the objective is missed."""
     return math.inf if shared.share is None else (shared.share - shared.asked) / (1 - shared.asked)
 

@@ -18,7 +18,7 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed, Load, Open
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.search import Purpose
-from loadbench.results.capacity import ProbeResult, Shared
+from loadbench.results.capacity import HitShare, ProbeResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,7 +110,7 @@ class SearchEvidence:
         attainment = {}
         for objective, count in zip(self._objectives, counts, strict=True):
             n = int(count.effective_n)
-            attainment[objective.rule] = Shared(
+            attainment[objective.rule] = HitShare(
                 share=count.share,
                 asked=required_share(objective),
                 requests=count.n,

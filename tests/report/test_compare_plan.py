@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from loadbench.plan.pairs import Pairing, sides
 from loadbench.plan.scenario import LoadSettings, Scenario
-from loadbench.report.pair_plan import pair_plan_text, repeats_text
+from loadbench.report.compare_plan import compare_plan_document, repeats_text
+from loadbench.report.render_text import render_text
 
 S = 1_000_000_000
 A, B = "http://127.0.0.1:1", "url=http://127.0.0.1:2/v1,model=phi"
@@ -13,23 +14,24 @@ PLAN = Scenario(load=LoadSettings(users=(1, 4), duration=10 * S, warm_up=4 * S))
 
 def test_plan_names_sides_order_and_time():
     """Both sides, the work, the order at each level, and the time of one repeat and of all."""
-    text = pair_plan_text(sides(PLAN, a=A, b=B), Pairing(repeats=4))
-    assert "A        http://127.0.0.1:1, the model that it lists\n" in text
+    text = render_text(compare_plan_document(sides(PLAN, a=A, b=B), Pairing(repeats=4)))
+    assert "A        http://127.0.0.1:1, the model that the server lists\n" in text
     assert "B        http://127.0.0.1:2/v1, model phi\n" in text
-    assert "answers of at most 64 tokens, the same on both sides" in text
+    assert "responses of at most 64 tokens, the same on both sides" in text
     rows = [line.split()[-4:] for line in text.splitlines() if " users=" in line]
     assert rows in (
         [["AB", "BA", "BA", "AB"], ["BA", "AB", "AB", "BA"]],
         [["BA", "AB", "AB", "BA"], ["AB", "BA", "BA", "AB"]],
     )
-    assert "4 blocks a repeat, 1s of rest before each block: 1m a repeat, 4m in all" in text
+    assert "1s of rest before each block: 1m a repeat, 4m in all, and the drain of each block, at most 30s\n" in text
+    assert "4 blocks a repeat, " in text
     assert "load.users" in text
-    assert text.rstrip().endswith("B has its own target.url http://127.0.0.1:2/v1, target.model phi")
+    assert text.rstrip().endswith("only B has target.url http://127.0.0.1:2/v1, target.model phi")
 
 
 def test_simulated_sides_are_named_by_their_profiles():
     """Where there is no server, the plan says what is measured instead."""
-    text = pair_plan_text(sides(PLAN, a="profile=slot-server", b="profile=small-gpu"), Pairing())
+    text = render_text(compare_plan_document(sides(PLAN, a="profile=slot-server", b="profile=small-gpu"), Pairing()))
     assert "A        the simulated server slot-server\n" in text
     assert "B        the simulated server small-gpu\n" in text
 
@@ -45,6 +47,6 @@ def test_repeats_say_what_they_can_decide():
 def test_time_is_not_guessed_for_levels_by_number():
     """How long so many requests take, nobody knows before."""
     counted = Scenario(load=LoadSettings(users=(1,), duration=None, requests=20))
-    text = pair_plan_text(sides(counted, a=A, b=B), Pairing(budget_ns=600 * S))
+    text = render_text(compare_plan_document(sides(counted, a=A, b=B), Pairing(budget_ns=600 * S)))
     assert "2 blocks a repeat, 1s of rest before each block; the time is that of the requests" in text
     assert "as many as fit into 10m, at most 20\n" in text
