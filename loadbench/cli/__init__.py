@@ -24,15 +24,15 @@ COMMANDS = {
     "replay": "Replay a recorded trace at its original times and lengths.",
     "capacity": "Find the highest load at which every objective holds.",
     "report": "Show a saved run again, in any format.",
-    "compare": "Compare two servers or two saved runs: which is faster, and from what load on?",
-    "models": "List a server's models; load, unload and download them on Foundry Local.",
-    "doctor": "Check the endpoint, its models, a first response, and this machine.",
+    "compare": "Compare two servers or two saved runs: which is faster?",
+    "models": "List a server's models; on Foundry Local, load and download them.",
+    "doctor": "Check the server, its models, a first response and this machine.",
     "workshop": "Run the workshop's benchmark, and write its files.",
-    "score": "Rate answers: by people, by a second model, or by what prompts expect.",
+    "score": "Rate answers: by people, or by a second model.",
     "select": "Choose a model: speed, quality, size and licence in one table.",
     "selfcheck": "Measure the timing error and the highest load of this machine.",
     "serve": "Run the simulated server.",
-    "scenarios": "List the scenario files and examples that come with loadbench, or copy them.",
+    "scenarios": "List or copy the scenario files that come with loadbench.",
 }
 
 
