@@ -1,8 +1,8 @@
-"""One line of progress on stderr: which level, how long, what is in flight, done, failed, how many tokens, time left.
+"""One line of progress on stderr: the level, elapsed time, requests in flight, done and failed, tokens/s, time left.
 
-On a terminal the line is written over itself four times a second; elsewhere a plain line comes every ten seconds. The
-load runs in the same event loop, so a line costs one format and one write and nothing else. Once nobody reads the
-stream any more, nothing is written: a measurement does not end because its progress cannot be shown.
+A terminal line is overwritten four times a second; elsewhere a new line is printed every ten seconds. The load runs in
+the same event loop, so a line costs one format and one write. If the stream is closed, nothing more is written: a
+measurement does not end because its progress cannot be shown.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ProgressSink(Protocol):
 
 
 class Progress:
-    """Writes the line to `stream`; `levels` is how many there will be."""
+    """Writes the progress line to `stream`; `levels` is the number of levels in the run."""
 
     def __init__(self, stream: TextIO, *, levels: int, quiet: bool = False, live: bool = True) -> None:
         self._stream = stream
@@ -90,11 +90,11 @@ class Progress:
         self._width = 0
 
     def expect(self, levels: int) -> None:
-        """So many levels there will be."""
+        """Set the number of levels in the run."""
         self._levels = levels
 
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
-        """From now on the line speaks of this level."""
+        """Show this level from now on."""
         self._level, self._number = level, number
         self._head = f"[{number + 1}/{self._levels}] {level.label}"
         self._model = printable(model)
@@ -107,7 +107,7 @@ class Progress:
         self.say(f"{self._head}: {text}")
 
     def say(self, text: str) -> None:
-        """One lasting line."""
+        """Print a line that stays."""
         if self._quiet:
             return
         cleared = "\r" + " " * self._width + "\r" if self._width else ""
@@ -126,19 +126,20 @@ class Progress:
         while not self._quiet:
             await anyio.sleep(_TERMINAL_PERIOD_S if self._terminal else _PLAIN_PERIOD_S)
             if self._level is not None:
-                self._show(self.line(self._level))
+                self.show(self.line(self._level))
 
-    def _show(self, text: str) -> None:
+    def show(self, text: str) -> None:
+        """Show this text as the progress line."""
         if not self._terminal:
             self.say(text)
             return
-        # A line that wraps cannot be written over: only its last part would be.
+        # A line that wraps cannot be overwritten, only its last part.
         text = text[: shutil.get_terminal_size().columns - 1]
         self._write("\r" + text.ljust(self._width))
         self._width = len(text)
 
     def line(self, level: RunningLevel) -> str:
-        """The line as it now stands."""
+        """The line for this level, as it stands now."""
         elapsed_ns = level.now_ns - level.begin_ns
         tokens_per_s = level.tokens_so_far / max(elapsed_ns / NS_PER_S, 1e-9)
         parts = [
@@ -151,11 +152,11 @@ class Progress:
         left_ns = self._left_ns(level, elapsed_ns)
         if left_ns is not None:
             parts.append(f"{_clock(left_ns)} left")
-        # The model comes last: where the terminal is narrow, its name is what can be missed.
+        # The model comes last, since a narrow terminal cuts the line there.
         return " · ".join([*parts, self._model])
 
     def _left_ns(self, level: RunningLevel, elapsed_ns: int) -> int | None:
-        """Time left of the whole run; drains, which nobody can foresee, apart."""
+        """Time left in the run, without the drains, which cannot be foreseen."""
         to_come = self._levels - self._number - 1
         duration = level.duration
         if duration.duration_ns is not None:

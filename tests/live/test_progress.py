@@ -163,8 +163,8 @@ def test_shorter_line_covers_the_longer_one_before_it():
     """Nothing of what stood there is left."""
     stream = FakeStream(terminal=True)
     progress = Progress(stream, levels=1)
-    progress._show("a long line")
-    progress._show("short")
+    progress.show("a long line")
+    progress.show("short")
     assert stream.getvalue() == "\ra long line\rshort      "
 
 
