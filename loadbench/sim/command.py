@@ -27,7 +27,7 @@ def profiles_text() -> str:
 def profile_named(name: str) -> Profile:
     """The profile of this name; raises `BadInput` with the known names."""
     if name not in PROFILES:
-        raise BadInput(f"--profile: found {name!r}", hint=f"the profiles are {', '.join(PROFILES)}")
+        raise BadInput(f"--profile: there is no profile {name!r}", hint=f"the profiles are {', '.join(PROFILES)}")
     return PROFILES[name]
 
 

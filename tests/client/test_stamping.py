@@ -148,6 +148,7 @@ def test_delay_of_a_late_read_is_in_the_delay_and_not_in_the_stamp():
         ours.connect(server.getsockname())
         theirs, _ = server.accept()
         with theirs:
+            await_stamps(theirs, ours)
             stamper = Stamper()
             theirs.send(b"x")
             sent_ns = time.perf_counter_ns()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib.util
 import itertools
 import json
 from pathlib import Path
@@ -163,7 +162,7 @@ def test_d5_hidden_reasoning_can_be_told_from_fast_tokens():
 def test_d6_reasoning_is_added_only_where_the_total_says_so():
     """50 tokens of which 30 are reasoning are 50 if the total is in + out, and 80 if it is in + out + reasoning.
 
-    Seen to fail when it was always added (`added` below), and when it never was.
+    Seen to fail when it was always added, and when it never was.
     """
 
     def tokens(total: int | None) -> int:
@@ -172,8 +171,6 @@ def test_d6_reasoning_is_added_only_where_the_total_says_so():
         return read([token(), usage(50, prompt=7, **told, **more), DONE]).output_tokens()[0]
 
     assert (tokens(57), tokens(87), tokens(None)) == (50, 80, 50)
-    added = 50 + 30
-    assert added != tokens(57)
 
 
 @pytest.mark.parametrize("count", [1, 2, 10])
@@ -245,7 +242,6 @@ def test_d9_there_is_no_tokenizer_here():
                 names.add(node.module.partition(".")[0])
     assert {"orjson", "loadbench"} <= names
     assert not names & {"tokenizers", "transformers", "tiktoken", "sentencepiece", "mistral_common"}
-    assert importlib.util.find_spec("loadbench.wire.response_reader") is not None
 
 
 PLACES = {

@@ -57,7 +57,6 @@ def test_g2_no_percentile_is_above_the_maximum(values):
     made = histogram(values)
     assert made.max == max(values)
     assert max(made.percentile(p) for p in (50, 99, 99.9, 100)) <= made.max
-    assert round(996, -1) > 996
 
 
 def test_g3_a_mean_that_dilution_improves_does_not_hide_the_tail():
@@ -175,8 +174,7 @@ def test_g6_ranks_of_p99_are_those_of_tables(n, ranks):
     assert quantile_ranks(n, 0.99) == ranks
     assert quantile_ranks(367, 0.99) is None
     reach = 1.96 * math.sqrt(368 * 0.99 * 0.01)
-    assert math.ceil(368 * 0.99 + reach) + 1 > 368
-    assert quantile_ranks(368, 0.99)[1] == 368
+    assert math.ceil(368 * 0.99 + reach) + 1 > quantile_ranks(368, 0.99)[1] == 368
 
 
 @pytest.mark.parametrize(
@@ -190,7 +188,7 @@ def test_g6_early_stopping_needs_as_many_requests_as_tables_say(p, over, least):
     """
     assert fewest_requests(over, p) == least
     assert at_most(over, least, 1 - p) <= 0.01 < at_most(over, least - 1, 1 - p)
-    assert least * (1 - p) > over
+    assert fewest_requests(over, p) * (1 - p) > over
 
 
 def test_g7_a_setting_that_nobody_reads_is_an_error(tmp_path):

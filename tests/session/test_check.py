@@ -20,7 +20,7 @@ COMMANDS = {
     "workshop": ("workshop",),
 }
 MISTAKES = {
-    "profile": (("--profile", "huge-gpu"), "--profile: found 'huge-gpu'"),
+    "profile": (("--profile", "huge-gpu"), "--profile: there is no profile 'huge-gpu'"),
     "process": ((*SERVER, "--telemetry", "on", "--server-pid", "4194303"), "--server-pid 4194303: there is no such"),
     "certificates": (("--url", "https://127.0.0.1:9", "--cacert", "no.pem"), "--cacert no.pem"),
     "prompts": (("--prompts", "nothing.jsonl"), "nothing.jsonl"),

@@ -76,15 +76,26 @@ def test_cpu_time_of_a_server_and_its_child_is_what_they_say_themselves(by):
 
 
 def test_cpu_time_of_a_child_that_has_ended_stays_counted():
-    """A total never falls because a worker went."""
-    with burning(0.2) as server:
+    """A total never falls because a worker went: what the child had used when it was last read stays in it."""
+
+    def spent_s(pid: int) -> float:
+        times = psutil.Process(pid).cpu_times()
+        return times.user + times.system
+
+    with burning(0.5) as server:
         watched = found(pid=server.pid)
         assert watched is not None
+        while spent_s(server.child) < 0.15:
+            time.sleep(0.02)
+        child_s = spent_s(server.child)
         first = watched.read()
         psutil.Process(server.child).kill()
         while psutil.pid_exists(server.child) and psutil.Process(server.child).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
-        assert watched.read()["process_cpu_s_total"] >= first["process_cpu_s_total"]
+        parent_s = spent_s(server.pid)
+        total_s = watched.read()["process_cpu_s_total"]
+        assert total_s >= first["process_cpu_s_total"]
+        assert total_s >= child_s + parent_s - 2 * TICK_S
 
 
 def test_child_that_comes_later_is_found():
