@@ -21,7 +21,7 @@ from loadbench.engine.keep_warm import KeepWarm
 from loadbench.engine.level import Level, LevelSpec, level_plan
 from loadbench.plan.load import Closed
 from loadbench.plan.prompts import prompt_source
-from loadbench.targets.openai import first_answer
+from loadbench.targets.openai import first_response
 from loadbench.targets.scrape import rise
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def first_answers(client: Client, model: str, *, scenario: Scenario) -> Mo
     """
     prompts = prompt_source(scenario.work, key="first", calibration=None)
     samples = [
-        await first_answer(client, prompt=probe.text, max_tokens=scenario.work.max_tokens)
+        await first_response(client, prompt=probe.text, max_tokens=scenario.work.max_tokens)
         for probe in prompts.calibration_prompts()
     ]
     calibration = prompts.calibrated([sample.input_tokens for sample in samples])
@@ -201,7 +201,7 @@ class Sweep:
         if again == first and work.unique:
             again = " ".join(reversed(first.split()))  # a calibration's words are the same for all, and mean nothing
         try:
-            return await first_answer(subject.client, prompt=again, max_tokens=1)
+            return await first_response(subject.client, prompt=again, max_tokens=1)
         except TargetUnavailable:
             return None
 

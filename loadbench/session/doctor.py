@@ -9,28 +9,28 @@ import anyio
 
 from loadbench.plan.sources import ENDPOINT_VARIABLES
 from loadbench.session.setup import server_of
-from loadbench.targets.checks import checkup
-from loadbench.targets.discovery import trail
+from loadbench.targets.checks import run_checks
+from loadbench.targets.discovery import discover
 from loadbench.targets.foundry_cli import find_cli
-from loadbench.telemetry.watch import is_local
+from loadbench.telemetry.sampler import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadbench.plan.scenario import Scenario
     from loadbench.session.setup import Say
-    from loadbench.targets.check_result import Checkup
+    from loadbench.targets.check_result import CheckReport
     from loadbench.targets.discovery import DiscoveryStep
 
 
-def run_checkup(scenario: Scenario, environment: Mapping[str, str], *, say: Say) -> Checkup:
+def run_checkup(scenario: Scenario, environment: Mapping[str, str], *, say: Say) -> CheckReport:
     """Every check, in order; a failed one is a result, not an exception."""
     steps = _discovery(scenario, environment)
     url = scenario.target.url or next((step.url for step in steps if step.url), None)
     with ExitStack() as stack:
         if scenario.simulated:
             _, url = stack.enter_context(server_of(scenario, environment, say=say))
-        return anyio.run(lambda: checkup(scenario, environment, url=url, steps=steps))
+        return anyio.run(lambda: run_checks(scenario, environment, url=url, steps=steps))
 
 
 def _discovery(scenario: Scenario, environment: Mapping[str, str]) -> list[DiscoveryStep]:
@@ -41,4 +41,4 @@ def _discovery(scenario: Scenario, environment: Mapping[str, str]) -> list[Disco
     local = scenario.target.url is None or is_local(scenario.target.url)
     if not named and (not local or find_cli(environment) is None):
         return []
-    return trail(scenario, environment, to_the_end=local)
+    return discover(scenario, environment, to_the_end=local)

@@ -13,7 +13,7 @@ import msgspec
 
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.session.setup import server_of
-from loadbench.targets.list_models import take_inventory
+from loadbench.targets.list_models import list_server_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.results.models import Catalogue
     from loadbench.session.setup import Say
-    from loadbench.targets.list_models import Inventory
+    from loadbench.targets.list_models import ModelList
 
 # If nothing arrives for this long, a download has stalled.
 _STALLED_AFTER_S = 60.0
@@ -64,22 +64,22 @@ def list_models(
 async def _change_and_list(
     scenario: Scenario, environment: Mapping[str, str], url: str, changes: Changes, say: Say
 ) -> Catalogue:
-    inventory = await take_inventory(scenario, environment, url=url)
+    inventory = await list_server_models(scenario, environment, url=url)
     if changes.download is not None:
         await anyio.to_thread.run_sync(_download, inventory, changes, say)
     if changes.unload is not None:
         say(f"{await inventory.unload(changes.unload)} is unloaded")
     if changes.load is not None:
         if changes.download is not None:
-            inventory = await take_inventory(scenario, environment, url=url)
+            inventory = await list_server_models(scenario, environment, url=url)
         model, seconds = await inventory.load(changes.load)
         say(f"{model} was loaded already" if seconds is None else f"{model} is loaded, which took {seconds:.2f} s")
     if changes.download or changes.unload or changes.load:
-        inventory = await take_inventory(scenario, environment, url=url)
+        inventory = await list_server_models(scenario, environment, url=url)
     return inventory.catalogue
 
 
-def _download(inventory: Inventory, changes: Changes, say: Say) -> None:
+def _download(inventory: ModelList, changes: Changes, say: Say) -> None:
     """Run the foundry command, which shows its own progress; say so if the download stalls."""
     if inventory.service is None or not inventory.service.local:
         raise BadInput("--download: only Foundry Local on this machine downloads", hint="download it where it runs")

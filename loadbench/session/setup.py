@@ -31,11 +31,11 @@ from loadbench.sim.command import profile_named
 from loadbench.sim.process import SimProcess
 from loadbench.targets.adapters import make_adapter
 from loadbench.targets.clients import make_client, make_transport
-from loadbench.targets.discovery import located
+from loadbench.targets.discovery import locate
 from loadbench.targets.openai import credentials
 from loadbench.targets.prepare import prepare
 from loadbench.targets.scrape import counters
-from loadbench.telemetry.watch import check_pid
+from loadbench.telemetry.sampler import check_pid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -84,7 +84,7 @@ def server_of(
     The simulated server lists these `models`, or those of the scenario's models file, or its own one.
     Raises `TargetUnavailable` if Foundry Local is wanted and cannot be found.
     """
-    scenario, note = located(scenario, environment)
+    scenario, note = locate(scenario, environment)
     if note:
         say(f"the server is {note}")
     if not scenario.simulated:

@@ -10,8 +10,8 @@ import anyio
 from loadbench.analyze.level.cost import meter_watts
 from loadbench.analyze.level.machine import with_machine
 from loadbench.results.readings import ReadingLog
-from loadbench.targets.scrape import watch_gauges
-from loadbench.telemetry.watch import Watch, is_local
+from loadbench.targets.scrape import poll_gauges
+from loadbench.telemetry.sampler import MachineSampler, is_local
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -36,7 +36,7 @@ class RunTelemetry:
         self._target = target
         self._clock = clock
         self._say = say
-        self._watch = Watch(interval_ns=self._settings.interval)
+        self._watch = MachineSampler(interval_ns=self._settings.interval)
         self._idle: Mapping[str, float] = {}
 
     def keep_in(self, folder: RunFolder, *, origin_ns: int) -> None:
@@ -75,7 +75,7 @@ class RunTelemetry:
         """Read the server's metrics page at the set interval, until cancelled."""
         interval_ns = self._settings.page_interval
         if interval_ns is not None and self._settings.sampling != "off":
-            await watch_gauges(self._target, self._watch.add, clock=self._clock, interval_ns=interval_ns)
+            await poll_gauges(self._target, self._watch.add, clock=self._clock, interval_ns=interval_ns)
 
     async def measure_idle(self) -> None:
         """Measure the power without load, if there is a power meter. Call it before the first request."""

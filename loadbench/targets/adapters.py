@@ -53,7 +53,7 @@ def make_adapter(spec: str) -> Adapter:
     return adapter
 
 
-def in_process(spec: str) -> Target:
+def adapter_target(spec: str) -> Target:
     """The target that is one model in this process; raises `BadInput` as `make_adapter` does."""
     adapter = make_adapter(spec)
     return Target(base_url=f"adapter:{spec}", models=(adapter.name,), server=spec.partition(":")[0], adapter=adapter)

@@ -229,7 +229,7 @@ def with_loaded(models: Iterable[Model], ids: Iterable[str] | None) -> list[Mode
 
 
 @dataclass(frozen=True, slots=True)
-class Meant:
+class ResolvedModel:
     """What a name means. `choices` are the ids that it may stand for where it is an alias of several variants."""
 
     model: Model
@@ -241,7 +241,7 @@ class Meant:
         return len(self.choices) > 1
 
 
-def resolve(wanted: str, models: Sequence[Model]) -> Meant | None:
+def resolve(wanted: str, models: Sequence[Model]) -> ResolvedModel | None:
     """The model that is meant by an id, an id without its version, an alias, or a name without its variant.
 
     Of several versions it is the newest that is cached, or the newest where none is; of the variants of an alias the
@@ -255,7 +255,7 @@ def resolve(wanted: str, models: Sequence[Model]) -> Meant | None:
     ):
         if same:
             variants = tuple(dict.fromkeys(unversioned(model.id) for model in same))
-            return Meant(min(same, key=_rank), variants)
+            return ResolvedModel(min(same, key=_rank), variants)
     return None
 
 

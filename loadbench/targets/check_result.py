@@ -20,7 +20,7 @@ class Check(msgspec.Struct, frozen=True):
     advice: str = ""
 
 
-class Checkup(msgspec.Struct, frozen=True, kw_only=True):
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """All findings, as `doctor --json` prints them."""
 
     schema: str = SCHEMA

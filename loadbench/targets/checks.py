@@ -17,14 +17,14 @@ import anyio
 
 from loadbench.core.errors import LoadbenchError
 from loadbench.targets.catalogue import from_listing
-from loadbench.targets.check_result import Check, Checkup, skipped
-from loadbench.targets.discovery import moved
+from loadbench.targets.check_result import Check, CheckReport, skipped
+from loadbench.targets.discovery import moved_to
 from loadbench.targets.foundry import Dialect
 from loadbench.targets.machine import Machine, clock, descriptors, disk, downloads
 from loadbench.targets.openai import choose_models
-from loadbench.targets.prepare import Prepared, choose, known_models, prepare, reach
-from loadbench.targets.probe import Trial
-from loadbench.telemetry.watch import is_local
+from loadbench.targets.prepare import Prepared, choose, find_server, known_models, prepare
+from loadbench.targets.probe import ModelProbe
+from loadbench.telemetry.sampler import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,31 +34,31 @@ if TYPE_CHECKING:
     from loadbench.targets.discovery import DiscoveryStep
 
 
-async def checkup(
+async def run_checks(
     scenario: Scenario, environment: Mapping[str, str], *, url: str | None, steps: Sequence[DiscoveryStep] = ()
-) -> Checkup:
+) -> CheckReport:
     """The way to the endpoint, its name, models, a first answer of each wanted model, and this machine.
 
     `steps` is where the endpoint was looked for; without a `url` it was not found.
     """
     if scenario.target.adapter is not None:
-        return Checkup(checks=[*await _in_process(scenario, environment), clock()])
+        return CheckReport(checks=[*await _in_process(scenario, environment), clock()])
     checks = _trail(steps, url)
     if url is None:
         checks += skipped("endpoint", "models", "probe")
-        return Checkup(checks=[*checks, disk(Path.cwd()), descriptors(), clock()])
+        return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), clock()])
     checks += await _name(url)
     try:
         prepared = await _found(scenario, environment, url)
     except LoadbenchError as error:
         checks += [Check("endpoint", "fail", error.message, error.hint), *_moved(steps, url, failed=True)]
         checks += skipped("models", "probe")
-        return Checkup(checks=[*checks, disk(Path.cwd()), descriptors(), clock()])
+        return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), clock()])
     checks += [Check("endpoint", "ok", _endpoint_text(prepared)), *_moved(steps, url, failed=False)]
     pid = None if prepared.service is None else prepared.service.pid
     machine = Machine(url, local=is_local(url), pid=pid)
     checks += await _ask(prepared, machine)
-    return Checkup(checks=[*checks, *_resources(prepared, machine), descriptors(), clock()])
+    return CheckReport(checks=[*checks, *_resources(prepared, machine), descriptors(), clock()])
 
 
 async def _in_process(scenario: Scenario, environment: Mapping[str, str]) -> list[Check]:
@@ -76,7 +76,7 @@ async def _in_process(scenario: Scenario, environment: Mapping[str, str]) -> lis
     if loaded.status == "fail":
         return [*checks, loaded, *skipped(f"probe {model}"), *places]
     context, memory = getattr(target.adapter, "context", None), machine.memory()
-    trial = Trial(scenario, target, model=model, known=None, machine=machine)
+    trial = ModelProbe(scenario, target, model=model, known=None, machine=machine)
     checks += [loaded, *await trial.run(asks_limit=False)]
     if isinstance(context, int):
         checks.append(Check(f"context {model}", "ok", f"{context:,} tokens, as its adapter says"))
@@ -94,7 +94,7 @@ def _trail(steps: Sequence[DiscoveryStep], url: str | None) -> list[Check]:
 
 
 def _moved(steps: Sequence[DiscoveryStep], url: str, *, failed: bool) -> list[Check]:
-    told = moved(list(steps), url)
+    told = moved_to(list(steps), url)
     if told is None:
         return []
     message = f"the foundry command line says that the service is at {told}"
@@ -103,7 +103,7 @@ def _moved(steps: Sequence[DiscoveryStep], url: str, *, failed: bool) -> list[Ch
 
 async def _found(scenario: Scenario, environment: Mapping[str, str], url: str) -> Prepared:
     """The target with all that is known of its models; none is chosen yet."""
-    target, service = await reach(scenario, environment, url=url)
+    target, service = await find_server(scenario, environment, url=url)
     if service is None:
         catalogue = from_listing(target.listing, foundry=False)
     else:
@@ -178,7 +178,7 @@ async def _try(prepared: Prepared, machine: Machine, model: str) -> list[Check]:
         if loaded.status == "fail":
             return [*checks, *skipped(f"probe {model}")]
     native = prepared.service is not None and prepared.service.dialect is Dialect.NATIVE
-    trial = Trial(prepared.scenario, prepared.target, model=model, known=prepared.entry(model), machine=machine)
+    trial = ModelProbe(prepared.scenario, prepared.target, model=model, known=prepared.entry(model), machine=machine)
     return checks + await trial.run(asks_limit=native)
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from loadbench.core.errors import TargetUnavailable
 from loadbench.plan.sources import ENDPOINT_VARIABLES
 from loadbench.targets.foundry_cli import find_cli, server_status, service_status
-from loadbench.telemetry.watch import is_local
+from loadbench.telemetry.sampler import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ class DiscoveryStep:
     finding: str
 
 
-def trail(scenario: Scenario, environment: Mapping[str, str], *, to_the_end: bool = False) -> list[DiscoveryStep]:
+def discover(scenario: Scenario, environment: Mapping[str, str], *, to_the_end: bool = False) -> list[DiscoveryStep]:
     """What each place said, up to the first that named an address; `to_the_end` asks the rest as well."""
     steps = [_told(scenario)]
     steps += [_variable(environment, name) for name in ENDPOINT_VARIABLES if steps[0].source != name]
@@ -70,7 +70,7 @@ def _commands(environment: Mapping[str, str]) -> list[DiscoveryStep]:
     return steps
 
 
-def located(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenario, str]:
+def locate(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenario, str]:
     """The scenario with the server's address in it, and a word to the user where nobody told loadbench itself.
 
     Raises `TargetUnavailable` where Foundry Local is wanted and not found.
@@ -82,7 +82,7 @@ def located(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenari
         return scenario, note
     if scenario.simulated or scenario.target.adapter is not None:
         return scenario, ""
-    steps = trail(scenario, environment)
+    steps = discover(scenario, environment)
     found = next((step for step in steps if step.url), None)
     if found is None or found.url is None:
         said = "; ".join(f"{step.source}: {step.finding}" for step in steps)
@@ -95,7 +95,7 @@ def located(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenari
     return dataclasses.replace(scenario, target=target, origins=origins), f"{found.url}, from `{found.source}`"
 
 
-def moved(steps: list[DiscoveryStep], url: str) -> str | None:
+def moved_to(steps: list[DiscoveryStep], url: str) -> str | None:
     """The address by the command line, where it is on this machine as `url` is, and is another port."""
     told = next((step.url for step in steps if step.url and step.source in _COMMANDS), None)
     if told is None or not (is_local(url) and is_local(told)):

@@ -47,7 +47,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def symptom(words: str) -> str | None:
+def known_error(words: str) -> str | None:
     """The name of what is wrong, where it is one of those that are known."""
     return next((name for pattern, name, _ in _KNOWN if re.search(pattern, words, re.IGNORECASE)), None)
 

@@ -24,8 +24,8 @@ import orjson
 
 from loadbench.core.errors import TargetUnavailable
 from loadbench.targets.catalogue import bare_name, from_cache, from_catalogue_file, same_model, unversioned
-from loadbench.targets.http_get import document, get, glance
-from loadbench.telemetry.watch import is_local
+from loadbench.targets.http_get import get, get_json, parse_json
+from loadbench.telemetry.sampler import is_local
 from loadbench.wire.openai import error_text
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ def looks_like_foundry(target: Target) -> bool:
 async def recognise(http: httpx.AsyncClient, target: Target) -> Service | None:
     """The service behind an endpoint, or `None` where it is not Foundry Local."""
     root = re.sub(r"/v\d+$", "", target.base_url)
-    status = await glance(http, f"{root}/status")
+    status = await get_json(http, f"{root}/status")
     if isinstance(status, dict) and "endpoints" in status:
         dialect = Dialect.NATIVE if "modelCachePath" in status else Dialect.CORE
         return _service(root, dialect, status)
-    status = await glance(http, f"{root}/openai/status")
+    status = await get_json(http, f"{root}/openai/status")
     if isinstance(status, dict) and {"endpoints", "modeldirpath"} & {str(key).lower() for key in status}:
         return _service(root, Dialect.LEGACY, status)
     return None
@@ -152,7 +152,7 @@ def catalogue_of(service: Service) -> tuple[list[Model], list[Model]]:
 
 async def loaded_ids(http: httpx.AsyncClient, service: Service) -> list[str] | None:
     """The ids of the models in memory; `None` where the service does not tell."""
-    found = await glance(http, service.root + _ROUTES[service.dialect].loaded)
+    found = await get_json(http, service.root + _ROUTES[service.dialect].loaded)
     return [str(one) for one in found] if isinstance(found, list) else None
 
 
@@ -190,7 +190,7 @@ async def _first_that_works(
         response = await get(http, url, within_s=within_s)
         if response.status_code == httpx.codes.OK:
             return None
-        told = document(response)
+        told = parse_json(response)
         reason = reason or f"HTTP {response.status_code}" + (f": {error_text(response.content)}" if told else "")
         if response.status_code not in {httpx.codes.NOT_FOUND, httpx.codes.BAD_REQUEST}:
             break  # it knows the name, and something else is wrong

@@ -38,7 +38,7 @@ _UNITS = {"MB": 1024**2, "GB": 1024**3}
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class CommandOutput:
     """What a command printed, and how it ended: `None` where it had to be ended."""
 
     text: str
@@ -51,7 +51,7 @@ class FoundryCli:
 
     path: str
 
-    def ask(self, *words: str, within_s: float = _WITHIN_S) -> Said:
+    def ask(self, *words: str, within_s: float = _WITHIN_S) -> CommandOutput:
         """Run a command that only tells something, and catch what it prints."""
         with tempfile.TemporaryFile() as out:
             try:
@@ -67,9 +67,9 @@ class FoundryCli:
             except subprocess.TimeoutExpired:
                 status = None
             except OSError as error:
-                return Said(error.strerror or str(error), 127)
+                return CommandOutput(error.strerror or str(error), 127)
             out.seek(0)
-            return Said(_ESCAPES.sub("", out.read(_MOST_BYTES).decode("utf-8", "replace")), status)
+            return CommandOutput(_ESCAPES.sub("", out.read(_MOST_BYTES).decode("utf-8", "replace")), status)
 
     def show(self, *words: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
         """Start a command that shows its progress on the terminal; `stdout` is a descriptor to take instead."""
@@ -113,7 +113,7 @@ def normal_url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else text.strip()
 
 
-def _unusable(said: Said) -> str:
+def _unusable(said: CommandOutput) -> str:
     if said.status is None:
         return "no answer in time"
     line = next((line.strip() for line in said.text.splitlines() if line.strip()), "it said nothing")
@@ -137,7 +137,7 @@ def first_object(text: str) -> object:
 # Which models it knows.
 
 
-def models_told(cli: FoundryCli) -> list[Model]:
+def list_cli_models(cli: FoundryCli) -> list[Model]:
     """All variants with what is known of them, from whichever command this release has; nothing where none works."""
     asked: tuple[tuple[tuple[str, ...], Callable[[str], list[Model]]], ...] = (
         (("model", "list", "--variants", "-o", "json"), _from_json),

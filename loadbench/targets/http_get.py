@@ -28,7 +28,7 @@ _GLANCE_S = 5.0
 
 
 @asynccontextmanager
-async def asking(
+async def http_client(
     headers: Sequence[tuple[str, str]], *, tls: ssl.SSLContext | None, connect_ns: int | None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client for such questions; proxies of the environment are none of its business."""
@@ -56,16 +56,16 @@ async def get(http: httpx.AsyncClient, url: str, *, within_s: float | None = Non
         raise TargetUnavailable(f"{url}: {what}", hint=hint) from None
 
 
-async def glance(http: httpx.AsyncClient, url: str) -> object:
+async def get_json(http: httpx.AsyncClient, url: str) -> object:
     """The JSON there, or `None` for whatever else there may be: nothing, an error, a page."""
     try:
         response = await get(http, url, within_s=_GLANCE_S)
     except TargetUnavailable:
         return None
-    return document(response) if response.status_code == httpx.codes.OK else None
+    return parse_json(response) if response.status_code == httpx.codes.OK else None
 
 
-def document(response: httpx.Response) -> object:
+def parse_json(response: httpx.Response) -> object:
     """The JSON in an answer; `None` where it is none."""
     try:
         found: object = orjson.loads(response.content)

@@ -15,9 +15,9 @@ from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.results.models import Catalogue, Model
 from loadbench.targets.catalogue import from_catalogue_file, from_listing, from_ollama, merged, resolve, with_loaded
 from loadbench.targets.foundry import Dialect, Service, unload
-from loadbench.targets.foundry_cli import FoundryCli, find_cli, models_told
-from loadbench.targets.http_get import glance
-from loadbench.targets.prepare import ask, known_models, reach, timed_load, unknown
+from loadbench.targets.foundry_cli import FoundryCli, find_cli, list_cli_models
+from loadbench.targets.http_get import get_json
+from loadbench.targets.prepare import find_server, known_models, target_http, timed_load, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inventory:
+class ModelList:
     """A server with its models, and the way to load and unload them."""
 
     scenario: Scenario
@@ -41,13 +41,13 @@ class Inventory:
         service, model = self._service("load"), self._meant(name)
         if model.loaded:
             return model.id, None
-        async with ask(self.scenario, self.target) as http:
+        async with target_http(self.scenario, self.target) as http:
             return model.id, await timed_load(http, self.scenario, service, model)
 
     async def unload(self, name: str) -> str:
         """The id of the model that is now out of memory; raises `TargetUnavailable` where it stays."""
         service, model = self._service("unload"), self._meant(name)
-        async with ask(self.scenario, self.target) as http:
+        async with target_http(self.scenario, self.target) as http:
             await unload(http, service, model)
         return model.id
 
@@ -68,9 +68,9 @@ class Inventory:
         return meant.model
 
 
-async def take_inventory(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Inventory:
+async def list_server_models(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> ModelList:
     """Ask the server, and where it is Foundry Local its files and its command line; raises `TargetUnavailable`."""
-    target, service = await reach(scenario, environment, url=url)
+    target, service = await find_server(scenario, environment, url=url)
     cli = find_cli(environment)
     if service is not None:
         models, sources = await _of_foundry(scenario, target, service, cli)
@@ -83,7 +83,7 @@ async def take_inventory(scenario: Scenario, environment: Mapping[str, str], *, 
         sources=sources,
         models=models,
     )
-    return Inventory(scenario=scenario, target=target, service=service, cli=cli, catalogue=catalogue)
+    return ModelList(scenario=scenario, target=target, service=service, cli=cli, catalogue=catalogue)
 
 
 async def _of_foundry(
@@ -93,13 +93,13 @@ async def _of_foundry(
     if service.cache is not None:
         sources.append(f"cache {service.cache}")
     if service.dialect is Dialect.LEGACY:
-        async with ask(scenario, target) as http:
-            listed = from_catalogue_file(await glance(http, f"{service.root}/foundry/list"))
+        async with target_http(scenario, target) as http:
+            listed = from_catalogue_file(await get_json(http, f"{service.root}/foundry/list"))
         if listed:
             sources.append("/foundry/list")
             models = merged(models, listed)
     if cli is not None and service.local:
-        told = await anyio.to_thread.run_sync(models_told, cli)
+        told = await anyio.to_thread.run_sync(list_cli_models, cli)
         if told:
             sources.append("foundry model list")
             # What the command line lists beside is not cached, as far as it says so itself.
@@ -110,10 +110,10 @@ async def _of_foundry(
 
 async def _of_any(scenario: Scenario, target: Target) -> tuple[list[Model], list[str]]:
     listed = from_listing(target.listing, foundry=False)
-    async with ask(scenario, target) as http:
+    async with target_http(scenario, target) as http:
         root = re.sub(r"/v\d+$", "", target.base_url)
-        tags = await glance(http, f"{root}/api/tags")
-        running = await glance(http, f"{root}/api/ps") if tags is not None else None
+        tags = await get_json(http, f"{root}/api/tags")
+        running = await get_json(http, f"{root}/api/ps") if tags is not None else None
     models = from_ollama(tags, running)
     if running is not None and models:
         return merged(listed, models), ["/v1/models", "/api/tags", "/api/ps"]

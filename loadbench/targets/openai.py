@@ -21,7 +21,7 @@ from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.text import hide, secrets_of
 from loadbench.record.outcome import Outcome
 from loadbench.targets.error_hints import advice_for
-from loadbench.targets.http_get import asking, get
+from loadbench.targets.http_get import get, http_client
 from loadbench.wire.openai import Api, error_text
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ class Target:
         )
 
 
-async def find(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Target:
+async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Target:
     """The endpoint at `url` and the models that it lists.
 
     Raises `TargetUnavailable` when it cannot be reached or is no such endpoint, `BadInput` for a bad CA file.
     """
     headers, tls = credentials(scenario, environment, url=url)
-    async with asking(headers, tls=tls, connect_ns=scenario.limits.connect_timeout) as http:
+    async with http_client(headers, tls=tls, connect_ns=scenario.limits.connect_timeout) as http:
         for base_url in base_urls(url):
             response = await get(http, f"{base_url}/models")
             if response.status_code != httpx.codes.NOT_FOUND:
@@ -182,7 +182,7 @@ def _names(models: tuple[str, ...]) -> str:
     return f"it lists {shown}" + (f" and {len(models) - 20} more" if len(models) > 20 else "")
 
 
-async def first_answer(client: Client, *, prompt: str, max_tokens: int) -> Sample:
+async def first_response(client: Client, *, prompt: str, max_tokens: int) -> Sample:
     """Ask one question and return its sample; raises `TargetUnavailable` unless it was answered."""
     sample = await client.send_prompt(prompt, max_tokens=max_tokens)
     if sample.outcome is not Outcome.OK:

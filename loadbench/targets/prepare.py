@@ -17,7 +17,7 @@ from msgspec import structs
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.results.models import Model
-from loadbench.targets.adapters import in_process, release
+from loadbench.targets.adapters import adapter_target, release
 from loadbench.targets.adapters import load as load_adapter
 from loadbench.targets.catalogue import from_listing, merged, resolve, same_model, with_loaded
 from loadbench.targets.foundry import (
@@ -30,8 +30,8 @@ from loadbench.targets.foundry import (
     recognise,
     unload,
 )
-from loadbench.targets.http_get import asking
-from loadbench.targets.openai import choose_models, find
+from loadbench.targets.http_get import http_client
+from loadbench.targets.openai import choose_models, find_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +81,7 @@ class Prepared:
         known = self.entry(model)
         if self.service is None or known is None:
             return
-        async with ask(self.scenario, self.target) as http:
+        async with target_http(self.scenario, self.target) as http:
             there = await loaded_ids(http, self.service)
             if there is not None and not any(same_model(model, one) for one in there):
                 await self._load(http, self.service, known)
@@ -132,18 +132,18 @@ async def timed_load(http: httpx.AsyncClient, scenario: Scenario, service: Servi
     return (time.perf_counter_ns() - began_ns) / NS_PER_S
 
 
-def ask(scenario: Scenario, target: Target) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+def target_http(scenario: Scenario, target: Target) -> AbstractAsyncContextManager[httpx.AsyncClient]:
     """A client for small questions to the target."""
-    return asking(target.headers, tls=target.tls, connect_ns=scenario.limits.connect_timeout)
+    return http_client(target.headers, tls=target.tls, connect_ns=scenario.limits.connect_timeout)
 
 
-async def reach(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> tuple[Target, Service | None]:
+async def find_server(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> tuple[Target, Service | None]:
     """The endpoint, and the Foundry Local service that it is of; raises `TargetUnavailable` where it is not as told."""
-    target = await find(scenario, environment, url=url)
+    target = await find_endpoint(scenario, environment, url=url)
     kind = scenario.target.kind
     if kind == "openai" or (kind == "auto" and not looks_like_foundry(target)):
         return target, None
-    async with ask(scenario, target) as http:
+    async with target_http(scenario, target) as http:
         service = await recognise(http, target)
     if service is None and kind == "foundry":
         raise TargetUnavailable(
@@ -155,7 +155,7 @@ async def reach(scenario: Scenario, environment: Mapping[str, str], *, url: str)
 
 async def known_models(scenario: Scenario, target: Target, service: Service) -> list[Model]:
     """All models that the service, its catalogue file and its cache tell of, each loaded or not."""
-    async with ask(scenario, target) as http:
+    async with target_http(scenario, target) as http:
         there = await loaded_ids(http, service)
     listed = from_listing(target.listing, foundry=True)
     told, cached = catalogue_of(service)
@@ -176,10 +176,10 @@ async def prepare(
     Raises `TargetUnavailable` where there is nothing to test, `BadInput` where it is not said clearly what.
     """
     if scenario.target.adapter is not None:
-        target = in_process(scenario.target.adapter)
+        target = adapter_target(scenario.target.adapter)
         models, missing = choose_models(target, scenario.target.model)
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
-    target, service = await reach(scenario, environment, url=url)
+    target, service = await find_server(scenario, environment, url=url)
     if service is None:
         if scenario.target.time_loads:
             place = scenario.origins.get("target.time_loads", "").partition(" ")[2]

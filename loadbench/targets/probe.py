@@ -16,8 +16,8 @@ from loadbench.core.errors import LoadbenchError
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.targets.check_result import Check
 from loadbench.targets.clients import make_client, make_transport
-from loadbench.targets.error_hints import advice_for, symptom
-from loadbench.targets.openai import first_answer
+from loadbench.targets.error_hints import advice_for, known_error
+from loadbench.targets.openai import first_response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,7 @@ _LEAST_WALL_S = 0.3
 _IDLE_GPU = 0.05
 
 
-class Trial:
+class ModelProbe:
     """The trial of one model; `known` is what the catalogue says of it."""
 
     def __init__(
@@ -74,15 +74,15 @@ class Trial:
     async def _checks(self, client: Client, *, asks_limit: bool) -> list[Check]:
         name = f"probe {self._model}"
         try:
-            first = await first_answer(client, prompt=_PROBE, max_tokens=_PROBE_TOKENS)
+            first = await first_response(client, prompt=_PROBE, max_tokens=_PROBE_TOKENS)
         except LoadbenchError as error:
-            known = symptom(error.message)
+            known = known_error(error.message)
             message = f"{known}: {error.message}" if known else error.message
             return [Check(name, "fail", message, error.hint or advice_for(error.message))]
         checks = [judge(name, first, self._model)]
         before, began_s = self._machine.read(), time.perf_counter()
         try:
-            second = await first_answer(client, prompt=_AGAIN, max_tokens=_PROBE_TOKENS)
+            second = await first_response(client, prompt=_AGAIN, max_tokens=_PROBE_TOKENS)
         except LoadbenchError as error:
             return [*checks, Check(f"again {self._model}", "fail", error.message, error.hint)]
         wall_s, after = time.perf_counter() - began_s, self._machine.read()
@@ -106,10 +106,10 @@ class Trial:
 
     async def _held_up(self, client: Client, first: Sample, second: Sample) -> list[Check]:
         """Only said where a kept connection is slower than a new one by what a delayed acknowledgement takes, twice."""
-        if not _delayed(first, second):
+        if not acknowledgement_delayed(first, second):
             return []
         third = await client.send_prompt(_PROBE, max_tokens=_PROBE_TOKENS)
-        if not _delayed(first, third):
+        if not acknowledgement_delayed(first, third):
             return []
         new_ns, kept_ns = first.since_sent(first.first_token_ns) or 0, third.since_sent(third.first_token_ns) or 0
         return [
@@ -164,7 +164,7 @@ class Trial:
         return [Check(name, "ok", f"{device} by the catalogue")]
 
 
-def _delayed(new: Sample, kept: Sample) -> bool:
+def acknowledgement_delayed(new: Sample, kept: Sample) -> bool:
     """Whether the answer on a kept connection came later by as much as an acknowledgement may be delayed."""
     new_ns, kept_ns = new.since_sent(new.first_token_ns), kept.since_sent(kept.first_token_ns)
     if new_ns is None or kept_ns is None or not kept.reused:

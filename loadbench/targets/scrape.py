@@ -94,7 +94,7 @@ async def counters(target: Target) -> dict[str, float] | None:
     return None if text is None else (parse_metrics(text) | parse_histograms(text)) or None
 
 
-async def watch_gauges(
+async def poll_gauges(
     target: Target, tell: Callable[[int, Mapping[str, float]], None], *, clock: Clock, interval_ns: int
 ) -> None:
     """Tell the gauges at intervals, until cancelled; ends where at first there are none, or the page is not quick."""

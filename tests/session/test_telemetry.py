@@ -17,7 +17,7 @@ from loadbench.results.folder import RunFolder
 from loadbench.session import telemetry as watching
 from loadbench.session.telemetry import RunTelemetry
 from loadbench.targets.openai import Target
-from loadbench.telemetry import watch as sampler
+from loadbench.telemetry import sampler
 from tests.building import a_level
 from tests.telemetry.metered import WATTS
 

@@ -12,32 +12,32 @@ import pytest
 
 from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings
 from loadbench.targets import checks, machine
-from loadbench.targets.check_result import SCHEMA, Checkup
-from loadbench.targets.checks import checkup
+from loadbench.targets.check_result import SCHEMA, CheckReport
+from loadbench.targets.checks import run_checks
 from tests.client.server import ANSWER, ASK, CLOSE, DONE, END, FINISH, GONE, chunk, head, serving, token, usage, whole
 
 LIST = whole("200 OK", b'{"data":[{"id":"m"}]}', more=b"server: tiny\r\n")
 TWO = whole("200 OK", b'{"data":[{"id":"m"},{"id":"n"}]}')
 
 
-def checked(*scripts: list, environment=None, limits: LimitSettings | None = None, **target) -> Checkup:
+def checked(*scripts: list, environment=None, limits: LimitSettings | None = None, **target) -> CheckReport:
     """The checkup of a server of these scripts: it is asked for its list first, for answers on further connections."""
     scenario = Scenario(target=TargetSettings(**target), limits=limits or LimitSettings())
 
-    async def main() -> Checkup:
+    async def main() -> CheckReport:
         async with serving(*scripts) as server:
-            return await checkup(scenario, environment or {}, url=server.url())
+            return await run_checks(scenario, environment or {}, url=server.url())
 
     return asyncio.run(main())
 
 
-def found(up: Checkup) -> dict[str, str]:
+def found(up: CheckReport) -> dict[str, str]:
     """Status by check, of those that are about the server."""
     ours = {"open files", "clock", "disk", "memory", "gpu"}
     return {check.name: check.status for check in up.checks if check.name not in ours}
 
 
-def message(up: Checkup, name: str) -> str:
+def message(up: CheckReport, name: str) -> str:
     """What the check says, with its advice."""
     return next(f"{check.message} → {check.advice}" for check in up.checks if check.name == name)
 
@@ -226,7 +226,7 @@ def test_localhost_that_is_not_known_is_the_endpoints_finding(monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "not known")
 
     monkeypatch.setattr(checks.anyio, "getaddrinfo", look_up)
-    up = asyncio.run(checkup(Scenario(), {}, url="http://localhost:8080/v1"))
+    up = asyncio.run(run_checks(Scenario(), {}, url="http://localhost:8080/v1"))
     assert found(up) == {"endpoint": "fail", "models": "skip", "probe": "skip"}
 
 
@@ -235,4 +235,4 @@ def test_findings_are_written_as_json():
     up = checked([ASK, LIST, GONE], [ASK, ANSWER, ASK, ANSWER, GONE])
     document = msgspec.json.decode(msgspec.json.encode(up))
     assert document["schema"] == SCHEMA
-    assert msgspec.json.decode(msgspec.json.encode(up), type=Checkup) == up
+    assert msgspec.json.decode(msgspec.json.encode(up), type=CheckReport) == up

@@ -12,12 +12,12 @@ from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.plan.scenario import Scenario, TargetSettings
 from loadbench.plan.sources import resolve
 from loadbench.targets import foundry_cli
-from loadbench.targets.discovery import DiscoveryStep, located, moved, trail
+from loadbench.targets.discovery import DiscoveryStep, discover, locate, moved_to
 from loadbench.targets.foundry_cli import (
     FoundryCli,
     first_object,
     from_table,
-    models_told,
+    list_cli_models,
     server_status,
     service_status,
 )
@@ -74,10 +74,10 @@ def test_variable_of_another_program_that_is_no_address_is_told():
 
 def test_user_is_told_where_an_address_is_from_that_he_did_not_give():
     """Of one that he gave, nothing."""
-    _, note = located(resolve(flags={}, environment={"OPENAI_BASE_URL": "http://o:1"}), {})
+    _, note = locate(resolve(flags={}, environment={"OPENAI_BASE_URL": "http://o:1"}), {})
     assert note == "http://o:1, from OPENAI_BASE_URL"
-    assert located(resolve(flags={"url": "http://u:1"}, environment={}), {})[1] == ""
-    assert located(Scenario(), {}) == (Scenario(), "")
+    assert locate(resolve(flags={"url": "http://u:1"}, environment={}), {})[1] == ""
+    assert locate(Scenario(), {}) == (Scenario(), "")
 
 
 # The command line.
@@ -87,12 +87,12 @@ def test_user_is_told_where_an_address_is_from_that_he_did_not_give():
 def test_newer_command_line_is_asked_first_and_the_older_after(tmp_path):
     """The first that names an address ends the search; the result keeps which it was."""
     environment = {"PATH": str(install(tmp_path, server_status_o_json=newer("http://127.0.0.1:58082")))}
-    found, note = located(FOUNDRY, environment)
+    found, note = locate(FOUNDRY, environment)
     assert found.target.url == "http://127.0.0.1:58082"
     assert found.origins["target.url"] == "discovery foundry server status -o json"
     assert note == "http://127.0.0.1:58082, from `foundry server status -o json`"
     environment = {"PATH": str(install(tmp_path, service_status=older("http://127.0.0.1:5273")))}
-    assert located(FOUNDRY, environment)[0].target.url == "http://127.0.0.1:5273"
+    assert locate(FOUNDRY, environment)[0].target.url == "http://127.0.0.1:5273"
 
 
 @posix
@@ -102,7 +102,7 @@ def test_search_in_vain_says_what_each_place_said(tmp_path):
     with pytest.raises(
         TargetUnavailable, match=r"OPENAI_BASE_URL: not set.*service status: 🔴 Model.*not running"
     ) as caught:
-        located(FOUNDRY, {"PATH": str(install(tmp_path, service_status=stopped))})
+        locate(FOUNDRY, {"PATH": str(install(tmp_path, service_status=stopped))})
     assert "--url" in caught.value.hint
 
 
@@ -111,10 +111,10 @@ def test_checkup_asks_the_command_line_as_well(tmp_path):
     """An address that was given may be that of yesterday."""
     environment = {"PATH": str(install(tmp_path, server_status_o_json=newer("http://127.0.0.1:2222")))}
     told = dataclasses.replace(FOUNDRY, target=TargetSettings(kind="foundry", url="http://127.0.0.1:1111"))
-    steps = trail(told, environment, to_the_end=True)
+    steps = discover(told, environment, to_the_end=True)
     assert [step.url for step in steps] == ["http://127.0.0.1:1111", None, None, "http://127.0.0.1:2222"]
-    assert moved(steps, "http://127.0.0.1:1111/v1") == "http://127.0.0.1:2222"
-    assert len(trail(told, environment)) == 3
+    assert moved_to(steps, "http://127.0.0.1:1111/v1") == "http://127.0.0.1:2222"
+    assert len(discover(told, environment)) == 3
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_checkup_asks_the_command_line_as_well(tmp_path):
 )
 def test_moved_port_is_another_one_on_this_machine(url, told, expected):
     """What runs elsewhere is not ours to compare."""
-    assert moved([DiscoveryStep("foundry service status", told, "")], url) == expected
+    assert moved_to([DiscoveryStep("foundry service status", told, "")], url) == expected
 
 
 @posix
@@ -207,7 +207,7 @@ def test_table_of_models_is_read_by_its_columns():
 def test_models_come_from_whichever_command_there_is(tmp_path):
     """Variants as JSON, models as JSON, the table; nothing where none works."""
     variants = '{"variants":[{"id":"a-generic-cpu:1","alias":"a","device":"Cpu","cached":true}]}'
-    (found,) = models_told(cli(tmp_path, model_list__variants_o_json=(variants, 0)))
+    (found,) = list_cli_models(cli(tmp_path, model_list__variants_o_json=(variants, 0)))
     assert (found.id, found.device, found.cached) == ("a-generic-cpu:1", "CPU", True)
-    assert len(models_told(cli(tmp_path, model_list=(TABLE, 0)))) == 3
-    assert models_told(cli(tmp_path)) == []
+    assert len(list_cli_models(cli(tmp_path, model_list=(TABLE, 0)))) == 3
+    assert list_cli_models(cli(tmp_path)) == []

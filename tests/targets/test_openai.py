@@ -18,8 +18,8 @@ from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings, WorkSettings
-from loadbench.targets import http_get as asking
-from loadbench.targets.openai import Target, base_urls, choose_models, find, first_answer
+from loadbench.targets import http_get
+from loadbench.targets.openai import Target, base_urls, choose_models, find_endpoint, first_response
 from loadbench.wire.openai import Api
 from tests.client.server import (
     ANSWER,
@@ -66,7 +66,7 @@ def found(
     async def main() -> tuple[Target, Server]:
         async with serving(*scripts, tls=server_tls) as server:
             url = f"{scheme}://127.0.0.1:{server.port}{path}"
-            return await find(scenario, environment or {}, url=url), server
+            return await find_endpoint(scenario, environment or {}, url=url), server
 
     return asyncio.run(main())
 
@@ -240,7 +240,7 @@ def test_broken_answer_is_no_target(script, words):
 
 def test_list_without_end_is_given_up(monkeypatch):
     """What is longer than any list is not read on: memory is not a stranger's to fill."""
-    monkeypatch.setattr(asking, "_MOST_BYTES", 10_000)
+    monkeypatch.setattr(http_get, "_MOST_BYTES", 10_000)
     headers = head(headers=b"content-type: application/json\r\ntransfer-encoding: chunked\r\n")
     assert "has no end" in refused(ASK, headers, *[chunk(b" " * 5000)] * 3, GONE).message
 
@@ -255,7 +255,7 @@ def test_list_without_end_is_given_up(monkeypatch):
 )
 def test_hung_server_is_given_up(script, monkeypatch):
     """Silence, a body that does not come, a body that comes byte for byte: all of it has its time, and no more."""
-    monkeypatch.setattr(asking, "_WITHIN_S", 0.2)
+    monkeypatch.setattr(http_get, "_WITHIN_S", 0.2)
     error = refused(*script, limits=LimitSettings(connect_timeout=S // 2))
     assert "no answer in time" in error.message
 
@@ -266,7 +266,7 @@ def test_nobody_there_is_told():
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     with pytest.raises(TargetUnavailable, match=rf"127\.0\.0\.1:{port}.*connection refused.*is the server running"):
-        asyncio.run(find(Scenario(), {}, url=f"http://127.0.0.1:{port}"))
+        asyncio.run(find_endpoint(Scenario(), {}, url=f"http://127.0.0.1:{port}"))
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
@@ -278,7 +278,7 @@ def test_impossible_name_is_told(host, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(TargetUnavailable, match=host[:10]):
-        asyncio.run(find(Scenario(), {}, url=f"http://{host}"))
+        asyncio.run(find_endpoint(Scenario(), {}, url=f"http://{host}"))
 
 
 # TLS.
@@ -414,7 +414,7 @@ def asked_first(*script: Any, timeouts: Timeouts | None = None) -> Any:
             endpoint = Endpoint(base_url=server.url(), model="m")
             client = Client(endpoint, transport, clock=clock, timeouts=timeouts or Timeouts())
             try:
-                return await first_answer(client, prompt="Hello?", max_tokens=3)
+                return await first_response(client, prompt="Hello?", max_tokens=3)
             finally:
                 await transport.aclose()
 

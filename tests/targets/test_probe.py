@@ -14,19 +14,19 @@ from loadbench.core.errors import TargetUnavailable
 from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings
 from loadbench.results.models import Model
 from loadbench.targets import machine
-from loadbench.targets.error_hints import advice_for, symptom
+from loadbench.targets.error_hints import advice_for, known_error
 from loadbench.targets.foundry import Dialect, Service, catalogue_of, load, looks_like_foundry
 from loadbench.targets.openai import Target
-from loadbench.targets.prepare import ask
-from loadbench.targets.probe import Trial, _delayed
+from loadbench.targets.prepare import target_http
+from loadbench.targets.probe import ModelProbe, acknowledgement_delayed
 from tests.building import MS, a_sample
 from tests.client.server import ASK, GONE, chunk, head, serving, token, whole
 
 
-def trial(known: Model | None = None, *, local: bool = True, cores: int = 8, gpus: tuple[str, ...] = ()) -> Trial:
+def trial(known: Model | None = None, *, local: bool = True, cores: int = 8, gpus: tuple[str, ...] = ()) -> ModelProbe:
     """A trial whose machine is as told."""
     seen = SimpleNamespace(local=local, cores=cores, gpus=gpus)
-    return Trial(Scenario(), Target(base_url="http://h/v1"), model="m", known=known, machine=seen)  # type: ignore[arg-type]
+    return ModelProbe(Scenario(), Target(base_url="http://h/v1"), model="m", known=known, machine=seen)  # type: ignore[arg-type]
 
 
 def test_server_that_answers_what_it_should_refuse_is_cut_off(monkeypatch):
@@ -58,7 +58,9 @@ def test_cold_start_is_a_first_answer_much_slower_than_the_second(first_ms, seco
 )
 def test_kept_connection_that_waits_for_an_acknowledgement_is_noticed(new_ms, kept_ms, reused, delayed):
     """By so much as one is delayed, against an answer that was quick."""
-    assert _delayed(a_sample(ttft_ns=new_ms * MS), a_sample(ttft_ns=kept_ms * MS, reused=reused)) is delayed
+    assert (
+        acknowledgement_delayed(a_sample(ttft_ns=new_ms * MS), a_sample(ttft_ns=kept_ms * MS, reused=reused)) is delayed
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_limits_and_transport_are_those_of_the_scenario():
                 target=TargetSettings(transport=transport), limits=LimitSettings(idle_timeout=50 * MS, timeout=None)
             )
             target, seen = Target(base_url=server.url()), SimpleNamespace(local=False, read=dict)
-            found = await Trial(scenario, target, model="m", known=None, machine=seen).run(asks_limit=False)
+            found = await ModelProbe(scenario, target, model="m", known=None, machine=seen).run(asks_limit=False)
             return [*found, server.requests[0].headers.get("user-agent", "")]
 
     fast, httpx = asyncio.run(checks("fast")), asyncio.run(checks("httpx"))
@@ -130,7 +132,7 @@ def test_limits_and_transport_are_those_of_the_scenario():
 )
 def test_servers_words_are_recognised(words, name):
     """With advice where they are."""
-    assert symptom(words) == name
+    assert known_error(words) == name
     assert bool(advice_for(words)) == (name is not None)
 
 
@@ -140,7 +142,7 @@ def test_out_of_memory_at_the_first_answer_is_told_as_that():
     async def checks() -> list:
         async with serving([ASK, whole("500 Oh", b'{"error":"CUDA out of memory"}'), GONE]) as server:
             seen = SimpleNamespace(local=False, read=dict)
-            return await Trial(Scenario(), Target(base_url=server.url()), model="m", known=None, machine=seen).run(
+            return await ModelProbe(Scenario(), Target(base_url=server.url()), model="m", known=None, machine=seen).run(
                 asks_limit=False
             )
 
@@ -210,7 +212,7 @@ def loading(dialect: Dialect, *answers: bytes, model: Model) -> list[str]:
         async with serving([step for answer in answers for step in (ASK, answer)] + [GONE]) as server:
             target = Target(base_url=server.url())
             service = Service(root=server.url().removesuffix("/v1"), dialect=dialect)
-            async with ask(Scenario(), target) as http:
+            async with target_http(Scenario(), target) as http:
                 try:
                     await load(http, service, model, within_s=5)
                 finally:

@@ -22,8 +22,8 @@ from loadbench.targets.scrape import (
     parse_gauges,
     parse_histograms,
     parse_metrics,
+    poll_gauges,
     rise,
-    watch_gauges,
 )
 from tests.client.server import ASK, CLOSE, END, GONE, RST, chunk, head, serving, whole
 
@@ -340,7 +340,7 @@ def watched(*script, for_s: float, interval_ns: int = 20_000_000):
         async with serving(list(script)) as server:
             target = Target(base_url=server.url("http"))
             with scrape.anyio.move_on_after(for_s):
-                await watch_gauges(
+                await poll_gauges(
                     target, lambda _at, values: told.append(values), clock=MonotonicClock(), interval_ns=interval_ns
                 )
             return server.requests

@@ -17,8 +17,8 @@ import pytest
 from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.results.readings import ReadingLog
-from loadbench.telemetry import watch as module
-from loadbench.telemetry.watch import Watch, check_pid, is_local
+from loadbench.telemetry import sampler as module
+from loadbench.telemetry.sampler import MachineSampler, check_pid, is_local
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -32,7 +32,7 @@ def lines(path) -> list[dict]:
 def sampled(tmp_path, *, for_s: float, interval_ns: int = 100 * MS, during=None, **wanted):
     """The watch over a real sampler for some time, and its window."""
     log = ReadingLog(tmp_path / "telemetry.jsonl", origin_ns=0)
-    watch = Watch(log, interval_ns=interval_ns)
+    watch = MachineSampler(log, interval_ns=interval_ns)
 
     async def main():
         started_ns = time.perf_counter_ns()
@@ -114,7 +114,7 @@ def test_sampler_ends_with_the_context(tmp_path):
     before, started = samplers(), set()
 
     async def main():
-        async with Watch().sampling(url="http://127.0.0.1:9/v1"):
+        async with MachineSampler().sampling(url="http://127.0.0.1:9/v1"):
             started.update(samplers() - before)
             raise BadInput("as it is")
 
@@ -191,7 +191,7 @@ def test_fake_source_in_virtual_time():
     """Readings of one second by the virtual clock: a window of 10 s has 11 of them, and its figures are exact."""
 
     async def main():
-        clock, watch = VirtualClock(), Watch()
+        clock, watch = VirtualClock(), MachineSampler()
 
         async def sample():
             while True:
@@ -214,7 +214,7 @@ def test_fake_source_in_virtual_time():
 def test_reading_that_is_no_number_is_left_out(tmp_path):
     """A sensor may say NaN; JSON cannot."""
     log = ReadingLog(tmp_path / "telemetry.jsonl", origin_ns=S)
-    watch = Watch(log)
+    watch = MachineSampler(log)
     watch.add(3 * S, {"a": float("nan"), "b": float("inf"), "c": 2.0, "d": 0.5})
     watch.flush()
     assert lines(tmp_path / "telemetry.jsonl") == [{"at_ns": 2 * S, "c": 2, "d": 0.5}]

@@ -39,7 +39,7 @@ _MOST_BYTES = 1 << 20
 _OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
-class Watch:
+class MachineSampler:
     """What was read of one run. `about` says what is read, and is empty where nothing is."""
 
     def __init__(self, log: ReadingLog | None = None, *, interval_ns: int = 1_000_000_000) -> None:
