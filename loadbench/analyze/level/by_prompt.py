@@ -11,7 +11,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.stats.outliers import TESTED_FROM, outliers
+from loadbench.analyze.stats.outliers import outliers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,11 +55,6 @@ class PromptStats:
     output_tokens: tuple[int, int] | None  # fewest and most
     outliers: tuple[Outlier, ...] = ()
     outlier_score: float | None = None
-
-    @property
-    def few(self) -> bool:
-        """Whether there are fewer values than the outlier rule was tested with."""
-        return self.ok < TESTED_FROM
 
 
 def by_prompt(requests: Iterable[RequestRecord]) -> list[PromptStats]:

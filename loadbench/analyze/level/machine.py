@@ -45,7 +45,7 @@ def _caveats(level: LevelResult, telemetry: Telemetry) -> Iterator[Reason]:
     if uses and decoding and max(uses) < IDLE_USE and _ACCELERATED.search(level.model):
         yield Reason(
             "cpu_fallback",
-            f"the model's name says that it runs on the GPU, but no visible GPU was in use ({max(uses):.1%})",
+            f"the model's name says that it runs on the GPU, but no visible GPU was in use ({100 * max(uses):.1f} %)",
             "see the server's log for the device it chose; a driver or its execution provider may be missing",
         )
 
@@ -55,7 +55,7 @@ def _caveats(level: LevelResult, telemetry: Telemetry) -> Iterator[Reason]:
         shares = {name: gauge.mean for name, gauge in telemetry.gauges.items() if name.endswith(f"_throttled_{cause}")}
         if shares and max(shares.values()) > _MIN_THROTTLED:
             name = max(shares, key=lambda name: shares[name])
-            message = f"{cause} throttled {name.partition('_')[0]} for {shares[name]:.0%} of the window"
+            message = f"{cause} throttled {name.partition('_')[0]} for {100 * shares[name]:.0f} % of the window"
             yield Reason(f"throttled_{cause}", message, f"{remedy}, {compare}")
     if telemetry.counters.get("host_throttled_total"):
         message = "heat throttled the processor during the level"

@@ -125,7 +125,7 @@ def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         return
     cycle_ns = e2e_ns + (load.think.mean if load.think is not None else 0.0)
     if mean_ns > max(_DELAY_NS, _MAX_LOST_CYCLE * cycle_ns):
-        lost = f"{mean_ns / 1e6:.1f} ms late on average, {mean_ns / cycle_ns:.1%} of their cycle"
+        lost = f"{mean_ns / 1e6:.1f} ms late on average, {100 * mean_ns / cycle_ns:.1f} % of their cycle"
         yield Reason("late_start", f"users sent their next request {lost}", _GENERATOR_BOTTLENECK)
 
 
@@ -141,7 +141,7 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
         yield from _delayed(recording, health.loop_lag, code="loop_lag", message=message)
     elif recording.censored_events > _MAX_CENSORED * recording.events:
         share = recording.censored_events / recording.events
-        message = f"{share:.1%} of events were read so late that a later one had already arrived"
+        message = f"{100 * share:.1f} % of events were read so late that a later one had already arrived"
         yield Reason("late_reads", message, _GENERATOR_BOTTLENECK)
     elif recording.events - recording.reads > _MAX_CENSORED * recording.events:
         # In such a fast stream the last event of a late read is always recent; the loop's lag shows the lateness.
@@ -215,7 +215,7 @@ def caveats(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     if together - recording.censored_events > _MANY_TOGETHER * recording.events:
         yield Reason(
             "clumped_events",
-            f"{together / recording.events:.0%} of events arrived in one read with a later one, though read in time",
+            f"{100 * together / recording.events:.0f} % of events arrived in one read with a later one, though read in time",
             "the server or a proxy sends several at once: gaps and ITL are those of its writes, not of its tokens",
         )
     if recording.reconnects:
