@@ -57,7 +57,10 @@ def test_each_rule_has_a_line_with_every_level():
 def test_undecided_rule_says_why():
     """The share below the bound, what it may be, and what it must be."""
     (line,) = lines(run("ttft_p99<1s"))
-    assert "users=1 UNDECIDED (100 ms, 100.0 % are within the bound, 95 % interval 96.0 % to 100.0 %; 99 % must be)" in line
+    assert (
+        "users=1 UNDECIDED (100 ms, 100.0 % are within the bound, 95 % interval 96.0 % to 100.0 %; 99 % must be)"
+        in line
+    )
 
 
 def test_csv_has_the_decisions():

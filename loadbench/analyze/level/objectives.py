@@ -131,7 +131,8 @@ def _quantile(objective: Objective, tally: Tally, histogram: Histogram, failures
     value = _at_rank(histogram, permille_rank(objective.permille, total))
     note = "" if value is not None else f"infinite: {failures} requests failed, too many for this quantile to exist"
     if decision == "UNDECIDED":
-        note = f"{100 * share:.1f} % are within the bound, 95 % interval {100 * low:.1f} % to {100 * high:.1f} %; {100 * p:g} % must be"
+        interval = f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %"
+        note = f"{100 * share:.1f} % are within the bound, {interval}; {100 * p:g} % must be"
     return Decided(
         rule=objective.rule,
         gate=objective.gate,

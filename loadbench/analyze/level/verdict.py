@@ -213,9 +213,10 @@ def caveats(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         )
     together = recording.events - recording.reads
     if together - recording.censored_events > _MANY_TOGETHER * recording.events:
+        share = f"{100 * together / recording.events:.0f} %"
         yield Reason(
             "clumped_events",
-            f"{100 * together / recording.events:.0f} % of events arrived in one read with a later one, though read in time",
+            f"{share} of events arrived in one read with a later one, though they were read in time",
             "the server or a proxy sends several at once: gaps and ITL are those of its writes, not of its tokens",
         )
     if recording.reconnects:
