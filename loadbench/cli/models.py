@@ -40,7 +40,8 @@ def command(
     import msgspec  # noqa: PLC0415 - the help needs nothing of it
 
     from loadbench.plan.sources import resolve  # noqa: PLC0415
-    from loadbench.report.models import catalogue_text  # noqa: PLC0415
+    from loadbench.report.models import catalogue_document  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.session.models import Changes, list_models  # noqa: PLC0415
 
     scenario = resolve(flags=given(options), environment=os.environ)
@@ -49,4 +50,4 @@ def command(
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(catalogue), indent=2))
     else:
-        click.echo(catalogue_text(catalogue), nl=False)
+        click.echo(render_text(catalogue_document(catalogue)), nl=False)

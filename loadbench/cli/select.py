@@ -43,7 +43,8 @@ def command(
     """
     from loadbench.analyze.quality.selection import DIMENSIONS, candidates, select  # noqa: PLC0415 - not for the help
     from loadbench.plan.models import read_models  # noqa: PLC0415
-    from loadbench.report.selection import selection_json, selection_markdown, selection_text  # noqa: PLC0415
+    from loadbench.report.formats import RENDERERS  # noqa: PLC0415
+    from loadbench.report.selection import selection_document, selection_json  # noqa: PLC0415
     from loadbench.results.folder import read_run  # noqa: PLC0415
     from loadbench.results.quality import read_quality  # noqa: PLC0415
     from loadbench.results.recorded_prompts import known_facts  # noqa: PLC0415
@@ -65,8 +66,9 @@ def command(
     facts = {} if models is None else known_facts(read_models(models))
     read = [(read_run(run), read_quality(run if run.is_dir() else run.parent)) for run in runs]
     selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed)
-    show = {"text": selection_text, "markdown": selection_markdown, "json": selection_json}[form]
     if form == "text":
-        click.echo(show(selection), nl=False)
+        click.echo(RENDERERS[form](selection_document(selection)), nl=False)
     else:
-        print_for_programs(show(selection))
+        print_for_programs(
+            selection_json(selection) if form == "json" else RENDERERS[form](selection_document(selection))
+        )

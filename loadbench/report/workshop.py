@@ -1,14 +1,13 @@
-"""The workshop's files: its JSON in three shapes, its Markdown table, a CSV, and one fit for version control.
+"""The workshop's files: its JSON in three shapes, its Markdown table, a CSV, and one for version control.
 
-The keys are those that its script, its seed sample and its notebook write, so that what reads theirs reads ours; the
-values are right (`loadbench.analyze.level.workshop_stats`). `status` is added, and with it `error` for a model that
-failed. What the
-workshop computed wrongly stands under `legacy_…` and nowhere else.
+The keys are those of its script, its seed sample and its notebook, so that programs that read theirs read ours too. The
+values are correct (`loadbench.analyze.level.workshop_stats`); those that the workshop computes wrongly are kept under
+`legacy_…`. Added are `status`, and `error` for a model that failed.
 
     script     alias, latency_avg, latency_p95, tokens_per_sec_avg, rounds, first_token_latency_avg
     sample     model, rounds, latency_avg, latency_p95, tokens_per_sec_avg, sample
     notebook   alias, model_id, latency_avg_s … sample_output
-    stable     what a repeated run leaves the same, apart from what it cannot
+    stable     what stays the same when a run is repeated, and the timings apart
 """
 
 from __future__ import annotations
@@ -18,61 +17,57 @@ import io
 import json
 from typing import TYPE_CHECKING, Final
 
-from tabulate import tabulate
-
 from loadbench.analyze.level.workshop_stats import mean
-from loadbench.core.text import printable
 from loadbench.report.csv import safe
-from loadbench.report.render_markdown import escaped
-from loadbench.report.run import title
+from loadbench.report.document import Document, Notes, Table, Text
+from loadbench.report.run import equality_notes, title
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from loadbench.analyze.level.workshop_stats import ModelRounds
     from loadbench.results.requests import RequestRecord
     from loadbench.results.run import Run
 
 STABLE: Final = "loadbench.benchmark/1"
-HEADERS = ("Model", "Avg Latency (s)", "p95 (s)", "Tokens/sec", "Rounds", "First Token (s)")
-# Characters of an answer that the workshop shows.
+_HEADERS = ("Model", "Avg Latency (s)", "p95 (s)", "Tokens/sec", "Rounds", "First Token (s)")
+# Characters of a response that the workshop shows.
 _SAMPLE, _SAMPLE_OUTPUT = 160, 200
-# Of the scenario, what decides which answers a deterministic server gives.
+# The settings that decide how a deterministic server responds.
 _DECISIVE = {"target": ("api",), "work": ("system", "max_tokens", "temperature", "seed", "unique", "deterministic")}
 
 
 def workshop_json(rows: Sequence[ModelRounds], shape: str, *, first_token: bool = True) -> str:
-    """The results as the script, the seed sample or the notebook writes them."""
-    make = {"script": _script, "sample": _sample, "notebook": _notebook}[shape]
-    return _dumped([_with_status(make(row, first_token=first_token), row) for row in rows])
-
-
-def _with_status(record: dict[str, object], row: ModelRounds) -> dict[str, object]:
-    """What the workshop left out: models that failed are there and say why."""
-    if row.status == "ok":
-        return {**record, "status": row.status}
-    name = next(iter(record))
-    return {name: record[name], "status": row.status, "error": row.reason}
-
-
-def _legacy(row: ModelRounds) -> dict[str, object]:
-    return {"legacy_p95": row.legacy_p95, "legacy_total_tokens_per_sec": row.legacy_tokens_per_s}
+    """The results as the script, the seed sample or the notebook writes them, with models that failed and why."""
+    records: list[dict[str, object]] = []
+    for row in rows:
+        if shape == "script":
+            record = _script(row, first_token=first_token)
+        else:
+            record = _sample(row) if shape == "sample" else _notebook(row)
+        if row.status == "ok":
+            records.append({**record, "status": row.status})
+        else:
+            name = next(iter(record))
+            records.append({name: record[name], "status": row.status, "error": row.reason})
+    return _dumped(records)
 
 
 def _script(row: ModelRounds, *, first_token: bool) -> dict[str, object]:
-    told = {"first_token_latency_avg": row.first_token_avg} if first_token and row.first_tokens else {}
+    shown = {"first_token_latency_avg": row.first_token_avg} if first_token and row.first_tokens else {}
     return {
         "alias": row.alias,
         "latency_avg": row.latency_avg,
         "latency_p95": row.latency_p95,
         "tokens_per_sec_avg": row.tokens_per_s,
         "rounds": row.rounds,
-        **told,
-        **_legacy(row),
+        **shown,
+        "legacy_p95": row.legacy_p95,
+        "legacy_total_tokens_per_sec": row.legacy_tokens_per_s,
     }
 
 
-def _sample(row: ModelRounds, *, first_token: bool) -> dict[str, object]:  # noqa: ARG001 - this shape has none
+def _sample(row: ModelRounds) -> dict[str, object]:
     return {
         "model": row.alias,
         "rounds": row.rounds,
@@ -80,11 +75,12 @@ def _sample(row: ModelRounds, *, first_token: bool) -> dict[str, object]:  # noq
         "latency_p95": row.latency_p95,
         "tokens_per_sec_avg": row.tokens_per_s,
         "sample": _beginning(row.sample, _SAMPLE),
-        **_legacy(row),
+        "legacy_p95": row.legacy_p95,
+        "legacy_total_tokens_per_sec": row.legacy_tokens_per_s,
     }
 
 
-def _notebook(row: ModelRounds, *, first_token: bool) -> dict[str, object]:  # noqa: ARG001 - this shape has none
+def _notebook(row: ModelRounds) -> dict[str, object]:
     prompt, completion = row.input_tokens, row.output_tokens
     known = bool(prompt and completion)
     return {
@@ -110,96 +106,84 @@ def _notebook(row: ModelRounds, *, first_token: bool) -> dict[str, object]:  # n
 
 
 def _beginning(text: str | None, letters: int) -> str | None:
-    """The first of an answer on one line; null where the run did not keep its texts."""
+    """The first letters of a response on one line; null where the run did not keep its texts."""
     return None if text is None else text.replace("\n", " ")[:letters]
 
 
-def workshop_markdown(run: Run, rows: Sequence[ModelRounds], *, first_token: bool = True) -> str:
-    """The exporter's table, its six columns, and what its figures mean."""
-    cells = [[escaped(cell) for cell in _cells(row, first_token=first_token)] for row in rows]
-    align = ("left", *("right",) * (len(HEADERS) - 1))
-    table = tabulate(cells, headers=HEADERS, tablefmt="pipe", colalign=align if cells else None, disable_numparse=True)
-    notes = "\n".join(f"- {escaped(note)}" for note in workshop_notes(run, rows))
-    return f"# Benchmark report\n\n{escaped(title(run))}\n\n{table}\n\n{notes}\n"
+def workshop_document(run: Run, rows: Sequence[ModelRounds], *, first_token: bool = True) -> Document:
+    """The exporter's table with its six columns, and what its figures mean."""
+    cells = []
+    for row in rows:
+        figures = [(row.latency_avg, 2), (row.latency_p95, 2), (row.tokens_per_s, 1)]
+        figures.append((row.first_token_avg if first_token else None, 2))
+        texts = ["-" if value is None else f"{value:.{digits}f}" for value, digits in figures]
+        cells.append([row.alias, *texts[:3], str(row.rounds), texts[3]])
+    table = Table(_HEADERS, cells, "l" + "r" * (len(_HEADERS) - 1))
+    none = Text([] if rows else ["no model was measured"])
+    return Document(f"Benchmark report, {title(run)}", [none, table, Notes(_notes(run, rows))])
 
 
-def workshop_text(run: Run, rows: Sequence[ModelRounds], *, first_token: bool = True) -> str:
-    """The same for a terminal."""
-    cells = [[printable(cell) for cell in _cells(row, first_token=first_token)] for row in rows]
-    align = ("left", *("right",) * (len(HEADERS) - 1))
-    table = tabulate(
-        cells, headers=HEADERS, tablefmt="simple", colalign=align if cells else None, disable_numparse=True
-    )
-    notes = "\n".join(printable(note) for note in workshop_notes(run, rows))
-    return f"{printable(title(run))}\n\n{table}\n\n{notes}\n"
-
-
-def _cells(row: ModelRounds, *, first_token: bool) -> list[str]:
-    return [
-        row.alias,
-        _fixed(row.latency_avg, 2),
-        _fixed(row.latency_p95, 2),
-        _fixed(row.tokens_per_s, 1),
-        str(row.rounds),
-        _fixed(row.first_token_avg if first_token else None, 2),
-    ]
-
-
-def _fixed(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def workshop_notes(run: Run, rows: Sequence[ModelRounds]) -> list[str]:
+def _notes(run: Run, rows: Sequence[ModelRounds]) -> list[str]:
     """How the figures are made, and what went wrong."""
-    answered = [row.ok for row in rows if row.ok]
-    few = "; of fewer than 20 answers it is the maximum" if answered and min(answered) < 20 else ""
-    found = [
-        "latency: request sent to last token; tokens/s: output tokens alone over latency, the mean of the rounds",
+    few = "; with fewer than 20 responses it is the maximum" if any(0 < row.ok < 20 for row in rows) else ""
+    lines = [
+        "latency: from request sent to last token; tokens/s: output tokens over latency, the mean over the rounds",
         f"p95: nearest rank, never above the maximum{few}",
     ]
-    found += [f"{row.alias}: {row.status}: {row.reason}" for row in rows if row.status != "ok"]
-    found += [
-        f"{row.alias}: {row.requested - row.ok} of {row.requested} requests had no answer and are in no figure"
-        for row in rows
-        if row.status == "ok" and row.ok < row.requested
-    ]
-    found += [
-        f"{level.model}: {level.verdict.status}: {reason.message}; {reason.advice}"
-        for level in run.levels
-        for reason in level.verdict.reasons
-    ]
-    found += [] if run.complete else ["the run is not complete: it was stopped, or is still going on"]
-    found += [f"{row.alias}: no token counts" for row in rows if row.status == "ok" and row.tokens_per_s is None]
-    return found
+    lines += [f"{row.alias}: {row.status}: {row.reason}" for row in rows if row.status != "ok"]
+    for row in rows:
+        if row.status == "ok" and row.ok < row.requested:
+            missing = f"{row.requested - row.ok} of {row.requested} requests"
+            lines.append(f"{row.alias}: {missing} had no complete response and are in no figure")
+    for level in run.levels:
+        for reason in level.verdict.reasons:
+            lines.append(f"{level.model}: {level.verdict.status}: {reason.message}; {reason.advice}")
+    lines += [] if run.complete else ["the run is not complete: it was stopped or is still running"]
+    lines += [f"{row.alias}: no token counts" for row in rows if row.status == "ok" and row.tokens_per_s is None]
+    return lines + equality_notes(run.outputs or ())
 
 
 def workshop_csv(rows: Sequence[ModelRounds], *, first_token: bool = True) -> str:
-    """A row a model: the script's keys, unrounded, and the status. An unknown figure is an empty field."""
+    """A row for each model: the script's keys, unrounded, and the status. An unknown figure is an empty field."""
     records = [{**_script(row, first_token=first_token), "status": row.status, "error": row.reason} for row in rows]
     columns = list(dict.fromkeys(column for record in records for column in record))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(
-        {name: safe(value) if isinstance(value, str) else value for name, value in one.items()} for one in records
+        {name: safe(value) if isinstance(value, str) else value for name, value in record.items()} for record in records
     )
     return out.getvalue()
 
 
 def stable_json(run: Run, rows: Sequence[ModelRounds], requests: Iterable[RequestRecord]) -> str:
-    """A result for version control: the same bytes for the same answers, but for the timings, which stand apart.
+    """A result for version control: the same bytes for the same responses, except for the timings.
 
     No time of day, no machine, no ids; keys in a fixed order; seconds and rates with two significant digits, so that
-    what is within a few per cent mostly reads the same. `answers` has the digest of each model's answers to each
-    prompt, one if they were all equal.
+    what is within a few per cent mostly reads the same. `answers` has the digest of each model's responses to each
+    prompt, a single one if they were all equal, and their lengths in tokens.
     """
-    told = _answers(run, requests)
+    seen: dict[tuple[str, int], tuple[set[str], set[int]]] = {}
+    for request in requests:
+        # A run that was killed has requests of a level that was not summed up.
+        known = request.level < len(run.levels) and request.outcome == "ok"
+        if known and request.prompt_index is not None and request.answer_hash is not None:
+            model = run.levels[request.level].model
+            digests, tokens = seen.setdefault((model, request.prompt_index), (set(), set()))
+            digests.add(request.answer_hash)
+            tokens.update(() if request.output_tokens is None else (request.output_tokens,))
+    answers: dict[str, list[dict[str, object]]] = {}
+    for (model, prompt), (digests, tokens) in sorted(seen.items()):
+        answers.setdefault(model, []).append(
+            {"prompt": prompt, "equal": len(digests) == 1, "hashes": sorted(digests), "tokens": sorted(tokens)}
+        )
+    settings = {name: run.scenario.get(section, {}).get(name) for section, names in _DECISIVE.items() for name in names}
     models = [
         {
             "model": row.alias,
             "status": row.status,
             **({"error": row.reason} if row.status != "ok" else {}),
-            "answers": told.get(row.model, []),
+            "answers": answers.get(row.model, []),
             "timings": {
                 "latency_avg": _rounded(row.latency_avg),
                 "latency_p95": _rounded(row.latency_p95),
@@ -213,34 +197,12 @@ def stable_json(run: Run, rows: Sequence[ModelRounds], requests: Iterable[Reques
         {
             "schema": STABLE,
             "question": run.question,
-            "settings": _settings(run.scenario),
+            "settings": settings,
             "rounds": rows[0].rounds if rows else 0,
             "prompts": [prompt.hash for prompt in run.prompts],
             "models": models,
         }
     )
-
-
-def _settings(scenario: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
-    return {name: scenario.get(section, {}).get(name) for section, names in _DECISIVE.items() for name in names}
-
-
-def _answers(run: Run, requests: Iterable[RequestRecord]) -> dict[str, list[dict[str, object]]]:
-    """By model, for each prompt in order: the digests of its answers and their lengths in tokens, each once."""
-    seen: dict[tuple[str, int], tuple[set[str], set[int]]] = {}
-    for one in requests:
-        # A run that was killed has requests of a level that it did not come to sum up.
-        summed_up = one.level < len(run.levels)
-        if summed_up and one.outcome == "ok" and one.prompt_index is not None and one.answer_hash is not None:
-            digests, tokens = seen.setdefault((run.levels[one.level].model, one.prompt_index), (set(), set()))
-            digests.add(one.answer_hash)
-            tokens.update(() if one.output_tokens is None else (one.output_tokens,))
-    found: dict[str, list[dict[str, object]]] = {}
-    for (model, prompt), (digests, tokens) in sorted(seen.items()):
-        found.setdefault(model, []).append(
-            {"prompt": prompt, "equal": len(digests) == 1, "hashes": sorted(digests), "tokens": sorted(tokens)}
-        )
-    return found
 
 
 def _rounded(value: float | None) -> float | None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.workshop_stats import model_rounds
-from loadbench.report.run import equality_notes
-from loadbench.report.workshop import stable_json, workshop_csv, workshop_json, workshop_markdown, workshop_text
+from loadbench.report.render_markdown import render_markdown
+from loadbench.report.render_text import render_text
+from loadbench.report.workshop import stable_json, workshop_csv, workshop_document, workshop_json
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.requests import read_requests
 
@@ -41,12 +42,12 @@ def workshop_report(path: Path, *, shape: str, first_token: bool) -> WorkshopRep
     folder = path if path.is_dir() else path.parent
     run, requests = read_run(path), list(read_requests(folder / "requests.jsonl"))
     rows = model_rounds(run, requests)
-    notes = "".join(f"{note}\n" for note in equality_notes(run.outputs or ()))
+    document = workshop_document(run, rows, first_token=first_token)
     return WorkshopReport(
         json=stable_json(run, rows, requests)
         if shape == "stable"
         else workshop_json(rows, shape, first_token=first_token),
-        markdown=workshop_markdown(run, rows, first_token=first_token),
+        markdown=render_markdown(document),
         csv=workshop_csv(rows, first_token=first_token),
-        text=workshop_text(run, rows, first_token=first_token) + notes,
+        text=render_text(document),
     )

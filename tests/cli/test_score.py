@@ -256,7 +256,7 @@ def test_selection_puts_quality_beside_speed(run):
     assert "MIT" in alpha
     assert "1/2" in alpha
     assert "recommended: alpha" in done.stdout
-    assert "disk 93%" in done.stdout
+    assert "disk 93 %" in done.stdout
     assert "load (of none)" in done.stdout
     document = json.loads(loadbench(*arguments, "--format", "json", cwd=path).stdout)
     assert document["recommended"] == "alpha"

@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from loadbench.analyze.level.workshop_stats import model_rounds
-from loadbench.report.workshop import stable_json, workshop_csv, workshop_json, workshop_markdown, workshop_text
+from loadbench.report.render_markdown import render_markdown
+from loadbench.report.render_text import render_text
+from loadbench.report.workshop import stable_json, workshop_csv, workshop_document, workshop_json
 from loadbench.results.run import KnownFacts, ModelStatus, RecordedPrompt
 from tests.analyze.asked import a_request
 from tests.building import a_run
@@ -93,7 +95,7 @@ def test_first_token_can_be_left_out():
     """As the script leaves it out where it was not asked to stream."""
     run, rows, _ = a_bench()
     assert "first_token_latency_avg" not in json.loads(workshop_json(rows, "script", first_token=False))[0]
-    assert "|                 - |" in workshop_markdown(run, rows, first_token=False)
+    assert "|               - |" in render_markdown(workshop_document(run, rows, first_token=False))
 
 
 @pytest.mark.parametrize(("shape", "key", "letters"), [("sample", "sample", 160), ("notebook", "sample_output", 200)])
@@ -110,7 +112,7 @@ def test_sample_is_the_answers_beginning_on_one_line(shape, key, letters):
 def test_markdown_has_the_six_columns():
     """The exporter's names and digits, `-` for what is missing, and foreign text as text."""
     run, rows, _ = a_bench()
-    lines = workshop_markdown(run, rows).splitlines()
+    lines = render_markdown(workshop_document(run, rows)).splitlines()
     (head,) = [line for line in lines if line.startswith("| Model")]
     names = [cell.strip() for cell in head.strip("|").split("|")]
     assert names == ["Model", "Avg Latency (s)", "p95 (s)", "Tokens/sec", "Rounds", "First Token (s)"]
@@ -119,8 +121,8 @@ def test_markdown_has_the_six_columns():
     }
     assert cells["small"] == ["1.25", "1.50", "8.2", "3", "0.10"]
     assert cells["gone"] == ["-", "-", "-", "3", "-"]
-    assert "has no model 'gone' \\| \\<b\\>" in workshop_markdown(run, rows)
-    assert "gone: failed: has no model 'gone'" in workshop_text(run, rows)
+    assert "has no model 'gone' \\| \\<b\\>" in render_markdown(workshop_document(run, rows))
+    assert "gone: failed: has no model 'gone'" in render_text(workshop_document(run, rows))
 
 
 def test_csv_has_a_row_a_model():
@@ -171,4 +173,4 @@ def test_nothing_measured_is_a_file_too():
     assert json.loads(workshop_json([], "script")) == []
     assert workshop_csv([]).strip() == ""
     assert json.loads(stable_json(run, [], []))["models"] == []
-    assert "Avg Latency" in workshop_markdown(run, [])
+    assert "no model was measured" in render_markdown(workshop_document(run, []))

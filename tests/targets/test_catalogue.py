@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from loadbench.report.models import catalogue_text
+from loadbench.report.models import catalogue_document
+from loadbench.report.render_text import render_text
 from loadbench.results.models import Catalogue, Model
 from loadbench.targets.catalogue import (
     bare_name,
@@ -158,9 +159,9 @@ def test_ollama_tells_where_a_model_lies():
 def test_table_leaves_out_what_nobody_tells():
     """A column of dashes is no column; foreign words cannot paint the terminal."""
     models = [Model(id="a\x1b[31m", size_bytes=3_000_000, cached=True), Model(id="b", loaded=False)]
-    text = catalogue_text(Catalogue(endpoint="http://h/v1", dialect="openai", models=models))
+    text = render_text(catalogue_document(Catalogue(endpoint="http://h/v1", dialect="openai", models=models)))
     heading, _, first, second = text.splitlines()[2:]
     assert heading.split() == ["id", "size", "cached", "loaded"]
     assert first.split() == ["a?[31m", "3.00", "MB", "yes", "-"]
     assert second.split() == ["b", "-", "-", "no"]
-    assert "no models" in catalogue_text(Catalogue(endpoint="http://h/v1", dialect="openai"))
+    assert "no models" in render_text(catalogue_document(Catalogue(endpoint="http://h/v1", dialect="openai")))

@@ -191,7 +191,9 @@ def test_memory_counts_where_it_is_a_models_own():
     assert [one.figures["memory"].value for one in found] == [6e8, 6e8]
     selection = select(found, ONES)
     assert "memory" not in selection.weights
-    assert any("memory is the server process's" in note for note in selection_notes(selection))
+    assert any(
+        "memory is the server process's and may include earlier models" in note for note in selection_notes(selection)
+    )
 
 
 def test_facts_are_found_by_the_name_that_was_asked_for():
