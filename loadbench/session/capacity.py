@@ -19,6 +19,7 @@ from loadbench.analyze.capacity.answer import client_limited, conclude
 from loadbench.analyze.capacity.curve import fit_of_all_objectives, mostly_missed, predict_from_curve
 from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_objectives
 from loadbench.analyze.capacity.sequential import SequentialMonitor
+from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.engine.capacity import Before, CapacitySearch
 from loadbench.plan.conditions import conditions, content_hash
@@ -74,7 +75,10 @@ def check_search(scenario: Scenario, environment: Mapping[str, str]) -> None:
     if len(scenario.target.model or ()) > 1:
         models = ", ".join(scenario.target.model or ())
         raise BadInput(f"--model: one model is searched at a time, not {models}", hint="name one with --model")
-    check(scenario, environment, in_flight=round(settings.at_most) if settings.by == "users" else _IN_FLIGHT_BY_RATE)
+    check(scenario, environment)
+    # The search chooses its loads later: these are the most requests that it may have in flight.
+    by_users = settings.by == "users"
+    ensure_descriptors(round(settings.at_most) if by_users else _IN_FLIGHT_BY_RATE, required=by_users)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,10 +54,9 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 
 
-def check(scenario: Scenario, environment: Mapping[str, str], *, in_flight: int | None = None) -> None:
+def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
     """Refuse what cannot be measured: every file, name, process and limit that can be checked without the server.
 
-    `in_flight` is the most requests that a capacity search may have in flight, which its levels do not say yet.
     Raises `BadInput`.
     """
     if scenario.simulated:
@@ -69,10 +68,8 @@ def check(scenario: Scenario, environment: Mapping[str, str], *, in_flight: int 
     check_pid(scenario.telemetry.server_pid)
     workers_for(scenario, usable_cores())
     check_folder(scenario.report.out or RESULTS, name=scenario.report.name)
-    if in_flight is None:
-        ensure_descriptors(scenario.most_in_flight, required=scenario.load.users is not None)
-    else:
-        ensure_descriptors(in_flight)
+    # Users have a request in flight each. A rate may need as many connections as are allowed, but rarely does.
+    ensure_descriptors(scenario.most_in_flight, required=scenario.load.users is not None)
 
 
 @contextmanager
