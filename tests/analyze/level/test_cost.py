@@ -203,7 +203,7 @@ def test_clocks_that_were_held_down_are_a_caveat():
     assert codes(made) == {"throttled_heat"}
     (reason,) = (reason for reason in made.caveats if reason.code == "throttled_heat")
     assert "gpu1" in reason.message
-    assert "50%" in reason.message
+    assert "50 %" in reason.message
 
 
 def test_counters_that_should_stand_still():
