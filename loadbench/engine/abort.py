@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.core.clock import Clock
-    from loadbench.engine.level import Level
-    from loadbench.engine.workers import DistributedLevel
+    from loadbench.engine.observers import RunningLevel
     from loadbench.plan.objective import Objective
     from loadbench.record.sample import Sample
 
@@ -53,7 +52,7 @@ class AbortWatch:
                 for value, weight in weighted(sample, rule.metric):
                     histogram.record(round(value), weight)
 
-    async def keep(self, level: Level | DistributedLevel, clock: Clock) -> None:
+    async def keep(self, level: RunningLevel, clock: Clock) -> None:
         """Stop the level once a rule holds; ends with its load, or when cancelled."""
         while True:
             await clock.sleep_until(clock.now_ns() + _PERIOD_NS, anyio.Event())

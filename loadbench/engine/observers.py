@@ -1,4 +1,4 @@
-"""Who judges a capacity search while it is under way, as the search sees them: the reading arm's side of it."""
+"""Who watches a run: what they see of a level while it runs, and what the engine reports to them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,94 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadbench.engine.level import Level
+    from loadbench.engine.target import ModelUnderTest
     from loadbench.plan.ladder import CurveStep
-    from loadbench.plan.load import Closed, Load
+    from loadbench.plan.load import Closed, LevelDuration, Load, Phases
     from loadbench.plan.search import Finding, Probe, Search
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.sample import Sample
 
 
+class RunningLevel(Protocol):
+    """A level while it runs, in this process or on workers: what progress line, abort rules and searches see of it."""
+
+    begin_ns: int
+    done: int
+    failed: int
+
+    @property
+    def label(self) -> str:
+        """The load: `users=8`, `rate=0.5`."""
+        ...
+
+    @property
+    def duration(self) -> LevelDuration:
+        """How long the level lasts."""
+        ...
+
+    @property
+    def phases(self) -> Phases:
+        """When its window opens and closes, and when its load ends."""
+        ...
+
+    @property
+    def now_ns(self) -> int:
+        """The run's clock."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests sent that have not ended."""
+        ...
+
+    @property
+    def measured_left(self) -> int | None:
+        """Requests still to be measured, in a level by number of requests."""
+        ...
+
+    @property
+    def tokens_so_far(self) -> int:
+        """Output tokens received; of responses that have not ended, one per event."""
+        ...
+
+    def stop(self) -> None:
+        """End the load now and close the window; what is in flight is drained. The second time, cut that too."""
+        ...
+
+    def finish(self, *, cut: bool) -> None:
+        """End the load and close the window, since enough has been measured. What is in flight is drained, or cut."""
+        ...
+
+
+class RunObserver(Protocol):
+    """Follows a run. No call may take long: the load is running, or is about to."""
+
+    def model_prepared(self, subject: ModelUnderTest) -> None:
+        """A model has responded; its levels follow."""
+        ...
+
+    def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
+        """A level is about to start; `number` counts all levels of the run from 0."""
+        ...
+
+    def sample_ended(self, sample: Sample, number: int) -> None:
+        """A request of level `number` has ended."""
+        ...
+
+    def level_ended(self, recording: LevelRecording, model: str, load: Load) -> None:
+        """A level is complete; the next begins when this returns."""
+        ...
+
+    def model_failed(self, model: str, reason: str) -> None:
+        """A model cannot be tested."""
+        ...
+
+
 class ProbeMonitor(Protocol):
-    """Who judges one probe while it runs."""
+    """Assesses one probe of a capacity search while it runs."""
 
     def started(self, number: int, due_ns: int) -> None:
-        """A measured request is on its way."""
+        """A measured request has been sent."""
         ...
 
     def add(self, sample: Sample) -> None:
@@ -37,46 +112,34 @@ class ProbeMonitor(Protocol):
 
 
 class ProbeJudge(Protocol):
-    """The reading arm's side of a search."""
+    """The reading arm's side of a capacity search: assesses each probe, and says where to test."""
 
-    def opened(self, *, most_loads: int) -> None:
-        """The search begins, or goes on; it visits so many loads at most."""
+    def search_begins(self, *, most_loads: int) -> None:
+        """The search begins, or continues; it visits this many loads at most."""
         ...
 
-    def begins(self, load: Load, *, opens_ns: int) -> ProbeMonitor:
-        """A probe is about to begin, whose window opens then."""
+    def monitor(self, load: Load, *, opens_ns: int) -> ProbeMonitor:
+        """The monitor of a probe that is about to begin, whose window opens then."""
         ...
 
-    def ended(
-        self, probe: Probe, load: Load, recording: LevelRecording, watching: ProbeMonitor, *, spent_ns: int
+    def probe_ended(
+        self, probe: Probe, load: Load, recording: LevelRecording, monitor: ProbeMonitor, *, spent_ns: int
     ) -> Finding | None:
-        """A probe is complete, and is kept when this returns; `None`: the client was the limit."""
+        """Assess a complete probe; `None`: the load generator was the bottleneck."""
+        ...
+
+    def step_ended(self, load: Closed, recording: LevelRecording, *, spent_ns: int, took_ns: int) -> CurveStep | None:
+        """Assess a complete step of the throughput curve, which took that long; `None` ends the curve."""
+        ...
+
+    def predicted_users(self) -> float | None:
+        """The load at which to start bracketing, by the throughput curve; `None` where it says nothing."""
         ...
 
     def aim(self, search: Search, requests: Callable[[float], float], *, passes: bool) -> int | None:
-        """The position at which a proof is worth its time, where that is enough for so many requests at a load."""
+        """The position at which a test is worth its time; `requests` is how many there is time for at a load."""
         ...
 
-    def best(self, search: Search) -> int | None:
-        """The position that is the best answer by all that is known."""
-        ...
-
-    def climbed(self, load: Closed, recording: LevelRecording, *, spent_ns: int, took_ns: int) -> CurveStep | None:
-        """A rung of the ladder is complete, and took so long; `None`: the client was the limit."""
-        ...
-
-    def guess(self) -> float | None:
-        """The load at which the border is to be looked for first, by the ladder; `None` where it does not say."""
-        ...
-
-
-class RunObserver(Protocol):
-    """Who wants to know how it goes."""
-
-    def level_begins(self, level: Level, model: str, number: int) -> None:
-        """A level is about to start."""
-        ...
-
-    def sample_ended(self, sample: Sample, number: int) -> None:
-        """A request of level `number` has ended."""
+    def best_estimate(self, search: Search) -> int | None:
+        """The position that is the best estimate so far."""
         ...

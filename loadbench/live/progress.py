@@ -16,48 +16,10 @@ from loadbench.core.text import printable
 from loadbench.core.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from loadbench.plan.load import LevelDuration
+    from loadbench.engine.observers import RunningLevel
 
 _TERMINAL_PERIOD_S = 0.25
 _PLAIN_PERIOD_S = 10.0
-
-
-class RunningLevel(Protocol):
-    """What the line tells of a level; `loadbench.engine.level.Level` is one."""
-
-    begin_ns: int
-    done: int
-    failed: int
-
-    @property
-    def label(self) -> str:
-        """The load in a few characters."""
-        ...
-
-    @property
-    def duration(self) -> LevelDuration:
-        """How long it goes on."""
-        ...
-
-    @property
-    def now_ns(self) -> int:
-        """The run's clock."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """Requests under way."""
-        ...
-
-    @property
-    def measured_left(self) -> int | None:
-        """Requests still to be measured, in a level by number."""
-        ...
-
-    @property
-    def tokens_so_far(self) -> int:
-        """Output tokens received."""
-        ...
 
 
 class ProgressSink(Protocol):

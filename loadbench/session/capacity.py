@@ -21,7 +21,7 @@ from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_ob
 from loadbench.analyze.capacity.sequential import SequentialMonitor
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.errors import BadInput, ExitCode
-from loadbench.engine.capacity import Before, CapacitySearch
+from loadbench.engine.capacity import CapacitySearch, EarlierSearch
 from loadbench.plan.conditions import conditions, content_hash
 from loadbench.plan.ladder import CurveStep
 from loadbench.plan.search import Finding, Probe
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from loadbench.engine.level import Level
-    from loadbench.engine.observers import ProbeMonitor
+    from loadbench.engine.observers import ProbeMonitor, RunningLevel
     from loadbench.live.progress import Progress
     from loadbench.plan.load import Closed, Load
     from loadbench.plan.scenario import Scenario
@@ -104,22 +103,22 @@ class Resumed:
         return cls(RunFolder(path), capacity, read_run(path))
 
     @property
-    def before(self) -> Before:
+    def earlier(self) -> EarlierSearch:
         """What the search knows already."""
         probes, curve = self.capacity.probes, self.capacity.curve
         first_s = self.capacity.first_answer_s
-        return Before(
-            told=tuple(
+        return EarlierSearch(
+            findings=tuple(
                 (Probe(probe.at, probe.purpose, visit=probe.visit), Finding(probe.decision, probe.leaning))
                 for probe in probes
             ),
-            seen={probe.amount: round(probe.answer_s * 1e9) for probe in probes if probe.answer_s is not None},
+            responses={probe.amount: round(probe.answer_s * 1e9) for probe in probes if probe.answer_s is not None},
             spent_ns=round(self.capacity.spent_s * 1e9),
-            answer_ns=0 if first_s is None else round(first_s * 1e9),
+            response_ns=0 if first_s is None else round(first_s * 1e9),
             levels=len(self.run.levels),
-            rungs={step.users: CurveStep(step.requests_per_s, step.missed) for step in curve},
-            rung_answers={step.users: round(step.answer_s * 1e9) for step in curve if step.answer_s},
-            rungs_ns=round(sum(step.took_s for step in curve) * 1e9),
+            steps={step.users: CurveStep(step.requests_per_s, step.missed) for step in curve},
+            step_responses={step.users: round(step.answer_s * 1e9) for step in curve if step.answer_s},
+            steps_ns=round(sum(step.took_s for step in curve) * 1e9),
         )
 
 
@@ -141,7 +140,6 @@ async def _search(
         if len(session.models) != 1 or session.prepared.missing:
             models = "; ".join(session.prepared.missing.values()) or ", ".join(session.models)
             raise BadInput(f"--model: one model is searched at a time, not {models}", hint="name one with --model")
-        await session.prepared.ready(session.models[0])
         started_at = datetime.now(UTC) if resumed is None else datetime.fromisoformat(resumed.run.started_at)
         folder = new_folder(session.scenario, started_at) if resumed is None else resumed.folder
         # The address of a server that was looked for changes from start to start: it is no condition of the search.
@@ -180,7 +178,6 @@ class CapacityWriter(RunWriter):
         )
         scenario, model = session.scenario, session.models[0]
         self._expect = progress.expect
-        self._model = model
         settings = scenario.capacity
         self._evidence = SearchEvidence(
             scenario.objectives, confidence=settings.confidence, closed=settings.by == "users"
@@ -202,46 +199,41 @@ class CapacityWriter(RunWriter):
         )
         self.search = CapacitySearch(
             scenario,
+            session,
             model=model,
-            client=session.client(model),
-            clock=session.clock,
-            health=session.health,
-            panel=self,
+            judge=self,
             observer=self,
-            counters=session.counters,
-            before=None if resumed is None else resumed.before,
+            earlier=None if resumed is None else resumed.earlier,
         )
 
     # The judge's side.
 
-    def opened(self, *, most_loads: int) -> None:
+    def search_begins(self, *, most_loads: int) -> None:
         """The search begins, or continues."""
         self._evidence.start(most_loads=most_loads)
 
-    def begins(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
+    def monitor(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
         """The monitor of the probe that is about to begin."""
         return self._evidence.monitor(load, opens_ns=opens_ns)
 
-    def ended(
-        self, probe: Probe, load: Load, recording: LevelRecording, watching: ProbeMonitor, *, spent_ns: int
+    def probe_ended(
+        self, probe: Probe, load: Load, recording: LevelRecording, monitor: ProbeMonitor, *, spent_ns: int
     ) -> Finding | None:
         """Judge the probe and save the search so far. `None`: the load generator was the bottleneck, and the probe
         is kept as a level alone."""
-        assert isinstance(watching, SequentialMonitor)  # noqa: S101 - `begins` made it
-        self.level_ended(recording, self._model, load)
+        assert isinstance(monitor, SequentialMonitor)  # noqa: S101 - `monitor` made it
         reason = client_limited(self.run.levels[-1], self._scenario.objectives)
         if reason:
             self._progress.say(f"{load.label}: {reason}: this probe does not count")
             return None
-        finding = self._evidence.add_probe(probe, load, recording, watching, level=len(self.run.levels) - 1)
+        finding = self._evidence.add_probe(probe, load, recording, monitor, level=len(self.run.levels) - 1)
         self._progress.say(probe_line(self._evidence.probes[-1]))
         self._keep(spent_ns, probes=list(self._evidence.probes))
         return finding
 
-    def climbed(self, load: Closed, recording: LevelRecording, *, spent_ns: int, took_ns: int) -> CurveStep | None:
+    def step_ended(self, load: Closed, recording: LevelRecording, *, spent_ns: int, took_ns: int) -> CurveStep | None:
         """Keep a step of the throughput curve as a level. `None` ends the curve: the step was cut short, or the load
         generator was the bottleneck."""
-        self.level_ended(recording, self._model, load)
         if recording.interrupted:
             return None
         level, objectives = self.run.levels[-1], self._scenario.objectives
@@ -262,7 +254,7 @@ class CapacityWriter(RunWriter):
         self._keep(spent_ns, curve=[*self.capacity.curve, step])
         return CurveStep(step.requests_per_s, step.missed)
 
-    def guess(self) -> float | None:
+    def predicted_users(self) -> float | None:
         """The number of users that the model predicts from the throughput curve."""
         think, settings = self._scenario.think, self._scenario.capacity
         if not self.capacity.curve or think is None:
@@ -282,13 +274,13 @@ class CapacityWriter(RunWriter):
         """The load at which a test is worth its time."""
         return self._evidence.aim(search, requests, passes=passes)
 
-    def best(self, search: Search) -> int | None:
+    def best_estimate(self, search: Search) -> int | None:
         """The best estimate so far."""
         return self._evidence.best_estimate(search)
 
     # The observer's side.
 
-    def level_begins(self, level: Level, model: str, number: int) -> None:  # type: ignore[override]
+    def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """Show the level in the progress line; nobody knows how many will follow."""
         self._expect(number + 1)
         super().level_begins(level, model, number)
@@ -312,7 +304,7 @@ class CapacityWriter(RunWriter):
 
     def _keep(self, spent_ns: int, **changes: object) -> None:
         """Save the search so far."""
-        first_s = self.search.answer_ns / 1e9
+        first_s = self.search.response_ns / 1e9
         self.capacity = msgspec.structs.replace(
             self.capacity, spent_s=spent_ns / 1e9, first_answer_s=first_s, **changes
         )

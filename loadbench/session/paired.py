@@ -33,8 +33,9 @@ from loadbench.session.setup import Session, check, open_session, run_observed, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from loadbench.engine.sweep import ModelUnderTest, RunObserver
-    from loadbench.live.progress import Progress, RunningLevel
+    from loadbench.engine.observers import RunningLevel, RunObserver
+    from loadbench.engine.target import ModelUnderTest
+    from loadbench.live.progress import Progress
     from loadbench.plan.gate import GateRule
     from loadbench.plan.pairs import Pairing
     from loadbench.plan.scenario import Scenario
@@ -108,7 +109,6 @@ async def _measure(
             with _of_side(name):
                 say = partial(_say_of_side, progress, name)
                 session = await stack.enter_async_context(open_session(scenario, environment, say=say))
-                await session.prepared.ready(session.models[0])
                 sessions.append(session)
         a, b = sessions
         writer = PairedRunWriter((a, b), folder=new_folder(a.scenario, datetime.now(UTC)), progress=progress)
@@ -158,13 +158,7 @@ def _of_side(name: str) -> Iterator[None]:
 
 
 def _side(session: Session) -> PairedSide:
-    model = session.models[0]
-    return PairedSide(
-        scenario=session.scenario,
-        model=model,
-        client=session.client(model),
-        sweep=lambda scenario, observer: session.sweep(observer, scenario=scenario),
-    )
+    return PairedSide(scenario=session.scenario, model=session.models[0], session=session)
 
 
 def _identity(session: Session) -> tuple[str, str]:
@@ -178,14 +172,12 @@ class PairedRunWriter:
         self.runs = PairedRuns([], [], paired=True, folder=folder)
         self._sessions = sessions
         self._progress = progress
-        self._tested: list[ModelUnderTest] = []
         self._writers: list[RunWriter] = []
         self._open = ExitStack()
         self._blocks = 0
 
-    def checked(self, subjects: Sequence[ModelUnderTest]) -> None:
+    def sides_prepared(self, subjects: Sequence[ModelUnderTest]) -> None:
         """Report what the first responses show about either side."""
-        self._tested = list(subjects)
         for name, session, subject in zip(SIDES, self._sessions, subjects, strict=True):
             max_tokens = session.scenario.work.max_tokens
             self.runs.caveats += first_answer_caveats(name.upper(), subject.samples[-1], most=max_tokens)
@@ -194,7 +186,7 @@ class PairedRunWriter:
 
     def repeat_begins(self, repeat: int) -> tuple[RunObserver, RunObserver]:
         """Make a run folder for each side."""
-        for name, session, subject in zip(SIDES, self._sessions, self._tested, strict=True):
+        for name, session in zip(SIDES, self._sessions, strict=True):
             assert self.runs.folder is not None  # noqa: S101 - made with one
             scenario = at_repeat(session.scenario, repeat)
             title = f"{scenario.report.name} {name.upper()}{repeat + 1}"
@@ -205,7 +197,6 @@ class PairedRunWriter:
                 started_at=datetime.now(UTC),
                 scenario=replace(scenario, report=replace(scenario.report, name=title)),
             )
-            writer.answered(subject)
             self._writers.append(self._open.enter_context(writer))
         a, b = self._writers
         return a, b

@@ -26,9 +26,8 @@ from loadbench.session.setup import RESULTS
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from loadbench.engine.level import Level
-    from loadbench.engine.sweep import ModelUnderTest
-    from loadbench.engine.workers import DistributedLevel
+    from loadbench.engine.observers import RunningLevel
+    from loadbench.engine.target import ModelUnderTest
     from loadbench.live.progress import ProgressSink
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
@@ -99,11 +98,11 @@ class RunWriter:
     ) -> None:
         self._log.__exit__(kind, error, trace)
 
-    def answered(self, subject: ModelUnderTest) -> None:
+    def model_prepared(self, subject: ModelUnderTest) -> None:
         """Keep what the first responses of a model showed."""
         self._tested[subject.model] = subject
 
-    def level_begins(self, level: Level | DistributedLevel, model: str, number: int) -> None:
+    def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """Show the level in the progress line."""
         self._progress.level_begins(level, model, number)
 
@@ -143,7 +142,7 @@ class RunWriter:
         """The outcome of a model's test, with all that is known about the model."""
         prepared, subject = self._session.prepared, self._tested.get(model)
         requested = prepared.asked.get(model)
-        keep_warm = None if subject is None else subject.keeper
+        keep_warm = None if subject is None else subject.keep_warm
         return ModelStatus(
             model,
             status,
@@ -154,7 +153,7 @@ class RunWriter:
             load_s=prepared.load_s.get(model),
             load_warm_s=prepared.load_warm_s.get(model),
             cold_ttft_s=None if subject is None else _ttft_s(subject.samples[0]),
-            warm_ttft_s=None if subject is None else _ttft_s(subject.again),
+            warm_ttft_s=None if subject is None else _ttft_s(subject.warm),
             kept_warm=None if keep_warm is None else keep_warm.asked,
             kept_warm_failed=None if keep_warm is None else keep_warm.failed,
         )

@@ -20,7 +20,6 @@ from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
 from loadbench.engine.health import LoopHealth
-from loadbench.engine.sweep import Sweep
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.prompts import prompt_source
 from loadbench.results.environment import environment as describe_environment
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
-    from loadbench.engine.sweep import ModelUnderTest, RunObserver
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
     from loadbench.targets.clients import MeasuringTransport
@@ -96,7 +94,7 @@ def server_of(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One target, ready to be measured, and what measures it."""
+    """One target, ready to be measured, and what measures it: `loadbench.engine.target.TargetSession`."""
 
     scenario: Scenario
     prepared: Prepared
@@ -135,30 +133,6 @@ class Session:
     async def settled(self, closes_ns: int) -> None:
         """Wait until the telemetry of a window that closed at this moment is complete."""
         await self.telemetry.caught_up(closes_ns)
-
-    def sweep(
-        self,
-        observer: RunObserver,
-        *,
-        scenario: Scenario | None = None,
-        answered: Callable[[ModelUnderTest], None] = lambda _: None,
-    ) -> Sweep:
-        """What measures this target's levels; `scenario` differs from the session's by its seed alone."""
-        scenario = scenario or self.scenario
-        return Sweep(
-            scenario,
-            models=self.models,
-            missing=self.prepared.missing,
-            client_for=self.client,
-            clock=self.clock,
-            health=self.health,
-            observer=observer,
-            crew=self.workers,
-            counters=self.counters,
-            ready=self.ready,
-            settled=self.settled,
-            answered=answered,
-        )
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from loadbench.engine.sweep import Sweep
 from loadbench.session.run_writer import RunWriter, new_folder
 from loadbench.session.setup import open_session, run_observed, stopping
 
@@ -32,7 +33,7 @@ async def _sweep(scenario: Scenario, environment: Mapping[str, str], progress: P
         started_at = datetime.now(UTC)
         folder = new_folder(scenario, started_at)
         with RunWriter(session, folder, progress=progress, started_at=started_at) as writer:
-            sweep = session.sweep(writer, answered=writer.answered)
+            sweep = Sweep(scenario, session, models=session.models, observer=writer, missing=session.prepared.missing)
             with stopping(sweep.stop):
                 await run_observed(sweep.run, session, progress=progress)
             writer.close(stopped=sweep.stopped)

@@ -85,11 +85,11 @@ def kept_search(
             session, folder, progress=progress, started_at=BEGAN, terms=terms, resumed=resumed
         ) as writer:
             if watch is not None:
-                inner = writer.ended
-                writer.ended = lambda *given, **named: watch(writer, inner(*given, **named))  # type: ignore[method-assign]
+                inner = writer.probe_ended
+                writer.probe_ended = lambda *given, **named: watch(writer, inner(*given, **named))  # type: ignore[method-assign]
             if watch_rung is not None:
-                climbed = writer.climbed
-                writer.climbed = lambda *given, **named: watch_rung(writer, climbed(*given, **named))  # type: ignore[method-assign]
+                climbed = writer.step_ended
+                writer.step_ended = lambda *given, **named: watch_rung(writer, climbed(*given, **named))  # type: ignore[method-assign]
             await writer.search.run()
             writer.conclude()
         return writer
@@ -147,7 +147,7 @@ def test_a_search_goes_on_under_the_same_conditions_only(tmp_path):
     with pytest.raises(BadInput, match=r"slo.objectives was \['ttft_p95<1s'\] and is \['ttft_p95<2s'\]"):
         Resumed.read(folder, other)
     longer = a_scenario("ttft_p95<1s", think_s=20.0, budget=7200 * S)
-    assert Resumed.read(folder, longer).before.spent_ns > 0
+    assert Resumed.read(folder, longer).earlier.spent_ns > 0
 
 
 CLIMBING = a_scenario("ttft_p95<1050ms", think_s=20.0, budget=3600 * S, curve=True)

@@ -19,11 +19,11 @@ from loadbench.analyze.stats.intervals import binomial_cdf
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.capacity import CapacitySearch
-from loadbench.engine.health import NoHealth
 from loadbench.plan.distribution import Exponential
 from loadbench.plan.objective import parse_objective
 from loadbench.plan.scenario import CapacitySettings, LoadSettings, ObjectiveSettings, Scenario, WorkSettings
 from tests.coverage.servers import S, Sharing, Slots, queue_miss, sharing_miss, slot_miss
+from tests.engine.scripted import ScriptedSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,27 +61,33 @@ class Panel:
         self.account = account
         self.wants = []
 
-    def opened(self, *, most_loads):
+    def search_begins(self, *, most_loads):
         self.account.start(most_loads=most_loads)
 
-    def begins(self, load, *, opens_ns):
+    def monitor(self, load, *, opens_ns):
         return self.account.monitor(load, opens_ns=opens_ns)
 
-    def ended(self, probe, load, recording, watching, *, spent_ns):
+    def probe_ended(self, probe, load, recording, monitor, *, spent_ns):
         self.wants.append(probe.wants)
-        return self.account.add_probe(probe, load, recording, watching, level=len(self.wants) - 1)
+        return self.account.add_probe(probe, load, recording, monitor, level=len(self.wants) - 1)
 
     def aim(self, search, requests, *, passes):
         return self.account.aim(search, requests, passes=passes)
 
-    def climbed(self, load, recording, *, spent_ns, took_ns):
+    def step_ended(self, load, recording, *, spent_ns, took_ns):
         raise AssertionError("these searches have no ladder")
 
-    def guess(self):
+    def predicted_users(self):
         return None
 
-    def best(self, search):
+    def best_estimate(self, search):
         return self.account.best_estimate(search)
+
+    def model_prepared(self, subject):
+        pass
+
+    def level_ended(self, recording, model, load):
+        pass
 
     def level_begins(self, level, model, number):
         pass
@@ -103,7 +109,7 @@ def searched(scenario: Scenario, server: Callable[[], object], **about) -> Searc
             )
         )
         search = CapacitySearch(
-            scenario, model="m", client=client, clock=clock, health=NoHealth, panel=panel, observer=panel, **about
+            scenario, ScriptedSession(clock, lambda _: client), model="m", judge=panel, observer=panel, **about
         )
         await search.run()
         return Searched(

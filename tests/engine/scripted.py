@@ -118,6 +118,40 @@ def _end(tokens: int) -> bytes:
     return finish + b'data: {"choices":[],' + usage + b"}\n\ndata: [DONE]\n\n"
 
 
+class ScriptedSession:
+    """`loadbench.engine.target.TargetSession` in virtual time; `client` makes the client of a model."""
+
+    workers = None
+    health = NoHealth
+
+    def __init__(
+        self,
+        clock: Clock,
+        client: Callable[[str], Client],
+        *,
+        counters: Callable[[], Awaitable[dict[str, float] | None]] | None = None,
+        settled: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
+        self.clock = clock
+        self.client = client
+        self.made_ready: list[str] = []
+        self._counters = counters
+        self._settled = settled
+
+    async def counters(self) -> dict[str, float] | None:
+        """As scripted, or none."""
+        return None if self._counters is None else await self._counters()
+
+    async def ready(self, model: str) -> None:
+        """Every model is."""
+        self.made_ready.append(model)
+
+    async def settled(self, closes_ns: int) -> None:
+        """As scripted, or at once."""
+        if self._settled is not None:
+            await self._settled(closes_ns)
+
+
 class SameWords:
     """Every request asks with the same three words."""
 

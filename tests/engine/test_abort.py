@@ -11,14 +11,13 @@ from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.abort import AbortWatch
-from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level
 from loadbench.engine.sweep import Sweep
 from loadbench.plan.objective import parse_abort
 from loadbench.plan.scenario import LoadSettings, ObjectiveSettings, Scenario, WorkSettings
 from loadbench.record.outcome import Outcome
 from tests.building import a_failure, a_sample
-from tests.engine.scripted import MS, Act, S, Scripted
+from tests.engine.scripted import MS, Act, S, Scripted, ScriptedSession
 from tests.engine.test_sweep import Watcher
 
 QUICK = Act(first_ns=100 * MS, tokens=3)
@@ -42,12 +41,13 @@ def swept(act, *rules: str, models=("m",), **load) -> SimpleNamespace:
         transports = {model: Scripted(clock, act[model] if isinstance(act, dict) else act) for model in models}
         sweep = Sweep(
             scenario,
-            models=models,
-            client_for=lambda model: Client(
-                Endpoint(base_url="http://s/v1", model=model), transports[model], clock=clock, timeouts=Timeouts()
+            ScriptedSession(
+                clock,
+                lambda model: Client(
+                    Endpoint(base_url="http://s/v1", model=model), transports[model], clock=clock, timeouts=Timeouts()
+                ),
             ),
-            clock=clock,
-            health=NoHealth,
+            models=models,
             observer=watcher,
         )
         await sweep.run()

@@ -14,9 +14,7 @@ from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.health import NoHealth
 from loadbench.engine.paired import Paired, PairedSide
-from loadbench.engine.sweep import Sweep
 from loadbench.plan.distribution import Uniform
 from loadbench.plan.objective import parse_abort
 from loadbench.plan.pairs import Pairing
@@ -25,7 +23,7 @@ from loadbench.record.outcome import Outcome
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from tests.building import a_run
-from tests.engine.scripted import Act, Scripted
+from tests.engine.scripted import Act, Scripted, ScriptedSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,7 +51,7 @@ class Told:
     complete: list[int] = field(default_factory=list)
     subjects: Sequence = ()
 
-    def checked(self, subjects):
+    def sides_prepared(self, subjects):
         self.subjects = subjects
 
     def repeat_begins(self, repeat):
@@ -72,10 +70,13 @@ class _Side:
     repeat: int
     side: str
 
+    def model_prepared(self, subject):
+        pass
+
     def level_begins(self, level, model, number):
-        self.told.blocks.append((self.repeat, self.side, level.plan.load.label))
+        self.told.blocks.append((self.repeat, self.side, level.label))
         self.told.begins_ns.append(self.told.clock.now_ns())
-        self.told.warm_ups.append(level.plan.duration.warm_up_ns)
+        self.told.warm_ups.append(level.duration.warm_up_ns)
         self.told.on_block(len(self.told.blocks) - 1)
 
     def sample_ended(self, sample, number):
@@ -142,19 +143,13 @@ def paired(plan: Scenario, *profiles, pairing=None, same=False, on_block=None, t
 def _side(plan: Scenario, transport: Transport, clock: VirtualClock) -> PairedSide:
     endpoint = Endpoint(base_url="http://simulated/v1", model="sim-chat")
     client = Client(endpoint, transport, clock=clock, timeouts=Timeouts())
-
-    def sweep(at, observer):
-        return Sweep(
-            at, models=("sim-chat",), client_for=lambda _: client, clock=clock, health=NoHealth, observer=observer
-        )
-
-    return PairedSide(scenario=plan, model="sim-chat", client=client, sweep=sweep)
+    return PairedSide(scenario=plan, model="sim-chat", session=ScriptedSession(clock, lambda _: client))
 
 
 def asked(told: Told, heard: Sequence[Heard], side: int) -> list[list[str]]:
-    """The texts that a side was asked, block by block, its first answers apart."""
+    """The texts that a side was asked, block by block, its first answers, cold and warm, apart."""
     name = "ab"[side]
-    texts = [body["messages"][-1]["content"] for body in heard[side].bodies][len(told.subjects[side].samples) :]
+    texts = [body["messages"][-1]["content"] for body in heard[side].bodies][len(told.subjects[side].samples) + 1 :]
     blocks = []
     for repeat, block, load in told.blocks:
         if block == name:

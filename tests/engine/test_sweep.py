@@ -13,7 +13,6 @@ from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.errors import ExitCode, TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.health import NoHealth
 from loadbench.engine.sweep import Sweep
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Constant, Uniform
@@ -22,12 +21,12 @@ from loadbench.plan.scenario import LoadSettings, Scenario, WorkSettings
 from loadbench.record.outcome import Outcome
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
-from tests.engine.scripted import MS, Act, Scripted
+from tests.engine.scripted import MS, Act, Scripted, ScriptedSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadbench.engine.sweep import ModelUnderTest
+    from loadbench.engine.target import ModelUnderTest
 
 S = 1_000_000_000
 EXACT = PROFILES["slot-server"].exact()
@@ -43,9 +42,13 @@ class Watcher:
     recordings: list = field(default_factory=list)
     samples: dict[int, list] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    subjects: list[ModelUnderTest] = field(default_factory=list)
+
+    def model_prepared(self, subject):
+        self.subjects.append(subject)
 
     def level_begins(self, level, model, number):
-        self.events.append(("begins", model, level.plan.load.label, number))
+        self.events.append(("begins", model, level.label, number))
         self.on_begin(number)
 
     def sample_ended(self, sample, number):
@@ -96,14 +99,10 @@ def swept(
 
             sweep = Sweep(
                 plan,
+                ScriptedSession(clock, client_for, counters=counters, settled=settled),
                 models=models,
                 missing=missing,
-                client_for=client_for,
-                clock=clock,
-                health=NoHealth,
                 observer=watcher,
-                counters=counters,
-                settled=settled,
             )
             kept.append(sweep)
             async with anyio.create_task_group() as beside:
@@ -275,12 +274,13 @@ def test_no_two_requests_of_a_sweep_ask_the_same():
         async with Listening(EXACT, clock=clock, models=("a", "b")).serving() as transport:
             sweep = Sweep(
                 scenario(work=WorkSettings(prompt="Why?", max_tokens=5)),
-                models=("a", "b"),
-                client_for=lambda model: Client(
-                    Endpoint(base_url="http://s/v1", model=model), transport, clock=clock, timeouts=Timeouts()
+                ScriptedSession(
+                    clock,
+                    lambda model: Client(
+                        Endpoint(base_url="http://s/v1", model=model), transport, clock=clock, timeouts=Timeouts()
+                    ),
                 ),
-                clock=clock,
-                health=NoHealth,
+                models=("a", "b"),
                 observer=Watcher(),
             )
             await sweep.run()
@@ -307,10 +307,8 @@ def test_model_that_answers_nothing_is_marked():
 
         sweep = Sweep(
             scenario(users=(1,)),
+            ScriptedSession(clock, client_for),
             models=("hung", "m"),
-            client_for=client_for,
-            clock=clock,
-            health=NoHealth,
             observer=watcher,
         )
         await sweep.run()
@@ -324,7 +322,7 @@ def test_model_that_answers_nothing_is_marked():
 
 def answered_by(act: Callable[[int], Act], work: WorkSettings) -> tuple[Watcher, list[ModelUnderTest], list[bytes]]:
     """Sweep a scripted server: the watcher, the models that answered, and what was asked, in order."""
-    watcher, found, asked = Watcher(), [], []
+    watcher, asked = Watcher(), []
 
     class Listening(Scripted):
         async def exchange(self, exchange, sink):
@@ -338,23 +336,20 @@ def answered_by(act: Callable[[int], Act], work: WorkSettings) -> tuple[Watcher,
         )
         await Sweep(
             scenario(work=work, users=(1,), duration=S),
+            ScriptedSession(clock, lambda _: client),
             models=("m",),
-            client_for=lambda _: client,
-            clock=clock,
-            health=NoHealth,
             observer=watcher,
-            answered=found.append,
         ).run()
 
     run_virtual(main)
-    return watcher, found, asked
+    return watcher, watcher.subjects, asked
 
 
 def test_a_model_is_measured_though_its_second_first_answer_fails():
     """What that one is asked for, a first token when warm, is unknown then; the levels run."""
     failing = WorkSettings(prompt="Why?", max_tokens=1)
     watcher, (subject,), _ = answered_by(lambda number: Act(status=500 if number == 1 else 200), failing)
-    assert (subject.again, watcher.failures) == (None, {})
+    assert (subject.warm, watcher.failures) == (None, {})
     assert watcher.ended() == [("m", "users=1")]
 
 
@@ -488,9 +483,9 @@ def test_what_is_sampled_beside_a_level_is_known_before_it_is_kept():
         settled_at.append((closes_ns, len(watcher.recordings)))
 
     async def stop(sweep: Sweep) -> None:
-        while not sweep.measuring:
+        while sweep._runner.level is None:
             await anyio.sleep(0.1)
-        while sweep.measuring:
+        while sweep._runner.level is not None:
             await anyio.sleep(0.1)
         sweep.stop()  # the level is over, and its last reading is waited for
 

@@ -1,0 +1,100 @@
+"""Runs levels of a model, one at a time: in this process or on workers, with abort rules, and with the server's
+counters from before the level to after its last request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadbench.core.alongside import run_alongside
+from loadbench.engine.abort import AbortWatch
+from loadbench.engine.level import Level, level_plan
+from loadbench.targets.scrape import rise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadbench.engine.level import LevelSpec
+    from loadbench.engine.observers import RunningLevel, RunObserver
+    from loadbench.engine.target import ModelUnderTest, TargetSession
+    from loadbench.engine.workers import DistributedLevel
+    from loadbench.plan.scenario import Scenario
+    from loadbench.record.recorder import LevelRecording
+    from loadbench.record.request import Request
+    from loadbench.record.sample import Sample
+
+
+class LevelRunner:
+    """Runs levels under one scenario; `level` is the one that is running."""
+
+    def __init__(self, scenario: Scenario, session: TargetSession, observer: RunObserver) -> None:
+        self.level: RunningLevel | None = None
+        self._scenario = scenario
+        self._session = session
+        self._observer = observer
+
+    async def run(
+        self,
+        subject: ModelUnderTest,
+        spec: LevelSpec,
+        *,
+        number: int,
+        on_start: Callable[[Request], None] = lambda _: None,
+        on_sample: Callable[[Sample, RunningLevel], None] = lambda _, __: None,
+    ) -> LevelRecording:
+        """Run level `number` of the run; the observer has it when this returns.
+
+        A level that an abort rule ends has that rule in `aborted`; what it measured until then is kept.
+        """
+        session, observer = self._session, self._observer
+        watch = AbortWatch([rule for rule in self._scenario.slo.abort_on or () if rule.applies(spec.load)])
+
+        def ended(sample: Sample) -> None:
+            watch.add(sample)
+            if subject.keep_warm is not None:
+                subject.keep_warm.heard(sample.end_ns)
+            observer.sample_ended(sample, number)
+            on_sample(sample, level)
+
+        before = await session.counters()
+        level: Level | DistributedLevel
+        if session.workers is not None:
+            level = session.workers.level(
+                self._scenario,
+                spec,
+                model=subject.model,
+                clock=session.clock,
+                on_sample=ended,
+                on_start=on_start,
+            )
+        else:
+            level = Level(
+                level_plan(self._scenario, spec),
+                client=subject.client,
+                clock=session.clock,
+                health=session.health(),
+                on_sample=ended,
+                on_start=on_start,
+            )
+        self.level = level
+        observer.level_begins(level, subject.model, number)
+        try:
+            if watch.rules:
+                recording = await run_alongside(level.run, partial(watch.keep, level, session.clock))
+            else:
+                recording = await level.run()
+        finally:
+            self.level = None
+        # A stop must not cut this short: the level has yet to be kept.
+        with anyio.CancelScope(shield=True):
+            await session.settled(recording.window[1])
+            if before is not None:
+                # Read twice where needed: a busy server may time out once.
+                rose = rise(before, await session.counters() or await session.counters())
+                recording = replace(recording, server=rose, server_restarted=rose is None)
+        recording = replace(recording, aborted=watch.held)
+        observer.level_ended(recording, subject.model, spec.load)
+        return recording
