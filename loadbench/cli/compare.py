@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.cli.measuring import print_for_programs, progress_line, run_options, write_file
+from loadbench.cli.measuring import print_report, progress_line, run_options, write_file
 from loadbench.cli.options import ScenarioCommand, given, scenario_options
 from loadbench.core.errors import BadInput, ExitCode
 
@@ -107,10 +107,8 @@ def _print(comparison: Comparison, form: str, *, report: Path | None, chart: Pat
     content = render_comparison(comparison, form)
     if report is not None:
         write_file("--report", report, content)
-    elif form == "text":
-        click.echo(content, nl=False)
     else:
-        print_for_programs(content)
+        print_report(content, form)
 
 
 def exit_code(comparison: Comparison) -> ExitCode:

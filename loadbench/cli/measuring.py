@@ -48,9 +48,9 @@ def say(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
-def print_for_programs(content: str) -> None:
-    """Print on stdout as UTF-8, whatever the terminal's encoding is."""
-    click.echo(content.encode(), nl=False)
+def print_report(content: str, form: str) -> None:
+    """Print on stdout: text in the terminal's encoding, and what programs read always as UTF-8."""
+    click.echo(content if form == "text" else content.encode(), nl=False)
 
 
 def write_file(flag: str, path: Path, content: str) -> None:

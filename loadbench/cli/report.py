@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from loadbench.cli.measuring import print_for_programs, write_file
+from loadbench.cli.measuring import print_report, write_file
 from loadbench.core.errors import BadInput
 
 FORMATS = ("text", "markdown", "csv", "junit", "json")
@@ -32,7 +32,7 @@ def command(
     # ruff: noqa: PLC0415
     from loadbench.report.formats import RENDERERS, render, schema_text
     from loadbench.results.capacity import FILE, read_capacity
-    from loadbench.results.folder import read_run
+    from loadbench.results.folder import folder_of, read_run
     from loadbench.results.quality import read_quality
     from loadbench.results.requests import read_requests
 
@@ -46,7 +46,7 @@ def command(
     elif run is None:
         raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
     else:
-        folder = run if run.is_dir() else run.parent
+        folder = folder_of(run)
         result, requests = read_run(run), folder / "requests.jsonl"
         if tool is not None:
             from loadbench.report.tool_comparison import tool_comparison_document
@@ -71,7 +71,5 @@ def command(
                 content = RENDERERS[form](capacity_document(read_capacity(folder))) + "\n" + content
     if out is not None:
         write_file("--out", out, content)
-    elif form == "text" and not schema:
-        click.echo(content, nl=False)
     else:
-        print_for_programs(content)
+        print_report(content, "json" if schema else form)

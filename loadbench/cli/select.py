@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from loadbench.cli.measuring import print_for_programs
+from loadbench.cli.measuring import print_report
 from loadbench.core.errors import BadInput
 
 
@@ -45,7 +45,7 @@ def command(
     from loadbench.plan.models import read_models  # noqa: PLC0415
     from loadbench.report.formats import RENDERERS  # noqa: PLC0415
     from loadbench.report.selection import selection_document, selection_json  # noqa: PLC0415
-    from loadbench.results.folder import read_run  # noqa: PLC0415
+    from loadbench.results.folder import folder_of, read_run  # noqa: PLC0415
     from loadbench.results.quality import read_quality  # noqa: PLC0415
     from loadbench.results.recorded_prompts import known_facts  # noqa: PLC0415
 
@@ -64,11 +64,7 @@ def command(
             raise BadInput(f"--weight {text}: want a number from 0 on", hint="as in --weight latency=2")
         weighed[name.strip()] = weight
     facts = {} if models is None else known_facts(read_models(models))
-    read = [(read_run(run), read_quality(run if run.is_dir() else run.parent)) for run in runs]
+    read = [(read_run(run), read_quality(folder_of(run))) for run in runs]
     selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed)
-    if form == "text":
-        click.echo(RENDERERS[form](selection_document(selection)), nl=False)
-    else:
-        print_for_programs(
-            selection_json(selection) if form == "json" else RENDERERS[form](selection_document(selection))
-        )
+    content = selection_json(selection) if form == "json" else RENDERERS[form](selection_document(selection))
+    print_report(content, form)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import print_for_programs, progress_line, run_options, write_file
+from loadbench.cli.measuring import print_report, progress_line, run_options, write_file
 from loadbench.cli.options import ScenarioCommand, given, scenario_options
 from loadbench.core.errors import BadInput
 from loadbench.plan.workshop import DEFAULTS
@@ -56,10 +56,9 @@ def command(
     from loadbench.plan.workshop import shows_first_token, workshop_scenario  # noqa: PLC0415 - not for the help
     from loadbench.report.plan import plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
-    from loadbench.results.folder import RunFolder  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
-    from loadbench.session.workshop import workshop_report  # noqa: PLC0415
+    from loadbench.session.workshop import export_workshop  # noqa: PLC0415
 
     flags = given(options)
     if run is not None and (flags or scenario or rounds):
@@ -75,17 +74,12 @@ def command(
         progress = progress_line(quiet=quiet, no_live=no_live)
         writer = run_sweep(resolved, os.environ, progress)
         run = writer.folder.path
-    report = workshop_report(run, shape=shape, first_token=first_token)
-    report.write(RunFolder(run if run.is_dir() else run.parent))
-    files = {"--json-file": report.json, "--output": report.markdown, "--csv-file": report.csv}
-    for flag, content in files.items():
-        path = options[flag[2:].replace("-", "_")]
-        if path is not None:
-            write_file(flag, path, content)
-    if as_json:
-        print_for_programs(report.json)
-    else:
-        click.echo(report.text, nl=False)
+    contents = export_workshop(run, shape=shape, first_token=first_token)
+    for flag, suffix in (("json_file", "json"), ("output", "md"), ("csv_file", "csv")):
+        if options[flag] is not None:
+            write_file(f"--{flag.replace('_', '-')}", options[flag], contents[suffix])
+    form = "json" if as_json else "text"
+    print_report(contents[form], form)
     if writer is not None:
         progress.say(f"kept in {run}")
         sys.exit(writer.exit_code())

@@ -100,6 +100,11 @@ def slug(name: str) -> str:
     return plain
 
 
+def folder_of(path: Path) -> Path:
+    """The run folder that a path names, by itself or by its `run.json`."""
+    return path if path.is_dir() else path.parent
+
+
 def read_run(path: Path) -> Run:
     """The run in a folder, or in a `run.json` itself.
 
