@@ -9,19 +9,13 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options
-from loadbench.cli.options import ScenarioCommand, given, scenario_options
-
-# A search chooses its loads and their lengths itself.
-_NOT_HERE = (
-    *("users", "rate", "pattern", "trace", "limit", "time_scale", "duration", "requests", "cool_down", "ramp"),
-    *("workers", "fail_on", "abort_on", "keep_warm"),
-)
+from loadbench.cli.measuring import progress_line, run_options, say_displaced
+from loadbench.cli.options import ScenarioCommand, given, setting_options
 
 
 @click.command(cls=ScenarioCommand)
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
-@scenario_options("target", "load", "work", "limits", "slo", "capacity", "report", without=_NOT_HERE)
+@setting_options("capacity")
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Continue the search in this run folder."
 )
@@ -49,14 +43,13 @@ def command(
     from loadbench.results.capacity import to_json  # noqa: PLC0415
     from loadbench.session.capacity import Resumed, check_search, run_capacity  # noqa: PLC0415
 
-    resolved = resolve(
-        flags=given(options), environment=os.environ, file=scenario, default_name="capacity", searches=True
-    )
+    resolved = resolve(flags=given("capacity", options), environment=os.environ, file=scenario, command="capacity")
     check_search(resolved, os.environ)
     resumed = None if resume is None else Resumed.read(resume, resolved)
     if dry_run:
         click.echo(render_text(capacity_plan_document(resolved)), nl=False)
         return
+    say_displaced(resolved)
     progress = progress_line(quiet=quiet, no_live=no_live)
     writer = run_capacity(resolved, os.environ, progress, resumed=resumed)
     found = writer.capacity

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import say
-from loadbench.cli.options import ScenarioCommand, given, scenario_options
+from loadbench.cli.measuring import say, say_displaced
+from loadbench.cli.options import ScenarioCommand, given, setting_options
 from loadbench.core.errors import ExitCode
 from loadbench.core.text import printable
 
@@ -17,7 +17,7 @@ _COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": None}
 
 
 @click.command(cls=ScenarioCommand)
-@scenario_options("target", "limits", without=("time_loads",))
+@setting_options("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def command(*, as_json: bool, **options: Any) -> None:
     """Check the endpoint, its models, a first response, and this machine.
@@ -30,7 +30,8 @@ def command(*, as_json: bool, **options: Any) -> None:
     from loadbench.plan.sources import resolve  # noqa: PLC0415
     from loadbench.session.doctor import run_checkup  # noqa: PLC0415
 
-    scenario = resolve(flags=given(options), environment=os.environ)
+    scenario = resolve(flags=given("doctor", options), environment=os.environ, command="doctor")
+    say_displaced(scenario)
     checkup = run_checkup(scenario, os.environ, say=say)
     if as_json:
         document = {**msgspec.to_builtins(checkup), "simulated": scenario.simulated}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadbench.live.progress import Progress
+    from loadbench.plan.scenario import Scenario
 
 
 def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -46,6 +47,12 @@ def progress_line(*, quiet: bool, no_live: bool) -> Progress:
 def say(text: str) -> None:
     """Print a line for people, on stderr."""
     click.echo(printable(text), err=True)
+
+
+def say_displaced(scenario: Scenario) -> None:
+    """Print once which values that somebody gave are not used, and why."""
+    for value in scenario.displaced:
+        say(f"not used: {value}")
 
 
 def print_report(content: str, form: str) -> None:

@@ -7,16 +7,12 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import say
-from loadbench.cli.options import ScenarioCommand, given, scenario_options
-
-# No model is tested here.
-_NOT_HERE = ("model", "model_set", "api", "transport", "load", "time_loads", "allow_alias", "adapter")
+from loadbench.cli.measuring import say, say_displaced
+from loadbench.cli.options import ScenarioCommand, given, setting_options
 
 
 @click.command(cls=ScenarioCommand)
-@scenario_options("target", without=_NOT_HERE)
-@click.option("--adapter", hidden=True)
+@setting_options("models")
 @click.option("--cached", is_flag=True, help="Show only the models on this disk.")
 @click.option("--loaded", is_flag=True, help="Show only the models in memory.")
 @click.option("--download", metavar="MODEL", help="Foundry Local: first download it with the foundry command.")
@@ -44,7 +40,8 @@ def command(
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.session.models import Changes, list_models  # noqa: PLC0415
 
-    scenario = resolve(flags=given(options), environment=os.environ)
+    scenario = resolve(flags=given("models", options), environment=os.environ, command="models")
+    say_displaced(scenario)
     changes = Changes(download=download, unload=to_unload, load=to_load, quiet_stdout=as_json)
     catalogue = list_models(scenario, os.environ, changes, cached=cached, loaded=loaded, say=say)
     if as_json:

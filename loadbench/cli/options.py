@@ -1,82 +1,92 @@
-"""Flags made from the scenario's settings: what a scenario file can say, a flag can say too."""
+"""Flags made from the declared settings: each setting of a scenario file has a flag of the commands that take it."""
 
 from __future__ import annotations
 
-import dataclasses
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.plan.scenario import OF_ONE_COMMAND, SECTIONS, settings
+from loadbench.core.errors import BadInput
+from loadbench.plan.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
-    from loadbench.plan.scenario import Setting
+    from loadbench.plan.settings import Setting
 
-# Other names under which a flag is known.
-_ALIASES = {"users": ("--concurrency",)}
+
+class SettingOption(click.Option):
+    """The flag of one setting, for one command."""
+
+    def __init__(self, names: Sequence[str], *, setting: Setting, command: str, **attributes: Any) -> None:
+        self.setting = setting
+        self.command = command
+        super().__init__(names, **attributes)
 
 
 class ScenarioCommand(click.Command):
-    """A command whose help shows the settings' flags by their section."""
+    """A command whose help shows the settings' flags by section, and which says why it does not take another's flag."""
+
+    @property
+    def _setting_options(self) -> list[SettingOption]:
+        return [param for param in self.params if isinstance(param, SettingOption)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; raises `BadInput` for the flag of a setting that this command does not take."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            options = self._setting_options
+            named = next((setting for setting in settings() if error.option_name in setting.flags), None)
+            if named is None or not options:
+                raise
+            raise BadInput(f"{error.option_name}: {named.why_not(options[0].command)}", hint="leave it out") from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        by_name = {param.name: record for param in self.params if (record := param.get_help_record(ctx)) is not None}
-        for section, cls in SECTIONS.items():
-            names = [field.name for field in dataclasses.fields(cls) if field.name in by_name]
-            records = [by_name.pop(name) for name in names]
-            if records:
-                with formatter.section(section.capitalize()):
-                    formatter.write_dl(records)
+        for section, options in groupby(self._setting_options, key=lambda option: option.setting.section):
+            with formatter.section(section.capitalize()):
+                formatter.write_dl([record for option in options if (record := option.get_help_record(ctx))])
+        others = [param.get_help_record(ctx) for param in self.params if not isinstance(param, SettingOption)]
         with formatter.section("Options"):
-            formatter.write_dl(list(by_name.values()))
+            formatter.write_dl([record for record in others if record])
 
 
-def scenario_options(
-    *sections: str, without: tuple[str, ...] = (), defaults: Mapping[str, object] | None = None
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the flags of these sections, or of all that are not of one command alone; `without` names settings.
-
-    `defaults` are the command's own, by setting name.
-    """
+def setting_options(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the flags of the settings that a command takes."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for setting in reversed(list(settings())):
-            wanted = setting.section in sections or (not sections and setting.section not in OF_ONE_COMMAND)
-            if wanted and setting.name not in without:
-                own = dataclasses.replace(setting, default=(defaults or {}).get(setting.name, setting.default))
-                function = _option(own)(function)
+        for setting in reversed(settings(command)):
+            if setting.argument_of != command:
+                function = _option(setting, command)(function)
         return function
 
     return decorate
 
 
-def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    if setting.kind.switch:
-        flag = setting.flag if setting.default is False else f"{setting.flag}/--no-{setting.name.replace('_', '-')}"
-        return click.option(flag, setting.name, is_flag=True, default=None, help=setting.help)
-    default = "" if setting.default in (None, ()) else f"  [default: {_default(setting)}]"
+def _option(setting: Setting, command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    names = ["/".join(setting.flags)] if setting.type.is_flag else setting.flags
+    default = setting.default_in(command)
+    shown = None if default is None or setting.type.is_flag else setting.type.show(default)
+    text = ",".join(map(str, shown)) if isinstance(shown, list) else str(shown)
     return click.option(
-        setting.flag,
-        *_ALIASES.get(setting.name, ()),
+        *names,
         setting.name,
-        metavar=setting.kind.metavar,
-        multiple=setting.kind.many,
+        cls=SettingOption,
+        setting=setting,
+        command=command,
+        is_flag=setting.type.is_flag,
+        metavar=None if setting.type.is_flag else setting.type.metavar,
+        multiple=setting.type.multiple,
         default=None,
-        help=setting.help + default,
+        help=setting.help + ("" if shown in (None, {}) else f"  [default: {text}]"),
     )
 
 
-def _default(setting: Setting) -> str:
-    shown = setting.kind.show(setting.default)
-    return ",".join(str(item) for item in shown) if isinstance(shown, list) else str(shown)
-
-
-def given(options: dict[str, Any]) -> dict[str, object]:
-    """The settings' flags that were given."""
+def given(command: str, options: dict[str, Any]) -> dict[str, object]:
+    """Of a command's options the settings' flags that were given, by setting name."""
     return {
         setting.name: options[setting.name]
-        for setting in settings()
+        for setting in settings(command)
         if options.get(setting.name) is not None and options[setting.name] != ()
     }

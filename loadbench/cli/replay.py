@@ -9,19 +9,13 @@ from typing import Any
 import click
 
 from loadbench.cli.measuring import run_options
-from loadbench.cli.options import ScenarioCommand, given, scenario_options
+from loadbench.cli.options import ScenarioCommand, given, setting_options
 from loadbench.cli.sweep import measure
-
-# What a trace decides: no flags for it.
-_DECIDED = (
-    *("users", "rate", "arrivals", "pattern", "trace", "think", "requests", "ramp", "prompt", "prompts"),
-    *("input_tokens", "output_tokens", "max_tokens", "persona", "mix", "turns", "deterministic"),
-)
 
 
 @click.command(cls=ScenarioCommand)
 @click.argument("file", metavar="TRACE", type=click.Path(path_type=Path))
-@scenario_options(without=_DECIDED)
+@setting_options("replay")
 @run_options(json="run.json", dry_run="Show what is in the trace, the settings and the time.")
 def command(file: Path, **options: Any) -> None:
     """Replay a recorded trace at its original times and lengths.
@@ -31,5 +25,5 @@ def command(file: Path, **options: Any) -> None:
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
 
-    flags = {**given(options), "trace": str(file)}
-    measure(resolve(flags=flags, environment=os.environ, default_name="replay"), **options)
+    flags = {**given("replay", options), "trace": str(file)}
+    measure(resolve(flags=flags, environment=os.environ, command="replay"), **options)

@@ -95,7 +95,7 @@ def copy(names: tuple[str, ...], *, everything: bool, folder: Path, force: bool)
 
 def scenarios() -> list[Shipped]:
     """The scenarios, by name."""
-    from loadbench.plan.sources import ScenarioFile  # noqa: PLC0415 - only the command itself needs it
+    from loadbench.plan.scenario_file import ScenarioFile  # noqa: PLC0415 - only the command itself needs it
 
     shipped = []
     for file in sorted(_folder(*_SCENARIOS).glob("*.toml")):

@@ -10,16 +10,8 @@ from typing import Any
 import click
 
 from loadbench.cli.measuring import say
-from loadbench.cli.options import ScenarioCommand, given, scenario_options
+from loadbench.cli.options import ScenarioCommand, given, setting_options
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
-
-# Room for a dozen facets and a sentence; a model that reasons aloud needs more.
-_JUDGE_TOKENS = 512
-# Settings that have no effect on answers that are collected once, at temperature 0.
-_NOT_OF_A_STUB = (
-    *("input_tokens", "output_tokens", "persona", "mix", "turns"),
-    *("temperature", "unique", "deterministic", "time_loads"),
-)
 
 
 @click.group()
@@ -32,7 +24,7 @@ def command() -> None:
 
 @command.command("stub", cls=ScenarioCommand)
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@scenario_options("target", "work", "limits", without=_NOT_OF_A_STUB)
+@setting_options("score")
 @click.option(
     "--to", type=click.Path(path_type=Path), metavar="FILE", help="Write to this file. Default: annotation.json in RUN."
 )
@@ -48,7 +40,7 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     from loadbench.session.setup import check  # noqa: PLC0415
 
     path = to or (Path() if run is None else scoring.folder_of(run)) / ANNOTATION_FILE
-    scenario = scoring.scoring_scenario(None if run is None else read_run(run), given(options), os.environ)
+    scenario = scoring.scoring_scenario(None if run is None else read_run(run), given("score", options), os.environ)
     check(scenario, os.environ)
     if path.exists() and not force:
         raise BadInput(f"{path}: exists, and may hold scores", hint="name another file with --to, or add --force")
@@ -87,32 +79,11 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bo
     say("not kept: no --run was named" if run is None else f"kept in {scoring.folder_of(run)}")
 
 
-@command.command("judge")
+@command.command("judge", cls=ScenarioCommand)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--judge-model", required=True, metavar="ID", help="The model that rates the answers.")
-@click.option("--judge-url", metavar="URL", help="Its server. Default: the run's.")
-@click.option("--judge-key-env", metavar="TEXT", help="The environment variable that holds its server's API key.")
-@click.option(
-    "--judgings", type=click.IntRange(1, 9), default=1, show_default=True, help="How often it rates every answer."
-)
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(1),
-    default=_JUDGE_TOKENS,
-    show_default=True,
-    help="The limit of each of its responses.",
-)
+@setting_options("judge")
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
-def judge_command(
-    run: Path,
-    *,
-    judge_model: str,
-    judge_url: str | None,
-    judge_key_env: str | None,
-    judgings: int,
-    max_tokens: int,
-    as_json: bool,
-) -> None:
+def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
     """Have a second model rate the answers of RUN: those that a stub collected, or else answers collected now.
 
     Exits with 5 if some answers could not be rated, with 6 if none could.
@@ -122,23 +93,20 @@ def judge_command(
     from loadbench.session import scoring  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
 
-    flags: dict[str, object] = {"model": [judge_model]}
-    flags |= {"url": judge_url} if judge_url else {}
-    flags |= {"api_key_env": judge_key_env} if judge_key_env else {}
-    scenario = scoring.judge_scenario(read_run(run), flags, os.environ)
+    scenario = scoring.judge_scenario(read_run(run), given("judge", options), os.environ)
     check(scenario, os.environ)
     annotation = scoring.answers_of(run, os.environ, say=say)
     if not annotation.complete:
         say("some answers are missing, since collecting them was stopped: run `loadbench score stub --force`")
-    rated = scoring.judged(annotation, scenario, os.environ, judgings=judgings, max_tokens=max_tokens, say=say)
+    rated = scoring.judged(annotation, scenario, os.environ, say=say)
     if not rated:
         raise Interrupted("stopped before the first rating", hint="nothing is kept")
     _show(scoring.keep(run, rated), as_json=as_json)
     say(f"kept in {scoring.folder_of(run)}")
-    if len(rated) < judgings or any(ratings.complete < annotation.complete for ratings, _ in rated):
+    if len(rated) < scenario.judge.judgings or any(ratings.complete < annotation.complete for ratings, _ in rated):
         raise Interrupted("stopped before all answers were rated", hint="what was rated is kept")
     if not any(ratings_of(ratings) for ratings, _ in rated):
-        raise TargetUnavailable(f"{judge_model}: rated no answer", hint="see the reasons above; take another model")
+        raise TargetUnavailable(f"{scenario.judge.model}: rated no answer", hint="see the reasons above")
     sys.exit(ExitCode.INCONCLUSIVE if any(unrated for _, unrated in rated) else ExitCode.OK)
 
 

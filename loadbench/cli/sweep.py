@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options
-from loadbench.cli.options import ScenarioCommand, given, scenario_options
+from loadbench.cli.measuring import progress_line, run_options, say_displaced
+from loadbench.cli.options import ScenarioCommand, given, setting_options
 
 
 @click.command(cls=ScenarioCommand)
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
-@scenario_options()
+@setting_options("sweep")
 @run_options(json="run.json", dry_run="Show the plan, the source of each setting, and the time.")
 def command(scenario: Path | None, **options: Any) -> None:
     """Measure a server at rising load, level by level.
@@ -26,7 +26,7 @@ def command(scenario: Path | None, **options: Any) -> None:
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
 
-    measure(resolve(flags=given(options), environment=os.environ, file=scenario), **options)
+    measure(resolve(flags=given("sweep", options), environment=os.environ, file=scenario), **options)
 
 
 def measure(scenario: Any, *, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **_: Any) -> None:
@@ -41,6 +41,7 @@ def measure(scenario: Any, *, as_json: bool, quiet: bool, no_live: bool, dry_run
     if dry_run:
         click.echo(render_text(plan_document(scenario)), nl=False)
         return
+    say_displaced(scenario)
     progress = progress_line(quiet=quiet, no_live=no_live)
     writer = run_sweep(scenario, os.environ, progress)
     click.echo(render(writer.run, "json" if as_json else "text"), nl=False)

@@ -9,25 +9,14 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import print_report, progress_line, run_options, write_file
-from loadbench.cli.options import ScenarioCommand, given, scenario_options
+from loadbench.cli.measuring import print_report, progress_line, run_options, say_displaced, write_file
+from loadbench.cli.options import ScenarioCommand, given, setting_options
 from loadbench.core.errors import BadInput
-from loadbench.plan.workshop import DEFAULTS
-
-SHAPES = ("script", "sample", "notebook", "stable")
 
 
 @click.command(cls=ScenarioCommand)
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
-@scenario_options(
-    *("target", "work", "limits", "report"),
-    without=("input_tokens", "persona", "mix", "turns"),
-    defaults={**DEFAULTS, "name": "workshop"},
-)
-@click.option("--rounds", metavar="N", help="Send each prompt to each model this often.  [default: 3]")
-@click.option(
-    "--shape", type=click.Choice(SHAPES), default="script", show_default=True, help="Whose keys the JSON has."
-)
+@setting_options("workshop")
 @click.option("--json-file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the JSON to this file.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Also write the Markdown table here.")
 @click.option("--csv-file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the CSV to this file.")
@@ -38,8 +27,6 @@ SHAPES = ("script", "sample", "notebook", "stable")
 def command(
     scenario: Path | None,
     *,
-    rounds: str | None,
-    shape: str,
     run: Path | None,
     as_json: bool,
     quiet: bool,
@@ -60,21 +47,22 @@ def command(
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
     from loadbench.session.workshop import export_workshop  # noqa: PLC0415
 
-    flags = given(options)
-    if run is not None and (flags or scenario or rounds):
+    flags = given("workshop", options)
+    if run is not None and (scenario or set(flags) - {"shape"}):
         raise BadInput(f"--from {run}: exports a saved run", hint="leave out what says how to measure")
     first_token = shows_first_token(os.environ)
     writer = None
+    resolved = workshop_scenario(flags=flags, environment=os.environ, file=scenario)
     if run is None:
-        resolved = workshop_scenario(flags=flags, environment=os.environ, file=scenario, rounds=rounds)
         check(resolved, os.environ)
         if dry_run:
             click.echo(render_text(plan_document(resolved)), nl=False)
             return
+        say_displaced(resolved)
         progress = progress_line(quiet=quiet, no_live=no_live)
         writer = run_sweep(resolved, os.environ, progress)
         run = writer.folder.path
-    contents = export_workshop(run, shape=shape, first_token=first_token)
+    contents = export_workshop(run, shape=resolved.workshop.shape, first_token=first_token)
     for flag, suffix in (("json_file", "json"), ("output", "md"), ("csv_file", "csv")):
         if options[flag] is not None:
             write_file(f"--{flag.replace('_', '-')}", options[flag], contents[suffix])

@@ -178,7 +178,7 @@ class CapacitySearch:
                 by_rate=by_rate,
                 seen=dict(self._earlier.responses),
             )
-            if self._scenario.climbs:
+            if self._scenario.measures_curve:
                 await self._measure_curve(subject, pace)
             await self._search(subject, pace)
 
@@ -290,7 +290,7 @@ class CapacitySearch:
     ) -> LevelSpec:
         """A level of the search, with a seed of its own; `ramp_ns` unless the user set another."""
         settings = self._scenario.load
-        ramp_is_set = str(self._scenario.origins.get("load.ramp", "default")) != "default"
+        ramp_is_set = self._scenario.is_given("load.ramp")
         return LevelSpec(
             load=load,
             key=f"{self._model}/{self._number}",

@@ -21,8 +21,8 @@ import anyio.lowlevel
 
 from loadbench.plan.conversation import Turn
 from loadbench.plan.distribution import Constant
-from loadbench.plan.load import WHOLE, Closed, LevelDuration, Load, Open, Phase, Phases, Shard
-from loadbench.plan.prompts import prompt_source, word_prompts
+from loadbench.plan.load import MOST_IN_FLIGHT, WHOLE, Closed, LevelDuration, Load, Open, Phase, Phases, Shard
+from loadbench.plan.prompt_source import prompt_source, word_prompts
 from loadbench.plan.traces import Replayed, TracePrompts
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import LevelRecording, Recorder
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.record.sample import Sample
 
-# Requests in flight that an open loop may build up before it counts arrivals as missed; the limit on open files is
-# usually lower.
-MOST_IN_FLIGHT = 10_000
 # From now to the beginning of a trace, which is measured from its first request: time to prepare that.
 _LEAD_NS = 300_000_000
 # From one failed request of a user to the next: a server that refuses at once must not get thousands a second.
@@ -96,7 +93,7 @@ def level_plan(scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE) -> Lev
         prompts = TracePrompts(load.arrivals.trace, words)
     else:
         prompts = prompt_source(scenario.work, key=spec.key, calibration=spec.calibration)
-    ramp_ns = scenario.load.ramp if spec.ramp_ns is None else spec.ramp_ns
+    ramp_ns = scenario.load.ramp or 0 if spec.ramp_ns is None else spec.ramp_ns
     return LevelPlan(
         load=load,
         duration=duration,

@@ -50,7 +50,7 @@ class LevelRunner:
         A level that an abort rule ends has that rule in `aborted`; what it measured until then is kept.
         """
         session, observer = self._session, self._observer
-        watch = AbortWatch([rule for rule in self._scenario.slo.abort_on or () if rule.applies(spec.load)])
+        watch = AbortWatch([rule for rule in self._scenario.slo.abort_on or () if rule.applies(spec.load.label)])
 
         def ended(sample: Sample) -> None:
             watch.add(sample)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from loadbench.core.errors import TargetUnavailable
-from loadbench.plan.prompts import prompt_source
+from loadbench.plan.prompt_source import prompt_source
 from loadbench.targets.openai import first_response
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """What two measurements must have in common to be parts of one: a resumed search compares it key by key.
 
-Where results go, and how much time may be spent, is no part of it. A prompt file counts by its content.
+Each setting declares whether it counts (`Setting.comparable`). A prompt file counts by its content.
 """
 
 from __future__ import annotations
@@ -11,44 +11,38 @@ from typing import TYPE_CHECKING
 import orjson
 
 from loadbench.core.errors import BadInput
+from loadbench.plan.settings import Comparable, settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from loadbench.plan.scenario import Scenario
-
-_SECTIONS = ("target", "load", "work", "limits", "slo", "personas")
-# A search sets these itself.
-_NOT_OF_A_SEARCH = frozenset({"load.users", "load.rate", "load.duration", "load.requests", "load.ramp", "load.workers"})
 
 
 def conditions(scenario: Scenario) -> dict[str, object]:
     """By key, as people write them; raises `BadInput` for a prompt file that cannot be read."""
-    found: dict[str, object] = {}
-    for section, values in scenario.effective().items():
-        if section in _SECTIONS:
-            found.update({f"{section}.{name}": value for name, value in values.items()})
-    found = {key: value for key, value in found.items() if key not in _NOT_OF_A_SEARCH}
-    search = scenario.capacity
-    found |= {
-        "capacity.by": search.by,
-        "capacity.at_most": search.at_most,
-        "capacity.confidence": search.confidence,
-        "capacity.precision": search.precision,
+    record = scenario.effective()
+    counted: dict[str, object] = {
+        setting.key: record[setting.section][setting.name]
+        for setting in settings(scenario.command)
+        if setting.comparable is not Comparable.FREE and setting.key not in scenario.not_used
     }
-    if scenario.work.prompts is not None:
-        found["work.prompts"] = f"sha256:{_digest(scenario.work.prompts)}"
-    plain: dict[str, object] = orjson.loads(orjson.dumps(found, option=orjson.OPT_NON_STR_KEYS, default=str))
+    counted |= {f"personas.{name}": persona for name, persona in record.get("personas", {}).items()}
+    path = scenario.work.prompts
+    if path is not None:
+        try:
+            counted["work.prompts"] = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+        except OSError as error:
+            raise BadInput(f"{path}: {error.strerror or error}", hint="name a prompt file") from None
+    plain: dict[str, object] = orjson.loads(orjson.dumps(counted, option=orjson.OPT_NON_STR_KEYS, default=str))
     return plain
 
 
-def content_hash(found: dict[str, object]) -> str:
+def differing(now: Mapping[str, object], then: Mapping[str, object]) -> list[str]:
+    """The keys whose values differ. An older search recorded settings, too, that have no effect: these do not count."""
+    return sorted(key for key, value in now.items() if then.get(key) != value)
+
+
+def content_hash(conditions: dict[str, object]) -> str:
     """Sixteen hexadecimal digits that stand for the conditions."""
-    return hashlib.sha256(orjson.dumps(found, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror or error}", hint="name a prompt file") from None
+    return hashlib.sha256(orjson.dumps(conditions, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]

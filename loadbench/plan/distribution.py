@@ -179,6 +179,32 @@ class Exponential(_Written):
         return rng.expovariate(1 / self.mean)
 
 
+@dataclass(frozen=True, slots=True)
+class Think:
+    """The pauses of a mix, by persona; in ns. As one distribution it is that of a user who is drawn by weight."""
+
+    by_persona: dict[str, Distribution | None]
+    weights: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the users."""
+        means = [0.0 if pause is None else pause.mean for pause in self.by_persona.values()]
+        return sum(mean * weight for mean, weight in zip(means, self.weights, strict=True)) / sum(self.weights)
+
+    def sample(self, rng: random.Random) -> float:
+        """The pause of anybody."""
+        (pause,) = rng.choices(list(self.by_persona.values()), self.weights)
+        return 0.0 if pause is None else pause.sample(rng)
+
+    def of(self, persona: str | None) -> Distribution | None:
+        """The pause of this persona."""
+        return self.by_persona.get(persona or "")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {pause or '0s'}" for name, pause in self.by_persona.items())
+
+
 def _density(z: float) -> float:
     """Of the standard normal distribution."""
     return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)

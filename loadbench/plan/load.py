@@ -19,12 +19,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from loadbench.plan.personas import Think
+from loadbench.plan.distribution import Think
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loadbench.plan.distribution import Distribution
+
+
+# How long the responses in flight may take at a level's end. A slow CPU takes some 20 s for a whole response.
+DRAIN_NS = 30_000_000_000
+# Requests in flight that an open loop may build up before it counts arrivals as missed; the limit on open files is
+# usually lower.
+MOST_IN_FLIGHT = 10_000
 
 
 class Phase(StrEnum):
@@ -132,7 +139,7 @@ class LevelDuration:
     requests: int | None = None
     warm_up_ns: int = 0
     cool_down_ns: int = 0
-    drain_ns: int = 30_000_000_000
+    drain_ns: int = DRAIN_NS
 
     def __post_init__(self) -> None:
         if (self.duration_ns is None) == (self.requests is None):

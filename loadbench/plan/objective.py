@@ -12,12 +12,9 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from loadbench.core.units import format_duration, parse_duration, parse_rate
-
-if TYPE_CHECKING:
-    from loadbench.plan.load import Load
 
 # The figures of a request, or of its events, that an objective can name: all but those of the client's own making.
 LATENCIES = (
@@ -81,9 +78,9 @@ class Objective:
         """Of how many in a thousand values it says that they are below the bound; of a mean there is none."""
         return _PERMILLE[self.point]
 
-    def applies(self, load: Load) -> bool:
-        """Whether it speaks of a level of this load."""
-        return self.at in {"", load.label}
+    def applies(self, label: str) -> bool:
+        """Whether it applies to the level of this label, as in `users=8`."""
+        return self.at in {"", label}
 
 
 def parse_objective(value: object) -> Objective:

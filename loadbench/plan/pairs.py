@@ -16,12 +16,12 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadbench.core.errors import BadInput
-from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan import setting_types
-from loadbench.plan.scenario import settings
+from loadbench.core.units import format_duration
+from loadbench.plan.scenario import with_not_used
+from loadbench.plan.settings import DEFAULT, USUAL_REPEATS, Origin, Source, setting_of, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,16 +29,10 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
 
 SIDES = ("a", "b")
-# Signed ranks of 6 pairs can show a difference at 5 % (the least p is 1/32), those of 5 cannot. Two more let a busy
-# machine spoil as many, and let the order cancel a curved drift.
-FEWEST_DECIDING = 6
-USUAL_REPEATS = 8
-MOST_REPEATS = 100
 # A budget alone buys no more than this: beyond, what differs is too small to matter.
 _MOST_BOUGHT = 20
-USUAL_SETTLE_NS = NS_PER_S
-# What a side may say of itself. Of several models there is one that is compared; headers hold commas.
-_KEYS = ("url", "model", "api", "profile", "api_key_env", "cacert", "insecure")
+# The settings that a side may have of its own. Headers are not among them: they hold commas.
+_PER_SIDE = {setting.name: setting for setting in settings("compare") if setting.per_side}
 # A server as people name it in haste; what is missing is said where the URL is read.
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
@@ -49,7 +43,13 @@ class Pairing:
 
     repeats: int | None = None
     budget_ns: int | None = None
-    settle_ns: int = USUAL_SETTLE_NS
+    settle_ns: int = setting_of("compare.settle").default
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> Pairing:
+        """As the scenario's settings say."""
+        settings = scenario.compare
+        return cls(repeats=settings.repeats, budget_ns=settings.budget, settle_ns=settings.settle)
 
     @property
     def most(self) -> int:
@@ -119,7 +119,7 @@ def check_budget(scenario: Scenario, pairing: Pairing) -> None:
 def is_target(text: str) -> bool:
     """Whether a side as it was written is a server to measure, rather than a run that was saved."""
     named = "://" in text or _HOST_AND_PORT.fullmatch(text) is not None
-    return named or text.partition("=")[0].strip() in _KEYS
+    return named or text.partition("=")[0].strip() in _PER_SIDE
 
 
 def one_address(url: str) -> str:
@@ -127,26 +127,28 @@ def one_address(url: str) -> str:
     return re.sub(r"^(https?://)localhost(?=[:/]|$)", r"\g<1>127.0.0.1", url.rstrip("/"), flags=re.IGNORECASE)
 
 
-def sides(
-    scenario: Scenario, *, a: str = "", b: str = "", a_model: str = "", b_model: str = "", same: bool = False
-) -> tuple[Scenario, Scenario]:
+def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Scenario]:
     """The scenario of each side: a URL, or settings of the target as in `url=http://127.0.0.1:8080,model=phi`.
 
-    What a side does not say, the scenario says. Raises `BadInput` for what cannot be used, and for two sides that are
-    one where it is not said that this is meant.
+    What a side does not say, the scenario says. Raises `BadInput` for what cannot be used, for settings that have no
+    effect on either side, and for two sides that are equal unless `same` allows it.
     """
-    if scenario.load.keep_warm is not None:
-        raise BadInput(
-            "--keep-warm: would load the side that rests", hint="leave it out: every block warms its side up"
-        )
-    both = (_side(scenario, a, a_model, flag="--a"), _side(scenario, b, b_model, flag="--b"))
+    both = (
+        _side(scenario, a, scenario.compare.a_model, flag="--a"),
+        _side(scenario, b, scenario.compare.b_model, flag="--b"),
+    )
     for flag, text, one, other in (("--a", a, *both), ("--b", b, both[1], both[0])):
         if one.simulated and not other.simulated and "profile" not in text:
             raise BadInput(f"{flag}: names no server", hint=f"{flag} URL, or --url where both are at one")
-    if _identity(both[0]) == _identity(both[1]) and not same:
+    for key, shared in scenario.values.given.items():
+        needs = [setting_of(key).unmet(side.values) for side in both]
+        if scenario.is_given(key) and not shared.is_off and needs[0] is not None and needs[1] is not None:
+            message = f"{scenario.place(key)}: has no effect on either side: {needs[0].reason}"
+            raise BadInput(message, hint=needs[0].remedy)
+    if _identity(both[0]) == _identity(both[1]) and not scenario.compare.same:
         raise BadInput(
             "both sides are the same server and model",
-            hint="if that is meant, to see how much two measurements of one thing differ, say --same",
+            hint="if you mean to see how much two measurements of one server differ, use --same",
         )
     return both
 
@@ -157,26 +159,31 @@ def _identity(scenario: Scenario) -> tuple[object, ...]:
     return (url, target.model, target.api, target.profile if url is None else None)
 
 
-def _side(scenario: Scenario, text: str, model: str, *, flag: str) -> Scenario:
-    over = _read(text, flag)
+def _side(scenario: Scenario, text: str, model: str | None, *, flag: str) -> Scenario:
+    written = _read(text, flag)
     if model:
-        if "model" in over:
+        if "model" in written:
             raise BadInput(f"{flag}-model: {flag} names a model already", hint="give one of them")
-        over["model"] = model
-    known = {setting.name: setting for setting in settings() if setting.section == "target"}
+        written["model"] = model
     origins = dict(scenario.origins)
-    changes: dict[str, object] = {}
-    for name, value in over.items():
+    changes: dict[str, Any] = {}
+    for name, value in written.items():
+        setting = _PER_SIDE[name]
         try:
-            changes[name] = known[name].kind.read(value)
+            changes[name] = setting.type.read(value)
         except ValueError as error:
             raise BadInput(f"{flag}: {name}: {error}") from None
-        origins[f"target.{name}"] = f"flag {flag}"
+        origins[setting.key] = Origin(Source.FLAG, flag)
     if "profile" in changes:
         if "url" in changes:
             raise BadInput(f"{flag}: url and profile: one is a server and the other simulates one", hint="give one")
         changes["url"] = None
-    side = replace(scenario, target=replace(scenario.target, **changes), origins=origins)  # type: ignore[arg-type]
+        origins["target.url"] = DEFAULT
+    side = with_not_used(replace(scenario, target=replace(scenario.target, **changes), origins=origins))
+    for name in changes:
+        need = _PER_SIDE[name].unmet(side.values)
+        if need is not None:
+            raise BadInput(f"{flag}: {name}: has no effect: {need.reason}", hint=need.remedy)
     if len(side.target.model or ()) > 1:
         raise BadInput(f"{flag}: one model is compared with one other", hint=f"choose with {flag}-model")
     return side
@@ -186,31 +193,16 @@ def _read(text: str, flag: str) -> dict[str, str]:
     """The settings that a side is written with."""
     if not text:
         return {}
-    if text.partition("=")[0].strip() not in _KEYS:
+    if text.partition("=")[0].strip() not in _PER_SIDE:
         return {"url": text}
-    found: dict[str, str] = {}
+    written: dict[str, str] = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
         name = name.strip()
-        if not equals or name not in _KEYS:
-            raise BadInput(f"{flag}: {part!r}: want settings as in url=URL,model=ID", hint=f"known: {', '.join(_KEYS)}")
-        if name in found:
+        if not equals or name not in _PER_SIDE:
+            hint = f"known: {', '.join(_PER_SIDE)}"
+            raise BadInput(f"{flag}: {part!r}: want settings as in url=URL,model=ID", hint=hint)
+        if name in written:
             raise BadInput(f"{flag}: {name} is given twice", hint="give it once")
-        found[name] = value
-    return found
-
-
-def read_pairing(*, repeats: str | None, budget: str | None, settle: str | None) -> Pairing:
-    """The pairing as flags write it; raises `BadInput`."""
-    words = (
-        ("--repeats", repeats, setting_types.whole(1, MOST_REPEATS)),
-        ("--budget", budget, setting_types.POSITIVE_DURATION),
-    )
-    read: list[int | None] = []
-    for flag, value, kind in (*words, ("--settle", settle, setting_types.DURATION)):
-        try:
-            read.append(None if value is None else kind.read(value))
-        except ValueError as error:
-            raise BadInput(f"{flag}: {error}") from None
-    times, budget_ns, settle_ns = read
-    return Pairing(repeats=times, budget_ns=budget_ns, settle_ns=USUAL_SETTLE_NS if settle_ns is None else settle_ns)
+        written[name] = value
+    return written

@@ -24,13 +24,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from loadbench.core.units import parse_duration
-from loadbench.plan.distribution import parse_distribution, parse_tokens
+from loadbench.plan.distribution import Think, parse_distribution, parse_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from loadbench.plan.distribution import Distribution
-    from loadbench.plan.prompts import Calibration, Prompt, PromptSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +44,15 @@ class Persona:
 
     def shown(self) -> dict[str, str]:
         """Its settings as people write them, those left out that it does not have."""
-        return {name: str(value) for name in SETTINGS if (value := getattr(self, name)) is not None}
+        return {name: str(value) for name in PERSONA_SETTINGS if (value := getattr(self, name)) is not None}
 
     def but(self, over: Persona) -> Persona:
         """This persona with whatever the other has of its own."""
-        given = {name: value for name in SETTINGS if (value := getattr(over, name)) is not None}
+        given = {name: value for name in PERSONA_SETTINGS if (value := getattr(over, name)) is not None}
         return replace(self, **given)
 
 
-SETTINGS = tuple(field.name for field in fields(Persona) if field.name != "name")
+PERSONA_SETTINGS = tuple(field.name for field in fields(Persona) if field.name != "name")
 
 
 def _tokens(text: str) -> Distribution:
@@ -132,32 +131,6 @@ class Cast:
         return Think(pauses, self.weights) if any(pauses.values()) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Think:
-    """The pauses of a mix, by persona; in ns. As one distribution it is that of a user who is drawn by weight."""
-
-    by_persona: dict[str, Distribution | None]
-    weights: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Over the users."""
-        means = [0.0 if pause is None else pause.mean for pause in self.by_persona.values()]
-        return sum(mean * weight for mean, weight in zip(means, self.weights, strict=True)) / sum(self.weights)
-
-    def sample(self, rng: random.Random) -> float:
-        """The pause of anybody."""
-        (pause,) = rng.choices(list(self.by_persona.values()), self.weights)
-        return 0.0 if pause is None else pause.sample(rng)
-
-    def of(self, persona: str | None) -> Distribution | None:
-        """The pause of this persona."""
-        return self.by_persona.get(persona or "")
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} {pause or '0s'}" for name, pause in self.by_persona.items())
-
-
 class _Deal:
     """Users dealt to weights, one after another, as far as it has been asked for."""
 
@@ -202,36 +175,6 @@ def _share(text: str) -> Share:
 
 # Weights are proportions of people.
 _MOST_WEIGHT = 1e6
-
-
-class CastPrompts:
-    """`loadbench.plan.prompts.PromptSource` of a cast: each request is asked by its persona's own source.
-
-    All sources have the same seed and level, and so are one another's continuation: no two requests ask alike.
-    """
-
-    def __init__(self, cast: Cast, sources: Sequence[PromptSource], *, key: str) -> None:
-        self._cast = cast
-        self._sources = tuple(sources)
-        self._key = key
-
-    def next(self, number: int, user: int | None) -> Prompt:
-        """The prompt of this user's persona, or of the one that was drawn for the arrival."""
-        index = self._cast.of_arrival(number, self._key) if user is None else self._cast.of_user(user)
-        persona = self._cast.personas[index]
-        prompt = self._sources[index].next(number, user)._replace(persona=persona.name or None)
-        if persona.turns is None:
-            return prompt
-        turns = persona.turns.sample(random.Random(f"{self._key}/{number}/turns"))
-        return prompt._replace(turns=max(1, round(turns)))
-
-    def calibration_prompts(self) -> Sequence[Prompt]:
-        """Those of the first: all have the same words."""
-        return self._sources[0].calibration_prompts()
-
-    def calibrated(self, tokens: Sequence[int | None]) -> Calibration | None:
-        """What is true of the words."""
-        return self._sources[0].calibrated(tokens)
 
 
 def cast_of(shares: Iterable[Share], known: Mapping[str, Persona], over: Persona) -> Cast:

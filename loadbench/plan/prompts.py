@@ -23,7 +23,6 @@ import orjson
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.distribution import Constant
-from loadbench.plan.personas import CastPrompts, Persona
 from loadbench.plan.rubric import read_facets
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.rubric import Facet
-    from loadbench.plan.scenario import WorkSettings
 
 # Common English words that are one token each, with the space before it, in the vocabularies of today's models.
 WORDS = ("the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "on", "not", "he")
@@ -45,7 +43,6 @@ _FRESH_BLOCKS = 8
 _FRESH_IN_SHARED = 2
 # A word is between a fraction of a token (vocabularies with whole phrases) and its letters.
 _TOKENS_PER_WORD = (0.25, 8.0)
-_USUAL_TOKENS = 128
 _MOST_FILE_BYTES = 256 * 1024 * 1024
 
 
@@ -87,59 +84,6 @@ class PromptSource(Protocol):
     def calibrated(self, tokens: Sequence[int | None]) -> Calibration | None:
         """What follows from the lengths in tokens that the server told of those; `None` where nothing does."""
         ...
-
-
-def prompt_source(work: WorkSettings, *, key: str, calibration: Calibration | None) -> PromptSource:
-    """The prompts of a level: the scenario's own, those of its file, or dealt words. `key` is the level's.
-
-    Raises `BadInput` for a file that cannot be used.
-    """
-    cast = work.cast
-    if cast is None:
-        return _source(work, Persona(name=""), key=key, calibration=calibration)
-    sources = [_source(work, persona, key=key, calibration=calibration) for persona in cast.personas]
-    return CastPrompts(cast, sources, key=f"{work.seed}/{key}")
-
-
-def _source(work: WorkSettings, persona: Persona, *, key: str, calibration: Calibration | None) -> Texts | WordPrompts:
-    """What this persona asks; what it does not say is the scenario's."""
-    output = persona.output_tokens or work.output_tokens
-    if work.prompt is None and work.prompts is None:
-        lengths = persona.input_tokens or work.input_tokens or Constant(_USUAL_TOKENS)
-        return word_prompts(work, lengths, output, key=key, calibration=calibration)
-    return Texts(given_prompts(work), output, seed=work.seed, level=key, unique=work.unique)
-
-
-def word_prompts(
-    work: WorkSettings,
-    input_tokens: Distribution,
-    output_tokens: Distribution | None = None,
-    *,
-    key: str,
-    calibration: Calibration | None,
-) -> WordPrompts:
-    """Dealt words for a level, of lengths as the calibration has them."""
-    per_word, overhead, foreign = calibration or (1.0, 0, True)
-    return WordPrompts(
-        input_tokens,
-        output_tokens,
-        tokens_per_word=per_word,
-        overhead_tokens=overhead,
-        calibrated=not foreign,
-        seed=work.seed,
-        level=key,
-        unique=work.unique,
-    )
-
-
-def given_prompts(work: WorkSettings) -> tuple[Prompt, ...]:
-    """The scenario's own prompt, or those of its file, as they are; none where they are made.
-
-    Raises `BadInput` for a file that cannot be used.
-    """
-    if work.prompts is not None:
-        return _read_once(work.prompts)
-    return () if work.prompt is None else (Prompt(work.prompt),)
 
 
 class Texts:
@@ -355,7 +299,7 @@ def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
 
 
 # Every level of a run asks for its prompts, and all of them are to have the same.
-_read_once = lru_cache(maxsize=1)(read_prompts)
+read_prompts_once = lru_cache(maxsize=1)(read_prompts)
 
 
 def _read_text(path: Path) -> str:

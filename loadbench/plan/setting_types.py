@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from loadbench.core.units import format_duration, parse_duration, parse_rate
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import parse_distribution
+from loadbench.plan.gate import parse_gate
 from loadbench.plan.objective import parse_abort, parse_objective
 from loadbench.plan.pattern import parse_pattern
 from loadbench.plan.personas import parse_mix
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from loadbench.plan.arrivals import Arrivals
     from loadbench.plan.distribution import Distribution
+    from loadbench.plan.gate import GateRule
     from loadbench.plan.objective import Objective
     from loadbench.plan.pattern import Pattern
     from loadbench.plan.personas import Share
@@ -50,8 +52,10 @@ class SettingType(Generic[T]):
     metavar: str
     read: Callable[[object], T]
     show: Callable[[T], object] = lambda value: value
-    many: bool = False  # the flag may be repeated
-    switch: bool = False  # the flag has no value
+    multiple: bool = False  # the flag may be repeated
+    is_flag: bool = False  # the flag has no value
+    secret: bool = False  # values must not be shown
+    example: str = ""  # for the hint of a message
 
 
 def _wrong(found: object, wanted: str) -> ValueError:
@@ -99,6 +103,13 @@ def _share(value: object) -> float:
     return _number(0, 1)(value)
 
 
+def _share_below_all(value: object) -> float:
+    share = _share(value)
+    if share < 1:
+        return share
+    raise _wrong(value, "less than 100%, as in 20%")
+
+
 def _confidence(value: object) -> float:
     share = _share(value)
     if 0.5 <= share <= 0.9999:
@@ -123,6 +134,18 @@ def _positive_duration(value: object) -> int:
 
 def _optional_duration(value: object) -> int | None:
     return None if isinstance(value, str) and value.strip().lower() == "none" else _positive_duration(value)
+
+
+def _rules(read: Callable[[object], T], example: str) -> Callable[[object], tuple[T, ...]]:
+    """Rules, of which each value may hold several with commas between them."""
+    read_all = _listed(read, example)
+
+    def read_rules(value: object) -> tuple[T, ...]:
+        if isinstance(value, (list, tuple)):
+            value = [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
+        return read_all(value)
+
+    return read_rules
 
 
 def _listed(read: Callable[[object], T], example: str) -> Callable[[object], tuple[T, ...]]:
@@ -309,7 +332,7 @@ def _gate(value: object) -> Objective | str:
     return ALL_OBJECTIVES if isinstance(value, str) and value.lower() == ALL_OBJECTIVES else parse_objective(value)
 
 
-def _show_rules(rules: Sequence[Objective | str]) -> object:
+def _show_rules(rules: Sequence[Objective | GateRule | str]) -> object:
     return [rule if isinstance(rule, str) else rule.rule for rule in rules]
 
 
@@ -321,7 +344,7 @@ PATH: SettingType[Path] = SettingType("FILE", lambda value: Path(_text(value)), 
 DIRECTORY: SettingType[Path] = SettingType("DIR", lambda value: Path(_text(value)), str)
 URL = SettingType("URL", _url)
 MODELS: SettingType[tuple[str, ...]] = SettingType(
-    "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini"), _show_list, many=True
+    "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini"), _show_list, multiple=True
 )
 USERS: SettingType[tuple[int, ...]] = SettingType("1,2,4", _listed(_whole(1, _MOST_USERS), "1,2,4,8"), _show_list)
 RATES: SettingType[tuple[float, ...]] = SettingType("0.5,1,2", _listed(_rate, "0.5,1,2 or 30/min"), _show_list)
@@ -329,30 +352,34 @@ DURATION = SettingType("TIME", _duration, _show_duration)
 POSITIVE_DURATION = SettingType("TIME", _positive_duration, _show_duration)
 OPTIONAL_DURATION: SettingType[int | None] = SettingType("TIME", _optional_duration, _show_duration)
 SHARE = SettingType("1%", _share)
+BELOW_ALL = SettingType("20%", _share_below_all)
 INTERVAL = SettingType("TIME", _interval, _show_duration)
 OPTIONAL_INTERVAL: SettingType[int | None] = SettingType("TIME|none", _optional_interval, _show_duration)
 MONEY = SettingType("PRICE", _number(0, 1e12))
 WATTS: SettingType[tuple[float, float]] = SettingType("W|W..W", _watts, lambda ends: f"{ends[0]:g}..{ends[1]:g}")
-CONFIDENCE = SettingType("95%", _confidence)
-FLAG = SettingType("", _flag, switch=True)
+CONFIDENCE = SettingType("95%", _confidence, example="95%")
+FLAG = SettingType("", _flag, is_flag=True)
 # Header values may be secrets: only the names are ever shown.
 HEADERS: SettingType[tuple[tuple[str, str], ...]] = SettingType(
-    "'K: V'", _headers, lambda headers: {name: "***" for name, _ in headers}, many=True
+    "'K: V'", _headers, lambda headers: {name: "***" for name, _ in headers}, multiple=True, secret=True
 )
 THINK = SettingType("TIME|DIST", _duration_distribution, str)
 TOKENS = SettingType("N|DIST", _token_distribution, str)
 TURNS = SettingType("N|DIST", _turns, str)
 PATTERN = SettingType("day|POINTS|FILE", _pattern, str)
 MIX: SettingType[tuple[Share, ...]] = SettingType(
-    "NAME:W,...", _mix, lambda shares: [str(share) for share in shares], many=True
+    "NAME:W,...", _mix, lambda shares: [str(share) for share in shares], multiple=True
 )
 ARRIVALS = SettingType("constant|poisson|gamma:CV", _arrivals, str)
 OBJECTIVES: SettingType[tuple[Objective, ...]] = SettingType(
-    "RULE", _listed(parse_objective, "ttft_p95<1s,failures<1%"), _show_rules, many=True
+    "RULE", _rules(parse_objective, "ttft_p95<1s,failures<1%"), _show_rules, multiple=True, example="ttft_p95<1s"
 )
 GATES: SettingType[tuple[Objective | str, ...]] = SettingType(
-    "slo|RULE", _listed(_gate, "slo or ttft_p95<1s"), _show_rules, many=True
+    "slo|RULE", _rules(_gate, "slo or ttft_p95<1s"), _show_rules, multiple=True, example="ttft_p95<1s"
 )
 ABORTS: SettingType[tuple[Objective, ...]] = SettingType(
-    "RULE", _listed(parse_abort, "failures>20%"), _show_rules, many=True
+    "RULE", _rules(parse_abort, "failures>20%"), _show_rules, multiple=True, example="failures>20%"
+)
+CHANGES: SettingType[tuple[GateRule, ...]] = SettingType(
+    "RULE", _rules(parse_gate, "ttft_p95>5%,failures>1%"), _show_rules, multiple=True, example="ttft_p95>5%"
 )

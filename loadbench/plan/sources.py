@@ -1,47 +1,35 @@
-"""Where settings come from: flag, then environment, then scenario file, then default; the first that speaks wins.
+"""Where settings come from: a flag, else the environment, else the scenario file, else the default.
 
-Every message names the place (the flag, the variable, or file and line), the key, what was found, what is wanted, and
-for a misspelt name the nearest known one. An unknown key is an error, in a file as in the environment: a setting that
-is silently ignored is worse than none.
+A stronger source displaces a weaker one, also if it gives another setting that excludes the first: `--rate` displaces
+the `users` of a scenario file, and with them what has an effect with users only. Such a setting is not used, nor is one
+that the command does not take from file or environment; `Scenario.displaced` lists them. Two settings that exclude each
+other from one source are refused with the reason, and so is a setting without effect.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
-import re
-import tomllib
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.models import read_models
-from loadbench.plan.scenario import SECTIONS, Scenario, settings
+from loadbench.plan.personas import PERSONAS
+from loadbench.plan.scenario import Displaced, Scenario, with_not_used
+from loadbench.plan.scenario_file import ScenarioFile, nearest, read
 from loadbench.plan.setting_types import ALL_OBJECTIVES
-from loadbench.plan.workload import complete, read_persona
+from loadbench.plan.settings import DEFAULT, SECTIONS, Given, Origin, Source, Values, setting_of, settings
+from loadbench.plan.workload import bring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from loadbench.plan.personas import Persona
-    from loadbench.plan.scenario import Setting
+    from loadbench.plan.settings import Need, Setting
 
-# A scenario is written by hand; what is larger was not.
-_MOST_BYTES = 4 * 1024 * 1024
-# Variables of this prefix that are not settings.
+# Variables of our prefix that are not settings.
 _OTHER_VARIABLES = frozenset({"LOADBENCH_API_KEY", "LOADBENCH_COMPLETE"})
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """One setting as somebody gave it: the value read, and the place as messages name it."""
-
-    setting: Setting
-    value: object
-    place: str
+# The variables in which other programs keep the server's address, in the order in which they are read.
+ENDPOINT_VARIABLES = ("FOUNDRY_LOCAL_ENDPOINT", "OPENAI_BASE_URL")
 
 
 def resolve(
@@ -49,305 +37,231 @@ def resolve(
     flags: Mapping[str, object],
     environment: Mapping[str, str],
     file: Path | None = None,
-    default_name: str = "sweep",
-    also: Mapping[str, tuple[str, object]] | None = None,
-    defaults: Mapping[str, object] | None = None,
-    searches: bool = False,
+    command: str = "sweep",
+    reused: Mapping[str, object] | None = None,
 ) -> Scenario:
-    """The scenario in force. `flags` are by setting name, those that were not given left out.
+    """The scenario in force for a command. `flags` has the values of its flags by setting name, as they were written.
 
-    `also` has further variables, (name, value) by setting name, which come after those of the environment; `defaults`
-    are a command's own, as settings hold them. Either may be silenced by another of its group. A command that
-    `searches` chooses its loads itself.
-    Raises `BadInput` for anything that cannot be used.
+    `reused` has values of a saved run by key, for commands that score its answers. Raises `BadInput` for anything that
+    cannot be used.
     """
     document = ScenarioFile.read(file) if file is not None else None
-    sources = [
-        ("flag", list(_from_flags(flags))),
-        ("environment", list(_from_environment(environment))),
-        ("environment", list(_from_variables(also or {}))),
-        ("scenario", document.given() if document is not None else []),
-    ]
-    chosen = _merge(sources)
-    _take_endpoint(chosen, environment)
-    _determine(chosen)
-    personas = document.personas() if document is not None else ()
-    complete(chosen, personas, searches=searches)
-    _add_defaults(chosen, default_name, defaults or {})
-    if "report.name" not in chosen:
-        chosen["report.name"] = (file.stem if file is not None else default_name, "default")
-    scenario = _with_models(_build(chosen, question=document.question if document is not None else ""))
-    scenario = dataclasses.replace(scenario, work=dataclasses.replace(scenario.work, personas=personas))
-    _refuse_unfixed(scenario)
+    own = document.personas() if document is not None else ()
+    personas = PERSONAS | {persona.name: persona for persona in own}
+    choice = _Choice(command, Values(command, {}, personas))
+    for given in (
+        *_from_flags(command, flags),
+        *(read(setting_of(key), value, Origin(Source.RUN, "the run")) for key, value in (reused or {}).items()),
+        *choice.from_environment(environment),
+        *_from_workshop_variables(command, environment),
+        *(document.given() if document is not None else ()),
+    ):
+        choice.take(given)
+    choice.settle_groups()
+    if not {"target.url", "target.profile", "target.adapter"} & set(choice.given):
+        choice.take_endpoint(environment)
+    choice.settle_needs()
+    choice.settle_deterministic()
+    bring(choice.given, personas, command=command)
+    scenario = choice.scenario(document.question if document is not None else "")
+    if file is not None and "report.name" not in choice.given:
+        scenario = dataclasses.replace(scenario, report=dataclasses.replace(scenario.report, name=file.stem))
+    scenario = dataclasses.replace(scenario, work=dataclasses.replace(scenario.work, personas=own))
+    if scenario.target.model_set is not None:
+        names = tuple(model.name for model in read_models(scenario.target.model_set))
+        origins = {**scenario.origins, "target.model": scenario.origins["target.model_set"]}
+        target = dataclasses.replace(scenario.target, model=names)
+        scenario = dataclasses.replace(scenario, target=target, origins=origins)
     _refuse_idle_rules(scenario)
-    return scenario
+    return with_not_used(scenario)
+
+
+def reusable(record: Mapping[str, Mapping[str, object]], *, same_server: bool) -> dict[str, object]:
+    """What `resolve` may reuse of a run's settings, by key: those of its server only if that is asked again."""
+    return {
+        setting.key: value
+        for setting in settings()
+        if setting.reused == "always" or (setting.reused and same_server)
+        if (value := record.get(setting.section, {}).get(setting.name)) is not None
+    }
+
+
+def _from_flags(command: str, flags: Mapping[str, object]) -> Iterator[Given]:
+    """Raises `BadInput` for what the command does not take."""
+    for name, value in flags.items():
+        named = [setting for setting in settings() if setting.name == name]
+        setting = next((setting for setting in named if command in setting.commands), named[0])
+        if command not in setting.commands:
+            raise BadInput(f"{setting.flag}: {setting.why_not(command)}", hint="leave it out")
+        place = setting.name.upper() if setting.argument_of == command else setting.flag
+        yield read(setting, value, Origin(Source.FLAG, place))
+
+
+def _from_workshop_variables(command: str, environment: Mapping[str, str]) -> Iterator[Given]:
+    """Of a setting's variables the first that says anything."""
+    for setting in settings(command) if command == "workshop" else ():
+        for variable in setting.workshop_variables:
+            text = environment.get(variable, "").strip()
+            items = [item.strip() for item in text.split(",") if item.strip()]
+            if items:
+                value = items if setting.type.multiple else text
+                yield read(setting, value, Origin(Source.WORKSHOP, variable))
+                break
+
+
+class _Choice:
+    """The values that win, by key, and those that do not."""
+
+    def __init__(self, command: str, values: Values) -> None:
+        self.command = command
+        self.given: dict[str, Given] = {}
+        self._values = Values(command, self.given, values.personas)
+        self._displaced: list[Displaced] = []
+        self._displacers: dict[str, Given] = {}
+
+    def from_environment(self, environment: Mapping[str, str]) -> Iterator[Given]:
+        """The settings of our variables; those of other commands are noted, and not read."""
+        for name, value in environment.items():
+            if not name.startswith("LOADBENCH_") or name in _OTHER_VARIABLES or name.endswith("_COMPLETE"):
+                continue
+            named = [setting for setting in settings() if setting.variable == name]
+            taken = next((setting for setting in named if self.command in setting.commands), None)
+            origin = Origin(Source.ENVIRONMENT, name)
+            if taken is not None:
+                yield read(taken, value, origin)
+            elif named:
+                self._refuse_quietly(named[0], origin)
+            elif environment.get("LOADBENCH_API_KEY_ENV") != name:
+                known = [setting.variable for setting in settings()]
+                raise BadInput(f"{name}: an unknown environment variable", hint=nearest(name, known))
+
+    def _refuse_quietly(self, setting: Setting, origin: Origin) -> None:
+        self._displaced.append(Displaced(setting.key, origin, setting.why_not(self.command)))
+
+    def take(self, given: Given) -> None:
+        """The first value of a setting wins; sources come in their order."""
+        if self.command not in given.setting.commands and given.origin.source is not Source.RUN:
+            self._refuse_quietly(given.setting, given.origin)
+        else:
+            self.given.setdefault(given.setting.key, given)
+
+    def _displace(self, given: Given, by: Given) -> None:
+        del self.given[given.setting.key]
+        self._displacers[given.setting.key] = by
+        if given.origin.source is not Source.RUN:
+            self._displaced.append(Displaced(given.setting.key, given.origin, f"displaced by {by.origin.place}"))
+
+    def settle_groups(self) -> None:
+        """Of settings that exclude each other the strongest stays; two of one source are refused."""
+        strongest: dict[str, Given] = {}
+        for given in sorted(self.given.values(), key=lambda given: given.origin.source):
+            group = given.setting.group
+            if not group or given.is_off:
+                continue
+            winner = strongest.setdefault(group, given)
+            if winner is given:
+                continue
+            if winner.origin.source == given.origin.source and given.origin.source is not Source.RUN:
+                raise BadInput(
+                    f"{winner.origin.place} and {given.origin.place} exclude each other",
+                    hint=f"give {winner.setting.name} or {given.setting.name}, not both",
+                )
+            self._displace(given, winner)
+
+    def take_endpoint(self, environment: Mapping[str, str]) -> None:
+        """The URL from where other programs keep it."""
+        for variable in ENDPOINT_VARIABLES:
+            text = environment.get(variable, "").strip()
+            if text and self.command in setting_of("target.url").commands:
+                self.take(read(setting_of("target.url"), text, Origin(Source.ENVIRONMENT, variable)))
+                return
+
+    def settle_needs(self) -> None:
+        """A setting without effect is displaced by the stronger one that takes its effect, or refused."""
+        displaced = True
+        while displaced:
+            displaced = False
+            for given in list(self.given.values()):
+                need = self._unmet(given)
+                if need is None:
+                    continue
+                by = self._blamed(need, given)
+                searched = self.command == "capacity" and "load.rate" in need.on
+                if given.origin.source is Source.RUN:
+                    del self.given[given.setting.key]
+                elif searched and given.origin.source is not Source.FLAG:
+                    # It was for the load of another command.
+                    del self.given[given.setting.key]
+                    self._displaced.append(Displaced(given.setting.key, given.origin, need.reason))
+                elif by is not None and by.origin.source < given.origin.source:
+                    self._displace(given, by)
+                else:
+                    continue
+                displaced = True
+        for given in self.given.values():
+            need = self._unmet(given)
+            if need is not None:
+                by = self._blamed(need, given)
+                blamed = "" if by is None else f" with {by.shown}"
+                message = f"{given.origin.place}: has no effect{blamed}: {need.reason}"
+                raise BadInput(message, hint=need.remedy_in(self.command))
+
+    def _unmet(self, given: Given) -> Need | None:
+        """The sides of a comparison may each have another server: what needs one is checked there."""
+        need = None if given.is_off else given.setting.unmet(self._values)
+        return None if need is not None and self.command == "compare" and "target.url" in need.on else need
+
+    def _blamed(self, need: Need, given: Given) -> Given | None:
+        """The strongest setting for which a need does not hold: one that was given, or that displaced what was."""
+        involved = [self.given.get(key) or self._displacers.get(key) for key in need.on if key != given.setting.key]
+        return min((one for one in involved if one is not None), key=lambda one: one.origin.source, default=None)
+
+    def settle_deterministic(self) -> None:
+        """Set what a deterministic run needs; refuse another value from a source that is as strong, or stronger."""
+        deterministic = self.given.get("work.deterministic")
+        if deterministic is None or not deterministic.value:
+            return
+        origin = deterministic.origin
+        if not {"work.prompt", "work.prompts"} & set(self.given) and self._values.value("work.prompt") is None:
+            raise BadInput(f"{origin.place}: there are no given prompts", hint="give them with --prompts or --prompt")
+        for setting in settings(self.command):
+            if not setting.when_deterministic:
+                continue
+            (value,) = setting.when_deterministic
+            given = self.given.get(setting.key)
+            if given is not None and given.value != value:
+                if given.origin.source <= origin.source:
+                    raise BadInput(
+                        f"{given.origin.place} and {origin.place} exclude each other",
+                        hint="a deterministic run has temperature 0, unchanged prompts, and --max-tokens",
+                    )
+                self._displace(given, deterministic)
+            self.given[setting.key] = Given(setting, value, origin)
+
+    def scenario(self, question: str) -> Scenario:
+        """The scenario of these values, with the command's defaults."""
+        sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+        origins = {}
+        for setting in settings():
+            given = self.given.get(setting.key)
+            value = self._values.value(setting.key) if given is None else given.value
+            origin = DEFAULT if given is None else given.origin
+            if given is None and value not in (None, setting.default) and self.command in setting.defaults:
+                origin = Origin(Source.COMMAND, self.command)
+            sections[setting.section][setting.name], origins[setting.key] = value, origin
+        made = {section: SECTIONS[section](**values) for section, values in sections.items()}
+        displaced = tuple(dict.fromkeys(self._displaced))
+        return Scenario(**made, question=question, command=self.command, origins=origins, displaced=displaced)
 
 
 def _refuse_idle_rules(scenario: Scenario) -> None:
-    """A rule that nothing is held against would pass for one that is met."""
+    """A rule that nothing is held against would pass for one that is met. A search has no levels beforehand."""
     if ALL_OBJECTIVES in (scenario.slo.fail_on or ()) and not scenario.slo.objectives:
-        place = scenario.origins["slo.fail_on"].partition(" ")[2]
+        place = scenario.place("slo.fail_on")
         raise BadInput(f"{place}: there are no objectives to fail on", hint="give some with --slo, or name a rule here")
+    if scenario.command in {"capacity", "compare-saved"}:
+        return
     labels = {load.label for load in scenario.loads}
     for rule in (*scenario.objectives, *(scenario.slo.abort_on or ())):
         if rule.at and rule.at not in labels:
             raise BadInput(f"{rule.rule}: no level has {rule.at}", hint=f"levels are {', '.join(sorted(labels))}")
-
-
-def _merge(sources: list[tuple[str, list[Given]]]) -> dict[str, tuple[object, str]]:
-    """Value and origin by key. A source that speaks for a group silences the later ones about all of that group."""
-    chosen: dict[str, tuple[object, str]] = {}
-    for origin, given in sources:
-        taken = {setting.group for setting in settings() if setting.group and setting.key in chosen}
-        _refuse_both(given)
-        for one in given:
-            if one.setting.key not in chosen and one.setting.group not in taken:
-                chosen[one.setting.key] = (one.value, f"{origin} {one.place}")
-    return chosen
-
-
-# By these other programs are told where the server is, in the order in which they are asked.
-ENDPOINT_VARIABLES = ("FOUNDRY_LOCAL_ENDPOINT", "OPENAI_BASE_URL")
-
-
-def _take_endpoint(chosen: dict[str, tuple[object, str]], environment: Mapping[str, str]) -> None:
-    """The URL from where other programs have it, unless one was meant for us, or the simulated server was asked for."""
-    if {"target.url", "target.profile", "target.adapter"} & set(chosen):
-        return
-    (url,) = (setting for setting in settings() if setting.key == "target.url")
-    for variable in ENDPOINT_VARIABLES:
-        if environment.get(variable, "").strip():
-            chosen[url.key] = (_read(url, environment[variable], variable).value, f"environment {variable}")
-            return
-
-
-_RANKS = ("flag", "environment", "scenario")
-# What a deterministic run is, as far as settings say it.
-_DETERMINED: Mapping[str, object] = {"work.temperature": 0.0, "work.unique": False, "work.output_tokens": None}
-
-
-def _determine(chosen: dict[str, tuple[object, str]]) -> None:
-    """Fill in what a deterministic run needs; who asks for both it and something else, from as near, is told."""
-    wanted, asked = chosen.get("work.deterministic", (False, ""))
-    if not wanted:
-        return
-    source, _, place = asked.partition(" ")
-    for key, value in _DETERMINED.items():
-        found, origin = chosen.get(key, (value, ""))
-        nearer = bool(origin) and _RANKS.index(origin.partition(" ")[0]) <= _RANKS.index(source)
-        if found != value and nearer:
-            raise BadInput(
-                f"{origin.partition(' ')[2]} and {place} exclude each other",
-                hint="a deterministic run has temperature 0, prompts as they are, and --max-tokens",
-            )
-        chosen[key] = value, asked
-
-
-def _refuse_unfixed(scenario: Scenario) -> None:
-    work = scenario.work
-    if work.deterministic and work.prompt is None and work.prompts is None:
-        place = scenario.origins["work.deterministic"].partition(" ")[2]
-        raise BadInput(f"{place}: there are no given prompts", hint="give them with --prompts or --prompt")
-
-
-def _add_defaults(chosen: dict[str, tuple[object, str]], command: str, defaults: Mapping[str, object]) -> None:
-    """A command's own defaults, as if it were one more source."""
-    taken = {setting.group for setting in settings() if setting.group and setting.key in chosen}
-    for setting in settings():
-        if setting.name in defaults and setting.key not in chosen and setting.group not in taken:
-            chosen[setting.key] = defaults[setting.name], command
-
-
-def _with_models(scenario: Scenario) -> Scenario:
-    """The scenario with the models of its file, where one is named."""
-    target, origins = scenario.target, scenario.origins
-    if target.model_set is None:
-        return scenario
-    made = dataclasses.replace(target, model=tuple(model.name for model in read_models(target.model_set)))
-    return dataclasses.replace(scenario, target=made, origins={**origins, "target.model": origins["target.model_set"]})
-
-
-def _refuse_both(given: list[Given]) -> None:
-    first: dict[str, Given] = {}
-    for one in given:
-        group = one.setting.group
-        if group and group in first:
-            raise BadInput(
-                f"{first[group].place} and {one.place} exclude each other",
-                hint=f"give {first[group].setting.name} or {one.setting.name}, not both",
-            )
-        first[group] = one
-
-
-def _build(chosen: dict[str, tuple[object, str]], *, question: str) -> Scenario:
-    groups = {setting.group for setting in settings() if setting.key in chosen} - {""}
-    sections: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
-    origins = {}
-    for setting in settings():
-        if setting.key in chosen:
-            sections[setting.section][setting.name], origins[setting.key] = chosen[setting.key]
-        else:
-            # Another of its group was given: this one is out of force, whatever its default.
-            sections[setting.section][setting.name] = None if setting.group in groups else setting.default
-            origins[setting.key] = "default"
-    made = {section: SECTIONS[section](**values) for section, values in sections.items()}
-    return Scenario(**made, question=question, origins=origins)
-
-
-def _from_flags(flags: Mapping[str, object]) -> Iterable[Given]:
-    for setting in settings():
-        if setting.name in flags:
-            yield _read(setting, flags[setting.name], setting.flag)
-
-
-def _from_variables(variables: Mapping[str, tuple[str, object]]) -> Iterable[Given]:
-    for setting in settings():
-        if setting.name in variables:
-            variable, value = variables[setting.name]
-            yield _read(setting, value, variable)
-
-
-def _from_environment(environment: Mapping[str, str]) -> Iterable[Given]:
-    known = {setting.variable: setting for setting in settings()}
-    for name, value in environment.items():
-        if not name.startswith("LOADBENCH_") or name in _OTHER_VARIABLES or name.endswith("_COMPLETE"):
-            continue
-        if name in known:
-            yield _read(known[name], value, name)
-        elif environment.get("LOADBENCH_API_KEY_ENV") != name:
-            raise BadInput(f"{name}: an unknown environment variable", hint=_nearest(name, known))
-
-
-def _read(setting: Setting, value: object, place: str) -> Given:
-    try:
-        return Given(setting, setting.kind.read(value), place)
-    except ValueError as error:
-        raise BadInput(f"{place}: {error}") from None
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-
-
-@dataclass(frozen=True, slots=True)
-class ScenarioFile:
-    """A scenario file, parsed but not yet read: TOML by default, JSON by its suffix, the same keys in both."""
-
-    path: Path
-    text: str
-    content: dict[str, object]
-
-    @classmethod
-    def read(cls, path: Path) -> ScenarioFile:
-        """Parse the file; raises `BadInput` with file and line."""
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise BadInput(f"{path}: {error.strerror or error}", hint="name a scenario file (TOML or JSON)") from None
-        if len(raw) > _MOST_BYTES:
-            raise BadInput(f"{path}: {len(raw)} bytes are too many for a scenario", hint="is it another file?")
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = raw[: error.start].count(b"\n") + 1
-            raise BadInput(f"{path}:{line}: not UTF-8 text", hint="save it as UTF-8") from None
-        return cls(path, text, _parse(path, text))
-
-    @property
-    def question(self) -> str:
-        """What the scenario answers: its `question`, or its first line if that is a comment."""
-        question = self.content.get("question")
-        if question is not None:
-            if not isinstance(question, str):
-                raise BadInput(f"{self._place('question')}: question: found {question!r}, want a text")
-            return question.strip()
-        first = self.text.lstrip().split("\n", 1)[0]
-        return first.lstrip("# ").strip() if first.startswith("#") else ""
-
-    def given(self) -> list[Given]:
-        """Every setting in it, read; raises `BadInput` for what is unknown or wrong."""
-        known = {setting.key: setting for setting in settings()}
-        found: list[Given] = []
-        for section, values in self.content.items():
-            if section in {"question", "personas"}:
-                continue
-            if section not in SECTIONS:
-                raise self._unknown(section, "", (*SECTIONS, "personas"))
-            if not isinstance(values, dict):
-                raise BadInput(f"{self._place(section)}: {section}: found {values!r}, want a table of settings")
-            found += [self._one(known, section, name, value) for name, value in values.items()]
-        return found
-
-    def personas(self) -> tuple[Persona, ...]:
-        """The scenario's own personas, a table each; raises `BadInput` for what is unknown or wrong in one."""
-        tables = self.content.get("personas", {})
-        if not isinstance(tables, dict):
-            raise BadInput(f"{self._place('personas')}: personas: found {tables!r}, want a table for each")
-        return tuple(
-            read_persona(name, table, place=partial(self._place, f"personas.{name}")) for name, table in tables.items()
-        )
-
-    def _one(self, known: dict[str, Setting], section: str, name: str, value: object) -> Given:
-        key = f"{section}.{_SYNONYMS.get((section, name), name)}"
-        if key not in known:
-            raise self._unknown(
-                name, section, [setting.name for setting in known.values() if setting.section == section]
-            )
-        return _read(known[key], value, f"{self._place(section, name)}: {section}.{name}")
-
-    def _unknown(self, name: str, section: str, known: Iterable[str]) -> BadInput:
-        names = list(known)
-        hint = _nearest(name, names)
-        elsewhere = [setting for setting in settings() if setting.name == name]
-        if section and elsewhere:
-            hint = f"it belongs in [{elsewhere[0].section}]"
-        what = f"{section}.{name}: an unknown key" if section else f"{name}: an unknown section"
-        return BadInput(f"{self._place(section or name, name if section else '')}: {what}", hint=hint)
-
-    def _place(self, section: str, name: str = "") -> str:
-        """File and line of a key, as well as can be found in the text."""
-        line = _find_line(self.text, section, name)
-        return f"{self.path}:{line}" if line else str(self.path)
-
-
-# Plural and singular are easily confused, and mean the same.
-_SYNONYMS = {
-    ("target", "models"): "model",
-    ("target", "headers"): "header",
-    ("load", "rates"): "rate",
-    ("load", "concurrency"): "users",
-    ("slo", "slo"): "objectives",
-}
-
-
-def _parse(path: Path, text: str) -> dict[str, object]:
-    parse: Callable[[str], object] = json.loads if path.suffix.lower() == ".json" else tomllib.loads
-    try:
-        content = parse(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}:{error.lineno}: not JSON: {error.msg}", hint="mend it there") from None
-    except tomllib.TOMLDecodeError as error:
-        where = re.search(r"line (\d+)", str(error))
-        line = f":{where[1]}" if where else ""
-        reason = re.sub(r"\s*\(at .*\)$", "", str(error))
-        raise BadInput(f"{path}{line}: not TOML: {reason}", hint="mend it there") from None
-    except RecursionError:
-        raise BadInput(f"{path}: nested too deeply", hint="a scenario has sections and settings only") from None
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: found a {type(content).__name__}, want an object with sections")
-    return content
-
-
-def _find_line(text: str, section: str, name: str) -> int | None:
-    """The line of `name` after the head of `section`, in TOML or JSON; comments may deceive it, tables may not."""
-    inside = not name
-    wanted = name or section
-    head = re.compile(rf"\s*(\[\s*\"?{re.escape(section)}\"?\s*\]|\"?{re.escape(section)}\"?\s*[:=.])")
-    key = re.compile(rf"(^|[\s{{,.\[])\"?{re.escape(wanted)}\"?\s*[]:=.]")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not inside and head.match(line):
-            inside = True
-        if inside and not line.lstrip().startswith("#") and key.search(line):
-            return number
-    return None

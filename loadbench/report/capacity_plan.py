@@ -11,6 +11,7 @@ from loadbench.plan.objective import FAILURES
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget
 from loadbench.report.document import Document, Notes, Table
+from loadbench.report.plan import not_used
 
 if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
@@ -40,7 +41,7 @@ def capacity_plan_document(scenario: Scenario) -> Document:
         ("repeat test of both", "2", f"{_rounded(budget.kept_ns // 4)} each"),
         ("verification", "1", _rounded(budget.kept_ns // 2)),
     ]
-    if scenario.climbs and budget.rung_ns > LEAST_WARM_UP_NS:
+    if scenario.measures_curve and budget.rung_ns > LEAST_WARM_UP_NS:
         each = f"{_rounded(budget.rung_ns)} each"
         steps.insert(0, ("throughput without think time", f"{MOST_RUNGS} at most", each))
     warm_up = "one response and think time" if scenario.think else "one response"
@@ -50,6 +51,7 @@ def capacity_plan_document(scenario: Scenario) -> Document:
             Table((), facts, "ll"),
             Table(("step", "probes", "time"), steps, "lll"),
             Notes([f"each probe starts with a warm-up of {warm_up}, and ends once it has decided"]),
+            not_used(scenario),
         ],
     )
 

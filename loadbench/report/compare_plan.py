@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from loadbench.analyze.compare.effect import plan_repeats
 from loadbench.core.units import format_duration
 from loadbench.plan.objective import FAILURES
-from loadbench.plan.pairs import FEWEST_DECIDING, order_text, planned_ns
+from loadbench.plan.pairs import order_text, planned_ns
+from loadbench.plan.settings import FEWEST_DECIDING
 from loadbench.report.document import Document, Notes, Table, Text
-from loadbench.report.plan import level_cells, setting_text, settings_table, work_text
+from loadbench.report.plan import level_cells, not_used, setting_text, settings_table, work_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +70,7 @@ def compare_plan_document(
             Table(headers, rows, "rlllll"),
             Text([time]),
             settings_table(a),
+            not_used(a),
             Notes(notes),
         ],
     )

@@ -48,6 +48,7 @@ def plan_document(scenario: Scenario) -> Document:
             Table(("level", "load", "measured", "requests", "time"), rows, "rllll"),
             Text([f"{counted(levels, 'level')}, {total}, {drain}"]),
             settings_table(scenario),
+            not_used(scenario),
         ],
     )
 
@@ -93,15 +94,22 @@ def level_cells(scenario: Scenario, load: Load) -> tuple[str, str, str, str]:
 
 def settings_table(scenario: Scenario) -> Table:
     """Every setting in force and where it comes from."""
-    rows = []
+    rows, origins = [], scenario.recorded_origins()
     own_personas = {persona.name for persona in scenario.work.personas}
     for section, values in scenario.effective().items():
         for name, value in values.items():
-            origin = scenario.origins.get(f"{section}.{name}", "default")
+            if f"{section}.{name}" in scenario.not_used:
+                continue
+            origin = origins.get(f"{section}.{name}", "default")
             if section == "personas":
                 origin = "scenario" if name in own_personas else "loadbench"
             rows.append((f"{section}.{name}", clipped(setting_text(value), _MOST_SHOWN), origin))
     return Table(("setting", "value", "from"), rows, "lll")
+
+
+def not_used(scenario: Scenario) -> Text:
+    """The values that were given and are not used, and why."""
+    return Text([f"not used: {value}" for value in scenario.displaced])
 
 
 def setting_text(value: object) -> str:

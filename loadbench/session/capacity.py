@@ -22,7 +22,7 @@ from loadbench.analyze.capacity.sequential import SequentialMonitor
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch
-from loadbench.plan.conditions import conditions, content_hash
+from loadbench.plan.conditions import conditions, content_hash, differing
 from loadbench.plan.ladder import CurveStep
 from loadbench.plan.search import Finding, Probe
 from loadbench.report.capacity import capacity_document, probe_line, step_line
@@ -63,14 +63,8 @@ def check_search(scenario: Scenario, environment: Mapping[str, str]) -> None:
     """Refuse what cannot be searched, before anything starts; raises `BadInput`."""
     settings = scenario.capacity
     refuse_objectives(scenario.objectives)
-    if scenario.load.trace is not None or scenario.load.pattern is not None:
-        raise BadInput(
-            "load.trace, load.pattern: a search chooses its own arrivals", hint="leave them out of the scenario"
-        )
     if settings.by == "users" and settings.at_most < 1:
         raise BadInput("--at-most: less than one user", hint="give a whole number, or --by rate")
-    if settings.headroom >= 1:
-        raise BadInput("--headroom: nothing is left of the device", hint="give less than 100%, as in 20%")
     if len(scenario.target.model or ()) > 1:
         models = ", ".join(scenario.target.model or ())
         raise BadInput(f"--model: one model is searched at a time, not {models}", hint="name one with --model")
@@ -93,9 +87,9 @@ class Resumed:
         """Raises `BadInput` if there is no search, or its conditions differ from the scenario's."""
         capacity = read_capacity(path)
         now, then = conditions(scenario), capacity.conditions
-        differing = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
-        if differing:
-            changes = "; ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in differing[:5])
+        changed = differing(now, then)
+        if changed:
+            changes = "; ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
             raise BadInput(
                 f"--resume {path}: measured under other conditions: {changes}",
                 hint="give the same settings (only the budget may differ), or start a new search without --resume",

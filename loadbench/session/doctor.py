@@ -37,7 +37,7 @@ def _discovery(scenario: Scenario, environment: Mapping[str, str]) -> list[Disco
     """Where Foundry Local was looked for. A local server may be one that has moved: then its command line is asked."""
     if scenario.simulated or scenario.target.adapter is not None:
         return []
-    named = scenario.target.kind == "foundry" or scenario.origins.get("target.url", "").endswith(ENDPOINT_VARIABLES)
+    named = scenario.target.kind == "foundry" or scenario.place("target.url") in ENDPOINT_VARIABLES
     local = scenario.target.url is None or is_local(scenario.target.url)
     if not named and (not local or find_cli(environment) is None):
         return []

@@ -52,9 +52,6 @@ def list_models(
 
     Raises `LoadbenchError` if a change fails or the server has no list.
     """
-    if scenario.target.adapter is not None:
-        place = scenario.origins["target.adapter"].partition(" ")[2]
-        raise BadInput(f"{place}: an adapter is one model and has no list", hint="`loadbench doctor` checks it")
     with server_of(scenario, environment, say=say) as (at, url):
         catalogue = anyio.run(_change_and_list, at, environment, url, changes, say)
     models = [model for model in catalogue.models if (model.cached or not cached) and (model.loaded or not loaded)]

@@ -13,7 +13,7 @@ from loadbench.analyze.level.summary import summarize
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.models import read_models
-from loadbench.plan.prompts import given_prompts
+from loadbench.plan.prompt_source import given_prompts
 from loadbench.report.formats import render
 from loadbench.report.run import level_line
 from loadbench.results.folder import RunFolder
@@ -82,7 +82,7 @@ class RunWriter:
             complete=False,
             question=scenario.question,
             scenario=scenario.effective(),
-            origins=scenario.origins,
+            origins=scenario.recorded_origins(),
             environment=dict(session.environment),
             prompts=prompts,
             levels=[] if before is None else before.levels,

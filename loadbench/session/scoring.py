@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -18,10 +18,10 @@ from loadbench.core.errors import BadInput, Interrupted, TargetUnavailable
 from loadbench.core.text import digest
 from loadbench.engine.judge_client import answer_to, failure_text, judgement
 from loadbench.plan.judging import judge_prompt
-from loadbench.plan.prompts import given_prompts
+from loadbench.plan.prompt_source import given_prompts
 from loadbench.plan.rubric import facet_names
-from loadbench.plan.scenario import settings
-from loadbench.plan.sources import resolve
+from loadbench.plan.settings import settings
+from loadbench.plan.sources import resolve, reusable
 from loadbench.record.outcome import Outcome
 from loadbench.report.formats import render
 from loadbench.report.quality import own_judge
@@ -51,66 +51,49 @@ if TYPE_CHECKING:
     from loadbench.results.run import Run
     from loadbench.session.setup import Say, Session
 
-# The settings of a run that say which server and models to use, and what to send.
-_TAKEN = {
-    "target": ("url", "adapter", "kind", "api", "transport", "profile", "api_key_env", "cacert", "insecure"),
-    "work": ("prompt", "prompts", "system", "max_tokens", "seed"),
-    "limits": ("connect_timeout", "first_token_timeout", "idle_timeout", "timeout"),
-}
-# Another server must not see the key of the run's server, and gets no more trust than any other.
-_OF_ITS_SERVER = ("api_key_env", "cacert", "insecure")
-# If one of these differs, the answer may differ.
-_DECISIVE = (("target", "url"), ("target", "adapter"), ("target", "api"), ("work", "system"), ("work", "seed"))
-
 
 def scoring_scenario(run: Run | None, flags: Mapping[str, object], environment: Mapping[str, str]) -> Scenario:
     """The server, models and prompts of a stub: the run's, except where the flags say otherwise.
 
     Raises `BadInput` if there are no given prompts.
     """
-    kept = {} if run is None else _of_run(run)
-    if {"url", "adapter"} & set(flags):
-        kept = {name: value for name, value in kept.items() if name not in _OF_ITS_SERVER}
-    for group in {setting.group for setting in settings() if setting.name in flags} - {""}:
-        for setting in settings():
-            if setting.group == group:
-                kept.pop(setting.name, None)
-    scenario = resolve(flags={**kept, **flags}, environment=environment)
+    reused = {} if run is None else _of_run(run, same_server=not {"url", "adapter"} & set(flags))
+    scenario = resolve(flags=flags, environment=environment, command="score", reused=reused)
     if not given_prompts(scenario.work):
         raise BadInput("there are no given prompts whose answers could be rated", hint="give some with --prompts")
-    return _unmeasured(scenario, unique=False)
-
-
-def judge_scenario(run: Run, flags: Mapping[str, object], environment: Mapping[str, str]) -> Scenario:
-    """The judge's server and model: the run's server with its settings, or the flags' server with none of them.
-
-    Raises `BadInput` for what cannot be used.
-    """
-    left_out = {"model", *_TAKEN["work"], *(_TAKEN["target"] if "url" in flags else ())}
-    kept = {name: value for name, value in _of_run(run).items() if name not in left_out}
-    scenario = resolve(flags={**kept, **flags}, environment=environment)
     return _unmeasured(scenario)
 
 
-def _unmeasured(scenario: Scenario, **work: Any) -> Scenario:
-    """The scenario at temperature 0, without what only a measurement needs."""
+def judge_scenario(run: Run, flags: Mapping[str, object], environment: Mapping[str, str]) -> Scenario:
+    """The judge's server and model: the run's server with its settings, or the judge's own with none of them.
+
+    Raises `BadInput` for what cannot be used.
+    """
+    judge = resolve(flags=flags, environment=environment, command="judge").judge
+    if judge.model is None:
+        raise BadInput("no model is named that judges", hint="name it with --judge-model")
+    left_out = ("work.", "target.") if judge.url is not None else ("work.",)
+    reused = {key: value for key, value in _of_run(run, same_server=True).items() if not key.startswith(left_out)}
+    scenario = resolve(flags=flags, environment=environment, command="judge", reused=reused)
+    target = dataclasses.replace(scenario.target, model=(judge.model,), url=judge.url or scenario.target.url)
+    if judge.api_key_env is not None:
+        target = dataclasses.replace(target, api_key_env=judge.api_key_env)
+    return _unmeasured(dataclasses.replace(scenario, target=target))
+
+
+def _unmeasured(scenario: Scenario) -> Scenario:
+    """The scenario without what only a measurement needs."""
     return dataclasses.replace(
         scenario,
-        work=dataclasses.replace(scenario.work, temperature=0.0, **work),
         load=dataclasses.replace(scenario.load, workers=1),
         telemetry=dataclasses.replace(scenario.telemetry, sampling="off"),
     )
 
 
-def _of_run(run: Run) -> dict[str, object]:
-    shown = {
-        name: value
-        for section, names in _TAKEN.items()
-        for name in names
-        if (value := run.scenario.get(section, {}).get(name)) is not None
-    }
+def _of_run(run: Run, *, same_server: bool) -> dict[str, object]:
+    """The settings of the run that say which server and models to use and what to send, by key."""
     models = [status.model for status in run.models if status.status == "ok"]
-    return {**shown, **({"model": models} if models else {})}
+    return {**reusable(run.scenario, same_server=same_server), **({"target.model": models} if models else {})}
 
 
 def stub(run_path: Path | None, scenario: Scenario, environment: Mapping[str, str], *, say: Say) -> Annotation:
@@ -160,7 +143,11 @@ def _kept_answers(
     if (
         not run.scenario.get("work", {}).get("deterministic")
         or [prompt.hash for prompt in run.prompts] != [prompt_hash(prompt.text) for prompt in prompts]
-        or any(now[section].get(name) != run.scenario.get(section, {}).get(name) for section, name in _DECISIVE)
+        or any(
+            now[setting.section].get(setting.name) != run.scenario.get(setting.section, {}).get(setting.name)
+            for setting in settings()
+            if setting.decides_answers
+        )
     ):
         return {}
     limits = [prompt.output_tokens or scenario.work.max_tokens for prompt in prompts]
@@ -212,11 +199,9 @@ def judged(
     scenario: Scenario,
     environment: Mapping[str, str],
     *,
-    judgings: int,
-    max_tokens: int,
     say: Say,
 ) -> list[tuple[Annotation, list[Unrated]]]:
-    """Every answer rated by the scenario's model, `judgings` times: (ratings, answers without one) of each time.
+    """Every answer rated by the scenario's model, as often as it says: (ratings, answers without one) of each time.
 
     After Ctrl-C the last of them is not complete. Raises `TargetUnavailable` if the judge cannot be used.
     """
@@ -231,12 +216,12 @@ def judged(
                 raise TargetUnavailable(f"{judge} cannot judge: {failure}", hint="see `loadbench doctor`")
             if judge in {answer.model for answer in annotation.answers}:
                 say(f"warning: {own_judge(judge)}; take another judge")
-            for turn in range(judgings):
+            for turn in range(scenario.judge.judgings):
                 judging = _Judging(f"{JUDGE}{judge}" + (f" ({turn + 1})" if turn else ""))
                 turns.append(judging)
                 for number, answer in enumerate(annotation.answers, 1):
                     say(f"{judging.rater}: answer {number} of {len(annotation.answers)}")
-                    await judging.rate(answer, session, turn=turn, max_tokens=max_tokens)
+                    await judging.rate(answer, session, turn=turn, max_tokens=scenario.judge.max_tokens)
 
     anyio.run(until_stopped, judge_all)
     rated = []

@@ -21,7 +21,7 @@ from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
-from loadbench.plan.prompts import prompt_source
+from loadbench.plan.prompt_source import prompt_source
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import check_folder

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from loadbench.core.errors import TargetUnavailable
+from loadbench.plan.settings import Origin, Source
 from loadbench.plan.sources import ENDPOINT_VARIABLES
 from loadbench.targets.foundry_cli import find_cli, server_status, service_status
 from loadbench.telemetry.sampler import is_local
@@ -47,8 +48,7 @@ def discover(scenario: Scenario, environment: Mapping[str, str], *, to_the_end: 
 
 def _told(scenario: Scenario) -> DiscoveryStep:
     """What loadbench itself was told, and by what."""
-    origin = scenario.origins.get("target.url", "default").partition(" ")[2] or "--url"
-    return DiscoveryStep(origin, scenario.target.url, scenario.target.url or "not given")
+    return DiscoveryStep(scenario.place("target.url"), scenario.target.url, scenario.target.url or "not given")
 
 
 def _variable(environment: Mapping[str, str], name: str) -> DiscoveryStep:
@@ -75,9 +75,8 @@ def locate(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenario
 
     Raises `TargetUnavailable` where Foundry Local is wanted and not found.
     """
-    origin = scenario.origins.get("target.url", "")
     if scenario.target.url is not None:
-        variable = origin.partition(" ")[2]
+        variable = scenario.place("target.url")
         note = f"{scenario.target.url}, from {variable}" if variable in ENDPOINT_VARIABLES else ""
         return scenario, note
     if scenario.simulated or scenario.target.adapter is not None:
@@ -91,7 +90,7 @@ def locate(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenario
             hint="start it (foundry server start, or foundry service start), or give its address by --url",
         )
     target = dataclasses.replace(scenario.target, url=found.url)
-    origins = {**scenario.origins, "target.url": f"discovery {found.source}"}
+    origins = {**scenario.origins, "target.url": Origin(Source.COMMAND, f"discovery {found.source}")}
     return dataclasses.replace(scenario, target=target, origins=origins), f"{found.url}, from `{found.source}`"
 
 

@@ -182,7 +182,7 @@ async def prepare(
     target, service = await find_server(scenario, environment, url=url)
     if service is None:
         if scenario.target.time_loads:
-            place = scenario.origins.get("target.time_loads", "").partition(" ")[2]
+            place = scenario.place("target.time_loads")
             raise BadInput(f"{place}: {target.base_url} loads what it serves by its own means", hint="leave it out")
         models, missing = choose_models(target, scenario.target.model)
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)

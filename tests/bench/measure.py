@@ -29,7 +29,8 @@ from loadbench.engine.selfcheck import measure as measure_ours
 from loadbench.engine.stamp_errors import AnsweredStream, CheckLoad, LoadCheck, Recording, check
 from loadbench.engine.workers import WorkerPool
 from loadbench.plan.load import Closed
-from loadbench.plan.scenario import LoadSettings, Scenario
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import LoadSettings
 from loadbench.sim.truth import Pace, read_true_times
 from loadbench.targets.openai import Target
 from tests.bench.candidates import Httpx, make

@@ -76,7 +76,7 @@ def kept_search(
             scenario=scenario,
             prepared=Prepared(scenario=scenario, target=target, models=("m",)),
             clock=clock,
-            transport=Slots(4, 2.0, seed=2, first_s=0.05 if scenario.climbs else 0.0),
+            transport=Slots(4, 2.0, seed=2, first_s=0.05 if scenario.measures_curve else 0.0),
             telemetry=RunTelemetry(scenario, target, clock=clock, say=progress.say),
             environment={},
         )
@@ -258,7 +258,7 @@ def test_a_ladder_is_not_climbed_twice(tmp_path):
 )
 def test_where_there_is_no_ladder(scenario):
     """Not where it was declined, and not where levels with thinking are not what is searched."""
-    assert not scenario.climbs
+    assert not scenario.measures_curve
     assert "without think time" not in render_text(capacity_plan_document(scenario))
     assert "without think time" in render_text(capacity_plan_document(CLIMBING))
 
@@ -335,7 +335,7 @@ def test_dry_run_plans_and_sends_nothing(tmp_path):
         (("--slo", "ttft_p95<1s@users=4"), "chooses the loads itself"),
         (("--slo", "ttft_p95<1s", "--confidence", "100%"), "a confidence from 50% to 99.99%"),
         (("--slo", "ttft_p95<1s", "--at-most", "0.5"), "less than one user"),
-        (("--slo", "ttft_p95<1s", "--headroom", "100%"), "nothing is left of the device"),
+        (("--slo", "ttft_p95<1s", "--headroom", "100%"), "--headroom: found '100%', want less than 100%"),
         (("--slo", "ttft_p95<1s", "--resume", "nowhere"), "capacity.json"),
     ],
 )

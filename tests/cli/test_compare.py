@@ -157,14 +157,14 @@ def test_invalid_levels_end_in_their_own_code(loadbench, tmp_path):
         (["before", "http://127.0.0.1:9"], "one side is a server"),
         (["before", "after", "after"], "which are of A?"),
         (["before", "after", "--fail-on", "ttft_p95<5%"], "--fail-on: "),
-        (["before", "after", "--fail-on", "ttft_p95>5%,ttft_p95>5%"], "given twice"),
-        (["before", "after", "--confidence", "nan"], "--confidence nan"),
+        (["before", "after", "--fail-on", "ttft_p95>5%,ttft_p95>5%"], "want each value once"),
+        (["before", "after", "--confidence", "nan"], "--confidence: found 'nan'"),
         (["before", "after", "--users", "3"], "--users: is for measuring"),
         (["before", "after", "--repeats", "3"], "--repeats: is for measuring"),
         (["before", "after", "--a-model", "gone"], "--a-model gone"),
         (["before", "--a", "after"], "each names a side"),
         (["--a", "before", "--baseline", "after", "--b", "after"], "--baseline: is side A"),
-        (["--a", "http://127.0.0.1:9", "--b", "http://127.0.0.1:9"], "say --same"),
+        (["--a", "http://127.0.0.1:9", "--b", "http://127.0.0.1:9"], "use --same"),
         (["before", "after", "--report", "no/such/folder/file"], "--report"),
     ],
 )
@@ -185,7 +185,7 @@ def test_the_workflow_for_builds_can_be_typed():
     for line in lines:
         _, name, *arguments = shlex.split(line.replace("|| true", ""))
         context = root.get_command(click.Context(root), name).make_context(name, arguments)
-        assert [parse_gate(rule) for rule in context.params["rules"]]
+        assert [parse_gate(rule) for rule in context.params["fail_on"]]
 
 
 def test_two_servers_are_measured_in_turn(tmp_path):

@@ -63,10 +63,10 @@ def test_a_mix_of_conversations_is_told_apart(tmp_path):
     [
         (("replay", "nowhere.csv"), "error: nowhere.csv: No such file"),
         (("replay",), "Missing argument 'TRACE'"),
-        (("replay", AZURE, "--users=3"), "No such option '--users'"),
+        (("replay", AZURE, "--users=3"), "--users: the trace decides it"),
         (("replay", AZURE, "--time-scale=0"), "--time-scale: found '0', want a number"),
-        (("sweep", "--users=2", "--arrivals=poisson"), "--arrivals: users come when"),
-        (("sweep", "--rate=2", "--think=2s"), "--think: without users"),
+        (("sweep", "--users=2", "--arrivals=poisson"), "--arrivals: has no effect with --users"),
+        (("sweep", "--rate=2", "--think=2s"), "--think: has no effect with --rate"),
         (("sweep", "--persona=nobody"), "there is no persona 'nobody'"),
     ],
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from loadbench.cli import main
-from loadbench.plan.prompts import _read_once
+from loadbench.plan.prompts import read_prompts_once
 from tests.cli.running import environment
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def typed(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run it to its end in this folder; what it printed, and its exit code."""
     out, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    _read_once.cache_clear()  # kept for the length of a command, by a path that may be another file in another folder
+    read_prompts_once.cache_clear()  # by a path that may be another file in another folder
     with (
         chdir(cwd),
         mock.patch.dict(os.environ, environment(**variables), clear=True),

@@ -21,7 +21,8 @@ from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.capacity import CapacitySearch
 from loadbench.plan.distribution import Exponential
 from loadbench.plan.objective import parse_objective
-from loadbench.plan.scenario import CapacitySettings, LoadSettings, ObjectiveSettings, Scenario, WorkSettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import CapacitySettings, LoadSettings, ObjectiveSettings, WorkSettings
 from tests.coverage.servers import S, Sharing, Slots, queue_miss, sharing_miss, slot_miss
 from tests.engine.scripted import ScriptedSession
 

@@ -14,7 +14,8 @@ from loadbench.engine.abort import AbortWatch
 from loadbench.engine.level import Level
 from loadbench.engine.sweep import Sweep
 from loadbench.plan.objective import parse_abort
-from loadbench.plan.scenario import LoadSettings, ObjectiveSettings, Scenario, WorkSettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import LoadSettings, ObjectiveSettings, WorkSettings
 from loadbench.record.outcome import Outcome
 from tests.building import a_failure, a_sample
 from tests.engine.scripted import MS, Act, S, Scripted, ScriptedSession

@@ -48,7 +48,7 @@ def test_slow_answers_end_within_the_budget():
 def test_a_ladder_that_the_budget_does_not_carry_is_left_out():
     """With answers of 40 s and 10 minutes in all no rung has time: none is measured, and the search is as without."""
     scenario = a_scenario("ttft_p50<5s", think_s=5.0, budget=600 * S, curve=True)
-    assert scenario.climbs
+    assert scenario.measures_curve
     found = searched(scenario, partial(Slots, 2, 40.0, seed=1))  # whose panel refuses rungs
     assert found.spent_s <= 600 + 31
 

@@ -20,8 +20,8 @@ from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Constant, Uniform
 from loadbench.plan.load import Closed, Open, Phase
-from loadbench.plan.prompts import prompt_source
-from loadbench.plan.scenario import WorkSettings
+from loadbench.plan.prompt_source import prompt_source
+from loadbench.plan.settings import WorkSettings
 from loadbench.record.outcome import Outcome
 from loadbench.sim.profile import PROFILES, capacity, steady_state
 from loadbench.sim.transport import SimTransport

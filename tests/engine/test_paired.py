@@ -18,7 +18,8 @@ from loadbench.engine.paired import Paired, PairedSide
 from loadbench.plan.distribution import Uniform
 from loadbench.plan.objective import parse_abort
 from loadbench.plan.pairs import Pairing
-from loadbench.plan.scenario import LoadSettings, ObjectiveSettings, Scenario, WorkSettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import LoadSettings, ObjectiveSettings, WorkSettings
 from loadbench.record.outcome import Outcome
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport

@@ -17,7 +17,8 @@ from loadbench.engine.sweep import Sweep
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Constant, Uniform
 from loadbench.plan.load import Closed, Open, Phase
-from loadbench.plan.scenario import LoadSettings, Scenario, WorkSettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import LoadSettings, WorkSettings
 from loadbench.record.outcome import Outcome
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport

@@ -20,7 +20,8 @@ from loadbench.engine.level import Level, LevelSpec, level_plan
 from loadbench.engine.workers import WorkerPool, _merged, _parts, workers_for
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import WHOLE, Closed, LevelDuration, Open, Phase, Shard
-from loadbench.plan.scenario import LoadSettings, Scenario, WorkSettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import LoadSettings, WorkSettings
 from loadbench.plan.sources import resolve
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from loadbench.analyze.stats.intervals import fewest_requests, quantile_ranks
 from loadbench.core.errors import BadInput
-from loadbench.plan.scenario import OF_ONE_COMMAND, Scenario
-from loadbench.plan.scenario import settings as declared
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import settings as declared
 from loadbench.plan.sources import resolve
 from loadbench.record.histogram import DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
 from loadbench.report.formats import render
@@ -215,8 +215,8 @@ def test_g7_the_result_says_every_setting_that_was_in_force(tmp_path):
     scenario = resolve(flags={}, environment={}, file=file)
     effective = scenario.effective()
     assert {f"{section}.{name}" for section, names in effective.items() for name in names} == {
-        setting.key for setting in declared() if setting.section not in OF_ONE_COMMAND
+        setting.key for setting in declared() if setting.section in {one.section for one in declared("sweep")}
     }
     assert effective["load"]["duration"] == "30s"
-    assert "mine.toml:2" in scenario.origins["load.duration"]
+    assert "mine.toml:2" in scenario.origins["load.duration"].place
     assert effective["load"]["drain"] == Scenario().effective()["load"]["drain"]

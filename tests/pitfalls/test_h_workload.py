@@ -9,7 +9,7 @@ import pytest
 
 from loadbench.plan.distribution import Constant, parse_distribution
 from loadbench.plan.prompts import Prompt, Texts, WordPrompts
-from loadbench.plan.scenario import settings
+from loadbench.plan.settings import settings
 from tests.building import S, a_level, a_sample
 
 LEVELS = ("m/0", "m/1", "m/2")

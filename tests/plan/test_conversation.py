@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from loadbench.plan.conversation import Turn
-from loadbench.plan.prompts import prompt_source
+from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.sources import resolve
 
 

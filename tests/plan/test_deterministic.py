@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from loadbench.core.errors import BadInput
-from loadbench.plan.prompts import Prompt, prompt_source
+from loadbench.plan.prompt_source import prompt_source
+from loadbench.plan.prompts import Prompt
 from loadbench.plan.sources import resolve
 
 ASKED = {"deterministic": True, "prompt": "hello"}

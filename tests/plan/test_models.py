@@ -87,7 +87,7 @@ def test_set_of_models_is_a_setting(tmp_path):
     path = written(tmp_path, [{"alias": "a", "id": "a:1"}, "b"])
     scenario = resolve(flags={"model_set": path}, environment={})
     assert scenario.target.model == ("a:1", "b")
-    assert scenario.origins["target.model"] == "flag --models"
+    assert str(scenario.origins["target.model"]) == "flag --models"
 
 
 def test_nearer_source_of_models_wins(tmp_path):

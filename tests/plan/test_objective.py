@@ -113,9 +113,9 @@ def test_rule_speaks_of_one_level_or_of_all():
     everywhere, at_eight = parse_objective("ttft_p95<1s"), parse_objective("ttft_p95<1s@users=8")
     at_half = parse_objective("ttft_p95<1s@rate=0.50")
     for load in (Closed(8), Closed(80), Open(0.5, poisson), Open(8, poisson)):
-        assert everywhere.applies(load)
-        assert at_eight.applies(load) == (load == Closed(8))
-        assert at_half.applies(load) == (load == Open(0.5, poisson))
+        assert everywhere.applies(load.label)
+        assert at_eight.applies(load.label) == (load == Closed(8))
+        assert at_half.applies(load.label) == (load == Open(0.5, poisson))
 
 
 # In a scenario.

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.pairs import (
-    MOST_REPEATS,
     Pairing,
     a_first,
     at_repeat,
@@ -19,18 +18,20 @@ from loadbench.plan.pairs import (
     is_target,
     order_text,
     planned_ns,
-    read_pairing,
     sides,
 )
-from loadbench.plan.scenario import LoadSettings, Scenario, TargetSettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import CompareSettings, LoadSettings, TargetSettings
+from loadbench.plan.sources import resolve
 
 S = 1_000_000_000
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"
 
 
-def a_scenario(**target) -> Scenario:
-    """The defaults, but for the target."""
-    return Scenario(target=TargetSettings(**target))
+def a_scenario(*, a_model=None, b_model=None, same=False, **target) -> Scenario:
+    """The defaults, but for the target and what names the sides."""
+    compare = CompareSettings(a_model=a_model, b_model=b_model, same=same)
+    return Scenario(command="compare", target=TargetSettings(**target), compare=compare)
 
 
 @given(repeats=st.integers(1, 16), levels=st.integers(1, 6), seed=st.integers(0, 1000))
@@ -129,14 +130,14 @@ def test_side_says_what_the_scenario_does_not():
     a, b = sides(a_scenario(url=A, api="completions"), a="model=x", b=f"url={B}/v1,model=y,api=chat")
     assert (a.target.url, a.target.model, a.target.api) == (A, ("x",), "completions")
     assert (b.target.url, b.target.model, b.target.api) == (f"{B}/v1", ("y",), "chat")
-    assert a.origins["target.model"] == "flag --a"
+    assert str(a.origins["target.model"]) == "flag --a"
     assert "target.url" not in a.origins
-    assert b.origins["target.url"] == "flag --b"
+    assert str(b.origins["target.url"]) == "flag --b"
 
 
 def test_two_models_of_one_server():
     """`--url` with `--a-model` and `--b-model` is enough."""
-    a, b = sides(a_scenario(url=A), a_model="x", b_model="y")
+    a, b = sides(a_scenario(url=A, a_model="x", b_model="y"))
     assert (a.target.url, a.target.model) == (A, ("x",))
     assert (b.target.url, b.target.model) == (A, ("y",))
 
@@ -145,7 +146,7 @@ def test_one_thing_on_both_sides_must_be_meant():
     """The same server and model twice is refused unless `same` says that it is meant."""
     with pytest.raises(BadInput, match="same server and model"):
         sides(a_scenario(), a=A, b=A)
-    a, b = sides(a_scenario(), a=A, b=A, same=True)
+    a, b = sides(a_scenario(same=True), a=A, b=A)
     assert a.target == b.target
 
 
@@ -160,8 +161,8 @@ def test_spellings_of_one_server_are_one(spelling):
 
 def test_side_that_rests_is_not_kept_warm():
     """Only one side is loaded at a time, so that `--keep-warm` is refused rather than ignored."""
-    with pytest.raises(BadInput, match="--keep-warm"):
-        sides(Scenario(load=LoadSettings(keep_warm=S)), a=A, b=B)
+    with pytest.raises(BadInput, match="--keep-warm: it would load the side that rests"):
+        resolve(flags={"keep_warm": "1s"}, environment={}, command="compare")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_side_that_rests_is_not_kept_warm():
 def test_unusable_side_is_refused(written, message):
     """The message names the flag, what was found there and what is wanted."""
     with pytest.raises(BadInput) as caught:
-        sides(a_scenario(), **written)
+        sides(a_scenario(a_model=written.pop("a_model", None)), **written)
     assert message in caught.value.message
 
 
@@ -194,9 +195,11 @@ def test_several_models_are_no_side():
 
 def test_pairing_is_read_as_people_write_it():
     """Durations have units; what cannot be is refused by its flag."""
-    assert read_pairing(repeats="4", budget="2m", settle="0s") == Pairing(repeats=4, budget_ns=120 * S, settle_ns=0)
-    assert read_pairing(repeats=None, budget=None, settle=None) == Pairing()
-    for bad in ({"repeats": "0"}, {"repeats": str(MOST_REPEATS + 1)}, {"budget": "20"}, {"settle": "-1s"}):
+    flags = {"repeats": "4", "budget": "2m", "settle": "0s"}
+    scenario = resolve(flags=flags, environment={}, command="compare")
+    assert Pairing.of(scenario) == Pairing(repeats=4, budget_ns=120 * S, settle_ns=0)
+    assert Pairing.of(resolve(flags={}, environment={}, command="compare")) == Pairing()
+    for bad in ({"repeats": "0"}, {"repeats": "101"}, {"budget": "20"}, {"settle": "-1s"}):
         (flag,) = bad
         with pytest.raises(BadInput, match=f"--{flag}: "):
-            read_pairing(**{"repeats": None, "budget": None, "settle": None} | bad)
+            resolve(flags=bad, environment={}, command="compare")

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.plan.distribution import Constant
+from loadbench.plan.distribution import Constant, Think
 from loadbench.plan.load import Closed
-from loadbench.plan.personas import PERSONAS, Cast, Persona, Think, parse_mix
-from loadbench.plan.prompts import prompt_source
+from loadbench.plan.personas import PERSONAS, Cast, Persona, parse_mix
+from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.sources import resolve
 
 S = 1_000_000_000
@@ -111,8 +111,8 @@ def test_what_is_said_outright_wins_over_the_persona():
 def test_settings_tell_that_they_come_from_the_persona():
     """The record of what was in force says of each value whose it is."""
     made = scenario(persona="chat", output_tokens="9")
-    assert made.origins["work.input_tokens"] == made.origins["load.think"] == "persona chat"
-    assert made.origins["work.output_tokens"] == "flag --output-tokens"
+    assert str(made.origins["work.input_tokens"]) == str(made.origins["load.think"]) == "persona chat"
+    assert str(made.origins["work.output_tokens"]) == "flag --output-tokens"
     assert made.effective()["personas"]["chat"]["think"] == "lognormal:30s,0.6"
 
 

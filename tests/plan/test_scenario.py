@@ -10,11 +10,13 @@ import pytest
 from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed, Open
-from loadbench.plan.scenario import Scenario, settings
+from loadbench.plan.settings import settings
 from loadbench.plan.sources import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from loadbench.plan.scenario import Scenario
 
 
 def from_text(tmp_path: Path, text: str, name: str = "mine.toml", **flags: object) -> Scenario:
@@ -29,14 +31,16 @@ def test_default_reads_back_as_it_is_shown(setting):
     """Each default is of its setting's kind: shown and read again it is the same."""
     if setting.default is None:
         return
-    shown = setting.kind.show(setting.default)
-    assert setting.kind.read(shown) == setting.default or str(setting.kind.read(shown)) == str(setting.default)
+    shown = setting.type.show(setting.default)
+    assert setting.type.read(shown) == setting.default or str(setting.type.read(shown)) == str(setting.default)
 
 
 def test_names_of_settings_are_unique():
-    """One name is one flag and one variable, whatever the section."""
-    names = [setting.name for setting in settings()]
-    assert len(names) == len(set(names))
+    """Of the settings that a command takes, one name is one flag and one variable, whatever the section."""
+    for command in sorted(set().union(*(setting.commands for setting in settings()))):
+        for name in (lambda setting: setting.name, lambda setting: setting.flag, lambda setting: setting.variable):
+            names = [name(setting) for setting in settings(command)]
+            assert len(names) == len(set(names))
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path):
@@ -51,10 +55,10 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path):
         2 * NS_PER_S,
         1 * NS_PER_S,
     )
-    assert scenario.origins["load.duration"] == "flag --duration"
-    assert scenario.origins["load.warm_up"] == "environment LOADBENCH_WARM_UP"
-    assert scenario.origins["load.drain"] == f"scenario {file}:4: load.drain"
-    assert scenario.origins["load.ramp"] == "default"
+    assert str(scenario.origins["load.duration"]) == "flag --duration"
+    assert str(scenario.origins["load.warm_up"]) == "environment LOADBENCH_WARM_UP"
+    assert str(scenario.origins["load.drain"]) == f"scenario {file}:4: load.drain"
+    assert str(scenario.origins["load.ramp"]) == "default"
 
 
 def test_toml_and_json_say_the_same(tmp_path):

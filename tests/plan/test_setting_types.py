@@ -48,13 +48,13 @@ def test_scenario_file_says_what_the_flags_say(tmp_path):
     """Both have sections of their own."""
     file = tmp_path / "mine.toml"
     file.write_text(
-        '[telemetry]\nsampling = "off"\ninterval = "500ms"\npage_interval = "none"\n'
+        '[telemetry]\nsampling = "on"\ninterval = "500ms"\npage_interval = "none"\n'
         '[cost]\npurchase = 900\nkwh_price = 0.3\nwatts = "15..30"\ncurrency = "EUR"\n'
     )
     by_file = resolve(flags={}, environment={}, file=file)
     by_flags = resolve(
         flags={
-            "sampling": "off",
+            "sampling": "on",
             "interval": "500ms",
             "page_interval": "none",
             "purchase": "900",

@@ -10,9 +10,10 @@ import pytest
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.distribution import Constant
-from loadbench.plan.prompts import Calibration, WordPrompts, word_prompts
-from loadbench.plan.scenario import WorkSettings
+from loadbench.plan.prompt_source import word_prompts
+from loadbench.plan.prompts import Calibration, WordPrompts
 from loadbench.plan.setting_types import TOKENS
+from loadbench.plan.settings import WorkSettings
 from loadbench.plan.sources import resolve
 from loadbench.plan.traces import BLOCK_TOKENS, Replayed, Row, TracePrompts, read_trace, trace_of
 from loadbench.record.outcome import Outcome
@@ -221,7 +222,7 @@ def test_a_trace_says_how_long_its_level_is():
     assert len(load.arrivals.trace) == REQUESTS
     assert scenario.extent.warm_up_ns == 0
     assert load.arrivals.trace.span_ns / 10 < scenario.extent.duration_ns < load.arrivals.trace.span_ns / 10 + S
-    assert scenario.origins["load.duration"] == "trace"
+    assert str(scenario.origins["load.duration"]) == "trace"
     cut = resolve(flags={"trace": str(AZURE_TRACE), "duration": "9s", "warm_up": "1s"}, environment={})
     assert (cut.extent.duration_ns, cut.extent.warm_up_ns) == (9 * S, S)
 
@@ -233,7 +234,7 @@ def test_a_window_ends_with_its_trace(flags):
     scenario = resolve(flags=flags, environment={})
     (load,) = scenario.loads
     assert scenario.extent.duration_ns == load.arrivals.window_ns - 20 * S
-    assert scenario.origins["load.duration"] == "trace"
+    assert str(scenario.origins["load.duration"]) == "trace"
 
 
 def test_a_warm_up_leaves_something_to_measure():

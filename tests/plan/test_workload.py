@@ -16,21 +16,27 @@ TRACE = str(AZURE_TRACE)
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ({"users": "2", "arrivals": "poisson"}, "--arrivals: users come when"),
-        ({"arrivals": "poisson"}, "--arrivals: users come when"),
-        ({"rate": "2", "think": "1s"}, "--think: without users"),
-        ({"users": "2", "pattern": "day"}, "--pattern: a pattern changes a rate"),
-        ({"rate": "2", "turns": "3"}, "--turns: a conversation goes on"),
-        ({"turns": "3", "api": "completions"}, "--turns: the completions endpoint"),
-        ({"system": "Be brief.", "api": "completions"}, "--system: the completions endpoint"),
-        ({"rate": "2", "time_scale": "60"}, "--time-scale: there is no course"),
+        ({"users": "2", "arrivals": "poisson"}, "--arrivals: has no effect with --users: users send their next"),
+        ({"arrivals": "poisson"}, "--arrivals: has no effect: users send their next"),
+        ({"rate": "2", "think": "1s"}, "--think: has no effect with --rate: only users think"),
+        ({"users": "2", "pattern": "day"}, "--pattern: has no effect with --users: a pattern changes a rate"),
+        ({"rate": "2", "turns": "3"}, "--turns: has no effect with --rate: a conversation continues"),
+        (
+            {"turns": "3", "api": "completions"},
+            "--turns: has no effect with --api completions: the completions endpoint",
+        ),
+        (
+            {"system": "Be brief.", "api": "completions"},
+            "--system: has no effect with --api completions: the completions endpoint",
+        ),
+        ({"rate": "2", "time_scale": "60"}, "--time-scale: has no effect: there is no pattern and no trace"),
         ({"rate": "2", "pattern": "0s:1,100us:1", "time_scale": "1e6"}, "--time-scale: nothing is left of the pattern"),
-        ({"rate": "2", "limit": "3"}, "--limit: there is no trace"),
-        ({"trace": TRACE, "requests": "3"}, "--requests: a trace has its own"),
-        ({"trace": TRACE, "arrivals": "poisson"}, "--arrivals: a trace says itself"),
-        ({"trace": TRACE, "prompt": "x"}, "--prompt: a trace says itself"),
-        ({"trace": TRACE, "max_tokens": "3"}, "--max-tokens: a trace says itself"),
-        ({"trace": TRACE, "persona": "chat"}, "--persona: a trace says itself"),
+        ({"rate": "2", "limit": "3"}, "--limit: has no effect: there is no trace"),
+        ({"trace": TRACE, "requests": "3"}, "--requests: has no effect with --trace: a trace has its own"),
+        ({"trace": TRACE, "arrivals": "poisson"}, "--arrivals: has no effect with --trace: a trace decides"),
+        ({"trace": TRACE, "prompt": "x"}, "--prompt: has no effect with --trace: a trace decides"),
+        ({"trace": TRACE, "max_tokens": "3"}, "--max-tokens: has no effect with --trace: a trace decides"),
+        ({"trace": TRACE, "persona": "chat"}, "--persona: has no effect with --trace: a trace decides"),
         ({"persona": "chta"}, "--persona: there is no persona 'chta' .*did you mean chat"),
         ({"mix": ("chat,xyzzy",)}, "--mix: there is no persona 'xyzzy' .*known are"),
         ({"mix": ("chat,chat",)}, "want each persona once"),
@@ -47,10 +53,10 @@ def test_g7_what_would_be_ignored_is_refused(flags, reason):
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ({"by": "rate", "think": "1s"}, "--think: without users"),
-        ({"by": "rate", "turns": "3"}, "--turns: a conversation goes on"),
+        ({"by": "rate", "think": "1s"}, "--think: has no effect with --by rate: only users think"),
+        ({"by": "rate", "turns": "3"}, "--turns: has no effect with --by rate: a conversation continues"),
         ({"by": "rate", "persona": "support"}, "support has turns"),
-        ({"arrivals": "constant"}, "--arrivals: users come when"),
+        ({"arrivals": "constant"}, "--arrivals: has no effect: users send their next"),
     ],
 )
 def test_g7_a_search_refuses_what_does_not_go_with_what_it_counts(tmp_path, flags, reason):
@@ -58,7 +64,7 @@ def test_g7_a_search_refuses_what_does_not_go_with_what_it_counts(tmp_path, flag
     file = tmp_path / "s.toml"
     file.write_text("[personas.support]\nturns = 3\n")
     with pytest.raises(BadInput, match=reason) as caught:
-        resolve(flags=flags, environment={}, file=file, searches=True)
+        resolve(flags=flags, environment={}, file=file, command="capacity")
     assert "--by" in str(caught.value.hint)
 
 
@@ -66,21 +72,21 @@ def test_a_search_takes_from_a_scenario_what_goes_with_it(tmp_path):
     """Loads, pattern and trace are another command's; arrivals go with a rate, think times with users."""
     file = tmp_path / "s.toml"
     file.write_text('[load]\nrate = 4\narrivals = "constant"\npattern = "day"\ntime_scale = 60\n')
-    by_rate = resolve(flags={"by": "rate"}, environment={}, file=file, searches=True)
+    by_rate = resolve(flags={"by": "rate"}, environment={}, file=file, command="capacity")
     assert (str(by_rate.load.arrivals), by_rate.load.pattern, by_rate.load.time_scale) == ("constant", None, 1.0)
-    by_users = resolve(flags={"think": "1s"}, environment={}, file=file, searches=True)
+    by_users = resolve(flags={"think": "1s"}, environment={}, file=file, command="capacity")
     assert (str(by_users.load.think), str(by_users.load.arrivals)) == ("1s", "poisson")
-    assert str(resolve(flags={"arrivals": "constant", "by": "rate"}, environment={}, searches=True).load.arrivals) == (
-        "constant"
-    )
-    assert resolve(flags={"by": "rate", "persona": "chat"}, environment={}, searches=True).load.think is None
+    assert str(
+        resolve(flags={"arrivals": "constant", "by": "rate"}, environment={}, command="capacity").load.arrivals
+    ) == ("constant")
+    assert resolve(flags={"by": "rate", "persona": "chat"}, environment={}, command="capacity").load.think is None
     file.write_text('[load]\ntrace = "nowhere.csv"\n')
-    assert resolve(flags={}, environment={}, file=file, searches=True).load.trace is None
+    assert resolve(flags={}, environment={}, file=file, command="capacity").load.trace is None
 
 
 def test_a_variable_is_named_as_such():
     """The place is where it was said."""
-    with pytest.raises(BadInput, match="LOADBENCH_THINK: without users"):
+    with pytest.raises(BadInput, match="LOADBENCH_THINK: has no effect with LOADBENCH_RATE: only users think"):
         resolve(flags={}, environment={"LOADBENCH_RATE": "1", "LOADBENCH_THINK": "1s"})
 
 
@@ -91,7 +97,7 @@ def test_what_was_said_farther_away_falls_with_its_load(tmp_path):
     turned = resolve(flags={"rate": "1"}, environment={}, file=file)
     assert turned.load.think is None
     file.write_text('[load]\nrate = 4\nthink = "5s"\n')
-    with pytest.raises(BadInput, match=r"s.toml:3: load.think: without users"):
+    with pytest.raises(BadInput, match=r"s.toml:3: load.think: has no effect with .*s.toml:2: load.rate"):
         resolve(flags={}, environment={}, file=file)
 
 
@@ -107,7 +113,7 @@ def test_a_days_speed_falls_with_its_pattern(tmp_path):
 def test_a_pattern_says_how_long_its_level_is():
     """A pass, so many times as fast; a duration or a number of requests that is given stands."""
     made = resolve(flags={"rate": "2", "pattern": "day", "time_scale": "1440"}, environment={})
-    assert (made.extent.duration_ns, made.origins["load.duration"]) == (60_000_000_000, "pattern")
+    assert (made.extent.duration_ns, str(made.origins["load.duration"])) == (60_000_000_000, "pattern")
     assert resolve(flags={"rate": "2", "pattern": "day", "requests": "9"}, environment={}).extent.requests == 9
     given = resolve(flags={"rate": "2", "pattern": "day", "duration": "9s"}, environment={})
     assert given.extent.duration_ns == 9_000_000_000
@@ -152,9 +158,9 @@ def test_a_persona_with_turns_needs_users(tmp_path):
     """At a rate nobody would wait for the answers that its conversations go on from."""
     file = tmp_path / "s.toml"
     file.write_text(OWN)
-    with pytest.raises(BadInput, match="support has turns, and a conversation goes on"):
+    with pytest.raises(BadInput, match="support has turns, and a conversation continues"):
         resolve(flags={"rate": "1"}, environment={}, file=file)
-    with pytest.raises(BadInput, match="support has turns: the completions endpoint"):
+    with pytest.raises(BadInput, match="support has turns, and the completions endpoint"):
         resolve(flags={"api": "completions"}, environment={}, file=file)
 
 

@@ -10,6 +10,7 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed
 from loadbench.plan.workshop import shows_first_token, workshop_scenario
 
+WHY = "the workshop's benchmark is one user who sends given prompts in rounds; use `loadbench sweep`"
 BENCH = {
     "BENCH_MODELS": "phi-4-mini, ,qwen2.5-0.5b,",
     "BENCH_ROUNDS": "5",
@@ -26,7 +27,7 @@ def test_defaults_are_the_workshops():
     assert (scenario.load.requests, scenario.extent.warm_up_ns) == (3, 0)
     assert scenario.work.prompt == "Explain retrieval augmented generation briefly."
     assert (scenario.work.max_tokens, scenario.work.temperature) == (120, 0.2)
-    assert scenario.origins["work.max_tokens"] == "workshop"
+    assert str(scenario.origins["work.max_tokens"]) == "workshop"
 
 
 def test_its_variables_are_honoured():
@@ -35,8 +36,8 @@ def test_its_variables_are_honoured():
     assert scenario.target.model == ("phi-4-mini", "qwen2.5-0.5b")
     assert (scenario.work.prompt, scenario.work.max_tokens, scenario.work.temperature) == ("Say hello.", 150, 0.5)
     assert scenario.load.requests == 5
-    assert scenario.origins["target.model"] == "environment BENCH_MODELS"
-    assert scenario.origins["load.requests"] == "environment BENCH_ROUNDS: 5 × 1 prompt"
+    assert str(scenario.origins["target.model"]) == "environment BENCH_MODELS"
+    assert str(scenario.origins["load.requests"]) == "environment BENCH_ROUNDS: 5 × 1 prompt"
 
 
 def test_flag_wins_over_ours_over_theirs_over_the_file(tmp_path):
@@ -63,10 +64,10 @@ def test_rounds_are_for_each_prompt(tmp_path):
     """A set of prompts is asked in whole, so many times over."""
     path = tmp_path / "prompts.json"
     path.write_text(json.dumps(["a", "b", "c", "d"]), encoding="utf-8")
-    scenario = workshop_scenario(flags={"prompts": str(path)}, environment=BENCH, rounds="2")
+    scenario = workshop_scenario(flags={"prompts": str(path), "rounds": "2"}, environment=BENCH)
     assert scenario.load.requests == 8
     assert scenario.work.prompt is None
-    assert scenario.origins["load.requests"] == "flag --rounds: 2 × 4 prompts"
+    assert str(scenario.origins["load.requests"]) == "flag --rounds: 2 × 4 prompts"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_rounds_are_for_each_prompt(tmp_path):
 def test_rounds_that_cannot_be_are_told(rounds, variable, says):
     """At least one, and a whole number."""
     with pytest.raises(BadInput, match=says):
-        workshop_scenario(flags={}, environment={"BENCH_ROUNDS": variable}, rounds=rounds)
+        workshop_scenario(flags={} if rounds is None else {"rounds": rounds}, environment={"BENCH_ROUNDS": variable})
 
 
 @pytest.mark.parametrize(
@@ -89,10 +90,14 @@ def test_rounds_that_cannot_be_are_told(rounds, variable, says):
     ],
 )
 def test_other_load_is_refused(name, value):
-    """What it is not is not ignored: the benchmark is one user and its rounds."""
-    with pytest.raises(BadInput, match=f"{name}: the workshop's benchmark is one user") as raised:
-        workshop_scenario(flags={}, environment={name: value})
-    assert "sweep" in raised.value.hint
+    """The benchmark is one user and its rounds: a flag for another load is refused, a variable is not used."""
+    made = workshop_scenario(flags={}, environment={name: value})
+    assert [str(one) for one in made.displaced] == [f"{name}: {WHY}"]
+    assert made.loads == (Closed(1),)
+    flag = name.removeprefix("LOADBENCH_").lower()
+    with pytest.raises(BadInput, match=f"--{flag.replace('_', '-')}: the workshop's benchmark is one user") as raised:
+        workshop_scenario(flags={flag: value}, environment={})
+    assert "sweep" in raised.value.message
 
 
 @pytest.mark.parametrize(("text", "shown"), [(None, True), ("", True), ("1", True), ("0", False), ("false", False)])
@@ -106,4 +111,4 @@ def test_deterministic_overrides_the_workshops_temperature():
     for environment in ({}, BENCH):
         scenario = workshop_scenario(flags={"deterministic": True}, environment=environment)
         assert (scenario.work.temperature, scenario.work.unique) == (0.0, False)
-        assert scenario.origins["work.temperature"] == "flag --deterministic"
+        assert str(scenario.origins["work.temperature"]) == "flag --deterministic"

@@ -17,7 +17,7 @@ from loadbench.analyze.level.machine import with_machine
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.plan.objective import parse_objective
-from loadbench.plan.scenario import CostSettings
+from loadbench.plan.settings import CostSettings
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.report.formats import render
 from loadbench.results import run as run_types

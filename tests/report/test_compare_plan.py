@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from loadbench.plan.pairs import Pairing, sides
-from loadbench.plan.scenario import LoadSettings, Scenario
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import LoadSettings
 from loadbench.report.compare_plan import compare_plan_document, repeats_text
 from loadbench.report.render_text import render_text
 

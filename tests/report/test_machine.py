@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from loadbench.analyze.level.machine import with_machine
-from loadbench.plan.scenario import CostSettings
+from loadbench.plan.settings import CostSettings
 from loadbench.report import machine
 from loadbench.report.formats import render
 from loadbench.results.telemetry import FirstToken, Gauge, Telemetry

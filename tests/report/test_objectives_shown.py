@@ -20,7 +20,7 @@ def run(*rules: str, gate: bool = False):
     levels = []
     for users in (1, 2):
         samples = [a_sample(n, due_ns=n * S, ttft_ns=(100 if users == 1 else 2000) * MS) for n in range(90)]
-        here = [one for one in objectives if one.applies(Closed(users))]
+        here = [one for one in objectives if one.applies(Closed(users).label)]
         levels.append(a_level(recording=a_recording(samples, objectives=here), load=Closed(users)))
     return a_run(*levels)
 

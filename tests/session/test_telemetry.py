@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from loadbench.core.clock import MonotonicClock
-from loadbench.plan.scenario import CostSettings, Scenario, TargetSettings, TelemetrySettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import CostSettings, TargetSettings, TelemetrySettings
 from loadbench.results.folder import RunFolder
 from loadbench.session import telemetry as watching
 from loadbench.session.telemetry import RunTelemetry

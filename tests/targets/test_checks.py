@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import LimitSettings, TargetSettings
 from loadbench.targets import checks, machine
 from loadbench.targets.check_result import SCHEMA, CheckReport
 from loadbench.targets.checks import run_checks

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadbench.core.errors import BadInput, TargetUnavailable
-from loadbench.plan.scenario import Scenario, TargetSettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import TargetSettings
 from loadbench.plan.sources import resolve
 from loadbench.targets import foundry_cli
 from loadbench.targets.discovery import DiscoveryStep, discover, locate, moved_to
@@ -53,7 +54,10 @@ def test_variables_of_other_programs_are_taken_where_nobody_tells_us():
     """In their order; and where from is known. Loadbench's own variable, a flag and a file win over both."""
     others = {"FOUNDRY_LOCAL_ENDPOINT": "http://f:1/v1/", "OPENAI_BASE_URL": "http://o:1/v1"}
     found = resolve(flags={}, environment=others)
-    assert (found.target.url, found.origins["target.url"]) == ("http://f:1/v1", "environment FOUNDRY_LOCAL_ENDPOINT")
+    assert (found.target.url, str(found.origins["target.url"])) == (
+        "http://f:1/v1",
+        "environment FOUNDRY_LOCAL_ENDPOINT",
+    )
     assert not found.simulated
     assert resolve(flags={}, environment={**others, "FOUNDRY_LOCAL_ENDPOINT": " "}).target.url == "http://o:1/v1"
     assert resolve(flags={}, environment={**others, "LOADBENCH_URL": "http://l:1"}).target.url == "http://l:1"
@@ -89,7 +93,7 @@ def test_newer_command_line_is_asked_first_and_the_older_after(tmp_path):
     environment = {"PATH": str(install(tmp_path, server_status_o_json=newer("http://127.0.0.1:58082")))}
     found, note = locate(FOUNDRY, environment)
     assert found.target.url == "http://127.0.0.1:58082"
-    assert found.origins["target.url"] == "discovery foundry server status -o json"
+    assert str(found.origins["target.url"]) == "discovery foundry server status -o json"
     assert note == "http://127.0.0.1:58082, from `foundry server status -o json`"
     environment = {"PATH": str(install(tmp_path, service_status=older("http://127.0.0.1:5273")))}
     assert locate(FOUNDRY, environment)[0].target.url == "http://127.0.0.1:5273"

@@ -17,7 +17,8 @@ from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
-from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings, WorkSettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import LimitSettings, TargetSettings, WorkSettings
 from loadbench.targets import http_get
 from loadbench.targets.openai import Target, base_urls, choose_models, find_endpoint, first_response
 from loadbench.wire.openai import Api

@@ -11,7 +11,8 @@ import anyio
 import pytest
 
 from loadbench.core.errors import TargetUnavailable
-from loadbench.plan.scenario import LimitSettings, Scenario, TargetSettings
+from loadbench.plan.scenario import Scenario
+from loadbench.plan.settings import LimitSettings, TargetSettings
 from loadbench.results.models import Model
 from loadbench.targets import machine
 from loadbench.targets.error_hints import advice_for, known_error

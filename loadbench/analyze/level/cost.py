@@ -27,7 +27,7 @@ from loadbench.results.telemetry import Cost, Energy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loadbench.plan.scenario import CostSettings
+    from loadbench.plan.settings import CostSettings
     from loadbench.results.run import LevelResult
     from loadbench.results.telemetry import Range, Telemetry
 

@@ -13,7 +13,7 @@ from loadbench.results.run import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from loadbench.plan.scenario import CostSettings
+    from loadbench.plan.settings import CostSettings
     from loadbench.results.run import LevelResult
     from loadbench.results.telemetry import Telemetry
 

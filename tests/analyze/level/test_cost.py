@@ -7,7 +7,7 @@ import pytest
 
 from loadbench.analyze.level.cost import cost, energy, meter_watts
 from loadbench.analyze.level.machine import with_machine
-from loadbench.plan.scenario import CostSettings
+from loadbench.plan.settings import CostSettings
 from loadbench.results.run import LevelResult, Throughput
 from loadbench.results.telemetry import Gauge, Telemetry
 from tests.building import a_level

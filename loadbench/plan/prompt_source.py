@@ -1,0 +1,102 @@
+"""Which prompts a level sends: made from the settings of the work, and from its personas."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from loadbench.plan.distribution import Constant
+from loadbench.plan.personas import Persona
+from loadbench.plan.prompts import Prompt, Texts, WordPrompts, read_prompts_once
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.plan.distribution import Distribution
+    from loadbench.plan.personas import Cast
+    from loadbench.plan.prompts import Calibration, PromptSource
+    from loadbench.plan.settings import WorkSettings
+
+# What other tools default to.
+_DEFAULT_TOKENS = 128
+
+
+def prompt_source(work: WorkSettings, *, key: str, calibration: Calibration | None) -> PromptSource:
+    """The prompts of a level: the given ones, those of a file, or generated words. `key` is the level's.
+
+    Raises `BadInput` for a file that cannot be used.
+    """
+
+    def source(persona: Persona) -> Texts | WordPrompts:
+        output = persona.output_tokens or work.output_tokens
+        if work.prompt is None and work.prompts is None:
+            lengths = persona.input_tokens or work.input_tokens or Constant(_DEFAULT_TOKENS)
+            return word_prompts(work, lengths, output, key=key, calibration=calibration)
+        return Texts(given_prompts(work), output, seed=work.seed, level=key, unique=work.unique)
+
+    cast = work.cast
+    if cast is None:
+        return source(Persona(name=""))
+    return CastPrompts(cast, [source(persona) for persona in cast.personas], key=f"{work.seed}/{key}")
+
+
+def word_prompts(
+    work: WorkSettings,
+    input_tokens: Distribution,
+    output_tokens: Distribution | None = None,
+    *,
+    key: str,
+    calibration: Calibration | None,
+) -> WordPrompts:
+    """Generated words for a level, of lengths by the calibration."""
+    per_word, overhead, foreign = calibration or (1.0, 0, True)
+    return WordPrompts(
+        input_tokens,
+        output_tokens,
+        tokens_per_word=per_word,
+        overhead_tokens=overhead,
+        calibrated=not foreign,
+        seed=work.seed,
+        level=key,
+        unique=work.unique,
+    )
+
+
+def given_prompts(work: WorkSettings) -> tuple[Prompt, ...]:
+    """The scenario's own prompt, or those of its file, unchanged; empty if prompts are generated.
+
+    Raises `BadInput` for a file that cannot be used.
+    """
+    if work.prompts is not None:
+        return read_prompts_once(work.prompts)
+    return () if work.prompt is None else (Prompt(work.prompt),)
+
+
+class CastPrompts:
+    """`loadbench.plan.prompts.PromptSource` of several personas: each request takes its prompt from its persona's.
+
+    All sources have the same seed and level and number their prompts together, so that no two prompts are equal.
+    """
+
+    def __init__(self, cast: Cast, sources: Sequence[PromptSource], *, key: str) -> None:
+        self._cast = cast
+        self._sources = tuple(sources)
+        self._key = key
+
+    def next(self, number: int, user: int | None) -> Prompt:
+        """The prompt of this user's persona, or of the one that is drawn for the arrival."""
+        index = self._cast.of_arrival(number, self._key) if user is None else self._cast.of_user(user)
+        persona = self._cast.personas[index]
+        prompt = self._sources[index].next(number, user)._replace(persona=persona.name or None)
+        if persona.turns is None:
+            return prompt
+        turns = persona.turns.sample(random.Random(f"{self._key}/{number}/turns"))
+        return prompt._replace(turns=max(1, round(turns)))
+
+    def calibration_prompts(self) -> Sequence[Prompt]:
+        """Those of the first persona: all have the same words."""
+        return self._sources[0].calibration_prompts()
+
+    def calibrated(self, tokens: Sequence[int | None]) -> Calibration | None:
+        """What the first persona's source makes of them."""
+        return self._sources[0].calibrated(tokens)

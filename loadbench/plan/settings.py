@@ -1,0 +1,856 @@
+"""The settings: each is declared here, once.
+
+A declaration is a field of its section's class: its type, its default, its help, the commands that take it, what it
+needs to have an effect, and whether two measurements with different values may be compared. The command line makes its
+flags from the declarations, `loadbench.plan.sources` its checks of files and variables, `run.json` its record of what
+was in force, `compare` and `capacity --resume` their checks of equal work. No list of setting names stands elsewhere.
+
+A command named here is one of `loadbench --help`; `judge` is `loadbench score judge`, `score` is `loadbench score
+stub`, and `compare-saved` is `loadbench compare` of saved runs, which measures nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from loadbench.core.units import NS_PER_S
+from loadbench.plan import setting_types as types
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.load import DRAIN_NS, MOST_IN_FLIGHT
+from loadbench.plan.personas import PERSONAS, Cast, Persona, Share, cast_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from loadbench.plan.arrivals import Arrivals
+    from loadbench.plan.distribution import Distribution
+    from loadbench.plan.gate import GateRule
+    from loadbench.plan.objective import Objective
+    from loadbench.plan.pattern import Pattern
+    from loadbench.plan.setting_types import SettingType
+
+
+# Signed ranks of 6 pairs can show a difference at 5 % (the least p is 1/32), those of 5 cannot. Two more let a busy
+# machine disturb as many, and let the order of sides cancel a curved drift.
+FEWEST_DECIDING = 6
+USUAL_REPEATS = 8
+
+
+class Source(IntEnum):
+    """Where a value comes from, the strongest first."""
+
+    FLAG = 0
+    RUN = 1  # the saved run whose answers are scored
+    ENVIRONMENT = 2
+    WORKSHOP = 3  # the workshop's own variables, BENCH_…
+    SCENARIO = 4
+    COMMAND = 5  # the command's own default, or what a persona, a trace or a pattern brings
+    DEFAULT = 6
+
+
+_SOURCE_NAMES = {Source.RUN: "run", Source.WORKSHOP: "environment", Source.COMMAND: ""}
+
+
+class Origin(NamedTuple):
+    """Where a value comes from: `--users`, `LOADBENCH_USERS`, or `s.toml:3` with the key that stands there."""
+
+    source: Source
+    where: str = ""
+    key: str = ""
+
+    @property
+    def place(self) -> str:
+        """As messages name it."""
+        return ": ".join(part for part in (self.where, self.key) if part)
+
+    def __str__(self) -> str:
+        """As `run.json` and `--dry-run` name it: `flag --users`."""
+        return f"{_SOURCE_NAMES.get(self.source, self.source.name.lower())} {self.place}".strip()
+
+
+DEFAULT = Origin(Source.DEFAULT)
+
+
+class Comparable(StrEnum):
+    """What follows for a comparison, or for a resumed search, when two values of a setting differ."""
+
+    FREE = "free"  # nothing
+    RESUME = "resume"  # a search cannot be resumed
+    CAVEAT = "caveat"  # that, and a comparison says so
+    SEED = "seed"  # the same prompts were not sent: a caveat of its own
+    LENGTHS = "lengths"  # what depends on the length of responses is not compared
+    PROMPTS = "prompts"  # what depends on prompts is not compared
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value that somebody gave, or that something brought, and where it comes from."""
+
+    setting: Setting
+    value: Any
+    origin: Origin
+
+    @property
+    def is_off(self) -> bool:
+        """Whether it only says that something is off which is off anyway, as `insecure = false` does."""
+        return self.value is False and self.setting.default is False
+
+    @property
+    def shown(self) -> str:
+        """Its place, with the value if that is one of a few words: `--telemetry off`."""
+        words = self.setting.type.metavar.split("|")
+        return f"{self.origin.place} {self.value}" if self.value in words else self.origin.place
+
+
+class Values:
+    """The settings that were given, by key; `value` fills in the command's defaults. Needs are checked on this."""
+
+    def __init__(
+        self, command: str, given: Mapping[str, Given], personas: Mapping[str, Persona] = MappingProxyType(PERSONAS)
+    ) -> None:
+        self.command = command
+        self.given = given
+        self.personas = personas
+
+    def value(self, key: str) -> Any:
+        """The value in force; `None` where another setting of its group was given."""
+        if key in self.given:
+            return self.given[key].value
+        setting = setting_of(key)
+        others = (given for given in self.given.values() if given.setting.group == setting.group)
+        if setting.group and not all(given.is_off for given in others):
+            return None
+        return setting.default_in(self.command)
+
+    @property
+    def loop(self) -> str:
+        """What drives the load: `users`, a `rate`, or a `trace`."""
+        if self.command == "capacity":
+            return str(self.value("capacity.by"))
+        if self.value("load.trace") is not None:
+            return "trace"
+        return "users" if self.value("load.rate") is None else "rate"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the simulated server is measured."""
+        named = self.value("target.url") is not None or self.value("target.adapter") is not None
+        return not named and self.value("target.kind") != "foundry"
+
+    @property
+    def may_be_foundry(self) -> bool:
+        """Whether the server is, or may turn out to be, Foundry Local."""
+        kind = self.value("target.kind")
+        return kind == "foundry" or (kind == "auto" and self.value("target.url") is not None)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether users pause between a response and their next request."""
+        names = [share.name for share in self.value("work.mix") or ()]
+        names += [self.value("work.persona")] if self.value("work.persona") else []
+        known = [self.personas[name] for name in names if name in self.personas]
+        return self.loop == "users" and (self.value("load.think") is not None or any(one.think for one in known))
+
+
+class Need(NamedTuple):
+    """What else must hold for a setting to have an effect; `on` are the keys of the settings that decide it."""
+
+    on: tuple[str, ...]
+    met: Callable[[Values], object]
+    reason: str
+    remedy: str
+    search_remedy: str = ""  # in a capacity search
+
+    def remedy_in(self, command: str) -> str:
+        """What to do, in this command."""
+        return (command == "capacity" and self.search_remedy) or self.remedy
+
+
+def _with(*keys: str, reason: str, remedy: str) -> Need:
+    """Any of these must be set."""
+    return Need(keys, lambda values: any(values.value(key) not in (None, False) for key in keys), reason, remedy)
+
+
+def _without(*keys: str, reason: str, remedy: str = "leave one of them out") -> Need:
+    """None of these may be set."""
+    return Need(keys, lambda values: all(values.value(key) in (None, False) for key in keys), reason, remedy)
+
+
+_LOADS = ("load.users", "load.rate", "load.trace", "capacity.by")
+_SERVER = ("target.url", "target.adapter", "target.kind", "target.profile")
+
+
+def _with_users(reason: str) -> Need:
+    remedy = "leave it out, or use --users"
+    return Need(_LOADS, lambda values: values.loop == "users", reason, remedy, "leave it out, or search --by users")
+
+
+def _with_rate(reason: str) -> Need:
+    remedy = "leave it out, or use --rate"
+    return Need(_LOADS, lambda values: values.loop == "rate", reason, remedy, "leave it out, or search --by rate")
+
+
+_NO_TRACE = _without(
+    "load.trace", reason="a trace decides what is sent, and when", remedy="leave it out, or give no trace"
+)
+_OVER_HTTP = _without("target.adapter", reason="a model in this process has no connection", remedy="leave it out")
+_OVER_TLS = Need(
+    ("target.url", "target.adapter"),
+    lambda values: str(values.value("target.url")).startswith("https:"),
+    "only a connection over TLS has certificates",
+    "leave it out, or give an https:// URL",
+)
+_FOUNDRY = Need(
+    _SERVER,
+    lambda values: values.may_be_foundry,
+    "only Foundry Local loads models on request",
+    "leave it out, or use --target foundry",
+)
+_IN_PROCESS = {"chat", "completions"}  # the APIs that adapters speak
+_SAMPLED = Need(
+    ("telemetry.sampling", *_SERVER[:3]),
+    lambda values: (
+        values.value("telemetry.sampling") == "on"
+        or (values.value("telemetry.sampling") == "auto" and not values.simulated)
+    ),
+    "this machine is not sampled",
+    "leave it out, or use --telemetry on",
+)
+_MESSAGES = Need(
+    ("target.api",),
+    lambda values: values.value("target.api") != "completions",
+    "the completions endpoint takes one text, and no messages",
+    "leave it out, or give --api chat",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One declaration."""
+
+    type: SettingType[Any]
+    default: Any
+    help: str
+    section: str = ""
+    name: str = ""
+    commands: frozenset[str] = frozenset()  # that take it
+    refused: Mapping[str, str] | None = None  # why a command does not take it
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of commands whose default is another
+    needs: tuple[Need, ...] = ()
+    group: str = ""  # only one setting of a group may be given
+    flag_name: str = ""  # what flag and variable are called, where that is not its name
+    aliases: tuple[str, ...] = ()  # further flags
+    argument_of: str = ""  # the command that takes it as its argument, without a flag
+    comparable: Comparable | None = None
+    per_side: bool = False  # a side of a comparison may have its own
+    reused: str = ""  # by `score` from the run: "always", or for its "server" alone
+    workshop_variables: tuple[str, ...] = ()  # which set it too, in the workshop
+    decides_answers: bool = False  # another value may give other answers to the same prompts
+    when_deterministic: tuple[Any, ...] = ()  # its value in a deterministic run
+
+    @property
+    def key(self) -> str:
+        """As messages and records name it: `load.users`."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def flag(self) -> str:
+        """As the command line names it: `--warm-up`."""
+        return "--" + self.flag_name.replace("_", "-")
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Every flag that sets it."""
+        negative = ("--no-" + self.flag_name.replace("_", "-"),) if self.type.is_flag and self.default else ()
+        return (self.flag, *negative, *self.aliases)
+
+    @property
+    def variable(self) -> str:
+        """As the environment names it: `LOADBENCH_WARM_UP`."""
+        return "LOADBENCH_" + self.flag_name.upper()
+
+    def default_in(self, command: str) -> Any:
+        """The default of this command."""
+        return self.defaults.get(command, self.default)
+
+    def why_not(self, command: str) -> str:
+        """Why this command does not take it."""
+        return (self.refused or {}).get(command) or _REFUSED.get(command) or f"has no effect in `loadbench {command}`"
+
+    def unmet(self, values: Values) -> Need | None:
+        """The first of its needs that does not hold."""
+        return next((need for need in self.needs if not need.met(values)), None)
+
+
+# Which commands take a setting.
+_USER_LOADS = frozenset({"sweep", "compare"})  # the user chooses the load
+_LOADS_CHOSEN = _USER_LOADS | {"replay"}
+_MANY_USERS = _LOADS_CHOSEN | {"capacity"}
+_MEASURING = _MANY_USERS | {"workshop"}
+_GENERATING = _USER_LOADS | {"capacity"}  # the user chooses the prompts, which may be generated
+_SENDING = _MEASURING | {"score", "judge", "doctor"}
+_ANY_SERVER = _SENDING | {"models"}
+# Why the others do not.
+_REFUSED = {"compare-saved": "is for measuring, and these runs are saved"}
+_WORKSHOP = "the workshop's benchmark is one user who sends given prompts in rounds; use `loadbench sweep`"
+_LOAD_REFUSED = {
+    "capacity": "capacity chooses the load itself; see --at-most",
+    "replay": "the trace decides it",
+    "workshop": _WORKSHOP,
+    "score": "each answer is collected once, without load",
+}
+_LENGTH_REFUSED = {**_LOAD_REFUSED, "capacity": "capacity chooses how long each load is measured; see --budget"}
+_PROMPTS_REFUSED = {**_LOAD_REFUSED, "score": "answers are collected for given prompts; use --prompts"}
+_ONE_MODEL = {"capacity": "one model is measured", "compare": "each side has one model"}
+
+
+def setting(type_: SettingType[Any], default: Any, text: str, **declared: Any) -> Any:
+    """A field with its declaration: see `Setting`. What it does not say, its section's class says."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(type_, default, text, **declared)})
+
+
+# The declarations, as tables.
+# fmt: off
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSettings:
+    """The server under test."""
+
+    COMMANDS: ClassVar = _ANY_SERVER
+    COMPARABLE: ClassVar = Comparable.RESUME
+
+    url: str | None = setting(types.URL, None,
+        "The server's URL, with or without /v1. Default: the simulated server.", commands=_ANY_SERVER - {"judge"},
+        refused={"judge": "use --judge-url"}, group="target", per_side=True, decides_answers=True, reused="always")
+    adapter: str | None = setting(types.TEXT, None,
+        "Test a model in this process instead of a server: onnx-genai:FOLDER, transformers:MODEL, or your own.",
+        commands=_SENDING - {"compare", "judge"},
+        refused={
+            "compare": "two servers are measured in turn, and no adapter; measure it with `loadbench sweep`, "
+            "and compare the saved runs",
+            "judge": "use --judge-url",
+            "models": "an adapter is one model and has no list; `loadbench doctor` checks it",
+        },
+        group="target", decides_answers=True, reused="always")
+    model: tuple[str, ...] | None = setting(types.MODELS, None,
+        "A model to test; repeat the flag for several. Default: the only model that the server lists.",
+        commands=_SENDING - {"judge"}, refused={"judge": "use --judge-model", "models": "all models are listed"},
+        group="model", per_side=True, workshop_variables=("BENCH_MODELS", "FOUNDRY_LOCAL_ALIAS"))
+    model_set: Path | None = setting(types.PATH, None,
+        "Test the models in this JSON file: a list of names, or an object by alias.", commands=_SENDING - {"judge"},
+        refused={"judge": "use --judge-model", "models": "all models are listed"}, group="model", flag_name="models")
+    api: str = setting(types.choice("chat", "completions", "responses", "ollama"), "chat",
+        "The API: OpenAI chat completions, completions or responses, or Ollama's chat.", commands=_SENDING,
+        refused={"models": "no request is sent to a model"},
+        needs=(
+            Need(
+                ("target.adapter",),
+                lambda values: not values.value("target.adapter") or values.value("target.api") in _IN_PROCESS,
+                "a model in this process takes chats and completions only", "leave it out",
+            ),
+        ),
+        comparable=Comparable.CAVEAT, per_side=True, decides_answers=True, reused="always")
+    transport: str = setting(types.choice("fast", "httpx"), "fast",
+        "The HTTP client: loadbench's own, which reads kernel timestamps, or httpx.", commands=_SENDING,
+        refused={"models": "no request is sent to a model"}, needs=(_OVER_HTTP,), reused="always")
+    profile: str = setting(types.TEXT, "slot-server",
+        "The profile of the simulated server; `loadbench serve --list` shows them.", commands=_ANY_SERVER - {"judge"},
+        refused={"judge": "use --judge-url"},
+        needs=(
+            Need(
+                _SERVER[:3], lambda values: values.simulated, "it is a profile of the simulated server",
+                "leave it out, or leave out what names a server",
+            ),
+        ),
+        per_side=True, reused="always")
+    header: tuple[tuple[str, str], ...] = setting(types.HEADERS, (),
+        "A request header, as in 'X-Team: blue'; repeat the flag for several.", needs=(_OVER_HTTP,))
+    api_key_env: str = setting(types.TEXT, "LOADBENCH_API_KEY",
+        "The environment variable that holds the API key.", commands=_ANY_SERVER - {"judge"},
+        refused={"judge": "use --judge-key-env"}, needs=(_OVER_HTTP,), per_side=True, reused="server")
+    cacert: Path | None = setting(types.PATH, None,
+        "Trust the certificates in this PEM file instead of the system's.", needs=(_OVER_TLS,), group="certificates",
+        per_side=True, reused="server")
+    insecure: bool = setting(types.FLAG, False,
+        "Do not verify the server's certificate. The result records this.", needs=(_OVER_TLS,), group="certificates",
+        per_side=True, reused="server")
+    kind: str = setting(types.choice("auto", "openai", "foundry"), "auto",
+        "The kind of server. foundry: Foundry Local, which is found on this machine if no --url is given.",
+        needs=(_OVER_HTTP,), flag_name="target", reused="always")
+    load: bool = setting(types.FLAG, True,
+        "Foundry Local: load a model that is not loaded before it is tested.", commands=_SENDING,
+        refused={"models": "use `loadbench models --load MODEL`"}, needs=(_FOUNDRY,))
+    time_loads: bool = setting(types.FLAG, False,
+        "Foundry Local and adapters: unload each model before its test and measure how long loading takes.",
+        commands=_MEASURING,
+        needs=(
+            Need(
+                _SERVER, lambda values: values.may_be_foundry or values.value("target.adapter") is not None,
+                "only Foundry Local and adapters load models on request",
+                "leave it out, or use --target foundry or --adapter",
+            ),
+            Need(
+                ("target.load",), lambda values: values.value("target.load") is not False,
+                "a model that may not be loaded cannot be loaded again", "leave one of them out",
+            ),
+        ))
+    allow_alias: bool = setting(types.FLAG, False,
+        "Foundry Local: accept aliases that may mean one of several variants when several models are tested.",
+        commands=_SENDING - {"capacity", "compare", "judge"}, refused={**_ONE_MODEL, "judge": "one model judges"},
+        needs=(
+            _FOUNDRY,
+            Need(
+                ("target.model", "target.model_set"),
+                lambda values: len(values.value("target.model") or ()) > 1 or values.value("target.model_set"),
+                "one model may always be named by its alias", "leave it out, or name several models",
+            ),
+        ))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSettings:
+    """How hard, and for how long."""
+
+    COMMANDS: ClassVar = _USER_LOADS
+    REFUSED: ClassVar = _LOAD_REFUSED
+    COMPARABLE: ClassVar = Comparable.CAVEAT
+
+    users: tuple[int, ...] | None = setting(types.USERS, (1, 2, 4, 8, 16),
+        "Closed loop: virtual users of each level, as in 1,2,4.", defaults={"workshop": (1,)},
+        group="load", aliases=("--concurrency",), comparable=Comparable.FREE)
+    rate: tuple[float, ...] | None = setting(types.RATES, None,
+        "Open loop: the requests per second of each level, as in 0.5,1,2 or 30/min.", group="load",
+        comparable=Comparable.FREE)
+    arrivals: Arrivals = setting(types.ARRIVALS, parse_arrivals("poisson"),
+        "Open loop: how requests are spaced; CV is the coefficient of variation of the gaps.", commands=_GENERATING,
+        needs=(_NO_TRACE, _with_rate("users send their next request after a response, not by arrivals")))
+    pattern: Pattern | None = setting(types.PATTERN, None,
+        "Open loop: how the rate changes over a level: day, points as in 0s:0.2,9h:1,24h:0.2, or a file of points.",
+        needs=(_NO_TRACE, _with_rate("a pattern changes a rate, and there is none")))
+    trace: Path | None = setting(types.PATH, None,
+        "Replay the requests in this file: an Azure, BurstGPT or Mooncake trace, or a saved run.",
+        commands=_LOADS_CHOSEN, group="load", argument_of="replay")
+    limit: int | None = setting(types.whole(1), None,
+        "Replay only the first N requests of the trace.", commands=_LOADS_CHOSEN,
+        needs=(_with("load.trace", reason="there is no trace", remedy="leave it out, or give --trace"),))
+    time_scale: float = setting(types.number(1e-3, 1e6), 1.0,
+        "Speed up a pattern or trace by this factor: with 60, an hour takes a minute.", commands=_LOADS_CHOSEN,
+        needs=(
+            _with(
+                *("load.pattern", "load.trace"), reason="there is no pattern and no trace to speed up",
+                remedy="leave it out, or give --pattern or --trace",
+            ),
+        ))
+    think: Distribution | None = setting(types.THINK, None,
+        "Closed loop: a user's pause between a response and the next request, as in 10s or lognormal:20s,0.5.",
+        commands=_GENERATING, needs=(_NO_TRACE, _with_users("only users think between two requests")))
+    duration: int | None = setting(types.POSITIVE_DURATION, 10 * NS_PER_S,
+        "How long each level is measured, as in 30s or 2m.", commands=_LOADS_CHOSEN, refused=_LENGTH_REFUSED,
+        group="extent")
+    requests: int | None = setting(types.whole(1), None,
+        "Measure this number of requests in each level, instead of a duration.",
+        refused={**_LENGTH_REFUSED, "replay": "a trace has its own number of requests; see --limit"},
+        needs=(
+            _without(
+                "load.trace", reason="a trace has its own number of requests", remedy="leave it out, or use --limit",
+            ),
+        ),
+        group="extent")
+    warm_up: int | None = setting(types.DURATION, None,
+        "Load before the measurement starts; it continues into it without a pause. "
+        "Default: 2s, or longer if responses take longer.",
+        commands=_MEASURING, defaults={"workshop": 0})
+    cool_down: int = setting(types.DURATION, 0,
+        "Keep the load up for this long after the measurement ends, as in 5s.", commands=_LOADS_CHOSEN,
+        refused=_LENGTH_REFUSED,
+        needs=(
+            _without("load.requests", reason="a level ends with the last of its requests"),
+            Need(
+                ("load.trace",), lambda values: values.loop != "trace" or "load.duration" in values.given,
+                "a trace that is measured to its end leaves no load after it",
+                "leave it out, or end the measurement earlier with --duration",
+            ),
+        ))
+    drain: int = setting(types.DURATION, DRAIN_NS,
+        "How long to wait for the responses in flight when a level ends, as in 30s.", commands=_MEASURING)
+    ramp: int | None = setting(types.DURATION, NS_PER_S,
+        "Closed loop: spread the users' first requests over this time, at most over the warm-up.",
+        commands=_GENERATING, defaults={"capacity": None},
+        needs=(
+            _with_users("an open loop has no users to spread"),
+            Need(
+                ("load.users",),
+                lambda values: values.command == "capacity" or max(values.value("load.users") or (1,)) > 1,
+                "one user cannot be spread", "leave it out, or use more users",
+            ),
+            Need(
+                ("load.warm_up",),
+                lambda values: values.value("load.warm_up") is None
+                or (values.value("load.ramp") or 0) <= values.value("load.warm_up"),
+                "users start during the warm-up, which is shorter", "leave it out, or use a longer --warm-up",
+            ),
+        ))
+    keep_warm: int | None = setting(types.OPTIONAL_DURATION, None,
+        "Send a one-token request whenever nothing was in flight for this long, as in 30s. It is counted apart.",
+        commands=frozenset({"sweep", "replay", "workshop"}),
+        refused={
+            **_LOAD_REFUSED, "capacity": "a search leaves no model idle",
+            "compare": "it would load the side that rests; every level begins with a warm-up",
+        })
+    workers: int | None = setting(types.whole(1, 256), None,
+        "Number of client processes that share the load. Default: by the load and the CPU cores.",
+        commands=_MANY_USERS, refused={**_LOAD_REFUSED, "workshop": "one user needs one process"},
+        needs=(
+            _without(
+                "target.adapter", reason="one process holds the model", remedy="leave it out, or measure a server",
+            ),
+        ),
+        comparable=Comparable.FREE)
+    max_in_flight: int = setting(types.whole(1, 100_000), MOST_IN_FLIGHT,
+        "Open loop: do not send a request while this many are in flight; it is counted as missed.",
+        commands=_MANY_USERS,
+        needs=(
+            Need(
+                _LOADS, lambda values: values.loop != "users", "each user has one request in flight at most",
+                "leave it out, or use --rate", "leave it out, or search --by rate",
+            ),
+        ))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkSettings:
+    """Which prompts are sent."""
+
+    COMMANDS: ClassVar = _GENERATING
+    REFUSED: ClassVar = _PROMPTS_REFUSED
+    COMPARABLE: ClassVar = Comparable.PROMPTS
+
+    prompt: str | None = setting(types.TEXT, None,
+        "Send this text as the prompt.", commands=_GENERATING | {"workshop", "score"},
+        defaults={"workshop": "Explain retrieval augmented generation briefly."}, needs=(_NO_TRACE,), group="work",
+        reused="always", workshop_variables=("BENCH_PROMPT",))
+    prompts: Path | None = setting(types.PATH, None,
+        "Send the prompts in this file: .json, .jsonl, or text with one prompt a line.",
+        commands=_GENERATING | {"workshop", "score"}, needs=(_NO_TRACE,), group="work", reused="always")
+    input_tokens: Distribution | None = setting(types.TOKENS, None,
+        "Generate prompts of this many tokens, as in 128 or lognormal:512,0.6. Default: 128.", needs=(_NO_TRACE,),
+        group="work")
+    output_tokens: Distribution | None = setting(types.TOKENS, None,
+        "Draw each request's max_tokens from this distribution, as in uniform:64,256.",
+        commands=_GENERATING | {"workshop"}, refused={**_PROMPTS_REFUSED, "score": "use --max-tokens"},
+        needs=(_NO_TRACE,), comparable=Comparable.LENGTHS,
+        when_deterministic=(None,))
+    max_tokens: int = setting(types.whole(1, 10_000_000), 64,
+        "The most tokens that a response may have.", commands=_GENERATING | {"workshop", "score"},
+        defaults={"workshop": 120},
+        needs=(_NO_TRACE, _without("work.output_tokens", reason="each request draws its own max_tokens")),
+        comparable=Comparable.LENGTHS, reused="always", workshop_variables=("BENCH_MAX_TOKENS",))
+    persona: str | None = setting(types.TEXT, None,
+        "Use the prompt lengths, response lengths and pauses of one kind of user: chat, rag, summariser, code, "
+        "or one of the scenario file's.",
+        needs=(_NO_TRACE,), group="who")
+    mix: tuple[Share, ...] | None = setting(types.MIX, None,
+        "Mix several kinds of users by weight, as in chat:3,rag:1.", needs=(_NO_TRACE,), group="who")
+    turns: Distribution | None = setting(types.TURNS, None,
+        "Closed loop: conversations of this many turns, each sent with all turns before it, as in 4 or uniform:2,6.",
+        needs=(_NO_TRACE, _with_users("a conversation continues when its user has read the response"), _MESSAGES))
+    system: str | None = setting(types.TEXT, None,
+        "A system message for every conversation.", commands=_MEASURING | {"score"}, needs=(_MESSAGES,),
+        decides_answers=True, reused="always")
+    temperature: float | None = setting(types.number(0, 10), 0.0,
+        "The sampling temperature.", commands=_MEASURING,
+        refused={
+            "score": "answers to be scored are collected at temperature 0", "judge": "a judge has temperature 0",
+        },
+        defaults={"workshop": 0.2}, when_deterministic=(0.0,),
+        comparable=Comparable.CAVEAT, workshop_variables=("BENCH_TEMPERATURE",))
+    seed: int = setting(types.whole(0, 2**53), 0,
+        "The seed of prompts, arrivals and think times; it is sent with every request too.",
+        commands=_MEASURING | {"score"}, comparable=Comparable.SEED, decides_answers=True, reused="always")
+    unique: bool = setting(types.FLAG, True,
+        "Prefix each prompt with a unique string so that prefix caching cannot help. --no-unique sends it as it is.",
+        commands=_MEASURING, refused={"score": "each prompt is sent once, as it is"}, defaults={"score": False},
+        when_deterministic=(False,))
+    deterministic: bool = setting(types.FLAG, False,
+        "Send given prompts unchanged at temperature 0, and check whether equal prompts get equal responses.",
+        commands=_GENERATING | {"workshop"}, refused={**_PROMPTS_REFUSED, "score": "each prompt is sent once"},
+        needs=(_NO_TRACE,))
+    personas: tuple[Persona, ...] = ()  # the scenario's own: a table each, and no setting
+
+    @property
+    def known(self) -> dict[str, Persona]:
+        """Every persona that can be named."""
+        return PERSONAS | {persona.name: persona for persona in self.personas}
+
+    @property
+    def cast(self) -> Cast | None:
+        """The personas of the run, with the scenario's own lengths in place of theirs; `None` without personas."""
+        shares = (Share(self.persona, 1.0),) if self.persona is not None else self.mix or ()
+        if not shares and self.turns is None:
+            return None
+        over = Persona(name="", input_tokens=self.input_tokens, output_tokens=self.output_tokens, turns=self.turns)
+        return cast_of(shares, self.known, over) if shares else Cast((over,), (1.0,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """Time limits of a request, and when a level is invalid."""
+
+    COMMANDS: ClassVar = _SENDING
+    COMPARABLE: ClassVar = Comparable.RESUME
+
+    connect_timeout: int | None = setting(types.OPTIONAL_DURATION, 5 * NS_PER_S,
+        "Time limit for connecting, as in 5s; none: no limit.", commands=_ANY_SERVER, needs=(_OVER_HTTP,),
+        reused="always")
+    first_token_timeout: int | None = setting(types.OPTIONAL_DURATION, 120 * NS_PER_S,
+        "Time limit for the first token.", reused="always")
+    idle_timeout: int | None = setting(types.OPTIONAL_DURATION, 60 * NS_PER_S,
+        "Time limit between two reads of a response.", reused="always")
+    timeout: int | None = setting(types.OPTIONAL_DURATION, 600 * NS_PER_S,
+        "Time limit for a whole request, as in 10m.", commands=_ANY_SERVER, reused="always")
+    failures: float = setting(types.SHARE, 0.01,
+        "A level is invalid if a larger share of its requests fails, as in 1%.", commands=_MEASURING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveSettings:
+    """What the results are held against."""
+
+    COMMANDS: ClassVar = _MEASURING
+    COMPARABLE: ClassVar = Comparable.RESUME
+
+    objectives: tuple[Objective, ...] | None = setting(types.OBJECTIVES, None,
+        "An objective, as in 'ttft_p95<1s', 'failures<1%' or 'tpot_p95<80ms@users=8'; repeat the flag for several.",
+        flag_name="slo")
+    fail_on: tuple[Objective | str, ...] | None = setting(types.GATES, None,
+        "Exit with 3 if this objective is missed, and with 5 if that is not certain; slo: any objective.",
+        commands=_MEASURING - {"capacity", "compare"},
+        refused={"capacity": "a search exits with 3 if not even the lowest load meets its objectives; use --slo"})
+    abort_on: tuple[Objective, ...] | None = setting(types.ABORTS, None,
+        "Abort the level and skip this model's remaining levels, as in 'failures>20%' or 'ttft_p50>30s'.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapacitySettings:
+    """How the highest load that meets the objectives is searched for."""
+
+    COMMANDS: ClassVar = frozenset({"capacity"})
+    COMPARABLE: ClassVar = Comparable.RESUME
+
+    by: str = setting(types.choice("users", "rate"), "users",
+        "What the answer counts: users, or requests per second.")
+    at_most: float = setting(types.number(1e-6, 1e5), 200.0,
+        "The highest load to try, in users or requests/s.")
+    budget: int = setting(types.POSITIVE_DURATION, 1200 * NS_PER_S,
+        "Time budget for the whole search, as in 20m.", comparable=Comparable.FREE)
+    confidence: float = setting(types.CONFIDENCE, 0.95,
+        "Confidence level of the reported range.")
+    curve: bool = setting(types.FLAG, True,
+        "If users think: first measure the throughput curve without think time, which shows the bottleneck.",
+        needs=(
+            Need(
+                ("capacity.by", "load.think"), lambda values: values.thinks,
+                "without think time the search itself measures the curve", "leave it out, or give --think",
+            ),
+        ),
+        comparable=Comparable.FREE)
+    precision: float = setting(types.SHARE, 0.2,
+        "Stop once the range is no wider than this share of the answer, as in 20%.")
+    devices_for: int | None = setting(types.whole(1), None,
+        "Report how many of these devices this number of people needs.",
+        needs=(
+            Need(
+                ("capacity.by",), lambda values: values.loop == "users", "people are counted in users",
+                "leave it out, or search --by users",
+            ),
+        ),
+        comparable=Comparable.FREE)
+    headroom: float = setting(types.BELOW_ALL, 0.2,
+        "With --devices-for: the share of each device to keep free, as in 20%.",
+        needs=(
+            _with(
+                "capacity.devices_for", reason="it is the share of each device to keep free",
+                remedy="leave it out, or give --devices-for",
+            ),
+        ),
+        comparable=Comparable.FREE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareSettings:
+    """How two sides are measured in turn and compared."""
+
+    COMMANDS: ClassVar = frozenset({"compare"})
+
+    a_model: str | None = setting(types.TEXT, None,
+        "The model of side A, if --a does not name it.", commands=frozenset({"compare", "compare-saved"}))
+    b_model: str | None = setting(types.TEXT, None,
+        "The model of side B, if --b does not name it.", commands=frozenset({"compare", "compare-saved"}))
+    repeats: int | None = setting(types.whole(1, 100), None,
+        f"How often to measure every level on each side. Default: {USUAL_REPEATS}, or as often as fits into --budget.")
+    budget: int | None = setting(types.POSITIVE_DURATION, None,
+        "Time budget: do not start a repeat that would exceed it, as in 20m.")
+    settle: int = setting(types.DURATION, NS_PER_S,
+        "Pause before each level of a side.")
+    same: bool = setting(types.FLAG, False,
+        "Allow the same server and model on both sides: how much do two measurements of it differ?")
+    confidence: float = setting(types.CONFIDENCE, 0.95,
+        "Confidence level of every interval and decision.", commands=frozenset({"compare", "compare-saved"}))
+    fail_on: tuple[GateRule, ...] | None = setting(types.CHANGES, None,
+        "Exit with 3 if B is clearly worse by more than this, and with 5 if that is not certain, "
+        "as in 'ttft_p95>5%' or 'output_tokens_per_s<-5%@users=8'; repeat the flag for several.",
+        commands=frozenset({"compare", "compare-saved"}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkshopSettings:
+    """The workshop's benchmark."""
+
+    COMMANDS: ClassVar = frozenset({"workshop"})
+
+    rounds: int = setting(types.whole(1, 10_000), 3,
+        "How often each prompt is sent to each model.", workshop_variables=("BENCH_ROUNDS",))
+    shape: str = setting(types.choice("script", "sample", "notebook", "stable"), "script",
+        "Which of the workshop's programs the JSON has the keys of; stable: loadbench's own.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSettings:
+    """The model that judges responses."""
+
+    COMMANDS: ClassVar = frozenset({"judge"})
+
+    model: str | None = setting(types.TEXT, None,
+        "The model that judges.", flag_name="judge_model")
+    url: str | None = setting(types.URL, None,
+        "The judge's server. Default: the run's.", flag_name="judge_url")
+    api_key_env: str | None = setting(types.TEXT, None,
+        "The environment variable that holds the API key of the judge's server.", flag_name="judge_key_env")
+    judgings: int = setting(types.whole(1, 9), 1,
+        "How often the judge scores every response.")
+    # Room for a dozen facets and a sentence; a model that reasons first needs more.
+    max_tokens: int = setting(types.whole(1, 10_000_000), 512,
+        "The most tokens that a reply of the judge may have.", flag_name="judge_max_tokens",
+        aliases=("--max-tokens",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings:
+    """What is sampled while requests run."""
+
+    COMMANDS: ClassVar = _MEASURING
+
+    sampling: str = setting(types.choice("auto", "on", "off"), "auto",
+        "Sample the server's process and this machine, if the server runs on it. auto: unless it is simulated.",
+        flag_name="telemetry")
+    interval: int = setting(types.INTERVAL, NS_PER_S,
+        "Time between two samples of the machine, from 100ms to 10s.", needs=(_SAMPLED,),
+        flag_name="telemetry_interval")
+    page_interval: int | None = setting(types.OPTIONAL_INTERVAL, 2 * NS_PER_S,
+        "Time between two reads of the server's /metrics while a level runs; none: only before and after it.",
+        needs=(
+            _OVER_HTTP,
+            Need(
+                ("telemetry.sampling",), lambda values: values.value("telemetry.sampling") != "off",
+                "nothing is sampled", "leave one of them out",
+            ),
+        ))
+    server_pid: int | None = setting(types.whole(1), None,
+        "The process ID of the server. Default: the process that listens at its port.", needs=(_SAMPLED,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostSettings:
+    """What the machine under test costs."""
+
+    COMMANDS: ClassVar = _MEASURING
+
+    purchase: float | None = setting(types.MONEY, None,
+        "The price of the machine, as in 2000.")
+    lifetime: float = setting(types.number(0.01, 100), 3.0,
+        "The years over which --purchase is spread.",
+        needs=(
+            _with("cost.purchase", reason="there is no price to spread", remedy="leave it out, or give --purchase"),
+        ))
+    hourly: float | None = setting(types.MONEY, None,
+        "The price of the machine per hour: rent or upkeep.")
+    kwh_price: float | None = setting(types.MONEY, None,
+        "The price of a kilowatt-hour, as in 0.30.")
+    watts: tuple[float, float] | None = setting(types.WATTS, None,
+        "The machine's power under load in watts, an estimate for machines without a meter, as in 20 or 15..30.")
+    currency: str | None = setting(types.TEXT, None,
+        "The currency of these prices, as in EUR.",
+        needs=(
+            _with(
+                *("cost.purchase", "cost.hourly", "cost.kwh_price"), reason="there is no price",
+                remedy="leave it out, or give a price",
+            ),
+        ))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSettings:
+    """Where results go."""
+
+    COMMANDS: ClassVar = _MEASURING
+
+    name: str = setting(types.TEXT, "sweep",
+        "The name of the run, part of its folder's name.", defaults={name: name for name in sorted(_MEASURING)})
+    out: Path | None = setting(types.DIRECTORY, None,
+        "The folder in which run folders are made. Default: results.")
+    keep_texts: bool = setting(types.FLAG, False,
+        "Keep the texts of prompts and responses in the run folder.")
+
+
+# fmt: on
+
+SECTIONS: dict[str, Any] = {
+    "target": TargetSettings,
+    "load": LoadSettings,
+    "work": WorkSettings,
+    "limits": LimitSettings,
+    "slo": ObjectiveSettings,
+    "capacity": CapacitySettings,
+    "compare": CompareSettings,
+    "workshop": WorkshopSettings,
+    "judge": JudgeSettings,
+    "telemetry": TelemetrySettings,
+    "cost": CostSettings,
+    "report": ReportSettings,
+}
+
+
+@cache
+def settings(command: str = "") -> tuple[Setting, ...]:
+    """Every setting by section, or those that a command takes."""
+    declared = []
+    for section, cls in SECTIONS.items():
+        for field in dataclasses.fields(cls):
+            if "setting" not in field.metadata:
+                continue
+            one: Setting = field.metadata["setting"]
+            whole = dataclasses.replace(
+                one,
+                section=section,
+                name=field.name,
+                flag_name=one.flag_name or field.name,
+                commands=one.commands or cls.COMMANDS,
+                refused=getattr(cls, "REFUSED", {}) if one.refused is None else one.refused,
+                comparable=one.comparable or getattr(cls, "COMPARABLE", Comparable.FREE),
+            )
+            if not command or command in whole.commands:
+                declared.append(whole)
+    return tuple(declared)
+
+
+@cache
+def setting_of(key: str) -> Setting:
+    """The setting of a key such as `load.users`; raises `KeyError`."""
+    return {setting.key: setting for setting in settings()}[key]
