@@ -9,20 +9,22 @@ import click
 from loadbench.cli.measuring import print_report, write_file
 from loadbench.core.errors import BadInput
 
-FORMATS = ("text", "markdown", "csv", "junit", "json")
+FORMATS = ("text", "markdown", "csv", "junit", "json", "hgrm")
+FORMAT_HELP = "Format. hgrm: the distribution of every metric of every level, as HdrHistogram's plotters read it."
+OUT_HELP = "Write to this file instead of stdout. With hgrm: to this folder, a file for each distribution."
 # Those of `report/other_tools.py`, which the help need not import.
 TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 
 
 @click.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help=FORMAT_HELP)
 @click.option(
     "--as", "tool", type=click.Choice(TOOLS), help="Show that tool's figures next to ours, and why they differ."
 )
 @click.option("--by-prompt", is_flag=True, help="Show the figures of each given prompt, and the outliers.")
 @click.option("--by-user", is_flag=True, help="Show whether the users of each closed level were served equally.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to this file instead of stdout.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help=OUT_HELP)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json.")
 def command(
     run: Path | None, *, form: str, tool: str | None, by_prompt: bool, by_user: bool, out: Path | None, schema: bool
@@ -45,6 +47,22 @@ def command(
         content = schema_text()
     elif run is None:
         raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
+    elif form == "hgrm":
+        from loadbench.report.hgrm import hgrm
+
+        tables = hgrm(read_run(run))
+        if not tables:
+            raise BadInput(f"{run}: no level has a distribution", hint="name a run with requests that ended ok")
+        if out is not None:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                hint = "name a folder that can be written"
+                raise BadInput(f"--out {out}: {error.strerror or error}", hint=hint) from None
+            for name, table in tables.items():
+                write_file("--out", out / name, table)
+            return
+        content = "\n".join(tables.values())
     else:
         folder = folder_of(run)
         result, requests = read_run(run), folder / "requests.jsonl"

@@ -1,7 +1,7 @@
-"""One distribution as `.hgrm`: the percentile table that HdrHistogram's plotters read, values in ms.
+"""Distributions as `.hgrm`: the percentile tables that HdrHistogram's plotters read, values in ms.
 
-The format is that of the Java `outputPercentileDistribution` with five ticks per half distance: from each percentile to
-100 % the steps halve whenever what is left has halved, so that the tail is as finely told as the middle.
+The format is that of the Java `outputPercentileDistribution` with five ticks per half distance: the steps between
+percentiles halve whenever the rest up to 100 % has halved, so that the tail has as many rows as the middle.
 """
 
 from __future__ import annotations
@@ -9,40 +9,31 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadbench.core.errors import BadInput
 from loadbench.core.text import printable
 from loadbench.record.histogram import DIGITS, Histogram
+from loadbench.results.folder import slug
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loadbench.results.run import LevelResult, Run
+    from loadbench.results.run import Run
 
 _TICKS = 5
 _NS_PER_MS = 1e6
-# Of a plotter's columns: value, percentile, how many up to there, and 1 / (1 - percentile).
+# A plotter's columns; the third counts the values up to there.
 _HEAD = f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} {'1/(1-Percentile)':>14}"
 
 
-def hgrm(run: Run, *, metric: str, level: str | None) -> str:
-    """The distribution of one metric at one level, named as tables name it (`users=8`); raises `BadInput` for none."""
-    chosen = _chosen(run, level)
-    told = chosen.metrics.get(metric)
-    if told is None:
-        there_are = ", ".join(name for name, one in chosen.metrics.items() if one is not None)
-        raise BadInput(f"--metric {metric}: this level has none of it", hint=f"there are {there_are}")
-    of = f"{metric} of {chosen.model} at {chosen.load.label}, in ms" + (", simulated" if run.simulated else "")
-    return f"#[{printable(of)}]\n{distribution(Histogram.decode(told.hdr))}"
-
-
-def _chosen(run: Run, label: str | None) -> LevelResult:
-    """The level that is meant: the only one, or the only one of this label."""
-    meant = [level for level in run.levels if label in {None, level.load.label, f"{level.model}@{level.load.label}"}]
-    if len(meant) == 1:
-        return meant[0]
-    named = ", ".join(dict.fromkeys(f"{level.model}@{level.load.label}" for level in run.levels)) or "none"
-    what = "which level?" if label is None else f"--level {label}: {'no' if not meant else 'more than one'} such level"
-    raise BadInput(f"{what} A .hgrm holds one distribution", hint=f"say it with --level; there are {named}")
+def hgrm(run: Run) -> dict[str, str]:
+    """By file name, the distribution of each metric at each level; its first line says what it is of."""
+    tables = {}
+    for number, level in enumerate(run.levels, start=1):
+        for name, metric in level.metrics.items():
+            if metric is not None and metric.hdr:
+                file = slug(f"{number}-{name}-{level.load.label}-{level.model}")
+                tag = f"{name} of {level.model} at {level.load.label}, in ms" + (", simulated" if run.simulated else "")
+                tables[f"{file}.hgrm"] = f"#[{printable(tag)}]\n{distribution(Histogram.decode(metric.hdr))}"
+    return tables
 
 
 def distribution(histogram: Histogram) -> str:
@@ -51,15 +42,15 @@ def distribution(histogram: Histogram) -> str:
     for value_ns, share, up_to in _ticks(histogram):
         tail = "" if share >= 1 else f" {1 / (1 - share):14.2f}"
         lines.append(f"{value_ns / _NS_PER_MS:12.{DIGITS}f} {share:2.12f} {up_to:10d}{tail}")
-    mean, spread = (histogram.mean or 0) / _NS_PER_MS, (histogram.stddev or 0) / _NS_PER_MS
-    most = (histogram.max or 0) / _NS_PER_MS
-    lines.append(f"#[Mean    = {mean:12.{DIGITS}f}, StdDeviation   = {spread:12.{DIGITS}f}]")
-    lines.append(f"#[Max     = {most:12.{DIGITS}f}, Total count    = {histogram.count:12d}]")
+    mean, deviation = (histogram.mean or 0) / _NS_PER_MS, (histogram.stddev or 0) / _NS_PER_MS
+    maximum = (histogram.max or 0) / _NS_PER_MS
+    lines.append(f"#[Mean    = {mean:12.{DIGITS}f}, StdDeviation   = {deviation:12.{DIGITS}f}]")
+    lines.append(f"#[Max     = {maximum:12.{DIGITS}f}, Total count    = {histogram.count:12d}]")
     return "\n".join(lines) + "\n"
 
 
 def _ticks(histogram: Histogram) -> Iterator[tuple[int, float, int]]:
-    """(value, percentile as a share, values up to it); the greatest value has the last tick, and 1."""
+    """(value, percentile as a share, number of values up to it); the maximum has the last tick, and 1."""
     values, counts = histogram.nonzero()
     total, up_to, percentile = histogram.count, 0, 0.0
     for value, count in zip(values.tolist(), counts.tolist(), strict=True):

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.core.errors import BadInput
 from loadbench.record.histogram import LOWEST_NS, Histogram
-from loadbench.report.hgrm import distribution, hgrm
+from loadbench.report.hgrm import distribution
 from loadbench.results.folder import read_run
+from loadbench.results.run import to_json
+from tests.cli.running import loadbench
+from tests.report.golden import empty
 
 SAMPLE = Path("results/20261124T230344Z-llamacpp-25m-8slots")
 
@@ -51,15 +53,41 @@ def test_every_line_but_the_last_has_four_columns() -> None:
         assert up_to >= share * 1000
 
 
-def test_one_distribution_is_chosen() -> None:
-    """A run of several levels needs to be told which, and says which there are."""
+def test_every_distribution_is_printed_under_its_tag() -> None:
+    """`--format hgrm` prints a section for each metric of each level, with the values of its histogram."""
     run = read_run(SAMPLE)
-    assert "ttft_s of llama-25m at users=8" in hgrm(run, metric="ttft_s", level="users=8")
-    with pytest.raises(BadInput, match="which level") as raised:
-        hgrm(run, metric="ttft_s", level=None)
-    assert "llama-25m@users=16" in raised.value.hint
-    with pytest.raises(BadInput, match="no such level"):
-        hgrm(run, metric="ttft_s", level="users=3")
-    with pytest.raises(BadInput, match="this level has none") as raised:
-        hgrm(run, metric="ttfb", level="users=8")
-    assert "ttft_s" in raised.value.hint
+    done = loadbench("report", str(SAMPLE.resolve()), "--format", "hgrm", cwd=Path.cwd())
+    sections = done.stdout.removeprefix("#[").split("\n\n#[")
+    kept = [(level, name, metric) for level in run.levels for name, metric in level.metrics.items() if metric]
+    assert len(sections) == len(kept) > len(run.levels)
+    for section, (level, name, metric) in zip(sections, kept, strict=True):
+        tag, table = section.split("\n", 1)
+        assert tag == f"{name} of llama-25m at {level.load.label}, in ms]"
+        found = rows(table)
+        assert found[-1] == [pytest.approx(metric.max * 1e3, rel=1e-3), 1.0, metric.count]
+        # Where the rest of the values is the maximum, its row stands for the ticks that are left.
+        for share, value_s in ((0.5, metric.p50), (0.9, metric.p90), (0.95, metric.p95)):
+            (value_ms,) = [row[0] for row in found if row[1] == pytest.approx(share)] or [found[-1][0]]
+            assert value_ms == pytest.approx(value_s * 1e3, rel=1e-3)
+        assert f"Total count    = {metric.count:12d}]" in table
+
+
+def test_a_folder_gets_a_file_for_each_distribution(tmp_path: Path) -> None:
+    """With `--out` each file is one that a plotter takes; its name says level, metric, load and model."""
+    done = loadbench("report", str(SAMPLE.resolve()), "--format", "hgrm", "--out", "plots", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    run = read_run(SAMPLE)
+    names = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert len(names) == sum(metric is not None for level in run.levels for metric in level.metrics.values())
+    assert "4-ttft_s-users-8-llama-25m.hgrm" in names
+    text = (tmp_path / "plots" / "4-ttft_s-users-8-llama-25m.hgrm").read_text(encoding="utf-8")
+    assert text.count("#[Mean") == 1
+    assert rows(text.split("\n", 1)[1])[-1][2] == run.levels[3].metrics["ttft_s"].count
+
+
+def test_a_run_without_a_distribution_says_so(tmp_path: Path) -> None:
+    """Nothing to print is a mistake that is named, with exit code 2."""
+    (tmp_path / "run.json").write_bytes(to_json(empty()))
+    done = loadbench("report", str(tmp_path), "--format", "hgrm", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no level has a distribution" in done.stderr
