@@ -1,9 +1,9 @@
-"""A line chart as SVG: figures over the load, each with the band of its interval. Nothing else is needed to show it.
+"""A line chart as a self-contained SVG: figures over the load, each with the band of its interval.
 
-The load's axis is in powers of two, as users are, unless it is told to be linear. The axis of values begins at 0, or is
-logarithmic where ratios are shown. A series is told from others by its marker and dashes as well as by its colour, and
-what the picture shows stands as text in its description. Colours follow the reader's choice of light or dark; text is
-escaped, ids are the picture's own, so that several fit into one page.
+The axis of the load is in powers of two, as levels of users are, unless a linear one is requested. The axis of values
+begins at 0, or is logarithmic for ratios. Series differ in marker and dashes as well as in colour, and the description
+has the figures as text. Colours follow the reader's choice of light or dark. Text is escaped, and ids are unique, so
+that several charts fit on one page.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 720, 420
 _LEFT, _RIGHT, _BOTTOM = 72, 24, 56
 _TITLE, _ROW = 34, 22
-# Letters of the fonts that are asked for are about so wide, at 13 px.
+# The mean width of a letter in the requested fonts, at 13 px.
 _LETTER = 7.2
 _MOST_LETTERS, _MOST_TITLE = 60, 74
 _MOST_TICKS = 12
 _HEADROOM = 1.05
-# Of contrast 3 and more with their ground, and apart for most kinds of colour blindness (after Okabe and Ito, 2008).
+# Contrast of 3 or more with the background, and distinct in most kinds of colour blindness (Okabe and Ito, 2008).
 _LIGHT = ("#0072b2", "#c04a00", "#007a5a", "#9c4a7c", "#806400", "#555555")
 _DARK = ("#56b4e9", "#f0903c", "#3fcf9e", "#e59ac0", "#e6d84a", "#c0c0c0")
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 5", "4 4")
@@ -44,7 +44,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A straight line across: at this value, and in words what it is."""
+    """A straight line across the chart at this value, and its caption."""
 
     at: float
     text: str
@@ -61,28 +61,32 @@ def chart(
     across: Sequence[Mark] = (),
     down: Sequence[Mark] = (),
 ) -> str:
-    """The chart, `x` and `y` being the names of the axes with their units; `across` and `down` mark values of y and x.
+    """The chart; `x` and `y` name the axes with their units, `across` and `down` mark values of y and x.
 
-    Raises `ValueError` where an axis in powers is to show what is not above 0.
+    Raises `ValueError` for a value on a logarithmic axis that is not above 0.
     """
-    shown = [_known(one) for one in series]
+    shown = [_known(line) for line in series]
     plot = _plot(shown, across, down, log_x=log_x, log_y=log_y)
     if plot is None:
         return _svg(title, "There is nothing to show.", [_text(_WIDTH / 2, _HEIGHT / 2, "nothing to show", "middle")])
     parts = [
         *_grid(plot, shown, x, y),
         *_marks(plot, across, down),
-        *(part for place, one in enumerate(shown) for part in _band(plot, one, place)),
-        *(part for place, one in enumerate(shown) for part in _line(plot, one, place)),
-        *_legend([one.name for one in shown]),
+        *(part for place, line in enumerate(shown) for part in _band(plot, line, place)),
+        *(part for place, line in enumerate(shown) for part in _line(plot, line, place)),
+        *_legend([line.name for line in shown]),
     ]
-    return _svg(title, _described(shown, x, y), parts)
+    described = [f"{y} over {x}."]
+    for line in shown:
+        values = ", ".join(f"{_number(value)} at {_number(at)}" for at, value in line.points if value is not None)
+        described.append(f"{line.name}: {values or 'nothing'}.")
+    return _svg(title, " ".join(described), parts)
 
 
-def _known(one: Series) -> Series:
-    """Without what no chart can show: infinite and missing ends."""
-    points = [(x, y if y is not None and math.isfinite(y) else None) for x, y in one.points]
-    return Series(one.name, points, [end for end in one.band if all(map(math.isfinite, end))])
+def _known(line: Series) -> Series:
+    """The series without infinite values and bands."""
+    points = [(x, y if y is not None and math.isfinite(y) else None) for x, y in line.points]
+    return Series(line.name, points, [end for end in line.band if all(map(math.isfinite, end))])
 
 
 # Scales.
@@ -90,7 +94,7 @@ def _known(one: Series) -> Series:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """From a value to its place: `begin` px for `low`, `end` px for `high`."""
+    """From a value to its position: `begin` px for `low`, `end` px for `high`."""
 
     low: float
     high: float
@@ -113,13 +117,13 @@ class _Plot:
 def _plot(
     series: Sequence[Series], across: Sequence[Mark], down: Sequence[Mark], *, log_x: bool, log_y: bool
 ) -> _Plot | None:
-    xs = [x for one in series for x, y in one.points if y is not None]
-    ys = [y for one in series for _, y in one.points if y is not None]
+    xs = [x for line in series for x, y in line.points if y is not None]
+    ys = [y for line in series for _, y in line.points if y is not None]
     if not xs:
         return None
     xs += [mark.at for mark in down]
-    ys += [end for one in series for _, *ends in one.band for end in ends] + [mark.at for mark in across]
-    top = _TITLE + _ROW * len(_rows([one.name for one in series])) + 6
+    ys += [end for line in series for _, *ends in line.band for end in ends] + [mark.at for mark in across]
+    top = _TITLE + _ROW * len(_rows([line.name for line in series])) + 6
     x_low, x_high = _ends(xs, log=log_x)
     y_low, y_high = _ends(ys, log=True) if log_y else (min(0.0, *ys), max(0.0, *ys) * _HEADROOM)
     if y_low == y_high:
@@ -131,10 +135,10 @@ def _plot(
 
 
 def _ends(values: Sequence[float], *, log: bool) -> tuple[float, float]:
-    """The least and the largest, apart: one value alone stands in the middle."""
+    """The smallest and the largest value, moved apart so that a single value is in the middle."""
     low, high = min(values), max(values)
     if log and low <= 0:
-        raise ValueError(f"{low:g} has no place on an axis in powers")
+        raise ValueError(f"{low:g} cannot be on a logarithmic axis: it is not above 0")
     if low < high:
         return (low / _HEADROOM, high * _HEADROOM) if log else (low, high)
     return (low / 2, high * 2) if log else (low - 1, high + 1)
@@ -144,21 +148,14 @@ def _ticks(axis: _Axis) -> list[float]:
     """Round numbers along an axis: 1, 2 or 5 times a power of ten, or powers of two."""
     if axis.log:
         powers = range(math.ceil(math.log2(axis.low)), math.floor(math.log2(axis.high)) + 1)
-        found = [2.0**power for power in powers[:: -(-len(powers) // _MOST_TICKS) or 1]]
-        if len(found) > 2:
-            return found
+        ticks = [2.0**power for power in powers[:: -(-len(powers) // _MOST_TICKS) or 1]]
+        if len(ticks) > 2:
+            return ticks
     raw = (axis.high - axis.low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * times for times in (1, 2, 5, 10) if power * times >= raw * 0.99)
     first = math.ceil(axis.low / step - 1e-9)
     return [number * step for number in range(first, math.floor(axis.high / step + 1e-9) + 1)]
-
-
-def _x_ticks(axis: _Axis, series: Sequence[Series]) -> list[float]:
-    """The loads themselves, where there are few and they do not run into each other."""
-    loads = sorted({x for one in series for x, y in one.points if y is not None})
-    apart = all(axis(right) - axis(left) >= _LETTER * 5 for left, right in pairwise(loads))
-    return loads if apart and len(loads) <= _MOST_TICKS else _ticks(axis)
 
 
 # Parts.
@@ -170,7 +167,10 @@ def _grid(plot: _Plot, series: Sequence[Series], x: str, y: str) -> Iterator[str
         at = plot.y(tick)
         yield f'<path class="lb-grid" d="M{left} {at:.1f}H{right}"/>'
         yield _text(left - 8, at + 4, _number(tick), "end")
-    for tick in _x_ticks(plot.x, series):
+    # The loads themselves, if they are few and far enough apart.
+    loads = sorted({load for line in series for load, value in line.points if value is not None})
+    apart = all(plot.x(after) - plot.x(before) >= _LETTER * 5 for before, after in pairwise(loads))
+    for tick in loads if apart and len(loads) <= _MOST_TICKS else _ticks(plot.x):
         at = plot.x(tick)
         yield f'<path class="lb-axis" d="M{at:.1f} {plot.y.begin}v5"/>'
         yield _text(at, plot.y.begin + 20, _number(tick), "middle")
@@ -192,10 +192,10 @@ def _marks(plot: _Plot, across: Sequence[Mark], down: Sequence[Mark]) -> Iterato
         yield _text(at + side, plot.y.end + 12, _clipped(mark.text), anchor)
 
 
-def _band(plot: _Plot, one: Series, place: int) -> Iterator[str]:
-    """An area from end to end, or a bar where an interval stands alone."""
-    for run in _runs(one, {x for x, _, _ in one.band}):
-        ends = [end for end in one.band if end[0] in run]
+def _band(plot: _Plot, line: Series, place: int) -> Iterator[str]:
+    """An area for neighbouring intervals, or a bar for a single one."""
+    for run in _runs(line, {x for x, _, _ in line.band}):
+        ends = [end for end in line.band if end[0] in run]
         if len(ends) == 1:
             ((x, low, high),) = ends
             path = f"M{plot.x(x):.1f} {plot.y(low):.1f}V{plot.y(high):.1f}"
@@ -206,22 +206,22 @@ def _band(plot: _Plot, one: Series, place: int) -> Iterator[str]:
         yield f'<path class="lb-band lb-fill{place % len(_LIGHT)}" d="M{"L".join(upper + lower)}Z"/>'
 
 
-def _line(plot: _Plot, one: Series, place: int) -> Iterator[str]:
-    """Between the points that stand side by side; over a missing one nothing is drawn."""
+def _line(plot: _Plot, line: Series, place: int) -> Iterator[str]:
+    """A line between neighbouring points; it is interrupted where a value is missing."""
     color, dash = place % len(_LIGHT), _DASHES[place % len(_DASHES)]
-    values = {x: y for x, y in one.points if y is not None}
-    for run in _runs(one, values):
+    values = {x: y for x, y in line.points if y is not None}
+    for run in _runs(line, values):
         path = "L".join(f"{plot.x(x):.1f} {plot.y(values[x]):.1f}" for x in run)
         yield f'<path class="lb-line lb-line{color}" stroke-dasharray="{dash or "none"}" d="M{path}"/>'
     for x, y in values.items():
         yield _marker(plot.x(x), plot.y(y), place)
 
 
-def _runs(one: Series, there: Iterable[float]) -> list[list[float]]:
-    """The loads of neighbouring points that are there, run by run."""
+def _runs(line: Series, known: Iterable[float]) -> list[list[float]]:
+    """The loads of neighbouring points that are known, run by run."""
     runs: list[list[float]] = [[]]
-    wanted = set(there)
-    for x, y in one.points:
+    wanted = set(known)
+    for x, y in line.points:
         if y is not None and x in wanted:
             runs[-1].append(x)
         elif runs[-1]:
@@ -255,7 +255,7 @@ def _legend(names: Sequence[str]) -> Iterator[str]:
 
 
 def _rows(names: Sequence[str]) -> list[list[str]]:
-    """The legend's entries, as many to a row as fit."""
+    """The entries of the legend, as many in a row as fit."""
     rows: list[list[str]] = []
     used = math.inf
     for name in map(_clipped, names):
@@ -278,23 +278,15 @@ def _clipped(text: str, most: int = _MOST_LETTERS) -> str:
 # Words.
 
 
-def _described(series: Sequence[Series], x: str, y: str) -> str:
-    lines = [f"{y} over {x}."]
-    for one in series:
-        values = ", ".join(f"{_number(value)} at {_number(at)}" for at, value in one.points if value is not None)
-        lines.append(f"{one.name}: {values or 'nothing'}.")
-    return " ".join(lines)
-
-
 def _number(value: float) -> str:
-    """As people write it; three digits say enough on an axis."""
+    """As people write it; an axis needs three digits."""
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{float(f'{value:.3g}'):g}"
 
 
 def _clean(text: str) -> str:
-    """Foreign text as text: escaped, and without what no XML may hold."""
+    """Foreign text as text: escaped, and without characters that XML does not allow."""
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
     return escape(plain, {'"': "&quot;"})
 
@@ -324,7 +316,7 @@ def _svg(title: str, description: str, parts: Sequence[str]) -> str:
 
 
 def _style() -> str:
-    """Light, and dark where the reader has it so."""
+    """Light, and dark for readers who prefer it."""
     fixed = (
         ".lb-chart{max-width:100%;height:auto}"
         ".lb-chart text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}"

@@ -14,7 +14,7 @@ from loadbench.results.run import ClosedLoad
 if TYPE_CHECKING:
     from loadbench.results.run import LevelResult, Run
 
-# The columns that stand there even when no level does.
+# The columns of a run without levels.
 _FIRST = ("run", "started_at", "simulated", "target", "model")
 _POINTS = ("count", "mean", "min", "p50", "p90", "p95", "p99", "p999", "max")
 
@@ -59,17 +59,12 @@ def _record(run: Run, level: LevelResult) -> dict[str, object]:
         record["goodput_requests_per_s"] = level.goodput.requests_per_s
         record["goodput_output_tokens_per_s"] = level.goodput.output_tokens_per_s
         record["attainment"] = level.goodput.attainment
-    record.update({one.rule: one.decision for one in level.objectives})
+    record.update({decided.rule: decided.decision for decided in level.objectives})
     for name, metric in level.metrics.items():
         for point in _POINTS:
             record[f"{name}_{point}"] = None if metric is None else getattr(metric, point)
-    record.update(_beside(level))
-    return record
 
-
-def _beside(level: LevelResult) -> dict[str, object]:
-    """What was seen beside the requests, as far as anything was."""
-    record: dict[str, object] = {}
+    # What was measured alongside the requests.
     if level.telemetry is not None:
         for name, gauge in level.telemetry.gauges.items():
             record.update({f"{name}_{point}": getattr(gauge, point) for point in ("mean", "min", "max", "last")})
@@ -87,10 +82,10 @@ def _beside(level: LevelResult) -> dict[str, object]:
 
 
 def _listed(value: object) -> object:
-    """Several values in one field."""
+    """A value as a field; several values are separated by spaces."""
     if isinstance(value, dict):
-        return " ".join(f"{name}={one}" for name, one in value.items() if one is not None)
-    return " ".join(str(one) for one in value) if isinstance(value, (list, tuple)) else value
+        return " ".join(f"{name}={part}" for name, part in value.items() if part is not None)
+    return " ".join(str(part) for part in value) if isinstance(value, (list, tuple)) else value
 
 
 def _fit(record: dict[str, object]) -> dict[str, object]:
@@ -98,10 +93,10 @@ def _fit(record: dict[str, object]) -> dict[str, object]:
 
 
 def safe(text: str) -> str:
-    """Neither may a spreadsheet take a foreign name for a formula, nor a terminal for an order."""
+    """Foreign text that a spreadsheet does not take for a formula, nor a terminal for a command."""
     plain = printable(text)
     return f"'{plain}" if plain.lstrip()[:1] in _FORMULA else plain
 
 
-# What begins a formula, in full width too.
+# The first letter of a formula, also in full width.
 _FORMULA = frozenset("=+-@＝＋－＠")

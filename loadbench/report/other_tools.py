@@ -1,14 +1,14 @@
-"""What other load testers would say of the same requests, beside what is said here: definitions, not their code.
+"""What other load testers would report for the same requests: their definitions, not their code.
 
-Two tools that watch one server seldom print the same numbers, since "TTFT", "ITL" or "throughput" are different things
-to them. Here each tool's definition is applied to the requests of a level, as they stand in `requests.jsonl`, so that
-what is left of a difference is the measurement. The measured requests that ended ok are taken for that tool's whole
-benchmark: it begins as the first of them starts and is over when the last has ended. Where a definition needs what is
-not recorded (the arrival of a delta without text, another tokenizer's count) the line says so, and what stands there
-is the nearest thing, or nothing.
+Two tools that measure one server seldom print the same numbers, because they define "TTFT", "ITL" and "throughput"
+differently. Here each tool's definition is applied to the requests of a level, as `requests.jsonl` has them, so that
+only differences of the measurement remain. The measured requests that ended ok stand for that tool's whole benchmark:
+it begins when the first of them starts and ends when the last has ended. If a definition needs something that is not
+recorded (the arrival of a delta without text, another tokenizer's count), the reason says so, and the nearest figure
+is used, or none.
 
-A tool starts its stopwatch before it has a connection; so `start = sent - connect` for all of them but LoadGen, which
-counts from when the request was due.
+These tools start timing before they have a connection; so `start = sent - connect` for all of them except LoadGen,
+which counts from when the request was due.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from loadbench.core.units import NS_PER_S
 from loadbench.report.tool_figures import (
     ToolComparison,
-    ToolFigure,
     between,
     by_weight,
     each,
@@ -31,11 +30,11 @@ from loadbench.report.tool_figures import (
     input_of,
     last_token,
     output_of,
+    output_tokens,
     over,
     per_s,
     rest,
     start_of,
-    told,
     truncated,
     weighted,
     whole,
@@ -51,72 +50,75 @@ _DRAIN = "over the time from the first start to the last end, drain included; he
 
 
 def _throughputs(
-    found: ToolComparison,
-    level: LevelResult,
+    tool: ToolComparison,
     requests: Sequence[RequestRecord],
     *,
     names: Sequence[str],
     why: str,
-    count: Callable[[RequestRecord], int | None] = told,
+    count: Callable[[RequestRecord], int | None] = output_tokens,
 ) -> None:
-    """Requests, output tokens and all tokens per second, by these names."""
-    ours, output = level.throughput, output_of(requests, count)
+    """Requests, output tokens and all tokens per second, under these names."""
+    ours, output = tool.level.throughput, output_of(requests, count)
     amounts = (len(requests), output, output + input_of(requests))
     here = (ours.requests_per_s, ours.output_tokens_per_s, ours.total_tokens_per_s)
     for name, amount, own in zip(names, amounts, here, strict=True):
-        found.rate(name, per_s(amount, requests), own, why=why)
+        tool.rate(name, per_s(amount, requests), own, why=why)
 
 
 def vllm(level: LevelResult, requests: Sequence[RequestRecord]) -> ToolComparison:
     """`vllm bench serve`, chat route."""
-    found, ours = ToolComparison([], {}), level.metrics
+    tool = ToolComparison(level)
     names = ("Request throughput", "Output token throughput", "Total token throughput")
-    _throughputs(found, level, requests, names=names, why=_DRAIN)
-    found.rate("Peak output token throughput", _busiest_second(requests), None, why=_PEAK)
-    found.add(
+    _throughputs(tool, requests, names=names, why=_DRAIN)
+    tool.rate("Peak output token throughput", _busiest_second(requests), None, why=_PEAK)
+    # Sorted, an end comes before a start at the same moment.
+    changes = [(start_of(r), 1) for r in requests] + [(r.last_token_ns or r.end_ns, -1) for r in requests]
+    peak = max(accumulate(change for _, change in sorted(changes)), default=0)
+    tool.number(
         "Peak concurrent requests",
-        "of the answered requests alone; here of all, those of the warm-up and failed ones too",
-        [ToolFigure("Peak concurrent requests", "", "", float(_most_at_once(requests)), float(level.concurrency.peak))],
+        float(peak),
+        float(level.concurrency.peak),
+        why="of the completed requests alone; here of all, including those of the warm-up and failed ones",
     )
-    found.latency(
+    tool.latency(
         "TTFT",
         each(requests, first_frame),
-        ours.get("ttft_s"),
+        "ttft_s",
         why="up to the first frame, which may be a role without text; and from before the connection was made",
     )
-    tpot = each(requests, lambda one: over(between(one.first_byte_ns, one.last_token_ns), rest(one.output_tokens)))
-    found.latency(
+    tpot = each(requests, lambda r: over(between(r.first_byte_ns, r.last_token_ns), rest(r.output_tokens)))
+    tool.latency(
         "TPOT",
         tpot,
-        ours.get("tpot_s"),
+        "tpot_s",
         why="(E2EL - TTFT) / (N - 1) from that TTFT on; here over the tokens that came after the first event",
     )
     with_role = gaps(requests) + [
-        (float(one.first_token_ns - one.first_byte_ns), 1.0)
-        for one in requests
-        if one.first_token_ns is not None and one.first_byte_ns is not None and one.first_byte_ns < one.first_token_ns
+        (float(r.first_token_ns - r.first_byte_ns), 1.0)
+        for r in requests
+        if r.first_token_ns is not None and r.first_byte_ns is not None and r.first_byte_ns < r.first_token_ns
     ]
-    found.latency(
+    tool.latency(
         "ITL",
         sorted(with_role),
-        ours.get("itl_s"),
-        why="one per frame, however many tokens it holds, the role's included (the closing frame's is not recorded); "
+        "itl_s",
+        why="one per frame, however many tokens it has, including the role's (the closing frame's is not recorded); "
         "here per token",
     )
-    found.latency(
+    tool.latency(
         "E2EL",
         each(requests, last_token),
-        ours.get("e2e_s"),
-        why="from before the connection was made; up to the closing frame, of which the last token stands in for",
+        "e2e_s",
+        why="from before the connection was made; up to the closing frame, for which the last token is taken",
     )
-    return found
+    return tool
 
 
-_PEAK = "the fullest second, in frames and not in tokens: it can lie below the mean; not a figure here"
+_PEAK = "the fullest second, in frames and not in tokens: it can be below the mean; not a figure here"
 
 
 def _busiest_second(requests: Sequence[RequestRecord]) -> float | None:
-    """Frames with text in the fullest of the seconds that are counted from the first start."""
+    """Frames with text in the fullest second; seconds count from the first start."""
     if not requests:
         return None
     begins_ns = min(start_of(request) for request in requests)
@@ -130,217 +132,193 @@ def _busiest_second(requests: Sequence[RequestRecord]) -> float | None:
     return float(max(seconds.values(), default=0))
 
 
-def _most_at_once(requests: Sequence[RequestRecord]) -> int:
-    """An end goes before a start at the same moment."""
-    changes = [(start_of(one), 1) for one in requests] + [(one.last_token_ns or one.end_ns, -1) for one in requests]
-    return max(accumulate(change for _, change in sorted(changes)), default=0)
-
-
 def sglang(level: LevelResult, requests: Sequence[RequestRecord]) -> ToolComparison:
     """`sglang.bench_serving`, OpenAI chat route."""
-    found, ours = ToolComparison([], {}), level.metrics
+    tool = ToolComparison(level)
     names = ("Request throughput", "Output token throughput", "Total token throughput")
-    why = f"{_DRAIN}; where usage is missing, N is what was asked for"
-    _throughputs(found, level, requests, names=names, why=why, count=_asked_or_told)
-    busy_ns = sum(whole(request) for request in requests)
-    found.add(
+    why = f"{_DRAIN}; where usage is missing, N is what was requested"
+    _throughputs(tool, requests, names=names, why=why, count=_usage_or_requested)
+    busy = per_s(sum(whole(request) for request in requests), requests)
+    tool.number(
         "Concurrency",
-        "the sum of all latencies over the whole time: it sinks with the drain; here weighted by time in the window",
-        [ToolFigure("Concurrency", "", "", _per_s_of_ns(busy_ns, requests), level.concurrency.mean)],
+        None if busy is None else busy / NS_PER_S,
+        level.concurrency.mean,
+        why="the sum of all latencies over the whole time, which falls with the drain; here the mean over the window",
     )
-    found.latency(
-        "E2E Latency", each(requests, whole), ours.get("e2e_s"), why="up to [DONE]; here up to the last token"
-    )
-    found.latency("TTFT", each(requests, first_token), ours.get("ttft_s"), why="from before the connection was made")
-    found.latency(
+    tool.latency("E2E Latency", each(requests, whole), "e2e_s", why="up to [DONE]; here up to the last token")
+    tool.latency("TTFT", each(requests, first_token), "ttft_s", why="from before the connection was made")
+    tool.latency(
         "TPOT",
-        each(requests, lambda one: over(between(one.first_token_ns, one.end_ns), rest(_asked_or_told(one)))),
-        ours.get("tpot_s"),
+        each(requests, lambda r: over(between(r.first_token_ns, r.end_ns), rest(_usage_or_requested(r)))),
+        "tpot_s",
         why="(E2E up to [DONE] - TTFT) / (N - 1); here up to the last token, over the tokens after the first event",
     )
-    found.latency(
+    tool.latency(
         "ITL",
         gaps(requests),
-        ours.get("itl_s"),
+        "itl_s",
         why="one per frame with text on the OpenAI routes, one per token on its own; here per token",
     )
-    return found
+    return tool
 
 
-def _per_s_of_ns(busy_ns: int, requests: Sequence[RequestRecord]) -> float | None:
-    busy = per_s(busy_ns, requests)
-    return None if busy is None else busy / NS_PER_S
-
-
-def _asked_or_told(request: RequestRecord) -> int | None:
+def _usage_or_requested(request: RequestRecord) -> int | None:
     return request.output_tokens if request.token_source == "usage" else request.asked_output_tokens
 
 
 def guidellm(level: LevelResult, requests: Sequence[RequestRecord]) -> ToolComparison:
     """guidellm, 0.4 and later."""
-    found, ours = ToolComparison([], {}), level.metrics
-    why = "a distribution of rates over time of its own making: not computed here"
-    found.rate("Requests per second", None, level.throughput.requests_per_s, why=why)
-    found.rate("Output tokens per second", None, level.throughput.output_tokens_per_s, why=why)
-    found.latency(
+    tool = ToolComparison(level)
+    why = "guidellm builds its own distribution of rates over time, which is not computed here"
+    tool.rate("Requests per second", None, level.throughput.requests_per_s, why=why)
+    tool.rate("Output tokens per second", None, level.throughput.output_tokens_per_s, why=why)
+    tool.latency(
         "TTFT",
         each(requests, first_token),
-        ours.get("ttft_s"),
+        "ttft_s",
         why="from before the connection was made",
         pick=weighted,
     )
-    found.latency(
+    tool.latency(
         "TPOT",
-        by_weight(requests, lambda one: over(last_token(one), one.output_tokens), lambda one: one.output_tokens),
-        ours.get("tpot_s"),
-        why="(last token - start) / N, the TTFT in it, and each request weighs as many times as it has tokens",
+        by_weight(requests, lambda r: over(last_token(r), r.output_tokens), lambda r: r.output_tokens),
+        "tpot_s",
+        why="(last token - start) / N, TTFT included; each request has the weight of its tokens",
         pick=weighted,
     )
-    found.latency(
+    tool.latency(
         "ITL",
         by_weight(
             requests,
-            lambda one: over(between(one.first_token_ns, one.last_token_ns), rest(one.output_tokens)),
-            lambda one: rest(one.output_tokens),
+            lambda r: over(between(r.first_token_ns, r.last_token_ns), rest(r.output_tokens)),
+            lambda r: rest(r.output_tokens),
         ),
-        ours.get("itl_s"),
-        why="each request's mean, which others call TPOT, weighing N - 1 times: no single gap is in it, so no stall",
+        "itl_s",
+        why="each request's mean, which others call TPOT, with weight N - 1: single gaps, and so stalls, do not show",
         pick=weighted,
     )
-    found.latency(
-        "Request latency", each(requests, whole), ours.get("e2e_s"), why="up to the stream's end", pick=weighted
-    )
-    return found
+    tool.latency("Request latency", each(requests, whole), "e2e_s", why="up to the stream's end", pick=weighted)
+    return tool
 
 
 def aiperf(level: LevelResult, requests: Sequence[RequestRecord]) -> ToolComparison:
     """AIPerf."""
-    found, ours = ToolComparison([], {}), level.metrics
+    tool = ToolComparison(level)
     names = ("Request Throughput", "Output Token Throughput", "Total Token Throughput")
-    _throughputs(found, level, requests, names=names, why=f"{_DRAIN}; {_OWN_TOKENIZER}")
-    found.latency(
+    _throughputs(tool, requests, names=names, why=f"{_DRAIN}; {_OWN_TOKENIZER}")
+    tool.latency(
         "Time to First Token",
         each(requests, first_token),
-        ours.get("ttft_s"),
+        "ttft_s",
         why="from before the connection was made",
     )
-    found.latency(
+    tool.latency(
         "Inter Token Latency",
         each(
             requests,
-            lambda one: (
-                over(between(one.first_token_ns, one.last_token_ns), rest(one.output_tokens))
-                if one.event_gaps_ns
-                else None
+            lambda r: (
+                over(between(r.first_token_ns, r.last_token_ns), rest(r.output_tokens)) if r.event_gaps_ns else None
             ),
         ),
-        ours.get("itl_s"),
+        "itl_s",
         why=f"(latency - TTFT) / (N - 1), one a request: others' TPOT; {_OWN_TOKENIZER}",
     )
-    found.latency(
+    tool.latency(
         "Inter Chunk Latency",
         gaps(requests),
-        ours.get("event_gap_s"),
+        "event_gap_s",
         why="the same: the time between frames with text",
     )
-    found.latency(
+    tool.latency(
         "Request Latency",
         each(requests, last_token),
-        ours.get("e2e_s"),
+        "e2e_s",
         why="from before the connection was made, up to the last frame with text",
     )
-    return found
+    return tool
 
 
-_OWN_TOKENIZER = "its N is counted by a tokenizer of its own, here it is the server's"
+_OWN_TOKENIZER = "its own tokenizer counts N, here the server does"
 
 
 def llmperf(level: LevelResult, requests: Sequence[RequestRecord]) -> ToolComparison:
     """llmperf, `token_benchmark_ray.py`."""
-    found, ours = ToolComparison([], {}), level.metrics
-    found.rate(
+    tool = ToolComparison(level)
+    tool.rate(
         "Overall Output Throughput",
         per_s(output_of(requests), requests),
         level.throughput.output_tokens_per_s,
-        why=f"{_DRAIN}; it also has what its actors need to start, which is not recorded; {_OWN_TOKENIZER}",
+        why=f"{_DRAIN}; it includes the start of its actors, which is not recorded; {_OWN_TOKENIZER}",
     )
-    found.latency(
+    tool.latency(
         "ttft_s",
         each(requests, first_visible),
-        ours.get("ttft_s"),
-        why="up to the first answer text: reasoning is not seen; from before the connection was made",
+        "ttft_s",
+        why="up to the first response text, without reasoning; from before the connection was made",
     )
-    found.latency(
+    tool.latency(
         "inter_token_latency_s",
-        each(requests, lambda one: over(last_token(one), one.output_tokens)),
-        ours.get("itl_s"),
-        why=f"(last text - start) / N, one a request: the TTFT is in it; {_OWN_TOKENIZER}",
+        each(requests, lambda r: over(last_token(r), r.output_tokens)),
+        "itl_s",
+        why=f"(last text - start) / N, one a request, TTFT included; {_OWN_TOKENIZER}",
     )
-    found.latency(
+    tool.latency(
         "end_to_end_latency_s",
         each(requests, whole),
-        ours.get("e2e_s"),
+        "e2e_s",
         why="up to the end of the stream; here up to the last token",
     )
-    return found
+    return tool
 
 
 def loadgen(level: LevelResult, requests: Sequence[RequestRecord]) -> ToolComparison:
     """MLPerf LoadGen, Server scenario with token latencies."""
-    found, ours = ToolComparison([], {}), level.metrics
-    until_ns = _last_asked_is_done(requests)
-    found.rate(
+    tool = ToolComparison(level)
+    # From the first due time to the last token of the request that was due last.
+    until_ns = 0
+    if requests:
+        last = max(requests, key=lambda r: r.due_ns)
+        until_ns = (last.last_token_ns or last.end_ns) - min(r.due_ns for r in requests)
+    tool.rate(
         "Completed samples per second",
         (len(requests) - 1) * NS_PER_S / until_ns if until_ns else None,
         level.throughput.requests_per_s,
-        why="all but one, until the request that was due last is done, whichever ends after it; here in the window",
+        why="all but one, until the request that was due last is done, even if others end later; here in the window",
     )
-    found.rate(
+    tool.rate(
         "Completed tokens per second",
         output_of(requests) * NS_PER_S / until_ns if until_ns else None,
         level.throughput.output_tokens_per_s,
-        why="all tokens over that same time; here those that arrived in the window",
+        why="all tokens over the same time; here those that arrived in the window",
     )
-    found.latency(
+    tool.latency(
         "Latency",
-        each(requests, lambda one: between(one.due_ns, one.last_token_ns)),
-        ours.get("e2e_response_s"),
+        each(requests, lambda r: between(r.due_ns, r.last_token_ns)),
+        "e2e_response_s",
         why=_FROM_DUE,
         pick=truncated,
     )
-    found.latency(
+    tool.latency(
         "First token latency",
-        each(requests, lambda one: between(one.due_ns, one.first_token_ns)),
-        ours.get("ttft_response_s"),
+        each(requests, lambda r: between(r.due_ns, r.first_token_ns)),
+        "ttft_response_s",
         why=_FROM_DUE,
         pick=truncated,
     )
-    found.latency(
+    spans = each(requests, lambda r: over(between(r.first_token_ns, r.last_token_ns), rest(r.output_tokens)))
+    tool.latency(
         "Time per output token",
-        each(requests, _whole_tpot),
-        ours.get("tpot_s"),
-        why="(latency - first token latency) / (N - 1) in whole ns; one-token answers are an error there",
+        [(float(math.floor(value)), weight) for value, weight in spans],
+        "tpot_s",
+        why="(latency - first token latency) / (N - 1) in whole ns; one-token responses are an error there",
         pick=truncated,
     )
-    return found
+    return tool
 
 
 _FROM_DUE = (
-    "from when it was due, as our response times; a quantile is the value at n * p rounded down, one rank higher"
+    "from when it was due, like our response times; a quantile is the value at n * p rounded down, one rank higher"
 )
-
-
-def _last_asked_is_done(requests: Sequence[RequestRecord]) -> int:
-    """From the first due moment until the request that was due last has its last token, in ns; 0 for none."""
-    if not requests:
-        return 0
-    last = max(requests, key=lambda one: one.due_ns)
-    return (last.last_token_ns or last.end_ns) - min(one.due_ns for one in requests)
-
-
-def _whole_tpot(request: RequestRecord) -> float | None:
-    value = over(between(request.first_token_ns, request.last_token_ns), rest(request.output_tokens))
-    return None if value is None else math.floor(value)
 
 
 TOOLS: dict[str, Callable[[LevelResult, Sequence[RequestRecord]], ToolComparison]] = {
@@ -362,5 +340,5 @@ NAMES = {
 
 
 def compared(tool: str, level: LevelResult, requests: Sequence[RequestRecord]) -> ToolComparison:
-    """A level as the tool would tell it; `requests` are all of the level's."""
-    return TOOLS[tool](level, [one for one in requests if one.phase == "measured" and one.outcome == "ok"])
+    """A level as the tool would report it; `requests` are all those of the level."""
+    return TOOLS[tool](level, [r for r in requests if r.phase == "measured" and r.outcome == "ok"])

@@ -1,13 +1,12 @@
-"""A level's figures as another tool has them, beside ours; and what any tool can read off a request.
+"""The parts that the definitions of other tools are made of (`loadbench.report.other_tools`).
 
-The definitions of each tool are in `others`; here is what they are made of: the spans that a stopwatch may take, the
-ways to take a quantile, and the pairs of figures that come of it.
+Spans of a request, ways to take a quantile, and pairs of figures: the tool's and ours.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadbench.results.requests import RequestRecord
-    from loadbench.results.run import Metric
+    from loadbench.results.run import LevelResult
 
     # (value in ns, weight), ascending.
     Values: TypeAlias = list[tuple[float, float]]
@@ -40,34 +39,40 @@ class ToolFigure:
 
 @dataclass(frozen=True, slots=True)
 class ToolComparison:
-    """A level as another tool would tell it: figures, and for each of their names why the two differ."""
+    """A level as another tool would report it: figures, and for each of their names why the two differ."""
 
-    figures: list[ToolFigure]
-    reasons: dict[str, str]
+    level: LevelResult
+    figures: list[ToolFigure] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, why: str, figures: Sequence[ToolFigure]) -> None:
-        """One more name with its figures."""
-        self.figures.extend(figures)
+    def latency(self, name: str, values: Values, ours: str, *, why: str, pick: Pick | None = None) -> None:
+        """The mean and quantiles of a distribution; `ours` is our metric, `pick` how the tool takes a quantile."""
+        pick, metric = pick or linear, self.level.metrics.get(ours)
+        total = sum(weight for _, weight in values)
+        theirs = {"mean": sum(value * weight for value, weight in values) / total if total else None}
+        theirs |= {point: pick(values, p) if values else None for point, p in POINTS.items()}
+        for point, ns in theirs.items():
+            seconds = None if ns is None else ns / NS_PER_S
+            self.figures.append(
+                ToolFigure(name, point, "s", seconds, None if metric is None else getattr(metric, point))
+            )
         self.reasons[name] = why
-
-    def latency(self, name: str, values: Values, ours: Metric | None, *, why: str, pick: Pick | None = None) -> None:
-        """The mean and quantiles of a distribution; `pick` is how the tool takes a quantile."""
-        pick = pick or linear
-        found = [ToolFigure(name, "mean", "s", _seconds(_mean(values)), None if ours is None else ours.mean)]
-        for point, p in POINTS.items():
-            theirs = pick(values, p) if values else None
-            found.append(ToolFigure(name, point, "s", _seconds(theirs), None if ours is None else getattr(ours, point)))
-        self.add(name, why, found)
         quantiles = ", ".join(POINTS)
-        self.reasons.pop(quantiles, None)  # said last, as it holds for all of them
+        self.reasons.pop(quantiles, None)  # it holds for all of them, and comes last
         self.reasons[quantiles] = f"{_HOW[pick]}; here the value of rank n * p, rounded up"
 
     def rate(self, name: str, theirs: float | None, ours: float | None, *, why: str) -> None:
         """An amount per second."""
-        self.add(name, why, [ToolFigure(name, "", "/s", theirs, ours)])
+        self.figures.append(ToolFigure(name, "", "/s", theirs, ours))
+        self.reasons[name] = why
+
+    def number(self, name: str, theirs: float | None, ours: float, *, why: str) -> None:
+        """A number of requests."""
+        self.figures.append(ToolFigure(name, "", "", theirs, ours))
+        self.reasons[name] = why
 
 
-# How tools take a quantile: of (value, weight) pairs in ascending order.
+# How tools take a quantile of (value, weight) pairs in ascending order.
 
 
 def linear(values: Values, p: float) -> float:
@@ -79,12 +84,12 @@ def linear(values: Values, p: float) -> float:
 
 
 def truncated(values: Values, p: float) -> float:
-    """The one at position `n * p`, rounded down and counted from 0; weights are not used."""
+    """The value at position `n * p`, rounded down and counted from 0; weights are not used."""
     return values[int(len(values) * p)][0]
 
 
 def weighted(values: Values, p: float) -> float:
-    """The first up to which the share `p` of all weight lies."""
+    """The first value up to which the share `p` of all weight lies."""
     reached = list(accumulate(weight for _, weight in values))
     return next(value for (value, _), sum_ in zip(values, reached, strict=True) if sum_ >= p * reached[-1])
 
@@ -96,20 +101,11 @@ _HOW: dict[Pick, str] = {
 }
 
 
-def _mean(values: Values) -> float | None:
-    total = sum(weight for _, weight in values)
-    return sum(value * weight for value, weight in values) / total if total else None
-
-
-def _seconds(ns: float | None) -> float | None:
-    return None if ns is None else ns / NS_PER_S
-
-
-# What they read off a request, in ns.
+# Spans of a request, in ns.
 
 
 def start_of(request: RequestRecord) -> int:
-    """When the stopwatch starts: before there is a connection."""
+    """When tools start timing: before there is a connection."""
     sent_ns = request.due_ns if request.sent_ns is None else request.sent_ns
     return sent_ns - (request.connect_ns or 0)
 
@@ -125,7 +121,7 @@ def first_token(request: RequestRecord) -> int | None:
 
 
 def first_visible(request: RequestRecord) -> int | None:
-    """To the first answer text."""
+    """To the first response text, reasoning not included."""
     return None if request.first_visible_ns is None else request.first_visible_ns - start_of(request)
 
 
@@ -155,12 +151,12 @@ def rest(tokens: int | None) -> int | None:
 
 
 def each(requests: Sequence[RequestRecord], read: Reading) -> Values:
-    """What can be read, ascending."""
+    """The values that are known, ascending."""
     return sorted((value, 1.0) for request in requests if (value := read(request)) is not None)
 
 
 def by_weight(requests: Sequence[RequestRecord], read: Reading, weigh: Callable[[RequestRecord], int | None]) -> Values:
-    """What can be read and weighs something, ascending."""
+    """The values that are known and have a weight, ascending."""
     pairs = [(read(request), weigh(request)) for request in requests]
     return sorted((value, float(weight)) for value, weight in pairs if value is not None and weight)
 
@@ -178,16 +174,16 @@ def per_s(amount: int, requests: Sequence[RequestRecord]) -> float | None:
     return amount * NS_PER_S / span_ns if span_ns > 0 else None
 
 
-def told(request: RequestRecord) -> int | None:
-    """The answer's tokens as they were counted here."""
+def output_tokens(request: RequestRecord) -> int | None:
+    """The response's tokens as they were counted here."""
     return request.output_tokens
 
 
-def output_of(requests: Sequence[RequestRecord], count: Callable[[RequestRecord], int | None] = told) -> int:
+def output_of(requests: Sequence[RequestRecord], count: Callable[[RequestRecord], int | None] = output_tokens) -> int:
     """All output tokens, as `count` counts them."""
     return sum(count(request) or 0 for request in requests)
 
 
 def input_of(requests: Sequence[RequestRecord]) -> int:
-    """All prompt tokens that were told."""
+    """All reported input tokens."""
     return sum(request.input_tokens or 0 for request in requests)
