@@ -1,0 +1,81 @@
+"""The structure of the package: which modules and packages import each other."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "loadbench"
+# The packages that may import a library, by the contract that keeps the others from it.
+DOORS = {"door-httpx": {"client", "targets"}, "door-click": {"cli"}, "door-hdrh": {"record"}}
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """The syntax tree of each module, by its dotted name."""
+    trees = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        trees[name] = ast.parse(file.read_text(encoding="utf-8"))
+    return trees
+
+
+def imports(name: str, tree: ast.Module) -> set[str]:
+    """The modules of this package that a module imports, wherever it does: in functions and for type checkers too."""
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                imported.add(inner if inner in modules() else node.module)
+    return (imported & modules().keys()) - {name}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules that import each other: of each module, those that it reaches and that reach it."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            new = graph[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        reached[start] = seen
+    groups = {tuple(sorted(other for other in reached[name] if name in reached[other])) for name in graph}
+    return sorted(list(group) for group in groups if group)
+
+
+def test_circles_are_seen():
+    """Of modules that import each other each group is named; a chain and a diamond are none."""
+    graph = {"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": {"e"}, "e": {"f"}, "f": {"d"}, "g": {"h"}, "h": {"g", "a"}}
+    assert circles(graph) == [["d", "e", "f"], ["g", "h"]]
+
+
+def test_no_modules_import_each_other():
+    """Each module can be read after those that it imports, type annotations included."""
+    assert circles({name: imports(name, tree) for name, tree in modules().items()}) == []
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_doors_hold_for_every_package(door):
+    """A contract that keeps a library to some packages names all others: a new package is not left out."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (contract,) = (contract for contract in settings["contracts"] if contract["id"] == door)
+    packages = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
+    assert set(contract["source_modules"]) == {f"loadbench.{name}" for name in packages - DOORS[door]}
+
+
+def test_layers_name_every_package():
+    """The order of packages is that of the table in pyproject.toml, and no package is without a place in it."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (layers,) = (contract["layers"] for contract in settings["contracts"] if contract["id"] == "layers")
+    assert sorted(layers) == sorted(file.parent.name for file in PACKAGE.glob("*/__init__.py"))
