@@ -19,6 +19,7 @@ from loadbench.analyze.stats.intervals import binomial_cdf
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.capacity import CapacitySearch
+from loadbench.engine.level import Level
 from loadbench.plan.distribution import Exponential
 from loadbench.plan.objective import parse_objective
 from loadbench.plan.scenario import Scenario
@@ -47,6 +48,8 @@ class Searched:
     out_of_time: bool
     taken: int = 0
     wants: list = field(default_factory=list)
+    recordings: list = field(default_factory=list)
+    plans: list = field(default_factory=list)
 
     @property
     def together(self) -> float:
@@ -61,6 +64,8 @@ class Panel:
     def __init__(self, account: SearchEvidence) -> None:
         self.account = account
         self.wants = []
+        self.recordings = []
+        self.plans = []
 
     def search_begins(self, *, most_loads):
         self.account.start(most_loads=most_loads)
@@ -88,10 +93,11 @@ class Panel:
         pass
 
     def level_ended(self, recording, model, load):
-        pass
+        self.recordings.append(recording)
 
     def level_begins(self, level, model, number):
-        pass
+        if isinstance(level, Level):
+            self.plans.append(level.plan)
 
     def sample_ended(self, sample, number):
         pass
@@ -122,6 +128,8 @@ def searched(scenario: Scenario, server: Callable[[], object], **about) -> Searc
             search.out_of_time,
             transport.taken,
             panel.wants,
+            panel.recordings,
+            panel.plans,
         )
 
     return run_virtual(main)

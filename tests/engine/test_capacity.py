@@ -11,6 +11,7 @@ import pytest
 from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock
 from loadbench.engine.capacity import EarlierSearch
+from loadbench.plan.objective import parse_abort
 from loadbench.plan.search import Finding, Probe, Purpose
 from tests.coverage.capacity import CASES, a_scenario, holds, least_held, searched
 from tests.coverage.servers import S, Slots, queue_miss, slot_miss
@@ -130,6 +131,32 @@ def test_an_objective_that_nothing_has_is_refused():
     """Answers of one token have no TPOT: that is said, not passed and not failed (I1)."""
     with pytest.raises(BadInput, match=r"none of .* requests has a tpot"):
         searched(a_scenario("tpot_p95<80ms", budget=60 * S), lambda: _steady(S // 5))
+
+
+def test_a_probe_that_an_abort_rule_ends_counts_as_far_as_it_goes():
+    """It is kept with its rule, leans to FAIL where it is undecided, and the search goes on below it."""
+    scenario = a_scenario("e2e_p95<8s", think_s=5.0, budget=1800 * S)
+    scenario = replace(scenario, slo=replace(scenario.slo, abort_on=(parse_abort("e2e_p50>5s"),)))
+    found = searched(scenario, partial(Slots, 2, 2.0, seed=4))
+    aborted = [
+        probe for probe, recording in zip(found.account.probes, found.recordings, strict=True) if recording.aborted
+    ]
+    assert aborted
+    assert all(probe.decision == "FAIL" or probe.leaning <= -3.0 for probe in aborted if probe.purpose != "verify")
+    assert found.answer.users < min(probe.users for probe in aborted)
+
+
+def test_the_ramp_is_the_users_where_it_is_set():
+    """The search spreads the users' starts over a cycle, unless `--ramp` says over what."""
+
+    def ramps(origins: dict) -> set[int]:
+        scenario = a_scenario("e2e_p95<1s", budget=60 * S, at_most=4.0, warm_up=5 * S)
+        scenario = replace(scenario, load=replace(scenario.load, ramp=3 * S), origins=origins)
+        found = searched(scenario, lambda: _steady(S // 5))
+        return {plan.ramp_ns for plan in found.plans}
+
+    assert ramps({"load.ramp": "flag --ramp"}) == {3 * S}
+    assert 3 * S not in ramps({})
 
 
 def test_think_times_are_part_of_the_load():

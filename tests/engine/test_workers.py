@@ -10,17 +10,21 @@ from collections import Counter
 import anyio
 import pytest
 
+from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.analyze.level.verdict import judge
 from loadbench.client.client import Client, Endpoint, Timeouts
+from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
 from loadbench.core.virtual import VirtualClock, run_virtual
+from loadbench.engine.capacity import CapacitySearch
 from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level, LevelSpec, level_plan
 from loadbench.engine.workers import WorkerPool, _merged, _parts, workers_for
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import WHOLE, Closed, LevelDuration, Open, Phase, Shard
 from loadbench.plan.scenario import Scenario
+from loadbench.plan.search import Purpose
 from loadbench.plan.settings import LoadSettings, WorkSettings
 from loadbench.plan.sources import resolve
 from loadbench.record.histogram import Histogram
@@ -30,6 +34,8 @@ from loadbench.sim.process import SimProcess
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from loadbench.targets.openai import Target
+from tests.coverage.capacity import Panel, a_scenario
+from tests.engine.scripted import ScriptedSession
 
 S = 1_000_000_000
 EXACT = PROFILES["slot-server"].exact()
@@ -311,3 +317,57 @@ def test_health_of_many_is_that_of_the_worst():
     together = _merged([health("kernel"), health("user")])
     assert (together.stamp_source, together.loop_lag.count) == ("user", 2)
     assert _merged([health("kernel"), health("kernel")]).stamp_source == "kernel"
+
+
+def test_a_search_runs_its_probes_on_workers():
+    """Each probe is a level on all workers, is seen request by request with true due times, and ends early."""
+    plan = a_scenario("e2e_p50<10s", budget=20 * S, at_most=6.0, warm_up=200_000_000)
+
+    async def main(url: str) -> tuple[CapacitySearch, Panel, list]:
+        clock, target = MonotonicClock(), Target(base_url=f"{url}/v1")
+        transport = FastTransport()
+        endpoint = Endpoint(base_url=target.base_url, model=EXACT.model)
+        judge = Panel(SearchEvidence(plan.objectives, confidence=0.95))
+        session = ScriptedSession(clock, lambda _: Client(endpoint, transport, clock=clock, timeouts=Timeouts()))
+        started: list[tuple[int, int]] = []
+        async with WorkerPool.of(2, target) as workers:
+            session.workers = workers
+            search = CapacitySearch(plan, session, model=EXACT.model, judge=judge, observer=judge)
+            monitor = judge.monitor
+
+            def heard(load, *, opens_ns):
+                made = monitor(load, opens_ns=opens_ns)
+                inner = made.started
+                made.started = lambda number, due_ns: (started.append((due_ns, clock.now_ns())), inner(number, due_ns))
+                return made
+
+            judge.monitor = heard
+            await search.run()
+        await transport.aclose()
+        return search, judge, started
+
+    with SimProcess("slot-server", speed=20.0) as server:
+        search, judge, started = anyio.run(main, server.url)
+    assert search.search.passed == 6
+    assert {probe.purpose for probe in judge.account.probes} >= {Purpose.BRACKET, Purpose.VERIFY}
+    assert all(recording.lost_workers == 0 for recording in judge.recordings)
+    assert judge.account.probes[0].window_s < 18, "it ended long before its time"
+    assert started
+    assert all(due_ns < heard_ns for due_ns, heard_ns in started)
+    assert sum(probe.requests for probe in judge.account.probes) <= len(started)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_finish_ends_a_level_on_workers(cut):
+    """The load ends at once, without an interruption; what is in flight is cut, or answered."""
+
+    async def during(level, _pids) -> None:
+        while level.done < 5:
+            await anyio.sleep(0.01)
+        level.finish(cut=cut)
+
+    recording, samples, _, _ = run_crew(scenario(duration=60 * S), Closed(6), workers=2, during=during)
+    assert not recording.interrupted
+    assert recording.window_s < 30
+    assert sum(recording.phases.values()) == len(samples) >= 5
+    assert Outcome.CANCELLED not in recording.outcomes or cut

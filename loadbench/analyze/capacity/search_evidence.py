@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Fewer requests say little about their correlation: until then a request counts as about half an independent one.
 _FEW = 50
+# An undecided probe that an abort rule ended leans to FAIL as clearly as bracketing asks for: 20 to 1, as a logarithm.
+_ABORTED_LEANING = -3.0
 
 
 def refuse_objectives(objectives: Sequence[Objective]) -> None:
@@ -99,6 +101,8 @@ class SearchEvidence:
                     hint="request longer responses (--max-tokens), or find out why all requests fail",
                 )
         finding = monitor.finding(recording.window[1])
+        if recording.aborted and finding.decision == "UNDECIDED":
+            finding = finding._replace(leaning=min(finding.leaning, _ABORTED_LEANING))
         if probe.purpose is not Purpose.VERIFY:
             self._test.add(amount_of(load), counts)
 

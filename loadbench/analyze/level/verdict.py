@@ -70,7 +70,7 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     if recording.aborted:
         yield Reason(
             "aborted",
-            f"the level was aborted by {recording.aborted}; the model's remaining levels were skipped",
+            f"the level was aborted by {recording.aborted}",
             "reduce the load, or find out what is wrong with the server",
         )
     elif recording.interrupted:
