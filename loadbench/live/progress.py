@@ -8,7 +8,7 @@ measurement does not end because its progress cannot be shown.
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import anyio
 
@@ -20,22 +20,6 @@ if TYPE_CHECKING:
 
 _TERMINAL_PERIOD_S = 0.25
 _PLAIN_PERIOD_S = 10.0
-
-
-class ProgressSink(Protocol):
-    """What a run reports its progress to: the progress line, or something in front of it."""
-
-    def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
-        """A level begins; `number` counts from 0."""
-        ...
-
-    def level_ended(self, text: str) -> None:
-        """The level is over; `text` says how it went."""
-        ...
-
-    def say(self, text: str) -> None:
-        """Print a line that stays."""
-        ...
 
 
 class Progress:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import anyio
@@ -107,14 +107,20 @@ async def _measure(
         sessions = []
         for name, scenario in zip(SIDES, sides, strict=True):
             with _of_side(name):
-                say = partial(_say_of_side, progress, name)
+
+                def say(text: str, side: str = name.upper()) -> None:
+                    progress.say(f"{side}: {text}")
+
                 session = await stack.enter_async_context(open_session(scenario, environment, say=say))
                 sessions.append(session)
         a, b = sessions
         writer = PairedRunWriter((a, b), folder=new_folder(a.scenario, datetime.now(UTC)), progress=progress)
         stack.callback(writer.close)  # a repeat that is not complete is kept as far as it has come
+        side_a, side_b = (
+            PairedSide(scenario=session.scenario, model=session.models[0], session=session) for session in (a, b)
+        )
         paired = Paired(
-            (_side(a), _side(b)),
+            (side_a, side_b),
             pairing=pairing,
             clock=a.clock,
             observer=writer,
@@ -142,10 +148,6 @@ async def _measure(
     return runs
 
 
-def _say_of_side(progress: Progress, name: str, text: str) -> None:
-    progress.say(f"{name.upper()}: {text}")
-
-
 @contextmanager
 def _of_side(name: str) -> Iterator[None]:
     """Name the side in an error that is raised inside."""
@@ -155,10 +157,6 @@ def _of_side(name: str) -> Iterator[None]:
         error.message = f"{name.upper()}: {error.message}"
         error.hint = error.hint.replace("--model", f"--{name}-model")
         raise
-
-
-def _side(session: Session) -> PairedSide:
-    return PairedSide(scenario=session.scenario, model=session.models[0], session=session)
 
 
 def _identity(session: Session) -> tuple[str, str]:
@@ -174,7 +172,7 @@ class PairedRunWriter:
         self._progress = progress
         self._writers: list[RunWriter] = []
         self._open = ExitStack()
-        self._blocks = 0
+        self._blocks = count()
 
     def sides_prepared(self, subjects: Sequence[ModelUnderTest]) -> None:
         """Report what the first responses show about either side."""
@@ -190,13 +188,14 @@ class PairedRunWriter:
             assert self.runs.folder is not None  # noqa: S101 - made with one
             scenario = at_repeat(session.scenario, repeat)
             title = f"{scenario.report.name} {name.upper()}{repeat + 1}"
-            writer = RunWriter(
+            writer = _SideWriter(
                 session,
                 self.runs.folder.inside(name, f"{repeat + 1:02}"),
-                progress=_SideProgress(self, self._progress, f"{name.upper()}, repeat {repeat + 1}"),
+                progress=self._progress,
                 started_at=datetime.now(UTC),
                 scenario=replace(scenario, report=replace(scenario.report, name=title)),
             )
+            writer.where, writer.blocks = f"{name.upper()}, repeat {repeat + 1}", self._blocks
             self._writers.append(self._open.enter_context(writer))
         a, b = self._writers
         return a, b
@@ -225,24 +224,16 @@ class PairedRunWriter:
         except OSError:
             self._progress.say(f"kept in {self.runs.folder.path}")
 
-    def level_begins(self, level: RunningLevel, model: str) -> None:
-        """Show a level of either side in the progress line."""
-        self._progress.level_begins(level, model, self._blocks)
-        self._blocks += 1
 
+class _SideWriter(RunWriter):
+    """The run of one side in one repeat: the progress line names both, and counts the levels of all runs."""
 
-class _SideProgress:
-    """`loadbench.live.progress.ProgressSink` of one side in one repeat: names it, and counts both sides' levels."""
+    where: str
+    blocks: Iterator[int]
 
-    def __init__(self, writer: PairedRunWriter, progress: Progress, where: str) -> None:
-        self._writer = writer
-        self._where = where
-        self.say = progress.say
-        self.level_ended = progress.level_ended
-
-    def level_begins(self, level: RunningLevel, model: str, number: int) -> None:  # noqa: ARG002
-        """Show the level."""
-        self._writer.level_begins(level, f"{model} ({self._where})")
+    def level_begins(self, level: RunningLevel, model: str, number: int) -> None:  # noqa: ARG002 - in its own run
+        """Show the level in the progress line."""
+        self._progress.level_begins(level, f"{model} ({self.where})", next(self.blocks))
 
 
 def first_answer_caveats(side: str, sample: Sample, *, most: int) -> list[Reason]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from loadbench.engine.observers import RunningLevel
     from loadbench.engine.target import ModelUnderTest
-    from loadbench.live.progress import ProgressSink
+    from loadbench.live.progress import Progress
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
@@ -49,7 +49,7 @@ class RunWriter:
         session: Session,
         folder: RunFolder,
         *,
-        progress: ProgressSink,
+        progress: Progress,
         started_at: datetime,
         scenario: Scenario | None = None,
         before: Run | None = None,

@@ -23,13 +23,13 @@ def searched(tmp_path_factory) -> Path:
     (folder / "asked.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
     ran = loadbench(
         *("capacity", "--slo", "e2e_p90<20s", "--at-most", "2", "--budget", "10s", "--max-tokens", "5"),
-        *("--models", "mine.json", "--prompts", "asked.json", "--keep-texts", "--no-curve", "--think", "20ms"),
+        *("--models", "mine.json", "--prompts", "asked.json", "--keep-texts", "--no-curve", "--think", "200ms"),
         cwd=folder,
         LOADBENCH_TELEMETRY="on",
         LOADBENCH_TELEMETRY_INTERVAL="100ms",
     )
     assert "Traceback" not in ran.stderr
-    assert ran.returncode in {0, 3, 5}, ran.stderr
+    assert ran.returncode in {0, 3, 4, 5}, ran.stderr  # a busy machine may slow the load generator
     (run,) = (folder / "results").iterdir()
     return run
 
@@ -62,15 +62,17 @@ def test_a_search_samples_the_machine(searched):
 
 
 def test_a_search_knows_its_model(searched):
-    """The model of the file, with what the file says about it."""
+    """The model of the file, with what the file says about it, and its cold and warm first token."""
     run, _ = read(searched)
     (model,) = run["models"]
     assert (model["model"], model["status"]) == ("tiny", "ok")
     assert (model["known"]["size_bytes"], model["known"]["license"]) == (77_000_000, "MIT")
+    assert model["cold_ttft_s"] > 0
+    assert model["warm_ttft_s"] > 0
 
 
 def test_each_side_of_a_comparison_keeps_the_first_tokens(tmp_path):
-    """Every run of either side has its model's cold first token, prompts and texts, as a sweep has."""
+    """Every run of either side has its model's cold and warm first token, prompts and texts, as a sweep has."""
     (tmp_path / "asked.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
     ran = loadbench(
         *("compare", "profile=small-gpu", "profile=slot-server", "--users", "2", "--duration", "300ms"),
@@ -85,5 +87,6 @@ def test_each_side_of_a_comparison_keeps_the_first_tokens(tmp_path):
         run, requests = read(folder)
         (model,) = run["models"]
         assert model["cold_ttft_s"] > 0
+        assert model["warm_ttft_s"] > 0
         assert [prompt["text"] for prompt in run["prompts"]] == PROMPTS
         assert all(request["answer"] for request in requests if request["outcome"] == "ok")
