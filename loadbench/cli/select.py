@@ -43,6 +43,7 @@ def command(
     """
     from loadbench.analyze.quality.selection import DIMENSIONS, candidates, select  # noqa: PLC0415 - not for the help
     from loadbench.plan.models import read_models  # noqa: PLC0415
+    from loadbench.plan.objective import parse_level_label  # noqa: PLC0415
     from loadbench.report.formats import RENDERERS  # noqa: PLC0415
     from loadbench.report.selection import selection_document, selection_json  # noqa: PLC0415
     from loadbench.results.folder import folder_of, read_run  # noqa: PLC0415
@@ -63,6 +64,11 @@ def command(
         if not 0 <= weight < math.inf:
             raise BadInput(f"--weight {text}: want a number from 0 on", hint="as in --weight latency=2")
         weighed[name.strip()] = weight
+    if at is not None:
+        try:
+            at = parse_level_label(at)
+        except ValueError as error:
+            raise BadInput(f"--at: {error}") from None
     facts = {} if models is None else known_facts(read_models(models))
     read = [(read_run(run), read_quality(folder_of(run))) for run in runs]
     selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed)

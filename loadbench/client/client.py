@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from loadbench.client.deadline import Deadline
 from loadbench.client.transport import HttpRequest, TransportError
 from loadbench.core.text import hide, secrets_of
-from loadbench.core.units import NS_PER_S, format_duration
+from loadbench.core.units import format_duration
 from loadbench.plan.load import Phase
+from loadbench.plan.settings import LimitSettings
 from loadbench.record.outcome import Outcome
 from loadbench.record.request import Request
 from loadbench.record.sample import Sample
@@ -41,14 +42,17 @@ _Wait = tuple[Outcome, str, int | None]  # how it ends if it was in vain, what d
 _NO_END: _Wait = (Outcome.TIMEOUT_IDLE, "no end after [DONE]", _CLOSE_GRACE_NS)
 
 
+_LIMITS = LimitSettings()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """How long to wait for what, in ns; `None` waits for ever."""
 
-    connect_ns: int | None = 5 * NS_PER_S
-    first_token_ns: int | None = 60 * NS_PER_S
-    idle_ns: int | None = 30 * NS_PER_S
-    total_ns: int | None = 600 * NS_PER_S
+    connect_ns: int | None = _LIMITS.connect_timeout
+    first_token_ns: int | None = _LIMITS.first_token_timeout
+    idle_ns: int | None = _LIMITS.idle_timeout
+    total_ns: int | None = _LIMITS.timeout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The capacity search while it runs: probe after probe, each a level that ends as soon as its question is settled.
 
-Where users think, the throughput curve comes first (`loadbench.plan.ladder`): short levels without think time, which
+Where users think, the throughput curve comes first (`loadbench.plan.curve`): short levels without think time, which
 show what limits the server and where to start. They prove nothing.
 
 `loadbench.plan.search` says what to measure next; the reading arm, a `ProbeJudge`, assesses each probe. This module has
@@ -27,7 +27,7 @@ from loadbench.core.units import NS_PER_S
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.level_runner import LevelRunner
 from loadbench.engine.target import prepare_model
-from loadbench.plan.ladder import Ladder
+from loadbench.plan.curve import ThroughputCurve
 from loadbench.plan.load import Closed, LevelDuration, Open, Phase
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget, Probe, Purpose, Rates, Search, Users
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from loadbench.engine.observers import ProbeJudge, ProbeMonitor, RunningLevel, RunObserver
     from loadbench.engine.target import ModelUnderTest, TargetSession
-    from loadbench.plan.ladder import CurveStep
+    from loadbench.plan.curve import CurveStep
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Finding, Grid
@@ -184,7 +184,7 @@ class CapacitySearch:
 
     async def _measure_curve(self, subject: ModelUnderTest, pace: _Pace) -> None:
         """Measure the steps of the throughput curve that there is time for."""
-        curve = Ladder(round(self._scenario.capacity.at_most), dict(self._earlier.steps))
+        curve = ThroughputCurve(round(self._scenario.capacity.at_most), dict(self._earlier.steps))
         gone_ns, responses = self._earlier.steps_ns, dict(self._earlier.step_responses)
         while not self._ends and (users := curve.next()) is not None:
             # With n times the users a response takes at most n times as long (Little).
@@ -209,7 +209,7 @@ class CapacitySearch:
             usual_ns = recording.histograms["e2e_response"].percentile(50)
             if step is None or usual_ns is None:
                 return
-            curve.seen[users], responses[users] = step, usual_ns
+            curve.measured[users], responses[users] = step, usual_ns
 
     async def _search(self, subject: ModelUnderTest, pace: _Pace) -> None:
         """Bracket, refine and test; then test both ends again, and verify the answer."""

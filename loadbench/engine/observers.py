@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadbench.engine.target import ModelUnderTest
-    from loadbench.plan.ladder import CurveStep
+    from loadbench.plan.curve import CurveStep
     from loadbench.plan.load import Closed, LevelDuration, Load, Phases
     from loadbench.plan.search import Finding, Probe, Search
     from loadbench.record.recorder import LevelRecording

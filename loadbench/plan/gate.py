@@ -14,7 +14,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from loadbench.plan.objective import FAILURES, RATES
+from loadbench.plan.objective import FAILURES, RATES, parse_level_label
 
 # The points of a distribution that are compared; a maximum or a mean is too much at the mercy of one request.
 FIGURES = ("ttft", "ttft_response", "tpot", "itl", "e2e", "e2e_response", "e2e_per_token")
@@ -23,9 +23,7 @@ POINTS = ("p50", "p95", "p99")
 ENERGY, COST = "joules_per_output_token", "cost_per_million_output_tokens"
 METRICS = (*(f"{figure}_{point}" for figure in FIGURES for point in POINTS), *RATES, ENERGY, COST, FAILURES)
 
-_RULE = re.compile(
-    r"\s*([A-Za-z0-9_.]+)\s*([<>])\s*([+-]?[0-9]*\.?[0-9]+)\s*%\s*(?:@\s*(users|rate)\s*=\s*([0-9.]+)\s*)?"
-)
+_RULE = re.compile(r"\s*([A-Za-z0-9_.]+)\s*([<>])\s*([+-]?[0-9]*\.?[0-9]+)\s*%\s*(?:@(.*))?")
 _WANTED = "a rule such as 'ttft_p95>5%', 'output_tokens_per_s<-5%' or 'failures>1%@users=8'"
 # Beyond this nothing is left to fall; and no more than all can fail.
 _LEAST = -1.0
@@ -66,7 +64,7 @@ def parse_gate(value: object) -> GateRule:
     match = _RULE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"found {value!r}, want {_WANTED}")
-    metric, sense, percent, kind, at = match.groups()
+    metric, sense, percent, level = match.groups()
     if metric not in METRICS:
         raise ValueError(f"{metric!r} is no figure that is compared: known are {', '.join(METRICS)}")
     bound = float(percent) / 100
@@ -81,19 +79,4 @@ def parse_gate(value: object) -> GateRule:
         raise ValueError(f"found {value!r}: nothing falls by 100 % or more")
     if math.isinf(bound) or (metric == FAILURES and bound >= _ALL):
         raise ValueError(f"found {value!r}: nothing can be worse than that")
-    if kind is None:
-        return GateRule(metric, bound)
-    return GateRule(metric, bound, _at(kind, at))
-
-
-def _at(kind: str, text: str) -> str:
-    """The label of the level, as `loadbench.plan.load` writes it."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if kind == "users" and number >= 1 and number == int(number):
-        return f"users={int(number)}"
-    if kind == "rate" and number > 0:
-        return f"rate={number:g}"
-    raise ValueError(f"found '@{kind}={text}', want the level as @users=8 or @rate=0.5")
+    return GateRule(metric, bound, "" if level is None else parse_level_label(level))

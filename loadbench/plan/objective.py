@@ -37,7 +37,7 @@ RATES = ("output_tokens_per_s", "requests_per_s")
 _PERMILLE = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, "p999": 999, "max": 1000}
 POINTS = (*_PERMILLE, "mean")
 
-_RULE = re.compile(r"\s*([A-Za-z0-9_.]+)\s*([<>=!]+)\s*([^<>=@]+?)\s*(?:@\s*([a-z]+)\s*=\s*([^@\s]+)\s*)?")
+_RULE = re.compile(r"\s*([A-Za-z0-9_.]+)\s*([<>=!]+)\s*([^<>=@]+?)\s*(?:@(.*))?")
 _SENSES: dict[str, Literal["<", ">"]] = {"<": "<", ">": ">"}
 _WANTED = "a rule such as 'ttft_p95<1s', 'failures<1%' or 'requests_per_s>2'"
 
@@ -107,12 +107,12 @@ def _parse(value: object) -> Objective:
     match = _RULE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"found {value!r}, want {_WANTED}")
-    name, written, bound, kind, at = match.groups()
+    name, written, bound, level = match.groups()
     sense = _SENSES.get(written)
     if sense is None:
         raise ValueError(f"found {written!r} in {value!r}, want < or >")
     metric, point = _name(name)
-    return Objective(metric, point, sense, _bound(metric, bound), "" if kind is None else _at(kind, at))
+    return Objective(metric, point, sense, _bound(metric, bound), "" if level is None else parse_level_label(level))
 
 
 def _name(name: str) -> tuple[str, str]:
@@ -156,10 +156,17 @@ def _share(text: str) -> float:
     return share
 
 
-def _at(kind: str, text: str) -> str:
-    """The label of the level, as `loadbench.plan.load` writes it."""
-    if kind == "users" and re.fullmatch(r"[0-9]{1,9}", text):
-        return f"users={int(text)}"
-    if kind == "rate":
-        return f"rate={parse_rate(text):g}"
-    raise ValueError(f"found '@{kind}={text}', want the level as @users=8 or @rate=0.5")
+def parse_level_label(text: str) -> str:
+    """The label of a level from what people write: `users=8`; `rate=0.5`, `rate=0.5/s` and `rate=30/min` are one level.
+
+    Raises `ValueError` with what was found and what is wanted.
+    """
+    kind, _, amount = (part.strip() for part in text.partition("="))
+    if kind == "users" and re.fullmatch(r"[0-9]{1,9}", amount) and int(amount) > 0:
+        return f"users={int(amount)}"
+    try:
+        if kind == "rate":
+            return f"rate={parse_rate(amount):g}"
+    except ValueError as error:
+        raise ValueError(f"found {text.strip()!r}, want the level as users=8 or rate=0.5: {error}") from None
+    raise ValueError(f"found {text.strip()!r}, want the level as users=8 or rate=0.5")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from loadbench.plan.distribution import Constant
 from loadbench.plan.personas import Persona
 from loadbench.plan.prompts import Prompt, Texts, WordPrompts, read_prompts_once
+from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from loadbench.plan.personas import Cast
     from loadbench.plan.prompts import Calibration, PromptSource
     from loadbench.plan.settings import WorkSettings
-
-# What other tools default to.
-_DEFAULT_TOKENS = 128
 
 
 def prompt_source(work: WorkSettings, *, key: str, calibration: Calibration | None) -> PromptSource:
@@ -30,7 +28,7 @@ def prompt_source(work: WorkSettings, *, key: str, calibration: Calibration | No
     def source(persona: Persona) -> Texts | WordPrompts:
         output = persona.output_tokens or work.output_tokens
         if work.prompt is None and work.prompts is None:
-            lengths = persona.input_tokens or work.input_tokens or Constant(_DEFAULT_TOKENS)
+            lengths = persona.input_tokens or work.input_tokens or Constant(DEFAULT_INPUT_TOKENS)
             return word_prompts(work, lengths, output, key=key, calibration=calibration)
         return Texts(given_prompts(work), output, seed=work.seed, level=key, unique=work.unique)
 

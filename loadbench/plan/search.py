@@ -314,13 +314,13 @@ class Budget:
     """How the time of a search is shared out; all times in ns. What the search itself leaves over it may use up.
 
     An eighth is kept for the two probes that are made again and the verification. Where there is a ladder of loads
-    without think time (`loadbench.plan.ladder`), it takes less than a quarter.
+    without think time (`loadbench.plan.curve`), it takes less than a quarter.
     """
 
     total_ns: int
 
     @property
-    def rung_ns(self) -> int:
+    def step_ns(self) -> int:
         """For a rung of the ladder, with its warm-up."""
         return self.total_ns // 40
 
@@ -329,7 +329,7 @@ class Budget:
 
         A rung must see each user ask a few times, or its throughput is one of chance.
         """
-        measure_ns = min(self.rung_ns, self.total_ns // 4 - gone_ns) - warm_up_ns
+        measure_ns = min(self.step_ns, self.total_ns // 4 - gone_ns) - warm_up_ns
         return measure_ns if measure_ns >= _FEWEST_TURNS * answer_ns else None
 
     @property

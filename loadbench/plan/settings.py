@@ -42,6 +42,10 @@ FEWEST_DECIDING = 6
 USUAL_REPEATS = 8
 
 
+# The length of generated prompts that other tools default to.
+DEFAULT_INPUT_TOKENS = 128
+
+
 class Source(IntEnum):
     """Where a value comes from, the strongest first."""
 
@@ -540,8 +544,8 @@ class WorkSettings:
         "Send the prompts in this file: .json, .jsonl, or text with one prompt a line.",
         commands=_GENERATING | {"workshop", "score"}, needs=(_NO_TRACE,), group="work", reused="always")
     input_tokens: Distribution | None = setting(types.TOKENS, None,
-        "Generate prompts of this many tokens, as in 128 or lognormal:512,0.6. Default: 128.", needs=(_NO_TRACE,),
-        group="work")
+        f"Generate prompts of this many tokens, as in 128 or lognormal:512,0.6. Default: {DEFAULT_INPUT_TOKENS}.",
+        needs=(_NO_TRACE,), group="work")
     output_tokens: Distribution | None = setting(types.TOKENS, None,
         "Draw each request's max_tokens from this distribution, as in uniform:64,256.",
         commands=_GENERATING | {"workshop"}, refused={**_PROMPTS_REFUSED, "score": "use --max-tokens"},

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.ladder import MOST_RUNGS
+from loadbench.plan.curve import MOST_STEPS
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget
@@ -41,9 +41,9 @@ def capacity_plan_document(scenario: Scenario) -> Document:
         ("repeat test of both", "2", f"{_rounded(budget.kept_ns // 4)} each"),
         ("verification", "1", _rounded(budget.kept_ns // 2)),
     ]
-    if scenario.measures_curve and budget.rung_ns > LEAST_WARM_UP_NS:
-        each = f"{_rounded(budget.rung_ns)} each"
-        steps.insert(0, ("throughput without think time", f"{MOST_RUNGS} at most", each))
+    if scenario.measures_curve and budget.step_ns > LEAST_WARM_UP_NS:
+        each = f"{_rounded(budget.step_ns)} each"
+        steps.insert(0, ("throughput without think time", f"{MOST_STEPS} at most", each))
     warm_up = "one response and think time" if scenario.think else "one response"
     return Document(
         "capacity search, planned: nothing was sent",

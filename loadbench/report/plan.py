@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed
 from loadbench.plan.pattern import Patterned
+from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 from loadbench.plan.traces import Replayed
 from loadbench.report.document import Document, Table, Text
 from loadbench.report.values import clipped, counted
@@ -66,7 +67,7 @@ def work_text(scenario: Scenario) -> str:
         )
     if work.mix is not None:
         return f"a mix of {', '.join(map(str, work.mix))}, each with its lengths and think times (personas below)"
-    prompts = f"generated prompts of {work.input_tokens or '128'} tokens"
+    prompts = f"generated prompts of {work.input_tokens or DEFAULT_INPUT_TOKENS} tokens"
     if work.prompt is not None:
         prompts = "one given prompt"
     elif work.prompts is not None:

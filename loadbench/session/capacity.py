@@ -23,7 +23,7 @@ from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch
 from loadbench.plan.conditions import conditions, content_hash, differing
-from loadbench.plan.ladder import CurveStep
+from loadbench.plan.curve import CurveStep
 from loadbench.plan.search import Finding, Probe
 from loadbench.report.capacity import capacity_document, probe_line, step_line
 from loadbench.report.capacity_plan import time_line

@@ -20,6 +20,9 @@ from loadbench.analyze.compare.effect import BetweenRuns
 from loadbench.analyze.compare.figure_data import counts
 from loadbench.analyze.compare.hardware import model_families, server_models
 from loadbench.plan.gate import COST, ENERGY
+from loadbench.plan.scenario import NOT_USED
+from loadbench.plan.setting_types import PATH
+from loadbench.plan.settings import Comparable, setting_of, settings
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -37,11 +40,8 @@ _METERS = {"board": "the accelerators", "package": "CPU and memory"}
 
 _BY_PROMPT = ("ttft", "e2e", "requests_per_s", "output_tokens_per_s", ENERGY, COST)
 _BY_RESPONSE = ("e2e_p5", "e2e_p9", "e2e_response", "requests_per_s")
-# Settings of the work that do not change the prompts, and those that limit the length of responses.
-_NOT_ASKED = frozenset({"seed", "temperature", "max_tokens", "output_tokens"})
-_LENGTHS = ("max_tokens", "output_tokens")
-# Settings that may differ between two sides, or that have a message of their own.
-_FREE = frozenset({"load.users", "load.rate", "load.workers", "target.transport"})
+# The differences that a reader is told about, apart from the seed's.
+_TOLD = (Comparable.CAVEAT, Comparable.LENGTHS, Comparable.PROMPTS)
 # Facts about the load generator, and the message where they differ.
 _LOAD_GENERATOR = {
     "stamp_source": "arrivals were stamped in different ways",
@@ -73,8 +73,8 @@ class Unequal:
 def unequal(a: Levels, b: Levels, run_a: Run, run_b: Run, *, paired: bool, confidence: float) -> Unequal:
     """What may not be compared at a level; `run_a` and `run_b` are a run of each side, for its settings."""
     work = Unequal()
-    prompts = [key for key in _differing(run_a, run_b, "work") if key.split(".")[1] not in _NOT_ASKED]
-    lengths = [f"work.{name}" for name in _LENGTHS if _setting(run_a, "work", name) != _setting(run_b, "work", name)]
+    prompts = _differing(run_a, run_b, Comparable.PROMPTS)
+    lengths = _differing(run_a, run_b, Comparable.LENGTHS)
     if prompts:
         message = f"the prompts were not the same: {_named(prompts, run_a, run_b)}"
         work.leave_out(_BY_PROMPT, "other_prompts", message)
@@ -100,7 +100,7 @@ def unequal(a: Levels, b: Levels, run_a: Run, run_b: Run, *, paired: bool, confi
 def mixed(runs: Sequence[Run]) -> str:
     """How the work of the runs of one side differs; empty where they may be combined."""
     for other in runs[1:]:
-        differing = [key for key in _differing(runs[0], other, "work") if key != "work.seed"]
+        differing = [key for key in _differing(runs[0], other, *_TOLD) if key.startswith("work.")]
         if differing:
             return _named(differing, runs[0], other)
     return ""
@@ -137,21 +137,18 @@ def _target_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
 
 
 def _setting_caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Iterator[Reason]:
-    differing = [
-        key
-        for section in ("target", "load", "work")
-        for key in _differing(a[0], b[0], section)
-        if key not in _FREE and key != "work.seed" and (section != "target" or key == "target.api")
-    ]
+    differing = _differing(a[0], b[0], *_TOLD)
     if differing:
         message = f"a and b were measured with different settings: {_named(differing, a[0], b[0])}"
         yield Reason("settings", message, "measure both with the same settings")
     for name, side in (("a", a), ("b", b)):
-        differing = sorted({key for run in side[1:] for key in _differing(side[0], run, "load") if key not in _FREE})
+        within = {key for run in side[1:] for key in _differing(side[0], run, *_TOLD)}
+        differing = sorted(key for key in within if key.startswith("load."))
         if differing:
             message = f"the runs of {name} differ in their settings: {', '.join(differing)}"
             yield Reason("settings_within", message, "name runs with the same settings on each side")
-    seeds = [[_setting(run, "work", "seed") for run in side] for side in (a, b)]
+    (seed,) = (setting for setting in settings() if setting.comparable is Comparable.SEED)
+    seeds = [[_value(run, seed.key) for run in side] for side in (a, b)]
     if seeds[0] != seeds[1] if paired else set(map(str, seeds[0])) != set(map(str, seeds[1])):
         message = "a and b used different seeds, so their prompts have different words"
         yield Reason("seeds", message, "use the same seeds")
@@ -285,24 +282,34 @@ def _longer(share: float) -> str:
     return f"{abs(share):.1%} {'longer' if share > 0 else 'shorter'} on average"
 
 
-def _setting(run: Run, section: str, name: str) -> object:
+def _value(run: Run, key: str) -> object:
+    section, name = key.split(".")
     value = run.scenario.get(section, {}).get(name)
     # The same file may be in another folder.
-    return PurePath(value).name if name == "prompts" and isinstance(value, str) else value
+    return PurePath(value).name if setting_of(key).type is PATH and isinstance(value, str) else value
 
 
-def _differing(one: Run, other: Run, section: str) -> list[str]:
-    """The settings that differ, of those that both runs have: older runs lack newer settings."""
-    known = [name for name in one.scenario.get(section, {}) if name in other.scenario.get(section, {})]
-    return [f"{section}.{name}" for name in known if _setting(one, section, name) != _setting(other, section, name)]
+def _differing(one: Run, other: Run, *kinds: Comparable) -> list[str]:
+    """The settings of these kinds that differ, of those that both runs have: older runs lack newer settings.
+
+    A setting without effect has no value; an older run has its default there, which is no difference.
+    """
+    differing = []
+    for setting in settings():
+        recorded = all(setting.name in run.scenario.get(setting.section, {}) for run in (one, other))
+        values = [_value(run, setting.key) for run in (one, other)]
+        origins = [run.origins.get(setting.key) for run in (one, other)]
+        idle = sorted(map(str, origins)) == ["default", NOT_USED]
+        if setting.comparable in kinds and recorded and values[0] != values[1] and not idle:
+            differing.append(setting.key)
+    return differing
 
 
 def _named(keys: Sequence[str], one: Run, other: Run) -> str:
     """`work.max_tokens (16 and 256)`."""
     parts = []
     for key in keys:
-        section, name = key.split(".")
-        values = [_setting(run, section, name) for run in (one, other)]
+        values = [_value(run, key) for run in (one, other)]
         shown = " and ".join("not set" if value in (None, [], {}) else str(value) for value in values)
         parts.append(f"{key} ({shown})")
     return ", ".join(parts)
