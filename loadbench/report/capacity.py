@@ -12,7 +12,7 @@ from loadbench.report.values import duration, percent
 
 if TYPE_CHECKING:
     from loadbench.results.capacity import Capacity, CurveLevel, HitShare, ProbeResult, Verification
-    from loadbench.results.prediction import Fit
+    from loadbench.results.prediction import PredictedCapacity
 
 _PHASES = {
     Purpose.BRACKET: "bracketing",
@@ -129,7 +129,7 @@ def _think_time_table(capacity: Capacity) -> Table:
     return Table(headers[:width], rows, "rlllll"[:width])
 
 
-def _users(fit: Fit) -> str:
+def _users(fit: PredictedCapacity) -> str:
     return f"at least {fit.users}" if fit.at_least else str(fit.users)
 
 

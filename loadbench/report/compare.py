@@ -15,7 +15,7 @@ from loadbench.report.values import counted, duration, percent, significant
 from loadbench.results.compare import TOO_FEW_REQUESTS
 
 if TYPE_CHECKING:
-    from loadbench.results.compare import Compared, Comparison, GateCheck, Side
+    from loadbench.results.compare import ComparedFigure, ComparedSide, Comparison, GateCheck
 
 _HEADERS = ("load", "figure", "A", "B", "B/A", "interval", "B is")
 _TABLES = {
@@ -72,14 +72,14 @@ def compare_document(comparison: Comparison) -> Document:
     return Document(title, [*blocks, Notes(_notes(comparison))])
 
 
-def _side_line(name: str, side: Side) -> str:
+def _side_line(name: str, side: ComparedSide) -> str:
     where = "simulated server" if side.simulated else side.target
     label = "" if side.name.lower() == name.lower() else f" {side.name},"
     device = f", on {side.device}" if side.device else ""
     return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}"
 
 
-def _row(row: Compared) -> list[str]:
+def _row(row: ComparedFigure) -> list[str]:
     figure, _, point = row.metric.rpartition("_")
     values = []
     for value in (row.a, row.b):

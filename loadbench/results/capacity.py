@@ -13,7 +13,7 @@ import msgspec
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.search import Purpose  # noqa: TC001 - types of fields
-from loadbench.results.prediction import Devices, Limit, LimitKind, Prediction  # noqa: TC001 - types of fields
+from loadbench.results.prediction import Bottleneck, BottleneckKind, FleetSize, Prediction  # noqa: TC001 - types of fields
 from loadbench.results.run import Decision, Interval  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class CapacityAnswer(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None
     high: float | None
     confidence: float
-    limit: LimitKind = "unknown"
+    limit: BottleneckKind = "unknown"
     think_s: float | None = None
 
     @property
@@ -144,11 +144,11 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     probes: list[ProbeResult] = []
     monotone: bool = True
     contradictions: list[str] = []
-    explanation: Limit | None = None
+    explanation: Bottleneck | None = None
     prediction: Prediction | None = None
     verification: Verification | None = None
     at_think_times: list[AtThinkTime] = []
-    devices: Devices | None = None
+    devices: FleetSize | None = None
     budget_s: float
     spent_s: float = 0.0
     first_answer_s: float | None = None

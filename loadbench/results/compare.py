@@ -32,7 +32,7 @@ NOT_COMPARED: Final = {
 Speed = Literal["faster", "slower", "~"]
 
 
-class Side(msgspec.Struct, frozen=True, kw_only=True):
+class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two: what was measured, by which runs, and on what device, if that is told."""
 
     name: str
@@ -43,7 +43,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     simulated: bool = False
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
+class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
     """One figure at one level, or over all levels (`level` is then `all`, and a and b geometric means).
 
     `a` and `b` are the geometric means over the runs. For `failures`, which may be 0, `ratio` is null and `interval` is
@@ -115,7 +115,7 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-class Answers(msgspec.Struct, frozen=True, kw_only=True):
+class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
     """What deterministic runs answered, by digests of the texts. `prompts` were asked of both sides, and to `equal` of
     them all answers that were looked at are one text. `differing` are the digests of those prompts to which each side
     always said the same, and b another thing than a; `unsteady` of those to which one side did not.
@@ -136,19 +136,19 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     schema: Literal["loadbench.compare/1"] = SCHEMA
-    a: Side
-    b: Side
+    a: ComparedSide
+    b: ComparedSide
     paired: bool
     basis: Literal["runs", "inside"]
     confidence: float
-    comparisons: list[Compared]
-    overall: list[Compared] = []
+    comparisons: list[ComparedFigure]
+    overall: list[ComparedFigure] = []
     crossover: Crossover | None = None
     winner: Literal["a", "b"] | None = None
     gates: list[Gate] = []
     left_out: list[LeftOut] = []
     caveats: list[Reason] = []
-    answers: Answers | None = None
+    answers: OutputComparison | None = None
     conclusion: str
 
 

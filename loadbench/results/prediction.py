@@ -14,7 +14,7 @@ import msgspec
 
 from loadbench.results.run import Interval, Reason  # noqa: TC001 - msgspec reads the types when it decodes
 
-LimitKind = Literal["prefill", "decode", "slots", "memory", "queue", "client", "unknown"]
+BottleneckKind = Literal["prefill", "decode", "slots", "memory", "queue", "client", "unknown"]
 ScalingModel = Literal["usl", "batch", "slots"]
 
 
@@ -26,7 +26,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None = None
 
 
-class Fit(msgspec.Struct, frozen=True, kw_only=True):
+class PredictedCapacity(msgspec.Struct, frozen=True, kw_only=True):
     """How many users fit, with this think time, under one objective; `rule` is empty for all of them together.
 
     0 users: not even one. With `at_least` more may fit: the levels that were measured do not reach so far, and
@@ -43,7 +43,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Curve(msgspec.Struct, frozen=True, kw_only=True):
+class PredictedCurve(msgspec.Struct, frozen=True, kw_only=True):
     """What the model says for each number of users, to be drawn: one entry in each list for each in `users`.
 
     `figures` holds for each rule what the rule names, in its unit; null is infinite. `beyond` is the share of requests
@@ -96,8 +96,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     refused: str = ""
     measured_users: list[int] = []
-    fits: list[Fit] = []
-    curves: list[Curve] = []
+    fits: list[PredictedCapacity] = []
+    curves: list[PredictedCurve] = []
     scaling: Scaling | None = None
     caveats: list[Reason] = []
 
@@ -110,20 +110,20 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     what: str
 
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True):
+class Bottleneck(msgspec.Struct, frozen=True, kw_only=True):
     """What keeps more people from being served, as far as the levels tell; `sentence` is for people.
 
     `slots` is how many requests seem to run at once, where that can be seen.
     """
 
-    kind: LimitKind
+    kind: BottleneckKind
     sentence: str
     evidence: list[Evidence] = []
     advice: str = ""
     slots: Estimate | None = None
 
 
-class Starved(msgspec.Struct, frozen=True, kw_only=True):
+class StarvedUser(msgspec.Struct, frozen=True, kw_only=True):
     """A user who got far less than the others, and by which of the two rules."""
 
     user: int
@@ -146,11 +146,11 @@ class Fairness(msgspec.Struct, frozen=True, kw_only=True):
     throughput_interval: Interval | None = None
     ttft: float | None
     ttft_interval: Interval | None = None
-    starved: list[Starved] = []
+    starved: list[StarvedUser] = []
     note: str = ""
 
 
-class Devices(msgspec.Struct, frozen=True, kw_only=True):
+class FleetSize(msgspec.Struct, frozen=True, kw_only=True):
     """How many devices so many people need; `most` by the low end of what one device serves, `least` by its high end.
 
     `devices` is the number to buy: it is enough by the low end, with the headroom. A null is not known.

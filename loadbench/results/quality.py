@@ -35,7 +35,7 @@ _SCALE = (
 )
 
 
-class Answered(msgspec.Struct, frozen=True, kw_only=True):
+class RatedResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One answer to be rated: `scores` by facet, `checks` what was expected and found. `failure` where none came."""
 
     model: str
@@ -59,7 +59,7 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True):
     rater: str = "human"
     run: str = ""
     complete: bool = True
-    answers: list[Answered]
+    answers: list[RatedResponse]
 
 
 class Rating(msgspec.Struct, frozen=True, kw_only=True):

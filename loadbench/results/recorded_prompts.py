@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.core.text import digest
-from loadbench.results.run import KnownFacts, RecordedPrompt
+from loadbench.results.run import ModelFacts, RecordedPrompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,10 +30,10 @@ def recorded_prompts(prompts: Iterable[Prompt], *, keep_texts: bool) -> list[Rec
     ]
 
 
-def known_facts(models: Iterable[KnownModel]) -> dict[str, KnownFacts]:
+def known_facts(models: Iterable[KnownModel]) -> dict[str, ModelFacts]:
     """What a file of models says of each, by the name that requests ask for."""
     return {
-        model.name: KnownFacts(
+        model.name: ModelFacts(
             alias=model.alias,
             capabilities=list(model.capabilities),
             size_bytes=model.size_bytes,

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from loadbench.results.models import Model  # noqa: TC001 - msgspec reads the annotations
-from loadbench.results.telemetry import Cost, Energy, FirstToken, GaugeSpread, Telemetry  # noqa: TC001 - likewise
+from loadbench.results.telemetry import Cost, Energy, FirstTokenBreakdown, ServerHistogram, Telemetry  # noqa: TC001 - likewise
 
 SCHEMA: Final = "loadbench.run/1"
 
@@ -116,7 +116,7 @@ class Goodput(msgspec.Struct, frozen=True, kw_only=True):
     arrivals: int
 
 
-class Decided(msgspec.Struct, frozen=True, kw_only=True):
+class ObjectiveResult(msgspec.Struct, frozen=True, kw_only=True):
     """One objective at one level. `gate` says that the exit code depends on it.
 
     `value` and `interval` (95 %) are of what the rule names, in seconds, a share or per second, failures counted as
@@ -134,7 +134,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Warm(msgspec.Struct, frozen=True, kw_only=True):
+class PrefixCacheResult(msgspec.Struct, frozen=True, kw_only=True):
     """Measured requests that ended ok and were declared warm: they begin with what was asked before, and a server that
     keeps prefixes should have found them. `cached_share` is what it had of their prompts' tokens; null if it told none.
     """
@@ -144,7 +144,7 @@ class Warm(msgspec.Struct, frozen=True, kw_only=True):
     cached_share: float | None = None
 
 
-class CoursePart(msgspec.Struct, frozen=True, kw_only=True):
+class TimelinePart(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a window whose rate was meant to change, up to the next. `from_s` counts from the window's opening.
 
     `ttft_mean_s` is that of the measured requests that became due in it, from when they were due; null without any.
@@ -157,7 +157,7 @@ class CoursePart(msgspec.Struct, frozen=True, kw_only=True):
     ttft_mean_s: float | None = None
 
 
-class PersonaShare(msgspec.Struct, frozen=True, kw_only=True):
+class PersonaResult(msgspec.Struct, frozen=True, kw_only=True):
     """The measured requests of one persona. Tokens and figures are of those that ended ok; the figures have no
     intervals.
     """
@@ -169,7 +169,7 @@ class PersonaShare(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Metric | None]
 
 
-class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Summed over the measured requests that ended ok; `source` says how many requests' counts came from where."""
 
     input: int
@@ -201,7 +201,7 @@ class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
     reused: int
 
 
-class Failure(msgspec.Struct, frozen=True):
+class FailureCount(msgspec.Struct, frozen=True):
     """Failures that said the same."""
 
     outcome: str
@@ -209,7 +209,7 @@ class Failure(msgspec.Struct, frozen=True):
     count: int
 
 
-class Audit(msgspec.Struct, frozen=True):
+class AuditCheck(msgspec.Struct, frozen=True):
     """Something counted in two ways that must come to the same, `within` so much; if not, loadbench is at fault."""
 
     name: str
@@ -236,35 +236,35 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     window_ns: tuple[int, int] | None = None
     verdict: Verdict
     caveats: list[Reason] = []
-    audit: list[Audit] = []
+    audit: list[AuditCheck] = []
     outcomes: dict[str, int]
-    failures: list[Failure] = []
+    failures: list[FailureCount] = []
     offered_per_s: float
     achieved_per_s: float
     missed: int
     throughput: Throughput
     concurrency: Concurrency
     goodput: Goodput | None = None
-    objectives: list[Decided] = []
-    tokens: Tokens
+    objectives: list[ObjectiveResult] = []
+    tokens: TokenCounts
     finish_reasons: dict[str, int] = {}
     client: ClientHealth
     undefined: dict[str, int] = {}
     metrics: dict[str, Metric | None]
     interrupted: bool = False
     server: dict[str, float] | None = None
-    server_histograms: dict[str, GaugeSpread] = {}
-    first_token: FirstToken | None = None
+    server_histograms: dict[str, ServerHistogram] = {}
+    first_token: FirstTokenBreakdown | None = None
     telemetry: Telemetry | None = None
     energy: Energy | None = None
     cost: Cost | None = None
-    personas: dict[str, PersonaShare] = {}
+    personas: dict[str, PersonaResult] = {}
     turns: dict[str, int] = {}
-    warm: Warm | None = None
-    course: list[CoursePart] = []
+    warm: PrefixCacheResult | None = None
+    course: list[TimelinePart] = []
 
 
-class KnownFacts(msgspec.Struct, frozen=True, kw_only=True):
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a file of models says of one, and no measurement tells."""
 
     alias: str | None = None
@@ -316,7 +316,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     model: str
     status: Literal["ok", "failed", "not_run"]
     reason: str = ""
-    known: KnownFacts | None = None
+    known: ModelFacts | None = None
     asked: str | None = None
     catalogue: Model | None = None
     load_s: float | None = None

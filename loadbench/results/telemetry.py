@@ -34,7 +34,7 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     resets: list[str] = []
 
 
-class GaugeSpread(msgspec.Struct, frozen=True, kw_only=True):
+class ServerHistogram(msgspec.Struct, frozen=True, kw_only=True):
     """One of the server's own histograms, from before the warm-up until after the drain, over all its labels.
 
     The mean is exact. The quantiles are interpolated inside the bucket that holds them, and no better than its width;
@@ -49,7 +49,7 @@ class GaugeSpread(msgspec.Struct, frozen=True, kw_only=True):
     p99: float | None
 
 
-class FirstToken(msgspec.Struct, frozen=True, kw_only=True):
+class FirstTokenBreakdown(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time to the first token went, in means: `rest_s` is the client's less what the server tells of.
 
     `source` is `timings` where the server told it request by request, else the histograms it is taken from; those are

@@ -30,7 +30,7 @@ from loadbench.results.quality import (
     ANNOTATION_FILE,
     QUALITY_FILE,
     Annotation,
-    Answered,
+    RatedResponse,
     Unrated,
     merged,
     read_annotation,
@@ -176,8 +176,8 @@ async def _unavailable(session: Session, model: str) -> str:
 
 def _answered(
     model: str, index: int, prompt: Prompt, answer: str, finish_reason: str | None, *, failure: str = ""
-) -> Answered:
-    return Answered(
+) -> RatedResponse:
+    return RatedResponse(
         model=model,
         prompt=index,
         prompt_hash=prompt_hash(prompt.text),
@@ -238,10 +238,10 @@ class _Judging:
     """The ratings of one turn of the judge, so far."""
 
     rater: str
-    rated: list[Answered] = field(default_factory=list)
+    rated: list[RatedResponse] = field(default_factory=list)
     unrated: list[Unrated] = field(default_factory=list)
 
-    async def rate(self, answer: Answered, session: Session, *, turn: int, max_tokens: int) -> None:
+    async def rate(self, answer: RatedResponse, session: Session, *, turn: int, max_tokens: int) -> None:
         """Have one more answer rated. Every second turn names the facets in reverse order."""
         if answer.failure:
             self.rated.append(answer)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from loadbench.results.compare import Compared, Comparison
+    from loadbench.results.compare import ComparedFigure, Comparison
 
 pytestmark = pytest.mark.engine
 
@@ -46,7 +46,7 @@ def believed(run: Run) -> Run:
     return msgspec.structs.replace(run, levels=levels)
 
 
-def row(comparison: Comparison, metric: str) -> Compared:
+def row(comparison: Comparison, metric: str) -> ComparedFigure:
     """A figure at the only level."""
     (found,) = [one for one in comparison.comparisons if one.metric == metric]
     return found

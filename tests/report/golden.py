@@ -23,7 +23,7 @@ from loadbench.report.formats import render
 from loadbench.results import run as run_types
 from loadbench.results.folder import read_run
 from loadbench.results.run import LevelResult, ModelStatus, Run
-from loadbench.results.telemetry import FirstToken, Gauge, GaugeSpread, Telemetry
+from loadbench.results.telemetry import FirstTokenBreakdown, Gauge, ServerHistogram, Telemetry
 from tests.building import MS, S, a_failure, a_level, a_recording, a_run, a_sample
 
 FOLDER = Path(__file__).parents[1] / "data" / "golden"
@@ -85,12 +85,14 @@ def objectives() -> Run:
 
 def machine() -> Run:
     """Two levels on a machine with a board and a metered processor, which serves vLLM."""
-    spread = GaugeSpread(source="vllm:time_to_first_token_seconds", count=120, mean=0.08, p50=0.07, p90=0.11, p99=None)
+    spread = ServerHistogram(
+        source="vllm:time_to_first_token_seconds", count=120, mean=0.08, p50=0.07, p90=0.11, p99=None
+    )
     prices = CostSettings(purchase=9000.0, kwh_price=0.3, currency="EUR")
     levels = []
     for users, rate in ((1, 38.2), (8, 240.5)):
         made = level(users, tokens_per_s=rate)
-        first = FirstToken(
+        first = FirstTokenBreakdown(
             source=spread.source, count=120, client_s=0.089, queue_s=0.012 * users, prefill_s=0.06, rest_s=0.009
         )
         made = msgspec.structs.replace(made, server_histograms={"first_token_s": spread}, first_token=first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loadbench.report.by_user import by_user_document
 from loadbench.report.render_text import render_text
-from loadbench.results.prediction import Fairness, Starved
+from loadbench.results.prediction import Fairness, StarvedUser
 from tests.building import a_level, a_run
 
 WAIT = "mean TTFT above twice the median user's"
@@ -12,7 +12,7 @@ WAIT = "mean TTFT above twice the median user's"
 
 def test_each_level_has_a_row_and_each_starved_user_a_line():
     """Indices with their intervals, how many were starved, and who, by which rule."""
-    starved = [Starved(user=n, answers=3, mean_ttft_s=2.5, rule=WAIT) for n in range(7)]
+    starved = [StarvedUser(user=n, answers=3, mean_ttft_s=2.5, rule=WAIT) for n in range(7)]
     level = Fairness(
         level=0, users=16, answers=160, throughput=0.91234, throughput_interval=(0.88, 0.95), ttft=0.5, starved=starved
     )

@@ -9,7 +9,7 @@ from loadbench.analyze.level.machine import with_machine
 from loadbench.plan.settings import CostSettings
 from loadbench.report import machine
 from loadbench.report.formats import render
-from loadbench.results.telemetry import FirstToken, Gauge, Telemetry
+from loadbench.results.telemetry import FirstTokenBreakdown, Gauge, Telemetry
 from tests.building import a_level, a_run
 from tests.report.golden import RUNS, level
 
@@ -110,7 +110,7 @@ def test_boards_stand_in_the_order_of_their_numbers():
 
 def test_rest_below_zero_is_shown_as_it_is():
     """Where the server tells more than was seen, the table does not hide it."""
-    told = FirstToken(source="timings", count=9, client_s=0.1, queue_s=None, prefill_s=0.12, rest_s=-0.02)
+    told = FirstTokenBreakdown(source="timings", count=9, client_s=0.1, queue_s=None, prefill_s=0.12, rest_s=-0.02)
     columns = shown(msgspec.structs.replace(a_level(), first_token=told))
     assert (columns["TTFT prefill"], columns["TTFT rest"]) == (["120 ms"], ["-20.0 ms"])
     assert "TTFT queue" not in columns

@@ -13,7 +13,7 @@ from loadbench.analyze.level.workshop_stats import model_rounds
 from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
 from loadbench.report.workshop import stable_json, workshop_csv, workshop_document, workshop_json
-from loadbench.results.run import KnownFacts, ModelStatus, RecordedPrompt
+from loadbench.results.run import ModelFacts, ModelStatus, RecordedPrompt
 from tests.analyze.asked import a_request
 from tests.building import a_run
 
@@ -44,7 +44,7 @@ KEYS = {
 def a_bench(**over: object):
     """(run, its rounds, its requests): two models of which one could not be tested, three rounds of two prompts."""
     models = [
-        ModelStatus("m", "ok", known=KnownFacts(alias="small")),
+        ModelStatus("m", "ok", known=ModelFacts(alias="small")),
         ModelStatus("gone", "failed", "has no model 'gone' | <b>"),
     ]
     run = msgspec.structs.replace(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Grid, Search
     from loadbench.results.capacity import HitShare, Status
-    from loadbench.results.prediction import Limit, LimitKind
+    from loadbench.results.prediction import Bottleneck, BottleneckKind
     from loadbench.results.run import LevelResult
 
 # The confidence at which the verification must contradict what was expected.
@@ -51,7 +51,7 @@ _AGREEMENT = 0.99
 _WIDEST = 2.0
 # Reasons of a verdict that say that the load generator was the bottleneck (`loadbench.analyze.level.verdict`).
 _CLIENT_CODES = frozenset({"late_start", "loop_lag", "rate_not_reached", "lost_worker"})
-_WITH_MORE: dict[LimitKind, str] = {
+_WITH_MORE: dict[BottleneckKind, str] = {
     "prefill": "reading prompts takes too long",
     "decode": "output tokens come too slowly",
     "memory": "the server runs out of memory",
@@ -216,7 +216,7 @@ def _at_think_times(found: CapacityAnswer | None, evidence: SearchEvidence) -> l
 
 
 def _conclusion(
-    status: Status, found: CapacityAnswer | None, search: Search, known: ProvenRange, bottleneck: Limit
+    status: Status, found: CapacityAnswer | None, search: Search, known: ProvenRange, bottleneck: Bottleneck
 ) -> str:
     """The conclusion in one or two sentences."""
     grid, of_users = search.grid, isinstance(search.grid, Users)

@@ -29,14 +29,14 @@ import numpy as np
 from loadbench.analyze.capacity.measured_levels import measured_levels
 from loadbench.analyze.capacity.scaling import SLOTS, find_cliff
 from loadbench.analyze.level.verdict import PREEMPTIONS
-from loadbench.results.prediction import Estimate, Evidence, Limit
+from loadbench.results.prediction import Bottleneck, Estimate, Evidence
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.analyze.capacity.scaling import Floats
-    from loadbench.results.prediction import LimitKind
+    from loadbench.results.prediction import BottleneckKind
     from loadbench.results.run import LevelResult
 
 # Fewer levels do not show a knee.
@@ -62,7 +62,7 @@ _NOISE = 0.01
 _OFTEN = 0.01
 # Up to this mean number in flight a request is alone.
 _ALONE = 1.5
-_ADVICE: dict[LimitKind, str] = {
+_ADVICE: dict[BottleneckKind, str] = {
     "prefill": "use shorter prompts, or a prefix cache",
     "decode": "use shorter responses, fewer requests at once, or a faster device",
 }
@@ -100,7 +100,7 @@ class _Knee:
 
 def find_bottleneck(
     levels: Sequence[LevelResult], *, server: Mapping[str, float] | None = None, rule: str = ""
-) -> Limit:
+) -> Bottleneck:
     """The bottleneck at these levels of one model; `rule` is the objective that fails first with more users.
 
     Without `rule` it is the one that the lowest level fails. `server` has known facts of the server: `slots` (how many
@@ -122,7 +122,7 @@ def find_bottleneck(
     for level in sorted(levels, key=lambda level: level.concurrency.mean):
         reasons = [reason for reason in level.verdict.reasons if reason.code in _CLIENT_CODES]
         if reasons and level.concurrency.peak > reached:
-            return Limit(
+            return Bottleneck(
                 kind="client",
                 sentence=f"the load generator, at {level.load.label} ({reasons[0].message}); what the server can do at "
                 "higher loads is not known",
@@ -160,11 +160,11 @@ def _level_means(levels: Sequence[LevelResult]) -> list[_LevelMeans]:
     return [best[n] for n in sorted(best)]
 
 
-def _memory(points: Sequence[_LevelMeans], levels: Sequence[LevelResult]) -> Limit | None:
+def _memory(points: Sequence[_LevelMeans], levels: Sequence[LevelResult]) -> Bottleneck | None:
     """Memory, where the server preempts requests, or where throughput drops."""
     preempting = next((point for point in points if point.preempted >= _OFTEN), None)
     if preempting is not None:
-        return Limit(
+        return Bottleneck(
             kind="memory",
             sentence=f"KV memory: from {preempting.n:.3g} requests in flight on, the server preempts requests and "
             "repeats their work",
@@ -176,7 +176,7 @@ def _memory(points: Sequence[_LevelMeans], levels: Sequence[LevelResult]) -> Lim
     cliff = find_cliff(measured_levels(levels))
     if cliff is None:
         return None
-    return Limit(
+    return Bottleneck(
         kind="memory",
         sentence=f"probably memory: from users={cliff.above_users:g} to users={cliff.at_most_users:g} throughput drops "
         f"to {cliff.measured_per_s / cliff.expected_per_s:.0%} of what was to be expected",
@@ -188,10 +188,10 @@ def _memory(points: Sequence[_LevelMeans], levels: Sequence[LevelResult]) -> Lim
     )
 
 
-def _by_curves(points: Sequence[_LevelMeans], server: Mapping[str, float], rule: str) -> Limit:
+def _by_curves(points: Sequence[_LevelMeans], server: Mapping[str, float], rule: str) -> Bottleneck:
     """The bottleneck by how throughput, TTFT and TPOT change from level to level."""
     if len(points) < _FEWEST_LEVELS or points[-1].n < _ALONE:
-        return Limit(
+        return Bottleneck(
             kind="unknown",
             sentence=f"unknown: {len(points)} valid levels do not show where throughput stops growing; at least "
             f"{_FEWEST_LEVELS} different loads are needed",
@@ -213,7 +213,7 @@ def _by_curves(points: Sequence[_LevelMeans], server: Mapping[str, float], rule:
     flat = last.per_s <= (1 + _WORTHWHILE) * alone.per_s
     if share is None or share >= _MOST or waits < _NEARLY_ALL or not flat:
         return _of_work(points, [])
-    return Limit(
+    return Bottleneck(
         kind="queue",
         sentence=f"the server runs one request at a time; the others wait. Throughput is {last.per_s:.3g}/s with "
         f"{last.n:.3g} requests in flight as with one, and each further request adds {1 / last.per_s:.2g} s of waiting",
@@ -281,7 +281,7 @@ def _line(running: Floats, curve: Floats, precision: Floats) -> Floats:
     return np.array([alone[0], 0.0]) if errors[0] <= errors[1] else np.array([0.0, alone[1]])
 
 
-def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, float], rule: str) -> Limit:
+def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, float], rule: str) -> Bottleneck:
     """A limited number runs at once: because of slots or memory, or because more would not help."""
     at, last = knee.at, points[-1]
     start = next(point for point in points if point.n >= 0.95 * at.value)
@@ -294,7 +294,7 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
         Evidence(name="gain_of_twice", value=knee.gain, what="relative gain in throughput from twice as many at once"),
     ]
     if waits < _NEARLY_ALL:
-        return Limit(
+        return Bottleneck(
             kind="unknown",
             sentence=f"unknown: throughput stops growing at {_about(at)} requests in flight, but only {waits:.0%} of "
             "the added time is before the first token, which fits neither waiting nor sharing",
@@ -313,14 +313,14 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
         evidence.append(Evidence(name="fit_in_memory", value=fitting, what="requests of this size that fit in memory"))
     low, high = 0.9 * (at.low or at.value), 1.1 * (at.high or at.value)
     memory = slots is not None if fitting is None else low <= fitting and math.floor(fitting) <= high
-    kind: LimitKind = "memory" if memory and (slots is None or slots > high) else "slots"
+    kind: BottleneckKind = "memory" if memory and (slots is None or slots > high) else "slots"
     why = "as many as fit in memory" if kind == "memory" else "slots"
     advice = "add slots if the server has memory for them; fewer tokens per request shorten the wait"
     if kind == "memory":
         advice = "give the server more memory, or use shorter prompts and responses"
     elif slots is None and fitting is None:
         why = "slots, or the memory that they share: both look the same from outside"
-    return Limit(
+    return Bottleneck(
         kind=kind,
         sentence=f"{_about(at)} requests run at once ({why}); further requests wait. Throughput stays at "
         f"{last.per_s:.3g}/s, and each further request adds {1 / last.per_s:.2g} s of waiting",
@@ -330,26 +330,26 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
     )
 
 
-def _of_work(points: Sequence[_LevelMeans], evidence: list[Evidence], at: Estimate | None = None) -> Limit:
+def _of_work(points: Sequence[_LevelMeans], evidence: list[Evidence], at: Estimate | None = None) -> Bottleneck:
     """Throughput has stopped growing, and not for lack of slots: prompts take the time, or decoding does."""
     last, share = points[-1], _prompt_share(points, points[-1])
     stays = f"throughput stays at {last.per_s:.3g}/s"
     if at is not None:
         stays += f" ({_about(at)} requests run at once, and more would hardly help)"
     if share is None:
-        return Limit(
+        return Bottleneck(
             kind="unknown",
             sentence=f"unknown: {stays}, and only a level of one user would tell prompts from decoding",
             evidence=evidence,
             advice="measure users=1 as well",
             slots=at,
         )
-    kind: LimitKind = "prefill" if share >= _MOST else "decode" if share <= _LITTLE else "unknown"
+    kind: BottleneckKind = "prefill" if share >= _MOST else "decode" if share <= _LITTLE else "unknown"
     why = {
         "prefill": f"reading prompts, which takes {min(share, 1.0):.0%} of the server's time",
         "decode": f"decoding, which takes {1 - share:.0%} of the server's time; each further request slows down all",
     }.get(kind, f"unknown: reading prompts takes {share:.0%} of the server's time, too close to half to tell")
-    return Limit(
+    return Bottleneck(
         kind=kind,
         sentence=f"{why}; {stays}",
         evidence=[*evidence, Evidence(name="prompt_share", value=share, what="share of the server's time for prompts")],
@@ -358,11 +358,11 @@ def _of_work(points: Sequence[_LevelMeans], evidence: list[Evidence], at: Estima
     )
 
 
-def _of_rule(points: Sequence[_LevelMeans], rule: str) -> Limit:
+def _of_rule(points: Sequence[_LevelMeans], rule: str) -> Bottleneck:
     """Throughput still grows, but an objective may fail."""
     alone, last = points[0], points[-1]
     if not rule:
-        return Limit(
+        return Bottleneck(
             kind="unknown",
             sentence=f"not reached: throughput still grows at {last.n:.3g} requests in flight",
             advice="measure higher loads",
@@ -374,7 +374,7 @@ def _of_rule(points: Sequence[_LevelMeans], rule: str) -> Limit:
         for name, value in (("ttft", ttft), ("tpot", tpot))
         if value is not None
     ]
-    kind: LimitKind = "unknown"
+    kind: BottleneckKind = "unknown"
     if share is not None:
         evidence.append(Evidence(name="prompt_share", value=share, what="share of the server's time for prompts"))
         if rule.startswith(_BETWEEN_TOKENS) and (tpot or 1.0) > 1 + _WORTHWHILE:
@@ -387,7 +387,7 @@ def _of_rule(points: Sequence[_LevelMeans], rule: str) -> Limit:
         "decode": f"decoding: {fails}, because with more requests at once each decoding step takes longer",
     }.get(kind, f"unknown: {fails}, and the figures do not show why")
     advice = _ADVICE.get(kind, "measure more levels in between")
-    return Limit(kind=kind, sentence=sentence, evidence=evidence, advice=advice)
+    return Bottleneck(kind=kind, sentence=sentence, evidence=evidence, advice=advice)
 
 
 def _about(at: Estimate) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.plan.objective import Objective
-    from loadbench.results.prediction import Fit, Prediction
+    from loadbench.results.prediction import PredictedCapacity, Prediction
     from loadbench.results.run import LevelResult
 
 # Late reads distort the times between tokens; figures of whole requests change by one such time at most.
@@ -66,7 +66,7 @@ def predict_from_curve(
     return prediction
 
 
-def fit_of_all_objectives(prediction: Prediction | None, think_s: float | None) -> Fit | None:
+def fit_of_all_objectives(prediction: Prediction | None, think_s: float | None) -> PredictedCapacity | None:
     """The predicted number of users at a think time under all objectives together."""
     if prediction is None or think_s is None:
         return None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from loadbench.results.prediction import Devices
+from loadbench.results.prediction import FleetSize
 
 
-def fleet_size(people: int, capacity_low: int, *, headroom: float = 0.2, capacity_high: int | None = None) -> Devices:
+def fleet_size(people: int, capacity_low: int, *, headroom: float = 0.2, capacity_high: int | None = None) -> FleetSize:
     """People divided by what one device is proven to serve, less the headroom, rounded up.
 
     People are assumed to be spread evenly over the devices. `least` is the number that is enough if a device serves
@@ -23,7 +23,7 @@ def fleet_size(people: int, capacity_low: int, *, headroom: float = 0.2, capacit
         note = "no device is proven to serve even one person"
         if capacity_low:
             note = f"a device is proven to serve {capacity_low}, which leaves none with a headroom of {headroom:.0%}"
-    return Devices(
+    return FleetSize(
         people=people,
         headroom=headroom,
         per_device=per_device,

@@ -42,7 +42,7 @@ from loadbench.analyze.capacity.measured_levels import exclusion_reason, measure
 from loadbench.analyze.capacity.scaling import fit_scaling
 from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST
-from loadbench.results.prediction import Curve, Fit, Prediction
+from loadbench.results.prediction import PredictedCapacity, PredictedCurve, Prediction
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ def predict(
     for pause in think_s:
         by_rule = [_fit(figure, users, rates, pause, confidence) for figure in figures]
         fits += _with_all_objectives(by_rule, pause)
-        fits += [Fit(think_s=pause, rule=rule, users=None, note=note) for rule, note in notes.items() if note]
+        fits += [
+            PredictedCapacity(think_s=pause, rule=rule, users=None, note=note) for rule, note in notes.items() if note
+        ]
         top = max((fit.high or fit.users or 1 for fit in by_rule), default=users[-1])
         curves.append(_curve(used, [figure.objective for figure in figures], rates[:1], pause, top))
     return Prediction(
@@ -195,7 +197,9 @@ def isotonic(rows: Floats, weights: Floats) -> Floats:
     return rising
 
 
-def _fit(figure: _BoundedFigure, users: Sequence[int], rates: Floats, think_s: float, confidence: float) -> Fit:
+def _fit(
+    figure: _BoundedFigure, users: Sequence[int], rates: Floats, think_s: float, confidence: float
+) -> PredictedCapacity:
     """Bracketing and bisection, for all draws at once."""
     at_each = figure.at_levels @ between(users).T
 
@@ -224,7 +228,7 @@ def _fit(figure: _BoundedFigure, users: Sequence[int], rates: Floats, think_s: f
     bottom = int(np.sort(low)[math.floor(tail * len(low))])
     at_least, likely = not not_fitting[0], int(low[0])
     beyond = f"with more users, more than {users[-1]} requests would be in flight, and no level measured that"
-    return Fit(
+    return PredictedCapacity(
         think_s=think_s,
         rule=figure.objective.rule,
         users=likely,
@@ -235,14 +239,14 @@ def _fit(figure: _BoundedFigure, users: Sequence[int], rates: Floats, think_s: f
     )
 
 
-def _with_all_objectives(fits: Sequence[Fit], think_s: float) -> list[Fit]:
+def _with_all_objectives(fits: Sequence[PredictedCapacity], think_s: float) -> list[PredictedCapacity]:
     """The fit of all objectives together, then each."""
     known = [fit for fit in fits if fit.users is not None and fit.low is not None]
     if not known:
         return list(fits)
     least = min(known, key=lambda fit: (fit.users, fit.at_least))
     highs = [fit.high for fit in known if fit.high is not None]
-    together = Fit(
+    together = PredictedCapacity(
         think_s=think_s,
         users=least.users,
         low=min(fit.low or 0 for fit in known),
@@ -255,7 +259,7 @@ def _with_all_objectives(fits: Sequence[Fit], think_s: float) -> list[Fit]:
 
 def _curve(
     used: Sequence[MeasuredLevel], objectives: Sequence[Objective], rates: Floats, think_s: float, top: int
-) -> Curve:
+) -> PredictedCurve:
     """From one user to somewhat beyond the answer, as long as most requests find a number that was measured."""
     last = max(used[-1].users, math.ceil(_MARGIN * min(top, _MOST_USERS / 2)))
     points = sorted({round(x) for x in np.geomspace(1, last, _POINTS)}) if last > _POINTS else range(1, last + 1)
@@ -269,7 +273,7 @@ def _curve(
     state = in_flight(counts, rows, think_s)
     mean_inside = (state.within * np.arange(state.within.shape[1])).sum(axis=1)
     response = response_s(counts, per_s, think_s)
-    return Curve(
+    return PredictedCurve(
         think_s=think_s,
         users=counts.tolist(),
         requests_per_s=per_s.tolist(),

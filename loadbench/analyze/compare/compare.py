@@ -32,7 +32,7 @@ from loadbench.analyze.level.output_equality import compare_outputs
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
-from loadbench.results.compare import NO_SAMPLES, TOO_FEW_REQUESTS, Comparison, LeftOut, Side
+from loadbench.results.compare import NO_SAMPLES, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
 from loadbench.results.run import ClosedLoad, Reason
 
 if TYPE_CHECKING:
@@ -234,9 +234,9 @@ def _compare_level(
     return compared
 
 
-def _side(runs: Sequence[Run], name: str) -> Side:
+def _side(runs: Sequence[Run], name: str) -> ComparedSide:
     levels = [level for run in runs for level in run.levels]
-    return Side(
+    return ComparedSide(
         name=name,
         target=levels[0].target if levels else "",
         model=levels[0].model if levels else "",

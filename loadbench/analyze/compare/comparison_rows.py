@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from loadbench.analyze.compare.effect import WithinRun, holm
 from loadbench.analyze.stats import ranks
 from loadbench.plan.objective import FAILURES, RATES
-from loadbench.results.compare import Compared
+from loadbench.results.compare import ComparedFigure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ class ComparedLevel:
     load: ClosedLoad | OpenLoad
     data: dict[str, FigureData] = field(default_factory=dict)
     changes: dict[str, MeasuredChange] = field(default_factory=dict)
-    rows: list[Compared] = field(default_factory=list)
+    rows: list[ComparedFigure] = field(default_factory=list)
 
     def decision(self, metric: str) -> Speed:
         """The decision of one figure; "~" where it is not compared."""
@@ -66,7 +66,7 @@ def make_rows(
     by_run: Mapping[str, FigureData],
     changes: Mapping[str, MeasuredChange],
     confidence: float,
-) -> list[Compared]:
+) -> list[ComparedFigure]:
     """A row for each figure, with the p values of the level adjusted together.
 
     `by_run` is the data that the rank test uses; it differs from `data` for failures, which are pooled.
@@ -102,7 +102,7 @@ def make_rows(
             detectable = effect.detectable(1 - (1 - confidence) / max(1, len(p_values)))
             detectable = math.expm1(detectable) if logs and detectable < _UNBOUNDED else detectable
         rows.append(
-            Compared(
+            ComparedFigure(
                 level=level,
                 metric=metric,
                 a=math.exp(a) if logs else a,

@@ -16,7 +16,7 @@ from loadbench.results.run import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from loadbench.results.compare import Compared
+    from loadbench.results.compare import ComparedFigure
     from loadbench.results.run import Run
 
 # A device in a model's id.
@@ -63,7 +63,7 @@ def model_families(runs: Sequence[Run]) -> set[str]:
     return families
 
 
-def device_caveats(a: Sequence[Run], b: Sequence[Run], tokens: Compared | None) -> Iterator[Reason]:
+def device_caveats(a: Sequence[Run], b: Sequence[Run], tokens: ComparedFigure | None) -> Iterator[Reason]:
     """Signs that two devices are in fact one; `tokens` compares the tokens per second of both sides."""
     intended, used, named = ([of(side) for side in (a, b)] for of in (_intended_device, _boards_in_use, _named_device))
     if intended[0] != intended[1] and None not in intended and used[0] == used[1] and used[0] is not None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.plan.load import Closed
-from loadbench.results.run import Audit
+from loadbench.results.run import AuditCheck
 
 if TYPE_CHECKING:
     from loadbench.plan.load import Load
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-9
 
 
-def audit(recording: LevelRecording, load: Load) -> list[Audit]:
+def audit(recording: LevelRecording, load: Load) -> list[AuditCheck]:
     """Every identity of which the level has both sides; empty for a level that is known to be incomplete."""
     if recording.lost_workers or recording.window_s <= 0:
         return []
@@ -53,7 +53,7 @@ def audit(recording: LevelRecording, load: Load) -> list[Audit]:
     first, last, gaps = (recording.histograms[name] for name in ("ttft", "e2e", "event_gap"))
     if not (first.clipped or last.clipped or gaps.clipped):
         between_ns = last.sum - first.sum
-        checks.append(Audit("gaps", between_ns / 1e9, gaps.sum / 1e9, 0.0, between_ns == gaps.sum))
+        checks.append(AuditCheck("gaps", between_ns / 1e9, gaps.sum / 1e9, 0.0, between_ns == gaps.sum))
 
     itl = recording.histograms["itl"]
     if itl.mean is not None and not itl.clipped and totals.paced_tokens and not totals.unpaced:
@@ -62,10 +62,10 @@ def audit(recording: LevelRecording, load: Load) -> list[Audit]:
 
     if isinstance(load, Closed):
         peak = recording.in_flight_peak
-        checks.append(Audit("peak", float(peak), float(load.users), 0.0, peak <= load.users))
+        checks.append(AuditCheck("peak", float(peak), float(load.users), 0.0, peak <= load.users))
     return checks
 
 
-def _check(name: str, measured: float, expected: float, *, within: float = 0.0) -> Audit:
+def _check(name: str, measured: float, expected: float, *, within: float = 0.0) -> AuditCheck:
     allowed = within + _ROUNDING * max(1.0, abs(measured), abs(expected))
-    return Audit(name, float(measured), float(expected), float(within), abs(measured - expected) <= allowed)
+    return AuditCheck(name, float(measured), float(expected), float(within), abs(measured - expected) <= allowed)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from loadbench.results.prediction import Fairness, Starved
+from loadbench.results.prediction import Fairness, StarvedUser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -114,7 +114,7 @@ def _interval(shares: Floats, drawn: Floats) -> Interval:
     return max(1 / len(shares), min(index, 2 * index - high)), min(1.0, max(index, 2 * index - low))
 
 
-def _starved(users: Sequence[int], completed: Sequence[int], ttfts: Sequence[Floats]) -> list[Starved]:
+def _starved(users: Sequence[int], completed: Sequence[int], ttfts: Sequence[Floats]) -> list[StarvedUser]:
     due = median(completed) / 2
     usual_s = median(float(ttft.mean()) for ttft in ttfts if len(ttft))
     rare = _RARE / len(users)
@@ -131,5 +131,5 @@ def _starved(users: Sequence[int], completed: Sequence[int], ttfts: Sequence[Flo
             error_s = float(ttft.std(ddof=1)) / math.sqrt(len(ttft))
             rule = _LONG_TTFT if mean_s - deviations * error_s > 2 * usual_s else ""
         if rule:
-            starved.append(Starved(user=user, answers=count, mean_ttft_s=mean_s, rule=rule))
+            starved.append(StarvedUser(user=user, answers=count, mean_ttft_s=mean_s, rule=rule))
     return starved

@@ -24,7 +24,7 @@ from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.histogram import permille_rank
 from loadbench.record.outcome import Outcome
-from loadbench.results.run import Decided, Goodput, Reason, Verdict
+from loadbench.results.run import Goodput, ObjectiveResult, Reason, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 _MIN_FOR_A_MEAN = 30
 
 
-def decide(recording: LevelRecording, throughput: Throughput, metrics: Mapping[str, Metric | None]) -> list[Decided]:
+def decide(
+    recording: LevelRecording, throughput: Throughput, metrics: Mapping[str, Metric | None]
+) -> list[ObjectiveResult]:
     """Decide each objective of the level, in the order in which they were given."""
     attained = recording.attained
     arrivals = attained.requests + recording.missed
@@ -77,7 +79,7 @@ def goodput(recording: LevelRecording) -> Goodput | None:
     )
 
 
-def with_gates(verdict: Verdict, decided: Sequence[Decided]) -> Verdict:
+def with_gates(verdict: Verdict, decided: Sequence[ObjectiveResult]) -> Verdict:
     """The verdict, turned INCONCLUSIVE where a sound measurement leaves a gate undecided."""
     open_gates = [objective.rule for objective in decided if objective.gate and objective.decision == "UNDECIDED"]
     if verdict.status == "INVALID" or not open_gates:
@@ -86,7 +88,9 @@ def with_gates(verdict: Verdict, decided: Sequence[Decided]) -> Verdict:
     return Verdict("INCONCLUSIVE", [*verdict.reasons, Reason("undecided", message, "measure longer")])
 
 
-def _latency(objective: Objective, tally: Tally, histogram: Histogram, failures: int, inefficiency: float) -> Decided:
+def _latency(
+    objective: Objective, tally: Tally, histogram: Histogram, failures: int, inefficiency: float
+) -> ObjectiveResult:
     """`inefficiency` is how many requests are worth one independent request."""
     if not tally.requests:
         return _decided(objective, "FAIL", None, note=f"no request has a {objective.metric}")
@@ -107,7 +111,9 @@ def _latency(objective: Objective, tally: Tally, histogram: Histogram, failures:
     return _decided(objective, _side(objective, low, high), mean / 1e9, interval=(low / 1e9, high / 1e9))
 
 
-def _quantile(objective: Objective, tally: Tally, histogram: Histogram, failures: int, inefficiency: float) -> Decided:
+def _quantile(
+    objective: Objective, tally: Tally, histogram: Histogram, failures: int, inefficiency: float
+) -> ObjectiveResult:
     # The share of values below the bound, and its interval from the effective n.
     hits, variance = round(tally.y), tally.variance()
     if tally.m == tally.requests:
@@ -133,7 +139,7 @@ def _quantile(objective: Objective, tally: Tally, histogram: Histogram, failures
     if decision == "UNDECIDED":
         interval = f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %"
         note = f"{100 * share:.1f} % are within the bound, {interval}; {100 * p:g} % must be"
-    return Decided(
+    return ObjectiveResult(
         rule=objective.rule,
         gate=objective.gate,
         decision=decision,
@@ -150,7 +156,7 @@ def _at_rank(histogram: Histogram, rank: int) -> float | None:
     return histogram.value_at_rank(rank) / 1e9 if rank <= histogram.count else None
 
 
-def _by_interval(objective: Objective, value: float, interval: Interval | None) -> Decided:
+def _by_interval(objective: Objective, value: float, interval: Interval | None) -> ObjectiveResult:
     if interval is None:
         return _decided(objective, "UNDECIDED", value, note="too little was measured for an interval")
     return _decided(objective, _side(objective, *interval), value, interval=interval)
@@ -170,9 +176,9 @@ def _decided(
     *,
     interval: Interval | None = None,
     note: str = "",
-) -> Decided:
+) -> ObjectiveResult:
     if decision == "UNDECIDED" and not note:
         note = "the bound lies inside the 95 % interval"
-    return Decided(
+    return ObjectiveResult(
         rule=objective.rule, gate=objective.gate, decision=decision, value=value, interval=interval, note=note
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadbench.results.compare import Answers
+from loadbench.results.compare import OutputComparison
 from loadbench.results.run import OutputEquality
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def output_equality(requests: Iterable[RequestRecord], models: Sequence[str]) ->
     return result
 
 
-def compare_outputs(a: Sequence[Run], b: Sequence[Run]) -> Answers | None:
+def compare_outputs(a: Sequence[Run], b: Sequence[Run]) -> OutputComparison | None:
     """Compare the response texts of two sides, whose runs were deterministic; `None` where they share no prompt.
 
     Prompts are matched by digest, so the runs may have been stored, moved or made a baseline. Sides that return
@@ -63,7 +63,7 @@ def compare_outputs(a: Sequence[Run], b: Sequence[Run]) -> Answers | None:
         return None
     steady = [prompt for prompt in prompts if len(texts_a[prompt]) == len(texts_b[prompt]) == 1]
     equal = [prompt for prompt in steady if texts_a[prompt] == texts_b[prompt]]
-    return Answers(
+    return OutputComparison(
         prompts=len(prompts),
         equal=len(equal),
         differing=[prompt for prompt in steady if prompt not in equal],

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.record.outcome import Outcome
 from loadbench.results.run import Reason
-from loadbench.results.telemetry import FirstToken, GaugeSpread
+from loadbench.results.telemetry import FirstTokenBreakdown, ServerHistogram
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ _MEANS_WITHIN = 0.2
 _MEANS_WITHIN_S = 0.001
 
 
-def server_histograms(rose: Mapping[str, float] | None) -> dict[str, GaugeSpread]:
+def server_histograms(rose: Mapping[str, float] | None) -> dict[str, ServerHistogram]:
     """The histograms among the increases of a server's metrics, by what they measure."""
     result = {}
     for measure, names in HISTOGRAMS.items():
@@ -68,7 +68,7 @@ def server_histograms(rose: Mapping[str, float] | None) -> dict[str, GaugeSpread
         count = rose[f"{name}{{count}}"]
         points = {point: bucket_quantile(buckets, p) for point, p in _QUANTILES.items()}
         mean = rose.get(f"{name}{{sum}}", 0.0) / count
-        result[measure] = GaugeSpread(source=name, count=round(count), mean=mean, **points)
+        result[measure] = ServerHistogram(source=name, count=round(count), mean=mean, **points)
     return result
 
 
@@ -88,7 +88,7 @@ def bucket_quantile(buckets: Sequence[tuple[float, float]], p: float) -> float |
     return None
 
 
-def first_token(recording: LevelRecording, histograms: Mapping[str, GaugeSpread]) -> FirstToken | None:
+def first_token(recording: LevelRecording, histograms: Mapping[str, ServerHistogram]) -> FirstTokenBreakdown | None:
     """The parts of the mean time to first token; `None` where the server does not report enough of them."""
     client = recording.histograms["ttft"]
     if client.mean is None:
@@ -99,7 +99,7 @@ def first_token(recording: LevelRecording, histograms: Mapping[str, GaugeSpread]
     prefill, queue = (recording.histograms.get(name) for name in ("server_prefill", "server_queue"))
     if prefill is not None and prefill.mean is not None and prefill.count == client.count:
         queue_ns = queue.mean if queue is not None and queue.count == prefill.count else None
-        return FirstToken(
+        return FirstTokenBreakdown(
             source="timings",
             count=prefill.count,
             client_s=client_s,
@@ -113,7 +113,7 @@ def first_token(recording: LevelRecording, histograms: Mapping[str, GaugeSpread]
     whole, waiting = histograms.get("first_token_s"), histograms.get("queue_s")
     if whole is None:
         return None
-    return FirstToken(
+    return FirstTokenBreakdown(
         source=whole.source,
         count=whole.count,
         client_s=client_s,
@@ -123,7 +123,7 @@ def first_token(recording: LevelRecording, histograms: Mapping[str, GaugeSpread]
     )
 
 
-def contradictions(recording: LevelRecording, first: FirstToken | None) -> list[Reason]:
+def contradictions(recording: LevelRecording, first: FirstTokenBreakdown | None) -> list[Reason]:
     """The caveat of a level whose server reports a longer time to first token than was measured from outside."""
     ok = recording.outcomes.get(Outcome.OK, 0)
     message = ""

@@ -23,15 +23,15 @@ from loadbench.results.run import (
     ClientHealth,
     ClosedLoad,
     Concurrency,
-    CoursePart,
-    Failure,
+    FailureCount,
     LevelResult,
     Metric,
     OpenLoad,
-    PersonaShare,
+    PersonaResult,
+    PrefixCacheResult,
     Throughput,
-    Tokens,
-    Warm,
+    TimelinePart,
+    TokenCounts,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def summarize(
     if cohorts.warm:
         tokens = cohorts.warm_input_tokens
         share = cohorts.warm_cached_tokens / tokens if tokens else None
-        warm = Warm(requests=cohorts.warm, cached_requests=cohorts.warm_cached, cached_share=share)
+        warm = PrefixCacheResult(requests=cohorts.warm, cached_requests=cohorts.warm_cached, cached_share=share)
     return LevelResult(
         target=target,
         model=model,
@@ -93,7 +93,7 @@ def summarize(
         caveats=[*caveats(recording, load), *contradictions(recording, first)],
         audit=audit(recording, load),
         outcomes={outcome.value: count for outcome, count in sorted(recording.outcomes.items())},
-        failures=[Failure(outcome.value, detail, count) for (outcome, detail), count in failures],
+        failures=[FailureCount(outcome.value, detail, count) for (outcome, detail), count in failures],
         offered_per_s=_per_s(recording.arrivals_due, window_s),
         achieved_per_s=_per_s(recording.arrivals_sent, window_s),
         missed=recording.missed,
@@ -101,7 +101,7 @@ def summarize(
         concurrency=Concurrency(mean=recording.in_flight_mean, peak=recording.in_flight_peak),
         goodput=goodput(recording),
         objectives=decided,
-        tokens=Tokens(
+        tokens=TokenCounts(
             input=recording.input_tokens,
             output=recording.output_tokens,
             source={source.value: count for source, count in sorted(recording.token_sources.items())},
@@ -114,7 +114,7 @@ def summarize(
         metrics=metrics,
         interrupted=recording.interrupted,
         personas={
-            name: PersonaShare(
+            name: PersonaResult(
                 requests=cohort.requests,
                 ok=cohort.ok,
                 input_tokens=cohort.input_tokens,
@@ -239,7 +239,7 @@ def metric(histogram: Histogram, *, failures: int | None, inefficiency: float | 
     )
 
 
-def _timeline_parts(recording: LevelRecording, load: Load) -> list[CoursePart]:
+def _timeline_parts(recording: LevelRecording, load: Load) -> list[TimelinePart]:
     """Up to 24 parts of a window whose rate was planned to change, each of whole slices; empty for a constant rate."""
     if not (isinstance(load, Open) and load.arrivals.planned):
         return []
@@ -262,7 +262,7 @@ def _timeline_parts(recording: LevelRecording, load: Load) -> list[CoursePart]:
         )
         part_s = (end - begin) * SLICE_NS / NS_PER_S
         result.append(
-            CoursePart(
+            TimelinePart(
                 from_s=begin * SLICE_NS / NS_PER_S,
                 answers_per_s=answers / part_s,
                 output_tokens_per_s=tokens / part_s,

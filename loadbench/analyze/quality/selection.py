@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.results.quality import Quality
-    from loadbench.results.run import KnownFacts, ModelStatus, Run
+    from loadbench.results.run import ModelFacts, ModelStatus, Run
 
 # Each dimension, and whether less of it is better.
 DIMENSIONS: Mapping[str, bool] = {
@@ -112,7 +112,7 @@ def candidates(
     *,
     at: str | None = None,
     rater: str | None = None,
-    facts: Mapping[str, KnownFacts] | None = None,
+    facts: Mapping[str, ModelFacts] | None = None,
 ) -> list[Candidate]:
     """Every model of every run, at the load `at`, or else at the lightest load that all were measured at.
 
@@ -135,7 +135,7 @@ def candidates(
     if "" in unique:
         raise BadInput(f"{choices[unique.index('')][-1]}: this run was given twice", hint="name each run once")
     names = iter(unique)
-    known: Mapping[str, KnownFacts] = facts or {}
+    known: Mapping[str, ModelFacts] = facts or {}
     return [
         _candidate(
             run,
@@ -175,7 +175,7 @@ def _candidate(
     label: str | None,
     name: str,
     rater: str | None,
-    known: KnownFacts | None,
+    known: ModelFacts | None,
 ) -> Candidate:
     levels = [level for level in run.levels if level.model == status.model]
     level = next((level for level in levels if label in {None, level.load.label}), None)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loadbench.analyze.capacity.bottleneck import find_bottleneck
 from loadbench.plan.objective import parse_objective
 from loadbench.results.folder import read_run
-from loadbench.results.run import Decided, Reason
+from loadbench.results.run import ObjectiveResult, Reason
 from loadbench.sim.profile import PROFILES
 from tests.analyze.leveling import with_figures
 from tests.analyze.serving import sweep
@@ -95,7 +95,7 @@ def test_what_still_grows_has_no_limit_yet():
 
 def broken(level, rule):
     """The level with this objective missed."""
-    failed = Decided(rule=rule, decision="FAIL", value=1.0)
+    failed = ObjectiveResult(rule=rule, decision="FAIL", value=1.0)
     return msgspec.structs.replace(level, objectives=[failed])
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.analyze.level.workshop_stats import model_rounds, nearest_rank
-from loadbench.results.run import KnownFacts, ModelStatus, RecordedPrompt
+from loadbench.results.run import ModelFacts, ModelStatus, RecordedPrompt
 from tests.analyze.asked import a_failed_request, a_request
 from tests.building import a_run
 
@@ -82,7 +82,7 @@ def test_failed_models_stay_with_their_reason():
 
 def test_a_model_goes_by_the_name_that_it_was_asked_for_by():
     """The workshop's alias, where the server has a longer name; that of a models.json wins over both."""
-    known = KnownFacts(alias="small", capabilities=[])
+    known = ModelFacts(alias="small", capabilities=[])
     models = [
         ModelStatus("m-generic-cpu:1", "ok", asked="m"),
         ModelStatus("n-generic-cpu:1", "ok", known=known, asked="n"),
@@ -100,7 +100,7 @@ def test_models_that_a_stopped_run_did_not_come_to_are_named():
 
 def test_alias_is_that_of_the_file():
     """A model goes by the name that its file gives it."""
-    models = [ModelStatus("m", "ok", known=KnownFacts(alias="small"))]
+    models = [ModelStatus("m", "ok", known=ModelFacts(alias="small"))]
     (one,) = model_rounds(a_bench(models=models), [a_request(0)])
     assert (one.alias, one.model) == ("small", "m")
 

@@ -14,7 +14,7 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed
 from loadbench.report.selection import selection_notes
 from loadbench.results.quality import Quality, Rating
-from loadbench.results.run import KnownFacts, ModelStatus
+from loadbench.results.run import ModelFacts, ModelStatus
 from loadbench.results.telemetry import Gauge, Telemetry
 from tests.building import a_level, a_run
 
@@ -123,7 +123,7 @@ def test_every_dimension_is_taken_from_where_it_is_known():
         a_level(),
         telemetry=Telemetry(gauges={"process_rss_bytes": Gauge(mean=5e8, min=4e8, max=6e8, last=5e8, readings=9)}),
     )
-    known = KnownFacts(size_bytes=528_000_000, license="MIT", load_cold_s=9.0, load_warm_s=2.0)
+    known = ModelFacts(size_bytes=528_000_000, license="MIT", load_cold_s=9.0, load_warm_s=2.0)
     run = msgspec.structs.replace(a_run(level), models=[ModelStatus("m", "ok", known=known, load_s=3.0)])
     quality = Quality(ratings=[Rating(model="m", prompt=0, facet="brevity", score=4, rater="ann", answer_hash="aa")])
     (one,) = candidates([(run, quality)])
@@ -200,5 +200,5 @@ def test_facts_are_found_by_the_name_that_was_asked_for():
     """A file of aliases says of a model what it says, though the server calls it otherwise."""
     models = [ModelStatus("m", "ok", asked="small", load_warm_s=1.5)]
     run = msgspec.structs.replace(a_run(), models=models)
-    (one,) = candidates([(run, Quality())], facts={"small": KnownFacts(license="MIT", load_warm_s=9.0)})
+    (one,) = candidates([(run, Quality())], facts={"small": ModelFacts(license="MIT", load_warm_s=9.0)})
     assert (one.license, one.load_warm_s) == ("MIT", 1.5)
