@@ -290,14 +290,13 @@ class CapacitySearch:
     ) -> LevelSpec:
         """A level of the search, with a seed of its own; `ramp_ns` unless the user set another."""
         settings = self._scenario.load
-        ramp_is_set = self._scenario.is_given("load.ramp")
         return LevelSpec(
             load=load,
             key=f"{self._model}/{self._number}",
             calibration=subject.calibration,
             duration=LevelDuration(duration_ns=measure_ns, warm_up_ns=warm_up_ns, drain_ns=settings.drain),
             seed=self._scenario.work.seed + _SEED_STEP * (self._number + 1),
-            ramp_ns=settings.ramp if ramp_is_set else ramp_ns,
+            ramp_ns=ramp_ns if settings.ramp is None else settings.ramp,
         )
 
     def stop(self) -> None:

@@ -138,7 +138,7 @@ def searched(scenario: Scenario, server: Callable[[], object], **about) -> Searc
 def a_scenario(*rules: str, think_s: float | None = None, seed: int = 0, warm_up=None, **capacity) -> Scenario:
     """What a search needs to know; it has no ladder unless that is asked for."""
     return Scenario(
-        load=LoadSettings(think=None if think_s is None else Exponential(think_s * S), warm_up=warm_up),
+        load=LoadSettings(think=None if think_s is None else Exponential(think_s * S), warm_up=warm_up, ramp=None),
         work=WorkSettings(prompt="why?", seed=seed, unique=False),
         slo=ObjectiveSettings(objectives=tuple(parse_objective(rule) for rule in rules)),
         capacity=replace(CapacitySettings(curve=False), **capacity),

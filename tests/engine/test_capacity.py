@@ -149,14 +149,14 @@ def test_a_probe_that_an_abort_rule_ends_counts_as_far_as_it_goes():
 def test_the_ramp_is_the_users_where_it_is_set():
     """The search spreads the users' starts over a cycle, unless `--ramp` says over what."""
 
-    def ramps(origins: dict) -> set[int]:
+    def ramps(ramp_ns: int | None) -> set[int]:
         scenario = a_scenario("e2e_p95<1s", budget=60 * S, at_most=4.0, warm_up=5 * S)
-        scenario = replace(scenario, load=replace(scenario.load, ramp=3 * S), origins=origins)
+        scenario = replace(scenario, load=replace(scenario.load, ramp=ramp_ns))
         found = searched(scenario, lambda: _steady(S // 5))
         return {plan.ramp_ns for plan in found.plans}
 
-    assert ramps({"load.ramp": "flag --ramp"}) == {3 * S}
-    assert 3 * S not in ramps({})
+    assert ramps(3 * S) == {3 * S}
+    assert 3 * S not in ramps(None)
 
 
 def test_think_times_are_part_of_the_load():
