@@ -37,7 +37,7 @@ def command(*, users: int, gap: str, ttft: str, budget: str, as_json: bool) -> N
         gap_ns=_duration("gap", gap, least="100us"),
         ttft_ns=_duration("ttft", ttft, least="0s"),
         budget_ns=_duration("budget", budget, least="1s"),
-        tell=lambda text: click.echo(text, err=True),
+        say=lambda text: click.echo(text, err=True),
     )
     if as_json:
         click.echo(orjson.dumps(msgspec.to_builtins(result), option=orjson.OPT_INDENT_2))
@@ -63,7 +63,7 @@ def _duration(name: str, text: str, *, least: str) -> int:
 
 def _show(result: SelfCheck) -> None:
     load = result.given
-    click.echo(f"{load.users} users, {load.events_per_s:,.0f} events/s, stamps by {result.stamp_source}\n")
+    click.echo(f"users={load.users}, {load.events_per_s:,.0f} events/s, stamps by {result.stamp_source}\n")
     click.echo(f"{'error':14}{'p50':>12}{'p99':>12}{'max':>12}{'n':>9}")
     rows = {"stamp": result.stamp_error_s, "TTFT": result.ttft_error_s, "event gap": result.gap_error_s}
     for name, errors in {**rows, "(server late)": load.server_late_s}.items():

@@ -2,7 +2,7 @@
 
     stamp error   client's stamp - server's stamp just before the write
     TTFT error    (first token - sent) by the client, minus (first write - request read) by the server
-    gap error     |the client's gap - the server's|, between two events of one answer
+    gap error     |the client's gap - the server's|, between two events of one stream
     server late   server's stamp - when the event was due
 
 Arithmetic on stamps of one clock, in ns; all values are kept, and quantiles are those of the sorted values. Users begin
@@ -45,11 +45,11 @@ Limit = Literal["client", "server"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckLoad:
-    """So many users, each reading one answer after another at this pace."""
+    """So many users, each reading one stream after another at this pace."""
 
     users: int
     pace: Pace
-    answers: int = 1
+    responses: int = 1
 
     @property
     def events_per_s(self) -> float:
@@ -57,14 +57,14 @@ class CheckLoad:
         return self.users * NS_PER_S / self.pace.gap_ns
 
     @property
-    def answer_ns(self) -> int:
-        """How long one answer takes."""
+    def response_ns(self) -> int:
+        """How long one stream takes."""
         return self.pace.due_ns(self.pace.events - 1)
 
     @property
     def ramp_ns(self) -> int:
-        """From the first user's beginning to the last one's: half of the time that an answer streams."""
-        return (self.answer_ns - self.pace.ttft_ns) // 2
+        """From the first user's beginning to the last one's: half of the time that an stream streams."""
+        return (self.response_ns - self.pace.ttft_ns) // 2
 
     def begins_ns(self, user: int) -> int:
         """When a user begins: spread over the ramp, and over a gap, so that events do not come in volleys."""
@@ -73,25 +73,25 @@ class CheckLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnsweredStream:
-    """One answer from both sides, or a part of it that begins with event `begins_at`.
+    """One stream from both sides, or a part of it that begins with event `first_event`.
 
-    `event_ns` are the client's stamps, `told_ns` the server's; `sent_ns` is the client's, `arrived_ns` the server's.
+    `event_ns` are the client's stamps, `server_ns` the server's; `sent_ns` is the client's, `arrived_ns` the server's.
     """
 
     user: int
     sent_ns: int
     arrived_ns: int
     event_ns: array[int]
-    told_ns: array[int]
-    begins_at: int = 0
+    server_ns: array[int]
+    first_event: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """A load, as it went: whole answers, the number of others, and (moment, CPU time used so far) in ns."""
+    """A load, as it went: whole streams, the number of others, and (moment, CPU time used so far) in ns."""
 
     load: CheckLoad
-    answers: Sequence[AnsweredStream]
+    streams: Sequence[AnsweredStream]
     failed: int = 0
     cpu: Sequence[tuple[int, int]] = ()
     read_delay: Histogram | None = None
@@ -151,69 +151,71 @@ def spread(differences_ns: Iterable[int]) -> ErrorQuantiles | None:
     return ErrorQuantiles(p50=p50, p99=p99, max=ordered[-1] / NS_PER_S, count=len(ordered))
 
 
-def plateau(answers: Sequence[AnsweredStream]) -> tuple[int, int]:
+def plateau(streams: Sequence[AnsweredStream]) -> tuple[int, int]:
     """From when the last user's first event was sent until the first user's last one was, in ns; may be empty."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
-    for answer in answers:
-        first[answer.user] = min(answer.told_ns[0], first.get(answer.user, answer.told_ns[0]))
-        last[answer.user] = max(answer.told_ns[-1], last.get(answer.user, answer.told_ns[-1]))
+    for stream in streams:
+        first[stream.user] = min(stream.server_ns[0], first.get(stream.user, stream.server_ns[0]))
+        last[stream.user] = max(stream.server_ns[-1], last.get(stream.user, stream.server_ns[-1]))
     return max(first.values(), default=0), min(last.values(), default=0)
 
 
-def within(answers: Iterable[AnsweredStream], window: tuple[int, int]) -> list[AnsweredStream]:
-    """The parts of the answers whose events were sent in the window, its ends included."""
+def within(streams: Iterable[AnsweredStream], window: tuple[int, int]) -> list[AnsweredStream]:
+    """The parts of the streams whose events were sent in the window, its ends included."""
     parts = []
-    for answer in answers:
-        begin = bisect_left(answer.told_ns, window[0])
-        end = bisect_right(answer.told_ns, window[1])
+    for stream in streams:
+        begin = bisect_left(stream.server_ns, window[0])
+        end = bisect_right(stream.server_ns, window[1])
         if begin < end:
-            event_ns, told_ns = answer.event_ns[begin:end], answer.told_ns[begin:end]
-            parts.append(replace(answer, event_ns=event_ns, told_ns=told_ns, begins_at=answer.begins_at + begin))
+            event_ns, server_ns = stream.event_ns[begin:end], stream.server_ns[begin:end]
+            parts.append(
+                replace(stream, event_ns=event_ns, server_ns=server_ns, first_event=stream.first_event + begin)
+            )
     return parts
 
 
-def stamp_errors(answers: Iterable[AnsweredStream]) -> list[int]:
+def stamp_errors(streams: Iterable[AnsweredStream]) -> list[int]:
     """Client's stamp minus server's of each event, in ns."""
     return [
-        stamp_ns - told_ns
-        for answer in answers
-        for stamp_ns, told_ns in zip(answer.event_ns, answer.told_ns, strict=True)
+        stamp_ns - server_ns
+        for stream in streams
+        for stamp_ns, server_ns in zip(stream.event_ns, stream.server_ns, strict=True)
     ]
 
 
-def ttft_errors(answers: Iterable[AnsweredStream]) -> list[int]:
+def ttft_errors(streams: Iterable[AnsweredStream]) -> list[int]:
     """The client's time to the first token minus the server's, in ns, where the first token is among the events."""
     return [
-        (answer.event_ns[0] - answer.sent_ns) - (answer.told_ns[0] - answer.arrived_ns)
-        for answer in answers
-        if answer.begins_at == 0
+        (stream.event_ns[0] - stream.sent_ns) - (stream.server_ns[0] - stream.arrived_ns)
+        for stream in streams
+        if stream.first_event == 0
     ]
 
 
-def gap_errors(answers: Iterable[AnsweredStream]) -> list[int]:
+def gap_errors(streams: Iterable[AnsweredStream]) -> list[int]:
     """By how much the client has each gap wrong, in ns."""
     return [
-        abs((later_ns - earlier_ns) - (told_later_ns - told_earlier_ns))
-        for answer in answers
-        for (earlier_ns, later_ns), (told_earlier_ns, told_later_ns) in zip(
-            pairwise(answer.event_ns), pairwise(answer.told_ns), strict=True
+        abs((later_ns - earlier_ns) - (server_later_ns - server_earlier_ns))
+        for stream in streams
+        for (earlier_ns, later_ns), (server_earlier_ns, server_later_ns) in zip(
+            pairwise(stream.event_ns), pairwise(stream.server_ns), strict=True
         )
     ]
 
 
-def server_lateness(answers: Iterable[AnsweredStream], pace: Pace) -> list[int]:
+def server_lateness(streams: Iterable[AnsweredStream], pace: Pace) -> list[int]:
     """How long after its due time the server sent each event, in ns."""
     return [
-        told_ns - answer.arrived_ns - pace.due_ns(number)
-        for answer in answers
-        for number, told_ns in enumerate(answer.told_ns, start=answer.begins_at)
+        server_ns - stream.arrived_ns - pace.due_ns(number)
+        for stream in streams
+        for number, server_ns in enumerate(stream.server_ns, start=stream.first_event)
     ]
 
 
-def merged_share(answers: Iterable[AnsweredStream]) -> float | None:
+def merged_share(streams: Iterable[AnsweredStream]) -> float | None:
     """Of the reads that brought events, the share that brought several, which have one stamp."""
-    sizes = [sum(1 for _ in same) for answer in answers for _, same in groupby(answer.event_ns)]
+    sizes = [sum(1 for _ in same) for stream in streams for _, same in groupby(stream.event_ns)]
     return sum(size > 1 for size in sizes) / len(sizes) if sizes else None
 
 
@@ -230,12 +232,12 @@ def cpu_share(readings: Sequence[tuple[int, int]], window: tuple[int, int]) -> f
 
 def check(recording: Recording) -> LoadCheck:
     """What a recording shows on its plateau; on all of it where it never came to one."""
-    load, answers = recording.load, recording.answers
-    window = plateau(answers)
-    steady = within(answers, window) or list(answers)
-    events = sum(len(answer.told_ns) for answer in steady)
-    lasted_ns = max((answer.told_ns[-1] for answer in steady), default=0) - min(
-        (answer.told_ns[0] for answer in steady), default=0
+    load, streams = recording.load, recording.streams
+    window = plateau(streams)
+    steady = within(streams, window) or list(streams)
+    events = sum(len(stream.server_ns) for stream in steady)
+    lasted_ns = max((stream.server_ns[-1] for stream in steady), default=0) - min(
+        (stream.server_ns[0] for stream in steady), default=0
     )
     delay_ns = None if recording.read_delay is None else recording.read_delay.percentile(99)
     return LoadCheck(
@@ -243,7 +245,7 @@ def check(recording: Recording) -> LoadCheck:
         # Both ends of the plateau have an event at them: a little more was counted than came in that time.
         events_per_s=min(load.events_per_s, events * NS_PER_S / lasted_ns) if lasted_ns else 0.0,
         stamp_error_s=spread(stamp_errors(steady)),
-        ttft_error_s=spread(ttft_errors(answers)),
+        ttft_error_s=spread(ttft_errors(streams)),
         gap_error_s=spread(gap_errors(steady)),
         server_late_s=spread(server_lateness(steady, load.pace)),
         gap_s=load.pace.gap_ns / NS_PER_S,

@@ -168,7 +168,7 @@ def _resident_bytes() -> int:
 
 
 async def _stamps(job: Job) -> Found:
-    load = CheckLoad(users=job.streams, pace=job.pace, answers=job.answers)
+    load = CheckLoad(users=job.streams, pace=job.pace, responses=job.answers)
     if job.client == "httpx":
         return Found(stamps=check(await _measure_httpx(load, job.url)))
     transport = FastTransport()
@@ -188,17 +188,17 @@ async def _measure_httpx(load: CheckLoad, url: str) -> Recording:
 
     async def user(number: int) -> None:
         await asyncio.sleep(load.begins_ns(number) / _S)
-        for _ in range(load.answers):
+        for _ in range(load.responses):
             parts: list[bytes] = []
             sent_ns, answer = await client.read(parts)
-            arrived_ns, told_ns = read_true_times(b"".join(parts))
+            arrived_ns, server_ns = read_true_times(b"".join(parts))
             answers.append(
                 AnsweredStream(
                     user=number,
                     sent_ns=sent_ns,
                     arrived_ns=arrived_ns,
                     event_ns=answer.event_ns,
-                    told_ns=array("q", told_ns),
+                    server_ns=array("q", server_ns),
                 )
             )
 
@@ -210,7 +210,7 @@ async def _measure_httpx(load: CheckLoad, url: str) -> Recording:
     reader = asyncio.create_task(read_cpu())
     await asyncio.gather(*(user(number) for number in range(load.users)))
     reader.cancel()
-    return Recording(load=load, answers=answers, cpu=cpu)
+    return Recording(load=load, streams=answers, cpu=cpu)
 
 
 async def _crew(job: Job) -> Found:

@@ -46,7 +46,7 @@ def test_people_get_a_table_and_words(tmp_path: Path) -> None:
     assert done.returncode in {0, 4, 5}  # as the figures say; the test above compares
     for part in ("stamp", "TTFT", "event gap", "merged reads", "ceiling", "short requests/s", "→ "):
         assert part in done.stdout
-    assert "2 users, " in done.stderr
+    assert "users=2: " in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.transport import HttpRequest
-from loadbench.engine.selfcheck import _Check, _Tee, advise, measure, next_users, selfcheck
+from loadbench.engine.selfcheck import _Check, _KeepingTransport, advise, measure, next_users, selfcheck
 from loadbench.engine.stamp_errors import (
     AnsweredStream,
     CheckLoad,
@@ -49,14 +49,14 @@ def answered(
 ) -> AnsweredStream:
     """An answer at `PACE` to a request that arrived at `began_ns`; the client's stamps are off by `errors_ns`."""
     late_ns = late_ns or [0] * len(errors_ns)
-    told_ns = [began_ns + PACE.due_ns(number) + late for number, late in enumerate(late_ns)]
-    stamps = [told + error for told, error in zip(told_ns, errors_ns, strict=True)]
+    server_ns = [began_ns + PACE.due_ns(number) + late for number, late in enumerate(late_ns)]
+    stamps = [told + error for told, error in zip(server_ns, errors_ns, strict=True)]
     return AnsweredStream(
         user=user,
         sent_ns=began_ns + sent_ns,
         arrived_ns=began_ns,
         event_ns=array("q", stamps),
-        told_ns=array("q", told_ns),
+        server_ns=array("q", server_ns),
     )
 
 
@@ -98,7 +98,7 @@ def test_a_ttft_error_counts_from_each_sides_own_beginning() -> None:
 def test_a_part_without_the_first_token_has_no_ttft() -> None:
     """What was cut off at the front of a window is not taken for a first token."""
     parts = within([answered(7, 8, 9)], (60 * MS, 80 * MS))
-    assert (parts[0].begins_at, ttft_errors(parts)) == (1, [])
+    assert (parts[0].first_event, ttft_errors(parts)) == (1, [])
 
 
 def test_a_gap_error_is_without_sign() -> None:
@@ -161,9 +161,9 @@ def test_a_part_is_what_was_sent_in_the_window(opens: int, closes: int) -> None:
     answer = answered(1, 2, 3, 4)
     window = (opens * MS, closes * MS)
     parts = within([answer], window)
-    expected = [told_ns for told_ns in answer.told_ns if window[0] <= told_ns <= window[1]]
-    assert [told_ns for part in parts for told_ns in part.told_ns] == expected
-    assert stamp_errors(parts) == [told_ns // (20 * MS) - 1 for told_ns in expected]
+    expected = [server_ns for server_ns in answer.server_ns if window[0] <= server_ns <= window[1]]
+    assert [server_ns for part in parts for server_ns in part.server_ns] == expected
+    assert stamp_errors(parts) == [server_ns // (20 * MS) - 1 for server_ns in expected]
 
 
 def test_cpu_is_read_inside_the_window() -> None:
@@ -179,17 +179,17 @@ def test_a_check_looks_at_the_plateau() -> None:
     load = CheckLoad(users=2, pace=PACE)
     late = answered(MS, 5, 6, 7, user=0)
     other = answered(1, 2, 3, 9 * MS, user=1, began_ns=10 * MS)
-    checked = check(Recording(load=load, answers=[late, other], failed=3, cpu=[(0, 0), (10, 5)]))
+    checked = check(Recording(load=load, streams=[late, other], failed=3, cpu=[(0, 0), (10, 5)]))
     assert checked.stamp_error_s == ErrorQuantiles(p50=3e-9, p99=7e-9, max=7e-9, count=6)
     assert (checked.users, checked.failed, checked.gap_s, checked.merged_reads) == (2, 3, 0.02, 0)
     assert checked.events_per_s == 2 / 0.02
-    far = replace(other, told_ns=array("q", [at + S for at in other.told_ns]))
-    assert check(Recording(load=load, answers=[late, far])).stamp_error_s.count == 8
+    far = replace(other, server_ns=array("q", [at + S for at in other.server_ns]))
+    assert check(Recording(load=load, streams=[late, far])).stamp_error_s.count == 8
 
 
 def test_of_no_answers_a_check_says_nothing() -> None:
     """Every figure is absent, and the load was not held."""
-    checked = check(Recording(load=CheckLoad(users=1, pace=PACE), answers=[], failed=1))
+    checked = check(Recording(load=CheckLoad(users=1, pace=PACE), streams=[], failed=1))
     assert (checked.stamp_error_s, checked.server_late_s, checked.merged_reads) == (None, None, None)
     assert not checked.stamps_hold
     assert checked.limit is not None
@@ -256,7 +256,7 @@ def climbed(verdicts: dict[int, list[LoadCheck]], *, budget_ns: int = 3600 * S) 
             return verdicts[load.users].pop(0)
 
     async def climb() -> tuple[float | None, str]:
-        scripted = Scripted([], budget_ns=budget_ns, tell=lambda _: None)
+        scripted = Scripted([], budget_ns=budget_ns, say=lambda _: None)
         (begins,) = verdicts[10]
         return await scripted._climb(begins, CheckLoad(users=10, pace=PACE))
 
@@ -301,7 +301,7 @@ def words(given: LoadCheck, **over: object) -> str:
 def test_a_good_client_can_be_trusted() -> None:
     """The words name the load, the ceilings, and whose limit it is."""
     text = words(load_check())
-    assert "10 users with an event every 20 ms" in text
+    assert "users=10 with an event every 20 ms" in text
     assert "can be trusted" in text
     assert "5,000 events/s, as of 100 streams" in text
     assert "900 short requests/s" in text
@@ -311,7 +311,7 @@ def test_a_good_client_can_be_trusted() -> None:
 def test_a_late_server_makes_it_inconclusive() -> None:
     """Nothing is said about the client at that load; the server's lateness is told."""
     text = words(load_check(server_late_s=SLOW, stamp_error_s=SLOW))
-    assert text.startswith("inconclusive: the truth server was itself not on time (p99 15.0 ms late)")
+    assert text.startswith("inconclusive: the truth server itself was late (p99 15.0 ms late)")
     assert "trusted" not in text
     assert "too slow" not in text
 
@@ -319,7 +319,7 @@ def test_a_late_server_makes_it_inconclusive() -> None:
 def test_a_slow_client_is_told_what_is_wrong() -> None:
     """Each finding in its own line: stamps, merged reads, failures."""
     text = words(load_check(stamp_error_s=SLOW, merged_reads=0.25, failed=3), ceiling=None)
-    for part in ("too slow", "wrong by over 1 ms", "25.0% of the reads", "3 answers failed", "no load was held"):
+    for part in ("too slow", "wrong by over 1 ms", "25.0% of the reads", "3 requests failed", "kept up with no load"):
         assert part in text
 
 
@@ -340,7 +340,7 @@ def test_a_load_is_so_many_events_a_second() -> None:
     """Users times the rate of each; an answer lasts to its last event."""
     load = CheckLoad(users=32, pace=Pace(ttft_ns=50 * MS, gap_ns=20 * MS, events=64))
     assert load.events_per_s == 1600
-    assert load.answer_ns == 50 * MS + 63 * 20 * MS
+    assert load.response_ns == 50 * MS + 63 * 20 * MS
 
 
 class _Told:
@@ -387,18 +387,18 @@ def test_the_tee_changes_nothing() -> None:
 
     plain, heard = _Told(), _Told()
     play(plain)
-    tee = _Tee(Script())
+    tee = _KeepingTransport(Script())
     anyio.run(tee.exchange, HttpRequest("GET", "http://x/"), heard)
     assert heard.calls == plain.calls
-    assert tee.take() == [b"one", b"two"]
-    assert tee.take() == []
+    assert tee.take() == b"onetwo"
+    assert tee.take() == b""
 
 
 def test_a_server_that_never_answers_is_given_up() -> None:
     """The load ends though no answer does, and all its answers count as failed."""
 
     async def run() -> Recording:
-        load = CheckLoad(users=2, pace=Pace(ttft_ns=0, gap_ns=MS, events=2), answers=3)
+        load = CheckLoad(users=2, pace=Pace(ttft_ns=0, gap_ns=MS, events=2), responses=3)
         transport = FastTransport()
         try:
             return await measure(load, transport, urls=[f"http://127.0.0.1:{deaf.getsockname()[1]}"])
@@ -407,7 +407,7 @@ def test_a_server_that_never_answers_is_given_up() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         recording = anyio.run(run)
-    assert (recording.answers, recording.failed) == ([], 6)
+    assert (recording.streams, recording.failed) == ([], 6)
 
 
 # This machine.
@@ -416,7 +416,7 @@ def test_a_server_that_never_answers_is_given_up() -> None:
 def test_a_short_check_of_this_machine() -> None:
     """It ends, has figures for each error in their order, and no stamp is before its event by more than the clocks."""
     said: list[str] = []
-    found = selfcheck(users=3, gap_ns=5 * MS, ttft_ns=5 * MS, budget_ns=2 * S, tell=said.append)
+    found = selfcheck(users=3, gap_ns=5 * MS, ttft_ns=5 * MS, budget_ns=2 * S, say=said.append)
     assert found.stamp_source in {"kernel", "user"}
     for errors in (found.stamp_error_s, found.ttft_error_s, found.gap_error_s):
         assert errors is not None
