@@ -1,7 +1,7 @@
-"""Adapters by their name: `--adapter onnx-genai:models/phi-4-mini` is one of the entry points `loadbench.adapters`.
+"""Adapters by name: `--adapter onnx-genai:models/phi-4-mini` is an entry point of the group `loadbench.adapters`.
 
-An entry point is a callable that takes what stands behind the colon and returns a `loadbench.client.adapter.Adapter`; a
-package of one's own declares it so:
+An entry point is a callable that takes the text after the colon and returns a `loadbench.client.adapter.Adapter`. Your
+own package declares one like this:
 
     [project.entry-points."loadbench.adapters"]
     mine = "my_package:make_adapter"
@@ -23,32 +23,33 @@ if TYPE_CHECKING:
     from loadbench.client.adapter import Adapter
 
 GROUP = "loadbench.adapters"
-# Those that come along, each with an extra of its name that installs what it needs.
-_OURS = ("onnx-genai", "transformers")
+# These come with loadbench; an extra of the same name installs what each needs.
+_INCLUDED = ("onnx-genai", "transformers")
 _PARTS = ("name", "parallel", "load", "generate", "aclose")
 
 
 def make_adapter(spec: str) -> Adapter:
-    """The adapter that `NAME:MODEL` names, not loaded yet; raises `BadInput` for what is not installed, or none."""
+    """The adapter that `NAME:MODEL` names, not loaded yet; raises `BadInput` if it is not installed or not usable."""
     name, _, model = spec.partition(":")
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in found:
-        there_are = ", ".join(sorted(found)) or "none"
-        raise BadInput(f"--adapter {spec}: no adapter {name!r} is installed", hint=f"installed: {there_are}")
+    installed = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in installed:
+        names = ", ".join(sorted(installed)) or "none"
+        raise BadInput(f"--adapter {spec}: no adapter {name!r} is installed", hint=f"installed: {names}")
     if not model:
-        raise BadInput(f"--adapter {spec}: says no model", hint=f"as in --adapter {name}:PATH")
+        raise BadInput(f"--adapter {spec}: the model is missing", hint=f"as in --adapter {name}:PATH")
     try:
-        adapter: Adapter = found[name].load()(model)
+        adapter: Adapter = installed[name].load()(model)
     except ImportError as error:
-        by = f": pip install 'loadbench[{name}]'" if name in _OURS else ""
-        raise BadInput(f"--adapter {spec}: {error}", hint=f"install what it needs{by}") from None
+        extra = f": pip install 'loadbench[{name}]'" if name in _INCLUDED else ""
+        raise BadInput(f"--adapter {spec}: {error}", hint=f"install what it needs{extra}") from None
     except LoadbenchError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a foreign package raises, there is no adapter
-        raise BadInput(f"--adapter {spec}: {_told(error)}", hint=f"see what {name!r} wants behind the colon") from None
+        hint = f"look up what {name!r} expects after the colon"
+        raise BadInput(f"--adapter {spec}: {_error_text(error)}", hint=hint) from None
     lacking = [part for part in _PARTS if not hasattr(adapter, part)]
     if lacking:
-        what = f"what {name!r} makes is no adapter: it has no {', '.join(lacking)}"
+        what = f"what {name!r} returns is not an adapter: it has no {', '.join(lacking)}"
         raise BadInput(f"--adapter {spec}: {what}", hint="see loadbench.client.adapter.Adapter")
     return adapter
 
@@ -60,24 +61,24 @@ def adapter_target(spec: str) -> Target:
 
 
 async def load(adapter: Adapter) -> int:
-    """Load its model; returns the ns that this took. Raises `TargetUnavailable` where it cannot."""
+    """Load the adapter's model and return the duration in ns; raises `TargetUnavailable` if that fails."""
     began_ns = time.perf_counter_ns()
     try:
         await adapter.load()
     except LoadbenchError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a foreign model raises, it cannot be tested
-        raise TargetUnavailable(f"the model {adapter.name} cannot be loaded: {_told(error)}") from None
+        raise TargetUnavailable(f"the model {adapter.name} cannot be loaded: {_error_text(error)}") from None
     return time.perf_counter_ns() - began_ns
 
 
 async def release(adapter: Adapter) -> None:
-    """Unload its model; raises `TargetUnavailable` where it fails to."""
+    """Unload the adapter's model; raises `TargetUnavailable` if that fails."""
     try:
         await adapter.aclose()
     except Exception as error:  # noqa: BLE001 - whatever a foreign model raises
-        raise TargetUnavailable(f"the model {adapter.name} cannot be unloaded: {_told(error)}") from None
+        raise TargetUnavailable(f"the model {adapter.name} cannot be unloaded: {_error_text(error)}") from None
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {clean(str(error))}".rstrip(": ")

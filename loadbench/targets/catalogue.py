@@ -1,9 +1,9 @@
-"""Which models there are, put together from everybody who tells: pure, and in one shape for all servers.
+"""The catalogue of models, merged from every source that lists them: pure, and in one form for all servers.
 
-A server's own list says what may be asked for, and little more: Foundry Local's catalogue file adds alias, device,
-licence and size, its cache what is on this disk, its command line the same for those whose files cannot be read. Who
-told first is believed; the next fill what was left open. Foundry's ids are `name-of-model-generic-cpu:3`, that is a
-name, an execution provider, a device and a version; some of its lists leave the version out.
+A server's own list has little more than ids. Foundry Local's catalogue file adds alias, device, licence and size, its
+cache the models on this disk, and its command line the same where these files cannot be read. The first source to give
+a value wins; later ones fill the gaps. Foundry's ids have the form `name-of-model-generic-cpu:3`: a name, an execution
+provider, a device and a version; some of its lists omit the version.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _PROVIDERS = {
     "migraphx": "MIGraphXExecutionProvider",
     "directml": "DmlExecutionProvider",
 }
-# In which order Foundry Local itself takes the variants of an alias.
+# The order in which Foundry Local itself prefers the variants of an alias.
 _PREFERENCE = ("NPU", "GPU", "CPU")
-# A model's folder lies below its publisher's, and may hold one for each version.
+# A model's folder is below its publisher's, and may have one for each version.
 _FOLDERS = ("*/inference_model.json", "*/*/inference_model.json", "*/*/*/inference_model.json")
 
 
@@ -52,61 +52,61 @@ def bare_name(model_id: str) -> str:
 
 
 def same_model(one: str, other: str) -> bool:
-    """Whether two ids mean the same: one of them may lack the version."""
+    """Whether two ids mean the same model: one of them may lack the version."""
     return one == other or (unversioned(one) == unversioned(other) and one.count(":") != other.count(":"))
 
 
 def with_names(model: Model) -> Model:
-    """The model with what its id alone tells of version, device and execution provider."""
+    """The model with the version, device and execution provider that its id contains."""
     version, variant = _VERSION.search(model.id), _VARIANT.search(unversioned(model.id))
+    provider = None
+    if variant:
+        provider = _PROVIDERS.get(variant[1].lower())
+        if (variant[1].lower(), variant[2].lower()) == ("generic", "cpu"):  # on a GPU, `generic` may be any provider
+            provider = "CPUExecutionProvider"
     return _filled(
         model,
         Model(
             id=model.id,
             version=int(version[1]) if version else None,
             device=variant[2].upper() if variant else None,
-            execution_provider=_provider(variant[1].lower(), variant[2].lower()) if variant else None,
+            execution_provider=provider,
         ),
     )
 
 
-def _provider(word: str, device: str) -> str | None:
-    """`generic` says CPU on a CPU; on a GPU it may be any."""
-    return "CPUExecutionProvider" if (word, device) == ("generic", "cpu") else _PROVIDERS.get(word)
-
-
 def _filled(model: Model, more: Model) -> Model:
-    """The model, with the other's word for what it leaves open."""
+    """The model, with values of the other one where it has none."""
     known = msgspec.structs.asdict(model)
     return Model(**{name: getattr(more, name) if value is None else value for name, value in known.items()})
 
 
 def merged(*sources: Iterable[Model]) -> list[Model]:
-    """Every model once, in the order of the first source that has it; the first to say something is believed."""
-    found: list[Model] = []
+    """Every model once, in the order of the first source that has it; the first source to give a value wins."""
+    models: list[Model] = []
     for source in sources:
         for model in source:
-            # An id without a version in a list of several versions means none of them in particular.
-            same = [at for at, known in enumerate(found) if known.id == model.id] or [
-                at for at, known in enumerate(found) if same_model(known.id, model.id)
+            # An id without a version, in a list with several versions, means no particular one of them.
+            same = [at for at, known in enumerate(models) if known.id == model.id] or [
+                at for at, known in enumerate(models) if same_model(known.id, model.id)
             ]
             if len(same) == 1:
-                found[same[0]] = _filled(found[same[0]], model)
+                models[same[0]] = _filled(models[same[0]], model)
             else:
-                found.append(model)
-    return [with_names(model) for model in found]
+                models.append(model)
+    return [with_names(model) for model in models]
 
 
-# What each source tells.
+# The sources.
 
 
 def from_listing(listing: Iterable[Mapping[str, object]], *, foundry: bool) -> list[Model]:
-    """Of a `/v1/models`: id, Foundry's alias under `parent`, llama.cpp's and vLLM's size and context."""
-    found = []
+    """From `/v1/models`: id, Foundry's alias under `parent`, llama.cpp's and vLLM's size and context."""
+    models = []
     for item in listing:
         meta, status = _table(item.get("meta")), _table(item.get("status"))
         state = _text(status.get("value"))
-        found.append(
+        models.append(
             Model(
                 id=str(item["id"]),
                 alias=_text(item.get("parent")) if foundry else None,
@@ -115,20 +115,20 @@ def from_listing(listing: Iterable[Mapping[str, object]], *, foundry: bool) -> l
                 loaded=None if state is None else state == "loaded",
             )
         )
-    return found
+    return models
 
 
 def from_catalogue_file(document: object) -> list[Model]:
-    """Of Foundry Local's `foundry.modelinfo.json`, or the list of its 0.x service, whose ids stand under `name`."""
+    """From Foundry Local's `foundry.modelinfo.json`, or the list of its 0.x service, which has the ids under `name`."""
     entries = document.get("models") if isinstance(document, dict) else document
-    found = []
+    models = []
     for entry in map(_table, entries if isinstance(entries, list) else ()):
         model_id = _text(entry.get("id")) or _text(entry.get("name"))
         if model_id is None:
             continue
         runtime, numbers = _table(entry.get("runtime")), _table(entry.get("intProperties"))
         megabytes = _first(entry.get("fileSizeMb"), numbers.get("filesize_mb"))
-        found.append(
+        models.append(
             Model(
                 id=model_id,
                 alias=_text(entry.get("alias")),
@@ -140,22 +140,22 @@ def from_catalogue_file(document: object) -> list[Model]:
                 context_length=_first(numbers.get("context_length"), entry.get("maxInputTokens")),
             )
         )
-    return found
+    return models
 
 
 def from_cli_json(document: object) -> list[Model]:
-    """Of `foundry model list -o json`, its variants or its cache."""
+    """From `foundry model list -o json`: variants or cached models."""
     table = _table(document)
     entries = next(
         (table[key] for key in ("variants", "models", "items") if isinstance(table.get(key), list)), document
     )
-    found = []
+    models = []
     for entry in map(_table, entries if isinstance(entries, list) else ()):
         model_id = _text(entry.get("id")) or _text(entry.get("modelId"))
         if model_id is None:
             continue
         megabytes = _first(entry.get("fileSizeMb"), entry.get("sizeMb"))
-        found.append(
+        models.append(
             Model(
                 id=model_id,
                 alias=_text(entry.get("alias")),
@@ -167,15 +167,15 @@ def from_cli_json(document: object) -> list[Model]:
                 loaded=_truth(entry.get("loaded")),
             )
         )
-    return found
+    return models
 
 
 def from_cache(folder: Path) -> list[Model]:
-    """Of the model cache on this disk: each folder with an `inference_model.json` holds a model, as large as its files.
+    """From the model cache on this disk: each folder with an `inference_model.json` is a model, as large as its files.
 
-    Only that one file is read, and a folder that cannot be read holds nothing.
+    Only that one file is read; a folder that cannot be read is left out.
     """
-    found = []
+    models = []
     for pattern in _FOLDERS:
         for path in sorted(folder.glob(pattern)):
             try:
@@ -184,68 +184,62 @@ def from_cache(folder: Path) -> list[Model]:
             except (OSError, msgspec.DecodeError):
                 continue
             if name is not None:
-                found.append(Model(id=name, size_bytes=size, cached=True))
-    return found
+                models.append(Model(id=name, size_bytes=size, cached=True))
+    return models
 
 
 def from_ollama(tags: object, running: object) -> list[Model]:
-    """Of Ollama's `/api/tags` and `/api/ps`: where a model lies is how much of it is in the GPU's memory."""
-    placed = {_text(one.get("name")): one for one in map(_table, _listed(running, "models"))}
-    found = []
+    """From Ollama's `/api/tags` and `/api/ps`: the device is the share of the model that is in GPU memory."""
+    loaded = {_text(entry.get("name")): entry for entry in map(_table, _listed(running, "models"))}
+    models = []
     for entry in map(_table, _listed(tags, "models")):
         name = _text(entry.get("name"))
         if name is None:
             continue
-        there = placed.get(name)
-        found.append(
+        in_memory, device = loaded.get(name), None
+        if in_memory is not None:
+            size, on_gpu = _whole(in_memory.get("size")), _whole(in_memory.get("size_vram"))
+            if size and on_gpu is not None:
+                device = "CPU" if not on_gpu else "GPU" if on_gpu >= size else f"{round(100 * on_gpu / size)}% GPU"
+        models.append(
             Model(
                 id=name,
                 size_bytes=_whole(entry.get("size")),
-                device=None if there is None else _placed(there),
+                device=device,
                 cached=True,
-                loaded=there is not None,
-                context_length=None if there is None else _whole(there.get("context_length")),
+                loaded=in_memory is not None,
+                context_length=None if in_memory is None else _whole(in_memory.get("context_length")),
             )
         )
-    return found
-
-
-def _placed(entry: Mapping[str, object]) -> str | None:
-    size, on_gpu = _whole(entry.get("size")), _whole(entry.get("size_vram"))
-    if not size or on_gpu is None:
-        return None
-    return "CPU" if not on_gpu else "GPU" if on_gpu >= size else f"{round(100 * on_gpu / size)}% GPU"
+    return models
 
 
 def with_loaded(models: Iterable[Model], ids: Iterable[str] | None) -> list[Model]:
-    """The models, each loaded or not by this list of ids; as they were where there is none."""
+    """The models, each loaded or not by this list of ids; unchanged if the list is `None`."""
     if ids is None:
         return list(models)
     wanted = list(ids)
     return [msgspec.structs.replace(model, loaded=any(same_model(model.id, one) for one in wanted)) for model in models]
 
 
-# Which one is meant.
-
-
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """What a name means. `choices` are the ids that it may stand for where it is an alias of several variants."""
+    """The model that a name means; `choices` are the ids that an alias of several variants may mean."""
 
     model: Model
     choices: tuple[str, ...] = ()
 
     @property
     def ambiguous(self) -> bool:
-        """Whether the name alone does not say which variant."""
+        """Whether the name alone does not determine the variant."""
         return len(self.choices) > 1
 
 
 def resolve(wanted: str, models: Sequence[Model]) -> ResolvedModel | None:
-    """The model that is meant by an id, an id without its version, an alias, or a name without its variant.
+    """The model of an id, an id without its version, an alias, or a name without its variant.
 
-    Of several versions it is the newest that is cached, or the newest where none is; of the variants of an alias the
-    one that is loaded, cached, or that Foundry Local itself prefers (NPU, GPU, CPU), in this order.
+    Of several versions it is the newest that is cached, or the newest if none is. Of the variants of an alias it is the
+    one that is loaded, that is cached, or that Foundry Local itself prefers (NPU, GPU, CPU), in this order.
     """
     for same in (
         [model for model in models if model.id == wanted],
@@ -265,7 +259,7 @@ def _rank(model: Model) -> tuple[bool, bool, int, int]:
     return not model.loaded, not model.cached, preference, -(model.version or 0)
 
 
-# Foreign values, taken for what they are or not at all.
+# Foreign values: of the expected type, or `None`.
 
 
 def _table(value: object) -> Mapping[str, object]:
@@ -297,5 +291,5 @@ def _whole(value: object) -> int | None:
 
 
 def _first(*values: object) -> int | None:
-    """The first of them that is a whole number."""
+    """The first that is a whole number."""
     return next((number for number in map(_whole, values) if number is not None), None)

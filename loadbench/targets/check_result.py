@@ -1,4 +1,4 @@
-"""What a checkup finds: one line each, with what was seen and what to do."""
+"""The results of `loadbench doctor`: one line for each check, with what was found and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Status = Literal["ok", "warn", "fail", "skip"]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One finding."""
+    """The result of one check."""
 
     name: str
     status: Status
@@ -21,17 +21,17 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All findings, as `doctor --json` prints them."""
+    """All results, as `doctor --json` prints them."""
 
     schema: str = SCHEMA
     checks: list[Check]
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing failed."""
+        """Whether no check failed."""
         return all(check.status != "fail" for check in self.checks)
 
 
 def skipped(*names: str) -> list[Check]:
-    """Checks that an earlier one makes pointless."""
-    return [Check(name, "skip", "not tried, since an earlier check failed") for name in names]
+    """The checks that an earlier failure makes pointless."""
+    return [Check(name, "skip", "skipped, because an earlier check failed") for name in names]

@@ -1,4 +1,4 @@
-"""How requests travel to a target, as the scenario says: the same for a measurement and for a first question."""
+"""Transport and client of a target, as the scenario sets them: the same for a measurement and for a check."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MeasuringTransport = FastTransport | HttpxTransport | AdapterTransport
 
 
 def make_transport(scenario: Scenario, target: Target, clock: Clock) -> MeasuringTransport:
-    """How requests travel; it must be closed in the event loop that it is used in."""
+    """The transport of all requests; it must be closed in the event loop that uses it."""
     if target.adapter is not None:
         return AdapterTransport(target.adapter)
     if scenario.target.transport == "httpx":
@@ -29,7 +29,7 @@ def make_transport(scenario: Scenario, target: Target, clock: Clock) -> Measurin
 
 
 def make_client(scenario: Scenario, target: Target, transport: Transport, *, model: str, clock: Clock) -> Client:
-    """The client of one model."""
+    """The client of one model, with the scenario's time limits."""
     limits = scenario.limits
     timeouts = Timeouts(
         connect_ns=limits.connect_timeout,

@@ -1,11 +1,11 @@
-"""Foundry Local's service: which of its three dialects a server speaks, and the routes that each has beside the chat.
+"""Foundry Local's service: its three dialects, and the routes that each has in addition to the chat.
 
     0.x   the service of `foundry service`: /openai/status, /openai/load/NAME, /openai/loadedmodels
     1.x   the core that the command line 0.10 runs: /status with modelDirPath, /models/load/ID
     2.x   the native core of the SDK: /status with modelCachePath and pid, /models/load/ALIAS
 
-All of them load by GET, and none of them loads what a chat asks for. 2.x takes only an alias for loading and only the
-full id with its version in a chat; 1.x and 0.x take either. Any other server is plain OpenAI.
+All of them load a model by GET, and none loads the model of a chat request. 2.x accepts only an alias for loading and
+only the full id with its version in a chat; 1.x and 0.x accept either. Every other server is plain OpenAI.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from loadbench.results.models import Model
     from loadbench.targets.openai import Target
 
-# A model is let go after ten minutes without a request unless it is told for how long to stay: a day, in seconds.
+# A model is unloaded after ten minutes without a request, unless the request to load it sets a time: a day, in seconds.
 _STAYS_S = 24 * 3600
 _CATALOGUE_FILE = "foundry.modelinfo.json"
-# The catalogue of some hundred models takes a megabyte.
+# The catalogue of a few hundred models takes a megabyte.
 _MOST_CATALOGUE_BYTES = 32 * 1024 * 1024
 _SERVERS = re.compile(r"oatpp|kestrel|microsoft", re.IGNORECASE)
 _IDS = re.compile(r"-(cpu|gpu|npu)(:\d+)?$", re.IGNORECASE)
 
 
 class Dialect(StrEnum):
-    """Whose routes a server has."""
+    """The kind of server, by its routes."""
 
     OPENAI = "openai"
     LEGACY = "foundry-0.x"
@@ -70,9 +70,9 @@ _ROUTES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A Foundry Local service as its status tells it; `root` is where its own routes begin.
+    """A Foundry Local service, by its status; `root` is the base of its own routes.
 
-    `cache` and `pid` are those of this machine, and `None` where the service is on another or does not tell.
+    `cache` and `pid` are `None` if the service is on another machine or does not report them.
     """
 
     root: str
@@ -83,12 +83,12 @@ class Service:
 
     @property
     def local(self) -> bool:
-        """Whether it is on this machine, as its address says."""
+        """Whether its address is on this machine."""
         return is_local(self.root)
 
 
 def looks_like_foundry(target: Target) -> bool:
-    """Whether it is worth asking: by the server's name, by ids that end in a device, by keys that only Foundry has."""
+    """Whether to ask for its status: by the server's name, ids that end in a device, or keys that only Foundry has."""
     return (
         _SERVERS.search(target.server or "") is not None
         or any(_IDS.search(model) for model in target.models or ())
@@ -97,7 +97,7 @@ def looks_like_foundry(target: Target) -> bool:
 
 
 async def recognise(http: httpx.AsyncClient, target: Target) -> Service | None:
-    """The service behind an endpoint, or `None` where it is not Foundry Local."""
+    """The service behind an endpoint, or `None` if it is not Foundry Local."""
     root = re.sub(r"/v\d+$", "", target.base_url)
     status = await get_json(http, f"{root}/status")
     if isinstance(status, dict) and "endpoints" in status:
@@ -110,22 +110,22 @@ async def recognise(http: httpx.AsyncClient, target: Target) -> Service | None:
 
 
 def _service(root: str, dialect: Dialect, status: Mapping[str, object]) -> Service:
-    told = {key.lower(): value for key, value in status.items()}
-    endpoints, pid = told.get("endpoints"), told.get("pid")
-    here = is_local(root)
-    number = pid if here and isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 else None
-    path = told.get("modelcachepath") or told.get("modeldirpath")
+    fields = {key.lower(): value for key, value in status.items()}
+    endpoints, pid = fields.get("endpoints"), fields.get("pid")
+    local = is_local(root)
+    number = pid if local and isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 else None
+    path = fields.get("modelcachepath") or fields.get("modeldirpath")
     return Service(
         root=root,
         dialect=dialect,
         endpoints=tuple(map(str, endpoints)) if isinstance(endpoints, list) else (),
-        cache=_folder(path, number) if here and isinstance(path, str) else None,
+        cache=_folder(path, number) if local and isinstance(path, str) else None,
         pid=number,
     )
 
 
 def _folder(path: str, pid: int | None) -> Path | None:
-    """The model cache; a relative path counts from where the service runs, which only Linux tells."""
+    """The model cache; a relative path is relative to the service's working directory, which only Linux shows."""
     folder = Path(path)
     try:
         if not folder.is_absolute():
@@ -138,67 +138,67 @@ def _folder(path: str, pid: int | None) -> Path | None:
 
 
 def catalogue_of(service: Service) -> tuple[list[Model], list[Model]]:
-    """(the catalogue file's models, those in the cache), where both are on this machine and can be read."""
+    """(the models in the catalogue file, those in the cache); empty if they are not on this machine or not readable."""
     if service.cache is None:
         return [], []
     path = service.cache / _CATALOGUE_FILE
     try:
         raw = path.read_bytes() if path.stat().st_size <= _MOST_CATALOGUE_BYTES else b""
-        told = from_catalogue_file(orjson.loads(raw))
+        listed = from_catalogue_file(orjson.loads(raw))
     except (OSError, orjson.JSONDecodeError):
-        told = []
-    return told, from_cache(service.cache)
+        listed = []
+    return listed, from_cache(service.cache)
 
 
 async def loaded_ids(http: httpx.AsyncClient, service: Service) -> list[str] | None:
-    """The ids of the models in memory; `None` where the service does not tell."""
-    found = await get_json(http, service.root + _ROUTES[service.dialect].loaded)
-    return [str(one) for one in found] if isinstance(found, list) else None
+    """The ids of the loaded models; `None` if the service does not report them."""
+    ids = await get_json(http, service.root + _ROUTES[service.dialect].loaded)
+    return [str(model) for model in ids] if isinstance(ids, list) else None
 
 
 async def load(http: httpx.AsyncClient, service: Service, model: Model, *, within_s: float) -> None:
-    """Load a model and see that it is there; raises `TargetUnavailable`, with the service's words, where it is not."""
+    """Load a model and check that it is loaded; raises `TargetUnavailable` with the service's error if it is not."""
     reason = await _first_that_works(http, service, _ROUTES[service.dialect].load, model, within_s=within_s)
     if reason is not None:
         raise TargetUnavailable(f"cannot load {model.id}: {reason}", hint=_LOAD_HINT)
-    there = await loaded_ids(http, service)
-    if there is not None and not any(same_model(model.id, one) for one in there):
-        others = ", ".join(there) or "nothing"
+    loaded = await loaded_ids(http, service)
+    if loaded is not None and not any(same_model(model.id, one) for one in loaded):
+        others = ", ".join(loaded) or "nothing"
         raise TargetUnavailable(
-            f"asked to load {model.id}, the service has loaded {others}",
-            hint=f"its alias prefers another variant; load this one by `foundry model load {model.id}`",
+            f"the service was to load {model.id}, but loaded {others}",
+            hint=f"its alias prefers another variant; load this one with `foundry model load {model.id}`",
         )
 
 
 async def unload(http: httpx.AsyncClient, service: Service, model: Model) -> None:
-    """Take a model out of memory; raises `TargetUnavailable`, with the service's words, where it stays."""
+    """Unload a model; raises `TargetUnavailable` with the service's error if it stays loaded."""
     reason = await _first_that_works(http, service, _ROUTES[service.dialect].unload, model, within_s=60.0)
     if reason is not None:
-        raise TargetUnavailable(f"cannot unload {model.id}: {reason}", hint="is it still in use?")
+        raise TargetUnavailable(f"cannot unload {model.id}: {reason}", hint="check whether it is still in use")
 
 
-_LOAD_HINT = "is it downloaded, and is there memory for it? `loadbench models --cached` shows what is on the disk"
+_LOAD_HINT = "check that it is downloaded (loadbench models --cached), and that there is memory for it"
 
 
 async def _first_that_works(
     http: httpx.AsyncClient, service: Service, route: str, model: Model, *, within_s: float
 ) -> str | None:
-    """`None` once the service knows one of the model's names, else why it took none."""
+    """Try the model's names until the service accepts one: `None`, or the reason why it accepted none."""
     reason = ""
     for name in _names(model, service.dialect):
         url = service.root + route.format(quote(name, safe=":"))
         response = await get(http, url, within_s=within_s)
         if response.status_code == httpx.codes.OK:
             return None
-        told = parse_json(response)
-        reason = reason or f"HTTP {response.status_code}" + (f": {error_text(response.content)}" if told else "")
+        document = parse_json(response)
+        reason = reason or f"HTTP {response.status_code}" + (f": {error_text(response.content)}" if document else "")
         if response.status_code not in {httpx.codes.NOT_FOUND, httpx.codes.BAD_REQUEST}:
-            break  # it knows the name, and something else is wrong
+            break  # the name is known, and something else is wrong
     return reason
 
 
 def _names(model: Model, dialect: Dialect) -> list[str]:
-    """What a dialect may know a model as when it is to be loaded, the likeliest first."""
+    """The names by which a dialect may load a model, the likeliest first."""
     alias = [model.alias] if model.alias else []
     if dialect is Dialect.NATIVE:
         names = [*alias, bare_name(model.id), model.id]

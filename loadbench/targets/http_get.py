@@ -1,6 +1,6 @@
-"""One small GET to the server that is tested, with the headers and the TLS of the requests to come.
+"""Small GET requests to the server under test, with the headers and the TLS context of the measured requests.
 
-Its body and its time are limited, and every way to fail ends in `TargetUnavailable` with cause and remedy.
+Size and time of a response are limited. Every failure raises `TargetUnavailable` with its cause and remedy.
 """
 
 from __future__ import annotations
@@ -15,75 +15,74 @@ import orjson
 
 from loadbench.client.faults import explain
 from loadbench.core.errors import TargetUnavailable
+from loadbench.core.units import NS_PER_S
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Sequence
 
+    from loadbench.plan.settings import LimitSettings
+
 # A list of models is short; a server that sends more than this sends something else.
 _MOST_BYTES = 8 * 1024 * 1024
 _WITHIN_S = 30.0
-# What is asked only to learn whether it is there: a server that is well answers at once.
-_GLANCE_S = 5.0
+# For a route that may not exist: a healthy server responds at once.
+_QUICK_S = 5.0
 
 
 @asynccontextmanager
 async def http_client(
-    headers: Sequence[tuple[str, str]], *, tls: ssl.SSLContext | None, connect_ns: int | None
+    headers: Sequence[tuple[str, str]], *, tls: ssl.SSLContext | None, limits: LimitSettings
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client for such questions; proxies of the environment are none of its business."""
-    timeout = httpx.Timeout(_WITHIN_S, connect=connect_ns / 1e9 if connect_ns else None)
+    """A client for such requests, within the scenario's time limits; proxies of the environment are ignored."""
+    connect_s = limits.connect_timeout / NS_PER_S if limits.connect_timeout else None
+    within_s = min(_WITHIN_S, limits.timeout / NS_PER_S) if limits.timeout else _WITHIN_S
+    timeout = httpx.Timeout(within_s, connect=connect_s)
     async with httpx.AsyncClient(verify=tls or False, trust_env=False, timeout=timeout, headers=list(headers)) as http:
         yield http
 
 
 async def get(http: httpx.AsyncClient, url: str, *, within_s: float | None = None) -> httpx.Response:
-    """The answer, whatever its status. Raises `TargetUnavailable` where there is none within the time."""
-    patience_s = _WITHIN_S if within_s is None else within_s
-    # httpx limits the time of each read, and a server can make many of one answer.
-    connect_s = http.timeout.connect
-    timeout = httpx.Timeout(patience_s if math.isfinite(patience_s) else None, connect=connect_s)
+    """The response, whatever its status. Raises `TargetUnavailable` if there is none within the time."""
+    connect_s, limit_s = http.timeout.connect, within_s if within_s is not None else http.timeout.read or math.inf
+    # httpx limits the time of each read, and a response may need many.
+    timeout = httpx.Timeout(limit_s if math.isfinite(limit_s) else None, connect=connect_s)
     try:
-        with anyio.fail_after(patience_s + (math.inf if connect_s is None else connect_s)):
-            return await _read(http, url, timeout)
+        with anyio.fail_after(limit_s + (math.inf if connect_s is None else connect_s)):
+            async with http.stream("GET", url, timeout=timeout) as response:
+                body = bytearray()
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > _MOST_BYTES:
+                        raise TargetUnavailable(f"{url}: the response is too long", hint="check the address")
+                # The body is decoded, so the headers that describe its coding no longer apply.
+                coding = {"content-encoding", "transfer-encoding"}
+                headers = {name: text for name, text in response.headers.items() if name not in coding}
+                return httpx.Response(response.status_code, headers=headers, content=bytes(body))
     except (httpx.TimeoutException, TimeoutError) as error:
-        what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
-        raise TargetUnavailable(f"{url}: {what} in time", hint="check the address; is the server hung?") from None
+        what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no response"
+        hint = "check the address, and whether the server hangs"
+        raise TargetUnavailable(f"{url}: {what} in time", hint=hint) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         what, hint = explain(error)
         if isinstance(error, httpx.RemoteProtocolError):
-            what, hint = f"it does not answer in HTTP ({what})", "is this the right port? does it expect https://?"
+            what, hint = f"no valid HTTP response ({what})", "check the port, and whether it needs https://"
         raise TargetUnavailable(f"{url}: {what}", hint=hint) from None
 
 
 async def get_json(http: httpx.AsyncClient, url: str) -> object:
-    """The JSON there, or `None` for whatever else there may be: nothing, an error, a page."""
+    """The JSON at a URL that may not exist; `None` for everything else: no response, an error, a page."""
     try:
-        response = await get(http, url, within_s=_GLANCE_S)
+        response = await get(http, url, within_s=_QUICK_S)
     except TargetUnavailable:
         return None
     return parse_json(response) if response.status_code == httpx.codes.OK else None
 
 
 def parse_json(response: httpx.Response) -> object:
-    """The JSON in an answer; `None` where it is none."""
+    """The JSON of a response; `None` if it is none."""
     try:
-        found: object = orjson.loads(response.content)
+        document: object = orjson.loads(response.content)
     except orjson.JSONDecodeError:
         return None
-    return found
-
-
-async def _read(http: httpx.AsyncClient, url: str, timeout: httpx.Timeout) -> httpx.Response:
-    async with http.stream("GET", url, timeout=timeout) as response:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > _MOST_BYTES:
-                raise TargetUnavailable(f"{url}: the answer has no end", hint="is this the right address?")
-        return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
-
-
-def _plain(headers: httpx.Headers) -> dict[str, str]:
-    """Without what described the body's coding, which has been undone."""
-    return {name: text for name, text in headers.items() if name not in {"content-encoding", "transfer-encoding"}}
+    return document

@@ -1,6 +1,6 @@
-"""What models a server has, from everybody who tells: for `loadbench models`.
+"""The models of a server, from every source that lists them, for `loadbench models`.
 
-A measurement needs none of this and asks for none of it; here a question more costs nothing.
+A measurement needs none of these extra requests; here they cost nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelList:
-    """A server with its models, and the way to load and unload them."""
+    """A server and its models, which can be loaded and unloaded."""
 
     scenario: Scenario
     target: Target
@@ -37,45 +37,47 @@ class ModelList:
     catalogue: Catalogue
 
     async def load(self, name: str) -> tuple[str, float | None]:
-        """(id, seconds that loading took, or `None` if it was loaded); raises `TargetUnavailable` where it fails."""
-        service, model = self._service("load"), self._meant(name)
+        """(id, seconds to load, or `None` if it was loaded already); raises `TargetUnavailable` if it fails."""
+        service, model = self._service("load"), self._resolved(name)
         if model.loaded:
             return model.id, None
         async with target_http(self.scenario, self.target) as http:
             return model.id, await timed_load(http, self.scenario, service, model)
 
     async def unload(self, name: str) -> str:
-        """The id of the model that is now out of memory; raises `TargetUnavailable` where it stays."""
-        service, model = self._service("unload"), self._meant(name)
+        """The id of the model that was unloaded; raises `TargetUnavailable` if it stays loaded."""
+        service, model = self._service("unload"), self._resolved(name)
         async with target_http(self.scenario, self.target) as http:
             await unload(http, service, model)
         return model.id
 
-    def _service(self, what: str) -> Service:
+    def _service(self, flag: str) -> Service:
         if self.service is None:
             raise BadInput(
-                f"--{what}: {self.target.base_url} is not Foundry Local",
-                hint="other servers load what they serve by their own means",
+                f"--{flag}: {self.target.base_url} is not Foundry Local", hint="load and unload models at the server"
             )
         return self.service
 
-    def _meant(self, name: str) -> Model:
-        meant = resolve(name, self.catalogue.models)
-        if meant is None:
+    def _resolved(self, name: str) -> Model:
+        resolved = resolve(name, self.catalogue.models)
+        if resolved is None:
             raise TargetUnavailable(
-                f"{self.target.base_url}: {unknown(name, self.catalogue.models)}", hint="see `loadbench models`"
+                f"{self.target.base_url}: {unknown(name, self.catalogue.models)}", hint="list them: loadbench models"
             )
-        return meant.model
+        return resolved.model
 
 
 async def list_server_models(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> ModelList:
-    """Ask the server, and where it is Foundry Local its files and its command line; raises `TargetUnavailable`."""
+    """The models by the server, and for Foundry Local also by its files and its command line.
+
+    Raises `TargetUnavailable`.
+    """
     target, service = await find_server(scenario, environment, url=url)
     cli = find_cli(environment)
     if service is not None:
-        models, sources = await _of_foundry(scenario, target, service, cli)
+        models, sources = await _foundry_models(scenario, target, service, cli)
     else:
-        models, sources = await _of_any(scenario, target)
+        models, sources = await _other_models(scenario, target)
     catalogue = Catalogue(
         endpoint=target.base_url,
         dialect=Dialect.OPENAI if service is None else service.dialect,
@@ -86,7 +88,7 @@ async def list_server_models(scenario: Scenario, environment: Mapping[str, str],
     return ModelList(scenario=scenario, target=target, service=service, cli=cli, catalogue=catalogue)
 
 
-async def _of_foundry(
+async def _foundry_models(
     scenario: Scenario, target: Target, service: Service, cli: FoundryCli | None
 ) -> tuple[list[Model], list[str]]:
     models, sources = await known_models(scenario, target, service), ["service"]
@@ -99,16 +101,16 @@ async def _of_foundry(
             sources.append("/foundry/list")
             models = merged(models, listed)
     if cli is not None and service.local:
-        told = await anyio.to_thread.run_sync(list_cli_models, cli)
-        if told:
+        by_cli = await anyio.to_thread.run_sync(list_cli_models, cli)
+        if by_cli:
             sources.append("foundry model list")
-            # What the command line lists beside is not cached, as far as it says so itself.
-            models = merged(models, told)
-    there = [model.id for model in models if model.loaded]
-    return with_loaded(models, there or None), sources
+            # Further models of the command line are not cached, unless it says so.
+            models = merged(models, by_cli)
+    loaded = [model.id for model in models if model.loaded]
+    return with_loaded(models, loaded or None), sources
 
 
-async def _of_any(scenario: Scenario, target: Target) -> tuple[list[Model], list[str]]:
+async def _other_models(scenario: Scenario, target: Target) -> tuple[list[Model], list[str]]:
     listed = from_listing(target.listing, foundry=False)
     async with target_http(scenario, target) as http:
         root = re.sub(r"/v\d+$", "", target.base_url)

@@ -1,4 +1,4 @@
-"""A model of ONNX Runtime GenAI in this process: the folder that its builder makes (`--adapter onnx-genai:FOLDER`)."""
+"""A model of ONNX Runtime GenAI in this process: a folder of its model builder (`--adapter onnx-genai:FOLDER`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class OnnxGenai:
-    """One model; it makes one answer at a time."""
+    """One model; it generates one response at a time."""
 
     parallel = 1
 
@@ -31,10 +31,10 @@ class OnnxGenai:
         self.context: int | None = None
 
     async def load(self) -> None:
-        """Read the folder, in a thread; raises `TargetUnavailable` where it holds no model."""
+        """Read the folder, in a thread; raises `TargetUnavailable` if there is no model in it."""
         config = self._folder / "genai_config.json"
         if not config.is_file():
-            raise TargetUnavailable(f"{self._folder} holds no genai_config.json", hint="name the folder of a model")
+            raise TargetUnavailable(f"{self._folder} has no genai_config.json", hint="name the folder of a model")
         self.context = orjson.loads(config.read_bytes()).get("model", {}).get("context_length")
         await anyio.to_thread.run_sync(self._read)
 
@@ -43,7 +43,7 @@ class OnnxGenai:
         self._tokenizer = og.Tokenizer(self._model)
 
     def generate(self, request: AdapterRequest) -> AsyncIterator[Delta | Finish]:
-        """The answer, token by token."""
+        """The response, token by token."""
         return in_thread(lambda: self._tokens(request))
 
     def _tokens(self, request: AdapterRequest) -> Iterator[Delta | Finish]:
@@ -57,18 +57,18 @@ class OnnxGenai:
         generator.append_tokens(prompt)
         stream = self._tokenizer.create_stream()
         ends = set(self._tokenizer.eos_token_ids)
-        made = 0
+        generated = 0
         while not generator.is_done():
             generator.generate_next_token()
             token = int(generator.get_next_tokens()[0])
             if token in ends:
                 break
-            made += 1
+            generated += 1
             yield Delta(stream.decode(token))
-        yield Finish("length" if made >= request.max_tokens else "stop", input_tokens=len(prompt))
+        yield Finish("length" if generated >= request.max_tokens else "stop", input_tokens=len(prompt))
 
     def _text(self, request: AdapterRequest) -> str:
-        """The conversation in the model's own template; where it has none, the texts one below the other."""
+        """The conversation in the model's chat template; without a template, the texts joined by newlines."""
         try:
             text: str = self._tokenizer.apply_chat_template(
                 orjson.dumps(request.messages).decode(), add_generation_prompt=True
@@ -78,7 +78,7 @@ class OnnxGenai:
         return text
 
     async def aclose(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self._model = self._tokenizer = None
 
 

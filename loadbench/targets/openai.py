@@ -1,7 +1,7 @@
-"""An OpenAI-compatible endpoint: found, its models listed, and asked a first question, before any load is made.
+"""Finds an OpenAI-compatible endpoint, lists its models and sends a first request, before any load is generated.
 
-Everything that can be known to be wrong beforehand is refused here, with its cause and remedy: a host that is not
-there, a port that refuses, the wrong protocol or path, a page of HTML, a model that the server does not have.
+Every mistake that shows in advance is refused here, with its cause and remedy: an unknown host, a port that refuses
+connections, the wrong protocol or path, a page of HTML, a model that the server does not have.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from loadbench.wire.openai import Api, error_text
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from loadbench.client.adapter import Adapter
     from loadbench.client.client import Client
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """An endpoint as requests reach it. `models` is what it lists, `None` where it has no list; `listing` is all that
-    the list tells of each. A model in this process is reached by its `adapter`, and by nothing else.
+    """An endpoint and how requests reach it.
+
+    `models` are the ids of its list, `None` if it has no list; `listing` has the whole entries. A model in this process
+    has an `adapter`, and nothing else.
     """
 
     base_url: str
@@ -49,7 +51,7 @@ class Target:
     adapter: Adapter | None = field(default=None, repr=False)
 
     def endpoint(self, model: str, scenario: Scenario) -> Endpoint:
-        """What all requests to one model have in common."""
+        """The parts that all requests to one model share."""
         return Endpoint(
             base_url=self.base_url,
             model=model,
@@ -64,10 +66,10 @@ class Target:
 async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Target:
     """The endpoint at `url` and the models that it lists.
 
-    Raises `TargetUnavailable` when it cannot be reached or is no such endpoint, `BadInput` for a bad CA file.
+    Raises `TargetUnavailable` if it cannot be reached or is not such an endpoint, `BadInput` for a bad CA file.
     """
     headers, tls = credentials(scenario, environment, url=url)
-    async with http_client(headers, tls=tls, connect_ns=scenario.limits.connect_timeout) as http:
+    async with http_client(headers, tls=tls, limits=scenario.limits) as http:
         for base_url in base_urls(url):
             response = await get(http, f"{base_url}/models")
             if response.status_code != httpx.codes.NOT_FOUND:
@@ -86,11 +88,11 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
 
 
 def base_urls(url: str) -> list[str]:
-    """Where the routes may begin: people give the server, the version, or one of the routes."""
+    """The base URLs to try: users give the server, the version, or one of the routes."""
     parts = urlsplit(url)
     path = re.sub(r"/(chat/completions|completions|models|(openai/)?status)/?$", "", parts.path).rstrip("/")
     paths = [path] if re.search(r"/v\d+$", path) else [f"{path}/v1", *([path] if path else [])]
-    return [urlunsplit((parts.scheme, parts.netloc, one, "", "")) for one in paths]
+    return [urlunsplit((parts.scheme, parts.netloc, path, "", "")) for path in paths]
 
 
 def credentials(
@@ -98,7 +100,7 @@ def credentials(
 ) -> tuple[tuple[tuple[str, str], ...], ssl.SSLContext | None]:
     """(headers of every request, TLS context of an https URL).
 
-    Raises `BadInput` for an API key that is not set or fits no header, and for a bad CA file.
+    Raises `BadInput` for an API key that is not set or not valid in a header, and for a bad CA file.
     """
     settings = scenario.target
     variable = settings.api_key_env
@@ -107,7 +109,7 @@ def credentials(
         raise BadInput(f"--api-key-env {variable}: the variable is not set", hint=f"export {variable}=…")
     if not key.isascii() or (key and not key.isprintable()):
         raise BadInput(
-            f"--api-key-env {variable}: holds characters that no header may have", hint=f"export {variable} again"
+            f"--api-key-env {variable}: characters that a header cannot have", hint=f"export {variable} again"
         )
     headers = (*settings.header, *([("authorization", f"Bearer {key}")] if key else []))
     secure = url.startswith("https:")
@@ -115,17 +117,17 @@ def credentials(
 
 
 def _listed(response: httpx.Response, url: str) -> list[dict[str, object]] | None:
-    """The entries of a list of models; `None` where the server has no such route, or fails to make the list."""
+    """The entries of a list of models; `None` if the server has no such route, or fails there."""
     status = response.status_code
     if status in {401, 403}:
         raise TargetUnavailable(
             f"{url}: HTTP {status}: {error_text(response.content)}",
-            hint="put its key into LOADBENCH_API_KEY, or name another variable with --api-key-env",
+            hint=_KEY_HINT,
         )
     if response.is_redirect:
         raise TargetUnavailable(
             f"{url}: HTTP {status}, redirects to {response.headers.get('location', '?')[:200]}",
-            hint="redirects are not followed; give that address if it is the right one",
+            hint="redirects are not followed: use that address with --url if it is the right one",
         )
     if status != 200:
         return None
@@ -133,67 +135,62 @@ def _listed(response: httpx.Response, url: str) -> list[dict[str, object]] | Non
         document = orjson.loads(response.content)
         items = document["data"] if isinstance(document, dict) else document
         if items is None and document is not None:
-            return []  # how Go writes a list with nothing in it
+            return []  # an empty list as Go writes it
         return [{**item, "id": str(item["id"])} for item in items]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise TargetUnavailable(
-            f"{url}: not an OpenAI-compatible server: its list of models reads {error_text(response.content)!r}",
-            hint="give the address of the API, as in http://127.0.0.1:8080/v1",
+            f"{url}: not an OpenAI-compatible server: its list of models is {error_text(response.content)!r}",
+            hint="use the address of the API, as in http://127.0.0.1:8080/v1",
         ) from None
 
 
 def choose_models(target: Target, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], dict[str, str]]:
-    """(models to test, those asked for that the server does not list with the reason).
+    """(models to test, the reason for each wanted model that the server does not list).
 
-    Raises `BadInput` where nothing was asked for and there is a choice, `TargetUnavailable` where no model is left.
+    Raises `BadInput` if no model is named and there are several, `TargetUnavailable` if none is left to test.
     """
     listed = target.models
+    names = f"it lists {', '.join((listed or ())[:20])}"
+    if listed and len(listed) > 20:
+        names += f" and {len(listed) - 20} more"
     if wanted is None:
-        return (_only(target),), {}
+        if listed is None:
+            raise TargetUnavailable(
+                f"{target.base_url}: no list of models",
+                hint="check the path of --url, or name the model with --model ID",
+            )
+        if len(listed) == 1:
+            return listed, {}
+        if not listed:
+            raise BadInput(f"{target.base_url}: the list of models is empty", hint="name the model with --model ID")
+        raise BadInput(f"{target.base_url}: serves several models", hint=f"choose with --model; {names}")
     if not listed:
         return wanted, {}
-    missing = {model: _not_listed(model, listed) for model in wanted if model not in listed}
+    missing = {model: not_listed(model, listed) for model in wanted if model not in listed}
     if len(missing) == len(wanted):
-        raise TargetUnavailable(f"{target.base_url}: {'; '.join(missing.values())}", hint=_names(listed))
+        raise TargetUnavailable(f"{target.base_url}: {'; '.join(missing.values())}", hint=names)
     return wanted, missing
 
 
-def _only(target: Target) -> str:
-    listed = target.models
-    if listed is None:
-        raise TargetUnavailable(
-            f"{target.base_url}: no list of models there",
-            hint="check the path of --url, or name the model with --model ID",
-        )
-    if len(listed) == 1:
-        return listed[0]
-    if not listed:
-        raise BadInput(f"{target.base_url}: lists no models", hint="name the one to test with --model ID")
-    raise BadInput(f"{target.base_url}: serves several models", hint=f"choose with --model; {_names(listed)}")
-
-
-def _not_listed(model: str, listed: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(model, listed, n=1)
+def not_listed(model: str, names: Sequence[str]) -> str:
+    """That a model is not listed, and the name that was probably meant."""
+    near = difflib.get_close_matches(model, names, n=1)
     return f"has no model {model!r}" + (f", did you mean {near[0]!r}?" if near else "")
 
 
-def _names(models: tuple[str, ...]) -> str:
-    shown = ", ".join(models[:20])
-    return f"it lists {shown}" + (f" and {len(models) - 20} more" if len(models) > 20 else "")
-
-
 async def first_response(client: Client, *, prompt: str, max_tokens: int) -> Sample:
-    """Ask one question and return its sample; raises `TargetUnavailable` unless it was answered."""
+    """Send one request and return its sample; raises `TargetUnavailable` unless it succeeds."""
     sample = await client.send_prompt(prompt, max_tokens=max_tokens)
     if sample.outcome is not Outcome.OK:
-        hint = _PROBE_HINTS.get(sample.status or 0) or advice_for(sample.detail)
-        raise TargetUnavailable(f"a first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)
+        hint = _STATUS_HINTS.get(sample.status or 0) or advice_for(sample.detail)
+        raise TargetUnavailable(f"the first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)
     return sample
 
 
-_PROBE_HINTS = {
-    401: "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env",
-    403: "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env",
+_KEY_HINT = "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env"
+_STATUS_HINTS = {
+    401: _KEY_HINT,
+    403: _KEY_HINT,
     404: "check the path of --url and the model's name",
     405: "check the path of --url",
 }

@@ -1,14 +1,15 @@
-"""What a server tells of itself in Prometheus' text format at `/metrics`.
+"""The server's own metrics, in Prometheus' text format at `/metrics`.
 
-Read before and after each level: what counts up, summed over all labels, for a family has one line for each engine,
-model and reason. Histograms count too, bucket by bucket: their keys are `family{le="0.1"}`, `family{sum}` and
-`family{count}`, so that a brace tells them from counters, and their rise is the level's own histogram.
+Before and after each level its counters are read, summed over all labels, because a family has one line for each
+engine, model and reason. The buckets of histograms are counters as well: their keys are `family{le="0.1"}`,
+`family{sum}` and `family{count}`, so that a brace tells them from other counters, and their increase is the level's own
+histogram.
 
-Read while levels run, if the page is a quick one: how many requests the server works on, how many wait, how full its
-KV memory is. Only those lines are looked at, so that the load's event loop is held for less than a millisecond; a page
-that is large or slow is left alone until the level is over.
+During a level the gauges are read, if the page is fast: the running and the waiting requests, and the use of KV memory.
+Only these lines are parsed, so that the load's event loop is blocked for less than a millisecond. A page that is large
+or slow is not read before the level is over.
 
-Many servers have no such page; that is no failure, and nothing is said about it.
+Many servers have no such page. That is not an error, and nothing is reported.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ if TYPE_CHECKING:
     from loadbench.core.clock import Clock
     from loadbench.targets.openai import Target
 
-# A server with many engines and histograms tells some hundred kB.
+# A server with many engines and histograms sends a few hundred kB.
 _MOST_BYTES = 4 * 1024 * 1024
-# The load waits for it, and a page that is made from memory takes milliseconds.
+# The load waits for the page, which takes milliseconds to make.
 _TIMEOUT_S = 2.0
-# A name, its labels (whose texts may hold every character), a number; a time may follow.
+# A name, its labels (whose values may contain any character) and a number; a time may follow.
 _SAMPLE = re.compile(r'\s*([a-zA-Z_:][\w:]{0,199})(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]+([^\s]+)', re.ASCII)
 _TYPE = re.compile(r"#[ \t]+TYPE[ \t]+(\S+)[ \t]+(\w+)", re.ASCII)
-# Of what is declared otherwise the name says nothing: there are gauges and histograms that end in `_total`.
+# The declared type decides, not the name: there are gauges and histograms that end in `_total`.
 _COUNTED = frozenset({"counter", "untyped", "unknown"})
 _HISTOGRAM = re.compile(r"(.+)_(bucket|sum|count)")
 _BOUND = re.compile(r'[{,]\s*le="([^"]+)"')
-# Gauges by the names that servers give them, newer ones first, and how those of several engines are put together.
+# Gauges by the names that servers use, newer ones first, and how those of several engines are combined.
 GAUGES: Mapping[str, tuple[Callable[[list[float]], float], tuple[str, ...]]] = {
     "server_running": (
         sum,
@@ -56,7 +57,7 @@ GAUGES: Mapping[str, tuple[Callable[[list[float]], float], tuple[str, ...]]] = {
         sum,
         ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "tgi_queue_size", "llamacpp:requests_deferred"),
     ),
-    # A share: of several engines the fullest is the first to be short.
+    # A share: of several engines the fullest one runs out first.
     "server_kv_use": (
         max,
         (
@@ -73,41 +74,41 @@ _GAUGE_LINES = re.compile(
     r'(?:\{(?:[^"}\n]|"(?:[^"\\\n]|\\.)*")*\})?[ \t]+([^\s]+)',
     re.ASCII | re.MULTILINE,
 )
-# A page that took longer than this, or is larger, is not asked for while a level runs.
+# A page that takes longer than this, or is larger, is not read during a level.
 _QUICK_NS = 100_000_000
 _QUICK_BYTES = 512 * 1024
-# A busy server answers later: it is let alone for so many times as long as it took.
+# A busy server responds later: the pause is at least this multiple of the time that the page took.
 _REST = 10
-# TGI's counters, whose names do not end as a counter's should. A declaration alone is not enough: llama.cpp declares an
-# average, `n_busy_slots_per_decode`, as a counter.
+# TGI's counters, whose names do not end in `_total`. A declaration alone is not enough: llama.cpp declares an average,
+# `n_busy_slots_per_decode`, as a counter.
 _BARE = frozenset({"tgi_request_count", "tgi_request_success", "tgi_request_failure"})
-# Of the process that happens to answer, where there are several.
+# Counters of one process, of several that may respond.
 _OF_A_PROCESS = ("python_", "process_")
-# No count, nor a sum of some, comes near this; sums and differences of what is below stay finite.
+# No count comes near this; sums and differences of smaller values stay finite.
 _MOST = 1e30
 
 
 async def counters(target: Target) -> dict[str, float] | None:
-    """What counts up, asked for as a request is, with its headers and TLS; `None` for nothing of the kind."""
+    """The server's counters; `None` if it has none. The request has the headers and TLS context of the target."""
     async with _client(target) as http:
-        text = await _asked(http, target)
+        text = await _page(http, target)
     return None if text is None else (parse_metrics(text) | parse_histograms(text)) or None
 
 
 async def poll_gauges(
-    target: Target, tell: Callable[[int, Mapping[str, float]], None], *, clock: Clock, interval_ns: int
+    target: Target, report: Callable[[int, Mapping[str, float]], None], *, clock: Clock, interval_ns: int
 ) -> None:
-    """Tell the gauges at intervals, until cancelled; ends where at first there are none, or the page is not quick."""
+    """Report the gauges at intervals until cancelled; returns at once if there are none, or if the page is slow."""
     async with _client(target) as http:
-        began_ns, text = clock.now_ns(), await _asked(http, target)
+        began_ns, text = clock.now_ns(), await _page(http, target)
         if text is None or clock.now_ns() - began_ns > _QUICK_NS or len(text) > _QUICK_BYTES or not parse_gauges(text):
             return
         while True:
-            if found := parse_gauges(text or ""):
-                tell(began_ns, found)
+            if gauges := parse_gauges(text or ""):
+                report(began_ns, gauges)
             took_ns = clock.now_ns() - began_ns
             await anyio.sleep(max(interval_ns - took_ns, _REST * took_ns) / NS_PER_S)
-            began_ns, text = clock.now_ns(), await _asked(http, target)
+            began_ns, text = clock.now_ns(), await _page(http, target)
 
 
 def _client(target: Target) -> httpx.AsyncClient:
@@ -115,90 +116,78 @@ def _client(target: Target) -> httpx.AsyncClient:
     return httpx.AsyncClient(verify=target.tls or False, trust_env=False, timeout=_TIMEOUT_S, headers=headers)
 
 
-async def _asked(http: httpx.AsyncClient, target: Target) -> str | None:
-    """The page's text; `None` where there is none in time."""
+async def _page(http: httpx.AsyncClient, target: Target) -> str | None:
+    """The page's text; `None` if there is no page in time, empty if it is an error or too long."""
     parts = urlsplit(target.base_url)
     url = urlunsplit((parts.scheme, parts.netloc, "/metrics", "", ""))
     with anyio.move_on_after(_TIMEOUT_S):
         try:
-            body = await _page(http, url)
+            async with http.stream("GET", url) as response:
+                body = bytearray()
+                if response.status_code != httpx.codes.OK:
+                    return ""
+                async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as chunks:
+                    async for chunk in chunks:
+                        body += chunk
+                        if len(body) > _MOST_BYTES:
+                            return ""
         except (httpx.HTTPError, httpx.InvalidURL):
             return None
         return _unquoted(body.decode(errors="replace"))
     return None
 
 
-async def _page(http: httpx.AsyncClient, url: str) -> bytes:
-    """The body as it was sent; empty where there is no such page, or it has no end."""
-    async with http.stream("GET", url) as response:
-        if response.status_code != httpx.codes.OK:
-            return b""
-        body = bytearray()
-        async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > _MOST_BYTES:
-                    return b""
-    return bytes(body)
-
-
 def parse_metrics(text: str) -> dict[str, float]:
-    """The counters in a page by family, each summed over its labels; what cannot be read is left out."""
+    """The counters of a page by family, each summed over its labels; unreadable lines are left out."""
     kinds: dict[str, str] = {}
-    found: dict[str, float] = {}
+    totals: dict[str, float] = {}
     for line in _unquoted(text).split("\n"):
         if declared := _TYPE.match(line):
             kinds[declared[1]] = declared[2]
         elif (sample := _SAMPLE.match(line)) and _counts(sample[1], kinds.get(sample[1], "unknown")):
             value = _number(sample[2])
             if value is not None:
-                found[sample[1]] = found.get(sample[1], 0.0) + value
-    return found
+                totals[sample[1]] = totals.get(sample[1], 0.0) + value
+    return totals
 
 
 def parse_histograms(text: str) -> dict[str, float]:
-    """The histograms in a page: what each bucket, sum and count holds, summed over all labels but the bucket's."""
+    """The histograms of a page: each bucket, sum and count, summed over all labels except the bucket's bound."""
     lines = _unquoted(text).split("\n")
     kinds = {declared[1]: declared[2] for declared in map(_TYPE.match, lines) if declared}
-    found: dict[str, float] = {}
+    totals: dict[str, float] = {}
     for line in lines:
         sample = _SAMPLE.match(line)
         part = None if sample is None else _HISTOGRAM.fullmatch(sample[1])
         if sample is None or part is None or kinds.get(part[1]) != "histogram":
             continue
-        key = _part(part[2], sample[0])
-        value = _number(sample[2])
-        if key is not None and value is not None:
+        key, value = part[2], _number(sample[2])
+        if key == "bucket":
+            bound = _BOUND.search(sample[0])
+            key = "" if bound is None else f'le="{bound[1]}"'
+        if key and value is not None:
             name = f"{part[1]}{{{key}}}"
-            found[name] = found.get(name, 0.0) + value
-    return found
-
-
-def _part(part: str, line: str) -> str | None:
-    """Which part of a histogram a line is; a bucket without its bound is none."""
-    if part != "bucket":
-        return part
-    bound = _BOUND.search(line)
-    return None if bound is None else f'le="{bound[1]}"'
+            totals[name] = totals.get(name, 0.0) + value
+    return totals
 
 
 def parse_gauges(text: str) -> dict[str, float]:
-    """The gauges of `GAUGES` that a page has, over all engines. Only the first name that is there counts."""
+    """The gauges of `GAUGES` in a page, over all engines; the first name that the page has counts."""
     values: dict[str, list[float]] = {}
     for line in _GAUGE_LINES.finditer(text):
         value = _number(line[2])
         if value is not None:
             values.setdefault(line[1], []).append(value)
-    found = {}
+    gauges = {}
     for gauge, (combine, names) in GAUGES.items():
-        named = next((values[name] for name in names if name in values), None)
-        if named is not None:
-            found[gauge] = combine(named)
-    return found
+        of_engines = next((values[name] for name in names if name in values), None)
+        if of_engines is not None:
+            gauges[gauge] = combine(of_engines)
+    return gauges
 
 
 def _unquoted(text: str) -> str:
-    """The page itself; some builds of llama.cpp send it as a JSON string."""
+    """The page's text; some builds of llama.cpp send it as a JSON string."""
     if not text.startswith('"'):
         return text
     try:
@@ -220,9 +209,9 @@ def _number(word: str) -> float | None:
 
 
 def rise(before: Mapping[str, float], after: Mapping[str, float] | None) -> dict[str, float] | None:
-    """By how much each counter rose; `None` where one fell or all are gone: then the server began anew.
+    """The increase of each counter; `None` if one fell or all are gone, because then the server was restarted.
 
-    A counter that was not there before stood at 0: many are first told when there is something to count.
+    A counter that is new started at 0: many first appear when there is something to count.
     """
     if after is None or any(after.get(name, 0.0) < value for name, value in before.items()):
         return None

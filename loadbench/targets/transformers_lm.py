@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from loadbench.client.adapter import AdapterRequest
 
-# What ends in a broken character is held back: its tokens go with the piece that makes it whole.
+# Text that ends in an incomplete character is held back until the token that completes it.
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class Transformers:
-    """One causal language model; it makes one answer at a time."""
+    """One causal language model; it generates one response at a time."""
 
     parallel = 1
 
@@ -34,19 +34,19 @@ class Transformers:
         self.context: int | None = None
 
     async def load(self) -> None:
-        """Read the model from its folder or the library's cache, in a thread; nothing is fetched."""
+        """Read the model from its folder or the library's cache, in a thread; nothing is downloaded."""
         await anyio.to_thread.run_sync(self._read)
 
     def _read(self) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(self._source, local_files_only=True)
         self._model = AutoModelForCausalLM.from_pretrained(self._source, local_files_only=True).eval()
-        # The library calls it `cache` from 5.24 on.
+        # The library renamed the argument to `cache` in 5.24.
         named = inspect.signature(self._model.forward).parameters
         self._cache = "cache" if "cache" in named else "past_key_values"
         self.context = getattr(self._model.config, "max_position_embeddings", None)
 
     def generate(self, request: AdapterRequest) -> AsyncIterator[Delta | Finish]:
-        """The answer, token by token."""
+        """The response, token by token."""
         return in_thread(lambda: self._tokens(request))
 
     def _tokens(self, request: AdapterRequest) -> Iterator[Delta | Finish]:
@@ -60,14 +60,18 @@ class Transformers:
                 yield Finish("stop", prompt_tokens)
                 return
             held.append(token)
-            text = self._piece(shown, held)
+            # Decoded alone, many tokenizers drop the first space of a piece.
+            before, after = (
+                self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in (shown, shown + held)
+            )
+            text = str(after[len(before) :])
             broken = text.endswith(_BROKEN) and made < request.max_tokens
             yield Delta("" if broken else text)
             shown, held = (shown, held) if broken else (held, [])
         yield Finish("length", prompt_tokens)
 
     def _generated(self, ids: Any, request: AdapterRequest) -> Iterator[int]:
-        """Up to `max_tokens` tokens; an end token of the model is one of them."""
+        """Up to `max_tokens` tokens, including an end token of the model."""
         dice = torch.Generator().manual_seed((request.seed or 0) % 2**63)
         cache = None
         for _ in range(request.max_tokens):
@@ -78,16 +82,10 @@ class Transformers:
             yield token
             ids = torch.tensor([[token]])
 
-    def _piece(self, shown: list[int], held: list[int]) -> str:
-        """The held tokens' text as it follows on what was shown: alone, many tokenizers drop its first space."""
-        whole = (shown, shown + held)
-        before, after = (self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in whole)
-        return str(after[len(before) :])
-
     def _prompt(self, request: AdapterRequest) -> Any:
-        """The conversation in the model's own template; where it has none, the texts one below the other.
+        """The conversation in the model's chat template; without a template, the texts joined by newlines.
 
-        A template has the tokens that begin a prompt in it; given to it again, they would be there twice.
+        A template already contains the tokens that begin a prompt, so they are not added again.
         """
         templated = bool(self._tokenizer.chat_template)
         if templated:
@@ -97,7 +95,7 @@ class Transformers:
         return self._tokenizer(text, return_tensors="pt", add_special_tokens=not templated).input_ids
 
     async def aclose(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self._model = self._tokenizer = None
 
 
@@ -107,5 +105,5 @@ def _choose(logits: Any, temperature: float | None, dice: Any) -> int:
     return int(torch.multinomial((logits.float() / temperature).softmax(-1), 1, generator=dice))
 
 
-def _ends(told: int | list[int] | None) -> set[int]:
-    return {told} if isinstance(told, int) else set(told or ())
+def _ends(tokens: int | list[int] | None) -> set[int]:
+    return {tokens} if isinstance(tokens, int) else set(tokens or ())

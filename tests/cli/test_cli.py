@@ -406,7 +406,7 @@ def test_server_that_cannot_be_reached(url, words, server, tmp_path):
         (http("200 OK", "<html>hello</html>", kind="text/html"), (), ["not an OpenAI-compatible server", "HTML"]),
         (http("401 Unauthorized", '{"error": {"message": "no key"}}'), (), ["401", "no key", "LOADBENCH_API_KEY"]),
         (http("302 Found", ""), (), ["302", "redirect"]),
-        (b"220 mail.example ESMTP\r\n", (), ["does not answer in HTTP"]),
+        (b"220 mail.example ESMTP\r\n", (), ["no valid HTTP response"]),
         (b"", (), ["http://127.0.0.1:"]),
     ],
     ids=["404 everywhere", "404 for a model", "HTML", "no key", "redirect", "no HTTP", "nothing"],

@@ -145,7 +145,7 @@ def test_side_whose_first_answer_fails_leaves_no_folder(tmp_path):
     """6, with the side named; nothing was measured, so nothing is kept."""
     process = loadbench("compare", *SIMULATED, *SHORT, "--first-token-timeout=1ms", cwd=tmp_path)
     assert process.returncode == 6
-    assert "error: A: a first request failed" in process.stderr
+    assert "error: A: the first request failed" in process.stderr
     assert list((tmp_path / "results").iterdir()) == []
 
 

@@ -90,11 +90,11 @@ def refuses(model: str) -> None:
     ("spec", "said", "hint"),
     [
         ("other:x", "no adapter 'other' is installed", "installed: half, mine, picky, theirs, transformers"),
-        ("mine", "says no model", "--adapter mine:PATH"),
-        ("mine:", "says no model", "--adapter mine:PATH"),
+        ("mine", "the model is missing", "--adapter mine:PATH"),
+        ("mine:", "the model is missing", "--adapter mine:PATH"),
         ("transformers:x", "No module named 'heavy'", "pip install 'loadbench[transformers]'"),
         ("theirs:x", "No module named 'heavy'", "install what it needs"),
-        ("picky:x", "ValueError: x is no", "what 'picky' wants"),
+        ("picky:x", "ValueError: x is no", "what 'picky' expects"),
         ("half:x", "it has no load, generate, aclose", "Adapter"),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_sweep_measures_an_adapter(onnx_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
-        (("--adapter=onnx-genai:/nowhere",), 6, "holds no genai_config.json"),
+        (("--adapter=onnx-genai:/nowhere",), 6, "has no genai_config.json"),
         (("--adapter=nothing:x",), 2, "no adapter 'nothing' is installed"),
         (("--adapter=onnx-genai:x", "--url=http://127.0.0.1:1"), 2, "--url and --adapter exclude each other"),
         (("--adapter=onnx-genai:x", "--workers=2"), 2, "one process holds the model"),
@@ -263,7 +263,7 @@ def test_the_manuals_example_is_an_adapter(tmp_path: Path) -> None:
         checked = typed("doctor", "--adapter=parrot:polly", cwd=tmp_path).stdout
     assert [(level["outcomes"], level["tokens"]["output"]) for level in run["levels"]] == [({"ok": 8}, 48)] * 2
     assert run["levels"][1]["concurrency"]["peak"] == 4
-    assert "4,096 tokens, as its adapter says" in checked
+    assert "4,096 tokens, as the adapter reports" in checked
 
 
 def test_loading_an_adapter_again_is_timed_where_that_is_wanted(tmp_path: Path) -> None:
@@ -285,8 +285,8 @@ def test_loading_an_adapter_again_is_timed_where_that_is_wanted(tmp_path: Path) 
     ("command", "code", "said"),
     [
         (("models", "--adapter=echo:x"), 2, "an adapter is one model and has no list"),
-        (("compare", "--adapter=echo:x", "--same"), 2, "measured in turn, and no adapter"),
-        (("compare", "--adapter=echo:x", "--a-model=y", "--b-model=z"), 2, "measured in turn, and no adapter"),
+        (("compare", "--adapter=echo:x", "--same"), 2, "only servers are measured in turn"),
+        (("compare", "--adapter=echo:x", "--a-model=y", "--b-model=z"), 2, "only servers are measured in turn"),
         (("doctor", "--adapter=echo:x", "--model=y"), 6, "has no model 'y'"),
         (("doctor", "--adapter=gone:x"), 6, "no adapter 'gone' is installed"),
     ],

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import LimitSettings, TargetSettings
-from loadbench.targets import checks, machine
+from loadbench.targets import checks, clients, machine
 from loadbench.targets.check_result import SCHEMA, CheckReport
 from loadbench.targets.checks import run_checks
+from tests.building import MS
 from tests.client.server import ANSWER, ASK, CLOSE, DONE, END, FINISH, GONE, chunk, head, serving, token, usage, whole
 
 LIST = whole("200 OK", b'{"data":[{"id":"m"}]}', more=b"server: tiny\r\n")
@@ -56,7 +58,7 @@ def test_healthy_server_passes_all_checks():
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ([ASK, CLOSE], "does not answer in HTTP"),
+        ([ASK, CLOSE], "no valid HTTP response"),
         ([ASK, whole("401 No", b"{}"), GONE], "LOADBENCH_API_KEY"),
         ([ASK, whole("200 OK", b"<html></html>"), GONE], "HTML"),
     ],
@@ -102,8 +104,8 @@ def test_each_named_model_is_probed():
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (whole("404 No", b"{}"), "no list of models there"),
-        (whole("200 OK", b'{"data":[]}'), "lists no models"),
+        (whole("404 No", b"{}"), "no list of models"),
+        (whole("200 OK", b'{"data":[]}'), "the list of models is empty"),
     ],
 )
 def test_without_a_list_the_model_has_to_be_named(answer, words):
@@ -162,16 +164,16 @@ def test_answer_of_another_model_is_warned_of():
     other = head() + chunk(token().replace(b'"model":"m"', b'"model":"other"') + FINISH + usage(1) + DONE) + END
     up = checked([ASK, LIST, GONE], [ASK, other, ASK, other, GONE])
     assert found(up)["probe m"] == "warn"
-    assert "answered as 'other'" in message(up, "probe m")
+    assert "the response is from 'other'" in message(up, "probe m")
 
 
 @pytest.mark.parametrize(
     ("limit", "status", "words"),
     [
-        (None, "skip", "no such limit"),
+        (None, "skip", "no limit"),
         ((256, 512), "warn", "ulimit -n"),
         ((256, 4096), "ok", "256 now, 4096 at most"),
-        ((1024, -1), "ok", "any number"),
+        ((1024, -1), "ok", "unlimited"),
     ],
 )
 def test_open_files_are_looked_at(monkeypatch, limit, status, words):
@@ -198,7 +200,7 @@ def test_coarse_clock_is_warned_of(monkeypatch, resolution, monotonic, status):
 @pytest.mark.parametrize(
     ("host", "addresses", "expected"),
     [
-        ("localhost", ("::1", "127.0.0.1"), "localhost is ::1 and 127.0.0.1 → write 127.0.0.1"),
+        ("localhost", ("::1", "127.0.0.1"), "localhost is ::1 and 127.0.0.1 → use 127.0.0.1"),
         ("localhost", ("127.0.0.1", "127.0.0.1"), None),
         ("twofold", ("::1", "127.0.0.1"), None),
         ("127.0.0.1", ("::1", "127.0.0.1"), None),
@@ -215,7 +217,7 @@ def test_c7_localhost_of_several_addresses_is_warned_of(monkeypatch, host, addre
         return [(kind, socket.SOCK_STREAM, 6, "", (address, 0)) for kind, address in zip(kinds, addresses, strict=True)]
 
     monkeypatch.setattr(checks.anyio, "getaddrinfo", look_up)
-    found = asyncio.run(checks._name(f"http://{host}:8080/v1"))
+    found = asyncio.run(checks._name_checks(f"http://{host}:8080/v1"))
     assert [check.status for check in found] == ([] if expected is None else ["warn"])
     assert all(f"{check.message} → {check.advice}".startswith(str(expected)) for check in found)
 
@@ -237,3 +239,40 @@ def test_findings_are_written_as_json():
     document = msgspec.json.decode(msgspec.json.encode(up))
     assert document["schema"] == SCHEMA
     assert msgspec.json.decode(msgspec.json.encode(up), type=CheckReport) == up
+
+
+@pytest.mark.parametrize(("transport", "made"), [("httpx", 1), ("fast", 0)])
+def test_the_probe_travels_by_the_transport_that_is_set(monkeypatch, transport, made):
+    """`--transport` decides how the doctor's requests are sent, as it does for a measurement."""
+    seen = []
+
+    class Noted(HttpxTransport):
+        def __init__(self, *args, **options):
+            seen.append(self)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(clients, "HttpxTransport", Noted)
+    up = checked([ASK, LIST, GONE], [ASK, ANSWER, ASK, ANSWER, GONE], transport=transport)
+    assert found(up)["probe m"] == "ok"
+    assert len(seen) == made
+
+
+@pytest.mark.parametrize("limit", ["idle_timeout", "timeout", "first_token_timeout"])
+@pytest.mark.parametrize("transport", ["fast", "httpx"])
+def test_the_probe_keeps_the_time_limits(limit, transport):
+    """A response that stops before or after its first token fails the check once the limit is over."""
+    started = [] if limit == "first_token_timeout" else [head(), chunk(token())]
+    began_s = time.monotonic()
+    limits = LimitSettings(**{limit: 300 * MS})
+    up = checked([ASK, LIST, GONE], [ASK, *started, 20.0], limits=limits, transport=transport)
+    assert time.monotonic() - began_s < 10
+    assert found(up)["probe m"] == "fail"
+    assert "timeout" in message(up, "probe m")
+
+
+def test_the_list_of_models_keeps_the_time_limit():
+    """`--timeout` is the time limit of a whole request: that for the list of models is one."""
+    began_s = time.monotonic()
+    up = checked([ASK, 20.0], limits=LimitSettings(timeout=300 * MS))
+    assert time.monotonic() - began_s < 10
+    assert found(up)["endpoint"] == "fail"

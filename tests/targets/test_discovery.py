@@ -177,9 +177,9 @@ def test_service_status_is_read_for_its_address(said, url, tmp_path):
 def test_command_that_hangs_is_ended(tmp_path, monkeypatch):
     """Nothing waits for ever on another program."""
     hung = cli(tmp_path, server_status_o_json=("HANG", 0))
-    said = hung.ask("server", "status", "-o", "json", within_s=0.3)
+    said = hung.run("server", "status", "-o", "json", within_s=0.3)
     assert (said.text, said.status) == ("", None)
-    assert foundry_cli._unusable(said) == "no answer in time"
+    assert foundry_cli._unusable(said) == "no output in time"
 
 
 def test_command_that_cannot_be_run_says_nothing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import anyio
@@ -41,15 +42,15 @@ def test_server_that_answers_what_it_should_refuse_is_cut_off(monkeypatch):
             finally:
                 cut.append(True)
 
-    monkeypatch.setattr("loadbench.targets.probe._SAYS_WITHIN_S", 0.01)
-    assert anyio.run(trial()._limit, Obliging()) is None
+    monkeypatch.setattr("loadbench.targets.probe._LIMIT_WITHIN_S", 0.01)
+    assert anyio.run(partial(trial()._context, Obliging(), ask_limit=True)) == []
     assert cut == [True]
 
 
 @pytest.mark.parametrize(("first_ms", "second_ms", "told"), [(9000, 200, True), (900, 450, False), (300, 90, False)])
 def test_cold_start_is_a_first_answer_much_slower_than_the_second(first_ms, second_ms, told):
     """Several times, and by more than half a second: less is chance."""
-    checks = trial()._cold(a_sample(ttft_ns=first_ms * MS), a_sample(ttft_ns=second_ms * MS))
+    checks = trial()._cold_start(a_sample(ttft_ns=first_ms * MS), a_sample(ttft_ns=second_ms * MS))
     assert [check.name for check in checks] == (["cold start m"] if told else [])
 
 
@@ -70,7 +71,7 @@ def test_kept_connection_that_waits_for_an_acknowledgement_is_noticed(new_ms, ke
         ("GPU", 3.0, ("a board",), 0.01, "kept 3.0 of 8 cores busy and the GPU idle"),
         ("GPU", 3.0, ("a board",), 0.9, "kept 3.0 of 8 cores busy"),
         ("NPU", 3.0, (), None, "kept 3.0 of 8 cores busy"),
-        ("GPU", 0.9, (), None, "no GPU is seen here"),
+        ("GPU", 0.9, (), None, "no GPU was found here"),
         ("GPU", 0.9, ("a board",), 0.9, None),
         ("CPU", 7.9, (), None, None),
     ],
@@ -110,7 +111,7 @@ def test_limits_and_transport_are_those_of_the_scenario():
                 target=TargetSettings(transport=transport), limits=LimitSettings(idle_timeout=50 * MS, timeout=None)
             )
             target, seen = Target(base_url=server.url()), SimpleNamespace(local=False, read=dict)
-            found = await ModelProbe(scenario, target, model="m", known=None, machine=seen).run(asks_limit=False)
+            found = await ModelProbe(scenario, target, model="m", known=None, machine=seen).run(ask_limit=False)
             return [*found, server.requests[0].headers.get("user-agent", "")]
 
     fast, httpx = asyncio.run(checks("fast")), asyncio.run(checks("httpx"))
@@ -144,7 +145,7 @@ def test_out_of_memory_at_the_first_answer_is_told_as_that():
         async with serving([ASK, whole("500 Oh", b'{"error":"CUDA out of memory"}'), GONE]) as server:
             seen = SimpleNamespace(local=False, read=dict)
             return await ModelProbe(Scenario(), Target(base_url=server.url()), model="m", known=None, machine=seen).run(
-                asks_limit=False
+                ask_limit=False
             )
 
     (check,) = asyncio.run(checks())
@@ -156,17 +157,17 @@ def test_out_of_memory_at_the_first_answer_is_told_as_that():
 
 
 def test_stalled_download_is_one_that_nothing_is_written_to(tmp_path):
-    """A marker of a download under way, and files that are old."""
+    """A marker of a download running, and files that are old."""
     folder = tmp_path / "Lab" / "phi"
     folder.mkdir(parents=True)
     assert machine.downloads(tmp_path) == []
     (folder / "model.onnx.download.progress").write_text("half")
     now = time.time()
-    assert [check.message for check in machine.downloads(tmp_path, now_s=now)] == ["under way"]
+    assert [check.message for check in machine.downloads(tmp_path, now_s=now)] == ["running"]
     os.utime(folder / "model.onnx.download.progress", (now - 600, now - 600))
     (check,) = machine.downloads(tmp_path, now_s=now)
     assert (check.name, check.status) == (f"download {folder.relative_to(tmp_path)}", "warn")
-    assert "stalled: nothing was written for 10 min" in check.message
+    assert "stalled: nothing written for 10 min" in check.message
 
 
 def test_disk_is_held_against_what_is_to_come(tmp_path, monkeypatch):
@@ -244,7 +245,7 @@ def test_each_dialect_loads_by_the_name_that_it_takes():
 def test_another_variant_than_the_one_asked_for_is_not_taken_for_it():
     """An alias loads what the service prefers, and that would be measured under the wrong name."""
     model = Model(id="phi-generic-cpu:1", alias="phi")
-    with pytest.raises(TargetUnavailable, match="has loaded phi-cuda-gpu:1") as caught:
+    with pytest.raises(TargetUnavailable, match="but loaded phi-cuda-gpu:1") as caught:
         loading(Dialect.NATIVE, OK, whole("200 OK", b'["phi-cuda-gpu:1"]'), model=model)
     assert "foundry model load phi-generic-cpu:1" in caught.value.hint
 
