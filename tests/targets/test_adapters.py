@@ -285,8 +285,8 @@ def test_loading_an_adapter_again_is_timed_where_that_is_wanted(tmp_path: Path) 
     ("command", "code", "said"),
     [
         (("models", "--adapter=echo:x"), 2, "an adapter is one model and has no list"),
-        (("compare", "--adapter=echo:x", "--same"), 2, "only servers are measured in turn"),
-        (("compare", "--adapter=echo:x", "--a-model=y", "--b-model=z"), 2, "only servers are measured in turn"),
+        (("compare", "--adapter=echo:x", "--same"), 2, "measured in turn, and no adapter"),
+        (("compare", "--adapter=echo:x", "--a-model=y", "--b-model=z"), 2, "measured in turn, and no adapter"),
         (("doctor", "--adapter=echo:x", "--model=y"), 6, "has no model 'y'"),
         (("doctor", "--adapter=gone:x"), 6, "no adapter 'gone' is installed"),
     ],
