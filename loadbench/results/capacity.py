@@ -1,6 +1,6 @@
-"""`capacity.json`: what a capacity search has found, as types; also what it is taken up again from.
+"""`capacity.json`: the results of a capacity search, as types; a resumed search continues from it.
 
-Times are seconds, rates per second; what is not known is null. Fields may be added within a version of the schema:
+Times are seconds, rates per second; what is unknown is null. Within a version of the schema fields may be added:
 
     loadbench.capacity/1   the first
 """
@@ -26,10 +26,10 @@ Status = Literal["found", "at_least", "none", "inconclusive", "client", "interru
 
 
 class HitShare(msgspec.Struct, frozen=True, kw_only=True):
-    """How requests fared by one objective: the share within its bound, and the share that is asked for.
+    """Requests held against one objective: the `share` within its bound, and the share `asked`, which is required.
 
-    `effective` is how many independent requests would tell as much; `interval` is that of the share for so many, at
-    95 % for this look alone: by it a reader may judge, the search does not.
+    `effective` is the effective n: the number of independent requests with as much information. `interval` is the 95 %
+    interval of the share for this n and this probe alone. It is for readers; the search decides by other means.
     """
 
     share: float | None
@@ -41,10 +41,10 @@ class HitShare(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One probe. `level` is its place among the levels of `run.json`, `at` that of its load on the search's grid.
+    """One probe. `level` is its index in the levels of `run.json`, `at` that of its load on the search's grid.
 
-    The decision is on its load by all that was known then, but for a probe made `again`, and for `verify`: these are
-    judged by their own requests alone.
+    The decision is on its load, from all probes up to then; a repeat test (`again`) and the verification (`verify`) are
+    decided by their own requests alone.
     """
 
     users: int | msgspec.UnsetType = msgspec.UNSET
@@ -73,9 +73,9 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class CurveLevel(msgspec.Struct, frozen=True, kw_only=True):
-    """A level without think time, `level` among those of `run.json`: what the server does with so many at once.
+    """A step of the throughput curve: a level without think time; `level` is its index in those of `run.json`.
 
-    `missed` says that most of its requests missed an objective. It proves nothing of people who think.
+    `missed` says that most of its requests missed an objective. This decides nothing about users with think time.
     """
 
     users: int
@@ -87,9 +87,9 @@ class CurveLevel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CapacityAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """How many fit: the best estimate, and the range that holds the true number with this confidence.
+    """The capacity: the best estimate, and the range that contains the true number with this confidence.
 
-    `low` surely meets the objectives, and what comes after `high` surely does not (of a rate, `high` itself does not).
+    `low` is proven to meet the objectives, and the next load after `high` is proven not to (for a rate, `high` itself).
     An end that could not be proven is null.
     """
 
@@ -108,10 +108,10 @@ class CapacityAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer, measured once more by itself: `expected` by what the search saw, beside what was then measured.
+    """A probe at the answer: shares `expected` from the search, and those then `measured`.
 
-    `predicted` is the share by the model, from the levels without think time alone; null where there is none.
-    `agrees` speaks of what the search expected.
+    `predicted` are the shares by the model, from the levels without think time alone; null if there is no prediction.
+    `agrees` compares the measured shares with the expected ones.
     """
 
     amount: float
@@ -122,7 +122,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AtThinkTime(msgspec.Struct, frozen=True, kw_only=True):
-    """About how many would fit if they thought for so long: as many as ask as often as those of the answer do."""
+    """The capacity for another think time, in proportion: as many users as send the same requests per second."""
 
     think_s: float
     users: int
@@ -131,7 +131,7 @@ class AtThinkTime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
-    """A search, as far as it has come. `conditions` are the settings that a resumed one must share with it."""
+    """A search, as far as it has come. `conditions` are the settings that a resumed search must have too."""
 
     schema: Literal["loadbench.capacity/1"] = SCHEMA
     status: Status
@@ -172,7 +172,7 @@ def to_json(capacity: Capacity) -> bytes:
 
 
 def read_capacity(folder: Path) -> Capacity:
-    """The search kept in a run folder; raises `BadInput` where there is none that can be read here."""
+    """The search in a run folder; raises `BadInput` if there is none that this version can read."""
     file = folder / FILE
     try:
         return msgspec.json.decode(file.read_bytes(), type=Capacity)
@@ -181,4 +181,6 @@ def read_capacity(folder: Path) -> Capacity:
             f"{file}: {error.strerror or error}", hint="name the folder of a capacity search, under results/"
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"{file}: not a capacity search of ours: {error}", hint="take another copy of it") from None
+        raise BadInput(
+            f"{file}: not a capacity search of loadbench: {error}", hint="the file is damaged: restore it"
+        ) from None

@@ -1,8 +1,8 @@
-"""`loadbench.compare/1`: the comparison of two sides, as types. What is written here people script against.
+"""`loadbench.compare/1`: the comparison of two sides, as types. People script against it, so it must stay stable.
 
-`ratio` is b over a, and "faster" speaks of b: more tokens per second are faster, and so is less time to the first
-token. Times are seconds, rates per second, what is not known is null. Fields may be added within a version of the
-schema; to change or remove one makes a new version:
+`ratio` is b over a, and "faster" means b: more tokens per second are faster, and so is less time to the first token.
+Times are seconds, rates per second, what is unknown is null. Within a version of the schema fields may be added;
+changing or removing one makes a new version:
 
     loadbench.compare/1   the first
 """
@@ -16,11 +16,11 @@ import msgspec
 from loadbench.results.run import Interval, Reason  # noqa: TC001 - msgspec reads the types
 
 SCHEMA: Final = "loadbench.compare/1"
-# The code of a figure that is left out for want of requests: of p99s there are often too few, which is no fault.
+# The code of a figure that is left out because of too few requests; for p99 this is common and no mistake.
 TOO_FEW_REQUESTS: Final = "too_few_requests"
-# The code of a figure that some runs lack altogether, as where no token came: a gate on it fails.
+# The code of a figure that some runs do not have at all, as when no token came: a gate on it fails.
 NO_SAMPLES: Final = "no_samples"
-# Why a whole level is not compared, by code and in a few words.
+# Why a whole level is not compared, by code.
 NOT_COMPARED: Final = {
     "invalid": "INVALID",
     "interrupted": "cut short",
@@ -33,7 +33,7 @@ Speed = Literal["faster", "slower", "~"]
 
 
 class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two: what was measured, by which runs, and on what device, if that is told."""
+    """One of the two sides: what was measured, in which runs, and on what device, if that is known."""
 
     name: str
     target: str
@@ -47,16 +47,15 @@ class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
     """One figure at one level, or over all levels (`level` is then `all`, and a and b geometric means).
 
     `a` and `b` are the geometric means over the runs. For `failures`, which may be 0, `ratio` is null and `interval` is
-    that of the difference b - a of the shares.
+    that of the difference b - a of the shares. A decision of `~` means that no difference could be shown.
 
-    `p_value` is that of the exact rank test (Mann-Whitney, or Wilcoxon's signed ranks for pairs); null where there is
-    one run a side, which gives none. `p_adjusted` belongs to the interval, and is adjusted for the number of figures
-    by Holm. `shift` is the Hodges-Lehmann ratio. `detectable` is the relative change of this figure alone that would be
-    stated in four of five comparisons such as this one; a smaller one may be there unseen, and null says that none
-    would be. `note` says why there is no decision.
+    `p_value` is that of the exact rank test (Mann-Whitney, or Wilcoxon's signed ranks for pairs); null with one run a
+    side. `p_adjusted` belongs to the interval, and is adjusted for the number of figures by Holm's method. `shift` is
+    the Hodges-Lehmann ratio. `detectable` is the relative change of this figure that four of five such comparisons
+    would show; smaller ones may go unnoticed; null: none would be shown. `note` says why there is no decision.
 
-    Of `joules_per_output_token` and `cost_per_million_output_tokens` "faster" is less of either; one run a side has no
-    interval of them.
+    For `joules_per_output_token` and `cost_per_million_output_tokens` "faster" means less; with one run a side they
+    have no interval.
     """
 
     level: str
@@ -78,7 +77,7 @@ class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Crossover(msgspec.Struct, frozen=True, kw_only=True):
-    """The number of users from which the other side has more output tokens per second, with its interval."""
+    """The number of users beyond which the other side has more output tokens per second, with its interval."""
 
     users: float
     low: float
@@ -87,7 +86,7 @@ class Crossover(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """A gate at one level. `p_value` is that of no change beyond the bound, adjusted for the number of checks."""
+    """A gate at one level. `p_value` tests "no change beyond the bound", adjusted for the number of checks."""
 
     level: str
     decision: Literal["PASS", "FAIL", "UNDECIDED"]
@@ -98,7 +97,7 @@ class GateCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule: failed where it fails at any of its levels, passed where it passes at all, else null."""
+    """One rule: false if it fails at any of its levels, true if it passes at all of them, else null."""
 
     rule: str
     passed: bool | None
@@ -106,7 +105,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What is not compared, and why: a figure of a level, one run's part in it, or without either the whole level."""
+    """What is not compared, and why: a figure of a level, one run's part in it, or, without both, the whole level."""
 
     level: str
     metric: str = ""
@@ -116,9 +115,11 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What deterministic runs answered, by digests of the texts. `prompts` were asked of both sides, and to `equal` of
-    them all answers that were looked at are one text. `differing` are the digests of those prompts to which each side
-    always said the same, and b another thing than a; `unsteady` of those to which one side did not.
+    """The response texts of deterministic runs, by their digests.
+
+    `prompts` were sent to both sides; for `equal` of them all texts are the same. `differing` has the digests of the
+    prompts for which each side always gave one text, and b another than a; `unsteady` of those for which a side gave
+    several.
     """
 
     prompts: int
@@ -130,9 +131,9 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Two sides compared.
 
-    `basis` is what the doubt is taken from: the spread of whole runs, or, with one run a side, what is inside of each.
-    `winner` is the side with more output tokens per second at every level compared, if that is sure; null where it
-    is neither, or there is a crossover.
+    `basis` is what the intervals are from: the spread of whole runs, or, with one run a side, the requests within each.
+    `winner` is the side that clearly has more output tokens per second at every compared level; null if neither has,
+    or if there is a crossover.
     """
 
     schema: Literal["loadbench.compare/1"] = SCHEMA

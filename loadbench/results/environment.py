@@ -1,4 +1,4 @@
-"""Where a run took place: what another needs to know to judge whether two runs may be compared."""
+"""Where a run took place: what is needed to judge whether two runs are comparable."""
 
 from __future__ import annotations
 
@@ -13,22 +13,31 @@ _PACKAGES = ("anyio", "hdrhistogram", "httpcore", "httptools", "httpx", "msgspec
 
 
 def environment(*, event_loop: str, stamp_source: str) -> dict[str, object]:
-    """Machine, system, Python, packages, and the state of the user's own work tree."""
+    """Machine, system, Python, packages, and the git state of the working directory."""
+    packages: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    commit = _run_git("rev-parse", "HEAD")
+    changes = _run_git("status", "--porcelain", "--untracked-files=no") if commit else ""
     return {
         "host": platform.node(),
         "cpu": _cpu(),
         "cores": usable_cores(),
         "os": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": packages,
         "event_loop": event_loop,
         "stamp_source": stamp_source,
-        "git": _git(),
+        # Null outside of a work tree.
+        "git": {"commit": commit, "dirty": bool(changes)} if commit else None,
     }
 
 
 def usable_cores() -> int:
-    """The cores that this process may use, where the system tells."""
+    """The cores that this process may use; all cores if the system does not say."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -44,21 +53,6 @@ def _cpu() -> str:
             if text.startswith("model name"):
                 return text.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _git() -> dict[str, object] | None:
-    """Commit of the work tree that the command runs in, and whether it has changes; `None` outside of one."""
-    commit = _run_git("rev-parse", "HEAD")
-    if not commit:
-        return None
-    return {"commit": commit, "dirty": bool(_run_git("status", "--porcelain", "--untracked-files=no"))}
 
 
 def _run_git(*arguments: str) -> str:

@@ -1,10 +1,10 @@
-"""The run folder: made once, never over another, and written so that a killed run leaves what it had.
+"""The run folder: it never overwrites another, and a killed run leaves what it had.
 
 results/<UTC time>-<name>/
     run.json          the result, replaced as a whole after each level
     requests.jsonl    one line per request, appended as they end
     histograms.hlog   every metric of every level, readable by the HdrHistogram tools
-    telemetry.jsonl   one line per reading of the machine and of the server's page, where there were any
+    telemetry.jsonl   one line per reading of the machine and of the server's metrics page, if there are any
     report.md         for people
 """
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-# A result embeds a histogram per metric and level, a few kilobytes each: what is larger than this is something else.
+# A result has a histogram of a few kilobytes per metric and level; a larger file is not a result.
 _MOST_BYTES = 512 * 1024 * 1024
-# Names that Windows keeps for devices.
+# Names that Windows reserves for devices.
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
 
@@ -39,7 +39,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, out: Path, *, name: str, started_at: datetime) -> RunFolder:
-        """Make the folder, for the owner's eyes only; raises `BadInput` where it exists or cannot be made."""
+        """Make the folder, readable by its owner only; raises `BadInput` if it exists or cannot be made."""
         check_folder(out, name=name)
         path = out / f"{started_at:%Y%m%dT%H%M%SZ}-{slug(name)}"
         try:
@@ -48,24 +48,24 @@ class RunFolder:
             (path / ".probe").write_bytes(b"")
             (path / ".probe").unlink()
         except FileExistsError:
-            raise BadInput(f"{path}: exists, and is not written over", hint="give another --name") from None
+            raise BadInput(f"{path}: already exists", hint="use another --name") from None
         except OSError as error:
             raise BadInput(
-                f"{path}: cannot be written: {error.strerror or error}", hint="name another with --out"
+                f"{path}: cannot be written: {error.strerror or error}", hint="name another folder with --out"
             ) from None
         return cls(path)
 
     def inside(self, *names: str) -> RunFolder:
-        """A folder within this one for a run that is a part of it; raises `BadInput` where it cannot be made."""
+        """A folder in this one for a run that is part of it; raises `BadInput` if it cannot be made."""
         path = self.path.joinpath(*names)
         try:
             path.mkdir(mode=0o700, parents=True)
         except OSError as error:
-            raise BadInput(f"{path}: cannot be made: {error.strerror or error}", hint="make room") from None
+            raise BadInput(f"{path}: cannot be made: {error.strerror or error}", hint="free some space") from None
         return RunFolder(path)
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace one file as a whole: a reader sees the old or the new, and a crash loses neither."""
+        """Replace one file as a whole: a reader sees the old or the new one, and a crash loses neither."""
         target, draft = self.path / name, self.path / f".{name}.part"
         try:
             with draft.open("wb") as file:
@@ -77,7 +77,8 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise BadInput(
-                f"{target}: cannot be written: {error.strerror or error}", hint="make room, or name another with --out"
+                f"{target}: cannot be written: {error.strerror or error}",
+                hint="free some space, or name another folder with --out",
             ) from None
 
     def write_run(self, run: Run) -> None:
@@ -86,17 +87,17 @@ class RunFolder:
 
 
 def check_folder(out: Path, *, name: str) -> None:
-    """Refuse a place where no run folder can be made, without making one; raises `BadInput`."""
+    """Raise `BadInput` if no run folder can be made there, without making one."""
     slug(name)
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: is a file, not a folder", hint="name another folder with --out")
 
 
 def slug(name: str) -> str:
-    """A name fit for a folder on every system; raises `BadInput` for one without letters and digits."""
+    """The name as a folder name for every system; raises `BadInput` for one without letters and digits."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80].rstrip("-.")
     if not plain or plain.lower().split(".")[0] in _DEVICES:
-        raise BadInput(f"--name: {name!r} cannot name a folder", hint="use letters and digits")
+        raise BadInput(f"--name: {name!r} cannot be a folder name", hint="use letters and digits")
     return plain
 
 
@@ -106,9 +107,9 @@ def folder_of(path: Path) -> Path:
 
 
 def read_run(path: Path) -> Run:
-    """The run in a folder, or in a `run.json` itself.
+    """The run in a folder, or in a `run.json`.
 
-    Raises `BadInput` where there is none, or where the file is not of a version that is known here.
+    Raises `BadInput` if there is none, or the file has a version that this loadbench does not know.
     """
     file = path / "run.json" if path.is_dir() else path
     try:
@@ -129,12 +130,13 @@ def _decode(file: Path, raw: bytes) -> Run:
         raise BadInput(f"{file}: not a loadbench result: {error}", hint="name a run folder or its run.json") from None
     if head.schema != SCHEMA:
         raise BadInput(
-            f"{file}: schema {head.schema!r}, and {SCHEMA!r} is read here", hint="use the version that wrote it"
+            f"{file}: has schema {head.schema!r}, and this version reads {SCHEMA!r}",
+            hint="use the version that wrote it",
         )
     try:
         return msgspec.json.decode(raw, type=Run)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"{file}: damaged: {error}", hint="take another copy of it") from None
+        raise BadInput(f"{file}: the file is damaged: {error}", hint="restore it from a copy") from None
 
 
 class _Head(msgspec.Struct):

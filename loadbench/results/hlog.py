@@ -1,7 +1,7 @@
 """`histograms.hlog`: the HdrHistogram log, version 1.3, with one tag per model, level and metric.
 
-Written here because the library's writer drops tags and cannot write a start time. The format is that of HdrHistogram's
-Java `HistogramLogWriter`; values are ns, and the column of maxima is in ms, as its viewers expect.
+The library's own writer drops tags and cannot write a start time. The format is that of HdrHistogram's Java
+`HistogramLogWriter`; values are in ns, and the column of maxima in ms, as its viewers expect.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def hlog(run: Run, started_at: datetime) -> str:
-    """The log of every level of the run; the levels are its intervals, one after another."""
+    """The log of the run; its levels are consecutive intervals."""
     epoch_s = started_at.timestamp()
     lines = [
         "#[Histogram log format version 1.3]",
@@ -31,12 +31,8 @@ def hlog(run: Run, started_at: datetime) -> str:
     for level in run.levels:
         for name, metric in level.metrics.items():
             if metric is not None:
-                tag = _tag(f"{name}:{level.model}:{level.load.label}")
+                # A tag has no commas and no white space.
+                tag = printable(re.sub(r"[,\s]+", "_", f"{name}:{level.model}:{level.load.label}"))
                 lines.append(f"Tag={tag},{begins_s:.3f},{level.window_s:.3f},{metric.max * 1e3:.3f},{metric.hdr}")
         begins_s += level.window_s
     return "\n".join(lines) + "\n"
-
-
-def _tag(text: str) -> str:
-    """A tag holds no comma and no white space, nor anything that a terminal would obey."""
-    return printable(re.sub(r"[,\s]+", "_", text))

@@ -1,6 +1,6 @@
-"""What is known of a server's models, as `loadbench models --json` prints it and a run keeps it.
+"""What is known of a server's models, as `loadbench models --json` prints it and a run records it.
 
-What nobody told is null: that a model is not known to be loaded is not the same as that it is not.
+What nothing reports is null: a model that is not known to be loaded may be loaded.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ SCHEMA: Final = "loadbench.models/1"
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One model. `id` is what the server lists it as; `size_bytes` is what it takes on disk.
+    """One model. `id` is its name in the server's list; `size_bytes` is its size on disk.
 
-    `device` and `execution_provider` are what the catalogue promises, not what an answer was computed on. `alias` may
-    stand for several variants of one model.
+    `device` and `execution_provider` are what the catalogue says, not what a response was computed on. Several variants
+    of a model may have the same `alias`.
     """
 
     id: str
@@ -32,7 +32,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """A server's models, and `sources`: who told of them, in the order in which they were believed."""
+    """A server's models, and the `sources` of these facts; where they disagree, an earlier source counts."""
 
     schema: Literal["loadbench.models/1"] = SCHEMA
     endpoint: str

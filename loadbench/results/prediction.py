@@ -1,9 +1,7 @@
-"""What is made of a run's levels: how many people fit, by which model, what is in the way, and whether it is fair.
+"""Conclusions from a run's levels, as types: the predicted capacity, the bottleneck, fairness, the size of a fleet.
 
-These are answers of the reading arm, as types: `loadbench.analyze.capacity.prediction`, `scaling`, `limits` and
-`fairness` fill
-them in. As in `run.json` times are seconds, rates are per second, and what is not known is null. They stand inside
-`capacity.json`; fields may be added to them, and none changed.
+`loadbench.analyze` fills them in. As in `run.json`, times are seconds, rates are per second, and what is unknown is
+null. They are part of `capacity.json`: fields may be added, and none changed.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ ScalingModel = Literal["usl", "batch", "slots"]
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure and its interval, at the confidence of what it is part of; an end that is null is not known."""
+    """A figure and its interval, at the confidence of what it is part of; an end that is null is unknown."""
 
     value: float
     low: float | None = None
@@ -27,11 +25,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PredictedCapacity(msgspec.Struct, frozen=True, kw_only=True):
-    """How many users fit, with this think time, under one objective; `rule` is empty for all of them together.
+    """How many users meet one objective with this think time; `rule` is empty for all objectives together.
 
-    0 users: not even one. With `at_least` more may fit: the levels that were measured do not reach so far, and
-    `high` is null. Of a think time of 0 it says how many can have a request in flight at once. A rule that cannot be
-    predicted has no `users`, and says why in `note`.
+    0 users: not even one. `at_least`: there may be more, but the measured levels do not reach that far, and `high` is
+    null. With a think time of 0 it is the number of requests in flight at once. A rule that cannot be predicted has no
+    `users`, and `note` says why.
     """
 
     think_s: float
@@ -44,10 +42,10 @@ class PredictedCapacity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PredictedCurve(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model says for each number of users, to be drawn: one entry in each list for each in `users`.
+    """What the model predicts for each number of users, for a chart: every list has an entry for each in `users`.
 
-    `figures` holds for each rule what the rule names, in its unit; null is infinite. `beyond` is the share of requests
-    that would find more in flight than was measured: they are left out of the figures.
+    `figures` has for each rule what the rule names, in its unit; null is infinite. `beyond` is the share of requests
+    that arrive when more are in flight than was measured; the figures do not include them.
     """
 
     think_s: float
@@ -60,7 +58,7 @@ class PredictedCurve(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cliff(msgspec.Struct, frozen=True, kw_only=True):
-    """A fall of throughput that no smooth model explains, somewhere between two levels."""
+    """A drop of throughput between two levels that no smooth model explains."""
 
     above_users: float
     at_most_users: float
@@ -71,9 +69,9 @@ class Cliff(msgspec.Struct, frozen=True, kw_only=True):
 class Scaling(msgspec.Struct, frozen=True, kw_only=True):
     """A curve through throughput over users, or why there is none (`model` null, and `note`).
 
-    `errors` are the relative errors of each model at levels that it had not seen (root mean square); the least won, the
-    simpler where they are alike. `reach_users` is as far as it may be asked. `peak_users` is where throughput is
-    greatest; null where the levels do not show a peak: then it is at the last of them at least.
+    `errors` are the relative errors of each model at levels left out of its fit (root mean square); the smallest wins,
+    or the simpler model if they are alike. The curve is valid up to `reach_users`. `peak_users` is where throughput is
+    highest; null if the levels show no peak: it is then at the last of them or beyond.
     """
 
     model: ScalingModel | None = None
@@ -87,10 +85,10 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """How many users fit at each think time, from levels without think time.
+    """The capacity at each think time, from levels without think time.
 
-    `refused` says why there is no prediction, and is empty where there is one. `measured_users` are those of the levels
-    that it rests on. `caveats` are what it takes for granted of the server, and what in the levels speaks against it.
+    `refused` says why there is no prediction, and is empty if there is one. `measured_users` are the levels it uses.
+    `caveats` are its assumptions about the server, and what in the levels contradicts them.
     """
 
     confidence: float
@@ -103,7 +101,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure that a conclusion rests on, and what it is in words."""
+    """A figure that supports a conclusion, and what it is in words."""
 
     name: str
     value: float
@@ -111,9 +109,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bottleneck(msgspec.Struct, frozen=True, kw_only=True):
-    """What keeps more people from being served, as far as the levels tell; `sentence` is for people.
+    """What limits the number of users, as far as the levels show; `sentence` is for people.
 
-    `slots` is how many requests seem to run at once, where that can be seen.
+    `slots` is the number of requests that seem to run at once, if that can be seen.
     """
 
     kind: BottleneckKind
@@ -135,8 +133,8 @@ class StarvedUser(msgspec.Struct, frozen=True, kw_only=True):
 class Fairness(msgspec.Struct, frozen=True, kw_only=True):
     """How evenly the users of one closed level were served.
 
-    Jain's index is 1 where all had the same and 1/n where one had everything; each with its 95 % interval, null where
-    there is too little for one. `note` says what is missing.
+    Jain's index is 1 if all users had the same, and 1/n if one of n had everything; of throughput and of the time to
+    first token, each with its 95 % interval, or null if there is too little data. `note` says what is missing.
     """
 
     level: int
@@ -151,9 +149,10 @@ class Fairness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetSize(msgspec.Struct, frozen=True, kw_only=True):
-    """How many devices so many people need; `most` by the low end of what one device serves, `least` by its high end.
+    """How many devices a number of people needs.
 
-    `devices` is the number to buy: it is enough by the low end, with the headroom. A null is not known.
+    `devices` is the number to buy: enough at the low end of one device's capacity, with the headroom. `least` is enough
+    at its high end. Null is unknown.
     """
 
     people: int

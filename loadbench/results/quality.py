@@ -1,12 +1,11 @@
-"""Answers to be rated, and their ratings: `annotation.json`, which people fill in, and `quality.json`, which is kept.
+"""Responses and their ratings: `annotation.json`, which people fill in, and `quality.json`, which keeps the ratings.
 
     loadbench.annotation/1   the first
     loadbench.quality/1      the first
 
-An annotation holds answers with a null for each score; whoever rates them writes whole numbers from 1 to 5 there. The
-quality of a run holds every rater's ratings apart: a person, a judge, and a judge's second judging are three raters.
-Each rating names the digest of the answer that it is of, so that ratings of different texts are never taken for
-different opinions of one.
+An annotation has responses with a null for each score, which raters replace by whole numbers from 1 to 5. The quality
+of a run keeps the ratings of each rater separately: a person, a judge, and a judge's second pass are three raters. Each
+rating has the digest of its response, so that ratings of different texts are not taken for a disagreement.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ ANNOTATION: Final = "loadbench.annotation/1"
 QUALITY: Final = "loadbench.quality/1"
 ANNOTATION_FILE = "annotation.json"
 QUALITY_FILE = "quality.json"
-# Answers of a few hundred prompts and models; what is larger was not written here.
+# Enough for the responses of hundreds of prompts and models; a larger file is not one of loadbench.
 _MOST_BYTES = 64 * 1024 * 1024
 _SCALE = (
     f"write a whole number from {LOWEST} (bad) to {HIGHEST} (good) in place of null; leave null what you cannot tell"
@@ -36,7 +35,7 @@ _SCALE = (
 
 
 class RatedResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer to be rated: `scores` by facet, `checks` what was expected and found. `failure` where none came."""
+    """One response to rate: `scores` and `checks` by facet; `failure` says why there is no response."""
 
     model: str
     prompt: int
@@ -52,7 +51,7 @@ class RatedResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Annotation(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers with room for scores; `rater` is who gives them, in a word. Not `complete` where it was stopped."""
+    """Responses with room for scores; `rater` is who gives them. Not `complete` if the judging was stopped."""
 
     schema: Literal["loadbench.annotation/1"] = ANNOTATION
     how: str = _SCALE
@@ -63,7 +62,7 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rating(msgspec.Struct, frozen=True, kw_only=True):
-    """One score that one rater gave one answer in one facet."""
+    """The score of one response in one facet, by one rater."""
 
     model: str
     prompt: int
@@ -75,7 +74,7 @@ class Rating(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FacetCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether an answer had in it what a facet expects."""
+    """Whether a response contains what a facet expects."""
 
     model: str
     prompt: int
@@ -85,7 +84,7 @@ class FacetCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unrated(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer that a judge did not rate, and why."""
+    """A response that a judge did not rate, and why."""
 
     model: str
     prompt: int
@@ -94,7 +93,7 @@ class Unrated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a run's answers."""
+    """All that is known of the quality of a run's responses."""
 
     schema: Literal["loadbench.quality/1"] = QUALITY
     ratings: list[Rating] = []
@@ -121,7 +120,7 @@ def ratings_of(annotation: Annotation) -> list[Rating]:
 
 
 def checks_of(annotation: Annotation) -> list[FacetCheck]:
-    """What was looked for in the answers; nothing of those that did not come."""
+    """The checks of the responses that came."""
     return [
         FacetCheck(model=one.model, prompt=one.prompt, facet=facet, found=found, answer_hash=one.answer_hash)
         for one in annotation.answers
@@ -131,9 +130,9 @@ def checks_of(annotation: Annotation) -> list[FacetCheck]:
 
 
 def merged(quality: Quality, annotation: Annotation, unrated: list[Unrated] | None = None) -> Quality:
-    """The quality with a rater's ratings; they take the place of those that he or she gave before.
+    """The quality with a rater's ratings, which replace that rater's earlier ones.
 
-    An annotation that is not complete says nothing of the answers that it lacks: what is known of them stays.
+    Earlier ratings stay for responses that an incomplete annotation does not have.
     """
     there = {(one.model, one.prompt) for one in annotation.answers}
 
@@ -149,18 +148,18 @@ def merged(quality: Quality, annotation: Annotation, unrated: list[Unrated] | No
 
 
 def read_annotation(path: Path) -> Annotation:
-    """The annotation in a file, its scores checked.
+    """The annotation in a file, with its scores checked.
 
-    Raises `BadInput` with the file, the answer and the facet where something cannot be.
+    Raises `BadInput` that names the file, the response and the facet with a mistake.
     """
     annotation = _decoded(path, Annotation, ANNOTATION)
     if not annotation.rater.strip():
-        raise BadInput(f"{path}: rater: found an empty text", hint="write who gave the scores, in a word")
+        raise BadInput(f"{path}: rater: is empty", hint="write who gave the scores")
     for number, one in enumerate(annotation.answers):
         place = f"{path}: answers[{number}] ({one.model}, prompt {one.prompt})"
         if digest(one.answer) != one.answer_hash:
             raise BadInput(
-                f"{place}: the answer's text was changed", hint="rate what the model said; write a stub anew"
+                f"{place}: the response text was changed", hint="rate the original text; write the stub again"
             )
         for facet, score in one.scores.items():
             if score is not None and not LOWEST <= score <= HIGHEST:
@@ -170,7 +169,7 @@ def read_annotation(path: Path) -> Annotation:
 
 
 def read_quality(folder: Path) -> Quality:
-    """What the folder's `quality.json` says; an empty quality where there is none. Raises `BadInput` for a bad one."""
+    """The folder's `quality.json`, empty if there is none. Raises `BadInput` for one that cannot be read."""
     path = folder / QUALITY_FILE
     return _decoded(path, Quality, QUALITY) if path.exists() else Quality()
 
@@ -186,7 +185,9 @@ def _decoded(path: Path, kind: type[T], schema: str) -> T:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"{path}: not of schema {schema}: {error}", hint="mend it there, or write it anew") from None
+        raise BadInput(
+            f"{path}: not of schema {schema}: {error}", hint="fix the file at this place, or write it again"
+        ) from None
 
 
 def to_json(document: Annotation | Quality) -> bytes:

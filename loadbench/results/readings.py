@@ -18,7 +18,7 @@ _BUFFER_BYTES = 1 << 16
 
 
 class ReadingLog:
-    """Appends lines to the file, which is made with the first of them."""
+    """Appends lines to the file, which the first write creates."""
 
     def __init__(self, path: Path, *, origin_ns: int) -> None:
         self._path = path
@@ -27,21 +27,18 @@ class ReadingLog:
         self._bytes = 0
 
     def add(self, at_ns: int, values: Mapping[str, float]) -> None:
-        """Keep one reading; it is written some at a time."""
-        record = {"at_ns": at_ns - self._origin_ns, **{name: _short(value) for name, value in values.items()}}
+        """Add one reading to the buffer, which is written when it is full."""
+        # Whole numbers are written without their point.
+        short = {name: int(value) if value.is_integer() else value for name, value in values.items()}
+        record = {"at_ns": at_ns - self._origin_ns, **short}
         self._lines.append(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
         self._bytes += len(self._lines[-1])
         if self._bytes > _BUFFER_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was kept. A full disk loses these lines, as little else depends on them, and says so elsewhere."""
+        """Write the buffer. On a full disk these lines are lost; nothing depends on them, and other files report it."""
         lines, self._lines, self._bytes = self._lines, [], 0
         if lines:
             with contextlib.suppress(OSError), self._path.open("ab") as file:
                 file.write(b"".join(lines))
-
-
-def _short(value: float) -> float | int:
-    """A whole number without its point."""
-    return int(value) if value.is_integer() else value

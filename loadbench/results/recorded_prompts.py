@@ -1,4 +1,4 @@
-"""What was asked of whom, as a run keeps it: its given prompts, and what was known of its models before."""
+"""What a run records of its inputs: its given prompts, and what a file said of its models."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from loadbench.plan.models import KnownModel
     from loadbench.plan.prompts import Prompt
 
-# Eight hex digits: of a hundred prompts, two have the same once in a million sets.
+# Eight hex digits: of a hundred prompts, two have the same digest in one of a million sets.
 HASH_BYTES = 4
 
 
 def prompt_hash(text: str) -> str:
-    """The short digest by which a prompt is known."""
+    """The short digest that identifies a prompt."""
     return digest(text, size=HASH_BYTES)
 
 
 def recorded_prompts(prompts: Iterable[Prompt], *, keep_texts: bool) -> list[RecordedPrompt]:
-    """The given prompts by place and digest; with their texts if those are kept."""
+    """The given prompts by index and digest; with their texts if those are kept."""
     return [
         RecordedPrompt(index=index, hash=prompt_hash(prompt.text), text=prompt.text if keep_texts else None)
         for index, prompt in enumerate(prompts)
@@ -31,7 +31,7 @@ def recorded_prompts(prompts: Iterable[Prompt], *, keep_texts: bool) -> list[Rec
 
 
 def known_facts(models: Iterable[KnownModel]) -> dict[str, ModelFacts]:
-    """What a file of models says of each, by the name that requests ask for."""
+    """What a file of models says of each, by the name that requests use."""
     return {
         model.name: ModelFacts(
             alias=model.alias,

@@ -1,12 +1,10 @@
-"""`requests.jsonl`: one line per request, in the order in which they ended, so that every figure can be computed anew.
+"""`requests.jsonl`: one line per request, in the order in which they ended, so that every figure can be recomputed.
 
-Marks are ns since the run's start; a mark that did not happen is null. Events are written as the stamp of the first and
-the gaps that follow, in ns. Of a given prompt there is its place among them and its digest, of the answer its digest if
-answers were to be kept; there is no text of either unless the run was told to keep texts.
+Marks are ns since the run's start; a mark that did not happen is null. Events are the stamp of the first and the gaps
+after it, in ns. A given prompt is recorded by its index and digest, a response by its digest if the run compares
+responses; their texts only with `--keep-texts`. Times that the server reports are in `server_queue_ns` and the like.
 
-What the server tells of its own time stands in `server_queue_ns` and the like, and is left out where it does not.
-
-It is read back as `RequestRecord`, which knows what the reading arm needs of a line.
+A line is read back as `RequestRecord`, which has what the analysis needs.
 """
 
 from __future__ import annotations
@@ -57,12 +55,12 @@ _OF_SAMPLE = (
     "reasoning_tokens",
     "finish_reason",
 )
-# Lines are gathered to this size before they are written: a write now and then, not one in every callback.
+# Lines are buffered up to this size, so that a callback seldom has to write.
 _BUFFER_BYTES = 1 << 20
 
 
 def line(sample: Sample, *, level: int, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False) -> bytes:
-    """One request as a line of JSON; `level` is its level's position in the run, from 0, `prompts` their digests."""
+    """One request as a line of JSON; `level` is the index of its level, from 0; `prompts` are the prompts' digests."""
     record: dict[str, object] = {"level": level}
     request = sample.request
     for key, name in _OF_REQUEST.items():
@@ -82,7 +80,7 @@ def line(sample: Sample, *, level: int, origin_ns: int, prompts: Sequence[str] =
     if keep_texts:
         record["answer"] = answer
     if sample.timings is not None:
-        record.update({f"server_{name}": told for name, told in sample.timings._asdict().items() if told is not None})
+        record.update({f"server_{name}": time for name, time in sample.timings._asdict().items() if time is not None})
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -96,12 +94,12 @@ class RequestLog:
         self._keep_texts = keep_texts
 
     def add(self, sample: Sample, *, level: int) -> None:
-        """Append one request; it is on disk after `flush` at the latest."""
+        """Append one request; `flush` writes what is buffered."""
         text = line(sample, level=level, origin_ns=self.origin_ns, prompts=self._prompts, keep_texts=self._keep_texts)
         self._file.write(text)
 
     def flush(self) -> None:
-        """Hand everything to the system."""
+        """Hand everything to the operating system."""
         self._file.flush()
 
     def __enter__(self) -> RequestLog:
@@ -110,7 +108,7 @@ class RequestLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What could not be written was told at `flush`; to fail again here would hide how the run ended.
+        # A failed write was reported at `flush`; another error here would hide how the run ended.
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -145,9 +143,9 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_requests(path: Path) -> Iterator[RequestRecord]:
-    """The requests of a file, in its order; a last line that a killed run left unfinished is passed over.
+    """The requests of a file, in its order; an unfinished last line of a killed run is skipped.
 
-    Raises `BadInput` where there is no such file, or a line in it is no request.
+    Raises `BadInput` if there is no such file, or a line in it is not a request.
     """
     decoder = msgspec.json.Decoder(RequestRecord)
     try:
@@ -164,4 +162,4 @@ def _decoded(decoder: msgspec.json.Decoder[RequestRecord], text: bytes, place: s
     try:
         return decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{place}: no request of ours: {error}", hint="take another copy of the run folder") from None
+        raise BadInput(f"{place}: not a request: {error}", hint="the file is damaged: restore it") from None

@@ -1,13 +1,14 @@
-"""`run.json`: the result of a run, as types. What is written here is a contract that people script against.
+"""`run.json`: the result of a run, as types. People script against this format, so it must stay stable.
 
-Times are seconds as floats, rates are per second; what is not known is null, never 0. Fields may be added within a
-version of the schema; to change or remove one makes a new version:
+Times are seconds as floats, rates are per second; what is unknown is null, never 0. Within a version of the schema
+fields may be added; changing or removing one makes a new version:
 
-    loadbench.run/1   the first
+    loadbench.run/1   the first. Only titles, names of definitions and descriptions in the JSON Schema changed since.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Final, Literal
 
 import msgspec
@@ -25,11 +26,11 @@ Decision = Literal["PASS", "FAIL", "UNDECIDED"]
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """The distribution of one figure over the measured requests that ended ok.
 
-    `interval` holds the 95 % interval of each quantile; null where the sample is too small for one, or where the values
-    are not one per request, so that none of this kind exists. `with_failures` holds the quantiles with each failed
-    request counted as infinitely slow; null there means infinite. `effective` is how many independent requests would
-    tell as much: these hang together, and the intervals are for so many. `hdr` is the whole histogram, in
-    HdrHistogram's V2 encoding, in ns.
+    `interval` has the 95 % interval of each quantile; null if the sample is too small, or if a request has several
+    values, for which there is no such interval. `with_failures` has the quantiles with each failed request counted as
+    infinitely slow; null there means infinite. `effective` is the effective n: the number of independent requests with
+    as much information as these correlated ones; the intervals use it. `hdr` is the whole histogram in ns, in
+    HdrHistogram's V2 encoding.
     """
 
     count: int
@@ -64,31 +65,31 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class ClosedLoad(msgspec.Struct, frozen=True, tag_field="kind", tag="closed"):
-    """So many users, each with at most one request in flight; `think` as people write it."""
+    """A closed loop: `users` with at most one request in flight each; `think` is the think time as people write it."""
 
     users: int
     think: str | None = None
 
     @property
     def label(self) -> str:
-        """As tables and tags name it."""
+        """The load as tables, messages, rules and files write it."""
         return f"users={self.users}"
 
 
 class OpenLoad(msgspec.Struct, frozen=True, tag_field="kind", tag="open"):
-    """Requests at a rate, whatever the server does."""
+    """An open loop: requests at a rate, however fast the server responds."""
 
     rate_per_s: float
     arrivals: str
 
     @property
     def label(self) -> str:
-        """As tables and tags name it."""
+        """The load as tables, messages, rules and files write it."""
         return f"rate={self.rate_per_s:g}"
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):
-    """What arrived inside the window, over its length; the interval, if any, is 95 % by batch means."""
+    """What arrived inside the window, divided by its length; the intervals are 95 %, by batch means."""
 
     requests_per_s: float
     output_tokens_per_s: float
@@ -97,15 +98,16 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests in flight inside the window: weighted by time, and the exact peak."""
+    """Requests in flight inside the window: the mean over time, and the exact peak."""
 
     mean: float
     peak: int
 
 
 class Goodput(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests that met every objective, and their tokens, over the window's length; `attainment` is their share of
-    all measured arrivals, with its 95 % interval.
+    """Requests that met every objective, and their tokens, per second of the window.
+
+    `attainment` is their share of all measured arrivals, with its 95 % interval.
     """
 
     requests_per_s: float
@@ -119,9 +121,9 @@ class Goodput(msgspec.Struct, frozen=True, kw_only=True):
 class ObjectiveResult(msgspec.Struct, frozen=True, kw_only=True):
     """One objective at one level. `gate` says that the exit code depends on it.
 
-    `value` and `interval` (95 %) are of what the rule names, in seconds, a share or per second, failures counted as
-    infinitely slow; null in the value and at an end of the interval is infinite, or nothing at all where `interval` is
-    null too. `share` is that of the values below a quantile's bound, by which the decision is made.
+    `value` and its 95 % `interval` are of what the rule names, in seconds, as a share or per second, with failures
+    counted as infinitely slow. A null value or end is infinite; if `interval` is null too, nothing is known. `share` is
+    that of the values below a quantile's bound; the decision is made by it.
     """
 
     rule: str
@@ -135,8 +137,9 @@ class ObjectiveResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PrefixCacheResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Measured requests that ended ok and were declared warm: they begin with what was asked before, and a server that
-    keeps prefixes should have found them. `cached_share` is what it had of their prompts' tokens; null if it told none.
+    """Measured requests that ended ok and whose prefix was sent before, so that a prefix cache should hold it.
+
+    `cached_share` is the share of their input tokens that came from the cache; null if the server reports none.
     """
 
     requests: int
@@ -145,9 +148,9 @@ class PrefixCacheResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimelinePart(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a window whose rate was meant to change, up to the next. `from_s` counts from the window's opening.
+    """A part of a window with a planned change of rate, up to the next part; `from_s` counts from the window's start.
 
-    `ttft_mean_s` is that of the measured requests that became due in it, from when they were due; null without any.
+    `ttft_mean_s` counts from due, over the measured requests that became due in this part; null if there are none.
     """
 
     from_s: float
@@ -158,9 +161,7 @@ class TimelinePart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PersonaResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The measured requests of one persona. Tokens and figures are of those that ended ok; the figures have no
-    intervals.
-    """
+    """The measured requests of one persona. Tokens and metrics are of those that ended ok; there are no intervals."""
 
     requests: int
     ok: int
@@ -170,7 +171,7 @@ class PersonaResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Summed over the measured requests that ended ok; `source` says how many requests' counts came from where."""
+    """Sums over the measured requests that ended ok; `source` counts requests by where their token count is from."""
 
     input: int
     output: int
@@ -180,12 +181,12 @@ class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """How the load generator itself fared.
+    """The state of the load generator itself.
 
-    `read_delay_s` is the time from the kernel's receive stamp to the read; that delay is in no figure, for the stamp is
-    the datum. Where stamps are taken at the read (`stamp_source` user) it is in all of them, unknown; the lag of the
-    event loop is then the least that it was. `merged_reads` is the share of reads that brought more than one event;
-    `censored_events` that of the events which so got a later one's stamp because the read was late.
+    `read_delay_s` is the time from the kernel's receive stamp to the read. This delay is in no figure, since the stamp
+    is what counts. If stamps are taken at the read (`stamp_source` user), it is in every figure and unknown; it is then
+    at least the lag of the event loop. `merged_reads` is the share of reads with more than one event;
+    `censored_events` is the share of events that a late read gave the stamp of a later one.
     """
 
     stamp_source: str
@@ -202,7 +203,7 @@ class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailureCount(msgspec.Struct, frozen=True):
-    """Failures that said the same."""
+    """Failures with the same outcome and detail."""
 
     outcome: str
     detail: str
@@ -210,7 +211,7 @@ class FailureCount(msgspec.Struct, frozen=True):
 
 
 class AuditCheck(msgspec.Struct, frozen=True):
-    """Something counted in two ways that must come to the same, `within` so much; if not, loadbench is at fault."""
+    """A number counted in two ways, which must agree `within` a tolerance; if they do not, loadbench has a bug."""
 
     name: str
     measured: float
@@ -222,11 +223,10 @@ class AuditCheck(msgspec.Struct, frozen=True):
 class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     """One level of one model.
 
-    `window_ns` is when its window opened and closed, in ns since the run's start as the marks in `requests.jsonl`.
-    `server` is what the server's own counters rose by, for whomever, over warm-up, window, cool-down and drain; those
-    that did not rise are left out. It is null where the server has none or they began anew.
-    `personas` are those that asked, by name; `turns` counts the measured requests by their place in a conversation.
-    `course` is how it went in time, where the rate was meant to change.
+    `window_ns` is when its window opened and closed, in ns since the run's start like the marks in `requests.jsonl`.
+    `server` is the rise of the server's own counters, for all its clients, over warm-up, window, cool-down and drain,
+    without those that did not rise; null if the server has none, or they were reset. `personas` are by name; `turns`
+    counts the measured requests by their turn in a conversation. `course` is the timeline of a planned change of rate.
     """
 
     target: str
@@ -265,7 +265,7 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file of models says of one, and no measurement tells."""
+    """What a file of models says of one, and no measurement shows."""
 
     alias: str | None = None
     capabilities: list[str] = []
@@ -276,7 +276,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordedPrompt(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the given prompts: its place, from 0, and a digest of its text; that itself only where texts are kept."""
+    """One of the given prompts: its index, from 0, and a digest of its text; the text only with `--keep-texts`."""
 
     index: int
     hash: str
@@ -284,10 +284,11 @@ class RecordedPrompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputEquality(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a model gave the same answer to a prompt each time, under whatever load.
+    """Whether a model gave the same response text to a prompt each time, at every load.
 
-    `answers` were compared with the first of them, `distinct` texts were among them; `first_difference` is the level,
-    from 0, and the request's number in it where the first other text came. `first_hash` is the first one's digest.
+    `answers` is the number of responses compared with the first of them, `distinct` the number of different texts.
+    `first_difference` is the level, from 0, and the request's number in it where the first other text came;
+    `first_hash` is the digest of the first text.
     """
 
     model: str
@@ -299,18 +300,18 @@ class OutputEquality(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def equal(self) -> bool:
-        """Whether all were the same."""
+        """Whether all texts were the same."""
         return self.distinct <= 1
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
     """Whether a model could be tested at all.
 
-    `asked` is the name that it was asked for by, where the server has another; `catalogue` is what the server's list of
-    models and its files say of it; `load_s` is how long loading took, where that had to be done first, `load_warm_s`
-    how long it took again, right after it was unloaded. `cold_ttft_s` is the time to first token of the run's first
-    request to it, cold unless somebody else had asked before; `warm_ttft_s` that of another of the same length, later.
-    `kept_warm` counts the light prompts beside the load, `kept_warm_failed` those of them that failed.
+    `asked` is the requested name, if the server uses another; `catalogue` is what the server's list of models and its
+    files say of it. `load_s` is how long loading took, if it was not loaded; `load_warm_s` how long it took again,
+    right after it was unloaded. `cold_ttft_s` is the time to first token of the run's first request to it, which is
+    cold unless another client used it before; `warm_ttft_s` that of a later request of the same length. `kept_warm`
+    counts the small requests of `--keep-warm`, `kept_warm_failed` those of them that failed.
     """
 
     model: str
@@ -352,13 +353,16 @@ def to_json(run: Run) -> bytes:
 
 
 def json_schema() -> dict[str, object]:
-    """The JSON Schema (2020-12) of `run.json`, as the types above say it."""
-    schema = msgspec.json.schema(Run, schema_hook=_anything)
+    """The JSON Schema (2020-12) of `run.json`, made of the types above; the same for every version of Python."""
+
+    def any_value(kind: type) -> dict[str, object]:
+        """A setting or a fact of the environment may have any value."""
+        if kind is object:
+            return {"description": "Any value."}
+        raise NotImplementedError(kind)
+
+    schema = msgspec.json.schema(Run, schema_hook=any_value)
+    for definition in schema["$defs"].values():
+        # Up to Python 3.12 a docstring keeps the indentation of its lines.
+        definition["description"] = inspect.cleandoc(definition["description"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}
-
-
-def _anything(found: type) -> dict[str, object]:
-    """A setting, or a fact of the environment, is any value."""
-    if found is object:
-        return {"description": "Any value."}
-    raise NotImplementedError(found)

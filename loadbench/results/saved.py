@@ -1,7 +1,7 @@
-"""Runs that were kept, for one side of a comparison: however they lie.
+"""Saved runs for one side of a comparison.
 
 A side is named by a run folder, its `run.json`, a folder of run folders, a pattern of any of these, or a baseline: one
-file with what a later comparison needs of its runs, fit to be kept with the code that it guards.
+file with what a later comparison needs of its runs, small enough to be committed with the code that it guards.
 
     loadbench.baseline/1   the first
 """
@@ -21,7 +21,6 @@ from loadbench.results.run import Run  # noqa: TC001 - msgspec reads the type
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadbench.results.run import LevelResult
 
 SCHEMA: Final = "loadbench.baseline/1"
 _HINT = "name a run folder, its run.json, a folder of run folders, or a baseline"
@@ -39,15 +38,15 @@ class _Head(msgspec.Struct):
 
 
 def read_side(names: Sequence[str]) -> list[Run]:
-    """The runs of a side in the order in which they are named; those of a folder by their folders' names.
+    """The runs of a side in the given order; those of a folder in the order of their names.
 
-    Raises `BadInput` where a name leads to no run.
+    Raises `BadInput` if a name leads to no run.
     """
     return [run for name in names for path in _paths(name) for run in _read(path)]
 
 
 def read_pairs(folder: Path) -> tuple[list[Run], list[Run]]:
-    """The runs of a folder with a/ and b/, by pairs: those that are complete on both sides."""
+    """The runs of a folder with a/ and b/, in pairs; only repeats that are complete on both sides."""
     repeats = sorted(
         (path.parent.name for path in (folder / "a").glob("*/run.json")), key=lambda name: (len(name), name)
     )
@@ -63,12 +62,12 @@ def read_pairs(folder: Path) -> tuple[list[Run], list[Run]]:
 
 
 def has_pairs(folder: Path) -> bool:
-    """Whether a folder is one of runs that were measured in turn."""
+    """Whether a folder has runs of two sides that were measured in turns."""
     return (folder / "a").is_dir() and (folder / "b").is_dir()
 
 
 def of_model(runs: Sequence[Run], model: str, *, side: str) -> list[Run]:
-    """The runs with the levels of one model alone; raises `BadInput` where a run has none."""
+    """The runs with the levels of one model only; raises `BadInput` if a run has none."""
     found = [msgspec.structs.replace(run, levels=[one for one in run.levels if one.model == model]) for run in runs]
     if not all(run.levels for run in found):
         known = ", ".join(sorted({level.model for run in runs for level in run.levels})) or "none"
@@ -77,32 +76,33 @@ def of_model(runs: Sequence[Run], model: str, *, side: str) -> list[Run]:
 
 
 def save_baseline(path: Path, runs: Sequence[Run]) -> None:
-    """Keep the runs in one file; raises `BadInput` where it cannot be written."""
-    kept = Baseline(runs=[msgspec.structs.replace(run, levels=[_light(level) for level in run.levels]) for run in runs])
+    """Write the runs into one file; raises `BadInput` if it cannot be written."""
+    light = []
+    for run in runs:
+        levels = []
+        for level in run.levels:
+            metrics = {
+                name: None if metric is None else msgspec.structs.replace(metric, hdr="")
+                for name, metric in level.metrics.items()
+            }
+            levels.append(msgspec.structs.replace(level, metrics=metrics))
+        light.append(msgspec.structs.replace(run, levels=levels))
     try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n")
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(Baseline(runs=light)), indent=2) + b"\n")
     except OSError as error:
         raise BadInput(
             f"--save-baseline {path}: {error.strerror or error}", hint="name a file that can be written"
         ) from None
 
 
-def _light(level: LevelResult) -> LevelResult:
-    metrics = {
-        name: None if metric is None else msgspec.structs.replace(metric, hdr="")
-        for name, metric in level.metrics.items()
-    }
-    return msgspec.structs.replace(level, metrics=metrics)
-
-
 def _paths(name: str) -> list[Path]:
-    """What a name stands for: itself, or what a pattern fits, where the shell has not seen to that."""
+    """The paths that a name stands for: itself, or the matches of a pattern that the shell did not expand."""
     if not name.strip():
-        raise BadInput("a side without a name", hint=_HINT)
+        raise BadInput("a side has no name", hint=_HINT)
     if not Path(name).exists() and glob.has_magic(name):
         found = sorted(Path(path) for path in glob.glob(name))  # noqa: PTH207 - a pattern may begin at the root
         if not found:
-            raise BadInput(f"{name}: fits nothing", hint=_HINT)
+            raise BadInput(f"{name}: matches nothing", hint=_HINT)
         return found
     path = Path(name)
     if path.is_dir() and not (path / "run.json").is_file():
@@ -114,7 +114,7 @@ def _paths(name: str) -> list[Path]:
 
 
 def _read(path: Path) -> list[Run]:
-    """Of a baseline all that it holds."""
+    """The run of a path, or all runs of a baseline."""
     if not path.is_file():
         return [read_run(path)]
     try:

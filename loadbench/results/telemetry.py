@@ -1,7 +1,7 @@
-"""What was seen beside the requests, as `run.json` has it: the machine, the server's own account, energy, cost.
+"""What was measured alongside the requests, as `run.json` has it: the machine, the server's own figures, energy, cost.
 
-Each type belongs to one level; what is not known is null or left out, never 0. The names of readings have their unit
-in them, and end in `_total` where they count up, as in Prometheus.
+Each type belongs to one level; what is unknown is null or left out, never 0. The names of readings include their unit,
+and end in `_total` for counters, as in Prometheus.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ Range = tuple[float, float]
 
 
 class Gauge(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes up and down, over the window: the mean is by time, by straight lines between the readings, and `min`
-    and `max` are those of the lines; `last` is the last of the readings that fell inside, of which there were so many.
+    """A value that goes up and down, over the window.
+
+    The mean is over time, with straight lines between the readings, and `min` and `max` are of these lines; `last` is
+    the last reading inside the window, and `readings` the number of those inside.
     """
 
     mean: float
@@ -24,9 +26,9 @@ class Gauge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
-    """The readings of one window. `counters` are what each rose by, told between two readings by a straight line.
+    """The readings of one window. `counters` has the rise of each, interpolated linearly between readings.
 
-    `resets` names the counters that fell meanwhile: what they counted began anew, and their rise is the least it was.
+    `resets` names the counters that fell in it: they started again, and their real rise is at least the one given.
     """
 
     gauges: dict[str, Gauge] = {}
@@ -37,8 +39,8 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
 class ServerHistogram(msgspec.Struct, frozen=True, kw_only=True):
     """One of the server's own histograms, from before the warm-up until after the drain, over all its labels.
 
-    The mean is exact. The quantiles are interpolated inside the bucket that holds them, and no better than its width;
-    null where it is the last, which has no upper end.
+    The mean is exact. A quantile is interpolated inside its bucket, and no more precise than the bucket's width; null
+    in the last bucket, which has no upper end.
     """
 
     source: str
@@ -50,10 +52,10 @@ class ServerHistogram(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FirstTokenBreakdown(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time to the first token went, in means: `rest_s` is the client's less what the server tells of.
+    """The mean time to first token in its parts: `rest_s` is the client's less what the server reports.
 
-    `source` is `timings` where the server told it request by request, else the histograms it is taken from; those are
-    of all requests, the warm-up's too. Without `queue_s` a wait for the server's turn is in the rest.
+    `source` is `timings` if the server reports times with each response, else the name of its histogram, which covers
+    all requests, including those of the warm-up. Without `queue_s` the time in the server's queue is in the rest.
     """
 
     source: str
@@ -65,13 +67,13 @@ class FirstTokenBreakdown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Energy(msgspec.Struct, frozen=True, kw_only=True):
-    """Energy over the window. `source` is what was measured, `board` (the accelerators) and `package` (CPU and its
-    memory), or `estimate`; the rest of the machine is in none of these.
+    """Energy over the window. `source` is what was metered, `board` (the accelerators) and `package` (CPU and its
+    memory), or `estimate`; none of these includes the rest of the machine.
 
-    `watts_range` is that of an estimate: all but `tokens_per_joule` rise with the watts in proportion. Above idle is
-    what the same meters showed before the first request taken off. Tokens per joule is the same as tokens per second
-    and watt. `workshop_cost_index` is tokens/s × mean tokens per request × J per token: W × tokens per request, and
-    no cost.
+    `watts_range` is that of an estimate; all figures except `tokens_per_joule` are proportional to the watts. "Above
+    idle" is without what the same meters showed before the first request. Tokens per joule equals tokens per second
+    and watt. `workshop_cost_index` is tokens/s × mean tokens per request × J per token, that is W × tokens per request,
+    which is not a cost.
     """
 
     source: str
@@ -89,9 +91,9 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """Money for a million output tokens at this level's throughput, in the unit of the prices given.
+    """The price of a million output tokens at this level's throughput, in the currency of the given prices.
 
-    `parts` are its addends; one that was asked for and is not known is null, and then there is no sum either.
+    `parts` add up to it; a part that was requested and is unknown is null, and then so is the sum.
     """
 
     per_million_output_tokens: float | None

@@ -320,7 +320,7 @@ def refused_url() -> str:
         (["--url", "127.0.0.1:8080"], ["--url", "http://127.0.0.1:8080/v1"]),
         (["--userz", "1"], ["--userz", "--users"]),
         (["--out", "empty.jsonl"], ["empty.jsonl", "is a file, not a folder"]),
-        (["--name", "..."], ["--name", "cannot name a folder"]),
+        (["--name", "..."], ["--name", "cannot be a folder name"]),
         (["nowhere.toml"], ["nowhere.toml", "No such file"]),
         (["unknown.toml"], ["unknown.toml:3", "load.userz", "did you mean users"]),
         (["wrong.toml"], ["wrong.toml:2", "load.users", "'many'"]),
@@ -356,7 +356,7 @@ def test_run_that_exists_is_not_written_over(server, tmp_path):
     for second in range(int(LIMIT_S)):
         (tmp_path / "results" / f"{now + timedelta(seconds=second):%Y%m%dT%H%M%SZ}-mine").mkdir(parents=True)
     done = loadbench("sweep", "--url", server, "--model", "alpha", *SHORTEST, "--name", "mine", cwd=tmp_path)
-    assert_refused(done, "exists, and is not written over", "--name")
+    assert_refused(done, "already exists", "--name")
     assert not [path for path in (tmp_path / "results").iterdir() if any(path.iterdir())]
 
 

@@ -153,7 +153,7 @@ def test_invalid_levels_end_in_their_own_code(loadbench, tmp_path):
         ([], "no two sides are named"),
         (["before"], "only one side is named"),
         (["before", "gone"], "gone"),
-        (["before", ""], "a side without a name"),
+        (["before", ""], "a side has no name"),
         (["before", "http://127.0.0.1:9"], "one side is a server"),
         (["before", "after", "after"], "which are of A?"),
         (["before", "after", "--fail-on", "ttft_p95<5%"], "--fail-on: "),

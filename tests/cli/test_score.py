@@ -131,7 +131,7 @@ def test_scores_are_read_back_beside_the_speed(run):
         (lambda one: one["scores"].update(brevity=0), "brevity: found 0"),
         (lambda one: one["scores"].update(brevity=3.5), r"answers\[1\]\.scores|answers\[\.\.\.\]\.scores"),
         (lambda one: one["scores"].update(brevity="good"), r"scores"),
-        (lambda one: one.update(answer="A better answer."), "the answer's text was changed"),
+        (lambda one: one.update(answer="A better answer."), "the response text was changed"),
         (lambda one: one.pop("scores"), "missing required field `scores`"),
     ],
 )
