@@ -95,4 +95,4 @@ def test_abort_ends_the_level_and_the_models_sweep(workers, server, tmp_path):
     assert level["window_s"] < 50
     assert level["outcomes"]["ok"] > 0
     assert (returned, document["complete"]) == (4, True)
-    assert "given up" in report
+    assert "the level was aborted by" in report

@@ -46,4 +46,4 @@ def test_later_turns_come_from_the_cache_and_are_expected_to(llamacpp: Callable[
     assert level["warm"]["cached_share"] > 0.4
     assert all(0 <= one["cached_tokens"] < 16 for one in requests if one["turn"] == 1)
     assert "cached_prompts" not in {reason["code"] for reason in level["verdict"]["reasons"]}
-    assert "of their tokens from the server's cache" in process.stdout
+    assert "of their input tokens from the server's cache" in process.stdout

@@ -51,9 +51,9 @@ def test_the_notebook_runs_against_a_real_engine(llamacpp: Callable[..., str], t
     printed = "".join("".join(output.get("text", "")) for output in outputs)
     assert "server llama.cpp" in printed
     assert "simulated" not in printed
-    assert "8 users:" in printed
+    assert "users=8:" in printed
     assert "notebook" in printed  # the rater
-    assert "is the only one that was measured" in printed
+    assert "is the only model that was measured" in printed
     assert any("image/svg+xml" in output.get("data", {}) for output in outputs)
     rows = json.loads((max((tmp_path / "results").glob("*-workshop")) / "benchmark_report.json").read_text())
     assert [(row["status"], row["rounds"]) for row in rows] == [("ok", 3)]
