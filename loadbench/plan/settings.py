@@ -132,6 +132,16 @@ class Values:
             return None
         return setting.default_in(self.command)
 
+    def somebody_gave(self, key: str) -> bool:
+        """Whether a value was given, rather than brought by another setting."""
+        return key in self.given and self.given[key].origin.source < Source.COMMAND
+
+    @property
+    def url(self) -> str | None:
+        """The server's URL, or that of the judge's server."""
+        url: str | None = self.value("judge.url") or self.value("target.url")
+        return url
+
     @property
     def loop(self) -> str:
         """What drives the load: `users`, a `rate`, or a `trace`."""
@@ -144,14 +154,14 @@ class Values:
     @property
     def simulated(self) -> bool:
         """Whether the simulated server is measured."""
-        named = self.value("target.url") is not None or self.value("target.adapter") is not None
+        named = self.url is not None or self.value("target.adapter") is not None
         return not named and self.value("target.kind") != "foundry"
 
     @property
     def may_be_foundry(self) -> bool:
         """Whether the server is, or may turn out to be, Foundry Local."""
         kind = self.value("target.kind")
-        return kind == "foundry" or (kind == "auto" and self.value("target.url") is not None)
+        return kind == "foundry" or (kind == "auto" and self.url is not None)
 
     @property
     def thinks(self) -> bool:
@@ -205,8 +215,8 @@ _NO_TRACE = _without(
 )
 _OVER_HTTP = _without("target.adapter", reason="a model in this process has no connection", remedy="leave it out")
 _OVER_TLS = Need(
-    ("target.url", "target.adapter"),
-    lambda values: str(values.value("target.url")).startswith("https:"),
+    ("target.url", "judge.url", "target.adapter"),
+    lambda values: str(values.url).startswith("https:"),
     "only a connection over TLS has certificates",
     "leave it out, or give an https:// URL",
 )
@@ -477,7 +487,7 @@ class LoadSettings:
         needs=(
             _without("load.requests", reason="a level ends with the last of its requests"),
             Need(
-                ("load.trace",), lambda values: values.loop != "trace" or "load.duration" in values.given,
+                ("load.trace",), lambda values: values.loop != "trace" or values.somebody_gave("load.duration"),
                 "a trace that is measured to its end leaves no load after it",
                 "leave it out, or end the measurement earlier with --duration",
             ),
@@ -497,7 +507,7 @@ class LoadSettings:
             Need(
                 ("load.warm_up",),
                 lambda values: values.value("load.warm_up") is None
-                or (values.value("load.ramp") or 0) <= values.value("load.warm_up"),
+                or values.value("load.warm_up") >= max(1, values.value("load.ramp") * ("load.ramp" in values.given)),
                 "users start during the warm-up, which is shorter", "leave it out, or use a longer --warm-up",
             ),
         ))

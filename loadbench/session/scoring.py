@@ -69,11 +69,12 @@ def judge_scenario(run: Run, flags: Mapping[str, object], environment: Mapping[s
 
     Raises `BadInput` for what cannot be used.
     """
-    judge = resolve(flags=flags, environment=environment, command="judge").judge
+    reused = _of_run(run, same_server=True)
+    judge = resolve(flags=flags, environment=environment, command="judge", reused=reused).judge
     if judge.model is None:
         raise BadInput("no model is named that judges", hint="name it with --judge-model")
     left_out = ("work.", "target.") if judge.url is not None else ("work.",)
-    reused = {key: value for key, value in _of_run(run, same_server=True).items() if not key.startswith(left_out)}
+    reused = {key: value for key, value in reused.items() if not key.startswith(left_out)}
     scenario = resolve(flags=flags, environment=environment, command="judge", reused=reused)
     target = dataclasses.replace(scenario.target, model=(judge.model,), url=judge.url or scenario.target.url)
     if judge.api_key_env is not None:

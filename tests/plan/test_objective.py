@@ -79,7 +79,7 @@ def test_names_are_those_of_the_metrics():
         ("failures<few", ["'few'", "1%"]),
         ("requests_per_s>fast", ["'fast'", "10/s"]),
         ("ttft_p95<1s@users=many", ["users=8"]),
-        ("ttft_p95<1s@level=3", ["users=8", "@rate=0.5"]),
+        ("ttft_p95<1s@level=3", ["users=8", "rate=0.5"]),
         ("ttft_p95", ["want a rule such as"]),
         ("", ["want a rule such as"]),
         (3, ["found 3"]),

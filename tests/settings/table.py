@@ -1,0 +1,192 @@
+"""Of each setting: a value that is not its default, and what else must be given so that it has an effect.
+
+A row without commands of its own serves every command that takes the setting. `also` are companions by setting name;
+`drop` are those of the command's baseline that exclude the setting. `shows` names what must differ when the setting is
+given: see `tests.settings.observe`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from loadbench.plan.settings import settings
+from tests.plan.make_traces import AZURE_TRACE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COMMANDS = ("sweep", "replay", "capacity", "compare", "workshop", "score", "judge", "models", "doctor")
+URL = "http://127.0.0.1:1"
+TRACE = str(AZURE_TRACE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting."""
+
+    value: Any
+    also: Mapping[str, Any] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    shows: str = ""
+
+
+# The flags of each command that every row starts from, by setting name.
+BASE: dict[str, dict[str, Any]] = {
+    "sweep": {"url": URL, "users": "1", "requests": "2", "warm_up": "0s", "drain": "2s", "max_tokens": "4"},
+    "replay": {"url": URL, "trace": TRACE, "limit": "2", "time_scale": "1e4", "drain": "2s"},
+    "capacity": {"url": URL, "objectives": ("e2e_p95<9s",), "at_most": "2", "budget": "400ms", "max_tokens": "4"},
+    "compare": {"users": "1", "requests": "2", "warm_up": "0s", "drain": "2s", "settle": "0s", "repeats": "1"},
+    "workshop": {"url": URL, "rounds": "1", "max_tokens": "4"},
+    "score": {"url": URL, "prompt": "Say hello.", "max_tokens": "4"},
+    "judge": {"model": "judge"},
+    "models": {"url": URL},
+    "doctor": {"url": URL},
+}
+_RATE = {"rate": "50"}
+_BY_RATE = ("users",)
+_SWEPT = ("users", "rate", "requests", "max_tokens")
+_TIMED = {"duration": "200ms"}
+_TEXT = {"prompt": "Say hello."}
+_HTTPS = {"url": "https://127.0.0.1:1", "judge_url": "https://127.0.0.1:1"}
+_FOUNDRY = {"kind": "foundry"}
+_SAMPLED = {"sampling": "on"}
+
+ROWS: dict[str, Row] = {
+    "target.url": Row("http://127.0.0.1:2", shows="server"),
+    "target.adapter": Row("echo:mine", drop=("url",), shows="endpoint"),
+    "target.model": Row(("other",), shows="model"),
+    "target.model_set": Row("models.json", shows="model"),
+    "target.api": Row("completions", shows="paths"),
+    "target.transport": Row("httpx", shows="transport"),
+    "target.profile": Row("small-gpu", drop=("url",), shows="profile"),
+    "target.header": Row(("X-Walk: yes",), shows="headers"),
+    "target.api_key_env": Row("WALK_KEY", shows="headers"),
+    "target.cacert": Row("ca.pem", _HTTPS, shows="trusted"),
+    "target.insecure": Row(True, _HTTPS, shows="trusted"),
+    "target.kind": Row("foundry", shows="paths"),
+    "target.load": Row(False, _FOUNDRY),
+    "target.time_loads": Row(True, {"adapter": "echo:mine"}, drop=("url",), shows="loads"),
+    "target.allow_alias": Row(True, {**_FOUNDRY, "model": ("one", "two")}),
+    "load.users": Row("2", shows="plan.load"),
+    "load.rate": Row("50", drop=_BY_RATE, shows="plan.load"),
+    "load.arrivals": Row("constant", {**_RATE, "by": "rate"}, drop=_BY_RATE, shows="plan.load"),
+    "load.pattern": Row("0s:1,1s:2", _RATE, drop=_BY_RATE, shows="plan.load"),
+    "load.trace": Row(TRACE, {"limit": "2", "time_scale": "1e4"}, _SWEPT, "plan.load"),
+    "load.limit": Row("3", {"trace": TRACE, "time_scale": "1e4"}, _SWEPT, "plan.load"),
+    "load.time_scale": Row("2e4", {"trace": TRACE, "limit": "2"}, _SWEPT, "plan.load"),
+    "load.think": Row("10ms", shows="plan.load"),
+    "load.duration": Row("150ms", drop=("requests",), shows="plan.duration"),
+    "load.requests": Row("3", shows="plan.duration"),
+    "load.warm_up": Row("20ms", shows="plan.duration"),
+    "load.cool_down": Row("20ms", _TIMED, ("requests",), "plan.duration"),
+    "load.drain": Row("1500ms", shows="plan.duration"),
+    "load.ramp": Row("30ms", {"users": "2", "warm_up": "50ms"}, shows="plan.ramp_ns"),
+    "load.keep_warm": Row("10s", shows="kept_warm"),
+    "load.workers": Row("2", {"users": "2"}, shows="workers"),
+    "load.max_in_flight": Row("77", {**_RATE, "by": "rate"}, drop=_BY_RATE, shows="plan.most_in_flight"),
+    "work.prompt": Row("Walk.", shows="prompts"),
+    "work.prompts": Row("prompts.txt", drop=("prompt",), shows="prompts"),
+    "work.input_tokens": Row("3", shows="prompts"),
+    "work.output_tokens": Row("7", drop=("max_tokens",), shows="lengths"),
+    "work.max_tokens": Row("9", shows="lengths"),
+    "work.persona": Row("code", shows="prompts"),
+    "work.mix": Row(("code", "summariser"), shows="prompts"),
+    "work.turns": Row("2", shows="messages"),
+    "work.system": Row("Be brief.", shows="messages"),
+    "work.temperature": Row("0.5", shows="temperature"),
+    "work.seed": Row("5", shows="seed"),
+    "work.unique": Row(False, _TEXT, shows="prompts"),
+    "work.deterministic": Row(True, _TEXT, shows="prompts"),
+    "limits.connect_timeout": Row("3s", shows="connect"),
+    "limits.first_token_timeout": Row("4s", shows="timeouts"),
+    "limits.idle_timeout": Row("4s", shows="timeouts"),
+    "limits.timeout": Row("50s", shows="timeouts"),
+    "limits.failures": Row("90%", {"prompt": "FAIL every second request."}, shows="verdicts"),
+    "slo.objectives": Row(("e2e_p50<9s",), shows="objectives"),
+    "slo.fail_on": Row(("e2e_p50<1ms",), shows="gates"),
+    "slo.abort_on": Row(("e2e_p50>9m",), shows="abort_rules"),
+    "capacity.by": Row("rate", shows="plan.load"),
+    "capacity.at_most": Row("1", shows="plan.load"),
+    "capacity.budget": Row("600ms", shows="plan.duration"),
+    "capacity.confidence": Row("70%", shows="evidence"),
+    "capacity.curve": Row(False, {"think": "5ms"}, shows="think_times"),
+    "capacity.precision": Row("50%", shows="precision"),
+    "capacity.devices_for": Row("9"),
+    "capacity.headroom": Row("40%", {"devices_for": "9"}),
+    "compare.a_model": Row("other", shows="model"),
+    "compare.b_model": Row("other", shows="model"),
+    "compare.repeats": Row("2", shows="repeats"),
+    "compare.budget": Row("9m", shows="pairing"),
+    "compare.settle": Row("10ms", shows="pairing"),
+    "compare.same": Row(True, shows="same"),
+    "compare.confidence": Row("80%", shows="confidence"),
+    "compare.fail_on": Row(("ttft_p95>5%",), shows="changes"),
+    "workshop.rounds": Row("2", shows="plan.duration"),
+    "workshop.shape": Row("stable", shows="stdout"),
+    "judge.model": Row("other", shows="model"),
+    "judge.url": Row("http://127.0.0.1:2", shows="server"),
+    "judge.api_key_env": Row("WALK_KEY", shows="headers"),
+    "judge.judgings": Row("2", shows="count"),
+    "judge.max_tokens": Row("99", shows="lengths"),
+    "telemetry.sampling": Row("on", shows="sampled"),
+    "telemetry.interval": Row("500ms", _SAMPLED, shows="watch"),
+    "telemetry.page_interval": Row("5s", shows="page"),
+    "telemetry.server_pid": Row("1", _SAMPLED, shows="watch"),
+    "cost.purchase": Row("1000", shows="cost"),
+    "cost.lifetime": Row("2", {"purchase": "1000"}, shows="cost"),
+    "cost.hourly": Row("3", shows="cost"),
+    "cost.kwh_price": Row("0.5", {"watts": "20"}, shows="cost"),
+    "cost.watts": Row("20", shows="cost"),
+    "cost.currency": Row("EUR", {"hourly": "3"}, shows="cost"),
+    "report.name": Row("walk", shows="folder"),
+    "report.out": Row("elsewhere", shows="folder"),
+    "report.keep_texts": Row(True, shows="texts"),
+}
+
+# What makes a setting idle, by the reason of its need: the flags to add, and those to leave out.
+BLOCKERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "a trace decides what is sent, and when": ({"trace": TRACE}, (*_SWEPT, "prompt")),
+    "a trace has its own number of requests": ({"trace": TRACE}, _SWEPT),
+    "a model in this process has no connection": ({"adapter": "echo:mine"}, ("url",)),
+    "one process holds the model": ({"adapter": "echo:mine"}, ("url",)),
+    "a model in this process takes chats and completions only": ({"adapter": "echo:mine", "api": "ollama"}, ("url",)),
+    "only a connection over TLS has certificates": ({"url": URL}, ()),
+    "only Foundry Local loads models on request": ({"kind": "openai"}, ()),
+    "only Foundry Local and adapters load models on request": ({"url": URL, "kind": "openai"}, ("adapter",)),
+    "a model that may not be loaded cannot be loaded again": ({"load": False, **_FOUNDRY, "url": URL}, ("adapter",)),
+    "one model may always be named by its alias": ({"model": ("one",)}, ()),
+    "it is a profile of the simulated server": ({"url": URL}, ()),
+    "users send their next request after a response, not by arrivals": ({"users": "2", "by": "users"}, ("rate",)),
+    "a pattern changes a rate, and there is none": ({"users": "2"}, ("rate",)),
+    "there is no trace": ({}, ("trace", "time_scale")),
+    "there is no pattern and no trace to speed up": ({}, ("trace", "limit")),
+    "only users think between two requests": ({"rate": "2", "by": "rate"}, ("users",)),
+    "a conversation continues when its user has read the response": ({"rate": "2", "by": "rate"}, ("users",)),
+    "the completions endpoint takes one text, and no messages": ({"api": "completions"}, ()),
+    "a level ends with the last of its requests": ({"requests": "3"}, ("duration",)),
+    "a trace that is measured to its end leaves no load after it": ({"trace": TRACE}, (*_SWEPT, "duration")),
+    "an open loop has no users to spread": ({"rate": "2", "by": "rate"}, ("users",)),
+    "one user cannot be spread": ({"users": "1"}, ()),
+    "users start during the warm-up, which is shorter": ({"warm_up": "10ms"}, ()),
+    "each user has one request in flight at most": ({"users": "2", "by": "users"}, ("rate",)),
+    "each request draws its own max_tokens": ({"output_tokens": "7"}, ()),
+    "without think time the search itself measures the curve": ({}, ("think",)),
+    "people are counted in users": ({"by": "rate"}, ()),
+    "it is the share of each device to keep free": ({}, ("devices_for",)),
+    "this machine is not sampled": ({"sampling": "off"}, ()),
+    "nothing is sampled": ({"sampling": "off"}, ()),
+    "there is no price to spread": ({}, ("purchase",)),
+    "there is no price": ({}, ("purchase", "hourly", "kwh_price")),
+}
+
+
+def flags_for(command: str, key: str, **more: Any) -> dict[str, Any]:
+    """The baseline of a command with the companions of a setting, without the setting itself."""
+    row = ROWS[key]
+    taken = {setting.name for setting in settings(command)}
+    name = key.partition(".")[2]
+    flags = {**BASE[command], **row.also, **more}
+    if command == "judge" and "judge_url" in row.also:
+        flags["url"] = row.also["judge_url"]
+    return {flag: value for flag, value in flags.items() if flag in taken and flag not in row.drop and flag != name}

@@ -1,0 +1,117 @@
+"""Every command × every setting: taken and in force, or refused with the reason; nothing is ignored in silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadbench.core.errors import BadInput
+from loadbench.plan.pairs import sides
+from loadbench.plan.settings import setting_of, settings
+from loadbench.plan.sources import resolve
+from tests.settings.table import BASE, BLOCKERS, COMMANDS, ROWS, flags_for
+
+PAIRS = [(command, setting.key) for command in COMMANDS for setting in settings()]
+TAKEN = [(command, key) for command, key in PAIRS if command in setting_of(key).commands]
+REFUSED = [pair for pair in PAIRS if pair not in TAKEN]
+NEEDS = [(command, key, need.reason) for command, key in TAKEN for need in setting_of(key).needs]
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path, monkeypatch):
+    """The files that rows name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.json").write_text('["other"]', encoding="utf-8")
+    (tmp_path / "prompts.txt").write_text("One.\nTwo.\n", encoding="utf-8")
+
+
+def resolved(command, flags, environment=None):
+    """The scenario; of a comparison that of side A, whose sides are two servers unless the flags name one."""
+    scenario = resolve(flags=flags, environment=environment or {}, command=command)
+    if command != "compare":
+        return scenario
+    url = flags.get("url")
+    named = {"profile", "adapter"} & set(flags)
+    if url is not None or named or flags.get("kind") == "foundry":
+        return sides(scenario, a="model=one", b="model=two")[0] if not scenario.target.model else scenario
+    return sides(scenario, a="http://127.0.0.1:1", b="http://127.0.0.1:2")[0]
+
+
+def test_every_setting_has_a_row():
+    """A new setting needs a row here, which says how to see its effect; and no row is left over."""
+    assert set(ROWS) == {setting.key for setting in settings()}
+    assert set(BLOCKERS) == {need.reason for setting in settings() for need in setting.needs}
+    assert {command for setting in settings() for command in setting.commands} == {*COMMANDS, "compare-saved"}
+
+
+@pytest.mark.parametrize(("command", "key"), TAKEN)
+def test_a_setting_that_is_taken_is_in_force(command, key):
+    """With what it needs, it is resolved to its value, recorded with its flag as the origin, and never displaced."""
+    setting, value = setting_of(key), ROWS[key].value
+    scenario = resolved(command, {**flags_for(command, key), setting.name: value})
+    assert key not in scenario.not_used
+    assert str(scenario.origins[key]).startswith("flag ")
+    assert getattr(getattr(scenario, setting.section), setting.name) == setting.type.read(value)
+    assert scenario.effective()[setting.section][setting.name] is not None or value == "none"
+    assert scenario.displaced == ()
+
+
+@pytest.mark.parametrize(("command", "key"), REFUSED)
+def test_a_setting_that_is_not_taken_is_refused_or_listed(command, key):
+    """As a flag it is refused with the reason; as a variable it is listed as not used; it is recorded in neither."""
+    setting = setting_of(key)
+    if not [other for other in settings(command) if other.name == setting.name]:
+        with pytest.raises(BadInput) as caught:
+            resolve(flags={**BASE[command], setting.name: ROWS[key].value}, environment={}, command=command)
+        named = [other for other in settings() if other.name == setting.name]
+        assert caught.value.message in {f"{other.flag}: {other.why_not(command)}" for other in named}
+        assert len(setting.why_not(command)) > 10
+    if not [other for other in settings(command) if other.variable == setting.variable]:
+        scenario = resolve(flags=BASE[command], environment={setting.variable: "1"}, command=command)
+        (displaced,) = scenario.displaced
+        named = [other for other in settings() if other.variable == setting.variable]
+        assert str(displaced) in {f"{setting.variable}: {other.why_not(command)}" for other in named}
+        in_force = scenario.effective().get(setting.section, {}).get(setting.name)
+        assert in_force is None or setting.default_in(command) != setting.default
+        assert not scenario.is_given(key)
+
+
+@pytest.mark.parametrize(("command", "key", "reason"), NEEDS)
+def test_a_setting_without_effect_is_refused_or_displaced(command, key, reason):
+    """A flag that would have no effect is refused with the reason. A variable is, too, or displaced by a flag."""
+    setting, value = setting_of(key), ROWS[key].value
+    add, drop = BLOCKERS[reason]
+    taken = {other.name for other in settings(command)}
+    flags = {
+        name: given
+        for name, given in {**flags_for(command, key), **add}.items()
+        if name in taken and name not in drop and name != setting.name
+    }
+    if any(name not in taken for name in add if name not in {"by", "users", "rate"}):
+        pytest.skip("the command does not take what would make it idle")
+    if command == "replay" and {"users", "rate"} & set(add):
+        pytest.skip("a replay has a trace's load")
+    if command == "capacity" and "by" not in add and {"users", "rate"} & set(add):
+        pytest.skip("a search has no such load")
+    if key == "target.api":
+        value = "ollama"
+    with pytest.raises(BadInput) as caught:
+        resolved(command, {**flags, setting.name: value})
+    assert reason in caught.value.message
+    assert caught.value.message.startswith(f"{setting.flag}: has no effect")
+    assert caught.value.hint
+    if setting.type.multiple or value is True or value is False or key == "target.api":
+        return
+    refusal, scenario = "", None
+    try:
+        scenario = resolved(command, flags, {setting.variable: str(value)})
+    except BadInput as error:
+        refusal = error.message
+    if scenario is None:
+        assert refusal.startswith(f"{setting.variable}: has no effect")
+        assert reason in refusal
+    else:
+        assert not scenario.is_given(key)
+        default = setting.default_in(command)
+        recorded = scenario.effective()[setting.section][setting.name]
+        assert recorded is None or recorded == setting.type.show(default)
+        assert setting.variable in {value.origin.where for value in scenario.displaced}
