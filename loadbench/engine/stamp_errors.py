@@ -1,15 +1,15 @@
-"""What a load against the truth server shows: the client's stamps held against the server's, event by event.
+"""What a load against the truth server shows: the client's stamps compared with the server's, event by event.
 
     stamp error   client's stamp - server's stamp just before the write
     TTFT error    (first token - sent) by the client, minus (first write - request read) by the server
-    gap error     |the client's gap - the server's|, between two events of one stream
+    gap error     |the client's gap - the server's|, between two events of one response
     server late   server's stamp - when the event was due
 
-Arithmetic on stamps of one clock, in ns; all values are kept, and quantiles are those of the sorted values. Users begin
+All stamps are of one clock, in ns; all values are kept, and quantiles are those of the sorted values. Users start
 spread over a ramp, so only the plateau counts, while all of them are streaming.
 
 The server must be on time for this. If it is late by half a gap, events run together that the client cannot tell
-apart, and nothing is said about the client.
+apart, and nothing is known about the client.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from loadbench.record.histogram import Histogram
     from loadbench.sim.truth import Pace
 
-# What a client may add to a stamp, at p99: of the usual gap, 20 ms, that is 5 %.
+# What a client may add to a stamp, at p99: 5 % of the usual gap of 20 ms.
 MOST_ERROR_NS = 1_000_000
-# Runs with fewer merged reads had a p99 far below that; none was seen above it that had not more.
+# Runs with a smaller share of merged reads had a p99 far below that; every run above it had a larger one.
 MOST_MERGED = 0.01
-# A core that is busier has nothing left for what comes at once.
+# A busier core has nothing left for bursts.
 MOST_CPU = 0.9
 # Multiples of the golden ratio, modulo 1, fill an interval evenly however many there are.
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -45,7 +45,7 @@ Limit = Literal["client", "server"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckLoad:
-    """So many users, each reading one stream after another at this pace."""
+    """A number of users, each reading one response after another at this pace."""
 
     users: int
     pace: Pace
@@ -53,27 +53,27 @@ class CheckLoad:
 
     @property
     def events_per_s(self) -> float:
-        """While all of them are streaming."""
+        """The rate of events while all users are streaming."""
         return self.users * NS_PER_S / self.pace.gap_ns
 
     @property
     def response_ns(self) -> int:
-        """How long one stream takes."""
+        """How long one response takes."""
         return self.pace.due_ns(self.pace.events - 1)
 
     @property
     def ramp_ns(self) -> int:
-        """From the first user's beginning to the last one's: half of the time that an stream streams."""
+        """From the first user's start to the last one's: half of the time that a response streams."""
         return (self.response_ns - self.pace.ttft_ns) // 2
 
     def begins_ns(self, user: int) -> int:
-        """When a user begins: spread over the ramp, and over a gap, so that events do not come in volleys."""
+        """When a user starts: spread over the ramp, and over a gap, so that events do not come in bursts."""
         return self.ramp_ns * user // self.users + round(self.pace.gap_ns * (user * _GOLDEN % 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnsweredStream:
-    """One stream from both sides, or a part of it that begins with event `first_event`.
+    """One response as both sides saw it, or the part of it from event `first_event` on.
 
     `event_ns` are the client's stamps, `server_ns` the server's; `sent_ns` is the client's, `arrived_ns` the server's.
     """
@@ -88,7 +88,7 @@ class AnsweredStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """A load, as it went: whole streams, the number of others, and (moment, CPU time used so far) in ns."""
+    """What a load left behind: complete responses, the number of others, (moment, CPU time used so far) in ns."""
 
     load: CheckLoad
     streams: Sequence[AnsweredStream]
@@ -98,7 +98,7 @@ class Recording:
 
 
 class ErrorQuantiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a sorted list of differences, exactly: seconds."""
+    """Exact quantiles of differences, in seconds."""
 
     p50: float
     p99: float
@@ -107,7 +107,7 @@ class ErrorQuantiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What a load showed; `None` where there was nothing to see. Shares are of 1."""
+    """What a load showed; `None` where nothing could be seen. Shares are between 0 and 1."""
 
     users: int
     events_per_s: float
@@ -123,7 +123,7 @@ class LoadCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def server_was_late(self) -> bool:
-        """By so much that its events ran together."""
+        """Whether it was late by so much that its events ran together."""
         return self.server_late_s is None or self.server_late_s.p99 > self.gap_s / 2
 
     @property
@@ -143,7 +143,7 @@ class LoadCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def spread(differences_ns: Iterable[int]) -> ErrorQuantiles | None:
-    """Nearest rank on the sorted values, nothing rounded; `None` of nothing."""
+    """Quantiles by nearest rank, nothing rounded; `None` without values."""
     ordered = sorted(differences_ns)
     if not ordered:
         return None
@@ -152,7 +152,8 @@ def spread(differences_ns: Iterable[int]) -> ErrorQuantiles | None:
 
 
 def plateau(streams: Sequence[AnsweredStream]) -> tuple[int, int]:
-    """From when the last user's first event was sent until the first user's last one was, in ns; may be empty."""
+    """From the moment at which the last user has a first event to that at which the first user has its last one, in
+    ns; may be empty."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for stream in streams:
@@ -162,7 +163,7 @@ def plateau(streams: Sequence[AnsweredStream]) -> tuple[int, int]:
 
 
 def within(streams: Iterable[AnsweredStream], window: tuple[int, int]) -> list[AnsweredStream]:
-    """The parts of the streams whose events were sent in the window, its ends included."""
+    """The parts of the responses whose events were sent in the window, its ends included."""
     parts = []
     for stream in streams:
         begin = bisect_left(stream.server_ns, window[0])
@@ -194,7 +195,7 @@ def ttft_errors(streams: Iterable[AnsweredStream]) -> list[int]:
 
 
 def gap_errors(streams: Iterable[AnsweredStream]) -> list[int]:
-    """By how much the client has each gap wrong, in ns."""
+    """How much the client's gap differs from the server's, for each gap, in ns."""
     return [
         abs((later_ns - earlier_ns) - (server_later_ns - server_earlier_ns))
         for stream in streams
@@ -214,7 +215,7 @@ def server_lateness(streams: Iterable[AnsweredStream], pace: Pace) -> list[int]:
 
 
 def merged_share(streams: Iterable[AnsweredStream]) -> float | None:
-    """Of the reads that brought events, the share that brought several, which have one stamp."""
+    """The share of reads with several events, which share one stamp, among those with any."""
     sizes = [sum(1 for _ in same) for stream in streams for _, same in groupby(stream.event_ns)]
     return sum(size > 1 for size in sizes) / len(sizes) if sizes else None
 
@@ -231,7 +232,7 @@ def cpu_share(readings: Sequence[tuple[int, int]], window: tuple[int, int]) -> f
 
 
 def check(recording: Recording) -> LoadCheck:
-    """What a recording shows on its plateau; on all of it where it never came to one."""
+    """What a recording shows on its plateau, or over its whole length where it has none."""
     load, streams = recording.load, recording.streams
     window = plateau(streams)
     steady = within(streams, window) or list(streams)
@@ -242,7 +243,7 @@ def check(recording: Recording) -> LoadCheck:
     delay_ns = None if recording.read_delay is None else recording.read_delay.percentile(99)
     return LoadCheck(
         users=load.users,
-        # Both ends of the plateau have an event at them: a little more was counted than came in that time.
+        # Both ends of the plateau have an event: slightly more were counted than came in that time.
         events_per_s=min(load.events_per_s, events * NS_PER_S / lasted_ns) if lasted_ns else 0.0,
         stamp_error_s=spread(stamp_errors(steady)),
         ttft_error_s=spread(ttft_errors(streams)),
