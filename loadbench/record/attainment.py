@@ -1,13 +1,13 @@
-"""How the requests of a level fare by its objectives, request by request and exactly.
+"""How the requests of a level meet its objectives, exactly and request by request.
 
-For each objective on a latency the sums are kept that its share or its mean, and the doubt of it, are made from. With y
-for what a request brings (how many of its values are below the bound, or for a mean their sum) and m for how many
-values it has, share and mean are Σy / Σm, and their variance needs Σy², Σym and Σm² besides (Cochran, *Sampling
-Techniques*, chapter 6: the ratio of two sums over clusters). A figure of which a request has one value has m = 1.
+For each objective on a latency the sums are kept that its share or its mean, and their confidence interval, need. Let m
+be the number of values that a request has, and y how many of them are below the bound or, for a mean, their sum. Share
+and mean are Σy / Σm, and their variance also needs Σy², Σym and Σm² (Cochran, *Sampling Techniques*, chapter 6: the
+ratio of two sums over clusters). A figure of which a request has one value has m = 1.
 
-A request is *good* that meets every objective: answered, and each figure below its bound. An objective on a quantile
-asks of a single request what it asks of most: `ttft_p95<1s` that its TTFT is below 1 s. Of a figure with many values a
-request it asks that so many of its own are (`itl_p99<50ms`: 99 % of them). A figure that is undefined is a miss.
+A request is *good* if it succeeded and meets every objective. An objective on a quantile requires of a single request
+what it requires of most: `ttft_p95<1s` requires that its TTFT is below 1 s. For a figure with many values per request
+it requires that share of the request's own values (`itl_p99<50ms`: 99 % of them). An undefined figure is a miss.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Tally:
-    """The sums of one objective over the answered requests that have its figure; y counts values, or is in ns."""
+    """The sums of one objective over the ok requests that have its figure; y counts values, or is in ns."""
 
     requests: int = 0
     y: float = 0
@@ -38,7 +38,7 @@ class Tally:
     mm: int = 0
 
     def add(self, y: float, m: int) -> None:
-        """One request more."""
+        """Add one request."""
         self.requests += 1
         self.y += y
         self.m += m
@@ -47,7 +47,7 @@ class Tally:
         self.mm += m * m
 
     def variance(self) -> float | None:
-        """Of Σy / Σm, by the spread among requests; `None` for fewer than two."""
+        """The variance of Σy / Σm, by the spread among requests; `None` for fewer than two."""
         if self.requests < 2:
             return None
         ratio = self.y / self.m
@@ -57,16 +57,16 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Attained:
-    """What a level's requests came to: tallies by objective, and how many were good."""
+    """The tallies of a level by objective, and how many of its requests were good."""
 
     tallies: Mapping[Objective, Tally]
-    requests: int  # measured ones, those apart that the user cut
+    requests: int  # measured ones, without those that the user cut
     good: int
     good_tokens: int
 
     @property
     def by_request(self) -> bool:
-        """Whether any of the objectives can be asked of a single request."""
+        """Whether any of the objectives applies to a single request."""
         return any(objective.is_latency or objective.metric == FAILURES for objective in self.tallies)
 
 
@@ -79,13 +79,13 @@ class Attainment:
         self._requests = self._good = self._tokens = 0
 
     def add(self, sample: Sample) -> None:
-        """Hold one ended request against every objective."""
+        """Compare one ended request with every objective."""
         if sample.outcome is Outcome.CANCELLED:
             return
         self._requests += 1
         if sample.outcome is not Outcome.OK:
             return
-        # All of them are asked, also after a miss: each tally is to be complete.
+        # All of them, also after a miss: each tally must be complete.
         met = [_meets(objective, tally, sample) for objective, tally in self._latencies]
         if all(met):
             self._good += 1

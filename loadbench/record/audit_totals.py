@@ -1,8 +1,8 @@
-"""Double entry: what must agree about a level, whichever way it is counted.
+"""The totals by which a level audits itself.
 
-Each side of an identity is added up where it arises, apart from the other, so that `loadbench.analyze.level.audit`
-can lay
-them side by side. What crosses a bound of the window is kept too: by so much the sides may differ.
+Each side of an identity is summed where it arises, independently of the other side, so that
+`loadbench.analyze.level.audit` can compare them. What crosses a bound of the window is kept too: the two sides may
+differ by that much.
 """
 
 from __future__ import annotations
@@ -19,87 +19,74 @@ if TYPE_CHECKING:
     from loadbench.record.sample import Sample
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AuditTotals:
     """Sums over a level; times in ns."""
 
-    swept_ns: int = 0  # requests in flight, by the moments at which they began and ended, over the window
+    swept_ns: int = 0  # request time in flight inside the window, by the moments at which requests began and ended
     ended: int = 0  # requests that had been sent and ended inside it
-    residence_ns: int = 0  # how long these had been on their way since they were sent
-    edge_ns: int = 0  # of all that were sent: what of their way inside, or before, goes across a bound
+    residence_ns: int = 0  # time from sent to end of these
+    edge_ns: int = 0  # of all that were sent: the part inside, or before, of those that cross a bound
     unsent_ns: int = 0  # inside, from due to sent or, where nothing was sent, to the end
-    outside_tokens: int = 0  # of measured requests that ended ok: tokens that came outside
-    foreign_tokens: int = 0  # of all others: tokens that came inside
+    outside_tokens: int = 0  # tokens of measured ok requests that arrived outside
+    foreign_tokens: int = 0  # tokens of all other requests that arrived inside
     sliced_tokens: float = 0.0  # tokens in all slices
-    shared_out: int = 0  # answers whose tokens were shared out evenly among slices and window
+    shared_out: int = 0  # responses whose tokens were spread evenly over slices and window
     paced_ns: int = 0  # from first to last token, of requests whose every gap has an ITL
-    paced_tokens: int = 0  # and their tokens after the first event
-    unpaced: int = 0  # requests with some other ITL
+    paced_tokens: int = 0  # their tokens after the first event
+    unpaced: int = 0  # requests with an ITL for some gaps only
 
 
 class AuditTotalsBuilder:
-    """Adds the books up; `phases` says where the window lies."""
+    """Sums them up; `phases` says where the window lies."""
 
     def __init__(self, phases: Phases) -> None:
         self._phases = phases
+        self._totals = AuditTotals()
         self._standing = self._moments_ns = 0
-        self._ended = self._residence_ns = self._edge_ns = self._unsent_ns = 0
-        self._outside = self._foreign = self._shared_out = 0
-        self._paced_ns = self._paced_tokens = self._unpaced = 0
 
     def change(self, at_ns: int, change: int) -> None:
-        """So many more, or less, are in flight; the area below is `closes x changes - moments x changes`."""
+        """The number in flight changes; the area below it is `closes x changes - moments x changes`."""
         closes_ns = self._phases.closes_ns
         if closes_ns is None or at_ns < closes_ns:
             self._standing += change
             self._moments_ns += change * max(at_ns, self._phases.opens_ns)
 
-    def span(self, sample: Sample) -> None:
-        """A request that ended; its residence counts where its end lies, as in Little's law."""
-        opens_ns, closes_ns = self._phases.opens_ns, self._phases.closes_ns
+    def add_span(self, sample: Sample) -> None:
+        """Add a request that ended; its residence time counts where its end lies, as in Little's law."""
+        totals, opens_ns, closes_ns = self._totals, self._phases.opens_ns, self._phases.closes_ns
         closes_ns = sample.end_ns if closes_ns is None else closes_ns
         sent_ns = sample.end_ns if sample.sent_ns is None else sample.sent_ns
-        self._unsent_ns += max(0, min(sent_ns, closes_ns) - max(sample.due_ns, opens_ns))
+        totals.unsent_ns += max(0, min(sent_ns, closes_ns) - max(sample.due_ns, opens_ns))
         if sample.sent_ns is None:
             return
         if opens_ns < sample.end_ns <= closes_ns:
-            self._ended += 1
-            self._residence_ns += sample.end_ns - sent_ns
-            self._edge_ns += max(0, opens_ns - sent_ns)
+            totals.ended += 1
+            totals.residence_ns += sample.end_ns - sent_ns
+            totals.edge_ns += max(0, opens_ns - sent_ns)
         else:
-            self._edge_ns += max(0, min(sample.end_ns, closes_ns) - max(sent_ns, opens_ns))
+            totals.edge_ns += max(0, min(sample.end_ns, closes_ns) - max(sent_ns, opens_ns))
 
-    def tokens(self, sample: Sample, inside: int, *, measured: bool) -> None:
-        """Tokens of a request, of which so many came inside the window."""
-        self._shared_out += bool(inside) and sample.event_tokens is None
-        if measured and sample.outcome is Outcome.OK:
-            self._outside += (sample.output_tokens or 0) - inside
+    def add_tokens(self, sample: Sample, inside: int, *, is_measured: bool) -> None:
+        """Add the tokens of a request, of which `inside` arrived inside the window."""
+        self._totals.shared_out += bool(inside) and sample.event_tokens is None
+        if is_measured and sample.outcome is Outcome.OK:
+            self._totals.outside_tokens += (sample.output_tokens or 0) - inside
         else:
-            self._foreign += inside
+            self._totals.foreign_tokens += inside
 
-    def paced(self, sample: Sample, gaps: Sequence[int], itl: Sequence[tuple[int, int]]) -> None:
-        """A request with its gaps, and what they are to each token."""
+    def add_paced(self, sample: Sample, gaps: Sequence[int], itl: Sequence[tuple[int, int]]) -> None:
+        """Add the gaps of a request, and its inter-token latencies."""
         if not itl:
             return
         if len(itl) < len(gaps) or sample.event_tokens is None or sample.output_tokens is None:
-            self._unpaced += 1
+            self._totals.unpaced += 1
             return
-        self._paced_ns += (sample.last_token_ns or 0) - (sample.first_token_ns or 0)
-        self._paced_tokens += sample.output_tokens - sample.event_tokens[0]
+        self._totals.paced_ns += (sample.last_token_ns or 0) - (sample.first_token_ns or 0)
+        self._totals.paced_tokens += sample.output_tokens - sample.event_tokens[0]
 
-    def books(self, closes_ns: int, *, sliced_tokens: float) -> AuditTotals:
-        """The books of a level whose window closed then."""
-        return AuditTotals(
-            swept_ns=self._standing * closes_ns - self._moments_ns,
-            ended=self._ended,
-            residence_ns=self._residence_ns,
-            edge_ns=self._edge_ns,
-            unsent_ns=self._unsent_ns,
-            outside_tokens=self._outside,
-            foreign_tokens=self._foreign,
-            sliced_tokens=sliced_tokens,
-            shared_out=self._shared_out,
-            paced_ns=self._paced_ns,
-            paced_tokens=self._paced_tokens,
-            unpaced=self._unpaced,
-        )
+    def close(self, closes_ns: int, *, sliced_tokens: float) -> AuditTotals:
+        """The totals of a level whose window closed then."""
+        self._totals.swept_ns = self._standing * closes_ns - self._moments_ns
+        self._totals.sliced_tokens = sliced_tokens
+        return self._totals

@@ -9,7 +9,7 @@ from loadbench.record.sample import Sample
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-# Those of which a request has one, or none where it is undefined.
+# Figures of which a request has one value, or none where it is undefined.
 FIGURES: Mapping[str, Callable[[Sample], float | None]] = {
     "ttft": lambda sample: sample.since_sent(sample.first_token_ns),
     "ttft_response": lambda sample: sample.since_due(sample.first_token_ns),
@@ -25,7 +25,7 @@ FIGURES: Mapping[str, Callable[[Sample], float | None]] = {
 
 
 def weighted(sample: Sample, name: str) -> Sequence[tuple[float, int]]:
-    """(value in ns, weight) of a figure of one request: one, none where it is undefined, or many of its events."""
+    """(value in ns, weight) pairs of a figure of one request: one, none where it is undefined, or one per event."""
     if name == "event_gap":
         return [(gap, 1) for gap in sample.event_gaps()]
     if name == "itl":
@@ -34,5 +34,5 @@ def weighted(sample: Sample, name: str) -> Sequence[tuple[float, int]]:
     return [] if value is None else [(value, 1)]
 
 
-# Those of which a request brings many, that hang together.
+# Figures of which a request has many values, which are correlated.
 MANY_A_REQUEST = frozenset({"event_gap", "itl"})

@@ -13,19 +13,19 @@ class Outcome(StrEnum):
     STREAM_ERROR = "stream_error"  # an error event inside a 200
     TRUNCATED = "truncated"  # the stream ended without finish_reason and without [DONE]
     EMPTY = "empty"  # a clean end without one token
-    PROTOCOL = "protocol"  # a frame that cannot be parsed, or an answer that is not an event stream
+    PROTOCOL = "protocol"  # a frame that cannot be parsed, or a response that is not an event stream
     REFUSED = "refused"  # no connection: refused, unknown host, TLS failure
-    RESET = "reset"  # the connection broke while the answer was expected
+    RESET = "reset"  # the connection broke before the response was complete
     TIMEOUT_CONNECT = "timeout_connect"
     TIMEOUT_FIRST_TOKEN = "timeout_first_token"
     TIMEOUT_IDLE = "timeout_idle"
     TIMEOUT_TOTAL = "timeout_total"
-    CANCELLED = "cancelled"  # cut by the user, or by a search that has seen enough
+    CANCELLED = "cancelled"  # cut by the user, or by a search that has measured enough
     ABANDONED = "abandoned"  # cut by the end of the drain
 
     @property
     def failed(self) -> bool:
-        """Whether the server, or the way to it, is to blame: neither a success nor cut by us."""
+        """Whether the server, or the network, is to blame: neither a success nor cut by loadbench."""
         return self not in _NOT_FAILURES
 
 

@@ -1,4 +1,4 @@
-"""Who asked, and how far into a conversation: the measured requests of a level by persona and by turn."""
+"""What the measured requests of one persona came to, and what a prefix cache did for those that repeat a beginning."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from loadbench.record.outcome import Outcome
 if TYPE_CHECKING:
     from loadbench.record.sample import Sample
 
-# What is told of each persona apart; response times count from when a request was due.
+# The figures that are kept by persona; response times count from when a request was due.
 FIGURES: Final = ("ttft_response", "e2e_response", "tpot")
 
 
 @dataclass(slots=True)
-class Cohort:
+class PersonaStats:
     """The measured requests of one persona; histograms are of those that ended ok, in ns."""
 
     requests: int = 0
@@ -26,7 +26,7 @@ class Cohort:
     histograms: dict[str, Histogram] = field(default_factory=lambda: {name: Histogram() for name in FIGURES})
 
     def add(self, sample: Sample) -> None:
-        """One request more."""
+        """Add one request."""
         self.requests += 1
         if sample.outcome is not Outcome.OK:
             return
@@ -40,26 +40,18 @@ class Cohort:
 
 
 @dataclass(slots=True)
-class PersonaStats:
-    """Those of a level. Warm requests are those whose beginning had been asked before, and should be cached."""
+class PrefixCacheStats:
+    """Warm requests: measured ones that ended ok and whose beginning had been sent before, so it should be cached."""
 
-    personas: dict[str, Cohort] = field(default_factory=dict)
-    turns: dict[int, int] = field(default_factory=dict)  # measured requests by turn
-    warm: int = 0  # ok ones that are warm
-    warm_cached: int = 0  # of these, those of which the server said that something was cached
-    warm_input_tokens: int = 0
-    warm_cached_tokens: int = 0
+    requests: int = 0
+    cached: int = 0  # requests for which the server reported that more than a template was cached
+    input_tokens: int = 0  # of requests for which the server reported both numbers
+    cached_tokens: int = 0
 
-    def add(self, sample: Sample, *, cached: bool) -> None:
-        """One measured request more, and whether so much of it was cached that it counts as such."""
-        request = sample.request
-        if request.persona is not None:
-            self.personas.setdefault(request.persona, Cohort()).add(sample)
-        if request.turn is not None:
-            self.turns[request.turn] = self.turns.get(request.turn, 0) + 1
-        if request.warm and sample.outcome is Outcome.OK:
-            self.warm += 1
-            self.warm_cached += cached
-            if sample.cached_tokens is not None and sample.input_tokens is not None:
-                self.warm_input_tokens += sample.input_tokens
-                self.warm_cached_tokens += sample.cached_tokens
+    def add(self, sample: Sample, *, is_cached: bool) -> None:
+        """Add one request."""
+        self.requests += 1
+        self.cached += is_cached
+        if sample.cached_tokens is not None and sample.input_tokens is not None:
+            self.input_tokens += sample.input_tokens
+            self.cached_tokens += sample.cached_tokens

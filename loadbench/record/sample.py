@@ -37,7 +37,7 @@ class Sample:
     end_ns: int
 
     status: int | None = None
-    reused: bool | None = None  # whether the connection had served a request before
+    reused: bool | None = None  # whether the connection had carried a request before
     connect_ns: int | None = None  # dns + tcp + tls of a new connection
     reconnects: int = 0  # stale keep-alive connections found dead before any byte was sent or received
 
@@ -45,7 +45,7 @@ class Sample:
     event_ns: array[int] = field(default_factory=lambda: array("q"))
     event_tokens: array[int] | None = None
     reads: int = 0  # body reads that brought a token-bearing event
-    merged_reads: int = 0  # those that brought more than one
+    merged_reads: int = 0  # reads that brought more than one
     censored_events: int = 0  # stamped with a later event's arrival, since the client read late
 
     output_tokens: int | None = None
@@ -54,8 +54,8 @@ class Sample:
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     finish_reason: str | None = None
-    model: str | None = None  # the name that the server answered with
-    timings: Timings | None = None  # what the server tells of its own time
+    model: str | None = None  # the name in the response
+    timings: Timings | None = None  # times that the server reports itself
     answer: str | None = None  # the visible text, of a request with `keep_text`
 
     @property
@@ -78,11 +78,11 @@ class Sample:
         return None if mark_ns is None or self.sent_ns is None else mark_ns - self.sent_ns
 
     def since_due(self, mark_ns: int | None) -> int | None:
-        """Nanoseconds from `due` to a mark: response time, the client's own delay included."""
+        """Nanoseconds from `due` to a mark: response time, which includes the client's own delay."""
         return None if mark_ns is None else mark_ns - self.due_ns
 
     def lateness(self) -> int | None:
-        """Nanoseconds from `due` to `sent`, the set-up of a new connection apart: the client's own delay."""
+        """Nanoseconds from `due` to `sent`, without the set-up of a new connection: the client's own delay."""
         late_ns = self.since_due(self.sent_ns)
         return None if late_ns is None else max(0, late_ns - (self.connect_ns or 0))
 
@@ -93,7 +93,7 @@ class Sample:
     def inter_token_latencies(self) -> list[tuple[int, int]]:
         """(ITL in ns, weight in tokens) of each gap: the gap over the tokens of its later event.
 
-        Empty where the tokens per event are not known: then only event gaps are.
+        Empty where the tokens per event are unknown: then there are only event gaps.
         """
         tokens = self.event_tokens
         if tokens is None:
@@ -103,12 +103,12 @@ class Sample:
     def tpot(self) -> float | None:
         """Time per output token in ns: `(last_token - first_token) / (N - tokens in the first event)`.
 
-        Where the first event's own tokens are not known it is taken to hold one.
+        Where the number of tokens in the first event is unknown, it is taken to be one.
         """
         first = 1 if self.event_tokens is None or not self.event_tokens else self.event_tokens[0]
         hidden = self.reasoning_tokens or 0
         if self.first_visible_ns == self.first_token_ns and first <= hidden:
-            # Reasoning that was counted and not shown was over when the first event came.
+            # Reasoning tokens that were counted and not sent came before the first event.
             first += hidden
         return self._per_token(first)
 
@@ -120,10 +120,10 @@ class Sample:
         if self.output_tokens is None or self.first_token_ns is None or self.last_token_ns is None:
             return None
         rest, span_ns = self.output_tokens - first, self.last_token_ns - self.first_token_ns
-        # All in one read is no pace: nobody knows how the tokens were spaced.
+        # Tokens that came in one read have no pace: how they were spaced is unknown.
         return span_ns / rest if rest >= 1 and span_ns > 0 else None
 
     def e2e_per_token(self) -> float | None:
-        """E2E over N in ns; its inverse is the speed that one user sees, waiting included."""
+        """E2E over N in ns; its inverse is the speed that one user sees, including the wait."""
         e2e = self.since_sent(self.last_token_ns)
         return None if e2e is None or not self.output_tokens else e2e / self.output_tokens

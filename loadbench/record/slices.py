@@ -1,6 +1,6 @@
-"""When tokens arrived, in slices of a tenth of a second: enough to tell how steady a throughput was.
+"""When tokens arrived, in slices of a tenth of a second: enough to see how steady the throughput was.
 
-A level of an hour has 36,000 slices, whatever went through it.
+A level of an hour has 36,000 slices, whatever its throughput.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 SLICE_NS = 100_000_000
-# Stamps are gathered to this number and then counted all at once.
+# Stamps are gathered up to this number and then counted all at once.
 _GATHERED = 8192
 
 
@@ -25,7 +25,7 @@ class Slices:
         self._counts: np.ndarray[Any, np.dtype[np.float64]] = np.zeros(0)
 
     def add(self, stamps: array[int], tokens: array[int] | None, total: float) -> None:
-        """Tokens by their events' stamps, each after `opens_ns`; shared out evenly where an event's own are unknown."""
+        """Add tokens by the stamps of their events, all after `opens_ns`; spread evenly if `tokens` is unknown."""
         self._stamps.extend(stamps)
         self._weights.extend(list(tokens) if tokens is not None else [total / len(stamps)] * len(stamps))
         if len(self._stamps) >= _GATHERED:
@@ -52,6 +52,6 @@ class Slices:
         return tuple(counts.tolist())
 
     def total(self) -> float:
-        """Tokens of all slices, those included that the window's end cuts."""
+        """Tokens of all slices, including one that the window's end cuts."""
         self._count()
         return float(self._counts.sum())

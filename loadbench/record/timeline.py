@@ -1,8 +1,8 @@
-"""How a level went in the course of time: what tells whether it was steady, and how its requests hang together.
+"""How a level went over time: whether it was steady, and how its requests are correlated.
 
 Requests in flight and times to first token are kept by slices of a tenth of a second, as tokens are: a level of an hour
-has 36,000 of them. Of single requests only the first so many are kept, in the order in which they were due: enough to
-tell how much one says of the next, however many follow.
+has 36,000 of them. Single requests are kept up to `_MOST_KEPT`, in the order in which they were due: enough to see how
+much one says about the next.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # The figures that are kept request by request.
 KEPT: Final = ("ttft_response", "e2e_response", "tpot")
 _MOST_KEPT = 16_384
-# What is told is gathered to this number, and then counted all at once.
+# Values are gathered up to this number and then counted all at once.
 _GATHERED = 8192
 
 
@@ -34,13 +34,13 @@ class Timeline:
     """By whole slices of the window, and request by request; times in ns."""
 
     in_flight: tuple[float, ...] = ()  # mean of each slice
-    ttft_ns: tuple[float, ...] = ()  # sum of the response TTFTs of the measured requests that became due in each slice
+    ttft_ns: tuple[float, ...] = ()  # sum of the response TTFTs of the measured requests due in each slice
     ttft_count: tuple[float, ...] = ()
     kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by name in KEPT, as they were due
 
 
 class TimelineBuilder:
-    """Takes what happens in any order, and says how it went; `opens_ns` is when the window opens."""
+    """Makes a timeline of what happens, in any order; `opens_ns` is when the window opens."""
 
     def __init__(self, opens_ns: int) -> None:
         self._in_flight = _BySlice(opens_ns)
@@ -49,48 +49,45 @@ class TimelineBuilder:
         self._values = {name: array("d") for name in KEPT}
 
     def change(self, at_ns: int, change: int) -> None:
-        """So many requests more, or less, are in flight from then on."""
+        """The number of requests in flight changes by this much."""
         self._in_flight.add(at_ns, change)
 
     def add(self, sample: Sample) -> None:
-        """A measured request that had a token, whatever became of it."""
+        """Add a measured request; its TTFT counts if it had a token, however it ended."""
         ttft_ns = sample.since_due(sample.first_token_ns)
         if ttft_ns is not None:
             self._ttft.add(sample.due_ns, ttft_ns)
 
     def keep(self, sample: Sample) -> None:
-        """A measured request that ended ok."""
+        """Keep the figures of a measured request that ended ok."""
         if len(self._due["ttft_response"]) >= _MOST_KEPT:
             return
-        self._keep("ttft_response", sample.due_ns, sample.since_due(sample.first_token_ns))
-        self._keep("e2e_response", sample.due_ns, sample.since_due(sample.last_token_ns))
-        self._keep("tpot", sample.due_ns, sample.tpot())
+        figures = (sample.since_due(sample.first_token_ns), sample.since_due(sample.last_token_ns), sample.tpot())
+        for name, value_ns in zip(KEPT, figures, strict=True):
+            if value_ns is not None:
+                self._due[name].append(sample.due_ns)
+                self._values[name].append(value_ns)
 
-    def _keep(self, name: str, due_ns: int, value_ns: float | None) -> None:
-        if value_ns is not None:
-            self._due[name].append(due_ns)
-            self._values[name].append(value_ns)
-
-    def course(self, closes_ns: int) -> Timeline:
-        """All that was told, up to that moment."""
+    def close(self, closes_ns: int) -> Timeline:
+        """The timeline up to that moment."""
         changes, _, left = self._in_flight.until(closes_ns)
         before = np.cumsum(changes) - changes
         sums, counts, _ = self._ttft.until(closes_ns)
+        kept = {}
+        for name in KEPT:
+            order = np.argsort(np.array(self._due[name], np.int64), kind="stable")
+            kept[name] = tuple(np.array(self._values[name])[order].tolist())
         return Timeline(
             in_flight=tuple((before + left).tolist()),
             ttft_ns=tuple(sums.tolist()),
             ttft_count=tuple(counts.tolist()),
-            kept={name: self._in_order(name) for name in KEPT},
+            kept=kept,
         )
-
-    def _in_order(self, name: str) -> tuple[float, ...]:
-        order = np.argsort(np.array(self._due[name], np.int64), kind="stable")
-        return tuple(np.array(self._values[name])[order].tolist())
 
 
 class _BySlice:
-    """Values by the slice that their moment lies in: their sum, their number, and their sum weighted with the part of
-    the slice that is still to come. What came before the window opens counts as it opens."""
+    """Values by the slice that their moment lies in: their sum, their number, and their sum weighted by the rest of the
+    slice. What came before the window opens counts as it opens."""
 
     def __init__(self, opens_ns: int) -> None:
         self._opens_ns = opens_ns
@@ -99,7 +96,7 @@ class _BySlice:
         self._rows: Row = np.zeros((3, 0))
 
     def add(self, at_ns: int, value: float) -> None:
-        """One value more."""
+        """Add one value."""
         self._moments.append(at_ns)
         self._values.append(value)
         if len(self._moments) >= _GATHERED:

@@ -105,14 +105,14 @@ def _told(requests: Iterable[tuple[float, float, float]], phases: Phases) -> Ite
 
 def course(dues: Row, ttfts: Row, ends: Row, *, window_s: float) -> Timeline:
     """How a level goes whose requests were due, had their first token after, and ended, then; all in seconds."""
-    chronicle = TimelineBuilder(0)
+    timeline = TimelineBuilder(0)
     inside = (dues >= 0) & (dues < window_s)
     changes = np.repeat((1.0, -1.0), len(dues))
     # As `change` and `add` put them aside, a level at once.
     for rows, moments, values in (
-        (chronicle._in_flight, np.concatenate((dues, ends)), changes),
-        (chronicle._ttft, dues[inside], ttfts[inside] * S),
+        (timeline._in_flight, np.concatenate((dues, ends)), changes),
+        (timeline._ttft, dues[inside], ttfts[inside] * S),
     ):
         rows._moments.frombytes((moments * S).astype(np.int64).tobytes())
         rows._values.frombytes(values.astype(np.float64).tobytes())
-    return chronicle.course(round(window_s * S))
+    return timeline.close(round(window_s * S))

@@ -219,8 +219,8 @@ def test_what_a_dead_worker_had_under_way_keeps_its_persona():
     recording, samples, _, _ = run_crew(made, made.loads[0], workers=2, during=during)
     assert Outcome.CANCELLED in {one.outcome for one in samples}
     assert {one.request.persona for one in samples} == {"chat", "code"}
-    assert sum(part.requests for part in recording.cohorts.personas.values()) == sum(recording.outcomes.values())
-    assert sum(recording.cohorts.turns.values()) == sum(recording.outcomes.values())
+    assert sum(part.requests for part in recording.personas.values()) == sum(recording.outcomes.values())
+    assert sum(recording.turns.values()) == sum(recording.outcomes.values())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")

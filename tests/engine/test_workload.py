@@ -378,5 +378,5 @@ def test_b11_workers_share_any_workload(flags):
         assert sorted(numbers) == list(range(80))
         assert recording.missed == 0
     if "turns" in flags:
-        assert set(recording.cohorts.turns) == {1, 2, 3}
-        assert set(recording.cohorts.personas) == {"chat", "code"}
+        assert set(recording.turns) == {1, 2, 3}
+        assert set(recording.personas) == {"chat", "code"}

@@ -274,7 +274,7 @@ def test_h2_a_prompt_is_off_by_more_than_two_percent(
 ) -> None:
     """Only where a length was asked for and the server told the true one."""
     recording = _record(_at(1000, 1100, target_input_tokens=asked, input_tokens=told))
-    assert (recording.prompt_asked, recording.prompt_off) == (asked_count, off)
+    assert (recording.prompts_of_length, recording.prompts_off_length) == (asked_count, off)
 
 
 def test_what_the_level_knows_goes_through() -> None:

@@ -19,12 +19,12 @@ MS = 1_000_000
 @given(st.lists(st.tuples(st.integers(-300, 1200), st.integers(0, 900)), max_size=40), st.randoms())
 def test_requests_in_flight_are_those_of_each_slice(spans, order):
     """Told in any order, each slice has the time that requests were in flight in it, over its length."""
-    chronicle = TimelineBuilder(OPENS)
+    timeline = TimelineBuilder(OPENS)
     told = [(begin, 1) for begin, _ in spans] + [(begin + length, -1) for begin, length in spans]
     order.shuffle(told)
     for at, change in told:
-        chronicle.change(OPENS + at * MS, change)
-    found = chronicle.course(OPENS + 1000 * MS).in_flight
+        timeline.change(OPENS + at * MS, change)
+    found = timeline.close(OPENS + 1000 * MS).in_flight
     assert len(found) == 10
     for number, mean in enumerate(found):
         begins, ends = 100 * number, 100 * (number + 1)
@@ -34,35 +34,35 @@ def test_requests_in_flight_are_those_of_each_slice(spans, order):
 
 def test_first_tokens_count_where_their_request_was_due():
     """Sums and numbers of the response TTFT by slice of the due time; who had no token is not counted."""
-    chronicle = TimelineBuilder(OPENS)
+    timeline = TimelineBuilder(OPENS)
     for due_ms, ttft_ms in ((0, 500), (99, 40), (100, 7), (250, None)):
         due_ns = OPENS + due_ms * MS
         stamps = [] if ttft_ms is None else [due_ns + ttft_ms * MS]
-        chronicle.add(make_sample(stamps, due_ns=due_ns, sent_ns=due_ns))
-    went = chronicle.course(OPENS + 3 * SLICE_NS)
+        timeline.add(make_sample(stamps, due_ns=due_ns, sent_ns=due_ns))
+    went = timeline.close(OPENS + 3 * SLICE_NS)
     assert went.ttft_ns == (540 * MS, 7 * MS, 0)
     assert went.ttft_count == (2, 1, 0)
 
 
 def test_many_are_counted_as_few():
     """What is gathered and counted in batches is counted whole."""
-    chronicle = TimelineBuilder(0)
+    timeline = TimelineBuilder(0)
     for number in range(20_000):
-        chronicle.change(number * SLICE_NS // 1000, 1)
-        chronicle.change(number * SLICE_NS // 1000 + SLICE_NS // 1000, -1)
-    went = chronicle.course(20 * SLICE_NS)
+        timeline.change(number * SLICE_NS // 1000, 1)
+        timeline.change(number * SLICE_NS // 1000 + SLICE_NS // 1000, -1)
+    went = timeline.close(20 * SLICE_NS)
     assert all(abs(mean - 1) < 1e-6 for mean in went.in_flight)
 
 
 def test_what_is_kept_is_in_the_order_of_due_times(monkeypatch):
     """The first so many that ended, each figure in the order in which they were due, and no more than that."""
     monkeypatch.setattr(course_module, "_MOST_KEPT", 3)
-    chronicle = TimelineBuilder(0)
+    timeline = TimelineBuilder(0)
     for due, ttft in ((30, 3), (10, 1), (20, 2), (40, 4)):
         due_ns = due * MS
         stamps = [due_ns + ttft * MS, due_ns + ttft * MS + 10 * MS]
-        chronicle.keep(make_sample(stamps, tokens=[1, 1], due_ns=due_ns, sent_ns=due_ns, phase=Phase.MEASURED))
-    kept = chronicle.course(SLICE_NS).kept
+        timeline.keep(make_sample(stamps, tokens=[1, 1], due_ns=due_ns, sent_ns=due_ns, phase=Phase.MEASURED))
+    kept = timeline.close(SLICE_NS).kept
     assert tuple(kept) == KEPT
     assert kept["ttft_response"] == (1 * MS, 2 * MS, 3 * MS)
     assert kept["e2e_response"] == (11 * MS, 12 * MS, 13 * MS)
@@ -71,5 +71,5 @@ def test_what_is_kept_is_in_the_order_of_due_times(monkeypatch):
 
 def test_nothing_has_no_course():
     """A window that never was has no slices, and one in which nothing happened has empty ones."""
-    assert TimelineBuilder(OPENS).course(OPENS).in_flight == ()
-    assert TimelineBuilder(OPENS).course(OPENS + 2 * SLICE_NS).in_flight == (0.0, 0.0)
+    assert TimelineBuilder(OPENS).close(OPENS).in_flight == ()
+    assert TimelineBuilder(OPENS).close(OPENS + 2 * SLICE_NS).in_flight == (0.0, 0.0)

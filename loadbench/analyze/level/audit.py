@@ -39,7 +39,7 @@ def audit(recording: LevelRecording, load: Load) -> list[AuditCheck]:
     """Every identity of which the level has both sides; empty for a level that is known to be incomplete."""
     if recording.lost_workers or recording.window_s <= 0:
         return []
-    totals, window_ns = recording.books, recording.window[1] - recording.window[0]
+    totals, window_ns = recording.audit_totals, recording.window[1] - recording.window[0]
 
     residence_ns = totals.residence_ns / totals.ended if totals.ended else 0.0
     edge = (totals.edge_ns + totals.unsent_ns) / window_ns

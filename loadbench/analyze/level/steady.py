@@ -139,7 +139,7 @@ def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     """Why the level was not steady; nothing if it was, is too short to tell, or has a rate that changes as planned."""
     if isinstance(load, Open) and load.arrivals.planned:
         return
-    timeline = recording.course
+    timeline = recording.timeline
 
     # TTFT by due time; in a closed loop each batch needs a request of every user.
     counts = _batch_sums(timeline.ttft_count)
@@ -195,7 +195,7 @@ def _from_to(before_ns: float, after_ns: float) -> str:
 
 def _sufficient_warm_up(recording: LevelRecording) -> str:
     """The advice of a warm-up that would have been enough; empty if TTFT did not settle in the window's first half."""
-    sums, counts = np.asarray(recording.course.ttft_ns), np.asarray(recording.course.ttft_count)
+    sums, counts = np.asarray(recording.timeline.ttft_ns), np.asarray(recording.timeline.ttft_count)
     filled = np.flatnonzero(counts)
     cut = mser5((sums[filled] / counts[filled]).tolist())
     if not cut:

@@ -76,11 +76,10 @@ def summarize(
         names = sorted(risen, key=lambda name: (name not in PREEMPTIONS, name))[:_MAX_COUNTERS]
         server = {name: recording.server[name] for name in names}
 
-    cohorts, warm = recording.cohorts, None
-    if cohorts.warm:
-        tokens = cohorts.warm_input_tokens
-        share = cohorts.warm_cached_tokens / tokens if tokens else None
-        warm = PrefixCacheResult(requests=cohorts.warm, cached_requests=cohorts.warm_cached, cached_share=share)
+    cache, warm = recording.prefix_cache, None
+    if cache.requests:
+        share = cache.cached_tokens / cache.input_tokens if cache.input_tokens else None
+        warm = PrefixCacheResult(requests=cache.requests, cached_requests=cache.cached, cached_share=share)
     return LevelResult(
         target=target,
         model=model,
@@ -124,9 +123,9 @@ def summarize(
                     for figure, histogram in cohort.histograms.items()
                 },
             )
-            for name, cohort in sorted(cohorts.personas.items())
+            for name, cohort in sorted(recording.personas.items())
         },
-        turns={str(turn): count for turn, count in sorted(cohorts.turns.items())},
+        turns={str(turn): count for turn, count in sorted(recording.turns.items())},
         warm=warm,
         course=_timeline_parts(recording, load),
         server=server,
@@ -191,7 +190,7 @@ def _metrics(recording: LevelRecording) -> dict[str, Metric | None]:
     failed -= sum(recording.outcomes.get(outcome, 0) for outcome in (Outcome.OK, Outcome.CANCELLED))
     inefficiencies: dict[str, float] = {}
     for kept, names in _CORRELATED_LIKE.items():
-        values = recording.course.kept.get(kept)
+        values = recording.timeline.kept.get(kept)
         inefficiencies |= dict.fromkeys(names, 1.0 if values is None else effective_n.inefficiency(values))
     return {
         f"{name}_s": metric(
@@ -243,7 +242,7 @@ def _timeline_parts(recording: LevelRecording, load: Load) -> list[TimelinePart]
     """Up to 24 parts of a window whose rate was planned to change, each of whole slices; empty for a constant rate."""
     if not (isinstance(load, Open) and load.arrivals.planned):
         return []
-    timeline = recording.course
+    timeline = recording.timeline
     series = (
         recording.answers_by_slice,
         recording.tokens_by_slice,

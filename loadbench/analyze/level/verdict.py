@@ -178,15 +178,16 @@ def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) 
     if unknown > _MAX_DOUBTFUL * ok:
         message = f"{unknown} of {ok} responses have an unknown number of tokens"
         yield Reason("unknown_tokens", message, "make the server report usage")
-    if recording.prompt_off > _MAX_DOUBTFUL * recording.prompt_asked:
+    prompts, off = recording.prompts_of_length, recording.prompts_off_length
+    if off > _MAX_DOUBTFUL * prompts:
         yield Reason(
             "prompt_length",
-            f"{recording.prompt_off} of {recording.prompt_asked} prompts were more than 2 % off the requested length",
+            f"{off} of {prompts} prompts were more than 2 % off the requested length",
             "the server's tokenizer differs from the one that was calibrated; use --prompt or --prompts",
         )
     # A prompt that repeats the beginning of an earlier one is expected in the cache.
-    cold = ok - recording.cohorts.warm
-    cached = recording.cached - recording.cohorts.warm_cached
+    cold = ok - recording.prefix_cache.requests
+    cached = recording.cached - recording.prefix_cache.cached
     if cached > _MAX_DOUBTFUL * cold:
         message = f"{cached} of {cold} prompts came in part from the server's prefix cache"
         yield Reason("cached_prompts", message, "leave --unique on, or turn prefix caching off")

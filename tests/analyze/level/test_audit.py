@@ -119,7 +119,7 @@ def test_event_without_a_token_leaves_tpot_out():
 def test_book_that_is_wrong_is_found(change, expected):
     """Each entry that is off makes its identity fail, and no other."""
     recording = a_recording([a_sample(n, due_ns=(n + 1) * S) for n in range(50)])
-    assert failed(replace(recording, books=replace(recording.books, **change))) == expected
+    assert failed(replace(recording, audit_totals=replace(recording.audit_totals, **change))) == expected
 
 
 def test_request_that_is_added_twice_is_found():

@@ -33,7 +33,7 @@ def judged(rng, *, rate: float, served: float, window_s: float = 60.0, constant:
 
 def level(went, *, arrivals: int = 0):
     """The recording of a level that went like this."""
-    return replace(a_recording([]), course=went, arrivals_sent=arrivals, warm_up_ns=10 * S)
+    return replace(a_recording([]), timeline=went, arrivals_sent=arrivals, warm_up_ns=10 * S)
 
 
 # The statistics.
