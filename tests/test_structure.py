@@ -1,9 +1,10 @@
-"""The structure of the package: which modules and packages import each other."""
+"""The structure of the package: which modules import each other, and how many functions are only a step of another."""
 
 from __future__ import annotations
 
 import ast
 import tomllib
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "loadbench"
+# A private function of a few lines with one caller is a hop for the reader. Some hide a decision, so some may stay.
+MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.
 DOORS = {"door-httpx": {"client", "targets"}, "door-click": {"cli"}, "door-hdrh": {"record"}}
 
@@ -63,6 +66,58 @@ def test_circles_are_seen():
 def test_no_modules_import_each_other():
     """Each module can be read after those that it imports, type annotations included."""
     assert circles({name: imports(name, tree) for name, tree in modules().items()}) == []
+
+
+def short_functions(trees: dict[str, ast.Module]) -> list[str]:
+    """Private functions of a few lines, docstring apart, whose name occurs once in all modules."""
+    uses: Counter[str] = Counter()
+    short = []
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                uses[node.id] += 1
+            elif isinstance(node, ast.Attribute):
+                uses[node.attr] += 1
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                if node.name.startswith("_") and not node.name.startswith("__") and lines <= FEW_LINES:
+                    short.append((module, node.name))
+    return [f"{module}.{name}" for module, name in short if uses[name] == 1]
+
+
+def test_short_functions_are_seen():
+    """One that is called once counts; one that is called twice, a public, a special and a long one do not."""
+    text = '''
+def _once():
+    """Documented."""
+    return 1
+def _twice():
+    return _once()
+def public():
+    return _twice() + _twice() + public()
+class A:
+    def __init__(self):
+        self._method()
+        _long()
+    def _method(self):
+        pass
+def _long():
+    a = 1
+    a = 2
+    a = 3
+    a = 4
+    a = 5
+    a = 6
+    return a
+'''
+    assert short_functions({"m": ast.parse(text)}) == ["m._once", "m._method"]
+
+
+def test_few_short_functions_have_one_caller():
+    """Steps that are taken once stand where they are taken."""
+    short = short_functions(modules())
+    assert len(short) <= MOST_SHORT_FUNCTIONS, short
 
 
 @pytest.mark.parametrize("door", DOORS)
