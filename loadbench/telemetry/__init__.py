@@ -1,1 +1,1 @@
-"""What the server, its machine and its devices do meanwhile, sampled on the run's own clock."""
+"""Telemetry of the server's process, its machine and its devices, sampled on the run's clock."""

@@ -1,8 +1,8 @@
-"""NVIDIA's boards, through NVML as `nvidia-ml-py` wraps it (the module `pynvml`, of the extra `gpu`).
+"""NVIDIA boards, through NVML as wrapped by `nvidia-ml-py` (the module `pynvml`, of the extra `gpu`).
 
-What a board or its driver does not tell at first is not asked again: older ones have no energy counter, some laptops no
-power. The energy counter is in mJ since the driver was loaded, Volta and later (NVML API reference,
-`nvmlDeviceGetTotalEnergyConsumption`). A throttle reading is 1 while the clocks are held down by power or by heat, so
+A reading that a board or its driver does not have at first is not tried again: older boards have no energy counter, and
+some laptops no power reading. The energy counter is in mJ since the driver was loaded, on Volta and later (NVML API
+reference, `nvmlDeviceGetTotalEnergyConsumption`). A throttle reading is 1 while power or heat limits the clocks, so
 that its mean is the share of time.
 """
 
@@ -13,31 +13,40 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Ask = Callable[[Any], float]
+    Query = Callable[[Any], float]
 
 # Bits of `nvmlDeviceGetCurrentClocksEventReasons`, nvml.h: software power cap, power brake; thermal, by software and
-# by hardware. The general hardware slowdown (0x08) is one of both, and told with them.
+# by hardware. The general hardware slowdown (0x08) is set together with one of both.
 _POWER = 0x04 | 0x80
 _HEAT = 0x20 | 0x40
 
 
 class Nvidia:
-    """Every board that NVML shows."""
+    """All boards that NVML lists."""
 
     def __init__(self, nvml: Any, handles: Sequence[Any]) -> None:
         self._nvml = nvml
-        self._asked = {
-            f"gpu{number}_{name}": (ask, handle)
+        self._queries = {
+            f"gpu{number}_{name}": (query, handle)
             for number, handle in enumerate(handles)
-            for name, ask in _questions(nvml).items()
-            if self._told(ask, handle) is not None
+            for name, query in _queries(nvml).items()
+            if self._value(query, handle) is not None
         }
         self.boards = len(handles)
-        self.about: Mapping[str, object] = {"boards": [self._board(handle) for handle in handles]}
+        self.about: Mapping[str, object] = {
+            "boards": [
+                {
+                    "name": self._text(nvml.nvmlDeviceGetName, handle),
+                    "driver": self._text(nvml.nvmlSystemGetDriverVersion),
+                    "memory_bytes": self._value(lambda board: nvml.nvmlDeviceGetMemoryInfo(board).total, handle),
+                }
+                for handle in handles
+            ]
+        }
 
     @classmethod
-    def found(cls, nvml: Any | None) -> Self | None:
-        """`None` without the library, the driver or a board."""
+    def detect(cls, nvml: Any | None) -> Self | None:
+        """`None` without the library, a driver or a board."""
         if nvml is None:
             return None
         try:
@@ -47,37 +56,30 @@ class Nvidia:
             return None
         return cls(nvml, handles) if handles else None
 
-    def _board(self, handle: Any) -> dict[str, object]:
-        return {
-            "name": self._said(lambda: self._nvml.nvmlDeviceGetName(handle)),
-            "driver": self._said(self._nvml.nvmlSystemGetDriverVersion),
-            "memory_bytes": self._told(lambda one: self._nvml.nvmlDeviceGetMemoryInfo(one).total, handle),
-        }
-
-    def _said(self, ask: Callable[[], Any]) -> str | None:
-        """A text; older versions of the library give bytes."""
+    def _text(self, query: Callable[..., Any], *arguments: Any) -> str | None:
+        """A text; older versions of the library return bytes."""
         try:
-            said = ask()
+            text = query(*arguments)
         except self._nvml.NVMLError:
             return None
-        return said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
-    def _told(self, ask: Ask, handle: Any) -> float | None:
+    def _value(self, query: Query, handle: Any) -> float | None:
         try:
-            return float(ask(handle))
+            return float(query(handle))
         except self._nvml.NVMLError:
             return None
 
     def read(self) -> Mapping[str, float]:
         """Utilisation, memory, power, energy, clocks and throttling of each board."""
-        told = {name: self._told(ask, handle) for name, (ask, handle) in self._asked.items()}
-        return {name: value for name, value in told.items() if value is not None}
+        values = {name: self._value(query, handle) for name, (query, handle) in self._queries.items()}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-def _questions(nvml: Any) -> dict[str, Ask]:
-    """What is asked of a board, the energy first: the time of a reading is taken before it."""
+def _queries(nvml: Any) -> dict[str, Query]:
+    """The readings of a board, energy first, because the time of a reading is taken before it."""
     reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
-    if reasons is None:  # the older name
+    if reasons is None:  # in older versions
         reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons
     return {
         "energy_j_total": lambda board: nvml.nvmlDeviceGetTotalEnergyConsumption(board) / 1e3,

@@ -1,9 +1,9 @@
-"""The server's own processes: the one that listens, and all below it, which often do the work.
+"""The server's processes: the one that listens, and its descendants, which often do the work.
 
-It is looked up by its port among the listening sockets of this machine; where the system shows those of other users to
-root only, it is not found. A server that has gone is looked for again: one that was restarted is another process. Its
-CPU time counts every process that it was seen to have, the ended ones too. Resident memory is summed over processes,
-so that pages which they share count for each of them.
+The process is found by its port among the listening sockets of this machine, unless the system shows those of other
+users only to root. A server that is gone is looked for again, because a restarted server is another process. CPU time
+includes every process that was seen, ended ones as well. Resident memory is summed over the processes, so shared pages
+count once for each.
 """
 
 from __future__ import annotations
@@ -12,34 +12,38 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-# These listen on behalf of a server in a container or another system, and are not the server.
+# These listen for a server in a container or in another system, and are not the server.
 _PROXIES = frozenset({"docker-proxy", "com.docker.backend", "com.docker.backend.exe", "wslrelay.exe", "slirp4netns"})
-# What listens here for a server on another machine.
+# These listen for a server on another machine.
 _TUNNELS = frozenset({"ssh", "ssh.exe", "sshd", "sshd-session", "kubectl", "kubectl.exe"})
-# To look for a process's descendants every process of the machine is looked at: that is not done at every reading.
+# Finding descendants takes a look at every process of the machine, so it is done only at every fifth reading.
 _FRESH = 5
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::", "*", ""})  # noqa: S104 - compared with, not bound to
 
 
 class MeasuredProcess:
-    """A process and its descendants. With a port it may be lost and found; a given pid is never another's."""
+    """A process and its descendants. With a port it is looked for again when it ends; a given pid is not."""
 
     def __init__(self, psutil: Any, process: Any, *, port: int | None = None, host: str | None = None) -> None:
         self._psutil = psutil
         self._process = process
         self._port = port
         self._host = host
-        self._fresh = 0  # readings since its descendants were looked for
-        self._kept: dict[Any, Any] = {}  # the same object for a process each time: it knows what it has read
-        self._seen: dict[tuple[str, Any], float] = {}
-        self._spent = {"process_restarts_total": 0.0}
-        self.about: Mapping[str, object] = {"process": _about(psutil, process, by_port=port is not None)}
+        self._age = 0  # readings since the descendants were looked for
+        self._family: dict[Any, Any] = {}  # keeps the same object for a process, which remembers its last reading
+        self._last: dict[tuple[str, Any], float] = {}
+        self._totals = {"process_restarts_total": 0.0}
+        name = None
+        with suppress(psutil.Error):
+            name = process.name()
+        found_by = "port" if port is not None else "--server-pid"
+        self.about: Mapping[str, object] = {"process": {"pid": process.pid, "name": name, "found_by": found_by}}
 
     @classmethod
-    def found(cls, psutil: Any | None, *, port: int | None, host: str | None, pid: int | None) -> Self | None:
-        """`None` without the library, or where no such process can be seen."""
+    def detect(cls, psutil: Any | None, *, port: int | None, host: str | None, pid: int | None) -> Self | None:
+        """`None` without `psutil`, or if there is no such process that this user can see."""
         if psutil is None:
             return None
         if pid is not None:
@@ -50,70 +54,54 @@ class MeasuredProcess:
         return None if process is None else cls(psutil, process, port=port, host=host)
 
     def read(self) -> Mapping[str, float]:
-        """CPU seconds, memory, threads, bytes read and written, over all of its processes.
+        """CPU seconds, memory, threads, bytes read and written, over all processes.
 
-        None where it has gone, or the system tells no other user of it.
+        Empty if the process is gone, or if the system hides it from this user.
         """
-        family = self._family()
-        if not family:
-            return {}
+        alive = False
+        with suppress(self._psutil.Error):
+            # A process that has ended and was not yet waited for by its parent is gone, too.
+            alive = self._process.is_running() and self._process.status() != self._psutil.STATUS_ZOMBIE
+        if not alive:
+            restarted = None if self._port is None else listening(self._psutil, self._port, self._host)
+            if restarted is None:
+                return {}
+            self._process, self._age = restarted, 0
+            self._totals["process_restarts_total"] += 1
+        if not self._age:
+            members = [self._process]
+            with suppress(self._psutil.Error):
+                members += self._process.children(recursive=True)
+            self._family = {process: self._family.get(process, process) for process in members}
+        self._age = (self._age + 1) % _FRESH
         values = {"process_rss_bytes": 0.0, "process_threads": 0.0, "process_count": 0.0}
-        for process in family:
+        for process in self._family.values():
             with suppress(self._psutil.Error), process.oneshot():
                 resident, threads = process.memory_info().rss, process.num_threads()
                 self._count(process)
                 values["process_rss_bytes"] += resident
                 values["process_threads"] += threads
                 values["process_count"] += 1
-        return values | self._spent if values["process_count"] else {}
-
-    def _family(self) -> list[Any]:
-        """The process and its descendants, looked for anew now and then."""
-        if not self._alive():
-            again = None if self._port is None else listening(self._psutil, self._port, self._host)
-            if again is None:
-                return []
-            self._process, self._fresh = again, 0
-            self._spent["process_restarts_total"] += 1
-        if not self._fresh:
-            members = [self._process]
-            with suppress(self._psutil.Error):
-                members += self._process.children(recursive=True)
-            self._kept = {one: self._kept.get(one, one) for one in members}
-        self._fresh = (self._fresh + 1) % _FRESH
-        return list(self._kept.values())
-
-    def _alive(self) -> bool:
-        """One that has ended and is not yet taken leave of by its parent has gone, too."""
-        with suppress(self._psutil.Error):
-            return bool(self._process.is_running() and self._process.status() != self._psutil.STATUS_ZOMBIE)
-        return False
+        return values | self._totals if values["process_count"] else {}
 
     def _count(self, process: Any) -> None:
-        """Add what this one did since it was last read; what it did before it was first seen is part of it."""
+        """Add what a process did since its last reading, or since it started."""
         times = process.cpu_times()
         self._add("process_cpu_s_total", process, times.user + times.system)
-        # macOS has no such counters, and Linux shows those of one's own processes only.
+        # macOS has no such counters, and Linux shows only those of the user's own processes.
         with suppress(AttributeError, self._psutil.Error, NotImplementedError):
-            done = process.io_counters()
-            self._add("process_read_bytes_total", process, done.read_bytes)
-            self._add("process_write_bytes_total", process, done.write_bytes)
+            io = process.io_counters()
+            self._add("process_read_bytes_total", process, io.read_bytes)
+            self._add("process_write_bytes_total", process, io.write_bytes)
 
     def _add(self, name: str, process: Any, now: float) -> None:
-        before = self._seen.get((name, process), 0.0)
-        self._spent[name] = self._spent.get(name, 0.0) + max(0.0, now - before)
-        self._seen[name, process] = now
-
-
-def _about(psutil: Any, process: Any, *, by_port: bool) -> dict[str, object]:
-    name = None
-    with suppress(psutil.Error):
-        name = process.name()
-    return {"pid": process.pid, "name": name, "found_by": "port" if by_port else "--server-pid"}
+        before = self._last.get((name, process), 0.0)
+        self._totals[name] = self._totals.get(name, 0.0) + max(0.0, now - before)
+        self._last[name, process] = now
 
 
 def listening(psutil: Any, port: int, host: str | None) -> Any | None:
-    """The process that listens on this port; of several that share it, the one that started the others."""
+    """The process that listens on this port; of several, the one that started the others."""
     owners = _owners(psutil, port, host)
     for pid in sorted(owners):
         with suppress(psutil.Error):
@@ -125,7 +113,7 @@ def listening(psutil: Any, port: int, host: str | None) -> Any | None:
 
 
 def tunnelled(psutil: Any, port: int, host: str | None) -> bool:
-    """Whether what listens on this port leads to another machine, of which this one tells nothing."""
+    """Whether a tunnel to another machine listens on this port; then there is nothing to read here."""
     for pid in _owners(psutil, port, host):
         with suppress(psutil.Error):
             if psutil.Process(pid).name() in _TUNNELS:
@@ -134,24 +122,19 @@ def tunnelled(psutil: Any, port: int, host: str | None) -> bool:
 
 
 def _owners(psutil: Any, port: int, host: str | None) -> set[int]:
-    return {pid for pid, address in _listeners(psutil, port) if host is None or address in {host, *_ANY_ADDRESS}}
-
-
-def _listeners(psutil: Any, port: int) -> Iterator[tuple[int, str]]:
-    """(pid, address) of each socket that listens on this port, as far as they may be seen."""
+    """The pids of the sockets that listen on this port and address, as far as this user can see them."""
     try:
-        sockets = [(one.pid, one) for one in psutil.net_connections(kind="tcp")]
-    except psutil.AccessDenied:  # macOS shows all of them to root only, but each process's own
-        sockets = list(_own_sockets(psutil))
+        sockets = [(socket.pid, socket) for socket in psutil.net_connections(kind="tcp")]
+    except psutil.AccessDenied:  # macOS shows all of them only to root, but those of a process of the same user
+        sockets = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                sockets += [(process.pid, socket) for socket in process.net_connections(kind="tcp")]
     except (psutil.Error, OSError):
-        return
-    for pid, one in sockets:
-        if pid and one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port:
-            yield pid, one.laddr.ip
-
-
-def _own_sockets(psutil: Any) -> Iterator[tuple[int, Any]]:
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            for one in process.net_connections(kind="tcp"):
-                yield process.pid, one
+        return set()
+    return {
+        pid
+        for pid, socket in sockets
+        if pid and socket.status == psutil.CONN_LISTEN and socket.laddr and socket.laddr.port == port
+        if host is None or socket.laddr.ip in {host, *_ANY_ADDRESS}
+    }

@@ -1,8 +1,7 @@
-"""The run's side of telemetry: what was read is kept, written down, and told of each window.
+"""The run's side of telemetry: keeps the readings, writes them to a file, and summarizes them for each window.
 
-Readings come from the sampler, a process beside this one (`loadbench.telemetry.__main__`), and from whoever else adds
-some. Nothing here waits for the sampler while a load runs, and one that is not there, or dies, changes nothing but what
-is known.
+Readings come from the sampler, a process of its own (`loadbench.telemetry.__main__`), and from other callers of `add`.
+Nothing here waits for the sampler during a load; if it is missing or dies, only its readings are missing.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
     from loadbench.results.readings import ReadingLog
     from loadbench.results.telemetry import Telemetry
 
-# Ten times what a cold start takes on a slow disk.
+# Ten times a cold start on a slow disk.
 _STARTS_WITHIN_S = 20.0
-# Beyond the interval, what a reading may take: drivers and long lists of processes are slow.
+# The time of a reading beyond the interval: drivers and long lists of processes are slow.
 _READS_WITHIN_S = 2.0
 _MODULE = "loadbench.telemetry"
 # No line is longer.
@@ -40,7 +39,7 @@ _OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
 class MachineSampler:
-    """What was read of one run. `about` says what is read, and is empty where nothing is."""
+    """Samples this machine during one run. `about` says what is read; it is empty if nothing is."""
 
     def __init__(self, log: ReadingLog | None = None, *, interval_ns: int = 1_000_000_000) -> None:
         self.about: Mapping[str, object] = {}
@@ -50,40 +49,40 @@ class MachineSampler:
         self._lines: BufferedByteReceiveStream | None = None
         self._sampling = False
         self._sampled_ns = -1
-        self._news = anyio.Event()
+        self._sampled = anyio.Event()
 
     def add(self, at_ns: int, values: Mapping[str, float]) -> None:
-        """A reading of one moment; each name's readings come in order."""
+        """Add the readings of one moment; the readings of each name come in order."""
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         self._series.add(at_ns, finite)
         if self._log is not None:
             self._log.add(at_ns, finite)
 
     def window(self, opens_ns: int, closes_ns: int) -> Telemetry | None:
-        """What was read of this window; what lies before it is forgotten."""
-        found = self._series.window(opens_ns, closes_ns)
+        """The telemetry of this window; earlier readings are dropped."""
+        telemetry = self._series.window(opens_ns, closes_ns)
         self._series.forget(opens_ns)
-        return found
+        return telemetry
 
     def keep_in(self, log: ReadingLog) -> None:
-        """Write down what comes from now on in another file."""
+        """Write the readings from now on to this file."""
         self.flush()
         self._log = log
 
     def flush(self) -> None:
-        """Write down what is still to be written."""
+        """Write the buffered readings."""
         if self._log is not None:
             self._log.flush()
 
     async def caught_up(self, at_ns: int) -> None:
-        """Wait for the sampler's first reading after this moment, as long as one may take."""
+        """Wait for the sampler's first reading after this moment, for as long as a reading may take."""
         with anyio.move_on_after(self._interval_ns / 1e9 + _READS_WITHIN_S):
             while self._sampling and self._sampled_ns < at_ns:
-                await self._news.wait()
+                await self._sampled.wait()
 
     @asynccontextmanager
     async def sampling(self, *, url: str, pid: int | None = None) -> AsyncIterator[None]:
-        """Have this machine sampled while the context lasts, if `url` is on it; `listen` takes what comes."""
+        """Sample this machine while the context lasts, if `url` is on it; `listen` receives the readings."""
         if not is_local(url) and pid is None:
             yield
             return
@@ -95,26 +94,28 @@ class MachineSampler:
             yield
 
     async def listen(self) -> None:
-        """Take what the sampler tells, until it ends; returns at once where there is none."""
+        """Receive readings until the sampler ends; returns at once without one."""
         while self._lines is not None and (record := await _record(self._lines)) is not None:
             self.add(record["at_ns"], record["values"])
-            self._tell(record["at_ns"])
+            self._notify(record["at_ns"])
         self._sampling = False
-        self._tell(self._sampled_ns)
+        self._notify(self._sampled_ns)
 
-    def _tell(self, at_ns: int) -> None:
+    def _notify(self, at_ns: int) -> None:
         self._sampled_ns = at_ns
-        news, self._news = self._news, anyio.Event()
-        news.set()
+        sampled, self._sampled = self._sampled, anyio.Event()
+        sampled.set()
 
 
 @asynccontextmanager
 async def _child(url: str, pid: int | None, interval_ns: int) -> AsyncIterator[BufferedByteReceiveStream | None]:
-    """The sampler's lines; `None` where the system has no room for a process more."""
+    """The lines of the sampler process; `None` if the system cannot start one more process."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    which = [f"--pid={pid}"] if pid is not None else [f"--port={port}", *_address(parts.hostname or "")]
-    command = [sys.executable, "-m", _MODULE, *which, f"--interval-ns={interval_ns}"]
+    server = [f"--pid={pid}"] if pid is not None else [f"--port={port}"]
+    with suppress(ValueError):  # a name instead of an address may stand for several
+        server += [] if pid is not None else [f"--host={ipaddress.ip_address(parts.hostname or '')}"]
+    command = [sys.executable, "-m", _MODULE, *server, f"--interval-ns={interval_ns}"]
     try:
         process = await anyio.open_process(
             command, stderr=subprocess.DEVNULL, start_new_session=True, creationflags=_OWN_GROUP
@@ -127,21 +128,13 @@ async def _child(url: str, pid: int | None, interval_ns: int) -> AsyncIterator[B
         yield BufferedByteReceiveStream(process.stdout)
     finally:
         with suppress(ProcessLookupError):
-            process.kill()  # it holds nothing that would have to be put in order
+            process.kill()  # it has nothing to clean up
         with anyio.CancelScope(shield=True):
             await process.aclose()
 
 
-def _address(host: str) -> list[str]:
-    """The address that the server must listen on, where the URL has one; a name may stand for several."""
-    try:
-        return [f"--host={ipaddress.ip_address(host)}"]
-    except ValueError:
-        return []
-
-
 async def _record(lines: BufferedByteReceiveStream) -> dict[str, Any] | None:
-    """The next line; `None` at their end."""
+    """The next line; `None` at the end."""
     try:
         record: dict[str, Any] = json.loads(await lines.receive_until(b"\n", _MOST_BYTES))
     except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.BrokenResourceError, ValueError):
@@ -150,7 +143,7 @@ async def _record(lines: BufferedByteReceiveStream) -> dict[str, Any] | None:
 
 
 def is_local(url: str) -> bool:
-    """Whether the host of a URL is this machine: a loopback address, or one of its own interfaces'."""
+    """Whether the host of a URL is this machine: a loopback address, or that of one of its interfaces."""
     host = urlsplit(url).hostname or ""
     if host == "localhost":
         return True
@@ -158,22 +151,20 @@ def is_local(url: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return address.is_loopback or str(address) in _own_addresses()
-
-
-def _own_addresses() -> set[str]:
     psutil = library("psutil")
-    if psutil is None:
-        return set()
-    return {one.address.partition("%")[0] for found in psutil.net_if_addrs().values() for one in found}
+    interfaces = {} if psutil is None else psutil.net_if_addrs()
+    own = {entry.address.partition("%")[0] for entries in interfaces.values() for entry in entries}
+    return address.is_loopback or str(address) in own
 
 
 def check_pid(pid: int | None) -> None:
-    """Raises `BadInput` for a process that is not there."""
+    """Raises `BadInput` for a process that does not exist."""
     psutil = library("psutil")
     if pid is None:
         return
     if psutil is None:
-        raise BadInput("--server-pid: psutil, which reads processes, is not installed", hint="pip install psutil")
+        raise BadInput("--server-pid: psutil is not installed", hint="pip install psutil")
     if not psutil.pid_exists(pid):
-        raise BadInput(f"--server-pid {pid}: there is no such process", hint="leave it out to find it by its port")
+        raise BadInput(
+            f"--server-pid {pid}: there is no such process", hint="leave it out to find the server by its port"
+        )

@@ -1,8 +1,8 @@
-"""Readings by name over time, and what they amount to inside a window. Pure: it is given its times.
+"""Readings by name over time, and their values in a window. Pure: all times are arguments.
 
-A name that ends in `_total` counts up, every other goes up and down. Between two readings both are taken to go in a
-straight line, so that a window that opens and closes between readings has its share of them. A counter that fell began
-anew: its rise goes on from 0, and the fall is noted.
+A name that ends in `_total` is a counter, every other name a gauge. Both are interpolated linearly between two
+readings, so that a window between readings gets its share of them. A counter that fell was restarted: its increase
+continues from 0, and the restart is recorded.
 """
 
 from __future__ import annotations
@@ -18,38 +18,40 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _COUNTED = "_total"
-# A gauge that nobody read from here to an edge of the window is no account of it.
+# A gauge without a reading in this share of the window, at either edge, is not reported.
 _MOST_UNSEEN = 0.5
 
 
 class ReadingSeries:
-    """Every reading since the beginning, or since what was forgotten; times are ns of the run's clock."""
+    """All readings since the start, or since the last `forget`; times are ns of the run's clock."""
 
     def __init__(self) -> None:
-        self._names: dict[str, _Line] = {}
+        self._names: dict[str, _Readings] = {}
 
     def add(self, at_ns: int, values: Mapping[str, float]) -> None:
-        """What was read at one moment; moments come in order."""
+        """The readings of one moment; moments come in order."""
         for name, value in values.items():
-            self._names.setdefault(name, _Line()).add(at_ns, value)
+            self._names.setdefault(name, _Readings()).add(at_ns, value)
 
     def forget(self, before_ns: int) -> None:
-        """Drop what no later window can need."""
-        for line in self._names.values():
-            line.forget(before_ns)
+        """Drop the readings that no later window needs."""
+        for readings in self._names.values():
+            readings.forget(before_ns)
 
     def window(self, opens_ns: int, closes_ns: int) -> Telemetry | None:
-        """What was read of a window; `None` for nothing at all, or for a window without length."""
+        """The telemetry of a window; `None` if there is none, or if the window has no length."""
         if closes_ns <= opens_ns:
             return None
-        found = {name: line for name, line in self._names.items() if not name.endswith(_COUNTED)}
-        gauges = {name: gauge for name, line in found.items() if (gauge := line.gauge(opens_ns, closes_ns)) is not None}
-        counters, resets = {}, []
-        for name in self._names.keys() - found.keys():
-            rise = self._names[name].rise(opens_ns, closes_ns)
+        gauges, counters, resets = {}, {}, []
+        for name, readings in self._names.items():
+            if not name.endswith(_COUNTED):
+                gauge = readings.gauge(opens_ns, closes_ns)
+                gauges |= {} if gauge is None else {name: gauge}
+                continue
+            rise = readings.rise(opens_ns, closes_ns)
             if rise is not None:
                 counters[name] = rise
-                resets += [name] * self._names[name].fell(opens_ns, closes_ns)
+                resets += [name] * readings.fell(opens_ns, closes_ns)
         if not gauges and not counters:
             return None
         return Telemetry(
@@ -57,8 +59,8 @@ class ReadingSeries:
         )
 
 
-class _Line:
-    """One name's readings."""
+class _Readings:
+    """The readings of one name."""
 
     __slots__ = ("_at", "_values")
 
@@ -71,20 +73,20 @@ class _Line:
         self._values.append(value)
 
     def forget(self, before_ns: int) -> None:
-        """The last reading before that moment stays: a line is drawn from it."""
+        """Keeps the last reading before that moment, for the interpolation."""
         first = max(0, bisect_right(self._at, before_ns) - 1)
         del self._at[:first], self._values[:first]
 
     def gauge(self, opens_ns: int, closes_ns: int) -> Gauge | None:
-        """`None` where no reading fell into the window, or more than half of it lies beyond all readings."""
+        """`None` if no reading is inside the window, or if more than half of it is before or after all readings."""
         first, last = bisect_left(self._at, opens_ns), bisect_right(self._at, closes_ns)
         inside = self._values[first:last]
         unseen_ns = max(self._at[0] - opens_ns, closes_ns - self._at[-1])
         if not inside or unseen_ns > _MOST_UNSEEN * (closes_ns - opens_ns):
             return None
-        # Beyond the first and the last reading the line goes on level.
+        # Constant before the first and after the last reading.
         moments = [opens_ns, *self._at[first:last], closes_ns]
-        heights = [at(self._at, self._values, opens_ns), *inside, at(self._at, self._values, closes_ns)]
+        heights = [value_at(self._at, self._values, opens_ns), *inside, value_at(self._at, self._values, closes_ns)]
         area = sum(
             (later - earlier) * (low + high) / 2
             for (earlier, later), (low, high) in zip(pairwise(moments), pairwise(heights), strict=True)
@@ -98,7 +100,7 @@ class _Line:
         )
 
     def rise(self, opens_ns: int, closes_ns: int) -> float | None:
-        """`None` where it was not read on both sides of the window: what it rose by there would be a guess."""
+        """`None` without a reading on each side of the window: the increase would be a guess."""
         first, last = bisect_right(self._at, opens_ns) - 1, bisect_left(self._at, closes_ns)
         if first < 0 or last >= len(self._at):
             return None
@@ -106,16 +108,16 @@ class _Line:
         totals = array("d", [0.0])
         for earlier, later in pairwise(values):
             totals.append(totals[-1] + (later - earlier if later >= earlier else later))
-        return at(moments, totals, closes_ns) - at(moments, totals, opens_ns)
+        return value_at(moments, totals, closes_ns) - value_at(moments, totals, opens_ns)
 
     def fell(self, opens_ns: int, closes_ns: int) -> bool:
-        """Whether it began anew inside the window, or in a step across its edges."""
+        """Whether it was restarted inside the window, or in a step across its edges."""
         first, last = max(0, bisect_right(self._at, opens_ns) - 1), bisect_left(self._at, closes_ns)
         return any(later < earlier for earlier, later in pairwise(self._values[first : last + 1]))
 
 
-def at(moments: Sequence[int], values: Sequence[float], moment: int) -> float:
-    """The height at a moment of the straight lines through these points; level before the first, after the last."""
+def value_at(moments: Sequence[int], values: Sequence[float], moment: int) -> float:
+    """The value at a moment, interpolated linearly; constant before the first point and after the last."""
     right = bisect_left(moments, moment)
     if right == 0:
         return values[0]

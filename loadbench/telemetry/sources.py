@@ -1,8 +1,8 @@
-"""Where readings come from, and how they are put together: each source is optional, and absent without noise.
+"""The sources of readings, each of them optional.
 
-A source is made by a function that returns `None` where there is nothing to read. What it reads are plain numbers in
-base units (bytes, seconds, watts, joules, hertz, shares from 0 to 1) by name; a name that ends in `_total` counts up.
-A reading that fails is left out, that once.
+A source is made by a function that returns `None` if there is nothing to read. Its readings are numbers in base units
+(bytes, seconds, watts, joules, hertz, shares from 0 to 1) by name; a name that ends in `_total` is a counter. A reading
+that fails is left out that time.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Something that can be read."""
+    """A source of readings."""
 
     @property
     def about(self) -> Mapping[str, object]:
-        """What it is, for the record of the run's environment."""
+        """What is read, for the record of the run's environment."""
         ...
 
     def read(self) -> Mapping[str, float]:
-        """The present values."""
+        """The current values."""
         ...
 
 
 def library(name: str) -> Any | None:
-    """A module that need not be installed."""
+    """An optional module; `None` if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -42,35 +42,35 @@ def library(name: str) -> Any | None:
 
 
 def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) -> list[Source]:
-    """All that there are on this machine; none where only the mouth of a tunnel is. `root` is where `/sys` begins."""
+    """All sources of this machine; none if the server is behind a tunnel. `root` is the folder that contains `sys`."""
     psutil = library("psutil")
     if psutil is not None and port is not None and pid is None and tunnelled(psutil, port, host):
         return []
-    nvidia = Nvidia.found(library("pynvml"))
-    packages = Rapl.found(root)
-    cards = Drm.found(root, first=nvidia.boards if nvidia is not None else 0, metered=packages is not None)
-    found: Sequence[Source | None] = (
+    nvidia = Nvidia.detect(library("pynvml"))
+    packages = Rapl.detect(root)
+    cards = Drm.detect(root, first=nvidia.boards if nvidia is not None else 0, metered=packages is not None)
+    candidates: Sequence[Source | None] = (
         packages,
         nvidia,
         cards,
-        MeasuredProcess.found(psutil, port=port, host=host, pid=pid),
-        Host.found(psutil, root),
+        MeasuredProcess.detect(psutil, port=port, host=host, pid=pid),
+        Host.detect(psutil, root),
     )
-    return [source for source in found if source is not None]
+    return [source for source in candidates if source is not None]
 
 
-def read_all(found: Sequence[Source]) -> dict[str, float]:
+def read_all(readable: Sequence[Source]) -> dict[str, float]:
     """One reading of every source."""
     values: dict[str, float] = {}
-    for source in found:
+    for source in readable:
         values.update(source.read())
     return values
 
 
-def about_all(found: Sequence[Source]) -> dict[str, object]:
-    """What is there, and what is not, which is null."""
+def about_all(readable: Sequence[Source]) -> dict[str, object]:
+    """What is read from all sources; null for what is not there."""
     about: dict[str, object] = {"process": None, "host": None, "boards": None, "packages": None}
-    for source in found:
+    for source in readable:
         for name, value in source.about.items():
             already = about.get(name)
             about[name] = [*already, *value] if isinstance(already, list) and isinstance(value, list) else value

@@ -1,12 +1,12 @@
-"""What Linux tells in files: RAPL, the energy of CPU packages and their memory, and AMD's and Intel's graphics boards.
+"""Readings from Linux files: RAPL, the energy of CPU packages and their memory, and AMD and Intel graphics boards.
 
-    /sys/class/powercap/intel-rapl:0/{name, energy_uj, max_energy_range_uj}     AMD's processors have the same names
+    /sys/class/powercap/intel-rapl:0/{name, energy_uj, max_energy_range_uj}     AMD processors have the same names
     /sys/class/drm/card0/device/{gpu_busy_percent, mem_info_vram_used}, hwmon/hwmon*/{energy1_input, power1_average, …}
 
-RAPL's counters begin anew at their range, after minutes to hours: they are unwound here. Of its domains `core` and
-`uncore` are parts of `package`, and `psys` holds it: only packages and `dram` are read. `intel-rapl-mmio` tells the
-same as `intel-rapl` by another way. The power that an AMD processor's own graphics tell is the whole chip's, CPU and
-all, so it is left out where the package is metered. Most kernels let only root read RAPL; then it is absent.
+RAPL counters wrap around at their range, after minutes to hours; they are unwrapped here. Its domains `core` and
+`uncore` are parts of `package`, and `psys` contains it, so only packages and `dram` are read. `intel-rapl-mmio` has the
+same values as `intel-rapl`. The power of an AMD processor's integrated graphics is that of the whole chip, so it is left
+out if the package is metered. Most kernels let only root read RAPL; then it is absent.
 
 Sources, in the kernel's `Documentation`: `power/powercap/powercap.rst`, `gpu/amdgpu/thermal.rst`,
 `hwmon/sysfs-interface.rst`.
@@ -26,7 +26,7 @@ _CARD = re.compile(r"card\d+")
 
 
 def number(path: Path) -> float | None:
-    """The number that a file holds; `None` where it is not there, may not be read, or holds something else."""
+    """The number in a file; `None` if the file is missing, not readable, or has something else."""
     try:
         return float(path.read_text(encoding="ascii", errors="replace"))
     except (OSError, ValueError):
@@ -34,7 +34,7 @@ def number(path: Path) -> float | None:
 
 
 def word(path: Path) -> str:
-    """The text of a file, or none."""
+    """The text of a file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -42,7 +42,7 @@ def word(path: Path) -> str:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, in the order of its numbers; nothing where there is none."""
+    """The entries of a folder in the order of their numbers; empty if there is no such folder."""
     try:
         return sorted(folder.iterdir(), key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
     except OSError:
@@ -50,7 +50,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 class _Domain:
-    """One of RAPL's counters, unwound."""
+    """One RAPL counter, unwrapped."""
 
     def __init__(self, folder: Path, reading: str) -> None:
         self.reading = reading
@@ -59,7 +59,7 @@ class _Domain:
         self._last_uj = self._total_uj = 0.0
 
     def read(self) -> float | None:
-        """Joules since it was first read."""
+        """Joules since `begin`."""
         now_uj = number(self._folder / "energy_uj")
         if now_uj is None:
             return None
@@ -69,14 +69,14 @@ class _Domain:
         return self._total_uj / 1e6
 
     def begin(self) -> bool:
-        """Whether it can be read; it counts from here."""
+        """Start counting; returns whether it can be read."""
         now_uj = number(self._folder / "energy_uj")
         self._last_uj = now_uj or 0.0
         return now_uj is not None
 
 
 class Rapl:
-    """The energy of every CPU package, and of the memory where it is told apart."""
+    """The energy of every CPU package, and of memory where it has its own counter."""
 
     def __init__(self, domains: Sequence[_Domain]) -> None:
         self._domains = domains
@@ -85,8 +85,8 @@ class Rapl:
         }
 
     @classmethod
-    def found(cls, root: Path) -> Self | None:
-        """`None` where there is none that may be read."""
+    def detect(cls, root: Path) -> Self | None:
+        """`None` if there is no readable counter."""
         folders = [folder for folder in entries(root / "sys/class/powercap") if _DOMAIN.fullmatch(folder.name)]
         counts = {"package": 0, "dram": 0}
         domains = []
@@ -101,12 +101,12 @@ class Rapl:
 
     def read(self) -> Mapping[str, float]:
         """Joules of each domain."""
-        told = {domain.reading: domain.read() for domain in self._domains}
-        return {name: joules for name, joules in told.items() if joules is not None}
+        energies = {domain.reading: domain.read() for domain in self._domains}
+        return {name: joules for name, joules in energies.items() if joules is not None}
 
 
 class _Reading(NamedTuple):
-    """One file of a board, and what its number has to be multiplied with."""
+    """One file of a board, and the factor for its number."""
 
     name: str
     path: Path
@@ -114,34 +114,37 @@ class _Reading(NamedTuple):
 
 
 class Drm:
-    """Boards by their kernel driver; NVIDIA's own driver has no such files."""
+    """Boards by their kernel driver; NVIDIA's driver has no such files."""
 
     def __init__(self, boards: Sequence[tuple[str, Sequence[_Reading]]]) -> None:
         self._readings = [reading for _, readings in boards for reading in readings]
         self.about: Mapping[str, object] = {"boards": [{"name": name} for name, _ in boards]}
 
     @classmethod
-    def found(cls, root: Path, *, first: int = 0, metered: bool = False) -> Self | None:
-        """`None` where no board has anything to read; `first` is the number of the first.
+    def detect(cls, root: Path, *, first: int = 0, metered: bool = False) -> Self | None:
+        """`None` if no board has anything to read; `first` is the number of the first board.
 
-        `metered` says that the energy of the CPU package is read elsewhere.
+        `metered`: the energy of the CPU package is read elsewhere.
         """
         boards: list[tuple[str, Sequence[_Reading]]] = []
         for card in entries(root / "sys/class/drm"):
             if _CARD.fullmatch(card.name):
                 readings = _of_card(card / "device", f"gpu{first + len(boards)}", metered=metered)
                 if readings:
-                    boards.append((_board_name(card / "device"), readings))
+                    device = card / "device"
+                    vendor = {"0x1002": "AMD", "0x8086": "Intel"}.get(word(device / "vendor"), word(device / "vendor"))
+                    name = word(device / "product_name") or f"{vendor} {word(device / 'device')}".strip() or "unknown"
+                    boards.append((name, readings))
         return cls(boards) if boards else None
 
     def read(self) -> Mapping[str, float]:
-        """What each file holds now."""
-        told = {reading.name: (number(reading.path), reading.scale) for reading in self._readings}
-        return {name: value * scale for name, (value, scale) in told.items() if value is not None}
+        """The current readings."""
+        values = {reading.name: (number(reading.path), reading.scale) for reading in self._readings}
+        return {name: value * scale for name, (value, scale) in values.items() if value is not None}
 
 
 def _of_card(device: Path, gpu: str, *, metered: bool) -> list[_Reading]:
-    """The files of one board that can be read, and count nothing twice."""
+    """The readable files of one board; nothing is counted twice."""
     wanted = [
         _Reading(f"{gpu}_use", device / "gpu_busy_percent", 0.01),
         _Reading(f"{gpu}_memory_bytes", device / "mem_info_vram_used", 1.0),
@@ -155,19 +158,11 @@ def _of_card(device: Path, gpu: str, *, metered: bool) -> list[_Reading]:
             _Reading(f"{gpu}_sm_hz", sensor / "freq1_input", 1.0),
         ]
     first: dict[str, _Reading] = {}
-    twice = {f"{gpu}_power_w"} if metered and _in_package(device) else set()
+    # Only AMD's integrated graphics, which are part of the package, have the northbridge's voltage.
+    in_package = any(word(sensor / "in1_label") == "vddnb" for sensor in entries(device / "hwmon"))
+    twice = {f"{gpu}_power_w"} if metered and in_package else set()
     for reading in wanted:
         if reading.name not in twice and number(reading.path) is not None:
             first.setdefault(reading.name, reading)
-    # A temperature alone is no account of a board: some display adapters have one.
+    # A temperature alone is not enough: some display adapters have one.
     return list(first.values()) if first.keys() - {f"{gpu}_temperature_c"} else []
-
-
-def _in_package(device: Path) -> bool:
-    """Whether these are a processor's own graphics: of AMD's, those alone tell the northbridge's voltage."""
-    return any(word(sensor / "in1_label") == "vddnb" for sensor in entries(device / "hwmon"))
-
-
-def _board_name(device: Path) -> str:
-    vendor = {"0x1002": "AMD", "0x8086": "Intel"}.get(word(device / "vendor"), word(device / "vendor"))
-    return word(device / "product_name") or f"{vendor} {word(device / 'device')}".strip() or "unknown"

@@ -53,7 +53,7 @@ def burning(share: float, port: int = 0):
 
 def found(**wanted) -> MeasuredProcess | None:
     """As the sampler looks for it."""
-    return MeasuredProcess.found(psutil, **{"port": None, "host": None, "pid": None, **wanted})
+    return MeasuredProcess.detect(psutil, **{"port": None, "host": None, "pid": None, **wanted})
 
 
 @pytest.mark.parametrize("by", ["port", "pid"])
@@ -163,7 +163,7 @@ def test_no_such_process_is_none(wanted):
 
 def test_without_the_library_there_is_none():
     """psutil may be missing."""
-    assert MeasuredProcess.found(None, port=80, host=None, pid=None) is None
+    assert MeasuredProcess.detect(None, port=80, host=None, pid=None) is None
 
 
 def test_process_that_tells_nothing_is_not_told_as_nothing():

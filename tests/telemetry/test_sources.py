@@ -19,7 +19,7 @@ from tests.telemetry.trees import H100, NVML, UJ, NVMLError, amd, rapl, tree
 
 def test_packages_and_memory_are_metered_and_their_parts_are_not(tmp_path):
     """Cores are in their package, the platform holds it, MMIO tells it twice: package and dram, each once, from 0."""
-    found = Rapl.found(rapl(tmp_path))
+    found = Rapl.detect(rapl(tmp_path))
     assert found is not None
     assert found.about == {"packages": ["package0", "dram0"]}
     assert found.read() == {"package0_energy_j_total": 0.0, "dram0_energy_j_total": 0.0}
@@ -30,7 +30,7 @@ def test_packages_and_memory_are_metered_and_their_parts_are_not(tmp_path):
 def test_counter_that_wraps_at_its_range_goes_on(tmp_path):
     """From 5 J below its range to 3 J above 0 is 8 J, again and again."""
     top = 262_143_328_850
-    found = Rapl.found(rapl(tmp_path, package=top - 5 * UJ))
+    found = Rapl.detect(rapl(tmp_path, package=top - 5 * UJ))
     assert found is not None
     rapl(tmp_path, package=3 * UJ)
     assert found.read()["package0_energy_j_total"] == pytest.approx(8.0)
@@ -43,7 +43,7 @@ def test_two_packages_are_two_meters(tmp_path):
     """Each socket has its own number, in the order of the kernel's."""
     base = "sys/class/powercap/intel-rapl:2"
     tree(rapl(tmp_path), {f"{base}/name": "package-1", f"{base}/energy_uj": 0, f"{base}/max_energy_range_uj": 1})
-    found = Rapl.found(tmp_path)
+    found = Rapl.detect(tmp_path)
     assert found is not None
     assert found.about == {"packages": ["package0", "dram0", "package1"]}
 
@@ -56,13 +56,13 @@ def test_counter_that_may_not_be_read_is_absent(tmp_path):
         energy.unlink()
         energy.mkdir()  # what cannot be read by anybody, root included
         expected = {"packages": ["dram0"]} if domain == "intel-rapl:0" else None
-        found = Rapl.found(tmp_path)
+        found = Rapl.detect(tmp_path)
         assert (None if found is None else found.about) == expected
 
 
 def test_counter_that_vanishes_leaves_its_reading_out(tmp_path):
     """As when a module is unloaded: the others go on."""
-    found = Rapl.found(rapl(tmp_path))
+    found = Rapl.detect(rapl(tmp_path))
     assert found is not None
     (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
     assert found.read() == {"dram0_energy_j_total": 0.0}
@@ -73,7 +73,7 @@ def test_counter_that_vanishes_leaves_its_reading_out(tmp_path):
 
 def test_amd_board_in_base_units(tmp_path):
     """Percent are shares, µW watts, m°C degrees; connectors are no boards; the name is made of the ids."""
-    found = Drm.found(amd(tmp_path))
+    found = Drm.detect(amd(tmp_path))
     assert found is not None
     assert found.about == {"boards": [{"name": "AMD 0x744c"}]}
     assert found.read() == {
@@ -87,7 +87,7 @@ def test_amd_board_in_base_units(tmp_path):
 
 def test_energy_counter_of_a_board_is_read_beside_its_power(tmp_path):
     """`energy1_input` is in µJ; of two power files the average is preferred."""
-    found = Drm.found(amd(tmp_path, **{"hwmon/hwmon3/energy1_input": 7_500_000, "hwmon/hwmon3/power1_input": 1}))
+    found = Drm.detect(amd(tmp_path, **{"hwmon/hwmon3/energy1_input": 7_500_000, "hwmon/hwmon3/power1_input": 1}))
     assert found is not None
     assert found.read()["gpu0_energy_j_total"] == 7.5
     assert found.read()["gpu0_power_w"] == 180.0
@@ -115,7 +115,7 @@ def test_boards_are_numbered_on_after_those_of_nvidia(tmp_path):
     tree(tmp_path, {"sys/class/drm/card1/device/vendor": "0x1a03"})
     tree(tmp_path, {"sys/class/drm/card3/device/hwmon/hwmon9/temp1_input": 40_000})
     (tmp_path / "sys/class/drm/card10/device/gpu_busy_percent").write_text("99\n")
-    found = Drm.found(tmp_path, first=1)
+    found = Drm.detect(tmp_path, first=1)
     assert found is not None
     assert {name: value for name, value in found.read().items() if name.endswith("_use")} == {
         "gpu1_use": 0.37,
@@ -126,7 +126,7 @@ def test_boards_are_numbered_on_after_those_of_nvidia(tmp_path):
 
 def test_nvidia_board_in_base_units():
     """mJ are joules, mW watts, percent shares, MHz hertz; the power cap holds its clocks down, heat does not."""
-    found = Nvidia.found(NVML(H100))
+    found = Nvidia.detect(NVML(H100))
     assert found is not None
     assert found.about == {"boards": [{"name": "NVIDIA H100 80GB HBM3", "driver": "580.65", "memory_bytes": 8e10}]}
     assert found.read() == {
@@ -148,7 +148,7 @@ def test_nvidia_board_in_base_units():
 )
 def test_reasons_of_held_clocks(reasons, power, heat):
     """An idle board and one set to a clock are not held down; power cap and brake are power, thermal ones heat."""
-    found = Nvidia.found(NVML(H100 | {"reasons": reasons}))
+    found = Nvidia.detect(NVML(H100 | {"reasons": reasons}))
     assert found is not None
     read = found.read()
     assert (read["gpu0_throttled_power"], read["gpu0_throttled_heat"]) == (power, heat)
@@ -157,7 +157,7 @@ def test_reasons_of_held_clocks(reasons, power, heat):
 def test_what_an_older_board_does_not_tell_is_left_out():
     """One without an energy counter and power beside one with both; names that are bytes are texts."""
     older = {"name": b"Tesla P4", "use": 3, "used": 1, "mhz": (500, 800), "celsius": 40, "reasons": 0}
-    found = Nvidia.found(NVML(older, H100))
+    found = Nvidia.detect(NVML(older, H100))
     assert found is not None
     assert found.about["boards"][0]["name"] == "Tesla P4"
     read = found.read()
@@ -168,7 +168,7 @@ def test_what_an_older_board_does_not_tell_is_left_out():
 def test_board_that_fails_once_is_read_again():
     """A reading that fails is left out, that once."""
     nvml = NVML(H100)
-    found = Nvidia.found(nvml)
+    found = Nvidia.detect(nvml)
     assert found is not None
     power = nvml.boards[0].pop("power_mw")
     assert "gpu0_power_w" not in found.read()
@@ -185,7 +185,7 @@ def test_older_library_has_the_older_name():
         nvmlDeviceGetCurrentClocksThrottleReasons=nvml.nvmlDeviceGetCurrentClocksEventReasons,
     )
     del older.nvmlDeviceGetCurrentClocksEventReasons
-    found = Nvidia.found(older)
+    found = Nvidia.detect(older)
     assert found is not None
     assert found.read()["gpu0_throttled_power"] == 1.0
 
@@ -211,7 +211,7 @@ def psutil_like(**over: object) -> SimpleNamespace:
 
 def test_machine_in_base_units(tmp_path):
     """Shares, bytes, hertz; the temperature is the hottest of the processor's, not of the disk's."""
-    host = Host.found(psutil_like(), tmp_path)
+    host = Host.detect(psutil_like(), tmp_path)
     assert host is not None
     assert host.about == {"host": {"cores": 8, "memory_bytes": 16_000}}
     assert host.read() == {
@@ -228,7 +228,7 @@ def test_throttling_is_counted_once_for_each_package(tmp_path):
         base = f"sys/devices/system/cpu/cpu{cpu}"
         tree(tmp_path, {f"{base}/topology/physical_package_id": package})
         tree(tmp_path, {f"{base}/thermal_throttle/package_throttle_count": count})
-    host = Host.found(psutil_like(), tmp_path)
+    host = Host.detect(psutil_like(), tmp_path)
     assert host is not None
     assert host.read()["host_throttled_total"] == 7
 
@@ -243,7 +243,7 @@ def test_throttling_is_counted_once_for_each_package(tmp_path):
 )
 def test_machine_without_frequency_and_temperature(tmp_path, lacking):
     """As virtual machines are, and macOS: CPU and memory all the same."""
-    host = Host.found(psutil_like(**lacking), tmp_path)
+    host = Host.detect(psutil_like(**lacking), tmp_path)
     assert host is not None
     assert host.read().keys() == {"host_cpu_share", "host_memory_used_bytes"}
 
