@@ -165,6 +165,4 @@ def check_pid(pid: int | None) -> None:
     if psutil is None:
         raise BadInput("--server-pid: psutil is not installed", hint="pip install psutil")
     if not psutil.pid_exists(pid):
-        raise BadInput(
-            f"--server-pid {pid}: there is no such process", hint="leave it out to find the server by its port"
-        )
+        raise BadInput(f"--server-pid {pid}: there is no such process", hint="leave it out to find it by its port")

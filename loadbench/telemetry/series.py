@@ -42,7 +42,8 @@ class ReadingSeries:
         """The telemetry of a window; `None` if there is none, or if the window has no length."""
         if closes_ns <= opens_ns:
             return None
-        gauges, counters, resets = {}, {}, []
+        gauges: dict[str, Gauge] = {}
+        counters, resets = {}, []
         for name, readings in self._names.items():
             if not name.endswith(_COUNTED):
                 gauge = readings.gauge(opens_ns, closes_ns)

@@ -4,9 +4,9 @@
     /sys/class/drm/card0/device/{gpu_busy_percent, mem_info_vram_used}, hwmon/hwmon*/{energy1_input, power1_average, …}
 
 RAPL counters wrap around at their range, after minutes to hours; they are unwrapped here. Its domains `core` and
-`uncore` are parts of `package`, and `psys` contains it, so only packages and `dram` are read. `intel-rapl-mmio` has the
-same values as `intel-rapl`. The power of an AMD processor's integrated graphics is that of the whole chip, so it is left
-out if the package is metered. Most kernels let only root read RAPL; then it is absent.
+`uncore` are parts of `package`, and `psys` contains it, so only packages and `dram` are read. `intel-rapl-mmio` has
+the same values as `intel-rapl`. The power of an AMD processor's integrated graphics is that of the whole chip, so it is
+left out if the package is metered. Most kernels let only root read RAPL; then it is absent.
 
 Sources, in the kernel's `Documentation`: `power/powercap/powercap.rst`, `gpu/amdgpu/thermal.rst`,
 `hwmon/sysfs-interface.rst`.
