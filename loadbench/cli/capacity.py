@@ -40,7 +40,7 @@ def command(
     from loadbench.report.capacity import capacity_document  # noqa: PLC0415
     from loadbench.report.capacity_plan import capacity_plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
-    from loadbench.results.capacity import to_json  # noqa: PLC0415
+    from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session.capacity import Resumed, check_search, run_capacity  # noqa: PLC0415
 
     resolved = resolve(flags=given("capacity", options), environment=os.environ, file=scenario, command="capacity")

@@ -35,7 +35,8 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     RUN is a run folder: its prompts are sent to its models. Without it, --prompts and --url say what to send and where.
     """
     from loadbench.results.folder import RunFolder, read_run  # noqa: PLC0415 - the help needs nothing of it
-    from loadbench.results.quality import ANNOTATION_FILE, to_json  # noqa: PLC0415
+    from loadbench.results.quality import ANNOTATION_FILE  # noqa: PLC0415
+    from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session import scoring  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
 
@@ -113,6 +114,6 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
 def _show(quality: Any, *, as_json: bool) -> None:
     from loadbench.report.quality import quality_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
-    from loadbench.results.quality import to_json  # noqa: PLC0415
+    from loadbench.results.run import to_json  # noqa: PLC0415
 
     click.echo(to_json(quality) if as_json else render_text(quality_document(quality)), nl=False)

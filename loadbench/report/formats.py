@@ -11,7 +11,6 @@ from loadbench.report.junit import compare_junit, run_junit
 from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
 from loadbench.report.run import run_document
-from loadbench.results.compare import to_json as comparison_json
 from loadbench.results.run import to_json
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def render_comparison(comparison: Comparison, form: str) -> str:
         # It is one of several parts of a build's page: its title has a level to match.
         return render_markdown(compare_document(comparison), level=3)
     if form == "json":
-        return comparison_json(comparison).decode()
+        return to_json(comparison).decode()
     return compare_junit(comparison) if form == "junit" else render_text(compare_document(comparison))
 
 

@@ -40,15 +40,30 @@ class HitShare(msgspec.Struct, frozen=True, kw_only=True):
     interval: Interval | None = None
 
 
-class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Load(msgspec.Struct, frozen=True, kw_only=True):
+    """Either users or a rate; the other key is not written."""
+
+    users: int | msgspec.UnsetType = msgspec.UNSET
+    rate_per_s: float | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def amount(self) -> float:
+        """Users, or requests per second."""
+        return self.users or self.rate_per_s or 0
+
+    @property
+    def label(self) -> str:
+        """The load as messages write it: `users=8`, `rate=0.5`."""
+        return f"rate={self.amount:g}" if isinstance(self.users, msgspec.UnsetType) else f"users={self.users}"
+
+
+class ProbeResult(_Load, frozen=True, kw_only=True, omit_defaults=True):
     """One probe. `level` is its index in the levels of `run.json`, `at` that of its load on the search's grid.
 
     The decision is on its load, from all probes up to then; a repeat test (`again`) and the verification (`verify`) are
     decided by their own requests alone.
     """
 
-    users: int | msgspec.UnsetType = msgspec.UNSET
-    rate_per_s: float | msgspec.UnsetType = msgspec.UNSET
     decision: Decision
     attainment: dict[str, HitShare]
     requests: int
@@ -60,16 +75,6 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     window_s: float
     answer_s: float | None = None
     overloaded: bool = False
-
-    @property
-    def amount(self) -> float:
-        """Users, or requests per second."""
-        return _amount(self.users, self.rate_per_s)
-
-    @property
-    def label(self) -> str:
-        """The load as messages write it: `users=8`, `rate=0.5`."""
-        return f"rate={self.amount:g}" if isinstance(self.users, msgspec.UnsetType) else f"users={self.users}"
 
 
 class CurveLevel(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,25 +91,18 @@ class CurveLevel(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float = 0.0
 
 
-class CapacityAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class CapacityAnswer(_Load, frozen=True, kw_only=True):
     """The capacity: the best estimate, and the range that contains the true number with this confidence.
 
     `low` is proven to meet the objectives, and the next load after `high` is proven not to (for a rate, `high` itself).
     An end that could not be proven is null.
     """
 
-    users: int | msgspec.UnsetType = msgspec.UNSET
-    rate_per_s: float | msgspec.UnsetType = msgspec.UNSET
     low: float | None
     high: float | None
     confidence: float
     limit: BottleneckKind = "unknown"
     think_s: float | None = None
-
-    @property
-    def amount(self) -> float:
-        """Users, or requests per second."""
-        return _amount(self.users, self.rate_per_s)
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,18 +155,6 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = False
     started_at: str = ""
     run: str = ""
-
-
-def _amount(users: int | msgspec.UnsetType, rate_per_s: float | msgspec.UnsetType) -> float:
-    if isinstance(users, msgspec.UnsetType):
-        assert not isinstance(rate_per_s, msgspec.UnsetType)  # noqa: S101 - one of the two is always there
-        return rate_per_s
-    return users
-
-
-def to_json(capacity: Capacity) -> bytes:
-    """As indented JSON, with a newline at its end."""
-    return msgspec.json.format(msgspec.json.encode(capacity), indent=2) + b"\n"
 
 
 def read_capacity(folder: Path) -> Capacity:

@@ -151,8 +151,3 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     caveats: list[Reason] = []
     answers: OutputComparison | None = None
     conclusion: str
-
-
-def to_json(comparison: Comparison) -> bytes:
-    """The comparison as indented JSON, with a newline at its end."""
-    return msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n"

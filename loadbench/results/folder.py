@@ -31,6 +31,16 @@ _MOST_BYTES = 512 * 1024 * 1024
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
 
+# What decoding raises for a file that is not what it should be.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class SchemaName(msgspec.Struct):
+    """The one key that every result has."""
+
+    schema: str
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """A folder that belongs to one run."""
@@ -120,13 +130,9 @@ def read_run(path: Path) -> Run:
         raise BadInput(
             f"{file}: {error.strerror or error}", hint="name a run folder, as in results/20260101T120000Z-sweep"
         ) from None
-    return _decode(file, raw)
-
-
-def _decode(file: Path, raw: bytes) -> Run:
     try:
-        head = msgspec.json.decode(raw, type=_Head)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        head = msgspec.json.decode(raw, type=SchemaName)
+    except UNREADABLE as error:
         raise BadInput(f"{file}: not a loadbench result: {error}", hint="name a run folder or its run.json") from None
     if head.schema != SCHEMA:
         raise BadInput(
@@ -135,9 +141,5 @@ def _decode(file: Path, raw: bytes) -> Run:
         )
     try:
         return msgspec.json.decode(raw, type=Run)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadInput(f"{file}: the file is damaged: {error}", hint="restore it from a copy") from None
-
-
-class _Head(msgspec.Struct):
-    schema: str

@@ -188,8 +188,3 @@ def _decoded(path: Path, kind: type[T], schema: str) -> T:
         raise BadInput(
             f"{path}: not of schema {schema}: {error}", hint="fix the file at this place, or write it again"
         ) from None
-
-
-def to_json(document: Annotation | Quality) -> bytes:
-    """Indented JSON, fit to be edited and to be compared line by line."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from loadbench.core.text import digest
 from loadbench.results.run import ModelFacts, RecordedPrompt
 
@@ -32,14 +34,4 @@ def recorded_prompts(prompts: Iterable[Prompt], *, keep_texts: bool) -> list[Rec
 
 def known_facts(models: Iterable[KnownModel]) -> dict[str, ModelFacts]:
     """What a file of models says of each, by the name that requests use."""
-    return {
-        model.name: ModelFacts(
-            alias=model.alias,
-            capabilities=list(model.capabilities),
-            size_bytes=model.size_bytes,
-            license=model.license,
-            load_cold_s=model.load_cold_s,
-            load_warm_s=model.load_warm_s,
-        )
-        for model in models
-    }
+    return {model.name: msgspec.convert(model, ModelFacts, from_attributes=True) for model in models}

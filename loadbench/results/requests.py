@@ -153,13 +153,10 @@ def read_requests(path: Path) -> Iterator[RequestRecord]:
             for number, text in enumerate(file, 1):
                 if not text.endswith(b"\n"):
                     return
-                yield _decoded(decoder, text, f"{path}, line {number}")
+                try:
+                    yield decoder.decode(text)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    place = f"{path}, line {number}"
+                    raise BadInput(f"{place}: not a request: {error}", hint="the file is damaged: restore it") from None
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}", hint="name a run folder with its requests.jsonl") from None
-
-
-def _decoded(decoder: msgspec.json.Decoder[RequestRecord], text: bytes, place: str) -> RequestRecord:
-    try:
-        return decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{place}: not a request: {error}", hint="the file is damaged: restore it") from None

@@ -347,9 +347,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     outputs: list[OutputEquality] | None = None
 
 
-def to_json(run: Run) -> bytes:
-    """The run as indented JSON, with a newline at its end."""
-    return msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n"
+def to_json(document: msgspec.Struct) -> bytes:
+    """A run, or any other result, as indented JSON with a newline at its end."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
 def json_schema() -> dict[str, object]:

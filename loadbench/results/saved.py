@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from loadbench.core.errors import BadInput
-from loadbench.results.folder import read_run
-from loadbench.results.run import Run  # noqa: TC001 - msgspec reads the type
+from loadbench.results.folder import UNREADABLE, SchemaName, read_run
+from loadbench.results.run import Run, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +31,6 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: Literal["loadbench.baseline/1"] = SCHEMA
     runs: list[Run]
-
-
-class _Head(msgspec.Struct):
-    schema: str = ""
 
 
 def read_side(names: Sequence[str]) -> list[Run]:
@@ -88,7 +84,7 @@ def save_baseline(path: Path, runs: Sequence[Run]) -> None:
             levels.append(msgspec.structs.replace(level, metrics=metrics))
         light.append(msgspec.structs.replace(run, levels=levels))
     try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(Baseline(runs=light)), indent=2) + b"\n")
+        path.write_bytes(to_json(Baseline(runs=light)))
     except OSError as error:
         raise BadInput(
             f"--save-baseline {path}: {error.strerror or error}", hint="name a file that can be written"
@@ -99,18 +95,16 @@ def _paths(name: str) -> list[Path]:
     """The paths that a name stands for: itself, or the matches of a pattern that the shell did not expand."""
     if not name.strip():
         raise BadInput("a side has no name", hint=_HINT)
-    if not Path(name).exists() and glob.has_magic(name):
-        found = sorted(Path(path) for path in glob.glob(name))  # noqa: PTH207 - a pattern may begin at the root
-        if not found:
-            raise BadInput(f"{name}: matches nothing", hint=_HINT)
-        return found
     path = Path(name)
     if path.is_dir() and not (path / "run.json").is_file():
-        found = sorted(file.parent for file in path.glob("*/run.json"))
-        if not found:
-            raise BadInput(f"{name}: no run in it", hint=_HINT)
-        return found
-    return [path]
+        paths = [file.parent for file in path.glob("*/run.json")]
+    elif not path.exists() and glob.has_magic(name):
+        paths = [Path(match) for match in glob.glob(name)]  # noqa: PTH207 - a pattern may begin at the root
+    else:
+        return [path]
+    if not paths:
+        raise BadInput(f"{name}: no run there", hint=_HINT)
+    return sorted(paths)
 
 
 def _read(path: Path) -> list[Run]:
@@ -119,12 +113,12 @@ def _read(path: Path) -> list[Run]:
         return [read_run(path)]
     try:
         raw = path.read_bytes()
-        if msgspec.json.decode(raw, type=_Head).schema != SCHEMA:
+        if msgspec.json.decode(raw, type=SchemaName).schema != SCHEMA:
             return [read_run(path)]
         runs = msgspec.json.decode(raw, type=Baseline).runs
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}", hint=_HINT) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadInput(f"{path}: neither a run nor a baseline: {error}", hint=_HINT) from None
     if not runs:
         raise BadInput(f"{path}: a baseline without runs", hint="save it again")

@@ -28,8 +28,9 @@ from loadbench.plan.search import Finding, Probe
 from loadbench.report.capacity import capacity_document, probe_line, step_line
 from loadbench.report.capacity_plan import time_line
 from loadbench.report.render_markdown import render_markdown
-from loadbench.results.capacity import FILE, Capacity, CurveLevel, read_capacity, to_json
+from loadbench.results.capacity import FILE, Capacity, CurveLevel, read_capacity
 from loadbench.results.folder import RunFolder, read_run
+from loadbench.results.run import to_json
 from loadbench.session.run_writer import RunWriter, new_folder
 from loadbench.session.setup import check, open_session, run_observed, stopping
 

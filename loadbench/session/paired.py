@@ -25,8 +25,7 @@ from loadbench.engine.paired import Paired, PairedSide
 from loadbench.plan.pairs import SIDES, at_repeat, check_budget, one_address
 from loadbench.report.compare_chart import compare_chart
 from loadbench.report.formats import render_comparison
-from loadbench.results.compare import to_json
-from loadbench.results.run import Reason
+from loadbench.results.run import Reason, to_json
 from loadbench.session.run_writer import RunWriter, new_folder
 from loadbench.session.setup import Session, check, open_session, run_observed, stopping
 

@@ -35,10 +35,10 @@ from loadbench.results.quality import (
     merged,
     read_annotation,
     read_quality,
-    to_json,
 )
 from loadbench.results.recorded_prompts import prompt_hash
 from loadbench.results.requests import read_requests
+from loadbench.results.run import to_json
 from loadbench.session.setup import open_session, until_stopped
 
 if TYPE_CHECKING:

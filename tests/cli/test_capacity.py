@@ -27,8 +27,9 @@ from loadbench.report.capacity_plan import capacity_plan_document
 from loadbench.report.formats import render
 from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
-from loadbench.results.capacity import Capacity, HitShare, ProbeResult, read_capacity, to_json
+from loadbench.results.capacity import Capacity, HitShare, ProbeResult, read_capacity
 from loadbench.results.folder import RunFolder, read_run
+from loadbench.results.run import to_json
 from loadbench.session.capacity import CapacityWriter, Resumed, exit_code_of
 from loadbench.session.setup import Session
 from loadbench.session.telemetry import RunTelemetry

@@ -13,8 +13,8 @@ from loadbench.analyze.compare.effect import POWER, Effect, plan_repeats
 from loadbench.analyze.stats.intervals import binomial_cdf
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import parse_gate
-from loadbench.results.compare import Comparison, to_json
-from loadbench.results.run import ClosedLoad, OpenLoad, Reason, Verdict
+from loadbench.results.compare import Comparison
+from loadbench.results.run import ClosedLoad, OpenLoad, Reason, Verdict, to_json
 from tests.analyze.comparing import LUCK, a_side, figures, lucky, resourced
 from tests.coverage.compare import LUCK as LUCKY
 from tests.coverage.compare import crossings, sides_of, tallied
