@@ -507,7 +507,7 @@ class LoadSettings:
             Need(
                 ("load.warm_up",),
                 lambda values: values.value("load.warm_up") is None
-                or values.value("load.warm_up") >= max(1, values.value("load.ramp") * ("load.ramp" in values.given)),
+                or values.value("load.warm_up") >= (values.value("load.ramp") if "load.ramp" in values.given else 1),
                 "users start during the warm-up, which is shorter", "leave it out, or use a longer --warm-up",
             ),
         ))
