@@ -170,3 +170,6 @@ if __name__ == "__main__":
     for run_name, build in RUNS.items():
         for form_name, suffix in FORMATS.items():
             (FOLDER / f"{run_name}.{suffix}").write_text(render(build(), form_name), encoding="utf-8", newline="\n")
+    from tests.report import test_compare_reports
+
+    test_compare_reports.write()

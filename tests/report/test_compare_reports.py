@@ -1,6 +1,6 @@
 """Comparisons as text, Markdown, JUnit and picture: kept as they are under tests/data/golden, to be read by people.
 
-To write them anew, then look at the diff:    python -m tests.report.test_compare_reports
+To write them anew, then look at the diff:    python -m tests.report.golden
 """
 
 from __future__ import annotations
@@ -176,7 +176,8 @@ def test_the_picture_shows_both_sides_and_where_they_cross():
     assert "B m" in picture
 
 
-if __name__ == "__main__":
+def write() -> None:
+    """Write the kept files again; `python -m tests.report.golden` does."""
     for comparison_name, build in COMPARISONS.items():
         for ending, show in FORMATS.items():
             (FOLDER / f"{comparison_name}.{ending}").write_text(show(build()), encoding="utf-8", newline="\n")
