@@ -183,17 +183,17 @@ def _objective_notes(levels: Sequence[LevelResult], whose: str, *, of_search: bo
     lines: dict[tuple[bool, str], list[str]] = {}
     for level in levels:
         for decided in level.objectives:
-            seen = []
+            parts = []
             if decided.value is not None and decided.rule.startswith("failures"):
-                seen.append(percent(decided.value))
+                parts.append(percent(decided.value))
             elif decided.value is not None:
                 is_rate = ">" in decided.rule
-                seen.append(f"{significant(decided.value)}/s" if is_rate else duration(decided.value))
+                parts.append(f"{significant(decided.value)}/s" if is_rate else duration(decided.value))
             if decided.decision != "PASS" and decided.note:
-                seen.append(decided.note)
-            text = f"{level.load.label} {decided.decision}" + (f" ({', '.join(seen)})" if seen else "")
+                parts.append(decided.note)
+            text = f"{level.load.label} {decided.decision}" + (f" ({', '.join(parts)})" if parts else "")
             lines.setdefault((decided.gate, decided.rule), []).append(text)
-    # The search decides otherwise: on a load, from all its probes together.
+    # The search itself decides on a load from all its probes together.
     how = " (each level by itself, 95 %)" if of_search else ""
     return [
         f"{'gate' if gate else 'objective'} {rule}{whose}{how}: {' · '.join(texts)}"

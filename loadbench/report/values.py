@@ -49,5 +49,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def clipped(text: str, most: int) -> str:
-    """At most so many letters; `…` stands for the rest."""
+    """The first `most` letters; `…` stands for the rest."""
     return text if len(text) <= most else text[: most - 1] + "…"

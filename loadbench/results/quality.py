@@ -30,7 +30,7 @@ QUALITY_FILE = "quality.json"
 # Enough for the responses of hundreds of prompts and models; a larger file is not one of loadbench.
 _MOST_BYTES = 64 * 1024 * 1024
 _SCALE = (
-    f"write a whole number from {LOWEST} (bad) to {HIGHEST} (good) in place of null; leave null what you cannot tell"
+    f"write a whole number from {LOWEST} (bad) to {HIGHEST} (good) in place of null; leave null what you cannot judge"
 )
 
 
@@ -105,27 +105,17 @@ def ratings_of(annotation: Annotation) -> list[Rating]:
     """The scores that were filled in."""
     return [
         Rating(
-            model=one.model,
-            prompt=one.prompt,
+            model=response.model,
+            prompt=response.prompt,
             facet=facet,
             score=score,
             rater=annotation.rater,
-            answer_hash=one.answer_hash,
-            note=one.note,
+            answer_hash=response.answer_hash,
+            note=response.note,
         )
-        for one in annotation.answers
-        for facet, score in one.scores.items()
+        for response in annotation.answers
+        for facet, score in response.scores.items()
         if score is not None
-    ]
-
-
-def checks_of(annotation: Annotation) -> list[FacetCheck]:
-    """The checks of the responses that came."""
-    return [
-        FacetCheck(model=one.model, prompt=one.prompt, facet=facet, found=found, answer_hash=one.answer_hash)
-        for one in annotation.answers
-        if not one.failure
-        for facet, found in one.checks.items()
     ]
 
 
@@ -134,16 +124,22 @@ def merged(quality: Quality, annotation: Annotation, unrated: list[Unrated] | No
 
     Earlier ratings stay for responses that an incomplete annotation does not have.
     """
-    there = {(one.model, one.prompt) for one in annotation.answers}
+    rated = {(response.model, response.prompt) for response in annotation.answers}
 
-    def stays(one: Rating | FacetCheck | Unrated) -> bool:
-        return not annotation.complete and (one.model, one.prompt) not in there
+    def stays(entry: Rating | FacetCheck | Unrated) -> bool:
+        of_another = not isinstance(entry, FacetCheck) and entry.rater != annotation.rater
+        return of_another or (not annotation.complete and (entry.model, entry.prompt) not in rated)
 
-    rater = annotation.rater
+    checks = [
+        FacetCheck(model=given.model, prompt=given.prompt, facet=facet, found=found, answer_hash=given.answer_hash)
+        for given in annotation.answers
+        if not given.failure
+        for facet, found in given.checks.items()
+    ]
     return Quality(
-        ratings=[one for one in quality.ratings if one.rater != rater or stays(one)] + ratings_of(annotation),
-        checks=[one for one in quality.checks if stays(one)] + checks_of(annotation),
-        unrated=[one for one in quality.unrated if one.rater != rater or stays(one)] + (unrated or []),
+        ratings=[*filter(stays, quality.ratings), *ratings_of(annotation)],
+        checks=[*filter(stays, quality.checks), *checks],
+        unrated=[*filter(stays, quality.unrated), *(unrated or [])],
     )
 
 
@@ -155,13 +151,13 @@ def read_annotation(path: Path) -> Annotation:
     annotation = _decoded(path, Annotation, ANNOTATION)
     if not annotation.rater.strip():
         raise BadInput(f"{path}: rater: is empty", hint="write who gave the scores")
-    for number, one in enumerate(annotation.answers):
-        place = f"{path}: answers[{number}] ({one.model}, prompt {one.prompt})"
-        if digest(one.answer) != one.answer_hash:
+    for number, response in enumerate(annotation.answers):
+        place = f"{path}: answers[{number}] ({response.model}, prompt {response.prompt})"
+        if digest(response.answer) != response.answer_hash:
             raise BadInput(
                 f"{place}: the response text was changed", hint="rate the original text; write the stub again"
             )
-        for facet, score in one.scores.items():
+        for facet, score in response.scores.items():
             if score is not None and not LOWEST <= score <= HIGHEST:
                 wanted = f"a whole number from {LOWEST} to {HIGHEST}, or null"
                 raise BadInput(f"{place}: {facet}: found {score}, want {wanted}")

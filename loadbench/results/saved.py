@@ -46,12 +46,12 @@ def read_pairs(folder: Path) -> tuple[list[Run], list[Run]]:
     repeats = sorted(
         (path.parent.name for path in (folder / "a").glob("*/run.json")), key=lambda name: (len(name), name)
     )
-    found = [
+    pairs = [
         (read_run(folder / "a" / repeat), read_run(folder / "b" / repeat))
         for repeat in repeats
         if (folder / "b" / repeat / "run.json").is_file()
     ]
-    whole = [(a, b) for a, b in found if a.complete and b.complete]
+    whole = [(a, b) for a, b in pairs if a.complete and b.complete]
     if not whole:
         raise BadInput(f"{folder}: no repeat in it is complete on both sides", hint="measure it again")
     return [a for a, _ in whole], [b for _, b in whole]
@@ -64,11 +64,13 @@ def has_pairs(folder: Path) -> bool:
 
 def of_model(runs: Sequence[Run], model: str, *, side: str) -> list[Run]:
     """The runs with the levels of one model only; raises `BadInput` if a run has none."""
-    found = [msgspec.structs.replace(run, levels=[one for one in run.levels if one.model == model]) for run in runs]
-    if not all(run.levels for run in found):
+    filtered = [
+        msgspec.structs.replace(run, levels=[level for level in run.levels if level.model == model]) for run in runs
+    ]
+    if not all(run.levels for run in filtered):
         known = ", ".join(sorted({level.model for run in runs for level in run.levels})) or "none"
         raise BadInput(f"--{side}-model {model}: not in every run of {side}", hint=f"its models: {known}")
-    return found
+    return filtered
 
 
 def save_baseline(path: Path, runs: Sequence[Run]) -> None:
