@@ -162,6 +162,7 @@ async def _main() -> None:
     await Worker(reports.put).run(commands)
     reports.put(None)
     writer.join()
+    out.close()
 
 
 def _read(stream: BinaryIO, put: Callable[[object], object]) -> None:

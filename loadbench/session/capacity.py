@@ -9,7 +9,6 @@ results/<UTC time>-<name>/
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
@@ -31,7 +30,7 @@ from loadbench.report.render_markdown import render_markdown
 from loadbench.results.capacity import FILE, Capacity, CurveLevel, read_capacity
 from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.run import to_json
-from loadbench.session.run_writer import RunWriter, new_folder
+from loadbench.session.run_writer import RunWriter
 from loadbench.session.setup import check, open_session, run_observed, stopping
 
 if TYPE_CHECKING:
@@ -135,13 +134,8 @@ async def _search(
         if len(session.models) != 1 or session.prepared.missing:
             models = "; ".join(session.prepared.missing.values()) or ", ".join(session.models)
             raise BadInput(f"--model: one model is searched at a time, not {models}", hint="name one with --model")
-        started_at = datetime.now(UTC) if resumed is None else datetime.fromisoformat(resumed.run.started_at)
-        folder = new_folder(session.scenario, started_at) if resumed is None else resumed.folder
-        # The address of a server that was looked for changes from start to start: it is no condition of the search.
-        terms = conditions(scenario)
-        with CapacityWriter(
-            session, folder, progress=progress, started_at=started_at, terms=terms, resumed=resumed
-        ) as writer:
+        # The session's scenario may have an address that changes from start to start: it is no condition of the search.
+        with CapacityWriter(session, progress, terms=conditions(scenario), resumed=resumed) as writer:
             with stopping(writer.search.stop):
                 await run_observed(writer.search.run, session, progress=progress)
             writer.conclude()
@@ -155,25 +149,11 @@ class CapacityWriter(RunWriter):
     """
 
     def __init__(
-        self,
-        session: Session,
-        folder: RunFolder,
-        *,
-        progress: Progress,
-        started_at: datetime,
-        terms: dict[str, object],
-        resumed: Resumed | None = None,
+        self, session: Session, progress: Progress, *, terms: dict[str, object], resumed: Resumed | None = None
     ) -> None:
-        super().__init__(
-            session,
-            folder,
-            progress=progress,
-            started_at=started_at,
-            before=None if resumed is None else resumed.run,
-        )
-        scenario, model = session.scenario, session.models[0]
-        self._expect = progress.expect
-        settings = scenario.capacity
+        folder, before = (None, None) if resumed is None else (resumed.folder, resumed.run)
+        super().__init__(session, progress, folder=folder, before=before)
+        scenario, model, settings = session.scenario, session.models[0], session.scenario.capacity
         self._evidence = SearchEvidence(
             scenario.objectives, confidence=settings.confidence, closed=settings.by == "users"
         )
@@ -186,8 +166,8 @@ class CapacityWriter(RunWriter):
             budget_s=settings.budget / 1e9,
             conditions=terms,
             content_hash=content_hash(terms),
-            started_at=started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            run=str(folder.path),
+            started_at=self._started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            run=str(self.folder.path),
             curve=[] if resumed is None else resumed.capacity.curve,
             probes=list(self._evidence.probes),
             first_answer_s=None if resumed is None else resumed.capacity.first_answer_s,
@@ -277,7 +257,7 @@ class CapacityWriter(RunWriter):
 
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """Show the level in the progress line; nobody knows how many will follow."""
-        self._expect(number + 1)
+        self._progress.expect(number + 1)
         super().level_begins(level, model, number)
 
     # The files.

@@ -189,9 +189,8 @@ class PairedRunWriter:
             title = f"{scenario.report.name} {name.upper()}{repeat + 1}"
             writer = _SideWriter(
                 session,
-                self.runs.folder.inside(name, f"{repeat + 1:02}"),
-                progress=self._progress,
-                started_at=datetime.now(UTC),
+                self._progress,
+                folder=self.runs.folder.inside(name, f"{repeat + 1:02}"),
                 scenario=replace(scenario, report=replace(scenario.report, name=title)),
             )
             writer.where, writer.blocks = f"{name.upper()}, repeat {repeat + 1}", self._blocks

@@ -38,27 +38,27 @@ if TYPE_CHECKING:
 
 
 class RunWriter:
-    """`loadbench.engine.sweep.RunObserver` of one run. Enter it for the length of the run.
+    """`loadbench.engine.observers.RunObserver` of one run. Enter it for the length of the run.
 
     Every level is summarized and saved before the next begins. A full disk does not end a measurement: the user is
-    told, and the next level tries again. `before` is a run that this one continues in the same folder.
+    told, and the next level tries again. Without a `folder` a new one is made; `before` is the run in it that this one
+    continues. `scenario` is the session's unless it is given. Raises `BadInput` if the folder cannot be made.
     """
 
     def __init__(
         self,
         session: Session,
-        folder: RunFolder,
-        *,
         progress: Progress,
-        started_at: datetime,
+        *,
+        folder: RunFolder | None = None,
         scenario: Scenario | None = None,
         before: Run | None = None,
     ) -> None:
-        self.folder = folder
         self._session = session
         self._scenario = scenario = scenario or session.scenario
         self._progress = progress
-        self._started_at = started_at
+        self._started_at = datetime.now(UTC) if before is None else datetime.fromisoformat(before.started_at)
+        self.folder = folder = folder or new_folder(scenario, self._started_at)
         self.unwritten = False
         self._tested: dict[str, ModelUnderTest] = {}
         models = scenario.target.model_set
@@ -66,7 +66,7 @@ class RunWriter:
         prompts = recorded_prompts(given_prompts(scenario.work), keep_texts=scenario.report.keep_texts)
         origin_ns = session.clock.now_ns()
         if before is not None:
-            origin_ns -= (datetime.now(UTC) - started_at) // timedelta(microseconds=1) * 1000
+            origin_ns -= (datetime.now(UTC) - self._started_at) // timedelta(microseconds=1) * 1000
         self._log = RequestLog(
             folder.path / "requests.jsonl",
             origin_ns=origin_ns,
@@ -76,7 +76,7 @@ class RunWriter:
         session.telemetry.keep_in(folder, origin_ns=origin_ns)
         self.run = Run(
             name=scenario.report.name,
-            started_at=started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            started_at=self._started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             loadbench_version=__version__,
             simulated=scenario.simulated,
             complete=False,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadbench.engine.sweep import Sweep
-from loadbench.session.run_writer import RunWriter, new_folder
+from loadbench.session.run_writer import RunWriter
 from loadbench.session.setup import open_session, run_observed, stopping
 
 if TYPE_CHECKING:
@@ -30,9 +29,7 @@ async def _sweep(scenario: Scenario, environment: Mapping[str, str], progress: P
     async with open_session(scenario, environment, say=progress.say) as session:
         scenario = session.scenario
         progress.expect((len(session.models) - len(session.prepared.missing)) * len(scenario.loads))
-        started_at = datetime.now(UTC)
-        folder = new_folder(scenario, started_at)
-        with RunWriter(session, folder, progress=progress, started_at=started_at) as writer:
+        with RunWriter(session, progress) as writer:
             sweep = Sweep(scenario, session, models=session.models, observer=writer, missing=session.prepared.missing)
             with stopping(sweep.stop):
                 await run_observed(sweep.run, session, progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import time
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from loadbench.report.formats import render
 from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
 from loadbench.results.capacity import Capacity, HitShare, ProbeResult, read_capacity
-from loadbench.results.folder import RunFolder, read_run
+from loadbench.results.folder import read_run
 from loadbench.results.run import to_json
 from loadbench.session.capacity import CapacityWriter, Resumed, exit_code_of
 from loadbench.session.setup import Session
@@ -42,7 +42,6 @@ from tests.coverage.servers import S, Slots
 if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
 
-BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 SCENARIO = a_scenario("ttft_p95<1s", think_s=20.0, budget=3600 * S)
 
@@ -67,7 +66,7 @@ def kept_search(
 ) -> CapacityWriter:
     """A search of four slots in virtual time, kept as the command keeps one; `watch` is called after each probe."""
     resumed = None if resume is None else Resumed.read(resume, scenario)
-    folder = RunFolder.create(cwd, name="capacity", started_at=BEGAN) if resumed is None else resumed.folder
+    scenario = replace(scenario, report=replace(scenario.report, out=cwd, name="capacity"))
     progress = Progress(io.StringIO(), levels=1, quiet=True, live=False)
 
     async def main() -> CapacityWriter:
@@ -82,9 +81,7 @@ def kept_search(
             environment={},
         )
         terms = conditions(scenario)
-        with CapacityWriter(
-            session, folder, progress=progress, started_at=BEGAN, terms=terms, resumed=resumed
-        ) as writer:
+        with CapacityWriter(session, progress, terms=terms, resumed=resumed) as writer:
             if watch is not None:
                 inner = writer.probe_ended
                 writer.probe_ended = lambda *given, **named: watch(writer, inner(*given, **named))  # type: ignore[method-assign]

@@ -33,7 +33,7 @@ MISTAKES = {
 # Settings that a command does not have.
 LACKING = {
     *(("replay", mistake) for mistake in ("prompts",)),
-    *((command, "process") for command in ("capacity", "workshop")),
+    ("workshop", "process"),
     ("compare", "adapter"),
 }
 

@@ -71,6 +71,50 @@ def test_a_search_knows_its_model(searched):
     assert model["warm_ttft_s"] > 0
 
 
+def test_a_search_obeys_workers_and_ramp(tmp_path):
+    """Its probes run on worker processes, its users start over the ramp, and both are recorded as in force."""
+    ran = loadbench(
+        *("capacity", "--slo", "ttft_p90<20s", "--at-most", "3", "--budget", "8s", "--max-tokens", "4"),
+        *("--workers", "2", "--ramp", "1500ms", "--think", "200ms", "--no-curve"),
+        cwd=tmp_path,
+    )
+    assert "Traceback" not in ran.stderr
+    (folder,) = (tmp_path / "results").iterdir()
+    run, requests = read(folder)
+    assert run["environment"]["workers"] == 2
+    assert (run["scenario"]["load"]["workers"], run["scenario"]["load"]["ramp"]) == (2, "1.5s")
+    first: dict[tuple[int, int], int] = {}
+    for request in requests:
+        first.setdefault((request["level"], request["user"]), request["due_ns"])
+    begun: dict[int, list[int]] = {}
+    for (level, _), due_ns in first.items():
+        begun.setdefault(level, []).append(due_ns)
+    for level, moments in begun.items():
+        users = run["levels"][level]["load"]["users"]
+        if len(moments) == users > 1:
+            spread_s = (max(moments) - min(moments)) / 1e9
+            assert spread_s == pytest.approx(1.5 * (users - 1) / users, abs=0.2)
+    assert any(len(moments) > 1 for moments in begun.values())
+
+
+def test_a_search_obeys_abort_rules(tmp_path):
+    """A probe that an abort rule ends is kept as a level that says so, and does not pass."""
+    ran = loadbench(
+        *("capacity", "--slo", "e2e_p90<20s", "--at-most", "8", "--budget", "10s", "--max-tokens", "2"),
+        *("--abort-on", "ttft_p50>100us", "--think", "100ms", "--no-curve"),
+        cwd=tmp_path,
+    )
+    assert "Traceback" not in ran.stderr
+    (folder,) = (tmp_path / "results").iterdir()
+    run, _ = read(folder)
+    reasons = [reason for level in run["levels"] for reason in level["verdict"]["reasons"]]
+    aborted = [reason for reason in reasons if reason["code"] == "aborted"]
+    assert aborted
+    assert all("ttft_p50>100us" in reason["message"] for reason in aborted)
+    found = json.loads((folder / "capacity.json").read_text(encoding="utf-8"))
+    assert "PASS" not in {probe["decision"] for probe in found["probes"]}
+
+
 def test_each_side_of_a_comparison_keeps_the_first_tokens(tmp_path):
     """Every run of either side has its model's cold and warm first token, prompts and texts, as a sweep has."""
     (tmp_path / "asked.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
