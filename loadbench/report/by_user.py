@@ -23,7 +23,7 @@ def by_user_document(run: Run, levels: Sequence[Fairness]) -> Document:
     """The fairness of each closed level; says so where the run has none."""
     if not levels:
         return Document(title(run), [Text(["no level of this run has users: an open loop sends requests at a rate"])])
-    rows, notes = [], ["Jain's index: 1 where all users had the same, 1/n where one of n users had everything"]
+    rows, notes = [], ["Jain's index: 1 if all users had the same, 1/n if one of n users had everything"]
     for level in levels:
         where = level_place(run, level.level)
         rows.append(

@@ -68,7 +68,7 @@ def _answer_lines(capacity: Capacity) -> list[str]:
             "The verification disagrees with the search: the server, or other load on its machine, changed meanwhile."
         )
     if capacity.explanation is not None:
-        lines.append(f"Bottleneck: {capacity.explanation.kind}. {capacity.explanation.sentence}")
+        lines.append(f"Bottleneck: {capacity.explanation.sentence.rstrip('.')}.")
     fleet = capacity.devices
     if fleet is not None and fleet.devices is None:
         lines.append(f"Devices: {fleet.note}")

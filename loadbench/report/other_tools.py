@@ -330,12 +330,12 @@ TOOLS: dict[str, Callable[[LevelResult, Sequence[RequestRecord]], ToolComparison
     "loadgen": loadgen,
 }
 NAMES = {
-    "vllm": "vLLM's `vllm bench serve`",
-    "sglang": "SGLang's `sglang.bench_serving`",
+    "vllm": "vllm bench serve",
+    "sglang": "sglang.bench_serving",
     "guidellm": "guidellm",
     "aiperf": "AIPerf",
-    "llmperf": "llmperf's `token_benchmark_ray.py`",
-    "loadgen": "MLPerf LoadGen, in its Server scenario,",
+    "llmperf": "llmperf (token_benchmark_ray.py)",
+    "loadgen": "MLPerf LoadGen (Server scenario)",
 }
 
 
