@@ -89,8 +89,8 @@ def _row(row: ComparedFigure) -> list[str]:
             values.append(significant(value) if row.metric in {*RATES, ENERGY, COST} else duration(value))
     decision: str = row.decision
     if decision == "~":
-        # Without an interval nothing was decided, and the note says why.
-        decision = "no difference" if row.interval is not None else "-"
+        # The note says why nothing could be decided.
+        decision = "undecided" if row.note or row.interval is None else "no difference"
     elif row.metric in {FAILURES, ENERGY, COST}:
         decision = "worse" if decision == "slower" else "better"
     return [
