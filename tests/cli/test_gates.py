@@ -9,7 +9,7 @@ import pytest
 
 from loadbench.report.formats import schema_text
 from loadbench.sim.process import SimProcess
-from tests.cli.running import loadbench
+from tests.cli.typed import typed as loadbench
 
 LEVEL = ("--model", "alpha", "--users", "1", "--warm-up", "100ms", "--max-tokens", "4")
 

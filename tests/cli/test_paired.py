@@ -1,4 +1,4 @@
-"""`loadbench compare` on two servers, as a process: what it keeps, how it is stopped, what it refuses."""
+"""`loadbench compare` on two servers: what it keeps, how it is stopped, what it refuses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from loadbench.results.folder import read_run
 from loadbench.session.paired import first_answer_caveats
 from loadbench.sim.process import SimProcess
 from tests.building import a_sample
-from tests.cli.running import loadbench, started
+from tests.cli.running import started
 from tests.cli.test_signals import ended, wait_for
+from tests.cli.typed import typed as loadbench
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.running import loadbench
+from tests.cli.typed import typed as loadbench
 from tests.plan.make_traces import AZURE_TRACE
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.running import loadbench
+from tests.cli.running import loadbench as in_a_process
+from tests.cli.typed import typed as loadbench
 from tests.foundry import fake_cli
 from tests.foundry.fakes import DIALECTS, Fake, serving, write_cache
 
@@ -203,9 +204,9 @@ def test_download_is_the_command_lines_and_ends_as_it_does(tmp_path):
         said = {"model_download_nano": ("50 %\n100 %\n", 0), "model_download_mini": ("no room\n", 3)}
         path = os.pathsep.join([str(fake_cli.install(tmp_path, **said)), os.environ["PATH"]])
         ask = ("models", "--url", service.url, "--json", "--download")
-        done = loadbench(*ask, "nano", cwd=tmp_path, PATH=path)
-        failed = loadbench(*ask, "mini", cwd=tmp_path, PATH=path)
-        without = loadbench(*ask, "nano", cwd=tmp_path)
+        done = in_a_process(*ask, "nano", cwd=tmp_path, PATH=path)
+        failed = in_a_process(*ask, "mini", cwd=tmp_path, PATH=path)
+        without = in_a_process(*ask, "nano", cwd=tmp_path)
     assert (done.returncode, "100 %" in done.stderr, json.loads(done.stdout)["dialect"]) == (0, True, "foundry-1.x")
     assert (failed.returncode, "ended with 3" in failed.stderr) == (6, True)
     assert (without.returncode, "no `foundry` on the PATH" in without.stderr) == (2, True)

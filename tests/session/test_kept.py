@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.running import loadbench
+from tests.cli.typed import typed as loadbench
 
 if TYPE_CHECKING:
     from pathlib import Path
