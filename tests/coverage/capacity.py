@@ -1,4 +1,4 @@
-"""Whether the ranges of the capacity search hold what they promise, over many seeds, in virtual time.
+"""How often the ranges of the capacity search hold the true capacity, over many seeds, in virtual time.
 
 python -m tests.coverage.capacity            all 200 seeds of every server, as docs/capacity.md shows them
 python -m tests.coverage.capacity 20         fewer
@@ -38,10 +38,10 @@ PATIENT = Timeouts(connect_ns=None, first_token_ns=None, idle_ns=None, total_ns=
 
 @dataclass
 class Searched:
-    """What a search left behind."""
+    """The results of a search."""
 
     search: Search
-    account: SearchEvidence
+    evidence: SearchEvidence
     answer: CapacityAnswer | None
     requests: int
     spent_s: float
@@ -53,41 +53,41 @@ class Searched:
 
     @property
     def together(self) -> float:
-        """How many requests told as much as one that is independent."""
-        shared = [one for probe in self.account.probes for one in probe.attainment.values()]
+        """How many requests carry as much information as one independent request."""
+        shared = [one for probe in self.evidence.probes for one in probe.attainment.values()]
         return sum(one.requests for one in shared) / sum(one.effective for one in shared)
 
 
-class Panel:
-    """The reading arm, without a run folder."""
+class SearchJudge:
+    """The judge of a search, without a run folder."""
 
-    def __init__(self, account: SearchEvidence) -> None:
-        self.account = account
+    def __init__(self, evidence: SearchEvidence) -> None:
+        self.evidence = evidence
         self.wants = []
         self.recordings = []
         self.plans = []
 
     def search_begins(self, *, most_loads):
-        self.account.start(most_loads=most_loads)
+        self.evidence.start(most_loads=most_loads)
 
     def monitor(self, load, *, opens_ns):
-        return self.account.monitor(load, opens_ns=opens_ns)
+        return self.evidence.monitor(load, opens_ns=opens_ns)
 
     def probe_ended(self, probe, load, recording, monitor, *, spent_ns):
         self.wants.append(probe.wants)
-        return self.account.add_probe(probe, load, recording, monitor, level=len(self.wants) - 1)
+        return self.evidence.add_probe(probe, load, recording, monitor, level=len(self.wants) - 1)
 
     def aim(self, search, requests, *, passes):
-        return self.account.aim(search, requests, passes=passes)
+        return self.evidence.aim(search, requests, passes=passes)
 
     def step_ended(self, load, recording, *, spent_ns, took_ns):
-        raise AssertionError("these searches have no ladder")
+        raise AssertionError("these searches have no throughput curve")
 
     def predicted_users(self):
         return None
 
     def best_estimate(self, search):
-        return self.account.best_estimate(search)
+        return self.evidence.best_estimate(search)
 
     def model_prepared(self, subject):
         pass
@@ -110,33 +110,33 @@ def searched(scenario: Scenario, server: Callable[[], object], **about) -> Searc
         clock = VirtualClock()
         transport = server()
         client = Client(Endpoint(base_url="http://scripted/v1", model="m"), transport, clock=clock, timeouts=PATIENT)
-        panel = Panel(
+        judge = SearchJudge(
             SearchEvidence(
                 scenario.objectives, confidence=scenario.capacity.confidence, closed=scenario.capacity.by == "users"
             )
         )
         search = CapacitySearch(
-            scenario, ScriptedSession(clock, lambda _: client), model="m", judge=panel, observer=panel, **about
+            scenario, ScriptedSession(clock, lambda _: client), model="m", judge=judge, observer=judge, **about
         )
         await search.run()
         return Searched(
             search.search,
-            panel.account,
-            answer(panel.account, search.search, confidence=scenario.capacity.confidence, think_s=None),
-            sum(probe.requests for probe in panel.account.probes),
+            judge.evidence,
+            answer(judge.evidence, search.search, confidence=scenario.capacity.confidence, think_s=None),
+            sum(probe.requests for probe in judge.evidence.probes),
             search.spent_ns / 1e9,
             search.out_of_time,
             transport.taken,
-            panel.wants,
-            panel.recordings,
-            panel.plans,
+            judge.wants,
+            judge.recordings,
+            judge.plans,
         )
 
     return run_virtual(main)
 
 
 def a_scenario(*rules: str, think_s: float | None = None, seed: int = 0, warm_up=None, **capacity) -> Scenario:
-    """What a search needs to know; it has no ladder unless that is asked for."""
+    """A scenario for a search; without a throughput curve unless that is set."""
     return Scenario(
         load=LoadSettings(think=None if think_s is None else Exponential(think_s * S), warm_up=warm_up, ramp=None),
         work=WorkSettings(prompt="why?", seed=seed, unique=False),
@@ -146,23 +146,23 @@ def a_scenario(*rules: str, think_s: float | None = None, seed: int = 0, warm_up
 
 
 def shared(n: int) -> float:
-    """One server's speed, dealt out."""
+    """The speed of one server, shared among n requests."""
     return 1 / n
 
 
 def halved_beyond_12(n: int) -> float:
-    """Memory is enough for twelve."""
+    """The speed where memory is enough for twelve requests."""
     return 1.0 if n <= 12 else 0.5
 
 
 @dataclass(frozen=True)
 class Case:
-    """A server, what is asked of it, and the true answer."""
+    """A server, the objectives, and the true capacity."""
 
     name: str
     rules: tuple[str, ...]
     server: Callable[..., object]
-    miss: Callable[[float], float]  # at a load, of the rule that bounds
+    miss: Callable[[float], float]  # the share of misses at a load, of the limiting rule
     asked: float
     think_s: float | None = None
     by: str = "users"
@@ -174,7 +174,7 @@ class Case:
         )
 
     def truth(self) -> float:
-        """The largest load whose misses are within what is allowed."""
+        """The highest load whose share of misses is allowed."""
         if self.by == "users":
             low, high = 0, 200
             while high - low > 1:
@@ -189,7 +189,7 @@ class Case:
 
 
 def holds(found: Searched, truth: float) -> bool:
-    """Whether the range holds the truth; an end that was not proven promises nothing."""
+    """Whether the range holds the truth; an end that was not proven does not count."""
     if found.answer is None:
         return truth < found.search.grid.amount(found.search.grid.least)
     low, high = found.answer.low, found.answer.high
@@ -250,7 +250,7 @@ HEAD = (
 
 
 def fixed_grid(case: Case, *, steps: float = 1.25, power: float = 0.8) -> int:
-    """The independent requests of a sweep that is as sure, on a grid laid beforehand.
+    """The independent requests of a sweep with the same confidence, on a grid fixed beforehand.
 
     Its levels are a quarter apart up to the first that is sure to fail. Each has as many requests, for nobody knows
     beforehand which will matter: as many as decide, with this power, at the level nearest below the border and at that
@@ -269,7 +269,7 @@ def fixed_grid(case: Case, *, steps: float = 1.25, power: float = 0.8) -> int:
 
 
 def decides(share: float, asked: float, alpha: float, *, power: float) -> int:
-    """How many independent requests decide by the normal approximation of a binomial test."""
+    """The independent requests of a decision, by the normal approximation of a binomial test."""
     normal = statistics.NormalDist()
     reach = normal.inv_cdf(1 - alpha) * math.sqrt(asked * (1 - asked))
     reach += normal.inv_cdf(power) * math.sqrt(share * (1 - share))
@@ -278,13 +278,13 @@ def decides(share: float, asked: float, alpha: float, *, power: float) -> int:
 
 
 def least_held(runs: int, share: float = 0.95) -> int:
-    """The fewest of so many ranges that hold, were the share that holds so large, but for one time in a thousand."""
+    """The number of ranges that hold, at least, with a probability of 99.9 % if each holds with this one."""
     first, cumulative = binomial_cdf(runs, share)
     return first + next(k for k, below in enumerate(cumulative) if below > 0.001)
 
 
 def tried(case: Case, seeds: int) -> str:
-    """A case over so many seeds, in a line of the table."""
+    """A line of the table: one case over this number of seeds."""
     truth = case.truth()
     found = [searched(case.scenario(seed), partial(case.server, seed=seed + 1)) for seed in range(seeds)]
     both = [one.answer for one in found if one.answer is not None and None not in {one.answer.low, one.answer.high}]
@@ -302,7 +302,7 @@ def tried(case: Case, seeds: int) -> str:
 
 
 def main(seeds: int = 200, only: int | None = None) -> None:
-    """Run every case, or one, and print what came of it."""
+    """Run every case, or one, and print the results."""
     write = sys.stdout.write
     write(HEAD)
     for case in CASES if only is None else CASES[only : only + 1]:

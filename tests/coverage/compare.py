@@ -1,4 +1,4 @@
-"""How often comparisons are right, against simulated servers whose true ratio is known. All of it, in some minutes:
+"""How often comparisons are right, for simulated servers whose true ratio is known. All of it takes some minutes:
 
     python -m tests.coverage.compare
 
@@ -42,7 +42,7 @@ SERVER = PROFILES["slot-server"]
 LUCK = 0.02
 USERS = (1, 4)
 TOKENS = 6
-# Requests of a run that stands alone: it lasts for four seconds, of which throughput has an interval.
+# Requests of a single run: it lasts for four seconds, long enough for an interval of throughput.
 ONE_RUN = 400
 
 
@@ -54,7 +54,7 @@ def level(profile: Profile, users: int, *, seed: int, requests: int) -> LevelRes
         async with SimTransport(profile, clock=clock, seed=seed).serving() as transport:
             endpoint = Endpoint(base_url="http://simulated/v1", model=profile.model)
             client = Client(endpoint, transport, clock=clock, timeouts=Timeouts())
-            # Everything goes by the server's pace, the warm-up too.
+            # All times scale with the server's speed, the warm-up too.
             warm_up_ns = round(20 * profile.decode_base_s * S)
             plan = {"max_tokens": TOKENS}
             ran = await run_level(
@@ -68,7 +68,7 @@ def level(profile: Profile, users: int, *, seed: int, requests: int) -> LevelRes
 def side(
     profile: Profile, *, runs: int, seed: int, users: Sequence[int] = USERS, requests: int = 30, luck: float = LUCK
 ) -> list[Run]:
-    """Runs of one server, each with luck of its own."""
+    """Runs of one server, each with its own random speed."""
     made = []
     for number, speed in enumerate(np.random.default_rng(seed).lognormal(0, luck, runs)):
         lucky = profile.faster(float(speed))
@@ -78,7 +78,7 @@ def side(
 
 
 def sides_of(seed: int, *slower: float, runs: int, **how: object) -> list[list[Run]]:
-    """The runs of servers that take so many times as long, each with luck and noise of its own."""
+    """The runs of servers that take these multiples of the time, each with its own random speed and noise."""
     return [
         side(SERVER.faster(1 / times), runs=runs, seed=len(slower) * seed + number, **how)
         for number, times in enumerate(slower)
@@ -87,35 +87,35 @@ def sides_of(seed: int, *slower: float, runs: int, **how: object) -> list[list[R
 
 @dataclass
 class Held:
-    """How many intervals there were, and how many of them held the truth."""
+    """The number of intervals, and how many of them held the truth."""
 
     intervals: int = 0
     held: int = 0
 
     def count(self, interval: tuple[float, float] | None, truth: float) -> None:
-        """One more, if there is one."""
+        """Count an interval, if there is one."""
         if interval is not None:
             self.intervals += 1
             self.held += bool(interval[0] <= truth <= interval[1])
 
     @property
     def share(self) -> float:
-        """Of those that there were."""
+        """The share of intervals that held the truth."""
         return self.held / self.intervals
 
 
 @dataclass
 class Tally:
-    """Of comparisons of one kind: by figure, how often the interval held; how often a gate failed, and passed."""
+    """Comparisons of one kind: by figure how often the interval held; how often a gate failed, and passed."""
 
     comparisons: int = 0
     held: dict[str, Held] = field(default_factory=dict)
-    claimed: int = 0  # comparisons with any difference stated at any level
+    claimed: int = 0  # comparisons that show any difference at any level
     failed: int = 0
     passed: int = 0
 
     def add(self, comparison: Comparison, *, slower: float) -> None:
-        """One more comparison, with a server that takes so many times as long for everything."""
+        """Add a comparison with a server that takes `slower` times as long for everything."""
         self.comparisons += 1
         for row in comparison.comparisons:
             if row.metric != "failures":
@@ -126,14 +126,14 @@ class Tally:
         self.passed += bool(comparison.gates) and all(gate.passed for gate in comparison.gates)
 
     def pooled(self) -> Held:
-        """Over all figures."""
+        """The counts over all figures."""
         return Held(sum(one.intervals for one in self.held.values()), sum(one.held for one in self.held.values()))
 
 
 def tallied(
     pairs: Iterable[tuple[list[Run], list[Run]]], *, slower: float, rules: Sequence[str] = (), paired: bool = False
 ) -> Tally:
-    """Each pair of sides compared, of which the second takes so many times as long."""
+    """All pairs of sides compared; the second side takes `slower` times as long."""
     tally, gates = Tally(), [parse_gate(rule) for rule in rules]
     for a, b in pairs:
         tally.add(compare(a, b, gates=gates, paired=paired), slower=slower)
@@ -141,7 +141,7 @@ def tallied(
 
 
 def crossings(seeds: range, *, runs: int = 6) -> Held:
-    """Throughputs of two sides that cross at 4 users, by runs with luck: how often the interval holds that."""
+    """How often the interval holds the true crossover of 4 users, for runs with random speed."""
     users, truth = (1, 2, 4, 8, 16), 4.0
     held = Held()
     for seed in seeds:
@@ -166,7 +166,7 @@ def _decided(one: BetweenRuns) -> str:
 
 
 def by_bootstrap(*, runs: int, times: int, seed: int = 0) -> tuple[float, float]:
-    """How often intervals of a mean hold the truth: by Student's t, and by the percentiles of resampled means."""
+    """How often intervals of a mean hold the truth: by Student's t, and by a percentile bootstrap."""
     rng = np.random.default_rng(seed)
     student, percentile = Held(), Held()
     for _ in range(times):
@@ -181,7 +181,7 @@ def by_bootstrap(*, runs: int, times: int, seed: int = 0) -> tuple[float, float]
 
 
 def main(seeds: int) -> None:
-    """Print what came of it; runs that stand alone are long, and so there are fewer of them."""
+    """Print the results; single runs are long, so there are fewer of them."""
     several_runs(seeds)
     one_run(max(1, seeds // 4))
     crossing = crossings(range(10 * seeds))
@@ -202,7 +202,7 @@ def several_runs(seeds: int) -> None:
         kind = "6 pairs" if paired else "6 a side"
         _say("no difference", kind, f"intervals hold it: {_held(found)}")
         _say("no difference", kind, f"gate ttft_p95>0% fails: {_share(found.failed, seeds)}")
-        _say("no difference", kind, f"any difference is stated at any level: {_share(found.claimed, seeds)}")
+        _say("no difference", kind, f"any difference is shown at any level: {_share(found.claimed, seeds)}")
         _say("10 % slower", kind, f"intervals hold it: {_held(tallied(slow, slower=1.1, paired=paired))}")
         kind = f"{runs} {'pairs' if paired else 'a side'}"
         for truth, other, slower in (("10 % slower", 2, 1.1), ("no difference", 1, 1.0)):
@@ -213,15 +213,15 @@ def several_runs(seeds: int) -> None:
 
 
 def one_run(seeds: int) -> None:
-    """Intervals from inside of one run a side: where servers are always the same, and where runs have luck."""
+    """Intervals from within one run a side: for servers of constant speed, and for runs with random speed."""
     for luck in (0.0, LUCK):
         alone = (sides_of(seed, 1.0, 1.1, runs=1, luck=luck, users=(4,), requests=ONE_RUN) for seed in range(seeds))
         told = _held(tallied(((a, b) for a, b in alone), slower=1.1))
         _say("10 % slower", "1 a side", f"runs that differ by {luck:.0%}; intervals hold it: {told}")
 
 
-def _say(truth: str, kind: str, told: str) -> None:
-    print(f"{truth:16}  {kind:8}  {told}", flush=True)  # noqa: T201 - what it is for
+def _say(truth: str, kind: str, result: str) -> None:
+    print(f"{truth:16}  {kind:8}  {result}", flush=True)  # noqa: T201 - what it is for
 
 
 def _share(part: int, whole: int) -> str:

@@ -35,7 +35,7 @@ def theory() -> list[str]:
 
 
 def prediction(measurements: int, think_s: float) -> str:
-    """Users by the finite source, from five levels of four slots with 150 answers and 2 % of error each."""
+    """Users by the finite source, from five levels of four slots with 150 responses and an error of 2 % each."""
     truth = by_hand(exact_shares(BOUND_S), SHARE, think_s)
     rng = np.random.default_rng(11)
     fits = [fit_of(drawn_levels(rng), RULE, think_s) for _ in range(measurements)]
@@ -45,7 +45,7 @@ def prediction(measurements: int, think_s: float) -> str:
 
 
 def law(measurements: int, name: str, per_s: np.ndarray, truths: dict[str, float]) -> str:
-    """The parts of a law, from eight levels with 3 % of error each."""
+    """The coefficients of a law, from eight levels with an error of 3 % each."""
     chosen, held = 0, dict.fromkeys(truths, 0)
     for seed in range(measurements):
         scaling = fit_scaling(levels(noisy(per_s, 1000 + seed, 0.03), reach=0.06))
@@ -59,7 +59,7 @@ def law(measurements: int, name: str, per_s: np.ndarray, truths: dict[str, float
 
 
 def report(measurements: int) -> Iterator[str]:
-    """One line for each, as it is known."""
+    """Print each line as soon as it is known."""
     yield from theory()
     for think_s in (5.0, 10.0):
         yield prediction(measurements, think_s)

@@ -1,4 +1,4 @@
-"""Servers whose true capacity is known, for virtual time, in as few events a request as may be.
+"""Servers whose true capacity is known, for virtual time, with as few events per request as possible.
 
 *Slots*: so many requests are served at once, the others wait in the order in which they came; a first token comes as
 the service begins. With exponential services and thinking this is the finite source M/M/c//N, and of who comes to it
@@ -86,7 +86,7 @@ class _Server:
 
 
 class Slots(_Server):
-    """So many at once, first come, first served; a first token comes so long after its service begins."""
+    """A number of slots, first come, first served; the first token comes a fixed time after service begins."""
 
     def __init__(self, slots: int, work_s: float, *, seed: int, fails: float = 0.0, first_s: float = 0.0) -> None:
         super().__init__(work_s, seed=seed, fails=fails)
@@ -126,7 +126,7 @@ class Slots(_Server):
 
 
 class Sharing(_Server):
-    """All at once, each at `speed(n)`; the first token comes as the request does."""
+    """All requests at once, each at `speed(n)`; the first token comes when the request arrives."""
 
     def __init__(self, speed: Callable[[int], float], work_s: float, *, seed: int) -> None:
         super().__init__(work_s, seed=seed)

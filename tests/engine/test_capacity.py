@@ -50,7 +50,7 @@ def test_a_ladder_that_the_budget_does_not_carry_is_left_out():
     """With answers of 40 s and 10 minutes in all no rung has time: none is measured, and the search is as without."""
     scenario = a_scenario("ttft_p50<5s", think_s=5.0, budget=600 * S, curve=True)
     assert scenario.measures_curve
-    found = searched(scenario, partial(Slots, 2, 40.0, seed=1))  # whose panel refuses rungs
+    found = searched(scenario, partial(Slots, 2, 40.0, seed=1))  # whose judge refuses rungs
     assert found.spent_s <= 600 + 31
 
 
@@ -70,7 +70,7 @@ def test_hopeless_rates_fail_soon():
     """Far above capacity, where requests pile up, a probe ends long before its time."""
     scenario = a_scenario("ttft_p95<1s", by="rate", budget=600 * S, at_most=50.0)
     found = searched(scenario, partial(Slots, 4, 0.4, seed=3))
-    failed = [one for one in found.account.probes if one.amount > 10.5]
+    failed = [one for one in found.evidence.probes if one.amount > 10.5]
     assert failed
     assert all(one.decision == "FAIL" or one.leaning < 0 for one in failed)
     assert max(one.window_s for one in failed) < 60
@@ -99,8 +99,8 @@ def test_probes_differ_and_ends_are_measured_again():
     """Both ends are measured once more, the answer is verified, and a run is the same when repeated."""
     case = replace(SLOTS, budget_s=7200)
     one, two = (searched(case.scenario(3), partial(case.server, seed=4)) for _ in range(2))
-    assert [probe.amount for probe in one.account.probes] == [probe.amount for probe in two.account.probes]
-    purposes = [probe.purpose for probe in one.account.probes]
+    assert [probe.amount for probe in one.evidence.probes] == [probe.amount for probe in two.evidence.probes]
+    purposes = [probe.purpose for probe in one.evidence.probes]
     assert purposes[-1] is Purpose.VERIFY
     assert purposes.count(Purpose.AGAIN) == len([end for end in (one.search.passed, one.search.failed) if end])
 
@@ -116,7 +116,7 @@ def test_a_search_goes_on_where_it_was():
         partial(Slots, 4, 0.2, seed=3),
         earlier=EarlierSearch(findings=told, spent_ns=500 * S, levels=2),
     )
-    assert {probe.purpose for probe in found.account.probes} <= {Purpose.AGAIN, Purpose.VERIFY}
+    assert {probe.purpose for probe in found.evidence.probes} <= {Purpose.AGAIN, Purpose.VERIFY}
     assert found.spent_s >= 500
     assert (found.search.passed, found.search.failed) == (8, 9)
 
@@ -139,7 +139,7 @@ def test_a_probe_that_an_abort_rule_ends_counts_as_far_as_it_goes():
     scenario = replace(scenario, slo=replace(scenario.slo, abort_on=(parse_abort("e2e_p50>5s"),)))
     found = searched(scenario, partial(Slots, 2, 2.0, seed=4))
     aborted = [
-        probe for probe, recording in zip(found.account.probes, found.recordings, strict=True) if recording.aborted
+        probe for probe, recording in zip(found.evidence.probes, found.recordings, strict=True) if recording.aborted
     ]
     assert aborted
     assert all(probe.decision == "FAIL" or probe.leaning <= -3.0 for probe in aborted if probe.purpose != "verify")

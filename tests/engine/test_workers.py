@@ -34,7 +34,7 @@ from loadbench.sim.process import SimProcess
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from loadbench.targets.openai import Target
-from tests.coverage.capacity import Panel, a_scenario
+from tests.coverage.capacity import SearchJudge, a_scenario
 from tests.engine.scripted import ScriptedSession
 
 S = 1_000_000_000
@@ -323,11 +323,11 @@ def test_a_search_runs_its_probes_on_workers():
     """Each probe is a level on all workers, is seen request by request with true due times, and ends early."""
     plan = a_scenario("e2e_p50<10s", budget=20 * S, at_most=6.0, warm_up=200_000_000)
 
-    async def main(url: str) -> tuple[CapacitySearch, Panel, list]:
+    async def main(url: str) -> tuple[CapacitySearch, SearchJudge, list]:
         clock, target = MonotonicClock(), Target(base_url=f"{url}/v1")
         transport = FastTransport()
         endpoint = Endpoint(base_url=target.base_url, model=EXACT.model)
-        judge = Panel(SearchEvidence(plan.objectives, confidence=0.95))
+        judge = SearchJudge(SearchEvidence(plan.objectives, confidence=0.95))
         session = ScriptedSession(clock, lambda _: Client(endpoint, transport, clock=clock, timeouts=Timeouts()))
         started: list[tuple[int, int]] = []
         async with WorkerPool.of(2, target) as workers:
@@ -349,12 +349,12 @@ def test_a_search_runs_its_probes_on_workers():
     with SimProcess("slot-server", speed=20.0) as server:
         search, judge, started = anyio.run(main, server.url)
     assert search.search.passed == 6
-    assert {probe.purpose for probe in judge.account.probes} >= {Purpose.BRACKET, Purpose.VERIFY}
+    assert {probe.purpose for probe in judge.evidence.probes} >= {Purpose.BRACKET, Purpose.VERIFY}
     assert all(recording.lost_workers == 0 for recording in judge.recordings)
-    assert judge.account.probes[0].window_s < 18, "it ended long before its time"
+    assert judge.evidence.probes[0].window_s < 18, "it ended long before its time"
     assert started
     assert all(due_ns < heard_ns for due_ns, heard_ns in started)
-    assert sum(probe.requests for probe in judge.account.probes) <= len(started)
+    assert sum(probe.requests for probe in judge.evidence.probes) <= len(started)
 
 
 @pytest.mark.parametrize("cut", [True, False])
