@@ -47,9 +47,11 @@ class ScenarioCommand(click.Command):
         for section, options in groupby(self._setting_options, key=lambda option: option.setting.section):
             with formatter.section(section.capitalize()):
                 formatter.write_dl([record for option in options if (record := option.get_help_record(ctx))])
-        others = [param.get_help_record(ctx) for param in self.params if not isinstance(param, SettingOption)]
+        # The command's text explains its arguments.
+        others = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         with formatter.section("Options"):
-            formatter.write_dl([record for record in others if record])
+            records = [other.get_help_record(ctx) for other in others if not isinstance(other, SettingOption)]
+            formatter.write_dl([record for record in records if record])
 
 
 def setting_options(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
