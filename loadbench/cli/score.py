@@ -34,13 +34,13 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
 
     RUN is a run folder: its prompts are sent to its models. Without it, --prompts and --url say what to send and where.
     """
-    from loadbench.results.folder import RunFolder, read_run  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.results.folder import RunFolder, folder_of, read_run  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.results.quality import ANNOTATION_FILE  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session import scoring  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
 
-    path = to or (Path() if run is None else scoring.folder_of(run)) / ANNOTATION_FILE
+    path = to or (Path() if run is None else folder_of(run)) / ANNOTATION_FILE
     scenario = scoring.scoring_scenario(None if run is None else read_run(run), given("score", options), os.environ)
     check(scenario, os.environ)
     if path.exists() and not force:
@@ -65,8 +65,9 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
 def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bool) -> None:
     """Check the scores in FILE and add them to those of other raters in the run folder."""
-    import msgspec  # noqa: PLC0415 - only the command itself needs it
+    import msgspec  # noqa: PLC0415 - the help needs nothing of it
 
+    from loadbench.results.folder import folder_of  # noqa: PLC0415
     from loadbench.results.quality import Quality, merged, ratings_of, read_annotation  # noqa: PLC0415
     from loadbench.session import scoring  # noqa: PLC0415
 
@@ -77,7 +78,7 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bo
     run = run or (file.parent if (file.parent / "run.json").exists() else None)
     quality = merged(Quality(), annotation) if run is None else scoring.keep(run, [(annotation, [])])
     _show(quality, as_json=as_json)
-    say("not kept: no --run was named" if run is None else f"kept in {scoring.folder_of(run)}")
+    say("not kept: no --run was named" if run is None else f"kept in {folder_of(run)}")
 
 
 @command.command("judge", cls=ScenarioCommand)
@@ -89,7 +90,7 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
 
     Exits with 5 if some answers could not be rated, with 6 if none could.
     """
-    from loadbench.results.folder import read_run  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.results.folder import folder_of, read_run  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.results.quality import ratings_of  # noqa: PLC0415
     from loadbench.session import scoring  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
@@ -103,7 +104,7 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
     if not rated:
         raise Interrupted("stopped before the first rating", hint="nothing is kept")
     _show(scoring.keep(run, rated), as_json=as_json)
-    say(f"kept in {scoring.folder_of(run)}")
+    say(f"kept in {folder_of(run)}")
     if len(rated) < scenario.judge.judgings or any(ratings.complete < annotation.complete for ratings, _ in rated):
         raise Interrupted("stopped before all answers were rated", hint="what was rated is kept")
     if not any(ratings_of(ratings) for ratings, _ in rated):

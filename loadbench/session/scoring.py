@@ -7,7 +7,6 @@ used instead if the run sent the same requests.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,7 +24,7 @@ from loadbench.plan.sources import resolve, reusable
 from loadbench.record.outcome import Outcome
 from loadbench.report.formats import render
 from loadbench.report.quality import own_judge
-from loadbench.results.folder import RunFolder, read_run
+from loadbench.results.folder import RunFolder, folder_of, read_run
 from loadbench.results.quality import (
     ANNOTATION_FILE,
     QUALITY_FILE,
@@ -196,17 +195,13 @@ def _answered(
 
 
 def judged(
-    annotation: Annotation,
-    scenario: Scenario,
-    environment: Mapping[str, str],
-    *,
-    say: Say,
+    annotation: Annotation, scenario: Scenario, environment: Mapping[str, str], *, say: Say
 ) -> list[tuple[Annotation, list[Unrated]]]:
     """Every answer rated by the scenario's model, as often as it says: (ratings, answers without one) of each time.
 
     After Ctrl-C the last of them is not complete. Raises `TargetUnavailable` if the judge cannot be used.
     """
-    turns: list[_Judging] = []
+    turns: list[tuple[str, list[RatedResponse], list[Unrated]]] = []
 
     async def judge_all() -> None:
         models = scenario.target.model or ()
@@ -217,53 +212,39 @@ def judged(
                 raise TargetUnavailable(f"{judge} cannot judge: {failure}", hint="see `loadbench doctor`")
             if judge in {answer.model for answer in annotation.answers}:
                 say(f"warning: {own_judge(judge)}; take another judge")
+            client, max_tokens = session.client(judge), scenario.judge.max_tokens
             for turn in range(scenario.judge.judgings):
-                judging = _Judging(f"{JUDGE}{judge}" + (f" ({turn + 1})" if turn else ""))
-                turns.append(judging)
+                rater = f"{JUDGE}{judge}" + (f" ({turn + 1})" if turn else "")
+                rated: list[RatedResponse] = []
+                unrated: list[Unrated] = []
+                turns.append((rater, rated, unrated))
                 for number, answer in enumerate(annotation.answers, 1):
-                    say(f"{judging.rater}: answer {number} of {len(annotation.answers)}")
-                    await judging.rate(answer, session, turn=turn, max_tokens=scenario.judge.max_tokens)
+                    say(f"{rater}: answer {number} of {len(annotation.answers)}")
+                    if answer.failure:
+                        rated.append(answer)
+                        continue
+                    # Every second turn names the facets in reverse order, since their order may matter to a judge.
+                    facets = list(answer.scores)[:: -1 if turn % 2 else 1]
+                    prompt = judge_prompt(answer.prompt_text, answer.answer, facets)
+                    scores: dict[str, int | None] = dict.fromkeys(answer.scores)
+                    note = ""
+                    try:
+                        reply = await judgement(client, prompt, facets=facets, max_tokens=max_tokens)
+                        scores, note = {facet: reply.scores[facet] for facet in answer.scores}, reply.reason
+                    except ValueError as error:
+                        unrated.append(
+                            Unrated(model=answer.model, prompt=answer.prompt, rater=rater, reason=str(error))
+                        )
+                    rated.append(msgspec.structs.replace(answer, scores=scores, note=note))
 
     anyio.run(until_stopped, judge_all)
-    rated = []
-    for judging in turns:
-        complete = annotation.complete and len(judging.rated) == len(annotation.answers)
-        ratings = msgspec.structs.replace(annotation, rater=judging.rater, answers=judging.rated, complete=complete)
-        if judging.rated:
-            rated.append((ratings, judging.unrated))
-    return rated
-
-
-@dataclass(slots=True)
-class _Judging:
-    """The ratings of one turn of the judge, so far."""
-
-    rater: str
-    rated: list[RatedResponse] = field(default_factory=list)
-    unrated: list[Unrated] = field(default_factory=list)
-
-    async def rate(self, answer: RatedResponse, session: Session, *, turn: int, max_tokens: int) -> None:
-        """Have one more answer rated. Every second turn names the facets in reverse order."""
-        if answer.failure:
-            self.rated.append(answer)
-            return
-        facets = list(answer.scores)[:: -1 if turn % 2 else 1]
-        prompt = judge_prompt(answer.prompt_text, answer.answer, facets)
-        scores: dict[str, int | None] = dict.fromkeys(answer.scores)
-        note = ""
-        try:
-            client = session.client(session.models[0])
-            reply = await judgement(client, prompt, facets=facets, max_tokens=max_tokens)
-            scores, note = {facet: reply.scores[facet] for facet in answer.scores}, reply.reason
-        except ValueError as error:
-            reason = str(error)
-            self.unrated.append(Unrated(model=answer.model, prompt=answer.prompt, rater=self.rater, reason=reason))
-        self.rated.append(msgspec.structs.replace(answer, scores=scores, note=note))
-
-
-def folder_of(path: Path) -> Path:
-    """The run folder that a path names, by itself or by its `run.json`."""
-    return path if path.is_dir() else path.parent
+    ratings = []
+    for rater, rated, unrated in turns:
+        complete = annotation.complete and len(rated) == len(annotation.answers)
+        if rated:
+            answers = msgspec.structs.replace(annotation, rater=rater, answers=rated, complete=complete)
+            ratings.append((answers, unrated))
+    return ratings
 
 
 def answers_of(run_path: Path, environment: Mapping[str, str], *, say: Say) -> Annotation:
