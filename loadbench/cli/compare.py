@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.cli.measuring import print_report, progress_line, run_options, say_displaced, write_file
+from loadbench.cli.measuring import print_report, progress_line, run_options, say, say_displaced, write_file
 from loadbench.cli.options import ScenarioCommand, given, setting_options
 from loadbench.core.errors import BadInput, ExitCode
 
@@ -45,8 +45,12 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     A and B are URLs, which are then measured in turn (for two models at one --url, use --a-model and --b-model). Or
     they are run folders, folders of run folders, or baselines. The folder of a comparison is compared again.
     """
-    from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
-    from loadbench.results.saved import read_side, save_baseline  # noqa: PLC0415
+    # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
+    from loadbench.plan.sources import resolve
+    from loadbench.report.compare_chart import compare_chart
+    from loadbench.report.formats import render_comparison
+    from loadbench.results.saved import has_pairs, of_model, read_pairs, read_side, save_baseline
+    from loadbench.session.paired import PairedRuns
 
     a, b = _names(sides, options)
     baseline, flags = options["save_baseline"], given("compare", options)
@@ -58,37 +62,42 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
                 raise BadInput(f"{flag}: is for measuring, and these runs are saved", hint=hint)
     name = "compare" if measures else "compare-saved"
     resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name)
+    settings = resolved.compare
+
+    # The runs of both sides.
     if measures:
-        runs = _measure(a, b, options, resolved)
-        if runs is None:
+        measured = _measure(a, b, options, resolved)
+        if measured is None:
             return
+        runs = measured
+    elif a and b:
+        runs_a = of_model(read_side(a), settings.a_model, side="a")
+        runs_b = of_model(read_side(b), settings.b_model, side="b")
+        runs = PairedRuns(runs_a, runs_b, paired=options["paired"])
+    elif b and baseline is not None:
+        save_baseline(baseline, of_model(read_side(b), settings.b_model, side="b"))
+        say(f"kept in {baseline}")
+        return
+    elif len(a) == 1 and has_pairs(Path(a[0])):
+        runs = PairedRuns(*read_pairs(Path(a[0])), paired=True)
     else:
-        if a == [] and b and baseline is not None:
-            save_baseline(baseline, _of_model(read_side(b), resolved.compare.b_model, "b"))
-            click.echo(f"kept in {baseline}", err=True)
-            return
-        runs = _read(a, b, options, resolved)
+        raise BadInput("only one side is named", hint=_WHICH)
     if not runs.a:
         sys.exit(runs.exit_code)
 
-    comparison = runs.compare(resolved.compare.fail_on or (), confidence=resolved.compare.confidence)
+    # Their comparison.
+    comparison = runs.compare(settings.fail_on or (), confidence=settings.confidence)
     if baseline is not None:
         save_baseline(baseline, runs.b)
-    _print(comparison, "json" if as_json else options["form"], report=options["report"], chart=options["chart"])
-    sys.exit(runs.exit_code or exit_code(comparison))
-
-
-def _print(comparison: Comparison, form: str, *, report: Path | None, chart: Path | None) -> None:
-    from loadbench.report.compare_chart import compare_chart  # noqa: PLC0415
-    from loadbench.report.formats import render_comparison  # noqa: PLC0415
-
-    if chart is not None:
-        write_file("--chart", chart, compare_chart(comparison))
+    if options["chart"] is not None:
+        write_file("--chart", options["chart"], compare_chart(comparison))
+    form = "json" if as_json else options["form"]
     content = render_comparison(comparison, form)
-    if report is not None:
-        write_file("--report", report, content)
+    if options["report"] is not None:
+        write_file("--report", options["report"], content)
     else:
         print_report(content, form)
+    sys.exit(runs.exit_code or exit_code(comparison))
 
 
 def exit_code(comparison: Comparison) -> ExitCode:
@@ -131,7 +140,7 @@ def _names(sides: Sequence[str], options: Mapping[str, Any]) -> tuple[list[str],
 
 def _are_servers(a: Sequence[str], b: Sequence[str], flags: Mapping[str, object]) -> bool:
     """Whether the sides are to be measured now; raises `BadInput` for a mixture."""
-    from loadbench.plan.pairs import is_target  # noqa: PLC0415
+    from loadbench.plan.pairs import is_target
 
     targets = [is_target(name) for name in (*a, *b)]
     if not targets:
@@ -147,11 +156,11 @@ def _are_servers(a: Sequence[str], b: Sequence[str], flags: Mapping[str, object]
 
 def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], resolved: Scenario) -> PairedRuns | None:
     """Measure both sides in turn; `None` after a dry run."""
-    from loadbench.plan.pairs import Pairing  # noqa: PLC0415
-    from loadbench.plan.pairs import sides as read_sides  # noqa: PLC0415
-    from loadbench.report.compare_plan import compare_plan_document  # noqa: PLC0415
-    from loadbench.report.render_text import render_text  # noqa: PLC0415
-    from loadbench.session.paired import check_paired, measure_paired  # noqa: PLC0415
+    from loadbench.plan.pairs import Pairing
+    from loadbench.plan.pairs import sides as read_sides
+    from loadbench.report.compare_plan import compare_plan_document
+    from loadbench.report.render_text import render_text
+    from loadbench.session.paired import check_paired, measure_paired
 
     if options["paired"] or options["baseline"] is not None:
         raise BadInput("--paired and --baseline are for saved runs", hint="leave them out")
@@ -169,24 +178,3 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
     assert runs.folder is not None  # noqa: S101 - what was measured has one
     progress.say(f"kept in {runs.folder.path}")
     return runs
-
-
-def _read(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], resolved: Scenario) -> PairedRuns:
-    """Read the saved runs of both sides."""
-    from loadbench.results.saved import has_pairs, read_pairs, read_side  # noqa: PLC0415
-    from loadbench.session.paired import PairedRuns  # noqa: PLC0415
-
-    if a and b:
-        runs_a = _of_model(read_side(a), resolved.compare.a_model, "a")
-        runs_b = _of_model(read_side(b), resolved.compare.b_model, "b")
-        return PairedRuns(runs_a, runs_b, paired=options["paired"])
-    if b or len(a) != 1 or not has_pairs(Path(a[0])):
-        raise BadInput("only one side is named", hint=_WHICH)
-    return PairedRuns(*read_pairs(Path(a[0])), paired=True)
-
-
-def _of_model(runs: Any, model: str | None, side: str) -> Any:
-    """The side's runs; if a model is named for it, with that model alone."""
-    from loadbench.results.saved import of_model  # noqa: PLC0415
-
-    return of_model(runs, model, side=side) if model else runs

@@ -62,8 +62,10 @@ def has_pairs(folder: Path) -> bool:
     return (folder / "a").is_dir() and (folder / "b").is_dir()
 
 
-def of_model(runs: Sequence[Run], model: str, *, side: str) -> list[Run]:
-    """The runs with the levels of one model only; raises `BadInput` if a run has none."""
+def of_model(runs: Sequence[Run], model: str | None, *, side: str) -> list[Run]:
+    """The runs with the levels of one model only, if one is named; raises `BadInput` if a run has none of it."""
+    if model is None:
+        return list(runs)
     filtered = [
         msgspec.structs.replace(run, levels=[level for level in run.levels if level.model == model]) for run in runs
     ]
