@@ -339,6 +339,7 @@ def test_a_stopped_trace_keeps_what_it_asked():
 # Worker processes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -202,5 +203,6 @@ Faults.TestCase.settings = settings(
 )
 
 
+@pytest.mark.slow
 class TestFaults(Faults.TestCase):
     """Whatever faults come together: no crash, no hang, no request lost, and no failure that passes for a success."""

@@ -169,6 +169,7 @@ def _level(users: int, *, seconds: int, max_tokens: int = 10) -> LevelRecording:
     return run_virtual(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("users", [1, 5, 8, 12])
 def test_a_level_measures_what_the_formulas_say(users: int) -> None:
     """Client, loop and recorder find the server's truth: no time is lost between an answer and the next request."""
