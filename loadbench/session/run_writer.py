@@ -141,7 +141,7 @@ class RunWriter:
     def _status(self, model: str, status: Literal["ok", "failed"], reason: str = "") -> ModelStatus:
         """The outcome of a model's test, with all that is known about the model."""
         prepared, subject = self._session.prepared, self._tested.get(model)
-        requested = prepared.asked.get(model)
+        requested = prepared.requested_names.get(model)
         keep_warm = None if subject is None else subject.keep_warm
         return ModelStatus(
             model,

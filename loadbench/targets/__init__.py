@@ -1,1 +1,1 @@
-"""What is being tested: where it is, which models it has, whether it answers."""
+"""The target of a test: finding it, listing its models, preparing and checking it."""

@@ -49,8 +49,8 @@ def make_adapter(spec: str) -> Adapter:
         raise BadInput(f"--adapter {spec}: {_error_text(error)}", hint=hint) from None
     lacking = [part for part in _PARTS if not hasattr(adapter, part)]
     if lacking:
-        what = f"what {name!r} returns is not an adapter: it has no {', '.join(lacking)}"
-        raise BadInput(f"--adapter {spec}: {what}", hint="see loadbench.client.adapter.Adapter")
+        problem = f"what {name!r} returns is not an adapter: it has no {', '.join(lacking)}"
+        raise BadInput(f"--adapter {spec}: {problem}", hint="see loadbench.client.adapter.Adapter")
     return adapter
 
 

@@ -218,8 +218,10 @@ def with_loaded(models: Iterable[Model], ids: Iterable[str] | None) -> list[Mode
     """The models, each loaded or not by this list of ids; unchanged if the list is `None`."""
     if ids is None:
         return list(models)
-    wanted = list(ids)
-    return [msgspec.structs.replace(model, loaded=any(same_model(model.id, one) for one in wanted)) for model in models]
+    loaded = list(ids)
+    return [
+        msgspec.structs.replace(model, loaded=any(same_model(model.id, other) for other in loaded)) for model in models
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,10 @@ async def run_checks(
 
     # Disk, memory and GPU, if the server is on this machine; else only this machine's disk.
     wanted = [entry for model in prepared.models if (entry := prepared.entry(model)) is not None]
-    to_load = sum(one.size_bytes or 0 for one in wanted if one.loaded is False and one.id not in prepared.load_s)
-    to_download = sum(one.size_bytes or 0 for one in wanted if one.cached is False)
+    to_load = sum(
+        entry.size_bytes or 0 for entry in wanted if entry.loaded is False and entry.id not in prepared.load_s
+    )
+    to_download = sum(entry.size_bytes or 0 for entry in wanted if entry.cached is False)
     cache = None if service is None else service.cache
     checks += [disk(cache or Path.cwd(), needed=to_download), *(downloads(cache) if cache is not None else [])]
     return CheckReport(checks=[*checks, machine.memory(needed=to_load), machine.gpu(), descriptors(), clock()])
@@ -141,8 +143,8 @@ async def _model_checks(prepared: Prepared, machine: Machine) -> list[Check]:
     for model in prepared.models:
         if model in prepared.missing:
             continue
-        if model in prepared.asked:
-            checks.append(Check(f"name {prepared.asked[model]}", "ok", f"is {model}"))
+        if model in prepared.requested_names:
+            checks.append(Check(f"name {prepared.requested_names[model]}", "ok", f"is {model}"))
         if service is not None:
             loaded = await _loaded(prepared, model)
             checks.append(loaded)

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 class Prepared:
     """A run's target. `models` are named as in requests; those in `missing` cannot be tested, for the reason given.
 
-    By model, `asked` has the name that the user gave if it is another one, `load_s` the load time of a model that was
-    not loaded before, and `load_warm_s` the time to load it again, if that is to be timed.
+    By model, `requested_names` has the name that the user gave if it is another one, `load_s` the load time of a model
+    that was not loaded before, and `load_warm_s` the time to load it again, if that is to be timed.
     """
 
     scenario: Scenario
@@ -56,7 +56,7 @@ class Prepared:
     catalogue: list[Model] = field(default_factory=list)
     models: tuple[str, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
-    asked: dict[str, str] = field(default_factory=dict)
+    requested_names: dict[str, str] = field(default_factory=dict)
     load_s: dict[str, float] = field(default_factory=dict)
     load_warm_s: dict[str, float] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None
@@ -209,7 +209,7 @@ def choose(prepared: Prepared, wanted: Sequence[str]) -> None:
             raise BadInput(f"--model {name}: the same model as {chosen[resolved.model.id]}", hint="name one of them")
         chosen[resolved.model.id] = name
         if name != resolved.model.id:
-            prepared.asked[resolved.model.id] = name
+            prepared.requested_names[resolved.model.id] = name
             others = f", of {len(resolved.choices)} variants" if resolved.ambiguous else ""
             prepared.say(f"{name} is {resolved.model.id}{others}")
     prepared.models = tuple(chosen)

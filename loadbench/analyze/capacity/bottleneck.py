@@ -110,7 +110,8 @@ def find_bottleneck(
     points = _level_means(levels)
     for point in points:
         # A gate comes before other objectives.
-        failed = sorted((one for one in point.level.objectives if one.decision == "FAIL"), key=lambda one: not one.gate)
+        failed = [result for result in point.level.objectives if result.decision == "FAIL"]
+        failed.sort(key=lambda result: not result.gate)
         if failed:
             rule = rule or failed[0].rule
     limit = _memory(points, levels) or _by_curves(points, server or {}, rule)

@@ -101,8 +101,8 @@ def mostly_missed(level: LevelResult, objectives: Sequence[Objective]) -> bool:
     """Whether more than half of a level's requests miss one of the objectives."""
     used = measured_levels(curve_levels([level], objectives))
     return any(
-        missed_share(objective, one) > 0.5
-        for one in used
+        missed_share(objective, measured) > 0.5
+        for measured in used
         for objective in objectives
         if not unpredictable(objective, used)
     )

@@ -328,29 +328,29 @@ def _caveats(used: Sequence[MeasuredLevel], figures: Sequence[_BoundedFigure]) -
     wide = [(a, b) for a, b in pairwise(users) if b > _WIDE_STEP * a]
     if wide:
         steps = ", ".join(f"users={a} and users={b}" for a, b in wide)
-        what = f"the model interpolates linearly over a large step, between {steps}"
-        caveats.append(Reason("wide_steps", what, "measure a level in between"))
+        message = f"the model interpolates linearly over a large step, between {steps}"
+        caveats.append(Reason("wide_steps", message, "measure a level in between"))
     if users[0] > 1:
-        what = f"no level below users={users[0]} was measured: fewer users are taken to see the same figures"
-        caveats.append(Reason("no_single_user", what, "measure users=1 as well"))
+        message = f"no level below users={users[0]} was measured: fewer users are taken to see the same figures"
+        caveats.append(Reason("no_single_user", message, "measure users=1 as well"))
     unsteady = []
     for level in used:
         # R = N/X without think time. The window's edge cuts a request of each user, and X has its own spread.
         took_s = level.mean_s("stream_end_s") or level.mean_s("e2e_s")
         if took_s is None or level.failed:
             continue
-        edge = took_s / sum(one.window_s for one in level.levels)
+        edge = took_s / sum(part.window_s for part in level.levels)
         if abs(level.ended_per_s * took_s / level.users - 1) > _LAWFUL + edge + 2 * level.spread:
             unsteady.append(f"users={level.users}")
     if unsteady:
-        what = (
+        message = (
             f"{', '.join(unsteady)}: users divided by throughput is not the response time, so the level was not steady"
         )
-        caveats.append(Reason("interactive_law", what, "measure for longer, after a longer warm-up"))
+        caveats.append(Reason("interactive_law", message, "measure for longer, after a longer warm-up"))
     if any(_falls(figure, used) for figure in figures):
-        what = "a busier server served requests better, by more than chance; the model averages such levels"
+        message = "a busier server served requests better, by more than chance; the model averages such levels"
         advice = "check whether the server caches, warms up or wakes up, and measure again"
-        caveats.append(Reason("not_monotone", what, advice))
+        caveats.append(Reason("not_monotone", message, advice))
     return caveats
 
 

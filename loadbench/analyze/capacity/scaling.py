@@ -245,16 +245,17 @@ def _peak(
 ) -> tuple[Estimate | None, Estimate | None]:
     """(users at the highest throughput, that throughput), where the levels extend beyond it."""
     if law.name == "slots":
-        most = [one["c"] / (one["a"] + one["b"] * one["c"]) for one in (values, draws)]
+        most = [at["c"] / (at["a"] + at["b"] * at["c"]) for at in (values, draws)]
         return None, _estimate(most[0][0], most[1], confidence)
     if law.name == "batch":
         return None, None
     places, most = [], []
-    for one in (values, draws):
-        place = np.sqrt(np.maximum(1 - one["alpha"], 0.0) / np.maximum(one["beta"], _TINY))
+    for law_values in (values, draws):
+        alpha, beta = law_values["alpha"], law_values["beta"]
+        place = np.sqrt(np.maximum(1 - alpha, 0.0) / np.maximum(beta, _TINY))
         n = np.maximum(place, 1.0)
         places.append(place)
-        most.append(one["lambda"] * n / (1 + one["alpha"] * (n - 1) + one["beta"] * n * (n - 1)))
+        most.append(law_values["lambda"] * n / (1 + alpha * (n - 1) + beta * n * (n - 1)))
     if not 1 <= places[0][0] <= users[-1]:
         return None, None
     peak = _estimate(places[0][0], places[1], confidence)

@@ -79,8 +79,9 @@ class SearchEvidence:
         self._test = SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed)
         for probe in self.probes:
             if probe.purpose is not Purpose.VERIFY:
-                shared = [probe.attainment[objective.rule] for objective in self._objectives]
-                self._test.add(probe.amount, [HitCount(one.requests, one.hits, one.effective) for one in shared])
+                shares = [probe.attainment[objective.rule] for objective in self._objectives]
+                counts = [HitCount(share.requests, share.hits, share.effective) for share in shares]
+                self._test.add(probe.amount, counts)
 
     def monitor(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
         """The monitor of a new probe at this load, whose window opens at `opens_ns`."""
@@ -158,9 +159,9 @@ class SearchEvidence:
         middle = min(_floor(grid, border.median()) for border in borders)
         first = (grid.least if low is None else low + 1) if passes else max(middle + 1, grid.least)
         last = max(middle, grid.least) if passes else (grid.most if high is None else high - 1)
-        shared = [one for probe in self.probes for one in probe.attainment.values()]
-        independent = _FEW / 2 + sum(one.effective for one in shared)
-        per_request = independent / (_FEW + sum(one.requests for one in shared))
+        shares = [share for probe in self.probes for share in probe.attainment.values()]
+        independent = _FEW / 2 + sum(share.effective for share in shares)
+        per_request = independent / (_FEW + sum(share.requests for share in shares))
         loads = [(grid.amount(at), per_request * requests(grid.amount(at))) for at in range(first, last + 1)]
         evidence = math.log((1 if passes else len(self._objectives)) / self.alpha)
         amount = aim(borders, loads, evidence=evidence, passes=passes)

@@ -49,7 +49,7 @@ def conclude(
 ) -> str:
     """The sentence: which side is faster, by how much and at which levels; or that no difference is shown."""
     if not levels:
-        reasons = dict.fromkeys(f"{one.level} is {NOT_COMPARED[one.code]}" for one in left_out if not one.metric)
+        reasons = dict.fromkeys(f"{gap.level} is {NOT_COMPARED[gap.code]}" for gap in left_out if not gap.metric)
         return "nothing can be compared: " + (", ".join(reasons) or "the sides have no level in common")
     names = _CLOSED_FIGURES if isinstance(levels[0].load, ClosedLoad) else _OPEN_FIGURES
     metric = next((name for name in names if all(name in level.data for level in levels)), None)

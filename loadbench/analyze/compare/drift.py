@@ -58,8 +58,8 @@ def trend(logs: Sequence[float]) -> float | None:
     rises = sum(logs[later] > logs[sooner] for sooner, later in pairs)
     falls = sum(logs[later] < logs[sooner] for sooner, later in pairs)
     change = (len(logs) - 1) * median((logs[later] - logs[sooner]) / (later - sooner) for sooner, later in pairs)
-    shown = trend_p(len(logs), rises - falls) <= _ALPHA / (_TRENDS * len(_FIGURES)) + _ROUNDING
-    return change if shown and abs(change) >= _LEAST else None
+    certain = trend_p(len(logs), rises - falls) <= _ALPHA / (_TRENDS * len(_FIGURES)) + _ROUNDING
+    return change if certain and abs(change) >= _LEAST else None
 
 
 def trend_p(n: int, s: int) -> float:

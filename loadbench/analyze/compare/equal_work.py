@@ -40,8 +40,8 @@ _METERS = {"board": "the accelerators", "package": "CPU and memory"}
 
 _BY_PROMPT = ("ttft", "e2e", "requests_per_s", "output_tokens_per_s", ENERGY, COST)
 _BY_RESPONSE = ("e2e_p5", "e2e_p9", "e2e_response", "requests_per_s")
-# The differences that a reader is told about, apart from the seed's.
-_TOLD = (Comparable.CAVEAT, Comparable.LENGTHS, Comparable.PROMPTS)
+# The differences that are caveats, apart from the seed's.
+_CAVEATS = (Comparable.CAVEAT, Comparable.LENGTHS, Comparable.PROMPTS)
 # Facts about the load generator, and the message where they differ.
 _LOAD_GENERATOR = {
     "stamp_source": "arrivals were stamped in different ways",
@@ -100,7 +100,7 @@ def unequal(a: Levels, b: Levels, run_a: Run, run_b: Run, *, paired: bool, confi
 def mixed(runs: Sequence[Run]) -> str:
     """How the work of the runs of one side differs; empty where they may be combined."""
     for other in runs[1:]:
-        differing = [key for key in _differing(runs[0], other, *_TOLD) if key.startswith("work.")]
+        differing = [key for key in _differing(runs[0], other, *_CAVEATS) if key.startswith("work.")]
         if differing:
             return _named(differing, runs[0], other)
     return ""
@@ -137,12 +137,12 @@ def _target_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
 
 
 def _setting_caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Iterator[Reason]:
-    differing = _differing(a[0], b[0], *_TOLD)
+    differing = _differing(a[0], b[0], *_CAVEATS)
     if differing:
         message = f"a and b were measured with different settings: {_named(differing, a[0], b[0])}"
         yield Reason("settings", message, "measure both with the same settings")
     for name, side in (("a", a), ("b", b)):
-        within = {key for run in side[1:] for key in _differing(side[0], run, *_TOLD)}
+        within = {key for run in side[1:] for key in _differing(side[0], run, *_CAVEATS)}
         differing = sorted(key for key in within if key.startswith("load."))
         if differing:
             message = f"the runs of {name} differ in their settings: {', '.join(differing)}"
@@ -239,7 +239,7 @@ def _level_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     sides = {name: [level for run in side for level in run.levels] for name, side in (("a", a), ("b", b))}
     by_code: dict[str, list[tuple[str, Reason]]] = {}
     for name, levels in sides.items():
-        for reason in (one for level in levels for one in level.caveats):
+        for reason in (caveat for level in levels for caveat in level.caveats):
             by_code.setdefault(reason.code, []).append((name, reason))
     for code, reasons in by_code.items():
         names, first = list(dict.fromkeys(name for name, _ in reasons)), reasons[0][1]
@@ -310,6 +310,6 @@ def _named(keys: Sequence[str], one: Run, other: Run) -> str:
     parts = []
     for key in keys:
         values = [_value(run, key) for run in (one, other)]
-        shown = " and ".join("not set" if value in (None, [], {}) else str(value) for value in values)
-        parts.append(f"{key} ({shown})")
+        text = " and ".join("not set" if value in (None, [], {}) else str(value) for value in values)
+        parts.append(f"{key} ({text})")
     return ", ".join(parts)

@@ -84,7 +84,7 @@ def _check(
 ) -> GateCheck:
     """One rule at one level; `p_value` is adjusted, `None` where nothing may be decided."""
     if change is None:
-        of_level = (one for one in left_out if one.level == level and not one.run and one.metric in {"", rule.metric})
+        of_level = (gap for gap in left_out if gap.level == level and not gap.run and gap.metric in {"", rule.metric})
         why = next(of_level, None)
         if why is None:
             return GateCheck(level=level, decision="FAIL", note=_NOTHING_MEASURED)
