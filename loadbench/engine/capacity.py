@@ -195,9 +195,9 @@ class CapacitySearch:
             else:
                 response_ns = more if more is not None else responses[fewer] * users // fewer
             warm_up_ns = pace.warm_up(response_ns, 0)
-            measure_ns = self._budget.curve_ns(gone_ns=gone_ns, warm_up_ns=warm_up_ns, answer_ns=response_ns)
+            measure_ns = self._budget.curve_ns(spent_ns=gone_ns, warm_up_ns=warm_up_ns, response_ns=response_ns)
             if measure_ns is None:
-                curve.left_out.add(users)
+                curve.skipped.add(users)
                 continue
             began_ns, load = self._clock.now_ns(), Closed(users)
             spec = self._spec(load, subject, measure_ns=measure_ns, warm_up_ns=warm_up_ns, ramp_ns=response_ns)
@@ -218,18 +218,18 @@ class CapacitySearch:
         start = pace.cycle_ns(0) / pace.alone_ns if isinstance(grid, Users) else NS_PER_S / (2 * pace.alone_ns)
         at = findings[0][0].at if findings else grid.nearest(self._judge.predicted_users() or start)
         search = self.search = Search(grid, at, partial(self._aim, pace), self._scenario.capacity.precision)
-        self._judge.search_begins(most_loads=search.most_loads)
+        self._judge.search_begins(most_loads=search.max_loads)
         done: dict[Purpose, set[int]] = {purpose: set() for purpose in Purpose}
         for probe, finding in findings:
             done[probe.purpose].add(probe.at)
             if probe.purpose is not Purpose.VERIFY:
-                search.told(probe, finding)
+                search.add(probe, finding)
 
         while not self._ends and not self.out_of_time and (next_probe := search.next()) is not None:
             await self._probe(next_probe, subject, pace)
         for end in (search.passed, search.failed):
-            if end is not None and end not in done[Purpose.AGAIN] and not self._ends:
-                await self._probe(Probe(end, Purpose.AGAIN), subject, pace)
+            if end is not None and end not in done[Purpose.REPEAT] and not self._ends:
+                await self._probe(Probe(end, Purpose.REPEAT), subject, pace)
         if not self._ends:
             best = self._judge.best_estimate(search)
             if best is not None and best not in done[Purpose.VERIFY]:
@@ -239,10 +239,10 @@ class CapacitySearch:
         def requests(amount: float) -> float:
             """How many there is time for in a test."""
             measure_ns = self._budget.probe_ns(
-                Purpose.PROVE,
+                Purpose.TEST,
                 spent_ns=self.spent_ns,
                 warm_up_ns=pace.warm_up_at(amount),
-                wants="PASS" if passes else "FAIL",
+                expects="PASS" if passes else "FAIL",
             )
             per_ns = amount / NS_PER_S if pace.by_rate else amount / pace.cycle_ns(amount)
             return (measure_ns or 0) * per_ns
@@ -255,10 +255,10 @@ class CapacitySearch:
         load, amount = load_at(self._scenario, search.grid, probe.at), search.grid.amount(probe.at)
         warm_up_ns = pace.warm_up_at(amount)
         measure_ns = self._budget.probe_ns(
-            probe.purpose, spent_ns=self.spent_ns, warm_up_ns=warm_up_ns, wants=probe.wants
+            probe.purpose, spent_ns=self.spent_ns, warm_up_ns=warm_up_ns, expects=probe.expects
         )
         if measure_ns is None:
-            self.out_of_time |= probe.purpose not in {Purpose.AGAIN, Purpose.VERIFY}
+            self.out_of_time |= probe.purpose not in {Purpose.REPEAT, Purpose.VERIFY}
             return
         monitor = self._judge.monitor(load, opens_ns=self._clock.now_ns() + warm_up_ns)
         early_end = _EarlyEnd(probe, monitor)
@@ -283,7 +283,7 @@ class CapacitySearch:
             self._client_limited_at[probe.at] += 1
             self.client_limited = self._client_limited_at[probe.at] > 1
         elif probe.purpose is not Purpose.VERIFY and (recording.aborted or not recording.interrupted):
-            search.told(probe, finding)
+            search.add(probe, finding)
 
     def _spec(
         self, load: Load, subject: ModelUnderTest, *, measure_ns: int, warm_up_ns: int, ramp_ns: int
@@ -329,11 +329,11 @@ class _EarlyEnd:
         match self.probe.purpose:
             case Purpose.VERIFY:
                 self.ended = False
-            case Purpose.BRACKET | Purpose.BISECT:
+            case Purpose.BRACKET | Purpose.REFINE:
                 self.ended = decided or clear
-            case Purpose.AGAIN:
+            case Purpose.REPEAT:
                 self.ended = clear
-            case Purpose.PROVE:
+            case Purpose.TEST:
                 self.ended = decided or self._is_futile(finding, level, now_ns)
         if self.ended:
             level.finish(cut=finding.decision == "FAIL")
@@ -342,7 +342,7 @@ class _EarlyEnd:
         """Whether the test will not succeed in its time: the opposite is likelier, or it is too close."""
         if self.monitor.ended < _FEWEST_TO_GIVE_UP:
             return False
-        if (finding.leaning < -1) if self.probe.wants == "PASS" else (finding.leaning > 1):
+        if (finding.leaning < -1) if self.probe.expects == "PASS" else (finding.leaning > 1):
             return True
         gone_ns, left_ns = now_ns - level.phases.opens_ns, (level.phases.closes_ns or 0) - now_ns
         return gone_ns > left_ns and (finding.effort - 1) * gone_ns > _TOO_LONG * left_ns

@@ -21,7 +21,7 @@ import anyio.lowlevel
 
 from loadbench.plan.conversation import Turn
 from loadbench.plan.distribution import Constant
-from loadbench.plan.load import MOST_IN_FLIGHT, WHOLE, Closed, LevelDuration, Load, Open, Phase, Phases, Shard
+from loadbench.plan.load import MAX_IN_FLIGHT, WHOLE, Closed, LevelDuration, Load, Open, Phase, Phases, Shard
 from loadbench.plan.prompt_source import prompt_source, word_prompts
 from loadbench.plan.traces import Replayed, TracePrompts
 from loadbench.record.outcome import Outcome
@@ -76,7 +76,7 @@ class LevelPlan:
     max_tokens: int
     seed: int = 0
     ramp_ns: int = 0
-    most_in_flight: int = MOST_IN_FLIGHT
+    most_in_flight: int = MAX_IN_FLIGHT
     shard: Shard = WHOLE
     objectives: tuple[Objective, ...] = ()
     keep_texts: bool = False
@@ -157,7 +157,7 @@ class Level:
         self.plan = plan
         self.begin_ns = begin_ns
         # Workers that share out a number of requests end together.
-        self.phases = Phases(plan.duration, begin_ns, keeps_on=plan.shard.of > 1 and isinstance(plan.load, Closed))
+        self.phases = Phases(plan.duration, begin_ns, continues=plan.shard.of > 1 and isinstance(plan.load, Closed))
         self.done = self.failed = self.tokens = self.due = self.missed = 0
         self._recorder = Recorder(self.phases, plan.objectives, template_tokens=plan.template_tokens)
         self._sink: RequestSink = self._recorder if sink is None else sink
@@ -293,7 +293,7 @@ class Level:
         if turn is None:
             return prepared
         return prepared._replace(
-            turn=turn, body=self._client.body(prepared.prompt.text, prepared.max_tokens, said=turn.said)
+            turn=turn, body=self._client.body(prepared.prompt.text, prepared.max_tokens, said=turn.history)
         )
 
     def _admit(self, due_ns: int, prepared: PreparedRequest) -> Request | None:
@@ -311,13 +311,13 @@ class Level:
             due_ns=due_ns,
             max_tokens=prepared.max_tokens,
             # Only the server knows how long a conversation has grown.
-            target_input_tokens=None if grown else prompt.asked_tokens,
+            target_input_tokens=None if grown else prompt.target_tokens,
             user=prepared.user,
             persona=prompt.persona,
             turn=None if turn is None else turn.number,
             warm=grown or prompt.warm or self.plan.warm,
             prompt_index=None if grown else prompt.position,
-            keep_text=self.plan.keep_texts or (turn is not None and turn.goes_on),
+            keep_text=self.plan.keep_texts or (turn is not None and turn.has_next),
         )
 
     async def send(self, request: Request, body: bytes) -> Sample:

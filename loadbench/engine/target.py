@@ -87,7 +87,7 @@ async def prepare_model(session: TargetSession, model: str, scenario: Scenario) 
     prompts = prompt_source(work, key="first", calibration=None)
     first = [prompt.text for prompt in prompts.calibration_prompts()]
     samples = [await first_response(client, prompt=text, max_tokens=work.max_tokens) for text in first]
-    calibration = prompts.calibrated([sample.input_tokens for sample in samples])
+    calibration = prompts.calibrate([sample.input_tokens for sample in samples])
 
     # Another prompt, so that no prefix is cached.
     again = prompt_source(work, key="again", calibration=None).calibration_prompts()[0].text

@@ -81,7 +81,7 @@ def workers_for(scenario: Scenario, cores: int) -> int:
     else:
         # Each worker has its part of the room for requests in flight; there must be some to spare.
         most = max(1, load.max_in_flight // _STREAMS_PER_WORKER)
-        busiest = max(one.most_per_s for one in scenario.loads if isinstance(one, Open))
+        busiest = max(one.peak_per_s for one in scenario.loads if isinstance(one, Open))
         needed = min(most, math.ceil(busiest / _ARRIVALS_PER_WORKER))
     return max(1, min(cores - 1, needed))
 
@@ -238,7 +238,7 @@ class WorkerPool:
         if not workers:
             raise LoadbenchError("every worker process has ended", hint="see what ended them (memory?)")
         workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
-        rows = load.arrivals.rows if isinstance(load, Open) else 0
+        rows = load.arrivals.request_count if isinstance(load, Open) else 0
         begin_ns = clock.now_ns() + _LEAD_NS + rows * _LEAD_PER_ROW_NS
         shards = [Shard(index, len(workers)) for index in range(len(workers))]
         orders = [

@@ -1,4 +1,4 @@
-"""What two measurements must have in common to be parts of one: a resumed search compares it key by key.
+"""The conditions that two measurements must share to be parts of one: a resumed search compares them key by key.
 
 Each setting declares whether it counts (`Setting.comparable`). A prompt file counts by its content.
 """
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 
 def conditions(scenario: Scenario) -> dict[str, object]:
-    """By key, as people write them; raises `BadInput` for a prompt file that cannot be read."""
+    """The conditions by key, as people write them; raises `BadInput` for a prompt file that cannot be read."""
     record = scenario.effective()
-    counted: dict[str, object] = {
+    values: dict[str, object] = {
         setting.key: record[setting.section][setting.name]
         for setting in settings(scenario.command)
         if setting.comparable is not Comparable.FREE and setting.key not in scenario.not_used
     }
-    counted |= {f"personas.{name}": persona for name, persona in record.get("personas", {}).items()}
+    values |= {f"personas.{name}": persona for name, persona in record.get("personas", {}).items()}
     path = scenario.work.prompts
     if path is not None:
         try:
-            counted["work.prompts"] = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+            values["work.prompts"] = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
         except OSError as error:
             raise BadInput(f"{path}: {error.strerror or error}", hint="name a prompt file") from None
-    plain: dict[str, object] = orjson.loads(orjson.dumps(counted, option=orjson.OPT_NON_STR_KEYS, default=str))
+    plain: dict[str, object] = orjson.loads(orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS, default=str))
     return plain
 
 
 def differing(now: Mapping[str, object], then: Mapping[str, object]) -> list[str]:
-    """The keys whose values differ. An older search recorded settings, too, that have no effect: these do not count."""
+    """The keys of `now` whose values differ. Keys that only `then` has are settings without effect, recorded before."""
     return sorted(key for key, value in now.items() if then.get(key) != value)
 
 
 def content_hash(conditions: dict[str, object]) -> str:
-    """Sixteen hexadecimal digits that stand for the conditions."""
+    """Sixteen hexadecimal digits that identify the conditions."""
     return hashlib.sha256(orjson.dumps(conditions, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]

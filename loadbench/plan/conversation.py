@@ -1,35 +1,35 @@
-"""Conversations: several turns of one user, each request with all that was said before.
+"""Conversations: several turns of one user, each request with the whole history.
 
-What is in a later turn's request is the server's own answers, so that its prefix cache meets what it would meet in
-life. How many turns a conversation has is drawn with its first prompt; after the last of them, or where an answer
-failed and there is nothing to go on from, the user begins another.
+The history of a later turn contains the server's own responses, so that its prefix cache meets what it meets in real
+use. The number of turns is drawn with the first prompt. After the last turn, or after a failed request, the user begins
+a new conversation.
 
-A later turn is *warm*: most of its prompt was there before, and a server that keeps it is right to. How long it is in
-tokens only the server knows.
+A later turn is *warm*: most of its prompt was sent before, and a server may well have it cached. Its length in tokens
+is known only to the server.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# (role, text), as a chat has it.
+# (role, text) of a chat message.
 Message = tuple[str, str]
 
 
 class Turn(NamedTuple):
-    """Where in its conversation a request stands: which turn it is, of how many, and what has been said before."""
+    """A request's place in its conversation: the number of its turn, of how many, and the messages before it."""
 
     number: int = 1
     of: int = 1
-    said: tuple[Message, ...] = ()
+    history: tuple[Message, ...] = ()
 
     @property
-    def goes_on(self) -> bool:
-        """Whether another is to follow, for which the answer is needed."""
+    def has_next(self) -> bool:
+        """Whether another turn follows, which needs the text of this response."""
         return self.number < self.of
 
-    def after(self, asked: str, answer: str | None) -> Turn | None:
-        """The turn that follows; `None` where a new conversation begins."""
-        if not self.goes_on or answer is None:
+    def after(self, prompt: str, response: str | None) -> Turn | None:
+        """The next turn; `None` where a new conversation begins."""
+        if not self.has_next or response is None:
             return None
-        return Turn(self.number + 1, self.of, (*self.said, ("user", asked), ("assistant", answer)))
+        return Turn(self.number + 1, self.of, (*self.history, ("user", prompt), ("assistant", response)))

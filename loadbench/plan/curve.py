@@ -1,8 +1,8 @@
-"""The throughput curve: which loads without think time to measure, to show how throughput grows and ends. Pure.
+"""The throughput curve: which loads without think time to measure, to show how throughput grows and levels off. Pure.
 
-The users double from step to step until twice as many bring hardly more throughput and most requests miss an objective:
-a server may be no faster with two users than with one, and yet serve four of them in time. A step at half as many again
-shows how longer waits look, and two steps in between show where the knee is.
+The users double from step to step until twice as many users add hardly any throughput and most requests miss an
+objective. Both are needed: a server may be no faster with two users than with one, and yet serve four of them in time.
+A step with 1.5 times the last users then shows longer waits, and two steps in between show where the knee is.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MOST_STEPS = 9
-# Twice the users bring less than this factor: throughput has reached its limit.
-_WORTHWHILE = 1.1
+# At a fortieth of the search's time each (`loadbench.plan.search.Budget`), these take less than a quarter of it.
+MAX_STEPS = 9
+# Where twice the users multiply the throughput by no more than this, it has reached its limit.
+_MIN_GAIN = 1.1
 
 
 class CurveStep(NamedTuple):
@@ -27,26 +28,26 @@ class CurveStep(NamedTuple):
 
 @dataclass(slots=True)
 class ThroughputCurve:
-    """A curve up to `most` users. `measured` are its steps by users, `left_out` those that there is no time for."""
+    """A curve up to `max_users`. `measured` has its steps by users, `skipped` the steps that there is no time for."""
 
-    most: int
+    max_users: int
     measured: dict[int, CurveStep] = field(default_factory=dict)
-    left_out: set[int] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)
 
     def next(self) -> int | None:
         """The users of the next step; `None` when the curve is complete."""
-        if len(self.measured) >= MOST_STEPS:
+        if len(self.measured) >= MAX_STEPS:
             return None
-        done = self.measured.keys() | self.left_out
-        return next((users for users in self._steps() if 1 <= users <= self.most and users not in done), None)
+        done = self.measured.keys() | self.skipped
+        return next((users for users in self._steps() if 1 <= users <= self.max_users and users not in done), None)
 
     def _steps(self) -> Iterator[int]:
-        """The steps in the order of their use; each is due once those before it are known."""
+        """The steps in order; each follows from the results of those before it."""
         top, previous = 1, None
         yield top
         while top in self.measured:
             step = self.measured[top]
-            if previous is not None and step.missed and step.per_s <= _WORTHWHILE * previous.per_s:
+            if previous is not None and step.missed and step.per_s <= _MIN_GAIN * previous.per_s:
                 yield top + top // 2
                 break
             top, previous = 2 * top, step

@@ -1,10 +1,10 @@
-"""Rules as people write them: what a level should come to, and when to give it up.
+"""Objectives for a level, and rules to abort it, as people write them.
 
     ttft_p95<1s   e2e_max<10s   tpot_mean<80ms   failures<1%   output_tokens_per_s>50   ttft_p95<2s@users=16
 
-An objective names a figure as `run.json` does, without its unit, and the point of its distribution that is meant; a
-share or a throughput has no points. With `@users=8` or `@rate=0.5` it speaks of that level alone. A rule to abort by
-is written the same way and says the opposite: the level is given up once it holds.
+An objective names a figure as `run.json` does, without its unit, and a point of its distribution; a share or a
+throughput has no points. With `@users=8` or `@rate=0.5` it applies to that level only. An abort rule is written the
+same way with the opposite sense: the level is aborted as soon as the rule holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 
 from loadbench.core.units import format_duration, parse_duration, parse_rate
 
-# The figures of a request, or of its events, that an objective can name: all but those of the client's own making.
+# The figures of a request or of its events that an objective can name: all except those that the client causes.
 LATENCIES = (
     "ttft",
     "ttft_response",
@@ -33,20 +33,20 @@ LATENCIES = (
 )
 FAILURES = "failures"
 RATES = ("output_tokens_per_s", "requests_per_s")
-# Of how many in a thousand a point says that they are below it; a mean says nothing of the kind.
+# How many of a thousand values are below each point; not defined for a mean.
 _PERMILLE = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, "p999": 999, "max": 1000}
 POINTS = (*_PERMILLE, "mean")
 
 _RULE = re.compile(r"\s*([A-Za-z0-9_.]+)\s*([<>=!]+)\s*([^<>=@]+?)\s*(?:@(.*))?")
 _SENSES: dict[str, Literal["<", ">"]] = {"<": "<", ">": ">"}
-_WANTED = "a rule such as 'ttft_p95<1s', 'failures<1%' or 'requests_per_s>2'"
+_EXAMPLE = "a rule such as 'ttft_p95<1s', 'failures<1%' or 'requests_per_s>2'"
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
     """One rule. `bound` is in ns for a latency, a share for failures, per second for a rate.
 
-    `at` is the label of the one level that it speaks of, or empty. Whether it decides the exit code says `gate`.
+    `at` is the label of the only level that it applies to, or empty. With `gate` it decides the exit code.
     """
 
     metric: str
@@ -58,15 +58,12 @@ class Objective:
 
     @property
     def rule(self) -> str:
-        """As people write it, in one form."""
+        """The rule as people write it, in its normal form."""
         name = f"{self.metric}_{self.point}" if self.point else self.metric
-        return f"{name}{self.sense}{self._shown}" + (f"@{self.at}" if self.at else "")
-
-    @property
-    def _shown(self) -> str:
+        bound = f"{100 * self.bound:.10g}%" if self.metric == FAILURES else f"{self.bound:.10g}"
         if self.is_latency:
-            return format_duration(int(self.bound))
-        return f"{100 * self.bound:.10g}%" if self.metric == FAILURES else f"{self.bound:.10g}"
+            bound = format_duration(int(self.bound))
+        return f"{name}{self.sense}{bound}" + (f"@{self.at}" if self.at else "")
 
     @property
     def is_latency(self) -> bool:
@@ -75,74 +72,63 @@ class Objective:
 
     @property
     def permille(self) -> int:
-        """Of how many in a thousand values it says that they are below the bound; of a mean there is none."""
+        """How many of a thousand values must be below the bound; `KeyError` for a mean."""
         return _PERMILLE[self.point]
 
     def applies(self, label: str) -> bool:
-        """Whether it applies to the level of this label, as in `users=8`."""
+        """Whether it applies to the level with this label, such as `users=8`."""
         return self.at in {"", label}
 
 
 def parse_objective(value: object) -> Objective:
-    """The objective that was written; raises `ValueError` with what was found and what is wanted."""
+    """The objective; raises `ValueError` with the text that was found and the text that is expected."""
     rule = _parse(value)
-    wanted = ">" if rule.metric in RATES else "<"
-    if rule.sense != wanted:
-        most = "least" if rule.metric in RATES else "most"
-        raise ValueError(f"found {value!r}: an objective says what {rule.metric} is to be at {most}, with {wanted}")
+    sense, most = (">", "least") if rule.metric in RATES else ("<", "most")
+    if rule.sense != sense:
+        raise ValueError(f"found {value!r}: an objective says what {rule.metric} must be at {most}, with {sense}")
     return rule
 
 
 def parse_abort(value: object) -> Objective:
-    """The rule to give a level up by; raises `ValueError` as `parse_objective` does."""
+    """The abort rule; raises `ValueError` as `parse_objective` does."""
     rule = _parse(value)
     if rule.metric in RATES:
-        raise ValueError(f"found {value!r}: a level is given up by its failures or a latency, as in 'failures>20%'")
+        raise ValueError(f"found {value!r}: a level is aborted by its failures or a latency, as in 'failures>20%'")
     if rule.sense != ">":
-        raise ValueError(f"found {value!r}: a level is given up when {rule.metric} is above a bound, with >")
+        raise ValueError(f"found {value!r}: a level is aborted when {rule.metric} is above a bound, with >")
     return rule
 
 
 def _parse(value: object) -> Objective:
     match = _RULE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"found {value!r}, want {_WANTED}")
-    name, written, bound, level = match.groups()
-    sense = _SENSES.get(written)
+        raise ValueError(f"found {value!r}, want {_EXAMPLE}")
+    name, sign, text, level = match.groups()
+    sense = _SENSES.get(sign)
     if sense is None:
-        raise ValueError(f"found {written!r} in {value!r}, want < or >")
-    metric, point = _name(name)
-    return Objective(metric, point, sense, _bound(metric, bound), "" if level is None else parse_level_label(level))
+        raise ValueError(f"found {sign!r} in {value!r}, want < or >")
+    metric, point = _parse_name(name)
+    bound = parse_duration(text) if point else _share(text) if metric == FAILURES else parse_rate(text)
+    if bound <= 0:
+        raise ValueError(f"the bound of {metric} must be above 0, not {text}")
+    return Objective(metric, point, sense, bound, "" if level is None else parse_level_label(level))
 
 
-def _name(name: str) -> tuple[str, str]:
+def _parse_name(name: str) -> tuple[str, str]:
+    """The metric and the point; empty for a share or a throughput."""
     if name in {FAILURES, *RATES}:
         return name, ""
     metric, _, point = name.rpartition("_")
     if metric in LATENCIES and point in POINTS:
         return metric, point
     if name in LATENCIES:
-        raise ValueError(f"{name!r} does not say which of its values: as {name}_p95, with one of {_listed(POINTS)}")
+        raise ValueError(f"{name!r} does not say which of its values: write {name}_p95, or one of {', '.join(POINTS)}")
     if metric in LATENCIES:
-        raise ValueError(f"{point!r} is no point of {metric}: known are {_listed(POINTS)}")
-    raise ValueError(f"{name!r} is no figure that an objective can name: {_nearest(name)}")
-
-
-def _nearest(name: str) -> str:
+        raise ValueError(f"{point!r} is not a point of {metric}: known are {', '.join(POINTS)}")
     known = [FAILURES, *RATES, *(f"{metric}_{point}" for metric in LATENCIES for point in POINTS)]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known are {_listed((FAILURES, *RATES, *LATENCIES))}"
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names)
-
-
-def _bound(metric: str, text: str) -> float:
-    bound = parse_duration(text) if metric in LATENCIES else _share(text) if metric == FAILURES else parse_rate(text)
-    if bound <= 0:
-        raise ValueError(f"the bound of {metric} must be above 0, not {text}")
-    return bound
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join((FAILURES, *RATES, *LATENCIES))}"
+    raise ValueError(f"{name!r} is not a figure that an objective can name: {hint}")
 
 
 def _share(text: str) -> float:
@@ -157,9 +143,9 @@ def _share(text: str) -> float:
 
 
 def parse_level_label(text: str) -> str:
-    """The label of a level from what people write: `users=8`; `rate=0.5`, `rate=0.5/s` and `rate=30/min` are one level.
+    """The label of a level: `users=8`, or `rate=0.5`, which `rate=0.5/s` and `rate=30/min` also mean.
 
-    Raises `ValueError` with what was found and what is wanted.
+    Raises `ValueError` with the text that was found and the text that is expected.
     """
     kind, _, amount = (part.strip() for part in text.partition("="))
     if kind == "users" and re.fullmatch(r"[0-9]{1,9}", amount) and int(amount) > 0:

@@ -1,4 +1,4 @@
-"""Which prompts a level sends: made from the settings of the work, and from its personas."""
+"""The prompts of a level, from the settings of the work and its personas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.plan.distribution import Constant
 from loadbench.plan.personas import Persona
-from loadbench.plan.prompts import Prompt, Texts, WordPrompts, read_prompts_once
+from loadbench.plan.prompts import Prompt, TextPrompts, WordPrompts, read_prompts_once
 from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 
 if TYPE_CHECKING:
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 def prompt_source(work: WorkSettings, *, key: str, calibration: Calibration | None) -> PromptSource:
-    """The prompts of a level: the given ones, those of a file, or generated words. `key` is the level's.
+    """The prompts of a level: the given prompt, those of a file, or generated words. `key` is the level's key.
 
     Raises `BadInput` for a file that cannot be used.
     """
 
-    def source(persona: Persona) -> Texts | WordPrompts:
+    def source(persona: Persona) -> TextPrompts | WordPrompts:
         output = persona.output_tokens or work.output_tokens
         if work.prompt is None and work.prompts is None:
             lengths = persona.input_tokens or work.input_tokens or Constant(DEFAULT_INPUT_TOKENS)
             return word_prompts(work, lengths, output, key=key, calibration=calibration)
-        return Texts(given_prompts(work), output, seed=work.seed, level=key, unique=work.unique)
+        return TextPrompts(given_prompts(work), output, seed=work.seed, level=key, unique=work.unique)
 
     cast = work.cast
     if cast is None:
@@ -46,7 +46,7 @@ def word_prompts(
     key: str,
     calibration: Calibration | None,
 ) -> WordPrompts:
-    """Generated words for a level, of lengths by the calibration."""
+    """Generated words for a level, with lengths by the calibration."""
     per_word, overhead, foreign = calibration or (1.0, 0, True)
     return WordPrompts(
         input_tokens,
@@ -61,7 +61,7 @@ def word_prompts(
 
 
 def given_prompts(work: WorkSettings) -> tuple[Prompt, ...]:
-    """The scenario's own prompt, or those of its file, unchanged; empty if prompts are generated.
+    """The scenario's prompt, or those of its file, unchanged; empty if prompts are generated.
 
     Raises `BadInput` for a file that cannot be used.
     """
@@ -71,9 +71,9 @@ def given_prompts(work: WorkSettings) -> tuple[Prompt, ...]:
 
 
 class CastPrompts:
-    """`loadbench.plan.prompts.PromptSource` of several personas: each request takes its prompt from its persona's.
+    """A prompt source of several personas: each request takes its prompt from the source of its persona.
 
-    All sources have the same seed and level and number their prompts together, so that no two prompts are equal.
+    All sources have the same seed and level and share the numbers of requests, so that no two prompts are equal.
     """
 
     def __init__(self, cast: Cast, sources: Sequence[PromptSource], *, key: str) -> None:
@@ -82,7 +82,7 @@ class CastPrompts:
         self._key = key
 
     def next(self, number: int, user: int | None) -> Prompt:
-        """The prompt of this user's persona, or of the one that is drawn for the arrival."""
+        """The prompt of this user's persona, or of the persona drawn for the arrival."""
         index = self._cast.of_arrival(number, self._key) if user is None else self._cast.of_user(user)
         persona = self._cast.personas[index]
         prompt = self._sources[index].next(number, user)._replace(persona=persona.name or None)
@@ -92,9 +92,9 @@ class CastPrompts:
         return prompt._replace(turns=max(1, round(turns)))
 
     def calibration_prompts(self) -> Sequence[Prompt]:
-        """Those of the first persona: all have the same words."""
+        """Those of the first persona: all personas have the same words."""
         return self._sources[0].calibration_prompts()
 
-    def calibrated(self, tokens: Sequence[int | None]) -> Calibration | None:
-        """What the first persona's source makes of them."""
-        return self._sources[0].calibrated(tokens)
+    def calibrate(self, tokens: Sequence[int | None]) -> Calibration | None:
+        """As for the first persona."""
+        return self._sources[0].calibrate(tokens)

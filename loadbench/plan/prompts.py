@@ -1,13 +1,13 @@
-"""What is asked: a fixed text, texts from a file, or words dealt to a wanted number of tokens.
+"""The prompts of requests: a fixed text, texts from a file, or generated words with a target number of tokens.
 
-Which prompt a request gets depends on the seed, the level's key and the request's number in its level, and on nothing
-else: the same scenario asks the same things whatever the timing, and no two requests of a run ask the same thing. That
-matters because servers keep the work done for a prompt's beginning: a benchmark that repeats itself measures the cache.
+A request's prompt depends only on the seed, the level's key and the request's number in its level: the same scenario
+sends the same prompts whatever the timing, and no two requests of a run have the same prompt. That matters because
+servers cache the work done for the beginning of a prompt: a benchmark that repeats prompts measures the cache.
 
-Texts get a *nonce* in front, a word that was never there before. Dealt words need none: they come in blocks of 16 that
-hold each word of a small vocabulary once, so that a block's length in tokens is the same for every order, and the order
-of the first block is the nonce. Orders are taken one after another on a path through all `16!` of them, on which any
-`16 * 15 * ... * (17 - k)` requests in a row differ within their first `k` words: 240 within two, 43,680 within four.
+Texts are prefixed with a *nonce*, a word that is different for each request. Generated words need none. They come in
+blocks of 16 that contain each word of a small vocabulary once, so that a block has the same length in tokens in every
+order, and the order of the first block is the nonce. Orders follow a path through all `16!` of them, on which any
+`16 * 15 * ... * (17 - k)` successive requests differ within their first `k` words: 240 within two, 43,680 within four.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import orjson
-
 from loadbench.core.errors import BadInput
 from loadbench.plan.distribution import Constant
+from loadbench.plan.input_files import parse_json, read_text
 from loadbench.plan.rubric import read_facets
 
 if TYPE_CHECKING:
@@ -35,34 +34,34 @@ if TYPE_CHECKING:
 WORDS = ("the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "on", "not", "he")
 BLOCK = len(WORDS)
 _ORDERS = math.factorial(BLOCK)
-# From one request to the next: coprime to 16!, near its golden section, so that neighbours differ throughout.
+# From one request to the next: coprime to 16! and near its golden section, so that neighbours differ everywhere.
 _STEP = 12_930_995_290_259
-# Blocks dealt afresh per prompt; longer prompts go round, as a request must be ready in microseconds.
-_FRESH_BLOCKS = 8
-# A prompt may be of hundreds of blocks that others share, and each begins with an order of its own.
-_FRESH_IN_SHARED = 2
-# A word is between a fraction of a token (vocabularies with whole phrases) and its letters.
+# Different blocks per prompt; longer prompts repeat them, because a request must be ready in microseconds.
+_DISTINCT_BLOCKS = 8
+# For each shared block of a trace's prompt, which may have hundreds of them; each begins with a different order.
+_DISTINCT_IN_SHARED = 2
+# A word is between a fraction of a token (vocabularies with whole phrases) and one token per letter.
 _TOKENS_PER_WORD = (0.25, 8.0)
-_MOST_FILE_BYTES = 256 * 1024 * 1024
+_MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
 class Prompt(NamedTuple):
-    """One thing to ask. `output_tokens` is this prompt's own limit, `asked_tokens` the length that it should have."""
+    """One prompt. `output_tokens` is its own limit of output tokens, `target_tokens` the length that it should have."""
 
     text: str
     output_tokens: int | None = None
-    asked_tokens: int | None = None
-    position: int | None = None  # which of the given texts it is, from 0
-    facets: tuple[Facet, ...] = ()  # what its answer is expected to have in it
-    persona: str | None = None  # whose it is
-    turns: int | None = None  # of the conversation that it may begin
-    warm: bool = False  # begins with what was asked before
+    target_tokens: int | None = None
+    position: int | None = None  # among the given texts, from 0
+    facets: tuple[Facet, ...] = ()  # by which its answer is rated
+    persona: str | None = None
+    turns: int | None = None  # of the conversation that it begins, if any
+    warm: bool = False  # an earlier prompt had the same beginning
 
 
 class Calibration(NamedTuple):
-    """What a server's tokens are like: a prompt of n words has `overhead_tokens + n * tokens_per_word` of them.
+    """How a server counts tokens: a prompt of n words has `overhead_tokens + n * tokens_per_word`.
 
-    One that is `foreign` is another server's: texts are made by it, and what lengths they have here it does not say.
+    A `foreign` calibration comes from another server: it determines the texts, but not their lengths on this server.
     """
 
     tokens_per_word: float
@@ -74,22 +73,22 @@ class PromptSource(Protocol):
     """Where a level gets its prompts."""
 
     def next(self, number: int, user: int | None) -> Prompt:
-        """The prompt of request `number` of the level; `user` is the virtual user who asks, if there is one."""
+        """The prompt of request `number` of the level; `user` is its virtual user, if any."""
         ...
 
     def calibration_prompts(self) -> Sequence[Prompt]:
-        """What to ask of a server before all else, one prompt at least."""
+        """The prompts to send to a server first; at least one."""
         ...
 
-    def calibrated(self, tokens: Sequence[int | None]) -> Calibration | None:
-        """What follows from the lengths in tokens that the server told of those; `None` where nothing does."""
+    def calibrate(self, tokens: Sequence[int | None]) -> Calibration | None:
+        """The calibration by the lengths in tokens that the server reported for these prompts; `None` if unknown."""
         ...
 
 
-class Texts:
-    """Given prompts, in turn, each under a nonce of its own unless they are to be repeated as they are.
+class TextPrompts:
+    """Given prompts in turn, each with a nonce, or unchanged if not `unique`.
 
-    A prompt without an output limit of its own has one drawn from `output_tokens`, if that is given.
+    For a prompt without its own output limit one is drawn from `output_tokens`, if given.
     """
 
     def __init__(
@@ -102,35 +101,35 @@ class Texts:
         unique: bool = True,
     ) -> None:
         if not prompts:
-            raise ValueError("there is no prompt to ask")
+            raise ValueError("there is no prompt to send")
         self._prompts = tuple(prompt._replace(position=position) for position, prompt in enumerate(prompts))
         self._output = output_tokens
         self._key = f"{seed}/{level}"
         self._unique = unique
 
-    def next(self, number: int, user: int | None) -> Prompt:  # noqa: ARG002 - all users ask alike
+    def next(self, number: int, user: int | None) -> Prompt:  # noqa: ARG002 - the same for all users
         """The prompts in turn, by the request's number."""
         prompt = self._prompts[number % len(self._prompts)]
         if self._output is not None and prompt.output_tokens is None:
             prompt = prompt._replace(output_tokens=_whole(self._output, random.Random(f"{self._key}/{number}")))
-        return prompt._replace(text=f"{self._nonce(number)} {prompt.text}") if self._unique else prompt
+        if not self._unique:
+            return prompt
+        nonce = hashlib.blake2b(f"{self._key}/{number}".encode(), digest_size=8).hexdigest()
+        return prompt._replace(text=f"{nonce} {prompt.text}")
 
     def calibration_prompts(self) -> Sequence[Prompt]:
-        """The first of them: there is nothing to find out, but that the server answers."""
+        """The first prompt: it only shows that the server responds."""
         return [self.next(0, None)]
 
-    def calibrated(self, tokens: Sequence[int | None]) -> None:
-        """Nothing: given prompts are as long as they are."""
-
-    def _nonce(self, number: int) -> str:
-        return hashlib.blake2b(f"{self._key}/{number}".encode(), digest_size=8).hexdigest()
+    def calibrate(self, tokens: Sequence[int | None]) -> None:
+        """Nothing: the lengths of given prompts are fixed."""
 
 
 class WordPrompts:
-    """Prompts of drawn lengths in tokens: `overhead_tokens + tokens_per_word * words`, as a calibration found.
+    """Prompts with drawn lengths in tokens: `overhead_tokens + tokens_per_word * words`, by a calibration.
 
-    Without a calibration the lengths are guesses, and no prompt says what length was asked of it. Prompts that need
-    not be unique all begin with the same words.
+    Without a calibration the lengths are guesses, and prompts have no `target_tokens`. Prompts that need not be unique
+    all begin with the same words.
     """
 
     def __init__(
@@ -151,64 +150,62 @@ class WordPrompts:
         self._overhead = overhead_tokens
         self._is_calibrated = calibrated
         self._key = f"{seed}/{level}"
-        self._begin = int.from_bytes(hashlib.blake2b(self._key.encode(), digest_size=16).digest()) % _ORDERS
-        self._same = None if unique else f"{seed}"
+        self._first_order = int.from_bytes(hashlib.blake2b(self._key.encode(), digest_size=16).digest()) % _ORDERS
+        self._common_seed = None if unique else f"{seed}"
 
-    def next(self, number: int, user: int | None) -> Prompt:  # noqa: ARG002 - all users ask alike
-        """Words of the drawn length, one at least."""
+    def next(self, number: int, user: int | None) -> Prompt:  # noqa: ARG002 - the same for all users
+        """Words of the drawn length, at least one."""
         rng = random.Random(f"{self._key}/{number}")
         tokens = _whole(self._input, rng)
         output = None if self._output is None else _whole(self._output, rng)
-        prompt = self._sized(number, tokens, output, rng)
-        # One length for all that cannot be had is asked for all the same: the level is to say so.
-        alike = isinstance(self._input, Constant) and prompt.asked_tokens is not None
-        return prompt._replace(asked_tokens=tokens) if alike else prompt
+        prompt = self.sized(number, tokens, output, rng)
+        # A constant length stays the target even where words cannot reach it, so that the level reports the difference.
+        is_constant = isinstance(self._input, Constant) and prompt.target_tokens is not None
+        return prompt._replace(target_tokens=tokens) if is_constant else prompt
 
-    def sized(self, number: int, tokens: int, output_tokens: int | None) -> Prompt:
-        """Words of a given length, one at least."""
-        return self._sized(number, tokens, output_tokens, random.Random(f"{self._key}/{number}"))
-
-    def _sized(self, number: int, tokens: int, output: int | None, rng: random.Random) -> Prompt:
+    def sized(self, number: int, tokens: int, output_tokens: int | None, rng: random.Random | None = None) -> Prompt:
+        """Words of a given length, at least one. Without `rng`, the words are drawn by the request's number."""
         words = self._words(tokens)
-        if self._same is None:
-            text = _deal(words, (self._begin + number * _STEP) % _ORDERS, rng)
+        if self._common_seed is not None:
+            text = _text(words, 0, random.Random(self._common_seed))
         else:
-            text = _deal(words, 0, random.Random(self._same))
-        return Prompt(text, output, self._asked(words))
+            order = (self._first_order + number * _STEP) % _ORDERS
+            text = _text(words, order, rng or random.Random(f"{self._key}/{number}"))
+        return Prompt(text, output_tokens, self._tokens(words))
 
     def shared(self, blocks: Sequence[int], tokens: int, output_tokens: int | None, *, block_tokens: int) -> Prompt:
-        """Words of a given length in blocks of so many tokens, the last one apart; equal blocks have equal words."""
-        each = max(1, round(block_tokens / self._tokens_per_word))
+        """Words of a given length in blocks of `block_tokens`; the last block has the rest. Equal ids, equal words."""
+        block_words = max(1, round(block_tokens / self._tokens_per_word))
         words = self._words(tokens)
-        dealt = []
+        texts = []
         for place, block in enumerate(blocks):
-            left = words - place * each
+            left = words - place * block_words
             if left <= 0:
                 break
-            length = left if place == len(blocks) - 1 else min(left, each)
+            length = left if place == len(blocks) - 1 else min(left, block_words)
             rng = random.Random(f"{self._key}/block/{block}")
-            dealt.append(_deal(length, rng.randrange(_ORDERS), rng, fresh=_FRESH_IN_SHARED))
-        return Prompt(" ".join(dealt), output_tokens, self._asked(words))
+            texts.append(_text(length, rng.randrange(_ORDERS), rng, distinct=_DISTINCT_IN_SHARED))
+        return Prompt(" ".join(texts), output_tokens, self._tokens(words))
 
     def _words(self, tokens: int) -> int:
         return max(1, round((tokens - self._overhead) / self._tokens_per_word))
 
-    def _asked(self, words: int) -> int | None:
-        """How long so many words are by the calibration: the wanted length, as nearly as words and template allow."""
+    def _tokens(self, words: int) -> int | None:
+        """The length of this many words by the calibration: as near to the target as whole words allow."""
         return round(self._overhead + words * self._tokens_per_word) if self._is_calibrated else None
 
     def calibration_prompts(self) -> Sequence[Prompt]:
-        """Two texts, of which the lengths in words are known."""
+        """Two texts with known numbers of words."""
         return [Prompt(text) for _, text in calibration_texts()]
 
-    def calibrated(self, tokens: Sequence[int | None]) -> Calibration | None:
-        """What the server's tokens are like; `None` if it told nothing, or what cannot be: lengths stay guesses."""
-        told = [count for count in tokens if count is not None]
+    def calibrate(self, tokens: Sequence[int | None]) -> Calibration | None:
+        """How the server counts tokens; `None` if it reported no numbers or impossible ones: lengths stay guesses."""
+        reported = [count for count in tokens if count is not None]
         words = [count for count, _ in calibration_texts()]
-        if len(told) != len(words):
+        if len(reported) != len(words):
             return None
         try:
-            return calibrated(list(zip(words, told, strict=True)))
+            return fit_calibration(list(zip(words, reported, strict=True)))
         except ValueError:
             return None
 
@@ -217,17 +214,16 @@ def _whole(tokens: Distribution, rng: random.Random) -> int:
     return max(1, round(tokens.sample(rng)))
 
 
-def _deal(words: int, order: int, rng: random.Random, *, fresh: int = _FRESH_BLOCKS) -> str:
-    """So many words in blocks: the first in the given order, some more by chance, then round again."""
+def _text(words: int, order: int, rng: random.Random, *, distinct: int = _DISTINCT_BLOCKS) -> str:
+    """A text of this many words in blocks: the first in the given order, the next drawn, then the same blocks again."""
     blocks = -(-words // BLOCK)
-    dealt = [" ".join(_ordered(order))]
-    for _ in range(1, min(blocks, fresh)):
-        dealt.append(" ".join(_ordered(rng.randrange(_ORDERS))))  # noqa: PERF401 - the first is another
-    whole = [dealt[number % fresh] for number in range(words // BLOCK)]
+    orders = [order, *(rng.randrange(_ORDERS) for _ in range(1, min(blocks, distinct)))]
+    texts = [" ".join(_ordered(each)) for each in orders]
+    parts = [texts[number % distinct] for number in range(words // BLOCK)]
     rest = words % BLOCK
     if rest:
-        whole.append(" ".join(dealt[(blocks - 1) % fresh].split()[:rest]))
-    return " ".join(whole)
+        parts.append(" ".join(texts[(blocks - 1) % distinct].split()[:rest]))
+    return " ".join(parts)
 
 
 def _ordered(order: int) -> Iterator[str]:
@@ -238,20 +234,20 @@ def _ordered(order: int) -> Iterator[str]:
         yield left.pop(place)
 
 
-# Calibration: what is a word, and what does the server put around a prompt, in its own tokens?
+# Calibration: how many tokens a word has, and how many tokens the server adds to a prompt.
 
 
 def calibration_texts() -> tuple[tuple[int, str], tuple[int, str]]:
-    """Two (number of words, text) whose lengths in tokens, as the server reports them, tell both."""
+    """Two (number of words, text): the lengths in tokens that a server reports for them determine both."""
     rng = random.Random("calibration")
     short, long = 2 * BLOCK, 10 * BLOCK
-    return (short, _deal(short, rng.randrange(_ORDERS), rng)), (long, _deal(long, rng.randrange(_ORDERS), rng))
+    return (short, _text(short, rng.randrange(_ORDERS), rng)), (long, _text(long, rng.randrange(_ORDERS), rng))
 
 
-def calibrated(measured: Sequence[tuple[int, int]]) -> Calibration:
-    """(tokens per word, overhead in tokens) from two (words, tokens) pairs, the shorter text first.
+def fit_calibration(measured: Sequence[tuple[int, int]]) -> Calibration:
+    """The calibration by two (words, tokens) pairs, the shorter text first.
 
-    Raises `ValueError` where they cannot be the lengths of such texts: the server counts something else.
+    Raises `ValueError` if these cannot be the lengths of such texts: the server counts something else.
     """
     (words, tokens), (more_words, more_tokens) = measured
     if not 0 < words < more_words:
@@ -262,7 +258,7 @@ def calibrated(measured: Sequence[tuple[int, int]]) -> Calibration:
     if not least <= per_word <= most:
         raise ValueError(
             f"the server counts {tokens} tokens for {words} words and {more_tokens} for {more_words}: "
-            f"{per_word:.2f} tokens per word cannot be"
+            f"{per_word:.2f} tokens per word are impossible"
         )
     if overhead < 0:
         raise ValueError(
@@ -277,85 +273,48 @@ def calibrated(measured: Sequence[tuple[int, int]]) -> Calibration:
 def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
     """The prompts of a file: a JSON array (`.json`), an object or a string per line (`.jsonl`), or plain lines.
 
-    An object has its text under `prompt` or `text`, and, if any, its output limit under `max_tokens` and its `facets`
-    (`loadbench.plan.rubric`); other keys are somebody else's. Empty lines are skipped. Raises `BadInput` with the file,
-    the place and the remedy.
+    An object has its text under `prompt` or `text`, and optionally its output limit under `max_tokens` and its `facets`
+    (`loadbench.plan.rubric`); other keys are ignored. Empty lines are skipped. Raises `BadInput` with the file, the
+    place and a hint.
     """
     path = Path(path)
-    content = _read_text(path)
+    content = read_text(path, "prompts", max_bytes=_MAX_FILE_BYTES, hint="use a part of it")
+    # Only line feeds end a line: a prompt may contain U+2028.
+    lines = [(number, line.strip()) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
     match path.suffix.lower():
         case ".json":
-            prompts = _from_json(path, content)
+            items = parse_json(content, path)
+            if not isinstance(items, list):
+                raise BadInput(
+                    f"{path} holds {_kind(items)}, not an array", hint="write an array of strings or objects"
+                )
+            prompts = [_prompt(item, f"{path}, item {number}") for number, item in enumerate(items, 1)]
         case ".jsonl" | ".ndjson":
-            prompts = [
-                _prompt(_parse(line, f"{path}, line {number}"), f"{path}, line {number}")
-                for number, line in _lines(content)
-            ]
+            prompts = [_prompt(parse_json(line, path, number), f"{path}, line {number}") for number, line in lines]
         case _:
-            prompts = [Prompt(line) for _, line in _lines(content)]
+            prompts = [Prompt(line) for _, line in lines]
     if not prompts:
-        raise BadInput(f"{path} has no prompt in it", hint="write at least one")
+        raise BadInput(f"{path} has no prompts", hint="write at least one")
     return tuple(prompts)
 
 
-# Every level of a run asks for its prompts, and all of them are to have the same.
+# Every level of a run reads the prompts again, and all levels must have the same.
 read_prompts_once = lru_cache(maxsize=1)(read_prompts)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MOST_FILE_BYTES + 1)
-    except OSError as error:
-        raise BadInput(f"cannot read the prompts in {path}: {error.strerror}", hint="name a file that exists") from None
-    if len(raw) > _MOST_FILE_BYTES:
-        raise BadInput(f"{path} is larger than {_MOST_FILE_BYTES >> 20} MiB", hint="take a part of it")
-    try:
-        return raw.decode("utf-8-sig")  # some editors put a mark in front
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise BadInput(f"{path}, line {line}: this is not UTF-8", hint="save the file as UTF-8") from None
-
-
-def _lines(content: str) -> Iterator[tuple[int, str]]:
-    """(number, text) of each line that says something. Only line feeds end lines: U+2028 may stand in a prompt."""
-    for number, line in enumerate(content.split("\n"), 1):
-        if line.strip():
-            yield number, line.strip()
-
-
-def _from_json(path: Path, content: str) -> list[Prompt]:
-    items = _parse(content, str(path))
-    if not isinstance(items, list):
-        raise BadInput(f"{path} holds {_kind(items)}, not an array", hint="write an array of strings or objects")
-    return [_prompt(item, f"{path}, item {number}") for number, item in enumerate(items, 1)]
-
-
-def _parse(text: str, place: str) -> object:
-    try:
-        parsed: object = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise BadInput(f"{place}: this is not JSON, {error}", hint="mend it there") from None
-    return parsed
 
 
 def _prompt(item: object, place: str) -> Prompt:
     """One prompt from a string or an object."""
-    text: object
-    limit: object
-    facets: tuple[Facet, ...]
     if isinstance(item, str):
-        text, limit, facets = item, None, ()
-    elif isinstance(item, dict):
-        text, limit = item.get("prompt", item.get("text")), item.get("max_tokens")
-        facets = read_facets(item.get("facets", item.get("expected_facets")), place)
-    else:
+        item = {"prompt": item}
+    if not isinstance(item, dict):
         raise BadInput(f"{place} is {_kind(item)}", hint='write a string, or an object with "prompt"')
+    text, limit = item.get("prompt", item.get("text")), item.get("max_tokens")
+    facets = read_facets(item.get("facets", item.get("expected_facets")), place)
     if not isinstance(text, str) or not text.strip():
-        found = "an empty text" if isinstance(text, str) else f"{_kind(text)} where its text should be"
-        raise BadInput(f"{place} has {found}", hint='write the text under "prompt" or "text"')
+        problem = "an empty text" if isinstance(text, str) else f"{_kind(text)} where its text should be"
+        raise BadInput(f"{place} has {problem}", hint='write the text under "prompt" or "text"')
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise BadInput(f"{place} has the max_tokens {limit!r}", hint="write a whole number from 1 on, or leave it out")
+        raise BadInput(f"{place} has the max_tokens {limit!r}", hint="write a whole number of at least 1, or omit it")
     return Prompt(text, limit, facets=facets)
 
 

@@ -177,7 +177,7 @@ class Scenario:
             sections.setdefault(setting.section, {})[setting.name] = None if value is None else setting.type.show(value)
         cast = self.work.cast
         if cast is not None and cast.personas[0].name:
-            sections["personas"] = {persona.name: persona.shown() for persona in cast.personas}
+            sections["personas"] = {persona.name: persona.settings() for persona in cast.personas}
         return sections
 
     def recorded_origins(self) -> dict[str, str]:

@@ -1,18 +1,18 @@
 """The search for the highest load that meets its objectives: which load to try next, and for what. Pure.
 
-Loads are positions on a grid: users one by one, rates 5 % apart. A probe at a position finds PASS or FAIL, where that
-is sure, or UNDECIDED; and it *leans* to one of them, by how much likelier one of them makes what was seen. The search
+Loads are positions on a grid: users in steps of one, rates 5 % apart. A probe at a position decides PASS or FAIL, or
+stays UNDECIDED. It also *leans* to one of the two, by how much more likely that one makes the observations. The search
 
-1. *brackets*: doubles from its first position while probes lean to PASS, or halves while they lean to FAIL;
-2. *bisects* between the last that leans so and the first that leans otherwise, until these are near each other. What
-   such probes lean to may be wrong, and they are short: all that follows from them is where to look closely. Of all
-   positions it is the likeliest border that counts (`Search.border`), so that one of them can be overruled by the rest;
-3. *proves*: looks for the highest position that surely passes and the lowest that surely fails, on the looser side
-   first. Nearer to the border a proof takes longer; where it is worth the time that is left it is told (`Aim`), and
-   told anew after each probe.
+1. *brackets*: doubles the load while probes lean to PASS, or halves it while they lean to FAIL;
+2. *refines*: bisects between the last position that leans to PASS and the first that leans to FAIL, until they are
+   close. These short probes may lean wrongly, so they only show where to test. All of them together give the most
+   likely threshold (`Search.threshold`), so that the others can overrule one of them;
+3. *tests*: finds the highest position that is decided to pass and the lowest that is decided to fail, on the looser
+   side first. A test takes longer nearer to the threshold. The caller says where one is worth the remaining time
+   (`Aim`), again after each probe.
 
-It ends when the range between both is as narrow as was asked for. How long a probe may take, and when there is no more
-time, is decided by who runs it (`Budget`).
+It ends when the range between both is as narrow as `precision`. The caller also decides how long a probe may take, and
+when the time is over (`Budget`).
 """
 
 from __future__ import annotations
@@ -27,44 +27,46 @@ if TYPE_CHECKING:
 
 Decision = Literal["PASS", "FAIL", "UNDECIDED"]
 
-# Rates lie this far apart; so does what a prover steps by among users.
+# Rates are this far apart; a step of users is as large.
 RESOLUTION = 0.05
-# Loads that are visited besides those of the bracket, at most.
-_TO_PROVE = 8
-# A position is tried so often in all.
-_MOST_VISITS = 4
-# No leaning counts for more than this, and what is sure for more than all leaning together.
-_MOST_LEANING = 1e3
-_SURE = 1e6
-# Answers that a user must have time for on a rung of the ladder.
-_FEWEST_TURNS = 3
-# Loads that lie nearer to each other than this are not bisected.
-_NEAR = 1.42
+# Loads that the search visits in addition to those of the bracketing.
+_MAX_TESTED_LOADS = 8
+# Tests of one position.
+_MAX_TESTS = 4
+# A leaning counts at most this much, and a decision counts more than all leanings together.
+_MAX_LEANING = 1e3
+_DECIDED = 1e6
+# Responses for which each user must have time in a step of the throughput curve.
+_MIN_RESPONSES = 3
+# Short probes cannot distinguish loads that are closer than this factor.
+_CLOSE = 1.42
 
 
 class Purpose(StrEnum):
-    """What a probe is for."""
+    """The phase of the search that a probe belongs to. The values are those in `capacity.json`."""
 
     BRACKET = "bracket"
-    BISECT = "bisect"
-    PROVE = "prove"
-    AGAIN = "again"
+    REFINE = "bisect"
+    TEST = "prove"
+    REPEAT = "again"
     VERIFY = "verify"
 
 
 class Probe(NamedTuple):
-    """A position to measure, and what for; one that is to be proven, what is wanted there. `visit` counts these."""
+    """A position to measure, and why. A test has the decision that it `expects`, and the number of earlier ones."""
 
     at: int
     purpose: Purpose
-    wants: Literal["PASS", "FAIL"] | None = None
+    expects: Literal["PASS", "FAIL"] | None = None
     visit: int = 0
 
 
 class Finding(NamedTuple):
-    """What is known of a load. `leaning` is above 0 where the shares seen are large enough: the logarithm of how much
-    likelier they make what they say, of the objective that limits. `effort` is how many times the requests seen so far
-    a decision is likely to take in all.
+    """What is known about a load.
+
+    `leaning` is the logarithm of a likelihood ratio for the limiting objective: how much more likely a pass makes the
+    observations than a failure; above 0 it leans to PASS. `effort` is the number of requests that a decision is likely
+    to take, divided by those observed so far.
     """
 
     decision: Decision
@@ -73,52 +75,52 @@ class Finding(NamedTuple):
 
 
 class Grid(Protocol):
-    """Positions of loads, ascending with them."""
+    """Positions of loads; a higher position is a higher load."""
 
     @property
-    def least(self) -> int:
-        """The first."""
+    def lowest(self) -> int:
+        """The first position."""
         ...
 
     @property
-    def most(self) -> int:
-        """The last."""
+    def highest(self) -> int:
+        """The last position."""
         ...
 
     def amount(self, at: int) -> float:
-        """Users, or requests per second."""
+        """The load at a position: users, or requests per second."""
         ...
 
     def nearest(self, amount: float) -> int:
-        """The position of a load, within the grid."""
+        """The position nearest to a load, within the grid."""
         ...
 
     def step(self, at: int) -> int:
-        """How many positions are about 5 % there."""
+        """The number of positions that are about 5 % at this position; at least 1."""
         ...
 
     def between(self, low: int, high: int) -> int:
-        """Half-way, by ratio."""
+        """The position half-way between two, by ratio."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """One user, two, …: the position is their number."""
+    """Numbers of users; the position is the number."""
 
-    most: int
-    least: int = 1
+    highest: int
+    lowest: int = 1
 
     def amount(self, at: int) -> float:
-        """So many."""
+        """The number itself."""
         return at
 
     def nearest(self, amount: float) -> int:
-        """Rounded."""
-        return min(self.most, max(self.least, round(amount)))
+        """The rounded number."""
+        return min(self.highest, max(self.lowest, round(amount)))
 
     def step(self, at: int) -> int:
-        """One at the least."""
+        """5 % of the number."""
         return max(1, round(RESOLUTION * at))
 
     def between(self, low: int, high: int) -> int:
@@ -128,28 +130,28 @@ class Users:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Rates of 1.05 to the power of the position, per second."""
+    """Rates per second: 1.05 to the power of the position."""
 
-    least: int
-    most: int
+    lowest: int
+    highest: int
 
     @classmethod
     def of(cls, lowest: float, highest: float) -> Rates:
-        """Those between two rates; one at the least."""
+        """The grid between two rates; at least one position."""
         span = math.log1p(RESOLUTION)
-        most = math.floor(math.log(highest) / span + 1e-9)
-        return cls(min(most, math.ceil(math.log(lowest) / span - 1e-9)), most)
+        top = math.floor(math.log(highest) / span + 1e-9)
+        return cls(min(top, math.ceil(math.log(lowest) / span - 1e-9)), top)
 
     def amount(self, at: int) -> float:
-        """To four digits, as they are shown."""
+        """The rate to four digits, as reports show it."""
         return float(f"{(1 + RESOLUTION) ** at:.4g}")
 
     def nearest(self, amount: float) -> int:
-        """On the logarithmic grid."""
-        return min(self.most, max(self.least, round(math.log(amount) / math.log1p(RESOLUTION))))
+        """By ratio."""
+        return min(self.highest, max(self.lowest, round(math.log(amount) / math.log1p(RESOLUTION))))
 
     def step(self, at: int) -> int:  # noqa: ARG002 - the same everywhere
-        """One."""
+        """One position."""
         return 1
 
     def between(self, low: int, high: int) -> int:
@@ -158,24 +160,24 @@ class Rates:
 
 
 class Aim(Protocol):
-    """Says where a proof is worth its time, strictly between what is proven."""
+    """Chooses the position where a test is worth its time, strictly between the decided positions."""
 
     def __call__(self, *, passes: bool) -> int | None:
-        """The position to prove to pass, or to fail; `None`: nowhere."""
+        """The position to test for PASS, or for FAIL; `None` if no test is worth its time."""
         ...
 
 
 @dataclass(slots=True)
-class _Known:
-    """What has been found out about a position."""
+class _Evidence:
+    """What all probes of a position show."""
 
     decision: Decision = "UNDECIDED"
     leaning: float = 0.0
-    visits: int = 0  # to prove something there
+    tests: int = 0
 
 
-class Border(NamedTuple):
-    """Between the last position that is likelier to pass and the first that is likelier to fail; `None`: not known."""
+class Threshold(NamedTuple):
+    """The last position that more likely passes, and the first that more likely fails; `None` if unknown."""
 
     passes: int | None
     fails: int | None
@@ -183,73 +185,75 @@ class Border(NamedTuple):
 
 @dataclass(slots=True)
 class Search:
-    """One search; `start` is its first position, `precision` the width of its range, as a share, that is enough."""
+    """One search; it starts at position `start` and ends when the width of the range, as a share, is `precision`."""
 
     grid: Grid
     start: int
     aim: Aim
     precision: float = 0.2
-    known: dict[int, _Known] = field(default_factory=dict)
+    known: dict[int, _Evidence] = field(default_factory=dict)
 
     @property
-    def most_loads(self) -> int:
-        """How many loads it visits at most; errors are shared among so many."""
-        top, bottom = self.grid.amount(self.grid.most), self.grid.amount(self.grid.least)
+    def max_loads(self) -> int:
+        """The largest number of loads that it visits; the error probability is divided among them."""
+        top, bottom = self.grid.amount(self.grid.highest), self.grid.amount(self.grid.lowest)
         start = self.grid.amount(self.start)
         bracket = math.ceil(math.log2(max(top / start, start / bottom, 1.0))) + 1
-        return bracket + _TO_PROVE
+        return bracket + _MAX_TESTED_LOADS
 
-    def told(self, probe: Probe, found: Finding) -> None:
-        """What is known of a position after a probe, with all that was known of it before. What is sure stays so."""
-        known = self.known.setdefault(probe.at, _Known())
-        if known.decision == "UNDECIDED":
-            known.decision = found.decision
-        known.leaning = max(-_MOST_LEANING, min(_MOST_LEANING, found.leaning))
-        known.visits += probe.purpose is Purpose.PROVE
+    def add(self, probe: Probe, finding: Finding) -> None:
+        """Add what all probes of a position so far show. A decision is final."""
+        evidence = self.known.setdefault(probe.at, _Evidence())
+        if evidence.decision == "UNDECIDED":
+            evidence.decision = finding.decision
+        evidence.leaning = max(-_MAX_LEANING, min(_MAX_LEANING, finding.leaning))
+        evidence.tests += probe.purpose is Purpose.TEST
 
     @property
-    def border(self) -> Border:
-        """The likeliest one: that which most of the leaning agrees with. What is sure outweighs all leaning."""
-        places = sorted(self.known)
-        # The border before each place in turn, then behind the last: what fails on its passing side counts against it.
-        score = best = sum(-self._weight(at) for at in places)
-        cut = 0
-        for number, at in enumerate(places, start=1):
-            score += 2 * self._weight(at)
+    def threshold(self) -> Threshold:
+        """The most likely threshold: the one with the largest sum of leanings that agree with it."""
+        positions = sorted(self.known)
+        weights = []
+        for at in positions:
+            evidence = self.known[at]
+            decided = {"PASS": _DECIDED, "FAIL": -_DECIDED, "UNDECIDED": 0.0}[evidence.decision]
+            weights.append(decided + (evidence.leaning or 1e-9))
+        # The threshold before each position in turn, then after the last: the positions below it should pass.
+        score = best = -sum(weights)
+        passing = 0
+        for number, weight in enumerate(weights, start=1):
+            score += 2 * weight
             if score > best:
-                best, cut = score, number
-        return Border(places[cut - 1] if cut else None, places[cut] if cut < len(places) else None)
-
-    def _weight(self, at: int) -> float:
-        known = self.known[at]
-        sure = {"PASS": _SURE, "FAIL": -_SURE, "UNDECIDED": 0.0}[known.decision]
-        return sure + (known.leaning or 1e-9)
+                best, passing = score, number
+        return Threshold(
+            positions[passing - 1] if passing else None, positions[passing] if passing < len(positions) else None
+        )
 
     @property
     def passed(self) -> int | None:
-        """The highest position that surely passes, below any that surely fails."""
+        """The highest position that is decided to pass, below all that are decided to fail."""
         failed = min(self._decided("FAIL"), default=math.inf)
         return max((at for at in self._decided("PASS") if at < failed), default=None)
 
     @property
     def failed(self) -> int | None:
-        """The lowest position that surely fails, above any that surely passes."""
+        """The lowest position that is decided to fail, above all that are decided to pass."""
         passed = max(self._decided("PASS"), default=-math.inf)
         return min((at for at in self._decided("FAIL") if at > passed), default=None)
 
     @property
     def monotone(self) -> bool:
-        """Whether nothing that surely passes lies above what surely fails."""
+        """Whether every position decided to pass is below every position decided to fail."""
         return max(self._decided("PASS"), default=-math.inf) < min(self._decided("FAIL"), default=math.inf)
 
     def _decided(self, decision: str) -> Iterator[int]:
-        return (at for at, known in self.known.items() if known.decision == decision)
+        return (at for at, evidence in self.known.items() if evidence.decision == decision)
 
     @property
     def narrow(self) -> bool:
-        """Whether the range is as narrow as was asked for, or has an end where the grid has."""
+        """Whether the range is as narrow as `precision`, or ends at an end of the grid."""
         passed, failed = self.passed, self.failed
-        if passed == self.grid.most or failed == self.grid.least:
+        if passed == self.grid.highest or failed == self.grid.lowest:
             return True
         if passed is None or failed is None:
             return False
@@ -257,108 +261,93 @@ class Search:
         return failed - passed <= 1 or self.grid.amount(failed - 1) - low <= self.precision * math.sqrt(low * high)
 
     def next(self) -> Probe | None:
-        """What to measure next; `None` when it is narrow enough, or nothing is left to try."""
+        """The next probe; `None` when the range is narrow enough, or no probe is left to try."""
         if not self.known:
             return Probe(self.start, Purpose.BRACKET)
         if self.narrow or not self.monotone:
             return None
-        passes, fails = self.border
-        if fails is None and passes != self.grid.most:
-            return self._new(self._times(passes, 2.0), Purpose.BRACKET) or self._prove(passes, fails)
-        if passes is None and fails != self.grid.least:
-            return self._new(self._times(fails, 0.5), Purpose.BRACKET) or self._prove(passes, fails)
-        if passes is not None and fails is not None and self._far(passes, fails):
-            middle = self._new(self.grid.between(passes, fails), Purpose.BISECT)
-            if middle is not None:
-                return middle
-        return self._prove(passes, fails)
+        passes, fails = self.threshold
+        amount, is_full = self.grid.amount, len(self.known) >= self.max_loads
+        probe = None
+        if passes is not None and fails is None and passes != self.grid.highest:
+            probe = Probe(self.grid.nearest(2 * amount(passes)), Purpose.BRACKET)
+        elif fails is not None and passes is None and fails != self.grid.lowest:
+            probe = Probe(self.grid.nearest(amount(fails) / 2), Purpose.BRACKET)
+        elif (
+            passes is not None and fails is not None and amount(fails) / amount(passes) > _CLOSE and fails > passes + 1
+        ):
+            probe = Probe(self.grid.between(passes, fails), Purpose.REFINE)
+        if probe is not None and probe.at not in self.known and not is_full:
+            return probe
 
-    def _times(self, at: int | None, factor: float) -> int:
-        assert at is not None  # noqa: S101 - something is known, so one side of the border is
-        return self.grid.nearest(factor * self.grid.amount(at))
+        # Test the looser side first: the one whose decided end is further from the threshold. If neither has a decided
+        # end, test for FAIL first, which takes little time.
+        def slack(likely: int | None, decided: int | None) -> float:
+            if likely is None or decided is None:
+                return -1.0 if likely is None else math.inf
+            return abs(math.log(amount(likely) / amount(decided)))
 
-    def _new(self, at: int, purpose: Purpose) -> Probe | None:
-        return None if at in self.known or len(self.known) >= self.most_loads else Probe(at, purpose)
-
-    def _far(self, passes: int, fails: int) -> bool:
-        """Short probes cannot tell loads apart that lie nearer than this."""
-        return fails - passes > 1 and self.grid.amount(fails) / self.grid.amount(passes) > _NEAR
-
-    def _prove(self, passes: int | None, fails: int | None) -> Probe | None:
-        """On the looser side first; of two that are open, above, where little time proves much."""
-        for below in sorted((False, True), key=lambda below: -self._slack(passes, fails, below=below)):
-            at = self.aim(passes=below) if self._slack(passes, fails, below=below) >= 0 else None
-            if at is not None and self._visits(at) < _MOST_VISITS and self._may_visit(at):
-                return Probe(at, Purpose.PROVE, "PASS" if below else "FAIL", self._visits(at))
+        above, below = slack(fails, self.failed), slack(passes, self.passed)
+        for is_below, distance in sorted(((False, above), (True, below)), key=lambda side: -side[1]):
+            at = self.aim(passes=is_below) if distance >= 0 else None
+            if at is None or (is_full and at not in self.known):
+                continue
+            tests = self.known[at].tests if at in self.known else 0
+            if tests < _MAX_TESTS:
+                return Probe(at, Purpose.TEST, "PASS" if is_below else "FAIL", tests)
         return None
-
-    def _visits(self, at: int) -> int:
-        return self.known[at].visits if at in self.known else 0
-
-    def _may_visit(self, at: int) -> bool:
-        return at in self.known or len(self.known) < self.most_loads
-
-    def _slack(self, passes: int | None, fails: int | None, *, below: bool) -> float:
-        """How far the proven end of a side is from the border, as a logarithm; infinite where none is proven, and below
-        0 where nothing can be."""
-        near, proven = (passes, self.passed) if below else (fails, self.failed)
-        if near is None:
-            return -1.0
-        if proven is None:
-            return math.inf
-        return abs(math.log(self.grid.amount(near) / self.grid.amount(proven)))
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How the time of a search is shared out; all times in ns. What the search itself leaves over it may use up.
+    """How the time of a search is divided; all times are in ns. Later phases may use the time that earlier ones leave.
 
-    An eighth is kept for the two probes that are made again and the verification. Where there is a ladder of loads
-    without think time (`loadbench.plan.curve`), it takes less than a quarter.
+    An eighth is reserved for the two repeat tests and the verification. The throughput curve, if there is one
+    (`loadbench.plan.curve`), takes less than a quarter.
     """
 
     total_ns: int
 
     @property
     def step_ns(self) -> int:
-        """For a rung of the ladder, with its warm-up."""
+        """The time of a step of the throughput curve, including its warm-up."""
         return self.total_ns // 40
 
-    def curve_ns(self, *, gone_ns: int, warm_up_ns: int, answer_ns: int) -> int | None:
-        """How long the next rung may measure, when the ladder has taken so long; `None` where that shows too little.
-
-        A rung must see each user ask a few times, or its throughput is one of chance.
-        """
-        measure_ns = min(self.step_ns, self.total_ns // 4 - gone_ns) - warm_up_ns
-        return measure_ns if measure_ns >= _FEWEST_TURNS * answer_ns else None
-
     @property
-    def kept_ns(self) -> int:
-        """For the ends again and the verification."""
+    def reserved_ns(self) -> int:
+        """The time for the repeat tests and the verification."""
         return self.total_ns // 8
 
-    def probe_ns(
-        self, purpose: Purpose, *, spent_ns: int, warm_up_ns: int, wants: Literal["PASS", "FAIL"] | None = None
-    ) -> int | None:
-        """How long a probe may measure, its warm-up apart; `None` where too little is left for it: less than a warm-up
-        for a proof, than half of one, about half of a user's cycle, for anything else.
+    def curve_ns(self, *, spent_ns: int, warm_up_ns: int, response_ns: int) -> int | None:
+        """How long the next step of the curve may measure, after `spent_ns` for the curve; `None` if that is too short.
 
-        To find the border takes a thirtieth each time, but a warm-up's length at the least; that a load passes
-        may take two thirds of what is left, that one fails a quarter, for less needs to be seen; to measure again takes
-        a quarter of what is kept, and to verify the rest.
+        In a step each user must get a few responses, or its throughput is due to chance.
+        """
+        measure_ns = min(self.step_ns, self.total_ns // 4 - spent_ns) - warm_up_ns
+        return measure_ns if measure_ns >= _MIN_RESPONSES * response_ns else None
+
+    def probe_ns(
+        self, purpose: Purpose, *, spent_ns: int, warm_up_ns: int, expects: Literal["PASS", "FAIL"] | None = None
+    ) -> int | None:
+        """How long a probe may measure after its warm-up; `None` if the remaining time is too short: for a test less
+        than a warm-up, for the others less than half of one, which is about half of a user's cycle.
+
+        Bracketing and refining take a thirtieth of the total each time, but at least the length of a warm-up. A test
+        for PASS may take two thirds of the remaining time, a test for FAIL a quarter, because it needs fewer requests.
+        A repeat test takes a quarter of the reserved time, and the verification half of it.
         """
         left_ns = self.total_ns - spent_ns - warm_up_ns
         match purpose:
             case Purpose.VERIFY:
-                share_ns = self.kept_ns // 2
-            case Purpose.AGAIN:
-                share_ns = self.kept_ns // 4 - warm_up_ns
-            case Purpose.PROVE:
-                left_ns -= self.kept_ns
-                share_ns = left_ns // 4 if wants == "FAIL" else 2 * left_ns // 3
-            case Purpose.BRACKET | Purpose.BISECT:
-                left_ns -= self.kept_ns
+                share_ns = self.reserved_ns // 2
+            case Purpose.REPEAT:
+                share_ns = self.reserved_ns // 4 - warm_up_ns
+            case Purpose.TEST:
+                left_ns -= self.reserved_ns
+                share_ns = left_ns // 4 if expects == "FAIL" else 2 * left_ns // 3
+            case Purpose.BRACKET | Purpose.REFINE:
+                left_ns -= self.reserved_ns
                 share_ns = self.total_ns // 30 - warm_up_ns
-        least_ns = warm_up_ns if purpose is Purpose.PROVE else warm_up_ns // 2
+        min_ns = warm_up_ns if purpose is Purpose.TEST else warm_up_ns // 2
         measure_ns = min(left_ns, max(share_ns, warm_up_ns))
-        return measure_ns if measure_ns > 0 and measure_ns >= least_ns else None
+        return measure_ns if measure_ns > 0 and measure_ns >= min_ns else None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from loadbench.core.units import NS_PER_S
 from loadbench.plan import setting_types as types
 from loadbench.plan.arrivals import parse_arrivals
-from loadbench.plan.load import DRAIN_NS, MOST_IN_FLIGHT
+from loadbench.plan.load import DRAIN_NS, MAX_IN_FLIGHT
 from loadbench.plan.personas import PERSONAS, Cast, Persona, Share, cast_of
 
 if TYPE_CHECKING:
@@ -527,7 +527,7 @@ class LoadSettings:
             ),
         ),
         comparable=Comparable.FREE)
-    max_in_flight: int = setting(types.whole(1, 100_000), MOST_IN_FLIGHT,
+    max_in_flight: int = setting(types.whole(1, 100_000), MAX_IN_FLIGHT,
         "Open loop: do not send a request while this many are in flight; it is counted as missed.",
         commands=_MANY_USERS,
         needs=(

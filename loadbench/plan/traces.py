@@ -1,19 +1,19 @@
-"""Traces: requests that came somewhere once, to be asked again at the same offsets and with the same lengths.
+"""Traces: recorded requests, to be replayed at their original times and lengths.
 
-Read are, by what is in their first line:
+The first line of a file shows its format:
 
     CSV     TIMESTAMP,ContextTokens,GeneratedTokens         Azure's public LLM inference traces; time as a date
     CSV     Timestamp,Request tokens,Response tokens        BurstGPT; time in seconds
     JSONL   timestamp,input_length,output_length,hash_ids   Mooncake; ms. An id stands for 512 tokens of the prompt
     JSONL   due_ns,input_tokens,output_tokens               our own requests.jsonl
 
-Ours are in the order in which they ended, and of a request that failed it may be that nobody knows how long it was:
-it is left out, and counted.
+Our own requests are in the order in which they ended, and the length of a failed request may be unknown: it is skipped
+and counted.
 
-A trace holds no texts. Prompts are dealt words of the recorded length; where there are ids, equal ids are equal words,
-so that prompts share the beginnings that they shared. A length of 0 is asked as 1: nothing shorter can be.
+A trace has no texts. Prompts are generated words of the recorded length; equal ids become equal words, so that prompts
+share beginnings as the recorded ones did. A length of 0 becomes 1, the shortest that can be requested.
 
-Files are read line by line, and kept as three numbers a request, in the order of time whatever that of the file.
+Files are read line by line and kept as three numbers per request, in the order of time.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import orjson
 
 from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S
+from loadbench.plan.arrivals import Schedule
 
 if TYPE_CHECKING:
     import random
@@ -43,20 +44,17 @@ if TYPE_CHECKING:
 
 # Tokens of a prompt that one id of a Mooncake trace stands for.
 BLOCK_TOKENS = 512
-_MOST_LINE = 1 << 20
-# A client may be late by some of it, and the last request is to leave inside the window like all others.
-_LEAST_GAP_NS = 100_000_000
-_MOST_TOKENS = 10_000_000
-# A hundred years: times are dates, or offsets from anywhere.
-_MOST_NS = 100 * 366 * 86_400 * NS_PER_S
+_MAX_LINE = 1 << 20
+# Allows for a late client: the last request must be sent inside the window, too.
+_MIN_GAP_NS = 100_000_000
+_MAX_TOKENS = 10_000_000
+# A hundred years: times are dates, or offsets from any origin.
+_MAX_NS = 100 * 366 * 86_400 * NS_PER_S
 _DATE = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\d*(Z|[+-]\d\d:\d\d)?")
 
 
 class Row(NamedTuple):
-    """One request of a trace: when it came, in ns from anywhere, and how long its prompt and its answer were.
-
-    A length of 0 is one that nobody knows.
-    """
+    """One request of a trace: its time in ns from any origin, and its lengths in tokens; 0 means unknown."""
 
     at_ns: int
     input_tokens: int
@@ -66,20 +64,19 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The requests of a trace in the order of time; offsets are ns from the first."""
+    """The requests of a trace in the order of time; offsets are in ns from the first one."""
 
     name: str
     offsets_ns: array[int]
     input_tokens: array[int]
     output_tokens: array[int]
     hash_ids: tuple[tuple[int, ...], ...] = ()
-    # Whether a request begins with a block that an earlier one began with.
-    warm: bytes = field(default=b"", repr=False)
-    left_out: int = 0  # requests of unknown length
+    warm: bytes = field(default=b"", repr=False)  # by request: whether an earlier one had the same first block
+    skipped: int = 0  # requests of unknown length
 
     @property
     def span_ns(self) -> int:
-        """From the first request to the last."""
+        """The time from the first request to the last."""
         return self.offsets_ns[-1]
 
     def __len__(self) -> int:
@@ -90,92 +87,82 @@ class Trace:
 
 
 def trace_of(name: str, rows: Iterable[Row]) -> Trace:
-    """The trace of these rows, one at least."""
-    at, asked, answered = array("q"), array("q"), array("q")
+    """The trace of these rows; raises `IndexError` if none has known lengths."""
+    times, inputs, outputs = array("q"), array("q"), array("q")
     ids: list[tuple[int, ...]] = []
-    left_out = 0
+    skipped = 0
     for row in rows:
         if not (row.input_tokens and row.output_tokens):
-            left_out += 1
+            skipped += 1
             continue
-        at.append(row.at_ns)
-        asked.append(row.input_tokens)
-        answered.append(row.output_tokens)
+        times.append(row.at_ns)
+        inputs.append(row.input_tokens)
+        outputs.append(row.output_tokens)
         ids.append(row.hash_ids)
-    order = sorted(range(len(at)), key=at.__getitem__)
-    first = at[order[0]]
-    ordered = tuple(ids[index] for index in order) if any(ids) else ()
+    order = sorted(range(len(times)), key=times.__getitem__)
+    first_ns = times[order[0]]
+    hash_ids = tuple(ids[index] for index in order) if any(ids) else ()
+    warm, first_blocks = bytearray(), set[int]()
+    for blocks in hash_ids:
+        warm.append(bool(blocks) and blocks[0] in first_blocks)
+        first_blocks.update(blocks[:1])
     return Trace(
         name,
-        array("q", (at[index] - first for index in order)),
-        array("q", (asked[index] for index in order)),
-        array("q", (answered[index] for index in order)),
-        ordered,
-        _warm(ordered),
-        left_out,
+        array("q", (times[index] - first_ns for index in order)),
+        array("q", (inputs[index] for index in order)),
+        array("q", (outputs[index] for index in order)),
+        hash_ids,
+        bytes(warm),
+        skipped,
     )
 
 
-def _warm(hash_ids: Sequence[tuple[int, ...]]) -> bytes:
-    seen: set[int] = set()
-    warm = bytearray()
-    for ids in hash_ids:
-        warm.append(bool(ids) and ids[0] in seen)
-        seen.update(ids[:1])
-    return bytes(warm)
-
-
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """The arrivals of a trace, so many times as fast as they were."""
+class Replayed(Schedule):
+    """The arrivals of a trace, `time_scale` times as fast as they were."""
 
     trace: Trace
     time_scale: float = 1.0
 
     @property
-    def planned(self) -> bool:
-        """The rate is meant to change."""
+    def rate_varies(self) -> bool:
+        """As in the trace."""
         return True
 
     @property
-    def rows(self) -> int:
-        """Those of the trace."""
+    def request_count(self) -> int:
+        """The number of the trace's requests."""
         return len(self.trace)
 
     @property
-    def peak(self) -> float:
-        """None is planned."""
-        return 1.0
-
-    @property
     def window_ns(self) -> int:
-        """How long it takes, with a gap after the last arrival as there is between them on average, in round numbers.
+        """The time that the trace takes, with an average gap after the last arrival, rounded up.
 
-        Never less than a second: what came all at once has no rate.
+        At least a second, so that requests that came all at once have a rate.
         """
         span_ns = self.trace.span_ns / self.time_scale
-        gap_ns = max(_LEAST_GAP_NS, span_ns / max(1, len(self.trace) - 1))
+        gap_ns = max(_MIN_GAP_NS, span_ns / max(1, len(self.trace) - 1))
         step_ns = NS_PER_S if span_ns > 60 * NS_PER_S else NS_PER_S // 10
         return max(NS_PER_S, math.ceil((span_ns + gap_ns) / step_ns) * step_ns)
 
     @property
     def rate_per_s(self) -> float:
-        """Over the whole of it, to three digits."""
+        """The mean rate of the whole trace, to three digits."""
         return float(f"{len(self.trace) * NS_PER_S / self.window_ns:.3g}")
 
-    def offsets_ns(self, rate_per_s: float, rng: random.Random, *, lead_ns: int = 0) -> Iterator[int]:  # noqa: ARG002 - the trace has its own
-        """Offsets from the level's beginning; with them the load is over."""
+    def offsets_ns(self, rate_per_s: float, rng: random.Random, *, lead_ns: int = 0) -> Iterator[int]:  # noqa: ARG002 - the trace has the times
+        """Offsets from the level's beginning in ns; after the last the load ends."""
         return (round(offset_ns / self.time_scale) for offset_ns in self.trace.offsets_ns)
 
     def __str__(self) -> str:
-        left_out = self.trace.left_out
-        without = f" ({left_out} request{'s' * (left_out > 1)} of unknown length left out)" if left_out else ""
-        faster = "" if self.time_scale == 1 else f", {self.time_scale:g} times as fast"
-        return f"the trace {self.trace.name}{without}{faster}"
+        skipped = self.trace.skipped
+        note = f" ({skipped} request{'s' * (skipped > 1)} of unknown length left out)" if skipped else ""
+        speed = "" if self.time_scale == 1 else f", {self.time_scale:g} times as fast"
+        return f"the trace {self.trace.name}{note}{speed}"
 
 
 class TracePrompts:
-    """`loadbench.plan.prompts.PromptSource` of a trace: words of the recorded lengths."""
+    """A prompt source of a trace: words of the recorded lengths."""
 
     def __init__(self, trace: Trace, words: WordPrompts) -> None:
         self._trace = trace
@@ -184,35 +171,33 @@ class TracePrompts:
     def next(self, number: int, user: int | None) -> Prompt:  # noqa: ARG002 - a trace has no users
         """The prompt of the trace's request `number`."""
         trace = self._trace
-        asked, answered = trace.input_tokens[number], trace.output_tokens[number]
+        lengths = trace.input_tokens[number], trace.output_tokens[number]
         if not trace.hash_ids or not trace.hash_ids[number]:
-            return self._words.sized(number, asked, answered)
-        blocks = trace.hash_ids[number]
-        return self._words.shared(blocks, asked, answered, block_tokens=BLOCK_TOKENS)._replace(
-            warm=bool(trace.warm[number])
-        )
+            return self._words.sized(number, *lengths)
+        prompt = self._words.shared(trace.hash_ids[number], *lengths, block_tokens=BLOCK_TOKENS)
+        return prompt._replace(warm=bool(trace.warm[number]))
 
     def calibration_prompts(self) -> Sequence[Prompt]:
-        """Those of the words."""
+        """As for generated words."""
         return self._words.calibration_prompts()
 
-    def calibrated(self, tokens: Sequence[int | None]) -> Calibration | None:
-        """What is true of the words."""
-        return self._words.calibrated(tokens)
+    def calibrate(self, tokens: Sequence[int | None]) -> Calibration | None:
+        """As for generated words."""
+        return self._words.calibrate(tokens)
 
 
 # Reading.
 
 
 def read_trace(path: str | Path, *, limit: int | None = None) -> Trace:
-    """The trace in a file, or in a run's folder; `limit` takes the first so many rows of the file, of ours in time.
+    """The trace in a file or in a run folder; `limit` takes the first rows of the file, or the earliest of our own.
 
-    Raises `BadInput` with the file, the line and the remedy.
+    Raises `BadInput` with the file, the line and a hint.
     """
     return _read_once(Path(path), limit)
 
 
-# A scenario asks for its loads more than once, and a large trace is not read twice.
+# A scenario's loads are needed more than once, and a large trace should be read once.
 @lru_cache(maxsize=1)
 def _read_once(path: Path, limit: int | None) -> Trace:
     file = path / "requests.jsonl" if path.is_dir() else path
@@ -221,7 +206,7 @@ def _read_once(path: Path, limit: int | None) -> Trace:
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror or error}", hint="name a trace, as CSV or JSONL") from None
     except IndexError:
-        raise BadInput(f"{file} has no request in it whose length is known", hint="write at least one") from None
+        raise BadInput(f"{file} has no request with known lengths", hint="write at least one") from None
 
 
 def _rows(path: Path, limit: int | None) -> Iterable[Row]:
@@ -238,13 +223,13 @@ def _rows(path: Path, limit: int | None) -> Iterable[Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number, text) of each line that says something."""
+    """(number, text) of each line that is not empty."""
     with path.open("rb") as file:
         for number in itertools.count(1):
-            raw = file.readline(_MOST_LINE)
+            raw = file.readline(_MAX_LINE)
             if not raw:
                 return
-            if len(raw) == _MOST_LINE:
+            if len(raw) == _MAX_LINE:
                 raise _bad(path, number, "is longer than any request of a trace")
             try:
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
@@ -254,12 +239,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def _bad(path: Path, number: int, what: str) -> BadInput:
-    return BadInput(f"{path}, line {number}: this {what}", hint="mend or remove the line, or take another trace")
+def _bad(path: Path, number: int, problem: str) -> BadInput:
+    return BadInput(f"{path}, line {number}: this {problem}", hint="fix or remove the line, or use another trace")
 
 
 class _Columns(NamedTuple):
-    """Where a kind of CSV has what, and how its times are read; names in small letters."""
+    """The columns of a CSV format, in lower case, and how its times are read."""
 
     at: str
     input: str
@@ -270,25 +255,21 @@ class _Columns(NamedTuple):
 def _date_ns(text: str) -> int:
     match = _DATE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no date and time")
+        raise ValueError(f"{text!r} is not a date and time")
     moment = datetime.fromisoformat(match[1] + (match[3] or "").replace("Z", "+00:00"))
     whole_s = int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
     return _time(whole_s * NS_PER_S + int((match[2] or "0").ljust(9, "0")))
 
 
-def _seconds_ns(text: str) -> int:
-    return _time(float(text) * NS_PER_S)
-
-
 def _time(ns: float) -> int:
-    if not abs(ns) < _MOST_NS:
+    if not abs(ns) < _MAX_NS:
         raise ValueError(f"{ns:g} ns is more than a hundred years")
     return round(ns)
 
 
 _CSV = (
     _Columns("timestamp", "contexttokens", "generatedtokens", _date_ns),
-    _Columns("timestamp", "request tokens", "response tokens", _seconds_ns),
+    _Columns("timestamp", "request tokens", "response tokens", lambda seconds: _time(float(seconds) * NS_PER_S)),
 )
 
 
@@ -302,24 +283,24 @@ def _read_csv(path: Path, head: str, lines: Iterator[tuple[int, str]]) -> Iterat
             f"{path}, line 1: no trace begins with {head[:80]!r}",
             hint="its columns are TIMESTAMP,ContextTokens,GeneratedTokens or Timestamp,Request tokens,Response tokens",
         )
-    at, asked, answered = (names.index(name) for name in columns[:3])
+    at, input_at, output_at = (names.index(name) for name in columns[:3])
     for number, line in lines:
         try:
             fields = next(csv.reader([line]))
-            yield Row(columns.time(fields[at]), _count(fields[asked]), _count(fields[answered]))
+            yield Row(columns.time(fields[at]), _count(fields[input_at]), _count(fields[output_at]))
         except IndexError:
-            raise _bad(path, number, f"has not the {len(names)} columns of the first") from None
+            raise _bad(path, number, f"does not have the {len(names)} columns of the first line") from None
         except (ValueError, OverflowError, csv.Error) as error:
-            raise _bad(path, number, f"is no request: {error}") from None
+            raise _bad(path, number, f"is not a request: {error}") from None
 
 
 def _count(value: object) -> int:
-    """A length in tokens; 0 is asked as 1."""
+    """A length in tokens, at least 1."""
     text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
     digits = text.lstrip("0") or text[-1:]
-    if not (digits.isascii() and digits.isdigit()) or int(digits[:20]) > _MOST_TOKENS:
-        shown = repr(value)
-        raise ValueError(f"{shown if len(shown) <= 40 else shown[:37] + '...'} is no number of tokens")
+    if not (digits.isascii() and digits.isdigit()) or int(digits[:20]) > _MAX_TOKENS:
+        shortened = repr(value) if len(repr(value)) <= 40 else repr(value)[:37] + "..."
+        raise ValueError(f"{shortened} is not a number of tokens")
     return max(1, int(digits))
 
 
@@ -330,33 +311,33 @@ def _read_jsonl(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Row]:
         except orjson.JSONDecodeError as error:
             raise _bad(path, number, f"is not JSON: {error}") from None
         except (ValueError, TypeError) as error:
-            raise _bad(path, number, f"is no request: {error}") from None
+            raise _bad(path, number, f"is not a request: {error}") from None
 
 
 def _row(record: object) -> Row:
     if not isinstance(record, dict):
-        raise ValueError("it is no object")  # noqa: TRY004 - told with the other reasons
+        raise ValueError("it is not an object")  # noqa: TRY004 - handled like the other reasons
     if "due_ns" in record:
         return Row(_number(record, "due_ns"), _length(record, "input"), _length(record, "output"))
     if not {"timestamp", "input_length", "output_length"} <= record.keys():
         raise ValueError("it has neither timestamp, input_length and output_length, nor due_ns and tokens")
     ids = record.get("hash_ids") or ()
-    if not isinstance(ids, (list, tuple)) or not all(isinstance(one, int) for one in ids):
-        raise ValueError("its hash_ids are no whole numbers")
-    asked, answered = _count(record["input_length"]), _count(record["output_length"])
-    return Row(_number(record, "timestamp", 1_000_000), asked, answered, tuple(ids))
+    if not isinstance(ids, (list, tuple)) or not all(isinstance(block, int) for block in ids):
+        raise ValueError("its hash_ids are not whole numbers")
+    lengths = _count(record["input_length"]), _count(record["output_length"])
+    return Row(_number(record, "timestamp", 1_000_000), *lengths, tuple(ids))
 
 
-def _number(record: dict[str, object], name: str, times: int = 1) -> int:
+def _number(record: dict[str, object], name: str, unit_ns: int = 1) -> int:
     value = record[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"its {name} is {value!r}")  # noqa: TRY004 - told with the other reasons
-    return _time(value * times)
+        raise ValueError(f"its {name} is {value!r}")  # noqa: TRY004 - handled like the other reasons
+    return _time(value * unit_ns)
 
 
-def _length(record: dict[str, object], what: str) -> int:
-    """What the server counted, else what was asked for; 0 where there is neither."""
-    for name in (f"{what}_tokens", f"asked_{what}_tokens"):
+def _length(record: dict[str, object], side: str) -> int:
+    """The number of tokens that the server reported, else the target; 0 if there is neither."""
+    for name in (f"{side}_tokens", f"asked_{side}_tokens"):
         if record.get(name) is not None:
             return _count(record[name])
     return 0

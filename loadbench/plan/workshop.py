@@ -1,7 +1,7 @@
 """The workshop's benchmark: one user sends every prompt in turn, in rounds.
 
-Its settings are declared with all others: a flag wins over `LOADBENCH_…`, that over the workshop's own `BENCH_…`, that
-over a scenario file, that over the workshop's defaults.
+Its settings are declared with all others. A flag wins over `LOADBENCH_…`, which wins over the workshop's own `BENCH_…`,
+then come a scenario file and the workshop's defaults.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 def workshop_scenario(
     *, flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None = None
 ) -> Scenario:
-    """The benchmark in force; its levels have as many requests as the rounds have prompts.
+    """The scenario of the benchmark; each level has `rounds × prompts` requests.
 
-    Raises `BadInput` for anything that cannot be used.
+    Raises `BadInput` for a setting that cannot be used.
     """
     scenario = resolve(flags=flags, environment=environment, file=file, command="workshop")
     rounds, prompts = scenario.workshop.rounds, len(given_prompts(scenario.work))
     load = dataclasses.replace(scenario.load, duration=None, requests=rounds * prompts)
-    counted = f"{rounds} × {prompts} prompt" + ("s" if prompts > 1 else "")
-    origin = scenario.origins["workshop.rounds"]._replace(key=counted)
+    product = f"{rounds} × {prompts} prompt" + ("s" if prompts > 1 else "")
+    origin = scenario.origins["workshop.rounds"]._replace(key=product)
     return dataclasses.replace(
         scenario,
         load=load,
@@ -42,9 +42,9 @@ def workshop_scenario(
 
 
 def shows_first_token(environment: Mapping[str, str]) -> bool:
-    """Whether the exports have the first token: always, unless `BENCH_STREAM` says that it is not wanted.
+    """Whether the exports contain the time to first token: yes, unless `BENCH_STREAM` is false.
 
-    It is measured in any case, by the same requests: the workshop's script needs another one for it.
+    It is always measured, and needs no extra request, unlike in the workshop's script.
     """
     text = environment.get("BENCH_STREAM", "").strip()
     try:

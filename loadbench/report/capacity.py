@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 _PHASES = {
     Purpose.BRACKET: "bracketing",
-    Purpose.BISECT: "refining",
-    Purpose.PROVE: "test",
-    Purpose.AGAIN: "repeat test",
+    Purpose.REFINE: "refining",
+    Purpose.TEST: "test",
+    Purpose.REPEAT: "repeat test",
     Purpose.VERIFY: "verification",
 }
 

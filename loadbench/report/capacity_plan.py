@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.curve import MOST_STEPS
+from loadbench.plan.curve import MAX_STEPS
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget
@@ -31,19 +31,19 @@ def capacity_plan_document(scenario: Scenario) -> Document:
         ["time", time_line(scenario)],
     ]
 
-    end_ns = budget.total_ns - budget.kept_ns
+    end_ns = budget.total_ns - budget.reserved_ns
     end = f"minute {end_ns / 60e9:.0f}" if end_ns > 120e9 else f"second {end_ns / 1e9:.0f}"
     # A user's cycle is a response and the think time after it.
     cycle = ", one user's cycle at least" if by_users else ""
     steps = [
         ("bracketing", "about 8 at most", f"{_rounded(budget.total_ns // 30)} each{cycle}"),
         ("test of both ends", "2 or more", f"at most two thirds of the rest each, until {end}"),
-        ("repeat test of both", "2", f"{_rounded(budget.kept_ns // 4)} each"),
-        ("verification", "1", _rounded(budget.kept_ns // 2)),
+        ("repeat test of both", "2", f"{_rounded(budget.reserved_ns // 4)} each"),
+        ("verification", "1", _rounded(budget.reserved_ns // 2)),
     ]
     if scenario.measures_curve and budget.step_ns > LEAST_WARM_UP_NS:
         each = f"{_rounded(budget.step_ns)} each"
-        steps.insert(0, ("throughput without think time", f"{MOST_STEPS} at most", each))
+        steps.insert(0, ("throughput without think time", f"{MAX_STEPS} at most", each))
     warm_up = "one response and think time" if scenario.think else "one response"
     return Document(
         "capacity search, planned: nothing was sent",

@@ -187,7 +187,7 @@ def _answered(
         finish_reason=finish_reason,
         failure=failure,
         scores={} if failure else dict.fromkeys(facet_names(prompt.facets)),
-        checks={facet.name: facet.found_in(answer) for facet in prompt.facets if facet.checked and not failure},
+        checks={facet.name: facet.matches(answer) for facet in prompt.facets if facet.checked and not failure},
     )
 
 

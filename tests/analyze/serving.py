@@ -46,7 +46,7 @@ class Words:
         """None is needed."""
         return []
 
-    def calibrated(self, tokens: object) -> None:
+    def calibrate(self, tokens: object) -> None:
         """Nothing to find out."""
 
 

@@ -268,7 +268,7 @@ def test_what_is_known_is_told_while_a_search_is_under_way():
         decision="PASS",
         attainment={},
         requests=90,
-        purpose=Purpose.PROVE,
+        purpose=Purpose.TEST,
         level=0,
         at=8,
         leaning=9.0,

@@ -74,7 +74,7 @@ class SearchJudge:
         return self.evidence.monitor(load, opens_ns=opens_ns)
 
     def probe_ended(self, probe, load, recording, monitor, *, spent_ns):
-        self.wants.append(probe.wants)
+        self.wants.append(probe.expects)
         return self.evidence.add_probe(probe, load, recording, monitor, level=len(self.wants) - 1)
 
     def aim(self, search, requests, *, passes):
@@ -191,7 +191,7 @@ class Case:
 def holds(found: Searched, truth: float) -> bool:
     """Whether the range holds the truth; an end that was not proven does not count."""
     if found.answer is None:
-        return truth < found.search.grid.amount(found.search.grid.least)
+        return truth < found.search.grid.amount(found.search.grid.lowest)
     low, high = found.answer.low, found.answer.high
     return (low is None or low <= truth) and (high is None or truth <= high)
 

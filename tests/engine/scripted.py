@@ -163,7 +163,7 @@ class SameWords:
         """This, once."""
         return [self.next(0, None)]
 
-    def calibrated(self, tokens: object) -> None:
+    def calibrate(self, tokens: object) -> None:
         """Nothing to find out."""
 
 

@@ -102,21 +102,21 @@ def test_probes_differ_and_ends_are_measured_again():
     assert [probe.amount for probe in one.evidence.probes] == [probe.amount for probe in two.evidence.probes]
     purposes = [probe.purpose for probe in one.evidence.probes]
     assert purposes[-1] is Purpose.VERIFY
-    assert purposes.count(Purpose.AGAIN) == len([end for end in (one.search.passed, one.search.failed) if end])
+    assert purposes.count(Purpose.REPEAT) == len([end for end in (one.search.passed, one.search.failed) if end])
 
 
 def test_a_search_goes_on_where_it_was():
     """Told what was found before, it measures nothing of that anew, and counts the time that was spent."""
     told = (
-        (Probe(8, Purpose.PROVE, "PASS"), Finding("PASS", 9.0)),
-        (Probe(9, Purpose.PROVE, "FAIL"), Finding("FAIL", -9.0)),
+        (Probe(8, Purpose.TEST, "PASS"), Finding("PASS", 9.0)),
+        (Probe(9, Purpose.TEST, "FAIL"), Finding("FAIL", -9.0)),
     )
     found = searched(
         a_scenario("e2e_p95<1s", budget=600 * S),
         partial(Slots, 4, 0.2, seed=3),
         earlier=EarlierSearch(findings=told, spent_ns=500 * S, levels=2),
     )
-    assert {probe.purpose for probe in found.evidence.probes} <= {Purpose.AGAIN, Purpose.VERIFY}
+    assert {probe.purpose for probe in found.evidence.probes} <= {Purpose.REPEAT, Purpose.VERIFY}
     assert found.spent_s >= 500
     assert (found.search.passed, found.search.failed) == (8, 9)
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from loadbench.plan.distribution import Constant, parse_distribution
-from loadbench.plan.prompts import Prompt, Texts, WordPrompts
+from loadbench.plan.prompts import Prompt, TextPrompts, WordPrompts
 from loadbench.plan.settings import settings
 from tests.building import S, a_level, a_sample
 
@@ -21,9 +21,9 @@ def shared_words(one: str, other: str) -> int:
     return [*same, False].index(False)
 
 
-def texts(level: str, seed: int) -> Texts:
+def texts(level: str, seed: int) -> TextPrompts:
     """One given prompt."""
-    return Texts((Prompt("Tell me about the sea."),), seed=seed, level=level)
+    return TextPrompts((Prompt("Tell me about the sea."),), seed=seed, level=level)
 
 
 def words(level: str, seed: int) -> WordPrompts:

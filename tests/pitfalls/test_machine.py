@@ -60,7 +60,7 @@ class Scripted:
         """None is needed."""
         return []
 
-    def calibrated(self, tokens: object) -> None:
+    def calibrate(self, tokens: object) -> None:
         """Nothing to find out."""
 
 

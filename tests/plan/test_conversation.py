@@ -15,14 +15,14 @@ def test_a_turn_says_again_what_was_said():
     assert second == Turn(2, 3, (("user", "Why?"), ("assistant", "Because.")))
     third = second.after("Really?", "Yes.")
     assert third.number == 3
-    assert third.said == (*second.said, ("user", "Really?"), ("assistant", "Yes."))
+    assert third.history == (*second.history, ("user", "Really?"), ("assistant", "Yes."))
 
 
 def test_a_conversation_ends_with_its_last_turn_or_without_an_answer():
     """After either nothing is left to go on from; an empty answer is one."""
     assert Turn(3, 3).after("Why?", "Because.") is None
     assert Turn(1, 3).after("Why?", None) is None
-    assert Turn(1, 3).after("Why?", "").said[-1] == ("assistant", "")
+    assert Turn(1, 3).after("Why?", "").history[-1] == ("assistant", "")
 
 
 def test_turns_are_drawn_with_the_first_prompt():

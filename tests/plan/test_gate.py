@@ -39,8 +39,8 @@ def test_every_figure_that_is_compared_can_be_a_gate():
     [
         ("ttft_p95>5", "want a rule such as"),
         ("ttft_p95", "want a rule such as"),
-        ("ttft>5%", "no figure that is compared"),
-        ("ttft_p90>5%", "no figure that is compared"),
+        ("ttft>5%", "not a figure that is compared"),
+        ("ttft_p90>5%", "not a figure that is compared"),
         ("ttft_p95<-5%", "rises, with >"),
         ("output_tokens_per_s>5%", "falls, with <"),
         ("output_tokens_per_s<5%", "worse side of no change, as in 'output_tokens_per_s<-5%'"),

@@ -54,17 +54,17 @@ def test_mark_of_an_editor_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        ("{\n  ]", "models.json:2: this is not JSON"),
+        ("{\n  ]", "models.json, line 2: this is not JSON"),
         ("3", "holds neither an object nor an array"),
-        ([], "has no model in it"),
+        ([], "has no models"),
         ([3], "item 1 is neither a name nor an object"),
         ([" "], "item 1 has no name"),
-        ({"a": 3}, "a is no object"),
+        ({"a": 3}, "a is not an object"),
         ({"a": {"size_mb": "big"}}, "a has the size_mb 'big'"),
         ({"a": {"size_mb": -1}}, "a has the size_mb -1"),
         ({"a": {"size_mb": True}}, "a has the size_mb True"),
-        ({"a": {"capabilities": "chat"}}, "a has capabilities that are no texts"),
-        ({"a": {"license": 3}}, "a has a license that is no text"),
+        ({"a": {"capabilities": "chat"}}, "a has capabilities that are not texts"),
+        ({"a": {"license": 3}}, "a has a license that is not a text"),
         (["a", "a"], "has the model 'a' twice"),
     ],
 )

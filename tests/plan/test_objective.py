@@ -95,15 +95,15 @@ def test_wrong_rule_is_refused(written, words):
 
 @pytest.mark.parametrize(("written", "bound"), [("failures>20%", 0.2), ("ttft_p50>30s", 30 * S)])
 def test_abort_rule_is_the_other_way_round(written, bound):
-    """A level is given up by what is above a bound."""
+    """A level is aborted by what is above a bound."""
     rule = parse_abort(written)
     assert (rule.bound, rule.rule) == (bound, written)
 
 
 @pytest.mark.parametrize("written", ["failures<20%", "ttft_p50<30s", "requests_per_s>3", "requests_per_s<3"])
 def test_abort_rule_of_the_wrong_kind(written):
-    """What is below a bound is no reason to give up; nor is a throughput, which takes a level to know."""
-    with pytest.raises(ValueError, match="given up"):
+    """What is below a bound is no reason to abort; nor is a throughput, which takes a level to know."""
+    with pytest.raises(ValueError, match="aborted"):
         parse_abort(written)
 
 

@@ -15,10 +15,10 @@ from loadbench.plan.prompts import (
     WORDS,
     Calibration,
     Prompt,
-    Texts,
+    TextPrompts,
     WordPrompts,
-    calibrated,
     calibration_texts,
+    fit_calibration,
     read_prompts,
 )
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def _words(source: WordPrompts | Texts, number: int) -> list[str]:
+def _words(source: WordPrompts | TextPrompts, number: int) -> list[str]:
     return source.next(number, None).text.split()
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        lambda seed, level: Texts([Prompt("Why?"), Prompt("How?")], Uniform(1, 99), seed=seed, level=level),
+        lambda seed, level: TextPrompts([Prompt("Why?"), Prompt("How?")], Uniform(1, 99), seed=seed, level=level),
         lambda seed, level: WordPrompts(Uniform(50, 900), Uniform(1, 99), seed=seed, level=level),
     ],
     ids=["texts", "words"],
@@ -50,7 +50,7 @@ def test_prompts_depend_on_seed_level_and_number_alone(source: object) -> None:
 
 def test_h1_every_text_begins_with_a_nonce_of_its_own() -> None:
     """10,000 requests over two levels begin with 10,000 different words, and then ask the texts in turn."""
-    levels = [Texts([Prompt("Why is it so?"), Prompt("How?")], level=level) for level in "ab"]
+    levels = [TextPrompts([Prompt("Why is it so?"), Prompt("How?")], level=level) for level in "ab"]
     texts = [level.next(number, None).text for level in levels for number in range(5_000)]
     assert len({text.split()[0] for text in texts}) == 10_000
     assert [text.split(maxsplit=1)[1] for text in texts[:3]] == ["Why is it so?", "How?", "Why is it so?"]
@@ -58,20 +58,20 @@ def test_h1_every_text_begins_with_a_nonce_of_its_own() -> None:
 
 def test_texts_that_need_not_be_unique_stay_as_they_are() -> None:
     """Without uniqueness the text is asked as it was written, each time."""
-    source = Texts([Prompt("  Why? ", 7)], unique=False)
+    source = TextPrompts([Prompt("  Why? ", 7)], unique=False)
     assert [source.next(number, None) for number in range(2)] == [Prompt("  Why? ", 7, position=0)] * 2
 
 
 def test_a_text_keeps_its_own_limit_and_the_others_draw_theirs() -> None:
     """A prompt's own output limit comes before the drawn one."""
-    source = Texts([Prompt("Why?", 7), Prompt("How?")], Constant(64))
+    source = TextPrompts([Prompt("Why?", 7), Prompt("How?")], Constant(64))
     assert [source.next(number, None).output_tokens for number in range(3)] == [7, 64, 7]
 
 
 def test_there_is_something_to_ask() -> None:
     """No prompts is a mistake."""
     with pytest.raises(ValueError, match="no prompt"):
-        Texts([])
+        TextPrompts([])
 
 
 def test_h1_no_two_of_10_000_prompts_share_their_first_16_words() -> None:
@@ -116,22 +116,22 @@ def test_lengths_follow_the_calibration() -> None:
 
     for number in range(200):
         prompt = source.next(number, None)
-        assert prompt.asked_tokens is not None
-        assert abs(count(prompt.text) - prompt.asked_tokens) <= 1
-        assert 100 <= prompt.asked_tokens <= 2000
+        assert prompt.target_tokens is not None
+        assert abs(count(prompt.text) - prompt.target_tokens) <= 1
+        assert 100 <= prompt.target_tokens <= 2000
 
 
 def test_h2_only_a_calibrated_source_says_what_length_it_asked_for() -> None:
     """A guess is not compared with what the server counts."""
-    assert WordPrompts(Constant(50)).next(0, None).asked_tokens is None
-    assert WordPrompts(Constant(50), calibrated=True).next(0, None).asked_tokens == 50
+    assert WordPrompts(Constant(50)).next(0, None).target_tokens is None
+    assert WordPrompts(Constant(50), calibrated=True).next(0, None).target_tokens == 50
 
 
 def test_a_prompt_shorter_than_its_template_still_has_a_word() -> None:
     """There is no prompt of no words; the asked length stays what was asked."""
     prompt = WordPrompts(Constant(10), overhead_tokens=30, calibrated=True).next(0, None)
     assert len(prompt.text.split()) == 1
-    assert prompt.asked_tokens == 10
+    assert prompt.target_tokens == 10
 
 
 def test_output_lengths_are_drawn_beside() -> None:
@@ -155,15 +155,15 @@ def test_calibration_finds_words_and_template(per_word: float, overhead: int) ->
     texts = calibration_texts()
     assert [words for words, _ in texts] == [len(text.split()) for _, text in texts] == [32, 160]
     measured = [(words, round(overhead + per_word * words)) for words, _ in texts]
-    assert calibrated(measured) == Calibration(per_word, overhead)
+    assert fit_calibration(measured) == Calibration(per_word, overhead)
 
 
 @pytest.mark.parametrize(
     ("measured", "reason"),
     [
-        ([(32, 40), (160, 40)], "cannot be"),
-        ([(32, 160), (160, 40)], "cannot be"),
-        ([(32, 10), (160, 10_000)], "cannot be"),
+        ([(32, 40), (160, 40)], "impossible"),
+        ([(32, 160), (160, 40)], "impossible"),
+        ([(32, 10), (160, 10_000)], "impossible"),
         ([(32, 5), (160, 160)], "fewer than"),
         ([(160, 160), (32, 32)], "must be longer"),
     ],
@@ -171,18 +171,18 @@ def test_calibration_finds_words_and_template(per_word: float, overhead: int) ->
 def test_a_calibration_that_cannot_be_is_refused(measured: list[tuple[int, int]], reason: str) -> None:
     """A server that counts something else does not calibrate."""
     with pytest.raises(ValueError, match=reason):
-        calibrated(measured)
+        fit_calibration(measured)
 
 
 def test_a_source_calibrates_itself_as_far_as_the_server_tells() -> None:
     """Two lengths make a calibration; a silent server, nonsense, or given texts make none."""
     source = WordPrompts(Constant(100))
     assert [len(prompt.text.split()) for prompt in source.calibration_prompts()] == [32, 160]
-    assert source.calibrated([40, 168]) == Calibration(1.0, 8)
-    assert source.calibrated([40, None]) is source.calibrated([40, 40]) is None
-    texts = Texts([Prompt("Why?")])
+    assert source.calibrate([40, 168]) == Calibration(1.0, 8)
+    assert source.calibrate([40, None]) is source.calibrate([40, 40]) is None
+    texts = TextPrompts([Prompt("Why?")])
     assert len(texts.calibration_prompts()) == 1
-    assert texts.calibrated([5]) is None
+    assert texts.calibrate([5]) is None
 
 
 def _write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -213,9 +213,9 @@ def test_any_other_file_has_a_prompt_per_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("p.txt", "", "no prompt in it"),
-        ("p.txt", "\n \n", "no prompt in it"),
-        ("p.json", "[]", "no prompt in it"),
+        ("p.txt", "", "no prompts"),
+        ("p.txt", "\n \n", "no prompts"),
+        ("p.json", "[]", "no prompts"),
         ("p.txt", b"good\nb\xffd", "line 2: this is not UTF-8"),
         ("p.json", "[", "not JSON"),
         ("p.json", '{"prompt": "x"}', "holds an object, not an array"),

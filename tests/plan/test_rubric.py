@@ -27,7 +27,7 @@ from loadbench.plan.rubric import RUBRIC, Facet, facet_names, read_facets
 )
 def test_expected_words_are_whole_and_any_of_them_will_do(facet, answer, found):
     """Case does not matter, signs are not a pattern, and a pattern does as well as a word."""
-    assert facet.found_in(answer) is found
+    assert facet.matches(answer) is found
 
 
 def test_facet_without_a_check_is_not_looked_for():
@@ -35,7 +35,7 @@ def test_facet_without_a_check_is_not_looked_for():
     facet = Facet("politeness")
     assert not facet.checked
     with pytest.raises(ValueError, match="politeness"):
-        facet.found_in("please")
+        facet.matches("please")
 
 
 def test_answers_are_rated_by_the_rubric_first():
@@ -47,15 +47,15 @@ def test_answers_are_rated_by_the_rubric_first():
 @pytest.mark.parametrize(
     ("found", "says"),
     [
-        ("retrieval", "facets that are no array"),
-        ([3], "facet 1 is no text"),
+        ("retrieval", "facets that are not an array"),
+        ([3], "facet 1 is neither a text nor an object"),
         ([{"expect": "x"}], "facet 1 has no name"),
-        ([{"facet": "x", "expect": 3}], '"expect" of something else than words'),
-        ([{"facet": "x", "expect": [""]}], '"expect" of something else than words'),
-        ([{"facet": "x", "pattern": "("}], "no regular expression"),
-        ([{"facet": "x", "pattern": 3}], "pattern that is no text"),
-        (["x", "x"], "the facet 'x' stands there twice"),
-        (["brevity"], "'brevity' is of every prompt's rubric"),
+        ([{"facet": "x", "expect": 3}], '"expect" that is not words'),
+        ([{"facet": "x", "expect": [""]}], '"expect" that is not words'),
+        ([{"facet": "x", "pattern": "("}], "not a regular expression"),
+        ([{"facet": "x", "pattern": 3}], "pattern that is not a text"),
+        (["x", "x"], "the facet 'x' occurs twice"),
+        (["brevity"], "'brevity' is in the rubric of every prompt"),
     ],
 )
 def test_facets_that_cannot_be_are_told_with_their_place(found, says):

@@ -19,8 +19,8 @@ def run(search: Search, border: int, *, sure: bool = True, most: int = 60) -> li
     while (probe := search.next()) is not None and len(probes) < most:
         probes.append(probe)
         passes = probe.at <= border
-        decided = sure and probe.purpose is Purpose.PROVE
-        search.told(probe, Finding(("PASS" if passes else "FAIL") if decided else "UNDECIDED", 5.0 if passes else -5.0))
+        decided = sure and probe.purpose is Purpose.TEST
+        search.add(probe, Finding(("PASS" if passes else "FAIL") if decided else "UNDECIDED", 5.0 if passes else -5.0))
     return probes
 
 
@@ -29,7 +29,7 @@ def aiming(kept: list[Search]):
 
     def aim(*, passes: bool) -> int | None:
         search = kept[0]
-        border = search.border
+        border = search.threshold
         low, high = search.passed, search.failed
         at = border.passes if passes else border.fails
         if at not in {low, high}:
@@ -56,8 +56,8 @@ def test_the_range_holds_the_border_wherever_it_begins(border, start):
     assert search.passed is not None
     assert search.passed <= border
     assert search.failed is None or search.failed > border
-    assert len(probes) <= 2 * search.most_loads
-    assert len(search.known) <= search.most_loads
+    assert len(probes) <= 2 * search.max_loads
+    assert len(search.known) <= search.max_loads
 
 
 @given(st.floats(0.02, 150), st.floats(0.01, 200))
@@ -66,7 +66,7 @@ def test_rates_far_below_one_are_as_good_as_others(border, start):
     """Real rates on a grid of 5 %: the two ends lie around the border (I2)."""
     grid = Rates.of(0.01, 200)
     search = a_search(grid, grid.nearest(start))
-    run(search, max(at for at in range(grid.least, grid.most + 1) if grid.amount(at) <= border))
+    run(search, max(at for at in range(grid.lowest, grid.highest + 1) if grid.amount(at) <= border))
     assert grid.amount(search.passed) <= border
     assert search.failed is None or grid.amount(search.failed) > border
 
@@ -74,17 +74,17 @@ def test_rates_far_below_one_are_as_good_as_others(border, start):
 def test_rates_are_five_percent_apart():
     """Neighbours on the grid differ by 5 %, below 1/s as above it."""
     grid = Rates.of(0.05, 20)
-    steps = [grid.amount(at + 1) / grid.amount(at) for at in range(grid.least, grid.most)]
+    steps = [grid.amount(at + 1) / grid.amount(at) for at in range(grid.lowest, grid.highest)]
     assert min(steps) > 1.049
     assert max(steps) < 1.051
-    assert all(grid.nearest(grid.amount(at)) == at for at in range(grid.least, grid.most + 1))
+    assert all(grid.nearest(grid.amount(at)) == at for at in range(grid.lowest, grid.highest + 1))
 
 
 def test_a_grid_has_one_rate_at_least():
     """Where the lowest rate and the cap are the same and between two positions, the one below is left."""
     grid = Rates.of(0.0103, 0.0103)
-    assert grid.least == grid.most
-    assert grid.amount(grid.most) <= 0.0103
+    assert grid.lowest == grid.highest
+    assert grid.amount(grid.highest) <= 0.0103
 
 
 def test_everything_passes_up_to_the_cap():
@@ -105,15 +105,15 @@ def test_one_probe_that_leans_wrongly_is_overruled():
     """A short probe at 8 that leans to FAIL while 16 and 32 lean to PASS more strongly does not move the border."""
     search = a_search(Users(100))
     for at, leaning in ((8, -0.5), (16, 4.0), (32, 3.0), (64, -6.0)):
-        search.told(Probe(at, Purpose.BRACKET), Finding("UNDECIDED", leaning))
-    assert search.border == (32, 64)
+        search.add(Probe(at, Purpose.BRACKET), Finding("UNDECIDED", leaning))
+    assert search.threshold == (32, 64)
 
 
 def test_pass_above_fail_ends_the_search_as_a_range():
     """A server on which more load is better: nothing in between is claimed (I6)."""
     search = a_search(Users(100))
     for at, decision in ((4, "PASS"), (8, "FAIL"), (16, "PASS"), (32, "FAIL")):
-        search.told(Probe(at, Purpose.PROVE), Finding(decision, 0.0))
+        search.add(Probe(at, Purpose.TEST), Finding(decision, 0.0))
     assert not search.monotone
     assert (search.passed, search.failed) == (4, 32)
     assert search.next() is None
@@ -122,8 +122,8 @@ def test_pass_above_fail_ends_the_search_as_a_range():
 def test_what_is_sure_stays_so():
     """A later probe that tells nothing does not undo a proof."""
     search = a_search(Users(100))
-    search.told(Probe(8, Purpose.PROVE), Finding("PASS", 9.0))
-    search.told(Probe(8, Purpose.AGAIN), Finding("UNDECIDED", -0.1))
+    search.add(Probe(8, Purpose.TEST), Finding("PASS", 9.0))
+    search.add(Probe(8, Purpose.REPEAT), Finding("UNDECIDED", -0.1))
     assert search.passed == 8
 
 
@@ -132,7 +132,7 @@ def test_a_server_that_is_never_sure_is_not_asked_for_ever():
     search = a_search(Users(100))
     probes = run(search, 20, sure=False)
     assert len(probes) < 30
-    tried = [probe.at for probe in probes if probe.purpose is Purpose.PROVE]
+    tried = [probe.at for probe in probes if probe.purpose is Purpose.TEST]
     assert max(tried.count(at) for at in tried) == 4
 
 

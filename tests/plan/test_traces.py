@@ -92,19 +92,25 @@ def test_our_own_requests_are_read(tmp_path):
         ("", "has no request"),
         (AZURE, "has no request"),
         ("a,b\n1,2\n", r"line 1: no trace begins with 'a,b'"),
-        (AZURE + "2023-11-16 18:15:46,1,2\nyesterday,1,2\n", r"line 3: this is no request: 'yesterday' is no date"),
-        (AZURE + "2023-11-16 18:15:46,1\n", r"line 2: this has not the 3 columns"),
-        (AZURE + "2023-11-16 18:15:46,-1,2\n", r"line 2: this is no request: '-1' is no number of tokens"),
-        (AZURE + "2023-13-16 18:15:46,1,2\n", r"line 2: this is no request"),
-        (AZURE + "0001-01-01 00:00:00,1,2\n", r"line 2: this is no request: .* more than a hundred years"),
-        (AZURE + "2023-11-16 18:15:46,1," + "9" * 30 + "\n", r"line 2: this is no request: '9+' is no number"),
-        (AZURE + "2023-11-16 18:15:46,1," + "0" * 20 + "9" * 30 + "\n", r"line 2: .* '0+9+\.\.\. is no number"),
-        ("Timestamp,Request tokens,Response tokens\nnan,1,2\n", r"line 2: this is no request"),
-        ('{"timestamp": 1}\n', r"line 1: this is no request: it has neither"),
-        ('{"due_ns": 1, "input_tokens": "x"}\n', r"line 1: this is no request: 'x' is no number of tokens"),
+        (
+            AZURE + "2023-11-16 18:15:46,1,2\nyesterday,1,2\n",
+            r"line 3: this is not a request: 'yesterday' is not a date",
+        ),
+        (AZURE + "2023-11-16 18:15:46,1\n", r"line 2: this does not have the 3 columns"),
+        (AZURE + "2023-11-16 18:15:46,-1,2\n", r"line 2: this is not a request: '-1' is not a number of tokens"),
+        (AZURE + "2023-13-16 18:15:46,1,2\n", r"line 2: this is not a request"),
+        (AZURE + "0001-01-01 00:00:00,1,2\n", r"line 2: this is not a request: .* more than a hundred years"),
+        (AZURE + "2023-11-16 18:15:46,1," + "9" * 30 + "\n", r"line 2: this is not a request: '9+' is not a number"),
+        (AZURE + "2023-11-16 18:15:46,1," + "0" * 20 + "9" * 30 + "\n", r"line 2: .* '0+9+\.\.\. is not a number"),
+        ("Timestamp,Request tokens,Response tokens\nnan,1,2\n", r"line 2: this is not a request"),
+        ('{"timestamp": 1}\n', r"line 1: this is not a request: it has neither"),
+        ('{"due_ns": 1, "input_tokens": "x"}\n', r"line 1: this is not a request: 'x' is not a number of tokens"),
         ('{"due_ns": 1, "output_tokens": 5}\n', r"has no request"),
         ('{"due_ns": 1, "input_tokens": 5, "output_tokens": 2}\n\n{"due_ns": \n', r"line 3: this is not JSON"),
-        ('{"timestamp": true, "input_length": 5, "output_length": 2}\n', r"line 1: this is no request: its timestamp"),
+        (
+            '{"timestamp": true, "input_length": 5, "output_length": 2}\n',
+            r"line 1: this is not a request: its timestamp",
+        ),
         ('{"timestamp": 1, "input_length": 5, "output_length": 2, "hash_ids": ["a"]}\n', r"line 1: .* hash_ids"),
         ("[1]\n", r"line 1: no trace begins with"),
     ],
@@ -135,7 +141,7 @@ def test_requests_of_unknown_length_are_left_out_and_counted(tmp_path):
     """Of a later turn that failed nobody knows how long it was; the rest is replayed, and the trace tells of it."""
     lines = [{"due_ns": due * S, "input_tokens": (7, None, 9)[due], "output_tokens": 5} for due in range(3)]
     trace = read_trace(written(tmp_path, "".join(json.dumps(one) + "\n" for one in lines)))
-    assert (list(trace.offsets_ns), trace.left_out) == ([0, 2 * S], 1)
+    assert (list(trace.offsets_ns), trace.skipped) == ([0, 2 * S], 1)
     assert "1 request of unknown length left out" in str(Replayed(trace))
 
 
@@ -167,7 +173,7 @@ def test_prompts_have_the_recorded_lengths():
     source = TracePrompts(trace_of("t", [Row(0, 220, 7), Row(1, 1020, 9)]), words)
     prompts = [source.next(number, None) for number in range(2)]
     assert [len(prompt.text.split()) for prompt in prompts] == [100, 500]
-    assert [(prompt.asked_tokens, prompt.output_tokens) for prompt in prompts] == [(220, 7), (1020, 9)]
+    assert [(prompt.target_tokens, prompt.output_tokens) for prompt in prompts] == [(220, 7), (1020, 9)]
     assert prompts[0].text.split()[:6] != prompts[1].text.split()[:6]
 
 
@@ -177,8 +183,8 @@ def test_h2_lengths_that_cannot_be_are_asked_as_the_nearest():
     source = TracePrompts(
         trace_of("t", [Row(0, 3, 1), Row(1, 25, 1), Row(2, 700, 1, (1, 2)), Row(3, 3, 1, (1,))]), words
     )
-    assert [source.next(number, None).asked_tokens for number in range(4)] == [22, 24, 700, 22]
-    drawn = [words.next(number, None).asked_tokens for number in range(200)]
+    assert [source.next(number, None).target_tokens for number in range(4)] == [22, 24, 700, 22]
+    drawn = [words.next(number, None).target_tokens for number in range(200)]
     assert min(drawn) == 22
     assert set(drawn) <= {round(20 + 1.5 * count) for count in range(1, 28)}
 
@@ -186,7 +192,7 @@ def test_h2_lengths_that_cannot_be_are_asked_as_the_nearest():
 def test_h2_one_length_below_the_template_is_asked_as_it_is():
     """Ten tokens for every prompt cannot be had of a template of twenty, and the level is to say so."""
     words = word_prompts(WorkSettings(), Constant(10), key="k", calibration=Calibration(1.0, 20))
-    assert words.next(0, None).asked_tokens == 10
+    assert words.next(0, None).target_tokens == 10
 
 
 def test_equal_ids_are_equal_words():

@@ -104,9 +104,9 @@ def conclude(
         status = "interrupted" if stopped else "client"
     elif known.contradictions:
         status = "inconclusive"
-    elif known.failed == grid.least:
+    elif known.failed == grid.lowest:
         status = "none"
-    elif known.passed == grid.most:
+    elif known.passed == grid.highest:
         status = "at_least"
     elif found is None or found.low is None or found.high is None:
         status = "inconclusive"
@@ -115,7 +115,7 @@ def conclude(
 
     # The objective that fails first: at the lowest load that fails, or likely fails, the one that misses its required
     # share by most. Levels without think time show the bottleneck best, where there are enough of them.
-    at = search.failed if search.failed is not None else search.border.fails
+    at = search.failed if search.failed is not None else search.threshold.fails
     failing = [probe for probe in evidence.probes if probe.at == at and probe.purpose is not Purpose.VERIFY]
     rule = min(failing[-1].attainment.items(), key=lambda item: _margin(item[1]))[0] if failing else ""
     usable = [ignoring_itl(level) for level in levels if not level.interrupted]
@@ -158,7 +158,7 @@ def answer(
     """The answer as far as it is known; `None` where nothing is known, or where even the lowest load fails."""
     known, grid = proven(search, evidence.probes), search.grid
     at = evidence.best_estimate(search)
-    if at is None or known.failed == grid.least:
+    if at is None or known.failed == grid.lowest:
         return None
     users = isinstance(grid, Users)
     low = None if known.passed is None else grid.amount(known.passed)
@@ -237,9 +237,11 @@ def _conclusion(
         sentence = f"{counted(found.amount)} {can_use} ({ends}, {100 * found.confidence:g} % confidence)"
         return f"{sentence}; with more, {with_more}." if with_more else f"{sentence}."
     if status == "at_least":
-        return f"At least {counted(grid.amount(grid.most))} {can_use}: this is the highest load that --at-most allows."
+        return (
+            f"At least {counted(grid.amount(grid.highest))} {can_use}: this is the highest load that --at-most allows."
+        )
     if status == "none":
-        return f"Not even {counted(grid.amount(grid.least))} {can_use}: an objective fails at the lowest load."
+        return f"Not even {counted(grid.amount(grid.lowest))} {can_use}: an objective fails at the lowest load."
     if status == "client":
         low = None if found is None else found.low
         at_least = "" if low is None else f" At least {counted(low)} {can_use}."

@@ -109,7 +109,7 @@ class SearchEvidence:
 
         # Repeat tests and the verification are reported by their own requests alone.
         reported = finding
-        if probe.purpose in {Purpose.AGAIN, Purpose.VERIFY} and not monitor.overloaded:
+        if probe.purpose in {Purpose.REPEAT, Purpose.VERIFY} and not monitor.overloaded:
             alone = SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed)
             reported = alone.assess(amount_of(load), counts)
         attainment = {}
@@ -145,10 +145,10 @@ class SearchEvidence:
 
     def best_estimate(self, search: Search) -> int | None:
         """The position of the best estimate, within the proven range; `None` where no load passes."""
-        if search.border.passes is None:
+        if search.threshold.passes is None:
             return None
         at = min(_floor(search.grid, border.median()) for border in self._borders(search.grid))
-        at = max(at, search.grid.least)
+        at = max(at, search.grid.lowest)
         at = max(at, search.passed) if search.passed is not None else at
         return min(at, search.failed - 1) if search.failed is not None else at
 
@@ -157,8 +157,8 @@ class SearchEvidence:
         grid, low, high = search.grid, search.passed, search.failed
         borders = self._borders(grid)
         middle = min(_floor(grid, border.median()) for border in borders)
-        first = (grid.least if low is None else low + 1) if passes else max(middle + 1, grid.least)
-        last = max(middle, grid.least) if passes else (grid.most if high is None else high - 1)
+        first = (grid.lowest if low is None else low + 1) if passes else max(middle + 1, grid.lowest)
+        last = max(middle, grid.lowest) if passes else (grid.highest if high is None else high - 1)
         shares = [share for probe in self.probes for share in probe.attainment.values()]
         independent = _FEW / 2 + sum(share.effective for share in shares)
         per_request = independent / (_FEW + sum(share.requests for share in shares))
@@ -181,7 +181,7 @@ class SearchEvidence:
                     # In a growing queue all later requests would miss.
                     hits, misses = 0.0, max(hits + misses, 1.0)
                 points.append(LoadPoint(probe.amount, hits, misses))
-            least, most = grid.amount(grid.least), grid.amount(grid.most)
+            least, most = grid.amount(grid.lowest), grid.amount(grid.highest)
             borders.append(FittedBorder(points, required_share(objective), least=least, most=most))
         return borders
 
@@ -217,7 +217,7 @@ def proven(search: Search, probes: Sequence[ProbeResult]) -> ProvenRange:
     passed, failed, contradictions = search.passed, search.failed, []
     if not search.monotone:
         contradictions.append("a higher load passed and a lower one failed: more load is not always worse here")
-    again = {probe.at: probe for probe in probes if probe.purpose is Purpose.AGAIN}
+    again = {probe.at: probe for probe in probes if probe.purpose is Purpose.REPEAT}
     decided = sorted((at, known.decision) for at, known in search.known.items())
     if passed in again and again[passed].decision == "FAIL":
         contradictions.append(f"{again[passed].label} passed its test and failed its repeat test")

@@ -137,7 +137,7 @@ def mser5(values: Sequence[float]) -> int | None:
 
 def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     """Why the level was not steady; nothing if it was, is too short to tell, or has a rate that changes as planned."""
-    if isinstance(load, Open) and load.arrivals.planned:
+    if isinstance(load, Open) and load.arrivals.rate_varies:
         return
     timeline = recording.timeline
 

@@ -240,7 +240,7 @@ def metric(histogram: Histogram, *, failures: int | None, inefficiency: float | 
 
 def _timeline_parts(recording: LevelRecording, load: Load) -> list[TimelinePart]:
     """Up to 24 parts of a window whose rate was planned to change, each of whole slices; empty for a constant rate."""
-    if not (isinstance(load, Open) and load.arrivals.planned):
+    if not (isinstance(load, Open) and load.arrivals.rate_varies):
         return []
     timeline = recording.timeline
     series = (

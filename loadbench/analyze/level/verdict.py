@@ -233,7 +233,7 @@ def caveats(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             f"the server preempted {preempted:.0f} sequences: KV memory was short",
             "reduce the load, shorten the requests, or give the server more KV memory",
         )
-    if isinstance(load, Open) and load.arrivals.planned:
+    if isinstance(load, Open) and load.arrivals.rate_varies:
         begins = ", starting with an idle server" if load.begins_empty else ""
         yield Reason(
             "planned_course",
