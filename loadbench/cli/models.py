@@ -38,12 +38,15 @@ def command(
     from loadbench.plan.sources import resolve  # noqa: PLC0415
     from loadbench.report.models import catalogue_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
-    from loadbench.session.models import Changes, list_models  # noqa: PLC0415
+    from loadbench.session.models import list_models  # noqa: PLC0415
 
     scenario = resolve(flags=given("models", options), environment=os.environ, command="models")
     say_displaced(scenario)
-    changes = Changes(download=download, unload=to_unload, load=to_load, quiet_stdout=as_json)
-    catalogue = list_models(scenario, os.environ, changes, cached=cached, loaded=loaded, say=say)
+    catalogue = list_models(
+        scenario, os.environ, download=download, unload=to_unload, load=to_load, quiet_stdout=as_json, say=say
+    )
+    models = [model for model in catalogue.models if (model.cached or not cached) and (model.loaded or not loaded)]
+    catalogue = msgspec.structs.replace(catalogue, models=models)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(catalogue), indent=2))
     else:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
-import msgspec
 
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.session.setup import server_of
@@ -29,62 +27,50 @@ _STALLED_AFTER_S = 60.0
 _CHECK_EVERY_S = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
-    """What to do before the models are listed, in this order. `quiet_stdout`: stdout is reserved for JSON."""
-
-    download: str | None = None
-    unload: str | None = None
-    load: str | None = None
-    quiet_stdout: bool = False
-
-
 def list_models(
     scenario: Scenario,
     environment: Mapping[str, str],
-    changes: Changes,
     *,
-    cached: bool = False,
-    loaded: bool = False,
+    download: str | None,
+    unload: str | None,
+    load: str | None,
+    quiet_stdout: bool,
     say: Say,
 ) -> Catalogue:
-    """Make the changes, then list the models, or only those that are cached or loaded.
+    """Download, unload and load the models that are named, in this order; then list all. `quiet_stdout` reserves
+    stdout for JSON.
 
     Raises `LoadbenchError` if a change fails or the server has no list.
     """
-    with server_of(scenario, environment, say=say) as (at, url):
-        catalogue = anyio.run(_change_and_list, at, environment, url, changes, say)
-    models = [model for model in catalogue.models if (model.cached or not cached) and (model.loaded or not loaded)]
-    return msgspec.structs.replace(catalogue, models=models)
+
+    async def change_and_list(scenario: Scenario, url: str) -> Catalogue:
+        listing = await list_server_models(scenario, environment, url=url)
+        if download is not None:
+            await anyio.to_thread.run_sync(_download, listing, download, quiet_stdout, say)
+        if unload is not None:
+            say(f"{await listing.unload(unload)} is unloaded")
+        if load is not None:
+            if download is not None:
+                listing = await list_server_models(scenario, environment, url=url)
+            model, seconds = await listing.load(load)
+            say(f"{model} was loaded already" if seconds is None else f"{model} is loaded, which took {seconds:.2f} s")
+        if download or unload or load:
+            listing = await list_server_models(scenario, environment, url=url)
+        return listing.catalogue
+
+    with server_of(scenario, environment, say=say) as (located, url):
+        return anyio.run(change_and_list, located, url)
 
 
-async def _change_and_list(
-    scenario: Scenario, environment: Mapping[str, str], url: str, changes: Changes, say: Say
-) -> Catalogue:
-    inventory = await list_server_models(scenario, environment, url=url)
-    if changes.download is not None:
-        await anyio.to_thread.run_sync(_download, inventory, changes, say)
-    if changes.unload is not None:
-        say(f"{await inventory.unload(changes.unload)} is unloaded")
-    if changes.load is not None:
-        if changes.download is not None:
-            inventory = await list_server_models(scenario, environment, url=url)
-        model, seconds = await inventory.load(changes.load)
-        say(f"{model} was loaded already" if seconds is None else f"{model} is loaded, which took {seconds:.2f} s")
-    if changes.download or changes.unload or changes.load:
-        inventory = await list_server_models(scenario, environment, url=url)
-    return inventory.catalogue
-
-
-def _download(inventory: ModelList, changes: Changes, say: Say) -> None:
+def _download(listing: ModelList, model: str, quiet_stdout: bool, say: Say) -> None:  # noqa: FBT001 - for a thread
     """Run the foundry command, which shows its own progress; say so if the download stalls."""
-    if inventory.service is None or not inventory.service.local:
+    if listing.service is None or not listing.service.local:
         raise BadInput("--download: only Foundry Local on this machine downloads", hint="download it where it runs")
-    if inventory.cli is None:
+    if listing.cli is None:
         raise BadInput("--download: there is no `foundry` on the PATH", hint="install Foundry Local's command line")
-    words = ("model", "download", str(changes.download))
-    cache = inventory.service.cache
-    with inventory.cli.show(*words, stdout=sys.stderr.fileno() if changes.quiet_stdout else None) as child:
+    words = ("model", "download", model)
+    cache = listing.service.cache
+    with listing.cli.show(*words, stdout=sys.stderr.fileno() if quiet_stdout else None) as child:
         size, changed = _bytes_in(cache), time.monotonic()
         while child.returncode is None:
             try:

@@ -10,7 +10,7 @@ Only repeats that are complete on both sides are compared.
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -105,15 +105,19 @@ async def _measure(
     async with AsyncExitStack() as stack:
         sessions = []
         for name, scenario in zip(SIDES, sides, strict=True):
-            with _of_side(name):
 
-                def say(text: str, side: str = name.upper()) -> None:
-                    progress.say(f"{side}: {text}")
+            def say(text: str, side: str = name.upper()) -> None:
+                progress.say(f"{side}: {text}")
 
-                session = await stack.enter_async_context(open_session(scenario, environment, say=say))
-                sessions.append(session)
+            try:
+                sessions.append(await stack.enter_async_context(open_session(scenario, environment, say=say)))
+            except LoadbenchError as error:
+                error.message = f"{name.upper()}: {error.message}"
+                error.hint = error.hint.replace("--model", f"--{name}-model")
+                raise
         a, b = sessions
-        writer = PairedRunWriter((a, b), folder=new_folder(a.scenario, datetime.now(UTC)), progress=progress)
+        folder = new_folder(a.scenario, datetime.now(UTC))
+        writer = PairedRunWriter((a, b), folder=folder, progress=progress)
         stack.callback(writer.close)  # a repeat that is not complete is kept as far as it has come
         side_a, side_b = (
             PairedSide(scenario=session.scenario, model=session.models[0], session=session) for session in (a, b)
@@ -125,37 +129,29 @@ async def _measure(
             observer=writer,
             same=_identity(a) == _identity(b),
         )
-        error: LoadbenchError | None = None
+        failure: LoadbenchError | None = None
         with stopping(paired.stop):
             try:
                 await run_observed(paired.run, a, b, progress=progress)
-            except LoadbenchError as raised:
-                error = raised
+            except LoadbenchError as error:
+                failure = error
 
     # How it ended.
     runs = writer.runs
-    if error is not None:
+    if failure is not None:
         if not runs.a:
-            writer.remove_if_empty()
-            raise error
-        progress.say(f"{error.message}; only the repeats before this are compared")
-        runs.exit_code = error.exit_code
+            try:
+                folder.path.rmdir()  # if nothing was written to it
+            except OSError:
+                progress.say(f"kept in {folder.path}")
+            raise failure
+        progress.say(f"{failure.message}; only the repeats before this are compared")
+        runs.exit_code = failure.exit_code
     elif paired.stopped:
         runs.exit_code = ExitCode.INTERRUPTED
     if runs.exit_code is not ExitCode.OK or not runs.a:
         progress.say(f"{len(runs.a)} repeat{'s' if len(runs.a) != 1 else ''} complete")
     return runs
-
-
-@contextmanager
-def _of_side(name: str) -> Iterator[None]:
-    """Name the side in an error that is raised inside."""
-    try:
-        yield
-    except LoadbenchError as error:
-        error.message = f"{name.upper()}: {error.message}"
-        error.hint = error.hint.replace("--model", f"--{name}-model")
-        raise
 
 
 def _identity(session: Session) -> tuple[str, str]:
@@ -167,6 +163,7 @@ class PairedRunWriter:
 
     def __init__(self, sessions: tuple[Session, Session], *, folder: RunFolder, progress: Progress) -> None:
         self.runs = PairedRuns([], [], paired=True, folder=folder)
+        self._folder = folder
         self._sessions = sessions
         self._progress = progress
         self._writers: list[RunWriter] = []
@@ -184,13 +181,12 @@ class PairedRunWriter:
     def repeat_begins(self, repeat: int) -> tuple[RunObserver, RunObserver]:
         """Make a run folder for each side."""
         for name, session in zip(SIDES, self._sessions, strict=True):
-            assert self.runs.folder is not None  # noqa: S101 - made with one
             scenario = at_repeat(session.scenario, repeat)
             title = f"{scenario.report.name} {name.upper()}{repeat + 1}"
             writer = _SideWriter(
                 session,
                 self._progress,
-                folder=self.runs.folder.inside(name, f"{repeat + 1:02}"),
+                folder=self._folder.inside(name, f"{repeat + 1:02}"),
                 scenario=replace(scenario, report=replace(scenario.report, name=title)),
             )
             writer.where, writer.blocks = f"{name.upper()}, repeat {repeat + 1}", self._blocks
@@ -213,14 +209,6 @@ class PairedRunWriter:
                 self.runs.exit_code = ExitCode.BAD_INPUT
         self._writers = []
         self._open.close()
-
-    def remove_if_empty(self) -> None:
-        """Remove a folder that nothing was written to; report one that holds something."""
-        assert self.runs.folder is not None  # noqa: S101 - made with one
-        try:
-            self.runs.folder.path.rmdir()
-        except OSError:
-            self._progress.say(f"kept in {self.runs.folder.path}")
 
 
 class _SideWriter(RunWriter):
