@@ -76,9 +76,11 @@ def judge_scenario(run: Run, flags: Mapping[str, object], environment: Mapping[s
     reused = {key: value for key, value in reused.items() if not key.startswith(left_out)}
     scenario = resolve(flags=flags, environment=environment, command="judge", reused=reused)
     target = dataclasses.replace(scenario.target, model=(judge.model,), url=judge.url or scenario.target.url)
+    origins = dict(scenario.origins)
     if judge.api_key_env is not None:
         target = dataclasses.replace(target, api_key_env=judge.api_key_env)
-    return _unmeasured(dataclasses.replace(scenario, target=target))
+        origins["target.api_key_env"] = origins["judge.api_key_env"]
+    return _unmeasured(dataclasses.replace(scenario, target=target, origins=origins))
 
 
 def _unmeasured(scenario: Scenario) -> Scenario:

@@ -105,12 +105,11 @@ def credentials(
     settings = scenario.target
     variable = settings.api_key_env
     key = environment.get(variable, "")
+    place = scenario.place("target.api_key_env")
     if not key and variable != "LOADBENCH_API_KEY":
-        raise BadInput(f"--api-key-env {variable}: the variable is not set", hint=f"export {variable}=…")
+        raise BadInput(f"{place} {variable}: the variable is not set", hint=f"export {variable}=…")
     if not key.isascii() or (key and not key.isprintable()):
-        raise BadInput(
-            f"--api-key-env {variable}: characters that a header cannot have", hint=f"export {variable} again"
-        )
+        raise BadInput(f"{place} {variable}: characters that a header cannot have", hint=f"export {variable} again")
     headers = (*settings.header, *([("authorization", f"Bearer {key}")] if key else []))
     secure = url.startswith("https:")
     return headers, tls_context(cacert=settings.cacert, insecure=settings.insecure) if secure else None

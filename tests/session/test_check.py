@@ -24,7 +24,7 @@ MISTAKES = {
     "process": ((*SERVER, "--telemetry", "on", "--server-pid", "4194303"), "--server-pid 4194303: there is no such"),
     "certificates": (("--url", "https://127.0.0.1:9", "--cacert", "no.pem"), "--cacert no.pem"),
     "prompts": (("--prompts", "nothing.jsonl"), "nothing.jsonl"),
-    "models": (("--models", "broken.json"), "broken.json:1"),
+    "models": (("--models", "broken.json"), "broken.json, line 1"),
     "key": (("--api-key-env", "NOBODYS_KEY"), "--api-key-env NOBODYS_KEY: the variable is not set"),
     "folder": (("--out", "broken.json"), "broken.json: is a file, not a folder"),
     "name": (("--name", "..."), "--name: '...' cannot be a folder name"),
@@ -86,9 +86,9 @@ def test_a_search_that_cannot_continue_has_no_plan(folder):
     assert "elsewhere" in dry.stderr
 
 
-@pytest.mark.parametrize("command", ["stub", "judge"])
-def test_scoring_refuses_in_the_same_words(command, folder):
-    """A key that is not set, before any server is looked for."""
+@pytest.mark.parametrize(("command", "flag"), [("stub", "--api-key-env"), ("judge", "--judge-key-env")])
+def test_scoring_refuses_in_the_same_words(command, flag, folder):
+    """A key that is not set, before any server is looked for; named by the flag that was given."""
     run = {"schema": "loadbench.run/1", "name": "x", "started_at": "2026-01-01T00:00:00Z", "loadbench_version": "1"}
     run |= {"simulated": False, "complete": True, "scenario": {"work": {"prompt": "Why?"}}, "environment": {}}
     run |= {"levels": [], "target": {"url": SERVER[1]}}
@@ -99,7 +99,7 @@ def test_scoring_refuses_in_the_same_words(command, folder):
     }
     done = loadbench("score", command, *arguments[command], cwd=folder)
     assert done.returncode == 2
-    assert "--api-key-env NOBODYS_KEY: the variable is not set" in done.stderr
+    assert f"{flag} NOBODYS_KEY: the variable is not set" in done.stderr
 
 
 def test_a_server_without_models_ends_every_command_in_the_same_words(folder):
