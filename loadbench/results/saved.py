@@ -38,7 +38,22 @@ def read_side(names: Sequence[str]) -> list[Run]:
 
     Raises `BadInput` if a name leads to no run.
     """
-    return [run for name in names for path in _paths(name) for run in _read(path)]
+    runs = []
+    for name in names:
+        path = Path(name)
+        paths = [path]
+        if not name.strip():
+            raise BadInput("a side has no name", hint=_HINT)
+        if path.is_dir() and not (path / "run.json").is_file():
+            paths = [file.parent for file in path.glob("*/run.json")]
+        elif not path.exists() and glob.has_magic(name):
+            # A pattern that the shell did not expand.
+            paths = [Path(match) for match in glob.glob(name)]  # noqa: PTH207 - it may begin at the root
+        if not paths:
+            raise BadInput(f"{name}: no run there", hint=_HINT)
+        for found in sorted(paths):
+            runs += _read(found)
+    return runs
 
 
 def read_pairs(folder: Path) -> tuple[list[Run], list[Run]]:
@@ -93,22 +108,6 @@ def save_baseline(path: Path, runs: Sequence[Run]) -> None:
         raise BadInput(
             f"--save-baseline {path}: {error.strerror or error}", hint="name a file that can be written"
         ) from None
-
-
-def _paths(name: str) -> list[Path]:
-    """The paths that a name stands for: itself, or the matches of a pattern that the shell did not expand."""
-    if not name.strip():
-        raise BadInput("a side has no name", hint=_HINT)
-    path = Path(name)
-    if path.is_dir() and not (path / "run.json").is_file():
-        paths = [file.parent for file in path.glob("*/run.json")]
-    elif not path.exists() and glob.has_magic(name):
-        paths = [Path(match) for match in glob.glob(name)]  # noqa: PTH207 - a pattern may begin at the root
-    else:
-        return [path]
-    if not paths:
-        raise BadInput(f"{name}: no run there", hint=_HINT)
-    return sorted(paths)
 
 
 def _read(path: Path) -> list[Run]:

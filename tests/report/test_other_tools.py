@@ -284,13 +284,16 @@ def test_command_line_offers_these_tools():
 
 
 def test_report_as_reads_the_run_folder(tmp_path):
-    """`loadbench report RUN --as TOOL` takes the requests beside run.json, and text is all that it writes."""
+    """`loadbench report RUN --as TOOL` takes the requests next to run.json; it writes text or Markdown."""
     (tmp_path / "run.json").write_bytes(to_json(a_run(a_level(SAMPLES))))
     (tmp_path / "requests.jsonl").write_bytes(b"".join(line(one, level=0, origin_ns=0) for one in SAMPLES))
     for where in (tmp_path, tmp_path / "run.json"):
         done = loadbench("report", str(where), "--as", "loadgen", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert re.search(r"^Completed tokens per second +5\.50/s", done.stdout, re.MULTILINE)
+    markdown = loadbench("report", str(tmp_path), "--as", "vllm", "--format", "markdown", cwd=tmp_path)
+    assert markdown.stdout.startswith("# trial: ")
+    assert re.search(r"^\| Request throughput +\| +", markdown.stdout, re.MULTILINE)
     refused = loadbench("report", str(tmp_path), "--as", "vllm", "--format", "csv", cwd=tmp_path)
     assert refused.returncode == 2
     assert "csv" in refused.stderr
