@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Source(Protocol):
+class ReadingSource(Protocol):
     """A source of readings."""
 
     @property
@@ -41,7 +41,7 @@ def library(name: str) -> Any | None:
         return None
 
 
-def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) -> list[Source]:
+def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) -> list[ReadingSource]:
     """All sources of this machine; none if the server is behind a tunnel. `root` is the folder that contains `sys`."""
     psutil = library("psutil")
     if psutil is not None and port is not None and pid is None and tunnelled(psutil, port, host):
@@ -49,7 +49,7 @@ def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) 
     nvidia = Nvidia.detect(library("pynvml"))
     packages = Rapl.detect(root)
     cards = Drm.detect(root, first=nvidia.boards if nvidia is not None else 0, metered=packages is not None)
-    candidates: Sequence[Source | None] = (
+    candidates: Sequence[ReadingSource | None] = (
         packages,
         nvidia,
         cards,
@@ -59,7 +59,7 @@ def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) 
     return [source for source in candidates if source is not None]
 
 
-def read_all(readable: Sequence[Source]) -> dict[str, float]:
+def read_all(readable: Sequence[ReadingSource]) -> dict[str, float]:
     """One reading of every source."""
     values: dict[str, float] = {}
     for source in readable:
@@ -67,7 +67,7 @@ def read_all(readable: Sequence[Source]) -> dict[str, float]:
     return values
 
 
-def about_all(readable: Sequence[Source]) -> dict[str, object]:
+def about_all(readable: Sequence[ReadingSource]) -> dict[str, object]:
     """What is read from all sources; null for what is not there."""
     about: dict[str, object] = {"process": None, "host": None, "boards": None, "packages": None}
     for source in readable:

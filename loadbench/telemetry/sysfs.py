@@ -105,7 +105,7 @@ class Rapl:
         return {name: joules for name, joules in energies.items() if joules is not None}
 
 
-class _Reading(NamedTuple):
+class _BoardFile(NamedTuple):
     """One file of a board, and the factor for its number."""
 
     name: str
@@ -116,7 +116,7 @@ class _Reading(NamedTuple):
 class Drm:
     """Boards by their kernel driver; NVIDIA's driver has no such files."""
 
-    def __init__(self, boards: Sequence[tuple[str, Sequence[_Reading]]]) -> None:
+    def __init__(self, boards: Sequence[tuple[str, Sequence[_BoardFile]]]) -> None:
         self._readings = [reading for _, readings in boards for reading in readings]
         self.about: Mapping[str, object] = {"boards": [{"name": name} for name, _ in boards]}
 
@@ -126,7 +126,7 @@ class Drm:
 
         `metered`: the energy of the CPU package is read elsewhere.
         """
-        boards: list[tuple[str, Sequence[_Reading]]] = []
+        boards: list[tuple[str, Sequence[_BoardFile]]] = []
         for card in entries(root / "sys/class/drm"):
             if _CARD.fullmatch(card.name):
                 readings = _of_card(card / "device", f"gpu{first + len(boards)}", metered=metered)
@@ -143,21 +143,21 @@ class Drm:
         return {name: value * scale for name, (value, scale) in values.items() if value is not None}
 
 
-def _of_card(device: Path, gpu: str, *, metered: bool) -> list[_Reading]:
+def _of_card(device: Path, gpu: str, *, metered: bool) -> list[_BoardFile]:
     """The readable files of one board; nothing is counted twice."""
     wanted = [
-        _Reading(f"{gpu}_use", device / "gpu_busy_percent", 0.01),
-        _Reading(f"{gpu}_memory_bytes", device / "mem_info_vram_used", 1.0),
+        _BoardFile(f"{gpu}_use", device / "gpu_busy_percent", 0.01),
+        _BoardFile(f"{gpu}_memory_bytes", device / "mem_info_vram_used", 1.0),
     ]
     for sensor in entries(device / "hwmon"):
         wanted += [
-            _Reading(f"{gpu}_energy_j_total", sensor / "energy1_input", 1e-6),
-            _Reading(f"{gpu}_power_w", sensor / "power1_average", 1e-6),
-            _Reading(f"{gpu}_power_w", sensor / "power1_input", 1e-6),
-            _Reading(f"{gpu}_temperature_c", sensor / "temp1_input", 1e-3),
-            _Reading(f"{gpu}_sm_hz", sensor / "freq1_input", 1.0),
+            _BoardFile(f"{gpu}_energy_j_total", sensor / "energy1_input", 1e-6),
+            _BoardFile(f"{gpu}_power_w", sensor / "power1_average", 1e-6),
+            _BoardFile(f"{gpu}_power_w", sensor / "power1_input", 1e-6),
+            _BoardFile(f"{gpu}_temperature_c", sensor / "temp1_input", 1e-3),
+            _BoardFile(f"{gpu}_sm_hz", sensor / "freq1_input", 1.0),
         ]
-    first: dict[str, _Reading] = {}
+    first: dict[str, _BoardFile] = {}
     # Only AMD's integrated graphics, which are part of the package, have the northbridge's voltage.
     in_package = any(word(sensor / "in1_label") == "vddnb" for sensor in entries(device / "hwmon"))
     twice = {f"{gpu}_power_w"} if metered and in_package else set()

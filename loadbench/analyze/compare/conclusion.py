@@ -87,9 +87,9 @@ def _no_difference(levels: Sequence[ComparedLevel], metric: str, name: str) -> s
         return f"no difference in {name} can be shown: {note}"
     detectable = [row.detectable for row in rows if row.detectable is not None]
     if len(detectable) < len(rows) or max(detectable) > 1:
-        return f"no difference in {name} shown, and too little was measured to show any"
+        return f"no difference shown in {name}, and too little was measured to show any"
     least = f"{100 * max(detectable):.2g} %"
-    return f"no difference in {name} shown (one of {least} or more at any level would most likely have been shown)"
+    return f"no difference shown in {name} (one of {least} or more at any level would most likely have been shown)"
 
 
 def _differences(
