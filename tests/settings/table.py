@@ -1,8 +1,8 @@
 """Of each setting: a value that is not its default, and what else must be given so that it has an effect.
 
-A row without commands of its own serves every command that takes the setting. `also` are companions by setting name;
-`drop` are those of the command's baseline that exclude the setting. `shows` names what must differ when the setting is
-given: see `tests.settings.observe`.
+`also` are companions by setting name; `drop` are flags of the command's baseline that exclude the setting or a
+companion, `swap` those that only the setting itself takes the place of. `shows` names what must differ when the setting
+is given: see `tests.settings.observe`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from loadbench.plan.settings import settings
-from tests.plan.make_traces import AZURE_TRACE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COMMANDS = ("sweep", "replay", "capacity", "compare", "workshop", "score", "judge", "models", "doctor")
 URL = "http://127.0.0.1:1"
-TRACE = str(AZURE_TRACE)
+# A file that tests write: four requests within 30 ms.
+TRACE = "trace.csv"
+TRACE_TEXT = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
+    f"2026-01-01 00:00:00.0{at}0000,{length},4\n" for at, length in (("0", 5), ("1", 6), ("2", 7), ("3", 8))
+)
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,22 @@ class Row:
     also: Mapping[str, Any] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
     shows: str = ""
+    swap: tuple[str, ...] = ()
 
 
 # The flags of each command that every row starts from, by setting name.
 BASE: dict[str, dict[str, Any]] = {
     "sweep": {"url": URL, "users": "1", "requests": "2", "warm_up": "0s", "drain": "2s", "max_tokens": "4"},
-    "replay": {"url": URL, "trace": TRACE, "limit": "2", "time_scale": "1e4", "drain": "2s"},
-    "capacity": {"url": URL, "objectives": ("e2e_p95<9s",), "at_most": "2", "budget": "400ms", "max_tokens": "4"},
+    "replay": {"url": URL, "trace": TRACE, "drain": "2s"},
+    "capacity": {
+        "url": URL,
+        "objectives": ("e2e_p95<9s",),
+        "at_most": "2",
+        "budget": "400ms",
+        "warm_up": "5ms",
+        "drain": "2s",
+        "max_tokens": "4",
+    },
     "compare": {"users": "1", "requests": "2", "warm_up": "0s", "drain": "2s", "settle": "0s", "repeats": "1"},
     "workshop": {"url": URL, "rounds": "1", "max_tokens": "4"},
     "score": {"url": URL, "prompt": "Say hello.", "max_tokens": "4"},
@@ -43,6 +55,8 @@ BASE: dict[str, dict[str, Any]] = {
     "models": {"url": URL},
     "doctor": {"url": URL},
 }
+# Flags without which a command does not run: the setting's row replaces their value.
+REQUIRED = {("capacity", "objectives"), ("judge", "model"), ("replay", "trace"), ("score", "prompt")}
 _RATE = {"rate": "50"}
 _BY_RATE = ("users",)
 _SWEPT = ("users", "rate", "requests", "max_tokens")
@@ -54,7 +68,7 @@ _SAMPLED = {"sampling": "on"}
 
 ROWS: dict[str, Row] = {
     "target.url": Row("http://127.0.0.1:2", shows="server"),
-    "target.adapter": Row("echo:mine", drop=("url",), shows="endpoint"),
+    "target.adapter": Row("echo:mine", shows="target", swap=("url", "model")),
     "target.model": Row(("other",), shows="model"),
     "target.model_set": Row("models.json", shows="model"),
     "target.api": Row("completions", shows="paths"),
@@ -69,15 +83,15 @@ ROWS: dict[str, Row] = {
     "target.time_loads": Row(True, {"adapter": "echo:mine"}, drop=("url",), shows="loads"),
     "target.allow_alias": Row(True, {**_FOUNDRY, "model": ("one", "two")}),
     "load.users": Row("2", shows="plan.load"),
-    "load.rate": Row("50", drop=_BY_RATE, shows="plan.load"),
+    "load.rate": Row("50", shows="plan.load", swap=_BY_RATE),
     "load.arrivals": Row("constant", {**_RATE, "by": "rate"}, drop=_BY_RATE, shows="plan.load"),
     "load.pattern": Row("0s:1,1s:2", _RATE, drop=_BY_RATE, shows="plan.load"),
-    "load.trace": Row(TRACE, {"limit": "2", "time_scale": "1e4"}, _SWEPT, "plan.load"),
-    "load.limit": Row("3", {"trace": TRACE, "time_scale": "1e4"}, _SWEPT, "plan.load"),
-    "load.time_scale": Row("2e4", {"trace": TRACE, "limit": "2"}, _SWEPT, "plan.load"),
+    "load.trace": Row(TRACE, shows="plan.load", swap=_SWEPT),
+    "load.limit": Row("3", {"trace": TRACE}, _SWEPT, "plan.load"),
+    "load.time_scale": Row("2", {"trace": TRACE}, _SWEPT, "plan.load"),
     "load.think": Row("10ms", shows="plan.load"),
-    "load.duration": Row("150ms", drop=("requests",), shows="plan.duration"),
-    "load.requests": Row("3", shows="plan.duration"),
+    "load.duration": Row("150ms", shows="plan.duration", swap=("requests",)),
+    "load.requests": Row("3", _TIMED, shows="plan.duration", swap=("duration",)),
     "load.warm_up": Row("20ms", shows="plan.duration"),
     "load.cool_down": Row("20ms", _TIMED, ("requests",), "plan.duration"),
     "load.drain": Row("1500ms", shows="plan.duration"),
@@ -86,12 +100,12 @@ ROWS: dict[str, Row] = {
     "load.workers": Row("2", {"users": "2"}, shows="workers"),
     "load.max_in_flight": Row("77", {**_RATE, "by": "rate"}, drop=_BY_RATE, shows="plan.most_in_flight"),
     "work.prompt": Row("Walk.", shows="prompts"),
-    "work.prompts": Row("prompts.txt", drop=("prompt",), shows="prompts"),
+    "work.prompts": Row("prompts.txt", shows="prompts", swap=("prompt",)),
     "work.input_tokens": Row("3", shows="prompts"),
-    "work.output_tokens": Row("7", drop=("max_tokens",), shows="lengths"),
+    "work.output_tokens": Row("7", shows="lengths", swap=("max_tokens",)),
     "work.max_tokens": Row("9", shows="lengths"),
-    "work.persona": Row("code", shows="prompts"),
-    "work.mix": Row(("code", "summariser"), shows="prompts"),
+    "work.persona": Row("summariser", shows="prompts"),
+    "work.mix": Row(("summariser",), shows="prompts"),
     "work.turns": Row("2", shows="messages"),
     "work.system": Row("Be brief.", shows="messages"),
     "work.temperature": Row("0.5", shows="temperature"),
@@ -102,15 +116,15 @@ ROWS: dict[str, Row] = {
     "limits.first_token_timeout": Row("4s", shows="timeouts"),
     "limits.idle_timeout": Row("4s", shows="timeouts"),
     "limits.timeout": Row("50s", shows="timeouts"),
-    "limits.failures": Row("90%", {"prompt": "FAIL every second request."}, shows="verdicts"),
+    "limits.failures": Row("90%", shows="verdicts"),
     "slo.objectives": Row(("e2e_p50<9s",), shows="objectives"),
     "slo.fail_on": Row(("e2e_p50<1ms",), shows="gates"),
     "slo.abort_on": Row(("e2e_p50>9m",), shows="abort_rules"),
     "capacity.by": Row("rate", shows="plan.load"),
-    "capacity.at_most": Row("1", shows="plan.load"),
+    "capacity.at_most": Row("1", shows="grid"),
     "capacity.budget": Row("600ms", shows="plan.duration"),
     "capacity.confidence": Row("70%", shows="evidence"),
-    "capacity.curve": Row(False, {"think": "5ms"}, shows="think_times"),
+    "capacity.curve": Row(False, {"think": "5ms"}, shows="curve"),
     "capacity.precision": Row("50%", shows="precision"),
     "capacity.devices_for": Row("9"),
     "capacity.headroom": Row("40%", {"devices_for": "9"}),
@@ -119,7 +133,7 @@ ROWS: dict[str, Row] = {
     "compare.repeats": Row("2", shows="repeats"),
     "compare.budget": Row("9m", shows="pairing"),
     "compare.settle": Row("10ms", shows="pairing"),
-    "compare.same": Row(True, shows="same"),
+    "compare.same": Row(True, {"url": URL}, shows="same"),
     "compare.confidence": Row("80%", shows="confidence"),
     "compare.fail_on": Row(("ttft_p95>5%",), shows="changes"),
     "workshop.rounds": Row("2", shows="plan.duration"),
@@ -189,4 +203,12 @@ def flags_for(command: str, key: str, **more: Any) -> dict[str, Any]:
     flags = {**BASE[command], **row.also, **more}
     if command == "judge" and "judge_url" in row.also:
         flags["url"] = row.also["judge_url"]
-    return {flag: value for flag, value in flags.items() if flag in taken and flag not in row.drop and flag != name}
+    dropped = {*row.drop, *(() if (command, name) in REQUIRED else (name,))}
+    return {flag: value for flag, value in flags.items() if flag in taken and flag not in dropped}
+
+
+def given_for(key: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The same flags with the setting itself."""
+    row = ROWS[key]
+    kept = {flag: value for flag, value in flags.items() if flag not in row.swap}
+    return {**kept, key.partition(".")[2]: row.value}

@@ -8,7 +8,7 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.pairs import sides
 from loadbench.plan.settings import setting_of, settings
 from loadbench.plan.sources import resolve
-from tests.settings.table import BASE, BLOCKERS, COMMANDS, ROWS, flags_for
+from tests.settings.table import BASE, BLOCKERS, COMMANDS, ROWS, TRACE, TRACE_TEXT, flags_for, given_for
 
 PAIRS = [(command, setting.key) for command in COMMANDS for setting in settings()]
 TAKEN = [(command, key) for command, key in PAIRS if command in setting_of(key).commands]
@@ -21,6 +21,7 @@ def _files(tmp_path, monkeypatch):
     """The files that rows name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models.json").write_text('["other"]', encoding="utf-8")
+    (tmp_path / TRACE).write_text(TRACE_TEXT, encoding="utf-8")
     (tmp_path / "prompts.txt").write_text("One.\nTwo.\n", encoding="utf-8")
 
 
@@ -47,7 +48,7 @@ def test_every_setting_has_a_row():
 def test_a_setting_that_is_taken_is_in_force(command, key):
     """With what it needs, it is resolved to its value, recorded with its flag as the origin, and never displaced."""
     setting, value = setting_of(key), ROWS[key].value
-    scenario = resolved(command, {**flags_for(command, key), setting.name: value})
+    scenario = resolved(command, given_for(key, flags_for(command, key)))
     assert key not in scenario.not_used
     assert str(scenario.origins[key]).startswith("flag ")
     assert getattr(getattr(scenario, setting.section), setting.name) == setting.type.read(value)
@@ -84,7 +85,7 @@ def test_a_setting_without_effect_is_refused_or_displaced(command, key, reason):
     flags = {
         name: given
         for name, given in {**flags_for(command, key), **add}.items()
-        if name in taken and name not in drop and name != setting.name
+        if name in taken and name not in (*drop, *ROWS[key].swap) and name != setting.name
     }
     if any(name not in taken for name in add if name not in {"by", "users", "rate"}):
         pytest.skip("the command does not take what would make it idle")
