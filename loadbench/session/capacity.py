@@ -19,7 +19,7 @@ from loadbench.analyze.capacity.curve import fit_of_all_objectives, mostly_misse
 from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_objectives
 from loadbench.analyze.capacity.sequential import SequentialMonitor
 from loadbench.client.descriptors import ensure_descriptors
-from loadbench.core.errors import BadInput, ExitCode
+from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch
 from loadbench.plan.conditions import conditions, content_hash, differing
 from loadbench.plan.curve import CurveStep
@@ -137,7 +137,11 @@ async def _search(
         # The session's scenario may have an address that changes from start to start: it is no condition of the search.
         with CapacityWriter(session, progress, terms=conditions(scenario), resumed=resumed) as writer:
             with stopping(writer.search.stop):
-                await run_observed(writer.search.run, session, progress=progress)
+                try:
+                    await run_observed(writer.search.run, session, progress=progress)
+                except TargetUnavailable as error:
+                    writer.model_failed(session.models[0], str(error))
+                    raise
             writer.conclude()
     return writer
 

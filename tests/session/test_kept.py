@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.running import answering, http
 from tests.cli.typed import typed as loadbench
 
 if TYPE_CHECKING:
@@ -113,6 +114,23 @@ def test_a_search_obeys_abort_rules(tmp_path):
     assert all("ttft_p50>100us" in reason["message"] for reason in aborted)
     found = json.loads((folder / "capacity.json").read_text(encoding="utf-8"))
     assert "PASS" not in {probe["decision"] for probe in found["probes"]}
+
+
+def test_a_search_of_a_model_that_fails_is_kept_as_a_sweep_is(tmp_path):
+    """A server that lists a model and does not answer it: 6, and a run that says why, from either command."""
+    said = {}
+    with answering(http("200 OK", '{"data": [{"id": "mute"}]}')) as url:
+        for command in (("sweep",), ("capacity", "--slo", "e2e_p99<3s")):
+            folder = tmp_path / command[0]
+            folder.mkdir()
+            ran = loadbench(*command, "--url", url, cwd=folder)
+            assert (ran.returncode, "Traceback" in ran.stderr) == (6, False)
+            (made,) = (folder / "results").iterdir()
+            run, requests = read(made)
+            assert (run["complete"], run["levels"], requests) == (False, [], [])
+            said[command[0]] = [(model["model"], model["status"], model["reason"][:30]) for model in run["models"]]
+    assert said["sweep"] == said["capacity"]
+    assert said["sweep"][0][:2] == ("mute", "failed")
 
 
 def test_each_side_of_a_comparison_keeps_the_first_tokens(tmp_path):
