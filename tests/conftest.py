@@ -52,6 +52,7 @@ SERIAL = (
     "tests/llamacpp/test_paired.py",
     "tests/llamacpp/test_telemetry.py",
     "tests/pitfalls/test_a_clocks.py",
+    "tests/pitfalls/test_machine.py",
     "tests/telemetry/",
 )
 # Folders whose files run in one process, because they share servers that are expensive to start.
