@@ -1,9 +1,8 @@
-"""How the client itself fares: whether its event loop runs when it should, how long the collector holds it, its CPU.
+"""How the load generator itself fares: how late its event loop runs, how long the garbage collector stops it, its CPU.
 
 A probe sleeps 10 ms at a time and records how late it wakes. One long stall makes one late wake-up, so a plain record
-would hide it (the coordinated omission of the probe itself): each lateness is recorded with the wake-ups that it
-displaced. The probe underestimates what a stream's bytes go through, which need several turns of the loop: `loop_lag`
-is a lower bound.
+would hide it (the coordinated omission of the probe itself): each lateness is recorded together with the wake-ups that
+it displaced. The bytes of a stream need several turns of the loop, so `loop_lag` is a lower bound of their delay.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _MOST_UNSTAMPED = 0.01
 
 
 class HealthProbe(Protocol):
-    """Watches during a level, and tells afterwards."""
+    """Watches the load generator during one level."""
 
     def watching(self) -> AbstractAsyncContextManager[None]:
         """Watch while the context lasts."""
@@ -42,7 +41,7 @@ class HealthProbe(Protocol):
 
 
 class Stamps(Protocol):
-    """A transport that says where its stamps come from, and how late its reads were."""
+    """A transport that knows where its stamps come from, and how late its reads were."""
 
     @property
     def stamp_source(self) -> str:
@@ -58,7 +57,7 @@ class LoopHealth:
     """Watches the running event loop, this process, and the reads of its transport."""
 
     def __init__(self, stamps: Stamps) -> None:
-        # Walking all that there is takes some 50 ms: before the level begins, or its first request would be late.
+        # A full collection takes some 50 ms: before the level begins, or its first request would be late.
         gc.collect()
         self._stamps = stamps
         self._reads = StampStats(Histogram())
@@ -70,7 +69,7 @@ class LoopHealth:
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Probe the loop, the collector and the CPU while the context lasts."""
-        # What lives by now will live through the level: the collector need not walk it again.
+        # What is alive now stays alive through the level: the collector need not visit it again.
         gc.freeze()
         gc.callbacks.append(self._on_gc)
         self._stamps.take_stamp_stats()
@@ -101,17 +100,13 @@ class LoopHealth:
         else:
             self._pauses.record(now_ns - self._pause_began_ns)
 
-    def _stamp_source(self) -> str:
-        """A level with more than a few reads that the kernel did not stamp is as good as its worst stamps."""
-        unstamped = self._reads.unstamped
-        if unstamped > _MOST_UNSTAMPED * (self._reads.delays.count + unstamped):
-            return "user"
-        return self._stamps.stamp_source
-
     def close(self) -> Health:
         """What was seen."""
+        unstamped = self._reads.unstamped
+        # With more than a few reads that the kernel did not stamp, a level is as good as its worst stamps.
+        is_stamped = unstamped <= _MOST_UNSTAMPED * (self._reads.delays.count + unstamped)
         return Health(
-            stamp_source=self._stamp_source(),
+            stamp_source=self._stamps.stamp_source if is_stamped else "user",
             loop_lag=self._lag,
             gc_pauses=self._pauses,
             cpu_share=self._cpu_share,

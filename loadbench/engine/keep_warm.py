@@ -1,8 +1,8 @@
-"""Keeping a model warm: a light prompt whenever nothing has been asked for a while.
+"""Keeping a model warm: a light request whenever nothing has been sent for a while.
 
-Some servers let go of a model that is idle, or let its machine sleep, and make the next user pay for it. A light prompt
-from time to time prevents that; it asks for one token, goes only while no request is in flight, and is in no figure.
-How many there were is told with the model: they are load too.
+Some servers unload a model that is idle, or let its machine sleep, and make the next user pay for it. A light request
+from time to time prevents that. It is for one token, is sent only while no other request is in flight, and is in no
+figure. How many there were is reported with the model, since they are load too.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _TOKENS = 1
 
 
 class KeepWarm:
-    """Asks one model every `every_ns` in which nobody else did. `busy` says whether somebody's request is in flight."""
+    """Sends a request to one model whenever nothing has been sent for `every_ns`; `busy`: others are in flight."""
 
     def __init__(self, client: Client, clock: Clock, *, every_ns: int, busy: Callable[[], bool]) -> None:
-        self.asked = 0
+        self.sent = 0
         self.failed = 0
         self._client = client
         self._clock = clock
@@ -33,24 +33,20 @@ class KeepWarm:
         self._busy = busy
         self._quiet_since_ns = clock.now_ns()
 
-    def heard(self, at_ns: int) -> None:
-        """Somebody's request ended then: the model was warm."""
+    def ended(self, at_ns: int) -> None:
+        """Another request ended then: the model was warm."""
         self._quiet_since_ns = max(self._quiet_since_ns, at_ns)
 
     async def keep(self) -> None:
-        """Keep it warm until cancelled; a prompt under way then is cut."""
+        """Keep the model warm until cancelled; a request in flight then is cut."""
         never = anyio.Event()
         while True:
             due_ns = self._quiet_since_ns + self._every_ns
             if self._clock.now_ns() < due_ns:
                 await self._clock.sleep_until(due_ns, never)
-            elif self._busy():
-                self._quiet_since_ns = self._clock.now_ns()
-            else:
-                await self._ask()
-
-    async def _ask(self) -> None:
-        self.asked += 1
-        sample = await self._client.send_prompt(PROMPT, max_tokens=_TOKENS)
-        self.failed += sample.outcome.failed
-        self._quiet_since_ns = self._clock.now_ns()
+                continue
+            if not self._busy():
+                self.sent += 1
+                sample = await self._client.send_prompt(PROMPT, max_tokens=_TOKENS)
+                self.failed += sample.outcome.failed
+            self._quiet_since_ns = self._clock.now_ns()

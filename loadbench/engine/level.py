@@ -155,6 +155,7 @@ class Level:
             begins_empty = isinstance(plan.load, Open) and plan.load.begins_empty
             begin_ns = clock.now_ns() + (_LEAD_NS if begins_empty else 0)
         self.plan = plan
+        self.label, self.duration = plan.load.label, plan.duration
         self.begin_ns = begin_ns
         # Workers that share out a number of requests end together.
         self.phases = Phases(plan.duration, begin_ns, continues=plan.shard.of > 1 and isinstance(plan.load, Closed))
@@ -361,16 +362,6 @@ class Level:
         self._over.set()
         if cut:
             self._client.cut(Outcome.CANCELLED)
-
-    @property
-    def label(self) -> str:
-        """The load: `users=8`, `rate=0.5`."""
-        return self.plan.load.label
-
-    @property
-    def duration(self) -> LevelDuration:
-        """How long the level lasts."""
-        return self.plan.duration
 
     @property
     def now_ns(self) -> int:

@@ -55,7 +55,7 @@ class LevelRunner:
         def ended(sample: Sample) -> None:
             watch.add(sample)
             if subject.keep_warm is not None:
-                subject.keep_warm.heard(sample.end_ns)
+                subject.keep_warm.ended(sample.end_ns)
             observer.sample_ended(sample, number)
             on_sample(sample, level)
 
@@ -83,7 +83,7 @@ class LevelRunner:
         observer.level_begins(level, subject.model, number)
         try:
             if watch.rules:
-                recording = await run_alongside(level.run, partial(watch.keep, level, session.clock))
+                recording = await run_alongside(level.run, partial(watch.watch, level, session.clock))
             else:
                 recording = await level.run()
         finally:
@@ -95,6 +95,6 @@ class LevelRunner:
                 # Read twice where needed: a busy server may time out once.
                 rose = rise(before, await session.counters() or await session.counters())
                 recording = replace(recording, server=rose, server_restarted=rose is None)
-        recording = replace(recording, aborted=watch.held)
+        recording = replace(recording, aborted=watch.broken)
         observer.level_ended(recording, subject.model, spec.load)
         return recording

@@ -18,24 +18,12 @@ if TYPE_CHECKING:
 class RunningLevel(Protocol):
     """A level while it runs, in this process or on workers: what progress line, abort rules and searches see of it."""
 
+    label: str  # the load: `users=8`, `rate=0.5`
+    duration: LevelDuration
     begin_ns: int
+    phases: Phases  # when its window opens and closes, and when its load ends
     done: int
     failed: int
-
-    @property
-    def label(self) -> str:
-        """The load: `users=8`, `rate=0.5`."""
-        ...
-
-    @property
-    def duration(self) -> LevelDuration:
-        """How long the level lasts."""
-        ...
-
-    @property
-    def phases(self) -> Phases:
-        """When its window opens and closes, and when its load ends."""
-        ...
 
     @property
     def now_ns(self) -> int:

@@ -325,7 +325,7 @@ class DistributedLevel:
         self._on_start = on_start
         self._seed = order.scenario.work.seed if order.spec.seed is None else order.spec.seed
         self._load = order.spec.load
-        self.duration = duration
+        self.label, self.duration = self._load.label, duration
         self.begin_ns = order.begin_ns
         self.phases = Phases(duration, self.begin_ns)
         self.done = self.failed = self.tokens = 0
@@ -450,11 +450,6 @@ class DistributedLevel:
         self.phases.close(self._clock.now_ns())
         for worker in self._workers:
             worker.send(command)
-
-    @property
-    def label(self) -> str:
-        """The load: `users=8`, `rate=0.5`."""
-        return self._load.label
 
     @property
     def now_ns(self) -> int:

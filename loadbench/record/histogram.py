@@ -1,17 +1,17 @@
-"""Durations counted in buckets: the one way in which loadbench keeps more than a few of them.
+"""Durations counted in buckets: how loadbench keeps more than a few of them.
 
-An HdrHistogram of 3 significant digits in nanoseconds, the same for every figure, so that any two can be merged. The
-unit of its lowest bucket is 512 ns (the power of two below 1 µs); from about 1 ms on a bucket is 0.05 to 0.1 % wide:
+An HdrHistogram of 3 significant digits in nanoseconds, the same for every figure, so that any two can be merged. Its
+lowest buckets are 512 ns wide (the power of two below 1 µs); from about 1 ms on a bucket is 0.05 to 0.1 % wide:
 
     0 .. 2^20 ns          2048 buckets of 512 ns
     2^20 .. 2^21 ns       1024 buckets of 1024 ns, and so on, twice as wide in each octave, up to 24 h
 
-`hdrh` writes and reads the interchange format that every HdrHistogram viewer opens. The counts themselves live here, in
-a numpy array, as do the exact least, greatest and sum that buckets cannot keep: `hdrh` takes the rank of a percentile
-by rounding instead of rounding up, drops what is out of range, and reports the edge of a bucket as the greatest value.
+`hdrh` writes and reads the interchange format that HdrHistogram viewers open. The counts are kept here, in a numpy
+array, with the exact minimum, maximum and sum, which buckets cannot keep: `hdrh` rounds the rank of a percentile to the
+nearest instead of up, drops what is out of range, and reports the edge of a bucket as the maximum.
 
-A level records millions of values, one event at a time. `record` and `record_many` therefore only put them aside, and
-they are counted some thousands at once, which costs a twentieth per value; whoever reads sees everything.
+A level records millions of values, one event at a time. `record` and `record_many` therefore only buffer them, and they
+are counted some thousands at once, which costs a twentieth per value. Every read counts the buffer first.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ LOWEST_NS: Final = 1_000
 HIGHEST_NS: Final = 24 * 3600 * NS_PER_S
 DIGITS: Final = 3
 
-# The geometry that follows: HdrHistogram's "unit magnitude", and 2^11 >= 2 * 10^3 sub-buckets, half of them per octave.
+# What follows from these: HdrHistogram's "unit magnitude", and 2^11 >= 2 * 10^3 sub-buckets, half of them per octave.
 _UNIT = 9
 _HALF = 10
 _LENGTH = 29_696
 
-# Values put aside before they are counted: enough that numpy's fixed cost per call vanishes, a few 100 µs of work.
+# Values buffered before they are counted: enough to hide numpy's fixed cost per call, a few 100 µs of work.
 _MOST_PENDING = 4_096
 _ONCE = array("q", (1,))
-# No weight comes near it, and sums of weights stay in 64 bits.
+# Far above any weight; sums of weights stay within 64 bits.
 _MOST_WEIGHT = 1 << 40
-# Corrections that are worked out at once.
+# Corrections that are computed at once.
 _CHUNK = 65_536
 
 # The interchange format, V2: two headers, each with its cookie.
@@ -63,7 +63,7 @@ _OUTER = struct.Struct(">II")
 _OUTER_COOKIE = 0x1C849314
 _INNER = struct.Struct(">IIiiqqd")
 _INNER_COOKIE = 0x1C849313
-# A count takes 9 bytes at most, and zlib adds next to nothing to what it cannot shrink.
+# A count takes 9 bytes at most, and zlib adds almost nothing to what it cannot compress.
 _MOST_BYTES = _INNER.size + 9 * _LENGTH
 _MOST_TEXT = 2 * _MOST_BYTES
 # Far above any count, and far enough below 2^63 that sums of many histograms cannot overflow.
@@ -71,13 +71,13 @@ _MOST_COUNTED = 1 << 53
 
 
 class Histogram:
-    """Counts of durations in ns from 0 to 24 h; what is longer is counted as 24 h, and under `clipped`."""
+    """Counts of durations in ns from 0 to 24 h; longer ones are counted as 24 h, and in `clipped`."""
 
     __slots__ = ("_clipped", "_counts", "_max", "_min", "_sum", "_total", "_values", "_weights")
 
     def __init__(self) -> None:
         self._counts: Counts | None = None  # 232 KiB, made when something has to be counted
-        self._values = array("q")  # put aside, with as many weights
+        self._values = array("q")  # the buffer, with as many weights
         self._weights = array("q")
         self._total = self._sum = self._clipped = self._max = 0
         self._min = sys.maxsize
@@ -95,10 +95,10 @@ class Histogram:
             self._settle()
 
     def record_many(self, values: Values, weights: Values | None = None) -> None:
-        """Count each value in ns as often as its weight says, or once; the same as recording one by one.
+        """Count each value in ns `weight` times, or once; the same as recording one by one.
 
-        Raises `ValueError` for negative values, weights below 1 or another number of weights than of values, and
-        `TypeError` for what is not whole.
+        Raises `ValueError` for negative values, weights below 1, or if there are not as many weights as values, and
+        `TypeError` for fractions.
         """
         if isinstance(values, np.ndarray) or isinstance(weights, np.ndarray):
             self._record_array(np.asarray(values), np.ones(len(values), np.int64) if weights is None else weights)
@@ -113,7 +113,7 @@ class Histogram:
             bounded = np.array([min(value, HIGHEST_NS + 1) for value in values])  # fits 64 bits, and is still too long
             self._record_array(bounded, weights or _ONCE * len(values))
             return
-        # Arrays first: they refuse fractions, before anything has been taken in.
+        # Arrays first: they refuse fractions, before anything is recorded.
         fresh, often = array("q", values), _ONCE * len(values) if weights is None else array("q", weights)
         self._values.extend(fresh)
         self._weights.extend(often)
@@ -135,10 +135,10 @@ class Histogram:
         self._fold(np.minimum(values, HIGHEST_NS).astype(np.int64), often)
 
     def record_corrected(self, value_ns: int, interval_ns: int) -> None:
-        """Count `value_ns` and what it kept from being seen: `v - i`, `v - 2i`, ... down to the interval `i`.
+        """Count `value_ns` and the values that it displaced: `v - i`, `v - 2i`, ... down to the interval `i`.
 
-        The correction for coordinated omission as HdrHistogram (Java) defines it: one value was seen where, without
-        it, one would have been seen every `interval_ns`. An estimate: only for what has no schedule of its own.
+        The correction for coordinated omission as HdrHistogram (Java) defines it: one value was seen where there would
+        have been one every `interval_ns`. An estimate, for measurements that have no schedule of their own.
         """
         if interval_ns < 1:
             raise ValueError(f"an interval of {interval_ns} ns corrects nothing")
@@ -150,7 +150,7 @@ class Histogram:
             self._fold(displaced, np.ones_like(displaced))
 
     def _settle(self) -> None:
-        """Count what was put aside."""
+        """Count the buffer."""
         if self._values:
             values, weights, self._values, self._weights = self._values, self._weights, array("q"), array("q")
             self._fold(np.frombuffer(values, np.int64), np.frombuffer(weights, np.int64))
@@ -163,7 +163,7 @@ class Histogram:
         self._total += total
         self._min = min(self._min, least)
         self._max = max(self._max, greatest)
-        # In 64 bits where the sum surely fits, in Python's integers otherwise: it is exact in both.
+        # In 64 bits if the sum certainly fits, else in Python's integers: exact in both.
         exact = values if greatest * total < 1 << 63 else values.astype(object)
         self._sum += int((exact * weights).sum())
 
@@ -173,7 +173,7 @@ class Histogram:
         return self._counts
 
     def merge(self, other: Histogram) -> None:
-        """Add all that `other` has counted: exactly as if it had been recorded here."""
+        """Add all that `other` has counted, as if it had been recorded here."""
         other._settle()
         self._settle()
         if other._counts is None:
@@ -186,13 +186,7 @@ class Histogram:
         self._min = min(self._min, other._min)
         self._max = max(self._max, other._max)
 
-    def copy(self) -> Histogram:
-        """Another one with the same content."""
-        twin = Histogram()
-        twin.merge(self)
-        return twin
-
-    # What can be read.
+    # Reading.
 
     @property
     def count(self) -> int:
@@ -207,17 +201,17 @@ class Histogram:
 
     @property
     def min(self) -> int | None:
-        """The least value in ns, exactly; `None` when empty."""
+        """The exact minimum in ns; `None` when empty."""
         return self._min if self.count else None
 
     @property
     def max(self) -> int | None:
-        """The greatest value in ns, exactly; `None` when empty."""
+        """The exact maximum in ns; `None` when empty."""
         return self._max if self.count else None
 
     @property
     def sum(self) -> int:
-        """The sum of all values in ns, exactly."""
+        """The exact sum of all values in ns."""
         self._settle()
         return self._sum
 
@@ -228,7 +222,7 @@ class Histogram:
 
     @property
     def stddev(self) -> float | None:
-        """The standard deviation in ns of the values at the middle of their buckets, as HdrHistogram has it."""
+        """The standard deviation in ns of the middles of the values' buckets, as HdrHistogram defines it."""
         mean = self.mean
         if mean is None:
             return None
@@ -245,7 +239,7 @@ class Histogram:
         return view
 
     def nonzero(self) -> tuple[Counts, Counts]:
-        """(values in ns, counts) of the buckets that hold something, ascending; a value as `value_at_rank` gives it."""
+        """(values in ns, counts) of the buckets that are not empty, ascending; values as from `value_at_rank`."""
         index, counts = self._filled()
         return np.clip(_bounds(index)[1], self._min, self._max), counts
 
@@ -255,14 +249,14 @@ class Histogram:
         return index, counts[index]
 
     def count_above(self, value_ns: int) -> int:
-        """How many values are above this, to the precision of their buckets."""
+        """The number of values above this one, to the precision of a bucket."""
         values, counts = self.nonzero()
         return int(counts[values > value_ns].sum())
 
     def value_at_rank(self, rank: int) -> int:
-        """The `rank`-th value in ns, counted from 1 in ascending order: the top of its bucket, `max` at most.
+        """The `rank`-th smallest value in ns, from 1: the top of its bucket, and `max` at most.
 
-        It is above the true value by 0.1 % or 511 ns at most. Raises `ValueError` for a rank that does not exist.
+        It exceeds the true value by 0.1 % or 511 ns at most. Raises `ValueError` for a rank that does not exist.
         """
         if not 1 <= rank <= self.count:
             raise ValueError(f"there is no rank {rank} among {self.count} values")
@@ -270,9 +264,9 @@ class Histogram:
         return int(values[np.searchsorted(np.cumsum(counts), rank)])
 
     def percentile(self, p: float) -> int | None:
-        """The value in ns that `p` % of all values do not exceed: that of rank `ceil(p/100 n)`; `None` when empty.
+        """The value in ns that `p` % of all values do not exceed, which has rank `ceil(p/100 n)`; `None` when empty.
 
-        `p` is taken as it is written: 99.9 of 1000 values is rank 999, though the float is a little above 99.9.
+        `p` is taken as a decimal: 99.9 of 1000 values is rank 999, though the float is slightly above 99.9.
         """
         if not 0 <= p <= 100:
             raise ValueError(f"a percentile lies between 0 and 100, not at {p}")
@@ -306,7 +300,7 @@ class Histogram:
     def decode(text: str) -> Histogram:
         """The histogram that `encode` wrote; `min`, `max` and `sum` are those of its buckets.
 
-        Raises `BadInput` for what is none, or one of other parameters. It never takes more memory than a histogram.
+        Raises `BadInput` for any other text, or other parameters. It never takes more memory than a histogram.
         """
         try:
             _check(text)
@@ -315,12 +309,12 @@ class Histogram:
         except (ValueError, IndexError, OverflowError, zlib.error, HdrLengthException) as error:
             raise BadInput(
                 f"this is not a histogram that loadbench can read: {error}",
-                hint="histograms are read as loadbench wrote them, HISTF... in full",
+                hint="copy the whole text, HISTF..., as loadbench wrote it",
             ) from None
         return histogram
 
     def _take(self, counts: Counts) -> None:
-        """Take these counts over into an empty histogram, and what else is exact from the buckets."""
+        """Take these counts into an empty histogram, with minimum, maximum and sum from the buckets."""
         index = np.flatnonzero(counts)
         held = counts[index].tolist()
         if not held:
@@ -335,19 +329,19 @@ class Histogram:
 
 
 def permille_rank(permille: int, total: int) -> int:
-    """The rank from 1, among `total` values, of the one that so many in a thousand do not exceed; 0 among none."""
+    """The rank, from 1, of the value that `permille` of `total` values do not exceed; 0 if there are none."""
     return -(-permille * total // 1000)
 
 
 def _index(values: Counts) -> Counts:
-    """The bucket of each value: its octave, and its place therein."""
+    """The bucket of each value: its octave, and its place in it."""
     _, bits = np.frexp(values.astype(np.float64))  # exact: values are below 2^53
     octave = np.maximum(bits, _UNIT + _HALF + 1).astype(np.int64) - (_UNIT + _HALF + 1)
     return (octave << _HALF) + (values >> (octave + _UNIT))
 
 
 def _bounds(index: Counts) -> tuple[Counts, Counts]:
-    """(least, greatest) value in ns of each bucket."""
+    """(smallest, largest) value in ns of each bucket."""
     octave = np.maximum((index >> _HALF) - 1, 0)
     width = octave + _UNIT
     place = index - (octave << _HALF)
@@ -355,7 +349,7 @@ def _bounds(index: Counts) -> tuple[Counts, Counts]:
 
 
 def _check(text: str) -> None:
-    """Raise `ValueError` unless these are histogram bytes of our parameters that stay small when unpacked."""
+    """Raise `ValueError` unless this is a histogram with our parameters that stays small when unpacked."""
     if len(text) > _MOST_TEXT:
         raise ValueError(f"{len(text)} characters are more than any has")
     try:

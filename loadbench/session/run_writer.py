@@ -154,7 +154,7 @@ class RunWriter:
             load_warm_s=prepared.load_warm_s.get(model),
             cold_ttft_s=None if subject is None else _ttft_s(subject.samples[0]),
             warm_ttft_s=None if subject is None else _ttft_s(subject.warm),
-            kept_warm=None if keep_warm is None else keep_warm.asked,
+            kept_warm=None if keep_warm is None else keep_warm.sent,
             kept_warm_failed=None if keep_warm is None else keep_warm.failed,
         )
 

@@ -140,7 +140,7 @@ def watch(rule: str, *samples) -> str:
     watcher = AbortWatch([parse_abort(rule)])
     for sample in samples:
         watcher.add(sample)
-    return watcher.holds()
+    return watcher.check()
 
 
 def ended(ok: int, failed: int = 0, **over) -> list:

@@ -32,7 +32,7 @@ def kept(
         async def others() -> None:
             for at_ns in heard:
                 await clock.sleep_until(at_ns, anyio.Event())
-                keeper.heard(at_ns)
+                keeper.ended(at_ns)
             await clock.sleep_until(for_ns, anyio.Event())
 
         await run_alongside(others, keeper.keep)
@@ -44,7 +44,7 @@ def kept(
 def test_an_idle_model_is_asked_from_time_to_time() -> None:
     """Ten seconds of quiet after each answer of 100 ms: at 10 s, 20.1 s, 30.2 s."""
     keeper, served = kept(for_ns=40 * S, every_ns=10 * S)
-    assert (keeper.asked, served, keeper.failed) == (3, 3, 0)
+    assert (keeper.sent, served, keeper.failed) == (3, 3, 0)
 
 
 def test_a_model_that_others_ask_is_left_alone() -> None:
@@ -55,7 +55,7 @@ def test_a_model_that_others_ask_is_left_alone() -> None:
 def test_nothing_is_asked_while_a_request_is_in_flight() -> None:
     """An answer that takes long keeps its model warm: the first light prompt comes once it has been quiet."""
     keeper, _ = kept(for_ns=50 * S, every_ns=10 * S, busy=lambda now_ns: now_ns < 35 * S)
-    assert keeper.asked == 1
+    assert keeper.sent == 1
 
 
 def test_what_goes_wrong_beside_it_is_told_as_it_is() -> None:

@@ -316,9 +316,9 @@ def test_model_that_answers_nothing_is_marked():
 
     run_virtual(main)
     assert watcher.ended() == [("m", "users=1")]
-    assert "no token within 1m" in watcher.failures["hung"]
+    assert "no token within 2m" in watcher.failures["hung"]
     begins_ns = min(sample.due_ns for sample in watcher.samples[0])
-    assert begins_ns == 60 * S + 3 * 100 * MS  # the time-out, then the three first answers of the other
+    assert begins_ns == 120 * S + 3 * 100 * MS  # the time-out, then the three first answers of the other
 
 
 def answered_by(act: Callable[[int], Act], work: WorkSettings) -> tuple[Watcher, list[ModelUnderTest], list[bytes]]:
