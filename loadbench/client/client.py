@@ -1,8 +1,9 @@
 """The client: one request in, one sample out.
 
-It never raises for what a server did: every way in which a request can end is an outcome of its sample. Stamps come
-from the transport, taken at the read; the bytes are parsed after that. Each request has one deadline that moves with
-its progress: to be connected, then to the first token, then from read to read, and at all times the limit on the whole.
+It raises for nothing that a server does: every way in which a request can end is an outcome of its sample. Stamps come
+from the transport, which takes them at the read; the bytes are parsed after that. Each request has one deadline that
+moves with its progress: to connect, then for the first token, then from read to read, and always the limit on the
+whole request.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     from loadbench.client.transport import Header, Transport
     from loadbench.core.clock import Clock
 
-# An error's body is read for its message, not for its length.
+# An error's body is read for its message; the rest is dropped.
 _MOST_ERROR_BYTES = 64 * 1024
-# A read this late may have let events pile up; one in time brings several only if the server sent them together.
+# Events pile up before a read that is this late; an earlier read has several only if the server sent them together.
 _LATE_READ_NS = 1_000_000
-# After [DONE] the answer is complete: wait this long for the body's formal end, which lets the connection be kept.
+# After [DONE] the response is complete: wait this long for the body's formal end, so that the connection can be kept.
 _CLOSE_GRACE_NS = 20_000_000
 
-_Wait = tuple[Outcome, str, int | None]  # how it ends if it was in vain, what did not come, and within how many ns
+_Wait = tuple[Outcome, str, int | None]  # how the request ends if it expires, what did not arrive, within how many ns
 _NO_END: _Wait = (Outcome.TIMEOUT_IDLE, "no end after [DONE]", _CLOSE_GRACE_NS)
 
 
@@ -47,7 +48,7 @@ _LIMITS = LimitSettings()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long to wait for what, in ns; `None` waits for ever."""
+    """How long to wait, in ns; `None`: without a limit."""
 
     connect_ns: int | None = _LIMITS.connect_timeout
     first_token_ns: int | None = _LIMITS.first_token_timeout
@@ -57,7 +58,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where requests go and what they all have in common; `base_url` includes the version, as in `http://host/v1`."""
+    """Where requests go and what they have in common; `base_url` includes the version, as in `http://host/v1`."""
 
     base_url: str
     model: str
@@ -72,8 +73,8 @@ class Endpoint:
         headers = (("content-type", "application/json"), *self.headers)
         return HttpRequest("POST", address(self.api, self.base_url), headers, body)
 
-    def body(self, prompt: str, max_tokens: int, *, said: Sequence[tuple[str, str]] = ()) -> bytes:
-        """What is sent to ask this, after what has been `said` before: messages as (role, text)."""
+    def body(self, prompt: str, max_tokens: int, *, history: Sequence[tuple[str, str]] = ()) -> bytes:
+        """The body of a request; `history` has the earlier messages of its conversation as (role, text)."""
         return request_body(
             self.api,
             model=self.model,
@@ -81,7 +82,7 @@ class Endpoint:
             max_tokens=max_tokens,
             temperature=self.temperature,
             seed=self.seed,
-            history=said if self.system is None else (("system", self.system), *said),
+            history=history if self.system is None else (("system", self.system), *history),
         )
 
 
@@ -93,18 +94,18 @@ class Client:
         self._transport = transport
         self._clock = clock
         self._timeouts = timeouts
-        # A server may repeat what it was sent, and its words are written down.
+        # An error may repeat what was sent, and its text is kept.
         self._secrets = secrets_of(endpoint.headers)
         self._calls: set[_Call] = set()
 
-    def body(self, prompt: str, max_tokens: int, *, said: Sequence[tuple[str, str]] = ()) -> bytes:
-        """The body of a request, made before it is due; `said` is the conversation so far as (role, text)."""
-        return self._endpoint.body(prompt, max_tokens, said=said)
+    def body(self, prompt: str, max_tokens: int, *, history: Sequence[tuple[str, str]] = ()) -> bytes:
+        """The body of a request, made before it is due: `Endpoint.body`."""
+        return self._endpoint.body(prompt, max_tokens, history=history)
 
     async def send(self, request: Request, body: bytes) -> Sample:
         """Send a request that is due, and return its sample, however it ends."""
-        answer = ResponseReader(self._endpoint.api, keep_text=request.keep_text)
-        call = _Call(answer, clock=self._clock, timeouts=self._timeouts)
+        reader = ResponseReader(self._endpoint.api, keep_text=request.keep_text)
+        call = _Call(reader, clock=self._clock, timeouts=self._timeouts)
         self._calls.add(call)
         try:
             outcome, detail = await call.run(self._transport, self._endpoint.http_request(body))
@@ -129,11 +130,11 @@ class Client:
     @property
     def tokens_seen(self) -> int:
         """Token-bearing events of the requests in flight, for the progress line."""
-        return sum(len(call.answer.event_ns) for call in self._calls)
+        return sum(len(call.reader.event_ns) for call in self._calls)
 
 
 class _Call:
-    """One request under way: the transport's sink, and the keeper of its deadline."""
+    """One request in flight: the transport's sink, with the request's deadline."""
 
     __slots__ = (
         "_began_ns",
@@ -143,29 +144,29 @@ class _Call:
         "_coding",
         "_deadline",
         "_ends_as",
-        "_heard_ns",
         "_idle",
+        "_last_read_ns",
         "_late",
         "_latest_ns",
         "_merged",
         "_streams",
         "_task",
         "_timeouts",
-        "answer",
         "censored",
         "connect_ns",
         "connected_ns",
         "end_ns",
         "first_byte_ns",
         "headers_ns",
+        "reader",
         "reconnects",
         "reused",
         "sent_ns",
         "status",
     )
 
-    def __init__(self, answer: ResponseReader, *, clock: Clock, timeouts: Timeouts) -> None:
-        self.answer = answer
+    def __init__(self, reader: ResponseReader, *, clock: Clock, timeouts: Timeouts) -> None:
+        self.reader = reader
         self._clock = clock
         self._timeouts = timeouts
         self._task: asyncio.Task[object] | None = None
@@ -186,13 +187,13 @@ class _Call:
         self.status: int | None = None
         self.reconnects = 0
         self.censored = self._merged = 0
-        self._heard_ns: int | None = None
+        self._last_read_ns: int | None = None
         self._streams = False
         self._coding = b"identity"
         self._body = bytearray()
 
     async def run(self, transport: Transport, exchange: HttpRequest) -> tuple[Outcome, str]:
-        """Carry the exchange and judge how it ended."""
+        """Carry the request out; returns how it ended, with the detail for people."""
         self._task = asyncio.current_task()
         self._expect((Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns), self._began_ns)
         broke: tuple[Outcome, str] | None = None
@@ -201,102 +202,92 @@ class _Call:
         except TransportError as error:
             broke = (error.outcome, error.detail)
         except asyncio.CancelledError:
-            if not self._is_ours():
+            # Only a cancellation of our own, and of nobody else, ends with the request.
+            if not (self._cancelled and self._task is not None and self._task.uncancel() == 0):
                 raise
-            broke = self._ends_as or self._expired()
+            outcome, missing, within_ns = self._late
+            broke = self._ends_as or (outcome, f"{missing} within {format_duration(within_ns or 0)}")
         finally:
             self._deadline.clear()
             self._task = None
-        self.end_ns = self._ended(broke)
-        return self._judge(broke)
+
+        # It ended with [DONE], else with the last bytes; when it broke off is known only now.
+        if self.reader.done_ns is not None:
+            self.end_ns = self.reader.done_ns
+        elif broke is not None or self._last_read_ns is None:
+            self.end_ns = self._clock.now_ns()
+        else:
+            self.end_ns = self._last_read_ns
+        return self._outcome(broke)
 
     def _cancel(self) -> None:
-        """Break the exchange off, once; a scope of anyio would do it too, and costs a tenth of a short request."""
+        """Cancel the request, once. A cancel scope of anyio would do it too, but costs a tenth of a short request."""
         if self._task is not None and not self._cancelled:
             self._cancelled = True
             self._task.cancel()
 
-    def _is_ours(self) -> bool:
-        """Whether a cancellation that has come is ours and nobody else's, and so ends with the request."""
-        return self._cancelled and self._task is not None and self._task.uncancel() == 0
-
-    def _ended(self, broke: tuple[Outcome, str] | None) -> int:
-        """When it ended: with [DONE], else with the last bytes, unless it broke off: that is seen when it is seen."""
-        if self.answer.done_ns is not None:
-            return self.answer.done_ns
-        return self._clock.now_ns() if broke is not None or self._heard_ns is None else self._heard_ns
-
-    def _expired(self) -> tuple[Outcome, str]:
-        outcome, what, within_ns = self._late
-        return outcome, f"{what} within {format_duration(within_ns or 0)}"
-
-    def _judge(self, broke: tuple[Outcome, str] | None) -> tuple[Outcome, str]:
-        """An answer that was complete before anything broke is judged as what it is."""
+    def _outcome(self, broke: tuple[Outcome, str] | None) -> tuple[Outcome, str]:
+        """How the request ended; a response that was complete before anything broke counts as complete."""
+        reader = self.reader
         if self.status is not None and self.status != 200:
             return Outcome.HTTP_ERROR, f"HTTP {self.status}: {error_text(bytes(self._body))}"
-        if broke is not None and self.answer.error is None and not self._complete(broke[0]):
-            return self._judge_broken(broke)
+        if broke is not None and reader.error is None:
+            finished = reader.finish_reason is not None
+            # [DONE] alone is not enough if the connection broke right then.
+            is_complete = reader.done_ns is not None and (
+                finished or broke[0] not in {Outcome.TRUNCATED, Outcome.RESET}
+            )
+            if not is_complete:
+                if broke[0] is not Outcome.TRUNCATED or not finished:
+                    return broke
+                # Closed in the middle of the body, but after the response said that it was finished.
+                reader.close(self.end_ns)
+                return reader.outcome()
         if self.status == 200 and self._coding != b"identity":
-            # What a compressor has held back cannot be stamped, were it read.
-            return Outcome.PROTOCOL, f"a body in {clean(self._coding.decode('latin-1'))}, though identity was asked for"
+            # What a compressor held back could not be stamped.
+            return Outcome.PROTOCOL, f"a body in {clean(self._coding.decode('latin-1'))}, though identity was requested"
         if self.sent_ns is None or (self.first_byte_ns or self.sent_ns) < self.sent_ns:
-            # Of such an answer no time can be told: it was not given to what was asked.
-            return Outcome.PROTOCOL, "an answer before the whole request was sent"
+            # Such a response is not one to this request, so it has no times.
+            return Outcome.PROTOCOL, "a response before the whole request was sent"
         if self.status == 200 and not self._streams:
-            self._read_whole()
+            # No event stream: a whole response in JSON, or something else.
+            reader.read_json(bytes(self._body), self.end_ns)
         elif broke is None:
-            self.answer.close(self.end_ns)
-        return self.answer.outcome()
-
-    def _complete(self, broke: Outcome) -> bool:
-        """Whether the answer was whole before this: [DONE] alone is not enough if the connection broke right then."""
-        if self.answer.done_ns is None:
-            return False
-        return self.answer.finish_reason is not None or broke not in {Outcome.TRUNCATED, Outcome.RESET}
-
-    def _judge_broken(self, broke: tuple[Outcome, str]) -> tuple[Outcome, str]:
-        """A connection closed in the middle is a truncated answer, unless that had said that it was finished."""
-        if broke[0] is Outcome.TRUNCATED and self.answer.finish_reason is not None:
-            self.answer.close(self.end_ns)
-            return self.answer.outcome()
-        return broke
-
-    def _read_whole(self) -> None:
-        """The server sent no event stream: one JSON answer, or something that is no answer at all."""
-        self.answer.read_json(bytes(self._body), self.end_ns)
+            reader.close(self.end_ns)
+        return reader.outcome()
 
     def cut(self, reason: Outcome) -> None:
-        """End it now, unless it has ended."""
+        """End the request now, unless it has ended."""
         self._ends_as = (reason, "cut at the end of the drain" if reason is Outcome.ABANDONED else "cut before its end")
         self._cancel()
 
-    # The sink: what the transport tells, in order.
+    # `loadbench.client.transport.Sink`: what the transport reports, in order.
 
     def reconnecting(self) -> None:
-        """The kept connection was dead."""
+        """The kept connection was closed; a new one is opened."""
         self.reconnects += 1
         self._expect((Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns), self._clock.now_ns())
 
     def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None) -> None:
-        """Ready to send."""
+        """The connection is ready."""
         self.connected_ns, self.reused, self.connect_ns = at_ns, reused, connect_ns
         self._expect((Outcome.TIMEOUT_FIRST_TOKEN, "no token", self._timeouts.first_token_ns), at_ns)
 
     def sent(self, at_ns: int) -> None:
-        """All is with the socket."""
+        """The whole request is in the socket."""
         self.sent_ns = at_ns
 
     def headers(self, at_ns: int, status: int, headers: Sequence[Header]) -> None:
-        """An event stream by its type, or by its silence about a type."""
+        """Note the status, and whether the body is an event stream: by its content type, or if it has none."""
         self.headers_ns, self.status = at_ns, status
-        told = {name.lower(): value.lower() for name, value in headers}
-        self._coding = told.get(b"content-encoding") or b"identity"
-        plain = self._coding == b"identity"
-        self._streams = status == 200 and plain and self.answer.accepts(told.get(b"content-type", b""))
+        values = {name.lower(): value.lower() for name, value in headers}
+        self._coding = values.get(b"content-encoding") or b"identity"
+        is_plain = self._coding == b"identity"
+        self._streams = status == 200 and is_plain and self.reader.accepts(values.get(b"content-type", b""))
 
     def data(self, at_ns: int, chunk: bytes) -> None:
-        """Body bytes, stamped; only now are they looked into."""
-        self._heard_ns = at_ns
+        """Parse body bytes, which have been stamped."""
+        self._last_read_ns = at_ns
         if self.first_byte_ns is None:
             self.first_byte_ns = at_ns
         if not self._streams:
@@ -306,20 +297,20 @@ class _Call:
             if len(self._body) < _MOST_ERROR_BYTES or self.status == 200:
                 self._body += chunk
             return
-        answer = self.answer
-        answer.feed(at_ns, chunk)
-        merged = len(answer.event_ns) - answer.reads
+        reader = self.reader
+        reader.feed(at_ns, chunk)
+        merged = len(reader.event_ns) - reader.reads
         if merged > self._merged:
             if self._clock.now_ns() - at_ns > _LATE_READ_NS:
                 self.censored += merged - self._merged
             self._merged = merged
-        if answer.done_ns is not None:
+        if reader.done_ns is not None:
             self._expect(_NO_END, at_ns)
-        elif answer.first_token_ns is not None:
+        elif reader.first_token_ns is not None:
             self._expect(self._idle, at_ns)
 
     def _expect(self, wait: _Wait, since_ns: int) -> None:
-        """Move the deadline: by then something more must have come, or the request ends as the wait says."""
+        """Move the deadline: if nothing more arrives by then, the request ends as `wait` says."""
         within_ns = wait[2]
         step_ns = None if within_ns is None else since_ns + within_ns
         latest_ns = self._latest_ns
@@ -331,9 +322,9 @@ class _Call:
             self._deadline.move(latest_ns)
 
     def sample(self, request: Request, outcome: Outcome, detail: str) -> Sample:
-        """All that is known of it."""
-        answer = self.answer
-        output_tokens, source = answer.output_tokens()
+        """All that is known about the request."""
+        reader = self.reader
+        output_tokens, source = reader.output_tokens()
         return Sample(
             request=request,
             outcome=outcome,
@@ -342,26 +333,26 @@ class _Call:
             connected_ns=self.connected_ns,
             headers_ns=self.headers_ns,
             first_byte_ns=self.first_byte_ns,
-            first_token_ns=answer.first_token_ns,
-            first_visible_ns=answer.first_visible_ns,
-            last_token_ns=answer.last_token_ns,
+            first_token_ns=reader.first_token_ns,
+            first_visible_ns=reader.first_visible_ns,
+            last_token_ns=reader.last_token_ns,
             end_ns=self.end_ns,
             status=self.status,
             reused=self.reused,
             connect_ns=self.connect_ns,
             reconnects=self.reconnects,
-            event_ns=answer.event_ns,
-            event_tokens=answer.tokens_by_event(),
-            reads=answer.reads,
-            merged_reads=answer.merged_reads,
+            event_ns=reader.event_ns,
+            event_tokens=reader.tokens_by_event(),
+            reads=reader.reads,
+            merged_reads=reader.merged_reads,
             censored_events=self.censored,
             output_tokens=output_tokens,
             token_source=source,
-            input_tokens=answer.input_tokens,
-            cached_tokens=answer.cached_tokens,
-            reasoning_tokens=answer.reasoning_tokens,
-            finish_reason=answer.finish_reason,
-            model=answer.model,
-            timings=answer.timings,
-            answer=answer.text,
+            input_tokens=reader.input_tokens,
+            cached_tokens=reader.cached_tokens,
+            reasoning_tokens=reader.reasoning_tokens,
+            finish_reason=reader.finish_reason,
+            model=reader.model,
+            timings=reader.timings,
+            text=reader.text,
         )

@@ -33,7 +33,7 @@ async def judgement(client: Client, prompt: str, *, facets: Sequence[str], max_t
     fault = ""
     for _ in range(2):
         sample = await answer_to(client, question, max_tokens=max_tokens)
-        text = sample.answer or ""
+        text = sample.text or ""
         fault = failure_text(sample)
         if sample.outcome is Outcome.OK:
             try:

@@ -290,11 +290,11 @@ class Level:
         """The prepared request as the turn after `before`, if that turn's conversation goes on."""
         if before.turn is None or sample.outcome is not Outcome.OK:
             return prepared
-        turn = before.turn.after(before.prompt.text, sample.answer)
+        turn = before.turn.after(before.prompt.text, sample.text)
         if turn is None:
             return prepared
         return prepared._replace(
-            turn=turn, body=self._client.body(prepared.prompt.text, prepared.max_tokens, said=turn.history)
+            turn=turn, body=self._client.body(prepared.prompt.text, prepared.max_tokens, history=turn.history)
         )
 
     def _admit(self, due_ns: int, prepared: PreparedRequest) -> Request | None:

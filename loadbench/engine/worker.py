@@ -60,8 +60,8 @@ class Outbox:
         """A request has ended."""
         self.in_flight -= 1
         # The response text is for the user who continues the conversation, and that user is in this process.
-        unused = sample.answer is not None and not self._keep_texts
-        self._ended.append(replace(sample, answer=None) if unused else sample)
+        unused = sample.text is not None and not self._keep_texts
+        self._ended.append(replace(sample, text=None) if unused else sample)
 
     def take(self, *, closes_ns: int | None, until_ns: int, tokens_in_flight: int) -> Batch:
         """All that was kept."""

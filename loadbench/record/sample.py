@@ -56,7 +56,7 @@ class Sample:
     finish_reason: str | None = None
     model: str | None = None  # the name in the response
     timings: Timings | None = None  # times that the server reports itself
-    answer: str | None = None  # the visible text, of a request with `keep_text`
+    text: str | None = None  # the response text that is visible, of a request with `keep_text`
 
     @property
     def number(self) -> int:

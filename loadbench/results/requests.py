@@ -74,7 +74,7 @@ def line(sample: Sample, *, level: int, origin_ns: int, prompts: Sequence[str] =
         record[f"{name}_ns"] = None if mark is None else mark - origin_ns
     record["event_gaps_ns"] = sample.event_gaps()
     record["event_tokens"] = None if sample.event_tokens is None else list(sample.event_tokens)
-    index, answer = request.prompt_index, sample.answer
+    index, answer = request.prompt_index, sample.text
     record["prompt_hash"] = prompts[index] if index is not None and index < len(prompts) else None
     record["answer_hash"] = None if answer is None else digest(answer)
     if keep_texts:

@@ -126,7 +126,7 @@ def stub(run_path: Path | None, scenario: Scenario, environment: Mapping[str, st
                     limit = prompt.output_tokens or scenario.work.max_tokens
                     sample = await answer_to(session.client(model), prompt.text, max_tokens=limit)
                     failed = "" if sample.outcome is Outcome.OK else failure_text(sample)
-                    text = "" if failed else sample.answer or ""
+                    text = "" if failed else sample.text or ""
                     answers.append(_answered(model, index, prompt, text, sample.finish_reason, failure=failed))
 
     complete = anyio.run(until_stopped, collect)

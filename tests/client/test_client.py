@@ -155,7 +155,7 @@ def test_an_answer_is_kept_only_where_it_is_asked_for(keep):
             return sample
 
     sample = asyncio.run(main())
-    assert sample.answer == ("Because." if keep else None)
+    assert sample.text == ("Because." if keep else None)
     assert (sample.outcome, sample.output_tokens, len(sample.event_ns)) == (Outcome.OK, 3, 3)
 
 

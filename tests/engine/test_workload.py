@@ -157,11 +157,11 @@ def test_a_conversation_is_the_same_however_long_answers_take(talk):
 
 def test_answers_are_kept_only_for_what_follows(talk):
     """The last turn's answer is for nobody; without conversations none is kept."""
-    assert all((one.answer is not None) == (one.request.turn < 3) for one in talk.samples)
+    assert all((one.text is not None) == (one.request.turn < 3) for one in talk.samples)
     alone = Asked(TALK | {"turns": "1"})
-    assert {(one.request.turn, one.answer) for one in alone.samples} == {(1, None)}
+    assert {(one.request.turn, one.text) for one in alone.samples} == {(1, None)}
     plain = Asked({name: value for name, value in TALK.items() if name != "turns"})
-    assert {(one.request.turn, one.answer, one.request.warm) for one in plain.samples} == {(None, None, False)}
+    assert {(one.request.turn, one.text, one.request.warm) for one in plain.samples} == {(None, None, False)}
 
 
 def test_a_system_message_comes_first_and_is_declared_warm():
@@ -374,7 +374,7 @@ def test_b11_workers_share_any_workload(flags):
     assert set(recording.outcomes) == {Outcome.OK}
     numbers = [one.number for one in samples]
     assert len(set(numbers)) == len(numbers) > 20
-    assert {one.answer for one in samples} == {None}
+    assert {one.text for one in samples} == {None}
     if "trace" in flags:
         assert sorted(numbers) == list(range(80))
         assert recording.missed == 0

@@ -54,7 +54,7 @@ def test_compression_that_nobody_asked_for_is_named(kind):
     """
     (sample,) = faulty("compressed", kind=kind)
     assert (sample.outcome, sample.event_ns) == (Outcome.PROTOCOL, array("q"))
-    assert sample.detail == "a body in gzip, though identity was asked for"
+    assert sample.detail == "a body in gzip, though identity was requested"
 
 
 def test_process_serves_the_table():

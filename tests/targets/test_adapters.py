@@ -144,7 +144,7 @@ def test_onnx_genai_says_what_its_model_says(onnx_folder: Path, limit: int, toke
     assert {one.outcome for one in samples} == {Outcome.OK}
     assert {(one.output_tokens, one.token_source) for one in samples} == {(tokens, TokenSource.USAGE)}
     assert {one.finish_reason for one in samples} == {reason}
-    assert {(one.answer or "")[:14] for one in samples} == {" Hello wörld 日本"[:14]}
+    assert {(one.text or "")[:14] for one in samples} == {" Hello wörld 日本"[:14]}
     assert samples[0].input_tokens == samples[1].input_tokens
     assert samples[2].input_tokens == (samples[0].input_tokens or 0) + 2
     ordered = sorted(samples, key=lambda one: one.first_token_ns or 0)
@@ -232,7 +232,7 @@ def test_transformers_says_words_apart_and_begins_a_prompt_once(tmp_path: Path) 
 
     make_spaced_model(tmp_path)
     (sample,) = answers(Transformers(str(tmp_path)), ["the cat sat"], max_tokens=12)
-    words = (sample.answer or "").replace("<s>", " <s> ").split()
+    words = (sample.text or "").replace("<s>", " <s> ").split()
     assert len(words) == 12
     assert set(words) <= {"<s>", *WORDS}
     assert sample.input_tokens == 4
