@@ -1,8 +1,8 @@
 """Conversations: several turns of one user, each request with the whole history.
 
-The history of a later turn contains the server's own responses, so that its prefix cache meets what it meets in real
-use. The number of turns is drawn with the first prompt. After the last turn, or after a failed request, the user begins
-a new conversation.
+The history of a later turn contains the server's own responses, so that its prefix cache works as in real use. The
+number of turns is drawn with the first prompt. After the last turn, or after a failed request, the user begins a new
+conversation.
 
 A later turn is *warm*: most of its prompt was sent before, and a server may well have it cached. Its length in tokens
 is known only to the server.

@@ -133,50 +133,43 @@ class Phases:
 
     With `continues`, the load continues in the cool-down after these requests until it is ended from outside: a worker
     that has measured its share keeps its users busy until the other workers have measured theirs.
+
+    With a number of requests, `remaining` of them are still to be measured, and `closes_ns` is `None` while the window
+    is open.
     """
 
     def __init__(self, duration: LevelDuration, begin_ns: int, *, continues: bool = False) -> None:
         self._duration = duration
         self._continues = continues
-        self._remaining = duration.requests
+        self.remaining = duration.requests
         self.warm_up_ns = duration.warm_up_ns
         self.opens_ns = begin_ns + duration.warm_up_ns
-        self._closes_ns = None if duration.duration_ns is None else self.opens_ns + duration.duration_ns
-
-    @property
-    def closes_ns(self) -> int | None:
-        """When the window closes; `None` while that is unknown, in a level with a number of requests."""
-        return self._closes_ns
+        self.closes_ns = None if duration.duration_ns is None else self.opens_ns + duration.duration_ns
 
     @property
     def load_ends_ns(self) -> int | None:
         """When no more requests become due."""
-        if self._closes_ns is None or self._duration.requests is not None:
-            return self._closes_ns
-        return self._closes_ns + self._duration.cool_down_ns
+        if self.closes_ns is None or self._duration.requests is not None:
+            return self.closes_ns
+        return self.closes_ns + self._duration.cool_down_ns
 
     def admit(self, due_ns: int) -> Phase | None:
         """The phase of a request that becomes due now; `None` once the load has ended. Each call counts one request."""
         if due_ns < self.opens_ns:
             return Phase.WARM_UP
-        if self._remaining == 0:
+        if self.remaining == 0:
             self.close(due_ns)
             return Phase.COOL_DOWN if self._continues else None
-        if self._remaining is not None:
-            self._remaining -= 1
+        if self.remaining is not None:
+            self.remaining -= 1
             return Phase.MEASURED
-        assert self._closes_ns is not None  # noqa: S101 - always known with a duration
-        if due_ns < self._closes_ns:
+        assert self.closes_ns is not None  # noqa: S101 - always known with a duration
+        if due_ns < self.closes_ns:
             return Phase.MEASURED
-        return Phase.COOL_DOWN if due_ns < self._closes_ns + self._duration.cool_down_ns else None
+        return Phase.COOL_DOWN if due_ns < self.closes_ns + self._duration.cool_down_ns else None
 
     def close(self, at_ns: int) -> None:
         """Close the window, unless it closed earlier: the load cannot be sustained, or the user stops the run."""
-        if self._closes_ns is None or at_ns < self._closes_ns:
-            self._closes_ns = max(at_ns, self.opens_ns)
-            self._remaining = 0 if self._remaining is not None else None
-
-    @property
-    def remaining(self) -> int | None:
-        """How many requests are still to be measured, in a level with a number of requests."""
-        return self._remaining
+        if self.closes_ns is None or at_ns < self.closes_ns:
+            self.closes_ns = max(at_ns, self.opens_ns)
+            self.remaining = 0 if self.remaining is not None else None

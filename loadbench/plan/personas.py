@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, fields, replace
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING
 
 from loadbench.core.units import parse_duration
@@ -48,36 +48,20 @@ class Persona:
 
 
 PERSONA_SETTINGS = tuple(field.name for field in fields(Persona) if field.name != "name")
-_tokens = partial(parse_distribution, parse_value=parse_tokens, least=1)
-_think = partial(parse_distribution, parse_value=parse_duration)
 _MAX_WEIGHT = 1e6  # weights are proportions of people
 
 PERSONAS = {
-    persona.name: persona
-    for persona in (
-        Persona(
-            name="chat",
-            input_tokens=_tokens("normal:512,128"),
-            output_tokens=_tokens("normal:256,64"),
-            think=_think("lognormal:30s,0.6"),
-        ),
-        Persona(
-            name="rag",
-            input_tokens=_tokens("normal:4096,512,2048,6144"),
-            output_tokens=_tokens("normal:512,128"),
-            think=_think("lognormal:30s,0.6"),
-        ),
-        Persona(
-            name="summariser",
-            input_tokens=_tokens("normal:10000,5000,8000,12000"),
-            output_tokens=_tokens("normal:50,10"),
-        ),
-        Persona(
-            name="code",
-            input_tokens=_tokens("uniform:3000,6000"),
-            output_tokens=_tokens("normal:50,10"),
-            think=_think("uniform:2s,5s"),
-        ),
+    name: Persona(
+        name=name,
+        input_tokens=parse_distribution(prompt, parse_value=parse_tokens, least=1),
+        output_tokens=parse_distribution(output, parse_value=parse_tokens, least=1),
+        think=None if think is None else parse_distribution(think, parse_value=parse_duration),
+    )
+    for name, prompt, output, think in (
+        ("chat", "normal:512,128", "normal:256,64", "lognormal:30s,0.6"),
+        ("rag", "normal:4096,512,2048,6144", "normal:512,128", "lognormal:30s,0.6"),
+        ("summariser", "normal:10000,5000,8000,12000", "normal:50,10", None),
+        ("code", "uniform:3000,6000", "normal:50,10", "uniform:2s,5s"),
     )
 }
 

@@ -47,17 +47,7 @@ def word_prompts(
     calibration: Calibration | None,
 ) -> WordPrompts:
     """Generated words for a level, with lengths by the calibration."""
-    per_word, overhead, foreign = calibration or (1.0, 0, True)
-    return WordPrompts(
-        input_tokens,
-        output_tokens,
-        tokens_per_word=per_word,
-        overhead_tokens=overhead,
-        calibrated=not foreign,
-        seed=work.seed,
-        level=key,
-        unique=work.unique,
-    )
+    return WordPrompts(input_tokens, output_tokens, calibration, seed=work.seed, level=key, unique=work.unique)
 
 
 def given_prompts(work: WorkSettings) -> tuple[Prompt, ...]:

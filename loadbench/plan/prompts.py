@@ -1,8 +1,8 @@
 """The prompts of requests: a fixed text, texts from a file, or generated words with a target number of tokens.
 
 A request's prompt depends only on the seed, the level's key and the request's number in its level: the same scenario
-sends the same prompts whatever the timing, and no two requests of a run have the same prompt. That matters because
-servers cache the work done for the beginning of a prompt: a benchmark that repeats prompts measures the cache.
+always sends the same prompts, independent of timing, and no two requests of a run have the same prompt. That matters
+because servers cache the work done for the beginning of a prompt: a benchmark that repeats prompts measures the cache.
 
 Texts are prefixed with a *nonce*, a word that is different for each request. Generated words need none. They come in
 blocks of 16 that contain each word of a small vocabulary once, so that a block has the same length in tokens in every
@@ -126,29 +126,25 @@ class TextPrompts:
 
 
 class WordPrompts:
-    """Prompts with drawn lengths in tokens: `overhead_tokens + tokens_per_word * words`, by a calibration.
+    """Prompts with drawn lengths in tokens: `overhead_tokens + tokens_per_word * words`, by the calibration.
 
-    Without a calibration the lengths are guesses, and prompts have no `target_tokens`. Prompts that need not be unique
-    all begin with the same words.
+    With none, or a foreign one, the lengths are guesses, and prompts have no `target_tokens`. Prompts that need not be
+    unique all begin with the same words.
     """
 
     def __init__(
         self,
         input_tokens: Distribution,
         output_tokens: Distribution | None = None,
+        calibration: Calibration | None = None,
         *,
-        tokens_per_word: float = 1.0,
-        overhead_tokens: int = 0,
-        calibrated: bool = False,
         seed: int = 0,
         level: str = "",
         unique: bool = True,
     ) -> None:
         self._input = input_tokens
         self._output = output_tokens
-        self._tokens_per_word = tokens_per_word
-        self._overhead = overhead_tokens
-        self._is_calibrated = calibrated
+        self._calibration = calibration or Calibration(1.0, 0, foreign=True)
         self._key = f"{seed}/{level}"
         self._first_order = int.from_bytes(hashlib.blake2b(self._key.encode(), digest_size=16).digest()) % _ORDERS
         self._common_seed = None if unique else f"{seed}"
@@ -175,7 +171,7 @@ class WordPrompts:
 
     def shared(self, blocks: Sequence[int], tokens: int, output_tokens: int | None, *, block_tokens: int) -> Prompt:
         """Words of a given length in blocks of `block_tokens`; the last block has the rest. Equal ids, equal words."""
-        block_words = max(1, round(block_tokens / self._tokens_per_word))
+        block_words = max(1, round(block_tokens / self._calibration.tokens_per_word))
         words = self._words(tokens)
         texts = []
         for place, block in enumerate(blocks):
@@ -188,11 +184,12 @@ class WordPrompts:
         return Prompt(" ".join(texts), output_tokens, self._tokens(words))
 
     def _words(self, tokens: int) -> int:
-        return max(1, round((tokens - self._overhead) / self._tokens_per_word))
+        return max(1, round((tokens - self._calibration.overhead_tokens) / self._calibration.tokens_per_word))
 
     def _tokens(self, words: int) -> int | None:
         """The length of this many words by the calibration: as near to the target as whole words allow."""
-        return round(self._overhead + words * self._tokens_per_word) if self._is_calibrated else None
+        per_word, overhead, foreign = self._calibration
+        return None if foreign else round(overhead + words * per_word)
 
     def calibration_prompts(self) -> Sequence[Prompt]:
         """Two texts with known numbers of words."""

@@ -18,6 +18,7 @@ when the time is over (`Budget`).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -74,42 +75,32 @@ class Finding(NamedTuple):
     effort: float = 1.0
 
 
-class Grid(Protocol):
-    """Positions of loads; a higher position is a higher load."""
-
-    @property
-    def lowest(self) -> int:
-        """The first position."""
-        ...
-
-    @property
-    def highest(self) -> int:
-        """The last position."""
-        ...
-
-    def amount(self, at: int) -> float:
-        """The load at a position: users, or requests per second."""
-        ...
-
-    def nearest(self, amount: float) -> int:
-        """The position nearest to a load, within the grid."""
-        ...
-
-    def step(self, at: int) -> int:
-        """The number of positions that are about 5 % at this position; at least 1."""
-        ...
-
-    def between(self, low: int, high: int) -> int:
-        """The position half-way between two, by ratio."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Users:
-    """Numbers of users; the position is the number."""
+class Grid(ABC):
+    """Positions of loads from `lowest` to `highest`; a higher position is a higher load."""
 
     highest: int
     lowest: int = 1
+
+    @abstractmethod
+    def amount(self, at: int) -> float:
+        """The load at a position: users, or requests per second."""
+
+    @abstractmethod
+    def nearest(self, amount: float) -> int:
+        """The position nearest to a load, within the grid."""
+
+    @abstractmethod
+    def step(self, at: int) -> int:
+        """The number of positions that are about 5 % at this position; at least 1."""
+
+    @abstractmethod
+    def between(self, low: int, high: int) -> int:
+        """The position half-way between two, by ratio."""
+
+
+class Users(Grid):
+    """Numbers of users; the position is the number."""
 
     def amount(self, at: int) -> float:
         """The number itself."""
@@ -128,19 +119,15 @@ class Users:
         return round(math.sqrt(max(low, 1) * high))
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(Grid):
     """Rates per second: 1.05 to the power of the position."""
-
-    lowest: int
-    highest: int
 
     @classmethod
     def of(cls, lowest: float, highest: float) -> Rates:
         """The grid between two rates; at least one position."""
         span = math.log1p(RESOLUTION)
         top = math.floor(math.log(highest) / span + 1e-9)
-        return cls(min(top, math.ceil(math.log(lowest) / span - 1e-9)), top)
+        return cls(top, min(top, math.ceil(math.log(lowest) / span - 1e-9)))
 
     def amount(self, at: int) -> float:
         """The rate to four digits, as reports show it."""

@@ -189,17 +189,13 @@ class TracePrompts:
 # Reading.
 
 
+@lru_cache(maxsize=1)  # a scenario's loads are needed more than once, and a large trace should be read once
 def read_trace(path: str | Path, *, limit: int | None = None) -> Trace:
     """The trace in a file or in a run folder; `limit` takes the first rows of the file, or the earliest of our own.
 
     Raises `BadInput` with the file, the line and a hint.
     """
-    return _read_once(Path(path), limit)
-
-
-# A scenario's loads are needed more than once, and a large trace should be read once.
-@lru_cache(maxsize=1)
-def _read_once(path: Path, limit: int | None) -> Trace:
+    path = Path(path)
     file = path / "requests.jsonl" if path.is_dir() else path
     try:
         return trace_of(path.name, _rows(file, limit))

@@ -109,7 +109,7 @@ def test_a_prompt_has_the_asked_number_of_words(length: int) -> None:
 
 def test_lengths_follow_the_calibration() -> None:
     """In a vocabulary of 17 tokens per 16 words, within 30 tokens of template, prompts come out as asked."""
-    source = WordPrompts(Uniform(100, 2000), tokens_per_word=17 / 16, overhead_tokens=30, calibrated=True)
+    source = WordPrompts(Uniform(100, 2000), calibration=Calibration(17 / 16, 30))
 
     def count(text: str) -> int:
         return 30 + sum(2 if word == "with" else 1 for word in text.split())
@@ -124,12 +124,12 @@ def test_lengths_follow_the_calibration() -> None:
 def test_h2_only_a_calibrated_source_says_what_length_it_asked_for() -> None:
     """A guess is not compared with what the server counts."""
     assert WordPrompts(Constant(50)).next(0, None).target_tokens is None
-    assert WordPrompts(Constant(50), calibrated=True).next(0, None).target_tokens == 50
+    assert WordPrompts(Constant(50), calibration=Calibration(1.0, 0)).next(0, None).target_tokens == 50
 
 
 def test_a_prompt_shorter_than_its_template_still_has_a_word() -> None:
     """There is no prompt of no words; the asked length stays what was asked."""
-    prompt = WordPrompts(Constant(10), overhead_tokens=30, calibrated=True).next(0, None)
+    prompt = WordPrompts(Constant(10), calibration=Calibration(1.0, 30)).next(0, None)
     assert len(prompt.text.split()) == 1
     assert prompt.target_tokens == 10
 
