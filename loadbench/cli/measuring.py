@@ -19,17 +19,14 @@ if TYPE_CHECKING:
 
 
 def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add --json (unless its help is empty), --quiet, --no-live and --dry-run."""
+    """Add --json, --quiet, --no-live and --dry-run; the arguments complete the help of two of them."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
             click.option("--dry-run", is_flag=True, help=f"{dry_run} Nothing is sent."),
             click.option("--no-live", is_flag=True, help="Print progress in plain lines, also on a terminal."),
             click.option("--quiet", is_flag=True, help="Print no progress on stderr."),
-            *(
-                [click.option("--json", "as_json", is_flag=True, help=f"Print {json} on stdout, and nothing else.")]
-                * bool(json)
-            ),
+            click.option("--json", "as_json", is_flag=True, help=f"Print {json} on stdout, and nothing else."),
         ):
             function = option(function)
         return function

@@ -20,6 +20,7 @@ import anyio
 
 from loadbench.analyze.compare.compare import compare
 from loadbench.analyze.compare.drift import drift
+from loadbench.analyze.compare.first_responses import length_caveats
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.engine.paired import Paired, PairedSide
 from loadbench.plan.pairs import SIDES, at_repeat, check_budget, one_address
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from loadbench.plan.gate import GateRule
     from loadbench.plan.pairs import Pairing
     from loadbench.plan.scenario import Scenario
-    from loadbench.record.sample import Sample
     from loadbench.results.compare import Comparison
     from loadbench.results.folder import RunFolder
     from loadbench.results.run import Run
@@ -174,7 +174,7 @@ class PairedRunWriter:
         """Report what the first responses show about either side."""
         for name, session, subject in zip(SIDES, self._sessions, subjects, strict=True):
             max_tokens = session.scenario.work.max_tokens
-            self.runs.caveats += first_answer_caveats(name.upper(), subject.samples[-1], most=max_tokens)
+            self.runs.caveats += length_caveats(name.upper(), subject.samples[-1], most=max_tokens)
         for caveat in self.runs.caveats:
             self._progress.say(f"note: {caveat.message}; {caveat.advice}")
 
@@ -220,25 +220,3 @@ class _SideWriter(RunWriter):
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:  # noqa: ARG002 - in its own run
         """Show the level in the progress line."""
         self._progress.level_begins(level, f"{model} ({self.where})", next(self.blocks))
-
-
-def first_answer_caveats(side: str, sample: Sample, *, most: int) -> list[Reason]:
-    """Whether a side obeys the requested length; if not, the two sides may do unequal work."""
-    tokens = sample.output_tokens
-    if tokens is not None and tokens > most:
-        return [
-            Reason(
-                "max_tokens_ignored",
-                f"{side} was limited to {most} tokens and answered {tokens}",
-                "let it obey max_tokens, or compare time per token only",
-            )
-        ]
-    if tokens is not None and tokens < most and sample.finish_reason != "length":
-        return [
-            Reason(
-                "ends_early",
-                f"{side} ended its first response by itself after {tokens} of {most} tokens",
-                "compare time per token, or set a lower --max-tokens",
-            )
-        ]
-    return []

@@ -139,8 +139,8 @@ class Session:
 async def open_session(
     scenario: Scenario, environment: Mapping[str, str], *, say: Say, models: Sequence[str] = ()
 ) -> AsyncIterator[Session]:
-    """A session with the scenario's target while the context lasts; `models` as for `server_of`. Nothing is sent yet
-    but the question which models there are.
+    """A session with the scenario's target while the context lasts; `models` as for `server_of`. So far the server has
+    only been asked for its list of models.
 
     Raises `TargetUnavailable` or `BadInput` if there is nothing to measure.
     """

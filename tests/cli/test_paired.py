@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadbench.analyze.compare.first_responses import length_caveats
 from loadbench.results.folder import read_run
-from loadbench.session.paired import first_answer_caveats
 from loadbench.sim.process import SimProcess
 from tests.building import a_sample
 from tests.cli.running import started
@@ -203,6 +203,6 @@ def test_plan_sends_nothing(tmp_path):
 )
 def test_first_answers_tell_of_unequal_work(over, codes):
     """An answer that is longer than it may be, or shorter than it should be, is said before the load begins."""
-    found = first_answer_caveats("B", a_sample(**over), most=11)
+    found = length_caveats("B", a_sample(**over), most=11)
     assert [caveat.code for caveat in found] == codes
     assert all(caveat.message.startswith("B ") for caveat in found)
