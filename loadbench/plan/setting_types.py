@@ -1,13 +1,12 @@
-"""The kinds of values that people write in a scenario, on the command line or in the environment.
+"""The types of values that people write in a scenario, on the command line or in the environment.
 
-A kind reads what was written, text from a flag or a typed value from a file, and shows the value again as people
+A type reads what was written, text from a flag or a typed value from a file, and shows the value again as people
 would write it. A value that cannot be used raises `ValueError` with what was found and what is wanted; the caller adds
-where it stood.
+its place.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from loadbench.plan.personas import parse_mix
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadbench.plan.arrivals import Arrivals
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.gate import GateRule
     from loadbench.plan.objective import Objective
@@ -103,18 +101,14 @@ def _share(value: object) -> float:
     return _number(0, 1)(value)
 
 
-def _share_below_all(value: object) -> float:
-    share = _share(value)
-    if share < 1:
-        return share
-    raise _wrong(value, "less than 100%, as in 20%")
+def _share_within(least: float, most: float, wanted: str) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        share = _share(value)
+        if least <= share <= most:
+            return share
+        raise _wrong(value, wanted)
 
-
-def _confidence(value: object) -> float:
-    share = _share(value)
-    if 0.5 <= share <= 0.9999:
-        return share
-    raise _wrong(value, "a confidence from 50% to 99.99%")
+    return read
 
 
 def _duration(value: object) -> int:
@@ -132,29 +126,21 @@ def _positive_duration(value: object) -> int:
     raise _wrong(value, "a duration above zero")
 
 
-def _optional_duration(value: object) -> int | None:
-    return None if isinstance(value, str) and value.strip().lower() == "none" else _positive_duration(value)
+def _or_none(read: Callable[[object], T]) -> Callable[[object], T | None]:
+    return lambda value: None if isinstance(value, str) and value.strip().lower() == "none" else read(value)
 
 
-def _rules(read: Callable[[object], T], example: str) -> Callable[[object], tuple[T, ...]]:
-    """Rules, of which each value may hold several with commas between them."""
-    read_all = _listed(read, example)
-
-    def read_rules(value: object) -> tuple[T, ...]:
-        if isinstance(value, (list, tuple)):
-            value = [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
-        return read_all(value)
-
-    return read_rules
-
-
-def _listed(read: Callable[[object], T], example: str) -> Callable[[object], tuple[T, ...]]:
-    """A list, or a text with commas; ascending or not is the user's business, twice the same is not."""
+def _listed(
+    read: Callable[[object], T], example: str, *, commas_in_items: bool = False
+) -> Callable[[object], tuple[T, ...]]:
+    """A list without repetitions, or a text with commas. Rules hold no commas, so that an item may be several rules."""
 
     def read_all(value: object) -> tuple[T, ...]:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
             items = [items]
+        if not commas_in_items:
+            items = [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
         if not items or any(isinstance(item, str) and not item.strip() for item in items):
             raise _wrong(value, f"values with single commas between them, as in {example}")
         if len(items) > _MOST_LEVELS:
@@ -186,24 +172,17 @@ def _url(value: object) -> str:
     text = _text(value).strip()
     try:
         parts = urlsplit(text)
-        host, _port = parts.hostname, parts.port
+        host, _port = parts.hostname or "", parts.port
     except ValueError as error:
         raise _wrong(value, f"a URL, as in http://127.0.0.1:8080/v1: {error}") from None
-    if parts.scheme not in {"http", "https"} or not host or not _plausible_host(host):
+    # An IPv6 address is valid if `urlsplit` takes it; a name has none of the characters that end one.
+    if parts.scheme not in {"http", "https"} or not re.fullmatch(r"[^\s/\\%<>\"{}|^`\[\]]+", host):
         raise _wrong(value, "a URL, as in http://127.0.0.1:8080/v1")
     if parts.username or parts.password:
         raise ValueError("a URL with a name or password in it would end up in reports; use --header or --api-key-env")
     if parts.query or parts.fragment:
         raise _wrong(value, "a URL that ends with its path: no query, no fragment")
     return text.rstrip("/")
-
-
-def _plausible_host(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return re.fullmatch(r"[^\s/\\%<>\"{}|^`\[\]]+", host) is not None
-    return True
 
 
 def _headers(value: object) -> tuple[tuple[str, str], ...]:
@@ -213,15 +192,14 @@ def _headers(value: object) -> tuple[tuple[str, str], ...]:
         value = [value]
     if not isinstance(value, (list, tuple)):
         raise _wrong(value, "headers by name, as in {'X-Team' = 'blue'}")
-    return tuple(_header(line) for line in value)
-
-
-def _header(line: object) -> tuple[str, str]:
-    match = _HEADER.fullmatch(line) if isinstance(line, str) else None
-    if match is None:
-        # The line may hold a secret: it is not repeated.
-        raise ValueError("want a header as 'Name: value', on one line")
-    return match[1], match[2].strip()
+    headers = []
+    for line in value:
+        match = _HEADER.fullmatch(line) if isinstance(line, str) else None
+        if match is None:
+            # The line may hold a secret: it is not repeated.
+            raise ValueError("want a header as 'Name: value', on one line")
+        headers.append((match[1], match[2].strip()))
+    return tuple(headers)
 
 
 def _interval(value: object) -> int:
@@ -231,12 +209,8 @@ def _interval(value: object) -> int:
     raise _wrong(value, "a duration from 100ms to 10s, as in 500ms or 2s")
 
 
-def _optional_interval(value: object) -> int | None:
-    return None if isinstance(value, str) and value.strip().lower() == "none" else _interval(value)
-
-
 def _watts(value: object) -> tuple[float, float]:
-    """One number, or the least and the most."""
+    """One number, or the lowest and the highest."""
     parts = value.split("..") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
     try:
         numbers = [_number(0, 1e6)(part) for part in parts]
@@ -276,38 +250,27 @@ def _show_list(values: Sequence[object] | None) -> object:
     return None if values is None else list(values)
 
 
-def _duration_distribution(value: object) -> Distribution:
-    if isinstance(value, str):
-        return parse_distribution(value, parse_value=parse_duration)
-    if value == 0 and not isinstance(value, bool):
-        return parse_distribution("0", parse_value=parse_duration)
-    raise _wrong(value, "a duration or a distribution of durations, as in '10s' or 'lognormal:20s,0.5'")
+def _distribution(
+    parse: Callable[[str], float], wanted: str, *, least: float = 0.0, has_unit: bool = False
+) -> Callable[[object], Distribution]:
+    """A distribution of durations, which have units unless they are 0, or of whole numbers."""
 
+    def read(value: object) -> Distribution:
+        is_number = value == 0 if has_unit else isinstance(value, int)
+        if isinstance(value, str) or (is_number and not isinstance(value, bool)):
+            return parse_distribution(str(value or 0), parse_value=parse, least=least)
+        raise _wrong(value, wanted)
 
-def _token_distribution(value: object) -> Distribution:
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return parse_distribution(str(value), parse_value=_tokens)
-    raise _wrong(value, "a number of tokens or a distribution of them, as in 128 or 'lognormal:512,0.6'")
-
-
-def _tokens(text: str) -> int:
-    return _whole(1, 10**7)(text)
-
-
-def _arrivals(value: object) -> Arrivals:
-    return parse_arrivals(_text(value))
+    return read
 
 
 def _pattern(value: object) -> Pattern:
     if isinstance(value, (list, tuple)):
-        value = ",".join(f"{at}:{factor}" for at, factor in map(_pair, value))
+        for item in value:
+            if not isinstance(item, (list, tuple)) or len(item) != 2:
+                raise _wrong(item, "a time and a factor, as in ['9h', 1.5]")
+        value = ",".join(f"{at}:{factor}" for at, factor in value)
     return parse_pattern(_text(value))
-
-
-def _pair(item: object) -> tuple[object, object]:
-    if isinstance(item, (list, tuple)) and len(item) == 2:
-        return item[0], item[1]
-    raise _wrong(item, "a time and a factor, as in ['9h', 1.5]")
 
 
 def _mix(value: object) -> tuple[Share, ...]:
@@ -322,16 +285,6 @@ def _mix(value: object) -> tuple[Share, ...]:
     return shares
 
 
-def _turns(value: object) -> Distribution:
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return parse_distribution(str(value), parse_value=_whole(1, _MOST_TURNS), least=1)
-    raise _wrong(value, "a number of turns or a distribution of them, as in 4 or 'uniform:2,6'")
-
-
-def _gate(value: object) -> Objective | str:
-    return ALL_OBJECTIVES if isinstance(value, str) and value.lower() == ALL_OBJECTIVES else parse_objective(value)
-
-
 def _show_rules(rules: Sequence[Objective | GateRule | str]) -> object:
     return [rule if isinstance(rule, str) else rule.rule for rule in rules]
 
@@ -344,42 +297,67 @@ PATH: SettingType[Path] = SettingType("FILE", lambda value: Path(_text(value)), 
 DIRECTORY: SettingType[Path] = SettingType("DIR", lambda value: Path(_text(value)), str)
 URL = SettingType("URL", _url)
 MODELS: SettingType[tuple[str, ...]] = SettingType(
-    "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini"), _show_list, multiple=True
+    "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True
 )
 USERS: SettingType[tuple[int, ...]] = SettingType("1,2,4", _listed(_whole(1, _MOST_USERS), "1,2,4,8"), _show_list)
 RATES: SettingType[tuple[float, ...]] = SettingType("0.5,1,2", _listed(_rate, "0.5,1,2 or 30/min"), _show_list)
 DURATION = SettingType("TIME", _duration, _show_duration)
 POSITIVE_DURATION = SettingType("TIME", _positive_duration, _show_duration)
-OPTIONAL_DURATION: SettingType[int | None] = SettingType("TIME", _optional_duration, _show_duration)
+OPTIONAL_DURATION: SettingType[int | None] = SettingType("TIME", _or_none(_positive_duration), _show_duration)
 SHARE = SettingType("1%", _share)
-BELOW_ALL = SettingType("20%", _share_below_all)
+BELOW_ALL = SettingType("20%", _share_within(0, 0.9999, "less than 100%, as in 20%"))
 INTERVAL = SettingType("TIME", _interval, _show_duration)
-OPTIONAL_INTERVAL: SettingType[int | None] = SettingType("TIME|none", _optional_interval, _show_duration)
+OPTIONAL_INTERVAL: SettingType[int | None] = SettingType("TIME|none", _or_none(_interval), _show_duration)
 MONEY = SettingType("PRICE", _number(0, 1e12))
 WATTS: SettingType[tuple[float, float]] = SettingType("W|W..W", _watts, lambda ends: f"{ends[0]:g}..{ends[1]:g}")
-CONFIDENCE = SettingType("95%", _confidence, example="95%")
+CONFIDENCE = SettingType("95%", _share_within(0.5, 0.9999, "a confidence from 50% to 99.99%"), example="95%")
 FLAG = SettingType("", _flag, is_flag=True)
 # Header values may be secrets: only the names are ever shown.
 HEADERS: SettingType[tuple[tuple[str, str], ...]] = SettingType(
     "'K: V'", _headers, lambda headers: {name: "***" for name, _ in headers}, multiple=True, secret=True
 )
-THINK = SettingType("TIME|DIST", _duration_distribution, str)
-TOKENS = SettingType("N|DIST", _token_distribution, str)
-TURNS = SettingType("N|DIST", _turns, str)
+THINK = SettingType(
+    "TIME|DIST",
+    _distribution(
+        parse_duration,
+        "a duration or a distribution of durations, as in '10s' or 'lognormal:20s,0.5'",
+        has_unit=True,
+    ),
+    str,
+)
+TOKENS = SettingType(
+    "N|DIST",
+    _distribution(_whole(1, 10**7), "a number of tokens or a distribution of them, as in 128 or 'lognormal:512,0.6'"),
+    str,
+)
+TURNS = SettingType(
+    "N|DIST",
+    _distribution(
+        _whole(1, _MOST_TURNS), "a number of turns or a distribution of them, as in 4 or 'uniform:2,6'", least=1
+    ),
+    str,
+)
 PATTERN = SettingType("day|POINTS|FILE", _pattern, str)
 MIX: SettingType[tuple[Share, ...]] = SettingType(
     "NAME:W,...", _mix, lambda shares: [str(share) for share in shares], multiple=True
 )
-ARRIVALS = SettingType("constant|poisson|gamma:CV", _arrivals, str)
+ARRIVALS = SettingType("constant|poisson|gamma:CV", lambda value: parse_arrivals(_text(value)), str)
 OBJECTIVES: SettingType[tuple[Objective, ...]] = SettingType(
-    "RULE", _rules(parse_objective, "ttft_p95<1s,failures<1%"), _show_rules, multiple=True, example="ttft_p95<1s"
+    "RULE", _listed(parse_objective, "ttft_p95<1s,failures<1%"), _show_rules, multiple=True, example="ttft_p95<1s"
 )
 GATES: SettingType[tuple[Objective | str, ...]] = SettingType(
-    "slo|RULE", _rules(_gate, "slo or ttft_p95<1s"), _show_rules, multiple=True, example="ttft_p95<1s"
+    "slo|RULE",
+    _listed(
+        lambda rule: ALL_OBJECTIVES if str(rule).lower() == ALL_OBJECTIVES else parse_objective(rule),
+        "slo or ttft_p95<1s",
+    ),
+    _show_rules,
+    multiple=True,
+    example="ttft_p95<1s",
 )
 ABORTS: SettingType[tuple[Objective, ...]] = SettingType(
-    "RULE", _rules(parse_abort, "failures>20%"), _show_rules, multiple=True, example="failures>20%"
+    "RULE", _listed(parse_abort, "failures>20%"), _show_rules, multiple=True, example="failures>20%"
 )
 CHANGES: SettingType[tuple[GateRule, ...]] = SettingType(
-    "RULE", _rules(parse_gate, "ttft_p95>5%,failures>1%"), _show_rules, multiple=True, example="ttft_p95>5%"
+    "RULE", _listed(parse_gate, "ttft_p95>5%,failures>1%"), _show_rules, multiple=True, example="ttft_p95>5%"
 )

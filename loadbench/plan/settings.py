@@ -226,6 +226,14 @@ _FOUNDRY = Need(
     "only Foundry Local loads models on request",
     "leave it out, or use --target foundry",
 )
+_LOADS_MODELS = Need(
+    _SERVER,
+    lambda values: values.may_be_foundry or values.value("target.adapter") is not None,
+    "only Foundry Local and adapters load models on request",
+    "leave it out, or use --target foundry or --adapter",
+)
+# Whether a server is Foundry Local is known once it answers: what needs that is checked again then.
+FOUNDRY_NEEDS = frozenset({_FOUNDRY, _LOADS_MODELS})
 _IN_PROCESS = {"chat", "completions"}  # the APIs that adapters speak
 _SAMPLED = Need(
     ("telemetry.sampling", *_SERVER[:3]),
@@ -405,11 +413,7 @@ class TargetSettings:
         "Foundry Local and adapters: unload each model before its test and measure how long loading takes.",
         commands=_MEASURING,
         needs=(
-            Need(
-                _SERVER, lambda values: values.may_be_foundry or values.value("target.adapter") is not None,
-                "only Foundry Local and adapters load models on request",
-                "leave it out, or use --target foundry or --adapter",
-            ),
+            _LOADS_MODELS,
             Need(
                 ("target.load",), lambda values: values.value("target.load") is not False,
                 "a model that may not be loaded cannot be loaded again", "leave one of them out",

@@ -19,6 +19,7 @@ import anyio
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
+from loadbench.core.errors import BadInput
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.prompt_source import prompt_source
@@ -34,7 +35,7 @@ from loadbench.targets.discovery import locate
 from loadbench.targets.openai import credentials
 from loadbench.targets.prepare import prepare
 from loadbench.targets.scrape import counters
-from loadbench.telemetry.sampler import check_pid
+from loadbench.telemetry.sampler import check_pid, is_local
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -63,6 +64,9 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
         make_adapter(scenario.target.adapter)
     credentials(scenario, environment, url=scenario.target.url or "")
     prompt_source(scenario.work, key="check", calibration=None)
+    if scenario.is_given("telemetry.server_pid") and scenario.target.url and not is_local(scenario.target.url):
+        place = scenario.place("telemetry.server_pid")
+        raise BadInput(f"{place}: has no effect: the server is on another machine", hint="leave it out")
     check_pid(scenario.telemetry.server_pid)
     workers_for(scenario, usable_cores())
     check_folder(scenario.report.out or RESULTS, name=scenario.report.name)

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.units import NS_PER_S
+from loadbench.plan.settings import FOUNDRY_NEEDS, settings
 from loadbench.results.models import Model
 from loadbench.targets.adapters import adapter_target, release
 from loadbench.targets.adapters import load as load_adapter
@@ -172,9 +173,10 @@ async def prepare(
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
     target, service = await find_server(scenario, environment, url=url)
     if service is None:
-        if scenario.target.time_loads:
-            place = scenario.place("target.time_loads")
-            raise BadInput(f"{place}: {target.base_url} loads its models itself", hint=f"leave out {place}")
+        for setting in settings(scenario.command):
+            if FOUNDRY_NEEDS & {*setting.needs} and scenario.is_given(setting.key):
+                place = scenario.place(setting.key)
+                raise BadInput(f"{place}: {target.base_url} loads its models itself", hint=f"leave out {place}")
         models, missing = choose_models(target, scenario.target.model)
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
     catalogue = await known_models(scenario, target, service)
