@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import say
+from loadbench.cli.measuring import say, say_displaced
 from loadbench.cli.options import ScenarioCommand, given, setting_options
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
 
@@ -43,6 +43,7 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     path = to or (Path() if run is None else folder_of(run)) / ANNOTATION_FILE
     scenario = scoring.scoring_scenario(None if run is None else read_run(run), given("score", options), os.environ)
     check(scenario, os.environ)
+    say_displaced(scenario)
     if path.exists() and not force:
         raise BadInput(f"{path}: exists, and may hold scores", hint="name another file with --to, or add --force")
     annotation = scoring.stub(run, scenario, os.environ, say=say)
@@ -97,6 +98,7 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
 
     scenario = scoring.judge_scenario(read_run(run), given("judge", options), os.environ)
     check(scenario, os.environ)
+    say_displaced(scenario)
     annotation = scoring.answers_of(run, os.environ, say=say)
     if not annotation.complete:
         say("some answers are missing, since collecting them was stopped: run `loadbench score stub --force`")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from loadbench.cli.measuring import progress_line, run_options, say_displaced
 from loadbench.cli.options import ScenarioCommand, given, setting_options
+
+if TYPE_CHECKING:
+    from loadbench.plan.scenario import Scenario
 
 
 @click.command(cls=ScenarioCommand)
@@ -29,7 +32,7 @@ def command(scenario: Path | None, **options: Any) -> None:
     measure(resolve(flags=given("sweep", options), environment=os.environ, file=scenario), **options)
 
 
-def measure(scenario: Any, *, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **_: Any) -> None:
+def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **_: Any) -> None:
     """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
     from loadbench.report.formats import render  # noqa: PLC0415
     from loadbench.report.plan import plan_document  # noqa: PLC0415
