@@ -260,10 +260,9 @@ class Search:
             probe = Probe(self.grid.nearest(2 * amount(passes)), Purpose.BRACKET)
         elif fails is not None and passes is None and fails != self.grid.lowest:
             probe = Probe(self.grid.nearest(amount(fails) / 2), Purpose.BRACKET)
-        elif (
-            passes is not None and fails is not None and amount(fails) / amount(passes) > _CLOSE and fails > passes + 1
-        ):
-            probe = Probe(self.grid.between(passes, fails), Purpose.REFINE)
+        elif passes is not None and fails is not None:
+            is_close = fails - passes <= 1 or amount(fails) / amount(passes) <= _CLOSE
+            probe = None if is_close else Probe(self.grid.between(passes, fails), Purpose.REFINE)
         if probe is not None and probe.at not in self.known and not is_full:
             return probe
 
