@@ -1,14 +1,13 @@
-"""Two sides measured in turn: what each of them is, how often, in which order.
+"""Two sides measured in turn: their servers and models, how often, and in which order.
 
-A *block* is one level on one side; a *pair* is the same level on both, one right after the other, with the same
-prompts, lengths and arrivals; a *repeat* is one pair of every level. From repeat to repeat prompts and arrivals are
-fresh (its seed is the scenario's plus the repeat's number), so that no cache of the last one flatters, and so that what
-differs between repeats holds all that chance does.
+A *block* is one level on one side; a *pair* is the same level on both sides, one right after the other, with the same
+prompts, lengths and arrivals; a *repeat* is one pair of every level. Each repeat has new prompts and arrivals (its seed
+is the scenario's plus the repeat's number), so that the server's cache of the previous repeat does not help, and so
+that repeats differ by everything that chance changes.
 
-Which side goes first changes as the Thue-Morse sequence has it (AB BA BA AB ...). So over every two repeats both sides
-come first equally often, over four a steady rise of the machine's speed cancels, and over eight a curved one (Prouhet,
-1851: the sums of powers of the places are equal). Every other level begins with the other side; which side begins at
-all is the seed's choice.
+The order of the sides follows the Thue-Morse sequence (AB BA BA AB ...). Over every two repeats, both sides come first
+equally often; over four, a steady drift of the machine cancels; over eight, a curved one does (Prouhet, 1851: the sums
+of powers of the places are equal). Every other level begins with the other side; the seed decides which side begins.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
 
 SIDES = ("a", "b")
-# A budget alone buys no more than this: beyond, what differs is too small to matter.
-_MOST_BOUGHT = 20
+# With a budget alone, there are no more repeats than this: a difference that needs more is too small to matter.
+_MOST_IN_BUDGET = 20
 # The settings that a side may have of its own. Headers are not among them: they hold commas.
 _PER_SIDE = {setting.name: setting for setting in settings("compare") if setting.per_side}
-# A server as people name it in haste; what is missing is said where the URL is read.
+# A server named without its scheme; reading the URL reports what is missing.
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairing:
-    """How often: `repeats` times, or as often as fits into `budget_ns`. Between blocks both sides rest `settle_ns`."""
+    """`repeats` times, or as often as fits into `budget_ns`. Before each block both sides rest for `settle_ns`."""
 
     repeats: int | None = None
     budget_ns: int | None = None
@@ -53,10 +52,10 @@ class Pairing:
 
     @property
     def most(self) -> int:
-        """The most repeats there may be."""
+        """The largest number of repeats."""
         if self.repeats is not None:
             return self.repeats
-        return USUAL_REPEATS if self.budget_ns is None else _MOST_BOUGHT
+        return USUAL_REPEATS if self.budget_ns is None else _MOST_IN_BUDGET
 
     def fits(self, *, spent_ns: int, repeat_ns: int) -> bool:
         """Whether one more repeat of this length is within the budget."""
@@ -97,7 +96,7 @@ def at_repeat(scenario: Scenario, repeat: int) -> Scenario:
 
 
 def planned_ns(scenario: Scenario, pairing: Pairing) -> int | None:
-    """How long one repeat takes, by the plan; `None` for levels by number of requests. Drains are not foreseen."""
+    """How long one repeat takes, by the plan without drains; `None` for levels by number of requests."""
     extent = scenario.extent
     if extent.duration_ns is None:
         return None
@@ -106,24 +105,24 @@ def planned_ns(scenario: Scenario, pairing: Pairing) -> int | None:
 
 
 def check_budget(scenario: Scenario, pairing: Pairing) -> None:
-    """Raises `BadInput` where not even one repeat fits."""
+    """Raises `BadInput` if not even one repeat fits into the budget."""
     one_ns = planned_ns(scenario, pairing) or 0
     if pairing.budget_ns is not None and one_ns > pairing.budget_ns:
         budget, one = format_duration(pairing.budget_ns), format_duration(one_ns)
         raise BadInput(
-            f"--budget {budget}: one repeat takes {one}",
+            f"{scenario.place('compare.budget')} {budget}: one repeat takes {one}",
             hint=f"{USUAL_REPEATS} take {format_duration(USUAL_REPEATS * one_ns)}; or measure fewer levels",
         )
 
 
 def is_target(text: str) -> bool:
-    """Whether a side as it was written is a server to measure, rather than a run that was saved."""
+    """Whether a side is written as a server to measure; if not, it is a saved run."""
     named = "://" in text or _HOST_AND_PORT.fullmatch(text) is not None
     return named or text.partition("=")[0].strip() in _PER_SIDE
 
 
 def one_address(url: str) -> str:
-    """A URL in one of its spellings, to tell whether two are of one server."""
+    """A URL in one spelling of its host, so that two URLs of one server are equal."""
     return re.sub(r"^(https?://)localhost(?=[:/]|$)", r"\g<1>127.0.0.1", url.rstrip("/"), flags=re.IGNORECASE)
 
 
