@@ -161,6 +161,16 @@ def asked(told: Told, heard: Sequence[Heard], side: int) -> list[list[str]]:
     return blocks
 
 
+def test_both_sides_have_first_tokens_cold_and_warm():
+    """Each side is made ready and responds to a first prompt and to another, before its first level."""
+    told, _, _ = paired(scenario(), EXACT, SLOWER)
+    for subject in told.subjects:
+        assert subject.samples[0].first_token_ns is not None
+        assert subject.warm.first_token_ns is not None
+        assert subject.warm.request.max_tokens == 1
+        assert subject.warm.end_ns < told.begins_ns[0]
+
+
 def test_sides_take_turns_level_by_level():
     """At each level the sides come AB BA BA AB (or BA AB AB BA) over the repeats, one right after the other."""
     told, _, _ = paired(scenario(), EXACT, EXACT, pairing=Pairing(repeats=4, settle_ns=0))
