@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from loadbench.record.request import Request
     from loadbench.record.sample import Sample
 
-# The seeds of two probes differ by this much, so that think times and arrivals are drawn afresh in each.
+# The seeds of two probes differ by this much, so that think times and arrivals differ in each.
 _SEED_STEP = 1_000_003
 # In bracketing and refining a probe ends when one side is this much likelier, as a logarithm: 20 to 1.
 _CLEARLY = 3.0

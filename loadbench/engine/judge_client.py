@@ -1,6 +1,6 @@
-"""Questions asked one after another for the sake of their answers: to be rated, or to rate.
+"""Requests sent one after another for their response texts: answers to be rated, and a judge's ratings.
 
-Nothing is measured here. The client is the one that measures, so that whatever it can talk to can be asked.
+Nothing is measured here. The client is the measuring one, so every server that it supports can be a judge.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 async def answer_to(client: Client, prompt: str, *, max_tokens: int) -> Sample:
-    """One question and its sample, with the response text, however it ended."""
+    """Send one prompt; returns its sample with the response text, however it ended."""
     return await client.send_prompt(prompt, max_tokens=max_tokens, phase=Phase.MEASURED, keep_text=True)
 
 
 async def judgement(client: Client, prompt: str, *, facets: Sequence[str], max_tokens: int) -> JudgeReply:
-    """A judge's reply to this prompt; asked once more if the first reply cannot be used.
+    """A judge's reply to this prompt; the prompt is sent once more if the first reply cannot be used.
 
     Raises `ValueError` with the reason if the second cannot be used either.
     """
@@ -47,5 +47,5 @@ async def judgement(client: Client, prompt: str, *, facets: Sequence[str], max_t
 
 
 def failure_text(sample: Sample) -> str:
-    """How a request failed, in the server's words."""
+    """How a request failed, with the server's message."""
     return f"{sample.outcome}: {sample.detail}".rstrip(": ")

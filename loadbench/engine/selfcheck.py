@@ -228,8 +228,8 @@ def selfcheck(
 ) -> SelfCheck:
     """Check the client with this many users, then search for its ceiling; `say` reports progress.
 
-    Takes about `budget_ns`, but at least as long as one load takes. Raises `BadInput` where the limit on open files
-    forbids so many users, `LoadbenchError` where the truth server does not start.
+    Takes about `budget_ns`, but at least as long as one load takes. Raises `BadInput` if the limit on open files
+    does not allow as many users, `LoadbenchError` if the truth server does not start.
     """
     ensure_descriptors(max(users, _most_users()))
     servers = max(1, min(_MOST_SERVERS, (os.cpu_count() or 2) - 1))  # one core is the client's

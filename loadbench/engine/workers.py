@@ -208,7 +208,16 @@ class WorkerPool:
         handles: list[_WorkerHandle] = []
         try:
             for _ in range(workers):
-                handles.append(_WorkerHandle(await _start()))  # noqa: PERF401 - those that did start must be ended
+                try:
+                    process = await asyncio.create_subprocess_exec(
+                        *(sys.executable, "-m", "loadbench.engine.worker"),
+                        stdin=asyncio.subprocess.PIPE,
+                        stdout=asyncio.subprocess.PIPE,
+                        limit=1 << 20,
+                    )
+                except OSError as error:
+                    raise LoadbenchError(f"cannot start a worker process: {error}", hint="try --workers 1") from None
+                handles.append(_WorkerHandle(process))
             # A worker that is still being imported would make the first requests late.
             for handle in handles:
                 ready = None
@@ -273,20 +282,6 @@ def _parts(load: Closed | Open, duration: LevelDuration, shards: Sequence[Shard]
         parts.append(replace(duration, requests=upto - before))
         before = upto
     return parts
-
-
-async def _start() -> asyncio.subprocess.Process:
-    try:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "loadbench.engine.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=1 << 20,
-        )
-    except OSError as error:
-        raise LoadbenchError(f"cannot start a worker process: {error}", hint="try --workers 1") from None
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
