@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "loadbench"
 # What the package does today needs no more, and a newcomer can still read it.
 MOST_LINES = 33_000
-# A private function of a few lines with one caller sends the reader elsewhere for little. Some hide a decision and stay.
+# A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.
 DOORS = {"door-httpx": {"client", "targets"}, "door-click": {"cli"}, "door-hdrh": {"record"}}
