@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
+    from loadbench.targets.clients import MeasuringTransport
+
 _PROBE_NS = 10_000_000
 # Up to this share of reads without a kernel stamp the quantiles up to p99 are the kernel's.
 _MOST_UNSTAMPED = 0.01
@@ -40,26 +42,13 @@ class HealthProbe(Protocol):
         ...
 
 
-class Stamps(Protocol):
-    """A transport that knows where its stamps come from, and how late its reads were."""
-
-    @property
-    def stamp_source(self) -> str:
-        """`kernel` or `user`."""
-        ...
-
-    def take_stamp_stats(self) -> StampStats:
-        """The delays, unstamped reads and clock steps since the last call."""
-        ...
-
-
 class LoopHealth:
     """Watches the running event loop, this process, and the reads of its transport."""
 
-    def __init__(self, stamps: Stamps) -> None:
+    def __init__(self, transport: MeasuringTransport) -> None:
         # A full collection takes some 50 ms: before the level begins, or its first request would be late.
         gc.collect()
-        self._stamps = stamps
+        self._transport = transport
         self._reads = StampStats(Histogram())
         self._lag = Histogram()
         self._pauses = Histogram()
@@ -72,7 +61,7 @@ class LoopHealth:
         # What is alive now stays alive through the level: the collector need not visit it again.
         gc.freeze()
         gc.callbacks.append(self._on_gc)
-        self._stamps.take_stamp_stats()
+        self._transport.take_stamp_stats()
         cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
         try:
             async with anyio.create_task_group() as probe:
@@ -83,7 +72,7 @@ class LoopHealth:
             wall_ns = time.perf_counter_ns() - wall_ns
             self._cpu_share = (time.process_time_ns() - cpu_ns) / wall_ns if wall_ns else None
             gc.callbacks.remove(self._on_gc)
-            self._reads = self._stamps.take_stamp_stats()
+            self._reads = self._transport.take_stamp_stats()
             gc.unfreeze()
 
     async def _probe(self) -> None:
@@ -106,7 +95,7 @@ class LoopHealth:
         # With more than a few reads that the kernel did not stamp, a level is as good as its worst stamps.
         is_stamped = unstamped <= _MOST_UNSTAMPED * (self._reads.delays.count + unstamped)
         return Health(
-            stamp_source=self._stamps.stamp_source if is_stamped else "user",
+            stamp_source=self._transport.stamp_source if is_stamped else "user",
             loop_lag=self._lag,
             gc_pauses=self._pauses,
             cpu_share=self._cpu_share,
