@@ -92,7 +92,7 @@ class Loadbench:
         return self._done + self._client.tokens_seen
 
     def streaming(self) -> int:
-        return sum(bool(call.answer.event_ns) for call in self._client._calls)
+        return sum(bool(call.reader.event_ns) for call in self._client._calls)
 
 
 class Prepared:
