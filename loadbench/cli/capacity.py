@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from loadbench.cli.measuring import progress_line, run_options, say_displaced
-from loadbench.cli.options import ScenarioCommand, given, setting_options
+from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
 @click.command(cls=ScenarioCommand)
@@ -43,7 +43,9 @@ def command(
     from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session.capacity import Resumed, check_search, run_capacity  # noqa: PLC0415
 
-    resolved = resolve(flags=given("capacity", options), environment=os.environ, file=scenario, command="capacity")
+    resolved = resolve(
+        flags=setting_flags("capacity", options), environment=os.environ, file=scenario, command="capacity"
+    )
     check_search(resolved, os.environ)
     resumed = None if resume is None else Resumed.read(resume, resolved)
     if dry_run:

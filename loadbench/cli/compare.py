@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadbench.cli.measuring import print_report, progress_line, run_options, say, say_displaced, write_file
-from loadbench.cli.options import ScenarioCommand, given, setting_options
+from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     from loadbench.session.paired import PairedRuns
 
     a, b = _names(sides, options)
-    baseline, flags = options["save_baseline"], given("compare", options)
+    baseline, flags = options["save_baseline"], setting_flags("compare", options)
     measures = _are_servers(a, b, flags)
     if not measures:
         for flag, is_given in (("--scenario", scenario is not None), ("--dry-run", options["dry_run"])):

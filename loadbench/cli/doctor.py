@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from loadbench.cli.measuring import say, say_displaced
-from loadbench.cli.options import ScenarioCommand, given, setting_options
+from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import ExitCode
 from loadbench.core.text import printable
 
@@ -30,7 +30,7 @@ def command(*, as_json: bool, **options: Any) -> None:
     from loadbench.plan.sources import resolve  # noqa: PLC0415
     from loadbench.session.doctor import run_checkup  # noqa: PLC0415
 
-    scenario = resolve(flags=given("doctor", options), environment=os.environ, command="doctor")
+    scenario = resolve(flags=setting_flags("doctor", options), environment=os.environ, command="doctor")
     say_displaced(scenario)
     checkup = run_checkup(scenario, os.environ, say=say)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from loadbench.cli.measuring import say, say_displaced
-from loadbench.cli.options import ScenarioCommand, given, setting_options
+from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
 @click.command(cls=ScenarioCommand)
@@ -40,7 +40,7 @@ def command(
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.session.models import list_models  # noqa: PLC0415
 
-    scenario = resolve(flags=given("models", options), environment=os.environ, command="models")
+    scenario = resolve(flags=setting_flags("models", options), environment=os.environ, command="models")
     say_displaced(scenario)
     catalogue = list_models(
         scenario, os.environ, download=download, unload=to_unload, load=to_load, quiet_stdout=as_json, say=say

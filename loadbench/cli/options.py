@@ -85,8 +85,8 @@ def _option(setting: Setting, command: str) -> Callable[[Callable[..., Any]], Ca
     )
 
 
-def given(command: str, options: dict[str, Any]) -> dict[str, object]:
-    """Of a command's options the settings' flags that were given, by setting name."""
+def setting_flags(command: str, options: dict[str, Any]) -> dict[str, object]:
+    """The values of the settings' flags that the user gave, by setting name."""
     return {
         setting.name: options[setting.name]
         for setting in settings(command)

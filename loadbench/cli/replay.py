@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from loadbench.cli.measuring import run_options
-from loadbench.cli.options import ScenarioCommand, given, setting_options
+from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.cli.sweep import measure
 
 
@@ -25,5 +25,5 @@ def command(file: Path, **options: Any) -> None:
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
 
-    flags = {**given("replay", options), "trace": str(file)}
+    flags = {**setting_flags("replay", options), "trace": str(file)}
     measure(resolve(flags=flags, environment=os.environ, command="replay"), **options)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from loadbench.cli.measuring import say, say_displaced
-from loadbench.cli.options import ScenarioCommand, given, setting_options
+from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
 
 
@@ -41,7 +41,9 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     from loadbench.session.setup import check  # noqa: PLC0415
 
     path = to or (Path() if run is None else folder_of(run)) / ANNOTATION_FILE
-    scenario = scoring.scoring_scenario(None if run is None else read_run(run), given("score", options), os.environ)
+    scenario = scoring.scoring_scenario(
+        None if run is None else read_run(run), setting_flags("score", options), os.environ
+    )
     check(scenario, os.environ)
     say_displaced(scenario)
     if path.exists() and not force:
@@ -96,7 +98,7 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
     from loadbench.session import scoring  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
 
-    scenario = scoring.judge_scenario(read_run(run), given("judge", options), os.environ)
+    scenario = scoring.judge_scenario(read_run(run), setting_flags("judge", options), os.environ)
     check(scenario, os.environ)
     say_displaced(scenario)
     annotation = scoring.answers_of(run, os.environ, say=say)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadbench.cli.measuring import progress_line, run_options, say_displaced
-from loadbench.cli.options import ScenarioCommand, given, setting_options
+from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
@@ -29,7 +29,7 @@ def command(scenario: Path | None, **options: Any) -> None:
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
 
-    measure(resolve(flags=given("sweep", options), environment=os.environ, file=scenario), **options)
+    measure(resolve(flags=setting_flags("sweep", options), environment=os.environ, file=scenario), **options)
 
 
 def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **_: Any) -> None:

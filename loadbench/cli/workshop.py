@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from loadbench.cli.measuring import print_report, progress_line, run_options, say_displaced, write_file
-from loadbench.cli.options import ScenarioCommand, given, setting_options
+from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput
 
 
@@ -47,7 +47,7 @@ def command(
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
     from loadbench.session.workshop import export_workshop  # noqa: PLC0415
 
-    flags = given("workshop", options)
+    flags = setting_flags("workshop", options)
     if run is not None and (scenario or set(flags) - {"shape"}):
         raise BadInput(f"--from {run}: exports a saved run", hint="leave out what says how to measure")
     first_token = shows_first_token(os.environ)

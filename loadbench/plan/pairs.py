@@ -139,9 +139,9 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
     for flag, text, one, other in (("--a", a, *both), ("--b", b, both[1], both[0])):
         if one.simulated and not other.simulated and "profile" not in text:
             raise BadInput(f"{flag}: names no server", hint=f"{flag} URL, or --url where both are at one")
-    for key, shared in scenario.values.given.items():
+    for key, shared in scenario.values.entries.items():
         needs = [setting_of(key).unmet(side.values) for side in both]
-        if scenario.is_given(key) and not shared.is_off and needs[0] is not None and needs[1] is not None:
+        if scenario.is_set(key) and not shared.is_off and needs[0] is not None and needs[1] is not None:
             message = f"{scenario.place(key)}: has no effect on either side: {needs[0].reason}"
             raise BadInput(message, hint=needs[0].remedy)
     if _identity(both[0]) == _identity(both[1]) and not scenario.compare.same:

@@ -19,7 +19,7 @@ from loadbench.plan.settings import (
     CapacitySettings,
     CompareSettings,
     CostSettings,
-    Given,
+    Entry,
     JudgeSettings,
     LimitSettings,
     LoadSettings,
@@ -158,7 +158,7 @@ class Scenario:
         """Where a setting was given, as messages name it; its flag if nobody gave it."""
         return self.origins.get(key, DEFAULT).place or setting_of(key).flag
 
-    def is_given(self, key: str) -> bool:
+    def is_set(self, key: str) -> bool:
         """Whether somebody gave this setting, rather than the command or the defaults."""
         return self.origins.get(key, DEFAULT).source < Source.COMMAND
 
@@ -192,18 +192,18 @@ class Scenario:
     @property
     def values(self) -> Values:
         """The settings on which needs are checked."""
-        given = {
-            key: Given(setting_of(key), getattr(getattr(self, setting_of(key).section), setting_of(key).name), origin)
+        entries = {
+            key: Entry(setting_of(key), getattr(getattr(self, setting_of(key).section), setting_of(key).name), origin)
             for key, origin in self.origins.items()
             if origin.source < Source.DEFAULT
         }
-        return Values(self.command, given, self.work.known)
+        return Values(self.command, entries, self.work.known)
 
 
 def with_not_used(scenario: Scenario) -> Scenario:
     """The scenario with a note of the settings that have no effect in it."""
     values = scenario.values
-    taken = {given.setting.group for given in values.given.values() if not given.is_off} - {""}
+    taken = {entry.setting.group for entry in values.entries.values() if not entry.is_off} - {""}
     not_used = set()
     for setting in settings():
         origin = scenario.origins.get(setting.key, DEFAULT)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from loadbench.core.errors import BadInput
 from loadbench.plan.personas import PERSONA_SETTINGS, Persona
 from loadbench.plan.setting_types import THINK, TOKENS, TURNS
-from loadbench.plan.settings import SECTIONS, Given, Origin, Source, settings
+from loadbench.plan.settings import SECTIONS, Entry, Origin, Source, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 _MOST_BYTES = 4 * 1024 * 1024
 
 
-def read(setting: Setting, value: object, origin: Origin) -> Given:
+def read(setting: Setting, value: object, origin: Origin) -> Entry:
     """A setting as it was written; raises `BadInput` with its place."""
     try:
-        return Given(setting, setting.type.read(value), origin)
+        return Entry(setting, setting.type.read(value), origin)
     except ValueError as error:
         example = setting.type.example
         raise BadInput(f"{origin.place}: {error}", hint=f"write it as in {example!r}" if example else "") from None
@@ -79,10 +79,10 @@ class ScenarioFile:
         first = self.text.lstrip().split("\n", 1)[0]
         return first.lstrip("# ").strip() if first.startswith("#") else ""
 
-    def given(self) -> list[Given]:
+    def entries(self) -> list[Entry]:
         """Every setting in it, read; raises `BadInput` for what is unknown or wrong."""
         known = {setting.key: setting for setting in settings()}
-        given: list[Given] = []
+        entries: list[Entry] = []
         for section, values in self.content.items():
             if section in {"question", "personas"}:
                 continue
@@ -96,8 +96,8 @@ class ScenarioFile:
                     names = [setting.name for setting in known.values() if setting.section == section]
                     raise self._unknown(name, section, names)
                 origin = Origin(Source.SCENARIO, self._place(section, name), f"{section}.{name}")
-                given.append(read(known[key], value, origin))
-        return given
+                entries.append(read(known[key], value, origin))
+        return entries
 
     def personas(self) -> tuple[Persona, ...]:
         """The scenario's own personas, a table each; raises `BadInput` for what is unknown or wrong in one."""

@@ -93,8 +93,8 @@ class Comparable(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A value that somebody gave, or that something brought, and where it comes from."""
+class Entry:
+    """A setting's value and where it comes from."""
 
     setting: Setting
     value: Any
@@ -113,28 +113,28 @@ class Given:
 
 
 class Values:
-    """The settings that were given, by key; `value` fills in the command's defaults. Needs are checked on this."""
+    """The settings that have a value, by key; `value` fills in the command's defaults. Needs are checked on this."""
 
     def __init__(
-        self, command: str, given: Mapping[str, Given], personas: Mapping[str, Persona] = MappingProxyType(PERSONAS)
+        self, command: str, entries: Mapping[str, Entry], personas: Mapping[str, Persona] = MappingProxyType(PERSONAS)
     ) -> None:
         self.command = command
-        self.given = given
+        self.entries = entries
         self.personas = personas
 
     def value(self, key: str) -> Any:
         """The value in force; `None` where another setting of its group was given."""
-        if key in self.given:
-            return self.given[key].value
+        if key in self.entries:
+            return self.entries[key].value
         setting = setting_of(key)
-        others = (given for given in self.given.values() if given.setting.group == setting.group)
-        if setting.group and not all(given.is_off for given in others):
+        others = (entry for entry in self.entries.values() if entry.setting.group == setting.group)
+        if setting.group and not all(entry.is_off for entry in others):
             return None
         return setting.default_in(self.command)
 
-    def somebody_gave(self, key: str) -> bool:
-        """Whether a value was given, rather than brought by another setting."""
-        return key in self.given and self.given[key].origin.source < Source.COMMAND
+    def is_set(self, key: str) -> bool:
+        """Whether the user set it, rather than another setting that brings it."""
+        return key in self.entries and self.entries[key].origin.source < Source.COMMAND
 
     @property
     def url(self) -> str | None:
@@ -491,7 +491,7 @@ class LoadSettings:
         needs=(
             _without("load.requests", reason="a level ends with the last of its requests"),
             Need(
-                ("load.trace",), lambda values: values.loop != "trace" or values.somebody_gave("load.duration"),
+                ("load.trace",), lambda values: values.loop != "trace" or values.is_set("load.duration"),
                 "a trace that is measured to its end leaves no load after it",
                 "leave it out, or end the measurement earlier with --duration",
             ),
@@ -511,7 +511,7 @@ class LoadSettings:
             Need(
                 ("load.warm_up",),
                 lambda values: values.value("load.warm_up") is None
-                or values.value("load.warm_up") >= (values.value("load.ramp") if "load.ramp" in values.given else 1),
+                or values.value("load.warm_up") >= (values.value("load.ramp") if "load.ramp" in values.entries else 1),
                 "users start during the warm-up, which is shorter", "leave it out, or use a longer --warm-up",
             ),
         ))

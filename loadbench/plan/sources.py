@@ -17,7 +17,7 @@ from loadbench.plan.personas import PERSONAS
 from loadbench.plan.scenario import Displaced, Scenario, with_not_used
 from loadbench.plan.scenario_file import ScenarioFile, nearest, read
 from loadbench.plan.setting_types import ALL_OBJECTIVES
-from loadbench.plan.settings import DEFAULT, SECTIONS, Given, Origin, Source, Values, setting_of, settings
+from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Values, setting_of, settings
 from loadbench.plan.workload import bring
 
 if TYPE_CHECKING:
@@ -49,22 +49,22 @@ def resolve(
     own = document.personas() if document is not None else ()
     personas = PERSONAS | {persona.name: persona for persona in own}
     choice = _Choice(command, Values(command, {}, personas))
-    for given in (
+    for entry in (
         *_from_flags(command, flags),
         *(read(setting_of(key), value, Origin(Source.RUN, "the run")) for key, value in (reused or {}).items()),
         *choice.from_environment(environment),
         *_from_workshop_variables(command, environment),
-        *(document.given() if document is not None else ()),
+        *(document.entries() if document is not None else ()),
     ):
-        choice.take(given)
+        choice.take(entry)
     choice.settle_groups()
-    if not {"target.url", "target.profile", "target.adapter"} & set(choice.given):
+    if not {"target.url", "target.profile", "target.adapter"} & set(choice.entries):
         choice.take_endpoint(environment)
     choice.settle_needs()
     choice.settle_deterministic()
-    bring(choice.given, personas, command=command)
+    bring(choice.entries, personas, command=command)
     scenario = choice.scenario(document.question if document is not None else "")
-    if file is not None and "report.name" not in choice.given:
+    if file is not None and "report.name" not in choice.entries:
         scenario = dataclasses.replace(scenario, report=dataclasses.replace(scenario.report, name=file.stem))
     scenario = dataclasses.replace(scenario, work=dataclasses.replace(scenario.work, personas=own))
     if scenario.target.model_set is not None:
@@ -86,7 +86,7 @@ def reusable(record: Mapping[str, Mapping[str, object]], *, same_server: bool) -
     }
 
 
-def _from_flags(command: str, flags: Mapping[str, object]) -> Iterator[Given]:
+def _from_flags(command: str, flags: Mapping[str, object]) -> Iterator[Entry]:
     """Raises `BadInput` for what the command does not take."""
     for name, value in flags.items():
         named = [setting for setting in settings() if setting.name == name]
@@ -97,7 +97,7 @@ def _from_flags(command: str, flags: Mapping[str, object]) -> Iterator[Given]:
         yield read(setting, value, Origin(Source.FLAG, place))
 
 
-def _from_workshop_variables(command: str, environment: Mapping[str, str]) -> Iterator[Given]:
+def _from_workshop_variables(command: str, environment: Mapping[str, str]) -> Iterator[Entry]:
     """Of a setting's variables the first that says anything."""
     for setting in settings(command) if command == "workshop" else ():
         for variable in setting.workshop_variables:
@@ -114,13 +114,13 @@ class _Choice:
 
     def __init__(self, command: str, values: Values) -> None:
         self.command = command
-        self.given: dict[str, Given] = {}
-        self._values = Values(command, self.given, values.personas)
+        self.entries: dict[str, Entry] = {}
+        self._values = Values(command, self.entries, values.personas)
         self._displaced: list[Displaced] = []
-        self._displacers: dict[str, Given] = {}
+        self._displacers: dict[str, Entry] = {}
 
-    def from_environment(self, environment: Mapping[str, str]) -> Iterator[Given]:
-        """The settings of our variables; those of other commands are noted, and not read."""
+    def from_environment(self, environment: Mapping[str, str]) -> Iterator[Entry]:
+        """The settings of `LOADBENCH_…` variables; those of other commands are noted as not used."""
         for name, value in environment.items():
             if not name.startswith("LOADBENCH_") or name in _OTHER_VARIABLES or name.endswith("_COMPLETE"):
                 continue
@@ -130,43 +130,43 @@ class _Choice:
             if taken is not None:
                 yield read(taken, value, origin)
             elif named:
-                self._refuse_quietly(named[0], origin)
+                self._note_unused(named[0], origin)
             elif environment.get("LOADBENCH_API_KEY_ENV") != name:
                 known = [setting.variable for setting in settings()]
                 raise BadInput(f"{name}: an unknown environment variable", hint=nearest(name, known))
 
-    def _refuse_quietly(self, setting: Setting, origin: Origin) -> None:
+    def _note_unused(self, setting: Setting, origin: Origin) -> None:
         self._displaced.append(Displaced(setting.key, origin, setting.why_not(self.command)))
 
-    def take(self, given: Given) -> None:
+    def take(self, entry: Entry) -> None:
         """The first value of a setting wins; sources come in their order."""
-        if self.command not in given.setting.commands and given.origin.source is not Source.RUN:
-            self._refuse_quietly(given.setting, given.origin)
+        if self.command not in entry.setting.commands and entry.origin.source is not Source.RUN:
+            self._note_unused(entry.setting, entry.origin)
         else:
-            self.given.setdefault(given.setting.key, given)
+            self.entries.setdefault(entry.setting.key, entry)
 
-    def _displace(self, given: Given, by: Given) -> None:
-        del self.given[given.setting.key]
-        self._displacers[given.setting.key] = by
-        if given.origin.source is not Source.RUN:
-            self._displaced.append(Displaced(given.setting.key, given.origin, f"displaced by {by.origin.place}"))
+    def _displace(self, entry: Entry, by: Entry) -> None:
+        del self.entries[entry.setting.key]
+        self._displacers[entry.setting.key] = by
+        if entry.origin.source is not Source.RUN:
+            self._displaced.append(Displaced(entry.setting.key, entry.origin, f"displaced by {by.origin.place}"))
 
     def settle_groups(self) -> None:
         """Of settings that exclude each other the strongest stays; two of one source are refused."""
-        strongest: dict[str, Given] = {}
-        for given in sorted(self.given.values(), key=lambda given: given.origin.source):
-            group = given.setting.group
-            if not group or given.is_off:
+        strongest: dict[str, Entry] = {}
+        for entry in sorted(self.entries.values(), key=lambda entry: entry.origin.source):
+            group = entry.setting.group
+            if not group or entry.is_off:
                 continue
-            winner = strongest.setdefault(group, given)
-            if winner is given:
+            winner = strongest.setdefault(group, entry)
+            if winner is entry:
                 continue
-            if winner.origin.source == given.origin.source and given.origin.source is not Source.RUN:
+            if winner.origin.source == entry.origin.source and entry.origin.source is not Source.RUN:
                 raise BadInput(
-                    f"{winner.origin.place} and {given.origin.place} exclude each other",
-                    hint=f"give {winner.setting.name} or {given.setting.name}, not both",
+                    f"{winner.origin.place} and {entry.origin.place} exclude each other",
+                    hint=f"give {winner.setting.name} or {entry.setting.name}, not both",
                 )
-            self._displace(given, winner)
+            self._displace(entry, winner)
 
     def take_endpoint(self, environment: Mapping[str, str]) -> None:
         """The URL from where other programs keep it."""
@@ -181,72 +181,72 @@ class _Choice:
         displaced = True
         while displaced:
             displaced = False
-            for given in list(self.given.values()):
-                need = self._unmet(given)
+            for entry in list(self.entries.values()):
+                need = self._unmet(entry)
                 if need is None:
                     continue
-                by = self._blamed(need, given)
+                by = self._blamed(need, entry)
                 searched = self.command == "capacity" and "load.rate" in need.on
-                if given.origin.source is Source.RUN:
-                    del self.given[given.setting.key]
-                elif searched and given.origin.source is not Source.FLAG:
+                if entry.origin.source is Source.RUN:
+                    del self.entries[entry.setting.key]
+                elif searched and entry.origin.source is not Source.FLAG:
                     # It was for the load of another command.
-                    del self.given[given.setting.key]
-                    self._displaced.append(Displaced(given.setting.key, given.origin, need.reason))
-                elif by is not None and by.origin.source < given.origin.source:
-                    self._displace(given, by)
+                    del self.entries[entry.setting.key]
+                    self._displaced.append(Displaced(entry.setting.key, entry.origin, need.reason))
+                elif by is not None and by.origin.source < entry.origin.source:
+                    self._displace(entry, by)
                 else:
                     continue
                 displaced = True
-        for given in self.given.values():
-            need = self._unmet(given)
+        for entry in self.entries.values():
+            need = self._unmet(entry)
             if need is not None:
-                by = self._blamed(need, given)
+                by = self._blamed(need, entry)
                 blamed = "" if by is None else f" with {by.shown}"
-                message = f"{given.origin.place}: has no effect{blamed}: {need.reason}"
+                message = f"{entry.origin.place}: has no effect{blamed}: {need.reason}"
                 raise BadInput(message, hint=need.remedy_in(self.command))
 
-    def _unmet(self, given: Given) -> Need | None:
+    def _unmet(self, entry: Entry) -> Need | None:
         """The sides of a comparison may each have another server: what needs one is checked there."""
-        need = None if given.is_off else given.setting.unmet(self._values)
+        need = None if entry.is_off else entry.setting.unmet(self._values)
         return None if need is not None and self.command == "compare" and "target.url" in need.on else need
 
-    def _blamed(self, need: Need, given: Given) -> Given | None:
-        """The strongest setting for which a need does not hold: one that was given, or that displaced what was."""
-        involved = [self.given.get(key) or self._displacers.get(key) for key in need.on if key != given.setting.key]
+    def _blamed(self, need: Need, entry: Entry) -> Entry | None:
+        """The strongest of the settings that a need depends on: one in force, or one that displaced another."""
+        involved = [self.entries.get(key) or self._displacers.get(key) for key in need.on if key != entry.setting.key]
         return min((one for one in involved if one is not None), key=lambda one: one.origin.source, default=None)
 
     def settle_deterministic(self) -> None:
         """Set what a deterministic run needs; refuse another value from a source that is as strong, or stronger."""
-        deterministic = self.given.get("work.deterministic")
+        deterministic = self.entries.get("work.deterministic")
         if deterministic is None or not deterministic.value:
             return
         origin = deterministic.origin
-        if not {"work.prompt", "work.prompts"} & set(self.given) and self._values.value("work.prompt") is None:
+        if not {"work.prompt", "work.prompts"} & set(self.entries) and self._values.value("work.prompt") is None:
             raise BadInput(f"{origin.place}: there are no given prompts", hint="give them with --prompts or --prompt")
         for setting in settings(self.command):
             if not setting.when_deterministic:
                 continue
             (value,) = setting.when_deterministic
-            given = self.given.get(setting.key)
-            if given is not None and given.value != value:
-                if given.origin.source <= origin.source:
+            entry = self.entries.get(setting.key)
+            if entry is not None and entry.value != value:
+                if entry.origin.source <= origin.source:
                     raise BadInput(
-                        f"{given.origin.place} and {origin.place} exclude each other",
+                        f"{entry.origin.place} and {origin.place} exclude each other",
                         hint="a deterministic run has temperature 0, unchanged prompts, and --max-tokens",
                     )
-                self._displace(given, deterministic)
-            self.given[setting.key] = Given(setting, value, origin)
+                self._displace(entry, deterministic)
+            self.entries[setting.key] = Entry(setting, value, origin)
 
     def scenario(self, question: str) -> Scenario:
         """The scenario of these values, with the command's defaults."""
         sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         origins = {}
         for setting in settings():
-            given = self.given.get(setting.key)
-            value = self._values.value(setting.key) if given is None else given.value
-            origin = DEFAULT if given is None else given.origin
-            if given is None and value not in (None, setting.default) and self.command in setting.defaults:
+            entry = self.entries.get(setting.key)
+            value = self._values.value(setting.key) if entry is None else entry.value
+            origin = DEFAULT if entry is None else entry.origin
+            if entry is None and value not in (None, setting.default) and self.command in setting.defaults:
                 origin = Origin(Source.COMMAND, self.command)
             sections[setting.section][setting.name], origins[setting.key] = value, origin
         made = {section: SECTIONS[section](**values) for section, values in sections.items()}

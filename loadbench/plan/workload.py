@@ -12,7 +12,7 @@ from loadbench.core.units import format_duration
 from loadbench.plan.distribution import Constant
 from loadbench.plan.personas import PERSONA_SETTINGS
 from loadbench.plan.scenario_file import nearest
-from loadbench.plan.settings import Given, Origin, Source, Values, setting_of
+from loadbench.plan.settings import Entry, Origin, Source, Values, setting_of
 from loadbench.plan.traces import Replayed, read_trace
 
 if TYPE_CHECKING:
@@ -21,33 +21,35 @@ if TYPE_CHECKING:
     from loadbench.plan.personas import Persona
 
 
-def bring(given: dict[str, Given], personas: Mapping[str, Persona], *, command: str) -> None:
+def bring(entries: dict[str, Entry], personas: Mapping[str, Persona], *, command: str) -> None:
     """Add what the given settings bring with them.
 
     Raises `BadInput` for unknown personas, and for conversations where they cannot be had.
     """
-    values = Values(command, given, personas)
-    _bring_personas(given, personas, values)
+    values = Values(command, entries, personas)
+    _bring_personas(entries, personas, values)
     scale = values.value("load.time_scale")
     if values.loop == "trace":
-        _bring_window(given, Replayed(read_trace(values.value("load.trace"), limit=values.value("load.limit")), scale))
+        _bring_window(
+            entries, Replayed(read_trace(values.value("load.trace"), limit=values.value("load.limit")), scale)
+        )
     elif (pattern := values.value("load.pattern")) is not None:
         try:
             pass_ns = pattern.scaled(scale).length_ns
         except ValueError:
-            place = given["load.time_scale"].origin.place
+            place = entries["load.time_scale"].origin.place
             raise BadInput(f"{place}: nothing is left of the pattern", hint="use a smaller factor") from None
-        if not {"load.duration", "load.requests"} & set(given):
-            _add(given, "load.duration", pass_ns, "pattern")
+        if not {"load.duration", "load.requests"} & set(entries):
+            _add(entries, "load.duration", pass_ns, "pattern")
 
 
-def _add(given: dict[str, Given], key: str, value: Any, by: str) -> None:
-    given[key] = Given(setting_of(key), value, Origin(Source.COMMAND, by))
+def _add(entries: dict[str, Entry], key: str, value: Any, by: str) -> None:
+    entries[key] = Entry(setting_of(key), value, Origin(Source.COMMAND, by))
 
 
-def _bring_personas(given: dict[str, Given], personas: Mapping[str, Persona], values: Values) -> None:
+def _bring_personas(entries: dict[str, Entry], personas: Mapping[str, Persona], values: Values) -> None:
     """A persona's settings become the scenario's own unless they are given; in a mix each persona keeps its own."""
-    persona, mix = given.get("work.persona"), given.get("work.mix")
+    persona, mix = entries.get("work.persona"), entries.get("work.mix")
     if persona is None and mix is None:
         return
     names = [persona.value] if persona is not None else [share.name for share in mix.value] if mix is not None else []
@@ -55,29 +57,29 @@ def _bring_personas(given: dict[str, Given], personas: Mapping[str, Persona], va
     for name in names:
         if name not in personas:
             raise BadInput(f"{by}: there is no persona {name!r}", hint=nearest(name, personas))
-        if personas[name].turns is not None and "work.turns" not in given:
+        if personas[name].turns is not None and "work.turns" not in entries:
             need = setting_of("work.turns").unmet(values)
             if need is not None:
                 raise BadInput(f"{by}: {name} has turns, and {need.reason}", hint=need.remedy_in(values.command))
-    if "work.max_tokens" in given and "work.output_tokens" not in given:
-        limit = given["work.max_tokens"]
-        given["work.output_tokens"] = Given(setting_of("work.output_tokens"), Constant(limit.value), limit.origin)
+    if "work.max_tokens" in entries and "work.output_tokens" not in entries:
+        limit = entries["work.max_tokens"]
+        entries["work.output_tokens"] = Entry(setting_of("work.output_tokens"), Constant(limit.value), limit.origin)
     if persona is None:
         return
-    fixed = {"work.prompt", "work.prompts"} & set(given)
+    fixed = {"work.prompt", "work.prompts"} & set(entries)
     for name in PERSONA_SETTINGS:
         value = getattr(personas[persona.value], name)
         key = f"{'load' if name == 'think' else 'work'}.{name}"
         idle = (name == "think" and values.loop != "users") or (name == "input_tokens" and fixed)
-        if value is not None and not idle and key not in given:
-            _add(given, key, value, f"persona {persona.value}")
+        if value is not None and not idle and key not in entries:
+            _add(entries, key, value, f"persona {persona.value}")
 
 
-def _bring_window(given: dict[str, Given], trace: Replayed) -> None:
+def _bring_window(entries: dict[str, Entry], trace: Replayed) -> None:
     """The whole trace is measured but its warm-up, and nothing after its end, where there is no load."""
-    if "load.warm_up" not in given:
-        _add(given, "load.warm_up", 0, "trace")
-    warm_up = given["load.warm_up"]
+    if "load.warm_up" not in entries:
+        _add(entries, "load.warm_up", 0, "trace")
+    warm_up = entries["load.warm_up"]
     left_ns = trace.window_ns - warm_up.value
     if left_ns <= 0:
         lasts = format_duration(trace.window_ns)
@@ -85,5 +87,5 @@ def _bring_window(given: dict[str, Given], trace: Replayed) -> None:
             f"{warm_up.origin.place}: nothing of the trace, which lasts {lasts}, would be left to measure",
             hint="use a shorter warm-up",
         )
-    if "load.duration" not in given or given["load.duration"].value >= left_ns:
-        _add(given, "load.duration", left_ns, "trace")
+    if "load.duration" not in entries or entries["load.duration"].value >= left_ns:
+        _add(entries, "load.duration", left_ns, "trace")

@@ -64,7 +64,7 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
         make_adapter(scenario.target.adapter)
     credentials(scenario, environment, url=scenario.target.url or "")
     prompt_source(scenario.work, key="check", calibration=None)
-    if scenario.is_given("telemetry.server_pid") and scenario.target.url and not is_local(scenario.target.url):
+    if scenario.is_set("telemetry.server_pid") and scenario.target.url and not is_local(scenario.target.url):
         place = scenario.place("telemetry.server_pid")
         raise BadInput(f"{place}: has no effect: the server is on another machine", hint="leave it out")
     check_pid(scenario.telemetry.server_pid)

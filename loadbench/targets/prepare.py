@@ -174,7 +174,7 @@ async def prepare(
     target, service = await find_server(scenario, environment, url=url)
     if service is None:
         for setting in settings(scenario.command):
-            if FOUNDRY_NEEDS & {*setting.needs} and scenario.is_given(setting.key):
+            if FOUNDRY_NEEDS & {*setting.needs} and scenario.is_set(setting.key):
                 place = scenario.place(setting.key)
                 raise BadInput(f"{place}: {target.base_url} loads its models itself", hint=f"leave out {place}")
         models, missing = choose_models(target, scenario.target.model)

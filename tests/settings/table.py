@@ -86,7 +86,7 @@ ROWS: dict[str, Row] = {
     "load.rate": Row("50", shows="plan.load", swap=_BY_RATE),
     "load.arrivals": Row("constant", {**_RATE, "by": "rate"}, drop=_BY_RATE, shows="plan.load"),
     "load.pattern": Row("0s:1,1s:2", _RATE, drop=_BY_RATE, shows="plan.load"),
-    "load.trace": Row(TRACE, shows="plan.load", swap=_SWEPT),
+    "load.trace": Row("other.csv", shows="plan.load", swap=_SWEPT),
     "load.limit": Row("3", {"trace": TRACE}, _SWEPT, "plan.load"),
     "load.time_scale": Row("2", {"trace": TRACE}, _SWEPT, "plan.load"),
     "load.think": Row("10ms", shows="plan.load"),

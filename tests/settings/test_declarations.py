@@ -22,6 +22,7 @@ def _files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models.json").write_text('["other"]', encoding="utf-8")
     (tmp_path / TRACE).write_text(TRACE_TEXT, encoding="utf-8")
+    (tmp_path / "other.csv").write_text(TRACE_TEXT.replace(",4", ",5"), encoding="utf-8")
     (tmp_path / "prompts.txt").write_text("One.\nTwo.\n", encoding="utf-8")
 
 
@@ -73,7 +74,7 @@ def test_a_setting_that_is_not_taken_is_refused_or_listed(command, key):
         assert str(displaced) in {f"{setting.variable}: {other.why_not(command)}" for other in named}
         in_force = scenario.effective().get(setting.section, {}).get(setting.name)
         assert in_force is None or setting.default_in(command) != setting.default
-        assert not scenario.is_given(key)
+        assert not scenario.is_set(key)
 
 
 @pytest.mark.parametrize(("command", "key", "reason"), NEEDS)
@@ -111,7 +112,7 @@ def test_a_setting_without_effect_is_refused_or_displaced(command, key, reason):
         assert refusal.startswith(f"{setting.variable}: has no effect")
         assert reason in refusal
     else:
-        assert not scenario.is_given(key)
+        assert not scenario.is_set(key)
         default = setting.default_in(command)
         recorded = scenario.effective()[setting.section][setting.name]
         assert recorded is None or recorded == setting.type.show(default)

@@ -48,6 +48,7 @@ class Vehicle:
         authority.cert_pem.write_to_path(str(folder / "files" / "ca.pem"))
         (folder / "files" / "models.json").write_text('["other"]', encoding="utf-8")
         (folder / "files" / TRACE).write_text(TRACE_TEXT, encoding="utf-8")
+        (folder / "files" / "other.csv").write_text(TRACE_TEXT.replace(",4", ",5"), encoding="utf-8")
         (folder / "files" / "prompts.txt").write_text("One.\nTwo.\n", encoding="utf-8")
         self.baseline = cache(self._baseline)
         self.scored: Path | None = None
