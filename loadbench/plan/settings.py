@@ -273,7 +273,7 @@ class Setting:
     per_side: bool = False  # a side of a comparison may have its own
     reused: str = ""  # by `score` from the run: "always", or for its "server" alone
     workshop_variables: tuple[str, ...] = ()  # which set it too, in the workshop
-    decides_answers: bool = False  # another value may give other answers to the same prompts
+    decides_answers: str = ""  # another value may change the answers to given prompts: the "server" or the "request"
     when_deterministic: tuple[Any, ...] = ()  # its value in a deterministic run
 
     @property
@@ -350,7 +350,7 @@ class TargetSettings:
 
     url: str | None = setting(types.URL, None,
         "The server's URL, with or without /v1. Default: the simulated server.", commands=_ANY_SERVER - {"judge"},
-        refused={"judge": "use --judge-url"}, group="target", per_side=True, decides_answers=True, reused="always")
+        refused={"judge": "use --judge-url"}, group="target", per_side=True, decides_answers="server", reused="always")
     adapter: str | None = setting(types.TEXT, None,
         "Test a model in this process instead of a server: onnx-genai:FOLDER, transformers:MODEL, or your own.",
         commands=_SENDING - {"compare", "judge"},
@@ -360,7 +360,7 @@ class TargetSettings:
             "judge": "use --judge-url",
             "models": "an adapter is one model and has no list; `loadbench doctor` checks it",
         },
-        group="target", decides_answers=True, reused="always")
+        group="target", decides_answers="server", reused="always")
     model: tuple[str, ...] | None = setting(types.MODELS, None,
         "A model to test; repeat the flag for several. Default: the only model that the server lists.",
         commands=_SENDING - {"judge"}, refused={"judge": "use --judge-model", "models": "all models are listed"},
@@ -378,7 +378,7 @@ class TargetSettings:
                 "a model in this process takes chats and completions only", "leave it out",
             ),
         ),
-        comparable=Comparable.CAVEAT, per_side=True, decides_answers=True, reused="always")
+        comparable=Comparable.CAVEAT, per_side=True, decides_answers="request", reused="always")
     transport: str = setting(types.choice("fast", "httpx"), "fast",
         "The HTTP client: loadbench's own, which reads kernel timestamps, or httpx.", commands=_SENDING,
         refused={"models": "no request is sent to a model"}, needs=(_OVER_HTTP,), reused="always")
@@ -569,7 +569,8 @@ class WorkSettings:
         "The most tokens that a response may have.", commands=_GENERATING | {"workshop", "score"},
         defaults={"workshop": 120},
         needs=(_NO_TRACE, _without("work.output_tokens", reason="each request draws its own max_tokens")),
-        comparable=Comparable.LENGTHS, reused="always", workshop_variables=("BENCH_MAX_TOKENS",))
+        comparable=Comparable.LENGTHS, reused="always", workshop_variables=("BENCH_MAX_TOKENS",),
+        decides_answers="request")
     persona: str | None = setting(types.TEXT, None,
         "Use the prompt lengths, response lengths and pauses of one kind of user: chat, rag, summariser, code, "
         "or one of the scenario file's.",
@@ -581,25 +582,28 @@ class WorkSettings:
         needs=(_NO_TRACE, _with_users("a conversation continues when its user has read the response"), _MESSAGES))
     system: str | None = setting(types.TEXT, None,
         "A system message for every conversation.", commands=_MEASURING | {"score"}, needs=(_MESSAGES,),
-        decides_answers=True, reused="always")
+        decides_answers="request", reused="always")
     temperature: float | None = setting(types.number(0, 10), 0.0,
         "The sampling temperature.", commands=_MEASURING,
         refused={
             "score": "answers to be scored are collected at temperature 0", "judge": "a judge has temperature 0",
         },
         defaults={"workshop": 0.2}, when_deterministic=(0.0,),
-        comparable=Comparable.CAVEAT, workshop_variables=("BENCH_TEMPERATURE",))
+        comparable=Comparable.CAVEAT, workshop_variables=("BENCH_TEMPERATURE",),
+        decides_answers="request")
     seed: int = setting(types.whole(0, 2**53), 0,
         "The seed of prompts, arrivals and think times; it is sent with every request too.",
-        commands=_MEASURING | {"score"}, comparable=Comparable.SEED, decides_answers=True, reused="always")
+        commands=_MEASURING | {"score"}, comparable=Comparable.SEED, decides_answers="request", reused="always")
     unique: bool = setting(types.FLAG, True,
         "Prefix each prompt with a unique string so that prefix caching cannot help. --no-unique sends it as it is.",
         commands=_MEASURING, refused={"score": "each prompt is sent once, as it is"}, defaults={"score": False},
-        when_deterministic=(False,))
+        when_deterministic=(False,),
+        decides_answers="request")
     deterministic: bool = setting(types.FLAG, False,
         "Send given prompts unchanged at temperature 0, and check whether equal prompts get equal responses.",
         commands=_GENERATING | {"workshop"}, refused={**_PROMPTS_REFUSED, "score": "each prompt is sent once"},
-        needs=(_NO_TRACE,))
+        needs=(_NO_TRACE,),
+        decides_answers="request")
     personas: tuple[Persona, ...] = ()  # the scenario's own: a table each, and no setting
 
     @property

@@ -18,6 +18,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from loadbench.analyze.level.workshop_stats import mean
+from loadbench.plan.settings import settings
 from loadbench.report.csv import safe
 from loadbench.report.document import Document, Notes, Table, Text
 from loadbench.report.run import equality_notes, title
@@ -33,8 +34,6 @@ STABLE: Final = "loadbench.benchmark/1"
 _HEADERS = ("Model", "Avg Latency (s)", "p95 (s)", "Tokens/sec", "Rounds", "First Token (s)")
 # Characters of a response that the workshop shows.
 _SAMPLE, _SAMPLE_OUTPUT = 160, 200
-# The settings that decide how a deterministic server responds.
-_DECISIVE = {"target": ("api",), "work": ("system", "max_tokens", "temperature", "seed", "unique", "deterministic")}
 
 
 def workshop_json(rows: Sequence[ModelRounds], shape: str, *, first_token: bool = True) -> str:
@@ -177,7 +176,8 @@ def stable_json(run: Run, rows: Sequence[ModelRounds], requests: Iterable[Reques
         answers.setdefault(model, []).append(
             {"prompt": prompt, "equal": len(digests) == 1, "hashes": sorted(digests), "tokens": sorted(tokens)}
         )
-    settings = {name: run.scenario.get(section, {}).get(name) for section, names in _DECISIVE.items() for name in names}
+    decisive = [setting for setting in settings() if setting.decides_answers == "request"]
+    requested = {setting.name: run.scenario.get(setting.section, {}).get(setting.name) for setting in decisive}
     models = [
         {
             "model": row.alias,
@@ -197,7 +197,7 @@ def stable_json(run: Run, rows: Sequence[ModelRounds], requests: Iterable[Reques
         {
             "schema": STABLE,
             "question": run.question,
-            "settings": settings,
+            "settings": requested,
             "rounds": rows[0].rounds if rows else 0,
             "prompts": [prompt.hash for prompt in run.prompts],
             "models": models,

@@ -148,7 +148,7 @@ def _kept_answers(
         or any(
             now[setting.section].get(setting.name) != run.scenario.get(setting.section, {}).get(setting.name)
             for setting in settings()
-            if setting.decides_answers
+            if setting.decides_answers and setting.reused
         )
     ):
         return {}
