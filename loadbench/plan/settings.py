@@ -221,13 +221,13 @@ _OVER_TLS = Need(
     "leave it out, or give an https:// URL",
 )
 _FOUNDRY = Need(
-    _SERVER,
+    ("target.kind", "target.url", "target.adapter", "target.profile"),
     lambda values: values.may_be_foundry,
     "only Foundry Local loads models on request",
     "leave it out, or use --target foundry",
 )
 _LOADS_MODELS = Need(
-    _SERVER,
+    ("target.kind", "target.url", "target.adapter", "target.profile"),
     lambda values: values.may_be_foundry or values.value("target.adapter") is not None,
     "only Foundry Local and adapters load models on request",
     "leave it out, or use --target foundry or --adapter",
