@@ -23,9 +23,9 @@ _PLAIN_PERIOD_S = 10.0
 
 
 class Progress:
-    """Writes the progress line to `stream`; `levels` is the number of levels in the run."""
+    """Writes the progress line to `stream`; `levels` is the number of levels in the run, `None` if nobody knows it."""
 
-    def __init__(self, stream: TextIO, *, levels: int, quiet: bool = False, live: bool = True) -> None:
+    def __init__(self, stream: TextIO, *, levels: int | None, quiet: bool = False, live: bool = True) -> None:
         self._stream = stream
         self._levels = levels
         self._quiet = quiet
@@ -35,14 +35,15 @@ class Progress:
         self._number = 0
         self._width = 0
 
-    def expect(self, levels: int) -> None:
+    def expect(self, levels: int | None) -> None:
         """Set the number of levels in the run."""
         self._levels = levels
 
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """Show this level from now on."""
         self._level, self._number = level, number
-        self._head = f"[{number + 1}/{self._levels}] {level.label}"
+        total = "" if self._levels is None else f"/{self._levels}"
+        self._head = f"[{number + 1}{total}] {level.label}"
         self._model = printable(model)
         if not self._terminal:
             self.say(f"{self._head} of {self._model} begins")
@@ -102,8 +103,8 @@ class Progress:
         return " · ".join([*parts, self._model])
 
     def _left_ns(self, level: RunningLevel, elapsed_ns: int) -> int | None:
-        """Time left in the run, without the drains, which cannot be foreseen."""
-        to_come = self._levels - self._number - 1
+        """Time left in the run, without the drains, which cannot be foreseen; in the level if the rest is unknown."""
+        to_come = 0 if self._levels is None else self._levels - self._number - 1
         duration = level.duration
         if duration.duration_ns is not None:
             whole_ns = duration.warm_up_ns + duration.duration_ns + duration.cool_down_ns

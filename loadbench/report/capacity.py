@@ -8,47 +8,48 @@ from typing import TYPE_CHECKING
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
 from loadbench.plan.search import Purpose
 from loadbench.report.document import Block, Document, Notes, Table, Text
-from loadbench.report.values import duration, percent
+from loadbench.report.values import counted, duration, percent
 
 if TYPE_CHECKING:
     from loadbench.results.capacity import Capacity, CurveLevel, HitShare, ProbeResult, Verification
     from loadbench.results.prediction import PredictedCapacity
 
+# The name of each phase, and what its probes are for.
 _PHASES = {
-    Purpose.BRACKET: "bracketing",
-    Purpose.REFINE: "refining",
-    Purpose.TEST: "test",
-    Purpose.REPEAT: "repeat test",
-    Purpose.VERIFY: "verification",
+    Purpose.BRACKET: ("bracketing", "doubles or halves the load until the limit lies between two loads"),
+    Purpose.REFINE: ("refining", "tries a load in between"),
+    Purpose.TEST: ("test", "measures a load until it is decided or the time for it is over"),
+    Purpose.REPEAT: ("repeat test", "measures a decided load again"),
+    Purpose.VERIFY: ("verification", "measures the best estimate"),
 }
 
 
 def capacity_document(capacity: Capacity) -> Document:
     """The whole report, also of a search that is under way."""
-    title = f"Capacity of {capacity.model}" if capacity.model else "Capacity"
+    title = f"Capacity of model {capacity.model}" if capacity.model else "Capacity"
     blocks: list[Block] = [Text(_answer_lines(capacity))]
     if capacity.verification is not None:
-        blocks.append(_verification_table(capacity, capacity.verification))
+        blocks += _verification(capacity, capacity.verification)
     if capacity.at_think_times or capacity.prediction is not None:
-        blocks.append(_think_time_table(capacity))
+        blocks += _think_times(capacity)
     steps = [
         [f"users={step.users}", f"{step.requests_per_s:.3g}", "-" if step.answer_s is None else duration(step.answer_s)]
         for step in sorted(capacity.curve, key=lambda step: step.users)
     ]
-    blocks.append(Table(("without think time", "responses/s", "median response time"), steps, "lrr"))
+    blocks.append(Table(("load without think time", "responses/s", "median response time"), steps, "lrr"))
     probes = []
     for probe in capacity.probes:
         shares = ["queue grows" if probe.overloaded else _share(probe.attainment[rule]) for rule in capacity.objectives]
-        time, phase = duration(probe.window_s), _PHASES[probe.purpose]
+        time, (phase, _) = duration(probe.window_s), _PHASES[probe.purpose]
         probes.append([probe.label, probe.decision, *shares, str(probe.requests), time, phase])
-    headers = ("load", "decision", *capacity.objectives, "requests", "time", "phase")
+    headers = ("probe at", "decision", *capacity.objectives, "requests", "measured for", "phase")
     blocks.append(Table(headers, probes, "ll" + "r" * len(capacity.objectives) + "rrl"))
-    where = ", simulated server, not a real one" if capacity.simulated else ""
-    return Document(title + where, [*blocks, Notes(_notes(capacity))])
+    return Document(title + (" on the simulated server" if capacity.simulated else ""), [*blocks, _notes(capacity)])
 
 
 def _answer_lines(capacity: Capacity) -> list[str]:
     """The answer in a few sentences that anyone can act on."""
+    answer, verified, fleet = capacity.answer, capacity.verification, capacity.devices
     lines = [capacity.conclusion]
     if not capacity.conclusion and not capacity.probes:
         lines = [f"Under way: {len(capacity.curve) or 'no'} loads without think time so far, and none with it."]
@@ -60,37 +61,45 @@ def _answer_lines(capacity: Capacity) -> list[str]:
         high = "no load is proven to fail" if failed is None else f"{failed.label} is proven to fail"
         spent = f"{duration(capacity.spent_s)} of {duration(capacity.budget_s)} spent"
         lines = [f"Under way, {spent}: {low}, {high}."]
-    if capacity.answer is not None and capacity.answer.think_s:
-        think = duration(capacity.answer.think_s)
-        lines.append(f"Users think {think} on average between a response and their next request.")
-    if capacity.verification is not None and not capacity.verification.agrees:
-        lines.append(
-            "The verification disagrees with the search: the server, or other load on its machine, changed meanwhile."
-        )
+
+    # Why there is no sure answer, and what to do next.
+    lines += [f"{text[0].upper()}{text[1:]}." for text in capacity.contradictions if text not in capacity.conclusion]
+    if capacity.contradictions:
+        cause = "the server, or other load on its machine, changed during the search"
+        if verified is not None and not verified.agrees:
+            cause += f", or performance drops sharply near {_kind(capacity)}={verified.amount:g}"
+        lines.append(f"Possible causes: {cause}. Search again to find out.")
+    elif capacity.conclusion and capacity.status in {"inconclusive", "interrupted"}:
+        fewer = "A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
+        lines.append(f"To get an answer, continue with --resume {capacity.run} and a larger --budget. {fewer}")
+
+    if answer is not None and answer.think_s:
+        lines.append(f"Users think {duration(answer.think_s)} on average between a response and their next request.")
     if capacity.explanation is not None:
         lines.append(f"Bottleneck: {capacity.explanation.sentence.rstrip('.')}.")
-    fleet = capacity.devices
+        if capacity.explanation.advice:
+            aim = "To find it" if capacity.explanation.kind == "unknown" else "To raise the limit"
+            lines.append(f"{aim}: {capacity.explanation.advice}.")
     if fleet is not None and fleet.devices is None:
-        lines.append(f"Devices: {fleet.note}")
-    elif fleet is not None:
-        each = f"{fleet.per_device} people each, which leaves {percent(fleet.headroom)} of the proven capacity free"
-        fewer = (
-            ""
-            if fleet.least in {None, fleet.devices}
-            else f"; {fleet.least} are enough if each serves the high end of its range"
-        )
-        lines.append(f"For {fleet.people} people: {fleet.devices} devices with {each}{fewer}.")
+        lines.append(f"Servers for {fleet.people} users: unknown, because {fleet.note}.")
+    elif fleet is not None and answer is not None:
+        line = f"{fleet.people} users need {counted(fleet.devices or 0, 'such server')} with at most "
+        line += f"{fleet.per_device} users each ({percent(1 - fleet.headroom)} of the proven {answer.low:g})"
+        if fleet.least not in {None, fleet.devices}:
+            line += f"; {fleet.least} would be enough if each can serve {answer.high:g}"
+            line += f", also with {percent(fleet.headroom)} kept free" if fleet.headroom else ""
+        lines.append(f"{line}.")
     return lines
 
 
-def _verification_table(capacity: Capacity, verified: Verification) -> Table:
-    """The capacity, and the shares at the verified load: by the model, by the search and as measured."""
+def _verification(capacity: Capacity, verified: Verification) -> list[Block]:
+    """The capacity, and the shares at the verified load: predicted, estimated and measured."""
     answer = capacity.answer
     fit = fit_of_all_objectives(capacity.prediction, None if answer is None else answer.think_s)
-    model = "-" if fit is None else f"{_users(fit)} ({_range(fit.low, fit.high)})"
-    search = "-" if answer is None else f"{answer.amount:g} ({_range(answer.low, answer.high)})"
-    rows = [["capacity", model, search, "-"]]
-    kind = "rate" if answer is not None and not isinstance(answer.users, int) else "users"
+    predicted = "-" if fit is None else f"{_users(fit)} ({_range(fit.low, fit.high)})"
+    estimated = "-" if answer is None else f"{answer.amount:g} ({_range(answer.low, answer.high)})"
+    kind = _kind(capacity)
+    rows = [[f"capacity ({kind})", predicted, estimated, ""]]
     for rule, measured in verified.measured.items():
         cells = ["-" if measured.share is None else percent(measured.share)]
         if measured.share is not None and measured.interval is not None:
@@ -98,35 +107,46 @@ def _verification_table(capacity: Capacity, verified: Verification) -> Table:
             cells = [f"{percent(measured.share)} ({100 * low:.3g} to {percent(high)})"]
         for share in (verified.expected[rule], (verified.predicted or {}).get(rule)):
             cells.insert(0, "-" if share is None else percent(share))
-        rows.append([f"{rule} at {kind}={verified.amount:g}", *cells])
-    return Table(("", "by the model", "by the search", "verified"), rows, "llll")
+        rows.append([f"share that met {rule} at {kind}={verified.amount:g}", *cells])
+    headers = ["", "predicted (queueing model)", "estimated (search)", "measured (verification)"]
+    if fit is None and not verified.predicted:
+        for row in (headers, *rows):
+            del row[1]
+    note = "measured: by the requests of the verification alone, with the 95 % interval"
+    note += "; the estimate agrees with it" if verified.agrees else ""
+    return [Table(headers, rows, "l" * len(headers)), Notes([note])]
 
 
-def _think_time_table(capacity: Capacity) -> Table:
-    """Other think times, in proportion to the answer, and by the model from the levels without think time."""
+def _think_times(capacity: Capacity) -> list[Block]:
+    """Other think times, in proportion to the answer, and predicted from the levels without think time."""
     scaled = {at.think_s: [str(at.users), _range(at.low, at.high)] for at in capacity.at_think_times}
-    answer = capacity.answer
+    notes, answer = [], capacity.answer
     if scaled and answer is not None and answer.think_s:
-        scaled[answer.think_s] = [f"{answer.amount:g} (the answer)", _range(answer.low, answer.high)]
+        scaled[answer.think_s] = [f"{answer.amount:g} (as found)", _range(answer.low, answer.high)]
+        rule = "as many users as send the same number of requests per second"
+        notes = [
+            f"only {duration(answer.think_s)} was measured; the other think times are calculated in proportion: {rule}"
+        ]
     if capacity.prediction is None:
         rows = [[duration(think_s), *scaled[think_s]] for think_s in sorted(scaled)]
-        return Table(("think time", "users, about", "range"), rows, "rll")
+        return [Table(("think time", "users (approx.)", "range"), rows, "rll"), Notes(notes)]
     rows = []
-    for fit in capacity.prediction.fits:
-        if fit.rule:
-            continue
+    fits = capacity.prediction.fits
+    for fit in (fit for fit in fits if not fit.rule):
         # The objective that allows the fewest users.
-        limits = [
-            other
-            for other in capacity.prediction.fits
-            if other.rule and other.think_s == fit.think_s and other.users is not None
-        ]
+        limits = [other for other in fits if other.rule and other.think_s == fit.think_s and other.users is not None]
         bound = min(limits, key=lambda other: (other.users or 0, other.at_least)).rule if limits else ""
         cells = [duration(fit.think_s), _users(fit), _range(fit.low, fit.high), bound]
         rows.append(cells + (scaled.get(fit.think_s, ["-", "-"]) if scaled else []))
-    headers = ("think time", "by the model", "range", "bound by", "in proportion", "range")
+    headers = ("think time", "users predicted", "range", "limited by", "users in proportion", "range")
     width = 6 if scaled else 4
-    return Table(headers[:width], rows, "rlllll"[:width])
+    notes.append("predicted: by a queueing model, from the loads without think time alone (docs/capacity-models.md)")
+    notes += [f"prediction: {reason.message}" for reason in capacity.prediction.caveats]
+    return [Table(headers[:width], rows, "rlllll"[:width]), Notes(notes)]
+
+
+def _kind(capacity: Capacity) -> str:
+    return capacity.probes[0].label.split("=")[0]
 
 
 def _users(fit: PredictedCapacity) -> str:
@@ -134,7 +154,9 @@ def _users(fit: PredictedCapacity) -> str:
 
 
 def _range(low: float | None, high: float | None) -> str:
-    return f"{'?' if low is None else f'{low:g}'} to {'?' if high is None else f'{high:g}'}"
+    if low is None:
+        return "unknown" if high is None else f"at most {high:g}"
+    return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
 
 
 def _share(hits: HitShare) -> str:
@@ -145,30 +167,33 @@ def _share(hits: HitShare) -> str:
     return percent(hits.share) + (f" (effective n {hits.effective:.0f})" if dependent else "")
 
 
-def _notes(capacity: Capacity) -> list[str]:
+def _notes(capacity: Capacity) -> Notes:
+    """What the columns of the probes mean, as far as they are used, and why the search ended."""
     notes = []
     if capacity.probes:
-        required = ", ".join(percent(hits.asked) for hits in capacity.probes[0].attainment.values())
+        probes, purposes = capacity.probes, {probe.purpose for probe in capacity.probes}
+        phases = "; ".join(f"{name} {aim}" for purpose, (name, aim) in _PHASES.items() if purpose in purposes)
+        shares = ", ".join(f"{percent(hits.asked)} ({rule})" for rule, hits in probes[0].attainment.items())
+        confidence = "" if capacity.answer is None else f" at {100 * capacity.answer.confidence:g} % confidence"
+        fewest = "FAIL takes at least 20 requests, and one from each user; PASS takes five from each user"
+        if _kind(capacity) == "rate":
+            fewest = "both take at least 20 requests, or a queue that grows: the server cannot keep up with the rate"
         notes = [
-            f"below each objective: the share of requests within its bound; required: {required}",
-            "effective n: how many independent requests carry as much information",
-            "decision: by the search, from all its probes together; the report of the run decides each level by itself",
+            f"a probe is one measurement at one load; its phase: {phases}",
+            f"objective columns: share of the probe's requests that met it; at least {shares} must",
+            f"PASS, FAIL: decided{confidence} by this probe and the earlier ones; {fewest}",
+            "UNDECIDED: not enough requests yet. Bracketing and refining end as soon as they clearly lean to one side",
         ]
-    if capacity.verification is not None:
-        word = "agrees with" if capacity.verification.agrees else "clearly differs from"
-        notes.append(f"the verification {word} what the search measured; its intervals are 95 %")
-    notes += capacity.contradictions
-    if capacity.explanation is not None and capacity.explanation.advice:
-        notes.append(capacity.explanation.advice)
-    if capacity.at_think_times:
-        notes.append("in proportion: as many users as send the same number of requests per second")
-    if capacity.prediction is not None:
-        notes.append("by the model: from the levels without think time alone (docs/capacity-models.md)")
-        notes += [f"model: {reason.message}" for reason in capacity.prediction.caveats]
-    notes.append(f"spent {duration(capacity.spent_s)} of {duration(capacity.budget_s)}")
-    if capacity.status == "inconclusive" and not capacity.contradictions:
-        notes.append("continue with --resume and a larger --budget, or use less --confidence or a lower quantile")
-    return notes
+        if purposes & {Purpose.REPEAT, Purpose.VERIFY}:
+            notes.append("repeat tests and the verification are decided by their own requests alone")
+        if any("effective" in _share(hits) for probe in probes for hits in probe.attainment.values()):
+            notes.append(
+                "effective n: the requests depend on each other, and carry as much information as this many that do not"
+            )
+    spent = f"{duration(capacity.spent_s)} of its budget of {duration(capacity.budget_s)}"
+    notes.append(f"the search took {spent}, including warm-ups and waiting for the last responses")
+    notes[-1] += f"; it ended because {capacity.end_reason}" if capacity.end_reason else ""
+    return Notes(notes)
 
 
 def plot_data(capacity: Capacity) -> list[dict[str, float | str | None]]:
@@ -193,11 +218,11 @@ def plot_data(capacity: Capacity) -> list[dict[str, float | str | None]]:
 
 def probe_line(probe: ProbeResult) -> str:
     """A probe in one line."""
-    shares = ", ".join(f"{rule} {_share(hits)}" for rule, hits in probe.attainment.items())
+    shares = ", ".join(f"{_share(hits)} met {rule}" for rule, hits in probe.attainment.items())
     why = ", the queue grows: the rate is above capacity" if probe.overloaded else ""
-    leans = "" if probe.decision != "UNDECIDED" else f" (leans to {'PASS' if probe.leaning > 0 else 'FAIL'})"
-    phase = _PHASES[probe.purpose]
-    return f"{probe.label}: {probe.decision}{leans}{why}: {shares} of {probe.requests} requests, {phase}"
+    leans = "" if probe.decision != "UNDECIDED" else f", leans to {'PASS' if probe.leaning > 0 else 'FAIL'}"
+    phase = _PHASES[probe.purpose][0]
+    return f"{phase} at {probe.label}: {probe.decision}{leans}{why}; of {probe.requests} requests {shares}"
 
 
 def step_line(step: CurveLevel) -> str:

@@ -50,7 +50,7 @@ def capacity_plan_document(scenario: Scenario) -> Document:
         [
             Table((), facts, "ll"),
             Table(("step", "probes", "time"), steps, "lll"),
-            Notes([f"each probe starts with a warm-up of {warm_up}, and ends once it has decided"]),
+            Notes([f"a probe is one measurement at one load after a warm-up ({warm_up}); it ends once it has decided"]),
             not_used(scenario),
         ],
     )
@@ -63,9 +63,9 @@ def time_line(scenario: Scenario) -> str:
         # The requests without one miss that prove the objective if a dozen loads are visited.
         share = 1 - rule.bound if rule.metric == FAILURES else rule.permille / 1000
         evidence = math.log(12 / (1 - scenario.capacity.confidence)) + math.log(2 / 0.3)
-        needed.append(f"{rule.rule} takes {math.ceil(evidence / -math.log(share))}")
+        needed.append(f"{rule.rule} takes {math.ceil(evidence / -math.log(share))} requests")
     budget = format_duration(scenario.capacity.budget)
-    return f"at most {budget} and a drain; a proof of {', '.join(needed)} requests without a miss"
+    return f"at most {budget} and the drain of the last probe; proving {', '.join(needed)} if none misses it, else more"
 
 
 def _rounded(ns: int) -> str:

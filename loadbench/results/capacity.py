@@ -134,6 +134,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     schema: Literal["loadbench.capacity/1"] = SCHEMA
     status: Status
     conclusion: str = ""
+    end_reason: str = ""  # why a complete search ended
     answer: CapacityAnswer | None = None
     objectives: list[str]
     model: str

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from loadbench.engine.observers import ProbeMonitor, RunningLevel
+    from loadbench.engine.observers import ProbeMonitor
     from loadbench.live.progress import Progress
     from loadbench.plan.load import Closed, Load
     from loadbench.plan.scenario import Scenario
@@ -157,6 +157,7 @@ class CapacityWriter(RunWriter):
     ) -> None:
         folder, before = (None, None) if resumed is None else (resumed.folder, resumed.run)
         super().__init__(session, progress, folder=folder, before=before)
+        progress.expect(None)
         scenario, model, settings = session.scenario, session.models[0], session.scenario.capacity
         self._evidence = SearchEvidence(
             scenario.objectives, confidence=settings.confidence, closed=settings.by == "users"
@@ -203,7 +204,7 @@ class CapacityWriter(RunWriter):
         assert isinstance(monitor, SequentialMonitor)  # noqa: S101 - `monitor` made it
         reason = client_limited(self.run.levels[-1], self._scenario.objectives)
         if reason:
-            self._progress.say(f"{load.label}: {reason}: this probe does not count")
+            self._progress.say(f"{load.label}: this probe does not count: {reason}")
             return None
         finding = self._evidence.add_probe(probe, load, recording, monitor, level=len(self.run.levels) - 1)
         self._progress.say(probe_line(self._evidence.probes[-1]))
@@ -218,7 +219,7 @@ class CapacityWriter(RunWriter):
         level, objectives = self.run.levels[-1], self._scenario.objectives
         reason = client_limited(level, objectives)
         if reason:
-            self._progress.say(f"{load.label}: {reason}: the throughput curve ends below this load")
+            self._progress.say(f"{load.label}: the throughput curve ends below this load: {reason}")
             return None
         usual_ns = recording.histograms["e2e_response"].percentile(50)
         step = CurveLevel(
@@ -256,13 +257,6 @@ class CapacityWriter(RunWriter):
     def best_estimate(self, search: Search) -> int | None:
         """The best estimate so far."""
         return self._evidence.best_estimate(search)
-
-    # The observer's side.
-
-    def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
-        """Show the level in the progress line; nobody knows how many will follow."""
-        self._progress.expect(number + 1)
-        super().level_begins(level, model, number)
 
     # The files.
 

@@ -194,7 +194,7 @@ def test_three_ways_to_the_answer_stand_side_by_side(climbed):
             if f"{rule} at users={found.verification.amount:g}" in line.replace("\\", "")
         ]
         assert [f"{100 * one:.3g} %" in row for one in shares] == [True, True]
-        assert "by the model" in shown
+        assert "predicted (queueing model)" in shown
         assert "in proportion" in shown
 
 
@@ -217,7 +217,14 @@ def test_a_verification_that_surely_differs_is_not_a_found_answer(climbed):
     told = conclude(account, climbed.search.search, CLIMBING, climbed.run.levels, so_far=climbed.capacity)
     assert not told.verification.agrees
     assert told.status == "inconclusive"
-    assert "the verification differs" in told.contradictions[0]
+    (contradiction,) = told.contradictions
+    assert contradiction == f"the verification at {found.label} contradicts the search"
+    assert told.conclusion.startswith(f"Inconclusive: {contradiction}. ")
+    assert f"{told.answer.high + 1:g} users are proven not to" in told.conclusion
+    assert "best estimate" not in told.conclusion
+    shown = render_text(capacity_document(told))
+    assert shown.count("contradicts the search") == 1
+    assert f"or performance drops sharply near {found.label}" in shown
     assert exit_code_of(told) == 5
 
 
@@ -277,6 +284,41 @@ def test_what_is_known_is_told_while_a_search_is_under_way():
     known = Capacity(status="inconclusive", objectives=[], model="m", probes=[probe], budget_s=600.0, spent_s=60.0)
     assert "users=8 is proven to pass, no load is proven to fail" in render_text(capacity_document(known))
     assert "no loads" in render_text(capacity_document(msgspec.structs.replace(known, probes=[])))
+
+
+def test_notes_are_shown_only_where_they_apply():
+    """The effective n, repeat tests and phases are explained if the table has them."""
+    share = HitShare(share=1.0, asked=0.95, requests=90, hits=90, effective=90.0)
+    probe = ProbeResult(
+        users=8,
+        decision="PASS",
+        attainment={"ttft_p95<1s": share},
+        requests=90,
+        purpose=Purpose.TEST,
+        level=0,
+        at=8,
+        leaning=9.0,
+        window_s=9.0,
+    )
+    known = Capacity(status="inconclusive", objectives=["ttft_p95<1s"], model="m", probes=[probe], budget_s=600.0)
+    shown = render_text(capacity_document(known))
+    assert "at least 95 % (ttft_p95<1s) must" in shown
+    for words in ("effective n", "repeat test", "bracketing doubles", "verification"):
+        assert words not in shown
+    dependent = {"ttft_p95<1s": msgspec.structs.replace(share, effective=9.0)}
+    probes = [probe, msgspec.structs.replace(probe, purpose=Purpose.REPEAT, attainment=dependent)]
+    shown = render_text(capacity_document(msgspec.structs.replace(known, probes=probes)))
+    assert "effective n: the requests depend on each other" in shown
+    assert "repeat tests and the verification are decided by their own requests alone" in shown
+
+
+def test_a_stored_search_of_an_older_version_is_shown():
+    """Its sentences stay as they were stored, and the tables have today's words."""
+    folder = next(Path("results").glob("*-capacity-llamacpp-25m-4slots"))
+    kept = read_capacity(folder)
+    shown = render_text(capacity_document(kept))
+    assert shown.startswith(f"Capacity of model m25\n\n{kept.conclusion}\n")
+    assert "200 users need 8 such servers with at most 26 users each (80 % of the proven 33)" in shown
 
 
 def the_folder(cwd: Path) -> Path:

@@ -229,3 +229,13 @@ def test_number_of_levels_may_become_known_later():
     progress.expect(6)
     progress.level_begins(FakeLevel(), "m", 4)
     assert stream.getvalue().startswith("[5/6] ")
+
+
+def test_a_search_counts_its_probes_without_a_total():
+    """Nobody knows how many will follow: the number alone, and the time left in this probe."""
+    stream = FakeStream()
+    progress = Progress(stream, levels=1)
+    progress.expect(None)
+    progress.level_begins(FakeLevel(), "m", 4)
+    assert stream.getvalue() == "[5] users=4 of m begins\n"
+    assert progress.line(FakeLevel()).endswith(" 0:08 left · m")

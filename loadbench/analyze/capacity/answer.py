@@ -96,7 +96,7 @@ def conclude(
     known = proven(search, evidence.probes)
     if verify is not None and verified is not None and not verified.agrees:
         # Then the server did not behave the same way twice.
-        differs = f"{verify.label}: the verification differs from what the search measured there, by more than chance"
+        differs = f"the verification at {verify.label} contradicts the search"
         known = known._replace(contradictions=(*known.contradictions, differs))
 
     found = answer(evidence, search, confidence=settings.confidence, think_s=think_s)
@@ -112,6 +112,10 @@ def conclude(
         status = "inconclusive"
     else:
         status = "found" if found.high <= max(_WIDEST * found.low, found.low + 1) else "inconclusive"
+
+    done = search.narrow or not search.monotone
+    end_reason = "nothing was left to test" if done else "no further test would fit in the time left"
+    end_reason = "" if stopped or client_limited else end_reason  # the conclusion gives it
 
     # The objective that fails first: at the lowest load that fails, or likely fails, the one that misses its required
     # share by most. Levels without think time show the bottleneck best, where there are enough of them.
@@ -148,7 +152,8 @@ def conclude(
         verification=verified,
         at_think_times=_at_think_times(found, evidence),
         devices=devices,
-        conclusion=_conclusion(status, found, search, known, bottleneck),
+        conclusion=_conclusion(status, found, search, known, bottleneck, rule),
+        end_reason=end_reason,
     )
 
 
@@ -216,41 +221,42 @@ def _at_think_times(found: CapacityAnswer | None, evidence: SearchEvidence) -> l
 
 
 def _conclusion(
-    status: Status, found: CapacityAnswer | None, search: Search, known: ProvenRange, bottleneck: Bottleneck
+    status: Status, found: CapacityAnswer | None, search: Search, known: ProvenRange, bottleneck: Bottleneck, rule: str
 ) -> str:
-    """The conclusion in one or two sentences."""
+    """The conclusion in one to three sentences; `rule` is the objective that fails first."""
     grid, of_users = search.grid, isinstance(search.grid, Users)
 
     def counted(amount: float) -> str:
-        if not of_users:
-            return f"{amount:g} requests/s"
-        return "1 person" if amount == 1 else f"{amount:g} people"
+        return f"{amount:g} " + (("user" if amount == 1 else "users") if of_users else "requests/s")
 
-    can_use = "can use this at once" if of_users else "can be served"
+    def are(at: int | None) -> str:
+        if at is None:
+            return "no load is"
+        return f"{counted(grid.amount(at))} {'is' if of_users and at == 1 else 'are'}"
+
     if status == "found":
         assert found is not None  # noqa: S101 - a found answer is one
         ends = f"{found.low:g}" if found.low == found.high else f"{found.low:g} to {found.high:g}"
-        with_more = _WITH_MORE.get(bottleneck.kind, "") if of_users else ""
-        if of_users and bottleneck.kind == "slots":
-            slots = "a slot" if bottleneck.slots is None else f"one of about {bottleneck.slots.value:.0f} slots"
-            with_more = f"too many requests wait for {slots}"
-        sentence = f"{counted(found.amount)} {can_use} ({ends}, {100 * found.confidence:g} % confidence)"
+        with_more = _WITH_MORE.get(bottleneck.kind, "")
+        if bottleneck.slots is not None and bottleneck.kind == "slots":
+            with_more = f"too many requests wait, because the server runs about {bottleneck.slots.value:.0f} at once"
+        sentence = f"The server meets the objectives with up to {counted(found.amount)}"
+        sentence += f" ({ends}, {100 * found.confidence:g} % confidence)"
         return f"{sentence}; with more, {with_more}." if with_more else f"{sentence}."
     if status == "at_least":
-        return (
-            f"At least {counted(grid.amount(grid.highest))} {can_use}: this is the highest load that --at-most allows."
-        )
+        most = counted(grid.amount(grid.highest))
+        return f"The server meets the objectives with {most}, the highest load that --at-most allows, and maybe more."
     if status == "none":
-        return f"Not even {counted(grid.amount(grid.lowest))} {can_use}: an objective fails at the lowest load."
+        return f"The server misses {rule or 'an objective'} even with {counted(grid.amount(grid.lowest))}."
     if status == "client":
-        low = None if found is None else found.low
-        at_least = "" if low is None else f" At least {counted(low)} {can_use}."
-        return f"The load generator was the bottleneck, not the server, so the search stopped.{at_least}"
-    why = "Stopped" if status == "interrupted" else "Not sure" if known.contradictions else "The time was too short"
-    if found is None:
-        return f"{why}: nothing is proven."
-    fits = "no load is proven to fit" if found.low is None else f"{counted(found.low)} are proven to fit"
-    fails = "no load is proven not to fit"
-    if found.high is not None:
-        fails = f"more than {counted(found.high)} are proven not to fit"
-    return f"{why}: {fits}, and {fails}. The best estimate is {counted(found.amount)}."
+        proof = "" if known.passed is None else f" {are(known.passed)} proven to meet the objectives."
+        return f"The load generator was the bottleneck, not the server, so the search stopped.{proof}"
+    why = f"Inconclusive: {'; '.join(known.contradictions) or 'the time was too short'}"
+    why = "Stopped" if status == "interrupted" else why
+    meets = are(known.passed)
+    proof = f"{meets[0].upper()}{meets[1:]} proven to meet the objectives; {are(known.failed)} proven not to"
+    if known.passed is None and known.failed is None:
+        proof = "Nothing is proven yet"
+    # A best estimate is no help where the probes contradict each other.
+    best = f" The best estimate is {counted(found.amount)}." if found and not known.contradictions else ""
+    return f"{why}. {proof}.{best}"

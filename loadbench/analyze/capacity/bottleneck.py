@@ -128,7 +128,7 @@ def find_bottleneck(
                 sentence=f"the load generator, at {level.load.label} ({reasons[0].message}); what the server can do at "
                 "higher loads is not known",
                 evidence=[Evidence(name="reached", value=reached, what="requests in flight at the last valid level")],
-                advice=reasons[0].advice,
+                advice=reasons[0].advice.removeprefix("the load generator was the bottleneck: "),
             )
     return limit
 
@@ -180,12 +180,12 @@ def _memory(points: Sequence[_LevelMeans], levels: Sequence[LevelResult]) -> Bot
     return Bottleneck(
         kind="memory",
         sentence=f"probably memory: from users={cliff.above_users:g} to users={cliff.at_most_users:g} throughput drops "
-        f"to {cliff.measured_per_s / cliff.expected_per_s:.0%} of what was to be expected",
+        f"to {100 * cliff.measured_per_s / cliff.expected_per_s:.0f} % of what the lower loads predict",
         evidence=[
             Evidence(name="expected_per_s", value=cliff.expected_per_s, what="requests per second without the drop"),
             Evidence(name="measured_per_s", value=cliff.measured_per_s, what="requests per second after it"),
         ],
-        advice="measure the levels in between, and look at the server's log and memory there",
+        advice="look at the server's log and memory at these loads, and give it more memory if it runs out",
     )
 
 
@@ -194,9 +194,9 @@ def _by_curves(points: Sequence[_LevelMeans], server: Mapping[str, float], rule:
     if len(points) < _FEWEST_LEVELS or points[-1].n < _ALONE:
         return Bottleneck(
             kind="unknown",
-            sentence=f"unknown: {len(points)} valid levels do not show where throughput stops growing; at least "
+            sentence="unknown: too few or too low loads were measured to show where throughput stops growing; at least "
             f"{_FEWEST_LEVELS} different loads are needed",
-            advice="measure with --users 1,2,4,8",
+            advice="use a larger --budget, so that there is time to measure more loads",
         )
     knee = _find_knee(points)
     if knee is not None:
@@ -216,8 +216,8 @@ def _by_curves(points: Sequence[_LevelMeans], server: Mapping[str, float], rule:
         return _of_work(points, [])
     return Bottleneck(
         kind="queue",
-        sentence=f"the server runs one request at a time; the others wait. Throughput is {last.per_s:.3g}/s with "
-        f"{last.n:.3g} requests in flight as with one, and each further request adds {1 / last.per_s:.2g} s of waiting",
+        sentence=f"the server runs one request at a time; the others wait. Throughput is {last.per_s:.3g} requests/s "
+        f"with {last.n:.3g} requests in flight as with one, and each more adds {1 / last.per_s:.2g} s of waiting",
         evidence=[
             Evidence(name="waiting_share", value=waits, what="share of the added time that is before the first token")
         ],
@@ -297,8 +297,8 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
     if waits < _NEARLY_ALL:
         return Bottleneck(
             kind="unknown",
-            sentence=f"unknown: throughput stops growing at {_about(at)} requests in flight, but only {waits:.0%} of "
-            "the added time is before the first token, which fits neither waiting nor sharing",
+            sentence=f"unknown: throughput stops growing at {_about(at)} requests in flight, but only "
+            f"{100 * waits:.0f} % of the added time is before the first token, which fits neither waiting nor sharing",
             evidence=evidence,
             advice="measure more levels around this load, and for longer",
         )
@@ -315,16 +315,16 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
     low, high = 0.9 * (at.low or at.value), 1.1 * (at.high or at.value)
     memory = slots is not None if fitting is None else low <= fitting and math.floor(fitting) <= high
     kind: BottleneckKind = "memory" if memory and (slots is None or slots > high) else "slots"
-    why = "as many as fit in memory" if kind == "memory" else "slots"
+    why = "as many as fit in its memory" if kind == "memory" else "its number of slots"
     advice = "add slots if the server has memory for them; fewer tokens per request shorten the wait"
     if kind == "memory":
         advice = "give the server more memory, or use shorter prompts and responses"
     elif slots is None and fitting is None:
-        why = "slots, or the memory that they share: both look the same from outside"
+        why = "its number of slots or its memory (loadbench cannot tell which)"
     return Bottleneck(
         kind=kind,
-        sentence=f"{_about(at)} requests run at once ({why}); further requests wait. Throughput stays at "
-        f"{last.per_s:.3g}/s, and each further request adds {1 / last.per_s:.2g} s of waiting",
+        sentence=f"the server runs {_about(at)} requests at once; the limit is {why}. Further requests wait: "
+        f"throughput stays at {last.per_s:.3g} requests/s, and each further one adds {1 / last.per_s:.2g} s of waiting",
         evidence=evidence,
         advice=advice,
         slots=at,
@@ -334,22 +334,22 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
 def _of_work(points: Sequence[_LevelMeans], evidence: list[Evidence], at: Estimate | None = None) -> Bottleneck:
     """Throughput has stopped growing, and not for lack of slots: prompts take the time, or decoding does."""
     last, share = points[-1], _prompt_share(points, points[-1])
-    stays = f"throughput stays at {last.per_s:.3g}/s"
+    stays = f"throughput stays at {last.per_s:.3g} requests/s"
     if at is not None:
         stays += f" ({_about(at)} requests run at once, and more would hardly help)"
     if share is None:
         return Bottleneck(
             kind="unknown",
-            sentence=f"unknown: {stays}, and only a level of one user would tell prompts from decoding",
+            sentence=f"unknown: {stays}, and without a level of one user, prompts and decoding look the same",
             evidence=evidence,
             advice="measure users=1 as well",
             slots=at,
         )
     kind: BottleneckKind = "prefill" if share >= _MOST else "decode" if share <= _LITTLE else "unknown"
     why = {
-        "prefill": f"reading prompts, which takes {min(share, 1.0):.0%} of the server's time",
-        "decode": f"decoding, which takes {1 - share:.0%} of the server's time; each further request slows down all",
-    }.get(kind, f"unknown: reading prompts takes {share:.0%} of the server's time, too close to half to tell")
+        "prefill": f"reading prompts, which takes {100 * min(share, 1.0):.0f} % of the server's time",
+        "decode": f"decoding, {100 * (1 - share):.0f} % of the server's time; each further request slows down all",
+    }.get(kind, f"unknown: reading prompts takes {100 * share:.0f} % of the server's time, too close to half to tell")
     return Bottleneck(
         kind=kind,
         sentence=f"{why}; {stays}",
@@ -366,7 +366,7 @@ def _of_rule(points: Sequence[_LevelMeans], rule: str) -> Bottleneck:
         return Bottleneck(
             kind="unknown",
             sentence=f"not reached: throughput still grows at {last.n:.3g} requests in flight",
-            advice="measure higher loads",
+            advice="measure higher loads (a larger --at-most)",
         )
     share, ttft = _prompt_share(points, last), last.ttft / alone.ttft
     tpot = last.tpot / alone.tpot if last.tpot and alone.tpot else None

@@ -29,7 +29,7 @@ def test_slots_are_told_by_their_number():
     assert limit.kind == "slots"
     assert limit.slots.low <= 8 <= limit.slots.high
     assert limit.slots.high - limit.slots.low < 2
-    assert "both look the same from outside" in limit.sentence
+    assert "its number of slots or its memory (loadbench cannot tell which)" in limit.sentence
 
 
 def test_memory_is_told_by_what_the_server_says():
@@ -41,7 +41,7 @@ def test_memory_is_told_by_what_the_server_says():
         assert limit.kind == "memory"
         assert limit.slots.low <= 7.5
     assert find_bottleneck(levels).kind == "slots"
-    assert "or the memory" in find_bottleneck(levels).sentence
+    assert "or its memory" in find_bottleneck(levels).sentence
     assert find_bottleneck(levels, server={"slots": 7}).kind == "slots"
 
 
