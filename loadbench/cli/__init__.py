@@ -28,9 +28,9 @@ COMMANDS = {
     "models": "List a server's models; on Foundry Local, load and download them.",
     "doctor": "Check the server, its models, a first response and this machine.",
     "workshop": "Run the workshop's benchmark, and write its files.",
-    "score": "Rate answers: by people, or by a second model.",
+    "score": "Rate responses: by people, or by a second model.",
     "select": "Choose a model: speed, quality, size and licence in one table.",
-    "selfcheck": "Measure the timing error and the highest load of this machine.",
+    "selfcheck": "Check loadbench's timing error and highest load on this machine.",
     "serve": "Run the simulated server.",
     "scenarios": "List or copy the scenario files that come with loadbench.",
 }
@@ -67,10 +67,13 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="loadbench")
 def root() -> None:
-    """Load tests for language-model servers, with honest numbers.
+    """Load tests for language-model servers.
 
-    Exit codes: 0 done, 2 bad command line or scenario, 3 a gate failed, 4 the measurement is invalid, 5 inconclusive,
-    6 the server cannot be reached or lacks the model, 130 interrupted.
+    Begin with `loadbench doctor --url URL`, then `loadbench sweep --url URL`. Without --url, loadbench measures its
+    simulated server. `loadbench COMMAND --help` explains a command.
+
+    Exit codes: 0 done, 2 bad command line or scenario, 3 a gate (--fail-on) failed, 4 the measurement is invalid,
+    5 inconclusive, 6 the server cannot be reached or lacks the model, 130 interrupted.
     """
 
 

@@ -19,7 +19,7 @@ from loadbench.cli.options import ScenarioCommand, setting_flags, setting_option
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Continue the search in this run folder."
 )
-@run_options(json="capacity.json", dry_run="Show how the search will spend its time.")
+@run_options(json="capacity.json", dry_run="Show how the search will use its time budget.")
 def command(
     scenario: Path | None,
     *,
@@ -32,9 +32,9 @@ def command(
 ) -> None:
     """Find the highest load at which every objective holds: how many users can the server take?
 
-    Give the objectives with --slo. Give the time between a response and the user's next request with --think.
-    Exit codes: 0 answered, 3 not even the lowest load passes, 4 the load generator was the bottleneck, 5 no sure
-    answer in the time.
+    Give the objectives with --slo, and the think time of users with --think. SCENARIO is a TOML or JSON file with the
+    same settings. Exit codes: 0 answered, 3 not even the lowest load meets the objectives, 4 the load generator was the
+    bottleneck, 5 inconclusive: the budget was too short.
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.report.capacity import capacity_document  # noqa: PLC0415

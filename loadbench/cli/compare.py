@@ -26,24 +26,26 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 
 @click.command(cls=ScenarioCommand)
 @click.argument("sides", nargs=-1, metavar="[A B]")
-@click.option("--a", "a", multiple=True, metavar="URL|RUN", help="Side A; repeat it for several saved runs.")
-@click.option("--b", "b", multiple=True, metavar="URL|RUN", help="Side B; repeat it for several saved runs.")
+@click.option("--a", "a", multiple=True, metavar="A", help="Side A; repeat the flag for several saved runs.")
+@click.option("--b", "b", multiple=True, metavar="B", help="Side B; repeat the flag for several saved runs.")
 @click.option("--baseline", metavar="FILE", help="Use the runs in this file as side A (see --save-baseline).")
 @click.option(
     "--save-baseline", type=click.Path(path_type=Path), metavar="FILE", help="Save the runs of side B to this file."
 )
-@click.option("--paired", is_flag=True, help="Saved runs: the first of A was measured with the first of B, and so on.")
+@click.option("--paired", is_flag=True, help="Saved runs: pair them in order (first of A with first of B, and so on).")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write the report to this file.")
-@click.option("--chart", type=click.Path(path_type=Path), metavar="FILE", help="Draw tokens/s over the load as SVG.")
-@click.option("--scenario", type=click.Path(path_type=Path), metavar="FILE", help="Two URLs: the load and the work.")
+@click.option("--chart", type=click.Path(path_type=Path), metavar="FILE", help="Draw tokens/s by load as SVG.")
+@click.option("--scenario", type=click.Path(path_type=Path), metavar="FILE", help="When measuring: the scenario file.")
 @setting_options("compare")
-@run_options(json="the comparison as JSON", dry_run="Two URLs: show the plan, the order and the time.")
+@run_options(json="the comparison as JSON", dry_run="When measuring: show the plan, the order and the time.")
 def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **options: Any) -> None:
     """Compare two servers or two saved runs: which is faster, by what factor, and from what load on?
 
-    A and B are URLs, which are then measured in turn (for two models at one --url, use --a-model and --b-model). Or
-    they are run folders, folders of run folders, or baselines. The folder of a comparison is compared again.
+    A and B are URLs (measured now, alternately), saved runs (a run folder or a folder of run folders), or baselines
+    written by --save-baseline. A server can also be written as settings: url=URL,model=ID or profile=NAME. For two
+    models at one server, use --url, --a-model and --b-model instead of A and B. With the folder of an earlier
+    comparison alone, its analysis is repeated without measuring.
     """
     # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
     from loadbench.plan.sources import resolve

@@ -20,9 +20,9 @@ _COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": None}
 @setting_options("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def command(*, as_json: bool, **options: Any) -> None:
-    """Check the endpoint, its models, a first response, and this machine.
+    """Check the server, its models, a first response, and this machine.
 
-    Exits with 6 if a check fails. Without --url the simulated server is checked.
+    Exits with 6 if a check fails. Without --url, the simulated server is checked.
     """
     import msgspec  # noqa: PLC0415 - the help needs nothing of it
     import orjson  # noqa: PLC0415

@@ -13,11 +13,11 @@ from loadbench.cli.options import ScenarioCommand, setting_flags, setting_option
 
 @click.command(cls=ScenarioCommand)
 @setting_options("models")
-@click.option("--cached", is_flag=True, help="Show only the models on this disk.")
+@click.option("--cached", is_flag=True, help="Show only the models on disk.")
 @click.option("--loaded", is_flag=True, help="Show only the models in memory.")
-@click.option("--download", metavar="MODEL", help="Foundry Local: first download it with the foundry command.")
-@click.option("--load", "to_load", metavar="MODEL", help="Foundry Local: first load it, and print how long that took.")
-@click.option("--unload", "to_unload", metavar="MODEL", help="Foundry Local: first remove it from memory.")
+@click.option("--download", metavar="MODEL", help="Foundry Local: download it with the foundry command, then list.")
+@click.option("--load", "to_load", metavar="MODEL", help="Foundry Local: load it, print how long that took, then list.")
+@click.option("--unload", "to_unload", metavar="MODEL", help="Foundry Local: remove it from memory, then list.")
 @click.option("--json", "as_json", is_flag=True, help="Print the catalogue as JSON on stdout.")
 def command(
     *,
@@ -31,7 +31,8 @@ def command(
 ) -> None:
     """List a server's models: id, alias, device, size, licence, and whether they are cached and loaded.
 
-    MODEL is an id, an id without its version, or an alias. Without --url the simulated server's models are listed.
+    MODEL in the options below is an id, an id without its version, or an alias. Without --url, the models of the
+    simulated server are listed.
     """
     import msgspec  # noqa: PLC0415 - the help needs nothing of it
 

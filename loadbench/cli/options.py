@@ -8,12 +8,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadbench.core.errors import BadInput
+from loadbench.plan import gate, objective
 from loadbench.plan.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadbench.plan.settings import Setting
+
+_HEADINGS = {"slo": "Objectives"}  # of sections whose name is no word
+# Metavars that the help explains, below the options.
+_VALUES = {
+    "TIME": "A number and its unit: 250ms, 30s, 2m, 1h.",
+    "DIST": "N | uniform:MIN,MAX | normal:MEAN,SD | lognormal:MEAN,SIGMA (of the logarithm) | exponential:MEAN",
+    "RULE": f"As in ttft_p95<1s: a latency ({', '.join(objective.LATENCIES)}) with {', '.join(objective.POINTS)}; or "
+    f"{', '.join((objective.FAILURES, *objective.RATES))}. With @users=8 or @rate=0.5: at this level only.",
+    "CHANGE": f"As in ttft_p95>5%: a latency ({', '.join(gate.FIGURES)}) with {', '.join(gate.POINTS)}; or "
+    f"{', '.join((objective.FAILURES, *objective.RATES, gate.ENERGY, gate.COST))}. With @users=8: at this level only.",
+}
 
 
 class SettingOption(click.Option):
@@ -44,14 +56,19 @@ class ScenarioCommand(click.Command):
             raise BadInput(f"{error.option_name}: {named.why_not(options[0].command)}", hint="leave it out") from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for section, options in groupby(self._setting_options, key=lambda option: option.setting.section):
-            with formatter.section(section.capitalize()):
+        # The command's own section comes first.
+        shown = sorted(self._setting_options, key=lambda option: option.setting.section != option.command)
+        for section, options in groupby(shown, key=lambda option: option.setting.section):
+            with formatter.section(_HEADINGS.get(section, section.capitalize())):
                 formatter.write_dl([record for option in options if (record := option.get_help_record(ctx))])
         # The command's text explains its arguments.
         others = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         with formatter.section("Options"):
             records = [other.get_help_record(ctx) for other in others if not isinstance(other, SettingOption)]
             formatter.write_dl([record for record in records if record])
+        words = {word for option in shown for word in option.setting.type.metavar.split("|")}
+        with formatter.section("Values"):
+            formatter.write_dl([(word, text) for word, text in _VALUES.items() if word in words])
 
 
 def setting_options(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -67,21 +84,31 @@ def setting_options(command: str) -> Callable[[Callable[..., Any]], Callable[...
 
 
 def _option(setting: Setting, command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    names = ["/".join(setting.flags)] if setting.type.is_flag else setting.flags
+    is_flag, metavar, text = setting.type.is_flag, setting.type.metavar, setting.helps.get(command, setting.help)
+    names = ["/".join(setting.flags)] if is_flag else setting.flags
+    # The default as people write it, unless the text says what it is.
     default = setting.default_in(command)
-    shown = None if default is None or setting.type.is_flag else setting.type.show(default)
-    text = ",".join(map(str, shown)) if isinstance(shown, list) else str(shown)
+    if is_flag:
+        default = setting.flag[2:] if default else None
+    elif metavar == "PERCENT":
+        default = f"{100 * default:g}%"
+    elif default is not None:
+        default = setting.type.show(default)
+        default = ",".join(map(str, default)) if isinstance(default, list) else default
+        default = f"{default:g}" if isinstance(default, float) else default
+    if default not in (None, {}) and "Default:" not in text:
+        text += f"  [default: {default}]"
     return click.option(
         *names,
         setting.name,
         cls=SettingOption,
         setting=setting,
         command=command,
-        is_flag=setting.type.is_flag,
-        metavar=None if setting.type.is_flag else setting.type.metavar,
+        is_flag=is_flag,
+        metavar=None if is_flag else metavar,
         multiple=setting.type.multiple,
         default=None,
-        help=setting.help + ("" if shown in (None, {}) else f"  [default: {text}]"),
+        help=text,
     )
 
 

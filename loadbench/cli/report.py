@@ -10,8 +10,8 @@ from loadbench.cli.measuring import print_report, write_file
 from loadbench.core.errors import BadInput
 
 FORMATS = ("text", "markdown", "csv", "junit", "json", "hgrm")
-FORMAT_HELP = "Format. hgrm: the distribution of every metric of every level, as HdrHistogram's plotters read it."
-OUT_HELP = "Write to this file instead of stdout. With hgrm: to this folder, a file for each distribution."
+FORMAT_HELP = "Output format. hgrm: the distribution of every metric of every level, for HdrHistogram's plotters."
+OUT_HELP = "Write to this file instead of stdout. With hgrm: write one file per distribution to this folder."
 # Those of `report/other_tools.py`, which the help need not import.
 TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 
@@ -20,16 +20,16 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help=FORMAT_HELP)
 @click.option(
-    "--as", "tool", type=click.Choice(TOOLS), help="Show that tool's figures next to ours, and why they differ."
+    "--as", "tool", type=click.Choice(TOOLS), help="Show that tool's figures next to loadbench's, and why they differ."
 )
-@click.option("--by-prompt", is_flag=True, help="Show the figures of each given prompt, and the outliers.")
-@click.option("--by-user", is_flag=True, help="Show whether the users of each closed level were served equally.")
+@click.option("--by-prompt", is_flag=True, help="Show the figures of each prompt of --prompts, and the outliers.")
+@click.option("--by-user", is_flag=True, help="Show whether the users of each closed-loop level were served equally.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help=OUT_HELP)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json.")
 def command(
     run: Path | None, *, form: str, tool: str | None, by_prompt: bool, by_user: bool, out: Path | None, schema: bool
 ) -> None:
-    """Show a saved run again. RUN is its folder, or a run.json."""
+    """Show a saved run again, in any format. RUN is a run folder or a run.json."""
     # Each kind of report imports its own modules, so that none waits for another's.
     # ruff: noqa: PLC0415
     from loadbench.report.formats import RENDERERS, render, schema_text

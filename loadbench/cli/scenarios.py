@@ -40,7 +40,7 @@ class Shipped:
 def command(context: click.Context) -> None:
     """List the scenario files and examples that come with loadbench, or copy them.
 
-    Each scenario answers one question. A copy is yours to change.
+    Each scenario answers one question. Copy a scenario to edit it.
     """
     if context.invoked_subcommand is None:
         click.echo(_listing(), nl=False)
@@ -60,9 +60,9 @@ def command(context: click.Context) -> None:
 )
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 def copy(names: tuple[str, ...], *, everything: bool, folder: Path, force: bool) -> None:
-    """Copy scenarios and examples by name, together with the files that they use.
+    """Copy scenarios and examples.
 
-    The commands in a copied file name it by its new path.
+    The files that they use are copied too. Commands in the comments of a copied file show its new path.
     """
     shipped = {entry.name: entry for entry in [*scenarios(), *examples()]}
     if everything == bool(names):

@@ -1,4 +1,4 @@
-"""`loadbench score`: collect answers for people to rate, read their scores back, or have a second model judge."""
+"""`loadbench score`: collect responses for people to rate, read their scores back, or have a second model judge."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavail
 
 @click.group()
 def command() -> None:
-    """Rate answers: by people, by a second model, and by what each prompt expects.
+    """Rate responses: by people, by a second model, and by what each prompt expects.
 
-    Scores are whole numbers from 1 to 5 for coherence, factuality, brevity, and each facet that the prompt names.
+    Scores are whole numbers from 1 (bad) to 5 (good) for coherence, factuality, brevity and each facet of the prompt. A
+    facet is something that a good response contains; the file of --prompts names the facets of each prompt.
     """
 
 
@@ -28,11 +29,12 @@ def command() -> None:
 @click.option(
     "--to", type=click.Path(path_type=Path), metavar="FILE", help="Write to this file. Default: annotation.json in RUN."
 )
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists, with the scores in it.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file; the scores in it are lost.")
 def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: Any) -> None:
-    """Collect answers at temperature 0 into a file with room for scores.
+    """Write a form that people fill in with scores.
 
-    RUN is a run folder: its prompts are sent to its models. Without it, --prompts and --url say what to send and where.
+    Responses are collected at temperature 0. RUN is a run folder: its prompts are sent to its models. Without RUN, name
+    the prompts with --prompts and the server with --url.
     """
     from loadbench.results.folder import RunFolder, folder_of, read_run  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.results.quality import ANNOTATION_FILE  # noqa: PLC0415
@@ -62,12 +64,12 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
 @command.command("read")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--run", type=click.Path(path_type=Path), help="The run that FILE belongs to. Default: the file's own folder."
+    "--run", type=click.Path(path_type=Path), metavar="RUN", help="The run of FILE. Default: the folder of FILE."
 )
-@click.option("--rater", help="Who gave the scores, instead of the name in the file.")
+@click.option("--rater", metavar="NAME", help="The name of the person who gave the scores. Default: the one in FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
 def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bool) -> None:
-    """Check the scores in FILE and add them to those of other raters in the run folder."""
+    """Add the scores in FILE, a filled-in form, to its run folder."""
     import msgspec  # noqa: PLC0415 - the help needs nothing of it
 
     from loadbench.results.folder import folder_of  # noqa: PLC0415
@@ -89,9 +91,10 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bo
 @setting_options("judge")
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
 def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
-    """Have a second model rate the answers of RUN: those that a stub collected, or else answers collected now.
+    """Have a second model rate the responses of a run.
 
-    Exits with 5 if some answers could not be rated, with 6 if none could.
+    RUN is a run folder. The responses are those that `loadbench score stub` collected; if there are none, they are
+    collected now. Exits with 5 if some responses could not be rated, with 6 if none could.
     """
     from loadbench.results.folder import folder_of, read_run  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.results.quality import ratings_of  # noqa: PLC0415

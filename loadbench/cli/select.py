@@ -14,10 +14,12 @@ from loadbench.core.errors import BadInput
 @click.command()
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--weight", "weights", multiple=True, metavar="NAME=X", help="The weight of a dimension.  [default: 1]")
-@click.option("--at", metavar="LOAD", help="Compare at this load, as in users=4. Default: the lightest common one.")
-@click.option("--rater", help="Use the scores of this rater. Default: a person's, else a judge's.")
+@click.option("--at", metavar="LOAD", help="Compare at this load, as in users=4. Default: the lowest that all have.")
 @click.option(
-    "--models", type=click.Path(path_type=Path), metavar="FILE", help="Known facts about the models (models.json)."
+    "--rater", metavar="NAME", help="Use this rater's scores. Default: a person's if any, otherwise the judge model's."
+)
+@click.option(
+    "--models", type=click.Path(path_type=Path), metavar="FILE", help="Size, licence and load times of models (JSON)."
 )
 @click.option(
     "--format",
@@ -38,8 +40,8 @@ def command(
 ) -> None:
     """Choose a model: one table with speed, memory, quality, disk, licence and load time of every model in the runs.
 
-    Dimensions: latency, ttft, throughput, memory, quality, disk, load. A dimension counts only if it is known for every
-    model.
+    RUN is a run folder. Dimensions: latency, ttft, throughput, memory, quality, disk, load (time). A dimension counts
+    only if it is known for every model.
     """
     from loadbench.analyze.quality.selection import DIMENSIONS, candidates, select  # noqa: PLC0415 - not for the help
     from loadbench.plan.models import read_models  # noqa: PLC0415

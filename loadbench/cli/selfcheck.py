@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--users", type=click.IntRange(1), default=32, show_default=True, help="Concurrent streams.")
-@click.option("--gap", default="20ms", show_default=True, metavar="TIME", help="Time between two events of a stream.")
+@click.option("--users", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Concurrent streams.")
+@click.option("--gap", default="20ms", show_default=True, metavar="TIME", help="Time between two streamed chunks.")
 @click.option(
-    "--ttft", default="50ms", show_default=True, metavar="TIME", help="Time from a request to its first event."
+    "--ttft", default="50ms", show_default=True, metavar="TIME", help="Time from a request to its first streamed chunk."
 )
-@click.option("--budget", default="30s", show_default=True, metavar="TIME", help="Roughly how long the check may take.")
+@click.option("--budget", default="30s", show_default=True, metavar="TIME", help="Roughly how long the check takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def command(*, users: int, gap: str, ttft: str, budget: str, as_json: bool) -> None:
-    """Measure the timing error and the highest load of this machine: is a delay the server's or the tool's?
+    """Measure the timing error of loadbench, and the highest load that it can generate on this machine.
 
-    The client runs against a server that reports when it sent each event. Exits with 4 if more than 1 % of the
-    timestamps are wrong by over 1 ms at the given load.
+    loadbench measures a test server that reports when it sent each streamed chunk. Exits with 4 if more than 1 % of the
+    timestamps are wrong by over 1 ms at the given load, with 5 if the test server itself was late.
     """
     import msgspec  # noqa: PLC0415 - not for the help
     import orjson  # noqa: PLC0415

@@ -6,18 +6,18 @@ import click
 
 
 @click.command()
-@click.option("--profile", default="slot-server", show_default=True, help="The machine to simulate; --list shows all.")
+@click.option("--profile", default="slot-server", show_default=True, help="The profile to simulate; --list lists them.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0: any free port."
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of its noise and its words.")
-@click.option("--model", "models", multiple=True, metavar="ID", help="A model to list; repeat the flag for several.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random delays and text.")
+@click.option("--model", "models", multiple=True, metavar="ID", help="A model name to offer; may be repeated.")
 @click.option("--list", "listing", is_flag=True, help="List the profiles and exit.")
 def command(*, profile: str, port: int, host: str, seed: int, models: tuple[str, ...], listing: bool) -> None:
-    """Run the simulated server: OpenAI-compatible, with the batching of real engines, at speeds given by formulas.
+    """Run the simulated server: OpenAI-compatible, with continuous batching; each profile has fixed speeds.
 
-    Prints READY and its URL when it listens, and serves until Ctrl-C.
+    Prints READY and its URL when it accepts requests, and runs until Ctrl-C.
     """
     from loadbench.sim.command import profiles_text, serve_until_signal  # noqa: PLC0415 - not for the help
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def command(scenario: Path | None, **options: Any) -> None:
     """Measure a server at rising load, level by level.
 
-    SCENARIO is a TOML or JSON file. Each setting can also be a flag or an environment variable (LOADBENCH_USERS for
-    --users): a flag wins over the environment, and the environment wins over the file. Without --url, loadbench
-    measures its simulated server.
+    SCENARIO is a TOML or JSON file; `loadbench scenarios` lists some. Each setting can also be a flag or an environment
+    variable (LOADBENCH_USERS for --users). Precedence: flag, environment variable, scenario file. Without --url,
+    loadbench measures its simulated server.
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
 

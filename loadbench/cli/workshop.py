@@ -18,10 +18,12 @@ from loadbench.core.errors import BadInput
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @setting_options("workshop")
 @click.option("--json-file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the JSON to this file.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Also write the Markdown table here.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="FILE", help="Also write the Markdown table to this file."
+)
 @click.option("--csv-file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the CSV to this file.")
 @click.option(
-    "--from", "run", type=click.Path(path_type=Path), metavar="RUN", help="Measure nothing: export this saved run."
+    "--from", "run", type=click.Path(path_type=Path), metavar="RUN", help="Export this saved run instead of measuring."
 )
 @run_options(json="the JSON", dry_run="Show the plan and the source of each setting.")
 def command(
@@ -34,11 +36,11 @@ def command(
     dry_run: bool,
     **options: Any,
 ) -> None:
-    """Run the workshop's benchmark: one user sends every prompt in turn, several rounds, model by model.
+    """Run the benchmark of the Foundry Local workshop: one user sends every prompt in turn, several rounds per model.
 
-    A flag wins over LOADBENCH_…, that over BENCH_MODELS, BENCH_ROUNDS, BENCH_PROMPT, BENCH_STREAM, BENCH_MAX_TOKENS,
-    BENCH_TEMPERATURE and FOUNDRY_LOCAL_ALIAS, those over SCENARIO. benchmark_report.json, .md and .csv are written into
-    the run folder. Exits with 6 if a model could not be tested.
+    Precedence: flag, LOADBENCH_… variable, the workshop's own variables (BENCH_MODELS, BENCH_ROUNDS, BENCH_PROMPT,
+    BENCH_STREAM, BENCH_MAX_TOKENS, BENCH_TEMPERATURE, FOUNDRY_LOCAL_ALIAS), SCENARIO (a TOML or JSON file). The run
+    folder gets benchmark_report.json, .md and .csv. Exits with 6 if a model could not be tested.
     """
     from loadbench.plan.workshop import shows_first_token, workshop_scenario  # noqa: PLC0415 - not for the help
     from loadbench.report.plan import plan_document  # noqa: PLC0415

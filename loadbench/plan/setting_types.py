@@ -299,18 +299,18 @@ URL = SettingType("URL", _url)
 MODELS: SettingType[tuple[str, ...]] = SettingType(
     "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True
 )
-USERS: SettingType[tuple[int, ...]] = SettingType("1,2,4", _listed(_whole(1, _MOST_USERS), "1,2,4,8"), _show_list)
-RATES: SettingType[tuple[float, ...]] = SettingType("0.5,1,2", _listed(_rate, "0.5,1,2 or 30/min"), _show_list)
+USERS: SettingType[tuple[int, ...]] = SettingType("N,...", _listed(_whole(1, _MOST_USERS), "1,2,4,8"), _show_list)
+RATES: SettingType[tuple[float, ...]] = SettingType("RATE,...", _listed(_rate, "0.5,1,2 or 30/min"), _show_list)
 DURATION = SettingType("TIME", _duration, _show_duration)
 POSITIVE_DURATION = SettingType("TIME", _positive_duration, _show_duration)
-OPTIONAL_DURATION: SettingType[int | None] = SettingType("TIME", _or_none(_positive_duration), _show_duration)
-SHARE = SettingType("1%", _share)
-BELOW_ALL = SettingType("20%", _share_within(0, 0.9999, "less than 100%, as in 20%"))
+OPTIONAL_DURATION: SettingType[int | None] = SettingType("TIME|none", _or_none(_positive_duration), _show_duration)
+SHARE = SettingType("PERCENT", _share)
+BELOW_ALL = SettingType("PERCENT", _share_within(0, 0.9999, "less than 100%, as in 20%"))
 INTERVAL = SettingType("TIME", _interval, _show_duration)
 OPTIONAL_INTERVAL: SettingType[int | None] = SettingType("TIME|none", _or_none(_interval), _show_duration)
 MONEY = SettingType("PRICE", _number(0, 1e12))
 WATTS: SettingType[tuple[float, float]] = SettingType("W|W..W", _watts, lambda ends: f"{ends[0]:g}..{ends[1]:g}")
-CONFIDENCE = SettingType("95%", _share_within(0.5, 0.9999, "a confidence from 50% to 99.99%"), example="95%")
+CONFIDENCE = SettingType("PERCENT", _share_within(0.5, 0.9999, "a confidence from 50% to 99.99%"), example="95%")
 FLAG = SettingType("", _flag, is_flag=True)
 # Header values may be secrets: only the names are ever shown.
 HEADERS: SettingType[tuple[tuple[str, str], ...]] = SettingType(
@@ -359,5 +359,5 @@ ABORTS: SettingType[tuple[Objective, ...]] = SettingType(
     "RULE", _listed(parse_abort, "failures>20%"), _show_rules, multiple=True, example="failures>20%"
 )
 CHANGES: SettingType[tuple[GateRule, ...]] = SettingType(
-    "RULE", _listed(parse_gate, "ttft_p95>5%,failures>1%"), _show_rules, multiple=True, example="ttft_p95>5%"
+    "CHANGE", _listed(parse_gate, "ttft_p95>5%,failures>1%"), _show_rules, multiple=True, example="ttft_p95>5%"
 )

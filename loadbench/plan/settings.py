@@ -259,6 +259,7 @@ class Setting:
     type: SettingType[Any]
     default: Any
     help: str
+    helps: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of commands that need another text
     section: str = ""
     name: str = ""
     commands: frozenset[str] = frozenset()  # that take it
@@ -350,9 +351,13 @@ class TargetSettings:
 
     url: str | None = setting(types.URL, None,
         "The server's URL, with or without /v1. Default: the simulated server.", commands=_ANY_SERVER - {"judge"},
+        helps={
+            "compare": "The server of both sides, unless A or B names one. Default: the simulated server.",
+            "score": "The server's URL. Default: the server of RUN; without RUN, the simulated server.",
+        },
         refused={"judge": "use --judge-url"}, group="target", per_side=True, decides_answers="server", reused="always")
     adapter: str | None = setting(types.TEXT, None,
-        "Test a model in this process instead of a server: onnx-genai:FOLDER, transformers:MODEL, or your own.",
+        "Test a model in this process instead of a server: onnx-genai:FOLDER, transformers:MODEL, or your own adapter.",
         commands=_SENDING - {"compare", "judge"},
         refused={
             "compare": "two servers are measured in turn, and no adapter; measure it with `loadbench sweep`, "
@@ -362,14 +367,18 @@ class TargetSettings:
         },
         group="target", decides_answers="server", reused="always")
     model: tuple[str, ...] | None = setting(types.MODELS, None,
-        "A model to test; repeat the flag for several. Default: the only model that the server lists.",
+        "A model to test; repeat the flag for several. Required if the server lists more than one.",
+        helps={
+            "compare": "The model of both sides, unless A, B, --a-model or --b-model names one.",
+            "score": "A model that responds; repeat the flag for several. Default: the models of RUN.",
+        },
         commands=_SENDING - {"judge"}, refused={"judge": "use --judge-model", "models": "all models are listed"},
         group="model", per_side=True, workshop_variables=("BENCH_MODELS", "FOUNDRY_LOCAL_ALIAS"))
     model_set: Path | None = setting(types.PATH, None,
-        "Test the models in this JSON file: a list of names, or an object by alias.", commands=_SENDING - {"judge"},
+        "Test the models of a JSON file: names, or an object whose keys are aliases.", commands=_SENDING - {"judge"},
         refused={"judge": "use --judge-model", "models": "all models are listed"}, group="model", flag_name="models")
     api: str = setting(types.choice("chat", "completions", "responses", "ollama"), "chat",
-        "The API: OpenAI chat completions, completions or responses, or Ollama's chat.", commands=_SENDING,
+        "The API: OpenAI's chat completions, completions or responses, or Ollama's chat.", commands=_SENDING,
         refused={"models": "no request is sent to a model"},
         needs=(
             Need(
@@ -383,7 +392,7 @@ class TargetSettings:
         "The HTTP client: loadbench's own, which reads kernel timestamps, or httpx.", commands=_SENDING,
         refused={"models": "no request is sent to a model"}, needs=(_OVER_HTTP,), reused="always")
     profile: str = setting(types.TEXT, "slot-server",
-        "The profile of the simulated server; `loadbench serve --list` shows them.", commands=_ANY_SERVER - {"judge"},
+        "The profile of the simulated server; `loadbench serve --list` lists them.", commands=_ANY_SERVER - {"judge"},
         refused={"judge": "use --judge-url"},
         needs=(
             Need(
@@ -401,13 +410,15 @@ class TargetSettings:
         "Trust the certificates in this PEM file instead of the system's.", needs=(_OVER_TLS,), group="certificates",
         per_side=True, reused="server")
     insecure: bool = setting(types.FLAG, False,
-        "Do not verify the server's certificate. The result records this.", needs=(_OVER_TLS,), group="certificates",
-        per_side=True, reused="server")
+        "Do not verify the server's certificate. The result records this.",
+        helps=dict.fromkeys(("doctor", "models", "score", "judge"), "Do not verify the server's certificate."),
+        needs=(_OVER_TLS,), group="certificates", per_side=True, reused="server")
     kind: str = setting(types.choice("auto", "openai", "foundry"), "auto",
-        "The kind of server. foundry: Foundry Local, which is found on this machine if no --url is given.",
+        "The kind of server. auto: detect it; foundry: Foundry Local, which is found on this machine without --url.",
+        helps={"judge": "The kind of the judge's server. auto: detect it; foundry: Foundry Local."},
         needs=(_OVER_HTTP,), flag_name="target", reused="always")
     load: bool = setting(types.FLAG, True,
-        "Foundry Local: load a model that is not loaded before it is tested.", commands=_SENDING,
+        "Foundry Local: load each model before its test if it is not in memory.", commands=_SENDING,
         refused={"models": "use `loadbench models --load MODEL`"}, needs=(_FOUNDRY,))
     time_loads: bool = setting(types.FLAG, False,
         "Foundry Local and adapters: unload each model before its test and measure how long loading takes.",
@@ -420,7 +431,7 @@ class TargetSettings:
             ),
         ))
     allow_alias: bool = setting(types.FLAG, False,
-        "Foundry Local: accept aliases that may mean one of several variants when several models are tested.",
+        "Foundry Local: with several models, also accept an alias that stands for several variants (CPU, GPU).",
         commands=_SENDING - {"capacity", "compare", "judge"}, refused={**_ONE_MODEL, "judge": "one model judges"},
         needs=(
             _FOUNDRY,
@@ -441,16 +452,16 @@ class LoadSettings:
     COMPARABLE: ClassVar = Comparable.CAVEAT
 
     users: tuple[int, ...] | None = setting(types.USERS, (1, 2, 4, 8, 16),
-        "Closed loop: virtual users of each level, as in 1,2,4.", defaults={"workshop": (1,)},
+        "Closed loop: virtual users at each level, as in 1,2,4.", defaults={"workshop": (1,)},
         group="load", aliases=("--concurrency",), comparable=Comparable.FREE)
     rate: tuple[float, ...] | None = setting(types.RATES, None,
-        "Open loop: the requests per second of each level, as in 0.5,1,2 or 30/min.", group="load",
+        "Open loop: requests per second at each level, as in 0.5,1,2 or 30/min.", group="load",
         comparable=Comparable.FREE)
     arrivals: Arrivals = setting(types.ARRIVALS, parse_arrivals("poisson"),
         "Open loop: how requests are spaced; CV is the coefficient of variation of the gaps.", commands=_GENERATING,
         needs=(_NO_TRACE, _with_rate("users send their next request after a response, not by arrivals")))
     pattern: Pattern | None = setting(types.PATTERN, None,
-        "Open loop: how the rate changes over a level: day, points as in 0s:0.2,9h:1,24h:0.2, or a file of points.",
+        "Open loop: TIME:FACTOR points that multiply --rate, as in 0s:0.2,9h:1,24h:0.2; or a file of them; or day.",
         needs=(_NO_TRACE, _with_rate("a pattern changes a rate, and there is none")))
     trace: Path | None = setting(types.PATH, None,
         "Replay the requests in this file: an Azure, BurstGPT or Mooncake trace, or a saved run.",
@@ -459,7 +470,7 @@ class LoadSettings:
         "Replay only the first N requests of the trace.", commands=_LOADS_CHOSEN,
         needs=(_with("load.trace", reason="there is no trace", remedy="leave it out, or give --trace"),))
     time_scale: float = setting(types.number(1e-3, 1e6), 1.0,
-        "Speed up a pattern or trace by this factor: with 60, an hour takes a minute.", commands=_LOADS_CHOSEN,
+        "Speed up the pattern or trace by this factor: with 60, an hour takes a minute.", commands=_LOADS_CHOSEN,
         needs=(
             _with(
                 *("load.pattern", "load.trace"), reason="there is no pattern and no trace to speed up",
@@ -467,13 +478,13 @@ class LoadSettings:
             ),
         ))
     think: Distribution | None = setting(types.THINK, None,
-        "Closed loop: a user's pause between a response and the next request, as in 10s or lognormal:20s,0.5.",
+        "Closed loop: the think time between a response and the user's next request, as in 10s or lognormal:20s,0.5.",
         commands=_GENERATING, needs=(_NO_TRACE, _with_users("only users think between two requests")))
     duration: int | None = setting(types.POSITIVE_DURATION, 10 * NS_PER_S,
-        "How long each level is measured, as in 30s or 2m.", commands=_LOADS_CHOSEN, refused=_LENGTH_REFUSED,
-        group="extent")
+        "How long to measure each level, as in 30s or 2m.", commands=_LOADS_CHOSEN, refused=_LENGTH_REFUSED,
+        helps={"replay": "Stop the replay after this time. Default: the whole trace."}, group="extent")
     requests: int | None = setting(types.whole(1), None,
-        "Measure this number of requests in each level, instead of a duration.",
+        "Measure this number of requests at each level instead of a duration.",
         refused={**_LENGTH_REFUSED, "replay": "a trace has its own number of requests; see --limit"},
         needs=(
             _without(
@@ -482,11 +493,15 @@ class LoadSettings:
         ),
         group="extent")
     warm_up: int | None = setting(types.DURATION, None,
-        "Load before the measurement starts; it continues into it without a pause. "
+        "How long to apply the load before measuring starts; the load continues without a pause. "
         "Default: 2s, or longer if responses take longer.",
+        helps={
+            "replay": "Replay this much of the trace before measuring starts. Default: 0s.",
+            "workshop": "How long to send requests before measuring starts.",
+        },
         commands=_MEASURING, defaults={"workshop": 0})
     cool_down: int = setting(types.DURATION, 0,
-        "Keep the load up for this long after the measurement ends, as in 5s.", commands=_LOADS_CHOSEN,
+        "How long the load continues after measuring ends, as in 5s.", commands=_LOADS_CHOSEN,
         refused=_LENGTH_REFUSED,
         needs=(
             _without("load.requests", reason="a level ends with the last of its requests"),
@@ -497,9 +512,9 @@ class LoadSettings:
             ),
         ))
     drain: int = setting(types.DURATION, DRAIN_NS,
-        "How long to wait for the responses in flight when a level ends, as in 30s.", commands=_MEASURING)
+        "How long to wait for the requests in flight after the load ends, as in 30s.", commands=_MEASURING)
     ramp: int | None = setting(types.DURATION, NS_PER_S,
-        "Closed loop: spread the users' first requests over this time, at most over the warm-up.",
+        "Closed loop: spread the users' first requests over this time (no longer than the warm-up).",
         commands=_GENERATING, defaults={"capacity": None},
         needs=(
             _with_users("an open loop has no users to spread"),
@@ -516,14 +531,14 @@ class LoadSettings:
             ),
         ))
     keep_warm: int | None = setting(types.OPTIONAL_DURATION, None,
-        "Send a one-token request whenever nothing was in flight for this long, as in 30s. It is counted apart.",
+        "Send a one-token request, which is not part of the results, whenever nothing was in flight for this long.",
         commands=frozenset({"sweep", "replay", "workshop"}),
         refused={
             **_LOAD_REFUSED, "capacity": "a search leaves no model idle",
             "compare": "it would load the side that rests; every level begins with a warm-up",
         })
     workers: int | None = setting(types.whole(1, 256), None,
-        "Number of client processes that share the load. Default: by the load and the CPU cores.",
+        "The number of client processes that share the load. Default: by the load and the CPU cores.",
         commands=_MANY_USERS, refused={**_LOAD_REFUSED, "workshop": "one user needs one process"},
         needs=(
             _without(
@@ -532,7 +547,7 @@ class LoadSettings:
         ),
         comparable=Comparable.FREE)
     max_in_flight: int = setting(types.whole(1, 100_000), MAX_IN_FLIGHT,
-        "Open loop: do not send a request while this many are in flight; it is counted as missed.",
+        "Open loop: send no request while this many are in flight; requests held back are counted as missed.",
         commands=_MANY_USERS,
         needs=(
             Need(
@@ -566,22 +581,22 @@ class WorkSettings:
         needs=(_NO_TRACE,), comparable=Comparable.LENGTHS,
         when_deterministic=(None,))
     max_tokens: int = setting(types.whole(1, 10_000_000), 64,
-        "The most tokens that a response may have.", commands=_GENERATING | {"workshop", "score"},
+        "The maximum number of output tokens of a response.", commands=_GENERATING | {"workshop", "score"},
         defaults={"workshop": 120},
         needs=(_NO_TRACE, _without("work.output_tokens", reason="each request draws its own max_tokens")),
         comparable=Comparable.LENGTHS, reused="always", workshop_variables=("BENCH_MAX_TOKENS",),
         decides_answers="request")
     persona: str | None = setting(types.TEXT, None,
-        "Use the prompt lengths, response lengths and pauses of one kind of user: chat, rag, summariser, code, "
-        "or one of the scenario file's.",
+        "Use the prompt lengths, output lengths and think times of one kind of user: chat, rag, summariser, code, "
+        "or one that the scenario file defines.",
         needs=(_NO_TRACE,), group="who")
     mix: tuple[Share, ...] | None = setting(types.MIX, None,
-        "Mix several kinds of users by weight, as in chat:3,rag:1.", needs=(_NO_TRACE,), group="who")
+        "Mix several personas by weight, as in chat:3,rag:1.", needs=(_NO_TRACE,), group="who")
     turns: Distribution | None = setting(types.TURNS, None,
-        "Closed loop: conversations of this many turns, each sent with all turns before it, as in 4 or uniform:2,6.",
+        "Closed loop: conversations of this many turns, as in 4 or uniform:2,6; a request contains all earlier turns.",
         needs=(_NO_TRACE, _with_users("a conversation continues when its user has read the response"), _MESSAGES))
     system: str | None = setting(types.TEXT, None,
-        "A system message for every conversation.", commands=_MEASURING | {"score"}, needs=(_MESSAGES,),
+        "The system message of every request.", commands=_MEASURING | {"score"}, needs=(_MESSAGES,),
         decides_answers="request", reused="always")
     temperature: float | None = setting(types.number(0, 10), 0.0,
         "The sampling temperature.", commands=_MEASURING,
@@ -592,7 +607,8 @@ class WorkSettings:
         comparable=Comparable.CAVEAT, workshop_variables=("BENCH_TEMPERATURE",),
         decides_answers="request")
     seed: int = setting(types.whole(0, 2**53), 0,
-        "The seed of prompts, arrivals and think times; it is sent with every request too.",
+        "The seed of prompts, arrivals and think times; it is also sent with every request.",
+        helps=dict.fromkeys(("replay", "workshop", "score"), "The seed of prompts, also sent with every request."),
         commands=_MEASURING | {"score"}, comparable=Comparable.SEED, decides_answers="request", reused="always")
     unique: bool = setting(types.FLAG, True,
         "Prefix each prompt with a unique string so that prefix caching cannot help. --no-unique sends it as it is.",
@@ -638,7 +654,8 @@ class LimitSettings:
     timeout: int | None = setting(types.OPTIONAL_DURATION, 600 * NS_PER_S,
         "Time limit for a whole request, as in 10m.", commands=_ANY_SERVER, reused="always")
     failures: float = setting(types.SHARE, 0.01,
-        "A level is invalid if a larger share of its requests fails, as in 1%.", commands=_MEASURING)
+        "Above this share of failed requests a level is INVALID (an objective on failures is separate).",
+        commands=_MEASURING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -649,14 +666,15 @@ class ObjectiveSettings:
     COMPARABLE: ClassVar = Comparable.RESUME
 
     objectives: tuple[Objective, ...] | None = setting(types.OBJECTIVES, None,
-        "An objective, as in 'ttft_p95<1s', 'failures<1%' or 'tpot_p95<80ms@users=8'; repeat the flag for several.",
+        "An objective (SLO), as in 'ttft_p95<1s' or 'tpot_p95<80ms@users=8'; repeat the flag for several.",
         flag_name="slo")
     fail_on: tuple[Objective | str, ...] | None = setting(types.GATES, None,
-        "Exit with 3 if this objective is missed, and with 5 if that is not certain; slo: any objective.",
+        "Exit with 3 if this objective is missed, and with 5 if that is not certain; slo: any objective of --slo.",
         commands=_MEASURING - {"capacity", "compare"},
         refused={"capacity": "a search exits with 3 if not even the lowest load meets its objectives; use --slo"})
     abort_on: tuple[Objective, ...] | None = setting(types.ABORTS, None,
-        "Abort the level and skip this model's remaining levels, as in 'failures>20%' or 'ttft_p50>30s'.")
+        "Abort a level when this rule holds, and skip the model's remaining levels, as in 'failures>20%'.",
+        helps=dict.fromkeys(("replay", "capacity", "workshop"), "Abort a test when this holds, as in 'failures>20%'."))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -667,7 +685,7 @@ class CapacitySettings:
     COMPARABLE: ClassVar = Comparable.RESUME
 
     by: str = setting(types.choice("users", "rate"), "users",
-        "What the answer counts: users, or requests per second.")
+        "What to count: users (closed loop), or requests per second (open loop).")
     at_most: float = setting(types.number(1e-6, 1e5), 200.0,
         "The highest load to try, in users or requests/s.")
     budget: int = setting(types.POSITIVE_DURATION, 1200 * NS_PER_S,
@@ -675,7 +693,7 @@ class CapacitySettings:
     confidence: float = setting(types.CONFIDENCE, 0.95,
         "Confidence level of the reported range.")
     curve: bool = setting(types.FLAG, True,
-        "If users think: first measure the throughput curve without think time, which shows the bottleneck.",
+        "With --think: first measure throughput at rising load without think time, to find the bottleneck.",
         needs=(
             Need(
                 ("capacity.by", "load.think"), lambda values: values.thinks,
@@ -684,21 +702,21 @@ class CapacitySettings:
         ),
         comparable=Comparable.FREE)
     precision: float = setting(types.SHARE, 0.2,
-        "Stop once the range is no wider than this share of the answer, as in 20%.")
+        "Stop once the range is no wider than this share of the answer.")
     devices_for: int | None = setting(types.whole(1), None,
-        "Report how many of these devices this number of people needs.",
+        "Also report how many servers like this one N users need.",
         needs=(
             Need(
-                ("capacity.by",), lambda values: values.loop == "users", "people are counted in users",
+                ("capacity.by",), lambda values: values.loop == "users", "it is for a number of users",
                 "leave it out, or search --by users",
             ),
         ),
         comparable=Comparable.FREE)
     headroom: float = setting(types.BELOW_ALL, 0.2,
-        "With --devices-for: the share of each device to keep free, as in 20%.",
+        "With --devices-for: the share of each server's capacity to keep free.",
         needs=(
             _with(
-                "capacity.devices_for", reason="it is the share of each device to keep free",
+                "capacity.devices_for", reason="it is the share of each server to keep free",
                 remedy="leave it out, or give --devices-for",
             ),
         ),
@@ -712,22 +730,22 @@ class CompareSettings:
     COMMANDS: ClassVar = frozenset({"compare"})
 
     a_model: str | None = setting(types.TEXT, None,
-        "The model of side A, if --a does not name it.", commands=frozenset({"compare", "compare-saved"}))
+        "The model of side A; of saved runs, only its levels.", commands=frozenset({"compare", "compare-saved"}))
     b_model: str | None = setting(types.TEXT, None,
-        "The model of side B, if --b does not name it.", commands=frozenset({"compare", "compare-saved"}))
+        "The model of side B; of saved runs, only its levels.", commands=frozenset({"compare", "compare-saved"}))
     repeats: int | None = setting(types.whole(1, 100), None,
-        f"How often to measure every level on each side. Default: {USUAL_REPEATS}, or as often as fits into --budget.")
+        f"How often to measure every level on each side. Default: {USUAL_REPEATS}, or as many as fit into --budget.")
     budget: int | None = setting(types.POSITIVE_DURATION, None,
         "Time budget: do not start a repeat that would exceed it, as in 20m.")
     settle: int = setting(types.DURATION, NS_PER_S,
-        "Pause before each level of a side.")
+        "How long to wait before each level, so that the previous one has no effect on it.")
     same: bool = setting(types.FLAG, False,
-        "Allow the same server and model on both sides: how much do two measurements of it differ?")
+        "Allow A and B to be the same server and model, to see how much repeated measurements differ.")
     confidence: float = setting(types.CONFIDENCE, 0.95,
         "Confidence level of every interval and decision.", commands=frozenset({"compare", "compare-saved"}))
     fail_on: tuple[GateRule, ...] | None = setting(types.CHANGES, None,
-        "Exit with 3 if B is clearly worse by more than this, and with 5 if that is not certain, "
-        "as in 'ttft_p95>5%' or 'output_tokens_per_s<-5%@users=8'; repeat the flag for several.",
+        "The largest allowed change from A to B: 'ttft_p95>5%' fails (exit code 3) if B's TTFT p95 is clearly more "
+        "than 5 % higher than A's, and gives exit code 5 if that is not certain; repeat the flag for several.",
         commands=frozenset({"compare", "compare-saved"}))
 
 
@@ -740,7 +758,7 @@ class WorkshopSettings:
     rounds: int = setting(types.whole(1, 10_000), 3,
         "How often each prompt is sent to each model.", workshop_variables=("BENCH_ROUNDS",))
     shape: str = setting(types.choice("script", "sample", "notebook", "stable"), "script",
-        "Which of the workshop's programs the JSON has the keys of; stable: loadbench's own.")
+        "Layout of the JSON: of the workshop's script, sample or notebook; stable: loadbench's, for version control.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -750,16 +768,16 @@ class JudgeSettings:
     COMMANDS: ClassVar = frozenset({"judge"})
 
     model: str | None = setting(types.TEXT, None,
-        "The model that judges.", flag_name="judge_model")
+        "The model that judges. Required.", flag_name="judge_model")
     url: str | None = setting(types.URL, None,
-        "The judge's server. Default: the run's.", flag_name="judge_url")
+        "The judge's server. Default: the server of RUN.", flag_name="judge_url")
     api_key_env: str | None = setting(types.TEXT, None,
         "The environment variable that holds the API key of the judge's server.", flag_name="judge_key_env")
     judgings: int = setting(types.whole(1, 9), 1,
-        "How often the judge scores every response.")
+        "How often the judge scores each response.")
     # Room for a dozen facets and a sentence; a model that reasons first needs more.
     max_tokens: int = setting(types.whole(1, 10_000_000), 512,
-        "The most tokens that a reply of the judge may have.", flag_name="judge_max_tokens",
+        "The maximum number of output tokens of the judge's response.", flag_name="judge_max_tokens",
         aliases=("--max-tokens",))
 
 
@@ -770,13 +788,13 @@ class TelemetrySettings:
     COMMANDS: ClassVar = _MEASURING
 
     sampling: str = setting(types.choice("auto", "on", "off"), "auto",
-        "Sample the server's process and this machine, if the server runs on it. auto: unless it is simulated.",
+        "Sample the server's process and this machine, if the server runs on it. auto: on, unless it is simulated.",
         flag_name="telemetry")
     interval: int = setting(types.INTERVAL, NS_PER_S,
         "Time between two samples of the machine, from 100ms to 10s.", needs=(_SAMPLED,),
         flag_name="telemetry_interval")
     page_interval: int | None = setting(types.OPTIONAL_INTERVAL, 2 * NS_PER_S,
-        "Time between two reads of the server's /metrics while a level runs; none: only before and after it.",
+        "Time between two reads of the server's metrics page while a level runs; none: only before and after it.",
         needs=(
             _OVER_HTTP,
             Need(

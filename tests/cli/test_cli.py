@@ -75,6 +75,14 @@ def test_sweep_help_shows_the_settings_by_section(tmp_path):
     assert done.returncode == 0
     for text in ("Target:", "Load:", "Work:", "Limits:", "--concurrency", "--warm-up", "[default: 1,2,4,8,16]"):
         assert text in done.stdout
+    for text in ("Objectives:", "[default: 1%]", "lognormal:MEAN,SIGMA"):
+        assert text in done.stdout
+
+
+def test_help_of_a_command_has_its_own_texts(tmp_path):
+    """A replay lasts as long as its trace, whatever the default of a sweep is."""
+    shown = " ".join(loadbench("replay", "--help", cwd=tmp_path).stdout.split())
+    assert "--duration TIME Stop the replay after this time. Default: the whole trace. --warm-up" in shown
 
 
 def test_version(tmp_path):
