@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,8 @@ SERIAL = (
 )
 # Folders whose files run in one process, because they share servers that are expensive to start.
 TOGETHER = ("tests/llamacpp/",)
+# Files of minutes: the tests of each command, which is their first parameter, make a part of their own.
+DIVIDED = ("tests/settings/test_walk.py",)
 # More processes would gain nothing: by then the serial phase is most of the time.
 _MOST_PROCESSES = 8
 _WANTED = ("gguf", "tokenizers", "xllamacpp")
@@ -82,6 +85,8 @@ class _TwoPhases(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(SERIAL):
             return "serial"
+        if nodeid.startswith(DIVIDED):
+            return "{} {}".format(*re.match(r"(.*?)::.*?\[(\w+)", nodeid).groups())
         return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
 
 

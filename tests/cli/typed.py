@@ -15,6 +15,7 @@ from unittest import mock
 
 from loadbench.cli import main
 from loadbench.plan.prompts import read_prompts_once
+from loadbench.plan.traces import read_trace
 from tests.cli.running import environment
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 def typed(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run it to its end in this folder; what it printed, and its exit code."""
     out, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    read_prompts_once.cache_clear()  # by a path that may be another file in another folder
+    # Both remember by a path, which may be another file in another folder.
+    read_prompts_once.cache_clear()
+    read_trace.cache_clear()
     with (
         chdir(cwd),
         mock.patch.dict(os.environ, environment(**variables), clear=True),

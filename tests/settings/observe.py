@@ -24,7 +24,7 @@ from loadbench.engine import paired
 from loadbench.engine.abort import AbortWatch
 from loadbench.engine.level import Level
 from loadbench.plan.curve import ThroughputCurve
-from loadbench.plan.search import Search
+from loadbench.plan.search import Budget, Search
 from loadbench.session import paired as paired_session
 from loadbench.session import run_writer, telemetry
 from loadbench.sim.process import SimProcess
@@ -193,6 +193,7 @@ SHOWN: Mapping[str, Any] = {
     "workers": lambda seen: {run["environment"]["workers"] for run in seen.run()},
     "evidence": lambda seen: seen.handed["evidence"],
     "precision": lambda seen: {given[-1] for given in seen.handed["search"]},
+    "budget": lambda seen: seen.handed["budget"],
     "grid": lambda seen: {str(given[0]) for given in seen.handed["search"]},
     "prices": lambda seen: {str(prices) for prices in seen.handed["prices"]},
     "repeats": lambda seen: len(seen.run()),
@@ -225,7 +226,7 @@ def observed(arguments: list[str], folder: Path, servers: Mapping[str, Recording
         name: []
         for name in (
             *("level", "timeouts", "connect", "transport", "simulated", "abort", "evidence", "search", "curve"),
-            *("pairing", "confidence", "watch", "page", "prices", "limit"),
+            *("budget", "pairing", "confidence", "watch", "page", "prices", "limit"),
         )
     }
     with ExitStack() as stack:
@@ -257,6 +258,7 @@ def _patches(handed: dict[str, list[Any]], simulated: str) -> Iterator[Any]:
     yield noting(AbortWatch, "abort", lambda given, _: given)
     yield noting(SearchEvidence, "evidence", lambda _, named: named["confidence"])
     yield noting(Search, "search", lambda given, _: given)
+    yield noting(Budget, "budget", lambda given, _: given)
     yield noting(ThroughputCurve, "curve", lambda given, _: given)
     yield noting(paired.Paired, "pairing", lambda _, named: named["pairing"])
     yield noting(MachineSampler, "watch", lambda _, named: named)

@@ -56,7 +56,13 @@ BASE: dict[str, dict[str, Any]] = {
     "doctor": {"url": URL},
 }
 # Flags without which a command does not run: the setting's row replaces their value.
-REQUIRED = {("capacity", "objectives"), ("judge", "model"), ("replay", "trace"), ("score", "prompt")}
+REQUIRED = {
+    ("capacity", "budget"),
+    ("capacity", "objectives"),
+    ("judge", "model"),
+    ("replay", "trace"),
+    ("score", "prompt"),
+}
 _RATE = {"rate": "50"}
 _BY_RATE = ("users",)
 _SWEPT = ("users", "rate", "requests", "max_tokens")
@@ -122,7 +128,7 @@ ROWS: dict[str, Row] = {
     "slo.abort_on": Row(("e2e_p50>9m",), shows="abort_rules"),
     "capacity.by": Row("rate", shows="plan.load"),
     "capacity.at_most": Row("1", shows="grid"),
-    "capacity.budget": Row("600ms", shows="plan.duration"),
+    "capacity.budget": Row("600ms", shows="budget"),
     "capacity.confidence": Row("70%", shows="evidence"),
     "capacity.curve": Row(False, {"think": "5ms"}, shows="curve"),
     "capacity.precision": Row("50%", shows="precision"),
