@@ -157,8 +157,7 @@ class Level:
         self.plan = plan
         self.label, self.duration = plan.load.label, plan.duration
         self.begin_ns = begin_ns
-        # Workers that share out a number of requests end together.
-        self.phases = Phases(plan.duration, begin_ns, continues=plan.shard.of > 1 and isinstance(plan.load, Closed))
+        self.phases = Phases(plan.duration, begin_ns)
         self.done = self.failed = self.tokens = self.due = self.missed = 0
         self._recorder = Recorder(self.phases, plan.objectives, template_tokens=plan.template_tokens)
         self._sink: RequestSink = self._recorder if sink is None else sink

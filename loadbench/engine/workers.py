@@ -4,10 +4,9 @@ Each worker runs its part of the load (`loadbench.plan.load.Shard`) on a schedul
 clock is one for all processes of a machine. Workers report in batches, and what they report goes into one recorder,
 which puts it in order. So window, peak, histograms and outcomes are those that one process would have recorded.
 
-A closed loop that is measured by number of requests is shared out: each worker measures its share, in proportion to
-its users. A worker that has measured its share keeps its users busy until all shares are measured, so that every
-request is measured under the full load. The window closes when the last share has been used up; requests due after a
-worker's share and before the load ends belong to the cool-down.
+A closed loop that is measured by number of requests is shared out: each worker sends its share, in proportion to its
+users, and all shares together are exactly that number. As in one process, the window closes at the first user without
+work, whichever worker has it; the shares are used up at about the same time.
 
 A worker that dies is noticed by the end of its pipe. Its requests in flight are recorded as cancelled, its remaining
 arrivals as missed, and the level says that a worker was lost.
@@ -127,7 +126,7 @@ class Batch:
     """From a worker: what happened since its last batch, up to `until_ns`.
 
     `started` are requests with the moments at which they were sent, so that they are known of if the worker dies.
-    `closes_ns` is when its window closed, or when its share of the requests was used up.
+    `closes_ns` is when its window closed: with a share of the requests, at its first user without work.
     """
 
     started: list[tuple[int, Request]]
@@ -174,7 +173,6 @@ class _WorkerHandle:
     in_flight: dict[int, Request] = field(default_factory=dict)
     tokens_in_flight: int = 0
     until_ns: int = 0
-    closes_ns: int | None = None
     done: Done | None = None
     lost: bool = False
 
@@ -325,7 +323,6 @@ class DistributedLevel:
         self.phases = Phases(duration, self.begin_ns)
         self.done = self.failed = self.tokens = 0
         self._measured = 0
-        self._beyond_ns: list[int] = []  # when requests beyond a worker's share were due
         self._recorder = Recorder(
             self.phases, order.scenario.objectives_at(self._load), template_tokens=order.spec.template_tokens
         )
@@ -336,7 +333,6 @@ class DistributedLevel:
         async with anyio.create_task_group() as listeners:
             for worker, order in self._parts:
                 worker.done, worker.in_flight, worker.until_ns = None, {}, self.begin_ns
-                worker.closes_ns = None
                 worker.send(order)
                 listeners.start_soon(self._listen, worker)
         if self.phases.closes_ns is None:
@@ -344,11 +340,10 @@ class DistributedLevel:
             self.phases.close(self._clock.now_ns())
         closes_ns = self.phases.closes_ns or self.phases.opens_ns
         reports = [worker.done for worker in self._workers if worker.done is not None]
-        due = sum(report.due for report in reports) + sum(due_ns < closes_ns for due_ns in self._beyond_ns)
         lost = [self._lost_arrivals(worker, order.shard, closes_ns) for worker, order in self._parts if not worker.done]
         return self._recorder.close(
             window=(self.phases.opens_ns, closes_ns),
-            arrivals_due=due + sum(lost_due for lost_due, _ in lost),
+            arrivals_due=sum(report.due for report in reports) + sum(lost_due for lost_due, _ in lost),
             missed=sum(report.missed for report in reports) + sum(missed for _, missed in lost),
             interrupted=self._interrupted,
             health=_merged([report.health for report in reports]),
@@ -371,8 +366,6 @@ class DistributedLevel:
         for at_ns, request in batch.started:
             worker.in_flight[request.number] = request
             self._measured += request.phase is Phase.MEASURED
-            if request.phase is Phase.COOL_DOWN and self.duration.requests is not None:
-                self._beyond_ns.append(request.due_ns)
             self._recorder.started(at_ns, request)
             self._on_start(request)
         for sample in batch.ended:
@@ -381,19 +374,8 @@ class DistributedLevel:
         worker.until_ns = batch.until_ns
         worker.tokens_in_flight = batch.tokens_in_flight
         if batch.closes_ns is not None and self.duration.requests is not None:
-            worker.closes_ns = batch.closes_ns
-            self._close_counted()
-
-    def _close_counted(self) -> None:
-        """Close the window of a level by number: at the arrival after the last, or when every share is used up."""
-        closes_ns = [worker.closes_ns for worker in self._workers if not worker.lost]
-        known_ns = [at_ns for at_ns in closes_ns if at_ns is not None]
-        if isinstance(self._load, Open) and known_ns:
-            self.phases.close(min(known_ns))
-        elif known_ns and len(known_ns) == len(closes_ns) and self.phases.closes_ns is None:
-            self.phases.close(max(known_ns))
-            for worker in self._workers:
-                worker.send(Finish(cut=False))
+            # The earliest counts: the first user without work, whichever worker has it, or the arrival after the last.
+            self.phases.close(batch.closes_ns)
 
     def _record(self, sample: Sample) -> None:
         self._recorder.add(sample)
@@ -412,8 +394,6 @@ class DistributedLevel:
                 Sample(request=request, outcome=Outcome.CANCELLED, detail="the client's process ended", end_ns=now_ns)
             )
         worker.in_flight = {}
-        if self.duration.requests is not None:
-            self._close_counted()
 
     def _lost_arrivals(self, worker: _WorkerHandle, shard: Shard, closes_ns: int) -> tuple[int, int]:
         """(due, missed) arrivals of a worker that was lost: missed is what was due after its last batch."""

@@ -131,16 +131,12 @@ class Phases:
     The window then closes when the load can no longer be sustained (`close`): at the first user without work, or at
     the arrival after the last.
 
-    With `continues`, the load continues in the cool-down after these requests until it is ended from outside: a worker
-    that has measured its share keeps its users busy until the other workers have measured theirs.
-
     With a number of requests, `remaining` of them are still to be measured, and `closes_ns` is `None` while the window
     is open.
     """
 
-    def __init__(self, duration: LevelDuration, begin_ns: int, *, continues: bool = False) -> None:
+    def __init__(self, duration: LevelDuration, begin_ns: int) -> None:
         self._duration = duration
-        self._continues = continues
         self.remaining = duration.requests
         self.warm_up_ns = duration.warm_up_ns
         self.opens_ns = begin_ns + duration.warm_up_ns
@@ -159,7 +155,7 @@ class Phases:
             return Phase.WARM_UP
         if self.remaining == 0:
             self.close(due_ns)
-            return Phase.COOL_DOWN if self._continues else None
+            return None
         if self.remaining is not None:
             self.remaining -= 1
             return Phase.MEASURED

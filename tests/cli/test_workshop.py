@@ -66,7 +66,9 @@ def test_every_model_is_asked_every_prompt_in_every_round(server, files):
         latencies = [(line["last_token_ns"] - line["sent_ns"]) / 1e9 for line in measured if line["level"] == level]
         assert row["latency_avg"] == pytest.approx(sum(latencies) / 6)
         assert row["latency_p95"] == max(latencies)
-        assert row["tokens_per_sec_avg"] == pytest.approx(sum(8 / latency for latency in latencies) / 6)
+        # A client that was held up may have both marks at one moment: such a round has no speed.
+        speeds = [8 / latency for latency in latencies if latency > 0]
+        assert row["tokens_per_sec_avg"] == pytest.approx(sum(speeds) / len(speeds))
     ends = sorted((line["sent_ns"], line["end_ns"]) for line in measured)
     assert all(end <= sent for (_, end), (sent, _) in pairwise(ends))
 
