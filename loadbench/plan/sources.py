@@ -77,7 +77,7 @@ def resolve(
 
 
 def reusable(record: Mapping[str, Mapping[str, object]], *, same_server: bool) -> dict[str, object]:
-    """What `resolve` may reuse of a run's settings, by key: those of its server only if that is asked again."""
+    """What `resolve` may reuse of a run's settings, by key; those of its server only for the same server."""
     return {
         setting.key: value
         for setting in settings()

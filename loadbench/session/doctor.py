@@ -34,7 +34,7 @@ def run_checkup(scenario: Scenario, environment: Mapping[str, str], *, say: Say)
 
 
 def _discovery(scenario: Scenario, environment: Mapping[str, str]) -> list[DiscoveryStep]:
-    """Where Foundry Local was looked for. A local server may be one that has moved: then its command line is asked."""
+    """Where Foundry Local was looked for. A local server may have moved: then its command line is queried."""
     if scenario.simulated or scenario.target.adapter is not None:
         return []
     named = scenario.target.kind == "foundry" or scenario.place("target.url") in ENDPOINT_VARIABLES

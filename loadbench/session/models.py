@@ -1,4 +1,4 @@
-"""`loadbench models` from beginning to end: find the server, change what was asked for, list the models."""
+"""`loadbench models` from beginning to end: find the server, make the requested changes, list the models."""
 
 from __future__ import annotations
 

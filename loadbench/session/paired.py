@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from loadbench.engine.target import ModelUnderTest
     from loadbench.live.progress import Progress
     from loadbench.plan.gate import GateRule
+    from loadbench.plan.load import Load
     from loadbench.plan.pairs import Pairing
     from loadbench.plan.scenario import Scenario
+    from loadbench.record.recorder import LevelRecording
     from loadbench.results.compare import Comparison
     from loadbench.results.folder import RunFolder
     from loadbench.results.run import Run
@@ -190,6 +192,7 @@ class PairedRunWriter:
                 scenario=replace(scenario, report=replace(scenario.report, name=title)),
             )
             writer.where, writer.blocks = f"{name.upper()}, repeat {repeat + 1}", self._blocks
+            writer.caveats = self.runs.caveats
             self._writers.append(self._open.enter_context(writer))
         a, b = self._writers
         return a, b
@@ -216,6 +219,15 @@ class _SideWriter(RunWriter):
 
     where: str
     blocks: Iterator[int]
+    caveats: list[Reason]
+
+    def level_ended(self, recording: LevelRecording, model: str, load: Load) -> None:
+        """Keep the level; one that an abort rule ended is the last of its repeat, on both sides."""
+        super().level_ended(recording, model, load)
+        if recording.aborted:
+            message = f"{self.where}: {load.label} was aborted ({recording.aborted})"
+            advice = "this load and those after it are not compared; change --abort-on or the loads"
+            self.caveats.append(Reason("aborted", message, advice))
 
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:  # noqa: ARG002 - in its own run
         """Show the level in the progress line."""

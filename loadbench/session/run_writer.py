@@ -160,7 +160,10 @@ class RunWriter:
 
     def close(self, *, stopped: bool) -> None:
         """Record the end of the run; one that was stopped is not complete."""
-        self.run = msgspec.structs.replace(self.run, complete=not stopped, outputs=self._outputs())
+        # A model that responded is recorded even if none of its levels was measured.
+        recorded = {status.model for status in self.run.models}
+        models = [*self.run.models, *(self._status(model, "ok") for model in self._tested if model not in recorded)]
+        self.run = msgspec.structs.replace(self.run, complete=not stopped, models=models, outputs=self._outputs())
         self._save()
 
     def _outputs(self) -> list[OutputEquality] | None:
@@ -172,7 +175,7 @@ class RunWriter:
             requests = read_requests(self.folder.path / "requests.jsonl")
             return output_equality(requests, [level.model for level in self.run.levels])
         except (BadInput, OSError):
-            return None  # the user has been told already
+            return None  # the message about the file has been printed
 
     def write(self, name: str, content: bytes) -> None:
         """Replace one file of the folder."""

@@ -19,7 +19,7 @@ WORTHWHILE = 0.05
 
 
 def knee(levels: Sequence[LevelResult]) -> int | None:
-    """Index of the level where throughput stops growing; `None` if it still grows, or if it cannot be told."""
+    """Index of the level where throughput stops growing; `None` if it still grows, or if that is unknown."""
     most = max((level.throughput.output_tokens_per_s for level in levels), default=0.0)
     if most <= 0:
         return None

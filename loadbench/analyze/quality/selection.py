@@ -91,7 +91,7 @@ class Selection:
     """Candidates by score, the best first. `weights` are those that counted.
 
     `missing` has the dimensions that were left out, each with the candidates that lack it; `tied` the candidates that
-    cannot be told from the best; `no_interval` the dimensions in which a value has no interval.
+    cannot be distinguished from the best; `no_interval` the dimensions in which a value has no interval.
     """
 
     ranked: tuple[RankedCandidate, ...]
