@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,8 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
                 hint = "leave it out, or name two URLs"
                 raise BadInput(f"{flag}: is for measuring, and these runs are saved", hint=hint)
     name = "compare" if measures else "compare-saved"
-    resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name)
+    keys = re.findall(r"\bapi_key_env=([^,]+)", ",".join([*a, *b]))  # what the sides name themselves
+    resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name, key_variables=keys)
     settings = resolved.compare
 
     # The runs of both sides.

@@ -143,8 +143,10 @@ def parse_mix(text: str) -> tuple[Share, ...]:
     return tuple(shares)
 
 
-def cast_of(shares: Sequence[Share], known: Mapping[str, Persona], overrides: Persona) -> Cast:
-    """The personas that the shares name, with the settings of `overrides` in place of their own."""
-    changes = {name: getattr(overrides, name) for name in overrides.settings()}
+def cast_of(
+    shares: Sequence[Share], known: Mapping[str, Persona], overrides: Persona, *, idle: Sequence[str] = ()
+) -> Cast:
+    """The personas that the shares name, with `overrides` in place of their own settings and without the idle ones."""
+    changes = {name: getattr(overrides, name) for name in overrides.settings()} | dict.fromkeys(idle)
     personas = tuple(replace(known[share.name], **changes) for share in shares)
     return Cast(personas, tuple(share.weight for share in shares))

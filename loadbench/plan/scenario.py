@@ -177,7 +177,11 @@ class Scenario:
             sections.setdefault(setting.section, {})[setting.name] = None if value is None else setting.type.show(value)
         cast = self.work.cast
         if cast is not None and cast.personas[0].name:
-            sections["personas"] = {persona.name: persona.settings() for persona in cast.personas}
+            personas = cast.personas
+            if self.load.think is not None or self.values.loop != "users":
+                # All users have one think time, or there are no users.
+                personas = tuple(dataclasses.replace(persona, think=self.load.think) for persona in personas)
+            sections["personas"] = {persona.name: persona.settings() for persona in personas}
         return sections
 
     def recorded_origins(self) -> dict[str, str]:

@@ -629,12 +629,17 @@ class WorkSettings:
 
     @property
     def cast(self) -> Cast | None:
-        """The personas of the run, with the scenario's own lengths in place of theirs; `None` without personas."""
+        """The personas of the run, with the scenario's own lengths in place of theirs; `None` without personas.
+
+        Given prompts have no lengths to draw, and the responses of a deterministic run are limited by `max_tokens`.
+        """
         shares = (Share(self.persona, 1.0),) if self.persona is not None else self.mix or ()
         if not shares and self.turns is None:
             return None
         over = Persona(name="", input_tokens=self.input_tokens, output_tokens=self.output_tokens, turns=self.turns)
-        return cast_of(shares, self.known, over) if shares else Cast((over,), (1.0,))
+        idle = [] if self.prompt is None and self.prompts is None else ["input_tokens"]
+        idle += ["output_tokens"] if self.deterministic else []
+        return cast_of(shares, self.known, over, idle=idle) if shares else Cast((over,), (1.0,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

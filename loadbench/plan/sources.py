@@ -21,7 +21,7 @@ from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Va
 from loadbench.plan.workload import bring
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from loadbench.plan.settings import Need, Setting
@@ -39,24 +39,30 @@ def resolve(
     file: Path | None = None,
     command: str = "sweep",
     reused: Mapping[str, object] | None = None,
+    key_variables: Sequence[str] = (),
 ) -> Scenario:
     """The scenario in force for a command. `flags` has the values of its flags by setting name, as they were written.
 
-    `reused` has values of a saved run by key, for commands that score its answers. Raises `BadInput` for anything that
+    `reused` has values of a saved run by key, for commands that score its answers. `key_variables` are variables that
+    hold API keys besides those that the settings name. Raises `BadInput` for anything that
     cannot be used.
     """
     document = ScenarioFile.read(file) if file is not None else None
     own = document.personas() if document is not None else ()
     personas = PERSONAS | {persona.name: persona for persona in own}
     choice = _Choice(command, Values(command, {}, personas))
-    for entry in (
+    given = [
         *_from_flags(command, flags),
         *(read(setting_of(key), value, Origin(Source.RUN, "the run")) for key, value in (reused or {}).items()),
         *choice.from_environment(environment),
         *_from_workshop_variables(command, environment),
         *(document.entries() if document is not None else ()),
-    ):
+    ]
+    for entry in given:
         choice.take(entry)
+    named_keys = [entry.value for entry in given if entry.setting.name == "api_key_env"]
+    named_keys += [environment.get(setting.variable) for setting in settings() if setting.name == "api_key_env"]
+    _refuse_unknown_variables(environment, {*key_variables, *named_keys})
     choice.settle_groups()
     if not {"target.url", "target.profile", "target.adapter"} & set(choice.entries):
         choice.take_endpoint(environment)
@@ -97,6 +103,15 @@ def _from_flags(command: str, flags: Mapping[str, object]) -> Iterator[Entry]:
         yield read(setting, value, Origin(Source.FLAG, place))
 
 
+def _refuse_unknown_variables(environment: Mapping[str, str], key_variables: Container[str]) -> None:
+    """Raises `BadInput` for a variable of our prefix that is no setting and holds no API key."""
+    known = [setting.variable for setting in settings()]
+    for name in environment:
+        other = name in _OTHER_VARIABLES or name in key_variables or name.endswith("_COMPLETE")
+        if name.startswith("LOADBENCH_") and name not in known and not other:
+            raise BadInput(f"{name}: an unknown environment variable", hint=nearest(name, known))
+
+
 def _from_workshop_variables(command: str, environment: Mapping[str, str]) -> Iterator[Entry]:
     """Of a setting's variables the first that says anything."""
     for setting in settings(command) if command == "workshop" else ():
@@ -122,8 +137,6 @@ class _Choice:
     def from_environment(self, environment: Mapping[str, str]) -> Iterator[Entry]:
         """The settings of `LOADBENCH_…` variables; those of other commands are noted as not used."""
         for name, value in environment.items():
-            if not name.startswith("LOADBENCH_") or name in _OTHER_VARIABLES or name.endswith("_COMPLETE"):
-                continue
             named = [setting for setting in settings() if setting.variable == name]
             taken = next((setting for setting in named if self.command in setting.commands), None)
             origin = Origin(Source.ENVIRONMENT, name)
@@ -131,9 +144,6 @@ class _Choice:
                 yield read(taken, value, origin)
             elif named:
                 self._note_unused(named[0], origin)
-            elif environment.get("LOADBENCH_API_KEY_ENV") != name:
-                known = [setting.variable for setting in settings()]
-                raise BadInput(f"{name}: an unknown environment variable", hint=nearest(name, known))
 
     def _note_unused(self, setting: Setting, origin: Origin) -> None:
         self._displaced.append(Displaced(setting.key, origin, setting.why_not(self.command)))

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.units import NS_PER_S
-from loadbench.plan.settings import FOUNDRY_NEEDS, settings
+from loadbench.plan.settings import FOUNDRY_NEEDS
 from loadbench.results.models import Model
 from loadbench.targets.adapters import adapter_target, release
 from loadbench.targets.adapters import load as load_adapter
@@ -142,6 +142,14 @@ async def find_server(scenario: Scenario, environment: Mapping[str, str], *, url
     return target, service
 
 
+def refuse_foundry_settings(scenario: Scenario, target: Target) -> None:
+    """Raises `BadInput` for a setting that has an effect on Foundry Local only; `target` is another server."""
+    for key, entry in scenario.values.entries.items():
+        if FOUNDRY_NEEDS & {*entry.setting.needs} and scenario.is_set(key) and not entry.is_off:
+            place = scenario.place(key)
+            raise BadInput(f"{place}: {target.base_url} loads its models itself", hint=f"leave out {place}")
+
+
 async def known_models(scenario: Scenario, target: Target, service: Service) -> list[Model]:
     """All models by the service, its catalogue file and its cache, each loaded or not."""
     async with target_http(scenario, target) as http:
@@ -173,10 +181,7 @@ async def prepare(
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
     target, service = await find_server(scenario, environment, url=url)
     if service is None:
-        for setting in settings(scenario.command):
-            if FOUNDRY_NEEDS & {*setting.needs} and scenario.is_set(setting.key):
-                place = scenario.place(setting.key)
-                raise BadInput(f"{place}: {target.base_url} loads its models itself", hint=f"leave out {place}")
+        refuse_foundry_settings(scenario, target)
         models, missing = choose_models(target, scenario.target.model)
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
     catalogue = await known_models(scenario, target, service)

@@ -1,0 +1,90 @@
+"""What the record says is in force is what requests are sent with, whichever source names it."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadbench.core.errors import BadInput
+from loadbench.plan.prompt_source import prompt_source
+from loadbench.plan.sources import resolve
+from loadbench.sim.process import SimProcess
+from tests.cli.typed import typed
+
+OWN = '[personas.writer]\noutput_tokens = 90\nthink = "3s"\nturns = 4\n'
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write a scenario file and return its path."""
+
+    def write(text, name="s.toml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("who", [{"persona": "rag"}, {"mix": ("summariser:2,rag:1",)}])
+@pytest.mark.parametrize("limit", [{}, {"max_tokens": "7"}])
+def test_max_tokens_limits_a_deterministic_run_of_personas(who, limit):
+    """The lengths of the personas neither decide max_tokens nor are they recorded."""
+    made = resolve(flags={**who, **limit, "deterministic": True, "prompt": "why?"}, environment={})
+    source = prompt_source(made.work, key="k", calibration=None)
+    assert {source.next(number, number).output_tokens for number in range(9)} == {None}
+    assert made.effective()["work"]["max_tokens"] == int(limit.get("max_tokens", 64))
+    assert all("output_tokens" not in persona for persona in made.effective()["personas"].values())
+
+
+@pytest.mark.parametrize(
+    ("flags", "recorded"),
+    [
+        ({"mix": ("rag:2,code:1",), "prompt": "x", "think": "4s"}, {"output_tokens": "normal:512,128", "think": "4s"}),
+        ({"persona": "rag", "rate": "3", "prompts": "p.txt"}, {"output_tokens": "normal:512,128"}),
+        (
+            {"persona": "rag", "think": "4s"},
+            {"input_tokens": "normal:4096,512,2048,6144", "output_tokens": "normal:512,128", "think": "4s"},
+        ),
+    ],
+)
+def test_personas_are_recorded_with_what_is_in_force(flags, recorded):
+    """Given prompts have no lengths, arrivals no think time, and a given think time is that of all."""
+    assert resolve(flags=flags, environment={}).effective()["personas"]["rag"] == recorded
+
+
+@pytest.mark.parametrize("variable", ["LOADBENCH_TIME_LOADS", "LOADBENCH_ALLOW_ALIAS"])
+def test_a_setting_that_is_off_needs_no_foundry(variable, tmp_path):
+    """What says that something is off runs with any server, as the dry run promises."""
+    short = ("--users=1", "--requests=1", "--warm-up=0s", "--max-tokens=1")
+    assert "kept in" in typed("sweep", *short, cwd=tmp_path, **{variable: "no"}).stderr
+
+
+def test_the_doctor_refuses_what_a_sweep_refuses(tmp_path):
+    """Another server than Foundry Local loads its models itself."""
+    with SimProcess("slot-server", seed=0) as server:
+        answer = typed("doctor", "--json", "--no-load", f"--url={server.url}", cwd=tmp_path)
+    assert answer.returncode != 0
+    assert "loads its models itself" in answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize("name", ["api_key_env", "judge_key_env"])
+def test_a_key_may_be_in_any_variable(name, file):
+    """A flag, a file or another variable may name it; without a name it is unknown."""
+    secret = {"LOADBENCH_TEAM_KEY": "s"}
+    section, command = ("judge", "judge") if name == "judge_key_env" else ("target", "sweep")
+    flag = {"api_key_env": "LOADBENCH_TEAM_KEY"}
+    url = {"model": "m", "url": "http://h:9"}
+    resolve(flags=flag | url, environment=secret, command=command)
+    named = {f"LOADBENCH_{name.upper()}": "LOADBENCH_TEAM_KEY"}
+    resolve(flags=url, environment=secret | named, command=command)
+    path = file(f'[{section}]\napi_key_env = "LOADBENCH_TEAM_KEY"\n')
+    resolve(flags=url, environment=secret, file=path, command=command)
+    with pytest.raises(BadInput, match="LOADBENCH_TEAM_KEY: an unknown"):
+        resolve(flags=url, environment=secret, command=command)
+
+
+def test_a_side_may_name_the_variable_of_its_key(tmp_path):
+    """The variable is no unknown setting."""
+    sides = ("--a=url=http://h:9,api_key_env=LOADBENCH_A", "--b=http://h:8")
+    answer = typed("compare", *sides, "--dry-run", cwd=tmp_path, LOADBENCH_A="s")
+    assert (answer.returncode, answer.stderr) == (0, "")
