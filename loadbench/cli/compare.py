@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from loadbench.cli.measuring import print_report, progress_line, run_options, say, say_displaced, write_file
+from loadbench.cli.measuring import (
+    check_files,
+    print_report,
+    progress_line,
+    run_options,
+    say,
+    say_displaced,
+    write_file,
+)
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput, ExitCode
 
@@ -58,6 +67,10 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     a, b = _names(sides, options)
     baseline, flags = options["save_baseline"], setting_flags("compare", options)
     measures = _are_servers(a, b, flags)
+    form_given = click.get_current_context().get_parameter_source("form") is ParameterSource.COMMANDLINE
+    if as_json and form_given and options["form"] != "json":
+        raise BadInput(f"--json and --format {options['form']} exclude each other", hint="give one of them")
+    check_files(options, "save_baseline", "report", "chart")
     if not measures:
         for flag, is_given in (("--scenario", scenario is not None), ("--dry-run", options["dry_run"])):
             if is_given:
@@ -67,6 +80,8 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     keys = re.findall(r"\bapi_key_env=([^,]+)", ",".join([*a, *b]))  # what the sides name themselves
     resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name, key_variables=keys)
     settings = resolved.compare
+    if not options["dry_run"]:
+        say_displaced(resolved)
 
     # The runs of both sides.
     if measures:
@@ -79,11 +94,21 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
         runs_b = of_model(read_side(b), settings.b_model, side="b")
         runs = PairedRuns(runs_a, runs_b, paired=options["paired"])
     elif b and baseline is not None:
+        outputs = {**options, "json": as_json, "format": form_given}
+        unused = [name for name in ("report", "chart", "paired", "json", "format") if outputs[name]]
+        unused += [name for name in flags if name != "b_model"]
+        if unused:
+            flag = f"--{unused[0].replace('_', '-')}"
+            raise BadInput(f"{flag}: has no effect: side B is saved and not compared", hint="leave it out, or name A")
         save_baseline(baseline, of_model(read_side(b), settings.b_model, side="b"))
         say(f"kept in {baseline}")
         return
     elif len(a) == 1 and has_pairs(Path(a[0])):
-        runs = PairedRuns(*read_pairs(Path(a[0])), paired=True)
+        if options["paired"]:
+            raise BadInput(f"--paired: the runs of {a[0]} are pairs already", hint="leave it out")
+        runs_a, runs_b = read_pairs(Path(a[0]))
+        runs_a = of_model(runs_a, settings.a_model, side="a")
+        runs = PairedRuns(runs_a, of_model(runs_b, settings.b_model, side="b"), paired=True)
     else:
         raise BadInput("only one side is named", hint=_WHICH)
     if not runs.a:
@@ -176,7 +201,6 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
         plan = compare_plan_document(both, pairing, settings.fail_on or (), confidence=settings.confidence)
         click.echo(render_text(plan), nl=False)
         return None
-    say_displaced(resolved)
     progress = progress_line(quiet=options["quiet"], no_live=options["no_live"])
     runs = measure_paired(both, pairing, os.environ, progress)
     assert runs.folder is not None  # noqa: S101 - what was measured has one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from loadbench.core.errors import BadInput
 from loadbench.core.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from loadbench.live.progress import Progress
@@ -55,6 +56,23 @@ def say_displaced(scenario: Scenario) -> None:
 def print_report(content: str, form: str) -> None:
     """Print on stdout: text in the terminal's encoding, and what programs read always as UTF-8."""
     click.echo(content if form == "text" else content.encode(), nl=False)
+
+
+def check_files(options: Mapping[str, Any], *names: str) -> None:
+    """Raise `BadInput` if a file that one of these flags names cannot be written: before anything is measured."""
+    for name in names:
+        path = options[name]
+        if path is None:
+            continue
+        reason = ""
+        if path.is_dir():
+            reason = "is a folder"
+        elif not path.parent.is_dir():
+            reason = f"there is no folder {path.parent}"
+        elif not os.access(path if path.exists() else path.parent, os.W_OK):
+            reason = "cannot be written"
+        if reason:
+            raise BadInput(f"--{name.replace('_', '-')} {path}: {reason}", hint="name a file that can be written")
 
 
 def write_file(flag: str, path: Path, content: str) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import print_report, progress_line, run_options, say_displaced, write_file
+from loadbench.cli.measuring import (
+    check_files,
+    print_report,
+    progress_line,
+    run_options,
+    say,
+    say_displaced,
+    write_file,
+)
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput
 
@@ -42,7 +50,10 @@ def command(
     BENCH_STREAM, BENCH_MAX_TOKENS, BENCH_TEMPERATURE, FOUNDRY_LOCAL_ALIAS), SCENARIO (a TOML or JSON file). The run
     folder gets benchmark_report.json, .md and .csv. Exits with 6 if a model could not be tested.
     """
-    from loadbench.plan.workshop import shows_first_token, workshop_scenario  # noqa: PLC0415 - not for the help
+    from loadbench.plan.scenario import Displaced  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.plan.settings import Source  # noqa: PLC0415
+    from loadbench.plan.sources import resolve  # noqa: PLC0415
+    from loadbench.plan.workshop import shows_first_token, workshop_scenario  # noqa: PLC0415
     from loadbench.report.plan import plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
@@ -52,10 +63,20 @@ def command(
     flags = setting_flags("workshop", options)
     if run is not None and (scenario or set(flags) - {"shape"}):
         raise BadInput(f"--from {run}: exports a saved run", hint="leave out what says how to measure")
+    if run is not None and dry_run:
+        raise BadInput("--dry-run: is for measuring, and this run is saved", hint="leave it out")
+    outputs = ("json_file", "output", "csv_file")
+    check_files(options, *outputs)
     first_token = shows_first_token(os.environ)
     writer = None
-    resolved = workshop_scenario(flags=flags, environment=os.environ, file=scenario)
-    if run is None:
+    if run is not None:
+        resolved = resolve(flags=flags, environment=os.environ, command="workshop")
+        say_displaced(resolved)
+        for key, origin in resolved.origins.items():
+            if origin.source in {Source.ENVIRONMENT, Source.WORKSHOP} and key != "workshop.shape":
+                say(f"not used: {Displaced(key, origin, 'a saved run is exported')}")
+    else:
+        resolved = workshop_scenario(flags=flags, environment=os.environ, file=scenario)
         check(resolved, os.environ)
         if dry_run:
             click.echo(render_text(plan_document(resolved)), nl=False)
@@ -65,7 +86,7 @@ def command(
         writer = run_sweep(resolved, os.environ, progress)
         run = writer.folder.path
     contents = export_workshop(run, shape=resolved.workshop.shape, first_token=first_token)
-    for flag, suffix in (("json_file", "json"), ("output", "md"), ("csv_file", "csv")):
+    for flag, suffix in zip(outputs, ("json", "md", "csv"), strict=True):
         if options[flag] is not None:
             write_file(f"--{flag.replace('_', '-')}", options[flag], contents[suffix])
     form = "json" if as_json else "text"

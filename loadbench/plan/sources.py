@@ -150,10 +150,13 @@ class _Choice:
 
     def take(self, entry: Entry) -> None:
         """The first value of a setting wins; sources come in their order."""
+        winner = self.entries.get(entry.setting.key)
         if self.command not in entry.setting.commands and entry.origin.source is not Source.RUN:
             self._note_unused(entry.setting, entry.origin)
-        else:
-            self.entries.setdefault(entry.setting.key, entry)
+        elif winner is None:
+            self.entries[entry.setting.key] = entry
+        elif winner.origin.source is Source.RUN and winner.value != entry.value:
+            self._displaced.append(Displaced(entry.setting.key, entry.origin, "displaced by the run"))
 
     def _displace(self, entry: Entry, by: Entry) -> None:
         del self.entries[entry.setting.key]

@@ -11,7 +11,7 @@ from loadbench.plan.objective import FAILURES
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget
 from loadbench.report.document import Document, Notes, Table
-from loadbench.report.plan import not_used
+from loadbench.report.plan import not_used, settings_table
 
 if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
@@ -51,6 +51,7 @@ def capacity_plan_document(scenario: Scenario) -> Document:
             Table((), facts, "ll"),
             Table(("step", "probes", "time"), steps, "lll"),
             Notes([f"a probe is one measurement at one load after a warm-up ({warm_up}); it ends once it has decided"]),
+            settings_table(scenario),
             not_used(scenario),
         ],
     )

@@ -134,6 +134,59 @@ def test_runs_that_were_measured_in_turn_are_compared_again(loadbench, kept, tmp
     assert found["comparisons"][0]["decision"] == "faster"
 
 
+def test_pairs_can_be_those_of_one_model_and_need_no_pairing(loadbench, kept, tmp_path):
+    """A model that the runs do not have is refused, and so is --paired; neither is ignored."""
+    for side in ("a", "b"):
+        written(tmp_path / "both" / side, lucky({2: 80}, name=side))
+    gone = loadbench("compare", "both", "--b-model", "no-such-model", cwd=tmp_path)
+    assert (gone.returncode, "--b-model no-such-model: not in every run of b" in gone.stderr) == (2, True)
+    paired = loadbench("compare", "both", "--paired", cwd=tmp_path)
+    assert (paired.returncode, "--paired: the runs of both are pairs already" in paired.stderr) == (2, True)
+
+
+def test_variables_without_effect_on_saved_runs_are_listed(loadbench, kept, monkeypatch):
+    """They are for measuring, and say so."""
+    monkeypatch.setenv("LOADBENCH_RATE", "3")
+    monkeypatch.setenv("LOADBENCH_SETTLE", "1s")
+    done = loadbench("compare", "before", "after", cwd=kept)
+    assert done.returncode == 0
+    assert "not used: LOADBENCH_RATE: is for measuring" in done.stderr
+    assert "not used: LOADBENCH_SETTLE: is for measuring" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--report", "r.md"],
+        ["--chart", "c.svg"],
+        ["--format", "junit"],
+        ["--fail-on", "ttft_p99>3%"],
+        ["--confidence", "90%"],
+        ["--paired"],
+        ["--json"],
+        ["--a-model", "m"],
+    ],
+)
+def test_a_baseline_alone_refuses_what_is_for_a_comparison(loadbench, kept, tmp_path, flags):
+    """Nothing is saved either."""
+    base = tmp_path / "base.json"
+    done = loadbench("compare", "after", "--save-baseline", str(base), *flags, cwd=kept)
+    assert done.returncode == 2
+    assert f"{flags[0]}: has no effect: side B is saved and not compared" in done.stderr
+    assert not base.exists()
+
+
+@pytest.mark.parametrize("flag", ["--report", "--chart", "--save-baseline"])
+def test_files_are_checked_before_anything_is_measured(loadbench, tmp_path, flag):
+    """In the dry run and without it: a folder cannot be written, nor can a file in no folder."""
+    for path, reason in (("there", "is a folder"), ("gone/file", "there is no folder gone")):
+        (tmp_path / "there").mkdir(exist_ok=True)
+        for more in (["--dry-run"], ["--users", "1", "--duration", "1s"]):
+            done = loadbench("compare", "profile=cpu-laptop", "profile=small-gpu", flag, path, *more, cwd=tmp_path)
+            assert (done.returncode, f"{flag} {path}: {reason}" in done.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
 def test_invalid_levels_end_in_their_own_code(loadbench, tmp_path):
     """4 where no level can be believed."""
     bad = Verdict("INVALID", [Reason("late", "the client was late", "use another")])
@@ -165,6 +218,7 @@ def test_invalid_levels_end_in_their_own_code(loadbench, tmp_path):
         (["before", "--a", "after"], "each names a side"),
         (["--a", "before", "--baseline", "after", "--b", "after"], "--baseline: is side A"),
         (["--a", "http://127.0.0.1:9", "--b", "http://127.0.0.1:9"], "use --same"),
+        (["before", "after", "--json", "--format", "junit"], "--json and --format junit exclude each other"),
         (["before", "after", "--report", "no/such/folder/file"], "--report"),
     ],
 )

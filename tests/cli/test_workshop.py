@@ -261,3 +261,28 @@ def test_server_without_answers_fails_every_model(files):
         done = bench(files, "--url", url, "--models", "models.json")
     assert done.returncode == 6
     assert "out of memory" in done.stderr
+
+
+@pytest.mark.parametrize(("flag", "path"), [("--json-file", "gone/a.json"), ("--output", "."), ("--csv-file", "x/y")])
+@pytest.mark.parametrize("more", [("--dry-run",), ("--rounds", "1")])
+def test_files_are_checked_before_anything_is_measured(tmp_path, flag, path, more):
+    """Also in the dry run: no folder of results is made."""
+    done = bench(tmp_path, flag, path, *more)
+    assert (done.returncode, f"{flag} {path}: " in done.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_of_a_saved_run_lists_variables_without_effect_and_has_no_dry_run(tmp_path):
+    """What says how to measure is not used; a dry run would write the files."""
+    assert bench(tmp_path, "--rounds", "1").returncode in DONE
+    run = str(folder(tmp_path))
+    variables = {"LOADBENCH_PROMPT": "Hi.", "BENCH_ROUNDS": "4", "LOADBENCH_SHAPE": "stable"}
+    done = loadbench("workshop", "--from", run, cwd=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    assert sorted(line for line in done.stderr.splitlines() if "not used" in line) == [
+        "not used: BENCH_ROUNDS: a saved run is exported",
+        "not used: LOADBENCH_PROMPT: a saved run is exported",
+    ]
+    refused = loadbench("workshop", "--from", run, "--dry-run", "--output", "a.md", cwd=tmp_path)
+    assert (refused.returncode, "--dry-run: is for measuring" in refused.stderr) == (2, True)
+    assert not (tmp_path / "a.md").exists()

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from loadbench.plan.sources import resolve
+from loadbench.report.capacity_plan import capacity_plan_document
 from loadbench.report.plan import plan_document
 from loadbench.report.render_text import render_text
 
@@ -28,6 +29,18 @@ def test_every_setting_has_its_value_and_origin():
     assert line(text, "load.users") == ["1, 2", "flag --users"]
     assert line(text, "load.duration") == ["3s", "environment LOADBENCH_DURATION"]
     assert line(text, "work.max_tokens") == ["64", "default"]
+
+
+def test_the_plan_of_a_search_has_the_same_table():
+    """Its own settings, and those that it shares with a sweep; none that a search does not take."""
+    flags = {"objectives": ["ttft_p90<2s"], "at_most": "40"}
+    scenario = resolve(flags=flags, environment={"LOADBENCH_MAX_TOKENS": "9"}, command="capacity")
+    text = render_text(capacity_plan_document(scenario))
+    assert line(text, "slo.objectives") == ["ttft_p90<2s", "flag --slo"]
+    assert line(text, "capacity.at_most") == ["40.0", "flag --at-most"]
+    assert line(text, "work.max_tokens") == ["9", "environment LOADBENCH_MAX_TOKENS"]
+    assert line(text, "capacity.budget") == ["20m", "default"]
+    assert not [row for row in text.splitlines() if row.startswith(("load.users", "load.duration"))]
 
 
 def test_levels_and_their_time_are_told():
