@@ -45,7 +45,14 @@ class ScenarioCommand(click.Command):
         return [param for param in self.params if isinstance(param, SettingOption)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does; raises `BadInput` for the flag of a setting that this command does not take."""
+        """As click does; raises `BadInput` for the flag of a setting that this command does not take, and for two flags
+        of one setting.
+        """
+        written = {arg.partition("=")[0] for arg in args}
+        for option in self._setting_options:
+            both = [flag for flag in option.setting.flags if flag in written]
+            if len(both) > 1 and option.setting.aliases:
+                raise BadInput(f"{' and '.join(both)} are the same setting", hint="give one of them")
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

@@ -96,6 +96,9 @@ class ScenarioFile:
                     names = [setting.name for setting in known.values() if setting.section == section]
                     raise self._unknown(name, section, names)
                 origin = Origin(Source.SCENARIO, self._place(section, name), f"{section}.{name}")
+                twin = next((entry for entry in entries if entry.setting.key == key), None)
+                if twin is not None:
+                    raise BadInput(f"{origin.place}: the same setting as {twin.origin.key}", hint="give one of them")
                 entries.append(read(known[key], value, origin))
         return entries
 
@@ -155,7 +158,17 @@ def read_persona(name: str, table: object, *, place: Callable[[str], str]) -> Pe
 
 
 def _parse(path: Path, text: str) -> dict[str, object]:
-    parse: Callable[[str], object] = json.loads if path.suffix.lower() == ".json" else tomllib.loads
+    def unrepeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        # As in TOML: of two values of one key, JSON would silently take the last.
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise BadInput(f"{path}: {name} is given twice in one object", hint="give it once")
+        return dict(pairs)
+
+    parse: Callable[[str], object] = tomllib.loads
+    if path.suffix.lower() == ".json":
+        parse = partial(json.loads, object_pairs_hook=unrepeated)
     try:
         content = parse(text)
     except json.JSONDecodeError as error:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from loadbench.plan.personas import Persona
     from loadbench.plan.settings import Need, Setting
 
 # Variables of our prefix that are not settings.
@@ -68,6 +69,8 @@ def resolve(
         choice.take_endpoint(environment)
     choice.settle_needs()
     choice.settle_deterministic()
+    personas |= choice.settle_turns(personas)
+    own = tuple(personas[persona.name] for persona in own)
     bring(choice.entries, personas, command=command)
     scenario = choice.scenario(document.question if document is not None else "")
     if file is not None and "report.name" not in choice.entries:
@@ -230,26 +233,50 @@ class _Choice:
         return min((one for one in involved if one is not None), key=lambda one: one.origin.source, default=None)
 
     def settle_deterministic(self) -> None:
-        """Set what a deterministic run needs; refuse another value from a source that is as strong, or stronger."""
+        """Set what a deterministic run needs. Another value displaces it if its source is stronger, and is refused if
+        it is the same.
+        """
         deterministic = self.entries.get("work.deterministic")
         if deterministic is None or not deterministic.value:
             return
         origin = deterministic.origin
         if not {"work.prompt", "work.prompts"} & set(self.entries) and self._values.value("work.prompt") is None:
             raise BadInput(f"{origin.place}: there are no given prompts", hint="give them with --prompts or --prompt")
-        for setting in settings(self.command):
-            if not setting.when_deterministic:
-                continue
+        decided = [setting for setting in settings(self.command) if setting.when_deterministic]
+        given = [self.entries[setting.key] for setting in decided if setting.key in self.entries]
+        others = [entry for entry in given if (entry.value,) != entry.setting.when_deterministic]
+        strongest = min(others, key=lambda entry: entry.origin.source, default=None)
+        if strongest is not None and strongest.origin.source < origin.source:
+            self._displace(deterministic, strongest)
+            return
+        for setting in decided:
             (value,) = setting.when_deterministic
             entry = self.entries.get(setting.key)
             if entry is not None and entry.value != value:
-                if entry.origin.source <= origin.source:
+                if entry.origin.source == origin.source:
                     raise BadInput(
                         f"{entry.origin.place} and {origin.place} exclude each other",
                         hint="a deterministic run has temperature 0, unchanged prompts, and --max-tokens",
                     )
                 self._displace(entry, deterministic)
             self.entries[setting.key] = Entry(setting, value, origin)
+
+    def settle_turns(self, personas: Mapping[str, Persona]) -> dict[str, Persona]:
+        """The named personas whose turns are displaced, without them: by a load that a stronger source gives."""
+        persona, mix = self.entries.get("work.persona"), self.entries.get("work.mix")
+        who, turns = persona or mix, setting_of("work.turns")
+        names = [persona.value] if persona is not None else [share.name for share in mix.value] if mix else []
+        changed = {}
+        for name in names:
+            if who is None or name not in personas or personas[name].turns is None or turns.key in self.entries:
+                continue
+            origin = who.origin._replace(key=f"personas.{name}.turns")
+            entry, need = Entry(turns, personas[name].turns, origin), turns.unmet(self._values)
+            by = None if need is None else self._blamed(need, entry)
+            if by is not None and by.origin.source < who.origin.source:
+                self._displaced.append(Displaced(origin.key, origin, f"displaced by {by.origin.place}"))
+                changed[name] = dataclasses.replace(personas[name], turns=None)
+        return changed
 
     def scenario(self, question: str) -> Scenario:
         """The scenario of these values, with the command's defaults."""

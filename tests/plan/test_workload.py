@@ -158,10 +158,14 @@ def test_a_persona_with_turns_needs_users(tmp_path):
     """At a rate nobody would wait for the answers that its conversations go on from."""
     file = tmp_path / "s.toml"
     file.write_text(OWN)
+    named = {"persona": "support"}
     with pytest.raises(BadInput, match="support has turns, and a conversation continues"):
-        resolve(flags={"rate": "1"}, environment={}, file=file)
+        resolve(flags={"rate": "1", **named}, environment={}, file=file)
     with pytest.raises(BadInput, match="support has turns, and the completions endpoint"):
-        resolve(flags={"api": "completions"}, environment={}, file=file)
+        resolve(flags={"api": "completions", **named}, environment={}, file=file)
+    # A flag that excludes turns displaces those of a persona that only the file names.
+    for flag in ({"rate": "1"}, {"api": "completions"}):
+        assert resolve(flags=flag, environment={}, file=file).work.turns is None
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,53 @@ def test_a_side_may_name_the_variable_of_its_key(tmp_path):
     sides = ("--a=url=http://h:9,api_key_env=LOADBENCH_A", "--b=http://h:8")
     answer = typed("compare", *sides, "--dry-run", cwd=tmp_path, LOADBENCH_A="s")
     assert (answer.returncode, answer.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("section", "first", "second"),
+    [
+        ("load", "rate = [2]", "rates = [1]"),
+        ("target", "model = ['a']", "models = ['b']"),
+        ("slo", "slo = ['ttft_p95<1s']", "objectives = ['ttft_p95<2s']"),
+    ],
+)
+def test_two_names_of_one_setting_are_refused(section, first, second, file):
+    """Neither of them wins silently."""
+    path = file(f"[{section}]\n{first}\n{second}\n")
+    with pytest.raises(BadInput, match=f"{path}:3: .*the same setting as {section}"):
+        resolve(flags={}, environment={}, file=path)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"load": {"ramp": "1s", "ramp": "2s"}}', '{"slo": {}, "load": {}, "slo": {"slo": ["ttft_p95<1s"]}}']
+)
+def test_a_repeated_key_of_json_is_refused(text, file):
+    """TOML has no repeated keys either."""
+    with pytest.raises(BadInput, match=r"(ramp|slo) is given twice"):
+        resolve(flags={}, environment={}, file=file(text, "s.json"))
+
+
+def test_two_flags_of_one_setting_are_refused(tmp_path):
+    """Which of them wins cannot be guessed; one flag given twice has its last value, as usual."""
+    both = typed("sweep", "--users=1", "--concurrency", "2", "--dry-run", cwd=tmp_path)
+    assert (both.returncode, "--users and --concurrency are the same setting" in both.stderr) == (2, True)
+    assert typed("sweep", "--users=1", "--users=2", "--dry-run", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("flag", [{"temperature": "0.3"}, {"unique": True}, {"output_tokens": "9"}])
+def test_a_flag_displaces_a_files_deterministic(flag, file):
+    """The flag wins with all that it needs; the file's setting is listed as not used."""
+    path = file("[work]\nprompt = 'x'\ndeterministic = true\n")
+    made = resolve(flags=flag, environment={}, file=path)
+    assert (made.work.deterministic, made.work.unique) == (False, True)
+    assert [value.key for value in made.displaced] == ["work.deterministic"]
+
+
+def test_a_rate_displaces_the_turns_of_a_files_personas(file):
+    """As it displaces plain turns of a file; turns of personas that a flag names are refused."""
+    path = file(f'{OWN}[work]\nmix = "writer:2,chat:1"\n')
+    made = resolve(flags={"rate": "2"}, environment={}, file=path)
+    assert [str(value) for value in made.displaced] == [f"personas.writer.turns ({path}:6): displaced by --rate"]
+    assert made.effective()["personas"]["writer"] == {"output_tokens": "90"}
+    with pytest.raises(BadInput, match="writer has turns"):
+        resolve(flags={"rate": "2", "persona": "writer"}, environment={}, file=path)
