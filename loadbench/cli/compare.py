@@ -66,7 +66,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
 
     a, b = _names(sides, options)
     baseline, flags = options["save_baseline"], setting_flags("compare", options)
-    measures = _are_servers(a, b, flags)
+    measures = _are_servers(a, b)
     form_given = click.get_current_context().get_parameter_source("form") is ParameterSource.COMMANDLINE
     if as_json and form_given and options["form"] != "json":
         raise BadInput(f"--json and --format {options['form']} exclude each other", hint="give one of them")
@@ -80,7 +80,9 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     keys = re.findall(r"\bapi_key_env=([^,]+)", ",".join([*a, *b]))  # what the sides name themselves
     resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name, key_variables=keys)
     settings = resolved.compare
-    if not options["dry_run"]:
+    if not (a or b or any(resolved.is_set(f"compare.{key}") for key in ("a_model", "b_model", "same"))):
+        raise BadInput("no two sides are named", hint=_WHICH)
+    if not measures:
         say_displaced(resolved)
 
     # The runs of both sides.
@@ -167,15 +169,11 @@ def _names(sides: Sequence[str], options: Mapping[str, Any]) -> tuple[list[str],
     raise BadInput(f"{len(sides)} runs are named; which are of A?", hint="write --a RUN --a RUN --b RUN --b RUN")
 
 
-def _are_servers(a: Sequence[str], b: Sequence[str], flags: Mapping[str, object]) -> bool:
-    """Whether the sides are to be measured now; raises `BadInput` for a mixture."""
+def _are_servers(a: Sequence[str], b: Sequence[str]) -> bool:
+    """Whether the sides are to be measured now, also if settings name them; raises `BadInput` for a mixture."""
     from loadbench.plan.pairs import is_target
 
     targets = [is_target(name) for name in (*a, *b)]
-    if not targets:
-        if {"a_model", "b_model", "same"} & set(flags):
-            return True
-        raise BadInput("no two sides are named", hint=_WHICH)
     if any(targets) and not all(targets):
         raise BadInput("one side is a server and the other a saved run", hint="measure it first: loadbench sweep --url")
     if all(targets) and (len(a) > 1 or len(b) > 1):
@@ -201,6 +199,7 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
         plan = compare_plan_document(both, pairing, settings.fail_on or (), confidence=settings.confidence)
         click.echo(render_text(plan), nl=False)
         return None
+    say_displaced(both[0])
     progress = progress_line(quiet=options["quiet"], no_live=options["no_live"])
     runs = measure_paired(both, pairing, os.environ, progress)
     assert runs.folder is not None  # noqa: S101 - what was measured has one

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from loadbench.core.errors import BadInput
 from loadbench.core.units import format_duration
-from loadbench.plan.scenario import with_not_used
-from loadbench.plan.settings import DEFAULT, USUAL_REPEATS, Origin, Source, setting_of, settings
+from loadbench.plan.scenario import Displaced, with_not_used
+from loadbench.plan.scenario_file import read
+from loadbench.plan.settings import DEFAULT, USUAL_REPEATS, Entry, Origin, Source, setting_of, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from loadbench.plan.scenario import Scenario
+    from loadbench.plan.settings import Setting
 
 SIDES = ("a", "b")
 # With a budget alone, there are no more repeats than this: a difference that needs more is too small to matter.
@@ -129,27 +131,38 @@ def one_address(url: str) -> str:
 def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Scenario]:
     """The scenario of each side: a URL, or settings of the target as in `url=http://127.0.0.1:8080,model=phi`.
 
-    What a side does not say, the scenario says. Raises `BadInput` for what cannot be used, for settings that have no
-    effect on either side, and for two sides that are equal unless `same` allows it.
+    A side takes from the scenario what it does not set itself. A setting of the scenario that has no effect on either
+    side is displaced by a stronger source, or refused; so is one of the load or the prompts, which are the same on both
+    sides, if it has no effect on one. Raises `BadInput` for this, for what cannot be used, and for two sides that are
+    equal unless `same` allows it.
     """
-    both = (
-        _side(scenario, a, scenario.compare.a_model, flag="--a"),
-        _side(scenario, b, scenario.compare.b_model, flag="--b"),
-    )
-    for flag, text, one, other in (("--a", a, *both), ("--b", b, both[1], both[0])):
-        if one.simulated and not other.simulated and "profile" not in text:
-            raise BadInput(f"{flag}: names no server", hint=f"{flag} URL, or --url where both are at one")
-    for key, shared in scenario.values.entries.items():
-        needs = [setting_of(key).unmet(side.values) for side in both]
-        if scenario.is_set(key) and not shared.is_off and needs[0] is not None and needs[1] is not None:
-            message = f"{scenario.place(key)}: has no effect on either side: {needs[0].reason}"
-            raise BadInput(message, hint=needs[0].remedy)
-    if _identity(both[0]) == _identity(both[1]) and not scenario.compare.same:
+    texts = {"a": a, "b": b}
+    for name, text in texts.items():
+        key = f"compare.{name}_model"
+        if getattr(scenario.compare, f"{name}_model") and "model" in _read(text, f"--{name}"):
+            scenario = _leave_out(scenario, key, f"--{name} names a model already")
+    settled = False
+    while not settled:
+        (side_a, idle_a), (side_b, idle_b) = (_side(scenario, name, text) for name, text in texts.items())
+        for flag, text, side, other in (("--a", a, side_a, side_b), ("--b", b, side_b, side_a)):
+            if side.simulated and not other.simulated and "profile" not in text:
+                raise BadInput(f"{flag}: names no server", hint=f"{flag} URL, or --url where both are at one")
+        settled = True
+        for key, (reason, by) in (idle_b | idle_a).items():
+            on_both = key in idle_a and key in idle_b
+            if on_both or key.startswith(("load.", "work.")):
+                where = "either side" if on_both else "side A" if key in idle_a else "side B"
+                scenario = _leave_out(scenario, key, f"has no effect on {where}: {reason}", by=by)
+                settled = False
+    is_same = _identity(side_a) == _identity(side_b)
+    if is_same and not scenario.compare.same:
         raise BadInput(
             "both sides are the same server and model",
             hint="if you mean to see how much two measurements of one server differ, use --same",
         )
-    return both
+    if scenario.is_set("compare.same") and scenario.compare.same and not is_same:
+        side_a, side_b = (_leave_out(side, "compare.same", "the two sides differ") for side in (side_a, side_b))
+    return side_a, side_b
 
 
 def _identity(scenario: Scenario) -> tuple[object, ...]:
@@ -158,34 +171,87 @@ def _identity(scenario: Scenario) -> tuple[object, ...]:
     return (url, target.model, target.api, target.profile if url is None else None)
 
 
-def _side(scenario: Scenario, text: str, model: str | None, *, flag: str) -> Scenario:
-    written = _read(text, flag)
-    if model:
-        if "model" in written:
-            raise BadInput(f"{flag}-model: {flag} names a model already", hint="give one of them")
-        written["model"] = model
-    origins = dict(scenario.origins)
-    changes: dict[str, Any] = {}
-    for name, value in written.items():
-        setting = _PER_SIDE[name]
+def _leave_out(scenario: Scenario, key: str, reason: str, *, by: Source = Source.FLAG) -> Scenario:
+    """The scenario without a setting that is not used; raises `BadInput` if its source is as strong as `by`."""
+    origin = scenario.origins.get(key, Origin(Source.FLAG, setting_of(key).flag))
+    if origin.source <= by:
+        raise BadInput(f"{origin.place}: {reason}", hint="leave it out")
+    displaced = scenario.displaced
+    if key != "target.model" or not scenario.is_set("target.model_set"):  # which is reported itself
+        displaced += (Displaced(key, origin, reason),)
+    return with_not_used(replace(_with(scenario, {key: None}), displaced=displaced))
+
+
+def _with(scenario: Scenario, entries: Mapping[str, Entry | None]) -> Scenario:
+    """The scenario with these settings; `None` takes one back to its default."""
+    sections: dict[str, dict[str, Any]] = {}
+    for key, entry in entries.items():
+        setting = setting_of(key)
+        value = setting.default_in("compare") if entry is None else entry.value
+        sections.setdefault(setting.section, {})[setting.name] = value
+    origins = {key: DEFAULT if entry is None else entry.origin for key, entry in entries.items()}
+    changed: dict[str, Any] = {
+        section: replace(getattr(scenario, section), **values) for section, values in sections.items()
+    }
+    return replace(scenario, **changed, origins=scenario.origins | origins)
+
+
+def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str, tuple[str, Source]]]:
+    """The scenario of a side, and the shared settings without effect on it: why, and the source that decides this."""
+    flag, key = f"--{name}", f"compare.{name}_model"
+    own: dict[str, Entry] = {}
+    for word, value in _read(text, flag).items():
         try:
-            changes[name] = setting.type.read(value)
+            own[f"target.{word}"] = Entry(_PER_SIDE[word], _PER_SIDE[word].type.read(value), Origin(Source.FLAG, flag))
         except ValueError as error:
-            raise BadInput(f"{flag}: {name}: {error}") from None
-        origins[setting.key] = Origin(Source.FLAG, flag)
-    if "profile" in changes:
-        if "url" in changes:
-            raise BadInput(f"{flag}: url and profile: one is a server and the other simulates one", hint="give one")
-        changes["url"] = None
-        origins["target.url"] = DEFAULT
-    side = with_not_used(replace(scenario, target=replace(scenario.target, **changes), origins=origins))
-    for name in changes:
-        need = _PER_SIDE[name].unmet(side.values)
-        if need is not None:
-            raise BadInput(f"{flag}: {name}: has no effect: {need.reason}", hint=need.remedy)
+            raise BadInput(f"{flag}: {word}: {error}") from None
+    model = getattr(scenario.compare, f"{name}_model")
+    if model:
+        origin = scenario.origins.get(key, Origin(Source.FLAG, setting_of(key).flag))
+        own["target.model"] = read(setting_of("target.model"), model, origin)
+
+    # What the side sets, and what that excludes.
+    groups: dict[str, Entry] = {}
+    for entry in own.values():
+        group = _group(entry.setting)
+        if group and not entry.is_off and groups.setdefault(group, entry) is not entry:
+            raise BadInput(
+                f"{flag}: {groups[group].setting.name} and {entry.setting.name} exclude each other", hint="give one"
+            )
+    shared = {key: entry for key, entry in scenario.values.entries.items() if scenario.is_set(key)}
+    idle: dict[str, tuple[str, Source]] = {}
+    changes: dict[str, Entry | None] = {}
+    for setting in settings("compare"):
+        if setting.section == "target" and (setting.key in own or _group(setting) in groups):
+            changes[setting.key] = own.get(setting.key)
+            if setting.key in shared and not shared[setting.key].is_off:
+                winner = own.get(setting.key) or groups[_group(setting)]
+                idle[setting.key] = f"{winner.origin.place} sets {winner.setting.name}", Source.FLAG
+
+    # What then has no effect.
+    side, unmet = _with(scenario, changes), True
+    while unmet:
+        unmet = False
+        for key, entry in side.values.entries.items():
+            need = None if entry.is_off or not side.is_set(key) else entry.setting.unmet(side.values)
+            if need is None:
+                continue
+            if key in own:
+                raise BadInput(f"{flag}: {entry.setting.name}: has no effect: {need.reason}", hint=need.remedy)
+            by = min(
+                (side.origins.get(other, DEFAULT).source for other in need.on if other != key), default=Source.DEFAULT
+            )
+            unmet, idle[key] = True, (need.reason, by)
+            side = _with(side, {key: None})
     if len(side.target.model or ()) > 1:
-        raise BadInput(f"{flag}: one model is compared with one other", hint=f"choose with {flag}-model")
-    return side
+        place = side.place("target.model")
+        raise BadInput(f"{place}: one model is compared with one other", hint="choose with --a-model and --b-model")
+    return with_not_used(side), idle
+
+
+def _group(setting: Setting) -> str:
+    """The settings of which a side may have one only: a profile stands for a server."""
+    return "target" if setting.name == "profile" else setting.group
 
 
 def _read(text: str, flag: str) -> dict[str, str]:

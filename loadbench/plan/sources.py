@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from loadbench.plan.gate import GateRule
+    from loadbench.plan.objective import Objective
     from loadbench.plan.personas import Persona
     from loadbench.plan.settings import Need, Setting
 
@@ -223,9 +225,10 @@ class _Choice:
                 raise BadInput(message, hint=need.remedy_in(self.command))
 
     def _unmet(self, entry: Entry) -> Need | None:
-        """The sides of a comparison may each have another server: what needs one is checked there."""
+        """What depends on a setting that each side of a comparison may set itself is checked for the sides."""
         need = None if entry.is_off else entry.setting.unmet(self._values)
-        return None if need is not None and self.command == "compare" and "target.url" in need.on else need
+        by_side = need is not None and self.command == "compare" and any(setting_of(key).per_side for key in need.on)
+        return None if by_side else need
 
     def _blamed(self, need: Need, entry: Entry) -> Entry | None:
         """The strongest of the settings that a need depends on: one in force, or one that displaced another."""
@@ -295,13 +298,22 @@ class _Choice:
 
 
 def _refuse_idle_rules(scenario: Scenario) -> None:
-    """A rule that nothing is held against would pass for one that is met. A search has no levels beforehand."""
+    """A rule that nothing is held against would pass for one that is met. A search has a range of loads."""
     if ALL_OBJECTIVES in (scenario.slo.fail_on or ()) and not scenario.slo.objectives:
         place = scenario.place("slo.fail_on")
         raise BadInput(f"{place}: there are no objectives to fail on", hint="give some with --slo, or name a rule here")
-    if scenario.command in {"capacity", "compare-saved"}:
+    if scenario.command == "compare-saved":
+        return
+    rules: list[Objective | GateRule] = [*scenario.objectives, *(scenario.slo.abort_on or ())]
+    rules += scenario.compare.fail_on or ()
+    if scenario.command == "capacity":
+        by, most = scenario.capacity.by, scenario.capacity.at_most
+        for rule in rules:
+            unit, _, load = rule.at.partition("=")
+            if rule.at and (unit != by or float(load) > most):
+                raise BadInput(f"{rule.rule}: the search has no {rule.at}", hint=f"it tries {by} up to {most:g}")
         return
     labels = {load.label for load in scenario.loads}
-    for rule in (*scenario.objectives, *(scenario.slo.abort_on or ())):
+    for rule in rules:
         if rule.at and rule.at not in labels:
             raise BadInput(f"{rule.rule}: no level has {rule.at}", hint=f"levels are {', '.join(sorted(labels))}")

@@ -262,3 +262,27 @@ def test_two_servers_are_measured_in_turn(tmp_path):
     assert {"a", "b", "compare.md", "compare.svg"} <= {path.name for path in folder.iterdir()}
     again = in_a_process("compare", str(folder), "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["comparisons"] == found["comparisons"]
+
+
+def test_models_of_the_sides_may_stand_in_variables_and_files(loadbench, tmp_path, monkeypatch):
+    """The sides need no flag: variables or a scenario file name their models, and the plan says where they stand."""
+    server = ("--url", "http://127.0.0.1:9", "--dry-run")
+    monkeypatch.setenv("LOADBENCH_A_MODEL", "p")
+    monkeypatch.setenv("LOADBENCH_B_MODEL", "q")
+    done = loadbench("compare", *server, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "environment LOADBENCH_A_MODEL" in done.stdout
+    monkeypatch.delenv("LOADBENCH_A_MODEL")
+    monkeypatch.delenv("LOADBENCH_B_MODEL")
+    (tmp_path / "s.toml").write_text('[compare]\na_model = "p"\nb_model = "q"\n', encoding="utf-8")
+    done = loadbench("compare", "--scenario", "s.toml", *server, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no two sides are named" in loadbench("compare", *server, cwd=tmp_path).stderr
+
+
+def test_a_profile_in_a_variable_is_listed_where_both_sides_are_servers(loadbench, tmp_path, monkeypatch):
+    """The plan lists what the sides displace; it was refused before."""
+    monkeypatch.setenv("LOADBENCH_PROFILE", "cpu-laptop")
+    done = loadbench("compare", "http://127.0.0.1:9", "http://127.0.0.1:10", "--dry-run", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "not used: LOADBENCH_PROFILE: has no effect on either side" in done.stdout

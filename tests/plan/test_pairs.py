@@ -189,7 +189,7 @@ def test_unusable_side_is_refused(written, message):
 
 def test_several_models_are_no_side():
     """One model is compared with one other."""
-    with pytest.raises(BadInput, match="--a: one model"):
+    with pytest.raises(BadInput, match="--model: one model"):
         sides(a_scenario(url=A, model=("x", "y")), b=B)
 
 
@@ -203,3 +203,111 @@ def test_pairing_is_read_as_people_write_it():
         (flag,) = bad
         with pytest.raises(BadInput, match=f"--{flag}: "):
             resolve(flags=bad, environment={}, command="compare")
+
+
+def resolved(flags=None, environment=None, file=None) -> Scenario:
+    """The scenario that `compare` reads from these sources."""
+    return resolve(flags=flags or {}, environment=environment or {}, file=file, command="compare")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "a", "b"),
+    [
+        ("url", "http://127.0.0.1:3", A, B),
+        ("url", "http://127.0.0.1:3", "profile=slot-server", "profile=small-gpu"),
+        ("profile", "cpu-laptop", A, B),
+        ("profile", "cpu-laptop", "profile=slot-server", "profile=small-gpu"),
+        ("model", ["z"], f"url={A},model=x", f"url={A},model=y"),
+        ("api", "chat", f"url={A},api=responses", f"url={A},api=ollama"),
+        ("api_key_env", "K", f"url={A},api_key_env=K1", f"url={B},api_key_env=K2"),
+        ("cacert", "ca.pem", "url=https://h:1,insecure=true", "url=https://h:2,cacert=b.pem"),
+        ("insecure", True, A, B),
+    ],
+)
+def test_a_shared_setting_that_no_side_uses_is_not_in_force(name, value, a, b):
+    """A flag is refused with the reason; a variable is listed as not used, and recorded on neither side."""
+    with pytest.raises(BadInput, match=f"--{name.replace('_', '-')}: has no effect on either side: "):
+        sides(resolved({name: value}), a=a, b=b)
+    variable = f"LOADBENCH_{name.upper()}"
+    text = "true" if value is True else value if isinstance(value, str) else value[0]
+    both = sides(resolved(environment={variable: text}), a=a, b=b)
+    for side in both:
+        assert [entry.origin.where for entry in side.displaced] == [variable]
+        assert variable not in str(side.recorded_origins())
+
+
+def test_models_of_a_file_that_no_side_uses_are_listed_once(tmp_path):
+    """`--models` is refused where each side has its model; a scenario file's is listed by its line."""
+    models = tmp_path / "m.json"
+    models.write_text('["p", "q"]', encoding="utf-8")
+    named = {"url": A, "a_model": "x", "b_model": "y"}
+    with pytest.raises(BadInput, match="--models: has no effect on either side: --a-model sets model"):
+        sides(resolved({**named, "model_set": str(models)}))
+    file = tmp_path / "s.toml"
+    file.write_text(f"[target]\nmodel_set = '{models}'\n", encoding="utf-8")
+    a, b = sides(resolved(named, file=file))
+    assert [str(entry).split(":")[0] for entry in a.displaced] == [f"target.model_set ({file}"]
+    assert (a.target.model, b.target.model, b.target.model_set) == (("x",), ("y",), None)
+
+
+def test_variables_name_the_models_of_the_sides():
+    """The record names the variable; a model in `--a` displaces it, and `--a-model` beside that is refused."""
+    variables = {"LOADBENCH_A_MODEL": "p", "LOADBENCH_B_MODEL": "q", "LOADBENCH_URL": A}
+    a, b = sides(resolved(environment=variables))
+    assert (a.target.model, str(a.origins["target.model"])) == (("p",), "environment LOADBENCH_A_MODEL")
+    assert (b.target.model, str(b.origins["target.model"])) == (("q",), "environment LOADBENCH_B_MODEL")
+    a, b = sides(resolved(environment=variables), a="model=r")
+    assert (a.target.model, b.target.model, b.compare.a_model) == (("r",), ("q",), None)
+    assert [str(entry) for entry in a.displaced] == ["LOADBENCH_A_MODEL: --a names a model already"]
+    with pytest.raises(BadInput, match="LOADBENCH_B_MODEL: one model is compared"):
+        sides(resolved(environment=variables | {"LOADBENCH_B_MODEL": "q,r"}))
+
+
+def test_what_has_no_effect_on_a_side_is_checked_there(tmp_path):
+    """Load and prompts are the same on both sides; what only one can use is refused, or displaced if it is weaker."""
+    ours, theirs = "profile=small-gpu", "profile=small-gpu,api=completions"
+    with pytest.raises(BadInput, match="--turns: has no effect on side B: the completions endpoint"):
+        sides(resolved({"turns": "2"}), a=ours, b=theirs)
+    with pytest.raises(BadInput, match="--system: has no effect on either side: the completions endpoint"):
+        sides(resolved({"system": "s"}), a=theirs, b=theirs)
+    for side in sides(resolved(environment={"LOADBENCH_TURNS": "2"}), a=ours, b=theirs):
+        assert (side.work.turns, side.displaced[0].origin.where) == (None, "LOADBENCH_TURNS")
+    own = {"a": f"url={A},api=chat", "b": f"url={B},api=responses"}
+    assert sides(resolved({"turns": "2"}, {"LOADBENCH_API": "completions"}), **own)[0].work.turns is not None
+    file = tmp_path / "s.toml"
+    file.write_text('[target]\napi = "completions"\n[work]\nturns = 2\n', encoding="utf-8")
+    with pytest.raises(BadInput, match=r"s.toml:4: work.turns: has no effect on either side"):
+        sides(resolved(file=file), a=A, b=B)
+
+
+def test_certificates_of_a_side():
+    """A side has one setting of certificates, as a sweep has; one that is off excludes nothing."""
+    with pytest.raises(BadInput, match="--b: cacert and insecure exclude each other"):
+        sides(resolved(), a=A, b="url=https://h:1,cacert=f.pem,insecure=true")
+    a, b = sides(resolved({"insecure": True}), a="https://h:1", b=B)
+    assert (a.target.insecure, b.target.insecure, b.effective()["target"]["insecure"]) == (True, False, None)
+    a, b = sides(resolved(), a=f"url={A},insecure=false", b="url=https://h:1,cacert=f.pem,insecure=false")
+    assert (a.target.insecure, str(b.target.cacert)) == (False, "f.pem")
+    with pytest.raises(BadInput, match="--a: insecure: has no effect: only a connection over TLS"):
+        sides(resolved(), a=f"url={A},insecure=true", b=B)
+
+
+def test_same_with_two_servers_is_without_effect():
+    """As a flag it is refused, from a variable it is listed; nothing says that both sides are the same."""
+    with pytest.raises(BadInput, match="--same: the two sides differ"):
+        sides(resolved({"same": True}), a=A, b=B)
+    a, _ = sides(resolved(environment={"LOADBENCH_SAME": "true"}), a=A, b=B)
+    assert (a.compare.same, [str(entry) for entry in a.displaced]) == (False, ["LOADBENCH_SAME: the two sides differ"])
+    assert sides(resolved({"same": True}), a=A, b=A)[1].compare.same
+
+
+def test_a_rule_for_a_load_that_is_not_measured_is_refused():
+    """A gate at a level that the comparison lacks would never be decided; a search has a range of loads."""
+    with pytest.raises(BadInput, match="no level has rate=2"):
+        resolved({"users": "2", "fail_on": ["e2e_p95>5%@rate=2"]})
+    assert resolved({"users": "2,3", "fail_on": ["e2e_p95>5%@users=3"]}).compare.fail_on
+    search = {"objectives": ["ttft_p95<1s"], "at_most": "5"}
+    for rule in ("failures>20%@users=6", "failures>20%@rate=2"):
+        with pytest.raises(BadInput, match="the search has no "):
+            resolve(flags={**search, "abort_on": [rule]}, environment={}, command="capacity")
+    resolve(flags={**search, "abort_on": ["failures>20%@users=5"]}, environment={}, command="capacity")

@@ -68,9 +68,9 @@ class Vehicle:
             shutil.copytree(self.scored, folder / "scored")
             arguments.append("scored")
         if command == "compare" and ("profile" in flags or str(flags.get("url", "")).startswith("https")):
-            arguments += ["--a-model=m", "--b-model=other"]
+            arguments.append("--b-model=other")  # A has --model
         elif command == "compare":
-            arguments += [f"--a={self._url('one')}", f"--b={self._url('one' if 'url' in flags else 'two')}"]
+            arguments += [f"--a={self._url('one')}", *([] if "url" in flags else [f"--b={self._url('two')}"])]
         by_name = {setting.name: setting for setting in settings(command)}
         for name, value in flags.items():
             setting = by_name[name]
