@@ -34,7 +34,8 @@ def resolved(command, flags, environment=None):
     url = flags.get("url")
     named = {"profile", "adapter"} & set(flags)
     if url is not None or named or flags.get("kind") == "foundry":
-        return sides(scenario, a="model=one", b="model=two")[0] if not scenario.target.model else scenario
+        b = "model=one" if "same" in flags else "model=two"
+        return sides(scenario, a="model=one", b=b)[0] if not scenario.target.model else scenario
     return sides(scenario, a="http://127.0.0.1:1", b="http://127.0.0.1:2")[0]
 
 
