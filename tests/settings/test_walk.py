@@ -12,7 +12,7 @@ import trustme
 
 from loadbench.plan.settings import settings
 from tests.settings.observe import SHOWN, Observed, RecordingServer, observed, serving
-from tests.settings.table import COMMANDS, ROWS, TRACE, TRACE_TEXT, flags_for, given_for
+from tests.settings.table import COMMANDS, ROWS, TRACE, TRACE_TEXT, URL, flags_for, given_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,7 @@ class Vehicle:
             assert self.scored is not None
             shutil.copytree(self.scored, folder / "scored")
             arguments.append("scored")
-        if command == "compare" and ("profile" in flags or str(flags.get("url", "")).startswith("https")):
+        if command == "compare" and ("profile" in flags or flags.get("url", URL) != URL):
             arguments.append("--b-model=other")  # A has --model
         elif command == "compare":
             arguments += [f"--a={self._url('one')}", *([] if "url" in flags else [f"--b={self._url('two')}"])]
