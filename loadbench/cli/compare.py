@@ -18,6 +18,7 @@ from loadbench.cli.measuring import (
     run_options,
     say,
     say_displaced,
+    say_unused,
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -102,6 +103,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
         if unused:
             flag = f"--{unused[0].replace('_', '-')}"
             raise BadInput(f"{flag}: has no effect: side B is saved and not compared", hint="leave it out, or name A")
+        say_unused(resolved, {"compare.b_model"}, "side B is saved and not compared")
         save_baseline(baseline, of_model(read_side(b), settings.b_model, side="b"))
         say(f"kept in {baseline}")
         return

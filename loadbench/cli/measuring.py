@@ -53,6 +53,16 @@ def say_displaced(scenario: Scenario) -> None:
         say(f"not used: {value}")
 
 
+def say_unused(scenario: Scenario, used: set[str], reason: str) -> None:
+    """Print the variables whose values a command cannot use on saved runs; `used` has the keys of those that it can."""
+    from loadbench.plan.scenario import Displaced  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.plan.settings import Source  # noqa: PLC0415
+
+    for key, origin in scenario.origins.items():
+        if origin.source in {Source.ENVIRONMENT, Source.WORKSHOP} and key not in used:
+            say(f"not used: {Displaced(key, origin, reason)}")
+
+
 def print_report(content: str, form: str) -> None:
     """Print on stdout: text in the terminal's encoding, and what programs read always as UTF-8."""
     click.echo(content if form == "text" else content.encode(), nl=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import say, say_displaced
+from loadbench.cli.measuring import check_files, say, say_displaced
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
 
@@ -42,6 +42,7 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     from loadbench.session import scoring  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
 
+    check_files({"to": to}, "to")
     path = to or (Path() if run is None else folder_of(run)) / ANNOTATION_FILE
     scenario = scoring.scoring_scenario(
         None if run is None else read_run(run), setting_flags("score", options), os.environ

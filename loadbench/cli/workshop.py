@@ -14,8 +14,8 @@ from loadbench.cli.measuring import (
     print_report,
     progress_line,
     run_options,
-    say,
     say_displaced,
+    say_unused,
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -50,9 +50,7 @@ def command(
     BENCH_STREAM, BENCH_MAX_TOKENS, BENCH_TEMPERATURE, FOUNDRY_LOCAL_ALIAS), SCENARIO (a TOML or JSON file). The run
     folder gets benchmark_report.json, .md and .csv. Exits with 6 if a model could not be tested.
     """
-    from loadbench.plan.scenario import Displaced  # noqa: PLC0415 - the help needs nothing of it
-    from loadbench.plan.settings import Source  # noqa: PLC0415
-    from loadbench.plan.sources import resolve  # noqa: PLC0415
+    from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.plan.workshop import shows_first_token, workshop_scenario  # noqa: PLC0415
     from loadbench.report.plan import plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
@@ -72,9 +70,7 @@ def command(
     if run is not None:
         resolved = resolve(flags=flags, environment=os.environ, command="workshop")
         say_displaced(resolved)
-        for key, origin in resolved.origins.items():
-            if origin.source in {Source.ENVIRONMENT, Source.WORKSHOP} and key != "workshop.shape":
-                say(f"not used: {Displaced(key, origin, 'a saved run is exported')}")
+        say_unused(resolved, {"workshop.shape"}, "a saved run is exported")
     else:
         resolved = workshop_scenario(flags=flags, environment=os.environ, file=scenario)
         check(resolved, os.environ)

@@ -99,8 +99,10 @@ class RunFolder:
 def check_folder(out: Path, *, name: str) -> None:
     """Raise `BadInput` if no run folder can be made there, without making one."""
     slug(name)
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"{out}: is a file, not a folder", hint="name another folder with --out")
+    # Folders that are missing are made with it.
+    nearest = next((folder for folder in (out, *out.parents) if folder.exists()), out)
+    if nearest.exists() and not nearest.is_dir():
+        raise BadInput(f"{nearest}: is a file, not a folder", hint="name another folder with --out")
 
 
 def slug(name: str) -> str:

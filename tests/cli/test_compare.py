@@ -154,6 +154,14 @@ def test_variables_without_effect_on_saved_runs_are_listed(loadbench, kept, monk
     assert "not used: LOADBENCH_SETTLE: is for measuring" in done.stderr
 
 
+def test_variables_for_a_comparison_are_listed_where_a_side_is_only_saved(loadbench, kept, tmp_path, monkeypatch):
+    """A build sets them once for both of its commands."""
+    monkeypatch.setenv("LOADBENCH_CONFIDENCE", "80%")
+    done = loadbench("compare", "after", "--save-baseline", str(tmp_path / "b.json"), cwd=kept)
+    assert done.returncode == 0
+    assert "not used: LOADBENCH_CONFIDENCE: side B is saved and not compared" in done.stderr
+
+
 @pytest.mark.parametrize(
     "flags",
     [

@@ -125,6 +125,14 @@ def test_a_judge_that_is_one_of_the_judged_is_warned_of(folder):
     assert warning in loadbench("report", str(run), cwd=folder).stdout
 
 
+def test_a_stub_checks_its_file_before_it_collects(folder):
+    """No request is sent for answers that could not be kept."""
+    arguments = ("--url", "http://127.0.0.1:9", "--prompts", "prompts.json", "--force")
+    for path, reason in (("gone/a.json", "there is no folder gone"), (".", "is a folder")):
+        done = loadbench("score", "stub", *arguments, "--to", path, cwd=folder)
+        assert (done.returncode, f"--to {path}: {reason}" in done.stderr) == (2, True)
+
+
 @STOPS
 def test_a_stub_that_is_stopped_keeps_what_had_come(folder):
     """130, the answers so far, marked as not all; a judge says that it rates no more than these."""

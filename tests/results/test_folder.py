@@ -65,7 +65,7 @@ def test_file_in_place_of_the_results_folder_is_told(tmp_path):
     out.write_text("mine")
     with pytest.raises(BadInput, match="is a file, not a folder"):
         a_folder(out)
-    with pytest.raises(BadInput, match="cannot be written"):
+    with pytest.raises(BadInput, match="results: is a file, not a folder"):
         a_folder(out / "below")
     assert out.read_text() == "mine"
 

@@ -27,6 +27,7 @@ MISTAKES = {
     "models": (("--models", "broken.json"), "broken.json, line 1"),
     "key": (("--api-key-env", "NOBODYS_KEY"), "--api-key-env NOBODYS_KEY: the variable is not set"),
     "folder": (("--out", "broken.json"), "broken.json: is a file, not a folder"),
+    "folder below a file": (("--out", "broken.json/a/b"), "broken.json: is a file, not a folder"),
     "name": (("--name", "..."), "--name: '...' cannot be a folder name"),
     "adapter": (("--adapter", "nobodys:model"), "nobodys"),
 }
