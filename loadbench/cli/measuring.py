@@ -74,15 +74,15 @@ def check_files(options: Mapping[str, Any], *names: str) -> None:
         path = options[name]
         if path is None:
             continue
-        reason = ""
         if path.is_dir():
             reason = "is a folder"
         elif not path.parent.is_dir():
             reason = f"there is no folder {path.parent}"
-        elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        elif os.access(path if path.exists() else path.parent, os.W_OK):
+            continue
+        else:
             reason = "cannot be written"
-        if reason:
-            raise BadInput(f"--{name.replace('_', '-')} {path}: {reason}", hint="name a file that can be written")
+        raise BadInput(f"--{name.replace('_', '-')} {path}: {reason}", hint="name a file that can be written")
 
 
 def write_file(flag: str, path: Path, content: str) -> None:

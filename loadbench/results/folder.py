@@ -100,8 +100,8 @@ def check_folder(out: Path, *, name: str) -> None:
     """Raise `BadInput` if no run folder can be made there, without making one."""
     slug(name)
     # Folders that are missing are made with it.
-    nearest = next((folder for folder in (out, *out.parents) if folder.exists()), out)
-    if nearest.exists() and not nearest.is_dir():
+    nearest = next((folder for folder in (out, *out.parents) if folder.exists()), None)
+    if nearest is not None and not nearest.is_dir():
         raise BadInput(f"{nearest}: is a file, not a folder", hint="name another folder with --out")
 
 
