@@ -161,7 +161,9 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
             hint="if you mean to see how much two measurements of one server differ, use --same",
         )
     if scenario.is_set("compare.same") and scenario.compare.same and not is_same:
-        side_a, side_b = (_leave_out(side, "compare.same", "the two sides differ") for side in (side_a, side_b))
+        side_a, side_b = (
+            _leave_out(side, "compare.same", "has no effect: the two sides differ") for side in (side_a, side_b)
+        )
     return side_a, side_b
 
 

@@ -294,10 +294,13 @@ def test_certificates_of_a_side():
 
 def test_same_with_two_servers_is_without_effect():
     """As a flag it is refused, from a variable it is listed; nothing says that both sides are the same."""
-    with pytest.raises(BadInput, match="--same: the two sides differ"):
+    with pytest.raises(BadInput, match="--same: has no effect: the two sides differ"):
         sides(resolved({"same": True}), a=A, b=B)
     a, _ = sides(resolved(environment={"LOADBENCH_SAME": "true"}), a=A, b=B)
-    assert (a.compare.same, [str(entry) for entry in a.displaced]) == (False, ["LOADBENCH_SAME: the two sides differ"])
+    assert (a.compare.same, [str(entry) for entry in a.displaced]) == (
+        False,
+        ["LOADBENCH_SAME: has no effect: the two sides differ"],
+    )
     assert sides(resolved({"same": True}), a=A, b=A)[1].compare.same
 
 
