@@ -23,9 +23,10 @@ from loadbench.plan.load import Closed, Open, Phase
 from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.settings import WorkSettings
 from loadbench.record.outcome import Outcome
-from loadbench.sim.profile import PROFILES, capacity, steady_state
+from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from tests.engine.scripted import MS, PATIENT, Act, Ran, S, fire_one, run_level, run_scripted
+from tests.sim.steady_state import capacity, steady_state
 
 CONSTANT, POISSON = parse_arrivals("constant"), parse_arrivals("poisson")
 PROMPT_TOKENS = 7  # three words and the simulated chat template

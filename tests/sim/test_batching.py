@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.sim.batching import BatchEngine, QueuedRequest
-from loadbench.sim.profile import PROFILES, Profile, capacity, steady_state
+from loadbench.sim.profile import PROFILES, Profile
+from tests.sim.steady_state import capacity, steady_state
 
 SERVER = Profile(
     name="test",

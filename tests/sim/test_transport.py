@@ -16,8 +16,9 @@ from loadbench.engine.level import Level, LevelPlan
 from loadbench.plan.load import Closed, LevelDuration
 from loadbench.plan.prompts import Prompt
 from loadbench.record.outcome import Outcome
-from loadbench.sim.profile import PROFILES, steady_state
+from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
+from tests.sim.steady_state import steady_state
 
 if TYPE_CHECKING:
     from loadbench.record.recorder import LevelRecording
