@@ -5,6 +5,7 @@ What depends on the process itself (signals, broken pipes, encodings) is tested 
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import subprocess
@@ -28,6 +29,8 @@ def typed(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedP
     # Both remember by a path, which may be another file in another folder.
     read_prompts_once.cache_clear()
     read_trace.cache_clear()
+    # A level has the collector walk everything: not the thousands of tests too, which a command does not have.
+    gc.freeze()
     with (
         chdir(cwd),
         mock.patch.dict(os.environ, environment(**variables), clear=True),
@@ -38,6 +41,8 @@ def typed(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedP
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
+        finally:
+            gc.unfreeze()
     return subprocess.CompletedProcess(
         arguments, code, *(stream.buffer.getvalue().decode() for stream in (out, errors))
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,11 +40,13 @@ if TYPE_CHECKING:
 
 # An answer of every API in one: each reader takes what it knows.
 _CHUNKS = [{"choices": [{"index": 0, "delta": {"content": word}, "text": word}]} for word in ("one ", "two ", "three")]
+# Levels of a given time are paced by it: at once, they would have thousands of requests.
+_RESPONDS_S = 0.01
 _SCORES = {"coherence": 3, "factuality": 3, "brevity": 3}
 
 
 class RecordingServer(ThreadingHTTPServer):
-    """An OpenAI-like server on a free port that answers at once, and keeps every request: (method, path, headers,
+    """An OpenAI-like server on a free port that answers soon, and keeps every request: (method, path, headers,
     body)."""
 
     daemon_threads = True
@@ -66,6 +69,8 @@ class RecordingServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body are two writes: with Nagle's algorithm the second waits 40 ms for the client's delayed ACK.
+    disable_nagle_algorithm = True
     server: RecordingServer
 
     def log_message(self, *_: object) -> None:
@@ -85,6 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Three words, or scores if a judge is asked for them."""
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self._keep(body)
+        time.sleep(_RESPONDS_S)
         said = json.dumps(body)
         chunks = _CHUNKS
         if "Rate an answer" in said:
