@@ -148,8 +148,10 @@ def distributions(answered: list[dict]) -> dict[str, list[int]]:
             found["itl_s"] += [round(gap / held)] * held if held else []
         for name, first in (("tpot_s", tokens[0] if tokens else 1), ("tpot_classic_s", 1)):
             rest = (request["output_tokens"] or 0) - first
+            # Tokens that came in one read have no pace.
             if rest >= 1 and request["first_token_ns"] is not None:
-                found[name].append(round((request["last_token_ns"] - request["first_token_ns"]) / rest))
+                span_ns = request["last_token_ns"] - request["first_token_ns"]
+                found[name] += [round(span_ns / rest)] if span_ns > 0 else []
     return found
 
 
