@@ -16,8 +16,8 @@ LEVEL = ("--model", "alpha", "--users", "1", "--warm-up", "100ms", "--max-tokens
 
 @pytest.fixture(scope="module")
 def server():
-    """A fast simulated server."""
-    with SimProcess(speed=20.0, models=("alpha",)) as process:
+    """A simulated server whose responses take longer than a busy machine holds a client up, which stamps that late."""
+    with SimProcess(models=("alpha",)) as process:
         yield process.url
 
 
@@ -33,14 +33,14 @@ def swept(server, tmp_path, *arguments: str) -> tuple[int, dict, str]:
 @pytest.mark.parametrize(
     ("arguments", "decisions", "code"),
     [
-        (["--requests", "100", "--slo", "e2e_p50<1h", "--fail-on", "slo"], ["PASS"], 0),
-        (["--requests", "100", "--slo", "e2e_p50<1us", "--fail-on", "slo"], ["FAIL"], 3),
-        (["--requests", "100", "--slo", "e2e_p50<1us"], ["FAIL"], 0),
-        (["--requests", "100", "--slo", "e2e_p99<1h", "--fail-on", "slo"], ["UNDECIDED"], 5),
-        (["--requests", "100", "--slo", "e2e_p99<1h", "--fail-on", "e2e_p50<1us"], ["UNDECIDED", "FAIL"], 3),
-        (["--requests", "100", "--fail-on", "e2e_p99<1h", "--fail-on", "e2e_p50<1us"], ["UNDECIDED", "FAIL"], 3),
+        (["--requests", "40", "--slo", "e2e_p50<1h", "--fail-on", "slo"], ["PASS"], 0),
+        (["--requests", "40", "--slo", "e2e_p50<1us", "--fail-on", "slo"], ["FAIL"], 3),
+        (["--requests", "40", "--slo", "e2e_p50<1us"], ["FAIL"], 0),
+        (["--requests", "40", "--slo", "e2e_p99<1h", "--fail-on", "slo"], ["UNDECIDED"], 5),
+        (["--requests", "40", "--slo", "e2e_p99<1h", "--fail-on", "e2e_p50<1us"], ["UNDECIDED", "FAIL"], 3),
+        (["--requests", "40", "--fail-on", "e2e_p99<1h", "--fail-on", "e2e_p50<1us"], ["UNDECIDED", "FAIL"], 3),
         # I1, D15: answers of one token have no TPOT at all, and a gate that nothing was held against fails.
-        (["--requests", "100", "--max-tokens", "1", "--fail-on", "tpot_p95<1h"], ["FAIL"], 3),
+        (["--requests", "40", "--max-tokens", "1", "--fail-on", "tpot_p95<1h"], ["FAIL"], 3),
         (["--duration", "1s", "--fail-on", "requests_per_s>1000000"], ["FAIL"], 3),
     ],
     ids=["pass", "fail", "no gate", "undecided", "fail beside undecided", "two gates", "no sample", "throughput"],
