@@ -304,7 +304,8 @@ class Setting:
 
     def why_not(self, command: str) -> str:
         """Why this command does not take it."""
-        return (self.refused or {}).get(command) or _REFUSED.get(command) or f"has no effect in `loadbench {command}`"
+        shown = {"score": "score stub", "judge": "score judge"}.get(command, command)
+        return (self.refused or {}).get(command) or _REFUSED.get(command) or f"has no effect in `loadbench {shown}`"
 
     def unmet(self, values: Values) -> Need | None:
         """The first of its needs that does not hold."""

@@ -104,7 +104,8 @@ def _from_flags(command: str, flags: Mapping[str, object]) -> Iterator[Entry]:
         setting = next((setting for setting in named if command in setting.commands), named[0])
         if command not in setting.commands:
             raise BadInput(f"{setting.flag}: {setting.why_not(command)}", hint="leave it out")
-        place = setting.name.upper() if setting.argument_of == command else setting.flag
+        flag = setting.flags[1] if setting.type.is_flag and setting.default and value is False else setting.flag
+        place = setting.name.upper() if setting.argument_of == command else flag
         yield read(setting, value, Origin(Source.FLAG, place))
 
 

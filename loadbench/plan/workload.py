@@ -88,4 +88,10 @@ def _bring_window(entries: dict[str, Entry], trace: Replayed) -> None:
             hint="use a shorter warm-up",
         )
     if "load.duration" not in entries or entries["load.duration"].value >= left_ns:
+        cool_down = entries.get("load.cool_down")
+        if cool_down is not None and cool_down.value:
+            raise BadInput(
+                f"{cool_down.origin.place}: has no effect: the trace is measured to its end",
+                hint="leave it out, or use a shorter --duration",
+            )
         _add(entries, "load.duration", left_ns, "trace")

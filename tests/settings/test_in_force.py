@@ -138,3 +138,20 @@ def test_a_rate_displaces_the_turns_of_a_files_personas(file):
     assert made.effective()["personas"]["writer"] == {"output_tokens": "90"}
     with pytest.raises(BadInput, match="writer has turns"):
         resolve(flags={"rate": "2", "persona": "writer"}, environment={}, file=path)
+
+
+def test_a_replay_to_the_end_has_no_cool_down(tmp_path):
+    """A duration beyond the trace leaves nothing after the window: a cool-down is refused with the reason."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2025-01-01 00:00:00,9,3\n2025-01-01 00:00:05,9,3\n", encoding="utf-8"
+    )
+    flags = {"trace": str(trace), "cool_down": "2s"}
+    with pytest.raises(BadInput, match="--cool-down: has no effect: the trace is measured to its end"):
+        resolve(flags={**flags, "duration": "1h"}, environment={}, command="replay")
+    assert resolve(flags={**flags, "duration": "3s"}, environment={}, command="replay").load.cool_down == 2_000_000_000
+
+
+def test_a_switched_off_flag_is_named_as_it_was_typed():
+    """The origin of `--no-unique` is that flag, and not the one that switches it on."""
+    assert str(resolve(flags={"unique": False}, environment={}).origins["work.unique"]) == "flag --no-unique"
