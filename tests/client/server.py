@@ -94,7 +94,7 @@ async def serving(
             players.discard(task)
             await _close(writer)
 
-    listener = await asyncio.start_server(play, host, 0, ssl=tls, limit=1 << 24)
+    listener = await asyncio.start_server(play, host, 0, ssl=tls)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server

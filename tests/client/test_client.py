@@ -752,8 +752,11 @@ def test_key_that_a_server_repeats_is_not_kept(kind):
 
 
 def test_answer_before_the_whole_request_is_no_answer_to_it():
-    """A server that answers while a large request is still being sent is told apart: of that no time can be told."""
-    sample = talk("fast", [0.05, ANSWER, 0.3, GONE], prompt_bytes=40_000_000).sample
+    """A response that begins before the request is sent is refused: no time can be told from it.
+
+    The request is larger than what the buffers of both sockets hold.
+    """
+    sample = talk("fast", [0.05, ANSWER, 0.3, GONE], prompt_bytes=80_000_000).sample
     assert sample.outcome is Outcome.PROTOCOL
     assert "before the whole request" in sample.detail
 
