@@ -204,7 +204,9 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
     own: dict[str, Entry] = {}
     for word, value in _read(text, flag).items():
         try:
-            own[f"target.{word}"] = Entry(_PER_SIDE[word], _PER_SIDE[word].type.read(value), Origin(Source.FLAG, flag))
+            own[f"target.{word}"] = Entry(
+                _PER_SIDE[word], _PER_SIDE[word].type.read(value), Origin(Source.FLAG, flag, word)
+            )
         except ValueError as error:
             raise BadInput(f"{flag}: {word}: {error}") from None
     model = getattr(scenario.compare, f"{name}_model")
@@ -228,7 +230,7 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
             changes[setting.key] = own.get(setting.key)
             if setting.key in shared and not shared[setting.key].is_off:
                 winner = own.get(setting.key) or groups[_group(setting)]
-                idle[setting.key] = f"{winner.origin.place} sets {winner.setting.name}", Source.FLAG
+                idle[setting.key] = f"{winner.origin.where} sets {winner.setting.name}", Source.FLAG
 
     # What then has no effect.
     side, unmet = _with(scenario, changes), True

@@ -74,7 +74,7 @@ class ScenarioFile:
         question = self.content.get("question")
         if question is not None:
             if not isinstance(question, str):
-                raise BadInput(f"{self._place('question')}: question: found {question!r}, want a text")
+                raise BadInput(f"{self.place('question')}: question: found {question!r}, want a text")
             return question.strip()
         first = self.text.lstrip().split("\n", 1)[0]
         return first.lstrip("# ").strip() if first.startswith("#") else ""
@@ -89,13 +89,13 @@ class ScenarioFile:
             if section not in SECTIONS:
                 raise self._unknown(section, "", (*SECTIONS, "personas"))
             if not isinstance(values, dict):
-                raise BadInput(f"{self._place(section)}: {section}: found {values!r}, want a table of settings")
+                raise BadInput(f"{self.place(section)}: {section}: found {values!r}, want a table of settings")
             for name, value in values.items():
                 key = f"{section}.{_SYNONYMS.get((section, name), name)}"
                 if key not in known:
                     names = [setting.name for setting in known.values() if setting.section == section]
                     raise self._unknown(name, section, names)
-                origin = Origin(Source.SCENARIO, self._place(section, name), f"{section}.{name}")
+                origin = Origin(Source.SCENARIO, self.place(section, name), f"{section}.{name}")
                 twin = next((entry for entry in entries if entry.setting.key == key), None)
                 if twin is not None:
                     raise BadInput(f"{origin.place}: the same setting as {twin.origin.key}", hint="give one of them")
@@ -106,9 +106,9 @@ class ScenarioFile:
         """The scenario's own personas, a table each; raises `BadInput` for what is unknown or wrong in one."""
         tables = self.content.get("personas", {})
         if not isinstance(tables, dict):
-            raise BadInput(f"{self._place('personas')}: personas: found {tables!r}, want a table for each")
+            raise BadInput(f"{self.place('personas')}: personas: found {tables!r}, want a table for each")
         return tuple(
-            read_persona(name, table, place=partial(self._place, f"personas.{name}")) for name, table in tables.items()
+            read_persona(name, table, place=partial(self.place, f"personas.{name}")) for name, table in tables.items()
         )
 
     def _unknown(self, name: str, section: str, known: Iterable[str]) -> BadInput:
@@ -118,9 +118,9 @@ class ScenarioFile:
         if section and elsewhere:
             hint = f"it belongs in [{elsewhere[0]}]"
         problem = f"{section}.{name}: an unknown key" if section else f"{name}: an unknown section"
-        return BadInput(f"{self._place(section or name, name if section else '')}: {problem}", hint=hint)
+        return BadInput(f"{self.place(section or name, name if section else '')}: {problem}", hint=hint)
 
-    def _place(self, section: str, name: str = "") -> str:
+    def place(self, section: str, name: str = "") -> str:
         """File and line of a key, as well as can be found in the text."""
         line = _find_line(self.text, section, name)
         return f"{self.path}:{line}" if line else str(self.path)

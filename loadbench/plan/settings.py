@@ -152,6 +152,11 @@ class Values:
         return "users" if self.value("load.rate") is None else "rate"
 
     @property
+    def most_users(self) -> float:
+        """The most users of a closed loop, or of a search."""
+        return self.value("capacity.at_most") if self.command == "capacity" else max(self.value("load.users") or (1,))
+
+    @property
     def simulated(self) -> bool:
         """Whether the simulated server is measured."""
         named = self.url is not None or self.value("target.adapter") is not None
@@ -417,7 +422,14 @@ class TargetSettings:
     kind: str = setting(types.choice("auto", "openai", "foundry"), "auto",
         "The kind of server. auto: detect it; foundry: Foundry Local, which is found on this machine without --url.",
         helps={"judge": "The kind of the judge's server. auto: detect it; foundry: Foundry Local."},
-        needs=(_OVER_HTTP,), flag_name="target", reused="always")
+        needs=(
+            _OVER_HTTP,
+            Need(
+                _SERVER, lambda values: not values.simulated,
+                "the simulated server is of one kind", "leave it out, or give --url",
+            ),
+        ),
+        flag_name="target", reused="always")
     load: bool = setting(types.FLAG, True,
         "Foundry Local: load each model before its test if it is not in memory.", commands=_SENDING,
         refused={"models": "use `loadbench models --load MODEL`"}, needs=(_FOUNDRY,))
@@ -521,7 +533,7 @@ class LoadSettings:
             _with_users("an open loop has no users to spread"),
             Need(
                 ("load.users",),
-                lambda values: values.command == "capacity" or max(values.value("load.users") or (1,)) > 1,
+                lambda values: values.most_users > 1,
                 "one user cannot be spread", "leave it out, or use more users",
             ),
             Need(
@@ -544,6 +556,11 @@ class LoadSettings:
         needs=(
             _without(
                 "target.adapter", reason="one process holds the model", remedy="leave it out, or measure a server",
+            ),
+            Need(
+                ("load.users", "capacity.by"),
+                lambda values: values.loop != "users" or (values.value("load.workers") or 1) <= values.most_users,
+                "there are fewer users than workers", "give no more workers than users",
             ),
         ),
         comparable=Comparable.FREE)

@@ -77,7 +77,13 @@ def resolve(
     scenario = choice.scenario(document.question if document is not None else "")
     if file is not None and "report.name" not in choice.entries:
         scenario = dataclasses.replace(scenario, report=dataclasses.replace(scenario.report, name=file.stem))
-    scenario = dataclasses.replace(scenario, work=dataclasses.replace(scenario.work, personas=own))
+    named = {scenario.work.persona, *(share.name for share in scenario.work.mix or ())}
+    displaced = scenario.displaced
+    for key in [f"personas.{persona.name}" for persona in own if persona.name not in named]:
+        place = document.place(key) if document is not None else ""
+        displaced += (Displaced(key, Origin(Source.SCENARIO, place, key), "no work.persona or work.mix names it"),)
+    work = dataclasses.replace(scenario.work, personas=own)
+    scenario = dataclasses.replace(scenario, work=work, displaced=displaced)
     if scenario.target.model_set is not None:
         names = tuple(model.name for model in read_models(scenario.target.model_set))
         origins = {**scenario.origins, "target.model": scenario.origins["target.model_set"]}
@@ -183,7 +189,7 @@ class _Choice:
             if winner.origin.source == entry.origin.source and entry.origin.source is not Source.RUN:
                 raise BadInput(
                     f"{winner.origin.place} and {entry.origin.place} exclude each other",
-                    hint=f"give {winner.setting.name} or {entry.setting.name}, not both",
+                    hint="leave one of them out",
                 )
             self._displace(entry, winner)
 

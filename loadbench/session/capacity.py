@@ -63,11 +63,13 @@ def check_search(scenario: Scenario, environment: Mapping[str, str]) -> None:
     """Refuse what cannot be searched, before anything starts; raises `BadInput`."""
     settings = scenario.capacity
     refuse_objectives(scenario.objectives)
-    if settings.by == "users" and settings.at_most < 1:
-        raise BadInput("--at-most: less than one user", hint="give a whole number, or --by rate")
+    if settings.by == "users" and (settings.at_most < 1 or settings.at_most % 1):
+        place = scenario.place("capacity.at_most")
+        raise BadInput(f"{place}: {settings.at_most:g} is no number of users", hint="give a whole number, or --by rate")
     if len(scenario.target.model or ()) > 1:
         models = ", ".join(scenario.target.model or ())
-        raise BadInput(f"--model: one model is searched at a time, not {models}", hint="name one with --model")
+        place = scenario.place("target.model")
+        raise BadInput(f"{place}: one model is searched at a time, not {models}", hint="name one with --model")
     check(scenario, environment)
     # The search chooses its loads later: these are the most requests that it may have in flight.
     by_users = settings.by == "users"
@@ -133,7 +135,8 @@ async def _search(
     async with open_session(scenario, environment, say=progress.say) as session:
         if len(session.models) != 1 or session.prepared.missing:
             models = "; ".join(session.prepared.missing.values()) or ", ".join(session.models)
-            raise BadInput(f"--model: one model is searched at a time, not {models}", hint="name one with --model")
+            place = scenario.place("target.model")
+            raise BadInput(f"{place}: one model is searched at a time, not {models}", hint="name one with --model")
         # The session's scenario may have an address that changes from start to start: it is no condition of the search.
         with CapacityWriter(session, progress, terms=conditions(scenario), resumed=resumed) as writer:
             with stopping(writer.search.stop):

@@ -59,7 +59,7 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
     Raises `BadInput`.
     """
     if scenario.simulated:
-        profile_named(scenario.target.profile)
+        profile_named(scenario.target.profile, place=scenario.place("target.profile"))
     if scenario.target.adapter is not None:
         make_adapter(scenario.target.adapter)
     credentials(scenario, environment, url=scenario.target.url or "")

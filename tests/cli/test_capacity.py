@@ -374,7 +374,7 @@ def test_dry_run_plans_and_sends_nothing(tmp_path):
         (("--slo", "ttft_mean<1s"), "use a quantile"),
         (("--slo", "ttft_p95<1s@users=4"), "chooses the loads itself"),
         (("--slo", "ttft_p95<1s", "--confidence", "100%"), "a confidence from 50% to 99.99%"),
-        (("--slo", "ttft_p95<1s", "--at-most", "0.5"), "less than one user"),
+        (("--slo", "ttft_p95<1s", "--at-most", "0.5"), "0.5 is no number of users"),
         (("--slo", "ttft_p95<1s", "--headroom", "100%"), "--headroom: found '100%', want less than 100%"),
         (("--slo", "ttft_p95<1s", "--resume", "nowhere"), "capacity.json"),
     ],

@@ -130,9 +130,9 @@ def test_side_says_what_the_scenario_does_not():
     a, b = sides(a_scenario(url=A, api="completions"), a="model=x", b=f"url={B}/v1,model=y,api=chat")
     assert (a.target.url, a.target.model, a.target.api) == (A, ("x",), "completions")
     assert (b.target.url, b.target.model, b.target.api) == (f"{B}/v1", ("y",), "chat")
-    assert str(a.origins["target.model"]) == "flag --a"
+    assert str(a.origins["target.model"]) == "flag --a: model"
     assert "target.url" not in a.origins
-    assert str(b.origins["target.url"]) == "flag --b"
+    assert str(b.origins["target.url"]) == "flag --b: url"
 
 
 def test_two_models_of_one_server():

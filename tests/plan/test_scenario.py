@@ -128,7 +128,11 @@ def test_effective_scenario_holds_no_secret():
         ("[load]\nduration = 5\n", 2, ["load.duration", "found 5", "'30s'"]),
         ('[load]\nduration = "5 parsecs"\n', 2, ["load.duration", "parsecs"]),
         ('[load]\nduration = "0"\n', 2, ["load.duration", "above zero"]),
-        ("[load]\nusers = [1]\nrate = [1]\n", 3, ["exclude each other", "users or rate"]),
+        (
+            "[load]\nusers = [1]\nrate = [1]\n",
+            3,
+            ["load.users", "load.rate exclude each other", "leave one of them out"],
+        ),
         ("[work]\ntemperature = 11\n", 2, ["work.temperature", "found 11", "from 0 to 10"]),
         ('[work]\ntemperature = "nan"\n', 2, ["work.temperature", "nan"]),
         ("[work]\nunique = 3\n", 2, ["work.unique", "true or false"]),

@@ -63,6 +63,31 @@ def test_one_mistake_has_one_message(command, mistake, folder):
     assert [path.name for path in folder.iterdir()] == ["broken.json"]
 
 
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        (("--a", "profile=none", "--b", "profile=cpu-laptop"), "--a: profile: there is no profile 'none'"),
+        (("--a", SERVER[1], "--b", "url=https://127.0.0.1:1,cacert=no.pem"), "--b: cacert no.pem: "),
+        (("--a", SERVER[1], "--b", f"url={SERVER[1]},model=m,api_key_env=NOBODYS_KEY"), "--b: api_key_env NOBODYS_KEY"),
+    ],
+)
+def test_a_mistake_of_a_side_names_that_side(sides, message, folder):
+    """Not the flag that both sides share."""
+    run, dry = (loadbench("compare", *sides, *more, cwd=folder) for more in ((), ("--dry-run",)))
+    assert message in run.stderr
+    assert (run.returncode, dry.returncode, dry.stderr) == (2, 2, run.stderr)
+
+
+@pytest.mark.parametrize("most", ["0.5", "2.5"])
+def test_there_is_no_half_a_user(most, folder):
+    """A search by users goes up to a whole number of them; one by rate need not."""
+    search = ("capacity", "--slo", "e2e_p90<9s", "--at-most", most, "--dry-run")
+    refused = loadbench(*search, cwd=folder)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"--at-most: {most} is no number of users" in refused.stderr
+    assert loadbench(*search, "--by", "rate", cwd=folder).returncode == 0
+
+
 def test_an_adapter_is_not_measured_in_turn(folder):
     """Neither by the run nor in the plan: both say what to do instead."""
     with installed():

@@ -51,7 +51,7 @@ BASE: dict[str, dict[str, Any]] = {
     "compare": {"users": "1", "requests": "2", "warm_up": "0s", "drain": "2s", "settle": "0s", "repeats": "1"},
     "workshop": {"url": URL, "rounds": "1", "max_tokens": "4"},
     "score": {"url": URL, "prompt": "Say hello.", "max_tokens": "4"},
-    "judge": {"model": "judge"},
+    "judge": {"model": "judge", "url": URL},
     "models": {"url": URL},
     "doctor": {"url": URL},
 }
@@ -168,6 +168,7 @@ ROWS: dict[str, Row] = {
 BLOCKERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a trace decides what is sent, and when": ({"trace": TRACE}, (*_SWEPT, "prompt")),
     "a trace has its own number of requests": ({"trace": TRACE}, _SWEPT),
+    "the simulated server is of one kind": ({"profile": "small-gpu"}, ("url",)),
     "a model in this process has no connection": ({"adapter": "echo:mine"}, ("url",)),
     "one process holds the model": ({"adapter": "echo:mine"}, ("url",)),
     "a model in this process takes chats and completions only": ({"adapter": "echo:mine", "api": "ollama"}, ("url",)),
@@ -189,6 +190,7 @@ BLOCKERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "an open loop has no users to spread": ({"rate": "2", "by": "rate"}, ("users",)),
     "one user cannot be spread": ({"users": "1"}, ()),
     "users start during the warm-up, which is shorter": ({"warm_up": "10ms"}, ()),
+    "there are fewer users than workers": ({"users": "1", "at_most": "1"}, ("rate",)),
     "each user has one request in flight at most": ({"users": "2", "by": "users"}, ("rate",)),
     "each request draws its own max_tokens": ({"output_tokens": "7"}, ()),
     "without think time the search itself measures the curve": ({}, ("think",)),

@@ -87,6 +87,16 @@ def test_a_flag_without_effect_is_refused_with_the_reason(arguments, message, tm
     assert "hint: leave it out" in done.stderr
 
 
+def test_a_persona_that_nothing_names_is_listed(tmp_path):
+    """With its line; the one that is named is not."""
+    path = tmp_path / "s.toml"
+    path.write_text('[personas.idle]\nturns = 2\n[personas.busy]\nthink = "1s"\n[work]\npersona = "busy"\n')
+    (displaced,) = resolve(flags={}, environment={}, file=path).displaced
+    assert str(displaced) == f"personas.idle ({path}:1): no work.persona or work.mix names it"
+    both = resolve(flags={"mix": ("busy,idle",)}, environment={}, file=path).displaced
+    assert [value.key for value in both] == ["work.persona"]
+
+
 def test_an_unknown_flag_is_still_unknown(tmp_path):
     """Click's own words, with the nearest flag."""
     assert "No such option '--userz'" in typed("sweep", "--userz=3", cwd=tmp_path).stderr
