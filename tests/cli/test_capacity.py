@@ -228,6 +228,7 @@ def test_a_verification_that_surely_differs_is_not_a_found_answer(climbed):
     assert exit_code_of(told) == 5
 
 
+@pytest.mark.slow
 def test_a_ladder_is_not_climbed_twice(tmp_path):
     """Stopped at a rung, and again after the first probe: what was measured is kept, and the rest is added."""
 

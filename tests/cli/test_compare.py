@@ -250,6 +250,7 @@ def test_the_workflow_for_builds_can_be_typed():
         assert [parse_gate(rule) for rule in context.params["fail_on"]]
 
 
+@pytest.mark.slow
 def test_two_servers_are_measured_in_turn(tmp_path):
     """Two simulated ones: a folder with the runs of both, the comparison in three forms, and the plan before."""
     sides = ("--a", "profile=cpu-laptop", "--b", "profile=small-gpu")

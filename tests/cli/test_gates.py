@@ -30,6 +30,7 @@ def swept(server, tmp_path, *arguments: str) -> tuple[int, dict, str]:
     return done.returncode, document, (folder / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "decisions", "code"),
     [

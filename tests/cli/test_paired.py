@@ -49,6 +49,7 @@ def sampled_ns(run: Path) -> list[int]:
     return [json.loads(line)["at_ns"] for line in lines]
 
 
+@pytest.mark.slow
 def test_each_side_of_each_repeat_is_a_run_of_its_own(tmp_path):
     """Two repeats leave four run folders, each as a sweep would leave it, and one comparison of them all."""
     sampled = ("--telemetry=on", "--telemetry-interval=100ms")
@@ -119,6 +120,7 @@ def test_ctrl_c_before_anything_is_complete_compares_nothing(tmp_path):
     assert (kept(tmp_path) / "b" / "01" / "run.json").is_file()
 
 
+@pytest.mark.slow
 def test_server_that_goes_away_ends_it(tmp_path):
     """6, with the side named; the repeats before are compared and kept."""
     with SimProcess("slot-server") as a, SimProcess("small-gpu") as b:
@@ -162,6 +164,7 @@ def test_model_that_a_side_lacks_is_named(tmp_path):
     assert "--b-model" in choice.stderr
 
 
+@pytest.mark.slow
 def test_one_thing_twice_must_be_meant(tmp_path):
     """The same URL on both sides is refused; with --same it is measured, and asked nothing twice."""
     with SimProcess("slot-server") as server:

@@ -37,6 +37,7 @@ def test_a_trace_is_replayed_and_its_run_replayed_again(tmp_path):
     assert f"40 requests, {asked:.0f} tokens in" in plan.stdout
 
 
+@pytest.mark.slow
 def test_a_mix_of_conversations_is_told_apart(tmp_path):
     """Each request's line has persona and turn; the report has a line for each persona, and one for later turns."""
     process = loadbench(

@@ -127,6 +127,7 @@ def test_its_variables_are_honoured(server, files):
     assert run["origins"]["target.model"] == "environment BENCH_MODELS"
 
 
+@pytest.mark.slow
 def test_deterministic_benchmark_is_fit_for_version_control(server, files):
     """Run twice, the file is the same byte for byte but for the timings, and says that the answers were equal."""
     documents = []
@@ -165,6 +166,7 @@ def test_texts_are_kept_only_when_asked_for(server, files):
     assert b'"text": "What is a river?"' in (made["with"] / "run.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_equality_under_load_is_told(server, files):
     """One user against several, each prompt's answers compared with the first; the report says so in a line."""
     done = loadbench(
@@ -178,6 +180,7 @@ def test_equality_under_load_is_told(server, files):
     assert [(one["prompt"], one["distinct"]) for one in run["outputs"]] == [(0, 1), (1, 1)]
 
 
+@pytest.mark.slow
 def test_workers_tell_of_prompts_and_answers_too(server, files):
     """What was asked and answered in another process is compared as well."""
     done = loadbench(

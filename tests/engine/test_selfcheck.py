@@ -413,6 +413,7 @@ def test_a_server_that_never_answers_is_given_up() -> None:
 # This machine.
 
 
+@pytest.mark.slow
 def test_a_short_check_of_this_machine() -> None:
     """It ends, has figures for each error in their order, and no stamp is before its event by more than the clocks."""
     said: list[str] = []

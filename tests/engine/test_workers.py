@@ -184,6 +184,7 @@ def test_stop_keeps_what_was_measured():
     assert sum(recording.phases.values()) == len(samples) >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 @pytest.mark.parametrize("load", [Closed(6), Open(60.0, parse_arrivals("constant"))], ids=["closed", "open"])
 def test_dead_worker_is_noticed(load):
@@ -205,6 +206,7 @@ def test_dead_worker_is_noticed(load):
         assert recording.arrivals_due == pytest.approx(60 * recording.window_s, abs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 def test_what_a_dead_worker_had_under_way_keeps_its_persona():
     """The parts of the personas still add up to the level: who asked is known of every request that was begun."""
@@ -319,6 +321,7 @@ def test_health_of_many_is_that_of_the_worst():
     assert _merged([health("kernel"), health("kernel")]).stamp_source == "kernel"
 
 
+@pytest.mark.slow
 def test_a_search_runs_its_probes_on_workers():
     """Each probe is a level on all workers, is seen request by request with true due times, and ends early."""
     plan = a_scenario("e2e_p50<10s", budget=20 * S, at_most=6.0, warm_up=200_000_000)

@@ -111,6 +111,7 @@ def test_models_are_listed_loaded_and_unloaded(service, tmp_path):
     assert json.loads(unloaded.stdout)["models"] == []
 
 
+@pytest.mark.slow
 def test_sweep_loads_the_model_and_measures(service, tmp_path):
     """By its alias, from one user to eight: each answer is whole, and the result says what was asked and loaded."""
     done = loadbench(
@@ -198,6 +199,7 @@ def test_alias_of_several_variants_is_refused_in_a_comparison(dialect, tmp_path)
     assert "mini-generic-cpu" + (":2" if dialect == "foundry-2.x" else "") + " is not loaded" in alone.stderr
 
 
+@pytest.mark.slow
 def test_download_is_the_command_lines_and_ends_as_it_does(tmp_path):
     """Its words go to the terminal as they are, with JSON to come to stderr; without it there is no download."""
     with _faked("foundry-1.x", tmp_path) as service:

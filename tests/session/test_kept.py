@@ -13,6 +13,8 @@ from tests.cli.typed import typed as loadbench
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["What is a fjord?", "Name three rivers in Asia."]
 
 

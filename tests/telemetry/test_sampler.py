@@ -86,6 +86,7 @@ def test_sampler_reads_this_machine_on_the_runs_own_clock(tmp_path):
     assert before_ns < moments[0] < moments[-1] < time.perf_counter_ns()
 
 
+@pytest.mark.slow
 def test_sampler_costs_less_than_a_hundredth_of_a_core(tmp_path):
     """At its usual interval, by its own account, with a process to read."""
     _, window, seconds = sampled(tmp_path, for_s=3.0, interval_ns=S, url="http://127.0.0.1:9/v1", pid=os.getpid())

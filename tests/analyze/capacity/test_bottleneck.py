@@ -22,6 +22,7 @@ SLOW_DECODE = replace(PROFILES["slot-server"], slots=64, decode_base_s=0.02, dec
 LATE = [Reason("late_start", "users asked again late", "give it a core of its own")]
 
 
+@pytest.mark.slow
 def test_slots_are_told_by_their_number():
     """Eight slots: TPOT and throughput stay from eight on, and all that is added comes before the first token."""
     levels = sweep(PROFILES["slot-server"], (1, 2, 4, 6, 8, 11, 14), seconds=10, warm_up=5)
@@ -32,6 +33,7 @@ def test_slots_are_told_by_their_number():
     assert "its number of slots or its memory (loadbench cannot tell which)" in limit.sentence
 
 
+@pytest.mark.slow
 def test_memory_is_told_by_what_the_server_says():
     """With 16 slots, and memory for seven: by its facts it is memory, and without them it may be either."""
     gpu = replace(PROFILES["small-gpu"], prefill_per_token_s=0.00005)
@@ -45,6 +47,7 @@ def test_memory_is_told_by_what_the_server_says():
     assert find_bottleneck(levels, server={"slots": 7}).kind == "slots"
 
 
+@pytest.mark.slow
 def test_decoding_is_told_by_what_prompts_leave():
     """Without a slot limit, and prompts that cost next to nothing, it is decoding that all share."""
     limit = find_bottleneck(sweep(SLOW_DECODE, (1, 2, 4, 8, 12, 16, 24), seconds=60, warm_up=20, tokens=16, words=10))
@@ -62,6 +65,7 @@ def test_prompts_are_told_by_their_share():
     assert share == pytest.approx(0.98, abs=0.02)
 
 
+@pytest.mark.slow
 def test_more_slots_would_not_help_a_server_that_reads():
     """Four slots, and long prompts: twice as many would bring hardly more, so that the prompts are the limit."""
     levels = sweep(PROFILES["cpu-laptop"], (1, 2, 3, 4, 6, 9), words=500, tokens=32, seconds=500, warm_up=120)
@@ -71,6 +75,7 @@ def test_more_slots_would_not_help_a_server_that_reads():
     assert find_bottleneck(levels, rule="ttft_p95<1s").kind == "slots"
 
 
+@pytest.mark.slow
 def test_one_at_a_time_is_a_queue():
     """With one slot nothing runs beside another: everything that is added is waiting."""
     limit = find_bottleneck(sweep(replace(PROFILES["slot-server"], slots=1), (1, 2, 4, 6), seconds=30, warm_up=5))
@@ -78,6 +83,7 @@ def test_one_at_a_time_is_a_queue():
     assert limit.slots.value == 1
 
 
+@pytest.mark.slow
 def test_a_mixture_is_unknown():
     """Where prompts and decoding take about the same, nobody can tell."""
     mixed = replace(PROFILES["slot-server"], slots=64, prefill_per_token_s=0.001, decode_per_sequence_s=0.002)
@@ -86,6 +92,7 @@ def test_a_mixture_is_unknown():
     assert "too close to half to tell" in limit.sentence
 
 
+@pytest.mark.slow
 def test_what_still_grows_has_no_limit_yet():
     """Levels that do not reach the bend say so."""
     limit = find_bottleneck(sweep(replace(PROFILES["slot-server"], slots=64), (1, 2, 4, 8), seconds=10, warm_up=3))
@@ -133,6 +140,7 @@ def test_the_client_is_named_where_it_gave_out_first():
     assert limit.advice == "give it a core of its own"
 
 
+@pytest.mark.slow
 def test_a_limit_seen_before_the_client_gave_out_stands():
     """A level at which the client was late takes nothing from what those below it showed."""
     levels = sweep(PROFILES["slot-server"], (1, 2, 4, 8, 12, 16), seconds=8, warm_up=5)
@@ -147,6 +155,7 @@ def test_too_little_is_unknown(users):
     assert "at least 3 different loads are needed" in limit.sentence
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(1, 64), st.floats(0.01, 1e4), st.floats(1e-6, 100)), max_size=8),
     st.sampled_from(["", "ttft_p95<1s", "tpot_p95<50ms", "e2e_p50<2s", "failures<1%"]),

@@ -127,6 +127,7 @@ def test_a_cliff_is_found_between_its_levels(at):
     assert scaling.cliff.measured_per_s == pytest.approx(fallen[at])
 
 
+@pytest.mark.slow
 @given(
     alpha=st.floats(0, 0.5),
     beta=st.floats(0, 0.01),

@@ -228,6 +228,7 @@ def test_levels_that_no_two_runs_share_have_no_crossover():
     assert found.crossover is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [6, 8])
 def test_a_change_that_is_detectable_is_stated_four_times_in_five(pairs):
     """Of one figure alone, against all that Holm asks among the others; to within three standard errors."""
