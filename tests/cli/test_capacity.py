@@ -18,7 +18,6 @@ from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.client.client import Client, Endpoint
 from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.health import NoHealth
 from loadbench.live.progress import Progress
 from loadbench.plan.conditions import conditions
 from loadbench.plan.search import Purpose
@@ -38,6 +37,7 @@ from loadbench.targets.prepare import Prepared
 from tests.cli.running import loadbench, started
 from tests.coverage.capacity import PATIENT, a_scenario
 from tests.coverage.servers import S, Slots
+from tests.engine.no_health import NoHealth
 
 if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario

@@ -14,7 +14,6 @@ from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level, LevelSpec, level_plan
 from loadbench.engine.workers import WorkerPool
 from loadbench.plan.load import Phase, Shard
@@ -26,6 +25,7 @@ from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from loadbench.targets.openai import Target
 from tests.building import a_level, a_sample
+from tests.engine.no_health import NoHealth
 from tests.engine.scripted import Act, Scripted, run_level, run_scripted
 from tests.plan.make_traces import AZURE_TRACE, MOONCAKE_TRACE, REQUESTS
 
