@@ -92,6 +92,8 @@ class ScenarioFile:
                 raise BadInput(f"{self.place(section)}: {section}: found {values!r}, want a table of settings")
             for name, value in values.items():
                 key = f"{section}.{_SYNONYMS.get((section, name), name)}"
+                if name == "models" and str(value).endswith(".json"):  # as with the flag --models
+                    key = "target.model_set"
                 if key not in known:
                     names = [setting.name for setting in known.values() if setting.section == section]
                     raise self._unknown(name, section, names)
@@ -115,7 +117,7 @@ class ScenarioFile:
         names = list(known)
         hint = nearest(name, names)
         elsewhere = [setting.section for setting in settings() if setting.name == name]
-        if section and elsewhere:
+        if elsewhere:
             hint = f"it belongs in [{elsewhere[0]}]"
         problem = f"{section}.{name}: an unknown key" if section else f"{name}: an unknown section"
         return BadInput(f"{self.place(section or name, name if section else '')}: {problem}", hint=hint)

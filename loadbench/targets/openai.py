@@ -111,10 +111,8 @@ def credentials(
     if not key.isascii() or (key and not key.isprintable()):
         raise BadInput(f"{place} {variable}: characters that a header cannot have", hint=f"export {variable} again")
     headers = (*settings.header, *([("authorization", f"Bearer {key}")] if key else []))
-    if not url.startswith("https:"):
-        return headers, None
-    place = scenario.place("target.cacert")
-    return headers, tls_context(cacert=settings.cacert, insecure=settings.insecure, place=place)
+    secure = url.startswith("https:")
+    return headers, tls_context(cacert=settings.cacert, insecure=settings.insecure) if secure else None
 
 
 def _listed(response: httpx.Response, url: str) -> list[dict[str, object]] | None:

@@ -87,6 +87,30 @@ def test_a_flag_without_effect_is_refused_with_the_reason(arguments, message, tm
     assert "hint: leave it out" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "variables", "unused"),
+    [
+        ({"max_tokens": "5"}, {"LOADBENCH_OUTPUT_TOKENS": "50"}, "LOADBENCH_OUTPUT_TOKENS: displaced by --max-tokens"),
+        ({"output_tokens": "5"}, {"LOADBENCH_MAX_TOKENS": "50"}, "LOADBENCH_MAX_TOKENS: displaced by --output-tokens"),
+        ({"profile": "small-gpu"}, {"LOADBENCH_URL": "http://h:1"}, "LOADBENCH_URL: displaced by --profile"),
+        (
+            {"url": "http://127.0.0.1:1"},
+            {"LOADBENCH_TELEMETRY": "off", "LOADBENCH_PAGE_INTERVAL": "1s"},
+            "",
+        ),
+    ],
+)
+def test_of_two_that_exclude_each_other_the_stronger_wins(flags, variables, unused):
+    """Whichever of them it is; what is not the cause is not blamed."""
+    if unused:
+        made = resolve(flags=flags, environment=variables)
+        assert [str(displaced) for displaced in made.displaced] == [unused]
+        assert {key.partition(".")[2] for key in made.origins if made.is_set(key)} == set(flags)
+    else:
+        with pytest.raises(BadInput, match="LOADBENCH_PAGE_INTERVAL: has no effect with LOADBENCH_TELEMETRY off"):
+            resolve(flags=flags, environment=variables)
+
+
 def test_a_persona_that_nothing_names_is_listed(tmp_path):
     """With its line; the one that is named is not."""
     path = tmp_path / "s.toml"

@@ -45,8 +45,6 @@ def refuse_objectives(objectives: Sequence[Objective]) -> None:
                 f"{objective.rule}: throughput rises with the load, so it sets no upper limit on the load",
                 hint="use an objective on a latency or on failures",
             )
-        if objective.at:
-            raise BadInput(f"{objective.rule}: the search chooses the loads itself", hint=f"leave out @{objective.at}")
         if objective.point in {"mean", "max"}:
             raise BadInput(
                 f"{objective.rule}: a {objective.point} cannot be proven, because a single slow request can change it",
