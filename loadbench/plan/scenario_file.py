@@ -33,7 +33,7 @@ def read(setting: Setting, value: object, origin: Origin) -> Entry:
     """A setting as it was written; raises `BadInput` with its place."""
     try:
         return Entry(setting, setting.type.read(value), origin)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         example = setting.type.example
         raise BadInput(f"{origin.place}: {error}", hint=f"write it as in {example!r}" if example else "") from None
 
@@ -163,9 +163,11 @@ def _parse(path: Path, text: str) -> dict[str, object]:
     def unrepeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
         # As in TOML: of two values of one key, JSON would silently take the last.
         names = [name for name, _ in pairs]
-        for name in names:
+        for name, value in pairs:
             if names.count(name) > 1:
                 raise BadInput(f"{path}: {name} is given twice in one object", hint="give it once")
+            if re.search(r"[\ud800-\udfff]", f"{name}{value}"):
+                raise BadInput(f"{path}: {name!r}: found {value!r}, want text that is valid Unicode")
         return dict(pairs)
 
     parse: Callable[[str], object] = tomllib.loads

@@ -7,6 +7,9 @@ import json
 import pytest
 
 from loadbench.core.errors import BadInput
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.gate import parse_gate
+from loadbench.plan.load import Open
 from loadbench.plan.objective import parse_abort, parse_level_label, parse_objective
 from loadbench.plan.scenario import NOT_USED
 from loadbench.plan.settings import Origin, Source
@@ -128,13 +131,20 @@ def test_an_unknown_flag_is_still_unknown(tmp_path):
 
 @pytest.mark.parametrize(
     ("written", "label"),
-    [("users=8", "users=8"), ("rate=30/min", "rate=0.5"), ("rate = 0.5/s", "rate=0.5"), ("rate=0.50", "rate=0.5")],
+    [
+        ("users=8", "users=8"),
+        ("rate=30/min", "rate=0.5"),
+        ("rate = 0.5/s", "rate=0.5"),
+        ("rate=0.50", "rate=0.5"),
+        *[(Open(rate, parse_arrivals("constant")).label,) * 2 for rate in (1e-5, 1 / 3, 1e6, 123456789.0)],
+    ],
 )
 def test_a_level_is_written_alike_in_every_rule(written, label):
-    """Objectives, rules to abort and `select --at` read the same label; comparisons' gates are tested with theirs."""
+    """Objectives, rules to abort, gates and `select --at` read the same label, and what a level prints as its own."""
     assert parse_level_label(written) == label
     assert parse_objective(f"ttft_p95<1s@{written}").at == label
     assert parse_abort(f"failures>20%@{written}").at == label
+    assert parse_gate(f"failures>20%@{written}").at == label
 
 
 def test_an_origin_is_written_as_before():

@@ -33,12 +33,15 @@ _FEW = 50
 _ABORTED_LEANING = -3.0
 
 
-def refuse_objectives(objectives: Sequence[Objective]) -> None:
-    """Raises `BadInput` for objectives that a capacity search cannot test."""
+def refuse_objectives(objectives: Sequence[Objective], aborts: Sequence[Objective] = ()) -> None:
+    """Raises `BadInput` for objectives that a capacity search cannot test, and for rules of one level."""
     if not objectives:
         raise BadInput(
             "a capacity search needs an objective", hint="say what must hold at that load, as in --slo 'ttft_p95<1s'"
         )
+    for rule in (*objectives, *aborts):
+        if rule.at:
+            raise BadInput(f"{rule.rule}: the search chooses the loads itself", hint=f"leave out @{rule.at}")
     for objective in objectives:
         if objective.sense == ">":
             raise BadInput(
