@@ -332,9 +332,7 @@ HEADERS: SettingType[tuple[tuple[str, str], ...]] = SettingType(
 THINK = SettingType(
     "TIME|DIST",
     _distribution(
-        parse_duration,
-        "a duration or a distribution of durations, as in '10s' or 'lognormal:20s,0.5'",
-        has_unit=True,
+        parse_duration, "a duration or a distribution of durations, as in '10s' or 'lognormal:20s,0.5'", has_unit=True
     ),
     str,
 )

@@ -190,8 +190,7 @@ class _Choice:
                 continue
             if winner.origin.source == entry.origin.source and entry.origin.source is not Source.RUN:
                 raise BadInput(
-                    f"{winner.origin.place} and {entry.origin.place} exclude each other",
-                    hint="leave one of them out",
+                    f"{winner.origin.place} and {entry.origin.place} exclude each other", hint="leave one of them out"
                 )
             self._displace(entry, winner)
 
@@ -325,15 +324,10 @@ def _refuse_idle_rules(scenario: Scenario) -> None:
     if ALL_OBJECTIVES in (scenario.slo.fail_on or ()) and not scenario.slo.objectives:
         place = scenario.place("slo.fail_on")
         raise BadInput(f"{place}: there are no objectives to fail on", hint="give some with --slo, or name a rule here")
-    if scenario.command == "compare-saved":
-        return
+    if scenario.command in {"capacity", "compare-saved"}:
+        return  # their loads are not known yet
     rules: list[Objective | GateRule] = [*scenario.objectives, *(scenario.slo.abort_on or ())]
     rules += scenario.compare.fail_on or ()
-    if scenario.command == "capacity":
-        for rule in rules:
-            if rule.at:
-                raise BadInput(f"{rule.rule}: the search chooses the loads itself", hint=f"leave out @{rule.at}")
-        return
     labels = {load.label for load in scenario.loads}
     for rule in rules:
         if rule.at and rule.at not in labels:

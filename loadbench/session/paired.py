@@ -125,11 +125,7 @@ async def _measure(
             PairedSide(scenario=session.scenario, model=session.models[0], session=session) for session in (a, b)
         )
         paired = Paired(
-            (side_a, side_b),
-            pairing=pairing,
-            clock=a.clock,
-            observer=writer,
-            same=_identity(a) == _identity(b),
+            (side_a, side_b), pairing=pairing, clock=a.clock, observer=writer, same=_identity(a) == _identity(b)
         )
         failure: LoadbenchError | None = None
         with stopping(paired.stop):

@@ -121,10 +121,7 @@ def _listed(response: httpx.Response, url: str) -> list[dict[str, object]] | Non
     """The entries of a list of models; `None` if the server has no such route, or fails there."""
     status = response.status_code
     if status in {401, 403}:
-        raise TargetUnavailable(
-            f"{url}: HTTP {status}: {error_text(response.content)}",
-            hint=_KEY_HINT,
-        )
+        raise TargetUnavailable(f"{url}: HTTP {status}: {error_text(response.content)}", hint=_KEY_HINT)
     if response.is_redirect:
         raise TargetUnavailable(
             f"{url}: HTTP {status}, redirects to {response.headers.get('location', '?')[:200]}",

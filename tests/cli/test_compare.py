@@ -68,12 +68,7 @@ def test_two_folders_of_runs_are_compared(kept):
 
 @pytest.mark.parametrize(
     ("rule", "code"),
-    [
-        ("ttft_p95>5%", 3),
-        ("ttft_p95>20%", 0),
-        ("ttft_p95>10%", 5),
-        ("output_tokens_per_s<-5%,ttft_p95>20%@users=4", 0),
-    ],
+    [("ttft_p95>5%", 3), ("ttft_p95>20%", 0), ("ttft_p95>10%", 5), ("output_tokens_per_s<-5%,ttft_p95>20%@users=4", 0)],
 )
 def test_gates_decide_the_exit_code(loadbench, kept, rule, code):
     """3 beyond the bound, 0 within it, 5 where that cannot be told."""

@@ -146,7 +146,6 @@ def test_a_probe_that_an_abort_rule_ends_fails():
     assert all(probe.decision == "FAIL" and probe.aborted.startswith("e2e_p50>5s") for probe in aborted)
     tests = Counter(probe.amount for probe in aborted if probe.purpose in {"bracket", "refine", "test"})
     assert set(tests.values()) == {1}, "a load that the rule ended is not tested again"
-    lowest = min(probe.amount for probe in aborted)
     first = min(number for number, probe in enumerate(found.evidence.probes) if probe.aborted)
     later = [probe.amount for probe in found.evidence.probes[first + 1 :] if probe.purpose == "test"]
     assert all(amount < found.evidence.probes[first].amount for amount in later)

@@ -127,11 +127,7 @@ def test_h2_a_grown_prompt_is_not_held_against_a_length(talk):
     # Words are tokens to this server, and 4 are its template's.
     assert lengths == {1: 20, 2: 20 + 6 + 16, 3: 20 + 2 * (6 + 16)}
     asked = [one.request for one in talk.samples]
-    assert {(one.turn, one.target_input_tokens) for one in asked} == {
-        (1, 20),
-        (2, None),
-        (3, None),
-    }
+    assert {(one.turn, one.target_input_tokens) for one in asked} == {(1, 20), (2, None), (3, None)}
     assert "prompt_length" not in {reason.code for reason in talk.summary().verdict.reasons}
 
 

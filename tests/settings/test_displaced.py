@@ -96,11 +96,7 @@ def test_a_flag_without_effect_is_refused_with_the_reason(arguments, message, tm
         ({"max_tokens": "5"}, {"LOADBENCH_OUTPUT_TOKENS": "50"}, "LOADBENCH_OUTPUT_TOKENS: displaced by --max-tokens"),
         ({"output_tokens": "5"}, {"LOADBENCH_MAX_TOKENS": "50"}, "LOADBENCH_MAX_TOKENS: displaced by --output-tokens"),
         ({"profile": "small-gpu"}, {"LOADBENCH_URL": "http://h:1"}, "LOADBENCH_URL: displaced by --profile"),
-        (
-            {"url": "http://127.0.0.1:1"},
-            {"LOADBENCH_TELEMETRY": "off", "LOADBENCH_PAGE_INTERVAL": "1s"},
-            "",
-        ),
+        ({"url": "http://127.0.0.1:1"}, {"LOADBENCH_TELEMETRY": "off", "LOADBENCH_PAGE_INTERVAL": "1s"}, ""),
     ],
 )
 def test_of_two_that_exclude_each_other_the_stronger_wins(flags, variables, unused):

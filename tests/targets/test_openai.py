@@ -22,20 +22,7 @@ from loadbench.plan.settings import LimitSettings, TargetSettings, WorkSettings
 from loadbench.targets import http_get
 from loadbench.targets.openai import Target, base_urls, choose_models, find_endpoint, first_response
 from loadbench.wire.openai import Api
-from tests.client.server import (
-    ANSWER,
-    ASK,
-    CLOSE,
-    END,
-    GONE,
-    RST,
-    Server,
-    chunk,
-    head,
-    serving,
-    token,
-    whole,
-)
+from tests.client.server import ANSWER, ASK, CLOSE, END, GONE, RST, Server, chunk, head, serving, token, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
