@@ -29,7 +29,7 @@ COMMANDS = {
     "doctor": "Check the server, its models, a first response and this machine.",
     "workshop": "Run the workshop's benchmark, and write its files.",
     "score": "Rate responses: by people, or by a second model.",
-    "select": "Choose a model: speed, quality, size and licence in one table.",
+    "select": "Choose a model: speed, quality, size and license in one table.",
     "selfcheck": "Check loadbench's timing error and highest load on this machine.",
     "serve": "Run the simulated server.",
     "scenarios": "List or copy the scenario files that come with loadbench.",

@@ -60,5 +60,5 @@ def command(
     writer = run_capacity(resolved, os.environ, progress, resumed=resumed)
     found = writer.capacity
     click.echo(to_json(found) if as_json else render_text(capacity_document(found)), nl=False)
-    progress.say(f"kept in {writer.folder.path}")
+    progress.say(f"saved in {writer.folder.path}")
     sys.exit(writer.exit_code())

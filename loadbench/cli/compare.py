@@ -103,7 +103,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
             raise BadInput(f"{flag}: has no effect: side B is saved and not compared", hint="leave it out, or name A")
         say_unused(resolved, {"compare.b_model"}, "side B is saved and not compared")
         save_baseline(baseline, of_model(read_side(b), settings.b_model, side="b"))
-        say(f"kept in {baseline}")
+        say(f"saved in {baseline}")
         return
     elif len(a) == 1 and has_pairs(Path(a[0])):
         if options["paired"]:
@@ -207,5 +207,5 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
     progress = progress_line(quiet=options["quiet"], no_live=options["no_live"])
     runs = measure_paired(both, pairing, os.environ, progress)
     assert runs.folder is not None  # noqa: S101 - what was measured has one
-    progress.say(f"kept in {runs.folder.path}")
+    progress.say(f"saved in {runs.folder.path}")
     return runs

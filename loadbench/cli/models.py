@@ -29,7 +29,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """List a server's models: id, alias, device, size, licence, and whether they are cached and loaded.
+    """List a server's models: id, alias, device, size, license, and whether they are cached and loaded.
 
     MODEL in the options below is an id, an id without its version, or an alias. Without --url, the models of the
     simulated server are listed.

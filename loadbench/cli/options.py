@@ -21,7 +21,8 @@ _HEADINGS = {"slo": "Objectives"}  # of sections whose name is no word
 _VALUES = {
     "TIME": "A number and its unit: 250ms, 30s, 2m, 1h.",
     "DIST": "N | uniform:MIN,MAX | normal:MEAN,SD | lognormal:MEAN,SIGMA (of the logarithm) | exponential:MEAN",
-    "RULE": f"As in ttft_p95<1s: a latency ({', '.join(objective.LATENCIES)}) with {', '.join(objective.POINTS)}; or "
+    "RULE": f"As in ttft_p95<1s: a latency ({', '.join(objective.LATENCIES)}; docs/metrics.md defines them) with "
+    f"{', '.join(objective.POINTS)}; or "
     f"{', '.join((objective.FAILURES, *objective.RATES))}. With @users=8 or @rate=0.5: at this level only.",
     "CHANGE": f"As in ttft_p95>5%: a latency ({', '.join(gate.FIGURES)}) with {', '.join(gate.POINTS)}; or "
     f"{', '.join((objective.FAILURES, *objective.RATES, gate.ENERGY, gate.COST))}. With @users=8: at this level only.",

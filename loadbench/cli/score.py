@@ -54,11 +54,11 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     annotation = scoring.stub(run, scenario, os.environ, say=say)
     RunFolder(path.parent).write(path.name, to_json(annotation))
     failed = [answer for answer in annotation.answers if answer.failure]
-    click.echo(f"{len(annotation.answers) - len(failed)} answers to rate in {path}")
+    click.echo(f"{len(annotation.answers) - len(failed)} responses to rate in {path}")
     for answer in failed:
         say(f"no answer: {answer.model}, prompt {answer.prompt}: {answer.failure}")
     if not annotation.complete:
-        raise Interrupted("stopped before all answers had come", hint="run it again with --force to collect all")
+        raise Interrupted("stopped before all responses had come", hint="run it again with --force to collect all")
     sys.exit(ExitCode.TARGET_UNAVAILABLE if failed else ExitCode.OK)
 
 
@@ -84,7 +84,7 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bo
     run = run or (file.parent if (file.parent / "run.json").exists() else None)
     quality = merged(Quality(), annotation) if run is None else scoring.keep(run, [(annotation, [])])
     _show(quality, as_json=as_json)
-    say("not kept: no --run was named" if run is None else f"kept in {folder_of(run)}")
+    say("not saved: no --run was named" if run is None else f"saved in {folder_of(run)}")
 
 
 @command.command("judge", cls=ScenarioCommand)
@@ -107,14 +107,14 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
     say_displaced(scenario)
     annotation = scoring.answers_of(run, os.environ, say=say)
     if not annotation.complete:
-        say("some answers are missing, since collecting them was stopped: run `loadbench score stub --force`")
+        say("some responses are missing, since collecting them was stopped: run `loadbench score stub --force`")
     rated = scoring.judged(annotation, scenario, os.environ, say=say)
     if not rated:
         raise Interrupted("stopped before the first rating", hint="nothing is kept")
     _show(scoring.keep(run, rated), as_json=as_json)
-    say(f"kept in {folder_of(run)}")
+    say(f"saved in {folder_of(run)}")
     if len(rated) < scenario.judge.judgings or any(ratings.complete < annotation.complete for ratings, _ in rated):
-        raise Interrupted("stopped before all answers were rated", hint="what was rated is kept")
+        raise Interrupted("stopped before all responses were rated", hint="what was rated is kept")
     if not any(ratings_of(ratings) for ratings, _ in rated):
         raise TargetUnavailable(f"{scenario.judge.model}: rated no answer", hint="see the reasons above")
     sys.exit(ExitCode.INCONCLUSIVE if any(unrated for _, unrated in rated) else ExitCode.OK)

@@ -19,7 +19,7 @@ from loadbench.core.errors import BadInput
     "--rater", metavar="NAME", help="Use this rater's scores. Default: a person's if any, otherwise the judge model's."
 )
 @click.option(
-    "--models", type=click.Path(path_type=Path), metavar="FILE", help="Size, licence and load times of models (JSON)."
+    "--models", type=click.Path(path_type=Path), metavar="FILE", help="Size, license and load times of models (JSON)."
 )
 @click.option(
     "--format",
@@ -38,7 +38,7 @@ def command(
     models: Path | None,
     form: str,
 ) -> None:
-    """Choose a model: one table with speed, memory, quality, disk, licence and load time of every model in the runs.
+    """Choose a model: one table with speed, memory, quality, disk, license and load time of every model in the runs.
 
     RUN is a run folder. Dimensions: latency, ttft, throughput, memory, quality, disk, load (time). A dimension counts
     only if it is known for every model.

@@ -63,13 +63,13 @@ def _duration(name: str, text: str, *, least: str) -> int:
 
 def _show(result: SelfCheck) -> None:
     load = result.given
-    click.echo(f"users={load.users}, {load.events_per_s:,.0f} events/s, stamps by {result.stamp_source}\n")
+    click.echo(f"users={load.users}, {load.events_per_s:,.0f} chunks/s, timestamps: {result.stamp_source}\n")
     click.echo(f"{'error':14}{'p50':>12}{'p99':>12}{'max':>12}{'n':>9}")
-    rows = {"stamp": result.stamp_error_s, "TTFT": result.ttft_error_s, "event gap": result.gap_error_s}
-    for name, errors in {**rows, "(server late)": load.server_late_s}.items():
+    rows = {"timestamp": result.stamp_error_s, "TTFT": result.ttft_error_s, "chunk gap": result.gap_error_s}
+    for name, errors in {**rows, "(server delay)": load.server_late_s}.items():
         click.echo(f"{name:14}{_figures(errors)}")
     click.echo(f"\nmerged reads  {_share(load.merged_reads)}\nCPU           {_share(load.cpu_share)} of a core")
-    click.echo(f"ceiling       {_rate(result.events_per_s_ceiling)} events/s, limited by the {result.ceiling_limit}")
+    click.echo(f"highest rate  {_rate(result.events_per_s_ceiling)} chunks/s, limited by the {result.ceiling_limit}")
     click.echo(f"              {_rate(result.requests_per_s_ceiling)} short requests/s\n")
     for advice in result.advice:
         click.echo(f"→ {advice}")

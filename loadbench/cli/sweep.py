@@ -48,5 +48,5 @@ def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dr
     progress = progress_line(quiet=quiet, no_live=no_live)
     writer = run_sweep(scenario, os.environ, progress)
     click.echo(render(writer.run, "json" if as_json else "text"), nl=False)
-    progress.say(f"kept in {writer.folder.path}")
+    progress.say(f"saved in {writer.folder.path}")
     sys.exit(writer.exit_code())

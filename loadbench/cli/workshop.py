@@ -81,5 +81,5 @@ def command(
     form = "json" if as_json else "text"
     print_report(contents[form], form)
     if writer is not None:
-        progress.say(f"kept in {run}")
+        progress.say(f"saved in {run}")
         sys.exit(writer.exit_code())

@@ -38,7 +38,7 @@ def ensure_descriptors(connections: int, *, required: bool = True) -> None:
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise BadInput(
             f"{connections} requests in flight need {needed} open files, and this process may have {hard}",
-            hint=f"raise the limit (ulimit -n {needed}), or lower --users or --max-in-flight",
+            hint=f"raise the limit (ulimit -n {needed}), or reduce the load (--users, --max-in-flight, --at-most)",
         )
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

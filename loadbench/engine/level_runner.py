@@ -42,12 +42,14 @@ class LevelRunner:
         spec: LevelSpec,
         *,
         number: int,
+        is_last: bool = True,
         on_start: Callable[[Request], None] = lambda _: None,
         on_sample: Callable[[Sample, RunningLevel], None] = lambda _, __: None,
     ) -> LevelRecording:
         """Run level `number` of the run; the observer has it when this returns.
 
-        A level that an abort rule ends has that rule in `aborted`; what it measured until then is kept.
+        A level that an abort rule ends has that rule in `aborted`; what it measured until then is kept. Unless it
+        `is_last`, it says that the model's other levels are skipped.
         """
         session, observer = self._session, self._observer
         watch = AbortWatch([rule for rule in self._scenario.slo.abort_on or () if rule.applies(spec.load.label)])
@@ -90,6 +92,7 @@ class LevelRunner:
                 # Read twice where needed: a busy server may time out once.
                 rose = rise(before, await session.counters() or await session.counters())
                 recording = replace(recording, server=rose, server_restarted=rose is None)
-        recording = replace(recording, aborted=watch.broken)
+        skips = "" if is_last or not watch.broken else "; the model's further levels were not run"
+        recording = replace(recording, aborted=watch.broken + skips)
         observer.level_ended(recording, subject.model, spec.load)
         return recording

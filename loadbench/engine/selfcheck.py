@@ -326,7 +326,7 @@ def advise(
         late = "no response" if given.server_late_s is None else f"p99 {given.server_late_s.p99 * 1000:.1f} ms late"
         advice.append(f"inconclusive: the truth server itself was late ({late}); end other programs and try again")
     elif given.stamps_hold and given.limit is None:
-        advice.append(f"at {at} this client can be trusted: what looks slow is the server")
+        advice.append(f"at {at} the load generator can be trusted: what looks slow is the server")
     else:
         advice.append(f"at {at} this client is too slow: measure with fewer users, or end other programs")
         if not given.stamps_hold:
@@ -347,7 +347,7 @@ def advise(
         }
         streams = round(ceiling * given.gap_s)
         advice.append(
-            f"trust it up to {ceiling:,.0f} events/s, as of {streams:,} streams at this gap, "
+            f"trust it up to {ceiling:,.0f} chunks/s, which is {streams:,} streams at this gap, "
             f"and {requests_per_s:,.0f} short requests/s; {beyond[limit]}"
         )
     if stamp_source != "kernel":

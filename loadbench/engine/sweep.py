@@ -118,7 +118,8 @@ class Sweep:
 
     async def _levels(self, subject: ModelUnderTest, first_level: int) -> None:
         last = LastLevel(subject.response_ns)
-        for number, load in enumerate(self._scenario.loads, start=first_level):
+        loads = self._scenario.loads
+        for number, load in enumerate(loads, start=first_level):
             if self.stopped:
                 return
             spec = LevelSpec(
@@ -127,7 +128,7 @@ class Sweep:
                 calibration=subject.calibration,
                 duration=level_duration(self._scenario, load, last),
             )
-            recording = await self._runner.run(subject, spec, number=number)
+            recording = await self._runner.run(subject, spec, number=number, is_last=load is loads[-1])
             if recording.aborted:
                 return
             last = last.then(load, recording)

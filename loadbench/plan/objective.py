@@ -83,9 +83,11 @@ class Objective:
 def parse_objective(value: object) -> Objective:
     """The objective; raises `ValueError` with the text that was found and the text that is expected."""
     rule = _parse(value)
-    sense, most = (">", "least") if rule.metric in RATES else ("<", "most")
+    sense, bound = (">", "a lower") if rule.metric in RATES else ("<", "an upper")
     if rule.sense != sense:
-        raise ValueError(f"found {value!r}: an objective says what {rule.metric} must be at {most}, with {sense}")
+        raise ValueError(
+            f"found {value!r}: an objective is what must hold: {rule.metric} has {bound} bound, with {sense}"
+        )
     return rule
 
 

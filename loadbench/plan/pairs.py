@@ -120,7 +120,7 @@ def check_budget(scenario: Scenario, pairing: Pairing) -> None:
 def is_target(text: str) -> bool:
     """Whether a side is written as a server to measure; if not, it is a saved run."""
     named = "://" in text or _HOST_AND_PORT.fullmatch(text) is not None
-    return named or text.partition("=")[0].strip() in _PER_SIDE
+    return named or text.partition("=")[0].strip() in {setting.name for setting in settings()}
 
 
 def one_address(url: str) -> str:
@@ -241,7 +241,7 @@ def _read(text: str, flag: str) -> dict[str, str]:
     """The settings that a side is written with."""
     if not text:
         return {}
-    if text.partition("=")[0].strip() not in _PER_SIDE:
+    if "=" not in text or not is_target(text) or "://" in text.partition("=")[0]:
         return {"url": text}
     written: dict[str, str] = {}
     for part in text.split(","):

@@ -382,13 +382,16 @@ class TargetSettings:
     model: tuple[str, ...] | None = setting(types.MODELS, None,
         "A model to test; repeat the flag for several. Required if the server lists more than one.",
         helps={
+            "capacity": "The model to test. Required if the server lists more than one.",
             "compare": "The model of both sides, unless A, B, --a-model or --b-model names one.",
             "score": "A model that responds; repeat the flag for several. Default: the models of RUN.",
         },
         commands=_SENDING - {"judge"}, refused={"judge": "use --judge-model", "models": "all models are listed"},
         group="model", per_side=True, workshop_variables=("BENCH_MODELS", "FOUNDRY_LOCAL_ALIAS"))
     model_set: Path | None = setting(types.PATH, None,
-        "Test the models of a JSON file: names, or an object whose keys are aliases.", commands=_SENDING - {"judge"},
+        "Test the models of a JSON file: names, or an object whose keys are aliases.",
+        helps=dict.fromkeys(("capacity", "compare"), "Take the model, and what is known of it, from a JSON file."),
+        commands=_SENDING - {"judge"},
         refused={"judge": "use --judge-model", "models": "all models are listed"}, group="model", flag_name="models")
     api: str = setting(types.choice("chat", "completions", "responses", "ollama"), "chat",
         "The API: OpenAI's chat completions, completions or responses, or Ollama's chat.", commands=_SENDING,

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from loadbench.plan.gate import GateRule
-    from loadbench.plan.objective import Objective
     from loadbench.plan.personas import Persona
     from loadbench.plan.settings import Need, Setting
 
@@ -170,13 +168,13 @@ class _Choice:
         elif winner is None:
             self.entries[entry.setting.key] = entry
         elif winner.origin.source is Source.RUN and winner.value != entry.value:
-            self.displaced.append(Displaced(entry.setting.key, entry.origin, "displaced by the run"))
+            self.displaced.append(Displaced(entry.setting.key, entry.origin, "overridden by the run"))
 
     def _displace(self, entry: Entry, by: Entry) -> None:
         del self.entries[entry.setting.key]
         self._displacers[entry.setting.key] = by
         if entry.origin.source is not Source.RUN:
-            self.displaced.append(Displaced(entry.setting.key, entry.origin, f"displaced by {by.origin.place}"))
+            self.displaced.append(Displaced(entry.setting.key, entry.origin, f"overridden by {by.origin.place}"))
 
     def settle_groups(self) -> None:
         """Of settings that exclude each other the strongest stays; two of one source are refused."""
@@ -299,7 +297,7 @@ class _Choice:
             entry, need = Entry(turns, personas[name].turns, origin), turns.unmet(self._values)
             by = None if need is None else self._blamed(need, entry)
             if by is not None and by.origin.source < who.origin.source:
-                self.displaced.append(Displaced(origin.key, origin, f"displaced by {by.origin.place}"))
+                self.displaced.append(Displaced(origin.key, origin, f"overridden by {by.origin.place}"))
                 changed[name] = dataclasses.replace(personas[name], turns=None)
         return changed
 
@@ -326,9 +324,10 @@ def _refuse_idle_rules(scenario: Scenario) -> None:
         raise BadInput(f"{place}: there are no objectives to fail on", hint="give some with --slo, or name a rule here")
     if scenario.command in {"capacity", "compare-saved"}:
         return  # their loads are not known yet
-    rules: list[Objective | GateRule] = [*scenario.objectives, *(scenario.slo.abort_on or ())]
-    rules += scenario.compare.fail_on or ()
     labels = {load.label for load in scenario.loads}
-    for rule in rules:
-        if rule.at and rule.at not in labels:
-            raise BadInput(f"{rule.rule}: no level has {rule.at}", hint=f"levels are {', '.join(sorted(labels))}")
+    for key in ("slo.objectives", "slo.fail_on", "slo.abort_on", "compare.fail_on"):
+        section, _, name = key.partition(".")
+        for rule in getattr(getattr(scenario, section), name) or ():
+            if not isinstance(rule, str) and rule.at and rule.at not in labels:
+                message = f"{scenario.place(key)}: {rule.rule}: no level has {rule.at}"
+                raise BadInput(message, hint=f"levels are {', '.join(sorted(labels))}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from loadbench.results.prediction import Fairness
     from loadbench.results.run import Interval, Run
 
-_HEADERS = ("level", "users", "responses", "fair by responses", "95 %", "fair by TTFT", "95 %", "starved")
+_HEADERS = ("level", "users", "responses", "Jain index: responses", "95 %", "Jain index: TTFT", "95 %", "starved")
 # Users named for each level.
 _MOST_NAMED = 5
 
@@ -22,7 +22,8 @@ _MOST_NAMED = 5
 def by_user_document(run: Run, levels: Sequence[Fairness]) -> Document:
     """The fairness of each closed level; says so where the run has none."""
     if not levels:
-        return Document(title(run), [Text(["no level of this run has users: an open loop sends requests at a rate"])])
+        why = "an open loop sends requests at a rate" if run.levels else "none was measured"
+        return Document(title(run), [Text([f"no level of this run has users: {why}"])])
     rows, notes = [], ["Jain's index: 1 if all users had the same, 1/n if one of n users had everything"]
     for level in levels:
         where = level_place(run, level.level)

@@ -153,7 +153,7 @@ def _notes(comparison: Comparison) -> list[str]:
         figures = f"{', '.join(names)} at " if names else ""
         lines.append(f"not compared: {figures}{', '.join(levels)}: {why}")
     if any(left.code == TOO_FEW_REQUESTS for left in comparison.left_out):
-        lines.append("quantiles with too few requests or runs are left out: measure longer, or more often")
+        lines.append("percentiles with too few requests or runs are left out: measure longer, or more often")
 
     texts = comparison.answers
     if texts is not None and texts.equal == texts.prompts:

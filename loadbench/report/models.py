@@ -28,7 +28,7 @@ def catalogue_document(catalogue: Catalogue) -> Document:
             "provider": (model.execution_provider or "").removesuffix("ExecutionProvider"),
             "size": "" if model.size_bytes is None else disk_size(model.size_bytes),
             "context": "" if model.context_length is None else f"{model.context_length:,}",
-            "licence": model.license or "",
+            "license": model.license or "",
             "cached": _YES[model.cached],
             "loaded": _YES[model.loaded],
         }

@@ -114,7 +114,7 @@ def vllm(level: LevelResult, requests: Sequence[RequestRecord]) -> ToolCompariso
     return tool
 
 
-_PEAK = "the fullest second, in frames and not in tokens: it can be below the mean; not a figure here"
+_PEAK = "the stream chunks, not tokens, of the busiest second; loadbench reports no such figure"
 
 
 def _busiest_second(requests: Sequence[RequestRecord]) -> float | None:

@@ -44,7 +44,7 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
     cores = "1 usable core" if about.get("cores") == 1 else f"{about.get('cores')} usable cores"
     environment = (
         f"load generator: {about.get('cpu')}, {cores}, {about.get('python')}, "
-        f"loadbench {run.loadbench_version}, stamps: {about.get('stamp_source')}"
+        f"loadbench {run.loadbench_version}, timestamps: {about.get('stamp_source')}"
     )
     return Document(title(run), [*blocks, Text([environment])])
 
@@ -145,7 +145,7 @@ def notes(run: Run) -> list[str]:
         for name in names
     )
     if unsure or any(UNSURE in line for share_lines in shares.values() for line in share_lines):
-        lines.append(f"{UNSURE} too few independent requests for a 95 % interval of this quantile: measure longer")
+        lines.append(f"{UNSURE} too few independent requests for a 95 % interval of this percentile: measure longer")
     for model, levels in models.items():
         lines += _objective_notes(levels, whose[model], of_search=bool(run.scenario.get("capacity")))
         lines += [_timeline_note(level, whose[model]) for level in levels if level.course]

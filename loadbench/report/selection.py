@@ -24,7 +24,7 @@ _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "load cold": ("load", duration),
 }
 _HEADERS = (
-    *("model", "load", "E2E p50", "TTFT p50", "tok/s", "memory", "quality", "rated by", "facets", "disk", "licence"),
+    *("model", "load", "E2E p50", "TTFT p50", "tok/s", "memory", "quality", "rated by", "facets", "disk", "license"),
     *("load cold", "load warm", "score", ""),
 )
 _NORMALISED = (
@@ -42,7 +42,7 @@ def selection_document(selection: Selection) -> Document:
             "load": candidate.load,
             "rated by": candidate.rater or "-",
             "facets": "-" if candidate.facets_found is None else "/".join(map(str, candidate.facets_found)),
-            "licence": candidate.license or "-",
+            "license": candidate.license or "-",
             "load warm": "-" if candidate.load_warm_s is None else duration(candidate.load_warm_s),
             "score": f"{ranked.score:.2f}" + (f" ± {ranked.margin:.2f}" if ranked.margin else ""),
             "": f"dominated by {ranked.dominated_by}" if ranked.dominated_by else "",

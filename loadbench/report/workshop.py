@@ -118,8 +118,8 @@ def workshop_document(run: Run, rows: Sequence[ModelRounds], *, first_token: boo
         texts = ["-" if value is None else f"{value:.{digits}f}" for value, digits in figures]
         cells.append([row.alias, *texts[:3], str(row.rounds), texts[3]])
     table = Table(_HEADERS, cells, "l" + "r" * (len(_HEADERS) - 1))
-    none = Text([] if rows else ["no model was measured"])
-    return Document(f"Benchmark report, {title(run)}", [none, table, Notes(_notes(run, rows))])
+    none = [] if rows else ["no model was measured"]
+    return Document("Benchmark report", [Text([title(run), *none]), table, Notes(_notes(run, rows))])
 
 
 def _notes(run: Run, rows: Sequence[ModelRounds]) -> list[str]:

@@ -74,12 +74,9 @@ class PairedRuns:
 def check_paired(sides: tuple[Scenario, Scenario], pairing: Pairing, environment: Mapping[str, str]) -> None:
     """Refuse what cannot be measured in turn, before anything starts; raises `BadInput`."""
     a, b = sides
-    for side in sides:
-        if side.target.adapter is not None:
-            raise BadInput(
-                f"--adapter {side.target.adapter}: only servers are measured in turn",
-                hint="measure it with `loadbench sweep`, and compare the saved runs",
-            )
+    for unused in a.displaced:
+        if unused.key == "target.adapter":
+            raise BadInput(f"{unused.origin.place}: {unused.reason}", hint="leave it out")
     check_budget(a, pairing)
     if a.telemetry.server_pid is not None and a.target.url != b.target.url:
         raise BadInput(
@@ -141,7 +138,7 @@ async def _measure(
             try:
                 folder.path.rmdir()  # if nothing was written to it
             except OSError:
-                progress.say(f"kept in {folder.path}")
+                progress.say(f"saved in {folder.path}")
             raise failure
         progress.say(f"{failure.message}; only the repeats before this are compared")
         runs.exit_code = failure.exit_code

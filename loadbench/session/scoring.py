@@ -59,7 +59,7 @@ def scoring_scenario(run: Run | None, flags: Mapping[str, object], environment: 
     reused = {} if run is None else _of_run(run, same_server=not {"url", "adapter"} & set(flags))
     scenario = resolve(flags=flags, environment=environment, command="score", reused=reused)
     if not given_prompts(scenario.work):
-        raise BadInput("there are no given prompts whose answers could be rated", hint="give some with --prompts")
+        raise BadInput("there are no given prompts whose responses could be rated", hint="give some with --prompts")
     return _unmeasured(scenario)
 
 
@@ -122,7 +122,7 @@ def stub(run_path: Path | None, scenario: Scenario, environment: Mapping[str, st
                     if failure:
                         answers.append(_answered(model, index, prompt, "", None, failure=failure))
                         continue
-                    say(f"{model}: answer {index + 1} of {len(prompts)}")
+                    say(f"{model}: response {index + 1} of {len(prompts)}")
                     limit = prompt.output_tokens or scenario.work.max_tokens
                     sample = await answer_to(session.client(model), prompt.text, max_tokens=limit)
                     failed = "" if sample.outcome is Outcome.OK else failure_text(sample)
@@ -221,7 +221,7 @@ def judged(
                 unrated: list[Unrated] = []
                 turns.append((rater, rated, unrated))
                 for number, answer in enumerate(annotation.answers, 1):
-                    say(f"{rater}: answer {number} of {len(annotation.answers)}")
+                    say(f"{rater}: response {number} of {len(annotation.answers)}")
                     if answer.failure:
                         rated.append(answer)
                         continue
@@ -260,7 +260,7 @@ def answers_of(run_path: Path, environment: Mapping[str, str], *, say: Say) -> A
     annotation = stub(run_path, scoring_scenario(read_run(run_path), {}, environment), environment, say=say)
     RunFolder(path.parent).write(ANNOTATION_FILE, to_json(annotation))
     if not annotation.complete:
-        raise Interrupted(f"{len(annotation.answers)} answers are kept in {path}, and none is rated")
+        raise Interrupted(f"{len(annotation.answers)} responses are saved in {path}, and none is rated")
     return annotation
 
 

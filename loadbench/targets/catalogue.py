@@ -1,6 +1,6 @@
 """The catalogue of models, merged from every source that lists them: pure, and in one form for all servers.
 
-A server's own list has little more than ids. Foundry Local's catalogue file adds alias, device, licence and size, its
+A server's own list has little more than ids. Foundry Local's catalogue file adds alias, device, license and size, its
 cache the models on this disk, and its command line the same where these files cannot be read. The first source to give
 a value wins; later ones fill the gaps. Foundry's ids have the form `name-of-model-generic-cpu:3`: a name, an execution
 provider, a device and a version; some of its lists omit the version.

@@ -373,7 +373,7 @@ def test_dry_run_plans_and_sends_nothing(tmp_path):
     [
         ((), "needs an objective"),
         (("--slo", "requests_per_s>2"), "throughput rises with the load"),
-        (("--slo", "ttft_mean<1s"), "use a quantile"),
+        (("--slo", "ttft_mean<1s"), "use a percentile"),
         (("--slo", "ttft_p95<1s@users=4"), "chooses the loads itself"),
         (("--slo", "ttft_p95<1s", "--confidence", "100%"), "a confidence from 50% to 99.99%"),
         (("--slo", "ttft_p95<1s", "--at-most", "0.5"), "0.5 is no number of users"),

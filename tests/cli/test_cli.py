@@ -127,7 +127,7 @@ def test_json_is_all_there_is_on_stdout(sweep):
     assert [level["load"]["users"] for level in document["levels"]] == [1, 2]
     assert all(level["outcomes"].get("ok", 0) > 0 for level in document["levels"])
     assert "[2/2]" in done.stderr
-    assert "kept in" in done.stderr
+    assert "saved in" in done.stderr
 
 
 def test_exit_code_says_what_the_verdicts_say(sweep):

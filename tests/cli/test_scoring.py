@@ -120,7 +120,7 @@ def test_a_judge_that_is_one_of_the_judged_is_warned_of(folder):
         done = loadbench("score", "judge", str(run), "--judge-model", "judge-1", cwd=folder)
     assert done.returncode == 0, done.stderr
     warning = "judge-1 rates its own responses"
-    assert done.stderr.index(f"warning: {warning}") < done.stderr.index("judge judge-1: answer 1 of 2")
+    assert done.stderr.index(f"warning: {warning}") < done.stderr.index("judge judge-1: response 1 of 2")
     assert warning in done.stdout
     assert warning in loadbench("report", str(run), cwd=folder).stdout
 
@@ -146,7 +146,7 @@ def test_a_stub_that_is_stopped_keeps_what_had_come(folder):
         with_prompts = ("--url", url, "--model", "judge-1", "--prompts", "prompts.json")
         done = loadbench("score", "stub", *with_prompts, "--to", "annotation.json", cwd=folder)
     assert done.returncode == 130
-    assert "stopped before all answers had come" in done.stderr
+    assert "stopped before all responses had come" in done.stderr
     made = json.loads((folder / "annotation.json").read_text(encoding="utf-8"))
     assert (made["complete"], [one["answer"] for one in made["answers"]]) == (False, ["Water."])
 

@@ -41,7 +41,7 @@ def test_nearer_source_decides():
     assert resolve(flags=ASKED, environment={"LOADBENCH_TEMPERATURE": "0.7"}).work.temperature == 0
     scenario = resolve(flags={"temperature": "0.7", "prompt": "hello"}, environment={"LOADBENCH_DETERMINISTIC": "1"})
     assert (scenario.work.temperature, scenario.work.deterministic, scenario.work.unique) == (0.7, False, True)
-    assert [str(value) for value in scenario.displaced] == ["LOADBENCH_DETERMINISTIC: displaced by --temperature"]
+    assert [str(value) for value in scenario.displaced] == ["LOADBENCH_DETERMINISTIC: overridden by --temperature"]
 
 
 def test_made_prompts_cannot_be_compared():

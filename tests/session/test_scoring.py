@@ -31,7 +31,7 @@ def test_a_variable_that_the_run_displaces_is_listed(variable, value):
     """The run's value stays in force, and the variable is named."""
     scenario = scoring_scenario(RUN, {}, {variable: value})
     assert (scenario.target.url, scenario.work.max_tokens, scenario.target.api) == ("http://127.0.0.1:7", 11, "chat")
-    assert [str(value) for value in scenario.displaced] == [f"{variable}: displaced by the run"]
+    assert [str(value) for value in scenario.displaced] == [f"{variable}: overridden by the run"]
 
 
 def test_a_variable_with_the_runs_value_is_not_listed():

@@ -80,7 +80,7 @@ def test_a_setting_that_is_not_taken_is_refused_or_listed(command, key):
 
 @pytest.mark.parametrize(("command", "key", "reason"), NEEDS)
 def test_a_setting_without_effect_is_refused_or_displaced(command, key, reason):
-    """A flag that would have no effect is refused with the reason. A variable is, too, or displaced by a flag."""
+    """A flag that would have no effect is refused with the reason. A variable is, too, or overridden by a flag."""
     setting, value = setting_of(key), ROWS[key].value
     add, drop = BLOCKERS[reason]
     taken = {other.name for other in settings(command)}

@@ -30,9 +30,9 @@ def test_a_rate_displaces_a_files_users_and_what_is_theirs(file):
     made = resolve(flags={"rate": "2"}, environment={}, file=file)
     assert [str(value) for value in made.displaced] == [
         f"capacity.budget ({file}:6): has no effect in `loadbench sweep`",
-        f"load.users ({file}:2): displaced by --rate",
-        f"load.ramp ({file}:3): displaced by --rate",
-        f"load.think ({file}:4): displaced by --rate",
+        f"load.users ({file}:2): overridden by --rate",
+        f"load.ramp ({file}:3): overridden by --rate",
+        f"load.think ({file}:4): overridden by --rate",
     ]
     load, origins = made.effective()["load"], made.recorded_origins()
     assert [load[name] for name in ("users", "ramp", "think")] == [None, None, None]
@@ -61,7 +61,7 @@ def test_a_variable_of_two_settings_belongs_to_the_commands(tmp_path):
 def test_what_is_not_used_is_told_by_the_plan_and_by_the_run(file, tmp_path):
     """The plan lists it; a run says it once on stderr, and run.json has no value for it."""
     dry = typed("sweep", str(file), "--rate=50", "--dry-run", cwd=tmp_path)
-    assert f"not used: load.users ({file}:2): displaced by --rate" in dry.stdout
+    assert f"not used: load.users ({file}:2): overridden by --rate" in dry.stdout
     assert "load.ramp  " not in dry.stdout
     run = typed("sweep", str(file), "--rate=50", "--requests=2", "--warm-up=0s", "--json", cwd=tmp_path)
     assert run.stderr.count(f"load.users ({file}:2)") == 1
@@ -93,9 +93,9 @@ def test_a_flag_without_effect_is_refused_with_the_reason(arguments, message, tm
 @pytest.mark.parametrize(
     ("flags", "variables", "unused"),
     [
-        ({"max_tokens": "5"}, {"LOADBENCH_OUTPUT_TOKENS": "50"}, "LOADBENCH_OUTPUT_TOKENS: displaced by --max-tokens"),
-        ({"output_tokens": "5"}, {"LOADBENCH_MAX_TOKENS": "50"}, "LOADBENCH_MAX_TOKENS: displaced by --output-tokens"),
-        ({"profile": "small-gpu"}, {"LOADBENCH_URL": "http://h:1"}, "LOADBENCH_URL: displaced by --profile"),
+        ({"max_tokens": "5"}, {"LOADBENCH_OUTPUT_TOKENS": "50"}, "LOADBENCH_OUTPUT_TOKENS: overridden by --max-tokens"),
+        ({"output_tokens": "5"}, {"LOADBENCH_MAX_TOKENS": "50"}, "LOADBENCH_MAX_TOKENS: overridden by --output-tokens"),
+        ({"profile": "small-gpu"}, {"LOADBENCH_URL": "http://h:1"}, "LOADBENCH_URL: overridden by --profile"),
         ({"url": "http://127.0.0.1:1"}, {"LOADBENCH_TELEMETRY": "off", "LOADBENCH_PAGE_INTERVAL": "1s"}, ""),
     ],
 )

@@ -56,7 +56,7 @@ def test_personas_are_recorded_with_what_is_in_force(flags, recorded):
 def test_a_setting_that_is_off_needs_no_foundry(variable, tmp_path):
     """What says that something is off runs with any server, as the dry run promises."""
     short = ("--users=1", "--requests=1", "--warm-up=0s", "--max-tokens=1")
-    assert "kept in" in typed("sweep", *short, cwd=tmp_path, **{variable: "no"}).stderr
+    assert "saved in" in typed("sweep", *short, cwd=tmp_path, **{variable: "no"}).stderr
 
 
 def test_the_doctor_refuses_what_a_sweep_refuses(tmp_path):
@@ -165,7 +165,7 @@ def test_a_rate_displaces_the_turns_of_a_files_personas(file):
     """As it displaces plain turns of a file; turns of personas that a flag names are refused."""
     path = file(f'{OWN}[work]\nmix = "writer:2,chat:1"\n')
     made = resolve(flags={"rate": "2"}, environment={}, file=path)
-    assert [str(value) for value in made.displaced] == [f"personas.writer.turns ({path}:6): displaced by --rate"]
+    assert [str(value) for value in made.displaced] == [f"personas.writer.turns ({path}:6): overridden by --rate"]
     assert made.effective()["personas"]["writer"] == {"output_tokens": "90"}
     with pytest.raises(BadInput, match="writer has turns"):
         resolve(flags={"rate": "2", "persona": "writer"}, environment={}, file=path)

@@ -51,7 +51,7 @@ def refuse_objectives(objectives: Sequence[Objective], aborts: Sequence[Objectiv
         if objective.point in {"mean", "max"}:
             raise BadInput(
                 f"{objective.rule}: a {objective.point} cannot be proven, because a single slow request can change it",
-                hint=f"use a quantile, as in {objective.metric}_p95 or {objective.metric}_p99",
+                hint=f"use a percentile, as in {objective.metric}_p95 or {objective.metric}_p99",
             )
 
 

@@ -69,8 +69,8 @@ def compare(
     loads_a, loads_b = ({level.load: None for run in side for level in run.levels} for side in (a, b))
     for load in (*loads_a, *loads_b):
         if (load in loads_a) != (load in loads_b):
-            side = "a" if load in loads_a else "b"
-            left_out.append(LeftOut(level=load.label, code="one_side", message=f"only {side} has this level"))
+            message = f"only side {'A' if load in loads_a else 'B'} has this level"
+            left_out.append(LeftOut(level=load.label, code="one_side", message=message))
     levels = []
     for load in loads_a:
         if load in loads_b:
@@ -217,7 +217,7 @@ def _compare_level(
         data = None if why is not None else figure_data(at_a, at_b, metric, paired=paired)
         if data is None:
             if why is None and too_few_requests(at_a, at_b, metric):
-                message = "too few requests or runs for this quantile and its interval: measure longer, or more often"
+                message = "too few requests or runs for this percentile and its interval: measure longer, or more often"
                 why = (TOO_FEW_REQUESTS, message)
             elif why is None and (some := not_in_every_run(at_a, at_b, metric)):
                 why = (NO_SAMPLES, f"only some runs have it: {some}")

@@ -135,7 +135,7 @@ def _quantile(
     total = histogram.count + failures
     ranks = None if objective.metric in MANY_A_REQUEST else correlated_ranks(total, p, inefficiency=inefficiency)
     value = _at_rank(histogram, permille_rank(objective.permille, total))
-    note = "" if value is not None else f"infinite: {failures} requests failed, too many for this quantile to exist"
+    note = "" if value is not None else f"infinite: {failures} requests failed, too many for this percentile to exist"
     if decision == "UNDECIDED":
         interval = f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %"
         note = f"{100 * share:.1f} % are within the bound, {interval}; {100 * p:g} % must be"

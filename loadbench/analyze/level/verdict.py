@@ -64,7 +64,7 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     """The level did not run as planned: it was cut short, lost a part, or did not send all its requests."""
     if not recording.outcomes:
         advice = "use a --duration longer than one request plus its think time"
-        yield Reason("no_answers", "no request became due inside the window", advice)
+        yield Reason("no_answers", "no request was due during the measurement", advice)
     elif not recording.outcomes.get(Outcome.OK):
         yield Reason("no_answers", "no measured request succeeded", "see the failures")
     if recording.aborted:
