@@ -37,7 +37,8 @@ def refuse_objectives(objectives: Sequence[Objective]) -> None:
     """Raises `BadInput` for objectives that a capacity search cannot test."""
     if not objectives:
         raise BadInput(
-            "a capacity search needs an objective", hint="say what must hold at that load, as in --slo 'ttft_p95<1s'"
+            "a capacity search needs an objective",
+            hint="give one, as in --slo 'ttft_p95<1s'; with --resume, repeat the flags of the first run",
         )
     for objective in objectives:
         if objective.sense == ">":
