@@ -36,6 +36,7 @@ def command(
     same settings. Exit codes: 0 answered, 3 not even the lowest load meets the objectives, 4 the load generator was the
     bottleneck, 5 inconclusive: the budget was too short.
     """
+    from loadbench.plan.scenario import leave_out  # noqa: PLC0415
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.report.capacity import capacity_document  # noqa: PLC0415
     from loadbench.report.capacity_plan import capacity_plan_document  # noqa: PLC0415
@@ -46,6 +47,9 @@ def command(
     resolved = resolve(
         flags=setting_flags("capacity", options), environment=os.environ, file=scenario, command="capacity"
     )
+    for key in ("report.name", "report.out"):
+        if resume is not None and resolved.is_set(key):
+            resolved = leave_out(resolved, key, "has no effect: the search continues in its folder")
     check_search(resolved, os.environ)
     resumed = None if resume is None else Resumed.read(resume, resolved)
     if dry_run:

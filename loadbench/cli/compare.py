@@ -72,11 +72,9 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     if as_json and form_given and options["form"] != "json":
         raise BadInput(f"--json and --format {options['form']} exclude each other", hint="give one of them")
     check_files(options, "save_baseline", "report", "chart")
-    if not measures:
-        for flag, is_given in (("--scenario", scenario is not None), ("--dry-run", options["dry_run"])):
-            if is_given:
-                hint = "leave it out, or name two URLs"
-                raise BadInput(f"{flag}: is for measuring, and these runs are saved", hint=hint)
+    flag = "--scenario" if scenario is not None else "--dry-run" if options["dry_run"] else ""
+    if flag and not measures:
+        raise BadInput(f"{flag}: is for measuring, and these runs are saved", hint="leave it out, or name two URLs")
     name = "compare" if measures else "compare-saved"
     keys = re.findall(r"\bapi_key_env=([^,]+)", ",".join([*a, *b]))  # what the sides name themselves
     resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name, key_variables=keys)
@@ -117,6 +115,10 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
         raise BadInput("only one side is named", hint=_WHICH)
     if not runs.a:
         sys.exit(runs.exit_code)
+    labels = {level.load.label for run in (*runs.a, *runs.b) for level in run.levels}
+    idle = [] if measures else [rule for rule in settings.fail_on or () if rule.at and rule.at not in labels]
+    if idle:
+        raise BadInput(f"{idle[0].rule}: no level has {idle[0].at}", hint=f"levels are {', '.join(sorted(labels))}")
 
     # Their comparison.
     comparison = runs.compare(settings.fail_on or (), confidence=settings.confidence)

@@ -45,22 +45,27 @@ class ScenarioCommand(click.Command):
         return [param for param in self.params if isinstance(param, SettingOption)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does; raises `BadInput` for the flag of a setting that this command does not take, and for two flags
-        of one setting.
+        """As click does; raises `BadInput` for the flag of a setting that this command does not take, and for a flag
+        that is given twice, or under two names, where the last would win.
         """
-        written = {arg.partition("=")[0] for arg in args}
-        for option in self._setting_options:
-            both = [flag for flag in option.setting.flags if flag in written]
-            if len(both) > 1 and option.setting.aliases:
-                raise BadInput(f"{' and '.join(both)} are the same setting", hint="give one of them")
+        written = list(args)
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             options = self._setting_options
             named = next((setting for setting in settings() if error.option_name in setting.flags), None)
             if named is None or not options:
                 raise
             raise BadInput(f"{error.option_name}: {named.why_not(options[0].command)}", hint="leave it out") from None
+        names = {arg.partition("=")[0] for arg in written}
+        given = [param for param in self.make_parser(ctx).parse_args(written)[2] if isinstance(param, click.Option)]
+        for option in [option for option in given if given.count(option) > 1 and not option.multiple]:
+            flags = [flag for flag in (*option.opts, *option.secondary_opts) if flag in names]
+            if len(flags) > 1:
+                raise BadInput(f"{' and '.join(flags)} are the same setting", hint="give one of them")
+            if not option.is_flag:
+                raise BadInput(f"{flags[0]} is given twice", hint="give it once")
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The command's own section comes first.

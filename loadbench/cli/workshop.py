@@ -35,14 +35,7 @@ from loadbench.core.errors import BadInput
 )
 @run_options(json="the JSON", dry_run="Show the plan and the source of each setting.")
 def command(
-    scenario: Path | None,
-    *,
-    run: Path | None,
-    as_json: bool,
-    quiet: bool,
-    no_live: bool,
-    dry_run: bool,
-    **options: Any,
+    scenario: Path | None, *, run: Path | None, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **options: Any
 ) -> None:
     """Run the benchmark of the Foundry Local workshop: one user sends every prompt in turn, several rounds per model.
 

@@ -49,15 +49,15 @@ _OUTCOMES: tuple[tuple[type[Exception], Outcome], ...] = (
 _NOT_HTTP = ("illegal", "invalid", "malformed", "too many", "bad ")
 
 
-def tls_context(*, cacert: Path | None = None, insecure: bool = False, place: str = "--cacert") -> ssl.SSLContext:
+def tls_context(*, cacert: Path | None = None, insecure: bool = False) -> ssl.SSLContext:
     """The TLS context of a run: it trusts the system's CAs or those of the file, or verifies nothing (`insecure`).
 
-    Raises `BadInput`, which names `place`, if the file cannot be read or has no certificate.
+    Raises `BadInput` if the file cannot be read or has no certificate.
     """
     try:
         context = ssl.create_default_context(cafile=cacert)
     except (OSError, ssl.SSLError) as error:
-        raise BadInput(f"{place} {cacert}: {error}", hint="name a readable PEM file") from None
+        raise BadInput(f"--cacert {cacert}: {error}", hint="name a readable PEM file") from None
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

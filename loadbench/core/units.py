@@ -23,7 +23,7 @@ _UNIT_NS = {
     "h": 3600 * NS_PER_S,
 }
 _NUMBER_UNIT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zµ]+)")
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(?:/\s*([a-zµ]+))?")
+_RATE = re.compile(r"((?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*(?:/\s*([a-zµ]+))?")
 # Longer than any test and below every overflow: more than this is a typing error.
 _LONGEST_NS = 366 * 24 * 3600 * NS_PER_S
 
@@ -49,7 +49,7 @@ def parse_duration(text: str) -> int:
 
 
 def parse_rate(text: str) -> float:
-    """Requests per second of a rate such as `10`, `0.5`, `10/s` or `30/min`.
+    """Requests per second of a rate such as `10`, `0.5`, `1e-05`, `10/s` or `30/min`.
 
     Raises `ValueError` with the reason; a rate must be above zero.
     """

@@ -10,8 +10,8 @@ it runs it is assessed again and again, each time after a tenth more requests.
 
 A probe ends early when its decision is sure; in bracketing and refining, when the data favour one side; and in a
 test, when that would take several times the time that is left for it. If a load is proven to fail, its requests in
-flight are cut: they would keep the server busy, and show nothing new. A probe that an abort rule ends counts as
-far as it goes, and probably fails where it is undecided.
+flight are cut: they would keep the server busy, and show nothing new. A probe that an abort rule ends
+fails, and its requests so far count.
 """
 
 from __future__ import annotations

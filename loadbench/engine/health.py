@@ -102,16 +102,3 @@ class LoopHealth:
             read_delay=self._reads.delays,
             clock_steps=self._reads.clock_steps,
         )
-
-
-class NoHealth:
-    """For virtual time, where nothing is ever late."""
-
-    @asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Nothing to watch."""
-        yield
-
-    def close(self) -> Health:
-        """Nothing was seen."""
-        return Health(stamp_source="virtual", loop_lag=Histogram(), gc_pauses=Histogram(), cpu_share=None)

@@ -63,12 +63,7 @@ class LevelRunner:
         level: Level | DistributedLevel
         if session.workers is not None:
             level = session.workers.level(
-                self._scenario,
-                spec,
-                model=subject.model,
-                clock=session.clock,
-                on_sample=ended,
-                on_start=on_start,
+                self._scenario, spec, model=subject.model, clock=session.clock, on_sample=ended, on_start=on_start
             )
         else:
             level = Level(

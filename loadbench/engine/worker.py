@@ -124,9 +124,7 @@ class Worker:
 
         def report() -> None:
             batch = outbox.take(
-                closes_ns=level.phases.closes_ns,
-                until_ns=self._clock.now_ns(),
-                tokens_in_flight=level.tokens_in_flight,
+                closes_ns=level.phases.closes_ns, until_ns=self._clock.now_ns(), tokens_in_flight=level.tokens_in_flight
             )
             self._report(pack(batch))
 

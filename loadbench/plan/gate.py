@@ -22,7 +22,7 @@ POINTS = ("p50", "p95", "p99")
 ENERGY, COST = "joules_per_output_token", "cost_per_million_output_tokens"
 METRICS = (*(f"{figure}_{point}" for figure in FIGURES for point in POINTS), *RATES, ENERGY, COST, FAILURES)
 
-_RULE = re.compile(r"\s*([A-Za-z0-9_.]+)\s*([<>])\s*([+-]?[0-9]*\.?[0-9]+)\s*%\s*(?:@(.*))?")
+_RULE = re.compile(r"\s*([A-Za-z0-9_.]+)\s*([<>])\s*([+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*%\s*(?:@(.*))?")
 _EXAMPLE = "a rule such as 'ttft_p95>5%', 'output_tokens_per_s<-5%' or 'failures>1%@users=8'"
 
 

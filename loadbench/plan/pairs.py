@@ -15,16 +15,16 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
 from loadbench.core.units import format_duration
-from loadbench.plan.scenario import Displaced, with_not_used
+from loadbench.plan.scenario import leave_out, with_entries, with_not_used
 from loadbench.plan.scenario_file import read
 from loadbench.plan.settings import DEFAULT, USUAL_REPEATS, Entry, Origin, Source, setting_of, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.settings import Setting
@@ -124,8 +124,9 @@ def is_target(text: str) -> bool:
 
 
 def one_address(url: str) -> str:
-    """A URL in one spelling of its host, so that two URLs of one server are equal."""
-    return re.sub(r"^(https?://)localhost(?=[:/]|$)", r"\g<1>127.0.0.1", url.rstrip("/"), flags=re.IGNORECASE)
+    """A URL in one spelling of its host and without /v1, so that two URLs of one server are equal."""
+    url = url.rstrip("/").removesuffix("/v1").rstrip("/")
+    return re.sub(r"^(https?://)localhost(?=[:/]|$)", r"\g<1>127.0.0.1", url, flags=re.IGNORECASE)
 
 
 def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Scenario]:
@@ -140,7 +141,7 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
     for name, text in texts.items():
         key = f"compare.{name}_model"
         if getattr(scenario.compare, f"{name}_model") and "model" in _read(text, f"--{name}"):
-            scenario = _leave_out(scenario, key, f"--{name} names a model already")
+            scenario = leave_out(scenario, key, f"--{name} names a model already")
     settled = False
     while not settled:
         (side_a, idle_a), (side_b, idle_b) = (_side(scenario, name, text) for name, text in texts.items())
@@ -152,7 +153,7 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
             on_both = key in idle_a and key in idle_b
             if on_both or key.startswith(("load.", "work.")):
                 where = "either side" if on_both else "side A" if key in idle_a else "side B"
-                scenario = _leave_out(scenario, key, f"has no effect on {where}: {reason}", by=by)
+                scenario = leave_out(scenario, key, f"has no effect on {where}: {reason}", by=by)
                 settled = False
     is_same = _identity(side_a) == _identity(side_b)
     if is_same and not scenario.compare.same:
@@ -162,7 +163,7 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
         )
     if scenario.is_set("compare.same") and scenario.compare.same and not is_same:
         side_a, side_b = (
-            _leave_out(side, "compare.same", "has no effect: the two sides differ") for side in (side_a, side_b)
+            leave_out(side, "compare.same", "has no effect: the two sides differ") for side in (side_a, side_b)
         )
     return side_a, side_b
 
@@ -171,31 +172,6 @@ def _identity(scenario: Scenario) -> tuple[object, ...]:
     target = scenario.target
     url = None if target.url is None else one_address(target.url)
     return (url, target.model, target.api, target.profile if url is None else None)
-
-
-def _leave_out(scenario: Scenario, key: str, reason: str, *, by: Source = Source.FLAG) -> Scenario:
-    """The scenario without a setting that is not used; raises `BadInput` if its source is as strong as `by`."""
-    origin = scenario.origins.get(key, Origin(Source.FLAG, setting_of(key).flag))
-    if origin.source <= by:
-        raise BadInput(f"{origin.place}: {reason}", hint="leave it out")
-    displaced = scenario.displaced
-    if key != "target.model" or not scenario.is_set("target.model_set"):  # which is reported itself
-        displaced += (Displaced(key, origin, reason),)
-    return with_not_used(replace(_with(scenario, {key: None}), displaced=displaced))
-
-
-def _with(scenario: Scenario, entries: Mapping[str, Entry | None]) -> Scenario:
-    """The scenario with these settings; `None` takes one back to its default."""
-    sections: dict[str, dict[str, Any]] = {}
-    for key, entry in entries.items():
-        setting = setting_of(key)
-        value = setting.default_in("compare") if entry is None else entry.value
-        sections.setdefault(setting.section, {})[setting.name] = value
-    origins = {key: DEFAULT if entry is None else entry.origin for key, entry in entries.items()}
-    changed: dict[str, Any] = {
-        section: replace(getattr(scenario, section), **values) for section, values in sections.items()
-    }
-    return replace(scenario, **changed, origins=scenario.origins | origins)
 
 
 def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str, tuple[str, Source]]]:
@@ -233,7 +209,7 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
                 idle[setting.key] = f"{winner.origin.where} sets {winner.setting.name}", Source.FLAG
 
     # What then has no effect.
-    side, unmet = _with(scenario, changes), True
+    side, unmet = with_entries(scenario, changes), True
     while unmet:
         unmet = False
         for key, entry in side.values.entries.items():
@@ -246,7 +222,10 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
                 (side.origins.get(other, DEFAULT).source for other in need.on if other != key), default=Source.DEFAULT
             )
             unmet, idle[key] = True, (need.reason, by)
-            side = _with(side, {key: None})
+            side = with_entries(side, {key: None})
+    need, cast = setting_of("work.turns").unmet(side.values), side.work.cast
+    if need is not None and cast is not None and any(persona.turns for persona in cast.personas):
+        raise BadInput(f"{flag}: a persona has turns, and {need.reason}", hint=need.remedy)
     if len(side.target.model or ()) > 1:
         place = side.place("target.model")
         raise BadInput(f"{place}: one model is compared with one other", hint="choose with --a-model and --b-model")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S
 from loadbench.plan import setting_types
 from loadbench.plan.load import Closed, LevelDuration, Load, Open
@@ -38,6 +39,8 @@ from loadbench.plan.settings import (
 from loadbench.plan.traces import Replayed, read_trace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.objective import Objective
 
@@ -208,7 +211,9 @@ def with_not_used(scenario: Scenario) -> Scenario:
     """The scenario with a note of the settings that have no effect in it."""
     values = scenario.values
     taken = {entry.setting.group for entry in values.entries.values() if not entry.is_off} - {""}
-    not_used = set()
+    cast = scenario.work.cast
+    drawn = cast is not None and all(persona.output_tokens is not None for persona in cast.personas)
+    not_used = {"work.max_tokens"} if drawn and not scenario.is_set("work.max_tokens") else set()
     for setting in settings():
         origin = scenario.origins.get(setting.key, DEFAULT)
         foreign = scenario.command not in setting.commands or setting.group in taken
@@ -216,3 +221,28 @@ def with_not_used(scenario: Scenario) -> Scenario:
         if needless or (foreign and origin.source is Source.DEFAULT):
             not_used.add(setting.key)
     return dataclasses.replace(scenario, not_used=frozenset(not_used))
+
+
+def leave_out(scenario: Scenario, key: str, reason: str, *, by: Source = Source.FLAG) -> Scenario:
+    """The scenario without a setting that is not used; raises `BadInput` if its source is as strong as `by`."""
+    origin = scenario.origins.get(key, Origin(Source.FLAG, setting_of(key).flag))
+    if origin.source <= by:
+        raise BadInput(f"{origin.place}: {reason}", hint="leave it out")
+    displaced = scenario.displaced
+    if key != "target.model" or not scenario.is_set("target.model_set"):  # which is reported itself
+        displaced += (Displaced(key, origin, reason),)
+    return with_not_used(dataclasses.replace(with_entries(scenario, {key: None}), displaced=displaced))
+
+
+def with_entries(scenario: Scenario, entries: Mapping[str, Entry | None]) -> Scenario:
+    """The scenario with these settings; `None` takes one back to its default."""
+    sections: dict[str, dict[str, Any]] = {}
+    for key, entry in entries.items():
+        setting = setting_of(key)
+        value = setting.default_in(scenario.command) if entry is None else entry.value
+        sections.setdefault(setting.section, {})[setting.name] = value
+    origins = {key: DEFAULT if entry is None else entry.origin for key, entry in entries.items()}
+    changed: dict[str, Any] = {
+        section: dataclasses.replace(getattr(scenario, section), **values) for section, values in sections.items()
+    }
+    return dataclasses.replace(scenario, **changed, origins=scenario.origins | origins)

@@ -33,7 +33,7 @@ def read(setting: Setting, value: object, origin: Origin) -> Entry:
     """A setting as it was written; raises `BadInput` with its place."""
     try:
         return Entry(setting, setting.type.read(value), origin)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         example = setting.type.example
         raise BadInput(f"{origin.place}: {error}", hint=f"write it as in {example!r}" if example else "") from None
 
@@ -92,6 +92,8 @@ class ScenarioFile:
                 raise BadInput(f"{self.place(section)}: {section}: found {values!r}, want a table of settings")
             for name, value in values.items():
                 key = f"{section}.{_SYNONYMS.get((section, name), name)}"
+                if name == "models" and str(value).endswith(".json"):  # as with the flag --models
+                    key = "target.model_set"
                 if key not in known:
                     names = [setting.name for setting in known.values() if setting.section == section]
                     raise self._unknown(name, section, names)
@@ -115,7 +117,7 @@ class ScenarioFile:
         names = list(known)
         hint = nearest(name, names)
         elsewhere = [setting.section for setting in settings() if setting.name == name]
-        if section and elsewhere:
+        if elsewhere:
             hint = f"it belongs in [{elsewhere[0]}]"
         problem = f"{section}.{name}: an unknown key" if section else f"{name}: an unknown section"
         return BadInput(f"{self.place(section or name, name if section else '')}: {problem}", hint=hint)
@@ -161,9 +163,11 @@ def _parse(path: Path, text: str) -> dict[str, object]:
     def unrepeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
         # As in TOML: of two values of one key, JSON would silently take the last.
         names = [name for name, _ in pairs]
-        for name in names:
+        for name, value in pairs:
             if names.count(name) > 1:
                 raise BadInput(f"{path}: {name} is given twice in one object", hint="give it once")
+            if re.search(r"[\ud800-\udfff]", f"{name}{value}"):
+                raise BadInput(f"{path}: {name!r}: found {value!r}, want text that is valid Unicode")
         return dict(pairs)
 
     parse: Callable[[str], object] = tomllib.loads

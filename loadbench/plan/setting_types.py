@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from loadbench.core.units import format_duration, parse_duration, parse_rate
 from loadbench.plan.arrivals import parse_arrivals
@@ -40,7 +41,9 @@ _MOST_LEVELS = 1_000
 _LEAST_INTERVAL_NS, _MOST_INTERVAL_NS = 100_000_000, 10_000_000_000
 # Each turn repeats all before it.
 _MOST_TURNS = 1_000
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:[ \t]*([^\r\n\0]*)")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:([\t -~]*)")
+# Those that the client sends, and those that say where a request ends.
+_OWN_HEADERS = {"host", "content-type", "content-length", "transfer-encoding", "accept", "accept-encoding"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,18 @@ def _wrong(found: object, wanted: str) -> ValueError:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str) and value.strip() and not re.search(r"[\ud800-\udfff]", value):
         return value
-    raise _wrong(value, "a text that is not empty")
+    raise _wrong(value, "a text that is not empty, in valid Unicode")
+
+
+def _path(value: object) -> Path:
+    path = Path(_text(value))
+    if "\0" in str(path):
+        raise _wrong(value, "a path without NUL")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise _wrong(value, "a file, not a pipe or device, which cannot be read twice: save it to a file first")
+    return path
 
 
 def _whole(least: int, most: int = 10**12) -> Callable[[object], int]:
@@ -84,10 +96,8 @@ def _number(least: float, most: float) -> Callable[[object], float]:
     def read(value: object) -> float:
         number = math.nan
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            try:
+            with suppress(ValueError, OverflowError):
                 number = float(value)
-            except ValueError:
-                number = math.nan
         if least <= number <= most:
             return number
         raise _wrong(value, f"a number from {least:g} to {most:g}")
@@ -146,7 +156,8 @@ def _listed(
         if len(items) > _MOST_LEVELS:
             raise ValueError(f"found {len(items)} values, want at most {_MOST_LEVELS}")
         values = tuple(read(item.strip() if isinstance(item, str) else item) for item in items)
-        if len(set(values)) < len(values):
+        # Rates that are equal to six digits have the same label.
+        if len({f"{item:g}" if isinstance(item, float) else item for item in values}) < len(values):
             raise _wrong(value, "each value once")
         return values
 
@@ -154,9 +165,7 @@ def _listed(
 
 
 def _rate(value: object) -> float:
-    if isinstance(value, str):
-        return parse_rate(value)
-    return _number(1e-9, 1e9)(value)
+    return _number(1e-9, 1e9)(parse_rate(value) if isinstance(value, str) else value)
 
 
 def _flag(value: object) -> bool:
@@ -178,27 +187,32 @@ def _url(value: object) -> str:
     # An IPv6 address is valid if `urlsplit` takes it; a name has none of the characters that end one.
     if parts.scheme not in {"http", "https"} or not re.fullmatch(r"[^\s/\\%<>\"{}|^`\[\]]+", host):
         raise _wrong(value, "a URL, as in http://127.0.0.1:8080/v1")
+    if not re.fullmatch(r"[!-~]+", text):
+        raise _wrong(value, "a URL in ASCII: the host as xn--…, spaces and other characters of the path as %20, %C3%A9")
     if parts.username or parts.password:
         raise ValueError("a URL with a name or password in it would end up in reports; use --header or --api-key-env")
     if parts.query or parts.fragment:
         raise _wrong(value, "a URL that ends with its path: no query, no fragment")
-    return text.rstrip("/")
+    return urlunsplit((parts.scheme, parts.netloc.lower(), parts.path.rstrip("/"), "", ""))
 
 
 def _headers(value: object) -> tuple[tuple[str, str], ...]:
     if isinstance(value, dict):
         value = [f"{name}: {text}" for name, text in value.items()]
-    if isinstance(value, str):
-        value = [value]
+    value = [value] if isinstance(value, str) else value
     if not isinstance(value, (list, tuple)):
         raise _wrong(value, "headers by name, as in {'X-Team' = 'blue'}")
-    headers = []
+    headers: list[tuple[str, str]] = []
     for line in value:
         match = _HEADER.fullmatch(line) if isinstance(line, str) else None
         if match is None:
             # The line may hold a secret: it is not repeated.
-            raise ValueError("want a header as 'Name: value', on one line")
-        headers.append((match[1], match[2].strip()))
+            raise ValueError("want a header as 'Name: value', on one line, in printable ASCII")
+        if (name := match[1]).lower() in _OWN_HEADERS:
+            raise ValueError(f"{name} is a header that loadbench sets itself")
+        if name.lower() in {earlier.lower() for earlier, _ in headers}:
+            raise ValueError(f"{name} is given twice; write one header, its values with commas between them")
+        headers.append((name, match[2].strip()))
     return tuple(headers)
 
 
@@ -212,10 +226,9 @@ def _interval(value: object) -> int:
 def _watts(value: object) -> tuple[float, float]:
     """One number, or the lowest and the highest."""
     parts = value.split("..") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    try:
+    numbers: list[float] = []
+    with suppress(ValueError):
         numbers = [_number(0, 1e6)(part) for part in parts]
-    except ValueError:
-        numbers = []
     if len(numbers) in {1, 2} and 0 < numbers[0] <= numbers[-1]:
         return numbers[0], numbers[-1]
     raise _wrong(value, "watts above 0, as in 20 or 15..30")
@@ -258,7 +271,7 @@ def _distribution(
     def read(value: object) -> Distribution:
         is_number = value == 0 if has_unit else isinstance(value, int)
         if isinstance(value, str) or (is_number and not isinstance(value, bool)):
-            return parse_distribution(str(value or 0), parse_value=parse, least=least)
+            return parse_distribution(str(value), parse_value=parse, least=least)
         raise _wrong(value, wanted)
 
     return read
@@ -293,8 +306,8 @@ def _show_rules(rules: Sequence[Objective | GateRule | str]) -> object:
 ALL_OBJECTIVES = "slo"
 
 TEXT = SettingType("TEXT", _text)
-PATH: SettingType[Path] = SettingType("FILE", lambda value: Path(_text(value)), str)
-DIRECTORY: SettingType[Path] = SettingType("DIR", lambda value: Path(_text(value)), str)
+PATH: SettingType[Path] = SettingType("FILE", _path, str)
+DIRECTORY: SettingType[Path] = SettingType("DIR", _path, str)
 URL = SettingType("URL", _url)
 MODELS: SettingType[tuple[str, ...]] = SettingType(
     "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True
@@ -319,9 +332,7 @@ HEADERS: SettingType[tuple[tuple[str, str], ...]] = SettingType(
 THINK = SettingType(
     "TIME|DIST",
     _distribution(
-        parse_duration,
-        "a duration or a distribution of durations, as in '10s' or 'lognormal:20s,0.5'",
-        has_unit=True,
+        parse_duration, "a duration or a distribution of durations, as in '10s' or 'lognormal:20s,0.5'", has_unit=True
     ),
     str,
 )

@@ -103,7 +103,7 @@ class Entry:
     @property
     def is_off(self) -> bool:
         """Whether it only says that something is off which is off anyway, as `insecure = false` does."""
-        return self.value is False and self.setting.default is False
+        return self.value is self.setting.default and (self.value is None or self.value is False)
 
     @property
     def shown(self) -> str:
@@ -157,6 +157,12 @@ class Values:
         return self.value("capacity.at_most") if self.command == "capacity" else max(self.value("load.users") or (1,))
 
     @property
+    def most_in_flight(self) -> float:
+        """The most requests at one time."""
+        most = self.most_users if self.loop == "users" else self.value("load.max_in_flight")
+        return min(most, self.value("load.requests") or most)
+
+    @property
     def simulated(self) -> bool:
         """Whether the simulated server is measured."""
         named = self.url is not None or self.value("target.adapter") is not None
@@ -185,6 +191,7 @@ class Need(NamedTuple):
     reason: str
     remedy: str
     search_remedy: str = ""  # in a capacity search
+    displaces: bool = False  # a stronger setting displaces the one that takes its effect
 
     def remedy_in(self, command: str) -> str:
         """What to do, in this command."""
@@ -403,10 +410,10 @@ class TargetSettings:
         needs=(
             Need(
                 _SERVER[:3], lambda values: values.simulated, "it is a profile of the simulated server",
-                "leave it out, or leave out what names a server",
+                "leave it out, or leave out what names a server", displaces=True,
             ),
         ),
-        per_side=True, reused="always")
+        per_side=True, decides_answers="server", reused="always")
     header: tuple[tuple[str, str], ...] = setting(types.HEADERS, (),
         "A request header, as in 'X-Team: blue'; repeat the flag for several.", needs=(_OVER_HTTP,))
     api_key_env: str = setting(types.TEXT, "LOADBENCH_API_KEY",
@@ -558,9 +565,9 @@ class LoadSettings:
                 "target.adapter", reason="one process holds the model", remedy="leave it out, or measure a server",
             ),
             Need(
-                ("load.users", "capacity.by"),
-                lambda values: values.loop != "users" or (values.value("load.workers") or 1) <= values.most_users,
-                "there are fewer users than workers", "give no more workers than users",
+                ("load.users", "capacity.by", "capacity.at_most", "load.max_in_flight", "load.requests"),
+                lambda values: (values.value("load.workers") or 1) <= values.most_in_flight,
+                "fewer requests than workers are ever in flight", "give fewer workers",
             ),
         ),
         comparable=Comparable.FREE)
@@ -601,9 +608,12 @@ class WorkSettings:
     max_tokens: int = setting(types.whole(1, 10_000_000), 64,
         "The maximum number of output tokens of a response.", commands=_GENERATING | {"workshop", "score"},
         defaults={"workshop": 120},
-        needs=(_NO_TRACE, _without("work.output_tokens", reason="each request draws its own max_tokens")),
-        comparable=Comparable.LENGTHS, reused="always", workshop_variables=("BENCH_MAX_TOKENS",),
-        decides_answers="request")
+        needs=(
+            _NO_TRACE,
+            _without("work.output_tokens", reason="each request draws its own max_tokens")._replace(displaces=True),
+        ),
+        comparable=Comparable.LENGTHS, reused="always",
+        workshop_variables=("BENCH_MAX_TOKENS",), decides_answers="request")
     persona: str | None = setting(types.TEXT, None,
         "Use the prompt lengths, output lengths and think times of one kind of user: chat, rag, summariser, code, "
         "or one that the scenario file defines.",
@@ -817,7 +827,7 @@ class TelemetrySettings:
         "Time between two samples of the machine, from 100ms to 10s.", needs=(_SAMPLED,),
         flag_name="telemetry_interval")
     page_interval: int | None = setting(types.OPTIONAL_INTERVAL, 2 * NS_PER_S,
-        "Time between two reads of the server's metrics page while a level runs; none: only before and after it.",
+        "How often to scrape the server's /metrics page while a level runs; none: only before and after it.",
         needs=(
             _OVER_HTTP,
             Need(
@@ -845,7 +855,14 @@ class CostSettings:
     hourly: float | None = setting(types.MONEY, None,
         "The price of the machine per hour: rent or upkeep.")
     kwh_price: float | None = setting(types.MONEY, None,
-        "The price of a kilowatt-hour, as in 0.30.")
+        "The price of a kilowatt-hour, as in 0.30.",
+        needs=(
+            Need(
+                ("cost.watts", "telemetry.sampling", *_SERVER[:3]),
+                lambda values: values.value("cost.watts") is not None or _SAMPLED.met(values),
+                "no energy is measured", "leave it out, or give --watts, or use --telemetry on",
+            ),
+        ))
     watts: tuple[float, float] | None = setting(types.WATTS, None,
         "The machine's power under load in watts, an estimate for machines without a meter, as in 20 or 15..30.")
     currency: str | None = setting(types.TEXT, None,

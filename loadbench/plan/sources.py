@@ -73,10 +73,12 @@ def resolve(
     choice.settle_deterministic()
     personas |= choice.settle_turns(personas)
     own = tuple(personas[persona.name] for persona in own)
-    bring(choice.entries, personas, command=command)
+    choice.displaced += bring(choice.entries, personas, command=command)
     scenario = choice.scenario(document.question if document is not None else "")
     if file is not None and "report.name" not in choice.entries:
-        scenario = dataclasses.replace(scenario, report=dataclasses.replace(scenario.report, name=file.stem))
+        report = dataclasses.replace(scenario.report, name=file.stem)
+        origins = {**scenario.origins, "report.name": Origin(Source.COMMAND, str(file))}
+        scenario = dataclasses.replace(scenario, report=report, origins=origins)
     named = {scenario.work.persona, *(share.name for share in scenario.work.mix or ())}
     displaced = scenario.displaced
     for key in [f"personas.{persona.name}" for persona in own if persona.name not in named]:
@@ -143,7 +145,7 @@ class _Choice:
         self.command = command
         self.entries: dict[str, Entry] = {}
         self._values = Values(command, self.entries, values.personas)
-        self._displaced: list[Displaced] = []
+        self.displaced: list[Displaced] = []
         self._displacers: dict[str, Entry] = {}
 
     def from_environment(self, environment: Mapping[str, str]) -> Iterator[Entry]:
@@ -158,7 +160,7 @@ class _Choice:
                 self._note_unused(named[0], origin)
 
     def _note_unused(self, setting: Setting, origin: Origin) -> None:
-        self._displaced.append(Displaced(setting.key, origin, setting.why_not(self.command)))
+        self.displaced.append(Displaced(setting.key, origin, setting.why_not(self.command)))
 
     def take(self, entry: Entry) -> None:
         """The first value of a setting wins; sources come in their order."""
@@ -168,13 +170,13 @@ class _Choice:
         elif winner is None:
             self.entries[entry.setting.key] = entry
         elif winner.origin.source is Source.RUN and winner.value != entry.value:
-            self._displaced.append(Displaced(entry.setting.key, entry.origin, "displaced by the run"))
+            self.displaced.append(Displaced(entry.setting.key, entry.origin, "displaced by the run"))
 
     def _displace(self, entry: Entry, by: Entry) -> None:
         del self.entries[entry.setting.key]
         self._displacers[entry.setting.key] = by
         if entry.origin.source is not Source.RUN:
-            self._displaced.append(Displaced(entry.setting.key, entry.origin, f"displaced by {by.origin.place}"))
+            self.displaced.append(Displaced(entry.setting.key, entry.origin, f"displaced by {by.origin.place}"))
 
     def settle_groups(self) -> None:
         """Of settings that exclude each other the strongest stays; two of one source are refused."""
@@ -188,8 +190,7 @@ class _Choice:
                 continue
             if winner.origin.source == entry.origin.source and entry.origin.source is not Source.RUN:
                 raise BadInput(
-                    f"{winner.origin.place} and {entry.origin.place} exclude each other",
-                    hint="leave one of them out",
+                    f"{winner.origin.place} and {entry.origin.place} exclude each other", hint="leave one of them out"
                 )
             self._displace(entry, winner)
 
@@ -217,9 +218,11 @@ class _Choice:
                 elif searched and entry.origin.source is not Source.FLAG:
                     # It was for the load of another command.
                     del self.entries[entry.setting.key]
-                    self._displaced.append(Displaced(entry.setting.key, entry.origin, need.reason))
+                    self.displaced.append(Displaced(entry.setting.key, entry.origin, need.reason))
                 elif by is not None and by.origin.source < entry.origin.source:
                     self._displace(entry, by)
+                elif by is not None and need.displaces and by.origin.source > entry.origin.source:
+                    self._displace(by, entry)
                 else:
                     continue
                 displaced = True
@@ -238,9 +241,17 @@ class _Choice:
         return None if by_side else need
 
     def _blamed(self, need: Need, entry: Entry) -> Entry | None:
-        """The strongest of the settings that a need depends on: one in force, or one that displaced another."""
+        """The strongest of the settings that a need depends on, in force or displacing another: of those without which
+        the need would be met, if there are any.
+        """
         involved = [self.entries.get(key) or self._displacers.get(key) for key in need.on if key != entry.setting.key]
-        return min((one for one in involved if one is not None), key=lambda one: one.origin.source, default=None)
+        found = [one for one in involved if one is not None]
+
+        def is_cause(one: Entry) -> bool:
+            others = {key: other for key, other in self.entries.items() if other is not one}
+            return bool(need.met(Values(self.command, others, self._values.personas)))
+
+        return min([one for one in found if is_cause(one)] or found, key=lambda one: one.origin.source, default=None)
 
     def settle_deterministic(self) -> None:
         """Set what a deterministic run needs. Another value displaces it if its source is stronger, and is refused if
@@ -251,6 +262,10 @@ class _Choice:
             return
         origin = deterministic.origin
         if not {"work.prompt", "work.prompts"} & set(self.entries) and self._values.value("work.prompt") is None:
+            by = self._displacers.get("work.prompt") or self._displacers.get("work.prompts")
+            if by is not None and by.origin.source < origin.source:
+                self._displace(deterministic, by)
+                return
             raise BadInput(f"{origin.place}: there are no given prompts", hint="give them with --prompts or --prompt")
         decided = [setting for setting in settings(self.command) if setting.when_deterministic]
         given = [self.entries[setting.key] for setting in decided if setting.key in self.entries]
@@ -284,7 +299,7 @@ class _Choice:
             entry, need = Entry(turns, personas[name].turns, origin), turns.unmet(self._values)
             by = None if need is None else self._blamed(need, entry)
             if by is not None and by.origin.source < who.origin.source:
-                self._displaced.append(Displaced(origin.key, origin, f"displaced by {by.origin.place}"))
+                self.displaced.append(Displaced(origin.key, origin, f"displaced by {by.origin.place}"))
                 changed[name] = dataclasses.replace(personas[name], turns=None)
         return changed
 
@@ -300,7 +315,7 @@ class _Choice:
                 origin = Origin(Source.COMMAND, self.command)
             sections[setting.section][setting.name], origins[setting.key] = value, origin
         made = {section: SECTIONS[section](**values) for section, values in sections.items()}
-        displaced = tuple(dict.fromkeys(self._displaced))
+        displaced = tuple(dict.fromkeys(self.displaced))
         return Scenario(**made, question=question, command=self.command, origins=origins, displaced=displaced)
 
 
@@ -309,17 +324,10 @@ def _refuse_idle_rules(scenario: Scenario) -> None:
     if ALL_OBJECTIVES in (scenario.slo.fail_on or ()) and not scenario.slo.objectives:
         place = scenario.place("slo.fail_on")
         raise BadInput(f"{place}: there are no objectives to fail on", hint="give some with --slo, or name a rule here")
-    if scenario.command == "compare-saved":
-        return
+    if scenario.command in {"capacity", "compare-saved"}:
+        return  # their loads are not known yet
     rules: list[Objective | GateRule] = [*scenario.objectives, *(scenario.slo.abort_on or ())]
     rules += scenario.compare.fail_on or ()
-    if scenario.command == "capacity":
-        by, most = scenario.capacity.by, scenario.capacity.at_most
-        for rule in rules:
-            unit, _, load = rule.at.partition("=")
-            if rule.at and (unit != by or float(load) > most):
-                raise BadInput(f"{rule.rule}: the search has no {rule.at}", hint=f"it tries {by} up to {most:g}")
-        return
     labels = {load.label for load in scenario.loads}
     for rule in rules:
         if rule.at and rule.at not in labels:

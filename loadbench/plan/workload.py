@@ -11,6 +11,7 @@ from loadbench.core.errors import BadInput
 from loadbench.core.units import format_duration
 from loadbench.plan.distribution import Constant
 from loadbench.plan.personas import PERSONA_SETTINGS
+from loadbench.plan.scenario import Displaced
 from loadbench.plan.scenario_file import nearest
 from loadbench.plan.settings import Entry, Origin, Source, Values, setting_of
 from loadbench.plan.traces import Replayed, read_trace
@@ -21,18 +22,18 @@ if TYPE_CHECKING:
     from loadbench.plan.personas import Persona
 
 
-def bring(entries: dict[str, Entry], personas: Mapping[str, Persona], *, command: str) -> None:
-    """Add what the given settings bring with them.
+def bring(entries: dict[str, Entry], personas: Mapping[str, Persona], *, command: str) -> list[Displaced]:
+    """Add what the given settings bring with them; returns the settings that have no effect then.
 
     Raises `BadInput` for unknown personas, and for conversations where they cannot be had.
     """
     values = Values(command, entries, personas)
     _bring_personas(entries, personas, values)
     scale = values.value("load.time_scale")
+    displaced = []
     if values.loop == "trace":
-        _bring_window(
-            entries, Replayed(read_trace(values.value("load.trace"), limit=values.value("load.limit")), scale)
-        )
+        trace = Replayed(read_trace(values.value("load.trace"), limit=values.value("load.limit")), scale)
+        displaced = _bring_window(entries, trace)
     elif (pattern := values.value("load.pattern")) is not None:
         try:
             pass_ns = pattern.scaled(scale).length_ns
@@ -41,6 +42,10 @@ def bring(entries: dict[str, Entry], personas: Mapping[str, Persona], *, command
             raise BadInput(f"{place}: nothing is left of the pattern", hint="use a smaller factor") from None
         if not {"load.duration", "load.requests"} & set(entries):
             _add(entries, "load.duration", pass_ns, "pattern")
+    warm_up, ramp = entries.get("load.warm_up"), setting_of("load.ramp").default_in(command)
+    if warm_up is not None and values.loop == "users" and "load.ramp" not in entries and warm_up.value < (ramp or 0):
+        _add(entries, "load.ramp", warm_up.value, "the warm-up")
+    return displaced
 
 
 def _add(entries: dict[str, Entry], key: str, value: Any, by: str) -> None:
@@ -75,8 +80,11 @@ def _bring_personas(entries: dict[str, Entry], personas: Mapping[str, Persona], 
             _add(entries, key, value, f"persona {persona.value}")
 
 
-def _bring_window(entries: dict[str, Entry], trace: Replayed) -> None:
-    """The whole trace is measured but its warm-up, and nothing after its end, where there is no load."""
+def _bring_window(entries: dict[str, Entry], trace: Replayed) -> list[Displaced]:
+    """The whole trace is measured but its warm-up, and nothing after its end, where there is no load.
+
+    Returns the duration that was given if it is longer.
+    """
     if "load.warm_up" not in entries:
         _add(entries, "load.warm_up", 0, "trace")
     warm_up = entries["load.warm_up"]
@@ -87,7 +95,12 @@ def _bring_window(entries: dict[str, Entry], trace: Replayed) -> None:
             f"{warm_up.origin.place}: nothing of the trace, which lasts {lasts}, would be left to measure",
             hint="use a shorter warm-up",
         )
-    if "load.duration" not in entries or entries["load.duration"].value >= left_ns:
+    duration = entries.get("load.duration")
+    displaced = []
+    if duration is not None and duration.value > left_ns:
+        reason = f"the trace ends after {format_duration(left_ns)}"
+        displaced.append(Displaced("load.duration", duration.origin, reason))
+    if duration is None or duration.value >= left_ns:
         cool_down = entries.get("load.cool_down")
         if cool_down is not None and cool_down.value:
             raise BadInput(
@@ -95,3 +108,4 @@ def _bring_window(entries: dict[str, Entry], trace: Replayed) -> None:
                 hint="leave it out, or use a shorter --duration",
             )
         _add(entries, "load.duration", left_ns, "trace")
+    return displaced

@@ -42,7 +42,10 @@ def capacity_document(capacity: Capacity) -> Document:
     blocks.append(Table(("load without think time", "responses/s", "median response time"), steps, "lrr"))
     probes = []
     for probe in capacity.probes:
-        shares = ["queue grows" if probe.overloaded else _share(probe.attainment[rule]) for rule in capacity.objectives]
+        shares = [
+            "aborted" if probe.aborted else "queue grows" if probe.overloaded else _share(probe.attainment[rule])
+            for rule in capacity.objectives
+        ]
         time, (phase, _) = duration(probe.window_s), _PHASES[probe.purpose]
         probes.append([probe.label, probe.decision, *shares, str(probe.requests), time, phase])
     headers = ("probe at", "decision", *capacity.objectives, "requests", "measured for", "phase")
@@ -238,7 +241,8 @@ def plot_data(capacity: Capacity) -> list[dict[str, float | str | None]]:
 def probe_line(probe: ProbeResult) -> str:
     """A probe in one line."""
     shares = ", ".join(f"{_goal(rule, hits)}: {_share(hits)}" for rule, hits in probe.attainment.items())
-    why = ", the queue grows: the rate is above capacity" if probe.overloaded else ""
+    why = f", aborted by {probe.aborted}" if probe.aborted else ""
+    why += ", the queue grows: the rate is above capacity" if probe.overloaded else ""
     return f"{_PHASES[probe.purpose][0]} at {probe.label}: {_decision(probe)}{why}; {shares}"
 
 

@@ -173,11 +173,7 @@ def guidellm(level: LevelResult, requests: Sequence[RequestRecord]) -> ToolCompa
     tool.rate("Requests per second", None, level.throughput.requests_per_s, why=why)
     tool.rate("Output tokens per second", None, level.throughput.output_tokens_per_s, why=why)
     tool.latency(
-        "TTFT",
-        each(requests, first_token),
-        "ttft_s",
-        why="from before the connection was made",
-        pick=weighted,
+        "TTFT", each(requests, first_token), "ttft_s", why="from before the connection was made", pick=weighted
     )
     tool.latency(
         "TPOT",
@@ -207,10 +203,7 @@ def aiperf(level: LevelResult, requests: Sequence[RequestRecord]) -> ToolCompari
     names = ("Request Throughput", "Output Token Throughput", "Total Token Throughput")
     _throughputs(tool, requests, names=names, why=f"{_DRAIN}; {_OWN_TOKENIZER}")
     tool.latency(
-        "Time to First Token",
-        each(requests, first_token),
-        "ttft_s",
-        why="from before the connection was made",
+        "Time to First Token", each(requests, first_token), "ttft_s", why="from before the connection was made"
     )
     tool.latency(
         "Inter Token Latency",
@@ -224,10 +217,7 @@ def aiperf(level: LevelResult, requests: Sequence[RequestRecord]) -> ToolCompari
         why=f"(latency - TTFT) / (N - 1), one a request: others' TPOT; {_OWN_TOKENIZER}",
     )
     tool.latency(
-        "Inter Chunk Latency",
-        gaps(requests),
-        "event_gap_s",
-        why="the same: the time between frames with text",
+        "Inter Chunk Latency", gaps(requests), "event_gap_s", why="the same: the time between frames with text"
     )
     tool.latency(
         "Request Latency",

@@ -75,6 +75,7 @@ class ProbeResult(_Load, frozen=True, kw_only=True, omit_defaults=True):
     window_s: float
     answer_s: float | None = None
     overloaded: bool = False
+    aborted: str = ""  # the abort rule that ended it, which is why it fails, and what was seen
 
 
 class CurveLevel(msgspec.Struct, frozen=True, kw_only=True):

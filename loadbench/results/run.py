@@ -8,7 +8,6 @@ fields may be added; changing or removing one makes a new version:
 
 from __future__ import annotations
 
-import inspect
 from typing import Final, Literal
 
 import msgspec
@@ -350,19 +349,3 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 def to_json(document: msgspec.Struct) -> bytes:
     """A run, or any other result, as indented JSON with a newline at its end."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
-
-
-def json_schema() -> dict[str, object]:
-    """The JSON Schema (2020-12) of `run.json`, made of the types above; the same for every version of Python."""
-
-    def any_value(kind: type) -> dict[str, object]:
-        """A setting or a fact of the environment may have any value."""
-        if kind is object:
-            return {"description": "Any value."}
-        raise NotImplementedError(kind)
-
-    schema = msgspec.json.schema(Run, schema_hook=any_value)
-    for definition in schema["$defs"].values():
-        # Up to Python 3.12 a docstring keeps the indentation of its lines.
-        definition["description"] = inspect.cleandoc(definition["description"])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}

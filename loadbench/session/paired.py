@@ -83,7 +83,7 @@ def check_paired(sides: tuple[Scenario, Scenario], pairing: Pairing, environment
     check_budget(a, pairing)
     if a.telemetry.server_pid is not None and a.target.url != b.target.url:
         raise BadInput(
-            "--server-pid: names one process, and there are two servers",
+            f"{a.place('telemetry.server_pid')}: names one process, and there are two servers",
             hint="leave it out: each server's process is found by its port",
         )
     for side in sides:
@@ -125,11 +125,7 @@ async def _measure(
             PairedSide(scenario=session.scenario, model=session.models[0], session=session) for session in (a, b)
         )
         paired = Paired(
-            (side_a, side_b),
-            pairing=pairing,
-            clock=a.clock,
-            observer=writer,
-            same=_identity(a) == _identity(b),
+            (side_a, side_b), pairing=pairing, clock=a.clock, observer=writer, same=_identity(a) == _identity(b)
         )
         failure: LoadbenchError | None = None
         with stopping(paired.stop):

@@ -74,15 +74,19 @@ class RunWriter:
             keep_texts=scenario.report.keep_texts,
         )
         session.telemetry.keep_in(folder, origin_ns=origin_ns)
+        effective, origins = scenario.effective(), scenario.recorded_origins()
+        if before is not None:  # the run stays where it is
+            effective["report"] |= {key: before.scenario.get("report", {}).get(key) for key in ("name", "out")}
+            origins |= {key: before.origins.get(key, "") for key in ("report.name", "report.out")}
         self.run = Run(
-            name=scenario.report.name,
+            name=scenario.report.name if before is None else before.name,
             started_at=self._started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             loadbench_version=__version__,
             simulated=scenario.simulated,
             complete=False,
             question=scenario.question,
-            scenario=scenario.effective(),
-            origins=scenario.recorded_origins(),
+            scenario=effective,
+            origins=origins,
             environment=dict(session.environment),
             prompts=prompts,
             levels=[] if before is None else before.levels,

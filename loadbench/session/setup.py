@@ -8,6 +8,7 @@ processes, telemetry, and the record of the environment. It closes them in order
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from loadbench.core.errors import BadInput
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.prompt_source import prompt_source
+from loadbench.plan.settings import settings
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import check_folder
@@ -58,20 +60,28 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
 
     Raises `BadInput`.
     """
-    if scenario.simulated:
-        profile_named(scenario.target.profile, place=scenario.place("target.profile"))
-    if scenario.target.adapter is not None:
-        make_adapter(scenario.target.adapter)
-    credentials(scenario, environment, url=scenario.target.url or "")
-    prompt_source(scenario.work, key="check", calibration=None)
-    if scenario.is_set("telemetry.server_pid") and scenario.target.url and not is_local(scenario.target.url):
-        place = scenario.place("telemetry.server_pid")
-        raise BadInput(f"{place}: has no effect: the server is on another machine", hint="leave it out")
-    check_pid(scenario.telemetry.server_pid)
-    workers_for(scenario, usable_cores())
-    check_folder(scenario.report.out or RESULTS, name=scenario.report.name)
-    # Users have a request in flight each. A rate may need as many connections as are allowed, but rarely does.
-    ensure_descriptors(scenario.most_in_flight, required=scenario.load.users is not None)
+    for key in ("telemetry.server_pid", "telemetry.interval"):
+        if scenario.is_set(key) and scenario.target.url and not is_local(scenario.target.url):
+            message = f"{scenario.place(key)}: has no effect: the server is on another machine"
+            raise BadInput(message, hint="leave it out")
+    try:
+        if scenario.simulated:
+            profile_named(scenario.target.profile)
+        if scenario.target.adapter is not None:
+            make_adapter(scenario.target.adapter)
+        credentials(scenario, environment, url=scenario.target.url or "")
+        prompt_source(scenario.work, key="check", calibration=None)
+        check_pid(scenario.telemetry.server_pid)
+        workers_for(scenario, usable_cores())
+        check_folder(scenario.report.out or RESULTS, name=scenario.report.name)
+        # Users have a request in flight each. A rate may need as many connections as are allowed, but rarely does.
+        ensure_descriptors(scenario.most_in_flight, required=scenario.load.users is not None)
+    except BadInput as error:
+        # These know a setting's flag only, but its value may be from a variable, a file, or one side of a comparison.
+        flag = re.split(r"[: ]", error.message, maxsplit=1)[0]
+        for key in [one.key for one in settings(scenario.command) if one.flag == flag]:
+            raise BadInput(error.message.replace(flag, scenario.place(key), 1), hint=error.hint) from None
+        raise
 
 
 @contextmanager
@@ -151,6 +161,7 @@ async def open_session(
     async with AsyncExitStack() as stack:
         scenario, url = stack.enter_context(server_of(scenario, environment, say=say, models=models))
         prepared = await prepare(scenario, environment, url=url, say=say)
+        scenario = prepared.scenario
         clock = MonotonicClock()
         transport = make_transport(scenario, prepared.target, clock)
 

@@ -24,10 +24,10 @@ def profiles_text() -> str:
     return "".join(f"{name:{width}}  {profile.description}\n" for name, profile in PROFILES.items())
 
 
-def profile_named(name: str, *, place: str = "--profile") -> Profile:
-    """The profile of this name, which stands at `place`; raises `BadInput` with the known names."""
+def profile_named(name: str) -> Profile:
+    """The profile of this name; raises `BadInput` with the known names."""
     if name not in PROFILES:
-        raise BadInput(f"{place}: there is no profile {name!r}", hint=f"the profiles are {', '.join(PROFILES)}")
+        raise BadInput(f"--profile: there is no profile {name!r}", hint=f"the profiles are {', '.join(PROFILES)}")
     return PROFILES[name]
 
 

@@ -37,12 +37,11 @@ from dataclasses import dataclass, replace
 from loadbench.core.units import NS_PER_S
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Profile:
     """One kind of server. Times are in seconds; `noise` is the coefficient of variation of each duration."""
 
     name: str
-    description: str
     model: str
     slots: int  # requests that run at once
     kv_tokens: int  # prompt and output tokens that all running requests can reserve together
@@ -51,6 +50,7 @@ class Profile:
     prefill_per_token_s: float
     decode_base_s: float
     decode_per_sequence_s: float
+    description: str
     noise: float = 0.03
 
     def __post_init__(self) -> None:
@@ -95,45 +95,16 @@ class Profile:
         )
 
 
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            name="slot-server",
-            description="a small model on a fast desktop; a clear knee at its 8 slots",
-            model="sim-chat",
-            slots=8,
-            kv_tokens=65_536,
-            context=8_192,
-            prefill_base_s=0.001,
-            prefill_per_token_s=0.00008,
-            decode_base_s=0.005,
-            decode_per_sequence_s=0.0005,
-        ),
-        Profile(
-            name="cpu-laptop",
-            description="a quantised 7B model on a laptop's CPU; prompts are expensive, batching gains little",
-            model="sim-laptop-7b",
-            slots=4,
-            kv_tokens=16_384,
-            context=4_096,
-            prefill_base_s=0.020,
-            prefill_per_token_s=0.003,
-            decode_base_s=0.060,
-            decode_per_sequence_s=0.012,
-        ),
-        Profile(
-            name="small-gpu",
-            description="a 7B model on a GPU with 8 GB; batching is cheap until the KV memory is full",
-            model="sim-gpu-7b",
-            slots=16,
-            kv_tokens=8_192,
-            context=8_192,
-            prefill_base_s=0.005,
-            prefill_per_token_s=0.00015,
-            decode_base_s=0.012,
-            decode_per_sequence_s=0.0004,
-        ),
-    )
-}
+# fmt: off
+_ALL = (
+    # name, model, slots, KV tokens, context, prefill: base and per token, decode: base and per sequence
+    Profile("slot-server", "sim-chat", 8, 65_536, 8_192, 0.001, 0.00008, 0.005, 0.0005,
+            "a small model on a fast desktop; a clear knee at its 8 slots"),
+    Profile("cpu-laptop", "sim-laptop-7b", 4, 16_384, 4_096, 0.020, 0.003, 0.060, 0.012,
+            "a quantised 7B model on a laptop's CPU; prompts are expensive, batching gains little"),
+    Profile("small-gpu", "sim-gpu-7b", 16, 8_192, 8_192, 0.005, 0.00015, 0.012, 0.0004,
+            "a 7B model on a GPU with 8 GB; batching is cheap until the KV memory is full"),
+)
+# fmt: on
+PROFILES = {profile.name: profile for profile in _ALL}
 DEFAULT_PROFILE = "slot-server"

@@ -118,51 +118,31 @@ def from_listing(listing: Iterable[Mapping[str, object]], *, foundry: bool) -> l
     return models
 
 
-def from_catalogue_file(document: object) -> list[Model]:
-    """From Foundry Local's `foundry.modelinfo.json`, or the list of its 0.x service, which has the ids under `name`."""
-    entries = document.get("models") if isinstance(document, dict) else document
-    models = []
-    for entry in map(_table, entries if isinstance(entries, list) else ()):
-        model_id = _text(entry.get("id")) or _text(entry.get("name"))
-        if model_id is None:
-            continue
-        runtime, numbers = _table(entry.get("runtime")), _table(entry.get("intProperties"))
-        megabytes = _first(entry.get("fileSizeMb"), numbers.get("filesize_mb"))
-        models.append(
-            Model(
-                id=model_id,
-                alias=_text(entry.get("alias")),
-                version=_whole(entry.get("version")),
-                device=_upper(runtime.get("deviceType")),
-                execution_provider=_text(runtime.get("executionProvider")),
-                size_bytes=None if megabytes is None else megabytes * _MB,
-                license=_text(entry.get("license")),
-                context_length=_first(numbers.get("context_length"), entry.get("maxInputTokens")),
-            )
-        )
-    return models
-
-
-def from_cli_json(document: object) -> list[Model]:
-    """From `foundry model list -o json`: variants or cached models."""
+def from_catalogue(document: object) -> list[Model]:
+    """From Foundry Local's `foundry.modelinfo.json`, its output of `foundry model list -o json` (variants or cached
+    models), or the list of its 0.x service, which has the ids under `name`.
+    """
     table = _table(document)
     entries = next(
         (table[key] for key in ("variants", "models", "items") if isinstance(table.get(key), list)), document
     )
     models = []
     for entry in map(_table, entries if isinstance(entries, list) else ()):
-        model_id = _text(entry.get("id")) or _text(entry.get("modelId"))
+        model_id = _text(entry.get("id")) or _text(entry.get("modelId")) or _text(entry.get("name"))
         if model_id is None:
             continue
-        megabytes = _first(entry.get("fileSizeMb"), entry.get("sizeMb"))
+        runtime, numbers = _table(entry.get("runtime")), _table(entry.get("intProperties"))
+        megabytes = _first(entry.get("fileSizeMb"), numbers.get("filesize_mb"), entry.get("sizeMb"))
         models.append(
             Model(
                 id=model_id,
                 alias=_text(entry.get("alias")),
-                device=_upper(entry.get("device")),
-                execution_provider=_text(entry.get("executionProvider")),
+                version=_whole(entry.get("version")),
+                device=_upper(runtime.get("deviceType")) or _upper(entry.get("device")),
+                execution_provider=_text(runtime.get("executionProvider")) or _text(entry.get("executionProvider")),
                 size_bytes=None if megabytes is None else megabytes * _MB,
                 license=_text(entry.get("license")),
+                context_length=_first(numbers.get("context_length"), entry.get("maxInputTokens")),
                 cached=_truth(entry.get("cached")),
                 loaded=_truth(entry.get("loaded")),
             )

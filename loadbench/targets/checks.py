@@ -22,7 +22,7 @@ from loadbench.targets.discovery import NOT_FOUND_HINT, moved_to
 from loadbench.targets.foundry import Dialect
 from loadbench.targets.machine import Machine, clock, descriptors, disk, downloads
 from loadbench.targets.openai import choose_models
-from loadbench.targets.prepare import Prepared, choose, find_server, known_models, prepare, refuse_foundry_settings
+from loadbench.targets.prepare import Prepared, choose, find_server, known_models, prepare, without_foundry
 from loadbench.targets.probe import ModelProbe
 from loadbench.telemetry.sampler import is_local
 
@@ -55,7 +55,7 @@ async def run_checks(
     try:
         target, service = await find_server(scenario, environment, url=url)
         if service is None:
-            refuse_foundry_settings(scenario, target)
+            scenario = without_foundry(scenario, target, lambda note: checks.append(Check("settings", "warn", note)))
             catalogue = from_listing(target.listing, foundry=False)
         else:
             catalogue = await known_models(scenario, target, service)

@@ -20,11 +20,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "unload other models (loadbench models --unload MODEL), or use a smaller model or another variant",
     ),
     (r"not loaded|must be loaded|load the model", "not loaded", "load it: loadbench models --load MODEL"),
-    (
-        _LENGTH,
-        "too long",
-        "use shorter prompts or request shorter responses: both share the model's context",
-    ),
+    (_LENGTH, "too long", "use shorter prompts or request shorter responses: both share the model's context"),
     (
         r"model not found|no such model|does not exist|no model matching|unknown model",
         "unknown model",

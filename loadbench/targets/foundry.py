@@ -23,7 +23,7 @@ import httpx
 import orjson
 
 from loadbench.core.errors import TargetUnavailable
-from loadbench.targets.catalogue import bare_name, from_cache, from_catalogue_file, same_model, unversioned
+from loadbench.targets.catalogue import bare_name, from_cache, from_catalogue, same_model, unversioned
 from loadbench.targets.http_get import get, get_json, parse_json
 from loadbench.telemetry.sampler import is_local
 from loadbench.wire.openai import error_text
@@ -144,7 +144,7 @@ def catalogue_of(service: Service) -> tuple[list[Model], list[Model]]:
     path = service.cache / _CATALOGUE_FILE
     try:
         raw = path.read_bytes() if path.stat().st_size <= _MOST_CATALOGUE_BYTES else b""
-        listed = from_catalogue_file(orjson.loads(raw))
+        listed = from_catalogue(orjson.loads(raw))
     except (OSError, orjson.JSONDecodeError):
         listed = []
     return listed, from_cache(service.cache)

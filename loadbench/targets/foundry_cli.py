@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from loadbench.results.models import Model
-from loadbench.targets.catalogue import from_cli_json
+from loadbench.targets.catalogue import from_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,7 +134,7 @@ def first_object(text: str) -> object:
 def list_cli_models(cli: FoundryCli) -> list[Model]:
     """All variants, by the first command that this release supports; empty if none works."""
     for words in (("model", "list", "--variants"), ("model", "list")):
-        models = from_cli_json(first_object(cli.run(*words, "-o", "json").text))
+        models = from_catalogue(first_object(cli.run(*words, "-o", "json").text))
         if models:
             return models
     return from_table(cli.run("model", "list").text)

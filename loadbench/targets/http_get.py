@@ -63,7 +63,7 @@ async def get(http: httpx.AsyncClient, url: str, *, within_s: float | None = Non
         what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no response"
         hint = "check the address, and whether the server hangs"
         raise TargetUnavailable(f"{url}: {what} in time", hint=hint) from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last is a host name that cannot exist
         what, hint = explain(error)
         if isinstance(error, httpx.RemoteProtocolError):
             what, hint = f"no valid HTTP response ({what})", "check the port, and whether it needs https://"

@@ -13,7 +13,7 @@ import anyio
 
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.results.models import Catalogue, Model
-from loadbench.targets.catalogue import from_catalogue_file, from_listing, from_ollama, merged, resolve, with_loaded
+from loadbench.targets.catalogue import from_catalogue, from_listing, from_ollama, merged, resolve, with_loaded
 from loadbench.targets.foundry import Dialect, Service, unload
 from loadbench.targets.foundry_cli import FoundryCli, find_cli, list_cli_models
 from loadbench.targets.http_get import get_json
@@ -96,7 +96,7 @@ async def _foundry_models(
         sources.append(f"cache {service.cache}")
     if service.dialect is Dialect.LEGACY:
         async with target_http(scenario, target) as http:
-            listed = from_catalogue_file(await get_json(http, f"{service.root}/foundry/list"))
+            listed = from_catalogue(await get_json(http, f"{service.root}/foundry/list"))
         if listed:
             sources.append("/foundry/list")
             models = merged(models, listed)

@@ -100,31 +100,28 @@ def credentials(
 ) -> tuple[tuple[tuple[str, str], ...], ssl.SSLContext | None]:
     """(headers of every request, TLS context of an https URL).
 
-    Raises `BadInput` for an API key that is not set or not valid in a header, and for a bad CA file.
+    Raises `BadInput` for an API key that is not set, not valid in a header or given as one too, and for a bad CA file.
     """
     settings = scenario.target
     variable = settings.api_key_env
     key = environment.get(variable, "")
-    place = scenario.place("target.api_key_env")
+    place, header = scenario.place("target.api_key_env"), scenario.place("target.header")
     if not key and variable != "LOADBENCH_API_KEY":
         raise BadInput(f"{place} {variable}: the variable is not set", hint=f"export {variable}=…")
-    if not key.isascii() or (key and not key.isprintable()):
+    if not key.isascii() or (key and not key.isprintable()) or key != key.strip():
         raise BadInput(f"{place} {variable}: characters that a header cannot have", hint=f"export {variable} again")
+    if key and any(name.lower() == "authorization" for name, _ in settings.header):
+        raise BadInput(f"{header} Authorization: {variable} has a key too", hint="give one of them")
     headers = (*settings.header, *([("authorization", f"Bearer {key}")] if key else []))
-    if not url.startswith("https:"):
-        return headers, None
-    place = scenario.place("target.cacert")
-    return headers, tls_context(cacert=settings.cacert, insecure=settings.insecure, place=place)
+    secure = url.startswith("https:")
+    return headers, tls_context(cacert=settings.cacert, insecure=settings.insecure) if secure else None
 
 
 def _listed(response: httpx.Response, url: str) -> list[dict[str, object]] | None:
     """The entries of a list of models; `None` if the server has no such route, or fails there."""
     status = response.status_code
     if status in {401, 403}:
-        raise TargetUnavailable(
-            f"{url}: HTTP {status}: {error_text(response.content)}",
-            hint=_KEY_HINT,
-        )
+        raise TargetUnavailable(f"{url}: HTTP {status}: {error_text(response.content)}", hint=_KEY_HINT)
     if response.is_redirect:
         raise TargetUnavailable(
             f"{url}: HTTP {status}, redirects to {response.headers.get('location', '?')[:200]}",

@@ -8,14 +8,15 @@ means depends on the machine, so aliases that may mean several variants are not 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.units import NS_PER_S
-from loadbench.plan.settings import FOUNDRY_NEEDS
+from loadbench.plan.scenario import leave_out
+from loadbench.plan.settings import DEFAULT, FOUNDRY_NEEDS, settings
 from loadbench.results.models import Model
 from loadbench.targets.adapters import adapter_target, release
 from loadbench.targets.adapters import load as load_adapter
@@ -142,12 +143,18 @@ async def find_server(scenario: Scenario, environment: Mapping[str, str], *, url
     return target, service
 
 
-def refuse_foundry_settings(scenario: Scenario, target: Target) -> None:
-    """Raises `BadInput` for a setting that has an effect on Foundry Local only; `target` is another server."""
+def without_foundry(scenario: Scenario, target: Target, say: Callable[[str], None]) -> Scenario:
+    """The scenario for a `target` that is not Foundry Local, without the settings that only have an effect there.
+
+    One that was given is reported if the server was named by a stronger source. If not, it raises `BadInput`.
+    """
+    only = {setting.key for setting in settings() if FOUNDRY_NEEDS & {*setting.needs}}
+    named = scenario.origins.get("target.url", DEFAULT).source
     for key, entry in scenario.values.entries.items():
-        if FOUNDRY_NEEDS & {*entry.setting.needs} and scenario.is_set(key) and not entry.is_off:
-            place = scenario.place(key)
-            raise BadInput(f"{place}: {target.base_url} loads its models itself", hint=f"leave out {place}")
+        if key in only and scenario.is_set(key) and not entry.is_off:
+            scenario = leave_out(scenario, key, f"{target.base_url} loads its models itself", by=named)
+            say(f"not used: {scenario.displaced[-1]}")
+    return replace(scenario, not_used=scenario.not_used | only)
 
 
 async def known_models(scenario: Scenario, target: Target, service: Service) -> list[Model]:
@@ -181,7 +188,7 @@ async def prepare(
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
     target, service = await find_server(scenario, environment, url=url)
     if service is None:
-        refuse_foundry_settings(scenario, target)
+        scenario = without_foundry(scenario, target, say)
         models, missing = choose_models(target, scenario.target.model)
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
     catalogue = await known_models(scenario, target, service)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level as Running
 from loadbench.engine.level import LevelPlan
 from loadbench.plan.load import Closed, LevelDuration
 from loadbench.plan.prompts import Prompt
 from loadbench.sim.transport import SimTransport
+from tests.engine.no_health import NoHealth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

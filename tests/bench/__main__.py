@@ -84,11 +84,7 @@ BULK = Rates(
     unit="events per CPU-second",
     jobs={name: _BULK(client=name) for name in ("loadbench", "httpx", "aiohttp", "epoll")},
     rate=_events,
-    versus=[
-        Versus("loadbench", "httpx", 10),
-        Versus("loadbench", "aiohttp", 1),
-        Versus("loadbench", "epoll", 0.5),
-    ],
+    versus=[Versus("loadbench", "httpx", 10), Versus("loadbench", "aiohttp", 1), Versus("loadbench", "epoll", 0.5)],
 )
 SHORT = Rates(
     title="Short: answers of one event at once, 16 connections",

@@ -14,13 +14,13 @@ import pytest
 
 from loadbench.analyze.capacity.answer import conclude
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
-from loadbench.analyze.capacity.search_evidence import SearchEvidence
+from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_objectives
 from loadbench.client.client import Client, Endpoint
 from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.health import NoHealth
 from loadbench.live.progress import Progress
 from loadbench.plan.conditions import conditions
+from loadbench.plan.objective import parse_abort
 from loadbench.plan.search import Purpose
 from loadbench.report.capacity import capacity_document
 from loadbench.report.capacity_plan import capacity_plan_document
@@ -38,6 +38,7 @@ from loadbench.targets.prepare import Prepared
 from tests.cli.running import loadbench, started
 from tests.coverage.capacity import PATIENT, a_scenario
 from tests.coverage.servers import S, Slots
+from tests.engine.no_health import NoHealth
 
 if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
@@ -406,6 +407,14 @@ def test_what_cannot_be_searched_is_refused(arguments, said, tmp_path):
     assert ran.returncode == 2
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_search_has_no_rules_of_one_level():
+    """Neither objectives nor rules to abort, because it chooses its loads itself."""
+    everywhere, at_four = parse_abort("failures>20%"), parse_abort("failures>20%@users=4")
+    refuse_objectives(CLIMBING.objectives, [everywhere])
+    with pytest.raises(BadInput, match="failures>20%@users=4: the search chooses the loads itself"):
+        refuse_objectives(CLIMBING.objectives, [everywhere, at_four])
 
 
 def test_capacity_json_reads_back_and_damage_is_told(tmp_path):

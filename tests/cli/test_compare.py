@@ -68,17 +68,18 @@ def test_two_folders_of_runs_are_compared(kept):
 
 @pytest.mark.parametrize(
     ("rule", "code"),
-    [
-        ("ttft_p95>5%", 3),
-        ("ttft_p95>20%", 0),
-        ("ttft_p95>10%", 5),
-        ("output_tokens_per_s<-5%,ttft_p95>20%@users=4", 0),
-        ("ttft_p95>20%@users=16", 3),
-    ],
+    [("ttft_p95>5%", 3), ("ttft_p95>20%", 0), ("ttft_p95>10%", 5), ("output_tokens_per_s<-5%,ttft_p95>20%@users=4", 0)],
 )
 def test_gates_decide_the_exit_code(loadbench, kept, rule, code):
-    """3 beyond the bound, 0 within it, 5 where that cannot be told, 3 where there is no sample."""
+    """3 beyond the bound, 0 within it, 5 where that cannot be told."""
     assert loadbench("compare", "before", "after", "--fail-on", rule, "--json", cwd=kept).returncode == code
+
+
+def test_gate_at_a_level_that_no_run_has_is_refused(loadbench, kept):
+    """As when both sides are measured now: 2, and the levels that there are."""
+    done = loadbench("compare", "before", "after", "--fail-on", "ttft_p95>20%@users=16", cwd=kept)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "ttft_p95>20%@users=16: no level has users=16\nhint: levels are users=1, users=4" in done.stderr
 
 
 def test_json_is_what_scripts_read(loadbench, kept):

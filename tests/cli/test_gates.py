@@ -11,7 +11,7 @@ from loadbench.report.formats import schema_text
 from loadbench.sim.process import SimProcess
 from tests.cli.typed import typed as loadbench
 
-LEVEL = ("--model", "alpha", "--users", "1", "--warm-up", "100ms", "--max-tokens", "4")
+LEVEL = {"--model": "alpha", "--users": "1", "--warm-up": "100ms", "--max-tokens": "4"}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,8 @@ def server():
 
 def swept(server, tmp_path, *arguments: str) -> tuple[int, dict, str]:
     """(exit code, run.json, the Markdown report) of a sweep."""
-    done = loadbench("sweep", "--url", server, *LEVEL, *arguments, "--json", cwd=tmp_path)
+    level = [word for flag, value in LEVEL.items() if flag not in arguments for word in (flag, value)]
+    done = loadbench("sweep", "--url", server, *level, *arguments, "--json", cwd=tmp_path)
     document = json.loads(done.stdout)
     jsonschema.Draft202012Validator(json.loads(schema_text())).validate(document)
     (folder,) = (tmp_path / "results").iterdir()

@@ -16,10 +16,7 @@ from tests.cli.running import started
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="stops a process as POSIX does"),
-    pytest.mark.slow,
-]
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="stops a process as POSIX does"), pytest.mark.slow]
 
 
 def the_level(folder: Path) -> dict:

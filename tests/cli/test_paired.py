@@ -78,13 +78,7 @@ def test_two_models_of_one_server(tmp_path):
     """`--url` with `--a-model` and `--b-model` compares what is behind one address."""
     with SimProcess("slot-server", models=("fast", "faster")) as server:
         process = loadbench(
-            "compare",
-            f"--url={server.url}",
-            "--a-model=fast",
-            "--b-model=faster",
-            *SHORT,
-            "--repeats=1",
-            cwd=tmp_path,
+            "compare", f"--url={server.url}", "--a-model=fast", "--b-model=faster", *SHORT, "--repeats=1", cwd=tmp_path
         )
     assert "Traceback" not in process.stderr
     assert comparison(tmp_path)["a"]["model"] == "fast"

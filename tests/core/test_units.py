@@ -81,14 +81,26 @@ def test_durations_are_written_for_people(ns: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "per_s"),
-    [("10", 10), ("0.5", 0.5), ("10/s", 10), ("30/min", 0.5), ("30 / m", 0.5), ("36/h", 0.01), ("1/ms", 1000)],
+    [
+        ("10", 10),
+        ("0.5", 0.5),
+        ("10/s", 10),
+        ("30/min", 0.5),
+        ("30 / m", 0.5),
+        ("36/h", 0.01),
+        ("1/ms", 1000),
+        ("1e-05", 1e-5),
+        ("6E+1/min", 1),
+    ],
 )
 def test_rates_are_read(text: str, per_s: float) -> None:
     """Per second unless another time is named; below one per second as well."""
     assert math.isclose(parse_rate(text), per_s, rel_tol=1e-15)
 
 
-@pytest.mark.parametrize("text", ["", "0", "0/s", "-1", "ten", "10/day", "1/", "nan", "inf", "9" * 400])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0/s", "-1", "ten", "10/day", "1/", "nan", "inf", "9" * 400, "1e", "e5", "1e999"]
+)
 def test_what_is_no_rate_is_refused(text: str) -> None:
     """A rate is a number above 0 per known unit."""
     with pytest.raises(ValueError, match=r"rate|unit|above 0"):

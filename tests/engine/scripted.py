@@ -15,10 +15,10 @@ import orjson
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.transport import TransportError
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level, LevelPlan
 from loadbench.plan.load import LevelDuration
 from loadbench.plan.prompts import Prompt
+from tests.engine.no_health import NoHealth
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -102,12 +102,7 @@ def test_abort_keeps_what_was_measured():
 
 @pytest.mark.parametrize(
     ("act", "rule"),
-    [
-        (QUICK, "failures>20%"),
-        (QUICK, "ttft_p50>1s"),
-        (QUICK, "ttft_max>1s"),
-        (QUICK, "event_gap_p99>1s"),
-    ],
+    [(QUICK, "failures>20%"), (QUICK, "ttft_p50>1s"), (QUICK, "ttft_max>1s"), (QUICK, "event_gap_p99>1s")],
 )
 def test_level_whose_rule_never_holds_is_a_whole_level(act, rule):
     """It runs to its end, as without the rule."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -133,8 +134,8 @@ def test_an_objective_that_nothing_has_is_refused():
         searched(a_scenario("tpot_p95<80ms", budget=60 * S), lambda: _steady(S // 5))
 
 
-def test_a_probe_that_an_abort_rule_ends_counts_as_far_as_it_goes():
-    """It is kept with its rule, leans to FAIL where it is undecided, and the search goes on below it."""
+def test_a_probe_that_an_abort_rule_ends_fails():
+    """It is kept with its rule, its load is not tested again, and the search goes on below it."""
     scenario = a_scenario("e2e_p95<8s", think_s=5.0, budget=1800 * S)
     scenario = replace(scenario, slo=replace(scenario.slo, abort_on=(parse_abort("e2e_p50>5s"),)))
     found = searched(scenario, partial(Slots, 2, 2.0, seed=4))
@@ -142,7 +143,12 @@ def test_a_probe_that_an_abort_rule_ends_counts_as_far_as_it_goes():
         probe for probe, recording in zip(found.evidence.probes, found.recordings, strict=True) if recording.aborted
     ]
     assert aborted
-    assert all(probe.decision == "FAIL" or probe.leaning <= -3.0 for probe in aborted if probe.purpose != "verify")
+    assert all(probe.decision == "FAIL" and probe.aborted.startswith("e2e_p50>5s") for probe in aborted)
+    tests = Counter(probe.amount for probe in aborted if probe.purpose in {"bracket", "refine", "test"})
+    assert set(tests.values()) == {1}, "a load that the rule ended is not tested again"
+    first = min(number for number, probe in enumerate(found.evidence.probes) if probe.aborted)
+    later = [probe.amount for probe in found.evidence.probes[first + 1 :] if probe.purpose == "test"]
+    assert all(amount < found.evidence.probes[first].amount for amount in later)
     assert found.answer.users < min(probe.users for probe in aborted)
 
 

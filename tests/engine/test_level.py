@@ -466,11 +466,7 @@ def test_each_timeout_is_its_own_outcome_at_its_own_moment(act, outcome, end_ns,
 
 
 @pytest.mark.parametrize(
-    "act",
-    [
-        Act(connect_ns=5 * S - 1, first_ns=60 * S - 1),
-        Act(first_ns=S, gap_ns=30 * S - 1, tokens=15),
-    ],
+    "act", [Act(connect_ns=5 * S - 1, first_ns=60 * S - 1), Act(first_ns=S, gap_ns=30 * S - 1, tokens=15)]
 )
 def test_what_comes_a_nanosecond_before_its_deadline_comes_in_time(act):
     """A deadline does not ring early."""

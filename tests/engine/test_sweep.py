@@ -306,12 +306,7 @@ def test_model_that_answers_nothing_is_marked():
             endpoint = Endpoint(base_url="http://s/v1", model=model)
             return Client(endpoint, Scripted(clock, lambda _: act), clock=clock, timeouts=Timeouts())
 
-        sweep = Sweep(
-            scenario(users=(1,)),
-            ScriptedSession(clock, client_for),
-            models=("hung", "m"),
-            observer=watcher,
-        )
+        sweep = Sweep(scenario(users=(1,)), ScriptedSession(clock, client_for), models=("hung", "m"), observer=watcher)
         await sweep.run()
 
     run_virtual(main)

@@ -18,7 +18,6 @@ from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.capacity import CapacitySearch
-from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level, LevelSpec, level_plan
 from loadbench.engine.workers import WorkerPool, _merged, _parts, workers_for
 from loadbench.plan.arrivals import parse_arrivals
@@ -35,6 +34,7 @@ from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from loadbench.targets.openai import Target
 from tests.coverage.capacity import SearchJudge, a_scenario
+from tests.engine.no_health import NoHealth
 from tests.engine.scripted import ScriptedSession
 
 S = 1_000_000_000

@@ -14,7 +14,6 @@ from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level, LevelSpec, level_plan
 from loadbench.engine.workers import WorkerPool
 from loadbench.plan.load import Phase, Shard
@@ -26,6 +25,7 @@ from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from loadbench.targets.openai import Target
 from tests.building import a_level, a_sample
+from tests.engine.no_health import NoHealth
 from tests.engine.scripted import Act, Scripted, run_level, run_scripted
 from tests.plan.make_traces import AZURE_TRACE, MOONCAKE_TRACE, REQUESTS
 
@@ -127,11 +127,7 @@ def test_h2_a_grown_prompt_is_not_held_against_a_length(talk):
     # Words are tokens to this server, and 4 are its template's.
     assert lengths == {1: 20, 2: 20 + 6 + 16, 3: 20 + 2 * (6 + 16)}
     asked = [one.request for one in talk.samples]
-    assert {(one.turn, one.target_input_tokens) for one in asked} == {
-        (1, 20),
-        (2, None),
-        (3, None),
-    }
+    assert {(one.turn, one.target_input_tokens) for one in asked} == {(1, 20), (2, None), (3, None)}
     assert "prompt_length" not in {reason.code for reason in talk.summary().verdict.reasons}
 
 

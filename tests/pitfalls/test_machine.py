@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from loadbench.analyze.level.summary import summarize
-from loadbench.engine.health import NoHealth
 from loadbench.engine.level import Level, LevelPlan
 from loadbench.plan.arrivals import Arrivals, Spacing
 from loadbench.plan.load import Closed, LevelDuration, Open
 from loadbench.plan.prompts import Prompt
 from loadbench.record.outcome import Outcome
+from tests.engine.no_health import NoHealth
 from tests.faults.connection_faults import DISRUPTIVE
 from tests.faults.server import FAULTS, FaultServer
 from tests.pitfalls.playing import CLOCK, KINDS, S, Timeouts, ask, client_of, transport_of

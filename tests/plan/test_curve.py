@@ -23,12 +23,7 @@ def curve_of(server, *, most=200, missed=lambda _: True) -> list[int]:
 
 @pytest.mark.parametrize(
     ("slots", "steps"),
-    [
-        (1, [1, 2, 3]),
-        (3, [1, 2, 4, 8, 12, 3, 6]),
-        (4, [1, 2, 4, 8, 12, 3, 6]),
-        (6, [1, 2, 4, 8, 16, 24, 6, 12]),
-    ],
+    [(1, [1, 2, 3]), (3, [1, 2, 4, 8, 12, 3, 6]), (4, [1, 2, 4, 8, 12, 3, 6]), (6, [1, 2, 4, 8, 16, 24, 6, 12])],
 )
 def test_steps_stand_around_the_bend(slots, steps):
     """Doubled until twice as many bring no more, then half as many again, then two between."""

@@ -19,6 +19,8 @@ from loadbench.plan.objective import RATES
         ("requests_per_s<-2.5%@rate=0.50", GateRule("requests_per_s", -0.025, "rate=0.5")),
         ("requests_per_s<-2.5%@rate=30/min", GateRule("requests_per_s", -0.025, "rate=0.5")),
         ("failures>1%", GateRule("failures", 0.01)),
+        ("failures>0.00001%", GateRule("failures", 1e-5 / 100)),
+        ("requests_per_s<-1E-5%@rate=1e+06", GateRule("requests_per_s", -1e-5 / 100, "rate=1e+06")),
         ("tpot_p99>0%", GateRule("tpot_p99", 0.0)),
     ],
 )

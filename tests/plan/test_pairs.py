@@ -23,6 +23,7 @@ from loadbench.plan.pairs import (
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import CompareSettings, LoadSettings, TargetSettings
 from loadbench.plan.sources import resolve
+from loadbench.session.capacity import check_search
 
 S = 1_000_000_000
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"
@@ -305,12 +306,12 @@ def test_same_with_two_servers_is_without_effect():
 
 
 def test_a_rule_for_a_load_that_is_not_measured_is_refused():
-    """A gate at a level that the comparison lacks would never be decided; a search has a range of loads."""
+    """A gate at a level that the comparison lacks would never be decided; a search chooses its loads."""
     with pytest.raises(BadInput, match="no level has rate=2"):
         resolved({"users": "2", "fail_on": ["e2e_p95>5%@rate=2"]})
     assert resolved({"users": "2,3", "fail_on": ["e2e_p95>5%@users=3"]}).compare.fail_on
     search = {"objectives": ["ttft_p95<1s"], "at_most": "5"}
-    for rule in ("failures>20%@users=6", "failures>20%@rate=2"):
-        with pytest.raises(BadInput, match="the search has no "):
-            resolve(flags={**search, "abort_on": [rule]}, environment={}, command="capacity")
-    resolve(flags={**search, "abort_on": ["failures>20%@users=5"]}, environment={}, command="capacity")
+    for rule in ("failures>20%@users=6", "failures>20%@rate=2", "failures>20%@users=5"):
+        scenario = resolve(flags={**search, "abort_on": [rule]}, environment={}, command="capacity")
+        with pytest.raises(BadInput, match="the search chooses the loads itself"):
+            check_search(scenario, {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from loadbench.core.errors import BadInput
@@ -74,3 +76,104 @@ def test_absurd_settings_are_refused_by_name(flags):
     (name,) = flags
     with pytest.raises(BadInput, match="--telemetry" if name == "sampling" else f"--{name.replace('_', '-')}"):
         resolve(flags=flags, environment={})
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("X: \u00e9", "in printable ASCII"),
+        ("X: a\rb", "in printable ASCII"),
+        ("X: a\x1bb", "in printable ASCII"),
+        ("Content-Length: 3", "Content-Length is a header that loadbench sets itself"),
+        ("hOST: evil", "hOST is a header that"),
+        ("Content-Type: text/plain", "Content-Type is a header that"),
+        ("Transfer-Encoding: chunked", "Transfer-Encoding is a header that"),
+        ("Accept: */*", "Accept is a header that"),
+        ("accept-encoding: gzip", "accept-encoding is a header that"),
+    ],
+)
+def test_headers_that_cannot_be_sent_are_refused(line, reason):
+    """What no header holds, and what would be sent a second time."""
+    with pytest.raises(ValueError, match=reason):
+        setting_types.HEADERS.read([line])
+
+
+def test_headers_are_read_by_name_and_value():
+    """A tab is a character of a value, spaces around it are not, and each name is given once."""
+    written = ["X-Team:  blue\tsky ", "User-Agent: me", "Connection: close", "X-Empty:"]
+    read = (("X-Team", "blue\tsky"), ("User-Agent", "me"), ("Connection", "close"), ("X-Empty", ""))
+    assert setting_types.HEADERS.read(written) == read
+    with pytest.raises(ValueError, match="authorization is given twice"):
+        setting_types.HEADERS.read(["Authorization: a", "authorization: b"])
+
+
+@pytest.mark.parametrize("type_", [setting_types.TEXT, setting_types.PATH, setting_types.MODELS, setting_types.URL])
+def test_text_that_is_not_unicode_is_refused(type_):
+    """Half a surrogate pair comes from JSON, or from bytes of the command line."""
+    for text in ("a\ud800", "\udcff"):
+        with pytest.raises(ValueError, match=r"found '.*\\ud.*', want .*valid Unicode"):
+            type_.read(text)
+
+
+def test_path_has_no_nul():
+    """No system has such a file."""
+    for type_ in (setting_types.PATH, setting_types.DIRECTORY):
+        with pytest.raises(ValueError, match="want a path without NUL"):
+            type_.read("a\0b")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_file_that_is_read_more_than_once_is_no_pipe(tmp_path):
+    """Each worker reads it, and the second would find nothing or wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", os.devnull):
+        with pytest.raises(ValueError, match="cannot be read twice: save it to a file first"):
+            setting_types.PATH.read(str(path))
+    assert setting_types.PATH.read(str(tmp_path)) == tmp_path
+    assert setting_types.PATH.read(str(tmp_path / "none")) == tmp_path / "none"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("HTTPS://Example.ORG:8443/V1/", "https://example.org:8443/V1"),
+        ("Http://[::1]:80", "http://[::1]:80"),
+        ("http://h/a%20b", "http://h/a%20b"),
+    ],
+)
+def test_url_has_scheme_and_host_in_lower_case(written, read):
+    """TLS depends on the scheme; the path keeps its case."""
+    assert setting_types.URL.read(written) == read
+
+
+@pytest.mark.parametrize("written", ["http://b\u00fccher.de", "http://h/\u00e9", "http://h/a b", "http://h/a\tb"])
+def test_url_is_ascii(written):
+    """Other characters would not go over the wire as they are."""
+    with pytest.raises(ValueError, match="want a URL in ASCII"):
+        setting_types.URL.read(written)
+
+
+@pytest.mark.parametrize("type_", [setting_types.THINK, setting_types.TOKENS, setting_types.TURNS])
+def test_empty_text_is_no_distribution(type_):
+    """It is not 0."""
+    for written in ("", " "):
+        with pytest.raises(ValueError, match=r"is not a duration|want a whole number"):
+            type_.read(written)
+    assert setting_types.THINK.read(0).mean == 0
+
+
+def test_number_too_large_for_a_float_is_refused():
+    """JSON and TOML have whole numbers of any length."""
+    with pytest.raises(ValueError, match="want a number from 0 to 2"):
+        setting_types.number(0, 2).read(10**400)
+
+
+def test_rates_have_labels_of_their_own():
+    """Two rates with one label could not be told apart; as text and as number they have the same bounds."""
+    assert setting_types.RATES.read("0.333333,0.333334") == (0.333333, 0.333334)
+    for written in ("0.3333333,0.3333334", [1000000, "1e6"]):
+        with pytest.raises(ValueError, match="each value once"):
+            setting_types.RATES.read(written)
+    for written in ("1e-300", 1e-300, "1e12"):
+        with pytest.raises(ValueError, match="want a number from 1e-09 to 1e"):
+            setting_types.RATES.read(written)

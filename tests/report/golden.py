@@ -7,6 +7,7 @@ python -m tests.report.golden
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 from pathlib import Path
@@ -22,7 +23,7 @@ from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.report.formats import render
 from loadbench.results import run as run_types
 from loadbench.results.folder import read_run
-from loadbench.results.run import LevelResult, ModelStatus, Run
+from loadbench.results.run import SCHEMA, LevelResult, ModelStatus, Run
 from loadbench.results.telemetry import FirstTokenBreakdown, Gauge, ServerHistogram, Telemetry
 from tests.building import MS, S, a_failure, a_level, a_recording, a_run, a_sample
 
@@ -157,9 +158,25 @@ def golden(name: str, form: str) -> str:
     return (FOLDER / f"{name}.{FORMATS[form]}").read_text(encoding="utf-8")
 
 
+def json_schema() -> dict[str, object]:
+    """The JSON Schema (2020-12) of `run.json`, made of the types above; the same for every version of Python."""
+
+    def any_value(kind: type) -> dict[str, object]:
+        """A setting or a fact of the environment may have any value."""
+        if kind is object:
+            return {"description": "Any value."}
+        raise NotImplementedError(kind)
+
+    schema = msgspec.json.schema(Run, schema_hook=any_value)
+    for definition in schema["$defs"].values():
+        # Up to Python 3.12 a docstring keeps the indentation of its lines.
+        definition["description"] = inspect.cleandoc(definition["description"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}
+
+
 if __name__ == "__main__":
     schema = Path(run_types.__file__).with_name("run.schema.json")
-    schema.write_text(json.dumps(run_types.json_schema(), indent=2) + "\n", encoding="utf-8", newline="\n")
+    schema.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8", newline="\n")
     readme = Path(__file__).parents[2] / "README.md"
     text = readme.read_text(encoding="utf-8")
     (folder,) = set(re.findall(r"results/[0-9TZ]+-[a-z0-9-]+", text))

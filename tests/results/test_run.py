@@ -14,8 +14,9 @@ from loadbench.plan.load import Open
 from loadbench.record.outcome import Outcome
 from loadbench.report.formats import schema_text
 from loadbench.results import run as run_module
-from loadbench.results.run import ModelStatus, Run, json_schema, to_json
+from loadbench.results.run import ModelStatus, Run, to_json
 from tests.building import MS, a_failure, a_level, a_recording, a_run, a_sample
+from tests.report.golden import json_schema
 
 RUNS = {
     "quiet": a_run(),

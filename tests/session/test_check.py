@@ -32,11 +32,7 @@ MISTAKES = {
     "adapter": (("--adapter", "nobodys:model"), "nobodys"),
 }
 # Settings that a command does not have.
-LACKING = {
-    *(("replay", mistake) for mistake in ("prompts",)),
-    ("workshop", "process"),
-    ("compare", "adapter"),
-}
+LACKING = {*(("replay", mistake) for mistake in ("prompts",)), ("workshop", "process"), ("compare", "adapter")}
 
 
 @pytest.fixture

@@ -116,5 +116,7 @@ def test_a_setting_without_effect_is_refused_or_displaced(command, key, reason):
         assert not scenario.is_set(key)
         default = setting.default_in(command)
         recorded = scenario.effective()[setting.section][setting.name]
-        assert recorded is None or recorded == setting.type.show(default)
+        # Users who start within a shorter warm-up are spread over that.
+        brought = "10ms" if key == "load.ramp" and add.get("warm_up") == "10ms" else setting.type.show(default)
+        assert recorded is None or recorded == brought
         assert setting.variable in {value.origin.where for value in scenario.displaced}

@@ -7,6 +7,9 @@ import json
 import pytest
 
 from loadbench.core.errors import BadInput
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.gate import parse_gate
+from loadbench.plan.load import Open
 from loadbench.plan.objective import parse_abort, parse_level_label, parse_objective
 from loadbench.plan.scenario import NOT_USED
 from loadbench.plan.settings import Origin, Source
@@ -87,6 +90,26 @@ def test_a_flag_without_effect_is_refused_with_the_reason(arguments, message, tm
     assert "hint: leave it out" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "variables", "unused"),
+    [
+        ({"max_tokens": "5"}, {"LOADBENCH_OUTPUT_TOKENS": "50"}, "LOADBENCH_OUTPUT_TOKENS: displaced by --max-tokens"),
+        ({"output_tokens": "5"}, {"LOADBENCH_MAX_TOKENS": "50"}, "LOADBENCH_MAX_TOKENS: displaced by --output-tokens"),
+        ({"profile": "small-gpu"}, {"LOADBENCH_URL": "http://h:1"}, "LOADBENCH_URL: displaced by --profile"),
+        ({"url": "http://127.0.0.1:1"}, {"LOADBENCH_TELEMETRY": "off", "LOADBENCH_PAGE_INTERVAL": "1s"}, ""),
+    ],
+)
+def test_of_two_that_exclude_each_other_the_stronger_wins(flags, variables, unused):
+    """Whichever of them it is; what is not the cause is not blamed."""
+    if unused:
+        made = resolve(flags=flags, environment=variables)
+        assert [str(displaced) for displaced in made.displaced] == [unused]
+        assert {key.partition(".")[2] for key in made.origins if made.is_set(key)} == set(flags)
+    else:
+        with pytest.raises(BadInput, match="LOADBENCH_PAGE_INTERVAL: has no effect with LOADBENCH_TELEMETRY off"):
+            resolve(flags=flags, environment=variables)
+
+
 def test_a_persona_that_nothing_names_is_listed(tmp_path):
     """With its line; the one that is named is not."""
     path = tmp_path / "s.toml"
@@ -104,13 +127,20 @@ def test_an_unknown_flag_is_still_unknown(tmp_path):
 
 @pytest.mark.parametrize(
     ("written", "label"),
-    [("users=8", "users=8"), ("rate=30/min", "rate=0.5"), ("rate = 0.5/s", "rate=0.5"), ("rate=0.50", "rate=0.5")],
+    [
+        ("users=8", "users=8"),
+        ("rate=30/min", "rate=0.5"),
+        ("rate = 0.5/s", "rate=0.5"),
+        ("rate=0.50", "rate=0.5"),
+        *[(Open(rate, parse_arrivals("constant")).label,) * 2 for rate in (1e-5, 1 / 3, 1e6, 123456789.0)],
+    ],
 )
 def test_a_level_is_written_alike_in_every_rule(written, label):
-    """Objectives, rules to abort and `select --at` read the same label; comparisons' gates are tested with theirs."""
+    """Objectives, rules to abort, gates and `select --at` read the same label, and what a level prints as its own."""
     assert parse_level_label(written) == label
     assert parse_objective(f"ttft_p95<1s@{written}").at == label
     assert parse_abort(f"failures>20%@{written}").at == label
+    assert parse_gate(f"failures>20%@{written}").at == label
 
 
 def test_an_origin_is_written_as_before():

@@ -114,11 +114,42 @@ def test_a_repeated_key_of_json_is_refused(text, file):
         resolve(flags={}, environment={}, file=file(text, "s.json"))
 
 
-def test_two_flags_of_one_setting_are_refused(tmp_path):
-    """Which of them wins cannot be guessed; one flag given twice has its last value, as usual."""
-    both = typed("sweep", "--users=1", "--concurrency", "2", "--dry-run", cwd=tmp_path)
-    assert (both.returncode, "--users and --concurrency are the same setting" in both.stderr) == (2, True)
-    assert typed("sweep", "--users=1", "--users=2", "--dry-run", cwd=tmp_path).returncode == 0
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--users=1", "--concurrency", "2"], "--users and --concurrency are the same setting"),
+        (["--users", "1", "--users=2"], "--users is given twice"),
+        (["--concurrency=1", "--concurrency=1"], "--concurrency is given twice"),
+        (["--no-unique", "--unique"], "--unique and --no-unique are the same setting"),
+    ],
+)
+def test_flags_that_give_one_setting_twice_are_refused(arguments, said, tmp_path):
+    """Which of them wins cannot be guessed."""
+    twice = typed("sweep", *arguments, "--dry-run", cwd=tmp_path)
+    assert (twice.returncode, said in twice.stderr) == (2, True)
+
+
+def test_flags_that_may_be_repeated_and_values_like_flags_are_taken(tmp_path):
+    """Several headers and rules, and texts that begin as a flag does."""
+    rules = ("--slo=ttft_p95<1s", "--slo", "failures<1%", "--unique", "--unique")
+    texts = ("--users", "1", "--prompt", "--users", "--system=--users=2")
+    once = typed("sweep", *rules, *texts, "--dry-run", cwd=tmp_path)
+    assert (once.returncode, once.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"question": "a\\ud800"}', '{"personas": {"a\\udcff": {"turns": 2}}}', '{"work": {"prompt": "\\ud800"}}']
+)
+def test_text_of_json_that_is_not_unicode_is_refused(text, file):
+    """It could be neither sent nor saved."""
+    with pytest.raises(BadInput, match=r"s.json: .*want text that is valid Unicode"):
+        resolve(flags={}, environment={}, file=file(text, "s.json"))
+
+
+def test_empty_variable_is_not_zero():
+    """`LOADBENCH_THINK=` gives no think time at all."""
+    with pytest.raises(BadInput, match="LOADBENCH_THINK: '' is not a duration"):
+        resolve(flags={}, environment={"LOADBENCH_THINK": ""})
 
 
 @pytest.mark.parametrize("flag", [{"temperature": "0.3"}, {"unique": True}, {"output_tokens": "9"}])

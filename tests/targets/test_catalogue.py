@@ -12,8 +12,7 @@ from loadbench.results.models import Catalogue, Model
 from loadbench.targets.catalogue import (
     bare_name,
     from_cache,
-    from_catalogue_file,
-    from_cli_json,
+    from_catalogue,
     from_listing,
     from_ollama,
     merged,
@@ -118,7 +117,7 @@ def test_catalogue_file_and_its_older_list_are_read():
     """Ids stand under `id`, or under `name`; versions are numbers or texts; what is no entry is passed over."""
     entry = {"alias": "a", "version": "3", "license": "MIT", "fileSizeMb": 2, "runtime": {"deviceType": "gpu"}}
     document = {"models": [{"id": "a-x:3", **entry}, {"name": "b-x", **entry}, {"alias": "none"}, 7]}
-    found = from_catalogue_file(document)
+    found = from_catalogue(document)
     assert [(one.id, one.version, one.device, one.size_bytes) for one in found] == [
         ("a-x:3", 3, "GPU", 2 * 1024**2),
         ("b-x", 3, "GPU", 2 * 1024**2),
@@ -128,7 +127,7 @@ def test_catalogue_file_and_its_older_list_are_read():
 @pytest.mark.parametrize("document", [None, [], {}, {"models": None}, {"models": {"id": 1}}, "text", 7, [[]]])
 def test_what_is_no_catalogue_has_no_models(document):
     """Whatever a file or a command holds."""
-    assert from_catalogue_file(document) == from_cli_json(document) == from_ollama(document, document) == []
+    assert from_catalogue(document) == from_ollama(document, document) == []
 
 
 def test_cache_is_what_is_on_the_disk(tmp_path):

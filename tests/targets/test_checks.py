@@ -103,10 +103,7 @@ def test_each_named_model_is_probed():
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [
-        (whole("404 No", b"{}"), "no list of models"),
-        (whole("200 OK", b'{"data":[]}'), "the list of models is empty"),
-    ],
+    [(whole("404 No", b"{}"), "no list of models"), (whole("200 OK", b'{"data":[]}'), "the list of models is empty")],
 )
 def test_without_a_list_the_model_has_to_be_named(answer, words):
     """There is nothing to probe then."""

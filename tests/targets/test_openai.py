@@ -22,20 +22,7 @@ from loadbench.plan.settings import LimitSettings, TargetSettings, WorkSettings
 from loadbench.targets import http_get
 from loadbench.targets.openai import Target, base_urls, choose_models, find_endpoint, first_response
 from loadbench.wire.openai import Api
-from tests.client.server import (
-    ANSWER,
-    ASK,
-    CLOSE,
-    END,
-    GONE,
-    RST,
-    Server,
-    chunk,
-    head,
-    serving,
-    token,
-    whole,
-)
+from tests.client.server import ANSWER, ASK, CLOSE, END, GONE, RST, Server, chunk, head, serving, token, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -339,12 +326,27 @@ def test_named_variable_must_be_set():
     assert target.headers == (("authorization", "Bearer k"),)
 
 
-@pytest.mark.parametrize("key", ["kéy", "k\ney", "k\x00"])
+@pytest.mark.parametrize("key", ["kéy", "k\ney", "k\x00", "sk-1 ", " "])
 def test_key_that_no_header_can_hold_is_bad_input(key):
     """It is refused without being shown."""
     with pytest.raises(BadInput, match="LOADBENCH_API_KEY") as caught:
         found([ASK], environment={"LOADBENCH_API_KEY": key})
-    assert key not in str(caught.value)
+    assert not key.strip() or key not in str(caught.value)
+
+
+def test_key_is_given_in_one_place():
+    """A header of one's own and a key would both be sent; a header alone is the key."""
+    header = (("authorization", "Basic x"),)
+    with pytest.raises(BadInput, match="--header Authorization: LOADBENCH_API_KEY has a key too"):
+        found([ASK], environment={"LOADBENCH_API_KEY": "k"}, header=header)
+    assert found([ASK, models("a"), GONE], header=header)[0].headers == header
+
+
+@pytest.mark.parametrize("host", ["xn--", "xn--a", "a..b"])
+def test_host_name_that_cannot_exist_is_unavailable(host):
+    """Without a traceback of the library that decodes names."""
+    with pytest.raises(TargetUnavailable, match=f"^http://{host}:9/v1/models: "):
+        asyncio.run(find_endpoint(Scenario(), {}, url=f"http://{host}:9"))
 
 
 def test_proxy_of_the_environment_is_ignored(monkeypatch):

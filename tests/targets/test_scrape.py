@@ -17,14 +17,7 @@ from loadbench.sim.profile import PROFILES
 from loadbench.sim.server import serve
 from loadbench.targets import scrape
 from loadbench.targets.openai import Target
-from loadbench.targets.scrape import (
-    counters,
-    parse_gauges,
-    parse_histograms,
-    parse_metrics,
-    poll_gauges,
-    rise,
-)
+from loadbench.targets.scrape import counters, parse_gauges, parse_histograms, parse_metrics, poll_gauges, rise
 from tests.client.server import ASK, CLOSE, END, GONE, RST, chunk, head, serving, whole
 
 VLLM = """\

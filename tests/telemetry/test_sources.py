@@ -265,9 +265,7 @@ def test_everything_that_there_is_in_one_reading(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "libraries",
-    [{}, {"pynvml": NVML(starts=False)}, {"pynvml": NVML()}],
-    ids=["no library", "no driver", "no board"],
+    "libraries", [{}, {"pynvml": NVML(starts=False)}, {"pynvml": NVML()}], ids=["no library", "no driver", "no board"]
 )
 def test_machine_with_nothing_to_read_has_no_source(tmp_path, monkeypatch, libraries):
     """Neither psutil nor NVML nor any file: no source, all null, no error."""

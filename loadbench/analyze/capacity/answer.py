@@ -31,6 +31,7 @@ from loadbench.analyze.stats.intervals import share_interval
 from loadbench.plan.search import Purpose, Users
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.results.capacity import AtThinkTime, Capacity, CapacityAnswer, Verification
+from loadbench.results.prediction import Bottleneck
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Grid, Search
     from loadbench.results.capacity import HitShare, Status
-    from loadbench.results.prediction import Bottleneck, BottleneckKind
+    from loadbench.results.prediction import BottleneckKind
     from loadbench.results.run import LevelResult
 
 # The confidence at which the verification must contradict what was expected.
@@ -128,6 +129,9 @@ def conclude(
     bottleneck = find_bottleneck(usable if scenario.think is None else curve_levels(usable, ()), rule=rule)
     if bottleneck.kind == "unknown" and scenario.think is not None:
         bottleneck = find_bottleneck(usable, rule=rule)
+    if failing and failing[-1].aborted:
+        ended = f"not known: an abort rule ended {failing[-1].label}: {failing[-1].aborted}"
+        bottleneck = Bottleneck(kind="unknown", sentence=ended, evidence=[], advice="leave out --abort-on")
     if found is not None:
         found = msgspec.structs.replace(found, limit="client" if status == "client" else bottleneck.kind)
 
@@ -183,11 +187,12 @@ def _margin(shared: HitShare) -> float:
 def verification(evidence: SearchEvidence, grid: Grid, predicted: Mapping[str, float] | None = None) -> Verification:
     """The last verification probe and the shares that were expected there; `predicted` are those of the model.
 
-    They agree where the interval of the expected share and that of the measured one overlap, each at 99 %.
+    They agree where the interval of the expected share and that of the measured one overlap, each at 99 %, and no abort
+    rule ended it.
     """
     probe = [probe for probe in evidence.probes if probe.purpose is Purpose.VERIFY][-1]
     expected = evidence.expected(grid, probe.amount, _AGREEMENT)
-    agrees = True
+    agrees = not probe.aborted
     for rule, shared in probe.attainment.items():
         n = int(shared.effective)
         if shared.share is not None and n:

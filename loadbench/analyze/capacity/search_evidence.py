@@ -33,21 +33,22 @@ _FEW = 50
 _ABORTED_LEANING = -3.0
 
 
-def refuse_objectives(objectives: Sequence[Objective]) -> None:
-    """Raises `BadInput` for objectives that a capacity search cannot test."""
+def refuse_objectives(objectives: Sequence[Objective], aborts: Sequence[Objective] = ()) -> None:
+    """Raises `BadInput` for objectives that a capacity search cannot test, and for rules of one level."""
     if not objectives:
         raise BadInput(
             "a capacity search needs an objective",
             hint="give one, as in --slo 'ttft_p95<1s'; with --resume, repeat the flags of the first run",
         )
+    for rule in (*objectives, *aborts):
+        if rule.at:
+            raise BadInput(f"{rule.rule}: the search chooses the loads itself", hint=f"leave out @{rule.at}")
     for objective in objectives:
         if objective.sense == ">":
             raise BadInput(
                 f"{objective.rule}: throughput rises with the load, so it sets no upper limit on the load",
                 hint="use an objective on a latency or on failures",
             )
-        if objective.at:
-            raise BadInput(f"{objective.rule}: the search chooses the loads itself", hint=f"leave out @{objective.at}")
         if objective.point in {"mean", "max"}:
             raise BadInput(
                 f"{objective.rule}: a {objective.point} cannot be proven, because a single slow request can change it",
@@ -103,14 +104,15 @@ class SearchEvidence:
                     hint="request longer responses (--max-tokens), or find out why all requests fail",
                 )
         finding = monitor.finding(recording.window[1])
-        if recording.aborted and finding.decision == "UNDECIDED":
-            finding = finding._replace(leaning=min(finding.leaning, _ABORTED_LEANING))
+        if recording.aborted:
+            # By the user's own rule this load is too high, whatever its requests show.
+            finding = finding._replace(decision="FAIL", leaning=min(finding.leaning, _ABORTED_LEANING))
         if probe.purpose is not Purpose.VERIFY:
             self._test.add(amount_of(load), counts)
 
         # Repeat tests and the verification are reported by their own requests alone.
         reported = finding
-        if probe.purpose in {Purpose.REPEAT, Purpose.VERIFY} and not monitor.overloaded:
+        if probe.purpose in {Purpose.REPEAT, Purpose.VERIFY} and not (monitor.overloaded or recording.aborted):
             alone = SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed)
             reported = alone.assess(amount_of(load), counts)
         attainment = {}
@@ -140,6 +142,7 @@ class SearchEvidence:
                 window_s=recording.window_s,
                 answer_s=None if usual_ns is None else usual_ns / 1e9,
                 overloaded=monitor.overloaded,
+                aborted=recording.aborted,
             )
         )
         return finding
@@ -158,8 +161,9 @@ class SearchEvidence:
         grid, low, high = search.grid, search.passed, search.failed
         borders = self._borders(grid)
         middle = min(_floor(grid, border.median()) for border in borders)
-        first = (grid.lowest if low is None else low + 1) if passes else max(middle + 1, grid.lowest)
-        last = max(middle, grid.lowest) if passes else (grid.highest if high is None else high - 1)
+        bottom, top = grid.lowest if low is None else low + 1, grid.highest if high is None else high - 1
+        first = bottom if passes else max(middle + 1, bottom)
+        last = min(max(middle, grid.lowest), top) if passes else top
         shares = [share for probe in self.probes for share in probe.attainment.values()]
         independent = _FEW / 2 + sum(share.effective for share in shares)
         per_request = independent / (_FEW + sum(share.requests for share in shares))
@@ -178,7 +182,7 @@ class SearchEvidence:
                     continue
                 shared = probe.attainment[objective.rule]
                 hits, misses = HitCount(shared.requests, shared.hits, shared.effective).independent
-                if probe.overloaded and objective.metric != FAILURES:
+                if probe.aborted or (probe.overloaded and objective.metric != FAILURES):
                     # In a growing queue all later requests would miss.
                     hits, misses = 0.0, max(hits + misses, 1.0)
                 points.append(LoadPoint(probe.amount, hits, misses))

@@ -29,11 +29,7 @@ _CLOSED_FIGURES = {
     "itl_p50": "ITL p50",
     "ttft_p50": "TTFT p50",
 }
-_OPEN_FIGURES = {
-    "e2e_response_p50": "E2E p50",
-    "tpot_p50": "TPOT p50",
-    "ttft_response_p50": "TTFT p50",
-}
+_OPEN_FIGURES = {"e2e_response_p50": "E2E p50", "tpot_p50": "TPOT p50", "ttft_response_p50": "TTFT p50"}
 # Reported as well where they differ: the parts before and after the first token, and what a token costs.
 _PARTS = {
     "ttft_p50": "TTFT p50",

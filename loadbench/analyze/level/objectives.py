@@ -171,12 +171,7 @@ def _side(objective: Objective, low: float, high: float) -> Decision:
 
 
 def _decided(
-    objective: Objective,
-    decision: Decision,
-    value: float | None,
-    *,
-    interval: Interval | None = None,
-    note: str = "",
+    objective: Objective, decision: Decision, value: float | None, *, interval: Interval | None = None, note: str = ""
 ) -> ObjectiveResult:
     if decision == "UNDECIDED" and not note:
         note = "the bound lies inside the 95 % interval"

@@ -36,10 +36,7 @@ HISTOGRAMS = {
         "vllm:time_per_output_token_seconds",
         "sglang:time_per_output_token_seconds",
     ),
-    "time_per_token_s": (
-        "vllm:request_time_per_output_token_seconds",
-        "tgi_request_mean_time_per_token_duration",
-    ),
+    "time_per_token_s": ("vllm:request_time_per_output_token_seconds", "tgi_request_mean_time_per_token_duration"),
     "e2e_s": ("vllm:e2e_request_latency_seconds", "sglang:e2e_request_latency_seconds", "tgi_request_duration"),
 }
 _BUCKET = re.compile(r'(.+)\{le="(.+)"\}')

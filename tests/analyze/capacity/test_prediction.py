@@ -278,9 +278,7 @@ def test_no_figures_are_too_odd(figures, rule):
     assert all(fit.low <= fit.users <= (fit.high or fit.users) for fit in prediction.fits)
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 1), st.floats(0.5, 100)), min_size=1, max_size=8),
-)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.5, 100)), min_size=1, max_size=8))
 def test_the_least_change_makes_it_rise(pairs):
     """The rising row is the one of pooled neighbours: it rises, keeps the weighted sum, and leaves what rises alone."""
     values, weights = (np.array(part) for part in zip(*pairs, strict=True))

@@ -128,12 +128,7 @@ def test_a_cliff_is_found_between_its_levels(at):
 
 
 @pytest.mark.slow
-@given(
-    alpha=st.floats(0, 0.5),
-    beta=st.floats(0, 0.01),
-    slots=st.sampled_from([4, 10, 99]),
-    seed=st.integers(0, 1000),
-)
+@given(alpha=st.floats(0, 0.5), beta=st.floats(0, 0.01), slots=st.sampled_from([4, 10, 99]), seed=st.integers(0, 1000))
 @settings(max_examples=25, deadline=None)
 def test_no_cliff_is_seen_in_a_smooth_law(alpha, beta, slots, seed):
     """However a law bends, and with slots or without, chance is not taken for a cliff."""

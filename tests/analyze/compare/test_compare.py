@@ -199,10 +199,7 @@ def test_a_run_without_a_token_is_not_left_out_of_the_speed():
     found = compare(lucky({1: 100}), b, gates=[parse_gate("output_tokens_per_s<-5%")])
     assert TOKENS not in {one.metric for one in found.comparisons}
     (left,) = [one for one in found.left_out if one.metric == TOKENS]
-    assert (left.code, left.message) == (
-        "no_samples",
-        "only some runs have it: 6 of 6 runs of a and 5 of 6 runs of b",
-    )
+    assert (left.code, left.message) == ("no_samples", "only some runs have it: 6 of 6 runs of a and 5 of 6 runs of b")
     assert found.gates[0].passed is False
 
 

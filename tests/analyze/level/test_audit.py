@@ -65,12 +65,7 @@ def test_levels_of_the_engine_close(load, extent):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.floats(-5, 12), st.floats(0, 4), st.floats(0.001, 4)),
-        max_size=25,
-    )
-)
+@given(st.lists(st.tuples(st.floats(-5, 12), st.floats(0, 4), st.floats(0.001, 4)), max_size=25))
 def test_books_close_whatever_the_requests(requests):
     """Before the window, in it, across its bounds, beyond it: the two sides agree within what crosses a bound."""
     recording = recorded(requests, window_s=10, warm_up_s=5)

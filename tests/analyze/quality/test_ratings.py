@@ -70,10 +70,7 @@ def test_what_is_two_apart_is_named_the_farthest_first():
     """Model, prompt, facet, and each one's score."""
     quality = Quality(ratings=[*rated("ann", 1, 3, 5, 5), *rated("judge j", 1, 4, 3, 1)])
     far = disagreements(quality)
-    assert [(one.prompt, one.scores) for one in far] == [
-        (3, {"ann": 5, "judge j": 1}),
-        (2, {"ann": 5, "judge j": 3}),
-    ]
+    assert [(one.prompt, one.scores) for one in far] == [(3, {"ann": 5, "judge j": 1}), (2, {"ann": 5, "judge j": 3})]
 
 
 def test_coverage_is_a_share_with_its_interval():

@@ -42,11 +42,7 @@ def test_too_few_or_equal_values_have_no_outlier(values):
     assert outliers(values) == []
 
 
-@given(
-    st.lists(st.floats(0.001, 1000), min_size=5, max_size=40),
-    st.floats(0.5, 8),
-    st.floats(-100, 100),
-)
+@given(st.lists(st.floats(0.001, 1000), min_size=5, max_size=40), st.floats(0.5, 8), st.floats(-100, 100))
 def test_unit_and_origin_do_not_matter(values, scale, shift):
     """The same are outliers in milliseconds and in seconds, wherever they are counted from."""
     scores = modified_z(values)
