@@ -17,7 +17,7 @@ from loadbench.cli.options import ScenarioCommand, setting_flags, setting_option
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @setting_options("capacity")
 @click.option(
-    "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Continue the search in this run folder."
+    "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Continue this run; repeat the first run's flags."
 )
 @run_options(json="capacity.json", dry_run="Show how the search will use its time budget.")
 def command(

@@ -84,9 +84,10 @@ def command(
             from loadbench.report.capacity import capacity_document
 
             content = render(result, form, quality=read_quality(folder))
-            # The answer of a capacity search comes before its levels, for people.
+            # The answer of a capacity search comes before its levels, for people, and its title is higher.
             if form in RENDERERS and (folder / FILE).is_file():
-                content = RENDERERS[form](capacity_document(read_capacity(folder))) + "\n" + content
+                search = RENDERERS[form](capacity_document(read_capacity(folder)))
+                content = search + "\n" + "#" * (form == "markdown") + content
     if out is not None:
         write_file("--out", out, content)
     else:

@@ -8,10 +8,10 @@ what lies between: the time. Each probe gets its share of the budget. It begins 
 think time after it, over which the users start, so that the load is near its steady state when the window opens. While
 it runs it is assessed again and again, each time after a tenth more requests.
 
-A probe ends early when its decision is sure; in bracketing and refining, when it clearly leans to one side; and in a
+A probe ends early when its decision is sure; in bracketing and refining, when the data favour one side; and in a
 test, when that would take several times the time that is left for it. If a load is proven to fail, its requests in
-flight are cut: they would keep the server busy, and show nothing new. A probe that an abort rule ends counts as
-far as it goes, and leans to FAIL where it is undecided.
+flight are cut: they would keep the server busy, and show nothing new. A probe that an abort rule ends
+fails, and its requests so far count.
 """
 
 from __future__ import annotations

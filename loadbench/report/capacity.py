@@ -6,7 +6,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
+from loadbench.analyze.capacity.sequential import FEWEST, FEWEST_PER_USER
 from loadbench.plan.search import Purpose
+from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.values import counted, duration, percent
 
@@ -16,20 +18,21 @@ if TYPE_CHECKING:
 
 # The name of each phase, and what its probes are for.
 _PHASES = {
-    Purpose.BRACKET: ("bracketing", "doubles or halves the load until the limit lies between two loads"),
-    Purpose.REFINE: ("refining", "tries a load in between"),
-    Purpose.TEST: ("test", "measures a load until it is decided or the time for it is over"),
-    Purpose.REPEAT: ("repeat test", "measures a decided load again"),
-    Purpose.VERIFY: ("verification", "measures the best estimate"),
+    Purpose.BRACKET: ("bracketing", "briefly measures an estimate, then doubles or halves the load"),
+    Purpose.REFINE: ("refining", "briefly measures a load in between"),
+    Purpose.TEST: ("test", "is longer, to find both ends: the highest load that passes and the lowest that fails"),
+    Purpose.REPEAT: ("repeat test", "briefly measures an end again, and is decided by its own requests alone"),
+    Purpose.VERIFY: ("verification", "measures the best estimate, and is decided by its own requests alone"),
 }
 
 
 def capacity_document(capacity: Capacity) -> Document:
     """The whole report, also of a search that is under way."""
+    fit = fit_of_all_objectives(capacity.prediction, getattr(capacity.answer, "think_s", None))
     title = f"Capacity of model {capacity.model}" if capacity.model else "Capacity"
-    blocks: list[Block] = [Text(_answer_lines(capacity))]
+    blocks: list[Block] = [Text(_answer_lines(capacity, fit))]
     if capacity.verification is not None:
-        blocks += _verification(capacity, capacity.verification)
+        blocks += _verification(capacity, capacity.verification, fit)
     if capacity.at_think_times or capacity.prediction is not None:
         blocks += _think_times(capacity)
     steps = [
@@ -50,20 +53,18 @@ def capacity_document(capacity: Capacity) -> Document:
     return Document(title + (" on the simulated server" if capacity.simulated else ""), [*blocks, _notes(capacity)])
 
 
-def _answer_lines(capacity: Capacity) -> list[str]:
+def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str]:
     """The answer in a few sentences that anyone can act on."""
     answer, verified, fleet = capacity.answer, capacity.verification, capacity.devices
     lines = [capacity.conclusion]
     if not capacity.conclusion and not capacity.probes:
         lines = [f"Under way: {len(capacity.curve) or 'no'} loads without think time so far, and none with it."]
     elif not capacity.conclusion:
-        amount = attrgetter("amount")
-        passed = max((probe for probe in capacity.probes if probe.decision == "PASS"), key=amount, default=None)
-        failed = min((probe for probe in capacity.probes if probe.decision == "FAIL"), key=amount, default=None)
-        low = "no load is proven to pass" if passed is None else f"{passed.label} is proven to pass"
-        high = "no load is proven to fail" if failed is None else f"{failed.label} is proven to fail"
+        probes = sorted(capacity.probes, key=attrgetter("amount"))
+        low = next((probe.label for probe in reversed(probes) if probe.decision == "PASS"), "no load")
+        high = next((probe.label for probe in probes if probe.decision == "FAIL"), "no load")
         spent = f"{duration(capacity.spent_s)} of {duration(capacity.budget_s)} spent"
-        lines = [f"Under way, {spent}: {low}, {high}."]
+        lines = [f"Under way, {spent}: {low} is proven to pass, {high} is proven to fail."]
 
     # Why there is no sure answer, and what to do next.
     lines += [f"{text[0].upper()}{text[1:]}." for text in capacity.contradictions if text not in capacity.conclusion]
@@ -74,13 +75,20 @@ def _answer_lines(capacity: Capacity) -> list[str]:
         lines.append(f"Possible causes: {cause}. Search again to find out.")
     elif capacity.conclusion and capacity.status in {"inconclusive", "interrupted"}:
         fewer = "A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
-        lines.append(f"To get an answer, continue with --resume {capacity.run} and a larger --budget. {fewer}")
+        lines.append(f"To get an answer, add --resume {capacity.run} and a larger --budget to the command. {fewer}")
+    elif capacity.status == "at_least":
+        lines.append("The limit was not reached. To find it, search again with a higher --at-most.")
+        if answer is not None and fit is not None and (fit.users or 0) > answer.amount:
+            lines[-1] += f" The queueing model predicts {_users(fit)} users ({_range(fit.low, fit.high)})."
+    for probe in capacity.probes if capacity.status in {"found", "at_least"} else ():
+        if probe.purpose is Purpose.VERIFY and probe.decision == "UNDECIDED":
+            lines.append(f"Verification at {probe.label}: {_decision(probe)}. This does not change the answer.")
 
     if answer is not None and answer.think_s:
         lines.append(f"Users think {duration(answer.think_s)} on average between a response and their next request.")
     if capacity.explanation is not None:
         lines.append(f"Bottleneck: {capacity.explanation.sentence.rstrip('.')}.")
-        if capacity.explanation.advice:
+        if capacity.explanation.advice and capacity.status != "at_least":
             aim = "To find it" if capacity.explanation.kind == "unknown" else "To raise the limit"
             lines.append(f"{aim}: {capacity.explanation.advice}.")
     if fleet is not None and fleet.devices is None:
@@ -95,22 +103,19 @@ def _answer_lines(capacity: Capacity) -> list[str]:
     return lines
 
 
-def _verification(capacity: Capacity, verified: Verification) -> list[Block]:
+def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapacity | None) -> list[Block]:
     """The capacity, and the shares at the verified load: predicted, estimated and measured."""
     answer = capacity.answer
-    fit = fit_of_all_objectives(capacity.prediction, None if answer is None else answer.think_s)
     predicted = "-" if fit is None else f"{_users(fit)} ({_range(fit.low, fit.high)})"
     estimated = "-" if answer is None else f"{answer.amount:g} ({_range(answer.low, answer.high)})"
     kind = _kind(capacity)
     rows = [[f"capacity ({kind})", predicted, estimated, ""]]
     for rule, measured in verified.measured.items():
-        cells = ["-" if measured.share is None else percent(measured.share)]
-        if measured.share is not None and measured.interval is not None:
-            low, high = measured.interval
-            cells = [f"{percent(measured.share)} ({100 * low:.3g} to {percent(high)})"]
-        for share in (verified.expected[rule], (verified.predicted or {}).get(rule)):
-            cells.insert(0, "-" if share is None else percent(share))
-        rows.append([f"share that met {rule} at {kind}={verified.amount:g}", *cells])
+        shares = ((verified.predicted or {}).get(rule), verified.expected[rule], measured.share)
+        cells = ["-" if share is None else percent(share) for share in shares]
+        if measured.interval is not None:
+            cells[-1] += f" ({100 * measured.interval[0]:.3g} to {percent(measured.interval[1])})"
+        rows.append([f"{_goal(rule, measured)} at {kind}={verified.amount:g}", *cells])
     headers = ["", "predicted (queueing model)", "estimated (search)", "measured (verification)"]
     if fit is None and not verified.predicted:
         for row in (headers, *rows):
@@ -121,18 +126,17 @@ def _verification(capacity: Capacity, verified: Verification) -> list[Block]:
 
 
 def _think_times(capacity: Capacity) -> list[Block]:
-    """Other think times, in proportion to the answer, and predicted from the levels without think time."""
+    """Other think times, scaled from the answer, and predicted from the levels without think time."""
     scaled = {at.think_s: [str(at.users), _range(at.low, at.high)] for at in capacity.at_think_times}
-    notes, answer = [], capacity.answer
+    notes, answer, heading = [], capacity.answer, ""
     if scaled and answer is not None and answer.think_s:
-        scaled[answer.think_s] = [f"{answer.amount:g} (as found)", _range(answer.low, answer.high)]
-        rule = "as many users as send the same number of requests per second"
-        notes = [
-            f"only {duration(answer.think_s)} was measured; the other think times are calculated in proportion: {rule}"
-        ]
+        heading = f"scaled from the measured {answer.amount:g}"
+        scaled[answer.think_s] = [f"{answer.amount:g} (measured)", _range(answer.low, answer.high)]
+        found = f"{answer.amount:g} users with {duration(answer.think_s)} of think time, the only one measured"
+        notes = [f"scaled: this many users send as many requests per second as {found}"]
     if capacity.prediction is None:
         rows = [[duration(think_s), *scaled[think_s]] for think_s in sorted(scaled)]
-        return [Table(("think time", "users (approx.)", "range"), rows, "rll"), Notes(notes)]
+        return [Table(("think time", f"users, {heading}", "its range"), rows, "rll"), Notes(notes)]
     rows = []
     fits = capacity.prediction.fits
     for fit in (fit for fit in fits if not fit.rule):
@@ -141,11 +145,32 @@ def _think_times(capacity: Capacity) -> list[Block]:
         bound = min(limits, key=lambda other: (other.users or 0, other.at_least)).rule if limits else ""
         cells = [duration(fit.think_s), _users(fit), _range(fit.low, fit.high), bound]
         rows.append(cells + (scaled.get(fit.think_s, ["-", "-"]) if scaled else []))
-    headers = ("think time", "users predicted", "range", "limited by", "users in proportion", "range")
-    width = 6 if scaled else 4
+    span = f"its {percent(capacity.prediction.confidence)} range"
+    headers = ["think time", "predicted by the model", span, "limited by", *([heading, "its range"] if scaled else [])]
     notes.append("predicted: by a queueing model, from the loads without think time alone (docs/capacity-models.md)")
     notes += [f"prediction: {reason.message}" for reason in capacity.prediction.caveats]
-    return [Table(headers[:width], rows, "rlllll"[:width]), Notes(notes)]
+    return [Table(headers, rows, "r" + "l" * (len(headers) - 1)), Notes(notes)]
+
+
+def _goal(rule: str, hits: HitShare) -> str:
+    """An objective in words: `requests with TTFT < 1s (95 % needed)`."""
+    metric, bound = rule.rpartition("_")[0], rule.partition("<")[2]
+    values = "values" if metric in MANY_A_REQUEST else "requests"
+    goal = f"{values} with {metric.upper()} < {bound}" if metric else "requests that succeeded"
+    return f"{goal} ({percent(hits.asked)} needed)"
+
+
+def _decision(probe: ProbeResult) -> str:
+    """The decision; if there is none, which is likelier, and what a probe that is decided alone lacks for it."""
+    alone = probe.purpose in {Purpose.REPEAT, Purpose.VERIFY}
+    after = f"after {counted(probe.requests, 'request')}{' of its own' * alone}"
+    if probe.decision != "UNDECIDED":
+        return f"{probe.decision} {after}"
+    side, per_user = ("PASS", FEWEST_PER_USER) if probe.leaning > 0 else ("FAIL", 1)
+    needed = per_user * (probe.users or 0)
+    if alone and probe.requests < needed > FEWEST:
+        after = f"after {probe.requests} of the at least {needed} requests needed ({per_user} per user)"
+    return f"UNDECIDED, probably {side}, {after}"
 
 
 def _kind(capacity: Capacity) -> str:
@@ -176,23 +201,17 @@ def _notes(capacity: Capacity) -> Notes:
     if capacity.probes:
         probes, purposes = capacity.probes, {probe.purpose for probe in capacity.probes}
         phases = "; ".join(f"{name} {aim}" for purpose, (name, aim) in _PHASES.items() if purpose in purposes)
-        shares = ", ".join(f"{percent(hits.asked)} ({rule})" for rule, hits in probes[0].attainment.items())
+        goals = "; ".join(f"{rule}: {_goal(rule, hits)}" for rule, hits in probes[0].attainment.items())
         confidence = "" if capacity.answer is None else f" at {100 * capacity.answer.confidence:g} % confidence"
-        fewest = "FAIL takes at least 20 requests, and one from each user; PASS takes five from each user"
-        if _kind(capacity) == "rate":
-            fewest = "both take at least 20 requests, or a queue that grows: the server cannot keep up with the rate"
+        more = "a growing queue is a FAIL" if _kind(capacity) == "rate" else f"PASS {FEWEST_PER_USER} per user, FAIL 1"
         notes = [
             f"a probe is one measurement at one load; its phase: {phases}",
-            f"objective columns: share of the probe's requests that met it; at least {shares} must",
-            f"PASS, FAIL: decided{confidence} by this probe and the earlier ones; {fewest}",
-            "UNDECIDED: not enough requests yet. Bracketing and refining end as soon as they clearly lean to one side",
+            f"objective columns: share of the probe's requests that met it. {goals}",
+            f"PASS, FAIL: decided{confidence} by this probe and earlier ones; both need {FEWEST} requests, {more}",
+            "UNDECIDED: too few requests to be sure; a brief probe ends as soon as the data favour one side",
         ]
-        if purposes & {Purpose.REPEAT, Purpose.VERIFY}:
-            notes.append("repeat tests and the verification are decided by their own requests alone")
         if any("effective" in _share(hits) for probe in probes for hits in probe.attainment.values()):
-            notes.append(
-                "effective n: the requests depend on each other, and carry as much information as this many that do not"
-            )
+            notes.append("effective n: requests that depend on each other tell as much as so many that do not")
     spent = f"{duration(capacity.spent_s)} of its budget of {duration(capacity.budget_s)}"
     notes.append(f"the search took {spent}, including warm-ups and waiting for the last responses")
     notes[-1] += f"; it ended because {capacity.end_reason}" if capacity.end_reason else ""
@@ -221,12 +240,10 @@ def plot_data(capacity: Capacity) -> list[dict[str, float | str | None]]:
 
 def probe_line(probe: ProbeResult) -> str:
     """A probe in one line."""
-    shares = ", ".join(f"{_share(hits)} met {rule}" for rule, hits in probe.attainment.items())
+    shares = ", ".join(f"{_goal(rule, hits)}: {_share(hits)}" for rule, hits in probe.attainment.items())
     why = f", aborted by {probe.aborted}" if probe.aborted else ""
     why += ", the queue grows: the rate is above capacity" if probe.overloaded else ""
-    leans = "" if probe.decision != "UNDECIDED" else f", leans to {'PASS' if probe.leaning > 0 else 'FAIL'}"
-    phase = _PHASES[probe.purpose][0]
-    return f"{phase} at {probe.label}: {probe.decision}{leans}{why}; of {probe.requests} requests {shares}"
+    return f"{_PHASES[probe.purpose][0]} at {probe.label}: {_decision(probe)}{why}; {shares}"
 
 
 def step_line(step: CurveLevel) -> str:

@@ -77,11 +77,12 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
     whole = [level for level in levels if not level.interrupted]
     at = knee(whole)
     with_goodput = any(level.goodput is not None for level in levels)
+    with_think = any(getattr(level.load, "think", None) for level in levels)  # in a capacity search not all
     rows = []
     for level in levels:
         tokens, good = significant(level.throughput.output_tokens_per_s), level.goodput
         row = [
-            level.load.label,
+            level.load.label + (", no think time" if with_think and not getattr(level.load, "think", None) else ""),
             significant(level.throughput.requests_per_s),
             f"{tokens} {KNEE}" if at is not None and level is whole[at] else tokens,
             significant(level.concurrency.mean),
@@ -147,7 +148,7 @@ def notes(run: Run) -> list[str]:
     if unsure or any(UNSURE in line for share_lines in shares.values() for line in share_lines):
         lines.append(f"{UNSURE} too few independent requests for a 95 % interval of this percentile: measure longer")
     for model, levels in models.items():
-        lines += _objective_notes(levels, whose[model], of_search=bool(run.scenario.get("capacity")))
+        lines += [] if run.scenario.get("capacity") else _objective_notes(levels, whose[model])
         lines += [_timeline_note(level, whose[model]) for level in levels if level.course]
         lines += shares[model]
     lines += _reason_notes(run)
@@ -178,8 +179,8 @@ def _knee_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
     return []
 
 
-def _objective_notes(levels: Sequence[LevelResult], whose: str, *, of_search: bool) -> list[str]:
-    """A line for each objective: the decision and the value at each level."""
+def _objective_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
+    """A line for each objective: the decision and the value at each level. A capacity search decides by other rules."""
     lines: dict[tuple[bool, str], list[str]] = {}
     for level in levels:
         for decided in level.objectives:
@@ -193,11 +194,8 @@ def _objective_notes(levels: Sequence[LevelResult], whose: str, *, of_search: bo
                 parts.append(decided.note)
             text = f"{level.load.label} {decided.decision}" + (f" ({', '.join(parts)})" if parts else "")
             lines.setdefault((decided.gate, decided.rule), []).append(text)
-    # The search itself decides on a load from all its probes together.
-    how = " (each level by itself, 95 %)" if of_search else ""
     return [
-        f"{'gate' if gate else 'objective'} {rule}{whose}{how}: {' · '.join(texts)}"
-        for (gate, rule), texts in lines.items()
+        f"{'gate' if gate else 'objective'} {rule}{whose}: {' · '.join(texts)}" for (gate, rule), texts in lines.items()
     ]
 
 

@@ -189,14 +189,11 @@ def test_three_ways_to_the_answer_stand_side_by_side(climbed):
     shares = found.verification.predicted[rule], found.verification.expected[rule]
     assert all(0.9 < one < 1 for one in shares)
     for shown in (render_text(capacity_document(found)), render_markdown(capacity_document(found))):
-        (row,) = [
-            line
-            for line in shown.splitlines()
-            if f"{rule} at users={found.verification.amount:g}" in line.replace("\\", "")
-        ]
+        goal = f"requests with TTFT < {rule.split('<')[1]} (95 % needed) at users={found.verification.amount:g}"
+        (row,) = [line for line in shown.splitlines() if goal in line.replace("\\", "")]
         assert [f"{100 * one:.3g} %" in row for one in shares] == [True, True]
         assert "predicted (queueing model)" in shown
-        assert "in proportion" in shown
+        assert f"scaled from the measured {found.answer.users}" in shown
 
 
 def test_a_report_of_the_run_begins_with_the_answer(climbed):
@@ -227,6 +224,29 @@ def test_a_verification_that_surely_differs_is_not_a_found_answer(climbed):
     assert shown.count("contradicts the search") == 1
     assert f"or performance drops sharply near {found.label}" in shown
     assert exit_code_of(told) == 5
+
+
+def test_a_limit_that_was_not_reached_asks_for_higher_loads(climbed):
+    """With the prediction, and without advice on a bottleneck; a short verification says what it lacks."""
+    (*probes, verify) = climbed.capacity.probes
+    verify = msgspec.structs.replace(verify, users=20, decision="UNDECIDED", requests=60, leaning=2.0)
+    answer = msgspec.structs.replace(climbed.capacity.answer, users=20, low=20, high=None)
+    found = msgspec.structs.replace(climbed.capacity, status="at_least", answer=answer, probes=[*probes, verify])
+    shown = render_text(capacity_document(found))
+    fit = fit_of_all_objectives(found.prediction, 20.0)
+    assert f"a higher --at-most. The queueing model predicts {fit.users} users ({fit.low} to" in shown
+    assert "To raise the limit" not in shown
+    assert "UNDECIDED, probably PASS, after 60 of the at least 100 requests needed (5 per user). This does not" in shown
+
+
+def test_levels_of_a_search_show_their_think_time_and_no_decisions(climbed):
+    """Rows of the throughput curve say so; the search decides, not each level. In Markdown there is one main title."""
+    run = read_run(climbed.folder.path)
+    shown = render(run, "text")
+    assert shown.count(", no think time ") == len(climbed.capacity.curve)
+    assert "objective ttft" not in shown
+    ran = loadbench("report", climbed.capacity.run, "--format", "markdown", cwd=climbed.folder.path.parent)
+    assert [line[:2] for line in ran.stdout.splitlines() if line.startswith("#")] == ["# ", "##", "##"]
 
 
 @pytest.mark.slow
@@ -304,14 +324,14 @@ def test_notes_are_shown_only_where_they_apply():
     )
     known = Capacity(status="inconclusive", objectives=["ttft_p95<1s"], model="m", probes=[probe], budget_s=600.0)
     shown = render_text(capacity_document(known))
-    assert "at least 95 % (ttft_p95<1s) must" in shown
-    for words in ("effective n", "repeat test", "bracketing doubles", "verification"):
+    assert "ttft_p95<1s: requests with TTFT < 1s (95 % needed)" in shown
+    for words in ("effective n", "repeat test", "bracketing", "verification"):
         assert words not in shown
     dependent = {"ttft_p95<1s": msgspec.structs.replace(share, effective=9.0)}
     probes = [probe, msgspec.structs.replace(probe, purpose=Purpose.REPEAT, attainment=dependent)]
     shown = render_text(capacity_document(msgspec.structs.replace(known, probes=probes)))
-    assert "effective n: the requests depend on each other" in shown
-    assert "repeat tests and the verification are decided by their own requests alone" in shown
+    assert "effective n: requests that depend on each other" in shown
+    assert "repeat test briefly measures an end again, and is decided by its own requests alone" in shown
 
 
 def test_a_stored_search_of_an_older_version_is_shown():
@@ -364,14 +384,14 @@ def test_dry_run_plans_and_sends_nothing(tmp_path):
     ran = loadbench("capacity", "--slo", "failures<1%", "--url", "http://127.0.0.1:9", "--dry-run", cwd=tmp_path)
     assert ran.returncode == 0
     assert "at most 20m" in ran.stdout
-    assert "takes 7" in ran.stdout  # some seven hundred requests
+    assert "at least about 735 requests for failures<1%, and 5 per user" in ran.stdout
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "needs an objective"),
+        ((), "with --resume, repeat the flags of the first run"),
         (("--slo", "requests_per_s>2"), "throughput rises with the load"),
         (("--slo", "ttft_mean<1s"), "use a percentile"),
         (("--slo", "ttft_p95<1s@users=4"), "chooses the loads itself"),

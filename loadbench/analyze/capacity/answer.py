@@ -2,13 +2,11 @@
 
 The status is *found* when both ends of the range are proven and at most a factor of two apart, and *at_least* when the
 highest load that the search may test passes. *None* means that even the lowest load fails. Everything else is
-*inconclusive* and reported with what is known: an end could not be proven in the time, or the server did not behave the
-same way twice.
+*inconclusive*: an end could not be proven in the time, or the server did not behave the same way twice.
 
-*Other think times by proportion.* Users who think longer send requests less often. By the interactive response time law
-(`N = X (R + Z)`), a number of users that sends requests at the rate of the answer's users is `N (R + Z') / (R + Z)` for
-a think time Z' instead of Z. This is only a rule of proportion: more users at the same rate arrive slightly more
-unevenly. The model (`loadbench.analyze.capacity.curve`) gives a second estimate from other levels.
+*Other think times* are scaled. By the interactive response time law (`N = X (R + Z)`), `N (R + Z') / (R + Z)` users
+with a think time Z' send as many requests per second as the answer's N with Z. This is approximate: more users at the
+same rate arrive slightly more unevenly. The model (`loadbench.analyze.capacity.curve`) gives a second estimate.
 """
 
 from __future__ import annotations
@@ -114,9 +112,13 @@ def conclude(
     else:
         status = "found" if found.high <= max(_WIDEST * found.low, found.low + 1) else "inconclusive"
 
-    done = search.narrow or not search.monotone
-    end_reason = "nothing was left to test" if done else "no further test would fit in the time left"
-    end_reason = "" if stopped or client_limited else end_reason  # the conclusion gives it
+    end_reason = "no further test was possible, or likely to decide anything, in the time left"
+    if stopped or client_limited or not search.monotone:
+        end_reason = ""  # the conclusion gives it
+    elif search.passed == grid.highest:
+        end_reason = f"{settings.by}={grid.amount(grid.highest):g}, the highest load allowed, passed"
+    elif search.narrow:
+        end_reason = "the lowest load failed" if search.failed == grid.lowest else "the range is narrow enough"
 
     # The objective that fails first: at the lowest load that fails, or likely fails, the one that misses its required
     # share by most. Levels without think time show the bottleneck best, where there are enough of them.

@@ -319,8 +319,8 @@ def _caveats(used: Sequence[MeasuredLevel], figures: Sequence[_BoundedFigure]) -
     caveats = [
         Reason(
             "shared_evenly",
-            "the model is exact for a server that shares itself evenly among all requests in flight; for a server that "
-            "reads prompts in turn, or has slots, it is an approximation",
+            "approximate if the server has slots or a memory limit, or reads prompts in turn (exact if it shares "
+            "itself evenly among all requests in flight); its range covers measurement noise only",
             "measure at the predicted number of users, with the think time",
         )
     ]

@@ -37,7 +37,8 @@ def refuse_objectives(objectives: Sequence[Objective], aborts: Sequence[Objectiv
     """Raises `BadInput` for objectives that a capacity search cannot test, and for rules of one level."""
     if not objectives:
         raise BadInput(
-            "a capacity search needs an objective", hint="say what must hold at that load, as in --slo 'ttft_p95<1s'"
+            "a capacity search needs an objective",
+            hint="give one, as in --slo 'ttft_p95<1s'; with --resume, repeat the flags of the first run",
         )
     for rule in (*objectives, *aborts):
         if rule.at:

@@ -63,8 +63,8 @@ _WORSE_WEIGHTS = 9 * (1 / 9,)
 # (how far the other loads of a pool may lie from this one, as a factor; the share of the wealth that bets on the pool)
 _POOLS = ((1.0, 0.5), (1.25, 0.2), (1.6, 0.15), (math.inf, 0.15))
 # Fewer requests do not show their correlation.
-_FEWEST = 20
-_FEWEST_PER_USER = 5
+FEWEST = 20
+FEWEST_PER_USER = 5  # for PASS
 # Arrivals before a growing queue is looked for, and the batches used, as in `loadbench.analyze.level.steady`.
 _FEWEST_TO_PILE = 100
 _BATCHES = 20
@@ -147,9 +147,9 @@ class SequentialTest:
             own = _pooled_probes([*running, *(probe[place] for probe in self._counts.get(amount, ()))])
             gains.append(_gain(p0, *own.independent))
             per_user = own.n / (amount if self._closed else 1.0)
-            decidable = own.n >= _FEWEST and per_user >= 1
+            decidable = own.n >= FEWEST and per_user >= 1
             fails.append(self._evidence(place, amount, own, p0, heavier=False) if decidable else -math.inf)
-            decidable = decidable and per_user >= _FEWEST_PER_USER
+            decidable = decidable and per_user >= FEWEST_PER_USER
             passes.append(self._evidence(place, amount, own, p0, heavier=True) if decidable else -math.inf)
         to_pass, to_fail = math.log(1 / self._alpha), math.log(len(self.objectives) / self._alpha)
         decision: Decision = "UNDECIDED"

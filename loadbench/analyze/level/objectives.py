@@ -137,8 +137,9 @@ def _quantile(
     value = _at_rank(histogram, permille_rank(objective.permille, total))
     note = "" if value is not None else f"infinite: {failures} requests failed, too many for this percentile to exist"
     if decision == "UNDECIDED":
-        interval = f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %"
-        note = f"{100 * share:.1f} % are within the bound, {interval}; {100 * p:g} % must be"
+        unit = "values" if objective.metric in MANY_A_REQUEST else "requests"
+        interval = f"95 % interval {100 * low:.3g} % to {100 * high:.3g} %"
+        note = f"{100 * share:.3g} % of {unit} met it, {interval}; at least {100 * p:g} % must"
     return ObjectiveResult(
         rule=objective.rule,
         gate=objective.gate,

@@ -180,7 +180,7 @@ def test_quantile_is_told_with_its_doubt():
     assert one.share == 150 / 162
     assert one.share_interval == share_interval(150, 162)
     assert (one.decision, one.rule) == ("UNDECIDED", "ttft_p90<1s")
-    assert "92.6 % are within the bound" in one.note
+    assert "92.6 % of requests met it" in one.note
 
 
 def test_quantile_among_the_failures_is_infinite():
