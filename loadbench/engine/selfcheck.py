@@ -320,30 +320,30 @@ def advise(
     given: LoadCheck, *, ceiling: float | None, limit: str, requests_per_s: float, stamp_source: str
 ) -> list[str]:
     """The findings in words, the gravest first."""
-    at = f"users={given.users} with an event every {given.gap_s * 1000:g} ms"
+    at = f"users={given.users} with a chunk every {given.gap_s * 1000:g} ms"
     advice = []
     if given.server_was_late:
         late = "no response" if given.server_late_s is None else f"p99 {given.server_late_s.p99 * 1000:.1f} ms late"
-        advice.append(f"inconclusive: the truth server itself was late ({late}); end other programs and try again")
+        advice.append(f"inconclusive: the test server itself was late ({late}); end other programs and try again")
     elif given.stamps_hold and given.limit is None:
         advice.append(f"at {at} the load generator can be trusted: what looks slow is the server")
     else:
-        advice.append(f"at {at} this client is too slow: measure with fewer users, or end other programs")
+        advice.append(f"at {at} the load generator is too slow: measure with fewer users, or end other programs")
         if not given.stamps_hold:
-            advice.append("more than 1 % of the stamps are wrong by over 1 ms: times at this load are the client's own")
+            advice.append("more than 1 % of the timestamps are wrong by over 1 ms: they measure the load generator")
         if (given.merged_reads or 0) > MOST_MERGED:
-            advice.append(f"{given.merged_reads:.1%} of the reads had several events: their gaps are unknown")
+            advice.append(f"{given.merged_reads:.1%} of the reads had several chunks: their gaps are unknown")
         if given.failed:
             advice.append(f"{given.failed} requests failed or were cut")
 
     if ceiling is None:
-        advice.append("the client kept up with no load, down to the lightest that was tried")
+        advice.append("the load generator kept up with no load, down to the lightest that was tried")
     else:
         beyond = {
-            "client": "above that the client itself would be measured",
-            "server": "above that the truth server was late: the client's own ceiling may be higher",
-            "budget": "there was no time to try more: a longer --budget finds the ceiling",
-            "users": "more users than that were not tried: a shorter --gap finds the ceiling",
+            "client": "above that the load generator itself would be measured",
+            "server": "above that the test server was late: the load generator's own limit may be higher",
+            "budget": "there was no time to try more: a longer --budget finds the limit",
+            "users": "more users than that were not tried: a shorter --gap finds the limit",
         }
         streams = round(ceiling * given.gap_s)
         advice.append(
@@ -351,5 +351,5 @@ def advise(
             f"and {requests_per_s:,.0f} short requests/s; {beyond[limit]}"
         )
     if stamp_source != "kernel":
-        advice.append("stamps are taken when this process reads (user), so they include the delay of its event loop")
+        advice.append("timestamps are taken when this process reads (user), and include the delay of its event loop")
     return advice

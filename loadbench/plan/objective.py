@@ -85,9 +85,7 @@ def parse_objective(value: object) -> Objective:
     rule = _parse(value)
     sense, bound = (">", "a lower") if rule.metric in RATES else ("<", "an upper")
     if rule.sense != sense:
-        raise ValueError(
-            f"found {value!r}: an objective is what must hold: {rule.metric} has {bound} bound, with {sense}"
-        )
+        raise ValueError(f"found {value!r}: an objective must hold: {rule.metric} needs {bound} bound, with {sense}")
     return rule
 
 

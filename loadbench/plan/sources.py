@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loadbench.core.errors import BadInput
 from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS
-from loadbench.plan.scenario import Displaced, Scenario, with_not_used
+from loadbench.plan.scenario import Displaced, Scenario, with_entries, with_not_used
 from loadbench.plan.scenario_file import ScenarioFile, nearest, read
 from loadbench.plan.setting_types import ALL_OBJECTIVES
 from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Values, setting_of, settings
@@ -74,9 +74,8 @@ def resolve(
     choice.displaced += bring(choice.entries, personas, command=command)
     scenario = choice.scenario(document.question if document is not None else "")
     if file is not None and "report.name" not in choice.entries:
-        report = dataclasses.replace(scenario.report, name=file.stem)
-        origins = {**scenario.origins, "report.name": Origin(Source.COMMAND, str(file))}
-        scenario = dataclasses.replace(scenario, report=report, origins=origins)
+        name = Entry(setting_of("report.name"), file.stem, Origin(Source.COMMAND, str(file)))
+        scenario = with_entries(scenario, {"report.name": name})
     named = {scenario.work.persona, *(share.name for share in scenario.work.mix or ())}
     displaced = scenario.displaced
     for key in [f"personas.{persona.name}" for persona in own if persona.name not in named]:
@@ -86,9 +85,8 @@ def resolve(
     scenario = dataclasses.replace(scenario, work=work, displaced=displaced)
     if scenario.target.model_set is not None:
         names = tuple(model.name for model in read_models(scenario.target.model_set))
-        origins = {**scenario.origins, "target.model": scenario.origins["target.model_set"]}
-        target = dataclasses.replace(scenario.target, model=names)
-        scenario = dataclasses.replace(scenario, target=target, origins=origins)
+        models = Entry(setting_of("target.model"), names, scenario.origins["target.model_set"])
+        scenario = with_entries(scenario, {"target.model": models})
     _refuse_idle_rules(scenario)
     return with_not_used(scenario)
 
@@ -244,12 +242,10 @@ class _Choice:
         """
         involved = [self.entries.get(key) or self._displacers.get(key) for key in need.on if key != entry.setting.key]
         found = [one for one in involved if one is not None]
-
-        def is_cause(one: Entry) -> bool:
-            others = {key: other for key, other in self.entries.items() if other is not one}
-            return bool(need.met(Values(self.command, others, self._values.personas)))
-
-        return min([one for one in found if is_cause(one)] or found, key=lambda one: one.origin.source, default=None)
+        without = [{key: other for key, other in self.entries.items() if other is not one} for one in found]
+        met = [need.met(Values(self.command, others, self._values.personas)) for others in without]
+        causes = [one for one, is_met in zip(found, met, strict=True) if is_met]
+        return min(causes or found, key=lambda one: one.origin.source, default=None)
 
     def settle_deterministic(self) -> None:
         """Set what a deterministic run needs. Another value displaces it if its source is stronger, and is refused if

@@ -61,6 +61,8 @@ class RunWriter:
         self.folder = folder = folder or new_folder(scenario, self._started_at)
         self.unwritten = False
         self._tested: dict[str, ModelUnderTest] = {}
+        # By now the models are warm.
+        self._cold = {} if before is None else {status.model: status.cold_ttft_s for status in before.models}
         models = scenario.target.model_set
         self._known = {} if models is None else known_facts(read_models(models))
         prompts = recorded_prompts(given_prompts(scenario.work), keep_texts=scenario.report.keep_texts)
@@ -156,7 +158,7 @@ class RunWriter:
             catalogue=prepared.entry(model),
             load_s=prepared.load_s.get(model),
             load_warm_s=prepared.load_warm_s.get(model),
-            cold_ttft_s=None if subject is None else _ttft_s(subject.samples[0]),
+            cold_ttft_s=self._cold.get(model) or (None if subject is None else _ttft_s(subject.samples[0])),
             warm_ttft_s=None if subject is None else _ttft_s(subject.warm),
             kept_warm=None if keep_warm is None else keep_warm.sent,
             kept_warm_failed=None if keep_warm is None else keep_warm.failed,

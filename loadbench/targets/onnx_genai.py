@@ -26,16 +26,16 @@ class OnnxGenai:
     def __init__(self, folder: str) -> None:
         self.name = Path(folder).name
         self._folder = Path(folder)
+        if not (self._folder / "genai_config.json").is_file():
+            raise TargetUnavailable(f"{folder} has no genai_config.json", hint="name the folder of a model")
         self._model: Any = None
         self._tokenizer: Any = None
         self.context: int | None = None
 
     async def load(self) -> None:
-        """Read the folder, in a thread; raises `TargetUnavailable` if there is no model in it."""
-        config = self._folder / "genai_config.json"
-        if not config.is_file():
-            raise TargetUnavailable(f"{self._folder} has no genai_config.json", hint="name the folder of a model")
-        self.context = orjson.loads(config.read_bytes()).get("model", {}).get("context_length")
+        """Read the folder, in a thread."""
+        config = (self._folder / "genai_config.json").read_bytes()
+        self.context = orjson.loads(config).get("model", {}).get("context_length")
         await anyio.to_thread.run_sync(self._read)
 
     def _read(self) -> None:

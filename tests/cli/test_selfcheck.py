@@ -44,7 +44,7 @@ def test_people_get_a_table_and_words(tmp_path: Path) -> None:
     """The errors, the ceilings and the advice on stdout; how it goes on stderr."""
     done = loadbench(*SHORT, cwd=tmp_path)
     assert done.returncode in {0, 4, 5}  # as the figures say; the test above compares
-    for part in ("stamp", "TTFT", "event gap", "merged reads", "ceiling", "short requests/s", "→ "):
+    for part in ("timestamp", "TTFT", "chunk gap", "merged reads", "highest rate", "short requests/s", "→ "):
         assert part in done.stdout
     assert "users=2: " in done.stderr
     assert "Traceback" not in done.stderr

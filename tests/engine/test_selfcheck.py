@@ -301,9 +301,9 @@ def words(given: LoadCheck, **over: object) -> str:
 def test_a_good_client_can_be_trusted() -> None:
     """The words name the load, the ceilings, and whose limit it is."""
     text = words(load_check())
-    assert "users=10 with an event every 20 ms" in text
+    assert "users=10 with a chunk every 20 ms" in text
     assert "can be trusted" in text
-    assert "5,000 events/s, as of 100 streams" in text
+    assert "5,000 chunks/s, which is 100 streams" in text
     assert "900 short requests/s" in text
     assert "user" in words(load_check(), stamp_source="user").splitlines()[-1]
 
@@ -311,7 +311,7 @@ def test_a_good_client_can_be_trusted() -> None:
 def test_a_late_server_makes_it_inconclusive() -> None:
     """Nothing is said about the client at that load; the server's lateness is told."""
     text = words(load_check(server_late_s=SLOW, stamp_error_s=SLOW))
-    assert text.startswith("inconclusive: the truth server itself was late (p99 15.0 ms late)")
+    assert text.startswith("inconclusive: the test server itself was late (p99 15.0 ms late)")
     assert "trusted" not in text
     assert "too slow" not in text
 

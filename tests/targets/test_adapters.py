@@ -200,8 +200,11 @@ def test_a_sweep_measures_an_adapter(onnx_folder: Path, tmp_path: Path) -> None:
 def test_an_adapter_that_cannot_be_used_is_told(tmp_path: Path, flags: tuple[str, ...], code: int, said: str) -> None:
     """One message, the exit code, and no traceback."""
     pytest.importorskip("onnxruntime_genai")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "genai_config.json").write_text("{}", encoding="utf-8")
     process = loadbench("sweep", "--users=1", "--requests=1", *flags, cwd=tmp_path)
     assert process.returncode == code
+    assert loadbench("sweep", *flags, "--dry-run", cwd=tmp_path).returncode == (0 if "--model=y" in flags else code)
     assert said in process.stderr
     assert "Traceback" not in process.stderr
 
