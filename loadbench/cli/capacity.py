@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options, say_displaced
+from loadbench.cli.measuring import progress_line, run_options, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
@@ -55,7 +55,7 @@ def command(
     if dry_run:
         click.echo(render_text(capacity_plan_document(resolved)), nl=False)
         return
-    say_displaced(resolved)
+    say_unused(resolved)
     progress = progress_line(quiet=quiet, no_live=no_live)
     writer = run_capacity(resolved, os.environ, progress, resumed=resumed)
     found = writer.capacity

@@ -17,8 +17,8 @@ from loadbench.cli.measuring import (
     progress_line,
     run_options,
     say,
-    say_displaced,
     say_unused,
+    say_unused_variables,
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -82,7 +82,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     if not (a or b or any(resolved.is_set(f"compare.{key}") for key in ("a_model", "b_model", "same"))):
         raise BadInput("no two sides are named", hint=_WHICH)
     if not measures:
-        say_displaced(resolved)
+        say_unused(resolved)
 
     # The runs of both sides.
     if measures:
@@ -101,7 +101,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
         if unused:
             flag = f"--{unused[0].replace('_', '-')}"
             raise BadInput(f"{flag}: has no effect: side B is saved and not compared", hint="leave it out, or name A")
-        say_unused(resolved, {"compare.b_model"}, "side B is saved and not compared")
+        say_unused_variables(resolved, {"compare.b_model"}, "side B is saved and not compared")
         save_baseline(baseline, of_model(read_side(b), settings.b_model, side="b"))
         say(f"saved in {baseline}")
         return
@@ -203,7 +203,7 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
         plan = compare_plan_document(both, pairing, settings.fail_on or (), confidence=settings.confidence)
         click.echo(render_text(plan), nl=False)
         return None
-    say_displaced(both[0])
+    say_unused(both[0])
     progress = progress_line(quiet=options["quiet"], no_live=options["no_live"])
     runs = measure_paired(both, pairing, os.environ, progress)
     assert runs.folder is not None  # noqa: S101 - what was measured has one

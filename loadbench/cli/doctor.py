@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import say, say_displaced
+from loadbench.cli.measuring import say, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import ExitCode
 from loadbench.core.text import printable
@@ -31,7 +31,7 @@ def command(*, as_json: bool, **options: Any) -> None:
     from loadbench.session.doctor import run_checkup  # noqa: PLC0415
 
     scenario = resolve(flags=setting_flags("doctor", options), environment=os.environ, command="doctor")
-    say_displaced(scenario)
+    say_unused(scenario)
     checkup = run_checkup(scenario, os.environ, say=say)
     if as_json:
         document = {**msgspec.to_builtins(checkup), "simulated": scenario.simulated}

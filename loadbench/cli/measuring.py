@@ -47,20 +47,20 @@ def say(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
-def say_displaced(scenario: Scenario) -> None:
+def say_unused(scenario: Scenario) -> None:
     """Print once which values that somebody gave are not used, and why."""
-    for value in scenario.displaced:
+    for value in scenario.unused:
         say(f"not used: {value}")
 
 
-def say_unused(scenario: Scenario, used: set[str], reason: str) -> None:
+def say_unused_variables(scenario: Scenario, used: set[str], reason: str) -> None:
     """Print the variables whose values a command cannot use on saved runs; `used` has the keys of those that it can."""
-    from loadbench.plan.scenario import Displaced  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.plan.scenario import Unused  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.plan.settings import Source  # noqa: PLC0415
 
     for key, origin in scenario.origins.items():
         if origin.source in {Source.ENVIRONMENT, Source.WORKSHOP} and key not in used:
-            say(f"not used: {Displaced(key, origin, reason)}")
+            say(f"not used: {Unused(key, origin, reason)}")
 
 
 def print_report(content: str, form: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import say, say_displaced
+from loadbench.cli.measuring import say, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
@@ -42,7 +42,7 @@ def command(
     from loadbench.session.models import list_models  # noqa: PLC0415
 
     scenario = resolve(flags=setting_flags("models", options), environment=os.environ, command="models")
-    say_displaced(scenario)
+    say_unused(scenario)
     catalogue = list_models(
         scenario, os.environ, download=download, unload=to_unload, load=to_load, quiet_stdout=as_json, say=say
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import check_files, say, say_displaced
+from loadbench.cli.measuring import check_files, say, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
 
@@ -48,7 +48,7 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
         None if run is None else read_run(run), setting_flags("score", options), os.environ
     )
     check(scenario, os.environ)
-    say_displaced(scenario)
+    say_unused(scenario)
     if path.exists() and not force:
         raise BadInput(f"{path}: exists, and may hold scores", hint="name another file with --to, or add --force")
     annotation = scoring.stub(run, scenario, os.environ, say=say)
@@ -104,7 +104,7 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
 
     scenario = scoring.judge_scenario(read_run(run), setting_flags("judge", options), os.environ)
     check(scenario, os.environ)
-    say_displaced(scenario)
+    say_unused(scenario)
     annotation = scoring.answers_of(run, os.environ, say=say)
     if not annotation.complete:
         say("some responses are missing, since collecting them was stopped: run `loadbench score stub --force`")

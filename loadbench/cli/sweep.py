@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options, say_displaced
+from loadbench.cli.measuring import progress_line, run_options, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dr
     if dry_run:
         click.echo(render_text(plan_document(scenario)), nl=False)
         return
-    say_displaced(scenario)
+    say_unused(scenario)
     progress = progress_line(quiet=quiet, no_live=no_live)
     writer = run_sweep(scenario, os.environ, progress)
     click.echo(render(writer.run, "json" if as_json else "text"), nl=False)

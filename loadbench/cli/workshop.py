@@ -14,8 +14,8 @@ from loadbench.cli.measuring import (
     print_report,
     progress_line,
     run_options,
-    say_displaced,
     say_unused,
+    say_unused_variables,
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -62,15 +62,15 @@ def command(
     writer = None
     if run is not None:
         resolved = resolve(flags=flags, environment=os.environ, command="workshop")
-        say_displaced(resolved)
-        say_unused(resolved, {"workshop.shape"}, "a saved run is exported")
+        say_unused(resolved)
+        say_unused_variables(resolved, {"workshop.shape"}, "a saved run is exported")
     else:
         resolved = workshop_scenario(flags=flags, environment=os.environ, file=scenario)
         check(resolved, os.environ)
         if dry_run:
             click.echo(render_text(plan_document(resolved)), nl=False)
             return
-        say_displaced(resolved)
+        say_unused(resolved)
         progress = progress_line(quiet=quiet, no_live=no_live)
         writer = run_sweep(resolved, os.environ, progress)
         run = writer.folder.path

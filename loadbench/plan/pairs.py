@@ -133,8 +133,8 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
     """The scenario of each side: a URL, or settings of the target as in `url=http://127.0.0.1:8080,model=phi`.
 
     A side takes from the scenario what it does not set itself. A setting of the scenario that has no effect on either
-    side is displaced by a stronger source, or refused; so is one of the load or the prompts, which are the same on both
-    sides, if it has no effect on one. Raises `BadInput` for this, for what cannot be used, and for two sides that are
+    side is overridden by a stronger source, or refused; so is one of the load or the prompts, which both sides share,
+    if it has no effect on one. Raises `BadInput` for this, for what cannot be used, and for two sides that are
     equal unless `same` allows it.
     """
     texts = {"a": a, "b": b}

@@ -49,7 +49,7 @@ LEAST_WARM_UP_NS = 2 * NS_PER_S
 NOT_USED = "not used"
 
 
-class Displaced(NamedTuple):
+class Unused(NamedTuple):
     """A value that somebody gave and that is not used, and why: a stronger source, or the command does not take it."""
 
     key: str
@@ -57,7 +57,7 @@ class Displaced(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        """As `--dry-run` lists it: `load.users (s.toml:5): displaced by --rate`."""
+        """As `--dry-run` lists it: `load.users (s.toml:5): overridden by --rate`."""
         where = self.origin.where
         return f"{self.key} ({where}): {self.reason}" if self.origin.key else f"{where}: {self.reason}"
 
@@ -67,7 +67,7 @@ class Scenario:
     """A whole scenario for one command; `question` is what it answers.
 
     `origins` has where each value comes from, by key; `not_used` are the keys of settings that have no effect here, and
-    `displaced` the values that were given for such settings.
+    `unused` the values that were given for such settings.
     """
 
     target: TargetSettings = TargetSettings()
@@ -86,7 +86,7 @@ class Scenario:
     command: str = "sweep"
     origins: dict[str, Origin] = dataclasses.field(default_factory=dict)
     not_used: frozenset[str] = frozenset()
-    displaced: tuple[Displaced, ...] = ()
+    unused: tuple[Unused, ...] = ()
 
     @property
     def simulated(self) -> bool:
@@ -228,10 +228,10 @@ def leave_out(scenario: Scenario, key: str, reason: str, *, by: Source = Source.
     origin = scenario.origins.get(key, Origin(Source.FLAG, setting_of(key).flag))
     if origin.source <= by:
         raise BadInput(f"{origin.place}: {reason}", hint="leave it out")
-    displaced = scenario.displaced
+    unused = scenario.unused
     if key != "target.model" or not scenario.is_set("target.model_set"):  # which is reported itself
-        displaced += (Displaced(key, origin, reason),)
-    return with_not_used(dataclasses.replace(with_entries(scenario, {key: None}), displaced=displaced))
+        unused += (Unused(key, origin, reason),)
+    return with_not_used(dataclasses.replace(with_entries(scenario, {key: None}), unused=unused))
 
 
 def with_entries(scenario: Scenario, entries: Mapping[str, Entry | None]) -> Scenario:

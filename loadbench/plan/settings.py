@@ -191,7 +191,7 @@ class Need(NamedTuple):
     reason: str
     remedy: str
     search_remedy: str = ""  # in a capacity search
-    displaces: bool = False  # a stronger setting displaces the one that takes its effect
+    overrides: bool = False  # a stronger setting overrides the one that takes its effect
 
     def remedy_in(self, command: str) -> str:
         """What to do, in this command."""
@@ -413,7 +413,7 @@ class TargetSettings:
         needs=(
             Need(
                 _SERVER[:3], lambda values: values.simulated, "it is a profile of the simulated server",
-                "leave it out, or leave out what names a server", displaces=True,
+                "leave it out, or leave out what names a server", overrides=True,
             ),
         ),
         per_side=True, decides_answers="server", reused="always")
@@ -613,7 +613,7 @@ class WorkSettings:
         defaults={"workshop": 120},
         needs=(
             _NO_TRACE,
-            _without("work.output_tokens", reason="each request draws its own max_tokens")._replace(displaces=True),
+            _without("work.output_tokens", reason="each request draws its own max_tokens")._replace(overrides=True),
         ),
         comparable=Comparable.LENGTHS, reused="always",
         workshop_variables=("BENCH_MAX_TOKENS",), decides_answers="request")

@@ -1,9 +1,9 @@
 """Where settings come from: a flag, else the environment, else the scenario file, else the default.
 
-A stronger source displaces a weaker one, also if it gives another setting that excludes the first: `--rate` displaces
+A stronger source overrides a weaker one, also if it gives another setting that excludes the first: `--rate` overrides
 the `users` of a scenario file, and with them what has an effect with users only. Such a setting is not used, nor is one
-that the command does not take from file or environment; `Scenario.displaced` lists them. Two settings that exclude each
-other from one source are refused with the reason, and so is a setting without effect.
+that the command does not take from file or environment; `Scenario.unused` lists them. Two settings of one source that
+exclude each other are refused with the reason, and so is a setting without effect.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loadbench.core.errors import BadInput
 from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS
-from loadbench.plan.scenario import Displaced, Scenario, with_entries, with_not_used
+from loadbench.plan.scenario import Scenario, Unused, with_entries, with_not_used
 from loadbench.plan.scenario_file import ScenarioFile, nearest, read
 from loadbench.plan.setting_types import ALL_OBJECTIVES
 from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Values, setting_of, settings
@@ -71,18 +71,18 @@ def resolve(
     choice.settle_deterministic()
     personas |= choice.settle_turns(personas)
     own = tuple(personas[persona.name] for persona in own)
-    choice.displaced += bring(choice.entries, personas, command=command)
+    choice.unused += bring(choice.entries, personas, command=command)
     scenario = choice.scenario(document.question if document is not None else "")
     if file is not None and "report.name" not in choice.entries:
         name = Entry(setting_of("report.name"), file.stem, Origin(Source.COMMAND, str(file)))
         scenario = with_entries(scenario, {"report.name": name})
     named = {scenario.work.persona, *(share.name for share in scenario.work.mix or ())}
-    displaced = scenario.displaced
+    unused = scenario.unused
     for key in [f"personas.{persona.name}" for persona in own if persona.name not in named]:
         place = document.place(key) if document is not None else ""
-        displaced += (Displaced(key, Origin(Source.SCENARIO, place, key), "no work.persona or work.mix names it"),)
+        unused += (Unused(key, Origin(Source.SCENARIO, place, key), "no work.persona or work.mix names it"),)
     work = dataclasses.replace(scenario.work, personas=own)
-    scenario = dataclasses.replace(scenario, work=work, displaced=displaced)
+    scenario = dataclasses.replace(scenario, work=work, unused=unused)
     if scenario.target.model_set is not None:
         names = tuple(model.name for model in read_models(scenario.target.model_set))
         models = Entry(setting_of("target.model"), names, scenario.origins["target.model_set"])
@@ -141,8 +141,8 @@ class _Choice:
         self.command = command
         self.entries: dict[str, Entry] = {}
         self._values = Values(command, self.entries, values.personas)
-        self.displaced: list[Displaced] = []
-        self._displacers: dict[str, Entry] = {}
+        self.unused: list[Unused] = []
+        self._overriders: dict[str, Entry] = {}
 
     def from_environment(self, environment: Mapping[str, str]) -> Iterator[Entry]:
         """The settings of `LOADBENCH_…` variables; those of other commands are noted as not used."""
@@ -156,7 +156,7 @@ class _Choice:
                 self._note_unused(named[0], origin)
 
     def _note_unused(self, setting: Setting, origin: Origin) -> None:
-        self.displaced.append(Displaced(setting.key, origin, setting.why_not(self.command)))
+        self.unused.append(Unused(setting.key, origin, setting.why_not(self.command)))
 
     def take(self, entry: Entry) -> None:
         """The first value of a setting wins; sources come in their order."""
@@ -166,13 +166,13 @@ class _Choice:
         elif winner is None:
             self.entries[entry.setting.key] = entry
         elif winner.origin.source is Source.RUN and winner.value != entry.value:
-            self.displaced.append(Displaced(entry.setting.key, entry.origin, "overridden by the run"))
+            self.unused.append(Unused(entry.setting.key, entry.origin, "overridden by the run"))
 
-    def _displace(self, entry: Entry, by: Entry) -> None:
+    def _override(self, entry: Entry, by: Entry) -> None:
         del self.entries[entry.setting.key]
-        self._displacers[entry.setting.key] = by
+        self._overriders[entry.setting.key] = by
         if entry.origin.source is not Source.RUN:
-            self.displaced.append(Displaced(entry.setting.key, entry.origin, f"overridden by {by.origin.place}"))
+            self.unused.append(Unused(entry.setting.key, entry.origin, f"overridden by {by.origin.place}"))
 
     def settle_groups(self) -> None:
         """Of settings that exclude each other the strongest stays; two of one source are refused."""
@@ -188,7 +188,7 @@ class _Choice:
                 raise BadInput(
                     f"{winner.origin.place} and {entry.origin.place} exclude each other", hint="leave one of them out"
                 )
-            self._displace(entry, winner)
+            self._override(entry, winner)
 
     def take_endpoint(self, environment: Mapping[str, str]) -> None:
         """The URL from where other programs keep it."""
@@ -199,10 +199,10 @@ class _Choice:
                 return
 
     def settle_needs(self) -> None:
-        """A setting without effect is displaced by the stronger one that takes its effect, or refused."""
-        displaced = True
-        while displaced:
-            displaced = False
+        """A setting without effect is overridden by the stronger one that takes its effect, or refused."""
+        unused = True
+        while unused:
+            unused = False
             for entry in list(self.entries.values()):
                 need = self._unmet(entry)
                 if need is None:
@@ -214,14 +214,14 @@ class _Choice:
                 elif searched and entry.origin.source is not Source.FLAG:
                     # It was for the load of another command.
                     del self.entries[entry.setting.key]
-                    self.displaced.append(Displaced(entry.setting.key, entry.origin, need.reason))
+                    self.unused.append(Unused(entry.setting.key, entry.origin, need.reason))
                 elif by is not None and by.origin.source < entry.origin.source:
-                    self._displace(entry, by)
-                elif by is not None and need.displaces and by.origin.source > entry.origin.source:
-                    self._displace(by, entry)
+                    self._override(entry, by)
+                elif by is not None and need.overrides and by.origin.source > entry.origin.source:
+                    self._override(by, entry)
                 else:
                     continue
-                displaced = True
+                unused = True
         for entry in self.entries.values():
             need = self._unmet(entry)
             if need is not None:
@@ -237,10 +237,10 @@ class _Choice:
         return None if by_side else need
 
     def _blamed(self, need: Need, entry: Entry) -> Entry | None:
-        """The strongest of the settings that a need depends on, in force or displacing another: of those without which
+        """The strongest of the settings that a need depends on, in force or overriding another: of those without which
         the need would be met, if there are any.
         """
-        involved = [self.entries.get(key) or self._displacers.get(key) for key in need.on if key != entry.setting.key]
+        involved = [self.entries.get(key) or self._overriders.get(key) for key in need.on if key != entry.setting.key]
         found = [one for one in involved if one is not None]
         without = [{key: other for key, other in self.entries.items() if other is not one} for one in found]
         met = [need.met(Values(self.command, others, self._values.personas)) for others in without]
@@ -248,7 +248,7 @@ class _Choice:
         return min(causes or found, key=lambda one: one.origin.source, default=None)
 
     def settle_deterministic(self) -> None:
-        """Set what a deterministic run needs. Another value displaces it if its source is stronger, and is refused if
+        """Set what a deterministic run needs. Another value overrides it if its source is stronger, and is refused if
         it is the same.
         """
         deterministic = self.entries.get("work.deterministic")
@@ -256,9 +256,9 @@ class _Choice:
             return
         origin = deterministic.origin
         if not {"work.prompt", "work.prompts"} & set(self.entries) and self._values.value("work.prompt") is None:
-            by = self._displacers.get("work.prompt") or self._displacers.get("work.prompts")
+            by = self._overriders.get("work.prompt") or self._overriders.get("work.prompts")
             if by is not None and by.origin.source < origin.source:
-                self._displace(deterministic, by)
+                self._override(deterministic, by)
                 return
             raise BadInput(f"{origin.place}: there are no given prompts", hint="give them with --prompts or --prompt")
         decided = [setting for setting in settings(self.command) if setting.when_deterministic]
@@ -266,7 +266,7 @@ class _Choice:
         others = [entry for entry in given if (entry.value,) != entry.setting.when_deterministic]
         strongest = min(others, key=lambda entry: entry.origin.source, default=None)
         if strongest is not None and strongest.origin.source < origin.source:
-            self._displace(deterministic, strongest)
+            self._override(deterministic, strongest)
             return
         for setting in decided:
             (value,) = setting.when_deterministic
@@ -277,11 +277,11 @@ class _Choice:
                         f"{entry.origin.place} and {origin.place} exclude each other",
                         hint="a deterministic run has temperature 0, unchanged prompts, and --max-tokens",
                     )
-                self._displace(entry, deterministic)
+                self._override(entry, deterministic)
             self.entries[setting.key] = Entry(setting, value, origin)
 
     def settle_turns(self, personas: Mapping[str, Persona]) -> dict[str, Persona]:
-        """The named personas whose turns are displaced, without them: by a load that a stronger source gives."""
+        """The named personas whose turns are overridden, without them: by a load that a stronger source gives."""
         persona, mix = self.entries.get("work.persona"), self.entries.get("work.mix")
         who, turns = persona or mix, setting_of("work.turns")
         names = [persona.value] if persona is not None else [share.name for share in mix.value] if mix else []
@@ -293,7 +293,7 @@ class _Choice:
             entry, need = Entry(turns, personas[name].turns, origin), turns.unmet(self._values)
             by = None if need is None else self._blamed(need, entry)
             if by is not None and by.origin.source < who.origin.source:
-                self.displaced.append(Displaced(origin.key, origin, f"overridden by {by.origin.place}"))
+                self.unused.append(Unused(origin.key, origin, f"overridden by {by.origin.place}"))
                 changed[name] = dataclasses.replace(personas[name], turns=None)
         return changed
 
@@ -309,8 +309,8 @@ class _Choice:
                 origin = Origin(Source.COMMAND, self.command)
             sections[setting.section][setting.name], origins[setting.key] = value, origin
         made = {section: SECTIONS[section](**values) for section, values in sections.items()}
-        displaced = tuple(dict.fromkeys(self.displaced))
-        return Scenario(**made, question=question, command=self.command, origins=origins, displaced=displaced)
+        unused = tuple(dict.fromkeys(self.unused))
+        return Scenario(**made, question=question, command=self.command, origins=origins, unused=unused)
 
 
 def _refuse_idle_rules(scenario: Scenario) -> None:

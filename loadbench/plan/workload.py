@@ -11,7 +11,7 @@ from loadbench.core.errors import BadInput
 from loadbench.core.units import format_duration
 from loadbench.plan.distribution import Constant
 from loadbench.plan.personas import PERSONA_SETTINGS
-from loadbench.plan.scenario import Displaced
+from loadbench.plan.scenario import Unused
 from loadbench.plan.scenario_file import nearest
 from loadbench.plan.settings import Entry, Origin, Source, Values, setting_of
 from loadbench.plan.traces import Replayed, read_trace
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from loadbench.plan.personas import Persona
 
 
-def bring(entries: dict[str, Entry], personas: Mapping[str, Persona], *, command: str) -> list[Displaced]:
+def bring(entries: dict[str, Entry], personas: Mapping[str, Persona], *, command: str) -> list[Unused]:
     """Add what the given settings bring with them; returns the settings that have no effect then.
 
     Raises `BadInput` for unknown personas, and for conversations where they cannot be had.
@@ -30,10 +30,10 @@ def bring(entries: dict[str, Entry], personas: Mapping[str, Persona], *, command
     values = Values(command, entries, personas)
     _bring_personas(entries, personas, values)
     scale = values.value("load.time_scale")
-    displaced = []
+    unused = []
     if values.loop == "trace":
         trace = Replayed(read_trace(values.value("load.trace"), limit=values.value("load.limit")), scale)
-        displaced = _bring_window(entries, trace)
+        unused = _bring_window(entries, trace)
     elif (pattern := values.value("load.pattern")) is not None:
         try:
             pass_ns = pattern.scaled(scale).length_ns
@@ -45,7 +45,7 @@ def bring(entries: dict[str, Entry], personas: Mapping[str, Persona], *, command
     warm_up, ramp = entries.get("load.warm_up"), setting_of("load.ramp").default_in(command)
     if warm_up is not None and values.loop == "users" and "load.ramp" not in entries and warm_up.value < (ramp or 0):
         _add(entries, "load.ramp", warm_up.value, "the warm-up")
-    return displaced
+    return unused
 
 
 def _add(entries: dict[str, Entry], key: str, value: Any, by: str) -> None:
@@ -80,7 +80,7 @@ def _bring_personas(entries: dict[str, Entry], personas: Mapping[str, Persona], 
             _add(entries, key, value, f"persona {persona.value}")
 
 
-def _bring_window(entries: dict[str, Entry], trace: Replayed) -> list[Displaced]:
+def _bring_window(entries: dict[str, Entry], trace: Replayed) -> list[Unused]:
     """The whole trace is measured but its warm-up, and nothing after its end, where there is no load.
 
     Returns the duration that was given if it is longer.
@@ -96,10 +96,10 @@ def _bring_window(entries: dict[str, Entry], trace: Replayed) -> list[Displaced]
             hint="use a shorter warm-up",
         )
     duration = entries.get("load.duration")
-    displaced = []
+    unused = []
     if duration is not None and duration.value > left_ns:
         reason = f"the trace ends after {format_duration(left_ns)}"
-        displaced.append(Displaced("load.duration", duration.origin, reason))
+        unused.append(Unused("load.duration", duration.origin, reason))
     if duration is None or duration.value >= left_ns:
         cool_down = entries.get("load.cool_down")
         if cool_down is not None and cool_down.value:
@@ -108,4 +108,4 @@ def _bring_window(entries: dict[str, Entry], trace: Replayed) -> list[Displaced]
                 hint="leave it out, or use a shorter --duration",
             )
         _add(entries, "load.duration", left_ns, "trace")
-    return displaced
+    return unused

@@ -110,7 +110,7 @@ def settings_table(scenario: Scenario) -> Table:
 
 def not_used(scenario: Scenario) -> Text:
     """The values that were given and are not used, and why."""
-    return Text([f"not used: {value}" for value in scenario.displaced])
+    return Text([f"not used: {value}" for value in scenario.unused])
 
 
 def setting_text(value: object) -> str:

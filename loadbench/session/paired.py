@@ -74,7 +74,7 @@ class PairedRuns:
 def check_paired(sides: tuple[Scenario, Scenario], pairing: Pairing, environment: Mapping[str, str]) -> None:
     """Refuse what cannot be measured in turn, before anything starts; raises `BadInput`."""
     a, b = sides
-    for unused in a.displaced:
+    for unused in a.unused:
         if unused.key == "target.adapter":
             raise BadInput(f"{unused.origin.place}: {unused.reason}", hint="leave it out")
     check_budget(a, pairing)

@@ -153,7 +153,7 @@ def without_foundry(scenario: Scenario, target: Target, say: Callable[[str], Non
     for key, entry in scenario.values.entries.items():
         if key in only and scenario.is_set(key) and not entry.is_off:
             scenario = leave_out(scenario, key, f"{target.base_url} loads its models itself", by=named)
-            say(f"not used: {scenario.displaced[-1]}")
+            say(f"not used: {scenario.unused[-1]}")
     return replace(scenario, not_used=scenario.not_used | only)
 
 

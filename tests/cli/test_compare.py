@@ -291,7 +291,7 @@ def test_models_of_the_sides_may_stand_in_variables_and_files(loadbench, tmp_pat
 
 
 def test_a_profile_in_a_variable_is_listed_where_both_sides_are_servers(loadbench, tmp_path, monkeypatch):
-    """The plan lists what the sides displace; it was refused before."""
+    """The plan lists what the sides override; it was refused before."""
     monkeypatch.setenv("LOADBENCH_PROFILE", "cpu-laptop")
     done = loadbench("compare", "http://127.0.0.1:9", "http://127.0.0.1:10", "--dry-run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

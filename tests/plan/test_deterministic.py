@@ -37,11 +37,11 @@ def test_contradiction_is_told(flag, value, says):
 
 
 def test_nearer_source_decides():
-    """A flag overrides a variable's temperature; a flag's temperature displaces a variable's deterministic run."""
+    """A flag overrides a variable's temperature; a flag's temperature overrides a variable's deterministic run."""
     assert resolve(flags=ASKED, environment={"LOADBENCH_TEMPERATURE": "0.7"}).work.temperature == 0
     scenario = resolve(flags={"temperature": "0.7", "prompt": "hello"}, environment={"LOADBENCH_DETERMINISTIC": "1"})
     assert (scenario.work.temperature, scenario.work.deterministic, scenario.work.unique) == (0.7, False, True)
-    assert [str(value) for value in scenario.displaced] == ["LOADBENCH_DETERMINISTIC: overridden by --temperature"]
+    assert [str(value) for value in scenario.unused] == ["LOADBENCH_DETERMINISTIC: overridden by --temperature"]
 
 
 def test_made_prompts_cannot_be_compared():

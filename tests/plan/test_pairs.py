@@ -233,7 +233,7 @@ def test_a_shared_setting_that_no_side_uses_is_not_in_force(name, value, a, b):
     text = "true" if value is True else value if isinstance(value, str) else value[0]
     both = sides(resolved(environment={variable: text}), a=a, b=b)
     for side in both:
-        assert [entry.origin.where for entry in side.displaced] == [variable]
+        assert [entry.origin.where for entry in side.unused] == [variable]
         assert variable not in str(side.recorded_origins())
 
 
@@ -247,32 +247,32 @@ def test_models_of_a_file_that_no_side_uses_are_listed_once(tmp_path):
     file = tmp_path / "s.toml"
     file.write_text(f"[target]\nmodel_set = '{models}'\n", encoding="utf-8")
     a, b = sides(resolved(named, file=file))
-    assert [str(entry).split(":")[0] for entry in a.displaced] == [f"target.model_set ({file}"]
+    assert [str(entry).split(":")[0] for entry in a.unused] == [f"target.model_set ({file}"]
     assert (a.target.model, b.target.model, b.target.model_set) == (("x",), ("y",), None)
 
 
 def test_variables_name_the_models_of_the_sides():
-    """The record names the variable; a model in `--a` displaces it, and `--a-model` beside that is refused."""
+    """The record names the variable; a model in `--a` overrides it, and `--a-model` beside that is refused."""
     variables = {"LOADBENCH_A_MODEL": "p", "LOADBENCH_B_MODEL": "q", "LOADBENCH_URL": A}
     a, b = sides(resolved(environment=variables))
     assert (a.target.model, str(a.origins["target.model"])) == (("p",), "environment LOADBENCH_A_MODEL")
     assert (b.target.model, str(b.origins["target.model"])) == (("q",), "environment LOADBENCH_B_MODEL")
     a, b = sides(resolved(environment=variables), a="model=r")
     assert (a.target.model, b.target.model, b.compare.a_model) == (("r",), ("q",), None)
-    assert [str(entry) for entry in a.displaced] == ["LOADBENCH_A_MODEL: --a names a model already"]
+    assert [str(entry) for entry in a.unused] == ["LOADBENCH_A_MODEL: --a names a model already"]
     with pytest.raises(BadInput, match="LOADBENCH_B_MODEL: one model is compared"):
         sides(resolved(environment=variables | {"LOADBENCH_B_MODEL": "q,r"}))
 
 
 def test_what_has_no_effect_on_a_side_is_checked_there(tmp_path):
-    """Load and prompts are the same on both sides; what only one can use is refused, or displaced if it is weaker."""
+    """Load and prompts are the same on both sides; what only one can use is refused, or overridden if it is weaker."""
     ours, theirs = "profile=small-gpu", "profile=small-gpu,api=completions"
     with pytest.raises(BadInput, match="--turns: has no effect on side B: the completions endpoint"):
         sides(resolved({"turns": "2"}), a=ours, b=theirs)
     with pytest.raises(BadInput, match="--system: has no effect on either side: the completions endpoint"):
         sides(resolved({"system": "s"}), a=theirs, b=theirs)
     for side in sides(resolved(environment={"LOADBENCH_TURNS": "2"}), a=ours, b=theirs):
-        assert (side.work.turns, side.displaced[0].origin.where) == (None, "LOADBENCH_TURNS")
+        assert (side.work.turns, side.unused[0].origin.where) == (None, "LOADBENCH_TURNS")
     own = {"a": f"url={A},api=chat", "b": f"url={B},api=responses"}
     assert sides(resolved({"turns": "2"}, {"LOADBENCH_API": "completions"}), **own)[0].work.turns is not None
     file = tmp_path / "s.toml"
@@ -298,7 +298,7 @@ def test_same_with_two_servers_is_without_effect():
     with pytest.raises(BadInput, match="--same: has no effect: the two sides differ"):
         sides(resolved({"same": True}), a=A, b=B)
     a, _ = sides(resolved(environment={"LOADBENCH_SAME": "true"}), a=A, b=B)
-    assert (a.compare.same, [str(entry) for entry in a.displaced]) == (
+    assert (a.compare.same, [str(entry) for entry in a.unused]) == (
         False,
         ["LOADBENCH_SAME: has no effect: the two sides differ"],
     )

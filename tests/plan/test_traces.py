@@ -242,7 +242,7 @@ def test_a_window_ends_with_its_trace(flags):
     assert scenario.extent.duration_ns == load.arrivals.window_ns - 20 * S
     assert str(scenario.origins["load.duration"]) == "trace"
     listed = ["--duration: the trace ends after 43s"] if "duration" in flags else []
-    assert [str(displaced) for displaced in scenario.displaced] == listed
+    assert [str(unused) for unused in scenario.unused] == listed
 
 
 def test_a_warm_up_leaves_something_to_measure():

@@ -163,7 +163,7 @@ def test_a_persona_with_turns_needs_users(tmp_path):
         resolve(flags={"rate": "1", **named}, environment={}, file=file)
     with pytest.raises(BadInput, match="support has turns, and the completions endpoint"):
         resolve(flags={"api": "completions", **named}, environment={}, file=file)
-    # A flag that excludes turns displaces those of a persona that only the file names.
+    # A flag that excludes turns overrides those of a persona that only the file names.
     for flag in ({"rate": "1"}, {"api": "completions"}):
         assert resolve(flags=flag, environment={}, file=file).work.turns is None
 

@@ -92,7 +92,7 @@ def test_rounds_that_cannot_be_are_told(rounds, variable, says):
 def test_other_load_is_refused(name, value):
     """The benchmark is one user and its rounds: a flag for another load is refused, a variable is not used."""
     made = workshop_scenario(flags={}, environment={name: value})
-    assert [str(one) for one in made.displaced] == [f"{name}: {WHY}"]
+    assert [str(one) for one in made.unused] == [f"{name}: {WHY}"]
     assert made.loads == (Closed(1),)
     flag = name.removeprefix("LOADBENCH_").lower()
     with pytest.raises(BadInput, match=f"--{flag.replace('_', '-')}: the workshop's benchmark is one user") as raised:

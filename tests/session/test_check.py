@@ -139,21 +139,21 @@ def test_a_server_without_models_ends_every_command_in_the_same_words(folder):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "displaced"),
+    ("arguments", "unused"),
     [
         (("sweep", "mine.toml", "--rate", "20", "--duration", "300ms", "--warm-up", "0s"), "load.users (mine.toml:2)"),
         (("workshop", "--rounds", "1"), "LOADBENCH_DURATION"),
         (("score", "stub", "--prompt", "Why?", "--to", "made.json"), "LOADBENCH_DURATION"),
     ],
 )
-def test_value_that_is_not_used_is_named_once(arguments, displaced, folder):
+def test_value_that_is_not_used_is_named_once(arguments, unused, folder):
     """On stderr by the run, in the plan by the dry run: what is not used and why."""
     (folder / "mine.toml").write_text("[load]\nusers = [3]\n", encoding="utf-8")
-    variables = {"LOADBENCH_DURATION": "7s"} if displaced.startswith("LOADBENCH") else {}
+    variables = {"LOADBENCH_DURATION": "7s"} if unused.startswith("LOADBENCH") else {}
     run = loadbench(*arguments, "--max-tokens", "2", cwd=folder, **variables)
     named = [line for line in run.stderr.splitlines() if line.startswith("not used: ")]
     assert len(named) == 1
-    assert displaced in named[0]
+    assert unused in named[0]
     assert "not used" not in run.stdout
     if arguments[0] != "score":
         dry = loadbench(*arguments, "--dry-run", cwd=folder, **variables)

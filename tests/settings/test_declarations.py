@@ -48,14 +48,14 @@ def test_every_setting_has_a_row():
 
 @pytest.mark.parametrize(("command", "key"), TAKEN)
 def test_a_setting_that_is_taken_is_in_force(command, key):
-    """With what it needs, it is resolved to its value, recorded with its flag as the origin, and never displaced."""
+    """With what it needs, it is resolved to its value, recorded with its flag as the origin, and never overridden."""
     setting, value = setting_of(key), ROWS[key].value
     scenario = resolved(command, given_for(key, flags_for(command, key)))
     assert key not in scenario.not_used
     assert str(scenario.origins[key]).startswith("flag ")
     assert getattr(getattr(scenario, setting.section), setting.name) == setting.type.read(value)
     assert scenario.effective()[setting.section][setting.name] is not None or value == "none"
-    assert scenario.displaced == ()
+    assert scenario.unused == ()
 
 
 @pytest.mark.parametrize(("command", "key"), REFUSED)
@@ -70,16 +70,16 @@ def test_a_setting_that_is_not_taken_is_refused_or_listed(command, key):
         assert len(setting.why_not(command)) > 10
     if not [other for other in settings(command) if other.variable == setting.variable]:
         scenario = resolve(flags=BASE[command], environment={setting.variable: "1"}, command=command)
-        (displaced,) = scenario.displaced
+        (unused,) = scenario.unused
         named = [other for other in settings() if other.variable == setting.variable]
-        assert str(displaced) in {f"{setting.variable}: {other.why_not(command)}" for other in named}
+        assert str(unused) in {f"{setting.variable}: {other.why_not(command)}" for other in named}
         in_force = scenario.effective().get(setting.section, {}).get(setting.name)
         assert in_force is None or setting.default_in(command) != setting.default
         assert not scenario.is_set(key)
 
 
 @pytest.mark.parametrize(("command", "key", "reason"), NEEDS)
-def test_a_setting_without_effect_is_refused_or_displaced(command, key, reason):
+def test_a_setting_without_effect_is_refused_or_overridden(command, key, reason):
     """A flag that would have no effect is refused with the reason. A variable is, too, or overridden by a flag."""
     setting, value = setting_of(key), ROWS[key].value
     add, drop = BLOCKERS[reason]
@@ -119,4 +119,4 @@ def test_a_setting_without_effect_is_refused_or_displaced(command, key, reason):
         # Users who start within a shorter warm-up are spread over that.
         brought = "10ms" if key == "load.ramp" and add.get("warm_up") == "10ms" else setting.type.show(default)
         assert recorded is None or recorded == brought
-        assert setting.variable in {value.origin.where for value in scenario.displaced}
+        assert setting.variable in {value.origin.where for value in scenario.unused}

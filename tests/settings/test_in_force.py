@@ -153,19 +153,19 @@ def test_empty_variable_is_not_zero():
 
 
 @pytest.mark.parametrize("flag", [{"temperature": "0.3"}, {"unique": True}, {"output_tokens": "9"}])
-def test_a_flag_displaces_a_files_deterministic(flag, file):
+def test_a_flag_overrides_a_files_deterministic(flag, file):
     """The flag wins with all that it needs; the file's setting is listed as not used."""
     path = file("[work]\nprompt = 'x'\ndeterministic = true\n")
     made = resolve(flags=flag, environment={}, file=path)
     assert (made.work.deterministic, made.work.unique) == (False, True)
-    assert [value.key for value in made.displaced] == ["work.deterministic"]
+    assert [value.key for value in made.unused] == ["work.deterministic"]
 
 
-def test_a_rate_displaces_the_turns_of_a_files_personas(file):
-    """As it displaces plain turns of a file; turns of personas that a flag names are refused."""
+def test_a_rate_overrides_the_turns_of_a_files_personas(file):
+    """As it overrides plain turns of a file; turns of personas that a flag names are refused."""
     path = file(f'{OWN}[work]\nmix = "writer:2,chat:1"\n')
     made = resolve(flags={"rate": "2"}, environment={}, file=path)
-    assert [str(value) for value in made.displaced] == [f"personas.writer.turns ({path}:6): overridden by --rate"]
+    assert [str(value) for value in made.unused] == [f"personas.writer.turns ({path}:6): overridden by --rate"]
     assert made.effective()["personas"]["writer"] == {"output_tokens": "90"}
     with pytest.raises(BadInput, match="writer has turns"):
         resolve(flags={"rate": "2", "persona": "writer"}, environment={}, file=path)

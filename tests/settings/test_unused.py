@@ -1,4 +1,4 @@
-"""A stronger source displaces a weaker one: what is then not used is listed, once, and recorded nowhere as in force."""
+"""A stronger source overrides a weaker one: what is then not used is listed, once, and recorded nowhere as in force."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def file(tmp_path):
     return path
 
 
-def test_a_rate_displaces_a_files_users_and_what_is_theirs(file):
+def test_a_rate_overrides_a_files_users_and_what_is_theirs(file):
     """The list names each with its line and the flag; the record has neither their values nor an origin for them."""
     made = resolve(flags={"rate": "2"}, environment={}, file=file)
-    assert [str(value) for value in made.displaced] == [
+    assert [str(value) for value in made.unused] == [
         f"capacity.budget ({file}:6): has no effect in `loadbench sweep`",
         f"load.users ({file}:2): overridden by --rate",
         f"load.ramp ({file}:3): overridden by --rate",
@@ -44,7 +44,7 @@ def test_a_rate_displaces_a_files_users_and_what_is_theirs(file):
 def test_a_search_takes_its_own_section_and_lists_the_load(file):
     """A search chooses its users itself; the users' think time is its own as well."""
     made = resolve(flags={}, environment={"LOADBENCH_DURATION": "9s"}, file=file, command="capacity")
-    assert [str(value) for value in made.displaced] == [
+    assert [str(value) for value in made.unused] == [
         "LOADBENCH_DURATION: capacity chooses how long each load is measured; see --budget",
         f"load.users ({file}:2): capacity chooses the load itself; see --at-most",
     ]
@@ -103,7 +103,7 @@ def test_of_two_that_exclude_each_other_the_stronger_wins(flags, variables, unus
     """Whichever of them it is; what is not the cause is not blamed."""
     if unused:
         made = resolve(flags=flags, environment=variables)
-        assert [str(displaced) for displaced in made.displaced] == [unused]
+        assert [str(unused) for unused in made.unused] == [unused]
         assert {key.partition(".")[2] for key in made.origins if made.is_set(key)} == set(flags)
     else:
         with pytest.raises(BadInput, match="LOADBENCH_PAGE_INTERVAL: has no effect with LOADBENCH_TELEMETRY off"):
@@ -114,9 +114,9 @@ def test_a_persona_that_nothing_names_is_listed(tmp_path):
     """With its line; the one that is named is not."""
     path = tmp_path / "s.toml"
     path.write_text('[personas.idle]\nturns = 2\n[personas.busy]\nthink = "1s"\n[work]\npersona = "busy"\n')
-    (displaced,) = resolve(flags={}, environment={}, file=path).displaced
-    assert str(displaced) == f"personas.idle ({path}:1): no work.persona or work.mix names it"
-    both = resolve(flags={"mix": ("busy,idle",)}, environment={}, file=path).displaced
+    (unused,) = resolve(flags={}, environment={}, file=path).unused
+    assert str(unused) == f"personas.idle ({path}:1): no work.persona or work.mix names it"
+    both = resolve(flags={"mix": ("busy,idle",)}, environment={}, file=path).unused
     assert [value.key for value in both] == ["work.persona"]
 
 
@@ -152,8 +152,8 @@ def test_an_origin_is_written_as_before():
     assert str(Origin(Source.DEFAULT)) == "default"
 
 
-def test_a_strong_setting_is_not_displaced_by_a_weak_one(tmp_path):
-    """A flag that has no effect with what the file says is a mistake, not displaced."""
+def test_a_strong_setting_is_not_overridden_by_a_weak_one(tmp_path):
+    """A flag that has no effect with what the file says is a mistake, not overridden."""
     path = tmp_path / "s.toml"
     path.write_text("[load]\nrate = 2\n", encoding="utf-8")
     with pytest.raises(BadInput, match=r"--ramp: has no effect with .*s.toml:2: load.rate"):
