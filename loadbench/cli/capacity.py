@@ -49,7 +49,7 @@ def command(
     )
     for key in ("report.name", "report.out"):
         if resume is not None and resolved.is_set(key):
-            resolved = leave_out(resolved, key, "has no effect: the search continues in its folder")
+            resolved = leave_out(resolved, key, "the search continues in its folder", by=None)
     check_search(resolved, os.environ)
     resumed = None if resume is None else Resumed.read(resume, resolved)
     if dry_run:

@@ -42,7 +42,6 @@ _CLOSE_GRACE_NS = 20_000_000
 _Wait = tuple[Outcome, str, int | None]  # how the request ends if it expires, what did not arrive, within how many ns
 _NO_END: _Wait = (Outcome.TIMEOUT_IDLE, "no end after [DONE]", _CLOSE_GRACE_NS)
 
-
 _LIMITS = LimitSettings()
 
 

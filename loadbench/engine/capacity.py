@@ -152,6 +152,7 @@ class CapacitySearch:
         self._began_ns = self._clock.now_ns()
         self._number = self._earlier.levels
         self._client_limited_at: Counter[int] = Counter()
+        self._aborted: set[int] = set()  # positions that an abort rule ended
         self._scope = anyio.CancelScope()
 
     @property
@@ -228,7 +229,7 @@ class CapacitySearch:
         while not self._ends and not self.out_of_time and (next_probe := search.next()) is not None:
             await self._probe(next_probe, subject, pace)
         for end in (search.passed, search.failed):
-            if end is not None and end not in done[Purpose.REPEAT] and not self._ends:
+            if end is not None and end not in done[Purpose.REPEAT] | self._aborted and not self._ends:
                 await self._probe(Probe(end, Purpose.REPEAT), subject, pace)
         if not self._ends:
             best = self._judge.best_estimate(search)
@@ -278,6 +279,7 @@ class CapacitySearch:
             pace.seen[amount] = usual_ns
         finding = self._judge.probe_ended(probe, load, recording, monitor, spent_ns=self.spent_ns)
         self._number += 1
+        self._aborted |= {probe.at} if recording.aborted else set()
         if finding is None:
             # A short disturbance of the load generator passes; one that comes again is its limit.
             self._client_limited_at[probe.at] += 1
@@ -302,10 +304,7 @@ class CapacitySearch:
     def stop(self) -> None:
         """End the probe that is running, keep what it measured, and start no other. Twice: cut its requests too."""
         self.stopped = True
-        if self._runner.level is not None:
-            self._runner.level.stop()
-        else:
-            self._scope.cancel()
+        self._runner.stop(self._scope)
 
 
 @dataclass(slots=True)

@@ -36,6 +36,13 @@ class LevelRunner:
         self._session = session
         self._observer = observer
 
+    def stop(self, scope: anyio.CancelScope) -> None:
+        """End the level that is running, or what else runs in the scope."""
+        if self.level is not None:
+            self.level.stop()
+        else:
+            scope.cancel()
+
     async def run(
         self,
         subject: ModelUnderTest,

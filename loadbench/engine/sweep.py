@@ -136,7 +136,4 @@ class Sweep:
     def stop(self) -> None:
         """End the level that is running, keep what it measured, and start no other. Twice: cut its requests too."""
         self.stopped = True
-        if self._runner.level is not None:
-            self._runner.level.stop()
-        else:
-            self._scope.cancel()
+        self._runner.stop(self._scope)

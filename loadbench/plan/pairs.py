@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
@@ -119,8 +120,8 @@ def check_budget(scenario: Scenario, pairing: Pairing) -> None:
 
 def is_target(text: str) -> bool:
     """Whether a side is written as a server to measure; if not, it is a saved run."""
-    named = "://" in text or _HOST_AND_PORT.fullmatch(text) is not None
-    return named or text.partition("=")[0].strip() in {setting.name for setting in settings()}
+    named, name = "://" in text or _HOST_AND_PORT.fullmatch(text) is not None, text.partition("=")[0].strip()
+    return named or name in _PER_SIDE or (name in {one.name for one in settings()} and not Path(text).exists())
 
 
 def one_address(url: str) -> str:
@@ -179,10 +180,9 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
     flag, key = f"--{name}", f"compare.{name}_model"
     own: dict[str, Entry] = {}
     for word, value in _read(text, flag).items():
+        setting = _PER_SIDE[word]
         try:
-            own[f"target.{word}"] = Entry(
-                _PER_SIDE[word], _PER_SIDE[word].type.read(value), Origin(Source.FLAG, flag, word)
-            )
+            own[setting.key] = Entry(setting, setting.type.read(value), Origin(Source.FLAG, flag, word))
         except ValueError as error:
             raise BadInput(f"{flag}: {word}: {error}") from None
     model = getattr(scenario.compare, f"{name}_model")
@@ -224,8 +224,9 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
             unmet, idle[key] = True, (need.reason, by)
             side = with_entries(side, {key: None})
     need, cast = setting_of("work.turns").unmet(side.values), side.work.cast
-    if need is not None and cast is not None and any(persona.turns for persona in cast.personas):
-        raise BadInput(f"{flag}: a persona has turns, and {need.reason}", hint=need.remedy)
+    for persona in cast.personas if need is not None and cast is not None else ():
+        if persona.turns is not None and need is not None:
+            raise BadInput(f"{flag}: persona {persona.name} has turns, and {need.reason}", hint="leave out its turns")
     if len(side.target.model or ()) > 1:
         place = side.place("target.model")
         raise BadInput(f"{place}: one model is compared with one other", hint="choose with --a-model and --b-model")

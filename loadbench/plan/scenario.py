@@ -223,10 +223,10 @@ def with_not_used(scenario: Scenario) -> Scenario:
     return dataclasses.replace(scenario, not_used=frozenset(not_used))
 
 
-def leave_out(scenario: Scenario, key: str, reason: str, *, by: Source = Source.FLAG) -> Scenario:
+def leave_out(scenario: Scenario, key: str, reason: str, *, by: Source | None = Source.FLAG) -> Scenario:
     """The scenario without a setting that is not used; raises `BadInput` if its source is as strong as `by`."""
     origin = scenario.origins.get(key, Origin(Source.FLAG, setting_of(key).flag))
-    if origin.source <= by:
+    if by is not None and origin.source <= by:
         raise BadInput(f"{origin.place}: {reason}", hint="leave it out")
     unused = scenario.unused
     if key != "target.model" or not scenario.is_set("target.model_set"):  # which is reported itself

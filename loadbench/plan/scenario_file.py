@@ -92,7 +92,7 @@ class ScenarioFile:
                 raise BadInput(f"{self.place(section)}: {section}: found {values!r}, want a table of settings")
             for name, value in values.items():
                 key = f"{section}.{_SYNONYMS.get((section, name), name)}"
-                if name == "models" and str(value).endswith(".json"):  # as with the flag --models
+                if key == "target.model" and isinstance(value, str) and value.endswith(".json"):  # as with --models
                     key = "target.model_set"
                 if key not in known:
                     names = [setting.name for setting in known.values() if setting.section == section]
@@ -136,7 +136,6 @@ _SYNONYMS = {
     ("load", "concurrency"): "users",
     ("slo", "slo"): "objectives",
 }
-
 
 _PERSONA_TYPES = {"input_tokens": TOKENS, "output_tokens": TOKENS, "think": THINK, "turns": TURNS}
 

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 FEWEST_DECIDING = 6
 USUAL_REPEATS = 8
 
-
 # The length of generated prompts that other tools default to.
 DEFAULT_INPUT_TOKENS = 128
 
@@ -396,13 +395,11 @@ class TargetSettings:
     api: str = setting(types.choice("chat", "completions", "responses", "ollama"), "chat",
         "The API: OpenAI's chat completions, completions or responses, or Ollama's chat.", commands=_SENDING,
         refused={"models": "no request is sent to a model"},
-        needs=(
-            Need(
-                ("target.adapter",),
-                lambda values: not values.value("target.adapter") or values.value("target.api") in _IN_PROCESS,
-                "a model in this process takes chats and completions only", "leave it out",
-            ),
-        ),
+        needs=(Need(
+            ("target.adapter",),
+            lambda values: not values.value("target.adapter") or values.value("target.api") in _IN_PROCESS,
+            "a model in this process takes chats and completions only", "leave it out",
+        ),),
         comparable=Comparable.CAVEAT, per_side=True, decides_answers="request", reused="always")
     transport: str = setting(types.choice("fast", "httpx"), "fast",
         "The HTTP client: loadbench's own, which reads kernel timestamps, or httpx.", commands=_SENDING,
@@ -410,12 +407,10 @@ class TargetSettings:
     profile: str = setting(types.TEXT, "slot-server",
         "The profile of the simulated server; `loadbench serve --list` lists them.", commands=_ANY_SERVER - {"judge"},
         refused={"judge": "use --judge-url"},
-        needs=(
-            Need(
-                _SERVER[:3], lambda values: values.simulated, "it is a profile of the simulated server",
-                "leave it out, or leave out what names a server", overrides=True,
-            ),
-        ),
+        needs=(Need(
+            _SERVER[:3], lambda values: values.simulated, "it is a profile of the simulated server",
+            "leave it out, or leave out what names a server", overrides=True,
+        ),),
         per_side=True, decides_answers="server", reused="always")
     header: tuple[tuple[str, str], ...] = setting(types.HEADERS, (),
         "A request header, as in 'X-Team: blue'; repeat the flag for several.", needs=(_OVER_HTTP,))
@@ -435,7 +430,7 @@ class TargetSettings:
         needs=(
             _OVER_HTTP,
             Need(
-                _SERVER, lambda values: not values.simulated,
+                _SERVER, lambda values: values.value("target.kind") == "auto" or not values.simulated,
                 "the simulated server is of one kind", "leave it out, or give --url",
             ),
         ),
@@ -577,12 +572,10 @@ class LoadSettings:
     max_in_flight: int = setting(types.whole(1, 100_000), MAX_IN_FLIGHT,
         "Open loop: send no request while this many are in flight; requests held back are counted as missed.",
         commands=_MANY_USERS,
-        needs=(
-            Need(
-                _LOADS, lambda values: values.loop != "users", "each user has one request in flight at most",
-                "leave it out, or use --rate", "leave it out, or search --by rate",
-            ),
-        ))
+        needs=(Need(
+            _LOADS, lambda values: values.loop != "users", "each user has one request in flight at most",
+            "leave it out, or use --rate", "leave it out, or search --by rate",
+        ),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -730,23 +723,19 @@ class CapacitySettings:
         "Confidence level of the reported range.")
     curve: bool = setting(types.FLAG, True,
         "With --think: first measure throughput at rising load without think time, to find the bottleneck.",
-        needs=(
-            Need(
-                ("capacity.by", "load.think"), lambda values: values.thinks,
-                "without think time the search itself measures the curve", "leave it out, or give --think",
-            ),
-        ),
+        needs=(Need(
+            ("capacity.by", "load.think"), lambda values: values.thinks,
+            "without think time the search itself measures the curve", "leave it out, or give --think",
+        ),),
         comparable=Comparable.FREE)
     precision: float = setting(types.SHARE, 0.2,
         "Stop once the range is no wider than this share of the answer.")
     devices_for: int | None = setting(types.whole(1), None,
         "Also report how many servers like this one N users need.",
-        needs=(
-            Need(
-                ("capacity.by",), lambda values: values.loop == "users", "it is for a number of users",
-                "leave it out, or search --by users",
-            ),
-        ),
+        needs=(Need(
+            ("capacity.by",), lambda values: values.loop == "users", "it is for a number of users",
+            "leave it out, or search --by users",
+        ),),
         comparable=Comparable.FREE)
     headroom: float = setting(types.BELOW_ALL, 0.2,
         "With --devices-for: the share of each server's capacity to keep free.",
@@ -859,13 +848,11 @@ class CostSettings:
         "The price of the machine per hour: rent or upkeep.")
     kwh_price: float | None = setting(types.MONEY, None,
         "The price of a kilowatt-hour, as in 0.30.",
-        needs=(
-            Need(
-                ("cost.watts", "telemetry.sampling", *_SERVER[:3]),
-                lambda values: values.value("cost.watts") is not None or _SAMPLED.met(values),
-                "no energy is measured", "leave it out, or give --watts, or use --telemetry on",
-            ),
-        ))
+        needs=(Need(
+            ("cost.watts", "telemetry.sampling", *_SERVER[:3]),
+            lambda values: values.value("cost.watts") is not None or _SAMPLED.met(values),
+            "no energy is measured", "leave it out, or give --watts, or use --telemetry on",
+        ),))
     watts: tuple[float, float] | None = setting(types.WATTS, None,
         "The machine's power under load in watts, an estimate for machines without a meter, as in 20 or 15..30.")
     currency: str | None = setting(types.TEXT, None,

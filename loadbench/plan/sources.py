@@ -318,12 +318,14 @@ def _refuse_idle_rules(scenario: Scenario) -> None:
     if ALL_OBJECTIVES in (scenario.slo.fail_on or ()) and not scenario.slo.objectives:
         place = scenario.place("slo.fail_on")
         raise BadInput(f"{place}: there are no objectives to fail on", hint="give some with --slo, or name a rule here")
-    if scenario.command in {"capacity", "compare-saved"}:
-        return  # their loads are not known yet
-    labels = {load.label for load in scenario.loads}
+    if scenario.command == "compare-saved":
+        return  # its levels are not known yet
+    searches = scenario.command == "capacity"
+    labels = set() if searches else {load.label for load in scenario.loads}
     for key in ("slo.objectives", "slo.fail_on", "slo.abort_on", "compare.fail_on"):
         section, _, name = key.partition(".")
         for rule in getattr(getattr(scenario, section), name) or ():
             if not isinstance(rule, str) and rule.at and rule.at not in labels:
-                message = f"{scenario.place(key)}: {rule.rule}: no level has {rule.at}"
-                raise BadInput(message, hint=f"levels are {', '.join(sorted(labels))}")
+                why = "the search chooses the loads itself" if searches else f"no level has {rule.at}"
+                hint = f"leave out @{rule.at}" if searches else f"levels are {', '.join(sorted(labels))}"
+                raise BadInput(f"{scenario.place(key)}: {rule.rule}: {why}", hint=hint)

@@ -42,10 +42,8 @@ def capacity_document(capacity: Capacity) -> Document:
     blocks.append(Table(("load without think time", "responses/s", "median response time"), steps, "lrr"))
     probes = []
     for probe in capacity.probes:
-        shares = [
-            "aborted" if probe.aborted else "queue grows" if probe.overloaded else _share(probe.attainment[rule])
-            for rule in capacity.objectives
-        ]
+        state = "aborted" if probe.aborted else "queue grows" if probe.overloaded else ""
+        shares = [state or _share(probe.attainment[rule]) for rule in capacity.objectives]
         time, (phase, _) = duration(probe.window_s), _PHASES[probe.purpose]
         probes.append([probe.label, probe.decision, *shares, str(probe.requests), time, phase])
     headers = ("probe at", "decision", *capacity.objectives, "requests", "measured for", "phase")
@@ -74,8 +72,8 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
             cause += f", or performance drops sharply near {_kind(capacity)}={verified.amount:g}"
         lines.append(f"Possible causes: {cause}. Search again to find out.")
     elif capacity.conclusion and capacity.status in {"inconclusive", "interrupted"}:
-        fewer = "A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
-        lines.append(f"To get an answer, add --resume {capacity.run} and a larger --budget to the command. {fewer}")
+        lines.append(f"To get an answer, repeat the command with --resume {capacity.run} and a larger --budget.")
+        lines[-1] += " A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
     elif capacity.status == "at_least":
         lines.append("The limit was not reached. To find it, search again with a higher --at-most.")
         if answer is not None and fit is not None and (fit.users or 0) > answer.amount:
@@ -204,6 +202,7 @@ def _notes(capacity: Capacity) -> Notes:
         goals = "; ".join(f"{rule}: {_goal(rule, hits)}" for rule, hits in probes[0].attainment.items())
         confidence = "" if capacity.answer is None else f" at {100 * capacity.answer.confidence:g} % confidence"
         more = "a growing queue is a FAIL" if _kind(capacity) == "rate" else f"PASS {FEWEST_PER_USER} per user, FAIL 1"
+        more += "; an aborted probe is a FAIL" if any(probe.aborted for probe in probes) else ""
         notes = [
             f"a probe is one measurement at one load; its phase: {phases}",
             f"objective columns: share of the probe's requests that met it. {goals}",
@@ -211,7 +210,7 @@ def _notes(capacity: Capacity) -> Notes:
             "UNDECIDED: too few requests to be sure; a brief probe ends as soon as the data favour one side",
         ]
         if any("effective" in _share(hits) for probe in probes for hits in probe.attainment.values()):
-            notes.append("effective n: requests that depend on each other tell as much as so many that do not")
+            notes.append("effective n: requests influence each other; this many independent ones would tell as much")
     spent = f"{duration(capacity.spent_s)} of its budget of {duration(capacity.budget_s)}"
     notes.append(f"the search took {spent}, including warm-ups and waiting for the last responses")
     notes[-1] += f"; it ended because {capacity.end_reason}" if capacity.end_reason else ""

@@ -310,7 +310,6 @@ _FROM_DUE = (
     "from when it was due, like our response times; a quantile is the value at n * p rounded down, one rank higher"
 )
 
-
 TOOLS: dict[str, Callable[[LevelResult, Sequence[RequestRecord]], ToolComparison]] = {
     "vllm": vllm,
     "sglang": sglang,

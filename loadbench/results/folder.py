@@ -30,7 +30,6 @@ _MOST_BYTES = 512 * 1024 * 1024
 # Names that Windows reserves for devices.
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
-
 # What decoding raises for a file that is not what it should be.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 

@@ -62,7 +62,7 @@ _IN_FLIGHT_BY_RATE = 1000
 def check_search(scenario: Scenario, environment: Mapping[str, str]) -> None:
     """Refuse what cannot be searched, before anything starts; raises `BadInput`."""
     settings = scenario.capacity
-    refuse_objectives(scenario.objectives, scenario.slo.abort_on or ())
+    refuse_objectives(scenario.objectives)
     if settings.by == "users" and (settings.at_most < 1 or settings.at_most % 1):
         place = scenario.place("capacity.at_most")
         raise BadInput(f"{place}: {settings.at_most:g} is no number of users", hint="give a whole number, or --by rate")

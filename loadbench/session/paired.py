@@ -75,7 +75,7 @@ def check_paired(sides: tuple[Scenario, Scenario], pairing: Pairing, environment
     """Refuse what cannot be measured in turn, before anything starts; raises `BadInput`."""
     a, b = sides
     for unused in a.unused:
-        if unused.key == "target.adapter":
+        if unused.key == "target.adapter" and (a.simulated or b.simulated):
             raise BadInput(f"{unused.origin.place}: {unused.reason}", hint="leave it out")
     check_budget(a, pairing)
     if a.telemetry.server_pid is not None and a.target.url != b.target.url:

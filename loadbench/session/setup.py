@@ -60,10 +60,9 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
 
     Raises `BadInput`.
     """
-    for key in ("telemetry.server_pid", "telemetry.interval"):
-        if scenario.is_set(key) and scenario.target.url and not is_local(scenario.target.url):
-            message = f"{scenario.place(key)}: has no effect: the server is on another machine"
-            raise BadInput(message, hint="leave it out")
+    if scenario.is_set("telemetry.server_pid") and scenario.target.url and not is_local(scenario.target.url):
+        place = scenario.place("telemetry.server_pid")
+        raise BadInput(f"{place}: has no effect: the server is on another machine", hint="leave it out")
     try:
         if scenario.simulated:
             profile_named(scenario.target.profile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import signal
 import time
@@ -14,14 +15,14 @@ import pytest
 
 from loadbench.analyze.capacity.answer import conclude
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
-from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_objectives
+from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.client.client import Client, Endpoint
 from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.live.progress import Progress
 from loadbench.plan.conditions import conditions
-from loadbench.plan.objective import parse_abort
-from loadbench.plan.search import Purpose
+from loadbench.plan.search import Finding, Probe, Purpose
+from loadbench.plan.sources import resolve
 from loadbench.report.capacity import capacity_document
 from loadbench.report.capacity_plan import capacity_plan_document
 from loadbench.report.formats import render
@@ -205,6 +206,28 @@ def test_a_report_of_the_run_begins_with_the_answer(climbed):
     assert loadbench("report", str(folder), "--format", "json", cwd=folder.parent).stdout.startswith("{")
 
 
+@pytest.mark.parametrize("lowest", [False, True])
+def test_an_abort_rule_that_ended_a_load_is_the_reason(climbed, lowest):
+    """It is named, and no objective is said to be missed or to be the bottleneck; also where nothing else was tried."""
+    search, why = climbed.search.search, "failures>20%: it was 30 %"
+    failed = search.failed
+    if lowest:
+        search = dataclasses.replace(search, grid=dataclasses.replace(search.grid, lowest=failed), known={})
+        search.add(Probe(failed, Purpose.BRACKET), Finding("FAIL", -3.0))
+    account = SearchEvidence(CLIMBING.objectives, confidence=0.95)
+    account.probes = [
+        msgspec.structs.replace(probe, aborted=why) if probe.at == failed else probe
+        for probe in climbed.capacity.probes
+        if probe.purpose is not Purpose.VERIFY
+    ]
+    told = conclude(account, search, CLIMBING, climbed.run.levels, so_far=climbed.capacity)
+    assert told.explanation.sentence == f"not known: an abort rule ended users={failed} ({why})"
+    assert (told.status == "none") == lowest
+    assert (
+        told.conclusion == f"An abort rule ended even users={failed} ({why})." if lowest else "meets" in told.conclusion
+    )
+
+
 def test_a_verification_that_surely_differs_is_not_a_found_answer(climbed):
     """Expected to be within the bound nearly always, and measured to be so in every fifth case: exit code 5."""
     found, *rest = (climbed.capacity.probes[-1], climbed.capacity.probes[:-1])
@@ -330,7 +353,7 @@ def test_notes_are_shown_only_where_they_apply():
     dependent = {"ttft_p95<1s": msgspec.structs.replace(share, effective=9.0)}
     probes = [probe, msgspec.structs.replace(probe, purpose=Purpose.REPEAT, attainment=dependent)]
     shown = render_text(capacity_document(msgspec.structs.replace(known, probes=probes)))
-    assert "effective n: requests that depend on each other" in shown
+    assert "effective n: requests influence each other" in shown
     assert "repeat test briefly measures an end again, and is decided by its own requests alone" in shown
 
 
@@ -411,10 +434,12 @@ def test_what_cannot_be_searched_is_refused(arguments, said, tmp_path):
 
 def test_search_has_no_rules_of_one_level():
     """Neither objectives nor rules to abort, because it chooses its loads itself."""
-    everywhere, at_four = parse_abort("failures>20%"), parse_abort("failures>20%@users=4")
-    refuse_objectives(CLIMBING.objectives, [everywhere])
-    with pytest.raises(BadInput, match="failures>20%@users=4: the search chooses the loads itself"):
-        refuse_objectives(CLIMBING.objectives, [everywhere, at_four])
+    for key in ("objectives", "abort_on"):
+        sign = "<" if key == "objectives" else ">"
+        flags = {"objectives": ["ttft_p95<1s"], key: [f"failures{sign}20%"]}
+        resolve(flags=flags, environment={}, command="capacity")
+        with pytest.raises(BadInput, match=f"failures{sign}20%@users=4: the search chooses the loads itself"):
+            resolve(flags=flags | {key: [f"failures{sign}20%@users=4"]}, environment={}, command="capacity")
 
 
 def test_capacity_json_reads_back_and_damage_is_told(tmp_path):

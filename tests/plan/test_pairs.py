@@ -23,7 +23,6 @@ from loadbench.plan.pairs import (
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import CompareSettings, LoadSettings, TargetSettings
 from loadbench.plan.sources import resolve
-from loadbench.session.capacity import check_search
 
 S = 1_000_000_000
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"
@@ -312,6 +311,5 @@ def test_a_rule_for_a_load_that_is_not_measured_is_refused():
     assert resolved({"users": "2,3", "fail_on": ["e2e_p95>5%@users=3"]}).compare.fail_on
     search = {"objectives": ["ttft_p95<1s"], "at_most": "5"}
     for rule in ("failures>20%@users=6", "failures>20%@rate=2", "failures>20%@users=5"):
-        scenario = resolve(flags={**search, "abort_on": [rule]}, environment={}, command="capacity")
-        with pytest.raises(BadInput, match="the search chooses the loads itself"):
-            check_search(scenario, {})
+        with pytest.raises(BadInput, match=f"--abort-on: {rule}: the search chooses the loads itself"):
+            resolve(flags={**search, "abort_on": [rule]}, environment={}, command="capacity")

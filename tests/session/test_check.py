@@ -89,9 +89,17 @@ def test_an_adapter_is_not_measured_in_turn(folder):
     with installed():
         arguments = ("compare", "--adapter", "echo:mine", "--a-model", "one", "--b-model", "two")
         run, dry = loadbench(*arguments, cwd=folder), loadbench(*arguments, "--dry-run", cwd=folder)
+        models = ("compare", "--a-model", "one", "--b-model", "two", "--dry-run")
+        variable = loadbench(*models, cwd=folder, LOADBENCH_ADAPTER="echo:mine")
+        servers = ("compare", "--a", SERVER[1], "--b", "http://127.0.0.1:2", "--dry-run")
+        unused = loadbench(*servers, cwd=folder, LOADBENCH_ADAPTER="echo:mine")
     assert (run.returncode, dry.returncode, dry.stdout) == (2, 2, "")
     assert run.stderr == dry.stderr
     assert "compare the saved runs" in dry.stderr
+    assert (variable.returncode, variable.stdout) == (2, "")
+    assert "LOADBENCH_ADAPTER: two servers are measured in turn" in variable.stderr
+    assert (unused.returncode, unused.stderr) == (0, "")
+    assert "not used: LOADBENCH_ADAPTER" in unused.stdout
 
 
 def test_a_trace_is_read_before_the_plan_is_shown(folder):

@@ -129,8 +129,9 @@ def conclude(
     bottleneck = find_bottleneck(usable if scenario.think is None else curve_levels(usable, ()), rule=rule)
     if bottleneck.kind == "unknown" and scenario.think is not None:
         bottleneck = find_bottleneck(usable, rule=rule)
-    if failing and failing[-1].aborted:
-        ended = f"not known: an abort rule ended {failing[-1].label}: {failing[-1].aborted}"
+    aborted = f"{failing[-1].label} ({failing[-1].aborted})" if failing and failing[-1].aborted else ""
+    if aborted:
+        ended = f"not known: an abort rule ended {aborted}"
         bottleneck = Bottleneck(kind="unknown", sentence=ended, evidence=[], advice="leave out --abort-on")
     if found is not None:
         found = msgspec.structs.replace(found, limit="client" if status == "client" else bottleneck.kind)
@@ -158,7 +159,7 @@ def conclude(
         verification=verified,
         at_think_times=_at_think_times(found, evidence),
         devices=devices,
-        conclusion=_conclusion(status, found, search, known, bottleneck, rule),
+        conclusion=_conclusion(status, found, search, known, bottleneck, rule, aborted),
         end_reason=end_reason,
     )
 
@@ -228,9 +229,15 @@ def _at_think_times(found: CapacityAnswer | None, evidence: SearchEvidence) -> l
 
 
 def _conclusion(
-    status: Status, found: CapacityAnswer | None, search: Search, known: ProvenRange, bottleneck: Bottleneck, rule: str
+    status: Status,
+    found: CapacityAnswer | None,
+    search: Search,
+    known: ProvenRange,
+    bottleneck: Bottleneck,
+    rule: str,
+    aborted: str,
 ) -> str:
-    """The conclusion in one to three sentences; `rule` is the objective that fails first."""
+    """The conclusion in one to three sentences; `rule` is the objective that fails first, `aborted` what ended it."""
     grid, of_users = search.grid, isinstance(search.grid, Users)
 
     def counted(amount: float) -> str:
@@ -254,14 +261,16 @@ def _conclusion(
         most = counted(grid.amount(grid.highest))
         return f"The server meets the objectives with {most}, the highest load that --at-most allows, and maybe more."
     if status == "none":
-        return f"The server misses {rule or 'an objective'} even with {counted(grid.amount(grid.lowest))}."
+        missed = f"The server misses {rule or 'an objective'} even with {counted(grid.amount(grid.lowest))}."
+        return f"An abort rule ended even {aborted}." if aborted else missed
     if status == "client":
         proof = "" if known.passed is None else f" {are(known.passed)} proven to meet the objectives."
         return f"The load generator was the bottleneck, not the server, so the search stopped.{proof}"
     why = f"Inconclusive: {'; '.join(known.contradictions) or 'the time was too short'}"
     why = "Stopped" if status == "interrupted" else why
     meets = are(known.passed)
-    proof = f"{meets[0].upper()}{meets[1:]} proven to meet the objectives; {are(known.failed)} proven not to"
+    fails = f"an abort rule ended {aborted}" if aborted else f"{are(known.failed)} proven not to"
+    proof = f"{meets[0].upper()}{meets[1:]} proven to meet the objectives; {fails}"
     if known.passed is None and known.failed is None:
         proof = "Nothing is proven yet"
     # A best estimate is no help where the probes contradict each other.

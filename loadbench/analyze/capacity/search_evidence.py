@@ -33,16 +33,13 @@ _FEW = 50
 _ABORTED_LEANING = -3.0
 
 
-def refuse_objectives(objectives: Sequence[Objective], aborts: Sequence[Objective] = ()) -> None:
-    """Raises `BadInput` for objectives that a capacity search cannot test, and for rules of one level."""
+def refuse_objectives(objectives: Sequence[Objective]) -> None:
+    """Raises `BadInput` for objectives that a capacity search cannot test."""
     if not objectives:
         raise BadInput(
             "a capacity search needs an objective",
             hint="give one, as in --slo 'ttft_p95<1s'; with --resume, repeat the flags of the first run",
         )
-    for rule in (*objectives, *aborts):
-        if rule.at:
-            raise BadInput(f"{rule.rule}: the search chooses the loads itself", hint=f"leave out @{rule.at}")
     for objective in objectives:
         if objective.sense == ">":
             raise BadInput(
