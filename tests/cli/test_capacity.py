@@ -347,7 +347,7 @@ def test_notes_are_shown_only_where_they_apply():
     known = Capacity(status="inconclusive", objectives=["ttft_p95<1s"], model="m", probes=[probe], budget_s=600.0)
     shown = render_text(capacity_document(known))
     assert "ttft_p95<1s: requests with TTFT < 1s (95 % needed)" in shown
-    for words in ("effective n", "repeat test", "bracketing", "verification"):
+    for words in ("effective n", "repeat test", "bracketing briefly measures", "verification"):
         assert words not in shown
     dependent = {"ttft_p95<1s": msgspec.structs.replace(share, effective=9.0)}
     probes = [probe, msgspec.structs.replace(probe, purpose=Purpose.REPEAT, attainment=dependent)]
@@ -413,6 +413,7 @@ def test_dry_run_plans_and_sends_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ((), "needs an objective"),
         ((), "with --resume, repeat the flags of the first run"),
         (("--slo", "requests_per_s>2"), "throughput rises with the load"),
         (("--slo", "ttft_mean<1s"), "use a percentile"),
