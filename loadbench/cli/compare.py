@@ -59,7 +59,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     comparison alone, its analysis is repeated without measuring.
     """
     # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
-    from loadbench.plan.sources import resolve
+    from loadbench.plan.sources import refuse_rules_without_level, resolve
     from loadbench.report.compare_chart import compare_chart
     from loadbench.report.formats import render_comparison
     from loadbench.results.saved import has_pairs, of_model, read_pairs, read_side, save_baseline
@@ -115,10 +115,8 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
         raise BadInput("only one side is named", hint=_WHICH)
     if not runs.a:
         sys.exit(runs.exit_code)
-    labels = {level.load.label for run in (*runs.a, *runs.b) for level in run.levels}
-    idle = [] if measures else [rule for rule in settings.fail_on or () if rule.at and rule.at not in labels]
-    if idle:
-        raise BadInput(f"{idle[0].rule}: no level has {idle[0].at}", hint=f"levels are {', '.join(sorted(labels))}")
+    if not measures:
+        refuse_rules_without_level(resolved, {level.load.label for run in (*runs.a, *runs.b) for level in run.levels})
 
     # Their comparison.
     comparison = runs.compare(settings.fail_on or (), confidence=settings.confidence)

@@ -35,6 +35,7 @@ SIDES = ("a", "b")
 _MOST_IN_BUDGET = 20
 # The settings that a side may have of its own. Headers are not among them: they hold commas.
 _PER_SIDE = {setting.name: setting for setting in settings("compare") if setting.per_side}
+_NAMES = {setting.name for setting in settings()}
 # A server named without its scheme; reading the URL reports what is missing.
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
@@ -121,7 +122,7 @@ def check_budget(scenario: Scenario, pairing: Pairing) -> None:
 def is_target(text: str) -> bool:
     """Whether a side is written as a server to measure; if not, it is a saved run."""
     named, name = "://" in text or _HOST_AND_PORT.fullmatch(text) is not None, text.partition("=")[0].strip()
-    return named or name in _PER_SIDE or (name in {one.name for one in settings()} and not Path(text).exists())
+    return named or name in _PER_SIDE or (name in _NAMES and not Path(text).exists())
 
 
 def one_address(url: str) -> str:
@@ -224,9 +225,9 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
             unmet, idle[key] = True, (need.reason, by)
             side = with_entries(side, {key: None})
     need, cast = setting_of("work.turns").unmet(side.values), side.work.cast
-    for persona in cast.personas if need is not None and cast is not None else ():
-        if persona.turns is not None and need is not None:
-            raise BadInput(f"{flag}: persona {persona.name} has turns, and {need.reason}", hint="leave out its turns")
+    names = [persona.name for persona in cast.personas if persona.turns is not None] if cast is not None else []
+    if need is not None and names:
+        raise BadInput(f"{flag}: persona {names[0]} has turns, and {need.reason}", hint="leave out its turns")
     if len(side.target.model or ()) > 1:
         place = side.place("target.model")
         raise BadInput(f"{place}: one model is compared with one other", hint="choose with --a-model and --b-model")
@@ -242,7 +243,7 @@ def _read(text: str, flag: str) -> dict[str, str]:
     """The settings that a side is written with."""
     if not text:
         return {}
-    if "=" not in text or not is_target(text) or "://" in text.partition("=")[0]:
+    if text.partition("=")[0].strip() not in _NAMES:
         return {"url": text}
     written: dict[str, str] = {}
     for part in text.split(","):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.personas import PERSONA_SETTINGS, Persona
-from loadbench.plan.setting_types import THINK, TOKENS, TURNS
+from loadbench.plan.setting_types import SURROGATE, THINK, TOKENS, TURNS
 from loadbench.plan.settings import SECTIONS, Entry, Origin, Source, settings
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _parse(path: Path, text: str) -> dict[str, object]:
         for name, value in pairs:
             if names.count(name) > 1:
                 raise BadInput(f"{path}: {name} is given twice in one object", hint="give it once")
-            if re.search(r"[\ud800-\udfff]", f"{name}{value}"):
+            if SURROGATE.search(f"{name}{value}"):
                 raise BadInput(f"{path}: {name!r}: found {value!r}, want text that is valid Unicode")
         return dict(pairs)
 

@@ -42,6 +42,7 @@ _LEAST_INTERVAL_NS, _MOST_INTERVAL_NS = 100_000_000, 10_000_000_000
 # Each turn repeats all before it.
 _MOST_TURNS = 1_000
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:([\t -~]*)")
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a pair, from JSON or argv: no UTF-8 text has one
 # Those that the client sends, and those that say where a request ends.
 _OWN_HEADERS = {"host", "content-type", "content-length", "transfer-encoding", "accept", "accept-encoding"}
 
@@ -65,7 +66,7 @@ def _wrong(found: object, wanted: str) -> ValueError:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, str) and value.strip() and not re.search(r"[\ud800-\udfff]", value):
+    if isinstance(value, str) and value.strip() and not SURROGATE.search(value):
         return value
     raise _wrong(value, "a text that is not empty, in valid Unicode")
 

@@ -102,7 +102,7 @@ class Entry:
     @property
     def is_off(self) -> bool:
         """Whether it only says that something is off which is off anyway, as `insecure = false` does."""
-        return self.value is self.setting.default and (self.value is None or self.value is False)
+        return self.value is False and self.setting.default is False
 
     @property
     def shown(self) -> str:
@@ -202,9 +202,15 @@ def _with(*keys: str, reason: str, remedy: str) -> Need:
     return Need(keys, lambda values: any(values.value(key) not in (None, False) for key in keys), reason, remedy)
 
 
-def _without(*keys: str, reason: str, remedy: str = "leave one of them out") -> Need:
+def _without(*keys: str, reason: str, remedy: str = "leave one of them out", overrides: bool = False) -> Need:
     """None of these may be set."""
-    return Need(keys, lambda values: all(values.value(key) in (None, False) for key in keys), reason, remedy)
+    return Need(
+        keys,
+        lambda values: all(values.value(key) in (None, False) for key in keys),
+        reason,
+        remedy,
+        overrides=overrides,
+    )
 
 
 _LOADS = ("load.users", "load.rate", "load.trace", "capacity.by")
@@ -606,7 +612,7 @@ class WorkSettings:
         defaults={"workshop": 120},
         needs=(
             _NO_TRACE,
-            _without("work.output_tokens", reason="each request draws its own max_tokens")._replace(overrides=True),
+            _without("work.output_tokens", reason="each request draws its own max_tokens", overrides=True),
         ),
         comparable=Comparable.LENGTHS, reused="always",
         workshop_variables=("BENCH_MAX_TOKENS",), decides_answers="request")

@@ -21,7 +21,7 @@ from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Va
 from loadbench.plan.workload import bring
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from loadbench.plan.personas import Persona
@@ -318,13 +318,16 @@ def _refuse_idle_rules(scenario: Scenario) -> None:
     if ALL_OBJECTIVES in (scenario.slo.fail_on or ()) and not scenario.slo.objectives:
         place = scenario.place("slo.fail_on")
         raise BadInput(f"{place}: there are no objectives to fail on", hint="give some with --slo, or name a rule here")
-    if scenario.command == "compare-saved":
-        return  # its levels are not known yet
+    if scenario.command != "compare-saved":  # its levels are not known yet
+        labels = set() if scenario.command == "capacity" else {load.label for load in scenario.loads}
+        refuse_rules_without_level(scenario, labels)
+
+
+def refuse_rules_without_level(scenario: Scenario, labels: Collection[str]) -> None:
+    """Raises `BadInput` for a rule at a level that is not measured; `labels` are those of the levels that are."""
     searches = scenario.command == "capacity"
-    labels = set() if searches else {load.label for load in scenario.loads}
     for key in ("slo.objectives", "slo.fail_on", "slo.abort_on", "compare.fail_on"):
-        section, _, name = key.partition(".")
-        for rule in getattr(getattr(scenario, section), name) or ():
+        for rule in scenario.values.value(key) or ():
             if not isinstance(rule, str) and rule.at and rule.at not in labels:
                 why = "the search chooses the loads itself" if searches else f"no level has {rule.at}"
                 hint = f"leave out @{rule.at}" if searches else f"levels are {', '.join(sorted(labels))}"

@@ -98,8 +98,7 @@ def _bring_window(entries: dict[str, Entry], trace: Replayed) -> list[Unused]:
     duration = entries.get("load.duration")
     unused = []
     if duration is not None and duration.value > left_ns:
-        reason = f"the trace ends after {format_duration(left_ns)}"
-        unused.append(Unused("load.duration", duration.origin, reason))
+        unused.append(Unused("load.duration", duration.origin, f"the trace ends after {format_duration(left_ns)}"))
     if duration is None or duration.value >= left_ns:
         cool_down = entries.get("load.cool_down")
         if cool_down is not None and cool_down.value:
