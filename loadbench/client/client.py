@@ -16,21 +16,24 @@ from loadbench.client.deadline import Deadline
 from loadbench.client.transport import HttpRequest, TransportError
 from loadbench.core.text import hide, secrets_of
 from loadbench.core.units import format_duration
+from loadbench.plan.conversation import user_message
 from loadbench.plan.load import Phase
 from loadbench.plan.settings import LimitSettings
 from loadbench.record.outcome import Outcome
 from loadbench.record.request import Request
 from loadbench.record.sample import Sample
-from loadbench.wire.formats import address, request_body
+from loadbench.wire.body import NO_CHANGES, BodyChanges, request_body
+from loadbench.wire.formats import address
 from loadbench.wire.openai import Api, clean, error_text
 from loadbench.wire.response_reader import ResponseReader
 from loadbench.wire.sse import LARGEST_BLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from loadbench.client.transport import Header, Transport
     from loadbench.core.clock import Clock
+    from loadbench.plan.conversation import Message
 
 # An error's body is read for its message; the rest is dropped.
 _MOST_ERROR_BYTES = 64 * 1024
@@ -66,22 +69,24 @@ class Endpoint:
     temperature: float | None = None
     seed: int | None = None
     system: str | None = None  # a message before all others
+    changes: BodyChanges = NO_CHANGES
 
     def http_request(self, body: bytes) -> HttpRequest:
         """The request with this body, as it goes over the wire."""
         headers = (("content-type", "application/json"), *self.headers)
         return HttpRequest("POST", address(self.api, self.base_url), headers, body)
 
-    def body(self, prompt: str, max_tokens: int, *, history: Sequence[tuple[str, str]] = ()) -> bytes:
-        """The body of a request; `history` has the earlier messages of its conversation as (role, text)."""
+    def body(self, messages: Sequence[Message], max_tokens: int, *, extra: Mapping[str, object] | None = None) -> bytes:
+        """The body of a request with these messages, the newest last; `extra` is merged into it."""
         return request_body(
             self.api,
             model=self.model,
-            prompt=prompt,
+            messages=messages if self.system is None else ({"role": "system", "content": self.system}, *messages),
             max_tokens=max_tokens,
             temperature=self.temperature,
             seed=self.seed,
-            history=history if self.system is None else (("system", self.system), *history),
+            changes=self.changes,
+            extra=extra,
         )
 
 
@@ -97,9 +102,9 @@ class Client:
         self._secrets = secrets_of(endpoint.headers)
         self._calls: set[_Call] = set()
 
-    def body(self, prompt: str, max_tokens: int, *, history: Sequence[tuple[str, str]] = ()) -> bytes:
+    def body(self, messages: Sequence[Message], max_tokens: int, *, extra: Mapping[str, object] | None = None) -> bytes:
         """The body of a request, made before it is due: `Endpoint.body`."""
-        return self._endpoint.body(prompt, max_tokens, history=history)
+        return self._endpoint.body(messages, max_tokens, extra=extra)
 
     async def send(self, request: Request, body: bytes) -> Sample:
         """Send a request that is due, and return its sample, however it ends."""
@@ -116,7 +121,7 @@ class Client:
         self, prompt: str, *, max_tokens: int, phase: Phase = Phase.WARM_UP, keep_text: bool = False
     ) -> Sample:
         """Send a request that belongs to no level, due now, and return its sample, however it ends."""
-        body = self.body(prompt, max_tokens)
+        body = self.body(user_message(prompt), max_tokens)
         now_ns = self._clock.now_ns()
         request = Request(number=0, phase=phase, due_ns=now_ns, max_tokens=max_tokens, keep_text=keep_text)
         return await self.send(request, body)

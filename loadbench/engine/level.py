@@ -265,7 +265,8 @@ class Level:
         prompt = self.plan.prompts.next(number, user)
         max_tokens = prompt.output_tokens or self.plan.max_tokens
         turn = None if prompt.turns is None else Turn(of=prompt.turns)
-        return PreparedRequest(number, user, prompt, max_tokens, self._client.body(prompt.text, max_tokens), turn)
+        body = self._client.body(prompt.sent, max_tokens, extra=prompt.extra)
+        return PreparedRequest(number, user, prompt, max_tokens, body, turn)
 
     def _prepare_soon(self, number: int, user: int) -> asyncio.Future[PreparedRequest]:
         """Prepare a request in the event loop's next turn, by when the request before it has been sent."""
@@ -289,12 +290,12 @@ class Level:
         """The prepared request as the turn after `before`, if that turn's conversation goes on."""
         if before.turn is None or sample.outcome is not Outcome.OK:
             return prepared
-        turn = before.turn.after(before.prompt.text, sample.text)
+        turn = before.turn.after(before.prompt.sent, sample.text)
         if turn is None:
             return prepared
-        return prepared._replace(
-            turn=turn, body=self._client.body(prepared.prompt.text, prepared.max_tokens, history=turn.history)
-        )
+        messages = (*turn.history, *prepared.prompt.sent)
+        body = self._client.body(messages, prepared.max_tokens, extra=prepared.prompt.extra)
+        return prepared._replace(turn=turn, body=body)
 
     def _admit(self, due_ns: int, prepared: PreparedRequest) -> Request | None:
         """The request, which is due now; `None` once the load is over."""

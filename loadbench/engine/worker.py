@@ -29,7 +29,6 @@ from loadbench.engine.health import LoopHealth
 from loadbench.engine.level import Level, level_plan
 from loadbench.engine.workers import HEAD_BYTES, Batch, Begin, Done, Finish, Ready, Stop, body_bytes, pack, unpack
 from loadbench.targets.clients import make_client, make_transport
-from loadbench.targets.openai import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from loadbench.record.request import Request
     from loadbench.record.sample import Sample
     from loadbench.targets.clients import MeasuringTransport
+    from loadbench.targets.openai import Target
 
 # Often enough for a progress line, seldom enough to cost nothing.
 _BATCH_S = 0.1
@@ -107,9 +107,9 @@ class Worker:
         scenario = order.scenario
         if self._target is None or self._transport is None:
             # One target for the whole run: its TLS context takes longer to make than an order has time.
-            secure, settings = order.base_url.startswith("https:"), scenario.target
+            secure, settings = order.target.base_url.startswith("https:"), scenario.target
             tls = tls_context(cacert=settings.cacert, insecure=settings.insecure) if secure else None
-            self._target = Target(base_url=order.base_url, headers=order.headers, tls=tls)
+            self._target = replace(order.target, tls=tls)
             self._transport = make_transport(scenario, self._target, self._clock)
         client = make_client(scenario, self._target, self._transport, model=order.model, clock=self._clock)
         health, outbox = LoopHealth(self._transport), Outbox(keep_texts=scenario.keeps_answers)

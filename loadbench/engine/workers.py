@@ -93,11 +93,10 @@ HEAD_BYTES = _LENGTH.size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
-    """To a worker: run this part of this level, from this moment on."""
+    """To a worker: run this part of this level, from this moment on. The target has no TLS context and no list."""
 
     scenario: Scenario
-    base_url: str
-    headers: tuple[tuple[str, str], ...]
+    target: Target
     model: str
     spec: LevelSpec
     shard: Shard
@@ -251,8 +250,7 @@ class WorkerPool:
         orders = [
             Begin(
                 scenario=scenario,
-                base_url=self._target.base_url,
-                headers=self._target.headers,
+                target=replace(self._target, tls=None, listing=()),
                 model=model,
                 spec=replace(spec, duration=part),
                 shard=shard,

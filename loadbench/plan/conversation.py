@@ -10,10 +10,19 @@ is known only to the server.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-# (role, text) of a chat message.
-Message = tuple[str, str]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# A chat message as it is sent: its role, its content, and what else a data set gives it.
+Message = Mapping[str, Any]
+
+
+def user_message(text: str) -> tuple[Message, ...]:
+    """The messages of a request that is one text."""
+    return ({"role": "user", "content": text},)
 
 
 class Turn(NamedTuple):
@@ -28,8 +37,8 @@ class Turn(NamedTuple):
         """Whether another turn follows, which needs the text of this response."""
         return self.number < self.of
 
-    def after(self, prompt: str, response: str | None) -> Turn | None:
-        """The next turn; `None` where a new conversation begins."""
+    def after(self, messages: Sequence[Message], response: str | None) -> Turn | None:
+        """The turn after this one's messages and response; `None` where a new conversation begins."""
         if not self.has_next or response is None:
             return None
-        return Turn(self.number + 1, self.of, (*self.history, ("user", prompt), ("assistant", response)))
+        return Turn(self.number + 1, self.of, (*self.history, *messages, {"role": "assistant", "content": response}))

@@ -17,16 +17,18 @@ import math
 import random
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from loadbench.core.errors import BadInput
+from loadbench.plan.conversation import user_message
 from loadbench.plan.distribution import Constant
 from loadbench.plan.input_files import parse_json, read_text
 from loadbench.plan.rubric import read_facets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from loadbench.plan.conversation import Message
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.rubric import Facet
 
@@ -46,7 +48,11 @@ _MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
 class Prompt(NamedTuple):
-    """One prompt. `output_tokens` is its own limit of output tokens, `target_tokens` the length that it should have."""
+    """One prompt. `output_tokens` is its own limit of output tokens, `target_tokens` the length that it should have.
+
+    `messages` is what is sent if a data set gave whole messages; else the text is the one message of the user. `extra`
+    is merged into the body of the request.
+    """
 
     text: str
     output_tokens: int | None = None
@@ -56,6 +62,13 @@ class Prompt(NamedTuple):
     persona: str | None = None
     turns: int | None = None  # of the conversation that it begins, if any
     warm: bool = False  # an earlier prompt had the same beginning
+    messages: tuple[Message, ...] = ()
+    extra: Mapping[str, Any] | None = None
+
+    @property
+    def sent(self) -> tuple[Message, ...]:
+        """The messages of its request."""
+        return self.messages or user_message(self.text)
 
 
 class Calibration(NamedTuple):

@@ -22,6 +22,7 @@ from loadbench.core.text import hide, secrets_of
 from loadbench.record.outcome import Outcome
 from loadbench.targets.error_hints import advice_for
 from loadbench.targets.http_get import get, http_client
+from loadbench.wire.body import NO_CHANGES, BodyChanges
 from loadbench.wire.openai import Api, error_text
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Target:
     server: str | None = None
     listing: tuple[dict[str, object], ...] = field(default=(), repr=False)
     adapter: Adapter | None = field(default=None, repr=False)
+    changes: BodyChanges = NO_CHANGES  # of every request's body
 
     def endpoint(self, model: str, scenario: Scenario) -> Endpoint:
         """The parts that all requests to one model share."""
@@ -60,6 +62,7 @@ class Target:
             temperature=scenario.work.temperature,
             seed=scenario.work.seed,
             system=scenario.work.system,
+            changes=self.changes,
         )
 
 

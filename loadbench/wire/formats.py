@@ -1,16 +1,16 @@
-"""How each endpoint is used: its route, the body of a request, and how its response is split into frames and read."""
+"""How each endpoint is used: its route, and how its response is split into frames and read."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from loadbench.wire import ollama, openai, responses
+from loadbench.wire import ollama, responses
 from loadbench.wire.openai import Api, read_chunk, read_whole
 from loadbench.wire.sse import EventStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from loadbench.wire.openai import Chunk
     from loadbench.wire.sse import Event
@@ -71,38 +71,3 @@ def address(api: Api, base_url: str) -> str:
     """The URL of the endpoint. Ollama's own routes are at the root, not below the version."""
     root = _VERSION.sub("", base_url) if api is Api.OLLAMA else base_url
     return root + _FORMATS[api].path
-
-
-def request_body(
-    api: Api,
-    *,
-    model: str,
-    prompt: str,
-    max_tokens: int,
-    temperature: float | None,
-    seed: int | None,
-    history: Sequence[tuple[str, str]] = (),
-) -> bytes:
-    """The JSON of one streamed request, which requests usage; a parameter that is `None` is left to the server.
-
-    `history` has the messages before the prompt, as (role, text).
-    """
-    match api:
-        case Api.CHAT | Api.COMPLETIONS:
-            return openai.request_body(
-                api,
-                model=model,
-                prompt=prompt,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seed=seed,
-                history=history,
-            )
-        case Api.RESPONSES:
-            make_body = responses.request_body
-        case Api.OLLAMA:
-            make_body = ollama.request_body
-        case _ as never:
-            assert_never(never)
-    messages = openai.messages_of(prompt, history)
-    return make_body(model=model, messages=messages, max_tokens=max_tokens, temperature=temperature, seed=seed)

@@ -1,4 +1,4 @@
-"""Requests to Ollama's own chat and its responses, one JSON object per line (`application/x-ndjson`).
+"""The responses of Ollama's own chat, one JSON object per line (`application/x-ndjson`).
 
     {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "done": false}
     {"model": "m", "message": {…, "content": ""}, "done": true, "done_reason": "stop",
@@ -11,8 +11,6 @@ documentation of Ollama's API (`docs/api.md`).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import orjson
 
@@ -58,18 +56,6 @@ class LineStream:
         line = bytes(self._line)
         self._line.clear()
         return Event(line) if line.strip() else None
-
-
-def request_body(
-    *, model: str, messages: list[dict[str, str]], max_tokens: int, temperature: float | None, seed: int | None
-) -> bytes:
-    """The JSON of one request; a parameter that is `None` is left to the server."""
-    options: dict[str, Any] = {"num_predict": max_tokens}
-    if temperature is not None:
-        options["temperature"] = temperature
-    if seed is not None:
-        options["seed"] = seed
-    return orjson.dumps({"model": model, "messages": messages, "stream": True, "options": options})
 
 
 def read_line(data: bytes) -> Chunk:

@@ -1,4 +1,4 @@
-"""Requests to OpenAI-compatible servers, and the frames of their responses: JSON in, one flat record out.
+"""The frames of responses of OpenAI-compatible servers: JSON in, one flat record out.
 
 The servers agree on the outline and on little else: choices missing or empty, `content` null, "" or a list of parts,
 `message` with or instead of `delta`, usage anywhere or on every frame, errors as objects, strings or lists. The reader
@@ -20,8 +20,6 @@ import orjson
 from loadbench.wire.timings import timings_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from loadbench.record.timings import Timings
 
 # Long enough for a server's error message, short enough for a line of a report.
@@ -85,42 +83,6 @@ class Chunk(NamedTuple):
 
 
 DONE = Chunk(done=True)
-
-
-def request_body(
-    api: Api,
-    *,
-    model: str,
-    prompt: str,
-    max_tokens: int,
-    temperature: float | None,
-    seed: int | None,
-    stream: bool = True,
-    history: Sequence[tuple[str, str]] = (),
-) -> bytes:
-    """The JSON of one request. It always requests usage; a parameter that is `None` is left to the server.
-
-    `history` has the messages before the prompt, as (role, text): chat sends them, plain completions cannot.
-    """
-    body: dict[str, Any] = {"model": model}
-    if api is Api.CHAT:
-        body["messages"] = messages_of(prompt, history)
-    else:
-        body["prompt"] = prompt
-    body["max_tokens"] = max_tokens
-    if temperature is not None:
-        body["temperature"] = temperature
-    if seed is not None:
-        body["seed"] = seed
-    body["stream"] = stream
-    if stream:
-        body["stream_options"] = {"include_usage": True}
-    return orjson.dumps(body)
-
-
-def messages_of(prompt: str, history: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    """The messages of the history, and the prompt as the last one."""
-    return [*({"role": role, "content": text} for role, text in history), {"role": "user", "content": prompt}]
 
 
 # One frame.

@@ -1,4 +1,4 @@
-"""Requests to the Responses endpoint and its responses: events with a type.
+"""The responses of the Responses endpoint: events with a type.
 
     response.created, .in_progress, .output_item.added, .content_part.added     a response begins: no token yet
     response.output_text.delta                                                   visible text
@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from loadbench.wire.openai import DONE, BadChunk, Chunk, Usage, count, error_in, message_of, object_of, string
 
 _DELTA = ".delta"
@@ -24,17 +22,6 @@ _VISIBLE = "response.output_text.delta"
 # The events that end a response, and the same as finish_reason of the chat endpoint.
 _ENDS = {"response.completed": "stop", "response.incomplete": "incomplete", "response.failed": "error"}
 _REASONS = {"max_output_tokens": "length"}
-
-
-def request_body(
-    *, model: str, messages: list[dict[str, str]], max_tokens: int, temperature: float | None, seed: int | None
-) -> bytes:
-    """The JSON of one request, streamed and not stored by the server. The endpoint has no seed, so none is sent."""
-    del seed
-    body: dict[str, Any] = {"model": model, "input": messages, "max_output_tokens": max_tokens}
-    if temperature is not None:
-        body["temperature"] = temperature
-    return orjson.dumps({**body, "store": False, "stream": True})
 
 
 class EventReader:

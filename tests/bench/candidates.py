@@ -16,6 +16,7 @@ import httpx
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
+from loadbench.plan.conversation import user_message
 from loadbench.plan.load import LevelDuration, Phase, Phases
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import Recorder
@@ -36,7 +37,7 @@ _FOR_EVER = LevelDuration(duration_ns=3600 * 10**9)
 def exchange_for(url: str, pace: Pace) -> HttpRequest:
     """The same request as it goes over the wire."""
     endpoint = Endpoint(base_url=f"{url}/v1", model="truth")
-    return endpoint.http_request(endpoint.body(pace.prompt, pace.events))
+    return endpoint.http_request(endpoint.body(user_message(pace.prompt), pace.events))
 
 
 class Counts(Protocol):
@@ -80,7 +81,7 @@ class Loadbench:
         request = Request(number=self.answers, phase=Phase.MEASURED, due_ns=now_ns, max_tokens=pace.events)
         if self._recorder is not None:
             self._recorder.started(time.perf_counter_ns(), request)
-        sample = await self._client.send(request, self._client.body(pace.prompt, pace.events))
+        sample = await self._client.send(request, self._client.body(user_message(pace.prompt), pace.events))
         if self._recorder is not None:
             self._recorder.add(sample)
         if sample.outcome is not Outcome.OK:

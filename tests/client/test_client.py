@@ -16,6 +16,7 @@ from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport, tls_context
 from loadbench.core.clock import MonotonicClock
+from loadbench.plan.conversation import user_message
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.request import Request
@@ -71,7 +72,7 @@ async def ask(client: Client, number: int = 0, *, prompt: str = "Hello?", keep: 
     """Send a request that is due now."""
     now_ns = CLOCK.now_ns()
     request = Request(number=number, phase=Phase.MEASURED, due_ns=now_ns, max_tokens=5, keep_text=keep)
-    return await client.send(request, client.body(prompt, 5))
+    return await client.send(request, client.body(user_message(prompt), 5))
 
 
 def talk(

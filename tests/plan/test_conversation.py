@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 
-from loadbench.plan.conversation import Turn
+from loadbench.plan.conversation import Turn, user_message
 from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.sources import resolve
 
 
 def test_a_turn_says_again_what_was_said():
     """Questions and answers alternate, oldest first."""
-    second = Turn(of=3).after("Why?", "Because.")
-    assert second == Turn(2, 3, (("user", "Why?"), ("assistant", "Because.")))
-    third = second.after("Really?", "Yes.")
+    second = Turn(of=3).after(user_message("Why?"), "Because.")
+    assert second == Turn(2, 3, (*user_message("Why?"), {"role": "assistant", "content": "Because."}))
+    third = second.after(user_message("Really?"), "Yes.")
     assert third.number == 3
-    assert third.history == (*second.history, ("user", "Really?"), ("assistant", "Yes."))
+    assert third.history == (*second.history, *user_message("Really?"), {"role": "assistant", "content": "Yes."})
 
 
 def test_a_conversation_ends_with_its_last_turn_or_without_an_answer():
     """After either nothing is left to go on from; an empty answer is one."""
-    assert Turn(3, 3).after("Why?", "Because.") is None
-    assert Turn(1, 3).after("Why?", None) is None
-    assert Turn(1, 3).after("Why?", "").history[-1] == ("assistant", "")
+    assert Turn(3, 3).after(user_message("Why?"), "Because.") is None
+    assert Turn(1, 3).after(user_message("Why?"), None) is None
+    assert Turn(1, 3).after(user_message("Why?"), "").history[-1] == {"role": "assistant", "content": ""}
 
 
 def test_turns_are_drawn_with_the_first_prompt():

@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadbench.plan.conversation import user_message
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.sim.process import TruthProcess
 from loadbench.sim.truth import Pace, _Stream, read_pace, read_true_times
-from loadbench.wire.openai import Api, request_body
+from loadbench.wire.body import request_body
+from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ def server() -> Iterator[str]:
 
 def request(prompt: str) -> bytes:
     """As our client writes it."""
-    body = request_body(Api.CHAT, model="truth", prompt=prompt, max_tokens=4, temperature=None, seed=None)
+    messages = user_message(prompt)
+    body = request_body(Api.CHAT, model="truth", messages=messages, max_tokens=4, temperature=None, seed=None)
     return b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.wire import ollama
-from loadbench.wire.formats import address, request_body
 from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
 from loadbench.wire.sse import LARGEST_BLOCK, OversizeEvent
@@ -118,15 +117,3 @@ def test_tool_calls_are_tokens() -> None:
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
     answer = said(line(message={"role": "assistant", "content": "", "tool_calls": [call]}, done=False), LAST)
     assert (answer.first_token_ns, answer.first_visible_ns) == (1, None)
-
-
-def test_what_is_asked_and_where() -> None:
-    """Limits stand under `options`, and the route beside the versioned ones."""
-    body = orjson.loads(request_body(Api.OLLAMA, model="m", prompt="Hi", max_tokens=7, temperature=0.0, seed=3))
-    assert body == {
-        "model": "m",
-        "messages": [{"role": "user", "content": "Hi"}],
-        "stream": True,
-        "options": {"num_predict": 7, "temperature": 0.0, "seed": 3},
-    }
-    assert address(Api.OLLAMA, "http://h:11434/v1") == "http://h:11434/api/chat"

@@ -11,19 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.wire.formats import address
-from loadbench.wire.formats import request_body as any_request_body
-from loadbench.wire.openai import (
-    Api,
-    BadChunk,
-    Chunk,
-    Usage,
-    clean,
-    error_text,
-    page_text,
-    read_chunk,
-    read_whole,
-    request_body,
-)
+from loadbench.wire.openai import Api, BadChunk, Chunk, Usage, clean, error_text, page_text, read_chunk, read_whole
 
 
 def frame(**fields: object) -> bytes:
@@ -39,40 +27,6 @@ def delta(**fields: object) -> bytes:
 
 
 # What is asked.
-
-
-def test_a_chat_request_is_one_user_message_and_asks_for_usage() -> None:
-    """What is not set is left to the server; the number of tokens is always limited."""
-    body = request_body(Api.CHAT, model="m", prompt="Hi ü", max_tokens=7, temperature=None, seed=None)
-    assert orjson.loads(body) == {
-        "model": "m",
-        "messages": [{"role": "user", "content": "Hi ü"}],
-        "max_tokens": 7,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-
-
-def test_a_chat_request_has_what_was_said_before() -> None:
-    """Each message with its role, oldest first, and the prompt as the last; in every dialect that has messages."""
-    said = [("system", "Be brief."), ("user", "Why?"), ("assistant", "Because.")]
-    asked = {"model": "m", "prompt": "Really?", "max_tokens": 7, "temperature": None, "seed": None, "history": said}
-    messages = [{"role": role, "content": text} for role, text in [*said, ("user", "Really?")]]
-    for api, key in ((Api.CHAT, "messages"), (Api.OLLAMA, "messages"), (Api.RESPONSES, "input")):
-        assert orjson.loads(any_request_body(api, **asked))[key] == messages
-
-
-def test_a_completions_request_has_its_prompt_and_what_is_set() -> None:
-    """A temperature and a seed of zero are set, not missing; usage comes unasked where nothing is streamed."""
-    body = request_body(Api.COMPLETIONS, model="m", prompt="Hi", max_tokens=7, temperature=0.0, seed=0, stream=False)
-    assert orjson.loads(body) == {
-        "model": "m",
-        "prompt": "Hi",
-        "max_tokens": 7,
-        "temperature": 0.0,
-        "seed": 0,
-        "stream": False,
-    }
 
 
 def test_the_two_paths() -> None:

@@ -8,7 +8,6 @@ import orjson
 import pytest
 
 from loadbench.record.outcome import Outcome, TokenSource
-from loadbench.wire.formats import address, request_body
 from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
 
@@ -116,17 +115,3 @@ def test_an_answer_that_was_not_streamed_is_read() -> None:
     whole = {"object": "response", "status": "completed", "output": [{"type": "message", "content": parts}]}
     answer.read_json(orjson.dumps({**whole, "model": "m", "usage": USAGE}), 7)
     assert (answer.text, answer.outcome()[0], answer.output_tokens()[0]) == ("Hello", Outcome.OK, 5)
-
-
-def test_what_is_asked() -> None:
-    """The endpoint's own names, nothing kept by the server, and no seed, which it does not take."""
-    body = orjson.loads(request_body(Api.RESPONSES, model="m", prompt="Hi", max_tokens=7, temperature=0.0, seed=3))
-    assert body == {
-        "model": "m",
-        "input": [{"role": "user", "content": "Hi"}],
-        "max_output_tokens": 7,
-        "temperature": 0.0,
-        "store": False,
-        "stream": True,
-    }
-    assert address(Api.RESPONSES, "http://h/v1") == "http://h/v1/responses"

@@ -1,0 +1,94 @@
+"""The body of a request: what every endpoint calls the same things, and what the user and the server want changed.
+
+    endpoint      messages            limit                  temperature, seed
+    chat          messages            max_tokens             temperature, seed
+    completions   prompt (one text)   max_tokens             temperature, seed
+    responses     input               max_output_tokens      temperature (it has no seed)
+    Ollama        messages            options.num_predict    options.temperature, options.seed
+
+Usage is always requested. A parameter that is `None` is left to the server.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
+
+import orjson
+
+from loadbench.wire.openai import Api
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadbench.plan.conversation import Message
+
+
+class BodyChanges(NamedTuple):
+    """How the bodies of a run differ from those that loadbench makes by itself.
+
+    `extra` are JSON objects, merged into the body one after another (`merged`). `left_out` are names of loadbench's own
+    fields that are not sent. `renamed` has (name, new name) of fields that are sent under another name, whoever gave
+    them.
+    """
+
+    extra: tuple[Mapping[str, Any], ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    left_out: frozenset[str] = frozenset()
+
+
+NO_CHANGES = BodyChanges()
+
+
+def request_body(
+    api: Api,
+    *,
+    model: str,
+    messages: Sequence[Message],
+    max_tokens: int,
+    temperature: float | None,
+    seed: int | None,
+    changes: BodyChanges = NO_CHANGES,
+    extra: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The JSON of one streamed request; `extra` is merged into this one body, after the changes of the run.
+
+    Plain completions take one text: that of the last message.
+    """
+    sampling = {"temperature": temperature, "seed": seed}
+    sampling = {name: value for name, value in sampling.items() if value is not None}
+    body: dict[str, Any] = {"model": model}
+    match api:
+        case Api.CHAT:
+            body |= {"messages": messages, "max_tokens": max_tokens, **sampling}
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        case Api.COMPLETIONS:
+            body |= {"prompt": messages[-1]["content"], "max_tokens": max_tokens, **sampling}
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        case Api.RESPONSES:
+            sampling.pop("seed", None)
+            body |= {"input": messages, "max_output_tokens": max_tokens, **sampling, "store": False, "stream": True}
+        case Api.OLLAMA:
+            body |= {"messages": messages, "stream": True, "options": {"num_predict": max_tokens, **sampling}}
+        case _ as never:
+            assert_never(never)
+    for name in changes.left_out:
+        body.pop(name, None)
+    for patch in (*changes.extra, *(() if extra is None else (extra,))):
+        body = merged(body, patch)
+    for name, new in changes.renamed:
+        if name in body:
+            body[new] = body.pop(name)
+    return orjson.dumps(body)
+
+
+def merged(target: object, patch: object) -> Any:
+    """The target with a JSON Merge Patch applied (RFC 7386): objects are merged, `null` removes a field."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), value)
+    return result
