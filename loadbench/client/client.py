@@ -40,6 +40,7 @@ _MOST_ERROR_BYTES = 64 * 1024
 # Events pile up before a read that is this late; an earlier read has several only if the server sent them together.
 _LATE_READ_NS = 1_000_000
 # After [DONE] the response is complete: wait this long for the body's formal end, so that the connection can be kept.
+# What comes until then is still read: some servers send the usage, or an error, after it.
 _CLOSE_GRACE_NS = 20_000_000
 
 _Wait = tuple[Outcome, str, int | None]  # how the request ends if it expires, what did not arrive, within how many ns
@@ -309,7 +310,7 @@ class _Call:
                 self.censored += merged - self._merged
             self._merged = merged
         if reader.done_ns is not None:
-            self._expect(_NO_END, at_ns)
+            self._expect(_NO_END, reader.done_ns)
         elif reader.first_token_ns is not None:
             self._expect(self._idle, at_ns)
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.wire.formats import format_of
-from loadbench.wire.openai import DONE, BadChunk, Usage, clean, error_text, page_text
+from loadbench.wire.openai import DONE, BadChunk, Chunk, Usage, clean, error_text, page_text
 from loadbench.wire.shortcut import learn
 from loadbench.wire.sse import OversizeEvent
 
 if TYPE_CHECKING:
     from loadbench.record.timings import Timings
-    from loadbench.wire.openai import Api, Chunk
+    from loadbench.wire.openai import Api
     from loadbench.wire.shortcut import Shortcut
     from loadbench.wire.sse import Event
 
@@ -184,7 +184,8 @@ class ResponseReader:
         before = len(self.event_ns)
         for event in events:
             if self.done_ns is not None:
-                break
+                self._add_late(event)
+                continue
             if event.event == "error":
                 self.error = self.error or error_text(event.data)
                 continue
@@ -202,6 +203,15 @@ class ResponseReader:
             if chunk.done:
                 self.done_ns = at_ns
         self._count_read(len(self.event_ns) - before)
+
+    def _add_late(self, event: Event) -> None:
+        """An event after the end has no part in the text, but may have the usage, or say that the request failed."""
+        try:
+            chunk = self._read_chunk(event.data)
+        except BadChunk:
+            chunk = Chunk()
+        error = error_text(event.data) if event.event == "error" else chunk.error
+        self._add_frame(Chunk(usage=chunk.usage, error=error, timings=chunk.timings), 0)
 
     def _count_read(self, events: int) -> None:
         """Count the read of these token-bearing events; what has the same stamp, in any number of parts, is one."""

@@ -108,6 +108,15 @@ def test_what_comes_after_done_is_not_part_of_the_answer() -> None:
         assert (len(answer.event_ns), answer.bad_frames, answer.outcome()[0]) == (1, 0, Outcome.OK)
 
 
+def test_usage_and_errors_after_done_count():
+    """Frames after the end have no marks and no text; the usage is taken, and an error fails the request."""
+    late = folded(word(), STOP, DONE, total(7))
+    assert (late.done_ns, late.output_tokens(), len(late.event_ns)) == (20, (7, TokenSource.USAGE), 1)
+    for error in (b'data: {"error":"late"}\n\n', b"event: error\ndata: late\n\n"):
+        assert folded(word(), STOP, DONE, error).outcome() == (Outcome.STREAM_ERROR, "late")
+        assert folded(word() + STOP + DONE + error).outcome() == (Outcome.STREAM_ERROR, "late")
+
+
 # How it ended.
 
 
