@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import orjson
 
-from loadbench.wire.openai import Chunk, Usage, count, error_in, object_of, string
+from loadbench.wire.generated import generated
+from loadbench.wire.openai import Chunk, error_in, object_of, string
 from loadbench.wire.sse import LARGEST_BLOCK, Event, OversizeEvent
 from loadbench.wire.timings import ollama_timings
+from loadbench.wire.usage import usage_in
 
 PATH = "/api/chat"
 
@@ -62,29 +64,18 @@ def read_line(data: bytes) -> Chunk:
     """One object of a response; raises `BadChunk` for bytes that are not a JSON object."""
     document = object_of(data)
     error = error_in(document)
-    message = document.get("message")
-    part = message if isinstance(message, dict) else {}
     done = document.get("done") is True
+    found = generated(document)
     return Chunk(
         # `/api/generate` and proxies of it have the text outside of a message.
-        text=string(part.get("content")) or string(document.get("response")),
-        reasoning=string(part.get("thinking")) or string(document.get("thinking")),
-        tool=_calls(part.get("tool_calls")),
+        text=found.text or string(document.get("response")),
+        reasoning=found.reasoning,
+        tool=found.tool,
         finish_reason=(string(document.get("done_reason")) or "stop") if done else None,
-        usage=Usage(count(document.get("prompt_eval_count")), count(document.get("eval_count"))) if done else None,
+        usage=usage_in(document) if done else None,
         error=error,
         model=string(document.get("model")) or None,
         choices=int("message" in document or "response" in document),
         done=done,
         timings=ollama_timings(document) if done else None,
-    )
-
-
-def _calls(calls: object) -> str:
-    """Names and arguments of tool calls: generated, but not visible text."""
-    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    return "".join(
-        string(function.get("name")) + orjson.dumps(function.get("arguments")).decode()
-        for function in functions
-        if isinstance(function, dict)
     )

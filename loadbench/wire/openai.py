@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from loadbench.wire.generated import generated, json_text
 from loadbench.wire.timings import timings_in
+from loadbench.wire.usage import Usage, usage_in
 
 if TYPE_CHECKING:
     from loadbench.record.timings import Timings
@@ -27,8 +29,6 @@ _LONGEST_LINE = 300
 # Invisible, direction-changing and broken characters: a server's text must not rewrite a terminal or a report.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
-# A higher count is a mistake of the server. This one still fits the arrays where counts are kept.
-_MOST_TOKENS = 2**40
 
 
 class Api(StrEnum):
@@ -42,28 +42,6 @@ class Api(StrEnum):
 
 class BadChunk(ValueError):  # noqa: N818 - reads as what it is at the raise
     """Bytes that are not a JSON object; the message says what they are."""
-
-
-class Usage(NamedTuple):
-    """The server's own count of tokens; `None` for counts that it does not report."""
-
-    input: int | None = None
-    output: int | None = None
-    cached: int | None = None
-    reasoning: int | None = None
-    total: int | None = None
-
-    @property
-    def generated(self) -> int | None:
-        """All output tokens, including reasoning.
-
-        Most servers include reasoning in `output`, some do not. It is added only where the total shows that it was not
-        included.
-        """
-        if self.output is None or self.input is None or not self.reasoning:
-            return self.output
-        separate = self.total == self.input + self.output + self.reasoning
-        return self.output + self.reasoning if separate else self.output
 
 
 class Chunk(NamedTuple):
@@ -130,21 +108,25 @@ def _kind(document: object) -> str:
 def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
     """The frame whose choices have their text under `first`, or without that under `second`."""
     text = reasoning = tool = ""
-    tokens = finish = None
-    usage, error, choices = document.get("usage"), error_in(document), document.get("choices")
+    tokens = finish = usage = None
+    error, choices = error_in(document), document.get("choices")
     choices = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
     for choice in choices:
         part = choice.get(first)
         if not isinstance(part, dict):
             part = choice.get(second)
+        # Nearly every part has only its content, some its role, and need not pay for looking for more.
         if isinstance(part, dict):
-            text += _text_of(part.get("content"))
-            # Nearly every part has only its content, and need not pay for looking for more.
-            if len(part) > 1 or "content" not in part:
-                reasoning += _text_of(part.get("reasoning_content")) or _text_of(part.get("reasoning"))
-                tool += _tool_text(part)
+            content = part.get("content")
+            is_plain = len(part) == 1 or (len(part) == 2 and "role" in part)
         else:
-            text += _text_of(choice.get("text"))
+            part, content = choice, choice.get("text")
+            is_plain = bool(content)
+        if is_plain and isinstance(content, str):
+            text += content
+        elif part:
+            more = generated(part)
+            text, reasoning, tool = text + more.text, reasoning + more.reasoning, tool + more.tool
         reason = choice.get("finish_reason")
         if isinstance(reason, dict):  # with the word as its type
             reason = reason.get("type")
@@ -154,37 +136,15 @@ def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
         if choice_tokens is not None:
             tokens = choice_tokens + (tokens or 0)
         if "usage" in choice or "error" in choice:
-            usage, error = usage or choice.get("usage"), error or message_of(choice.get("error"))
-    counts = _usage(usage) if isinstance(usage, dict) and usage else None
+            usage, error = usage or usage_in(choice), error or message_of(choice.get("error"))
+    # Usage has many places. Beside what was generated it is looked for only where most servers have it. A type, where
+    # choices should be, is that of another protocol.
+    if document.get("usage") or finish is not None or not (text or reasoning or tool):
+        places = (document, *choices) if "choices" in document or "type" not in document else ()
+        found = (usage_in(place) for place in places)
+        usage = next((one for one in found if one is not None), usage)
     model, timings = string(document.get("model")) or None, timings_in(document)
-    return Chunk(text, reasoning, tool, tokens, finish, counts, error, model, len(choices), timings=timings)
-
-
-def _text_of(content: object) -> str:
-    """Text that is a string or a list of parts with text; "" for anything else."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    return "".join(string(part.get("text")) for part in content if isinstance(part, dict))
-
-
-def _tool_text(part: dict[str, Any]) -> str:
-    """Names and arguments of the tool calls in this part, and its refusal: generated, but not visible text."""
-    calls = part.get("tool_calls")
-    texts = [_text_of(part.get("refusal")), _call_text(part.get("function_call"))]
-    for call in calls if isinstance(calls, list) else ():
-        if isinstance(call, dict):
-            texts += _call_text(call.get("function")), _call_text(call.get("custom"))
-    return "".join(texts)
-
-
-def _call_text(call: object) -> str:
-    if not isinstance(call, dict):
-        return ""
-    arguments = call.get("arguments") or call.get("input")
-    # Most servers send the arguments as text, some as an object.
-    return string(call.get("name")) + (_json(arguments) if arguments else "")
+    return Chunk(text, reasoning, tool, tokens, finish, usage, error, model, len(choices), timings=timings)
 
 
 def _tokens(choice: dict[str, Any]) -> int | None:
@@ -202,35 +162,9 @@ def _tokens(choice: dict[str, Any]) -> int | None:
     return sum(counts) if counts else None
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
-    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    return Usage(
-        count(usage.get("prompt_tokens")),
-        count(usage.get("completion_tokens")),
-        count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else None,
-        count(completion.get("reasoning_tokens") if isinstance(completion, dict) else usage.get("reasoning_tokens")),
-        count(usage.get("total_tokens")),
-    )
-
-
-def count(value: object) -> int | None:
-    """A plausible number of tokens, or `None`."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
-
-
 def string(value: object) -> str:
     """The text; "" for anything that is not text."""
     return value if isinstance(value, str) else ""
-
-
-def _json(value: object) -> str:
-    """A string as it is, any other value as its JSON."""
-    try:
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        return "deeply nested JSON"
 
 
 # Errors, and text for people.
@@ -287,14 +221,14 @@ def message_of(error: object) -> str | None:
         case {"detail": list(items)}:
             return clean("; ".join(_problem(item) for item in items[:20])) or None
         case _:
-            return clean(_json(error)) if error else None
+            return clean(json_text(error)) if error else None
 
 
 def _problem(item: object) -> str:
     """One entry of a list of validation errors: where, and what is wrong there."""
     if not isinstance(item, dict):
-        return _json(item)
+        return json_text(item)
     place = item.get("loc")
     where = ".".join(str(step) for step in place if isinstance(step, str | int)) if isinstance(place, list) else ""
-    problem = string(item.get("msg")) or _json(item)
+    problem = string(item.get("msg")) or json_text(item)
     return f"{where}: {problem}" if where else problem

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.wire.formats import format_of
-from loadbench.wire.openai import DONE, BadChunk, Chunk, Usage, clean, error_text, page_text
+from loadbench.wire.openai import DONE, BadChunk, Chunk, clean, error_text, page_text
 from loadbench.wire.shortcut import learn
 from loadbench.wire.sse import OversizeEvent
+from loadbench.wire.usage import Usage
 
 if TYPE_CHECKING:
     from loadbench.record.timings import Timings
@@ -224,7 +225,7 @@ class ResponseReader:
         if chunk.usage is not None and chunk.usage != self._usage:
             # The newer count, field by field: a missing field changes nothing, and a zero does not undo a count.
             fields = zip(self._usage, chunk.usage, strict=True)
-            self._usage = Usage(*(new or (old if old is not None else new) for old, new in fields))
+            self._usage = Usage._make(new or (old if old is not None else new) for old, new in fields)
         bears_token = bool(chunk.text or chunk.reasoning or chunk.tool)
         self._tokens.add(chunk, bears_token=bears_token)
         if bears_token:

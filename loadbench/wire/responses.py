@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadbench.wire.openai import DONE, BadChunk, Chunk, Usage, count, error_in, message_of, object_of, string
+from loadbench.wire.generated import Generated, generated, kind_of
+from loadbench.wire.openai import DONE, BadChunk, Chunk, error_in, message_of, object_of, string
+from loadbench.wire.usage import count, usage_in
 
-_DELTA = ".delta"
+_DELTA, _DONE = ".delta", ".done"
 _VISIBLE = "response.output_text.delta"
 # The events that end a response, and the same as finish_reason of the chat endpoint.
 _ENDS = {"response.completed": "stop", "response.incomplete": "incomplete", "response.failed": "error"}
@@ -27,10 +29,12 @@ _REASONS = {"max_output_tokens": "length"}
 class EventReader:
     """Reads the events of one response, in their order."""
 
-    __slots__ = ("_number",)
+    __slots__ = ("_last", "_number", "_shown")
 
     def __init__(self) -> None:
         self._number: int | None = None  # of the last event
+        self._last: tuple[object, object, str] | None = None  # item, index and type of the last delta
+        self._shown: set[tuple[object, str]] = set()  # (an item's id or index, kind of text) of all that was read
 
     def __call__(self, data: bytes) -> Chunk:
         """One event; raises `BadChunk` for bytes that are not a JSON object, or if events before it are missing."""
@@ -42,24 +46,46 @@ class EventReader:
             raise BadChunk(f"event {self._number} right after event {last}")
 
         kind = string(document.get("type"))
-        text = string(document.get("delta"))
-        if kind == _VISIBLE:
-            logprobs = document.get("logprobs")
-            tokens = len(logprobs) if isinstance(logprobs, list) and logprobs else None
-            return Chunk(text=text, tokens=tokens, choices=1)
         if kind.endswith(_DELTA):
-            return Chunk(reasoning=text, choices=1) if "reasoning" in kind else Chunk(tool=text, choices=1)
+            found = generated(document.get("delta"), kind_of(kind) or "text")
+            this = document.get("item_id"), document.get("output_index"), kind
+            if this != self._last and any(found):  # the first text of an item
+                self._last = this
+                self._unshown(document, found)
+            logprobs = document.get("logprobs") if kind == _VISIBLE else None
+            tokens = len(logprobs) if isinstance(logprobs, list) and logprobs else None
+            return Chunk(*found, tokens=tokens, choices=1)
+        if kind.endswith(_DONE):
+            # It repeats what came in deltas. Some servers send no deltas, and this is where their text is.
+            whole = document.get("item") or document.get("part") or document
+            found = self._unshown(document, generated(whole, kind_of(kind.removesuffix(_DONE)) or "text"))
+            return Chunk(*found, choices=int(any(found)))
         if kind in _ENDS:
-            # The last event repeats the whole response: its text was read before, its usage was not.
+            # The last event repeats the whole response. Its text was read before, or is only here; so is its usage.
             response = document.get("response")
             response = response if isinstance(response, dict) else {}
+            found = self._unshown({}, generated(response.get("output")))
             finish = _finish(kind, response)
             error = error_in(response) or ("the response failed" if finish == "error" else None)
             model = string(response.get("model")) or None
-            return Chunk(finish_reason=finish, usage=_usage(response), error=error, model=model, done=True)
+            usage = usage_in(response) or usage_in(document)
+            return Chunk(*found, finish_reason=finish, usage=usage, error=error, model=model, done=True)
         if kind == "error" or not kind:
             return Chunk(error=error_in(document) or message_of(document))
         return Chunk()
+
+    def _unshown(self, document: dict[str, Any], found: Generated) -> Generated:
+        """What of this text no earlier event of its item had. Without an item, it belongs to any."""
+        item = document.get("item")
+        ids = document.get("output_index"), document.get("item_id"), item.get("id") if isinstance(item, dict) else None
+        names: set[object] = {name for name in ids if isinstance(name, int | str)} or {None}
+        new = {}
+        for kind, text in found._asdict().items():
+            shown = {name for name, of_kind in self._shown if of_kind == kind}
+            if text and not (names & shown or (shown and None in names | shown)):
+                new[kind] = text
+        self._shown |= {(name, kind) for name in names for kind in new}
+        return Generated(**new)
 
 
 def _finish(kind: str, response: dict[str, Any]) -> str:
@@ -73,35 +99,13 @@ def read_whole(data: bytes) -> Chunk:
     """A response that was not streamed; raises `BadChunk` for bytes that are not a JSON object."""
     document = object_of(data)
     output = document.get("output")
-    items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    found = generated(output)
     status = string(document.get("status"))
     return Chunk(
-        text="".join(_text(item) for item in items if item.get("type") == "message"),
-        reasoning="".join(_text(item) for item in items if item.get("type") == "reasoning"),
-        tool="".join(string(item.get("arguments")) for item in items if item.get("type") == "function_call"),
+        *found,
         finish_reason=_finish(f"response.{status}", document) if f"response.{status}" in _ENDS else None,
-        usage=_usage(document),
+        usage=usage_in(document),
         error=error_in(document),
         model=string(document.get("model")) or None,
         choices=int(isinstance(output, list)),
-    )
-
-
-def _text(item: dict[str, Any]) -> str:
-    parts = item.get("content")
-    parts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    return "".join(string(part.get("text")) for part in parts)
-
-
-def _usage(response: dict[str, Any]) -> Usage | None:
-    usage = response.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    inputs, outputs = usage.get("input_tokens_details"), usage.get("output_tokens_details")
-    return Usage(
-        input=count(usage.get("input_tokens")),
-        output=count(usage.get("output_tokens")),
-        cached=count(inputs.get("cached_tokens")) if isinstance(inputs, dict) else None,
-        reasoning=count(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
-        total=count(usage.get("total_tokens")),
     )

@@ -14,25 +14,25 @@ from __future__ import annotations
 from typing import Any
 
 from loadbench.record.timings import Timings
+from loadbench.wire.usage import count
 
 _NS_PER_MS = 1e6
-# No request takes a month, and no response has so many tokens: higher values are a mistake of the server.
+# No request takes a month: higher values are a mistake of the server.
 _MOST_NS = 30 * 24 * 3600 * 10**9
-_MOST_TOKENS = 2**40
 
 
 def timings_in(document: dict[str, Any]) -> Timings | None:
     """The times in one frame; `None` if it has none that are plausible."""
     fields = document.get("timings")
     if isinstance(fields, dict):
-        tokens = _count(fields.get("predicted_n"))
+        tokens = count(fields.get("predicted_n"))
         return _if_any(
             Timings(
                 prefill_ns=_ns(fields.get("prompt_ms"), _NS_PER_MS),
                 decode_ns=_ns(fields.get("predicted_ms"), _NS_PER_MS) if tokens and tokens > 1 else None,
-                prompt_tokens=_count(fields.get("prompt_n")),
+                prompt_tokens=count(fields.get("prompt_n")),
                 output_tokens=tokens,
-                cached_tokens=_count(fields.get("cache_n")),
+                cached_tokens=count(fields.get("cache_n")),
             )
         )
     fields = document.get("metrics")
@@ -49,12 +49,12 @@ def timings_in(document: dict[str, Any]) -> Timings | None:
 
 def ollama_timings(document: dict[str, Any]) -> Timings | None:
     """The times in Ollama's last object; `None` if it has none that are plausible."""
-    tokens = _count(document.get("eval_count"))
+    tokens = count(document.get("eval_count"))
     return _if_any(
         Timings(
             prefill_ns=_ns(document.get("prompt_eval_duration"), 1),
             decode_ns=_ns(document.get("eval_duration"), 1) if tokens and tokens > 1 else None,
-            prompt_tokens=_count(document.get("prompt_eval_count")),
+            prompt_tokens=count(document.get("prompt_eval_count")),
             output_tokens=tokens,
         )
     )
@@ -70,7 +70,3 @@ def _ns(value: object, scale: float) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_NS / scale:
         return None
     return round(value * scale)
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None

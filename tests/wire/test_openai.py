@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.wire.formats import address
-from loadbench.wire.openai import Api, BadChunk, Chunk, Usage, clean, error_text, page_text, read_chunk, read_whole
+from loadbench.wire.openai import Api, BadChunk, Chunk, clean, error_text, page_text, read_chunk, read_whole
+from loadbench.wire.usage import Usage
 
 
 def frame(**fields: object) -> bytes:
@@ -125,8 +126,14 @@ def test_tokens_of_several_choices_add_up() -> None:
         (frame(choices=[], usage="much"), None),
         (frame(usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}), Usage(3, 4, None, None, 7)),
         (choice(delta={"content": "a"}, usage={"prompt_tokens": 3, "completion_tokens": 4}), Usage(3, 4)),
-        (frame(usage={"completion_tokens": 4.0, "prompt_tokens": "3", "total_tokens": -7}), Usage(None, 4)),
-        (frame(usage={"completion_tokens": True, "prompt_tokens": 1e30}), Usage()),
+        (
+            frame(usage={"completion_tokens": 4.0, "prompt_tokens": "3", "total_tokens": -7}),
+            Usage(3, 4, fault="total_tokens is -7"),
+        ),
+        (
+            frame(usage={"completion_tokens": True, "prompt_tokens": 1e30}),
+            Usage(fault="prompt_tokens is 1e+30", unknown="completion_tokens, prompt_tokens"),
+        ),
         (
             frame(
                 usage={
@@ -140,7 +147,7 @@ def test_tokens_of_several_choices_add_up() -> None:
         ),
         (
             frame(usage={"prompt_tokens_details": None, "completion_tokens_details": None, "reasoning_tokens": 0}),
-            Usage(None, None, None, 0),
+            Usage(None, None, None, 0, unknown="prompt_tokens_details, completion_tokens_details, reasoning_tokens"),
         ),
     ],
 )
@@ -277,7 +284,7 @@ def test_no_json_object_breaks_the_reader(value: dict[str, object]) -> None:
     for chunk in (read_chunk(data), read_whole(data)):
         assert all(isinstance(found, str) for found in (chunk.text, chunk.reasoning, chunk.tool))
         assert all(found is None or isinstance(found, str) for found in (chunk.error, chunk.model, chunk.finish_reason))
-        counts = (chunk.tokens, *(chunk.usage or ()))
+        counts = (chunk.tokens, *(chunk.usage or ())[:6])
         assert all(count is None or 0 <= count < 2**63 for count in counts)
 
 
