@@ -12,8 +12,6 @@ documentation of Ollama's API (`docs/api.md`).
 
 from __future__ import annotations
 
-import orjson
-
 from loadbench.wire.generated import generated
 from loadbench.wire.openai import Chunk, error_in, object_of, string
 from loadbench.wire.sse import LARGEST_BLOCK, Event, OversizeEvent
