@@ -17,6 +17,7 @@ from loadbench.cli.measuring import (
     progress_line,
     run_options,
     say,
+    say_trace,
     say_unused,
     say_unused_variables,
     write_file,
@@ -203,6 +204,7 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
         return None
     say_unused(both[0])
     progress = progress_line(quiet=options["quiet"], no_live=options["no_live"])
+    say_trace(both[0], progress)
     runs = measure_paired(both, pairing, os.environ, progress)
     assert runs.folder is not None  # noqa: S101 - what was measured has one
     progress.say(f"saved in {runs.folder.path}")

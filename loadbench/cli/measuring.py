@@ -47,6 +47,14 @@ def say(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
+def say_trace(scenario: Scenario, progress: Progress) -> None:
+    """Print what is in the trace, if there is one: a wrong unit of its times should be seen at the start."""
+    from loadbench.report.plan import trace_facts  # noqa: PLC0415 - the help needs nothing of it
+
+    for name, value in trace_facts(scenario):
+        progress.say(printable(f"{name}: {value}"))
+
+
 def say_unused(scenario: Scenario) -> None:
     """Print once which values that somebody gave are not used, and why."""
     for value in scenario.unused:

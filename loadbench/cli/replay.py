@@ -20,9 +20,10 @@ from loadbench.cli.sweep import measure
 def command(file: Path, **options: Any) -> None:
     """Replay a recorded trace at its original times and lengths.
 
-    TRACE is a CSV file in the format of Azure (TIMESTAMP,ContextTokens,GeneratedTokens) or BurstGPT (Timestamp,Request
-    tokens,Response tokens), a JSON-lines file in the format of Mooncake (timestamp, input_length, output_length,
-    hash_ids), or a saved run of loadbench: its folder or its requests.jsonl.
+    TRACE is CSV or JSON lines, also compressed with gzip, in the format of Azure
+    (TIMESTAMP,ContextTokens,GeneratedTokens), of BurstGPT (Timestamp,Request tokens,Response tokens), or of Mooncake,
+    Qwen-Bailian, guidellm or aiperf (timestamp,input_length,output_length,hash_ids); or a saved run of loadbench: its
+    folder or its requests.jsonl.
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options, say_unused
+from loadbench.cli.measuring import progress_line, run_options, say_trace, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dr
         return
     say_unused(scenario)
     progress = progress_line(quiet=quiet, no_live=no_live)
+    say_trace(scenario, progress)
     writer = run_sweep(scenario, os.environ, progress)
     click.echo(render(writer.run, "json" if as_json else "text"), nl=False)
     progress.say(f"saved in {writer.folder.path}")

@@ -36,7 +36,8 @@ from loadbench.plan.settings import (
     setting_of,
     settings,
 )
-from loadbench.plan.traces import Replayed, read_trace
+from loadbench.plan.trace_files import read_trace
+from loadbench.plan.traces import Replayed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +104,8 @@ class Scenario:
         """The levels' loads, in the order in which they run."""
         load = self.load
         if load.trace is not None:
-            replayed = Replayed(read_trace(load.trace, limit=load.limit), load.time_scale)
+            trace = read_trace(load.trace, limit=load.limit, form=load.trace_format)
+            replayed = Replayed(trace, load.time_scale)
             return (Open(replayed.rate_per_s, replayed),)
         if load.rate is not None:
             arrivals = load.arrivals

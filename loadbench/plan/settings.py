@@ -23,6 +23,7 @@ from loadbench.plan import setting_types as types
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import DRAIN_NS, MAX_IN_FLIGHT
 from loadbench.plan.personas import PERSONAS, Cast, Persona, Share, cast_of
+from loadbench.plan.trace_files import AUTO, FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -488,8 +489,12 @@ class LoadSettings:
         "Open loop: TIME:FACTOR points that multiply --rate, as in 0s:0.2,9h:1,24h:0.2; or a file of them; or day.",
         needs=(_NO_TRACE, _with_rate("a pattern changes a rate, and there is none")))
     trace: Path | None = setting(types.PATH, None,
-        "Replay the requests in this file: an Azure, BurstGPT or Mooncake trace, or a saved run.",
+        "Replay the requests in this file: a trace in one of the formats of --trace-format, or a saved run.",
         commands=_LOADS_CHOSEN, group="load", argument_of="replay")
+    trace_format: str = setting(types.choice(AUTO, *FORMATS), AUTO,
+        "The format of the trace, and with it the unit of its times. auto: by its columns and lengths.",
+        commands=_LOADS_CHOSEN,
+        needs=(_with("load.trace", reason="there is no trace", remedy="leave it out, or give --trace"),))
     limit: int | None = setting(types.whole(1), None,
         "Replay only the first N requests of the trace.", commands=_LOADS_CHOSEN,
         needs=(_with("load.trace", reason="there is no trace", remedy="leave it out, or give --trace"),))

@@ -14,7 +14,8 @@ from loadbench.plan.personas import PERSONA_SETTINGS
 from loadbench.plan.scenario import Unused
 from loadbench.plan.scenario_file import nearest
 from loadbench.plan.settings import Entry, Origin, Source, Values, setting_of
-from loadbench.plan.traces import Replayed, read_trace
+from loadbench.plan.trace_files import read_trace
+from loadbench.plan.traces import Replayed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +33,9 @@ def bring(entries: dict[str, Entry], personas: Mapping[str, Persona], *, command
     scale = values.value("load.time_scale")
     unused = []
     if values.loop == "trace":
-        trace = Replayed(read_trace(values.value("load.trace"), limit=values.value("load.limit")), scale)
-        unused = _bring_window(entries, trace)
+        limit, form = values.value("load.limit"), values.value("load.trace_format")
+        trace = read_trace(values.value("load.trace"), limit=limit, form=form)
+        unused = _bring_window(entries, Replayed(trace, scale))
     elif (pattern := values.value("load.pattern")) is not None:
         try:
             pass_ns = pattern.scaled(scale).length_ns

@@ -13,7 +13,7 @@ from loadbench.plan.objective import FAILURES
 from loadbench.plan.pairs import order_text, planned_ns
 from loadbench.plan.settings import FEWEST_DECIDING
 from loadbench.report.document import Document, Notes, Table, Text
-from loadbench.report.plan import level_cells, not_used, setting_text, settings_table, work_text
+from loadbench.report.plan import level_cells, not_used, setting_text, settings_table, trace_facts, work_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +67,7 @@ def compare_plan_document(
         [
             Text([a.question] if a.question else []),
             Table((), facts, "ll"),
+            Table((), trace_facts(a), "ll"),
             Table(headers, rows, "rlllll"),
             Text([time]),
             settings_table(a),

@@ -13,13 +13,15 @@ from loadbench.plan.pattern import Patterned
 from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 from loadbench.plan.traces import Replayed
 from loadbench.report.document import Document, Table, Text
-from loadbench.report.values import clipped, counted
+from loadbench.report.values import clipped, counted, percent
 
 if TYPE_CHECKING:
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
 
 _MOST_SHOWN = 80
+# Longer times are shown in whole seconds, shorter ones in ms.
+_LONG_SPAN_NS = 600 * NS_PER_S
 
 
 def plan_document(scenario: Scenario) -> Document:
@@ -46,6 +48,7 @@ def plan_document(scenario: Scenario) -> Document:
         [
             Text([scenario.question] if scenario.question else []),
             Table((), facts, "ll"),
+            Table((), trace_facts(scenario), "ll"),
             Table(("level", "load", "measured", "requests", "time"), rows, "rllll"),
             Text([f"{counted(levels, 'level')}, {total}, {drain}"]),
             settings_table(scenario),
@@ -60,7 +63,7 @@ def work_text(scenario: Scenario) -> str:
     arrivals = getattr(scenario.loads[0], "arrivals", None)
     if isinstance(arrivals, Replayed):
         trace = arrivals.trace
-        shared = " (with shared prefixes)" if trace.hash_ids else ""
+        shared = " (with shared prefixes)" if trace.block_ends else ""
         return (
             f"{arrivals}: {len(trace)} requests, {sum(trace.input_tokens) / len(trace):.0f} tokens in{shared} "
             f"and {sum(trace.output_tokens) / len(trace):.0f} out on average"
@@ -74,6 +77,35 @@ def work_text(scenario: Scenario) -> str:
         prompts = f"the prompts of {work.prompts}"
     turns = f", conversations of {work.turns} turns" if work.turns is not None else ""
     return f"{prompts}, responses of at most {work.output_tokens or work.max_tokens} tokens{turns}"
+
+
+def trace_facts(scenario: Scenario) -> list[tuple[str, str]]:
+    """What is in the trace that a scenario replays, so that a wrong unit is seen before anything starts."""
+    arrivals = getattr(scenario.loads[0], "arrivals", None)
+    if not isinstance(arrivals, Replayed):
+        return []
+    trace, recorded = arrivals.trace, Replayed(arrivals.trace)
+
+    def span(replayed: Replayed) -> str:
+        span_ns = trace.span_ns / replayed.time_scale
+        step_ns = NS_PER_S if span_ns > _LONG_SPAN_NS else NS_PER_S // 1000
+        lasts = format_duration(round(span_ns / step_ns) * step_ns)
+        return f"{counted(len(trace), 'request')} in {lasts}, {replayed.rate_per_s:g} requests/s on average"
+
+    facts = [("trace", f"{trace.name}: {trace.title}"), ("recorded", span(recorded))]
+    if arrivals.time_scale != 1:
+        facts.append((f"at --time-scale {arrivals.time_scale:g}", span(arrivals)))
+    for side, lengths in (("input tokens", trace.input_tokens), ("output tokens", trace.output_tokens)):
+        known = sorted(length for length in lengths if length)  # a text has a length that is not known here
+        if known:
+            p50, p95 = (known[min(len(known) - 1, len(known) * share // 100)] for share in (50, 95))
+            facts.append((side, f"{known[0]} to {known[-1]}, p50 {p50}, p95 {p95}"))
+    if trace.block_ends:
+        shared = f"{sum(trace.warm)} requests begin like an earlier one ({percent(sum(trace.warm) / len(trace))}): "
+        facts.append(("shared prefixes", f"{shared}an id stands for {trace.block_tokens} tokens"))
+    facts += [("left out", f"{counted(count, 'request')} {reason}") for reason, count in trace.skipped]
+    facts += [("note", note) for note in trace.notes]
+    return facts
 
 
 def level_cells(scenario: Scenario, load: Load) -> tuple[str, str, str, str]:

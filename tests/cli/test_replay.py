@@ -62,7 +62,7 @@ def test_a_mix_of_conversations_is_told_apart(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("replay", "nowhere.csv"), "error: nowhere.csv: No such file"),
+        (("replay", "nowhere.csv"), "error: cannot read the trace in nowhere.csv: No such file"),
         (("replay",), "Missing argument 'TRACE'"),
         (("replay", AZURE, "--users=3"), "--users: the trace decides it"),
         (("replay", AZURE, "--time-scale=0"), "--time-scale: found '0', want a number"),

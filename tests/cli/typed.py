@@ -16,7 +16,7 @@ from unittest import mock
 
 from loadbench.cli import main
 from loadbench.plan.prompts import read_prompts_once
-from loadbench.plan.traces import read_trace
+from loadbench.plan.trace_files import read_trace
 from tests.cli.running import environment
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from loadbench.plan.prompts import Calibration, WordPrompts
 from loadbench.plan.setting_types import TOKENS
 from loadbench.plan.settings import WorkSettings
 from loadbench.plan.sources import resolve
-from loadbench.plan.traces import BLOCK_TOKENS, Replayed, Row, TracePrompts, read_trace, trace_of
+from loadbench.plan.trace_files import read_trace
+from loadbench.plan.traces import BLOCK_TOKENS, Replayed, Row, TracePrompts, trace_of
 from loadbench.record.outcome import Outcome
 from loadbench.results.requests import line
 from tests.building import a_failure, a_sample
@@ -49,12 +50,13 @@ def test_azure_rows_are_read(tmp_path):
 
 
 def test_burstgpt_rows_are_read(tmp_path):
-    """Seconds as they are; columns that are not needed are passed over, and nothing asked for is asked as one token."""
-    text = (
-        "Timestamp,Session ID,Model,Request tokens,Response tokens,Log Type\n5,,GPT-4,472,18,API log\n45.5,,X,9,0,a\n"
-    )
+    """Seconds as they are; columns that are not needed are passed over. A request without a response is left out."""
+    head = "Timestamp,Session ID,Model,Request tokens,Response tokens,Log Type\n"
+    text = head + "5,,GPT-4,472,18,API log\n45.5,,X,0,9,a\n50,,X,9,0,a\n"
     trace = read_trace(written(tmp_path, text))
-    assert (list(trace.offsets_ns), list(trace.output_tokens)) == ([0, 40_500_000_000], [18, 1])
+    assert (list(trace.offsets_ns), list(trace.output_tokens)) == ([0, 40_500_000_000], [18, 9])
+    assert list(trace.input_tokens) == [472, 1]
+    assert trace.skipped == (("that failed when it was recorded", 1),)
 
 
 def test_mooncake_rows_are_read(tmp_path):
@@ -64,7 +66,7 @@ def test_mooncake_rows_are_read(tmp_path):
     text = "".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows)
     trace = read_trace(written(tmp_path, text))
     assert list(trace.offsets_ns) == [0, 3_053_000_000, 3_058_000_000]
-    assert trace.hash_ids == ((1, 2), (3, 4), (1, 2, 9))
+    assert [list(trace.blocks_of(number)) for number in range(3)] == [[1, 2], [3, 4], [1, 2, 9]]
     assert list(trace.warm) == [0, 0, 1]
 
 
@@ -102,8 +104,9 @@ def test_our_own_requests_are_read(tmp_path):
         (AZURE + "0001-01-01 00:00:00,1,2\n", r"line 2: this is not a request: .* more than a hundred years"),
         (AZURE + "2023-11-16 18:15:46,1," + "9" * 30 + "\n", r"line 2: this is not a request: '9+' is not a number"),
         (AZURE + "2023-11-16 18:15:46,1," + "0" * 20 + "9" * 30 + "\n", r"line 2: .* '0+9+\.\.\. is not a number"),
-        ("Timestamp,Request tokens,Response tokens\nnan,1,2\n", r"line 2: this is not a request"),
-        ('{"timestamp": 1}\n', r"line 1: this is not a request: it has neither"),
+        ("Timestamp,Request tokens,Response tokens\nnan,1,2\n", r"has no request .*; 1 without a time"),
+        ("Timestamp,Request tokens,Response tokens\ninf,1,2\n", r"line 2: this is not a request"),
+        ('{"timestamp": 1}\n', r"line 1: no trace begins with 'timestamp'"),
         ('{"due_ns": 1, "input_tokens": "x"}\n', r"line 1: this is not a request: 'x' is not a number of tokens"),
         ('{"due_ns": 1, "output_tokens": 5}\n', r"has no request"),
         ('{"due_ns": 1, "input_tokens": 5, "output_tokens": 2}\n\n{"due_ns": \n', r"line 3: this is not JSON"),
@@ -121,7 +124,7 @@ def test_what_is_no_trace_is_refused_by_its_line(tmp_path, text, place):
         read_trace(written(tmp_path, text))
 
 
-@pytest.mark.parametrize("raw", [b"\xff\xfe\x00", AZURE.encode() + b"\xff\n"])
+@pytest.mark.parametrize("raw", [b"\xfe\x00", AZURE.encode() + b"\xff\n"])
 def test_bytes_that_are_no_text_are_refused(tmp_path, raw):
     """By their line."""
     file = tmp_path / "trace"
@@ -141,7 +144,7 @@ def test_requests_of_unknown_length_are_left_out_and_counted(tmp_path):
     """Of a later turn that failed nobody knows how long it was; the rest is replayed, and the trace tells of it."""
     lines = [{"due_ns": due * S, "input_tokens": (7, None, 9)[due], "output_tokens": 5} for due in range(3)]
     trace = read_trace(written(tmp_path, "".join(json.dumps(one) + "\n" for one in lines)))
-    assert (list(trace.offsets_ns), trace.skipped) == ([0, 2 * S], 1)
+    assert (list(trace.offsets_ns), trace.skipped) == ([0, 2 * S], (("of unknown length", 1),))
     assert "1 request of unknown length left out" in str(Replayed(trace))
 
 

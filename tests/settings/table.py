@@ -22,6 +22,9 @@ TRACE = "trace.csv"
 TRACE_TEXT = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
     f"2026-01-01 00:00:00.0{at}0000,{length},4\n" for at, length in (("0", 5), ("1", 6), ("2", 7), ("3", 8))
 )
+# Another, with times in seconds.
+LENGTHS = "lengths.jsonl"
+LENGTHS_TEXT = "".join(f'{{"timestamp": 0.0{at}, "input_length": {at}, "output_length": 4}}\n' for at in range(1, 4))
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ ROWS: dict[str, Row] = {
     "load.arrivals": Row("constant", {**_RATE, "by": "rate"}, drop=_BY_RATE, shows="plan.load"),
     "load.pattern": Row("0s:1,1s:2", _RATE, drop=_BY_RATE, shows="plan.load"),
     "load.trace": Row("other.csv", shows="plan.load", swap=_SWEPT),
+    "load.trace_format": Row("mooncake", {"trace": LENGTHS}, _SWEPT, "plan.load"),
     "load.limit": Row("3", {"trace": TRACE}, _SWEPT, "plan.load"),
     "load.time_scale": Row("2", {"trace": TRACE}, _SWEPT, "plan.load"),
     "load.think": Row("10ms", shows="plan.load"),

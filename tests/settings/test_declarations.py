@@ -8,7 +8,18 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.pairs import sides
 from loadbench.plan.settings import setting_of, settings
 from loadbench.plan.sources import resolve
-from tests.settings.table import BASE, BLOCKERS, COMMANDS, ROWS, TRACE, TRACE_TEXT, flags_for, given_for
+from tests.settings.table import (
+    BASE,
+    BLOCKERS,
+    COMMANDS,
+    LENGTHS,
+    LENGTHS_TEXT,
+    ROWS,
+    TRACE,
+    TRACE_TEXT,
+    flags_for,
+    given_for,
+)
 
 PAIRS = [(command, setting.key) for command in COMMANDS for setting in settings()]
 TAKEN = [(command, key) for command, key in PAIRS if command in setting_of(key).commands]
@@ -22,6 +33,7 @@ def _files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models.json").write_text('["other"]', encoding="utf-8")
     (tmp_path / TRACE).write_text(TRACE_TEXT, encoding="utf-8")
+    (tmp_path / LENGTHS).write_text(LENGTHS_TEXT, encoding="utf-8")
     (tmp_path / "other.csv").write_text(TRACE_TEXT.replace(",4", ",5"), encoding="utf-8")
     (tmp_path / "prompts.txt").write_text("One.\nTwo.\n", encoding="utf-8")
 

@@ -12,7 +12,7 @@ import trustme
 
 from loadbench.plan.settings import settings
 from tests.settings.observe import SHOWN, Observed, RecordingServer, observed, serving
-from tests.settings.table import COMMANDS, ROWS, TRACE, TRACE_TEXT, URL, flags_for, given_for
+from tests.settings.table import COMMANDS, LENGTHS, LENGTHS_TEXT, ROWS, TRACE, TRACE_TEXT, URL, flags_for, given_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +49,7 @@ class Vehicle:
         authority.cert_pem.write_to_path(str(folder / "files" / "ca.pem"))
         (folder / "files" / "models.json").write_text('["other"]', encoding="utf-8")
         (folder / "files" / TRACE).write_text(TRACE_TEXT, encoding="utf-8")
+        (folder / "files" / LENGTHS).write_text(LENGTHS_TEXT, encoding="utf-8")
         (folder / "files" / "other.csv").write_text(TRACE_TEXT.replace(",4", ",5"), encoding="utf-8")
         (folder / "files" / "prompts.txt").write_text("One.\nTwo.\n", encoding="utf-8")
         self.baseline = cache(self._baseline)
