@@ -19,7 +19,7 @@ from pathlib import Path
 QUANTILES = {"p50": "0.5", "p90": "0.9", "p95": "0.95", "p99": "0.99", "p999": "0.999"}
 # A quantile is the top of its bucket: above the true value, by 0.1 % or 511 ns at most.
 BUCKET, LEAST_NS = 0.001, 511
-NOT_FAILED = {"ok", "cancelled", "abandoned"}
+NOT_FAILED = {"ok", "cancelled", "abandoned", "gave_up"}
 
 
 def read(folder: Path) -> tuple[dict, dict[int, list[dict]]]:

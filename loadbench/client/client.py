@@ -3,7 +3,7 @@
 It raises for nothing that a server does: every way in which a request can end is an outcome of its sample. Stamps come
 from the transport, which takes them at the read; the bytes are parsed after that. Each request has one deadline that
 moves with its progress: to connect, then for the first token, then from read to read, and always the limit on the
-whole request.
+whole request. The patience of a user who may give up is one more limit; that user disconnects, as a browser does.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Client:
     async def send(self, request: Request, body: bytes) -> Sample:
         """Send a request that is due, and return its sample, however it ends."""
         reader = ResponseReader(self._endpoint.api, keep_text=request.keep_text)
-        call = _Call(reader, clock=self._clock, timeouts=self._timeouts)
+        call = _Call(reader, request, clock=self._clock, timeouts=self._timeouts)
         self._calls.add(call)
         try:
             outcome, detail = await call.run(self._transport, self._endpoint.http_request(body))
@@ -152,8 +152,10 @@ class _Call:
         "_idle",
         "_last_read_ns",
         "_late",
+        "_latest",
         "_latest_ns",
         "_merged",
+        "_patience",
         "_streams",
         "_task",
         "_timeouts",
@@ -170,7 +172,7 @@ class _Call:
         "status",
     )
 
-    def __init__(self, reader: ResponseReader, *, clock: Clock, timeouts: Timeouts) -> None:
+    def __init__(self, reader: ResponseReader, request: Request, *, clock: Clock, timeouts: Timeouts) -> None:
         self.reader = reader
         self._clock = clock
         self._timeouts = timeouts
@@ -178,10 +180,20 @@ class _Call:
         self._cancelled = False
         self._began_ns = clock.now_ns()
         self._ends_as: tuple[Outcome, str] | None = None
-        self._deadline = Deadline(clock, self._cancel)
+        self._deadline = Deadline(clock, self._expired)
         self._idle: _Wait = (Outcome.TIMEOUT_IDLE, "nothing more came", timeouts.idle_ns)
         self._late: _Wait = (Outcome.TIMEOUT_TOTAL, "", None)
-        self._latest_ns = None if timeouts.total_ns is None else self._began_ns + timeouts.total_ns
+        self._latest: _Wait
+        self._latest_ns: int | None
+        self._latest, self._latest_ns = self._total_limit()
+        # The user's patience for the first token and when it ends. One for the whole response is a limit like another.
+        self._patience: tuple[_Wait, int] | None = None
+        if request.patience is not None:
+            within_ns, ends_ns = request.patience.within_ns, request.due_ns + request.patience.within_ns
+            if request.patience.first_token:
+                self._patience = (Outcome.GAVE_UP, "no token", within_ns), ends_ns
+            elif self._latest_ns is None or ends_ns < self._latest_ns:
+                self._latest, self._latest_ns = (Outcome.GAVE_UP, "no complete response", within_ns), ends_ns
         self.sent_ns: int | None = None
         self.connected_ns: int | None = None
         self.headers_ns: int | None = None
@@ -200,7 +212,7 @@ class _Call:
     async def run(self, transport: Transport, exchange: HttpRequest) -> tuple[Outcome, str]:
         """Carry the request out; returns how it ended, with the detail for people."""
         self._task = asyncio.current_task()
-        self._expect((Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns), self._began_ns)
+        self._expect_first((Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns), self._began_ns)
         broke: tuple[Outcome, str] | None = None
         try:
             await transport.exchange(exchange, self)
@@ -224,6 +236,19 @@ class _Call:
         else:
             self.end_ns = self._last_read_ns
         return self._outcome(broke)
+
+    def _total_limit(self) -> tuple[_Wait, int | None]:
+        total_ns = self._timeouts.total_ns
+        ends_ns = None if total_ns is None else self._began_ns + total_ns
+        return (Outcome.TIMEOUT_TOTAL, "not finished", total_ns), ends_ns
+
+    def _expired(self) -> None:
+        """The deadline has passed. A user who has the whole text stays, though the response has not formally ended."""
+        if self._late[0] is Outcome.GAVE_UP and self.reader.finish_reason is not None:
+            self._latest, self._latest_ns = self._total_limit()
+            self._expect(self._idle, self._clock.now_ns())
+        else:
+            self._cancel()
 
     def _cancel(self) -> None:
         """Cancel the request, once. A cancel scope of anyio would do it too, but costs a tenth of a short request."""
@@ -263,6 +288,8 @@ class _Call:
 
     def cut(self, reason: Outcome) -> None:
         """End the request now, unless it has ended."""
+        if self._cancelled:
+            return  # it is ending by its own deadline
         self._ends_as = (reason, "cut at the end of the drain" if reason is Outcome.ABANDONED else "cut before its end")
         self._cancel()
 
@@ -271,12 +298,12 @@ class _Call:
     def reconnecting(self) -> None:
         """The kept connection was closed; a new one is opened."""
         self.reconnects += 1
-        self._expect((Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns), self._clock.now_ns())
+        self._expect_first((Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns), self._clock.now_ns())
 
     def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None) -> None:
         """The connection is ready."""
         self.connected_ns, self.reused, self.connect_ns = at_ns, reused, connect_ns
-        self._expect((Outcome.TIMEOUT_FIRST_TOKEN, "no token", self._timeouts.first_token_ns), at_ns)
+        self._expect_first((Outcome.TIMEOUT_FIRST_TOKEN, "no token", self._timeouts.first_token_ns), at_ns)
 
     def sent(self, at_ns: int) -> None:
         """The whole request is in the socket."""
@@ -323,8 +350,17 @@ class _Call:
             self._late = wait
             self._deadline.move(step_ns)
         else:
-            self._late = (Outcome.TIMEOUT_TOTAL, "not finished", self._timeouts.total_ns)
+            self._late = self._latest
             self._deadline.move(latest_ns)
+
+    def _expect_first(self, wait: _Wait, since_ns: int) -> None:
+        """Move the deadline of a request without a token yet; the patience for its first token may end earlier."""
+        self._expect(wait, since_ns)
+        if self._patience is not None:
+            patience, ends_ns = self._patience
+            if self._deadline.when_ns is None or ends_ns < self._deadline.when_ns:
+                self._late = patience
+                self._deadline.move(ends_ns)
 
     def sample(self, request: Request, outcome: Outcome, detail: str) -> Sample:
         """All that is known about the request."""

@@ -18,26 +18,29 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """Calls `expired` at the moment of the last `move`, unless it was moved later or cleared before."""
+    """Calls `expired` at the moment of the last `move`, unless it was moved later or cleared before.
 
-    __slots__ = ("_clock", "_expired", "_fires_ns", "_timer", "_when_ns")
+    `when_ns` is that moment, `None` for never.
+    """
+
+    __slots__ = ("_clock", "_expired", "_fires_ns", "_timer", "when_ns")
 
     def __init__(self, clock: Clock, expired: Callable[[], None]) -> None:
         self._clock = clock
         self._expired = expired
-        self._when_ns: int | None = None
+        self.when_ns: int | None = None
         self._fires_ns = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def move(self, when_ns: int | None) -> None:
         """Expire at this moment and not before; `None` means never."""
-        self._when_ns = when_ns
+        self.when_ns = when_ns
         if when_ns is not None and (self._timer is None or when_ns < self._fires_ns):
             self._set(when_ns)
 
     def clear(self) -> None:
         """Never expire, and cancel the timer."""
-        self._when_ns = None
+        self.when_ns = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -51,9 +54,9 @@ class Deadline:
 
     def _fire(self) -> None:
         self._timer = None
-        if self._when_ns is None:
+        if self.when_ns is None:
             return
-        if self._clock.now_ns() < self._when_ns:
-            self._set(self._when_ns)
+        if self._clock.now_ns() < self.when_ns:
+            self._set(self.when_ns)
         else:
             self._expired()

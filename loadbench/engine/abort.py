@@ -3,7 +3,7 @@
 Warm-up requests count too, since a server that fails at once need not be warmed up first; requests in flight do not. A
 share, a quantile or a mean is compared from 20 ended requests on, so that a first failure is not taken for a trend; a
 maximum from the first. A failed request counts as infinitely slow in a quantile, and is left out of means and maxima:
-how often requests fail has a rule of its own.
+how often requests fail has a rule of its own. A request whose user gave up is left out.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class AbortWatch:
 
     def add(self, sample: Sample) -> None:
         """Add a request that ended, in any phase."""
-        if sample.outcome is Outcome.CANCELLED:
+        if sample.outcome in {Outcome.CANCELLED, Outcome.GAVE_UP}:
             return
         self._ended += 1
         if sample.outcome is not Outcome.OK:

@@ -17,7 +17,7 @@ fails, and its requests so far count.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -202,6 +202,8 @@ class CapacitySearch:
                 continue
             began_ns, load = self._clock.now_ns(), Closed(users)
             spec = self._spec(load, subject, measure_ns=measure_ns, warm_up_ns=warm_up_ns, ramp_ns=response_ns)
+            # The curve is about the server, which works off whole responses.
+            spec = replace(spec, patient=True)
             recording = await self._runner.run(subject, spec, number=self._number)
             took_ns = self._clock.now_ns() - began_ns
             step = self._judge.step_ended(load, recording, spent_ns=self.spent_ns, took_ns=took_ns)

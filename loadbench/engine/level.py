@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
     from loadbench.engine.health import HealthProbe
+    from loadbench.plan.abandonment import Abandonment, Patience
     from loadbench.plan.objective import Objective
     from loadbench.plan.prompts import Calibration, Prompt, PromptSource
     from loadbench.plan.scenario import Scenario
@@ -50,7 +51,8 @@ class LevelSpec:
     """What sets one level of a run apart. A worker process makes the same level of it.
 
     `key` sets its prompts apart from those of other levels. What is `None` is as the scenario says: `duration`, the
-    `seed` of arrivals and think times, and `ramp_ns`, over which a closed loop's users start.
+    `seed` of arrivals and think times, and `ramp_ns`, over which a closed loop's users start. With `patient` no user
+    gives up, whatever the scenario says.
     """
 
     load: Load
@@ -59,6 +61,7 @@ class LevelSpec:
     duration: LevelDuration | None = None
     seed: int | None = None
     ramp_ns: int | None = None
+    patient: bool = False
 
     @property
     def template_tokens(self) -> int:
@@ -82,6 +85,8 @@ class LevelPlan:
     keep_texts: bool = False
     warm: bool = False
     template_tokens: int = 0
+    abandon: Abandonment | None = None
+    abandon_key: str = ""  # by which the users who give up are drawn
 
 
 def level_plan(scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE) -> LevelPlan:
@@ -108,6 +113,8 @@ def level_plan(scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE) -> Lev
         # The system message is the same for all, and a server may have it cached.
         warm=scenario.work.system is not None,
         template_tokens=spec.template_tokens,
+        abandon=None if spec.patient else scenario.load.abandon,
+        abandon_key=f"{scenario.work.seed}/{spec.key}",
     )
 
 
@@ -120,6 +127,7 @@ class PreparedRequest(NamedTuple):
     max_tokens: int
     body: bytes
     turn: Turn | None = None
+    patience: Patience | None = None
 
 
 class RequestSink(Protocol):
@@ -158,7 +166,7 @@ class Level:
         self.label, self.duration = plan.load.label, plan.duration
         self.begin_ns = begin_ns
         self.phases = Phases(plan.duration, begin_ns)
-        self.done = self.failed = self.tokens = self.due = self.missed = 0
+        self.done = self.failed = self.gave_up = self.tokens = self.due = self.missed = 0
         self._recorder = Recorder(self.phases, plan.objectives, template_tokens=plan.template_tokens)
         self._sink: RequestSink = self._recorder if sink is None else sink
         self._client = client
@@ -266,7 +274,9 @@ class Level:
         max_tokens = prompt.output_tokens or self.plan.max_tokens
         turn = None if prompt.turns is None else Turn(of=prompt.turns)
         body = self._client.body(prompt.sent, max_tokens, extra=prompt.extra)
-        return PreparedRequest(number, user, prompt, max_tokens, body, turn)
+        abandon = self.plan.abandon
+        patience = None if abandon is None else abandon.patience(self.plan.abandon_key, number)
+        return PreparedRequest(number, user, prompt, max_tokens, body, turn, patience)
 
     def _prepare_soon(self, number: int, user: int) -> asyncio.Future[PreparedRequest]:
         """Prepare a request in the event loop's next turn, by when the request before it has been sent."""
@@ -318,6 +328,7 @@ class Level:
             turn=None if turn is None else turn.number,
             warm=grown or prompt.warm or self.plan.warm,
             prompt_index=None if grown else prompt.position,
+            patience=prepared.patience,
             keep_text=self.plan.keep_texts or (turn is not None and turn.has_next),
         )
 
@@ -329,6 +340,7 @@ class Level:
         self._sink.add(sample)
         self.done += 1
         self.failed += sample.outcome.failed
+        self.gave_up += sample.outcome is Outcome.GAVE_UP
         self.tokens += sample.output_tokens or 0
         self._on_sample(sample)
         return sample

@@ -24,6 +24,7 @@ class RunningLevel(Protocol):
     phases: Phases  # when its window opens and closes, and when its load ends
     done: int
     failed: int
+    gave_up: int
 
     @property
     def now_ns(self) -> int:

@@ -319,7 +319,7 @@ class DistributedLevel:
         self.label, self.duration = self._load.label, duration
         self.begin_ns = order.begin_ns
         self.phases = Phases(duration, self.begin_ns)
-        self.done = self.failed = self.tokens = 0
+        self.done = self.failed = self.gave_up = self.tokens = 0
         self._measured = 0
         self._recorder = Recorder(
             self.phases, order.scenario.objectives_at(self._load), template_tokens=order.spec.template_tokens
@@ -379,6 +379,7 @@ class DistributedLevel:
         self._recorder.add(sample)
         self.done += 1
         self.failed += sample.outcome.failed
+        self.gave_up += sample.outcome is Outcome.GAVE_UP
         self.tokens += sample.output_tokens or 0
         self._on_sample(sample)
 

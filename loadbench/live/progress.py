@@ -94,6 +94,7 @@ class Progress:
             f"in flight {level.in_flight}",
             f"done {level.done}",
             f"failed {level.failed}",
+            *([f"gave up {level.gave_up}"] if level.gave_up else []),
             f"{tokens_per_s:.0f} tok/s",
         ]
         left_ns = self._left_ns(level, elapsed_ns)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from loadbench.core.units import format_duration, parse_duration, parse_rate
+from loadbench.plan.abandonment import parse_abandonment
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import parse_distribution
 from loadbench.plan.gate import parse_gate
@@ -26,6 +27,7 @@ from loadbench.plan.personas import parse_mix
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from loadbench.plan.abandonment import Abandonment
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.gate import GateRule
     from loadbench.plan.objective import Objective
@@ -278,6 +280,20 @@ def _distribution(
     return read
 
 
+def _abandonment(value: object) -> Abandonment:
+    share, at, patience = _text(value).partition("@")
+    if not at or not patience.strip():
+        raise _wrong(value, "a share of the requests and the patience of their users, as in 5%@2s or 5%@first:2s")
+    of_all = 0.0
+    with suppress(ValueError):
+        of_all = _share(share)
+    if not of_all:
+        raise _wrong(
+            value, "a share above 0% and up to 100% before the @, as in 5%@2s; leave it out if nobody gives up"
+        )
+    return parse_abandonment(patience, share=of_all)
+
+
 def _pattern(value: object) -> Pattern:
     if isinstance(value, (list, tuple)):
         for item in value:
@@ -353,6 +369,7 @@ PATTERN = SettingType("day|POINTS|FILE", _pattern, str)
 MIX: SettingType[tuple[Share, ...]] = SettingType(
     "NAME:W,...", _mix, lambda shares: [str(share) for share in shares], multiple=True
 )
+ABANDON = SettingType("SHARE@PATIENCE", _abandonment, str, example="5%@2s")
 ARRIVALS = SettingType("constant|poisson|gamma:CV", lambda value: parse_arrivals(_text(value)), str)
 OBJECTIVES: SettingType[tuple[Objective, ...]] = SettingType(
     "RULE", _listed(parse_objective, "ttft_p95<1s,failures<1%"), _show_rules, multiple=True, example="ttft_p95<1s"

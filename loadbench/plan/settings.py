@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from loadbench.plan.abandonment import Abandonment
     from loadbench.plan.arrivals import Arrivals
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.gate import GateRule
@@ -509,6 +510,10 @@ class LoadSettings:
     think: Distribution | None = setting(types.THINK, None,
         "Closed loop: the think time between a response and the user's next request, as in 10s or lognormal:20s,0.5.",
         commands=_GENERATING, needs=(_NO_TRACE, _with_users("only users think between two requests")))
+    abandon: Abandonment | None = setting(types.ABANDON, None,
+        "Users who give up: disconnect this share of the requests if the response takes longer, as in 5%@2s, or "
+        "if its first token does, as in 5%@first:2s. The patience may be a distribution, as in 5%@lognormal:4s,0.5.",
+        commands=_MANY_USERS)
     duration: int | None = setting(types.POSITIVE_DURATION, 10 * NS_PER_S,
         "How long to measure each level, as in 30s or 2m.", commands=_LOADS_CHOSEN, refused=_LENGTH_REFUSED,
         helps={"replay": "Stop the replay after this time. Default: the whole trace."}, group="extent")

@@ -8,15 +8,21 @@ ratio of two sums over clusters). A figure of which a request has one value has 
 A request is *good* if it succeeded and meets every objective. An objective on a quantile requires of a single request
 what it requires of most: `ttft_p95<1s` requires that its TTFT is below 1 s. For a figure with many values per request
 it requires that share of the request's own values (`itl_p99<50ms`: 99 % of them). An undefined figure is a miss.
+
+A user who would give up before the bound tells nothing about an objective: a slow response would not be seen. Such
+requests are left out of it, however they ended. Patience is drawn at random, so the others are as slow as all are. A
+user who would have waited as long as the bound, and gave up without the figure, is a miss. (With censoring times that
+do not depend on the response times, this estimate is unbiased.)
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loadbench.plan.objective import FAILURES
-from loadbench.record.figures import weighted
+from loadbench.record.figures import MANY_A_REQUEST, weighted
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -25,12 +31,23 @@ if TYPE_CHECKING:
     from loadbench.plan.objective import Objective
     from loadbench.record.sample import Sample
 
+# Waits that are over with the first token, and all waits.
+_UNTIL_FIRST = frozenset({"ttfb", "ttft", "ttft_response", "ttfo"})
+_WAITS = _UNTIL_FIRST | {"e2e", "e2e_response", "stream_end"}
+
 
 @dataclass(slots=True)
 class Tally:
-    """The sums of one objective over the ok requests that have its figure; y counts values, or is in ns."""
+    """The sums of one objective over the requests that have its figure; y counts values, or is in ns.
+
+    Users who waited as long as the bound, and gave up, are among them, `gave_up` in number. `left_out` are requests
+    whose users would not have waited so long, `failures_left_out` those of them that failed.
+    """
 
     requests: int = 0
+    gave_up: int = 0
+    left_out: int = 0
+    failures_left_out: int = 0
     y: float = 0
     m: int = 0
     yy: float = 0
@@ -83,11 +100,13 @@ class Attainment:
         if sample.outcome is Outcome.CANCELLED:
             return
         self._requests += 1
-        if sample.outcome is not Outcome.OK:
+        if sample.outcome not in {Outcome.OK, Outcome.GAVE_UP}:
+            for objective, tally in self._latencies:
+                tally.failures_left_out += not informs(objective, sample)
             return
         # All of them, also after a miss: each tally must be complete.
         met = [_meets(objective, tally, sample) for objective, tally in self._latencies]
-        if all(met):
+        if sample.outcome is Outcome.OK and all(met):
             self._good += 1
             self._tokens += sample.output_tokens or 0
 
@@ -97,10 +116,33 @@ class Attainment:
         return Attained(tallies, self._requests, self._good, self._tokens)
 
 
+def informs(objective: Objective, sample: Sample) -> bool:
+    """Whether the request's user would have waited as long as the bound of this objective on a latency."""
+    patience = sample.request.patience
+    if patience is None:
+        return True
+    # A mean needs every value, and how long a token takes is no wait.
+    return objective.metric in _WAITS and objective.point != "mean" and patience.within_ns >= objective.bound
+
+
+def values_of(objective: Objective, sample: Sample) -> Sequence[tuple[float, int]]:
+    """(value, weight) pairs by which a request that ended ok, or was given up, counts towards such an objective."""
+    if sample.outcome is Outcome.OK:
+        return weighted(sample, objective.metric)
+    if objective.metric in MANY_A_REQUEST:
+        return []
+    values = weighted(sample, objective.metric) if objective.metric in _UNTIL_FIRST else []
+    return values or [(math.inf, 1)]
+
+
 def _meets(objective: Objective, tally: Tally, sample: Sample) -> bool:
-    values = weighted(sample, objective.metric)
+    values = values_of(objective, sample)
+    if not informs(objective, sample):
+        tally.left_out += 1
+        tally = Tally()
     if not values:
         return False
+    tally.gave_up += values[0][0] == math.inf
     m = sum(weight for _, weight in values)
     if objective.point == "mean":
         y = sum(value * weight for value, weight in values)

@@ -22,14 +22,15 @@ class Outcome(StrEnum):
     TIMEOUT_TOTAL = "timeout_total"
     CANCELLED = "cancelled"  # cut by the user, or by a search that has measured enough
     ABANDONED = "abandoned"  # cut by the end of the drain
+    GAVE_UP = "gave_up"  # its user lost patience and disconnected
 
     @property
     def failed(self) -> bool:
-        """Whether the server, or the network, is to blame: neither a success nor cut by loadbench."""
+        """Whether the server, or the network, is to blame: neither a success nor cut on purpose."""
         return self not in _NOT_FAILURES
 
 
-_NOT_FAILURES = frozenset({Outcome.OK, Outcome.CANCELLED, Outcome.ABANDONED})
+_NOT_FAILURES = frozenset({Outcome.OK, Outcome.CANCELLED, Outcome.ABANDONED, Outcome.GAVE_UP})
 
 
 class TokenSource(StrEnum):

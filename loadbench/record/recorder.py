@@ -20,6 +20,7 @@ from loadbench.plan.objective import LATENCIES
 from loadbench.record.attainment import Attained, Attainment
 from loadbench.record.audit_totals import AuditTotals
 from loadbench.record.figures import FIGURES
+from loadbench.record.gave_up import GaveUpStats
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.persona_stats import PersonaStats, PrefixCacheStats
@@ -103,6 +104,7 @@ class LevelRecording:
     personas: Mapping[str, PersonaStats] = field(default_factory=dict)  # measured requests by persona
     turns: Mapping[int, int] = field(default_factory=dict)  # measured requests by turn of their conversation
     prefix_cache: PrefixCacheStats = field(default_factory=PrefixCacheStats)
+    gave_up: GaveUpStats = field(default_factory=GaveUpStats)
     aborted: str = ""  # the rule that aborted the level, and what was seen
     server: Mapping[str, float] | None = None  # by how much its counters rose, from before the level until after it
     server_restarted: bool = False  # its counters fell, or were gone
@@ -132,6 +134,7 @@ class Recorder:
         self._personas: dict[str, PersonaStats] = {}
         self._turns: Counter[int] = Counter()
         self._prefix_cache = PrefixCacheStats()
+        self._gave_up = GaveUpStats()
         self._window = WindowTally(phases)
 
     def started(self, at_ns: int, _request: object = None) -> None:
@@ -145,6 +148,7 @@ class Recorder:
         self._phases[request.phase] += 1
         self.in_flight -= 1
         self._window.ended(sample)
+        self._gave_up.add(sample)
         if request.phase is not Phase.MEASURED:
             return
         self._outcomes[outcome] += 1
@@ -161,6 +165,8 @@ class Recorder:
             self._record("connect", sample.connect_ns)
         if outcome is Outcome.OK:
             self._add_ok(sample)
+        elif outcome is Outcome.GAVE_UP:
+            pass  # no failure: it has counts of its own
         elif (outcome, sample.detail) in self._details or len(self._details) < _MOST_DETAILS:
             self._details[outcome, sample.detail] += 1
         else:
@@ -275,4 +281,5 @@ class Recorder:
             personas=self._personas,
             turns=dict(self._turns),
             prefix_cache=self._prefix_cache,
+            gave_up=self._gave_up,
         )

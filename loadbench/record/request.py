@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from loadbench.plan.abandonment import Patience
     from loadbench.plan.load import Phase
 
 
@@ -27,4 +28,5 @@ class Request:
     turn: int | None = None  # of its conversation, from 1
     warm: bool = False  # its beginning was sent before, so a server may have it in its prefix cache
     prompt_index: int | None = None  # position among the given prompts, from 0
+    patience: Patience | None = None  # of its user; `None`: waits as long as it takes
     keep_text: bool = False  # whether the sample keeps the response text

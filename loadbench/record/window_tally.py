@@ -93,8 +93,8 @@ class WindowTally:
         """Count what lies inside. A failed request produced nothing; one that was cut on purpose did."""
         is_measured, sent_ns = sample.phase is Phase.MEASURED, sample.sent_ns
         if sent_ns is None:
-            # A refused request was started all the same.
-            self.arrivals += sample.outcome.failed and is_measured
+            # A request that was refused, or given up before it was sent, was started all the same.
+            self.arrivals += (sample.outcome.failed or sample.outcome is Outcome.GAVE_UP) and is_measured
         else:
             self.arrivals += opens_ns <= sent_ns and (closes_ns is None or sent_ns < closes_ns)
             ends_ns = sample.end_ns if closes_ns is None else min(sample.end_ns, closes_ns)

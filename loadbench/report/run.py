@@ -77,6 +77,7 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
     whole = [level for level in levels if not level.interrupted]
     at = knee(whole)
     with_goodput = any(level.goodput is not None for level in levels)
+    with_gave_up = any(level.gave_up is not None for level in levels)
     with_think = any(getattr(level.load, "think", None) for level in levels)  # in a capacity search not all
     rows = []
     for level in levels:
@@ -90,11 +91,14 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
             str(level.outcomes.get("ok", 0)),
             str(failed(level)),
         ]
+        if with_gave_up:
+            row.append(str(level.outcomes.get("gave_up", 0)))
         if with_goodput:
             # Requests per second that met every objective, and their share of all.
             row.append("-" if good is None else f"{significant(good.requests_per_s)}/s, {percent(good.attainment)}")
         rows.append([*row, level.verdict.status])
-    headers = (*_HEADERS, "ok", "failed", *(("goodput",) if with_goodput else ()), "verdict")
+    further = ("gave up",) * with_gave_up + ("goodput",) * with_goodput
+    headers = (*_HEADERS, "ok", "failed", *further, "verdict")
     return Table(headers, rows, "r" * (len(headers) - 1) + "l")
 
 
@@ -104,13 +108,15 @@ def level_line(level: LevelResult) -> str:
     return (
         f"{significant(level.throughput.output_tokens_per_s)} tok/s, "
         f"TTFT p50 {quantile(ttft, 'p50')} p95 {quantile(ttft, 'p95')}, "
-        f"{level.outcomes.get('ok', 0)} ok, {failed(level)} failed, {level.verdict.status}"
+        f"{level.outcomes.get('ok', 0)} ok, {failed(level)} failed, "
+        + (f"{level.gave_up.gave_up} gave up, " if level.gave_up is not None else "")
+        + level.verdict.status
     )
 
 
 def failed(level: LevelResult) -> int:
-    """Measured requests without a complete response; those that the user cut do not count."""
-    return sum(count for outcome, count in level.outcomes.items() if outcome not in {"ok", "cancelled"})
+    """Measured requests without a complete response; those that were cut or given up on purpose do not count."""
+    return sum(count for outcome, count in level.outcomes.items() if outcome not in {"ok", "cancelled", "gave_up"})
 
 
 def quantile(metric: Metric | None, name: str) -> str:
@@ -149,6 +155,7 @@ def notes(run: Run) -> list[str]:
         lines.append(f"{UNSURE} too few independent requests for a 95 % interval of this percentile: measure longer")
     for model, levels in models.items():
         lines += [] if run.scenario.get("capacity") else _objective_notes(levels, whose[model])
+        lines += _gave_up_notes(levels, whose[model])
         lines += [_timeline_note(level, whose[model]) for level in levels if level.course]
         lines += shares[model]
     lines += _reason_notes(run)
@@ -197,6 +204,26 @@ def _objective_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
     return [
         f"{'gate' if gate else 'objective'} {rule}{whose}: {' · '.join(texts)}" for (gate, rule), texts in lines.items()
     ]
+
+
+def _gave_up_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
+    """A line on the users with limited patience, and one on what the server did after some had left."""
+    users, server = [], []
+    for level in levels:
+        gave_up = level.gave_up
+        if gave_up is None:
+            continue
+        text = f"{level.load.label} {gave_up.gave_up} of {gave_up.impatient} gave up"
+        if gave_up.gave_up:
+            early = f"{gave_up.before_first_token} before the first token, "
+            text += f" ({early}{counted(gave_up.output_tokens, 'token')} received until then)"
+            after = gave_up.server
+            did = {True: "went on", False: "stopped", None: "unknown"}[None if after is None else after.went_on]
+            tokens = "" if after is None else f" ({after.unread} tokens unread, of about {after.remaining} to come)"
+            server.append(f"{level.load.label} {did}{tokens}")
+        users.append(text)
+    lines = [f"users with limited patience{whose}: {' · '.join(users)}"] if users else []
+    return lines + ([f"the server after they had left{whose}, by its counter: {' · '.join(server)}"] if server else [])
 
 
 def _timeline_note(level: LevelResult, whose: str) -> str:

@@ -67,6 +67,8 @@ def line(sample: Sample, *, level: int, origin_ns: int, prompts: Sequence[str] =
         record[key] = getattr(request, name)
     for name in _OF_SAMPLE:
         record[name] = getattr(sample, name)
+    if request.patience is not None:
+        record["patience_ns"] = request.patience.within_ns
     record["answered_model"] = sample.model
     record["due_ns"] = request.due_ns - origin_ns
     for name in _MARKS:

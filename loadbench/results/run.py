@@ -219,6 +219,35 @@ class AuditCheck(msgspec.Struct, frozen=True):
     ok: bool
 
 
+class AfterGivingUp(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server generated after users had left, by its own counter of output tokens.
+
+    `counted` is by how much the counter rose over the whole level, `received` the output tokens that all requests
+    received, `unread` the difference. `remaining` is about how many tokens the responses that were given up would still
+    have had. `went_on` is null where these figures do not decide it.
+    """
+
+    counter: str
+    counted: int
+    received: int
+    unread: int
+    remaining: int
+    went_on: bool | None
+
+
+class GaveUpResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Users with limited patience (`--abandon`): measured requests that had one, and those that were given up.
+
+    `output_tokens` are those that arrived before their users left. `server` is null without a counter.
+    """
+
+    impatient: int
+    gave_up: int
+    before_first_token: int
+    output_tokens: int
+    server: AfterGivingUp | None = None
+
+
 class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     """One level of one model.
 
@@ -261,6 +290,7 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     turns: dict[str, int] = {}
     warm: PrefixCacheResult | None = None
     course: list[TimelinePart] = []
+    gave_up: GaveUpResult | None = None
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ class FakeLevel:
     now_ns: int = 105 * S
     done: int = 12
     failed: int = 1
+    gave_up: int = 0
     in_flight: int = 3
     tokens_so_far: int = 500
     measured_left: int | None = None
@@ -239,3 +240,9 @@ def test_a_search_counts_its_probes_without_a_total():
     progress.level_begins(FakeLevel(), "m", 4)
     assert stream.getvalue() == "[5] users=4 of m begins\n"
     assert progress.line(FakeLevel()).endswith(" 0:08 left · m")
+
+
+def test_users_who_gave_up_are_counted_apart():
+    """Where there are any, they have a number of their own, next to the failures."""
+    assert " · failed 1 · gave up 7 · " in the_line(FakeLevel(gave_up=7))
+    assert "gave up" not in the_line(FakeLevel())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadbench.plan.abandonment import Patience
 from loadbench.plan.objective import parse_objective
 from loadbench.record.attainment import Attainment, Tally
 from loadbench.record.figures import FIGURES, MANY_A_REQUEST
@@ -71,10 +73,11 @@ def test_good_request_meets_every_objective():
 
 @pytest.mark.parametrize("outcome", [one for one in Outcome if one not in {Outcome.OK, Outcome.CANCELLED}])
 def test_failed_and_unfinished_requests_are_misses(outcome):
-    """They count among all, whatever kind of end they had, and never as good."""
+    """They count among all, whatever kind of end they had, and never as good. A user who gave up had a wait."""
     result = attained([a_sample(), a_failure(outcome, number=1)], "ttft_p95<1s")
     assert (result.requests, result.good) == (2, 1)
-    assert [tally.requests for tally in result.tallies.values()] == [1]
+    gave_up = outcome is Outcome.GAVE_UP
+    assert [(tally.requests, tally.gave_up) for tally in result.tallies.values()] == [(1 + gave_up, gave_up)]
 
 
 def test_requests_that_the_user_cut_do_not_count():
@@ -143,3 +146,90 @@ def test_sums_are_of_the_answered():
     share, mean = attained(samples, "ttft_p95<100ms", "ttft_mean<100ms").tallies.values()
     assert (share.requests, share.y, share.m) == (2, 1, 2)
     assert (mean.requests, mean.y, mean.m) == (2, 250 * MS, 2)
+
+
+# Users with limited patience.
+
+
+def impatient(patience_ms: int, *, ttft_ms: int = 100, gaps_ms: int = 20, first: bool = False, number: int = 0):
+    """A response of 11 tokens that is given up if its user does not wait as long as it takes."""
+    whole = a_sample(number, ttft_ns=ttft_ms * MS, gaps_ns=gaps_ms * MS)
+    request = replace(whole.request, patience=Patience(patience_ms * MS, first))
+    if (ttft_ms if first else ttft_ms + 10 * gaps_ms) <= patience_ms:
+        return replace(whole, request=request)
+    stamps = array("q", [stamp for stamp in whole.event_ns if stamp <= patience_ms * MS])
+    first_ns, last_ns = (stamps[0], stamps[-1]) if stamps else (None, None)
+    return replace(
+        whole,
+        request=request,
+        outcome=Outcome.GAVE_UP,
+        first_byte_ns=first_ns,
+        first_token_ns=first_ns,
+        first_visible_ns=first_ns,
+        last_token_ns=last_ns,
+        end_ns=patience_ms * MS,
+        event_ns=stamps,
+        event_tokens=array("q", [1] * len(stamps)),
+        output_tokens=len(stamps),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "sample", "told"),
+    [  # requests, of them below the bound, given up, left out
+        ("ttft_p95<150ms", impatient(200), (1, 1, 0, 0)),  # left after the first token, which was in time
+        ("ttft_p95<90ms", impatient(200), (1, 0, 0, 0)),  # which was late
+        ("ttft_p95<150ms", impatient(200, ttft_ms=300), (1, 0, 1, 0)),  # waited as long as the bound, in vain
+        ("ttft_p95<200ms", impatient(200, ttft_ms=300), (1, 0, 1, 0)),
+        ("ttft_p95<201ms", impatient(200, ttft_ms=300), (0, 0, 0, 1)),  # it might have been in time
+        ("ttft_p95<201ms", impatient(200, ttft_ms=50), (0, 0, 0, 1)),  # so those that were are left out, too
+        ("e2e_p50<250ms", impatient(260), (1, 0, 1, 0)),  # the last token that came is not the last one
+        ("e2e_p50<299ms", impatient(300), (1, 0, 0, 0)),
+        ("e2e_p50<400ms", impatient(300), (0, 0, 0, 1)),
+        ("e2e_p50<150ms", impatient(200, ttft_ms=300, first=True), (1, 0, 1, 0)),
+        ("e2e_p50<1s", impatient(200, first=True), (0, 0, 0, 1)),
+        ("e2e_max<250ms", impatient(260), (1, 0, 1, 0)),
+        ("e2e_mean<1s", impatient(9000), (0, 0, 0, 1)),  # a mean is of all values, or of a fair part of them
+        ("tpot_p95<1s", impatient(9000), (0, 0, 0, 1)),  # slow responses are those that are given up
+        ("itl_p95<1s", impatient(9000), (0, 0, 0, 1)),
+        ("event_gap_p95<1s", impatient(200), (0, 0, 0, 1)),
+    ],
+)
+def test_what_is_known_of_a_user_who_may_leave_counts_and_nothing_else(rule, sample, told):
+    """A wait that reached the bound is a miss; one that ended before says nothing, and nor does its quick neighbour."""
+    (tally,) = attained([sample], rule).tallies.values()
+    assert (tally.requests, tally.y, tally.gave_up, tally.left_out) == told
+
+
+def test_a_user_who_left_was_not_served_well():
+    """The goodput counts complete responses only, even if every figure that was reached was in time."""
+    result = attained([impatient(200), impatient(9000, number=1)], "ttft_p95<1s", "failures<1%")
+    assert (result.requests, result.good) == (2, 1)
+
+
+def test_failures_of_users_who_would_not_have_waited_are_left_out_with_them():
+    """Else the share of failures would grow with the share of impatient users."""
+    failure = a_failure(Outcome.RESET)
+    hasty = replace(failure, request=replace(failure.request, patience=Patience(200 * MS)))
+    tallies = attained([failure, hasty], "ttft_p95<1s", "ttft_p95<100ms").tallies
+    assert [tally.failures_left_out for tally in tallies.values()] == [1, 0]
+
+
+@given(
+    users=st.lists(st.tuples(st.integers(1, 400), st.none() | st.integers(1, 400), st.booleans()), max_size=40),
+    bound=st.integers(1, 400),
+    metric=st.sampled_from(["ttft", "e2e"]),
+)
+def test_the_share_is_that_of_a_random_part_of_all_responses(users, bound, metric):
+    """Those whose users would have waited, each as slow as it would have been: leaving does not bias it."""
+    samples, truth = [], []
+    for slow_ms, patience_ms, first in users:
+        sample = a_sample(ttft_ns=slow_ms * MS, gaps_ns=MS)
+        if patience_ms is not None:
+            sample = impatient(patience_ms, ttft_ms=slow_ms, gaps_ms=1, first=first)
+        samples.append(sample)
+        if patience_ms is None or patience_ms >= bound:
+            truth.append(slow_ms + 10 * (metric == "e2e") < bound)
+    (tally,) = attained(samples, f"{metric}_p95<{bound}ms").tallies.values()
+    assert (tally.requests, tally.y) == (len(truth), sum(truth))
+    assert tally.left_out == len(users) - len(truth)

@@ -100,6 +100,7 @@ ROWS: dict[str, Row] = {
     "load.limit": Row("3", {"trace": TRACE}, _SWEPT, "plan.load"),
     "load.time_scale": Row("2", {"trace": TRACE}, _SWEPT, "plan.load"),
     "load.think": Row("10ms", shows="plan.load"),
+    "load.abandon": Row("50%@first:9s", shows="plan.abandon"),
     "load.duration": Row("150ms", shows="plan.duration", swap=("requests",)),
     "load.requests": Row("3", _TIMED, shows="plan.duration", swap=("duration",)),
     "load.warm_up": Row("20ms", shows="plan.duration"),

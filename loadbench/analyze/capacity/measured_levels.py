@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Half a 95 % interval in standard deviations.
 _NORMAL_975 = 1.96
 _FAILURES = "failures"
+# Users who leave make room before their responses end: with more of them than this a level is no closed queue.
+_MAX_GAVE_UP = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def measured_levels(levels: Iterable[LevelResult]) -> list[MeasuredLevel]:
     for users, same in sorted(by_users.items()):
         answered = sum(level.outcomes.get("ok", 0) for level in same)
         failed = sum(sum(level.outcomes.values()) + level.missed for level in same) - answered
-        failed -= sum(level.outcomes.get("cancelled", 0) for level in same)
+        failed -= sum(level.outcomes.get(outcome, 0) for level in same for outcome in ("cancelled", "gave_up"))
         window_s = sum(level.window_s for level in same)
         per_s = sum(level.throughput.requests_per_s * level.window_s for level in same) / window_s
         variance = 0.0
@@ -106,6 +108,8 @@ def exclusion_reason(level: LevelResult) -> str:
         return "is an open load"
     if level.load.think is not None:
         return "has think time"
+    if level.outcomes.get("gave_up", 0) > _MAX_GAVE_UP * level.outcomes.get("ok", 0):
+        return "has users who gave up"
     codes = sorted({reason.code for reason in level.verdict.reasons} - {_FAILURES})
     if level.interrupted or (level.verdict.status == "INVALID" and codes):
         return "is invalid" + (f" ({', '.join(codes)})" if codes else "")

@@ -43,8 +43,8 @@ from loadbench.analyze.stats.effective_n import inefficiency
 from loadbench.plan.load import Phase
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.search import Finding
-from loadbench.record.attainment import Tally
-from loadbench.record.figures import MANY_A_REQUEST, weighted
+from loadbench.record.attainment import Tally, informs, values_of
+from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -280,12 +280,17 @@ def _mean_counts(moments: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def _request_hits(objective: Objective, sample: Sample) -> _RequestHits | None:
     """`None` where the objective does not apply to this request."""
-    failed = sample.outcome is not Outcome.OK
+    gave_up = sample.outcome is Outcome.GAVE_UP
+    failed = sample.outcome is not Outcome.OK and not gave_up
+    if gave_up and objective.metric == FAILURES:
+        return None
     if objective.metric == FAILURES:
         return _RequestHits(not failed, 1, math.inf if failed else 0.0)
+    if not informs(objective, sample):
+        return None
     if failed:
         return None if objective.metric in MANY_A_REQUEST else _RequestHits(0, 1, math.inf)
-    values = weighted(sample, objective.metric)
+    values = values_of(objective, sample)
     if not values:
         return None
     hits = sum(weight for value, weight in values if value < objective.bound)

@@ -96,8 +96,9 @@ def value(level: LevelResult, metric: str) -> float | None:
 
 
 def counts(level: LevelResult) -> tuple[int, int]:
-    """(failed, all) measured requests, without those that the user cancelled."""
-    requests = sum(level.outcomes.values()) - level.outcomes.get("cancelled", 0) + level.missed
+    """(failed, all) measured requests, without those that were cancelled or that users gave up."""
+    requests = sum(level.outcomes.values()) + level.missed
+    requests -= sum(level.outcomes.get(outcome, 0) for outcome in ("cancelled", "gave_up"))
     return requests - level.outcomes.get("ok", 0), requests
 
 

@@ -44,20 +44,22 @@ def decide(
     """Decide each objective of the level, in the order in which they were given."""
     attained = recording.attained
     arrivals = attained.requests + recording.missed
-    failed = arrivals - recording.outcomes.get(Outcome.OK, 0)
+    gave_up = recording.outcomes.get(Outcome.GAVE_UP, 0)
+    failed = arrivals - recording.outcomes.get(Outcome.OK, 0) - gave_up
     decided = []
     for objective, tally in attained.tallies.items():
         if objective.is_latency:
             metric = metrics.get(f"{objective.metric}_s")
             inefficiency = 1.0 if metric is None or not metric.effective else metric.count / metric.effective
-            failures = 0 if objective.metric in MANY_A_REQUEST else failed
+            failures = 0 if objective.metric in MANY_A_REQUEST else failed - tally.failures_left_out
             histogram = recording.histograms[objective.metric]
             decided.append(_latency(objective, tally, histogram, failures, inefficiency))
         elif objective.metric != FAILURES:
             value = float(getattr(throughput, objective.metric))
             decided.append(_by_interval(objective, value, throughput.interval.get(objective.metric)))
-        elif arrivals:
-            decided.append(_by_interval(objective, failed / arrivals, share_interval(failed, arrivals)))
+        elif arrivals > gave_up:
+            ended = arrivals - gave_up
+            decided.append(_by_interval(objective, failed / ended, share_interval(failed, ended)))
         else:
             decided.append(_decided(objective, "FAIL", None, note="no request was measured"))
     return decided
@@ -93,11 +95,16 @@ def _latency(
 ) -> ObjectiveResult:
     """`inefficiency` is how many requests are worth one independent request."""
     if not tally.requests:
+        if tally.left_out and not failures:
+            note = f"no user would have waited long enough to tell: {tally.left_out} would have given up before"
+            return _decided(objective, "UNDECIDED", None, note=note)
         return _decided(objective, "FAIL", None, note=f"no request has a {objective.metric}")
     if objective.point not in {"mean", "max"}:
         return _quantile(objective, tally, histogram, failures, inefficiency)
-    if failures:
-        return _decided(objective, "FAIL", None, note=f"infinite: {failures} failed")
+    if failures or tally.gave_up:
+        gave_up = f"{tally.gave_up} gave up" if tally.gave_up else ""
+        note = " and ".join(filter(None, (f"{failures} failed" if failures else "", gave_up)))
+        return _decided(objective, "FAIL", None, note=f"infinite: {note}")
     if objective.point == "max":
         value_s = None if histogram.max is None else histogram.max / 1e9
         return _decided(objective, "PASS" if tally.y == tally.m else "FAIL", value_s)
@@ -132,10 +139,12 @@ def _quantile(
     decision: Decision = "PASS" if low >= p else "FAIL" if high < p else "UNDECIDED"
 
     # The quantile itself, over successes and failures.
-    total = histogram.count + failures
+    total = histogram.count + failures + tally.gave_up
     ranks = None if objective.metric in MANY_A_REQUEST else correlated_ranks(total, p, inefficiency=inefficiency)
     value = _at_rank(histogram, permille_rank(objective.permille, total))
-    note = "" if value is not None else f"infinite: {failures} requests failed, too many for this percentile to exist"
+    gave_up = f" or were given up ({tally.gave_up})" if tally.gave_up else ""
+    note = f"infinite: {failures + tally.gave_up} requests failed{gave_up}, too many for this percentile to exist"
+    note = note if value is None else ""
     if decision == "UNDECIDED":
         unit = "values" if objective.metric in MANY_A_REQUEST else "requests"
         interval = f"95 % interval {100 * low:.3g} % to {100 * high:.3g} %"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadbench.analyze.level.audit import audit
+from loadbench.analyze.level.gave_up import gave_up_caveats, gave_up_result, with_too_few
 from loadbench.analyze.level.objectives import decide, goodput, with_gates
 from loadbench.analyze.level.server_side import contradictions, first_token, server_histograms
 from loadbench.analyze.level.verdict import PREEMPTIONS, caveats, judge
@@ -67,6 +68,8 @@ def summarize(
     decided = decide(recording, throughput, metrics)
     histograms = server_histograms(recording.server)
     first = first_token(recording, histograms)
+    gave_up = gave_up_result(recording)
+    verdict = judge(recording, load=load, model=model, failure_limit=failure_limit)
     failures = sorted(recording.details.items(), key=lambda item: (-item[1], item[0]))  # the most frequent first
 
     # The server's counters that rose, preemptions first; a brace in the name marks a part of a histogram.
@@ -88,8 +91,8 @@ def summarize(
         else OpenLoad(load.rate_per_s, str(load.arrivals)),
         window_s=window_s,
         window_ns=(opens_ns - origin_ns, closes_ns - origin_ns),
-        verdict=with_gates(judge(recording, load=load, model=model, failure_limit=failure_limit), decided),
-        caveats=[*caveats(recording, load), *contradictions(recording, first)],
+        verdict=with_gates(with_too_few(verdict, recording, load), decided),
+        caveats=[*caveats(recording, load), *contradictions(recording, first), *gave_up_caveats(recording, gave_up)],
         audit=audit(recording, load),
         outcomes={outcome.value: count for outcome, count in sorted(recording.outcomes.items())},
         failures=[FailureCount(outcome.value, detail, count) for (outcome, detail), count in failures],
@@ -131,6 +134,7 @@ def summarize(
         server=server,
         server_histograms=histograms,
         first_token=first,
+        gave_up=gave_up,
     )
 
 
@@ -185,7 +189,7 @@ def _quantiles(histogram: Histogram) -> dict[str, float | None] | None:
 
 
 def _metrics(recording: LevelRecording) -> dict[str, Metric | None]:
-    # Measured requests that failed, without those that the user cancelled.
+    # Measured requests without a complete response, apart from those that were cancelled.
     failed = sum(recording.outcomes.values())
     failed -= sum(recording.outcomes.get(outcome, 0) for outcome in (Outcome.OK, Outcome.CANCELLED))
     inefficiencies: dict[str, float] = {}

@@ -66,7 +66,12 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         advice = "use a --duration longer than one request plus its think time"
         yield Reason("no_answers", "no request was due during the measurement", advice)
     elif not recording.outcomes.get(Outcome.OK):
-        yield Reason("no_answers", "no measured request succeeded", "see the failures")
+        gave_up, measured = recording.outcomes.get(Outcome.GAVE_UP, 0), sum(recording.outcomes.values())
+        message, advice = "no measured request succeeded", "see the failures"
+        if gave_up:
+            message += f": {gave_up} of {measured} users gave up"
+            advice = "use --abandon with a smaller share or more patience" if gave_up == measured else advice
+        yield Reason("no_answers", message, advice)
     if recording.aborted:
         yield Reason(
             "aborted",
@@ -169,7 +174,9 @@ def _failed_audit(recording: LevelRecording, load: Load) -> Iterator[Reason]:
 
 def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) -> Iterator[Reason]:
     ok = recording.outcomes.get(Outcome.OK, 0)
-    total = sum(count for outcome, count in recording.outcomes.items() if outcome is not Outcome.CANCELLED)
+    # Requests that were cancelled or given up neither succeeded nor failed.
+    total = sum(recording.outcomes.values())
+    total -= sum(recording.outcomes.get(outcome, 0) for outcome in (Outcome.CANCELLED, Outcome.GAVE_UP))
     unreadable = recording.outcomes.get(Outcome.PROTOCOL, 0)
     if unreadable:
         advice = "see the failures; check that the URL is that of an OpenAI-compatible server"
