@@ -9,7 +9,7 @@ whole request. The patience of a user who may give up is one more limit; that us
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loadbench.client.deadline import Deadline
@@ -22,7 +22,7 @@ from loadbench.plan.settings import LimitSettings
 from loadbench.record.outcome import Outcome
 from loadbench.record.request import Request
 from loadbench.record.sample import Sample
-from loadbench.wire.body import NO_CHANGES, BodyChanges, request_body
+from loadbench.wire.body import NO_CHANGES, BodyChanges, limit_in, request_body
 from loadbench.wire.formats import address
 from loadbench.wire.openai import Api, clean, error_text
 from loadbench.wire.response_reader import ResponseReader
@@ -116,7 +116,11 @@ class Client:
             outcome, detail = await call.run(self._transport, self._endpoint.http_request(body))
         finally:
             self._calls.discard(call)
-        return call.sample(request, outcome, hide(detail, self._secrets))
+        sample = call.sample(request, outcome, hide(detail, self._secrets))
+        if sample.usage.fault or sample.usage.ignores_limit:
+            # The body may have another limit than the one it was made for.
+            sample = replace(sample, usage=call.reader.check_usage(limit_in(body)))
+        return sample
 
     async def send_prompt(
         self, prompt: str, *, max_tokens: int, phase: Phase = Phase.WARM_UP, keep_text: bool = False
@@ -396,4 +400,5 @@ class _Call:
             model=reader.model,
             timings=reader.timings,
             text=reader.text,
+            usage=reader.check_usage(request.max_tokens),
         )

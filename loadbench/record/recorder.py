@@ -25,6 +25,7 @@ from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.persona_stats import PersonaStats, PrefixCacheStats
 from loadbench.record.timeline import Timeline
+from loadbench.record.usage_check import UsageStats
 from loadbench.record.window_tally import Production, WindowTally
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class LevelRecording:
     turns: Mapping[int, int] = field(default_factory=dict)  # measured requests by turn of their conversation
     prefix_cache: PrefixCacheStats = field(default_factory=PrefixCacheStats)
     gave_up: GaveUpStats = field(default_factory=GaveUpStats)
+    usage: UsageStats = field(default_factory=UsageStats)
     aborted: str = ""  # the rule that aborted the level, and what was seen
     server: Mapping[str, float] | None = None  # by how much its counters rose, from before the level until after it
     server_restarted: bool = False  # its counters fell, or were gone
@@ -135,6 +137,7 @@ class Recorder:
         self._turns: Counter[int] = Counter()
         self._prefix_cache = PrefixCacheStats()
         self._gave_up = GaveUpStats()
+        self._usage = UsageStats()
         self._window = WindowTally(phases)
 
     def started(self, at_ns: int, _request: object = None) -> None:
@@ -196,6 +199,7 @@ class Recorder:
         count["output"] += sample.output_tokens or 0
         count["input"] += sample.input_tokens or 0
         count["unknown_input"] += sample.input_tokens is None
+        self._usage.add(sample.usage)
         is_cached = (sample.cached_tokens or 0) >= self._least_cached
         count["cached"] += is_cached
         if request.warm:
@@ -282,4 +286,5 @@ class Recorder:
             turns=dict(self._turns),
             prefix_cache=self._prefix_cache,
             gave_up=self._gave_up,
+            usage=self._usage,
         )

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.usage_check import PLAUSIBLE, UsageCheck
 
 if TYPE_CHECKING:
     from loadbench.plan.load import Phase
@@ -57,6 +58,7 @@ class Sample:
     model: str | None = None  # the name in the response
     timings: Timings | None = None  # times that the server reports itself
     text: str | None = None  # the response text that is visible, of a request with `keep_text`
+    usage: UsageCheck = PLAUSIBLE  # what the server's count says against its events
 
     @property
     def number(self) -> int:
@@ -103,14 +105,13 @@ class Sample:
     def tpot(self) -> float | None:
         """Time per output token in ns: `(last_token - first_token) / (N - tokens in the first event)`.
 
-        Where the number of tokens in the first event is unknown, it is taken to be one.
+        Where the number of tokens in the first event is unknown, it is taken to be one. Tokens that were counted and
+        not shown are taken to come before it; where their number is unknown, so is this.
         """
-        first = 1 if self.event_tokens is None or not self.event_tokens else self.event_tokens[0]
-        hidden = self.reasoning_tokens or 0
-        if self.first_visible_ns == self.first_token_ns and first <= hidden:
-            # Reasoning tokens that were counted and not sent came before the first event.
-            first += hidden
-        return self._per_token(first)
+        if self.event_tokens is not None and self.event_tokens:
+            return self._per_token(self.event_tokens[0])
+        hidden = self.usage.hidden
+        return None if hidden is None else self._per_token(1 + hidden)
 
     def tpot_classic(self) -> float | None:
         """`(E2E - TTFT) / (N - 1)` in ns, as most tools define it."""

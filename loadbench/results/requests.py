@@ -70,6 +70,7 @@ def line(sample: Sample, *, level: int, origin_ns: int, prompts: Sequence[str] =
     if request.patience is not None:
         record["patience_ns"] = request.patience.within_ns
     record["answered_model"] = sample.model
+    record["hidden_tokens"] = sample.usage.hidden
     record["due_ns"] = request.due_ns - origin_ns
     for name in _MARKS:
         mark = getattr(sample, f"{name}_ns")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 import orjson
 
 from loadbench.wire.openai import Api
+from loadbench.wire.usage import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,6 +80,16 @@ def request_body(
         if name in body:
             body[new] = body.pop(name)
     return orjson.dumps(body)
+
+
+def limit_in(body: bytes) -> int | None:
+    """The most output tokens that a body allows, under whatever name; `None` if it sets no limit."""
+    document = orjson.loads(body)
+    options = document.get("options")
+    fields = document | (options if isinstance(options, dict) else {})
+    limits = [count(value) or 0 for name, value in fields.items() if "max" in name or "predict" in name]
+    answers = max(1, *(count(document.get(name)) or 1 for name in ("n", "best_of")))
+    return max(limits) * answers if any(limits) else None
 
 
 def merged(target: object, patch: object) -> Any:

@@ -4,6 +4,9 @@ The caller stamps bytes as they arrive and passes them in; all events of one rea
 token if it has text that the model generated: visible text, reasoning, or a tool call. A role, an empty or a null delta
 does not. Neither text nor frames are kept, unless the text is requested, so a response costs eight bytes per event.
 
+Usage is not taken on trust. A text of k bytes has at most k tokens, so a usage that counts more proves that tokens were
+not shown; of text that is only counted, the length is known from that of its reads.
+
 The number of tokens in an event comes from ids or logprobs, from usage that grows from frame to frame, or from a total
 equal to the number of events. Such counts are used only if they add up to the total of the response; none are guessed.
 """
@@ -15,6 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.usage_check import PLAUSIBLE, UsageCheck
 from loadbench.wire.formats import format_of
 from loadbench.wire.openai import DONE, BadChunk, Chunk, clean, error_text, page_text
 from loadbench.wire.shortcut import learn
@@ -33,6 +37,12 @@ _GIVEN_UP = frozenset({"error", "abort"})
 _END = b"\n\n"
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
 _MOST_TRIES = 3
+# Tokens without a text: the end, and what a template puts around reasoning and response (ten in OpenAI's Harmony).
+_MARKS = 16
+# By this many tokens a response may be longer than requested: speculative decoding ends with a draft, of up to eight.
+_OVERSHOOT = 8
+# Text has more bytes than this for each of its tokens, in nearly any language. Then a length can be believed.
+_BYTES_PER_TOKEN = 2
 
 
 class ResponseReader:
@@ -47,6 +57,12 @@ class ResponseReader:
         "_events_in_read",
         "_fault",
         "_format",
+        "_has_calls",
+        "_has_reasoning",
+        "_is_marked",
+        "_parsed",
+        "_parsed_bytes",
+        "_plain_bytes",
         "_read_chunk",
         "_read_ns",
         "_ready",
@@ -64,7 +80,6 @@ class ResponseReader:
         "finish_reason",
         "first_token_ns",
         "first_visible_ns",
-        "last_token_ns",
         "merged_reads",
         "model",
         "reads",
@@ -80,7 +95,6 @@ class ResponseReader:
         self.done_ns: int | None = None
         self.first_token_ns: int | None = None
         self.first_visible_ns: int | None = None
-        self.last_token_ns: int | None = None
         self.event_ns = array("q")
         self.reads = 0
         self.merged_reads = 0
@@ -95,6 +109,10 @@ class ResponseReader:
         self._shortcut: Shortcut | None = None
         self._ready: Shortcut | None = None  # the shortcut, if the next byte begins an event
         self._tries = _MOST_TRIES if self._format.uniform else 0  # events that may still be tried for a shortcut
+        self._parsed = self._parsed_bytes = 0  # events that were parsed, and the bytes of their text
+        self._plain_bytes = 0  # of the reads whose events were only counted
+        self._has_reasoning = self._has_calls = False
+        self._is_marked = False  # the visible text begins like a mark, as <think>, and may be reasoning
         self._fault = ""  # the first breach of the protocol
         self._broken = False
         self._whole = False
@@ -116,7 +134,7 @@ class ResponseReader:
         if self._ready is not None:
             count = self._ready.count(chunk)
             if count:
-                self.last_token_ns = at_ns
+                self._plain_bytes += len(chunk)
                 if count == 1 and not self._events_in_read:  # nearly always
                     self.event_ns.append(at_ns)
                     self.reads += 1
@@ -230,11 +248,16 @@ class ResponseReader:
         self._tokens.add(chunk, bears_token=bears_token)
         if bears_token:
             self.event_ns.append(at_ns)
-            self.last_token_ns = at_ns
+            self._parsed += 1
+            text = chunk.text + chunk.reasoning
+            self._parsed_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+            self._has_reasoning = self._has_reasoning or bool(chunk.reasoning)
+            self._has_calls = self._has_calls or bool(chunk.tool)
             if self.first_token_ns is None:
                 self.first_token_ns = at_ns
             if chunk.text and self.first_visible_ns is None:
                 self.first_visible_ns = at_ns
+                self._is_marked = chunk.text.lstrip()[:1] in "<[◁"
             if chunk.text and self._texts is not None:
                 self._texts.append(chunk.text)
         if chunk.finish_reason is not None:
@@ -278,6 +301,17 @@ class ResponseReader:
         return "".join(self._texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     @property
+    def last_token_ns(self) -> int | None:
+        """When the last token-bearing event came."""
+        return self.event_ns[-1] if self.event_ns else None
+
+    @property
+    def text_bytes(self) -> int:
+        """The length of all text that was shown, without tool calls; escaped characters count as they were sent."""
+        plain = len(self.event_ns) - self._parsed
+        return self._parsed_bytes + self._plain_bytes - (plain * self._shortcut.frame_bytes if self._shortcut else 0)
+
+    @property
     def input_tokens(self) -> int | None:
         """Tokens of the prompt, by the server."""
         return self._usage.input
@@ -317,6 +351,44 @@ class ResponseReader:
             if sum(tokens) == total and min(tokens) >= 0:
                 return tokens
         return array("q", [1]) * events if total == events else None
+
+    def check_usage(self, limit: int | None) -> UsageCheck:
+        """What the usage says against what the events showed; `limit` is how many output tokens were requested.
+
+        Servers differ in whether the limit covers reasoning, so reasoning that is counted apart does not exceed it.
+        """
+        usage, events, text_bytes = self._usage, len(self.event_ns), self.text_bytes
+        total, source = self.output_tokens()
+        fault = clean(usage.fault or "")
+        if source is not TokenSource.USAGE or total is None or not events:
+            unknown = "" if usage.output is not None else clean(usage.unknown or "")
+            return UsageCheck(fault=fault, unknown=unknown) if fault or unknown else PLAUSIBLE
+
+        reasoning, by_ids = usage.reasoning or 0, self._tokens.by_ids()
+        hidden: int | None = 0
+        if by_ids:
+            hidden = total - by_ids if total > by_ids + _MARKS else 0
+            if by_ids > total + _MARKS:
+                fault = fault or f"{total} tokens by usage, {by_ids} by their ids"
+        elif reasoning and total > events and not (self._has_reasoning or self._is_marked):
+            hidden = reasoning if reasoning < total else None
+        elif total > text_bytes + _MARKS and not self._has_calls:  # the template's tokens of a call are not known
+            hidden = None
+        if self._whole:
+            hidden = 0  # nothing was shown before the end
+
+        beyond = limit is not None and total - min(reasoning, total) > limit + _OVERSHOOT
+        is_shown = limit is not None and (events > limit or text_bytes >= _BYTES_PER_TOKEN * total)
+        if beyond and not is_shown:
+            fault = fault or f"{total} output tokens in {events} events, of at most {limit} that were requested"
+        check = UsageCheck(
+            hidden=hidden,
+            has_surplus=(usage.surplus or 0) > _MARKS,
+            has_few=total < events,
+            ignores_limit=beyond and is_shown,
+            fault=fault,
+        )
+        return PLAUSIBLE if check == PLAUSIBLE else check
 
 
 class _TokenCounts:

@@ -26,13 +26,14 @@ _PROBE = "probe"
 class Shortcut:
     """What the events of one response have in common; call `count` only where an event begins."""
 
-    __slots__ = ("_between", "_head", "_margins", "_tail")
+    __slots__ = ("_between", "_head", "_margins", "_tail", "frame_bytes")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self._head = b"data: " + before
         self._tail = after + b"\n\n"
         self._between = self._tail + self._head
         self._margins = (len(self._head), -len(self._tail))
+        self.frame_bytes = len(self._between)  # of an event, without its text
 
     def count(self, chunk: bytes) -> int:
         """The number of events in these bytes, all of them complete; 0 if they must be parsed."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
+from loadbench.record.usage_check import UsageCheck
 from tests.building import make_sample as sample_of
 
 if TYPE_CHECKING:
@@ -84,9 +85,17 @@ def test_tpot_is_the_token_weighted_mean_of_itl(stamps: list[int], data: st.Data
 
 def test_hidden_reasoning_was_over_when_the_first_event_came() -> None:
     """Of 12 tokens 8 were reasoned unseen: the time after the first event went into the other three."""
-    hidden = make_sample([1000, 1300, 1600, 1900], tokens=None, sent_ns=0, output_tokens=12, reasoning_tokens=8)
+    hidden = make_sample([1000, 1300, 1600, 1900], sent_ns=0, output_tokens=12, usage=UsageCheck(hidden=8))
     assert hidden.tpot() == 900 / 3
     assert hidden.tpot_classic() == 900 / 11
+
+
+def test_hidden_tokens_of_unknown_number_leave_no_time_per_token() -> None:
+    """A pace over tokens that nobody saw would be too fast; where the events' own tokens are known, it is theirs."""
+    stamps = [1000, 1300, 1600]
+    assert make_sample(stamps, sent_ns=0, output_tokens=400, usage=UsageCheck(hidden=None)).tpot() is None
+    counted = make_sample(stamps, tokens=[398, 1, 1], sent_ns=0, usage=UsageCheck(hidden=None))
+    assert counted.tpot() == 300
 
 
 def test_reasoning_that_the_first_event_has_is_not_taken_off_twice() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording
+    from loadbench.record.usage_check import UsageStats
 
 # The load generator's own delay matters above both: nobody feels less than 1 ms, and less than a twentieth of the
 # usual time between two tokens does not change the figures.
@@ -185,6 +186,13 @@ def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) 
     if unknown > _MAX_DOUBTFUL * ok:
         message = f"{unknown} of {ok} responses have an unknown number of tokens"
         yield Reason("unknown_tokens", message, "make the server report usage")
+    usage = recording.usage
+    if usage.faults > _MAX_DOUBTFUL * ok:
+        yield Reason(
+            "impossible_usage",
+            f"the usage of {usage.faults} of {ok} responses cannot be true: {usage.fault}",
+            "find out how the server counts; a limit that it does not obey may have another name there",
+        )
     prompts, off = recording.prompts_of_length, recording.prompts_off_length
     if off > _MAX_DOUBTFUL * prompts:
         yield Reason(
@@ -219,6 +227,7 @@ def caveats(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             f"the server reported no token count for {assumed} of {ok} responses; one token per event was assumed",
             "make the server report usage; until then read tokens as events",
         )
+    yield from _doubtful_usage(recording.usage, ok)
     together = recording.events - recording.reads
     if together - recording.censored_events > _MANY_TOGETHER * recording.events:
         share = f"{100 * together / recording.events:.0f} %"
@@ -246,4 +255,40 @@ def caveats(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             "planned_course",
             f"the rate changed as planned, by {load.arrivals}{begins}: whether the server was steady cannot be judged",
             "read the figures as those of the whole period; their intervals assume a steady rate",
+        )
+
+
+def _doubtful_usage(usage: UsageStats, ok: int) -> Iterator[Reason]:
+    """What the server's counts say that its events did not show, or the other way round."""
+    if usage.not_understood:
+        yield Reason(
+            "usage_not_understood",
+            f"the usage of {usage.not_understood} of {ok} responses was not understood; it has {usage.unknown}",
+            "output tokens are not counted by it; please report the server and these names",
+        )
+    if usage.hidden:
+        yield Reason(
+            "hidden_tokens",
+            f"{usage.hidden} of {ok} responses have more output tokens by usage than their events can have shown, as "
+            "with hidden reasoning: TTFT is the time to the first token shown; TPOT leaves these out, or is absent",
+            "let the server send its reasoning, or turn it off",
+        )
+    if usage.surplus:
+        yield Reason(
+            "uncounted_tokens",
+            f"the total of {usage.surplus} of {ok} responses has tokens that are neither prompt nor output, as with "
+            "hidden reasoning: output tokens are too few by these, and TTFT is the time to the first token shown",
+            "let the server send its reasoning, or turn it off",
+        )
+    if usage.few:
+        yield Reason(
+            "fewer_tokens_than_events",
+            f"{usage.few} of {ok} responses have fewer output tokens by usage than events with text",
+            "the server splits tokens, or its usage is wrong: check output tokens/s before use",
+        )
+    if usage.limit_ignored:
+        yield Reason(
+            "limit_ignored",
+            f"{usage.limit_ignored} of {ok} responses are longer than requested",
+            "the server ignores the limit, or has another name for it: its work differs from what was planned",
         )
