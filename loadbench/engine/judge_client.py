@@ -8,31 +8,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.plan.judging import again_prompt, read_reply
-from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from loadbench.client.client import Client
     from loadbench.plan.judging import JudgeReply
     from loadbench.record.sample import Sample
 
 
-async def answer_to(client: Client, prompt: str, *, max_tokens: int) -> Sample:
-    """Send one prompt; returns its sample with the response text, however it ended."""
-    return await client.send_prompt(prompt, max_tokens=max_tokens, phase=Phase.MEASURED, keep_text=True)
-
-
-async def judgement(client: Client, prompt: str, *, facets: Sequence[str], max_tokens: int) -> JudgeReply:
-    """A judge's reply to this prompt; the prompt is sent once more if the first reply cannot be used.
+async def judgement(
+    answer: Callable[[str], Awaitable[Sample]], prompt: str, *, facets: Sequence[str], max_tokens: int
+) -> JudgeReply:
+    """A judge's reply to this prompt; the prompt is sent once more if the first reply cannot be used. `answer` sends
+    it, with at most `max_tokens`, and returns the sample with the response text.
 
     Raises `ValueError` with the reason if the second cannot be used either.
     """
     question = prompt
     fault = ""
     for _ in range(2):
-        sample = await answer_to(client, question, max_tokens=max_tokens)
+        sample = await answer(question)
         text = sample.text or ""
         fault = failure_text(sample)
         if sample.outcome is Outcome.OK:

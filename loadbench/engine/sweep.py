@@ -19,7 +19,7 @@ from loadbench.core.units import NS_PER_S
 from loadbench.engine.keep_warm import KeepWarm
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.level_runner import LevelRunner
-from loadbench.engine.target import prepare_model
+from loadbench.engine.target import first_contact, prepare_model
 from loadbench.plan.load import Closed
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from loadbench.plan.load import LevelDuration, Load
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
+    from loadbench.record.sample import Sample
 
 # Of the time that a response is expected to take: some take longer.
 _WARM_UP_SHARE = 1.25
@@ -87,11 +88,12 @@ class Sweep:
         reasons = []
         tested = 0
         with self._scope:
+            contacts = await self._contact_all()
             for model in self._models:
                 if self.stopped:
                     return
                 try:
-                    await self._test(model, first_level=tested * len(self._scenario.loads))
+                    await self._test(model, contacts, first_level=tested * len(self._scenario.loads))
                     tested += 1
                 except TargetUnavailable as error:
                     reasons.append(f"{model}: {error}")
@@ -99,10 +101,30 @@ class Sweep:
             if not tested:
                 raise TargetUnavailable("; ".join(reasons), hint="see `loadbench doctor`")
 
-    async def _test(self, model: str, *, first_level: int) -> None:
+    async def _contact_all(self) -> dict[str, list[Sample] | TargetUnavailable]:
+        """The first responses of every model, or why there are none.
+
+        What one model refuses, no level of any other may have sent, so all are asked before the first level. A single
+        model is asked when its turn comes, and so are those that are loaded one in place of another.
+        """
+        models = [model for model in self._models if model not in self._missing]
+        contacts: dict[str, list[Sample] | TargetUnavailable] = {}
+        for model in models if len(models) > 1 and not self._session.swaps_models else ():
+            try:
+                contacts[model] = await first_contact(self._session, model, self._scenario)
+            except TargetUnavailable as error:
+                contacts[model] = error
+        return contacts
+
+    async def _test(
+        self, model: str, contacts: Mapping[str, list[Sample] | TargetUnavailable], *, first_level: int
+    ) -> None:
         if model in self._missing:
             raise TargetUnavailable(self._missing[model])
-        subject = await prepare_model(self._session, model, self._scenario)
+        contact = contacts.get(model, [])
+        if isinstance(contact, TargetUnavailable):
+            raise contact
+        subject = await prepare_model(self._session, model, self._scenario, contact)
         keep_warm = None
         if self._scenario.load.keep_warm is not None:
             runner, every_ns = self._runner, self._scenario.load.keep_warm

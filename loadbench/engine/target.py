@@ -10,7 +10,7 @@ from loadbench.plan.prompt_source import prompt_source
 from loadbench.targets.openai import first_response
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
@@ -51,6 +51,22 @@ class TargetSession(Protocol):
         """See that the model is loaded, before anything is sent to it; raises `TargetUnavailable` where it is not."""
         ...
 
+    @property
+    def swaps_models(self) -> bool:
+        """Whether `ready` loads a model in place of another, so that models are used one after the other."""
+        ...
+
+    async def exact_lengths(self, model: str) -> Sample | None:
+        """Where responses of exact lengths are wanted, find out how; returns the first response that shows it."""
+        ...
+
+    async def first_response(self, model: str, *, prompt: str, max_tokens: int) -> Sample:
+        """The response to a request, which is adapted to what the server accepts; so are all clients made after it.
+
+        Raises `TargetUnavailable` where there is none.
+        """
+        ...
+
     async def settled(self, closes_ns: int) -> None:
         """Wait until all that is sampled alongside a level is known, up to the moment at which its window closed."""
         ...
@@ -60,13 +76,15 @@ class TargetSession(Protocol):
 class ModelUnderTest:
     """A model that has responded. `samples` are its first responses, `calibration` what they show of its tokens.
 
-    `warm` is the response to another prompt of the same length, for its first token alone; `None` where that failed.
+    `cold` is the very first of all, which may be that of a trial. `warm` is the response to another prompt of the same
+    length, for its first token alone; `None` where that failed.
     """
 
     model: str
     client: Client
     calibration: Calibration | None
     samples: list[Sample]
+    cold: Sample
     warm: Sample | None = None
     keep_warm: KeepWarm | None = None
 
@@ -76,18 +94,35 @@ class ModelUnderTest:
         return self.samples[-1].end_ns - self.samples[-1].due_ns
 
 
-async def prepare_model(session: TargetSession, model: str, scenario: Scenario) -> ModelUnderTest:
-    """Load the model where that is needed, and get its first responses: proof that it works, what its tokens are like,
-    how long a response takes, and how long the first token takes cold and warm.
+async def first_contact(session: TargetSession, model: str, scenario: Scenario) -> list[Sample]:
+    """Load the model where that is needed, and send requests until the server accepts them: the responses, of which
+    the last one is to the first prompt.
 
     Raises `TargetUnavailable` where it does not respond.
     """
     await session.ready(model)
-    client, work = session.client(model), scenario.work
+    trial = await session.exact_lengths(model)
+    prompt = prompt_source(scenario.work, key="first", calibration=None).calibration_prompts()[0].text
+    response = await session.first_response(model, prompt=prompt, max_tokens=scenario.work.max_tokens)
+    return [response] if trial is None else [trial, response]
+
+
+async def prepare_model(
+    session: TargetSession, model: str, scenario: Scenario, contact: Sequence[Sample] = ()
+) -> ModelUnderTest:
+    """Get a model's first responses: proof that it works, what its tokens are like, how long a response takes, and how
+    long the first token takes cold and warm. `contact` is what `first_contact` returned, if it was called before.
+
+    Raises `TargetUnavailable` where the model does not respond.
+    """
+    contact = contact or await first_contact(session, model, scenario)
+    work = scenario.work
     prompts = prompt_source(work, key="first", calibration=None)
     first = [prompt.text for prompt in prompts.calibration_prompts()]
-    samples = [await first_response(client, prompt=text, max_tokens=work.max_tokens) for text in first]
+    further = [await session.first_response(model, prompt=text, max_tokens=work.max_tokens) for text in first[1:]]
+    samples = [contact[-1], *further]
     calibration = prompts.calibrate([sample.input_tokens for sample in samples])
+    client = session.client(model)
 
     # Another prompt, so that no prefix is cached.
     again = prompt_source(work, key="again", calibration=None).calibration_prompts()[0].text
@@ -98,4 +133,4 @@ async def prepare_model(session: TargetSession, model: str, scenario: Scenario) 
     except TargetUnavailable:
         # The model has responded before; a single token that shows no text, say, is no reason to leave it out.
         warm = None
-    return ModelUnderTest(model, client, calibration, samples, warm)
+    return ModelUnderTest(model, client, calibration, samples, cold=contact[0], warm=warm)

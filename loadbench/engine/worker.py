@@ -111,6 +111,8 @@ class Worker:
             tls = tls_context(cacert=settings.cacert, insecure=settings.insecure) if secure else None
             self._target = replace(order.target, tls=tls)
             self._transport = make_transport(scenario, self._target, self._clock)
+        # What the server refuses may only show with a later model.
+        self._target = replace(self._target, changes=order.target.changes)
         client = make_client(scenario, self._target, self._transport, model=order.model, clock=self._clock)
         health, outbox = LoopHealth(self._transport), Outbox(keep_texts=scenario.keeps_answers)
         level = self._level = Level(

@@ -192,15 +192,15 @@ class _WorkerHandle:
 
 
 class WorkerPool:
-    """Worker processes for the levels of one target."""
+    """Worker processes for the levels of one target, which each level asks for: the first requests may change it."""
 
-    def __init__(self, workers: Sequence[_WorkerHandle], target: Target) -> None:
+    def __init__(self, workers: Sequence[_WorkerHandle], target: Callable[[], Target]) -> None:
         self._workers = workers
         self._target = target
 
     @staticmethod
     @asynccontextmanager
-    async def of(workers: int, target: Target) -> AsyncIterator[WorkerPool]:
+    async def of(workers: int, target: Callable[[], Target]) -> AsyncIterator[WorkerPool]:
         """This many workers while the context lasts; raises `LoadbenchError` where one cannot be started."""
         handles: list[_WorkerHandle] = []
         try:
@@ -245,12 +245,13 @@ class WorkerPool:
             raise LoadbenchError("every worker process has ended", hint="see what ended them (memory?)")
         workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
         rows = load.arrivals.request_count if isinstance(load, Open) else 0
+        target = replace(self._target(), tls=None, listing=())
         begin_ns = clock.now_ns() + _LEAD_NS + rows * _LEAD_PER_ROW_NS
         shards = [Shard(index, len(workers)) for index in range(len(workers))]
         orders = [
             Begin(
                 scenario=scenario,
-                target=replace(self._target, tls=None, listing=()),
+                target=target,
                 model=model,
                 spec=replace(spec, duration=part),
                 shard=shard,

@@ -432,6 +432,9 @@ class TargetSettings:
         "Do not verify the server's certificate. The result records this.",
         helps=dict.fromkeys(("doctor", "models", "score", "judge"), "Do not verify the server's certificate."),
         needs=(_OVER_TLS,), group="certificates", per_side=True, reused="server")
+    strict_request: bool = setting(types.FLAG, False,
+        "Fail if the server refuses a field of a request by name, instead of renaming it or leaving it out.",
+        commands=_SENDING, refused={"models": "no request is sent to a model"}, needs=(_OVER_HTTP,), reused="always")
     kind: str = setting(types.choice("auto", "openai", "foundry"), "auto",
         "The kind of server. auto: detect it; foundry: Foundry Local, which is found on this machine without --url.",
         helps={"judge": "The kind of the judge's server. auto: detect it; foundry: Foundry Local."},
@@ -626,6 +629,14 @@ class WorkSettings:
         ),
         comparable=Comparable.LENGTHS, reused="always",
         workshop_variables=("BENCH_MAX_TOKENS",), decides_answers="request")
+    exact_output: bool = setting(types.FLAG, False,
+        "Make every response exactly as long as its max_tokens, where the server can be told so (ignore_eos, "
+        "min_tokens); a trial shows whether it can.",
+        commands=_MEASURING, refused={"score": "an answer that is rated ends by itself"},
+        needs=(_without(
+            "target.adapter", reason="a model in this process ends its responses itself", remedy="leave it out",
+        ),),
+        comparable=Comparable.LENGTHS, decides_answers="request")
     persona: str | None = setting(types.TEXT, None,
         "Use the prompt lengths, output lengths and think times of one kind of user: chat, rag, summariser, code, "
         "or one that the scenario file defines.",

@@ -77,6 +77,8 @@ class LevelRecording:
     unknown_input_tokens: int  # ok requests for which the server did not report the prompt's length
     prompts_off_length: int  # ok requests whose prompt was more than 2 % off its target length
     prompts_of_length: int  # ok requests with a target length, for which the server reported the true one
+    answers_shorter: int  # ok requests with fewer output tokens than their maximum
+    answers_longer: int
     cached: int  # ok requests that reported more cached tokens than a template has, with which all prompts begin
     merged_reads: int
     reads: int
@@ -200,6 +202,9 @@ class Recorder:
         count["input"] += sample.input_tokens or 0
         count["unknown_input"] += sample.input_tokens is None
         self._usage.add(sample.usage)
+        if sample.output_tokens is not None:
+            count["shorter"] += sample.output_tokens < request.max_tokens
+            count["longer"] += sample.output_tokens > request.max_tokens
         is_cached = (sample.cached_tokens or 0) >= self._least_cached
         count["cached"] += is_cached
         if request.warm:
@@ -257,6 +262,8 @@ class Recorder:
             unknown_input_tokens=count["unknown_input"],
             prompts_off_length=count["off_length"],
             prompts_of_length=count["of_length"],
+            answers_shorter=count["shorter"],
+            answers_longer=count["longer"],
             cached=count["cached"],
             merged_reads=count["merged"],
             reads=count["reads"],

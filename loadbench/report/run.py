@@ -167,6 +167,7 @@ def notes(run: Run) -> list[str]:
         more = sum(failure.count for failure in level.failures[_MOST_FAILURES:])
         if more:
             lines.append(f"{where}: {more} further failures, see run.json")
+    lines += _request_notes(run)
     lines += equality_notes(run.outputs or ())
     lines += _model_notes(run)
     if not run.complete:
@@ -284,6 +285,21 @@ def _reason_notes(run: Run) -> list[str]:
         for code, (where, reason) in first.items():
             also = f" (also {', '.join(others[code])})" if code in others else ""
             lines.append(f"{where}: {reason.message}{also}; {reason.advice}")
+    return lines
+
+
+def _request_notes(run: Run) -> list[str]:
+    """How requests were adapted to the server, and whether it was told to keep to the requested lengths."""
+    lines = []
+    for one in run.adapted:
+        done = f"was sent as {one.to!r}" if one.to is not None else "was not sent"
+        since = f", from {level_place(run, one.from_level)} on" if one.from_level else ""
+        lines.append(f"requests: {one.field!r} {done}{since}, because the server refuses it: {one.words}")
+    if run.exact_output is not None:
+        fields = " and ".join(run.exact_output.fields)
+        how = f"requested by {fields}" if fields else "not requested: no field for it is known to the server"
+        kept = "the trial kept it" if run.exact_output.kept else "the trial did not keep it"
+        lines.append(f"exact response lengths were {how}; {kept}")
     return lines
 
 

@@ -170,13 +170,18 @@ class PersonaResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over the measured requests that ended ok; `source` counts requests by where their token count is from."""
+    """Sums over the measured requests that ended ok; `source` counts requests by where their token count is from.
+
+    `shorter` and `longer` count the responses with fewer or more output tokens than the request's maximum.
+    """
 
     input: int
     output: int
     source: dict[str, int]
     cached_requests: int = 0
     unknown_input: int = 0
+    shorter: int = 0
+    longer: int = 0
 
 
 class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -357,8 +362,36 @@ class ModelStatus(msgspec.Struct, frozen=True):
     kept_warm_failed: int | None = None
 
 
+class Adapted(msgspec.Struct, frozen=True, kw_only=True):
+    """A field that the server refused by name before measuring, with the words of the refusal.
+
+    It is `renamed`, and sent as `to`, or `left_out`. `model` is the model whose first request was refused, `from_level`
+    the first level, from 0, whose requests were changed: 0 unless an earlier model of the run had accepted the field.
+    """
+
+    field: str
+    action: Literal["renamed", "left_out"]
+    to: str | None = None
+    words: str
+    model: str = ""
+    from_level: int = 0
+
+
+class ExactOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether responses of exactly the requested length could be requested (`--exact-output`).
+
+    `fields` are the fields of requests that do so; `kept` says whether the trial responses had the requested length.
+    """
+
+    fields: list[str]
+    kept: bool
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run: its scenario, where it ran, and its levels so far."""
+    """A run: its scenario, where it ran, and its levels so far.
+
+    `adapted` has what was changed in requests, because the server refuses it.
+    """
 
     schema: Literal["loadbench.run/1"] = SCHEMA
     name: str
@@ -374,6 +407,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     levels: list[LevelResult] = []
     prompts: list[RecordedPrompt] = []
     outputs: list[OutputEquality] | None = None
+    adapted: list[Adapted] = []
+    exact_output: ExactOutput | None = None
 
 
 def to_json(document: msgspec.Struct) -> bytes:

@@ -93,6 +93,7 @@ class RunWriter:
             prompts=prompts,
             levels=[] if before is None else before.levels,
             models=[] if before is None else before.models,
+            adapted=[] if before is None else before.adapted,
         )
 
     def __enter__(self) -> Self:
@@ -107,6 +108,12 @@ class RunWriter:
     def model_prepared(self, subject: ModelUnderTest) -> None:
         """Keep what the first responses of a model showed."""
         self._tested[subject.model] = subject
+        adapted, level = self.run.adapted, len(self.run.levels)
+        adapted = adapted + [
+            msgspec.structs.replace(decision, from_level=level)
+            for decision in self._session.prepared.adapted[len(adapted) :]
+        ]
+        self.run = msgspec.structs.replace(self.run, adapted=adapted, exact_output=self._session.prepared.exact)
 
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """Show the level in the progress line."""
@@ -127,6 +134,7 @@ class RunWriter:
             model=model,
             load=load,
             failure_limit=self._scenario.limits.failures,
+            exact_output=self._scenario.work.exact_output,
             origin_ns=self._log.origin_ns,
         )
         level = self._session.telemetry.completed(level, recording.window)
@@ -158,7 +166,7 @@ class RunWriter:
             catalogue=prepared.entry(model),
             load_s=prepared.load_s.get(model),
             load_warm_s=prepared.load_warm_s.get(model),
-            cold_ttft_s=self._cold.get(model) or (None if subject is None else _ttft_s(subject.samples[0])),
+            cold_ttft_s=self._cold.get(model) or (None if subject is None else _ttft_s(subject.cold)),
             warm_ttft_s=None if subject is None else _ttft_s(subject.warm),
             kept_warm=None if keep_warm is None else keep_warm.sent,
             kept_warm_failed=None if keep_warm is None else keep_warm.failed,

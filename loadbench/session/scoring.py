@@ -7,6 +7,7 @@ used instead if the run sent the same requests.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,7 +16,7 @@ import msgspec
 from loadbench.analyze.quality.ratings import JUDGE
 from loadbench.core.errors import BadInput, Interrupted, TargetUnavailable
 from loadbench.core.text import digest
-from loadbench.engine.judge_client import answer_to, failure_text, judgement
+from loadbench.engine.judge_client import failure_text, judgement
 from loadbench.plan.judging import judge_prompt
 from loadbench.plan.prompt_source import given_prompts
 from loadbench.plan.rubric import facet_names
@@ -124,7 +125,7 @@ def stub(run_path: Path | None, scenario: Scenario, environment: Mapping[str, st
                         continue
                     say(f"{model}: response {index + 1} of {len(prompts)}")
                     limit = prompt.output_tokens or scenario.work.max_tokens
-                    sample = await answer_to(session.client(model), prompt.text, max_tokens=limit)
+                    sample = await session.answer(model, prompt.text, max_tokens=limit)
                     failed = "" if sample.outcome is Outcome.OK else failure_text(sample)
                     text = "" if failed else sample.text or ""
                     answers.append(_answered(model, index, prompt, text, sample.finish_reason, failure=failed))
@@ -214,7 +215,8 @@ def judged(
                 raise TargetUnavailable(f"{judge} cannot judge: {failure}", hint="see `loadbench doctor`")
             if judge in {answer.model for answer in annotation.answers}:
                 say(f"warning: {own_judge(judge)}; take another judge")
-            client, max_tokens = session.client(judge), scenario.judge.max_tokens
+            max_tokens = scenario.judge.max_tokens
+            answer_to = partial(session.answer, judge, max_tokens=max_tokens)
             for turn in range(scenario.judge.judgings):
                 rater = f"{JUDGE}{judge}" + (f" ({turn + 1})" if turn else "")
                 rated: list[RatedResponse] = []
@@ -231,7 +233,7 @@ def judged(
                     scores: dict[str, int | None] = dict.fromkeys(answer.scores)
                     note = ""
                     try:
-                        reply = await judgement(client, prompt, facets=facets, max_tokens=max_tokens)
+                        reply = await judgement(answer_to, prompt, facets=facets, max_tokens=max_tokens)
                         scores, note = {facet: reply.scores[facet] for facet in answer.scores}, reply.reason
                     except ValueError as error:
                         unrated.append(

@@ -23,6 +23,7 @@ from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
+from loadbench.plan.load import Phase
 from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.settings import settings
 from loadbench.results.environment import environment as describe_environment
@@ -31,6 +32,7 @@ from loadbench.results.folder import check_folder
 from loadbench.session.telemetry import RunTelemetry
 from loadbench.sim.command import profile_named
 from loadbench.sim.process import SimProcess
+from loadbench.targets import adapt
 from loadbench.targets.adapters import make_adapter
 from loadbench.targets.clients import make_client, make_transport
 from loadbench.targets.discovery import locate
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from loadbench.core.clock import Clock
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
+    from loadbench.record.sample import Sample
     from loadbench.targets.clients import MeasuringTransport
     from loadbench.targets.openai import Target
     from loadbench.targets.prepare import Prepared
@@ -143,6 +146,25 @@ class Session:
         """Load the model if it is not loaded; raises `TargetUnavailable` if it cannot be."""
         await self.prepared.ready(model)
 
+    @property
+    def swaps_models(self) -> bool:
+        """Whether a model is loaded in place of another."""
+        return self.prepared.service is not None
+
+    async def exact_lengths(self, model: str) -> Sample | None:
+        """Find out how responses of exact lengths are requested, if they are wanted."""
+        return await adapt.exact_lengths(self.prepared, model, self.client)
+
+    async def first_response(self, model: str, *, prompt: str, max_tokens: int) -> Sample:
+        """The response to a request that is adapted to the server; raises `TargetUnavailable` if there is none."""
+        return await adapt.first_response(self.prepared, model, self.client, prompt, max_tokens=max_tokens)
+
+    async def answer(self, model: str, prompt: str, *, max_tokens: int) -> Sample:
+        """The response to a request that is not measured, with its text, however it ended; it is adapted as well."""
+        return await adapt.respond(
+            self.prepared, model, self.client, prompt, max_tokens=max_tokens, phase=Phase.MEASURED, keep_text=True
+        )
+
     async def settled(self, closes_ns: int) -> None:
         """Wait until the telemetry of a window that closed at this moment is complete."""
         await self.telemetry.caught_up(closes_ns)
@@ -172,7 +194,7 @@ async def open_session(
         count = workers_for(scenario, usable_cores())
         workers = None
         if count > 1:
-            workers = await stack.enter_async_context(WorkerPool.of(count, prepared.target))
+            workers = await stack.enter_async_context(WorkerPool.of(count, lambda: prepared.target))
         telemetry = RunTelemetry(scenario, prepared.target, clock=clock, say=say)
         await stack.enter_async_context(telemetry.sampling())
         about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)

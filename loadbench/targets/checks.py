@@ -102,7 +102,7 @@ async def _adapter_checks(scenario: Scenario, environment: Mapping[str, str]) ->
     if loaded.status == "fail":
         return [*checks, loaded, *skipped(f"probe {model}"), *places]
     context, memory = getattr(target.adapter, "context", None), machine.memory()
-    probe = ModelProbe(scenario, target, model=model, known=None, machine=machine)
+    probe = ModelProbe(prepared, model=model, machine=machine)
     checks += [loaded, *await probe.run(ask_limit=False)]
     if isinstance(context, int):
         checks.append(Check(f"context {model}", "ok", f"{context:,} tokens, as the adapter reports"))
@@ -153,7 +153,7 @@ async def _model_checks(prepared: Prepared, machine: Machine) -> list[Check]:
                 checks += skipped(f"probe {model}")
                 continue
         native = service is not None and service.dialect is Dialect.NATIVE
-        probe = ModelProbe(prepared.scenario, target, model=model, known=prepared.entry(model), machine=machine)
+        probe = ModelProbe(prepared, model=model, machine=machine)
         checks += await probe.run(ask_limit=native)
     return checks
 

@@ -183,9 +183,14 @@ async def first_response(client: Client, *, prompt: str, max_tokens: int) -> Sam
     """Send one request and return its sample; raises `TargetUnavailable` unless it succeeds."""
     sample = await client.send_prompt(prompt, max_tokens=max_tokens)
     if sample.outcome is not Outcome.OK:
-        hint = _STATUS_HINTS.get(sample.status or 0) or advice_for(sample.detail)
-        raise TargetUnavailable(f"the first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)
+        raise first_failure(sample)
     return sample
+
+
+def first_failure(sample: Sample, *, hint: str = "") -> TargetUnavailable:
+    """The error of a first request that failed; where there is no `hint`, with the one of its status or its words."""
+    hint = hint or _STATUS_HINTS.get(sample.status or 0) or advice_for(sample.detail)
+    return TargetUnavailable(f"the first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)
 
 
 _KEY_HINT = "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env"

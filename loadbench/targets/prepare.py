@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import httpx
 
     from loadbench.plan.scenario import Scenario
+    from loadbench.results.run import Adapted, ExactOutput
     from loadbench.targets.openai import Target
 
 
@@ -50,6 +51,7 @@ class Prepared:
 
     By model, `requested_names` has the name that the user gave if it is another one, `load_s` the load time of a model
     that was not loaded before, and `load_warm_s` the time to load it again, if that is to be timed.
+    `adapted` and `exact` say how requests were adapted to the server (`loadbench.targets.adapt`).
     """
 
     scenario: Scenario
@@ -61,6 +63,8 @@ class Prepared:
     requested_names: dict[str, str] = field(default_factory=dict)
     load_s: dict[str, float] = field(default_factory=dict)
     load_warm_s: dict[str, float] = field(default_factory=dict)
+    adapted: list[Adapted] = field(default_factory=list)
+    exact: ExactOutput | None = None
     say: Callable[[str], None] = lambda _: None
     _ours: Model | None = None
 

@@ -14,20 +14,19 @@ import anyio
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.targets import adapt
 from loadbench.targets.check_result import Check
 from loadbench.targets.clients import make_client, make_transport
 from loadbench.targets.error_hints import advice_for, known_error
 from loadbench.targets.openai import first_response
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from loadbench.client.client import Client
-    from loadbench.plan.scenario import Scenario
     from loadbench.record.sample import Sample
-    from loadbench.results.models import Model
     from loadbench.targets.machine import Machine
-    from loadbench.targets.openai import Target
+    from loadbench.targets.prepare import Prepared
 
 _PROBE = "Say in one sentence what a load test is."
 _SECOND_PROBE = "Say in one sentence what a benchmark is."
@@ -51,31 +50,32 @@ _FALLBACK = "it may have fallen back to the CPU: look for its execution provider
 
 
 class ModelProbe:
-    """The probe of one model; `known` is its entry in the catalogue."""
+    """The probe of one model."""
 
-    def __init__(
-        self, scenario: Scenario, target: Target, *, model: str, known: Model | None, machine: Machine
-    ) -> None:
-        self._scenario = scenario
-        self._target = target
+    def __init__(self, prepared: Prepared, *, model: str, machine: Machine) -> None:
+        self._prepared = prepared
         self._model = model
-        self._known = known
+        self._known = prepared.entry(model)
         self._machine = machine
 
     async def run(self, *, ask_limit: bool) -> list[Check]:
         """Probe, cold start, context and device; `ask_limit` if a request that is too long costs the server nothing."""
-        clock = MonotonicClock()
-        transport = make_transport(self._scenario, self._target, clock)
-        client = make_client(self._scenario, self._target, transport, model=self._model, clock=clock)
+        clock, prepared = MonotonicClock(), self._prepared
+        transport = make_transport(prepared.scenario, prepared.target, clock)
+
+        def connect(model: str) -> Client:
+            return make_client(prepared.scenario, prepared.target, transport, model=model, clock=clock)
+
         try:
-            return await self._checks(client, ask_limit=ask_limit)
+            return await self._checks(connect, ask_limit=ask_limit)
         finally:
             await transport.aclose()
 
-    async def _checks(self, client: Client, *, ask_limit: bool) -> list[Check]:
-        name = f"probe {self._model}"
+    async def _checks(self, connect: Callable[[str], Client], *, ask_limit: bool) -> list[Check]:
+        name, prepared = f"probe {self._model}", self._prepared
+        before_all = len(prepared.adapted)
         try:
-            first = await first_response(client, prompt=_PROBE, max_tokens=_PROBE_TOKENS)
+            first = await adapt.first_response(prepared, self._model, connect, _PROBE, max_tokens=_PROBE_TOKENS)
         except LoadbenchError as error:
             known = known_error(error.message)
             message = f"{known}: {error.message}" if known else error.message
@@ -88,7 +88,11 @@ class ModelProbe:
             message += f"; the server does not report usage, so tokens are counted by {first.token_source}"
             advice = "let it report usage (stream_options.include_usage), or read tokens as events"
         checks = [Check(name, "warn" if advice else "ok", message, advice)]
+        changed = [adapt.describe(decision) for decision in prepared.adapted[before_all:]]
+        advice = "a measurement does the same and records it; --strict-request forbids it"
+        checks += [Check(f"request {self._model}", "warn", message, advice) for message in changed]
 
+        client = connect(self._model)
         before, began_s = self._machine.read(), time.perf_counter()
         try:
             second = await first_response(client, prompt=_SECOND_PROBE, max_tokens=_PROBE_TOKENS)

@@ -28,13 +28,15 @@ class BodyChanges(NamedTuple):
     """How the bodies of a run differ from those that loadbench makes by itself.
 
     `extra` are JSON objects, merged into the body one after another (`merged`). `left_out` are names of loadbench's own
-    fields that are not sent. `renamed` has (name, new name) of fields that are sent under another name, whoever gave
-    them.
+    fields that are not sent, `options.seed` one inside another. `renamed` has (name, new name) of fields that are sent
+    under another name, whoever gave them. `exact` are fields that make a response as long as requested: one that begins
+    with `min_` gets the number of tokens, another is a switch.
     """
 
     extra: tuple[Mapping[str, Any], ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     left_out: frozenset[str] = frozenset()
+    exact: tuple[str, ...] = ()
 
 
 NO_CHANGES = BodyChanges()
@@ -72,8 +74,11 @@ def request_body(
             body |= {"messages": messages, "stream": True, "options": {"num_predict": max_tokens, **sampling}}
         case _ as never:
             assert_never(never)
+    for name in changes.exact:
+        (body["options"] if api is Api.OLLAMA else body)[name] = max_tokens if name.startswith("min_") else True
     for name in changes.left_out:
-        body.pop(name, None)
+        outer, _, inner = name.rpartition(".")
+        (body.get(outer, {}) if outer else body).pop(inner, None)
     for patch in (*changes.extra, *(() if extra is None else (extra,))):
         body = merged(body, patch)
     for name, new in changes.renamed:

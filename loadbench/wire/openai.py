@@ -13,7 +13,7 @@ import json
 import re
 import unicodedata
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 
@@ -217,11 +217,21 @@ def message_of(error: object) -> str | None:
         case str():
             return clean(error) or None
         case {"message": str(text)} | {"detail": str(text)} | {"msg": str(text)} if text.strip():
-            return clean(text)
-        case {"detail": list(items)}:
+            return clean(text + _more(cast("dict[str, Any]", error), text))
+        case {"detail": list(items)} | {"message": list(items)}:
             return clean("; ".join(_problem(item) for item in items[:20])) or None
+        case {"message": dict(inner)} if inner:
+            return message_of(inner)
         case _:
             return clean(json_text(error)) if error else None
+
+
+def _more(error: dict[str, Any], text: str) -> str:
+    """What an error says beside its text: the field that it is about, or the error behind it, as gateways quote it."""
+    param, code, metadata = string(error.get("param")), string(error.get("code")), error.get("metadata")
+    quoted = string(metadata.get("raw") if isinstance(metadata, dict) else error.get("cause"))
+    more = f" ({code.replace('_', ' ')}: {param})" if param and param not in text else ""
+    return more + (f": {error_text(quoted.encode())}" if quoted.strip() and quoted not in text else "")
 
 
 def _problem(item: object) -> str:

@@ -18,6 +18,7 @@ from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.level import Level, LevelPlan
 from loadbench.plan.load import LevelDuration
 from loadbench.plan.prompts import Prompt
+from loadbench.targets.openai import first_response
 from tests.engine.no_health import NoHealth
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class ScriptedSession:
 
     workers = None
     health = NoHealth
+    swaps_models = False
 
     def __init__(
         self,
@@ -145,6 +147,13 @@ class ScriptedSession:
     async def ready(self, model: str) -> None:
         """Every model is."""
         self.made_ready.append(model)
+
+    async def exact_lengths(self, model: str) -> None:
+        """They are not wanted."""
+
+    async def first_response(self, model: str, *, prompt: str, max_tokens: int) -> Sample:
+        """Nothing is refused here."""
+        return await first_response(self.client(model), prompt=prompt, max_tokens=max_tokens)
 
     async def settled(self, closes_ns: int) -> None:
         """As scripted, or at once."""

@@ -109,7 +109,7 @@ def run_crew(plan: Scenario, load, *, workers: int, during=None, profile="slot-s
         async def main() -> tuple:
             samples: list = []
             target = Target(base_url=f"{server.url}/v1")
-            async with WorkerPool.of(workers, target) as crew:
+            async with WorkerPool.of(workers, lambda: target) as crew:
                 pids = [member.process.pid for member in crew._workers]
                 level = crew.level(
                     plan,
@@ -333,7 +333,7 @@ def test_a_search_runs_its_probes_on_workers():
         judge = SearchJudge(SearchEvidence(plan.objectives, confidence=0.95))
         session = ScriptedSession(clock, lambda _: Client(endpoint, transport, clock=clock, timeouts=Timeouts()))
         started: list[tuple[int, int]] = []
-        async with WorkerPool.of(2, target) as workers:
+        async with WorkerPool.of(2, lambda: target) as workers:
             session.workers = workers
             search = CapacitySearch(plan, session, model=EXACT.model, judge=judge, observer=judge)
             monitor = judge.monitor

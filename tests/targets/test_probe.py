@@ -19,16 +19,22 @@ from loadbench.targets import machine
 from loadbench.targets.error_hints import advice_for, known_error
 from loadbench.targets.foundry import Dialect, Service, catalogue_of, load, looks_like_foundry
 from loadbench.targets.openai import Target
-from loadbench.targets.prepare import target_http
+from loadbench.targets.prepare import Prepared, target_http
 from loadbench.targets.probe import ModelProbe, acknowledgement_delayed
 from tests.building import MS, a_sample
 from tests.client.server import ASK, GONE, chunk, head, serving, token, whole
 
 
+def prepared(target: Target, known: Model | None = None, *, scenario: Scenario | None = None) -> Prepared:
+    """The target, with the model's entry in the catalogue where it has one."""
+    catalogue = [] if known is None else [known]
+    return Prepared(scenario=scenario or Scenario(), target=target, catalogue=catalogue)
+
+
 def trial(known: Model | None = None, *, local: bool = True, cores: int = 8, gpus: tuple[str, ...] = ()) -> ModelProbe:
     """A trial whose machine is as told."""
     seen = SimpleNamespace(local=local, cores=cores, gpus=gpus)
-    return ModelProbe(Scenario(), Target(base_url="http://h/v1"), model="m", known=known, machine=seen)  # type: ignore[arg-type]
+    return ModelProbe(prepared(Target(base_url="http://h/v1"), known), model="m", machine=seen)  # type: ignore[arg-type]
 
 
 def test_server_that_answers_what_it_should_refuse_is_cut_off(monkeypatch):
@@ -111,7 +117,7 @@ def test_limits_and_transport_are_those_of_the_scenario():
                 target=TargetSettings(transport=transport), limits=LimitSettings(idle_timeout=50 * MS, timeout=None)
             )
             target, seen = Target(base_url=server.url()), SimpleNamespace(local=False, read=dict)
-            found = await ModelProbe(scenario, target, model="m", known=None, machine=seen).run(ask_limit=False)
+            found = await ModelProbe(prepared(target, scenario=scenario), model="m", machine=seen).run(ask_limit=False)
             return [*found, server.requests[0].headers.get("user-agent", "")]
 
     fast, httpx = asyncio.run(checks("fast")), asyncio.run(checks("httpx"))
@@ -144,7 +150,7 @@ def test_out_of_memory_at_the_first_answer_is_told_as_that():
     async def checks() -> list:
         async with serving([ASK, whole("500 Oh", b'{"error":"CUDA out of memory"}'), GONE]) as server:
             seen = SimpleNamespace(local=False, read=dict)
-            return await ModelProbe(Scenario(), Target(base_url=server.url()), model="m", known=None, machine=seen).run(
+            return await ModelProbe(prepared(Target(base_url=server.url())), model="m", machine=seen).run(
                 ask_limit=False
             )
 

@@ -59,9 +59,19 @@ _MAX_PARTS = 24
 
 
 def summarize(
-    recording: LevelRecording, *, target: str, model: str, load: Load, failure_limit: float, origin_ns: int = 0
+    recording: LevelRecording,
+    *,
+    target: str,
+    model: str,
+    load: Load,
+    failure_limit: float,
+    exact_output: bool = False,
+    origin_ns: int = 0,
 ) -> LevelResult:
-    """The level as `run.json` has it; `origin_ns` is the run's start on its clock."""
+    """The level as `run.json` has it; `origin_ns` is the run's start on its clock.
+
+    With `exact_output` responses of exactly the requested length were wanted.
+    """
     window_s = recording.window_s
     opens_ns, closes_ns = recording.window
     throughput, metrics = _throughput(recording), _metrics(recording)
@@ -92,7 +102,11 @@ def summarize(
         window_s=window_s,
         window_ns=(opens_ns - origin_ns, closes_ns - origin_ns),
         verdict=with_gates(with_too_few(verdict, recording, load), decided),
-        caveats=[*caveats(recording, load), *contradictions(recording, first), *gave_up_caveats(recording, gave_up)],
+        caveats=[
+            *caveats(recording, load, exact_output=exact_output),
+            *contradictions(recording, first),
+            *gave_up_caveats(recording, gave_up),
+        ],
         audit=audit(recording, load),
         outcomes={outcome.value: count for outcome, count in sorted(recording.outcomes.items())},
         failures=[FailureCount(outcome.value, detail, count) for (outcome, detail), count in failures],
@@ -109,6 +123,8 @@ def summarize(
             source={source.value: count for source, count in sorted(recording.token_sources.items())},
             cached_requests=recording.cached,
             unknown_input=recording.unknown_input_tokens,
+            shorter=recording.answers_shorter,
+            longer=recording.answers_longer,
         ),
         finish_reasons=dict(recording.finish_reasons),
         client=_client(recording),

@@ -217,9 +217,17 @@ def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) 
         )
 
 
-def caveats(recording: LevelRecording, load: Load) -> Iterator[Reason]:
-    """What a reader should know about a level even if it is valid."""
+def caveats(recording: LevelRecording, load: Load, *, exact_output: bool = False) -> Iterator[Reason]:
+    """What a reader should know about a level even if it is valid; with `exact_output` lengths were to be exact."""
     ok = recording.outcomes.get(Outcome.OK, 0)
+    off = recording.answers_shorter + recording.answers_longer
+    if exact_output and off:
+        than = "shorter" if not recording.answers_longer else "longer" if not recording.answers_shorter else "different"
+        yield Reason(
+            "lengths_not_kept",
+            f"{off} of {ok} responses ({100 * off / ok:.3g} %) had another length than --exact-output requests: {than}",
+            "compare the time to first token and the time per token, which depend less on the length",
+        )
     assumed = recording.token_sources.get(TokenSource.EVENTS, 0)
     if assumed:
         yield Reason(
