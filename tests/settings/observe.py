@@ -187,6 +187,7 @@ SHOWN: Mapping[str, Any] = {
     "temperature": _all("temperature"),
     "seed": lambda seen: (_all("seed")(seen), seen.handed["simulated"]),
     "lengths": lambda seen: {body.get("max_tokens") or body.get("max_completion_tokens") for body in seen.bodies()},
+    "exact": lambda seen: any("ignore_eos" in body for body in seen.bodies()),
     "count": lambda seen: len(seen.bodies()),
     "connect": lambda seen: ({*seen.handed["connect"]}, {*seen.handed["timeouts"]}),
     "timeouts": lambda seen: set(seen.handed["timeouts"]),

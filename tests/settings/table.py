@@ -87,7 +87,7 @@ ROWS: dict[str, Row] = {
     "target.api_key_env": Row("WALK_KEY", shows="headers"),
     "target.cacert": Row("ca.pem", _HTTPS, shows="trusted"),
     "target.insecure": Row(True, _HTTPS, shows="trusted"),
-    "target.strict_request": Row(True, shows="strict"),
+    "target.strict_request": Row(True),
     "target.kind": Row("foundry", shows="paths"),
     "target.load": Row(False, _FOUNDRY),
     "target.time_loads": Row(True, {"adapter": "echo:mine"}, drop=("url",), shows="loads"),

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 ELSEWHERE = {
     **dict.fromkeys(("target.load", "target.allow_alias"), "tests/foundry"),
     **dict.fromkeys(("capacity.devices_for", "capacity.headroom"), "tests/analyze/capacity"),
+    "target.strict_request": "tests/cli/test_adapt.py",
     ("models", "limits.timeout"): "the time that loading a model may take: tests/foundry",
     ("doctor", "target.adapter"): "tests/targets/test_adapters.py",
 }
