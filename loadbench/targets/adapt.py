@@ -103,7 +103,9 @@ def describe(decision: Adapted) -> str:
         same = f", as with {flag}" if decision.field in TOKEN_LIMITS else ""
         return f"the server refuses {decision.field!r}; {decision.to!r} is sent instead{same}"
     follows = _CONSEQUENCES.get(decision.field.rpartition(".")[2], "")
-    return f"the server refuses {decision.field!r}; it is not sent, as with {flag}" + (f": {follows}" if follows else "")
+    return f"the server refuses {decision.field!r}; it is not sent, as with {flag}" + (
+        f": {follows}" if follows else ""
+    )
 
 
 def adapt(prepared: Prepared, decisions: Sequence[Adapted]) -> None:
