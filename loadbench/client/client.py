@@ -24,7 +24,7 @@ from loadbench.record.request import Request
 from loadbench.record.sample import Sample
 from loadbench.wire.body import NO_CHANGES, BodyChanges, limit_in, request_body
 from loadbench.wire.formats import address
-from loadbench.wire.openai import Api, clean, error_text
+from loadbench.wire.openai import Api, clean, error_text, quoted
 from loadbench.wire.response_reader import ResponseReader
 from loadbench.wire.sse import LARGEST_BLOCK
 
@@ -163,6 +163,7 @@ class _Call:
         "_streams",
         "_task",
         "_timeouts",
+        "_type",
         "censored",
         "connect_ns",
         "connected_ns",
@@ -209,7 +210,8 @@ class _Call:
         self.reconnects = 0
         self.censored = self._merged = 0
         self._last_read_ns: int | None = None
-        self._streams = False
+        self._streams: bool | None = False  # None: not known yet
+        self._type = b""
         self._coding = b"identity"
         self._body = bytearray()
 
@@ -265,18 +267,18 @@ class _Call:
         reader = self.reader
         if self.status is not None and self.status != 200:
             return Outcome.HTTP_ERROR, f"HTTP {self.status}: {error_text(bytes(self._body))}"
+        if self._streams:
+            reader.close(self.end_ns)
         if broke is not None and reader.error is None:
             finished = reader.finish_reason is not None
-            # [DONE] alone is not enough if the connection broke right then.
-            is_complete = reader.done_ns is not None and (
-                finished or broke[0] not in {Outcome.TRUNCATED, Outcome.RESET}
-            )
+            # [DONE] alone is not enough if the connection broke right then; a finish_reason is, if it was closed.
+            if reader.done_ns is None:
+                is_complete = finished and broke[0] is Outcome.TRUNCATED
+            else:
+                is_complete = finished or broke[0] not in {Outcome.TRUNCATED, Outcome.RESET}
             if not is_complete:
-                if broke[0] is not Outcome.TRUNCATED or not finished:
-                    return broke
-                # Closed in the middle of the body, but after the response said that it was finished.
-                reader.close(self.end_ns)
-                return reader.outcome()
+                words = reader.unread or (self._body and f"the body was {quoted(bytes(self._body))}")
+                return broke[0], f"{broke[1]}; {words}" if words else broke[1]
         if self.status == 200 and self._coding != b"identity":
             # What a compressor held back could not be stamped.
             return Outcome.PROTOCOL, f"a body in {clean(self._coding.decode('latin-1'))}, though identity was requested"
@@ -286,8 +288,6 @@ class _Call:
         if self.status == 200 and not self._streams:
             # No event stream: a whole response in JSON, or something else.
             reader.read_json(bytes(self._body), self.end_ns)
-        elif broke is None:
-            reader.close(self.end_ns)
         return reader.outcome()
 
     def cut(self, reason: Outcome) -> None:
@@ -314,18 +314,25 @@ class _Call:
         self.sent_ns = at_ns
 
     def headers(self, at_ns: int, status: int, headers: Sequence[Header]) -> None:
-        """Note the status, and whether the body is an event stream: by its content type, or if it has none."""
+        """Note the status, and whether the body is a stream: by its content type, else its first bytes decide."""
         self.headers_ns, self.status = at_ns, status
         values = {name.lower(): value.lower() for name, value in headers}
         self._coding = values.get(b"content-encoding") or b"identity"
         is_plain = self._coding == b"identity"
-        self._streams = status == 200 and is_plain and self.reader.accepts(values.get(b"content-type", b""))
+        self._type = values.get(b"content-type", b"")
+        if status == 200 and is_plain:
+            self._streams = True if self.reader.accepts(self._type) else None
 
     def data(self, at_ns: int, chunk: bytes) -> None:
         """Parse body bytes, which have been stamped."""
         self._last_read_ns = at_ns
         if self.first_byte_ns is None:
             self.first_byte_ns = at_ns
+        if self._streams is None:
+            # No event can be complete before it is known what this is, so none gets a later stamp than its own.
+            chunk = bytes(self._body) + chunk
+            self._body.clear()
+            self._streams = self.reader.recognises(chunk)
         if not self._streams:
             if self.status == 200 and len(self._body) > LARGEST_BLOCK:
                 what = f"more than {LARGEST_BLOCK // 2**20} MiB that are no event stream"
@@ -370,6 +377,11 @@ class _Call:
         """All that is known about the request."""
         reader = self.reader
         output_tokens, source = reader.output_tokens()
+        content_type = None
+        says_stream = bool(self._type) and reader.accepts(self._type)
+        if self._streams and says_stream == reader.is_whole:
+            came = "a response that was not streamed" if reader.is_whole else "a stream"
+            content_type = f"{clean(self._type.decode('latin-1')) or 'no Content-Type'} for {came}"
         return Sample(
             request=request,
             outcome=outcome,
@@ -396,6 +408,9 @@ class _Call:
             input_tokens=reader.input_tokens,
             cached_tokens=reader.cached_tokens,
             reasoning_tokens=reader.reasoning_tokens,
+            unread_frames=reader.bad_frames,
+            keep_alives=reader.keep_alives,
+            content_type=content_type,
             finish_reason=reader.finish_reason,
             model=reader.model,
             timings=reader.timings,

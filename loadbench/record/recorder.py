@@ -62,6 +62,17 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """What responses had besides their text; all but the keep-alives counts requests that ended ok."""
+
+    keep_alives: int
+    frames: int  # that were not understood
+    requests: int  # that had such frames
+    words: str  # the first of them, in the server's words
+    content_types: Mapping[str, int]  # Content-Types that were not those of what came, and what came
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LevelRecording:
     """All that is known about one level. Times are ns of the run's clock."""
 
@@ -84,6 +95,7 @@ class LevelRecording:
     reads: int
     censored_events: int
     events: int
+    unread: Unread  # what came besides the responses, in measured requests
     reused: int  # measured requests on a connection that had carried one before
     reconnects: int
     finish_reasons: Mapping[str, int]
@@ -133,6 +145,8 @@ class Recorder:
         self._sources: Counter[TokenSource] = Counter()
         self._finish: Counter[str] = Counter()
         self._models: Counter[str] = Counter()
+        self._content_types: Counter[str] = Counter()
+        self._unread = ""
         self._phases: Counter[Phase] = Counter()
         self._count: Counter[str] = Counter()
         self._personas: dict[str, PersonaStats] = {}
@@ -165,6 +179,7 @@ class Recorder:
             self._turns[request.turn] += 1
         count["reused"] += bool(sample.reused)
         count["reconnects"] += sample.reconnects
+        count["keep_alives"] += sample.keep_alives
         self._record("lateness", sample.lateness())
         if sample.connect_ns is not None:
             self._record("connect", sample.connect_ns)
@@ -198,6 +213,14 @@ class Recorder:
         self._sources[sample.token_source] += 1
         self._finish[sample.finish_reason or "none"] += 1
         self._models[sample.model or ""] += 1
+        if sample.unread_frames:
+            count["unread_frames"] += sample.unread_frames
+            count["unread"] += 1
+            self._unread = self._unread or sample.detail
+        kind = sample.content_type
+        if kind is not None:
+            is_new = kind not in self._content_types and len(self._content_types) >= _MOST_DETAILS
+            self._content_types["(others)" if is_new else kind] += 1
         count["output"] += sample.output_tokens or 0
         count["input"] += sample.input_tokens or 0
         count["unknown_input"] += sample.input_tokens is None
@@ -269,6 +292,13 @@ class Recorder:
             reads=count["reads"],
             censored_events=count["censored"],
             events=count["events"],
+            unread=Unread(
+                keep_alives=count["keep_alives"],
+                frames=count["unread_frames"],
+                requests=count["unread"],
+                words=self._unread,
+                content_types=dict(self._content_types),
+            ),
             reused=count["reused"],
             reconnects=count["reconnects"],
             finish_reasons=dict(self._finish),

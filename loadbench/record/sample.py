@@ -26,7 +26,7 @@ class Sample:
 
     request: Request
     outcome: Outcome
-    detail: str = ""  # for people: what the server said, or what broke
+    detail: str = ""  # for people: what the server said, or what broke; of a success what was not understood in it
 
     sent_ns: int | None = None
     connected_ns: int | None = None
@@ -54,6 +54,9 @@ class Sample:
     input_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    unread_frames: int = 0  # frames and lines that were not understood
+    keep_alives: int = 0  # comments, empty events and others that only keep the connection open
+    content_type: str | None = None  # the Content-Type, if it is not that of what came, and what came
     finish_reason: str | None = None
     model: str | None = None  # the name in the response
     timings: Timings | None = None  # times that the server reports itself

@@ -53,6 +53,9 @@ _OF_SAMPLE = (
     "input_tokens",
     "cached_tokens",
     "reasoning_tokens",
+    "unread_frames",
+    "keep_alives",
+    "content_type",
     "finish_reason",
 )
 # Lines are buffered up to this size, so that a callback seldom has to write.

@@ -206,6 +206,21 @@ class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
     reused: int
 
 
+class UnreadCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the responses of measured requests had besides their text; all but `keep_alives` is of those that ended ok.
+
+    `keep_alives` are comments, empty events and others that only keep the connection open. `frames` were not
+    understood; `requests` had such frames, and `first` is what the first of them said. `content_types` counts the
+    responses whose Content-Type was not that of what came.
+    """
+
+    keep_alives: int = 0
+    frames: int = 0
+    requests: int = 0
+    first: str = ""
+    content_types: dict[str, int] = {}
+
+
 class FailureCount(msgspec.Struct, frozen=True):
     """Failures with the same outcome and detail."""
 
@@ -281,6 +296,7 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     objectives: list[ObjectiveResult] = []
     tokens: TokenCounts
     finish_reasons: dict[str, int] = {}
+    unread: UnreadCounts | None = None
     client: ClientHealth
     undefined: dict[str, int] = {}
     metrics: dict[str, Metric | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from loadbench.wire import ollama, responses
@@ -21,7 +22,13 @@ _VERSION = re.compile(r"/v\d+$")
 class FrameStream(Protocol):
     """Bytes in, events out; see `loadbench.wire.sse.EventStream`."""
 
-    ignored: int
+    keep_alives: int  # without data
+    ignored: int  # with no known field
+    unframed: bytearray  # these lines, as far as they are kept
+
+    def recognises(self, start: bytes) -> bool | None:
+        """Whether a body that begins like this is such a stream; `None` if more of it must be seen."""
+        ...
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that these bytes complete."""
@@ -40,7 +47,8 @@ class FrameStream(Protocol):
 class Format(NamedTuple):
     """How the responses of an endpoint are read.
 
-    With `uniform`, most events differ from the one before only in their text (see `loadbench.wire.shortcut`).
+    With `in_lines`, every line is an event. With `uniform`, most events differ from the one before only in their text
+    (see `loadbench.wire.shortcut`).
     """
 
     path: str  # below the base URL, which ends in the version
@@ -49,15 +57,22 @@ class Format(NamedTuple):
     new_reader: Callable[[], Callable[[bytes], Chunk]]  # reads the frames of one response
     read_whole: Callable[[bytes], Chunk]  # reads a response that was not streamed
     uniform: bool = False
+    in_lines: bool = False
 
 
 _SSE = b"text/event-stream"
+_new_events = partial(EventStream, marks_anywhere=True)
 _FORMATS = {
-    Api.CHAT: Format("/chat/completions", _SSE, EventStream, lambda: read_chunk, read_whole, uniform=True),
-    Api.COMPLETIONS: Format("/completions", _SSE, EventStream, lambda: read_chunk, read_whole, uniform=True),
-    Api.RESPONSES: Format("/responses", _SSE, EventStream, responses.EventReader, responses.read_whole),
+    Api.CHAT: Format("/chat/completions", _SSE, _new_events, lambda: read_chunk, read_whole, uniform=True),
+    Api.COMPLETIONS: Format("/completions", _SSE, _new_events, lambda: read_chunk, read_whole, uniform=True),
+    Api.RESPONSES: Format("/responses", _SSE, _new_events, responses.EventReader, responses.read_whole),
     Api.OLLAMA: Format(
-        ollama.PATH, b"application/x-ndjson", ollama.LineStream, lambda: ollama.read_line, ollama.read_line
+        ollama.PATH,
+        b"application/x-ndjson",
+        ollama.LineStream,
+        lambda: ollama.read_line,
+        ollama.read_line,
+        in_lines=True,
     ),
 }
 

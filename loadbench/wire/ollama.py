@@ -14,21 +14,31 @@ from __future__ import annotations
 
 from loadbench.wire.generated import generated
 from loadbench.wire.openai import Chunk, error_in, object_of, string
-from loadbench.wire.sse import LARGEST_BLOCK, Event, OversizeEvent
+from loadbench.wire.sse import BOM, LARGEST_BLOCK, Event, OversizeEvent
 from loadbench.wire.timings import ollama_timings
 from loadbench.wire.usage import usage_in
 
 PATH = "/api/chat"
+# What only an object of a response has, besides its message.
+_PARTS = frozenset({"response", "done", "model"})
 
 
 class LineStream:
     """The lines of one response, as its bytes come in; each is an event."""
 
-    __slots__ = ("_line", "ignored")
+    __slots__ = ("_line", "ignored", "keep_alives", "unframed")
 
     def __init__(self) -> None:
-        self.ignored = 0
+        self.keep_alives = 0  # empty lines
+        self.ignored = 0  # none: each line is an event
+        self.unframed = bytearray()
         self._line = bytearray()  # the incomplete last line
+
+    @staticmethod
+    def recognises(start: bytes) -> bool | None:
+        """Whether a body that begins like this has objects in lines; `None` if more of it must be seen."""
+        start = start.removeprefix(BOM).lstrip()
+        return None if BOM.startswith(start) else start.startswith(b"{")
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The lines that these bytes complete, possibly none. Raises `OversizeEvent`."""
@@ -39,6 +49,7 @@ class LineStream:
             lines[0] = bytes(self._line)
             self._line.clear()
         events = [Event(line) for line in lines if line.strip()]
+        self.keep_alives += len(lines) - len(events)
         if len(self._line) + len(rest) > LARGEST_BLOCK:
             error = OversizeEvent()
             error.events = events
@@ -73,7 +84,8 @@ def read_line(data: bytes) -> Chunk:
         usage=usage_in(document) if done else None,
         error=error,
         model=string(document.get("model")) or None,
-        choices=int("message" in document or "response" in document),
+        choices=int(isinstance(document.get("message"), dict) or "response" in document),
         done=done,
         timings=ollama_timings(document) if done else None,
+        foreign=not (any(found) or isinstance(document.get("message"), dict) or not _PARTS.isdisjoint(document)),
     )

@@ -12,6 +12,7 @@ import html
 import json
 import re
 import unicodedata
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -20,6 +21,7 @@ import orjson
 from loadbench.wire.generated import generated, json_text
 from loadbench.wire.timings import timings_in
 from loadbench.wire.usage import Usage, usage_in
+from loadbench.wire.vocabulary import Ending, ending_of
 
 if TYPE_CHECKING:
     from loadbench.record.timings import Timings
@@ -29,6 +31,20 @@ _LONGEST_LINE = 300
 # Invisible, direction-changing and broken characters: a server's text must not rewrite a terminal or a report.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
+# What only a frame of a response has; a frame with none of these is not understood.
+_PARTS = frozenset({"choices", "usage", "model", "created", "timings", "system_fingerprint", "service_tier"})
+# Where errors are, what says that there is one, and where its message is, in the order in which they are looked for.
+_ERRORS = ("error", "errors", "fault", "exception", "Error")
+_CODES = ("error_code", "errorCode", "err_code", "errcode", "error_msg", "error_message", "errorMessage", "errmsg",
+          "err_msg", "error_type", "base_resp")  # fmt: skip
+_MESSAGES = ("message", "detail", "msg", "error_message", "error_msg", "errorMessage", "errmsg", "err_msg",
+             "status_msg", "faultstring", "Message", "error_description", "description", "reason")  # fmt: skip
+_ERROR_KEYS = frozenset(
+    {*_ERRORS, *_CODES, "code", "status", "status_code", "statusCode", "detail", "success", "ok", "type"}
+)
+_SUCCESS = frozenset({"", "0", "200", "ok", "success", "succeeded", "successful", "null", "none", "completed"})
+# Objects in lines of their own are looked for in this much of a body.
+_MOST_LINES_BYTES = 64 * 1024
 
 
 class Api(StrEnum):
@@ -41,7 +57,14 @@ class Api(StrEnum):
 
 
 class BadChunk(ValueError):  # noqa: N818 - reads as what it is at the raise
-    """Bytes that are not a JSON object; the message says what they are."""
+    """Bytes that are not a JSON object; the message says what they are.
+
+    `loses_text`: they were a frame of the response, or one before them is missing, so that its text has a gap.
+    """
+
+    def __init__(self, message: str, *, loses_text: bool = False) -> None:
+        super().__init__(message)
+        self.loses_text = loses_text
 
 
 class Chunk(NamedTuple):
@@ -58,9 +81,12 @@ class Chunk(NamedTuple):
     choices: int = 0  # a frame without choices is not part of a response
     done: bool = False
     timings: Timings | None = None  # the server's own
+    foreign: bool = False  # an object with nothing that a response has
 
 
 DONE = Chunk(done=True)
+FOREIGN = Chunk(foreign=True)
+_NOTHING = Chunk()
 
 
 # One frame.
@@ -70,7 +96,9 @@ def read_chunk(data: bytes) -> Chunk:
     """One frame of a stream; raises `BadChunk` for bytes that are neither a JSON object nor `[DONE]`."""
     if data.startswith(b"[") and data.strip() == b"[DONE]":
         return DONE
-    return _read(object_of(data), "delta", "message")
+    document = object_of(data)
+    chunk = _read(document, "delta", "message")
+    return FOREIGN if chunk == _NOTHING and _PARTS.isdisjoint(document) else chunk
 
 
 def read_whole(data: bytes) -> Chunk:
@@ -85,11 +113,11 @@ def object_of(data: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         # Servers send what strict JSON refuses: broken UTF-8 inside a string, half a surrogate pair, NaN.
         try:
-            document = json.loads(data.decode("utf-8", "replace"))
+            document = json.loads(data.decode("utf-8-sig", "replace"))
         except (ValueError, RecursionError):
-            raise BadChunk(f"not JSON: {clean(data[:200].decode('utf-8', 'replace'))!r}") from None
+            raise BadChunk(f"not JSON: {quoted(data)}", loses_text=data.lstrip().startswith(b"{")) from None
     if not isinstance(document, dict):
-        raise BadChunk(f"{_kind(document)} instead of a JSON object")
+        raise BadChunk(f"{_kind(document)} instead of a JSON object: {quoted(data)}")
     return document
 
 
@@ -125,13 +153,17 @@ def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
         if is_plain and isinstance(content, str):
             text += content
         elif part:
+            error = error or message_of(part.get("error"))
             more = generated(part)
             text, reasoning, tool = text + more.text, reasoning + more.reasoning, tool + more.tool
         reason = choice.get("finish_reason")
-        if isinstance(reason, dict):  # with the word as its type
+        if isinstance(reason, dict):  # with the word as its type, and the reason for a failure (SGLang)
+            if ending_of(string(reason.get("type"))) is Ending.FAILED:
+                error = error or message_of(reason)
             reason = reason.get("type")
-        if reason and isinstance(reason, str):
-            finish = reason
+        # Of several choices, one that did not end well counts.
+        if reason and isinstance(reason, str) and (ending := ending_of(reason)) is not Ending.NONE:
+            finish = finish if finish and ending in {Ending.GOOD, Ending.FILTERED} else reason
         choice_tokens = _tokens(choice)
         if choice_tokens is not None:
             tokens = choice_tokens + (tokens or 0)
@@ -177,7 +209,16 @@ def error_text(body: bytes) -> str:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return page_text(body) or clean(body.decode("utf-8", "replace")) or "no text"
+        page = page_text(body)
+        # An object in a line of its own says more than the text around it.
+        lines = () if page else (line for line in body[:_MOST_LINES_BYTES].splitlines() if line.lstrip()[:1] == b"{")
+        for line in lines:
+            with suppress(orjson.JSONDecodeError):
+                if message := error_in(orjson.loads(line)):
+                    return message
+        return page or clean(body.decode("utf-8", "replace")) or "no text"
+    if isinstance(document, list) and document and isinstance(document[0], dict):  # Gemini's errors are lists
+        document = document[0]
     message = error_in(document) or message_of(document) if isinstance(document, dict) else None
     return message or clean(body.decode("utf-8", "replace")) or "no text"
 
@@ -201,14 +242,61 @@ def clean(text: str) -> str:
     return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
 
 
+def quoted(data: bytes) -> str:
+    """The beginning of these bytes in quotes, with what cannot be printed as escapes: for a line of a report."""
+    text = data[:_LONGEST_LINE].decode("utf-8", "backslashreplace")
+    escaped = (
+        letter if letter == " " or unicodedata.category(letter) not in _UNPRINTABLE else repr(letter)[1:-1]
+        for letter in text
+    )
+    return f"'{''.join(escaped)}{'…' if len(data) > _LONGEST_LINE else ''}'"
+
+
 def error_in(document: dict[str, Any]) -> str | None:
-    """The error that a document reports: its `error`, of any shape, or in the older form the document itself."""
-    error = document.get("error")
-    if error:
-        return message_of(error) or "an error without a message"
-    if document.get("object") == "error" or (document.get("detail") and "choices" not in document):
-        return message_of(document)
-    return None
+    """The error that a document reports, in any of the shapes that servers use; `None` if it reports none."""
+    if _ERROR_KEYS.isdisjoint(document) and document.get("object") != "error":
+        return None
+    for key in _ERRORS:
+        error = document.get(key)
+        if error and not _says_success(error):
+            return message_of(error) or "an error without a message"
+    message = next((text for key in _MESSAGES if (text := document.get(key)) and isinstance(text, str)), "")
+    # Where a frame has choices, a code alone is not enough: it may be anything.
+    has_choices = bool(document.get("choices"))
+    failed = document.get("object") == "error" or document.get("success") is False or document.get("ok") is False
+    failed = failed or any(not _says_success(document[key]) for key in _CODES if key in document)
+    if "code" in document and not _says_success(document["code"]):
+        failed = failed or (not _says_success(message) if message else not has_choices)
+    for key in ("status", "status_code", "statusCode", "type"):
+        failed = failed or _says_failure(document.get(key))
+    failed = failed or bool(document.get("detail") and "choices" not in document)
+    return (message_of(document) or "an error without a message") if failed else None
+
+
+def _says_success(value: object) -> bool:
+    """Whether a code, a message or an object with both is that of a success: 0, "0", 200, null, "success", …"""
+    match value:
+        case dict():
+            # Only a code says so: an object without one, or with an empty message alone, is there for a reason.
+            codes = [value[key] for key in ("code", "status_code") if key in value]
+            return bool(codes) and all(map(_says_success, (*codes, *map(value.get, _MESSAGES))))
+        case str():
+            return value.strip().lower().rstrip(".!") in _SUCCESS
+        case bool() | None:
+            return not value
+        case int() | float():
+            return value == 0 or 200 <= value < 300
+        case _:
+            return not value
+
+
+def _says_failure(value: object) -> bool:
+    """Whether a status or a type is that of a failure: 500, "500", "error", "failed", "invalid_request_error"."""
+    if isinstance(value, str) and not value.isdigit():
+        return ending_of(value) is Ending.FAILED
+    if isinstance(value, str):
+        value = int(value[:9])
+    return isinstance(value, int) and 400 <= value < 600
 
 
 def message_of(error: object) -> str | None:
@@ -216,14 +304,18 @@ def message_of(error: object) -> str | None:
     match error:
         case str():
             return clean(error) or None
-        case {"message": str(text)} | {"detail": str(text)} | {"msg": str(text)} if text.strip():
-            return clean(text + _more(cast("dict[str, Any]", error), text))
+        case [dict(), *_]:
+            return clean("; ".join(message_of(item) or "" for item in error[:20])) or None
         case {"detail": list(items)} | {"message": list(items)}:
             return clean("; ".join(_problem(item) for item in items[:20])) or None
-        case {"message": dict(inner)} if inner:
-            return message_of(inner)
-        case _:
-            return clean(json_text(error)) if error else None
+        case dict():
+            text = next((text for key in _MESSAGES if (text := error.get(key)) and isinstance(text, str)), "")
+            if text.strip():
+                return clean(text + _more(cast("dict[str, Any]", error), text))
+            for key in (*_ERRORS, *_MESSAGES, "base_resp", "data", "response"):
+                if isinstance(error.get(key), (dict, list)) and error[key]:
+                    return message_of(error[key])
+    return clean(json_text(error)) if error else None
 
 
 def _more(error: dict[str, Any], text: str) -> str:

@@ -14,16 +14,18 @@ equal to the number of events. Such counts are used only if they add up to the t
 from __future__ import annotations
 
 from array import array
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.usage_check import PLAUSIBLE, UsageCheck
 from loadbench.wire.formats import format_of
-from loadbench.wire.openai import DONE, BadChunk, Chunk, clean, error_text, page_text
+from loadbench.wire.openai import DONE, FOREIGN, BadChunk, Chunk, clean, error_text, page_text, quoted, read_chunk
 from loadbench.wire.shortcut import learn
-from loadbench.wire.sse import OversizeEvent
+from loadbench.wire.sse import LARGEST_BLOCK, OversizeEvent
 from loadbench.wire.usage import Usage
+from loadbench.wire.vocabulary import Ending, ending_of, is_error_event, is_keep_alive, reads_like_error
 
 if TYPE_CHECKING:
     from loadbench.record.timings import Timings
@@ -31,8 +33,7 @@ if TYPE_CHECKING:
     from loadbench.wire.shortcut import Shortcut
     from loadbench.wire.sse import Event
 
-# The finish_reason of a server that gave up: the response is not what was requested.
-_GIVEN_UP = frozenset({"error", "abort"})
+_NOT_GOOD = frozenset({Ending.FAILED, Ending.UNKNOWN})
 # The end of an event of most servers, and of all events with a shortcut.
 _END = b"\n\n"
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
@@ -53,6 +54,7 @@ class ResponseReader:
     """
 
     __slots__ = (
+        "_bad_ending",
         "_broken",
         "_events_in_read",
         "_fault",
@@ -67,10 +69,12 @@ class ResponseReader:
         "_read_ns",
         "_ready",
         "_shortcut",
+        "_signs",
         "_stream",
         "_texts",
         "_tokens",
         "_tries",
+        "_unread",
         "_usage",
         "_whole",
         "bad_frames",
@@ -102,7 +106,7 @@ class ResponseReader:
         self.finish_reason: str | None = None
         self.model: str | None = None
         self.timings: Timings | None = None  # the server's own, the last it reported
-        self.bad_frames = 0
+        self.bad_frames = 0  # not understood, and no sign of life
         self.unfinished = False  # the last event lacked its empty line
         self._usage = Usage()
         self._tokens = _TokenCounts()
@@ -114,6 +118,9 @@ class ResponseReader:
         self._has_reasoning = self._has_calls = False
         self._is_marked = False  # the visible text begins like a mark, as <think>, and may be reasoning
         self._fault = ""  # the first breach of the protocol
+        self._unread = ""  # the first of what was not understood: what it is, in the server's words
+        self._bad_ending = ""  # the first finish_reason that is not known to be a good end
+        self._signs = 0  # events that only keep the connection open
         self._broken = False
         self._whole = False
         self._read_ns: int | None = None  # stamp of the last read
@@ -122,6 +129,10 @@ class ResponseReader:
     def accepts(self, content_type: bytes) -> bool:
         """Whether a body of this type, in lower case, is the expected stream; without a type it may be."""
         return not content_type or content_type.startswith(self._format.content_type)
+
+    def recognises(self, start: bytes) -> bool | None:
+        """Whether a body that begins like this is the expected stream, whatever its type says; `None`: too short."""
+        return self._stream.recognises(start)
 
     def feed(self, at_ns: int, chunk: bytes) -> None:
         """Body bytes that arrived at `at_ns`."""
@@ -164,39 +175,66 @@ class ResponseReader:
         self._ready = self._shortcut if self._stream.between and self.done_ns is None else None
 
     def close(self, at_ns: int) -> None:
-        """The body ended at `at_ns`. A last event without its empty line counts, with the stamp of its read."""
+        """The body ended at `at_ns`, or nothing more of it will be read.
+
+        A last event without its empty line counts, with the stamp of its read. What was not understood may be an error
+        in bare words, or a whole response in JSON.
+        """
         event = None if self._broken else self._stream.close()
-        if event is None:
+        if event is not None:
+            self.unfinished = True
+            try:
+                if not is_error_event(event.event):
+                    self._format.new_reader()(event.data)
+            except BadChunk as problem:
+                # It was cut in its middle, and is no frame, unless it is an error or the whole stream in one event.
+                if _has_error(event.data) or _frames_in(event.data):
+                    self._add_unread(event, problem)
+            else:
+                self._add_events([event], at_ns if self._read_ns is None else self._read_ns)
+
+        text, lines = bytes(self._stream.unframed), self._stream.ignored
+        if not text or self.error is not None:
             return
-        self.unfinished = True
-        try:
-            if event.event != "error":
-                self._format.new_reader()(event.data)
-        except BadChunk:
-            return  # it was cut in its middle, and is no frame
-        self._add_events([event], at_ns if self._read_ns is None else self._read_ns)
+        is_bare = not self.event_ns and self.finish_reason is None and self.model is None
+        if is_bare and text.lstrip().startswith((b"{", b"[")):
+            fault, self._fault = self._fault, ""
+            self.read_json(text, at_ns)
+            if self._whole or self.error is not None:
+                self.bad_frames, self._unread = 0, ""
+                return
+            self._fault = fault or self._fault
+        elif lines and _has_error(text):
+            self.error = error_text(text)
+        if lines:
+            page = page_text(text)
+            self.bad_frames += lines
+            self._unread = self._unread or (f"{page}: " if page else "") + f"bytes outside of any event: {quoted(text)}"
 
     def read_json(self, body: bytes, at_ns: int) -> None:
         """A whole body, complete at `at_ns`, that is not an event stream: a JSON response, an error, or a fault."""
+        chunk = None
         try:
             chunk = self._format.read_whole(body)
         except BadChunk:
-            if body.lstrip().startswith((b"data:", b"event:", b":")):
-                fault = "an event stream whose Content-Type does not say so"
-            elif not body.strip():
+            if not body.strip():
                 fault = "an empty body instead of an event stream"
+            elif _frames_in(body):
+                fault = f"JSON objects in lines instead of an event stream: {quoted(body)}"
             elif page_text(body) is not None:
                 fault = f"{error_text(body)} instead of an event stream"
             else:
                 fault = f"text ({error_text(body)}) instead of an event stream"
+        else:
+            fault = f"JSON that is no response of {self._format.path}: {error_text(body)}"
+        if chunk is not None and (chunk.error is not None or chunk.choices):
+            self._whole = True
+            self._add_frame(chunk, at_ns)
+            self.reads = len(self.event_ns)
+        elif _has_error(body):
+            self.error = self.error or error_text(body)
+        else:
             self._fault = self._fault or fault
-            return
-        if chunk.error is None and not chunk.choices:
-            self._fault = self._fault or f"JSON that is no response of {self._format.path}: {error_text(body)}"
-            return
-        self._whole = True
-        self._add_frame(chunk, at_ns)
-        self.reads = len(self.event_ns)
 
     def _add_events(self, events: list[Event], at_ns: int) -> None:
         """Add the events that one read brought, and count the read."""
@@ -205,15 +243,19 @@ class ResponseReader:
             if self.done_ns is not None:
                 self._add_late(event)
                 continue
-            if event.event == "error":
-                self.error = self.error or error_text(event.data)
-                continue
             try:
                 chunk = self._read_chunk(event.data)
-            except BadChunk as error:
-                self.bad_frames += 1
-                self._fault = self._fault or f"a frame that is {error}"
-                continue
+            except BadChunk as problem:
+                if event.data.strip(b' "[]').upper() != b"DONE":
+                    self._add_unread(event, problem)
+                    continue
+                chunk = DONE
+            if chunk.foreign or event.event != "message":
+                if is_error_event(event.event):
+                    chunk = chunk._replace(error=chunk.error or _error_words(event))
+                elif chunk.foreign and chunk.error is None:
+                    self._add_unread(event, None)
+                    continue
             if chunk is not DONE:
                 self._add_frame(chunk, at_ns)
                 if self._tries and chunk.text and self._texts is None and chunk.model == self.model:
@@ -221,15 +263,42 @@ class ResponseReader:
                     self._tries = self._tries - 1 if self._shortcut is None else 0
             if chunk.done:
                 self.done_ns = at_ns
+                # An end with text in the only event is a response that was not streamed.
+                self._whole = self._whole or (bool(chunk.text) and len(self.event_ns) == 1)
         self._count_read(len(self.event_ns) - before)
+
+    def _add_unread(self, event: Event, problem: BadChunk | None) -> None:
+        """An event that is no part of a response: a sign of life, an error in words, or something unknown."""
+        data = event.data
+        if is_error_event(event.event):
+            self.error = self.error or _error_words(event)
+        elif is_keep_alive(event.event, data):
+            self._signs += 1
+        elif frames := _frames_in(data):
+            self.error = self.error or next(filter(None, (chunk.error for chunk in frames)), None)
+            missing = f"no empty line between events: {len(frames)} came as one"
+            self._fault = self._fault or f"{missing}, {quoted(data)}"
+        elif _has_error(data):
+            self.error = self.error or error_text(data)
+        else:
+            what = f"a frame that is {problem or f'no part of a response: {quoted(data)}'}"
+            self.bad_frames += 1
+            self._unread = self._unread or what
+            if problem is not None and problem.loses_text:
+                self._fault = self._fault or what
+            if self._format.in_lines and len(self._stream.unframed) < LARGEST_BLOCK:
+                self._stream.unframed += data + b"\n"  # perhaps an object that stands on several lines
 
     def _add_late(self, event: Event) -> None:
         """An event after the end has no part in the text, but may have the usage, or say that the request failed."""
         try:
             chunk = self._read_chunk(event.data)
         except BadChunk:
-            chunk = Chunk()
-        error = error_text(event.data) if event.event == "error" else chunk.error
+            chunk = FOREIGN
+        error = chunk.error
+        if error is None and (is_error_event(event.event) or (chunk.foreign and _has_error(event.data))):
+            error = _error_words(event)
+        self._signs += chunk.foreign and is_keep_alive(event.event, event.data)
         self._add_frame(Chunk(usage=chunk.usage, error=error, timings=chunk.timings), 0)
 
     def _count_read(self, events: int) -> None:
@@ -260,8 +329,10 @@ class ResponseReader:
                 self._is_marked = chunk.text.lstrip()[:1] in "<[◁"
             if chunk.text and self._texts is not None:
                 self._texts.append(chunk.text)
-        if chunk.finish_reason is not None:
+        if chunk.finish_reason is not None and (ending := ending_of(chunk.finish_reason)) is not Ending.NONE:
             self.finish_reason = clean(chunk.finish_reason)
+            if ending in _NOT_GOOD:
+                self._bad_ending = self._bad_ending or self.finish_reason
         if self.model is None and chunk.model is not None:
             self.model = clean(chunk.model)
         if self.error is None:
@@ -272,24 +343,43 @@ class ResponseReader:
     # How it ended.
 
     def outcome(self) -> tuple[Outcome, str]:
-        """How the response ended, and a detail for the sample; the transport's own failures are not known here."""
+        """How the response ended, and a detail for the sample; the transport's own failures are not known here.
+
+        The detail of a success is what was not understood in it.
+        """
+        unread = self.unread
         if self.error is not None:
             return Outcome.STREAM_ERROR, self.error
         if self._fault:
             more = f" (and {self.bad_frames - 1} more)" if self.bad_frames > 1 else ""
             return Outcome.PROTOCOL, self._fault + more
-        if self.finish_reason in _GIVEN_UP:
-            return Outcome.STREAM_ERROR, f"the server ended it with finish_reason {self.finish_reason!r}"
+        if self._bad_ending:
+            if ending_of(self._bad_ending) is Ending.FAILED:
+                return Outcome.STREAM_ERROR, f"the server ended it with finish_reason {self._bad_ending!r}"
+            return Outcome.PROTOCOL, f"finish_reason {self._bad_ending!r} is not known to be a good end"
         if self.finish_reason is None and self.done_ns is None and not self._whole:
             if self._read_ns is None:
                 return Outcome.TRUNCATED, "no bytes of a body came"
-            if self._stream.ignored and not self.event_ns:
-                return Outcome.PROTOCOL, f"not an event stream: {self._stream.ignored} unknown lines"
             where = "inside an event" if self.unfinished else f"after {len(self.event_ns)} events"
-            return Outcome.TRUNCATED, f"ended {where}, without finish_reason and [DONE]"
+            cut = f"ended {where}, without finish_reason and [DONE]"
+            if unread:
+                return Outcome.PROTOCOL, f"{unread}; it {cut}"
+            return Outcome.TRUNCATED, cut
         if not self.event_ns:
+            if unread:
+                return Outcome.PROTOCOL, f"{unread}; no token"
             return Outcome.EMPTY, f"no token, and finish_reason {self.finish_reason!r}"
-        return Outcome.OK, ""
+        return Outcome.OK, unread
+
+    @property
+    def unread(self) -> str:
+        """The first of what was not understood, in the server's words, and how much more there was; "" if nothing."""
+        return self._unread + (f" (and {self.bad_frames - 1} more)" if self.bad_frames > 1 else "")
+
+    @property
+    def keep_alives(self) -> int:
+        """What came only to keep the connection open: comments, blocks and events without anything of a response."""
+        return self._stream.keep_alives + self._signs
 
     # What it held.
 
@@ -299,6 +389,11 @@ class ResponseReader:
         if self._texts is None:
             return None
         return "".join(self._texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was one whole response, not a stream."""
+        return self._whole
 
     @property
     def last_token_ns(self) -> int | None:
@@ -429,3 +524,25 @@ class _TokenCounts:
             for running, at_end in counts
             if running
         ]
+
+
+def _has_error(data: bytes) -> bool:
+    """Whether bytes that are no part of a response read like an error. Of a page only the title counts."""
+    page = page_text(data)
+    return reads_like_error(data if page is None else page.encode())
+
+
+def _error_words(event: Event) -> str:
+    """The words of an event that reports an error."""
+    return error_text(event.data) if event.data.strip() else f"an event {event.event!r} without data"
+
+
+def _frames_in(data: bytes) -> list[Chunk]:
+    """The frames in several lines that came as one event, because there was no empty line between them."""
+    chunks = []
+    if b"\n" in data.strip():
+        for line in data.splitlines():
+            with suppress(BadChunk):
+                if line.strip().startswith((b"{", b"[DONE]")):
+                    chunks.append(read_chunk(line))
+    return chunks

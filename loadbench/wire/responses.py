@@ -18,11 +18,13 @@ from typing import Any
 from loadbench.wire.generated import Generated, generated, kind_of
 from loadbench.wire.openai import DONE, BadChunk, Chunk, error_in, message_of, object_of, string
 from loadbench.wire.usage import count, usage_in
+from loadbench.wire.vocabulary import is_error_event
 
 _DELTA, _DONE = ".delta", ".done"
 _VISIBLE = "response.output_text.delta"
 # The events that end a response, and the same as finish_reason of the chat endpoint.
-_ENDS = {"response.completed": "stop", "response.incomplete": "incomplete", "response.failed": "error"}
+_ENDS = {"response.completed": "stop", "response.incomplete": "incomplete", "response.failed": "error",
+         "response.cancelled": "cancelled"}  # fmt: skip
 _REASONS = {"max_output_tokens": "length"}
 
 
@@ -41,9 +43,11 @@ class EventReader:
         if data.strip() == b"[DONE]":  # some servers send it anyway
             return DONE
         document = object_of(data)
-        last, self._number = self._number, count(document.get("sequence_number"))
-        if last is not None and self._number is not None and self._number != last + 1:
-            raise BadChunk(f"event {self._number} right after event {last}")
+        last, number = self._number, count(document.get("sequence_number"))
+        if number is not None:
+            self._number = number
+            if last is not None and number != last + 1:
+                raise BadChunk(f"event {number} right after event {last}", loses_text=True)
 
         kind = string(document.get("type"))
         if kind.endswith(_DELTA):
@@ -66,13 +70,16 @@ class EventReader:
             response = response if isinstance(response, dict) else {}
             found = self._unshown({}, generated(response.get("output")))
             finish = _finish(kind, response)
-            error = error_in(response) or ("the response failed" if finish == "error" else None)
+            error = error_in(response) or error_in(document) or ("the response failed" if finish == "error" else None)
             model = string(response.get("model")) or None
             usage = usage_in(response) or usage_in(document)
             return Chunk(*found, finish_reason=finish, usage=usage, error=error, model=model, done=True)
-        if kind == "error" or not kind:
+        if is_error_event(kind):
             return Chunk(error=error_in(document) or message_of(document))
-        return Chunk()
+        # An event of a known kind with nothing to count, or something else.
+        if kind.startswith("response."):
+            return Chunk(error=message_of(document.get("error")))
+        return Chunk(error=error_in(document), foreign=True)
 
     def _unshown(self, document: dict[str, Any], found: Generated) -> Generated:
         """What of this text no earlier event of its item had. Without an item, it belongs to any."""

@@ -4,8 +4,10 @@ Lines end in LF, CR or CRLF; an empty line ends a block, and a block with data i
 decoding comes after it, so a character that a read cut in two is whole again. Line ends are found by one `split` of
 each chunk, never byte by byte; an incomplete line is looked at once more, when its end comes.
 
-Two things go beyond the standard, and both are visible to the caller: `close` returns the last block if the server
-forgot its empty line, and a block has a maximum size, so that a line without end cannot fill the memory.
+Some things go beyond the standard, and are visible to the caller. `close` returns the last block if the server forgot
+its empty line. A block has a maximum size, so that a line without end cannot fill the memory. A field `error`, as of
+llama.cpp, makes its block an event of that type. Lines with no known field are kept: they may be all that the server
+says of a failure. With `marks_anywhere` a byte order mark before any line is removed, since some servers write several.
 The meaning of the events is in `loadbench.wire.openai`.
 """
 
@@ -13,9 +15,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from loadbench.wire.vocabulary import is_error_event
+
 # A long response in one event has some 100 KiB, and other tools broke at 64 KiB and 1 MiB: this is far above both.
 LARGEST_BLOCK = 16 * 1024 * 1024
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"data", b"event", b"id", b"retry", b"error")
 
 
 class OversizeEvent(ValueError):  # noqa: N818 - reads as what it is at the raise
@@ -42,27 +47,34 @@ class Event(NamedTuple):
 class EventStream:
     """The events of one stream, as its bytes come in.
 
-    `comments` counts comment lines (keep-alives), `ignored` the lines with an unknown field, `retry_ms` is the last
-    reconnection time that the server requested.
+    `comments` counts comment lines, `keep_alives` these and the blocks without data, `ignored` the lines with an
+    unknown field, which `unframed` has; `retry_ms` is the last reconnection time that the server requested.
     """
 
     __slots__ = (
         "_after_cr",
         "_at_start",
+        "_commented",
         "_data",
         "_event",
         "_id",
         "_line",
+        "_marks_anywhere",
         "_room",
         "comments",
         "ignored",
+        "keep_alives",
         "last_id",
         "retry_ms",
+        "unframed",
     )
 
-    def __init__(self, *, last_id: str = "") -> None:
+    def __init__(self, *, last_id: str = "", marks_anywhere: bool = False) -> None:
+        self._marks_anywhere = marks_anywhere
         self.comments = 0
+        self.keep_alives = 0
         self.ignored = 0
+        self.unframed = bytearray()
         self.retry_ms: int | None = None
         self.last_id = last_id
         self._id = last_id
@@ -72,6 +84,17 @@ class EventStream:
         self._room = LARGEST_BLOCK  # by which the current block may still grow
         self._at_start = True
         self._after_cr = False
+        self._commented = False  # the block has a comment or an unknown line, which has been counted
+
+    @staticmethod
+    def recognises(start: bytes) -> bool | None:
+        """Whether a body that begins like this is an event stream; `None` if more of it must be seen."""
+        start = start.removeprefix(BOM).lstrip()
+        name, colon, _ = start.partition(b":")
+        if colon:
+            return name.lower() in (b"", *_FIELDS)
+        may_become_one = BOM.startswith(start) or any(field.startswith(start.lower()) for field in _FIELDS)
+        return None if may_become_one else False
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that these bytes complete, possibly none. Raises `OversizeEvent`."""
@@ -94,11 +117,14 @@ class EventStream:
 
     def close(self) -> Event | None:
         """The block that the end of the stream cut off, if it has data; the standard would drop it."""
-        if self._line:
-            self._field(bytes(self._line))
-            self._line.clear()
+        line = bytes(self._line)
+        self._line.clear()
+        # The beginning of a field's name is no unknown line, only cut.
+        if line and not any(name.startswith(line) and name != line for name in _FIELDS):
+            self._field(line)
         events: list[Event] = []
-        self._dispatch(events)
+        if self._data or self._event:
+            self._dispatch(events)
         return events[0] if events else None
 
     def _normalize(self, chunk: bytes) -> bytes:
@@ -107,11 +133,11 @@ class EventStream:
             # Hold back what may become a byte order mark until it is one or cannot be one.
             chunk = bytes(self._line) + chunk
             self._line.clear()
-            if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
+            if len(chunk) < len(BOM) and BOM.startswith(chunk):
                 self._line += chunk
                 return b""
             self._at_start = False
-            chunk = chunk.removeprefix(_BOM)
+            chunk = chunk.removeprefix(BOM)
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
@@ -149,8 +175,13 @@ class EventStream:
         if data:
             events.append(Event(data[0] if len(data) == 1 else b"\n".join(data), self._event or "message", self._id))
             self._data = []
+        elif is_error_event(self._event):
+            events.append(Event(b"", self._event, self._id))
+        elif not self._commented:
+            self.keep_alives += 1
         self._event = ""
         self._room = LARGEST_BLOCK
+        self._commented = False
 
     def _field(self, line: bytes) -> None:
         """One line of a block: `name: value`; one space after the colon is not part of the value."""
@@ -162,6 +193,8 @@ class EventStream:
                 self._data.append(value)
             case b"":
                 self.comments += 1
+                self.keep_alives += 1
+                self._commented = True
             case b"event":
                 self._event = _decode(value)
             case b"id":
@@ -170,8 +203,20 @@ class EventStream:
             case b"retry":
                 # More digits are no sensible time, and Python refuses to convert thousands of them.
                 self.retry_ms = int(value) if value.isdigit() and len(value) < 16 else self.retry_ms
+            case _ if name.lower() == b"error":
+                self._room -= len(line)
+                self._event = "error"
+                self._data = [value]
+            case _ if line == BOM or (self._marks_anywhere and line.startswith(BOM)):
+                self.keep_alives += 1
+                self._commented = True
+                if line != BOM:
+                    self._field(line.removeprefix(BOM))
             case _:
                 self.ignored += 1
+                self._commented = True
+                if len(self.unframed) < LARGEST_BLOCK:
+                    self.unframed += line + b"\n"
 
 
 def _decode(value: bytes) -> str:

@@ -99,7 +99,7 @@ def test_a_last_line_without_its_line_feed_counts() -> None:
 
 def test_a_line_that_is_no_object_is_a_fault() -> None:
     """D14."""
-    outcome, detail = said(delta("x"), b"nonsense\n", LAST).outcome()
+    outcome, detail = said(delta("x"), b"nonsense\n").outcome()
     assert outcome is Outcome.PROTOCOL
     assert "nonsense" in detail
 

@@ -141,7 +141,7 @@ def test_usage_and_errors_after_done_count():
         ([word(), b'event: error\ndata: {"message":"cut off'], Outcome.STREAM_ERROR),
         ([word(), event("abort"), DONE], Outcome.STREAM_ERROR),
         ([word(), b"data: {broken\n\n", STOP, DONE], Outcome.PROTOCOL),
-        ([word(), b"data: [1]\n\n", STOP, DONE], Outcome.PROTOCOL),
+        ([word(), b"data: [1]\n\n", DONE[:9]], Outcome.PROTOCOL),
         ([b"<html>\n<body>\n"], Outcome.PROTOCOL),
         ([b"data: {broken\n\n", b'data: {"error":"x"}\n\n'], Outcome.STREAM_ERROR),
     ],
@@ -156,9 +156,9 @@ def test_every_end_has_its_outcome(chunks: list[bytes], outcome: Outcome) -> Non
 def test_d14_every_unparsable_frame_is_counted_and_the_first_is_shown() -> None:
     """A frame that cannot be read is never skipped in silence, and never ends the reading."""
     answer = folded(word(), b"data: {oops\n\n", word(), b"data: \n\n", STOP, DONE)
-    assert answer.bad_frames == 2
+    assert (answer.bad_frames, answer.keep_alives) == (1, 1)
     assert len(answer.event_ns) == 2
-    assert answer.outcome() == (Outcome.PROTOCOL, "a frame that is not JSON: '{oops' (and 1 more)")
+    assert answer.outcome() == (Outcome.PROTOCOL, "a frame that is not JSON: '{oops'")
 
 
 def test_the_error_is_the_servers_own_words() -> None:
@@ -312,7 +312,6 @@ def test_d8_a_json_answer_without_usage_has_no_number_of_tokens() -> None:
         (b"<html><title>Login</title>", Outcome.PROTOCOL, "an HTML page (Login) instead of an event stream"),
         (b"Hello", Outcome.PROTOCOL, "text (Hello) instead of an event stream"),
         (b"[]", Outcome.PROTOCOL, "text ([]) instead of an event stream"),
-        (word() + DONE, Outcome.PROTOCOL, "an event stream whose Content-Type does not say so"),
     ],
 )
 def test_what_is_no_answer_is_named(body: bytes, outcome: Outcome, detail: str) -> None:

@@ -33,6 +33,7 @@ from loadbench.results.run import (
     Throughput,
     TimelinePart,
     TokenCounts,
+    UnreadCounts,
 )
 
 if TYPE_CHECKING:
@@ -127,6 +128,13 @@ def summarize(
             longer=recording.answers_longer,
         ),
         finish_reasons=dict(recording.finish_reasons),
+        unread=UnreadCounts(
+            keep_alives=recording.unread.keep_alives,
+            frames=recording.unread.frames,
+            requests=recording.unread.requests,
+            first=recording.unread.words,
+            content_types=dict(recording.unread.content_types),
+        ),
         client=_client(recording),
         undefined=dict(recording.undefined),
         metrics=metrics,

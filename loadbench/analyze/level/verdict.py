@@ -13,13 +13,14 @@ from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.results.run import Reason, Verdict
+from loadbench.wire.vocabulary import Ending, ending_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
-    from loadbench.record.recorder import LevelRecording
+    from loadbench.record.recorder import LevelRecording, Unread
     from loadbench.record.usage_check import UsageStats
 
 # The load generator's own delay matters above both: nobody feels less than 1 ms, and less than a twentieth of the
@@ -36,6 +37,9 @@ _MANY_TOGETHER = 0.05
 # These stamps are right however late the read: the kernel's, and those of a model in this process.
 _STAMPED_ON_ARRIVAL = frozenset({"kernel", "adapter"})
 _GENERATOR_BOTTLENECK = "the load generator was the bottleneck: give it its own core, or reduce the load"
+_UNREAD_ADVICE = (
+    "find out what the server means by it: a part of the text, or an error, may be missing from the figures"
+)
 # If more than this share of requests has a doubtful count, the sum is doubtful.
 _MAX_DOUBTFUL = 0.01
 # Counters of sequences that lost their KV memory; a server has one of them, or the same one under two names.
@@ -193,6 +197,9 @@ def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) 
             f"the usage of {usage.faults} of {ok} responses cannot be true: {usage.fault}",
             "find out how the server counts; a limit that it does not obey may have another name there",
         )
+    unread = recording.unread
+    if unread.requests > _MAX_DOUBTFUL * ok:
+        yield Reason("unread_frames", _unread_message(unread, ok), _UNREAD_ADVICE)
     prompts, off = recording.prompts_of_length, recording.prompts_off_length
     if off > _MAX_DOUBTFUL * prompts:
         yield Reason(
@@ -217,6 +224,10 @@ def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) 
         )
 
 
+def _unread_message(unread: Unread, ok: int) -> str:
+    return f"{unread.requests} of {ok} responses had frames that are not part of a response; the first: {unread.words}"
+
+
 def caveats(recording: LevelRecording, load: Load, *, exact_output: bool = False) -> Iterator[Reason]:
     """What a reader should know about a level even if it is valid; with `exact_output` lengths were to be exact."""
     ok = recording.outcomes.get(Outcome.OK, 0)
@@ -236,6 +247,24 @@ def caveats(recording: LevelRecording, load: Load, *, exact_output: bool = False
             "make the server report usage; until then read tokens as events",
         )
     yield from _doubtful_usage(recording.usage, ok)
+    unread = recording.unread
+    if 0 < unread.requests <= _MAX_DOUBTFUL * ok:
+        yield Reason("unread_frames", _unread_message(unread, ok), _UNREAD_ADVICE)
+    for content_type, count in unread.content_types.items():
+        yield Reason(
+            "content_type",
+            f"{count} of {ok} responses came with {content_type}; the bytes were believed",
+            "make the server send Content-Type: text/event-stream (application/x-ndjson for Ollama) with a stream, and "
+            "application/json with a response that is not streamed: other clients may refuse this",
+        )
+    filtered = {word: n for word, n in recording.finish_reasons.items() if ending_of(word) is Ending.FILTERED}
+    if filtered:
+        words = ", ".join(f"{word!r}" for word in filtered)
+        yield Reason(
+            "filtered",
+            f"the server's content policy ended {sum(filtered.values())} of {ok} responses ({words})",
+            "use other prompts, or turn the filter off: these responses are shorter than the others",
+        )
     together = recording.events - recording.reads
     if together - recording.censored_events > _MANY_TOGETHER * recording.events:
         share = f"{100 * together / recording.events:.0f} %"
