@@ -282,8 +282,8 @@ class _Call:
         if self.status == 200 and self._coding != b"identity":
             # What a compressor held back could not be stamped.
             return Outcome.PROTOCOL, f"a body in {clean(self._coding.decode('latin-1'))}, though identity was requested"
-        if self.sent_ns is None or (self.first_byte_ns or self.sent_ns) < self.sent_ns:
-            # Such a response is not one to this request, so it has no times.
+        if self.sent_ns is None or (reader.first_token_ns or self.sent_ns) < self.sent_ns:
+            # It ended, or had a token, before the server can have known the prompt. A head that early is no fault.
             return Outcome.PROTOCOL, "a response before the whole request was sent"
         if self.status == 200 and not self._streams:
             # No event stream: a whole response in JSON, or something else.

@@ -37,7 +37,7 @@ class Receiver(Protocol):
     """Gets the parts of one exchange in order; these are the last three methods of `client.transport.Sink`."""
 
     def sent(self, at_ns: int) -> None:
-        """The last byte of the request was handed to the socket."""
+        """The last byte of the request was handed to the socket. A second call corrects this to an earlier moment."""
         ...
 
     def headers(self, at_ns: int, status: int, headers: list[Header]) -> None:
@@ -146,6 +146,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._has_unsent:
             self._has_unsent = False
             sent_ns = self._stamper.now_ns()
+            if not self.response_began:
+                self._at_ns = sent_ns
             if self._receiver is not None:
                 self._receiver.sent(sent_ns)
 
@@ -161,8 +163,14 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
             return
         # No mark may come before the one that caused it, by however little two clocks differ.
-        if arrived_ns > self._at_ns:  # noqa: PLR1730 - once for every read: saves a call
+        if arrived_ns > self._at_ns:
             self._at_ns = arrived_ns
+        elif self._stamped is not None and not self.response_began and not self._has_unsent:
+            # A fast server has answered before the send returned: the request left when that call began. Only another
+            # clock puts the arrival before even that; the read is certainly later.
+            began_ns = self._stamped.send_began_ns
+            self._at_ns = arrived_ns if arrived_ns > began_ns else self._stamper.now_ns()
+            self._receiver.sent(began_ns)
         self.response_began = True
 
         error: BaseException | None = None

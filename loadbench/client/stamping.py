@@ -62,14 +62,15 @@ def keep_stamping() -> StampedSocket | None:
 class StampedSocket(socket.socket):
     """A TCP socket that keeps the kernel's stamp of its last read: `stamped_ns` of the wall clock, 0 for none.
 
-    asyncio reads through `recv_into`, under TLS too, so its transports work on this unchanged.
+    `send_began_ns` is when its last send began: the kernel may stamp the response to it before that call returns.
+    asyncio reads and writes through these methods, under TLS too, so its transports work on this unchanged.
     """
 
-    __slots__ = ("stamped_ns",)
+    __slots__ = ("send_began_ns", "stamped_ns")
 
     def enable(self) -> None:
         """Request stamps from the kernel from now on."""
-        self.stamped_ns = 0
+        self.stamped_ns = self.send_began_ns = 0
         self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
     def recv_into(self, buffer, nbytes=0, flags=0) -> int:  # type: ignore[no-untyped-def]
@@ -82,6 +83,16 @@ class StampedSocket(socket.socket):
                 seconds, ns = _unpack(data)
                 self.stamped_ns = seconds * 1_000_000_000 + ns
         return count
+
+    def send(self, data, flags=0) -> int:  # type: ignore[no-untyped-def]
+        """Send as usual, and keep when it began."""
+        self.send_began_ns = time.perf_counter_ns()
+        return super().send(data, flags)
+
+    def sendmsg(self, buffers, *rest) -> int:  # type: ignore[no-untyped-def]
+        """Send as usual, and keep when it began; asyncio sends what is left this way from Python 3.12 on."""
+        self.send_began_ns = time.perf_counter_ns()
+        return super().sendmsg(buffers, *rest)
 
 
 class StampStats(NamedTuple):

@@ -79,8 +79,8 @@ class Sample:
         return self.request.due_ns
 
     def since_sent(self, mark_ns: int | None) -> int | None:
-        """Nanoseconds from `sent` to a mark: service time."""
-        return None if mark_ns is None or self.sent_ns is None else mark_ns - self.sent_ns
+        """Nanoseconds from `sent` to a mark: service time; `None` for a mark before that, as of an early head."""
+        return None if mark_ns is None or self.sent_ns is None or mark_ns < self.sent_ns else mark_ns - self.sent_ns
 
     def since_due(self, mark_ns: int | None) -> int | None:
         """Nanoseconds from `due` to a mark: response time, which includes the client's own delay."""

@@ -762,6 +762,23 @@ def test_answer_before_the_whole_request_is_no_answer_to_it():
     assert "before the whole request" in sample.detail
 
 
+def test_head_before_the_whole_request_is_no_fault():
+    """A gateway may open the stream while it still reads the prompt. The tokens are those of this request."""
+    script = [
+        0.05,
+        head() + chunk(b": busy\n\n"),
+        0.05,
+        ASK,
+        chunk(token()),
+        0.02,
+        chunk(token() + FINISH + DONE) + END,
+    ]
+    sample = talk("fast", [*script, GONE], prompt_bytes=20_000_000).sample
+    assert (sample.outcome, len(sample.event_ns)) == (Outcome.OK, 2)
+    assert sample.since_sent(sample.first_byte_ns) is None
+    assert 0 < sample.since_sent(sample.first_token_ns) < sample.since_sent(sample.last_token_ns)
+
+
 @both
 def test_body_that_never_ends_is_given_up(kind):
     """A 200 that is no event stream is held up to a bound, and not beyond."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.client.connection import Connection
+from loadbench.client.stamping import StampedSocket
 from loadbench.client.transport import TransportError
 from loadbench.record.outcome import Outcome
 
@@ -119,6 +121,60 @@ def exchange(pieces: list[bytes], *, closes: bool = True, stamper: Ticks | None 
         return heard, connection
 
     return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("arrived", "sent", "stamp"),
+    [
+        (30, 11, 30),  # after the send had returned
+        (8, 5, 8),  # while it had not: counted from its beginning
+        (11, 5, 11),
+        (3, 5, 12),  # before it began: another clock's moment; it was read at 12
+    ],
+)
+def test_response_before_the_send_has_returned_is_counted_from_its_beginning(arrived, sent, stamp):
+    """No response takes no time: the mark is moved, and never the stamp of an arrival that can be."""
+
+    async def run() -> Heard:
+        with StampedSocket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.stamped_ns, sock.send_began_ns = 0, 5
+            ticks, heard = Ticks(arrived, 40), Heard()
+            ticks.now = 10  # the send returns at 11
+            connection = Connection(ticks, sock)
+            connection.connection_made(Wire())
+            over = connection.begin(b"GET / HTTP/1.1\r\n\r\n", Receiver(heard))
+            feed(connection, LENGTH[:-2])
+            feed(connection, LENGTH[-2:])
+            await over
+            return heard
+
+    heard = asyncio.run(run())
+    assert (heard.sent, heard.headers_at, heard.stamps) == (sent, stamp, [stamp, 40])
+
+
+def test_response_before_the_rest_was_sent_keeps_its_stamp():
+    """What the socket could not take at once is sent later: an early head does not count as sent."""
+
+    async def run() -> Heard:
+        with StampedSocket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.stamped_ns, sock.send_began_ns = 0, 5
+            ticks, heard, wire = Ticks(20, 15, 40), Heard(), Wire(stuck=True)
+            ticks.now = 10
+            connection = Connection(ticks, sock)
+            connection.connection_made(wire)
+            over = connection.begin(b"GET / HTTP/1.1\r\n\r\n", Receiver(heard))
+            feed(connection, CHUNKS[:47])
+            assert heard.sent is None
+            wire.has_unsent = False
+            ticks.now = 30
+            connection.resume_writing()
+            feed(connection, CHUNKS[47:60])
+            feed(connection, CHUNKS[60:])
+            await over
+            return heard
+
+    heard = asyncio.run(run())
+    assert (heard.headers_at, heard.sent, heard.body) == (20, 31, b"hello")
 
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:

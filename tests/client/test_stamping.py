@@ -159,3 +159,15 @@ def test_delay_of_a_late_read_is_in_the_delay_and_not_in_the_stamp():
             waited_ns = read_ns - sent_ns
             assert stamp - sent_ns < waited_ns / 2
             assert stamper.take_stats().delays.max > waited_ns / 2
+
+
+@linux
+def test_beginning_of_a_send_is_kept():
+    """Whichever way it is sent; a response cannot have come before that."""
+    ours, theirs = socket.socketpair()
+    with StampedSocket(ours.family, ours.type, fileno=ours.detach()) as sock, theirs:
+        for send in (lambda: sock.send(b"a"), lambda: sock.sendmsg([b"a"])):
+            before_ns = time.perf_counter_ns()
+            assert send() == 1
+            assert before_ns <= sock.send_began_ns <= time.perf_counter_ns()
+        assert theirs.recv(9) == b"aa"

@@ -10,6 +10,7 @@ import pytest
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.usage_check import UsageCheck
 from tests.building import MS, S, a_failure, a_level, a_recording, a_sample, calm
 
 if TYPE_CHECKING:
@@ -161,3 +162,40 @@ def test_replaced_connections_are_a_caveat():
     """A kept connection that the server had closed is not its failure, and is told."""
     level = a_level(quiet(reconnects=1))
     assert [caveat.code for caveat in level.caveats] == ["reconnects"]
+
+
+@pytest.mark.parametrize(
+    ("usage", "code", "words"),
+    [
+        (UsageCheck(hidden=None), "hidden_tokens", "100 of 100 responses have more output tokens by usage"),
+        (UsageCheck(hidden=300), "hidden_tokens", "time to the first token shown"),
+        (UsageCheck(has_surplus=True), "uncounted_tokens", "neither prompt nor output"),
+        (UsageCheck(has_few=True), "fewer_tokens_than_events", "than events with text"),
+        (UsageCheck(ignores_limit=True), "limit_ignored", "100 of 100 responses are longer than requested"),
+        (UsageCheck(unknown="units, cost"), "usage_not_understood", "it has units, cost"),
+    ],
+)
+def test_doubts_about_counts_are_caveats(usage: UsageCheck, code: str, words: str):
+    """The level stays valid, and says what its figures mean."""
+    level = a_level(quiet(usage=usage))
+    assert level.verdict.status == "VALID"
+    assert [caveat.code for caveat in level.caveats] == [code]
+    assert words in level.caveats[0].message
+
+
+def test_usage_that_cannot_be_makes_a_level_invalid():
+    """More than one in a hundred; the first of them is quoted."""
+    fault = UsageCheck(fault="400 output tokens in 4 events, of at most 4 that were requested")
+    samples = [*quiet(98), *(a_sample(98 + n, due_ns=(196 + 2 * n) * S, usage=fault) for n in range(2))]
+    level = a_level(samples)
+    assert codes(level) == ["impossible_usage"]
+    assert "2 of 100 responses cannot be true: 400 output tokens in 4 events" in level.verdict.reasons[0].message
+    assert codes(a_level(samples[:99])) == ["impossible_usage"]
+    assert codes(a_level([*quiet(199), samples[99]])) == []
+
+
+def test_hidden_tokens_leave_no_time_per_token():
+    """A pace that nobody saw is absent, not too fast."""
+    level = a_level(quiet(usage=UsageCheck(hidden=None), event_tokens=None, output_tokens=400))
+    assert level.metrics["tpot_s"] is None
+    assert level.metrics["ttft_s"].p50 == pytest.approx(0.1, rel=1e-3)
