@@ -129,7 +129,7 @@ def read_trace(path: str | Path, *, limit: int | None = None, form: str = AUTO) 
         )
     title = FORMATS[name].title
     if name != "loadbench" and not evidence.dates:
-        title += f", times in {_UNITS[unit_ns]}{' by ' * bool(reasons)}{' and '.join(reasons)}"
+        title += f", times in {_UNITS[unit_ns]}{''.join(f' by {reason}' for reason in reasons[:1])}"
     return builder.build(
         path.name,
         unit_ns=unit_ns,
