@@ -95,7 +95,7 @@ def level_plan(scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE) -> Lev
     prompts: PromptSource
     if isinstance(load, Open) and isinstance(load.arrivals, Replayed):
         words = word_prompts(scenario.work, Constant(1), key=spec.key, calibration=spec.calibration)
-        prompts = TracePrompts(load.arrivals.trace, words)
+        prompts = TracePrompts(load.arrivals.trace, words, time_scale=load.arrivals.time_scale)
     else:
         prompts = prompt_source(scenario.work, key=spec.key, calibration=spec.calibration)
     ramp_ns = scenario.load.ramp or 0 if spec.ramp_ns is None else spec.ramp_ns
@@ -260,11 +260,27 @@ class Level:
                 if request is None:
                     return
                 if in_time and self.in_flight < plan.most_in_flight:
-                    requests.start_soon(self.send, request, prepared.body)
+                    requests.start_soon(self._session, request, prepared)
                     # Give way, so that it is sent now and counts as in flight for the next of a burst.
                     await anyio.lowlevel.checkpoint()
                 else:
                     self.missed += request.phase is Phase.MEASURED
+        if isinstance(load.arrivals, Replayed) and load.arrivals.has_sessions:
+            # Only now is it known when the last turn was due.
+            self.phases.close(self._clock.now_ns())
+
+    async def _session(self, request: Request, prepared: PreparedRequest) -> None:
+        """Send a request, and the turns of a trace that follow its response; a failure ends the session."""
+        sample = await self.send(request, prepared.body)
+        while prepared.prompt.next_turn is not None and sample.outcome is Outcome.OK:
+            number, delay_ns = prepared.prompt.next_turn
+            due_ns = sample.end_ns + delay_ns
+            prepared = self.continue_conversation(self.prepare(number), prepared, sample)
+            in_time = await self._clock.sleep_until(due_ns, self._over)
+            following = self._admit(due_ns, prepared) if in_time else None
+            if following is None:
+                return
+            sample = await self.send(following, prepared.body)
 
     # What the loops share.
 

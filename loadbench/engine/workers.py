@@ -30,6 +30,7 @@ import anyio
 
 from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.plan.load import Closed, LevelDuration, Open, Phase, Phases, Shard
+from loadbench.plan.traces import Replayed
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import Health, LevelRecording, Recorder
@@ -69,6 +70,11 @@ def workers_for(scenario: Scenario, cores: int) -> int:
     Raises `BadInput` where workers are requested that cannot share the load.
     """
     load = scenario.load
+    arrivals = getattr(scenario.loads[0], "arrivals", None)
+    if isinstance(arrivals, Replayed) and arrivals.has_sessions:
+        if (load.workers or 1) > 1:
+            raise BadInput("--workers: a trace with sessions is replayed by one process", hint="leave --workers out")
+        return 1
     if scenario.target.adapter is not None:
         if (load.workers or 1) > 1:
             raise BadInput("--workers: one process holds the model of --adapter", hint="leave --workers out")

@@ -64,6 +64,7 @@ class Prompt(NamedTuple):
     warm: bool = False  # an earlier prompt had the same beginning
     messages: tuple[Message, ...] = ()
     extra: Mapping[str, Any] | None = None
+    next_turn: tuple[int, int] | None = None  # the number of the request that continues a session, and its delay in ns
 
     @property
     def sent(self) -> tuple[Message, ...]:

@@ -91,7 +91,7 @@ FORMATS = {
 AUTO = "auto"
 _UNITS = {NS_PER_S: "seconds", _NS_PER_MS: "milliseconds", 1_000: "microseconds", 1: "nanoseconds"}
 # Columns that only one format has.
-_OF_AIPERF = frozenset({"sessionid", "delay", "textinput"})
+_OF_AIPERF = {"sessionid": "session_id", "delay": "delay", "textinput": "text_input"}
 _OF_BAILIAN = frozenset({"chatid", "parentchatid"})
 _SAY_WHICH = "say which with --trace-format: mooncake or aiperf (milliseconds), bailian or guidellm (seconds)"
 
@@ -118,7 +118,11 @@ def read_trace(path: str | Path, *, limit: int | None = None, form: str = AUTO) 
             builder.add(row)
     if not len(builder):
         skipped = "".join(f"; {count} {reason}" for reason, count in evidence.skipped.items())
-        raise BadInput(f"{file} has no request with a time and known lengths{skipped}", hint="write at least one")
+        sessions = "sessionid" in evidence.names
+        raise BadInput(
+            f"{file} has no request with a time and known lengths{skipped}",
+            hint="give the first turn of each session a timestamp" if sessions else "write at least one",
+        )
     block_tokens = evidence.block_tokens(file, form)
     name, unit_ns, reasons = _unit(file, name, form, evidence, block_tokens)
     (earliest_at, earliest_line), (latest_at, latest_line) = evidence.earliest, evidence.latest
@@ -237,7 +241,7 @@ def _format_of_names(path: Path, number: int, record: dict[str, Any], form: str)
                 return name
         elif one.at == _LENGTHS[0]:
             # Of aiperf's sessions only the first turns have a time, and a text has a length.
-            if output in names and (at in names or names & _OF_AIPERF) and names & {input_, "textinput"}:
+            if output in names and (at in names or names & _OF_AIPERF.keys()) and names & {input_, "textinput"}:
                 return name
         elif {at, input_, output} <= names:
             return name
@@ -275,6 +279,8 @@ class _Evidence:
     fitting: list[int] = field(default_factory=lambda: [0] * _BLOCK_POWERS)
     stated_block: object = None
     skipped: Counter[str] = field(default_factory=Counter)
+    unordered: bool = False
+    later_turns: int = 0
     images: int = 0
     empty: int = 0
 
@@ -315,11 +321,13 @@ class _Evidence:
     def notes(self) -> list[str]:
         """What of the trace is replayed otherwise than recorded."""
         notes = []
+        if self.unordered and "duens" not in self.names:
+            notes.append("the file is not in the order of time; the requests are sent in it")
         if self.images:
             notes.append(f"{self.images} requests had images, which are not sent")
         if self.empty:
             notes.append(f"{self.empty} requests had a length of 0, and are sent with 1 token")
-        if "sessionid" in self.names:
+        if "sessionid" in self.names and not self.later_turns:  # also BurstGPT's
             notes.append("each turn of a session is sent at its time, without the turns before it")
         return notes
 
@@ -329,31 +337,37 @@ def _rows(path: Path, name: str, records: Iterator[Record], evidence: _Evidence)
     one = FORMATS[name]
     at_key, input_key, output_key = _key(one.at), _key(one.input), _key(one.output)
     names: object = None
+    count = 0
+    of_aiperf = one.at == _LENGTHS[0]  # or may be: BurstGPT's sessions have the time of each request
+    last_turns: dict[str | None, int] = {}
     for line, record in records:
         if record.keys() != names:
             names = record.keys()
             evidence.names |= names
         try:
             at, is_date = _time(record.get(at_key), one.at)
+            session = str(record["sessionid"]) if of_aiperf and record.get("sessionid") is not None else None
+            after = None
             if at is None:
-                if record.get("delay"):
-                    raise BadInput(
-                        f"{path}, line {line}: this turn follows a response after a delay, and has no time of its own",
-                        hint="give it a timestamp, or use `loadbench sweep --turns 3 --think 10s` with your values",
-                    )
-                evidence.skipped["without a time"] += 1
-                continue
+                # The later turn of a session, unless the turn before it was left out.
+                after = last_turns.pop(session, None)
+                if after is None:
+                    evidence.skipped["without a time"] += 1
+                    continue
+                at = _time(record.get("delay"), "delay")[0] or 0
             tokens, output = _tokens(record.get(input_key)), _tokens(record.get(output_key))
-            text = record.get("textinput")
+            text = record.get("textinput") if of_aiperf else None
+            if text is not None and not isinstance(text, str):
+                raise ValueError("its text_input is no text")  # noqa: TRY301 - handled like the other reasons
             ids = record.get("hashids") or ()
             if name == "loadbench":
                 # The server reported nothing for a failed request: what was requested stands in.
                 tokens = _tokens(record.get("askedinputtokens")) if tokens is None else tokens
                 output = _tokens(record.get("askedoutputtokens")) if output is None else output
             elif name == "burstgpt" and output == 0:
-                evidence.skipped["that failed when it was recorded"] += 1
+                evidence.skipped["that failed in the recording"] += 1
                 continue
-            if output is None or (tokens is None and not isinstance(text, str)):
+            if output is None or (tokens is None and not text):
                 evidence.skipped["of unknown length"] += 1
                 continue
             if ids:
@@ -365,18 +379,28 @@ def _rows(path: Path, name: str, records: Iterator[Record], evidence: _Evidence)
                 evidence.images += bool(_tokens(record["numimages"]))
         except (ValueError, TypeError, OverflowError) as error:
             raise _bad(path, line, f"is not a request: {error}") from None
+        if session is not None:
+            last_turns[session] = count
+        count += 1
+        evidence.empty += not (tokens or text) or not output
+        tokens = max(1, tokens or 0) if text is None else tokens or 0
+        if after is not None:
+            evidence.later_turns += 1
+            yield Row(at, tokens, max(1, output), ids, text, after)
+            continue
         evidence.times += 1
         evidence.dates += is_date
         if evidence.dates not in (0, evidence.times):
             raise _bad(path, line, "has a date where others have a number, or a number where others have a date")
         if at < evidence.earliest[0]:
             evidence.earliest = at, line
-        if at > evidence.latest[0]:
+        if at >= evidence.latest[0]:
             evidence.latest = at, line
+        else:
+            evidence.unordered = True
         if evidence.fraction is None and at != int(at):
             evidence.fraction = at, line
-        evidence.empty += not (tokens or text) or not output
-        yield Row(at, max(1, tokens or 0) if text is None else tokens or 0, max(1, output), ids, text)
+        yield Row(at, tokens, max(1, output), ids, text)
 
 
 def _time(value: object, name: str) -> tuple[float | None, bool]:
@@ -461,8 +485,8 @@ def _unit(
     seconds, millis = [], []
     if evidence.names >= _OF_BAILIAN:
         seconds.append("the columns chat_id and parent_chat_id")
-    if evidence.names & _OF_AIPERF:
-        millis.append(f"the columns {', '.join(sorted(evidence.names & _OF_AIPERF))} of aiperf")
+    if aiperf := [shown for name, shown in _OF_AIPERF.items() if name in evidence.names]:
+        millis.append(f"the column {aiperf[0]} of aiperf")
     if block_tokens == FORMATS["bailian"].block_tokens:
         seconds.append("blocks of 16 tokens")
     if block_tokens == BLOCK_TOKENS:
@@ -487,7 +511,7 @@ def _unit(
         )
     else:
         unit_ns, reasons = (NS_PER_S, seconds) if seconds else (_NS_PER_MS, millis)
-    if name == "mooncake" and evidence.names & _OF_AIPERF:
+    if name == "mooncake" and aiperf:
         name = "aiperf"
     elif name == "mooncake" and unit_ns == NS_PER_S:
         bailian = evidence.names >= _OF_BAILIAN or block_tokens == FORMATS["bailian"].block_tokens

@@ -4,6 +4,9 @@ Most traces have no texts. Prompts are then generated words of the recorded leng
 words, so that prompts share beginnings as the recorded ones did. A length of 0 becomes 1, the shortest that can be
 requested.
 
+A session is a conversation: its first turn is due at its time, and each later turn a recorded delay after the end of
+the response before it. Later turns contain the conversation so far, with the server's own responses.
+
 A request is kept as a few numbers, in the order of time, so that a million of them fit into memory.
 """
 
@@ -35,7 +38,8 @@ _MIN_GAP_NS = 100_000_000
 class Row(NamedTuple):
     """One request of a trace: its time from any origin, its lengths in tokens, the ids of its blocks, and its text.
 
-    A text has its own length: `input_tokens` may be 0 then.
+    A text has its own length: `input_tokens` may be 0 then. The later turn of a session has the number of the row
+    before it, from 0 in the order of the trace's rows, and for a time the delay after the response to that.
     """
 
     at: float
@@ -43,11 +47,12 @@ class Row(NamedTuple):
     output_tokens: int
     hash_ids: Sequence[int] = ()
     text: str | None = None
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The requests of a trace in the order of time; offsets are in ns from the first one.
+    """The requests of a trace in the order of time, then the later turns of sessions; offsets are in ns from the first.
 
     `skipped` has why and how many requests were left out; `notes` is what else a reader should know.
     """
@@ -61,6 +66,8 @@ class Trace:
     block_tokens: int = BLOCK_TOKENS
     warm: bytes = field(default=b"", repr=False)  # by request: whether an earlier one had the same first block
     texts: tuple[str | None, ...] = field(default=(), repr=False)
+    next_turns: array[int] = field(default_factory=lambda: array("q"), repr=False)  # by request, -1: none; or empty
+    delays_ns: array[int] = field(default_factory=lambda: array("q"), repr=False)  # by request, after that before it
     title: str = ""
     skipped: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
@@ -70,6 +77,11 @@ class Trace:
         """The time from the first request to the last."""
         return self.offsets_ns[-1]
 
+    @property
+    def has_sessions(self) -> bool:
+        """Whether some requests follow the response to another."""
+        return bool(self.next_turns)
+
     def blocks_of(self, number: int) -> array[int]:
         """The ids of the blocks of a request, in order; none if they are not known."""
         if not self.block_ends:
@@ -77,7 +89,7 @@ class Trace:
         return self.block_ids[self.block_ends[number - 1] if number else 0 : self.block_ends[number]]
 
     def __len__(self) -> int:
-        return len(self.offsets_ns)
+        return len(self.output_tokens)
 
     def __hash__(self) -> int:
         return hash((self.name, len(self)))
@@ -91,6 +103,7 @@ class TraceBuilder:
         self._ids, self._ends = array("q"), array("q")
         self._texts: list[str | None] = []
         self._has_texts = False
+        self._after = array("q")
         self._origin: float | None = None
 
     def __len__(self) -> int:
@@ -98,10 +111,11 @@ class TraceBuilder:
 
     def add(self, row: Row) -> None:
         """Take a request."""
-        if self._origin is None:
+        if self._origin is None and row.after is None:
             self._origin = row.at
         # A float counts the nanoseconds of a hundred days exactly, but not those since 1970.
-        self._times.append(row.at - self._origin)
+        self._times.append(row.at - (self._origin or 0) if row.after is None else row.at)
+        self._after.append(-1 if row.after is None else row.after)
         self._inputs.append(row.input_tokens)
         self._outputs.append(row.output_tokens)
         self._ids.extend(row.hash_ids)
@@ -121,10 +135,19 @@ class TraceBuilder:
     ) -> Trace:
         """The trace of these requests, of which there is at least one."""
         times, ends = self._times, self._ends
-        order: Sequence[int] = range(len(times))
-        if any(later < before for before, later in pairwise(times)):
-            order = sorted(order, key=times.__getitem__)
+        arrivals: Sequence[int] = [index for index, after in enumerate(self._after) if after < 0]
+        later_turns = [index for index, after in enumerate(self._after) if after >= 0]
+        if any(times[later] < times[before] for before, later in pairwise(arrivals)):
+            arrivals = sorted(arrivals, key=times.__getitem__)
+        order = [*arrivals, *later_turns]
         first = times[order[0]]
+        next_turns, delays_ns = array("q"), array("q")
+        if later_turns:
+            number_of = dict(zip(order, range(len(order)), strict=True))
+            next_turns, delays_ns = (array("q", [fill]) * len(order) for fill in (-1, 0))
+            for index in later_turns:
+                next_turns[number_of[self._after[index]]] = number_of[index]
+                delays_ns[number_of[index]] = round(times[index] * unit_ns)
         ids, block_ends = array("q"), array("q")
         warm, first_blocks = bytearray(), set[int]()
         for index in order if self._ids else ():
@@ -136,7 +159,7 @@ class TraceBuilder:
                 first_blocks.add(self._ids[start])
         return Trace(
             name,
-            array("q", (round((times[index] - first) * unit_ns) for index in order)),
+            array("q", (round((times[index] - first) * unit_ns) for index in arrivals)),
             array("q", (self._inputs[index] for index in order)),
             array("q", (self._outputs[index] for index in order)),
             ids,
@@ -144,6 +167,8 @@ class TraceBuilder:
             block_tokens,
             bytes(warm),
             tuple(self._texts[index] for index in order) if self._has_texts else (),
+            next_turns,
+            delays_ns,
             title,
             tuple(skipped.items()),
             tuple(notes),
@@ -176,28 +201,35 @@ class Replayed(Schedule):
         return len(self.trace)
 
     @property
+    def has_sessions(self) -> bool:
+        """Whether some requests follow the response to another: only the server decides when the last is due."""
+        return self.trace.has_sessions
+
+    @property
     def window_ns(self) -> int:
         """The time that the trace takes, with an average gap after the last arrival, rounded up.
 
         At least a second, so that requests that came all at once have a rate.
         """
         span_ns = self.trace.span_ns / self.time_scale
-        gap_ns = max(_MIN_GAP_NS, span_ns / max(1, len(self.trace) - 1))
+        gap_ns = max(_MIN_GAP_NS, span_ns / max(1, len(self.trace.offsets_ns) - 1))
         step_ns = NS_PER_S if span_ns > 60 * NS_PER_S else NS_PER_S // 10
         return max(NS_PER_S, math.ceil((span_ns + gap_ns) / step_ns) * step_ns)
 
     @property
     def rate_per_s(self) -> float:
-        """The mean rate of the whole trace, to three digits."""
-        return float(f"{len(self.trace) * NS_PER_S / self.window_ns:.3g}")
+        """The mean rate of the requests with a time, over the whole trace, to three digits."""
+        return float(f"{len(self.trace.offsets_ns) * NS_PER_S / self.window_ns:.3g}")
 
     def offsets_ns(self, rate_per_s: float, rng: random.Random, *, lead_ns: int = 0) -> Iterator[int]:  # noqa: ARG002 - the trace has the times
         """Offsets from the level's beginning in ns; after the last the load ends."""
         return (round(offset_ns / self.time_scale) for offset_ns in self.trace.offsets_ns)
 
     def __str__(self) -> str:
-        skipped = ", ".join(f"{count} request{'s' * (count > 1)} {reason}" for reason, count in self.trace.skipped)
-        note = f" ({skipped} left out)" if skipped else ""
+        notes = [f"{count} request{'s' * (count > 1)} {reason} left out" for reason, count in self.trace.skipped]
+        if self.has_sessions:
+            notes.append(f"{len(self.trace) - len(self.trace.offsets_ns)} later turns follow responses")
+        note = f" ({', '.join(notes)})" if notes else ""
         speed = "" if self.time_scale == 1 else f", {self.time_scale:g} times as fast"
         return f"the trace {self.trace.name}{note}{speed}"
 
@@ -205,12 +237,23 @@ class Replayed(Schedule):
 class TracePrompts:
     """A prompt source of a trace: words of the recorded lengths, or the recorded texts."""
 
-    def __init__(self, trace: Trace, words: WordPrompts) -> None:
+    def __init__(self, trace: Trace, words: WordPrompts, *, time_scale: float = 1.0) -> None:
         self._trace = trace
         self._words = words
+        self._time_scale = time_scale
 
     def next(self, number: int, user: int | None) -> Prompt:  # noqa: ARG002 - a trace has no users
         """The prompt of the trace's request `number`."""
+        prompt, next_turns = self._prompt(number), self._trace.next_turns
+        if not next_turns or next_turns[number] < 0:
+            return prompt
+        following, turns = next_turns[number], 1
+        delay_ns = round(self._trace.delays_ns[following] / self._time_scale)
+        while number >= 0:
+            number, turns = next_turns[number], turns + 1
+        return prompt._replace(turns=turns - 1, next_turn=(following, delay_ns))
+
+    def _prompt(self, number: int) -> Prompt:
         trace = self._trace
         text = trace.texts[number] if trace.texts else None
         if text is not None:

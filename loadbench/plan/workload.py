@@ -97,16 +97,24 @@ def _bring_window(entries: dict[str, Entry], trace: Replayed) -> list[Unused]:
             f"{warm_up.origin.place}: nothing of the trace, which lasts {lasts}, would be left to measure",
             hint="use a shorter warm-up",
         )
-    duration = entries.get("load.duration")
+    duration, api = entries.get("load.duration"), entries.get("target.api")
     unused = []
-    if duration is not None and duration.value > left_ns:
+    if trace.has_sessions and api is not None and api.value == "completions":
+        raise BadInput(
+            f"{api.origin.place}: the trace has sessions, and the completions endpoint takes one text, and no messages",
+            hint="leave it out, or give --api chat",
+        )
+    if duration is not None and duration.value > left_ns and not trace.has_sessions:
         unused.append(Unused("load.duration", duration.origin, f"the trace ends after {format_duration(left_ns)}"))
-    if duration is None or duration.value >= left_ns:
+    if duration is None or (duration.value >= left_ns and not trace.has_sessions):
         cool_down = entries.get("load.cool_down")
         if cool_down is not None and cool_down.value:
             raise BadInput(
                 f"{cool_down.origin.place}: has no effect: the trace is measured to its end",
                 hint="leave it out, or use a shorter --duration",
             )
-        _add(entries, "load.duration", left_ns, "trace")
+        if trace.has_sessions:  # whose end only the server decides
+            _add(entries, "load.requests", len(trace.trace), "trace")
+        else:
+            _add(entries, "load.duration", left_ns, "trace")
     return unused

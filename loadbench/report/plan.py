@@ -90,7 +90,9 @@ def trace_facts(scenario: Scenario) -> list[tuple[str, str]]:
         span_ns = trace.span_ns / replayed.time_scale
         step_ns = NS_PER_S if span_ns > _LONG_SPAN_NS else NS_PER_S // 1000
         lasts = format_duration(round(span_ns / step_ns) * step_ns)
-        return f"{counted(len(trace), 'request')} in {lasts}, {replayed.rate_per_s:g} requests/s on average"
+        shown = f"{counted(len(trace.offsets_ns), 'request')} in {lasts}, {replayed.rate_per_s:g} requests/s on average"
+        later = len(trace) - len(trace.offsets_ns)
+        return shown + (f"; {later} later turns follow responses" if later else "")
 
     facts = [("trace", f"{trace.name}: {trace.title}"), ("recorded", span(recorded))]
     if arrivals.time_scale != 1:

@@ -13,9 +13,10 @@ import pytest
 from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.clock import MonotonicClock
+from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.level import Level, LevelSpec, level_plan
-from loadbench.engine.workers import WorkerPool
+from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.load import Phase, Shard
 from loadbench.plan.prompts import Calibration
 from loadbench.plan.sources import resolve
@@ -377,3 +378,84 @@ def test_b11_workers_share_any_workload(flags):
     if "turns" in flags:
         assert set(recording.turns) == {1, 2, 3}
         assert set(recording.personas) == {"chat", "code"}
+
+
+SESSIONS = [
+    {"session_id": "a", "timestamp": 1_000, "input_length": 30, "output_length": 5},
+    {"session_id": "b", "timestamp": 1_500, "input_length": 40, "output_length": 6},
+    {"session_id": "a", "delay": 2_000, "input_length": 50, "output_length": 7},
+    {"session_id": "a", "input_length": 60, "output_length": 8},
+    {"session_id": "b", "delay": 4_000, "input_length": 70, "output_length": 9},
+    {"timestamp": 2_000, "input_length": 80, "output_length": 10},
+]
+
+
+def sessions(tmp_path, **flags: str) -> Asked:
+    """The level of a trace with sessions."""
+    (tmp_path / "trace").write_bytes(b"\n".join(map(orjson.dumps, SESSIONS)))
+    return Asked({"trace": str(tmp_path / "trace"), **flags})
+
+
+@pytest.mark.parametrize("time_scale", [1, 4])
+def test_a_turn_of_a_session_is_due_its_delay_after_the_response(tmp_path, time_scale):
+    """First turns at their times, later turns after the end of the response before them, which they contain."""
+    asked = sessions(tmp_path, time_scale=str(time_scale))
+    found = {one.request.max_tokens: one for one in asked.samples}
+    begin_ns = found[5].due_ns
+    assert [found[tokens].due_ns - begin_ns for tokens in (6, 10)] == [S // 2 // time_scale, S // time_scale]
+    assert [found[later].due_ns - found[before].end_ns for before, later in ((5, 7), (7, 8), (6, 9))] == [
+        2 * S // time_scale, 0, 4 * S // time_scale,
+    ]  # fmt: skip
+    assert all(one.sent_ns == one.due_ns for one in asked.samples)
+    lengths = [len(body["messages"]) for body in sorted(asked.bodies, key=lambda body: body["max_tokens"])]
+    assert lengths == [1, 1, 3, 5, 3, 1]
+    assert {one.request.max_tokens: one.request.turn for one in asked.samples} == {
+        5: 1, 6: 1, 7: 2, 8: 3, 9: 2, 10: None,
+    }  # fmt: skip
+    assert found[8].input_tokens > found[7].input_tokens > found[5].input_tokens
+    summary = asked.summary()
+    assert (summary.outcomes, summary.missed) == ({"ok": 6}, 0)
+    # The window closes with the last response.
+    assert asked.recording.window[1] == max(one.end_ns for one in asked.samples)
+    assert not {"missed_arrivals", "audit", "late_sends"} & {reason.code for reason in summary.verdict.reasons}
+
+
+def test_a_session_ends_with_the_time_that_was_given(tmp_path):
+    """What is due later is not sent; and a duration beyond the last response makes no empty time."""
+    assert len(sessions(tmp_path, duration="2s").samples) == 3
+    asked = sessions(tmp_path, duration="1h")
+    assert len(asked.samples) == 6
+    assert asked.recording.window[1] == max(one.end_ns for one in asked.samples)
+
+
+def test_a_session_ends_with_a_failure(tmp_path):
+    """There is no response that the next turn could contain."""
+    (tmp_path / "trace").write_bytes(b"\n".join(map(orjson.dumps, SESSIONS[:3])))
+    scenario = resolve(flags={"trace": str(tmp_path / "trace")}, environment={})
+    plan = level_plan(scenario, LevelSpec(load=scenario.loads[0], key="m/0", calibration=KNOWN))
+    ran = run_scripted(plan.load, Act(breaks=Outcome.RESET), plan={"prompts": plan.prompts}, requests=3)
+    assert [one.outcome for one in ran.samples] == [Outcome.RESET, Outcome.RESET]
+    assert ran.recording.arrivals_due == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"api": "completions", "url": "http://127.0.0.1:1"}, "--api: the trace has sessions"),
+        ({"cool_down": "3s"}, "--cool-down: has no effect with --trace: a trace that is measured to its end"),
+    ],
+)
+def test_what_cannot_be_with_sessions_is_refused(tmp_path, flags, says):
+    """Before anything is sent."""
+    with pytest.raises(BadInput, match=says):
+        sessions(tmp_path, **flags)
+
+
+def test_sessions_need_one_process(tmp_path):
+    """A turn follows the response that its own process received."""
+    asked = sessions(tmp_path)
+    assert workers_for(asked.scenario, cores=64) == 1
+    (tmp_path / "trace").write_bytes(b"\n".join(map(orjson.dumps, SESSIONS)))
+    scenario = resolve(flags={"trace": str(tmp_path / "trace"), "workers": "2"}, environment={})
+    with pytest.raises(BadInput, match="--workers: a trace with sessions is replayed by one process"):
+        workers_for(scenario, cores=64)

@@ -229,7 +229,7 @@ def test_what_is_left_out_is_counted_by_reason(read):
     rows = "1,X,5,0,5,a\n2,X,,6,6,a\nNaN,X,5,6,11,a\n4,X,5,6,11,a\n5,X,0,0,0,a\n6,X,0,6,6,a\n"
     trace = read(BURST + rows)
     assert dict(trace.skipped) == {
-        "that failed when it was recorded": 2, "of unknown length": 1, "without a time": 1,
+        "that failed in the recording": 2, "of unknown length": 1, "without a time": 1,
     }  # fmt: skip
     assert list(trace.input_tokens) == [5, 1]
     assert trace.notes == ("1 requests had a length of 0, and are sent with 1 token",)
@@ -244,7 +244,7 @@ def test_what_is_left_out_is_counted_by_reason(read):
 def test_limit_counts_requests_and_not_lines(read):
     """Those that are left out are no requests, and nothing beyond the limit is read."""
     trace = read(BURST + "1,X,5,0,5,a\n2,X,5,6,11,a\n3,X,5,6,11,a\nnonsense\n", limit=2)
-    assert (len(trace), dict(trace.skipped)) == (2, {"that failed when it was recorded": 1})
+    assert (len(trace), dict(trace.skipped)) == (2, {"that failed in the recording": 1})
 
 
 @pytest.mark.parametrize(
@@ -267,9 +267,9 @@ def test_limit_counts_requests_and_not_lines(read):
         (lines(requests([0, 10**16])), r"line 2: its time is more than a hundred years after that of line 1"),
         ('{"timestamp": 1, "text": "Hello"}\n', r"line 1: this has texts and no lengths, .*--prompts"),
         ('{"session_id": "a", "turns": [{"text": "Hi", "delay": 5}]}\n', r"line 1: this has texts and no lengths"),
-        (lines(requests([1], session_id="a")) + '{"session_id":"a","delay":9,"input_length":1,"output_length":1}\n',
-         r"line 2: this turn follows a response after a delay, and has no time of its own"),
-        ('{"input_length": 1, "output_length": 1, "delay": 0}\n', r"has no request .*; 1 without a time"),
+        (lines([{"session_id": "a", "input_length": 3, "output_length": 4}] * 2),
+         r"has no request .*; 2 without a time \(give the first turn of each session a timestamp\)"),
+        ('{"input_length": 1, "output_length": 1, "delay": 9}\n', r"has no request .*; 1 without a time"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_by_line_with_the_remedy(read, text, says):
@@ -304,6 +304,28 @@ def test_recorded_texts_are_kept(read):
     ]
     trace = read(lines(texts))
     assert (trace.texts, list(trace.output_tokens), trace.span_ns) == (("Why?", "How?"), [4, 5], 20 * MS)
+
+
+def test_sessions_are_read_with_their_delays(read):
+    """A turn without a time follows the turn before it in its session, if that was not left out."""
+    records = [
+        {"session_id": "a", "timestamp": 2000, "input_length": 5, "output_length": 1},
+        {"session_id": "b", "timestamp": 1000, "input_length": 6, "output_length": 2},
+        {"session_id": "a", "delay": 30, "input_length": 7, "output_length": 3},
+        {"session_id": "c", "timestamp": 1500, "input_length": None, "output_length": 4},
+        {"session_id": "c", "delay": 50, "input_length": 8, "output_length": 5},
+        {"session_id": "b", "delay": None, "input_length": 9, "output_length": 6},
+        {"session_id": "a", "delay": 40.5, "input_length": 10, "output_length": 7},
+    ]
+    trace = read(lines(records))
+    assert list(trace.offsets_ns) == [0, S]
+    assert list(trace.output_tokens) == [2, 1, 3, 6, 7]
+    assert list(trace.next_turns) == [3, 2, 4, -1, -1]
+    assert [delay / MS for delay in trace.delays_ns] == [0, 0, 30, 0, 40.5]
+    assert dict(trace.skipped) == {"of unknown length": 1, "without a time": 1}
+    assert "1 request without a time left out, 3 later turns follow responses)" in str(Replayed(trace))
+    timed = [one | {"timestamp": 1000 * number} for number, one in enumerate(records) if one["input_length"]]
+    assert not read(lines(timed)).has_sessions
 
 
 @given(st.permutations(range(20)))
