@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options, say_unused
+from loadbench.cli.measuring import progress_line, run_options, say_data_set, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
@@ -56,6 +56,7 @@ def command(
         click.echo(render_text(capacity_plan_document(resolved)), nl=False)
         return
     say_unused(resolved)
+    say_data_set(resolved)
     progress = progress_line(quiet=quiet, no_live=no_live)
     writer = run_capacity(resolved, os.environ, progress, resumed=resumed)
     found = writer.capacity

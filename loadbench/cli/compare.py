@@ -17,6 +17,7 @@ from loadbench.cli.measuring import (
     progress_line,
     run_options,
     say,
+    say_data_set,
     say_trace,
     say_unused,
     say_unused_variables,
@@ -203,6 +204,7 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
         click.echo(render_text(plan), nl=False)
         return None
     say_unused(both[0])
+    say_data_set(both[0])
     progress = progress_line(quiet=options["quiet"], no_live=options["no_live"])
     say_trace(both[0], progress)
     runs = measure_paired(both, pairing, os.environ, progress)

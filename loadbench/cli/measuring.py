@@ -61,6 +61,14 @@ def say_unused(scenario: Scenario) -> None:
         say(f"not used: {value}")
 
 
+def say_data_set(scenario: Scenario) -> None:
+    """Print once what is sent of the file of prompts."""
+    from loadbench.report.data_set import data_set_lines  # noqa: PLC0415 - the help needs nothing of it
+
+    for line in data_set_lines(scenario):
+        say(line)
+
+
 def say_unused_variables(scenario: Scenario, used: set[str], reason: str) -> None:
     """Print the variables whose values a command cannot use on saved runs; `used` has the keys of those that it can."""
     from loadbench.plan.scenario import Unused  # noqa: PLC0415 - the help needs nothing of it

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import check_files, say, say_unused
+from loadbench.cli.measuring import check_files, say, say_data_set, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
 
@@ -49,6 +49,7 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     )
     check(scenario, os.environ)
     say_unused(scenario)
+    say_data_set(scenario)
     if path.exists() and not force:
         raise BadInput(f"{path}: exists, and may hold scores", hint="name another file with --to, or add --force")
     annotation = scoring.stub(run, scenario, os.environ, say=say)

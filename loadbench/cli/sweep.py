@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options, say_trace, say_unused
+from loadbench.cli.measuring import progress_line, run_options, say_data_set, say_trace, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dr
         click.echo(render_text(plan_document(scenario)), nl=False)
         return
     say_unused(scenario)
+    say_data_set(scenario)
     progress = progress_line(quiet=quiet, no_live=no_live)
     say_trace(scenario, progress)
     writer = run_sweep(scenario, os.environ, progress)

@@ -14,6 +14,7 @@ from loadbench.cli.measuring import (
     print_report,
     progress_line,
     run_options,
+    say_data_set,
     say_unused,
     say_unused_variables,
     write_file,
@@ -71,6 +72,7 @@ def command(
             click.echo(render_text(plan_document(resolved)), nl=False)
             return
         say_unused(resolved)
+        say_data_set(resolved)
         progress = progress_line(quiet=quiet, no_live=no_live)
         writer = run_sweep(resolved, os.environ, progress)
         run = writer.folder.path

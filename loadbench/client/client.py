@@ -16,8 +16,8 @@ from loadbench.client.deadline import Deadline
 from loadbench.client.transport import HttpRequest, TransportError
 from loadbench.core.text import hide, secrets_of
 from loadbench.core.units import format_duration
-from loadbench.plan.conversation import user_message
 from loadbench.plan.load import Phase
+from loadbench.plan.prompts import Prompt
 from loadbench.plan.settings import LimitSettings
 from loadbench.record.outcome import Outcome
 from loadbench.record.request import Request
@@ -77,16 +77,29 @@ class Endpoint:
         headers = (("content-type", "application/json"), *self.headers)
         return HttpRequest("POST", address(self.api, self.base_url), headers, body)
 
-    def body(self, messages: Sequence[Message], max_tokens: int, *, extra: Mapping[str, object] | None = None) -> bytes:
-        """The body of a request with these messages, the newest last; `extra` is merged into it."""
+    def body(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        *,
+        fields: Mapping[str, object] | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> bytes:
+        """The body of a request with these messages, the newest last, with its own `fields` and what is merged in.
+
+        Messages that begin with a system message of their own get no other.
+        """
+        if self.system is not None and messages[0].get("role") not in ("system", "developer"):
+            messages = ({"role": "system", "content": self.system}, *messages)
         return request_body(
             self.api,
             model=self.model,
-            messages=messages if self.system is None else ({"role": "system", "content": self.system}, *messages),
+            messages=messages,
             max_tokens=max_tokens,
             temperature=self.temperature,
             seed=self.seed,
             changes=self.changes,
+            fields=fields,
             extra=extra,
         )
 
@@ -103,9 +116,21 @@ class Client:
         self._secrets = secrets_of(endpoint.headers)
         self._calls: set[_Call] = set()
 
-    def body(self, messages: Sequence[Message], max_tokens: int, *, extra: Mapping[str, object] | None = None) -> bytes:
+    def body(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        *,
+        fields: Mapping[str, object] | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> bytes:
         """The body of a request, made before it is due: `Endpoint.body`."""
-        return self._endpoint.body(messages, max_tokens, extra=extra)
+        return self._endpoint.body(messages, max_tokens, fields=fields, extra=extra)
+
+    def body_of(self, prompt: str | Prompt, max_tokens: int) -> bytes:
+        """The body of a request with this prompt alone."""
+        prompt = Prompt(prompt) if isinstance(prompt, str) else prompt
+        return self.body(prompt.sent, max_tokens, fields=prompt.fields, extra=prompt.extra)
 
     async def send(self, request: Request, body: bytes) -> Sample:
         """Send a request that is due, and return its sample, however it ends."""
@@ -123,10 +148,10 @@ class Client:
         return sample
 
     async def send_prompt(
-        self, prompt: str, *, max_tokens: int, phase: Phase = Phase.WARM_UP, keep_text: bool = False
+        self, prompt: str | Prompt, *, max_tokens: int, phase: Phase = Phase.WARM_UP, keep_text: bool = False
     ) -> Sample:
         """Send a request that belongs to no level, due now, and return its sample, however it ends."""
-        body = self.body(user_message(prompt), max_tokens)
+        body = self.body_of(prompt, max_tokens)
         now_ns = self._clock.now_ns()
         request = Request(number=0, phase=phase, due_ns=now_ns, max_tokens=max_tokens, keep_text=keep_text)
         return await self.send(request, body)

@@ -84,6 +84,7 @@ class LevelPlan:
     objectives: tuple[Objective, ...] = ()
     keep_texts: bool = False
     warm: bool = False
+    plays_turns: bool = True
     template_tokens: int = 0
     abandon: Abandonment | None = None
     abandon_key: str = ""  # by which the users who give up are drawn
@@ -112,6 +113,7 @@ def level_plan(scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE) -> Lev
         keep_texts=scenario.keeps_answers,
         # The system message is the same for all, and a server may have it cached.
         warm=scenario.work.system is not None,
+        plays_turns=scenario.plays_turns,
         template_tokens=spec.template_tokens,
         abandon=None if spec.patient else scenario.load.abandon,
         abandon_key=f"{scenario.work.seed}/{spec.key}",
@@ -227,7 +229,7 @@ class Level:
     async def _user(self, load: Closed, user: int, due_ns: int) -> None:
         rng = random.Random(f"{self.plan.seed}/{user}")
         # A user's prompts depend on no other user: they are the same however the others fare.
-        prepared = self.prepare(user, user)
+        prepared, taken = self.prepare(user, user), 1
         for turn in count(1):
             if not await self._clock.sleep_until(due_ns, self._over):
                 return
@@ -235,12 +237,15 @@ class Level:
             if request is None:
                 return
             # The next request is prepared while this one is in flight.
-            following = self._prepare_soon(turn * load.users + user, user)
+            following = self._prepare_soon(turn * load.users + user, user, taken * load.users + user)
             sample = await self.send(request, prepared.body)
             think = load.think_of(request.persona)
             think_ns = 0 if think is None else max(0, round(think.sample(rng)))
             # The next turn of a conversation contains this response.
-            prepared = self.continue_conversation(await following, prepared, sample)
+            fresh = await following
+            prepared = self.continue_conversation(fresh, prepared, sample)
+            # A recorded dialogue takes one prompt for all its turns.
+            taken += prepared.prompt is fresh.prompt
             # From the response's end, not from now: the client's own delay must not hide between two requests.
             due_ns = sample.end_ns + think_ns
             if sample.outcome.failed:
@@ -284,17 +289,18 @@ class Level:
 
     # What the loops share.
 
-    def prepare(self, number: int, user: int | None = None) -> PreparedRequest:
-        """Request `number` of the level, made before it is due."""
-        prompt = self.plan.prompts.next(number, user)
+    def prepare(self, number: int, user: int | None = None, prompt_number: int | None = None) -> PreparedRequest:
+        """Request `number` of the level, made before it is due, with the prompt of this number."""
+        prompt = self.plan.prompts.next(number if prompt_number is None else prompt_number, user)
         max_tokens = prompt.output_tokens or self.plan.max_tokens
-        turn = None if prompt.turns is None else Turn(of=prompt.turns)
-        body = self._client.body(prompt.sent, max_tokens, extra=prompt.extra)
+        # Without a user who reads the response, a dialogue is its first turn.
+        turn = None if prompt.turns is None or not self.plan.plays_turns else Turn(of=prompt.turns)
+        body = self._client.body(prompt.sent, max_tokens, fields=prompt.fields, extra=prompt.extra)
         abandon = self.plan.abandon
         patience = None if abandon is None else abandon.patience(self.plan.abandon_key, number)
         return PreparedRequest(number, user, prompt, max_tokens, body, turn, patience)
 
-    def _prepare_soon(self, number: int, user: int) -> asyncio.Future[PreparedRequest]:
+    def _prepare_soon(self, number: int, user: int, prompt_number: int) -> asyncio.Future[PreparedRequest]:
         """Prepare a request in the event loop's next turn, by when the request before it has been sent."""
         loop = asyncio.get_running_loop()
         prepared: asyncio.Future[PreparedRequest] = loop.create_future()
@@ -303,7 +309,7 @@ class Level:
             if prepared.done():
                 return
             try:
-                prepared.set_result(self.prepare(number, user))
+                prepared.set_result(self.prepare(number, user, prompt_number))
             except BaseException as error:  # noqa: BLE001 - raised in the user that awaits it
                 prepared.set_exception(error)
 
@@ -313,15 +319,22 @@ class Level:
     def continue_conversation(
         self, prepared: PreparedRequest, before: PreparedRequest, sample: Sample
     ) -> PreparedRequest:
-        """The prepared request as the turn after `before`, if that turn's conversation goes on."""
+        """The prepared request as the turn after `before`, if that turn's conversation goes on.
+
+        A recorded dialogue has its own next turn, which is sent in place of the prepared prompt.
+        """
         if before.turn is None or sample.outcome is not Outcome.OK:
             return prepared
         turn = before.turn.after(before.prompt.sent, sample.text)
         if turn is None:
             return prepared
-        messages = (*turn.history, *prepared.prompt.sent)
-        body = self._client.body(messages, prepared.max_tokens, extra=prepared.prompt.extra)
-        return prepared._replace(turn=turn, body=body)
+        prompt, max_tokens = prepared.prompt, prepared.max_tokens
+        if before.prompt.then:
+            prompt = before.prompt.following
+            max_tokens = prompt.output_tokens or self.plan.max_tokens
+        messages = (*turn.history, *prompt.sent)
+        body = self._client.body(messages, max_tokens, fields=prompt.fields, extra=prompt.extra)
+        return prepared._replace(prompt=prompt, max_tokens=max_tokens, turn=turn, body=body)
 
     def _admit(self, due_ns: int, prepared: PreparedRequest) -> Request | None:
         """The request, which is due now; `None` once the load is over."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from loadbench.core.errors import TargetUnavailable
 from loadbench.plan.prompt_source import prompt_source
+from loadbench.plan.prompts import Prompt
 from loadbench.targets.openai import first_response
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class TargetSession(Protocol):
         """Where responses of exact lengths are wanted, find out how; returns the first response that shows it."""
         ...
 
-    async def first_response(self, model: str, *, prompt: str, max_tokens: int) -> Sample:
+    async def first_response(self, model: str, *, prompt: Prompt, max_tokens: int) -> Sample:
         """The response to a request, which is adapted to what the server accepts; so are all clients made after it.
 
         Raises `TargetUnavailable` where there is none.
@@ -102,8 +103,9 @@ async def first_contact(session: TargetSession, model: str, scenario: Scenario) 
     """
     await session.ready(model)
     trial = await session.exact_lengths(model)
-    prompt = prompt_source(scenario.work, key="first", calibration=None).calibration_prompts()[0].text
-    response = await session.first_response(model, prompt=prompt, max_tokens=scenario.work.max_tokens)
+    prompt = prompt_source(scenario.work, key="first", calibration=None).calibration_prompts()[0]
+    max_tokens = prompt.output_tokens or scenario.work.max_tokens
+    response = await session.first_response(model, prompt=prompt, max_tokens=max_tokens)
     return [response] if trial is None else [trial, response]
 
 
@@ -118,16 +120,20 @@ async def prepare_model(
     contact = contact or await first_contact(session, model, scenario)
     work = scenario.work
     prompts = prompt_source(work, key="first", calibration=None)
-    first = [prompt.text for prompt in prompts.calibration_prompts()]
-    further = [await session.first_response(model, prompt=text, max_tokens=work.max_tokens) for text in first[1:]]
+    first = prompts.calibration_prompts()
+    further = [
+        await session.first_response(model, prompt=prompt, max_tokens=prompt.output_tokens or work.max_tokens)
+        for prompt in first[1:]
+    ]
     samples = [contact[-1], *further]
     calibration = prompts.calibrate([sample.input_tokens for sample in samples])
     client = session.client(model)
 
     # Another prompt, so that no prefix is cached.
-    again = prompt_source(work, key="again", calibration=None).calibration_prompts()[0].text
-    if again == first[0] and work.unique:
-        again = " ".join(reversed(first[0].split()))  # a calibration's words are the same for all, and mean nothing
+    again = prompt_source(work, key="again", calibration=None).calibration_prompts()[0]
+    if again == first[0] and work.unique and not again.messages:
+        # A calibration's words are the same for all, and mean nothing.
+        again = Prompt(" ".join(reversed(again.text.split())))
     try:
         warm = await first_response(client, prompt=again, max_tokens=1)
     except TargetUnavailable:

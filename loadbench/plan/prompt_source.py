@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from loadbench.core.errors import BadInput
+from loadbench.plan.data_sets import read_data_set_once
 from loadbench.plan.distribution import Constant
 from loadbench.plan.personas import Persona
-from loadbench.plan.prompts import Prompt, TextPrompts, WordPrompts, read_prompts_once
+from loadbench.plan.prompts import Prompt, TextPrompts, WordPrompts
 from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadbench.plan.data_sets import DataSet
     from loadbench.plan.distribution import Distribution
     from loadbench.plan.personas import Cast
     from loadbench.plan.prompts import Calibration, PromptSource
@@ -33,6 +36,9 @@ def prompt_source(work: WorkSettings, *, key: str, calibration: Calibration | No
         return TextPrompts(given_prompts(work), output, seed=work.seed, level=key, unique=work.unique)
 
     cast = work.cast
+    dialogues = any(prompt.turns is not None for prompt in given_prompts(work))
+    if dialogues and cast is not None and any(persona.turns is not None for persona in cast.personas):
+        raise BadInput(f"--turns: the dialogues in {work.prompts} have their own turns", hint="leave it out")
     if cast is None:
         return source(Persona(name=""))
     return CastPrompts(cast, [source(persona) for persona in cast.personas], key=f"{work.seed}/{key}")
@@ -50,14 +56,33 @@ def word_prompts(
     return WordPrompts(input_tokens, output_tokens, calibration, seed=work.seed, level=key, unique=work.unique)
 
 
-def given_prompts(work: WorkSettings) -> tuple[Prompt, ...]:
-    """The scenario's prompt, or those of its file, unchanged; empty if prompts are generated.
+# What makes responses to equal prompts differ, or could.
+SAMPLING = {"temperature", "top_p", "top_k", "min_p", "typical_p", "seed"}
 
+
+def data_set(work: WorkSettings) -> DataSet | None:
+    """The data set of `--prompts`; raises `BadInput` for a file that cannot be used."""
+    return None if work.prompts is None else read_data_set_once(work.prompts)
+
+
+def given_prompts(work: WorkSettings, *, sampled: bool = True) -> tuple[Prompt, ...]:
+    """The scenario's prompt, or those of its data set; empty if prompts are generated.
+
+    Where responses are not `sampled`, and in a deterministic run, the prompts' own settings of sampling are left out.
     Raises `BadInput` for a file that cannot be used.
     """
-    if work.prompts is not None:
-        return read_prompts_once(work.prompts)
-    return () if work.prompt is None else (Prompt(work.prompt),)
+    given = data_set(work)
+    if given is None:
+        return () if work.prompt is None else (Prompt(work.prompt),)
+    if (sampled and not work.deterministic) or not any(
+        SAMPLING & (prompt.fields or {}).keys() for prompt in given.prompts
+    ):
+        return given.prompts
+    fields = [
+        {name: value for name, value in (prompt.fields or {}).items() if name not in SAMPLING}
+        for prompt in given.prompts
+    ]
+    return tuple(prompt._replace(fields=own or None) for prompt, own in zip(given.prompts, fields, strict=True))
 
 
 class CastPrompts:

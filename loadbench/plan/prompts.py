@@ -1,12 +1,13 @@
-"""The prompts of requests: a fixed text, texts from a file, or generated words with a target number of tokens.
+"""The prompts of requests: given ones, or generated words with a target number of tokens.
 
 A request's prompt depends only on the seed, the level's key and the request's number in its level: the same scenario
 always sends the same prompts, independent of timing, and no two requests of a run have the same prompt. That matters
 because servers cache the work done for the beginning of a prompt: a benchmark that repeats prompts measures the cache.
 
-Texts are prefixed with a *nonce*, a word that is different for each request. Generated words need none. They come in
-blocks of 16 that contain each word of a small vocabulary once, so that a block has the same length in tokens in every
-order, and the order of the first block is the nonce. Orders follow a path through all `16!` of them, on which any
+Texts are prefixed with a *nonce*, a word that is different for each request. Of several messages, the first one of the
+user is prefixed; a system message stays as it is. Generated words need no prefix. They come in blocks of 16 that
+contain each word of a small vocabulary once, so that a block has the same length in tokens in every order, and the
+order of the first block is the nonce. Orders follow a path through all `16!` of them, on which any
 `16 * 15 * ... * (17 - k)` successive requests differ within their first `k` words: 240 within two, 43,680 within four.
 """
 
@@ -15,15 +16,10 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from loadbench.core.errors import BadInput
 from loadbench.plan.conversation import user_message
 from loadbench.plan.distribution import Constant
-from loadbench.plan.input_files import parse_json, read_text
-from loadbench.plan.rubric import read_facets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,14 +40,14 @@ _DISTINCT_BLOCKS = 8
 _DISTINCT_IN_SHARED = 2
 # A word is between a fraction of a token (vocabularies with whole phrases) and one token per letter.
 _TOKENS_PER_WORD = (0.25, 8.0)
-_MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
 class Prompt(NamedTuple):
     """One prompt. `output_tokens` is its own limit of output tokens, `target_tokens` the length that it should have.
 
-    `messages` is what is sent if a data set gave whole messages; else the text is the one message of the user. `extra`
-    is merged into the body of the request.
+    `messages` is what is sent if a data set gave whole messages; else the text is the one message of the user. `fields`
+    are fields of the request, as the chat endpoint names them, and `extra` is merged into the body as it is. `then` are
+    the later turns of a recorded dialogue.
     """
 
     text: str
@@ -63,13 +59,34 @@ class Prompt(NamedTuple):
     turns: int | None = None  # of the conversation that it begins, if any
     warm: bool = False  # an earlier prompt had the same beginning
     messages: tuple[Message, ...] = ()
+    fields: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] | None = None
     next_turn: tuple[int, int] | None = None  # the number of the request that continues a session, and its delay in ns
+    then: tuple[Prompt, ...] = ()
 
     @property
     def sent(self) -> tuple[Message, ...]:
         """The messages of its request."""
         return self.messages or user_message(self.text)
+
+    @property
+    def following(self) -> Prompt:
+        """The turn after it in its dialogue, with the same fields, and the same limit unless it has its own."""
+        return self.then[0]._replace(
+            output_tokens=self.then[0].output_tokens or self.output_tokens,
+            persona=self.persona,
+            fields=self.fields,
+            extra=self.extra,
+            then=self.then[1:],
+        )
+
+    @property
+    def shown(self) -> str:
+        """Its text for people: all that is said before the response."""
+        if not self.messages:
+            return self.text
+        texts = [(message.get("role", ""), _text_of(message.get("content"))) for message in self.messages]
+        return texts[0][1] if len(texts) == 1 else "\n\n".join(f"{role}: {text}" for role, text in texts)
 
 
 class Calibration(NamedTuple):
@@ -116,7 +133,9 @@ class TextPrompts:
     ) -> None:
         if not prompts:
             raise ValueError("there is no prompt to send")
-        self._prompts = tuple(prompt._replace(position=position) for position, prompt in enumerate(prompts))
+        self._prompts = tuple(
+            prompt._replace(position=position, warm=_begins_alike(prompt)) for position, prompt in enumerate(prompts)
+        )
         self._output = output_tokens
         self._key = f"{seed}/{level}"
         self._unique = unique
@@ -125,11 +144,16 @@ class TextPrompts:
         """The prompts in turn, by the request's number."""
         prompt = self._prompts[number % len(self._prompts)]
         if self._output is not None and prompt.output_tokens is None:
-            prompt = prompt._replace(output_tokens=_whole(self._output, random.Random(f"{self._key}/{number}")))
+            rng = random.Random(f"{self._key}/{number}")
+            # Each turn of a dialogue has its own.
+            turns = [turn._replace(output_tokens=_whole(self._output, rng)) for turn in (prompt, *prompt.then)]
+            prompt = turns[0]._replace(then=tuple(turns[1:]))
         if not self._unique:
             return prompt
         nonce = hashlib.blake2b(f"{self._key}/{number}".encode(), digest_size=8).hexdigest()
-        return prompt._replace(text=f"{nonce} {prompt.text}")
+        if not prompt.messages:
+            return prompt._replace(text=f"{nonce} {prompt.text}")
+        return prompt._replace(messages=_marked(prompt.messages, nonce))
 
     def calibration_prompts(self) -> Sequence[Prompt]:
         """The first prompt: it only shows that the server responds."""
@@ -137,6 +161,36 @@ class TextPrompts:
 
     def calibrate(self, tokens: Sequence[int | None]) -> None:
         """Nothing: the lengths of given prompts are fixed."""
+
+
+def _begins_alike(prompt: Prompt) -> bool:
+    """Whether its beginning stays as it is: a system message, and the tools, which servers put before the messages."""
+    first = prompt.messages[0].get("role") if prompt.messages else "user"
+    return first in ("system", "developer") or "tools" in (prompt.fields or {})
+
+
+def _marked(messages: tuple[Message, ...], nonce: str) -> tuple[Message, ...]:
+    """The messages, the first one of the user beginning with the nonce: before an image too, which has many tokens."""
+    at = next((at for at, message in enumerate(messages) if message.get("role") == "user"), None)
+    if at is None:
+        return messages
+    content = messages[at].get("content")
+    if not isinstance(content, list):
+        content = f"{nonce} {content or ''}".rstrip()
+    elif isinstance(content[0].get("text"), str):
+        content = [{**content[0], "text": f"{nonce} {content[0]['text']}"}, *content[1:]]
+    else:
+        kind = "input_text" if content[0].get("type") in ("input_image", "input_file") else "text"
+        content = [{"type": kind, "text": nonce}, *content]
+    return (*messages[:at], {**messages[at], "content": content}, *messages[at + 1 :])
+
+
+def _text_of(content: object) -> str:
+    """The text of a message's content; other parts by their type."""
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else ""
+    parts = [part for part in content if isinstance(part, dict)]
+    return " ".join(part["text"] if isinstance(part.get("text"), str) else f"[{part.get('type')}]" for part in parts)
 
 
 class WordPrompts:
@@ -276,59 +330,3 @@ def fit_calibration(measured: Sequence[tuple[int, int]]) -> Calibration:
             f"the server counts {tokens} tokens for {words} words, fewer than {more_tokens} for {more_words} allow"
         )
     return Calibration(per_word, overhead)
-
-
-# Files.
-
-
-def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
-    """The prompts of a file: a JSON array (`.json`), an object or a string per line (`.jsonl`), or plain lines.
-
-    An object has its text under `prompt` or `text`, and optionally its output limit under `max_tokens` and its `facets`
-    (`loadbench.plan.rubric`); other keys are ignored. Empty lines are skipped. Raises `BadInput` with the file, the
-    place and a hint.
-    """
-    path = Path(path)
-    content = read_text(path, "prompts", max_bytes=_MAX_FILE_BYTES, hint="use a part of it")
-    # Only line feeds end a line: a prompt may contain U+2028.
-    lines = [(number, line.strip()) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
-    match path.suffix.lower():
-        case ".json":
-            items = parse_json(content, path)
-            if not isinstance(items, list):
-                raise BadInput(
-                    f"{path} holds {_kind(items)}, not an array", hint="write an array of strings or objects"
-                )
-            prompts = [_prompt(item, f"{path}, item {number}") for number, item in enumerate(items, 1)]
-        case ".jsonl" | ".ndjson":
-            prompts = [_prompt(parse_json(line, path, number), f"{path}, line {number}") for number, line in lines]
-        case _:
-            prompts = [Prompt(line) for _, line in lines]
-    if not prompts:
-        raise BadInput(f"{path} has no prompts", hint="write at least one")
-    return tuple(prompts)
-
-
-# Every level of a run reads the prompts again, and all levels must have the same.
-read_prompts_once = lru_cache(maxsize=1)(read_prompts)
-
-
-def _prompt(item: object, place: str) -> Prompt:
-    """One prompt from a string or an object."""
-    if isinstance(item, str):
-        item = {"prompt": item}
-    if not isinstance(item, dict):
-        raise BadInput(f"{place} is {_kind(item)}", hint='write a string, or an object with "prompt"')
-    text, limit = item.get("prompt", item.get("text")), item.get("max_tokens")
-    facets = read_facets(item.get("facets", item.get("expected_facets")), place)
-    if not isinstance(text, str) or not text.strip():
-        problem = "an empty text" if isinstance(text, str) else f"{_kind(text)} where its text should be"
-        raise BadInput(f"{place} has {problem}", hint='write the text under "prompt" or "text"')
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise BadInput(f"{place} has the max_tokens {limit!r}", hint="write a whole number of at least 1, or omit it")
-    return Prompt(text, limit, facets=facets)
-
-
-def _kind(item: object) -> str:
-    kinds = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "nothing"}
-    return kinds.get(type(item), "a number")

@@ -100,6 +100,13 @@ class Scenario:
         return self.work.deterministic or self.report.keep_texts
 
     @property
+    def plays_turns(self) -> bool:
+        """Whether conversations go on after their first turn: at a rate, no user reads the response. The workshop's
+        benchmark, and answers that are rated, have one response to each prompt.
+        """
+        return self.values.loop != "rate" and self.command not in {"workshop", "score"}
+
+    @property
     def loads(self) -> tuple[Load, ...]:
         """The levels' loads, in the order in which they run."""
         load = self.load

@@ -10,7 +10,8 @@ from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.curve import MAX_STEPS
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget
-from loadbench.report.document import Document, Notes, Table
+from loadbench.report.data_set import data_set_lines
+from loadbench.report.document import Document, Notes, Table, Text
 from loadbench.report.plan import not_used, settings_table
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def capacity_plan_document(scenario: Scenario) -> Document:
             Table((), facts, "ll"),
             Table(("step", "probes", "time"), steps, "lll"),
             Notes([f"a probe is one measurement at one load after a warm-up ({warm_up}); most can end early"]),
+            Text(data_set_lines(scenario)),
             settings_table(scenario),
             not_used(scenario),
         ],

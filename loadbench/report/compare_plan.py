@@ -12,6 +12,7 @@ from loadbench.core.units import format_duration
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.pairs import order_text, planned_ns
 from loadbench.plan.settings import FEWEST_DECIDING
+from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Notes, Table, Text
 from loadbench.report.plan import level_cells, not_used, setting_text, settings_table, trace_facts, work_text
 
@@ -70,6 +71,7 @@ def compare_plan_document(
             Table((), trace_facts(a), "ll"),
             Table(headers, rows, "rlllll"),
             Text([time]),
+            Text(data_set_lines(a)),
             settings_table(a),
             not_used(a),
             Notes(notes),

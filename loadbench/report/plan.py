@@ -12,6 +12,7 @@ from loadbench.plan.load import Closed
 from loadbench.plan.pattern import Patterned
 from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 from loadbench.plan.traces import Replayed
+from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Table, Text
 from loadbench.report.values import clipped, counted, percent
 
@@ -51,6 +52,7 @@ def plan_document(scenario: Scenario) -> Document:
             Table((), trace_facts(scenario), "ll"),
             Table(("level", "load", "measured", "requests", "time"), rows, "rllll"),
             Text([f"{counted(levels, 'level')}, {total}, {drain}"]),
+            Text(data_set_lines(scenario)),
             settings_table(scenario),
             not_used(scenario),
         ],

@@ -333,6 +333,20 @@ class RecordedPrompt(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
 
 
+class DataSetResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of the file of prompts: its format, its rows, those that were skipped by reason, and what is sent.
+
+    `conversations` are prompts of several turns, `not_sent` the columns that may be meant for the request and are not.
+    """
+
+    format: str
+    rows: int
+    skipped: dict[str, int]
+    prompts: int
+    conversations: int
+    not_sent: list[str] = []
+
+
 class OutputEquality(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a model gave the same response text to a prompt each time, at every load.
 
@@ -425,6 +439,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     outputs: list[OutputEquality] | None = None
     adapted: list[Adapted] = []
     exact_output: ExactOutput | None = None
+    data_set: DataSetResult | None = None
 
 
 def to_json(document: msgspec.Struct) -> bytes:

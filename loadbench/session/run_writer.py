@@ -13,12 +13,12 @@ from loadbench.analyze.level.summary import summarize
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.models import read_models
-from loadbench.plan.prompt_source import given_prompts
+from loadbench.plan.prompt_source import data_set, given_prompts
 from loadbench.report.formats import render
 from loadbench.report.run import level_line
 from loadbench.results.folder import RunFolder
 from loadbench.results.hlog import hlog
-from loadbench.results.recorded_prompts import known_facts, recorded_prompts
+from loadbench.results.recorded_prompts import data_set_result, known_facts, recorded_prompts
 from loadbench.results.requests import RequestLog, read_requests
 from loadbench.results.run import ModelStatus, Run
 from loadbench.session.setup import RESULTS
@@ -66,6 +66,7 @@ class RunWriter:
         models = scenario.target.model_set
         self._known = {} if models is None else known_facts(read_models(models))
         prompts = recorded_prompts(given_prompts(scenario.work), keep_texts=scenario.report.keep_texts)
+        given = data_set(scenario.work)
         origin_ns = session.clock.now_ns()
         if before is not None:
             origin_ns -= (datetime.now(UTC) - self._started_at) // timedelta(microseconds=1) * 1000
@@ -91,6 +92,7 @@ class RunWriter:
             origins=origins,
             environment=dict(session.environment),
             prompts=prompts,
+            data_set=None if given is None else data_set_result(given),
             levels=[] if before is None else before.levels,
             models=[] if before is None else before.models,
             adapted=[] if before is None else before.adapted,

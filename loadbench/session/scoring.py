@@ -59,7 +59,7 @@ def scoring_scenario(run: Run | None, flags: Mapping[str, object], environment: 
     """
     reused = {} if run is None else _of_run(run, same_server=not {"url", "adapter"} & set(flags))
     scenario = resolve(flags=flags, environment=environment, command="score", reused=reused)
-    if not given_prompts(scenario.work):
+    if not given_prompts(scenario.work, sampled=False):
         raise BadInput("there are no given prompts whose responses could be rated", hint="give some with --prompts")
     return _unmeasured(scenario)
 
@@ -104,7 +104,7 @@ def stub(run_path: Path | None, scenario: Scenario, environment: Mapping[str, st
 
     Raises `TargetUnavailable` if no model answered, `Interrupted` if Ctrl-C came before the first answer.
     """
-    prompts = given_prompts(scenario.work)
+    prompts = given_prompts(scenario.work, sampled=False)
     run_name = "" if run_path is None else str(run_path)
     kept = {} if run_path is None else _kept_answers(run_path, scenario, prompts)
     keys = [(model, index) for model in scenario.target.model or () for index in range(len(prompts))]
@@ -125,7 +125,7 @@ def stub(run_path: Path | None, scenario: Scenario, environment: Mapping[str, st
                         continue
                     say(f"{model}: response {index + 1} of {len(prompts)}")
                     limit = prompt.output_tokens or scenario.work.max_tokens
-                    sample = await session.answer(model, prompt.text, max_tokens=limit)
+                    sample = await session.answer(model, prompt, max_tokens=limit)
                     failed = "" if sample.outcome is Outcome.OK else failure_text(sample)
                     text = "" if failed else sample.text or ""
                     answers.append(_answered(model, index, prompt, text, sample.finish_reason, failure=failed))
@@ -145,7 +145,7 @@ def _kept_answers(
     run, now = read_run(path), scenario.effective()
     if (
         not run.scenario.get("work", {}).get("deterministic")
-        or [prompt.hash for prompt in run.prompts] != [prompt_hash(prompt.text) for prompt in prompts]
+        or [prompt.hash for prompt in run.prompts] != [prompt_hash(prompt) for prompt in prompts]
         or any(
             now[setting.section].get(setting.name) != run.scenario.get(setting.section, {}).get(setting.name)
             for setting in settings()
@@ -183,8 +183,8 @@ def _answered(
     return RatedResponse(
         model=model,
         prompt=index,
-        prompt_hash=prompt_hash(prompt.text),
-        prompt_text=prompt.text,
+        prompt_hash=prompt_hash(prompt),
+        prompt_text=prompt.shown,
         answer=answer,
         answer_hash=digest(answer),
         finish_reason=finish_reason,

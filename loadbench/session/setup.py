@@ -24,7 +24,7 @@ from loadbench.core.errors import BadInput
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.load import Phase
-from loadbench.plan.prompt_source import prompt_source
+from loadbench.plan.prompt_source import data_set, prompt_source
 from loadbench.plan.settings import settings
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
@@ -40,6 +40,8 @@ from loadbench.targets.openai import credentials
 from loadbench.targets.prepare import prepare
 from loadbench.targets.scrape import counters
 from loadbench.telemetry.sampler import check_pid, is_local
+from loadbench.wire.openai import Api
+from loadbench.wire.translation import translated_fields, translated_messages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
     from loadbench.live.progress import Progress
+    from loadbench.plan.prompts import Prompt
     from loadbench.plan.scenario import Scenario
     from loadbench.record.sample import Sample
     from loadbench.targets.clients import MeasuringTransport
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 RESULTS = Path("results")
+_IN_PROCESS = {"temperature", "seed"}  # the fields of a request that an adapter takes
 
 
 def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
@@ -73,6 +77,7 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
             make_adapter(scenario.target.adapter)
         credentials(scenario, environment, url=scenario.target.url or "")
         prompt_source(scenario.work, key="check", calibration=None)
+        check_data_set(scenario)
         check_pid(scenario.telemetry.server_pid)
         workers_for(scenario, usable_cores())
         check_folder(scenario.report.out or RESULTS, name=scenario.report.name)
@@ -84,6 +89,42 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
         for key in [one.key for one in settings(scenario.command) if one.flag == flag]:
             raise BadInput(error.message.replace(flag, scenario.place(key), 1), hint=error.hint) from None
         raise
+
+
+def check_data_set(scenario: Scenario) -> None:
+    """Refuse rows that the endpoint cannot have; raises `BadInput` with the place of the first."""
+    given, api = data_set(scenario.work), Api(scenario.target.api)
+    if given is None:
+        return
+    # Chats are sent as messages to every endpoint that takes some.
+    routes = {
+        "/chat/completions": set(Api) - {Api.COMPLETIONS},
+        "/completions": {Api.COMPLETIONS},
+        "/responses": {Api.RESPONSES},
+    }
+    for url, number in given.urls:
+        fitting = next((apis for route, apis in routes.items() if url.split("?")[0].rstrip("/").endswith(route)), set())
+        if api not in fitting:
+            hint = f"give --api {min(fitting)}" if fitting else "loadbench measures chats, completions and responses"
+            raise BadInput(
+                f"{given.name}, {given.unit} {number}: this request is for {url}, not for --api {api}", hint=hint
+            )
+    for position, prompt in enumerate(given.prompts):
+        turns = (prompt, *prompt.then) if scenario.plays_turns else (prompt,)
+        fields, problem = prompt.fields or {}, ""
+        try:
+            for turn in turns:
+                translated_messages(api, turn.sent)
+            translated_fields(api, fields)
+        except ValueError as error:
+            problem = str(error)
+        texts = all(isinstance(message.get("content"), str) for turn in turns for message in turn.sent)
+        if api is Api.COMPLETIONS and len(turns) > 1:
+            problem = "the completions endpoint takes one text, and no turns"
+        elif scenario.target.adapter is not None and (prompt.extra or not texts or fields.keys() - _IN_PROCESS):
+            problem = "a model in this process takes messages of text, a temperature and a seed, and nothing else"
+        if problem:
+            raise BadInput(f"{given.place(position)}: {problem}", hint="remove the row, or use another server or --api")
 
 
 @contextmanager
@@ -155,11 +196,11 @@ class Session:
         """Find out how responses of exact lengths are requested, if they are wanted."""
         return await adapt.exact_lengths(self.prepared, model, self.client)
 
-    async def first_response(self, model: str, *, prompt: str, max_tokens: int) -> Sample:
+    async def first_response(self, model: str, *, prompt: Prompt, max_tokens: int) -> Sample:
         """The response to a request that is adapted to the server; raises `TargetUnavailable` if there is none."""
         return await adapt.first_response(self.prepared, model, self.client, prompt, max_tokens=max_tokens)
 
-    async def answer(self, model: str, prompt: str, *, max_tokens: int) -> Sample:
+    async def answer(self, model: str, prompt: str | Prompt, *, max_tokens: int) -> Sample:
         """The response to a request that is not measured, with its text, however it ended; it is adapted as well."""
         return await adapt.respond(
             self.prepared, model, self.client, prompt, max_tokens=max_tokens, phase=Phase.MEASURED, keep_text=True

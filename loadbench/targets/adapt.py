@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import orjson
 from msgspec import structs
 
-from loadbench.plan.conversation import user_message
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
 from loadbench.results.run import Adapted, ExactOutput
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from loadbench.client.client import Client
+    from loadbench.plan.prompts import Prompt
     from loadbench.record.sample import Sample
     from loadbench.targets.prepare import Prepared
     from loadbench.wire.body import BodyChanges
@@ -120,7 +120,7 @@ async def respond(
     prepared: Prepared,
     model: str,
     connect: Connect,
-    prompt: str,
+    prompt: str | Prompt,
     *,
     max_tokens: int,
     phase: Phase = Phase.WARM_UP,
@@ -148,7 +148,9 @@ async def respond(
             return sample
 
 
-async def first_response(prepared: Prepared, model: str, connect: Connect, prompt: str, *, max_tokens: int) -> Sample:
+async def first_response(
+    prepared: Prepared, model: str, connect: Connect, prompt: str | Prompt, *, max_tokens: int
+) -> Sample:
     """As `respond`; raises `TargetUnavailable` unless the request succeeds."""
     sample = await respond(prepared, model, connect, prompt, max_tokens=max_tokens)
     if sample.outcome is Outcome.OK:
@@ -171,9 +173,9 @@ def _flag(field: str, to: str | None) -> str:
     return f"--extra-body '{orjson.dumps(patch).decode()}'"
 
 
-def _sent(client: Client, prompt: str) -> dict[str, object]:
+def _sent(client: Client, prompt: str | Prompt) -> dict[str, object]:
     """The body of a first request."""
-    body: dict[str, object] = orjson.loads(client.body(user_message(prompt), 1))
+    body: dict[str, object] = orjson.loads(client.body_of(prompt, 1))
     return body
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from loadbench.client.adapter import Adapter
     from loadbench.client.client import Client
+    from loadbench.plan.prompts import Prompt
     from loadbench.plan.scenario import Scenario
     from loadbench.record.sample import Sample
 
@@ -179,7 +180,7 @@ def not_listed(model: str, names: Sequence[str]) -> str:
     return f"has no model {model!r}" + (f", did you mean {near[0]!r}?" if near else "")
 
 
-async def first_response(client: Client, *, prompt: str, max_tokens: int) -> Sample:
+async def first_response(client: Client, *, prompt: str | Prompt, max_tokens: int) -> Sample:
     """Send one request and return its sample; raises `TargetUnavailable` unless it succeeds."""
     sample = await client.send_prompt(prompt, max_tokens=max_tokens)
     if sample.outcome is not Outcome.OK:

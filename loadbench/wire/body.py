@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 import orjson
 
 from loadbench.wire.openai import Api
+from loadbench.wire.translation import translated_fields, translated_messages
 from loadbench.wire.usage import count
 
 if TYPE_CHECKING:
@@ -51,27 +52,30 @@ def request_body(
     temperature: float | None,
     seed: int | None,
     changes: BodyChanges = NO_CHANGES,
+    fields: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The JSON of one streamed request; `extra` is merged into this one body, after the changes of the run.
+    """The JSON of one streamed request. Its own `fields`, named as for the chat endpoint, come after the changes of the
+    run, and `extra` is merged in after them, as it is.
 
-    Plain completions take one text: that of the last message.
+    Raises `ValueError` if the endpoint cannot have these messages or fields.
     """
+    said = messages if api is Api.CHAT else translated_messages(api, messages)
     sampling = {"temperature": temperature, "seed": seed}
     sampling = {name: value for name, value in sampling.items() if value is not None}
     body: dict[str, Any] = {"model": model}
     match api:
         case Api.CHAT:
-            body |= {"messages": messages, "max_tokens": max_tokens, **sampling}
+            body |= {"messages": said, "max_tokens": max_tokens, **sampling}
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         case Api.COMPLETIONS:
-            body |= {"prompt": messages[-1]["content"], "max_tokens": max_tokens, **sampling}
+            body |= {"prompt": said, "max_tokens": max_tokens, **sampling}
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         case Api.RESPONSES:
             sampling.pop("seed", None)
-            body |= {"input": messages, "max_output_tokens": max_tokens, **sampling, "store": False, "stream": True}
+            body |= {"input": said, "max_output_tokens": max_tokens, **sampling, "store": False, "stream": True}
         case Api.OLLAMA:
-            body |= {"messages": messages, "stream": True, "options": {"num_predict": max_tokens, **sampling}}
+            body |= {"messages": said, "stream": True, "options": {"num_predict": max_tokens, **sampling}}
         case _ as never:
             assert_never(never)
     for name in changes.exact:
@@ -79,8 +83,16 @@ def request_body(
     for name in changes.left_out:
         outer, _, inner = name.rpartition(".")
         (body.get(outer, {}) if outer else body).pop(inner, None)
-    for patch in (*changes.extra, *(() if extra is None else (extra,))):
+    for patch in changes.extra:
         body = merged(body, patch)
+    if fields is not None:
+        # Not merged: a schema's `null` is a value.
+        own = translated_fields(api, fields)
+        if isinstance(options := body.get("options"), dict) and "options" in own:
+            own["options"] = options | own["options"]
+        body |= own
+    if extra is not None:
+        body = merged(body, extra)
     for name, new in changes.renamed:
         if name in body:
             body[new] = body.pop(name)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from loadbench.cli import main
-from loadbench.plan.prompts import read_prompts_once
+from loadbench.plan.data_sets import read_data_set_once
 from loadbench.plan.trace_files import read_trace
 from tests.cli.running import environment
 
@@ -27,7 +27,7 @@ def typed(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedP
     """Run it to its end in this folder; what it printed, and its exit code."""
     out, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     # Both remember by a path, which may be another file in another folder.
-    read_prompts_once.cache_clear()
+    read_data_set_once.cache_clear()
     read_trace.cache_clear()
     # A level has the collector walk everything: not the thousands of tests too, which a command does not have.
     gc.freeze()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
-from typing import TYPE_CHECKING
 
 import pytest
 
-from loadbench.core.errors import BadInput
 from loadbench.plan.distribution import Constant, Uniform
 from loadbench.plan.prompts import (
     BLOCK,
@@ -19,11 +16,7 @@ from loadbench.plan.prompts import (
     WordPrompts,
     calibration_texts,
     fit_calibration,
-    read_prompts,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _words(source: WordPrompts | TextPrompts, number: int) -> list[str]:
@@ -183,68 +176,6 @@ def test_a_source_calibrates_itself_as_far_as_the_server_tells() -> None:
     texts = TextPrompts([Prompt("Why?")])
     assert len(texts.calibration_prompts()) == 1
     assert texts.calibrate([5]) is None
-
-
-def _write(folder: Path, name: str, content: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("p.json", json.dumps(["Why?", {"prompt": "How?", "max_tokens": 9, "expected": ["x"]}, {"text": "Who?"}])),
-        ("p.jsonl", '"Why?"\n\n{"prompt": "How?", "max_tokens": 9}\r\n{"text": "Who?"}\n'),
-        ("p.JSON", "\ufeff" + json.dumps(["Why?", {"prompt": "How?", "max_tokens": 9}, "Who?"])),
-    ],
-)
-def test_prompt_files_are_read_by_their_kind(tmp_path: Path, name: str, content: str) -> None:
-    """JSON arrays and JSON lines, of strings and objects, with their own limits and without their other keys."""
-    assert read_prompts(_write(tmp_path, name, content)) == (Prompt("Why?"), Prompt("How?", 9), Prompt("Who?"))
-
-
-def test_any_other_file_has_a_prompt_per_line(tmp_path: Path) -> None:
-    """Empty lines are skipped; only line feeds end a line, with or without a carriage return."""
-    path = _write(tmp_path, "p.txt", "Why?\r\n\n  \nHow\u2028so?\n日本?")
-    assert [prompt.text for prompt in read_prompts(str(path))] == ["Why?", "How\u2028so?", "日本?"]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("p.txt", "", "no prompts"),
-        ("p.txt", "\n \n", "no prompts"),
-        ("p.json", "[]", "no prompts"),
-        ("p.txt", b"good\nb\xffd", "line 2: this is not UTF-8"),
-        ("p.json", "[", "not JSON"),
-        ("p.json", '{"prompt": "x"}', "holds an object, not an array"),
-        ("p.json", '["x", 5]', "item 2 is a number"),
-        ("p.json", '["x", true]', "item 2 is true or false"),
-        ("p.json", '[{"question": "x"}]', "item 1 has nothing where its text"),
-        ("p.json", '[{"prompt": ["x"]}]', "item 1 has an array where"),
-        ("p.json", '["x", ""]', "item 2 has an empty text"),
-        ("p.json", '[{"prompt": "x", "max_tokens": 0}]', "item 1 has the max_tokens 0"),
-        ("p.json", '[{"prompt": "x", "max_tokens": true}]', "max_tokens True"),
-        ("p.json", '[{"prompt": "x", "max_tokens": "9"}]', "max_tokens '9'"),
-        ("p.jsonl", '"x"\n\n{oops}\n', "line 3: this is not JSON"),
-        ("p.jsonl", '"x"\n[1]\n', "line 2 is an array"),
-    ],
-)
-def test_an_unusable_file_is_bad_input(tmp_path: Path, name: str, content: str | bytes, reason: str) -> None:
-    """The message names the file, the place in it and a remedy."""
-    with pytest.raises(BadInput, match=reason) as caught:
-        read_prompts(_write(tmp_path, name, content))
-    assert name in caught.value.message
-    assert caught.value.hint
-
-
-def test_an_unreadable_file_is_bad_input(tmp_path: Path) -> None:
-    """A file that is not there, and a folder, are named."""
-    for path in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(BadInput, match="cannot read") as caught:
-            read_prompts(path)
-        assert str(path) in caught.value.message
 
 
 def test_a_random_generator_elsewhere_does_not_matter() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from loadbench.core.errors import BadInput
-from loadbench.plan.prompts import read_prompts
+from loadbench.plan.data_sets import read_data_set
 from loadbench.plan.rubric import RUBRIC, Facet, facet_names, read_facets
 
 
@@ -71,4 +71,4 @@ def test_prompts_bring_their_facets(tmp_path):
     path = tmp_path / "prompts.json"
     documents = ["a", {"prompt": "b", "facets": ["x"]}, {"prompt": "c", "expected_facets": [{"facet": "y"}]}]
     path.write_text(json.dumps(documents), encoding="utf-8")
-    assert [prompt.facets for prompt in read_prompts(path)] == [(), (Facet("x", ("x",)),), (Facet("y"),)]
+    assert [prompt.facets for prompt in read_data_set(path).prompts] == [(), (Facet("x", ("x",)),), (Facet("y"),)]
