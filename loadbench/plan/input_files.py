@@ -36,6 +36,7 @@ _OTHER_FORMATS = tuple(
         (rb"\x1f\x8b", "compressed twice", "decompress it once with `gunzip`"),
         (rb".{257}ustar", "a tar archive", "unpack it, and name the file in it"),
         (rb"\xff\xfe|\xfe\xff", "UTF-16", "save the file as UTF-8"),
+        (rb"version https://git-lfs", "a pointer of Git LFS to the file", "get the file with `git lfs pull`"),
     )
 )
 _HEAD_BYTES = 262  # the mark of a tar archive ends there

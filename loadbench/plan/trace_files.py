@@ -247,7 +247,7 @@ def _format_of_names(path: Path, number: int, record: dict[str, Any], form: str)
             return name
     if names & {"turns", "text", "texts", "messages"}:
         raise BadInput(
-            f"{path}, line {number}: this has texts and no lengths, so it cannot be replayed as a trace",
+            f"{path}, line {number}: this has texts in place of lengths, so it cannot be replayed as a trace",
             hint="send the texts with `loadbench sweep --prompts`, or write each request's input_length, output_length",
         )
     columns = " or ".join(dict.fromkeys(f"{one.at},{one.input},{one.output}" for one in candidates.values()))
@@ -278,6 +278,7 @@ class _Evidence:
     # By the power of two that is the size of a block: the requests whose ids are as many as their length needs.
     fitting: list[int] = field(default_factory=lambda: [0] * _BLOCK_POWERS)
     stated_block: object = None
+    misfits: bool = False
     skipped: Counter[str] = field(default_factory=Counter)
     unordered: bool = False
     later_turns: int = 0
@@ -299,7 +300,7 @@ class _Evidence:
     def block_tokens(self, path: Path, form: str) -> int | None:
         """The tokens that an id stands for, where the lengths show it; of several sizes, none.
 
-        Raises `BadInput` if no size fits and the format was not named.
+        Raises `BadInput` if no size fits, and neither `form` nor a column names the format.
         """
         if not self.with_ids:
             return None
@@ -310,7 +311,9 @@ class _Evidence:
         usual = [size for size in (16, BLOCK_TOKENS) if size in sizes]
         if len(usual) == 1 or len(sizes) == 1:
             return (usual or sizes)[0]
-        if not sizes and form == AUTO:
+        self.misfits = not sizes
+        named = form != AUTO or self.names >= _OF_BAILIAN or self.names & _OF_AIPERF.keys()
+        if not sizes and not named:
             line, tokens, ids = self.first_ids
             raise BadInput(
                 f"{path}, line {line}: {ids} hash_ids for {tokens} tokens: no size of a block fits most lengths",
@@ -323,6 +326,8 @@ class _Evidence:
         notes = []
         if self.unordered and "duens" not in self.names:
             notes.append("the file is not in the order of time; the requests are sent in it")
+        if self.misfits:
+            notes.append("the numbers of hash_ids do not fit the lengths: prefixes are shared only roughly")
         if self.images:
             notes.append(f"{self.images} requests had images, which are not sent")
         if self.empty:

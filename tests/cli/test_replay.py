@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,55 @@ def test_a_trace_is_replayed_and_its_run_replayed_again(tmp_path):
     assert f"40 requests, {asked:.0f} tokens in" in plan.stdout
 
 
+def _lengths(**more: object) -> str:
+    """Eight requests with Mooncake's names."""
+    rows = [{"timestamp": 2 * at, "input_length": 20 + at, "output_length": 3} for at in range(8)]
+    return "".join(json.dumps(row | more) + "\n" for row in rows)
+
+
+BURST = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+FILES: dict[str, tuple[str, str]] = {
+    "azure": (
+        "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n"
+        + "".join(f"2024-10-15 00:00:{2 * at:02d}.123456,1,{20 + at},3\n" for at in range(8)),
+        "note: 8 requests had images, which are not sent",
+    ),
+    "burstgpt": (
+        ","
+        + BURST
+        + "".join(f"{at},{2 * at}.0,X,{20 + at}.0,3.0,9.0,a\n" for at in range(8))
+        + "8,9.0,X,5.0,0.0,5.0,a\n",
+        "left out: 1 request that failed in the recording",
+    ),
+    "bailian": (_lengths(chat_id=1, parent_chat_id=-1, turn=1, hash_ids=[1, 2]), "requests begin like an earlier one"),
+    "guidellm": (_lengths().replace(": 0,", ": 0.0001,"), "times in seconds by their fractions"),
+    "loadbench": (
+        "".join(
+            json.dumps({"due_ns": 2 * 10**9 * at, "input_tokens": 20 + at, "output_tokens": 3}) + "\n"
+            for at in range(8)
+        ),
+        "trace: trace: loadbench",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_every_format_is_replayed_at_its_rate(tmp_path, form):
+    """Eight requests, two seconds apart: half a request a second, as it is said before anything starts."""
+    text, says = FILES[form]
+    (tmp_path / "trace").write_bytes(gzip.compress(text.encode()))
+    process = loadbench("replay", "trace", "--time-scale=16", cwd=tmp_path)
+    level, requests = kept(tmp_path)
+    assert level["outcomes"] == {"ok": 8}, process.stderr
+    assert level["load"]["rate_per_s"] == 8
+    assert sorted(one["asked_input_tokens"] for one in requests) == list(range(20, 28))
+    before, _, _ = process.stderr.partition("begins")
+    assert "recorded: 8 requests in 14s, 0.5 requests/s on average" in before
+    assert "at --time-scale 16: 8 requests in 875ms, 8 requests/s on average" in before
+    assert "input tokens: 20 to 27, p50 24, p95 27" in before
+    assert says in before
+
+
 @pytest.mark.slow
 def test_a_mix_of_conversations_is_told_apart(tmp_path):
     """Each request's line has persona and turn; the report has a line for each persona, and one for later turns."""
@@ -64,6 +114,10 @@ def test_a_mix_of_conversations_is_told_apart(tmp_path):
     [
         (("replay", "nowhere.csv"), "error: cannot read the trace in nowhere.csv: No such file"),
         (("replay",), "Missing argument 'TRACE'"),
+        (("replay", "lengths.jsonl"), "its times may be seconds or milliseconds"),
+        (("replay", "lengths.jsonl", "--trace-format=weka"), "--trace-format: found 'weka'"),
+        (("replay", AZURE, "--trace-format=burstgpt"), "line 1: a trace of BurstGPT does not begin with 'TIMESTAMP,"),
+        (("sweep", "--users=2", "--trace-format=azure"), "--trace-format: has no effect: there is no trace"),
         (("replay", AZURE, "--users=3"), "--users: the trace decides it"),
         (("replay", AZURE, "--time-scale=0"), "--time-scale: found '0', want a number"),
         (("sweep", "--users=2", "--arrivals=poisson"), "--arrivals: has no effect with --users"),
@@ -73,6 +127,7 @@ def test_a_mix_of_conversations_is_told_apart(tmp_path):
 )
 def test_mistakes_end_in_a_message_and_2(tmp_path, arguments, told):
     """What is wrong, and no traceback."""
+    (tmp_path / "lengths.jsonl").write_text(_lengths())
     process = loadbench(*arguments, cwd=tmp_path)
     assert process.returncode == 2
     assert told in process.stderr

@@ -71,6 +71,7 @@ def _tarred(mode: str) -> bytes:
         (_tarred("w"), "is a tar archive .unpack it"),
         (_tarred("w:gz"), "is a tar archive, within gzip .unpack it"),
         (gzip.compress(gzip.compress(b"text")), "is compressed twice"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS .*git lfs pull"),
         ("text".encode("utf-16"), "is UTF-16 .save the file as UTF-8"),
     ],
 )

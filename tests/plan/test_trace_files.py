@@ -84,6 +84,7 @@ def unit(trace: Trace, first: float, last: float) -> float:
         (requests([1_700_000_000_000, 1_700_000_000_003]), MS, "Mooncake", 512),
         (requests([1_700_000_000_000_000, 1_700_000_000_003_000]), 1_000, "Mooncake", 512),
         (requests([0, 20, 30], session_id="a"), MS, "aiperf", 512),
+        (requests([0] * 10 + [3000] * 16 + [5999] * 3, block=512), MS, "Mooncake", 512),
         (requests([5, 5, 5]), None, "Mooncake", 512),  # any unit is the same
     ],
 )
@@ -140,7 +141,9 @@ def test_ids_that_fit_no_block_size_are_refused(read):
     records += requests([4000], hash_ids=[1])
     with pytest.raises(BadInput, match=r"line 1: 7 hash_ids for \d+ tokens: no size of a block fits"):
         read(lines(records))
-    assert len(read(lines(records), form="mooncake")) == 3
+    for named in (read(lines(records), form="mooncake"), read(lines(one | {"session_id": "a"} for one in records))):
+        assert len(named) == 3
+        assert "the numbers of hash_ids do not fit the lengths: prefixes are shared only roughly" in named.notes
 
 
 @given(
@@ -265,8 +268,8 @@ def test_limit_counts_requests_and_not_lines(read):
         ("{\n  1}", r"line 1: this is not JSON"),
         ('{"timestamp": 1, "input_length": 1, "output_length": 1}\n"text"\n', r"line 2: .*is not an object"),
         (lines(requests([0, 10**16])), r"line 2: its time is more than a hundred years after that of line 1"),
-        ('{"timestamp": 1, "text": "Hello"}\n', r"line 1: this has texts and no lengths, .*--prompts"),
-        ('{"session_id": "a", "turns": [{"text": "Hi", "delay": 5}]}\n', r"line 1: this has texts and no lengths"),
+        ('{"timestamp": 1, "text": "Hello"}\n', r"line 1: this has texts in place of lengths, .*--prompts"),
+        ('{"session_id": "a", "turns": [{"text": "Hi", "delay": 5}]}\n', r"line 1: this has texts in place of lengths"),
         (lines([{"session_id": "a", "input_length": 3, "output_length": 4}] * 2),
          r"has no request .*; 2 without a time \(give the first turn of each session a timestamp\)"),
         ('{"input_length": 1, "output_length": 1, "delay": 9}\n', r"has no request .*; 1 without a time"),
