@@ -78,7 +78,8 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     if flag and not measures:
         raise BadInput(f"{flag}: is for measuring, and these runs are saved", hint="leave it out, or name two URLs")
     name = "compare" if measures else "compare-saved"
-    keys = re.findall(r"\bapi_key_env=([^,]+)", ",".join([*a, *b]))  # what the sides name themselves
+    # The variables that the sides name themselves.
+    keys = re.findall(r"\b(?:api_key_env=|header_env=[^,]*?)(\w+)\s*(?:,|$)", ",".join([*a, *b]))
     resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name, key_variables=keys)
     settings = resolved.compare
     if not (a or b or any(resolved.is_set(f"compare.{key}") for key in ("a_model", "b_model", "same"))):

@@ -9,7 +9,7 @@ whole request. The patience of a user who may give up is one more limit; that us
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from loadbench.client.deadline import Deadline
@@ -61,10 +61,18 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where requests go and what they have in common; `base_url` includes the version, as in `http://host/v1`."""
+    """Where requests go and what they have in common; `base_url` includes the version, as in `http://host/v1`.
+
+    A `route` that was given in full is their URL instead; each has the `query`. `secrets` are texts that must not be
+    kept, besides those in the headers. `model_note` is what the server's list of models says against the model.
+    """
 
     base_url: str
     model: str
+    route: str = ""
+    query: str = field(default="", repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    model_note: str = field(default="", compare=False)
     api: Api = Api.CHAT
     headers: tuple[tuple[str, str], ...] = ()
     temperature: float | None = None
@@ -75,7 +83,8 @@ class Endpoint:
     def http_request(self, body: bytes) -> HttpRequest:
         """The request with this body, as it goes over the wire."""
         headers = (("content-type", "application/json"), *self.headers)
-        return HttpRequest("POST", address(self.api, self.base_url), headers, body)
+        url = address(self.api, self.base_url, route=self.route, query=self.query)
+        return HttpRequest("POST", url, headers, body)
 
     def body(
         self,
@@ -113,8 +122,13 @@ class Client:
         self._clock = clock
         self._timeouts = timeouts
         # An error may repeat what was sent, and its text is kept.
-        self._secrets = secrets_of(endpoint.headers)
+        self._secrets = (*endpoint.secrets, *secrets_of(endpoint.headers))
         self._calls: set[_Call] = set()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where its requests go."""
+        return self._endpoint
 
     def body(
         self,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a pair, from JSON or argv: no UTF-8 text has one
 # Shorter words, such as "Bearer", are no secrets; hiding them would hide half of every message.
 _SHORTEST_SECRET = 8
+# What stands for a secret.
+MASK = "***"
+_SECRET_NAMES = re.compile(
+    r"(key|token|secret|password|passwd|pwd|authorization|auth|credentials?|signature|sig|code)$", re.IGNORECASE
+)
 
 
 def printable(text: str) -> str:
@@ -22,6 +29,36 @@ def digest(text: str, *, size: int = 8) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
 
 
+def is_secret(name: str) -> bool:
+    """Whether a value of this name is probably a secret: `api_key`, `apiKey`, `access-token`, `sig`."""
+    return _SECRET_NAMES.search(name) is not None
+
+
+def masked(value: object) -> object:
+    """JSON in which texts whose names are those of secrets are replaced."""
+    match value:
+        case dict():
+            hidden = {name for name, part in value.items() if isinstance(part, str) and is_secret(name)}
+            return {name: MASK if name in hidden else masked(part) for name, part in value.items()}
+        case list() | tuple():
+            return [masked(part) for part in value]
+        case _:
+            return value
+
+
+def secrets_in(value: object) -> Iterator[str]:
+    """The texts that `masked` replaces, if they are long enough to be secrets."""
+    match value:
+        case dict():
+            for name, part in value.items():
+                if isinstance(part, str) and is_secret(name) and len(part) >= _SHORTEST_SECRET:
+                    yield part
+                yield from secrets_in(part)
+        case list() | tuple():
+            for part in value:
+                yield from secrets_in(part)
+
+
 def secrets_of(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """The possible secrets in these headers: each value and each word of a value that is long enough, longest first."""
     words = {word for _, value in headers for word in (value, *value.split()) if len(word) >= _SHORTEST_SECRET}
@@ -31,5 +68,5 @@ def secrets_of(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 def hide(text: str, secrets: Iterable[str]) -> str:
     """The text with every secret in it replaced by `***`."""
     for secret in secrets:
-        text = text.replace(secret, "***")
+        text = text.replace(secret, MASK)
     return text

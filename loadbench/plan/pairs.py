@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
 from loadbench.core.units import format_duration
+from loadbench.plan.extra_body import limits_of
 from loadbench.plan.scenario import leave_out, with_entries, with_not_used
 from loadbench.plan.scenario_file import read
+from loadbench.plan.server_url import ServerUrl
 from loadbench.plan.settings import DEFAULT, USUAL_REPEATS, Entry, Origin, Source, setting_of, settings
+from loadbench.plan.sources import api_of_route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +40,8 @@ _MOST_IN_BUDGET = 20
 _PER_SIDE = {setting.name: setting for setting in settings("compare") if setting.per_side}
 _NAMES = {setting.name for setting in settings()}
 # A server named without its scheme; reading the URL reports what is missing.
+# Objects and headers have commas too: the next setting begins with its name.
+_NEXT_SETTING = re.compile(r",(?=\s*\w+\s*=)")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
 
@@ -127,7 +132,7 @@ def is_target(text: str) -> bool:
 
 def one_address(url: str) -> str:
     """A URL in one spelling of its host and without /v1, so that two URLs of one server are equal."""
-    url = url.rstrip("/").removesuffix("/v1").rstrip("/")
+    url = ServerUrl.parse(url).base.rstrip("/").removesuffix("/v1").rstrip("/")
     return re.sub(r"^(https?://)localhost(?=[:/]|$)", r"\g<1>127.0.0.1", url, flags=re.IGNORECASE)
 
 
@@ -173,7 +178,8 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
 def _identity(scenario: Scenario) -> tuple[object, ...]:
     target = scenario.target
     url = None if target.url is None else one_address(target.url)
-    return (url, target.model, target.api, target.profile if url is None else None)
+    own = (target.api, target.extra_body, target.max_tokens_field)
+    return (url, target.model, *own, target.profile if url is None else None)
 
 
 def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str, tuple[str, Source]]]:
@@ -186,6 +192,15 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
             own[setting.key] = Entry(setting, setting.type.read(value), Origin(Source.FLAG, flag, word))
         except ValueError as error:
             raise BadInput(f"{flag}: {word}: {error}") from None
+    if limits_of(own["target.extra_body"].value if "target.extra_body" in own else ()):
+        raise BadInput(f"{flag}: extra_body: both sides have the same limits of output", hint="use --max-tokens")
+    url = own.get("target.url") or scenario.values.entries.get("target.url")
+    routed = None if url is None else api_of_route(url)
+    if routed is not None and {"target.url", "target.api"} & set(own):
+        given = own.setdefault("target.api", replace(routed, origin=Origin(Source.FLAG, flag, "url")))
+        if given.value != routed.value:
+            hint = "leave out api, or give the URL without its route"
+            raise BadInput(f"{flag}: api is {given.value}, and the URL ends in a route of {routed.value}", hint=hint)
     model = getattr(scenario.compare, f"{name}_model")
     if model:
         origin = scenario.origins.get(key, Origin(Source.FLAG, setting_of(key).flag))
@@ -246,7 +261,7 @@ def _read(text: str, flag: str) -> dict[str, str]:
     if text.partition("=")[0].strip() not in _NAMES:
         return {"url": text}
     written: dict[str, str] = {}
-    for part in text.split(","):
+    for part in _NEXT_SETTING.split(text):
         name, equals, value = part.partition("=")
         name = name.strip()
         if not equals or name not in _PER_SIDE:

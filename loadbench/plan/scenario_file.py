@@ -15,8 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loadbench.core.errors import BadInput
+from loadbench.core.text import SURROGATE
 from loadbench.plan.personas import PERSONA_SETTINGS, Persona
-from loadbench.plan.setting_types import SURROGATE, THINK, TOKENS, TURNS
+from loadbench.plan.setting_types import THINK, TOKENS, TURNS
 from loadbench.plan.settings import SECTIONS, Entry, Origin, Source, settings
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _find_line(text: str, section: str, name: str) -> int | None:
     """The line of `name` after the head of `section`, in TOML or JSON; comments may deceive it, tables may not."""
     inside = not name
     wanted = name or section
-    head = re.compile(rf"\s*(\[\s*\"?{re.escape(section)}\"?\s*\]|\"?{re.escape(section)}\"?\s*[:=.])")
+    head = re.compile(rf"\s*(\[+\s*\"?{re.escape(section)}\"?\s*[\].]|\"?{re.escape(section)}\"?\s*[:=.])")
     key = re.compile(rf"(^|[\s{{,.\[])\"?{re.escape(wanted)}\"?\s*[]:=.]")
     for number, line in enumerate(text.splitlines(), start=1):
         if not inside and head.match(line):

@@ -12,17 +12,19 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from loadbench.core.text import SURROGATE, masked
 from loadbench.core.units import format_duration, parse_duration, parse_rate
 from loadbench.plan.abandonment import parse_abandonment
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import parse_distribution
+from loadbench.plan.extra_body import read_objects
 from loadbench.plan.gate import parse_gate
 from loadbench.plan.objective import parse_abort, parse_objective
 from loadbench.plan.pattern import parse_pattern
 from loadbench.plan.personas import parse_mix
+from loadbench.plan.server_url import normal_url, shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +46,9 @@ _LEAST_INTERVAL_NS, _MOST_INTERVAL_NS = 100_000_000, 10_000_000_000
 # Each turn repeats all before it.
 _MOST_TURNS = 1_000
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:([\t -~]*)")
-SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a pair, from JSON or argv: no UTF-8 text has one
+_HEADER_VARIABLE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*(?:([!-~]+)\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*")
+# Fields of a body that have another meaning.
+_OWN_FIELDS = {"model", "messages", "prompt", "input", "stream", "stream_options", "temperature", "seed", "store"}
 # Those that the client sends, and those that say where a request ends.
 _OWN_HEADERS = {"host", "content-type", "content-length", "transfer-encoding", "accept", "accept-encoding"}
 
@@ -181,22 +185,27 @@ def _flag(value: object) -> bool:
 
 
 def _url(value: object) -> str:
-    text = _text(value).strip()
-    try:
-        parts = urlsplit(text)
-        host, _port = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise _wrong(value, f"a URL, as in http://127.0.0.1:8080/v1: {error}") from None
-    # An IPv6 address is valid if `urlsplit` takes it; a name has none of the characters that end one.
-    if parts.scheme not in {"http", "https"} or not re.fullmatch(r"[^\s/\\%<>\"{}|^`\[\]]+", host):
-        raise _wrong(value, "a URL, as in http://127.0.0.1:8080/v1")
-    if not re.fullmatch(r"[!-~]+", text):
-        raise _wrong(value, "a URL in ASCII: the host as xn--…, spaces and other characters of the path as %20, %C3%A9")
-    if parts.username or parts.password:
-        raise ValueError("a URL with a name or password in it would end up in reports; use --header or --api-key-env")
-    if parts.query or parts.fragment:
-        raise _wrong(value, "a URL that ends with its path: no query, no fragment")
-    return urlunsplit((parts.scheme, parts.netloc.lower(), parts.path.rstrip("/"), "", ""))
+    return normal_url(_text(value).strip())
+
+
+def _field_name(value: object) -> str:
+    name = _text(value).strip()
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) and name not in _OWN_FIELDS:
+        return name
+    raise _wrong(value, "the name of a field that limits a response, as in max_completion_tokens")
+
+
+def _header_variables(value: object) -> tuple[tuple[str, str, str], ...]:
+    """(header, scheme before the value, environment variable) of each."""
+    if isinstance(value, dict):
+        value = [f"{name}: {text}" for name, text in value.items()]
+    lines = value if isinstance(value, (list, tuple)) else [value]
+    matches = [_HEADER_VARIABLE.fullmatch(str(line)) for line in lines]
+    if None in matches:
+        # Somebody may have written the secret itself: it is not repeated.
+        raise ValueError("want a header and the environment variable that holds its value, as in 'X-Key: TEAM_KEY'")
+    _headers([f"{match[1]}: {match[3]}" for match in matches if match])
+    return tuple((match[1], match[2] or "", match[3]) for match in matches if match)
 
 
 def _headers(value: object) -> tuple[tuple[str, str], ...]:
@@ -325,7 +334,7 @@ ALL_OBJECTIVES = "slo"
 TEXT = SettingType("TEXT", _text)
 PATH: SettingType[Path] = SettingType("FILE", _path, str)
 DIRECTORY: SettingType[Path] = SettingType("DIR", _path, str)
-URL = SettingType("URL", _url)
+URL = SettingType("URL", _url, shown_url)
 MODELS: SettingType[tuple[str, ...]] = SettingType(
     "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True
 )
@@ -346,6 +355,15 @@ FLAG = SettingType("", _flag, is_flag=True)
 HEADERS: SettingType[tuple[tuple[str, str], ...]] = SettingType(
     "'K: V'", _headers, lambda headers: {name: "***" for name, _ in headers}, multiple=True, secret=True
 )
+# These name variables, which are no secrets.
+HEADER_VARIABLES: SettingType[tuple[tuple[str, str, str], ...]] = SettingType(
+    "'K: NAME'",
+    _header_variables,
+    lambda headers: {name: f"{scheme} {variable}".strip() for name, scheme, variable in headers},
+    multiple=True,
+)
+JSON_OBJECTS: SettingType[tuple[dict[str, Any], ...]] = SettingType("JSON|@FILE", read_objects, masked, multiple=True)
+FIELD_NAME = SettingType("NAME", _field_name)
 THINK = SettingType(
     "TIME|DIST",
     _distribution(

@@ -233,6 +233,9 @@ _NO_TRACE = _without(
     "load.trace", reason="a trace decides what is sent, and when", remedy="leave it out, or give no trace"
 )
 _OVER_HTTP = _without("target.adapter", reason="a model in this process has no connection", remedy="leave it out")
+_WITH_BODY = _without(
+    "target.adapter", reason="a model in this process gets messages and limits only", remedy="leave it out"
+)
 _OVER_TLS = Need(
     ("target.url", "judge.url", "target.adapter"),
     lambda values: str(values.url).startswith("https:"),
@@ -422,6 +425,24 @@ class TargetSettings:
         per_side=True, decides_answers="server", reused="always")
     header: tuple[tuple[str, str], ...] = setting(types.HEADERS, (),
         "A request header, as in 'X-Team: blue'; repeat the flag for several.", needs=(_OVER_HTTP,))
+    header_env: tuple[tuple[str, str, str], ...] = setting(types.HEADER_VARIABLES, (),
+        "A request header whose value is in an environment variable, as in 'X-Key: TEAM_KEY'; repeat for several.",
+        needs=(_OVER_HTTP,), per_side=True, reused="server")
+    extra_body: tuple[dict[str, Any], ...] = setting(types.JSON_OBJECTS, (),
+        "Merge this JSON object into the body of each request; null leaves a field out. Repeat for several.",
+        commands=_SENDING, refused={"models": "no request is sent to a model"}, needs=(_WITH_BODY,),
+        comparable=Comparable.CAVEAT, per_side=True, decides_answers="request", reused="server")
+    max_tokens_field: str | None = setting(types.FIELD_NAME, None,
+        "The name of the field that limits a response, as in max_completion_tokens. Default: that of the API.",
+        commands=_SENDING, refused={"models": "no request is sent to a model"},
+        needs=(
+            _WITH_BODY,
+            Need(
+                ("target.api",), lambda values: values.value("target.api") != "ollama",
+                "Ollama has one name for it, options.num_predict", "leave it out",
+            ),
+        ),
+        per_side=True, reused="server")
     api_key_env: str = setting(types.TEXT, "LOADBENCH_API_KEY",
         "The environment variable that holds the API key.", commands=_ANY_SERVER - {"judge"},
         refused={"judge": "use --judge-key-env"}, needs=(_OVER_HTTP,), per_side=True, reused="server")

@@ -9,13 +9,17 @@ exclude each other are refused with the reason, and so is a setting without effe
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING, Any
 
 from loadbench.core.errors import BadInput
+from loadbench.core.text import MASK
+from loadbench.plan.extra_body import LIMIT_FIELDS, limits_of, value_of
 from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS
 from loadbench.plan.scenario import Scenario, Unused, with_entries, with_not_used
 from loadbench.plan.scenario_file import ScenarioFile, nearest, read
+from loadbench.plan.server_url import ServerUrl
 from loadbench.plan.setting_types import ALL_OBJECTIVES
 from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Values, setting_of, settings
 from loadbench.plan.workload import bring
@@ -54,7 +58,7 @@ def resolve(
     choice = _Choice(command, Values(command, {}, personas))
     given = [
         *_from_flags(command, flags),
-        *(read(setting_of(key), value, Origin(Source.RUN, "the run")) for key, value in (reused or {}).items()),
+        *_from_run(reused or {}, flags),
         *choice.from_environment(environment),
         *_from_workshop_variables(command, environment),
         *(document.entries() if document is not None else ()),
@@ -63,10 +67,13 @@ def resolve(
         choice.take(entry)
     named_keys = [entry.value for entry in given if entry.setting.name == "api_key_env"]
     named_keys += [environment.get(setting.variable) for setting in settings() if setting.name == "api_key_env"]
+    named_keys += [line[-1] for entry in given if entry.setting.name == "header_env" for line in entry.value]
     _refuse_unknown_variables(environment, {*key_variables, *named_keys})
     choice.settle_groups()
     if not {"target.url", "target.profile", "target.adapter"} & set(choice.entries):
         choice.take_endpoint(environment)
+    choice.settle_route()
+    choice.settle_body()
     choice.settle_needs()
     choice.settle_deterministic()
     personas |= choice.settle_turns(personas)
@@ -99,6 +106,23 @@ def reusable(record: Mapping[str, Mapping[str, object]], *, same_server: bool) -
         if setting.reused == "always" or (setting.reused and same_server)
         if (value := record.get(setting.section, {}).get(setting.name)) is not None
     }
+
+
+def api_of_route(url: Entry) -> Entry | None:
+    """The API that a URL names by ending in its route; `None` if it ends in none."""
+    api = ServerUrl.parse(url.value).api
+    return Entry(setting_of("target.api"), api, url.origin) if api else None
+
+
+def _from_run(reused: Mapping[str, object], flags: Mapping[str, object]) -> Iterator[Entry]:
+    """Raises `BadInput` for a value with a secret, which the run did not keep, unless a flag gives it again."""
+    for key, value in reused.items():
+        setting = setting_of(key)
+        if setting.name in flags:
+            continue
+        if MASK in json.dumps(value):
+            raise BadInput(f"the run: {key} has a secret, which is not kept", hint=f"give it again with {setting.flag}")
+        yield read(setting, value, Origin(Source.RUN, "the run"))
 
 
 def _from_flags(command: str, flags: Mapping[str, object]) -> Iterator[Entry]:
@@ -197,6 +221,51 @@ class _Choice:
             if text and self.command in setting_of("target.url").commands:
                 self.take(read(setting_of("target.url"), text, Origin(Source.ENVIRONMENT, variable)))
                 return
+
+    def settle_route(self) -> None:
+        """A URL that ends in a route decides the API; one that another source names is overridden, or refused."""
+        url = self.entries.get("judge.url") or self.entries.get("target.url")
+        routed = None if url is None else api_of_route(url)
+        if url is None or routed is None or self.command not in routed.setting.commands:
+            return
+        given = self.entries.get(routed.setting.key)
+        if given is not None and given.value != routed.value:
+            if given.origin.source <= url.origin.source and given.origin.source is not Source.RUN:
+                raise BadInput(
+                    f"{given.origin.place} {given.value}: {url.origin.place} ends in a route of the {routed.value} API",
+                    hint="leave one of them out, or give the URL without its route",
+                )
+            self._override(given, url)
+        if given is None or given.value != routed.value:
+            self.entries[routed.setting.key] = routed
+
+    def settle_body(self) -> None:
+        """What an extra body says of fields that have settings of their own is the value of these settings."""
+        entry = self.entries.get("target.extra_body")
+        if entry is None:
+            return
+        limits = {name: value for name, value in limits_of(entry.value).items() if value is not None}
+        if len(set(map(str, limits.values()))) > 1:
+            raise BadInput(f"{entry.origin.place}: {' and '.join(limits)} limit the same", hint="give one of them")
+        fields = dict.fromkeys(limits, "work.max_tokens")
+        fields |= dict.fromkeys(("temperature", "options.temperature"), "work.temperature")
+        for name, key in fields.items():
+            setting, value = setting_of(key), value_of(entry.value, name)
+            if value is ... or self.command not in setting.commands:
+                continue
+            own = Entry(setting, None, entry.origin) if value is None else read(setting, value, entry.origin)
+            given = self.entries.get(key)
+            if given is not None and given.value != own.value:
+                if given.origin.source <= entry.origin.source:
+                    raise BadInput(
+                        f"{given.origin.place}: {entry.origin.place} has another {name}", hint="give one of them"
+                    )
+                self._override(given, entry)
+            self.entries[key] = own
+            if name == LIMIT_FIELDS[self._values.value("target.api")]:
+                # Requests with a length of their own have that one, as with --max-tokens.
+                rest = tuple({other: value for other, value in part.items() if other != name} for part in entry.value)
+                entry = self.entries[entry.setting.key] = dataclasses.replace(entry, value=rest)
 
     def settle_needs(self) -> None:
         """A setting without effect is overridden by the stronger one that takes its effect, or refused."""

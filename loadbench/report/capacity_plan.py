@@ -12,7 +12,7 @@ from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Notes, Table, Text
-from loadbench.report.plan import not_used, settings_table
+from loadbench.report.plan import not_used, settings_table, target_text
 
 if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
@@ -24,7 +24,7 @@ def capacity_plan_document(scenario: Scenario) -> Document:
     unit = "users" if settings.by == "users" else "requests/s"
     think = f", think time {scenario.think}" if scenario.think else ""
     facts = [
-        ["target", "the simulated server" if scenario.simulated else str(scenario.target.url)],
+        ["target", target_text(scenario)],
         ["objectives", ", ".join(rule.rule for rule in scenario.objectives)],
         ["loads", f"up to {settings.at_most:g} {unit}{think}"],
         ["confidence", f"{100 * settings.confidence:g} %"],

@@ -11,6 +11,7 @@ from loadbench.analyze.compare.effect import plan_repeats
 from loadbench.core.units import format_duration
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.pairs import order_text, planned_ns
+from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import FEWEST_DECIDING
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Notes, Table, Text
@@ -83,7 +84,7 @@ def _side_text(scenario: Scenario) -> str:
     if scenario.simulated:
         return f"the simulated server {scenario.target.profile}"
     (model,) = scenario.target.model or ("",)
-    return f"{scenario.target.url}, {f'model {model}' if model else 'the model that the server lists'}"
+    return f"{shown_url(scenario.target.url or '')}, {f'model {model}' if model else 'the model that the server lists'}"
 
 
 def repeats_text(scenario: Scenario, pairing: Pairing) -> str:

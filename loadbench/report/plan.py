@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed
 from loadbench.plan.pattern import Patterned
+from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 from loadbench.plan.traces import Replayed
 from loadbench.report.data_set import data_set_lines
@@ -29,12 +30,7 @@ def plan_document(scenario: Scenario) -> Document:
     """The plan of `--dry-run`."""
     target, levels = scenario.target, len(scenario.loads)
     models = target.model or ("the simulated model" if scenario.simulated else "the model that the server lists",)
-    where = target.url or target.adapter or "Foundry Local, which is looked for on this machine"
-    facts = [
-        ("target", "the simulated server" if scenario.simulated else where),
-        ("models", ", ".join(models)),
-        ("work", work_text(scenario)),
-    ]
+    facts = [("target", target_text(scenario)), ("models", ", ".join(models)), ("work", work_text(scenario))]
     rows = [[str(number), *level_cells(scenario, load)] for number, load in enumerate(scenario.loads, start=1)]
 
     extent, levels = scenario.extent, levels * len(models)
@@ -57,6 +53,16 @@ def plan_document(scenario: Scenario) -> Document:
             not_used(scenario),
         ],
     )
+
+
+def target_text(scenario: Scenario) -> str:
+    """What is measured."""
+    target = scenario.target
+    if scenario.simulated:
+        return "the simulated server"
+    if target.url is not None:
+        return shown_url(target.url)
+    return target.adapter or "Foundry Local, which is looked for on this machine"
 
 
 def work_text(scenario: Scenario) -> str:

@@ -155,9 +155,10 @@ async def first_response(
     sample = await respond(prepared, model, connect, prompt, max_tokens=max_tokens)
     if sample.outcome is Outcome.OK:
         return sample
-    refused = refusals(sample.detail, _sent(connect(model), prompt))
+    client = connect(model)
+    refused = refusals(sample.detail, _sent(client, prompt))
     if not refused:
-        raise first_failure(sample)
+        raise first_failure(sample, note=client.endpoint.model_note)
     hint = f"say what to send instead: {_flag(refused[0].field, refused[0].instead)}"
     if prepared.scenario.target.strict_request:
         hint += "; or leave out --strict-request"

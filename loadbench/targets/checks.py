@@ -129,7 +129,8 @@ async def _model_checks(prepared: Prepared, machine: Machine) -> list[Check]:
     target, service, catalogue = prepared.target, prepared.service, prepared.catalogue
     checks = [Check("models", "ok", f"{len(target.models or ())} listed: {', '.join((target.models or ())[:20])}")]
     if target.models is None:
-        checks = [Check("models", "warn", "the server has no list of models", "name the model with --model")]
+        reason = f"no list of models: {target.list_problem}" if target.list_problem else "no list of models"
+        checks = [Check("models", "warn", reason, "name the model with --model")]
     wanted = prepared.scenario.target.model
     try:
         if service is not None and (wanted or catalogue):
@@ -137,7 +138,8 @@ async def _model_checks(prepared: Prepared, machine: Machine) -> list[Check]:
             cheapest = () if wanted else (min(catalogue, key=lambda model: (not model.loaded, not model.cached)).id,)
             choose(prepared, wanted or cheapest)
         else:
-            prepared.models, prepared.missing = choose_models(target, wanted or (target.models or ())[:1] or None)
+            prepared.models, notes = choose_models(target, wanted or (target.models or ())[:1] or None)
+            checks += [Check("models", "warn", note, "check the name") for note in notes.values()]
     except LoadbenchError as error:
         return [Check("models", "fail", error.message, error.hint), *skipped("probe")]
     checks += [Check("models", "fail", reason) for reason in prepared.missing.values()]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from loadbench.core.errors import TargetUnavailable
+from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import Origin, Source
 from loadbench.plan.sources import ENDPOINT_VARIABLES
 from loadbench.targets.foundry_cli import find_cli, server_status, service_status
@@ -42,11 +43,11 @@ def discover(scenario: Scenario, environment: Mapping[str, str], *, to_the_end: 
     """Each place up to the first that names an address, or all of them with `to_the_end`."""
     given = scenario.target.url
     source = scenario.place("target.url")
-    steps = [DiscoveryStep(source, given, given or "not given")]
+    steps = [DiscoveryStep(source, given, shown_url(given) if given else "not given")]
     for name in ENDPOINT_VARIABLES:
         if name != source:
             text = environment.get(name, "").strip()
-            steps.append(DiscoveryStep(name, text or None, text or "not set"))
+            steps.append(DiscoveryStep(name, text or None, shown_url(text) if text else "not set"))
     if any(step.url for step in steps) and not to_the_end:
         return steps
     cli = find_cli(environment)
@@ -69,7 +70,7 @@ def locate(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenario
     """
     if scenario.target.url is not None:
         variable = scenario.place("target.url")
-        note = f"{scenario.target.url}, from {variable}" if variable in ENDPOINT_VARIABLES else ""
+        note = f"{shown_url(scenario.target.url)}, from {variable}" if variable in ENDPOINT_VARIABLES else ""
         return scenario, note
     if scenario.simulated or scenario.target.adapter is not None:
         return scenario, ""

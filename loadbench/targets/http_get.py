@@ -16,6 +16,7 @@ import orjson
 from loadbench.client.faults import explain
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.units import NS_PER_S
+from loadbench.plan.server_url import shown_url
 
 if TYPE_CHECKING:
     import ssl
@@ -28,6 +29,10 @@ _MOST_BYTES = 8 * 1024 * 1024
 _WITHIN_S = 30.0
 # For a route that may not exist: a healthy server responds at once.
 _QUICK_S = 5.0
+
+
+class NoConnection(TargetUnavailable):
+    """There is no server at the address, or none that can be reached."""
 
 
 @asynccontextmanager
@@ -43,7 +48,10 @@ async def http_client(
 
 
 async def get(http: httpx.AsyncClient, url: str, *, within_s: float | None = None) -> httpx.Response:
-    """The response, whatever its status. Raises `TargetUnavailable` if there is none within the time."""
+    """The response, whatever its status. Raises `TargetUnavailable` if there is none within the time, `NoConnection` if
+    not even a connection is made.
+    """
+    shown = shown_url(url)
     connect_s, limit_s = http.timeout.connect, within_s if within_s is not None else http.timeout.read or math.inf
     # httpx limits the time of each read, and a response may need many.
     timeout = httpx.Timeout(limit_s if math.isfinite(limit_s) else None, connect=connect_s)
@@ -54,20 +62,23 @@ async def get(http: httpx.AsyncClient, url: str, *, within_s: float | None = Non
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > _MOST_BYTES:
-                        raise TargetUnavailable(f"{url}: the response is too long", hint="check the address")
+                        raise TargetUnavailable(f"{shown}: the response is too long", hint="check the address")
                 # The body is decoded, so the headers that describe its coding no longer apply.
                 coding = {"content-encoding", "transfer-encoding"}
                 headers = {name: text for name, text in response.headers.items() if name not in coding}
                 return httpx.Response(response.status_code, headers=headers, content=bytes(body))
     except (httpx.TimeoutException, TimeoutError) as error:
-        what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no response"
         hint = "check the address, and whether the server hangs"
-        raise TargetUnavailable(f"{url}: {what} in time", hint=hint) from None
+        if isinstance(error, httpx.ConnectTimeout):
+            raise NoConnection(f"{shown}: no connection in time", hint=hint) from None
+        raise TargetUnavailable(f"{shown}: no response in time", hint=hint) from None
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last is a host name that cannot exist
         what, hint = explain(error)
         if isinstance(error, httpx.RemoteProtocolError):
-            what, hint = f"no valid HTTP response ({what})", "check the port, and whether it needs https://"
-        raise TargetUnavailable(f"{url}: {what}", hint=hint) from None
+            hint = "check the port, and whether it needs https://"
+            raise TargetUnavailable(f"{shown}: no valid HTTP response ({what})", hint=hint) from None
+        kind = TargetUnavailable if isinstance(error, (httpx.ReadError, httpx.WriteError)) else NoConnection
+        raise kind(f"{shown}: {what}", hint=hint) from None
 
 
 async def get_json(http: httpx.AsyncClient, url: str) -> object:

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from base64 import b64encode
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import orjson
 
 from loadbench.client.client import Endpoint
 from loadbench.client.httpx_transport import tls_context
 from loadbench.core.errors import BadInput, TargetUnavailable
-from loadbench.core.text import hide, secrets_of
+from loadbench.core.text import hide, secrets_in, secrets_of
+from loadbench.plan.extra_body import LIMIT_FIELDS
+from loadbench.plan.server_url import ServerUrl, shown_url, with_query
+from loadbench.plan.settings import DEFAULT, Source
 from loadbench.record.outcome import Outcome
 from loadbench.targets.error_hints import advice_for
-from loadbench.targets.http_get import get, http_client
+from loadbench.targets.http_get import NoConnection, get, http_client, parse_json
+from loadbench.targets.model_list import entries_of, generates_text, has_more
 from loadbench.wire.body import NO_CHANGES, BodyChanges
-from loadbench.wire.openai import Api, error_text
+from loadbench.wire.openai import Api, clean, error_text
 
 if TYPE_CHECKING:
     import ssl
@@ -40,23 +43,49 @@ if TYPE_CHECKING:
 class Target:
     """An endpoint and how requests reach it.
 
-    `models` are the ids of its list, `None` if it has no list; `listing` has the whole entries. A model in this process
-    has an `adapter`, and nothing else.
+    Requests go below `base_url`, or to the `route` that was given in full; each has the `query`. `models` are the ids
+    of the server's list, `None` if it has no usable list: then `list_problem` says what is wrong with it. `listing` has
+    the whole entries, and `more_models` is set if they are only the first page. A model in this process has an
+    `adapter`, and nothing else.
     """
 
     base_url: str
+    route: str = ""
+    query: str = field(default="", repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # that no message may show, besides those of the headers
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls: ssl.SSLContext | None = None
     models: tuple[str, ...] | None = None
+    more_models: bool = False
+    list_problem: str = ""
     server: str | None = None
-    listing: tuple[dict[str, object], ...] = field(default=(), repr=False)
+    listing: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     adapter: Adapter | None = field(default=None, repr=False)
     changes: BodyChanges = NO_CHANGES  # of every request's body
+
+    def note_on(self, model: str) -> str:
+        """What the list says against a model, with the name that was probably meant; empty if it lists the model."""
+        # Ollama leaves out a tag, Gemini a prefix.
+        known = {*(self.models or ()), *(re.sub(r"^models/|:latest$", "", name) for name in self.models or ())}
+        if not self.models or self.more_models or model in known:
+            return ""
+        return f"{not_listed(model, self.models)}; {self.models_text}"
+
+    @property
+    def models_text(self) -> str:
+        """The first of the models that it lists."""
+        models = self.models or ()
+        rest = " and more" if self.more_models else f" and {len(models) - 20} more" if len(models) > 20 else ""
+        return f"it lists {', '.join(models[:20])}{rest}"
 
     def endpoint(self, model: str, scenario: Scenario) -> Endpoint:
         """The parts that all requests to one model share."""
         return Endpoint(
+            model_note=self.note_on(model),
             base_url=self.base_url,
+            route=self.route,
+            query=self.query,
+            secrets=self.secrets,
             model=model,
             api=Api(scenario.target.api),
             headers=self.headers,
@@ -67,36 +96,74 @@ class Target:
         )
 
 
-async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Target:
-    """The endpoint at `url` and the models that it lists.
-
-    Raises `TargetUnavailable` if it cannot be reached or is not such an endpoint, `BadInput` for a bad CA file.
-    """
-    headers, tls = credentials(scenario, environment, url=url)
-    async with http_client(headers, tls=tls, limits=scenario.limits) as http:
-        for base_url in base_urls(url):
-            response = await get(http, f"{base_url}/models")
-            if response.status_code != httpx.codes.NOT_FOUND:
-                break
-        else:
-            base_url = base_urls(url)[0]
-    try:
-        listing = _listed(response, url)
-    except TargetUnavailable as error:
-        raise TargetUnavailable(hide(error.message, secrets_of(headers)), hint=error.hint) from None
-    models = None if listing is None else tuple(dict.fromkeys(str(item["id"]) for item in listing))
-    server = response.headers.get("server")
+def unlisted_target(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Target:
+    """The endpoint at `url`, before anything was sent to it."""
+    given, (headers, tls), settings = ServerUrl.parse(url), credentials(scenario, environment, url=url), scenario.target
+    field_name = settings.max_tokens_field
+    renamed = () if field_name is None else ((LIMIT_FIELDS[settings.api], field_name),)
     return Target(
-        base_url=base_url, headers=headers, tls=tls, models=models, server=server, listing=tuple(listing or ())
+        base_url=given.default_base,
+        route=given.route,
+        query=given.query,
+        secrets=(*given.secrets, *secrets_in(settings.extra_body)),
+        headers=headers,
+        tls=tls,
+        changes=BodyChanges(extra=settings.extra_body, renamed=renamed),
     )
 
 
-def base_urls(url: str) -> list[str]:
-    """The base URLs to try: users give the server, the version, or one of the routes."""
-    parts = urlsplit(url)
-    path = re.sub(r"/(chat/completions|completions|models|(openai/)?status)/?$", "", parts.path).rstrip("/")
-    paths = [path] if re.search(r"/v\d+$", path) else [f"{path}/v1", *([path] if path else [])]
-    return [urlunsplit((parts.scheme, parts.netloc, path, "", "")) for path in paths]
+async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Target:
+    """The endpoint at `url` and the models that it lists.
+
+    The list is advice where the scenario names the model: whatever is wrong with it is the target's `list_problem`.
+    Raises `TargetUnavailable` if the server cannot be reached, or shows neither a model nor what it is.
+    """
+    target, given, settings = unlisted_target(scenario, environment, url=url), ServerUrl.parse(url), scenario.target
+    shown, secrets = shown_url(url), (*target.secrets, *secrets_of(target.headers))
+    lists = [(f"{base}/models", base) for base in given.bases]
+    if settings.api == Api.OLLAMA:
+        lists.append((re.sub(r"/v\d+$", "", given.base) + "/api/tags", given.default_base))
+    problems: list[TargetUnavailable] = []
+    async with http_client(target.headers, tls=target.tls, limits=scenario.limits) as http:
+        for list_url, base_url in lists:
+            try:
+                response = await get(http, with_query(list_url, given.query))
+            except TargetUnavailable as error:
+                error.message = hide(error.message, secrets)
+                if isinstance(error, NoConnection):
+                    raise
+                problems.append(error)
+                continue
+            target = replace(target, server=response.headers.get("server"))
+            document = parse_json(response) if response.status_code == httpx.codes.OK else None
+            entries = entries_of(document)
+            if entries is not None:
+                ids = tuple(dict.fromkeys(entry["id"] for entry in entries))
+                target = replace(target, models=ids, more_models=has_more(document), listing=tuple(entries))
+                return replace(target, base_url=base_url)
+            message, hint = _list_problem(response)
+            problems.append(TargetUnavailable(f"{shown}: {hide(message, secrets)}", hint=hint))
+    # What is no 404 says more than that a list is not there.
+    problem = next((problem for problem in problems if problem.hint), problems[0])
+    if problem.hint and settings.model is None:
+        raise problem
+    return replace(target, list_problem=problem.message)
+
+
+def _list_problem(response: httpx.Response) -> tuple[str, str]:
+    """(what is wrong with a response that has no list of models, what to do about it if that is clear)."""
+    status = response.status_code
+    if response.is_redirect:
+        location = clean(response.headers.get("location", "")) or "nowhere"
+        return f"HTTP {status}, redirects to {location}", REDIRECT_HINT
+    if status in {401, 403}:
+        return f"HTTP {status}: {error_text(response.content)}", KEY_HINT
+    if status != httpx.codes.OK:
+        return f"HTTP {status}: {error_text(response.content)}", ""
+    return (
+        f"not an OpenAI-compatible server: its list of models is {error_text(response.content)!r}",
+        "use the address of the API, as in http://127.0.0.1:8080/v1, or name the model with --model ID",
+    )
 
 
 def credentials(
@@ -104,74 +171,71 @@ def credentials(
 ) -> tuple[tuple[tuple[str, str], ...], ssl.SSLContext | None]:
     """(headers of every request, TLS context of an https URL).
 
-    Raises `BadInput` for an API key that is not set, not valid in a header or given as one too, and for a bad CA file.
+    Of two headers of one name, that of the stronger source is sent; a key that merely lies in LOADBENCH_API_KEY is
+    weaker than any. Raises `BadInput` for two of one source, for a value that is missing or not valid in a header, and
+    for a bad CA file.
     """
-    settings = scenario.target
-    variable = settings.api_key_env
-    key = environment.get(variable, "")
-    place, header = scenario.place("target.api_key_env"), scenario.place("target.header")
-    if not key and variable != "LOADBENCH_API_KEY":
-        raise BadInput(f"{place} {variable}: the variable is not set", hint=f"export {variable}=…")
-    if not key.isascii() or (key and not key.isprintable()) or key != key.strip():
-        raise BadInput(f"{place} {variable}: characters that a header cannot have", hint=f"export {variable} again")
-    if key and any(name.lower() == "authorization" for name, _ in settings.header):
-        raise BadInput(f"{header} Authorization: {variable} has a key too", hint="give one of them")
-    headers = (*settings.header, *([("authorization", f"Bearer {key}")] if key else []))
+    settings, variable = scenario.target, scenario.target.api_key_env
+    # Each with the setting that gives it.
+    given = [(name, value, "target.header") for name, value in settings.header]
+    for name, scheme, source in settings.header_env:
+        value = _secret_of(environment, source, f"{scenario.place('target.header_env')} {name}:")
+        given.append((name, f"{scheme} {value}".strip(), "target.header_env"))
+    user = ServerUrl.parse(url).user if url else ""
+    if user:
+        given.append(("authorization", f"Basic {b64encode(user.encode()).decode()}", "target.url"))
+    if environment.get(variable) or variable != "LOADBENCH_API_KEY":
+        key = _secret_of(environment, variable, scenario.place("target.api_key_env"))
+        given.append(("authorization", f"Bearer {key}", "target.api_key_env"))
+    strength = {key: scenario.origins.get(key, DEFAULT).source for _, _, key in given}
+    sent: dict[str, tuple[str, str, str]] = {}
+    for one in sorted(given, key=lambda one: (strength[one[2]], one[2] == "target.api_key_env")):
+        earlier = sent.setdefault(one[0].lower(), one)
+        if earlier is not one and strength[earlier[2]] == strength[one[2]] < Source.DEFAULT:
+            places = " and ".join(scenario.place(key) for key in dict.fromkeys((earlier[2], one[2])))
+            raise BadInput(f"{places}: {one[0]} is given twice", hint="give it once: only one can be sent")
+    headers = tuple((name, value) for name, value, key in given if sent[name.lower()] == (name, value, key))
     secure = url.startswith("https:")
     return headers, tls_context(cacert=settings.cacert, insecure=settings.insecure) if secure else None
 
 
-def _listed(response: httpx.Response, url: str) -> list[dict[str, object]] | None:
-    """The entries of a list of models; `None` if the server has no such route, or fails there."""
-    status = response.status_code
-    if status in {401, 403}:
-        raise TargetUnavailable(f"{url}: HTTP {status}: {error_text(response.content)}", hint=_KEY_HINT)
-    if response.is_redirect:
-        raise TargetUnavailable(
-            f"{url}: HTTP {status}, redirects to {response.headers.get('location', '?')[:200]}",
-            hint="redirects are not followed: use that address with --url if it is the right one",
-        )
-    if status != 200:
-        return None
-    try:
-        document = orjson.loads(response.content)
-        items = document["data"] if isinstance(document, dict) else document
-        if items is None and document is not None:
-            return []  # an empty list as Go writes it
-        return [{**item, "id": str(item["id"])} for item in items]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise TargetUnavailable(
-            f"{url}: not an OpenAI-compatible server: its list of models is {error_text(response.content)!r}",
-            hint="use the address of the API, as in http://127.0.0.1:8080/v1",
-        ) from None
+def _secret_of(environment: Mapping[str, str], variable: str, place: str) -> str:
+    """The value of a variable for a header; raises `BadInput` if it is not set or not valid there."""
+    value = environment.get(variable, "")
+    if not value:
+        raise BadInput(f"{place} {variable}: the variable is not set", hint=f"export {variable}=…")
+    if not value.isascii() or not value.isprintable() or value != value.strip():
+        raise BadInput(f"{place} {variable}: characters that a header cannot have", hint=f"export {variable} again")
+    return value
 
 
 def choose_models(target: Target, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], dict[str, str]]:
-    """(models to test, the reason for each wanted model that the server does not list).
+    """(models to test, a note on each of them that is not listed).
 
-    Raises `BadInput` if no model is named and there are several, `TargetUnavailable` if none is left to test.
+    A server's list is advice: it may be incomplete, and a server may know a model by further names. Raises `BadInput`
+    if no model is named and there are several, `TargetUnavailable` if there is none to test.
     """
     listed = target.models
-    names = f"it lists {', '.join((listed or ())[:20])}"
-    if listed and len(listed) > 20:
-        names += f" and {len(listed) - 20} more"
-    if wanted is None:
-        if listed is None:
-            raise TargetUnavailable(
-                f"{target.base_url}: no list of models",
-                hint="check the path of --url, or name the model with --model ID",
-            )
-        if len(listed) == 1:
-            return listed, {}
-        if not listed:
-            raise BadInput(f"{target.base_url}: the list of models is empty", hint="name the model with --model ID")
-        raise BadInput(f"{target.base_url}: serves several models", hint=f"choose with --model; {names}")
-    if not listed:
-        return wanted, {}
-    missing = {model: not_listed(model, listed) for model in wanted if model not in listed}
-    if len(missing) == len(wanted):
-        raise TargetUnavailable(f"{target.base_url}: {'; '.join(missing.values())}", hint=names)
-    return wanted, missing
+    if wanted is not None:
+        notes = {model: note for model in wanted if (note := target.note_on(model))}
+        if target.adapter is not None and len(notes) == len(wanted):
+            raise TargetUnavailable(f"{target.base_url}: {'; '.join(notes.values())}")
+        return wanted, notes
+    if listed is None:
+        problem = f" ({target.list_problem.partition(': ')[2]})" if target.list_problem else ""
+        raise TargetUnavailable(
+            f"{target.base_url}: no list of models{problem}",
+            hint="check the path of --url, or name the model with --model ID",
+        )
+    others = {entry["id"] for entry in target.listing if not generates_text(entry)}
+    usable = tuple(model for model in listed if model not in others)
+    if len(usable) == 1 and not target.more_models:
+        return usable, {}
+    if not usable:
+        what = "no model that generates text is listed" if listed else "the list of models is empty"
+        hint = "name the model with --model ID" + (f"; {target.models_text}" if listed else "")
+        raise BadInput(f"{target.base_url}: {what}", hint=hint)
+    raise BadInput(f"{target.base_url}: serves several models", hint=f"choose with --model; {target.models_text}")
 
 
 def not_listed(model: str, names: Sequence[str]) -> str:
@@ -184,20 +248,25 @@ async def first_response(client: Client, *, prompt: str | Prompt, max_tokens: in
     """Send one request and return its sample; raises `TargetUnavailable` unless it succeeds."""
     sample = await client.send_prompt(prompt, max_tokens=max_tokens)
     if sample.outcome is not Outcome.OK:
-        raise first_failure(sample)
+        raise first_failure(sample, note=client.endpoint.model_note)
     return sample
 
 
-def first_failure(sample: Sample, *, hint: str = "") -> TargetUnavailable:
-    """The error of a first request that failed; where there is no `hint`, with the one of its status or its words."""
+def first_failure(sample: Sample, *, hint: str = "", note: str = "") -> TargetUnavailable:
+    """The error of a first request that failed; where there is no `hint`, with the one of its status or its words.
+
+    `note` is what the list of models says against the model.
+    """
+    hint = hint or (note if sample.status in {400, 404, 422} else "")
     hint = hint or _STATUS_HINTS.get(sample.status or 0) or advice_for(sample.detail)
     return TargetUnavailable(f"the first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)
 
 
-_KEY_HINT = "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env"
+REDIRECT_HINT = "redirects are not followed: use that address with --url if it is the right one"
+KEY_HINT = "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env"
 _STATUS_HINTS = {
-    401: _KEY_HINT,
-    403: _KEY_HINT,
+    401: KEY_HINT,
+    403: KEY_HINT,
     404: "check the path of --url and the model's name",
     405: "check the path of --url",
 }

@@ -193,8 +193,12 @@ async def prepare(
     target, service = await find_server(scenario, environment, url=url)
     if service is None:
         scenario = without_foundry(scenario, target, say)
-        models, missing = choose_models(target, scenario.target.model)
-        return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
+        models, notes = choose_models(target, scenario.target.model)
+        if target.list_problem:
+            say(f"warning: no list of models: {target.list_problem}; continuing with --model")
+        for note in notes.values():
+            say(f"warning: {target.base_url} {note}; continuing, as a list may be incomplete")
+        return Prepared(scenario=scenario, target=target, models=models, say=say)
     catalogue = await known_models(scenario, target, service)
     prepared = Prepared(scenario=scenario, target=target, service=service, catalogue=catalogue, say=say)
     choose(prepared, scenario.target.model or _default(target, catalogue))

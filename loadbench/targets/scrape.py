@@ -119,7 +119,7 @@ def _client(target: Target) -> httpx.AsyncClient:
 async def _page(http: httpx.AsyncClient, target: Target) -> str | None:
     """The page's text; `None` if there is no page in time, empty if it is an error or too long."""
     parts = urlsplit(target.base_url)
-    url = urlunsplit((parts.scheme, parts.netloc, "/metrics", "", ""))
+    url = urlunsplit((parts.scheme, parts.netloc, "/metrics", target.query, ""))
     with anyio.move_on_after(_TIMEOUT_S):
         try:
             async with http.stream("GET", url) as response:

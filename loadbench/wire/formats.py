@@ -6,6 +6,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from loadbench.plan.server_url import with_query
 from loadbench.wire import ollama, responses
 from loadbench.wire.openai import Api, read_chunk, read_whole
 from loadbench.wire.sse import EventStream
@@ -82,7 +83,10 @@ def format_of(api: Api) -> Format:
     return _FORMATS[api]
 
 
-def address(api: Api, base_url: str) -> str:
-    """The URL of the endpoint. Ollama's own routes are at the root, not below the version."""
+def address(api: Api, base_url: str, *, route: str = "", query: str = "") -> str:
+    """The URL of requests: the `route` if it was given in full, else that of the endpoint below the base URL.
+
+    Ollama's own routes are at the root, not below the version.
+    """
     root = _VERSION.sub("", base_url) if api is Api.OLLAMA else base_url
-    return root + _FORMATS[api].path
+    return with_query(route or root + _FORMATS[api].path, query)

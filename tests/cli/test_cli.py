@@ -160,7 +160,7 @@ def test_second_model_is_measured_though_the_first_is_missing(server, tmp_path):
     assert [level["model"] for level in document["levels"]] == ["beta"]
     assert (document["simulated"], document["complete"]) == (False, True)
     assert done.returncode == 6
-    assert "[1/1]" in done.stderr
+    assert "[1/2]" in done.stderr
 
 
 def test_text_report_ends_a_sweep_and_quiet_is_quiet(server, tmp_path):
@@ -256,7 +256,7 @@ def test_doctor_tells_programs_too(server, tmp_path):
     assert document["schema"] == "loadbench.doctor/1"
     assert document["simulated"] is False
     checks = {(check["name"], check["status"]) for check in document["checks"]}
-    assert {("endpoint", "ok"), ("models", "ok"), ("models", "fail"), ("probe alpha", "ok")} <= checks
+    assert {("endpoint", "ok"), ("models", "warn"), ("probe alpha", "ok"), ("probe gamma", "fail")} <= checks
     assert all(set(check) == {"name", "status", "message", "advice"} for check in document["checks"])
     assert done.returncode == 6
 

@@ -101,7 +101,7 @@ def test_failing_model_is_skipped_and_told(server, files):
     rows = {row["alias"]: row for row in json.loads(done.stdout)}
     assert rows["alpha"]["status"] == "ok"
     assert rows["nosuch"] == {"alias": "nosuch", "status": "failed", "error": rows["nosuch"]["error"]}
-    assert "no model 'nosuch'" in rows["nosuch"]["error"]
+    assert "has no model 'nosuch'" in rows["nosuch"]["error"]
 
 
 def test_all_failing_is_an_error(server, files):

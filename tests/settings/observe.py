@@ -186,6 +186,8 @@ SHOWN: Mapping[str, Any] = {
     "messages": lambda seen: {len(messages) for messages in _messages(seen)},
     "temperature": _all("temperature"),
     "seed": lambda seen: (_all("seed")(seen), seen.handed["simulated"]),
+    "extra": _all("top_k"),
+    "limits": _all("max_new_tokens"),
     "lengths": lambda seen: {body.get("max_tokens") or body.get("max_completion_tokens") for body in seen.bodies()},
     "exact": lambda seen: any("ignore_eos" in body for body in seen.bodies()),
     "count": lambda seen: len(seen.bodies()),

@@ -18,9 +18,10 @@ from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.plan.scenario import Scenario
+from loadbench.plan.server_url import ServerUrl, normal_url
 from loadbench.plan.settings import LimitSettings, TargetSettings, WorkSettings
 from loadbench.targets import http_get
-from loadbench.targets.openai import Target, base_urls, choose_models, find_endpoint, first_response
+from loadbench.targets.openai import Target, choose_models, find_endpoint, first_response
 from loadbench.wire.openai import Api
 from tests.client.server import ANSWER, ASK, CLOSE, END, GONE, RST, Server, chunk, head, serving, token, whole
 
@@ -83,7 +84,7 @@ def refused(*script: Any, **options: Any) -> TargetUnavailable:
         ("http://h:1/v1/models", ["http://h:1/v1"]),
         ("http://h:1/api/v3", ["http://h:1/api/v3"]),
         ("http://h:1/api", ["http://h:1/api/v1", "http://h:1/api"]),
-        ("http://h:1/chat/completions", ["http://h:1/v1"]),
+        ("http://h:1/chat/completions", ["http://h:1", "http://h:1/v1"]),
         ("https://h/llm/v1/chat/completions", ["https://h/llm/v1"]),
         ("http://[::1]:8080", ["http://[::1]:8080/v1"]),
         ("http://h:1/v1beta", ["http://h:1/v1beta/v1", "http://h:1/v1beta"]),
@@ -91,7 +92,7 @@ def refused(*script: Any, **options: Any) -> TargetUnavailable:
 )
 def test_people_give_server_version_or_route(given, bases):
     """Whatever of the address was copied, the routes are looked for where they are."""
-    assert base_urls(given) == bases
+    assert list(ServerUrl.parse(normal_url(given)).bases) == bases
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/models", "/v1/chat/completions"])
@@ -112,10 +113,10 @@ def test_path_without_a_version_is_tried_with_one_first():
 
 
 def test_server_without_a_list_is_a_target_without_models():
-    """No list is no fault: the first form of the address stands, and the model has to be named."""
+    """No list is no fault: a path that was given is meant, and the model has to be named."""
     target, server = found([ASK, NOT_FOUND, ASK, NOT_FOUND, GONE], path="/api")
     assert target.models is None
-    assert target.base_url == f"http://127.0.0.1:{server.port}/api/v1"
+    assert target.base_url == f"http://127.0.0.1:{server.port}/api"
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "500 Oh", "501 No", "503 Busy"])
@@ -177,9 +178,10 @@ def test_server_names_itself():
         (whole("200 OK", b"<!doctype html><title>Open WebUI</title>", kind="text/html"), "HTML page (Open WebUI)"),
         (whole("200 OK", b"ok", kind="text/plain"), "'ok'"),
         (whole("200 OK", b""), "no body"),
-        (whole("200 OK", b'{"data": [{"name": "a"}]}'), "not an OpenAI-compatible server"),
-        (whole("200 OK", b'{"data": ["a"]}'), "not an OpenAI-compatible server"),
-        (whole("200 OK", b'{"models": []}'), "not an OpenAI-compatible server"),
+        (whole("200 OK", b'{"data": "a"}'), "not an OpenAI-compatible server"),
+        (whole("200 OK", b'{"ok": true}'), "not an OpenAI-compatible server"),
+        (whole("200 OK", b'{"error": {"message": "no"}}'), "not an OpenAI-compatible server"),
+        (whole("200 OK", b'{"detail": {"message": "no"}}'), "not an OpenAI-compatible server"),
         (whole("200 OK", b'"a"'), "not an OpenAI-compatible server"),
         (whole("200 OK", b"7"), "not an OpenAI-compatible server"),
         (whole("200 OK", b"null"), "not an OpenAI-compatible server"),
@@ -334,12 +336,13 @@ def test_key_that_no_header_can_hold_is_bad_input(key):
     assert not key.strip() or key not in str(caught.value)
 
 
-def test_key_is_given_in_one_place():
-    """A header of one's own and a key would both be sent; a header alone is the key."""
+def test_header_of_ones_own_is_the_one_that_is_sent():
+    """A key that merely lies in the environment gives way to it: there is one such header."""
     header = (("authorization", "Basic x"),)
-    with pytest.raises(BadInput, match="--header Authorization: LOADBENCH_API_KEY has a key too"):
-        found([ASK], environment={"LOADBENCH_API_KEY": "k"}, header=header)
-    assert found([ASK, models("a"), GONE], header=header)[0].headers == header
+    for environment in ({}, {"LOADBENCH_API_KEY": "k"}):
+        target, server = found([ASK, models("a"), GONE], environment=environment, header=header)
+        assert target.headers == header
+        assert server.requests[0].headers["authorization"] == "Basic x"
 
 
 @pytest.mark.parametrize("host", ["xn--", "xn--a", "a..b"])
@@ -362,19 +365,20 @@ LISTED = Target(base_url="http://h/v1", models=("qwen2.5-0.5b", "phi-4-mini"))
 
 
 def test_wanted_models_are_checked_against_the_list():
-    """Those that are there are tested, the others are marked, with what may have been meant."""
+    """All are tested, and there is a note on those that are not listed, with what may have been meant."""
     wanted, missing = choose_models(LISTED, ("phi-4-mini", "qwen2.5-0.5B"))
     assert wanted == ("phi-4-mini", "qwen2.5-0.5B")
-    assert missing == {"qwen2.5-0.5B": "has no model 'qwen2.5-0.5B', did you mean 'qwen2.5-0.5b'?"}
+    listed = "it lists qwen2.5-0.5b, phi-4-mini"
+    assert missing == {"qwen2.5-0.5B": f"has no model 'qwen2.5-0.5B', did you mean 'qwen2.5-0.5b'?; {listed}"}
 
 
 def test_unknown_model_names_those_there_are():
-    """With none left, the list is shown, of a long one its beginning."""
-    with pytest.raises(TargetUnavailable, match=r"no model 'gpt'.*it lists qwen2\.5-0\.5b, phi-4-mini"):
-        choose_models(LISTED, ("gpt",))
+    """Without a name, the list is shown, of a long one its beginning."""
+    with pytest.raises(BadInput, match=r"several models.*it lists qwen2\.5-0\.5b, phi-4-mini"):
+        choose_models(LISTED, None)
     many = replace(LISTED, models=tuple(f"m{n}" for n in range(500)))
-    with pytest.raises(TargetUnavailable, match="m19 and 480 more") as caught:
-        choose_models(many, ("gpt",))
+    with pytest.raises(BadInput, match="m19 and 480 more") as caught:
+        choose_models(many, None)
     assert len(str(caught.value)) < 500
 
 
