@@ -73,10 +73,6 @@ class _Format(NamedTuple):
     unit_ns: int
     block_tokens: int = BLOCK_TOKENS
 
-    @property
-    def columns(self) -> str:
-        return f"{self.at},{self.input},{self.output}"
-
 
 _LENGTHS = ("timestamp", "input_length", "output_length")
 FORMATS = {
@@ -329,9 +325,9 @@ class _Evidence:
         if self.misfits:
             notes.append("the numbers of hash_ids do not fit the lengths: prefixes are shared only roughly")
         if self.images:
-            notes.append(f"{self.images} requests had images, which are not sent")
+            notes.append(f"requests with images: {self.images}; images are not sent")
         if self.empty:
-            notes.append(f"{self.empty} requests had a length of 0, and are sent with 1 token")
+            notes.append(f"requests with a length of 0: {self.empty}; they are sent with 1 token")
         if "sessionid" in self.names and not self.later_turns:  # also BurstGPT's
             notes.append("each turn of a session is sent at its time, without the turns before it")
         return notes
@@ -360,11 +356,13 @@ def _rows(path: Path, name: str, records: Iterator[Record], evidence: _Evidence)
                     evidence.skipped["without a time"] += 1
                     continue
                 at = _time(record.get("delay"), "delay")[0] or 0
+                if at < 0:
+                    raise ValueError(f"its delay is {at:g}")  # noqa: TRY301 - handled like the other reasons
             tokens, output = _tokens(record.get(input_key)), _tokens(record.get(output_key))
             text = record.get("textinput") if of_aiperf else None
             if text is not None and not isinstance(text, str):
                 raise ValueError("its text_input is no text")  # noqa: TRY301 - handled like the other reasons
-            ids = record.get("hashids") or ()
+            ids = _ids(record.get("hashids"))
             if name == "loadbench":
                 # The server reported nothing for a failed request: what was requested stands in.
                 tokens = _tokens(record.get("askedinputtokens")) if tokens is None else tokens
@@ -376,7 +374,6 @@ def _rows(path: Path, name: str, records: Iterator[Record], evidence: _Evidence)
                 evidence.skipped["of unknown length"] += 1
                 continue
             if ids:
-                ids = _ids(ids)
                 evidence.add_ids(line, tokens or 0, len(ids))
                 if "blocksize" in record and evidence.stated_block in (None, record["blocksize"]):
                     evidence.stated_block = record["blocksize"]
@@ -426,8 +423,9 @@ def _time(value: object, name: str) -> tuple[float | None, bool]:
             raise ValueError(f"{text[:40]!r} is not a date and time, and no number") from None
     if value is None or value != value:  # noqa: PLR0124 - NaN
         return None, False
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isinf(value):
-        raise ValueError(f"its {name} is {value!r}")
+    # No unit of time makes a time of more than 19 digits.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e19:
+        raise ValueError(f"its {name} is {str(value)[:40]}")
     return value, False
 
 
@@ -463,6 +461,8 @@ def _tokens(value: object) -> int | None:
 
 def _ids(value: object) -> list[int]:
     """The ids of blocks, as 64-bit numbers; in CSV they are a JSON array in a field."""
+    if value is None or value != value or (isinstance(value, str) and value.strip().lower() in _EMPTY):  # noqa: PLR0124
+        return []
     ids = orjson.loads(value) if isinstance(value, str) else value
     if not isinstance(ids, list) or not all(isinstance(block, int) for block in ids):
         raise ValueError("its hash_ids are not whole numbers")
@@ -512,7 +512,8 @@ def _unit(
             else f"neither names nor hash_ids nor fractions show it, and {earliest:g} to {latest:g} may be either"
         )
         raise BadInput(
-            f"{path}, line {evidence.latest[1]}: its times may be seconds or milliseconds: {problem}", hint=_SAY_WHICH
+            f"{path}, line {evidence.latest[1]}: its times may be seconds or milliseconds: {problem}",
+            hint="write dates, or say --trace-format azure if they are seconds" if name == "azure" else _SAY_WHICH,
         )
     else:
         unit_ns, reasons = (NS_PER_S, seconds) if seconds else (_NS_PER_MS, millis)

@@ -49,7 +49,7 @@ FILES: dict[str, tuple[str, str]] = {
     "azure": (
         "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n"
         + "".join(f"2024-10-15 00:00:{2 * at:02d}.123456,1,{20 + at},3\n" for at in range(8)),
-        "note: 8 requests had images, which are not sent",
+        "note: requests with images: 8; images are not sent",
     ),
     "burstgpt": (
         ","

@@ -208,6 +208,7 @@ def test_ids_of_64_bits_are_kept_apart(read):
             'timestamp,input_length,output_length,hash_ids\n0,600,5,"[1, 2]"\n9,600,5,"[1, 3]"\n',
             [0, 0.009], [600, 600], [5, 5],
         ),
+        ("timestamp,input_length,output_length,hash_ids\n0.5,5,6,\n2.0,7,8,nan\n", [0, 1.5], [5, 7], [6, 8]),
         ("timestamp,input_length,output_length\n0.5,5,6\n2.0,7,8\n", [0, 1.5], [5, 7], [6, 8]),
         ("at,note\n", None, None, None),
         ('a,Timestamp,Request tokens,Response tokens\n"two\nlines, one",1,5,6\n"",2,7,8\n', [0, 1], [5, 7], [6, 8]),
@@ -235,11 +236,11 @@ def test_what_is_left_out_is_counted_by_reason(read):
         "that failed in the recording": 2, "of unknown length": 1, "without a time": 1,
     }  # fmt: skip
     assert list(trace.input_tokens) == [5, 1]
-    assert trace.notes == ("1 requests had a length of 0, and are sent with 1 token",)
+    assert trace.notes == ("requests with a length of 0: 1; they are sent with 1 token",)
     images = read(
         "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n2024-10-15 00:00:00,2,5,6\n2024-10-15 00:00:01,0,5,6\n"
     )
-    assert images.notes == ("1 requests had images, which are not sent",)
+    assert images.notes == ("requests with images: 1; images are not sent",)
     with pytest.raises(BadInput, match=r"has no request with a time and known lengths; 1 that failed"):
         read(BURST + "1,X,5,0,5,a\n")
 
@@ -262,7 +263,11 @@ def test_limit_counts_requests_and_not_lines(read):
         ("Timestamp;Request tokens;Response tokens\n1,5;5;6\n", r"line 2: .*'1,5' is not a date and time, and"),
         (AZURE + "11/16/2023 18:15,5,6\n", r"line 2: .*'11/16/2023 18:15' is not a date"),
         (AZURE + "2023-11-16 18:15:46,5,6\n12,5,6\n", r"line 3: this has a date where others have a number"),
-        (AZURE + "0,5,6\n3,5,6\n", r"line 3: its times may be seconds or milliseconds"),
+        (AZURE + "0,5,6\n3,5,6\n", r"line 3: its times may be seconds .*\(write dates, or say --trace-f"),
+        (BURST + "9" * 400 + ",X,5,6,11,a\n", r"line 2: .*its Timestamp is 9{40} "),
+        ('{"timestamp": ' + "9" * 400 + ', "input_length": 1, "output_length": 1}\n', r"line 1: .*timestamp is 9{40} "),
+        (lines([{"session_id": 1, "timestamp": 1, "input_length": 3, "output_length": 4},
+                {"session_id": 1, "delay": -1, "input_length": 3, "output_length": 4}]), r"line 2: .*its delay is -1"),
         ("5,ChatGPT,472,18,490,a\n", r"line 1: no trace begins with '5,ChatGPT,472,18,490,a'"),
         ('[{"timestamp": 1}]', r"line 1: no trace begins with .*`jq -c '\.\[\]' trace`"),
         ("{\n  1}", r"line 1: this is not JSON"),
@@ -364,6 +369,49 @@ def test_separators_quotes_and_order_of_columns_change_nothing(tmp_path_factory,
     first = min(at for at, _, _ in rows)
     assert len(seen) == 1
     assert list(seen.pop()[0]) == [(at - first) * S for at in sorted(at for at, _, _ in rows)]
+
+
+SAMPLES = (
+    AZURE + "2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:48.68059,9,8\n",
+    "," + BURST + "0,0.0,ChatGPT,472.0,18.0,490.0,a\n1,5.0,X,,19.0,491.0,a\n2,5.5,X,9,0,1,a\n",
+    lines(requests([0, 400, 1100], block=512, chat_id=1, parent_chat_id=2)),
+    lines(
+        [{"session_id": "a", "timestamp": 1, "text_input": "x", "output_length": 4}, {"session_id": "a", "delay": 3}]
+    ),
+    lines({"due_ns": at, "input_tokens": 3, "asked_output_tokens": None, "output_tokens": 3} for at in (5, 2)),
+)
+
+
+@given(
+    sample=st.sampled_from(SAMPLES),
+    changes=st.lists(
+        st.tuples(
+            st.floats(0, 1),
+            st.integers(0, 9),
+            st.one_of(
+                st.binary(max_size=4), st.sampled_from([b"null", b"-1", b"1e400", b'"', b"[", b"NaN", b"true", b"{}"])
+            ),
+        ),
+        max_size=4,
+    ),
+    form=st.sampled_from(["auto", *FORMATS]),
+)
+def test_a_damaged_file_is_read_or_refused(tmp_path_factory, sample, changes, form):
+    """Whatever is in it: a trace, or a message with a remedy, and never another exception."""
+    raw = sample.encode()
+    for at, removed, added in changes:
+        place = int(at * len(raw))
+        raw = raw[:place] + added + raw[place + removed :]
+    file = tmp_path_factory.mktemp("t") / "trace"
+    file.write_bytes(raw)
+    try:
+        trace = read_trace.__wrapped__(file, form=form)
+    except BadInput:
+        return
+    assert len(trace) > 0
+    assert list(trace.offsets_ns) == sorted(trace.offsets_ns)
+    assert min(trace.output_tokens) > 0
+    assert str(Replayed(trace))
 
 
 def test_a_run_is_read_from_its_folder_also_compressed(tmp_path):
