@@ -12,6 +12,8 @@ import anyio
 from loadbench.core.alongside import run_alongside
 from loadbench.engine.abort import AbortWatch
 from loadbench.engine.level import Level, level_plan
+from loadbench.plan.load import Closed
+from loadbench.record.outcome import Outcome
 from loadbench.targets.scrape import rise
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.request import Request
     from loadbench.record.sample import Sample
+
+# A prompt of at least this share of the usual length takes about as long to process.
+_SAME_LENGTH = 0.8
 
 
 class LevelRunner:
@@ -99,6 +104,12 @@ class LevelRunner:
                 # Read twice where needed: a busy server may time out once.
                 rose = rise(before, await session.counters() or await session.counters())
                 recording = replace(recording, server=rose, server_restarted=rose is None)
+        if spec.load == Closed(1):
+            # A single user has no connection of its own: the first requests had one. Shorter prompts may be quicker.
+            length = _SAME_LENGTH * recording.input_tokens / max(1, recording.outcomes.get(Outcome.OK, 0))
+            for sample in subject.samples:
+                if not sample.reused and (sample.input_tokens or 0) >= length:
+                    recording.connections.add(sample)
         skips = "" if is_last or not watch.broken else "; the model's further levels were not run"
         recording = replace(recording, aborted=watch.broken + skips)
         observer.level_ended(recording, subject.model, spec.load)

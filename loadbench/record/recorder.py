@@ -22,6 +22,7 @@ from loadbench.record.audit_totals import AuditTotals
 from loadbench.record.figures import FIGURES
 from loadbench.record.gave_up import GaveUpStats
 from loadbench.record.histogram import Histogram
+from loadbench.record.kept_connections import KeptConnections
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.persona_stats import PersonaStats, PrefixCacheStats
 from loadbench.record.timeline import Timeline
@@ -121,6 +122,7 @@ class LevelRecording:
     prefix_cache: PrefixCacheStats = field(default_factory=PrefixCacheStats)
     gave_up: GaveUpStats = field(default_factory=GaveUpStats)
     usage: UsageStats = field(default_factory=UsageStats)
+    connections: KeptConnections = field(default_factory=KeptConnections)
     aborted: str = ""  # the rule that aborted the level, and what was seen
     server: Mapping[str, float] | None = None  # by how much its counters rose, from before the level until after it
     server_restarted: bool = False  # its counters fell, or were gone
@@ -154,6 +156,7 @@ class Recorder:
         self._prefix_cache = PrefixCacheStats()
         self._gave_up = GaveUpStats()
         self._usage = UsageStats()
+        self._connections = KeptConnections()
         self._window = WindowTally(phases)
 
     def started(self, at_ns: int, _request: object = None) -> None:
@@ -167,6 +170,9 @@ class Recorder:
         self._phases[request.phase] += 1
         self.in_flight -= 1
         self._window.ended(sample)
+        # New connections are mostly those of the warm-up.
+        if outcome is Outcome.OK and (request.phase is Phase.MEASURED or not sample.reused):
+            self._connections.add(sample)
         self._gave_up.add(sample)
         if request.phase is not Phase.MEASURED:
             return
@@ -324,4 +330,5 @@ class Recorder:
             prefix_cache=self._prefix_cache,
             gave_up=self._gave_up,
             usage=self._usage,
+            connections=self._connections,
         )

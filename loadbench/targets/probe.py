@@ -13,6 +13,7 @@ import anyio
 
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
+from loadbench.record import kept_connections
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.targets import adapt
 from loadbench.targets.check_result import Check
@@ -37,9 +38,6 @@ _LIMIT_WITHIN_S = 10.0
 _LIMIT = re.compile(r"(?:context (?:length|window|size)|n_ctx)\D{0,20}?(\d{2,9})", re.IGNORECASE)
 # A cold start is reported if the first token took this many times as long, and this much longer.
 _COLD_TIMES, _COLD_NS = 3, 500_000_000
-# Linux delays an acknowledgement by 40 ms, Windows and macOS by up to 200 and 100 ms (RFC 1122 allows 500); on a new
-# connection there is no delay at first.
-_QUICK_NS, _ACK_NS = 20_000_000, (30_000_000, 220_000_000)
 # The server of a GPU keeps one core busy, or two that spin; a server that computes on the CPU uses all it can get. With
 # one core the two look the same.
 _BUSY_SHARE, _BUSY_CORES = 0.75, 2.5
@@ -125,8 +123,7 @@ class ModelProbe:
             f"first token after {new_ns / 1e6:.0f} ms on a new connection, {kept_ns / 1e6:.0f} ms on a kept one, as "
             "with delayed acknowledgements"
         )
-        advice = "check whether the server holds back small writes (TCP_NODELAY is not set)"
-        return [Check(f"kept connection {self._model}", "warn", message, advice)]
+        return [Check(f"kept connection {self._model}", "warn", message, kept_connections.ADVICE)]
 
     async def _context(self, client: Client, *, ask_limit: bool) -> list[Check]:
         """The limit on prompt and response together: by the server if it says so at once, else by the catalogue."""
@@ -175,4 +172,5 @@ def acknowledgement_delayed(new: Sample, kept: Sample) -> bool:
     new_ns, kept_ns = new.since_sent(new.first_token_ns), kept.since_sent(kept.first_token_ns)
     if new_ns is None or kept_ns is None or not kept.reused:
         return False
-    return new_ns < _QUICK_NS and _ACK_NS[0] <= kept_ns - new_ns <= _ACK_NS[1]
+    least_ns, most_ns = kept_connections.DELAY_NS
+    return new_ns < kept_connections.QUICK_NS and least_ns <= kept_ns - new_ns <= most_ns

@@ -11,6 +11,7 @@ from loadbench.analyze.level.audit import audit
 from loadbench.analyze.level.steady import not_steady
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
+from loadbench.record.kept_connections import ADVICE
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.results.run import Reason, Verdict
 from loadbench.wire.vocabulary import Ending, ending_of
@@ -278,6 +279,15 @@ def caveats(recording: LevelRecording, load: Load, *, exact_output: bool = False
             "reconnects",
             f"the server had closed kept-alive connections: {recording.reconnects} were replaced",
             "nothing is wrong; these requests include the set-up of the new connection",
+        )
+    delay_ns = recording.connections.delay_ns
+    if delay_ns is not None:
+        held, kept = recording.connections.held.count, recording.connections.kept
+        yield Reason(
+            "delayed_acknowledgements",
+            f"the first token of {held} of {kept} responses on kept connections came after {delay_ns / 1e6:.0f} ms, as "
+            "with delayed acknowledgements, and is quick otherwise",
+            ADVICE,
         )
     preempted = max((recording.server or {}).get(name, 0) for name in PREEMPTIONS)
     if preempted:

@@ -1,0 +1,105 @@
+"""Delayed acknowledgements are recognised by what they do to kept connections, and nothing else is taken for them."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+
+from loadbench.plan.load import Phase
+from loadbench.record.kept_connections import KeptConnections
+from tests.building import MS, S, a_level, a_recording, a_sample
+
+
+def one(ttft_ms: float, *, reused: bool = True, head_ms: float = 0.5, together: bool = False, number: int = 0, **more):
+    """An answer on a new or a kept connection; `together`: its first events came in one read."""
+    due_ns = number * S
+    first_ns = due_ns + round(ttft_ms * MS)
+    stamps = [first_ns] * 3 + [first_ns + 5 * MS] if together else [first_ns + n * 5 * MS for n in range(4)]
+    fields = {
+        "due_ns": due_ns,
+        "sent_ns": due_ns,
+        "headers_ns": due_ns + round(min(head_ms, ttft_ms) * MS),
+        "first_token_ns": first_ns,
+        "last_token_ns": stamps[-1],
+        "end_ns": stamps[-1],
+        "event_ns": array("q", stamps),
+        "event_tokens": array("q", [1] * 4),
+        "output_tokens": 4,
+        "reads": len(set(stamps)),
+        "reused": reused,
+    }
+    return a_sample(number, **fields | more)
+
+
+def delay_of(*samples) -> float | None:
+    """The delay in ms that these requests show."""
+    connections = KeptConnections()
+    for sample in samples:
+        connections.add(sample)
+    return None if connections.delay_ns is None else connections.delay_ns / MS
+
+
+NEW = one(2, reused=False)
+HELD = [one(ttft_ms, together=True) for ttft_ms in (40.6, 43.1, 43.3, 43.9, 42.0, 43.6)]
+QUICK = [one(2), one(2.5)]
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [NEW, NEW, *HELD],
+        [NEW, *HELD[:2]],
+        [NEW, *HELD[:4], *QUICK],  # most are held
+        [NEW, *(one(43 + n / 10) for n in range(6))],  # tokens further apart than the delay: nothing else was held
+        [*HELD, *QUICK],  # no new connection, and two groups
+        [*HELD[:2], *QUICK * 5],
+        [NEW, *(one(202 + n) for n in range(6))],  # Windows
+    ],
+)
+def test_first_tokens_that_wait_on_kept_connections_are_recognised(samples):
+    """By new connections that do not wait, or by two groups of which one brings all that was held."""
+    delay_ms = delay_of(*samples)
+    assert delay_ms is not None
+    assert 40 <= delay_ms <= 206
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        # A server whose first token takes 40 ms, on every connection; with its tokens in one read, too.
+        [one(40.5, reused=False), *(one(40 + n / 10) for n in range(9))],
+        [one(40.5, reused=False, together=True), *HELD],
+        HELD,
+        # One that is slow now and then, that queues, that is quick only at the beginning, or only for a few.
+        [NEW, *(one(20 + 9 * n) for n in range(9))],
+        [NEW, one(38, reused=False), *(one(40 + n / 10) for n in range(9))],
+        [one(15, reused=False), *(one(41 + n / 10) for n in range(9))],
+        [NEW, *HELD[:4], *QUICK * 5],
+        [*(one(41 + n / 10) for n in range(9)), *QUICK],
+        # The head comes with the first token; all on new connections; a single one.
+        [NEW, *(one(43, head_ms=43) for _ in range(9))],
+        [NEW, *(one(43, reused=False) for _ in range(9))],
+        [NEW, HELD[0]],
+        [NEW, *QUICK],
+        [],
+    ],
+)
+def test_nothing_else_is_taken_for_a_delayed_acknowledgement(samples):
+    """No false alarm: without a comparison, a tight cluster and an early head there is no proof."""
+    assert delay_of(*samples) is None
+
+
+def test_a_level_says_so_and_what_to_do():
+    """New connections of the warm-up count, kept ones only where they were measured."""
+    warm_up = [one(2, reused=False, number=-3, phase=Phase.WARM_UP), one(90, number=-2, phase=Phase.WARM_UP)]
+    measured = [one(43 + n % 3, number=n, together=True) for n in range(20)]
+    (caveat,) = [
+        caveat
+        for caveat in a_level(recording=a_recording([*warm_up, *measured])).caveats
+        if caveat.code == "delayed_acknowledgements"
+    ]
+    assert "the first token of 20 of 20 responses on kept connections came after 44 ms" in caveat.message
+    assert "TCP_NODELAY" in caveat.advice
+    quiet = a_level(recording=a_recording([one(2, number=n) for n in range(20)]))
+    assert [caveat.code for caveat in quiet.caveats] == []
