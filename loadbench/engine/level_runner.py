@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from loadbench.record.request import Request
     from loadbench.record.sample import Sample
 
-# A prompt of at least this share of the usual length takes about as long to process.
-_SAME_LENGTH = 0.8
-
 
 class LevelRunner:
     """Runs levels under one scenario; `level` is the one that is running."""
@@ -105,11 +102,11 @@ class LevelRunner:
                 rose = rise(before, await session.counters() or await session.counters())
                 recording = replace(recording, server=rose, server_restarted=rose is None)
         if spec.load == Closed(1):
-            # A single user has no connection of its own: the first requests had one. Shorter prompts may be quicker.
-            length = _SAME_LENGTH * recording.input_tokens / max(1, recording.outcomes.get(Outcome.OK, 0))
+            # A single user has the connection that the first requests opened.
+            prompt_tokens = recording.input_tokens / max(1, recording.outcomes.get(Outcome.OK, 0))
             for sample in subject.samples:
-                if not sample.reused and (sample.input_tokens or 0) >= length:
-                    recording.connections.add(sample)
+                if not sample.reused:
+                    recording.connections.add_first(sample, prompt_tokens)
         skips = "" if is_last or not watch.broken else "; the model's further levels were not run"
         recording = replace(recording, aborted=watch.broken + skips)
         observer.level_ended(recording, subject.model, spec.load)

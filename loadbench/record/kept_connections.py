@@ -21,6 +21,8 @@ DELAY_NS = (30_000_000, 220_000_000)
 ADVICE = "check whether the server holds back small writes (TCP_NODELAY is not set)"
 # A timer of the kernel has a resolution of 4 ms, and a response may be read a little late.
 _SPREAD_NS = 10_000_000
+# A prompt of at least this share of another's length takes about as long to process.
+_SAME_LENGTH = 0.8
 
 
 @dataclass(slots=True)
@@ -44,14 +46,23 @@ class KeptConnections:
             self.slowest_new_ns = max(self.slowest_new_ns, ttft_ns)
             return
         self.kept += 1
-        head_ns = sample.since_sent(sample.headers_ns)
-        events = sample.event_ns
-        with_more = len(events) > 1 and events[0] == events[1]
+        head_ns, with_more = sample.since_sent(sample.headers_ns), _comes_with_more(sample)
         if ttft_ns < QUICK_NS:
             self.quick += not with_more
         elif head_ns is not None and head_ns < QUICK_NS and DELAY_NS[0] <= ttft_ns - head_ns <= DELAY_NS[1]:
             self.held.record(ttft_ns)
             self.held_with_more += with_more
+
+    def add_first(self, sample: Sample, prompt_tokens: float) -> None:
+        """Add a request that was sent before the level, on a new connection that the level then has.
+
+        If its prompt is much shorter than the level's, it was quicker anyway, and shows only how quick responses come.
+        """
+        ttft_ns = sample.since_sent(sample.first_token_ns)
+        if (sample.input_tokens or 0) >= _SAME_LENGTH * prompt_tokens:
+            self.add(sample)
+        elif ttft_ns is not None:
+            self.quick += ttft_ns < QUICK_NS and not _comes_with_more(sample)
 
     @property
     def delay_ns(self) -> int | None:
@@ -67,3 +78,8 @@ class KeptConnections:
         in_two_groups = self.quick > 0 and self.held_with_more > self.held.count / 2
         enough = self.held.count >= self.kept / 2 if quick_when_new else self.held.count >= self.kept / 10
         return typical if enough and (quick_when_new or in_two_groups) else None
+
+
+def _comes_with_more(sample: Sample) -> bool:
+    """Whether the first event came in one read with the next."""
+    return len(sample.event_ns) > 1 and sample.event_ns[0] == sample.event_ns[1]

@@ -492,3 +492,14 @@ def test_what_is_sampled_beside_a_level_is_known_before_it_is_kept():
     swept(scenario(), "a", watcher=watcher, settled=settled, during=stop)
     assert [(watcher.recordings[0].window[1], 0)] == settled_at
     assert watcher.ended() == [("a", "users=1")]
+
+
+def test_a_single_user_is_compared_with_the_first_requests():
+    """They had the new connection that it has not, for a prompt of its length; more users bring their own."""
+    words = WorkSettings(max_tokens=5, prompt="Why is the sky blue, and the grass green?", unique=False)
+    watcher, _ = swept(scenario(users=(1, 2), work=words), "a")
+    assert [sample.reused for sample in watcher.subjects[0].samples] == [False]
+    alone, both = watcher.recordings
+    # The kept connection is used again, and the second user opens another.
+    assert (alone.connections.new, alone.connections.kept) == (1, alone.outcomes[Outcome.OK])
+    assert (both.connections.new, both.connections.kept) == (1, both.outcomes[Outcome.OK] - 1)

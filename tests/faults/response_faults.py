@@ -89,6 +89,18 @@ async def reasoning_by_another_name(wire: Wire) -> None:
     await _reason(wire, "reasoning")
 
 
+@FAULTS.ends(Outcome.OK)
+async def reasoning_in_parts(wire: Wire) -> None:
+    """The same in content parts whose text lies one list deeper, as of Mistral's Magistral, with the same figures."""
+    wire.open()
+    for number in range(wire.max_tokens):
+        await wire.pause(GAP_S)
+        thought = {"type": "thinking", "thinking": [{"type": "text", "text": f"r{number} "}]}
+        await wire.send(choice(wire, {"content": [thought]}))
+    await words(wire, wire.max_tokens)
+    await finish(wire, 2 * wire.max_tokens)
+
+
 async def _reason(wire: Wire, key: str) -> None:
     wire.open()
     for number in range(wire.max_tokens):
@@ -105,6 +117,15 @@ async def hidden_reasoning(wire: Wire) -> None:
     await wire.pause(LATE_S)
     await words(wire, wire.max_tokens)
     await finish(wire, 51 * wire.max_tokens, reasoning=50 * wire.max_tokens)
+
+
+@FAULTS.ends(Outcome.OK)
+async def hidden_tokens_unreported(wire: Wire) -> None:
+    """The same without a count of the reasoning. More tokens than the text has bytes: no time per token is claimed."""
+    wire.open()
+    await wire.pause(LATE_S)
+    await words(wire, wire.max_tokens)
+    await finish(wire, 51 * wire.max_tokens)
 
 
 @FAULTS.ends(Outcome.OK)
@@ -195,6 +216,24 @@ async def usage_of_zero(wire: Wire) -> None:
     wire.open()
     await words(wire, wire.max_tokens)
     await finish(wire, 0)
+
+
+@FAULTS.ends(Outcome.OK)
+async def usage_by_other_names(wire: Wire) -> None:
+    """Usage has the names of the Responses API and stands below one of the server's own. It counts all the same."""
+    wire.open()
+    await words(wire, wire.max_tokens)
+    named = {"input_tokens": wire.prompt_tokens, "output_tokens": str(wire.max_tokens)}
+    await wire.send(stop(wire), frame({"choices": [], "x_acme": {"id": "r1", "usage": named}}), DONE)
+    await wire.end()
+
+
+@FAULTS.ends(Outcome.OK, source=TokenSource.EVENTS)
+async def usage_negative(wire: Wire) -> None:
+    """Usage is -1 tokens, which cannot be. The events are counted, and the level is not valid."""
+    wire.open()
+    await words(wire, wire.max_tokens)
+    await finish(wire, -1)
 
 
 @FAULTS.ends(Outcome.OK)

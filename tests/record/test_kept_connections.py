@@ -90,6 +90,18 @@ def test_nothing_else_is_taken_for_a_delayed_acknowledgement(samples):
     assert delay_of(*samples) is None
 
 
+def test_first_request_with_a_shorter_prompt_shows_only_how_quick_responses_come():
+    """A long prompt may take 40 ms more; it does not bring several tokens at once where a short one does not."""
+    for held, delayed in [(HELD, True), ([one(43 + n / 10) for n in range(6)], False)]:
+        for tokens in (9, 50):
+            connections = KeptConnections()
+            for sample in held:
+                connections.add(sample)
+            connections.add_first(one(2, reused=False, input_tokens=tokens), 50.0)
+            assert (connections.delay_ns is not None) is (delayed or tokens == 50)
+            assert (connections.new, connections.quick) == ((1, 0) if tokens == 50 else (0, 1))
+
+
 def test_a_level_says_so_and_what_to_do():
     """New connections of the warm-up count, kept ones only where they were measured."""
     warm_up = [one(2, reused=False, number=-3, phase=Phase.WARM_UP), one(90, number=-2, phase=Phase.WARM_UP)]
