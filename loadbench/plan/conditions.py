@@ -39,8 +39,10 @@ def conditions(scenario: Scenario) -> dict[str, object]:
 
 
 def differing(now: Mapping[str, object], then: Mapping[str, object]) -> list[str]:
-    """The keys of `now` whose values differ. Keys that only `then` has are settings without effect, recorded before."""
-    return sorted(key for key, value in now.items() if then.get(key) != value)
+    """The keys of `now` whose values differ. Keys that only `then` has are settings without effect, recorded before;
+    those that it lacks are settings that are newer, and then the default was in force."""
+    defaults = {setting.key: setting.type.show(setting.default) for setting in settings() if setting.default is False}
+    return sorted(key for key, value in now.items() if then.get(key, defaults.get(key)) != value)
 
 
 def content_hash(conditions: dict[str, object]) -> str:

@@ -455,7 +455,8 @@ class TargetSettings:
         needs=(_OVER_TLS,), group="certificates", per_side=True, reused="server")
     strict_request: bool = setting(types.FLAG, False,
         "Fail if the server refuses a field of a request by name, instead of renaming it or leaving it out.",
-        commands=_SENDING, refused={"models": "no request is sent to a model"}, needs=(_OVER_HTTP,), reused="always")
+        commands=_SENDING, refused={"models": "no request is sent to a model"}, needs=(_OVER_HTTP,),
+        comparable=Comparable.FREE, reused="always")
     kind: str = setting(types.choice("auto", "openai", "foundry"), "auto",
         "The kind of server. auto: detect it; foundry: Foundry Local, which is found on this machine without --url.",
         helps={"judge": "The kind of the judge's server. auto: detect it; foundry: Foundry Local."},

@@ -25,6 +25,9 @@ _PHASES = {
     Purpose.VERIFY: ("verification", "measures the best estimate, and is decided by its own requests alone"),
 }
 
+# From this share of responses on, their own lengths decide the load that they make.
+_MANY_SHORTER = 0.1
+
 
 def capacity_document(capacity: Capacity) -> Document:
     """The whole report, also of a search that is under way."""
@@ -211,6 +214,11 @@ def _notes(capacity: Capacity) -> Notes:
         ]
         if any("effective" in _share(hits) for probe in probes for hits in probe.attainment.values()):
             notes.append("effective n: requests influence each other; this many independent ones would tell as much")
+    if (capacity.shorter_share or 0) >= _MANY_SHORTER:
+        shorter = f"{percent(capacity.shorter_share or 0)} of the responses ended before their maximum length"
+        note = f"{shorter}: the answer holds for responses of these lengths"
+        exact = capacity.conditions.get("work.exact_output")
+        notes.append(note if exact else f"{note}; --exact-output requests exactly the maximum")
     spent = f"{duration(capacity.spent_s)} of its budget of {duration(capacity.budget_s)}"
     notes.append(f"the search took {spent}, including warm-ups and waiting for the last responses")
     notes[-1] += f"; it ended because {capacity.end_reason}" if capacity.end_reason else ""

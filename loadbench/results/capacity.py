@@ -157,6 +157,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = False
     started_at: str = ""
     run: str = ""
+    shorter_share: float | None = None  # of the responses, those that ended before their maximum length
 
 
 def read_capacity(folder: Path) -> Capacity:

@@ -32,6 +32,7 @@ from loadbench.results.folder import RunFolder, read_run
 from loadbench.results.run import to_json
 from loadbench.session.run_writer import RunWriter
 from loadbench.session.setup import check, open_session, run_observed, stopping
+from loadbench.targets.adapt import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -137,6 +138,9 @@ async def _search(
             models = "; ".join(session.prepared.missing.values()) or ", ".join(session.models)
             place = scenario.place("target.model")
             raise BadInput(f"{place}: one model is searched at a time, not {models}", hint="name one with --model")
+        if resumed is not None:
+            # What was left out of the requests until now still is, whatever the server accepts now.
+            adapt(session.prepared, resumed.run.adapted)
         # The session's scenario may have an address that changes from start to start: it is no condition of the search.
         with CapacityWriter(session, progress, terms=conditions(scenario), resumed=resumed) as writer:
             with stopping(writer.search.stop):

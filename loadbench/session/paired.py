@@ -29,6 +29,7 @@ from loadbench.report.formats import render_comparison
 from loadbench.results.run import Reason, to_json
 from loadbench.session.run_writer import RunWriter, new_folder
 from loadbench.session.setup import Session, check, open_session, run_observed, stopping
+from loadbench.targets.adapt import leave_out_too
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -166,7 +167,16 @@ class PairedRunWriter:
         self._blocks = count()
 
     def sides_prepared(self, subjects: Sequence[ModelUnderTest]) -> None:
-        """Report what the first responses show about either side."""
+        """See that both sides send the same fields, and report what the first responses show about either side."""
+        a, b = (session.prepared for session in self._sessions)
+        for name, fields in zip(SIDES, (leave_out_too(a, b), leave_out_too(b, a)), strict=True):
+            if fields:
+                also = "is not sent to this side either" if len(fields) == 1 else "are not sent to this side either"
+                self._progress.say(
+                    f"{name.upper()}: {' and '.join(map(repr, fields))} {also}, so that both do the same"
+                )
+        for session, subject in zip(self._sessions, subjects, strict=True):
+            subject.client = session.client(subject.model)
         for name, session, subject in zip(SIDES, self._sessions, subjects, strict=True):
             max_tokens = session.scenario.work.max_tokens
             self.runs.caveats += length_caveats(name.upper(), subject.samples[-1], most=max_tokens)

@@ -21,6 +21,8 @@ from loadbench.record.outcome import Outcome
 from loadbench.results.run import Adapted, ExactOutput
 from loadbench.targets.openai import first_failure
 from loadbench.targets.refusals import TOKEN_LIMITS, refusals
+from loadbench.wire.body import EXACT_FIELDS, EXACT_NAMES
+from loadbench.wire.openai import Api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,14 +50,6 @@ _CONSEQUENCES = {
     "stream_options": "where the server reports no usage, tokens are counted by events",
     "store": "the server may store the responses",
 }
-# Fields with which servers generate exactly as many tokens as requested, in the order in which they are tried: of vLLM,
-# SGLang and TensorRT-LLM (of llama.cpp the first alone), and of text-generation-webui, LMDeploy and LoRAX.
-_OTHER_EXACT_FIELDS = ("ban_eos_token", "min_new_tokens", "ignore_eos_token")
-_EXACT_FIELDS = (("ignore_eos", "min_tokens"), ("ignore_eos",), ("min_tokens",), _OTHER_EXACT_FIELDS, ())
-# Fields with which servers generate exactly as many tokens as requested, in the order in which they are tried: of vLLM,
-# SGLang and TensorRT-LLM (of llama.cpp the first alone), and of text-generation-webui, LMDeploy and LoRAX.
-_OTHER_EXACT_FIELDS = ("ban_eos_token", "min_new_tokens", "ignore_eos_token")
-_EXACT_FIELDS = (("ignore_eos", "min_tokens"), ("ignore_eos",), ("min_tokens",), _OTHER_EXACT_FIELDS, ())
 # A response to this prompt is one word long, unless the server is told otherwise; the trial wants this many tokens.
 _TRIAL_PROMPT = "Reply with the single word yes, and nothing else."
 _TRIAL_TOKENS = 24
@@ -112,8 +106,23 @@ def adapt(prepared: Prepared, decisions: Sequence[Adapted]) -> None:
     """Change the requests of all clients that are made from now on."""
     prepared.adapted += decisions
     prepared.target = replace(prepared.target, changes=with_adapted(prepared.target.changes, decisions))
-    for decision in decisions:
-        prepared.say(describe(decision))
+
+
+def leave_out_too(prepared: Prepared, other: Prepared) -> list[str]:
+    """Leave out what the server of the other side refuses, so that both sides send the same; returns these fields.
+
+    Each server has its own fields for exact lengths. Ollama's API has the sampling parameters one level deeper.
+    """
+    here = {decision.field for decision in prepared.adapted if decision.to is None}
+    decisions = []
+    for decision in other.adapted:
+        name = decision.field.rpartition(".")[2]
+        field = f"options.{name}" if prepared.scenario.target.api == Api.OLLAMA else name
+        if decision.to is None and name not in EXACT_NAMES and field not in here:
+            words = f"the other side refuses it: {decision.words}"
+            decisions.append(structs.replace(decision, field=field, words=words, model=""))
+    adapt(prepared, decisions)
+    return [decision.field for decision in decisions]
 
 
 async def respond(
@@ -139,11 +148,13 @@ async def respond(
         decisions = decide(sample.detail, _sent(client, prompt), changes, prepared.adapted)
         if decisions:
             adapt(prepared, [structs.replace(decision, model=model) for decision in decisions])
+            for decision in decisions:
+                prepared.say(describe(decision))
             # Those that request exact lengths come on top: most servers have none of them.
-            tries += any(decision.field.rpartition(".")[2] not in changes.exact for decision in decisions)
+            tries += any(decision.field.rpartition(".")[2] not in EXACT_NAMES for decision in decisions)
         elif changes.exact and sample.status in _BAD_REQUEST:
             # It may be one of these that the server does not like, and does not name.
-            _set_exact(prepared, _EXACT_FIELDS[_EXACT_FIELDS.index(changes.exact) + 1])
+            _set_exact(prepared, EXACT_FIELDS[EXACT_FIELDS.index(changes.exact) + 1])
         else:
             return sample
 
@@ -192,7 +203,7 @@ async def exact_lengths(prepared: Prepared, model: str, connect: Connect) -> Sam
     if not prepared.scenario.work.exact_output or (decided is not None and not decided.fields):
         return None
     if decided is None:
-        _set_exact(prepared, _EXACT_FIELDS[0])
+        _set_exact(prepared, EXACT_FIELDS[0])
     first: Sample | None = None
     while True:
         sample = await respond(prepared, model, connect, _TRIAL_PROMPT, max_tokens=_TRIAL_TOKENS)
@@ -206,8 +217,8 @@ async def exact_lengths(prepared: Prepared, model: str, connect: Connect) -> Sam
         if kept or decided is not None or not changes.exact:
             break
         # A server that accepts names that it does not know may know others; one that refuses names knows no others.
-        ignored = len(fields) == len(changes.exact) and changes.exact != _OTHER_EXACT_FIELDS
-        _set_exact(prepared, _OTHER_EXACT_FIELDS if ignored else ())
+        ignored = len(fields) == len(changes.exact) and changes.exact != EXACT_FIELDS[-2]
+        _set_exact(prepared, EXACT_FIELDS[-2] if ignored else ())
         if not ignored:
             fields = []
             break

@@ -42,6 +42,17 @@ class BodyChanges(NamedTuple):
 
 NO_CHANGES = BodyChanges()
 
+# Fields with which servers generate exactly as many tokens as requested, in the order in which they are tried: of vLLM,
+# SGLang and TensorRT-LLM (of llama.cpp the first alone), and of text-generation-webui, LMDeploy and LoRAX.
+EXACT_FIELDS: tuple[tuple[str, ...], ...] = (
+    ("ignore_eos", "min_tokens"),
+    ("ignore_eos",),
+    ("min_tokens",),
+    ("ban_eos_token", "min_new_tokens", "ignore_eos_token"),
+    (),
+)
+EXACT_NAMES = frozenset(name for names in EXACT_FIELDS for name in names)
+
 
 def request_body(
     api: Api,

@@ -147,10 +147,12 @@ def conclude(
                 headroom=settings.headroom,
                 capacity_high=None if found.high is None else math.floor(found.high),
             )
+    answered = sum(level.outcomes.get("ok", 0) for level in levels)
     return msgspec.structs.replace(
         so_far,
         status=status,
         answer=found,
+        shorter_share=sum(level.tokens.shorter for level in levels) / answered if answered else None,
         probes=list(evidence.probes),
         monotone=search.monotone,
         contradictions=list(known.contradictions),

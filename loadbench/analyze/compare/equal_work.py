@@ -24,6 +24,7 @@ from loadbench.plan.scenario import NOT_USED
 from loadbench.plan.setting_types import PATH
 from loadbench.plan.settings import Comparable, setting_of, settings
 from loadbench.results.run import Reason
+from loadbench.wire.body import EXACT_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -87,7 +88,10 @@ def unequal(a: Levels, b: Levels, run_a: Run, run_b: Run, *, paired: bool, confi
         work.leave_out(_BY_PROMPT, "prompt_lengths", f"the prompts of b are {_longer(longer)} than those of a")
     longer = _relative_length(a, b, _response_tokens, paired=paired, confidence=confidence)
     if longer is not None:
-        work.leave_out(_BY_RESPONSE, "answer_lengths", f"the responses of b are {_longer(longer)} than those of a")
+        message = f"the responses of b are {_longer(longer)} than those of a"
+        if not any(_value(run, "work.exact_output") for run in (run_a, run_b)):
+            message += " (--exact-output requests responses of exactly --max-tokens)"
+        work.leave_out(_BY_RESPONSE, "answer_lengths", message)
     currencies = [
         {level.cost.currency for level in side if level is not None and level.cost is not None} for side in (a, b)
     ]
@@ -147,6 +151,14 @@ def _setting_caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Ite
         if differing:
             message = f"the runs of {name} differ in their settings: {', '.join(differing)}"
             yield Reason("settings_within", message, "name runs with the same settings on each side")
+    without = [
+        {one.field.rpartition(".")[2] for run in side for one in run.adapted if one.to is None} for side in (a, b)
+    ]
+    differing = sorted((without[0] ^ without[1]) - EXACT_NAMES)
+    if differing:
+        sent = [f"{name} ({'b' if name in without[0] else 'a'} only)" for name in differing]
+        message = f"a field was sent to one side alone, because the other refuses it: {', '.join(sent)}"
+        yield Reason("adapted", message, "measure both without it: --extra-body '{\"FIELD\": null}'")
     (seed,) = (setting for setting in settings() if setting.comparable is Comparable.SEED)
     seeds = [[_value(run, seed.key) for run in side] for side in (a, b)]
     if seeds[0] != seeds[1] if paired else set(map(str, seeds[0])) != set(map(str, seeds[1])):
@@ -193,7 +205,7 @@ def _response_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     cut_a, cut_b = at_limit
     if cut_a is not None and cut_b is not None and abs(cut_b - cut_a) > _ENDS_WITHIN:
         message = f"{cut_a:.0%} of a's responses ended at the length limit, and {cut_b:.0%} of b's"
-        yield Reason("finish_reasons", message, "request a length that both sides reach")
+        yield Reason("finish_reasons", message, "use --exact-output, or request a length that both sides reach")
     sources = [{source for level in side for source, count in level.tokens.source.items() if count} for side in sides]
     if sources[0] != sources[1]:
         message = f"tokens were counted in different ways: {_of_both(sources)}"

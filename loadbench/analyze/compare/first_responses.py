@@ -26,7 +26,7 @@ def length_caveats(side: str, sample: Sample, *, most: int) -> list[Reason]:
             Reason(
                 "ends_early",
                 f"{side} ended its first response by itself after {tokens} of {most} tokens",
-                "compare time per token, or set a lower --max-tokens",
+                "use --exact-output, or compare time per token",
             )
         ]
     return []
