@@ -117,19 +117,21 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def llamacpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """`llamacpp(parallel=4, ctx=8192, …)`: the URL of a llama.cpp server, started at the first call with these options.
 
-    Its options are those of `tests.llamacpp.serve`. Tests share a server, so they compare its counters with what they
-    were before. Skips where the engine is not installed; fails there if LOADBENCH_TEST_NEEDS_ENGINE is 1.
+    Its options are those of `tests.llamacpp.serve`; with `ends` its model ends its responses by itself. Tests share a
+    server, so they compare its counters with what they were before. Skips where the engine is not installed; fails
+    there if LOADBENCH_TEST_NEEDS_ENGINE is 1.
     """
     _need_engine()
-    from tests.llamacpp.tiny_gguf import write_tiny_gguf  # noqa: PLC0415 - needs what was just looked for
+    from tests.llamacpp.tiny_gguf import Shape, write_tiny_gguf  # noqa: PLC0415 - needs what was just looked for
 
     folder = tmp_path_factory.mktemp("llamacpp")
-    model = folder / "tiny.gguf"
-    write_tiny_gguf(model)
     with ExitStack() as servers:
 
         @cache
-        def start(**options: object) -> str:
+        def start(*, ends: bool = False, **options: object) -> str:
+            model = folder / f"tiny{ends:d}.gguf"
+            if not model.exists():
+                write_tiny_gguf(model, Shape(ends=ends))
             return servers.enter_context(_serving(model, log=folder / "server.log", **options))
 
         yield lambda **options: start(**{"parallel": 4, "threads": 1, **options})

@@ -110,10 +110,11 @@ class RunWriter:
     def model_prepared(self, subject: ModelUnderTest) -> None:
         """Keep what the first responses of a model showed."""
         self._tested[subject.model] = subject
-        adapted, level = self.run.adapted, len(self.run.levels)
-        adapted = adapted + [
+        known, level = {(decision.field, decision.to) for decision in self.run.adapted}, len(self.run.levels)
+        adapted = self.run.adapted + [
             msgspec.structs.replace(decision, from_level=level)
-            for decision in self._session.prepared.adapted[len(adapted) :]
+            for decision in self._session.prepared.adapted
+            if (decision.field, decision.to) not in known
         ]
         self.run = msgspec.structs.replace(self.run, adapted=adapted, exact_output=self._session.prepared.exact)
 

@@ -25,7 +25,7 @@ from loadbench.wire.body import EXACT_FIELDS, EXACT_NAMES
 from loadbench.wire.openai import Api
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from loadbench.client.client import Client
     from loadbench.plan.prompts import Prompt
@@ -56,15 +56,20 @@ _TRIAL_TOKENS = 24
 
 
 def decide(
-    words: str, sent: Mapping[str, object], changes: BodyChanges, before: Sequence[Adapted] = ()
+    words: str,
+    sent: Mapping[str, object],
+    changes: BodyChanges,
+    *,
+    given: Collection[str] = (),
+    before: Sequence[Adapted] = (),
 ) -> list[Adapted]:
     """What to change after this refusal of the body `sent`; empty if these words refuse nothing that may be changed.
 
-    `changes` made that body, and `before` are earlier decisions: no name is tried twice.
+    `changes` made that body, with fields that the user has `given`. `before` are earlier decisions: no name is tried
+    twice.
     """
     original = {new: name for name, new in changes.renamed}
     tried = {name for decision in before for name in (decision.field, decision.to)} | {*original.values()}
-    given = {name for patch in changes.extra for name, value in patch.items() if value is not None}
     decisions = []
     for refusal in refusals(words, sent):
         field = original.get(refusal.field, refusal.field)
@@ -103,8 +108,10 @@ def describe(decision: Adapted) -> str:
 
 
 def adapt(prepared: Prepared, decisions: Sequence[Adapted]) -> None:
-    """Change the requests of all clients that are made from now on."""
-    prepared.adapted += decisions
+    """Change the requests of all clients that are made from now on; what was decided before of a field is replaced."""
+    new = {(decision.field, decision.model) for decision in decisions}
+    before = (decision for decision in prepared.adapted if (decision.field, decision.model) not in new)
+    prepared.adapted = [*before, *decisions]
     prepared.target = replace(prepared.target, changes=with_adapted(prepared.target.changes, decisions))
 
 
@@ -145,7 +152,10 @@ async def respond(
         sample = await client.send_prompt(prompt, max_tokens=max_tokens, phase=phase, keep_text=keep_text)
         if sample.outcome is Outcome.OK or prepared.scenario.target.strict_request or tries == MOST_TRIES:
             return sample
-        decisions = decide(sample.detail, _sent(client, prompt), changes, prepared.adapted)
+        patches = [*changes.extra, {} if isinstance(prompt, str) else prompt.extra or {}]
+        given = {name for patch in patches for name, value in patch.items() if value is not None}
+        body = _sent(client, prompt)
+        decisions = decide(sample.detail, body, changes, given=given, before=prepared.adapted)
         if decisions:
             adapt(prepared, [structs.replace(decision, model=model) for decision in decisions])
             for decision in decisions:

@@ -9,7 +9,7 @@ all others. The output row of token `v` is the sum of the embeddings of the toke
 how often it did in the training text. So the logit of `v` after `u` is about that weight, the model speaks the pairs of
 words of its text, and it reads like language. Dimension 0 is +1 in every embedding: its column in the output is a bias,
 and is where the tokens that must never be said are silenced. The end of turn is one of those: an answer always runs to
-`max_tokens`, so that its length is known beforehand.
+`max_tokens`, so that its length is known beforehand. A shape with `ends` says it after each sentence instead.
 
 Signs and small whole numbers make every sum exact in float32, whatever order a BLAS adds in: the file does not depend
 on the machine. Its bytes do depend on the versions of `tokenizers` (the merges) and `gguf` (the layout).
@@ -48,6 +48,8 @@ SILENCED = -60
 # Logits per e-fold of a pair's count; and how far a pair seen once stands above one never seen.
 WEIGHT_PER_FOLD = 1
 WEIGHT_OF_ONE = 6
+# That the turn ends after a sentence: above all pairs of the text.
+WEIGHT_OF_END = 40
 # Residual branches are scaled to this, against embeddings of 1: real arithmetic, no say in the answer.
 WHISPER = 2.0**-14
 # Weights of the projections inside a layer: uniform whole numbers up to this, times 2^-12, so about ±0.03.
@@ -76,6 +78,7 @@ class Shape:
     ctx: int = 8192
     vocab: int = 1024
     seed: int = 0
+    ends: bool = False
 
     def __post_init__(self) -> None:
         if self.dim % self.heads or self.heads % self.kv_heads or (self.dim // self.heads) % 2:
@@ -147,7 +150,7 @@ def _tensors(tokenizer: Tokenizer, texts: Sequence[str], shape: Shape) -> Iterat
 
     yield "token_embd.weight", embedding
     yield "output_norm.weight", np.ones(shape.dim, np.float32)
-    yield "output.weight", _output(embedding, _pair_weights(tokenizer, texts))
+    yield "output.weight", _output(embedding, _pair_weights(tokenizer, texts, ends=shape.ends))
     kv_dim = shape.dim // shape.heads * shape.kv_heads
     for layer in range(shape.layers):
         yield f"blk.{layer}.attn_norm.weight", np.ones(shape.dim, np.float32)
@@ -161,7 +164,7 @@ def _tensors(tokenizer: Tokenizer, texts: Sequence[str], shape: Shape) -> Iterat
         yield f"blk.{layer}.ffn_down.weight", matrix(shape.dim, shape.ffn, WHISPER / GRAIN)
 
 
-def _pair_weights(tokenizer: Tokenizer, texts: Sequence[str]) -> NDArray[np.float32]:
+def _pair_weights(tokenizer: Tokenizer, texts: Sequence[str], *, ends: bool) -> NDArray[np.float32]:
     """Whole-numbered weights [before, after] of the pairs of tokens in `texts`; 0 for a pair that never stood there."""
     size = tokenizer.get_vocab_size()
     counts = np.zeros((size, size), np.int64)
@@ -169,7 +172,11 @@ def _pair_weights(tokenizer: Tokenizer, texts: Sequence[str]) -> NDArray[np.floa
         np.add.at(counts, (encoding.ids[:-1], encoding.ids[1:]), 1)
     # Whole folds, by comparison with a table: no logarithm whose last bit a library decides.
     folds = np.searchsorted([3, 8, 21, 55, 149, 404, 1097, 2981], counts, side="right")
-    return np.where(counts, WEIGHT_OF_ONE + WEIGHT_PER_FOLD * folds, 0).astype(np.float32)
+    weights = np.where(counts, WEIGHT_OF_ONE + WEIGHT_PER_FOLD * folds, 0).astype(np.float32)
+    if ends:
+        ids = tokenizer.get_vocab()
+        weights[[ids["."], ids["!"], ids["?"]], ids[END]] = WEIGHT_OF_END
+    return weights
 
 
 def _output(embedding: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -225,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write a small random llama model as a GGUF file.")
     parser.add_argument("out", type=Path)
     for field in dataclasses.fields(Shape):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     options = vars(parser.parse_args(arguments))
     out = options.pop("out")
     parameters = write_tiny_gguf(out, Shape(**options))
