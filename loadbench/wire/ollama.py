@@ -87,5 +87,5 @@ def read_line(data: bytes) -> Chunk:
         choices=int(isinstance(document.get("message"), dict) or "response" in document),
         done=done,
         timings=ollama_timings(document) if done else None,
-        foreign=not (any(found) or isinstance(document.get("message"), dict) or not _PARTS.isdisjoint(document)),
+        foreign=_PARTS.isdisjoint(document) and not isinstance(document.get("message"), dict),
     )

@@ -21,7 +21,7 @@ import orjson
 from loadbench.wire.generated import generated, json_text
 from loadbench.wire.timings import timings_in
 from loadbench.wire.usage import Usage, usage_in
-from loadbench.wire.vocabulary import Ending, ending_of
+from loadbench.wire.vocabulary import Ending, ending_of, names_error
 
 if TYPE_CHECKING:
     from loadbench.record.timings import Timings
@@ -34,13 +34,14 @@ _TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 # What only a frame of a response has; a frame with none of these is not understood.
 _PARTS = frozenset({"choices", "usage", "model", "created", "timings", "system_fingerprint", "service_tier"})
 # Where errors are, what says that there is one, and where its message is, in the order in which they are looked for.
-_ERRORS = ("error", "errors", "fault", "exception", "Error")
-_CODES = ("error_code", "errorCode", "err_code", "errcode", "error_msg", "error_message", "errorMessage", "errmsg",
-          "err_msg", "error_type", "base_resp")  # fmt: skip
+_ERRORS = ("error", "errors", "fault", "exception")
+_CODES = ("error_code", "errorCode", "err_code", "errcode", "errno", "error_msg", "error_message", "errorMessage",
+          "errmsg", "err_msg", "err", "error_type", "ret", "retcode", "base_resp")  # fmt: skip
 _MESSAGES = ("message", "detail", "msg", "error_message", "error_msg", "errorMessage", "errmsg", "err_msg",
-             "status_msg", "faultstring", "Message", "error_description", "description", "reason")  # fmt: skip
+             "status_msg", "faultstring", "error_description", "description", "reason")  # fmt: skip
+_NESTED = ("x_groq", "data", "result", "response")  # objects that may have an `error`
 _ERROR_KEYS = frozenset(
-    {*_ERRORS, *_CODES, "code", "status", "status_code", "statusCode", "detail", "success", "ok", "type"}
+    {*_ERRORS, *_CODES, *_NESTED, "code", "status", "status_code", "statusCode", "detail", "success", "ok", "type"}
 )
 _SUCCESS = frozenset({"", "0", "200", "ok", "success", "succeeded", "successful", "null", "none", "completed"})
 # Objects in lines of their own are looked for in this much of a body.
@@ -98,7 +99,11 @@ def read_chunk(data: bytes) -> Chunk:
         return DONE
     document = object_of(data)
     chunk = _read(document, "delta", "message")
-    return FOREIGN if chunk == _NOTHING and _PARTS.isdisjoint(document) else chunk
+    if not chunk.choices and chunk == _NOTHING:
+        is_known = not _PARTS.isdisjoint(document) or ("code" in document and _says_success(document["code"]))
+        if not is_known or not _says_success(string(document.get("message"))):
+            return Chunk(error=error_in({key.lower(): value for key, value in document.items()}), foreign=True)
+    return chunk
 
 
 def read_whole(data: bytes) -> Chunk:
@@ -153,7 +158,8 @@ def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
         if is_plain and isinstance(content, str):
             text += content
         elif part:
-            error = error or message_of(part.get("error"))
+            if "error" in part:
+                error = error or message_of(part["error"])
             more = generated(part)
             text, reasoning, tool = text + more.text, reasoning + more.reasoning, tool + more.tool
         reason = choice.get("finish_reason")
@@ -260,6 +266,10 @@ def error_in(document: dict[str, Any]) -> str | None:
         error = document.get(key)
         if error and not _says_success(error):
             return message_of(error) or "an error without a message"
+    for key in _NESTED:
+        inner = document.get(key)
+        if isinstance(inner, dict) and inner.get("error"):
+            return message_of(inner["error"])
     message = next((text for key in _MESSAGES if (text := document.get(key)) and isinstance(text, str)), "")
     # Where a frame has choices, a code alone is not enough: it may be anything.
     has_choices = bool(document.get("choices"))
@@ -293,7 +303,7 @@ def _says_success(value: object) -> bool:
 def _says_failure(value: object) -> bool:
     """Whether a status or a type is that of a failure: 500, "500", "error", "failed", "invalid_request_error"."""
     if isinstance(value, str) and not value.isdigit():
-        return ending_of(value) is Ending.FAILED
+        return names_error(value)
     if isinstance(value, str):
         value = int(value[:9])
     return isinstance(value, int) and 400 <= value < 600

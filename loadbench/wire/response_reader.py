@@ -272,12 +272,12 @@ class ResponseReader:
         data = event.data
         if is_error_event(event.event):
             self.error = self.error or _error_words(event)
+        elif problem is not None and (frames := _frames_in(data)):
+            self.error = self.error or next(filter(None, (chunk.error for chunk in frames)), None)
+            missing = f"no empty line between events, each of which must end with one: {len(frames)} came as one"
+            self._fault = self._fault or f"{missing}, {quoted(data)}"
         elif is_keep_alive(event.event, data):
             self._signs += 1
-        elif frames := _frames_in(data):
-            self.error = self.error or next(filter(None, (chunk.error for chunk in frames)), None)
-            missing = f"no empty line between events: {len(frames)} came as one"
-            self._fault = self._fault or f"{missing}, {quoted(data)}"
         elif _has_error(data):
             self.error = self.error or error_text(data)
         else:
@@ -296,9 +296,12 @@ class ResponseReader:
         except BadChunk:
             chunk = FOREIGN
         error = chunk.error
-        if error is None and (is_error_event(event.event) or (chunk.foreign and _has_error(event.data))):
+        if is_error_event(event.event):
+            error = error or _error_words(event)
+        elif chunk.foreign and is_keep_alive(event.event, event.data):
+            self._signs += 1
+        elif chunk.foreign and _has_error(event.data):
             error = _error_words(event)
-        self._signs += chunk.foreign and is_keep_alive(event.event, event.data)
         self._add_frame(Chunk(usage=chunk.usage, error=error, timings=chunk.timings), 0)
 
     def _count_read(self, events: int) -> None:

@@ -69,12 +69,13 @@ def ending_of(word: str) -> Ending:
 # Errors.
 
 _ERROR = re.compile(
-    r"error|exception|traceback|fail(?:ed|ure|s\b)|\bfault\b|fatal|panic|crash|abort|overload|unavailable"
+    r"error|exception|traceback|fail(?:ed|ure|s|ing)?\b|\bfault\b|fatal|panic|crash|abort|overload|unavailable"
     r"|time[ds]?[ _-]?out|refused|denied|unauthori[sz]ed|forbidden|invalid|exceed|out of memory|\boom\b|cancell?ed"
     r"|too many requests|rate[ _-]?limited|quota|insufficient|not found|bad gateway|bad request|unable to|can ?not\b"
     r"|can't|could not|no capacity|throttl|expired|disconnect|terminated|killed|unsupported|not supported|rejected",
     re.IGNORECASE,
 )
+_ERROR_NAME = re.compile(r"error|(?:^|[._-])err(?:$|[._-])|exception|fail|abort|fatal|panic|time_?out|overload|cancel")
 _CUT_ERROR = re.compile(rb"""\s*\{\s*["'](?:errors?|error_\w+|detail|fault|exception|code|status)["']""", re.IGNORECASE)
 # Longer strings in a JSON object are documents, such as what a search returned, not messages.
 _LONGEST_MESSAGE = 300
@@ -89,10 +90,12 @@ def is_error_event(name: str) -> bool:
     """
     lower = name.lower()
     inner_step = lower.startswith("response.") and lower.count(".") > 1
-    return (
-        not inner_step
-        and re.search(r"err|exception|fail|abort|fatal|panic|time_?out|overload|cancel", lower) is not None
-    )
+    return not inner_step and _ERROR_NAME.search(lower) is not None
+
+
+def names_error(text: str) -> bool:
+    """Whether these words, of a status or a message, are those of an error."""
+    return _ERROR.search(text) is not None
 
 
 def reads_like_error(data: bytes) -> bool:
@@ -102,7 +105,7 @@ def reads_like_error(data: bytes) -> bool:
     except orjson.JSONDecodeError:
         if data.lstrip().startswith(b"{"):  # an object that was cut: only its first key is not generated text
             return _CUT_ERROR.match(data) is not None
-        return _ERROR.search(data[:_MOST_BYTES].decode("utf-8", "replace")) is not None
+        return names_error(data[:_MOST_BYTES].decode("utf-8", "replace"))
     return _has_error(document, 0)
 
 
@@ -110,9 +113,9 @@ def _has_error(value: object, depth: int) -> bool:
     """Whether a message, or a key with a value, is an error's. A key whose value is false, 0, null or empty is not."""
     match value:
         case str():
-            return len(value) <= _LONGEST_MESSAGE and _ERROR.search(value) is not None
+            return len(value) <= _LONGEST_MESSAGE and names_error(value)
         case dict() if depth < 5:
-            return any(item and (_ERROR.search(str(key)) or _has_error(item, depth + 1)) for key, item in value.items())
+            return any(item and (names_error(str(key)) or _has_error(item, depth + 1)) for key, item in value.items())
         case list() if depth < 5:
             return any(_has_error(item, depth + 1) for item in value[:100])
         case _:
@@ -122,7 +125,8 @@ def _has_error(value: object, depth: int) -> bool:
 # Signs of life.
 
 _SIGN = (
-    r"(?:ping|pong|heart[-_ ]?beat|keep[-_ ]?alive|no-?op|still[-_ ](?:alive|here)|processing|queued|waiting|pending)"
+    r"(?:ping|pong|heart[-_ ]?beat|keep[-_ ]?alive|no-?op|(?:still[-_ ])?alive|still[-_ ]here"
+    r"|processing|queued|waiting|pending)"
 )
 # As the name of an event or of an object, perhaps the last part of it: `heartbeat`, `chat.completion.ping`.
 _IS_SIGN = re.compile(rf"(?:.*[._ /:-])?{_SIGN}", re.IGNORECASE).fullmatch
@@ -143,14 +147,13 @@ def is_keep_alive(event: str, data: bytes) -> bool:
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
-        document = data.decode("utf-8", "replace")
+        document = data.decode("utf-8-sig", "replace")
     if isinstance(document, dict):
-        names = (document.get(key) for key in ("type", "event", "object", "kind", "status", "state", "comment"))
-        signs = [*document, *(name for name in names if isinstance(name, str))]
+        signs = [*document, *(value for value in document.values() if isinstance(value, str))]
         return not document or (any(map(_IS_SIGN, signs)) and not _has_error(document, 0))
     if document is None or document == []:
         return True
-    if not isinstance(document, str) or _ERROR.search(document):
+    if not isinstance(document, str) or names_error(document):
         return False
     text = document.strip()
     word = text.lstrip(":;,.-_*# \t[(<\"'")
