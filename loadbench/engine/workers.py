@@ -30,6 +30,7 @@ import anyio
 
 from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.plan.load import Closed, LevelDuration, Open, Phase, Phases, Shard
+from loadbench.plan.prompt_source import given_prompts
 from loadbench.plan.traces import Replayed
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
 _LEAD_NS = 150_000_000
 # Each worker gets the whole trace: 24 bytes a request, and its blocks.
 _LEAD_PER_ROW_NS = 2_000
+# Each worker reads the data set before its first level; a long dialogue takes this long. Then it has the prompts, and a
+# level only numbers them.
+_LEAD_PER_PROMPT_READ_NS = 150_000
+_LEAD_PER_PROMPT_NS = 5_000
 # Many times what a start takes on a busy machine.
 _STARTS_WITHIN_S = 60.0
 # The worst first.
@@ -203,6 +208,7 @@ class WorkerPool:
     def __init__(self, workers: Sequence[_WorkerHandle], target: Callable[[], Target]) -> None:
         self._workers = workers
         self._target = target
+        self._has_read = False
 
     @staticmethod
     @asynccontextmanager
@@ -252,7 +258,10 @@ class WorkerPool:
         workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
         rows = load.arrivals.request_count if isinstance(load, Open) else 0
         target = replace(self._target(), tls=None, listing=())
-        begin_ns = clock.now_ns() + _LEAD_NS + rows * _LEAD_PER_ROW_NS
+        per_prompt_ns = _LEAD_PER_PROMPT_NS if self._has_read else _LEAD_PER_PROMPT_READ_NS
+        self._has_read = True
+        lead_ns = rows * _LEAD_PER_ROW_NS + len(given_prompts(scenario.work)) * per_prompt_ns
+        begin_ns = clock.now_ns() + _LEAD_NS + lead_ns
         shards = [Shard(index, len(workers)) for index in range(len(workers))]
         orders = [
             Begin(

@@ -20,6 +20,7 @@ import ast
 import re
 import warnings
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -125,7 +126,7 @@ def read_row(row: object, place: str) -> DataRow:
     columns: dict[str, Any] = {}
     for name, value in given.items():
         if value is not None and value not in ("", [], {}):
-            columns.setdefault(re.sub(r"[\s-]+", "_", str(name).strip().lower()), value)
+            columns.setdefault(_column(str(name)), value)
     return _columns_row(columns, place)
 
 
@@ -158,8 +159,9 @@ def _columns_row(columns: Mapping[str, Any], place: str) -> DataRow:
     """A row of any other form."""
     used: set[str] = {"extra_body", "facets", "expected_facets", *LIMITS}
     fields = {}
-    for name, types in FIELDS.items():
-        if name in columns:
+    for name in columns:
+        types = FIELDS.get(name)
+        if types is not None:
             value = unquoted(columns[name])
             if str in types and not isinstance(value, types):
                 value = columns[name]
@@ -222,7 +224,7 @@ def _columns_row(columns: Mapping[str, Any], place: str) -> DataRow:
             prompt = Prompt("", messages=(*messages, *prompt.sent))
 
     strict = at == "messages"
-    unsent = (name for name in columns if name not in used and not _ABOUT.fullmatch(name))
+    unsent = [name for name in columns if name not in used and not _is_about(name)]
     prompt = prompt._replace(
         output_tokens=_limit(columns, place),
         facets=read_facets(unquoted(columns.get("facets", columns.get("expected_facets"))), place),
@@ -236,6 +238,18 @@ def _columns_row(columns: Mapping[str, Any], place: str) -> DataRow:
         frozenset(name for name in unsent if strict or _LIKELY.search(name)),
         model if strict and isinstance(model, str) else "",
     )
+
+
+@lru_cache(maxsize=4096)  # a data set has a few columns
+def _column(name: str) -> str:
+    """A column's name as it is looked for: `Max Tokens` is `max_tokens`."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+@lru_cache(maxsize=4096)
+def _is_about(name: str) -> bool:
+    """Whether a column only describes its row."""
+    return _ABOUT.fullmatch(name) is not None
 
 
 def unquoted(value: object) -> Any:
@@ -304,6 +318,8 @@ def _messages(items: Sequence[Any], column: str) -> list[dict[str, Any]]:
         message = {key: item[key] for key in item if key in _MESSAGE_KEYS and item[key] is not None}
         messages.append(message | {"role": role, "content": next((item[key] for key in _SAID if key in item), None)})
     kept: list[dict[str, Any]] = []
+    # A shared dialogue may begin with the middle of a response.
+    cut_off = bool(items) and isinstance(items[0], dict) and "from" in items[0]
     for message in messages:
         content = message["content"]
         if isinstance(content, list):
@@ -315,10 +331,10 @@ def _messages(items: Sequence[Any], column: str) -> list[dict[str, Any]]:
         elif content is not None and not isinstance(content, str):
             raise UnusableRowError(f"{kind_of(content)} as the content of a message")
         empty = content is None or (isinstance(content, str) and not content.strip())
-        # A shared dialogue may begin with the middle of a response.
-        begins = "user" not in {said["role"] for said in kept}
-        cut_off = begins and message["role"] == "assistant" and isinstance(items[0], dict) and "from" in items[0]
-        if not cut_off and not (empty and message["role"] in ("user", "system", "developer")):
+        if empty and message["role"] in ("user", "system", "developer"):
+            continue
+        cut_off = cut_off and message["role"] != "user"
+        if not (cut_off and message["role"] == "assistant"):
             kept.append(message)
     if column == "turns" and all(message["role"] == "user" for message in kept):
         # The user's side of a dialogue alone: each is sent after the response to the one before.

@@ -23,20 +23,20 @@ def data_set_lines(scenario: Scenario) -> list[str]:
     read = f"{given.name}: {counted(given.rows, 'row')} read as {given.format}"
     lines = [f"{read}, {f'{skipped} of them skipped ({reasons})' if skipped else 'none skipped'}"]
 
-    prompts = counted(len(given.prompts), "prompt")
+    prompts = len(given.prompts)
     if given.conversations:
         how = "each turn is sent after the server's own responses to those before it"
         if scenario.command in {"workshop", "score"}:
             how = f"only the first turn of each is sent, since {scenario.command} takes one response to a prompt"
         elif not scenario.plays_turns:
             how = "only the first turn of each is sent, since at a rate no user waits for the response"
-        lines.append(f"{given.conversations} of {prompts} are dialogues of several turns: {how}")
+        lines.append(f"dialogues of several turns: {given.conversations} of {prompts}; {how}")
     if limits := given.limits:
         span = f"{min(limits)}" if min(limits) == max(limits) else f"{min(limits)} to {max(limits)}"
         flag = "--output-tokens" if work.output_tokens is not None else "--max-tokens"
-        others = "" if len(limits) == len(given.prompts) else f"; the others have that of {flag}"
-        own = f"{len(limits)} of {prompts} have a limit of output tokens of their own ({span})"
-        lines.append(f"{own}, which applies instead of {flag}{others}")
+        others = "" if len(limits) == len(given.prompts) else ", which is for the others"
+        own = f"prompts with a limit of output tokens of their own ({span}): {len(limits)} of {prompts}"
+        lines.append(f"{own}; it applies instead of {flag}{others}")
     if given.not_sent:
         lines.append(f"columns that are not sent: {_few(given.not_sent)}; what is in an extra_body of a row is sent")
     named = [model for model in given.models if model not in (scenario.target.model or ())]
@@ -44,7 +44,7 @@ def data_set_lines(scenario: Scenario) -> list[str]:
         lines.append(f"the model that rows name ({_few(named)}) is not used: requests name the model that is measured")
     leads = sum(bool(one.messages) and one.messages[0].get("role") in ("system", "developer") for one in given.prompts)
     if work.system is not None and leads:
-        lines.append(f"{leads} of {prompts} have a system message of their own, and are sent without that of --system")
+        lines.append(f"prompts with a system message of their own, sent without that of --system: {leads} of {prompts}")
     sampled = {name for one in given.prompts for name in one.fields or () if name in SAMPLING}
     if sampled and (work.deterministic or scenario.command == "score"):
         lines.append(f"not sent: {_few(sorted(sampled))} of the rows, since responses are to be the same each time")

@@ -118,11 +118,12 @@ def check_data_set(scenario: Scenario) -> None:
             translated_fields(api, fields)
         except ValueError as error:
             problem = str(error)
-        texts = all(isinstance(message.get("content"), str) for turn in turns for message in turn.sent)
         if api is Api.COMPLETIONS and len(turns) > 1:
             problem = "the completions endpoint takes one text, and no turns"
-        elif scenario.target.adapter is not None and (prompt.extra or not texts or fields.keys() - _IN_PROCESS):
-            problem = "a model in this process takes messages of text, a temperature and a seed, and nothing else"
+        elif scenario.target.adapter is not None:
+            texts = all(isinstance(message.get("content"), str) for turn in turns for message in turn.sent)
+            if prompt.extra or not texts or fields.keys() - _IN_PROCESS:
+                problem = "a model in this process takes messages of text, a temperature and a seed, and nothing else"
         if problem:
             raise BadInput(f"{given.place(position)}: {problem}", hint="remove the row, or use another server or --api")
 
