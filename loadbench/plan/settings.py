@@ -632,8 +632,8 @@ class WorkSettings:
         defaults={"workshop": "Explain retrieval augmented generation briefly."}, needs=(_NO_TRACE,), group="work",
         reused="always", workshop_variables=("BENCH_PROMPT",))
     prompts: Path | None = setting(types.PATH, None,
-        "Send the prompts in this file: text lines, JSON, JSON lines or CSV, also compressed with gzip; rows may be texts, "
-        "OpenAI messages or batches, ShareGPT, MT-bench, Alpaca.",
+        "Send the prompts in this file: text lines, JSON, JSON lines or CSV, also compressed with gzip; rows may be "
+        "texts, OpenAI messages or batches, ShareGPT, MT-bench, Alpaca.",
         commands=_GENERATING | {"workshop", "score"}, needs=(_NO_TRACE,), group="work", reused="always")
     input_tokens: Distribution | None = setting(types.TOKENS, None,
         f"Generate prompts of this many tokens, as in 128 or lognormal:512,0.6. Default: {DEFAULT_INPUT_TOKENS}.",

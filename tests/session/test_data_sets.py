@@ -51,7 +51,7 @@ def test_what_was_read_is_said_planned_and_recorded(server, tmp_path):
     expected = [
         "p.jsonl: 3 rows read as JSON lines, turns and OpenAI messages, 1 of them skipped (no prompt: 1)",
         "dialogues of several turns: 1 of 2; each turn is sent after the server's own responses to those",
-        "prompts with a limit of output tokens of their own (9): 1 of 2; it applies instead of --max-tokens, which is for",
+        "prompts with a limit of output tokens of their own (9): 1 of 2; it applies instead of --max-tokens",
         "columns that are not sent: images; what is in an extra_body of a row is sent",
         "the model that rows name (gpt-x) is not used",
         "prompts with a system message of their own, sent without that of --system: 1 of 2",
