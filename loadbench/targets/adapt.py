@@ -79,7 +79,7 @@ def decide(
         new = next((name for name in candidates if name is not None and name not in tried), None)
         if new is not None:
             decisions.append(Adapted(field=field, action="renamed", to=new, words=words))
-        elif field not in _NEEDED and field.partition(".")[0] not in given:
+        elif field.rpartition(".")[2] not in _NEEDED and field.partition(".")[0] not in given:
             decisions.append(Adapted(field=field, action="left_out", words=words))
     return decisions
 

@@ -6,13 +6,14 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    # (status, error) for a body that is refused, or the number of tokens of its response.
+    # (status, error) for a body that is refused, with 200 inside of a stream, or the number of tokens of its response.
     Answer = Callable[[dict[str, Any]], tuple[int, Any] | int]
 
 # A level of a given time has so many requests at most.
@@ -67,7 +68,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.bodies.append((body, not isinstance(answer, int)))
         time.sleep(_RESPONDS_S)
         if not isinstance(answer, int):
-            self._send(answer[0], json.dumps(answer[1]))
+            status, error = answer
+            streams = status == HTTPStatus.OK
+            content = json.dumps(error)
+            self._send(status, *((f"data: {content}\n\n", "text/event-stream") if streams else (content,)))
             return
         reason = "length" if answer >= requested(body) else "stop"
         usage = {"prompt_tokens": 9, "completion_tokens": answer, "total_tokens": 9 + answer}

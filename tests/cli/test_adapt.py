@@ -93,12 +93,46 @@ def test_every_api_is_adapted(tmp_path: Path, api: str, field: str, to: str | No
     assert len(server.bodies) == len(server.accepted) + 1
 
 
-def test_an_error_inside_of_a_stream_is_a_refusal_too(tmp_path: Path) -> None:
-    """Whatever the status: a proxy may have answered 200, or 500 for its own exception."""
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_a_refusal_is_one_whatever_its_status(tmp_path: Path, status: int) -> None:
+    """A proxy may have answered 200 before it knew, or 500 for an exception of its own."""
     words = "create() got an unexpected keyword argument '{}'"
-    with strict_server(refusing("seed", words=words, status=500)) as server:
-        assert sweep(server, tmp_path).returncode in {0, 4}
+    with strict_server(refusing("seed", words=words, status=status)) as server:
+        done = sweep(server, tmp_path)
+    assert run_of(tmp_path)["levels"][0]["outcomes"] == {"ok": 3}, done.stderr
     assert [one["field"] for one in run_of(tmp_path)["adapted"]] == ["seed"]
+
+
+def test_what_the_user_gave_is_renamed_at_most(tmp_path: Path) -> None:
+    """A field of `--extra-body` takes the name that the server proposes; without one, the first request fails."""
+
+    def answer(body: dict[str, Any]) -> Any:
+        if "stop" in body:
+            return 400, {"error": "Unknown field 'stop'. Did you mean 'stop_sequences'?"}
+        return requested(body)
+
+    with strict_server(answer) as server:
+        done = sweep(server, tmp_path, "--extra-body", '{"stop": ["END"]}')
+    assert server.accepted[-1]["stop_sequences"] == ["END"], done.stderr
+    assert run_of(tmp_path)["adapted"][0]["to"] == "stop_sequences"
+    for field in ("stop", "top_k", "temperature"):
+        with strict_server(refusing(field)) as server:
+            done = sweep(server, tmp_path, "--extra-body", json.dumps({field: 1}), f"--name={field}")
+        assert done.returncode == 6
+        assert f"Unknown parameter: '{field}'" in done.stderr
+        assert f"--extra-body '{{\"{field}\":null}}'" in done.stderr
+        assert server.accepted == []
+
+
+def test_a_limit_by_a_name_of_the_users_is_renamed_as_well(tmp_path: Path) -> None:
+    """To the newer of the usual names, or to the one that the server proposes."""
+    with strict_server(refusing("max_new_tokens")) as server:
+        done = sweep(server, tmp_path, "--max-tokens-field=max_new_tokens")
+    assert server.accepted[-1]["max_completion_tokens"] == 64, done.stderr
+    words = "Unknown parameter: '{}'. Use 'max_output_tokens' instead."
+    with strict_server(refusing("max_new_tokens", words=words)) as server:
+        done = sweep(server, tmp_path, "--max-tokens-field=max_new_tokens", "--name=other")
+    assert server.accepted[-1]["max_output_tokens"] == 64, done.stderr
 
 
 def test_strict_requests_are_not_adapted(tmp_path: Path) -> None:

@@ -316,6 +316,14 @@ async def broken(wire: Wire) -> None:
 
 
 @FAULTS.ends(Outcome.HTTP_ERROR)
+async def field_refused(wire: Wire) -> None:
+    """422 with the record of a validator, which names a field. The first request of a run would leave it out."""
+    refused = b'{"type":"extra_forbidden","loc":["body","seed"],"msg":"Extra inputs are not permitted"}'
+    body = b'{"object":"error","message":{"detail":[' + refused + b"]}}"
+    await wire.respond("422 Unprocessable Entity", body)
+
+
+@FAULTS.ends(Outcome.HTTP_ERROR)
 async def redirected(wire: Wire) -> None:
     """307 to another path of this server. It is not followed, so that the API key goes nowhere else."""
     await wire.respond("307 Temporary Redirect", b"", more=b"location: /v2/chat/completions\r\n")
