@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     from loadbench.plan.conversation import Message
 
 # Where the messages of a row are, and its text, the likeliest first: Alpaca has the response as well in its `text`.
-MESSAGES = ("messages", "conversations", "conversation", "conversation_a", "dialogue", "dialog", "chat", "turns")
+MESSAGES = (
+    "messages",
+    "conversations",
+    "conversation",
+    "conversation_a",
+    "dialogue",
+    "dialog",
+    "chat",
+    "turns",
+    "data",
+)
 TEXTS = ("prompt", "instruction", "question", "query", "user_input", "problem", "goal", "input", "inputs", "text")
 _SYSTEMS = ("system", "system_prompt", "system_message")
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "output_tokens")
@@ -56,6 +66,14 @@ FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("reasoning_effort", "verbosity", "service_tier", "grammar", "guided_regex"), (str,)),
     **dict.fromkeys(("guided_grammar", "prompt_cache_key", "safety_identifier"), (str,)),
     "stop": (str, list),
+}
+# And those of other providers, whose names are as likely to be about the row: only next to `messages`.
+_PROVIDER_FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("n", "best_of", "id_slot"), _NUMBER),
+    **dict.fromkeys(("provider", "search_parameters", "prediction", "options"), (dict,)),
+    **dict.fromkeys(("plugins", "transforms", "samplers"), (list,)),
+    **dict.fromkeys(("safe_prompt", "enable_search", "include_reasoning", "use_beam_search", "think"), _FLAG),
+    "keep_alive": (str,),
 }
 _WHOLE = {"top_k", "seed", "min_tokens", "top_logprobs", "thinking_budget"}
 # Fields of a batch's body that loadbench gives itself, or reads as something else.
@@ -160,7 +178,7 @@ def _columns_row(columns: Mapping[str, Any], place: str) -> DataRow:
     used: set[str] = {"extra_body", "facets", "expected_facets", *LIMITS}
     fields = {}
     for name in columns:
-        types = FIELDS.get(name)
+        types = FIELDS.get(name) or (_PROVIDER_FIELDS.get(name) if "messages" in columns else None)
         if types is not None:
             value = unquoted(columns[name])
             if str in types and not isinstance(value, types):
@@ -185,8 +203,10 @@ def _columns_row(columns: Mapping[str, Any], place: str) -> DataRow:
     if at is None:
         raise UnusableRowError("no prompt")
     used.add(at)
-    if isinstance(said[at], list) and not (at in TEXTS and all(isinstance(item, str) for item in said[at])):
-        messages = _messages(said[at], at)
+    texts = said[at] if isinstance(said[at], list) and all(isinstance(item, str) for item in said[at]) else []
+    if isinstance(said[at], list) and not (at in TEXTS and len(texts) == 1):
+        # Several texts as a prompt are those of the user, turn by turn.
+        messages = _messages(said[at], "turns" if at in TEXTS else at)
         if lead and not any(message["role"] in ("system", "developer") for message in messages):
             messages = [*lead, *messages]
             used.add(str(system))
@@ -198,9 +218,7 @@ def _columns_row(columns: Mapping[str, Any], place: str) -> DataRow:
         form = "ShareGPT" if any("from" in item for item in written) else "OpenAI messages"
         form = "turns" if not written else form
     else:
-        text, form = columns[at], "Alpaca" if at == "instruction" else "prompts"
-        if isinstance(said[at], list) and len(said[at]) == 1:
-            (text,) = said[at]
+        text, form = texts[0] if texts else columns[at], "Alpaca" if at == "instruction" else "prompts"
         if not isinstance(text, str):
             raise UnusableRowError(f"{kind_of(text)} as its {at}")
         messages = list(lead)
@@ -305,9 +323,10 @@ def _messages(items: Sequence[Any], column: str) -> list[dict[str, Any]]:
             raise UnusableRowError(f"{kind_of(item)} among its {column}")
         speaker = next((item[name] for name in _SPEAKER if isinstance(item.get(name), str)), None)
         if speaker is None:
-            # {"human": …, "assistant": …}, or a turn of the user that says only what is said.
+            # {"human": …, "assistant": …}, or only what is said, by each in turn.
             said = [(name, item[name]) for name in item if name in _ROLES and item[name] is not None]
-            said = said or [("user", item[name]) for name in _SAID if item.get(name) is not None]
+            by = "assistant" if replies else "user"
+            said = said or [(by, item[name]) for name in _SAID if item.get(name) is not None][:1]
             if not said:
                 raise UnusableRowError("a message without a role")
             messages += [{"role": _ROLES[name], "content": content} for name, content in said]

@@ -126,6 +126,10 @@ def test_any_other_file_has_a_prompt_per_line(tmp_path):
         ({"dialog": ["Why?", "So.", "And then?", "So."]}, [[USER], [NEXT]]),
         ({"question_id": 80, "turns": ["Why?", "And then?"], "reference": ["x", "y"]}, [[USER], [NEXT]]),
         ({"turns": ["Why?"]}, [[USER]]),
+        ({"prompt": ["Why?", "And then?"], "reference": []}, [[USER], [NEXT]]),
+        ({"prompt": ["Why?"], "system": "Be kind."}, [[SYSTEM, USER]]),
+        ({"id": 1, "data": ["Why?", "So.", "And then?", "So."]}, [[USER], [NEXT]]),
+        ({"chat": [{"content": "Why?"}, {"content": "So."}, {"content": "And then?"}]}, [[USER, ANSWER, NEXT]]),
         ({"turns": [{"text": "Why?"}, {"text": "And then?"}]}, [[USER], [NEXT]]),
         # Alpaca and its relatives.
         ({"instruction": "Sort.", "input": "b a", "output": "a b"}, [[SORT]]),
@@ -172,6 +176,9 @@ def test_fields_of_the_request_are_those_of_the_row(tmp_path):
     prompt = row(tmp_path, {"messages": [USER], "id": 5, "category": "x", "max_tokens": 7, **fields})
     assert (prompt.fields, prompt.output_tokens) == (fields, 7)
     assert row(tmp_path, {"prompt": "Why?", "temperature": 0.7}).fields == {"temperature": 0.7}
+    routed = {"provider": {"order": ["a"]}, "safe_prompt": True, "n": 1}
+    assert row(tmp_path, {"messages": [USER], **routed}).fields == routed
+    assert row(tmp_path, {"prompt": "Why?", "provider": {"name": "a"}, "n": 5}).fields is None
     none = {"tools": [], "tool_choice": None, "functions": "none", "temperature": True, "reasoning": "It is so."}
     assert row(tmp_path, {"messages": [USER], **none}).fields is None
     table = io.StringIO()
@@ -234,7 +241,8 @@ def test_columns_that_may_be_meant_for_the_request_are_named(tmp_path):
         ({"prompt": " "}, "an empty text"),
         ({"prompt": None, "answer": "x"}, "no prompt"),
         ({"prompt": 5}, "a number as its prompt"),
-        ({"prompt": ["a", "b"]}, "an array as its prompt"),
+        ({"prompt": ["a", 5]}, "a number among its turns"),
+        ({"prompt": {"a": 5}}, "an object as its prompt"),
         ({"conversations": []}, "no prompt"),
         ({"messages": [SYSTEM]}, "no message of a user"),
         ({"messages": [ANSWER]}, "no message of a user"),
