@@ -43,6 +43,7 @@ def command(
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session.capacity import Resumed, check_search, run_capacity  # noqa: PLC0415
+    from loadbench.session.sample_request import sample_request  # noqa: PLC0415
 
     resolved = resolve(
         flags=setting_flags("capacity", options), environment=os.environ, file=scenario, command="capacity"
@@ -53,7 +54,7 @@ def command(
     check_search(resolved, os.environ)
     resumed = None if resume is None else Resumed.read(resume, resolved)
     if dry_run:
-        click.echo(render_text(capacity_plan_document(resolved)), nl=False)
+        click.echo(render_text(capacity_plan_document(resolved, sample_request(resolved, os.environ))), nl=False)
         return
     say_unused(resolved)
     say_data_set(resolved)

@@ -193,6 +193,7 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
     from loadbench.report.compare_plan import compare_plan_document
     from loadbench.report.render_text import render_text
     from loadbench.session.paired import check_paired, measure_paired
+    from loadbench.session.sample_request import sample_request
 
     if options["paired"] or options["baseline"] is not None:
         raise BadInput("--paired and --baseline are for saved runs", hint="leave them out")
@@ -201,7 +202,10 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
     check_paired(both, pairing, os.environ)
     if options["dry_run"]:
         settings = resolved.compare
-        plan = compare_plan_document(both, pairing, settings.fail_on or (), confidence=settings.confidence)
+        requests = [sample_request(side, os.environ) for side in both]
+        plan = compare_plan_document(
+            both, pairing, settings.fail_on or (), confidence=settings.confidence, requests=requests
+        )
         click.echo(render_text(plan), nl=False)
         return None
     say_unused(both[0])

@@ -37,12 +37,13 @@ def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dr
     from loadbench.report.formats import render  # noqa: PLC0415
     from loadbench.report.plan import plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
+    from loadbench.session.sample_request import sample_request  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
 
     check(scenario, os.environ)
     if dry_run:
-        click.echo(render_text(plan_document(scenario)), nl=False)
+        click.echo(render_text(plan_document(scenario, sample_request(scenario, os.environ))), nl=False)
         return
     say_unused(scenario)
     say_data_set(scenario)

@@ -48,6 +48,7 @@ def command(
     from loadbench.plan.workshop import shows_first_token, workshop_scenario  # noqa: PLC0415
     from loadbench.report.plan import plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
+    from loadbench.session.sample_request import sample_request  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
     from loadbench.session.workshop import export_workshop  # noqa: PLC0415
@@ -69,7 +70,7 @@ def command(
         resolved = workshop_scenario(flags=flags, environment=os.environ, file=scenario)
         check(resolved, os.environ)
         if dry_run:
-            click.echo(render_text(plan_document(resolved)), nl=False)
+            click.echo(render_text(plan_document(resolved, sample_request(resolved, os.environ))), nl=False)
             return
         say_unused(resolved)
         say_data_set(resolved)

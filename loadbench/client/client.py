@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 from loadbench.client.deadline import Deadline
 from loadbench.client.transport import HttpRequest, TransportError
@@ -197,12 +198,15 @@ class _Call:
         "_late",
         "_latest",
         "_latest_ns",
+        "_location",
         "_merged",
         "_patience",
+        "_retry_after",
         "_streams",
         "_task",
         "_timeouts",
         "_type",
+        "_url",
         "censored",
         "connect_ns",
         "connected_ns",
@@ -252,11 +256,12 @@ class _Call:
         self._streams: bool | None = False  # None: not known yet
         self._type = b""
         self._coding = b"identity"
+        self._url = self._location = self._retry_after = ""
         self._body = bytearray()
 
     async def run(self, transport: Transport, exchange: HttpRequest) -> tuple[Outcome, str]:
         """Carry the request out; returns how it ended, with the detail for people."""
-        self._task = asyncio.current_task()
+        self._task, self._url = asyncio.current_task(), exchange.url
         self._expect_first((Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns), self._began_ns)
         broke: tuple[Outcome, str] | None = None
         try:
@@ -305,7 +310,11 @@ class _Call:
         """How the request ended; a response that was complete before anything broke counts as complete."""
         reader = self.reader
         if self.status is not None and self.status != 200:
-            return Outcome.HTTP_ERROR, f"HTTP {self.status}: {error_text(bytes(self._body))}"
+            if 300 <= self.status < 400:
+                to = urljoin(self._url, self._location) if self._location else "nowhere"
+                return Outcome.HTTP_ERROR, f"HTTP {self.status}: redirects to {to}"
+            wait = f" (Retry-After: {self._retry_after})" if self._retry_after else ""
+            return Outcome.HTTP_ERROR, f"HTTP {self.status}: {error_text(bytes(self._body))}{wait}"
         if self._streams:
             reader.close(self.end_ns)
         if broke is not None and reader.error is None:
@@ -359,6 +368,9 @@ class _Call:
         self._coding = values.get(b"content-encoding") or b"identity"
         is_plain = self._coding == b"identity"
         self._type = values.get(b"content-type", b"")
+        if status != 200:
+            texts = {name.lower(): clean(value.decode("latin-1")) for name, value in headers}
+            self._location, self._retry_after = texts.get(b"location", ""), texts.get(b"retry-after", "")
         if status == 200 and is_plain:
             self._streams = True if self.reader.accepts(self._type) else None
 

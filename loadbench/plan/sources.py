@@ -265,7 +265,7 @@ class _Choice:
             if name == LIMIT_FIELDS[self._values.value("target.api")]:
                 # Requests with a length of their own have that one, as with --max-tokens.
                 rest = tuple({other: value for other, value in part.items() if other != name} for part in entry.value)
-                entry = self.entries[entry.setting.key] = dataclasses.replace(entry, value=rest)
+                entry = self.entries[entry.setting.key] = dataclasses.replace(entry, value=tuple(filter(None, rest)))
 
     def settle_needs(self) -> None:
         """A setting without effect is overridden by the stronger one that takes its effect, or refused."""

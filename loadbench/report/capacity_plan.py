@@ -15,11 +15,13 @@ from loadbench.report.document import Document, Notes, Table, Text
 from loadbench.report.plan import not_used, settings_table, target_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadbench.plan.scenario import Scenario
 
 
-def capacity_plan_document(scenario: Scenario) -> Document:
-    """The plan of `--dry-run`. It cannot say how long a response takes."""
+def capacity_plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
+    """The plan of `--dry-run`, with the lines of its first request. It cannot say how long a response takes."""
     settings, budget = scenario.capacity, Budget(scenario.capacity.budget)
     unit = "users" if settings.by == "users" else "requests/s"
     think = f", think time {scenario.think}" if scenario.think else ""
@@ -51,6 +53,7 @@ def capacity_plan_document(scenario: Scenario) -> Document:
             Text(data_set_lines(scenario)),
             settings_table(scenario),
             not_used(scenario),
+            Text(request),
         ],
     )
 

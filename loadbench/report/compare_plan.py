@@ -32,9 +32,14 @@ _LEAST_EFFECT = 0.1
 
 
 def compare_plan_document(
-    sides: Sequence[Scenario], pairing: Pairing, gates: Sequence[GateRule] = (), *, confidence: float = 0.95
+    sides: Sequence[Scenario],
+    pairing: Pairing,
+    gates: Sequence[GateRule] = (),
+    *,
+    confidence: float = 0.95,
+    requests: Sequence[Sequence[str]] = (),
 ) -> Document:
-    """The plan of `--dry-run`. No request was sent to make it."""
+    """The plan of `--dry-run`, with the lines of each side's first request. No request was sent to make it."""
     a, b = sides
     facts = [
         ("A", _side_text(a)),
@@ -76,6 +81,10 @@ def compare_plan_document(
             settings_table(a),
             not_used(a),
             Notes(notes),
+            *(
+                Text([f"{name}: {line}" if not number else line for number, line in enumerate(lines)])
+                for name, lines in zip("AB", requests, strict=False)
+            ),
         ],
     )
 

@@ -18,6 +18,8 @@ from loadbench.report.document import Document, Table, Text
 from loadbench.report.values import clipped, counted, percent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
 
@@ -26,8 +28,8 @@ _MOST_SHOWN = 80
 _LONG_SPAN_NS = 600 * NS_PER_S
 
 
-def plan_document(scenario: Scenario) -> Document:
-    """The plan of `--dry-run`."""
+def plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
+    """The plan of `--dry-run`, with the lines of its first request."""
     target, levels = scenario.target, len(scenario.loads)
     models = target.model or ("the simulated model" if scenario.simulated else "the model that the server lists",)
     facts = [("target", target_text(scenario)), ("models", ", ".join(models)), ("work", work_text(scenario))]
@@ -51,6 +53,7 @@ def plan_document(scenario: Scenario) -> Document:
             Text(data_set_lines(scenario)),
             settings_table(scenario),
             not_used(scenario),
+            Text(request),
         ],
     )
 
@@ -158,7 +161,9 @@ def not_used(scenario: Scenario) -> Text:
 def setting_text(value: object) -> str:
     """A setting's value; `-` where it has none."""
     if isinstance(value, dict):
-        return "; ".join(f"{name} {setting_text(part)}" for name, part in value.items()) or "-"
+        return (
+            "; ".join(f"{name} {'null' if part is None else setting_text(part)}" for name, part in value.items()) or "-"
+        )
     if isinstance(value, (list, tuple)):
         return ", ".join(map(setting_text, value)) or "-"
     if isinstance(value, bool):

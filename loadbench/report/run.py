@@ -159,11 +159,14 @@ def notes(run: Run) -> list[str]:
         lines += [_timeline_note(level, whose[model]) for level in levels if level.course]
         lines += shares[model]
     lines += _reason_notes(run)
+    advised = {""}
     for index, level in enumerate(run.levels):
         where = level_place(run, index)
         for failure in level.failures[:_MOST_FAILURES]:
             detail = f": {failure.detail}" if failure.detail else ""
-            lines.append(f"{where}: {failure.count} × {failure.outcome}{detail}")
+            advice = "" if failure.advice in advised else f" → {failure.advice}"
+            advised.add(failure.advice)
+            lines.append(f"{where}: {failure.count} × {failure.outcome}{detail}{advice}")
         more = sum(failure.count for failure in level.failures[_MOST_FAILURES:])
         if more:
             lines.append(f"{where}: {more} further failures, see run.json")

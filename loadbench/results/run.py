@@ -222,11 +222,12 @@ class UnreadCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailureCount(msgspec.Struct, frozen=True):
-    """Failures with the same outcome and detail."""
+    """Failures with the same outcome and detail, and what to do about them, if that is known."""
 
     outcome: str
     detail: str
     count: int
+    advice: str = ""
 
 
 class AuditCheck(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ from loadbench.results.recorded_prompts import data_set_result, known_facts, rec
 from loadbench.results.requests import RequestLog, read_requests
 from loadbench.results.run import ModelStatus, Run
 from loadbench.session.setup import RESULTS
+from loadbench.targets.error_hints import advice_for
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -141,6 +142,8 @@ class RunWriter:
             origin_ns=self._log.origin_ns,
         )
         level = self._session.telemetry.completed(level, recording.window)
+        failures = [msgspec.structs.replace(one, advice=advice_for(one.detail)) for one in level.failures]
+        level = msgspec.structs.replace(level, failures=failures)
         models = [status for status in self.run.models if status.model != model]
         self.run = msgspec.structs.replace(
             self.run, levels=[*self.run.levels, level], models=[*models, self._status(model, "ok")]

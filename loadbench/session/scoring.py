@@ -73,7 +73,8 @@ def judge_scenario(run: Run, flags: Mapping[str, object], environment: Mapping[s
     judge = resolve(flags=flags, environment=environment, command="judge", reused=reused).judge
     if judge.model is None:
         raise BadInput("no model is named that judges", hint="name it with --judge-model")
-    left_out = ("work.", "target.") if judge.url is not None else ("work.",)
+    # What a judge is sent has fields of its own.
+    left_out = ("work.", "target.") if judge.url is not None else ("work.", "target.extra_body")
     reused = {key: value for key, value in reused.items() if not key.startswith(left_out)}
     scenario = resolve(flags=flags, environment=environment, command="judge", reused=reused)
     target = dataclasses.replace(scenario.target, model=(judge.model,), url=judge.url or scenario.target.url)

@@ -1,31 +1,71 @@
-"""Known errors of servers by their words, and what to do about them: these errors have no codes."""
+"""Known errors of servers by their words and status, and what to do about them.
+
+The words are those of a failed request, as in `HTTP 404: The model 'x' does not exist`.
+"""
 
 from __future__ import annotations
 
 import re
 
+REDIRECT = "redirects are not followed: use that address with --url if it is the right one"
+KEY = (
+    "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env; "
+    "a key in another header: --header-env 'api-key: NAME'"
+)
 _MEMORY = (
     r"out of (?:device |gpu |video |host )?memory|OutOfMemory|bad_alloc|\boom\b|failed to allocate|not enough memory"
     r"|insufficient memory|CUDA_ERROR_OUT|can't allocate|alloc\w* fail"
 )
 _LENGTH = (
-    r"context (?:length|window|size)|maximum context|too many tokens|exceeds? the (?:available )?context"
-    r"|prompt is too long"
+    r"context[ _](?:length|window|size|limit)|maximum context|context is full|too many (?:input |prompt )?tokens"
+    r"|exceeds? the (?:available |model'?s )?(?:maximum )?(?:context|sequence|model len)"
+    r"|(?:prompt|input) (?:is )?too long|input length|max_model_len|\bn_ctx\b|max_new_tokens`? must be"
+    r"|maximum (?:input|prompt|sequence) length"
+    r"|range of input length|token (?:count|limit) .*exceed|longer than the (?:maximum|model)"
+)
+_NO_MODEL = (
+    r"model[^.;]{0,100}? (?:is |was |could |can ?not |does |do )*(?:not be |be )?"
+    r"(?:not (?:found|exist|available|recogni[sz]ed|served|supported)|found|unknown)\b|model_not_found|no such model"
+    r"|does not exist|no model matching|(?:unknown|invalid|unsupported) model|not a valid model|DeploymentNotFound"
+)
+_REFUSED_FIELD = (
+    r"(?:unknown|unsupported|unrecogni[sz]ed|unexpected|invalid|extra|additional) (?:request )?"
+    r"(?:parameter|param|field|argument|keyword|propert|input|name\b)|(?:not|n't) (?:permitted|allowed|supported)\b"
+    r"|extra_forbidden|cannot find field|is unsupported|only the default"
+)
+_FIELD = (
+    "leave the field out (--extra-body '{\"NAME\": null}'), or give the limit another name (--max-tokens-field NAME)"
 )
 # (pattern, name, advice); the first match counts, so the more specific ones come first.
 _KNOWN: tuple[tuple[str, str, str], ...] = (
+    (r"HTTP 3\d\d", "redirect", REDIRECT),
     (
         _MEMORY,
         "out of memory",
         "unload other models (loadbench models --unload MODEL), or use a smaller model or another variant",
     ),
-    (r"not loaded|must be loaded|load the model", "not loaded", "load it: loadbench models --load MODEL"),
-    (_LENGTH, "too long", "use shorter prompts or request shorter responses: both share the model's context"),
     (
-        r"model not found|no such model|does not exist|no model matching|unknown model",
-        "unknown model",
-        "list the models: loadbench models",
+        r"(?:is|still|currently) (?:being )?load(?:ing|ed now)|loading model|model is not ready|warming up",
+        "still loading",
+        "wait until the server has loaded the model",
     ),
+    (r"not loaded|must be loaded|load the model", "not loaded", "load it: loadbench models --load MODEL"),
+    (
+        _LENGTH,
+        "too long",
+        "use shorter prompts or request shorter responses (--max-tokens): both share the model's context",
+    ),
+    (
+        r"HTTP 402|insufficient[ _](?:quota|credit|balance|funds)|billing|payment required|credit balance",
+        "no credit",
+        "the account has no credit left: see the provider's billing page",
+    ),
+    (
+        r"HTTP 429|rate[ _-]?limit|too many requests|throttl|RESOURCE_EXHAUSTED|quota",
+        "rate limit",
+        "the server limits requests: send fewer (--users, --rate), or have its limit raised",
+    ),
+    (_NO_MODEL, "unknown model", "list the models: loadbench models"),
     (
         r"download\w* (?:failed|stalled|timed out|aborted)|resolve host|name resolution",
         "no download",
@@ -35,6 +75,30 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         r"execution provider .*(?:not|fail)|provider .*(?:not available|not found)|no kernel image|CUDA driver|cudnn",
         "no accelerator",
         "check the device's driver, or use the model's CPU variant",
+    ),
+    (r"HTTP 40[13]|(?:invalid|incorrect|missing|wrong) (?:api|subscription)[ _-]?key|unauthori[sz]ed", "key", KEY),
+    (
+        r"HTTP 40[45]",
+        "no such route",
+        "check the model's name and the path of --url; or give the whole route: --url http://HOST/chat/completions",
+    ),
+    (
+        r"HTTP 413|(?:entity|payload|body) (?:is )?too large",
+        "too large",
+        "the server, or a proxy before it, limits the size of requests: use shorter prompts, or raise its limit",
+    ),
+    (r"HTTP 415", "content type", "check the path of --url: a route of chats takes JSON"),
+    (_REFUSED_FIELD, "refused field", _FIELD),
+    (r"HTTP 422", "invalid request", f"if the words name a field: {_FIELD}"),
+    (
+        r"HTTP 50[24]",
+        "no upstream",
+        "a proxy got no response from the server behind it: see that server's log, and the proxy's time limits",
+    ),
+    (
+        r"HTTP 503|HTTP 529|overloaded|at capacity|server (?:is )?busy|queue is full",
+        "overloaded",
+        "the server takes no more requests, or is not ready: reduce the load, and see its log",
     ),
 )
 

@@ -11,6 +11,7 @@ import re
 from base64 import b64encode
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import httpx
 
@@ -22,6 +23,7 @@ from loadbench.plan.extra_body import LIMIT_FIELDS
 from loadbench.plan.server_url import ServerUrl, shown_url, with_query
 from loadbench.plan.settings import DEFAULT, Source
 from loadbench.record.outcome import Outcome
+from loadbench.targets import error_hints
 from loadbench.targets.error_hints import advice_for
 from loadbench.targets.http_get import NoConnection, get, http_client, parse_json
 from loadbench.targets.model_list import entries_of, generates_text, has_more
@@ -96,7 +98,7 @@ class Target:
         )
 
 
-def unlisted_target(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Target:
+def target_at(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Target:
     """The endpoint at `url`, before anything was sent to it."""
     given, (headers, tls), settings = ServerUrl.parse(url), credentials(scenario, environment, url=url), scenario.target
     field_name = settings.max_tokens_field
@@ -118,7 +120,7 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
     The list is advice where the scenario names the model: whatever is wrong with it is the target's `list_problem`.
     Raises `TargetUnavailable` if the server cannot be reached, or shows neither a model nor what it is.
     """
-    target, given, settings = unlisted_target(scenario, environment, url=url), ServerUrl.parse(url), scenario.target
+    target, given, settings = target_at(scenario, environment, url=url), ServerUrl.parse(url), scenario.target
     shown, secrets = shown_url(url), (*target.secrets, *secrets_of(target.headers))
     lists = [(f"{base}/models", base) for base in given.bases]
     if settings.api == Api.OLLAMA:
@@ -141,7 +143,7 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
                 ids = tuple(dict.fromkeys(entry["id"] for entry in entries))
                 target = replace(target, models=ids, more_models=has_more(document), listing=tuple(entries))
                 return replace(target, base_url=base_url)
-            message, hint = _list_problem(response)
+            message, hint = _list_problem(response, list_url)
             problems.append(TargetUnavailable(f"{shown}: {hide(message, secrets)}", hint=hint))
     # What is no 404 says more than that a list is not there.
     problem = next((problem for problem in problems if problem.hint), problems[0])
@@ -150,14 +152,15 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
     return replace(target, list_problem=problem.message)
 
 
-def _list_problem(response: httpx.Response) -> tuple[str, str]:
+def _list_problem(response: httpx.Response, list_url: str) -> tuple[str, str]:
     """(what is wrong with a response that has no list of models, what to do about it if that is clear)."""
     status = response.status_code
     if response.is_redirect:
-        location = clean(response.headers.get("location", "")) or "nowhere"
-        return f"HTTP {status}, redirects to {location}", REDIRECT_HINT
+        location = clean(response.headers.get("location", ""))
+        to = urljoin(list_url, location) if location else "nowhere"
+        return f"HTTP {status}, redirects to {to}", error_hints.REDIRECT
     if status in {401, 403}:
-        return f"HTTP {status}: {error_text(response.content)}", KEY_HINT
+        return f"HTTP {status}: {error_text(response.content)}", error_hints.KEY
     if status != httpx.codes.OK:
         return f"HTTP {status}: {error_text(response.content)}", ""
     return (
@@ -253,20 +256,10 @@ async def first_response(client: Client, *, prompt: str | Prompt, max_tokens: in
 
 
 def first_failure(sample: Sample, *, hint: str = "", note: str = "") -> TargetUnavailable:
-    """The error of a first request that failed; where there is no `hint`, with the one of its status or its words.
+    """The error of a first request that failed; where there is no `hint`, with the one of its words.
 
     `note` is what the list of models says against the model.
     """
     hint = hint or (note if sample.status in {400, 404, 422} else "")
-    hint = hint or _STATUS_HINTS.get(sample.status or 0) or advice_for(sample.detail)
+    hint = hint or advice_for(sample.detail)
     return TargetUnavailable(f"the first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)
-
-
-REDIRECT_HINT = "redirects are not followed: use that address with --url if it is the right one"
-KEY_HINT = "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env"
-_STATUS_HINTS = {
-    401: KEY_HINT,
-    403: KEY_HINT,
-    404: "check the path of --url and the model's name",
-    405: "check the path of --url",
-}

@@ -518,7 +518,9 @@ def test_each_way_to_break_is_its_own_outcome_and_is_asked_once(kind, script, ou
         (whole("503 Busy", b"<html><title>503 Busy</title></html>", kind="text/html"), "HTTP 503: an HTML page"),
         (whole("200 OK", b"<html><title>Hi</title></html>", kind="text/html"), "an HTML page (Hi) instead of"),
         (head() + chunk(b'data: {"error":{"message":"slot lost"}}\n\n') + END, "slot lost"),
-        (whole("307 Moved", b"", more=b"location: /x\r\n"), "HTTP 307: no body"),
+        (whole("307 Moved", b"", more=b"location: /x\r\n"), "HTTP 307: redirects to http://"),
+        (whole("308 Moved", b"gone", more=b"location: https://h/v1/x/\r\n"), "HTTP 308: redirects to https://h/v1/x/"),
+        (whole("429 Slow", b'{"error":"slow"}', more=b"retry-after: 20\r\n"), "HTTP 429: slow (Retry-After: 20)"),
     ],
 )
 def test_failure_says_what_the_server_said(kind, answer, words):

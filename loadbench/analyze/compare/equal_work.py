@@ -104,7 +104,11 @@ def unequal(a: Levels, b: Levels, run_a: Run, run_b: Run, *, paired: bool, confi
 def mixed(runs: Sequence[Run]) -> str:
     """How the work of the runs of one side differs; empty where they may be combined."""
     for other in runs[1:]:
-        differing = [key for key in _differing(runs[0], other, *_CAVEATS) if key.startswith("work.")]
+        differing = [
+            key
+            for key in _differing(runs[0], other, *_CAVEATS)
+            if key.startswith("work.") or setting_of(key).decides_answers == "request"
+        ]
         if differing:
             return _named(differing, runs[0], other)
     return ""

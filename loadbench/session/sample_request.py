@@ -1,0 +1,55 @@
+"""The first request of a run as it will be sent, for `--dry-run`: where it goes, its headers and its whole body."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import orjson
+
+from loadbench.core.text import MASK, masked
+from loadbench.plan.prompt_source import prompt_source
+from loadbench.plan.server_url import shown_url
+from loadbench.targets.openai import target_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadbench.plan.scenario import Scenario
+
+# The simulated server gets a port when it starts.
+_SIMULATED = "http://127.0.0.1"
+# Of a longer text the plan has the beginning.
+_LONGEST_TEXT = 400
+
+
+def sample_request(scenario: Scenario, environment: Mapping[str, str]) -> list[str]:
+    """The lines of the request, its secrets masked and long texts cut; none if its address is found out later."""
+    url = _SIMULATED if scenario.simulated else scenario.target.url
+    if url is None:
+        return []
+    target, work = target_at(scenario, environment, url=url), scenario.work
+    model = next(iter(scenario.target.model or ()), "the model that the server lists")
+    endpoint = target.endpoint(model, scenario)
+    prompt = prompt_source(work, key="first", calibration=None).calibration_prompts()[0]
+    limit = prompt.output_tokens or work.max_tokens
+    body = endpoint.body(prompt.sent, limit, fields=prompt.fields, extra=prompt.extra)
+    request = endpoint.http_request(body)
+    shown = json.dumps(_cut(masked(orjson.loads(body))), indent=2, ensure_ascii=False)
+    own = {name.lower() for name, _ in target.headers}
+    headers = [f"{name}: {MASK if name.lower() in own else value}" for name, value in request.headers]
+    lines = ["first request:", f"{request.method} {shown_url(request.url)}", *headers, *shown.splitlines()]
+    return lines + (["(and the fields of --exact-output that the server takes)"] if work.exact_output else [])
+
+
+def _cut(value: object) -> object:
+    """JSON with long texts cut."""
+    match value:
+        case str() if len(value) > _LONGEST_TEXT:
+            return f"{value[:_LONGEST_TEXT]}… ({len(value):,} characters)"
+        case dict():
+            return {name: _cut(part) for name, part in value.items()}
+        case list():
+            return [_cut(part) for part in value]
+        case _:
+            return value
