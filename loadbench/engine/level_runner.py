@@ -12,7 +12,6 @@ import anyio
 from loadbench.core.alongside import run_alongside
 from loadbench.engine.abort import AbortWatch
 from loadbench.engine.level import Level, level_plan
-from loadbench.plan.load import Closed
 from loadbench.record.outcome import Outcome
 from loadbench.targets.scrape import rise
 
@@ -101,11 +100,11 @@ class LevelRunner:
                 # Read twice where needed: a busy server may time out once.
                 rose = rise(before, await session.counters() or await session.counters())
                 recording = replace(recording, server=rose, server_restarted=rose is None)
-        if spec.load == Closed(1):
-            # A single user has the connection that the first requests opened.
+        if recording.in_flight_peak <= 1:
+            # The connection is one that the first requests opened, and no request waits for another, like those.
             prompt_tokens = recording.input_tokens / max(1, recording.outcomes.get(Outcome.OK, 0))
-            for sample in subject.samples:
-                if not sample.reused:
+            for sample in {id(sample): sample for sample in (subject.cold, *subject.samples)}.values():
+                if sample.reused is False:
                     recording.connections.add_first(sample, prompt_tokens)
         skips = "" if is_last or not watch.broken else "; the model's further levels were not run"
         recording = replace(recording, aborted=watch.broken + skips)

@@ -501,5 +501,5 @@ def test_a_single_user_is_compared_with_the_first_requests():
     assert [sample.reused for sample in watcher.subjects[0].samples] == [False]
     alone, both = watcher.recordings
     # The kept connection is used again, and the second user opens another.
-    assert (alone.connections.new, alone.connections.kept) == (1, alone.outcomes[Outcome.OK])
-    assert (both.connections.new, both.connections.kept) == (1, both.outcomes[Outcome.OK] - 1)
+    assert (alone.connections.new.count, alone.connections.kept) == (1, alone.outcomes[Outcome.OK])
+    assert (both.connections.new.count, both.connections.kept) == (1, both.outcomes[Outcome.OK] - 1)

@@ -54,6 +54,8 @@ QUICK = [one(2), one(2.5)]
         [NEW, *(one(43 + n / 10) for n in range(6))],  # tokens further apart than the delay: nothing else was held
         [*HELD, *QUICK],  # no new connection, and two groups
         [*HELD[:2], *QUICK * 5],
+        [NEW, NEW, one(90, reused=False), *HELD],  # a machine that is slow now and then
+        [NEW, *HELD, one(49, head_ms=5, together=True), one(58, head_ms=14, together=True)],
         [NEW, *(one(202 + n) for n in range(6))],  # Windows
     ],
 )
@@ -90,16 +92,42 @@ def test_nothing_else_is_taken_for_a_delayed_acknowledgement(samples):
     assert delay_of(*samples) is None
 
 
-def test_first_request_with_a_shorter_prompt_shows_only_how_quick_responses_come():
-    """A long prompt may take 40 ms more; it does not bring several tokens at once where a short one does not."""
-    for held, delayed in [(HELD, True), ([one(43 + n / 10) for n in range(6)], False)]:
-        for tokens in (9, 50):
-            connections = KeptConnections()
-            for sample in held:
-                connections.add(sample)
-            connections.add_first(one(2, reused=False, input_tokens=tokens), 50.0)
-            assert (connections.delay_ns is not None) is (delayed or tokens == 50)
-            assert (connections.new, connections.quick) == ((1, 0) if tokens == 50 else (0, 1))
+@pytest.mark.parametrize(
+    ("first_ms", "tokens", "cached", "together", "delayed"),
+    [
+        (2, 50, 0, True, True),
+        (2, 200, 0, True, True),
+        (2, 38, 0, True, True),  # of three quarters of the length: it would have taken at most 3.5 ms
+        (2, 9, 0, True, False),  # a prompt five times as long may take 25 times as long
+        (8, 30, 0, True, False),
+        (2, 50, 45, True, False),  # it was mostly cached
+        (2, None, 0, True, False),
+        (2, 9, 0, False, True),  # single tokens come when a prompt is short, several when it is long: they were held
+        (30, 9, 0, False, False),
+    ],
+)
+def test_first_request_with_a_shorter_prompt_counts_as_what_a_longer_one_takes(
+    first_ms, tokens, cached, together, delayed
+):
+    """Its time grows at most with the square of the length; what was cached took none."""
+    connections = KeptConnections()
+    for sample in HELD:
+        connections.add(sample)
+    first = one(first_ms, reused=False, input_tokens=tokens, cached_tokens=cached, together=together)
+    connections.add_first(first, 50.0)
+    assert (connections.delay_ns is not None) is delayed
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("service_ms", [4, 5, 7, 11, 14, 20])
+@pytest.mark.parametrize("users", [2, 3, 4, 6, 9, 12])
+@pytest.mark.parametrize("ramp", [False, True])
+def test_no_queue_looks_like_a_delayed_acknowledgement(together, service_ms, users, ramp):
+    """A server without batches that sends the head at once: each waits for all others, new ones for those before."""
+    steady = [one(users * service_ms + n / 10, together=together) for n in range(20)]
+    first = [one(2 + (n + 1) * service_ms, reused=False, together=together) for n in range(users)]
+    during = [one(n * service_ms, together=together) for n in range(1, users)] if ramp else []
+    assert delay_of(*first, *during, *steady) is None
 
 
 def test_a_level_says_so_and_what_to_do():
@@ -111,7 +139,7 @@ def test_a_level_says_so_and_what_to_do():
         for caveat in a_level(recording=a_recording([*warm_up, *measured])).caveats
         if caveat.code == "delayed_acknowledgements"
     ]
-    assert "the first token of 20 of 20 responses on kept connections came after 44 ms" in caveat.message
+    assert "the first token of 20 of 20 responses on kept connections came 44 ms after the head" in caveat.message
     assert "TCP_NODELAY" in caveat.advice
     quiet = a_level(recording=a_recording([one(2, number=n) for n in range(20)]))
     assert [caveat.code for caveat in quiet.caveats] == []

@@ -7,6 +7,7 @@ import os
 import time
 from functools import partial
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -14,15 +15,19 @@ import pytest
 from loadbench.core.errors import TargetUnavailable
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import LimitSettings, TargetSettings
+from loadbench.record.kept_connections import ADVICE
 from loadbench.results.models import Model
 from loadbench.targets import machine
 from loadbench.targets.error_hints import advice_for, known_error
 from loadbench.targets.foundry import Dialect, Service, catalogue_of, load, looks_like_foundry
 from loadbench.targets.openai import Target
 from loadbench.targets.prepare import Prepared, target_http
-from loadbench.targets.probe import ModelProbe, acknowledgement_delayed
+from loadbench.targets.probe import ModelProbe
 from tests.building import MS, a_sample
-from tests.client.server import ASK, GONE, chunk, head, serving, token, whole
+from tests.client.server import ANSWER, ASK, GONE, Script, chunk, head, serving, token, whole
+
+if TYPE_CHECKING:
+    from loadbench.targets.check_result import Check
 
 
 def prepared(target: Target, known: Model | None = None, *, scenario: Scenario | None = None) -> Prepared:
@@ -60,15 +65,54 @@ def test_cold_start_is_a_first_answer_much_slower_than_the_second(first_ms, seco
     assert [check.name for check in checks] == (["cold start m"] if told else [])
 
 
+def finding(*scripts: Script) -> list[Check]:
+    """What the probe finds at a server that plays these scripts."""
+
+    async def checks() -> list[Check]:
+        async with serving(*scripts) as server:
+            seen = SimpleNamespace(local=False, read=dict)
+            probe = ModelProbe(prepared(Target(base_url=server.url())), model="m", machine=seen)
+            return await probe.run(ask_limit=False)
+
+    return asyncio.run(checks())
+
+
+def response(wait_s: float) -> Script:
+    """A response whose head comes at once, and everything else later."""
+    return [ASK, head(), wait_s, ANSWER.removeprefix(head())]
+
+
+HELD = [*response(0.001), *response(0.043) * 20]
+
+
 @pytest.mark.parametrize(
-    ("new_ms", "kept_ms", "reused", "delayed"),
-    [(3, 44, True, True), (3, 44, False, False), (60, 101, True, False), (3, 20, True, False), (3, 900, True, False)],
+    ("scripts", "delayed"),
+    [
+        ([HELD], True),
+        # The first response is cold, or the first kept one is not held, or one is much later than the others.
+        ([[*response(0.2), *HELD[4:]], HELD], True),
+        ([[*response(0.001) * 2, *HELD[4:]], HELD], True),
+        ([[*HELD[:12], *response(0.15), *HELD[12:]], HELD], True),
+        # One of the new connections is quick.
+        ([HELD, response(0.08), response(0.09), HELD], True),
+        # All are slow, or none is; or the head comes late as well, or the delay is never the same.
+        ([response(0.043) * 20], False),
+        ([response(0.001) * 20], False),
+        ([[*response(0.001), *[ASK, 0.043, ANSWER] * 20]], False),
+        ([[*response(0.001), *(step for n in range(12) for step in response(0.035 + 0.012 * n))]], False),
+    ],
 )
-def test_kept_connection_that_waits_for_an_acknowledgement_is_noticed(new_ms, kept_ms, reused, delayed):
-    """By so much as one is delayed, against an answer that was quick."""
-    assert (
-        acknowledgement_delayed(a_sample(ttft_ns=new_ms * MS), a_sample(ttft_ns=kept_ms * MS, reused=reused)) is delayed
-    )
+def test_kept_connection_that_waits_for_acknowledgements_is_noticed(scripts, delayed):
+    """Against new connections of a warm server, by the rule that a measurement has too."""
+    checks = [check for check in finding(*scripts) if check.name == "kept connection m"]
+    assert [check.status for check in checks] == ["warn"] * delayed
+    assert [check.advice for check in checks] == [ADVICE] * delayed
+
+
+def test_a_slow_first_token_hides_the_delay_and_costs_no_further_requests():
+    """Two responses are all that a slow server is asked for."""
+    checks = finding([*response(0.3) * 2, GONE])
+    assert [check.status for check in checks] == ["ok"]
 
 
 @pytest.mark.parametrize(

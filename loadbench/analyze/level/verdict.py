@@ -285,8 +285,8 @@ def caveats(recording: LevelRecording, load: Load, *, exact_output: bool = False
         held, kept = recording.connections.held.count, recording.connections.kept
         yield Reason(
             "delayed_acknowledgements",
-            f"the first token of {held} of {kept} responses on kept connections came after {delay_ns / 1e6:.0f} ms, as "
-            "with delayed acknowledgements, and is quick otherwise",
+            f"the first token of {held} of {kept} responses on kept connections came {delay_ns / 1e6:.0f} ms after the "
+            "head, as with delayed acknowledgements; otherwise first tokens are quick",
             ADVICE,
         )
     preempted = max((recording.server or {}).get(name, 0) for name in PREEMPTIONS)
