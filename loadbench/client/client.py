@@ -21,7 +21,7 @@ from loadbench.plan.load import Phase
 from loadbench.plan.prompts import Prompt
 from loadbench.plan.settings import LimitSettings
 from loadbench.record.outcome import Outcome
-from loadbench.record.request import Request
+from loadbench.record.request import ONLY_DESTINATION, Destination, Request
 from loadbench.record.sample import Sample
 from loadbench.wire.body import NO_CHANGES, BodyChanges, limit_in, request_body
 from loadbench.wire.formats import address
@@ -115,21 +115,36 @@ class Endpoint:
 
 
 class Client:
-    """Sends requests to one endpoint over one transport, many at once."""
+    """Sends requests to an endpoint over one transport, many at once. For several models or servers in one level there
+    are `others`: a request's destination says which endpoint it goes to."""
 
-    def __init__(self, endpoint: Endpoint, transport: Transport, *, clock: Clock, timeouts: Timeouts) -> None:
-        self._endpoint = endpoint
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        transport: Transport,
+        *,
+        clock: Clock,
+        timeouts: Timeouts,
+        others: Sequence[Endpoint] = (),
+    ) -> None:
+        self._endpoints = (endpoint, *others)
+        models, servers = ({getattr(one, name) for one in self._endpoints} for name in ("model", "base_url"))
+        self.destinations = tuple(
+            Destination(index, one.model if len(models) > 1 else None, one.base_url if len(servers) > 1 else None)
+            for index, one in enumerate(self._endpoints)
+        )
         self._transport = transport
         self._clock = clock
         self._timeouts = timeouts
         # An error may repeat what was sent, and its text is kept.
-        self._secrets = (*endpoint.secrets, *secrets_of(endpoint.headers))
+        secrets = [secret for one in self._endpoints for secret in (*one.secrets, *secrets_of(one.headers))]
+        self._secrets = tuple(dict.fromkeys(secrets))
         self._calls: set[_Call] = set()
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where its requests go."""
-        return self._endpoint
+        """Where its requests go, or the first of several."""
+        return self._endpoints[0]
 
     def body(
         self,
@@ -138,22 +153,25 @@ class Client:
         *,
         fields: Mapping[str, object] | None = None,
         extra: Mapping[str, object] | None = None,
+        destination: Destination = ONLY_DESTINATION,
     ) -> bytes:
         """The body of a request, made before it is due: `Endpoint.body`."""
-        return self._endpoint.body(messages, max_tokens, fields=fields, extra=extra)
+        endpoint = self._endpoints[destination.endpoint]
+        return endpoint.body(messages, max_tokens, fields=fields, extra=extra)
 
-    def body_of(self, prompt: str | Prompt, max_tokens: int) -> bytes:
+    def body_of(self, prompt: str | Prompt, max_tokens: int, destination: Destination = ONLY_DESTINATION) -> bytes:
         """The body of a request with this prompt alone."""
         prompt = Prompt(prompt) if isinstance(prompt, str) else prompt
-        return self.body(prompt.sent, max_tokens, fields=prompt.fields, extra=prompt.extra)
+        return self.body(prompt.sent, max_tokens, fields=prompt.fields, extra=prompt.extra, destination=destination)
 
     async def send(self, request: Request, body: bytes) -> Sample:
         """Send a request that is due, and return its sample, however it ends."""
-        reader = ResponseReader(self._endpoint.api, keep_text=request.keep_text)
+        endpoint = self._endpoints[request.destination.endpoint]
+        reader = ResponseReader(endpoint.api, keep_text=request.keep_text)
         call = _Call(reader, request, clock=self._clock, timeouts=self._timeouts)
         self._calls.add(call)
         try:
-            outcome, detail = await call.run(self._transport, self._endpoint.http_request(body))
+            outcome, detail = await call.run(self._transport, endpoint.http_request(body))
         finally:
             self._calls.discard(call)
         sample = call.sample(request, outcome, hide(detail, self._secrets))
@@ -163,12 +181,20 @@ class Client:
         return sample
 
     async def send_prompt(
-        self, prompt: str | Prompt, *, max_tokens: int, phase: Phase = Phase.WARM_UP, keep_text: bool = False
+        self,
+        prompt: str | Prompt,
+        *,
+        max_tokens: int,
+        phase: Phase = Phase.WARM_UP,
+        keep_text: bool = False,
+        destination: Destination = ONLY_DESTINATION,
     ) -> Sample:
         """Send a request that belongs to no level, due now, and return its sample, however it ends."""
-        body = self.body_of(prompt, max_tokens)
+        body = self.body_of(prompt, max_tokens, destination)
         now_ns = self._clock.now_ns()
-        request = Request(number=0, phase=phase, due_ns=now_ns, max_tokens=max_tokens, keep_text=keep_text)
+        request = Request(
+            number=0, phase=phase, due_ns=now_ns, max_tokens=max_tokens, destination=destination, keep_text=keep_text
+        )
         return await self.send(request, body)
 
     def cut(self, reason: Outcome) -> None:

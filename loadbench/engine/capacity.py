@@ -298,6 +298,7 @@ class CapacitySearch:
             load=load,
             key=f"{self._model}/{self._number}",
             calibration=subject.calibration,
+            further=subject.further,
             duration=LevelDuration(duration_ns=measure_ns, warm_up_ns=warm_up_ns, drain_ns=settings.drain),
             seed=self._scenario.work.seed + _SEED_STEP * (self._number + 1),
             ramp_ns=ramp_ns if settings.ramp is None else settings.ramp,

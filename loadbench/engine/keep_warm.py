@@ -22,7 +22,8 @@ _TOKENS = 1
 
 
 class KeepWarm:
-    """Sends a request to one model whenever nothing has been sent for `every_ns`; `busy`: others are in flight."""
+    """Sends a request to one model, or to each of a mix and at each server, whenever nothing has been sent for
+    `every_ns`; `busy`: others are in flight."""
 
     def __init__(self, client: Client, clock: Clock, *, every_ns: int, busy: Callable[[], bool]) -> None:
         self.sent = 0
@@ -45,8 +46,8 @@ class KeepWarm:
             if self._clock.now_ns() < due_ns:
                 await self._clock.sleep_until(due_ns, never)
                 continue
-            if not self._busy():
+            for destination in () if self._busy() else self._client.destinations:
                 self.sent += 1
-                sample = await self._client.send_prompt(PROMPT, max_tokens=_TOKENS)
+                sample = await self._client.send_prompt(PROMPT, max_tokens=_TOKENS, destination=destination)
                 self.failed += sample.outcome.failed
             self._quiet_since_ns = self._clock.now_ns()

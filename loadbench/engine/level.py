@@ -22,11 +22,12 @@ import anyio.lowlevel
 from loadbench.plan.conversation import Turn
 from loadbench.plan.distribution import Constant
 from loadbench.plan.load import MAX_IN_FLIGHT, WHOLE, Closed, LevelDuration, Load, Open, Phase, Phases, Shard
-from loadbench.plan.prompt_source import prompt_source, word_prompts
+from loadbench.plan.prompt_source import given_prompts, prompt_source, word_prompts
+from loadbench.plan.shares import UNMIXED, Rotation
 from loadbench.plan.traces import Replayed, TracePrompts
 from loadbench.record.outcome import Outcome
 from loadbench.record.recorder import LevelRecording, Recorder
-from loadbench.record.request import Request
+from loadbench.record.request import ONLY_DESTINATION, Destination, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,21 +63,26 @@ class LevelSpec:
     seed: int | None = None
     ramp_ns: int | None = None
     patient: bool = False
+    further: tuple[Calibration | None, ...] = ()  # of a mix's other models
 
     @property
     def template_tokens(self) -> int:
-        """Tokens that the server's chat template adds to each prompt; 0 where that is not known."""
-        return 0 if self.calibration is None or self.calibration.foreign else self.calibration.overhead_tokens
+        """Tokens that the server's chat template adds to each prompt at most; 0 where that is not known."""
+        known = [one for one in (self.calibration, *self.further) if one is not None and not one.foreign]
+        return max((one.overhead_tokens for one in known), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelPlan:
-    """All that a level, or a worker's part of it, needs to know. `warm`: all prompts begin alike."""
+    """All that a level, or a worker's part of it, needs to know. `warm`: all prompts begin alike. `further` has the
+    prompts for a mix's other models."""
 
     load: Load
     duration: LevelDuration
     prompts: PromptSource
     max_tokens: int
+    further: tuple[PromptSource, ...] = ()
+    rotation: Rotation = UNMIXED
     seed: int = 0
     ramp_ns: int = 0
     most_in_flight: int = MAX_IN_FLIGHT
@@ -92,27 +98,38 @@ class LevelPlan:
 
 def level_plan(scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE) -> LevelPlan:
     """The plan of a level, or of a worker's part of it."""
-    load, duration = spec.load, spec.duration or scenario.extent
-    prompts: PromptSource
-    if isinstance(load, Open) and isinstance(load.arrivals, Replayed):
-        words = word_prompts(scenario.work, Constant(1), key=spec.key, calibration=spec.calibration)
-        prompts = TracePrompts(load.arrivals.trace, words, time_scale=load.arrivals.time_scale)
-    else:
-        prompts = prompt_source(scenario.work, key=spec.key, calibration=spec.calibration)
+    load, duration, work, target = spec.load, spec.duration or scenario.extent, scenario.work, scenario.target
+    replayed = load.arrivals if isinstance(load, Open) and isinstance(load.arrivals, Replayed) else None
+
+    def prompts(calibration: Calibration | None) -> PromptSource:
+        if replayed is not None:
+            words = word_prompts(work, Constant(1), key=spec.key, calibration=calibration)
+            return TracePrompts(replayed.trace, words, time_scale=replayed.time_scale)
+        return prompt_source(work, key=spec.key, calibration=calibration)
+
+    rotation = Rotation.begin(
+        [share.weight for share in target.mix_models or ()] or [1.0],
+        len(target.url or ()) or 1,
+        key=f"{work.seed}/{spec.key}",
+        prompts=len(given_prompts(work)) if replayed is None else 0,
+        users=load.users if isinstance(load, Closed) else 1,
+    )
     ramp_ns = scenario.load.ramp or 0 if spec.ramp_ns is None else spec.ramp_ns
     return LevelPlan(
         load=load,
         duration=duration,
-        prompts=prompts,
-        max_tokens=scenario.work.max_tokens,
-        seed=scenario.work.seed if spec.seed is None else spec.seed,
+        prompts=prompts(spec.calibration),
+        further=tuple(prompts(calibration) for calibration in spec.further),
+        rotation=rotation,
+        max_tokens=work.max_tokens,
+        seed=work.seed if spec.seed is None else spec.seed,
         ramp_ns=min(ramp_ns, duration.warm_up_ns),
         most_in_flight=max(1, shard.share(scenario.load.max_in_flight)),
         shard=shard,
         objectives=scenario.objectives_at(load),
         keep_texts=scenario.keeps_answers,
         # The system message is the same for all, and a server may have it cached.
-        warm=scenario.work.system is not None,
+        warm=work.system is not None,
         plays_turns=scenario.plays_turns,
         template_tokens=spec.template_tokens,
         abandon=None if spec.patient else scenario.load.abandon,
@@ -121,7 +138,8 @@ def level_plan(scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE) -> Lev
 
 
 class PreparedRequest(NamedTuple):
-    """A request before it is due, with its body, so that it can be sent at the moment that it is due."""
+    """A request before it is due, with its body, so that it can be sent at the moment that it is due. `place` is that
+    in its user's rotation of models and servers, in which a whole conversation has one place."""
 
     number: int
     user: int | None
@@ -130,6 +148,8 @@ class PreparedRequest(NamedTuple):
     body: bytes
     turn: Turn | None = None
     patience: Patience | None = None
+    destination: Destination = ONLY_DESTINATION
+    place: int = 0
 
 
 class RequestSink(Protocol):
@@ -172,6 +192,7 @@ class Level:
         self._recorder = Recorder(self.phases, plan.objectives, template_tokens=plan.template_tokens)
         self._sink: RequestSink = self._recorder if sink is None else sink
         self._client = client
+        self._prompts = (plan.prompts, *plan.further)
         self._clock = clock
         self._health = health
         self._on_sample = on_sample
@@ -237,13 +258,20 @@ class Level:
             if request is None:
                 return
             # The next request is prepared while this one is in flight.
-            following = self._prepare_soon(turn * load.users + user, user, taken * load.users + user)
+            # The next request is prepared while this one is in flight. A conversation stays where it began.
+            stays = prepared.turn is not None and prepared.turn.has_next
+            numbers = turn * load.users + user, user, taken * load.users + user
+            following = self._prepare_soon(*numbers, prepared.place + (not stays))
             sample = await self.send(request, prepared.body)
             think = load.think_of(request.persona)
             think_ns = 0 if think is None else max(0, round(think.sample(rng)))
             # The next turn of a conversation contains this response.
             fresh = await following
-            prepared = self.continue_conversation(fresh, prepared, sample)
+            continued = self.continue_conversation(fresh, prepared, sample)
+            if stays and continued is fresh:
+                # The conversation broke off, so this request begins another one, at the next place.
+                continued = fresh = self.prepare(*numbers, prepared.place + 1)
+            prepared = continued
             # A recorded dialogue takes one prompt for all its turns.
             taken += prepared.prompt is fresh.prompt
             # From the response's end, not from now: the client's own delay must not hide between two requests.
@@ -259,7 +287,7 @@ class Level:
                 due_ns = self.begin_ns + offset_ns
                 if not plan.shard.holds(number) and self.skip(due_ns):
                     continue
-                prepared = self.prepare(number)
+                prepared = self.prepare(number, place=number)
                 in_time = await self._clock.sleep_until(due_ns, self._over)
                 request = self._admit(due_ns, prepared) if in_time or self.is_overdue(due_ns) else None
                 if request is None:
@@ -280,7 +308,7 @@ class Level:
         while prepared.prompt.next_turn is not None and sample.outcome is Outcome.OK:
             number, delay_ns = prepared.prompt.next_turn
             due_ns = sample.end_ns + delay_ns
-            prepared = self.continue_conversation(self.prepare(number), prepared, sample)
+            prepared = self.continue_conversation(self.prepare(number, place=prepared.place), prepared, sample)
             in_time = await self._clock.sleep_until(due_ns, self._over)
             following = self._admit(due_ns, prepared) if in_time else None
             if following is None:
@@ -289,18 +317,25 @@ class Level:
 
     # What the loops share.
 
-    def prepare(self, number: int, user: int | None = None, prompt_number: int | None = None) -> PreparedRequest:
-        """Request `number` of the level, made before it is due, with the prompt of this number."""
-        prompt = self.plan.prompts.next(number if prompt_number is None else prompt_number, user)
+    def prepare(
+        self, number: int, user: int | None = None, prompt_number: int | None = None, place: int = 0
+    ) -> PreparedRequest:
+        """Request `number` of the level, made before it is due, with the prompt of this number; `place` is that in its
+        user's rotation."""
+        index, destinations = self.plan.rotation.of(place, user or 0), self._client.destinations
+        prompts, destination = self._prompts[index * len(self._prompts) // len(destinations)], destinations[index]
+        prompt = prompts.next(number if prompt_number is None else prompt_number, user)
         max_tokens = prompt.output_tokens or self.plan.max_tokens
         # Without a user who reads the response, a dialogue is its first turn.
         turn = None if prompt.turns is None or not self.plan.plays_turns else Turn(of=prompt.turns)
-        body = self._client.body(prompt.sent, max_tokens, fields=prompt.fields, extra=prompt.extra)
+        body = self._client.body(
+            prompt.sent, max_tokens, fields=prompt.fields, extra=prompt.extra, destination=destination
+        )
         abandon = self.plan.abandon
         patience = None if abandon is None else abandon.patience(self.plan.abandon_key, number)
-        return PreparedRequest(number, user, prompt, max_tokens, body, turn, patience)
+        return PreparedRequest(number, user, prompt, max_tokens, body, turn, patience, destination, place)
 
-    def _prepare_soon(self, number: int, user: int, prompt_number: int) -> asyncio.Future[PreparedRequest]:
+    def _prepare_soon(self, number: int, user: int, prompt_number: int, place: int) -> asyncio.Future[PreparedRequest]:
         """Prepare a request in the event loop's next turn, by when the request before it has been sent."""
         loop = asyncio.get_running_loop()
         prepared: asyncio.Future[PreparedRequest] = loop.create_future()
@@ -309,7 +344,7 @@ class Level:
             if prepared.done():
                 return
             try:
-                prepared.set_result(self.prepare(number, user, prompt_number))
+                prepared.set_result(self.prepare(number, user, prompt_number, place))
             except BaseException as error:  # noqa: BLE001 - raised in the user that awaits it
                 prepared.set_exception(error)
 
@@ -333,7 +368,9 @@ class Level:
             prompt = before.prompt.following
             max_tokens = prompt.output_tokens or self.plan.max_tokens
         messages = (*turn.history, *prompt.sent)
-        body = self._client.body(messages, max_tokens, fields=prompt.fields, extra=prompt.extra)
+        body = self._client.body(
+            messages, max_tokens, fields=prompt.fields, extra=prompt.extra, destination=prepared.destination
+        )
         return prepared._replace(prompt=prompt, max_tokens=max_tokens, turn=turn, body=body)
 
     def _admit(self, due_ns: int, prepared: PreparedRequest) -> Request | None:
@@ -350,6 +387,7 @@ class Level:
             phase=phase,
             due_ns=due_ns,
             max_tokens=prepared.max_tokens,
+            destination=prepared.destination,
             # Only the server knows how long a conversation has grown.
             target_input_tokens=None if grown else prompt.target_tokens,
             user=prepared.user,

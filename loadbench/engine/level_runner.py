@@ -13,7 +13,7 @@ from loadbench.core.alongside import run_alongside
 from loadbench.engine.abort import AbortWatch
 from loadbench.engine.level import Level, level_plan
 from loadbench.record.outcome import Outcome
-from loadbench.targets.scrape import rise
+from loadbench.targets.scrape import total_rise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,13 @@ class LevelRunner:
         level: Level | DistributedLevel
         if session.workers is not None:
             level = session.workers.level(
-                self._scenario, spec, model=subject.model, clock=session.clock, on_sample=ended, on_start=on_start
+                self._scenario,
+                spec,
+                model=subject.model,
+                mix=session.mix,
+                clock=session.clock,
+                on_sample=ended,
+                on_start=on_start,
             )
         else:
             level = Level(
@@ -98,7 +104,7 @@ class LevelRunner:
             await session.settled(recording.window[1])
             if before is not None:
                 # Read twice where needed: a busy server may time out once.
-                rose = rise(before, await session.counters() or await session.counters())
+                rose = total_rise(before, await session.counters() or await session.counters())
                 recording = replace(recording, server=rose, server_restarted=rose is None)
         if recording.in_flight_peak <= 1:
             # The connection is one that the first requests opened, and no request waits for another, like those.

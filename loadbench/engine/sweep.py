@@ -148,6 +148,7 @@ class Sweep:
                 load=load,
                 key=f"{subject.model}/{number}",
                 calibration=subject.calibration,
+                further=subject.further,
                 duration=level_duration(self._scenario, load, last),
             )
             recording = await self._runner.run(subject, spec, number=number, is_last=load is loads[-1])

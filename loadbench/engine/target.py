@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from loadbench.core.errors import TargetUnavailable
 from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.prompts import Prompt
+from loadbench.record.request import ONLY_DESTINATION
 from loadbench.targets.openai import first_response
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from loadbench.engine.workers import WorkerPool
     from loadbench.plan.prompts import Calibration
     from loadbench.plan.scenario import Scenario
+    from loadbench.record.request import Destination
     from loadbench.record.sample import Sample
 
 
@@ -29,6 +31,11 @@ class TargetSession(Protocol):
     @property
     def clock(self) -> Clock:
         """The run's clock."""
+        ...
+
+    @property
+    def mix(self) -> tuple[str, ...]:
+        """The models of a mix, as requests name them; empty if one model is tested at a time."""
         ...
 
     @property
@@ -44,8 +51,8 @@ class TargetSession(Protocol):
         """A probe of the load generator for one level."""
         ...
 
-    async def counters(self) -> Mapping[str, float] | None:
-        """The server's own counters; `None` where it has none."""
+    async def counters(self) -> Sequence[Mapping[str, float]] | None:
+        """The own counters of each server; `None` unless all have some."""
         ...
 
     async def ready(self, model: str) -> None:
@@ -57,11 +64,13 @@ class TargetSession(Protocol):
         """Whether `ready` loads a model in place of another, so that models are used one after the other."""
         ...
 
-    async def exact_lengths(self, model: str) -> Sample | None:
+    async def exact_lengths(self, model: str, destination: Destination = ONLY_DESTINATION) -> Sample | None:
         """Where responses of exact lengths are wanted, find out how; returns the first response that shows it."""
         ...
 
-    async def first_response(self, model: str, *, prompt: Prompt, max_tokens: int) -> Sample:
+    async def first_response(
+        self, model: str, *, prompt: Prompt, max_tokens: int, destination: Destination = ONLY_DESTINATION
+    ) -> Sample:
         """The response to a request, which is adapted to what the server accepts; so are all clients made after it.
 
         Raises `TargetUnavailable` where there is none.
@@ -75,10 +84,12 @@ class TargetSession(Protocol):
 
 @dataclass(slots=True)
 class ModelUnderTest:
-    """A model that has responded. `samples` are its first responses, `calibration` what they show of its tokens.
+    """A model that has responded, or a mix of them under one name. `samples` are its first responses, `calibration`
+    what they show of its tokens.
 
     `cold` is the very first of all, which may be that of a trial. `warm` is the response to another prompt of the same
-    length, for its first token alone; `None` where that failed.
+    length, for its first token alone; `None` where that failed. Of a mix these are about its first model; `further` has
+    the calibrations of the others.
     """
 
     model: str
@@ -88,6 +99,7 @@ class ModelUnderTest:
     cold: Sample
     warm: Sample | None = None
     keep_warm: KeepWarm | None = None
+    further: tuple[Calibration | None, ...] = ()
 
     @property
     def response_ns(self) -> int:
@@ -102,10 +114,10 @@ async def first_contact(session: TargetSession, model: str, scenario: Scenario) 
     Raises `TargetUnavailable` where it does not respond.
     """
     await session.ready(model)
-    trial = await session.exact_lengths(model)
+    destination = session.client(model).destinations[0]
+    trial = await session.exact_lengths(model, destination)
     prompt = prompt_source(scenario.work, key="first", calibration=None).calibration_prompts()[0]
-    max_tokens = prompt.output_tokens or scenario.work.max_tokens
-    response = await session.first_response(model, prompt=prompt, max_tokens=max_tokens)
+    response = await _respond(session, model, prompt, scenario, destination)
     return [response] if trial is None else [trial, response]
 
 
@@ -121,12 +133,19 @@ async def prepare_model(
     work = scenario.work
     prompts = prompt_source(work, key="first", calibration=None)
     first = prompts.calibration_prompts()
-    further = [
-        await session.first_response(model, prompt=prompt, max_tokens=prompt.output_tokens or work.max_tokens)
-        for prompt in first[1:]
-    ]
-    samples = [contact[-1], *further]
-    calibration = prompts.calibrate([sample.input_tokens for sample in samples])
+    client = session.client(model)
+    # A mix's other models are calibrated too; where further servers have the same model, one response shows it works.
+    servers = len(scenario.target.url or ()) or 1
+    responses = [[contact[-1]]]
+    for destination in client.destinations[1:]:
+        await session.exact_lengths(model, destination)
+        responses.append([await _respond(session, model, first[0], scenario, destination)])
+    calibrations = []
+    for number in range(0, len(responses), servers):
+        destination = client.destinations[number]
+        responses[number] += [await _respond(session, model, one, scenario, destination) for one in first[1:]]
+        calibrations.append(prompts.calibrate([sample.input_tokens for sample in responses[number]]))
+    samples = responses[0]
     client = session.client(model)
 
     # Another prompt, so that no prefix is cached.
@@ -135,8 +154,18 @@ async def prepare_model(
         # A calibration's words are the same for all, and mean nothing.
         again = Prompt(" ".join(reversed(again.text.split())))
     try:
-        warm = await first_response(client, prompt=again, max_tokens=1)
+        warm = await first_response(client, prompt=again, max_tokens=1, destination=client.destinations[0])
     except TargetUnavailable:
         # The model has responded before; a single token that shows no text, say, is no reason to leave it out.
         warm = None
-    return ModelUnderTest(model, client, calibration, samples, cold=contact[0], warm=warm)
+    return ModelUnderTest(
+        model, client, calibrations[0], samples, cold=contact[0], warm=warm, further=tuple(calibrations[1:])
+    )
+
+
+async def _respond(
+    session: TargetSession, model: str, prompt: Prompt, scenario: Scenario, destination: Destination
+) -> Sample:
+    """The response to one of the first prompts."""
+    max_tokens = prompt.output_tokens or scenario.work.max_tokens
+    return await session.first_response(model, prompt=prompt, max_tokens=max_tokens, destination=destination)

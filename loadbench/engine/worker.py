@@ -31,12 +31,12 @@ from loadbench.engine.workers import HEAD_BYTES, Batch, Begin, Done, Finish, Rea
 from loadbench.targets.clients import make_client, make_transport
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from loadbench.record.request import Request
     from loadbench.record.sample import Sample
     from loadbench.targets.clients import MeasuringTransport
-    from loadbench.targets.openai import Target
 
 # Often enough for a progress line, seldom enough to cost nothing.
 _BATCH_S = 0.1
@@ -83,7 +83,7 @@ class Worker:
         self._report = report
         self._clock = MonotonicClock()
         self._level: Level | None = None
-        self._target: Target | None = None
+        self._tls: ssl.SSLContext | None = None
         self._transport: MeasuringTransport | None = None
 
     async def run(self, commands: asyncio.Queue[object]) -> None:
@@ -105,15 +105,18 @@ class Worker:
 
     async def _run_level(self, order: Begin) -> None:
         scenario = order.scenario
-        if self._target is None or self._transport is None:
-            # One target for the whole run: its TLS context takes longer to make than an order has time.
-            secure, settings = order.target.base_url.startswith("https:"), scenario.target
-            tls = tls_context(cacert=settings.cacert, insecure=settings.insecure) if secure else None
-            self._target = replace(order.target, tls=tls)
-            self._transport = make_transport(scenario, self._target, self._clock)
-        # What the server refuses may only show with a later model.
-        self._target = replace(self._target, changes=order.target.changes)
-        client = make_client(scenario, self._target, self._transport, model=order.model, clock=self._clock)
+        if self._transport is None:
+            # One TLS context for the whole run: it takes longer to make than an order has time.
+            secure = any(target.base_url.startswith("https:") for target in order.targets)
+            settings = scenario.target
+            self._tls = tls_context(cacert=settings.cacert, insecure=settings.insecure) if secure else None
+        # What a server refuses may only show with a later model, so targets may change.
+        target, *others = (replace(target, tls=self._tls) for target in order.targets)
+        if self._transport is None:
+            self._transport = make_transport(scenario, target, self._clock)
+        client = make_client(
+            scenario, target, self._transport, model=order.model, mix=order.mix, others=others, clock=self._clock
+        )
         health, outbox = LoopHealth(self._transport), Outbox(keep_texts=scenario.keeps_answers)
         level = self._level = Level(
             level_plan(scenario, order.spec, order.shard),

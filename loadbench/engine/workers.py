@@ -104,11 +104,12 @@ HEAD_BYTES = _LENGTH.size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
-    """To a worker: run this part of this level, from this moment on. The target has no TLS context and no list."""
+    """To a worker: run this part of this level, from this moment on. Targets have no TLS context and no list."""
 
     scenario: Scenario
-    target: Target
+    targets: tuple[Target, ...]
     model: str
+    mix: tuple[str, ...]
     spec: LevelSpec
     shard: Shard
     begin_ns: int
@@ -203,16 +204,17 @@ class _WorkerHandle:
 
 
 class WorkerPool:
-    """Worker processes for the levels of one target, which each level asks for: the first requests may change it."""
+    """Worker processes for the levels of one target, or of several that share the load, which each level asks for: the
+    first requests may change them."""
 
-    def __init__(self, workers: Sequence[_WorkerHandle], target: Callable[[], Target]) -> None:
+    def __init__(self, workers: Sequence[_WorkerHandle], targets: Callable[[], Sequence[Target]]) -> None:
         self._workers = workers
-        self._target = target
+        self._targets = targets
         self._has_read = False
 
     @staticmethod
     @asynccontextmanager
-    async def of(workers: int, target: Callable[[], Target]) -> AsyncIterator[WorkerPool]:
+    async def of(workers: int, targets: Callable[[], Sequence[Target]]) -> AsyncIterator[WorkerPool]:
         """This many workers while the context lasts; raises `LoadbenchError` where one cannot be started."""
         handles: list[_WorkerHandle] = []
         try:
@@ -234,7 +236,7 @@ class WorkerPool:
                     ready = await handle.receive()
                 if not isinstance(ready, Ready):
                     raise LoadbenchError("a worker process did not start", hint="try --workers 1")
-            yield WorkerPool(handles, target)
+            yield WorkerPool(handles, targets)
         finally:
             with anyio.CancelScope(shield=True):
                 for handle in handles:
@@ -247,6 +249,7 @@ class WorkerPool:
         *,
         model: str,
         clock: Clock,
+        mix: tuple[str, ...] = (),
         on_sample: Callable[[Sample], None] = lambda _: None,
         on_start: Callable[[Request], None] = lambda _: None,
     ) -> DistributedLevel:
@@ -257,7 +260,7 @@ class WorkerPool:
             raise LoadbenchError("every worker process has ended", hint="see what ended them (memory?)")
         workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
         rows = load.arrivals.request_count if isinstance(load, Open) else 0
-        target = replace(self._target(), tls=None, listing=())
+        targets = tuple(replace(target, tls=None, listing=()) for target in self._targets())
         per_prompt_ns = _LEAD_PER_PROMPT_NS if self._has_read else _LEAD_PER_PROMPT_READ_NS
         self._has_read = True
         lead_ns = rows * _LEAD_PER_ROW_NS + len(given_prompts(scenario.work)) * per_prompt_ns
@@ -266,8 +269,9 @@ class WorkerPool:
         orders = [
             Begin(
                 scenario=scenario,
-                target=target,
+                targets=targets,
                 model=model,
+                mix=mix,
                 spec=replace(spec, duration=part),
                 shard=shard,
                 begin_ns=begin_ns,

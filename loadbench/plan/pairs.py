@@ -177,7 +177,7 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
 
 def _identity(scenario: Scenario) -> tuple[object, ...]:
     target = scenario.target
-    url = None if target.url is None else one_address(target.url)
+    url = None if scenario.url is None else one_address(scenario.url)
     own = (target.api, target.extra_body, target.max_tokens_field)
     return (url, target.model, *own, target.profile if url is None else None)
 
@@ -192,6 +192,8 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
             own[setting.key] = Entry(setting, setting.type.read(value), Origin(Source.FLAG, flag, word))
         except ValueError as error:
             raise BadInput(f"{flag}: {word}: {error}") from None
+        if setting.one_value and len(own[setting.key].value) > 1:
+            raise BadInput(f"{flag}: {word}: {setting.one_value['compare']}", hint="give one")
     if limits_of(own["target.extra_body"].value if "target.extra_body" in own else ()):
         raise BadInput(f"{flag}: extra_body: both sides have the same limits of output", hint="use --max-tokens")
     url = own.get("target.url") or scenario.values.entries.get("target.url")

@@ -20,16 +20,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from typing import TYPE_CHECKING
 
 from loadbench.core.units import parse_duration
 from loadbench.plan.distribution import Think, parse_distribution, parse_tokens
+from loadbench.plan.shares import assignment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.plan.distribution import Distribution
+    from loadbench.plan.shares import Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,6 @@ class Persona:
 
 
 PERSONA_SETTINGS = tuple(field.name for field in fields(Persona) if field.name != "name")
-_MAX_WEIGHT = 1e6  # weights are proportions of people
 
 PERSONAS = {
     name: Persona(
@@ -67,17 +67,6 @@ PERSONAS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """A persona's part of a mix, by its weight."""
-
-    name: str
-    weight: float
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.weight:g}"
-
-
-@dataclass(frozen=True, slots=True)
 class Cast:
     """The personas of a run, each with its weight."""
 
@@ -86,7 +75,7 @@ class Cast:
 
     def of_user(self, user: int) -> int:
         """The index of a virtual user's persona."""
-        return _assignment(self.weights).of(user)
+        return assignment(self.weights).of(user)[0]
 
     def of_arrival(self, number: int, key: str) -> int:
         """The index of the persona drawn for arrival `number`; `key` makes the draws of each level different."""
@@ -102,45 +91,6 @@ class Cast:
         """The think times of the personas; `None` if none has one."""
         think = {persona.name: persona.think for persona in self.personas}
         return Think(think, self.weights) if any(think.values()) else None
-
-
-class _Assignment:
-    """Assigns users to personas by weight, one after another, as far as needed."""
-
-    def __init__(self, weights: tuple[float, ...]) -> None:
-        self._shares = [weight / sum(weights) for weight in weights]
-        self._counts = [0] * len(weights)
-        self._personas: list[int] = []
-
-    def of(self, user: int) -> int:
-        """The index of this user's persona."""
-        while len(self._personas) <= user:
-            users = len(self._personas) + 1
-            behind = [share * users - count for share, count in zip(self._shares, self._counts, strict=True)]
-            persona = behind.index(max(behind))
-            self._counts[persona] += 1
-            self._personas.append(persona)
-        return self._personas[user]
-
-
-_assignment = cache(_Assignment)  # it remembers the users that it has assigned
-
-
-def parse_mix(text: str) -> tuple[Share, ...]:
-    """The shares of a mix such as `chat:3,rag:1`; a name alone has weight 1. Raises `ValueError` with the reason."""
-    shares = []
-    for part in text.split(","):
-        name, colon, number = (word.strip() for word in part.partition(":"))
-        if not name:
-            raise ValueError(f"{part!r} names no persona; write a name and its weight, as in chat:3")
-        try:
-            weight = float(number) if colon else 1.0
-        except ValueError:
-            weight = 0.0
-        if not 0 < weight <= _MAX_WEIGHT:
-            raise ValueError(f"{part!r} has no weight above 0; write a name and its weight, as in chat:3")
-        shares.append(Share(name, weight))
-    return tuple(shares)
 
 
 def cast_of(

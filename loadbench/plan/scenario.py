@@ -95,6 +95,11 @@ class Scenario:
         return self.target.url is None and self.target.adapter is None and self.target.kind != "foundry"
 
     @property
+    def url(self) -> str | None:
+        """The server's URL, or the first of several."""
+        return None if self.target.url is None else self.target.url[0]
+
+    @property
     def keeps_answers(self) -> bool:
         """Whether the text of each response is needed, if only for its digest."""
         return self.work.deterministic or self.report.keep_texts

@@ -23,8 +23,8 @@ from loadbench.plan.extra_body import read_objects
 from loadbench.plan.gate import parse_gate
 from loadbench.plan.objective import parse_abort, parse_objective
 from loadbench.plan.pattern import parse_pattern
-from loadbench.plan.personas import parse_mix
 from loadbench.plan.server_url import normal_url, shown_url
+from loadbench.plan.shares import parse_shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from loadbench.plan.gate import GateRule
     from loadbench.plan.objective import Objective
     from loadbench.plan.pattern import Pattern
-    from loadbench.plan.personas import Share
+    from loadbench.plan.shares import Share
 
 T = TypeVar("T")
 
@@ -208,6 +208,18 @@ def _header_variables(value: object) -> tuple[tuple[str, str, str], ...]:
     return tuple((match[1], match[2] or "", match[3]) for match in matches if match)
 
 
+def _urls(value: object) -> tuple[str, ...]:
+    """One URL or several, which may be one text: a URL has commas too, but none that a further URL follows."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    parts = [part for item in items for part in re.split(r",\s*(?=https?://)", _text(item), flags=re.IGNORECASE)]
+    if not parts:
+        raise _wrong(value, "a URL, as in http://127.0.0.1:8080/v1")
+    urls = tuple(map(_url, parts))
+    if len(set(urls)) < len(urls):
+        raise _wrong(value, "each server once")
+    return urls
+
+
 def _headers(value: object) -> tuple[tuple[str, str], ...]:
     if isinstance(value, dict):
         value = [f"{name}: {text}" for name, text in value.items()]
@@ -312,16 +324,24 @@ def _pattern(value: object) -> Pattern:
     return parse_pattern(_text(value))
 
 
-def _mix(value: object) -> tuple[Share, ...]:
-    if isinstance(value, dict):
-        value = [f"{name}:{weight}" for name, weight in value.items()]
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, (list, tuple)) or not items:
-        raise _wrong(value, "personas and their weights, as in chat:3,rag:1")
-    shares = tuple(share for item in items for share in parse_mix(_text(item)))
-    if len({share.name for share in shares}) < len(shares):
-        raise _wrong(value, "each persona once")
-    return shares
+def _shares(separator: str, what: str, example: str, *, least: int = 1) -> Callable[[object], tuple[Share, ...]]:
+    """Names and their weights, each name once."""
+
+    def read(value: object) -> tuple[Share, ...]:
+        if isinstance(value, dict):
+            value = [f"{name}{separator}{weight}" for name, weight in value.items()]
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)) or not items:
+            raise _wrong(value, f"{what}s and their weights, as in {example}")
+        parsed = (parse_shares(_text(item), separator=separator, what=what, example=example) for item in items)
+        shares = tuple(share for part in parsed for share in part)
+        if len({share.name for share in shares}) < len(shares):
+            raise _wrong(value, f"each {what} once")
+        if len(shares) < least:
+            raise _wrong(value, f"at least {least} {what}s, as in {example}")
+        return shares
+
+    return read
 
 
 def _show_rules(rules: Sequence[Objective | GateRule | str]) -> object:
@@ -335,6 +355,9 @@ TEXT = SettingType("TEXT", _text)
 PATH: SettingType[Path] = SettingType("FILE", _path, str)
 DIRECTORY: SettingType[Path] = SettingType("DIR", _path, str)
 URL = SettingType("URL", _url, shown_url)
+URLS: SettingType[tuple[str, ...]] = SettingType(
+    "URL", _urls, lambda urls: shown_url(urls[0]) if len(urls) == 1 else [shown_url(url) for url in urls], multiple=True
+)
 MODELS: SettingType[tuple[str, ...]] = SettingType(
     "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True
 )
@@ -385,7 +408,16 @@ TURNS = SettingType(
 )
 PATTERN = SettingType("day|POINTS|FILE", _pattern, str)
 MIX: SettingType[tuple[Share, ...]] = SettingType(
-    "NAME:W,...", _mix, lambda shares: [str(share) for share in shares], multiple=True
+    "NAME:W,...",
+    _shares(":", "persona", "chat:3,rag:1"),
+    lambda shares: [str(share) for share in shares],
+    multiple=True,
+)
+MODEL_MIX: SettingType[tuple[Share, ...]] = SettingType(
+    "ID=W,...",
+    _shares("=", "model", "'qwen2.5:3b=3,phi-4-mini=1'", least=2),
+    lambda shares: [str(share) for share in shares],
+    multiple=True,
 )
 ABANDON = SettingType("SHARE@PATIENCE", _abandonment, str, example="5%@2s")
 ARRIVALS = SettingType("constant|poisson|gamma:CV", lambda value: parse_arrivals(_text(value)), str)

@@ -22,7 +22,8 @@ from loadbench.core.units import NS_PER_S
 from loadbench.plan import setting_types as types
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import DRAIN_NS, MAX_IN_FLIGHT
-from loadbench.plan.personas import PERSONAS, Cast, Persona, Share, cast_of
+from loadbench.plan.personas import PERSONAS, Cast, Persona, cast_of
+from loadbench.plan.shares import Share
 from loadbench.plan.trace_files import AUTO, FORMATS
 
 if TYPE_CHECKING:
@@ -138,10 +139,10 @@ class Values:
         return key in self.entries and self.entries[key].origin.source < Source.COMMAND
 
     @property
-    def url(self) -> str | None:
-        """The server's URL, or that of the judge's server."""
-        url: str | None = self.value("judge.url") or self.value("target.url")
-        return url
+    def urls(self) -> tuple[str, ...]:
+        """The URL of each server, or that of the judge's server."""
+        judge = self.value("judge.url")
+        return (judge,) if judge else self.value("target.url") or ()
 
     @property
     def loop(self) -> str:
@@ -166,14 +167,14 @@ class Values:
     @property
     def simulated(self) -> bool:
         """Whether the simulated server is measured."""
-        named = self.url is not None or self.value("target.adapter") is not None
+        named = self.urls or self.value("target.adapter") is not None
         return not named and self.value("target.kind") != "foundry"
 
     @property
     def may_be_foundry(self) -> bool:
         """Whether the server is, or may turn out to be, Foundry Local."""
         kind = self.value("target.kind")
-        return kind == "foundry" or (kind == "auto" and self.url is not None)
+        return kind == "foundry" or (kind == "auto" and bool(self.urls))
 
     @property
     def thinks(self) -> bool:
@@ -236,9 +237,10 @@ _OVER_HTTP = _without("target.adapter", reason="a model in this process has no c
 _WITH_BODY = _without(
     "target.adapter", reason="a model in this process gets messages and limits only", remedy="leave it out"
 )
+_MODELS_OF_SERVER = _without("target.adapter", reason="an adapter is one model", remedy="leave it out")
 _OVER_TLS = Need(
     ("target.url", "judge.url", "target.adapter"),
-    lambda values: str(values.url).startswith("https:"),
+    lambda values: any(url.startswith("https:") for url in values.urls),
     "only a connection over TLS has certificates",
     "leave it out, or give an https:// URL",
 )
@@ -296,6 +298,7 @@ class Setting:
     per_side: bool = False  # a side of a comparison may have its own
     reused: str = ""  # by `score` from the run: "always", or for its "server" alone
     workshop_variables: tuple[str, ...] = ()  # which set it too, in the workshop
+    one_value: Mapping[str, str] = dataclasses.field(default_factory=dict)  # why a command takes no second value
     decides_answers: str = ""  # another value may change the answers to given prompts: the "server" or the "request"
     when_deterministic: tuple[Any, ...] = ()  # its value in a deterministic run
 
@@ -372,13 +375,23 @@ class TargetSettings:
     COMMANDS: ClassVar = _ANY_SERVER
     COMPARABLE: ClassVar = Comparable.RESUME
 
-    url: str | None = setting(types.URL, None,
-        "The server's URL, with or without /v1. Default: the simulated server.", commands=_ANY_SERVER - {"judge"},
+    url: tuple[str, ...] | None = setting(types.URLS, None,
+        "The server's URL, with or without /v1; repeat the flag for servers that share the load, each request to the "
+        "next. Default: the simulated server.",
+        commands=_ANY_SERVER - {"judge"},
         helps={
+            **dict.fromkeys(("workshop", "models", "doctor"), "The server's URL. Default: the simulated server."),
             "compare": "The server of both sides, unless A or B names one. Default: the simulated server.",
             "score": "The server's URL. Default: the server of RUN; without RUN, the simulated server.",
         },
-        refused={"judge": "use --judge-url"}, group="target", per_side=True, decides_answers="server", reused="always")
+        refused={"judge": "use --judge-url"}, group="target", per_side=True,
+        one_value={
+            "compare": "a side is one server; measure several with `loadbench sweep`, and compare the saved runs",
+            "workshop": "the workshop's benchmark is one user; use `loadbench sweep`",
+            "score": "each answer is collected once, from one server", "models": "the models of one server are listed",
+            "doctor": "one server is checked at a time",
+        },
+        decides_answers="server", reused="always")
     adapter: str | None = setting(types.TEXT, None,
         "Test a model in this process instead of a server: onnx-genai:FOLDER, transformers:MODEL, or your own adapter.",
         commands=_SENDING - {"compare", "judge"},
@@ -403,6 +416,16 @@ class TargetSettings:
         helps=dict.fromkeys(("capacity", "compare"), "Take the model, and what is known of it, from a JSON file."),
         commands=_SENDING - {"judge"},
         refused={"judge": "use --judge-model", "models": "all models are listed"}, group="model", flag_name="models")
+    mix_models: tuple[Share, ...] | None = setting(types.MODEL_MIX, None,
+        "Send the requests of each level to several models by weight, as in 'qwen2.5:3b=3,phi-4-mini=1'.",
+        commands=_MANY_USERS - {"compare"},
+        refused={
+            "compare": "each side has one model; measure mixes with `loadbench sweep`, and compare the saved runs",
+            "workshop": "the workshop's benchmark tests one model after another",
+            **dict.fromkeys(("score", "doctor"), "each model is tested alone; use --model"),
+            "judge": "use --judge-model", "models": "all models are listed",
+        },
+        needs=(_MODELS_OF_SERVER,), group="model", comparable=Comparable.CAVEAT)
     api: str = setting(types.choice("chat", "completions", "responses", "ollama"), "chat",
         "The API: OpenAI's chat completions, completions or responses, or Ollama's chat.", commands=_SENDING,
         refused={"models": "no request is sent to a model"},
@@ -487,8 +510,9 @@ class TargetSettings:
         needs=(
             _FOUNDRY,
             Need(
-                ("target.model", "target.model_set"),
-                lambda values: len(values.value("target.model") or ()) > 1 or values.value("target.model_set"),
+                ("target.model", "target.model_set", "target.mix_models"),
+                lambda values: len(values.value("target.model") or ()) > 1
+                or values.value("target.model_set") or values.value("target.mix_models"),
                 "one model may always be named by its alias", "leave it out, or name several models",
             ),
         ))

@@ -72,6 +72,7 @@ def resolve(
     choice.settle_groups()
     if not {"target.url", "target.profile", "target.adapter"} & set(choice.entries):
         choice.take_endpoint(environment)
+    choice.settle_single()
     choice.settle_route()
     choice.settle_body()
     choice.settle_needs()
@@ -109,9 +110,12 @@ def reusable(record: Mapping[str, Mapping[str, object]], *, same_server: bool) -
 
 
 def api_of_route(url: Entry) -> Entry | None:
-    """The API that a URL names by ending in its route; `None` if it ends in none."""
-    api = ServerUrl.parse(url.value).api
-    return Entry(setting_of("target.api"), api, url.origin) if api else None
+    """The API that a URL names by ending in its route; `None` if it ends in none. Raises `BadInput` for several."""
+    urls = [url.value] if isinstance(url.value, str) else url.value
+    apis = sorted({ServerUrl.parse(one).api for one in urls} - {""})
+    if len(apis) > 1:
+        raise BadInput(f"{url.origin.place}: routes of the APIs {' and '.join(apis)}", hint="all servers need one API")
+    return Entry(setting_of("target.api"), apis[0], url.origin) if apis else None
 
 
 def _from_run(reused: Mapping[str, object], flags: Mapping[str, object]) -> Iterator[Entry]:
@@ -213,6 +217,15 @@ class _Choice:
                     f"{winner.origin.place} and {entry.origin.place} exclude each other", hint="leave one of them out"
                 )
             self._override(entry, winner)
+
+    def settle_single(self) -> None:
+        """Refuse several values where the command takes one; of a saved run's it takes the first."""
+        for key, entry in self.entries.items():
+            reason = entry.setting.one_value.get(self.command, "")
+            if reason and len(entry.value) > 1:
+                if entry.origin.source is not Source.RUN:
+                    raise BadInput(f"{entry.origin.place}: {reason}", hint="give one")
+                self.entries[key] = Entry(entry.setting, entry.value[:1], entry.origin)
 
     def take_endpoint(self, environment: Mapping[str, str]) -> None:
         """The URL from where other programs keep it."""

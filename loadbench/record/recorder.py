@@ -21,10 +21,10 @@ from loadbench.record.attainment import Attained, Attainment
 from loadbench.record.audit_totals import AuditTotals
 from loadbench.record.figures import FIGURES
 from loadbench.record.gave_up import GaveUpStats
+from loadbench.record.group_stats import GroupStats, PrefixCacheStats
 from loadbench.record.histogram import Histogram
 from loadbench.record.kept_connections import KeptConnections
 from loadbench.record.outcome import Outcome, TokenSource
-from loadbench.record.persona_stats import PersonaStats, PrefixCacheStats
 from loadbench.record.timeline import Timeline
 from loadbench.record.usage_check import UsageStats
 from loadbench.record.window_tally import Production, WindowTally
@@ -117,7 +117,7 @@ class LevelRecording:
     answers_by_slice: tuple[float, ...] = ()  # requests that ended ok in each whole `SLICE_NS` of the window
     timeline: Timeline = field(default_factory=Timeline)
     audit_totals: AuditTotals = field(default_factory=AuditTotals)
-    personas: Mapping[str, PersonaStats] = field(default_factory=dict)  # measured requests by persona
+    groups: Mapping[tuple[str, str], GroupStats] = field(default_factory=dict)  # by (kind, name): see `Request.groups`
     turns: Mapping[int, int] = field(default_factory=dict)  # measured requests by turn of their conversation
     prefix_cache: PrefixCacheStats = field(default_factory=PrefixCacheStats)
     gave_up: GaveUpStats = field(default_factory=GaveUpStats)
@@ -126,6 +126,10 @@ class LevelRecording:
     aborted: str = ""  # the rule that aborted the level, and what was seen
     server: Mapping[str, float] | None = None  # by how much its counters rose, from before the level until after it
     server_restarted: bool = False  # its counters fell, or were gone
+
+    def groups_of(self, kind: str) -> dict[str, GroupStats]:
+        """The groups of one kind by name: `persona`, `model` or `server`."""
+        return {name: stats for (of, name), stats in sorted(self.groups.items()) if of == kind}
 
     @property
     def window_s(self) -> float:
@@ -151,7 +155,7 @@ class Recorder:
         self._unread = ""
         self._phases: Counter[Phase] = Counter()
         self._count: Counter[str] = Counter()
-        self._personas: dict[str, PersonaStats] = {}
+        self._groups: dict[tuple[str, str], GroupStats] = {}
         self._turns: Counter[int] = Counter()
         self._prefix_cache = PrefixCacheStats()
         self._gave_up = GaveUpStats()
@@ -179,8 +183,8 @@ class Recorder:
         self._outcomes[outcome] += 1
         self._attainment.add(sample)
         self._window.timeline.add(sample)
-        if request.persona is not None:
-            self._personas.setdefault(request.persona, PersonaStats()).add(sample)
+        for group in request.groups:
+            self._groups.setdefault(group, GroupStats()).add(sample)
         if request.turn is not None:
             self._turns[request.turn] += 1
         count["reused"] += bool(sample.reused)
@@ -278,6 +282,8 @@ class Recorder:
         """The recording of the level, all of whose requests have ended."""
         tally, count = self._window, self._count
         tally.finish()
+        for group, produced in tally.by_group.items():
+            self._groups.setdefault(group, GroupStats()).produced = produced
         return LevelRecording(
             window=window,
             warm_up_ns=tally.phases.warm_up_ns,
@@ -309,7 +315,7 @@ class Recorder:
             reconnects=count["reconnects"],
             finish_reasons=dict(self._finish),
             models=dict(self._models),
-            production=tally.production(),
+            production=tally.production,
             tokens_by_slice=tally.tokens.until(window[1]),
             arrivals_due=arrivals_due,
             arrivals_sent=tally.arrivals,
@@ -325,7 +331,7 @@ class Recorder:
             answers_by_slice=tally.answers.until(window[1]),
             timeline=tally.timeline.close(window[1]),
             audit_totals=tally.audit.close(window[1], sliced_tokens=tally.tokens.total()),
-            personas=self._personas,
+            groups=self._groups,
             turns=dict(self._turns),
             prefix_cache=self._prefix_cache,
             gave_up=self._gave_up,

@@ -7,11 +7,22 @@ request until it has been recorded, and a worker process sends both, so neither 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from loadbench.plan.abandonment import Patience
     from loadbench.plan.load import Phase
+
+
+class Destination(NamedTuple):
+    """Where a request goes: to which of the client's endpoints; of several models or servers in a level, to which."""
+
+    endpoint: int = 0
+    model: str | None = None  # as requests name it
+    server: str | None = None  # by its base URL
+
+
+ONLY_DESTINATION = Destination()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +33,7 @@ class Request:
     phase: Phase
     due_ns: int
     max_tokens: int
+    destination: Destination = ONLY_DESTINATION
     target_input_tokens: int | None = None
     user: int | None = None  # the virtual user, closed loop only
     persona: str | None = None  # by name
@@ -30,3 +42,9 @@ class Request:
     prompt_index: int | None = None  # position among the given prompts, from 0
     patience: Patience | None = None  # of its user; `None`: waits as long as it takes
     keep_text: bool = False  # whether the sample keeps the response text
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        """(kind, name) of each group that it is counted in besides the whole level."""
+        names = (("persona", self.persona), ("model", self.destination.model), ("server", self.destination.server))
+        return [(kind, name) for kind, name in names if name is not None]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _HORIZON_NS = 5_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Production:
     """What arrived inside the window."""
 
@@ -55,7 +55,8 @@ class WindowTally:
         self._reported = 0
         self._latest_ns = 0
         self._in_flight = 0
-        self._answers = self._output = self._input = 0
+        self.production = Production()
+        self.by_group: dict[tuple[str, str], Production] = {}
 
     def started(self, at_ns: int) -> None:
         """One request more is in flight."""
@@ -107,12 +108,13 @@ class WindowTally:
             """Whether this was produced inside: after the window opened, and at its close at the latest."""
             return opens_ns < at_ns and (closes_ns is None or at_ns <= closes_ns)
 
+        answers = input_tokens = 0
         if sample.outcome is Outcome.OK and arrived(sample.end_ns):
-            self._answers += 1
+            answers = 1
             self.answers.add(array("q", (sample.end_ns,)), None, 1.0)
         # A prompt counts when it has been processed: at the first token.
         if sample.first_token_ns is not None and arrived(sample.first_token_ns):
-            self._input += sample.input_tokens or 0
+            input_tokens = sample.input_tokens or 0
 
         # Output tokens count by the stamps of their events; spread evenly where an event's own number is unknown.
         inside, stamps, total = 0, sample.event_ns, sample.output_tokens
@@ -124,9 +126,9 @@ class WindowTally:
                 tokens = None if sample.event_tokens is None else sample.event_tokens[first:last]
                 self.tokens.add(stamps[first:last], tokens, total * (last - first) / events)
                 inside = total * last // events - total * first // events if tokens is None else sum(tokens)
-        self._output += inside
         self.audit.add_tokens(sample, inside, is_measured=is_measured)
-
-    def production(self) -> Production:
-        """What arrived inside."""
-        return Production(self._answers, self._output, self._input)
+        groups = sample.request.groups
+        for production in (self.production, *(self.by_group.setdefault(group, Production()) for group in groups)):
+            production.answers += answers
+            production.output_tokens += inside
+            production.input_tokens += input_tokens

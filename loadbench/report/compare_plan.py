@@ -93,7 +93,7 @@ def _side_text(scenario: Scenario) -> str:
     if scenario.simulated:
         return f"the simulated server {scenario.target.profile}"
     (model,) = scenario.target.model or ("",)
-    return f"{shown_url(scenario.target.url or '')}, {f'model {model}' if model else 'the model that the server lists'}"
+    return f"{shown_url(scenario.url or '')}, {f'model {model}' if model else 'the model that the server lists'}"
 
 
 def repeats_text(scenario: Scenario, pairing: Pairing) -> str:

@@ -32,6 +32,8 @@ def plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
     """The plan of `--dry-run`, with the lines of its first request."""
     target, levels = scenario.target, len(scenario.loads)
     models = target.model or ("the simulated model" if scenario.simulated else "the model that the server lists",)
+    if target.mix_models is not None:
+        models = (f"a mix of {', '.join(map(str, target.mix_models))}",)
     facts = [("target", target_text(scenario)), ("models", ", ".join(models)), ("work", work_text(scenario))]
     rows = [[str(number), *level_cells(scenario, load)] for number, load in enumerate(scenario.loads, start=1)]
 
@@ -64,7 +66,7 @@ def target_text(scenario: Scenario) -> str:
     if scenario.simulated:
         return "the simulated server"
     if target.url is not None:
-        return shown_url(target.url)
+        return ", ".join(map(shown_url, target.url))
     return target.adapter or "Foundry Local, which is looked for on this machine"
 
 

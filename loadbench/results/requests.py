@@ -62,10 +62,21 @@ _OF_SAMPLE = (
 _BUFFER_BYTES = 1 << 20
 
 
-def line(sample: Sample, *, level: int, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False) -> bytes:
-    """One request as a line of JSON; `level` is the index of its level, from 0; `prompts` are the prompts' digests."""
-    record: dict[str, object] = {"level": level}
+def line(
+    sample: Sample,
+    *,
+    level: int,
+    origin_ns: int,
+    model: str | None = None,
+    url: str | None = None,
+    prompts: Sequence[str] = (),
+    keep_texts: bool = False,
+) -> bytes:
+    """One request as a line of JSON; `level` is the index of its level, from 0, which has this `model` and `url` unless
+    it has several; `prompts` are the prompts' digests."""
     request = sample.request
+    to = request.destination
+    record: dict[str, object] = {"level": level, "model": to.model or model, "url": to.server or url}
     for key, name in _OF_REQUEST.items():
         record[key] = getattr(request, name)
     for name in _OF_SAMPLE:
@@ -99,9 +110,17 @@ class RequestLog:
         self._prompts = prompts
         self._keep_texts = keep_texts
 
-    def add(self, sample: Sample, *, level: int) -> None:
+    def add(self, sample: Sample, *, level: int, model: str | None = None, url: str | None = None) -> None:
         """Append one request; `flush` writes what is buffered."""
-        text = line(sample, level=level, origin_ns=self.origin_ns, prompts=self._prompts, keep_texts=self._keep_texts)
+        text = line(
+            sample,
+            level=level,
+            origin_ns=self.origin_ns,
+            model=model,
+            url=url,
+            prompts=self._prompts,
+            keep_texts=self._keep_texts,
+        )
         self._file.write(text)
 
     def flush(self) -> None:
@@ -140,6 +159,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int | None
     asked_output_tokens: int | None
     number: int = 0
+    model: str | None = None
     user: int | None = None
     finish_reason: str | None = None
     prompt_index: int | None = None

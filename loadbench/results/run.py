@@ -159,14 +159,17 @@ class TimelinePart(msgspec.Struct, frozen=True, kw_only=True):
     ttft_mean_s: float | None = None
 
 
-class PersonaResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The measured requests of one persona. Tokens and metrics are of those that ended ok; there are no intervals."""
+class GroupResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The measured requests of one persona, model or server. Tokens and metrics are of those that ended ok, without
+    intervals; `throughput` is what arrived inside the window. The groups of a kind add up to their level."""
 
     requests: int
     ok: int
     input_tokens: int
     output_tokens: int
     metrics: dict[str, Metric | None]
+    outcomes: dict[str, int] = {}
+    throughput: Throughput | None = None
 
 
 class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,11 +277,13 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `window_ns` is when its window opened and closed, in ns since the run's start like the marks in `requests.jsonl`.
     `server` is the rise of the server's own counters, for all its clients, over warm-up, window, cool-down and drain,
-    without those that did not rise; null if the server has none, or they were reset. `personas` are by name; `turns`
+    without those that did not rise; null if the server has none, or they were reset. `personas` are by name; `by_model`
+    has the models of a mix, and `by_server` the several servers that share the load, which are `targets`. `turns`
     counts the measured requests by their turn in a conversation. `course` is the timeline of a planned change of rate.
     """
 
     target: str
+    targets: list[str] = []
     model: str
     load: ClosedLoad | OpenLoad
     window_s: float
@@ -308,7 +313,9 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: Telemetry | None = None
     energy: Energy | None = None
     cost: Cost | None = None
-    personas: dict[str, PersonaResult] = {}
+    personas: dict[str, GroupResult] = {}
+    by_model: dict[str, GroupResult] = {}
+    by_server: dict[str, GroupResult] = {}
     turns: dict[str, int] = {}
     warm: PrefixCacheResult | None = None
     course: list[TimelinePart] = []

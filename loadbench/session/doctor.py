@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def run_checkup(scenario: Scenario, environment: Mapping[str, str], *, say: Say) -> CheckReport:
     """Every check, in order; a failed one is a result, not an exception."""
     steps = _discovery(scenario, environment)
-    url = scenario.target.url or next((step.url for step in steps if step.url), None)
+    url = scenario.url or next((step.url for step in steps if step.url), None)
     with ExitStack() as stack:
         if scenario.simulated:
             _, url = stack.enter_context(server_of(scenario, environment, say=say))
@@ -38,7 +38,7 @@ def _discovery(scenario: Scenario, environment: Mapping[str, str]) -> list[Disco
     if scenario.simulated or scenario.target.adapter is not None:
         return []
     named = scenario.target.kind == "foundry" or scenario.place("target.url") in ENDPOINT_VARIABLES
-    local = scenario.target.url is None or is_local(scenario.target.url)
+    local = scenario.url is None or is_local(scenario.url)
     if not named and (not local or find_cli(environment) is None):
         return []
     return discover(scenario, environment, to_the_end=local)

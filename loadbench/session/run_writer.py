@@ -61,6 +61,7 @@ class RunWriter:
         self._started_at = datetime.now(UTC) if before is None else datetime.fromisoformat(before.started_at)
         self.folder = folder = folder or new_folder(scenario, self._started_at)
         self.unwritten = False
+        self._model = ""  # of the level that is running
         self._tested: dict[str, ModelUnderTest] = {}
         # By now the models are warm.
         self._cold = {} if before is None else {status.model: status.cold_ttft_s for status in before.models}
@@ -121,20 +122,23 @@ class RunWriter:
 
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """Show the level in the progress line."""
+        self._model = model
         self._progress.level_begins(level, model, number)
 
     def sample_ended(self, sample: Sample, number: int) -> None:
         """Write the request's line."""
         try:
-            self._log.add(sample, level=number)
+            self._log.add(sample, level=number, model=self._model, url=self._session.target.base_url)
         except OSError as error:
             self._cannot_write(f"{self.folder.path}/requests.jsonl: {error.strerror or error}")
 
     def level_ended(self, recording: LevelRecording, model: str, load: Load) -> None:
         """Summarize the level and save the run so far."""
+        target, others = self._session.target, self._session.prepared.others
         level = summarize(
             recording,
-            target=self._session.target.base_url,
+            target=target.base_url,
+            targets=[one.base_url for one in (target, *others)] if others else [],
             model=model,
             load=load,
             failure_limit=self._scenario.limits.failures,

@@ -77,7 +77,9 @@ def judge_scenario(run: Run, flags: Mapping[str, object], environment: Mapping[s
     left_out = ("work.", "target.") if judge.url is not None else ("work.", "target.extra_body")
     reused = {key: value for key, value in reused.items() if not key.startswith(left_out)}
     scenario = resolve(flags=flags, environment=environment, command="judge", reused=reused)
-    target = dataclasses.replace(scenario.target, model=(judge.model,), url=judge.url or scenario.target.url)
+    target = dataclasses.replace(
+        scenario.target, model=(judge.model,), url=(judge.url,) if judge.url else scenario.target.url
+    )
     origins = dict(scenario.origins)
     if judge.api_key_env is not None:
         target = dataclasses.replace(target, api_key_env=judge.api_key_env)

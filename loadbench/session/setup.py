@@ -20,12 +20,13 @@ import anyio
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
-from loadbench.core.errors import BadInput
+from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.load import Phase
 from loadbench.plan.prompt_source import data_set, prompt_source
 from loadbench.plan.settings import settings
+from loadbench.record.request import ONLY_DESTINATION
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import check_folder
@@ -51,7 +52,9 @@ if TYPE_CHECKING:
     from loadbench.live.progress import Progress
     from loadbench.plan.prompts import Prompt
     from loadbench.plan.scenario import Scenario
+    from loadbench.record.request import Destination
     from loadbench.record.sample import Sample
+    from loadbench.targets.adapt import Connect
     from loadbench.targets.clients import MeasuringTransport
     from loadbench.targets.openai import Target
     from loadbench.targets.prepare import Prepared
@@ -67,15 +70,21 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
 
     Raises `BadInput`.
     """
-    if scenario.is_set("telemetry.server_pid") and scenario.target.url and not is_local(scenario.target.url):
+    urls = scenario.target.url or ()
+    if scenario.is_set("telemetry.server_pid") and urls:
         place = scenario.place("telemetry.server_pid")
-        raise BadInput(f"{place}: has no effect: the server is on another machine", hint="leave it out")
+        if len(urls) > 1:
+            hint = "leave it out: the first server's process is found by its port"
+            raise BadInput(f"{place}: names one process, and there are {len(urls)} servers", hint=hint)
+        if not is_local(urls[0]):
+            raise BadInput(f"{place}: has no effect: the server is on another machine", hint="leave it out")
     try:
         if scenario.simulated:
             profile_named(scenario.target.profile)
         if scenario.target.adapter is not None:
             make_adapter(scenario.target.adapter)
-        credentials(scenario, environment, url=scenario.target.url or "")
+        for url in urls or ("",):
+            credentials(scenario, environment, url=url)
         prompt_source(scenario.work, key="check", calibration=None)
         check_data_set(scenario)
         check_pid(scenario.telemetry.server_pid)
@@ -134,17 +143,18 @@ def server_of(
 ) -> Iterator[tuple[Scenario, str]]:
     """(the scenario with the server's address in it, that address). The simulated server runs while the context lasts.
 
-    The simulated server lists these `models`, or those of the scenario's models file, or its own one.
+    The simulated server lists these `models`, or those of the scenario's models file or mix, or its own one.
     Raises `TargetUnavailable` if Foundry Local is wanted and cannot be found.
     """
     scenario, note = locate(scenario, environment)
     if note:
         say(f"the server is {note}")
     if not scenario.simulated:
-        yield scenario, scenario.target.url or ""
+        yield scenario, scenario.url or ""
         return
     if not models and scenario.target.model_set is not None:
         models = scenario.target.model or ()
+    models = models or [share.name for share in scenario.target.mix_models or ()]
     profile = profile_named(scenario.target.profile).name
     with SimProcess(profile, seed=scenario.work.seed, models=models) as server:
         yield scenario, server.url
@@ -169,20 +179,40 @@ class Session:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models to test, as requests name them."""
+        """The models to test, as requests name them; a mix of them is one, with a name of its own."""
         return self.prepared.models
 
+    @property
+    def mix(self) -> tuple[str, ...]:
+        """The models of a mix, as requests name them; empty if one model is tested at a time."""
+        return self.prepared.mix
+
     def client(self, model: str) -> Client:
-        """The client that measures this model."""
-        return make_client(self.scenario, self.target, self.transport, model=model, clock=self.clock)
+        """The client that measures this model, or the mix, at every server."""
+        target, *others = self.prepared.targets
+        return make_client(
+            self.scenario, target, self.transport, model=model, mix=self.mix, others=others, clock=self.clock
+        )
+
+    def _connect(self, destination: Destination) -> Connect:
+        """What makes the client of one model at one server, since requests are adapted to what each accepts."""
+
+        def alone(model: str) -> Client:
+            targets = self.prepared.targets
+            index, server = divmod(destination.endpoint, len(targets))
+            name = self.mix[index] if self.mix else model
+            return make_client(self.scenario, targets[server], self.transport, model=name, clock=self.clock)
+
+        return alone if self.mix or self.prepared.others else self.client
 
     def health(self) -> LoopHealth:
         """What watches the load generator during one level."""
         return LoopHealth(self.transport)
 
-    async def counters(self) -> Mapping[str, float] | None:
-        """The server's own counters; `None` if it has none."""
-        return await counters(self.target)
+    async def counters(self) -> Sequence[Mapping[str, float]] | None:
+        """The own counters of each server; `None` unless all have some."""
+        found = [await counters(target) for target in self.prepared.targets]
+        return [one for one in found if one] if all(found) else None
 
     async def ready(self, model: str) -> None:
         """Load the model if it is not loaded; raises `TargetUnavailable` if it cannot be."""
@@ -193,13 +223,20 @@ class Session:
         """Whether a model is loaded in place of another."""
         return self.prepared.service is not None
 
-    async def exact_lengths(self, model: str) -> Sample | None:
+    async def exact_lengths(self, model: str, destination: Destination = ONLY_DESTINATION) -> Sample | None:
         """Find out how responses of exact lengths are requested, if they are wanted."""
-        return await adapt.exact_lengths(self.prepared, model, self.client)
+        return await adapt.exact_lengths(self.prepared, destination.model or model, self._connect(destination))
 
-    async def first_response(self, model: str, *, prompt: Prompt, max_tokens: int) -> Sample:
+    async def first_response(
+        self, model: str, *, prompt: Prompt, max_tokens: int, destination: Destination = ONLY_DESTINATION
+    ) -> Sample:
         """The response to a request that is adapted to the server; raises `TargetUnavailable` if there is none."""
-        return await adapt.first_response(self.prepared, model, self.client, prompt, max_tokens=max_tokens)
+        name, connect = destination.model or model, self._connect(destination)
+        try:
+            return await adapt.first_response(self.prepared, name, connect, prompt, max_tokens=max_tokens)
+        except TargetUnavailable as error:
+            where = " at ".join(filter(None, (destination.model, destination.server)))
+            raise TargetUnavailable(f"{where}: {error.message}" if where else error.message, hint=error.hint) from None
 
     async def answer(self, model: str, prompt: str | Prompt, *, max_tokens: int) -> Sample:
         """The response to a request that is not measured, with its text, however it ended; it is adapted as well."""
@@ -226,7 +263,7 @@ async def open_session(
         prepared = await prepare(scenario, environment, url=url, say=say)
         scenario = prepared.scenario
         clock = MonotonicClock()
-        transport = make_transport(scenario, prepared.target, clock)
+        transport = make_transport(scenario, prepared.target, clock, *prepared.others)
 
         async def close_transport() -> None:
             with anyio.CancelScope(shield=True):
@@ -236,8 +273,8 @@ async def open_session(
         count = workers_for(scenario, usable_cores())
         workers = None
         if count > 1:
-            workers = await stack.enter_async_context(WorkerPool.of(count, lambda: prepared.target))
-        telemetry = RunTelemetry(scenario, prepared.target, clock=clock, say=say)
+            workers = await stack.enter_async_context(WorkerPool.of(count, lambda: prepared.targets))
+        telemetry = RunTelemetry(scenario, *prepared.targets, clock=clock, say=say)
         await stack.enter_async_context(telemetry.sampling())
         about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)
         yield Session(

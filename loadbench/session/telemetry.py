@@ -29,11 +29,13 @@ _IDLE_S = 3.0
 class RunTelemetry:
     """The telemetry of one session. Nothing is written until `keep_in` names a folder; `say` reports to the user."""
 
-    def __init__(self, scenario: Scenario, target: Target, *, clock: Clock, say: Callable[[str], None]) -> None:
+    def __init__(self, scenario: Scenario, *targets: Target, clock: Clock, say: Callable[[str], None]) -> None:
         self._settings = scenario.telemetry
         self._prices = scenario.cost
         self._simulated = scenario.simulated
-        self._target = target
+        self._targets = targets
+        # One process is sampled: that of the first server on this machine.
+        self._sampled = next((target.base_url for target in targets if is_local(target.base_url)), targets[0].base_url)
         self._clock = clock
         self._say = say
         self._watch = MachineSampler(interval_ns=self._settings.interval)
@@ -55,9 +57,12 @@ class RunTelemetry:
         if self._settings.sampling == "off" or (self._settings.sampling == "auto" and self._simulated):
             yield
             return
-        async with self._watch.sampling(url=self._target.base_url, pid=self._settings.server_pid):
+        async with self._watch.sampling(url=self._sampled, pid=self._settings.server_pid):
+            if len(self._targets) > 1 and self._watch.about:
+                self._watch.about = {**self._watch.about, "server": self._sampled}
+                self._say(f"telemetry: of the servers' processes, only that of {self._sampled} is sampled")
             if self._settings.sampling == "on" and not self._watch.about:
-                local = is_local(self._target.base_url)
+                local = is_local(self._sampled)
                 reason = "the sampler did not start" if local else "the server is on another machine"
                 self._say(f"telemetry: {reason}")
             elif self._settings.sampling == "on" and self._watch.about.get("process") is None:
@@ -75,7 +80,7 @@ class RunTelemetry:
         """Read the server's metrics page at the set interval, until cancelled."""
         interval_ns = self._settings.page_interval
         if interval_ns is not None and self._settings.sampling != "off":
-            await poll_gauges(self._target, self._watch.add, clock=self._clock, interval_ns=interval_ns)
+            await poll_gauges(*self._targets, report=self._watch.add, clock=self._clock, interval_ns=interval_ns)
 
     async def measure_idle(self) -> None:
         """Measure the power without load, if there is a power meter. Call it before the first request."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from loadbench.targets.prepare import Prepared
     from loadbench.wire.body import BodyChanges
 
-    Connect = Callable[[str], Client]
+    Connect = Callable[[str], Client]  # of a model
 
 # A server that refuses more than this is another kind of server.
 MOST_TRIES = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 from loadbench.client.adapter import AdapterTransport
@@ -10,6 +11,8 @@ from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadbench.client.transport import Transport
     from loadbench.core.clock import Clock
     from loadbench.plan.scenario import Scenario
@@ -19,17 +22,28 @@ if TYPE_CHECKING:
 MeasuringTransport = FastTransport | HttpxTransport | AdapterTransport
 
 
-def make_transport(scenario: Scenario, target: Target, clock: Clock) -> MeasuringTransport:
-    """The transport of all requests; it must be closed in the event loop that uses it."""
+def make_transport(scenario: Scenario, target: Target, clock: Clock, *others: Target) -> MeasuringTransport:
+    """The transport of all requests, also to `others`; it must be closed in the event loop that uses it."""
     if target.adapter is not None:
         return AdapterTransport(target.adapter)
+    tls = next((one.tls for one in (target, *others) if one.tls is not None), None)
     if scenario.target.transport == "httpx":
-        return HttpxTransport(clock, tls=target.tls)
-    return FastTransport(tls=target.tls)
+        return HttpxTransport(clock, tls=tls)
+    return FastTransport(tls=tls)
 
 
-def make_client(scenario: Scenario, target: Target, transport: Transport, *, model: str, clock: Clock) -> Client:
-    """The client of one model, with the scenario's time limits."""
+def make_client(
+    scenario: Scenario,
+    target: Target,
+    transport: Transport,
+    *,
+    model: str,
+    clock: Clock,
+    mix: Sequence[str] = (),
+    others: Sequence[Target] = (),
+) -> Client:
+    """The client of one model, or of the models of a mix, at the target and `others`, with the scenario's time
+    limits. Its endpoints are in the order of `loadbench.plan.shares.Rotation`."""
     limits = scenario.limits
     timeouts = Timeouts(
         connect_ns=limits.connect_timeout,
@@ -37,4 +51,5 @@ def make_client(scenario: Scenario, target: Target, transport: Transport, *, mod
         idle_ns=limits.idle_timeout,
         total_ns=limits.timeout,
     )
-    return Client(target.endpoint(model, scenario), transport, clock=clock, timeouts=timeouts)
+    endpoint, *further = (one.endpoint(name, scenario) for name, one in product(mix or (model,), (target, *others)))
+    return Client(endpoint, transport, clock=clock, timeouts=timeouts, others=further)

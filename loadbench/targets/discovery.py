@@ -41,7 +41,7 @@ class DiscoveryStep:
 
 def discover(scenario: Scenario, environment: Mapping[str, str], *, to_the_end: bool = False) -> list[DiscoveryStep]:
     """Each place up to the first that names an address, or all of them with `to_the_end`."""
-    given = scenario.target.url
+    given = scenario.url
     source = scenario.place("target.url")
     steps = [DiscoveryStep(source, given, shown_url(given) if given else "not given")]
     for name in ENDPOINT_VARIABLES:
@@ -68,9 +68,9 @@ def locate(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenario
 
     Raises `TargetUnavailable` if Foundry Local is wanted and not found.
     """
-    if scenario.target.url is not None:
+    if scenario.url is not None:
         variable = scenario.place("target.url")
-        note = f"{shown_url(scenario.target.url)}, from {variable}" if variable in ENDPOINT_VARIABLES else ""
+        note = f"{shown_url(scenario.url)}, from {variable}" if variable in ENDPOINT_VARIABLES else ""
         return scenario, note
     if scenario.simulated or scenario.target.adapter is not None:
         return scenario, ""
@@ -79,7 +79,7 @@ def locate(scenario: Scenario, environment: Mapping[str, str]) -> tuple[Scenario
     if found is None or found.url is None:
         findings = "; ".join(f"{step.source}: {step.finding}" for step in steps)
         raise TargetUnavailable(f"Foundry Local was not found ({findings})", hint=NOT_FOUND_HINT)
-    target = dataclasses.replace(scenario.target, url=found.url)
+    target = dataclasses.replace(scenario.target, url=(found.url,))
     origins = {**scenario.origins, "target.url": Origin(Source.COMMAND, f"discovery {found.source}")}
     return dataclasses.replace(scenario, target=target, origins=origins), f"{found.url}, from `{found.source}`"
 

@@ -23,6 +23,7 @@ from loadbench.plan.extra_body import LIMIT_FIELDS
 from loadbench.plan.server_url import ServerUrl, shown_url, with_query
 from loadbench.plan.settings import DEFAULT, Source
 from loadbench.record.outcome import Outcome
+from loadbench.record.request import ONLY_DESTINATION
 from loadbench.targets import error_hints
 from loadbench.targets.error_hints import advice_for
 from loadbench.targets.http_get import NoConnection, get, http_client, parse_json
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from loadbench.client.client import Client
     from loadbench.plan.prompts import Prompt
     from loadbench.plan.scenario import Scenario
+    from loadbench.record.request import Destination
     from loadbench.record.sample import Sample
 
 
@@ -147,7 +149,7 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
             problems.append(TargetUnavailable(f"{shown}: {hide(message, secrets)}", hint=hint))
     # What is no 404 says more than that a list is not there.
     problem = next((problem for problem in problems if problem.hint), problems[0])
-    if problem.hint and settings.model is None:
+    if problem.hint and settings.model is None and settings.mix_models is None:
         raise problem
     return replace(target, list_problem=problem.message)
 
@@ -247,9 +249,11 @@ def not_listed(model: str, names: Sequence[str]) -> str:
     return f"has no model {model!r}" + (f", did you mean {near[0]!r}?" if near else "")
 
 
-async def first_response(client: Client, *, prompt: str | Prompt, max_tokens: int) -> Sample:
+async def first_response(
+    client: Client, *, prompt: str | Prompt, max_tokens: int, destination: Destination = ONLY_DESTINATION
+) -> Sample:
     """Send one request and return its sample; raises `TargetUnavailable` unless it succeeds."""
-    sample = await client.send_prompt(prompt, max_tokens=max_tokens)
+    sample = await client.send_prompt(prompt, max_tokens=max_tokens, destination=destination)
     if sample.outcome is not Outcome.OK:
         raise first_failure(sample, note=client.endpoint.model_note)
     return sample

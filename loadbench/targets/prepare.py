@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Prepared:
-    """A run's target. `models` are named as in requests; those in `missing` cannot be tested, for the reason given.
+    """A run's target, and `others` that share the load with it. `models` are named as in requests; those in `missing`
+    cannot be tested, for the reason given. A mix is one of `models`, by its name; `mix` are its models.
 
     By model, `requested_names` has the name that the user gave if it is another one, `load_s` the load time of a model
     that was not loaded before, and `load_warm_s` the time to load it again, if that is to be timed.
@@ -56,9 +57,11 @@ class Prepared:
 
     scenario: Scenario
     target: Target
+    others: tuple[Target, ...] = ()
     service: Service | None = None
     catalogue: list[Model] = field(default_factory=list)
     models: tuple[str, ...] = ()
+    mix: tuple[str, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
     requested_names: dict[str, str] = field(default_factory=dict)
     load_s: dict[str, float] = field(default_factory=dict)
@@ -68,16 +71,32 @@ class Prepared:
     say: Callable[[str], None] = lambda _: None
     _ours: Model | None = None
 
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All servers that share the load; what one of them refuses is sent to none."""
+        return (self.target, *(replace(other, changes=self.target.changes) for other in self.others))
+
     def entry(self, model: str) -> Model | None:
         """The model's entry in the catalogue."""
         return next((entry for entry in self.catalogue if entry.id == model), None)
 
     async def ready(self, model: str) -> None:
-        """Load a model that is not loaded; raises `TargetUnavailable` if it cannot be loaded.
+        """Load a model that is not loaded, or all models of a mix; raises `TargetUnavailable` if one cannot be loaded.
 
         The model that was loaded here before is unloaded first: two may not fit into memory, and one of them would be
-        measured with less memory than the other.
+        measured with less memory than the other. Those of a mix must fit together.
         """
+        for part in self.mix or (model,):
+            await self._ready(part)
+        if self.mix and self.service is not None:
+            async with target_http(self.scenario, self.target) as http:
+                loaded = await loaded_ids(http, self.service)
+            gone = [part for part in self.mix if not any(same_model(part, one) for one in loaded or self.mix)]
+            if gone:
+                reason = f"{', '.join(gone)} did not stay loaded when the others were loaded"
+                raise TargetUnavailable(reason, hint="the models of a mix must fit into memory together")
+
+    async def _ready(self, model: str) -> None:
         again, adapter, service = self.scenario.target.time_loads, self.target.adapter, self.service
         if adapter is not None:
             self.load_s[model] = await load_adapter(adapter) / NS_PER_S
@@ -106,7 +125,7 @@ class Prepared:
     async def _load(self, http: httpx.AsyncClient, service: Service, model: Model) -> None:
         if not self.scenario.target.load:
             raise TargetUnavailable(f"{model.id} is not loaded", hint=f"loadbench models --load {model.id}")
-        if self._ours is not None:
+        if self._ours is not None and not self.mix:
             previous, self._ours = self._ours, None
             try:
                 await unload(http, service, previous)
@@ -191,18 +210,46 @@ async def prepare(
         models, missing = choose_models(target, scenario.target.model)
         return Prepared(scenario=scenario, target=target, models=models, missing=missing, say=say)
     target, service = await find_server(scenario, environment, url=url)
+    others = await _others(scenario, environment, target, service)
+    shares = scenario.target.mix_models or ()
+    mix = tuple(share.name for share in shares)
     if service is None:
         scenario = without_foundry(scenario, target, say)
-        models, notes = choose_models(target, scenario.target.model)
-        if target.list_problem:
-            say(f"warning: no list of models: {target.list_problem}; continuing with --model")
-        for note in notes.values():
-            say(f"warning: {target.base_url} {note}; continuing, as a list may be incomplete")
-        return Prepared(scenario=scenario, target=target, models=models, say=say)
-    catalogue = await known_models(scenario, target, service)
-    prepared = Prepared(scenario=scenario, target=target, service=service, catalogue=catalogue, say=say)
-    choose(prepared, scenario.target.model or _default(target, catalogue))
+        prepared = Prepared(scenario=scenario, target=target, others=others, say=say)
+        prepared.models, _ = choose_models(target, mix or scenario.target.model)
+        for one in prepared.targets:
+            if one.list_problem:
+                say(f"warning: no list of models: {one.list_problem}; continuing with the named models")
+            for note in choose_models(one, prepared.models)[1].values():
+                say(f"warning: {one.base_url} {note}; continuing, as a list may be incomplete")
+    else:
+        catalogue = await known_models(scenario, target, service)
+        prepared = Prepared(scenario=scenario, target=target, service=service, catalogue=catalogue, say=say)
+        choose(prepared, mix or scenario.target.model or _default(target, catalogue))
+    if mix:
+        if prepared.missing:
+            raise TargetUnavailable(f"{target.base_url}: {'; '.join(prepared.missing.values())}")
+        prepared.mix, prepared.models = prepared.models, (",".join(map(str, shares)),)
     return prepared
+
+
+async def _others(
+    scenario: Scenario, environment: Mapping[str, str], first: Target, service: Service | None
+) -> tuple[Target, ...]:
+    """The further servers that share the load. Raises `BadInput` for two addresses of one server, or Foundry Local."""
+    targets, place = [first], scenario.place("target.url")
+    for url in (scenario.target.url or ())[1:]:
+        target, also = await find_server(scenario, environment, url=url)
+        if target.base_url in {one.base_url for one in targets}:
+            raise BadInput(f"{place}: {url} is the same server as another", hint="name each server once")
+        service = service or also
+        targets.append(target)
+    if service is not None and len(targets) > 1:
+        raise BadInput(
+            f"{place}: Foundry Local at {service.root} cannot share the load with others",
+            hint="its models are loaded at one service; name one URL",
+        )
+    return tuple(targets[1:])
 
 
 def _default(target: Target, catalogue: Sequence[Model]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ Many servers have no such page. That is not an error, and nothing is reported.
 from __future__ import annotations
 
 import re
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -26,7 +26,7 @@ import orjson
 from loadbench.core.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from loadbench.core.clock import Clock
     from loadbench.targets.openai import Target
@@ -96,19 +96,26 @@ async def counters(target: Target) -> dict[str, float] | None:
 
 
 async def poll_gauges(
-    target: Target, report: Callable[[int, Mapping[str, float]], None], *, clock: Clock, interval_ns: int
+    *targets: Target, report: Callable[[int, Mapping[str, float]], None], clock: Clock, interval_ns: int
 ) -> None:
-    """Report the gauges at intervals until cancelled; returns at once if there are none, or if the page is slow."""
-    async with _client(target) as http:
-        began_ns, text = clock.now_ns(), await _page(http, target)
-        if text is None or clock.now_ns() - began_ns > _QUICK_NS or len(text) > _QUICK_BYTES or not parse_gauges(text):
+    """Report the gauges at intervals until cancelled, those of several servers as one server with several engines has
+    them. Returns at once if one has none, or if a page is slow."""
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(_client(target)) for target in targets]
+
+        async def pages() -> list[str]:
+            return [await _page(http, target) or "" for http, target in zip(clients, targets, strict=True)]
+
+        began_ns, texts = clock.now_ns(), await pages()
+        is_slow = clock.now_ns() - began_ns > _QUICK_NS or sum(map(len, texts)) > _QUICK_BYTES
+        if is_slow or not all(map(parse_gauges, texts)):
             return
         while True:
-            if gauges := parse_gauges(text or ""):
+            if all(texts) and (gauges := parse_gauges("\n".join(texts))):
                 report(began_ns, gauges)
             took_ns = clock.now_ns() - began_ns
             await anyio.sleep(max(interval_ns - took_ns, _REST * took_ns) / NS_PER_S)
-            began_ns, text = clock.now_ns(), await _page(http, target)
+            began_ns, texts = clock.now_ns(), await pages()
 
 
 def _client(target: Target) -> httpx.AsyncClient:
@@ -216,3 +223,17 @@ def rise(before: Mapping[str, float], after: Mapping[str, float] | None) -> dict
     if after is None or any(after.get(name, 0.0) < value for name, value in before.items()):
         return None
     return {name: value - before.get(name, 0.0) for name, value in after.items()}
+
+
+def total_rise(
+    before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]] | None
+) -> dict[str, float] | None:
+    """The increase of each counter over all servers; `None` if one of them was restarted."""
+    total: dict[str, float] = {}
+    for number, of_server in enumerate(before):
+        risen = rise(of_server, None if after is None else after[number])
+        if risen is None:
+            return None
+        for name, amount in risen.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total

@@ -219,7 +219,7 @@ async def _crew(job: Job) -> Found:
     settings = LoadSettings(users=(job.streams,), duration=window_ns, warm_up=2 * _S, ramp=round(1.5 * _S), cool_down=0)
     plan = Scenario(load=settings)
     load = Closed(job.streams)
-    async with WorkerPool.of(2, lambda: Target(base_url=f"{job.url}/v1")) as crew:
+    async with WorkerPool.of(2, lambda: (Target(base_url=f"{job.url}/v1"),)) as crew:
         level = crew.level(plan, LevelSpec(load=load, key="bench"), model="truth", clock=MonotonicClock())
         recording = await level.run()
     verdict = judge(recording, load=load, model="truth", failure_limit=0.01)

@@ -18,6 +18,7 @@ from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.level import Level, LevelPlan
 from loadbench.plan.load import LevelDuration
 from loadbench.plan.prompts import Prompt
+from loadbench.record.request import ONLY_DESTINATION
 from loadbench.targets.openai import first_response
 from tests.engine.no_health import NoHealth
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from loadbench.plan.load import Load
     from loadbench.record.outcome import Outcome
     from loadbench.record.recorder import LevelRecording
+    from loadbench.record.request import Destination
     from loadbench.record.sample import Sample
 
 MS = 1_000_000
@@ -125,6 +127,7 @@ class ScriptedSession:
     workers = None
     health = NoHealth
     swaps_models = False
+    mix = ()
 
     def __init__(
         self,
@@ -140,20 +143,23 @@ class ScriptedSession:
         self._counters = counters
         self._settled = settled
 
-    async def counters(self) -> dict[str, float] | None:
+    async def counters(self) -> list[dict[str, float]] | None:
         """As scripted, or none."""
-        return None if self._counters is None else await self._counters()
+        page = None if self._counters is None else await self._counters()
+        return None if page is None else [page]
 
     async def ready(self, model: str) -> None:
         """Every model is."""
         self.made_ready.append(model)
 
-    async def exact_lengths(self, model: str) -> None:
+    async def exact_lengths(self, model: str, destination: Destination = ONLY_DESTINATION) -> None:
         """They are not wanted."""
 
-    async def first_response(self, model: str, *, prompt: str, max_tokens: int) -> Sample:
+    async def first_response(
+        self, model: str, *, prompt: str, max_tokens: int, destination: Destination = ONLY_DESTINATION
+    ) -> Sample:
         """Nothing is refused here."""
-        return await first_response(self.client(model), prompt=prompt, max_tokens=max_tokens)
+        return await first_response(self.client(model), prompt=prompt, max_tokens=max_tokens, destination=destination)
 
     async def settled(self, closes_ns: int) -> None:
         """As scripted, or at once."""

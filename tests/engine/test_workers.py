@@ -109,7 +109,7 @@ def run_crew(plan: Scenario, load, *, workers: int, during=None, profile="slot-s
         async def main() -> tuple:
             samples: list = []
             target = Target(base_url=f"{server.url}/v1")
-            async with WorkerPool.of(workers, lambda: target) as crew:
+            async with WorkerPool.of(workers, lambda: (target,)) as crew:
                 pids = [member.process.pid for member in crew._workers]
                 level = crew.level(
                     plan,
@@ -221,7 +221,7 @@ def test_what_a_dead_worker_had_under_way_keeps_its_persona():
     recording, samples, _, _ = run_crew(made, made.loads[0], workers=2, during=during)
     assert Outcome.CANCELLED in {one.outcome for one in samples}
     assert {one.request.persona for one in samples} == {"chat", "code"}
-    assert sum(part.requests for part in recording.personas.values()) == sum(recording.outcomes.values())
+    assert sum(part.requests for part in recording.groups_of("persona").values()) == sum(recording.outcomes.values())
     assert sum(recording.turns.values()) == sum(recording.outcomes.values())
 
 
@@ -333,7 +333,7 @@ def test_a_search_runs_its_probes_on_workers():
         judge = SearchJudge(SearchEvidence(plan.objectives, confidence=0.95))
         session = ScriptedSession(clock, lambda _: Client(endpoint, transport, clock=clock, timeouts=Timeouts()))
         started: list[tuple[int, int]] = []
-        async with WorkerPool.of(2, lambda: target) as workers:
+        async with WorkerPool.of(2, lambda: (target,)) as workers:
             session.workers = workers
             search = CapacitySearch(plan, session, model=EXACT.model, judge=judge, observer=judge)
             monitor = judge.monitor

@@ -355,7 +355,7 @@ def test_b11_workers_share_any_workload(flags):
 
     async def main(url: str) -> LevelRecording:
         target = Target(base_url=f"{url}/v1", headers=(), tls=None)
-        async with WorkerPool.of(2, lambda: target) as crew:
+        async with WorkerPool.of(2, lambda: (target,)) as crew:
             level = crew.level(
                 scenario,
                 LevelSpec(load=load, key="k", calibration=KNOWN),
@@ -377,7 +377,7 @@ def test_b11_workers_share_any_workload(flags):
         assert recording.missed == 0
     if "turns" in flags:
         assert set(recording.turns) == {1, 2, 3}
-        assert set(recording.personas) == {"chat", "code"}
+        assert set(recording.groups_of("persona")) == {"chat", "code"}
 
 
 SESSIONS = [

@@ -31,7 +31,8 @@ A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"
 def a_scenario(*, a_model=None, b_model=None, same=False, **target) -> Scenario:
     """The defaults, but for the target and what names the sides."""
     compare = CompareSettings(a_model=a_model, b_model=b_model, same=same)
-    return Scenario(command="compare", target=TargetSettings(**target), compare=compare)
+    urls = {"url": (target.pop("url"),)} if "url" in target else {}
+    return Scenario(command="compare", target=TargetSettings(**target, **urls), compare=compare)
 
 
 @given(repeats=st.integers(1, 16), levels=st.integers(1, 6), seed=st.integers(0, 1000))
@@ -128,8 +129,8 @@ def test_targets_are_told_from_saved_runs(text, target):
 def test_side_says_what_the_scenario_does_not():
     """A side has the scenario's target but for what it says itself, and its origins tell so."""
     a, b = sides(a_scenario(url=A, api="completions"), a="model=x", b=f"url={B}/v1,model=y,api=chat")
-    assert (a.target.url, a.target.model, a.target.api) == (A, ("x",), "completions")
-    assert (b.target.url, b.target.model, b.target.api) == (f"{B}/v1", ("y",), "chat")
+    assert (a.url, a.target.model, a.target.api) == (A, ("x",), "completions")
+    assert (b.url, b.target.model, b.target.api) == (f"{B}/v1", ("y",), "chat")
     assert str(a.origins["target.model"]) == "flag --a: model"
     assert "target.url" not in a.origins
     assert str(b.origins["target.url"]) == "flag --b: url"
@@ -138,8 +139,8 @@ def test_side_says_what_the_scenario_does_not():
 def test_two_models_of_one_server():
     """`--url` with `--a-model` and `--b-model` is enough."""
     a, b = sides(a_scenario(url=A, a_model="x", b_model="y"))
-    assert (a.target.url, a.target.model) == (A, ("x",))
-    assert (b.target.url, b.target.model) == (A, ("y",))
+    assert (a.url, a.target.model) == (A, ("x",))
+    assert (b.url, b.target.model) == (A, ("y",))
 
 
 def test_one_thing_on_both_sides_must_be_meant():

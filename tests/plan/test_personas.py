@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from loadbench.plan.distribution import Constant, Think
 from loadbench.plan.load import Closed
-from loadbench.plan.personas import PERSONAS, Cast, Persona, parse_mix
+from loadbench.plan.personas import PERSONAS, Cast, Persona
 from loadbench.plan.prompt_source import prompt_source
+from loadbench.plan.shares import parse_shares
 from loadbench.plan.sources import resolve
 
 S = 1_000_000_000
@@ -142,4 +143,4 @@ def test_a_mix_without_thinkers_thinks_not():
 def test_a_mix_that_cannot_be_is_refused(text, reason):
     """The message says what is missing."""
     with pytest.raises(ValueError, match=reason):
-        parse_mix(text)
+        parse_shares(text, separator=":", what="persona", example="chat:3")

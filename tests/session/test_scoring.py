@@ -30,7 +30,7 @@ RUN = msgspec.structs.replace(
 def test_a_variable_that_the_run_overrides_is_listed(variable, value):
     """The run's value stays in force, and the variable is named."""
     scenario = scoring_scenario(RUN, {}, {variable: value})
-    assert (scenario.target.url, scenario.work.max_tokens, scenario.target.api) == ("http://127.0.0.1:7", 11, "chat")
+    assert (scenario.url, scenario.work.max_tokens, scenario.target.api) == ("http://127.0.0.1:7", 11, "chat")
     assert [str(value) for value in scenario.unused] == [f"{variable}: overridden by the run"]
 
 

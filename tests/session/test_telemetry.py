@@ -30,7 +30,7 @@ def watched(tmp_path, *, url: str = HERE, simulated: bool = False, price: float 
     """A level of 0.2 s that was watched so, with what was said, and the readings kept."""
     said: list[str] = []
     scenario = Scenario(
-        target=TargetSettings(url=None if simulated else url),
+        target=TargetSettings(url=None if simulated else (url,)),
         telemetry=TelemetrySettings(**{"interval": 100_000_000, **settings}),
         cost=CostSettings(kwh_price=price),
     )

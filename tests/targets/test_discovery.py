@@ -54,14 +54,11 @@ def test_variables_of_other_programs_are_taken_where_nobody_tells_us():
     """In their order; and where from is known. Loadbench's own variable, a flag and a file win over both."""
     others = {"FOUNDRY_LOCAL_ENDPOINT": "http://f:1/v1/", "OPENAI_BASE_URL": "http://o:1/v1"}
     found = resolve(flags={}, environment=others)
-    assert (found.target.url, str(found.origins["target.url"])) == (
-        "http://f:1/v1",
-        "environment FOUNDRY_LOCAL_ENDPOINT",
-    )
+    assert (found.url, str(found.origins["target.url"])) == ("http://f:1/v1", "environment FOUNDRY_LOCAL_ENDPOINT")
     assert not found.simulated
-    assert resolve(flags={}, environment={**others, "FOUNDRY_LOCAL_ENDPOINT": " "}).target.url == "http://o:1/v1"
-    assert resolve(flags={}, environment={**others, "LOADBENCH_URL": "http://l:1"}).target.url == "http://l:1"
-    assert resolve(flags={"url": "http://u:1"}, environment=others).target.url == "http://u:1"
+    assert resolve(flags={}, environment={**others, "FOUNDRY_LOCAL_ENDPOINT": " "}).url == "http://o:1/v1"
+    assert resolve(flags={}, environment={**others, "LOADBENCH_URL": "http://l:1"}).url == "http://l:1"
+    assert resolve(flags={"url": "http://u:1"}, environment=others).url == "http://u:1"
 
 
 def test_simulated_server_can_be_asked_for_in_spite_of_them():
@@ -73,7 +70,7 @@ def test_variable_of_another_program_that_is_no_address_is_told():
     """It would have been used, so it is not passed over in silence."""
     with pytest.raises(BadInput, match="OPENAI_BASE_URL: found 'gibberish'"):
         resolve(flags={}, environment={"OPENAI_BASE_URL": "gibberish"})
-    assert resolve(flags={"url": "http://u:1"}, environment={"OPENAI_BASE_URL": "gibberish"}).target.url == "http://u:1"
+    assert resolve(flags={"url": "http://u:1"}, environment={"OPENAI_BASE_URL": "gibberish"}).url == "http://u:1"
 
 
 def test_user_is_told_where_an_address_is_from_that_he_did_not_give():
@@ -92,11 +89,11 @@ def test_newer_command_line_is_asked_first_and_the_older_after(tmp_path):
     """The first that names an address ends the search; the result keeps which it was."""
     environment = {"PATH": str(install(tmp_path, server_status_o_json=newer("http://127.0.0.1:58082")))}
     found, note = locate(FOUNDRY, environment)
-    assert found.target.url == "http://127.0.0.1:58082"
+    assert found.url == "http://127.0.0.1:58082"
     assert str(found.origins["target.url"]) == "discovery foundry server status -o json"
     assert note == "http://127.0.0.1:58082, from `foundry server status -o json`"
     environment = {"PATH": str(install(tmp_path, service_status=older("http://127.0.0.1:5273")))}
-    assert locate(FOUNDRY, environment)[0].target.url == "http://127.0.0.1:5273"
+    assert locate(FOUNDRY, environment)[0].url == "http://127.0.0.1:5273"
 
 
 @posix
@@ -114,7 +111,7 @@ def test_search_in_vain_says_what_each_place_said(tmp_path):
 def test_checkup_asks_the_command_line_as_well(tmp_path):
     """An address that was given may be that of yesterday."""
     environment = {"PATH": str(install(tmp_path, server_status_o_json=newer("http://127.0.0.1:2222")))}
-    told = dataclasses.replace(FOUNDRY, target=TargetSettings(kind="foundry", url="http://127.0.0.1:1111"))
+    told = dataclasses.replace(FOUNDRY, target=TargetSettings(kind="foundry", url=("http://127.0.0.1:1111",)))
     steps = discover(told, environment, to_the_end=True)
     assert [step.url for step in steps] == ["http://127.0.0.1:1111", None, None, "http://127.0.0.1:2222"]
     assert moved_to(steps, "http://127.0.0.1:1111/v1") == "http://127.0.0.1:2222"

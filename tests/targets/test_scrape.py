@@ -334,7 +334,10 @@ def watched(*script, for_s: float, interval_ns: int = 20_000_000):
             target = Target(base_url=server.url("http"))
             with scrape.anyio.move_on_after(for_s):
                 await poll_gauges(
-                    target, lambda _at, values: told.append(values), clock=MonotonicClock(), interval_ns=interval_ns
+                    target,
+                    report=lambda _at, values: told.append(values),
+                    clock=MonotonicClock(),
+                    interval_ns=interval_ns,
                 )
             return server.requests
 

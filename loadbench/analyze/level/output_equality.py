@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def output_equality(requests: Iterable[RequestRecord], models: Sequence[str]) -> list[OutputEquality]:
     """Compare all responses of each model to each prompt; `models` names the model of each level of the run, in order.
+    A mix has several, which its requests name.
 
     At temperature 0 a server should always return the same text. Where it does not, batching changed the order of its
     sums, a cache changed its numbers, or it is broken; its speed is then the speed of a different response. The
@@ -30,10 +31,10 @@ def output_equality(requests: Iterable[RequestRecord], models: Sequence[str]) ->
         # A run that was killed has requests of a level that is not in its results.
         counts = request.outcome == "ok" and request.level < len(models)
         if counts and request.answer_hash is not None and request.prompt_index is not None:
-            key = models[request.level], request.prompt_index
+            key = request.model or models[request.level], request.prompt_index
             digests.setdefault(key, []).append((request.level, request.number, request.answer_hash))
-    result = []
-    for model, prompt in sorted(digests, key=lambda key: (models.index(key[0]), key[1])):
+    result, order = [], [*models, *(model for model, _ in digests)]
+    for model, prompt in sorted(digests, key=lambda key: (order.index(key[0]), key[1])):
         responses = sorted(digests[model, prompt])
         first = responses[0][2]
         result.append(

@@ -25,10 +25,10 @@ from loadbench.results.run import (
     ClosedLoad,
     Concurrency,
     FailureCount,
+    GroupResult,
     LevelResult,
     Metric,
     OpenLoad,
-    PersonaResult,
     PrefixCacheResult,
     Throughput,
     TimelinePart,
@@ -37,11 +37,13 @@ from loadbench.results.run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording
+    from loadbench.record.window_tally import Production
+    from loadbench.results.run import Interval
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
@@ -68,14 +70,20 @@ def summarize(
     failure_limit: float,
     exact_output: bool = False,
     origin_ns: int = 0,
+    targets: Sequence[str] = (),
 ) -> LevelResult:
-    """The level as `run.json` has it; `origin_ns` is the run's start on its clock.
+    """The level as `run.json` has it; `origin_ns` is the run's start on its clock, `targets` are several servers.
 
     With `exact_output` responses of exactly the requested length were wanted.
     """
     window_s = recording.window_s
     opens_ns, closes_ns = recording.window
-    throughput, metrics = _throughput(recording), _metrics(recording)
+    intervals = {
+        "requests_per_s": _rate_interval(recording.answers_by_slice),
+        "output_tokens_per_s": _rate_interval(recording.tokens_by_slice),
+    }
+    throughput = _throughput(recording.production, window_s, intervals)
+    metrics = _metrics(recording)
     decided = decide(recording, throughput, metrics)
     histograms = server_histograms(recording.server)
     first = first_token(recording, histograms)
@@ -96,6 +104,7 @@ def summarize(
         warm = PrefixCacheResult(requests=cache.requests, cached_requests=cache.cached, cached_share=share)
     return LevelResult(
         target=target,
+        targets=list(targets),
         model=model,
         load=ClosedLoad(load.users, None if load.think is None else str(load.think))
         if isinstance(load, Closed)
@@ -139,19 +148,9 @@ def summarize(
         undefined=dict(recording.undefined),
         metrics=metrics,
         interrupted=recording.interrupted,
-        personas={
-            name: PersonaResult(
-                requests=cohort.requests,
-                ok=cohort.ok,
-                input_tokens=cohort.input_tokens,
-                output_tokens=cohort.output_tokens,
-                metrics={
-                    f"{figure}_s": metric(histogram, failures=cohort.requests - cohort.ok, inefficiency=None)
-                    for figure, histogram in cohort.histograms.items()
-                },
-            )
-            for name, cohort in sorted(recording.personas.items())
-        },
+        personas=_groups(recording, "persona"),
+        by_model=_groups(recording, "model"),
+        by_server=_groups(recording, "server"),
         turns={str(turn): count for turn, count in sorted(recording.turns.items())},
         warm=warm,
         course=_timeline_parts(recording, load),
@@ -166,17 +165,38 @@ def _per_s(amount: int, window_s: float) -> float:
     return amount / window_s if window_s > 0 else 0.0
 
 
-def _throughput(recording: LevelRecording) -> Throughput:
-    production, window_s = recording.production, recording.window_s
+def _throughput(production: Production, window_s: float, intervals: Mapping[str, Interval | None]) -> Throughput:
     return Throughput(
         requests_per_s=_per_s(production.answers, window_s),
         output_tokens_per_s=_per_s(production.output_tokens, window_s),
         total_tokens_per_s=_per_s(production.output_tokens + production.input_tokens, window_s),
-        interval={
-            "requests_per_s": _rate_interval(recording.answers_by_slice),
-            "output_tokens_per_s": _rate_interval(recording.tokens_by_slice),
-        },
+        interval=dict(intervals),
     )
+
+
+def _groups(recording: LevelRecording, kind: str) -> dict[str, GroupResult]:
+    """The figures of the groups of one kind."""
+    return {
+        name: GroupResult(
+            requests=stats.requests,
+            ok=stats.ok,
+            outcomes={outcome.value: count for outcome, count in sorted(stats.outcomes.items())},
+            input_tokens=stats.input_tokens,
+            output_tokens=stats.output_tokens,
+            throughput=_throughput(stats.produced, recording.window_s, {}),
+            metrics={
+                # Requests of a group lie among those of the others, so how they are correlated is unknown.
+                f"{figure}_s": metric(histogram, failures=_failed(stats.outcomes), inefficiency=None)
+                for figure, histogram in stats.histograms.items()
+            },
+        )
+        for name, stats in recording.groups_of(kind).items()
+    }
+
+
+def _failed(outcomes: Mapping[Outcome, int]) -> int:
+    """Measured requests without a complete response, apart from those that were cancelled."""
+    return sum(count for outcome, count in outcomes.items() if outcome not in {Outcome.OK, Outcome.CANCELLED})
 
 
 def _rate_interval(by_slice: Sequence[float]) -> tuple[float, float] | None:
@@ -213,9 +233,7 @@ def _quantiles(histogram: Histogram) -> dict[str, float | None] | None:
 
 
 def _metrics(recording: LevelRecording) -> dict[str, Metric | None]:
-    # Measured requests without a complete response, apart from those that were cancelled.
-    failed = sum(recording.outcomes.values())
-    failed -= sum(recording.outcomes.get(outcome, 0) for outcome in (Outcome.OK, Outcome.CANCELLED))
+    failed = _failed(recording.outcomes)
     inefficiencies: dict[str, float] = {}
     for kept, names in _CORRELATED_LIKE.items():
         values = recording.timeline.kept.get(kept)

@@ -17,7 +17,7 @@ from loadbench.results.run import Reason, Verdict
 from loadbench.wire.vocabulary import Ending, ending_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
@@ -217,12 +217,15 @@ def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) 
     if total and (total - ok) / total > failure_limit:
         message = f"{total - ok} of {total} requests failed; the limit is {100 * failure_limit:.3g} %"
         yield Reason("failures", message, "see the failures; reduce the load, or raise the limit with --failures")
-    others = {name: count for name, count in recording.models.items() if name not in {model, ""}}
-    if others:
-        name, count = max(others.items(), key=lambda item: item[1])
-        yield Reason(
-            "other_model", f"{count} of {ok} responses came from {name!r}, not {model!r}", "check the model's name"
-        )
+    requested: dict[str, Mapping[str, int]] = {
+        name: stats.models for name, stats in recording.groups_of("model").items()
+    }
+    for wanted, answered in (requested or {model: recording.models}).items():
+        others = {name: count for name, count in answered.items() if name not in {wanted, ""}}
+        if others:
+            name, count = max(others.items(), key=lambda item: item[1])
+            message = f"{count} of {sum(answered.values())} responses came from {name!r}, not {wanted!r}"
+            yield Reason("other_model", message, "check the model's name")
 
 
 def _unread_message(unread: Unread, ok: int) -> str:
