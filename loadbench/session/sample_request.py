@@ -25,11 +25,12 @@ _LONGEST_TEXT = 400
 
 def sample_request(scenario: Scenario, environment: Mapping[str, str]) -> list[str]:
     """The lines of the request, its secrets masked and long texts cut; none if its address is found out later."""
-    url = _SIMULATED if scenario.simulated else scenario.target.url
+    url = _SIMULATED if scenario.simulated else scenario.url
     if url is None:
         return []
     target, work = target_at(scenario, environment, url=url), scenario.work
-    model = next(iter(scenario.target.model or ()), "the model that the server lists")
+    names = scenario.target.model or [share.name for share in scenario.target.mix_models or ()]
+    model = next(iter(names), "the model that the server lists")
     endpoint = target.endpoint(model, scenario)
     prompt = prompt_source(work, key="first", calibration=None).calibration_prompts()[0]
     limit = prompt.output_tokens or work.max_tokens
