@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a pair, from JSON or argv: no UTF-8 text has one
 # Shorter words, such as "Bearer", are no secrets; hiding them would hide half of every message.
 _SHORTEST_SECRET = 8
+# What is left of one that was cut: fewer characters say little, and are those of other words by chance.
+_SHORTEST_CUT = 4
 # What stands for a secret.
 MASK = "***"
 _SECRET_NAMES = re.compile(
@@ -66,7 +68,13 @@ def secrets_of(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
-    """The text with every secret in it replaced by `***`."""
+    """The text with every secret in it replaced by `***`; so is one that was cut, before an ellipsis."""
+    secrets = tuple(secrets)
     for secret in secrets:
         text = text.replace(secret, MASK)
-    return text
+    *parts, rest = text.split("…")
+    for index, part in enumerate(parts):
+        begun = (secret[:size] for secret in secrets for size in range(len(secret) - 1, _SHORTEST_CUT - 1, -1))
+        end = next((beginning for beginning in begun if part.endswith(beginning)), "")
+        parts[index] = part.removesuffix(end) + MASK if end else part
+    return "…".join([*parts, rest])

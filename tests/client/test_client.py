@@ -220,6 +220,80 @@ def test_ollama_speaks_in_lines(kind):
 
 
 @both
+@pytest.mark.parametrize(
+    ("content_type", "noted"),
+    [
+        (b"content-type: text/html; charset=utf-8\r\n", "text/html; charset=utf-8 for a stream"),
+        (b"content-type: application/json\r\n", "application/json for a stream"),
+        (b"content-type: text/plain\r\n", "text/plain for a stream"),
+        (b"content-type: application/octet-stream\r\n", "application/octet-stream for a stream"),
+        (b"content-type: application/x-ndjson\r\n", "application/x-ndjson for a stream"),
+        (b"", "no Content-Type for a stream"),
+        (b"content-type: text/event-stream;charset=utf-8\r\n", None),
+    ],
+)
+def test_stream_is_measured_whatever_its_content_type(kind, content_type, noted):
+    """The first bytes show what it is, in however many reads they come; each event has its own stamp."""
+    headers = head(headers=content_type + b"transfer-encoding: chunked\r\n")
+    begin = [chunk(b"\xef\xbb"), 0.02, chunk(b"\xbf\r\n"), 0.02, chunk(b"da"), 0.02]
+    first = token("a")[2:]
+    steps = [*begin, chunk(first), 0.1, chunk(token("b")), 0.1, chunk(FINISH + usage(2) + DONE) + END]
+    sample = talk(kind, [ASK, headers, *steps, GONE]).sample
+    assert (sample.outcome, sample.output_tokens, sample.content_type) == (Outcome.OK, 2, noted)
+    assert sample.event_ns[1] - sample.event_ns[0] > 50 * MS
+    assert sample.first_token_ns - sample.first_byte_ns > 30 * MS
+
+
+@both
+@pytest.mark.parametrize("content_type", [b"text/html", b"text/event-stream", b"application/json"])
+def test_ollamas_lines_are_measured_whatever_their_content_type(kind, content_type):
+    """They begin with an object."""
+    line = b'{"model":"m","message":{"role":"assistant","content":"x"},"done":false}\n'
+    last = b'{"model":"m","message":{"content":""},"done":true,"done_reason":"stop","eval_count":2}\n'
+    headers = head(headers=b"content-type: %b\r\ntransfer-encoding: chunked\r\n" % content_type)
+    steps = [headers, chunk(line), 0.1, chunk(line + last) + END]
+    sample = talk(kind, [ASK, *steps, GONE], api=Api.OLLAMA).sample
+    assert (sample.outcome, sample.output_tokens) == (Outcome.OK, 2)
+    assert sample.content_type == f"{content_type.decode()} for a stream"
+    assert sample.event_ns[1] - sample.event_ns[0] > 50 * MS
+
+
+@both
+def test_whole_response_as_a_stream_is_noted(kind):
+    """JSON with the Content-Type of a stream is read, and the type noted; with its own there is nothing to note."""
+    body = b'{"choices":[{"message":{"content":"a b"},"finish_reason":"stop"}],"usage":{"completion_tokens":2}}'
+    for content_type, noted in (("text/event-stream", "text/event-stream for a response that was not streamed"),
+                                ("application/json", None)):  # fmt: skip
+        sample = talk(kind, [ASK, whole("200 OK", body, kind=content_type), GONE]).sample
+        assert (sample.outcome, sample.output_tokens, sample.content_type) == (Outcome.OK, 2, noted)
+        assert len(sample.event_ns) == 1
+
+
+@both
+def test_words_that_came_before_it_broke_are_kept(kind):
+    """Whatever the server said outside of any event is quoted with what ended the request."""
+    patience = Timeouts(connect_ns=10 * S, first_token_ns=S // 5, idle_ns=S, total_ns=10 * S)
+    said = [ASK, head() + chunk(b"please hold the line\n\n"), GONE]
+    outcome, detail = ended(kind, *said, timeouts=patience)
+    assert outcome is Outcome.TIMEOUT_FIRST_TOKEN
+    assert detail == "no token within 200ms; bytes outside of any event: 'please hold the line\\n'"
+    error = [ASK, head() + chunk(b"upstream error: no memory"), GONE]
+    assert ended(kind, *error, timeouts=patience) == (Outcome.STREAM_ERROR, "upstream error: no memory")
+    plain = whole("200 OK", b"please hold", kind="text/plain").replace(b"length: 11", b"length: 99")
+    outcome, detail = ended(kind, ASK, plain, GONE, timeouts=patience)
+    assert detail == "no token within 200ms; the body was 'please hold'"
+
+
+@both
+def test_keep_alives_after_done_do_not_hold_the_request(kind):
+    """The end of the body is waited for a little from [DONE] on, whatever comes after it."""
+    steps = [step for _ in range(40) for step in (0.01, chunk(b": ping\n\n"))]
+    sample = talk(kind, [ASK, head(), chunk(token() + FINISH + DONE), *steps, END, GONE]).sample
+    assert sample.outcome is Outcome.OK
+    assert 0 < sample.keep_alives < 20
+
+
+@both
 def test_answer_in_single_bytes_is_heard(kind):
     """D11: a server that writes byte for byte is slow, and nothing else."""
     pieces: list = [ANSWER[at : at + 1] for at in range(len(ANSWER))]

@@ -16,4 +16,5 @@ def test_secret_that_a_server_repeats_is_hidden():
     assert (
         hide("Incorrect API key: sk-live-0123456789 (blue, Bearer)", secrets) == "Incorrect API key: *** (blue, Bearer)"
     )
+    assert hide("key sk-live-01…', and 'sk-l…' and 'sk…'", secrets) == "key ***…', and '***…' and 'sk…'"
     assert hide("got 'Bearer sk-live-0123456789'", secrets) == "got '***'"

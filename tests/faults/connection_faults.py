@@ -251,6 +251,74 @@ async def not_json(wire: Wire) -> None:
     await finish(wire)
 
 
+@FAULTS.ends(Outcome.OK)
+async def other_frames(wire: Wire) -> None:
+    """Frames that are no part of a response stand among the others. They are counted, and the response is good."""
+    wire.open()
+    await words(wire, wire.max_tokens)
+    await wire.send(b'data: {"sources": ["a", "b"]}\n\n', b"data: hello\n\n", b"meta: 1\n\n")
+    await finish(wire)
+
+
+@FAULTS.ends(Outcome.OK)
+async def keep_alive_events(wire: Wire) -> None:
+    """Proxies keep the connection open by events with data of many kinds. No token comes of them."""
+    wire.open()
+    for sign in (
+        b"data: \n\n",
+        b"event: ping\ndata: ping\n\n",
+        b"data: : keep-alive\n\n",
+        b'data: {"type": "ping"}\n\n',
+    ):
+        await wire.send(sign, b"data: {}\n\n", b"event: ping\n\n", b"\n")
+        await wire.pause(GAP_S)
+    await words(wire, wire.max_tokens)
+    await wire.send(b"data: [PING]\n\n", b"data: null\n\n")
+    await finish(wire)
+
+
+@FAULTS.ends(Outcome.STREAM_ERROR)
+async def bare_error(wire: Wire) -> None:
+    """A gateway passes the JSON of an error on into an event stream that it has begun, without `data:`."""
+    wire.open()
+    await wire.send(b'{"error":{"message":"request exceeds the available context size","code":400}}')
+    await wire.end()
+
+
+@FAULTS.ends(Outcome.STREAM_ERROR)
+async def traceback_in_stream(wire: Wire) -> None:
+    """The server writes its traceback into the stream."""
+    wire.open()
+    await words(wire, wire.max_tokens)
+    await wire.send(b'Traceback (most recent call last):\n  File "serve.py", line 3\nMemoryError: no block\n')
+    await wire.end()
+
+
+@FAULTS.ends(Outcome.PROTOCOL)
+async def no_empty_lines(wire: Wire) -> None:
+    """Events are separated by one line end instead of an empty line. No client can read them, and this is said."""
+    wire.open()
+    await wire.send(whole_stream(wire).replace(b"\n\n", b"\n"))
+    await wire.end()
+
+
+@FAULTS.ends(Outcome.OK)
+async def as_a_page(wire: Wire) -> None:
+    """A framework sends the stream as text/html. It is read for what it is, event by event."""
+    await wire.raw(wire.head().replace(b"text/event-stream", b"text/html; charset=utf-8"))
+    await words(wire, wire.max_tokens)
+    await finish(wire)
+
+
+@FAULTS.ends(Outcome.OK)
+async def not_streamed_as_a_stream(wire: Wire) -> None:
+    """One JSON response with the Content-Type of an event stream. It is read as `not_streamed` is."""
+    wire.open()
+    choice = {"index": 0, "message": {"content": "w " * wire.max_tokens}, "finish_reason": "stop"}
+    await wire.send(orjson.dumps({"choices": [choice], "usage": counts(wire, wire.max_tokens)}))
+    await wire.end()
+
+
 @FAULTS.ends(Outcome.PROTOCOL)
 async def bad_chunk_size(wire: Wire) -> None:
     """The size of a chunk is not a number: this is not HTTP any more."""

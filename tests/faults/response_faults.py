@@ -293,6 +293,71 @@ async def aborted(wire: Wire) -> None:
     await wire.end()
 
 
+@FAULTS.ends(Outcome.STREAM_ERROR)
+async def error_by_field(wire: Wire) -> None:
+    """The same as a field `error` of the event stream, as of llama.cpp, and then [DONE]."""
+    wire.open()
+    await words(wire, wire.max_tokens)
+    await wire.send(b'error: {"code": 500, "message": "out of memory"}\n\n', DONE)
+    await wire.end()
+
+
+@FAULTS.ends(Outcome.STREAM_ERROR)
+async def error_by_code(wire: Wire) -> None:
+    """The same as a code and a message, as of DashScope. Good frames before it have the code 0."""
+    wire.open()
+    await wire.send(frame({"code": 0, "message": "success", "choices": []}))
+    await words(wire, wire.max_tokens)
+    await wire.send(frame({"code": "InternalError", "message": "out of memory", "request_id": "1"}), DONE)
+    await wire.end()
+
+
+@FAULTS.ends(Outcome.STREAM_ERROR)
+async def error_after_done(wire: Wire) -> None:
+    """A good response with its [DONE], and an error after it. The request failed."""
+    wire.open()
+    await words(wire, wire.max_tokens)
+    await wire.send(stop(wire), DONE, frame({"error": {"message": "post-processing failed"}}))
+    await wire.end()
+
+
+@FAULTS.ends(Outcome.STREAM_ERROR)
+async def bad_finish(wire: Wire) -> None:
+    """The finish_reason says that it failed, as of Zhipu and DeepSeek; usage and [DONE] follow as if it had not."""
+    wire.open()
+    await words(wire, wire.max_tokens)
+    await wire.send(choice(wire, {}, finish="network_error"), usage_alone(wire, wire.max_tokens), DONE)
+    await wire.end()
+
+
+@FAULTS.ends(Outcome.PROTOCOL)
+async def unknown_finish(wire: Wire) -> None:
+    """The finish_reason is a word that nobody knows. It is not taken for a good end."""
+    wire.open()
+    await words(wire, wire.max_tokens)
+    await wire.send(choice(wire, {}, finish="moonrise"), usage_alone(wire, wire.max_tokens), DONE)
+    await wire.end()
+
+
+@FAULTS.ends(Outcome.OK)
+async def null_as_text(wire: Wire) -> None:
+    """Every frame has the finish_reason "null" as text, which says nothing; the last has a good one."""
+    wire.open()
+    for number in range(wire.max_tokens):
+        await wire.pause(GAP_S)
+        await wire.send(word(wire, number, finish="null"))
+    await finish(wire)
+
+
+@FAULTS.ends(Outcome.TRUNCATED)
+async def null_as_text_cut(wire: Wire) -> None:
+    """The same, cut before the last frame."""
+    wire.open()
+    for number in range(wire.max_tokens):
+        await wire.send(word(wire, number, finish="null"))
+    await wire.end()
+
+
 @FAULTS.ends(Outcome.EMPTY)
 async def empty(wire: Wire) -> None:
     """A role, a finish_reason, a usage of 0, and not one token. No success, and no TTFT."""

@@ -104,6 +104,30 @@ def test_a_line_that_is_no_object_is_a_fault() -> None:
     assert "nonsense" in detail
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": "no memory"}',
+        b'{\n  "error": "no memory"\n}\n',
+        b'{"model": "m", "done": false, "error": {"message": "no memory"}}\n',
+        b'{"message": "no memory: failed to allocate"}\n',
+    ],
+)
+def test_an_error_of_any_form_is_one(body):
+    """In a line, on several lines, before and after text."""
+    for chunks in ([body], [delta("x"), body], [delta("x"), LAST, body]):
+        if body.count(b"\n") < 2 or len(chunks) == 1:
+            outcome, detail = said(*chunks).outcome()
+            assert outcome is Outcome.STREAM_ERROR
+            assert "no memory" in detail
+
+
+def test_done_reasons_are_judged():
+    """A word of failure fails it."""
+    for reason, outcome in ((b"error", Outcome.STREAM_ERROR), (b"moonrise", Outcome.PROTOCOL), (b"stop", Outcome.OK)):
+        assert said(delta("x"), LAST.replace(b'"length"', b'"%b"' % reason)).outcome()[0] is outcome
+
+
 def test_a_line_without_end_has_one() -> None:
     """C2: no line takes all memory, and what came before it stays."""
     lines = ollama.LineStream()

@@ -192,6 +192,80 @@ def test_a_last_token_without_its_line_end_belongs_to_its_read() -> None:
     assert (merged.event_ns, merged.reads, merged.merged_reads) == (array("q", [0, 10, 10]), 2, 1)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("tail", [b"", b"\n"])
+def test_events_without_an_empty_line_between_them_are_named(end: bytes, tail: bytes) -> None:
+    """All frames come as one event: the detail says what is missing, and quotes the beginning."""
+    stream = b"".join(frame.removesuffix(b"\n") for frame in (word(), word(), STOP, total(2), DONE)) + tail
+    outcome, detail = folded(stream.replace(b"\n", end)).outcome()
+    assert outcome is Outcome.PROTOCOL
+    assert detail.startswith("no empty line between events, each of which must end with one: 5 came as one, '{")
+
+
+def test_an_error_among_events_without_an_empty_line_has_its_words() -> None:
+    """The server's own words say more than the format."""
+    stream = word()[:-1] + b'data: {"error":{"message":"no memory"}}\n' + DONE
+    assert folded(stream).outcome() == (Outcome.STREAM_ERROR, "no memory")
+
+
+@pytest.mark.parametrize(
+    ("unread", "words"),
+    [
+        (b"data: hello\n\n", "a frame that is not JSON: 'hello'"),
+        (b"data: [1,2]\n\n", "a frame that is a JSON list instead of a JSON object: '[1,2]'"),
+        (b'data: {"sources":["a"]}\n\n', """a frame that is no part of a response: '{"sources":["a"]}'"""),
+        (b"some: thing\n\n", "bytes outside of any event: 'some: thing\\n'"),
+        (b"data: \x1b[1mhi\x00\n\n", "a frame that is not JSON: '\\x1b[1mhi\\x00'"),
+        (b"data: %b\n\n" % (b"x" * 400), f"a frame that is not JSON: '{'x' * 300}…'"),
+    ],
+)
+def test_what_is_not_understood_is_quoted(unread: bytes, words: str) -> None:
+    """With text and a good end it is counted; without, it is why the request failed. It is quoted all the same."""
+    good = folded(word(), unread, STOP, DONE)
+    assert (good.outcome(), good.bad_frames) == ((Outcome.OK, words), 1)
+    assert folded(word(), unread, unread, STOP, DONE).outcome()[1].endswith(" (and 1 more)")
+    for cut in (folded(word(), unread), folded(unread, STOP, DONE), folded(unread)):
+        outcome, detail = cut.outcome()
+        assert outcome is Outcome.PROTOCOL
+        assert detail.startswith(words)
+
+
+@pytest.mark.parametrize("reason", ["stop", "max_tokens", "STOP", "content_filter"])
+def test_any_good_end_will_do(reason: str) -> None:
+    """Text that a policy cut is a response; the reason is kept in the server's word."""
+    answer = folded(word(), event(reason))
+    assert (answer.outcome(), answer.finish_reason) == ((Outcome.OK, ""), reason)
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [("network_error", Outcome.STREAM_ERROR), ("moonrise", Outcome.PROTOCOL), ("null", Outcome.TRUNCATED)],
+)
+def test_no_other_end_will_do(reason: str, outcome: Outcome) -> None:
+    """A word of failure and an unknown word are quoted, even with [DONE] after them; "null" says nothing."""
+    found, detail = folded(word(), event(reason), total(1), *[DONE] * (reason != "null")).outcome()
+    assert found is outcome
+    assert (repr(reason) in detail) is (reason != "null")
+
+
+def test_one_choice_of_several_that_fails_is_a_failure() -> None:
+    """Whichever of them comes last, in one frame or in several."""
+    for reasons in (("stop", "abort"), ("abort", "stop")):
+        choices = [{"index": n, "delta": {}, "finish_reason": reason} for n, reason in enumerate(reasons)]
+        together = b"data: " + orjson.dumps({"choices": choices}) + b"\n\n"
+        assert folded(word(), together, DONE).outcome()[0] is Outcome.STREAM_ERROR
+        assert folded(word(), *map(event, reasons), DONE).outcome()[0] is Outcome.STREAM_ERROR
+
+
+def test_a_whole_response_in_an_event_stream_is_read_as_one() -> None:
+    """In one line or in many, with [DONE] after it or without, whatever its Content-Type said."""
+    body = {"model": "m", "choices": [{"message": {"content": "abc"}, "finish_reason": "stop"}], "usage": counted(8)}
+    for text in (orjson.dumps(body), orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n\n" + DONE):
+        answer = folded(text[:30], text[30:])
+        assert (answer.outcome(), answer.is_whole, answer.bad_frames) == ((Outcome.OK, ""), True, 0)
+        assert (answer.output_tokens(), list(answer.event_ns)) == ((8, TokenSource.USAGE), [15])
+
+
 # Tokens.
 
 

@@ -99,6 +99,40 @@ def test_data_is_raw_and_text_is_decoded() -> None:
     assert (event.data, event.text) == (b"a\xffb", "a\ufffdb")
 
 
+def test_a_field_named_error_is_an_event():
+    """As of llama.cpp: the standard would ignore it. What stood before it in its block is no part of it."""
+    stream = EventStream()
+    assert stream.feed(b"error: no memory\n\ndata: 1\nError:two\n\n") == [
+        Event(b"no memory", "error"),
+        Event(b"two", "error"),
+    ]
+    assert stream.feed(b"event: error\n\n") == [Event(b"", "error")]
+
+
+def test_marks_before_lines_are_removed_if_wanted():
+    """A server that encodes each write by itself begins each with a byte order mark."""
+    mark = b"\xef\xbb\xbf"
+    stream = EventStream(marks_anywhere=True)
+    assert stream.feed(mark + b"data: 1\n\n" + mark + b"data: 2\n\n" + mark + b"\n\n") == [Event(b"1"), Event(b"2")]
+    assert (stream.ignored, stream.keep_alives) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("start", "is_stream"),
+    [
+        *(
+            (start, True)
+            for start in (b"data: {", b"data:", b": hi", b"\n\nevent: x", b"\xef\xbb\xbfid: 1", b"error: x", b"retry:1")
+        ),
+        *((start, None) for start in (b"", b"\n ", b"da", b"\xef\xbb", b"\xef\xbb\xbf", b"event", b"r")),
+        *((start, False) for start in (b"{", b"<html>", b"hello", b"http://x", b"datas: 1", b"[")),
+    ],
+)
+def test_an_event_stream_is_recognised_by_its_first_bytes(start, is_stream):
+    """As soon as its first field is there, and not before."""
+    assert EventStream.recognises(start) is is_stream
+
+
 def test_comments_are_counted_and_are_no_events() -> None:
     """Keep-alives of three bytes, as llama.cpp sends them, bring no event and are counted."""
     stream = EventStream()

@@ -43,6 +43,30 @@ def test_quiet_level_is_valid():
     assert (level.verdict.status, codes(level), level.caveats) == ("VALID", [], [])
 
 
+def test_frames_that_were_not_understood_are_quoted():
+    """In the reason above 1 % of the requests, in a caveat up to that; counted, with the keep-alives, in the result."""
+    for count, where in ((1, "caveats"), (2, "reasons")):
+        odd = [a_sample(n, due_ns=2 * n * S, unread_frames=3, detail=f"what {n}?") for n in range(100 - count, 100)]
+        level = a_level([*quiet(100 - count, keep_alives=2), *odd])
+        (found,) = level.caveats if where == "caveats" else level.verdict.reasons
+        assert (found.code, f"{count} of 100" in found.message) == ("unread_frames", True)
+        assert f"what {100 - count}?" in found.message
+        assert (level.unread.frames, level.unread.requests) == (3 * count, count)
+        assert level.unread.keep_alives == 2 * (100 - count)
+
+
+def test_content_types_and_filters_are_caveats():
+    """What was ended by a policy, or had another Content-Type than it should, is valid and said."""
+    level = a_level(
+        [*quiet(99, content_type="text/html for a stream"), a_sample(99, due_ns=198 * S, finish_reason="SAFETY")]
+    )
+    assert {caveat.code: caveat.message for caveat in level.caveats} == {
+        "content_type": "99 of 100 responses came with text/html for a stream; the bytes were believed",
+        "filtered": "the server's content policy ended 1 of 100 responses ('SAFETY')",
+    }
+    assert level.unread.content_types == {"text/html for a stream": 99}
+
+
 def shifted(late_ns: int) -> list:
     """The quiet answers, each sent so much after it was due."""
     return [a_sample(n, due_ns=2 * n * S, sent_ns=2 * n * S + late_ns) for n in range(100)]
@@ -69,6 +93,14 @@ def shifted(late_ns: int) -> list:
         (recorded(quiet(target_input_tokens=52)), ["prompt_length"]),
         (recorded(quiet(cached_tokens=15)), []),
         (recorded(quiet(cached_tokens=16)), ["cached_prompts"]),
+        (recorded([*quiet(99), a_sample(99, due_ns=198 * S, unread_frames=3, detail="what?")]), []),
+        (
+            recorded([*quiet(98), *[a_sample(n, due_ns=2 * n * S, unread_frames=1) for n in (98, 99)]]),
+            ["unread_frames"],
+        ),
+        (recorded(quiet(keep_alives=7)), []),
+        (recorded(quiet(content_type="text/html for a stream")), []),
+        (recorded(quiet(finish_reason="SAFETY")), []),
         (recorded(quiet(model="other")), ["other_model"]),
         (recorded(quiet(model=None)), []),
     ],
