@@ -141,3 +141,26 @@ def test_tool_calls_are_tokens() -> None:
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
     answer = said(line(message={"role": "assistant", "content": "", "tool_calls": [call]}, done=False), LAST)
     assert (answer.first_token_ns, answer.first_visible_ns) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "visible", "text"),
+    [
+        ({"message": {"role": "assistant", "content": "", "reasoning": "hm"}}, False, ""),
+        ({"message": {"content": [{"type": "text", "text": "Hi"}]}}, True, "Hi"),
+        ({"message": {"content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}}, False, ""),
+        ({"thinking": "hm", "response": ""}, False, ""),
+        ({"response": "Hi"}, True, "Hi"),
+    ],
+)
+def test_text_is_found_as_on_the_other_endpoints(fields: dict[str, object], visible: bool, text: str) -> None:
+    """Under any name, in parts, and outside of a message as `/api/generate` has it."""
+    answer = said(line(**fields, done=False), LAST)
+    assert (list(answer.event_ns), answer.first_visible_ns, answer.text) == ([1], 1 if visible else None, text)
+
+
+def test_what_is_about_a_response_is_no_text() -> None:
+    """Reasons, times and the tokens of the context bear no token."""
+    answer = said(delta("x"), line(response="", context=[1, 2, 3], **END))
+    assert (list(answer.event_ns), answer.outcome()[0]) == ([1], Outcome.OK)
+    assert (answer.input_tokens, answer.output_tokens()[0]) == (26, 3)

@@ -115,3 +115,120 @@ def test_an_answer_that_was_not_streamed_is_read() -> None:
     whole = {"object": "response", "status": "completed", "output": [{"type": "message", "content": parts}]}
     answer.read_json(orjson.dumps({**whole, "model": "m", "usage": USAGE}), 7)
     assert (answer.text, answer.outcome()[0], answer.output_tokens()[0]) == ("Hello", Outcome.OK, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "delta", "visible"),
+    [
+        ("response.output_text.delta", {"text": "Hi"}, True),
+        ("response.output_text.delta", [{"type": "text", "text": "Hi"}], True),
+        ("response.audio.transcript.delta", "Hi", True),
+        ("response.output_audio_transcript.delta", "Hi", True),
+        ("response.content_part.delta", {"type": "output_text", "text": "Hi"}, True),
+        ("response.reasoning.delta", {"content": "Hi"}, False),
+        ("response.reasoning_summary.delta", {"type": "summary_text", "text": "Hi"}, False),
+        ("response.thinking_text.delta", "Hi", False),
+        ("response.audio.delta", "UklGRg==", False),
+        ("response.custom_tool_call_input.delta", "Hi", False),
+        ("response.mcp_call_arguments.delta", {"delta": "Hi"}, False),
+        ("response.code_interpreter_call_code.delta", "Hi", False),
+        ("response.refusal.delta", "Hi", False),
+    ],
+)
+def test_every_delta_bears_tokens(kind: str, delta: object, visible: bool) -> None:
+    """Of any type, as text or as an object; what is empty bears none."""
+    answer = said(*BEGIN, event(kind, delta=""), event(kind, delta=delta), COMPLETED)
+    assert (answer.first_token_ns, answer.first_visible_ns) == (5, 5 if visible else None)
+    assert answer.outcome() == (Outcome.OK, "")
+    assert answer.text == ("Hi" if visible else "")
+
+
+MESSAGE = {"type": "message", "id": "msg_1", "content": [{"type": "output_text", "text": "Hello", "annotations": []}]}
+THOUGHT = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [{"type": "summary_text", "text": "hm"}],
+    "encrypted_content": "x",
+}
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_9", "name": "f", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("events", "stamps", "text"),
+    [
+        # Only what is done, item by item; each text once, however often it is repeated.
+        (
+            [
+                event("response.output_item.done", output_index=0, item=THOUGHT),
+                event("response.output_text.done", output_index=1, item_id="msg_1", text="Hello"),
+                event("response.content_part.done", output_index=1, item_id="msg_1", part=MESSAGE["content"][0]),
+                event("response.output_item.done", output_index=1, item=MESSAGE),
+                event("response.function_call_arguments.done", output_index=2, item_id="fc_1", arguments="{}"),
+                event("response.output_item.done", output_index=2, item=CALL),
+                event("response.output_item.done", output_index=3, item={**CALL, "id": "fc_2"}),
+                event("response.completed", response={"output": [THOUGHT, MESSAGE, CALL, CALL], "usage": USAGE}),
+            ],
+            [1, 2, 5, 7],
+            "Hello",
+        ),
+        # Ids without an index, and no names at all.
+        (
+            [
+                event("response.output_text.delta", item_id="msg_1", delta="Hello"),
+                event("response.output_item.done", item=MESSAGE),
+                event("response.output_text.done", text="Hello"),
+            ],
+            [1],
+            "Hello",
+        ),
+        (
+            [
+                event("response.output_text.delta", delta="Hello"),
+                event("response.output_text.done", output_index=0, item_id="msg_1", text="Hello"),
+                event("response.reasoning_text.done", text="hm"),
+                event("response.output_item.done", item=CALL),
+            ],
+            [1, 3, 4],
+            "Hello",
+        ),
+        # A first delta without text is not the text.
+        (
+            [
+                event("response.output_text.delta", output_index=0, delta=""),
+                event("response.output_text.delta", output_index=0, delta="Hello"),
+                event("response.output_text.done", output_index=0, text="Hello"),
+            ],
+            [2],
+            "Hello",
+        ),
+        # Nothing but the last event.
+        ([event("response.completed", response={"output": [THOUGHT, MESSAGE], "usage": USAGE})], [1], "Hello"),
+        # What a tool returned was not generated.
+        (
+            [
+                event("response.output_text.delta", output_index=1, delta="Hello"),
+                event(
+                    "response.output_item.done",
+                    output_index=0,
+                    item={"type": "mcp_list_tools", "id": "m", "tools": [{"name": "f", "description": "d"}]},
+                ),
+            ],
+            [1],
+            "Hello",
+        ),
+    ],
+)
+def test_text_without_deltas_is_found_once(events: list[bytes], stamps: list[int], text: str) -> None:
+    """Where no delta came, the events that a text is done have it; where one came, they repeat it."""
+    answer = said(*events)
+    assert (list(answer.event_ns), answer.text) == (stamps, text)
+
+
+def test_a_whole_response_has_all_its_items() -> None:
+    """Reasoning by its summary, and a call by its name."""
+    answer = ResponseReader(Api.RESPONSES, keep_text=True)
+    answer.read_json(orjson.dumps({"status": "completed", "output": [THOUGHT, MESSAGE, CALL], "usage": USAGE}), 7)
+    assert (answer.text, answer.text_bytes, list(answer.event_ns)) == ("Hello", 7, [7])
+    only = ResponseReader(Api.RESPONSES)
+    only.read_json(orjson.dumps({"status": "completed", "output": [CALL], "usage": USAGE}), 7)
+    assert (only.outcome()[0], only.first_visible_ns) == (Outcome.OK, None)
