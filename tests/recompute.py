@@ -140,14 +140,17 @@ def distributions(answered: list[dict]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {name: [] for name in (*SPANS, "tpot_s", "tpot_classic_s", "event_gap_s", "itl_s")}
     for request in answered:
         for name, (start, end) in SPANS.items():
-            if request[start] is not None and request[end] is not None:
+            # A head that came before the whole request was sent has no time.
+            if request[start] is not None and request[end] is not None and request[end] >= request[start]:
                 found[name].append(request[end] - request[start])
         found["event_gap_s"] += request["event_gaps_ns"]
         tokens = request["event_tokens"]
         for gap, held in zip(request["event_gaps_ns"], [] if tokens is None else tokens[1:], strict=False):
             found["itl_s"] += [round(gap / held)] * held if held else []
-        for name, first in (("tpot_s", tokens[0] if tokens else 1), ("tpot_classic_s", 1)):
-            rest = (request["output_tokens"] or 0) - first
+        hidden = request.get("hidden_tokens", 0)
+        first_tokens = tokens[0] if tokens else None if hidden is None else 1 + hidden
+        for name, first in (("tpot_s", first_tokens), ("tpot_classic_s", 1)):
+            rest = 0 if first is None else (request["output_tokens"] or 0) - first
             # Tokens that came in one read have no pace.
             if rest >= 1 and request["first_token_ns"] is not None:
                 span_ns = request["last_token_ns"] - request["first_token_ns"]

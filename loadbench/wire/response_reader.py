@@ -42,6 +42,8 @@ _MOST_TRIES = 3
 _MARKS = 16
 # By this many tokens a response may be longer than requested: speculative decoding ends with a draft, of up to eight.
 _OVERSHOOT = 8
+# The longest token of the usual tokenizers: 128 spaces.
+_LONGEST_TOKEN = 128
 # Text has more bytes than this for each of its tokens, in nearly any language. Then a length can be believed.
 _BYTES_PER_TOKEN = 2
 
@@ -475,6 +477,8 @@ class ResponseReader:
         if self._whole:
             hidden = 0  # nothing was shown before the end
 
+        if text_bytes > _LONGEST_TOKEN * total:
+            fault = fault or f"{total} output tokens for {text_bytes} bytes of text"
         beyond = limit is not None and total - min(reasoning, total) > limit + _OVERSHOOT
         is_shown = limit is not None and (events > limit or text_bytes >= _BYTES_PER_TOKEN * total)
         if beyond and not is_shown:

@@ -129,7 +129,8 @@ def read_usage(usage: dict[str, Any]) -> Usage | None:
         if surplus <= 0 or surplus in {reasoning, cached, created, apart + created}:
             surplus = None
     unknown = None
-    if output is None and any(value not in (None, "", {}, []) for value in usage.values()):
+    is_named = any(_FIELDS.get(_plain(name)) in {"output", "tokens"} for name in usage)
+    if output is None and not is_named and any(value not in (None, "", {}, []) for value in usage.values()):
         unknown = ", ".join(list(usage)[:_MOST_NAMES]) + (", …" if len(usage) > _MOST_NAMES else "")
     found = Usage(given, output, cached, reasoning, total, surplus, fault, unknown)
     return found if any(value is not None for value in found) else None

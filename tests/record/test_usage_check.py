@@ -95,6 +95,8 @@ def test_the_length_of_text_is_known_though_it_is_only_counted(texts: list[str],
         (answer(*[event()] * 200, tokens=200), 64, ""),
         (answer(*[event(" several words in one event")] * 50, tokens=300), 64, ""),
         (answer(event(), tokens=-3), 64, "completion_tokens is -3"),
+        # Counted anew with every frame.
+        (answer(*[event()] * 200, tokens=1), 256, "1 output tokens for 1000 bytes of text"),
         (answer(*[event(ids=[1, 2])] * 25, tokens=3), 64, "3 tokens by usage, 50 by their ids"),
     ],
 )

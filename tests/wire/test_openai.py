@@ -130,10 +130,7 @@ def test_tokens_of_several_choices_add_up() -> None:
             frame(usage={"completion_tokens": 4.0, "prompt_tokens": "3", "total_tokens": -7}),
             Usage(3, 4, fault="total_tokens is -7"),
         ),
-        (
-            frame(usage={"completion_tokens": True, "prompt_tokens": 1e30}),
-            Usage(fault="prompt_tokens is 1e+30", unknown="completion_tokens, prompt_tokens"),
-        ),
+        (frame(usage={"completion_tokens": True, "prompt_tokens": 1e30}), Usage(fault="prompt_tokens is 1e+30")),
         (
             frame(
                 usage={
