@@ -13,6 +13,7 @@ kept as a fault, and the names of an object that has no count of the output are 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 # A higher count is a mistake of the server. This one still fits the arrays where counts are kept.
@@ -70,6 +71,9 @@ class Usage(NamedTuple):
         return self.output + self.reasoning if separate else self.output
 
 
+_NOTHING = Usage()
+
+
 def usage_in(document: dict[str, Any]) -> Usage | None:
     """The usage in a frame, a choice or a message, in whichever object it is; `None` if there is none."""
     usage = document.get("usage")
@@ -93,30 +97,32 @@ def read_usage(usage: dict[str, Any]) -> Usage | None:
     entries = list(usage.items())
     for details in usage.values():
         if isinstance(details, dict):
-            entries += [(name, value) for name, value in details.items() if _FIELDS.get(_plain(name)) in _PARTS]
+            entries += [(name, value) for name, value in details.items() if _field(name) in _PARTS]
     counts: dict[str, int] = {}
-    fault, apart, names = None, 0, set()
+    fault, apart, has_thoughts, has_prompt = None, 0, False, False
     for name, value in entries:
-        plain = _plain(name)
-        field = _FIELDS.get(plain)
-        number = None if field is None else count(value)
-        if field is None or number is None:
-            if field is not None and _is_number(value):
-                fault = fault or f"{name} is {value!s:.24}"
+        field = _field(name)
+        if field is None or value is None:
+            continue
+        number = count(value)
+        if number is None:
+            fault = fault or (f"{name} is {value!s:.24}" if _is_number(value) else None)
             continue
         # One count may stand there under several names, and as a zero under those that this server does not fill.
-        counts[field] = max(counts.get(field, 0), number)
-        apart += number if plain in _APART else 0
-        names.add(plain)
+        counts[field] = max(counts[field], number) if field in counts else number
+        if field == "cached" and _plain(name) in _APART:
+            apart += number
+        has_thoughts = has_thoughts or (field == "reasoning" and _plain(name) == "thoughtstokencount")
+        has_prompt = has_prompt or (field == "input" and "prompt" in name)
 
     given, output, reasoning = counts.get("input"), counts.get("output", counts.get("tokens")), counts.get("reasoning")
     total, cached, created = counts.get("total"), counts.get("cached"), counts.get("created", 0)
-    if "thoughtstokencount" in names:
+    if has_thoughts:
         output = output or 0  # of the answer, which is missing as long as there are only thoughts
         total = total or (given or 0) + output + (reasoning or 0)
     if given is None and "missed" in counts:
         given = counts["missed"] + (cached or 0)
-    elif given is not None and apart + created and not any(name.startswith("prompt") for name in names):
+    elif given is not None and not has_prompt:
         given += 0 if total == given + (output or 0) else apart + created
 
     surplus = None
@@ -129,15 +135,22 @@ def read_usage(usage: dict[str, Any]) -> Usage | None:
         if surplus <= 0 or surplus in {reasoning, cached, created, apart + created}:
             surplus = None
     unknown = None
-    is_named = any(_FIELDS.get(_plain(name)) in {"output", "tokens"} for name in usage)
-    if output is None and not is_named and any(value not in (None, "", {}, []) for value in usage.values()):
+    if output is None and fault is None and not any(_field(name) in {"output", "tokens"} for name in usage):
+        if all(value in (None, "", {}, []) for value in usage.values()):
+            return None
         unknown = ", ".join(list(usage)[:_MOST_NAMES]) + (", …" if len(usage) > _MOST_NAMES else "")
     found = Usage(given, output, cached, reasoning, total, surplus, fault, unknown)
-    return found if any(value is not None for value in found) else None
+    return None if found == _NOTHING else found
 
 
+@lru_cache(maxsize=1024)
 def _plain(name: str) -> str:
     return name.replace("_", "").replace("-", "").lower()
+
+
+@lru_cache(maxsize=1024)
+def _field(name: str) -> str | None:
+    return _FIELDS.get(_plain(name))
 
 
 def count(value: object) -> int | None:
