@@ -9,16 +9,16 @@ A request is *good* if it succeeded and meets every objective. An objective on a
 what it requires of most: `ttft_p95<1s` requires that its TTFT is below 1 s. For a figure with many values per request
 it requires that share of the request's own values (`itl_p99<50ms`: 99 % of them). An undefined figure is a miss.
 
-A user who would give up before the bound tells nothing about an objective: a slow response would not be seen. Such
-requests are left out of it, however they ended. Patience is drawn at random, so the others are as slow as all are. A
-user who would have waited as long as the bound, and gave up without the figure, is a miss. (With censoring times that
-do not depend on the response times, this estimate is unbiased.)
+Slow responses are those that impatient users give up. So the requests of users who would give up before the bound are
+kept apart for each objective, however they ended. Patience is drawn at random, so the remaining ones are as slow as all
+are: with censoring times that do not depend on the response times, their share is unbiased. A user among them who gave
+up without the figure is a miss.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from loadbench.plan.objective import FAILURES
@@ -40,14 +40,13 @@ _WAITS = _UNTIL_FIRST | {"e2e", "e2e_response", "stream_end"}
 class Tally:
     """The sums of one objective over the requests that have its figure; y counts values, or is in ns.
 
-    Users who waited as long as the bound, and gave up, are among them, `gave_up` in number. `left_out` are requests
-    whose users would not have waited so long, `failures_left_out` those of them that failed.
+    Of users who would wait as long as the bound, `gave_up` left without the figure; they are among the requests, as
+    misses. Of requests that are kept apart these are not among them, since nothing is known; `failed` of these failed.
     """
 
     requests: int = 0
     gave_up: int = 0
-    left_out: int = 0
-    failures_left_out: int = 0
+    failed: int = 0
     y: float = 0
     m: int = 0
     yy: float = 0
@@ -63,6 +62,10 @@ class Tally:
         self.ym += y * m
         self.mm += m * m
 
+    def plus(self, other: Tally) -> Tally:
+        """The sums over the requests of both."""
+        return Tally(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
     def variance(self) -> float | None:
         """The variance of Σy / Σm, by the spread among requests; `None` for fewer than two."""
         if self.requests < 2:
@@ -74,9 +77,13 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Attained:
-    """The tallies of a level by objective, and how many of its requests were good."""
+    """The tallies of a level by objective, and how many of its requests were good.
+
+    `others` are those of users who would not have waited as long as the bound.
+    """
 
     tallies: Mapping[Objective, Tally]
+    others: Mapping[Objective, Tally]
     requests: int  # measured ones, without those that the user cut
     good: int
     good_tokens: int
@@ -92,7 +99,8 @@ class Attainment:
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self._tallies = {objective: Tally() for objective in objectives}
-        self._latencies = [(one, tally) for one, tally in self._tallies.items() if one.is_latency]
+        self._others = {objective: Tally() for objective in objectives}
+        self._latencies = [objective for objective in objectives if objective.is_latency]
         self._requests = self._good = self._tokens = 0
 
     def add(self, sample: Sample) -> None:
@@ -101,28 +109,52 @@ class Attainment:
             return
         self._requests += 1
         if sample.outcome not in {Outcome.OK, Outcome.GAVE_UP}:
-            for objective, tally in self._latencies:
-                tally.failures_left_out += not informs(objective, sample)
+            for objective in self._latencies:
+                self._others[objective].failed += not informs(objective, sample)
             return
         # All of them, also after a miss: each tally must be complete.
-        met = [_meets(objective, tally, sample) for objective, tally in self._latencies]
+        met = [self._meets(objective, sample) for objective in self._latencies]
         if sample.outcome is Outcome.OK and all(met):
             self._good += 1
             self._tokens += sample.output_tokens or 0
 
     def attained(self) -> Attained:
         """The sums so far."""
-        tallies = {objective: replace(tally) for objective, tally in self._tallies.items()}
-        return Attained(tallies, self._requests, self._good, self._tokens)
+        tallies, others = (
+            {objective: replace(tally) for objective, tally in kept.items()} for kept in (self._tallies, self._others)
+        )
+        return Attained(tallies, others, self._requests, self._good, self._tokens)
+
+    def _meets(self, objective: Objective, sample: Sample) -> bool:
+        """Whether the request has the figure and meets the bound; its tally gets it."""
+        values = values_of(objective, sample)
+        lacks_it = sample.outcome is Outcome.GAVE_UP and (not values or values[0][0] == math.inf)
+        tally = self._tallies[objective]
+        if not informs(objective, sample):
+            tally = self._others[objective]
+            values = [] if lacks_it else values
+        tally.gave_up += lacks_it
+        if not values:
+            return False
+        m = sum(weight for _, weight in values)
+        if objective.point == "mean":
+            y = sum(value * weight for value, weight in values)
+            tally.add(y, m)
+            return y < objective.bound * m
+        below = sum(weight for value, weight in values if value < objective.bound)
+        tally.add(below, m)
+        return 1000 * below >= objective.permille * m
 
 
 def informs(objective: Objective, sample: Sample) -> bool:
     """Whether the request's user would have waited as long as the bound of this objective on a latency."""
     patience = sample.request.patience
-    if patience is None:
-        return True
-    # A mean needs every value, and how long a token takes is no wait.
-    return objective.metric in _WAITS and objective.point != "mean" and patience.within_ns >= objective.bound
+    return patience is None or reaches(objective, patience.within_ns)
+
+
+def reaches(objective: Objective, patience_ns: float) -> bool:
+    """Whether a patience reaches the bound. A mean needs every value, and how long a token takes is no wait."""
+    return objective.metric in _WAITS and objective.point != "mean" and patience_ns >= objective.bound
 
 
 def values_of(objective: Objective, sample: Sample) -> Sequence[tuple[float, int]]:
@@ -133,21 +165,3 @@ def values_of(objective: Objective, sample: Sample) -> Sequence[tuple[float, int
         return []
     values = weighted(sample, objective.metric) if objective.metric in _UNTIL_FIRST else []
     return values or [(math.inf, 1)]
-
-
-def _meets(objective: Objective, tally: Tally, sample: Sample) -> bool:
-    values = values_of(objective, sample)
-    if not informs(objective, sample):
-        tally.left_out += 1
-        tally = Tally()
-    if not values:
-        return False
-    tally.gave_up += values[0][0] == math.inf
-    m = sum(weight for _, weight in values)
-    if objective.point == "mean":
-        y = sum(value * weight for value, weight in values)
-        tally.add(y, m)
-        return y < objective.bound * m
-    below = sum(weight for value, weight in values if value < objective.bound)
-    tally.add(below, m)
-    return 1000 * below >= objective.permille * m

@@ -113,7 +113,7 @@ class LevelRecording:
     lost_workers: int = 0
     contradicted: int = 0  # ok requests for which the server reported a longer time to first token than was measured
     phases: Mapping[Phase, int] = field(default_factory=dict)
-    attained: Attained = field(default_factory=lambda: Attained({}, 0, 0, 0))
+    attained: Attained = field(default_factory=lambda: Attained({}, {}, 0, 0, 0))
     answers_by_slice: tuple[float, ...] = ()  # requests that ended ok in each whole `SLICE_NS` of the window
     timeline: Timeline = field(default_factory=Timeline)
     audit_totals: AuditTotals = field(default_factory=AuditTotals)

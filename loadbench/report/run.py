@@ -219,12 +219,13 @@ def _gave_up_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
             continue
         text = f"{level.load.label} {gave_up.gave_up} of {gave_up.impatient} gave up"
         if gave_up.gave_up:
-            early = f"{gave_up.before_first_token} before the first token, "
+            before = gave_up.before_first_token
+            early = f"{before} before the first token, " if before else ""
             text += f" ({early}{counted(gave_up.output_tokens, 'token')} received until then)"
             after = gave_up.server
             did = {True: "went on", False: "stopped", None: "unknown"}[None if after is None else after.went_on]
-            tokens = "" if after is None else f" ({after.unread} tokens unread, of about {after.remaining} to come)"
-            server.append(f"{level.load.label} {did}{tokens}")
+            unread = "" if after is None else f" ({after.unread} tokens unread, about {after.remaining} were to come)"
+            server.append(f"{level.load.label} {did}{unread}")
         users.append(text)
     lines = [f"users with limited patience{whose}: {' · '.join(users)}"] if users else []
     return lines + ([f"the server after they had left{whose}, by its counter: {' · '.join(server)}"] if server else [])

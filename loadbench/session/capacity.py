@@ -24,6 +24,7 @@ from loadbench.engine.capacity import CapacitySearch, EarlierSearch
 from loadbench.plan.conditions import conditions, content_hash, differing
 from loadbench.plan.curve import CurveStep
 from loadbench.plan.search import Finding, Probe
+from loadbench.record.attainment import reaches
 from loadbench.report.capacity import capacity_document, probe_line, step_line
 from loadbench.report.capacity_plan import time_line
 from loadbench.report.render_markdown import render_markdown
@@ -64,6 +65,14 @@ def check_search(scenario: Scenario, environment: Mapping[str, str]) -> None:
     """Refuse what cannot be searched, before anything starts; raises `BadInput`."""
     settings = scenario.capacity
     refuse_objectives(scenario.objectives)
+    abandon = scenario.load.abandon
+    if abandon is not None and abandon.share == 1:
+        for objective in scenario.objectives:
+            if objective.is_latency and not reaches(objective, abandon.wait.mean):
+                raise BadInput(
+                    f"{scenario.place('load.abandon')}: all users would give up before {objective.rule} can be decided",
+                    hint="give a share below 100%, or more patience than the bound",
+                )
     if settings.by == "users" and (settings.at_most < 1 or settings.at_most % 1):
         place = scenario.place("capacity.at_most")
         raise BadInput(f"{place}: {settings.at_most:g} is no number of users", hint="give a whole number, or --by rate")

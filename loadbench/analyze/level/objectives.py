@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from loadbench.analyze.stats.effective_n import correlated_ranks
 from loadbench.analyze.stats.intervals import NORMAL_975, share_interval
 from loadbench.plan.objective import FAILURES
+from loadbench.record.attainment import Tally
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.histogram import permille_rank
 from loadbench.record.outcome import Outcome
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.plan.objective import Objective
-    from loadbench.record.attainment import Tally
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording
     from loadbench.results.run import Decision, Interval, Metric, Throughput
@@ -51,13 +51,21 @@ def decide(
         if objective.is_latency:
             metric = metrics.get(f"{objective.metric}_s")
             inefficiency = 1.0 if metric is None or not metric.effective else metric.count / metric.effective
-            failures = 0 if objective.metric in MANY_A_REQUEST else failed - tally.failures_left_out
-            histogram = recording.histograms[objective.metric]
-            decided.append(_latency(objective, tally, histogram, failures, inefficiency))
+            failures = 0 if objective.metric in MANY_A_REQUEST else failed
+            histogram, others = recording.histograms[objective.metric], attained.others[objective]
+            if not others.gave_up:  # nobody left without the figure: that of each request is known
+                decided.append(_latency(objective, tally.plus(others), histogram, failures, inefficiency))
+            elif tally.requests:
+                failures = max(0, failures - others.failed)
+                decided.append(_latency(objective, tally, histogram, failures, inefficiency))
+            else:
+                decided.append(_of_impatient_users(objective, others, histogram, failures, inefficiency))
         elif objective.metric != FAILURES:
             value = float(getattr(throughput, objective.metric))
             decided.append(_by_interval(objective, value, throughput.interval.get(objective.metric)))
-        elif arrivals > gave_up:
+        elif gave_up and arrivals == gave_up:
+            decided.append(_decided(objective, "UNDECIDED", None, note="every user gave up"))
+        elif arrivals:
             ended = arrivals - gave_up
             decided.append(_by_interval(objective, failed / ended, share_interval(failed, ended)))
         else:
@@ -90,14 +98,26 @@ def with_gates(verdict: Verdict, decided: Sequence[ObjectiveResult]) -> Verdict:
     return Verdict("INCONCLUSIVE", [*verdict.reasons, Reason("undecided", message, "measure longer")])
 
 
+def _of_impatient_users(
+    objective: Objective, others: Tally, histogram: Histogram, failures: int, inefficiency: float
+) -> ObjectiveResult:
+    """Where nobody would have waited as long as the bound, a quantile is met if it is even with all who left missing
+    it; all else is undecided."""
+    left = others.gave_up
+    if objective.point != "mean" and objective.metric not in MANY_A_REQUEST:
+        at_worst = others.plus(Tally(requests=left, m=left, mm=left))
+        result = _latency(objective, at_worst, histogram, failures, inefficiency)
+        if result.decision == "PASS":
+            return result
+    note = f"nobody would have waited long enough: {left} of {others.requests + left} gave up, and might have met it"
+    return _decided(objective, "UNDECIDED", None, note=note)
+
+
 def _latency(
     objective: Objective, tally: Tally, histogram: Histogram, failures: int, inefficiency: float
 ) -> ObjectiveResult:
     """`inefficiency` is how many requests are worth one independent request."""
     if not tally.requests:
-        if tally.left_out and not failures:
-            note = f"no user would have waited long enough to tell: {tally.left_out} would have given up before"
-            return _decided(objective, "UNDECIDED", None, note=note)
         return _decided(objective, "FAIL", None, note=f"no request has a {objective.metric}")
     if objective.point not in {"mean", "max"}:
         return _quantile(objective, tally, histogram, failures, inefficiency)
@@ -141,10 +161,11 @@ def _quantile(
     # The quantile itself, over successes and failures.
     total = histogram.count + failures + tally.gave_up
     ranks = None if objective.metric in MANY_A_REQUEST else correlated_ranks(total, p, inefficiency=inefficiency)
-    value = _at_rank(histogram, permille_rank(objective.permille, total))
+    # With nobody's response complete, the first tokens are known, and have no histogram.
+    value = _at_rank(histogram, permille_rank(objective.permille, total)) if total else None
     gave_up = f" or were given up ({tally.gave_up})" if tally.gave_up else ""
     note = f"infinite: {failures + tally.gave_up} requests failed{gave_up}, too many for this percentile to exist"
-    note = note if value is None else ""
+    note = note if value is None and total else ""
     if decision == "UNDECIDED":
         unit = "values" if objective.metric in MANY_A_REQUEST else "requests"
         interval = f"95 % interval {100 * low:.3g} % to {100 * high:.3g} %"
