@@ -16,6 +16,7 @@ from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport, tls_context
 from loadbench.core.clock import MonotonicClock
+from loadbench.plan.abandonment import Patience
 from loadbench.plan.conversation import user_message
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
@@ -68,10 +69,14 @@ class Talk:
         return self.samples[-1]
 
 
-async def ask(client: Client, number: int = 0, *, prompt: str = "Hello?", keep: bool = False) -> Sample:
+async def ask(
+    client: Client, number: int = 0, *, prompt: str = "Hello?", keep: bool = False, patience: Patience | None = None
+) -> Sample:
     """Send a request that is due now."""
     now_ns = CLOCK.now_ns()
-    request = Request(number=number, phase=Phase.MEASURED, due_ns=now_ns, max_tokens=5, keep_text=keep)
+    request = Request(
+        number=number, phase=Phase.MEASURED, due_ns=now_ns, max_tokens=5, keep_text=keep, patience=patience
+    )
     return await client.send(request, client.body(user_message(prompt), 5))
 
 
@@ -85,6 +90,7 @@ def talk(
     server_tls=None,
     scheme: str = "http",
     prompt_bytes: int = 0,
+    patience: Patience | None = None,
     **endpoint,
 ) -> Talk:
     """Ask a server of these scripts, one request after another, over one transport."""
@@ -97,7 +103,8 @@ def talk(
             samples = []
             try:
                 for number in range(times):
-                    samples.append(await ask(client, number, prompt="Hello?" + "x" * prompt_bytes))
+                    prompt = "Hello?" + "x" * prompt_bytes
+                    samples.append(await ask(client, number, prompt=prompt, patience=patience))
                     await asyncio.sleep(pause_s)
             finally:
                 await transport.aclose()
@@ -719,6 +726,96 @@ def test_silent_server_is_given_up_and_its_connection_closed(kind, script, limit
     assert [sample.outcome for sample in found.samples] == [outcome, Outcome.OK]
     assert found.server.gone >= 1
     assert [sample.reused for sample in found.samples] == [False, False]
+
+
+@both
+@pytest.mark.parametrize("patience", [Patience(80 * MS), Patience(80 * MS, first_token=True)])
+@pytest.mark.parametrize(
+    ("script", "tokens"),
+    [
+        ([ASK, GONE], 0),
+        ([ASK, head(), GONE], 0),
+        ([ASK, head() + chunk(b": ping\n\n"), 0.05, chunk(b": ping\n\n"), GONE], 0),
+        ([ASK, head() + chunk(token() * 2), GONE], 2),
+        ([ASK, head() + chunk(token()), 0.03, chunk(token()), 0.03, chunk(token()), GONE], 3),
+    ],
+)
+def test_a_user_who_gives_up_closes_the_connection(kind, script, tokens, patience):
+    """The server sees it close; the request keeps what had arrived, and the next one has a connection of its own."""
+
+    async def main() -> tuple[list[Sample], Server]:
+        async with serving(script, [ASK, ANSWER, ASK, ANSWER, GONE]) as server:
+            transport = transport_of(kind)
+            timeouts = Timeouts(idle_ns=400 * MS)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=timeouts)
+            samples = [await ask(client, patience=patience)]
+            while not server.gone:
+                await asyncio.sleep(0.005)
+            samples += [await ask(client, number, patience=Patience(10 * S)) for number in (1, 2)]
+            await transport.aclose()
+            return samples, server
+
+    samples, server = asyncio.run(main())
+    left = samples[0]
+    if patience.first_token and tokens:
+        assert left.outcome is Outcome.TIMEOUT_IDLE  # it waits on, and the server says nothing more
+    else:
+        assert left.outcome is Outcome.GAVE_UP
+        assert left.detail == f"no {'token' if patience.first_token else 'complete response'} within 80ms"
+        assert 80 * MS <= left.end_ns - left.due_ns < 80 * MS + S
+        assert left.sent_ns is not None
+    assert len(left.event_ns) == tokens
+    assert [sample.outcome for sample in samples[1:]] == [Outcome.OK, Outcome.OK]
+    assert [sample.reused for sample in samples] == [False, False, True]
+    assert [sample.connect_ns is None for sample in samples] == [False, False, True]
+    assert samples[1].connect_ns <= samples[1].sent_ns - samples[1].due_ns  # no part of its TTFT, which is from sent
+    assert server.connections == 2
+
+
+@both
+@pytest.mark.parametrize("api", list(Api))
+def test_every_api_can_be_given_up(kind, api):
+    """Whatever is streamed, and also where nothing is: a whole response that does not come."""
+    frames = {
+        Api.CHAT: head() + chunk(token()),
+        Api.COMPLETIONS: head() + chunk(b'data: {"choices":[{"text":"x"}]}\n\n'),
+        Api.RESPONSES: head() + chunk(b'data: {"type":"response.output_text.delta","delta":"x"}\n\n'),
+        Api.OLLAMA: head(headers=b"content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n")
+        + chunk(b'{"message":{"role":"assistant","content":"x"},"done":false}\n'),
+    }
+    for script in ([ASK, GONE], [ASK, frames[api], GONE]):
+        sample = talk(kind, script, api=api, patience=Patience(60 * MS)).sample
+        assert (sample.outcome, len(sample.event_ns)) == (Outcome.GAVE_UP, len(script) - 2)
+    whole_body = [ASK, head(headers=b"content-type: application/json\r\ncontent-length: 99\r\n") + b"{", GONE]
+    assert talk(kind, whole_body, api=api, patience=Patience(60 * MS)).sample.outcome is Outcome.GAVE_UP
+
+
+@both
+@pytest.mark.parametrize(
+    ("script", "outcome"),
+    [
+        ([ASK, 0.02, ANSWER], Outcome.OK),
+        ([ASK, head() + chunk(token() + FINISH), 0.2, chunk(usage(1) + DONE), END], Outcome.OK),
+        ([ASK, head() + chunk(token() + FINISH), 0.2, END], Outcome.OK),
+        ([ASK, head() + chunk(token() + FINISH), 0.2, CLOSE], Outcome.OK),
+        ([ASK, head() + chunk(token() + FINISH + DONE), 0.2, END], Outcome.OK),
+        ([ASK, whole("503 Service Unavailable", b"{}")], Outcome.HTTP_ERROR),
+        ([ASK, head() + chunk(b'data: {"error":{"message":"no"}}\n\n'), 0.2, END], Outcome.STREAM_ERROR),
+        ([ASK, RST], Outcome.RESET),
+        ([ASK, head("500 Internal Server Error") + chunk(b"{"), GONE], Outcome.HTTP_ERROR),
+    ],
+)
+def test_what_came_before_patience_ended_is_what_it_is(kind, script, outcome):
+    """A user who has the whole response, or an error, does not give up."""
+    sample = talk(kind, script, patience=Patience(100 * MS)).sample
+    assert sample.outcome is outcome, sample.detail
+
+
+@both
+def test_a_user_may_leave_before_there_is_a_connection(kind):
+    """The server takes the connection and never shakes hands: the wait counts all the same."""
+    sample = talk(kind, [GONE], tls=tls_context(), scheme="https", patience=Patience(60 * MS)).sample
+    assert (sample.outcome, sample.sent_ns, sample.connected_ns) == (Outcome.GAVE_UP, None, None)
 
 
 @both

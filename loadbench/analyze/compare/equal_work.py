@@ -192,8 +192,10 @@ def _run_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
 
 def _response_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     sides = [[level for run in side for level in run.levels] for side in (a, b)]
-    failed, at_limit = [], []
+    failed, gave_up, at_limit = [], [], []
     for levels in sides:
+        given_up = sum(level.outcomes.get("gave_up", 0) for level in levels)
+        gave_up.append(given_up / max(1, sum(level.outcomes.get("ok", 0) for level in levels) + given_up))
         failures, requests = map(sum, zip(*map(counts, levels), strict=True)) if levels else (0, 0)
         failed.append(failures / requests if requests else 0.0)
         ended = sum(sum(level.finish_reasons.values()) for level in levels)
@@ -206,6 +208,10 @@ def _response_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
         )
         advice = "fix the failures first: a server that drops requests is fast with the rest"
         yield Reason("failures", message, advice)
+    if max(gave_up) > _FAILED_FROM:
+        message = f"users gave up {gave_up[0]:.1%} of a's requests and {gave_up[1]:.1%} of b's"
+        advice = "latencies are those of complete responses: the slow ones are missing, most on the slower side"
+        yield Reason("gave_up", message, advice)
     cut_a, cut_b = at_limit
     if cut_a is not None and cut_b is not None and abs(cut_b - cut_a) > _ENDS_WITHIN:
         message = f"{cut_a:.0%} of a's responses ended at the length limit, and {cut_b:.0%} of b's"
@@ -251,11 +257,11 @@ def _energy_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
 
 
 def _level_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
-    """The caveats of the levels, such as heat or a lost connection, each kind once."""
+    """The caveats of the levels, such as heat or a lost connection, each once; users who gave up have theirs."""
     sides = {name: [level for run in side for level in run.levels] for name, side in (("a", a), ("b", b))}
     by_code: dict[str, list[tuple[str, Reason]]] = {}
     for name, levels in sides.items():
-        for reason in (caveat for level in levels for caveat in level.caveats):
+        for reason in (caveat for level in levels for caveat in level.caveats if caveat.code != "gave_up"):
             by_code.setdefault(reason.code, []).append((name, reason))
     for code, reasons in by_code.items():
         names, first = list(dict.fromkeys(name for name, _ in reasons)), reasons[0][1]

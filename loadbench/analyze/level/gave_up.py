@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from loadbench.record.gave_up import GaveUpStats
     from loadbench.record.recorder import LevelRecording
 
-# Counters of output tokens. The first ones rise with every token. The others rise at a request's end, and some versions
-# leave out requests that were cut: then a small increase does not show that the server stopped.
-_WITH_EACH_TOKEN = ("vllm:generation_tokens_total", "loadbench_sim:output_tokens_total")
-_AT_THE_END = (
-    "llamacpp:tokens_predicted_total",
+# Counters of output tokens. Those of an engine have whatever it generates, at the latest at a request's end (older
+# versions of llama.cpp leave out requests that were cut). Those of a front end have the responses that it passed on:
+# what the engine goes on to generate after a disconnect may not be among them (SGLang's TokenizerManager, TGI's router).
+_OF_ENGINES = ("vllm:generation_tokens_total", "llamacpp:tokens_predicted_total", "loadbench_sim:output_tokens_total")
+_OF_FRONT_ENDS = (
     "sglang:generation_tokens_total",
     "tgi_request_generated_tokens{sum}",
     "lmdeploy:generation_tokens_total",
@@ -58,7 +58,7 @@ def gave_up_result(recording: LevelRecording) -> GaveUpResult | None:
 def _after(recording: LevelRecording, stats: GaveUpStats) -> AfterGivingUp | None:
     """What the server's counter says; `None` without one, or if nobody left."""
     rose = recording.server or {}
-    counter = next((name for name in (*_WITH_EACH_TOKEN, *_AT_THE_END) if name in rose), None)
+    counter = next((name for name in (*_OF_ENGINES, *_OF_FRONT_ENDS) if name in rose), None)
     if counter is None or not stats.left:
         return None
     # Events of several tokens, and tokens that are not sent, are as frequent as in complete responses.
@@ -73,11 +73,11 @@ def _after(recording: LevelRecording, stats: GaveUpStats) -> AfterGivingUp | Non
 
     went_on: bool | None = None
     if remaining >= _FEWEST_TOKENS and not stats.ok_uncounted and stats.cut <= stats.left // 2:
-        # Only a counter that includes what these users received would include what came after it.
-        includes_them = counter in _WITH_EACH_TOKEN or left_received >= _FEWEST_TOKENS
+        # One that lacks what even the complete responses received counts something else.
+        counts_them = excess >= -left_received if counter in _OF_ENGINES else excess >= 0 < left_received
         if excess >= _WENT_ON * remaining:
             went_on = True
-        elif includes_them and -0.5 * left_received <= excess <= _STOPPED * remaining:
+        elif counts_them and excess <= _STOPPED * remaining:
             went_on = False
     return AfterGivingUp(
         counter=counter, counted=counted, received=received, unread=max(0, excess), remaining=remaining, went_on=went_on

@@ -230,8 +230,8 @@ def after(*, counted: float, counter: str = VLLM, samples: list | None = None):
         (1525, True),
         (1650, True),  # each response to its end
         (9000, True),  # of which some must be for others
-        (1400 - 150, False),
-        (1400 - 151, None),  # it counts something else
+        (1100, False),  # it leaves out what was cut
+        (1099, None),  # it counts something else
     ],
 )
 def test_the_counter_tells_whether_the_server_went_on(counted, went_on):
@@ -272,15 +272,32 @@ def test_warm_up_and_drain_are_in_the_counter_and_so_in_the_sum():
     assert (server.received, server.remaining, server.went_on) == (2800, 500, False)
 
 
-def test_a_counter_of_completed_requests_cannot_show_that_it_stopped():
-    """It leaves out what was given up; one that rose by what these had received counts them."""
-    assert after(counted=1100, counter=LLAMA).went_on is None
-    assert after(counted=1400, counter=LLAMA).went_on is False
-    assert after(counted=1650, counter=LLAMA).went_on is True
+def test_an_engine_has_counted_what_it_generated():
+    """Also one that counts at a request's end, and leaves out what was cut: had it gone on, it would have counted it."""
+    for counter in (VLLM, LLAMA, "loadbench_sim:output_tokens_total"):
+        assert after(counted=1100, counter=counter).went_on is False
+        assert after(counted=1400, counter=counter).went_on is False
+        assert after(counted=1650, counter=counter).went_on is True
+        early = [*complete(0, 100), *(left(100 + number, events=0) for number in range(50))]
+        assert after(counted=1100, counter=counter, samples=early).went_on is False
+        assert after(counted=1650, counter=counter, samples=early).went_on is True
+
+
+@pytest.mark.parametrize("counter", ["sglang:generation_tokens_total", "lmdeploy:generation_tokens_total"])
+def test_a_front_end_may_not_have_seen_what_the_engine_did(counter):
+    """Only where it has counted what these users had received has it seen them leave."""
+    assert after(counted=1100, counter=counter).went_on is None
+    assert after(counted=1400, counter=counter).went_on is False
+    assert after(counted=1650, counter=counter).went_on is True
     early = [*complete(0, 100), *(left(100 + number, events=0) for number in range(50))]
-    assert after(counted=1100, counter=LLAMA, samples=early).went_on is None
-    assert after(counted=1100, counter=VLLM, samples=early).went_on is False
-    assert after(counted=1650, counter=LLAMA, samples=early).went_on is True
+    assert after(counted=1100, counter=counter, samples=early).went_on is None
+
+
+def test_a_histogram_of_lengths_is_a_counter_too():
+    """TGI's, whose sum is all tokens of its responses."""
+    samples = [*complete(0, 100), *(left(100 + number) for number in range(50))]
+    level = level_of(samples, **{"tgi_request_generated_tokens{sum}": 1650.0})
+    assert level.gave_up.server.went_on is True
 
 
 def test_events_of_several_tokens_are_not_taken_for_tokens():
