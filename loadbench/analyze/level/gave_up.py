@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Counters of output tokens. Those of an engine have whatever it generates, at the latest at a request's end (older
 # versions of llama.cpp leave out requests that were cut). Those of a front end have the responses that it passed on:
-# what the engine goes on to generate after a disconnect may not be among them (SGLang's TokenizerManager, TGI's router).
+# what the engine generates after a disconnect may not be among them (SGLang's TokenizerManager, TGI's router).
 _OF_ENGINES = ("vllm:generation_tokens_total", "llamacpp:tokens_predicted_total", "loadbench_sim:output_tokens_total")
 _OF_FRONT_ENDS = (
     "sglang:generation_tokens_total",

@@ -273,7 +273,7 @@ def test_warm_up_and_drain_are_in_the_counter_and_so_in_the_sum():
 
 
 def test_an_engine_has_counted_what_it_generated():
-    """Also one that counts at a request's end, and leaves out what was cut: had it gone on, it would have counted it."""
+    """Also one that counts at a request's end, without what was cut: had it gone on, it would have counted that."""
     for counter in (VLLM, LLAMA, "loadbench_sim:output_tokens_total"):
         assert after(counted=1100, counter=counter).went_on is False
         assert after(counted=1400, counter=counter).went_on is False
