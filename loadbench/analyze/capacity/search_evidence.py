@@ -95,7 +95,7 @@ class SearchEvidence:
         """
         counts = monitor.counts()
         for objective, count in zip(self._objectives, counts, strict=True):
-            if monitor.known and not count.n:
+            if monitor.known > monitor.left_out[objective] and not count.n:
                 raise BadInput(
                     f"{objective.rule}: none of {monitor.known} requests has a {objective.metric}",
                     hint="request longer responses (--max-tokens), or find out why all requests fail",

@@ -33,6 +33,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, insort
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -217,6 +218,8 @@ class SequentialMonitor:
         self._ended: list[tuple[int, int, tuple[_RequestHits | None, ...]]] = []
         self._ends = array("q")
         self._checked = 0
+        # How many requests tell nothing about an objective: their users would not have waited as long as its bound.
+        self.left_out: Counter[Objective] = Counter()
         self.overloaded = False
 
     def started(self, number: int, due_ns: int) -> None:
@@ -230,6 +233,7 @@ class SequentialMonitor:
         self._in_flight.pop(sample.number, None)
         if sample.outcome is not Outcome.CANCELLED:
             self._ends.append(sample.end_ns)
+            self.left_out.update(one for one in self._test.objectives if not informs(one, sample))
             hits = tuple(_request_hits(objective, sample) for objective in self._test.objectives)
             insort(self._ended, (sample.due_ns, sample.number, hits), key=lambda entry: entry[:2])
 

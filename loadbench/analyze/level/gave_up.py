@@ -31,6 +31,7 @@ _OF_FRONT_ENDS = (
     "sglang:generation_tokens_total",
     "tgi_request_generated_tokens{sum}",
     "lmdeploy:generation_tokens_total",
+    "trtllm_generation_tokens_total",
 )
 # Of the tokens that were still to come. A server that stops generates a few more until it notices; llama.cpp notices
 # within a second or two before the first token. One that goes on generates all, unless the level ends before that.
