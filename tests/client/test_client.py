@@ -729,7 +729,7 @@ def test_silent_server_is_given_up_and_its_connection_closed(kind, script, limit
 
 
 @both
-@pytest.mark.parametrize("patience", [Patience(80 * MS), Patience(80 * MS, first_token=True)])
+@pytest.mark.parametrize("patience", [Patience(300 * MS), Patience(300 * MS, first_token=True)])
 @pytest.mark.parametrize(
     ("script", "tokens"),
     [
@@ -746,11 +746,12 @@ def test_a_user_who_gives_up_closes_the_connection(kind, script, tokens, patienc
     async def main() -> tuple[list[Sample], Server]:
         async with serving(script, [ASK, ANSWER, ASK, ANSWER, GONE]) as server:
             transport = transport_of(kind)
-            timeouts = Timeouts(idle_ns=400 * MS)
+            timeouts = Timeouts(idle_ns=S)
             client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=timeouts)
             samples = [await ask(client, patience=patience)]
-            while not server.gone:
-                await asyncio.sleep(0.005)
+            async with asyncio.timeout(20):
+                while not server.gone:
+                    await asyncio.sleep(0.005)
             samples += [await ask(client, number, patience=Patience(10 * S)) for number in (1, 2)]
             await transport.aclose()
             return samples, server
@@ -761,8 +762,8 @@ def test_a_user_who_gives_up_closes_the_connection(kind, script, tokens, patienc
         assert left.outcome is Outcome.TIMEOUT_IDLE  # it waits on, and the server says nothing more
     else:
         assert left.outcome is Outcome.GAVE_UP
-        assert left.detail == f"no {'token' if patience.first_token else 'complete response'} within 80ms"
-        assert 80 * MS <= left.end_ns - left.due_ns < 80 * MS + S
+        assert left.detail == f"no {'token' if patience.first_token else 'complete response'} within 300ms"
+        assert 300 * MS <= left.end_ns - left.due_ns < 300 * MS + S
         assert left.sent_ns is not None
     assert len(left.event_ns) == tokens
     assert [sample.outcome for sample in samples[1:]] == [Outcome.OK, Outcome.OK]
@@ -784,10 +785,10 @@ def test_every_api_can_be_given_up(kind, api):
         + chunk(b'{"message":{"role":"assistant","content":"x"},"done":false}\n'),
     }
     for script in ([ASK, GONE], [ASK, frames[api], GONE]):
-        sample = talk(kind, script, api=api, patience=Patience(60 * MS)).sample
+        sample = talk(kind, script, api=api, patience=Patience(250 * MS)).sample
         assert (sample.outcome, len(sample.event_ns)) == (Outcome.GAVE_UP, len(script) - 2)
     whole_body = [ASK, head(headers=b"content-type: application/json\r\ncontent-length: 99\r\n") + b"{", GONE]
-    assert talk(kind, whole_body, api=api, patience=Patience(60 * MS)).sample.outcome is Outcome.GAVE_UP
+    assert talk(kind, whole_body, api=api, patience=Patience(250 * MS)).sample.outcome is Outcome.GAVE_UP
 
 
 @both
@@ -795,26 +796,26 @@ def test_every_api_can_be_given_up(kind, api):
     ("script", "outcome"),
     [
         ([ASK, 0.02, ANSWER], Outcome.OK),
-        ([ASK, head() + chunk(token() + FINISH), 0.2, chunk(usage(1) + DONE), END], Outcome.OK),
-        ([ASK, head() + chunk(token() + FINISH), 0.2, END], Outcome.OK),
-        ([ASK, head() + chunk(token() + FINISH), 0.2, CLOSE], Outcome.OK),
-        ([ASK, head() + chunk(token() + FINISH + DONE), 0.2, END], Outcome.OK),
+        ([ASK, head() + chunk(token() + FINISH), 0.5, chunk(usage(1) + DONE), END], Outcome.OK),
+        ([ASK, head() + chunk(token() + FINISH), 0.5, END], Outcome.OK),
+        ([ASK, head() + chunk(token() + FINISH), 0.5, CLOSE], Outcome.OK),
+        ([ASK, head() + chunk(token() + FINISH + DONE), 0.5, END], Outcome.OK),
         ([ASK, whole("503 Service Unavailable", b"{}")], Outcome.HTTP_ERROR),
-        ([ASK, head() + chunk(b'data: {"error":{"message":"no"}}\n\n'), 0.2, END], Outcome.STREAM_ERROR),
+        ([ASK, head() + chunk(b'data: {"error":{"message":"no"}}\n\n'), 0.5, END], Outcome.STREAM_ERROR),
         ([ASK, RST], Outcome.RESET),
         ([ASK, head("500 Internal Server Error") + chunk(b"{"), GONE], Outcome.HTTP_ERROR),
     ],
 )
 def test_what_came_before_patience_ended_is_what_it_is(kind, script, outcome):
     """A user who has the whole response, or an error, does not give up."""
-    sample = talk(kind, script, patience=Patience(100 * MS)).sample
+    sample = talk(kind, script, patience=Patience(300 * MS)).sample
     assert sample.outcome is outcome, sample.detail
 
 
 @both
 def test_a_user_may_leave_before_there_is_a_connection(kind):
     """The server takes the connection and never shakes hands: the wait counts all the same."""
-    sample = talk(kind, [GONE], tls=tls_context(), scheme="https", patience=Patience(60 * MS)).sample
+    sample = talk(kind, [GONE], tls=tls_context(), scheme="https", patience=Patience(250 * MS)).sample
     assert (sample.outcome, sample.sent_ns, sample.connected_ns) == (Outcome.GAVE_UP, None, None)
 
 
