@@ -16,7 +16,7 @@ from loadbench.record.sample import Sample
 from loadbench.results.run import LevelResult, ModelStatus, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from loadbench.plan.load import Load
     from loadbench.plan.objective import Objective
@@ -111,7 +111,11 @@ def a_recording(
 
 
 def a_level(
-    samples: Iterable[Sample] | None = None, *, load: Load | None = None, recording: LevelRecording | None = None
+    samples: Iterable[Sample] | None = None,
+    *,
+    load: Load | None = None,
+    recording: LevelRecording | None = None,
+    listed: Collection[str] | None = None,
 ) -> LevelResult:
     """A level of 400 quiet answers, or of these samples."""
     if recording is None:
@@ -120,7 +124,9 @@ def a_level(
             if samples is not None
             else (a_sample(n, due_ns=n * S // 4, ttft_ns=(100 + n * 37 % 100) * MS) for n in range(400))
         )
-    return summarize(recording, target="http://127.0.0.1:1/v1", model="m", load=load or Closed(1), failure_limit=0.01)
+    return summarize(
+        recording, target="http://127.0.0.1:1/v1", model="m", load=load or Closed(1), failure_limit=0.01, listed=listed
+    )
 
 
 def a_run(*levels: LevelResult, simulated: bool = False, complete: bool = True) -> Run:

@@ -142,6 +142,7 @@ class RunWriter:
             model=model,
             load=load,
             failure_limit=self._scenario.limits.failures,
+            listed=target.models,
             exact_output=self._scenario.work.exact_output,
             origin_ns=self._log.origin_ns,
         )

@@ -37,7 +37,7 @@ from loadbench.results.run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
@@ -68,13 +68,15 @@ def summarize(
     model: str,
     load: Load,
     failure_limit: float,
+    listed: Collection[str] | None = None,
     exact_output: bool = False,
     origin_ns: int = 0,
     targets: Sequence[str] = (),
 ) -> LevelResult:
     """The level as `run.json` has it; `origin_ns` is the run's start on its clock, `targets` are several servers.
 
-    With `exact_output` responses of exactly the requested length were wanted.
+    `listed` are the models that the server lists, `None` if it has no list. With `exact_output` responses of exactly
+    the requested length were wanted.
     """
     window_s = recording.window_s
     opens_ns, closes_ns = recording.window
@@ -88,7 +90,7 @@ def summarize(
     histograms = server_histograms(recording.server)
     first = first_token(recording, histograms)
     gave_up = gave_up_result(recording)
-    verdict = judge(recording, load=load, model=model, failure_limit=failure_limit)
+    verdict = judge(recording, load=load, model=model, failure_limit=failure_limit, listed=listed)
     failures = sorted(recording.details.items(), key=lambda item: (-item[1], item[0]))  # the most frequent first
 
     # The server's counters that rose, preemptions first; a brace in the name marks a part of a histogram.
@@ -113,7 +115,7 @@ def summarize(
         window_ns=(opens_ns - origin_ns, closes_ns - origin_ns),
         verdict=with_gates(with_too_few(verdict, recording, load), decided),
         caveats=[
-            *caveats(recording, load, exact_output=exact_output),
+            *caveats(recording, load, model=model, listed=listed, exact_output=exact_output),
             *contradictions(recording, first),
             *gave_up_caveats(recording, gave_up),
         ],

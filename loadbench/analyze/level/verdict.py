@@ -5,6 +5,7 @@ A level with at least one reason is INVALID. Codes, conditions and bounds are th
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.audit import audit
@@ -17,7 +18,7 @@ from loadbench.results.run import Reason, Verdict
 from loadbench.wire.vocabulary import Ending, ending_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
@@ -41,6 +42,8 @@ _GENERATOR_BOTTLENECK = "the load generator was the bottleneck: give it its own 
 _UNREAD_ADVICE = (
     "find out what the server means by it: a part of the text, or an error, may be missing from the figures"
 )
+# What a longer form of a model's name adds: a tag, a date, a number of three digits, or how its file ends.
+_ADDED = re.compile(r"[:@].+|-latest|-\d{4}(-?\d\d){0,2}|-\d{3}|\.gguf")
 # If more than this share of requests has a doubtful count, the sum is doubtful.
 _MAX_DOUBTFUL = 0.01
 # Counters of sequences that lost their KV memory; a server has one of them, or the same one under two names.
@@ -52,8 +55,13 @@ PREEMPTIONS = (
 )
 
 
-def judge(recording: LevelRecording, *, load: Load, model: str, failure_limit: float) -> Verdict:
-    """The verdict on a level of `model` under `load`; `failure_limit` is the largest acceptable share of failures."""
+def judge(
+    recording: LevelRecording, *, load: Load, model: str, failure_limit: float, listed: Collection[str] | None = None
+) -> Verdict:
+    """The verdict on a level of `model` under `load`; `failure_limit` is the largest acceptable share of failures.
+
+    `listed` are the models of the server, `None` if it has no list.
+    """
     reasons = [
         *_incomplete(recording, load),
         *_short_warm_up(recording, load),
@@ -61,7 +69,12 @@ def judge(recording: LevelRecording, *, load: Load, model: str, failure_limit: f
         *_late_start(recording, load),
         *_late_stamps(recording),
         *_failed_audit(recording, load),
-        *_bad_responses(recording, model, failure_limit),
+        *_bad_responses(recording, failure_limit),
+        *(
+            Reason("other_model", message, "check the model's name: the server has none of this name")
+            for sure, message, _ in other_names(recording, model, listed)
+            if sure
+        ),
     ]
     return Verdict("INVALID" if reasons else "VALID", reasons)
 
@@ -178,7 +191,7 @@ def _failed_audit(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         yield Reason("audit", f"self-audit failed: {wrong}", advice)
 
 
-def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) -> Iterator[Reason]:
+def _bad_responses(recording: LevelRecording, failure_limit: float) -> Iterator[Reason]:
     ok = recording.outcomes.get(Outcome.OK, 0)
     # Requests that were cancelled or given up neither succeeded nor failed.
     total = sum(recording.outcomes.values())
@@ -217,24 +230,56 @@ def _bad_responses(recording: LevelRecording, model: str, failure_limit: float) 
     if total and (total - ok) / total > failure_limit:
         message = f"{total - ok} of {total} requests failed; the limit is {100 * failure_limit:.3g} %"
         yield Reason("failures", message, "see the failures; reduce the load, or raise the limit with --failures")
+
+
+def other_names(
+    recording: LevelRecording, model: str, listed: Collection[str] | None
+) -> Iterator[tuple[bool, str, str]]:
+    """(whether it is surely another model, what happened, the name) for each model that was requested by another name.
+
+    A name that only adds or omits a folder, a tag, a version or a date is the same. It is surely another model if the
+    server lists the name in the responses, and not the requested one. Else it may be an alias, a deployment, or a
+    router.
+    """
     requested: dict[str, Mapping[str, int]] = {
         name: stats.models for name, stats in recording.groups_of("model").items()
     }
     for wanted, answered in (requested or {model: recording.models}).items():
-        others = {name: count for name, count in answered.items() if name not in {wanted, ""}}
+        others = {name: count for name, count in answered.items() if name and not _alike(name, wanted)}
         if others:
             name, count = max(others.items(), key=lambda item: item[1])
+            known = listed is not None and any(_alike(wanted, one) for one in listed)
             message = f"{count} of {sum(answered.values())} responses came from {name!r}, not {wanted!r}"
-            yield Reason("other_model", message, "check the model's name")
+            yield listed is not None and name in listed and not known, message, name
+
+
+def _alike(one: str, other: str) -> bool:
+    """`llama3` and `llama3:latest`, `gpt-4o` and `gpt-4o-2024-08-06`, `qwen.gguf` and `/models/Qwen.gguf`."""
+    short, long = sorted((one.casefold().rpartition("/")[2], other.casefold().rpartition("/")[2]), key=len)
+    return long == short or (long.startswith(short) and _ADDED.fullmatch(long[len(short) :]) is not None)
 
 
 def _unread_message(unread: Unread, ok: int) -> str:
     return f"{unread.requests} of {ok} responses had frames that are not part of a response; the first: {unread.words}"
 
 
-def caveats(recording: LevelRecording, load: Load, *, exact_output: bool = False) -> Iterator[Reason]:
+def caveats(
+    recording: LevelRecording,
+    load: Load,
+    *,
+    model: str,
+    listed: Collection[str] | None = None,
+    exact_output: bool = False,
+) -> Iterator[Reason]:
     """What a reader should know about a level even if it is valid; with `exact_output` lengths were to be exact."""
     ok = recording.outcomes.get(Outcome.OK, 0)
+    for sure, message, name in other_names(recording, model, listed):
+        if not sure:
+            yield Reason(
+                "model_name",
+                message,
+                f"make sure that {name!r} is the model to be measured: an alias or a router may answer by another name",
+            )
     off = recording.answers_shorter + recording.answers_longer
     if exact_output and off:
         than = "shorter" if not recording.answers_longer else "longer" if not recording.answers_shorter else "different"

@@ -101,7 +101,6 @@ def shifted(late_ns: int) -> list:
         (recorded(quiet(keep_alives=7)), []),
         (recorded(quiet(content_type="text/html for a stream")), []),
         (recorded(quiet(finish_reason="SAFETY")), []),
-        (recorded(quiet(model="other")), ["other_model"]),
         (recorded(quiet(model=None)), []),
     ],
 )
@@ -113,6 +112,30 @@ def test_rule(recording, expected):
     for reason in level.verdict.reasons:
         assert reason.message
         assert reason.advice
+
+
+@pytest.mark.parametrize(
+    ("answered", "listed", "reasons", "caveats"),
+    [
+        ("other", {"other"}, ["other_model"], []),
+        ("other", {"other", "m"}, [], ["model_name"]),  # a router
+        ("other", {"m"}, [], ["model_name"]),  # a name of its own for it
+        ("other", set(), [], ["model_name"]),
+        ("other", None, [], ["model_name"]),  # a deployment, where there is no list
+        ("M:latest", {"M:latest"}, [], []),
+        ("org/m-2024-08-06", {"org/m-2024-08-06"}, [], []),
+        ("/models/m.gguf", None, [], []),
+        ("m-001", None, [], []),
+        ("m1", None, [], ["model_name"]),
+        ("m.1", {"m.1"}, ["other_model"], []),
+        ("m-7b", None, [], ["model_name"]),
+    ],
+)
+def test_another_name_is_another_model_only_where_the_list_says_so(answered, listed, reasons, caveats):
+    """Aliases, deployments and routers answer by other names; a server that ignores the name lists its own."""
+    level = a_level(recording=recorded(quiet(model=answered)), listed=listed)
+    assert codes(level) == reasons
+    assert [caveat.code for caveat in level.caveats] == caveats
 
 
 @pytest.mark.parametrize(("late_ns", "expected"), [(900_000, []), (1_100_000, ["late_start"])])
