@@ -458,7 +458,8 @@ class _Call:
         says_stream = bool(self._type) and reader.accepts(self._type)
         if self._streams and says_stream == reader.is_whole:
             came = "a response that was not streamed" if reader.is_whole else "a stream"
-            content_type = f"{clean(self._type.decode('latin-1')) or 'no Content-Type'} for {came}"
+            name = f"Content-Type {clean(self._type.decode('latin-1'))}" if self._type else "no Content-Type"
+            content_type = f"{name} for {came}"
         return Sample(
             request=request,
             outcome=outcome,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LONGEST_LINE = 300
 # Invisible, direction-changing and broken characters: a server's text must not rewrite a terminal or a report.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-_TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
 # What only a frame of a response has; a frame with none of these is not understood.
 _PARTS = frozenset({"choices", "usage", "model", "created", "timings", "system_fingerprint", "service_tier"})
 # Where errors are, what says that there is one, and where its message is, in the order in which they are looked for.
@@ -44,8 +44,8 @@ _ERROR_KEYS = frozenset(
     {*_ERRORS, *_CODES, *_NESTED, "code", "status", "status_code", "statusCode", "detail", "success", "ok", "type"}
 )
 _SUCCESS = frozenset({"", "0", "200", "ok", "success", "succeeded", "successful", "null", "none", "completed"})
-# Objects in lines of their own are looked for in this much of a body.
-_MOST_LINES_BYTES = 64 * 1024
+# The title of a page, and objects in lines of their own, are looked for in this much of a body.
+_SEARCHED_BYTES = 64 * 1024
 
 
 class Api(StrEnum):
@@ -217,7 +217,7 @@ def error_text(body: bytes) -> str:
     except orjson.JSONDecodeError:
         page = page_text(body)
         # An object in a line of its own says more than the text around it.
-        lines = () if page else (line for line in body[:_MOST_LINES_BYTES].splitlines() if line.lstrip()[:1] == b"{")
+        lines = () if page else (line for line in body[:_SEARCHED_BYTES].splitlines() if line.lstrip()[:1] == b"{")
         for line in lines:
             with suppress(orjson.JSONDecodeError):
                 if message := error_in(orjson.loads(line)):
@@ -234,7 +234,7 @@ def page_text(body: bytes) -> str | None:
     start = body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start.startswith(b"<") or not (b"<html" in start or b"<!doctype html" in start or b"<head" in start):
         return None
-    title = _TITLE.search(body.decode("utf-8", "replace"))
+    title = _TITLE.search(body[:_SEARCHED_BYTES].decode("utf-8", "replace"))
     name = clean(html.unescape(title.group(1))) if title else ""
     return f"an HTML page ({name})" if name else "an HTML page"
 

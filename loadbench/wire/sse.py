@@ -20,6 +20,8 @@ from loadbench.wire.vocabulary import is_error_event
 # A long response in one event has some 100 KiB, and other tools broke at 64 KiB and 1 MiB: this is far above both.
 LARGEST_BLOCK = 16 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
+# No type of an event is longer; what a hostile server sends must not be kept.
+_LONGEST_NAME = 256
 _FIELDS = (b"data", b"event", b"id", b"retry", b"error")
 
 
@@ -196,7 +198,7 @@ class EventStream:
                 self.keep_alives += 1
                 self._commented = True
             case b"event":
-                self._event = _decode(value)
+                self._event = _decode(value[:_LONGEST_NAME])
             case b"id":
                 # The standard ignores an id with a NUL.
                 self._id = self._id if b"\0" in value else _decode(value)

@@ -48,13 +48,18 @@ _FILTERED = re.compile(
 _ENDED = re.compile(
     r"(?:^|_)(?:stop|eos|eot|eog|end|length|max|limit|complet|finish|done|tool|function|normal|success)"
 )
+_LONGEST_WORD = 200
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-@lru_cache(maxsize=256)
 def ending_of(word: str) -> Ending:
     """What this finish_reason means, in any spelling. A word that fits no rule is unknown, which is not good."""
-    plain = re.sub(r"[^a-z0-9]+", "_", _HUMP.sub("_", word[:200]).lower()).strip("_")
+    return _ending_of(word[:_LONGEST_WORD])
+
+
+@lru_cache(maxsize=256)
+def _ending_of(word: str) -> Ending:
+    plain = re.sub(r"[^a-z0-9]+", "_", _HUMP.sub("_", word).lower()).strip("_")
     if plain in _NO_END:
         return Ending.NONE
     if plain in _GOOD:

@@ -230,11 +230,11 @@ def test_ollama_speaks_in_lines(kind):
 @pytest.mark.parametrize(
     ("content_type", "noted"),
     [
-        (b"content-type: text/html; charset=utf-8\r\n", "text/html; charset=utf-8 for a stream"),
-        (b"content-type: application/json\r\n", "application/json for a stream"),
-        (b"content-type: text/plain\r\n", "text/plain for a stream"),
-        (b"content-type: application/octet-stream\r\n", "application/octet-stream for a stream"),
-        (b"content-type: application/x-ndjson\r\n", "application/x-ndjson for a stream"),
+        (b"content-type: text/html; charset=utf-8\r\n", "Content-Type text/html; charset=utf-8 for a stream"),
+        (b"content-type: application/json\r\n", "Content-Type application/json for a stream"),
+        (b"content-type: text/plain\r\n", "Content-Type text/plain for a stream"),
+        (b"content-type: application/octet-stream\r\n", "Content-Type application/octet-stream for a stream"),
+        (b"content-type: application/x-ndjson\r\n", "Content-Type application/x-ndjson for a stream"),
         (b"", "no Content-Type for a stream"),
         (b"content-type: text/event-stream;charset=utf-8\r\n", None),
     ],
@@ -261,7 +261,7 @@ def test_ollamas_lines_are_measured_whatever_their_content_type(kind, content_ty
     steps = [headers, chunk(line), 0.1, chunk(line + last) + END]
     sample = talk(kind, [ASK, *steps, GONE], api=Api.OLLAMA).sample
     assert (sample.outcome, sample.output_tokens) == (Outcome.OK, 2)
-    assert sample.content_type == f"{content_type.decode()} for a stream"
+    assert sample.content_type == f"Content-Type {content_type.decode()} for a stream"
     assert sample.event_ns[1] - sample.event_ns[0] > 50 * MS
 
 
@@ -269,8 +269,8 @@ def test_ollamas_lines_are_measured_whatever_their_content_type(kind, content_ty
 def test_whole_response_as_a_stream_is_noted(kind):
     """JSON with the Content-Type of a stream is read, and the type noted; with its own there is nothing to note."""
     body = b'{"choices":[{"message":{"content":"a b"},"finish_reason":"stop"}],"usage":{"completion_tokens":2}}'
-    for content_type, noted in (("text/event-stream", "text/event-stream for a response that was not streamed"),
-                                ("application/json", None)):  # fmt: skip
+    told = "Content-Type text/event-stream for a response that was not streamed"
+    for content_type, noted in (("text/event-stream", told), ("application/json", None)):
         sample = talk(kind, [ASK, whole("200 OK", body, kind=content_type), GONE]).sample
         assert (sample.outcome, sample.output_tokens, sample.content_type) == (Outcome.OK, 2, noted)
         assert len(sample.event_ns) == 1

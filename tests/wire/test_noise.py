@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import orjson
 import pytest
@@ -274,3 +275,23 @@ def test_every_sign_of_life_is_counted_alone(api):
             assert answer.outcome() == (Outcome.OK, ""), (sign, place)
             assert answer.text == "".join(WORDS), (sign, place)
             assert answer.keep_alives or sign in BENIGN or (sign == BOM and place == 0), (sign, place)
+
+
+def test_long_noise_is_read_in_a_moment():
+    """100 kB of whatever is nothing to a server, and must be nothing to a search for errors and signs of life."""
+    kinds = [
+        b"<html>" + b"<title" * 20_000,
+        b"data: " + b"{" * 100_000 + b"\n\n",
+        b"event: " + b"ping." * 20_000 + b"\n\n",
+    ]
+    kinds += [
+        b"data: " + b"ping " * 20_000 + b"\n\n",
+        b"error" * 20_000,
+        b"x: y\n" * 20_000,
+        b"data: {}\n" * 20_000 + b"\n",
+    ]
+    for kind in kinds:
+        for api in Api:
+            began = time.process_time()
+            assert read(api, [kind]).outcome()[0] is not Outcome.OK
+            assert time.process_time() - began < 2

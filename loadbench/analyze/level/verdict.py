@@ -302,7 +302,7 @@ def caveats(
     for content_type, count in unread.content_types.items():
         yield Reason(
             "content_type",
-            f"{count} of {ok} responses came with {content_type}; the bytes were believed",
+            f"{count} of {ok} responses had {content_type}; they were read as what they are",
             "make the server send Content-Type: text/event-stream (application/x-ndjson for Ollama) with a stream, and "
             "application/json with a response that is not streamed: other clients may refuse this",
         )

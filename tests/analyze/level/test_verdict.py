@@ -58,13 +58,16 @@ def test_frames_that_were_not_understood_are_quoted():
 def test_content_types_and_filters_are_caveats():
     """What was ended by a policy, or had another Content-Type than it should, is valid and said."""
     level = a_level(
-        [*quiet(99, content_type="text/html for a stream"), a_sample(99, due_ns=198 * S, finish_reason="SAFETY")]
+        [
+            *quiet(99, content_type="Content-Type text/html for a stream"),
+            a_sample(99, due_ns=198 * S, finish_reason="SAFETY"),
+        ]
     )
     assert {caveat.code: caveat.message for caveat in level.caveats} == {
-        "content_type": "99 of 100 responses came with text/html for a stream; the bytes were believed",
+        "content_type": "99 of 100 responses had Content-Type text/html for a stream; they were read as what they are",
         "filtered": "the server's content policy ended 1 of 100 responses ('SAFETY')",
     }
-    assert level.unread.content_types == {"text/html for a stream": 99}
+    assert level.unread.content_types == {"Content-Type text/html for a stream": 99}
 
 
 def shifted(late_ns: int) -> list:
@@ -99,7 +102,7 @@ def shifted(late_ns: int) -> list:
             ["unread_frames"],
         ),
         (recorded(quiet(keep_alives=7)), []),
-        (recorded(quiet(content_type="text/html for a stream")), []),
+        (recorded(quiet(content_type="Content-Type text/html for a stream")), []),
         (recorded(quiet(finish_reason="SAFETY")), []),
         (recorded(quiet(model=None)), []),
     ],
