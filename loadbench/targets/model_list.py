@@ -64,7 +64,7 @@ def has_more(document: object) -> bool:
 def generates_text(entry: dict[str, Any]) -> bool:
     """Whether a model may be the one to test, by what its entry says: an embedding model is not."""
     kinds = [value for name in _KINDS if isinstance(value := entry.get(name), str)]
-    for name in ("capabilities", "labels", "supported_endpoints", "supported_generation_methods", "endpoints"):
+    for name in ("capabilities", "labels", "supported_endpoints", "supportedGenerationMethods", "endpoints"):
         value = entry.get(name)
         if isinstance(value, dict):
             kinds += [key for key, is_able in value.items() if is_able is True]
