@@ -419,7 +419,7 @@ class _Call:
             return
         reader = self.reader
         reader.feed(at_ns, chunk)
-        merged = len(reader.event_ns) - reader.reads
+        merged = reader.merged_events
         if merged > self._merged:
             if self._clock.now_ns() - at_ns > _LATE_READ_NS:
                 self.censored += merged - self._merged

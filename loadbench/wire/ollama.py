@@ -12,7 +12,7 @@ documentation of Ollama's API (`docs/api.md`).
 
 from __future__ import annotations
 
-from loadbench.wire.generated import generated
+from loadbench.wire.generated import Generated, generated
 from loadbench.wire.openai import Chunk, error_in, object_of, string
 from loadbench.wire.sse import BOM, LARGEST_BLOCK, Event, OversizeEvent
 from loadbench.wire.timings import ollama_timings
@@ -74,7 +74,13 @@ def read_line(data: bytes) -> Chunk:
     document = object_of(data)
     error = error_in(document)
     done = document.get("done") is True
-    found = generated(document)
+    part = document.get("message")
+    # Nearly every part has only its role and content, and need not pay for looking for more.
+    if isinstance(part, dict) and len(part) == 2 and "role" in part and "thinking" not in document:
+        content = part.get("content")
+        found = Generated(content) if isinstance(content, str) else generated(part)
+    else:
+        found = generated(document)
     return Chunk(
         # `/api/generate` and proxies of it have the text outside of a message.
         text=found.text or string(document.get("response")),

@@ -52,7 +52,7 @@ class ResponseReader:
     """One response body: feed it the bytes that arrive, close it, then read its outcome and its figures.
 
     Times are ns of the caller's clock, `None` where the moment did not come. `event_ns` has the stamp of every
-    token-bearing event; `reads` counts the reads that brought any, `merged_reads` those that brought several.
+    token-bearing event; `merged_reads` counts the reads that brought several, `merged_events` those after their first.
     """
 
     __slots__ = (
@@ -86,9 +86,9 @@ class ResponseReader:
         "finish_reason",
         "first_token_ns",
         "first_visible_ns",
+        "merged_events",
         "merged_reads",
         "model",
-        "reads",
         "timings",
         "unfinished",
     )
@@ -102,7 +102,7 @@ class ResponseReader:
         self.first_token_ns: int | None = None
         self.first_visible_ns: int | None = None
         self.event_ns = array("q")
-        self.reads = 0
+        self.merged_events = 0
         self.merged_reads = 0
         self.error: str | None = None
         self.finish_reason: str | None = None
@@ -150,7 +150,6 @@ class ResponseReader:
                 self._plain_bytes += len(chunk)
                 if count == 1 and not self._events_in_read:  # nearly always
                     self.event_ns.append(at_ns)
-                    self.reads += 1
                     self._events_in_read = 1
                 else:
                     self.event_ns.extend([at_ns] * count)
@@ -232,7 +231,6 @@ class ResponseReader:
         if chunk is not None and (chunk.error is not None or chunk.choices):
             self._whole = True
             self._add_frame(chunk, at_ns)
-            self.reads = len(self.event_ns)
         elif _has_error(body):
             self.error = self.error or error_text(body)
         else:
@@ -309,7 +307,7 @@ class ResponseReader:
     def _count_read(self, events: int) -> None:
         """Count the read of these token-bearing events; what has the same stamp, in any number of parts, is one."""
         if events:
-            self.reads += self._events_in_read == 0
+            self.merged_events += events - (self._events_in_read == 0)
             self.merged_reads += self._events_in_read < 2 <= self._events_in_read + events
             self._events_in_read += events
 
@@ -399,6 +397,11 @@ class ResponseReader:
     def is_whole(self) -> bool:
         """Whether it was one whole response, not a stream."""
         return self._whole
+
+    @property
+    def reads(self) -> int:
+        """Reads that brought a token-bearing event."""
+        return len(self.event_ns) - self.merged_events
 
     @property
     def last_token_ns(self) -> int | None:

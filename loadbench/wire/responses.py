@@ -31,11 +31,11 @@ _REASONS = {"max_output_tokens": "length"}
 class EventReader:
     """Reads the events of one response, in their order."""
 
-    __slots__ = ("_last", "_number", "_shown")
+    __slots__ = ("_item", "_number", "_shown")
 
     def __init__(self) -> None:
         self._number: int | None = None  # of the last event
-        self._last: tuple[object, object, str] | None = None  # item, index and type of the last delta
+        self._item: object = ...  # whose visible text was read last
         self._shown: set[tuple[object, str]] = set()  # (an item's id or index, kind of text) of all that was read
 
     def __call__(self, data: bytes) -> Chunk:
@@ -51,13 +51,14 @@ class EventReader:
 
         kind = string(document.get("type"))
         if kind.endswith(_DELTA):
-            found = generated(document.get("delta"), kind_of(kind) or "text")
-            this = document.get("item_id"), document.get("output_index"), kind
-            if this != self._last and any(found):  # the first text of an item
-                self._last = this
-                self._unshown(document, found)
+            delta, item = document.get("delta"), document.get("item_id", document.get("output_index"))
             logprobs = document.get("logprobs") if kind == _VISIBLE else None
             tokens = len(logprobs) if isinstance(logprobs, list) and logprobs else None
+            if kind == _VISIBLE and isinstance(delta, str) and (item == self._item or not delta):  # nearly always
+                return Chunk(text=delta, tokens=tokens, choices=1)
+            found = generated(delta, kind_of(kind) or "text")
+            self._unshown(document, found)
+            self._item = item if found.text else self._item
             return Chunk(*found, tokens=tokens, choices=1)
         if kind.endswith(_DONE):
             # It repeats what came in deltas. Some servers send no deltas, and this is where their text is.
