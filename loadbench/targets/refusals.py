@@ -36,7 +36,7 @@ class Refusal(NamedTuple):
     by_value: bool = False
 
 
-_QUOTE = r"""['"`‘’“”]"""
+_QUOTE = r"""(?:\\?['"`‘’“”])"""  # with the backslash of a quoted quotation
 _NAME = r"[A-Za-z_](?:[\w.\[\]/-]*[\w\]])?"
 _NOUN = (
     r"(?:(?:request|body|query|keyword|json|sampling|inference)[ _])*"
@@ -48,14 +48,15 @@ _GIVEN = (
 )
 _BEFORE = re.compile(
     rf"""(?:
-      (?P<value> unsupported\ value )
+      (?P<value> unsupported\ value | only\ (?:supports|accepts|allows) (?:\ the\ default)? (?:\ value\ of)? )
     | (?P<doubtful> (?:invalid|illegal|bad) \ {_NOUN} {_GIVEN} )
     | extra \ (?:inputs|fields) (?:\ are)? \ not \ (?:permitted|allowed) \W{{1,3}} (?:field|key)
     | (?: un (?:supported|recogni[sz]ed|known|expected|permitted) | not\ supported | extra (?:neous)? | disallowed
         | forbidden | deprecated | undefined ) \ {_NOUN} {_GIVEN}
-    | {_NOUN} (?: \ (?:is|are) )? \ not\ (?:supported|allowed|permitted|accepted|recogni[sz]ed)
+    | {_NOUN} (?: \ (?:is|are) )? \ (?: not\ (?:supported|allowed|permitted|accepted|recogni[sz]ed|used)
+        | un(?:supported|recogni[sz]ed|known|expected) )
       (?: \ (?:on|by|for|with|in) (?:\ (?:this|the))? (?:\ \w+)? )?
-    | (?:does\ not|doesn't|do\ not|cannot|can't) \ (?:support|accept|allow|recogni[sz]e|take|use)
+    | (?:does\ not|doesn't|do\ not|don't|cannot|can't) \ (?:support|accept|allow|recogni[sz]e|take|use)
       (?:\ the)? (?: \ {_NOUN} )?
     | no \ (?:such\ )? {_NOUN} (?: \ (?:named|called) )?
     | additional_?property
@@ -65,6 +66,9 @@ _BEFORE = re.compile(
 )
 # One name of a list that follows such words.
 _LISTED = re.compile(rf"(?:[\s,:=()\[\]{{]|{_QUOTE}|and\b|body\s*->)+({_NAME})")
+_VALUE = re.compile(rf"{_QUOTE}*\s*=\s*[\d.]")
+# The names of a list before its last one.
+_LIST_BEFORE = re.compile(rf"(?:{_QUOTE}?{_NAME}{_QUOTE}?(?:,\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+){_QUOTE}?)+$")
 # Of a value that the field may not have: the field itself is accepted.
 _RANGE = re.compile(
     r"[^.;]{0,60}?\b(?:must|should|expected|between|range|at least|at most|(?:less|greater|larger|smaller) than"
@@ -72,15 +76,16 @@ _RANGE = re.compile(
     re.IGNORECASE,
 )
 _AFTER = re.compile(
-    rf"""(?P<name>{_NAME}) (?:{_QUOTE}|[)\]])* \s* [:,–—-]? \s* (?: \(?{_NOUN}\)? \s+ )? (?:
+    rf"""(?P<name>{_NAME}) (?:{_QUOTE}|[)\]])* (?P<equals>\s*=\s*[\w.]+)? \s* [:,–—-]? \s*
+    (?: (?:this\ |the\ )? \(?{_NOUN}\)? \s+ )? (?:
       (?P<value>
         does\ not\ support \ (?=[\d'"`(]|the\ value|values?\b) | only\ supports \b
       | (?:only\ )? (?:the\ )? default \ [^.]* \ (?:is|are)\ supported
-      | only \ \S+ \ (?:is|are)\ (?:allowed|supported)
+      | only \ \S+ \ (?:is|are)\ (?:allowed|supported) | (?<=\d) \s* (?:is|are)\ (?:allowed|supported)
       | must\ be \ (?: (?:exactly\ |equal\ to\ |set\ to\ )? 1 (?:\.0*)? (?!\.?\d) | strictly\ positive
           | greater\ than\ 0 | >\ ?0 )
       )
-    | (?: (?:is|are|was|were|has\ been|have\ been|can|may|should|must|will) \s+ )? (?: currently\ | yet\ )?
+    | (?: (?:is|are|was|were|has\ been|have\ been|can|may|should|must|will) (?:\s+|(?=n't)) )? (?: currently\ | yet\ )?
       (?: not | n't | no\ longer ) \ (?:currently\ |yet\ )? (?:be\ )?
       (?: supported | permitted | allowed (?!\ to\b) | accepted | recogni[sz]ed | available | implemented | expected
         | known | set\b | specified | provided | used | given\b | passed
@@ -91,7 +96,7 @@ _AFTER = re.compile(
     | cannot\ be \ (?:set|used|specified|provided|given|passed|combined)
     | must\ be \ (?:null|omitted|unset|absent|removed)
     | extra \ (?:inputs|fields) (?:\ are)? \ not \ (?:permitted|allowed)
-    | (?: unexpected | unknown | unrecogni[sz]ed | unsupported ) \ {_NOUN}
+    | (?: unexpected | unknown | unrecogni[sz]ed | unsupported | invalid ) \ {_NOUN}
     | could\ not\ be\ mapped
     | 不被?支持 | 不受支持
     )""",
@@ -136,8 +141,13 @@ def _refused(words: str, sent: Mapping[str, object]) -> Iterator[tuple[str, bool
             at = listed.end()
             if match["doubtful"] and _RANGE.match(words, at):
                 break
-            yield field, match["value"] is not None
-    named = [(match["name"], match["value"] is not None) for match in _AFTER.finditer(words)]
+            yield field, match["value"] is not None or _VALUE.match(words, at) is not None
+    named = []
+    for match in _AFTER.finditer(words):
+        # "'temperature', 'top_p' and 'seed' are not supported": all of them.
+        several = _LIST_BEFORE.search(words, 0, match.start()) if " are " in match[0] else None
+        names = [*re.findall(_NAME, several[0] if several else ""), match["name"]]
+        named += [(name, match["value"] is not None or match["equals"] is not None) for name in names]
     for match in (*_UNEXPECTED.finditer(words), *_FORBIDDEN.finditer(words)):
         named += [(name, False) for name in re.findall(_NAME, match[1])]
     for name, by_value in named:
