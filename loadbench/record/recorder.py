@@ -24,6 +24,7 @@ from loadbench.record.gave_up import GaveUpStats
 from loadbench.record.group_stats import GroupStats, PrefixCacheStats
 from loadbench.record.histogram import Histogram
 from loadbench.record.kept_connections import KeptConnections
+from loadbench.record.outage import Outage
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.timeline import Timeline
 from loadbench.record.usage_check import UsageStats
@@ -123,6 +124,7 @@ class LevelRecording:
     gave_up: GaveUpStats = field(default_factory=GaveUpStats)
     usage: UsageStats = field(default_factory=UsageStats)
     connections: KeptConnections = field(default_factory=KeptConnections)
+    outage: Outage = field(default_factory=Outage)
     aborted: str = ""  # the rule that aborted the level, and what was seen
     server: Mapping[str, float] | None = None  # by how much its counters rose, from before the level until after it
     server_restarted: bool = False  # its counters fell, or were gone
@@ -161,6 +163,7 @@ class Recorder:
         self._gave_up = GaveUpStats()
         self._usage = UsageStats()
         self._connections = KeptConnections()
+        self._outage = Outage()
         self._window = WindowTally(phases)
 
     def started(self, at_ns: int, _request: object = None) -> None:
@@ -178,6 +181,7 @@ class Recorder:
         if outcome is Outcome.OK and (request.phase is Phase.MEASURED or not sample.reused):
             self._connections.add(sample)
         self._gave_up.add(sample)
+        self._outage.add(sample)
         if request.phase is not Phase.MEASURED:
             return
         self._outcomes[outcome] += 1
@@ -337,4 +341,5 @@ class Recorder:
             gave_up=self._gave_up,
             usage=self._usage,
             connections=self._connections,
+            outage=self._outage,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.level.knee import WORTHWHILE, knee
+from loadbench.analyze.level.knee import WORTHWHILE, complete_levels, knee
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.report import machine
 from loadbench.report.document import Block, Document, Heading, Notes, Table, Text
@@ -74,7 +74,7 @@ def level_place(run: Run, index: int) -> str:
 
 def level_table(levels: Sequence[LevelResult]) -> Table:
     """A row for each level; with the goodput where there are objectives for it."""
-    whole = [level for level in levels if not level.interrupted]
+    whole = complete_levels(levels)
     at = knee(whole)
     with_goodput = any(level.goodput is not None for level in levels)
     with_gave_up = any(level.gave_up is not None for level in levels)
@@ -179,7 +179,7 @@ def notes(run: Run) -> list[str]:
 
 
 def _knee_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
-    levels = [level for level in levels if not level.interrupted]
+    levels = complete_levels(levels)
     at = knee(levels)
     if at is not None:
         label = levels[at].load.label

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
 # A smaller gain is not worth more load, and is about the difference between two runs on one machine.
 WORTHWHILE = 0.05
+# A server that was not there has no throughput.
+_GONE = frozenset({"no_answers", "server_stopped"})
+
+
+def complete_levels(levels: Sequence[LevelResult]) -> list[LevelResult]:
+    """Those that show the server's throughput: not cut short, and with a server up to the end."""
+    return [
+        level
+        for level in levels
+        if not level.interrupted and not any(reason.code in _GONE for reason in level.verdict.reasons)
+    ]
 
 
 def knee(levels: Sequence[LevelResult]) -> int | None:

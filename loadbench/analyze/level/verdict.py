@@ -105,6 +105,20 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             f"{recording.lost_workers} of the worker processes ended early, and their part of the load with them",
             "find out what ended them (out of memory?), then run it again",
         )
+    outage, (opens_ns, closes_ns) = recording.outage, recording.window
+    if outage.began_ns is not None and outage.began_ns < closes_ns:
+        since_s = (outage.began_ns - opens_ns) / NS_PER_S
+        since = f"{since_s:.1f} s into the measurement" if since_s >= 0 else f"{-since_s:.1f} s before the measurement"
+        by_count = sorted(outage.failures.items(), key=lambda item: (-item[1], item[0]))
+        (outcome, words), most = by_count[0]
+        others = sum(outage.failures.values()) - most
+        yield Reason(
+            "server_stopped",
+            f"no request succeeded from {since} on: {most} × {outcome}"
+            + (f": {words}" if words else "")
+            + (f", and {others} others" if others else ""),
+            "see the server's log: it ended, restarted or refuses requests; measure again with a server that stays up",
+        )
     if recording.server_restarted:
         yield Reason(
             "server_restarted",
@@ -316,10 +330,10 @@ def caveats(
         )
     together = recording.events - recording.reads
     if together - recording.censored_events > _MANY_TOGETHER * recording.events:
-        share = f"{100 * together / recording.events:.0f} %"
+        share = f"{100 * (together - recording.censored_events) / recording.events:.0f} %"
         yield Reason(
             "clumped_events",
-            f"{share} of events arrived in one read with a later one, though they were read in time",
+            f"{share} of events arrived in one read with a later one, though that was read in time",
             "the server or a proxy sends several at once: gaps and ITL are those of its writes, not of its tokens",
         )
     if recording.reconnects:
