@@ -21,6 +21,7 @@ from loadbench.plan.conversation import user_message
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.request import Request
+from loadbench.wire.body import BodyChanges
 from loadbench.wire.openai import Api
 from tests.client.server import (
     ANSWER,
@@ -934,6 +935,19 @@ def test_answer_before_the_whole_request_is_no_answer_to_it():
     sample = talk("fast", [0.05, ANSWER, 0.3, GONE], prompt_bytes=80_000_000).sample
     assert sample.outcome is Outcome.PROTOCOL
     assert "before the whole request" in sample.detail
+
+
+@pytest.mark.parametrize(
+    ("extra", "is_fault"), [({}, True), ({"max_tokens": 900}, False), ({"max_tokens": None}, False)]
+)
+def test_usage_is_held_against_the_limit_that_was_sent(extra, is_fault):
+    """A body may have another limit than the one it was made for, or none."""
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":800}}\n\n'
+    script = [ASK, head() + chunk(token()) + chunk(token()), chunk(FINISH + usage + DONE) + END, GONE]
+    sample = talk("fast", script, changes=BodyChanges(extra=(extra,))).sample
+    assert (sample.outcome, sample.output_tokens) == (Outcome.OK, 800)
+    assert bool(sample.usage.fault) is is_fault
+    assert sample.usage.hidden is None
 
 
 def test_head_before_the_whole_request_is_no_fault():

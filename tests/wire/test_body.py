@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.plan.conversation import user_message
-from loadbench.wire.body import NO_CHANGES, BodyChanges, merged, request_body
+from loadbench.wire.body import NO_CHANGES, BodyChanges, limit_in, merged, request_body
 from loadbench.wire.formats import address
 from loadbench.wire.openai import Api
 
@@ -141,3 +141,23 @@ def test_a_null_leaves_out_a_field_of_our_own() -> None:
     again = BodyChanges(extra=({"temperature": 1},), left_out=frozenset({"temperature"}))
     assert body(Api.CHAT, temperature=0.0, changes=again)["temperature"] == 1
     assert body(Api.CHAT) == body(Api.CHAT, changes=NO_CHANGES)
+
+
+@pytest.mark.parametrize(
+    ("body", "limit"),
+    [
+        ({"max_tokens": 64}, 64),
+        ({"max_completion_tokens": 64, "max_tokens": 32}, 64),
+        ({"max_output_tokens": 64}, 64),
+        ({"options": {"num_predict": 64, "num_ctx": 4096}}, 64),
+        ({"n_predict": 64}, 64),
+        ({"max_tokens": 64, "n": 2}, 128),
+        ({"max_tokens": 64, "best_of": 3, "n": 1}, 192),
+        ({"options": {"num_predict": -1}}, None),
+        ({"max_tokens": None, "temperature": 0}, None),
+        ({"options": "fast", "n": "many"}, None),
+    ],
+)
+def test_the_limit_of_a_body_is_found_under_any_name(body: dict[str, Any], limit: int | None) -> None:
+    """The most that it allows, in all choices together; no limit is none."""
+    assert limit_in(orjson.dumps({"model": "m", **body})) == limit
