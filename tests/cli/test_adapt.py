@@ -357,3 +357,17 @@ def test_shorter_responses_without_it_are_no_caveat_but_advice(tmp_path: Path) -
     assert "A ended its first response by itself after 3 of 9 tokens; use --exact-output" in compared.stderr
     assert "100 % of the responses ended before their maximum length" in searched.stdout
     assert "--exact-output requests exactly the maximum" in searched.stdout
+
+
+def test_servers_that_share_a_load_get_the_same_fields(tmp_path: Path) -> None:
+    """What one of them refuses, none is sent."""
+    with strict_server(refusing("seed")) as one, strict_server(refusing("temperature")) as two:
+        done = typed(
+            "sweep", f"--url={one.url}", f"--url={two.url}", *SHORT[:1], "--requests=6", *SHORT[2:], cwd=tmp_path
+        )
+    run = run_of(tmp_path)
+    assert run["levels"][0]["outcomes"] == {"ok": 6}, done.stderr
+    assert {one["field"] for one in run["adapted"]} == {"seed", "temperature"}
+    for server in (one, two):
+        assert len(server.accepted) >= 3
+        assert not {"seed", "temperature"} & set(server.accepted[-1])
