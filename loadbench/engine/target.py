@@ -166,6 +166,11 @@ async def prepare_model(
 async def _respond(
     session: TargetSession, model: str, prompt: Prompt, scenario: Scenario, destination: Destination
 ) -> Sample:
-    """The response to one of the first prompts."""
+    """The response to one of the first prompts; raises `TargetUnavailable` with the name of what does not respond."""
     max_tokens = prompt.output_tokens or scenario.work.max_tokens
-    return await session.first_response(model, prompt=prompt, max_tokens=max_tokens, destination=destination)
+    try:
+        return await session.first_response(model, prompt=prompt, max_tokens=max_tokens, destination=destination)
+    except TargetUnavailable as error:
+        where = " at ".join(filter(None, (destination.model, destination.server)))
+        error.message = f"{where}: {error.message}" if where else error.message
+        raise

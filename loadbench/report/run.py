@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.results.quality import Quality
-    from loadbench.results.run import LevelResult, Metric, OutputEquality, Reason, Run
+    from loadbench.results.run import GroupResult, LevelResult, Metric, OutputEquality, Reason, Run
 
 KNEE = "◄"
 UNSURE = "~"
@@ -35,7 +35,7 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
     """The whole report; with the quality of the responses where it is known."""
     blocks: list[Block] = [Text([run.question])] if run.question else []
     for model, levels in by_model(run).items():
-        blocks += [Heading(f"model {model}"), level_table(levels), *machine.tables(levels)]
+        blocks += [Heading(f"model {model}"), level_table(levels), *_group_tables(levels), *machine.tables(levels)]
     blocks.append(Notes([*notes(run), *machine.notes(run)]))
     if quality is not None and (quality.ratings or quality.checks or quality.unrated):
         rated = quality_document(quality)
@@ -102,6 +102,39 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
     return Table(headers, rows, "r" * (len(headers) - 1) + "l")
 
 
+def _group_tables(levels: Sequence[LevelResult]) -> list[Table]:
+    """Tables of the models of a mix, and of the servers that share the load: a row for each of them at each level."""
+    tables = []
+    for kind, groups in (("model", "by_model"), ("server", "by_server")):
+        rows = []
+        for level in levels:
+            for name, group in getattr(level, groups).items():
+                metrics, throughput = group.metrics, group.throughput
+                rows.append(
+                    [
+                        level.load.label,
+                        name,
+                        "-" if throughput is None else significant(throughput.requests_per_s),
+                        "-" if throughput is None else significant(throughput.output_tokens_per_s),
+                        _group_quantile(metrics.get("ttft_s"), "p50", 0.5),
+                        _group_quantile(metrics.get("ttft_s"), "p95", 0.95),
+                        _group_quantile(metrics.get("tpot_s"), "p50", 0.5),
+                        str(group.ok),
+                        str(failed(group)),
+                    ]
+                )
+        headers = ("load", kind, "req/s", "tok/s", "TTFT p50", "p95", "TPOT p50", "ok", "failed")
+        tables += [Table(headers, rows, "rl" + "r" * (len(headers) - 2))] if rows else []
+    return tables
+
+
+def _group_quantile(metric: Metric | None, name: str, p: float) -> str:
+    """A quantile of a group, which has no interval; marked where even independent requests would be too few for one."""
+    if metric is None:
+        return "-"
+    return UNSURE * (quantile_ranks(metric.count, p) is None) + duration(getattr(metric, name))
+
+
 def level_line(level: LevelResult) -> str:
     """A level in one line, for the moment it ends."""
     ttft = level.metrics.get("ttft_s")
@@ -114,7 +147,7 @@ def level_line(level: LevelResult) -> str:
     )
 
 
-def failed(level: LevelResult) -> int:
+def failed(level: LevelResult | GroupResult) -> int:
     """Measured requests without a complete response; those that were cut or given up on purpose do not count."""
     return sum(count for outcome, count in level.outcomes.items() if outcome not in {"ok", "cancelled", "gave_up"})
 
@@ -260,9 +293,7 @@ def _share_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
             for word, key in (("TTFT", "ttft_response_s"), ("E2E", "e2e_response_s")):
                 metric = share.metrics.get(key)
                 if metric is not None:
-                    # These have no intervals. With so few requests even independent ones would have none.
-                    few = quantile_ranks(metric.count, 0.95) is None
-                    parts.append(f"{word} p95 {UNSURE * few}{duration(metric.p95)}")
+                    parts.append(f"{word} p95 {_group_quantile(metric, 'p95', 0.95)}")
             lines.setdefault(f"persona {name}{whose}", []).append(f"{level.load.label} ({', '.join(parts)})")
         if level.warm is not None:
             share_text = "the server does not report cached tokens"

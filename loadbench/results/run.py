@@ -376,14 +376,26 @@ class OutputEquality(msgspec.Struct, frozen=True, kw_only=True):
         return self.distinct <= 1
 
 
+class MixPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of a mix: its share of the requests by the weights, the requested name if the server uses another, and
+    how long loading took, if it was not loaded."""
+
+    model: str
+    share: float
+    asked: str | None = None
+    load_s: float | None = None
+    load_warm_s: float | None = None
+
+
 class ModelStatus(msgspec.Struct, frozen=True):
-    """Whether a model could be tested at all.
+    """Whether a model could be tested at all, or a mix of models, whose `model` is its name.
 
     `asked` is the requested name, if the server uses another; `catalogue` is what the server's list of models and its
     files say of it. `load_s` is how long loading took, if it was not loaded; `load_warm_s` how long it took again,
     right after it was unloaded. `cold_ttft_s` is the time to first token of the run's first request to it, which is
     cold unless another client used it before; `warm_ttft_s` that of a later request of the same length. `kept_warm`
-    counts the small requests of `--keep-warm`, `kept_warm_failed` those of them that failed.
+    counts the small requests of `--keep-warm`, `kept_warm_failed` those of them that failed. `mix` are the models of a
+    mix; the times to first token are then those of the first of them.
     """
 
     model: str
@@ -398,6 +410,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     kept_warm: int | None = None
     load_warm_s: float | None = None
     kept_warm_failed: int | None = None
+    mix: list[MixPart] = []
 
 
 class Adapted(msgspec.Struct, frozen=True, kw_only=True):

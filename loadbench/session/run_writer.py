@@ -20,7 +20,7 @@ from loadbench.results.folder import RunFolder
 from loadbench.results.hlog import hlog
 from loadbench.results.recorded_prompts import data_set_result, known_facts, recorded_prompts
 from loadbench.results.requests import RequestLog, read_requests
-from loadbench.results.run import ModelStatus, Run
+from loadbench.results.run import MixPart, ModelStatus, Run
 from loadbench.session.setup import RESULTS
 from loadbench.targets.error_hints import advice_for
 
@@ -166,6 +166,7 @@ class RunWriter:
     def _status(self, model: str, status: Literal["ok", "failed"], reason: str = "") -> ModelStatus:
         """The outcome of a model's test, with all that is known about the model."""
         prepared, subject = self._session.prepared, self._tested.get(model)
+        shares = self._scenario.target.mix_models or ()
         requested = prepared.requested_names.get(model)
         keep_warm = None if subject is None else subject.keep_warm
         return ModelStatus(
@@ -181,6 +182,16 @@ class RunWriter:
             warm_ttft_s=None if subject is None else _ttft_s(subject.warm),
             kept_warm=None if keep_warm is None else keep_warm.sent,
             kept_warm_failed=None if keep_warm is None else keep_warm.failed,
+            mix=[
+                MixPart(
+                    model=part,
+                    share=share.weight / sum(one.weight for one in shares),
+                    asked=prepared.requested_names.get(part),
+                    load_s=prepared.load_s.get(part),
+                    load_warm_s=prepared.load_warm_s.get(part),
+                )
+                for part, share in zip(prepared.mix, shares if prepared.mix else (), strict=True)
+            ],
         )
 
     def close(self, *, stopped: bool) -> None:

@@ -98,7 +98,8 @@ def _unmeasured(scenario: Scenario) -> Scenario:
 
 def _of_run(run: Run, *, same_server: bool) -> dict[str, object]:
     """The settings of the run that say which server and models to use and what to send, by key."""
-    models = [status.model for status in run.models if status.status == "ok"]
+    tested = [status for status in run.models if status.status == "ok"]
+    models = [name for status in tested for name in [part.model for part in status.mix] or [status.model]]
     return {**reusable(run.scenario, same_server=same_server), **({"target.model": models} if models else {})}
 
 

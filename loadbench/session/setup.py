@@ -20,7 +20,7 @@ import anyio
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
-from loadbench.core.errors import BadInput, TargetUnavailable
+from loadbench.core.errors import BadInput
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.load import Phase
@@ -232,11 +232,7 @@ class Session:
     ) -> Sample:
         """The response to a request that is adapted to the server; raises `TargetUnavailable` if there is none."""
         name, connect = destination.model or model, self._connect(destination)
-        try:
-            return await adapt.first_response(self.prepared, name, connect, prompt, max_tokens=max_tokens)
-        except TargetUnavailable as error:
-            where = " at ".join(filter(None, (destination.model, destination.server)))
-            raise TargetUnavailable(f"{where}: {error.message}" if where else error.message, hint=error.hint) from None
+        return await adapt.first_response(self.prepared, name, connect, prompt, max_tokens=max_tokens)
 
     async def answer(self, model: str, prompt: str | Prompt, *, max_tokens: int) -> Sample:
         """The response to a request that is not measured, with its text, however it ended; it is adapted as well."""

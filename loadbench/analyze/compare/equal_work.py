@@ -142,6 +142,10 @@ def _target_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
             where = ", ".join(f"{model} at {target}" for target, model in sorted(of_side))
             advice = "name runs of one server for each side"
             yield Reason("mixed_side", f"{name} is {len(of_side)} servers: {where}", advice)
+    numbers = [{str(len(level.targets) or 1) for run in side for level in run.levels} for side in (a, b)]
+    if numbers[0] != numbers[1]:
+        message = f"the number of servers that shared the load differs: {_of_both(numbers)}"
+        yield Reason("servers", message, "this is right if that is what you compare")
 
 
 def _setting_caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> Iterator[Reason]:

@@ -43,14 +43,17 @@ def device(runs: Sequence[Run]) -> str | None:
 
 
 def server_models(runs: Sequence[Run]) -> set[tuple[str, str]]:
-    """(target, model) of a side, with the server's own name where the model is an alias."""
+    """(target, model) of a side, with the server's own name where the model is an alias; several servers that share
+    the load are one target."""
     pairs = set()
     for run in runs:
         names = {
             status.model: status.asked or (status.model if status.catalogue is None else status.catalogue.id)
             for status in run.models
         }
-        pairs |= {(level.target, names.get(level.model, level.model)) for level in run.levels}
+        pairs |= {
+            (" + ".join(level.targets) or level.target, names.get(level.model, level.model)) for level in run.levels
+        }
     return pairs
 
 

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.audit import audit
+from loadbench.analyze.level.servers import uneven_servers
 from loadbench.analyze.level.steady import not_steady
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
@@ -286,6 +287,7 @@ def caveats(
     exact_output: bool = False,
 ) -> Iterator[Reason]:
     """What a reader should know about a level even if it is valid; with `exact_output` lengths were to be exact."""
+    yield from uneven_servers(recording)
     ok = recording.outcomes.get(Outcome.OK, 0)
     for sure, message, name in other_names(recording, model, listed):
         if not sure:
