@@ -123,6 +123,7 @@ def test_a_server_that_dies_shows_as_its_own_failures(servers, tmp_path):
         try:
             while not list(tmp_path.glob("results/*/requests.jsonl")):
                 assert process.poll() is None, process.communicate()
+            time.sleep(2.5)  # the first requests are over, and the level has begun
             mortal.__exit__(None, None, None)
             _, errors = process.communicate(timeout=LIMIT_S)
         finally:
