@@ -18,13 +18,15 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands() -> list[tuple[str, str]]:
-    """(document, command line) of every `loadbench …` line in a fenced block."""
+    """(document, command line) of every `loadbench …` line in a fenced block, and of every row of the servers."""
     found = []
     for document in DOCUMENTS:
         for block in re.findall(
             r"^```[a-z]*\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
         ):
             found += [(document.name, line) for line in block.splitlines() if line.startswith("loadbench ")]
+    servers = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
+    found += [("servers.md", line) for line in re.findall(r"^\| [^|]+ \| `(loadbench [^`]+)` \|", servers, re.MULTILINE)]
     return found
 
 
@@ -35,6 +37,15 @@ def test_command_in_a_document_can_be_typed(document, line):
     command = root.get_command(click.Context(root), name)
     assert command is not None, f"{document}: {line}"
     command.make_context(name, arguments, resilient_parsing=False)
+
+
+def test_every_family_of_servers_has_its_row():
+    """Each with a command, what is special about it, and how far it was checked."""
+    text = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| `loadbench [^`]+` \| [^|]{20,} \| (?:run|captured|replayed)", text, re.MULTILINE)
+    families = ("llama.cpp", "Ollama", "vLLM", "SGLang", "LM Studio", "TGI", "LiteLLM", "Azure OpenAI", "OpenRouter")
+    families += ("Groq", "Mistral", "DeepSeek", "Gemini", "Foundry Local")
+    assert [family for family in families if not any(family in row for row in rows)] == []
 
 
 def test_documents_show_commands():
