@@ -26,7 +26,9 @@ def commands() -> list[tuple[str, str]]:
         ):
             found += [(document.name, line) for line in block.splitlines() if line.startswith("loadbench ")]
     servers = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
-    found += [("servers.md", line) for line in re.findall(r"^\| [^|]+ \| `(loadbench [^`]+)` \|", servers, re.MULTILINE)]
+    found += [
+        ("servers.md", line) for line in re.findall(r"^\| [^|]+ \| `(loadbench [^`]+)` \|", servers, re.MULTILINE)
+    ]
     return found
 
 
