@@ -257,7 +257,6 @@ class Level:
             request = self._admit(due_ns, prepared)
             if request is None:
                 return
-            # The next request is prepared while this one is in flight.
             # The next request is prepared while this one is in flight. A conversation stays where it began.
             stays = prepared.turn is not None and prepared.turn.has_next
             numbers = turn * load.users + user, user, taken * load.users + user

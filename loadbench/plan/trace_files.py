@@ -364,9 +364,11 @@ def _rows(path: Path, name: str, records: Iterator[Record], evidence: _Evidence)
                 raise ValueError("its text_input is no text")  # noqa: TRY301 - handled like the other reasons
             ids = _ids(record.get("hashids"))
             if name == "loadbench":
-                # The server reported nothing for a failed request: what was requested stands in.
+                # Of a request that failed, or was given up or cut, the server reported nothing, and its response came
+                # in part: what was requested stands in.
                 tokens = _tokens(record.get("askedinputtokens")) if tokens is None else tokens
-                output = _tokens(record.get("askedoutputtokens")) if output is None else output
+                whole = record.get("outcome", "ok") == "ok"
+                output = output if whole and output is not None else _tokens(record.get("askedoutputtokens")) or output
             elif name == "burstgpt" and output == 0:
                 evidence.skipped["that failed in the recording"] += 1
                 continue

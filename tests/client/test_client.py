@@ -788,6 +788,9 @@ def test_every_api_can_be_given_up(kind, api):
     for script in ([ASK, GONE], [ASK, frames[api], GONE]):
         sample = talk(kind, script, api=api, patience=Patience(250 * MS)).sample
         assert (sample.outcome, len(sample.event_ns)) == (Outcome.GAVE_UP, len(script) - 2)
+    broken_off = [ASK, frames[api] + chunk(frames[api].partition(b"\r\n\r\n")[2].partition(b"\r\n")[2][:20]), GONE]
+    sample = talk(kind, broken_off, api=api, patience=Patience(250 * MS)).sample
+    assert (sample.outcome, len(sample.event_ns)) == (Outcome.GAVE_UP, 1), sample.detail
     whole_body = [ASK, head(headers=b"content-type: application/json\r\ncontent-length: 99\r\n") + b"{", GONE]
     assert talk(kind, whole_body, api=api, patience=Patience(250 * MS)).sample.outcome is Outcome.GAVE_UP
 

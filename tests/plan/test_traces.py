@@ -71,11 +71,12 @@ def test_mooncake_rows_are_read(tmp_path):
 
 
 def test_our_own_requests_are_read(tmp_path):
-    """In the order in which they were due, whatever that of the file; of a failure what was asked for stands in."""
+    """In the order in which they were due, whatever that of the file; where there is no whole response, what was requested."""
     samples = [
         a_sample(1, due_ns=5 * S, input_tokens=50),
         a_sample(0, due_ns=2 * S, input_tokens=70, output_tokens=3),
         a_failure(Outcome.RESET, number=2, due_ns=6 * S),
+        a_sample(3, due_ns=7 * S, input_tokens=60, output_tokens=4, outcome=Outcome.GAVE_UP),  # 4 of up to 100
     ]
     lines = [json.loads(line(sample, level=0, origin_ns=0)) for sample in samples]
     lines[2] |= {"asked_input_tokens": 40, "asked_output_tokens": 8}
@@ -83,8 +84,8 @@ def test_our_own_requests_are_read(tmp_path):
     file = tmp_path / "run" / "requests.jsonl"
     file.write_text("".join(json.dumps(one) + "\n" for one in lines))
     trace = read_trace(file)
-    assert list(trace.offsets_ns) == [0, 3 * S, 4 * S]
-    assert (list(trace.input_tokens), list(trace.output_tokens)) == ([70, 50, 40], [3, 11, 8])
+    assert list(trace.offsets_ns) == [0, 3 * S, 4 * S, 5 * S]
+    assert (list(trace.input_tokens), list(trace.output_tokens)) == ([70, 50, 40, 60], [3, 11, 8, 100])
     assert list(read_trace(tmp_path / "run").offsets_ns) == list(trace.offsets_ns)
 
 

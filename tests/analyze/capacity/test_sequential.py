@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
+from itertools import product
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from loadbench.analyze.capacity.sequential import (
     required_share,
 )
 from loadbench.analyze.stats.intervals import binomial_cdf
+from loadbench.plan.abandonment import Patience
 from loadbench.plan.load import Phase
 from loadbench.plan.objective import parse_objective
 from loadbench.record.outcome import Outcome
@@ -118,6 +121,19 @@ def test_failures_are_misses_and_what_the_user_cut_is_nothing():
     judge.add(a_sample(2, phase=Phase.WARM_UP))
     judge.add(a_sample(3))
     assert [(count.n, count.hits) for count in judge.counts()] == [(2, 1), (2, 1)]
+
+
+def test_users_who_would_not_wait_as_long_as_the_bound_count_for_nothing():
+    """One who would, and left without the figure, is a miss. In neither case it is a failure, or hides one."""
+    judge = SequentialMonitor(SequentialTest([TTFT, parse_objective("failures<1%")], alpha=ALPHA), 1.0)
+    enough, little = Patience(round(TTFT.bound)), Patience(round(TTFT.bound) - 1)
+    ends = product((Outcome.GAVE_UP, Outcome.OK, Outcome.RESET), (enough, little))
+    for number, (outcome, patience) in enumerate(ends):
+        sample = a_sample(number) if outcome is Outcome.OK else a_failure(outcome, number=number)
+        judge.add(dataclasses.replace(sample, request=dataclasses.replace(sample.request, patience=patience)))
+    assert [(count.n, count.hits) for count in judge.counts()] == [(3, 1), (4, 2)]
+    assert judge.known == 6
+    assert judge.left_out[TTFT] == 3
 
 
 def test_heavier_loads_vouch_for_lighter_ones_and_never_the_other_way():
