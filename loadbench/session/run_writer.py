@@ -252,7 +252,9 @@ class RunWriter:
         decisions = {one.decision for level in self.run.levels for one in level.objectives if one.gate}
         if "FAIL" in decisions:
             return ExitCode.GATE_FAILED
-        return ExitCode.INCONCLUSIVE if "UNDECIDED" in decisions else ExitCode.OK
+        # A level is inconclusive by itself where too few of its users waited for their responses.
+        none_is_valid = self.run.levels and all(level.verdict.status != "VALID" for level in self.run.levels)
+        return ExitCode.INCONCLUSIVE if "UNDECIDED" in decisions or none_is_valid else ExitCode.OK
 
 
 def new_folder(scenario: Scenario, started_at: datetime) -> RunFolder:

@@ -71,7 +71,7 @@ def test_mooncake_rows_are_read(tmp_path):
 
 
 def test_our_own_requests_are_read(tmp_path):
-    """In the order in which they were due, whatever that of the file; where there is no whole response, what was requested."""
+    """In the order in which they were due, whatever that of the file; without a whole response, what was requested."""
     samples = [
         a_sample(1, due_ns=5 * S, input_tokens=50),
         a_sample(0, due_ns=2 * S, input_tokens=70, output_tokens=3),

@@ -77,7 +77,8 @@ def _after(recording: LevelRecording, stats: GaveUpStats) -> AfterGivingUp | Non
         # One that lacks what even the complete responses received counts something else.
         counts_them = excess >= -left_received if counter in _OF_ENGINES else excess >= 0 < left_received
         if excess >= _WENT_ON * remaining:
-            went_on = True
+            # More than the limits allow was generated for others: how much for these users is unknown.
+            went_on = True if excess <= (1 + _STOPPED) * (stats.left_limit - left_received) else None
         elif counts_them and excess <= _STOPPED * remaining:
             went_on = False
     return AfterGivingUp(
