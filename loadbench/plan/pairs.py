@@ -178,7 +178,8 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
 def _identity(scenario: Scenario) -> tuple[object, ...]:
     target = scenario.target
     url = None if scenario.url is None else one_address(scenario.url)
-    own = (target.api, target.extra_body, target.max_tokens_field)
+    query = "" if scenario.url is None else ServerUrl.parse(scenario.url).query
+    own = (query, target.api, target.extra_body, target.max_tokens_field)
     return (url, target.model, *own, target.profile if url is None else None)
 
 

@@ -45,6 +45,8 @@ def list_models(
 
     async def change_and_list(scenario: Scenario, url: str) -> Catalogue:
         listing = await list_server_models(scenario, environment, url=url)
+        if listing.target.list_problem:
+            say(f"warning: no list of models: {listing.target.list_problem}")
         if download is not None:
             await anyio.to_thread.run_sync(_download, listing, download, quiet_stdout, say)
         if unload is not None:

@@ -150,8 +150,9 @@ async def _measure(
     return runs
 
 
-def _identity(session: Session) -> tuple[str, str]:
-    return one_address(session.target.base_url), session.models[0]
+def _identity(session: Session) -> tuple[object, ...]:
+    target = session.target
+    return one_address(target.base_url), target.route, target.query, target.changes, session.models[0]
 
 
 class PairedRunWriter:

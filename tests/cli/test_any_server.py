@@ -458,3 +458,79 @@ def test_words_of_a_failure_come_with_what_to_do(reply, words, advice, tmp_path)
     assert words in failure["detail"]
     assert advice in failure["advice"]
     assert done.stdout.count(failure["advice"]) == 1
+
+
+# Other commands.
+
+
+def test_run_whose_address_has_a_secret_is_scored_with_the_address_given_again(tmp_path):
+    """The run did not keep it; what is no secret is reused, with the headers' variables and the fields."""
+    (tmp_path / "prompts.txt").write_text("why?\n")
+    prompts = ("--prompts", "prompts.txt")
+    with any_server() as server:
+        url = f"{server.root}/v1?key={SECRET}"
+        own = ("--header-env", "X-Key: MY_KEY", "--extra-body", '{"top_k": 3}')
+        sweep(tmp_path, "--url", url, *prompts, *own, MY_KEY="sesame-opens")
+        (run,) = (tmp_path / "results").iterdir()
+        refused = typed("score", "stub", str(run), cwd=tmp_path, MY_KEY="sesame-opens")
+        assert refused.returncode == 2
+        assert "the run: target.url has a secret, which is not kept" in refused.stderr
+        assert "--url" in refused.stderr
+        server.got.clear()
+        done = typed("score", "stub", str(run), "--url", url, "--extra-body", '{"top_k": 4}', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {got.body["top_k"] for got in server.posts} == {4}
+    assert not any(secret in everything(tmp_path, done) for secret in (SECRET, "sesame-opens"))
+
+
+def test_fields_of_a_run_are_reused_but_not_for_its_judge(tmp_path):
+    """A judge's responses have another form."""
+    (tmp_path / "prompts.txt").write_text("why?\n")
+    with any_server() as server:
+        sweep(tmp_path, "--url", server.root, "--prompts", "prompts.txt", "--extra-body", '{"top_k": 3}')
+        (run,) = (tmp_path / "results").iterdir()
+        server.got.clear()
+        typed("score", "stub", str(run), cwd=tmp_path)
+        assert {got.body.get("top_k") for got in server.posts} == {3}
+        server.got.clear()
+        typed("score", "judge", str(run), "--judge-model", "m", cwd=tmp_path)
+        assert {got.body.get("top_k") for got in server.posts} == {None}
+
+
+def test_sides_have_their_own_fields_addresses_and_headers(tmp_path):
+    """One server can be compared with itself under other fields; the difference is a caveat."""
+    options = ("--users=1", "--requests=2", "--warm-up=0s", "--repeats=1", "--settle=0s", "--telemetry=off")
+    with any_server() as server:
+        a = f"url={server.root}/v1?team=blue"
+        b = f'url={server.root}/v1/responses,extra_body={{"top_k": 3, "x": [1, 2]}},header_env=X-Key: MY_KEY'
+        done = typed("compare", a, b, *options, cwd=tmp_path, MY_KEY="sesame-opens")
+    assert "saved in" in done.stderr, done.stderr
+    seen = {(got.path, got.body.get("top_k"), *got.headers.get("x-key", ())) for got in server.posts}
+    assert seen == {("/v1/chat/completions?team=blue", None), ("/v1/responses", 3, "sesame-opens")}
+    assert "target.extra_body" in done.stdout
+    assert "sesame" not in everything(tmp_path, done)
+    limit = typed("compare", a, f'{b},extra_body={{"max_tokens": 3}}', cwd=tmp_path)
+    assert "--b: extra_body is given twice" in limit.stderr
+    limit = typed("compare", a, f'url={server.root},extra_body={{"max_tokens": 3}}', cwd=tmp_path)
+    assert "--b: extra_body: both sides have the same limits of output" in limit.stderr
+    api = typed("compare", a, f"url={server.root}/v1/responses,api=chat", cwd=tmp_path)
+    assert "--b: api is chat, and the URL ends in a route of responses" in api.stderr
+    same = typed("compare", a, f"url={server.root}/v1?team=red", *options, "--dry-run", cwd=tmp_path)
+    assert same.returncode == 0, same.stderr
+
+
+@pytest.mark.parametrize("path", ["", "/api/chat"])
+def test_ollama_alone_lists_its_models(path, tmp_path):
+    """Where only its own routes are."""
+    tags = Reply({"models": [{"name": "a:1b", "model": "a:1b", "capabilities": ["completion"]}]})
+    with any_server(lambda asked: tags if asked == "/api/tags" else None) as server:
+        done, run = sweep(tmp_path, "--url", server.root + path, "--api", "ollama")
+    assert measured(run) == 2, done.stderr
+    assert {(got.path, got.body["model"]) for got in server.posts} == {("/api/chat", "a:1b")}
+
+
+def test_models_says_why_there_are_none(tmp_path):
+    """A server without a list is no error."""
+    with any_server(lambda _: Reply({"message": "no such thing"}, status=404)) as server:
+        done = typed("models", "--url", server.root, cwd=tmp_path)
+    assert (done.returncode, "HTTP 404: no such thing" in done.stderr) == (0, True)
