@@ -123,8 +123,8 @@ class ModelProbe:
 
         The rule is that of a measurement, with the quickest of several new connections to compare with.
         """
-        if (second.since_sent(second.first_token_ns) or 0) > QUICK_NS + DELAY_NS[1]:
-            return []  # such a first token hides it
+        if not DELAY_NS[0] <= (second.since_sent(second.first_token_ns) or 0) <= QUICK_NS + DELAY_NS[1]:
+            return []  # there is none, or it is hidden by a first token that takes longer
         kept = KeptConnections()
         for number in range(_KEPT):
             if number == _KEPT_FIRST and kept.held.count < 2:
@@ -155,6 +155,7 @@ class ModelProbe:
         """The limit on prompt and response together: by the server if it says so at once, else by the catalogue."""
         name = f"context {self._model}"
         listed = None if self._known is None else self._known.context_length
+        source = "the list of models" if self._prepared.service is None else "the catalogue"
         limit = None
         if ask_limit:
             # A server that starts to generate instead is cut off.
@@ -164,10 +165,10 @@ class ModelProbe:
                 limit = int(match[1]) if match else None
         if limit is not None and listed is not None and limit < listed:
             advice = f"keep prompt and response within {limit:,} tokens together"
-            return [Check(name, "warn", f"{limit:,} tokens, although the catalogue says {listed:,}", advice)]
+            return [Check(name, "warn", f"{limit:,} tokens, although {source} says {listed:,}", advice)]
         if limit is not None:
             return [Check(name, "ok", f"{limit:,} tokens, as the server reports")]
-        return [] if listed is None else [Check(name, "ok", f"{listed:,} tokens by the catalogue, not tested")]
+        return [] if listed is None else [Check(name, "ok", f"{listed:,} tokens by {source}, not tested")]
 
     def _device(self, before: Mapping[str, float], after: Mapping[str, float], *, wall_s: float) -> list[Check]:
         """Whether the model runs on the device of the catalogue; for a remote server only that device is known."""
