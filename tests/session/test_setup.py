@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from loadbench.core.errors import TargetUnavailable
+from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.plan.scenario import Scenario
 from loadbench.session.setup import Session, open_session, until_stopped
 
@@ -71,17 +71,15 @@ def test_session_ends_its_server_and_its_workers(scenario, how):
     assert not listens(session.target.base_url)
 
 
-def test_model_that_is_not_there_leaves_no_server_behind():
-    """The session does not open, and the server that was started for it ends."""
-    scenario = replace(PLAIN, target=replace(PLAIN.target, model=("nobody",)))
-    said: list[str] = []
+def test_model_that_is_not_named_leaves_no_server_behind():
+    """The session does not open, since there are several, and the server that was started for it ends."""
 
     async def main() -> None:
-        async with open_session(scenario, {}, say=said.append):
+        async with open_session(PLAIN, {}, say=lambda _: None, models=("one", "other")):
             raise AssertionError("it must not open")
 
     before = children()
-    with pytest.raises(TargetUnavailable, match="nobody"):
+    with pytest.raises(BadInput, match="several models"):
         anyio.run(main)
     assert children() <= before
 
