@@ -81,26 +81,24 @@ class PacedServer:
 def paced(*, stops: bool, counter: str = "vllm:generation_tokens_total") -> Iterator[PacedServer]:
     """Serve in a thread of its own."""
     server = PacedServer(stops=stops, counter=counter)
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
+    ready, over = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def listen() -> None:
+        loops.append(asyncio.get_running_loop())
         listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
         server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
         ready.set()
+        await over.wait()
+        listener.close()
 
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(listen())
-        loop.run_forever()
-
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(listen()))
     thread.start()
     assert ready.wait(10)
     try:
         yield server
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loops[0].call_soon_threadsafe(over.set)
         thread.join(10)
 
 

@@ -26,7 +26,8 @@ def test_llamacpp_stops_when_a_user_leaves(llamacpp: Callable[..., str], tmp_pat
         *("--abandon", "60%@150ms", "--transport", transport, "--workers", "1", "--out", ".", "--quiet"),
         cwd=tmp_path,
     )
-    assert done.returncode in {0, 4}, done.stderr  # a busy machine makes the client the limit, which is no fault here
+    # A busy machine makes the client the limit, which is no fault here; and few users stay.
+    assert done.returncode in {4, 5}, done.stderr
     (kept,) = (path.parent for path in tmp_path.rglob("run.json"))
     level = json.loads((kept / "run.json").read_text())["levels"][0]
     lines = [json.loads(line) for line in (kept / "requests.jsonl").read_text().splitlines()]

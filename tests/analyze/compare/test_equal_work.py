@@ -110,6 +110,18 @@ def test_what_may_stand_between_is_told(a, b, code):
     assert found.left_out == []
 
 
+def test_users_who_gave_up_are_told_once_for_both_sides():
+    """With the share of each side: the slower one lacks more of its slow responses. A few change nothing."""
+    message = Reason("gave_up", "40 of 440 users gave up", "of one level")
+    left = {"outcomes": {"ok": 400, "gave_up": 40}, "caveats": [message]}
+    found = compare(side("a"), side("b", **left))
+    (caveat,) = (one for one in found.caveats if one.code == "gave_up")
+    assert caveat.message == "users gave up 0.0% of a's requests and 9.1% of b's"
+    assert "failures" not in codes(found)[1]
+    few = compare(side("a"), side("b", outcomes={"ok": 400, "gave_up": 4}, caveats=[message]))
+    assert "gave_up" not in codes(few)[1]
+
+
 def test_tokens_counted_or_cached_otherwise_are_told():
     """By usage and by events; from the cache."""
     a, b = side("a"), side("b")
