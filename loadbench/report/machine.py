@@ -92,6 +92,9 @@ def _server_cells(level: LevelResult) -> dict[str, str | None]:
 def notes(run: Run) -> list[str]:
     """How the figures were made, as far as there are any."""
     lines = []
+    about = run.environment.get("telemetry")
+    if isinstance(about, dict) and about.get("server"):
+        lines.append(f"server CPU and RSS: of {about['server']} only, which is one of several servers")
     energy = next((level.energy for level in run.levels if level.energy is not None), None)
     if energy is not None and energy.source == "estimate":
         lines.append("energy: estimated from --watts, not metered")

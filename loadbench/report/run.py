@@ -51,7 +51,11 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
 
 def title(run: Run) -> str:
     """What was run, against what, when."""
-    target = run.levels[0].target if run.levels else str(run.scenario.get("target", {}).get("url") or "")
+    target = (
+        ", ".join(run.levels[0].targets) or run.levels[0].target
+        if run.levels
+        else str(run.scenario.get("target", {}).get("url") or "")
+    )
     where = "simulated server, not a real one" if run.simulated else target
     return f"{run.name}: {where}, {run.started_at}"
 
@@ -309,17 +313,19 @@ def _reason_notes(run: Run) -> list[str]:
     """A line for each code of a verdict's reason, then of a caveat: the first level's message, and the other levels."""
     lines = []
     for kind in ("verdict", "caveats"):
-        first: dict[str, tuple[str, Reason]] = {}
+        first: dict[str, tuple[int, Reason]] = {}
         others: dict[str, list[str]] = {}
         for index, level in enumerate(run.levels):
             for reason in level.verdict.reasons if kind == "verdict" else level.caveats:
-                if reason.code in first:
-                    others.setdefault(reason.code, []).append(level_place(run, index))
+                # A level may have a reason twice, as for two models of a mix.
+                key = reason.code if first.get(reason.code, (-1, None))[0] != index else reason.message
+                if key in first:
+                    others.setdefault(key, []).append(level_place(run, index))
                 else:
-                    first[reason.code] = level_place(run, index), reason
-        for code, (where, reason) in first.items():
+                    first[key] = index, reason
+        for code, (index, reason) in first.items():
             also = f" (also {', '.join(others[code])})" if code in others else ""
-            lines.append(f"{where}: {reason.message}{also}; {reason.advice}")
+            lines.append(f"{level_place(run, index)}: {reason.message}{also}; {reason.advice}")
     return lines
 
 

@@ -145,7 +145,7 @@ def test_the_slow_server_shows_in_the_figures_and_in_a_caveat():
     assert slow["tpot_s"].p50 == pytest.approx(0.03, rel=1e-3)
     assert ran.level.by_model == {}
     (caveat,) = [one for one in ran.level.caveats if one.code == "uneven_servers"]
-    assert f"{B} has a TTFT p50 of 300.0 ms, the others of 100.0 ms and has a TPOT p50" in caveat.message
+    assert f"{B}: TTFT p50 is 300.0 ms (elsewhere 100.0 ms), TPOT p50 is 30.0 ms (elsewhere 10.0 ms)" in caveat.message
     assert A not in caveat.message
 
 
@@ -166,7 +166,8 @@ def test_a_server_that_died_fails_its_own_requests_only():
     assert ran.level.by_server[A].outcomes == {"ok": ran.level.outcomes["ok"]}
     assert ran.level.by_server[B].outcomes == {"refused": ran.level.outcomes["refused"]}
     (caveat,) = [one for one in ran.level.caveats if one.code == "uneven_servers"]
-    assert f"{B} failed {ran.level.outcomes['refused']} of {ran.level.outcomes['refused']} requests" in caveat.message
+    refused = ran.level.outcomes["refused"]
+    assert f"{B}: {refused} of {refused} requests failed (elsewhere 0 of" in caveat.message
     assert ran.level.verdict.status == "INVALID"
 
 

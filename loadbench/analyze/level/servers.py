@@ -33,7 +33,7 @@ def uneven_servers(recording: LevelRecording) -> Iterator[Reason]:
         others = [other for other in servers.values() if other is not stats]
         parts = [*_failures(stats, others), *_slower(stats, others)] if others else []
         if parts:
-            standing_out.append(f"{name} {' and '.join(parts)}")
+            standing_out.append(f"{name}: {', '.join(parts)}")
     if standing_out:
         yield Reason(
             "uneven_servers",
@@ -47,7 +47,7 @@ def _failures(stats: GroupStats, others: Sequence[GroupStats]) -> Iterator[str]:
     if not requests or not of_others[1]:
         return
     if share_interval(failed, requests, _CONFIDENCE)[0] > share_interval(*of_others, _CONFIDENCE)[1]:
-        yield f"failed {failed} of {requests} requests, the others {of_others[0]} of {of_others[1]}"
+        yield f"{failed} of {requests} requests failed (elsewhere {of_others[0]} of {of_others[1]})"
 
 
 def _counts(groups: Sequence[GroupStats]) -> tuple[int, int]:
@@ -66,4 +66,4 @@ def _slower(stats: GroupStats, others: Sequence[GroupStats]) -> Iterator[str]:
             continue
         if own.value_at_rank(ranks[0][0]) > _MUCH_SLOWER * rest.value_at_rank(ranks[1][1]):
             medians = ((histogram.percentile(50) or 0) / 1e6 for histogram in (own, rest))
-            yield "has a {} p50 of {:.1f} ms, the others of {:.1f} ms".format(name, *medians)
+            yield "{} p50 is {:.1f} ms (elsewhere {:.1f} ms)".format(name, *medians)
