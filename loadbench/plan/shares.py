@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import cache
-from math import gcd
+from math import gcd, lcm
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,10 +50,15 @@ def parse_shares(text: str, *, separator: str, what: str, example: str) -> tuple
 
 class _Assignment:
     """Assigns places to shares by weight, one after another, as far as needed: each to the share that is furthest
-    behind. So every run of places is divided as exactly as its length allows."""
+    behind. So every run of places is divided as exactly as its length allows, and the sequence repeats after as many
+    places as the weights, as whole numbers, add up to. Rounding would break ties at random: the weights are integers.
+    """
 
     def __init__(self, weights: tuple[float, ...]) -> None:
-        self._shares = [weight / sum(weights) for weight in weights]
+        ratios = [weight.as_integer_ratio() for weight in weights]
+        common = lcm(*(below for _, below in ratios))
+        self._weights = [above * (common // below) for above, below in ratios]
+        self._total = sum(self._weights)
         self._counts = [0] * len(weights)
         self._assigned: list[tuple[int, int]] = []
 
@@ -61,7 +66,9 @@ class _Assignment:
         """The index of this place's share, and how many places before it are in that share."""
         while len(self._assigned) <= place:
             places = len(self._assigned) + 1
-            behind = [share * places - count for share, count in zip(self._shares, self._counts, strict=True)]
+            behind = [
+                weight * places - count * self._total for weight, count in zip(self._weights, self._counts, strict=True)
+            ]
             share = behind.index(max(behind))
             self._assigned.append((share, self._counts[share]))
             self._counts[share] += 1
