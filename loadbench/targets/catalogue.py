@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loadbench.results.models import Model
+from loadbench.targets.context import listed_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -101,17 +102,17 @@ def merged(*sources: Iterable[Model]) -> list[Model]:
 
 
 def from_listing(listing: Iterable[Mapping[str, object]], *, foundry: bool) -> list[Model]:
-    """From `/v1/models`: id, Foundry's alias under `parent`, llama.cpp's and vLLM's size and context."""
+    """From `/v1/models`: id, Foundry's alias under `parent`, llama.cpp's size, and the context under any name."""
     models = []
     for item in listing:
-        meta, status = _table(item.get("meta")), _table(item.get("status"))
+        meta, status, context = _table(item.get("meta")), _table(item.get("status")), listed_context(item)
         state = _text(status.get("value"))
         models.append(
             Model(
                 id=str(item["id"]),
                 alias=_text(item.get("parent")) if foundry else None,
                 size_bytes=_whole(meta.get("size")),
-                context_length=_first(meta.get("n_ctx"), item.get("max_model_len"), item.get("maxInputTokens")),
+                context_length=None if context is None else context.tokens,
                 loaded=None if state is None else state == "loaded",
             )
         )

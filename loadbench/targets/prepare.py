@@ -21,6 +21,7 @@ from loadbench.results.models import Model
 from loadbench.targets.adapters import adapter_target, release
 from loadbench.targets.adapters import load as load_adapter
 from loadbench.targets.catalogue import from_listing, merged, resolve, same_model, with_loaded
+from loadbench.targets.context import Context, check_context
 from loadbench.targets.foundry import (
     Dialect,
     Service,
@@ -203,7 +204,8 @@ async def prepare(
 ) -> Prepared:
     """Find the target and the models to test; nothing is loaded yet. `say` reports decisions to the user.
 
-    Raises `TargetUnavailable` if there is nothing to test, `BadInput` if the models are not named clearly.
+    Raises `TargetUnavailable` if there is nothing to test, `BadInput` if the models are not named clearly, or if the
+    requests are too long for one of them.
     """
     if scenario.target.adapter is not None:
         target = adapter_target(scenario.target.adapter)
@@ -226,6 +228,14 @@ async def prepare(
         catalogue = await known_models(scenario, target, service)
         prepared = Prepared(scenario=scenario, target=target, service=service, catalogue=catalogue, say=say)
         choose(prepared, mix or scenario.target.model or _default(target, catalogue))
+    catalogued: dict[str, Context | None] = {}
+    for model in prepared.models:
+        entry = prepared.entry(model)
+        length = None if entry is None else entry.context_length
+        if model not in prepared.missing:
+            catalogued[model] = None if length is None else Context(length, "by its catalogue")
+    for one in prepared.targets:
+        await check_context(scenario, one, catalogued, say)
     if mix:
         if prepared.missing:
             raise TargetUnavailable(f"{target.base_url}: {'; '.join(prepared.missing.values())}")
