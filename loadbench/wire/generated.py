@@ -63,8 +63,10 @@ def generated(value: object, kind: Kind = "text", levels: int = _MOST_LEVELS) ->
     if not levels or not isinstance(value, dict | list):
         return _NOTHING
     if isinstance(value, list):
-        parts = [generated(item, kind, levels - 1) for item in value]
-        return Generated(*map("".join, zip(*parts, strict=True))) if parts else _NOTHING
+        if len(value) == 1:
+            return generated(value[0], kind, levels - 1)
+        items = [generated(item, kind, levels - 1) for item in value]
+        return Generated(*map("".join, zip(*items, strict=True))) if items else _NOTHING
 
     if kind != "unknown" and ("type" in value or "thought" in value or "extra_content" in value):
         named, extra = value.get("type"), value.get("extra_content")
@@ -73,18 +75,28 @@ def generated(value: object, kind: Kind = "text", levels: int = _MOST_LEVELS) ->
             kind = "reasoning"
         elif isinstance(named, str) and kind != "reasoning":
             kind = kind_of(named) or kind
-    parts = []
+    # This is read for most events of servers that send reasoning: strings are not worth another call.
+    parts: list[tuple[str, str, str]] = []
     for name, inner in value.items():
         inside = _inside(name, kind) if inner else None
-        if inside is None or (inside == "unknown" and isinstance(inner, str)):
+        if inside is None:
             continue
-        if inside == "tool" and name in _ARGUMENTS:
-            inner = json_text(inner)  # noqa: PLW2901 - as most servers send it
-        part = generated(inner, inside, levels - 1)
-        if part is not _NOTHING:
+        if isinstance(inner, str):
+            if inside == "text":
+                parts.append((inner, "", ""))
+            elif inside == "reasoning":
+                parts.append(("", inner, ""))
+            elif inside != "unknown":
+                parts.append(("", "", inner))
+        elif inside == "tool" and name in _ARGUMENTS:
+            parts.append(("", "", json_text(inner)))  # as most servers send it
+        elif (part := generated(inner, inside, levels - 1)) is not _NOTHING:
             parts.append(part)
-    if len(parts) < 2:
-        return parts[0] if parts else _NOTHING
+    if not parts:
+        return _NOTHING
+    if len(parts) == 1 or (len(parts) == 2 and parts[0] == parts[1]):
+        found = parts[0]
+        return found if isinstance(found, Generated) else Generated(*found)
     return Generated(*("".join(dict.fromkeys(texts)) for texts in zip(*parts, strict=True)))
 
 

@@ -12,7 +12,7 @@ documentation of Ollama's API (`docs/api.md`).
 
 from __future__ import annotations
 
-from loadbench.wire.generated import Generated, generated
+from loadbench.wire.generated import generated
 from loadbench.wire.openai import Chunk, error_in, object_of, string
 from loadbench.wire.sse import BOM, LARGEST_BLOCK, Event, OversizeEvent
 from loadbench.wire.timings import ollama_timings
@@ -21,6 +21,8 @@ from loadbench.wire.usage import usage_in
 PATH = "/api/chat"
 # What only an object of a response has, besides its message.
 _PARTS = frozenset({"response", "done", "model"})
+# What an object of a response has, while there is more to come. Where it has more, that may be text.
+_USUAL = frozenset({"model", "created_at", "message", "done"})
 
 
 class LineStream:
@@ -75,23 +77,26 @@ def read_line(data: bytes) -> Chunk:
     error = error_in(document)
     done = document.get("done") is True
     part = document.get("message")
-    # Nearly every part has only its role and content, and need not pay for looking for more.
-    if isinstance(part, dict) and len(part) == 2 and "role" in part and "thinking" not in document:
-        content = part.get("content")
-        found = Generated(content) if isinstance(content, str) else generated(part)
+    is_part = isinstance(part, dict)
+    content = part.get("content") if isinstance(part, dict) and len(part) == 2 and "role" in part else None
+    if not _USUAL.issuperset(document):
+        text, reasoning, tool = generated(document)
+    elif isinstance(content, str):  # nearly always
+        text, reasoning, tool = content, "", ""
     else:
-        found = generated(document)
+        text, reasoning, tool = generated(part)
     return Chunk(
         # `/api/generate` and proxies of it have the text outside of a message.
-        text=found.text or string(document.get("response")),
-        reasoning=found.reasoning,
-        tool=found.tool,
-        finish_reason=(string(document.get("done_reason")) or "stop") if done else None,
-        usage=usage_in(document) if done else None,
-        error=error,
-        model=string(document.get("model")) or None,
-        choices=int(isinstance(document.get("message"), dict) or "response" in document),
-        done=done,
-        timings=ollama_timings(document) if done else None,
-        foreign=_PARTS.isdisjoint(document) and not isinstance(document.get("message"), dict),
+        text or string(document.get("response")),
+        reasoning,
+        tool,
+        None,
+        (string(document.get("done_reason")) or "stop") if done else None,
+        usage_in(document) if done else None,
+        error,
+        string(document.get("model")) or None,
+        int(is_part or "response" in document),
+        done,
+        ollama_timings(document) if done else None,
+        not is_part and _PARTS.isdisjoint(document),
     )

@@ -160,8 +160,8 @@ def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
         elif part:
             if "error" in part:
                 error = error or message_of(part["error"])
-            more = generated(part)
-            text, reasoning, tool = text + more.text, reasoning + more.reasoning, tool + more.tool
+            more_text, more_reasoning, more_tool = generated(part)
+            text, reasoning, tool = text + more_text, reasoning + more_reasoning, tool + more_tool
         reason = choice.get("finish_reason")
         if isinstance(reason, dict):  # with the word as its type, and the reason for a failure (SGLang)
             if ending_of(string(reason.get("type"))) is Ending.FAILED:
@@ -170,18 +170,20 @@ def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
         # Of several choices, one that did not end well counts.
         if reason and isinstance(reason, str) and (ending := ending_of(reason)) is not Ending.NONE:
             finish = finish if finish and ending in {Ending.GOOD, Ending.FILTERED} else reason
-        choice_tokens = _tokens(choice)
-        if choice_tokens is not None:
-            tokens = choice_tokens + (tokens or 0)
+        if (choice.get("logprobs") or "token_ids" in choice) and (held := _tokens(choice)) is not None:
+            tokens = held + (tokens or 0)
         if "usage" in choice or "error" in choice:
             usage, error = usage or usage_in(choice), error or message_of(choice.get("error"))
     # Usage has many places. Beside what was generated it is looked for only where most servers have it. A type, where
     # choices should be, is that of another protocol.
     if document.get("usage") or finish is not None or not (text or reasoning or tool):
-        places = (document, *choices) if "choices" in document or "type" not in document else ()
-        found = (usage_in(place) for place in places)
-        usage = next((one for one in found if one is not None), usage)
-    model, timings = string(document.get("model")) or None, timings_in(document)
+        for place in (document, *choices) if "choices" in document or "type" not in document else ():
+            if (found := usage_in(place)) is not None:
+                usage = found
+                break
+    model = document.get("model")
+    model = model if model and isinstance(model, str) else None
+    timings = timings_in(document) if "timings" in document or "metrics" in document else None
     return Chunk(text, reasoning, tool, tokens, finish, usage, error, model, len(choices), timings=timings)
 
 

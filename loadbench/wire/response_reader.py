@@ -38,6 +38,9 @@ _NOT_GOOD = frozenset({Ending.FAILED, Ending.UNKNOWN})
 _END = b"\n\n"
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
 _MOST_TRIES = 3
+# After this many reads that did not fit, a shortcut that never did is given up: the first event had more than the
+# others, such as its role, or each has a number of its own. Only after the first time is another one learned.
+_GIVEN_UP = (8, 16)
 # Tokens without a text: the end, and what a template puts around reasoning and response (ten in OpenAI's Harmony).
 _MARKS = 16
 # By this many tokens a response may be longer than requested: speculative decoding ends with a draft, of up to eight.
@@ -64,6 +67,7 @@ class ResponseReader:
         "_has_calls",
         "_has_reasoning",
         "_is_marked",
+        "_misses",
         "_parsed",
         "_parsed_bytes",
         "_plain_bytes",
@@ -115,6 +119,7 @@ class ResponseReader:
         self._shortcut: Shortcut | None = None
         self._ready: Shortcut | None = None  # the shortcut, if the next byte begins an event
         self._tries = _MOST_TRIES if self._format.uniform else 0  # events that may still be tried for a shortcut
+        self._misses = 0  # reads that did not fit the shortcut
         self._parsed = self._parsed_bytes = 0  # events that were parsed, and the bytes of their text
         self._plain_bytes = 0  # of the reads whose events were only counted
         self._has_reasoning = self._has_calls = False
@@ -155,13 +160,17 @@ class ResponseReader:
                     self.event_ns.extend([at_ns] * count)
                     self._count_read(count)
                 return
+            self._misses += 1
+            if self._misses in _GIVEN_UP and not self._plain_bytes:
+                self._ready = self._shortcut = None
+                self._tries = 0 if self._misses == _GIVEN_UP[-1] else 1
 
         # Where one of several events has another form, halve them: then the others need not be parsed.
         if self._texts is None and (self._shortcut is not None or self._tries):
-            end = chunk.find(_END, len(chunk) // 2, -len(_END))
-            if end < 0:
-                end = chunk.rfind(_END, 0, -len(_END))
+            end = chunk.find(_END, 0, -len(_END))
             if end >= 0:
+                later = chunk.find(_END, len(chunk) // 2, -len(_END))
+                end = later if later >= 0 else chunk.rfind(_END, end, -len(_END))
                 self.feed(at_ns, chunk[: end + len(_END)])
                 self.feed(at_ns, chunk[end + len(_END) :])
                 return
@@ -312,36 +321,39 @@ class ResponseReader:
             self._events_in_read += events
 
     def _add_frame(self, chunk: Chunk, at_ns: int) -> None:
-        if chunk.usage is not None and chunk.usage != self._usage:
+        text, reasoning, tool, tokens, finish_reason, usage, error, model, _, _, timings, _ = chunk
+        if usage is not None and usage != self._usage:
             # The newer count, field by field: a missing field changes nothing, and a zero does not undo a count.
-            fields = zip(self._usage, chunk.usage, strict=True)
-            self._usage = Usage._make(new or (old if old is not None else new) for old, new in fields)
-        bears_token = bool(chunk.text or chunk.reasoning or chunk.tool)
-        self._tokens.add(chunk, bears_token=bears_token)
+            fields = zip(self._usage, usage, strict=True)
+            self._usage = Usage._make([new or (old if old is not None else new) for old, new in fields])
+        bears_token = bool(text or reasoning or tool)
+        self._tokens.add(tokens, usage, bears_token=bears_token)
         if bears_token:
             self.event_ns.append(at_ns)
             self._parsed += 1
-            text = chunk.text + chunk.reasoning
-            self._parsed_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-            self._has_reasoning = self._has_reasoning or bool(chunk.reasoning)
-            self._has_calls = self._has_calls or bool(chunk.tool)
+            shown = text + reasoning
+            self._parsed_bytes += len(shown) if shown.isascii() else len(shown.encode("utf-8", "surrogatepass"))
+            if reasoning:
+                self._has_reasoning = True
+            if tool:
+                self._has_calls = True
             if self.first_token_ns is None:
                 self.first_token_ns = at_ns
-            if chunk.text and self.first_visible_ns is None:
+            if text and self.first_visible_ns is None:
                 self.first_visible_ns = at_ns
-                self._is_marked = chunk.text.lstrip()[:1] in "<[◁"
-            if chunk.text and self._texts is not None:
-                self._texts.append(chunk.text)
-        if chunk.finish_reason is not None and (ending := ending_of(chunk.finish_reason)) is not Ending.NONE:
-            self.finish_reason = clean(chunk.finish_reason)
+                self._is_marked = text.lstrip()[:1] in "<[◁"
+            if text and self._texts is not None:
+                self._texts.append(text)
+        if finish_reason is not None and (ending := ending_of(finish_reason)) is not Ending.NONE:
+            self.finish_reason = clean(finish_reason)
             if ending in _NOT_GOOD:
                 self._bad_ending = self._bad_ending or self.finish_reason
-        if self.model is None and chunk.model is not None:
-            self.model = clean(chunk.model)
+        if self.model is None and model is not None:
+            self.model = clean(model)
         if self.error is None:
-            self.error = chunk.error
-        if chunk.timings is not None:
-            self.timings = chunk.timings
+            self.error = error
+        if timings is not None:
+            self.timings = timings
 
     # How it ended.
 
@@ -506,16 +518,16 @@ class _TokenCounts:
         self._id_total = 0
         self._usages: array[int] | None = array("q")
 
-    def add(self, chunk: Chunk, *, bears_token: bool) -> None:
+    def add(self, tokens: int | None, usage: Usage | None, *, bears_token: bool) -> None:
         """One frame. The tokens of a frame without text, such as half a character, go to the next event."""
         if self._ids is not None:
-            self._id_total += chunk.tokens or 0
-            if bears_token and chunk.tokens is None:
+            self._id_total += tokens or 0
+            if bears_token and tokens is None:
                 self._ids = None
             elif bears_token:
                 self._ids.append(self._id_total)
         if self._usages is not None and bears_token:
-            reported = None if chunk.usage is None else chunk.usage.generated
+            reported = None if usage is None else usage.generated
             # A usage that does not grow with new text is no running count, only a placeholder.
             if reported is None or reported <= (self._usages[-1] if self._usages else 0):
                 self._usages = None

@@ -31,35 +31,37 @@ _REASONS = {"max_output_tokens": "length"}
 class EventReader:
     """Reads the events of one response, in their order."""
 
-    __slots__ = ("_item", "_number", "_shown")
+    __slots__ = ("_last", "_number", "_shown")
 
     def __init__(self) -> None:
         self._number: int | None = None  # of the last event
-        self._item: object = ...  # whose visible text was read last
+        self._last: tuple[str, object] | None = None  # of the last delta with text, its type and its item
         self._shown: set[tuple[object, str]] = set()  # (an item's id or index, kind of text) of all that was read
 
     def __call__(self, data: bytes) -> Chunk:
         """One event; raises `BadChunk` for bytes that are not a JSON object, or if events before it are missing."""
-        if data.strip() == b"[DONE]":  # some servers send it anyway
+        if data.startswith(b"[") and data.strip() == b"[DONE]":  # some servers send it anyway
             return DONE
         document = object_of(data)
-        last, number = self._number, count(document.get("sequence_number"))
-        if number is not None:
-            self._number = number
+        number = document.get("sequence_number")
+        if number is not None and (number := count(number)) is not None:
+            last, self._number = self._number, number
             if last is not None and number != last + 1:
                 raise BadChunk(f"event {number} right after event {last}", loses_text=True)
 
         kind = string(document.get("type"))
         if kind.endswith(_DELTA):
-            delta, item = document.get("delta"), document.get("item_id", document.get("output_index"))
+            delta, item = document.get("delta"), document.get("item_id") or document.get("output_index")
             logprobs = document.get("logprobs") if kind == _VISIBLE else None
-            tokens = len(logprobs) if isinstance(logprobs, list) and logprobs else None
-            if kind == _VISIBLE and isinstance(delta, str) and (item == self._item or not delta):  # nearly always
-                return Chunk(text=delta, tokens=tokens, choices=1)
-            found = generated(delta, kind_of(kind) or "text")
-            self._unshown(document, found)
-            self._item = item if found.text else self._item
-            return Chunk(*found, tokens=tokens, choices=1)
+            tokens = len(logprobs) if logprobs and isinstance(logprobs, list) else None
+            is_next, of_kind = self._last == (kind, item), kind_of(kind)  # nearly always it continues the last one
+            if is_next and isinstance(delta, str) and of_kind in {None, "reasoning"}:
+                return Chunk(delta, "", "", tokens, choices=1) if of_kind is None else Chunk("", delta, choices=1)
+            found = generated(delta, of_kind or "text")
+            if not is_next and any(found):
+                self._last = kind, item
+                self._unshown(document, found)
+            return Chunk(*found, tokens, choices=1)
         if kind.endswith(_DONE):
             # It repeats what came in deltas. Some servers send no deltas, and this is where their text is.
             whole = document.get("item") or document.get("part") or document

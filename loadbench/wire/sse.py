@@ -102,9 +102,16 @@ class EventStream:
         """The events that these bytes complete, possibly none. Raises `OversizeEvent`."""
         if self._at_start or self._after_cr or b"\r" in chunk:
             chunk = self._normalize(chunk)
+        lines = chunk.split(b"\n")
+        # Most reads bring one event: its data, perhaps with its type before it, and an empty line.
+        if 2 < len(lines) < 5 and not (lines[-1] or lines[-2] or self._line or self._data or self._event):
+            data, kind = lines[-3], b"" if len(lines) == 3 else lines[0]
+            if data.startswith(b"data: ") and (not kind or kind.startswith(b"event: ")) and len(chunk) < self._room:
+                self.last_id, self._commented = self._id, False
+                return [Event(data[6:], _decode(kind[7 : 7 + _LONGEST_NAME]) or "message", self._id)]
         events: list[Event] = []
         try:
-            self._take(chunk, events)
+            self._take(lines, events)
         except OversizeEvent as error:
             error.events = events
             self._line.clear()
@@ -148,8 +155,7 @@ class EventStream:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return chunk
 
-    def _take(self, chunk: bytes, events: list[Event]) -> None:
-        lines = chunk.split(b"\n")
+    def _take(self, lines: list[bytes], events: list[Event]) -> None:
         rest = lines.pop()
         if lines and self._line:
             self._line += lines[0]

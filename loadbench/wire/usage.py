@@ -94,17 +94,21 @@ def usage_in(document: dict[str, Any]) -> Usage | None:
 
 def read_usage(usage: dict[str, Any]) -> Usage | None:
     """The counts in a usage object; `None` if nothing is filled in."""
-    entries = list(usage.items())
+    given, output, total = usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")
+    # Some servers report usage with every event, and then mostly just this.
+    if len(usage) == 3 and type(given) is int and type(output) is int and type(total) is int:  # noqa: SIM102 - two lines
+        if given >= 0 and output >= 0 and given + output == total <= MOST_TOKENS:
+            return Usage(given, output, None, None, total)
+    entries = [(name, field, usage[name]) for name, field in _fields_of(tuple(usage))]
     for details in usage.values():
-        if isinstance(details, dict):
-            entries += [(name, value) for name, value in details.items() if _field(name) in _PARTS]
+        if details and isinstance(details, dict):
+            entries += [(name, field, details[name]) for name, field in _fields_of(tuple(details), parts=True)]
     counts: dict[str, int] = {}
     fault, apart, has_thoughts, has_prompt = None, 0, False, False
-    for name, value in entries:
-        field = _field(name)
-        if field is None or value is None:
+    for name, field, value in entries:
+        if value is None:
             continue
-        number = count(value)
+        number = value if type(value) is int and 0 <= value <= MOST_TOKENS else count(value)
         if number is None:
             fault = fault or (f"{name} is {value!s:.24}" if _is_number(value) else None)
             continue
@@ -112,8 +116,10 @@ def read_usage(usage: dict[str, Any]) -> Usage | None:
         counts[field] = max(counts[field], number) if field in counts else number
         if field == "cached" and _plain(name) in _APART:
             apart += number
-        has_thoughts = has_thoughts or (field == "reasoning" and _plain(name) == "thoughtstokencount")
-        has_prompt = has_prompt or (field == "input" and "prompt" in name)
+        elif field == "reasoning":
+            has_thoughts = has_thoughts or _plain(name) == "thoughtstokencount"
+        elif field == "input":
+            has_prompt = has_prompt or "prompt" in name
 
     given, output, reasoning = counts.get("input"), counts.get("output", counts.get("tokens")), counts.get("reasoning")
     total, cached, created = counts.get("total"), counts.get("cached"), counts.get("created", 0)
@@ -135,12 +141,12 @@ def read_usage(usage: dict[str, Any]) -> Usage | None:
         if surplus <= 0 or surplus in {reasoning, cached, created, apart + created}:
             surplus = None
     unknown = None
-    if output is None and fault is None and not any(_field(name) in {"output", "tokens"} for name in usage):
+    if output is None and fault is None and not any(field in {"output", "tokens"} for _, field, _ in entries):
         if all(value in (None, "", {}, []) for value in usage.values()):
             return None
         unknown = ", ".join(list(usage)[:_MOST_NAMES]) + (", …" if len(usage) > _MOST_NAMES else "")
     found = Usage(given, output, cached, reasoning, total, surplus, fault, unknown)
-    return None if found == _NOTHING else found
+    return None if output is None and found == _NOTHING else found
 
 
 @lru_cache(maxsize=1024)
@@ -148,9 +154,11 @@ def _plain(name: str) -> str:
     return name.replace("_", "").replace("-", "").lower()
 
 
-@lru_cache(maxsize=1024)
-def _field(name: str) -> str | None:
-    return _FIELDS.get(_plain(name))
+@lru_cache(maxsize=256)
+def _fields_of(names: tuple[str, ...], *, parts: bool = False) -> tuple[tuple[str, str], ...]:
+    """Those of the names in an object that are a count, or a part of one, each with the field that it fills."""
+    fields = ((name, _FIELDS.get(_plain(name), "")) for name in names)
+    return tuple((name, field) for name, field in fields if (field in _PARTS if parts else field))
 
 
 def count(value: object) -> int | None:
