@@ -809,7 +809,10 @@ class CapacitySettings:
         needs=(Need(
             ("capacity.by",), lambda values: values.loop == "users", "it is for a number of users",
             "leave it out, or search --by users",
-        ),),
+        ), Need(
+            ("target.url",), lambda values: len(values.urls) < 2, "it counts servers like the one that is searched",
+            "leave it out, or search one server",
+        )),
         comparable=Comparable.FREE)
     headroom: float = setting(types.BELOW_ALL, 0.2,
         "With --devices-for: the share of each server's capacity to keep free.",

@@ -34,8 +34,9 @@ class RunTelemetry:
         self._prices = scenario.cost
         self._simulated = scenario.simulated
         self._targets = targets
-        # One process is sampled: that of the first server on this machine.
-        self._sampled = next((target.base_url for target in targets if is_local(target.base_url)), targets[0].base_url)
+        # Energy and cost are for all tokens, so this machine says something only if all servers run on it.
+        elsewhere = [target.base_url for target in targets if not is_local(target.base_url)]
+        self._sampled = (elsewhere or [targets[0].base_url])[0]
         self._clock = clock
         self._say = say
         self._watch = MachineSampler(interval_ns=self._settings.interval)
@@ -63,7 +64,8 @@ class RunTelemetry:
                 self._say(f"telemetry: of the servers' processes, only that of {self._sampled} is sampled")
             if self._settings.sampling == "on" and not self._watch.about:
                 local = is_local(self._sampled)
-                reason = "the sampler did not start" if local else "the server is on another machine"
+                which = "the server" if len(self._targets) == 1 else self._sampled
+                reason = "the sampler did not start" if local else f"{which} is on another machine"
                 self._say(f"telemetry: {reason}")
             elif self._settings.sampling == "on" and self._watch.about.get("process") is None:
                 hint = "name it with --server-pid, or run loadbench as the server's user or as root"

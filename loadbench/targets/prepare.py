@@ -16,7 +16,7 @@ from msgspec import structs
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.scenario import leave_out
-from loadbench.plan.settings import DEFAULT, FOUNDRY_NEEDS, settings
+from loadbench.plan.settings import DEFAULT, FOUNDRY_NEEDS, setting_of, settings
 from loadbench.results.models import Model
 from loadbench.targets.adapters import adapter_target, release
 from loadbench.targets.adapters import load as load_adapter
@@ -273,19 +273,20 @@ def _default(target: Target, catalogue: Sequence[Model]) -> tuple[str, ...]:
 def choose(prepared: Prepared, wanted: Sequence[str]) -> None:
     """Set which models are tested, which are missing, and by which names the user gave them."""
     chosen: dict[str, str] = {}
+    scenario = prepared.scenario
+    place = scenario.place("target.model" if scenario.target.mix_models is None else "target.mix_models")
     for name in wanted:
         resolved = resolve(name, prepared.catalogue)
         if resolved is None:
             prepared.missing[name] = unknown(name, prepared.catalogue)
             chosen[name] = name
             continue
-        if resolved.ambiguous and len(wanted) > 1 and not prepared.scenario.target.allow_alias:
-            raise BadInput(
-                f"--model {name}: may mean {', '.join(resolved.choices)}",
-                hint="the machine decides which one; name the one that you mean, or use --allow-alias",
-            )
+        if resolved.ambiguous and len(wanted) > 1 and not scenario.target.allow_alias:
+            hint = "the machine decides which one; name the one that you mean"
+            hint += ", or use --allow-alias" * (scenario.command in setting_of("target.allow_alias").commands)
+            raise BadInput(f"{place} {name}: may mean {', '.join(resolved.choices)}", hint=hint)
         if resolved.model.id in chosen:
-            raise BadInput(f"--model {name}: the same model as {chosen[resolved.model.id]}", hint="name one of them")
+            raise BadInput(f"{place} {name}: the same model as {chosen[resolved.model.id]}", hint="name one of them")
         chosen[resolved.model.id] = name
         if name != resolved.model.id:
             prepared.requested_names[resolved.model.id] = name

@@ -213,3 +213,63 @@ def test_download_is_the_command_lines_and_ends_as_it_does(tmp_path):
     assert (done.returncode, "100 %" in done.stderr, json.loads(done.stdout)["dialect"]) == (0, True, "foundry-1.x")
     assert (failed.returncode, "ended with 3" in failed.stderr) == (6, True)
     assert (without.returncode, "no `foundry` on the PATH" in without.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_models_of_a_mix_are_loaded_together(dialect, tmp_path):
+    """None is unloaded for another; each of them is asked under its own name, and its loading is timed."""
+    with _faked(dialect, tmp_path) as service:
+        mix = ("--mix-models", "nano=1,mini-cuda-gpu=2", "--users", "1", "--requests", "6", "--drain", "1s")
+        done = loadbench("sweep", "--url", service.url, *mix, *SHORT, cwd=tmp_path)
+        assert done.returncode in {0, 4, 5}, done.stderr
+        assert len(service.fake.loaded) == 2
+        assert not [path for path in service.fake.asked if "unload" in path]
+        run = run_of(tmp_path)
+        (status,), (level,) = run["models"], run["levels"]
+        assert (status["model"], level["model"]) == ("nano=1,mini-cuda-gpu=2",) * 2
+        assert [part["share"] for part in status["mix"]] == pytest.approx([1 / 3, 2 / 3])
+        assert all(part["load_s"] is not None for part in status["mix"])
+        assert status["mix"][0]["model"] == service.model
+        assert status["mix"][0]["asked"] == "nano"
+        assert {name: group["requests"] for name, group in level["by_model"].items()} == {
+            service.model: 2,
+            status["mix"][1]["model"]: 4,
+        }
+
+
+def test_a_mix_that_does_not_fit_into_memory_is_an_error(tmp_path, monkeypatch):
+    """A service that makes room for one model by dropping another cannot have both measured together."""
+
+    class OneAtATime(set):
+        def add(self, element: str) -> None:
+            self.clear()
+            super().add(element)
+
+    with _faked("foundry-1.x", tmp_path) as service:
+        monkeypatch.setattr(service.fake, "loaded", OneAtATime())
+        arguments = ("--mix-models", "nano,mini-generic-cpu", "--users", "1", "--requests", "2")
+        done = loadbench("sweep", "--url", service.url, *arguments, *SHORT, cwd=tmp_path)
+        assert done.returncode == 6
+        assert "did not stay loaded" in done.stderr
+        assert "fit into memory together" in done.stderr
+
+
+def test_foundry_local_shares_no_load_with_another_server(tmp_path):
+    """Its models are loaded at one service, so a second URL is refused."""
+    other = tmp_path / "other"
+    other.mkdir()
+    with _faked("foundry-1.x", tmp_path) as service, _faked("foundry-1.x", other) as second:
+        done = loadbench("sweep", "--url", service.url, "--url", second.url, "--model", "nano", *SHORT, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "Foundry Local" in done.stderr
+        assert "cannot share the load" in done.stderr
+
+
+def test_aliases_in_a_mix_are_as_in_a_comparison_of_models(tmp_path):
+    """One that may mean several variants is refused, with the flag that named it."""
+    with _faked("foundry-1.x", tmp_path) as service:
+        for command, more, hint in (("sweep", (), True), ("capacity", ("--slo", "ttft_p95<9s"), False)):
+            done = loadbench(command, "--url", service.url, "--mix-models", "nano,mini", *more, *SHORT, cwd=tmp_path)
+            assert done.returncode == 2, done.stderr
+            assert "--mix-models mini: may mean" in done.stderr
+            assert ("--allow-alias" in done.stderr) == hint

@@ -210,6 +210,7 @@ BLOCKERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "each request draws its own max_tokens": ({"output_tokens": "7"}, ()),
     "without think time the search itself measures the curve": ({}, ("think",)),
     "it is for a number of users": ({"by": "rate"}, ()),
+    "it counts servers like the one that is searched": ({"url": (URL, "http://127.0.0.1:2")}, ()),
     "it is the share of each server to keep free": ({}, ("devices_for",)),
     "this machine is not sampled": ({"sampling": "off"}, ()),
     "no energy is measured": ({"sampling": "off"}, ("watts",)),

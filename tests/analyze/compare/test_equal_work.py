@@ -175,3 +175,22 @@ def test_caveats_of_levels_stay_with_them():
     assert [one.message for one in told] == [f"b: {hot.message} (also at 5 more of 6 levels)"]
     told = [one for one in compare(side("a", caveats=[hot]), side("b", caveats=[hot])).caveats if one.code == hot.code]
     assert [one.message for one in told] == [f"a and b: {hot.message} (also at 11 more of 12 levels)"]
+
+
+def test_the_number_of_servers_and_the_models_of_a_mix_are_told():
+    """Two servers that share a load are one target; against one of them alone, that is what is compared."""
+    both = ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
+    shared, alone = side("a", targets=both), side("b")
+    told = {one.code: one.message for one in compare(shared, alone).caveats}
+    assert told["servers"] == "the number of servers that shared the load differs: 2 and 1"
+    assert not {"same_target", "mixed_side"} & set(told)
+    same = {one.code: one.message for one in compare(shared, side("b", targets=both)).caveats}
+    assert same["same_target"] == f"both sides are m at {both[0]} + {both[1]}"
+    assert "servers" not in same
+    mixed = [
+        msgspec.structs.replace(run, scenario={**run.scenario, "target": {"mix_models": [f"m={weight}", "n=1"]}})
+        for weight, of_side in ((3, side("a")), (1, side("b")))
+        for run in of_side
+    ]
+    differ = {one.code: one.message for one in compare(mixed[:6], mixed[6:]).caveats}
+    assert "target.mix_models" in differ["settings"]

@@ -102,3 +102,11 @@ def test_nothing_is_told_of_what_is_not_known():
     assert compare(side("xy"), side("xy", prompts=("q0", "q1"))).answers is None
     assert compare(side("xy"), lucky({1: 100}, name="other")).answers is None
     assert compare(side("xy"), side((None, None))).answers is None
+
+
+def test_models_of_a_mix_are_compared_with_themselves():
+    """Two models answer one prompt differently, and that is no doubt about either."""
+    texts = {"m": "aa", "n": "bb"}
+    mixed = [a_request(number, model="mn"[number % 2], answer_hash=texts["mn"[number % 2]]) for number in range(6)]
+    found = output_equality(mixed, ["m=1,n=1"])
+    assert [(one.model, one.answers, one.distinct) for one in found] == [("m", 3, 1), ("n", 3, 1)]
