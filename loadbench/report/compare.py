@@ -73,7 +73,7 @@ def compare_document(comparison: Comparison) -> Document:
 
 
 def _side_line(name: str, side: ComparedSide) -> str:
-    where = "simulated server" if side.simulated else side.target
+    where = "simulated server" if side.simulated else ", ".join(side.targets) or side.target
     label = "" if side.name.lower() == name.lower() else f" {side.name},"
     device = f", on {side.device}" if side.device else ""
     return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}"

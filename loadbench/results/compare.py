@@ -33,10 +33,12 @@ Speed = Literal["faster", "slower", "~"]
 
 
 class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two sides: what was measured, in which runs, and on what device, if that is known."""
+    """One of the two sides: what was measured, in which runs, and on what device, if that is known. `targets` are
+    several servers that shared the load."""
 
     name: str
     target: str
+    targets: list[str] = []
     model: str
     runs: list[str]
     device: str | None = None

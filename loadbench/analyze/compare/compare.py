@@ -239,6 +239,7 @@ def _side(runs: Sequence[Run], name: str) -> ComparedSide:
     return ComparedSide(
         name=name,
         target=levels[0].target if levels else "",
+        targets=levels[0].targets if levels else [],
         model=levels[0].model if levels else "",
         runs=[run_name(run) for run in runs],
         device=device(runs),

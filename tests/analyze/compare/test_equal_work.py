@@ -8,6 +8,7 @@ import pytest
 from loadbench.analyze.compare.compare import compare
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import parse_gate
+from loadbench.report.formats import render_comparison
 from loadbench.results.run import Reason
 from tests.analyze.comparing import LUCK, a_side, figures
 
@@ -181,7 +182,10 @@ def test_the_number_of_servers_and_the_models_of_a_mix_are_told():
     """Two servers that share a load are one target; against one of them alone, that is what is compared."""
     both = ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
     shared, alone = side("a", targets=both), side("b")
-    told = {one.code: one.message for one in compare(shared, alone).caveats}
+    comparison = compare(shared, alone)
+    assert (comparison.a.targets, comparison.b.targets) == (both, [])
+    assert f"m at {both[0]}, {both[1]}, " in render_comparison(comparison, "text")
+    told = {one.code: one.message for one in comparison.caveats}
     assert told["servers"] == "the number of servers that shared the load differs: 2 and 1"
     assert not {"same_target", "mixed_side"} & set(told)
     same = {one.code: one.message for one in compare(shared, side("b", targets=both)).caveats}
