@@ -113,12 +113,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def llamacpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """`llamacpp(parallel=4, ctx=8192, …)`: the URL of a llama.cpp server, started at the first call with these options.
 
-    Its options are those of `tests.llamacpp.serve`; with `ends` its model ends its responses by itself. Tests share a
-    server, so they compare its counters with what they were before. Skips where the engine is not installed; fails
+    Its options are those of `tests.llamacpp.serve`; with `ends` its model ends its responses by itself. The tests of
+    a module share a server, so they compare its counters with what they were before; those of the whole suite do not,
+    since the server writes counters with six digits. Skips where the engine is not installed; fails
     there if LOADBENCH_TEST_NEEDS_ENGINE is 1.
     """
     _need_engine()
