@@ -321,17 +321,31 @@ def test_open_loop_counts_as_exactly(llamacpp: Callable[..., str], tmp_path: Pat
     assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 8 + 1
 
 
+def test_prompts_longer_than_the_listed_context_are_refused(llamacpp: Callable[..., str], tmp_path: Path) -> None:
+    """A slot holds 2048 tokens, and the engine lists that: nothing is sent, and the message says what to change."""
+    url = llamacpp(parallel=SLOTS)
+    before = counters(url)
+    process = loadbench("sweep", f"--url={url}", "--input-tokens=3000", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "--input-tokens: prompts of 3,000 tokens" in process.stderr
+    assert "lists 2,048 tokens for tiny" in process.stderr
+    assert counters(url) == before
+
+
 def test_a_prompt_longer_than_the_context_is_a_failed_request(llamacpp: Callable[..., str], tmp_path: Path) -> None:
-    """A slot holds 2048 tokens: prompts of 3000 end as http_error with the server's words, and the run as invalid."""
+    """Given prompts are not measured beforehand: a long one ends as http_error with the engine's words, and advice."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("short\n" + "long " * 4000 + "\n", encoding="utf-8")
     found = swept(
-        llamacpp(parallel=SLOTS), tmp_path, "--input-tokens=3000", "--users=2", "--requests=10", "--warm-up=0"
+        llamacpp(parallel=SLOTS), tmp_path, f"--prompts={prompts}", "--users=1", "--requests=10", "--warm-up=0"
     )
     (level,) = found.run["levels"]
     assert found.process.returncode == 4
-    assert level["outcomes"] == {"http_error": 10}
+    assert level["outcomes"] == {"http_error": 5, "ok": 5}
     assert all(failure["detail"].startswith("HTTP 400: ") for failure in level["failures"])
-    assert any("context" in failure["detail"] for failure in level["failures"])
-    assert {"no_answers", "failures"} <= codes(level)
+    assert all("context" in failure["detail"] for failure in level["failures"])
+    assert all("use shorter prompts" in failure["advice"] for failure in level["failures"])
+    assert "failures" in codes(level)
 
 
 def test_an_unknown_model_is_refused(llamacpp: Callable[..., str], tmp_path: Path) -> None:
