@@ -83,11 +83,11 @@ class Chunk(NamedTuple):
     done: bool = False
     timings: Timings | None = None  # the server's own
     foreign: bool = False  # an object with nothing that a response has
+    is_message: bool = False  # it has a whole message where streams have deltas
 
 
 DONE = Chunk(done=True)
 FOREIGN = Chunk(foreign=True)
-_NOTHING = Chunk()
 
 
 # One frame.
@@ -99,10 +99,11 @@ def read_chunk(data: bytes) -> Chunk:
         return DONE
     document = object_of(data)
     chunk = _read(document, "delta", "message")
-    if not chunk.choices and chunk == _NOTHING:
+    if not chunk.choices and chunk == Chunk(model=chunk.model):
         is_known = not _PARTS.isdisjoint(document) or ("code" in document and _says_success(document["code"]))
         if not is_known or not _says_success(string(document.get("message"))):
-            return Chunk(error=error_in({key.lower(): value for key, value in document.items()}), foreign=True)
+            error = error_in({key.lower(): value for key, value in document.items()})
+            return Chunk(error=error, model=chunk.model, foreign=True)
     return chunk
 
 
@@ -120,9 +121,9 @@ def object_of(data: bytes) -> dict[str, Any]:
         try:
             document = json.loads(data.decode("utf-8-sig", "replace"))
         except (ValueError, RecursionError):
-            raise BadChunk(f"not JSON: {quoted(data)}", loses_text=data.lstrip().startswith(b"{")) from None
+            raise BadChunk(f"not JSON: {quoted(data)}", loses_text=b"{" in data) from None
     if not isinstance(document, dict):
-        raise BadChunk(f"{_kind(document)} instead of a JSON object: {quoted(data)}")
+        raise BadChunk(f"{_kind(document)} instead of a JSON object: {quoted(data)}", loses_text=b"{" in data)
     return document
 
 
@@ -142,12 +143,14 @@ def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
     """The frame whose choices have their text under `first`, or without that under `second`."""
     text = reasoning = tool = ""
     tokens = finish = usage = None
+    is_message = False
     error, choices = error_in(document), document.get("choices")
     choices = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
     for choice in choices:
         part = choice.get(first)
         if not isinstance(part, dict):
             part = choice.get(second)
+            is_message = part is not None and second == "message"
         # Nearly every part has only its content, some its role, and need not pay for looking for more.
         if isinstance(part, dict):
             content = part.get("content")
@@ -184,7 +187,9 @@ def _read(document: dict[str, Any], first: str, second: str) -> Chunk:
     model = document.get("model")
     model = model if model and isinstance(model, str) else None
     timings = timings_in(document) if "timings" in document or "metrics" in document else None
-    return Chunk(text, reasoning, tool, tokens, finish, usage, error, model, len(choices), timings=timings)
+    return Chunk(
+        text, reasoning, tool, tokens, finish, usage, error, model, len(choices), timings=timings, is_message=is_message
+    )
 
 
 def _tokens(choice: dict[str, Any]) -> int | None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from loadbench.wire.sse import Event
 
 _NOT_GOOD = frozenset({Ending.FAILED, Ending.UNKNOWN})
+_MORE_THAN_IS_QUOTED = 400
 # The end of an event of most servers, and of all events with a shortcut.
 _END = b"\n\n"
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
@@ -65,6 +66,7 @@ class ResponseReader:
         "_fault",
         "_format",
         "_has_calls",
+        "_has_deltas",
         "_has_reasoning",
         "_is_marked",
         "_misses",
@@ -76,6 +78,7 @@ class ResponseReader:
         "_ready",
         "_shortcut",
         "_signs",
+        "_strange",
         "_stream",
         "_texts",
         "_tokens",
@@ -122,10 +125,11 @@ class ResponseReader:
         self._misses = 0  # reads that did not fit the shortcut
         self._parsed = self._parsed_bytes = 0  # events that were parsed, and the bytes of their text
         self._plain_bytes = 0  # of the reads whose events were only counted
-        self._has_reasoning = self._has_calls = False
+        self._has_reasoning = self._has_calls = self._has_deltas = False
         self._is_marked = False  # the visible text begins like a mark, as <think>, and may be reasoning
         self._fault = ""  # the first breach of the protocol
         self._unread = ""  # the first of what was not understood: what it is, in the server's words
+        self._strange = b""  # the beginning of the first frame without choices
         self._bad_ending = ""  # the first finish_reason that is not known to be a good end
         self._signs = 0  # events that only keep the connection open
         self._broken = False
@@ -265,6 +269,8 @@ class ResponseReader:
                 elif chunk.foreign and chunk.error is None:
                     self._add_unread(event, None)
                     continue
+            if not chunk.choices and not self._strange and self._format.uniform:
+                self._strange = event.data[:_MORE_THAN_IS_QUOTED]
             if chunk is not DONE:
                 self._add_frame(chunk, at_ns)
                 if self._tries and chunk.text and self._texts is None and chunk.model == self.model:
@@ -321,18 +327,21 @@ class ResponseReader:
             self._events_in_read += events
 
     def _add_frame(self, chunk: Chunk, at_ns: int) -> None:
-        text, reasoning, tool, tokens, finish_reason, usage, error, model, _, _, timings, _ = chunk
+        text, reasoning, tool, tokens, finish_reason, usage, error, model, _, _, timings, _, is_message = chunk
         if usage is not None and usage != self._usage:
             # The newer count, field by field: a missing field changes nothing, and a zero does not undo a count.
             fields = zip(self._usage, usage, strict=True)
             self._usage = Usage._make([new or (old if old is not None else new) for old, new in fields])
         bears_token = bool(text or reasoning or tool)
+        if is_message and self._has_deltas:  # at the end of some streams is the whole message (MiniMax, Perplexity)
+            bears_token, tokens = False, None
         self._tokens.add(tokens, usage, bears_token=bears_token)
         if bears_token:
             self.event_ns.append(at_ns)
             self._parsed += 1
             shown = text + reasoning
             self._parsed_bytes += len(shown) if shown.isascii() else len(shown.encode("utf-8", "surrogatepass"))
+            self._has_deltas = not is_message
             if reasoning:
                 self._has_reasoning = True
             if tool:
@@ -376,15 +385,21 @@ class ResponseReader:
             if self._read_ns is None:
                 return Outcome.TRUNCATED, "no bytes of a body came"
             where = "inside an event" if self.unfinished else f"after {len(self.event_ns)} events"
-            cut = f"ended {where}, without finish_reason and [DONE]"
+            cut = f"ended {where}, without finish_reason and [DONE]{self._without_choices}"
             if unread:
                 return Outcome.PROTOCOL, f"{unread}; it {cut}"
             return Outcome.TRUNCATED, cut
         if not self.event_ns:
             if unread:
                 return Outcome.PROTOCOL, f"{unread}; no token"
-            return Outcome.EMPTY, f"no token, and finish_reason {self.finish_reason!r}"
+            return Outcome.EMPTY, f"no token, and finish_reason {self.finish_reason!r}{self._without_choices}"
         return Outcome.OK, unread
+
+    @property
+    def _without_choices(self) -> str:
+        """Of a response without a token, the first frame that had no choices: its text may be under another name."""
+        is_quoted = self._strange and not self.event_ns
+        return f"; a frame without choices came: {quoted(self._strange)}" if is_quoted else ""
 
     @property
     def unread(self) -> str:

@@ -63,11 +63,12 @@ class Usage(NamedTuple):
         """All output tokens, including reasoning.
 
         Most servers include reasoning in `output`, some do not. It is added only where the total shows that it was not
-        included.
+        included, or without a total its number.
         """
         if self.output is None or self.input is None or not self.reasoning:
             return self.output
         separate = self.total == self.input + self.output + self.reasoning
+        separate = separate or (not self.total and self.reasoning > self.output + _DRAFT_TOKENS)
         return self.output + self.reasoning if separate else self.output
 
 
@@ -77,8 +78,16 @@ _NOTHING = Usage()
 def usage_in(document: dict[str, Any]) -> Usage | None:
     """The usage in a frame, a choice or a message, in whichever object it is; `None` if there is none."""
     usage = document.get("usage")
-    if isinstance(usage, dict) and (found := read_usage(usage)) is not None:
-        return found
+    if isinstance(usage, dict):
+        given, output, total = usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")
+        # Some servers report usage with every event, and then mostly just this.
+        if len(usage) == 3 and type(given) is int and type(output) is int and type(total) is int:  # noqa: SIM102
+            if given >= 0 and output >= 0 and given + output == total <= MOST_TOKENS:
+                return Usage(given, output, None, None, total)
+        if (found := read_usage(usage)) is not None:
+            return found
+    elif usage:
+        return Usage(unknown=f"{usage!s:.40}")
     for name, value in document.items():
         if isinstance(value, dict) and value and name != "usage":
             if "usage" in name.lower():
@@ -94,11 +103,6 @@ def usage_in(document: dict[str, Any]) -> Usage | None:
 
 def read_usage(usage: dict[str, Any]) -> Usage | None:
     """The counts in a usage object; `None` if nothing is filled in."""
-    given, output, total = usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")
-    # Some servers report usage with every event, and then mostly just this.
-    if len(usage) == 3 and type(given) is int and type(output) is int and type(total) is int:  # noqa: SIM102 - two lines
-        if given >= 0 and output >= 0 and given + output == total <= MOST_TOKENS:
-            return Usage(given, output, None, None, total)
     entries = [(name, field, usage[name]) for name, field in _fields_of(tuple(usage))]
     for details in usage.values():
         if details and isinstance(details, dict):
@@ -140,13 +144,15 @@ def read_usage(usage: dict[str, Any]) -> Usage | None:
             fault = fault or f"the output is {output} tokens, the reasoning in it {reasoning}"
         if surplus <= 0 or surplus in {reasoning, cached, created, apart + created}:
             surplus = None
-    unknown = None
-    if output is None and fault is None and not any(field in {"output", "tokens"} for _, field, _ in entries):
-        if all(value in (None, "", {}, []) for value in usage.values()):
-            return None
-        unknown = ", ".join(list(usage)[:_MOST_NAMES]) + (", …" if len(usage) > _MOST_NAMES else "")
-    found = Usage(given, output, cached, reasoning, total, surplus, fault, unknown)
-    return None if output is None and found == _NOTHING else found
+    found = Usage(given, output, cached, reasoning, total, surplus, fault)
+    if output is not None or fault is not None or any(field in {"output", "tokens"} for _, field, _ in entries):
+        return found if found != _NOTHING else None
+    for inner in usage.values():  # Cohere's has one object for the tokens, and one for those that are billed
+        if isinstance(inner, dict) and (within := read_usage(inner)) is not None and within.output is not None:
+            return within
+    if all(value in (None, "", {}, []) for value in usage.values()):
+        return None
+    return found._replace(unknown=", ".join(list(usage)[:_MOST_NAMES]) + (", …" if len(usage) > _MOST_NAMES else ""))
 
 
 @lru_cache(maxsize=1024)

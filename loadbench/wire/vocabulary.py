@@ -75,9 +75,10 @@ def _ending_of(word: str) -> Ending:
 
 _ERROR = re.compile(
     r"error|exception|traceback|fail(?:ed|ure|s|ing)?\b|\bfault\b|fatal|panic|crash|abort|overload|unavailable"
-    r"|time[ds]?[ _-]?out|refused|denied|unauthori[sz]ed|forbidden|invalid|exceed|out of memory|\boom\b|cancell?ed"
-    r"|too many requests|rate[ _-]?limited|quota|insufficient|not found|bad gateway|bad request|unable to|can ?not\b"
-    r"|can't|could not|no capacity|throttl|expired|disconnect|terminated|killed|unsupported|not supported|rejected",
+    r"|tim(?:e[ds]?|ing)[ _-]?out|refused|denied|unauthori[sz]ed|forbidden|invalid|exceed|out of memory|\boom\b"
+    r"|cancell?ed|too many requests|rate[ _-]?limited|quota|insufficient|not found|bad gateway|bad request|unable to"
+    r"|can ?not\b|can't|could not|no capacity|no healthy|throttl|expired|disconnect|terminated|killed|unsupported"
+    r"|not supported|rejected",
     re.IGNORECASE,
 )
 _ERROR_NAME = re.compile(r"error|(?:^|[._-])err(?:$|[._-])|exception|fail|abort|fatal|panic|time_?out|overload|cancel")
@@ -131,7 +132,7 @@ def _has_error(value: object, depth: int) -> bool:
 
 _SIGN = (
     r"(?:ping|pong|heart[-_ ]?beat|keep[-_ ]?alive|no-?op|(?:still[-_ ])?alive|still[-_ ]here"
-    r"|processing|queued|waiting|pending)"
+    r"|processing|progress|loading|queued|waiting|pending)"
 )
 # As the name of an event or of an object, perhaps the last part of it: `heartbeat`, `chat.completion.ping`.
 _IS_SIGN = re.compile(rf"(?:.*[._ /:-])?{_SIGN}", re.IGNORECASE).fullmatch

@@ -101,6 +101,18 @@ async def reasoning_in_parts(wire: Wire) -> None:
     await finish(wire, 2 * wire.max_tokens)
 
 
+@FAULTS.ends(Outcome.OK)
+async def whole_message_at_the_end(wire: Wire) -> None:
+    """The last frame repeats the text as a message, as of MiniMax. It is no token, and adds no gap."""
+    wire.open()
+    await words(wire, wire.max_tokens)
+    await wire.pause(LATE_S)
+    text = "".join(f"w{number} " for number in range(wire.max_tokens))
+    last = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    await wire.send(frame({"object": "chat.completion", "model": wire.model, "choices": [last]}))
+    await finish(wire)
+
+
 async def _reason(wire: Wire, key: str) -> None:
     wire.open()
     for number in range(wire.max_tokens):

@@ -230,6 +230,62 @@ def test_what_is_not_understood_is_quoted(unread: bytes, words: str) -> None:
         assert detail.startswith(words)
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'data: {"choices":[{"delta":{"content":"b"}}]}',  # under a second `data: `
+        b'[{"choices":[{"delta":{"content":"b"}}]}]',
+        b'"{\\"choices\\":[{\\"delta\\":{\\"content\\":\\"b\\"}}]}"',
+        b'{"choices":[{"delta":{"role":"assistant"data: {"choices":[]}',
+    ],
+)
+def test_a_frame_that_may_have_had_text_is_missing_from_the_response(frame: bytes) -> None:
+    """An object that cannot be read where it stands, whatever is around it: no good end makes up for its text."""
+    outcome, detail = folded(word(), b"data: " + frame + b"\n\n", STOP, DONE).outcome()
+    assert outcome is Outcome.PROTOCOL
+    assert "choices" in detail
+
+
+@pytest.mark.parametrize("also", [{}, {"choices": []}, {"choices": None}, {"object": "chat.completion.chunk"}])
+def test_a_message_beside_the_names_of_a_response_is_read(also: dict[str, object]) -> None:
+    """A frame with a model and no choices may say what broke; other words are quoted, those of a success pass."""
+
+    def frame(message: str) -> bytes:
+        return b"data: " + orjson.dumps({"model": "m", "created": 1, "message": message, **also}) + b"\n\n"
+
+    assert folded(word(), frame("upstream failed"), STOP, DONE).outcome() == (Outcome.STREAM_ERROR, "upstream failed")
+    odd = folded(word(), frame("something odd"), STOP, DONE)
+    assert (odd.outcome()[0], odd.bad_frames) == (Outcome.OK, 1)
+    assert folded(word(), frame("success"), STOP, DONE).outcome() == (Outcome.OK, "")
+
+
+def test_a_response_without_a_token_quotes_a_frame_without_choices() -> None:
+    """Its text may be under a name of another API, beside a usage that is understood."""
+    other = b'data: {"result":"Hello","usage":{"prompt_tokens":5,"completion_tokens":1}}\n\n'
+    for chunks, outcome in (([other], Outcome.TRUNCATED), ([other, STOP, DONE], Outcome.EMPTY)):
+        found, detail = folded(*chunks).outcome()
+        assert found is outcome
+        assert '{"result":"Hello"' in detail
+    assert folded(word(), other).outcome() == (
+        Outcome.TRUNCATED,
+        "ended after 1 events, without finish_reason and [DONE]",
+    )
+
+
+def test_the_whole_message_at_the_end_repeats_the_deltas() -> None:
+    """MiniMax and Perplexity send it. It is no token of its own; where all text is in messages it is the text."""
+    deltas = [word("a"), word("b")]
+    message = {"message": {"role": "assistant", "content": "ab"}, "finish_reason": "stop"}
+    last = b"data: " + orjson.dumps({"object": "chat.completion", "choices": [message], "usage": counted(2)}) + b"\n\n"
+    for keep_text in (False, True):
+        answer = folded(*deltas, last, keep_text=keep_text)
+        assert (answer.outcome()[0], list(answer.event_ns)) == (Outcome.OK, [0, 10])
+        assert (answer.output_tokens()[0], answer.finish_reason) == (2, "stop")
+        assert answer.text == ("ab" if keep_text else None)
+    parts = [b'data: {"choices":[{"message":{"content":"%c"}}]}\n\n' % letter for letter in b"abc"]
+    assert list(folded(*parts, STOP).event_ns) == [0, 10, 20]
+
+
 @pytest.mark.parametrize("reason", ["stop", "max_tokens", "STOP", "content_filter"])
 def test_any_good_end_will_do(reason: str) -> None:
     """Text that a policy cut is a response; the reason is kept in the server's word."""

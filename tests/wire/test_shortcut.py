@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadbench.wire import response_reader
 from loadbench.wire.openai import Api, read_chunk
 from loadbench.wire.response_reader import ResponseReader
 from loadbench.wire.shortcut import learn
@@ -136,3 +137,22 @@ def test_all_else_goes_the_long_way(chunk):
     """Whatever is not wholly of the learned form is left alone."""
     data = frame("learned")
     assert learn(data, read_chunk(data)).count(chunk) == 0
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_form_that_never_comes_again_is_given_up(monkeypatch, together):
+    """The first event has a role, which the others lack: theirs is learned after some of them, and only once."""
+    first = orjson.dumps({"choices": [{"delta": {"role": "assistant", "content": "a"}}]})
+    parsed = []
+    monkeypatch.setattr(response_reader, "learn", lambda data, chunk: parsed.append(data) or learn(data, chunk))
+    answer = ResponseReader(Api.CHAT)
+    for number in range(100):
+        frames = [frame("a")] * together if number else [first]
+        answer.feed(number, events(*frames))
+    assert len(parsed) == 2
+    assert list(answer.event_ns) == [0, *(number for number in range(1, 100) for _ in range(together))]
+    numbered = ResponseReader(Api.CHAT)
+    for number in range(100):
+        numbered.feed(number, events(frame("a", created=number)))
+    assert len(parsed) == 4
+    assert len(numbered.event_ns) == 100

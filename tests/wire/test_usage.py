@@ -67,6 +67,11 @@ from loadbench.wire.usage import MOST_TOKENS, Usage, count, read_usage, usage_in
             {"input_tokens": 20, "output_tokens": 30, "output_token_details": {"reasoning": 25}},
             (20, 30, None, 25, None),
         ),
+        # Cohere: an object for the tokens, and one for those that are billed.
+        (
+            {"tokens": {"input_tokens": 20, "output_tokens": 3}, "billed_units": {"input_tokens": 2}},
+            (20, 3, None, None, None),
+        ),
         # Gemini: thoughts are not part of the candidates.
         (
             {
@@ -85,6 +90,15 @@ def test_counts_are_found_under_their_synonyms(usage: dict[str, object], expecte
     found = read_usage(usage)
     assert found is not None
     assert (found[:5], found.fault, found.unknown) == (expected, None, None)
+
+
+def test_more_reasoning_than_output_comes_on_top_without_a_total() -> None:
+    """As of xAI. A little more may be the draft of speculative decoding, and a total says itself what it is."""
+    for reasoning, more, generated in ((94, {}, 103), (12, {}, 9), (94, {"total_tokens": 29}, 9)):
+        details = {"completion_tokens_details": {"reasoning_tokens": reasoning}}
+        found = read_usage({"prompt_tokens": 20, "completion_tokens": 9, **details, **more})
+        assert found is not None
+        assert found.generated == generated
 
 
 def test_thoughts_come_on_top_of_candidates() -> None:

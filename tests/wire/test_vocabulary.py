@@ -62,6 +62,8 @@ def test_event_names_of_no_error(name):
     [
         (b"Internal Server Error", True),
         (b'{"result": {"state": "failed"}}', True),
+        (b'{"message": "The upstream server is timing out"}', True),
+        (b"no healthy upstream", True),
         (b'{"sources": ["a", "b"], "error": null, "failed": 0, "errors": []}', False),
         (b'{"documents": ["%b error"]}' % (b"x" * 300), False),
         (b'{"choices": [{"delta": {"content": "an error', False),  # cut in generated text
@@ -74,6 +76,20 @@ def test_event_names_of_no_error(name):
 def test_what_reads_like_an_error(data, is_error):
     """Words of errors in messages and keys; not in documents, not in the text of a frame that was cut."""
     assert reads_like_error(data) is is_error
+
+
+@pytest.mark.parametrize(
+    ("event", "data"),
+    [
+        ("progress", b'{"value": 0.5}'),
+        ("message", b'{"id": "x", "prompt_progress": {"total": 36, "processed": 20}}'),
+        ("message", b'{"status": "loading"}'),
+        ("message", b'{"status": "queued", "position": 3}'),
+    ],
+)
+def test_progress_is_a_sign_of_life(event, data):
+    """That of the prompt, of a model that is loaded, or of a queue."""
+    assert is_keep_alive(event, data)
 
 
 @pytest.mark.parametrize(
