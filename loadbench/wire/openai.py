@@ -44,6 +44,8 @@ _ERROR_KEYS = frozenset(
     {*_ERRORS, *_CODES, *_NESTED, "code", "status", "status_code", "statusCode", "detail", "success", "ok", "type"}
 )
 _SUCCESS = frozenset({"", "0", "200", "ok", "success", "succeeded", "successful", "null", "none", "completed"})
+# No server nests an error deeper than half of this.
+_MOST_LEVELS = 12
 # The title of a page, and objects in lines of their own, are looked for in this much of a body.
 _SEARCHED_BYTES = 64 * 1024
 
@@ -296,7 +298,8 @@ def _says_success(value: object) -> bool:
         case dict():
             # Only a code says so: an object without one, or with an empty message alone, is there for a reason.
             codes = [value[key] for key in ("code", "status_code") if key in value]
-            return bool(codes) and all(map(_says_success, (*codes, *map(value.get, _MESSAGES))))
+            words = (*codes, *map(value.get, _MESSAGES))
+            return bool(codes) and all(not isinstance(word, dict) and _says_success(word) for word in words)
         case str():
             return value.strip().lower().rstrip(".!") in _SUCCESS
         case bool() | None:
@@ -316,13 +319,15 @@ def _says_failure(value: object) -> bool:
     return isinstance(value, int) and 400 <= value < 600
 
 
-def message_of(error: object) -> str | None:
+def message_of(error: object, levels: int = _MOST_LEVELS) -> str | None:
     """The message in an error, wherever it is, as one clean line."""
+    if not levels:
+        return clean(json_text(error))
     match error:
         case str():
             return clean(error) or None
         case [dict(), *_]:
-            return clean("; ".join(message_of(item) or "" for item in error[:20])) or None
+            return clean("; ".join(message_of(item, levels - 1) or "" for item in error[:20])) or None
         case {"detail": list(items)} | {"message": list(items)}:
             return clean("; ".join(_problem(item) for item in items[:20])) or None
         case dict():
@@ -331,7 +336,7 @@ def message_of(error: object) -> str | None:
                 return clean(text + _more(cast("dict[str, Any]", error), text))
             for key in (*_ERRORS, *_MESSAGES, "base_resp", "data", "response"):
                 if isinstance(error.get(key), (dict, list)) and error[key]:
-                    return message_of(error[key])
+                    return message_of(error[key], levels - 1)
     return clean(json_text(error)) if error else None
 
 

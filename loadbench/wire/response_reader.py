@@ -269,7 +269,7 @@ class ResponseReader:
                 elif chunk.foreign and chunk.error is None:
                     self._add_unread(event, None)
                     continue
-            if not chunk.choices and not self._strange and self._format.uniform:
+            if not (chunk.choices or chunk.done or self._strange) and self._format.uniform:
                 self._strange = event.data[:_MORE_THAN_IS_QUOTED]
             if chunk is not DONE:
                 self._add_frame(chunk, at_ns)

@@ -36,7 +36,7 @@ class EventReader:
     def __init__(self) -> None:
         self._number: int | None = None  # of the last event
         self._last: tuple[str, object] | None = None  # of the last delta with text, its type and its item
-        self._shown: set[tuple[object, str]] = set()  # (an item's id or index, kind of text) of all that was read
+        self._shown: dict[str, set[object]] = {}  # by kind of text, the ids and indices of the items that had it
 
     def __call__(self, data: bytes) -> Chunk:
         """One event; raises `BadChunk` for bytes that are not a JSON object, or if events before it are missing."""
@@ -91,10 +91,10 @@ class EventReader:
         names: set[object] = {name for name in ids if isinstance(name, int | str)} or {None}
         new = {}
         for kind, text in found._asdict().items():
-            shown = {name for name, of_kind in self._shown if of_kind == kind}
-            if text and not (names & shown or (shown and None in names | shown)):
+            shown = self._shown.setdefault(kind, set())
+            if text and not (names & shown or (shown and (None in names or None in shown))):
                 new[kind] = text
-        self._shown |= {(name, kind) for name in names for kind in new}
+                shown |= names
         return Generated(**new)
 
 

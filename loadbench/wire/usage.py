@@ -16,6 +16,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from loadbench.wire.generated import json_text
+
 # A higher count is a mistake of the server. This one still fits the arrays where counts are kept.
 MOST_TOKENS = 2**40
 
@@ -40,10 +42,12 @@ _PARTS = frozenset({"cached", "reasoning"})
 _APART = frozenset({"cachereadinputtokens", "cachereadinputtokencount"})
 # Objects in which servers put their usage.
 _PLACES = frozenset({"message", "delta", "response", "meta", "metadata"})
+_MOST_LEVELS = 6
 # Reasoning is counted past the end by up to the length of a draft (SGLang with speculative decoding).
 _DRAFT_TOKENS = 16
 # As many names of an object as a line of a report has room for.
 _MOST_NAMES = 8
+_LONGEST_UNKNOWN = 40
 
 
 class Usage(NamedTuple):
@@ -75,7 +79,7 @@ class Usage(NamedTuple):
 _NOTHING = Usage()
 
 
-def usage_in(document: dict[str, Any]) -> Usage | None:
+def usage_in(document: dict[str, Any], levels: int = _MOST_LEVELS) -> Usage | None:
     """The usage in a frame, a choice or a message, in whichever object it is; `None` if there is none."""
     usage = document.get("usage")
     if isinstance(usage, dict):
@@ -87,13 +91,14 @@ def usage_in(document: dict[str, Any]) -> Usage | None:
         if (found := read_usage(usage)) is not None:
             return found
     elif usage:
-        return Usage(unknown=f"{usage!s:.40}")
+        return Usage(unknown=json_text(usage)[:_LONGEST_UNKNOWN])
     for name, value in document.items():
         if isinstance(value, dict) and value and name != "usage":
             if "usage" in name.lower():
                 found = read_usage(value)
             else:
-                found = usage_in(value) if name in _PLACES or name.startswith("x_") else None
+                is_place = levels > 0 and (name in _PLACES or name.startswith("x_"))
+                found = usage_in(value, levels - 1) if is_place else None
             if found is not None:
                 return found
     # Ollama's counts are not in an object of their own, and proxies of it leave them where they are.
@@ -101,8 +106,8 @@ def usage_in(document: dict[str, Any]) -> Usage | None:
     return read_usage(counts) if counts else None
 
 
-def read_usage(usage: dict[str, Any]) -> Usage | None:
-    """The counts in a usage object; `None` if nothing is filled in."""
+def read_usage(usage: dict[str, Any], *, is_inner: bool = False) -> Usage | None:
+    """The counts in a usage object, or in an object in it; `None` if nothing is filled in."""
     entries = [(name, field, usage[name]) for name, field in _fields_of(tuple(usage))]
     for details in usage.values():
         if details and isinstance(details, dict):
@@ -145,10 +150,16 @@ def read_usage(usage: dict[str, Any]) -> Usage | None:
         if surplus <= 0 or surplus in {reasoning, cached, created, apart + created}:
             surplus = None
     found = Usage(given, output, cached, reasoning, total, surplus, fault)
-    if output is not None or fault is not None or any(field in {"output", "tokens"} for _, field, _ in entries):
+    if (
+        is_inner
+        or output is not None
+        or fault is not None
+        or any(field in {"output", "tokens"} for _, field, _ in entries)
+    ):
         return found if found != _NOTHING else None
     for inner in usage.values():  # Cohere's has one object for the tokens, and one for those that are billed
-        if isinstance(inner, dict) and (within := read_usage(inner)) is not None and within.output is not None:
+        within = read_usage(inner, is_inner=True) if isinstance(inner, dict) else None
+        if within is not None and within.output is not None:
             return within
     if all(value in (None, "", {}, []) for value in usage.values()):
         return None

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.record.outcome import Outcome, TokenSource
-from loadbench.wire.openai import Api
+from loadbench.wire.openai import Api, error_text
 from loadbench.wire.response_reader import ResponseReader
 
 SSE = (Api.CHAT, Api.COMPLETIONS, Api.RESPONSES)
@@ -290,8 +290,27 @@ def test_long_noise_is_read_in_a_moment():
         b"x: y\n" * 20_000,
         b"data: {}\n" * 20_000 + b"\n",
     ]
+    delta = {"type": "response.output_text.delta", "delta": "a"}
+    kinds.append(b"".join(event({**delta, "item_id": str(number)}) for number in range(8_000)))
     for kind in kinds:
         for api in Api:
             began = time.process_time()
             assert read(api, [kind]).outcome()[0] is not Outcome.OK
             assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("api", list(Api))
+@pytest.mark.parametrize("name", ["message", "error", "errors", "code", "usage", "delta", "content", "response", "foo"])
+@pytest.mark.parametrize("around", ["%s", '{"error":%s}', '{"choices":[],"usage":%s}', '{"choices":[{"delta":%s}]}'])
+def test_no_nesting_is_too_deep(api: Api, name: str, around: str) -> None:
+    """A thousand objects in each other, which is as deep as JSON is read, are a failed or an empty response."""
+    for opened, closed, times in ((f'{{"{name}":', "}", 960), (f'{{"{name}":[', "]}", 480)):
+        body = (around % (opened * times + '"x"' + closed * times)).encode()
+        reader = ResponseReader(api)
+        reader.feed(1, b"data: " + body + b"\n\n" if api is not Api.OLLAMA else body + b"\n")
+        reader.close(2)
+        assert reader.outcome()[0] is not Outcome.OK
+        whole = ResponseReader(api)
+        whole.read_json(body, 1)
+        assert whole.outcome()[0] is not Outcome.OK
+        assert error_text(body)

@@ -125,7 +125,7 @@ def test_tokens_of_several_choices_add_up() -> None:
         (frame(choices=[], usage={}), None),
         (frame(choices=[], usage=""), None),
         (frame(choices=[], usage="much"), Usage(unknown="much")),
-        (frame(choices=[], usage=[{"completion_tokens": 3}]), Usage(unknown="[{'completion_tokens': 3}]")),
+        (frame(choices=[], usage=[{"completion_tokens": 3}]), Usage(unknown='[{"completion_tokens": 3}]')),
         (frame(usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}), Usage(3, 4, None, None, 7)),
         (choice(delta={"content": "a"}, usage={"prompt_tokens": 3, "completion_tokens": 4}), Usage(3, 4)),
         (
