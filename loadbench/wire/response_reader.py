@@ -273,7 +273,10 @@ class ResponseReader:
                 self._strange = event.data[:_MORE_THAN_IS_QUOTED]
             if chunk is not DONE:
                 self._add_frame(chunk, at_ns)
-                if self._tries and chunk.text and self._texts is None and chunk.model == self.model:
+                if chunk.text and self._shortcut is not None and self._shortcut.of_reasoning:
+                    self._forget_shortcut()  # the reasoning is over
+                bears_text = bool(chunk.text or chunk.reasoning)
+                if self._tries and bears_text and self._texts is None and chunk.model == self.model:
                     self._shortcut = learn(event.data, chunk)
                     self._tries = self._tries - 1 if self._shortcut is None else 0
             if chunk.done:
@@ -318,6 +321,15 @@ class ResponseReader:
         elif chunk.foreign and _has_error(event.data):
             error = _error_words(event)
         self._add_frame(Chunk(usage=chunk.usage, error=error, timings=chunk.timings), 0)
+
+    def _forget_shortcut(self) -> None:
+        """Count what came by the shortcut as if it had been parsed, and let another one be learned."""
+        plain = len(self.event_ns) - self._parsed
+        self._parsed_bytes = self.text_bytes
+        self._parsed += plain
+        self._plain_bytes = self._misses = 0
+        self._ready = self._shortcut = None
+        self._tries = _MOST_TRIES
 
     def _count_read(self, events: int) -> None:
         """Count the read of these token-bearing events; what has the same stamp, in any number of parts, is one."""

@@ -18,17 +18,19 @@ from loadbench.wire.openai import BadChunk, Chunk, read_chunk
 # Characters of a JSON string that need no escape, at least one. Broken UTF-8 is left to the parser.
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]+').fullmatch
 _ASCII = re.compile(rb"[ !#-\[\]-~]+").fullmatch
-# Before the text in the frames of chat, of plain completions, and of servers that put spaces into JSON.
-_PLACES = (b'"content":"', b'"content": "', b'"text":"', b'"text": "')
+# Before the text in the frames of chat, of plain completions, and before reasoning; some servers put spaces into JSON.
+_NAMES = (b"content", b"text", b"reasoning_content", b"reasoning")
+_PLACES = tuple(b'"%b":%b"' % (name, space) for name in _NAMES for space in (b"", b" "))
 _PROBE = "probe"
 
 
 class Shortcut:
     """What the events of one response have in common; call `count` only where an event begins."""
 
-    __slots__ = ("_between", "_head", "_margins", "_tail", "frame_bytes")
+    __slots__ = ("_between", "_head", "_margins", "_tail", "frame_bytes", "of_reasoning")
 
-    def __init__(self, before: bytes, after: bytes) -> None:
+    def __init__(self, before: bytes, after: bytes, *, of_reasoning: bool = False) -> None:
+        self.of_reasoning = of_reasoning
         self._head = b"data: " + before
         self._tail = after + b"\n\n"
         self._between = self._tail + self._head
@@ -61,10 +63,12 @@ def _is_plain(text: bytes) -> bool:
 
 
 def learn(data: bytes, chunk: Chunk) -> Shortcut | None:
-    """The shortcut for events like this one, which was parsed as `chunk`; `None` if it has more than a text."""
-    simple = Chunk(text=chunk.text, model=chunk.model, choices=chunk.choices)
-    if not chunk.text or chunk != simple:
+    """The shortcut for events like this one, which was parsed as `chunk`; `None` if it has more than one text."""
+    simple = Chunk(text=chunk.text, reasoning=chunk.reasoning, model=chunk.model, choices=chunk.choices)
+    if bool(chunk.text) is bool(chunk.reasoning) or chunk != simple:
         return None
+    of_reasoning = not chunk.text
+    as_probed = chunk._replace(reasoning=_PROBE) if of_reasoning else chunk._replace(text=_PROBE)
     for place in _PLACES:
         before, place_found, rest = data.partition(place)
         text, quote, after = rest.partition(b'"')
@@ -73,8 +77,8 @@ def learn(data: bytes, chunk: Chunk) -> Shortcut | None:
         before, after = before + place_found, quote + after
         try:
             # The same event with another text must be read as just that.
-            if read_chunk(before + _PROBE.encode() + after) == chunk._replace(text=_PROBE):
-                return Shortcut(before, after)
+            if read_chunk(before + _PROBE.encode() + after) == as_probed:
+                return Shortcut(before, after, of_reasoning=of_reasoning)
         except BadChunk:
             continue
     return None

@@ -150,12 +150,8 @@ def read_usage(usage: dict[str, Any], *, is_inner: bool = False) -> Usage | None
         if surplus <= 0 or surplus in {reasoning, cached, created, apart + created}:
             surplus = None
     found = Usage(given, output, cached, reasoning, total, surplus, fault)
-    if (
-        is_inner
-        or output is not None
-        or fault is not None
-        or any(field in {"output", "tokens"} for _, field, _ in entries)
-    ):
+    is_named = output is not None or any(field in {"output", "tokens"} for _, field, _ in entries)
+    if is_named or is_inner or fault is not None:
         return found if found != _NOTHING else None
     for inner in usage.values():  # Cohere's has one object for the tokens, and one for those that are billed
         within = read_usage(inner, is_inner=True) if isinstance(inner, dict) else None

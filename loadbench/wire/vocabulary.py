@@ -74,11 +74,11 @@ def _ending_of(word: str) -> Ending:
 # Errors.
 
 _ERROR = re.compile(
-    r"error|exception|traceback|fail(?:ed|ure|s|ing)?\b|\bfault\b|fatal|panic|crash|abort|overload|unavailable"
-    r"|tim(?:e[ds]?|ing)[ _-]?out|refused|denied|unauthori[sz]ed|forbidden|invalid|exceed|out of memory|\boom\b"
-    r"|cancell?ed|too many requests|rate[ _-]?limited|quota|insufficient|not found|bad gateway|bad request|unable to"
-    r"|can ?not\b|can't|could not|no capacity|no healthy|throttl|expired|disconnect|terminated|killed|unsupported"
-    r"|not supported|rejected",
+    r"(?<!no[ _-])(?<!without )error|exception|traceback|fail(?:ed|ure|s|ing)?\b|\bfault\b|fatal|panic|crash|abort"
+    r"|overload|unavailable|tim(?:e[ds]?|ing)[ _-]?out|refused|denied|unauthori[sz]ed|forbidden|invalid|exceed"
+    r"|out of memory|\boom\b|cancell?ed|too many requests|rate[ _-]?limited|quota|insufficient|not found|bad gateway"
+    r"|bad request|unable to|can ?not\b|can't|could not|no capacity|no healthy|throttl|expired|disconnect|terminated"
+    r"|killed|unsupported|not supported|rejected",
     re.IGNORECASE,
 )
 _ERROR_NAME = re.compile(r"error|(?:^|[._-])err(?:$|[._-])|exception|fail|abort|fatal|panic|time_?out|overload|cancel")
@@ -116,12 +116,16 @@ def reads_like_error(data: bytes) -> bool:
 
 
 def _has_error(value: object, depth: int) -> bool:
-    """Whether a message, or a key with a value, is an error's. A key whose value is false, 0, null or empty is not."""
+    """Whether a message, or a key with a value, is an error's. A key whose value is false, 0, null or empty is not.
+
+    Nor is a warning: the response goes on.
+    """
     match value:
         case str():
             return len(value) <= _LONGEST_MESSAGE and names_error(value)
         case dict() if depth < 5:
-            return any(item and (names_error(str(key)) or _has_error(item, depth + 1)) for key, item in value.items())
+            items = ((key, item) for key, item in value.items() if item and "warn" not in key.lower())
+            return any(names_error(key) or _has_error(item, depth + 1) for key, item in items)
         case list() if depth < 5:
             return any(_has_error(item, depth + 1) for item in value[:100])
         case _:

@@ -22,6 +22,11 @@ def frame(text: object, **more: object) -> bytes:
     return orjson.dumps({"id": "c-1", "created": 1, "model": "m", "choices": [choice], **more})
 
 
+def thought(text: object) -> bytes:
+    """A chat frame with reasoning."""
+    return frame(text).replace(b'"content"', b'"reasoning_content"')
+
+
 def events(*frames: bytes) -> bytes:
     """The frames as a stream of events."""
     return b"".join(b"data: " + one + b"\n\n" for one in frames)
@@ -41,12 +46,15 @@ def told(chunks: list[bytes], *, long_way: bool) -> tuple:
         (answer.reads, answer.merged_reads),
         (answer.first_token_ns, answer.first_visible_ns, answer.last_token_ns, answer.done_ns),
         (answer.finish_reason, answer.model, answer.input_tokens, answer.error, answer.bad_frames),
+        (answer.text_bytes, answer.check_usage(4)),
     )
 
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 PIECES = st.one_of(
     st.text(max_size=6).map(frame),
+    st.text(max_size=6).map(thought),
+    st.sampled_from(["hm", " so", "日本"]).map(thought),
     st.sampled_from([" word", "a", "é", "日本", '"', "\\", "\n", "\x7f", "\u2028", "", "\ud83d\ude80"[:0] + "🚀"]).map(
         frame
     ),
@@ -65,11 +73,14 @@ PIECES = st.one_of(
 
 
 @given(
-    first=st.text(alphabet="abc ", min_size=1), frames=st.lists(PIECES, max_size=12), at=st.lists(st.integers(0, 3000))
+    first=st.text(alphabet="abc ", min_size=1),
+    reasons=st.booleans(),
+    frames=st.lists(PIECES, max_size=24),
+    at=st.lists(st.integers(0, 6000), max_size=24),
 )
-def test_the_short_way_tells_what_the_long_way_tells(first, frames, at):
+def test_the_short_way_tells_what_the_long_way_tells(first, reasons, frames, at):
     """For frames of every kind, cut anywhere, both ways tell the same."""
-    stream = events(frame(first), frame(first), *frames)
+    stream = events(*[thought(first) if reasons else frame(first)] * 2, *frames)
     places = sorted({place % (len(stream) + 1) for place in at} | {0, len(stream)})
     chunks = [stream[start:end] for start, end in itertools.pairwise(places)]
     assert told(chunks, long_way=False) == told(chunks, long_way=True)
@@ -91,6 +102,8 @@ def test_events_that_come_together_are_all_counted(texts, together):
         (frame(" a"), frame(" another")),
         (frame(" a").replace(b":", b": "), frame(" z").replace(b":", b": ")),
         (b'{"choices":[{"text":"a","index":0}]}', b'{"choices":[{"text":"bcd","index":0}]}'),
+        (thought(" a"), thought(" another")),
+        (thought(" a").replace(b"_content", b""), thought("b").replace(b"_content", b"")),
     ],
 )
 def test_simple_event_is_learned(data, other):
@@ -107,7 +120,8 @@ def test_simple_event_is_learned(data, other):
         frame("x", usage=USAGE),
         frame(None),
         frame('say "x"'),
-        orjson.dumps({"choices": [{"delta": {"reasoning_content": "hm"}}]}),
+        orjson.dumps({"choices": [{"delta": {"reasoning_content": "hm", "content": "a"}}]}),
+        orjson.dumps({"choices": [{"delta": {"reasoning_content": "hm", "reasoning": "hm"}}]}),
         # The text stands twice: another in one place is not the same event with another text.
         orjson.dumps({"choices": [{"delta": {"content": "a"}}, {"delta": {"content": "b"}, "index": 1}]}),
     ],
@@ -137,6 +151,15 @@ def test_all_else_goes_the_long_way(chunk):
     """Whatever is not wholly of the learned form is left alone."""
     data = frame("learned")
     assert learn(data, read_chunk(data)).count(chunk) == 0
+
+
+def test_text_after_reasoning_has_a_form_of_its_own(monkeypatch):
+    """Both are counted without being parsed, once the first of each has been; the marks are those of each kind."""
+    parsed = []
+    monkeypatch.setattr(response_reader, "learn", lambda data, chunk: parsed.append(data) or learn(data, chunk))
+    chunks = [events(make("abc")) for make in (thought, frame) for _ in range(20)]
+    assert told(chunks, long_way=False) == told(chunks, long_way=True)
+    assert parsed == [thought("abc"), frame("abc")]
 
 
 @pytest.mark.parametrize("together", [1, 2])

@@ -69,6 +69,9 @@ def test_event_names_of_no_error(name):
         (b'{"choices": [{"delta": {"content": "an error', False),  # cut in generated text
         (b'{"error": {"message": "out of', True),
         (b'{"default": 1}', False),
+        (b'{"warnings": ["temperature is not supported"], "sources": []}', False),
+        (b'{"warning": "slow", "message": "out of memory"}', True),
+        (b'{"status": {"description": "3 sites, no errors", "done": true}}', False),
         (b"hello", False),
         (b"[1, 2]", False),
     ],
