@@ -48,7 +48,7 @@ def a_sample(
         "output_tokens": 11,
         "token_source": TokenSource.USAGE,
         "input_tokens": 50,
-        "finish_reason": "length",
+        "finish_reason": "stop",
         "model": "m",
         **over,
     }

@@ -92,6 +92,7 @@ class LevelRecording:
     prompts_of_length: int  # ok requests with a target length, for which the server reported the true one
     answers_shorter: int  # ok requests with fewer output tokens than their maximum
     answers_longer: int
+    cut_short: int  # of the shorter ones, those that the server ended for their length
     cached: int  # ok requests that reported more cached tokens than a template has, with which all prompts begin
     merged_reads: int
     reads: int
@@ -240,7 +241,12 @@ class Recorder:
         count["unknown_input"] += sample.input_tokens is None
         self._usage.add(sample.usage)
         if sample.output_tokens is not None:
-            count["shorter"] += sample.output_tokens < request.max_tokens
+            is_shorter = sample.output_tokens < request.max_tokens
+            count["shorter"] += is_shorter
+            if is_shorter and sample.finish_reason == "length":
+                # Servers may count the last token or not, and reasoning apart; assumed tokens may be more than counted.
+                is_certain = sample.token_source is TokenSource.USAGE and not sample.reasoning_tokens
+                count["cut_short"] += is_certain and sample.output_tokens < request.max_tokens - 1
             count["longer"] += sample.output_tokens > request.max_tokens
         is_cached = (sample.cached_tokens or 0) >= self._least_cached
         count["cached"] += is_cached
@@ -303,6 +309,7 @@ class Recorder:
             prompts_of_length=count["of_length"],
             answers_shorter=count["shorter"],
             answers_longer=count["longer"],
+            cut_short=count["cut_short"],
             cached=count["cached"],
             merged_reads=count["merged"],
             reads=count["reads"],

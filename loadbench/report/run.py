@@ -206,7 +206,7 @@ def notes(run: Run) -> list[str]:
             lines.append(f"{where}: {failure.count} × {failure.outcome}{detail}{advice}")
         more = sum(failure.count for failure in level.failures[_MOST_FAILURES:])
         if more:
-            lines.append(f"{where}: {more} further failures, see run.json")
+            lines.append(f"{where}: {more} further failure{'s'[: more > 1]}, see run.json")
     lines += _request_notes(run)
     lines += equality_notes(run.outputs or ())
     lines += _model_notes(run)
@@ -339,7 +339,7 @@ def _request_notes(run: Run) -> list[str]:
     if run.exact_output is not None:
         fields = " and ".join(run.exact_output.fields)
         how = f"requested by {fields}" if fields else "not requested: no field for it is known to the server"
-        kept = "the trial kept it" if run.exact_output.kept else "the trial did not keep it"
+        kept = f"the trial's response {'had it' if run.exact_output.kept else 'had another length'}"
         lines.append(f"exact response lengths were {how}; {kept}")
     return lines
 

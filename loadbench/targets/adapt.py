@@ -179,7 +179,7 @@ async def first_response(
     client = connect(model)
     refused = refusals(sample.detail, _sent(client, prompt))
     if not refused:
-        raise first_failure(sample, note=client.endpoint.model_note)
+        raise first_failure(sample, note=client.endpoint.model_note, api=client.endpoint.api)
     hint = f"say what to send instead: {_flag(refused[0].field, refused[0].instead)}"
     if prepared.scenario.target.strict_request:
         hint += "; or leave out --strict-request"

@@ -255,15 +255,17 @@ async def first_response(
     """Send one request and return its sample; raises `TargetUnavailable` unless it succeeds."""
     sample = await client.send_prompt(prompt, max_tokens=max_tokens, destination=destination)
     if sample.outcome is not Outcome.OK:
-        raise first_failure(sample, note=client.endpoint.model_note)
+        raise first_failure(sample, note=client.endpoint.model_note, api=client.endpoint.api)
     return sample
 
 
-def first_failure(sample: Sample, *, hint: str = "", note: str = "") -> TargetUnavailable:
+def first_failure(sample: Sample, *, hint: str = "", note: str = "", api: Api = Api.CHAT) -> TargetUnavailable:
     """The error of a first request that failed; where there is no `hint`, with the one of its words.
 
-    `note` is what the list of models says against the model.
+    `note` is what the list of models says against the model. The server may not have the route of an `api`.
     """
     hint = hint or (note if sample.status in {400, 404, 422} else "")
+    if not hint and api is not Api.CHAT and sample.status in {404, 405, 501}:
+        hint = f"the server may have no route for --api {api}: use another --api, or check the path of --url"
     hint = hint or advice_for(sample.detail)
     return TargetUnavailable(f"the first request failed: {sample.outcome}: {sample.detail}".rstrip(": "), hint=hint)

@@ -147,6 +147,20 @@ def test_failures_are_told_in_the_servers_words():
     assert "users=1: 2 further failures, see run.json" in lines
 
 
+def test_failures_that_differ_only_in_numbers_are_one_line():
+    """A server that quotes the length of each prompt says the same each time; another status is something else."""
+    samples = [
+        a_failure(Outcome.HTTP_ERROR, number=n, detail=f"HTTP 400: {2900 + n // 2} tokens exceed 2048")
+        for n in range(6)
+    ]
+    samples += [a_failure(Outcome.HTTP_ERROR, number=6, detail="HTTP 500: 2900 tokens exceed 2048")]
+    lines = [line for line in notes(a_run(a_level(samples))) if "exceed" in line]
+    assert [line.partition(" → ")[0] for line in lines] == [
+        "users=1: 6 × http_error: HTTP 400: 2900 tokens exceed 2048, and others like it",
+        "users=1: 1 × http_error: HTTP 500: 2900 tokens exceed 2048",
+    ]
+
+
 def test_notes_name_the_model_where_there_are_several():
     """The same load stands in two tables: a note says which it means."""
     lines = notes(models())

@@ -459,3 +459,32 @@ def test_first_answer_is_not_waited_for_for_ever():
     """The limits of the load hold for it as well."""
     with pytest.raises(TargetUnavailable, match="timeout_first_token"):
         asked_first(ASK, GONE, timeouts=Timeouts(first_token_ns=50 * MS))
+
+
+@pytest.mark.parametrize(
+    ("api", "status", "words"),
+    [
+        (Api.OLLAMA, "404 Not Found", "no route for --api ollama"),
+        (Api.RESPONSES, "405 Method Not Allowed", "no route for --api responses"),
+        (Api.COMPLETIONS, "501 Not Implemented", "no route for --api completions"),
+        (Api.RESPONSES, "400 Bad Request", ""),
+        (Api.CHAT, "404 Not Found", "check the model's name"),
+    ],
+)
+def test_server_without_the_route_of_an_api_is_told_apart(api, status, words):
+    """Chats are what every server has; the other routes may be missing."""
+
+    async def main() -> TargetUnavailable:
+        async with serving([ASK, whole(status, b"")]) as server:
+            clock = MonotonicClock()
+            transport = HttpxTransport(clock, tls=None)
+            endpoint = Endpoint(base_url=server.url(), model="m", api=api)
+            client = Client(endpoint, transport, clock=clock, timeouts=Timeouts())
+            try:
+                with pytest.raises(TargetUnavailable) as caught:
+                    await first_response(client, prompt="x", max_tokens=1)
+            finally:
+                await transport.aclose()
+            return caught.value
+
+    assert words in asyncio.run(main()).hint

@@ -143,11 +143,12 @@ def _short_warm_up(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     one_user = isinstance(load, Closed) and load.users == 1
     begins_empty = isinstance(load, Open) and load.begins_empty
     if e2e_ns is not None and not one_user and not begins_empty and recording.warm_up_ns < e2e_ns:
+        took = f"{e2e_ns / 1e9:.1f} s" if e2e_ns >= NS_PER_S else f"{e2e_ns / 1e6:.0f} ms"
         enough = format_duration(-(-2 * e2e_ns // NS_PER_S) * NS_PER_S)
         yield Reason(
             "short_warm_up",
             f"the warm-up of {format_duration(round(recording.warm_up_ns, -6))} ended before the load was steady: "
-            f"half the requests took {e2e_ns / 1e9:.1f} s or longer",
+            f"half the requests took {took} or longer",
             f"use --warm-up {enough}, and a --duration longer than that",
         )
 
@@ -303,6 +304,14 @@ def caveats(
             "lengths_not_kept",
             f"{off} of {ok} responses ({100 * off / ok:.3g} %) had another length than --exact-output requests: {than}",
             "compare the time to first token and the time per token, which depend less on the length",
+        )
+    cut = recording.cut_short
+    if cut:
+        yield Reason(
+            "cut_short",
+            f"{cut} of {ok} responses ended at a limit of the server ('length') before their max_tokens",
+            "prompt and response may fill the model's context, or the server may cap responses: use shorter ones, or "
+            "raise its limit",
         )
     assumed = recording.token_sources.get(TokenSource.EVENTS, 0)
     if assumed:

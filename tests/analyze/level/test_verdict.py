@@ -192,12 +192,38 @@ def test_assumed_tokens_are_a_caveat():
     assert [caveat.code for caveat in level.caveats] == ["assumed_tokens"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"max_tokens": 48}, ["cut_short"]),
+        ({"max_tokens": 12}, []),  # one token: the last one, which not all servers count
+        ({"max_tokens": 48, "finish_reason": "stop"}, []),
+        ({"max_tokens": 48, "reasoning_tokens": 37}, []),  # which some servers count apart
+        ({"max_tokens": 48, "token_source": TokenSource.EVENTS}, ["assumed_tokens"]),
+    ],
+)
+def test_responses_that_the_server_cuts_are_a_caveat(fields, expected):
+    """They ended for their length before the length that was requested."""
+    level = a_level(quiet(**{"finish_reason": "length"} | fields))
+    assert level.verdict.status == "VALID"
+    assert [caveat.code for caveat in level.caveats] == expected
+
+
 @pytest.mark.parametrize(("reads", "expected"), [(11, []), (10, ["clumped_events"])])
 def test_events_that_the_server_sends_together_are_a_caveat(reads, expected):
     """More than 5 % of events came with a later one, by no fault of the client: gaps are those of writes."""
     level = a_level(quiet(reads=reads, merged_reads=11 - reads))
     assert level.verdict.status == "VALID"
     assert [caveat.code for caveat in level.caveats] == expected
+
+
+def test_share_of_events_that_came_together_is_of_those_read_in_time():
+    """What the client read late is not the server's doing."""
+    level = a_level(recording=recorded(quiet(reads=5, merged_reads=1, censored_events=4), health=kernel(lag_ns=10_000)))
+    (caveat,) = level.caveats
+    assert caveat.message.startswith(
+        "18 % of events arrived in one read with a later one, though that was read in time"
+    )
 
 
 def test_late_loop_makes_events_that_came_together_its_own():
