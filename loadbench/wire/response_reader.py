@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _NOT_GOOD = frozenset({Ending.FAILED, Ending.UNKNOWN})
 _MORE_THAN_IS_QUOTED = 400
+# What is not framed as an event and has one of these may have had text.
+_HOLDS_TEXT = (b'"choices', b'"delta')
 # The end of an event of most servers, and of all events with a shortcut.
 _END = b"\n\n"
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
@@ -223,7 +225,10 @@ class ResponseReader:
         if lines:
             page = page_text(text)
             self.bad_frames += lines
-            self._unread = self._unread or (f"{page}: " if page else "") + f"bytes outside of any event: {quoted(text)}"
+            what = (f"{page}: " if page else "") + f"bytes outside of any event: {quoted(text)}"
+            self._unread = self._unread or what
+            if any(name in text for name in _HOLDS_TEXT):
+                self._fault = self._fault or what
 
     def read_json(self, body: bytes, at_ns: int) -> None:
         """A whole body, complete at `at_ns`, that is not an event stream: a JSON response, an error, or a fault."""

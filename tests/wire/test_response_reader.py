@@ -241,9 +241,10 @@ def test_what_is_not_understood_is_quoted(unread: bytes, words: str) -> None:
 )
 def test_a_frame_that_may_have_had_text_is_missing_from_the_response(frame: bytes) -> None:
     """An object that cannot be read where it stands, whatever is around it: no good end makes up for its text."""
-    outcome, detail = folded(word(), b"data: " + frame + b"\n\n", STOP, DONE).outcome()
-    assert outcome is Outcome.PROTOCOL
-    assert "choices" in detail
+    for unread in (b"data: " + frame + b"\n\n", b" data: " + frame + b"\n\n", frame.removeprefix(b"data: ") + b"\n"):
+        outcome, detail = folded(word(), unread, STOP, DONE).outcome()
+        assert outcome is Outcome.PROTOCOL
+        assert "choices" in detail
 
 
 @pytest.mark.parametrize("also", [{}, {"choices": []}, {"choices": None}, {"object": "chat.completion.chunk"}])
