@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from loadbench.plan.gate import parse_gate
 from loadbench.plan.objective import parse_abort, parse_objective
 from loadbench.plan.pattern import parse_pattern
 from loadbench.plan.server_url import normal_url, shown_url
-from loadbench.plan.shares import parse_shares
+from loadbench.plan.shares import parse_shares, read_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -215,8 +216,9 @@ def _urls(value: object) -> tuple[str, ...]:
     if not parts:
         raise _wrong(value, "a URL, as in http://127.0.0.1:8080/v1")
     urls = tuple(map(_url, parts))
-    if len(set(urls)) < len(urls):
-        raise _wrong(value, "each server once")
+    repeated = next((url for number, url in enumerate(urls) if url in urls[:number]), None)
+    if repeated is not None:
+        raise ValueError(f"{shown_url(repeated)} is given more than once, want each server once")
     return urls
 
 
@@ -328,17 +330,25 @@ def _shares(separator: str, what: str, example: str, *, least: int = 1) -> Calla
     """Names and their weights, each name once."""
 
     def read(value: object) -> tuple[Share, ...]:
-        if isinstance(value, dict):
-            value = [f"{name}{separator}{weight}" for name, weight in value.items()]
         items = [value] if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)) or not items:
+        if isinstance(items, dict):
+            comma = next((name for name in items if "," in str(name)), None)
+            if comma is not None:
+                raise ValueError(f"{comma!r} has a comma, want the name of one {what}")
+            shares = tuple(
+                read_share(_text(name).strip(), weight, separator=separator) for name, weight in items.items()
+            )
+        elif isinstance(items, (list, tuple)) and items:
+            parsed = (parse_shares(_text(item), separator=separator, what=what, example=example) for item in items)
+            shares = tuple(share for part in parsed for share in part)
+        else:
             raise _wrong(value, f"{what}s and their weights, as in {example}")
-        parsed = (parse_shares(_text(item), separator=separator, what=what, example=example) for item in items)
-        shares = tuple(share for part in parsed for share in part)
-        if len({share.name for share in shares}) < len(shares):
-            raise _wrong(value, f"each {what} once")
+        repeated = [name for name, count in Counter(share.name for share in shares).items() if count > 1]
+        if repeated:
+            raise ValueError(f"{repeated[0]} is given more than once, want each {what} once")
         if len(shares) < least:
-            raise _wrong(value, f"at least {least} {what}s, as in {example}")
+            named = f"only {shares[0].name}" if shares else "none"
+            raise ValueError(f"found {named}, want at least {least} {what}s, as in {example}")
         return shares
 
     return read

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from array import array
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from math import gcd, lcm
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_MAX_WEIGHT = 1e6  # weights are proportions
+MAX_WEIGHT = 1e6  # weights are proportions
 # Levels begin at different places of the sequence, far enough into it that no two seeds often agree.
 _MOST_OFFSET = 1000
 
@@ -38,14 +40,20 @@ def parse_shares(text: str, *, separator: str, what: str, example: str) -> tuple
         name, number = (name, number) if found else (number, "1")
         if not name:
             raise ValueError(f"{part!r} names no {what}; write a name and its weight, as in {example}")
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = 0.0
-        if not 0 < weight <= _MAX_WEIGHT:
-            raise ValueError(f"{part!r} has no weight above 0; write a name and its weight, as in {example}")
-        shares.append(Share(name, weight, separator))
+        shares.append(read_share(name, number, separator=separator))
     return tuple(shares)
+
+
+def read_share(name: str, weight: object, *, separator: str) -> Share:
+    """A share whose weight may be a text; raises `ValueError` with the reason."""
+    try:
+        number = float(str(weight))
+    except ValueError:
+        also = f"; a name with {separator!r} needs its weight behind it, as in {name}{separator}{weight}{separator}1"
+        raise ValueError(f"{name}: the weight {str(weight)!r} is not a number" + also * (separator == "=")) from None
+    if not 0 < number <= MAX_WEIGHT:
+        raise ValueError(f"{name}: the weight is {number:g}, want more than 0 and at most {MAX_WEIGHT:g}")
+    return Share(name, number, separator)
 
 
 class _Assignment:
@@ -55,24 +63,33 @@ class _Assignment:
     """
 
     def __init__(self, weights: tuple[float, ...]) -> None:
-        ratios = [weight.as_integer_ratio() for weight in weights]
+        # As they were written: 0.1 is a tenth.
+        ratios = [Decimal(str(weight)).as_integer_ratio() for weight in weights]
         common = lcm(*(below for _, below in ratios))
-        self._weights = [above * (common // below) for above, below in ratios]
+        whole = [above * (common // below) for above, below in ratios]
+        self._weights = [weight // gcd(*whole) for weight in whole]
         self._total = sum(self._weights)
         self._counts = [0] * len(weights)
-        self._assigned: list[tuple[int, int]] = []
+        self._shares, self._before = array("L"), array("L")  # by place, up to where the sequence repeats
 
     def of(self, place: int) -> tuple[int, int]:
         """The index of this place's share, and how many places before it are in that share."""
-        while len(self._assigned) <= place:
-            places = len(self._assigned) + 1
+        times, place = divmod(place, self._total)
+        while len(self._shares) <= place:
+            places = len(self._shares) + 1
             behind = [
                 weight * places - count * self._total for weight, count in zip(self._weights, self._counts, strict=True)
             ]
             share = behind.index(max(behind))
-            self._assigned.append((share, self._counts[share]))
+            self._shares.append(share)
+            self._before.append(self._counts[share])
             self._counts[share] += 1
-        return self._assigned[place]
+        share = self._shares[place]
+        return share, times * self._weights[share] + self._before[place]
+
+    def before(self, place: int, share: int) -> int:
+        """About how many places before this one are in the share."""
+        return place * self._weights[share] // self._total
 
 
 assignment = cache(_Assignment)  # it remembers the places that it has assigned
@@ -82,14 +99,15 @@ assignment = cache(_Assignment)  # it remembers the places that it has assigned
 class Rotation:
     """Which of several models and servers each request of a level goes to, whatever the timing.
 
-    Every user goes through the models by weight, and each model's requests through the servers in turn; the next user
-    is one place ahead. So the requests of each user, and those of all users at one time, are divided by the weights and
-    among the servers, however unlike their speeds are. Given prompts are sent in turn too: with every `cycle` of them
-    the rotation moves on by one place, so that no prompt always goes to the same model or server.
+    Every user goes through the models by weight, and each model's requests through the servers in turn, however unlike
+    their speeds are. The next user is one place ahead. Users who are too few for one more at every server begin
+    at equal distances, so that they do not go round in a crowd. Given prompts are sent in turn too: with every `cycle`
+    of them the rotation moves on by one place, so that no prompt always goes to the same model or server.
     """
 
     weights: tuple[float, ...] = (1.0,)
     servers: int = 1
+    users: int = 1
     offset: int = 0
     cycle: int | None = None
 
@@ -97,12 +115,18 @@ class Rotation:
     def begin(cls, weights: Sequence[float], servers: int, *, key: str, prompts: int, users: int) -> Rotation:
         """The rotation of a level, by its key: of a number of given prompts, or 0, and of users, or 1."""
         offset = random.Random(f"{key}/mix").randrange(_MOST_OFFSET) if len(weights) > 1 else 0
-        return cls(tuple(weights), servers, offset, prompts // gcd(prompts, users) if prompts else None)
+        return cls(tuple(weights), servers, users, offset, prompts // gcd(prompts, users) if prompts else None)
 
     def of(self, place: int, user: int = 0) -> int:
         """The index of the endpoint, model by model, of a user's request at this place."""
-        cycles, rest = (0, place) if self.cycle is None else divmod(place, self.cycle)
-        model, turn = assignment(self.weights).of(self.offset + cycles + rest + user)
+        if self.servers == len(self.weights) == 1:
+            return 0
+        cycles, further = (0, place) if self.cycle is None else divmod(place, self.cycle)
+        models, begins = assignment(self.weights), self.offset + user
+        model, turn = models.of(begins + cycles + further)
+        rest = self.users % self.servers
+        if rest and user >= self.users - rest:
+            turn += (user - self.users + rest) * self.servers // rest - models.before(begins, model)
         return model * self.servers + (turn + model) % self.servers
 
 

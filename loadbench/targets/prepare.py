@@ -16,6 +16,7 @@ from msgspec import structs
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.scenario import leave_out
+from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import DEFAULT, FOUNDRY_NEEDS, setting_of, settings
 from loadbench.results.models import Model
 from loadbench.targets.adapters import adapter_target, release
@@ -251,7 +252,7 @@ async def _others(
     for url in (scenario.target.url or ())[1:]:
         target, also = await find_server(scenario, environment, url=url)
         if target.base_url in {one.base_url for one in targets}:
-            raise BadInput(f"{place}: {url} is the same server as another", hint="name each server once")
+            raise BadInput(f"{place}: {shown_url(url)} is the same server as another", hint="name each server once")
         service = service or also
         targets.append(target)
     if service is not None and len(targets) > 1:

@@ -137,7 +137,7 @@ def test_a_mix_without_thinkers_thinks_not():
     ("text", "reason"),
     [
         *((text, "names no persona") for text in (":3", "a,,b", "")),
-        *((text, "no weight") for text in ("a:x", "a:-1", "a:0", "a:nan", "a:1e9")),
+        *((text, "the weight") for text in ("a:x", "a:-1", "a:0", "a:nan", "a:1e9")),
     ],
 )
 def test_a_mix_that_cannot_be_is_refused(text, reason):

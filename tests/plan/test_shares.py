@@ -57,6 +57,33 @@ def test_users_together_are_divided_as_one_is(weights, users, rounds, begin):
     assert counts == {index: weight * rounds * users for index, weight in enumerate(weights)}
 
 
+@given(st.integers(2, 60), st.integers(1, 60), st.integers(1, 4), st.integers(0, 200))
+def test_users_are_spread_over_the_servers_however_many_these_are(servers, users, turns, begin):
+    """Users who are equally fast do not go round in a crowd: after a few requests for each server, every server has
+    had as many as any other, give or take one or two."""
+    made = rotation([1], servers, users=users)
+    rounds = -(-turns * servers // users)
+    counts = Counter(made.of(begin + turn, user) for turn in range(rounds) for user in range(users))
+    fair = rounds * users / servers
+    assert all(fair - 2 < counts[server] < fair + 2 for server in range(servers))
+
+
+@pytest.mark.parametrize("servers", [1, 3])
+def test_a_long_level_needs_no_more_memory_than_its_weights_add_up_to(servers):
+    """The sequence repeats; so a request far ahead is as those at the beginning."""
+    made = rotation([0.7, 0.2, 0.1], servers)
+    far = 10**12 * servers
+    assert [made.of(far * 10 + place) for place in range(30)] == [made.of(place) for place in range(30)]
+
+
+def test_weights_are_what_was_written():
+    """A tenth is no binary fraction: the sequence of 0.1 and 0.2 is that of 1 and 2."""
+    tenths, whole = rotation([0.1, 0.2]), rotation([1, 2])
+    offset = tenths.offset
+    assert offset == whole.offset
+    assert [tenths.of(place) for place in range(3000)] == [whole.of(place) for place in range(3000)]
+
+
 def test_seed_and_level_say_where_the_sequence_begins():
     """The same for all workers, another one for another level or seed."""
     assert rotation([3, 1], key="0/m/1") == rotation([3, 1], key="0/m/1")
@@ -87,8 +114,14 @@ def test_a_mix_of_models_is_read(written, shares):
         ("a", "at least 2 models"),
         ("a,a", "each model once"),
         ("a=2,a=1", "each model once"),
-        ("a=0,b", "no weight above 0"),
-        ("a=x,b", "no weight above 0"),
+        ("a=0,b", "a: the weight is 0, want more than 0"),
+        ("a=-1,b", "a: the weight is -1, want more than 0"),
+        ("a=nan,b", "a: the weight is nan, want more than 0"),
+        ("a=1e9,b", "a: the weight is 1e[+]09, want more than 0 and at most 1e[+]06"),
+        ("a=x,b", "a: the weight 'x' is not a number; a name with '=' needs its weight behind it, as in a=x=1"),
+        ({"a,b": 1, "c": 1}, "'a,b' has a comma"),
+        ({"a": "", "c": 1}, "a: the weight '' is not a number"),
+        ("a=1", "only a, want at least 2 models"),
         ("=1,b", "names no model"),
         ("a,,b", "names no model"),
         ("", "not empty"),
@@ -117,9 +150,13 @@ def test_several_servers_are_read(written, urls):
 
 
 def test_one_server_twice_is_refused():
-    """It would get twice the share of the others."""
-    with pytest.raises(ValueError, match="each server once"):
-        URLS.read(("http://h:1", "http://h:1/"))
+    """It would get twice the share of the others. The message has no secret of the URL."""
+    with pytest.raises(ValueError, match="http://h:1 is given more than once, want each server once"):
+        URLS.read(("http://h:1", "http://h:2", "http://h:1/"))
+    with pytest.raises(ValueError, match="each server once") as refused:
+        URLS.read(("http://me:hunter2@h:1?key=topsecret", "http://me:hunter2@h:1/?key=topsecret"))
+    assert "hunter2" not in str(refused.value)
+    assert "topsecret" not in str(refused.value)
 
 
 def test_one_url_is_recorded_as_before():
