@@ -144,7 +144,7 @@ def read_row(row: object, place: str) -> DataRow:
     columns: dict[str, Any] = {}
     for name, value in given.items():
         if value is not None and value not in ("", [], {}):
-            columns.setdefault(_column(str(name)), value)
+            columns.setdefault(column_name(str(name)), value)
     return _columns_row(columns, place)
 
 
@@ -259,7 +259,7 @@ def _columns_row(columns: Mapping[str, Any], place: str) -> DataRow:
 
 
 @lru_cache(maxsize=4096)  # a data set has a few columns
-def _column(name: str) -> str:
+def column_name(name: str) -> str:
     """A column's name as it is looked for: `Max Tokens` is `max_tokens`."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 

@@ -13,30 +13,40 @@ A row with nothing to send is skipped and counted. What cannot be read as the fo
 from __future__ import annotations
 
 import csv
-import io
+import logging
+import re
+import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from loadbench.core.errors import BadInput
-from loadbench.plan.data_rows import LIMITS, MESSAGES, TEXTS, UnusableRowError, kind_of, read_row
-from loadbench.plan.input_files import parse_json, read_text
+from loadbench.plan.data_rows import LIMITS, MESSAGES, TEXTS, UnusableRowError, column_name, kind_of, read_row
+from loadbench.plan.input_files import open_text
+from loadbench.plan.json_text import JsonStream, parse_json
 from loadbench.plan.prompts import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_MAX_FILE_BYTES = 256 * 1024 * 1024
+# Decompressed. Rows are read one by one, and what is kept of them is what is sent.
+_MAX_FILE_BYTES = 2 << 30
+_LONG_LINE = 16 << 20  # a line is read at once up to here, to see whether it is a row
+_LONGEST_FIELD = 256 << 20
+# Some seconds of silence seem like a failure.
+_NOTICE_AFTER_S, _NOTICE_EVERY_S = 1.5, 10.0
+# Of a file whose name does not say that it is JSON.
+_BEGINS_JSON = re.compile(rb"\s*(\[\s*([\[{\"\]]|$)|\{\s*([\"}]|$))")
 _TEXT_SUFFIXES = {".txt", ".text", ".md"}
 _CSV_SUFFIXES = {".csv", ".tsv", ".tab"}
 _JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 # Under which an object has its rows.
 _WRAPPERS = ("rows", "data", "prompts", "items", "examples", "instances", "questions", "requests")
 _MOST_NAMED = 5
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +86,27 @@ class DataSet:
 def read_data_set(path: str | Path) -> DataSet:
     """The prompts of a file; raises `BadInput` with the file, the place and a hint."""
     path = Path(path)
-    text = read_text(path, "prompts", max_bytes=_MAX_FILE_BYTES, hint="use a part of it")
     suffix = Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
-    container, unit, rows = _rows_of(text, path, suffix)
+    with open_text(path, "prompts", max_bytes=_MAX_FILE_BYTES, hint="use a part of it") as file:
+        container, unit, rows = _rows_of(file, path, suffix)
+        return _data_set(rows, path, container, unit)
 
+
+# Every level of a run reads the prompts again, and all levels must have the same.
+read_data_set_once = lru_cache(maxsize=1)(read_data_set)
+
+
+def _data_set(rows: Iterable[tuple[int, object]], path: Path, container: str, unit: str) -> DataSet:
     prompts, places = list[Prompt](), list[int]()
     skipped, forms, not_sent = Counter[str](), Counter[str](), Counter[str]()
     models, urls, columns = dict[str, None](), dict[str, int](), dict[str, None]()
-    count = 0
+    count, began_s = 0, time.monotonic()
+    next_notice_s = began_s + _NOTICE_AFTER_S
     for number, row in rows:
         count += 1
+        if (now_s := time.monotonic()) > next_notice_s:
+            next_notice_s = now_s + _NOTICE_EVERY_S
+            _log.info("reading %s: %s rows after %.0f s", path, f"{count:,}", now_s - began_s)
         try:
             read = read_row(row, f"{path}, {unit} {number}")
         except UnusableRowError as reason:
@@ -125,60 +146,64 @@ def read_data_set(path: str | Path) -> DataSet:
     )
 
 
-# Every level of a run reads the prompts again, and all levels must have the same.
-read_data_set_once = lru_cache(maxsize=1)(read_data_set)
-
-
-def _rows_of(text: str, path: Path, suffix: str) -> tuple[str, str, Iterator[tuple[int, object]]]:
+def _rows_of(file: BinaryIO, path: Path, suffix: str) -> tuple[str, str, Iterator[tuple[int, object]]]:
     """The format of a file, the unit in which its rows are numbered, and its rows with their numbers."""
-    # Only line feeds end a line: a prompt may contain U+2028.
-    lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
-    first, line = next(lines, (0, ""))
-    if not line:
-        return "text", "line", iter(())
-    begins = line.lstrip()[0]
-    if suffix in _JSON_SUFFIXES or (begins in "[{" and suffix not in _TEXT_SUFFIXES):
-        value = whole = _UNREAD
+    number = 1
+    while not (line := file.readline(_LONG_LINE)).strip():
+        if not line:
+            return "text", "line", iter(())
+        number += line.endswith(b"\n")
+    if suffix not in _JSON_SUFFIXES and (suffix in _TEXT_SUFFIXES or not _BEGINS_JSON.match(line)):
+        texts = _texts(chain([line + (b"" if line.endswith(b"\n") else file.readline())], file), number, path)
+        if suffix in _CSV_SUFFIXES:
+            return "CSV", "line", _csv_rows(texts, number, path)
+        return "text", "line", ((at, text.strip()) for at, text in enumerate(texts, number) if text.strip())
+    try:
+        document = parse_json(line, path, number)
+    except BadInput:
+        # The first value takes several lines, or is very long; or this raises the error again.
+        stream = JsonStream(file, line, path, number)
+        if stream.next_character() == "[":
+            items = stream.items()
+            first = next(items, None)
+            if first is not None and not _is_message(first):
+                return "JSON", "item", enumerate(chain([first], items), 1)
+            document = [] if first is None else [first, *items]
+        else:
+            document = stream.value()
+            if stream.next_character():
+                return "JSON lines", "line", chain([(number, document)], stream.values())
+    else:
+        lines = ((at, line) for at, line in enumerate(file, number + 1) if line.strip())
+        if (after := next(lines, None)) is not None:
+            others = ((at, parse_json(line, path, at)) for at, line in chain([after], lines))
+            return "JSON lines", "line", chain([(number, document)], others)
+    rows = _wrapped(document, path)
+    if len(rows) == 1 and rows[0] is document:
+        return "JSON lines", "line", iter([(number, document)])
+    return "JSON", "item", iter(enumerate(rows, 1))
+
+
+def _is_message(item: object) -> bool:
+    return isinstance(item, dict) and "content" in item and "role" in item
+
+
+def _texts(lines: Iterable[bytes], number: int, path: Path) -> Iterator[str]:
+    """Lines as texts. Only line feeds end them: a prompt may contain U+2028."""
+    for at, line in enumerate(lines, number):
+        if b"\0" in line:
+            raise BadInput(f"{path}, line {at}: this has a NUL character, which no text has", hint="fix this line")
         try:
-            value = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            # The first value takes several lines, or it is none.
-            try:
-                whole = orjson.loads(text)
-            except orjson.JSONDecodeError:
-                if suffix in _JSON_SUFFIXES:
-                    parse_json(text if suffix == ".json" else line, path, 1 if suffix == ".json" else first)
-                begins = ""
-        if begins:
-            following = next(lines, None)
-            if whole is _UNREAD and following is not None:
-                return "JSON lines", "line", _json_lines([(first, line), following], lines, path)
-            rows = _wrapped(value if whole is _UNREAD else whole, path)
-            if len(rows) == 1 and rows[0] is value:
-                return "JSON lines", "line", iter([(first, value)])
-            return "JSON", "item", iter(enumerate(rows, 1))
-    if suffix in _CSV_SUFFIXES:
-        return "CSV", "line", _csv_rows(text, path)
-    return "text", "line", ((number, line.strip()) for number, line in [(first, line), *lines])
-
-
-_UNREAD = object()
-
-
-def _json_lines(
-    first: Iterable[tuple[int, str]], lines: Iterable[tuple[int, str]], path: Path
-) -> Iterator[tuple[int, object]]:
-    for some in (first, lines):
-        for number, line in some:
-            yield number, parse_json(line, path, number)
+            yield line.decode()
+        except UnicodeDecodeError:
+            raise BadInput(f"{path}, line {at}: this is not UTF-8", hint="save the file as UTF-8") from None
 
 
 def _wrapped(document: object, path: Path) -> list[Any]:
     """The rows of a JSON document."""
     if isinstance(document, list):
         # A list of messages is one row.
-        messages = all(isinstance(item, dict) and "content" in item and "role" in item for item in document)
-        return [document] if document and messages else document
+        return [document] if document and all(map(_is_message, document)) else document
     if not isinstance(document, dict):
         raise BadInput(f"{path} holds {kind_of(document)}", hint="write an array of strings or objects")
     for name in _WRAPPERS:
@@ -194,35 +219,36 @@ def _wrapped(document: object, path: Path) -> list[Any]:
     return [document]
 
 
-def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+def _csv_rows(texts: Iterator[str], first: int, path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     """The rows of a table, by the names in its first line; each number is that of the row's last line."""
-    csv.field_size_limit(_MAX_FILE_BYTES)
-    head = text.lstrip("\n").split("\n", 1)[0]
+    csv.field_size_limit(_LONGEST_FIELD)
+    head = next(texts)
     known = {*MESSAGES, *TEXTS, *LIMITS}
     delimiter, names = "", list[str]()
     for candidate in ",;\t|":
         found = next(csv.reader([head], delimiter=candidate), [])
-        if len(found) > len(names) and known & {name.strip().lower() for name in found}:
+        if len(found) > len(names) and known & set(map(column_name, found)):
             delimiter, names = candidate, found
     if not names:
         raise BadInput(
-            f"{path}, line 1: none of its columns is a prompt: {head[:80]!r}",
+            f"{path}, line {first}: none of its columns is a prompt: {head.strip()[:80]!r}",
             hint=f"name the columns in the first line, one of them {', '.join(TEXTS[:5])} or messages; "
             "or name the file .txt if each line is a prompt",
         )
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
     try:
         for fields in reader:
             if not fields:
                 continue
+            number = first + reader.line_num
             if len(fields) != len(names):
                 raise BadInput(
-                    f"{path}, line {reader.line_num}: this has {len(fields)} columns, and the first line {len(names)}",
+                    f"{path}, line {number}: this has {len(fields)} columns, and the first line {len(names)}",
                     hint="put texts with separators or line ends into double quotes",
                 )
             if fields != names:  # files that were joined have the first line again
-                yield reader.line_num, dict(zip(names, fields, strict=True))
+                yield number, dict(zip(names, fields, strict=True))
     except csv.Error as error:
         raise BadInput(
-            f"{path}, line {reader.line_num}: this is not CSV: {error}", hint="fix the quotes at this line"
+            f"{path}, line {first + reader.line_num}: this is not CSV: {error}", hint="fix the quotes at this line"
         ) from None

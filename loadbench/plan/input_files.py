@@ -5,19 +5,21 @@ A file may be compressed with gzip, which is recognised by its first bytes and n
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import re
 import zlib
-from typing import TYPE_CHECKING
-
-import orjson
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, BinaryIO
 
 from loadbench.core.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from typing_extensions import Buffer
 
 _GZIP = b"\x1f\x8b"
 # What is no text, by its first bytes, and what to do about it.
@@ -37,59 +39,99 @@ _OTHER_FORMATS = tuple(
         (rb".{257}ustar", "a tar archive", "unpack it, and name the file in it"),
         (rb"\xff\xfe|\xfe\xff", "UTF-16", "save the file as UTF-8"),
         (rb"version https://git-lfs", "a pointer of Git LFS to the file", "get the file with `git lfs pull`"),
+        (rb"([^\0]\0){4}|(\0[^\0]){4}", "UTF-16", "save the file as UTF-8"),
     )
 )
 _HEAD_BYTES = 262  # the mark of a tar archive ends there
+_BUFFER_BYTES = 1 << 20
 # Text shrinks to a tenth, seldom to a hundredth. What shrinks more was made to fill memory (the most is 1030).
 _MAX_RATIO = 250
 _RATIO_STEP = 16 << 20  # checked after every 16 MiB, so that a small file may repeat itself
 
 
+class _Limited(io.RawIOBase):
+    """The bytes of a file, decompressed if they are compressed. Raises `BadInput` for what is damaged or too large."""
+
+    def __init__(self, raw: io.BufferedReader, path: Path, contents: str, *, max_bytes: int, hint: str) -> None:
+        self._raw, self._path, self._contents, self._max_bytes, self._hint = raw, path, contents, max_bytes, hint
+        self.compressed = raw.peek(2)[:2] == _GZIP
+        self._file = gzip.GzipFile(fileobj=raw) if self.compressed else raw
+        self._total = self._lines = 0
+        self._next_check = _RATIO_STEP
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        path = self._path
+        try:
+            size = self._file.readinto(buffer)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            reason = "ends too early" if isinstance(error, EOFError) else f"is damaged: {error}"
+            raise BadInput(
+                f"{path}: the gzip file {reason}, after line {self._lines}", hint="download or copy it again"
+            ) from None
+        except OSError as error:
+            raise _unreadable(path, self._contents, error) from None
+        self._total += size
+        self._lines += bytes(memoryview(buffer)[:size]).count(b"\n")
+        if self._total > self._max_bytes:
+            raise BadInput(
+                f"{path} is larger than {self._max_bytes >> 20} MiB{' decompressed' * self.compressed}", hint=self._hint
+            )
+        if self.compressed and self._total >= self._next_check:
+            self._next_check += _RATIO_STEP
+            if self._total > self._raw.tell() * _MAX_RATIO:
+                raise BadInput(
+                    f"{path} expands to more than {_MAX_RATIO} times its size, as no text does",
+                    hint="if you trust it, decompress it with `gunzip`",
+                )
+        return size
+
+
+@contextmanager
+def open_text(path: Path, contents: str, *, max_bytes: int, hint: str) -> Iterator[BinaryIO]:
+    """The bytes of a file that holds `contents`, such as "prompts", plain or compressed with gzip, without a BOM.
+
+    Raises `BadInput` if the file cannot be read, is not text, is damaged, or has more than `max_bytes` (with `hint`),
+    which count decompressed; reading raises it too.
+    """
+    with ExitStack() as stack:
+        try:
+            raw = stack.enter_context(path.open("rb"))
+            limited = _Limited(raw, path, contents, max_bytes=max_bytes, hint=hint)
+        except OSError as error:
+            raise _unreadable(path, contents, error) from None
+        file = io.BufferedReader(limited, _BUFFER_BYTES)
+        head = file.peek(_HEAD_BYTES)
+        for pattern, name, remedy in _OTHER_FORMATS:
+            if pattern.match(head):
+                raise BadInput(f"{path} is {name}{', within gzip' * limited.compressed}", hint=remedy)
+        if head.startswith(codecs.BOM_UTF8):
+            file.read(len(codecs.BOM_UTF8))
+        yield file
+
+
+def _unreadable(path: Path, contents: str, error: OSError) -> BadInput:
+    reason = error.strerror or str(error)
+    return BadInput(f"cannot read the {contents} in {path}: {reason}", hint="name a file that exists")
+
+
 def read_lines(
     path: Path, contents: str, *, max_bytes: int, hint: str, max_line_bytes: int | None = None
 ) -> Iterator[bytes]:
-    """The lines of a file that holds `contents`, such as "prompts", plain or compressed with gzip, with their ends.
-
-    Memory holds one line at a time. Raises `BadInput` if the file cannot be read, is not text, is damaged, or has more
-    than `max_bytes` (with `hint`), which count decompressed.
-    """
-    number = total = 0
-    next_check = _RATIO_STEP
-    try:
-        with path.open("rb") as raw:
-            compressed = raw.peek(2)[:2] == _GZIP
-            file = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if compressed else raw
-            for pattern, name, remedy in _OTHER_FORMATS:
-                if pattern.match(file.peek(_HEAD_BYTES)):
-                    raise BadInput(f"{path} is {name}{', within gzip' * compressed}", hint=remedy)
-            while line := file.readline(min(max_line_bytes or max_bytes, max_bytes - total) + 1):
-                number += 1
-                total += len(line)
-                if total > max_bytes:
-                    raise BadInput(
-                        f"{path} is larger than {max_bytes >> 20} MiB{' decompressed' * compressed}", hint=hint
-                    )
-                if len(line) > (max_line_bytes or max_bytes):
-                    raise BadInput(
-                        f"{path}, line {number}: this is longer than {(max_line_bytes or 0) >> 10} KiB",
-                        hint="write each record in a line of its own",
-                    )
-                if compressed and total >= next_check:
-                    next_check += _RATIO_STEP
-                    if total > raw.tell() * _MAX_RATIO:
-                        raise BadInput(
-                            f"{path} expands to more than {_MAX_RATIO} times its size, as no text does",
-                            hint="if you trust it, decompress it with `gunzip`",
-                        )
-                yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        reason = "ends too early" if isinstance(error, EOFError) else f"is damaged: {error}"
-        raise BadInput(
-            f"{path}: the gzip file {reason}, after line {number}", hint="download or copy it again"
-        ) from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise BadInput(f"cannot read the {contents} in {path}: {reason}", hint="name a file that exists") from None
+    """The lines of a file with their ends; memory holds one at a time. Raises `BadInput` as `open_text` does."""
+    longest = max_line_bytes or max_bytes
+    with open_text(path, contents, max_bytes=max_bytes, hint=hint) as file:
+        number = 0
+        while line := file.readline(longest + 1):
+            number += 1
+            if len(line) > longest:
+                raise BadInput(
+                    f"{path}, line {number}: this is longer than {longest >> 10} KiB",
+                    hint="write each record in a line of its own",
+                )
+            yield line
 
 
 def read_text(path: Path, contents: str, *, max_bytes: int, hint: str) -> str:
@@ -101,19 +143,7 @@ def read_text(path: Path, contents: str, *, max_bytes: int, hint: str) -> str:
     for line in read_lines(path, contents, max_bytes=max_bytes, hint=hint):
         raw += line
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode()
     except UnicodeDecodeError as error:
         line_number = raw.count(b"\n", 0, error.start) + 1
         raise BadInput(f"{path}, line {line_number}: this is not UTF-8", hint="save the file as UTF-8") from None
-
-
-def parse_json(text: str, path: Path, first_line: int = 1) -> object:
-    """The value of a JSON text that begins at a line of the file; raises `BadInput` with the line of the error."""
-    try:
-        value: object = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        line = first_line + text.count("\n", 0, error.pos)
-        raise BadInput(
-            f"{path}, line {line}: this is not JSON: {error.msg}", hint="fix the file at this line"
-        ) from None
-    return value

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
-from loadbench.plan.input_files import parse_json, read_text
+from loadbench.plan.input_files import read_text
+from loadbench.plan.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
