@@ -6,6 +6,7 @@ A command is imported when it is called, so that `loadbench --help` is quick.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -84,6 +85,13 @@ def _report(error: LoadbenchError) -> ExitCode:
     return error.exit_code
 
 
+class _Notices(logging.Handler):
+    """Prints what takes its time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(printable(record.getMessage()), err=True)
+
+
 def main() -> None:
     """Run the command line and exit with its code. A mistake of the user or the server ends in one clear message."""
     for stream in (sys.stdout, sys.stderr):
@@ -91,6 +99,9 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             with suppress(OSError):
                 stream.reconfigure(errors="replace")
+    log = logging.getLogger("loadbench")
+    log.setLevel(logging.INFO)
+    log.handlers = [_Notices()]
     try:
         root(prog_name="loadbench")
     except LoadbenchError as error:

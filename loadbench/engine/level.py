@@ -30,7 +30,7 @@ from loadbench.record.recorder import LevelRecording, Recorder
 from loadbench.record.request import ONLY_DESTINATION, Destination, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
@@ -96,8 +96,10 @@ class LevelPlan:
     abandon_key: str = ""  # by which the users who give up are drawn
 
 
-def level_plan(scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE) -> LevelPlan:
-    """The plan of a level, or of a worker's part of it."""
+def level_plan(
+    scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE, *, given: Sequence[Prompt] | None = None
+) -> LevelPlan:
+    """The plan of a level, or of a worker's part of it. A worker has the `given` prompts from the main process."""
     load, duration, work, target = spec.load, spec.duration or scenario.extent, scenario.work, scenario.target
     replayed = load.arrivals if isinstance(load, Open) and isinstance(load.arrivals, Replayed) else None
 
@@ -105,13 +107,13 @@ def level_plan(scenario: Scenario, spec: LevelSpec, shard: Shard = WHOLE) -> Lev
         if replayed is not None:
             words = word_prompts(work, Constant(1), key=spec.key, calibration=calibration)
             return TracePrompts(replayed.trace, words, time_scale=replayed.time_scale)
-        return prompt_source(work, key=spec.key, calibration=calibration)
+        return prompt_source(work, key=spec.key, calibration=calibration, given=given)
 
     rotation = Rotation.begin(
         [share.weight for share in target.mix_models or ()] or [1.0],
         len(target.url or ()) or 1,
         key=f"{work.seed}/{spec.key}",
-        prompts=len(given_prompts(work)) if replayed is None else 0,
+        prompts=0 if replayed is not None else len(given_prompts(work) if given is None else given),
         users=load.users if isinstance(load, Closed) else 1,
     )
     ramp_ns = scenario.load.ramp or 0 if spec.ramp_ns is None else spec.ramp_ns

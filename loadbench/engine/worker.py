@@ -119,7 +119,7 @@ class Worker:
         )
         health, outbox = LoopHealth(self._transport), Outbox(keep_texts=scenario.keeps_answers)
         level = self._level = Level(
-            level_plan(scenario, order.spec, order.shard),
+            level_plan(scenario, order.spec, order.shard, given=order.given),
             client=client,
             clock=self._clock,
             health=health,

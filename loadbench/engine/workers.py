@@ -24,11 +24,14 @@ import struct
 import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadbench.core.errors import BadInput, LoadbenchError
+from loadbench.engine.stored_prompts import StoredPrompts
 from loadbench.plan.load import Closed, LevelDuration, Open, Phase, Phases, Shard
 from loadbench.plan.prompt_source import given_prompts
 from loadbench.plan.traces import Replayed
@@ -50,10 +53,6 @@ if TYPE_CHECKING:
 _LEAD_NS = 150_000_000
 # Each worker gets the whole trace: 24 bytes a request, and its blocks.
 _LEAD_PER_ROW_NS = 2_000
-# Each worker reads the data set before its first level; a long dialogue takes this long. Then it has the prompts, and a
-# level only numbers them.
-_LEAD_PER_PROMPT_READ_NS = 150_000
-_LEAD_PER_PROMPT_NS = 5_000
 # Many times what a start takes on a busy machine.
 _STARTS_WITHIN_S = 60.0
 # The worst first.
@@ -113,6 +112,7 @@ class Begin:
     spec: LevelSpec
     shard: Shard
     begin_ns: int
+    given: StoredPrompts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,16 +207,18 @@ class WorkerPool:
     """Worker processes for the levels of one target, or of several that share the load, which each level asks for: the
     first requests may change them."""
 
-    def __init__(self, workers: Sequence[_WorkerHandle], targets: Callable[[], Sequence[Target]]) -> None:
+    def __init__(self, workers: Sequence[_WorkerHandle], targets: Callable[[], Sequence[Target]], folder: Path) -> None:
         self._workers = workers
         self._targets = targets
-        self._has_read = False
+        self._folder = folder
+        self._given: StoredPrompts | None = None
 
     @staticmethod
     @asynccontextmanager
     async def of(workers: int, targets: Callable[[], Sequence[Target]]) -> AsyncIterator[WorkerPool]:
         """This many workers while the context lasts; raises `LoadbenchError` where one cannot be started."""
         handles: list[_WorkerHandle] = []
+        folder = TemporaryDirectory(prefix="loadbench-", ignore_cleanup_errors=True)
         try:
             for _ in range(workers):
                 try:
@@ -236,11 +238,12 @@ class WorkerPool:
                     ready = await handle.receive()
                 if not isinstance(ready, Ready):
                     raise LoadbenchError("a worker process did not start", hint="try --workers 1")
-            yield WorkerPool(handles, targets)
+            yield WorkerPool(handles, targets, Path(folder.name))
         finally:
             with anyio.CancelScope(shield=True):
                 for handle in handles:
                     await _end(handle.process)
+            folder.cleanup()
 
     def level(
         self,
@@ -261,10 +264,9 @@ class WorkerPool:
         workers = workers[: load.users if isinstance(load, Closed) else None][: duration.requests]
         rows = load.arrivals.request_count if isinstance(load, Open) else 0
         targets = tuple(replace(target, tls=None, listing=()) for target in self._targets())
-        per_prompt_ns = _LEAD_PER_PROMPT_NS if self._has_read else _LEAD_PER_PROMPT_READ_NS
-        self._has_read = True
-        lead_ns = rows * _LEAD_PER_ROW_NS + len(given_prompts(scenario.work)) * per_prompt_ns
-        begin_ns = clock.now_ns() + _LEAD_NS + lead_ns
+        if scenario.work.prompts is not None and self._given is None:
+            self._given = StoredPrompts.written(given_prompts(scenario.work), self._folder / "prompts")
+        begin_ns = clock.now_ns() + _LEAD_NS + rows * _LEAD_PER_ROW_NS
         shards = [Shard(index, len(workers)) for index in range(len(workers))]
         orders = [
             Begin(
@@ -275,6 +277,7 @@ class WorkerPool:
                 spec=replace(spec, duration=part),
                 shard=shard,
                 begin_ns=begin_ns,
+                given=self._given,
             )
             for shard, part in zip(shards, _parts(load, duration, shards), strict=True)
         ]

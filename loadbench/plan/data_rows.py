@@ -279,9 +279,10 @@ def unquoted(value: object) -> Any:
         return value
     with suppress(orjson.JSONDecodeError):
         return orjson.loads(text.lower() if text[:1] not in "[{" else text)
-    with suppress(ValueError, SyntaxError, MemoryError, RecursionError), warnings.catch_warnings():
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the text's escapes
-        return ast.literal_eval(text)
+        # Nothing that only Python has, such as a set.
+        return orjson.loads(orjson.dumps(ast.literal_eval(text), option=orjson.OPT_NON_STR_KEYS))
     return value
 
 

@@ -53,7 +53,7 @@ def _not_json(path: Path, line: int, problem: str) -> BadInput:
 
 def _paired(value: Any, written: str) -> Any:
     """The value without halves of surrogate pairs, which only escapes can have put into it."""
-    if "\\ud" not in written and "\\uD" not in written:
+    if "\\u" not in written or ("\\ud" not in written and "\\uD" not in written):
         return value
     match value:
         case str():

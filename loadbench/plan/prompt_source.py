@@ -22,22 +22,27 @@ if TYPE_CHECKING:
     from loadbench.plan.settings import WorkSettings
 
 
-def prompt_source(work: WorkSettings, *, key: str, calibration: Calibration | None) -> PromptSource:
+def prompt_source(
+    work: WorkSettings, *, key: str, calibration: Calibration | None, given: Sequence[Prompt] | None = None
+) -> PromptSource:
     """The prompts of a level: the given prompt, those of a file, or generated words. `key` is the level's key.
 
-    Raises `BadInput` for a file that cannot be used.
+    Where they have been read already, they are `given`. Raises `BadInput` for a file that cannot be used.
     """
+
+    if given is None:
+        given = given_prompts(work)
 
     def source(persona: Persona) -> TextPrompts | WordPrompts:
         output = persona.output_tokens or work.output_tokens
         if work.prompt is None and work.prompts is None:
             lengths = persona.input_tokens or work.input_tokens or Constant(DEFAULT_INPUT_TOKENS)
             return word_prompts(work, lengths, output, key=key, calibration=calibration)
-        return TextPrompts(given_prompts(work), output, seed=work.seed, level=key, unique=work.unique)
+        return TextPrompts(given, output, seed=work.seed, level=key, unique=work.unique)
 
     cast = work.cast
-    dialogues = any(prompt.turns is not None for prompt in given_prompts(work))
-    if dialogues and cast is not None and any(persona.turns is not None for persona in cast.personas):
+    turns = cast is not None and any(persona.turns is not None for persona in cast.personas)
+    if turns and any(prompt.turns is not None for prompt in given):
         raise BadInput(f"--turns: the dialogues in {work.prompts} have their own turns", hint="leave it out")
     if cast is None:
         return source(Persona(name=""))

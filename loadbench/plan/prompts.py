@@ -133,16 +133,16 @@ class TextPrompts:
     ) -> None:
         if not prompts:
             raise ValueError("there is no prompt to send")
-        self._prompts = tuple(
-            prompt._replace(position=position, warm=_begins_alike(prompt)) for position, prompt in enumerate(prompts)
-        )
+        self._prompts = prompts
         self._output = output_tokens
         self._key = f"{seed}/{level}"
         self._unique = unique
 
     def next(self, number: int, user: int | None) -> Prompt:  # noqa: ARG002 - the same for all users
         """The prompts in turn, by the request's number."""
-        prompt = self._prompts[number % len(self._prompts)]
+        position = number % len(self._prompts)
+        prompt = self._prompts[position]
+        prompt = prompt._replace(position=position, warm=_begins_alike(prompt))
         if self._output is not None and prompt.output_tokens is None:
             rng = random.Random(f"{self._key}/{number}")
             # Each turn of a dialogue has its own.
