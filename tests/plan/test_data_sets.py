@@ -6,7 +6,9 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -296,6 +298,33 @@ def test_an_unusable_file_is_bad_input(tmp_path, name, content, reason):
         read(tmp_path, content, name)
     assert name in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "indent"), [("p.json", None), ("p.json", 2), ("p.jsonl", None), ("p.json.gz", None)])
+def test_memory_holds_what_is_sent(tmp_path, name, indent):
+    """Rows are read one by one, and recorded responses are not kept: all at once, their characters take 50 MB."""
+    said = [{"from": "human", "value": "Why? 日本"}, {"from": "gpt", "value": "So. 日本 😀 " * 10_000}]
+    row = json.dumps({"id": "a", "conversations": said}, ensure_ascii=False, indent=indent).encode()
+    count = 16_000_000 // len(row)
+    data = b"\n".join([row] * count) if name == "p.jsonl" else b"[" + b",\n".join([row] * count) + b"]"
+    (tmp_path / name).write_bytes(gzip.compress(data, 1) if name.endswith("gz") else data)
+    tracemalloc.start()
+    given = read_data_set(tmp_path / name)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert {prompt.text for prompt in given.prompts} >= {"Why? 日本"}
+    assert given.rows >= count
+    assert peak < 20_000_000  # a piece of the file, and its text in characters of 4 bytes before and after it grows
+
+
+def test_a_file_up_to_the_limit_is_read(tmp_path):
+    """Beyond, it is refused with the limit."""
+    content = '["Why?", "How?"]'
+    with mock.patch("loadbench.plan.data_sets._MAX_FILE_BYTES", len(content)):
+        assert len(read(tmp_path, content, "p.json").prompts) == 2
+        with pytest.raises(BadInput, match=r"larger than 0 MiB") as caught:
+            read(tmp_path, content + " ", "p.json")
+    assert caught.value.hint == "use a part of it"
 
 
 def test_an_unreadable_file_is_bad_input(tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
+from loadbench.engine.stored_prompts import StoredPrompts
 from tests.cli.echoing import Echo, installed
 from tests.cli.typed import typed as loadbench
 from tests.settings.observe import RecordingServer, serving
@@ -114,6 +116,29 @@ def test_workers_send_the_same_prompts(server, tmp_path):
         sent.append(texts)
     # The last requests may be those of either user.
     assert len(sent[0] & sent[1]) >= 10
+
+
+def test_a_data_set_is_read_once(server, tmp_path):
+    """By the main process, also with several processes and levels. What takes long is said."""
+    write(tmp_path, *({"turns": [f"{row}1", f"{row}2"], "top_p": 0.5} for row in "abcdef"))
+    stored = StoredPrompts.written
+
+    def written(*given: Any) -> StoredPrompts:
+        (tmp_path / "p.jsonl").unlink()
+        return stored(*given)
+
+    given = ("--model", "m", "--users", "1,2", "--requests", "12", "--warm-up", "0s", "--workers", "2", "--no-unique")
+    with (
+        mock.patch("loadbench.plan.data_sets._NOTICE_AFTER_S", -1),
+        mock.patch.object(StoredPrompts, "written", written),
+    ):
+        done = loadbench("sweep", "--url", server.url, "--prompts", "p.jsonl", *given, cwd=tmp_path)
+    assert done.stderr.count("12 ok") == 2
+    assert "reading p.jsonl: 1 rows after 0 s" in done.stderr
+    turns = {tuple(message["content"] for message in body["messages"]) for body in bodies(server)[2:]}
+    assert {turn for turn in turns if len(turn) == 1} == {(f"{row}1",) for row in "abcdef"}
+    assert ("a1", "one two three", "a2") in turns
+    assert {body.get("top_p") for body in bodies(server)} == {0.5}
 
 
 def test_the_row_that_an_endpoint_cannot_take_is_named(tmp_path):
