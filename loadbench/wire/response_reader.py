@@ -275,7 +275,8 @@ class ResponseReader:
                     self._add_unread(event, None)
                     continue
             if not (chunk.choices or chunk.done or self._strange) and self._format.uniform:
-                self._strange = event.data[:_MORE_THAN_IS_QUOTED]
+                is_usage = chunk.usage is not None and b'"choices"' in event.data  # which are empty
+                self._strange = b"" if is_usage else event.data[:_MORE_THAN_IS_QUOTED]
             if chunk is not DONE:
                 self._add_frame(chunk, at_ns)
                 if chunk.text and self._shortcut is not None and self._shortcut.of_reasoning:
@@ -409,7 +410,9 @@ class ResponseReader:
         if not self.event_ns:
             if unread:
                 return Outcome.PROTOCOL, f"{unread}; no token"
-            return Outcome.EMPTY, f"no token, and finish_reason {self.finish_reason!r}{self._without_choices}"
+            counted = self._usage.generated
+            what = f"no token with text of the {counted} that usage counts" if counted else "no token"
+            return Outcome.EMPTY, f"{what}, and finish_reason {self.finish_reason!r}{self._without_choices}"
         return Outcome.OK, unread
 
     @property

@@ -267,6 +267,10 @@ def test_a_response_without_a_token_quotes_a_frame_without_choices() -> None:
         found, detail = folded(*chunks).outcome()
         assert found is outcome
         assert '{"result":"Hello"' in detail
+    # A frame for the usage alone is nothing strange.
+    assert folded(ROLE, STOP, total(5), DONE).outcome()[1] == (
+        "no token with text of the 5 that usage counts, and finish_reason 'stop'"
+    )
     assert folded(word(), other).outcome() == (
         Outcome.TRUNCATED,
         "ended after 1 events, without finish_reason and [DONE]",
