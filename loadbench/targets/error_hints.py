@@ -40,14 +40,14 @@ _FIELD = (
 _KNOWN: tuple[tuple[str, str, str], ...] = (
     (r"HTTP 3\d\d", "redirect", REDIRECT),
     (
+        r"no token(?: with text of the 1 that usage counts)?, and finish_reason",  # which counts as a token
+        "ended at once",
+        "the model ended its response at once: use another prompt, or --exact-output",
+    ),
+    (
         r"no token with text",
         "no text",
         "the tokens are not shown (spaces, or hidden reasoning): use another prompt, or a larger --max-tokens",
-    ),
-    (
-        r"no token, and finish_reason",
-        "ended at once",
-        "the model ended its response at once: use another prompt, or --exact-output",
     ),
     (
         _MEMORY,
