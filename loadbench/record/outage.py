@@ -15,41 +15,51 @@ if TYPE_CHECKING:
 
 # A server that fails now and then ends so by chance in one of this many levels.
 _CHANCE = 1e-4
-_FEWEST = 3
-_TIMEOUTS = frozenset(
+# These end when the client, or the connection, has waited long enough: the server was silent before.
+_SILENT = frozenset(
     {Outcome.TIMEOUT_CONNECT, Outcome.TIMEOUT_FIRST_TOKEN, Outcome.TIMEOUT_IDLE, Outcome.TIMEOUT_TOTAL}
+    | {Outcome.ABANDONED, Outcome.RESET, Outcome.TRUNCATED}
 )
+_CUT = frozenset({Outcome.ABANDONED} | {outcome for outcome in _SILENT if outcome.value.startswith("timeout")})
 
 
 @dataclass(slots=True)
 class Outage:
     """Takes the requests of all phases as they end.
 
-    A failure counts from when it showed; one by a time limit from when its request was sent. What was sent before an
-    outage may still succeed, as with a server that drains.
+    A failure counts from when it ended, and one that ended in silence from the last that the server had sent for it.
+    What was sent before an outage may still succeed, as with a server that drains. Requests that the client cut prove
+    nothing by their number, as they may wait in a queue; the time does in which others would have succeeded.
     """
 
     _ok: int = 0
     _failed: int = 0  # and a later request succeeded
-    _last_ok_ns: int | None = None  # when the latest of those that succeeded was sent
+    _longest_ok_ns: int = 1
+    _last_ok_ns: tuple[int, int] | None = None  # when the latest of those that succeeded was sent, and when one ended
     _began_ns: int | None = None
+    _silent_until_ns: int = 0
     _failures: Counter[tuple[Outcome, str]] = field(default_factory=Counter)
 
     def add(self, sample: Sample) -> None:
         """Add one request."""
-        outcome, began_ns = sample.outcome, self._began_ns
+        outcome, began_ns, last_ns = sample.outcome, self._began_ns, self._last_ok_ns
         sent_ns = sample.due_ns if sample.sent_ns is None else sample.sent_ns
         if outcome is Outcome.OK:
             self._ok += 1
-            if self._last_ok_ns is None or sent_ns > self._last_ok_ns:
-                self._last_ok_ns = sent_ns
+            self._longest_ok_ns = max(self._longest_ok_ns, sample.end_ns - sent_ns)
+            sent_last_ns, ended_last_ns = last_ns or (sent_ns, sample.end_ns)
+            self._last_ok_ns = max(sent_last_ns, sent_ns), max(ended_last_ns, sample.end_ns)
             if began_ns is not None and sent_ns >= began_ns:
                 self._failed += self._failures.total()
                 self._failures.clear()
-                self._began_ns = None
-        elif outcome.failed:
-            at_ns = sent_ns if outcome in _TIMEOUTS else sample.end_ns
-            if began_ns is None and self._last_ok_ns is not None and at_ns <= self._last_ok_ns:
+                self._began_ns, self._silent_until_ns = None, 0
+        elif outcome.failed or outcome is Outcome.ABANDONED:
+            at_ns = sample.end_ns
+            if outcome in _SILENT:
+                marks = (sent_ns, sample.headers_ns, sample.last_token_ns)
+                at_ns = max(mark_ns for mark_ns in marks if mark_ns is not None)
+                self._silent_until_ns = max(self._silent_until_ns, sample.end_ns)
+            if last_ns is not None and at_ns <= last_ns[0]:
                 self._failed += 1
                 return
             self._began_ns = at_ns if began_ns is None else min(began_ns, at_ns)
@@ -58,9 +68,13 @@ class Outage:
     @property
     def began_ns(self) -> int | None:
         """Since when every request failed; `None` if one succeeded later, none ever did, or it may be chance."""
-        count = self._failures.total()
-        by_chance = ((self._failed + 1) / (self._ok + self._failed + 2)) ** count
-        return self._began_ns if self._ok and count >= _FEWEST and by_chance < _CHANCE else None
+        if self._began_ns is None or self._last_ok_ns is None:
+            return None
+        count = sum(number for (outcome, _), number in self._failures.items() if outcome not in _CUT)
+        silent_ns = self._silent_until_ns - max(self._began_ns, self._last_ok_ns[1])
+        count += max(0, silent_ns // self._longest_ok_ns)
+        share = (self._failed + 1) / (self._ok + self._failed + 2)
+        return self._began_ns if share**count < _CHANCE else None
 
     @property
     def failures(self) -> Mapping[tuple[Outcome, str], int]:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadbench.plan.load import Phase
 from loadbench.record.outage import Outage
 from loadbench.record.outcome import Outcome
-from tests.building import S, a_failure, a_level, a_recording, a_sample
+from tests.building import S, a_failure, a_level, a_recording, a_sample, make_sample
 
 OK = [a_sample(n, due_ns=n * S) for n in range(40)]
 
@@ -16,6 +17,13 @@ OK = [a_sample(n, due_ns=n * S) for n in range(40)]
 def failures(outcome: Outcome, *, since_s: int = 40, count: int = 10, detail: str = "") -> list:
     """A failure a second, each of which takes a second."""
     return [a_failure(outcome, due_ns=(since_s + n) * S, detail=detail) for n in range(count)]
+
+
+def cut(sent_s: float, *, end_s: float, last_s: float | None = None):
+    """A request that was in flight when the drain ended; `last_s` is when its last token came."""
+    last_ns = None if last_s is None else round(last_s * S)
+    fields = {"sent_ns": round(sent_s * S), "due_ns": round(sent_s * S), "end_ns": round(end_s * S)}
+    return make_sample(number=0, phase=Phase.MEASURED, outcome=Outcome.ABANDONED, last_token_ns=last_ns, **fields)
 
 
 def began_s(*samples) -> float | None:
@@ -31,20 +39,33 @@ def began_s(*samples) -> float | None:
     [
         ([*OK, *failures(Outcome.REFUSED)], 41),
         ([*OK, *failures(Outcome.HTTP_ERROR)], 41),
-        # What a time limit ended was sent when the server had stopped already.
+        # A response that broke off, or that was waited for in vain, had its last sign of life before.
+        ([*OK, *failures(Outcome.RESET)], 40),
         ([*OK, *failures(Outcome.TIMEOUT_IDLE)], 40),
+        ([*OK, cut(40, last_s=47, end_s=90)], 47),
+        # Two users who wait until the end of the drain.
+        ([*OK, cut(40, end_s=70), cut(40.5, end_s=70)], 40),
         # Requests that were sent before succeed; one that is sent later shows that the server is there.
         ([*OK, *failures(Outcome.REFUSED), *OK[-3:]], 41),
         ([*OK, *failures(Outcome.REFUSED), a_sample(due_ns=43 * S)], None),
         ([*OK, *failures(Outcome.TIMEOUT_IDLE, since_s=30), *failures(Outcome.REFUSED)], 41),
+        # A queue: each waits longer than the one before, until those that are left are cut.
+        (
+            [
+                *(a_sample(n, due_ns=n * S, ttft_ns=2 * n * S) for n in range(20)),
+                *(cut(n, end_s=62) for n in range(20, 60)),
+            ],
+            None,
+        ),
+        # Long responses that go on until they are cut.
+        ([*OK, *(cut(30 + n, last_s=59.9 + n / 100, end_s=60) for n in range(8))], None),
         # Now and then one fails, at the end too.
         ([*OK, *failures(Outcome.REFUSED, count=2)], None),
         ([*OK[:3], *failures(Outcome.REFUSED, count=3, since_s=3)], None),
-        ([*(one for n in range(20) for one in (OK[n], *failures(Outcome.RESET, since_s=n, count=1)))], None),
-        # It never responded, or its users left, or the drain cut them.
+        ([*(one for n in range(20) for one in (OK[n], *failures(Outcome.HTTP_ERROR, since_s=n, count=1)))], None),
+        # It never responded, or its users left.
         (failures(Outcome.REFUSED), None),
         ([*OK, *failures(Outcome.GAVE_UP)], None),
-        ([*OK, *failures(Outcome.ABANDONED)], None),
     ],
 )
 def test_outage_begins_with_the_first_of_the_failures_that_last(samples, since_s):
@@ -56,7 +77,7 @@ def test_outage_begins_with_the_first_of_the_failures_that_last(samples, since_s
 def test_no_success_follows_an_outage(ends, lasting):
     """Whatever came before, it begins after the last success."""
     mixed = [
-        a_sample(due_ns=n * S) if is_ok else a_failure(Outcome.RESET, due_ns=n * S) for n, is_ok in enumerate(ends)
+        a_sample(due_ns=n * S) if is_ok else a_failure(Outcome.HTTP_ERROR, due_ns=n * S) for n, is_ok in enumerate(ends)
     ]
     since_s = began_s(*mixed, *failures(Outcome.REFUSED, since_s=len(ends), count=lasting))
     if since_s is not None:
@@ -67,7 +88,7 @@ def test_no_success_follows_an_outage(ends, lasting):
 
 
 @pytest.mark.parametrize(
-    ("before_s", "words"), [(-9, "8.0 s before the measurement"), (40, "41.0 s into the measurement"), (120, None)]
+    ("before_s", "words"), [(-9, "9.0 s before the measurement"), (40, "40.0 s into the measurement"), (120, None)]
 )
 def test_a_level_says_when_the_server_stopped(before_s, words):
     """Before or in the window; not after it."""
