@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # A server that fails now and then ends so by chance in one of this many levels.
 _CHANCE = 1e-4
+_FEWEST = 3
+# A silence of this many times the longest response counts as a request that failed.
+_LONG = 4
 # These end when the client, or the connection, has waited long enough: the server was silent before.
 _SILENT = frozenset(
     {Outcome.TIMEOUT_CONNECT, Outcome.TIMEOUT_FIRST_TOKEN, Outcome.TIMEOUT_IDLE, Outcome.TIMEOUT_TOTAL}
@@ -72,9 +75,9 @@ class Outage:
             return None
         count = sum(number for (outcome, _), number in self._failures.items() if outcome not in _CUT)
         silent_ns = self._silent_until_ns - max(self._began_ns, self._last_ok_ns[1])
-        count += max(0, silent_ns // self._longest_ok_ns)
+        count += max(0, silent_ns // (_LONG * self._longest_ok_ns))
         share = (self._failed + 1) / (self._ok + self._failed + 2)
-        return self._began_ns if share**count < _CHANCE else None
+        return self._began_ns if count >= _FEWEST and share**count < _CHANCE else None
 
     @property
     def failures(self) -> Mapping[tuple[Outcome, str], int]:

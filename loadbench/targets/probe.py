@@ -40,8 +40,8 @@ _LIMIT_WITHIN_S = 10.0
 _LIMIT = re.compile(r"(?:context (?:length|window|size)|n_ctx)\D{0,20}?(\d{2,9})", re.IGNORECASE)
 # A cold start is reported if the first token took this many times as long, and this much longer.
 _COLD_TIMES, _COLD_NS = 3, 500_000_000
-# Requests on the kept connection: so many show whether a delay is possible, all of them whether there is one. A busy
-# machine is slow now and then, so the quickest of those on new connections is what they are compared with.
+# Requests on the kept connection: so many show whether a delay is possible, all of them whether there is one; and those
+# on new connections.
 _KEPT_FIRST, _KEPT, _NEW = 3, 10, 3
 # The server of a GPU keeps one core busy, or two that spin; a server that computes on the CPU uses all it can get. With
 # one core the two look the same.
@@ -121,7 +121,7 @@ class ModelProbe:
     async def _kept_connection(self, client: Client, second: Sample) -> list[Check]:
         """A warning, if first tokens on a kept connection wait for delayed acknowledgements.
 
-        The rule is that of a measurement, with the quickest of several new connections to compare with.
+        The rule is that of a measurement.
         """
         if not DELAY_NS[0] <= (second.since_sent(second.first_token_ns) or 0) <= QUICK_NS + DELAY_NS[1]:
             return []  # there is none, or it is hidden by a first token that takes longer
@@ -132,18 +132,13 @@ class ModelProbe:
             sample = await client.send_prompt(_PROBE, max_tokens=_PROBE_TOKENS)
             if sample.reused and sample.outcome is Outcome.OK:
                 kept.add(sample)
-        on_new: list[tuple[int, Sample]] = []
         for _ in range(_NEW):
             async with self._connections() as connect:
                 sample = await connect(self._model).send_prompt(_PROBE, max_tokens=_PROBE_TOKENS)
-            ttft_ns = sample.since_sent(sample.first_token_ns)
-            if ttft_ns is not None and sample.outcome is Outcome.OK:
-                on_new.append((ttft_ns, sample))
-        if not on_new:
-            return []
-        new_ns, quickest = min(on_new, key=lambda item: item[0])
-        kept.add(quickest)
-        if kept.delay_ns is None:
+            if sample.outcome is Outcome.OK:
+                kept.add(sample)
+        new_ns = kept.new.percentile(50)
+        if kept.delay_ns is None or new_ns is None:
             return []
         message = (
             f"first token after {new_ns / 1e6:.0f} ms on a new connection; on a kept one it comes "

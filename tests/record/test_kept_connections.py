@@ -8,7 +8,7 @@ import pytest
 
 from loadbench.plan.load import Phase
 from loadbench.record.kept_connections import KeptConnections
-from tests.building import MS, S, a_level, a_recording, a_sample
+from tests.building import MS, S, a_level, a_recording, a_sample, calm
 
 
 def one(ttft_ms: float, *, reused: bool = True, head_ms: float = 0.5, together: bool = False, number: int = 0, **more):
@@ -141,5 +141,7 @@ def test_a_level_says_so_and_what_to_do():
     ]
     assert "the first token of 20 of 20 responses on kept connections came 44 ms after the head" in caveat.message
     assert "TCP_NODELAY" in caveat.advice
+    asleep = a_level(recording=a_recording([*warm_up, *measured], health=calm(lag_ns=40 * MS)))
+    assert "delayed_acknowledgements" not in {caveat.code for caveat in asleep.caveats}
     quiet = a_level(recording=a_recording([one(2, number=n) for n in range(20)]))
     assert [caveat.code for caveat in quiet.caveats] == []
