@@ -40,7 +40,8 @@ class Outage:
     _longest_ok_ns: int = 1
     _last_ok_ns: tuple[int, int] | None = None  # when the latest of those that succeeded was sent, and when one ended
     _began_ns: int | None = None
-    _silent_until_ns: int = 0
+    _silent_ns: int = 0  # for how long requests waited that did not succeed
+    _silent_to_ns: int | None = None  # up to when that is counted
     _failures: Counter[tuple[Outcome, str]] = field(default_factory=Counter)
 
     def add(self, sample: Sample) -> None:
@@ -55,17 +56,19 @@ class Outage:
             if began_ns is not None and sent_ns >= began_ns:
                 self._failed += self._failures.total()
                 self._failures.clear()
-                self._began_ns, self._silent_until_ns = None, 0
+                self._began_ns, self._silent_ns, self._silent_to_ns = None, 0, None
         elif outcome.failed or outcome is Outcome.ABANDONED:
             at_ns = sample.end_ns
             if outcome in _SILENT:
                 marks = (sent_ns, sample.headers_ns, sample.last_token_ns)
                 at_ns = max(mark_ns for mark_ns in marks if mark_ns is not None)
-                self._silent_until_ns = max(self._silent_until_ns, sample.end_ns)
             if last_ns is not None and at_ns <= last_ns[0]:
                 self._failed += 1
                 return
             self._began_ns = at_ns if began_ns is None else min(began_ns, at_ns)
+            counted_ns = max(at_ns, last_ns[1] if last_ns else at_ns, self._silent_to_ns or at_ns)
+            self._silent_ns += max(0, sample.end_ns - counted_ns)
+            self._silent_to_ns = max(sample.end_ns, counted_ns)
             self._failures[outcome, sample.detail] += 1
 
     @property
@@ -74,8 +77,7 @@ class Outage:
         if self._began_ns is None or self._last_ok_ns is None:
             return None
         count = sum(number for (outcome, _), number in self._failures.items() if outcome not in _CUT)
-        silent_ns = self._silent_until_ns - max(self._began_ns, self._last_ok_ns[1])
-        count += max(0, silent_ns // (_LONG * self._longest_ok_ns))
+        count = max(count, self._silent_ns // (_LONG * self._longest_ok_ns))
         share = (self._failed + 1) / (self._ok + self._failed + 2)
         return self._began_ns if count >= _FEWEST and share**count < _CHANCE else None
 
