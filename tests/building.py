@@ -62,7 +62,7 @@ def make_sample(**fields: object) -> Sample:
     return Sample(request=Request(**about), **fields)  # type: ignore[arg-type]
 
 
-def a_failure(outcome: Outcome, *, number: int = 0, due_ns: int = 0, detail: str = "") -> Sample:
+def a_failure(outcome: Outcome, *, number: int = 0, due_ns: int = 0, detail: str = "", **more: object) -> Sample:
     """A request that had no answer."""
     return make_sample(
         number=number,
@@ -72,6 +72,7 @@ def a_failure(outcome: Outcome, *, number: int = 0, due_ns: int = 0, detail: str
         due_ns=due_ns,
         sent_ns=due_ns,
         end_ns=due_ns + S,
+        **more,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options, say_data_set, say_unused
+from loadbench.cli.measuring import progress_line, run_options, say_data_set, say_unused, terminal_width
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
@@ -54,13 +54,14 @@ def command(
     check_search(resolved, os.environ)
     resumed = None if resume is None else Resumed.read(resume, resolved)
     if dry_run:
-        click.echo(render_text(capacity_plan_document(resolved, sample_request(resolved, os.environ))), nl=False)
+        plan = capacity_plan_document(resolved, sample_request(resolved, os.environ))
+        click.echo(render_text(plan, width=terminal_width()), nl=False)
         return
     say_unused(resolved)
     say_data_set(resolved)
     progress = progress_line(quiet=quiet, no_live=no_live)
     writer = run_capacity(resolved, os.environ, progress, resumed=resumed)
     found = writer.capacity
-    click.echo(to_json(found) if as_json else render_text(capacity_document(found)), nl=False)
+    click.echo(to_json(found) if as_json else render_text(capacity_document(found), width=terminal_width()), nl=False)
     progress.say(f"saved in {writer.folder.path}")
     sys.exit(writer.exit_code())

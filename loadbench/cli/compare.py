@@ -21,6 +21,7 @@ from loadbench.cli.measuring import (
     say_trace,
     say_unused,
     say_unused_variables,
+    terminal_width,
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -128,7 +129,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     if options["chart"] is not None:
         write_file("--chart", options["chart"], compare_chart(comparison))
     form = "json" if as_json else options["form"]
-    content = render_comparison(comparison, form)
+    content = render_comparison(comparison, form, width=terminal_width() if options["report"] is None else None)
     if options["report"] is not None:
         write_file("--report", options["report"], content)
     else:
@@ -206,7 +207,7 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
         plan = compare_plan_document(
             both, pairing, settings.fail_on or (), confidence=settings.confidence, requests=requests
         )
-        click.echo(render_text(plan), nl=False)
+        click.echo(render_text(plan, width=terminal_width()), nl=False)
         return None
     say_unused(both[0])
     say_data_set(both[0])

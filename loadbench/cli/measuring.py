@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,11 @@ def say_unused_variables(scenario: Scenario, used: set[str], reason: str) -> Non
     for key, origin in scenario.origins.items():
         if origin.source in {Source.ENVIRONMENT, Source.WORKSHOP} and key not in used:
             say(f"not used: {Unused(key, origin, reason)}")
+
+
+def terminal_width() -> int | None:
+    """The width of the terminal that stdout is, or that COLUMNS sets; `None` for a file or a pipe."""
+    return shutil.get_terminal_size((0, 0)).columns or None
 
 
 def print_report(content: str, form: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import say, say_unused
+from loadbench.cli.measuring import say, say_unused, terminal_width
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
@@ -51,4 +51,4 @@ def command(
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(catalogue), indent=2))
     else:
-        click.echo(render_text(catalogue_document(catalogue)), nl=False)
+        click.echo(render_text(catalogue_document(catalogue), width=terminal_width()), nl=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from loadbench.cli.measuring import print_report, write_file
+from loadbench.cli.measuring import print_report, terminal_width, write_file
 from loadbench.core.errors import BadInput
 
 FORMATS = ("text", "markdown", "csv", "junit", "json", "hgrm")
@@ -32,7 +32,7 @@ def command(
     """Show a saved run again, in any format. RUN is a run folder or a run.json."""
     # Each kind of report imports its own modules, so that none waits for another's.
     # ruff: noqa: PLC0415
-    from loadbench.report.formats import RENDERERS, render, schema_text
+    from loadbench.report.formats import RENDERERS, render, renderers, schema_text
     from loadbench.results.capacity import FILE, read_capacity
     from loadbench.results.folder import folder_of, read_run
     from loadbench.results.quality import read_quality
@@ -66,27 +66,29 @@ def command(
     else:
         folder = folder_of(run)
         result, requests = read_run(run), folder / "requests.jsonl"
+        width = terminal_width() if out is None else None
+        shown = renderers(width)
         if tool is not None:
             from loadbench.report.tool_comparison import tool_comparison_document
 
-            content = RENDERERS[form](tool_comparison_document(result, tool, read_requests(requests)))
+            content = shown[form](tool_comparison_document(result, tool, read_requests(requests)))
         elif by_prompt:
             from loadbench.analyze.level.by_prompt import by_prompt as figures_by_prompt
             from loadbench.report.by_prompt import by_prompt_document
 
-            content = RENDERERS[form](by_prompt_document(result, figures_by_prompt(read_requests(requests))))
+            content = shown[form](by_prompt_document(result, figures_by_prompt(read_requests(requests))))
         elif by_user:
             from loadbench.analyze.level.fairness import fairness
             from loadbench.report.by_user import by_user_document
 
-            content = RENDERERS[form](by_user_document(result, fairness(read_requests(requests))))
+            content = shown[form](by_user_document(result, fairness(read_requests(requests))))
         else:
             from loadbench.report.capacity import capacity_document
 
-            content = render(result, form, quality=read_quality(folder))
+            content = render(result, form, quality=read_quality(folder), width=width)
             # The answer of a capacity search comes before its levels, for people, and its title is higher.
             if form in RENDERERS and (folder / FILE).is_file():
-                search = RENDERERS[form](capacity_document(read_capacity(folder)))
+                search = shown[form](capacity_document(read_capacity(folder)))
                 content = search + "\n" + "#" * (form == "markdown") + content
     if out is not None:
         write_file("--out", out, content)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import check_files, say, say_data_set, say_unused
+from loadbench.cli.measuring import check_files, say, say_data_set, say_unused, terminal_width
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
 
@@ -126,4 +126,6 @@ def _show(quality: Any, *, as_json: bool) -> None:
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
 
-    click.echo(to_json(quality) if as_json else render_text(quality_document(quality)), nl=False)
+    click.echo(
+        to_json(quality) if as_json else render_text(quality_document(quality), width=terminal_width()), nl=False
+    )

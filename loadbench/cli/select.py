@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from loadbench.cli.measuring import print_report
+from loadbench.cli.measuring import print_report, terminal_width
 from loadbench.core.errors import BadInput
 
 
@@ -46,7 +46,7 @@ def command(
     from loadbench.analyze.quality.selection import DIMENSIONS, candidates, select  # noqa: PLC0415 - not for the help
     from loadbench.plan.models import read_models  # noqa: PLC0415
     from loadbench.plan.objective import parse_level_label  # noqa: PLC0415
-    from loadbench.report.formats import RENDERERS  # noqa: PLC0415
+    from loadbench.report.formats import renderers  # noqa: PLC0415
     from loadbench.report.selection import selection_document, selection_json  # noqa: PLC0415
     from loadbench.results.folder import folder_of, read_run  # noqa: PLC0415
     from loadbench.results.quality import read_quality  # noqa: PLC0415
@@ -74,5 +74,9 @@ def command(
     facts = {} if models is None else known_facts(read_models(models))
     read = [(read_run(run), read_quality(folder_of(run))) for run in runs]
     selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed)
-    content = selection_json(selection) if form == "json" else RENDERERS[form](selection_document(selection))
+    content = (
+        selection_json(selection)
+        if form == "json"
+        else renderers(terminal_width())[form](selection_document(selection))
+    )
     print_report(content, form)

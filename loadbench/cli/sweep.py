@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options, say_data_set, say_trace, say_unused
+from loadbench.cli.measuring import progress_line, run_options, say_data_set, say_trace, say_unused, terminal_width
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 if TYPE_CHECKING:
@@ -43,13 +43,14 @@ def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dr
 
     check(scenario, os.environ)
     if dry_run:
-        click.echo(render_text(plan_document(scenario, sample_request(scenario, os.environ))), nl=False)
+        plan = plan_document(scenario, sample_request(scenario, os.environ))
+        click.echo(render_text(plan, width=terminal_width()), nl=False)
         return
     say_unused(scenario)
     say_data_set(scenario)
     progress = progress_line(quiet=quiet, no_live=no_live)
     say_trace(scenario, progress)
     writer = run_sweep(scenario, os.environ, progress)
-    click.echo(render(writer.run, "json" if as_json else "text"), nl=False)
+    click.echo(render(writer.run, "json" if as_json else "text", width=terminal_width()), nl=False)
     progress.say(f"saved in {writer.folder.path}")
     sys.exit(writer.exit_code())

@@ -17,6 +17,7 @@ from loadbench.cli.measuring import (
     say_data_set,
     say_unused,
     say_unused_variables,
+    terminal_width,
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -70,7 +71,8 @@ def command(
         resolved = workshop_scenario(flags=flags, environment=os.environ, file=scenario)
         check(resolved, os.environ)
         if dry_run:
-            click.echo(render_text(plan_document(resolved, sample_request(resolved, os.environ))), nl=False)
+            plan = plan_document(resolved, sample_request(resolved, os.environ))
+            click.echo(render_text(plan, width=terminal_width()), nl=False)
             return
         say_unused(resolved)
         say_data_set(resolved)

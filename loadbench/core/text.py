@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a pair, from JSON or argv: no UTF-8 text has one
 # Shorter words, such as "Bearer", are no secrets; hiding them would hide half of every message.
@@ -24,6 +25,19 @@ _SECRET_NAMES = re.compile(
 def printable(text: str) -> str:
     """The text on one line without control characters: a server's text may have escape sequences for the terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def display_width(text: str) -> int:
+    """How many columns of a terminal the text takes: wide letters, such as Japanese ones, take two."""
+    if text.isascii():
+        return len(text)
+    return sum((unicodedata.east_asian_width(one) in "WF") + (not unicodedata.combining(one)) for one in text)
+
+
+def some(names: Sequence[str], *, most: int = 8, separator: str = ", ") -> str:
+    """The first of the names, with the number of the others."""
+    more = len(names) - most
+    return separator.join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def digest(text: str, *, size: int = 8) -> str:

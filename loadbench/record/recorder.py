@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from loadbench.plan.load import Phases
     from loadbench.plan.objective import Objective
+    from loadbench.record.request import Destination
     from loadbench.record.sample import Sample
 
 # The figures of a level, in the order in which they are shown; all are durations in ns.
@@ -125,14 +126,16 @@ class LevelRecording:
     gave_up: GaveUpStats = field(default_factory=GaveUpStats)
     usage: UsageStats = field(default_factory=UsageStats)
     connections: KeptConnections = field(default_factory=KeptConnections)
-    outage: Outage = field(default_factory=Outage)
+    outages: Mapping[Destination, Outage] = field(default_factory=dict)
     aborted: str = ""  # the rule that aborted the level, and what was seen
     server: Mapping[str, float] | None = None  # by how much its counters rose, from before the level until after it
     server_restarted: bool = False  # its counters fell, or were gone
 
     def groups_of(self, kind: str) -> dict[str, GroupStats]:
-        """The groups of one kind by name: `persona`, `model` or `server`."""
-        return {name: stats for (of, name), stats in sorted(self.groups.items()) if of == kind}
+        """The groups of one kind by name: `persona`, or `model` or `server` in the order in which they were given."""
+        found = {name: stats for (of, name), stats in sorted(self.groups.items()) if of == kind}
+        given = [getattr(to, kind, None) for to in sorted(self.outages)]
+        return {name: found[name] for name in dict.fromkeys((*given, *found)) if name in found}
 
     @property
     def window_s(self) -> float:
@@ -164,7 +167,7 @@ class Recorder:
         self._gave_up = GaveUpStats()
         self._usage = UsageStats()
         self._connections = KeptConnections()
-        self._outage = Outage()
+        self._outages: dict[Destination, Outage] = {}
         self._window = WindowTally(phases)
 
     def started(self, at_ns: int, _request: object = None) -> None:
@@ -182,7 +185,7 @@ class Recorder:
         if outcome is Outcome.OK and (request.phase is Phase.MEASURED or not sample.reused):
             self._connections.add(sample)
         self._gave_up.add(sample)
-        self._outage.add(sample)
+        self._outages.setdefault(request.destination, Outage()).add(sample)
         if request.phase is not Phase.MEASURED:
             return
         self._outcomes[outcome] += 1
@@ -348,5 +351,5 @@ class Recorder:
             gave_up=self._gave_up,
             usage=self._usage,
             connections=self._connections,
-            outage=self._outage,
+            outages=self._outages,
         )

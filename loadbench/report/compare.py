@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.core.text import some
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.report.document import Block, Document, Notes, Table, Text
@@ -73,7 +74,7 @@ def compare_document(comparison: Comparison) -> Document:
 
 
 def _side_line(name: str, side: ComparedSide) -> str:
-    where = "simulated server" if side.simulated else ", ".join(side.targets) or side.target
+    where = "simulated server" if side.simulated else some(side.targets, most=3) or side.target
     label = "" if side.name.lower() == name.lower() else f" {side.name},"
     device = f", on {side.device}" if side.device else ""
     return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}"

@@ -1,4 +1,8 @@
-"""The report as CSV: a row per level, every figure in its base unit (seconds, tokens, per second), unrounded."""
+"""The report as CSV: a row per level, every figure in its base unit (seconds, tokens, per second), unrounded.
+
+Where a level has several models or servers, a row for each of them follows the level's. Its field `part` says which of
+the two it is; in rows of levels that is empty.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,19 @@ from loadbench.core.text import printable
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
-    from loadbench.results.run import LevelResult, Run
+    from collections.abc import Iterator, Mapping
+
+    from loadbench.results.run import LevelResult, Metric, Run
 
 # The columns of a run without levels.
 _FIRST = ("run", "started_at", "simulated", "target", "model")
+_RATES = ("requests_per_s", "output_tokens_per_s", "total_tokens_per_s")
 _POINTS = ("count", "mean", "min", "p50", "p90", "p95", "p99", "p999", "max")
 
 
 def csv(run: Run) -> str:
     """Header and rows. An unknown figure is an empty field."""
-    records = [_fit(_record(run, level)) for level in run.levels]
+    records = [_fit(record) for level in run.levels for record in (_record(run, level), *_parts(run, level))]
     columns = list(dict.fromkeys([*_FIRST, *(column for record in records for column in record)]))
     out = io.StringIO()
     writer = stdlib_csv.DictWriter(out, columns, restval="", lineterminator="\n")
@@ -36,8 +43,9 @@ def _record(run: Run, level: LevelResult) -> dict[str, object]:
         "run": run.name,
         "started_at": run.started_at,
         "simulated": run.simulated,
-        "target": level.target,
+        "target": " ".join(level.targets) or level.target,
         "model": level.model,
+        **({"part": None} if level.by_model or level.by_server else {}),
         "users": level.load.users if isinstance(level.load, ClosedLoad) else None,
         "rate_per_s": None if closed else getattr(level.load, "rate_per_s", None),
         "window_s": level.window_s,
@@ -60,9 +68,7 @@ def _record(run: Run, level: LevelResult) -> dict[str, object]:
         record["goodput_output_tokens_per_s"] = level.goodput.output_tokens_per_s
         record["attainment"] = level.goodput.attainment
     record.update({decided.rule: decided.decision for decided in level.objectives})
-    for name, metric in level.metrics.items():
-        for point in _POINTS:
-            record[f"{name}_{point}"] = None if metric is None else getattr(metric, point)
+    record.update(_points(level.metrics))
 
     # What was measured alongside the requests.
     if level.telemetry is not None:
@@ -79,6 +85,28 @@ def _record(run: Run, level: LevelResult) -> dict[str, object]:
     if level.cost is not None:
         record.update({f"cost_{name}": _listed(value) for name, value in asdict(level.cost).items()})
     return record
+
+
+def _points(metrics: Mapping[str, Metric | None]) -> dict[str, object]:
+    return {
+        f"{name}_{point}": None if metric is None else getattr(metric, point)
+        for name, metric in metrics.items()
+        for point in _POINTS
+    }
+
+
+def _parts(run: Run, level: LevelResult) -> Iterator[dict[str, object]]:
+    """A record for each model of a mix, and for each of several servers: their figures add up to the level's."""
+    whole = _record(run, level)
+    of_level = {name: whole[name] for name in (*_FIRST, "part", "users", "rate_per_s", "window_s") if name in whole}
+    for part, column, groups in (("model", "model", level.by_model), ("server", "target", level.by_server)):
+        for name, group in groups.items():
+            record = {**of_level, "part": part, column: name}
+            if group.throughput is not None:
+                record.update({rate: getattr(group.throughput, rate) for rate in _RATES})
+            record |= {"input_tokens": group.input_tokens, "output_tokens": group.output_tokens}
+            record.update({f"outcome_{outcome}": count for outcome, count in group.outcomes.items()})
+            yield record | _points(group.metrics)
 
 
 def _listed(value: object) -> object:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.core.text import some
 from loadbench.plan.prompt_source import SAMPLING, data_set
 from loadbench.report.values import counted
 
 if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
-
-_MOST_NAMED = 8
 
 
 def data_set_lines(scenario: Scenario) -> list[str]:
@@ -19,7 +18,7 @@ def data_set_lines(scenario: Scenario) -> list[str]:
     if given is None:
         return []
     skipped = sum(rows for _, rows in given.skipped)
-    reasons = _few([f"{reason}: {rows}" for reason, rows in given.skipped])
+    reasons = some([f"{reason}: {rows}" for reason, rows in given.skipped])
     read = f"{given.name}: {counted(given.rows, 'row')} read as {given.format}"
     lines = [f"{read}, {f'{skipped} of them skipped ({reasons})' if skipped else 'none skipped'}"]
 
@@ -38,22 +37,16 @@ def data_set_lines(scenario: Scenario) -> list[str]:
         own = f"prompts with a limit of output tokens of their own ({span}): {len(limits)} of {prompts}"
         lines.append(f"{own}; it applies instead of {flag}{others}")
     if given.not_sent:
-        lines.append(f"columns that are not sent: {_few(given.not_sent)}; what is in an extra_body of a row is sent")
+        lines.append(f"columns that are not sent: {some(given.not_sent)}; what is in an extra_body of a row is sent")
     named = [model for model in given.models if model not in (scenario.target.model or ())]
     if named:
-        lines.append(f"the model that rows name ({_few(named)}) is not used: requests name the model that is measured")
+        lines.append(f"the model that rows name ({some(named)}) is not used: requests name the model that is measured")
     leads = sum(bool(one.messages) and one.messages[0].get("role") in ("system", "developer") for one in given.prompts)
     if work.system is not None and leads:
         lines.append(f"prompts with a system message of their own, sent without that of --system: {leads} of {prompts}")
     sampled = {name for one in given.prompts for name in one.fields or () if name in SAMPLING}
     if sampled and (work.deterministic or scenario.command == "score"):
-        lines.append(f"not sent: {_few(sorted(sampled))} of the rows, since responses are to be the same each time")
+        lines.append(f"not sent: {some(sorted(sampled))} of the rows, since responses are to be the same each time")
     if given.format == "text" and given.prompts[0].text.startswith(('{"', '[{"')):
         lines.append("its lines look like JSON and are sent as they are; a file named .jsonl is read as rows")
     return lines
-
-
-def _few(names: list[str] | tuple[str, ...]) -> str:
-    """Some of these names, with the number of the others."""
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from loadbench.core.text import display_width
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -60,11 +62,12 @@ class Document:
 
 def padded(rows: Sequence[Sequence[str]], align: str) -> list[list[str]]:
     """The cells of each column made equally wide, for renderers of plain text."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    padding = [[" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=True)] for row in rows]
     return [
         [
-            cell.rjust(width) if letter == "r" else cell.ljust(width)
-            for cell, width, letter in zip(row, widths, align, strict=True)
+            space + cell if letter == "r" else cell + space
+            for cell, space, letter in zip(row, spaces, align, strict=True)
         ]
-        for row in rows
+        for row, spaces in zip(rows, padding, strict=True)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
@@ -24,23 +25,29 @@ if TYPE_CHECKING:
 RENDERERS: Final[dict[str, Callable[[Document], str]]] = {"text": render_text, "markdown": render_markdown}
 
 
-def render(run: Run, form: str, *, quality: Quality | None = None) -> str:
-    """The run as `text`, `markdown`, `csv`, `junit` or `json`; the first two with the quality of its responses."""
+def renderers(width: int | None) -> dict[str, Callable[[Document], str]]:
+    """Those for a terminal of this width, if it is one."""
+    return {**RENDERERS, "text": partial(render_text, width=width)}
+
+
+def render(run: Run, form: str, *, quality: Quality | None = None, width: int | None = None) -> str:
+    """The run as `text` of this width, `markdown`, `csv`, `junit` or `json`; the first two with the quality of its
+    responses."""
     if form in RENDERERS:
-        return RENDERERS[form](run_document(run, quality=quality))
+        return renderers(width)[form](run_document(run, quality=quality))
     if form == "json":
         return to_json(run).decode()
     return csv(run) if form == "csv" else run_junit(run)
 
 
-def render_comparison(comparison: Comparison, form: str) -> str:
-    """The comparison as `text`, `markdown`, `junit` or `json`."""
+def render_comparison(comparison: Comparison, form: str, *, width: int | None = None) -> str:
+    """The comparison as `text` of this width, `markdown`, `junit` or `json`."""
     if form == "markdown":
         # It is one of several parts of a build's page: its title has a level to match.
         return render_markdown(compare_document(comparison), level=3)
     if form == "json":
         return to_json(comparison).decode()
-    return compare_junit(comparison) if form == "junit" else render_text(compare_document(comparison))
+    return compare_junit(comparison) if form == "junit" else render_text(compare_document(comparison), width=width)
 
 
 def schema_text() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed
 from loadbench.plan.pattern import Patterned
@@ -66,7 +67,7 @@ def target_text(scenario: Scenario) -> str:
     if scenario.simulated:
         return "the simulated server"
     if target.url is not None:
-        return ", ".join(map(shown_url, target.url))
+        return some([*map(shown_url, target.url)])
     return target.adapter or "Foundry Local, which is looked for on this machine"
 
 

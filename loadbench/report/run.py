@@ -7,9 +7,11 @@ growing.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from loadbench.analyze.level.knee import WORTHWHILE, complete_levels, knee
 from loadbench.analyze.stats.intervals import quantile_ranks
+from loadbench.core.text import some
 from loadbench.report import machine
 from loadbench.report.document import Block, Document, Heading, Notes, Table, Text
 from loadbench.report.quality import quality_document
@@ -26,6 +28,8 @@ KNEE = "◄"
 UNSURE = "~"
 # More kinds of failure than this hide what the first of them say.
 _MOST_FAILURES = 3
+# More servers in one table hide the few that matter.
+_MOST_GROUPS = 20
 _FIGURES = {"ttft_s": ("p50", "p95", "p99"), "tpot_s": ("p50", "p95"), "e2e_s": ("p50", "p95")}
 _HEADERS = ("load", "req/s", "tok/s", "in flight", "TTFT p50", "p95", "p99", "TPOT p50", "p95", "E2E p50", "p95")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -52,7 +56,7 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
 def title(run: Run) -> str:
     """What was run, against what, when."""
     target = (
-        ", ".join(run.levels[0].targets) or run.levels[0].target
+        some(run.levels[0].targets, most=3) or run.levels[0].target
         if run.levels
         else str(run.scenario.get("target", {}).get("url") or "")
     )
@@ -106,18 +110,26 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
     return Table(headers, rows, "r" * (len(headers) - 1) + "l")
 
 
-def _group_tables(levels: Sequence[LevelResult]) -> list[Table]:
+def _group_tables(levels: Sequence[LevelResult]) -> list[Block]:
     """Tables of the models of a mix, and of the servers that share the load: a row for each of them at each level."""
-    tables = []
+    blocks: list[Block] = []
     for kind, groups in (("model", "by_model"), ("server", "by_server")):
-        rows = []
+        rows, longest = [], 0
+        names = dict.fromkeys(name for level in levels for name in getattr(level, groups))
+        short = _without_what_all_have(list(names)) if kind == "server" else {}
+        with_gave_up = any(level.gave_up is not None for level in levels)
         for level in levels:
-            for name, group in getattr(level, groups).items():
+            shown: dict[str, GroupResult] = getattr(level, groups)
+            if len(shown) > _MOST_GROUPS:
+                longest = max(longest, len(shown))
+                telling = sorted(shown, key=lambda name: _stands_out(shown[name]), reverse=True)[:_MOST_GROUPS]
+                shown = {name: group for name, group in shown.items() if name in telling}
+            for name, group in shown.items():
                 metrics, throughput = group.metrics, group.throughput
                 rows.append(
                     [
                         level.load.label,
-                        name,
+                        short.get(name, name),
                         "-" if throughput is None else significant(throughput.requests_per_s),
                         "-" if throughput is None else significant(throughput.output_tokens_per_s),
                         _group_quantile(metrics.get("ttft_s"), "p50", 0.5),
@@ -125,11 +137,28 @@ def _group_tables(levels: Sequence[LevelResult]) -> list[Table]:
                         _group_quantile(metrics.get("tpot_s"), "p50", 0.5),
                         str(group.ok),
                         str(failed(group)),
+                        *[str(group.outcomes.get("gave_up", 0))] * with_gave_up,
                     ]
                 )
-        headers = ("load", kind, "req/s", "tok/s", "TTFT p50", "p95", "TPOT p50", "ok", "failed")
-        tables += [Table(headers, rows, "rl" + "r" * (len(headers) - 2))] if rows else []
-    return tables
+        further = ("gave up",) * with_gave_up
+        headers = ("load", kind, "req/s", "tok/s", "TTFT p50", "p95", "TPOT p50", "ok", "failed", *further)
+        blocks += [Table(headers, rows, "rl" + "r" * (len(headers) - 2))] if rows else []
+        if longest:
+            which = f"the {_MOST_GROUPS} with the most failures and the highest TTFT p50"
+            blocks.append(Text([f"of {longest} {kind}s, {which} are shown; run.json has all of them"]))
+    return blocks
+
+
+def _stands_out(group: GroupResult) -> tuple[int, float]:
+    ttft = group.metrics.get("ttft_s")
+    return failed(group), 0.0 if ttft is None else ttft.p50
+
+
+def _without_what_all_have(urls: Sequence[str]) -> dict[str, str]:
+    """Host and port of each URL, where scheme and path are the same for all and say nothing."""
+    parts = {url: urlsplit(url) for url in urls}
+    alike = len({(part.scheme, part.path) for part in parts.values()}) == 1
+    return {url: part.netloc if alike else url for url, part in parts.items()}
 
 
 def _group_quantile(metric: Metric | None, name: str, p: float) -> str:
@@ -368,7 +397,8 @@ def _model_notes(run: Run) -> list[str]:
         parts = [] if status.load_s is None else [f"loaded in {duration(status.load_s)}"]
         parts += [] if status.load_warm_s is None else [f"loaded again in {duration(status.load_warm_s)}"]
         if status.cold_ttft_s is not None and status.warm_ttft_s is not None:
-            parts.append(f"TTFT {duration(status.cold_ttft_s)} cold, {duration(status.warm_ttft_s)} warm")
+            whose = f" of {status.mix[0].model}" if status.mix else ""
+            parts.append(f"TTFT{whose} {duration(status.cold_ttft_s)} cold, {duration(status.warm_ttft_s)} warm")
         if status.kept_warm is not None:
             failures = f", of which {status.kept_warm_failed} failed" if status.kept_warm_failed else ""
             parts.append(f"kept warm by {counted(status.kept_warm, 'small request')}{failures}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from loadbench.plan.load import Phase
 from loadbench.record.outage import Outage
 from loadbench.record.outcome import Outcome
+from loadbench.record.request import Destination
 from tests.building import S, a_failure, a_level, a_recording, a_sample, make_sample
 
 OK = [a_sample(n, due_ns=n * S) for n in range(40)]
@@ -101,3 +104,48 @@ def test_a_level_says_when_the_server_stopped(before_s, words):
     if words is not None:
         assert reasons["server_stopped"].message == f"no request succeeded from {words} on: 10 × refused, and 2 others"
         assert level.verdict.status == "INVALID"
+
+
+A, B = "http://a/v1", "http://b/v1"
+TO = {(model, server): Destination(n, model, server) for n, (model, server) in enumerate(product("mn", (A, B)))}
+
+
+def stopped(gone: set[tuple[str, str]], *, from_s: int = 30) -> str:
+    """What the verdict says of a level of 50 s in which these are gone from some time on."""
+    samples = []
+    for n in range(200):
+        for to in TO.values():
+            due_ns, is_gone = n * S // 4, to[1:] in gone and n >= 4 * from_s
+            sample = a_sample(due_ns=due_ns, destination=to)
+            samples.append(a_failure(Outcome.REFUSED, due_ns=due_ns, destination=to) if is_gone else sample)
+    reasons = {reason.code: reason.message for reason in a_level(samples).verdict.reasons}
+    return reasons.get("server_stopped", "")
+
+
+@pytest.mark.parametrize(
+    ("gone", "whose"),
+    [
+        (set(), []),
+        ({("m", A), ("n", A)}, [f" at {A}"]),
+        ({("n", A), ("n", B)}, [" to n"]),
+        ({("n", B)}, [f" to n at {B}"]),
+        ({("m", A), ("n", A), ("n", B)}, [f" at {A}", " to n"]),
+        (set(TO), [f" at {A}", f" at {B}"]),
+    ],
+)
+def test_a_server_or_a_model_that_stopped_is_named(gone, whose):
+    """While the others go on, so that one of them responds at any time."""
+    said = stopped(gone)
+    assert [part.split(" succeeded")[0] for part in said.split("; ") if part] == [f"no request{one}" for one in whose]
+    assert said.count("succeeded from 31.0 s into the measurement on") == len(whose)
+
+
+def test_a_dead_server_does_not_make_the_others_dead():
+    """Refusals are quick, so the last requests of a level are often all at the dead server."""
+    samples = [a_sample(due_ns=n * S // 2, destination=TO["m", A]) for n in range(200)]
+    dead = TO["m", B]
+    samples += [a_sample(due_ns=n * S // 2, destination=dead) for n in range(100)]
+    samples += [a_failure(Outcome.REFUSED, due_ns=(n + 100) * S // 2, destination=dead) for n in range(140)]
+    reasons = {reason.code: reason.message for reason in a_level(samples).verdict.reasons}
+    assert reasons["server_stopped"].startswith(f"no request at {B} succeeded from 51.0 s")
+    assert A not in reasons["server_stopped"]

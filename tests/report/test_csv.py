@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv as stdlib_csv
 import io
+from itertools import product
 
 import msgspec
 import pytest
 
 from loadbench.record.outcome import Outcome
+from loadbench.record.request import Destination
 from loadbench.report.csv import csv
-from tests.building import a_failure, a_level, a_run, a_sample
+from tests.building import S, a_failure, a_level, a_run, a_sample
 from tests.report.golden import RUNS, golden, hostile
 
 
@@ -83,3 +85,25 @@ def test_common_names_stay_as_they_are(name):
     """Neither escapes nor quotes end up in a name that needs none."""
     (row,) = read(msgspec.structs.replace(a_run(), name=name))
     assert row["run"] == name
+
+
+def test_models_and_servers_of_a_level_have_rows_that_add_up():
+    """They follow the level's, are marked as parts of it, and have its load; other runs have no such column."""
+    to = [Destination(n, model, server) for n, (model, server) in enumerate(product("mn", ("http://a", "http://b")))]
+    level = a_level(a_sample(n, due_ns=n * S, destination=to[n % 3]) for n in range(9))
+    level = msgspec.structs.replace(level, targets=["http://a", "http://b"], model="m=2,n=1")
+    whole, *parts = read(a_run(level))
+    assert (whole["part"], whole["target"], whole["model"]) == ("", "http://a http://b", "m=2,n=1")
+    assert [(row["part"], row["model"], row["target"]) for row in parts] == [
+        ("model", "m", "http://a http://b"),
+        ("model", "n", "http://a http://b"),
+        ("server", "m=2,n=1", "http://a"),
+        ("server", "m=2,n=1", "http://b"),
+    ]
+    for kind in ("model", "server"):
+        rows = [row for row in parts if row["part"] == kind]
+        for column in ("outcome_ok", "input_tokens", "output_tokens", "output_tokens_per_s", "ttft_s_count"):
+            assert sum(float(row[column]) for row in rows) == pytest.approx(float(whole[column])), column
+        assert {row["users"] for row in rows} == {whole["users"]}
+        assert {row["verdict"] for row in rows} == {""}
+    assert "part" not in read(a_run())[0]

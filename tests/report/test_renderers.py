@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from loadbench.core.text import display_width
 from loadbench.report.document import Document, Heading, Notes, Table, Text
 from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
@@ -83,3 +84,48 @@ def test_foreign_text_is_no_markdown():
     assert [re.sub(r"\\.", "", line).count("|") for line in table] == [3, 3, 3]
     assert [line[: line.index(" ")] for line in shown.splitlines() if line.startswith("#")] == ["#", "##"]
     assert sum(line.startswith("- ") for line in shown.splitlines()) == 2
+
+
+WIDE = Table(
+    ("load", "model", "req/s", "TTFT p50", "p95", "p99", "TPOT p50", "p95", "ok", "verdict"),
+    [[f"users={users}", "日本語-モデル", *["123 ms"] * 7, "VALID"] for users in (1, 128)],
+    "rl" + "r" * 7 + "l",
+)
+
+
+def test_wide_letters_take_two_columns():
+    """So that what follows them is in line; combining ones take none."""
+    table = Table(("name", "n"), [["日本", "1"], ["e\u0301", "2"], ["abc", "3"]], "lr")
+    assert render_text(Document("", [table])) == "name  n\n----  -\n日本  1\ne\u0301     2\nabc   3\n"
+
+
+@pytest.mark.parametrize("width", [60, 70, 80, 120])
+def test_a_table_wider_than_the_terminal_is_shown_in_parts(width):
+    """Each part begins with the names of its rows, no percentile is parted from its metric, and nothing is lost."""
+    text = render_text(Document("", [WIDE]), width=width)
+    parts = [part.splitlines() for part in text.strip("\n").split("\n\n")]
+    assert all(display_width(line) <= width for part in parts for line in part)
+    headers = [part[0].split() for part in parts]
+    assert all(words[:2] == ["load", "model"] for words in headers)
+    assert [word for words in headers for word in words[2:]] == " ".join(WIDE.headers[2:]).split()
+    assert not any(words[2].startswith("p9") for words in headers)
+    assert all([line.split()[:2] for line in part[2:]] == [row[:2] for row in WIDE.rows] for part in parts)
+    assert len(parts) == 1 if width == 120 else len(parts) > 1
+
+
+def test_a_table_of_texts_is_not_taken_apart():
+    """Its parts would be no narrower; nor is anything where the width is not known, as in a file."""
+    texts = Table(("setting", "value", "from"), [["a", "b" * 100, "c"]], "lll")
+    assert render_text(Document("", [texts]), width=80) == render_text(Document("", [texts]))
+    assert len(render_text(Document("", [WIDE])).strip().split("\n\n")) == 1
+
+
+def test_sentences_are_wrapped_between_words():
+    """The further lines of a note are indented; a long address stays in one piece."""
+    address = "http://" + "h" * 90
+    note = "one two three " * 10 + address
+    lines = render_text(Document("", [Notes([note, "short"])]), width=60).rstrip().splitlines()
+    assert " ".join(line.strip() for line in lines) == f"{note} short"
+    assert all(len(line) <= 60 for line in lines if address not in line)
+    assert lines[1].startswith("  ")
+    assert lines[-1] == "short"

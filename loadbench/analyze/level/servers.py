@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.stats.intervals import quantile_ranks, share_interval
+from loadbench.core.text import some
 from loadbench.record.histogram import Histogram
 from loadbench.results.run import Reason
 
@@ -37,7 +38,7 @@ def uneven_servers(recording: LevelRecording) -> Iterator[Reason]:
     if standing_out:
         yield Reason(
             "uneven_servers",
-            f"the servers are not alike: {'; '.join(standing_out)}",
+            f"the servers are not alike: {some(standing_out, most=5, separator='; ')}",
             "see what is different there; the level's figures are those of all servers together",
         )
 

@@ -6,11 +6,13 @@ A level with at least one reason is INVALID. Codes, conditions and bounds are th
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.audit import audit
 from loadbench.analyze.level.servers import uneven_servers
 from loadbench.analyze.level.steady import not_steady
+from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
 from loadbench.record.kept_connections import ADVICE
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording, Unread
+    from loadbench.record.request import Destination
     from loadbench.record.usage_check import UsageStats
 
 # The load generator's own delay matters above both: nobody feels less than 1 ms, and less than a twentieth of the
@@ -108,26 +111,14 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             f"{recording.lost_workers} of the worker processes ended early, and their part of the load with them",
             "find out what ended them (out of memory?), then run it again",
         )
-    outage, (opens_ns, closes_ns) = recording.outage, recording.window
-    if outage.began_ns is not None and outage.began_ns < closes_ns:
-        since_s = (outage.began_ns - opens_ns) / NS_PER_S
-        since = f"{since_s:.1f} s into the measurement" if since_s >= 0 else f"{-since_s:.1f} s before the measurement"
-        by_count = sorted(outage.failures.items(), key=lambda item: (-item[1], item[0]))
-        (outcome, words), most = by_count[0]
-        others = sum(outage.failures.values()) - most
-        yield Reason(
-            "server_stopped",
-            f"no request succeeded from {since} on: {most} × {outcome}"
-            + (f": {words}" if words else "")
-            + (f", and {others} others" if others else ""),
-            "see the server's log: it ended, restarted or refuses requests; measure again with a server that stays up",
-        )
+    yield from _stopped(recording)
     if recording.server_restarted:
-        yield Reason(
-            "server_restarted",
-            "the server's counters restarted or disappeared during the level",
-            "see the server's log; behind a load balancer each replica has its own counters: use one replica's address",
-        )
+        whose, advice = "the server's counters", "see the server's log"
+        if len(recording.groups_of("server")) > 1:
+            whose = "the counters of one of the servers"
+        else:
+            advice += "; behind a load balancer each replica has its own counters: use one replica's address"
+        yield Reason("server_restarted", f"{whose} restarted or disappeared during the level", advice)
 
     due, sent = recording.arrivals_due, recording.arrivals_sent
     if isinstance(load, Open) and recording.missed:
@@ -137,6 +128,39 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     elif isinstance(load, Open) and sent < _MIN_ACHIEVED * due - 1:
         message = f"{due} requests were due inside the window, but only {sent} were sent inside it"
         yield Reason("rate_not_reached", message, _GENERATOR_BOTTLENECK)
+
+
+def _stopped(recording: LevelRecording) -> Iterator[Reason]:
+    """That no response came any more from some of the servers, or models of a mix, or from any."""
+    (opens_ns, closes_ns), outages = recording.window, recording.outages
+    began = {to: one.began_ns for to, one in outages.items() if one.began_ns is not None and one.began_ns < closes_ns}
+    # A server that stopped did so for all models, and a model that is gone may be at all servers.
+    servers, models = ({to[kind] for to in began} - {to[kind] for to in outages if to not in began} for kind in (2, 1))
+    stopped: dict[tuple[str | None, str | None], list[Destination]] = {}
+    for to in sorted(began, key=lambda to: began[to]):
+        model = None if to.server in servers else to.model
+        stopped.setdefault((model, None if to.server not in servers and model in models else to.server), []).append(to)
+    texts = []
+    for (model, server), destinations in stopped.items():
+        since_s = (began[destinations[0]] - opens_ns) / NS_PER_S
+        since = f"{since_s:.1f} s into the measurement" if since_s >= 0 else f"{-since_s:.1f} s before the measurement"
+        failures: Counter[tuple[Outcome, str]] = Counter()
+        for to in destinations:
+            failures.update(outages[to].failures)
+        (outcome, words), most = min(failures.items(), key=lambda item: (-item[1], item[0]))
+        others = failures.total() - most
+        whose = (f" to {model}" if model else "") + (f" at {server}" if server else "")
+        texts.append(
+            f"no request{whose} succeeded from {since} on: {most} × {outcome}"
+            + (f": {words}" if words else "")
+            + (f", and {others} others" if others else "")
+        )
+    if texts:
+        yield Reason(
+            "server_stopped",
+            some(texts, most=3, separator="; "),
+            "see the server's log: it ended, restarted or refuses requests; measure again with a server that stays up",
+        )
 
 
 def _short_warm_up(recording: LevelRecording, load: Load) -> Iterator[Reason]:
