@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 COMMAND = [sys.executable, "-m", "loadbench"]
 # Far more than any of these needs; a hang shall end.
 LIMIT_S = 90
-# By these other programs are told where a server is, and a sweep would go there.
-_NEIGHBOURS = {"FOUNDRY_LOCAL_ENDPOINT", "OPENAI_BASE_URL"}
+# By these other programs are told where a server is, and a sweep would go there; reports fit the width, if one is set.
+_NEIGHBOURS = {"FOUNDRY_LOCAL_ENDPOINT", "OPENAI_BASE_URL", "COLUMNS"}
 
 
 def environment(**over: str) -> dict[str, str]:
