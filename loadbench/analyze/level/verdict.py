@@ -52,6 +52,17 @@ _UNREAD_ADVICE = (
 _ADDED = re.compile(r"[:@].+|-latest|-\d{4}(-?\d\d){0,2}|-\d{3}|\.gguf")
 # If more than this share of requests has a doubtful count, the sum is doubtful.
 _MAX_DOUBTFUL = 0.01
+# Counters of prompt tokens that the prefix cache had, and of all that were looked up in it. Of those that are few, most
+# belong to the template with which all prompts begin.
+_PREFIX_CACHES = (
+    ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),
+    ("vllm:gpu_prefix_cache_hits_total", "vllm:gpu_prefix_cache_queries_total"),
+    ("sglang:cached_tokens_total", "sglang:prompt_tokens_total"),
+)
+_MANY_CACHED = 0.05
+_UNCACHED = (
+    "leave --unique on, and use another --seed if an earlier run sent the same prompts; or turn prefix caching off"
+)
 # Counters of sequences that lost their KV memory; a server has one of them, or the same one under two names.
 PREEMPTIONS = (
     "vllm:num_preemptions_total",
@@ -268,7 +279,7 @@ def _bad_responses(recording: LevelRecording, failure_limit: float) -> Iterator[
     cached = recording.cached - recording.prefix_cache.cached
     if cached > _MAX_DOUBTFUL * cold:
         message = f"{cached} of {cold} prompts came in part from the server's prefix cache"
-        yield Reason("cached_prompts", message, "leave --unique on, or turn prefix caching off")
+        yield Reason("cached_prompts", message, _UNCACHED)
     if total and (total - ok) / total > failure_limit:
         message = f"{total - ok} of {total} requests failed; the limit is {100 * failure_limit:.3g} %"
         yield Reason("failures", message, "see the failures; reduce the load, or raise the limit with --failures")
@@ -390,6 +401,15 @@ def caveats(
             "head, as with delayed acknowledgements; otherwise first tokens are quick",
             ADVICE,
         )
+    counters = recording.server or {}
+    for hits, queries in _PREFIX_CACHES:
+        found = counters.get(hits, 0) / (counters.get(queries) or float("inf"))
+        if found > _MANY_CACHED and not recording.cached and not recording.prefix_cache.requests:
+            yield Reason(
+                "cached_by_counter",
+                f"{100 * found:.0f} % of the prompt tokens came from the server's prefix cache, by its counter {hits}",
+                _UNCACHED,
+            )
     preempted = max((recording.server or {}).get(name, 0) for name in PREEMPTIONS)
     if preempted:
         yield Reason(

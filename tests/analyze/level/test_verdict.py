@@ -193,6 +193,25 @@ def test_assumed_tokens_are_a_caveat():
 
 
 @pytest.mark.parametrize(
+    ("counters", "fields", "expected"),
+    [
+        ({"vllm:prefix_cache_hits_total": 60, "vllm:prefix_cache_queries_total": 1000}, {}, ["cached_by_counter"]),
+        ({"vllm:prefix_cache_hits_total": 50, "vllm:prefix_cache_queries_total": 1000}, {}, []),
+        ({"sglang:cached_tokens_total": 900, "sglang:prompt_tokens_total": 1000}, {}, ["cached_by_counter"]),
+        # Responses that say it, or requests that are to find their prefix there.
+        ({"vllm:prefix_cache_hits_total": 60, "vllm:prefix_cache_queries_total": 1000}, {"cached_tokens": 40}, []),
+        ({"vllm:prefix_cache_hits_total": 60, "vllm:prefix_cache_queries_total": 1000}, {"warm": True}, []),
+        ({"vllm:prefix_cache_hits_total": 60}, {}, []),
+        ({"vllm:prefix_cache_queries_total": 1000}, {}, []),
+    ],
+)
+def test_prefix_cache_is_seen_by_the_servers_counter(counters, fields, expected):
+    """vLLM's responses do not say what was cached; an earlier run with the same seed left the same prompts there."""
+    level = a_level(recording=dataclasses.replace(recorded(quiet(**fields)), server=counters))
+    assert [caveat.code for caveat in level.caveats] == expected
+
+
+@pytest.mark.parametrize(
     ("fields", "expected"),
     [
         ({"max_tokens": 48}, ["cut_short"]),
