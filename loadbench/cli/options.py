@@ -109,7 +109,7 @@ def _option(setting: Setting, command: str) -> Callable[[Callable[..., Any]], Ca
         default = setting.type.show(default)
         default = ",".join(map(str, default)) if isinstance(default, list) else default
         default = f"{default:g}" if isinstance(default, float) else default
-    if default not in (None, {}) and "Default:" not in text:
+    if default not in (None, {}, "") and "Default:" not in text:
         text += f"  [default: {default}]"
     return click.option(
         *names,

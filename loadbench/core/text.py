@@ -40,6 +40,12 @@ def some(names: Sequence[str], *, most: int = 8, separator: str = ", ") -> str:
     return separator.join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def kind_of(value: object) -> str:
+    """What a value of JSON, or of TOML, is in words."""
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")
+
+
 def digest(text: str, *, size: int = 8) -> str:
     """BLAKE2b hash of the text with this number of bytes, in hex: equal for equal texts, without revealing them."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()

@@ -85,7 +85,7 @@ class Sweep:
 
     async def run(self) -> None:
         """Run every level of every model; raises `TargetUnavailable` if no model at all could be tested."""
-        reasons = []
+        failed: list[tuple[str, TargetUnavailable]] = []
         tested = 0
         with self._scope:
             contacts = await self._contact_all()
@@ -96,10 +96,14 @@ class Sweep:
                     await self._test(model, contacts, first_level=tested * len(self._scenario.loads))
                     tested += 1
                 except TargetUnavailable as error:
-                    reasons.append(f"{model}: {error}")
+                    failed.append((model, error))
                     self._observer.model_failed(model, str(error))
             if not tested:
-                raise TargetUnavailable("; ".join(reasons), hint="see `loadbench doctor`")
+                hint = "see `loadbench doctor`"
+                if len(failed) == 1:
+                    ((only, reason),) = failed
+                    raise TargetUnavailable(f"{only}: {reason.message}", hint=reason.hint or hint)
+                raise TargetUnavailable("; ".join(f"{name}: {reason}" for name, reason in failed), hint=hint)
 
     async def _contact_all(self) -> dict[str, list[Sample] | TargetUnavailable]:
         """The first responses of every model, or why there are none.

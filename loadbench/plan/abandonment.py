@@ -56,5 +56,5 @@ def parse_abandonment(text: str, *, share: float) -> Abandonment:
     first_token = patience.lower().startswith(_FIRST)
     wait = parse_distribution(patience[len(_FIRST) :] if first_token else patience, parse_value=parse_duration)
     if wait.mean <= 0:
-        raise ValueError("a patience of 0 lets no response begin; write a duration above zero, as in 2s")
+        raise ValueError("with a patience of 0 no response could begin; write a duration above zero")
     return Abandonment(share, wait, first_token)

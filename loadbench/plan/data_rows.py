@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from loadbench.core.errors import BadInput
+from loadbench.core.text import kind_of
 from loadbench.plan.prompts import Prompt
 from loadbench.plan.rubric import read_facets
 
@@ -146,12 +147,6 @@ def read_row(row: object, place: str) -> DataRow:
         if value is not None and value not in ("", [], {}):
             columns.setdefault(column_name(str(name)), value)
     return _columns_row(columns, place)
-
-
-def kind_of(item: object) -> str:
-    """What a JSON value is, in words."""
-    kinds = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "nothing"}
-    return kinds.get(type(item), "a number")
 
 
 def _batch_row(row: Mapping[str, Any], place: str) -> DataRow:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from loadbench.core.errors import BadInput
-from loadbench.plan.data_rows import LIMITS, MESSAGES, TEXTS, UnusableRowError, column_name, kind_of, read_row
+from loadbench.core.text import kind_of
+from loadbench.plan.data_rows import LIMITS, MESSAGES, TEXTS, UnusableRowError, column_name, read_row
 from loadbench.plan.input_files import open_text
 from loadbench.plan.json_text import JsonStream, parse_json
 from loadbench.plan.prompts import Prompt

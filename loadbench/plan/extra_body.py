@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadbench.core.text import SURROGATE
+from loadbench.core.text import SURROGATE, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,12 +22,8 @@ _MOST_BYTES = 8 * 1024 * 1024
 _LEAST_INTEGER, _MOST_INTEGER = -(2**63), 2**64 - 1
 _MOST_DEPTH = 100
 _WANTED = "a JSON object, as in '{\"ignore_eos\": true}', or @FILE with one"
-# Fields that no value may be given for, and what to use.
-_OWN = {
-    "messages": "the prompts are measured: use --prompts or --prompt",
-    "prompt": "the prompts are measured: use --prompts or --prompt",
-    "input": "the prompts are measured: use --prompts or --prompt",
-}
+# Fields that hold the prompts.
+_PROMPTS = ("messages", "prompt", "input")
 # The field that limits a response, of each API; and all names that servers have for it.
 LIMIT_FIELDS = {
     "chat": "max_tokens",
@@ -46,7 +42,7 @@ def read_objects(value: object) -> tuple[dict[str, Any], ...]:
         found = _parsed(item.strip()) if isinstance(item, str) else item
         if not isinstance(found, dict):
             # What was found may be a secret.
-            raise ValueError(f"found {_kind(found)}, want {_WANTED}")  # noqa: TRY004 - see `SettingType`
+            raise ValueError(f"found {kind_of(found)}, want {_WANTED}")  # noqa: TRY004 - see `SettingType`
         _check(found, "", depth=0)
         _refuse(found)
         objects.append(found)
@@ -132,9 +128,9 @@ def _check(value: object, path: str, *, depth: int) -> None:
 
 def _refuse(found: Mapping[str, Any]) -> None:
     """Raises `ValueError` for fields that would make the measurement wrong."""
-    for name, reason in _OWN.items():
+    for name in _PROMPTS:
         if name in found:
-            raise ValueError(f"{name} cannot be changed: {reason}")
+            raise ValueError(f"{name} cannot be changed: give prompts with --prompts or --prompt")
     if found.get("model") is not None:
         raise ValueError("model cannot be changed: use --model; null leaves it out")
     if found.get("stream", True) is not True:
@@ -142,8 +138,3 @@ def _refuse(found: Mapping[str, Any]) -> None:
     for name in ("n", "best_of"):
         if found.get(name) not in (None, 1):
             raise ValueError(f"{name} must be 1: the tokens of several responses come mixed, and have no latency each")
-
-
-def _kind(value: object) -> str:
-    names = {list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")

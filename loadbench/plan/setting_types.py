@@ -305,7 +305,7 @@ def _distribution(
 
 def _abandonment(value: object) -> Abandonment:
     share, at, patience = _text(value).partition("@")
-    if not at or not patience.strip():
+    if not at or patience.strip().lower() in {"", "first:"}:
         raise _wrong(value, "a share of the requests and the patience of their users, as in 5%@2s or 5%@first:2s")
     of_all = 0.0
     with suppress(ValueError):
@@ -429,7 +429,7 @@ MODEL_MIX: SettingType[tuple[Share, ...]] = SettingType(
     lambda shares: [str(share) for share in shares],
     multiple=True,
 )
-ABANDON = SettingType("SHARE@PATIENCE", _abandonment, str, example="5%@2s")
+ABANDON = SettingType("SHARE@PATIENCE", _abandonment, str)
 ARRIVALS = SettingType("constant|poisson|gamma:CV", lambda value: parse_arrivals(_text(value)), str)
 OBJECTIVES: SettingType[tuple[Objective, ...]] = SettingType(
     "RULE", _listed(parse_objective, "ttft_p95<1s,failures<1%"), _show_rules, multiple=True, example="ttft_p95<1s"

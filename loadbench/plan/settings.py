@@ -24,7 +24,7 @@ from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import DRAIN_NS, MAX_IN_FLIGHT
 from loadbench.plan.personas import PERSONAS, Cast, Persona, cast_of
 from loadbench.plan.shares import Share
-from loadbench.plan.trace_files import AUTO, FORMATS
+from loadbench.plan.trace_formats import AUTO, FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -387,7 +387,7 @@ class TargetSettings:
         refused={"judge": "use --judge-url"}, group="target", per_side=True,
         one_value={
             "compare": "a side is one server; measure several with `loadbench sweep`, and compare the saved runs",
-            "workshop": "the workshop's benchmark is one user; use `loadbench sweep`",
+            "workshop": "the workshop's benchmark measures one server; use `loadbench sweep`",
             "score": "each answer is collected once, from one server", "models": "the models of one server are listed",
             "doctor": "one server is checked at a time",
         },
@@ -449,10 +449,11 @@ class TargetSettings:
     header: tuple[tuple[str, str], ...] = setting(types.HEADERS, (),
         "A request header, as in 'X-Team: blue'; repeat the flag for several.", needs=(_OVER_HTTP,))
     header_env: tuple[tuple[str, str, str], ...] = setting(types.HEADER_VARIABLES, (),
-        "A request header whose value is in an environment variable, as in 'X-Key: TEAM_KEY'; repeat for several.",
+        "A request header whose value is in an environment variable, as in 'X-Key: TEAM_KEY'; repeat the flag for "
+        "several.",
         needs=(_OVER_HTTP,), per_side=True, reused="server")
     extra_body: tuple[dict[str, Any], ...] = setting(types.JSON_OBJECTS, (),
-        "Merge this JSON object into the body of each request; null leaves a field out. Repeat for several.",
+        "Merge this JSON object into the body of each request; null leaves a field out. Repeat the flag for several.",
         commands=_SENDING, refused={"models": "no request is sent to a model"}, needs=(_WITH_BODY,),
         comparable=Comparable.CAVEAT, per_side=True, decides_answers="request", reused="server")
     max_tokens_field: str | None = setting(types.FIELD_NAME, None,

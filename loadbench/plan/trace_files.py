@@ -28,14 +28,15 @@ from datetime import UTC, datetime
 from functools import cache, lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.input_files import read_lines
-from loadbench.plan.traces import BLOCK_TOKENS, Row, Trace, TraceBuilder
+from loadbench.plan.trace_formats import AUTO, BLOCK_TOKENS, FORMATS, LENGTHS, NS_PER_MS
+from loadbench.plan.traces import Row, Trace, TraceBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     # The line at which a record begins, and its fields by `_key` of their names.
     Record = tuple[int, dict[str, Any]]
 
-_NS_PER_MS = 1_000_000
 # A week of Azure's traces, 44 million requests, has 2 GiB.
 _MAX_BYTES = 8 << 30
 _MAX_LINE = 1 << 20
@@ -54,38 +54,14 @@ _DATE = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)? ?(
 # How pandas, spreadsheets and databases write a field without a value.
 _EMPTY = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>", "nat"})
 # Times since 1970: the unit of those from 2001 to 2065, by the least of them.
-_EPOCHS = {10**9: NS_PER_S, 10**12: _NS_PER_MS, 10**15: 1_000, 10**18: 1}
+_EPOCHS = {10**9: NS_PER_S, 10**12: NS_PER_MS, 10**15: 1_000, 10**18: 1}
 _EPOCH_FACTOR = 3
 # On average, requests of a trace are seldom further apart: in seconds, this is fewer than one request a minute.
 _WIDE_GAP = 100
 # Of the requests with ids, this share must have as many as their length needs. Recordings have a few odd ones.
 _FITTING = 0.9
 _BLOCK_POWERS = 17  # block sizes up to 65,536
-
-
-class _Format(NamedTuple):
-    """A format; its columns as people write them, the unit of a time that is a number, and the tokens of a block."""
-
-    title: str
-    at: str
-    input: str
-    output: str
-    unit_ns: int
-    block_tokens: int = BLOCK_TOKENS
-
-
-_LENGTHS = ("timestamp", "input_length", "output_length")
-FORMATS = {
-    "mooncake": _Format("Mooncake", *_LENGTHS, unit_ns=_NS_PER_MS),
-    "bailian": _Format("Qwen-Bailian", *_LENGTHS, unit_ns=NS_PER_S, block_tokens=16),
-    "azure": _Format("Azure", "TIMESTAMP", "ContextTokens", "GeneratedTokens", unit_ns=NS_PER_S),
-    "burstgpt": _Format("BurstGPT", "Timestamp", "Request tokens", "Response tokens", unit_ns=NS_PER_S),
-    "guidellm": _Format("guidellm", *_LENGTHS, unit_ns=NS_PER_S),
-    "aiperf": _Format("aiperf", *_LENGTHS, unit_ns=_NS_PER_MS),
-    "loadbench": _Format("loadbench", "due_ns", "input_tokens", "output_tokens", unit_ns=1),
-}
-AUTO = "auto"
-_UNITS = {NS_PER_S: "seconds", _NS_PER_MS: "milliseconds", 1_000: "microseconds", 1: "nanoseconds"}
+_UNITS = {NS_PER_S: "seconds", NS_PER_MS: "milliseconds", 1_000: "microseconds", 1: "nanoseconds"}
 # Columns that only one format has.
 _OF_AIPERF = {"sessionid": "session_id", "delay": "delay", "textinput": "text_input"}
 _OF_BAILIAN = frozenset({"chatid", "parentchatid"})
@@ -235,7 +211,7 @@ def _format_of_names(path: Path, number: int, record: dict[str, Any], form: str)
         if name == "loadbench":
             if at in names:
                 return name
-        elif one.at == _LENGTHS[0]:
+        elif one.at == LENGTHS[0]:
             # Of aiperf's sessions only the first turns have a time, and a text has a length.
             if output in names and (at in names or names & _OF_AIPERF.keys()) and names & {input_, "textinput"}:
                 return name
@@ -339,7 +315,7 @@ def _rows(path: Path, name: str, records: Iterator[Record], evidence: _Evidence)
     at_key, input_key, output_key = _key(one.at), _key(one.input), _key(one.output)
     names: object = None
     count = 0
-    of_aiperf = one.at == _LENGTHS[0]  # or may be: BurstGPT's sessions have the time of each request
+    of_aiperf = one.at == LENGTHS[0]  # or may be: BurstGPT's sessions have the time of each request
     last_turns: dict[str | None, int] = {}
     for line, record in records:
         if record.keys() != names:
@@ -518,7 +494,7 @@ def _unit(
             hint="write dates, or say --trace-format azure if they are seconds" if name == "azure" else _SAY_WHICH,
         )
     else:
-        unit_ns, reasons = (NS_PER_S, seconds) if seconds else (_NS_PER_MS, millis)
+        unit_ns, reasons = (NS_PER_S, seconds) if seconds else (NS_PER_MS, millis)
     if name == "mooncake" and aiperf:
         name = "aiperf"
     elif name == "mooncake" and unit_ns == NS_PER_S:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.arrivals import Schedule
 from loadbench.plan.prompts import Prompt
+from loadbench.plan.trace_formats import BLOCK_TOKENS
 
 if TYPE_CHECKING:
     import random
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from loadbench.plan.prompts import Calibration, WordPrompts
 
-# Tokens of a prompt that one id of a Mooncake trace stands for.
-BLOCK_TOKENS = 512
 # Allows for a late client: the last request must be sent inside the window, too.
 _MIN_GAP_NS = 100_000_000
 
@@ -226,12 +225,14 @@ class Replayed(Schedule):
         return (round(offset_ns / self.time_scale) for offset_ns in self.trace.offsets_ns)
 
     def __str__(self) -> str:
-        notes = [f"{count} request{'s' * (count > 1)} {reason} left out" for reason, count in self.trace.skipped]
+        parts = [f"the trace {self.trace.name}"]
+        parts += [f"{count} request{'s' * (count > 1)} {reason} left out" for reason, count in self.trace.skipped]
         if self.has_sessions:
-            notes.append(f"{len(self.trace) - len(self.trace.offsets_ns)} later turns follow responses")
-        note = f" ({', '.join(notes)})" if notes else ""
-        speed = "" if self.time_scale == 1 else f", {self.time_scale:g} times as fast"
-        return f"the trace {self.trace.name}{note}{speed}"
+            later = len(self.trace) - len(self.trace.offsets_ns)
+            parts.append(f"{later} later turn{'s' * (later > 1)} after responses")
+        if self.time_scale != 1:
+            parts.append(f"{self.time_scale:g} times as fast")
+        return ", ".join(parts)
 
 
 class TracePrompts:

@@ -106,7 +106,7 @@ def trace_facts(scenario: Scenario) -> list[tuple[str, str]]:
         lasts = format_duration(round(span_ns / step_ns) * step_ns)
         shown = f"{counted(len(trace.offsets_ns), 'request')} in {lasts}, {replayed.rate_per_s:g} requests/s on average"
         later = len(trace) - len(trace.offsets_ns)
-        return shown + (f"; {later} later turns follow responses" if later else "")
+        return shown + (f"; {counted(later, 'later turn')} after responses" if later else "")
 
     facts = [("trace", f"{trace.name}: {trace.title}"), ("recorded", span(recorded))]
     if arrivals.time_scale != 1:
@@ -115,7 +115,8 @@ def trace_facts(scenario: Scenario) -> list[tuple[str, str]]:
         known = sorted(length for length in lengths if length)  # a text has a length that is not known here
         if known:
             p50, p95 = (known[min(len(known) - 1, len(known) * share // 100)] for share in (50, 95))
-            facts.append((side, f"{known[0]} to {known[-1]}, p50 {p50}, p95 {p95}"))
+            spread = f"{known[0]} to {known[-1]}, p50 {p50}, p95 {p95}"
+            facts.append((side, spread if known[0] < known[-1] else f"{known[0]} each"))
     if trace.block_ends:
         shared = f"{sum(trace.warm)} requests begin like an earlier one ({percent(sum(trace.warm) / len(trace))}): "
         facts.append(("shared prefixes", f"{shared}an id stands for {trace.block_tokens} tokens"))

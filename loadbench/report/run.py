@@ -367,9 +367,9 @@ def _request_notes(run: Run) -> list[str]:
         lines.append(f"requests: {one.field!r} {done}{since}, because the server refuses it: {one.words}")
     if run.exact_output is not None:
         fields = " and ".join(run.exact_output.fields)
-        how = f"requested by {fields}" if fields else "not requested: no field for it is known to the server"
-        kept = f"the trial's response {'had it' if run.exact_output.kept else 'had another length'}"
-        lines.append(f"exact response lengths were {how}; {kept}")
+        trial = "had the requested length" if run.exact_output.kept else "had another length"
+        by = f"requested with {fields}; a trial response {trial}"
+        lines.append(f"--exact-output: {by if fields else 'the server has no field for it, as a trial showed'}")
     return lines
 
 

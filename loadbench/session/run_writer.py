@@ -157,8 +157,9 @@ class RunWriter:
         self._save()
 
     def model_failed(self, model: str, reason: str) -> None:
-        """Record that a model cannot be tested."""
-        self._progress.say(f"{model}: cannot be tested: {reason}")
+        """Record that a model cannot be tested. If it is the only one, the error of the run says so."""
+        if len(self._session.prepared.models) > 1:
+            self._progress.say(f"{model}: cannot be tested: {reason}")
         status = self._status(model, "failed", reason)
         self.run = msgspec.structs.replace(self.run, models=[*self.run.models, status])
         self._save()

@@ -30,7 +30,7 @@ def sample_request(scenario: Scenario, environment: Mapping[str, str]) -> list[s
         return []
     target, work = target_at(scenario, environment, url=url), scenario.work
     names = scenario.target.model or [share.name for share in scenario.target.mix_models or ()]
-    model = next(iter(names), "the model that the server lists")
+    model = next(iter(names), "the simulated model" if scenario.simulated else "the model that the server lists")
     endpoint = target.endpoint(model, scenario)
     prompt = prompt_source(work, key="first", calibration=None).calibration_prompts()[0]
     limit = prompt.output_tokens or work.max_tokens

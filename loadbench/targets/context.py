@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from loadbench.core.errors import BadInput
 from loadbench.plan.request_lengths import request_lengths
 from loadbench.targets.http_get import get_json, http_client
+from loadbench.targets.model_list import entries_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from loadbench.plan.scenario import Scenario
     from loadbench.targets.openai import Target
@@ -33,7 +34,7 @@ class Context(NamedTuple):
     for_both: bool = False
 
 
-# By how much each says: vLLM and SGLang; llama.cpp (of one slot); LM Studio for a loaded model. Then what is advice: LM
+# The most reliable first: vLLM and SGLang; llama.cpp (of one slot); LM Studio for a loaded model. Then advice: LM
 # Studio, Mistral; OpenRouter, Together, Fireworks, Ollama; Groq; LiteLLM; Foundry Local; Gemini; TabbyAPI; llama.cpp.
 _NAMES = (
     ("max_model_len", True, True),
@@ -130,12 +131,7 @@ async def _further(scenario: Scenario, target: Target, model: str, entry: Mappin
                 return found._replace(name="n_ctx")
         if entry.get("owned_by") == "organization_owner":
             document = await get_json(http, f"{root}/api/v0/models")
-            for other in _entries(document):
-                if other.get("id") == model:
+            for other in entries_of(document) or ():
+                if other["id"] == model:
                     return listed_context(other)
     return None
-
-
-def _entries(document: object) -> Iterator[dict[str, object]]:
-    listed = document.get("data") if isinstance(document, dict) else None
-    yield from (entry for entry in (listed if isinstance(listed, list) else ()) if isinstance(entry, dict))

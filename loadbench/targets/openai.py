@@ -208,7 +208,7 @@ def _secret_of(environment: Mapping[str, str], variable: str, place: str) -> str
     """The value of a variable for a header; raises `BadInput` if it is not set or not valid there."""
     value = environment.get(variable, "")
     if not value:
-        raise BadInput(f"{place} {variable}: the variable is not set", hint=f"export {variable}=…")
+        raise BadInput(f"{place} {variable}: this environment variable is not set", hint=f"export {variable}=…")
     if not value.isascii() or not value.isprintable() or value != value.strip():
         raise BadInput(f"{place} {variable}: characters that a header cannot have", hint=f"export {variable} again")
     return value
@@ -264,7 +264,7 @@ def first_failure(sample: Sample, *, hint: str = "", note: str = "", api: Api = 
 
     `note` is what the list of models says against the model. The server may not have the route of an `api`.
     """
-    hint = hint or (note if sample.status in {400, 404, 422} else "")
+    hint = hint or (f"the server {note}" if note and sample.status in {400, 404, 422} else "")
     if not hint and api is not Api.CHAT and sample.status in {404, 405, 501}:
         hint = f"the server may have no route for --api {api}: use another --api, or check the path of --url"
     hint = hint or advice_for(sample.detail)

@@ -10,10 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 WORDS = ("one", " two", " three")
-USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 
 
 @dataclass
@@ -45,26 +44,27 @@ def _sse(*frames: object) -> Reply:
     return Reply(b"".join(b"data: %s\n\n" % json.dumps(frame).encode() for frame in frames), kind="text/event-stream")
 
 
-def chat(model: str) -> Reply:
-    """Three tokens of a chat or a completion."""
-    frames = [{"model": model, "choices": [{"index": 0, "delta": {"content": word}, "text": word}]} for word in WORDS]
-    end = {"model": model, "choices": [{"index": 0, "delta": {}, "text": "", "finish_reason": "stop"}], "usage": USAGE}
-    reply = _sse(*frames, end)
+def chat(model: str, words: Sequence[str] = WORDS, end: str = "stop", *, counted: bool = True) -> Reply:
+    """A chat or a completion of some tokens, three by default; perhaps without usage."""
+    frames = [{"model": model, "choices": [{"index": 0, "delta": {"content": word}, "text": word}]} for word in words]
+    last = {"model": model, "choices": [{"index": 0, "delta": {}, "text": "", "finish_reason": end}]}
+    usage = {"prompt_tokens": 5, "completion_tokens": len(words), "total_tokens": 5 + len(words)}
+    reply = _sse(*frames, last | ({"usage": usage} if counted else {}))
     return Reply(reply.body + b"data: [DONE]\n\n", kind=reply.kind)
 
 
-def responses(model: str) -> Reply:
-    """Three tokens of the responses API."""
-    usage = {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8}
+def responses(model: str, words: Sequence[str] = WORDS) -> Reply:
+    """Such a response of the responses API."""
+    usage = {"input_tokens": 5, "output_tokens": len(words), "total_tokens": 5 + len(words)}
     done = {"type": "response.completed", "response": {"model": model, "status": "completed", "usage": usage}}
-    return _sse(*({"type": "response.output_text.delta", "delta": word} for word in WORDS), done)
+    return _sse(*({"type": "response.output_text.delta", "delta": word} for word in words), done)
 
 
-def ollama(model: str) -> Reply:
-    """Three tokens of Ollama's chat."""
-    lines = [{"model": model, "message": {"role": "assistant", "content": word}, "done": False} for word in WORDS]
-    end = {"model": model, "done": True, "done_reason": "stop", "prompt_eval_count": 5, "eval_count": 3}
-    content = b"".join(json.dumps(line).encode() + b"\n" for line in [*lines, end])
+def ollama(model: str, words: Sequence[str] = WORDS, end: str = "stop") -> Reply:
+    """One of Ollama's chat."""
+    lines = [{"model": model, "message": {"role": "assistant", "content": word}, "done": False} for word in words]
+    last = {"model": model, "done": True, "done_reason": end, "prompt_eval_count": 5, "eval_count": len(words)}
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in [*lines, last])
     return Reply(content, kind="application/x-ndjson")
 
 

@@ -1,17 +1,19 @@
-"""A server that refuses fields, and answers as long as it likes: in a thread, for commands that run in this process."""
+"""A server that refuses fields, and generates as many tokens as a test wants: for commands that run in this process."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from contextlib import contextmanager
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+
+from tests.cli.any_server import Reply, any_server, chat, ollama, responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.cli.any_server import Got
 
     # (status, error) for a body that is refused, with 200 inside of a stream, or the number of tokens of its response.
     Answer = Callable[[dict[str, Any]], tuple[int, Any] | int]
@@ -27,87 +29,45 @@ def requested(body: dict[str, Any]) -> int:
     return int(limits[0] if limits else body.get("options", {}).get("num_predict", 1))
 
 
-class StrictServer(ThreadingHTTPServer):
+class StrictServer:
     """`bodies` are those that were posted, each with whether it was refused."""
 
-    daemon_threads = True
-
-    def __init__(self, answer: Answer, models: tuple[str, ...]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answer, self.models = answer, models
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
         self.bodies: list[tuple[dict[str, Any], bool]] = []
-
-    @property
-    def url(self) -> str:
-        """The base of its API."""
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.url = ""  # the base of its API
 
     @property
     def accepted(self) -> list[dict[str, Any]]:
         """The bodies of the requests that were answered, the first ones before measuring included."""
         return [body for body, refused in self.bodies if not refused]
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: StrictServer
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        """The models; nothing else is there."""
-        found = self.path.endswith("/models")
-        self._send(200 if found else 404, json.dumps({"data": [{"id": name} for name in self.server.models]}))
-
-    def do_POST(self) -> None:
+    def reply(self, got: Got) -> Reply | None:
         """A refusal, or a response in the form of the route."""
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        answer = self.server.answer(body)
-        self.server.bodies.append((body, not isinstance(answer, int)))
+        answer = self.answer(got.body)
+        self.bodies.append((got.body, not isinstance(answer, int)))
         time.sleep(_RESPONDS_S)
         if not isinstance(answer, int):
             status, error = answer
-            streams = status == HTTPStatus.OK
-            content = json.dumps(error)
-            self._send(status, *((f"data: {content}\n\n", "text/event-stream") if streams else (content,)))
-            return
-        reason = "length" if answer >= requested(body) else "stop"
-        usage = {"prompt_tokens": 9, "completion_tokens": answer, "total_tokens": 9 + answer}
-        if self.path.endswith("/api/chat"):
-            lines = [{"model": body["model"], "message": {"content": "x "}, "done": False}] * answer
-            end = {"done": True, "done_reason": reason, "prompt_eval_count": 9, "eval_count": answer}
-            lines.append({"model": body["model"], "message": {"content": ""}, **end})
-            self._send(200, "".join(json.dumps(line) + "\n" for line in lines), "application/x-ndjson")
-            return
-        if self.path.endswith("/responses"):
-            events: list[dict[str, Any]] = [{"type": "response.output_text.delta", "delta": "x "}] * answer
-            counts = {"input_tokens": 9, "output_tokens": answer, "total_tokens": 9 + answer}
-            events.append({"type": "response.completed", "response": {"status": "completed", "usage": counts}})
-        else:
-            events = [{"choices": [{"index": 0, "delta": {"content": "x "}, "text": "x "}]}] * answer
-            last = {"index": 0, "delta": {}, "text": "", "finish_reason": reason}
-            events.append({"choices": [last], **({"usage": usage} if "stream_options" in body else {})})
-        self._send(200, "".join(f"data: {json.dumps(event)}\n\n" for event in events), "text/event-stream")
-
-    def _send(self, status: int, content: str, kind: str = "application/json") -> None:
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content.encode())
+            if status != HTTPStatus.OK:
+                return Reply(error, status)
+            return Reply(b"data: %s\n\n" % json.dumps(error).encode(), kind="text/event-stream")
+        model, words, end = got.body["model"], ["x "] * answer, "length" if answer >= requested(got.body) else "stop"
+        if got.path.endswith("/api/chat"):
+            return ollama(model, words, end)
+        if got.path.endswith("/responses"):
+            return responses(model, words)
+        return chat(model, words, end, counted="stream_options" in got.body)
 
 
 @contextmanager
 def strict_server(answer: Answer, *models: str) -> Iterator[StrictServer]:
     """It answers while the context lasts."""
-    server = StrictServer(answer, models or ("m",))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    strict = StrictServer(answer)
+
+    def listed(path: str) -> Reply | None:
+        return Reply({"data": [{"id": name} for name in models or ("m",)]}) if path.endswith("/models") else None
+
+    with any_server(listed, strict.reply) as server:
+        strict.url = f"{server.root}/v1"
+        yield strict

@@ -69,10 +69,10 @@ def test_limits_are_found_by_all_their_names():
         ("[" * 100_000, "nested too deeply"),
         ('{"model": "other"}', "model cannot be changed: use --model"),
         ('{"n": 3}', "n must be 1"),
-        ('"text"', "found text, want a JSON object"),
+        ('"text"', "found a string, want a JSON object"),
         ("true", "found true or false, want a JSON object"),
         (7, "found a number, want a JSON object"),
-        (["{}", "[]"], "found a list, want a JSON object"),
+        (["{}", "[]"], "found an array, want a JSON object"),
         ("@", "Is a directory"),
     ],
 )

@@ -331,7 +331,7 @@ def test_sessions_are_read_with_their_delays(read):
     assert list(trace.next_turns) == [3, 2, 4, -1, -1]
     assert [delay / MS for delay in trace.delays_ns] == [0, 0, 30, 0, 40.5]
     assert dict(trace.skipped) == {"of unknown length": 1, "without a time": 1}
-    assert "1 request without a time left out, 3 later turns follow responses)" in str(Replayed(trace))
+    assert "1 request without a time left out, 3 later turns after responses" in str(Replayed(trace))
     timed = [one | {"timestamp": 1000 * number} for number, one in enumerate(records) if one["input_length"]]
     assert not read(lines(timed)).has_sessions
 

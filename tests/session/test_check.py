@@ -25,7 +25,7 @@ MISTAKES = {
     "certificates": (("--url", "https://127.0.0.1:9", "--cacert", "no.pem"), "--cacert no.pem"),
     "prompts": (("--prompts", "nothing.jsonl"), "nothing.jsonl"),
     "models": (("--models", "broken.json"), "broken.json, line 1"),
-    "key": (("--api-key-env", "NOBODYS_KEY"), "--api-key-env NOBODYS_KEY: the variable is not set"),
+    "key": (("--api-key-env", "NOBODYS_KEY"), "--api-key-env NOBODYS_KEY: this environment variable is not set"),
     "folder": (("--out", "broken.json"), "broken.json: is a file, not a folder"),
     "folder below a file": (("--out", "broken.json/a/b"), "broken.json: is a file, not a folder"),
     "name": (("--name", "..."), "--name: '...' cannot be a folder name"),
@@ -129,7 +129,7 @@ def test_scoring_refuses_in_the_same_words(command, flag, folder):
     }
     done = loadbench("score", command, *arguments[command], cwd=folder)
     assert done.returncode == 2
-    assert f"{flag} NOBODYS_KEY: the variable is not set" in done.stderr
+    assert f"{flag} NOBODYS_KEY: this environment variable is not set" in done.stderr
 
 
 def test_a_server_without_models_ends_every_command_in_the_same_words(folder):
