@@ -16,6 +16,8 @@ from loadbench.client.stamping import StampedSocket
 from loadbench.client.transport import TransportError
 from loadbench.record.outcome import Outcome
 
+MS = 1_000_000
+
 
 class Wire(asyncio.Transport):
     """The socket's side: remembers what was written and whether it was closed; sends at once unless it is stuck."""
@@ -124,22 +126,26 @@ def exchange(pieces: list[bytes], *, closes: bool = True, stamper: Ticks | None 
 
 
 @pytest.mark.parametrize(
-    ("arrived", "sent", "stamp"),
+    ("returns", "arrived", "sent", "stamp"),
     [
-        (30, 11, 30),  # after the send had returned
-        (8, 5, 8),  # while it had not: counted from its beginning
-        (11, 5, 11),
-        (3, 5, 12),  # before it began: another clock's moment; it was read at 12
+        (11, 30, 11, 30),  # after the send had returned
+        (11, 8, 5, 8),  # while it had not: counted from its beginning
+        (11, 11, 5, 11),
+        (11, 3, 5, 12),  # before it began: another clock's moment; it was read at 12
+        # The server had the core while the send lasted, and gave it back with the end of its response.
+        (40 * MS, 40 * MS + 65, 5, 40 * MS + 65),
+        (40 * MS, 30 * MS, 5, 30 * MS),
+        (MS, 2 * MS, MS, 2 * MS),
     ],
 )
-def test_response_before_the_send_has_returned_is_counted_from_its_beginning(arrived, sent, stamp):
+def test_response_before_the_send_has_returned_is_counted_from_its_beginning(returns, arrived, sent, stamp):
     """No response takes no time: the mark is moved, and never the stamp of an arrival that can be."""
 
     async def run() -> Heard:
         with StampedSocket(socket.AF_INET, socket.SOCK_STREAM) as sock:
             sock.stamped_ns, sock.send_began_ns = 0, 5
-            ticks, heard = Ticks(arrived, 40), Heard()
-            ticks.now = 10  # the send returns at 11
+            ticks, heard = Ticks(arrived, arrived + 10), Heard()
+            ticks.now = returns - 1
             connection = Connection(ticks, sock)
             connection.connection_made(Wire())
             over = connection.begin(b"GET / HTTP/1.1\r\n\r\n", Receiver(heard))
@@ -149,7 +155,7 @@ def test_response_before_the_send_has_returned_is_counted_from_its_beginning(arr
             return heard
 
     heard = asyncio.run(run())
-    assert (heard.sent, heard.headers_at, heard.stamps) == (sent, stamp, [stamp, 40])
+    assert (heard.sent, heard.headers_at, heard.stamps) == (sent, stamp, [stamp, max(stamp, arrived + 10)])
 
 
 def test_response_before_the_rest_was_sent_keeps_its_stamp():
