@@ -69,9 +69,15 @@ def _parts(table: Table, widths: list[int], width: int) -> list[list[int]]:
             units[-1].append(column)
         else:
             units.append([column])
-    parts: list[list[int]] = []
-    for unit in units:
-        if not parts or sum(widths[column] for column in (*parts[-1], *unit)) > width:
-            parts.append([*names])
-        parts[-1] += unit
-    return parts
+    chosen: list[list[int]] = []
+    for most in range(width, 0, -1):
+        parts: list[list[int]] = []
+        for unit in units:
+            if not parts or sum(widths[column] for column in (*parts[-1], *unit)) > most:
+                parts.append([*names])
+            parts[-1] += unit
+        # As few parts as there have to be, and of these the most equal ones.
+        if chosen and len(parts) > len(chosen):
+            break
+        chosen = parts
+    return chosen
