@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
+
+import orjson
 
 from loadbench.client.deadline import Deadline
 from loadbench.client.transport import HttpRequest, TransportError
-from loadbench.core.text import hide, secrets_of
+from loadbench.core.text import hide, secrets_in, secrets_of
 from loadbench.core.units import format_duration
 from loadbench.plan.load import Phase
 from loadbench.plan.prompts import Prompt
+from loadbench.plan.server_url import redirect_target
 from loadbench.plan.settings import LimitSettings
 from loadbench.record.outcome import Outcome
 from loadbench.record.request import ONLY_DESTINATION, Destination, Request
@@ -65,7 +67,7 @@ class Endpoint:
     """Where requests go and what they have in common; `base_url` includes the version, as in `http://host/v1`.
 
     A `route` that was given in full is their URL instead; each has the `query`. `secrets` are texts that must not be
-    kept, besides those in the headers. `model_note` is what the server's list of models says against the model.
+    kept, besides those in headers and bodies. `model_note` is what the server's list of models says against the model.
     """
 
     base_url: str
@@ -136,7 +138,6 @@ class Client:
         self._transport = transport
         self._clock = clock
         self._timeouts = timeouts
-        # An error may repeat what was sent, and its text is kept.
         secrets = [secret for one in self._endpoints for secret in (*one.secrets, *secrets_of(one.headers))]
         self._secrets = tuple(dict.fromkeys(secrets))
         self._calls: set[_Call] = set()
@@ -174,7 +175,9 @@ class Client:
             outcome, detail = await call.run(self._transport, endpoint.http_request(body))
         finally:
             self._calls.discard(call)
-        sample = call.sample(request, outcome, hide(detail, self._secrets))
+        # An error may repeat what was sent, and its text is kept.
+        secrets = (*self._secrets, *secrets_in(orjson.loads(body))) if detail else ()
+        sample = call.sample(request, outcome, hide(detail, secrets))
         if sample.usage.fault or sample.usage.ignores_limit:
             # The body may have another limit than the one it was made for.
             sample = replace(sample, usage=call.reader.check_usage(limit_in(body)))
@@ -337,7 +340,7 @@ class _Call:
         reader = self.reader
         if self.status is not None and self.status != 200:
             if 300 <= self.status < 400:
-                to = urljoin(self._url, self._location) if self._location else "nowhere"
+                to = redirect_target(self._url, self._location)
                 return Outcome.HTTP_ERROR, f"HTTP {self.status}: redirects to {to}"
             wait = f" (Retry-After: {self._retry_after})" if self._retry_after else ""
             return Outcome.HTTP_ERROR, f"HTTP {self.status}: {error_text(bytes(self._body))}{wait}"

@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.engine.observers import RunObserver
-    from loadbench.engine.target import ModelUnderTest, TargetSession
+    from loadbench.engine.target import Contact, ModelUnderTest, TargetSession
     from loadbench.plan.load import LevelDuration, Load
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
-    from loadbench.record.sample import Sample
 
 # Of the time that a response is expected to take: some take longer.
 _WARM_UP_SHARE = 1.25
@@ -105,14 +104,14 @@ class Sweep:
                     raise TargetUnavailable(f"{only}: {reason.message}", hint=reason.hint or hint)
                 raise TargetUnavailable("; ".join(f"{name}: {reason}" for name, reason in failed), hint=hint)
 
-    async def _contact_all(self) -> dict[str, list[Sample] | TargetUnavailable]:
+    async def _contact_all(self) -> dict[str, Contact | TargetUnavailable]:
         """The first responses of every model, or why there are none.
 
         What one model refuses, no level of any other may have sent, so all are asked before the first level. A single
         model is asked when its turn comes, and so are those that are loaded one in place of another.
         """
         models = [model for model in self._models if model not in self._missing]
-        contacts: dict[str, list[Sample] | TargetUnavailable] = {}
+        contacts: dict[str, Contact | TargetUnavailable] = {}
         for model in models if len(models) > 1 and not self._session.swaps_models else ():
             try:
                 contacts[model] = await first_contact(self._session, model, self._scenario)
@@ -120,12 +119,10 @@ class Sweep:
                 contacts[model] = error
         return contacts
 
-    async def _test(
-        self, model: str, contacts: Mapping[str, list[Sample] | TargetUnavailable], *, first_level: int
-    ) -> None:
+    async def _test(self, model: str, contacts: Mapping[str, Contact | TargetUnavailable], *, first_level: int) -> None:
         if model in self._missing:
             raise TargetUnavailable(self._missing[model])
-        contact = contacts.get(model, [])
+        contact = contacts.get(model)
         if isinstance(contact, TargetUnavailable):
             raise contact
         subject = await prepare_model(self._session, model, self._scenario, contact)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from loadbench.core.errors import TargetUnavailable
 from loadbench.plan.prompt_source import prompt_source
@@ -107,22 +107,28 @@ class ModelUnderTest:
         return self.samples[-1].end_ns - self.samples[-1].due_ns
 
 
-async def first_contact(session: TargetSession, model: str, scenario: Scenario) -> list[Sample]:
-    """Load the model where that is needed, and send requests until the server accepts them: the responses, of which
-    the last one is to the first prompt.
+class Contact(NamedTuple):
+    """The very first response of a model, which may be that of a trial, and those to its first prompts."""
+
+    cold: Sample
+    responses: list[Sample]
+
+
+async def first_contact(session: TargetSession, model: str, scenario: Scenario) -> Contact:
+    """Load the model where that is needed, and send requests until the server accepts them.
 
     Raises `TargetUnavailable` where it does not respond.
     """
     await session.ready(model)
     destination = session.client(model).destinations[0]
     trial = await session.exact_lengths(model, destination)
-    prompt = prompt_source(scenario.work, key="first", calibration=None).calibration_prompts()[0]
-    response = await _respond(session, model, prompt, scenario, destination)
-    return [response] if trial is None else [trial, response]
+    prompts = prompt_source(scenario.work, key="first", calibration=None).calibration_prompts()
+    responses = await _respond(session, model, prompts, scenario, destination)
+    return Contact(trial or responses[0], responses)
 
 
 async def prepare_model(
-    session: TargetSession, model: str, scenario: Scenario, contact: Sequence[Sample] = ()
+    session: TargetSession, model: str, scenario: Scenario, contact: Contact | None = None
 ) -> ModelUnderTest:
     """Get a model's first responses: proof that it works, what its tokens are like, how long a response takes, and how
     long the first token takes cold and warm. `contact` is what `first_contact` returned, if it was called before.
@@ -136,16 +142,14 @@ async def prepare_model(
     client = session.client(model)
     # A mix's other models are calibrated too; where further servers have the same model, one response shows it works.
     servers = len(scenario.target.url or ()) or 1
-    responses = [[contact[-1]]]
-    for destination in client.destinations[1:]:
+    samples = contact.responses
+    calibrations = [prompts.calibrate([sample.input_tokens for sample in samples])]
+    for number, destination in enumerate(client.destinations[1:], 1):
         await session.exact_lengths(model, destination)
-        responses.append([await _respond(session, model, first[0], scenario, destination)])
-    calibrations = []
-    for number in range(0, len(responses), servers):
-        destination = client.destinations[number]
-        responses[number] += [await _respond(session, model, one, scenario, destination) for one in first[1:]]
-        calibrations.append(prompts.calibrate([sample.input_tokens for sample in responses[number]]))
-    samples = responses[0]
+        of_model = number % servers == 0
+        responses = await _respond(session, model, first if of_model else first[:1], scenario, destination)
+        if of_model:
+            calibrations.append(prompts.calibrate([sample.input_tokens for sample in responses]))
     client = session.client(model)
 
     # Another prompt, so that no prefix is cached.
@@ -159,18 +163,28 @@ async def prepare_model(
         # The model has responded before; a single token that shows no text, say, is no reason to leave it out.
         warm = None
     return ModelUnderTest(
-        model, client, calibrations[0], samples, cold=contact[0], warm=warm, further=tuple(calibrations[1:])
+        model, client, calibrations[0], samples, cold=contact.cold, warm=warm, further=tuple(calibrations[1:])
     )
 
 
 async def _respond(
-    session: TargetSession, model: str, prompt: Prompt, scenario: Scenario, destination: Destination
-) -> Sample:
-    """The response to one of the first prompts; raises `TargetUnavailable` with the name of what does not respond."""
-    max_tokens = prompt.output_tokens or scenario.work.max_tokens
-    try:
-        return await session.first_response(model, prompt=prompt, max_tokens=max_tokens, destination=destination)
-    except TargetUnavailable as error:
-        where = " at ".join(filter(None, (destination.model, destination.server)))
-        error.message = f"{where}: {error.message}" if where else error.message
-        raise
+    session: TargetSession, model: str, prompts: Sequence[Prompt], scenario: Scenario, destination: Destination
+) -> list[Sample]:
+    """The responses to the first prompts; raises `TargetUnavailable` with the name of what does not respond.
+
+    Only the first has to succeed among those with fields of their own: the load will show how many fail.
+    """
+    responses: list[Sample] = []
+    for prompt in prompts:
+        max_tokens = prompt.output_tokens or scenario.work.max_tokens
+        try:
+            responses.append(
+                await session.first_response(model, prompt=prompt, max_tokens=max_tokens, destination=destination)
+            )
+        except TargetUnavailable as error:
+            if responses and (prompt.fields or prompt.extra):
+                continue
+            where = " at ".join(filter(None, (destination.model, destination.server)))
+            error.message = f"{where}: {error.message}" if where else error.message
+            raise
+    return responses

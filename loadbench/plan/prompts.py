@@ -156,8 +156,15 @@ class TextPrompts:
         return prompt._replace(messages=_marked(prompt.messages, nonce))
 
     def calibration_prompts(self) -> Sequence[Prompt]:
-        """The first prompt: it only shows that the server responds."""
-        return [self.next(0, None)]
+        """The first prompt, and each that has fields which none before it has: they show what the server accepts."""
+        seen: set[str] = set()
+        numbers = []
+        for number, prompt in enumerate(self._prompts):
+            names = {*(prompt.fields or ()), *(prompt.extra or ())}
+            if number == 0 or names - seen:
+                numbers.append(number)
+                seen |= names
+        return [self.next(number, None) for number in numbers]
 
     def calibrate(self, tokens: Sequence[int | None]) -> None:
         """Nothing: the lengths of given prompts are fixed."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from loadbench.core.text import MASK, is_secret
 
@@ -142,6 +142,14 @@ def shown_url(url: str) -> str:
 def with_query(url: str, query: str) -> str:
     """The URL with this query added."""
     return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+
+
+def redirect_target(url: str, location: str) -> str:
+    """Where a response of this URL redirects to, as it may be shown: a server puts passwords and tickets there."""
+    try:
+        return shown_url(urljoin(url, location)) if location else "nowhere"
+    except ValueError:
+        return f"{location!r}, which is no URL"
 
 
 def _parameters(query: str) -> list[tuple[str, str]]:

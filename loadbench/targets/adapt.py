@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 MOST_TRIES = 5
 # Without one of these a request asks for something else.
 _NEEDED = frozenset(
-    {"model", "messages", "prompt", "input", "stream", "options", "stop", "tools", "response_format", *TOKEN_LIMITS}
+    {
+        *("model", "messages", "prompt", "input", "stream", "options", "stop", "tools", "tool_choice", "functions"),
+        *("function_call", "response_format", "text", "format", *TOKEN_LIMITS),
+    }
 )
 _BAD_REQUEST = frozenset({400, 422})
 # The two names that most servers know, the newer one first.
@@ -49,6 +52,10 @@ _CONSEQUENCES = {
     "seed": "responses may differ from run to run",
     "stream_options": "where the server reports no usage, tokens are counted by events",
     "store": "the server may store the responses",
+}
+# What no flag changes, and what to do if a server refuses it.
+_MEASURED = dict.fromkeys(("messages", "prompt", "input"), "the route may be one of another API: see --api") | {
+    "stream": "tokens are measured as they are streamed: use a model and a route that stream"
 }
 # A response to this prompt is one word long, unless the server is told otherwise; the trial wants this many tokens.
 _TRIAL_PROMPT = "Reply with the single word yes, and nothing else."
@@ -79,7 +86,7 @@ def decide(
         new = next((name for name in candidates if name is not None and name not in tried), None)
         if new is not None:
             decisions.append(Adapted(field=field, action="renamed", to=new, words=words))
-        elif field.rpartition(".")[2] not in _NEEDED and field.partition(".")[0] not in given:
+        elif not (field.rpartition(".")[2] in _NEEDED or field.partition(".")[0] in given or field in changes.left_out):
             decisions.append(Adapted(field=field, action="left_out", words=words))
     return decisions
 
@@ -102,8 +109,8 @@ def describe(decision: Adapted) -> str:
         same = f", as with {flag}" if decision.field in TOKEN_LIMITS else ""
         return f"the server refuses {decision.field!r}; {decision.to!r} is sent instead{same}"
     follows = _CONSEQUENCES.get(decision.field.rpartition(".")[2], "")
-    return f"the server refuses {decision.field!r}; it is not sent, as with {flag}" + (
-        f": {follows}" if follows else ""
+    return f"the server refuses {decision.field!r}; it is not sent" + (
+        f", as with {flag}: {follows}" if follows else ""
     )
 
 
@@ -180,7 +187,13 @@ async def first_response(
     refused = refusals(sample.detail, _sent(client, prompt))
     if not refused:
         raise first_failure(sample, note=client.endpoint.model_note, api=client.endpoint.api)
-    hint = f"say what to send instead: {_flag(refused[0].field, refused[0].instead)}"
+    field = refused[0].field
+    if not isinstance(prompt, str) and field in {*(prompt.fields or ()), *(prompt.extra or ())}:
+        hint = f"remove {field!r} from the rows of the data set"
+    elif field in _MEASURED:
+        hint = _MEASURED[field]
+    else:
+        hint = f"say what to send instead: {_flag(field, refused[0].instead)}"
     if prepared.scenario.target.strict_request:
         hint += "; or leave out --strict-request"
     raise first_failure(sample, hint=hint)

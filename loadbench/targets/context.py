@@ -123,7 +123,7 @@ async def _further(scenario: Scenario, target: Target, model: str, entry: Mappin
     """What llama.cpp and LM Studio say elsewhere of the context as it is loaded."""
     root = re.sub(r"(/api)?/v\d+$", "", target.base_url)
     meta = entry.get("meta")
-    async with http_client(target.headers, tls=target.tls, limits=scenario.limits) as http:
+    async with http_client(target.headers, query=target.query, tls=target.tls, limits=scenario.limits) as http:
         if isinstance(meta, dict) and "n_ctx_train" in meta:
             props = await get_json(http, f"{root}/props")
             settings = props.get("default_generation_settings") if isinstance(props, dict) else None

@@ -9,7 +9,7 @@ import re
 
 REDIRECT = "redirects are not followed: use that address with --url if it is the right one"
 KEY = (
-    "put the key into LOADBENCH_API_KEY, or name another variable with --api-key-env; "
+    "the key is that in LOADBENCH_API_KEY, or in the variable of --api-key-env; "
     "a key in another header: --header-env 'api-key: NAME'"
 )
 _MEMORY = (
@@ -32,6 +32,11 @@ _REFUSED_FIELD = (
     r"(?:unknown|unsupported|unrecogni[sz]ed|unexpected|invalid|extra|additional) (?:request )?"
     r"(?:parameter|param|field|argument|keyword|propert|input|name\b)|(?:not|n't) (?:permitted|allowed|supported)\b"
     r"|extra_forbidden|cannot find field|is unsupported|only the default"
+)
+# Of a field whose value the server does not take, after its name.
+_VALUE = (
+    r"\b[^.;]{0,80}?(?:\b(?:must|should|between|range|at (?:least|most)|(?:less|greater|larger|smaller|bigger) than"
+    r"|minimum|maximum|exceeds?|above|below|too (?:large|small|high|low|big))\b|[<>≤≥])"
 )
 _FIELD = (
     "leave the field out (--extra-body '{\"NAME\": null}'), or give the limit another name (--max-tokens-field NAME)"
@@ -98,6 +103,17 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "the server, or a proxy before it, limits the size of requests: use shorter prompts, or raise its limit",
     ),
     (r"HTTP 415", "content type", "check the path of --url: a route of chats takes JSON"),
+    (
+        rf"\b(?:max_\w*tokens|num_predict|n_predict){_VALUE}",
+        "limit out of range",
+        "request another number of tokens: --max-tokens N",
+    ),
+    (
+        rf"\btemperature{_VALUE}",
+        "temperature out of range",
+        "request another --temperature, or none: --extra-body '{\"temperature\": null}'",
+    ),
+    (rf"\bseed{_VALUE}", "seed out of range", "use another --seed, or send none: --extra-body '{\"seed\": null}'"),
     (_REFUSED_FIELD, "refused field", _FIELD),
     (r"HTTP 422", "invalid request", f"if the words name a field: {_FIELD}"),
     (

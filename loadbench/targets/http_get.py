@@ -16,7 +16,7 @@ import orjson
 from loadbench.client.faults import explain
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.units import NS_PER_S
-from loadbench.plan.server_url import shown_url
+from loadbench.plan.server_url import shown_url, with_query
 
 if TYPE_CHECKING:
     import ssl
@@ -37,13 +37,20 @@ class NoConnection(TargetUnavailable):
 
 @asynccontextmanager
 async def http_client(
-    headers: Sequence[tuple[str, str]], *, tls: ssl.SSLContext | None, limits: LimitSettings
+    headers: Sequence[tuple[str, str]], *, query: str = "", tls: ssl.SSLContext | None, limits: LimitSettings
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client for such requests, within the scenario's time limits; proxies of the environment are ignored."""
+    """A client for such requests, each with the query, within the scenario's time limits; proxies of the environment
+    are ignored.
+    """
+
+    async def add_query(request: httpx.Request) -> None:
+        request.url = httpx.URL(with_query(str(request.url), query))
+
     connect_s = limits.connect_timeout / NS_PER_S if limits.connect_timeout else None
     within_s = min(_WITHIN_S, limits.timeout / NS_PER_S) if limits.timeout else _WITHIN_S
     timeout = httpx.Timeout(within_s, connect=connect_s)
     async with httpx.AsyncClient(verify=tls or False, trust_env=False, timeout=timeout, headers=list(headers)) as http:
+        http.event_hooks = {"request": [add_query]}
         yield http
 
 

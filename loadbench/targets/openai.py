@@ -11,16 +11,15 @@ import re
 from base64 import b64encode
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 import httpx
 
 from loadbench.client.client import Endpoint
 from loadbench.client.httpx_transport import tls_context
 from loadbench.core.errors import BadInput, TargetUnavailable
-from loadbench.core.text import hide, secrets_in, secrets_of
+from loadbench.core.text import hide, secrets_of
 from loadbench.plan.extra_body import LIMIT_FIELDS
-from loadbench.plan.server_url import ServerUrl, shown_url, with_query
+from loadbench.plan.server_url import ServerUrl, redirect_target, shown_url
 from loadbench.plan.settings import DEFAULT, Source
 from loadbench.record.outcome import Outcome
 from loadbench.record.request import ONLY_DESTINATION
@@ -109,7 +108,7 @@ def target_at(scenario: Scenario, environment: Mapping[str, str], *, url: str) -
         base_url=given.default_base,
         route=given.route,
         query=given.query,
-        secrets=(*given.secrets, *secrets_in(settings.extra_body)),
+        secrets=given.secrets,
         headers=headers,
         tls=tls,
         changes=BodyChanges(extra=settings.extra_body, renamed=renamed),
@@ -128,10 +127,10 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
     if settings.api == Api.OLLAMA:
         lists.append((re.sub(r"/v\d+$", "", given.base) + "/api/tags", given.default_base))
     problems: list[TargetUnavailable] = []
-    async with http_client(target.headers, tls=target.tls, limits=scenario.limits) as http:
+    async with http_client(target.headers, query=target.query, tls=target.tls, limits=scenario.limits) as http:
         for list_url, base_url in lists:
             try:
-                response = await get(http, with_query(list_url, given.query))
+                response = await get(http, list_url)
             except TargetUnavailable as error:
                 error.message = hide(error.message, secrets)
                 if isinstance(error, NoConnection):
@@ -158,8 +157,7 @@ def _list_problem(response: httpx.Response, list_url: str) -> tuple[str, str]:
     """(what is wrong with a response that has no list of models, what to do about it if that is clear)."""
     status = response.status_code
     if response.is_redirect:
-        location = clean(response.headers.get("location", ""))
-        to = urljoin(list_url, location) if location else "nowhere"
+        to = redirect_target(list_url, clean(response.headers.get("location", "")))
         return f"HTTP {status}, redirects to {to}", error_hints.REDIRECT
     if status in {401, 403}:
         return f"HTTP {status}: {error_text(response.content)}", error_hints.KEY

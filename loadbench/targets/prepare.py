@@ -149,7 +149,7 @@ async def timed_load(http: httpx.AsyncClient, scenario: Scenario, service: Servi
 
 def target_http(scenario: Scenario, target: Target) -> AbstractAsyncContextManager[httpx.AsyncClient]:
     """A client for small requests to the target."""
-    return http_client(target.headers, tls=target.tls, limits=scenario.limits)
+    return http_client(target.headers, query=target.query, tls=target.tls, limits=scenario.limits)
 
 
 async def find_server(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> tuple[Target, Service | None]:

@@ -29,9 +29,9 @@ class BodyChanges(NamedTuple):
     """How the bodies of a run differ from those that loadbench makes by itself.
 
     `extra` are JSON objects, merged into the body one after another (`merged`). `left_out` are names of loadbench's own
-    fields that are not sent, `options.seed` one inside another. `renamed` has (name, new name) of fields that are sent
-    under another name, whoever gave them. `exact` are fields that make a response as long as requested: one that begins
-    with `min_` gets the number of tokens, another is a switch.
+    fields and of a prompt's that are not sent, `options.seed` one inside another. `renamed` has (name, new name) of
+    fields that are sent under another name, whoever gave them. `exact` are fields that make a response as long as
+    requested: one that begins with `min_` gets the number of tokens, another is a switch.
     """
 
     extra: tuple[Mapping[str, Any], ...] = ()
@@ -91,14 +91,15 @@ def request_body(
             assert_never(never)
     for name in changes.exact:
         (body["options"] if api is Api.OLLAMA else body)[name] = max_tokens if name.startswith("min_") else True
+    own = {} if fields is None else translated_fields(api, fields)
     for name in changes.left_out:
         outer, _, inner = name.rpartition(".")
-        (body.get(outer, {}) if outer else body).pop(inner, None)
+        for part in (body, own):
+            (part.get(outer, {}) if outer else part).pop(inner, None)
     for patch in changes.extra:
         body = merged(body, patch)
-    if fields is not None:
+    if own:
         # Not merged: a schema's `null` is a value.
-        own = translated_fields(api, fields)
         if isinstance(options := body.get("options"), dict) and "options" in own:
             own["options"] = options | own["options"]
         body |= own

@@ -124,6 +124,76 @@ def test_what_the_user_gave_is_renamed_at_most(tmp_path: Path) -> None:
         assert server.accepted == []
 
 
+def test_fields_of_rows_are_left_out_as_well(tmp_path: Path) -> None:
+    """Of whichever row, on every API that has them; each is refused once, before the level."""
+    rows = [{"prompt": "Why?", "seed": 3}, {"prompt": "How?", "top_p": 0.5, "temperature": 0.7}, {"prompt": "Who?"}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fields = {"chat": ("seed", "top_p"), "completions": ("seed", "top_p"), "ollama": ("options.seed", "options.top_p")}
+    for api, refused in fields.items():
+        (tmp_path / api).mkdir()
+        with strict_server(refusing(*refused)) as server:
+            done = sweep(server, tmp_path / api, "--prompts=../p.jsonl", f"--api={api}")
+        run = run_of(tmp_path / api)
+        assert run["levels"][0]["outcomes"] == {"ok": 3}, done.stderr
+        assert [(one["field"], one["action"]) for one in run["adapted"]] == [(name, "left_out") for name in refused]
+        assert done.stderr.count("the server refuses") == 2
+        temperatures = {(body.get("options") or body)["temperature"] for body in server.accepted}
+        assert temperatures == {0.0, 0.7}
+
+
+def test_models_of_a_run_have_the_same_fields_in_every_row(tmp_path: Path) -> None:
+    """What the second model refuses in the second row, no level of the first has sent."""
+    rows = [{"prompt": "Why?"}, {"prompt": "How?", "top_p": 0.5}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def answer(body: dict[str, Any]) -> Any:
+        refuses = body["model"] == "n" and "top_p" in body
+        return (400, {"error": "Unknown parameter: 'top_p'."}) if refuses else requested(body)
+
+    with strict_server(answer) as server:
+        done = sweep(server, tmp_path, "--prompts=p.jsonl", "--model=m", "--model=n")
+    assert [level["outcomes"] for level in run_of(tmp_path)["levels"]] == [{"ok": 3}, {"ok": 3}], done.stderr
+    assert sum("top_p" in body for body, _ in server.bodies) == 2  # the two first requests
+
+
+def test_a_row_that_fails_is_a_failure_of_its_level(tmp_path: Path) -> None:
+    """What is in its extra_body is sent as it is; the hint for the first row names the rows, since no flag helps."""
+    rows = [{"prompt": "Why?"}, {"prompt": "How?", "extra_body": {"top_k": 5}}]
+    for number, order in enumerate((rows, rows[::-1])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "p.jsonl").write_text("\n".join(map(json.dumps, order)))
+        with strict_server(refusing("top_k")) as server:
+            done = sweep(server, folder, "--prompts=p.jsonl")
+        if number:
+            assert done.returncode == 6
+            assert "remove 'top_k' from the rows of the data set" in done.stderr
+        else:
+            assert run_of(folder)["levels"][0]["outcomes"] == {"ok": 2, "http_error": 1}, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("max_tokens must be at most 16", "--max-tokens"),
+        ("Range of max_tokens should be [1, 8192]", "--max-tokens"),
+        ("body.max_tokens: Input should be less than or equal to 16", "--max-tokens"),
+        ("Invalid 'max_tokens': integer below minimum value. Expected a value >= 100", "--max-tokens"),
+        ("temperature: Input should be greater than 0", "--temperature"),
+        ("seed must be positive", "--seed"),
+        ("Unknown parameter: 'messages'.", "--api"),
+        ("Unknown parameter: 'stream'.", "a route that stream"),
+    ],
+)
+def test_hint_of_a_refused_value_names_its_flag(tmp_path: Path, words: str, hint: str) -> None:
+    """A limit, a temperature, a seed; no flag changes what is measured."""
+    with strict_server(lambda _: (400, {"error": words})) as server:
+        done = sweep(server, tmp_path)
+    assert (done.returncode, len(server.bodies)) == (6, 1)
+    assert hint in done.stderr
+    assert "null" not in done.stderr or "temperature" in words or "seed" in words
+
+
 def test_a_limit_by_a_name_of_the_users_is_renamed_as_well(tmp_path: Path) -> None:
     """To the newer of the usual names, or to the one that the server proposes."""
     with strict_server(refusing("max_new_tokens")) as server:

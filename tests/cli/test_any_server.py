@@ -200,6 +200,23 @@ def test_secret_that_a_server_repeats_is_not_kept(tmp_path):
     assert SECRET not in everything(tmp_path, done)
 
 
+def test_secret_in_a_row_is_sent_and_not_kept(tmp_path):
+    """A server that repeats it in an error does so in the run folder otherwise."""
+    rows = [{"prompt": "Why?"}, {"prompt": "How?", "extra_body": {"metadata": {"api_key": SECRET}}}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def echo(got):
+        return Reply({"error": f"bad: {got.body}"}, status=400) if "metadata" in got.body else chat("m")
+
+    with any_server(answer=echo) as server:
+        done, run = sweep(tmp_path, "--url", server.root, "--prompts", "p.jsonl", "--max-tokens", "4")
+        plan, _ = sweep(tmp_path, "--url", server.root, "--prompts", "p.jsonl", "--dry-run")
+    assert {got.body.get("metadata", {}).get("api_key") for got in server.posts} == {None, SECRET}
+    (tmp_path / "p.jsonl").unlink()
+    assert "'api_key': '***'" in run["levels"][0]["failures"][0]["detail"]
+    assert SECRET not in everything(tmp_path, done) + plan.stdout
+
+
 # Addresses.
 
 
@@ -258,6 +275,34 @@ def test_route_that_contradicts_the_api_is_refused(tmp_path):
     (tmp_path / "s.toml").write_text('[target]\napi = "completions"\n')
     done, _ = sweep(tmp_path, "s.toml", *url, "--dry-run")
     assert "not used: target.api (s.toml:2): overridden by --url" in done.stdout
+
+
+def test_every_request_of_a_list_has_the_query(tmp_path):
+    """Also those that look for further lists, as of Ollama."""
+
+    def listed(asked):
+        route, _, query = asked.partition("?")
+        models = {"models": [{"name": "a", "model": "a"}]} if route.startswith("/api/") else {"data": [{"id": "a"}]}
+        return Reply(models) if query == f"key={SECRET}&v=%7e1" else Reply({}, status=401)
+
+    with any_server(listed) as server:
+        done = typed("models", "--url", f"{server.root}/v1?key={SECRET}&v=%7e1", cwd=tmp_path)
+    assert [got.path.partition("?")[0] for got in server.got] == ["/v1/models", "/api/tags", "/api/ps"]
+    assert "/api/ps" in done.stdout
+    assert SECRET not in everything(tmp_path, done)
+
+
+@pytest.mark.parametrize("command", ["sweep", "doctor", "models"])
+@pytest.mark.parametrize("transport", ["fast", "httpx"])
+def test_redirect_to_no_url_is_reported(command, transport, tmp_path):
+    """Of the list and of a request; it is no reason to break off."""
+    away = Reply(b"", 307, headers={"Location": "http://[bad/?ticket=1"})
+    flags = () if command == "models" else ("--transport", transport, "--model", "m")
+    with any_server(lambda _: away, lambda _: away) as server:
+        done = typed(command, "--url", server.root, *flags, cwd=tmp_path)
+    assert done.returncode == 6
+    assert "Traceback" not in done.stderr
+    assert "307" in done.stdout + done.stderr or "redirect" in done.stdout + done.stderr
 
 
 # Headers.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.plan.server_url import ServerUrl, normal_url, shown_url, with_query
+from loadbench.plan.server_url import ServerUrl, normal_url, redirect_target, shown_url, with_query
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,18 @@ def test_query_is_added_to_what_is_there():
         "http://h?b=2&a=1",
         "http://h",
     ]
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("", "nowhere"),
+        ("/login?ticket=abcdef0123&api-version=2024-10-21", "http://h/login?ticket=***&api-version=2024-10-21"),
+        ("https://me:sesame@other/v1", "https://***@other/v1"),
+        ("chat/completions/", "http://h/v1/chat/completions/"),
+        ("http://[bad/", "'http://[bad/', which is no URL"),
+    ],
+)
+def test_target_of_a_redirect_is_shown_without_secrets(location, shown):
+    """Whatever a server sends as a Location; what follows a login page's question mark opens it."""
+    assert redirect_target("http://h/v1/models?key=sesame-opens", location) == shown

@@ -70,12 +70,12 @@ def test_what_was_read_is_said_planned_and_recorded(server, tmp_path):
         "conversations": 1,
         "not_sent": ["images"],
     }
-    # The first two are sent before the level: the first prompt, and another like it for one token.
-    sent = [[message["content"].split()[-1] for message in body["messages"]] for body in bodies(server)[2:]]
+    # Three are sent before the level: the first prompt, the one with a field of its own, and one for a single token.
+    sent = [[message["content"].split()[-1] for message in body["messages"]] for body in bodies(server)[3:]]
     three = ["brief.", "Write."], ["brief.", "Write.", "three", "Shorter."], ["kind.", "Why?"]
     assert sent == [*map(list, three)] * 2
-    assert [body["max_tokens"] for body in bodies(server)] == [4, 1, 4, 4, 9, 4, 4, 9]
-    assert [body["temperature"] for body in bodies(server)[2:5]] == [0.0, 0.0, 0.5]
+    assert [body["max_tokens"] for body in bodies(server)] == [4, 9, 1, 4, 4, 9, 4, 4, 9]
+    assert [body["temperature"] for body in bodies(server)[3:6]] == [0.0, 0.0, 0.5]
 
 
 def test_a_search_and_a_comparison_say_it_too(tmp_path):
@@ -184,7 +184,7 @@ def test_a_completions_run_sends_the_text(server, tmp_path):
     write(tmp_path, {"messages": [USER]}, batch)
     given = ("--url", server.url, "--prompts", "p.jsonl", "--api", "completions", "--no-unique", *SHORT)
     loadbench("sweep", *given, cwd=tmp_path)
-    sent = [(body["prompt"], body["max_tokens"], body.get("top_p")) for body in bodies(server)[2:4]]
+    sent = [(body["prompt"], body["max_tokens"], body.get("top_p")) for body in bodies(server)[3:5]]
     assert sent == [("Why?", 4, None), ("How?", 5, 0.5)]
 
 
