@@ -27,6 +27,16 @@ import orjson
 
 from loadbench.core.errors import BadInput
 from loadbench.core.text import kind_of
+from loadbench.plan.data_messages import (
+    ROLES,
+    UnusableRowError,
+    image_url,
+    is_user,
+    read_messages,
+    read_tools,
+    system_text,
+    with_images,
+)
 from loadbench.plan.prompts import Prompt
 from loadbench.plan.rubric import read_facets
 
@@ -46,10 +56,21 @@ MESSAGES = (
     "chat",
     "turns",
     "data",
+    "conversation_input",
+    "contents",
 )
-TEXTS = ("prompt", "instruction", "question", "query", "user_input", "problem", "goal", "input", "inputs", "text")
-_SYSTEMS = ("system", "system_prompt", "system_message")
-LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "output_tokens")
+TEXTS = (
+    *("prompt", "instruction", "question", "query", "user_input", "problem", "goal", "input", "inputs", "text"),
+    *("text_input", "user_prompt", "user_message", "message", "content", "prompts"),
+)
+_ABOUT_TEXTS = ("question", "query", "input")
+_SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
+LIMITS = (
+    *("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "output_tokens"),
+    *("output_tokens_count", "output_length", "num_predict", "n_predict"),
+)
+# Under which a row has its request, if it has one inside.
+_AROUND = ("row", "request", "params", "modelinput", "payload", "input", "inputs", "prompt")
 
 _NUMBER, _FLAG = (int, float), (bool,)
 # Fields of requests that a row may have as columns, with the types that they have there: a column of another type is
@@ -76,6 +97,8 @@ _PROVIDER_FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("safe_prompt", "enable_search", "include_reasoning", "use_beam_search", "think"), _FLAG),
     "keep_alive": (str,),
 }
+_OF_TOOLS = {"tool", "function", "tool_calls", "function_call"}
+_LARGEST = 2**53  # beyond, JSON's numbers are not exact
 _WHOLE = {"top_k", "seed", "min_tokens", "top_logprobs", "thinking_budget"}
 # Fields of a batch's body that loadbench gives itself, or reads as something else.
 _OWN_FIELDS = {"model", "stream", "stream_options", "messages", "prompt", "input", "extra_body", *LIMITS}
@@ -91,28 +114,8 @@ _ABOUT = re.compile(
 _LIKELY = re.compile(
     r"image|img|photo|picture|video|audio|document|passage|context|history|^system|input|prompt|instruction|message"
     r"|conversation|dialog|tool|function|temperature|^top_|penalty|^seed|^stop|schema|choices|options|^max_|^min_"
-    r"|thinking|reasoning|prefix|suffix|attachment|file|format|extra|grammar"
+    r"|thinking|reasoning|prefix|suffix|attachment|file|format|extra|grammar|^delay|^generation_?config"
 )
-_ROLES = {
-    **dict.fromkeys(("user", "human", "prompter", "customer", "question"), "user"),
-    **dict.fromkeys(
-        ("assistant", "gpt", "chatgpt", "bing", "bard", "claude", "model", "bot", "ai", "answer"), "assistant"
-    ),
-    **dict.fromkeys(("tool", "function", "observation", "function_response", "tool_response"), "tool"),
-    **dict.fromkeys(("function_call", "tool_call"), "assistant"),
-    "system": "system",
-    "developer": "developer",
-}
-_SPEAKER, _SAID = ("role", "from", "speaker", "author"), ("content", "value", "text", "utterance", "message")
-# What servers read of a message; data sets add more, which strict servers refuse.
-_MESSAGE_KEYS = {
-    *("role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal", "prefix", "partial"),
-    *("reasoning_content", "reasoning", "reasoning_details", "cache_control"),
-}
-
-
-class UnusableRowError(ValueError):
-    """A row with nothing to send, and why: it is skipped."""
 
 
 class DataRow(NamedTuple):
@@ -131,22 +134,41 @@ def read_row(row: object, place: str) -> DataRow:
     Raises `UnusableRowError` if it has nothing to send, `BadInput` with its `place` if something in it cannot be right.
     """
     if isinstance(row, str):
-        row = {"prompt": row}
-        return DataRow(_prompt_of_text(row["prompt"]), "texts")
+        return DataRow(_prompt_of_text(row), "texts")
     if isinstance(row, list):
-        return DataRow(_prompt_of_messages(_messages(row, "messages")), "OpenAI messages")
+        return DataRow(_prompt_of_messages(read_messages(row, "messages")[0]), "OpenAI messages")
+    if row is None:
+        raise UnusableRowError("an empty row")
     if not isinstance(row, dict):
         raise BadInput(f"{place} is {kind_of(row)}", hint='write a string, or an object with "prompt" or "messages"')
-    given: dict[str, Any] = row
-    if isinstance(given.get("row"), dict):  # as the server of Hugging Face's data sets wraps it
-        given = given["row"]
-    if isinstance(given.get("body"), dict):
-        return _batch_row(given, place)
+    if isinstance(row.get("body"), dict):
+        return _batch_row(row, place)
+    columns = _columns_of(row)
+    for name in _AROUND:
+        inner = columns.get(name)
+        if isinstance(inner, dict):
+            if isinstance(inner.get("body"), dict):
+                return _batch_row(inner, place)
+            if not {*MESSAGES, *TEXTS}.isdisjoint(own := _columns_of(inner)):
+                columns = {**{other: value for other, value in columns.items() if other != name}, **own}
+                break
+    return _columns_row(columns, place)
+
+
+def requests_in(row: object) -> list[object]:
+    """The rows in a row: the requests of a session, as aiperf and genai-perf write what they sent; or the row."""
+    payloads = (row.get("payloads") or row.get("payload")) if isinstance(row, dict) else None
+    if isinstance(payloads, list) and payloads and all(isinstance(body, dict) for body in payloads):
+        return [{"body": body} for body in payloads]
+    return [row]
+
+
+def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in row.items():
         if value is not None and value not in ("", [], {}):
             columns.setdefault(column_name(str(name)), value)
-    return _columns_row(columns, place)
+    return columns
 
 
 def _batch_row(row: Mapping[str, Any], place: str) -> DataRow:
@@ -156,35 +178,29 @@ def _batch_row(row: Mapping[str, Any], place: str) -> DataRow:
     fields = {name: value for name, value in body.items() if name not in _OWN_FIELDS and value is not None}
     extra = _extra_body(body, place)
     said = next((body[name] for name in ("messages", "input", "prompt") if body.get(name)), None)
+    if isinstance(said, list) and len(said) == 1 and isinstance(said[0], str):
+        (said,) = said
     if isinstance(said, str):
         prompt = _prompt_of_text(said)
     elif isinstance(said, list) and said and all(isinstance(message, dict) for message in said):
-        if not any(message.get("role") in ("user", "tool") or "role" not in message for message in said):
+        if not any("role" not in message or is_user(message) for message in said):
             raise UnusableRowError("no message of a user")
         prompt = _simplest(said)  # as it is: a response at its end is for the server to continue
+    elif isinstance(said, list) and all(isinstance(text, str) for text in said):
+        raise UnusableRowError("several prompts in one request")
     else:
-        raise UnusableRowError("no messages in its body")
+        raise UnusableRowError("token numbers as its prompt" if isinstance(said, list) else "no messages in its body")
     prompt = prompt._replace(output_tokens=limit, fields=fields or None, extra=extra)
     return DataRow(prompt, "OpenAI batch", model=str(body.get("model") or ""), url=url)
 
 
 def _columns_row(columns: Mapping[str, Any], place: str) -> DataRow:
     """A row of any other form."""
-    used: set[str] = {"extra_body", "facets", "expected_facets", *LIMITS}
-    fields = {}
-    for name in columns:
-        types = FIELDS.get(name) or (_PROVIDER_FIELDS.get(name) if "messages" in columns else None)
-        if types is not None:
-            value = unquoted(columns[name])
-            if str in types and not isinstance(value, types):
-                value = columns[name]
-            if name in _WHOLE and isinstance(value, float) and value.is_integer():
-                value = int(value)  # a table has 12.0 where other rows have none
-            if isinstance(value, types) and isinstance(value, bool) == (bool in types):
-                fields[name] = value
-                used.add(name)
-    system = next((name for name in _SYSTEMS if isinstance(columns.get(name), str)), None)
-    lead = ({"role": "system", "content": columns[system]},) if system is not None else ()
+    fields, used = _fields_in(columns)
+    used |= {"extra_body", "facets", "expected_facets", *LIMITS}
+    systems = ((name, system_text(columns[name])) for name in _SYSTEMS if name in columns)
+    system, lead = next(((name, text) for name, text in systems if text is not None), ("", ""))
+    leading: list[Message] = [{"role": "system", "content": lead}] if system else []
 
     # A table has lists as text; a text that happens to be a list is a text.
     said = {name: unquoted(columns[name]) for name in MESSAGES if name in columns}
@@ -199,45 +215,26 @@ def _columns_row(columns: Mapping[str, Any], place: str) -> DataRow:
         raise UnusableRowError("no prompt")
     used.add(at)
     texts = said[at] if isinstance(said[at], list) and all(isinstance(item, str) for item in said[at]) else []
+    keys = frozenset[str]()
     if isinstance(said[at], list) and not (at in TEXTS and len(texts) == 1):
         # Several texts as a prompt are those of the user, turn by turn.
-        messages = _messages(said[at], "turns" if at in TEXTS else at)
-        if lead and not any(message["role"] in ("system", "developer") for message in messages):
-            messages = [*lead, *messages]
-            used.add(str(system))
+        messages, keys = read_messages(said[at], "turns" if at in TEXTS else at)
+        if leading and not any(message["role"] in ("system", "developer") for message in messages):
+            messages = [*leading, *messages]
+            used.add(system)
         prefilled = fields.get("continue_final_message") or fields.get("add_generation_prompt") is False
         prompt = _prompt_of_messages(messages, as_recorded=bool(prefilled))
-        written = [item for item in said[at] if isinstance(item, dict)]
-        unknown = {key for item in written for key in item if key not in {*_MESSAGE_KEYS, *_SPEAKER, *_SAID, *_ROLES}}
-        columns = {**columns, **dict.fromkeys(unknown)}
-        form = "ShareGPT" if any("from" in item for item in written) else "OpenAI messages"
-        form = "turns" if not written else form
+        form = "OpenAI messages" if any(isinstance(item, (dict, list)) for item in said[at]) else "turns"
+        form = "ShareGPT" if any(isinstance(item, dict) and "from" in item for item in said[at]) else form
     else:
-        text, form = texts[0] if texts else columns[at], "Alpaca" if at == "instruction" else "prompts"
-        if not isinstance(text, str):
-            raise UnusableRowError(f"{kind_of(text)} as its {at}")
-        messages = list(lead)
-        used.update(() if system is None else (system,))
-        if at == "instruction":
-            # Dolly has under `context` what Alpaca has under `input`.
-            more = next((name for name in ("input", "context") if isinstance(columns.get(name), str)), None)
-            if more is not None and columns[more].strip():
-                text, used = f"{text}\n\n{columns[more]}", {*used, more}
-            history = unquoted(columns.get("history"))
-            if isinstance(history, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-                roles = ("user", "assistant")
-                messages += [
-                    {"role": role, "content": str(said)}
-                    for pair in history
-                    for role, said in zip(roles, pair, strict=True)
-                ]
-                used.add("history")
-        prompt = _prompt_of_text(text)
-        if messages:
-            prompt = Prompt("", messages=(*messages, *prompt.sent))
+        prompt, taken = _prompt_in_columns(texts[0] if texts else columns[at], at, columns, leading)
+        used |= {system, *taken}
+        form = "Alpaca" if at == "instruction" else "prompts"
 
     strict = at == "messages"
-    unsent = [name for name in columns if name not in used and not _is_about(name)]
+    sent = [message.get("content") for turn in (prompt, *prompt.then) for message in turn.sent]
+    unsent = [name for name in columns if name not in used and columns[name] not in (False, *sent)]
+    not_sent = frozenset(name for name in (*unsent, *keys) if may_be_sent(name, strict=strict))
     prompt = prompt._replace(
         output_tokens=_limit(columns, place),
         facets=read_facets(unquoted(columns.get("facets", columns.get("expected_facets"))), place),
@@ -245,12 +242,62 @@ def _columns_row(columns: Mapping[str, Any], place: str) -> DataRow:
         extra=_extra_body(columns, place),
     )
     model = columns.get("model")
-    return DataRow(
-        prompt,
-        form,
-        frozenset(name for name in unsent if strict or _LIKELY.search(name)),
-        model if strict and isinstance(model, str) else "",
-    )
+    return DataRow(prompt, form, not_sent, model if strict and isinstance(model, str) else "")
+
+
+def _fields_in(columns: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """(the fields of the request among the columns, the names of these columns)."""
+    fields, used = dict[str, Any](), set[str]()
+    for name in columns:
+        types = FIELDS.get(name) or (_PROVIDER_FIELDS.get(name) if "messages" in columns else None)
+        if types is None:
+            continue
+        value = unquoted(columns[name])
+        if str in types and not isinstance(value, types):
+            value = columns[name]
+        if name in _WHOLE and isinstance(value, float) and value.is_integer():
+            value = int(value)  # a table has 12.0 where other rows have none
+        if name == "tools":
+            value = read_tools(value)
+        exact = not isinstance(value, (int, float)) or abs(value) <= _LARGEST
+        if exact and isinstance(value, types) and isinstance(value, bool) == (bool in types):
+            fields[name] = value
+            used.add(name)
+    if "tools" not in fields and "function" in columns and (tools := read_tools(unquoted(columns["function"]))):
+        fields["tools"] = tools
+        used.add("function")
+    return fields, used
+
+
+def _prompt_in_columns(
+    text: object, at: str, columns: Mapping[str, Any], leading: Sequence[Message]
+) -> tuple[Prompt, set[str]]:
+    """(the prompt of a text in the column `at`, the names of the columns that are sent with it)."""
+    if not isinstance(text, str):
+        raise UnusableRowError(f"{kind_of(text)} as its {at}")
+    role = ROLES.get(str(columns.get("role")).lower(), "user")
+    if role != "user":
+        raise UnusableRowError(f"a text of the {role}")  # data sets of single messages, such as OASST
+    messages, used = list(leading), set[str]()
+    # Dolly has under `context` what Alpaca has under `input`. A question about a text comes after the text.
+    added = ("input", "context") if at == "instruction" else ("context", "passage") if at in _ABOUT_TEXTS else ()
+    more = next((name for name in added if isinstance(columns.get(name), str)), None)
+    if more is not None and columns[more].strip():
+        text = f"{text}\n\n{columns[more]}" if at == "instruction" else f"{columns[more]}\n\n{text}"
+        used.add(more)
+    history = unquoted(columns.get("history")) if at == "instruction" else None
+    if isinstance(history, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        for asked, response in history:
+            messages.append({"role": "user", "content": str(asked)})
+            messages.append({"role": "assistant", "content": str(response)})
+        used.add("history")
+    prompt = _prompt_of_text(text)
+    shown = next((name for name in ("image", "images", "image_url") if name in columns), "")
+    images = columns[shown] if isinstance(columns.get(shown), list) else [columns.get(shown)]
+    if all(urls := [image_url(image) for image in images]):
+        prompt = Prompt("", messages=({"role": "user", "content": with_images(text, urls)},))
+        used.add(shown)
+    return (Prompt("", messages=(*messages, *prompt.sent)) if messages else prompt), used
 
 
 @lru_cache(maxsize=4096)  # a data set has a few columns
@@ -260,9 +307,9 @@ def column_name(name: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _is_about(name: str) -> bool:
-    """Whether a column only describes its row."""
-    return _ABOUT.fullmatch(name) is not None
+def may_be_sent(name: str, *, strict: bool = False) -> bool:
+    """Whether a column may be meant for the request. If `strict`, all are that do not only describe their row."""
+    return _ABOUT.fullmatch(name) is None and (strict or name in LIMITS or _LIKELY.search(name) is not None)
 
 
 def unquoted(value: object) -> Any:
@@ -289,7 +336,7 @@ def _limit(columns: Mapping[str, Any], place: str) -> int | None:
     limit = unquoted(columns[name])
     if isinstance(limit, float) and limit.is_integer():
         limit = int(limit)
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _LARGEST:
         raise BadInput(
             f"{place} has the {name} {columns[name]!r}", hint="write a whole number of at least 1, or omit it"
         )
@@ -309,63 +356,15 @@ def _prompt_of_text(text: str) -> Prompt:
     return Prompt(text)
 
 
-def _messages(items: Sequence[Any], column: str) -> list[dict[str, Any]]:
-    """The messages of a list in any of its forms, as the chat endpoint has them; without empty ones of the user."""
-    messages: list[dict[str, Any]] = []
-    for number, one in enumerate(items):
-        replies = column != "turns" and number % 2 == 1
-        item = {"role": "assistant" if replies else "user", "content": one} if isinstance(one, str) else one
-        if not isinstance(item, dict):
-            raise UnusableRowError(f"{kind_of(item)} among its {column}")
-        speaker = next((item[name] for name in _SPEAKER if isinstance(item.get(name), str)), None)
-        if speaker is None:
-            # {"human": …, "assistant": …}, or only what is said, by each in turn.
-            said = [(name, item[name]) for name in item if name in _ROLES and item[name] is not None]
-            by = "assistant" if replies else "user"
-            said = said or [(by, item[name]) for name in _SAID if item.get(name) is not None][:1]
-            if not said:
-                raise UnusableRowError("a message without a role")
-            messages += [{"role": _ROLES[name], "content": content} for name, content in said]
-            continue
-        role = _ROLES.get(speaker.strip().lower())
-        if role is None:
-            raise UnusableRowError(f"a message of {speaker[:40]!r}, which is no role")
-        message = {key: item[key] for key in item if key in _MESSAGE_KEYS and item[key] is not None}
-        messages.append(message | {"role": role, "content": next((item[key] for key in _SAID if key in item), None)})
-    kept: list[dict[str, Any]] = []
-    # A shared dialogue may begin with the middle of a response.
-    cut_off = bool(items) and isinstance(items[0], dict) and "from" in items[0]
-    for message in messages:
-        content = message["content"]
-        if isinstance(content, list):
-            # Tables give all parts the keys of all.
-            parts = [
-                {key: part[key] for key in part if part[key] is not None} for part in content if isinstance(part, dict)
-            ]
-            message["content"] = content = parts or None
-        elif content is not None and not isinstance(content, str):
-            raise UnusableRowError(f"{kind_of(content)} as the content of a message")
-        empty = content is None or (isinstance(content, str) and not content.strip())
-        if empty and message["role"] in ("user", "system", "developer"):
-            continue
-        cut_off = cut_off and message["role"] != "user"
-        if not (cut_off and message["role"] == "assistant"):
-            kept.append(message)
-    if column == "turns" and all(message["role"] == "user" for message in kept):
-        # The user's side of a dialogue alone: each is sent after the response to the one before.
-        kept = [said for message in kept for said in (message, {"role": "assistant", "content": ""})]
-    return kept
-
-
 def _prompt_of_messages(messages: Sequence[Message], *, as_recorded: bool = False) -> Prompt:
     """A request, or the turns of the user in a recorded dialogue."""
-    last = next((at for at in reversed(range(len(messages))) if messages[at]["role"] in ("user", "tool")), None)
+    last = next((at for at in reversed(range(len(messages))) if is_user(messages[at])), None)
     if last is None or not any(message["role"] == "user" for message in messages):
         raise UnusableRowError("no message of a user")
     final = messages[-1]
     if as_recorded or final.get("prefix") or final.get("partial"):
         return Prompt("", messages=tuple(messages))  # the server continues the response
-    if any(message["role"] == "tool" or message.get("tool_calls") for message in messages[: last + 1]):
+    if any(message["role"] in _OF_TOOLS or _OF_TOOLS & message.keys() for message in messages[: last + 1]):
         return Prompt("", messages=tuple(messages[: last + 1]))
     if last == len(messages) - 1:
         return _simplest(messages)

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from loadbench.core.errors import BadInput
 from loadbench.core.text import kind_of
-from loadbench.plan.data_rows import LIMITS, MESSAGES, TEXTS, UnusableRowError, column_name, read_row
+from loadbench.plan.data_messages import UnusableRowError
+from loadbench.plan.data_rows import LIMITS, MESSAGES, TEXTS, column_name, may_be_sent, read_row, requests_in
 from loadbench.plan.input_files import open_text
 from loadbench.plan.json_text import JsonStream, parse_json
 from loadbench.plan.prompts import Prompt
@@ -40,10 +41,16 @@ _LONGEST_FIELD = 256 << 20
 # Some seconds of silence seem like a failure.
 _NOTICE_AFTER_S, _NOTICE_EVERY_S = 1.5, 10.0
 # Of a file whose name does not say that it is JSON.
-_BEGINS_JSON = re.compile(rb"\s*(\[\s*([\[{\"\]]|$)|\{\s*([\"}]|$))")
+BEGINS_JSON = re.compile(rb"\s*(\[\s*([\[{\"\]]|$)|\{\s*([\"}]|$))")
 _TEXT_SUFFIXES = {".txt", ".text", ".md"}
 _CSV_SUFFIXES = {".csv", ".tsv", ".tab"}
-_JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
+_LINES_SUFFIXES = {".jsonl", ".ndjson"}
+_JSON_SUFFIXES = {".json", *_LINES_SUFFIXES}
+# Texts of other kinds, whose lines are no prompts.
+_NO_PROMPTS = {
+    **dict.fromkeys((".yaml", ".yml", ".toml", ".ini", ".xml"), "write its prompts as JSON lines"),
+    **dict.fromkeys((".py", ".js", ".ts", ".sh", ".sql", ".html", ".htm", ".ipynb"), "write the prompts as JSON lines"),
+}
 # Under which an object has its rows.
 _WRAPPERS = ("rows", "data", "prompts", "items", "examples", "instances", "questions", "requests")
 _MOST_NAMED = 5
@@ -88,22 +95,26 @@ def read_data_set(path: str | Path) -> DataSet:
     """The prompts of a file; raises `BadInput` with the file, the place and a hint."""
     path = Path(path)
     suffix = Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+    if suffix in _NO_PROMPTS:
+        raise BadInput(f"{path}: a {suffix} file is no data set", hint=f"{_NO_PROMPTS[suffix]}, or as CSV")
     with open_text(path, "prompts", max_bytes=_MAX_FILE_BYTES, hint="use a part of it") as file:
-        container, unit, rows = _rows_of(file, path, suffix)
-        return _data_set(rows, path, container, unit)
+        container, unit, rows, beside = _rows_of(file, path, suffix)
+        return _data_set(rows, path, container, unit, beside)
 
 
 # Every level of a run reads the prompts again, and all levels must have the same.
 read_data_set_once = lru_cache(maxsize=1)(read_data_set)
 
 
-def _data_set(rows: Iterable[tuple[int, object]], path: Path, container: str, unit: str) -> DataSet:
+def _data_set(
+    rows: Iterable[tuple[int, object]], path: Path, container: str, unit: str, beside: Iterable[str]
+) -> DataSet:
     prompts, places = list[Prompt](), list[int]()
-    skipped, forms, not_sent = Counter[str](), Counter[str](), Counter[str]()
+    skipped, forms, not_sent = Counter[str](), Counter[str](), Counter(beside)
     models, urls, columns = dict[str, None](), dict[str, int](), dict[str, None]()
     count, began_s = 0, time.monotonic()
     next_notice_s = began_s + _NOTICE_AFTER_S
-    for number, row in rows:
+    for number, row in ((number, one) for number, given in rows for one in requests_in(given)):
         count += 1
         if (now_s := time.monotonic()) > next_notice_s:
             next_notice_s = now_s + _NOTICE_EVERY_S
@@ -147,18 +158,19 @@ def _data_set(rows: Iterable[tuple[int, object]], path: Path, container: str, un
     )
 
 
-def _rows_of(file: BinaryIO, path: Path, suffix: str) -> tuple[str, str, Iterator[tuple[int, object]]]:
-    """The format of a file, the unit in which its rows are numbered, and its rows with their numbers."""
+def _rows_of(file: BinaryIO, path: Path, suffix: str) -> tuple[str, str, Iterator[tuple[int, object]], list[str]]:
+    """(the format of a file, the unit in which its rows are numbered, its rows with their numbers, what it has beside
+    them that may be meant for the requests)."""
     number = 1
     while not (line := file.readline(_LONG_LINE)).strip():
         if not line:
-            return "text", "line", iter(())
+            return "text", "line", iter(()), []
         number += line.endswith(b"\n")
-    if suffix not in _JSON_SUFFIXES and (suffix in _TEXT_SUFFIXES or not _BEGINS_JSON.match(line)):
+    if suffix not in _JSON_SUFFIXES and (suffix in _TEXT_SUFFIXES or not BEGINS_JSON.match(line)):
         texts = _texts(chain([line + (b"" if line.endswith(b"\n") else file.readline())], file), number, path)
         if suffix in _CSV_SUFFIXES:
-            return "CSV", "line", _csv_rows(texts, number, path)
-        return "text", "line", ((at, text.strip()) for at, text in enumerate(texts, number) if text.strip())
+            return "CSV", "line", _csv_rows(texts, number, path), []
+        return "text", "line", _text_rows(texts, number, path), []
     try:
         document = parse_json(line, path, number)
     except BadInput:
@@ -168,21 +180,37 @@ def _rows_of(file: BinaryIO, path: Path, suffix: str) -> tuple[str, str, Iterato
             items = stream.items()
             first = next(items, None)
             if first is not None and not _is_message(first):
-                return "JSON", "item", enumerate(chain([first], items), 1)
+                return "JSON", "item", enumerate(chain([first], items), 1), []
             document = [] if first is None else [first, *items]
         else:
             document = stream.value()
             if stream.next_character():
-                return "JSON lines", "line", chain([(number, document)], stream.values())
+                return "JSON lines", "line", chain([(number, document)], stream.values()), []
     else:
         lines = ((at, line) for at, line in enumerate(file, number + 1) if line.strip())
-        if (after := next(lines, None)) is not None:
+        after = next(lines, None)
+        if after is not None:
             others = ((at, parse_json(line, path, at)) for at, line in chain([after], lines))
-            return "JSON lines", "line", chain([(number, document)], others)
-    rows = _wrapped(document, path)
+            return "JSON lines", "line", chain([(number, document)], others), []
+        if suffix in _LINES_SUFFIXES and isinstance(document, dict):
+            return "JSON lines", "line", iter([(number, document)]), []
+    rows, beside = _wrapped(document, path)
     if len(rows) == 1 and rows[0] is document:
-        return "JSON lines", "line", iter([(number, document)])
-    return "JSON", "item", iter(enumerate(rows, 1))
+        return "JSON lines", "line", iter([(number, document)]), []
+    return "JSON", "item", iter(enumerate(rows, 1)), beside
+
+
+def _text_rows(texts: Iterator[str], first: int, path: Path) -> Iterator[tuple[int, str]]:
+    for number, text in enumerate(texts, first):
+        said = text.strip()
+        if said == "---" or "\r" in said:
+            what = "--- alone, as between prompts of several lines" if said == "---" else "a carriage return inside"
+            raise BadInput(
+                f"{path}, line {number}: this has {what}",
+                hint="write a prompt in each line, or JSON lines, where a prompt may have several lines",
+            )
+        if said:
+            yield number, said
 
 
 def _is_message(item: object) -> bool:
@@ -200,34 +228,41 @@ def _texts(lines: Iterable[bytes], number: int, path: Path) -> Iterator[str]:
             raise BadInput(f"{path}, line {at}: this is not UTF-8", hint="save the file as UTF-8") from None
 
 
-def _wrapped(document: object, path: Path) -> list[Any]:
-    """The rows of a JSON document."""
+def _wrapped(document: object, path: Path) -> tuple[list[Any], list[str]]:
+    """(the rows of a JSON document, what it has beside them that may be meant for the requests)."""
     if isinstance(document, list):
         # A list of messages is one row.
-        return [document] if document and all(map(_is_message, document)) else document
+        return ([document] if document and all(map(_is_message, document)) else document), []
     if not isinstance(document, dict):
         raise BadInput(f"{path} holds {kind_of(document)}", hint="write an array of strings or objects")
-    for name in _WRAPPERS:
-        if isinstance(document.get(name), list):
-            return list(document[name])
+    named = {column_name(name): name for name in document}
+    rows = next((document[named[name]] for name in _WRAPPERS if isinstance(document.get(named.get(name)), list)), None)
+    if rows is not None:
+        columns = document.get("columns")
+        if isinstance(columns, list) and all(isinstance(row, list) and len(row) == len(columns) for row in rows):
+            rows = [dict(zip(map(str, columns), row, strict=True)) for row in rows]  # pandas' orient="split"
+        return rows, [name for name in named if name not in _WRAPPERS and may_be_sent(name)]
     # By column, as pandas and Hugging Face's `to_dict` write a table.
-    columns = [list(one.values()) if isinstance(one, dict) else one for one in document.values()]
+    lists = [list(one.values()) if isinstance(one, dict) else one for one in document.values()]
     tables = all(isinstance(one, dict) for one in document.values()) or (
-        all(isinstance(one, list) for one in columns) and any(isinstance(document.get(name), list) for name in TEXTS)
+        all(isinstance(one, list) for one in lists) and any(isinstance(document.get(name), list) for name in TEXTS)
     )
-    if tables and len({len(column) for column in columns}) == 1:
-        return [dict(zip(document, values, strict=True)) for values in zip(*columns, strict=True)]
-    return [document]
+    if tables and len({len(column) for column in lists}) == 1:
+        return [dict(zip(document, values, strict=True)) for values in zip(*lists, strict=True)], []
+    return [document], []
 
 
 def _csv_rows(texts: Iterator[str], first: int, path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     """The rows of a table, by the names in its first line; each number is that of the row's last line."""
     csv.field_size_limit(_LONGEST_FIELD)
     head = next(texts)
+    candidates = ",;\t|"
+    if re.fullmatch(r"sep=[,;\t|]\s*", head):  # for Excel
+        candidates, head, first = head[4], next(texts, ""), first + 1
     known = {*MESSAGES, *TEXTS, *LIMITS}
     delimiter, names = "", list[str]()
-    for candidate in ",;\t|":
-        found = next(csv.reader([head], delimiter=candidate), [])
+    for candidate in candidates:
+        found = next(csv.reader([head.rstrip("\r\n")], delimiter=candidate), []) if "\r" not in head.rstrip() else []
         if len(found) > len(names) and known & set(map(column_name, found)):
             delimiter, names = candidate, found
     if not names:
@@ -236,6 +271,8 @@ def _csv_rows(texts: Iterator[str], first: int, path: Path) -> Iterator[tuple[in
             hint=f"name the columns in the first line, one of them {', '.join(TEXTS[:5])} or messages; "
             "or name the file .txt if each line is a prompt",
         )
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise BadInput(f"{path}, line {first}: there are two columns {twice[0]!r}", hint="rename or remove one of them")
     reader = csv.reader(texts, delimiter=delimiter, strict=True)
     try:
         for fields in reader:

@@ -38,6 +38,9 @@ _OTHER_FORMATS = tuple(
         (rb"\x1f\x8b", "compressed twice", "decompress it once with `gunzip`"),
         (rb".{257}ustar", "a tar archive", "unpack it, and name the file in it"),
         (rb"\xff\xfe|\xfe\xff", "UTF-16", "save the file as UTF-8"),
+        (rb"%PDF-", "a PDF", "write the texts in it as JSON lines"),
+        (rb"SQLite format 3", "a SQLite database", "export the table as CSV"),
+        (rb"\s*<(!DOCTYPE|!doctype|\?xml)", "a page of HTML or XML", "download the file itself, or write JSON lines"),
         (rb"version https://git-lfs", "a pointer of Git LFS to the file", "get the file with `git lfs pull`"),
         (rb"([^\0]\0){4}|(\0[^\0]){4}", "UTF-16", "save the file as UTF-8"),
     )

@@ -103,7 +103,11 @@ class JsonStream:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
             except (ValueError, RecursionError) as error:
-                problem = getattr(error, "msg", str(error))
+                problem = (
+                    "it is nested too deeply"
+                    if isinstance(error, RecursionError)
+                    else getattr(error, "msg", str(error))
+                )
                 distance = getattr(error, "pos", self._at) - self._at
                 is_cut = problem.startswith("Unterminated") or distance + self._at > len(self._text) - _LONGEST_WORD
                 if is_cut and self._more():
@@ -116,7 +120,9 @@ class JsonStream:
 
     def values(self) -> Iterator[tuple[int, Any]]:
         """All that follow, with their lines."""
-        while self.next_character():
+        while character := self.next_character():
+            if character == ",":
+                raise _not_json(self._path, self.line, "a comma follows a row, as it does only in an array")
             yield self.line, self.value()
 
     def items(self) -> Iterator[Any]:

@@ -182,12 +182,13 @@ def _marked(messages: tuple[Message, ...], nonce: str) -> tuple[Message, ...]:
     if at is None:
         return messages
     content = messages[at].get("content")
+    first = content[0] if isinstance(content, list) and content and isinstance(content[0], dict) else {}
     if not isinstance(content, list):
         content = f"{nonce} {content or ''}".rstrip()
-    elif isinstance(content[0].get("text"), str):
-        content = [{**content[0], "text": f"{nonce} {content[0]['text']}"}, *content[1:]]
+    elif isinstance(first.get("text"), str):
+        content = [{**first, "text": f"{nonce} {first['text']}"}, *content[1:]]
     else:
-        kind = "input_text" if content[0].get("type") in ("input_image", "input_file") else "text"
+        kind = "input_text" if first.get("type") in ("input_image", "input_file") else "text"
         content = [{"type": kind, "text": nonce}, *content]
     return (*messages[:at], {**messages[at], "content": content}, *messages[at + 1 :])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.core.text import some
+from loadbench.plan.data_sets import BEGINS_JSON
 from loadbench.plan.prompt_source import SAMPLING, data_set
 from loadbench.report.values import counted
 
@@ -48,5 +49,7 @@ def data_set_lines(scenario: Scenario) -> list[str]:
     if sampled and (work.deterministic or scenario.command == "score"):
         lines.append(f"not sent: {some(sorted(sampled))} of the rows, since responses are to be the same each time")
     if given.format == "text" and given.prompts[0].text.startswith(('{"', '[{"')):
+        lines.append(f"not sent: {_few(sorted(sampled))} of the rows, since responses are to be the same each time")
+    if given.format == "text" and BEGINS_JSON.match(given.prompts[0].text.encode()):
         lines.append("its lines look like JSON and are sent as they are; a file named .jsonl is read as rows")
     return lines

@@ -127,6 +127,8 @@ def check_data_set(scenario: Scenario) -> None:
             translated_fields(api, fields)
         except ValueError as error:
             problem = str(error)
+        except (AttributeError, TypeError):  # lines of a batch are as they are
+            problem = "this is no request of the chat endpoint, and cannot be translated from it"
         if api is Api.COMPLETIONS and len(turns) > 1:
             problem = "the completions endpoint takes one text, and no turns"
         elif scenario.target.adapter is not None:

@@ -32,6 +32,7 @@ _NOT_IN_RESPONSES = (
     *("stop", "seed", "logit_bias", "n", "presence_penalty", "frequency_penalty", "logprobs", "functions"),
     *("function_call", "modalities", "audio", "prediction", "web_search_options"),
 )
+_NOT_IN_MESSAGES = ("name", "function_call", "refusal", "reasoning_details")  # of responses and of Ollama
 _NOT_IN_OLLAMA = ("logit_bias", "n", "functions", "function_call", "modalities", "audio", "parallel_tool_calls")
 _OPTIONS = {
     **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "stop")},
@@ -98,7 +99,8 @@ def _response_items(message: Message) -> list[Mapping[str, Any]]:
     if role == "tool":
         output = _plain_text(content, "the responses endpoint takes texts as results of tools")
         return [{"type": "function_call_output", "call_id": message.get("tool_call_id", ""), "output": output}]
-    _refuse(message, ("name", "function_call"), "a message of the responses endpoint")
+    more = ("reasoning_content", "reasoning", "prefix", "partial")
+    _refuse(message, (*_NOT_IN_MESSAGES, *more), "a message of the responses endpoint")
     items: list[Mapping[str, Any]] = []
     if content:
         parts = content if isinstance(content, str) else [_response_part(part, role) for part in content]
@@ -160,6 +162,7 @@ def _renamed(message: Message) -> Message:
 
 def _ollama_message(message: Message, calls: dict[str, str]) -> dict[str, Any]:
     """A message; the names of the tools that it calls are added to `calls`."""
+    _refuse(message, _NOT_IN_MESSAGES if message.get("role") != "tool" else (), "a message of Ollama")
     content = message.get("content")
     parts = content if isinstance(content, list) else []
     images = []
@@ -187,6 +190,8 @@ def _ollama_message(message: Message, calls: dict[str, str]) -> dict[str, Any]:
                 arguments = orjson.loads(arguments)  # its error is a ValueError
             calls[call.get("id", "")] = function.get("name", "")
             said["tool_calls"].append({"function": {"name": function.get("name", ""), "arguments": arguments}})
+    if thinking := message.get("reasoning_content") or message.get("reasoning"):
+        said["thinking"] = thinking
     if message.get("role") == "tool":
         said["tool_name"] = message.get("name") or calls.get(message.get("tool_call_id", ""), "")
     return said

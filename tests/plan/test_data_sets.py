@@ -15,8 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loadbench.core.errors import BadInput
-from loadbench.plan.data_sets import DataSet, read_data_set
-from loadbench.plan.prompts import Prompt
+from loadbench.plan.data_sets import DataSet, read_data_set, read_data_set_once
+from loadbench.plan.prompts import Prompt, TextPrompts
+from loadbench.plan.sources import resolve
+from loadbench.session.setup import check_data_set
+from loadbench.wire.body import request_body
+from loadbench.wire.openai import Api
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +37,16 @@ DEVELOPER = {"role": "developer", "content": "x"}
 SHARED = [{"from": name, "value": said} for name, said in (("system", "Be kind."), ("gpt", "Hi"), ("human", "Why?"))]
 SHARED += [{"from": name, "value": said} for name, said in (("gpt", "So."), ("human", "And then?"), ("gpt", "So."))]
 SORT = {"role": "user", "content": "Sort.\n\nb a"}
+TEXT, SO = {"type": "text", "text": "Why?"}, {"type": "text", "text": "So."}
+AT_URL = {"type": "image_url", "image_url": {"url": "http://x/a.png"}}
+PNG = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORAAA"}}
+ANTHROPIC_IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORAAA"}}
+QWEN_IMAGE = {"type": "image", "image": "http://x/a.png"}
+INLINE = {"mimeType": "image/png", "data": "iVBORAAA"}
+USES = {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "now", "input": {}}]}
+GIVES, GIVEN = {"type": "tool_result", "tool_use_id": "c1", "content": "noon"}, RESULT
+CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+OLD_CALL = {"role": "assistant", "content": None, "function_call": {"name": "now", "arguments": "{}"}}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
@@ -139,6 +153,38 @@ def test_any_other_file_has_a_prompt_per_line(tmp_path):
         ({"instruction": "Sort.", "context": "b a", "response": "a b"}, [[SORT]]),
         ({"instruction": "And then?", "history": [["Why?", "So."]], **LED}, [[SYSTEM, USER, ANSWER, NEXT]]),
         ({"prompt": "[1, 2, 3]"}, [[{"role": "user", "content": "[1, 2, 3]"}]]),
+        # Requests inside of rows: logs, batches of other providers, preferences, trees of messages.
+        ({"custom_id": "a", "params": {"system": "Be kind.", "messages": [USER], "max_tokens": 9}}, [[SYSTEM, USER]]),
+        ({"key": "a", "request": {"contents": [{"parts": [{"text": "Why?"}]}]}}, [[{**USER, "content": [TEXT]}]]),
+        ({"recordId": "a", "modelInput": {"messages": [USER]}, "max_tokens": 5}, [[USER]]),
+        ({"input": {"messages": [USER, ANSWER, NEXT]}, "preferred_output": [ANSWER]}, [[USER, ANSWER, NEXT]]),
+        ({"message_tree_id": "a", "prompt": {"text": "Why?", "role": "prompter", "replies": [{}]}}, [[USER]]),
+        ({"custom_id": "a", "request": {"body": {"messages": [USER]}}}, [[USER]]),
+        ({"body": {"prompt": ["Why?"]}}, [[USER]]),
+        # Texts with what belongs to them.
+        ({"question": "Why?", "context": "It is so."}, [[{**USER, "content": "It is so.\n\nWhy?"}]]),
+        ({"input": "Why?", "context": "It is so.", "answers": ["x"]}, [[{**USER, "content": "It is so.\n\nWhy?"}]]),
+        ({"question": "Why?", "passage": " "}, [[USER]]),
+        ({"text_input": "Why?"}, [[USER]]),
+        ({"role": "user", "content": "Why?"}, [[USER]]),
+        ({"text": "Why?", "image": "http://x/a.png"}, [[{**USER, "content": [TEXT, AT_URL]}]]),
+        ({"prompt": "Why?", "images": ["iVBORAAA"], **LED}, [[SYSTEM, {**USER, "content": [TEXT, PNG]}]]),
+        # Other forms of messages and their parts.
+        ({"question": [[SYSTEM, USER], [NEXT]], "function": []}, [[SYSTEM, USER], [NEXT]]),
+        ({"chat": [{"input": "Why?", "output": "So."}, {"input": "And then?", "output": ""}]}, [[USER], [NEXT]]),
+        ({"conversation_input": [USER, ANSWER, NEXT]}, [[USER, ANSWER, NEXT]]),
+        ({"contents": [{"role": "model", "parts": [{"text": "So."}]}, USER]}, [[{**ANSWER, "content": [SO]}, USER]]),
+        ({"messages": [{**USER, "content": ["Why?", IMAGE]}]}, [[{**USER, "content": [TEXT, IMAGE]}]]),
+        ({"messages": [{**USER, "images": ["iVBORAAA"]}]}, [[{**USER, "content": [TEXT, PNG]}]]),
+        ({"messages": [{**USER, "content": [TEXT, ANTHROPIC_IMAGE]}]}, [[{**USER, "content": [TEXT, PNG]}]]),
+        ({"messages": [{**USER, "content": [{"inlineData": INLINE}]}]}, [[{**USER, "content": [PNG]}]]),
+        ({"messages": [{**USER, "content": [QWEN_IMAGE]}]}, [[{**USER, "content": [AT_URL]}]]),
+        ({"messages": [USER, USES, {**USER, "content": [GIVES, TEXT]}]}, [[USER, CALLED, GIVEN, {**USER, "content": [TEXT]}]]),
+        ({"messages": [USER, USES, {"role": "user", "content": [GIVES]}, ANSWER]}, [[USER, CALLED, GIVEN]]),
+        ({"system": [{"type": "text", "text": "Be kind."}], "messages": [USER]}, [[SYSTEM, USER]]),
+        ({"systemInstruction": {"parts": [{"text": "Be kind."}]}, "contents": [USER]}, [[SYSTEM, USER]]),
+        ({"messages": [USER, OLD_CALL, {"role": "function", "name": "now", "content": "noon"}, ANSWER]},
+         [[USER, OLD_CALL, {"role": "function", "name": "now", "content": "noon"}]]),
     ],
 )  # fmt: skip
 def test_each_form_becomes_what_its_user_sent(tmp_path, item, turns):
@@ -223,6 +269,68 @@ def test_lines_of_a_batch_are_sent_but_for_what_loadbench_decides(tmp_path):
     assert plain.prompts == (Prompt("Why?", 5),)
 
 
+def test_a_session_of_requests_is_each_of_them(tmp_path):
+    """As aiperf and genai-perf write what they sent: with all messages in each, and its own limit."""
+    later = [USER, ANSWER, NEXT]
+    session = {"session_id": "s", "payloads": [{"messages": [USER], "max_tokens": 5}, {"messages": later, "top_p": 1}]}
+    given = read(tmp_path, json.dumps({"data": [session, {"payload": [{"messages": [NEXT], "model": "m"}]}]}), "p.json")
+    assert [played(prompt) for prompt in given.prompts] == [[[USER]], [later], [[NEXT]]]
+    assert [(prompt.output_tokens, prompt.fields) for prompt in given.prompts] == [
+        (5, None),
+        (None, {"top_p": 1}),
+        (None, None),
+    ]
+    assert (given.rows, given.places, given.models) == (3, (1, 1, 2), ("m",))
+
+
+def test_tools_of_any_form_are_those_of_the_chat_endpoint(tmp_path):
+    """With their function around them, and parameters; what is no tool is not sent."""
+    plain, schema = {"name": "now", "description": "d"}, {"type": "object"}
+    wrapped = {"type": "function", "function": {**plain, "parameters": schema}}
+    assert row(tmp_path, {"messages": [USER], "tools": [{**plain, "input_schema": schema}]}).fields == {
+        "tools": [wrapped]
+    }
+    assert row(tmp_path, {"query": "Why?", "tools": json.dumps([{**plain, "parameters": schema}])}).fields == {
+        "tools": [wrapped]
+    }
+    assert row(tmp_path, {"question": [[USER]], "function": [{**plain, "parameters": schema}]}).fields == {
+        "tools": [wrapped]
+    }
+    assert row(tmp_path, {"prompt": "Why?", "tools": [TOOL]}).fields == {"tools": [TOOL]}
+    named = rows(tmp_path, {"prompt": "Why?", "tools": ["now", "then"]}, "How?")
+    assert (named.prompts[0].fields, named.not_sent) == (None, ("tools",))
+
+
+def test_numbers_that_json_cannot_hold_are_not_sent(tmp_path):
+    """A seed of 97 bits would be another one; lengths of other names are limits too."""
+    given = read(tmp_path, '{"prompt": "a", "seed": 123456789012345678901234567890, "num_predict": 5}')
+    assert given.prompts == (Prompt("a", 5),)
+    assert given.not_sent == ("seed",)
+    for name in ("output_tokens_count", "output_length", "n_predict"):
+        assert row(tmp_path, {"prompt": "Why?", name: "7"}).output_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "prompts", "beside"),
+    [
+        ("p.json", {"system": "Be kind.", "id": 5, "prompts": ["a", "b"]}, ["a", "b"], ("system",)),
+        ("p.json", {"Data": [{"Question": "a"}, {"Question": "b"}], "Domain": "Web", "Version": 1}, ["a", "b"], ()),
+        ("p.json", {"columns": ["prompt", "id"], "index": [0, 1], "data": [["a", 5], ["b", 6]]}, ["a", "b"], ()),
+        ("p.csv", "sep=;\nprompt;id\na;5\nb;6\n", ["a", "b"], ()),
+        ("p.csv", "\n\nprompts\na\nb\n", ["a", "b"], ()),
+        ("p.jsonl", '{"prompt":\n"a"}\n{"prompt":\n"b"}', ["a", "b"], ()),
+        ("p.jsonl", {"id": "0", "data": ["a", "So."]}, ["a"], ()),
+        ("p.lst", "{{a}}\n{b}", ["{{a}}", "{b}"], ()),
+        ("p.json", '[{"prompt": "a", "system": NaN}, {"prompt": "b\\ud83d"}]', ["a", "b\ufffd"], ()),
+    ],
+)
+def test_rows_are_found_in_other_arrangements(tmp_path, name, content, prompts, beside):
+    """What stands beside the rows, and may be meant for them, is named."""
+    given = read(tmp_path, content if isinstance(content, str) else json.dumps(content), name)
+    assert [prompt.text for prompt in given.prompts] == prompts
+    assert given.not_sent == beside
+
+
 def test_columns_that_may_be_meant_for_the_request_are_named(tmp_path):
     """Once for all rows; what only describes a row is not."""
     about = dict.fromkeys(
@@ -233,6 +341,15 @@ def test_columns_that_may_be_meant_for_the_request_are_named(tmp_path):
     given = rows(tmp_path, {"messages": [{**USER, "images": ["AAAA"]}], "my_field": 1, **about})
     assert set(given.not_sent) == {"images", "my_field"}
     assert rows(tmp_path, {"instruction": "a", "input": "b", "output": "c", "text": "all"}).not_sent == ()
+    # What is sent anyway, is not set, or belongs to a response, is not worth a word.
+    assert (
+        rows(tmp_path, {"prompt": "Why?", "messages": [USER, {**ANSWER, "top_p": 1}], "skip_format": False}).not_sent
+        == ()
+    )
+    assert set(rows(tmp_path, {"turns": [{"text": "a", "delay": 5, "max_tokens": 5}]}).not_sent) == {
+        "delay",
+        "max_tokens",
+    }
 
 
 @pytest.mark.parametrize(
@@ -254,6 +371,16 @@ def test_columns_that_may_be_meant_for_the_request_are_named(tmp_path):
         ({"messages": [5]}, "a number among its messages"),
         ({"custom_id": "x", "body": {"model": "m"}}, "no messages in its body"),
         ([], "no message of a user"),
+        (None, "an empty row"),
+        ({"text": "So.", "role": "assistant", "message_id": "a"}, "a text of the assistant"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": " "}]}]}, "no message of a user"),
+        ({"messages": [{"role": "user", "content": [5]}]}, "a number among the parts of a message"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}], "images": ["a.png"]},
+            "an image that its message does not contain",
+        ),
+        ({"body": {"prompt": ["a", "b"]}}, "several prompts in one request"),
+        ({"body": {"prompt": [1, 2]}}, "token numbers as its prompt"),
     ],
 )
 def test_rows_with_nothing_to_send_are_skipped_and_counted(tmp_path, item, reason):
@@ -290,6 +417,23 @@ def test_rows_with_nothing_to_send_are_skipped_and_counted(tmp_path, item, reaso
         ("p.csv", "Why is that?\nHow so?\n", "line 1: none of its columns is a prompt: 'Why is that"),
         ("p.csv", "prompt,id\nWhy,1\nOh, why,2\n", "line 3: this has 3 columns, and the first line 2"),
         ("p.csv", 'prompt,id\n"Why\nso,1\n', "line 3: this is not CSV"),
+        ("p.csv", "prompt,prompt\na,b\n", "line 1: there are two columns 'prompt'"),
+        ("p.csv", "prompt,id\ra,5\rb,6\r", "line 1: none of its columns"),
+        ("p.csv", "prompt,id\na\rb,5\n", "line 2: this is not CSV"),
+        ("p.csv", b'prompt,id\n"a\0b",5\n', "line 2: this has a NUL"),
+        ("p.txt", b"Why?\nHow\0?\n", "line 2: this has a NUL"),
+        ("p.txt", "Why?\nso\n---\nHow?\n", "line 3: this has ---"),
+        ("p.txt", "Why?\rHow?\r", "line 1: this has a carriage return"),
+        ("p.txt", "How is that?\n".encode("utf-16-le"), "is UTF-16"),
+        ("p.csv", "prompt,id\nHow?,5\n".encode("utf-16-be"), "is UTF-16"),
+        ("p.json", "<!DOCTYPE html><html>404", "is a page of HTML"),
+        ("p.yaml", "prompts:\n- Why?\n", "a .yaml file is no data set"),
+        ("p.py", "print()\n", "a .py file is no data set"),
+        ("p.json", "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("p.jsonl", '{"prompt": "a"},\n{"prompt": "b"},\n', "line 1: this is not JSON: a comma follows a row"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": ', "line 2: this is not JSON"),
+        ("p.json", '// mine\n["a"]', "line 1: this is not JSON"),
+        ("p.jsonl", '{"prompt": "a", "max_tokens": 1e30}', "max_tokens 1e"),
     ],
 )
 def test_an_unusable_file_is_bad_input(tmp_path, name, content, reason):
@@ -357,24 +501,54 @@ def test_any_text_comes_out_of_a_table_as_it_went_in(tmp_path, texts, delimiter,
 
 
 NAMES = ["messages", "role", "content", "from", "value", "text", "body", "turns", "system", "tools", "facets", "type"]
+NAMES += [
+    "image",
+    "source",
+    "images",
+    "prompt",
+    "tool_calls",
+    "function",
+    "parts",
+    "payload",
+    "response_format",
+    "input",
+]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4),
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4) | st.sampled_from(["user", "tool", "image"]),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
     max_leaves=12,
 )  # fmt: skip
+ROLE = st.sampled_from(["user", "assistant", "tool"])
+MESSAGE = st.fixed_dictionaries({"role": ROLE, "content": JSON}, optional={"tool_calls": JSON, "images": JSON})
+ROW = JSON | st.fixed_dictionaries({"messages": st.lists(MESSAGE, max_size=3), "tools": JSON})
+ROW |= st.fixed_dictionaries({"body": st.fixed_dictionaries({"messages": st.lists(JSON | MESSAGE), "tools": JSON})})
 
 
-@given(items=st.lists(JSON, min_size=1, max_size=4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
-def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path, items):
-    """No row breaks the program, and each is sent or counted."""
+@given(items=st.lists(ROW, min_size=1, max_size=4), api=st.sampled_from(["chat", "completions", "responses", "ollama"]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+def test_whatever_a_file_holds_it_is_sent_or_refused(tmp_path, items, api):
+    """No row breaks the program, by any API: each is sent, counted or refused with its place."""
+    file = tmp_path / "p.jsonl"
+    file.write_text("\n".join(map(json.dumps, items)))
+    read_data_set_once.cache_clear()
+    scenario = resolve(flags={"prompts": str(file), "api": api}, environment={})
     try:
-        given = rows(tmp_path, *items)
-    except BadInput:
+        given = read_data_set_once(str(file))
+        check_data_set(scenario)
+    except BadInput as error:
+        refused = error
+    else:
+        refused = None
+    if refused is not None:
+        assert refused.hint
+        assert "p.jsonl" in refused.message
         return
     assert given.rows == len(given.prompts) + sum(count for _, count in given.skipped)
-    for prompt in given.prompts:
-        for turn in (prompt, *prompt.then):
-            assert turn.sent
+    source = TextPrompts(given.prompts)
+    for prompt in (source.next(number, None) for number in range(len(given.prompts))):
         assert isinstance(prompt.shown, str)
+        for turn in (prompt, *prompt.then) if scenario.plays_turns else (prompt,):
+            given_body = {"messages": turn.sent, "fields": prompt.fields, "extra": prompt.extra}
+            sampled = {"max_tokens": 9, "temperature": 0, "seed": 0}
+            assert json.loads(request_body(Api(api), model="m", **sampled, **given_body))

@@ -63,6 +63,8 @@ def test_ollama_has_images_as_base64_and_arguments_as_objects():
     assert user == {"role": "user", "content": "What?", "images": ["AAAA"]}
     assert calling["tool_calls"] == [{"function": {"name": "now", "arguments": {"zone": 1}}}]
     assert result == {"role": "tool", "content": "noon", "tool_name": "now"}
+    (thought,) = translated_messages(Api.OLLAMA, [{"role": "assistant", "content": "So.", "reasoning_content": "Hm."}])
+    assert thought == {"role": "assistant", "content": "So.", "thinking": "Hm."}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,10 @@ def test_ollama_has_images_as_base64_and_arguments_as_objects():
         (Api.RESPONSES, {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "input_audio"),
         (Api.RESPONSES, {"role": "user", "content": [{"type": "video_url", "video_url": {}}]}, "video_url"),
         (Api.RESPONSES, {**USER, "name": "Ann"}, "has no name"),
+        (Api.OLLAMA, {**USER, "name": "Ann"}, "has no name"),
+        (Api.OLLAMA, {"role": "assistant", "content": "", "function_call": {"name": "now"}}, "has no function_call"),
+        (Api.RESPONSES, {"role": "assistant", "content": "So.", "reasoning_content": "x"}, "has no reasoning_content"),
+        (Api.RESPONSES, {"role": "assistant", "content": "So", "prefix": True}, "has no prefix"),
         (Api.OLLAMA, {**USER, "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}, "no address"),
         (Api.OLLAMA, {**USER, "content": [{"type": "input_audio", "input_audio": {}}]}, "texts and images only"),
         (Api.OLLAMA, {**CALLING, "tool_calls": [{**CALL, "function": {"arguments": "{"}}]}, "unexpected end"),
