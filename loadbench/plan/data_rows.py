@@ -4,7 +4,8 @@
     turns                         ["first message of the user", "the second", …]                    MT-bench
     custom_id, body               a line of a batch: the body is sent but for what is loadbench's   OpenAI batch
     instruction, input            one text of both, with `system` and `history`                     Alpaca
-    prompt, text, question, …     one text, with `system`
+    prompt, text, question, …     one text, with `system`, an image, and a `context` before a question
+    request, params, input, …     an object with any of these inside
 
 A list of messages that ends with a response is a *recorded dialogue*: what its user wrote is sent turn by turn, with
 the server's own responses between. Any other list is one request, sent as recorded. Tool messages answer the calls of

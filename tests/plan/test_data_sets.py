@@ -46,6 +46,7 @@ INLINE = {"mimeType": "image/png", "data": "iVBORAAA"}
 USES = {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "now", "input": {}}]}
 GIVES, GIVEN = {"type": "tool_result", "tool_use_id": "c1", "content": "noon"}, RESULT
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+PART = {"role": "user", "content": [TEXT]}
 OLD_CALL = {"role": "assistant", "content": None, "function_call": {"name": "now", "arguments": "{}"}}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
@@ -179,7 +180,7 @@ def test_any_other_file_has_a_prompt_per_line(tmp_path):
         ({"messages": [{**USER, "content": [TEXT, ANTHROPIC_IMAGE]}]}, [[{**USER, "content": [TEXT, PNG]}]]),
         ({"messages": [{**USER, "content": [{"inlineData": INLINE}]}]}, [[{**USER, "content": [PNG]}]]),
         ({"messages": [{**USER, "content": [QWEN_IMAGE]}]}, [[{**USER, "content": [AT_URL]}]]),
-        ({"messages": [USER, USES, {**USER, "content": [GIVES, TEXT]}]}, [[USER, CALLED, GIVEN, {**USER, "content": [TEXT]}]]),
+        ({"messages": [USER, USES, {**USER, "content": [GIVES, TEXT]}]}, [[USER, CALLED, GIVEN, PART]]),
         ({"messages": [USER, USES, {"role": "user", "content": [GIVES]}, ANSWER]}, [[USER, CALLED, GIVEN]]),
         ({"system": [{"type": "text", "text": "Be kind."}], "messages": [USER]}, [[SYSTEM, USER]]),
         ({"systemInstruction": {"parts": [{"text": "Be kind."}]}, "contents": [USER]}, [[SYSTEM, USER]]),
