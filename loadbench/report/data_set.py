@@ -48,8 +48,6 @@ def data_set_lines(scenario: Scenario) -> list[str]:
     sampled = {name for one in given.prompts for name in one.fields or () if name in SAMPLING}
     if sampled and (work.deterministic or scenario.command == "score"):
         lines.append(f"not sent: {some(sorted(sampled))} of the rows, since responses are to be the same each time")
-    if given.format == "text" and given.prompts[0].text.startswith(('{"', '[{"')):
-        lines.append(f"not sent: {_few(sorted(sampled))} of the rows, since responses are to be the same each time")
     if given.format == "text" and BEGINS_JSON.match(given.prompts[0].text.encode()):
         lines.append("its lines look like JSON and are sent as they are; a file named .jsonl is read as rows")
     return lines
