@@ -24,7 +24,7 @@ _LONGEST_TEXT = 400
 
 
 def sample_request(scenario: Scenario, environment: Mapping[str, str]) -> list[str]:
-    """The lines of the request, its secrets masked and long texts cut; none if its address is found out later."""
+    """The lines of the request, after notes on it, its secrets masked and long texts cut; none if its address is found out later."""
     url = _SIMULATED if scenario.simulated else scenario.url
     if url is None:
         return []
@@ -39,8 +39,13 @@ def sample_request(scenario: Scenario, environment: Mapping[str, str]) -> list[s
     shown = json.dumps(_cut(masked(orjson.loads(body))), indent=2, ensure_ascii=False)
     own = {name.lower() for name, _ in target.headers}
     headers = [f"{name}: {MASK if name.lower() in own else value}" for name, value in request.headers]
+    notes = []
+    if work.prompt is None and work.prompts is None:
+        notes.append("the first request shows how many tokens words have; measured requests have the planned lengths")
+    if work.exact_output:
+        notes.append("a trial shows which fields of --exact-output the server has; they are added to each request")
     lines = ["first request:", f"{request.method} {shown_url(request.url)}", *headers, *shown.splitlines()]
-    return lines + (["(and the fields of --exact-output that the server takes)"] if work.exact_output else [])
+    return [*notes, *lines]
 
 
 def _cut(value: object) -> object:
