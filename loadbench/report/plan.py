@@ -78,10 +78,13 @@ def work_text(scenario: Scenario) -> str:
     if isinstance(arrivals, Replayed):
         trace = arrivals.trace
         shared = " (with shared prefixes)" if trace.block_ends else ""
-        return (
-            f"{arrivals}: {len(trace)} requests, {sum(trace.input_tokens) / len(trace):.0f} tokens in{shared} "
-            f"and {sum(trace.output_tokens) / len(trace):.0f} out on average"
+        inputs, outputs = (sum(tokens) / len(trace) for tokens in (trace.input_tokens, trace.output_tokens))
+        given = (
+            f"{inputs:.0f} tokens in{shared} and {outputs:.0f} out"
+            if inputs
+            else f"its texts in, {outputs:.0f} tokens out"
         )
+        return f"{arrivals}: {counted(len(trace), 'request')}, {given} on average"
     if work.mix is not None:
         return f"a mix of {', '.join(map(str, work.mix))}, each with its lengths and think times (personas below)"
     prompts = f"generated prompts of {work.input_tokens or DEFAULT_INPUT_TOKENS} tokens"

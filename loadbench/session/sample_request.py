@@ -24,7 +24,7 @@ _LONGEST_TEXT = 400
 
 
 def sample_request(scenario: Scenario, environment: Mapping[str, str]) -> list[str]:
-    """The lines of the request, after notes on it, its secrets masked and long texts cut; none if its address is found out later."""
+    """Notes on the request and its lines, secrets masked and long texts cut; none if its address is found out later."""
     url = _SIMULATED if scenario.simulated else scenario.url
     if url is None:
         return []
