@@ -28,19 +28,20 @@ if TYPE_CHECKING:
 # Who speaks, by the names that data sets have for it.
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter", "customer", "question", "input"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "claude", "model", "bot", "ai"), "assistant"),
-    **dict.fromkeys(("answer", "output", "function_call", "tool_call"), "assistant"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "claude", "model"), "assistant"),
+    **dict.fromkeys(("bot", "chatbot", "ai", "answer", "output", "function_call", "tool_call"), "assistant"),
     **dict.fromkeys(("tool", "function", "observation", "function_response", "tool_response"), "tool"),
     "system": "system",
     "developer": "developer",
 }
-_SPEAKER = ("role", "from", "speaker", "author")
+_SPEAKER = ("role", "from", "speaker", "author", "sender")
 _SAID = ("content", "value", "text", "utterance", "message", "parts")
 # What servers read of a message; data sets add more, which strict servers refuse.
 _SENT = {
     *("role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal", "prefix", "partial"),
     *("reasoning_content", "reasoning", "reasoning_details", "cache_control"),
 }
+_KNOWN = {*_SENT, *_SPEAKER, *_SAID, *ROLES, "type"}
 # How images begin in base64.
 _IMAGES = {"iVBOR": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR": "webp"}
 
@@ -66,6 +67,8 @@ def read_messages(items: Sequence[Any], column: str) -> tuple[list[Message], fro
         if not isinstance(item, dict):
             raise UnusableRowError(f"{kind_of(item)} among its {column}")
         key = next((name for name in _SPEAKER if isinstance(item.get(name), str)), None)
+        if key is None and isinstance(item.get("type"), str) and item["type"] in ROLES:
+            key = "type"  # LangChain's
         if key is None:
             pairs = [(ROLES[name], item[name]) for name in item if name in ROLES and item[name] is not None]
             pairs = pairs or [(by, item[name]) for name in _SAID if item.get(name) is not None][:1]
@@ -83,13 +86,13 @@ def read_messages(items: Sequence[Any], column: str) -> tuple[list[Message], fro
             said = [{**kept, "role": role, "content": content}]
         for message in said:
             content = message["content"] = _content(message["content"])
-            images = item.get("images")
-            urls = [image_url(image) for image in images] if isinstance(images, list) else []
             if message["role"] != "assistant":
-                known = {*_SENT, *_SPEAKER, *_SAID, *ROLES, *(("images",) if urls and all(urls) else ())}
-                not_sent |= {name for name in item if item[name] and name not in known}
+                images = item.get("images")
+                urls = [image_url(image) for image in images] if isinstance(images, list) else []
                 if urls and all(urls):
                     content = message["content"] = with_images(content or "", urls)
+                unsent = (name for name in item if name not in _KNOWN and item[name])
+                not_sent |= {name for name in unsent if name != "images" or not all(urls)}
             if _is_blank(content) and message["role"] in ("user", "system", "developer"):
                 continue
             cut_off = cut_off and message["role"] != "user"
@@ -161,7 +164,9 @@ def _content(content: object) -> str | list[dict[str, Any]] | None:
                 if url is None:
                     raise UnusableRowError("an image that its message does not contain")
                 part = {"type": "image_url", "image_url": {"url": url}}
-            case {"text": str(text)} if "type" not in part:
+            case {"type": "input_image", "image_url": str(url)}:
+                part = {"type": "image_url", "image_url": {"url": url}}
+            case {"text": str(text)} if part.get("type") in (None, "input_text", "output_text"):
                 part = {"type": "text", "text": text}
         parts.append(part)
     return parts or None

@@ -58,6 +58,7 @@ MESSAGES = (
     "turns",
     "data",
     "conversation_input",
+    "chat_messages",
     "contents",
 )
 TEXTS = (
@@ -335,6 +336,8 @@ def _limit(columns: Mapping[str, Any], place: str) -> int | None:
     if name is None:
         return None
     limit = unquoted(columns[name])
+    if isinstance(limit, str) and limit.strip().lower() in ("nan", "none", "null"):
+        return None  # as programs write a table's empty cells
     if isinstance(limit, float) and limit.is_integer():
         limit = int(limit)
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _LARGEST:

@@ -68,7 +68,7 @@ class _Limited(io.RawIOBase):
     def readinto(self, buffer: Buffer) -> int:
         path = self._path
         try:
-            size = self._file.readinto(buffer)
+            size = self._file.readinto1(buffer)  # what comes before the damage is read
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             reason = "ends too early" if isinstance(error, EOFError) else f"is damaged: {error}"
             raise BadInput(

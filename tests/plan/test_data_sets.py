@@ -41,6 +41,9 @@ TEXT, SO = {"type": "text", "text": "Why?"}, {"type": "text", "text": "So."}
 AT_URL = {"type": "image_url", "image_url": {"url": "http://x/a.png"}}
 PNG = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORAAA"}}
 ANTHROPIC_IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORAAA"}}
+INPUT_TEXT = {"type": "input_text", "text": "Why?"}
+INPUT_IMAGE = {"type": "input_image", "image_url": "http://x/a.png"}
+TYPED = {"type": "system", "content": "Be kind."}
 QWEN_IMAGE = {"type": "image", "image": "http://x/a.png"}
 INLINE = {"mimeType": "image/png", "data": "iVBORAAA"}
 USES = {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "now", "input": {}}]}
@@ -171,6 +174,10 @@ def test_any_other_file_has_a_prompt_per_line(tmp_path):
         ({"text": "Why?", "image": "http://x/a.png"}, [[{**USER, "content": [TEXT, AT_URL]}]]),
         ({"prompt": "Why?", "images": ["iVBORAAA"], **LED}, [[SYSTEM, {**USER, "content": [TEXT, PNG]}]]),
         # Other forms of messages and their parts.
+        ({"messages": [TYPED, {"type": "human", "content": "Why?"}]}, [[SYSTEM, USER]]),
+        ({"chat_messages": [{"text": "Why?", "sender": "human"}, {"text": "So.", "sender": "assistant"}]}, [[USER]]),
+        ({"chat": [{**USER, "role": "User"}, {**ANSWER, "role": "Chatbot"}, NEXT]}, [[USER, ANSWER, NEXT]]),
+        ({"input": [{**USER, "content": [INPUT_TEXT, INPUT_IMAGE]}]}, [[{**USER, "content": [TEXT, AT_URL]}]]),
         ({"question": [[SYSTEM, USER], [NEXT]], "function": []}, [[SYSTEM, USER], [NEXT]]),
         ({"chat": [{"input": "Why?", "output": "So."}, {"input": "And then?", "output": ""}]}, [[USER], [NEXT]]),
         ({"conversation_input": [USER, ANSWER, NEXT]}, [[USER, ANSWER, NEXT]]),
@@ -307,6 +314,7 @@ def test_numbers_that_json_cannot_hold_are_not_sent(tmp_path):
     given = read(tmp_path, '{"prompt": "a", "seed": 123456789012345678901234567890, "num_predict": 5}')
     assert given.prompts == (Prompt("a", 5),)
     assert given.not_sent == ("seed",)
+    assert row(tmp_path, {"prompt": "Why?", "max_tokens": "NaN"}).output_tokens is None
     for name in ("output_tokens_count", "output_length", "n_predict"):
         assert row(tmp_path, {"prompt": "Why?", name: "7"}).output_tokens == 7
 
