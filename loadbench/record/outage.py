@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from loadbench.record.failure_counts import FailureCounts
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Outage:
     _began_ns: int | None = None
     _silent_ns: int = 0  # for how long requests waited that did not succeed
     _silent_to_ns: int | None = None  # up to when that is counted
-    _failures: Counter[tuple[Outcome, str]] = field(default_factory=Counter)
+    _failures: FailureCounts = field(default_factory=FailureCounts)
 
     def add(self, sample: Sample) -> None:
         """Add one request."""
@@ -54,7 +54,7 @@ class Outage:
             sent_last_ns, ended_last_ns = last_ns or (sent_ns, sample.end_ns)
             self._last_ok_ns = max(sent_last_ns, sent_ns), max(ended_last_ns, sample.end_ns)
             if began_ns is not None and sent_ns >= began_ns:
-                self._failed += self._failures.total()
+                self._failed += self._failures.total
                 self._failures.clear()
                 self._began_ns, self._silent_ns, self._silent_to_ns = None, 0, None
         elif outcome.failed or outcome is Outcome.ABANDONED:
@@ -69,19 +69,19 @@ class Outage:
             counted_ns = max(at_ns, last_ns[1] if last_ns else at_ns, self._silent_to_ns or at_ns)
             self._silent_ns += max(0, sample.end_ns - counted_ns)
             self._silent_to_ns = max(sample.end_ns, counted_ns)
-            self._failures[outcome, sample.detail] += 1
+            self._failures.add(outcome, sample.detail)
 
     @property
     def began_ns(self) -> int | None:
         """Since when every request failed; `None` if one succeeded later, none ever did, or it may be chance."""
         if self._began_ns is None or self._last_ok_ns is None:
             return None
-        count = sum(number for (outcome, _), number in self._failures.items() if outcome not in _CUT)
+        count = sum(number for (outcome, _), number in self.failures.items() if outcome not in _CUT)
         count = max(count, self._silent_ns // (_LONG * self._longest_ok_ns))
         share = (self._failed + 1) / (self._ok + self._failed + 2)
         return self._began_ns if count >= _FEWEST and share**count < _CHANCE else None
 
     @property
     def failures(self) -> Mapping[tuple[Outcome, str], int]:
-        """Those since then, by what they said."""
-        return self._failures
+        """Those since then, by what they said, the most frequent first."""
+        return self._failures.by_words

@@ -19,6 +19,7 @@ from loadbench.plan.load import Phase
 from loadbench.plan.objective import LATENCIES
 from loadbench.record.attainment import Attained, Attainment
 from loadbench.record.audit_totals import AuditTotals
+from loadbench.record.failure_counts import FailureCounts
 from loadbench.record.figures import FIGURES
 from loadbench.record.gave_up import GaveUpStats
 from loadbench.record.group_stats import GroupStats, PrefixCacheStats
@@ -152,7 +153,7 @@ class Recorder:
         self._attainment = Attainment(objectives)
         self._histograms = {name: Histogram() for name in METRICS}
         self._outcomes: Counter[Outcome] = Counter()
-        self._details: Counter[tuple[Outcome, str]] = Counter()
+        self._details = FailureCounts()
         self._undefined: Counter[str] = Counter()
         self._sources: Counter[TokenSource] = Counter()
         self._finish: Counter[str] = Counter()
@@ -205,10 +206,8 @@ class Recorder:
             self._add_ok(sample)
         elif outcome is Outcome.GAVE_UP:
             pass  # no failure: it has counts of its own
-        elif (outcome, sample.detail) in self._details or len(self._details) < _MOST_DETAILS:
-            self._details[outcome, sample.detail] += 1
         else:
-            self._details[outcome, "(others)"] += 1
+            self._details.add(outcome, sample.detail)
 
     def _add_ok(self, sample: Sample) -> None:
         """Fold in a measured request that succeeded: its figures, gaps, tokens, and the server's own times."""
@@ -301,7 +300,7 @@ class Recorder:
             window=window,
             warm_up_ns=tally.phases.warm_up_ns,
             outcomes=dict(self._outcomes),
-            details=dict(self._details),
+            details=self._details.by_words,
             histograms=self._histograms,
             undefined=dict(+self._undefined),
             input_tokens=count["input"],

@@ -16,6 +16,10 @@ _MEMORY = (
     r"out of (?:device |gpu |video |host )?memory|OutOfMemory|bad_alloc|\boom\b|failed to allocate|not enough memory"
     r"|insufficient memory|CUDA_ERROR_OUT|can't allocate|alloc\w* fail"
 )
+_DEAD = (
+    r"(?:worker|engine\w*|backend|runner|process) (?:is |was |has )?(?:dead|died|crashed|terminated|ended)\b"
+    r"|EngineDead|EngineCore encountered"
+)
 _LENGTH = (
     r"context[ _](?:length|window|size|limit)|maximum context|context is full|too many (?:input |prompt )?tokens"
     r"|exceeds? the (?:available |model'?s )?(?:maximum )?(?:context|sequence|model len)"
@@ -53,6 +57,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         r"no token with text",
         "no text",
         "the tokens are not shown (spaces, or hidden reasoning): use another prompt, or a larger --max-tokens",
+    ),
+    (
+        _DEAD,
+        "dead engine",
+        "the engine behind the server has ended: see its log for what ended it, and restart the server",
     ),
     (
         _MEMORY,

@@ -182,7 +182,9 @@ def test_what_we_cut_short_ourselves_was_produced() -> None:
 
 def test_failures_in_endless_variety_stay_bounded() -> None:
     """Beyond 50 different details they are counted together, and no failure is lost."""
-    failures = [_at(1000, outcome=Outcome.HTTP_ERROR, detail=f"request id {n}", end_ns=1001 * MS) for n in range(200)]
+    # Letters, as numbers alone make no other kind.
+    words = [f"it is {chr(0x4E00 + n)}" for n in range(200)]
+    failures = [_at(1000, outcome=Outcome.HTTP_ERROR, detail=detail, end_ns=1001 * MS) for detail in words]
     recording = _record(*failures)
     assert len(recording.details) == 51
     assert sum(recording.details.values()) == recording.outcomes[Outcome.HTTP_ERROR] == 200

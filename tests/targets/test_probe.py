@@ -176,6 +176,8 @@ def test_limits_and_transport_are_those_of_the_scenario():
     [
         ("CUDA error: out of memory", "out of memory"),
         ("std::bad_alloc", "out of memory"),
+        ("HTTP 503: CB worker is dead and cannot accept request 42c9", "dead engine"),
+        ("HTTP 500: EngineCore encountered an issue. See stack trace (above)", "dead engine"),
         ("Failed to allocate memory for requested buffer of size 2147483648", "out of memory"),
         ("Model not loaded: Model 'x:1' must be loaded before inference", "not loaded"),
         ("exceeds the model's maximum context length of 4096 tokens", "too long"),

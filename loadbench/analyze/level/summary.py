@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -60,8 +59,6 @@ _CORRELATED_LIKE = {
 }
 # One for each hour of a day.
 _MAX_PARTS = 24
-# As of tokens or times; a status is none.
-_NUMBER = re.compile(r"(?<!HTTP )\b\d[\d.,]*\d")
 
 
 def summarize(
@@ -94,7 +91,6 @@ def summarize(
     first = first_token(recording, histograms)
     gave_up = gave_up_result(recording)
     verdict = judge(recording, load=load, model=model, failure_limit=failure_limit, listed=listed)
-    failures = _failures(recording.details)
 
     # The server's counters that rose, preemptions first; a brace in the name marks a part of a histogram.
     server = None
@@ -124,7 +120,7 @@ def summarize(
         ],
         audit=audit(recording, load),
         outcomes={outcome.value: count for outcome, count in sorted(recording.outcomes.items())},
-        failures=failures,
+        failures=[FailureCount(outcome.value, detail, count) for (outcome, detail), count in recording.details.items()],
         offered_per_s=_per_s(recording.arrivals_due, window_s),
         achieved_per_s=_per_s(recording.arrivals_sent, window_s),
         missed=recording.missed,
@@ -202,22 +198,6 @@ def _groups(recording: LevelRecording, kind: str) -> dict[str, GroupResult]:
 def _failed(outcomes: Mapping[Outcome, int]) -> int:
     """Measured requests without a complete response, apart from those that were cancelled."""
     return sum(count for outcome, count in outcomes.items() if outcome not in {Outcome.OK, Outcome.CANCELLED})
-
-
-def _failures(details: Mapping[tuple[Outcome, str], int]) -> list[FailureCount]:
-    """Failures by outcome and words, the most frequent first. Where only numbers differ, the first stands for all."""
-    groups: dict[tuple[Outcome, str], list[tuple[str, int]]] = {}
-    for (outcome, detail), count in details.items():
-        groups.setdefault((outcome, _NUMBER.sub("0", detail)), []).append((detail, count))
-    failures = [
-        FailureCount(
-            outcome.value,
-            group[0][0] + (", and others like it" if len(group) > 1 else ""),
-            sum(count for _, count in group),
-        )
-        for (outcome, _), group in groups.items()
-    ]
-    return sorted(failures, key=lambda failure: (-failure.count, failure.outcome, failure.detail))
 
 
 def _rate_interval(by_slice: Sequence[float]) -> tuple[float, float] | None:

@@ -1,0 +1,56 @@
+"""Counts failures by what they said. Where only numbers and ids differ, the first stands for all of its kind."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadbench.record.outcome import Outcome
+
+# Numbers of two digits and more, and words with a digit, as ids have; a status says something else.
+_VARYING = re.compile(r"(?<!HTTP )(?<![\w.,:-])(?=[\w.,:-]*\d)[\w.,:-]{2,}")
+# A server that writes something new into each message must not fill the memory, or the result.
+_MOST_KINDS = 50
+_OTHERS = "(others)"
+
+
+@dataclass(slots=True)
+class FailureCounts:
+    """Failures by outcome and words."""
+
+    _kinds: dict[tuple[Outcome, str], tuple[str, bool]] = field(default_factory=dict)  # the first words, whether alone
+    _counts: dict[tuple[Outcome, str], int] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome, detail: str) -> None:
+        """Count one."""
+        kind = outcome, _VARYING.sub("0", detail)
+        if kind not in self._kinds:
+            if len(self._kinds) >= _MOST_KINDS:
+                kind = outcome, _OTHERS
+            self._kinds.setdefault(kind, (detail if kind[1] != _OTHERS else _OTHERS, True))
+        elif self._kinds[kind][0] != detail:
+            self._kinds[kind] = self._kinds[kind][0], False
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+
+    def clear(self) -> None:
+        """Begin again."""
+        self._kinds.clear()
+        self._counts.clear()
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self._counts.values())
+
+    @property
+    def by_words(self) -> Mapping[tuple[Outcome, str], int]:
+        """The number of each kind, the most frequent first."""
+        counts = {}
+        for kind, count in sorted(self._counts.items(), key=lambda item: (-item[1], item[0])):
+            first, is_alone = self._kinds[kind]
+            counts[kind[0], first if is_alone else f"{first}, and others like it"] = count
+        return counts

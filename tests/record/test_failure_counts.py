@@ -1,0 +1,48 @@
+"""Failures are counted by their kind: numbers and ids in a server's words do not make another one."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadbench.record.failure_counts import FailureCounts
+from loadbench.record.outcome import Outcome
+
+
+def counted(*words: str) -> dict[str, int]:
+    """The number of each kind of these failures."""
+    counts = FailureCounts()
+    for detail in words:
+        counts.add(Outcome.HTTP_ERROR, detail)
+    assert counts.total == len(words)
+    return {detail: count for (_, detail), count in counts.by_words.items()}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("HTTP 400: request (2989 tokens) exceeds 2048", "HTTP 400: request (2991 tokens) exceeds 2048"),
+        ("request 0e849804-f651-4323-b1c0-bc22feed4daa: no", "request 164d01ea-d1ef-4c82-921f-61fd43c9d7c8: no"),
+        ("retry in 1.25s (req_8fK2x)", "retry in 12s (req_Zz91a)"),
+        ("connection from 127.0.0.1:4711 lost", "connection from 127.0.0.1:80 lost"),
+    ],
+)
+def test_numbers_and_ids_make_no_other_kind(one, other):
+    """The first stands for all, and says that they differ."""
+    assert counted(one, other, one) == {f"{one}, and others like it": 3}
+    assert counted(one, one) == {one: 2}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("HTTP 400: busy", "HTTP 503: busy"), ("kind 1", "kind 2"), ("no such model", "no such route"), ("", "busy")],
+)
+def test_another_status_or_another_word_is_another_kind(one, other):
+    """The most frequent comes first."""
+    assert list(counted(one, other, other).items()) == [(other, 2), (one, 1)]
+
+
+def test_kinds_without_end_are_counted_together():
+    """A server whose words are always new fills neither the memory nor the result."""
+    kinds = counted(*(chr(0x4E00 + n) for n in range(70)), *"\u4e00" * 5)
+    assert len(kinds) == 51
+    assert list(kinds.items())[:2] == [("(others)", 20), ("\u4e00", 6)]
