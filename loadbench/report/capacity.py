@@ -44,13 +44,16 @@ def capacity_document(capacity: Capacity) -> Document:
     ]
     blocks.append(Table(("load without think time", "responses/s", "median response time"), steps, "lrr"))
     probes = []
+    some_gave_up = any(probe.gave_up for probe in capacity.probes)
     for probe in capacity.probes:
         state = "aborted" if probe.aborted else "queue grows" if probe.overloaded else ""
         shares = [state or _share(probe.attainment[rule]) for rule in capacity.objectives]
         time, (phase, _) = duration(probe.window_s), _PHASES[probe.purpose]
-        probes.append([probe.label, probe.decision, *shares, str(probe.requests), time, phase])
-    headers = ("probe at", "decision", *capacity.objectives, "requests", "measured for", "phase")
-    blocks.append(Table(headers, probes, "ll" + "r" * len(capacity.objectives) + "rrl"))
+        gave_up = [str(probe.gave_up)] * some_gave_up
+        probes.append([probe.label, probe.decision, *shares, str(probe.requests), *gave_up, time, phase])
+    further = ("gave up",) * some_gave_up
+    headers = ("probe at", "decision", *capacity.objectives, "requests", *further, "measured for", "phase")
+    blocks.append(Table(headers, probes, "ll" + "r" * (len(headers) - 3) + "l"))
     return Document(title + (" on the simulated server" if capacity.simulated else ""), [*blocks, _notes(capacity)])
 
 
@@ -214,6 +217,16 @@ def _notes(capacity: Capacity) -> Notes:
         ]
         if any("effective" in _share(hits) for probe in probes for hits in probe.attainment.values()):
             notes.append("effective n: requests influence each other; this many independent ones would tell as much")
+    left = [probe for probe in capacity.probes if probe.gave_up]
+    if left:
+        # The probe with the most requests tells most; at the answer, if there is one.
+        at_answer = [probe for probe in left if capacity.answer is not None and probe.label == capacity.answer.label]
+        probe = max(at_answer or left, key=attrgetter("requests"))
+        share = percent(probe.gave_up / max(1, probe.requests))
+        notes.append(
+            f"users who gave up are part of the load and were not served: {share} of the requests at {probe.label}; "
+            "the objectives hold for users who wait"
+        )
     if (capacity.shorter_share or 0) >= _MANY_SHORTER:
         shorter = f"{percent(capacity.shorter_share or 0)} of the responses ended before their maximum length"
         note = f"{shorter}: the answer holds for responses of these lengths"

@@ -67,6 +67,7 @@ class ProbeResult(_Load, frozen=True, kw_only=True, omit_defaults=True):
     decision: Decision
     attainment: dict[str, HitShare]
     requests: int
+    gave_up: int = 0  # of the requests, those whose users disconnected
     purpose: Purpose
     visit: int = 0
     level: int

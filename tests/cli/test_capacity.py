@@ -28,7 +28,7 @@ from loadbench.report.capacity_plan import capacity_plan_document
 from loadbench.report.formats import render
 from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
-from loadbench.results.capacity import Capacity, HitShare, ProbeResult, read_capacity
+from loadbench.results.capacity import Capacity, CapacityAnswer, HitShare, ProbeResult, read_capacity
 from loadbench.results.folder import read_run
 from loadbench.results.run import to_json
 from loadbench.session.capacity import CapacityWriter, Resumed, exit_code_of
@@ -354,6 +354,30 @@ def test_notes_are_shown_only_where_they_apply():
     shown = render_text(capacity_document(msgspec.structs.replace(known, probes=probes)))
     assert "effective n: requests influence each other" in shown
     assert "repeat test briefly measures an end again, and is decided by its own requests alone" in shown
+
+
+def test_users_who_gave_up_are_shown_with_the_answer():
+    """They were part of the load and were not served, so a reader must see how many they are; else nothing is said."""
+    probe = ProbeResult(
+        users=8,
+        decision="PASS",
+        attainment={},
+        requests=200,
+        gave_up=50,
+        purpose=Purpose.TEST,
+        level=0,
+        at=8,
+        leaning=9.0,
+        window_s=9.0,
+    )
+    larger = msgspec.structs.replace(probe, users=16, at=16, decision="FAIL", gave_up=190, requests=300)
+    answer = CapacityAnswer(users=8, low=8, high=15, confidence=0.95, limit="unknown")
+    known = Capacity(status="found", objectives=[], model="m", probes=[probe, larger], budget_s=60.0, answer=answer)
+    shown = render_text(capacity_document(known))
+    assert "gave up" in shown
+    assert "not served: 25 % of the requests at users=8; the objectives hold for users who wait" in shown
+    patient = [msgspec.structs.replace(one, gave_up=0) for one in known.probes]
+    assert "gave up" not in render_text(capacity_document(msgspec.structs.replace(known, probes=patient)))
 
 
 def test_a_stored_search_of_an_older_version_is_shown():

@@ -18,6 +18,7 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed, Load, Open
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.search import Purpose
+from loadbench.record.outcome import Outcome
 from loadbench.results.capacity import HitShare, ProbeResult
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class SearchEvidence:
                 decision=reported.decision,
                 attainment=attainment,
                 requests=monitor.known,
+                gave_up=recording.outcomes.get(Outcome.GAVE_UP, 0),
                 purpose=probe.purpose,
                 visit=probe.visit,
                 level=level,
