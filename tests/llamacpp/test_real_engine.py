@@ -369,7 +369,7 @@ def test_a_wrong_key_is_refused(llamacpp: Callable[..., str], tmp_path: Path) ->
         process = loadbench("sweep", f"--url={url}", cwd=tmp_path, **variables)
         assert process.returncode == 6
         assert "HTTP 401" in process.stderr
-        assert "key into LOADBENCH_API_KEY" in process.stderr
+        assert "the key is that in LOADBENCH_API_KEY, or in the variable of --api-key-env" in process.stderr
         assert "barley" not in process.stderr
 
 

@@ -90,7 +90,12 @@ def test_h4_answers_that_ended_early_are_told():
 
     Seen to fail when E2E alone is set side by side: the other one is "twice as fast".
     """
-    whole = a_level([a_sample(n, due_ns=n * S, output_tokens=21, gaps_ns=40_000_000) for n in range(50)])
+    whole = a_level(
+        [
+            a_sample(n, due_ns=n * S, output_tokens=21, gaps_ns=40_000_000, finish_reason="length", max_tokens=21)
+            for n in range(50)
+        ]
+    )
     early = a_level([a_sample(n, due_ns=n * S, output_tokens=11, finish_reason="stop") for n in range(50)])
     assert early.metrics["e2e_s"].p50 < 0.7 * whole.metrics["e2e_s"].p50
     assert (whole.finish_reasons, early.finish_reasons) == ({"length": 50}, {"stop": 50})
