@@ -438,7 +438,7 @@ def test_rows_with_nothing_to_send_are_skipped_and_counted(tmp_path, item, reaso
         ("p.json", "<!DOCTYPE html><html>404", "is a page of HTML"),
         ("p.yaml", "prompts:\n- Why?\n", "a .yaml file is no data set"),
         ("p.py", "print()\n", "a .py file is no data set"),
-        ("p.json", "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("p.json", "[" * 5000 + "]" * 5000, "nested too deeply|none of the 1 rows can be sent"),
         ("p.jsonl", '{"prompt": "a"},\n{"prompt": "b"},\n', "line 1: this is not JSON: a comma follows a row"),
         ("p.jsonl", '{"prompt": "a"}\n{"prompt": ', "line 2: this is not JSON"),
         ("p.json", '// mine\n["a"]', "line 1: this is not JSON"),
