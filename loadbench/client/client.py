@@ -147,23 +147,18 @@ class Client:
         """Where its requests go, or the first of several."""
         return self._endpoints[0]
 
-    def body(
+    def body_of(
         self,
-        messages: Sequence[Message],
+        prompt: str | Prompt,
         max_tokens: int,
-        *,
-        fields: Mapping[str, object] | None = None,
-        extra: Mapping[str, object] | None = None,
         destination: Destination = ONLY_DESTINATION,
+        *,
+        history: Sequence[Message] = (),
     ) -> bytes:
-        """The body of a request, made before it is due: `Endpoint.body`."""
-        endpoint = self._endpoints[destination.endpoint]
-        return endpoint.body(messages, max_tokens, fields=fields, extra=extra)
-
-    def body_of(self, prompt: str | Prompt, max_tokens: int, destination: Destination = ONLY_DESTINATION) -> bytes:
-        """The body of a request with this prompt alone."""
+        """The body of a request with this prompt after its history, made before it is due: `Endpoint.body`."""
         prompt = Prompt(prompt) if isinstance(prompt, str) else prompt
-        return self.body(prompt.sent, max_tokens, fields=prompt.fields, extra=prompt.extra, destination=destination)
+        endpoint = self._endpoints[destination.endpoint]
+        return endpoint.body((*history, *prompt.sent), max_tokens, fields=prompt.fields, extra=prompt.extra)
 
     async def send(self, request: Request, body: bytes) -> Sample:
         """Send a request that is due, and return its sample, however it ends."""

@@ -329,9 +329,7 @@ class Level:
         max_tokens = prompt.output_tokens or self.plan.max_tokens
         # Without a user who reads the response, a dialogue is its first turn.
         turn = None if prompt.turns is None or not self.plan.plays_turns else Turn(of=prompt.turns)
-        body = self._client.body(
-            prompt.sent, max_tokens, fields=prompt.fields, extra=prompt.extra, destination=destination
-        )
+        body = self._client.body_of(prompt, max_tokens, destination)
         abandon = self.plan.abandon
         patience = None if abandon is None else abandon.patience(self.plan.abandon_key, number)
         return PreparedRequest(number, user, prompt, max_tokens, body, turn, patience, destination, place)
@@ -368,10 +366,7 @@ class Level:
         if before.prompt.then:
             prompt = before.prompt.following
             max_tokens = prompt.output_tokens or self.plan.max_tokens
-        messages = (*turn.history, *prompt.sent)
-        body = self._client.body(
-            messages, max_tokens, fields=prompt.fields, extra=prompt.extra, destination=prepared.destination
-        )
+        body = self._client.body_of(prompt, max_tokens, prepared.destination, history=turn.history)
         return prepared._replace(prompt=prompt, max_tokens=max_tokens, turn=turn, body=body)
 
     def _admit(self, due_ns: int, prepared: PreparedRequest) -> Request | None:

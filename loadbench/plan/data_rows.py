@@ -108,7 +108,7 @@ _OWN_FIELDS = {"model", "stream", "stream_options", "messages", "prompt", "input
 _ABOUT = re.compile(
     r"(.*_)?(ids?|idx|index|hash|uuid|name|url|key|date|time|timestamp|created(_at)?|scores?|ratings?|labels?|tags?"
     r"|reference|references|answers?|outputs?|responses?|completions?|model|language|lang|category|topic|source|type"
-    r"|moderation|count|split|dataset|subset|language|difficulty|domain|level|turn|object|usage|info|weight)"
+    r"|moderation|count|split|dataset|subset|difficulty|domain|level|turn|object|usage|info|weight)"
     r"|unnamed:_\d+|chosen|rejected|targets?|expected.*|ground_truth|solution|explanation|rationale|meta(data)?|title"
     r"|comments?|notes?|user|facets|method|stream|stream_options|store|n_turns|num_turns|toxic|redacted|state|country"
     r"|header|winner|judge|tstamp|anony|prompt_(tokens|len|length)|input_(tokens|length)|finish_reason|status|row|"

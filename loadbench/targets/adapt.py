@@ -249,8 +249,8 @@ async def exact_lengths(prepared: Prepared, model: str, connect: Connect) -> Sam
     if kept:
         prepared.say(f"{model}: responses have exactly the requested length, by {' and '.join(fields)}")
     else:
-        length = f": a response had {sample.output_tokens} of {_TRIAL_TOKENS} tokens"
-        length = length if sample.output_tokens != _TRIAL_TOKENS else ""
+        is_other = sample.output_tokens != _TRIAL_TOKENS
+        length = f": a response had {sample.output_tokens} of {_TRIAL_TOKENS} tokens" if is_other else ""
         prepared.say(f"{model}: the server cannot be told to keep to the requested length{length}")
     return first
 

@@ -81,7 +81,7 @@ class Loadbench:
         request = Request(number=self.answers, phase=Phase.MEASURED, due_ns=now_ns, max_tokens=pace.events)
         if self._recorder is not None:
             self._recorder.started(time.perf_counter_ns(), request)
-        sample = await self._client.send(request, self._client.body(user_message(pace.prompt), pace.events))
+        sample = await self._client.send(request, self._client.body_of(pace.prompt, pace.events))
         if self._recorder is not None:
             self._recorder.add(sample)
         if sample.outcome is not Outcome.OK:

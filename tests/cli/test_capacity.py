@@ -8,7 +8,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -312,8 +312,8 @@ def test_where_there_is_no_ladder(scenario):
     assert "without think time" in render_text(capacity_plan_document(CLIMBING))
 
 
-def test_what_is_known_is_told_while_a_search_is_under_way():
-    """The heading of a search without a conclusion names what is proven so far, or that nothing is."""
+def a_probe(**over: Any) -> ProbeResult:
+    """A test of eight users that passed."""
     probe = ProbeResult(
         users=8,
         decision="PASS",
@@ -325,6 +325,12 @@ def test_what_is_known_is_told_while_a_search_is_under_way():
         leaning=9.0,
         window_s=9.0,
     )
+    return msgspec.structs.replace(probe, **over)
+
+
+def test_what_is_known_is_told_while_a_search_is_under_way():
+    """The heading of a search without a conclusion names what is proven so far, or that nothing is."""
+    probe = a_probe()
     known = Capacity(status="inconclusive", objectives=[], model="m", probes=[probe], budget_s=600.0, spent_s=60.0)
     assert "users=8 is proven to pass, no load is proven to fail" in render_text(capacity_document(known))
     assert "no loads" in render_text(capacity_document(msgspec.structs.replace(known, probes=[])))
@@ -333,17 +339,7 @@ def test_what_is_known_is_told_while_a_search_is_under_way():
 def test_notes_are_shown_only_where_they_apply():
     """The effective n, repeat tests and phases are explained if the table has them."""
     share = HitShare(share=1.0, asked=0.95, requests=90, hits=90, effective=90.0)
-    probe = ProbeResult(
-        users=8,
-        decision="PASS",
-        attainment={"ttft_p95<1s": share},
-        requests=90,
-        purpose=Purpose.TEST,
-        level=0,
-        at=8,
-        leaning=9.0,
-        window_s=9.0,
-    )
+    probe = a_probe(attainment={"ttft_p95<1s": share})
     known = Capacity(status="inconclusive", objectives=["ttft_p95<1s"], model="m", probes=[probe], budget_s=600.0)
     shown = render_text(capacity_document(known))
     assert "ttft_p95<1s: requests with TTFT < 1s (95 % needed)" in shown
@@ -358,18 +354,7 @@ def test_notes_are_shown_only_where_they_apply():
 
 def test_users_who_gave_up_are_shown_with_the_answer():
     """They were part of the load and were not served, so a reader must see how many they are; else nothing is said."""
-    probe = ProbeResult(
-        users=8,
-        decision="PASS",
-        attainment={},
-        requests=200,
-        gave_up=50,
-        purpose=Purpose.TEST,
-        level=0,
-        at=8,
-        leaning=9.0,
-        window_s=9.0,
-    )
+    probe = a_probe(requests=200, gave_up=50)
     larger = msgspec.structs.replace(probe, users=16, at=16, decision="FAIL", gave_up=190, requests=300)
     answer = CapacityAnswer(users=8, low=8, high=15, confidence=0.95, limit="unknown")
     known = Capacity(status="found", objectives=[], model="m", probes=[probe, larger], budget_s=60.0, answer=answer)

@@ -17,7 +17,6 @@ from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport, tls_context
 from loadbench.core.clock import MonotonicClock
 from loadbench.plan.abandonment import Patience
-from loadbench.plan.conversation import user_message
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.request import Request
@@ -78,7 +77,7 @@ async def ask(
     request = Request(
         number=number, phase=Phase.MEASURED, due_ns=now_ns, max_tokens=5, keep_text=keep, patience=patience
     )
-    return await client.send(request, client.body(user_message(prompt), 5))
+    return await client.send(request, client.body_of(prompt, 5))
 
 
 def talk(

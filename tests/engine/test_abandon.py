@@ -13,7 +13,7 @@ from loadbench.analyze.level.verdict import judge
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.abort import AbortWatch
-from loadbench.engine.level import Level, LevelSpec, level_plan
+from loadbench.engine.level import LevelSpec, level_plan
 from loadbench.plan.abandonment import Abandonment, Patience
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Constant
@@ -22,12 +22,11 @@ from loadbench.plan.objective import parse_abort
 from loadbench.plan.setting_types import ABANDON
 from loadbench.plan.sources import resolve
 from loadbench.record.outcome import Outcome
-from loadbench.record.recorder import Recorder
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from tests.building import a_failure, a_sample
-from tests.engine.no_health import NoHealth
 from tests.engine.scripted import MS, Act, S, run_scripted
+from tests.engine.sharded import run_shards
 
 CONSTANT = parse_arrivals("constant")
 # Ten tokens: the first after 500 ms, the last after 1400 ms.
@@ -141,22 +140,8 @@ def simulated(shards: list[Shard], load, written: str, *, seed: int = 0, **flags
             client = Client(
                 Endpoint(base_url="http://s/v1", model=profile.model), transport, clock=clock, timeouts=Timeouts()
             )
-            samples, levels, recorder = [], [], None
-            for shard in shards:
-                level = Level(
-                    level_plan(scenario, LevelSpec(load=load, key="m/0"), shard),
-                    client=client,
-                    clock=clock,
-                    health=NoHealth(),
-                    on_sample=samples.append,
-                    sink=recorder,
-                )
-                recorder = recorder or Recorder(level.phases)
-                level._sink = recorder
-                levels.append(level)
-            async with anyio.create_task_group() as group:
-                for level in levels:
-                    group.start_soon(level.run_load)
+            spec = LevelSpec(load=load, key="m/0")
+            samples, _, _ = await run_shards(scenario, spec, shards, client=client, clock=clock)
             counts = transport.service.engine.counts
             return sorted(samples, key=lambda sample: sample.number), counts
 

@@ -18,7 +18,7 @@ from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.capacity import CapacitySearch
-from loadbench.engine.level import Level, LevelSpec, level_plan
+from loadbench.engine.level import LevelSpec
 from loadbench.engine.workers import WorkerPool, _merged, _parts, workers_for
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import WHOLE, Closed, LevelDuration, Open, Phase, Shard
@@ -28,7 +28,7 @@ from loadbench.plan.settings import LoadSettings, WorkSettings
 from loadbench.plan.sources import resolve
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
-from loadbench.record.recorder import Health, Recorder
+from loadbench.record.recorder import Health
 from loadbench.sim.process import SimProcess
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
@@ -36,6 +36,7 @@ from loadbench.targets.openai import Target
 from tests.coverage.capacity import SearchJudge, a_scenario
 from tests.engine.no_health import NoHealth
 from tests.engine.scripted import ScriptedSession
+from tests.engine.sharded import run_shards
 
 S = 1_000_000_000
 EXACT = PROFILES["slot-server"].exact()
@@ -60,24 +61,9 @@ def test_shards_record_what_one_process_records(load, shards):
                 client = Client(
                     Endpoint(base_url="http://s/v1", model=EXACT.model), transport, clock=clock, timeouts=Timeouts()
                 )
-                samples: list = []
-                levels = []
-                recorder = None
-                for part in parts:
-                    level = Level(
-                        level_plan(plan, LevelSpec(load=load, key="k"), part),
-                        client=client,
-                        clock=clock,
-                        health=NoHealth(),
-                        on_sample=samples.append,
-                        sink=recorder,
-                    )
-                    recorder = recorder or Recorder(level.phases)
-                    level._sink = recorder
-                    levels.append(level)
-                async with anyio.create_task_group() as group:
-                    for level in levels:
-                        group.start_soon(level.run_load)
+                samples, levels, recorder = await run_shards(
+                    plan, LevelSpec(load=load, key="k"), parts, client=client, clock=clock
+                )
                 recording = recorder.close(
                     window=(levels[0].phases.opens_ns, levels[0].phases.closes_ns),
                     arrivals_due=sum(level.due for level in levels),

@@ -18,7 +18,6 @@ from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.plan.conversation import user_message
 from loadbench.plan.load import Phase
 from loadbench.record.request import Request
 from loadbench.wire.openai import Api
@@ -47,7 +46,7 @@ async def ask(
     """Send a request that is due now, or then."""
     due_ns = CLOCK.now_ns() if due_ns is None else due_ns
     request = Request(number=number, phase=Phase.MEASURED, due_ns=due_ns, max_tokens=max_tokens)
-    return await client.send(request, client.body(user_message(prompt), max_tokens))
+    return await client.send(request, client.body_of(prompt, max_tokens))
 
 
 # Over sockets.
