@@ -23,6 +23,7 @@ SCHEMA: Final = "loadbench.capacity/1"
 FILE: Final = "capacity.json"
 
 Status = Literal["found", "at_least", "none", "inconclusive", "client", "interrupted"]
+Strength = Literal["proven", "likely", "estimate"]
 
 
 class HitShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,21 +95,34 @@ class CurveLevel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CapacityAnswer(_Load, frozen=True, kw_only=True):
-    """The capacity: the best estimate, and the range that contains the true number with this confidence.
+    """The capacity: the best estimate from every request, and two ranges that contain the true number with this
+    confidence.
 
-    `low` is proven to meet the objectives, and the next load after `high` is proven not to (for a rate, `high` itself).
-    An end that could not be proven is null.
+    `low` is *proven* to meet the objectives, and the next load after `high` is proven not to (for a rate, `high`
+    itself). From `likely_low` to `likely_high` is where a curve fitted to all requests has the capacity. An end that
+    is not known is null. `strength`: the range that answers, *proven* or *likely*, is narrow; for a likely answer the
+    verification also agrees; otherwise there is only the *estimate*.
     """
 
     low: float | None
     high: float | None
+    likely_low: float | None = None
+    likely_high: float | None = None
+    strength: Strength = "estimate"
     confidence: float
     limit: BottleneckKind = "unknown"
     think_s: float | None = None
 
 
+class Needed(msgspec.Struct, frozen=True, kw_only=True):
+    """About how much more an answer takes: requests, and the time for them."""
+
+    requests: int
+    seconds: float
+
+
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """A probe at the answer: shares `expected` from the search, and those then `measured`.
+    """A probe at the low end of the likely range: shares `expected` from the search, and those then `measured`.
 
     `predicted` are the shares by the model, from the levels without think time alone; null if there is no prediction.
     `agrees` compares the measured shares with the expected ones.
@@ -150,6 +164,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     verification: Verification | None = None
     at_think_times: list[AtThinkTime] = []
     devices: FleetSize | None = None
+    needed: Needed | None = None  # for an answer, where there is none
     budget_s: float
     spent_s: float = 0.0
     first_answer_s: float | None = None
