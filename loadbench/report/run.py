@@ -165,7 +165,7 @@ def _group_quantile(metric: Metric | None, name: str, p: float) -> str:
     """A quantile of a group, which has no interval; marked where even independent requests would be too few for one."""
     if metric is None:
         return "-"
-    return UNSURE * (quantile_ranks(metric.count, p) is None) + duration(getattr(metric, name))
+    return UNSURE * (None in quantile_ranks(metric.count, p)) + duration(getattr(metric, name))
 
 
 def level_line(level: LevelResult) -> str:

@@ -62,9 +62,10 @@ def _slower(stats: GroupStats, others: Sequence[GroupStats]) -> Iterator[str]:
         own, rest = stats.histograms[figure], Histogram()
         for other in others:
             rest.merge(other.histograms[figure])
-        ranks = [quantile_ranks(histogram.count, 0.5, _CONFIDENCE) for histogram in (own, rest)]
-        if ranks[0] is None or ranks[1] is None:
+        low, _ = quantile_ranks(own.count, 0.5, _CONFIDENCE)
+        _, high = quantile_ranks(rest.count, 0.5, _CONFIDENCE)
+        if low is None or high is None:
             continue
-        if own.value_at_rank(ranks[0][0]) > _MUCH_SLOWER * rest.value_at_rank(ranks[1][1]):
+        if own.value_at_rank(low) > _MUCH_SLOWER * rest.value_at_rank(high):
             medians = ((histogram.percentile(50) or 0) / 1e6 for histogram in (own, rest))
             yield "{} p50 is {:.1f} ms (elsewhere {:.1f} ms)".format(name, *medians)

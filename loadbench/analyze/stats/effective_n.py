@@ -15,17 +15,21 @@ it is noisy.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadbench.analyze.stats.intervals import CONFIDENCE, quantile_ranks
+from loadbench.analyze.stats.intervals import CONFIDENCE, NORMAL_975, quantile_ranks
+from loadbench.analyze.stats.student import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Fewer values say nothing about their correlation.
 _MIN_VALUES = 10
+# As many batches as the t distribution needs to be near the normal one, and as long as a level's length allows.
+_BATCHES = 10
+_MIN_BATCHES = 2
 # ρ(1) of independent values is above 1.645 / sqrt(n) one time in twenty.
 _CHANCE = 1.645
 # A constant series has an autocovariance of rounding errors.
@@ -34,6 +38,43 @@ _ROUNDING = 1e-9
 # be believed when fewer effective values than this remain: no interval is given then.
 _CLEARLY_CORRELATED = 2.0
 _MIN_EFFECTIVE = 20
+
+
+def effective_n(hits: Sequence[bool] | np.ndarray[Any, Any], *, round_size: int = 1) -> float:
+    """How many independent values a 0/1 series in order of due time is worth, from 1 to n.
+
+    `round_size` is the number of users of a closed loop, 1 in an open loop. A constant series shows no correlation and
+    is worth n: do not ask for one where the number matters.
+    """
+    series = np.asarray(hits, np.float64)
+    n = len(series)
+    series = series - series.mean() if n else series
+    variance = float((series * series).mean()) if n else 0.0
+    if variance == 0:
+        return float(max(1, n))
+
+    # Geyer's initial monotone sequence of ρ(0), ρ(1), … by the fast Fourier transform; more than n says nothing more.
+    length = 1 << (2 * n - 1).bit_length()
+    spectrum = np.fft.rfft(series, length)
+    rho = np.fft.irfft(spectrum * spectrum.conj(), length)[:n] / (n * variance)
+    pairs = rho[: n // 2 * 2].reshape(-1, 2).sum(axis=1)
+    negative = np.flatnonzero(pairs <= 0)
+    positive = pairs[: negative[0]] if len(negative) else pairs
+    by_lags = min(float(n), float(2 * np.minimum.accumulate(positive).sum() - 1))
+
+    # Batch means: whole rounds, spread over the batches as evenly as they divide; the rest of a round is left out.
+    rounds = n // round_size
+    batches = min(_BATCHES, rounds)
+    if batches < _MIN_BATCHES:
+        return n / max(1.0, by_lags)
+    edges = np.arange(batches + 1) * rounds // batches * round_size
+    sizes = np.diff(edges)
+    sums = np.add.reduceat(series[: edges[-1]], edges[:-1])
+    rest = sums - sizes * (sums.sum() / edges[-1])
+    by_batches = float((rest * rest / sizes).sum()) / (batches - 1) / variance
+    # Few batches know their own variance badly: Student's t instead of the normal distribution.
+    widened = by_batches * (quantile(0.975, batches - 1) / NORMAL_975) ** 2 if by_batches > by_lags else by_lags
+    return max(1.0, n / max(1.0, widened))
 
 
 def inefficiency(values: Sequence[float]) -> float:
@@ -76,8 +117,7 @@ def correlated_ranks(
     effective = int(n / inefficiency)
     if inefficiency > _CLEARLY_CORRELATED and effective < _MIN_EFFECTIVE:
         return None
-    ranks = quantile_ranks(effective, p, confidence)
-    if ranks is None:
+    low, high = quantile_ranks(effective, p, confidence)
+    if low is None or high is None:
         return None
-    low, high = ranks
     return math.floor(inefficiency * (low - 1)) + 1, min(n, math.ceil(inefficiency * high))

@@ -3,7 +3,7 @@
 The number of values below the p-quantile of a population is Bin(n, p) in a sample of n independent values, whatever the
 distribution. The interval between the l-th and the u-th smallest value therefore covers the quantile with probability
 P(l <= Bin(n, p) < u). Ranks are chosen with at most (1 - confidence) / 2 in each tail (Hahn and Meeker, *Statistical
-Intervals*, chapter 5). Where the sample is too small for such ranks there is no interval.
+Intervals*, chapter 5). Where the sample is too small for such a rank, this end of the interval is open.
 
 The requests of one level are correlated: they queue together and share batches. `loadbench.analyze.stats.effective_n`
 widens the intervals for it. Values of which one request has many, such as gaps between events, have no interval here.
@@ -28,19 +28,19 @@ _ROUNDING = 1e-9
 
 
 @lru_cache(maxsize=4096)
-def quantile_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
-    """Ranks (l, u), from 1, of the order statistics that bound the p-quantile of n values; `None` if n is too small."""
+def quantile_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int | None, int | None]:
+    """Ranks (l, u), from 1, of the order statistics that bound the p-quantile of n values; `None` is an open end."""
     if not 0 < p < 1 or not 0 < confidence < 1:
         raise ValueError(f"p and confidence must lie between 0 and 1, not {p} and {confidence}")
     if n < 1:
-        return None
+        return None, None
     tail = (1 - confidence) / 2
     first, cumulative = binomial_cdf(n, p)
     # P(Bin < l) <= tail: l is the number of outcomes whose cumulative probability is within the tail.
     low = first + int(np.searchsorted(cumulative, tail, side="right"))
     # P(Bin < u) >= 1 - tail: u is one above the first outcome that reaches it.
     high = first + int(np.searchsorted(cumulative, 1 - tail, side="left")) + 1
-    return (low, high) if low >= 1 and high <= n else None
+    return low if low >= 1 else None, high if high <= n else None
 
 
 def bound_holds(n: int, over: int, p: float, *, confidence: float = 0.99) -> bool:

@@ -76,11 +76,10 @@ def test_share_interval_of_the_impossible(hits, n, confidence):
 def test_share_and_quantile_agree(n, p, data):
     """The share of values below a bound is surely above p just where the p-quantile is surely below that bound."""
     hits = data.draw(st.integers(0, n))
-    ranks = quantile_ranks(n, p)
+    first, last = quantile_ranks(n, p)
     low, high = share_interval(hits, n)
-    if ranks is not None:
-        assert (low >= p) == (hits >= ranks[1])
-        assert (high < p) == (hits < ranks[0])
+    assert (low >= p) == (last is not None and hits >= last)
+    assert (high < p) == (first is not None and hits < first)
 
 
 # Decisions.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.stats.effective_n import correlated_ranks, inefficiency
+from loadbench.analyze.stats.effective_n import correlated_ranks, effective_n, inefficiency
 from loadbench.analyze.stats.intervals import quantile_ranks
 
 
@@ -21,6 +21,26 @@ def first_order(rho: float, n: int, seed: int) -> np.ndarray:
     for position in range(1, n):
         series[position] = rho * series[position - 1] + noise[position]
     return series
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=400), st.integers(1, 64))
+def test_effective_n_lies_between_one_and_all(hits, round_size):
+    """No series is worth less than one value or more than its length, and a constant one is not worth less for it."""
+    assert 1 <= effective_n(hits, round_size=round_size) <= len(hits)
+    assert effective_n([True] * len(hits), round_size=round_size) == len(hits)
+
+
+def test_rounds_that_repeat_vary_less_than_independent_requests():
+    """Eight users of whom four are always slow: the share of the hits is known as well as if all were independent."""
+    hits = [True, True, False, True, False, False, True, False] * 100
+    assert effective_n(hits, round_size=8) == 800
+
+
+def test_batches_of_rounds_see_what_lags_do_not():
+    """A level that changes slowly: a fifth of its rounds are slow, one after another."""
+    rng = np.random.default_rng(1)
+    hits = np.concatenate([rng.random(400) < 0.9, rng.random(100) < 0.1])
+    assert effective_n(hits, round_size=4) < 20
 
 
 @pytest.mark.parametrize(("rho", "expected"), [(0.5, 3.0), (0.8, 9.0), (0.9, 19.0)])
@@ -46,7 +66,8 @@ def test_series_that_show_no_memory(values):
 @given(st.integers(1, 5000), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_ranks_of_independent_values_are_the_known_ones(n, p):
     """With an inefficiency of 1 nothing changes."""
-    assert correlated_ranks(n, p, inefficiency=1.0) == quantile_ranks(n, p)
+    ranks = quantile_ranks(n, p)
+    assert correlated_ranks(n, p, inefficiency=1.0) == (None if None in ranks else ranks)
 
 
 @given(st.integers(1, 5000), st.sampled_from([0.5, 0.9, 0.99]), st.floats(1, 50), st.floats(1, 50))

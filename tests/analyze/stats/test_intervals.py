@@ -12,7 +12,7 @@ import pytest
 from loadbench.analyze.stats.intervals import mean_interval, quantile_ranks
 
 
-def exact_ranks(n: int, p: Fraction, tail: Fraction) -> tuple[int, int] | None:
+def exact_ranks(n: int, p: Fraction, tail: Fraction) -> tuple[int | None, int | None]:
     """The ranks by exact arithmetic: the definition, summed term by term."""
     cumulative = Fraction(0)
     low = high = None
@@ -23,7 +23,7 @@ def exact_ranks(n: int, p: Fraction, tail: Fraction) -> tuple[int, int] | None:
             low = k
         if high is None and cumulative >= 1 - tail:
             high = k + 1
-    return (low, high) if low is not None and low >= 1 and high is not None and high <= n else None
+    return low or None, high if high <= n else None
 
 
 @pytest.mark.parametrize("p", [Fraction(1, 2), Fraction(9, 10), Fraction(95, 100), Fraction(99, 100)])
@@ -35,9 +35,9 @@ def test_ranks_are_those_of_exact_arithmetic(n, p):
 
 @pytest.mark.parametrize(("p", "least"), [(0.5, 6), (0.9, 36), (0.95, 72), (0.99, 368), (0.999, 3688)])
 def test_interval_begins_at_the_known_sample_size(p, least):
-    """Below the known least sample size there is no 95 % interval, and none is given."""
-    assert quantile_ranks(least - 1, p) is None
-    assert quantile_ranks(least, p) is not None
+    """Below the known least sample size a 95 % interval is open above, and from it on it is closed."""
+    assert quantile_ranks(least - 1, p)[1] is None
+    assert None not in quantile_ranks(least, p)
 
 
 @pytest.mark.parametrize(
