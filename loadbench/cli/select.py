@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import click
 
 from loadbench.cli.measuring import print_report, terminal_width
-from loadbench.core.errors import BadInput
+from loadbench.core.errors import BadInput, ExitCode
 
 
 @click.command()
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option("--weight", "weights", multiple=True, metavar="NAME=X", help="The weight of a dimension.  [default: 1]")
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="NAME=X",
+    help="The weight of a group, or of a dimension in its group.  [default: quality=2, all others 1]",
+)
+@click.option(
+    "--min-quality",
+    type=click.FloatRange(1, 5),
+    metavar="X",
+    help="Recommend no model that is rated below this, from 1 to 5.",
+)
 @click.option("--at", metavar="LOAD", help="Compare at this load, as in users=4. Default: the lowest that all have.")
 @click.option(
     "--rater", metavar="NAME", help="Use this rater's scores. Default: a person's if any, otherwise the judge model's."
@@ -33,6 +46,7 @@ def command(
     runs: tuple[Path, ...],
     *,
     weights: tuple[str, ...],
+    min_quality: float | None,
     at: str | None,
     rater: str | None,
     models: Path | None,
@@ -40,10 +54,11 @@ def command(
 ) -> None:
     """Choose a model: one table with speed, memory, quality, disk, license and load time of every model in the runs.
 
-    RUN is a run folder. Dimensions: latency, ttft, throughput, memory, quality, disk, load (time). A dimension counts
-    only if it is known for every model.
+    RUN is a run folder. Groups and their dimensions: speed (latency, ttft, throughput), quality, resources (memory,
+    disk, load time). A dimension counts only if it is known for every model. Exit code 4: no model has a valid
+    measurement; 3: none has the quality that --min-quality requires; 5: the best do not differ clearly.
     """
-    from loadbench.analyze.quality.selection import DIMENSIONS, candidates, select  # noqa: PLC0415 - not for the help
+    from loadbench.analyze.quality.selection import WEIGHTS, candidates, select  # noqa: PLC0415 - not for the help
     from loadbench.plan.models import read_models  # noqa: PLC0415
     from loadbench.plan.objective import parse_level_label  # noqa: PLC0415
     from loadbench.report.formats import renderers  # noqa: PLC0415
@@ -54,11 +69,11 @@ def command(
 
     if not runs:
         raise BadInput("no run given", hint="name run folders, as in results/20260101T120000Z-sweep")
-    weighed = dict.fromkeys(DIMENSIONS, 1.0)
+    weighed = dict(WEIGHTS)
     for text in weights:
         name, _, number = text.partition("=")
         if name.strip() not in weighed:
-            raise BadInput(f"--weight {text}: an unknown dimension", hint=f"known are {', '.join(weighed)}")
+            raise BadInput(f"--weight {text}: an unknown dimension or group", hint=f"known are {', '.join(weighed)}")
         try:
             weight = float(number)
         except ValueError:
@@ -73,10 +88,14 @@ def command(
             raise BadInput(f"--at: {error}") from None
     facts = {} if models is None else known_facts(read_models(models))
     read = [(read_run(run), read_quality(folder_of(run))) for run in runs]
-    selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed)
+    selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed, min_quality=min_quality)
     content = (
         selection_json(selection)
         if form == "json"
         else renderers(terminal_width())[form](selection_document(selection))
     )
     print_report(content, form)
+    if not selection.ranked:
+        of_quality = all("--min-quality" in candidate.excluded for candidate in selection.excluded)
+        sys.exit(ExitCode.GATE_FAILED if of_quality and selection.excluded else ExitCode.INVALID)
+    sys.exit(ExitCode.INCONCLUSIVE if selection.tied else ExitCode.OK)

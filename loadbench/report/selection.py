@@ -33,10 +33,13 @@ _NORMALISED = (
 
 
 def selection_document(selection: Selection) -> Document:
-    """The candidates by score, then those that could not be measured."""
+    """The candidates by score, then those that are not ranked, and those that could not be measured."""
     rows = []
-    for ranked in selection.ranked:
-        candidate = ranked.candidate
+    scores = {ranked.candidate.name: ranked for ranked in selection.ranked}
+    for candidate in (*(ranked.candidate for ranked in selection.ranked), *selection.excluded):
+        ranked = scores.get(candidate.name)
+        dominated = f"dominated by {ranked.dominated_by}" if ranked and ranked.dominated_by else ""
+        score = f"{ranked.score:.2f}" + (f" ± {ranked.margin:.2f}" if ranked.margin else "") if ranked else "-"
         cells = {
             "model": candidate.name,
             "load": candidate.load,
@@ -44,8 +47,8 @@ def selection_document(selection: Selection) -> Document:
             "facets": "-" if candidate.facets_found is None else "/".join(map(str, candidate.facets_found)),
             "license": candidate.license or "-",
             "load warm": "-" if candidate.load_warm_s is None else duration(candidate.load_warm_s),
-            "score": f"{ranked.score:.2f}" + (f" ± {ranked.margin:.2f}" if ranked.margin else ""),
-            "": f"dominated by {ranked.dominated_by}" if ranked.dominated_by else "",
+            "score": score,
+            "": "not ranked" if ranked is None else dominated,
         }
         for header, (dimension, shown) in _FIGURES.items():
             figure = candidate.figures.get(dimension)
@@ -59,8 +62,9 @@ def selection_document(selection: Selection) -> Document:
 def selection_json(selection: Selection) -> str:
     """As data: figures by dimension in seconds, bytes, tokens per second and scores."""
     models = []
-    for ranked in selection.ranked:
-        candidate = ranked.candidate
+    scores = {ranked.candidate.name: ranked for ranked in selection.ranked}
+    for candidate in (*(ranked.candidate for ranked in selection.ranked), *selection.excluded):
+        ranked = scores.get(candidate.name)
         models.append(
             {
                 "model": candidate.name,
@@ -73,16 +77,18 @@ def selection_json(selection: Selection) -> str:
                 "load_warm_s": candidate.load_warm_s,
                 "rater": candidate.rater or None,
                 "facets_found": candidate.facets_found,
+                "runs": candidate.runs,
                 "caveat": candidate.caveat or None,
-                "score": ranked.score,
-                "doubt": ranked.margin,
-                "dominated_by": ranked.dominated_by or None,
+                "excluded": candidate.excluded or None,
+                "score": None if ranked is None else ranked.score,
+                "doubt": None if ranked is None else ranked.margin,
+                "dominated_by": (ranked.dominated_by or None) if ranked else None,
             }
         )
     document = {
         "schema": SCHEMA,
-        "recommended": None if selection.tied else selection.ranked[0].candidate.name,
-        "sure": not selection.tied and not selection.unproven,
+        "recommended": selection.ranked[0].candidate.name if selection.ranked and not selection.tied else None,
+        "sure": bool(selection.ranked) and not selection.tied and not selection.unproven,
         "tied": [selection.ranked[0].candidate.name, *selection.tied] if selection.tied else [],
         "weights": dict(selection.weights),
         "missing": {name: list(models) for name, models in selection.missing.items()},
@@ -96,15 +102,20 @@ def selection_json(selection: Selection) -> str:
 def selection_notes(selection: Selection) -> list[str]:
     """The recommendation, its weights, what is missing and what is uncertain."""
     candidates = [ranked.candidate for ranked in selection.ranked]
-    total = sum(selection.weights.values())
-    weights = ", ".join(f"{name} {100 * weight / total:.0f} %" for name, weight in selection.weights.items())
-    lines = [_recommendation(selection), f"weights: {weights}; {_NORMALISED}"]
+    weights = ", ".join(f"{name} {100 * weight:.0f} %" for name, weight in selection.weights.items())
+    lines = [_recommendation(selection)] + [f"weights: {weights}; {_NORMALISED}"] * bool(candidates)
     if selection.missing:
         missing = [
             f"{name} (of none)" if len(models) == len(candidates) else f"{name} (not of {', '.join(models)})"
             for name, models in selection.missing.items()
         ]
         lines.append(f"left out, since not known of every model: {', '.join(missing)}")
+    if selection.lengths is not None:
+        short, long = selection.lengths
+        lines.append(
+            f"latency is left out: responses have {short:.0f} to {long:.0f} output tokens on average, and a shorter "
+            "one is no faster; --exact-output requests the same length of every model"
+        )
     if any(candidate.unreliable for candidate in candidates):
         lines.append(
             "memory is the server process's and may include earlier models, so it does not count: give each model a "
@@ -116,14 +127,19 @@ def selection_notes(selection: Selection) -> list[str]:
         lines.append("the models were measured at different loads: their speeds do not compare")
     if len({candidate.rater for candidate in candidates if candidate.rater}) > 1:
         lines.append("quality comes from different raters: their scores do not compare")
-    lines += [f"{candidate.name}: {candidate.caveat}" for candidate in candidates if candidate.caveat]
+    lines += [f"{one.name}: the figures are those of {one.runs} levels together" for one in candidates if one.runs > 1]
+    lines += [f"{one.name}: {one.caveat}" for one in candidates if one.caveat]
+    lines += [f"{one.name}: not ranked: {one.excluded}" for one in selection.excluded]
     return lines + [f"{failed.name}: not measured: {failed.failed}" for failed in selection.failed]
 
 
 def _recommendation(selection: Selection) -> str:
+    if not selection.ranked:
+        return "no recommendation: no model has a valid measurement and the quality that is required"
     best = selection.ranked[0]
     if len(selection.ranked) == 1:
-        return f"{best.candidate.name} is the only model that was measured"
+        others = " that can be ranked" if selection.excluded or selection.failed else " that was measured"
+        return f"{best.candidate.name} is the only model{others}"
     if selection.tied:
         names = ", ".join((best.candidate.name, *selection.tied))
         return f"no single recommendation: by these weights {names} do not differ clearly; measure longer"

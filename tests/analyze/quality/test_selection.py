@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import msgspec
@@ -9,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.quality.selection import DIMENSIONS, Candidate, CandidateFigure, candidates, select
+from loadbench.analyze.quality.selection import WEIGHTS, Candidate, CandidateFigure, candidates, select
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed
 from loadbench.report.selection import selection_notes
 from loadbench.results.quality import Quality, Rating
-from loadbench.results.run import ModelFacts, ModelStatus
+from loadbench.results.run import ModelFacts, ModelStatus, Reason, Verdict
 from loadbench.results.telemetry import Gauge, Telemetry
 from tests.building import a_level, a_run
 
-ONES = dict.fromkeys(DIMENSIONS, 1.0)
+ONES = dict.fromkeys(WEIGHTS, 1.0)
 
 
 def a_candidate(name: str, **figures: float | tuple[float, float, float]) -> Candidate:
@@ -34,11 +35,11 @@ def test_score_is_the_weighted_mean_of_what_is_normalised_to_the_best():
     """Half as fast is 0.5, the best 1, quality (score − 1) / 4."""
     small = a_candidate("small", latency=1.0, quality=3.0)
     large = a_candidate("large", latency=2.0, quality=5.0)
-    selection = select([small, large], {"latency": 3.0, "quality": 1.0})
+    selection = select([small, large], ONES | {"speed": 3.0})
     scores = {one.candidate.name: one.score for one in selection.ranked}
     assert scores == {"small": pytest.approx((3 * 1 + 0.5) / 4), "large": pytest.approx((3 * 0.5 + 1) / 4)}
     assert selection.ranked[0].candidate.name == "small"
-    assert select([small, large], {"latency": 1.0, "quality": 3.0}).ranked[0].candidate.name == "large"
+    assert select([small, large], ONES | {"quality": 3.0}).ranked[0].candidate.name == "large"
 
 
 def test_more_is_better_for_throughput():
@@ -79,7 +80,7 @@ def test_recommendation_of_too_few_samples_says_that_it_may_be_chance():
 def test_doubt_adds_as_independent_doubts_do():
     """√Σ(w h)², with h that of a ratio for less, half the interval for more; figures without one are named."""
     one = a_candidate("a", latency=(0.8, 1.0, 1.25), throughput=(90.0, 100.0, 110.0), disk=3.0)
-    selection = select([one], {"latency": 1.0, "throughput": 1.0, "disk": 2.0})
+    selection = select([one], ONES | {"resources": 1.0})
     h_latency, h_throughput = math.log(1.25 / 0.8) / 2, 0.1
     assert selection.ranked[0].margin == pytest.approx(math.hypot(h_latency / 4, h_throughput / 4))
     assert selection.no_interval == ("disk",)
@@ -114,7 +115,7 @@ def test_without_anything_to_choose_by_it_says_so():
     with pytest.raises(BadInput, match="no dimension"):
         select([a_candidate("a", disk=1.0), a_candidate("b", latency=1.0)], ONES)
     with pytest.raises(BadInput, match="no dimension"):
-        select([a_candidate("a", disk=1.0)], {"disk": 0.0})
+        select([a_candidate("a", disk=1.0)], ONES | {"disk": 0.0})
 
 
 def test_every_dimension_is_taken_from_where_it_is_known():
@@ -161,19 +162,101 @@ def test_the_lightest_load_is_the_least_and_not_the_first():
     assert found.load == "users=2"
 
 
-def test_same_model_of_two_runs_goes_by_both_names():
-    """On the CPU and on the GPU it is two candidates; runs of one name are told apart by when they began.
+def test_speed_counts_once_and_the_best_quality_beats_the_worst():
+    """Three figures of one speed are one group.
 
-    Seen to fail: two runs of the name that is the default were two rows of one name.
+    Seen to fail: a model rated 1 of 5 on everything was recommended over one rated 5 of 5, for it was faster.
+    """
+    fast = a_candidate("fast", latency=0.1, ttft=0.01, throughput=1000.0, memory=1e8, disk=1e8, load=0.1, quality=1.0)
+    good = a_candidate("good", latency=9.0, ttft=1.0, throughput=10.0, memory=9e9, disk=9e9, load=90.0, quality=5.0)
+    selection = select([fast, good], WEIGHTS)
+    assert selection.ranked[0].candidate.name == "good"
+    speed = sum(selection.weights[name] for name in ("latency", "ttft", "throughput"))
+    assert (speed, selection.weights["quality"]) == (pytest.approx(0.25), pytest.approx(0.5))
+    assert selection.weights["latency"] == pytest.approx(0.25 / 3)
+    alone = select([a_candidate("a", ttft=1.0, quality=3.0), a_candidate("b", ttft=2.0, quality=3.0)], WEIGHTS)
+    assert alone.weights == {"ttft": pytest.approx(1 / 3), "quality": pytest.approx(2 / 3)}
+
+
+def test_quality_can_be_a_floor():
+    """Models below it, or without a rating, are shown and not ranked."""
+    poor, fair = a_candidate("poor", latency=1.0, quality=2.0), a_candidate("fair", latency=2.0, quality=4.0)
+    selection = select([poor, fair, a_candidate("new", latency=0.5)], WEIGHTS, min_quality=3.0)
+    assert [one.candidate.name for one in selection.ranked] == ["fair"]
+    assert {one.name: one.excluded for one in selection.excluded} == {
+        "poor": "rated 2.00, and --min-quality is 3",
+        "new": "not rated, and --min-quality is 3",
+    }
+    none = select([poor], WEIGHTS, min_quality=3.0)
+    assert (none.ranked, none.missing) == ((), {})
+    assert selection_notes(none)[0].startswith("no recommendation")
+
+
+def test_a_measurement_at_fault_is_not_ranked():
+    """Seen to fail: INVALID runs were recommended, and a model without any response scored 1.00."""
+    fault = Verdict("INVALID", [Reason("late_start", "requests were sent late", "")])
+    few = Verdict("INCONCLUSIVE", [Reason("too_few_answers", "3 responses are too few", "")])
+    sound, invalid, short = (
+        msgspec.structs.replace(a_level(), verdict=verdict, model=model)
+        for verdict, model in ((Verdict("VALID"), "sound"), (fault, "invalid"), (few, "short"))
+    )
+    silent = msgspec.structs.replace(a_level(), outcomes={"refused": 9}, metrics={}, model="silent")
+    models = [ModelStatus(level.model, "ok") for level in (sound, invalid, short, silent)]
+    run = msgspec.structs.replace(a_run(sound, invalid, short, silent), models=models)
+    selection = select(candidates([(run, Quality())]), WEIGHTS)
+    assert {one.candidate.name: one.candidate.caveat for one in selection.ranked} == {
+        "sound": "",
+        "short": "INCONCLUSIVE: 3 responses are too few",
+    }
+    assert [(one.name, one.excluded) for one in selection.excluded] == [("invalid", "INVALID: requests were sent late")]
+    assert [(one.name, one.failed) for one in selection.failed] == [("silent", "no request succeeded")]
+
+
+def test_runs_of_other_work_are_refused():
+    """Seen to fail: 64 tokens were ranked against 24, and other prompts against each other."""
+    runs = [a_run(), a_run()]
+    runs = [
+        msgspec.structs.replace(run, name=f"run{n}", scenario=run.scenario | {"work": {"max_tokens": n}})
+        for n, run in zip((64, 24), runs, strict=True)
+    ]
+    with pytest.raises(BadInput, match=r"did different work.*work\.max_tokens \(64 and 24\)"):
+        candidates([(run, Quality()) for run in runs])
+
+
+def test_responses_of_other_lengths_leave_out_the_whole_time():
+    """A model that says less is no faster; its first token and its tokens/s still count."""
+    short = dataclasses.replace(a_candidate("short", latency=1.0, ttft=0.2), response_tokens=20.0)
+    long = dataclasses.replace(a_candidate("long", latency=2.0, ttft=0.1), response_tokens=60.0)
+    selection = select([short, long], WEIGHTS)
+    assert (selection.ranked[0].candidate.name, selection.weights) == ("long", {"ttft": 1.0})
+    assert any("20 to 60 output tokens" in note for note in selection_notes(selection))
+    alike = [dataclasses.replace(one, response_tokens=20.0) for one in (short, long)]
+    assert "latency" in select(alike, WEIGHTS).weights
+
+
+def test_runs_of_one_model_are_one_candidate_and_names_tell_them_apart():
+    """On the CPU and on the GPU it is two candidates; repeats of one run are one, with the figures of both.
+
+    Seen to fail: two runs of one model were shown as two candidates, and one was recommended over the other.
     """
     runs = [msgspec.structs.replace(a_run(), name=name) for name in ("cpu", "gpu")]
     assert [one.name for one in candidates([(run, Quality()) for run in runs])] == ["m (cpu)", "m (gpu)"]
     times = ("2026-01-01T12:00:00.000Z", "2026-01-01T13:00:00.000Z")
-    runs = [msgspec.structs.replace(a_run(), name="sweep", started_at=time) for time in times]
-    names = [one.name for one in candidates([(run, Quality()) for run in runs])]
-    assert names == [f"m (sweep, {time})" for time in times]
+    first, second = (msgspec.structs.replace(a_run(), name="sweep", started_at=time) for time in times)
+    (level,) = second.levels
+    throughput = msgspec.structs.replace(
+        level.throughput,
+        output_tokens_per_s=4 * level.throughput.output_tokens_per_s,
+        interval={"output_tokens_per_s": (1.0, 1e6)},
+    )
+    second = msgspec.structs.replace(second, levels=[msgspec.structs.replace(level, throughput=throughput)])
+    (one,) = candidates([(first, Quality()), (second, Quality())])
+    assert (one.name, one.runs) == ("m", 2)
+    pooled = one.figures["throughput"]
+    assert pooled.value == pytest.approx(2 * level.throughput.output_tokens_per_s)
+    assert pooled.interval is None or pooled.interval == (1.0, 1e6)
     with pytest.raises(BadInput, match="this run was given twice"):
-        candidates([(runs[0], Quality())] * 2)
+        candidates([(first, Quality())] * 2)
 
 
 def test_memory_counts_where_it_is_a_models_own():
@@ -182,7 +265,9 @@ def test_memory_counts_where_it_is_a_models_own():
     Seen to fail: the model that was measured first won by it.
     """
     gauge = Gauge(mean=5e8, min=4e8, max=6e8, last=5e8, readings=9)
-    level = msgspec.structs.replace(a_level(), telemetry=Telemetry(gauges={"process_rss_bytes": gauge}))
+    level = msgspec.structs.replace(
+        a_level(), telemetry=Telemetry(gauges={"process_rss_bytes": gauge}), verdict=Verdict("VALID")
+    )
     runs = [msgspec.structs.replace(a_run(level), name=name) for name in ("a", "b")]
     assert "memory" in select(candidates([(run, Quality()) for run in runs]), ONES).weights
     levels = [msgspec.structs.replace(level, model=model) for model in ("a", "b")]
