@@ -236,12 +236,10 @@ def _candidate(
         figures["memory"] = CandidateFigure(memory)
     # The latest ratings of the model count.
     ratings = [
-        (found, quality)
-        for _, quality, _ in repeats
-        if (found := score_for(rater_scores(quality), model, rater)) is not None
+        score for _, quality, _ in repeats if (score := score_for(rater_scores(quality), model, rater)) is not None
     ]
     if ratings:
-        figures["quality"] = CandidateFigure(ratings[-1][0].mean, ratings[-1][0].interval)
+        figures["quality"] = CandidateFigure(ratings[-1].mean, ratings[-1].interval)
     # Of the catalogue and of the run's own measurement first, then as somebody wrote it down.
     written = facts.get(model) or facts.get(statuses[0].asked or model) or statuses[0].known
     catalogue = next((status.catalogue for status in statuses if status.catalogue), None)
@@ -253,7 +251,7 @@ def _candidate(
         figures["load"] = CandidateFigure(load_s)
     warm_s = [status.load_warm_s for status in statuses if status.load_warm_s]
     several = any(sum(other.status == "ok" for other in run.models) > 1 for run, _, _ in repeats)
-    coverage = next((found for _, quality, _ in repeats if (found := facet_coverage(quality).get(model))), None)
+    coverage = next((one for _, quality, _ in repeats if (one := facet_coverage(quality).get(model))), None)
     doubts = {
         level.verdict.status: f"{level.verdict.status}: {level.verdict.reasons[0].message}"
         for level in levels
@@ -267,7 +265,7 @@ def _candidate(
         unreliable=frozenset({"memory"} if several and "memory" in figures else ()),
         license=(written.license if written else None) or (catalogue.license if catalogue else None),
         load_warm_s=warm_s[0] if warm_s else (written.load_warm_s if written else None),
-        rater=ratings[-1][0].rater if ratings else "",
+        rater=ratings[-1].rater if ratings else "",
         facets_found=None if coverage is None else (coverage.found, coverage.expected),
         runs=len(levels),
         response_tokens=sum(level.tokens.output for level in levels) / answered,
@@ -296,7 +294,8 @@ def select(found: Sequence[Candidate], weights: Mapping[str, float], *, min_qual
     """
     if all(candidate.failed for candidate in found):
         raise BadInput("no model of these runs was measured", hint="name a run that has levels")
-    measured, excluded = [], []
+    measured: list[Candidate] = []
+    excluded: list[Candidate] = []
     for candidate in (each for each in found if not each.failed):
         quality, why = candidate.figures.get("quality"), candidate.excluded
         if min_quality is not None and not why and (quality is None or quality.value < min_quality):
