@@ -796,6 +796,9 @@ class CapacitySettings:
         "Time budget for the whole search, as in 20m.", comparable=Comparable.FREE)
     confidence: float = setting(types.CONFIDENCE, 0.95,
         "Confidence level of the reported range.")
+    require: str = setting(types.choice("likely", "proven"), "likely",
+        "The weakest answer that exits with 0: likely (by the model, verified), or proven (by the search's tests).",
+        comparable=Comparable.FREE)
     curve: bool = setting(types.FLAG, True,
         "With --think: first measure throughput at rising load without think time, to find the bottleneck.",
         needs=(Need(

@@ -78,6 +78,7 @@ class ProbeResult(_Load, frozen=True, kw_only=True, omit_defaults=True):
     answer_s: float | None = None
     overloaded: bool = False
     aborted: str = ""  # the abort rule that ended it, which is why it fails, and what was seen
+    caveats: list[str] = []  # what else used the machine during the probe, or disturbed it
 
 
 class CurveLevel(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,14 +126,14 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """A probe at the low end of the likely range: shares `expected` from the search, and those then `measured`.
 
     `predicted` are the shares by the model, from the levels without think time alone; null if there is no prediction.
-    `agrees` compares the measured shares with the expected ones.
+    `agrees` compares the measured shares with the expected ones; null where too few requests were measured to say.
     """
 
     amount: float
     expected: dict[str, float | None]
     predicted: dict[str, float] | None = None
     measured: dict[str, HitShare]
-    agrees: bool
+    agrees: bool | None
 
 
 class AtThinkTime(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +166,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     at_think_times: list[AtThinkTime] = []
     devices: FleetSize | None = None
     needed: Needed | None = None  # for an answer, where there is none
+    require: str = "likely"  # the weakest strength that exits with 0
     budget_s: float
     spent_s: float = 0.0
     first_answer_s: float | None = None

@@ -184,6 +184,7 @@ class CapacityWriter(RunWriter):
             objectives=[objective.rule for objective in scenario.objectives],
             model=model,
             simulated=scenario.simulated,
+            require=settings.require,
             budget_s=settings.budget / 1e9,
             conditions=terms,
             content_hash=content_hash(terms),

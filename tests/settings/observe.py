@@ -201,6 +201,7 @@ SHOWN: Mapping[str, Any] = {
     "kept_warm": lambda seen: [model["kept_warm"] is None for run in seen.run() for model in run["models"]],
     "workers": lambda seen: {run["environment"]["workers"] for run in seen.run()},
     "evidence": lambda seen: seen.handed["evidence"],
+    "required": lambda seen: [json.loads(one.read_text())["require"] for one in seen.folder.rglob("capacity.json")],
     "precision": lambda seen: {given[-1] for given in seen.handed["search"]},
     "budget": lambda seen: seen.handed["budget"],
     "grid": lambda seen: {str(given[0]) for given in seen.handed["search"]},

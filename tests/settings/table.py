@@ -143,6 +143,7 @@ ROWS: dict[str, Row] = {
     "capacity.confidence": Row("70%", shows="evidence"),
     "capacity.curve": Row(False, {"think": "5ms"}, shows="curve"),
     "capacity.precision": Row("50%", shows="precision"),
+    "capacity.require": Row("proven", shows="required"),
     "capacity.devices_for": Row("9"),
     "capacity.headroom": Row("40%", {"devices_for": "9"}),
     "compare.a_model": Row("other", shows="model"),
