@@ -1,29 +1,113 @@
 """The parts that the definitions of other tools are made of (`loadbench.report.other_tools`).
 
-Spans of a request, ways to take a quantile, and pairs of figures: the tool's and ours.
+The requests of a level as columns, ways to take a quantile, and pairs of figures: the tool's and ours. Columns are
+arrays of float64 in ns or tokens, NaN where a mark did not happen or a number is unknown; ns since the start of a run
+are exact in them for a hundred days. So a run of any length is read line by line, and costs eight bytes a value.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from loadbench.core.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from loadbench.results.requests import RequestRecord
     from loadbench.results.run import LevelResult
 
-    # (value in ns, weight), ascending.
-    Values: TypeAlias = list[tuple[float, float]]
-    Pick: TypeAlias = Callable[[Values, float], float]
-    Reading: TypeAlias = Callable[[RequestRecord], float | None]
+    Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+    # Values in ns in ascending order with their weights, and a quantile of them.
+    Pick: TypeAlias = Callable[[Floats, Floats, float], float]
 
 POINTS = {"p50": 0.50, "p99": 0.99}
+_COLUMNS = (
+    *("due_ns", "sent_ns", "connect_ns", "first_byte_ns", "first_token_ns", "first_visible_ns", "last_token_ns"),
+    *("end_ns", "output_tokens", "input_tokens", "asked_output_tokens"),
+)
+
+
+class RequestColumns:
+    """The measured requests of one level: those that ended ok as columns, the others counted."""
+
+    def __init__(self) -> None:
+        self.failed = 0  # neither ok, nor cut by the user or given up
+        self._columns = {name: array("d") for name in _COLUMNS}
+        self._by_usage = array("d")
+        self._gaps = array("d")
+        self._gap_counts = array("q")
+
+    def add(self, request: RequestRecord) -> None:
+        """Add a request; those of other phases are left out."""
+        if request.phase != "measured":
+            return
+        if request.outcome != "ok":
+            self.failed += request.outcome not in {"cancelled", "gave_up"}
+            return
+        for name, column in self._columns.items():
+            value = getattr(request, name)
+            column.append(math.nan if value is None else value)
+        self._by_usage.append(request.token_source == "usage")
+        self._gaps.extend(request.event_gaps_ns)
+        self._gap_counts.append(len(request.event_gaps_ns))
+
+    def column(self, name: str) -> Floats:
+        """One of `due_ns`, `sent_ns`, …, `output_tokens`, as in `requests.jsonl`."""
+        return np.frombuffer(self._columns[name], np.float64)
+
+    @property
+    def count(self) -> int:
+        """Requests that ended ok."""
+        return len(self._gap_counts)
+
+    @property
+    def start(self) -> Floats:
+        """When tools start timing: before there is a connection."""
+        sent = self.column("sent_ns")
+        return np.where(np.isnan(sent), self.column("due_ns"), sent) - np.nan_to_num(self.column("connect_ns"))
+
+    @property
+    def last_text(self) -> Floats:
+        """The last token, or the end where there is none."""
+        last = self.column("last_token_ns")
+        return np.where(np.isnan(last), self.column("end_ns"), last)
+
+    @property
+    def by_usage(self) -> Floats:
+        """1 where the output tokens are those of the server's usage, else 0."""
+        return np.frombuffer(self._by_usage, np.float64)
+
+    @property
+    def gaps(self) -> Floats:
+        """The time between frames with text, of all requests together."""
+        return np.frombuffer(self._gaps, np.float64)
+
+    @property
+    def gap_counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The number of gaps of each request."""
+        return np.frombuffer(self._gap_counts, np.int64)
+
+    def since_start(self, mark: str) -> Floats:
+        """From the start until this mark."""
+        return self.column(mark) - self.start
+
+    def per_s(self, amount: float) -> float | None:
+        """Per second of the time from the first start to the last end."""
+        if not self.count:
+            return None
+        span_ns = float(self.column("end_ns").max() - self.start.min())
+        return amount * NS_PER_S / span_ns if span_ns > 0 else None
+
+
+def over(spans: Floats, tokens: Floats) -> Floats:
+    """Spans over numbers of tokens; NaN where there is nothing to divide by."""
+    return spans / np.where(tokens >= 1, tokens, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +129,46 @@ class ToolComparison:
     figures: list[ToolFigure] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
 
-    def latency(self, name: str, values: Values, ours: str, *, why: str, pick: Pick | None = None) -> None:
-        """The mean and quantiles of a distribution; `ours` is our metric, `pick` how the tool takes a quantile."""
+    def latency(
+        self,
+        name: str,
+        values: Floats,
+        ours: str,
+        *,
+        why: str,
+        pick: Pick | None = None,
+        weights: Floats | None = None,
+        failures: bool = False,
+    ) -> None:
+        """The mean and quantiles of the values that are known; `ours` is our metric, `pick` how the tool takes a
+        quantile. With `failures` ours are those in which each failed request is infinitely slow."""
         pick, metric = pick or linear, self.level.metrics.get(ours)
-        total = sum(weight for _, weight in values)
-        theirs = {"mean": sum(value * weight for value, weight in values) / total if total else None}
-        theirs |= {point: pick(values, p) if values else None for point, p in POINTS.items()}
+        known = ~np.isnan(values)
+        if weights is None:
+            ordered = values if known.all() else values[known]
+            ordered = np.sort(ordered)
+            weighing = np.broadcast_to(np.float64(1.0), ordered.shape)
+        else:
+            known &= weights > 0
+            order = np.argsort(values[known])
+            ordered, weighing = values[known][order], weights[known][order]
+        total = float(weighing.sum())
+        theirs = {"mean": float(ordered @ weighing) / total if total else None}
+        theirs |= {point: pick(ordered, weighing, p) if len(ordered) else None for point, p in POINTS.items()}
+        here: dict[str, float | None] = {}
+        if metric is not None:
+            here = {point: getattr(metric, point) for point in theirs}
+            if failures and metric.with_failures is not None:
+                infinite = {point: metric.with_failures[point] for point in POINTS}
+                here = {point: math.inf if value is None else value for point, value in infinite.items()}
+                here["mean"] = math.inf if math.isinf(theirs["mean"] or 0.0) else metric.mean
         for point, ns in theirs.items():
-            seconds = None if ns is None else ns / NS_PER_S
-            self.figures.append(
-                ToolFigure(name, point, "s", seconds, None if metric is None else getattr(metric, point))
-            )
+            self.figures.append(ToolFigure(name, point, "s", None if ns is None else ns / NS_PER_S, here.get(point)))
         self.reasons[name] = why
-        quantiles = ", ".join(POINTS)
-        self.reasons.pop(quantiles, None)  # it holds for all of them, and comes last
-        self.reasons[quantiles] = f"{_HOW[pick]}; here the value of rank n * p, rounded up"
+        if pick in _HOW:
+            quantiles = ", ".join(POINTS)
+            self.reasons.pop(quantiles, None)  # it holds for all of them, and comes last
+            self.reasons[quantiles] = f"{_HOW[pick]}; here the value of rank n * p, rounded up"
 
     def rate(self, name: str, theirs: float | None, ours: float | None, *, why: str) -> None:
         """An amount per second."""
@@ -72,118 +181,33 @@ class ToolComparison:
         self.reasons[name] = why
 
 
-# How tools take a quantile of (value, weight) pairs in ascending order.
+# How tools take a quantile of values in ascending order.
 
 
-def linear(values: Values, p: float) -> float:
-    """Between neighbours, as numpy and pandas do by default; weights are not used."""
-    place = p * (len(values) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(values) - 1)
-    return values[below][0] + (values[above][0] - values[below][0]) * (place - below)
+def linear(values: Floats, _weights: Floats, p: float) -> float:
+    """Between neighbours, as numpy and pandas do by default."""
+    return float(np.quantile(values, p))
 
 
-def truncated(values: Values, p: float) -> float:
-    """The value at position `n * p`, rounded down and counted from 0; weights are not used."""
-    return values[int(len(values) * p)][0]
+def nearest(values: Floats, _weights: Floats, p: float) -> float:
+    """The neighbour that is nearer, which may be infinite."""
+    return float(np.quantile(values, p, method="nearest"))
 
 
-def weighted(values: Values, p: float) -> float:
+def truncated(values: Floats, _weights: Floats, p: float) -> float:
+    """The value at position `n * p`, rounded down and counted from 0."""
+    return float(values[int(len(values) * p)])
+
+
+def weighted(values: Floats, weights: Floats, p: float) -> float:
     """The first value up to which the share `p` of all weight lies."""
-    reached = list(accumulate(weight for _, weight in values))
-    return next(value for (value, _), sum_ in zip(values, reached, strict=True) if sum_ >= p * reached[-1])
+    reached = np.cumsum(weights)
+    return float(values[int(np.searchsorted(reached, p * reached[-1]))])
 
 
+# What holds for all figures of a tool.
 _HOW: dict[Pick, str] = {
     linear: "between two neighbours, which may be far apart",
     truncated: "the value after the first n * p, rounded down",
     weighted: "the value up to which that share of all weight lies",
 }
-
-
-# Spans of a request, in ns.
-
-
-def start_of(request: RequestRecord) -> int:
-    """When tools start timing: before there is a connection."""
-    sent_ns = request.due_ns if request.sent_ns is None else request.sent_ns
-    return sent_ns - (request.connect_ns or 0)
-
-
-def first_frame(request: RequestRecord) -> int | None:
-    """To the first byte of the body, and so to the first frame."""
-    return None if request.first_byte_ns is None else request.first_byte_ns - start_of(request)
-
-
-def first_token(request: RequestRecord) -> int | None:
-    """To the first frame with text."""
-    return None if request.first_token_ns is None else request.first_token_ns - start_of(request)
-
-
-def first_visible(request: RequestRecord) -> int | None:
-    """To the first response text, reasoning not included."""
-    return None if request.first_visible_ns is None else request.first_visible_ns - start_of(request)
-
-
-def last_token(request: RequestRecord) -> int | None:
-    """To the last frame with text."""
-    return None if request.last_token_ns is None else request.last_token_ns - start_of(request)
-
-
-def whole(request: RequestRecord) -> int:
-    """To the end of the stream."""
-    return request.end_ns - start_of(request)
-
-
-def over(span_ns: int | None, tokens: int | None) -> float | None:
-    """A span over a number of tokens; none where there is nothing to divide by."""
-    return None if span_ns is None or tokens is None or tokens < 1 else span_ns / tokens
-
-
-def between(first_ns: int | None, last_ns: int | None) -> int | None:
-    """A span, if both marks happened."""
-    return None if first_ns is None or last_ns is None else last_ns - first_ns
-
-
-def rest(tokens: int | None) -> int | None:
-    """The tokens after the first."""
-    return None if tokens is None else tokens - 1
-
-
-def each(requests: Sequence[RequestRecord], read: Reading) -> Values:
-    """The values that are known, ascending."""
-    return sorted((value, 1.0) for request in requests if (value := read(request)) is not None)
-
-
-def by_weight(requests: Sequence[RequestRecord], read: Reading, weigh: Callable[[RequestRecord], int | None]) -> Values:
-    """The values that are known and have a weight, ascending."""
-    pairs = [(read(request), weigh(request)) for request in requests]
-    return sorted((value, float(weight)) for value, weight in pairs if value is not None and weight)
-
-
-def gaps(requests: Sequence[RequestRecord]) -> Values:
-    """The time between frames with text, of all requests together, ascending."""
-    return sorted((float(gap), 1.0) for request in requests for gap in request.event_gaps_ns)
-
-
-def per_s(amount: int, requests: Sequence[RequestRecord]) -> float | None:
-    """Per second of the time from the first start to the last end."""
-    if not requests:
-        return None
-    span_ns = max(request.end_ns for request in requests) - min(start_of(request) for request in requests)
-    return amount * NS_PER_S / span_ns if span_ns > 0 else None
-
-
-def output_tokens(request: RequestRecord) -> int | None:
-    """The response's tokens as they were counted here."""
-    return request.output_tokens
-
-
-def output_of(requests: Sequence[RequestRecord], count: Callable[[RequestRecord], int | None] = output_tokens) -> int:
-    """All output tokens, as `count` counts them."""
-    return sum(count(request) or 0 for request in requests)
-
-
-def input_of(requests: Sequence[RequestRecord]) -> int:
-    """All reported input tokens."""
-    return sum(request.input_tokens or 0 for request in requests)

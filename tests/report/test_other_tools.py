@@ -10,21 +10,27 @@ last end is 1100 ms. A failed request, and one of the warm-up, are there to be l
 
 from __future__ import annotations
 
+import math
+import random
 import re
 from array import array
+from collections import Counter
 
 import msgspec
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loadbench.cli import report as command
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome, TokenSource
-from loadbench.report.other_tools import NAMES, TOOLS, compared
+from loadbench.report.other_tools import NAMES, TOOLS
 from loadbench.report.render_text import render_text
 from loadbench.report.tool_comparison import tool_comparison_document
+from loadbench.report.tool_figures import RequestColumns
 from loadbench.results.requests import RequestRecord, line, read_requests
-from loadbench.results.run import to_json
+from loadbench.results.run import ObjectiveResult, to_json
 from tests.building import MS, a_failure, a_level, a_run, a_sample
 from tests.cli.running import loadbench
 
@@ -68,9 +74,17 @@ def requests(*samples) -> list[RequestRecord]:
     ]
 
 
+def columns(records) -> RequestColumns:
+    """The requests of one level as columns."""
+    made = RequestColumns()
+    for record in records:
+        made.add(record)
+    return made
+
+
 def theirs(tool: str, *samples) -> dict[str, float | None]:
     """The tool's figures by name and point."""
-    found = compared(tool, a_level(samples or SAMPLES), requests(*samples))
+    found = TOOLS[tool](a_level(samples or SAMPLES), columns(requests(*samples)))
     return {f"{figure.name} {figure.point}".strip(): figure.theirs for figure in found.figures}
 
 
@@ -108,6 +122,47 @@ def test_vllm():
     )
 
 
+def test_vllm_goodput_takes_the_objectives_that_it_has():
+    """Within the bound counts, by its own TTFT up to the first frame; an objective that it lacks is left out."""
+    level = a_level(SAMPLES)
+    rules = ("ttft_p95<0.06s", "tpot_p95<30ms", "itl_p99<1ms", "failures<1%")
+    decided = [ObjectiveResult(rule=rule, gate=False, decision="PASS", value=None) for rule in rules]
+    level = msgspec.structs.replace(level, objectives=decided)
+    found = {figure.name: figure.theirs for figure in TOOLS["vllm"](level, columns(requests())).figures}
+    # 60 ms and 30 ms are not above their bounds; the other request took 95 ms to its first frame.
+    assert found["Request goodput"] == pytest.approx(1 / 1.1)
+    assert "Request goodput" not in theirs("vllm")
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_busiest_second_is_the_same_for_any_number_at_a_time(seed, count):
+    """Requests are taken a few at a time; with or without tokens and gaps, the seconds are those of all together."""
+    rng = random.Random(seed)
+    samples, frames = [], []
+    for number in range(count):
+        due_ns = rng.randrange(9_000) * MS
+        stamps = sorted(due_ns + rng.randrange(1, 3_000) * MS for _ in range(rng.randrange(9)))
+        frames += stamps
+        marks = {"first_token_ns": stamps[0], "last_token_ns": stamps[-1]} if stamps else {"first_token_ns": None}
+        samples.append(
+            a_sample(
+                number,
+                due_ns=due_ns,
+                event_ns=array("q", stamps),
+                event_tokens=None,
+                end_ns=due_ns + 4_000 * MS,
+                **marks,
+            )
+        )
+    begins_ns = min(sample.due_ns for sample in samples)
+    expected = Counter((at - begins_ns) // 1_000_000_000 for at in frames)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("loadbench.report.other_tools._REQUESTS_AT_A_TIME", 3)
+        found = TOOLS["vllm"](a_level(SAMPLES), columns(requests(*samples)))
+    peak = next(figure.theirs for figure in found.figures if figure.name == "Peak output token throughput")
+    assert peak == max(expected.values(), default=0)
+
+
 def test_sglang():
     """The end is [DONE], and TPOT has what comes after the last token; concurrency is the sum of latencies."""
     assert theirs("sglang") == close(
@@ -139,7 +194,7 @@ def test_sglang_without_usage_takes_the_length_that_was_asked_for():
     """One answer of 4 tokens, 10 were asked for, no usage: 10 tokens in 195 ms there."""
     (one,) = requests(SAMPLES[0])
     without = msgspec.structs.replace(one, token_source=TokenSource.EVENTS.value, asked_output_tokens=10)
-    found = {figure.name: figure.theirs for figure in compared("sglang", a_level(SAMPLES[:1]), [without]).figures}
+    found = {figure.name: figure.theirs for figure in TOOLS["sglang"](a_level(SAMPLES[:1]), columns([without])).figures}
     assert found["Output token throughput"] == pytest.approx(10 / 0.195)
     assert found["TPOT"] == pytest.approx(0.090 / 9)
 
@@ -188,8 +243,19 @@ def test_aiperf():
             "Request Latency mean": (0.165 + 0.090) / 2,
             "Request Latency p50": (0.165 + 0.090) / 2,
             "Request Latency p99": 0.090 + 0.99 * 0.075,
+            # The failed request is the third, and infinite; the middle one is the larger of the other two.
+            "adj_time_to_first_token mean": math.inf,
+            "adj_time_to_first_token p50": 0.105,
+            "adj_time_to_first_token p99": math.inf,
+            "adj_inter_token_latency mean": math.inf,
+            "adj_inter_token_latency p50": 0.030,
+            "adj_inter_token_latency p99": math.inf,
+            "adj_request_latency mean": math.inf,
+            "adj_request_latency p50": 0.165,
+            "adj_request_latency p99": math.inf,
         }
     )
+    assert not any(name.startswith("adj_") for name in theirs("aiperf", *SAMPLES[:2]))
 
 
 def test_llmperf():
@@ -236,7 +302,7 @@ def test_loadgen():
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_figure_says_why_it_differs(tool):
     """Each name has one line, and no line is without its figure."""
-    found = compared(tool, a_level(SAMPLES), requests())
+    found = TOOLS[tool](a_level(SAMPLES), columns(requests()))
     assert {figure.name for figure in found.figures} | {"p50, p99"} == set(found.reasons)
     assert all("\n" not in why and why for why in found.reasons.values())
 
