@@ -32,13 +32,15 @@ def command(
 ) -> None:
     """Find the highest load at which every objective holds: how many users can the server take?
 
-    Give the objectives with --slo, and the think time of users with --think. SCENARIO is a TOML or JSON file with the
-    same settings. Exit codes: 0 answered, 3 not even the lowest load meets the objectives, 4 the load generator was the
-    bottleneck, 5 inconclusive: the budget was too short.
+    Give the objectives with --slo, and the think time of users with --think. Several models (--model a --model b, or
+    --model all) are searched in turn and share the budget. SCENARIO is a TOML or JSON file with the same settings.
+
+    Exit codes: 0 answered (likely and verified, or proven; --require proven wants the latter), 3 not even the lowest
+    load meets the objectives, 4 the load generator was the bottleneck, 5 inconclusive: the budget was too short.
     """
     from loadbench.plan.scenario import leave_out  # noqa: PLC0415
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
-    from loadbench.report.capacity import capacity_document  # noqa: PLC0415
+    from loadbench.report.capacity import answer_line  # noqa: PLC0415
     from loadbench.report.capacity_plan import capacity_plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
@@ -52,7 +54,7 @@ def command(
         if resume is not None and resolved.is_set(key):
             resolved = leave_out(resolved, key, "the search continues in its folder", by=None)
     check_search(resolved, os.environ)
-    resumed = None if resume is None else Resumed.read(resume, resolved)
+    resumed = {} if resume is None else Resumed.read_all(resume, resolved)
     if dry_run:
         plan = capacity_plan_document(resolved, sample_request(resolved, os.environ))
         click.echo(render_text(plan, width=terminal_width()), nl=False)
@@ -60,8 +62,10 @@ def command(
     say_unused(resolved)
     say_data_set(resolved)
     progress = progress_line(quiet=quiet, no_live=no_live)
-    writer = run_capacity(resolved, os.environ, progress, resumed=resumed)
-    found = writer.capacity
-    click.echo(to_json(found) if as_json else render_text(capacity_document(found), width=terminal_width()), nl=False)
-    progress.say(f"saved in {writer.folder.path}")
-    sys.exit(writer.exit_code())
+    searches = run_capacity(resolved, os.environ, progress, resume=resume, resumed=resumed)
+    shown = to_json(searches.result) if as_json else render_text(searches.document(), width=terminal_width())
+    click.echo(shown, nl=False)
+    for writer in searches.writers:
+        progress.say(answer_line(writer.capacity, of_several=len(searches.folders) > 1))
+    progress.say(f"saved in {searches.path}")
+    sys.exit(searches.exit_code())

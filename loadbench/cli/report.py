@@ -33,10 +33,11 @@ def command(
     # Each kind of report imports its own modules, so that none waits for another's.
     # ruff: noqa: PLC0415
     from loadbench.report.formats import RENDERERS, render, renderers, schema_text
-    from loadbench.results.capacity import FILE, read_capacity
+    from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
     from loadbench.results.folder import folder_of, read_run
     from loadbench.results.quality import read_quality
     from loadbench.results.requests import read_requests
+    from loadbench.results.run import to_json
 
     chosen = [f"--as {tool}"] * (tool is not None) + ["--by-prompt"] * by_prompt + ["--by-user"] * by_user
     if len(chosen) > 1:
@@ -47,6 +48,16 @@ def command(
         content = schema_text()
     elif run is None:
         raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
+    elif (folder_of(run) / SEVERAL_FILE).is_file():
+        from loadbench.report.capacities import capacities_document
+
+        capacities = read_capacities(folder_of(run))
+        if form not in {*RENDERERS, "json"} or chosen:
+            first = folder_of(run) / next(iter(capacities.folders.values()))
+            raise BadInput(f"{run}: has the searches of several models", hint=f"name one of them, as in {first}")
+        text = capacities_document(capacities)
+        shown = renderers(terminal_width() if out is None else None)
+        content = to_json(capacities).decode() if form == "json" else shown[form](text)
     elif form == "hgrm":
         from loadbench.report.hgrm import hgrm
 

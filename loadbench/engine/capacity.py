@@ -169,6 +169,8 @@ class CapacitySearch:
         with self._scope:
             subject = await prepare_model(self._session, self._model, self._scenario)
             self._observer.model_prepared(subject)
+            if await self._judge.misses_alone(subject):
+                return
             think = self._scenario.think
             by_rate = self._scenario.capacity.by == "rate"
             self.response_ns = self._earlier.response_ns or subject.response_ns

@@ -103,6 +103,10 @@ class ProbeMonitor(Protocol):
 class ProbeJudge(Protocol):
     """The reading arm's side of a capacity search: assesses each probe, and says where to test."""
 
+    async def misses_alone(self, subject: ModelUnderTest) -> bool:
+        """Whether even one request with no other load misses an objective, so that no load meets it."""
+        ...
+
     def search_begins(self, *, most_loads: int) -> None:
         """The search begins, or continues; it visits this many loads at most."""
         ...

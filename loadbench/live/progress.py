@@ -1,4 +1,5 @@
 """One line of progress on stderr: the level, elapsed time, requests in flight, done and failed, tokens/s, time left.
+A search has `testing users=12 · 8 to 20 so far · 11 of 20 min left` in place of elapsed time and time left.
 
 A terminal line is overwritten four times a second; elsewhere a new line is printed every ten seconds. The load runs in
 the same event loop, so a line costs one format and one write. If the stream is closed, nothing more is written: a
@@ -16,6 +17,8 @@ from loadbench.core.text import printable
 from loadbench.core.units import NS_PER_S
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from loadbench.engine.observers import RunningLevel
 
 _TERMINAL_PERIOD_S = 0.25
@@ -31,19 +34,20 @@ class Progress:
         self._quiet = quiet
         self._terminal = live and not quiet and stream.isatty()
         self._level: RunningLevel | None = None
+        self._standing: Callable[[], Sequence[str]] | None = None
         self._head = self._model = ""
         self._number = 0
         self._width = 0
 
-    def expect(self, levels: int | None) -> None:
-        """Set the number of levels in the run."""
-        self._levels = levels
+    def expect(self, levels: int | None, *, standing: Callable[[], Sequence[str]] | None = None) -> None:
+        """Set the number of levels in the run. For a search, whose levels nobody knows, `standing` says where it is."""
+        self._levels, self._standing = levels, standing
 
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """Show this level from now on."""
         self._level, self._number = level, number
         total = "" if self._levels is None else f"/{self._levels}"
-        self._head = f"[{number + 1}{total}] {level.label}"
+        self._head = f"[{number + 1}{total}] {level.label}" if self._standing is None else f"testing {level.label}"
         self._model = printable(model)
         if not self._terminal:
             self.say(f"{self._head} of {self._model} begins")
@@ -90,7 +94,7 @@ class Progress:
         elapsed_ns = level.now_ns - level.begin_ns
         tokens_per_s = level.tokens_so_far / max(elapsed_ns / NS_PER_S, 1e-9)
         parts = [
-            f"{self._head}  {_clock(elapsed_ns)}",
+            *([f"{self._head}  {_clock(elapsed_ns)}"] if self._standing is None else [self._head, *self._standing()]),
             f"in flight {level.in_flight}",
             f"done {level.done}",
             f"failed {level.failed}",
@@ -98,7 +102,7 @@ class Progress:
             f"{tokens_per_s:.0f} tok/s",
         ]
         left_ns = self._left_ns(level, elapsed_ns)
-        if left_ns is not None:
+        if left_ns is not None and self._standing is None:
             parts.append(f"{_clock(left_ns)} left")
         # The model comes last, since a narrow terminal cuts the line there.
         return " · ".join([*parts, self._model])

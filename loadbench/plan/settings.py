@@ -356,7 +356,7 @@ _LOAD_REFUSED = {
 }
 _LENGTH_REFUSED = {**_LOAD_REFUSED, "capacity": "capacity chooses how long each load is measured; see --budget"}
 _PROMPTS_REFUSED = {**_LOAD_REFUSED, "score": "answers are collected for given prompts; use --prompts"}
-_ONE_MODEL = {"capacity": "one model is measured", "compare": "each side has one model"}
+_ONE_MODEL = {"compare": "each side has one model"}
 
 
 def setting(type_: SettingType[Any], default: Any, text: str, **declared: Any) -> Any:
@@ -403,9 +403,8 @@ class TargetSettings:
         },
         group="target", decides_answers="server", reused="always")
     model: tuple[str, ...] | None = setting(types.MODELS, None,
-        "A model to test; repeat the flag for several. Required if the server lists more than one.",
+        "A model to test; repeat the flag for several, or give `all`. Required if the server lists more than one.",
         helps={
-            "capacity": "The model to test. Required if the server lists more than one.",
             "compare": "The model of both sides, unless A, B, --a-model or --b-model names one.",
             "score": "A model that responds; repeat the flag for several. Default: the models of RUN.",
         },
@@ -413,7 +412,7 @@ class TargetSettings:
         group="model", per_side=True, workshop_variables=("BENCH_MODELS", "FOUNDRY_LOCAL_ALIAS"))
     model_set: Path | None = setting(types.PATH, None,
         "Test the models of a JSON file: names, or an object whose keys are aliases.",
-        helps=dict.fromkeys(("capacity", "compare"), "Take the model, and what is known of it, from a JSON file."),
+        helps={"compare": "Take the model, and what is known of it, from a JSON file."},
         commands=_SENDING - {"judge"},
         refused={"judge": "use --judge-model", "models": "all models are listed"}, group="model", flag_name="models")
     mix_models: tuple[Share, ...] | None = setting(types.MODEL_MIX, None,
@@ -507,7 +506,7 @@ class TargetSettings:
         ))
     allow_alias: bool = setting(types.FLAG, False,
         "Foundry Local: with several models, also accept an alias that stands for several variants (CPU, GPU).",
-        commands=_SENDING - {"capacity", "compare", "judge"}, refused={**_ONE_MODEL, "judge": "one model judges"},
+        commands=_SENDING - {"compare", "judge"}, refused={**_ONE_MODEL, "judge": "one model judges"},
         needs=(
             _FOUNDRY,
             Need(

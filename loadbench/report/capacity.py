@@ -75,7 +75,7 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
     if capacity.contradictions:
         cause = "the server, or other load on its machine, changed during the search"
         if verified is not None and not verified.agrees:
-            cause += f", or performance drops sharply near {_kind(capacity)}={verified.amount:g}"
+            cause += f", or performance drops sharply near {kind_of(capacity)}={verified.amount:g}"
         lines.append(f"Possible causes: {cause}. Search again to find out.")
     elif capacity.conclusion and capacity.status in {"inconclusive", "interrupted"}:
         lines.append(f"To get an answer, repeat the command with --resume {capacity.run} and a larger --budget.")
@@ -83,7 +83,7 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
     elif capacity.status == "at_least":
         lines.append("The limit was not reached. To find it, search again with a higher --at-most.")
         if answer is not None and fit is not None and (fit.users or 0) > answer.amount:
-            lines[-1] += f" The queueing model predicts {_users(fit)} users ({_range(fit.low, fit.high)})."
+            lines[-1] += f" The queueing model predicts {_users(fit)} users ({range_text(fit.low, fit.high)})."
     for probe in capacity.probes if capacity.status in {"found", "at_least"} else ():
         if probe.purpose is Purpose.VERIFY and probe.decision == "UNDECIDED":
             lines.append(f"Verification at {probe.label}: {_decision(probe)}. This does not change the answer.")
@@ -110,9 +110,9 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
 def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapacity | None) -> list[Block]:
     """The capacity, and the shares at the verified load: predicted, estimated and measured."""
     answer = capacity.answer
-    predicted = "-" if fit is None else f"{_users(fit)} ({_range(fit.low, fit.high)})"
-    estimated = "-" if answer is None else f"{answer.amount:g} ({_range(answer.low, answer.high)})"
-    kind = _kind(capacity)
+    predicted = "-" if fit is None else f"{_users(fit)} ({range_text(fit.low, fit.high)})"
+    estimated = "-" if answer is None else f"{answer.amount:g} ({range_text(answer.low, answer.high)})"
+    kind = kind_of(capacity)
     rows = [[f"capacity ({kind})", predicted, estimated, ""]]
     for rule, measured in verified.measured.items():
         shares = ((verified.predicted or {}).get(rule), verified.expected[rule], measured.share)
@@ -131,11 +131,11 @@ def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapa
 
 def _think_times(capacity: Capacity) -> list[Block]:
     """Other think times, scaled from the answer, and predicted from the levels without think time."""
-    scaled = {at.think_s: [str(at.users), _range(at.low, at.high)] for at in capacity.at_think_times}
+    scaled = {at.think_s: [str(at.users), range_text(at.low, at.high)] for at in capacity.at_think_times}
     notes, answer, heading = [], capacity.answer, ""
     if scaled and answer is not None and answer.think_s:
         heading = f"scaled from the measured {answer.amount:g}"
-        scaled[answer.think_s] = [f"{answer.amount:g} (measured)", _range(answer.low, answer.high)]
+        scaled[answer.think_s] = [f"{answer.amount:g} (measured)", range_text(answer.low, answer.high)]
         found = f"{answer.amount:g} users with {duration(answer.think_s)} of think time, the only one measured"
         notes = [f"scaled: this many users send as many requests per second as {found}"]
     if capacity.prediction is None:
@@ -147,7 +147,7 @@ def _think_times(capacity: Capacity) -> list[Block]:
         # The objective that allows the fewest users.
         limits = [other for other in fits if other.rule and other.think_s == fit.think_s and other.users is not None]
         bound = min(limits, key=lambda other: (other.users or 0, other.at_least)).rule if limits else ""
-        cells = [duration(fit.think_s), _users(fit), _range(fit.low, fit.high), bound]
+        cells = [duration(fit.think_s), _users(fit), range_text(fit.low, fit.high), bound]
         rows.append(cells + (scaled.get(fit.think_s, ["-", "-"]) if scaled else []))
     span = f"its {percent(capacity.prediction.confidence)} range"
     headers = ["think time", "predicted by the model", span, "limited by", *([heading, "its range"] if scaled else [])]
@@ -177,7 +177,8 @@ def _decision(probe: ProbeResult) -> str:
     return f"UNDECIDED, probably {side}, {after}"
 
 
-def _kind(capacity: Capacity) -> str:
+def kind_of(capacity: Capacity) -> str:
+    """`users` or `rate`."""
     return capacity.probes[0].label.split("=")[0]
 
 
@@ -185,7 +186,18 @@ def _users(fit: PredictedCapacity) -> str:
     return f"at least {fit.users}" if fit.at_least else str(fit.users)
 
 
-def _range(low: float | None, high: float | None) -> str:
+def claim_texts(capacity: Capacity) -> tuple[str, str]:
+    """(the proven range, the likely one), each `-` where nothing is known."""
+    answer = capacity.answer
+    if answer is None:
+        return "-", "-"
+    ranges = ((answer.low, answer.high), (answer.likely_low, answer.likely_high))
+    proven, likely = ("-" if low is None and high is None else range_text(low, high) for low, high in ranges)
+    return proven, likely
+
+
+def range_text(low: float | None, high: float | None) -> str:
+    """`22 to 26`, or the end that is known."""
     if low is None:
         return "unknown" if high is None else f"at most {high:g}"
     return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
@@ -207,7 +219,9 @@ def _notes(capacity: Capacity) -> Notes:
         phases = "; ".join(f"{name} {aim}" for purpose, (name, aim) in _PHASES.items() if purpose in purposes)
         goals = "; ".join(f"{rule}: {_goal(rule, hits)}" for rule, hits in probes[0].attainment.items())
         confidence = "" if capacity.answer is None else f" at {100 * capacity.answer.confidence:g} % confidence"
-        more = "a growing queue is a FAIL" if _kind(capacity) == "rate" else f"PASS {FEWEST_PER_USER} per user, FAIL 1"
+        more = (
+            "a growing queue is a FAIL" if kind_of(capacity) == "rate" else f"PASS {FEWEST_PER_USER} per user, FAIL 1"
+        )
         more += "; an aborted probe is a FAIL" if any(probe.aborted for probe in probes) else ""
         notes = [
             f"a probe is one measurement at one load; its phase: {phases}",
@@ -256,6 +270,21 @@ def plot_data(capacity: Capacity) -> list[dict[str, float | str | None]]:
 
 
 # Lines for the moment something ends.
+
+
+def answer_line(capacity: Capacity, *, of_several: bool = False) -> str:
+    """The answer in one line: `answer: 24 users, likely (21 to 28); proven so far: 19 or more`."""
+    answer = capacity.answer
+    head = f"answer for {capacity.model}" if of_several else "answer"
+    if answer is None:
+        return f"{head}: {'no load meets the objectives' if capacity.status == 'none' else 'none'}"
+    proven, likely = claim_texts(capacity)
+    amount = f"{answer.amount:g} {'requests/s' if kind_of(capacity) == 'rate' else 'users'}"
+    if capacity.status == "at_least":
+        return f"{head}: at least {amount}, the highest load allowed"
+    strength = answer.strength if capacity.status == "found" else f"not certain, {capacity.status}"
+    ranges = [f"likely range {likely}"] * (likely != "-") + [f"proven {proven}"] * (proven != "-")
+    return f"{head}: {amount}, {strength}" + (f" ({'; '.join(ranges)})" if ranges else "")
 
 
 def probe_line(probe: ProbeResult) -> str:

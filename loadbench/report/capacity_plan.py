@@ -11,7 +11,7 @@ from loadbench.plan.curve import MAX_STEPS
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget
 from loadbench.report.data_set import data_set_lines
-from loadbench.report.document import Document, Notes, Table, Text
+from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.plan import not_used, settings_table, target_text
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def capacity_plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
     """The plan of `--dry-run`, with the lines of its first request. It cannot say how long a response takes."""
-    settings, budget = scenario.capacity, Budget(scenario.capacity.budget)
+    models = scenario.target.model or ()
+    settings, budget = scenario.capacity, Budget(scenario.capacity.budget // max(1, len(models)))
     unit = "users" if settings.by == "users" else "requests/s"
     think = f", think time {scenario.think}" if scenario.think else ""
     facts = [
@@ -30,8 +31,12 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = ()) -> D
         ["objectives", ", ".join(rule.rule for rule in scenario.objectives)],
         ["loads", f"up to {settings.at_most:g} {unit}{think}"],
         ["confidence", f"{100 * settings.confidence:g} %"],
+        [
+            "answer",
+            f"exit code 0 for an answer that is {'likely and verified, or ' * (settings.require == 'likely')}proven",
+        ],
         ["precision", f"the search ends when the range is at most {100 * settings.precision:g} % wide"],
-        ["time", time_line(scenario)],
+        ["time", time_line(scenario, models=len(models))],
     ]
 
     end, bracket = _rounded(budget.total_ns - budget.reserved_ns), _rounded(budget.total_ns // 30)
@@ -48,6 +53,7 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = ()) -> D
         "capacity search, planned: nothing was sent",
         [
             Table((), facts, "ll"),
+            *_of_models(models, budget),
             Table(("step", "probes", "time"), steps, "lll"),
             Notes([f"a probe is one measurement at one load after a warm-up ({warm_up}); most can end early"]),
             Text(data_set_lines(scenario)),
@@ -58,15 +64,33 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = ()) -> D
     )
 
 
-def time_line(scenario: Scenario) -> str:
-    """How long the search takes, in one line."""
+def _of_models(models: Sequence[str], budget: Budget) -> list[Block]:
+    """When each of several models is searched; `budget` is that of each."""
+    if models == ("all",):
+        return [Text(["each model that the server lists is searched in turn; these times are for a single one"])]
+    rows = [
+        [
+            model,
+            _rounded(budget.total_ns),
+            f"{_rounded(number * budget.total_ns)} to {_rounded((number + 1) * budget.total_ns)}",
+        ]
+        for number, model in enumerate(models if len(models) > 1 else ())
+    ]
+    return [Table(("model", "part of the budget", "searched from"), rows, "lrl")]
+
+
+def time_line(scenario: Scenario, *, models: int) -> str:
+    """How long the search takes, in one line; several models share the budget."""
     # The requests without one miss that prove the objective if a dozen loads are visited.
     evidence = math.log(12 / (1 - scenario.capacity.confidence)) + math.log(2 / 0.3)
     counts = {rule.rule: math.ceil(evidence / -math.log(required_share(rule))) for rule in scenario.objectives}
     needed = [f"about {count} requests for {rule}" for rule, count in counts.items()]
     needed += [f"and {FEWEST_PER_USER} per user"] * (scenario.capacity.by == "users")
-    budget, drain = format_duration(scenario.capacity.budget), format_duration(scenario.load.drain)
-    return f"at most {budget}, plus {drain} for the last responses; to pass, a load needs at least {', '.join(needed)}"
+    budget, drain = scenario.capacity.budget, format_duration(scenario.load.drain)
+    whole = f"at most {format_duration(budget)}"
+    if models > 1:
+        whole += f" for {models} models, {_rounded(budget // models)} for each"
+    return f"{whole}, plus {drain} for the last responses; to pass, a load needs at least {', '.join(needed)}"
 
 
 def _rounded(ns: int) -> str:

@@ -7,7 +7,7 @@ Times are seconds, rates per second; what is unknown is null. Within a version o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "loadbench.capacity/1"
 FILE: Final = "capacity.json"
+SEVERAL_SCHEMA: Final = "loadbench.capacities/1"
+SEVERAL_FILE: Final = "capacities.json"
 
+T = TypeVar("T")
 Status = Literal["found", "at_least", "none", "inconclusive", "client", "interrupted"]
 Strength = Literal["proven", "likely", "estimate"]
 
@@ -178,16 +181,42 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     shorter_share: float | None = None  # of the responses, those that ended before their maximum length
 
 
+class Capacities(msgspec.Struct, frozen=True, kw_only=True):
+    """The searches of several models, one after another, each in a folder of its own (`folders`, by model).
+
+    `failed` says, by model, why it could not be searched; one that is in neither was not begun.
+    """
+
+    schema: Literal["loadbench.capacities/1"] = SEVERAL_SCHEMA
+    folders: dict[str, str]
+    searches: list[Capacity] = []
+    failed: dict[str, str] = {}
+
+
 def read_capacity(folder: Path) -> Capacity:
     """The search in a run folder; raises `BadInput` if there is none that this version can read."""
-    file = folder / FILE
+    capacity = _read(folder / FILE, Capacity)
+    answer = capacity.answer
+    if answer is not None and capacity.status == "found" and answer.strength == "estimate":
+        # Before there were likely answers, every answer that was found was proven.
+        capacity = msgspec.structs.replace(capacity, answer=msgspec.structs.replace(answer, strength="proven"))
+    return capacity
+
+
+def read_capacities(folder: Path) -> Capacities:
+    """The searches of several models in a folder; raises `BadInput` as `read_capacity` does."""
+    return _read(folder / SEVERAL_FILE, Capacities)
+
+
+def _read(file: Path, of_type: type[T]) -> T:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Capacity)
+        return msgspec.json.decode(file.read_bytes(), type=of_type)
     except OSError as error:
         raise BadInput(
             f"{file}: {error.strerror or error}", hint="name the folder of a capacity search, under results/"
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
-            f"{file}: not a capacity search of loadbench: {error}", hint="the file is damaged: restore it"
+            f"{file}: not a capacity search that this version can read: {error}",
+            hint="if the file is damaged, restore it; if another version of loadbench wrote it, use that one",
         ) from None

@@ -4,34 +4,57 @@ results/<UTC time>-<name>/
     capacity.json     the search, replaced after each probe; `--resume` continues from it
     capacity.md       its report
     run.json, …       the probes as the levels of a run, as `loadbench sweep` keeps them
+
+Several models are searched in turn, each with an equal part of the budget and in a folder of its own inside this one,
+which then has capacities.json, and a capacity.md with a table of all models.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 
-from loadbench.analyze.capacity.answer import client_limited, conclude
+from loadbench.analyze.capacity.answer import conclude
+from loadbench.analyze.capacity.client_delay import ClientDelays, client_reasons
 from loadbench.analyze.capacity.curve import fit_of_all_objectives, mostly_missed, predict_from_curve
 from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_objectives
-from loadbench.analyze.capacity.sequential import SequentialMonitor
+from loadbench.analyze.capacity.sequential import SequentialMonitor, required_share
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch
+from loadbench.engine.target import first_contact
 from loadbench.plan.conditions import conditions, content_hash, differing
 from loadbench.plan.curve import CurveStep
+from loadbench.plan.prompt_source import prompt_source
+from loadbench.plan.scenario import with_entries
 from loadbench.plan.search import Finding, Probe
-from loadbench.record.attainment import reaches
-from loadbench.report.capacity import capacity_document, probe_line, step_line
+from loadbench.plan.settings import DEFAULT, Entry, setting_of
+from loadbench.record.attainment import reaches, values_of
+from loadbench.record.outcome import Outcome
+from loadbench.report.capacities import capacities_document
+from loadbench.report.capacity import capacity_document, probe_line, range_text, step_line
 from loadbench.report.capacity_plan import time_line
 from loadbench.report.render_markdown import render_markdown
-from loadbench.results.capacity import FILE, Capacity, CurveLevel, read_capacity
-from loadbench.results.folder import RunFolder, read_run
+from loadbench.report.values import counted, duration
+from loadbench.results.capacity import (
+    FILE,
+    SEVERAL_FILE,
+    Capacities,
+    Capacity,
+    CurveLevel,
+    read_capacities,
+    read_capacity,
+)
+from loadbench.results.folder import RunFolder, read_run, slug
 from loadbench.results.run import to_json
-from loadbench.session.run_writer import RunWriter
+from loadbench.session.run_writer import RunWriter, new_folder
 from loadbench.session.setup import check, open_session, run_observed, stopping
 from loadbench.targets.adapt import adapt
 
@@ -40,11 +63,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadbench.engine.observers import ProbeMonitor
+    from loadbench.engine.target import ModelUnderTest
     from loadbench.live.progress import Progress
     from loadbench.plan.load import Closed, Load
+    from loadbench.plan.objective import Objective
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Search
     from loadbench.record.recorder import LevelRecording
+    from loadbench.record.sample import Sample
+    from loadbench.report.document import Document
     from loadbench.results.run import Run
     from loadbench.session.setup import Session
 
@@ -56,6 +83,14 @@ _EXIT_CODES = {
     "inconclusive": ExitCode.INCONCLUSIVE,
     "interrupted": ExitCode.INTERRUPTED,
 }
+_WORST_FIRST = (
+    *(ExitCode.BAD_INPUT, ExitCode.INTERRUPTED, ExitCode.TARGET_UNAVAILABLE),
+    *(ExitCode.INVALID, ExitCode.GATE_FAILED, ExitCode.INCONCLUSIVE),
+)
+# What else used the machine during a probe, or disturbed it.
+_DISTURBED = frozenset({"busy_machine", "throttled_heat", "throttled_power", "throttled_cpu", "process_restarted"})
+# An objective is missed for sure if as many misses in a row would be this improbable; a few requests must show it.
+_SURELY_MISSED, _MOST_ALONE = 0.01, 8
 # A search by rate opens a connection for each request in flight. It needs far fewer of them unless the server is
 # overloaded, and then the probe ends early.
 _IN_FLIGHT_BY_RATE = 1000
@@ -76,14 +111,19 @@ def check_search(scenario: Scenario, environment: Mapping[str, str]) -> None:
     if settings.by == "users" and (settings.at_most < 1 or settings.at_most % 1):
         place = scenario.place("capacity.at_most")
         raise BadInput(f"{place}: {settings.at_most:g} is no number of users", hint="give a whole number, or --by rate")
-    if len(scenario.target.model or ()) > 1:
-        models = ", ".join(scenario.target.model or ())
-        place = scenario.place("target.model")
-        raise BadInput(f"{place}: one model is searched at a time, not {models}", hint="name one with --model")
     check(scenario, environment)
     # The search chooses its loads later: these are the most requests that it may have in flight.
     by_users = settings.by == "users"
     ensure_descriptors(round(settings.at_most) if by_users else _IN_FLIGHT_BY_RATE, required=by_users)
+
+
+def of_one_model(scenario: Scenario, model: str, *, models: int) -> Scenario:
+    """The scenario of one of several models, with its part of the budget."""
+    if models == 1:
+        return scenario
+    named = Entry(setting_of("target.model"), (model,), scenario.origins.get("target.model", DEFAULT))
+    part = dataclasses.replace(scenario.capacity, budget=scenario.capacity.budget // models)
+    return dataclasses.replace(with_entries(scenario, {"target.model": named}), capacity=part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +135,22 @@ class Resumed:
     run: Run
 
     @classmethod
-    def read(cls, path: Path, scenario: Scenario) -> Resumed:
-        """Raises `BadInput` if there is no search, or its conditions differ from the scenario's."""
+    def read_all(cls, path: Path, scenario: Scenario) -> dict[str, Resumed]:
+        """The searches to continue by model, as far as they were begun; a single one has the name "".
+
+        Raises `BadInput` if there is no search, or its conditions differ from the scenario's.
+        """
+        if not (path / SEVERAL_FILE).exists():
+            return {"": cls._read(path, scenario)}
+        folders = read_capacities(path).folders
+        return {
+            model: cls._read(path / name, of_one_model(scenario, model, models=len(folders)))
+            for model, name in folders.items()
+            if (path / name / FILE).exists()
+        }
+
+    @classmethod
+    def _read(cls, path: Path, scenario: Scenario) -> Resumed:
         capacity = read_capacity(path)
         now, then = conditions(scenario), capacity.conditions
         changed = differing(now, then)
@@ -128,38 +182,128 @@ class Resumed:
         )
 
 
+@dataclass(slots=True)
+class Searches:
+    """The searches of one command, each of one model. With several models, `group` is the folder that has them all."""
+
+    group: RunFolder | None = None
+    folders: dict[str, str] = field(default_factory=dict)
+    writers: list[CapacityWriter] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    stopped: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The folder to report again."""
+        return self.writers[0].folder.path if self.group is None else self.group.path
+
+    @property
+    def result(self) -> Capacity | Capacities:
+        """What `--json` prints."""
+        searches = [writer.capacity for writer in self.writers]
+        if self.group is None:
+            return searches[0]
+        return Capacities(folders=self.folders, searches=searches, failed=self.failed)
+
+    def document(self) -> Document:
+        """The report."""
+        result = self.result
+        return capacity_document(result) if isinstance(result, Capacity) else capacities_document(result)
+
+    def stop(self) -> None:
+        """End the search that is running, and begin no other."""
+        self.stopped = True
+        if self.writers:
+            self.writers[-1].search.stop()
+
+    def exit_code(self) -> ExitCode:
+        """How the process ends: the worst of the searches' codes."""
+        codes = {writer.exit_code() for writer in self.writers}
+        codes |= {ExitCode.TARGET_UNAVAILABLE} if self.failed else set()
+        return next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
+
+
 def run_capacity(
-    scenario: Scenario, environment: Mapping[str, str], progress: Progress, *, resumed: Resumed | None = None
-) -> CapacityWriter:
-    """Search, or continue a search; returns the writer, which holds the conclusion.
+    scenario: Scenario,
+    environment: Mapping[str, str],
+    progress: Progress,
+    *,
+    resumed: Mapping[str, Resumed] | None = None,
+    resume: Path | None = None,
+) -> Searches:
+    """Search each model, or continue its search in the folder `resume`; returns what was found.
 
     Raises `LoadbenchError` if nothing could be measured.
     """
-    progress.say(time_line(scenario))
-    return anyio.run(_search, scenario, environment, progress, resumed)
+    return anyio.run(_search, scenario, environment, progress, resumed or {}, resume)
 
 
 async def _search(
-    scenario: Scenario, environment: Mapping[str, str], progress: Progress, resumed: Resumed | None
-) -> CapacityWriter:
+    scenario: Scenario,
+    environment: Mapping[str, str],
+    progress: Progress,
+    resumed: Mapping[str, Resumed],
+    resume: Path | None,
+) -> Searches:
     async with open_session(scenario, environment, say=progress.say) as session:
-        if len(session.models) != 1 or session.prepared.missing:
-            models = "; ".join(session.prepared.missing.values()) or ", ".join(session.models)
-            place = scenario.place("target.model")
-            raise BadInput(f"{place}: one model is searched at a time, not {models}", hint="name one with --model")
-        if resumed is not None:
-            # What was left out of the requests until now still is, whatever the server accepts now.
-            adapt(session.prepared, resumed.run.adapted)
-        # The session's scenario may have an address that changes from start to start: it is no condition of the search.
-        with CapacityWriter(session, progress, terms=conditions(scenario), resumed=resumed) as writer:
-            with stopping(writer.search.stop):
+        models, missing, searches = session.models, session.prepared.missing, Searches()
+        if len(models) > 1:
+            searches.folders = {model: slug(f"{number}-{model}") for number, model in enumerate(models, 1)}
+            if resume is None:
+                searches.group = new_folder(session.scenario, datetime.now(UTC))
+            else:
+                searches.group, before = RunFolder(resume), read_capacities(resume).folders
+                if before != searches.folders:
+                    hint = f"name the same models, in the same order: {', '.join(before)}"
+                    raise BadInput(f"--resume {resume}: is a search of other models", hint=hint)
+            searches.group.write(SEVERAL_FILE, to_json(searches.result))
+        progress.say(time_line(scenario, models=len(models)))
+
+        async def search_model(model: str) -> None:
+            if model in missing:
+                raise TargetUnavailable(missing[model])
+            # The session's scenario may have an address that changes from start to start: no condition of the search.
+            terms = conditions(of_one_model(scenario, model, models=len(models)))
+            before, folder = resumed.get(model if searches.group else ""), None
+            if before is not None:
+                # What was left out of the requests until now still is, whatever the server accepts now.
+                adapt(session.prepared, before.run.adapted)
+            elif searches.group is not None:
+                folder = searches.group.inside(searches.folders[model])
+            own = of_one_model(session.scenario, model, models=len(models))
+            with CapacityWriter(
+                session, progress, model=model, scenario=own, terms=terms, folder=folder, resumed=before
+            ) as writer:
+                searches.writers.append(writer)
                 try:
-                    await run_observed(writer.search.run, session, progress=progress)
+                    await writer.search.run()
                 except TargetUnavailable as error:
-                    writer.model_failed(session.models[0], str(error))
+                    searches.writers.remove(writer)
+                    writer.model_failed(model, str(error))
                     raise
-            writer.conclude()
-    return writer
+                writer.conclude()
+
+        async def search_all() -> None:
+            # What one model refuses, no search of another may have sent.
+            for model in models if searches.group and not session.swaps_models else ():
+                with contextlib.suppress(TargetUnavailable):
+                    await first_contact(session, model, session.scenario)
+            for model in models:
+                if searches.stopped:
+                    return
+                try:
+                    await search_model(model)
+                except TargetUnavailable as error:
+                    searches.failed[model] = str(error)
+                    if len(searches.failed) == len(models):
+                        raise
+                if searches.group is not None:
+                    searches.group.write(SEVERAL_FILE, to_json(searches.result))
+                    searches.group.write("capacity.md", render_markdown(searches.document()).encode())
+
+        with stopping(searches.stop):
+            await run_observed(search_all, session, progress=progress)
+    return searches
 
 
 class CapacityWriter(RunWriter):
@@ -169,12 +313,23 @@ class CapacityWriter(RunWriter):
     """
 
     def __init__(
-        self, session: Session, progress: Progress, *, terms: dict[str, object], resumed: Resumed | None = None
+        self,
+        session: Session,
+        progress: Progress,
+        *,
+        model: str,
+        scenario: Scenario,
+        terms: dict[str, object],
+        folder: RunFolder | None = None,
+        resumed: Resumed | None = None,
     ) -> None:
-        folder, before = (None, None) if resumed is None else (resumed.folder, resumed.run)
-        super().__init__(session, progress, folder=folder, before=before)
-        progress.expect(None)
-        scenario, model, settings = session.scenario, session.models[0], session.scenario.capacity
+        before = None if resumed is None else resumed.run
+        folder = folder if resumed is None else resumed.folder
+        super().__init__(session, progress, folder=folder, scenario=scenario, before=before)
+        progress.expect(None, standing=self._standing)
+        settings = scenario.capacity
+        self._delays = ClientDelays(scenario.objectives)
+        self._missed_alone = ""
         self._evidence = SearchEvidence(
             scenario.objectives, confidence=settings.confidence, closed=settings.by == "users"
         )
@@ -203,7 +358,47 @@ class CapacityWriter(RunWriter):
             earlier=None if resumed is None else resumed.earlier,
         )
 
+    def _standing(self) -> list[str]:
+        """The range so far and the time left, for the progress line."""
+        search, settings = getattr(self.search, "search", None), self._scenario.capacity
+        parts = []
+        if search is not None:
+            passed, failed = search.passed, search.failed
+            low, high = (None if at is None else search.grid.amount(at) for at in (passed, failed))
+            parts = [f"{range_text(low, high)} so far"] if low is not None or high is not None else []
+        left_s, unit_s = max(0.0, (settings.budget - self.search.spent_ns) / 1e9), 60 if settings.budget >= 120e9 else 1
+        left, unit = math.ceil(left_s / unit_s), "min" if unit_s > 1 else "s"
+        return [*parts, f"{left} of {settings.budget / 1e9 / unit_s:.3g} {unit} left"]
+
     # The judge's side.
+
+    async def misses_alone(self, subject: ModelUnderTest) -> bool:
+        """Whether one request alone, with no other load, misses an objective: then every load does.
+
+        Of requests of which at least the required share would meet the bound, all miss it with a probability below 1 %.
+        """
+        work, objectives = self._scenario.work, [one for one in self._scenario.objectives if one.is_latency]
+        prompts = prompt_source(work, key="alone", calibration=subject.calibration)
+        seen: dict[Objective, list[float]] = {objective: [] for objective in objectives}
+        for number in range(_MOST_ALONE):
+            prompt = prompts.next(number, None)
+            sample = await subject.client.send_prompt(prompt, max_tokens=prompt.output_tokens or work.max_tokens)
+            if sample.outcome is not Outcome.OK:
+                return False
+            for objective in objectives:
+                seen[objective] += [value for value, _ in values_of(objective, sample)]
+            objectives = [one for one in objectives if seen[one] and min(seen[one]) >= one.bound]
+            if not objectives:
+                return False
+            for one in objectives:
+                if (1 - required_share(one)) ** (number + 1) < _SURELY_MISSED:
+                    times = counted(number + 1, "request") + " in turn" * (number > 0)
+                    self._missed_alone = (
+                        f"{one.rule}: of {times}, none was faster than {duration(min(seen[one]) / 1e9)}"
+                    )
+                    self._progress.say(f"with no other load, even one request misses {self._missed_alone}")
+                    return True
+        return False
 
     def search_begins(self, *, most_loads: int) -> None:
         """The search begins, or continues."""
@@ -211,6 +406,7 @@ class CapacityWriter(RunWriter):
 
     def monitor(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
         """The monitor of the probe that is about to begin."""
+        self._delays = ClientDelays(self._scenario.objectives)
         return self._evidence.monitor(load, opens_ns=opens_ns)
 
     def probe_ended(
@@ -219,11 +415,15 @@ class CapacityWriter(RunWriter):
         """Judge the probe and save the search so far. `None`: the load generator was the bottleneck, and the probe
         is kept as a level alone."""
         assert isinstance(monitor, SequentialMonitor)  # noqa: S101 - `monitor` made it
-        reason = client_limited(self.run.levels[-1], self._scenario.objectives)
+        level = self.run.levels[-1]
+        reason = self._delays.limited(level, load, recording)
         if reason:
             self._progress.say(f"{load.label}: this probe does not count: {reason}")
             return None
         finding = self._evidence.add_probe(probe, load, recording, monitor, level=len(self.run.levels) - 1)
+        disturbed = [one.message for one in (*level.verdict.reasons, *level.caveats) if one.code in _DISTURBED]
+        if disturbed:
+            self._evidence.probes[-1] = msgspec.structs.replace(self._evidence.probes[-1], caveats=disturbed)
         self._progress.say(probe_line(self._evidence.probes[-1]))
         self._keep(spent_ns, probes=list(self._evidence.probes))
         return finding
@@ -234,9 +434,9 @@ class CapacityWriter(RunWriter):
         if recording.interrupted:
             return None
         level, objectives = self.run.levels[-1], self._scenario.objectives
-        reason = client_limited(level, objectives)
-        if reason:
-            self._progress.say(f"{load.label}: the throughput curve ends below this load: {reason}")
+        reasons = client_reasons(level, objectives)
+        if reasons:
+            self._progress.say(f"{load.label}: the throughput curve ends below this load: {reasons[0].message}")
             return None
         usual_ns = recording.histograms["e2e_response"].percentile(50)
         step = CurveLevel(
@@ -275,6 +475,11 @@ class CapacityWriter(RunWriter):
         """The best estimate so far."""
         return self._evidence.best_estimate(search)
 
+    def sample_ended(self, sample: Sample, number: int) -> None:
+        """Keep how late a request was, too."""
+        super().sample_ended(sample, number)
+        self._delays.add(sample)
+
     # The files.
 
     def conclude(self) -> None:
@@ -289,6 +494,9 @@ class CapacityWriter(RunWriter):
             client_limited=search.client_limited,
             stopped=search.stopped,
         )
+        if self._missed_alone:
+            sentence = f"No load meets the objectives: even one request with no other load misses {self._missed_alone}."
+            self.capacity = msgspec.structs.replace(self.capacity, status="none", conclusion=sentence)
         self.close(stopped=search.stopped)
         self._write()
 
@@ -314,4 +522,10 @@ def exit_code_of(capacity: Capacity) -> ExitCode:
     answer = capacity.answer
     if capacity.status == "client" and answer is not None and answer.low is not None:
         return ExitCode.OK  # the answer holds as a lower bound
+    if (
+        capacity.status == "found"
+        and answer is not None
+        and (capacity.require, answer.strength) == ("proven", "likely")
+    ):
+        return ExitCode.INCONCLUSIVE
     return _EXIT_CODES[capacity.status]

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from loadbench.record.request import Destination
     from loadbench.record.sample import Sample
 
+# What `--model all` gives.
+ALL_MODELS = ("all",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -213,13 +216,13 @@ def _secret_of(environment: Mapping[str, str], variable: str, place: str) -> str
 
 
 def choose_models(target: Target, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], dict[str, str]]:
-    """(models to test, a note on each of them that is not listed).
+    """(models to test, a note on each of them that is not listed). `ALL_MODELS` are those that generate text.
 
     A server's list is advice: it may be incomplete, and a server may know a model by further names. Raises `BadInput`
     if no model is named and there are several, `TargetUnavailable` if there is none to test.
     """
     listed = target.models
-    if wanted is not None:
+    if wanted is not None and wanted != ALL_MODELS:
         notes = {model: note for model in wanted if (note := target.note_on(model))}
         if target.adapter is not None and len(notes) == len(wanted):
             raise TargetUnavailable(f"{target.base_url}: {'; '.join(notes.values())}")
@@ -232,13 +235,16 @@ def choose_models(target: Target, wanted: tuple[str, ...] | None) -> tuple[tuple
         )
     others = {entry["id"] for entry in target.listing if not generates_text(entry)}
     usable = tuple(model for model in listed if model not in others)
-    if len(usable) == 1 and not target.more_models:
+    if usable and (wanted == ALL_MODELS or (len(usable) == 1 and not target.more_models)):
         return usable, {}
     if not usable:
         what = "no model that generates text is listed" if listed else "the list of models is empty"
         hint = "name the model with --model ID" + (f"; {target.models_text}" if listed else "")
         raise BadInput(f"{target.base_url}: {what}", hint=hint)
-    raise BadInput(f"{target.base_url}: serves several models", hint=f"choose with --model; {target.models_text}")
+    raise BadInput(
+        f"{target.base_url}: serves several models",
+        hint=f"choose with --model ID, or --model all; {target.models_text}",
+    )
 
 
 def not_listed(model: str, names: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ from loadbench.targets.foundry import (
     unload,
 )
 from loadbench.targets.http_get import http_client
-from loadbench.targets.openai import choose_models, find_endpoint, not_listed
+from loadbench.targets.openai import ALL_MODELS, choose_models, find_endpoint, not_listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -228,7 +228,10 @@ async def prepare(
     else:
         catalogue = await known_models(scenario, target, service)
         prepared = Prepared(scenario=scenario, target=target, service=service, catalogue=catalogue, say=say)
-        choose(prepared, mix or scenario.target.model or _default(target, catalogue))
+        wanted = scenario.target.model
+        if wanted == ALL_MODELS:
+            wanted = tuple(model.id for model in catalogue if model.cached or model.loaded)
+        choose(prepared, mix or wanted or _default(target, catalogue))
     catalogued: dict[str, Context | None] = {}
     for model in prepared.models:
         entry = prepared.entry(model)

@@ -67,7 +67,7 @@ def kept_search(
     cwd: Path, scenario: Scenario = SCENARIO, *, resume: Path | None = None, watch=None, watch_rung=None
 ) -> CapacityWriter:
     """A search of four slots in virtual time, kept as the command keeps one; `watch` is called after each probe."""
-    resumed = None if resume is None else Resumed.read(resume, scenario)
+    resumed = None if resume is None else Resumed.read_all(resume, scenario)[""]
     scenario = replace(scenario, report=replace(scenario.report, out=cwd, name="capacity"))
     progress = Progress(io.StringIO(), levels=1, quiet=True, live=False)
 
@@ -83,7 +83,7 @@ def kept_search(
             environment={},
         )
         terms = conditions(scenario)
-        with CapacityWriter(session, progress, terms=terms, resumed=resumed) as writer:
+        with CapacityWriter(session, progress, model="m", scenario=scenario, terms=terms, resumed=resumed) as writer:
             if watch is not None:
                 inner = writer.probe_ended
                 writer.probe_ended = lambda *given, **named: watch(writer, inner(*given, **named))  # type: ignore[method-assign]
@@ -145,9 +145,9 @@ def test_a_search_goes_on_under_the_same_conditions_only(tmp_path):
     (folder,) = tmp_path.iterdir()
     other = a_scenario("ttft_p95<2s", think_s=20.0, budget=3600 * S)
     with pytest.raises(BadInput, match=r"slo.objectives was \['ttft_p95<1s'\] and is \['ttft_p95<2s'\]"):
-        Resumed.read(folder, other)
+        Resumed.read_all(folder, other)
     longer = a_scenario("ttft_p95<1s", think_s=20.0, budget=7200 * S)
-    assert Resumed.read(folder, longer).earlier.spent_ns > 0
+    assert Resumed.read_all(folder, longer)[""].earlier.spent_ns > 0
 
 
 CLIMBING = a_scenario("ttft_p95<1050ms", think_s=20.0, budget=3600 * S, curve=True)

@@ -67,6 +67,9 @@ class SearchJudge:
         self.recordings = []
         self.plans = []
 
+    async def misses_alone(self, _subject):
+        return False
+
     def search_begins(self, *, most_loads):
         self.evidence.start(most_loads=most_loads)
 

@@ -18,7 +18,6 @@ import msgspec
 
 from loadbench.analyze.capacity.bottleneck import find_bottleneck
 from loadbench.analyze.capacity.curve import (
-    ITL_ONLY_CODES,
     curve_levels,
     ignoring_itl,
     predict_from_curve,
@@ -29,7 +28,6 @@ from loadbench.analyze.capacity.fleet_size import fleet_size
 from loadbench.analyze.capacity.search_evidence import proven
 from loadbench.analyze.stats.intervals import share_interval
 from loadbench.plan.search import Purpose, Users
-from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.results.capacity import AtThinkTime, Capacity, CapacityAnswer, Verification
 from loadbench.results.prediction import Bottleneck
 
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.analyze.capacity.search_evidence import ProvenRange, SearchEvidence
-    from loadbench.plan.objective import Objective
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.search import Grid, Search
     from loadbench.results.capacity import HitShare, Status
@@ -48,21 +45,12 @@ if TYPE_CHECKING:
 _AGREEMENT = 0.99
 # A range wider than this factor is no answer.
 _WIDEST = 2.0
-# Reasons of a verdict that say that the load generator was the bottleneck (`loadbench.analyze.level.verdict`).
-_CLIENT_CODES = frozenset({"late_start", "loop_lag", "rate_not_reached", "lost_worker"})
 _WITH_MORE: dict[BottleneckKind, str] = {
     "prefill": "reading prompts takes too long",
     "decode": "output tokens come too slowly",
     "memory": "the server runs out of memory",
     "queue": "requests wait too long, because the server runs one at a time",
 }
-
-
-def client_limited(level: LevelResult, objectives: Sequence[Objective]) -> str:
-    """Why a probe says more about the load generator than about the server; empty where it does not."""
-    per_token = any(objective.metric in MANY_A_REQUEST for objective in objectives)
-    codes = _CLIENT_CODES | (ITL_ONLY_CODES if per_token else frozenset())
-    return next((reason.message for reason in level.verdict.reasons if reason.code in codes), "")
 
 
 def conclude(

@@ -1,0 +1,98 @@
+"""Whether the load generator's own delay could have changed what a probe of a capacity search shows.
+
+A request that missed a bound is *in doubt* if it missed it by less than the load generator may have delayed it: its own
+lateness or that of 99 % of the requests, whichever is larger, and the lag of the event loop where stamps are taken by
+it. Sent later by at most this much, no request of a server that serves in order ends later by more than this much.
+
+A probe that fails without those in doubt fails, however late they were. One that passes does so with the delay, and so
+without it, if the load was made in full. Only in between does it say more about the load generator than the server.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from loadbench.analyze.capacity.curve import ITL_ONLY_CODES
+from loadbench.analyze.capacity.sequential import required_share
+from loadbench.plan.load import Closed, Phase
+from loadbench.plan.objective import FAILURES
+from loadbench.record.attainment import informs, values_of
+from loadbench.record.figures import MANY_A_REQUEST
+from loadbench.record.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.plan.load import Load
+    from loadbench.plan.objective import Objective
+    from loadbench.record.recorder import LevelRecording
+    from loadbench.record.sample import Sample
+    from loadbench.results.run import LevelResult, Reason
+
+# Reasons of a verdict that say that the load generator was the bottleneck (`loadbench.analyze.level.verdict`).
+_CLIENT_CODES = frozenset({"late_start", "loop_lag", "rate_not_reached", "lost_worker"})
+# Of these, the ones that say that it made less load than it should.
+_LESS_LOAD_CODES = frozenset({"rate_not_reached", "lost_worker"})
+
+
+class _Values(NamedTuple):
+    """Values of one objective, in the order in which their requests ended."""
+
+    beyond_ns: list[float]  # how far beyond the bound; negative within it, infinite where the request failed
+    late_ns: list[int]
+    weights: list[int]
+
+
+class ClientDelays:
+    """The measured requests of one probe: how far they are from the bounds, and how late they were sent."""
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self._objectives = tuple(objectives)
+        self._values = {objective: _Values([], [], []) for objective in objectives}
+
+    def add(self, sample: Sample) -> None:
+        """A request has ended."""
+        if sample.phase is not Phase.MEASURED or sample.outcome is Outcome.CANCELLED:
+            return
+        gave_up = sample.outcome is Outcome.GAVE_UP
+        failed = sample.outcome is not Outcome.OK and not gave_up
+        for objective, values in self._values.items():
+            if objective.metric == FAILURES:
+                beyond = [] if gave_up else [(math.inf if failed else -math.inf, 1)]
+            elif failed:
+                beyond = [] if objective.metric in MANY_A_REQUEST else [(math.inf, 1)]
+            else:
+                beyond = [(value - objective.bound, weight) for value, weight in values_of(objective, sample)]
+            if informs(objective, sample) or objective.metric == FAILURES:
+                values.beyond_ns.extend(distance for distance, _ in beyond)
+                values.weights.extend(weight for _, weight in beyond)
+                values.late_ns.extend([sample.lateness() or 0] * len(beyond))
+
+    def limited(self, level: LevelResult, load: Load, recording: LevelRecording) -> str:
+        """Why the probe says more about the load generator than about the server; empty where it does not."""
+        reasons = client_reasons(level, self._objectives)
+        codes = {reason.code for reason in reasons}
+        less_load = not codes.isdisjoint(_LESS_LOAD_CODES) or (isinstance(load, Closed) and "late_start" in codes)
+        usual_ns = recording.histograms["lateness"].percentile(99) or 0
+        lag_ns = 0 if codes <= {"late_start"} | _LESS_LOAD_CODES else recording.health.loop_lag.percentile(99) or 0
+        passes = not less_load
+        for objective, values in self._values.items() if reasons else ():
+            beyond_ns, weights = np.array(values.beyond_ns), np.array(values.weights, np.float64)
+            missed = beyond_ns >= 0
+            in_doubt = missed & (beyond_ns < np.maximum(values.late_ns, usual_ns) + lag_ns)
+            surplus = weights[missed].sum() - (1 - required_share(objective)) * weights.sum()
+            # Those in doubt must not be what a decision rests on: without them, half of the surplus is still there.
+            if weights.size and surplus > 2 * weights[in_doubt].sum():
+                return ""
+            passes = passes and bool(weights.size) and surplus <= 0
+        return reasons[0].message if reasons and not passes else ""
+
+
+def client_reasons(level: LevelResult, objectives: Sequence[Objective]) -> list[Reason]:
+    """The reasons of a level's verdict that say that the load generator was the bottleneck, as far as they matter."""
+    per_token = any(objective.metric in MANY_A_REQUEST for objective in objectives)
+    codes = _CLIENT_CODES | (ITL_ONLY_CODES if per_token else frozenset())
+    return [reason for reason in level.verdict.reasons if reason.code in codes]

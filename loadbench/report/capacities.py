@@ -1,0 +1,42 @@
+"""The report on several models that were searched in turn: a table of the load that each of them takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadbench.report.capacity import claim_texts, kind_of
+from loadbench.report.document import Document, Notes, Table, Text
+
+if TYPE_CHECKING:
+    from loadbench.results.capacity import Capacities
+
+
+def capacities_document(capacities: Capacities) -> Document:
+    """One row for each model, whether it was searched or not, and the conclusion of each."""
+    searches = {capacity.model: capacity for capacity in capacities.searches}
+    objectives = next((", ".join(capacity.objectives) for capacity in capacities.searches), "")
+    kind = next((kind_of(capacity) for capacity in capacities.searches if capacity.probes), "users")
+    rows, lines = [], []
+    for model in capacities.folders:
+        capacity = searches.get(model)
+        if capacity is None:
+            problem = capacities.failed.get(model, "")
+            rows.append([model, "-", "-", "-", "-", "failed" if problem else "not searched"])
+            lines += [f"{model}: cannot be searched: {problem}"] * bool(problem)
+            continue
+        answer, verified = capacity.answer, capacity.verification
+        proven, likely = claim_texts(capacity)
+        checked = (
+            "-" if verified is None else {True: "agrees", False: "contradicts", None: "too short"}[verified.agrees]
+        )
+        strength = answer.strength if answer is not None and capacity.status == "found" else capacity.status
+        amount = "none" if capacity.status == "none" else "-" if answer is None else f"{answer.amount:g}"
+        rows.append([model, amount, likely, proven, checked, strength.replace("_", " ")])
+        lines.append(f"{model}: {capacity.conclusion}")
+    heads = ("model", "users" if kind == "users" else "requests/s", "likely range", "proven range", "verification")
+    notes = [
+        "the models were searched one after another, each with an equal part of the budget",
+        "the report of one model: `loadbench report` with its folder inside this one",
+    ]
+    title = f"Capacity of {len(capacities.folders)} models under {objectives}"
+    return Document(title, [Table((*heads, "answer"), rows, "lrllll"), Text(lines), Notes(notes)])
