@@ -34,13 +34,15 @@ from loadbench.wire.sse import LARGEST_BLOCK
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadbench.client.transport import Header, Transport
+    from loadbench.client.transport import Header, MergedSegments, Transport
     from loadbench.core.clock import Clock
     from loadbench.plan.conversation import Message
 
 # An error's body is read for its message; the rest is dropped.
 _MOST_ERROR_BYTES = 64 * 1024
-# Events pile up before a read that is this late; an earlier read has several only if the server sent them together.
+# Segments before the first event with text: the response's head, and an event with a role alone.
+_BEFORE_TEXT = 2
+# Events pile up before a read that is this late.
 _LATE_READ_NS = 1_000_000
 # After [DONE] the response is complete: wait this long for the body's formal end, so that the connection can be kept.
 # What comes until then is still read: some servers send the usage, or an error, after it.
@@ -224,8 +226,10 @@ class _Call:
         "_latest_ns",
         "_location",
         "_merged",
+        "_merged_segments",
         "_patience",
         "_retry_after",
+        "_segments",
         "_streams",
         "_task",
         "_timeouts",
@@ -241,6 +245,7 @@ class _Call:
         "reconnects",
         "reused",
         "sent_ns",
+        "separate",
         "status",
     )
 
@@ -275,7 +280,9 @@ class _Call:
         self.reused: bool | None = None
         self.status: int | None = None
         self.reconnects = 0
-        self.censored = self._merged = 0
+        self.censored = self.separate = self._merged = 0
+        self._merged_segments: MergedSegments = None
+        self._segments = 0  # that were merged up to the last read with several events
         self._last_read_ns: int | None = None
         self._streams: bool | None = False  # None: not known yet
         self._type = b""
@@ -376,9 +383,14 @@ class _Call:
         self.reconnects += 1
         self._expect_first((Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns), self._clock.now_ns())
 
-    def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None) -> None:
+    def connected(
+        self, at_ns: int, *, reused: bool, connect_ns: int | None, merged_segments: MergedSegments = None
+    ) -> None:
         """The connection is ready."""
         self.connected_ns, self.reused, self.connect_ns = at_ns, reused, connect_ns
+        self._merged_segments = merged_segments
+        # The head and an event without text may come in segments of their own, before the first token.
+        self._segments = _BEFORE_TEXT + ((merged_segments() or 0) if merged_segments is not None else 0)
         self._expect_first((Outcome.TIMEOUT_FIRST_TOKEN, "no token", self._timeouts.first_token_ns), at_ns)
 
     def sent(self, at_ns: int) -> None:
@@ -419,8 +431,15 @@ class _Call:
         reader.feed(at_ns, chunk)
         merged = reader.merged_events
         if merged > self._merged:
+            # An event is late only if it came in a segment of its own: those of one segment were sent together.
+            came = merged - self._merged
+            segments = None if self._merged_segments is None else self._merged_segments()
+            if segments is not None:
+                came = max(0, min(came, segments - self._segments))
+                self._segments = max(self._segments, segments)
+            self.separate += came
             if self._clock.now_ns() - at_ns > _LATE_READ_NS:
-                self.censored += merged - self._merged
+                self.censored += came
             self._merged = merged
         if reader.done_ns is not None:
             self._expect(_NO_END, reader.done_ns)
@@ -479,6 +498,7 @@ class _Call:
             reads=reader.reads,
             merged_reads=reader.merged_reads,
             censored_events=self.censored,
+            separate_events=self.separate,
             output_tokens=output_tokens,
             token_source=source,
             input_tokens=reader.input_tokens,

@@ -128,6 +128,10 @@ class Connection(asyncio.BufferedProtocol):
         except OSError:  # nothing to read: it is open
             return False
 
+    def merged_segments(self) -> int | None:
+        """How many segments were read together with a later one so far; `None` where the kernel does not count them."""
+        return None if self._stamped is None else self._stamped.merged_segments()
+
     def abort(self) -> None:
         """Drop the connection; bytes that still come are ignored."""
         self.closed = True

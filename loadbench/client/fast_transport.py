@@ -98,7 +98,12 @@ class FastTransport:
     ) -> None:
         """Send the request over this connection, and keep the connection if it is still open afterwards."""
         self._busy.add(connection)
-        sink.connected(self._stamper.now_ns(), reused=connect_ns is None, connect_ns=connect_ns)
+        sink.connected(
+            self._stamper.now_ns(),
+            reused=connect_ns is None,
+            connect_ns=connect_ns,
+            merged_segments=connection.merged_segments,
+        )
         try:
             await connection.begin(data, sink)
         except BaseException:

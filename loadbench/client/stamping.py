@@ -28,6 +28,11 @@ _SOL_SOCKET = int(socket.SOL_SOCKET)
 _TIMESPEC = struct.Struct("@ll")
 _unpack = _TIMESPEC.unpack_from
 _CONTROL_BYTES = 64
+# `struct tcp_info` of <linux/tcp.h>: `tcpi_data_segs_in`, the segments with data that have come, since Linux 4.6.
+_SEGMENTS_IN, _SEGMENTS_AT = struct.Struct("@I"), 152
+_TCP_INFO_BYTES = _SEGMENTS_AT + _SEGMENTS_IN.size
+# What one segment carries over Ethernet: so much that is sent at once comes in several.
+_SEGMENT_BYTES = 1400
 _OFFSET_AGE_NS = 1_000_000_000
 # A delay above this may be a step of the wall clock; measuring the offset again decides.
 _LATE_NS = 2_000_000
@@ -66,11 +71,11 @@ class StampedSocket(socket.socket):
     asyncio reads and writes through these methods, under TLS too, so its transports work on this unchanged.
     """
 
-    __slots__ = ("send_began_ns", "stamped_ns")
+    __slots__ = ("fewest_segments", "send_began_ns", "stamped_ns")
 
     def enable(self) -> None:
         """Request stamps from the kernel from now on."""
-        self.stamped_ns = self.send_began_ns = 0
+        self.stamped_ns = self.send_began_ns = self.fewest_segments = 0
         self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
     def recv_into(self, buffer, nbytes=0, flags=0) -> int:  # type: ignore[no-untyped-def]
@@ -78,11 +83,25 @@ class StampedSocket(socket.socket):
         into = memoryview(buffer)[:nbytes] if nbytes else buffer
         count, control, _, _ = self.recvmsg_into((into,), _CONTROL_BYTES, flags)
         self.stamped_ns = 0
+        self.fewest_segments += 1 + count // _SEGMENT_BYTES
         for level, kind, data in control:
             if level == _SOL_SOCKET and kind == _SO_TIMESTAMPNS:
                 seconds, ns = _unpack(data)
                 self.stamped_ns = seconds * 1_000_000_000 + ns
         return count
+
+    def merged_segments(self) -> int | None:
+        """How many more segments have come than its reads needed at least, so that they were read with a later one.
+
+        `None` where the kernel does not count them.
+        """
+        try:
+            info = self.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:
+            return None
+        if len(info) < _TCP_INFO_BYTES:
+            return None
+        return int(_SEGMENTS_IN.unpack_from(info, _SEGMENTS_AT)[0]) - self.fewest_segments
 
     def send(self, data, flags=0) -> int:  # type: ignore[no-untyped-def]
         """Send as usual, and keep when it began."""

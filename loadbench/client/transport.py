@@ -8,14 +8,16 @@ the rest, so the same client runs over httpx, over our own transport, and over a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from loadbench.record.outcome import Outcome
 
 Header = tuple[bytes, bytes]
+# Returns how many segments have been read together with a later one on a connection; `None` where nobody counts them.
+MergedSegments: TypeAlias = "Callable[[], int | None] | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,13 @@ class Sink(Protocol):
         """A kept connection was closed before any response; the exchange begins again on a new one."""
         ...
 
-    def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None) -> None:
-        """The connection is ready; a new one took `connect_ns` for name, TCP and TLS."""
+    def connected(
+        self, at_ns: int, *, reused: bool, connect_ns: int | None, merged_segments: MergedSegments = None
+    ) -> None:
+        """The connection is ready; a new one took `connect_ns` for name, TCP and TLS.
+
+        `merged_segments` says which events of one read the server sent apart.
+        """
         ...
 
     def sent(self, at_ns: int) -> None:

@@ -757,7 +757,8 @@ class LimitSettings:
     timeout: int | None = setting(types.OPTIONAL_DURATION, 600 * NS_PER_S,
         "Time limit for a whole request, as in 10m.", commands=_ANY_SERVER, reused="always")
     failures: float = setting(types.SHARE, 0.01,
-        "Above this share of failed requests a level is INVALID (an objective on failures is separate).",
+        "Above this share of failed requests a level is INVALID, or OVERLOADED where the server refused the load (an "
+        "objective on failures is separate).",
         commands=_MEASURING)
 
 

@@ -49,6 +49,11 @@ _ALIKE_TOKENS = 6
 _CLOCK_ERROR_NS = 1_000_000
 # Further kinds of failures are counted under their outcome only: memory stays bounded.
 _MOST_DETAILS = 50
+# Statuses by which a busy server, or the proxy before it, refuses load; and outcomes that look the same from outside.
+_BUSY_STATUSES = frozenset({429, 503, 504})
+_BUSY_OUTCOMES = frozenset(
+    {Outcome.REFUSED, Outcome.TIMEOUT_CONNECT, Outcome.TIMEOUT_FIRST_TOKEN, Outcome.TIMEOUT_IDLE, Outcome.TIMEOUT_TOTAL}
+)
 # A prompt is off its target length if it differs by more than this share.
 _LENGTH_TOLERANCE = 0.02
 
@@ -98,6 +103,7 @@ class LevelRecording:
     cached: int  # ok requests that reported more cached tokens than a template has, with which all prompts begin
     merged_reads: int
     reads: int
+    separate_events: int
     censored_events: int
     events: int
     unread: Unread  # what came besides the responses, in measured requests
@@ -115,6 +121,7 @@ class LevelRecording:
     interrupted: bool
     health: Health
     lost_workers: int = 0
+    refused_load: int = 0  # failures by which an overloaded server shows it: 429, 503, 504, refused, time-outs
     contradicted: int = 0  # ok requests for which the server reported a longer time to first token than was measured
     phases: Mapping[Phase, int] = field(default_factory=dict)
     attained: Attained = field(default_factory=lambda: Attained({}, {}, 0, 0, 0))
@@ -208,6 +215,7 @@ class Recorder:
             pass  # no failure: it has counts of its own
         else:
             self._details.add(outcome, sample.detail)
+            count["refused_load"] += outcome in _BUSY_OUTCOMES or sample.status in _BUSY_STATUSES
 
     def _add_ok(self, sample: Sample) -> None:
         """Fold in a measured request that succeeded: its figures, gaps, tokens, and the server's own times."""
@@ -225,6 +233,7 @@ class Recorder:
         count["reads"] += sample.reads
         count["merged"] += sample.merged_reads
         count["events"] += len(sample.event_ns)
+        count["separate"] += sample.separate_events
         count["censored"] += sample.censored_events
 
         self._sources[sample.token_source] += 1
@@ -315,6 +324,7 @@ class Recorder:
             cached=count["cached"],
             merged_reads=count["merged"],
             reads=count["reads"],
+            separate_events=count["separate"],
             censored_events=count["censored"],
             events=count["events"],
             unread=Unread(
@@ -338,6 +348,7 @@ class Recorder:
             interrupted=interrupted,
             health=health,
             lost_workers=lost_workers,
+            refused_load=count["refused_load"],
             contradicted=count["contradicted"],
             phases=dict(self._phases),
             attained=self._attainment.attained(),

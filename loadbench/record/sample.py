@@ -47,7 +47,8 @@ class Sample:
     event_tokens: array[int] | None = None
     reads: int = 0  # body reads that brought a token-bearing event
     merged_reads: int = 0  # reads that brought more than one
-    censored_events: int = 0  # stamped with a later event's arrival, since the client read late
+    separate_events: int = 0  # read together with a later one, though the server sent them apart
+    censored_events: int = 0  # of these, those that were read late, and so have a later event's stamp
 
     output_tokens: int | None = None
     token_source: TokenSource = TokenSource.UNKNOWN

@@ -13,10 +13,10 @@ from loadbench.core.text import printable
 from loadbench.report.compare import gate_change
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from loadbench.results.compare import Comparison
-    from loadbench.results.run import LevelResult, Run
+    from loadbench.results.run import LevelResult, Run, Status
 
 # (class, name, "failure" or "error" or "", message, text)
 _Case = tuple[str, str, str, str, str]
@@ -41,7 +41,10 @@ def compare_junit(comparison: Comparison) -> str:
 
 def run_junit(run: Run) -> str:
     """For each level whether it is valid, and each of its objectives; models and runs that failed are errors."""
-    cases = [case for level in run.levels for case in _level_cases(level)]
+    statuses = {level.verdict.status for level in run.levels}
+    # A server beyond its limit is a finding, unless no level shows a load that it keeps up with.
+    errors: set[Status] = {"INVALID"} if "VALID" in statuses else {"INVALID", "OVERLOADED"}
+    cases = [case for level in run.levels for case in _level_cases(level, errors)]
     cases += [
         ("loadbench.models", status.model, "error", f"{status.status}: {status.reason}", "")
         for status in run.models
@@ -52,11 +55,11 @@ def run_junit(run: Run) -> str:
     return _document(f"loadbench {run.name}", cases, note=run.question, timestamp=run.started_at)
 
 
-def _level_cases(level: LevelResult) -> list[_Case]:
+def _level_cases(level: LevelResult, errors: Collection[Status]) -> list[_Case]:
     # Build servers make packages of the dots in a class name.
     name = f"loadbench.{level.model.replace('.', '_')}.{level.load.label.replace('.', '_')}"
     reasons = [f"{reason.message}; {reason.advice}" for reason in level.verdict.reasons]
-    kind = "error" if level.verdict.status == "INVALID" else ""
+    kind = "error" if level.verdict.status in errors else ""
     cases = [(name, "valid", kind, "; ".join(reasons) if kind else "", "\n".join(reasons))]
     for decided in level.objectives:
         value = "" if decided.value is None else f"value {decided.value:.6g}"

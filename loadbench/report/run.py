@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from loadbench.analyze.level.knee import WORTHWHILE, complete_levels, knee
+from loadbench.analyze.level.overload import limit_sentence
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
 from loadbench.report import machine
@@ -202,6 +203,8 @@ def notes(run: Run) -> list[str]:
     lines = []
     for model, levels in models.items():
         lines += _knee_notes(levels, whose[model])
+        sentence = limit_sentence(levels)
+        lines += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
     # The rows show neither think times nor arrivals, and tables of equal loads compare only where these are equal.
     load = run.levels[0].load if run.levels else None
     if isinstance(load, ClosedLoad) and load.think:

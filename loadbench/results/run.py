@@ -20,6 +20,7 @@ SCHEMA: Final = "loadbench.run/1"
 Quantiles = dict[str, float | None]
 Interval = tuple[float, float]
 Decision = Literal["PASS", "FAIL", "UNDECIDED"]
+Status = Literal["VALID", "INVALID", "INCONCLUSIVE", "OVERLOADED"]
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +58,11 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Whether a level can be believed."""
+    """Whether a level can be believed. `load_evidence` has the codes of reasons that show a server beyond its limit."""
 
-    status: Literal["VALID", "INVALID", "INCONCLUSIVE"]
+    status: Status
     reasons: list[Reason] = []
+    load_evidence: list[str] = []
 
 
 class ClosedLoad(msgspec.Struct, frozen=True, tag_field="kind", tag="closed"):

@@ -9,6 +9,7 @@ import msgspec
 
 from loadbench import __version__
 from loadbench.analyze.level.output_equality import output_equality
+from loadbench.analyze.level.overload import judge_overload
 from loadbench.analyze.level.summary import summarize
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.units import NS_PER_S
@@ -150,10 +151,12 @@ class RunWriter:
         failures = [msgspec.structs.replace(one, advice=advice_for(one.detail)) for one in level.failures]
         level = msgspec.structs.replace(level, failures=failures)
         models = [status for status in self.run.models if status.model != model]
-        self.run = msgspec.structs.replace(
-            self.run, levels=[*self.run.levels, level], models=[*models, self._status(model, "ok")]
-        )
-        self._progress.level_ended(level_line(level))
+        levels = judge_overload([*self.run.levels, level])
+        for before, now in zip(self.run.levels, levels, strict=False):
+            if before.verdict.status != now.verdict.status:
+                self._progress.say(f"{now.load.label} is {now.verdict.status}, as {level.load.label} shows")
+        self.run = msgspec.structs.replace(self.run, levels=levels, models=[*models, self._status(model, "ok")])
+        self._progress.level_ended(level_line(self.run.levels[-1]))
         self._save()
 
     def model_failed(self, model: str, reason: str) -> None:
@@ -248,13 +251,16 @@ class RunWriter:
             return ExitCode.INTERRUPTED
         if any(status.status == "failed" for status in self.run.models):
             return ExitCode.TARGET_UNAVAILABLE
-        if any(level.verdict.status == "INVALID" for level in self.run.levels):
+        statuses = {level.verdict.status for level in self.run.levels}
+        if "INVALID" in statuses:
             return ExitCode.INVALID
         decisions = {one.decision for level in self.run.levels for one in level.objectives if one.gate}
         if "FAIL" in decisions:
             return ExitCode.GATE_FAILED
-        # A level is inconclusive by itself where too few of its users waited for their responses.
-        none_is_valid = self.run.levels and all(level.verdict.status != "VALID" for level in self.run.levels)
+        if "OVERLOADED" in statuses and "VALID" not in statuses:
+            return ExitCode.INVALID
+        # A level may be inconclusive by itself, as where too few users waited for their responses.
+        none_is_valid = statuses and "VALID" not in statuses
         return ExitCode.INCONCLUSIVE if "UNDECIDED" in decisions or none_is_valid else ExitCode.OK
 
 

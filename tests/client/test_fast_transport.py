@@ -30,7 +30,7 @@ class Log:
     def reconnecting(self) -> None:
         """Not looked at."""
 
-    def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None) -> None:
+    def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None, **_: object) -> None:
         assert reused is (connect_ns is None)
         self.marks.append(at_ns)
 

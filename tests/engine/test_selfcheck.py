@@ -352,7 +352,7 @@ class _Told:
     def reconnecting(self) -> None:
         self.calls.append(("reconnecting",))
 
-    def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None) -> None:
+    def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None, **_: object) -> None:
         self.calls.append(("connected", at_ns, reused, connect_ns))
 
     def sent(self, at_ns: int) -> None:

@@ -242,7 +242,7 @@ class Heard:
         """Told again by `connected`."""
         self.reused.pop()
 
-    def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None) -> None:
+    def connected(self, at_ns: int, *, reused: bool, connect_ns: int | None, **_: object) -> None:
         self.reused.append(reused)
 
     def sent(self, at_ns: int) -> None:

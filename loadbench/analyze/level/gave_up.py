@@ -113,7 +113,12 @@ def with_too_few(verdict: Verdict, recording: LevelRecording, load: Load) -> Ver
     ok, gave_up = recording.outcomes.get(Outcome.OK, 0), recording.outcomes.get(Outcome.GAVE_UP, 0)
     wanted = max(_FEWEST_STAYED, load.users if isinstance(load, Closed) else 0)
     # A level that is too short by itself is not called so, unless most of its users left.
-    if verdict.status == "INVALID" or not gave_up or ok >= wanted or (ok + gave_up < wanted and gave_up < ok):
+    if (
+        verdict.status in {"INVALID", "OVERLOADED"}
+        or not gave_up
+        or ok >= wanted
+        or (ok + gave_up < wanted and gave_up < ok)
+    ):
         return verdict
     message = f"{gave_up} of {ok + gave_up} users gave up, which leaves {ok} complete responses: too few to judge by"
     advice = "measure longer, or use --abandon with a smaller share or more patience"

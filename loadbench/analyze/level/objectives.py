@@ -92,7 +92,7 @@ def goodput(recording: LevelRecording) -> Goodput | None:
 def with_gates(verdict: Verdict, decided: Sequence[ObjectiveResult]) -> Verdict:
     """The verdict, turned INCONCLUSIVE where a sound measurement leaves a gate undecided."""
     open_gates = [objective.rule for objective in decided if objective.gate and objective.decision == "UNDECIDED"]
-    if verdict.status == "INVALID" or not open_gates:
+    if verdict.status in {"INVALID", "OVERLOADED"} or not open_gates:
         return verdict
     message = f"too little was measured to decide these gates: {', '.join(open_gates)}"
     return Verdict("INCONCLUSIVE", [*verdict.reasons, Reason("undecided", message, "measure longer")])

@@ -147,22 +147,19 @@ def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     if counts.min() >= max(_MIN_PER_BATCH, load.users if isinstance(load, Closed) else 0):
         ttft = series_trend(_batch_sums(timeline.ttft_ns) / counts)
 
-    # Requests in flight, in an open loop.
-    in_flight, sent = timeline.in_flight, recording.arrivals_sent
-    if isinstance(load, Open) and sent >= _MIN_PER_BATCH * _BATCHES and len(in_flight) >= _BATCHES:
-        queue = series_trend(_batch_sums(in_flight) / (len(in_flight) // _BATCHES))
-        if queue.exceeds_random_walk and queue.rise > MIN_QUEUE_GROWTH * sent:
-            growth = f"requests in flight grew from {max(0.0, queue.first):.0f} to {queue.last:.0f}"
-            if ttft is not None and ttft.z > _TREND_Z:
-                message = f"the offered rate is above capacity: {growth}, and TTFT {_from_to(ttft.first, ttft.last)}"
-                yield Reason("not_steady", message, "reduce the rate")
-            else:
-                yield Reason(
-                    "not_steady",
-                    f"more requests arrived than completed: {growth}",
-                    "the offered rate is above capacity, or the warm-up too short: reduce the rate, or raise --warm-up",
-                )
-            return
+    queue = queue_growth(recording, load)
+    if queue is not None:
+        growth = f"requests in flight grew from {max(0.0, queue.first):.0f} to {queue.last:.0f}"
+        if ttft is not None and ttft.z > _TREND_Z:
+            message = f"the offered rate is above capacity: {growth}, and TTFT {_from_to(ttft.first, ttft.last)}"
+            yield Reason("not_steady", message, "reduce the rate")
+        else:
+            yield Reason(
+                "not_steady",
+                f"more requests arrived than completed: {growth}",
+                "the offered rate is above capacity, or the warm-up too short: reduce the rate, or raise --warm-up",
+            )
+        return
 
     if ttft is None:
         return
@@ -180,6 +177,17 @@ def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
                 or "use a longer --warm-up and --duration; check what changes the server (heat, memory, other load)",
             )
             return
+
+
+def queue_growth(recording: LevelRecording, load: Load) -> SeriesTrend | None:
+    """The trend of the requests in flight where they grew in an open loop with a steady rate: it is above capacity."""
+    in_flight, sent = recording.timeline.in_flight, recording.arrivals_sent
+    if not isinstance(load, Open) or load.arrivals.rate_varies:
+        return None
+    if sent < _MIN_PER_BATCH * _BATCHES or len(in_flight) < _BATCHES:
+        return None
+    queue = series_trend(_batch_sums(in_flight) / (len(in_flight) // _BATCHES))
+    return queue if queue.exceeds_random_walk and queue.rise > MIN_QUEUE_GROWTH * sent else None
 
 
 def _batch_sums(values: Sequence[float]) -> Values:

@@ -1,6 +1,7 @@
 """The verdict on one level: whether its figures can be trusted, why not, and what to do about it.
 
-A level with at least one reason is INVALID. Codes, conditions and bounds are those of docs/metrics.md.
+A level with at least one reason is INVALID, or OVERLOADED (`loadbench.analyze.level.overload`). Codes, conditions and
+bounds are those of docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.audit import audit
+from loadbench.analyze.level.overload import ABOVE_CAPACITY, FAILURES, status_of
 from loadbench.analyze.level.servers import uneven_servers
-from loadbench.analyze.level.steady import not_steady
+from loadbench.analyze.level.steady import not_steady, queue_growth
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
@@ -93,7 +95,12 @@ def judge(
             if sure
         ),
     ]
-    return Verdict("INVALID" if reasons else "VALID", reasons)
+    evidence = [ABOVE_CAPACITY] if queue_growth(recording, load) is not None else []
+    # Other failures are the server's fault; those that the end of the drain cut belong to a queue that grew.
+    failed, total = _failed(recording)
+    others = failed - recording.refused_load - (recording.outcomes.get(Outcome.ABANDONED, 0) if evidence else 0)
+    evidence += [FAILURES] if failed > failure_limit * total and others <= failure_limit * total else []
+    return Verdict(status_of(reasons, evidence), reasons, evidence)
 
 
 def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
@@ -220,9 +227,10 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
         share = recording.censored_events / recording.events
         message = f"{100 * share:.1f} % of events were read so late that a later one had already arrived"
         yield Reason("late_reads", message, _GENERATOR_BOTTLENECK)
-    elif recording.events - recording.reads > _MAX_CENSORED * recording.events:
+    elif recording.separate_events > _MAX_CENSORED * recording.events:
         # In such a fast stream the last event of a late read is always recent; the loop's lag shows the lateness.
-        message = "several events arrived in one read while the event loop lagged"
+        # Events that the server sent together are not among these.
+        message = "events that the server sent apart came in one read while the event loop lagged"
         yield from _delayed(recording, health.loop_lag, code="late_reads", message=message)
 
 
@@ -246,9 +254,7 @@ def _failed_audit(recording: LevelRecording, load: Load) -> Iterator[Reason]:
 
 def _bad_responses(recording: LevelRecording, failure_limit: float) -> Iterator[Reason]:
     ok = recording.outcomes.get(Outcome.OK, 0)
-    # Requests that were cancelled or given up neither succeeded nor failed.
-    total = sum(recording.outcomes.values())
-    total -= sum(recording.outcomes.get(outcome, 0) for outcome in (Outcome.CANCELLED, Outcome.GAVE_UP))
+    failed, total = _failed(recording)
     unreadable = recording.outcomes.get(Outcome.PROTOCOL, 0)
     if unreadable:
         advice = "see the failures; check that the URL is that of an OpenAI-compatible server"
@@ -280,9 +286,16 @@ def _bad_responses(recording: LevelRecording, failure_limit: float) -> Iterator[
     if cached > _MAX_DOUBTFUL * cold:
         message = f"{cached} of {cold} prompts came in part from the server's prefix cache"
         yield Reason("cached_prompts", message, _UNCACHED)
-    if total and (total - ok) / total > failure_limit:
-        message = f"{total - ok} of {total} requests failed; the limit is {100 * failure_limit:.3g} %"
-        yield Reason("failures", message, "see the failures; reduce the load, or raise the limit with --failures")
+    if failed > failure_limit * total:
+        message = f"{failed} of {total} requests failed; the limit is {100 * failure_limit:.3g} %"
+        yield Reason(FAILURES, message, "see the failures; reduce the load, or raise the limit with --failures")
+
+
+def _failed(recording: LevelRecording) -> tuple[int, int]:
+    """(requests that failed, all requests): those that were cancelled or given up neither succeeded nor failed."""
+    total = sum(recording.outcomes.values())
+    total -= sum(recording.outcomes.get(outcome, 0) for outcome in (Outcome.CANCELLED, Outcome.GAVE_UP))
+    return total - recording.outcomes.get(Outcome.OK, 0), total
 
 
 def other_names(
@@ -376,9 +389,9 @@ def caveats(
             f"the server's content policy ended {sum(filtered.values())} of {ok} responses ({words})",
             "use other prompts, or turn the filter off: these responses are shorter than the others",
         )
-    together = recording.events - recording.reads
-    if together - recording.censored_events > _MANY_TOGETHER * recording.events:
-        share = f"{100 * (together - recording.censored_events) / recording.events:.0f} %"
+    together = recording.events - recording.reads - recording.censored_events
+    if together > _MANY_TOGETHER * recording.events:
+        share = f"{100 * together / recording.events:.0f} %"
         yield Reason(
             "clumped_events",
             f"{share} of events arrived in one read with a later one, though that was read in time",

@@ -247,9 +247,9 @@ def test_share_of_events_that_came_together_is_of_those_read_in_time():
 
 def test_late_loop_makes_events_that_came_together_its_own():
     """With kernel stamps, too: where the loop was late and reads brought several events, the client did not keep up."""
-    late = recorded(quiet(reads=10, merged_reads=1), health=kernel(lag_ns=50 * MS))
+    late = recorded(quiet(reads=10, merged_reads=1, separate_events=1), health=kernel(lag_ns=50 * MS))
     assert codes(a_level(recording=late)) == ["late_reads"]
-    in_time = recorded(quiet(reads=10, merged_reads=1), health=kernel(lag_ns=10_000))
+    in_time = recorded(quiet(reads=10, merged_reads=1, separate_events=1), health=kernel(lag_ns=10_000))
     assert codes(a_level(recording=in_time)) == []
 
 
