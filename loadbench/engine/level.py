@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 import anyio
 import anyio.lowlevel
 
+from loadbench.core.units import NS_PER_S
+from loadbench.engine.level_length import LOOK_NS, LevelLength
 from loadbench.plan.conversation import Turn
 from loadbench.plan.distribution import Constant
 from loadbench.plan.load import MAX_IN_FLIGHT, WHOLE, Closed, LevelDuration, Load, Open, Phase, Phases, Shard
@@ -169,7 +171,8 @@ class RequestSink(Protocol):
 
 
 class Level:
-    """One level, run once. `begin_ns` and `sink` are given by a worker, which runs one part of a level."""
+    """One level, run once. `begin_ns` and `sink` are given by a worker, which runs one part of a level; the bounds of
+    the window are then moved from outside."""
 
     def __init__(
         self,
@@ -191,6 +194,8 @@ class Level:
         self.begin_ns = begin_ns
         self.phases = Phases(plan.duration, begin_ns)
         self.done = self.failed = self.gave_up = self.tokens = self.due = self.missed = 0
+        self.length = LevelLength(self.phases, plan.duration, plan.load)
+        self._decides_length = sink is None
         self._recorder = Recorder(self.phases, plan.objectives, template_tokens=plan.template_tokens)
         self._sink: RequestSink = self._recorder if sink is None else sink
         self._client = client
@@ -230,6 +235,14 @@ class Level:
 
     async def _keep_time(self) -> None:
         """End the load on time, wait for the drain, then cut what is still in flight."""
+        while self.phases.moves and not self._over.is_set():
+            with anyio.move_on_after(LOOK_NS / NS_PER_S):
+                await self._over.wait()
+            if self._decides_length:
+                self.length.look(self._clock.now_ns())
+            ends_ns = self.phases.load_ends_ns
+            if ends_ns is not None and ends_ns <= self._clock.now_ns() + LOOK_NS:
+                break  # nothing is moved to a moment that near
         ends_ns = self.phases.load_ends_ns
         if ends_ns is None:
             await self._over.wait()
@@ -398,9 +411,11 @@ class Level:
     async def send(self, request: Request, body: bytes) -> Sample:
         """Send the request and record how it went."""
         self._sink.started(self._clock.now_ns(), request)
+        self.length.started(request.due_ns)
         self._on_start(request)
         sample = await self._client.send(request, body)
         self._sink.add(sample)
+        self.length.ended(sample)
         self.done += 1
         self.failed += sample.outcome.failed
         self.gave_up += sample.outcome is Outcome.GAVE_UP
@@ -452,6 +467,11 @@ class Level:
     def measured_left(self) -> int | None:
         """Requests still to be measured, in a level by number of requests."""
         return self.phases.remaining
+
+    @property
+    def answers_left(self) -> int:
+        """Responses that the window waits for beyond its duration, where nobody said how long to measure."""
+        return self.length.answers_left
 
     @property
     def tokens_so_far(self) -> int:

@@ -42,6 +42,11 @@ class RunningLevel(Protocol):
         ...
 
     @property
+    def answers_left(self) -> int:
+        """Responses that the window waits for beyond its duration, where nobody said how long to measure."""
+        ...
+
+    @property
     def tokens_so_far(self) -> int:
         """Output tokens received; of responses that have not ended, one per event."""
         ...

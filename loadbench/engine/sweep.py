@@ -20,7 +20,7 @@ from loadbench.engine.keep_warm import KeepWarm
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.level_runner import LevelRunner
 from loadbench.engine.target import first_contact, prepare_model
-from loadbench.plan.load import Closed
+from loadbench.plan.load import Closed, answers_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,6 +61,34 @@ def level_duration(scenario: Scenario, load: Load, last: LastLevel) -> LevelDura
     return replace(duration, warm_up_ns=max(duration.warm_up_ns, min(expected_ns, _LONGEST_WARM_UP_NS)))
 
 
+def sweep_duration(scenario: Scenario, load: Load, last: LastLevel, *, most_ns: int) -> LevelDuration:
+    """How long a level of a sweep lasts, `most_ns` being its share of the time for all levels.
+
+    What nobody set is decided by the responses (`loadbench.engine.level_length`); the drain is long enough for those
+    that the level before makes expected.
+    """
+    expected = level_duration(scenario, load, last)
+    duration = scenario.extent
+    if not scenario.is_set("load.drain"):
+        duration = replace(duration, drain_ns=max(duration.drain_ns, expected.warm_up_ns))
+    if not scenario.waits_for_first_responses:
+        duration = replace(duration, warm_up_ns=expected.warm_up_ns)
+    if scenario.waits_for_answers:
+        most_ns = max(most_ns, duration.warm_up_ns + (duration.duration_ns or 0))
+        duration = replace(duration, answers=answers_wanted(load), most_ns=most_ns)
+    if scenario.waits_for_first_responses:
+        longest_ns = _LONGEST_WARM_UP_NS if duration.most_ns is None else most_ns // 2
+        duration = replace(duration, most_warm_up_ns=max(duration.warm_up_ns, longest_ns))
+    return duration
+
+
+def share_ns(left_ns: int, levels: int, least_ns: int) -> int:
+    """Of the time that is left for so many levels, what the next one may take: up to twice an equal share, since most
+    need less than theirs, and what leaves the others their least.
+    """
+    return max(least_ns, min(left_ns - (levels - 1) * least_ns, 2 * left_ns // (levels + 1)))
+
+
 class Sweep:
     """One sweep, run once. `missing` has, by model, why it cannot be tested."""
 
@@ -81,6 +109,7 @@ class Sweep:
         self._observer = observer
         self._runner = LevelRunner(scenario, session, observer)
         self._scope = anyio.CancelScope()
+        self._spent_ns = 0  # in warm-ups and windows
 
     async def run(self) -> None:
         """Run every level of every model; raises `TargetUnavailable` if no model at all could be tested."""
@@ -142,17 +171,24 @@ class Sweep:
     async def _levels(self, subject: ModelUnderTest, first_level: int) -> None:
         last = LastLevel(subject.response_ns)
         loads = self._scenario.loads
+        least_ns = self._scenario.extent.warm_up_ns + (self._scenario.extent.duration_ns or 0)
+        models = len(self._models) - self._models.index(subject.model)
+        left_ns = (self._scenario.load.max_total - self._spent_ns) // models
         for number, load in enumerate(loads, start=first_level):
             if self.stopped:
                 return
+            most_ns = share_ns(left_ns, first_level + len(loads) - number, least_ns)
             spec = LevelSpec(
                 load=load,
                 key=f"{subject.model}/{number}",
                 calibration=subject.calibration,
                 further=subject.further,
-                duration=level_duration(self._scenario, load, last),
+                duration=sweep_duration(self._scenario, load, last, most_ns=most_ns),
             )
             recording = await self._runner.run(subject, spec, number=number, is_last=load is loads[-1])
+            took_ns = recording.warm_up_ns + recording.window[1] - recording.window[0]
+            self._spent_ns += took_ns
+            left_ns -= took_ns
             if recording.aborted:
                 return
             last = last.then(load, recording)

@@ -27,7 +27,19 @@ from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.level import Level, level_plan
-from loadbench.engine.workers import HEAD_BYTES, Batch, Begin, Done, Finish, Ready, Stop, body_bytes, pack, unpack
+from loadbench.engine.workers import (
+    HEAD_BYTES,
+    Batch,
+    Begin,
+    Done,
+    Finish,
+    MoveWindow,
+    Ready,
+    Stop,
+    body_bytes,
+    pack,
+    unpack,
+)
 from loadbench.targets.clients import make_client, make_transport
 
 if TYPE_CHECKING:
@@ -95,6 +107,9 @@ class Worker:
                         levels.start_soon(self._run_level, order)
                         # It starts before the next command, which may stop it.
                         await anyio.lowlevel.checkpoint()
+                    case MoveWindow(opens_ns, closes_ns, moves) if self._level is not None:
+                        phases = self._level.phases
+                        phases.opens_ns, phases.closes_ns, phases.moves = opens_ns, closes_ns, moves
                     case Stop() if self._level is not None:
                         self._level.stop()
                     case Finish(cut) if self._level is not None:

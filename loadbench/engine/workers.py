@@ -30,7 +30,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from loadbench.core.alongside import run_alongside
 from loadbench.core.errors import BadInput, LoadbenchError
+from loadbench.core.units import NS_PER_S
+from loadbench.engine.level_length import LOOK_NS, LevelLength
 from loadbench.engine.stored_prompts import StoredPrompts
 from loadbench.plan.load import Closed, LevelDuration, Open, Phase, Phases, Shard
 from loadbench.plan.prompt_source import given_prompts
@@ -125,6 +128,15 @@ class Finish:
     """To a worker: finish the level (`RunningLevel.finish`)."""
 
     cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MoveWindow:
+    """To a worker: the window opens and closes then, where that was still to be known."""
+
+    opens_ns: int
+    closes_ns: int | None
+    moves: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +354,7 @@ class DistributedLevel:
         self.label, self.duration = self._load.label, duration
         self.begin_ns = order.begin_ns
         self.phases = Phases(duration, self.begin_ns)
+        self._length = LevelLength(self.phases, duration, self._load)
         self.done = self.failed = self.gave_up = self.tokens = 0
         self._measured = 0
         self._recorder = Recorder(
@@ -351,11 +364,23 @@ class DistributedLevel:
 
     async def run(self) -> LevelRecording:
         """Have the level run, and return what was recorded."""
-        async with anyio.create_task_group() as listeners:
-            for worker, order in self._parts:
-                worker.done, worker.in_flight, worker.until_ns = None, {}, self.begin_ns
-                worker.send(order)
-                listeners.start_soon(self._listen, worker)
+
+        async def listen() -> None:
+            async with anyio.create_task_group() as listeners:
+                for worker, order in self._parts:
+                    worker.done, worker.in_flight, worker.until_ns = None, {}, self.begin_ns
+                    worker.send(order)
+                    listeners.start_soon(self._listen, worker)
+
+        async def decide_length() -> None:
+            while self.phases.moves:
+                await anyio.sleep(LOOK_NS / NS_PER_S)
+                if self._length.look(self._clock.now_ns()):
+                    moved = MoveWindow(self.phases.opens_ns, self.phases.closes_ns, self.phases.moves)
+                    for worker in self._workers:
+                        worker.send(moved)
+
+        await run_alongside(listen, decide_length)
         if self.phases.closes_ns is None:
             # Every worker was lost before the requests of a level by number were measured.
             self.phases.close(self._clock.now_ns())
@@ -388,6 +413,7 @@ class DistributedLevel:
             worker.in_flight[request.number] = request
             self._measured += request.phase is Phase.MEASURED
             self._recorder.started(at_ns, request)
+            self._length.started(request.due_ns)
             self._on_start(request)
         for sample in batch.ended:
             worker.in_flight.pop(sample.number, None)
@@ -400,6 +426,7 @@ class DistributedLevel:
 
     def _record(self, sample: Sample) -> None:
         self._recorder.add(sample)
+        self._length.ended(sample)
         self.done += 1
         self.failed += sample.outcome.failed
         self.gave_up += sample.outcome is Outcome.GAVE_UP
@@ -462,6 +489,11 @@ class DistributedLevel:
     def measured_left(self) -> int | None:
         """Requests still to be measured, in a level by number of requests."""
         return None if self.duration.requests is None else max(0, self.duration.requests - self._measured)
+
+    @property
+    def answers_left(self) -> int:
+        """Responses that the window waits for beyond its duration, where nobody said how long to measure."""
+        return self._length.answers_left
 
     @property
     def tokens_so_far(self) -> int:

@@ -100,6 +100,7 @@ class Progress:
             f"failed {level.failed}",
             *([f"gave up {level.gave_up}"] if level.gave_up else []),
             f"{tokens_per_s:.0f} tok/s",
+            *([f"waiting for {level.answers_left} more responses"] if self._waits(level) else []),
         ]
         left_ns = self._left_ns(level, elapsed_ns)
         if left_ns is not None and self._standing is None:
@@ -107,13 +108,27 @@ class Progress:
         # The model comes last, since a narrow terminal cuts the line there.
         return " · ".join([*parts, self._model])
 
+    @staticmethod
+    def _waits(level: RunningLevel) -> bool:
+        """Whether the window goes on beyond its duration, since it has too few responses yet."""
+        duration = level.duration
+        if duration.most_ns is None or level.now_ns < level.phases.opens_ns + (duration.duration_ns or 0):
+            return False
+        return level.answers_left > 0
+
     def _left_ns(self, level: RunningLevel, elapsed_ns: int) -> int | None:
         """Time left in the run, without the drains, which cannot be foreseen; in the level if the rest is unknown."""
         to_come = 0 if self._levels is None else self._levels - self._number - 1
         duration = level.duration
         if duration.duration_ns is not None:
             whole_ns = duration.warm_up_ns + duration.duration_ns + duration.cool_down_ns
-            return max(0, whole_ns - elapsed_ns) + to_come * whole_ns
+            left_ns = max(0, whole_ns - elapsed_ns)
+            if duration.most_ns is not None or duration.most_warm_up_ns is not None:
+                ends_ns = level.phases.load_ends_ns
+                if self._waits(level):
+                    return None
+                left_ns = left_ns if ends_ns is None or level.phases.moves else max(0, ends_ns - level.now_ns)
+            return left_ns + to_come * whole_ns
         left, wanted = level.measured_left, duration.requests or 0
         if left is None or left == wanted:
             return None

@@ -9,7 +9,8 @@ The timeline of a level with a duration (`k6` calls the last part the graceful s
       |-- warm-up --|------ measured -------|---- cool-down ------|------ drain ------|
 
 The load continues unchanged from the warm-up through the window and the cool-down; nothing is drained in between. A
-level with a number of requests closes its window at the end of the steady part (`Phases`).
+level with a number of requests closes its window at the end of the steady part (`Phases`). Where nobody said how long
+to warm up or to measure, the server's responses decide (`loadbench.engine.level_length`).
 """
 
 from __future__ import annotations
@@ -107,13 +108,21 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelDuration:
-    """How long a level lasts: a duration or a number of measured requests, exactly one of them."""
+    """How long a level lasts: a duration or a number of measured requests, exactly one of them.
+
+    With `most_ns` the window goes on beyond the duration until `answers` measured requests have ended; warm-up and
+    window together last that long at most. With `most_warm_up_ns` the warm-up goes on until the first responses are
+    there, and lasts that long at most.
+    """
 
     duration_ns: int | None = None
     requests: int | None = None
     warm_up_ns: int = 0
     cool_down_ns: int = 0
     drain_ns: int = DRAIN_NS
+    answers: int = 0
+    most_ns: int | None = None
+    most_warm_up_ns: int | None = None
 
     def __post_init__(self) -> None:
         if (self.duration_ns is None) == (self.requests is None):
@@ -121,6 +130,15 @@ class LevelDuration:
 
 
 WHOLE = Shard()
+
+# A level whose length nobody gave has this many rounds of its users, and this many responses.
+ROUNDS = 3
+FEWEST_ANSWERS = 20
+
+
+def answers_wanted(load: Load) -> int:
+    """How many responses a level whose length nobody gave waits for: three rounds of its users, and 20 in all."""
+    return max(FEWEST_ANSWERS, ROUNDS * load.users if isinstance(load, Closed) else 0)
 
 
 class Phases:
@@ -132,15 +150,27 @@ class Phases:
     the arrival after the last.
 
     With a number of requests, `remaining` of them are still to be measured, and `closes_ns` is `None` while the window
-    is open.
+    is open. A bound that depends on the responses is at its latest moment until it is known; it is moved only to
+    moments still to come. `moves` says whether one still may be.
     """
 
     def __init__(self, duration: LevelDuration, begin_ns: int) -> None:
         self._duration = duration
+        self.begin_ns = begin_ns
         self.remaining = duration.requests
-        self.warm_up_ns = duration.warm_up_ns
-        self.opens_ns = begin_ns + duration.warm_up_ns
-        self.closes_ns = None if duration.duration_ns is None else self.opens_ns + duration.duration_ns
+        longest_ns = duration.warm_up_ns if duration.most_warm_up_ns is None else duration.most_warm_up_ns
+        self.opens_ns = begin_ns + longest_ns
+        self.closes_ns: int | None = None
+        if duration.most_ns is not None:
+            self.closes_ns = begin_ns + duration.most_ns
+        elif duration.duration_ns is not None:
+            self.closes_ns = self.opens_ns + duration.duration_ns
+        self.moves = duration.most_ns is not None or duration.most_warm_up_ns is not None
+
+    @property
+    def warm_up_ns(self) -> int:
+        """How long the load is applied before the window opens."""
+        return self.opens_ns - self.begin_ns
 
     @property
     def load_ends_ns(self) -> int | None:
@@ -165,7 +195,9 @@ class Phases:
         return Phase.COOL_DOWN if due_ns < self.closes_ns + self._duration.cool_down_ns else None
 
     def close(self, at_ns: int) -> None:
-        """Close the window, unless it closed earlier: the load cannot be sustained, or the user stops the run."""
+        """Close the window, unless it closed earlier: enough was measured, the load cannot be sustained, or the user
+        stops the run."""
+        self.moves = False
         if self.closes_ns is None or at_ns < self.closes_ns:
             self.closes_ns = max(at_ns, self.opens_ns)
             self.remaining = 0 if self.remaining is not None else None

@@ -151,6 +151,26 @@ class Scenario:
         )
 
     @property
+    def waits_for_answers(self) -> bool:
+        """Whether nobody said how long to measure a level of this sweep: until it has enough responses."""
+        load = self.load
+        given = load.requests is not None or load.trace is not None or load.pattern is not None
+        return (
+            self.command == "sweep"
+            and not given
+            and self.origins.get("load.duration", DEFAULT).source is Source.DEFAULT
+            and load.duration == setting_of("load.duration").default
+        )
+
+    @property
+    def waits_for_first_responses(self) -> bool:
+        """Whether nobody said how long to warm up in this sweep: until the first responses are there. A pattern and a
+        trace begin at a moment that is known beforehand.
+        """
+        load = self.load
+        return self.command == "sweep" and load.warm_up is None and load.trace is None and load.pattern is None
+
+    @property
     def objectives(self) -> tuple[Objective, ...]:
         """Every objective once, those that are gates only at the end, each marked whether it is one."""
         fail_on = self.slo.fail_on or ()

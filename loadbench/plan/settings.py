@@ -575,6 +575,21 @@ class LoadSettings:
             ),
         ),
         group="extent")
+    max_total: int = setting(types.POSITIVE_DURATION, 15 * NS_PER_S * 60,
+        "Without --duration and --requests a level lasts 10s, or longer until it has enough responses; "
+        "all levels together then take no longer than this.",
+        commands=frozenset({"sweep"}),
+        refused={
+            **_LENGTH_REFUSED, "compare": "each block of a comparison lasts --duration; see --budget",
+        },
+        needs=(Need(
+            ("load.duration", "load.requests", "load.trace", "load.pattern"),
+            lambda values: not any(
+                values.is_set(f"load.{name}") for name in ("duration", "requests", "trace", "pattern")
+            ),
+            "the length of each level is given", "leave it out, or leave --duration and --requests out",
+        ),),
+        comparable=Comparable.FREE)
     warm_up: int | None = setting(types.DURATION, None,
         "How long to apply the load before measuring starts; the load continues without a pause. "
         "Default: 2s, or longer if responses take longer.",

@@ -43,14 +43,16 @@ class AuditTotalsBuilder:
     def __init__(self, phases: Phases) -> None:
         self._phases = phases
         self._totals = AuditTotals()
-        self._standing = self._moments_ns = 0
+        self._before = self._standing = self._moments_ns = 0
 
     def change(self, at_ns: int, change: int) -> None:
         """The number in flight changes; the area below it is `closes x changes - moments x changes`."""
         closes_ns = self._phases.closes_ns
-        if closes_ns is None or at_ns < closes_ns:
+        if at_ns <= self._phases.opens_ns:
+            self._before += change  # those change it as the window opens
+        elif closes_ns is None or at_ns < closes_ns:
             self._standing += change
-            self._moments_ns += change * max(at_ns, self._phases.opens_ns)
+            self._moments_ns += change * at_ns
 
     def add_span(self, sample: Sample) -> None:
         """Add a request that ended; its residence time counts where its end lies, as in Little's law."""
@@ -87,6 +89,7 @@ class AuditTotalsBuilder:
 
     def close(self, closes_ns: int, *, sliced_tokens: float) -> AuditTotals:
         """The totals of a level whose window closed then."""
-        self._totals.swept_ns = self._standing * closes_ns - self._moments_ns
+        before_ns = self._before * (closes_ns - self._phases.opens_ns)
+        self._totals.swept_ns = before_ns + self._standing * closes_ns - self._moments_ns
         self._totals.sliced_tokens = sliced_tokens
         return self._totals

@@ -16,10 +16,10 @@ _GATHERED = 8192
 
 
 class Slices:
-    """Tokens by slice, from `opens_ns` on."""
+    """Tokens by slice, from `opens_ns` on, which may be moved until there are any."""
 
     def __init__(self, opens_ns: int) -> None:
-        self._opens_ns = opens_ns
+        self.opens_ns = opens_ns
         self._stamps = array("q")
         self._weights = array("d")
         self._counts: np.ndarray[Any, np.dtype[np.float64]] = np.zeros(0)
@@ -34,7 +34,7 @@ class Slices:
     def _count(self) -> None:
         if not self._stamps:
             return
-        places = (np.frombuffer(self._stamps, np.int64) - self._opens_ns) // SLICE_NS
+        places = (np.frombuffer(self._stamps, np.int64) - self.opens_ns) // SLICE_NS
         weights = np.frombuffer(self._weights, np.float64)
         slices = max(len(self._counts), int(places.max()) + 1)
         counts = np.bincount(places, weights=weights, minlength=slices).astype(np.float64)
@@ -45,7 +45,7 @@ class Slices:
     def until(self, closes_ns: int) -> tuple[float, ...]:
         """Tokens of each whole slice before that moment."""
         self._count()
-        whole = max(0, closes_ns - self._opens_ns) // SLICE_NS
+        whole = max(0, closes_ns - self.opens_ns) // SLICE_NS
         counts = np.zeros(whole)
         known = self._counts[:whole]
         counts[: len(known)] = known

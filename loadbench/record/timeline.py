@@ -40,13 +40,17 @@ class Timeline:
 
 
 class TimelineBuilder:
-    """Makes a timeline of what happens, in any order; `opens_ns` is when the window opens."""
+    """Makes a timeline of what happens, in any order; `opens_ns` is when the window opens, as far as it is known."""
 
     def __init__(self, opens_ns: int) -> None:
         self._in_flight = _BySlice(opens_ns)
         self._ttft = _BySlice(opens_ns)
         self._due = {name: array("q") for name in KEPT}
         self._values = {name: array("d") for name in KEPT}
+
+    def opens(self, at_ns: int) -> None:
+        """The window opens then; all that was added came before."""
+        self._in_flight.opens_ns = self._ttft.opens_ns = at_ns
 
     def change(self, at_ns: int, change: int) -> None:
         """The number of requests in flight changes by this much."""
@@ -90,7 +94,7 @@ class _BySlice:
     slice. What came before the window opens counts as it opens."""
 
     def __init__(self, opens_ns: int) -> None:
-        self._opens_ns = opens_ns
+        self.opens_ns = opens_ns
         self._moments = array("q")
         self._values = array("d")
         self._rows: Row = np.zeros((3, 0))
@@ -105,7 +109,7 @@ class _BySlice:
     def _count(self) -> None:
         if not self._moments:
             return
-        since = np.maximum(np.frombuffer(self._moments, np.int64) - self._opens_ns, 0)
+        since = np.maximum(np.frombuffer(self._moments, np.int64) - self.opens_ns, 0)
         values = np.frombuffer(self._values, np.float64)
         places = since // SLICE_NS
         left = 1 - (since - places * SLICE_NS) / SLICE_NS
@@ -120,7 +124,7 @@ class _BySlice:
     def until(self, closes_ns: int) -> Row:
         """(sums, numbers, weighted sums) of each whole slice before that moment."""
         self._count()
-        whole = max(0, closes_ns - self._opens_ns) // SLICE_NS
+        whole = max(0, closes_ns - self.opens_ns) // SLICE_NS
         rows = np.zeros((3, whole))
         known = self._rows[:, :whole]
         rows[:, : known.shape[1]] = known

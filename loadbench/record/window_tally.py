@@ -38,8 +38,8 @@ class WindowTally:
     Starts and ends are put in order before they count, since they are reported late: an end by the client's delay in
     reading it, and those of worker processes in batches. What is older than `_HORIZON_NS` is taken as complete.
 
-    In a level by number of requests nothing has happened after the window while that is open: a sample that ended
-    `_HORIZON_NS` ago lies wholly before the bound to come, so everything can be counted at once.
+    A bound of the window that is not known yet lies in the time to come, and everything that is counted lies wholly
+    before it: so everything can be counted at once.
     """
 
     def __init__(self, phases: Phases) -> None:
@@ -77,6 +77,9 @@ class WindowTally:
         self._count_until(self._latest_ns)
 
     def _count_until(self, until_ns: int) -> None:
+        if self.tokens.opens_ns != self.phases.opens_ns:
+            self.tokens.opens_ns = self.answers.opens_ns = self.phases.opens_ns
+            self.timeline.opens(self.phases.opens_ns)
         while self._waiting and self._waiting[0][0] <= until_ns:
             at_ns, _, _, sample = heappop(self._waiting)
             opens_ns, closes_ns = self.phases.opens_ns, self.phases.closes_ns

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.load import Closed
+from loadbench.plan.load import FEWEST_ANSWERS, ROUNDS, Closed, answers_wanted
 from loadbench.plan.pattern import Patterned
 from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
@@ -39,12 +39,15 @@ def plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
     rows = [[str(number), *level_cells(scenario, load)] for number, load in enumerate(scenario.loads, start=1)]
 
     extent, levels = scenario.extent, levels * len(models)
+    longer = length_text(scenario)
     drain = f"at most {format_duration(extent.drain_ns * levels)} of draining"
     if extent.duration_ns is None:
         total = f"{(extent.requests or 0) * levels} measured requests"
     else:
         load_ns = (extent.warm_up_ns + extent.duration_ns + extent.cool_down_ns) * levels
         total = f"{format_duration(load_ns)} of load"
+        if longer:
+            total = f"{total} or more (at most {format_duration(most_load_ns(scenario, levels))})"
     return Document(
         f"{scenario.report.name}, planned: nothing was sent",
         [
@@ -52,13 +55,31 @@ def plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
             Table((), facts, "ll"),
             Table((), trace_facts(scenario), "ll"),
             Table(("level", "load", "measured", "requests", "time"), rows, "rllll"),
-            Text([f"{counted(levels, 'level')}, {total}, {drain}"]),
+            Text([f"{counted(levels, 'level')}, {total}, {drain}", *longer]),
             Text(data_set_lines(scenario)),
             settings_table(scenario),
             not_used(scenario),
             Text(request),
         ],
     )
+
+
+def length_text(scenario: Scenario) -> list[str]:
+    """How long each level lasts, where nobody said."""
+    if not scenario.waits_for_answers:
+        return []
+    rounds = f"every user has had {ROUNDS} responses and " if scenario.load.users is not None else ""
+    lasts = format_duration(scenario.extent.duration_ns or 0)
+    most = format_duration(scenario.load.max_total)
+    enough = f"{rounds}there are {FEWEST_ANSWERS} responses"
+    return [f"each level lasts {lasts}, or longer until {enough}; at most {most} in all (--max-total)"]
+
+
+def most_load_ns(scenario: Scenario, levels: int) -> int:
+    """How long the load of so many levels lasts at most, where the responses decide."""
+    extent = scenario.extent
+    least_ns = (extent.warm_up_ns + (extent.duration_ns or 0)) * levels
+    return max(least_ns, scenario.load.max_total) + extent.cool_down_ns * levels
 
 
 def target_text(scenario: Scenario) -> str:
@@ -135,6 +156,10 @@ def level_cells(scenario: Scenario, load: Load) -> tuple[str, str, str, str]:
         number = f"{extent.requests} requests"
         return load.label, number, f"{extent.requests} and the warm-up's", "as long as they take"
     whole_ns = extent.warm_up_ns + extent.duration_ns + extent.cool_down_ns
+    measured, time = format_duration(extent.duration_ns), f"{format_duration(whole_ns)} and the drain"
+    if scenario.waits_for_answers:
+        wanted = answers_wanted(load)
+        return load.label, f"{measured} or longer", f"at least {wanted}", f"{format_duration(whole_ns)} or longer"
     if isinstance(load, Closed):
         requests = "as many as complete"
     elif isinstance(load.arrivals, Replayed):
@@ -142,7 +167,7 @@ def level_cells(scenario: Scenario, load: Load) -> tuple[str, str, str, str]:
     else:
         factor = load.arrivals.pattern.mean if isinstance(load.arrivals, Patterned) else 1.0
         requests = f"about {load.rate_per_s * factor * whole_ns / NS_PER_S:.0f}"
-    return load.label, format_duration(extent.duration_ns), requests, f"{format_duration(whole_ns)} and the drain"
+    return load.label, measured, requests, time
 
 
 def settings_table(scenario: Scenario) -> Table:

@@ -21,6 +21,7 @@ from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput
+from loadbench.core.units import format_duration
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.load import Phase
@@ -89,6 +90,7 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
         check_data_set(scenario)
         check_pid(scenario.telemetry.server_pid)
         workers_for(scenario, usable_cores())
+        check_total(scenario)
         check_folder(scenario.report.out or RESULTS, name=scenario.report.name)
         # Users have a request in flight each. A rate may need as many connections as are allowed, but rarely does.
         ensure_descriptors(scenario.most_in_flight, required=scenario.load.users is not None)
@@ -98,6 +100,18 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
         for key in [one.key for one in settings(scenario.command) if one.flag == flag]:
             raise BadInput(error.message.replace(flag, scenario.place(key), 1), hint=error.hint) from None
         raise
+
+
+def check_total(scenario: Scenario) -> None:
+    """Refuse a time for all levels in which they cannot even have their least; raises `BadInput`."""
+    extent, levels = scenario.extent, len(scenario.loads)
+    least_ns = levels * (extent.warm_up_ns + (extent.duration_ns or 0))
+    if scenario.waits_for_answers and scenario.is_set("load.max_total") and scenario.load.max_total < least_ns:
+        given, least = format_duration(scenario.load.max_total), format_duration(least_ns)
+        raise BadInput(
+            f"--max-total {given}: the {levels} levels take {least} at least",
+            hint="allow more time, measure fewer levels, or set their length with --duration",
+        )
 
 
 def check_data_set(scenario: Scenario) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from loadbench.core.virtual import run_virtual
 from loadbench.live.progress import Progress
-from loadbench.plan.load import LevelDuration
+from loadbench.plan.load import LevelDuration, Phases
 from tests.building import S
 
 
@@ -246,3 +246,16 @@ def test_users_who_gave_up_are_counted_apart():
     """Where there are any, they have a number of their own, next to the failures."""
     assert " · failed 1 · gave up 7 · " in the_line(FakeLevel(gave_up=7))
     assert "gave up" not in the_line(FakeLevel())
+
+
+def test_a_level_that_waits_for_responses_says_so():
+    """Where nobody gave a length the end is known once there are enough responses; until then, what is missing."""
+    duration = LevelDuration(duration_ns=10 * S, warm_up_ns=2 * S, most_ns=60 * S, answers=20)
+    level = FakeLevel(now_ns=107 * S, duration=duration)
+    level.phases, level.answers_left = Phases(duration, 100 * S), 13
+    assert the_line(level, levels=1).endswith(" 0:05 left · m")
+    level.now_ns = 130 * S
+    assert "waiting for 13 more responses · m" in the_line(level, levels=1)
+    level.answers_left = 0
+    level.phases.close(133 * S)
+    assert the_line(level, levels=1).endswith(" 0:03 left · m")

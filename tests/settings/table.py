@@ -110,6 +110,7 @@ ROWS: dict[str, Row] = {
     "load.requests": Row("3", _TIMED, shows="plan.duration", swap=("duration",)),
     "load.warm_up": Row("20ms", shows="plan.duration"),
     "load.cool_down": Row("20ms", _TIMED, ("requests",), "plan.duration"),
+    "load.max_total": Row("5m", drop=("requests",)),
     "load.drain": Row("1500ms", shows="plan.duration"),
     "load.ramp": Row("30ms", {"users": "2", "warm_up": "50ms"}, shows="plan.ramp_ns"),
     "load.keep_warm": Row("10s", shows="kept_warm"),
@@ -178,6 +179,7 @@ ROWS: dict[str, Row] = {
 
 # What makes a setting idle, by the reason of its need: the flags to add, and those to leave out.
 BLOCKERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "the length of each level is given": ({"duration": "1s"}, ("requests",)),
     "a trace decides what is sent, and when": ({"trace": TRACE}, (*_SWEPT, "prompt")),
     "a trace has its own number of requests": ({"trace": TRACE}, _SWEPT),
     "the simulated server is of one kind": ({"profile": "small-gpu"}, ("url",)),

@@ -24,6 +24,7 @@ ELSEWHERE = {
     **dict.fromkeys(("target.load", "target.allow_alias"), "tests/foundry"),
     **dict.fromkeys(("capacity.devices_for", "capacity.headroom"), "tests/analyze/capacity"),
     "target.strict_request": "tests/cli/test_adapt.py",
+    "load.max_total": "a level that it shortens lasts 10 s at least: tests/engine/test_level_length.py",
     ("models", "limits.timeout"): "the time that loading a model may take: tests/foundry",
     ("doctor", "target.adapter"): "tests/targets/test_adapters.py",
 }

@@ -1,0 +1,107 @@
+"""How long a level lasts where nobody said: by its responses.
+
+*The warm-up* ends when every user has had a response (in an open loop: when the first arrivals have theirs), with a
+quarter to spare. Until then the load is still building up.
+
+*The window* lasts its duration, or longer until enough measured requests have ended. A window that closed when a
+response arrives would favour fast moments: the rate k / T of a window that ends with the k-th arrival is too high by a
+factor of k / (k - 1) on average, since T is short whenever arrivals are dense (Haldane, *On a method of estimating
+frequencies*, Biometrika 1945; Girshick, Mosteller and Savage, 1946). So the length is fixed as the window opens, by how
+long the responses of the warm-up took, with a quarter to spare: what then arrives has no influence on it. Only where
+that was too short, the window goes on by whole seconds. Bounds are moved at moments of a fixed grid, not at responses.
+
+The main process decides for all workers, and tells them (`loadbench.engine.workers`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from loadbench.core.units import NS_PER_S
+from loadbench.plan.load import Closed, Phase
+
+if TYPE_CHECKING:
+    from loadbench.plan.load import LevelDuration, Load, Phases
+    from loadbench.record.sample import Sample
+
+# Time between two looks at what there is.
+LOOK_NS = 250_000_000
+# Bounds are moved to moments this far ahead, so that every worker process has heard of them by then.
+_AHEAD_NS = 500_000_000
+# Some responses take longer than those before.
+_TO_SPARE = 1.25
+# Of as many Poisson arrivals on average, fewer than 20 come once in 45 times.
+_OPEN_TO_SPARE = 1.5
+
+
+class LevelLength:
+    """Moves the bounds of one level's window; `answers_left` are the responses that the window still waits for."""
+
+    def __init__(self, phases: Phases, duration: LevelDuration, load: Load) -> None:
+        self._phases = phases
+        self._duration = duration
+        self._load = load
+        self._opens_is_known = duration.most_warm_up_ns is None
+        self._without_response = set(range(load.users)) if isinstance(load, Closed) else set()
+        self._early = 0  # arrivals of an open loop's first moments that have no response yet
+        self._warm_up_ended = self._warm_up_busy_ns = 0
+        self._last_ns = phases.begin_ns
+        self._planned_ns: int | None = None  # the length of the window, once it is open
+        self.answers_left = duration.answers
+
+    def started(self, due_ns: int) -> None:
+        """A request has been sent."""
+        self._early += due_ns < self._phases.begin_ns + self._duration.warm_up_ns
+
+    def ended(self, sample: Sample) -> None:
+        """A request has ended, however it did: a server that refuses everything is not waited for."""
+        if sample.request.user is not None:
+            self._without_response.discard(sample.request.user)
+        self._early -= sample.due_ns < self._phases.begin_ns + self._duration.warm_up_ns
+        if sample.phase is Phase.MEASURED:
+            self.answers_left = max(0, self.answers_left - 1)
+        elif sample.end_ns <= self._phases.opens_ns:
+            self._warm_up_ended += 1
+            self._warm_up_busy_ns += sample.end_ns - sample.due_ns
+            self._last_ns = max(self._last_ns, sample.end_ns)
+
+    def look(self, now_ns: int) -> bool:
+        """Move the bounds that can be known now; whether any was moved."""
+        phases, duration, before = self._phases, self._duration, (self._phases.opens_ns, self._phases.closes_ns)
+        if not phases.moves:
+            return False
+        if not self._opens_is_known:
+            least_ns = phases.begin_ns + duration.warm_up_ns
+            waits = self._without_response if isinstance(self._load, Closed) else now_ns < least_ns or self._early
+            if not waits:
+                enough_ns = phases.begin_ns + round(_TO_SPARE * (self._last_ns - phases.begin_ns))
+                phases.opens_ns = min(phases.opens_ns, max(least_ns, enough_ns, now_ns + _AHEAD_NS))
+            if not waits or now_ns + _AHEAD_NS > phases.opens_ns:
+                self._opens_is_known = True
+                if duration.most_ns is None and duration.duration_ns is not None:
+                    phases.closes_ns = phases.opens_ns + duration.duration_ns
+                phases.moves = duration.most_ns is not None
+        if self._opens_is_known and duration.most_ns is not None and now_ns >= phases.opens_ns:
+            if self._planned_ns is None:
+                self._planned_ns = max(duration.duration_ns or 0, self._predicted_ns())
+            if not self.answers_left:
+                seconds = math.ceil((now_ns + _AHEAD_NS - phases.opens_ns) / NS_PER_S)
+                phases.close(phases.opens_ns + max(self._planned_ns, seconds * NS_PER_S))
+        return (phases.opens_ns, phases.closes_ns) != before
+
+    def _predicted_ns(self) -> int:
+        """How long a window takes that has enough responses, by the warm-up, with some to spare."""
+        load, wanted = self._load, self._duration.answers
+        if not isinstance(load, Closed):
+            seconds = _OPEN_TO_SPARE * wanted / load.rate_per_s
+        elif not self._warm_up_ended:
+            return 0
+        else:
+            # From one response of a user to the next; users who think may have had none but their first.
+            served_ns = load.users * (self._last_ns - self._phases.begin_ns) / self._warm_up_ended
+            think_ns = 0.0 if load.think is None else load.think.mean
+            cycle_ns = max(served_ns, self._warm_up_busy_ns / self._warm_up_ended + think_ns)
+            # Whole rounds: of users in step, a part of a round has all of the time and none of the responses.
+            seconds = math.ceil(_TO_SPARE * wanted / load.users) * cycle_ns / NS_PER_S
+        return math.ceil(seconds) * NS_PER_S
