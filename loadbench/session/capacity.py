@@ -249,13 +249,14 @@ async def _search(
         models, missing, searches = session.models, session.prepared.missing, Searches()
         if len(models) > 1:
             searches.folders = {model: slug(f"{number}-{model}") for number, model in enumerate(models, 1)}
-            if resume is None:
-                searches.group = new_folder(session.scenario, datetime.now(UTC))
-            else:
-                searches.group, before = RunFolder(resume), read_capacities(resume).folders
-                if before != searches.folders:
-                    hint = f"name the same models, in the same order: {', '.join(before)}"
-                    raise BadInput(f"--resume {resume}: is a search of other models", hint=hint)
+            searches.group = new_folder(session.scenario, datetime.now(UTC)) if resume is None else RunFolder(resume)
+        if resume is not None:
+            several = (resume / SEVERAL_FILE).exists()
+            before = read_capacities(resume).folders if several else {}
+            if before != searches.folders:
+                hint = f"name the same models, in the same order: {', '.join(before)}" if several else "name one model"
+                raise BadInput(f"--resume {resume}: is a search of other models", hint=hint)
+        if searches.group is not None:
             searches.group.write(SEVERAL_FILE, to_json(searches.result))
         progress.say(time_line(scenario, models=len(models)))
 

@@ -271,6 +271,31 @@ def test_levels_of_a_search_show_their_think_time_and_no_decisions(climbed):
     assert [line[:2] for line in ran.stdout.splitlines() if line.startswith("#")] == ["# ", "##", "##"]
 
 
+@pytest.mark.parametrize(
+    ("rule", "requests"), [("ttft_p95<50ms", 2), ("ttft_p50<50ms", 7), ("ttft_p95<1s", None), ("failures<1%", None)]
+)
+def test_a_bound_that_one_request_alone_misses_ends_the_search_at_once(rule, requests, tmp_path):
+    """As many requests as make it sure: no probe follows, and the answer says why. Otherwise the search goes on."""
+    scenario = a_scenario(rule, think_s=20.0, budget=3600 * S, curve=True)
+    writer = kept_search(tmp_path, scenario, watch_rung=lambda session, step: session.search.stop() or step)
+    found = writer.capacity
+    assert (found.status == "none") == (requests is not None)
+    if requests is not None:
+        assert (found.probes, exit_code_of(found), found.spent_s < 60) == ([], 3, True)
+        assert f"misses {rule}: of {requests} requests in turn, none was faster than" in found.conclusion
+        assert found.conclusion in render_text(capacity_document(found))
+
+
+def test_a_likely_answer_is_enough_unless_a_proven_one_is_required():
+    """Exit code 0 for both by default, and 5 for a likely one with --require proven."""
+    for strength in ("likely", "proven"):
+        answer = CapacityAnswer(users=8, low=8, high=9, confidence=0.95, strength=strength)
+        found = Capacity(status="found", objectives=[], model="m", budget_s=60.0, answer=answer)
+        assert exit_code_of(found) == 0
+        strict = msgspec.structs.replace(found, require="proven")
+        assert exit_code_of(strict) == (0 if strength == "proven" else 5)
+
+
 @pytest.mark.slow
 def test_a_ladder_is_not_climbed_twice(tmp_path):
     """Stopped at a rung, and again after the first probe: what was measured is kept, and the rest is added."""

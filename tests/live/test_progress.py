@@ -242,6 +242,18 @@ def test_a_search_counts_its_probes_without_a_total():
     assert progress.line(FakeLevel()).endswith(" 0:08 left · m")
 
 
+def test_a_search_says_what_is_tested_and_where_it_is():
+    """The load, the range so far and the time left in the whole search stand in place of the level's own times."""
+    stream = FakeStream()
+    progress = Progress(stream, levels=1)
+    progress.expect(None, standing=lambda: ["8 to 20 so far", "11 of 20 min left"])
+    progress.level_begins(FakeLevel(label="users=12"), "m", 4)
+    assert stream.getvalue() == "testing users=12 of m begins\n"
+    line = progress.line(FakeLevel(label="users=12"))
+    assert line.startswith("testing users=12 · 8 to 20 so far · 11 of 20 min left · in flight 3 · ")
+    assert line.count("left") == 1
+
+
 def test_users_who_gave_up_are_counted_apart():
     """Where there are any, they have a number of their own, next to the failures."""
     assert " · failed 1 · gave up 7 · " in the_line(FakeLevel(gave_up=7))

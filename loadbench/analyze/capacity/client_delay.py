@@ -1,11 +1,14 @@
 """Whether the load generator's own delay could have changed what a probe of a capacity search shows.
 
-A request that missed a bound is *in doubt* if it missed it by less than the load generator may have delayed it: its own
-lateness or that of 99 % of the requests, whichever is larger, and the lag of the event loop where stamps are taken by
-it. Sent later by at most this much, no request of a server that serves in order ends later by more than this much.
+A request is *in doubt* if it is nearer to a bound than the load generator may have delayed it: by its own lateness or
+that of 99 % of the requests, whichever is larger, and by the lag of the event loop where stamps are taken by it. Sent
+later by at most this much, no request of a server that serves in order ends later by more than this much.
 
-A probe that fails without those in doubt fails, however late they were. One that passes does so with the delay, and so
-without it, if the load was made in full. Only in between does it say more about the load generator than the server.
+A probe that fails without the misses in doubt fails, however late they were. One that passes does so with the delay,
+and so without it. In a closed loop it must also pass without the hits in doubt, since users who send late make less
+load: `N = X (R + Z + d)` with the delay d, and X does not fall without it, so that R grows by d at most (Little, *A
+proof for the queuing formula L = λW*, 1961). Only in between does a probe say more about the load generator than the
+server.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 _CLIENT_CODES = frozenset({"late_start", "loop_lag", "rate_not_reached", "lost_worker"})
 # Of these, the ones that say that it made less load than it should.
 _LESS_LOAD_CODES = frozenset({"rate_not_reached", "lost_worker"})
+# Sums of floats are equal up to this.
+_NOTHING = 1e-9
 
 
 class _Values(NamedTuple):
@@ -75,19 +80,19 @@ class ClientDelays:
         """Why the probe says more about the load generator than about the server; empty where it does not."""
         reasons = client_reasons(level, self._objectives)
         codes = {reason.code for reason in reasons}
-        less_load = not codes.isdisjoint(_LESS_LOAD_CODES) or (isinstance(load, Closed) and "late_start" in codes)
+        passes, users_late = codes.isdisjoint(_LESS_LOAD_CODES), isinstance(load, Closed) and "late_start" in codes
         usual_ns = recording.histograms["lateness"].percentile(99) or 0
         lag_ns = 0 if codes <= {"late_start"} | _LESS_LOAD_CODES else recording.health.loop_lag.percentile(99) or 0
-        passes = not less_load
         for objective, values in self._values.items() if reasons else ():
             beyond_ns, weights = np.array(values.beyond_ns), np.array(values.weights, np.float64)
             missed = beyond_ns >= 0
-            in_doubt = missed & (beyond_ns < np.maximum(values.late_ns, usual_ns) + lag_ns)
+            in_doubt = np.abs(beyond_ns) < np.maximum(values.late_ns, usual_ns) + lag_ns
             surplus = weights[missed].sum() - (1 - required_share(objective)) * weights.sum()
             # Those in doubt must not be what a decision rests on: without them, half of the surplus is still there.
-            if weights.size and surplus > 2 * weights[in_doubt].sum():
+            if weights.size and surplus > 2 * weights[missed & in_doubt].sum():
                 return ""
-            passes = passes and bool(weights.size) and surplus <= 0
+            hits_in_doubt = weights[~missed & in_doubt].sum() if users_late else 0.0
+            passes = passes and bool(weights.size) and surplus + hits_in_doubt <= _NOTHING
         return reasons[0].message if reasons and not passes else ""
 
 

@@ -1,0 +1,103 @@
+"""Whether the load generator's own delay could have changed a probe's decision: compared request by request."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.analyze.capacity.client_delay import ClientDelays, client_reasons
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.load import Closed, Open, Phase
+from loadbench.plan.objective import parse_objective
+from loadbench.record.histogram import Histogram
+from loadbench.record.outcome import Outcome
+from loadbench.results.run import Reason, Verdict
+from tests.building import MS, a_sample
+
+RATE = Open(20.0, parse_arrivals("poisson"))
+
+
+def limited(samples, rule="ttft_p90<1s", *, load=RATE, codes=("late_start",), lag_ns=0):
+    """What is said of a probe with these samples, whose verdict has these reasons."""
+    delays = ClientDelays([parse_objective(rule)])
+    lateness, lag = Histogram(), Histogram()
+    for sample in samples:
+        delays.add(sample)
+        lateness.record(sample.lateness() or 0)
+    lag.record(lag_ns)
+    level = SimpleNamespace(verdict=Verdict("INVALID", [Reason(code, f"because of {code}", "") for code in codes]))
+    recording = SimpleNamespace(histograms={"lateness": lateness}, health=SimpleNamespace(loop_lag=lag))
+    return delays.limited(level, load, recording)
+
+
+def late(ttft_ms, late_ms=2, **over):
+    """A request that was sent late, with this TTFT since it was sent."""
+    return a_sample(sent_ns=late_ms * MS, ttft_ns=(ttft_ms + late_ms) * MS, **over)
+
+
+def test_a_probe_that_misses_by_far_counts_however_late():
+    """A TTFT of 27.5 s is not due to 2 ms, nor are failures."""
+    assert limited([late(27_500)] * 50) == ""
+    assert limited([late(27_500)] * 50, codes=("late_start", "rate_not_reached", "lost_worker")) == ""
+    failed = {"outcome": Outcome.TIMEOUT_TOTAL}
+    assert limited([late(10, **failed)] * 50) == ""
+
+
+def test_a_probe_that_passes_in_spite_of_the_delay_counts():
+    """Without it, it would pass even more; but not where the load was less than it should be."""
+    assert limited([late(10)] * 50) == ""
+    assert limited([late(999)] * 50) == ""
+    assert limited([late(10)] * 50, codes=("rate_not_reached",)) == "because of rate_not_reached"
+
+
+def test_users_who_send_late_must_pass_with_their_delay_added():
+    """They make less load; on time, their responses would take longer by the delay at most."""
+    assert limited([late(10)] * 50, load=Closed(4)) == ""
+    assert limited([late(999)] * 50, load=Closed(4)) == "because of late_start"
+    assert limited([late(997)] * 50, load=Closed(4)) == ""
+
+
+def test_a_probe_that_misses_by_less_than_the_delay_does_not_count():
+    """1,001 ms of a bound of 1 s, sent 2 ms late: on time, it might have been within the bound."""
+    assert limited([late(1001)] * 50) == "because of late_start"
+    assert limited([late(1003)] * 50) == ""
+    # The lateness of others delays a request too: a server serves in order.
+    assert limited([late(1001, late_ms=0)] * 40 + [late(10, late_ms=9)] * 10) == "because of late_start"
+
+
+def test_a_loop_that_lags_delays_every_stamp():
+    """Where the loop takes the stamps, its lag is part of each."""
+    assert limited([late(1040, late_ms=0)] * 50, codes=("loop_lag",), lag_ns=50 * MS) == "because of loop_lag"
+    assert limited([late(1060, late_ms=0)] * 50, codes=("loop_lag",), lag_ns=50 * MS) == ""
+
+
+def test_nothing_is_said_without_a_reason_or_a_request():
+    """A level without such a reason counts; one with a reason and nothing measured shows nothing."""
+    assert limited([late(1001)] * 50, codes=()) == ""
+    assert limited([late(1001)] * 50, codes=("not_steady",)) == ""
+    assert limited([]) == "because of late_start"
+    assert limited([late(27_500, phase=Phase.WARM_UP)] * 50) == "because of late_start"
+
+
+@pytest.mark.parametrize(("rule", "counts"), [("itl_p90<30ms", True), ("ttft_p90<1s", False)])
+def test_late_reads_matter_for_times_between_tokens_alone(rule, counts):
+    """A whole request changes by one such time at most."""
+    level = SimpleNamespace(verdict=Verdict("INVALID", [Reason("late_reads", "", "")]))
+    assert bool(client_reasons(level, [parse_objective(rule)])) == counts
+
+
+@given(st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 50)), min_size=1, max_size=60))
+def test_a_decision_that_the_delays_cannot_change_counts(requests):
+    """Whatever the requests: if the probe misses or meets its bound with and without the largest delay, it counts."""
+    worst = max(late_ms for _, late_ms in requests)
+    missed = sum(ttft_ms >= 1000 for ttft_ms, _ in requests)
+    surely_missed = sum(ttft_ms >= 1000 + worst for ttft_ms, _ in requests)
+    said = limited([late(ttft_ms, late_ms) for ttft_ms, late_ms in requests])
+    allowed = 0.1 * len(requests)
+    if missed <= allowed or (surely_missed == missed > allowed + 1e-9):
+        assert said == ""
+    if surely_missed <= allowed < missed:
+        assert said == "because of late_start"
