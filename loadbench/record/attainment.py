@@ -5,6 +5,9 @@ be the number of values that a request has, and y how many of them are below the
 and mean are Σy / Σm, and their variance also needs Σy², Σym and Σm² (Cochran, *Sampling Techniques*, chapter 6: the
 ratio of two sums over clusters). A figure of which a request has one value has m = 1.
 
+The requests that ended first are also kept one by one (`RequestHits`): correlated ones say less than their number
+(`loadbench.analyze.stats.hits`). Where there are more than `_MOST_KEPT`, these stand for all.
+
 A request is *good* if it succeeded and meets every objective. An objective on a quantile requires of a single request
 what it requires of most: `ttft_p95<1s` requires that its TTFT is below 1 s. For a figure with many values per request
 it requires that share of the request's own values (`itl_p99<50ms`: 99 % of them). An undefined figure is a miss.
@@ -18,8 +21,11 @@ up without the figure is a miss.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from array import array
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST, weighted
@@ -31,9 +37,27 @@ if TYPE_CHECKING:
     from loadbench.plan.objective import Objective
     from loadbench.record.sample import Sample
 
+    # A row for each request in the order in which they were due: hits, values, over.
+    HitRows = np.ndarray[Any, np.dtype[np.float64]]
+
+_MOST_KEPT = 16_384
 # Waits that are over with the first token, and all waits.
 _UNTIL_FIRST = frozenset({"ttfb", "ttft", "ttft_response", "ttfo"})
 _WAITS = _UNTIL_FIRST | {"e2e", "e2e_response", "stream_end"}
+
+
+class RequestHits(NamedTuple):
+    """One request under one objective: hits among its values (for a mean, their sum), and its largest value (for a
+    mean, its own) divided by the bound; infinite for a request that failed or was given up."""
+
+    hits: float
+    values: int
+    over: float
+
+
+def hit_rows(requests: Sequence[RequestHits]) -> HitRows:
+    """The rows of these requests."""
+    return np.array(requests, np.float64).reshape(-1, len(RequestHits._fields))
 
 
 @dataclass(slots=True)
@@ -79,7 +103,8 @@ class Tally:
 class Attained:
     """The tallies of a level by objective, and how many of its requests were good.
 
-    `others` are those of users who would not have waited as long as the bound.
+    `others` are those of users who would not have waited as long as the bound. `rows` are the requests one by one;
+    those of the goodput have `over` 0 if they were good.
     """
 
     tallies: Mapping[Objective, Tally]
@@ -87,6 +112,8 @@ class Attained:
     requests: int  # measured ones, without those that the user cut
     good: int
     good_tokens: int
+    rows: Mapping[Objective, HitRows] = field(default_factory=dict)
+    good_rows: HitRows = field(default_factory=lambda: hit_rows([]))
 
     @property
     def by_request(self) -> bool:
@@ -100,7 +127,11 @@ class Attainment:
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self._tallies = {objective: Tally() for objective in objectives}
         self._others = {objective: Tally() for objective in objectives}
-        self._latencies = [objective for objective in objectives if objective.is_latency]
+        self._by_request = [
+            objective for objective in objectives if objective.is_latency or objective.metric == FAILURES
+        ]
+        self._kept = {objective: _KeptRows() for objective in self._by_request}
+        self._kept_good = _KeptRows()
         self._requests = self._good = self._tokens = 0
 
     def add(self, sample: Sample) -> None:
@@ -108,13 +139,11 @@ class Attainment:
         if sample.outcome is Outcome.CANCELLED:
             return
         self._requests += 1
-        if sample.outcome not in {Outcome.OK, Outcome.GAVE_UP}:
-            for objective in self._latencies:
-                self._others[objective].failed += not informs(objective, sample)
-            return
         # All of them, also after a miss: each tally must be complete.
-        met = [self._meets(objective, sample) for objective in self._latencies]
-        if sample.outcome is Outcome.OK and all(met):
+        met = [self._meets(objective, sample) for objective in self._by_request]
+        good = sample.outcome is Outcome.OK and all(met)
+        self._kept_good.add(sample.due_ns, RequestHits(good, 1, 0.0 if good else math.inf))
+        if good:
             self._good += 1
             self._tokens += sample.output_tokens or 0
 
@@ -123,27 +152,67 @@ class Attainment:
         tallies, others = (
             {objective: replace(tally) for objective, tally in kept.items()} for kept in (self._tallies, self._others)
         )
-        return Attained(tallies, others, self._requests, self._good, self._tokens)
+        rows = {objective: kept.rows() for objective, kept in self._kept.items()}
+        return Attained(tallies, others, self._requests, self._good, self._tokens, rows, self._kept_good.rows())
 
     def _meets(self, objective: Objective, sample: Sample) -> bool:
         """Whether the request has the figure and meets the bound; its tally gets it."""
-        values = values_of(objective, sample)
-        lacks_it = sample.outcome is Outcome.GAVE_UP and (not values or values[0][0] == math.inf)
-        tally = self._tallies[objective]
-        if not informs(objective, sample):
-            tally = self._others[objective]
-            values = [] if lacks_it else values
-        tally.gave_up += lacks_it
-        if not values:
+        hits = hits_of(objective, sample)
+        gave_up, failed = sample.outcome is Outcome.GAVE_UP, sample.outcome not in {Outcome.OK, Outcome.GAVE_UP}
+        lacks_it = gave_up and (hits is None or hits.over == math.inf)
+        informing = objective.metric == FAILURES or informs(objective, sample)
+        if hits is not None and (informing or not (failed or lacks_it)):
+            self._kept[objective].add(sample.due_ns, hits)
+        if objective.metric == FAILURES:
+            return not failed
+        if failed:
+            self._others[objective].failed += not informing
             return False
-        m = sum(weight for _, weight in values)
+        tally = (self._tallies if informing else self._others)[objective]
+        tally.gave_up += lacks_it
+        if hits is None or (lacks_it and not informing):
+            return False
+        tally.add(hits.hits, hits.values)
         if objective.point == "mean":
-            y = sum(value * weight for value, weight in values)
-            tally.add(y, m)
-            return y < objective.bound * m
-        below = sum(weight for value, weight in values if value < objective.bound)
-        tally.add(below, m)
-        return 1000 * below >= objective.permille * m
+            return hits.over < 1
+        return 1000 * hits.hits >= objective.permille * hits.values
+
+
+class _KeptRows:
+    """The requests that end first, as many as are kept."""
+
+    def __init__(self) -> None:
+        self._due = array("q")
+        self._values = array("d")
+
+    def add(self, due_ns: int, hits: RequestHits) -> None:
+        if len(self._due) < _MOST_KEPT:
+            self._due.append(due_ns)
+            self._values.extend(hits)
+
+    def rows(self) -> HitRows:
+        """In the order in which they were due."""
+        rows = np.array(self._values, np.float64).reshape(-1, len(RequestHits._fields))
+        return rows[np.argsort(np.array(self._due, np.int64), kind="stable")]
+
+
+def hits_of(objective: Objective, sample: Sample) -> RequestHits | None:
+    """How a request fares; `None` where the objective does not apply to it, or it lacks the figure."""
+    gave_up = sample.outcome is Outcome.GAVE_UP
+    failed = sample.outcome is not Outcome.OK and not gave_up
+    if objective.metric == FAILURES:
+        return None if gave_up else RequestHits(not failed, 1, math.inf if failed else 0.0)
+    if failed:
+        return None if objective.metric in MANY_A_REQUEST else RequestHits(0, 1, math.inf)
+    values = values_of(objective, sample)
+    if not values:
+        return None
+    weight = sum(weight for _, weight in values)
+    if objective.point == "mean":
+        total = sum(value * weight for value, weight in values)
+        return RequestHits(total, weight, total / weight / objective.bound)
+    below = sum(weight for value, weight in values if value < objective.bound)
+    return RequestHits(below, weight, max(value for value, _ in values) / objective.bound)
 
 
 def informs(objective: Objective, sample: Sample) -> bool:

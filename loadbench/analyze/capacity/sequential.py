@@ -18,10 +18,8 @@ count in favour of a lighter one, because it does no worse there; requests of a 
 heavier one. Half of the wealth bets on the load's own requests; the rest bets on these plus the requests of loads ever
 farther away on that side (`_POOLS`). A mean of such wealths is again a wealth.
 
-*Correlated requests* carry less information than independent ones. Hits and misses are divided by the inefficiency
-(`loadbench.analyze.stats.effective_n`) of the series of misses, or of the series of near misses (`_MARKS`), whichever
-is largest: a calm stretch has hardly any miss, and still shows whether requests wait for each other. Where the bound is
-far beyond everything seen (`_OUT_OF_REACH`), correlation does not matter. No load passes before each user has sent five
+*Correlated requests* carry less information than independent ones: hits and misses count as the effective n that
+`loadbench.analyze.stats.hits` finds, as they do for objectives and gates. No load passes before each user has sent five
 requests, and none fails before each has sent one, because a queue takes time to build up.
 
 *Order.* Requests count in the order in which they were due, up to the first one that has not ended. Counting every
@@ -35,23 +33,23 @@ from array import array
 from bisect import bisect_left, insort
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loadbench.analyze.level.steady import MIN_QUEUE_GROWTH, series_trend
-from loadbench.analyze.stats.effective_n import inefficiency
+from loadbench.analyze.stats.hits import effective_hits
 from loadbench.plan.load import Phase
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.search import Finding
-from loadbench.record.attainment import Tally, informs, values_of
-from loadbench.record.figures import MANY_A_REQUEST
+from loadbench.record.attainment import hit_rows, hits_of, informs
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from loadbench.plan.objective import Objective
+    from loadbench.record.attainment import RequestHits
     from loadbench.record.sample import Sample
     from loadbench.results.run import Decision
 
@@ -69,10 +67,6 @@ FEWEST_PER_USER = 5  # for PASS
 # Arrivals before a growing queue is looked for, and the batches used, as in `loadbench.analyze.level.steady`.
 _FEWEST_TO_PILE = 100
 _BATCHES = 20
-# Near misses are values above these shares of the bound. Misses are rare; what leads up to them is not.
-_MARKS = (0.1, 0.3, 0.6, 1.0)
-# Standard deviations between the mean and the bound.
-_OUT_OF_REACH = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +192,6 @@ def _gain(p0: float, hits: float, misses: float) -> float:
     return math.copysign(max(0.0, of_hits + of_misses), share - p0)
 
 
-class _RequestHits(NamedTuple):
-    """One request under one objective: hits among its values, and its largest value divided by the bound."""
-
-    hits: int
-    values: int
-    over: float
-
-
 class SequentialMonitor:
     """Follows the measured requests of one running probe and applies the test to them and to all earlier probes."""
 
@@ -215,7 +201,7 @@ class SequentialMonitor:
         self._opens_ns = opens_ns
         self._is_open = is_open
         self._in_flight: dict[int, int] = {}
-        self._ended: list[tuple[int, int, tuple[_RequestHits | None, ...]]] = []
+        self._ended: list[tuple[int, int, tuple[RequestHits | None, ...]]] = []
         self._ends = array("q")
         self._checked = 0
         # How many requests tell nothing about an objective: their users would not have waited as long as its bound.
@@ -234,7 +220,10 @@ class SequentialMonitor:
         if sample.outcome is not Outcome.CANCELLED:
             self._ends.append(sample.end_ns)
             self.left_out.update(one for one in self._test.objectives if not informs(one, sample))
-            hits = tuple(_request_hits(objective, sample) for objective in self._test.objectives)
+            hits = tuple(
+                hits_of(objective, sample) if objective.metric == FAILURES or informs(objective, sample) else None
+                for objective in self._test.objectives
+            )
             insort(self._ended, (sample.due_ns, sample.number, hits), key=lambda entry: entry[:2])
 
     @property
@@ -251,8 +240,13 @@ class SequentialMonitor:
 
     def counts(self) -> tuple[HitCount, ...]:
         """The hits among these requests, by objective."""
-        known = self._ended[: self.known]
-        return tuple(_count([hits[place] for _, _, hits in known]) for place in range(len(self._test.objectives)))
+        known, users = self._ended[: self.known], None if self._is_open else max(1, round(self._amount))
+        counts = []
+        for place, objective in enumerate(self._test.objectives):
+            rows = hit_rows([own for _, _, hits in known if (own := hits[place]) is not None])
+            effective = effective_hits(rows, required_share(objective), users=users)
+            counts.append(HitCount(int(rows[:, 1].sum()), int(rows[:, 0].sum()), effective))
+        return tuple(counts)
 
     def finding(self, now_ns: int) -> Finding:
         """The decision for the load so far. A rate at which the queue grows fails, however fast the first requests."""
@@ -280,44 +274,3 @@ def _mean_counts(moments: np.ndarray, edges: np.ndarray) -> np.ndarray:
     since = np.clip(edges[None, :] - moments[:, None], 0, None).sum(axis=0)
     means: np.ndarray = np.diff(since) / np.diff(edges)
     return means
-
-
-def _request_hits(objective: Objective, sample: Sample) -> _RequestHits | None:
-    """`None` where the objective does not apply to this request."""
-    gave_up = sample.outcome is Outcome.GAVE_UP
-    failed = sample.outcome is not Outcome.OK and not gave_up
-    if gave_up and objective.metric == FAILURES:
-        return None
-    if objective.metric == FAILURES:
-        return _RequestHits(not failed, 1, math.inf if failed else 0.0)
-    if not informs(objective, sample):
-        return None
-    if failed:
-        return None if objective.metric in MANY_A_REQUEST else _RequestHits(0, 1, math.inf)
-    values = values_of(objective, sample)
-    if not values:
-        return None
-    hits = sum(weight for value, weight in values if value < objective.bound)
-    return _RequestHits(hits, sum(weight for _, weight in values), max(value for value, _ in values) / objective.bound)
-
-
-def _count(requests: Sequence[_RequestHits | None]) -> HitCount:
-    """The hits of these requests, in the order in which they were due."""
-    counted = [request for request in requests if request is not None]
-    n, hits = sum(request.values for request in counted), sum(request.hits for request in counted)
-    if not n:
-        return HitCount()
-    # Where a request has many values, the spread among requests says how many independent values they equal (Korn and
-    # Graubard, *Survey Methodology* 24, 1998); where all requests are alike, each counts as one.
-    independent = float(len(counted))
-    if any(request.values != 1 for request in counted):
-        tally = Tally()
-        for request in counted:
-            tally.add(request.hits, request.values)
-        share, variance = tally.y / tally.m, tally.variance()
-        independent = share * (1 - share) / variance if variance else independent
-    over = np.array([request.over for request in counted])
-    correlated = 1.0
-    if not np.isfinite(over).all() or over.mean() + _OUT_OF_REACH * over.std() >= 1:
-        correlated = max(inefficiency((over >= mark).tolist()) for mark in _MARKS)
-    return HitCount(n, hits, min(independent, n) / correlated)

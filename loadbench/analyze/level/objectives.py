@@ -5,21 +5,26 @@ lies wholly on the bad side, and undecided otherwise: there are too few requests
 bound. Failed requests and arrivals that were not sent count as infinitely slow. An objective whose figure has no value
 at all is missed, not met.
 
-A quantile is decided by the share of values below the bound, counted exactly, and its Clopper-Pearson interval: the p95
-is below 1 s where clearly more than 95 % of requests are. Correlated requests count as their effective n
-(`loadbench.analyze.stats.effective_n`). Where a request has many values, they count as the number of independent values
-that would vary as much as the requests do (Korn and Graubard, *Survey Methodology* 24, 1998). A mean has an interval by
-the central limit theorem, from 30 requests on. A maximum is a fact about the requests that were measured: it has no
-interval.
+A quantile is decided by the share of values below the bound, counted exactly, and its interval: the p95 is below 1 s
+where clearly more than 95 % of requests are. The interval is that of Clopper and Pearson for as many values as the
+correlated ones are worth, or by the distance from the bound (`loadbench.analyze.stats.hits`, the rule of the capacity
+search too). The share of failures and that of the goodput have such an interval as well. A mean has an interval by
+Student's t for its effective n, from 20 requests on. A maximum is a fact about the requests that were measured: it has
+no interval.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from loadbench.analyze.stats.effective_n import correlated_ranks
-from loadbench.analyze.stats.intervals import NORMAL_975, share_interval
+import msgspec
+
+from loadbench.analyze.stats.effective_n import effective_n
+from loadbench.analyze.stats.hits import effective_hits, least_share
+from loadbench.analyze.stats.intervals import quantile_ranks, share_interval
+from loadbench.analyze.stats.student import quantile
+from loadbench.plan.load import Closed
 from loadbench.plan.objective import FAILURES
 from loadbench.record.attainment import Tally
 from loadbench.record.figures import MANY_A_REQUEST
@@ -28,38 +33,38 @@ from loadbench.record.outcome import Outcome
 from loadbench.results.run import Goodput, ObjectiveResult, Reason, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from loadbench.plan.load import Load
     from loadbench.plan.objective import Objective
+    from loadbench.record.attainment import HitRows
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording
-    from loadbench.results.run import Decision, Interval, Metric, Throughput
+    from loadbench.results.run import Decision, Interval, Throughput
 
-_MIN_FOR_A_MEAN = 30
+# As many as a level of the default length has.
+_MIN_FOR_A_MEAN = 20
 
 
-def decide(
-    recording: LevelRecording, throughput: Throughput, metrics: Mapping[str, Metric | None]
-) -> list[ObjectiveResult]:
+def decide(recording: LevelRecording, throughput: Throughput, load: Load) -> list[ObjectiveResult]:
     """Decide each objective of the level, in the order in which they were given."""
-    attained = recording.attained
+    attained, users = recording.attained, load.users if isinstance(load, Closed) else None
     arrivals = attained.requests + recording.missed
     gave_up = recording.outcomes.get(Outcome.GAVE_UP, 0)
     failed = arrivals - recording.outcomes.get(Outcome.OK, 0) - gave_up
     decided = []
     for objective, tally in attained.tallies.items():
         if objective.is_latency:
-            metric = metrics.get(f"{objective.metric}_s")
-            inefficiency = 1.0 if metric is None or not metric.effective else metric.count / metric.effective
             failures = 0 if objective.metric in MANY_A_REQUEST else failed
             histogram, others = recording.histograms[objective.metric], attained.others[objective]
+            requests = _Requests(attained.rows[objective], users)
             if not others.gave_up:  # nobody left without the figure: that of each request is known
-                decided.append(_latency(objective, tally.plus(others), histogram, failures, inefficiency))
+                decided.append(_latency(objective, tally.plus(others), histogram, failures, requests))
             elif tally.requests:
                 failures = max(0, failures - others.failed)
-                decided.append(_latency(objective, tally, histogram, failures, inefficiency))
+                decided.append(_latency(objective, tally, histogram, failures, requests))
             else:
-                decided.append(_of_impatient_users(objective, others, histogram, failures, inefficiency))
+                decided.append(_of_impatient_users(objective, others, histogram, failures, requests))
         elif objective.metric != FAILURES:
             value = float(getattr(throughput, objective.metric))
             decided.append(_by_interval(objective, value, throughput.interval.get(objective.metric)))
@@ -67,26 +72,56 @@ def decide(
             decided.append(_decided(objective, "UNDECIDED", None, note="every user gave up"))
         elif arrivals:
             ended = arrivals - gave_up
-            decided.append(_by_interval(objective, failed / ended, share_interval(failed, ended)))
+            requests = _Requests(attained.rows[objective], users)
+            low, high = requests.interval(ended - failed, ended, 1 - objective.bound)
+            result = _by_interval(objective, failed / ended, (1 - high, 1 - low))
+            if not failed and result.decision == "UNDECIDED":
+                # So many without a failure put the upper end of Clopper and Pearson's interval below the bound.
+                needed = math.floor(math.log(0.025) / math.log1p(-objective.bound)) + 1
+                note = f"none of {ended} requests failed; {needed} without a failure would decide it"
+                result = msgspec.structs.replace(result, note=note)
+            decided.append(result)
         else:
             decided.append(_decided(objective, "FAIL", None, note="no request was measured"))
     return decided
 
 
-def goodput(recording: LevelRecording) -> Goodput | None:
+def goodput(recording: LevelRecording, load: Load) -> Goodput | None:
     """`None` where no objective applies to single requests, or none was measured."""
     attained, window_s = recording.attained, recording.window_s
     arrivals = attained.requests + recording.missed
     if not attained.by_request or not arrivals or window_s <= 0:
         return None
+    requests = _Requests(attained.good_rows, load.users if isinstance(load, Closed) else None)
     return Goodput(
         requests_per_s=attained.good / window_s,
         output_tokens_per_s=attained.good_tokens / window_s,
         attainment=attained.good / arrivals,
-        attainment_interval=share_interval(attained.good, arrivals),
+        attainment_interval=requests.interval(attained.good, arrivals, 0.5),
         good=attained.good,
         arrivals=arrivals,
     )
+
+
+class _Requests(NamedTuple):
+    """The requests of an objective one by one, or those of them that were kept."""
+
+    rows: HitRows
+    users: int | None  # `None` in an open loop
+
+    def effective(self, values: int, share: float) -> int:
+        """How many independent values so many of them are worth."""
+        kept = self.rows[:, 1].sum()
+        if not kept:
+            return values
+        return max(1, min(values, int(effective_hits(self.rows, share, users=self.users) * values / kept)))
+
+    def interval(self, hits: int, values: int, share: float) -> Interval:
+        """95 % interval of the share of hits, of which at least `share` are wanted."""
+        n = self.effective(values, share)
+        low, _ = share_interval(hits * n // values, n)
+        _, high = share_interval(-(-hits * n // values), n)
+        return low, high
 
 
 def with_gates(verdict: Verdict, decided: Sequence[ObjectiveResult]) -> Verdict:
@@ -99,14 +134,14 @@ def with_gates(verdict: Verdict, decided: Sequence[ObjectiveResult]) -> Verdict:
 
 
 def _of_impatient_users(
-    objective: Objective, others: Tally, histogram: Histogram, failures: int, inefficiency: float
+    objective: Objective, others: Tally, histogram: Histogram, failures: int, requests: _Requests
 ) -> ObjectiveResult:
     """Where nobody would have waited as long as the bound, a quantile is met if it is even with all who left missing
     it; all else is undecided."""
     left = others.gave_up
     if objective.point != "mean" and objective.metric not in MANY_A_REQUEST:
         at_worst = others.plus(Tally(requests=left, m=left, mm=left))
-        result = _latency(objective, at_worst, histogram, failures, inefficiency)
+        result = _latency(objective, at_worst, histogram, failures, requests)
         if result.decision == "PASS":
             return result
     note = f"nobody would have waited long enough: {left} of {others.requests + left} gave up, and might have met it"
@@ -114,13 +149,12 @@ def _of_impatient_users(
 
 
 def _latency(
-    objective: Objective, tally: Tally, histogram: Histogram, failures: int, inefficiency: float
+    objective: Objective, tally: Tally, histogram: Histogram, failures: int, requests: _Requests
 ) -> ObjectiveResult:
-    """`inefficiency` is how many requests are worth one independent request."""
     if not tally.requests:
         return _decided(objective, "FAIL", None, note=f"no request has a {objective.metric}")
     if objective.point not in {"mean", "max"}:
-        return _quantile(objective, tally, histogram, failures, inefficiency)
+        return _quantile(objective, tally, histogram, failures, requests)
     if failures or tally.gave_up:
         gave_up = f"{tally.gave_up} gave up" if tally.gave_up else ""
         note = " and ".join(filter(None, (f"{failures} failed" if failures else "", gave_up)))
@@ -133,34 +167,35 @@ def _latency(
     if variance is None or tally.requests < _MIN_FOR_A_MEAN:
         note = f"the interval of a mean needs {_MIN_FOR_A_MEAN} requests, but there are only {tally.requests}"
         return _decided(objective, "UNDECIDED", mean / 1e9, note=note)
-    reach = NORMAL_975 * math.sqrt(variance * inefficiency)
+    over = requests.rows[:, 2]
+    effective = effective_n(over, round_size=requests.users or 1)
+    reach = quantile(0.975, max(1.0, effective - 1)) * math.sqrt(variance * len(over) / effective)
     low, high = mean - reach, mean + reach
     return _decided(objective, _side(objective, low, high), mean / 1e9, interval=(low / 1e9, high / 1e9))
 
 
 def _quantile(
-    objective: Objective, tally: Tally, histogram: Histogram, failures: int, inefficiency: float
+    objective: Objective, tally: Tally, histogram: Histogram, failures: int, requests: _Requests
 ) -> ObjectiveResult:
-    # The share of values below the bound, and its interval from the effective n.
-    hits, variance = round(tally.y), tally.variance()
-    if tally.m == tally.requests:
-        # One value for each request; each failure is a value above the bound.
-        values = tally.requests + failures
-        n = max(1, int(values / inefficiency))
-    else:
-        values = tally.m
-        share = hits / values
-        # Where all requests agree, nothing is known about how many values are worth one: each request counts as one.
-        n = max(1, int(min(values, share * (1 - share) / variance) if variance else tally.requests))
+    # Each failure is a value above the bound.
+    hits, values, p = round(tally.y), tally.m + failures, objective.permille / 1000
     share = hits / values
-    low, _ = share_interval(hits * n // values, n)
-    _, high = share_interval(-(-hits * n // values), n)
-    p = objective.permille / 1000
+    low, high = requests.interval(hits, values, p)
+    if hits == values:
+        low = max(low, least_share(requests.rows, users=requests.users))
     decision: Decision = "PASS" if low >= p else "FAIL" if high < p else "UNDECIDED"
 
     # The quantile itself, over successes and failures.
     total = histogram.count + failures + tally.gave_up
-    ranks = None if objective.metric in MANY_A_REQUEST else correlated_ranks(total, p, inefficiency=inefficiency)
+    interval: tuple[float | None, float | None] | None = None
+    if total and objective.metric not in MANY_A_REQUEST:
+        n = requests.effective(total, p)
+        first, last = quantile_ranks(n, p)
+        # An end that does not exist is open: 0, or infinite.
+        interval = (
+            0.0 if first is None else _at_rank(histogram, (first - 1) * total // n + 1),
+            None if last is None else _at_rank(histogram, -(-last * total // n)),
+        )
     # With nobody's response complete, the first tokens are known, and have no histogram.
     value = _at_rank(histogram, permille_rank(objective.permille, total)) if total else None
     gave_up = f" or were given up ({tally.gave_up})" if tally.gave_up else ""
@@ -168,14 +203,14 @@ def _quantile(
     note = note if value is None and total else ""
     if decision == "UNDECIDED":
         unit = "values" if objective.metric in MANY_A_REQUEST else "requests"
-        interval = f"95 % interval {100 * low:.3g} % to {100 * high:.3g} %"
-        note = f"{100 * share:.3g} % of {unit} met it, {interval}; at least {100 * p:g} % must"
+        surely = f"95 % interval {100 * low:.3g} % to {100 * high:.3g} %"
+        note = f"{100 * share:.3g} % of {unit} met it, {surely}; at least {100 * p:g} % must"
     return ObjectiveResult(
         rule=objective.rule,
         gate=objective.gate,
         decision=decision,
         value=value,
-        interval=None if ranks is None else (_at_rank(histogram, ranks[0]), _at_rank(histogram, ranks[1])),
+        interval=interval,
         share=share,
         share_interval=(low, high),
         note=note,

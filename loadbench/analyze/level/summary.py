@@ -86,7 +86,7 @@ def summarize(
     }
     throughput = _throughput(recording.production, window_s, intervals)
     metrics = _metrics(recording)
-    decided = decide(recording, throughput, metrics)
+    decided = decide(recording, throughput, load)
     histograms = server_histograms(recording.server)
     first = first_token(recording, histograms)
     gave_up = gave_up_result(recording)
@@ -126,7 +126,7 @@ def summarize(
         missed=recording.missed,
         throughput=throughput,
         concurrency=Concurrency(mean=recording.in_flight_mean, peak=recording.in_flight_peak),
-        goodput=goodput(recording),
+        goodput=goodput(recording, load),
         objectives=decided,
         tokens=TokenCounts(
             input=recording.input_tokens,

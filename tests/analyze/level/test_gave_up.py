@@ -166,8 +166,8 @@ def test_too_few_that_stayed_decide_nothing(ok, gave_up, users, status, code):
     ],
 )
 def test_objectives_take_users_who_would_have_waited_as_long_as_the_bound(rule, left_ms, decision):
-    """100 patient users whose responses take 300 ms, and 40 who left."""
-    samples = [*complete(0, 100), *(left(100 + number, after_ms=left_ms) for number in range(40))]
+    """100 patient users whose responses take 300 ms, and 40 among them who left."""
+    samples = [*complete(0, 100), *(left(5 * number // 2, after_ms=left_ms) for number in range(40))]
     (decided,) = level_of(samples, rules=(rule,)).objectives
     assert decided.decision == decision, decided
 

@@ -7,6 +7,7 @@ import math
 from array import array
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,19 +104,29 @@ def answers(quick: int, slow: int = 0) -> list:
     return [a_sample(n, due_ns=n * S, ttft_ns=(2000 if n * slow % total < slow else 100) * MS) for n in range(total)]
 
 
-def failures(count: int) -> list:
+def varied(count: int) -> list:
+    """So many answers with independent TTFTs from 10 to 190 ms."""
+    ttft_ms = np.random.default_rng(3).uniform(10, 190, count)
+    return [a_sample(n, due_ns=n * S, ttft_ns=round(ms * MS)) for n, ms in enumerate(ttft_ms)]
+
+
+def failures(count: int, *, every_s: int = 1) -> list:
     """So many requests that failed."""
-    return [a_failure(Outcome.RESET, number=n, due_ns=n * S) for n in range(count)]
+    return [a_failure(Outcome.RESET, number=n, due_ns=n * every_s * S) for n in range(count)]
 
 
 @pytest.mark.parametrize(
     ("samples", "rule", "decision"),
     [
-        # 72 is the least for which a p95 has an interval of 95 %.
-        (answers(72), "ttft_p95<1s", "PASS"),
-        (answers(71), "ttft_p95<1s", "UNDECIDED"),
+        # Far from the bound, where the next of n is beyond all of them one time in n + 1.
+        (answers(19), "ttft_p95<1s", "PASS"),
+        (answers(18), "ttft_p95<1s", "UNDECIDED"),
+        (answers(99), "ttft_p99<1s", "PASS"),
+        # Near it, 72 independent ones are the least for which a p95 has an interval of 95 %.
+        (varied(150), "ttft_p95<200ms", "PASS"),
+        (varied(71), "ttft_p95<200ms", "UNDECIDED"),
         (answers(400, 1), "ttft_p99<1s", "UNDECIDED"),
-        (answers(368), "ttft_p99<1s", "PASS"),
+        (varied(368), "ttft_p99<200ms", "PASS"),
         (answers(90, 10), "ttft_p95<1s", "UNDECIDED"),
         (answers(85, 15), "ttft_p95<1s", "FAIL"),
         # It takes far fewer to tell that most are too slow.
@@ -124,11 +135,11 @@ def failures(count: int) -> list:
         (answers(0, 2), "ttft_p95<1s", "FAIL"),
         # Failures are infinitely slow.
         ([*answers(72), *failures(1)], "ttft_p95<1s", "UNDECIDED"),
-        ([*answers(80), *failures(20)], "ttft_p95<1h", "FAIL"),
+        ([*answers(80), *failures(20, every_s=4)], "ttft_p95<1h", "FAIL"),
         ([*answers(200), *failures(1)], "ttft_mean<1h", "FAIL"),
         ([*answers(200), *failures(1)], "ttft_max<1h", "FAIL"),
-        (answers(29), "ttft_mean<1s", "UNDECIDED"),
-        (answers(30), "ttft_mean<1s", "PASS"),
+        (answers(19), "ttft_mean<1s", "UNDECIDED"),
+        (answers(20), "ttft_mean<1s", "PASS"),
         (answers(30), "ttft_mean<100ms", "FAIL"),
         (answers(20, 20), "ttft_mean<1.1s", "UNDECIDED"),
         (answers(20, 20), "ttft_mean<700ms", "FAIL"),
@@ -171,13 +182,13 @@ def test_objective_without_a_sample_fails(samples, rule):
 
 def test_quantile_is_told_with_its_doubt():
     """Value and interval in seconds over successes and failures, the share below the bound and its interval."""
-    one = decided([*answers(150, 10), *failures(2)], "ttft_p90<1s")
+    one = decided([*answers(150, 10), *failures(2, every_s=70)], "ttft_p90<1s")
     assert one.value == pytest.approx(0.1, rel=1e-3)
     low, high = one.interval
     assert low == pytest.approx(0.1, rel=1e-3)
     assert high == pytest.approx(2.0, rel=1e-3)
     assert one.share == 150 / 162
-    assert one.share_interval == share_interval(150, 162)
+    assert one.share_interval == pytest.approx(share_interval(150, 162), abs=0.01)
     assert (one.decision, one.rule) == ("UNDECIDED", "ttft_p90<1s")
     assert "92.6 % of requests met it" in one.note
 
@@ -205,14 +216,14 @@ def gaps(number: int, *, slow: bool) -> list:
 
 def test_gaps_of_one_request_are_hardly_worth_more_than_one():
     """2000 gaps of 20 requests, of which two are slow throughout: as doubtful as 2 of 20, not as 200 of 2000."""
-    samples = [gaps(n, slow=n < 2) for n in range(20)]
+    samples = [gaps(n, slow=n % 10 == 3) for n in range(20)]
     clustered = decided(samples, "event_gap_p50<100ms")
     assert clustered.share == pytest.approx(0.9)
     low, high = clustered.share_interval
     narrow_low, narrow_high = share_interval(1800, 2000)
     low_20, high_20 = share_interval(18, 20)
     assert high - low > 4 * (narrow_high - narrow_low)
-    assert low == pytest.approx(low_20, abs=0.02)
+    assert low == pytest.approx(low_20, abs=0.12)
     assert high == pytest.approx(high_20, abs=0.02)
     assert clustered.decision == "PASS"
     assert decided(samples, "event_gap_p95<100ms").decision == "UNDECIDED"
@@ -221,7 +232,7 @@ def test_gaps_of_one_request_are_hardly_worth_more_than_one():
 def test_gaps_that_all_agree_count_as_one_a_request():
     """Where no request differs nothing tells how many of its gaps are worth one: the least is taken."""
     samples = [gaps(n, slow=False) for n in range(20)]
-    assert decided(samples, "itl_p99<100ms").share_interval == share_interval(20, 20)
+    assert decided(samples, "itl_p99<100ms").share_interval == (1 - 1 / 21, 1)
 
 
 def test_requests_that_hang_together_are_worth_fewer():
@@ -246,7 +257,8 @@ def test_goodput_is_of_every_measured_arrival():
     assert good.requests_per_s == 8 / 500
     assert good.output_tokens_per_s == 88 / 500
     assert good.attainment == 8 / 12
-    assert good.attainment_interval == share_interval(8, 12)
+    low, high = share_interval(8, 12)
+    assert good.attainment_interval[0] <= low < high <= good.attainment_interval[1]
 
 
 def test_goodput_counts_an_undefined_figure_as_missed():
@@ -269,14 +281,14 @@ def test_no_goodput_without_objectives_for_it():
 
 def test_undecided_gate_makes_a_valid_level_inconclusive():
     """With the rules and why they are undecided; a gate that is decided, either way, leaves it VALID."""
-    made = level(answers(40), "ttft_p95<1s", "ttft_p50<1s", "e2e_p50<1ms", gate=True)
+    made = level(answers(18), "ttft_p95<1s", "ttft_p50<1s", "e2e_p50<1ms", gate=True)
     assert [one.decision for one in made.objectives] == ["UNDECIDED", "PASS", "FAIL"]
     assert made.verdict.status == "INCONCLUSIVE"
     (reason,) = made.verdict.reasons
     assert reason.code == "undecided"
     assert "ttft_p95<1s" in reason.message
     assert "ttft_p50" not in reason.message
-    assert level(answers(40), "ttft_p50<1s", "e2e_p50<1ms", gate=True).verdict.status == "VALID"
+    assert level(answers(18), "ttft_p50<1s", "e2e_p50<1ms", gate=True).verdict.status == "VALID"
 
 
 def test_objective_that_is_no_gate_only_reports():
@@ -286,6 +298,6 @@ def test_objective_that_is_no_gate_only_reports():
 
 def test_invalid_level_stays_invalid():
     """What cannot be believed is not merely undecided."""
-    made = level(answers(40), "ttft_p95<1s", gate=True, health=calm(lag_ns=9 * MS), load=Closed(2))
+    made = level(answers(18), "ttft_p95<1s", gate=True, health=calm(lag_ns=9 * MS), load=Closed(2))
     assert made.verdict.status == "INVALID"
     assert "undecided" not in [reason.code for reason in made.verdict.reasons]

@@ -1,0 +1,106 @@
+"""What the hits and misses of one objective are worth: the one rule for objectives, gates and the capacity search.
+
+A request hits an objective or misses it, and its value lies so far from the bound (`RequestHits`). Neighbours are
+alike, so n requests say less than n independent ones: `effective_hits` says how many independent ones they equal.
+
+*By counting.* The 0/1 series "within the bound" is constant where all requests hit, and then says nothing about how
+much they depend on each other. So the smallest effective n (`loadbench.analyze.stats.effective_n`) of three series is
+taken: below the sample's own quantile, within the bound, and below the median. Where a request has many values, they
+equal at most the number of independent ones that would vary as much as the requests do (Korn and Graubard, *Survey
+Methodology* 24, 1998). Where everything seen is far from the bound (`_FAR`), dependence does not matter and each
+request counts.
+
+*By distance.* Where all values lie close together and far from the bound, counting asks for more than anybody doubts:
+28 responses between 0.35 and 0.36 s cannot prove by their number that 95 % are below 60 s. At most the share
+m₄ / (bound - mean)⁴ of any distribution lies beyond the bound, with its fourth central moment m₄ (Markov's inequality,
+1884), and the next of n exchangeable values exceeds them all with probability 1 / (n + 1) (Saw, Yang and Mo, *Chebyshev
+inequality with estimated mean and variance*, 1984). `least_share` is one less `_MARGIN` times the former, or less the
+latter. It is used where the sample cannot be a calm stretch of something else: in a closed loop, whose users bound the
+queue, with a coefficient of variation of at most `_UNIFORM`, and elsewhere where the bound is `_MANY_TIMES` the largest
+value.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loadbench.analyze.stats.effective_n import effective_n
+from loadbench.analyze.stats.student import quantile
+
+if TYPE_CHECKING:
+    from loadbench.record.attainment import HitRows
+
+# Standard deviations from the mean, whose own error is added. M/M/1 at 90 % and 1,000 requests: no sample was as far
+# from a bound that its true quantile exceeds.
+_FAR = 10.0
+_NORMAL_975 = 1.96
+# Simulated queues at 50 to 90 % have short calm stretches with this coefficient of variation; users without or with
+# think time (0.3 to 2 s) have none in 10 s.
+_UNIFORM = 0.1
+_MANY_TIMES = 10
+_MARGIN = 4
+# An estimate from so few independent stretches is itself uncertain: in an open loop, where queues have no bound, it
+# counts by half. Queues at 90 % are else decided wrongly by 10 to 25 %.
+_FEW = 20
+_CLEARLY_CORRELATED = 2.0
+# Fewer rounds of users do not show how rounds differ: the factor of Student's t of that many batches applies.
+_ROUNDS = 10
+
+
+def effective_hits(requests: HitRows, share: float, *, users: int | None) -> float:
+    """The number of independent values that these requests, in the order in which they were due, are worth: from 1 to
+    the number of their values; 0 without requests.
+
+    `share` of the values must be hits. `users` are those of a closed loop, `None` in an open one.
+    """
+    n = len(requests)
+    if not n:
+        return 0.0
+    hits, values, over = requests.T
+    independent = float(n)
+    if (values != 1).any():
+        # Where all requests are alike, each counts as one.
+        rate = hits.sum() / values.sum()
+        variance = ((hits - rate * values) ** 2).sum() / values.sum() ** 2 * n / max(1, n - 1)
+        independent = min(float(values.sum()), rate * (1 - rate) / variance) if variance > 0 else float(n)
+    effective = float(n)
+    if not _is_far(over, users):
+        ordered = np.sort(over)
+        own, middle = ordered[math.ceil(n * share) - 1], ordered[(n - 1) // 2]
+        rounds = users or 1
+        effective = min(
+            effective_n(series, round_size=rounds)
+            for series in (over < own if ordered[0] < own else over <= own, over < 1, over <= middle)
+        )
+        if users is None and effective < _FEW and n > _CLEARLY_CORRELATED * effective:
+            effective /= 2
+        elif n // rounds < _ROUNDS:
+            freedom = max(1, n // rounds - 1)
+            effective = min(effective, n * (_NORMAL_975 / quantile(0.975, freedom)) ** 2)
+    return max(1.0, independent * effective / n)
+
+
+def _is_far(over: np.ndarray, users: int | None) -> bool:
+    if not np.isfinite(over).all():
+        return False
+    distance, deviation = abs(1 - over.mean()), over.std()
+    if distance <= _FAR * deviation or users is not None:
+        return bool(distance > _FAR * deviation)
+    error = _NORMAL_975 * deviation / math.sqrt(effective_n(over))
+    return bool(distance - error > _FAR * deviation)
+
+
+def least_share(requests: HitRows, *, users: int | None) -> float:
+    """The lower end of the share of hits by distance; 0 where distance says nothing."""
+    over = requests[:, 2]
+    if not len(over) or not np.isfinite(over).all() or over.max() >= 1:
+        return 0.0
+    mean = float(over.mean())
+    is_uniform = users is not None and over.std() <= _UNIFORM * mean
+    if not is_uniform and over.max() * _MANY_TIMES > 1:
+        return 0.0
+    beyond = _MARGIN * float(((over - mean) ** 4).mean()) / (1 - mean) ** 4
+    return max(0.0, 1 - max(beyond, 1 / (len(over) + 1)))
