@@ -191,7 +191,8 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
     """Measure both sides in turn; `None` after a dry run."""
     from loadbench.plan.pairs import Pairing
     from loadbench.plan.pairs import sides as read_sides
-    from loadbench.report.compare_plan import compare_plan_document
+    from loadbench.plan.settings import FEWEST_DECIDING
+    from loadbench.report.compare_plan import compare_plan_document, few_repeats
     from loadbench.report.render_text import render_text
     from loadbench.session.paired import check_paired, measure_paired
     from loadbench.session.sample_request import sample_request
@@ -213,6 +214,8 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
     say_data_set(both[0])
     progress = progress_line(quiet=options["quiet"], no_live=options["no_live"])
     say_trace(both[0], progress)
+    if pairing.most < FEWEST_DECIDING:
+        progress.say(f"note: {few_repeats(pairing.most)}")
     runs = measure_paired(both, pairing, os.environ, progress)
     assert runs.folder is not None  # noqa: S101 - what was measured has one
     progress.say(f"saved in {runs.folder.path}")

@@ -103,7 +103,7 @@ def _option(setting: Setting, command: str) -> Callable[[Callable[..., Any]], Ca
     default = setting.default_in(command)
     if is_flag:
         default = setting.flag[2:] if default else None
-    elif metavar == "PERCENT":
+    elif metavar == "PERCENT" and default is not None:
         default = f"{100 * default:g}%"
     elif default is not None:
         default = setting.type.show(default)

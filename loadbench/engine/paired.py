@@ -53,8 +53,8 @@ class PairObserver(Protocol):
         """A repeat is about to start; returns the observers of its levels on A and on B."""
         ...
 
-    def repeat_ended(self, repeat: int) -> None:
-        """Every level of this repeat is complete on both sides."""
+    def repeat_ended(self, repeat: int) -> bool:
+        """Every level of this repeat is complete on both sides; returns whether the result needs no other."""
         ...
 
 
@@ -71,6 +71,7 @@ class Paired:
         same: bool = False,
     ) -> None:
         self.stopped = False
+        self.ended = ""  # why there was no further repeat, if not by the plan
         self._sides = sides
         self._pairing = pairing
         self._clock = clock
@@ -92,10 +93,12 @@ class Paired:
             for repeat in range(self._pairing.most):
                 begins_ns = self._clock.now_ns()
                 fits = self._pairing.fits(spent_ns=begins_ns - began_ns, repeat_ns=longest_ns)
-                if self.stopped or not fits or not self._loads:
+                if not fits:
+                    self.ended = "the budget has no room for another"
+                if self.stopped or not fits or not self._loads or await self._repeat(repeat):
                     return
-                await self._repeat(repeat)
                 longest_ns = max(longest_ns, self._clock.now_ns() - begins_ns)
+            self.ended = "all that were allowed"
 
     async def _prepare(self) -> None:
         """Get the first responses of both sides, and one way to make prompts for the two."""
@@ -111,7 +114,8 @@ class Paired:
         self._last = [{-1: LastLevel(subject.response_ns)} for subject in self._subjects]
         self._observer.sides_prepared(self._subjects)
 
-    async def _repeat(self, repeat: int) -> None:
+    async def _repeat(self, repeat: int) -> bool:
+        """Measure every level once on both sides; returns whether that is enough."""
         scenarios = [at_repeat(side.scenario, repeat) for side in self._sides]
         observers = self._observer.repeat_begins(repeat)
         self._runners = []
@@ -139,7 +143,7 @@ class Paired:
             recording = await self._runners[which].run(subject, spec, number=level)
             self._last[which][level] = self._last[which][level].then(load, recording)
             if self.stopped:
-                return
+                return True
             if recording.outcomes and not {Outcome.OK, Outcome.GAVE_UP} & set(recording.outcomes):
                 outcomes = ", ".join(f"{count} {outcome}" for outcome, count in recording.outcomes.items())
                 raise TargetUnavailable(
@@ -150,7 +154,7 @@ class Paired:
                 # What one side is not measured at any more is of no use for the other.
                 self._loads = self._loads[:level]
                 break
-        self._observer.repeat_ended(repeat)
+        return self._observer.repeat_ended(repeat)
 
     def stop(self) -> None:
         """End the block that is running, keep what it measured, and start no other. Twice: cut its requests too."""

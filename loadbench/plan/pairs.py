@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from loadbench.plan.settings import Setting
 
 SIDES = ("a", "b")
-# With a budget alone, there are no more repeats than this: a difference that needs more is too small to matter.
+# With a budget alone, there are no more repeats than this: a difference that needs more is too small to matter, unless
+# a width of the interval was asked for.
 _MOST_IN_BUDGET = 20
+_MOST_UNTIL = 100
 # The settings that a side may have of its own. Headers are not among them: they hold commas.
 _PER_SIDE = {setting.name: setting for setting in settings("compare") if setting.per_side}
 _NAMES = {setting.name for setting in settings()}
@@ -47,9 +49,13 @@ _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairing:
-    """`repeats` times, or as often as fits into `budget_ns`. Before each block both sides rest for `settle_ns`."""
+    """`repeats` times, or as often as fits into `budget_ns`. Before each block both sides rest for `settle_ns`.
+
+    If `until` is given, the pairs end earlier where the ratio is known this closely.
+    """
 
     repeats: int | None = None
+    until: float | None = None
     budget_ns: int | None = None
     settle_ns: int = setting_of("compare.settle").default
 
@@ -57,14 +63,16 @@ class Pairing:
     def of(cls, scenario: Scenario) -> Pairing:
         """As the scenario's settings say."""
         settings = scenario.compare
-        return cls(repeats=settings.repeats, budget_ns=settings.budget, settle_ns=settings.settle)
+        return cls(repeats=settings.repeats, until=settings.until, budget_ns=settings.budget, settle_ns=settings.settle)
 
     @property
     def most(self) -> int:
         """The largest number of repeats."""
         if self.repeats is not None:
             return self.repeats
-        return USUAL_REPEATS if self.budget_ns is None else _MOST_IN_BUDGET
+        if self.budget_ns is None:
+            return USUAL_REPEATS
+        return _MOST_IN_BUDGET if self.until is None else _MOST_UNTIL
 
     def fits(self, *, spent_ns: int, repeat_ns: int) -> bool:
         """Whether one more repeat of this length is within the budget."""

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from loadbench.plan.setting_types import SettingType
 
 
-# Signed ranks of 6 pairs can show a difference at 5 % (the least p is 1/32), those of 5 cannot. Two more let a busy
-# machine disturb as many, and let the order of sides cancel a curved drift.
+# Student's t of fewer pairs has wide intervals: of 3 they are twice as wide for the same error as of 8. Two more than 6
+# let a busy machine disturb as many, and let the order of sides cancel a curved drift.
 FEWEST_DECIDING = 6
 USUAL_REPEATS = 8
 
@@ -858,6 +858,14 @@ class CompareSettings:
         f"How often to measure every level on each side. Default: {USUAL_REPEATS}, or as many as fit into --budget.")
     budget: int | None = setting(types.POSITIVE_DURATION, None,
         "Time budget: do not start a repeat that would exceed it, as in 20m.")
+    until: float | None = setting(types.HALF_WIDTH, None,
+        f"Repeat until the ratio is known this closely (half its interval, as in 3%), at least {USUAL_REPEATS} times, "
+        "and at most as --repeats and --budget allow.",
+        needs=(_with(
+            "compare.repeats", "compare.budget",
+            reason="nothing limits the number of repeats",
+            remedy="give --budget, as in 20m, or --repeats, the most of them",
+        ),))
     settle: int = setting(types.DURATION, NS_PER_S,
         "How long to wait before each level, so that the previous one has no effect on it.")
     same: bool = setting(types.FLAG, False,

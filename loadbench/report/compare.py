@@ -131,14 +131,14 @@ def _notes(comparison: Comparison) -> list[str]:
     marked = dict.fromkeys(row.note for row in (*comparison.comparisons, *comparison.overall) if row.note)
     lines = [f"{_MARK} {note}" for note in marked]
     share = f"{100 * comparison.confidence:g} %"
-    if comparison.basis == "inside":
-        lines.append(f"intervals are {share}, from the requests within the one run of each side")
-    else:
-        pairs = "pairs of runs" if comparison.paired else "runs"
-        lines.append(
-            f"intervals are {share}, from the spread of {pairs}; a difference is stated if it holds for all figures of "
-            "a level together"
-        )
+    basis = {
+        "runs": "the spread of pairs of runs",
+        "sessions": f"the spread between sessions ({comparison.a.sessions} of A, {comparison.b.sessions} of B)",
+        "inside": "the requests within the one run of each side",
+    }[comparison.basis]
+    drift = comparison.assumed_drift
+    basis += "" if drift is None else f", and an assumed drift of {100 * drift:.0f} % between sessions"
+    lines.append(f"intervals are from {basis}; those of a level hold together with {share}, and decide what is stated")
 
     # One line for each reason: the figures that it leaves out, and at which levels.
     metrics_of: dict[tuple[str, str], list[str]] = {}

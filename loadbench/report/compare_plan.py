@@ -5,14 +5,16 @@ And how many repeats it takes for gates to decide, for several guesses at how mu
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.compare.effect import plan_repeats
+from loadbench.analyze.compare.comparison_rows import HEADLINE_SHARE
+from loadbench.analyze.compare.effect import Effect, plan_repeats
 from loadbench.core.units import format_duration
 from loadbench.plan.objective import FAILURES
 from loadbench.plan.pairs import order_text, planned_ns
 from loadbench.plan.server_url import shown_url
-from loadbench.plan.settings import FEWEST_DECIDING
+from loadbench.plan.settings import FEWEST_DECIDING, USUAL_REPEATS
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Notes, Table, Text
 from loadbench.report.plan import level_cells, not_used, setting_text, settings_table, trace_facts, work_text
@@ -99,13 +101,29 @@ def _side_text(scenario: Scenario) -> str:
 def repeats_text(scenario: Scenario, pairing: Pairing) -> str:
     """How many repeats there will be, as far as that is known, and whether they are enough to decide anything."""
     most, text = pairing.most, str(pairing.most)
+    if pairing.until is not None:
+        text = f"until the ratio is known to ±{100 * pairing.until:.3g} % at every level, "
+        text += f"from {min(USUAL_REPEATS, most)} to {most}" if most > 1 else "1"
     if pairing.budget_ns is not None:
-        text = f"as many as fit into {format_duration(pairing.budget_ns)}, at most {most}"
+        fits = f"as many as fit into {format_duration(pairing.budget_ns)}"
+        text = f"{fits}, at most {most}" if pairing.until is None else f"{text}, and {fits}"
         repeat_ns = planned_ns(scenario, pairing)
         if repeat_ns is not None:
             most = max(1, min(most, pairing.budget_ns // repeat_ns))
             text += f": about {most}"
-    return text if most >= FEWEST_DECIDING else f"{text}; fewer than {FEWEST_DECIDING} decide little"
+    return text if most >= FEWEST_DECIDING else f"{text}; {few_repeats(most)}"
+
+
+def few_repeats(repeats: int) -> str:
+    """What fewer repeats than `FEWEST_DECIDING` can show."""
+    if repeats < 2:
+        return f"one repeat shows no spread, and only a large difference: use {FEWEST_DECIDING} or more"
+    error = _CVS[1] * math.sqrt(2 / repeats)
+    least = math.expm1(Effect(0.0, error, error, repeats - 1).detectable(1 - 0.05 * HEADLINE_SHARE))
+    return (
+        f"{repeats} repeats most likely show a difference of {100 * least:.0f} % or more, if runs differ by "
+        f"{100 * _CVS[1]:.0f} %: use {FEWEST_DECIDING} or more to see less"
+    )
 
 
 def repeats_notes(gates: Sequence[GateRule], levels: Sequence[str], *, confidence: float = 0.95) -> list[str]:

@@ -34,13 +34,15 @@ Speed = Literal["faster", "slower", "~"]
 
 class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two sides: what was measured, in which runs, and on what device, if that is known. `targets` are
-    several servers that shared the load."""
+    several servers that shared the load. `sessions` is the number of sessions that the runs are from: runs of one side
+    that followed each other on one machine within half an hour are one."""
 
     name: str
     target: str
     targets: list[str] = []
     model: str
     runs: list[str]
+    sessions: int = 0
     device: str | None = None
     simulated: bool = False
 
@@ -48,11 +50,14 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
 class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
     """One figure at one level, or over all levels (`level` is then `all`, and a and b geometric means).
 
-    `a` and `b` are the geometric means over the runs. For `failures`, which may be 0, `ratio` is null and `interval` is
-    that of the difference b - a of the shares. A decision of `~` means that no difference could be shown.
+    `a` and `b` are the geometric means over the runs, or over the sessions. For `failures`, which may be 0, `ratio` is
+    null and `interval` is that of the difference b - a of the shares. A decision of `~` means that no difference could
+    be shown; the interval excludes 1 (for failures 0) exactly where one is. `confidence` is that of this
+    interval; all figures of a level together have the comparison's. Where only the rank test shows the difference,
+    `ratio` and `interval` are those of the rank test.
 
-    `p_value` is that of the exact rank test (Mann-Whitney, or Wilcoxon's signed ranks for pairs); null with one run a
-    side. `p_adjusted` belongs to the interval, and is adjusted for the number of figures by Holm's method. `shift` is
+    `p_value` is that of the exact rank test (Mann-Whitney of runs or sessions, or Wilcoxon's signed ranks for pairs);
+    null with one run a side. `p_adjusted` is that of the decision, adjusted for the number of figures. `shift` is
     the Hodges-Lehmann ratio. `detectable` is the relative change of this figure that four of five such comparisons
     would show; smaller ones may go unnoticed; null: none would be shown. `note` says why there is no decision.
 
@@ -68,6 +73,7 @@ class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
     b_interval: Interval | None = None
     ratio: float | None
     interval: Interval | None
+    confidence: float = 0.95
     decision: Speed
     p_value: float | None = None
     p_adjusted: float | None = None
@@ -133,7 +139,9 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Two sides compared.
 
-    `basis` is what the intervals are from: the spread of whole runs, or, with one run a side, the requests within each.
+    `basis` is what the intervals are from: the spread of whole runs that were measured in pairs, that between sessions,
+    or, with one run a side, the requests within each. `assumed_drift` is the standard deviation of a machine's speed
+    between sessions that was assumed, as a share, because there are too few sessions or pairs to show it.
     `winner` is the side that clearly has more output tokens per second at every compared level; null if neither has,
     or if there is a crossover.
     """
@@ -142,7 +150,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     a: ComparedSide
     b: ComparedSide
     paired: bool
-    basis: Literal["runs", "inside"]
+    basis: Literal["runs", "sessions", "inside"]
+    assumed_drift: float | None = None
     confidence: float
     comparisons: list[ComparedFigure]
     overall: list[ComparedFigure] = []

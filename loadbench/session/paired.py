@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadbench.analyze.compare.compare import compare
+from loadbench.analyze.compare.compare import compare, widest
 from loadbench.analyze.compare.drift import drift
 from loadbench.analyze.compare.first_responses import length_caveats
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.engine.paired import Paired, PairedSide
 from loadbench.plan.pairs import SIDES, at_repeat, check_budget, one_address
+from loadbench.plan.settings import USUAL_REPEATS
 from loadbench.report.compare_chart import compare_chart
 from loadbench.report.formats import render_comparison
 from loadbench.results.run import Reason, to_json
@@ -60,11 +61,14 @@ class PairedRuns:
     caveats: list[Reason] = field(default_factory=list)
     folder: RunFolder | None = None
     exit_code: ExitCode = ExitCode.OK
+    ended: str = ""
 
     def compare(self, gates: Sequence[GateRule], *, confidence: float) -> Comparison:
         """Compare them, and keep the comparison in the folder, if there is one."""
         caveats = [*self.caveats, *(drift(self.a, self.b) if self.paired else ())]
-        comparison = compare(self.a, self.b, paired=self.paired, gates=gates, confidence=confidence, caveats=caveats)
+        comparison = compare(
+            self.a, self.b, paired=self.paired, gates=gates, confidence=confidence, caveats=caveats, ended=self.ended
+        )
         if self.folder is not None:
             self.folder.write("compare.json", to_json(comparison))
             self.folder.write("compare.md", render_comparison(comparison, "markdown").encode())
@@ -117,7 +121,7 @@ async def _measure(
                 raise
         a, b = sessions
         folder = new_folder(a.scenario, datetime.now(UTC))
-        writer = PairedRunWriter((a, b), folder=folder, progress=progress)
+        writer = PairedRunWriter((a, b), pairing=pairing, folder=folder, progress=progress)
         stack.callback(writer.close)  # a repeat that is not complete is kept as far as it has come
         side_a, side_b = (
             PairedSide(scenario=session.scenario, model=session.models[0], session=session) for session in (a, b)
@@ -134,6 +138,7 @@ async def _measure(
 
     # How it ended.
     runs = writer.runs
+    runs.ended = paired.ended
     if failure is not None:
         if not runs.a:
             try:
@@ -158,8 +163,11 @@ def _identity(session: Session) -> tuple[object, ...]:
 class PairedRunWriter:
     """`loadbench.engine.paired.PairObserver`: keeps a run of each side in each repeat; `runs` are the complete ones."""
 
-    def __init__(self, sessions: tuple[Session, Session], *, folder: RunFolder, progress: Progress) -> None:
+    def __init__(
+        self, sessions: tuple[Session, Session], *, pairing: Pairing, folder: RunFolder, progress: Progress
+    ) -> None:
         self.runs = PairedRuns([], [], paired=True, folder=folder)
+        self._pairing = pairing
         self._folder = folder
         self._sessions = sessions
         self._progress = progress
@@ -201,12 +209,24 @@ class PairedRunWriter:
         a, b = self._writers
         return a, b
 
-    def repeat_ended(self, repeat: int) -> None:  # noqa: ARG002 - repeats end in their order
-        """Both runs of the repeat are complete."""
+    def repeat_ended(self, repeat: int) -> bool:
+        """Both runs of the repeat are complete; returns whether the ratio is known as closely as was asked for."""
         writers = self._writers
         self.close(stopped=False)
         for runs, writer in zip((self.runs.a, self.runs.b), writers, strict=True):
             runs.append(writer.run)
+        until = self._pairing.until
+        if until is None or repeat + 1 < min(USUAL_REPEATS, self._pairing.most):
+            return False
+        settings = self._sessions[0].scenario.compare
+        found = widest(self.runs.a, self.runs.b, settings.fail_on or (), confidence=settings.confidence)
+        if found is None:
+            return False
+        width, figure = found
+        self._progress.say(
+            f"after {repeat + 1} repeats {figure} is known to ±{100 * width:.2g} %; to be reached: ±{100 * until:.3g} %"
+        )
+        return width <= until
 
     def close(self, *, stopped: bool = True) -> None:
         """Save the runs under way, as far as they have come."""

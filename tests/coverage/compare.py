@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -73,7 +74,9 @@ def side(
     for number, speed in enumerate(np.random.default_rng(seed).lognormal(0, luck, runs)):
         lucky = profile.faster(float(speed))
         levels = [level(lucky, load, seed=1000 * seed + number, requests=requests) for load in users]
-        made.append(msgspec.structs.replace(a_run(*levels), started_at=f"{seed}/{number}"))
+        # Each run is a session of its own.
+        started = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=2 * number + seed % 2)
+        made.append(msgspec.structs.replace(a_run(*levels), started_at=started.isoformat()))
     return made
 
 

@@ -40,9 +40,15 @@ def test_simulated_sides_are_named_by_their_profiles():
 def test_repeats_say_what_they_can_decide():
     """Six are enough; fewer are said to be few, also where it is the budget that allows no more."""
     assert repeats_text(PLAN, Pairing()) == "8"
-    assert repeats_text(PLAN, Pairing(repeats=3)) == "3; fewer than 6 decide little"
+    three = (
+        "3; 3 repeats most likely show a difference of 11 % or more, if runs differ by 2 %: use 6 or more to see less"
+    )
+    assert repeats_text(PLAN, Pairing(repeats=3)) == three
+    assert repeats_text(PLAN, Pairing(repeats=1)).startswith(
+        "1; one repeat shows no spread, and only a large difference"
+    )
     assert repeats_text(PLAN, Pairing(budget_ns=600 * S)) == "as many as fit into 10m, at most 20: about 10"
-    assert repeats_text(PLAN, Pairing(budget_ns=150 * S)).endswith("about 2; fewer than 6 decide little")
+    assert repeats_text(PLAN, Pairing(budget_ns=150 * S)).endswith("use 6 or more to see less")
 
 
 def test_time_is_not_guessed_for_levels_by_number():
@@ -51,3 +57,13 @@ def test_time_is_not_guessed_for_levels_by_number():
     text = render_text(compare_plan_document(sides(counted, a=A, b=B), Pairing(budget_ns=600 * S)))
     assert "2 blocks a repeat, 1s of rest before each block; the time is that of the requests" in text
     assert "as many as fit into 10m, at most 20\n" in text
+
+
+def test_repeats_until_the_ratio_is_known():
+    """From as many as the first look needs to the most, as the bounds have it."""
+    assert repeats_text(PLAN, Pairing(until=0.03, repeats=40)) == (
+        "until the ratio is known to ±3 % at every level, from 8 to 40"
+    )
+    assert repeats_text(PLAN, Pairing(until=0.03, budget_ns=600 * S)) == (
+        "until the ratio is known to ±3 % at every level, from 8 to 100, and as many as fit into 10m: about 10"
+    )

@@ -1,25 +1,36 @@
 """Compares two sides, level by level and figure by figure: `loadbench.compare/1`.
 
 For each level that both sides have, and each figure for which both did the same work (`equal_work`), there is the ratio
-b / a with its interval (`effect`). A difference is shown where two conditions hold: the p value of the interval,
-adjusted by Holm for the number of figures at that level, is at most 1 - confidence; and there are enough runs for the
-exact rank test (`ranks`) to reach such a p. The p value of that test is reported as well. One run a side does not allow
-the rank test: a difference is then one between two runs, which need not be one between two servers, and no gate is
-decided.
+b / a with its interval (`effect`). A difference is shown where the interval excludes 1; its confidence is such that a
+level shows any difference by chance with a probability of 1 - confidence (`comparison_rows`). The unit is a pair of
+runs, or for saved runs a session (`sessions`). With too few sessions a drift of the machine is assumed and named, and
+only large ratios are shown as a difference.
 
-INVALID and interrupted levels are never compared; each is listed with its reason.
+INVALID and interrupted levels are never compared; each is listed with its reason. Where the load was too much for both
+sides (OVERLOADED) in an open loop, waiting times grow for as long as one measures, and are left out. Where it was too
+much for one side, they are compared: the ratio is then at least as large as that.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.compare import equal_work
-from loadbench.analyze.compare.comparison_rows import ComparedLevel, make_rows, run_counts, too_few_runs
+from loadbench.analyze.compare.comparison_rows import (
+    CLOSED_HEADLINES,
+    HEADLINE_SHARE,
+    OPEN_HEADLINES,
+    ComparedLevel,
+    headline,
+    make_rows,
+    run_counts,
+)
 from loadbench.analyze.compare.conclusion import conclude
 from loadbench.analyze.compare.crossover import crossover
-from loadbench.analyze.compare.effect import mean_over_levels
+from loadbench.analyze.compare.effect import ASSUMED_DRIFT, Effect, mean_over_levels
 from loadbench.analyze.compare.figure_data import (
+    Design,
     counts,
     failures_by_run,
     figure_data,
@@ -28,10 +39,12 @@ from loadbench.analyze.compare.figure_data import (
 )
 from loadbench.analyze.compare.gates import MeasuredChange, decide
 from loadbench.analyze.compare.hardware import device, device_caveats
+from loadbench.analyze.compare.sessions import sessions
 from loadbench.analyze.level.output_equality import compare_outputs
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
+from loadbench.plan.settings import USUAL_REPEATS
 from loadbench.results.compare import NO_SAMPLES, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
 from loadbench.results.run import ClosedLoad, Reason
 
@@ -47,7 +60,10 @@ _POINTS = ("p50", "p95", "p99")
 _CLOSED = ("ttft", "tpot", "itl", "e2e")
 _OPEN = ("ttft_response", "ttft", "tpot", "itl", "e2e_response", "e2e")
 _TOKENS = "output_tokens_per_s"
-_ONE_RUN = "one run a side does not show how much runs differ: measure several"
+_DRIFT = f"{100 * ASSUMED_DRIFT:.0f} %"
+_ONE_PAIR = "one pair of runs shows no spread: measure more repeats"
+_ONE_SESSION = "one session does not show how much failures differ between sessions: measure several"
+_ADVICE = "too few sessions: a change of this size may be drift of the machine"
 
 
 def compare(
@@ -58,26 +74,20 @@ def compare(
     gates: Sequence[GateRule] = (),
     confidence: float = 0.95,
     caveats: Sequence[Reason] = (),
+    ended: str = "",
 ) -> Comparison:
     """The runs of side a against those of side b; each side has one model. If `paired`, a[i] was measured with b[i].
 
-    Deterministic: the same runs give the same comparison. `caveats` are put before those found here. Raises `BadInput`
-    for a side without runs or with several models, and for pairs of unequal number.
+    Deterministic: the same runs give the same comparison. `caveats` are put before those found here. `ended` is why
+    no further pair was measured. Raises `BadInput` for a side without runs or with several models, and for pairs of
+    unequal number.
     """
     _check_sides(a, b, paired=paired)
     left_out: list[LeftOut] = []
-    loads_a, loads_b = ({level.load: None for run in side for level in run.levels} for side in (a, b))
-    for load in (*loads_a, *loads_b):
-        if (load in loads_a) != (load in loads_b):
-            message = f"only side {'A' if load in loads_a else 'B'} has this level"
-            left_out.append(LeftOut(level=load.label, code="one_side", message=message))
-    levels = []
-    for load in loads_a:
-        if load in loads_b:
-            level = _compare_level(load, a, b, gates, left_out, paired=paired, confidence=confidence)
-            if level is not None:
-                levels.append(level)
-
+    levels = _compare_levels(a, b, gates, left_out, paired=paired, confidence=confidence)
+    main = headline(levels) if levels else None
+    for level in levels:
+        level.rows = make_rows(level.load.label, level.data, level.by_run, level.changes, confidence, main)
     # Over all levels: the geometric mean of each figure that every level has.
     overall = ComparedLevel(levels[0].load) if levels else None
     if overall is not None and len(levels) > 1:
@@ -86,8 +96,8 @@ def compare(
                 data = mean_over_levels([level.data[metric] for level in levels])
                 if all(run_counts(data)):
                     overall.data[metric] = data
-                    overall.changes[metric] = MeasuredChange(data.effect(), too_few_runs(data, confidence))
-        overall.rows = make_rows(ALL, overall.data, overall.data, overall.changes, confidence)
+                    overall.changes[metric] = _change(data.effect())
+        overall.rows = make_rows(ALL, overall.data, overall.data, overall.changes, confidence, main)
 
     crossing = None
     closed = [(level.load.users, level) for level in levels if isinstance(level.load, ClosedLoad)]
@@ -96,22 +106,24 @@ def compare(
         data_by_level = [level.data[_TOKENS] for _, level in closed]
         decisions = [level.decision(_TOKENS) for _, level in closed]
         crossing = crossover([users for users, _ in closed], data_by_level, decisions, confidence=confidence)
-    one_run = len(a) == len(b) == 1
-    changes = {
-        (level.load.label, metric): MeasuredChange(change.effect, _ONE_RUN if one_run else change.refused)
-        for level in levels
-        for metric, change in level.changes.items()
-    }
+    numbers = sessions(a, b)
+    changes = {(level.load.label, metric): change for level in levels for metric, change in level.changes.items()}
+    assumed = [
+        change.effect
+        for (_, metric), change in changes.items()
+        if change.effect is not None and change.effect.assumed and metric in {main, *(gate.metric for gate in gates)}
+    ]
     labels = list(dict.fromkeys(level.load.label for run in (*a, *b) for level in run.levels))
     rows = [row for level in levels for row in level.rows]
     mean_rows = overall.rows if overall is not None else []
     tokens = next((row for row in mean_rows or rows if row.metric == _TOKENS), None)
     faster = {level.decision(_TOKENS) for level in levels}
     return Comparison(
-        a=_side(a, "a"),
-        b=_side(b, "b"),
+        a=_side(a, "a", len(set(numbers[0]))),
+        b=_side(b, "b", len(set(numbers[1]))),
         paired=paired,
-        basis="inside" if one_run else "runs",
+        basis="inside" if len(a) == len(b) == 1 else "runs" if paired else "sessions",
+        assumed_drift=ASSUMED_DRIFT if assumed else None,
         confidence=confidence,
         comparisons=rows,
         overall=mean_rows,
@@ -121,13 +133,83 @@ def compare(
         left_out=left_out,
         caveats=[
             *caveats,
-            *_basis_caveats(one_run=one_run, paired=paired),
+            *(_until_reason(a, b, gates, confidence, ended) if paired else ()),
+            *_drift_caveats(assumed, numbers, paired=paired, confidence=confidence),
             *equal_work.caveats(a, b, paired=paired),
             *device_caveats(a, b, tokens),
         ],
         answers=compare_outputs(a, b),
-        conclusion=conclude(levels, crossing, left_out, confidence=confidence),
+        conclusion=conclude(levels, crossing, left_out),
     )
+
+
+def widest(
+    a: Sequence[Run], b: Sequence[Run], gates: Sequence[GateRule] = (), *, confidence: float = 0.95
+) -> tuple[float, str] | None:
+    """How wide the intervals of pairs are that must be narrow: half the width of the widest, 0.03 for ±3 %, and which.
+
+    Those of the headline and of the gates' ratios at every level. `None` where there is none.
+    """
+    levels = _compare_levels(a, b, gates, [], paired=True, confidence=confidence)
+    main = headline(levels) if levels else None
+    names, widths = {**CLOSED_HEADLINES, **OPEN_HEADLINES}, []
+    for level in levels:
+        gated = {rule.metric for rule in gates if rule.applies(level.load.label) and rule.metric != FAILURES}
+        for metric, change in level.changes.items():
+            effect, share = change.effect, HEADLINE_SHARE if metric == main else 1.0
+            if effect is not None and (metric == main or metric in gated):
+                low, high = effect.interval(1 - (1 - confidence) * share)
+                widths.append((math.expm1((high - low) / 2), f"{names.get(metric, metric)} at {level.load.label}"))
+    return max(widths, default=None)
+
+
+def _until_reason(
+    a: Sequence[Run], b: Sequence[Run], gates: Sequence[GateRule], confidence: float, ended: str
+) -> list[Reason]:
+    """How narrow the intervals became, where that was to decide the number of pairs."""
+    until = a[0].scenario.get("compare", {}).get("until")
+    if not isinstance(until, float):
+        return []
+    found = widest(a, b, gates, confidence=confidence)
+    width, figure = found or (math.inf, "no figure")
+    repeats, target = f"{len(a)} repeat{'s' if len(a) > 1 else ''}", f"--until {100 * until:.3g} %"
+    if width <= until:
+        message = f"{target}: reached after {repeats}: {figure} is known to ±{100 * width:.2g} %"
+        advice = "the end was decided by the spread alone, so that the intervals hold"
+        return [Reason("until_reached", message, advice)]
+    wide = "" if math.isinf(width) else f": {figure} is known to ±{100 * width:.2g} %"
+    message = f"{target}: not reached in {repeats}{f', {ended}' if ended else ''}{wide}"
+    advice = "allow more --repeats and --budget, or measure each level for longer"
+    if math.isfinite(width) and len(a) > 1:
+        needed = math.ceil(len(a) * (math.log1p(width) / math.log1p(until)) ** 2)
+        advice = f"about {needed} repeats reach it: {advice}"
+    return [Reason("until_not_reached", message, advice)]
+
+
+def _compare_levels(
+    a: Sequence[Run],
+    b: Sequence[Run],
+    gates: Sequence[GateRule],
+    left_out: list[LeftOut],
+    *,
+    paired: bool,
+    confidence: float,
+) -> list[ComparedLevel]:
+    """The levels of both sides, without rows."""
+    until = paired and a[0].scenario.get("compare", {}).get("until")
+    design = Design(paired, None if paired else sessions(a, b), USUAL_REPEATS if until else 0)
+    loads_a, loads_b = ({level.load: None for run in side for level in run.levels} for side in (a, b))
+    for load in (*loads_a, *loads_b):
+        if (load in loads_a) != (load in loads_b):
+            message = f"only side {'A' if load in loads_a else 'B'} has this level"
+            left_out.append(LeftOut(level=load.label, code="one_side", message=message))
+    levels = []
+    for load in loads_a:
+        if load in loads_b:
+            level = _compare_level(load, a, b, gates, left_out, design, confidence=confidence)
+            if level is not None:
+                levels.append(level)
+    return levels
 
 
 def _check_sides(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> None:
@@ -177,8 +259,8 @@ def _compare_level(
     b: Sequence[Run],
     gates: Sequence[GateRule],
     left_out: list[LeftOut],
+    design: Design,
     *,
-    paired: bool,
     confidence: float,
 ) -> ComparedLevel | None:
     """All figures of one level; `None` where a side, or every pair, lacks it. `left_out` gets what is not compared."""
@@ -193,7 +275,7 @@ def _compare_level(
     # The reason of a level that exists comes first.
     refused.sort(key=lambda entry: entry[2][0] == "missing")
     complete = any(at_a) and any(at_b)
-    if paired:
+    if design.paired:
         complete = any(one is not None and other is not None for one, other in zip(at_a, at_b, strict=True))
     if not complete:
         code = refused[0][2][0] if refused else "one_side"
@@ -206,15 +288,21 @@ def _compare_level(
     ]
 
     # The usual figures, those per token where response lengths differ, and the figures that gates name.
-    work = equal_work.unequal(at_a, at_b, a[0], b[0], paired=paired, confidence=confidence)
+    work = equal_work.unequal(at_a, at_b, a[0], b[0], paired=design.paired, confidence=confidence)
+    beyond = [
+        any(level is not None and str(level.verdict.status) == "OVERLOADED" for level in side) for side in (at_a, at_b)
+    ]
+    if all(beyond) and not isinstance(load, ClosedLoad):
+        message = "the load was too much for both sides: waiting times grow for as long as one measures"
+        work.leave_out(("ttft", "e2e"), "overloaded", message)
     figures = _CLOSED if isinstance(load, ClosedLoad) else _OPEN
     per_token = ("e2e_per_token",) if work.lengths_differ else ()
     usual = [f"{figure}_{point}" for figure in (*figures, *per_token) for point in _POINTS]
     gated = [rule.metric for rule in gates if rule.applies(load.label)]
-    compared, by_run = ComparedLevel(load), {}
+    compared = ComparedLevel(load)
     for metric in dict.fromkeys([*RATES, *usual, ENERGY, COST, FAILURES, *gated]):
         why = work.reason(metric)
-        data = None if why is not None else figure_data(at_a, at_b, metric, paired=paired)
+        data = None if why is not None else figure_data(at_a, at_b, metric, design)
         if data is None:
             if why is None and too_few_requests(at_a, at_b, metric):
                 message = "too few requests or runs for this percentile and its interval: measure longer, or more often"
@@ -224,17 +312,24 @@ def _compare_level(
             if why is not None:
                 left_out.append(LeftOut(level=load.label, metric=metric, code=why[0], message=why[1]))
             continue
-        # Failures are pooled over runs; the rank test uses the runs, and their number says whether they are enough.
+        # Failures are pooled; the rank test uses the runs or sessions, whose number says whether they are enough.
         pooled = metric == FAILURES and len(a) + len(b) > 2
         compared.data[metric] = data
-        by_run[metric] = failures_by_run(at_a, at_b, paired=paired) if pooled else data
-        effect = None if pooled and min(run_counts(by_run[metric])) < 2 else data.effect()
-        compared.changes[metric] = MeasuredChange(effect, too_few_runs(by_run[metric], confidence))
-    compared.rows = make_rows(load.label, compared.data, by_run, compared.changes, confidence)
+        compared.by_run[metric] = failures_by_run(at_a, at_b, design) if pooled else data
+        change = _change(data.effect())
+        if metric == FAILURES and min(map(len, compared.by_run[metric].units())) < 2:
+            change = MeasuredChange(None if pooled else change.effect, _ONE_PAIR if design.paired else _ONE_SESSION)
+        compared.changes[metric] = change
     return compared
 
 
-def _side(runs: Sequence[Run], name: str) -> ComparedSide:
+def _change(effect: Effect | None) -> MeasuredChange:
+    if effect is None:
+        return MeasuredChange(None, _ONE_PAIR)
+    return MeasuredChange(effect, advice=_ADVICE if effect.assumed else "")
+
+
+def _side(runs: Sequence[Run], name: str, in_sessions: int) -> ComparedSide:
     levels = [level for run in runs for level in run.levels]
     return ComparedSide(
         name=name,
@@ -242,23 +337,33 @@ def _side(runs: Sequence[Run], name: str) -> ComparedSide:
         targets=levels[0].targets if levels else [],
         model=levels[0].model if levels else "",
         runs=[run_name(run) for run in runs],
+        sessions=in_sessions,
         device=device(runs),
         simulated=any(run.simulated for run in runs),
     )
 
 
-def _basis_caveats(*, one_run: bool, paired: bool) -> list[Reason]:
-    """What the intervals do not include."""
-    if one_run:
-        message = (
-            "one run a side: the intervals include the variation within these two runs, but not that from run to run, "
-            "which is often larger; a difference between the runs need not be one between the servers"
-        )
-        return [Reason("one_run", message, "measure each side six times, in turns")]
-    if not paired:
-        message = (
-            "a and b were not measured in turns: a change in the meantime, such as heat or other load, may be what "
-            "differs"
-        )
-        return [Reason("not_in_turns", message, "measure both in turns: loadbench compare with two URLs does")]
-    return []
+def _drift_caveats(
+    assumed: Sequence[Effect], numbers: tuple[Sequence[int], Sequence[int]], *, paired: bool, confidence: float
+) -> list[Reason]:
+    """That a drift had to be assumed, and from which ratio on a difference is shown."""
+    if not assumed:
+        message = "a and b were not measured in turns: a change in the meantime, such as an update, may be what differs"
+        advice = "measure both in turns: loadbench compare with two URLs does"
+        return [] if paired else [Reason("not_in_turns", message, advice)]
+    least = max(max(effect.below, effect.above) for effect in assumed)
+    # As if the ratio were 1.
+    ratio = Effect(0.0, least, least).ratio_interval(1 - (1 - confidence) * HEADLINE_SHARE)
+    shown = "no ratio" if ratio is None else f"only a ratio above {ratio[1]:.2g} or below {ratio[0]:.2g}"
+    a, b = (len(set(side)) for side in numbers)
+    if paired:
+        known = "one pair of runs does"
+    else:
+        a, b = (len(set(side)) for side in numbers)
+        known = "one session a side does" if a == b == 1 else f"{a} and {b} sessions of A and B do"
+    message = (
+        f"{known} not show how much the machine drifts: assuming {_DRIFT} between sessions, {shown} is reported as a "
+        "difference"
+    )
+    advice = "measure several sessions of each side, or both sides live in pairs: `loadbench compare` with two URLs"
+    return [Reason("assumed_drift", message, advice)]

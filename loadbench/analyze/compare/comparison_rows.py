@@ -6,19 +6,29 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.compare.effect import WithinRun, holm
-from loadbench.analyze.stats import ranks
+from loadbench.analyze.compare.effect import BetweenRuns, RankTest, WithinRun, hommel
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.results.compare import ComparedFigure
+from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from loadbench.analyze.compare.effect import Effect, FigureData
     from loadbench.analyze.compare.gates import MeasuredChange
     from loadbench.results.compare import Speed
-    from loadbench.results.run import ClosedLoad, OpenLoad
+    from loadbench.results.run import OpenLoad
 
+# What a comparison is about: the first of these that every level has.
+CLOSED_HEADLINES = {
+    "output_tokens_per_s": "output tokens/s",
+    "tpot_p50": "TPOT p50",
+    "itl_p50": "ITL p50",
+    "ttft_p50": "TTFT p50",
+}
+OPEN_HEADLINES = {"e2e_response_p50": "E2E p50", "tpot_p50": "TPOT p50", "ttft_response_p50": "TTFT p50"}
+# The headline's share of the probability of a difference by chance: it is the question, and the others are many.
+HEADLINE_SHARE = 0.8
 # A detectable change beyond this is no use to a reader.
 _UNBOUNDED = 100.0
 
@@ -29,6 +39,7 @@ class ComparedLevel:
 
     load: ClosedLoad | OpenLoad
     data: dict[str, FigureData] = field(default_factory=dict)
+    by_run: dict[str, FigureData] = field(default_factory=dict)
     changes: dict[str, MeasuredChange] = field(default_factory=dict)
     rows: list[ComparedFigure] = field(default_factory=list)
 
@@ -36,20 +47,15 @@ class ComparedLevel:
         """The decision of one figure; "~" where it is not compared."""
         return next((row.decision for row in self.rows if row.metric == metric), "~")
 
+    def confidence(self, metric: str) -> float:
+        """That of the interval of one figure that is compared."""
+        return next(row.confidence for row in self.rows if row.metric == metric)
 
-def too_few_runs(data: FigureData, confidence: float) -> str:
-    """Why the runs are too few to show any difference; empty where they are enough, or where each side has one."""
-    if isinstance(data, WithinRun):
-        return ""
-    a, b = run_counts(data)
-    if min(a, b) == 1 and not data.paired:
-        return "one side has a single run, which shows no spread: run both sides equally often"
-    if not data.too_few(confidence):
-        return ""
-    need = next(n for n in range(2, 100) if ranks.smallest_p(n, n, paired=data.paired) <= 1 - confidence)
-    runs = f"{a} pair{'s' if a > 1 else ''} of runs" if data.paired else f"{a} runs against {b}"
-    best = ranks.smallest_p(a, b, paired=data.paired)
-    return f"{runs} reach a p of {best:.3g} at best; {need} runs a side are enough to show a difference"
+
+def headline(levels: Sequence[ComparedLevel]) -> str | None:
+    """The figure that a comparison is about, which every level has; `None` if there is none."""
+    names = CLOSED_HEADLINES if isinstance(levels[0].load, ClosedLoad) else OPEN_HEADLINES
+    return next((name for name in names if all(name in level.data for level in levels)), None)
 
 
 def run_counts(data: FigureData) -> tuple[int, int]:
@@ -66,40 +72,67 @@ def make_rows(
     by_run: Mapping[str, FigureData],
     changes: Mapping[str, MeasuredChange],
     confidence: float,
+    headline: str | None,
 ) -> list[ComparedFigure]:
-    """A row for each figure, with the p values of the level adjusted together.
+    """A row for each figure; the probability that any of a level shows a difference by chance is 1 - confidence.
+
+    The headline has `HEADLINE_SHARE` of that. The other figures are adjusted together (`hommel`) to the rest, and where
+    the headline differs, to all of it (Wiens, *A fixed sequence Bonferroni procedure*, 2003: the fallback method).
+    Each interval has the confidence at which its figure is decided, so that it excludes 1 where a difference is shown.
 
     `by_run` is the data that the rank test uses; it differs from `data` for failures, which are pooled.
     """
-    p_values = {metric: change.effect.p_value() for metric, change in changes.items() if change.effect is not None}
-    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    alpha = 1 - confidence
+    p_values = {
+        metric: change.effect.p_value()
+        for metric, change in changes.items()
+        if change.effect is not None and not change.refused
+    }
+    others = [metric for metric in p_values if metric != headline]
+    factors = dict(zip(others, hommel([p_values[metric] for metric in others]), strict=True))
+    adjusted = {metric: min(1.0, p_values[metric] * factor) for metric, factor in factors.items()}
+    if headline in p_values:
+        first = min(1.0, p_values[headline] / HEADLINE_SHARE)
+        for metric in others:
+            alone = min(1.0, adjusted[metric] / (1 - HEADLINE_SHARE))
+            adjusted[metric] = min(alone, max(first, adjusted[metric]))
+            factors[metric] /= 1 if first <= alpha else 1 - HEADLINE_SHARE
+        factors[headline], adjusted[headline] = 1 / HEADLINE_SHARE, first
+
     rows = []
     for metric, values in data.items():
-        effect, refused, logs = changes[metric].effect, changes[metric].refused, metric != FAILURES
-        p_adjusted = adjusted.get(metric)
+        change, logs = changes[metric], metric != FAILURES
+        effect, p_adjusted = change.effect, adjusted.get(metric)
+        own = 1 - alpha / factors.get(metric, 1.0)
+        a, b = (math.fsum(side) / len(side) for side in values.units())
+        ratio, interval = b - a, None
         decision: Speed = "~"
-        if effect is not None and p_adjusted is not None and p_adjusted <= 1 - confidence and not refused:
-            decision = "faster" if (effect.value > 0) == (metric in RATES) else "slower"
-
-        ranked, p_value, note = by_run[metric], None, refused
-        if not isinstance(ranked, WithinRun):
+        if effect is not None:
+            ratio, interval = effect.estimate(own)
+            if p_adjusted is not None and p_adjusted <= alpha:
+                decision = "faster" if (effect.value > 0) == (metric in RATES) else "slower"
+        ranked, p_value, note = by_run[metric], None, change.refused
+        shift = shift_interval = None
+        if isinstance(ranked, BetweenRuns):
             p_value = ranked.p_exact()
-            if not note and decision != "~" and p_value is not None and p_value > 1 - confidence:
+        if effect is not None and effect.ranks is not None and decision != "~" and p_value is not None and not note:
+            if p_value > alpha:
                 note = f"the rank test alone shows no difference: p {p_value:.2g}"
-        if isinstance(values, WithinRun):
-            a, b, shift, shift_interval = values.a[1], values.b[1], None, None
-        else:
-            of_a, of_b = values.usable()
-            a, b = float(of_a.mean()), float(of_b.mean())
+            elif ratio != effect.value:
+                note = "by the rank test: runs that are far from the others hide this from Student's t"
+        if decision == "~" and not note:
+            note = change.advice
+        if isinstance(values, BetweenRuns):
             # The Hodges-Lehmann ratio; with few runs it has no interval.
-            middle, ends = ranks.shift(of_a, of_b, paired=values.paired, confidence=confidence)
+            middle, ends = RankTest(*values.units(), values.paired).shift(confidence)
             shift = math.exp(middle)
             shift_interval = None if ends is None else (math.exp(ends[0]), math.exp(ends[1]))
 
         detectable = None
-        if effect is not None and not refused:
-            # For this figure alone: with the p that Holm requires of the smallest one.
-            detectable = effect.detectable(1 - (1 - confidence) / max(1, len(p_values)))
+        if effect is not None and metric in p_values:
+            # For this figure alone: with the p that is required of the smallest one.
+            share = HEADLINE_SHARE if metric == headline else (1 - HEADLINE_SHARE) / max(1, len(others))
+            detectable = effect.detectable(1 - alpha * share)
             detectable = math.expm1(detectable) if logs and detectable < _UNBOUNDED else detectable
         rows.append(
             ComparedFigure(
@@ -109,8 +142,9 @@ def make_rows(
                 b=math.exp(b) if logs else b,
                 a_interval=_interval(values.side_mean(0), confidence, logs=logs),
                 b_interval=_interval(values.side_mean(1), confidence, logs=logs),
-                ratio=math.exp(b - a) if logs else None,
-                interval=_interval(effect, confidence, logs=logs),
+                ratio=math.exp(ratio) if logs else None,
+                interval=None if interval is None else _ends(interval, logs=logs),
+                confidence=own,
                 decision=decision,
                 p_value=p_value,
                 p_adjusted=p_adjusted,
@@ -125,6 +159,11 @@ def make_rows(
 
 
 def _interval(effect: Effect | None, confidence: float, *, logs: bool) -> tuple[float, float] | None:
-    if effect is None:
+    return None if effect is None else _ends(effect.interval(confidence), logs=logs)
+
+
+def _ends(ends: tuple[float, float], *, logs: bool) -> tuple[float, float] | None:
+    """As a ratio, if they are logarithms; `None` where one end is open."""
+    if not all(map(math.isfinite, ends)):
         return None
-    return effect.ratio_interval(confidence) if logs else effect.interval(confidence)
+    return (math.exp(ends[0]), math.exp(ends[1])) if logs else ends

@@ -11,7 +11,8 @@ import math
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from loadbench.analyze.compare.effect import WithinRun, mean_over_levels
+from loadbench.analyze.compare.comparison_rows import CLOSED_HEADLINES, OPEN_HEADLINES, headline
+from loadbench.analyze.compare.effect import ASSUMED_DRIFT, mean_over_levels
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import RATES
 from loadbench.results.compare import NOT_COMPARED
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
     from loadbench.analyze.compare.comparison_rows import ComparedLevel
     from loadbench.results.compare import Crossover, LeftOut, Speed
 
-_CLOSED_FIGURES = {
-    "output_tokens_per_s": "output tokens/s",
-    "tpot_p50": "TPOT p50",
-    "itl_p50": "ITL p50",
-    "ttft_p50": "TTFT p50",
-}
-_OPEN_FIGURES = {"e2e_response_p50": "E2E p50", "tpot_p50": "TPOT p50", "ttft_response_p50": "TTFT p50"}
 # Reported as well where they differ: the parts before and after the first token, and what a token costs.
 _PARTS = {
     "ttft_p50": "TTFT p50",
@@ -40,23 +34,20 @@ _PARTS = {
 }
 
 
-def conclude(
-    levels: Sequence[ComparedLevel], crossing: Crossover | None, left_out: Sequence[LeftOut], *, confidence: float
-) -> str:
+def conclude(levels: Sequence[ComparedLevel], crossing: Crossover | None, left_out: Sequence[LeftOut]) -> str:
     """The sentence: which side is faster, by how much and at which levels; or that no difference is shown."""
     if not levels:
         reasons = dict.fromkeys(f"{gap.level} is {NOT_COMPARED[gap.code]}" for gap in left_out if not gap.metric)
         return "nothing can be compared: " + (", ".join(reasons) or "the sides have no level in common")
-    names = _CLOSED_FIGURES if isinstance(levels[0].load, ClosedLoad) else _OPEN_FIGURES
-    metric = next((name for name in names if all(name in level.data for level in levels)), None)
+    metric = headline(levels)
     if metric is None:
         return "no figure can be compared at every level: the sides did not do the same work"
     levels = sorted(levels, key=_amount)
-    name, groups = names[metric], _groups(levels, metric)
+    name, groups = {**CLOSED_HEADLINES, **OPEN_HEADLINES}[metric], _groups(levels, metric)
     if {decision for decision, _ in groups} == {"~"}:
         parts = [_no_difference(levels, metric, name)]
     else:
-        parts = [_differences(groups, levels, metric, name, confidence)]
+        parts = [_differences(groups, levels, metric, name)]
     if crossing is not None:
         parts.append(f"the crossover is at users={crossing.users:.3g} ({crossing.low:.3g} to {crossing.high:.3g})")
     for other, other_name in _PARTS.items():
@@ -66,12 +57,13 @@ def conclude(
         for decision, same in _groups([level for level in levels if other in level.data], other):
             effect = mean_over_levels([level.data[other] for level in same]).effect()
             if decision != "~" and effect is not None:
-                low, high = effect.interval(confidence)
-                ratios.append(f"{_ratio(effect.value)}x ({_ratio(low)}-{_ratio(high)}) A's{_where(same, levels)}")
+                value, (low, high) = effect.estimate(max(level.confidence(other) for level in same))
+                ratios.append(f"{_ratio(value)}x ({_ratio(low)}-{_ratio(high)}) A's{_where(same, levels)}")
         if ratios:
             parts.append(f"B's {other_name} is {' and '.join(ratios)}")
-    if any(isinstance(level.data[metric], WithinRun) for level in levels):
-        parts.append("with one run a side, differences between runs are not included")
+    effects = [level.data[metric].effect() for level in levels]
+    if any(effect is not None and effect.assumed for effect in effects):
+        parts.append(f"assuming that a machine drifts by {100 * ASSUMED_DRIFT:.0f} % between sessions")
     return "; ".join(parts)
 
 
@@ -89,11 +81,7 @@ def _no_difference(levels: Sequence[ComparedLevel], metric: str, name: str) -> s
 
 
 def _differences(
-    groups: Sequence[tuple[Speed, list[ComparedLevel]]],
-    levels: Sequence[ComparedLevel],
-    metric: str,
-    name: str,
-    confidence: float,
+    groups: Sequence[tuple[Speed, list[ComparedLevel]]], levels: Sequence[ComparedLevel], metric: str, name: str
 ) -> str:
     """`B is 1.42x (1.31-1.55) as fast as A in output tokens/s at users=4 and above; no difference shown at users=1`."""
     faster: list[str] = []
@@ -106,8 +94,8 @@ def _differences(
         first, second = ("B", "A") if decision == "faster" else ("A", "B")
         if (metric in RATES) != (decision == "faster"):
             effect = effect.reversed()
-        low, high = effect.interval(confidence)
-        ratio = f"{_ratio(effect.value)}x ({_ratio(low)}-{_ratio(high)})"
+        value, (low, high) = effect.estimate(max(level.confidence(metric) for level in same))
+        ratio = f"{_ratio(value)}x ({_ratio(low)}-{_ratio(high)})"
         figure = "" if faster else f" in {name}"
         faster.append(f"{first} is {ratio} as fast as {second}{figure}{_where(same, levels)}")
     same_speed = [_where(same, levels) for decision, same in groups if decision == "~"]

@@ -3,23 +3,36 @@
 A latency or a throughput is compared by the logarithm of b / a, so that 2x and 0.5x are equally far from "no change".
 Values of several runs are averaged as logarithms; their ratio is then the ratio of geometric means.
 
-*Several runs a side* (`BetweenRuns`). The unit is the run, not the request, because the requests of one run share its
-conditions. With pairs, the mean difference over its standard error follows Student's t with n - 1 degrees of freedom.
-Without pairs it is Welch's t (*The generalization of 'Student's' problem when several different population variances
-are involved*, 1947) with Satterthwaite's degrees of freedom. For the few runs that people can afford, a percentile
-bootstrap is too narrow (Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015); `tests/coverage/compare.py`
-measures both.
+*Pairs* (`BetweenRuns`, paired). Both runs of a pair share their conditions, so the unit is the pair. The mean
+difference over its standard error follows Student's t with n - 1 degrees of freedom. For the few runs that people can
+afford, a percentile bootstrap is too narrow (Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015);
+`tests/coverage/compare.py` measures both.
+
+*Saved runs* (`BetweenRuns` with sessions). A machine drifts: runs of one session are alike, and those of another
+session are all faster or all slower. The unit is therefore the session (`sessions`), with the mean of its runs. The
+spread between the sessions of both sides is that of one machine, so it is pooled, and one session is enough on a side
+if the other side has several. Where both sides have several, but not equally many, it is Welch's t (*The generalization
+of 'Student's' problem when several different population variances are involved*, 1947) with Satterthwaite's degrees of
+freedom. One session a side, or two against one, do not show the spread: `ASSUMED_DRIFT` stands for it.
 
 *One run a side* (`WithinRun`). The uncertainty comes from each side's own interval in `run.json`, which accounts for
-correlated requests. The distances to the limits are combined as independent errors (the method of variance estimates
-recovery: Zou and Donner, *Construction of confidence limits about effect measures*, 2008). Differences from run to run,
-such as heat, other load or memory placement, are not included.
+correlated requests, and from the assumed drift. The distances to the limits are combined as independent errors (the
+method of variance estimates recovery: Zou and Donner, *Construction of confidence limits about effect measures*, 2008).
+
+*Ranks*. One slow run among ten hides a difference from Student's t, but not from a rank test. Where the runs are enough
+for the exact rank test, the smaller of both p values counts, times `_TWO_TESTS`.
+
+*Until* (`BetweenRuns.first`). If the number of pairs was not fixed beforehand, but pairs were added until the interval
+was narrow enough, an ordinary interval is too narrow: one stops when the spread happens to look small. The spread that
+counts is then never below that of the first pairs, with their degrees of freedom. As the mean is independent of the
+spread, and the end is decided by the spread alone, the interval holds however often one looks (Stein, *A two-sample
+test for a linear hypothesis whose power is independent of the variance*, 1945).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,35 +46,88 @@ if TYPE_CHECKING:
 
 # A change is detectable if this share of comparisons would show it: the convention of planning (Cohen, 1988).
 POWER = 0.8
+# The standard deviation of a machine's speed between sessions, where too few sessions show it. Heat, other load, memory
+# placement and clock rates make steps of 10 to 15 %; a step of 15 % either way on both sides is covered.
+ASSUMED_DRIFT = 0.15
+_SESSION_ERROR = math.log1p(ASSUMED_DRIFT)
+# Fewer degrees of freedom between sessions say less about the drift than the assumption.
+_FEWEST_FREEDOM = 2
+# Two tests of one question mostly agree, so that the smaller p times 1.3 keeps the level; two unrelated ones would need
+# 2 (Bonferroni). `python -m tests.coverage.compare` measures it. The rank test takes part where it can get this far.
+_TWO_TESTS = 1.3
+_RANKS_REACH = 0.02
 _NORMAL_975 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
+class RankTest:
+    """The exact rank test of the units of both sides."""
+
+    a: Values
+    b: Values
+    paired: bool
+
+    def p_value(self) -> float:
+        """The two-sided p of no difference."""
+        return ranks.signed_ranks(self.b - self.a) if self.paired else ranks.mann_whitney(self.a, self.b)
+
+    def p_beyond(self, bound: float) -> float:
+        """The one-sided p of a difference that is not above the bound."""
+        if self.paired:
+            return ranks.signed_ranks(self.b - self.a - bound, above=True)
+        return ranks.mann_whitney(self.a + bound, self.b, b_above=True)
+
+    def shift(self, confidence: float) -> tuple[float, tuple[float, float] | None]:
+        """The difference by Hodges and Lehmann, and its interval, if there is one."""
+        return ranks.shift(self.a, self.b, paired=self.paired, confidence=confidence)
+
+
+@dataclass(frozen=True, slots=True)
 class Effect:
-    """A difference b - a, its standard errors below and above, and the degrees of freedom of these."""
+    """A difference b - a, its standard errors below and above, and the degrees of freedom of these.
+
+    `ranks` is the rank test that decides as well; `assumed` says that the error is mostly `ASSUMED_DRIFT`.
+    """
 
     value: float
     below: float
     above: float
     freedom: float = math.inf
+    ranks: RankTest | None = None
+    assumed: bool = False
 
-    def interval(self, confidence: float) -> tuple[float, float]:
+    def estimate(self, confidence: float, bound: float = 0.0) -> tuple[float, tuple[float, float]]:
+        """The difference and its two-sided interval, which excludes the bound exactly where the tests do.
+
+        They are those of the rank test where it alone excludes the bound.
+        """
+        alpha = (1 - confidence) / (_TWO_TESTS if self.ranks is not None else 1.0)
+        t = student.quantile(1 - alpha / 2, self.freedom)
+        low, high = self.value - t * self.below, self.value + t * self.above
+        if self.ranks is not None and low <= bound <= high:
+            shift, ends = self.ranks.shift(1 - alpha)
+            if ends is not None and not ends[0] <= bound <= ends[1]:
+                return shift, ends
+        return self.value, (low, high)
+
+    def interval(self, confidence: float, bound: float = 0.0) -> tuple[float, float]:
         """The two-sided interval."""
-        t = student.quantile((1 + confidence) / 2, self.freedom)
-        return self.value - t * self.below, self.value + t * self.above
+        return self.estimate(confidence, bound)[1]
 
-    def ratio_interval(self, confidence: float) -> tuple[float, float] | None:
+    def ratio_interval(self, confidence: float, bound: float = 0.0) -> tuple[float, float] | None:
         """The interval of the ratio, for a difference of logarithms; `None` where it is unbounded."""
-        low, high = self.interval(confidence)
+        low, high = self.interval(confidence, bound)
         return (math.exp(low), math.exp(high)) if math.isfinite(low) and math.isfinite(high) else None
 
     def p_value(self) -> float:
         """The two-sided p of no difference: 1 minus the confidence at which the interval just reaches 0."""
-        return student.two_sided(self._distance(0.0), self.freedom)
+        p = student.two_sided(self._distance(0.0), self.freedom)
+        return p if self.ranks is None else min(1.0, _TWO_TESTS * min(p, self.ranks.p_value()))
 
     def p_beyond(self, bound: float) -> float:
         """The one-sided p of a difference that is not above the bound."""
-        return student.above(self._distance(bound), self.freedom)
+        p = student.above(self._distance(bound), self.freedom)
+        return p if self.ranks is None else min(1.0, _TWO_TESTS * min(p, self.ranks.p_beyond(bound)))
 
     def _distance(self, bound: float) -> float:
         """How far the difference is above the bound, in standard errors."""
@@ -73,20 +139,28 @@ class Effect:
 
     def detectable(self, confidence: float) -> float:
         """The difference that would be shown with a probability of `POWER`."""
-        return student.detectable_difference((1 - confidence) / 2, POWER, self.freedom) * max(self.below, self.above)
+        tail = (1 - confidence) / 2 / (_TWO_TESTS if self.ranks is not None else 1.0)
+        return student.detectable_difference(tail, POWER, self.freedom) * max(self.below, self.above)
 
     def reversed(self) -> Effect:
         """The same effect as a - b."""
-        return Effect(-self.value, self.above, self.below, self.freedom)
+        swapped = None if self.ranks is None else replace(self.ranks, a=self.ranks.b, b=self.ranks.a)
+        return replace(self, value=-self.value, below=self.above, above=self.below, ranks=swapped)
 
 
 @dataclass(frozen=True, slots=True)
 class BetweenRuns:
-    """The value of each run of both sides; NaN for a run without one. If `paired`, a[i] was measured with b[i]."""
+    """The value of each run of both sides; NaN for a run without one. If `paired`, a[i] was measured with b[i].
+
+    `sessions` are the numbers of each run's session; without them each run is one. If pairs were added until the
+    interval was narrow enough, `first` is the number of pairs after which that was first asked.
+    """
 
     a: Values
     b: Values
     paired: bool
+    sessions: tuple[Sequence[int], Sequence[int]] | None = None
+    first: int = 0
 
     def usable(self) -> tuple[Values, Values]:
         """The values that exist; of a pair both must exist."""
@@ -95,25 +169,69 @@ class BetweenRuns:
             return self.a[both], self.b[both]
         return self.a[np.isfinite(self.a)], self.b[np.isfinite(self.b)]
 
-    def effect(self) -> Effect | None:
-        """b minus a; `None` for fewer than two runs on a side."""
-        a, b = self.usable()
-        if min(len(a), len(b)) < 2:
-            return None
+    def by_session(self) -> tuple[list[Values], list[Values]]:
+        """The values of each session that has any, by side; unpaired."""
+        sides = []
+        for side, values in enumerate((self.a, self.b)):
+            numbers = np.arange(len(values)) if self.sessions is None else np.asarray(self.sessions[side])
+            exist = np.isfinite(values)
+            sides.append([values[exist & (numbers == number)] for number in dict.fromkeys(numbers[exist].tolist())])
+        return sides[0], sides[1]
+
+    def units(self) -> tuple[Values, Values]:
+        """What is independent: the runs of the pairs, or the mean of each session."""
         if self.paired:
-            differences = b - a
-            error = float(differences.std(ddof=1)) / math.sqrt(len(a))
-            return Effect(float(differences.mean()), error, error, len(a) - 1)
-        variances = [float(side.var(ddof=1)) / len(side) for side in (a, b)]
-        error, value = math.sqrt(sum(variances)), float(b.mean() - a.mean())
-        if error == 0:
-            return Effect(value, 0.0, 0.0, len(a) + len(b) - 2)
-        squares = (variance**2 / (len(side) - 1) for variance, side in zip(variances, (a, b), strict=True))
-        return Effect(value, error, error, sum(variances) ** 2 / sum(squares))
+            return self.usable()
+        a, b = (np.array([float(values.mean()) for values in side]) for side in self.by_session())
+        return a, b
+
+    def effect(self) -> Effect | None:
+        """b minus a; `None` where a side has no run, and for a single pair of runs."""
+        a, b = self.units()
+        if min(len(a), len(b)) < (2 if self.paired else 1):
+            return None
+        value = float(b.mean() - a.mean())
+        test = RankTest(a, b, self.paired)
+        with_ranks = test if ranks.smallest_p(len(a), len(b), paired=self.paired) <= _RANKS_REACH else None
+        if self.paired:
+            spread, freedom = float((b - a).std(ddof=1)), len(a) - 1
+            if 1 < self.first < len(a):
+                # As wide as the ordinary interval of 95 %, and never below the spread of the first pairs.
+                first = float((b - a)[: self.first].std(ddof=1))
+                wider = student.quantile(0.975, freedom) / student.quantile(0.975, self.first - 1)
+                spread, freedom = max(first, spread * wider), self.first - 1
+            error = spread / math.sqrt(len(a))
+            return Effect(value, error, error, freedom, None if self.first else with_ranks)
+
+        squares = [float(((side - side.mean()) ** 2).sum()) for side in (a, b)]
+        counts = (len(a), len(b))
+        between = sum(counts) - 2
+        share = sum(1 / count for count in counts)
+        pooled = sum(squares) / between if between else 0.0
+        if between < _FEWEST_FREEDOM and pooled <= _SESSION_ERROR**2:
+            # Too few sessions: their drift is assumed, and the spread of the runs within the sessions comes on top.
+            sides = self.by_session()
+            within = sum(float(((values - values.mean()) ** 2).sum()) for side in sides for values in side)
+            freedom = sum(len(values) - 1 for side in sides for values in side)
+            drift = _SESSION_ERROR**2 * share
+            if not freedom:
+                return Effect(value, math.sqrt(drift), math.sqrt(drift), assumed=True)
+            runs = within / freedom * sum(1 / len(values) / len(side) ** 2 for side in sides for values in side)
+            error = math.sqrt(drift + runs)
+            return Effect(value, error, error, error**4 / (runs**2 / freedom) if runs else math.inf, assumed=True)
+        if counts[0] == counts[1] or min(counts) == 1 or not pooled:
+            error = math.sqrt(pooled * share)
+            return Effect(value, error, error, between, with_ranks)
+        variances = [square / (count - 1) / count for square, count in zip(squares, counts, strict=True)]
+        error = math.sqrt(sum(variances))
+        parts = sum(variance**2 / (count - 1) for variance, count in zip(variances, counts, strict=True))
+        return Effect(value, error, error, sum(variances) ** 2 / parts, with_ranks)
 
     def side_mean(self, side: int) -> Effect | None:
         """The mean of side 0 (a) or 1 (b), with its error; `None` for fewer than two runs."""
-        values = self.usable()[side]
+        values = self.units()[side]
+        if len(values) < 2:
+            values = self.usable()[side]
         if len(values) < 2:
             return None
         error = float(values.std(ddof=1)) / math.sqrt(len(values))
@@ -121,36 +239,38 @@ class BetweenRuns:
 
     def p_exact(self) -> float | None:
         """The p of the exact rank test; `None` without a value on each side."""
-        a, b = self.usable()
-        if not len(a) or not len(b):
-            return None
-        return ranks.signed_ranks(b - a) if self.paired else ranks.mann_whitney(a, b)
-
-    def too_few(self, confidence: float) -> bool:
-        """Whether the runs are too few for the rank test to show any difference."""
-        a, b = self.usable()
-        return ranks.smallest_p(len(a), len(b), paired=self.paired) > 1 - confidence
+        a, b = self.units()
+        return RankTest(a, b, self.paired).p_value() if len(a) and len(b) else None
 
     def interpolated(self, weight: float, other: BetweenRuns) -> BetweenRuns:
         """`weight` times this plus the rest times the other, run by run."""
         rest = 1 - weight
-        return BetweenRuns(weight * self.a + rest * other.a, weight * self.b + rest * other.b, self.paired)
+        return replace(self, a=weight * self.a + rest * other.a, b=weight * self.b + rest * other.b)
 
 
 @dataclass(frozen=True, slots=True)
 class WithinRun:
-    """The value of each side as (low, value, high), 1.96 standard errors apart, and their degrees of freedom."""
+    """The value of each side as (low, value, high), 1.96 standard errors apart, and their degrees of freedom.
+
+    If the sides `drift`, each may also be faster or slower than usual by `ASSUMED_DRIFT`, at all levels alike.
+    """
 
     a: tuple[float, float, float]
     b: tuple[float, float, float]
     freedom: float = math.inf
+    drift: bool = False
+
+    def units(self) -> tuple[tuple[float], tuple[float]]:
+        """The one value of each side."""
+        return (self.a[1],), (self.b[1],)
 
     def effect(self) -> Effect:
         """b minus a."""
         value = self.b[1] - self.a[1]
+        drift = math.sqrt(2) * _SESSION_ERROR if self.drift else 0.0
         below = math.hypot(self.b[1] - self.b[0], self.a[2] - self.a[1]) / _NORMAL_975
         above = math.hypot(self.b[2] - self.b[1], self.a[1] - self.a[0]) / _NORMAL_975
-        return Effect(value, below, above, self.freedom)
+        return Effect(value, math.hypot(below, drift), math.hypot(above, drift), self.freedom, assumed=self.drift)
 
     def side_mean(self, side: int) -> Effect:
         """The value of side 0 (a) or 1 (b), with its errors."""
@@ -167,7 +287,7 @@ class WithinRun:
             above = math.hypot(*(share * (part[2] - part[1]) for share, part in parts))
             return value - below, value, value + above
 
-        return WithinRun(side(self.a, other.a), side(self.b, other.b), min(self.freedom, other.freedom))
+        return WithinRun(side(self.a, other.a), side(self.b, other.b), min(self.freedom, other.freedom), self.drift)
 
 
 # The values of one figure on both sides.
@@ -191,6 +311,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[position]))
         adjusted[position] = highest
     return adjusted
+
+
+def hommel(p_values: Sequence[float]) -> list[float]:
+    """Factors by which to multiply the p values, so that they bound the probability of any false positive among them.
+
+    A p value is adjusted to the largest of Simes' tests of all sets that it belongs to (Hommel, *A stagewise rejective
+    multiple test procedure based on a modified Bonferroni test*, 1988; the algorithm is Wright's, 1992). Figures that
+    move together lose nothing by their number, unlike with Holm's method. It holds for figures that are independent or
+    positively dependent, as those of one server are (Sarkar, 1998).
+    """
+    n = len(p_values)
+    order = sorted(range(n), key=lambda position: p_values[position])
+    p = [p_values[position] for position in order]
+    factors = [float(n)] * n
+    adjusted = [min((n * p[place] / (place + 1) for place in range(n)), default=1.0)] * n
+    for size in range(n - 1, 1, -1):
+        # The sets of this size with the largest p values: `first` is the place of the second one in them.
+        first = n - size + 1
+        least = min(size * p[place] / (2 + place - first) for place in range(first, n))
+        of_set = [min(size * p[place], least) for place in range(first)]
+        of_set += [of_set[-1]] * (n - first)
+        adjusted = [max(pair) for pair in zip(adjusted, of_set, strict=True)]
+    for place, position in enumerate(order):
+        if p[place] > 0:
+            factors[position] = max(1.0, adjusted[place] / p[place])
+    return factors
 
 
 # Above this number of runs a plan is precise enough to a tenth, and no plan needs more than the second number.

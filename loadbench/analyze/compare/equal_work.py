@@ -289,7 +289,8 @@ def _relative_length(
         return None
     longer = math.expm1(float(of_b.mean() - of_a.mean()))
     effect = runs.effect()
-    if abs(longer) <= LENGTHS_WITHIN or (effect is not None and effect.p_value() > 1 - confidence):
+    by_chance = effect is not None and not effect.assumed and effect.p_value() > 1 - confidence
+    if abs(longer) <= LENGTHS_WITHIN or by_chance:
         return None
     return longer
 

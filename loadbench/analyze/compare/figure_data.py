@@ -1,15 +1,16 @@
 """The values of one figure on both sides of a comparison, at one level: by run, or with one run a side by its interval.
 
 Latencies and rates are compared as logarithms. Failures may be 0, so they are compared as the share of all requests of
-a side. Its interval is that of Clopper and Pearson. Where the runs of a side differ by more than chance explains, the
-interval is widened by the root of Pearson's chi-square over its degrees of freedom (McCullagh and Nelder, *Generalized
-Linear Models*, section 4.5), and Student's t uses these: one odd run of six is one observation, however many of its
-requests failed.
+a side. Its interval is that of Clopper and Pearson. Where the runs or sessions of a side differ by more than chance
+explains, the interval is widened by the root of Pearson's chi-square over its degrees of freedom (McCullagh and Nelder,
+*Generalized Linear Models*, section 4.5), and Student's t uses these: one odd run of six is one observation, however
+many of its requests failed.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,22 +33,34 @@ if TYPE_CHECKING:
 _FEWEST = {"p50": 2, "p95": 20, "p99": 100}
 
 
-def figure_data(a: Levels, b: Levels, metric: str, *, paired: bool) -> FigureData | None:
+@dataclass(frozen=True, slots=True)
+class Design:
+    """How the runs of both sides belong together: see `BetweenRuns`."""
+
+    paired: bool
+    sessions: tuple[Sequence[int], Sequence[int]] | None = None
+    first: int = 0
+
+    def between(self, a: Sequence[float], b: Sequence[float]) -> BetweenRuns:
+        """The values of the runs."""
+        return BetweenRuns(np.array(a), np.array(b), self.paired, self.sessions, self.first)
+
+
+def figure_data(a: Levels, b: Levels, metric: str, design: Design) -> FigureData | None:
     """`None` where a run lacks the figure, or where one run a side has no interval of it."""
     if metric == FAILURES:
         both = all(any(level is not None and counts(level)[1] for level in side) for side in (a, b))
-        return _failures(a, b) if both else None
+        return _failures(a, b, design) if both else None
     if len(a) == len(b) == 1:
         one, other = _with_interval(a[0], metric), _with_interval(b[0], metric)
-        return None if one is None or other is None else WithinRun(one, other)
+        return None if one is None or other is None else WithinRun(one, other, drift=True)
     if not all(value(level, metric) for level in (*a, *b) if level is not None):
         # The runs that have the figure are the faster ones, with more requests: comparing these alone would be biased.
         return None
     logs = [
-        np.array([math.nan if level is None else math.log(value(level, metric) or math.nan) for level in side])
-        for side in (a, b)
+        [math.nan if level is None else math.log(value(level, metric) or math.nan) for level in side] for side in (a, b)
     ]
-    data = BetweenRuns(logs[0], logs[1], paired)
+    data = design.between(*logs)
     return data if all(len(side) for side in data.usable()) else None
 
 
@@ -73,13 +86,13 @@ def not_in_every_run(a: Levels, b: Levels, metric: str) -> str:
     return " and ".join(f"{sum(has)} of {len(has)} runs of {name}" for name, has in zip("ab", sides, strict=True))
 
 
-def failures_by_run(a: Levels, b: Levels, *, paired: bool) -> BetweenRuns:
+def failures_by_run(a: Levels, b: Levels, design: Design) -> BetweenRuns:
     """The share of requests that failed in each run."""
     sides = []
     for side in (a, b):
         by_run = [(0, 0) if level is None else counts(level) for level in side]
-        sides.append(np.array([failed / requests if requests else math.nan for failed, requests in by_run]))
-    return BetweenRuns(sides[0], sides[1], paired)
+        sides.append([failed / requests if requests else math.nan for failed, requests in by_run])
+    return design.between(*sides)
 
 
 def value(level: LevelResult, metric: str) -> float | None:
@@ -102,25 +115,30 @@ def counts(level: LevelResult) -> tuple[int, int]:
     return requests - level.outcomes.get("ok", 0), requests
 
 
-def _failures(a: Levels, b: Levels) -> WithinRun:
+def _failures(a: Levels, b: Levels, design: Design) -> WithinRun:
     """The share of all requests of a side that failed, with its interval."""
-    intervals, overdispersed = [], False
-    for side in (a, b):
-        by_run = [counts(level) for level in side if level is not None]
-        failed, requests = map(sum, zip(*by_run, strict=True))
+    intervals, overdispersed, fewest = [], False, len(a) + len(b)
+    for side, levels in enumerate((a, b)):
+        # By run, or by session.
+        by_unit: dict[int, tuple[int, int]] = {}
+        for place, level in enumerate(levels):
+            if level is not None:
+                unit = place if design.sessions is None else design.sessions[side][place]
+                bad, of = by_unit.get(unit, (0, 0))
+                by_unit[unit] = (bad + counts(level)[0], of + counts(level)[1])
+        failed, requests = map(sum, zip(*by_unit.values(), strict=True))
         share = failed / requests
-        # How many times as much the runs differ as chance explains; at least 1.
+        # How many times as much the units differ as chance explains; at least 1.
         excess = 1.0
-        if len(by_run) > 1 and 0 < share < 1:
+        if len(by_unit) > 1 and 0 < share < 1:
             chance = share * (1 - share)
-            square = sum((bad - share * of) ** 2 / (of * chance) for bad, of in by_run if of)
-            excess = max(1.0, square / (len(by_run) - 1))
-        overdispersed = overdispersed or excess > 1
+            square = sum((bad - share * of) ** 2 / (of * chance) for bad, of in by_unit.values() if of)
+            excess = max(1.0, square / (len(by_unit) - 1))
+        overdispersed, fewest = overdispersed or excess > 1, min(fewest, len(by_unit) - 1)
         low, high = share_interval(failed, requests)
         wider = math.sqrt(excess)
         intervals.append((max(0.0, share - wider * (share - low)), share, min(1.0, share + wider * (high - share))))
     # The fewest degrees of freedom that Welch's test can have.
-    fewest = min(sum(level is not None for level in side) for side in (a, b)) - 1
     return WithinRun(intervals[0], intervals[1], fewest if overdispersed and fewest else math.inf)
 
 
@@ -139,5 +157,5 @@ def _with_interval(level: LevelResult | None, metric: str) -> tuple[float, float
         interval = None if of_figure is None else of_figure.interval.get(point)
     if interval is None:
         return None
-    low, high = interval
-    return math.log(low) if low > 0 else -math.inf, math.log(measured), math.log(high)
+    low, high = interval  # an end that does not exist is open
+    return math.log(low) if low else -math.inf, math.log(measured), math.log(high) if high else math.inf

@@ -4,10 +4,11 @@ A check is one rule at one level. The interval of the change, with "worse" as th
 
     PASS        the whole interval is within the bound: B is shown not to be worse by more
     FAIL        the whole interval is beyond the bound: B is shown to be worse by more
-    UNDECIDED   the interval contains the bound, the runs are too few (one a side always is), or the work differed
+    UNDECIDED   the interval contains the bound, or the work differed
 
 The change alone never decides. The probability that a gate fails although nothing is beyond its bound is at most
 (1 - confidence) / 2 over all checks together, by Holm's method; with no true change and a bound above 0 it is smaller.
+The interval that is shown is that of the decision.
 A pass needs no such adjustment, because all checks have to pass (Berger, *Multiparameter hypothesis testing and
 acceptance sampling*, 1982).
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from loadbench.analyze.compare.effect import Effect
     from loadbench.plan.gate import GateRule
     from loadbench.results.compare import LeftOut
+    from loadbench.results.run import Decision
 
 _NOTHING_MEASURED = "nothing was measured that this rule could check"
 _NEAR = "the change is too close to the bound: measure more runs, or longer ones"
@@ -38,10 +40,14 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class MeasuredChange:
-    """The change of a figure at a level; `refused` says why nothing may be decided from it."""
+    """The change of a figure at a level; `refused` says why nothing may be decided from it.
+
+    `advice` says what decides a change that is not clear.
+    """
 
     effect: Effect | None
     refused: str = ""
+    advice: str = ""
 
 
 def decide(
@@ -93,18 +99,31 @@ def _check(
     effect = change.effect
     if effect is None:
         return GateCheck(level=level, decision="UNDECIDED", note=change.refused)
+    # On the scale of the effect; an interval that excludes the bound has the confidence of the decision.
+    bound = -_bound(rule) if rule.more_is_better else _bound(rule)
     of_failures = rule.metric == FAILURES
-    ratio = None if of_failures else math.exp(effect.value)
-    interval = effect.interval(confidence) if of_failures else effect.ratio_interval(confidence)
+
+    def shown(confidence: float) -> tuple[float | None, tuple[float, float] | None]:
+        if of_failures:
+            return None, effect.interval(confidence, bound)
+        return math.exp(effect.estimate(confidence, bound)[0]), effect.ratio_interval(confidence, bound)
+
     if p_value is None:
+        ratio, interval = shown(confidence)
         return GateCheck(level=level, decision="UNDECIDED", ratio=ratio, interval=interval, note=change.refused)
     # Two equal sides have no change, although the rounding of their logarithms may say otherwise.
-    worst = _worsening(rule, effect).interval(confidence)[1] - _ROUNDING
+    low, high = effect.interval(confidence, bound)
+    decision: Decision = "UNDECIDED"
+    alone = _worsening(rule, effect).p_beyond(_bound(rule))
     if p_value <= (1 - confidence) / 2:
-        return GateCheck(level=level, decision="FAIL", ratio=ratio, interval=interval, p_value=p_value)
-    if worst <= _bound(rule):
-        return GateCheck(level=level, decision="PASS", ratio=ratio, interval=interval, p_value=p_value)
-    return GateCheck(level=level, decision="UNDECIDED", ratio=ratio, interval=interval, p_value=p_value, note=_NEAR)
+        decision = "FAIL"
+    elif (-low if rule.more_is_better else high) - _ROUNDING <= _bound(rule):
+        decision = "PASS"
+    if decision != "PASS" and alone:
+        confidence = 1 - (1 - confidence) * alone / p_value
+    ratio, interval = shown(confidence)
+    note = (change.advice or _NEAR) if decision == "UNDECIDED" else ""
+    return GateCheck(level=level, decision=decision, ratio=ratio, interval=interval, p_value=p_value, note=note)
 
 
 def _bound(rule: GateRule) -> float:

@@ -32,27 +32,31 @@ _ROUNDING = 1e-9
 _COUNTED = 40
 
 
-def mann_whitney(a: Numbers, b: Numbers) -> float:
-    """Two-sided p."""
+def mann_whitney(a: Numbers, b: Numbers, *, b_above: bool = False) -> float:
+    """Two-sided p; with `b_above` that of "b does not lie above a"."""
     ranks = _doubled_midranks(np.concatenate([a, b]))
     rank_sum = int(ranks[: len(a)].sum())
     if max(len(a), len(b)) <= _COUNTED:
-        return _two_sided(_sums_of_choices(ranks, len(a)), rank_sum)
+        chances = _sums_of_choices(ranks, len(a))
+        return float(chances[: rank_sum + 1].sum()) if b_above else _two_sided(chances, rank_sum)
     # Normal approximation for the sum of doubled midranks, with a continuity correction of half a rank.
     n = len(ranks)
     variance = len(a) * len(b) / (n * (n - 1)) * float(((ranks - ranks.mean()) ** 2).sum())
-    distance = max(0.0, abs(rank_sum - len(a) * float(ranks.mean())) - 1)
-    return math.erfc(distance / math.sqrt(2 * variance)) if variance else 1.0
+    above = len(a) * float(ranks.mean()) - rank_sum
+    if b_above:
+        return math.erfc((above - 1) / math.sqrt(2 * variance)) / 2 if variance else 1.0
+    return math.erfc(max(0.0, abs(above) - 1) / math.sqrt(2 * variance)) if variance else 1.0
 
 
-def signed_ranks(differences: Numbers) -> float:
-    """Two-sided p of differences from one distribution around 0; 1 where all are 0."""
+def signed_ranks(differences: Numbers, *, above: bool = False) -> float:
+    """Two-sided p of differences from one distribution around 0, with `above` that of "not above 0"; 1 if all are 0."""
     nonzero = np.asarray(differences, np.float64)
     nonzero = nonzero[nonzero != 0]
     if not len(nonzero):
         return 1.0
     ranks = _doubled_midranks(np.abs(nonzero))
-    return _two_sided(_sums_of_signs(ranks), int(ranks[nonzero > 0].sum()))
+    chances, rank_sum = _sums_of_signs(ranks), int(ranks[nonzero > 0].sum())
+    return float(chances[rank_sum:].sum()) if above else _two_sided(chances, rank_sum)
 
 
 def smallest_p(a: int, b: int, *, paired: bool) -> float:

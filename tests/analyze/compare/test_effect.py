@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from loadbench.analyze.compare.effect import POWER, BetweenRuns, Effect, WithinRun, holm, mean_over_levels, plan_repeats
+from loadbench.analyze.compare.effect import (
+    ASSUMED_DRIFT,
+    POWER,
+    BetweenRuns,
+    Effect,
+    WithinRun,
+    holm,
+    hommel,
+    mean_over_levels,
+    plan_repeats,
+)
 
 
 def runs(a, b, *, paired=False):
@@ -26,13 +37,65 @@ def test_pairs_are_compared_by_their_differences():
     assert (high - low) / 2 == pytest.approx(2.7764 * effect.below, rel=1e-4)
 
 
-def test_unpaired_sides_are_compared_by_welch():
-    """Variances 1 and 4 of 5 and 5: the error is 1, the degrees of freedom 1 / (0.2² / 4 + 0.8² / 4) = 5.88."""
+def test_sides_of_equal_number_share_their_spread():
+    """Variances 1 and 4 of 5 and 5: the error is 1, with 8 degrees of freedom."""
     a = np.array([-1, -1, 0, 1, 1]) + 10
     b = 2 * np.array([-1, -1, 0, 1, 1]) + 13
     effect = runs(a, b).effect()
     assert effect is not None
-    assert (effect.value, effect.below, effect.freedom) == (3.0, pytest.approx(1.0), pytest.approx(1 / 0.17))
+    assert (effect.value, effect.below, effect.freedom) == (3.0, pytest.approx(1.0), 8)
+
+
+def test_sides_of_unequal_number_are_compared_by_welch():
+    """Variances 1 and 4 of 5 and 4: the error is √(0.2 + 1), the freedom 1.44 / (0.2² / 4 + 1 / 3) = 4.19."""
+    a = np.array([-1, -1, 0, 1, 1]) + 10
+    b = math.sqrt(3) * np.array([-1, -1, 1, 1]) + 13
+    effect = runs(a, b).effect()
+    assert effect is not None
+    assert (effect.value, effect.below) == (pytest.approx(3.0), pytest.approx(math.sqrt(1.2)))
+    assert effect.freedom == pytest.approx(1.44 / (0.04 / 4 + 1 / 3))
+
+
+def test_one_session_is_compared_with_the_spread_of_the_others():
+    """Of one machine: 4 sessions of a have variance 5 / 3, and b's one session the same."""
+    data = BetweenRuns(
+        np.array([0.0, 1.0, 2.0, 3.0]), np.array([9.0, 11.0]), paired=False, sessions=((0, 1, 2, 3), (4, 4))
+    )
+    effect = data.effect()
+    assert effect is not None
+    assert (effect.value, effect.freedom, effect.assumed) == (8.5, 3, False)
+    assert effect.below == pytest.approx(math.sqrt(5 / 3 * (1 + 1 / 4)))
+
+
+def test_one_session_a_side_has_the_assumed_drift():
+    """And the spread of its runs on top: variances of 0.02 of 2 and 2 runs."""
+    values = np.array([-0.1, 0.1])
+    effect = BetweenRuns(values, values + 1, paired=False, sessions=((0, 0), (1, 1))).effect()
+    assert effect is not None
+    assert (effect.value, effect.assumed) == (pytest.approx(1.0), True)
+    assert effect.below == pytest.approx(math.sqrt(2 * math.log1p(ASSUMED_DRIFT) ** 2 + 0.02))
+    exact = BetweenRuns(np.zeros(1), np.ones(1), paired=False).effect()
+    assert exact is not None
+    assert exact.interval(0.95)[0] == pytest.approx(1 - 1.96 * math.sqrt(2) * math.log1p(ASSUMED_DRIFT), abs=1e-4)
+
+
+def test_pairs_that_went_on_are_at_least_as_wide_as_the_first_ones():
+    """4 first pairs with a spread of 1, then quiet ones: the error is that of 1, with 3 degrees of freedom; quiet first
+    pairs, then noisy ones: as wide at 95 % as by all of them.
+    """
+    noisy, quiet = np.array([-1.0, 1.0, -1.0, 1.0]) * math.sqrt(3) / 2, np.zeros(12)
+    for differences in (np.concatenate([noisy, quiet]), np.concatenate([quiet, noisy])):
+        data = BetweenRuns(np.zeros(16), differences, paired=True, first=4)
+        effect, plain = data.effect(), BetweenRuns(np.zeros(16), differences, paired=True).effect()
+        assert effect is not None
+        assert plain is not None
+        assert effect.freedom == 3
+        if differences is not None and differences[0]:
+            assert effect.below == pytest.approx(1 / 4)
+        else:
+            assert effect.interval(0.95) == pytest.approx(
+                Effect(plain.value, plain.below, plain.above, 15).interval(0.95)
+            )
 
 
 def test_a_run_without_a_value_takes_its_pair_along():
@@ -94,13 +157,25 @@ def test_holm_adjusts_step_by_step():
     assert holm([]) == []
 
 
+def test_hommel_is_the_closure_of_simes():
+    """Each factor times its p is the largest Simes p of all sets that it is in, for any p values."""
+    rng = np.random.default_rng(4)
+    for n in (1, 2, 3, 5, 7):
+        for p in (rng.uniform(size=n), rng.uniform(size=n) ** 4, np.full(n, 0.03)):
+            for place, factor in enumerate(hommel(list(p))):
+                sets = (one for size in range(1, n + 1) for one in combinations(range(n), size) if place in one)
+                simes = (min(len(one) * q / k for k, q in enumerate(sorted(p[list(one)]), 1)) for one in sets)
+                assert factor * p[place] == pytest.approx(max(simes))
+    assert hommel([]) == []
+
+
 def test_detectable_is_seen_as_often_as_it_says():
-    """Of changes as large as that, by six normal runs a side, four in five are found."""
+    """Of changes as large as that, by four normal runs a side, four in five are found."""
     rng = np.random.default_rng(3)
-    detectable = Effect(0.0, 1 / math.sqrt(3), 1 / math.sqrt(3), 10).detectable(0.95)
+    detectable = Effect(0.0, 1 / math.sqrt(2), 1 / math.sqrt(2), 6).detectable(0.95)
     found = 0
     for _ in range(2000):
-        effect = runs(rng.normal(0, 1, 6), rng.normal(detectable, 1, 6)).effect()
+        effect = runs(rng.normal(0, 1, 4), rng.normal(detectable, 1, 4)).effect()
         assert effect is not None
         found += effect.p_value() <= 0.05
     assert abs(found / 2000 - POWER) < 3 * math.sqrt(POWER * (1 - POWER) / 2000)
