@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
 from loadbench.analyze.capacity.sequential import FEWEST, FEWEST_PER_USER
+from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.search import Purpose
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.report.document import Block, Document, Notes, Table, Text
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 
 # The name of each phase, and what its probes are for.
 _PHASES = {
-    Purpose.BRACKET: ("bracketing", "briefly measures an estimate, then doubles or halves the load"),
-    Purpose.REFINE: ("refining", "briefly measures a load in between"),
-    Purpose.TEST: ("test", "is longer, to find both ends: the highest load that passes and the lowest that fails"),
+    Purpose.BRACKET: ("bracketing", "doubles or halves the load until one probe points to PASS and another to FAIL"),
+    Purpose.REFINE: ("refining", "measures the load whose requests narrow the likely range most"),
+    Purpose.TEST: ("proving", "measures loads below and above the estimate until they are proven to pass or to fail"),
     Purpose.REPEAT: ("repeat test", "briefly measures an end again, and is decided by its own requests alone"),
-    Purpose.VERIFY: ("verification", "measures the best estimate, and is decided by its own requests alone"),
+    Purpose.VERIFY: (
+        "verification",
+        "measures the low end of the likely range, to see whether it meets the objectives",
+    ),
 }
 
 # From this share of responses on, their own lengths decide the load that they make.
@@ -33,7 +38,7 @@ def capacity_document(capacity: Capacity) -> Document:
     """The whole report, also of a search that is under way."""
     fit = fit_of_all_objectives(capacity.prediction, getattr(capacity.answer, "think_s", None))
     title = f"Capacity of model {capacity.model}" if capacity.model else "Capacity"
-    blocks: list[Block] = [Text(_answer_lines(capacity, fit))]
+    blocks: list[Block] = [Text(_answer_lines(capacity, fit)), *_claims(capacity)]
     if capacity.verification is not None:
         blocks += _verification(capacity, capacity.verification, fit)
     if capacity.at_think_times or capacity.prediction is not None:
@@ -71,6 +76,8 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
         lines = [f"Under way, {spent}: {low} is proven to pass, {high} is proven to fail."]
 
     # Why there is no sure answer, and what to do next.
+    if answer is not None and (capacity.require, answer.strength, capacity.complete) == ("proven", "likely", True):
+        lines.append("The likely answer is verified, but --require proven asks for a proven one.")
     lines += [f"{text[0].upper()}{text[1:]}." for text in capacity.contradictions if text not in capacity.conclusion]
     if capacity.contradictions:
         cause = "the server, or other load on its machine, changed during the search"
@@ -78,16 +85,11 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
             cause += f", or performance drops sharply near {kind_of(capacity)}={verified.amount:g}"
         lines.append(f"Possible causes: {cause}. Search again to find out.")
     elif capacity.conclusion and capacity.status in {"inconclusive", "interrupted"}:
-        lines.append(f"To get an answer, repeat the command with --resume {capacity.run} and a larger --budget.")
-        lines[-1] += " A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
+        lines.append(_next_step(capacity))
     elif capacity.status == "at_least":
         lines.append("The limit was not reached. To find it, search again with a higher --at-most.")
         if answer is not None and fit is not None and (fit.users or 0) > answer.amount:
             lines[-1] += f" The queueing model predicts {_users(fit)} users ({range_text(fit.low, fit.high)})."
-    for probe in capacity.probes if capacity.status in {"found", "at_least"} else ():
-        if probe.purpose is Purpose.VERIFY and probe.decision == "UNDECIDED":
-            lines.append(f"Verification at {probe.label}: {_decision(probe)}. This does not change the answer.")
-
     if answer is not None and answer.think_s:
         lines.append(f"Users think {duration(answer.think_s)} on average between a response and their next request.")
     if capacity.explanation is not None:
@@ -99,19 +101,58 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
         lines.append(f"Servers for {fleet.people} users: unknown, because {fleet.note}.")
     elif fleet is not None and answer is not None:
         line = f"{fleet.people} users need {counted(fleet.devices or 0, 'such server')} with at most "
-        line += f"{fleet.per_device} users each ({percent(1 - fleet.headroom)} of the proven {answer.low:g})"
+        least, most = answer.range
+        sure = "proven" if answer.strength != "likely" else "likely"
+        line += f"{fleet.per_device} users each ({percent(1 - fleet.headroom)} of the {sure} {least:g})"
         if fleet.least not in {None, fleet.devices}:
-            line += f"; {fleet.least} would be enough if each can serve {answer.high:g}"
+            line += f"; {fleet.least} would be enough if each can serve {most:g}"
             line += f", also with {percent(fleet.headroom)} kept free" if fleet.headroom else ""
         lines.append(f"{line}.")
     return lines
+
+
+def _next_step(capacity: Capacity) -> str:
+    """What would give an answer: more time, as far as it can be estimated, or an easier question."""
+    needed, resume = capacity.needed, f"repeat the command with --resume {capacity.run}"
+    easier = "A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
+    if needed is None:
+        return f"To get an answer, {resume} and a larger --budget. {easier}"
+    budget = format_duration(math.ceil((capacity.spent_s + needed.seconds) / 60) * 60 * NS_PER_S)
+    more = f"about {needed.requests} more requests, which take about {duration(needed.seconds)}"
+    return f"An answer needs {more}: {resume} --budget {budget}. {easier}"
+
+
+def _claims(capacity: Capacity) -> list[Block]:
+    """What is likely and what is proven, each with its range and what it rests on."""
+    answer, verified = capacity.answer, capacity.verification
+    if answer is None or (answer.likely_low is None and answer.low is None and answer.high is None):
+        return []
+    proven, likely = claim_texts(capacity)
+    sure, unit = f"{100 * answer.confidence:g} %", "users" if kind_of(capacity) == "users" else "requests/s"
+    checked = "it has not been verified"
+    if verified is not None:
+        words = {True: "agrees", False: "contradicts it", None: "was too short to tell"}
+        checked = f"the verification at {kind_of(capacity)}={verified.amount:g} {words[verified.agrees]}"
+    rows = []
+    if likely != "-":
+        rows.append(
+            ["likely", likely, f"a curve fitted to all requests has the limit here ({sure} confidence); {checked}"]
+        )
+    ends = []
+    if answer.low is not None:
+        ends.append(f"{answer.low:g} {unit} meet the objectives")
+    if answer.high is not None:
+        ends.append(f"{answer.high + (unit == 'users'):g} {unit} do not")
+    basis = f"tests, true in at least {percent(answer.confidence)} of searches" if ends else "nothing is proven yet"
+    rows.append(["proven", proven, f"{'; '.join(ends)}: {basis}" if ends else basis])
+    return [Table(("claim", unit, "what it says"), rows, "lll")]
 
 
 def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapacity | None) -> list[Block]:
     """The capacity, and the shares at the verified load: predicted, estimated and measured."""
     answer = capacity.answer
     predicted = "-" if fit is None else f"{_users(fit)} ({range_text(fit.low, fit.high)})"
-    estimated = "-" if answer is None else f"{answer.amount:g} ({range_text(answer.low, answer.high)})"
+    estimated = "-" if answer is None else f"{answer.amount:g} ({range_text(*answer.range)})"
     kind = kind_of(capacity)
     rows = [[f"capacity ({kind})", predicted, estimated, ""]]
     for rule, measured in verified.measured.items():
@@ -125,7 +166,6 @@ def _verification(capacity: Capacity, verified: Verification, fit: PredictedCapa
         for row in (headers, *rows):
             del row[1]
     note = "measured: by the requests of the verification alone, with the 95 % interval"
-    note += "; the estimate agrees with it" if verified.agrees else ""
     return [Table(headers, rows, "l" * len(headers)), Notes([note])]
 
 
@@ -135,7 +175,7 @@ def _think_times(capacity: Capacity) -> list[Block]:
     notes, answer, heading = [], capacity.answer, ""
     if scaled and answer is not None and answer.think_s:
         heading = f"scaled from the measured {answer.amount:g}"
-        scaled[answer.think_s] = [f"{answer.amount:g} (measured)", range_text(answer.low, answer.high)]
+        scaled[answer.think_s] = [f"{answer.amount:g} (measured)", range_text(*answer.range)]
         found = f"{answer.amount:g} users with {duration(answer.think_s)} of think time, the only one measured"
         notes = [f"scaled: this many users send as many requests per second as {found}"]
     if capacity.prediction is None:
@@ -231,6 +271,7 @@ def _notes(capacity: Capacity) -> Notes:
         ]
         if any("effective" in _share(hits) for probe in probes for hits in probe.attainment.values()):
             notes.append("effective n: requests influence each other; this many independent ones would tell as much")
+    notes += [f"{probe.label}: {'; '.join(probe.caveats)}" for probe in capacity.probes if probe.caveats]
     left = [probe for probe in capacity.probes if probe.gave_up]
     if left:
         # The probe with the most requests tells most; at the answer, if there is one.

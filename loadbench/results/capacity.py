@@ -117,6 +117,12 @@ class CapacityAnswer(_Load, frozen=True, kw_only=True):
     limit: BottleneckKind = "unknown"
     think_s: float | None = None
 
+    @property
+    def range(self) -> tuple[float | None, float | None]:
+        """The range that answers: the proven one if it is the stronger claim or the only one, else the likely one."""
+        proven = self.strength == "proven" or self.likely_low is None
+        return (self.low, self.high) if proven else (self.likely_low, self.likely_high)
+
 
 class Needed(msgspec.Struct, frozen=True, kw_only=True):
     """About how much more an answer takes: requests, and the time for them."""
