@@ -14,19 +14,7 @@ from loadbench.results.folder import read_run
 from tests.cli.any_server import Reply, any_server, chat
 from tests.cli.typed import typed
 
-SHORT = (
-    "--duration",
-    "2s",
-    "--warm-up",
-    "300ms",
-    "--drain",
-    "2s",
-    "--telemetry",
-    "off",
-    "--no-live",
-    "--max-tokens",
-    "3",
-)
+SHORT = ("--duration", "2s", "--warm-up", "300ms", "--drain", "2s", "--telemetry", "off", "--no-live")
 PROMPT = ("--prompt", "Hello", "--max-tokens", "3", "--json")
 
 
@@ -52,6 +40,7 @@ def swept(tmp_path, answer, *arguments):
     """(exit code, the levels' statuses by load, their codes, the report) of a sweep against such a server."""
     with any_server(answer=answer) as server:
         done = typed("sweep", "--url", server.root, *arguments, *SHORT, *PROMPT, cwd=tmp_path)
+    assert done.stdout, done.stderr
     run = json.loads(done.stdout)
     labels = [f"users={level['load']['users']}" for level in run["levels"]]
     (folder,) = (tmp_path / "results").iterdir()
