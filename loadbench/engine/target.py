@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from loadbench.core.errors import TargetUnavailable
+from loadbench.plan.distribution import Constant
 from loadbench.plan.prompt_source import prompt_source
-from loadbench.plan.prompts import Prompt
+from loadbench.plan.prompts import BLOCK, Prompt
+from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.targets.openai import first_response
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.record.request import Destination
     from loadbench.record.sample import Sample
+
+# Prompts by which a length is corrected: the first shows the error, and one or two more a nearer one.
+_MOST_CORRECTIONS = 3
 
 
 class TargetSession(Protocol):
@@ -143,13 +148,15 @@ async def prepare_model(
     # A mix's other models are calibrated too; where further servers have the same model, one response shows it works.
     servers = len(scenario.target.url or ()) or 1
     samples = contact.responses
-    calibrations = [prompts.calibrate([sample.input_tokens for sample in samples])]
+    calibration = prompts.calibrate([sample.input_tokens for sample in samples])
+    calibrations = [await _corrected(client, calibration, scenario, client.destinations[0])]
     for number, destination in enumerate(client.destinations[1:], 1):
         await session.exact_lengths(model, destination)
         of_model = number % servers == 0
         responses = await _respond(session, model, first if of_model else first[:1], scenario, destination)
         if of_model:
-            calibrations.append(prompts.calibrate([sample.input_tokens for sample in responses]))
+            calibration = prompts.calibrate([sample.input_tokens for sample in responses])
+            calibrations.append(await _corrected(client, calibration, scenario, destination))
     client = session.client(model)
 
     # Another prompt, so that no prefix is cached.
@@ -165,6 +172,36 @@ async def prepare_model(
     return ModelUnderTest(
         model, client, calibrations[0], samples, cold=contact.cold, warm=warm, further=tuple(calibrations[1:])
     )
+
+
+async def _corrected(
+    client: Client, calibration: Calibration | None, scenario: Scenario, destination: Destination
+) -> Calibration | None:
+    """The calibration, corrected by prompts of the requested length where all have the same one.
+
+    Words may differ in their tokens, so that a calibration by other lengths is some tokens off. This is not corrected
+    while a level runs: its requests would not be alike.
+    """
+    work = scenario.work
+    lengths = work.input_tokens or Constant(DEFAULT_INPUT_TOKENS)
+    generated = work.prompt is None and work.prompts is None and work.cast is None
+    if not generated or scenario.load.trace is not None or not isinstance(lengths, Constant):
+        return calibration
+    for attempt in range(_MOST_CORRECTIONS):
+        if calibration is None or calibration.foreign or calibration.tokens_per_word == 1.0:  # each word is one token
+            break
+        prompt = prompt_source(work, key=f"length {attempt}", calibration=calibration).next(0, None)
+        words = len(prompt.text.split())
+        if words in dict(calibration.known) or words % BLOCK == 0:  # whole blocks are on the calibration's line
+            break
+        try:
+            sample = await first_response(client, prompt=prompt, max_tokens=1, destination=destination)
+        except TargetUnavailable:
+            break
+        if sample.input_tokens is None:
+            break
+        calibration = calibration._replace(known=(*calibration.known, (words, sample.input_tokens)))
+    return calibration
 
 
 async def _respond(

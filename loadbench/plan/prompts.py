@@ -7,8 +7,10 @@ because servers cache the work done for the beginning of a prompt: a benchmark t
 Texts are prefixed with a *nonce*, a word that is different for each request. Of several messages, the first one of the
 user is prefixed; a system message stays as it is. Generated words need no prefix. They come in blocks of 16 that
 contain each word of a small vocabulary once, so that a block has the same length in tokens in every order, and the
-order of the first block is the nonce. Orders follow a path through all `16!` of them, on which any
-`16 * 15 * ... * (17 - k)` successive requests differ within their first `k` words: 240 within two, 43,680 within four.
+order of the first block is the nonce. What is left after whole blocks are always the same words, in any order: all
+prompts with the same number of words have the same length in tokens, even if words differ in theirs. Orders follow a
+path through all `16!` of them, on which any `16 * 15 * ... * (17 - k)` successive requests differ within their first
+`k` words: 240 within two, 43,680 within four.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ class Prompt(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """How a server counts tokens: a prompt of n words has `overhead_tokens + n * tokens_per_word`.
+    """How a server counts tokens: a prompt of n words has about `overhead_tokens + n * tokens_per_word`. `known` has
+    (words, tokens) of prompts whose length the server reported: prompts of about that length are made by the nearest.
 
     A `foreign` calibration comes from another server: it determines the texts, but not their lengths on this server.
     """
@@ -98,6 +101,21 @@ class Calibration(NamedTuple):
     tokens_per_word: float
     overhead_tokens: int
     foreign: bool = False
+    known: tuple[tuple[int, int], ...] = ()
+
+    def words(self, tokens: int) -> int:
+        """The number of words, at least one, whose length is nearest to this number of tokens."""
+        if not self.known:
+            return max(1, round((tokens - self.overhead_tokens) / self.tokens_per_word))
+        words, length = min(self.known, key=lambda known: abs(known[1] - tokens))
+        near = max(1, words + round((tokens - length) / self.tokens_per_word))
+        # One that was tried, and is further away than the nearest, is not tried again.
+        return words if near in dict(self.known) else near
+
+    def tokens(self, words: int) -> int:
+        """The length of a prompt with this number of words."""
+        known = dict(self.known)
+        return known[words] if words in known else round(self.overhead_tokens + words * self.tokens_per_word)
 
 
 class PromptSource(Protocol):
@@ -237,18 +255,18 @@ class WordPrompts:
 
     def sized(self, number: int, tokens: int, output_tokens: int | None, rng: random.Random | None = None) -> Prompt:
         """Words of a given length, at least one. Without `rng`, the words are drawn by the request's number."""
-        words = self._words(tokens)
+        words = self._calibration.words(tokens)
         if self._common_seed is not None:
             text = _text(words, 0, random.Random(self._common_seed))
         else:
             order = (self._first_order + number * _STEP) % _ORDERS
-            text = _text(words, order, rng or random.Random(f"{self._key}/{number}"))
+            text = _text(words, order, rng or random.Random(f"{self._key}/{number}"), same_rest=True)
         return Prompt(text, output_tokens, self._tokens(words))
 
     def shared(self, blocks: Sequence[int], tokens: int, output_tokens: int | None, *, block_tokens: int) -> Prompt:
         """Words of a given length in blocks of `block_tokens`; the last block has the rest. Equal ids, equal words."""
         block_words = max(1, round(block_tokens / self._calibration.tokens_per_word))
-        words = self._words(tokens)
+        words = self._calibration.words(tokens)
         texts = []
         for place, block in enumerate(blocks):
             left = words - place * block_words
@@ -259,13 +277,9 @@ class WordPrompts:
             texts.append(_text(length, rng.randrange(_ORDERS), rng, distinct=_DISTINCT_IN_SHARED))
         return Prompt(" ".join(texts), output_tokens, self._tokens(words))
 
-    def _words(self, tokens: int) -> int:
-        return max(1, round((tokens - self._calibration.overhead_tokens) / self._calibration.tokens_per_word))
-
     def _tokens(self, words: int) -> int | None:
         """The length of this many words by the calibration: as near to the target as whole words allow."""
-        per_word, overhead, foreign = self._calibration
-        return None if foreign else round(overhead + words * per_word)
+        return None if self._calibration.foreign else self._calibration.tokens(words)
 
     def calibration_prompts(self) -> Sequence[Prompt]:
         """Two texts with known numbers of words."""
@@ -287,15 +301,22 @@ def _whole(tokens: Distribution, rng: random.Random) -> int:
     return max(1, round(tokens.sample(rng)))
 
 
-def _text(words: int, order: int, rng: random.Random, *, distinct: int = _DISTINCT_BLOCKS) -> str:
-    """A text of this many words in blocks: the first in the given order, the next drawn, then the same blocks again."""
+def _text(
+    words: int, order: int, rng: random.Random, *, distinct: int = _DISTINCT_BLOCKS, same_rest: bool = False
+) -> str:
+    """A text of this many words in blocks: the first in the given order, the next drawn, then the same blocks again.
+
+    Less than a block at the end is the beginning of one, or with `same_rest` after whole blocks the same words always.
+    """
     blocks = -(-words // BLOCK)
     orders = [order, *(rng.randrange(_ORDERS) for _ in range(1, min(blocks, distinct)))]
     texts = [" ".join(_ordered(each)) for each in orders]
     parts = [texts[number % distinct] for number in range(words // BLOCK)]
     rest = words % BLOCK
     if rest:
-        parts.append(" ".join(texts[(blocks - 1) % distinct].split()[:rest]))
+        last = texts[(blocks - 1) % distinct].split()
+        same = same_rest and words >= BLOCK  # a shorter prompt differs from the others by the beginning of its order
+        parts.append(" ".join([word for word in last if word in WORDS[:rest]] if same else last[:rest]))
     return " ".join(parts)
 
 

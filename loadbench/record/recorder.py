@@ -11,6 +11,7 @@ and every response that arrived between its bounds counts, whichever phase its r
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -54,8 +55,40 @@ _BUSY_STATUSES = frozenset({429, 503, 504})
 _BUSY_OUTCOMES = frozenset(
     {Outcome.REFUSED, Outcome.TIMEOUT_CONNECT, Outcome.TIMEOUT_FIRST_TOKEN, Outcome.TIMEOUT_IDLE, Outcome.TIMEOUT_TOTAL}
 )
-# A prompt is off its target length if it differs by more than this share.
-_LENGTH_TOLERANCE = 0.02
+
+
+@dataclass(slots=True)
+class PromptLengths:
+    """The lengths of prompts by the server's count, of good requests that had a target length."""
+
+    requests: int = 0
+    tokens: int = 0
+    target: int = 0
+    least: int = 0
+    most: int = 0
+    _ratios: float = 0.0  # sums of actual over target length, and of its square
+    _squares: float = 0.0
+
+    def add(self, tokens: int, target: int) -> None:
+        """Add one prompt."""
+        self.least = min(self.least, tokens) if self.requests else tokens
+        self.most = max(self.most, tokens)
+        self.requests += 1
+        self.tokens += tokens
+        self.target += target
+        self._ratios += tokens / target
+        self._squares += (tokens / target) ** 2
+
+    @property
+    def error(self) -> float:
+        """By how much the mean length differs from the mean target, relative to that."""
+        return self.tokens / self.target - 1 if self.target else 0.0
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of single lengths, relative to their targets."""
+        mean = self._ratios / max(1, self.requests)
+        return math.sqrt(max(0.0, self._squares / max(1, self.requests) - mean**2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +128,7 @@ class LevelRecording:
     output_tokens: int
     token_sources: Mapping[TokenSource, int]
     unknown_input_tokens: int  # ok requests for which the server did not report the prompt's length
-    prompts_off_length: int  # ok requests whose prompt was more than 2 % off its target length
-    prompts_of_length: int  # ok requests with a target length, for which the server reported the true one
+    prompt_lengths: PromptLengths
     answers_shorter: int  # ok requests with fewer output tokens than their maximum
     answers_longer: int
     cut_short: int  # of the shorter ones, those that the server ended for their length
@@ -174,6 +206,7 @@ class Recorder:
         self._prefix_cache = PrefixCacheStats()
         self._gave_up = GaveUpStats()
         self._usage = UsageStats()
+        self._prompt_lengths = PromptLengths()
         self._connections = KeptConnections()
         self._outages: dict[Destination, Outage] = {}
         self._window = WindowTally(phases)
@@ -263,10 +296,8 @@ class Recorder:
         count["cached"] += is_cached
         if request.warm:
             self._prefix_cache.add(sample, is_cached=is_cached)
-        target = request.target_input_tokens
-        if target and sample.input_tokens is not None:
-            count["of_length"] += 1
-            count["off_length"] += abs(sample.input_tokens - target) > _LENGTH_TOLERANCE * target
+        if request.target_input_tokens and sample.input_tokens is not None:
+            self._prompt_lengths.add(sample.input_tokens, request.target_input_tokens)
 
         if sample.timings is None:
             return
@@ -316,8 +347,7 @@ class Recorder:
             output_tokens=count["output"],
             token_sources=dict(self._sources),
             unknown_input_tokens=count["unknown_input"],
-            prompts_off_length=count["off_length"],
-            prompts_of_length=count["of_length"],
+            prompt_lengths=self._prompt_lengths,
             answers_shorter=count["shorter"],
             answers_longer=count["longer"],
             cut_short=count["cut_short"],

@@ -248,8 +248,8 @@ def test_dealt_words_make_prompts_of_exactly_the_asked_length(users):
     assert all(sample.input_tokens == sample.request.target_input_tokens for sample in samples)
     assert len({sample.input_tokens for sample in samples}) > 10
     for recording in watcher.recordings:
-        assert recording.prompts_of_length == recording.outcomes[Outcome.OK]
-        assert recording.prompts_off_length == 0
+        assert recording.prompt_lengths.requests == recording.outcomes[Outcome.OK]
+        assert (recording.prompt_lengths.error, recording.prompt_lengths.spread) == (0, 0)
 
 
 def test_drawn_answer_lengths_are_asked_for_and_given():

@@ -66,8 +66,9 @@ def test_h2_prompt_lengths_are_the_servers():
         return a_level([a_sample(n, due_ns=n * S, target_input_tokens=1000, input_tokens=told) for n in range(100)])
 
     assert level(1030).tokens.input == 103_000
-    assert "prompt_length" in {reason.code for reason in level(1030).verdict.reasons}
-    assert "prompt_length" not in {reason.code for reason in level(1019).verdict.reasons}
+    assert "prompt_length" in {caveat.code for caveat in level(1030).caveats}
+    assert "prompt_length" not in {caveat.code for caveat in level(1019).caveats}
+    assert level(1030).verdict.status == "VALID"
 
 
 def test_h3_a_range_is_written_with_its_ends():

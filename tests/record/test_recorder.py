@@ -267,16 +267,22 @@ def test_sources_reasons_reads_and_names_are_counted() -> None:
     assert recording.models == {"m": 1, "": 1}
 
 
-@pytest.mark.parametrize(
-    ("asked", "told", "asked_count", "off"),
-    [(100, 102, 1, 0), (100, 98, 1, 0), (100, 103, 1, 1), (100, 97, 1, 1), (100, None, 0, 0), (None, 100, 0, 0)],
-)
-def test_h2_a_prompt_is_off_by_more_than_two_percent(
-    asked: int | None, told: int | None, asked_count: int, off: int
-) -> None:
+@pytest.mark.parametrize(("asked", "told"), [(100, 102), (100, None), (None, 100)])
+def test_h2_lengths_of_prompts_are_those_that_the_server_reports(asked: int | None, told: int | None) -> None:
     """Only where a length was asked for and the server told the true one."""
-    recording = _record(_at(1000, 1100, target_input_tokens=asked, input_tokens=told))
-    assert (recording.prompts_of_length, recording.prompts_off_length) == (asked_count, off)
+    lengths = _record(_at(1000, 1100, target_input_tokens=asked, input_tokens=told)).prompt_lengths
+    known = asked is not None and told is not None
+    assert (lengths.requests, lengths.tokens, lengths.target) == ((1, told, asked) if known else (0, 0, 0))
+
+
+def test_h2_mean_and_spread_of_prompt_lengths() -> None:
+    """Relative to the target of each prompt."""
+    pairs = [(100, 90), (100, 110), (200, 220), (200, 180)]
+    samples = [_at(1000 + n, 1100 + n, target_input_tokens=a, input_tokens=t) for n, (a, t) in enumerate(pairs)]
+    lengths = _record(*samples).prompt_lengths
+    assert lengths.error == 0
+    assert lengths.spread == pytest.approx(0.1)
+    assert (lengths.least, lengths.most) == (90, 220)
 
 
 def test_what_the_level_knows_goes_through() -> None:

@@ -52,6 +52,9 @@ _UNREAD_ADVICE = (
 )
 # What a longer form of a model's name adds: a tag, a date, a number of three digits, or how its file ends.
 _ADDED = re.compile(r"[:@].+|-latest|-\d{4}(-?\d\d){0,2}|-\d{3}|\.gguf")
+# Prefill takes about as much longer as the prompts are, so their mean matters more than how single ones vary.
+_MAX_LENGTH_ERROR = 0.02
+_MAX_LENGTH_SPREAD = 0.05
 # If more than this share of requests has a doubtful count, the sum is doubtful.
 _MAX_DOUBTFUL = 0.01
 # Counters of prompt tokens that the prefix cache had, and of all that were looked up in it. Of those that are few, most
@@ -273,13 +276,6 @@ def _bad_responses(recording: LevelRecording, failure_limit: float) -> Iterator[
     unread = recording.unread
     if unread.requests > _MAX_DOUBTFUL * ok:
         yield Reason("unread_frames", _unread_message(unread, ok), _UNREAD_ADVICE)
-    prompts, off = recording.prompts_of_length, recording.prompts_off_length
-    if off > _MAX_DOUBTFUL * prompts:
-        yield Reason(
-            "prompt_length",
-            f"{off} of {prompts} prompts were more than 2 % off the requested length",
-            "the server's tokenizer differs from the one that was calibrated; use --prompt or --prompts",
-        )
     # A prompt that repeats the beginning of an earlier one is expected in the cache.
     cold = ok - recording.prefix_cache.requests
     cached = recording.cached - recording.prefix_cache.cached
@@ -354,6 +350,16 @@ def caveats(
             "lengths_not_kept",
             f"{off} of {ok} responses ({100 * off / ok:.3g} %) had another length than --exact-output requests: {than}",
             "compare the time to first token and the time per token, which depend less on the length",
+        )
+    lengths = recording.prompt_lengths
+    if abs(lengths.error) > _MAX_LENGTH_ERROR or lengths.spread > _MAX_LENGTH_SPREAD:
+        than = f"{100 * abs(lengths.error):.2g} % {'more' if lengths.error > 0 else 'fewer'}"
+        yield Reason(
+            "prompt_length",
+            f"prompts had {lengths.tokens / lengths.requests:.4g} tokens on average by the server's count "
+            f"({lengths.least} to {lengths.most}), {lengths.target / lengths.requests:.4g} were requested: {than}; "
+            f"single prompts vary by {100 * lengths.spread:.2g} % (standard deviation)",
+            "read the figures as those of the server's counts; for prompts of exact lengths use --prompt or --prompts",
         )
     cut = recording.cut_short
     if cut:

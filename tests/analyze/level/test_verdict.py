@@ -93,7 +93,7 @@ def shifted(late_ns: int) -> list:
         (recorded([*quiet(98), *[fails(Outcome.CANCELLED, number=n) for n in (98, 99)]]), []),
         (recorded(quiet(token_source=TokenSource.UNKNOWN, output_tokens=None)), ["unknown_tokens"]),
         (recorded(quiet(target_input_tokens=50)), []),
-        (recorded(quiet(target_input_tokens=52)), ["prompt_length"]),
+        (recorded(quiet(target_input_tokens=52)), []),
         (recorded(quiet(cached_tokens=15)), []),
         (recorded(quiet(cached_tokens=16)), ["cached_prompts"]),
         (recorded([*quiet(99), a_sample(99, due_ns=198 * S, unread_frames=3, detail="what?")]), []),
@@ -226,6 +226,22 @@ def test_responses_that_the_server_cuts_are_a_caveat(fields, expected):
     level = a_level(quiet(**{"finish_reason": "length"} | fields))
     assert level.verdict.status == "VALID"
     assert [caveat.code for caveat in level.caveats] == expected
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [((50, 50), []), ((51, 51), []), ((52, 52), ["prompt_length"]), ((46, 54), ["prompt_length"]), ((None, None), [])],
+)
+def test_lengths_of_prompts_are_a_caveat_by_their_mean_and_spread(targets, expected):
+    """All prompts have 50 tokens; a mean that is more than 2 % off, or lengths that vary by more than 5 %."""
+    samples = [a_sample(n, due_ns=2 * n * S, target_input_tokens=targets[n % 2]) for n in range(100)]
+    level = a_level(recording=recorded(samples))
+    assert level.verdict.status == "VALID"
+    assert [caveat.code for caveat in level.caveats] == expected
+    if targets == (52, 52):
+        assert "50 tokens on average by the server's count (50 to 50), 52 were requested: 3.8 % fewer" in (
+            level.caveats[0].message
+        )
 
 
 @pytest.mark.parametrize(("reads", "expected"), [(11, []), (10, ["clumped_events"])])
