@@ -4,21 +4,21 @@ Where users think, the throughput curve comes first (`loadbench.plan.curve`): sh
 show what limits the server and where to start. They prove nothing.
 
 `loadbench.plan.search` says what to measure next; the reading arm, a `ProbeJudge`, assesses each probe. This module has
-what lies between: the time. Each probe gets its share of the budget. It begins with a warm-up of one response and the
-think time after it, over which the users start, so that the load is near its steady state when the window opens. While
-it runs it is assessed again and again, each time after a tenth more requests.
+what lies between: the time. Each probe gets its share of the budget. Its users begin in the middle of their think
+times, and a warm-up of a few responses and half a think time follows, so that the load is near its steady state when
+the window opens. While it runs it is assessed again and again, each time after a tenth more requests.
 
-A probe ends early when its decision is sure; in bracketing and refining, when the data favour one side; and in a
-test, when that would take several times the time that is left for it. If a load is proven to fail, its requests in
-flight are cut: they would keep the server busy, and show nothing new. A probe that an abort rule ends
-fails, and its requests so far count.
+A probe ends early: in bracketing, when the data favour one side; in refining, when the likely range is narrow or the
+requests are enough to choose the next load; in a test, when it is decided or the opposite is likelier; in the
+verification, after enough requests; always, when the load is clearly too high. Its requests in flight are then cut:
+they would keep the server busy, and show nothing new. A probe that an abort rule ends fails, and its requests so far
+count.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -30,7 +30,7 @@ from loadbench.engine.target import prepare_model
 from loadbench.plan.curve import ThroughputCurve
 from loadbench.plan.load import Closed, LevelDuration, Open, Phase
 from loadbench.plan.scenario import LEAST_WARM_UP_NS
-from loadbench.plan.search import Budget, Probe, Purpose, Rates, Search, Users
+from loadbench.plan.search import Budget, Purpose, Rates, Search, Users
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from loadbench.plan.curve import CurveStep
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
-    from loadbench.plan.search import Finding, Grid
+    from loadbench.plan.search import Finding, Grid, Probe
     from loadbench.record.request import Request
     from loadbench.record.sample import Sample
 
@@ -51,13 +51,13 @@ _CLEARLY = 3.0
 # It is first assessed after this many requests,
 _FEWEST = 10
 # and then each time that there are this many times as many.
-_ASSESS_AGAIN = 1.1
-# Before a test is given up.
-_FEWEST_TO_GIVE_UP = 40
-# A test that would take this many times the time left for it is given up, but not before half-way.
-_TOO_LONG = 2.0
-# Response times vary: a warm-up lasts this many times what a response is expected to take.
-_WARM_UP_SHARE = 1.25
+_ASSESS_AGAIN = 1.15
+# A refining probe has enough requests for this many misses of independent ones that p0 allows, a verification for that.
+_ENOUGH_TO_REFINE, _ENOUGH_TO_VERIFY = 5.0, 3.0
+# A refining probe whose load is this clearly too high has said what it can, as a logarithm.
+_FAR_TOO_HIGH = 8.0
+# Response times vary, and a queue takes a few of them to reach its length.
+_WARM_UP_RESPONSES = 3
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class EarlierSearch:
     `steps` are those of the throughput curve by users, `step_responses` their response times, `steps_ns` their time.
     """
 
-    findings: tuple[tuple[Probe, Finding], ...] = ()
+    findings: tuple[tuple[Probe, Finding], ...] = ()  # each probe's; the standing of the last one counts
     responses: Mapping[float, int] = field(default_factory=dict)
     spent_ns: int = 0
     response_ns: int = 0  # of the first response, with no other load
@@ -97,10 +97,10 @@ class _Pace:
         return self.response_ns(amount) + self.think_ns
 
     def warm_up(self, response_ns: int, think_ns: int) -> int:
-        """A little longer than a cycle, unless the user set it."""
+        """A few responses and half a think time, unless the user set it."""
         if self.warm_up_ns is not None:
             return self.warm_up_ns
-        return max(LEAST_WARM_UP_NS, round(_WARM_UP_SHARE * response_ns) + think_ns)
+        return max(LEAST_WARM_UP_NS, _WARM_UP_RESPONSES * response_ns + think_ns // 2)
 
     def warm_up_at(self, amount: float) -> int:
         """The warm-up of a probe at this load."""
@@ -152,7 +152,6 @@ class CapacitySearch:
         self._began_ns = self._clock.now_ns()
         self._number = self._earlier.levels
         self._client_limited_at: Counter[int] = Counter()
-        self._aborted: set[int] = set()  # positions that an abort rule ended
         self._scope = anyio.CancelScope()
 
     @property
@@ -165,7 +164,7 @@ class CapacitySearch:
         return self.stopped or self.client_limited
 
     async def run(self) -> None:
-        """Search, test both ends again, verify the answer; raises `TargetUnavailable` if the model does not respond."""
+        """Search and verify the answer; raises `TargetUnavailable` if the model does not respond."""
         with self._scope:
             subject = await prepare_model(self._session, self._model, self._scenario)
             self._observer.model_prepared(subject)
@@ -217,56 +216,28 @@ class CapacitySearch:
             curve.measured[users], responses[users] = step, usual_ns
 
     async def _search(self, subject: ModelUnderTest, pace: _Pace) -> None:
-        """Bracket, refine and test; then test both ends again, and verify the answer."""
-        grid, findings = grid_of(self._scenario), self._earlier.findings
+        """Bracket, refine, verify, and test where proof is required."""
+        grid, findings, settings = grid_of(self._scenario), self._earlier.findings, self._scenario.capacity
         # Start where the throughput curve says, or where about one request is in flight.
         start = pace.cycle_ns(0) / pace.alone_ns if isinstance(grid, Users) else NS_PER_S / (2 * pace.alone_ns)
-        at = findings[0][0].at if findings else grid.nearest(self._judge.predicted_users() or start)
-        search = self.search = Search(grid, at, partial(self._aim, pace), self._scenario.capacity.precision)
-        self._judge.search_begins(most_loads=search.max_loads)
-        done: dict[Purpose, set[int]] = {purpose: set() for purpose in Purpose}
+        at = grid.nearest(self._judge.predicted_users() or start)
+        self.search = Search(grid, at, self._judge.next_load, settings.precision, settings.require)
         for probe, finding in findings:
-            done[probe.purpose].add(probe.at)
-            if probe.purpose is not Purpose.VERIFY:
-                search.add(probe, finding)
-
-        while not self._ends and not self.out_of_time and (next_probe := search.next()) is not None:
+            self.search.add(probe, finding)
+        while not self._ends and not self.out_of_time and (next_probe := self.search.next()) is not None:
             await self._probe(next_probe, subject, pace)
-        for end in (search.passed, search.failed):
-            if end is not None and end not in done[Purpose.REPEAT] | self._aborted and not self._ends:
-                await self._probe(Probe(end, Purpose.REPEAT), subject, pace)
-        if not self._ends:
-            best = self._judge.best_estimate(search)
-            if best is not None and best not in done[Purpose.VERIFY]:
-                await self._probe(Probe(best, Purpose.VERIFY), subject, pace)
-
-    def _aim(self, pace: _Pace, *, passes: bool) -> int | None:
-        def requests(amount: float) -> float:
-            """How many there is time for in a test."""
-            measure_ns = self._budget.probe_ns(
-                Purpose.TEST,
-                spent_ns=self.spent_ns,
-                warm_up_ns=pace.warm_up_at(amount),
-                expects="PASS" if passes else "FAIL",
-            )
-            per_ns = amount / NS_PER_S if pace.by_rate else amount / pace.cycle_ns(amount)
-            return (measure_ns or 0) * per_ns
-
-        return self._judge.aim(self.search, requests, passes=passes)
 
     async def _probe(self, probe: Probe, subject: ModelUnderTest, pace: _Pace) -> None:
         """Measure one probe, end it as soon as it is settled, and add its finding to the search."""
         search = self.search
         load, amount = load_at(self._scenario, search.grid, probe.at), search.grid.amount(probe.at)
         warm_up_ns = pace.warm_up_at(amount)
-        measure_ns = self._budget.probe_ns(
-            probe.purpose, spent_ns=self.spent_ns, warm_up_ns=warm_up_ns, expects=probe.expects
-        )
+        measure_ns = self._budget.probe_ns(probe.purpose, spent_ns=self.spent_ns, warm_up_ns=warm_up_ns)
         if measure_ns is None:
-            self.out_of_time |= probe.purpose not in {Purpose.REPEAT, Purpose.VERIFY}
+            self.out_of_time = True
             return
-        monitor = self._judge.monitor(load, opens_ns=self._clock.now_ns() + warm_up_ns)
-        early_end = _EarlyEnd(probe, monitor)
+        monitor = self._judge.monitor(probe, load, opens_ns=self._clock.now_ns() + warm_up_ns)
+        early_end = _EarlyEnd(probe, monitor, search)
 
         def on_start(request: Request) -> None:
             if request.phase is Phase.MEASURED:
@@ -276,19 +247,18 @@ class CapacitySearch:
             monitor.add(sample)
             early_end.check(level)
 
-        spec = self._spec(load, subject, measure_ns=measure_ns, warm_up_ns=warm_up_ns, ramp_ns=pace.cycle_ns(amount))
+        spec = self._spec(load, subject, measure_ns=measure_ns, warm_up_ns=warm_up_ns, ramp_ns=pace.response_ns(amount))
         recording = await self._runner.run(subject, spec, number=self._number, on_start=on_start, on_sample=on_sample)
         usual_ns = recording.histograms["e2e_response"].percentile(50)
         if usual_ns is not None:
             pace.seen[amount] = usual_ns
         finding = self._judge.probe_ended(probe, load, recording, monitor, spent_ns=self.spent_ns)
         self._number += 1
-        self._aborted |= {probe.at} if recording.aborted else set()
         if finding is None:
             # A short disturbance of the load generator passes; one that comes again is its limit.
             self._client_limited_at[probe.at] += 1
             self.client_limited = self._client_limited_at[probe.at] > 1
-        elif probe.purpose is not Purpose.VERIFY and (recording.aborted or not recording.interrupted):
+        elif recording.aborted or not recording.interrupted:
             search.add(probe, finding)
 
     def _spec(
@@ -304,6 +274,7 @@ class CapacitySearch:
             duration=LevelDuration(duration_ns=measure_ns, warm_up_ns=warm_up_ns, drain_ns=settings.drain),
             seed=self._scenario.work.seed + _SEED_STEP * (self._number + 1),
             ramp_ns=ramp_ns if settings.ramp is None else settings.ramp,
+            thinks_first=settings.ramp is None,
         )
 
     def stop(self) -> None:
@@ -318,6 +289,7 @@ class _EarlyEnd:
 
     probe: Probe
     monitor: ProbeMonitor
+    search: Search
     next: float = _FEWEST
     ended: bool = False
 
@@ -327,26 +299,18 @@ class _EarlyEnd:
         if self.ended or ended < self.next:
             return
         self.next = max(ended + 1, ended * _ASSESS_AGAIN)
-        now_ns = level.now_ns
-        finding = self.monitor.finding(now_ns)
-        decided, clear = finding.decision != "UNDECIDED", abs(finding.leaning) >= _CLEARLY
+        finding = self.monitor.finding(level.now_ns)
         match self.probe.purpose:
+            case Purpose.BRACKET:
+                self.ended = abs(finding.leaning) >= _CLEARLY
+            case Purpose.REFINE:
+                narrow = self.search.is_narrow(finding.standing.low, finding.standing.high)
+                self.ended = narrow or finding.misses >= _ENOUGH_TO_REFINE
             case Purpose.VERIFY:
-                self.ended = False
-            case Purpose.BRACKET | Purpose.REFINE:
-                self.ended = decided or clear
-            case Purpose.REPEAT:
-                self.ended = clear
-            case Purpose.TEST:
-                self.ended = decided or self._is_futile(finding, level, now_ns)
+                self.ended = finding.misses >= _ENOUGH_TO_VERIFY
+            case _:
+                wrong = finding.leaning if self.probe.expects == "FAIL" else -finding.leaning
+                self.ended = finding.decision != "UNDECIDED" or wrong > 1
+        self.ended |= finding.leaning < -_FAR_TOO_HIGH
         if self.ended:
-            level.finish(cut=finding.decision == "FAIL")
-
-    def _is_futile(self, finding: Finding, level: RunningLevel, now_ns: int) -> bool:
-        """Whether the test will not succeed in its time: the opposite is likelier, or it is too close."""
-        if self.monitor.ended < _FEWEST_TO_GIVE_UP:
-            return False
-        if (finding.leaning < -1) if self.probe.expects == "PASS" else (finding.leaning > 1):
-            return True
-        gone_ns, left_ns = now_ns - level.phases.opens_ns, (level.phases.closes_ns or 0) - now_ns
-        return gone_ns > left_ns and (finding.effort - 1) * gone_ns > _TOO_LONG * left_ns
+            level.finish(cut=finding.leaning < -_CLEARLY)

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 _LEAD_NS = 300_000_000
 # From one failed request of a user to the next: a server that refuses at once must not get thousands a second.
 _RETRY_NS = 100_000_000
+# Think times from which one is drawn by its length.
+_DRAWS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,8 @@ class LevelSpec:
 
     `key` sets its prompts apart from those of other levels. What is `None` is as the scenario says: `duration`, the
     `seed` of arrivals and think times, and `ramp_ns`, over which a closed loop's users start. With `patient` no user
-    gives up, whatever the scenario says.
+    gives up, whatever the scenario says. With `thinks_first` each user starts in the middle of a think time, as if the
+    load had been there for long: users who start with a request make more load at first than later.
     """
 
     load: Load
@@ -65,6 +68,7 @@ class LevelSpec:
     seed: int | None = None
     ramp_ns: int | None = None
     patient: bool = False
+    thinks_first: bool = False
     further: tuple[Calibration | None, ...] = ()  # of a mix's other models
 
     @property
@@ -87,6 +91,7 @@ class LevelPlan:
     rotation: Rotation = UNMIXED
     seed: int = 0
     ramp_ns: int = 0
+    thinks_first: bool = False
     most_in_flight: int = MAX_IN_FLIGHT
     shard: Shard = WHOLE
     objectives: tuple[Objective, ...] = ()
@@ -128,6 +133,7 @@ def level_plan(
         max_tokens=work.max_tokens,
         seed=work.seed if spec.seed is None else spec.seed,
         ramp_ns=min(ramp_ns, duration.warm_up_ns),
+        thinks_first=spec.thinks_first,
         most_in_flight=max(1, shard.share(scenario.load.max_in_flight)),
         shard=shard,
         objectives=scenario.objectives_at(load),
@@ -266,6 +272,11 @@ class Level:
         rng = random.Random(f"{self.plan.seed}/{user}")
         # A user's prompts depend on no other user: they are the same however the others fare.
         prepared, taken = self.prepare(user, user), 1
+        first = load.think_of(prepared.prompt.persona) if self.plan.thinks_first else None
+        if first is not None:
+            # The rest of a think time that is under way: of a long one with more probability, and uniform within it.
+            lengths = [max(1e-9, first.sample(rng)) for _ in range(_DRAWS)]
+            due_ns += round(rng.random() * rng.choices(lengths, lengths)[0])
         for turn in count(1):
             if not await self._clock.sleep_until(due_ns, self._over):
                 return

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from loadbench.engine.target import ModelUnderTest
     from loadbench.plan.curve import CurveStep
     from loadbench.plan.load import Closed, LevelDuration, Load, Phases
-    from loadbench.plan.search import Finding, Probe, Search
+    from loadbench.plan.search import Finding, Probe, Standing
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.sample import Sample
 
@@ -112,11 +110,7 @@ class ProbeJudge(Protocol):
         """Whether even one request with no other load misses an objective, so that no load meets it."""
         ...
 
-    def search_begins(self, *, most_loads: int) -> None:
-        """The search begins, or continues; it visits this many loads at most."""
-        ...
-
-    def monitor(self, load: Load, *, opens_ns: int) -> ProbeMonitor:
+    def monitor(self, probe: Probe, load: Load, *, opens_ns: int) -> ProbeMonitor:
         """The monitor of a probe that is about to begin, whose window opens then."""
         ...
 
@@ -134,10 +128,6 @@ class ProbeJudge(Protocol):
         """The load at which to start bracketing, by the throughput curve; `None` where it says nothing."""
         ...
 
-    def aim(self, search: Search, requests: Callable[[float], float], *, passes: bool) -> int | None:
-        """The position at which a test is worth its time; `requests` is how many there is time for at a load."""
-        ...
-
-    def best_estimate(self, search: Search) -> int | None:
-        """The position that is the best estimate so far."""
+    def next_load(self, standing: Standing) -> int:
+        """The position whose requests tell most about the capacity."""
         ...

@@ -1,46 +1,48 @@
 """The search for the highest load that meets its objectives: which load to try next, and for what. Pure.
 
-Loads are positions on a grid: users in steps of one, rates 5 % apart. A probe at a position decides PASS or FAIL, or
-stays UNDECIDED. It also *leans* to one of the two, by how much more likely that one makes the observations. The search
+Loads are positions on a grid: users in steps of one, rates 2 % apart. What all probes show together is a `Standing`:
+the range that is proven, the range that is likely, and the best estimate. The search
 
-1. *brackets*: doubles the load while probes lean to PASS, or halves it while they lean to FAIL;
-2. *refines*: bisects between the last position that leans to PASS and the first that leans to FAIL, until they are
-   close. These short probes may lean wrongly, so they only show where to test. All of them together give the most
-   likely threshold (`Search.threshold`), so that the others can overrule one of them;
-3. *tests*: finds the highest position that is decided to pass and the lowest that is decided to fail, on the looser
-   side first. A test takes longer nearer to the threshold. The caller says where one is worth the remaining time
-   (`Aim`), again after each probe.
+1. *brackets*: doubles the load while probes lean to PASS, or halves it while they lean to FAIL. These probes are brief;
+2. *refines*: measures the load whose requests tell most about the capacity (`Search.aim`), until the likely range is
+   narrow;
+3. *verifies*: measures the low end of the likely range. These requests count like all others; where they contradict
+   the estimate, it moves, and its new low end is verified;
+4. *tests*, where proof is required: proves loads below the best estimate to pass and loads above it to fail, first at
+   a distance where that takes few requests, then ever nearer.
 
-It ends when the range between both is as narrow as `precision`. The caller also decides how long a probe may take, and
-when the time is over (`Budget`).
+Where nothing fails up to the highest load that is allowed, or where even the lowest fails, that load itself is tested.
+The caller also decides how long a probe may take, and when the time is over (`Budget`).
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 Decision = Literal["PASS", "FAIL", "UNDECIDED"]
 
 # Rates are this far apart; a step of users is as large.
-RESOLUTION = 0.05
-# Loads that the search visits in addition to those of the bracketing.
-_MAX_TESTED_LOADS = 8
-# Tests of one position.
-_MAX_TESTS = 4
-# A leaning counts at most this much, and a decision counts more than all leanings together.
-_MAX_LEANING = 1e3
-_DECIDED = 1e6
+RESOLUTION = 0.02
+# Probes of one position for one purpose.
+_MAX_VISITS = 4
+# The highest load is measured itself once twice the last load comes this near.
+_NEAR_TOP = 1.5
+# A likely range may be wider than a proven one by this factor.
+_LIKELY_WIDTH = 1.8
+# A verification contradicts the estimate if it leans to FAIL by this much: 7 to 1, the 95 % interval of its share.
+CONTRADICTS = 1.92
+# Ends are proven at these distances from the best estimate, one after the other.
+_NEARER = (1.45, 1.25, 1.12)
 # Responses for which each user must have time in a step of the throughput curve.
 _MIN_RESPONSES = 3
-# Short probes cannot distinguish loads that are closer than this factor.
-_CLOSE = 1.42
 
 
 class Purpose(StrEnum):
@@ -62,17 +64,40 @@ class Probe(NamedTuple):
     visit: int = 0
 
 
-class Finding(NamedTuple):
-    """What is known about a load.
+class Standing(NamedTuple):
+    """What all probes together show, as positions; `None` where nothing is known.
 
-    `leaning` is the logarithm of a likelihood ratio for the limiting objective: how much more likely a pass makes the
-    observations than a failure; above 0 it leans to PASS. `effort` is the number of requests that a decision is likely
-    to take, divided by those observed so far.
+    `passed` and `failed` are proven. The capacity is likely from `low` to `high`, both included, and `estimate` is the
+    best single number; one below the grid where even the lowest load may fail. Without `monotone` the probes
+    contradict each other: a higher load passes where a lower one fails.
+    """
+
+    passed: int | None = None
+    failed: int | None = None
+    low: int | None = None
+    high: int | None = None
+    estimate: int | None = None
+    monotone: bool = True
+
+    def decision(self, at: int) -> Decision:
+        """What is proven of a position."""
+        if self.passed is not None and at <= self.passed:
+            return "PASS"
+        return "FAIL" if self.failed is not None and at >= self.failed else "UNDECIDED"
+
+
+class Finding(NamedTuple):
+    """What is known about a load, and what all loads show together.
+
+    `leaning` is the logarithm of a likelihood ratio for the limiting objective, by this probe alone: how much more
+    likely a pass makes the observations than a failure; above 0 it leans to PASS. `misses` is the number of misses that
+    independent requests as many as these are allowed.
     """
 
     decision: Decision
     leaning: float
-    effort: float = 1.0
+    standing: Standing
+    misses: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +117,7 @@ class Grid(ABC):
 
     @abstractmethod
     def step(self, at: int) -> int:
-        """The number of positions that are about 5 % at this position; at least 1."""
+        """The number of positions that are about 2 % at this position; at least 1."""
 
     @abstractmethod
     def between(self, low: int, high: int) -> int:
@@ -120,7 +145,7 @@ class Users(Grid):
 
 
 class Rates(Grid):
-    """Rates per second: 1.05 to the power of the position."""
+    """Rates per second: 1.02 to the power of the position."""
 
     @classmethod
     def of(cls, lowest: float, highest: float) -> Rates:
@@ -146,150 +171,131 @@ class Rates(Grid):
         return (low + high) // 2
 
 
-class Aim(Protocol):
-    """Chooses the position where a test is worth its time, strictly between the decided positions."""
-
-    def __call__(self, *, passes: bool) -> int | None:
-        """The position to test for PASS, or for FAIL; `None` if no test is worth its time."""
-        ...
-
-
-@dataclass(slots=True)
-class _Evidence:
-    """What all probes of a position show."""
-
-    decision: Decision = "UNDECIDED"
-    leaning: float = 0.0
-    tests: int = 0
-
-
-class Threshold(NamedTuple):
-    """The last position that more likely passes, and the first that more likely fails; `None` if unknown."""
-
-    passes: int | None
-    fails: int | None
-
-
 @dataclass(slots=True)
 class Search:
-    """One search; it starts at position `start` and ends when the width of the range, as a share, is `precision`."""
+    """One search; it starts at position `start` and ends when the range is as narrow as `precision`, as a share.
+
+    `aim` is the position whose requests tell most, by the judge.
+    """
 
     grid: Grid
     start: int
-    aim: Aim
+    aim: Callable[[Standing], int]
     precision: float = 0.2
-    known: dict[int, _Evidence] = field(default_factory=dict)
-
-    @property
-    def max_loads(self) -> int:
-        """The largest number of loads that it visits; the error probability is divided among them."""
-        top, bottom = self.grid.amount(self.grid.highest), self.grid.amount(self.grid.lowest)
-        start = self.grid.amount(self.start)
-        bracket = math.ceil(math.log2(max(top / start, start / bottom, 1.0))) + 1
-        return bracket + _MAX_TESTED_LOADS
+    require: str = "likely"
+    standing: Standing = field(default_factory=Standing)
+    leanings: dict[int, float] = field(default_factory=dict)
+    visits: Counter[tuple[int, Purpose]] = field(default_factory=Counter)
+    verified: int | None = None  # the position of the verification that agrees
 
     def add(self, probe: Probe, finding: Finding) -> None:
-        """Add what all probes of a position so far show. A decision is final."""
-        evidence = self.known.setdefault(probe.at, _Evidence())
-        if evidence.decision == "UNDECIDED":
-            evidence.decision = finding.decision
-        evidence.leaning = max(-_MAX_LEANING, min(_MAX_LEANING, finding.leaning))
-        evidence.tests += probe.purpose is Purpose.TEST
-
-    @property
-    def threshold(self) -> Threshold:
-        """The most likely threshold: the one with the largest sum of leanings that agree with it."""
-        positions = sorted(self.known)
-        weights = []
-        for at in positions:
-            evidence = self.known[at]
-            decided = {"PASS": _DECIDED, "FAIL": -_DECIDED, "UNDECIDED": 0.0}[evidence.decision]
-            weights.append(decided + (evidence.leaning or 1e-9))
-        # The threshold before each position in turn, then after the last: the positions below it should pass.
-        score = best = -sum(weights)
-        passing = 0
-        for number, weight in enumerate(weights, start=1):
-            score += 2 * weight
-            if score > best:
-                best, passing = score, number
-        return Threshold(
-            positions[passing - 1] if passing else None, positions[passing] if passing < len(positions) else None
-        )
+        """Add a finished probe, and what all show together."""
+        self.standing = finding.standing
+        self.visits[probe.at, probe.purpose] += 1
+        if finding.leaning:
+            # A load that is measured again leans as it did with the clearer of its probes.
+            self.leanings[probe.at] = max(self.leanings.get(probe.at, 0.0), finding.leaning, key=abs)
+        if probe.purpose is Purpose.VERIFY:
+            self.verified = probe.at if finding.leaning > -CONTRADICTS else None
 
     @property
     def passed(self) -> int | None:
-        """The highest position that is decided to pass, below all that are decided to fail."""
-        failed = min(self._decided("FAIL"), default=math.inf)
-        return max((at for at in self._decided("PASS") if at < failed), default=None)
+        """The highest position that is proven to pass."""
+        return self.standing.passed
 
     @property
     def failed(self) -> int | None:
-        """The lowest position that is decided to fail, above all that are decided to pass."""
-        passed = max(self._decided("PASS"), default=-math.inf)
-        return min((at for at in self._decided("FAIL") if at > passed), default=None)
+        """The lowest position that is proven to fail."""
+        return self.standing.failed
 
     @property
-    def monotone(self) -> bool:
-        """Whether every position decided to pass is below every position decided to fail."""
-        return max(self._decided("PASS"), default=-math.inf) < min(self._decided("FAIL"), default=math.inf)
+    def settled(self) -> bool:
+        """Whether the highest load that is allowed passes, or even the lowest fails."""
+        return self.passed == self.grid.highest or self.failed == self.grid.lowest
 
-    def _decided(self, decision: str) -> Iterator[int]:
-        return (at for at, evidence in self.known.items() if evidence.decision == decision)
-
-    @property
-    def narrow(self) -> bool:
-        """Whether the range is as narrow as `precision`, or ends at an end of the grid."""
-        passed, failed = self.passed, self.failed
-        if passed == self.grid.highest or failed == self.grid.lowest:
-            return True
-        if passed is None or failed is None:
+    def is_narrow(self, low: int | None, high: int | None, *, factor: float = _LIKELY_WIDTH) -> bool:
+        """Whether the range from one position to another, both included, is as narrow as the precision, times this."""
+        if low is None or high is None or low < self.grid.lowest or high > self.grid.highest:
             return False
-        low, high = self.grid.amount(passed), self.grid.amount(failed)
-        return failed - passed <= 1 or self.grid.amount(failed - 1) - low <= self.precision * math.sqrt(low * high)
+        least, most = self.grid.amount(low), self.grid.amount(high)
+        return high - low <= 1 or most - least <= factor * self.precision * math.sqrt(least * most)
+
+    @property
+    def likely(self) -> bool:
+        """Whether the likely range is narrow, and a verification at its low end agrees."""
+        low, high = self.standing.low, self.standing.high
+        if not self.bracketed or low is None or not self.is_narrow(low, high):
+            return False
+        return self.verified is not None and self.grid.amount(self.verified) >= 0.94 * self.grid.amount(low)
+
+    @property
+    def proven(self) -> bool:
+        """Whether the proven range is as narrow as required."""
+        return self.failed is not None and self.is_narrow(self.passed, self.failed - 1, factor=1)
+
+    @property
+    def bracketed(self) -> bool:
+        """Whether some load leans to PASS, and a higher one to FAIL."""
+        low, high = self._ends
+        return low is not None and high is not None
+
+    @property
+    def _ends(self) -> tuple[int | None, int | None]:
+        """The lowest position that leans to PASS, and the highest that leans to FAIL."""
+        low = min((at for at, lean in self.leanings.items() if lean > 0), default=None)
+        high = max((at for at, lean in self.leanings.items() if lean < 0), default=None)
+        return low, high
 
     def next(self) -> Probe | None:
-        """The next probe; `None` when the range is narrow enough, or no probe is left to try."""
-        if not self.known:
+        """The next probe; `None` when the question is answered, or no probe is left to try."""
+        grid, standing = self.grid, self.standing
+        if not self.visits:
             return Probe(self.start, Purpose.BRACKET)
-        if self.narrow or not self.monotone:
+        if self.settled or not standing.monotone:
             return None
-        passes, fails = self.threshold
-        amount, is_full = self.grid.amount, len(self.known) >= self.max_loads
-        probe = None
-        if passes is not None and fails is None and passes != self.grid.highest:
-            probe = Probe(self.grid.nearest(2 * amount(passes)), Purpose.BRACKET)
-        elif fails is not None and passes is None and fails != self.grid.lowest:
-            probe = Probe(self.grid.nearest(amount(fails) / 2), Purpose.BRACKET)
-        elif passes is not None and fails is not None:
-            is_close = fails - passes <= 1 or amount(fails) / amount(passes) <= _CLOSE
-            probe = None if is_close else Probe(self.grid.between(passes, fails), Purpose.REFINE)
-        if probe is not None and probe.at not in self.known and not is_full:
-            return probe
+        low, high = self._ends
+        if high is None:
+            top = max(at for at, _ in self.visits)
+            at = grid.nearest(2 * grid.amount(top))
+            # The highest load itself once it is near: where nothing fails, it is what has to be proven.
+            at = grid.highest if grid.amount(at) * _NEAR_TOP >= grid.amount(grid.highest) else at
+            return self._tried(Probe(at, Purpose.TEST if at == grid.highest else Purpose.BRACKET, "PASS"))
+        if low is None:
+            bottom = min(at for at, _ in self.visits)
+            at = grid.nearest(grid.amount(bottom) / 2)
+            return self._tried(Probe(at, Purpose.TEST if at == grid.lowest else Purpose.BRACKET, "FAIL"))
+        at_low = max(standing.low or grid.lowest, grid.lowest)
+        if not self.likely and not self.proven:
+            narrow = self.is_narrow(at_low, standing.high)
+            return self._tried(Probe(at_low, Purpose.VERIFY) if narrow else Probe(self.aim(standing), Purpose.REFINE))
+        if self.require != "proven" or self.proven:
+            return None
 
-        # Test the looser side first: the one whose decided end is further from the threshold. If neither has a decided
-        # end, test for FAIL first, which takes little time.
-        def slack(likely: int | None, decided: int | None) -> float:
-            if likely is None or decided is None:
-                return -1.0 if likely is None else math.inf
-            return abs(math.log(amount(likely) / amount(decided)))
-
-        above, below = slack(fails, self.failed), slack(passes, self.passed)
-        for is_below, distance in sorted(((False, above), (True, below)), key=lambda side: -side[1]):
-            at = self.aim(passes=is_below) if distance >= 0 else None
-            if at is None or (is_full and at not in self.known):
-                continue
-            tests = self.known[at].tests if at in self.known else 0
-            if tests < _MAX_TESTS:
-                return Probe(at, Purpose.TEST, "PASS" if is_below else "FAIL", tests)
+        # Prove both ends: first where it takes few requests, then ever nearer to the estimate; PASS comes first.
+        middle = grid.amount(max(standing.estimate or grid.lowest, grid.lowest))
+        for ratio in _NEARER:
+            below, above = grid.nearest(middle / ratio), grid.nearest(middle * ratio)
+            sides: tuple[tuple[int, Literal["PASS", "FAIL"], bool], ...] = (
+                (below, "PASS", self.passed is not None and self.passed >= below),
+                (above, "FAIL", self.failed is not None and self.failed <= above),
+            )
+            for at, expects, known in sides:
+                probe = None if known else self._tried(Probe(at, Purpose.TEST, expects))
+                if probe is not None:
+                    return probe
         return None
+
+    def _tried(self, probe: Probe) -> Probe | None:
+        visit = self.visits[probe.at, probe.purpose]
+        return probe._replace(visit=visit) if visit < _MAX_VISITS else None
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How the time of a search is divided; all times are in ns. Later phases may use the time that earlier ones leave.
 
-    An eighth is reserved for the two repeat tests and the verification. The throughput curve, if there is one
-    (`loadbench.plan.curve`), takes less than a quarter.
+    An eighth is reserved for the verification. The throughput curve, if there is one (`loadbench.plan.curve`), takes
+    less than a quarter.
     """
 
     total_ns: int
@@ -301,7 +307,7 @@ class Budget:
 
     @property
     def reserved_ns(self) -> int:
-        """The time for the repeat tests and the verification."""
+        """The time for the verification."""
         return self.total_ns // 8
 
     def curve_ns(self, *, spent_ns: int, warm_up_ns: int, response_ns: int) -> int | None:
@@ -312,28 +318,24 @@ class Budget:
         measure_ns = min(self.step_ns, self.total_ns // 4 - spent_ns) - warm_up_ns
         return measure_ns if measure_ns >= _MIN_RESPONSES * response_ns else None
 
-    def probe_ns(
-        self, purpose: Purpose, *, spent_ns: int, warm_up_ns: int, expects: Literal["PASS", "FAIL"] | None = None
-    ) -> int | None:
-        """How long a probe may measure after its warm-up; `None` if the remaining time is too short: for a test less
-        than a warm-up, for the others less than half of one, which is about half of a user's cycle.
+    def probe_ns(self, purpose: Purpose, *, spent_ns: int, warm_up_ns: int) -> int | None:
+        """How long a probe may measure after its warm-up; `None` if the remaining time is shorter than half a warm-up,
+        which is about half of a user's cycle.
 
-        Bracketing and refining take a thirtieth of the total each time, but at least the length of a warm-up. A test
-        for PASS may take two thirds of the remaining time, a test for FAIL a quarter, because it needs fewer requests.
-        A repeat test takes a quarter of the reserved time, and the verification half of it.
+        Bracketing takes a thirtieth of the total each time, refining a tenth, but at least the length of a warm-up. A
+        test may take half of the remaining time, and the verification the reserved time or a third of what remains.
         """
         left_ns = self.total_ns - spent_ns - warm_up_ns
         match purpose:
             case Purpose.VERIFY:
-                share_ns = self.reserved_ns // 2
-            case Purpose.REPEAT:
-                share_ns = self.reserved_ns // 4 - warm_up_ns
+                share_ns = max(self.reserved_ns - warm_up_ns, left_ns // 3)
             case Purpose.TEST:
+                share_ns = left_ns // 2
+            case Purpose.REFINE:
                 left_ns -= self.reserved_ns
-                share_ns = left_ns // 4 if expects == "FAIL" else 2 * left_ns // 3
-            case Purpose.BRACKET | Purpose.REFINE:
+                share_ns = self.total_ns // 10
+            case _:
                 left_ns -= self.reserved_ns
                 share_ns = self.total_ns // 30 - warm_up_ns
-        min_ns = warm_up_ns if purpose is Purpose.TEST else warm_up_ns // 2
         measure_ns = min(left_ns, max(share_ns, warm_up_ns))
-        return measure_ns if measure_ns > 0 and measure_ns >= min_ns else None
+        return measure_ns if measure_ns > 0 and measure_ns >= warm_up_ns // 2 else None

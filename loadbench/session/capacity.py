@@ -28,13 +28,13 @@ from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_ob
 from loadbench.analyze.capacity.sequential import SequentialMonitor, required_share
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
-from loadbench.engine.capacity import CapacitySearch, EarlierSearch
+from loadbench.engine.capacity import CapacitySearch, EarlierSearch, grid_of
 from loadbench.engine.target import first_contact
 from loadbench.plan.conditions import conditions, content_hash, differing
 from loadbench.plan.curve import CurveStep
 from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.scenario import with_entries
-from loadbench.plan.search import Finding, Probe
+from loadbench.plan.search import Finding, Probe, Standing
 from loadbench.plan.settings import DEFAULT, Entry, setting_of
 from loadbench.record.attainment import reaches, values_of
 from loadbench.record.outcome import Outcome
@@ -59,7 +59,7 @@ from loadbench.session.setup import check, open_session, run_observed, stopping
 from loadbench.targets.adapt import adapt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from loadbench.engine.observers import ProbeMonitor
@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     from loadbench.plan.load import Closed, Load
     from loadbench.plan.objective import Objective
     from loadbench.plan.scenario import Scenario
-    from loadbench.plan.search import Search
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.sample import Sample
     from loadbench.report.document import Document
@@ -162,14 +161,13 @@ class Resumed:
             )
         return cls(RunFolder(path), capacity, read_run(path))
 
-    @property
-    def earlier(self) -> EarlierSearch:
-        """What the search knows already."""
+    def earlier(self, standing: Standing) -> EarlierSearch:
+        """What the search knows already; `standing` is what its probes show together."""
         probes, curve = self.capacity.probes, self.capacity.curve
         first_s = self.capacity.first_answer_s
         return EarlierSearch(
             findings=tuple(
-                (Probe(probe.at, probe.purpose, visit=probe.visit), Finding(probe.decision, probe.leaning))
+                (Probe(probe.at, probe.purpose, visit=probe.visit), Finding(probe.decision, probe.leaning, standing))
                 for probe in probes
             ),
             responses={probe.amount: round(probe.answer_s * 1e9) for probe in probes if probe.answer_s is not None},
@@ -332,7 +330,7 @@ class CapacityWriter(RunWriter):
         self._delays = ClientDelays(scenario.objectives)
         self._missed_alone = ""
         self._evidence = SearchEvidence(
-            scenario.objectives, confidence=settings.confidence, closed=settings.by == "users"
+            scenario.objectives, grid_of(scenario), confidence=settings.confidence, closed=settings.by == "users"
         )
         self._evidence.probes = [] if resumed is None else list(resumed.capacity.probes)
         self.capacity = Capacity(
@@ -356,7 +354,7 @@ class CapacityWriter(RunWriter):
             model=model,
             judge=self,
             observer=self,
-            earlier=None if resumed is None else resumed.earlier,
+            earlier=None if resumed is None else resumed.earlier(self._evidence.standing()),
         )
 
     def _standing(self) -> list[str]:
@@ -401,14 +399,10 @@ class CapacityWriter(RunWriter):
                     return True
         return False
 
-    def search_begins(self, *, most_loads: int) -> None:
-        """The search begins, or continues."""
-        self._evidence.start(most_loads=most_loads)
-
-    def monitor(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
+    def monitor(self, probe: Probe, load: Load, *, opens_ns: int) -> SequentialMonitor:
         """The monitor of the probe that is about to begin."""
         self._delays = ClientDelays(self._scenario.objectives)
-        return self._evidence.monitor(load, opens_ns=opens_ns)
+        return self._evidence.monitor(probe, load, opens_ns=opens_ns)
 
     def probe_ended(
         self, probe: Probe, load: Load, recording: LevelRecording, monitor: ProbeMonitor, *, spent_ns: int
@@ -420,6 +414,7 @@ class CapacityWriter(RunWriter):
         reason = self._delays.limited(level, load, recording)
         if reason:
             self._progress.say(f"{load.label}: this probe does not count: {reason}")
+            self._evidence.refused.append(probe.at)
             return None
         finding = self._evidence.add_probe(probe, load, recording, monitor, level=len(self.run.levels) - 1)
         disturbed = [one.message for one in (*level.verdict.reasons, *level.caveats) if one.code in _DISTURBED]
@@ -468,13 +463,9 @@ class CapacityWriter(RunWriter):
         fit = fit_of_all_objectives(prediction, think_s)
         return None if fit is None else fit.users
 
-    def aim(self, search: Search, requests: Callable[[float], float], *, passes: bool) -> int | None:
-        """The load at which a test is worth its time."""
-        return self._evidence.aim(search, requests, passes=passes)
-
-    def best_estimate(self, search: Search) -> int | None:
-        """The best estimate so far."""
-        return self._evidence.best_estimate(search)
+    def next_load(self, standing: Standing) -> int:
+        """The load whose requests tell most."""
+        return self._evidence.next_load(standing)
 
     def sample_ended(self, sample: Sample, number: int) -> None:
         """Keep how late a request was, too."""

@@ -18,7 +18,7 @@ import heapq
 import math
 import random
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,11 +48,15 @@ class _Job:
 class _Server:
     """`loadbench.client.transport.Transport`, in process."""
 
-    def __init__(self, work_s: float, *, seed: int, fails: float = 0.0) -> None:
+    def __init__(
+        self, work_s: float, *, seed: int, fails: float = 0.0, fixed: bool = False, most: float = math.inf
+    ) -> None:
         self._rng = random.Random(seed)
         self._mean_s = work_s
         self._fails = fails
-        self.taken = 0
+        self._fixed = fixed
+        self._most = most  # in flight; further requests fail at once
+        self.taken = self.present = 0
 
     async def exchange(self, exchange: HttpRequest, sink: Sink) -> None:
         """Serve one request."""
@@ -60,17 +64,20 @@ class _Server:
         loop = asyncio.get_running_loop()
         sink.connected(loop.time_ns(), reused=True, connect_ns=None)
         sink.sent(loop.time_ns())
-        if self._rng.random() < self._fails:
+        if self._rng.random() < self._fails or self.present >= self._most:
             sink.headers(loop.time_ns(), 500, [(b"content-type", b"application/json")])
             sink.data(loop.time_ns(), b'{"error":{"message":"no"}}')
             return
-        job = _Job(sink, self._rng.expovariate(1 / self._mean_s))
+        job = _Job(sink, self._mean_s if self._fixed else self._rng.expovariate(1 / self._mean_s))
+        self.present += 1
         self.arrives(job)
         try:
             await job.done
         except asyncio.CancelledError:
             self.leaves(job)
             raise
+        finally:
+            self.present -= 1
 
     def first(self, job: _Job) -> None:
         now_ns = asyncio.get_running_loop().time_ns()
@@ -88,8 +95,8 @@ class _Server:
 class Slots(_Server):
     """A number of slots, first come, first served; the first token comes a fixed time after service begins."""
 
-    def __init__(self, slots: int, work_s: float, *, seed: int, fails: float = 0.0, first_s: float = 0.0) -> None:
-        super().__init__(work_s, seed=seed, fails=fails)
+    def __init__(self, slots: int, work_s: float, *, seed: int, first_s: float = 0.0, **about: Any) -> None:
+        super().__init__(work_s, seed=seed, **about)
         self._slots = slots
         self._first_s = first_s
         self._waiting: deque[_Job] = deque()
@@ -128,8 +135,8 @@ class Slots(_Server):
 class Sharing(_Server):
     """All requests at once, each at `speed(n)`; the first token comes when the request arrives."""
 
-    def __init__(self, speed: Callable[[int], float], work_s: float, *, seed: int) -> None:
-        super().__init__(work_s, seed=seed)
+    def __init__(self, speed: Callable[[int], float], work_s: float, *, seed: int, **about: Any) -> None:
+        super().__init__(work_s, seed=seed, **about)
         self._speed = speed
         self._present: list[tuple[float, int, _Job]] = []
         self._gone: set[_Job] = set()
@@ -230,3 +237,57 @@ def sharing_miss(
             done += 1
             heapq.heappush(thinking, now + rng.expovariate(1 / think_s))
     return misses / n
+
+
+def simulated_miss(
+    load: float,
+    *,
+    bound_s: float,
+    work: Callable[[random.Random], float],
+    think: Callable[[random.Random], float] | None = None,
+    slots: int | None = None,
+    speed: Callable[[int], float] = lambda n: 1.0,
+    most: float = math.inf,
+    of: str = "ttft",
+    n: int = 150_000,
+) -> float:
+    """The share of n requests that fail, or whose TTFT or E2E is above the bound, by one long simulation.
+
+    The load is users who `think`, or a rate of independent arrivals. At most so many `slots` are served, each at
+    `speed(served)`; with more than `most` in flight a request fails.
+    """
+    rng = random.Random(f"{load}")
+    arrivals = [rng.expovariate(load)] if think is None else [think(rng) * rng.random() for _ in range(round(load))]
+    heapq.heapify(arrivals)
+    waiting: deque[float] = deque()
+    served: list[tuple[float, float, float]] = []  # the virtual time of its end, when it came, when it began
+    now = virtual = 0.0
+    done, missed = -n // 20, 0  # those first ones are not counted
+    while done < n:
+        ends = now + (served[0][0] - virtual) / speed(len(served)) if served else math.inf
+        comes = arrivals[0] if arrivals else math.inf
+        at = min(comes, ends)
+        virtual += (at - now) * speed(max(1, len(served)))
+        now = at
+        if comes <= ends:
+            heapq.heappop(arrivals)
+            if think is None:
+                heapq.heappush(arrivals, now + rng.expovariate(load))
+            if len(served) + len(waiting) >= most:
+                done += 1
+                missed += done > 0
+                if think is not None:
+                    heapq.heappush(arrivals, now + max(0.1, think(rng)))
+                continue
+            waiting.append(now)
+        else:
+            _, came, began = heapq.heappop(served)
+            done += 1
+            missed += done > 0 and (began if of == "ttft" else now) - came > bound_s
+            if think is not None:
+                heapq.heappush(arrivals, now + think(rng))
+            if len(waiting) > 5000:
+                return 1.0
+        while waiting and (slots is None or len(served) < slots):
+            heapq.heappush(served, (virtual + work(rng), waiting.popleft(), now))
+    return missed / n

@@ -1,8 +1,9 @@
 """The conclusion of a capacity search: how many users fit, how certain that is, and what the bottleneck is.
 
-The status is *found* when both ends of the range are proven and at most a factor of two apart, and *at_least* when the
-highest load that the search may test passes. *None* means that even the lowest load fails. Everything else is
-*inconclusive*: an end could not be proven in the time, or the server did not behave the same way twice.
+The status is *found* when the likely range is narrow and its verification agrees, or when the proven range is narrow;
+where proof is required, when both ends are proven and at most a factor of two apart. It is *at_least* when the highest
+load that the search may test passes. *None* means that even the lowest load fails. Everything else is *inconclusive*:
+the range was still too wide when the time was over, or the server did not behave the same way twice.
 
 *Other think times* are scaled. By the interactive response time law (`N = X (R + Z)`), `N (R + Z') / (R + Z)` users
 with a think time Z' send as many requests per second as the answer's N with Z. This is approximate: more users at the
@@ -25,26 +26,24 @@ from loadbench.analyze.capacity.curve import (
     think_times,
 )
 from loadbench.analyze.capacity.fleet_size import fleet_size
-from loadbench.analyze.capacity.search_evidence import proven
-from loadbench.analyze.stats.intervals import share_interval
-from loadbench.plan.search import Purpose, Users
+from loadbench.plan.search import CONTRADICTS, Purpose, Users
 from loadbench.results.capacity import AtThinkTime, Capacity, CapacityAnswer, Verification
 from loadbench.results.prediction import Bottleneck
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadbench.analyze.capacity.search_evidence import ProvenRange, SearchEvidence
+    from loadbench.analyze.capacity.search_evidence import SearchEvidence
     from loadbench.plan.scenario import Scenario
-    from loadbench.plan.search import Grid, Search
-    from loadbench.results.capacity import HitShare, Status
+    from loadbench.plan.search import Search
+    from loadbench.results.capacity import HitShare, Status, Strength
     from loadbench.results.prediction import BottleneckKind
     from loadbench.results.run import LevelResult
 
-# The confidence at which the verification must contradict what was expected.
-_AGREEMENT = 0.99
-# A range wider than this factor is no answer.
-_WIDEST = 2.0
+# A proven range no wider than this factor answers as it is; where proof is required, one of a factor of two does.
+_NARROW, _WIDEST = 1.3, 2.0
+# A likely range wider than this factor is no answer, however much time there was.
+_LIKELY_WIDEST = 1.6
 _WITH_MORE: dict[BottleneckKind, str] = {
     "prefill": "reading prompts takes too long",
     "decode": "output tokens come too slowly",
@@ -79,39 +78,41 @@ def conclude(
     if verify is not None:
         if think_s is not None:
             shares = predicted_hit_shares(levels, objectives, users=round(verify.amount), think_s=think_s)
-        verified = verification(evidence, grid, shares)
-    known = proven(search, evidence.probes)
+        verified = verification(evidence, shares)
+    standing = search.standing
+    contradictions = []
+    if not standing.monotone:
+        contradictions.append("a higher load passed and a lower one failed: more load is not always worse here")
     if verify is not None and verified is not None and not verified.agrees:
         # Then the server did not behave the same way twice.
-        differs = f"the verification at {verify.label} contradicts the search"
-        known = known._replace(contradictions=(*known.contradictions, differs))
+        contradictions.append(f"the verification at {verify.label} contradicts the search")
 
-    found = answer(evidence, search, confidence=settings.confidence, think_s=think_s)
+    found = answer(search, settings.confidence, think_s, agrees=verified is not None and bool(verified.agrees))
     if stopped or client_limited:
         status = "interrupted" if stopped else "client"
-    elif known.contradictions:
-        status = "inconclusive"
-    elif known.failed == grid.lowest:
+    elif standing.failed == grid.lowest:
         status = "none"
-    elif known.passed == grid.highest:
+    elif standing.passed == grid.highest:
         status = "at_least"
-    elif found is None or found.low is None or found.high is None:
-        status = "inconclusive"
     else:
-        status = "found" if found.high <= max(_WIDEST * found.low, found.low + 1) else "inconclusive"
+        enough = {"proven"} if settings.require == "proven" else {"proven", "likely"}
+        is_answer = not contradictions and found is not None and found.strength in enough
+        status = "found" if is_answer else "inconclusive"
 
-    end_reason = "no further test was possible, or likely to decide anything, in the time left"
-    if stopped or client_limited or not search.monotone:
+    end_reason = "the time left was too short for another probe" if status == "inconclusive" else ""
+    if stopped or client_limited or contradictions:
         end_reason = ""  # the conclusion gives it
-    elif search.passed == grid.highest:
+    elif status == "at_least":
         end_reason = f"{settings.by}={grid.amount(grid.highest):g}, the highest load allowed, passed"
-    elif search.narrow:
-        end_reason = "the lowest load failed" if search.failed == grid.lowest else "the range is narrow enough"
+    elif status == "none":
+        end_reason = "the lowest load failed"
+    elif status == "found":
+        end_reason = "the range is narrow enough"
 
     # The objective that fails first: at the lowest load that fails, or likely fails, the one that misses its required
     # share by most. Levels without think time show the bottleneck best, where there are enough of them.
-    at = search.failed if search.failed is not None else search.threshold.fails
-    failing = [probe for probe in evidence.probes if probe.at == at and probe.purpose is not Purpose.VERIFY]
+    failing = [probe for probe in evidence.probes if probe.leaning < 0 or probe.decision == "FAIL"]
+    failing = sorted(failing, key=lambda probe: -probe.at)
     rule = min(failing[-1].attainment.items(), key=lambda item: _margin(item[1]))[0] if failing else ""
     usable = [ignoring_itl(level) for level in levels if not level.interrupted]
     bottleneck = find_bottleneck(usable if scenario.think is None else curve_levels(usable, ()), rule=rule)
@@ -129,11 +130,13 @@ def conclude(
         times, seed = think_times(think_s), scenario.work.seed
         prediction = predict_from_curve(levels, objectives, think_s=times, confidence=settings.confidence, seed=seed)
         if settings.devices_for is not None and found is not None:
+            likely = found.strength == "likely"
+            low, high = (found.likely_low, found.likely_high) if likely else (found.low, found.high)
             devices = fleet_size(
                 settings.devices_for,
-                math.floor(found.low or 0),
+                math.floor(low or 0),
                 headroom=settings.headroom,
-                capacity_high=None if found.high is None else math.floor(found.high),
+                capacity_high=None if high is None else math.floor(high),
             )
     answered = sum(level.outcomes.get("ok", 0) for level in levels)
     return msgspec.structs.replace(
@@ -142,32 +145,55 @@ def conclude(
         answer=found,
         shorter_share=sum(level.tokens.shorter for level in levels) / answered if answered else None,
         probes=list(evidence.probes),
-        monotone=search.monotone,
-        contradictions=list(known.contradictions),
+        monotone=standing.monotone,
+        contradictions=contradictions,
         explanation=bottleneck,
         prediction=prediction,
         verification=verified,
         at_think_times=_at_think_times(found, evidence),
         devices=devices,
-        conclusion=_conclusion(status, found, search, known, bottleneck, rule, aborted),
+        conclusion=_conclusion(status, found, search, contradictions, bottleneck, rule, aborted),
         end_reason=end_reason,
     )
 
 
-def answer(
-    evidence: SearchEvidence, search: Search, *, confidence: float, think_s: float | None
-) -> CapacityAnswer | None:
-    """The answer as far as it is known; `None` where nothing is known, or where even the lowest load fails."""
-    known, grid = proven(search, evidence.probes), search.grid
-    at = evidence.best_estimate(search)
-    if at is None or known.failed == grid.lowest:
+def answer(search: Search, confidence: float, think_s: float | None, *, agrees: bool) -> CapacityAnswer | None:
+    """The answer as far as it is known; `None` where nothing is known, or where even the lowest load fails.
+
+    `agrees` says that the verification does. The numbers are floors: loads of the search's grid.
+    """
+    grid, standing = search.grid, search.standing
+    if standing.estimate is None or standing.failed == grid.lowest or not search.visits:
         return None
-    users = isinstance(grid, Users)
-    low = None if known.passed is None else grid.amount(known.passed)
-    high = None if known.failed is None else grid.amount(known.failed - 1 if users else known.failed)
-    if users:
-        return CapacityAnswer(users=at, low=low, high=high, confidence=confidence, think_s=think_s)
-    return CapacityAnswer(rate_per_s=grid.amount(at), low=low, high=high, confidence=confidence)
+    users, step = isinstance(grid, Users), int(isinstance(grid, Users))
+
+    def load(at: int | None, *, above: int = 0) -> float | None:
+        """The load at a position; for the high end of rates the next one, below which the capacity lies."""
+        return None if at is None or at < grid.lowest else grid.amount(min(at + (0 if users else above), grid.highest))
+
+    low, high = load(standing.passed), None if standing.failed is None else load(standing.failed - 1, above=1)
+    likely_low, likely_high = load(standing.low), load(standing.high, above=1)
+
+    def within(low: float | None, high: float | None, widest: float) -> bool:
+        return low is not None and high is not None and high <= max(widest * low, low + step)
+
+    strength: Strength = "estimate"
+    if within(low, high, _WIDEST if search.require == "proven" else _NARROW):
+        strength = "proven"
+    elif agrees and search.bracketed and within(likely_low, likely_high, _LIKELY_WIDEST):
+        strength = "likely"
+    amount = grid.amount(max(standing.estimate, grid.lowest))
+    return CapacityAnswer(
+        users=round(amount) if users else msgspec.UNSET,
+        rate_per_s=msgspec.UNSET if users else amount,
+        low=low,
+        high=high,
+        likely_low=likely_low,
+        likely_high=likely_high,
+        strength=strength,
+        confidence=confidence,
+        think_s=think_s if users else None,
+    )
 
 
 def _margin(shared: HitShare) -> float:
@@ -175,26 +201,19 @@ def _margin(shared: HitShare) -> float:
     return math.inf if shared.share is None else (shared.share - shared.asked) / (1 - shared.asked)
 
 
-def verification(evidence: SearchEvidence, grid: Grid, predicted: Mapping[str, float] | None = None) -> Verification:
+def verification(evidence: SearchEvidence, predicted: Mapping[str, float] | None = None) -> Verification:
     """The last verification probe and the shares that were expected there; `predicted` are those of the model.
 
-    They agree where the interval of the expected share and that of the measured one overlap, each at 99 %, and no abort
-    rule ended it.
+    It agrees unless the 95 % interval of a measured share lies below the required one, or an abort rule ended it.
     """
     probe = [probe for probe in evidence.probes if probe.purpose is Purpose.VERIFY][-1]
-    expected = evidence.expected(grid, probe.amount, _AGREEMENT)
-    agrees = not probe.aborted
-    for rule, shared in probe.attainment.items():
-        n = int(shared.effective)
-        if shared.share is not None and n:
-            low, high = share_interval(round(n * shared.share), n, _AGREEMENT)
-            agrees = agrees and low <= expected[rule].high and expected[rule].low <= high
+    expected = evidence.expected(probe.amount, evidence.confidence)
     return Verification(
         amount=probe.amount,
         expected={rule: one.share for rule, one in expected.items()},
         predicted=dict(predicted) if predicted else None,
         measured=probe.attainment,
-        agrees=agrees,
+        agrees=not probe.aborted and probe.leaning > -CONTRADICTS,
     )
 
 
@@ -222,7 +241,7 @@ def _conclusion(
     status: Status,
     found: CapacityAnswer | None,
     search: Search,
-    known: ProvenRange,
+    contradictions: Sequence[str],
     bottleneck: Bottleneck,
     rule: str,
     aborted: str,
@@ -254,15 +273,15 @@ def _conclusion(
         missed = f"The server misses {rule or 'an objective'} even with {counted(grid.amount(grid.lowest))}."
         return f"An abort rule ended even {aborted}." if aborted else missed
     if status == "client":
-        proof = "" if known.passed is None else f" {are(known.passed)} proven to meet the objectives."
+        proof = "" if search.passed is None else f" {are(search.passed)} proven to meet the objectives."
         return f"The load generator was the bottleneck, not the server, so the search stopped.{proof}"
-    why = f"Inconclusive: {'; '.join(known.contradictions) or 'the time was too short'}"
+    why = f"Inconclusive: {'; '.join(contradictions) or 'the time was too short'}"
     why = "Stopped" if status == "interrupted" else why
-    meets = are(known.passed)
-    fails = f"an abort rule ended {aborted}" if aborted else f"{are(known.failed)} proven not to"
+    meets = are(search.passed)
+    fails = f"an abort rule ended {aborted}" if aborted else f"{are(search.failed)} proven not to"
     proof = f"{meets[0].upper()}{meets[1:]} proven to meet the objectives; {fails}"
-    if known.passed is None and known.failed is None:
+    if search.passed is None and search.failed is None:
         proof = "Nothing is proven yet"
     # A best estimate is no help where the probes contradict each other.
-    best = f" The best estimate is {counted(found.amount)}." if found and not known.contradictions else ""
+    best = f" The best estimate is {counted(found.amount)}." if found and not contradictions else ""
     return f"{why}. {proof}.{best}"

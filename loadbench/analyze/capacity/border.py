@@ -1,10 +1,13 @@
-"""Estimates the border: the load at which an objective's share of hits falls to the required share.
+"""Where the capacity likely is: the load at which an objective's share of hits falls to the required share.
 
 The share of hits is modelled as a logistic curve in the logarithm of the load, `logit(p0) - b ln(load/m)`. It equals
-the required share p0 at the border m and has the steepness b. The likelihood of the observed hits and misses on a grid
-of m and b gives the posterior; every m is equally likely beforehand. The search uses the curve only as a guide: where a
-test is worth its time, and the median as the best estimate. The range is proven without it
-(`loadbench.analyze.capacity.sequential`).
+the required share p0 at the border m and has the steepness b. The likelihood of the hits and misses on a grid
+of m and b gives the posterior; every m is equally likely beforehand. No queue is assumed: what the hits at loads on
+both sides of the border say holds for exponential and for fixed lengths alike, and for users in lockstep, whose share
+falls in a step (large b). Far from the measured loads the curve says little, because its steepness is open.
+
+*The next load* is the one where requests tell most about the border per second: the mutual information of the border
+and a request's hit or miss (Lindley, *On a measure of the information provided by an experiment*, 1956).
 """
 
 from __future__ import annotations
@@ -21,11 +24,8 @@ if TYPE_CHECKING:
 
 # Steepness and its prior weight: queues of a usable server fall off with 3 to 10, exhausted memory with more.
 _STEEPNESS = {1.5: 1.0, 2.5: 2.0, 4.0: 3.0, 6.0: 3.0, 9.0: 2.0, 14.0: 1.0, 30.0: 0.5, 80.0: 0.25}
-_BORDERS = 240
-# A test is tried where it succeeds within its time with this probability.
-_LIKELY = 0.7
-# Evidence that a test needs beyond the bet that is best in hindsight, as a logarithm: the best bet is not known before.
-_LEARNING = 1.2
+# Borders are this far apart, as a factor; the grid of loads is 5 % wide.
+_FINE = 0.015
 
 
 class LoadPoint(NamedTuple):
@@ -42,9 +42,10 @@ class FittedBorder:
     def __init__(self, points: Sequence[LoadPoint], p0: float, *, least: float, most: float) -> None:
         self._p0 = p0
         # The border may lie outside of the loads, by up to half.
-        self._log_m = np.linspace(math.log(least / 1.5), math.log(most * 1.5), _BORDERS)
+        first, last = math.log(least / 1.5), math.log(most * 1.5)
+        self.log_m = np.linspace(first, last, 2 + round((last - first) / _FINE))
         self._b = np.array(list(_STEEPNESS))
-        logs = np.zeros((_BORDERS, len(_STEEPNESS))) + np.log(list(_STEEPNESS.values()))[None, :]
+        logs = np.zeros((len(self.log_m), len(self._b))) + np.log(list(_STEEPNESS.values()))[None, :]
         for point in points:
             z = self._logits(point.amount)
             logs -= point.hits * np.logaddexp(0, -z) + point.misses * np.logaddexp(0, z)
@@ -52,13 +53,13 @@ class FittedBorder:
         self._weights = weights / weights.sum()
 
     def _logits(self, amount: float) -> Values:
-        logits: Values = math.log(self._p0 / (1 - self._p0)) - self._b * (math.log(amount) - self._log_m[:, None])
+        logits: Values = math.log(self._p0 / (1 - self._p0)) - self._b * (math.log(amount) - self.log_m[:, None])
         return logits
 
-    def median(self) -> float:
-        """The load that the border is below with probability 1/2."""
-        below = np.cumsum(self._weights.sum(axis=1))
-        return float(math.exp(self._log_m[int(np.searchsorted(below, 0.5))]))
+    def below(self) -> Values:
+        """The probability that the border is at or below each of `log_m`."""
+        below: Values = np.cumsum(self._weights.sum(axis=1))
+        return below
 
     def share(self, amount: float) -> float:
         """The expected share of hits at a load."""
@@ -73,52 +74,23 @@ class FittedBorder:
         low, high = np.searchsorted(below, [tail, 1 - tail]).clip(max=len(order) - 1)
         return float(shares[order[low]]), float(shares[order[high]])
 
-    def proof_chance(self, amount: float, *, requests: float, evidence: float, passes: bool) -> float:
-        """The probability that this many independent requests prove a load to pass (or to fail).
-
-        `evidence` is the log wealth that the proof needs.
-        """
-        share = provable_share(self._p0, (evidence + _LEARNING) / max(requests, 1e-9), above=passes)
-        if share is None:
-            return 0.0
-        bound = math.inf if share >= 1 else math.log(share / (1 - share)) if share > 0 else -math.inf
-        logits = self._logits(amount)
-        return float(self._weights[(logits >= bound) if passes else (logits <= bound)].sum())
+    def information(self, amount: float) -> float:
+        """What a request at a load tells about the border, in nats."""
+        by_border = self._weights.sum(axis=1)
+        hits = (self._weights / (1 + np.exp(-self._logits(amount)))).sum(axis=1)
+        within = np.divide(hits, by_border, out=np.full_like(hits, 0.5), where=by_border > 0)
+        return float(_entropy(hits.sum()) - (by_border * _entropy(within)).sum())
 
 
-def provable_share(p0: float, gain: float, *, above: bool) -> float | None:
-    """The share nearest to p0 at which a request gives this evidence: KL(share, p0) = gain; `None` if none does."""
-    low, high = (p0, 1 - 1e-9) if above else (p0, 1e-9)
-    if divergence(high, p0) < gain:
-        return None
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (low, middle) if divergence(middle, p0) >= gain else (middle, high)
-    return high
+def _entropy(share: Any) -> Any:
+    share = np.clip(share, 1e-12, 1 - 1e-12)
+    return -share * np.log(share) - (1 - share) * np.log1p(-share)
 
 
-def divergence(share: float, p0: float) -> float:
-    """KL(share, p0): the mean evidence of a request against p0, by the best bet."""
-    hits = share * math.log(share / p0) if share > 0 else 0.0
-    misses = (1 - share) * math.log((1 - share) / (1 - p0)) if share < 1 else 0.0
-    return hits + misses
-
-
-def aim(
-    borders: Sequence[FittedBorder], loads: Sequence[tuple[float, float]], *, evidence: float, passes: bool
-) -> float | None:
-    """The load nearest to the border where a test likely succeeds in time; else the load with the best chance.
-
-    `loads` are (load, independent requests that there is time for), ascending. `None` where no load has a chance.
-    """
-    best, best_chance = None, 0.0
-    for amount, requests in reversed(loads) if passes else loads:
-        chances = [
-            border.proof_chance(amount, requests=requests, evidence=evidence, passes=passes) for border in borders
-        ]
-        chance = min(chances) if passes else max(chances)
-        if chance >= _LIKELY:
-            return amount
-        if chance > best_chance:
-            best, best_chance = amount, chance
-    return best
+def likely_range(borders: Sequence[FittedBorder], confidence: float) -> tuple[float, float, float]:
+    """(low, median, high) of the lowest of these borders, as loads; they hold it with this probability."""
+    above = np.prod([1 - border.below() for border in borders], axis=0)
+    tail = (1 - confidence) / 2
+    at = np.searchsorted(-above, [-(1 - tail), -0.5, -tail]).clip(max=len(above) - 1)
+    low, middle, high = np.exp(borders[0].log_m[at]).tolist()
+    return low, middle, high

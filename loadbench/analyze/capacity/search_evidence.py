@@ -1,37 +1,52 @@
-"""The evidence of a capacity search: what its probes prove, and the best estimate.
+"""The evidence of a capacity search: what its probes prove, what they make likely, and the best estimate.
 
-`SearchEvidence` collects the probes as they end. The range is what the sequential test proves
-(`loadbench.analyze.capacity.sequential`). The point estimate carries no guarantee: it is the median of the likely
-borders (`loadbench.analyze.capacity.border`), the lowest of several objectives. The conclusion for the reader is made
-in `loadbench.analyze.capacity.answer`.
+`SearchEvidence` collects the probes as they end. What is proven comes from one wealth per candidate
+(`loadbench.analyze.capacity.sequential`), the likely range and the best estimate from the fitted borders
+(`loadbench.analyze.capacity.border`), both from every request of every probe. The conclusion for the reader is made in
+`loadbench.analyze.capacity.answer`.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from loadbench.analyze.capacity.border import FittedBorder, LoadPoint, aim
-from loadbench.analyze.capacity.sequential import HitCount, SequentialMonitor, SequentialTest, required_share
+import numpy as np
+
+from loadbench.analyze.capacity.border import FittedBorder, LoadPoint, likely_range
+from loadbench.analyze.capacity.sequential import (
+    HitCount,
+    ProbeCounts,
+    SequentialMonitor,
+    leaning,
+    log_wealths,
+    required_share,
+)
 from loadbench.analyze.stats.intervals import share_interval
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed, Load, Open
 from loadbench.plan.objective import FAILURES
-from loadbench.plan.search import Purpose
+from loadbench.plan.search import Finding, Standing
 from loadbench.record.outcome import Outcome
 from loadbench.results.capacity import HitShare, ProbeResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from loadbench.plan.objective import Objective
-    from loadbench.plan.search import Finding, Grid, Probe, Search
+    from loadbench.plan.search import Grid, Probe
     from loadbench.record.recorder import LevelRecording
 
-# Fewer requests say little about their correlation: until then a request counts as about half an independent one.
-_FEW = 50
-# An undecided probe that an abort rule ended leans to FAIL as clearly as bracketing asks for: 20 to 1, as a logarithm.
+# The next load lies at most this far from the best estimate: the curve is a guess far away.
+_NEAR = 1.45
+# A probe that an abort rule ended leans to FAIL as clearly as bracketing asks for: 20 to 1, as a logarithm.
 _ABORTED_LEANING = -3.0
+# Few requests do not show how much they depend on each other: beforehand it is taken that a request is worth half an
+# independent one, and that is worth as much as what this many requests show at loads at most this factor away.
+_INEFFICIENCY, _FEW, _SIMILAR = 2.0, 50, 1.6
+# The curve is an approximation, and the effective n an estimate: requests count this much less for the likely range.
+_MODEL_ERROR = 1.25
 
 
 def refuse_objectives(objectives: Sequence[Objective]) -> None:
@@ -63,29 +78,33 @@ class ExpectedShare(NamedTuple):
 
 
 class SearchEvidence:
-    """The probes of a search and what they prove; all loads that it may visit share the error probability."""
+    """The probes of a search on a grid of loads, and what they show."""
 
-    def __init__(self, objectives: Sequence[Objective], *, confidence: float, closed: bool = True) -> None:
+    def __init__(self, objectives: Sequence[Objective], grid: Grid, *, confidence: float, closed: bool = True) -> None:
         self.probes: list[ProbeResult] = []
-        self.alpha = 0.0
+        self.refused: list[int] = []  # positions at which the load generator was the bottleneck
         self._closed = closed
+        self.grid = grid
         self._objectives = tuple(objectives)
-        self._confidence = confidence
-        self._test = SequentialTest(objectives, alpha=1.0, closed=closed)
+        self._p0s = [required_share(objective) for objective in objectives]
+        self.confidence = confidence
 
-    def start(self, *, most_loads: int) -> None:
-        """The search starts, or resumes with the probes that it has; it visits at most this many loads."""
-        self.alpha = (1 - self._confidence) / most_loads
-        self._test = SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed)
-        for probe in self.probes:
-            if probe.purpose is not Purpose.VERIFY:
-                shares = [probe.attainment[objective.rule] for objective in self._objectives]
-                counts = [HitCount(share.requests, share.hits, share.effective) for share in shares]
-                self._test.add(probe.amount, counts)
-
-    def monitor(self, load: Load, *, opens_ns: int) -> SequentialMonitor:
+    def monitor(self, probe: Probe, load: Load, *, opens_ns: int) -> SequentialMonitor:
         """The monitor of a new probe at this load, whose window opens at `opens_ns`."""
-        return SequentialMonitor(self._test, amount_of(load), opens_ns=opens_ns, is_open=isinstance(load, Open))
+        amount = amount_of(load)
+        assess = partial(self._assess, probe, amount)
+        return SequentialMonitor(self._objectives, amount, assess, opens_ns=opens_ns, is_open=isinstance(load, Open))
+
+    def _assess(self, probe: Probe, amount: float, counts: tuple[HitCount, ...], hopeless: bool) -> Finding:  # noqa: FBT001
+        """What a running probe shows, together with all before it."""
+        leans = [leaning(p0, count) for p0, count in zip(self._p0s, counts, strict=True)]
+        running = ProbeCounts(amount, counts, hopeless)
+        standing = self.standing(running)
+        decision = standing.decision(probe.at)
+        enough = min((count.effective_n * (1 - p0) for p0, count in zip(self._p0s, counts, strict=True)), default=0.0)
+        if hopeless:
+            return Finding("FAIL", -math.inf, standing, enough)
+        return Finding(decision, min(leans), standing, enough)
 
     def add_probe(
         self, probe: Probe, load: Load, recording: LevelRecording, monitor: SequentialMonitor, *, level: int
@@ -105,14 +124,6 @@ class SearchEvidence:
         if recording.aborted:
             # By the user's own rule this load is too high, whatever its requests show.
             finding = finding._replace(decision="FAIL", leaning=min(finding.leaning, _ABORTED_LEANING))
-        if probe.purpose is not Purpose.VERIFY:
-            self._test.add(amount_of(load), counts)
-
-        # Repeat tests and the verification are reported by their own requests alone.
-        reported = finding
-        if probe.purpose in {Purpose.REPEAT, Purpose.VERIFY} and not (monitor.overloaded or recording.aborted):
-            alone = SequentialTest(self._objectives, alpha=self.alpha, closed=self._closed)
-            reported = alone.assess(amount_of(load), counts)
         attainment = {}
         for objective, count in zip(self._objectives, counts, strict=True):
             n = int(count.effective_n)
@@ -129,7 +140,7 @@ class SearchEvidence:
         self.probes.append(
             ProbeResult(
                 **size,
-                decision=reported.decision,
+                decision=finding.decision,
                 attainment=attainment,
                 requests=monitor.known,
                 gave_up=recording.outcomes.get(Outcome.GAVE_UP, 0),
@@ -137,63 +148,111 @@ class SearchEvidence:
                 visit=probe.visit,
                 level=level,
                 at=probe.at,
-                leaning=max(-1e6, min(1e6, reported.leaning)),
+                leaning=max(-1e6, min(1e6, finding.leaning)),
                 window_s=recording.window_s,
                 answer_s=None if usual_ns is None else usual_ns / 1e9,
                 overloaded=monitor.overloaded,
                 aborted=recording.aborted,
             )
         )
-        return finding
+        return finding._replace(standing=self.standing())
 
-    def best_estimate(self, search: Search) -> int | None:
-        """The position of the best estimate, within the proven range; `None` where no load passes."""
-        if search.threshold.passes is None:
-            return None
-        at = min(_floor(search.grid, border.median()) for border in self._borders(search.grid))
-        at = max(at, search.grid.lowest)
-        at = max(at, search.passed) if search.passed is not None else at
-        return min(at, search.failed - 1) if search.failed is not None else at
+    def standing(self, running: ProbeCounts | None = None) -> Standing:
+        """What all probes show, and the one that is running."""
+        probes = self._counted(running)
+        if not probes:
+            return Standing()
+        grid, (passed, failed, monotone) = self.grid, self._proven(probes)
+        borders = self.borders(probes)
+        low, middle, high = likely_range(borders, self.confidence)
+        # The lowest load may fail, and the highest may pass.
+        at_low, at, at_high = (max(grid.lowest - 1, _floor(grid, amount)) for amount in (low, middle, high))
+        lowest_refused = min(self.refused, default=grid.highest + 1)
+        at = min(at, lowest_refused - 1)
+        # What is proven is true whatever the curve says.
+        if passed is not None:
+            at_low, at, at_high = max(at_low, passed), max(at, passed), max(at_high, passed)
+        if failed is not None:
+            at_low, at, at_high = min(at_low, failed - 1), min(at, failed - 1), min(at_high, failed - 1)
+        return Standing(passed, failed, at_low, at_high, at, monotone=monotone)
 
-    def aim(self, search: Search, requests: Callable[[float], float], *, passes: bool) -> int | None:
-        """The position where a test is worth its time; `requests` says how many a load gets in that time."""
-        grid, low, high = search.grid, search.passed, search.failed
-        borders = self._borders(grid)
-        middle = min(_floor(grid, border.median()) for border in borders)
-        bottom, top = grid.lowest if low is None else low + 1, grid.highest if high is None else high - 1
-        first = bottom if passes else max(middle + 1, bottom)
-        last = min(max(middle, grid.lowest), top) if passes else top
-        shares = [share for probe in self.probes for share in probe.attainment.values()]
-        independent = _FEW / 2 + sum(share.effective for share in shares)
-        per_request = independent / (_FEW + sum(share.requests for share in shares))
-        loads = [(grid.amount(at), per_request * requests(grid.amount(at))) for at in range(first, last + 1)]
-        evidence = math.log((1 if passes else len(self._objectives)) / self.alpha)
-        amount = aim(borders, loads, evidence=evidence, passes=passes)
-        return None if amount is None else grid.nearest(amount)
+    def next_load(self, standing: Standing) -> int:
+        """The position whose requests tell most about the border, per second, within the likely range."""
+        grid, estimate = self.grid, max(standing.estimate or 0, self.grid.lowest)
+        borders, middle = self.borders(self._counted()), grid.amount(estimate)
+        first = max(standing.low or grid.lowest, grid.nearest(middle / _NEAR), grid.lowest)
+        last = min((standing.high or estimate) + 1, grid.nearest(middle * _NEAR), grid.highest)
+        positions = sorted(
+            {grid.nearest(math.exp(x)) for x in _spread(grid.amount(first), grid.amount(max(first, last)))}
+        )
+        return max(
+            positions, key=lambda at: max(border.information(grid.amount(at)) for border in borders) * grid.amount(at)
+        )
 
-    def _borders(self, grid: Grid) -> list[FittedBorder]:
+    def _counted(self, running: ProbeCounts | None = None) -> list[ProbeCounts]:
+        """The counts of all probes. None is taken to be less correlated than those at similar loads are on average: a
+        short probe that lies within one good or bad spell does not show its correlation."""
+        probes = [] if running is None else [running]
+        for probe in self.probes:
+            shares = [probe.attainment[objective.rule] for objective in self._objectives]
+            counts = tuple(HitCount(share.requests, share.hits, share.effective) for share in shares)
+            probes.append(ProbeCounts(probe.amount, counts, bool(probe.overloaded or probe.aborted)))
+        counted = []
+        for one in probes:
+            near = [other for other in probes if max(other.amount / one.amount, one.amount / other.amount) < _SIMILAR]
+            discounted = []
+            for place, count in enumerate(one.counts):
+                others = [other.counts[place] for other in near if other.counts[place].n]
+                square = sum(other.n * other.n / other.effective_n for other in others)
+                usual = (_FEW * _INEFFICIENCY + square) / (_FEW + sum(other.n for other in others))
+                discounted.append(HitCount(count.n, count.hits, count.n / usual))
+            counted.append(one._replace(counts=tuple(discounted)))
+        return counted
+
+    def _proven(self, probes: Sequence[ProbeCounts]) -> tuple[int | None, int | None, bool]:
+        """The last position that is proven to pass, the first that is proven to fail, and whether that is possible.
+
+        Between two measured loads all candidates rest on the same requests: their first and their last are tested.
+        """
+        grid = self.grid
+        measured = sorted({grid.nearest(probe.amount) for probe in probes})
+        hopeless = min((grid.nearest(probe.amount) for probe in probes if probe.hopeless), default=grid.highest + 1)
+        starts, ends = [grid.lowest - 1, *measured], [*(at - 1 for at in measured), grid.highest]
+        tested = sorted({*starts, *ends})
+        amounts = [grid.amount(at) if at >= grid.lowest else grid.amount(grid.lowest) / 1.05 for at in tested]
+        against = np.logaddexp(*log_wealths(probes, self._p0s, amounts, closed=self._closed)) - math.log(2)
+        open_ = {at for at, log in zip(tested, against, strict=True) if log < math.log(1 / (1 - self.confidence))}
+        left = [
+            (first, last)
+            for first, last in zip(starts, ends, strict=True)
+            if first <= last and first < hopeless and (first in open_ or last in open_)
+        ]
+        if not left:
+            return None, None, False
+        passed, failed = left[0][0], min(left[-1][1] + 1, hopeless)
+        return passed if passed >= grid.lowest else None, failed if failed <= grid.highest else None, True
+
+    def borders(self, probes: Sequence[ProbeCounts] | None = None) -> list[FittedBorder]:
         """The fitted border of each objective."""
+        probes, grid = self._counted() if probes is None else probes, self.grid
         borders = []
-        for objective in self._objectives:
+        for place, (objective, p0) in enumerate(zip(self._objectives, self._p0s, strict=True)):
             points = []
-            for probe in self.probes:
-                if probe.purpose is Purpose.VERIFY:
-                    continue
-                shared = probe.attainment[objective.rule]
-                hits, misses = HitCount(shared.requests, shared.hits, shared.effective).independent
-                if probe.aborted or (probe.overloaded and objective.metric != FAILURES):
+            for probe in probes:
+                hits, misses = (part / _MODEL_ERROR for part in probe.counts[place].independent)
+                if probe.hopeless and objective.metric != FAILURES:
                     # In a growing queue all later requests would miss.
                     hits, misses = 0.0, max(hits + misses, 1.0)
                 points.append(LoadPoint(probe.amount, hits, misses))
             least, most = grid.amount(grid.lowest), grid.amount(grid.highest)
-            borders.append(FittedBorder(points, required_share(objective), least=least, most=most))
+            borders.append(FittedBorder(points, p0, least=least, most=most))
         return borders
 
-    def expected(self, grid: Grid, amount: float, confidence: float) -> dict[str, ExpectedShare]:
+    def expected(self, amount: float, confidence: float) -> dict[str, ExpectedShare]:
         """The expected share of hits at a load, by rule."""
         return {
             objective.rule: ExpectedShare(border.share(amount), *border.share_interval(amount, confidence))
-            for objective, border in zip(self._objectives, self._borders(grid), strict=True)
+            for objective, border in zip(self._objectives, self.borders(), strict=True)
         }
 
 
@@ -202,31 +261,12 @@ def amount_of(load: Load) -> float:
     return load.users if isinstance(load, Closed) else load.rate_per_s
 
 
+def _spread(low: float, high: float) -> list[float]:
+    """Up to a dozen loads between two, by ratio, as logarithms."""
+    return [math.log(low) + number / 11 * math.log(high / low) for number in range(12)]
+
+
 def _floor(grid: Grid, amount: float) -> int:
     """The last position at or below a load; one below the grid where there is none."""
     at = grid.nearest(amount)
     return at - 1 if grid.amount(at) > amount * (1 + 1e-9) else at
-
-
-class ProvenRange(NamedTuple):
-    """What is proven, as positions: the last that passes and the first that fails; and any contradictions."""
-
-    passed: int | None
-    failed: int | None
-    contradictions: tuple[str, ...]
-
-
-def proven(search: Search, probes: Sequence[ProbeResult]) -> ProvenRange:
-    """The proven range, widened where an end did not repeat."""
-    passed, failed, contradictions = search.passed, search.failed, []
-    if not search.monotone:
-        contradictions.append("a higher load passed and a lower one failed: more load is not always worse here")
-    again = {probe.at: probe for probe in probes if probe.purpose is Purpose.REPEAT}
-    decided = sorted((at, known.decision) for at, known in search.known.items())
-    if passed in again and again[passed].decision == "FAIL":
-        contradictions.append(f"{again[passed].label} passed its test and failed its repeat test")
-        passed = max((at for at, decision in decided if decision == "PASS" and at < passed), default=None)
-    if failed in again and again[failed].decision == "PASS":
-        contradictions.append(f"{again[failed].label} failed its test and passed its repeat test")
-        failed = min((at for at, decision in decided if decision == "FAIL" and at > failed), default=None)
-    return ProvenRange(passed, failed, tuple(contradictions))

@@ -12,17 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.capacity.sequential import (
-    HitCount,
-    SequentialMonitor,
-    SequentialTest,
-    log_wealth,
-    required_share,
-)
+from loadbench.analyze.capacity.search_evidence import SearchEvidence
+from loadbench.analyze.capacity.sequential import HitCount, ProbeCounts, SequentialMonitor, log_wealths, required_share
 from loadbench.analyze.stats.intervals import binomial_cdf
 from loadbench.plan.abandonment import Patience
-from loadbench.plan.load import Phase
+from loadbench.plan.load import Closed, Open, Phase
 from loadbench.plan.objective import parse_objective
+from loadbench.plan.search import Probe, Purpose, Rates, Users
 from loadbench.record.outcome import Outcome
 from tests.analyze.queues import single
 from tests.building import MS, S, a_failure, a_sample
@@ -41,47 +37,70 @@ def independent(hits: int, n: int) -> HitCount:
     return HitCount(n, hits, float(n))
 
 
+def at(amount: float, *counts: HitCount) -> ProbeCounts:
+    return ProbeCounts(amount, counts)
+
+
+def wealth(probes, candidates, *p0s: float, closed: bool = False):
+    """(that loads up to each candidate miss too often, that loads above it hit often enough), as logarithms."""
+    return log_wealths(probes, p0s or (0.95,), candidates, closed=closed)
+
+
+def monitor(*rules, amount: float = 1.0, closed: bool = True) -> SequentialMonitor:
+    """A monitor of one probe, in a search that knows nothing else."""
+    grid = Users(200) if closed else Rates.of(0.1, 200)
+    evidence = SearchEvidence(rules, grid, confidence=1 - ALPHA, closed=closed)
+    load = Closed(round(amount)) if closed else Open(amount, None)
+    return evidence.monitor(Probe(grid.nearest(amount), Purpose.TEST), load, opens_ns=0)
+
+
 @pytest.mark.parametrize("p0", [0.5, 0.9, 0.95, 0.99])
 def test_peeking_at_every_request_keeps_the_error(p0):
-    """Of streams at the very share that is asked for, looked at after every tenth of 1500 requests, at most α are ever
-    decided wrongly: to either side, by Ville's inequality."""
+    """Loads 8 and 16 at the very share that is asked for, looked at after every tenth of 1500 requests: a candidate
+    that the share agrees with is rejected in at most α of the streams, from either side, by Ville's inequality."""
     rng = np.random.default_rng(5)
     wrong = [0, 0]
-    for _ in range(150):
-        hits = np.cumsum(rng.random(1500) < p0)
-        looks = range(1, 1501, 10)
-        wealth = [log_wealth(p0, float(hits[n - 1]), float(n - hits[n - 1])) for n in looks]
-        for side in (0, 1):
-            wrong[side] += max(one[side] for one in wealth) >= math.log(1 / ALPHA)
-    assert max(wrong) <= most(150, ALPHA), wrong
+    for _ in range(100):
+        hits = [np.cumsum(rng.random(750) < p0) for _ in range(2)]
+        highest = np.full(2, -math.inf)
+        for n in range(20, 751, 10):
+            probes = [at(load, independent(int(seen[n - 1]), n)) for load, seen in zip((8, 16), hits, strict=True)]
+            below, above = wealth(probes, [4, 16], p0)
+            highest = np.maximum(highest, [below[1], above[0]])
+        wrong = [count + (log >= math.log(1 / ALPHA)) for count, log in zip(wrong, highest, strict=True)]
+    assert max(wrong) <= most(100, ALPHA), wrong
 
 
 @settings(max_examples=25)
-@given(st.sampled_from([0.5, 0.9, 0.95, 0.99]), st.integers(1, 200))
-def test_wealth_is_a_fair_game(p0, n):
-    """After n requests at the share asked for, the wealth is 1 on average: the sum over all numbers of hits."""
-    for side in (0, 1):
-        logs = [
-            math.log(math.comb(n, k)) + k * math.log(p0) + (n - k) * math.log1p(-p0) + log_wealth(p0, k, n - k)[side]
-            for k in range(n + 1)
-        ]
-        assert sum(map(math.exp, logs)) == pytest.approx(1)
+@given(st.sampled_from([0.5, 0.9, 0.95, 0.99]), st.integers(20, 150), st.sampled_from([4.0, 8.0, 60.0]))
+def test_wealth_is_a_fair_game(p0, n, load):
+    """After n requests at the share asked for, the wealth is 1 on average at most: the sum over all numbers of hits."""
+    means = np.zeros((2, 3))
+    for k in range(n + 1):
+        log = math.log(math.comb(n, k)) + k * math.log(p0) + (n - k) * math.log1p(-p0)
+        means += np.exp(log + np.array(wealth([at(load, independent(k, n))], [5, 6, 50], p0)))
+    assert means.max() <= 1 + 1e-6
 
 
-@given(st.floats(0, 500), st.floats(0, 500))
+@given(st.integers(20, 500), st.integers(0, 500))
 def test_more_hits_never_speak_against_passing(hits, misses):
     """Wealth for PASS grows with each hit and falls with each miss; for FAIL it is the other way round."""
-    passes, fails = log_wealth(0.95, hits, misses)
-    assert log_wealth(0.95, hits, misses + 1)[0] < passes
-    assert log_wealth(0.95, hits + 1, misses)[1] < fails
+
+    def both(hits, misses):
+        below, above = wealth([at(10, independent(hits, hits + misses))], [9, 10])
+        return above[0], below[1]
+
+    passes, fails = both(hits, misses)
+    assert both(hits, misses + 1)[0] < passes
+    assert both(hits + 1, misses)[1] < fails
 
 
 def test_flawless_servers_pass_soon_and_hopeless_ones_fail_at_once():
-    """By p95 at 95 %: some 85 requests without a miss; two or three with nothing but misses."""
-    clean = next(n for n in range(1, 999) if log_wealth(0.95, n, 0)[0] + math.log(0.5) >= math.log(1 / ALPHA))
-    hopeless = next(n for n in range(1, 99) if log_wealth(0.95, 0, n)[1] + math.log(0.5) >= math.log(1 / ALPHA))
-    assert clean <= 90
-    assert hopeless <= 3
+    """By p95 at 95 %: some 100 requests without a miss; one user's first three that all miss."""
+    needed = math.log(2 / ALPHA)
+    clean = next(n for n in range(20, 999) if wealth([at(10, independent(n, n))], [9, 10])[1][0] >= needed)
+    assert clean <= 110
+    assert wealth([at(1, independent(0, 3))], [1], closed=True)[0][0] >= needed
 
 
 def test_correlated_queues_are_not_passed_by_a_calm_stretch():
@@ -91,7 +110,7 @@ def test_correlated_queues_are_not_passed_by_a_calm_stretch():
     bound = math.log(10) / 0.3 * 0.85  # below the true p90: the share is too small
     for seed in range(40):
         _, waits, services = single(np.random.default_rng(seed), rate=0.7, n=800)
-        judge = SequentialMonitor(SequentialTest([rule], alpha=ALPHA, closed=False), 1.0)
+        judge = monitor(rule, closed=False)
         for number, response in enumerate(waits + services):
             judge.add(a_sample(number, due_ns=number * S, ttft_ns=max(1, round(response / bound * S))))
             if number % 100 == 99 and judge.finding(number * S).decision == "PASS":
@@ -102,7 +121,7 @@ def test_correlated_queues_are_not_passed_by_a_calm_stretch():
 
 def test_requests_count_in_the_order_in_which_they_were_due():
     """While an early request is under way, those after it do not count: the quick ones end first."""
-    judge = SequentialMonitor(SequentialTest([TTFT], alpha=ALPHA), 1.0)
+    judge = monitor(TTFT)
     for number in range(30):
         judge.started(number, number * MS)
     for number in range(1, 30):
@@ -115,7 +134,7 @@ def test_requests_count_in_the_order_in_which_they_were_due():
 
 def test_failures_are_misses_and_what_the_user_cut_is_nothing():
     """A failed request misses an objective on its latency; a cancelled one and one of the warm-up do not count."""
-    judge = SequentialMonitor(SequentialTest([TTFT, parse_objective("failures<1%")], alpha=ALPHA), 1.0)
+    judge = monitor(TTFT, parse_objective("failures<1%"))
     judge.add(a_failure(Outcome.HTTP_ERROR, number=0))
     judge.add(a_failure(Outcome.CANCELLED, number=1))
     judge.add(a_sample(2, phase=Phase.WARM_UP))
@@ -125,7 +144,7 @@ def test_failures_are_misses_and_what_the_user_cut_is_nothing():
 
 def test_users_who_would_not_wait_as_long_as_the_bound_count_for_nothing():
     """One who would, and left without the figure, is a miss. In neither case it is a failure, or hides one."""
-    judge = SequentialMonitor(SequentialTest([TTFT, parse_objective("failures<1%")], alpha=ALPHA), 1.0)
+    judge = monitor(TTFT, parse_objective("failures<1%"))
     enough, little = Patience(round(TTFT.bound)), Patience(round(TTFT.bound) - 1)
     ends = product((Outcome.GAVE_UP, Outcome.OK, Outcome.RESET), (enough, little))
     for number, (outcome, patience) in enumerate(ends):
@@ -137,34 +156,40 @@ def test_users_who_would_not_wait_as_long_as_the_bound_count_for_nothing():
 
 
 def test_heavier_loads_vouch_for_lighter_ones_and_never_the_other_way():
-    """What was seen at 12 helps to pass 10; what was seen at 8 does not."""
-    alone, above, below = (SequentialTest([TTFT], alpha=ALPHA, closed=False) for _ in range(3))
-    above.add(12, [independent(60, 60)])
-    below.add(8, [independent(60, 60)])
-    own = [independent(60, 60)]
-    assert [ledger.assess(10, own).decision for ledger in (alone, above, below)] == ["UNDECIDED", "PASS", "UNDECIDED"]
+    """What was seen at 12 helps to prove that 10 passes; what was seen at 8 does not."""
+    own = at(10, independent(60, 60))
+    alone, above, below = (
+        wealth([own, *more], [9, 10])[1][0]
+        for more in ([], [at(12, independent(60, 60))], [at(8, independent(60, 60))])
+    )
+    assert alone == below < above
 
 
 def test_no_load_passes_before_everybody_has_asked_five_times():
     """A closed loop of 100 users is not judged by its first 400 answers, and an open one by enough of them is."""
-    own = [independent(400, 400)]
-    assert SequentialTest([TTFT], alpha=ALPHA).assess(100, own).decision == "UNDECIDED"
-    assert SequentialTest([TTFT], alpha=ALPHA, closed=False).assess(100, own).decision == "PASS"
+    own = [at(100, independent(400, 400))]
+    assert wealth(own, [99, 100], closed=True)[1][0] == 0
+    assert wealth(own, [99, 100])[1][0] > math.log(2 / ALPHA)
 
 
 def test_all_objectives_pass_or_one_fails():
     """One objective that is far from met makes the load fail, and one that is open keeps it from passing."""
-    rules = [TTFT, parse_objective("tpot_p95<80ms")]
-    ledger = SequentialTest(rules, alpha=ALPHA, closed=False)
-    assert ledger.assess(1, [independent(300, 300), independent(0, 30)]).decision == "FAIL"
-    assert ledger.assess(1, [independent(300, 300), independent(29, 30)]).decision == "UNDECIDED"
-    assert ledger.assess(1, [independent(300, 300), independent(300, 300)]).decision == "PASS"
+
+    def standing(second: HitCount):
+        rules = [TTFT, parse_objective("tpot_p95<80ms")]
+        evidence = SearchEvidence(rules, Rates.of(0.1, 200), confidence=1 - ALPHA, closed=False)
+        found = evidence.standing(at(1, independent(300, 300), second))
+        return found.decision(evidence.grid.nearest(1))
+
+    assert standing(independent(0, 30)) == "FAIL"
+    assert standing(independent(29, 30)) == "UNDECIDED"
+    assert standing(independent(300, 300)) == "PASS"
 
 
 def test_an_open_loop_above_capacity_fails_by_its_queue():
     """D/D/1 at 110 %: requests in flight grow, and the load fails though no request has missed a generous bound."""
     rule = parse_objective("ttft_p95<10m")
-    judge = SequentialMonitor(SequentialTest([rule], alpha=ALPHA, closed=False), 1.1, is_open=True)
+    judge = monitor(rule, amount=1.1, closed=False)
     rng = random.Random(1)
     for number in range(220):
         due_ns = round(number * S / 1.1)
@@ -180,7 +205,7 @@ def test_an_open_loop_above_capacity_fails_by_its_queue():
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 5)), min_size=1, max_size=60))
 def test_effective_n_is_never_more_than_there_is(requests):
     """However requests fare, they are worth no more than their number."""
-    judge = SequentialMonitor(SequentialTest([TTFT], alpha=ALPHA), 1.0)
+    judge = monitor(TTFT)
     for number, (quick, seconds) in enumerate(requests):
         judge.add(a_sample(number, due_ns=number * S, ttft_ns=100 * MS if quick else seconds * S))
     (count,) = judge.counts()
