@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from loadbench.analyze.level.knee import WORTHWHILE, complete_levels, knee
-from loadbench.analyze.level.overload import limit_sentence
+from loadbench.analyze.level.knee import WORTHWHILE, knee
+from loadbench.analyze.level.overload import amount, limit_sentence
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
 from loadbench.report import machine
@@ -83,8 +83,7 @@ def level_place(run: Run, index: int) -> str:
 
 def level_table(levels: Sequence[LevelResult]) -> Table:
     """A row for each level; with the goodput where there are objectives for it."""
-    whole = complete_levels(levels)
-    at = knee(whole)
+    at = knee(levels)
     with_goodput = any(level.goodput is not None for level in levels)
     with_gave_up = any(level.gave_up is not None for level in levels)
     with_think = any(getattr(level.load, "think", None) for level in levels)  # in a capacity search not all
@@ -94,7 +93,7 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
         row = [
             level.load.label + (", no think time" if with_think and not getattr(level.load, "think", None) else ""),
             significant(level.throughput.requests_per_s),
-            f"{tokens} {KNEE}" if at is not None and level is whole[at] else tokens,
+            f"{tokens} {KNEE}" if at is not None and level.load == at.high else tokens,
             significant(level.concurrency.mean),
             *(quantile(level.metrics.get(metric), name) for metric, names in _FIGURES.items() for name in names),
             str(level.outcomes.get("ok", 0)),
@@ -248,15 +247,20 @@ def notes(run: Run) -> list[str]:
 
 
 def _knee_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
-    levels = complete_levels(levels)
     at = knee(levels)
-    if at is not None:
-        label = levels[at].load.label
-        faster = f"no higher load is clearly more than {percent(WORTHWHILE)} faster"
-        return [f"{KNEE} throughput{whose} stops growing at {label}: {faster}"]
-    if len(levels) > 1 and levels[-1].throughput.output_tokens_per_s > 0:
-        return [f"throughput{whose} still grows at {levels[-1].load.label}: the knee is at a higher load"]
-    return []
+    if at is None:
+        return []
+    if at.high is not None:
+        faster = f"no higher load is more than {percent(WORTHWHILE)} faster than {at.high.label}"
+        if at.low is None:
+            return [f"{KNEE} throughput{whose} stops growing at {at.high.label} or below: {faster}"]
+        between = f"between {amount(at.low):g} and {amount(at.high):g} {at.unit}"
+        return [f"{KNEE} throughput{whose} stops growing {between}: {faster}"]
+    if at.grows:
+        return [f"throughput{whose} still grows at {at.top.label}: the knee is at a higher load"]
+    if at.low is not None:
+        return [f"throughput{whose} grows beyond {at.low.label}; where it stops is not certain: measure longer"]
+    return [f"whether throughput{whose} grows with the load is not certain: measure longer"]
 
 
 def _objective_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:

@@ -19,7 +19,7 @@ from loadbench.record.outcome import Outcome
 from loadbench.report.csv import csv as csv_report
 from loadbench.report.plan import plan_document
 from loadbench.report.render_text import render_text
-from loadbench.results.run import ClosedLoad, OpenLoad, Throughput
+from loadbench.results.run import ClosedLoad, OpenLoad, Throughput, Verdict
 from tests.building import a_failure, a_level, a_recording, a_run
 from tests.engine.scripted import MS, Act, S, run_scripted
 
@@ -106,10 +106,11 @@ def test_i6_no_curve_is_drawn_through_a_cliff():
         msgspec.structs.replace(
             a_level(load=Closed(n)),
             throughput=Throughput(requests_per_s=1, output_tokens_per_s=tokens, total_tokens_per_s=tokens),
+            verdict=Verdict("VALID"),
         )
         for n, tokens in zip(users, made, strict=True)
     ]
-    assert levels[knee(levels)].load.users == 4
+    assert knee(levels).high.users == 4
     assert vertex(users, made) not in users
     assert abs(vertex(users, made) - 4) > 0.2
 

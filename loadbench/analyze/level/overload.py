@@ -43,7 +43,7 @@ def judge_overload(levels: Sequence[LevelResult]) -> list[LevelResult]:
     """The levels of a run with their final statuses; only INVALID and OVERLOADED ones can change."""
     judged = list(levels)
     # Lower loads first, since their statuses decide.
-    for index in sorted(range(len(judged)), key=lambda index: _amount(judged[index].load)):
+    for index in sorted(range(len(judged)), key=lambda index: amount(judged[index].load)):
         level = judged[index]
         if level.verdict.status in {"INVALID", "OVERLOADED"}:
             lower = [other.verdict.status for other in judged if _is_lower(other, level)]
@@ -56,7 +56,7 @@ def judge_overload(levels: Sequence[LevelResult]) -> list[LevelResult]:
 def limit_sentence(levels: Sequence[LevelResult]) -> str:
     """Where the levels of one model show the server's limit; empty if none is OVERLOADED."""
     beyond = sorted(
-        (level for level in levels if level.verdict.status == "OVERLOADED"), key=lambda level: _amount(level.load)
+        (level for level in levels if level.verdict.status == "OVERLOADED"), key=lambda level: amount(level.load)
     )
     if not beyond:
         return ""
@@ -66,8 +66,8 @@ def limit_sentence(levels: Sequence[LevelResult]) -> str:
     if not valid:
         are = "are" if many else "is"
         return f"{which} {are} beyond the server's limit; no level shows a load that it keeps up with"
-    most = max(valid, key=lambda level: _amount(level.load))
-    if _amount(most.load) >= _amount(beyond[0].load):
+    most = max(valid, key=lambda level: amount(level.load))
+    if amount(most.load) >= amount(beyond[0].load):
         were = "were" if many else "was"
         but = f"though {most.load.label} was not: the server changed between these levels"
         return f"{which} {were} beyond the server's limit, {but}"
@@ -76,7 +76,7 @@ def limit_sentence(levels: Sequence[LevelResult]) -> str:
 
 def _is_lower(other: LevelResult, level: LevelResult) -> bool:
     """Whether another level has a lower load of the same kind on the same model."""
-    return _same_kind(other, level) and _amount(other.load) < _amount(level.load)
+    return _same_kind(other, level) and amount(other.load) < amount(level.load)
 
 
 def _same_kind(one: LevelResult, other: LevelResult) -> bool:
@@ -87,5 +87,5 @@ def _same_kind(one: LevelResult, other: LevelResult) -> bool:
     return kinds[0] == kinds[1]
 
 
-def _amount(load: ClosedLoad | OpenLoad) -> float:
+def amount(load: ClosedLoad | OpenLoad) -> float:
     return load.users if isinstance(load, ClosedLoad) else load.rate_per_s

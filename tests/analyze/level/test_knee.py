@@ -1,46 +1,137 @@
-"""Where throughput stops growing."""
+"""Where throughput stops growing, as a range by load."""
 
 from __future__ import annotations
 
+import math
+
 import msgspec
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loadbench.analyze.level.knee import knee
-from loadbench.results.run import LevelResult, Throughput
+from loadbench.plan.load import Closed
+from loadbench.results.run import ClosedLoad, LevelResult, OpenLoad, Reason, Throughput, Verdict
 from tests.building import a_level
+from tests.coverage.knee import SERVERS, outcome
+
+SOUND = msgspec.structs.replace(a_level(load=Closed(1)), verdict=Verdict("VALID"))
 
 
-def with_rate(rate: float, *, reach: float | None = None) -> LevelResult:
-    """A level with these output tokens/s, give or take `reach`."""
+def level(
+    users: float, rate: float, *, reach: float | None = 0.01, status="VALID", ok=100, by_rate=False
+) -> LevelResult:
+    """A level with these output tokens/s, give or take this share of them."""
+    interval = None if reach is None else (rate * (1 - reach), rate * (1 + reach))
     throughput = Throughput(
         requests_per_s=1.0,
         output_tokens_per_s=rate,
         total_tokens_per_s=rate,
-        interval={"output_tokens_per_s": None if reach is None else (rate - reach, rate + reach)},
+        interval={"output_tokens_per_s": interval},
     )
-    return msgspec.structs.replace(a_level(), throughput=throughput)
+    load = OpenLoad(users, "poisson") if by_rate else ClosedLoad(int(users))
+    return msgspec.structs.replace(
+        SOUND, load=load, throughput=throughput, verdict=Verdict(status), outcomes={"ok": ok, "http_error": 2}
+    )
+
+
+def ends(levels: list[LevelResult]) -> tuple[float | None, float | None] | None:
+    """The range as numbers of users."""
+    found = knee(levels)
+    return found and tuple(None if end is None else end.users for end in (found.low, found.high))
+
+
+def swept(rates: dict[int, float], **each) -> list[LevelResult]:
+    """Levels of these output tokens/s by users."""
+    return [level(users, rate, **each) for users, rate in rates.items()]
 
 
 @pytest.mark.parametrize(
-    ("rates", "at"),
+    ("rates", "range_"),
     [
-        ([100.0, 200.0, 300.0, 301.0], 2),  # flat from the third on
-        ([100.0, 200.0, 400.0, 800.0], None),  # still grows
-        ([100.0, 200.0, 150.0], 1),  # falls again
-        ([100.0, 100.0, 100.0], 0),  # never grew
-        ([100.0, 200.0, 205.0, 215.0], 2),  # within 5 % of the most
-        ([100.0], None),  # one level tells nothing
-        ([], None),
-        ([0.0, 0.0], None),  # nothing was made
+        ({1: 100.0, 2: 200.0, 4: 300.0, 8: 301.0}, (2, 4)),  # flat from the third on
+        ({1: 100.0, 2: 200.0, 4: 400.0, 8: 800.0}, (4, None)),  # still grows
+        ({1: 100.0, 2: 200.0, 4: 150.0}, (1, 2)),  # falls again
+        ({1: 100.0, 2: 100.0, 4: 100.0}, (None, 1)),  # never grew
+        ({1: 100.0, 2: 200.0, 4: 203.0, 8: 201.0}, (1, 2)),  # within 5 % of the most
+        ({1: 100.0, 2: 100.0, 4: 150.0, 8: 150.0}, (2, 4)),  # first no faster with two
+        ({1: 100.0}, None),  # one level shows nothing
+        ({}, None),
+        ({1: 0.0, 2: 0.0}, None),  # nothing was produced
     ],
 )
-def test_bend_is_the_first_within_five_percent_of_the_most(rates, at):
-    """The least load that no higher one beats by more than the worthwhile gain; none while it still grows."""
-    assert knee([with_rate(rate) for rate in rates]) == at
+def test_the_knee_lies_between_two_loads(rates, range_):
+    """Above the highest load that another clearly beats, and at the lowest that none beats, at the latest."""
+    assert ends(swept(rates)) == range_
 
 
-@pytest.mark.parametrize(("reach", "at"), [(5.0, None), (20.0, 1)])
-def test_gain_within_the_doubt_is_none(reach, at):
-    """Where a level may well make as much as the most, growth beyond it is not sure any more."""
-    levels = [with_rate(rate, reach=reach) for rate in (100.0, 200.0, 220.0)]
-    assert knee(levels) == at
+def test_it_grows_up_to_the_highest_load():
+    """Then the knee is beyond."""
+    assert knee(swept({1: 100.0, 2: 200.0})).grows
+    assert not knee(swept({1: 100.0, 2: 200.0, 4: 201.0})).grows
+
+
+@given(st.permutations([1, 2, 4, 8, 16, 32]))
+def test_loads_are_taken_in_their_order(order):
+    """In whatever order the levels ran."""
+    assert ends(swept({users: 100.0 * min(users, 8) for users in order})) == (4, 8)
+
+
+def test_only_sound_levels_count():
+    """An INVALID level says nothing; a server beyond its limit shows what it can."""
+    rates = {1: 100.0, 2: 200.0, 4: 400.0, 8: 402.0}
+    assert ends([level(32, 90.0, status="INVALID"), *swept(rates)]) == (2, 4)
+    few = Verdict("INCONCLUSIVE", [Reason("too_few_answers", "", "")])
+    assert ends([*swept(rates), msgspec.structs.replace(level(16, 800.0), verdict=few)]) == (2, 4)
+    assert ends([*swept(rates), level(16, 800.0, status="INCONCLUSIVE")]) == (8, None)  # for a gate
+    assert ends([*swept(rates), level(16, 800.0, status="OVERLOADED")]) == (8, None)
+
+
+def test_a_few_responses_say_nothing():
+    """Three responses at one user, and the table shows half as many tokens again at two."""
+    levels = [level(1, 100.0, reach=0.6, ok=3), level(2, 150.0, reach=0.4, ok=3)]
+    assert knee(levels) is None
+
+
+def test_without_an_interval_only_much_is_clear():
+    """How much of the difference is chance is not known: twice as much still is more."""
+    found = ends(swept({1: 100.0, 2: 200.0, 4: 400.0, 8: 404.0}, reach=None))
+    assert found == (2, None)
+
+
+def test_a_noisy_end_stays_open():
+    """With 20 % either way, no growth of 5 % can be excluded."""
+    assert ends(swept({1: 100.0, 2: 200.0, 4: 400.0, 8: 404.0}, reach=0.2)) == (2, None)
+
+
+def test_levels_of_one_load_are_combined():
+    """Sixteen measurements of each of two loads tell what one cannot."""
+    once = swept({1: 100.0, 2: 101.0}, reach=0.08)
+    assert ends(once) == (None, None)
+    assert ends(once * 16) == (None, 1)
+    apart = [level(users, rate) for users in (1, 2) for rate in (80.0, 125.0)]
+    assert ends(apart) == (None, None)  # each is certain of itself, and they contradict each other
+
+
+def test_rates_have_a_knee_too():
+    """In an open loop it is where more requests bring no more tokens."""
+    found = knee([level(rate, 100.0 * min(rate, 4), by_rate=True) for rate in (1.0, 2.0, 4.0, 8.0)])
+    assert (found.low.rate_per_s, found.high.rate_per_s, found.unit) == (2.0, 4.0, "requests/s")
+
+
+def test_think_times_are_not_mixed():
+    """A search measures some loads without think time; they are another curve."""
+    thinking = [
+        msgspec.structs.replace(one, load=ClosedLoad(one.load.users, "30s")) for one in swept({40: 100.0, 80: 200.0})
+    ]
+    assert ends([*swept({1: 100.0, 2: 200.0, 4: 201.0}), *thinking]) == (1, 2)
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1])
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_range_holds(server, noise):
+    """In 95 of 100 sweeps the true knee lies in it; 200 sweeps may show 182 (once in 200 times by chance)."""
+    rng = np.random.default_rng(7)
+    right = sum(outcome(SERVERS[server], noise, rng, known=True)[0] for _ in range(200))
+    assert right >= 200 * 0.95 - 2.6 * math.sqrt(200 * 0.95 * 0.05)
