@@ -253,15 +253,17 @@ class Histogram:
         values, counts = self.nonzero()
         return int(counts[values > value_ns].sum())
 
-    def value_at_rank(self, rank: int) -> int:
+    def value_at_rank(self, rank: int, *, lowest: bool = False) -> int:
         """The `rank`-th smallest value in ns, from 1: the top of its bucket, and `max` at most.
 
-        It exceeds the true value by 0.1 % or 511 ns at most. Raises `ValueError` for a rank that does not exist.
+        It exceeds the true value by 0.1 % or 511 ns at most. With `lowest` it is the bottom of the bucket, and `min` at
+        least. Raises `ValueError` for a rank that does not exist.
         """
         if not 1 <= rank <= self.count:
             raise ValueError(f"there is no rank {rank} among {self.count} values")
-        values, counts = self.nonzero()
-        return int(values[np.searchsorted(np.cumsum(counts), rank)])
+        index, counts = self._filled()
+        place = index[[np.searchsorted(np.cumsum(counts), rank)]]
+        return int(np.clip(_bounds(place)[0 if lowest else 1], self._min, self._max)[0])
 
     def percentile(self, p: float) -> int | None:
         """The value in ns that `p` % of all values do not exceed, which has rank `ceil(p/100 n)`; `None` when empty.

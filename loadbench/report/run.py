@@ -1,7 +1,7 @@
 """The report of a run: for each model a table with a row for each level, then notes.
 
-`~` marks a quantile with too few independent requests for a 95 % interval; `◄` marks the knee, where throughput stops
-growing.
+A quantile has half the width of its 95 % interval beside it. `~` marks one that is known to 10 % at best, or only from
+below (`↑`), or not at all; `◄` marks the knee, where throughput stops growing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from loadbench.core.text import some
 from loadbench.report import machine
 from loadbench.report.document import Block, Document, Heading, Notes, Table, Text
 from loadbench.report.quality import quality_document
-from loadbench.report.values import counted, duration, percent, significant
+from loadbench.report.values import counted, duration, half_width, percent, significant
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 KNEE = "◄"
 UNSURE = "~"
+AT_LEAST = "↑"
+# A figure that is not known better than this should not be read to three digits.
+_VAGUE = 0.1
 # More kinds of failure than this hide what the first of them say.
 _MOST_FAILURES = 3
 # More servers in one table hide the few that matter.
@@ -186,10 +189,15 @@ def failed(level: LevelResult | GroupResult) -> int:
 
 
 def quantile(metric: Metric | None, name: str) -> str:
-    """A quantile of a duration, marked where it has no interval; `-` where the metric is unknown."""
+    """A quantile of a duration and how well it is known; `-` where the metric is unknown."""
     if metric is None:
         return "-"
-    return ("" if metric.interval.get(name) else UNSURE) + duration(getattr(metric, name))
+    value, interval = float(getattr(metric, name)), metric.interval.get(name)
+    low, high = interval or (None, None)
+    if low is None or high is None:
+        return f"{UNSURE}{duration(value)}" + (f" {AT_LEAST}" if low is not None else "")
+    share = (high - low) / 2 / value if value else 0.0
+    return f"{UNSURE * (share > _VAGUE)}{duration(value)} {half_width(share)}"
 
 
 # Notes.
@@ -212,15 +220,19 @@ def notes(run: Run) -> list[str]:
         arrivals = load.arrivals if " " in load.arrivals else f"{load.arrivals} arrivals"
         lines.append(f"open loop: requests are sent on schedule ({arrivals}), however fast the server responds")
     shares = {model: _share_notes(levels, whose[model]) for model, levels in models.items()}
-    unsure = any(
-        metric.interval.get(name) is None
+    shown = [
+        quantile(level.metrics.get(key), name)
         for level in run.levels
         for key, names in _FIGURES.items()
-        if (metric := level.metrics.get(key)) is not None
         for name in names
-    )
-    if unsure or any(UNSURE in line for share_lines in shares.values() for line in share_lines):
-        lines.append(f"{UNSURE} too few independent requests for a 95 % interval of this percentile: measure longer")
+    ]
+    if any("±" in text for text in shown):
+        lines.append("± half the width of the 95 % interval")
+    if any(UNSURE in text for text in shown) or any(UNSURE in line for part in shares.values() for line in part):
+        meaning = "too few independent requests to know this percentile to 10 %"
+        above = any(AT_LEAST in text for text in shown)
+        at_least = f"; {AT_LEAST} its true value is at least about this, and nothing bounds it from above" * above
+        lines.append(f"{UNSURE} {meaning}{at_least}: measure longer")
     for model, levels in models.items():
         lines += [] if run.scenario.get("capacity") else _objective_notes(levels, whose[model])
         lines += _gave_up_notes(levels, whose[model])

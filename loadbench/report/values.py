@@ -30,6 +30,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
+def half_width(share: float) -> str:
+    """Half the width of an interval, as a share of the value: `±0.3 %`, `±12 %`; rounded up, so never 0."""
+    tenths = max(1, math.ceil(1000 * share - 1e-6))
+    return f"±{tenths / 10:g} %" if tenths < 10 else f"±{math.ceil(tenths / 10)} %"
+
+
 def disk_size(amount: float) -> str:
     """Bytes in powers of ten, as disks are sold: `528 MB`, `4.10 GB`."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -19,6 +19,7 @@ SCHEMA: Final = "loadbench.run/1"
 
 Quantiles = dict[str, float | None]
 Interval = tuple[float, float]
+OpenInterval = tuple[float | None, float | None]
 Decision = Literal["PASS", "FAIL", "UNDECIDED"]
 Status = Literal["VALID", "INVALID", "INCONCLUSIVE", "OVERLOADED"]
 
@@ -26,10 +27,11 @@ Status = Literal["VALID", "INVALID", "INCONCLUSIVE", "OVERLOADED"]
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """The distribution of one figure over the measured requests that ended ok.
 
-    `interval` has the 95 % interval of each quantile; null if the sample is too small, or if a request has several
-    values, for which there is no such interval. `with_failures` has the quantiles with each failed request counted as
-    infinitely slow; null there means infinite. `effective` is the effective n: the number of independent requests with
-    as much information as these correlated ones; the intervals use it. `hdr` is the whole histogram in ns, in
+    `interval` has the 95 % interval of each quantile. An end that is null is open: too few independent requests lie
+    beyond the quantile to bound it there. The whole interval is null if nothing can be said, or if a request has
+    several values, for which there is no such interval. `with_failures` has the quantiles with each failed request
+    counted as infinitely slow; null there means infinite. `effective` is the effective n: the number of independent
+    requests that would tell as much about the median as these correlated ones. `hdr` is the whole histogram in ns, in
     HdrHistogram's V2 encoding.
     """
 
@@ -42,7 +44,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     p95: float
     p99: float
     p999: float
-    interval: dict[str, Interval | None]
+    interval: dict[str, OpenInterval | None]
     with_failures: Quantiles | None = None
     effective: int | None = None
     clipped: int = 0

@@ -37,7 +37,8 @@ def figures(users: int = 1, *, tokens: float = 100.0, ttft: float = 1.0, **over:
     assert metric is not None
     scaled = {name: getattr(metric, name) * ttft for name in ("mean", "min", "max", "p50", "p90", "p95", "p99", "p999")}
     interval = {
-        name: None if ends is None else (ends[0] * ttft, ends[1] * ttft) for name, ends in metric.interval.items()
+        name: None if ends is None else tuple(None if end is None else end * ttft for end in ends)
+        for name, ends in metric.interval.items()
     }
     metrics = {**usual.metrics, "ttft_s": msgspec.structs.replace(metric, **scaled, interval=interval)}
     fields = {"load": ClosedLoad(users), "throughput": throughput, "metrics": metrics, **over}

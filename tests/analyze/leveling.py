@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from loadbench.analyze.level.summary import metric
+from loadbench.analyze.level.summary import INDEPENDENT, metric
 from loadbench.plan.load import Closed
 from loadbench.record.histogram import Histogram
 from loadbench.results.run import Concurrency, LevelResult, Throughput, Verdict
@@ -59,4 +59,4 @@ def with_figures(
 def _metric(values_s: Sequence[float], failed: int) -> object:
     histogram = Histogram()
     histogram.record_many((np.asarray(values_s) * 1e9).astype(np.int64))
-    return metric(histogram, failures=failed, inefficiency=1.0)
+    return metric(histogram, failures=failed, correlated=INDEPENDENT)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadbench.analyze.compare.effect import FigureData
-    from loadbench.results.run import LevelResult
+    from loadbench.results.run import LevelResult, OpenInterval
 
     # The level of each run of a side; `None` for a run without one that may be compared.
     Levels = Sequence[LevelResult | None]
@@ -149,6 +149,7 @@ def _with_interval(level: LevelResult | None, metric: str) -> tuple[float, float
         return None
     if metric in {ENERGY, COST}:
         return -math.inf, math.log(measured), math.inf  # a meter reading has no interval
+    interval: OpenInterval | None
     if metric in RATES:
         interval = level.throughput.interval.get(metric)
     else:

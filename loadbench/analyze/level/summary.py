@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from loadbench.analyze.level.audit import audit
@@ -12,7 +13,7 @@ from loadbench.analyze.level.gave_up import gave_up_caveats, gave_up_result, wit
 from loadbench.analyze.level.objectives import decide, goodput, with_gates
 from loadbench.analyze.level.server_side import contradictions, first_token, server_histograms
 from loadbench.analyze.level.verdict import PREEMPTIONS, caveats, judge
-from loadbench.analyze.stats import effective_n
+from loadbench.analyze.stats.effective_n import CorrelatedSeries
 from loadbench.analyze.stats.intervals import mean_interval
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed, Open
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.window_tally import Production
-    from loadbench.results.run import Interval
+    from loadbench.results.run import Interval, OpenInterval
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
@@ -53,10 +54,12 @@ _MAX_COUNTERS = 40
 _ALSO_OF_FAILURES = frozenset({"lateness", "connect"})
 # The figure whose values are kept in order, and the figures assumed to be correlated in the same way.
 _CORRELATED_LIKE = {
-    "ttft_response": ("ttft", "ttft_response", "ttfo", "ttfb"),
+    "ttft_response": ("ttft", "ttft_response", "ttfo", "ttfb", "server_queue", "server_prefill"),
     "e2e_response": ("e2e", "e2e_response", "stream_end", "e2e_per_token"),
-    "tpot": ("tpot", "tpot_classic"),
+    "tpot": ("tpot", "tpot_classic", "server_decode"),
 }
+# The load generator's own delays, and figures whose values are not kept.
+INDEPENDENT = CorrelatedSeries((), users=1)
 # One for each hour of a day.
 _MAX_PARTS = 24
 
@@ -80,12 +83,18 @@ def summarize(
     """
     window_s = recording.window_s
     opens_ns, closes_ns = recording.window
-    intervals = {
-        "requests_per_s": _rate_interval(recording.answers_by_slice),
-        "output_tokens_per_s": _rate_interval(recording.tokens_by_slice),
-    }
-    throughput = _throughput(recording.production, window_s, intervals)
-    metrics = _metrics(recording)
+    throughput = _throughput(recording.production, window_s)
+    intervals: dict[str, Interval | None] = {}
+    for name, by_slice in (
+        ("requests_per_s", recording.answers_by_slice),
+        ("output_tokens_per_s", recording.tokens_by_slice),
+    ):
+        # About the rate of the whole window, whose end may lie within a slice.
+        rate, ends = float(getattr(throughput, name)), mean_interval(by_slice)
+        reach = 0.0 if ends is None else (ends[1] - ends[0]) / 2 * NS_PER_S / SLICE_NS
+        intervals[name] = None if ends is None else (max(0.0, rate - reach), rate + reach)
+    throughput = msgspec.structs.replace(throughput, interval=intervals)
+    metrics = _metrics(recording, load)
     decided = decide(recording, throughput, load)
     histograms = server_histograms(recording.server)
     first = first_token(recording, histograms)
@@ -166,12 +175,11 @@ def _per_s(amount: int, window_s: float) -> float:
     return amount / window_s if window_s > 0 else 0.0
 
 
-def _throughput(production: Production, window_s: float, intervals: Mapping[str, Interval | None]) -> Throughput:
+def _throughput(production: Production, window_s: float) -> Throughput:
     return Throughput(
         requests_per_s=_per_s(production.answers, window_s),
         output_tokens_per_s=_per_s(production.output_tokens, window_s),
         total_tokens_per_s=_per_s(production.output_tokens + production.input_tokens, window_s),
-        interval=dict(intervals),
     )
 
 
@@ -184,10 +192,10 @@ def _groups(recording: LevelRecording, kind: str) -> dict[str, GroupResult]:
             outcomes={outcome.value: count for outcome, count in sorted(stats.outcomes.items())},
             input_tokens=stats.input_tokens,
             output_tokens=stats.output_tokens,
-            throughput=_throughput(stats.produced, recording.window_s, {}),
+            throughput=_throughput(stats.produced, recording.window_s),
             metrics={
                 # Requests of a group lie among those of the others, so how they are correlated is unknown.
-                f"{figure}_s": metric(histogram, failures=_failed(stats.outcomes), inefficiency=None)
+                f"{figure}_s": metric(histogram, failures=_failed(stats.outcomes), correlated=None)
                 for figure, histogram in stats.histograms.items()
             },
         )
@@ -198,14 +206,6 @@ def _groups(recording: LevelRecording, kind: str) -> dict[str, GroupResult]:
 def _failed(outcomes: Mapping[Outcome, int]) -> int:
     """Measured requests without a complete response, apart from those that were cancelled."""
     return sum(count for outcome, count in outcomes.items() if outcome not in {Outcome.OK, Outcome.CANCELLED})
-
-
-def _rate_interval(by_slice: Sequence[float]) -> tuple[float, float] | None:
-    per_slice = mean_interval(by_slice)
-    if per_slice is None:
-        return None
-    low, high = (amount * NS_PER_S / SLICE_NS for amount in per_slice)
-    return max(0.0, low), high
 
 
 def _client(recording: LevelRecording) -> ClientHealth:
@@ -233,38 +233,44 @@ def _quantiles(histogram: Histogram) -> dict[str, float | None] | None:
     return {name: None if value is None else value / 1e9 for name, value in values_ns.items()}
 
 
-def _metrics(recording: LevelRecording) -> dict[str, Metric | None]:
+def _metrics(recording: LevelRecording, load: Load) -> dict[str, Metric | None]:
     failed = _failed(recording.outcomes)
-    inefficiencies: dict[str, float] = {}
+    users = load.users if isinstance(load, Closed) else None
+    correlated: dict[str, CorrelatedSeries | None] = {}
     for kept, names in _CORRELATED_LIKE.items():
-        values = recording.timeline.kept.get(kept)
-        inefficiencies |= dict.fromkeys(names, 1.0 if values is None else effective_n.inefficiency(values))
+        values = recording.timeline.kept.get(kept, ())
+        if len(values):
+            correlated |= dict.fromkeys(names, CorrelatedSeries(values, users=users))
+    # The correlation of values of which one request has many is unknown.
+    correlated |= dict.fromkeys(MANY_A_REQUEST)
     return {
         f"{name}_s": metric(
             histogram,
             failures=None if name in MANY_A_REQUEST | _ALSO_OF_FAILURES else failed,
-            # The correlation of values of which one request has many is unknown.
-            inefficiency=None if name in MANY_A_REQUEST else inefficiencies.get(name, 1.0),
+            correlated=correlated.get(name, INDEPENDENT),
         )
         for name, histogram in recording.histograms.items()
     }
 
 
-def metric(histogram: Histogram, *, failures: int | None, inefficiency: float | None) -> Metric | None:
+def metric(histogram: Histogram, *, failures: int | None, correlated: CorrelatedSeries | None) -> Metric | None:
     """The distribution in seconds; `None` for an empty one.
 
-    `failures` count as infinite in `with_failures`, which is null without them. `inefficiency` is how many values are
-    worth one independent value; where it is unknown there are no intervals.
+    `failures` count as infinite in `with_failures`, which is null without them. `correlated` are values that are
+    correlated like these; where that is unknown there are no intervals.
     """
     count, mean, low, high = histogram.count, histogram.mean, histogram.min, histogram.max
     if mean is None or low is None or high is None:
         return None
-    intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(QUANTILES)
-    if inefficiency is not None:
+    intervals: dict[str, OpenInterval | None] = dict.fromkeys(QUANTILES)
+    if correlated is not None:
         for name, p in QUANTILES.items():
-            ranks = effective_n.correlated_ranks(count, p, inefficiency=inefficiency)
-            if ranks is not None:
-                intervals[name] = histogram.value_at_rank(ranks[0]) / 1e9, histogram.value_at_rank(ranks[1]) / 1e9
+            first, last = correlated.ranks(count, p)
+            if first is not None or last is not None:
+                intervals[name] = (
+                    None if first is None else histogram.value_at_rank(first, lowest=True) / 1e9,
+                    None if last is None else histogram.value_at_rank(last) / 1e9,
+                )
     with_failures: dict[str, float | None] | None = None
     if failures is not None:
         ranks_of_all = {name: permille_rank(round(p * 1000), count + failures) for name, p in QUANTILES.items()}
@@ -279,7 +285,7 @@ def metric(histogram: Histogram, *, failures: int | None, inefficiency: float | 
         **{name: (histogram.percentile(100 * p) or 0) / 1e9 for name, p in QUANTILES.items()},
         interval=intervals,
         with_failures=with_failures,
-        effective=None if inefficiency is None else int(count / inefficiency),
+        effective=None if correlated is None else max(1, int(count / correlated.inefficiency(0.5))),
         clipped=histogram.clipped,
         hdr=histogram.encode(),
     )

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadbench.results.quality import Quality
-    from loadbench.results.run import Interval, ModelFacts, ModelStatus, Run
+    from loadbench.results.run import ModelFacts, ModelStatus, OpenInterval, Run
 
 # Each dimension, and whether less of it is better.
 DIMENSIONS: Mapping[str, bool] = {
@@ -274,7 +274,7 @@ def _candidate(
     )
 
 
-def _pooled(values: Sequence[tuple[float, Interval | None]]) -> CandidateFigure:
+def _pooled(values: Sequence[tuple[float, OpenInterval | None]]) -> CandidateFigure:
     """The geometric mean of repeats; their interval reaches over the intervals of all, which includes their spread."""
     if len(values) == 1:
         mean = values[0][0]

@@ -110,16 +110,17 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % interval of the mean of a stationary series, by batch means; `None` where it is too short.
 
     Neighbours depend on each other; means of long batches hardly do (Law and Kelton, *Simulation Modeling and
-    Analysis*, chapter 9). The series is cut into twenty batches of equal length, or fewer if it has fewer values, and
-    the batch means are treated as independent.
+    Analysis*, chapter 9). The series is cut into twenty batches, or fewer if it has fewer values, whose lengths differ
+    by one value at most, and the batch means are treated as independent, with their lengths as weights.
     """
     batches = min(_BATCHES, len(values))
     if batches < _MIN_BATCHES:
         return None
-    length = len(values) // batches
-    means = np.asarray(values[: batches * length]).reshape(batches, length).mean(axis=1)
-    reach = _STUDENT_T[batches - 2] * means.std(ddof=1) / math.sqrt(batches)
-    return float(means.mean() - reach), float(means.mean() + reach)
+    series = np.asarray(values, np.float64)
+    mean = float(series.mean())
+    between = sum(len(part) * (float(part.mean()) - mean) ** 2 for part in np.array_split(series, batches))
+    reach = _STUDENT_T[batches - 2] * math.sqrt(between / (batches - 1) / len(series))
+    return mean - reach, mean + reach
 
 
 def binomial_cdf(n: int, p: float) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadbench.analyze.level.summary import metric
+from loadbench.analyze.level.summary import INDEPENDENT, metric
 from loadbench.core.units import parse_duration
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import parse_distribution
@@ -104,7 +104,7 @@ def test_histogram_travels_with_the_metric():
     """The embedded histogram gives the same figures again."""
     histogram = Histogram()
     histogram.record_many([n * MS for n in range(1, 501)])
-    told = metric(histogram, failures=0, inefficiency=1.0)
+    told = metric(histogram, failures=0, correlated=INDEPENDENT)
     again = Histogram.decode(told.hdr)
     assert again.count == told.count
     assert again.percentile(95) / 1e9 == told.p95

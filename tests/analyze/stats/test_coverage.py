@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from loadbench.analyze.level.summary import metric
-from loadbench.analyze.stats.effective_n import inefficiency
+from loadbench.analyze.level.summary import INDEPENDENT, metric
+from loadbench.analyze.stats.effective_n import CorrelatedSeries
 from loadbench.analyze.stats.intervals import mean_interval
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Open
@@ -39,7 +39,7 @@ def stated(values: np.ndarray) -> Metric:
     """The metric of values in seconds, in their order, as a level states it."""
     histogram = Histogram()
     histogram.record_many(np.maximum(np.round(values * S), 1).astype(np.int64))
-    told = metric(histogram, failures=0, inefficiency=inefficiency(values))
+    told = metric(histogram, failures=0, correlated=CorrelatedSeries(values, users=None))
     assert told is not None
     return told
 
@@ -83,7 +83,7 @@ def test_intervals_for_independent_requests_would_not_hold():
         _, waits, services = single(np.random.default_rng(seed), rate=0.7, n=1000)
         histogram = Histogram()
         histogram.record_many(np.round((waits + services) * S).astype(np.int64))
-        told = metric(histogram, failures=0, inefficiency=1.0)
+        told = metric(histogram, failures=0, correlated=INDEPENDENT)
         assert told is not None
         interval = told.interval["p90"]
         assert interval is not None
