@@ -93,12 +93,32 @@ def test_sweep_that_still_grows_says_so():
     assert any("still grows at users=2" in note for note in notes(run))
 
 
-def test_quantile_without_interval_is_marked_and_explained():
-    """100 requests bear a p95 and no p99: ~ stands before the one that they do not bear."""
+def test_quantile_with_an_open_end_is_marked_and_explained():
+    """100 requests bound a p95 on both sides and a p99 from below only: ~ and ↑ are at the latter."""
     run = a_run(level(1, tokens_per_s=10.0))
-    assert quantile(run.levels[0].metrics["ttft_s"], "p99").startswith("~")
-    assert not quantile(run.levels[0].metrics["ttft_s"], "p95").startswith("~")
-    assert any(note.startswith("~ too few independent requests") for note in notes(run))
+    assert quantile(run.levels[0].metrics["ttft_s"], "p99") == "~99.0 ms ↑"
+    assert quantile(run.levels[0].metrics["ttft_s"], "p95") == "98.0 ms ±2 %"
+    assert any(note.startswith("~ too few independent requests") and "↑" in note for note in notes(run))
+
+
+@pytest.mark.parametrize(
+    ("interval", "shown"),
+    [
+        ((0.97, 1.03), "1.00 s ±3 %"),
+        ((0.999, 1.0), "1.00 s ±0.1 %"),
+        ((1.0, 1.0), "1.00 s ±0.1 %"),
+        ((0.995, 1.0051), "1.00 s ±0.6 %"),
+        ((0.901, 1.099), "1.00 s ±10 %"),
+        ((0.9, 1.102), "~1.00 s ±11 %"),
+        ((0.1, 4.1), "~1.00 s ±200 %"),
+        ((0.9, None), "~1.00 s ↑"),
+        (None, "~1.00 s"),
+    ],
+)
+def test_quantile_is_shown_with_how_well_it_is_known(interval, shown):
+    """Half the width beside it, rounded up; ~ where it is known to 10 % at best, only from below, or not at all."""
+    ttft = level(1, tokens_per_s=10.0).metrics["ttft_s"]
+    assert quantile(msgspec.structs.replace(ttft, p50=1.0, interval={"p50": interval}), "p50") == shown
 
 
 def test_mark_that_is_not_used_is_not_explained():
@@ -177,9 +197,11 @@ def test_run_that_is_not_complete_says_so(run):
 
 
 def test_complete_run_with_nothing_to_say_says_nothing_more():
-    """A quiet level of one model gives no note at all."""
+    """A quiet level of one model gives no note but that on how to read its figures."""
     quiet = a_run(a_level(a_sample(n, due_ns=n * S // 8, ttft_ns=50 * MS, gaps_ns=5 * MS) for n in range(500)))
-    assert notes(msgspec.structs.replace(quiet, levels=[valid(quiet.levels[0])])) == []
+    assert notes(msgspec.structs.replace(quiet, levels=[valid(quiet.levels[0])])) == [
+        "± half the width of the 95 % interval"
+    ]
 
 
 def valid(one):

@@ -41,21 +41,35 @@ def test_absent_is_null_and_never_zero():
     assert level.outcomes == {"reset": 1}
 
 
-def test_small_sample_has_quantiles_without_interval():
-    """Ten requests have a median with an interval, and a p99 with none."""
+def test_small_sample_has_quantiles_with_open_ends():
+    """Ten requests have a median between two of them, and a p99 of which only the lower end is known."""
     ttft = a_level(a_sample(n, due_ns=n * S) for n in range(10)).metrics["ttft_s"]
-    assert ttft.interval["p50"] is not None
-    assert ttft.interval["p99"] is None
+    assert ttft.interval["p50"] == (0.1, 0.1)
+    assert ttft.interval["p99"] == (0.1, None)
     assert ttft.p99 > 0
+    assert ttft.effective == 10
+
+
+def test_interval_reaches_to_the_ends_of_its_buckets():
+    """Values are known to a bucket of the histogram, and so is each end of an interval."""
+    values = [100 * MS + 20_000 * n for n in range(100)]
+    histogram = Histogram()
+    histogram.record_many(values)
+    low, high = metric(histogram, failures=0, correlated=INDEPENDENT).interval["p50"]
+    assert low * S <= values[39] < values[60] <= high * S
+    assert low * S > values[39] * 0.999
+    assert high * S < values[60] * 1.001
 
 
 def test_interval_holds_its_quantile():
     """Every interval that exists contains the quantile that it is for."""
     ttft = a_level().metrics["ttft_s"]
     for name, interval in ttft.interval.items():
-        if interval is not None:
-            assert interval[0] <= getattr(ttft, name) <= interval[1]
-    assert ttft.interval["p95"] is not None
+        low, high = interval
+        assert low <= getattr(ttft, name)
+        assert high is None or getattr(ttft, name) <= high
+    assert ttft.interval["p95"][1] is not None
+    assert ttft.interval["p99"][1] is None
 
 
 def test_gaps_have_no_interval_of_independent_values():

@@ -44,9 +44,10 @@ def stated(values: np.ndarray) -> Metric:
     return told
 
 
-def holds(interval: tuple[float, float], truth: float) -> bool:
+def holds(interval: tuple[float | None, float | None], truth: float) -> bool:
     """Whether the truth is inside, to the precision of the histogram's buckets."""
-    return interval[0] * 0.999 <= truth <= interval[1] * 1.001
+    low, high = interval
+    return (low or 0.0) * 0.999 <= truth and (high is None or truth <= high * 1.001)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,8 @@ def test_independent_requests_have_the_intervals_that_they_had():
         missed += not holds(interval, math.log(10))
         worth += told.effective
     assert missed <= most_misses(300)
-    assert worth / 300 >= 0.97 * 500
+    # Batch means with Student's t take a share of it.
+    assert worth / 300 >= 0.65 * 500
 
 
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.7])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.stats.effective_n import correlated_ranks, effective_n, inefficiency
+from loadbench.analyze.stats.effective_n import CorrelatedSeries, effective_n
 from loadbench.analyze.stats.intervals import quantile_ranks
 
 
@@ -43,48 +43,58 @@ def test_batches_of_rounds_see_what_lags_do_not():
     assert effective_n(hits, round_size=4) < 20
 
 
-@pytest.mark.parametrize(("rho", "expected"), [(0.5, 3.0), (0.8, 9.0), (0.9, 19.0)])
-def test_inefficiency_of_a_first_order_series(rho, expected):
-    """It is (1 + ρ) / (1 - ρ): within a fifth on average, and not below it."""
-    found = np.mean([inefficiency(first_order(rho, 5000, seed)) for seed in range(20)])
-    assert 0.97 * expected < found < 1.2 * expected
-
-
-def test_independent_values_are_worth_as_many():
-    """An inefficiency of 1 for nine tenths of the series without memory, and hardly more for the others."""
-    found = [inefficiency(np.random.default_rng(seed).exponential(size=500)) for seed in range(100)]
-    assert sum(one == 1.0 for one in found) >= 90
-    assert max(found) < 2
-
-
-@pytest.mark.parametrize("values", [[], [1.0] * 9, [5.0] * 400, [0.0] * 400, [1e15] * 400, [1.0, 2.0] * 200])
-def test_series_that_show_no_memory(values):
-    """Too short, constant, or alternating: no value is counted for less than one."""
-    assert inefficiency(values) == 1.0
+@pytest.mark.parametrize("round_size", [1, 8])
+@pytest.mark.parametrize(("rho", "fewest", "most"), [(0.0, 0.6, 0.9), (0.5, 0.15, 0.4), (0.9, 0.02, 0.08)])
+def test_effective_n_of_a_first_order_series(rho, fewest, most, round_size):
+    """Of the signs of a first-order series: ρ(k) = 2 asin(ρ^k) / π (Van Vleck), which sum to 1, 2.4 and 14 for 0, 0.5
+    and 0.9. The estimate errs to the side of fewer, because few batches know their variance badly."""
+    truth = 1 + 2 * sum(2 / math.pi * math.asin(rho**lag) for lag in range(1, 400))
+    found = np.mean([effective_n(first_order(rho, 2000, seed) > 0, round_size=round_size) for seed in range(20)])
+    assert fewest * 2000 < found < most * 2000
+    assert found <= 1.02 * 2000 / truth
 
 
 @given(st.integers(1, 5000), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_ranks_of_independent_values_are_the_known_ones(n, p):
-    """With an inefficiency of 1 nothing changes."""
-    ranks = quantile_ranks(n, p)
-    assert correlated_ranks(n, p, inefficiency=1.0) == (None if None in ranks else ranks)
+    """Values of which nothing is known are independent."""
+    assert CorrelatedSeries((), users=1).ranks(n, p) == quantile_ranks(n, p)
 
 
-@given(st.integers(1, 5000), st.sampled_from([0.5, 0.9, 0.99]), st.floats(1, 50), st.floats(1, 50))
-def test_the_more_requests_hang_together_the_wider_the_interval(n, p, one, other):
-    """A larger inefficiency has an interval that is as wide in probability at least, or none; ranks exist in n."""
-    little, much = sorted((one, other))
-    narrow, wide = (correlated_ranks(n, p, inefficiency=how) for how in (little, much))
-    if wide is None:
-        return
-    assert narrow is not None
-    assert 1 <= wide[0] < wide[1] <= n
-    # The coarser steps of fewer effective values may move a bound by one of them.
-    assert wide[0] <= narrow[0] + much
-    assert wide[1] >= narrow[1] - much
+@given(
+    st.lists(st.floats(0.001, 1000), min_size=1, max_size=300),
+    st.sampled_from([0.5, 0.9, 0.95, 0.99]),
+    st.sampled_from([None, 1, 4, 32]),
+)
+def test_ranks_exist_and_hold_the_quantile(values, p, users):
+    """Each end is a rank among the values, the lower one at or below that of the quantile and the upper one not."""
+    n = len(values)
+    low, high = CorrelatedSeries(values, users=users).ranks(n, p)
+    assert low is None or 1 <= low <= math.ceil(n * p)
+    assert high is None or math.ceil(n * p) <= high <= n
 
 
-def test_few_that_hang_together_have_no_interval():
-    """Sixty requests worth six would do for a median if these were independent; what they are worth is not known."""
-    assert correlated_ranks(60, 0.5, inefficiency=10.0) is None
-    assert correlated_ranks(6, 0.5, inefficiency=1.0) == (1, 6)
+@pytest.mark.parametrize("users", [4, 8, 16, 32])
+@pytest.mark.parametrize("rounds", [3, 4, 10])
+def test_closed_loop_of_three_rounds_has_an_interval_of_its_median(users, rounds):
+    """However alike the rounds are, or unlike: at most the range of the values."""
+    rng = np.random.default_rng(users)
+    for values in (
+        rng.lognormal(0, 0.5, users * rounds),
+        np.tile(np.linspace(1, 2, users), rounds),
+        np.repeat(rng.lognormal(0, 0.5, rounds), users),
+    ):
+        assert None not in CorrelatedSeries(values, users=users).ranks(len(values), 0.5)
+
+
+def test_open_loop_with_a_long_memory_has_no_interval():
+    """A queue that grew and shrank twice while it was watched: the next level may be quite another one."""
+    waits = np.abs(np.sin(np.linspace(0, 2 * math.pi, 600))) * 10 + 0.1
+    for p in (0.5, 0.95):
+        assert CorrelatedSeries(waits, users=None).ranks(600, p) == (None, None)
+
+
+def test_few_alike_values_have_their_range():
+    """Forty requests of an open loop that hang together, within a few percent of each other: the range is known."""
+    values = 1 + 0.05 * np.sin(np.linspace(0, 2 * math.pi, 40))
+    low, high = CorrelatedSeries(values, users=None).ranks(40, 0.5)
+    assert (low, high) == (1, 40)
