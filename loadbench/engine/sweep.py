@@ -23,7 +23,7 @@ from loadbench.engine.target import first_contact, prepare_model
 from loadbench.plan.load import Closed, answers_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadbench.engine.observers import RunObserver
     from loadbench.engine.target import Contact, ModelUnderTest, TargetSession
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _WARM_UP_SHARE = 1.25
 # Where responses take longer than this, the user should say how long to warm up.
 _LONGEST_WARM_UP_NS = 120 * NS_PER_S
+# Where a sweep finds its levels itself, so many more are reckoned with at most, when the time that is left is shared.
+_EXPECTED_LEVELS = 4
 
 
 class LastLevel(NamedTuple):
@@ -90,7 +92,9 @@ def share_ns(left_ns: int, levels: int, least_ns: int) -> int:
 
 
 class Sweep:
-    """One sweep, run once. `missing` has, by model, why it cannot be tested."""
+    """One sweep, run once. `missing` has, by model, why it cannot be tested. `next_users` is asked for the users of a
+    model's next level where the sweep finds its levels itself; `None` ends them.
+    """
 
     def __init__(
         self,
@@ -100,6 +104,7 @@ class Sweep:
         models: Sequence[str],
         observer: RunObserver,
         missing: Mapping[str, str] | None = None,
+        next_users: Callable[[str], int | None] | None = None,
     ) -> None:
         self.stopped = False
         self._scenario = scenario
@@ -109,7 +114,9 @@ class Sweep:
         self._observer = observer
         self._runner = LevelRunner(scenario, session, observer)
         self._scope = anyio.CancelScope()
+        self._next_users = next_users
         self._spent_ns = 0  # in warm-ups and windows
+        self._number = 0  # of the next level
 
     async def run(self) -> None:
         """Run every level of every model; raises `TargetUnavailable` if no model at all could be tested."""
@@ -121,7 +128,7 @@ class Sweep:
                 if self.stopped:
                     return
                 try:
-                    await self._test(model, contacts, first_level=tested * len(self._scenario.loads))
+                    await self._test(model, contacts)
                     tested += 1
                 except TargetUnavailable as error:
                     failed.append((model, error))
@@ -148,7 +155,7 @@ class Sweep:
                 contacts[model] = error
         return contacts
 
-    async def _test(self, model: str, contacts: Mapping[str, Contact | TargetUnavailable], *, first_level: int) -> None:
+    async def _test(self, model: str, contacts: Mapping[str, Contact | TargetUnavailable]) -> None:
         if model in self._missing:
             raise TargetUnavailable(self._missing[model])
         contact = contacts.get(model)
@@ -165,27 +172,33 @@ class Sweep:
                 busy=lambda: runner.level is not None and runner.level.in_flight > 0,
             )
         self._observer.model_prepared(subject)
-        levels = partial(self._levels, subject, first_level)
+        levels = partial(self._levels, subject)
         await (levels() if keep_warm is None else run_alongside(levels, keep_warm.keep))
 
-    async def _levels(self, subject: ModelUnderTest, first_level: int) -> None:
-        last = LastLevel(subject.response_ns)
-        loads = self._scenario.loads
-        least_ns = self._scenario.extent.warm_up_ns + (self._scenario.extent.duration_ns or 0)
+    async def _levels(self, subject: ModelUnderTest) -> None:
+        last, scenario = LastLevel(subject.response_ns), self._scenario
+        loads = list(scenario.loads)
+        least_ns = scenario.extent.warm_up_ns + (scenario.extent.duration_ns or 0)
         models = len(self._models) - self._models.index(subject.model)
-        left_ns = (self._scenario.load.max_total - self._spent_ns) // models
-        for number, load in enumerate(loads, start=first_level):
-            if self.stopped:
-                return
-            most_ns = share_ns(left_ns, first_level + len(loads) - number, least_ns)
+        left_ns = (scenario.load.max_total - self._spent_ns) // models
+        while loads and not self.stopped:
+            load = loads.pop(0)
+            levels = 1 + len(loads)
+            if self._next_users is not None:
+                users = self._next_users(subject.model)
+                if users is None or (scenario.waits_for_answers and left_ns < least_ns):
+                    return
+                load, levels = Closed(users, scenario.think), min(levels, _EXPECTED_LEVELS)
+            number, self._number = self._number, self._number + 1
+            most_ns = share_ns(left_ns, levels, least_ns)
             spec = LevelSpec(
                 load=load,
                 key=f"{subject.model}/{number}",
                 calibration=subject.calibration,
                 further=subject.further,
-                duration=sweep_duration(self._scenario, load, last, most_ns=most_ns),
+                duration=sweep_duration(scenario, load, last, most_ns=most_ns),
             )
-            recording = await self._runner.run(subject, spec, number=number, is_last=load is loads[-1])
+            recording = await self._runner.run(subject, spec, number=number, is_last=not loads)
             took_ns = recording.warm_up_ns + recording.window[1] - recording.window[0]
             self._spent_ns += took_ns
             left_ns -= took_ns

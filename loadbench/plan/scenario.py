@@ -151,6 +151,11 @@ class Scenario:
         )
 
     @property
+    def finds_levels(self) -> bool:
+        """Whether the sweep chooses the users of its levels itself: the loads are those that it may choose."""
+        return isinstance(self.load.users, setting_types.AutoUsers)
+
+    @property
     def waits_for_answers(self) -> bool:
         """Whether nobody said how long to measure a level of this sweep: until it has enough responses."""
         load = self.load

@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 # More than any box serves, fewer than what a slip of the finger asks for.
 _MOST_USERS = 100_000
+# More users at once than that are for those who know that their server takes them.
+_MOST_AUTO_USERS = 256
 _MOST_LEVELS = 1_000
 # Often enough to fall into a window of some seconds, and not so often that it is a load itself.
 _LEAST_INTERVAL_NS, _MOST_INTERVAL_NS = 100_000_000, 10_000_000_000
@@ -170,6 +172,21 @@ def _listed(
         return values
 
     return read_all
+
+
+class AutoUsers(tuple[int, ...]):
+    """The loads that `--users auto` may measure; it stops where throughput has stopped growing."""
+
+    __slots__ = ()
+
+
+AUTO_USERS = AutoUsers(2**power for power in range(_MOST_AUTO_USERS.bit_length()))
+
+
+def _users(value: object) -> tuple[int, ...]:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return AUTO_USERS
+    return _listed(_whole(1, _MOST_USERS), "1,2,4,8; or auto")(value)
 
 
 def _rate(value: object) -> float:
@@ -371,7 +388,9 @@ URLS: SettingType[tuple[str, ...]] = SettingType(
 MODELS: SettingType[tuple[str, ...]] = SettingType(
     "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True
 )
-USERS: SettingType[tuple[int, ...]] = SettingType("N,...", _listed(_whole(1, _MOST_USERS), "1,2,4,8"), _show_list)
+USERS: SettingType[tuple[int, ...]] = SettingType(
+    "N,...|auto", _users, lambda users: "auto" if isinstance(users, AutoUsers) else _show_list(users)
+)
 RATES: SettingType[tuple[float, ...]] = SettingType("RATE,...", _listed(_rate, "0.5,1,2 or 30/min"), _show_list)
 DURATION = SettingType("TIME", _duration, _show_duration)
 POSITIVE_DURATION = SettingType("TIME", _positive_duration, _show_duration)

@@ -527,7 +527,8 @@ class LoadSettings:
     COMPARABLE: ClassVar = Comparable.CAVEAT
 
     users: tuple[int, ...] | None = setting(types.USERS, (1, 2, 4, 8, 16),
-        "Closed loop: virtual users at each level, as in 1,2,4.", defaults={"workshop": (1,)},
+        "Closed loop: virtual users at each level, as in 1,2,4; auto doubles them until throughput stops growing.",
+        defaults={"workshop": (1,)},
         group="load", aliases=("--concurrency",), comparable=Comparable.FREE)
     rate: tuple[float, ...] | None = setting(types.RATES, None,
         "Open loop: requests per second at each level, as in 0.5,1,2 or 30/min.", group="load",

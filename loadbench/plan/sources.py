@@ -95,6 +95,9 @@ def resolve(
         names = tuple(model.name for model in read_models(scenario.target.model_set))
         models = Entry(setting_of("target.model"), names, scenario.origins["target.model_set"])
         scenario = with_entries(scenario, {"target.model": models})
+    if scenario.finds_levels and command != "sweep":
+        reason = "both sides are measured at the same loads, which must be known beforehand"
+        raise BadInput(f"{scenario.place('load.users')} auto: {reason}", hint="list them, as in --users 1,2,4,8")
     _refuse_idle_rules(scenario)
     return with_not_used(scenario)
 

@@ -37,6 +37,10 @@ def plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
         models = (f"a mix of {', '.join(map(str, target.mix_models))}",)
     facts = [("target", target_text(scenario)), ("models", ", ".join(models)), ("work", work_text(scenario))]
     rows = [[str(number), *level_cells(scenario, load)] for number, load in enumerate(scenario.loads, start=1)]
+    shown = counted(levels * len(models), "level")
+    if scenario.finds_levels:
+        # Which of them are measured, the server decides.
+        rows, shown = [["1 …", *rows[0][1:]], ["2 …", *rows[1][1:]]], f"at most {shown}"
 
     extent, levels = scenario.extent, levels * len(models)
     longer = length_text(scenario)
@@ -55,7 +59,7 @@ def plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
             Table((), facts, "ll"),
             Table((), trace_facts(scenario), "ll"),
             Table(("level", "load", "measured", "requests", "time"), rows, "rllll"),
-            Text([f"{counted(levels, 'level')}, {total}, {drain}", *longer]),
+            Text([f"{shown}, {total}, {drain}", *longer]),
             Text(data_set_lines(scenario)),
             settings_table(scenario),
             not_used(scenario),
@@ -65,14 +69,21 @@ def plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
 
 
 def length_text(scenario: Scenario) -> list[str]:
-    """How long each level lasts, where nobody said."""
+    """What is not known beforehand: which levels there are, and how long each lasts, where nobody said."""
+    lines = []
+    if scenario.finds_levels:
+        most = scenario.most_in_flight
+        lines.append(
+            f"the users double until throughput has stopped growing, up to {most}; "
+            "a last level then lies between the loads around the knee"
+        )
     if not scenario.waits_for_answers:
-        return []
+        return lines
     rounds = f"every user has had {ROUNDS} responses and " if scenario.load.users is not None else ""
     lasts = format_duration(scenario.extent.duration_ns or 0)
-    most = format_duration(scenario.load.max_total)
+    total = format_duration(scenario.load.max_total)
     enough = f"{rounds}there are {FEWEST_ANSWERS} responses"
-    return [f"each level lasts {lasts}, or longer until {enough}; at most {most} in all (--max-total)"]
+    return [*lines, f"each level lasts {lasts}, or longer until {enough}; at most {total} in all (--max-total)"]
 
 
 def most_load_ns(scenario: Scenario, levels: int) -> int:

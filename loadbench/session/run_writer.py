@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.sample import Sample
-    from loadbench.results.run import OutputEquality
+    from loadbench.results.run import LevelResult, OutputEquality
     from loadbench.session.setup import Session
 
 
@@ -158,6 +158,10 @@ class RunWriter:
         self.run = msgspec.structs.replace(self.run, levels=levels, models=[*models, self._status(model, "ok")])
         self._progress.level_ended(level_line(self.run.levels[-1]))
         self._save()
+
+    def levels_of(self, model: str) -> list[LevelResult]:
+        """The levels of a model so far, in their order."""
+        return [level for level in self.run.levels if level.model == model]
 
     def model_failed(self, model: str, reason: str) -> None:
         """Record that a model cannot be tested. If it is the only one, the error of the run says so."""

@@ -93,7 +93,9 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
         check_total(scenario)
         check_folder(scenario.report.out or RESULTS, name=scenario.report.name)
         # Users have a request in flight each. A rate may need as many connections as are allowed, but rarely does.
-        ensure_descriptors(scenario.most_in_flight, required=scenario.load.users is not None)
+        ensure_descriptors(
+            scenario.most_in_flight, required=scenario.load.users is not None and not scenario.finds_levels
+        )
     except BadInput as error:
         # These know a setting's flag only, but its value may be from a variable, a file, or one side of a comparison.
         flag = re.split(r"[: ]", error.message, maxsplit=1)[0]
@@ -104,7 +106,8 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
 
 def check_total(scenario: Scenario) -> None:
     """Refuse a time for all levels in which they cannot even have their least; raises `BadInput`."""
-    extent, levels = scenario.extent, len(scenario.loads)
+    # One that finds its levels needs three to see that throughput has stopped growing.
+    extent, levels = scenario.extent, 3 if scenario.finds_levels else len(scenario.loads)
     least_ns = levels * (extent.warm_up_ns + (extent.duration_ns or 0))
     if scenario.waits_for_answers and scenario.is_set("load.max_total") and scenario.load.max_total < least_ns:
         given, least = format_duration(scenario.load.max_total), format_duration(least_ns)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from loadbench.analyze.level.next_users import next_users
 from loadbench.engine.sweep import Sweep
 from loadbench.session.run_writer import RunWriter
 from loadbench.session.setup import open_session, run_observed, stopping
@@ -28,9 +29,18 @@ def run_sweep(scenario: Scenario, environment: Mapping[str, str], progress: Prog
 async def _sweep(scenario: Scenario, environment: Mapping[str, str], progress: Progress) -> RunWriter:
     async with open_session(scenario, environment, say=progress.say) as session:
         scenario = session.scenario
-        progress.expect((len(session.models) - len(session.prepared.missing)) * len(scenario.loads))
+        most = scenario.most_in_flight if scenario.finds_levels else 0
+        levels = (len(session.models) - len(session.prepared.missing)) * len(scenario.loads)
+        progress.expect(None if most else levels)
         with RunWriter(session, progress) as writer:
-            sweep = Sweep(scenario, session, models=session.models, observer=writer, missing=session.prepared.missing)
+            sweep = Sweep(
+                scenario,
+                session,
+                models=session.models,
+                observer=writer,
+                missing=session.prepared.missing,
+                next_users=(lambda model: next_users(writer.levels_of(model), most=most)) if most else None,
+            )
             with stopping(sweep.stop):
                 await run_observed(sweep.run, session, progress=progress)
             writer.close(stopped=sweep.stopped)

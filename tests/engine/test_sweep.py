@@ -18,6 +18,7 @@ from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Constant, Uniform
 from loadbench.plan.load import Closed, Open, Phase
 from loadbench.plan.scenario import Scenario
+from loadbench.plan.setting_types import AUTO_USERS
 from loadbench.plan.settings import LoadSettings, WorkSettings
 from loadbench.record.outcome import Outcome
 from loadbench.sim.profile import PROFILES
@@ -84,6 +85,7 @@ def swept(
     during=None,
     counters=None,
     settled=None,
+    next_users=None,
 ):
     """Sweep the simulated server, which has the models `have`; the watcher and the sweep. `during` runs beside it."""
     watcher = watcher or Watcher()
@@ -104,6 +106,7 @@ def swept(
                 models=models,
                 missing=missing,
                 observer=watcher,
+                next_users=next_users,
             )
             kept.append(sweep)
             async with anyio.create_task_group() as beside:
@@ -503,3 +506,21 @@ def test_a_single_user_is_compared_with_the_first_requests():
     # The kept connection is used again, and the second user opens another.
     assert (alone.connections.new.count, alone.connections.kept) == (1, alone.outcomes[Outcome.OK])
     assert (both.connections.new.count, both.connections.kept) == (1, both.outcomes[Outcome.OK] - 1)
+
+
+def test_a_sweep_that_finds_its_levels_asks_for_each():
+    """The users of the next level are asked for when the last one is kept, for each model by itself."""
+    watcher, left, asked = Watcher(), {"a": [1, 2, 4, 3], "b": [1, 2]}, {"a": 0, "b": 0}
+
+    def next_users(model):
+        assert [one for one, _ in watcher.ended()].count(model) == asked[model]
+        asked[model] += 1
+        return left[model].pop(0) if left[model] else None
+
+    swept(scenario(users=AUTO_USERS), "a", "b", watcher=watcher, next_users=next_users)
+    assert watcher.ended() == [
+        *(("a", f"users={users}") for users in (1, 2, 4, 3)),
+        *(("b", f"users={users}") for users in (1, 2)),
+    ]
+    numbers = [event[3] for event in watcher.events if event[0] == "begins"]
+    assert numbers == [0, 1, 2, 3, 4, 5]
