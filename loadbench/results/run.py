@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from loadbench.results.models import Model  # noqa: TC001 - msgspec reads the annotations
-from loadbench.results.telemetry import Cost, Energy, FirstTokenBreakdown, ServerHistogram, Telemetry  # noqa: TC001 - likewise
+from loadbench.results.telemetry import Cost, Energy, FirstTokenBreakdown, MachineLoad, ServerHistogram, Telemetry  # noqa: TC001 - likewise
 
 SCHEMA: Final = "loadbench.run/1"
 
@@ -315,6 +315,7 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     server_histograms: dict[str, ServerHistogram] = {}
     first_token: FirstTokenBreakdown | None = None
     telemetry: Telemetry | None = None
+    machine: MachineLoad | None = None
     energy: Energy | None = None
     cost: Cost | None = None
     personas: dict[str, GroupResult] = {}

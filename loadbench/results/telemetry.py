@@ -36,6 +36,22 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     resets: list[str] = []
 
 
+class MachineLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """Who used the CPUs of this machine, from the start of a level to its last response; shares of all cores' time.
+
+    `busy` is all use, `others` that of neither loadbench nor a server on this machine (null if the server's process is
+    hidden), `stolen` what the hypervisor gave to other machines. `waited` is the share of the time for which the thread
+    that waited most, of `waited_by`, was ready to run and had no core; null where the system does not say.
+    """
+
+    cores: int
+    busy: float
+    others: float | None
+    stolen: float
+    waited: float | None = None
+    waited_by: str = ""
+
+
 class ServerHistogram(msgspec.Struct, frozen=True, kw_only=True):
     """One of the server's own histograms, from before the warm-up until after the drain, over all its labels.
 

@@ -256,4 +256,5 @@ class _SideWriter(RunWriter):
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:  # noqa: ARG002 - in its own run
         """Show the level in the progress line."""
         self._model = model
+        self._session.telemetry.level_begins()
         self._progress.level_begins(level, f"{model} ({self.where})", next(self.blocks))

@@ -124,6 +124,7 @@ class RunWriter:
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """Show the level in the progress line."""
         self._model = model
+        self._session.telemetry.level_begins()
         self._progress.level_begins(level, model, number)
 
     def sample_ended(self, sample: Sample, number: int) -> None:

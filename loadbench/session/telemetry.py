@@ -11,6 +11,7 @@ from loadbench.analyze.level.cost import meter_watts
 from loadbench.analyze.level.machine import with_machine
 from loadbench.results.readings import ReadingLog
 from loadbench.targets.scrape import poll_gauges
+from loadbench.telemetry.machine_use import MachineReader, load_between
 from loadbench.telemetry.sampler import MachineSampler, is_local
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from loadbench.results.folder import RunFolder
     from loadbench.results.run import LevelResult
     from loadbench.targets.openai import Target
+    from loadbench.telemetry.machine_use import MachineUse
 
 # Long enough for meters that report ten times a second, short enough to wait for.
 _IDLE_S = 3.0
@@ -41,6 +43,8 @@ class RunTelemetry:
         self._say = say
         self._watch = MachineSampler(interval_ns=self._settings.interval)
         self._idle: Mapping[str, float] = {}
+        self._machine = MachineReader([target.base_url for target in targets], server_pid=self._settings.server_pid)
+        self._use: MachineUse | None = None
 
     def keep_in(self, folder: RunFolder, *, origin_ns: int) -> None:
         """Write the readings from now on into this run's folder, with times since `origin_ns`."""
@@ -99,9 +103,14 @@ class RunTelemetry:
         """Wait for the first sample after this moment."""
         await self._watch.caught_up(at_ns)
 
+    def level_begins(self) -> None:
+        """Read who has used this machine's CPUs so far."""
+        self._use = self._machine.read()
+
     def completed(self, level: LevelResult, window: tuple[int, int]) -> LevelResult:
         """The level with the machine's figures in its window, and what they cost."""
-        return with_machine(level, self._watch.window(*window), idle=self._idle, prices=self._prices)
+        load = load_between(self._use, self._machine.read())
+        return with_machine(level, self._watch.window(*window), idle=self._idle, prices=self._prices, load=load)
 
     def flush(self) -> None:
         """Write the readings that are still in memory."""

@@ -20,7 +20,7 @@ from loadbench.targets.catalogue import from_listing
 from loadbench.targets.check_result import Check, CheckReport, skipped
 from loadbench.targets.discovery import NOT_FOUND_HINT, moved_to
 from loadbench.targets.foundry import Dialect
-from loadbench.targets.machine import Machine, clock, descriptors, disk, downloads
+from loadbench.targets.machine import Machine, clock, descriptors, disk, downloads, processor
 from loadbench.targets.openai import choose_models
 from loadbench.targets.prepare import Prepared, choose, find_server, known_models, prepare, without_foundry
 from loadbench.targets.probe import ModelProbe
@@ -41,7 +41,7 @@ async def run_checks(
     `steps` are the places where the server was looked for; without a `url` it was not found.
     """
     if scenario.target.adapter is not None:
-        return CheckReport(checks=[*await _adapter_checks(scenario, environment), clock()])
+        return CheckReport(checks=[*await _adapter_checks(scenario, environment), clock(), *processor()])
 
     # The first place that named an address was used.
     used = next((step for step in steps if step.url), None)
@@ -49,7 +49,7 @@ async def run_checks(
     if url is None:
         checks.append(Check("discovery", "fail", "Foundry Local was not found", NOT_FOUND_HINT))
         checks += skipped("endpoint", "models", "probe")
-        return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), clock()])
+        return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), clock(), *processor()])
     checks += await _name_checks(url)
     moved, moved_url = [], moved_to(list(steps), url)
     try:
@@ -68,7 +68,7 @@ async def run_checks(
         moved = [Check("moved port", "warn" if failure is None else "fail", message, advice)]
     if failure is not None:
         checks += [failure, *moved, *skipped("models", "probe")]
-        return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), clock()])
+        return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), clock(), *processor()])
     prepared = Prepared(scenario=scenario, target=target, service=service, catalogue=catalogue)
     kind = "" if service is None else f", Foundry Local {service.dialect.removeprefix('foundry-')}"
     about = target.base_url + kind + (f", server {target.server}" if target.server else "")
@@ -84,7 +84,9 @@ async def run_checks(
     to_download = sum(entry.size_bytes or 0 for entry in wanted if entry.cached is False)
     cache = None if service is None else service.cache
     checks += [disk(cache or Path.cwd(), needed=to_download), *(downloads(cache) if cache is not None else [])]
-    return CheckReport(checks=[*checks, machine.memory(needed=to_load), machine.gpu(), descriptors(), clock()])
+    return CheckReport(
+        checks=[*checks, machine.memory(needed=to_load), machine.gpu(), descriptors(), clock(), *processor()]
+    )
 
 
 async def _adapter_checks(scenario: Scenario, environment: Mapping[str, str]) -> list[Check]:

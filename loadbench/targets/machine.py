@@ -1,16 +1,20 @@
-"""Checks of this machine: clock, open files, disk; and memory and GPU, if the server runs here too."""
+"""Checks of this machine: processor, clock, open files, disk; and memory and GPU, if the server runs here too."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from loadbench.client.descriptors import descriptor_limit
 from loadbench.targets.check_result import Check
 from loadbench.telemetry.sources import about_all, library, read_all, sources
+from loadbench.telemetry.sysfs import entries, word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +29,12 @@ _LITTLE_MEMORY = 0.05
 # A download writes all the time; one that has not for this long has stalled or was aborted.
 _STALLED_S = 120
 _UNDER_WAY = ("*.download.progress", "*.download.lock", "download.tmp", "*.partial", "*.incomplete")
+# Long enough for a share of the CPU time, which systems count in hundredths of a second.
+_LOOK_S = 0.3
+# Nothing is measured yet, so all of it is use by others.
+_BUSY = 0.25
+# Under these the frequency stays low, or rises late.
+_SLOW_GOVERNORS = {"powersave", "conservative"}
 _ELSEWHERE = "the server is on another machine"
 
 
@@ -76,6 +86,52 @@ def downloads(cache: Path, *, now_s: float | None = None) -> list[Check]:
             checks.append(Check(name, "warn", f"stalled: nothing written for {idle_s / 60:.0f} min", advice))
         else:
             checks.append(Check(name, "warn", "running", "wait until it has finished: it uses disk, network and CPU"))
+    return checks
+
+
+def processor(psutil: Any | None = None, *, root: Path = Path("/")) -> list[Check]:
+    """The cores and their load, the frequency governor or power plan, and whether the machine runs on battery."""
+    psutil = psutil or library("psutil")
+    if psutil is None:
+        return [Check("cpu", "skip", "psutil is not installed")]
+    use = psutil.cpu_percent(interval=_LOOK_S) / 100
+    load = ""
+    with suppress(AttributeError, OSError):
+        load = f", load average {psutil.getloadavg()[0]:.1f}"
+    message = f"{psutil.cpu_count()} cores, {100 * use:.0f} % in use{load}"
+    idle = "end other programs before you measure: they make the server and the load generator wait"
+    checks = [Check("cpu", "warn", message, idle) if use > _BUSY else Check("cpu", "ok", message)]
+
+    folders = [path / "cpufreq" for path in entries(root / "sys/devices/system/cpu") if path.name[3:].isdigit()]
+    governors = sorted({name for folder in folders if (name := word(folder / "scaling_governor"))})
+    drivers = {word(folder / "scaling_driver") for folder in folders} - {""}
+    plan = ", ".join(governors)
+    if sys.platform == "win32":
+        with suppress(OSError, subprocess.SubprocessError):
+            asked = subprocess.run(
+                ["powercfg", "/getactivescheme"],  # noqa: S607 - a command of the system
+                capture_output=True,
+                text=True,
+                timeout=5,
+                check=True,
+            )
+            plan = asked.stdout.strip()
+    # Those of Intel and AMD raise the frequency under load under every governor.
+    slow = _SLOW_GOVERNORS & set(governors) and not any("pstate" in driver for driver in drivers)
+    if slow:
+        advice = "use the performance governor while you measure: cpupower frequency-set -g performance"
+        checks.append(Check("governor", "warn", plan, advice))
+    else:
+        checks.append(Check("governor", "ok", plan) if plan else Check("governor", "skip", "this system shows none"))
+
+    battery = None
+    with suppress(AttributeError, NotImplementedError, OSError, RuntimeError):
+        battery = psutil.sensors_battery()
+    if battery is not None and battery.power_plugged is False:
+        message = f"on battery, {battery.percent:.0f} %"
+        checks.append(Check("power", "warn", message, "plug it in: most machines are slower on battery"))
+    else:
+        checks.append(Check("power", "ok", "plugged in") if battery else Check("power", "skip", "no battery"))
     return checks
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from loadbench.plan.settings import CostSettings
     from loadbench.results.run import LevelResult
-    from loadbench.results.telemetry import Telemetry
+    from loadbench.results.telemetry import MachineLoad, Telemetry
 
 # Models whose names say that they run on an accelerator, such as `qwen2.5-0.5b-instruct-cuda-gpu:3`.
 _ACCELERATED = re.compile(r"(?<![a-z])(gpu|cuda|trtrtx|tensorrt|webgpu|rocm|migraphx)(?![a-z])", re.IGNORECASE)
@@ -23,20 +23,72 @@ _ACCELERATED = re.compile(r"(?<![a-z])(gpu|cuda|trtrtx|tensorrt|webgpu|rocm|migr
 IDLE_USE = 0.02
 # Clocks that are throttled for less of the window than this change no figure that is shown.
 _MIN_THROTTLED = 0.05
+# Less CPU time than this for others is what a system does by itself.
+_MIN_OTHERS = 0.1
+# So much changes clocks and caches even where there are free cores.
+_MANY_OTHERS = 0.5
+# Then somebody waits for a core, as far as is known without asking the scheduler.
+_FULL = 0.9
+# A thread that waits for this share of the time makes responses slower by about as much; by the second share, the
+# figures are those of a machine with a third of the speed.
+_MIN_WAITED = 0.05
+_MAX_WAITED = 2 / 3
 
 
 def with_machine(
-    level: LevelResult, telemetry: Telemetry | None, *, idle: Mapping[str, float], prices: CostSettings
+    level: LevelResult,
+    telemetry: Telemetry | None,
+    *,
+    idle: Mapping[str, float],
+    prices: CostSettings,
+    load: MachineLoad | None = None,
 ) -> LevelResult:
-    """The level with its telemetry, energy, cost and their caveats; `idle` has each meter's watts before the load."""
+    """The level with its telemetry, energy, cost and their caveats; `idle` has each meter's watts before the load.
+
+    A machine that others kept busy is a caveat, or a reason that makes the level INVALID.
+    """
+    busy, is_severe = (None, False) if load is None else _busy(load)
+    verdict = level.verdict
+    if busy is not None and is_severe:
+        verdict = msgspec.structs.replace(verdict, status="INVALID", reasons=[*verdict.reasons, busy])
     used = energy(level, meter_watts(telemetry, level.window_s), idle=idle, estimate=prices.watts)
     return msgspec.structs.replace(
         level,
+        verdict=verdict,
         telemetry=telemetry,
+        machine=load,
         energy=used,
         cost=cost(level, used, prices),
-        caveats=[*level.caveats, *([] if telemetry is None else _caveats(level, telemetry))],
+        caveats=[
+            *level.caveats,
+            *([] if telemetry is None else _caveats(level, telemetry)),
+            *([] if busy is None or is_severe else [busy]),
+        ],
     )
+
+
+def _busy(load: MachineLoad) -> tuple[Reason | None, bool]:
+    """Whether other programs, or other virtual machines, kept this machine busy, and whether that is severe."""
+    others, waited = (load.others or 0.0) + load.stolen, load.waited
+    disturbed = load.busy > _FULL if waited is None else waited > _MIN_WAITED or load.busy > _FULL
+    if others < _MIN_OTHERS or not (disturbed or others > _MANY_OTHERS):
+        return None, False
+    used = []
+    if load.others is not None:
+        used.append(
+            f"other programs used {100 * load.others:.0f} % of the CPU time of this machine ({load.cores} cores)"
+        )
+    if load.stolen > _MIN_OTHERS:
+        used.append(f"the hypervisor gave {100 * load.stolen:.0f} % of it to other machines")
+    used.append(f"{100 * load.busy:.0f} % was in use in all")
+    if waited is not None and waited > _MIN_WAITED:
+        used.append(f"{load.waited_by} was ready to run and waited for a core for {100 * waited:.0f} % of the time")
+    reason = Reason(
+        "busy_machine",
+        "; ".join(used),
+        "end the other programs, or measure when the machine is idle: `loadbench doctor` shows its load",
+    )
+    return reason, waited is not None and waited > _MAX_WAITED and others > _MANY_OTHERS
 
 
 def _caveats(level: LevelResult, telemetry: Telemetry) -> Iterator[Reason]:

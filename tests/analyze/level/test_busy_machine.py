@@ -1,0 +1,70 @@
+"""A machine that others keep busy: nothing, a caveat, or a reason."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from loadbench.analyze.level.machine import with_machine
+from loadbench.analyze.level.overload import judge_overload
+from loadbench.plan.settings import CostSettings
+from loadbench.results.run import Verdict
+from loadbench.results.telemetry import MachineLoad
+from tests.building import a_level
+
+
+def judged(*, busy=0.5, others=0.0, stolen=0.0, waited=None, waited_by="the server"):
+    """(status, message) of a level on such a machine."""
+    load = MachineLoad(
+        cores=4, busy=busy, others=others, stolen=stolen, waited=waited, waited_by=waited_by if waited else ""
+    )
+    sound = msgspec.structs.replace(a_level(), verdict=Verdict("VALID"), caveats=[])
+    level = with_machine(sound, None, idle={}, prices=CostSettings(), load=load)
+    assert level.machine == load
+    found = [*level.verdict.reasons, *level.caveats]
+    assert {reason.code for reason in found} <= {"busy_machine"}
+    (level,) = judge_overload([level])
+    return level.verdict.status, found[0].message if found else ""
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        {"busy": 1.0, "others": 0.05, "waited": 0.5},  # the server fills its machine alone
+        {"busy": 0.6, "others": 0.4, "waited": 0.01},  # there are free cores
+        {"busy": 0.6, "others": 0.4},
+        {"busy": 1.0, "others": None},
+    ],
+)
+def test_machine_that_has_room_is_not_mentioned(load):
+    """Nor is one whose server is hidden: its use cannot be told from that of others."""
+    assert judged(**load) == ("VALID", "")
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        {"busy": 1.0, "others": 0.95, "waited": 0.2},
+        {"busy": 0.95, "others": 0.2},
+        {"busy": 0.7, "others": 0.2, "waited": 0.1},
+        {"busy": 0.6, "others": 0.55, "waited": 0.01},
+        {"busy": 0.95, "others": 0.0, "stolen": 0.2, "waited": 0.1},
+        {"busy": 1.0, "others": 0.3, "waited": 0.9},  # the server's own threads wait for each other
+        {"busy": 1.0, "others": 0.95},  # what others did to it is not known
+    ],
+)
+def test_busy_machine_is_a_caveat(load):
+    """With its figures."""
+    status, message = judged(**load)
+    assert status == "VALID"
+    assert f"{100 * load['busy']:.0f} % was in use in all" in message
+
+
+def test_server_without_a_core_is_invalid():
+    """It waited for most of the time while others used most of the machine."""
+    status, message = judged(busy=1.0, others=0.8, waited=0.7)
+    assert status == "INVALID"
+    assert message == (
+        "other programs used 80 % of the CPU time of this machine (4 cores); 100 % was in use in all; "
+        "the server was ready to run and waited for a core for 70 % of the time"
+    )

@@ -1,0 +1,98 @@
+"""Who used the CPUs: what neither loadbench nor the server did, others did."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from loadbench.telemetry.machine_use import MachineReader, MachineUse, load_between
+
+psutil = pytest.importorskip("psutil")
+BURN = "import sys, time\nend = time.monotonic() + float(sys.argv[1])\nwhile time.monotonic() < end: pass"
+SERVE = (
+    "import socket, sys, time\ns = socket.create_server(('127.0.0.1', 0))\n"
+    "print(s.getsockname()[1], flush=True)\nend = time.monotonic() + 3\nwhile time.monotonic() < end: pass"
+)
+
+
+def use(total=100.0, busy=50.0, stolen=0.0, ours=10.0, waited=None, server=()):
+    """A reading on two cores."""
+    return MachineUse(2, total, busy, stolen, ours, waited or {}, frozenset(server))
+
+
+def test_shares_are_of_all_cores_over_the_time_between():
+    """Two cores for ten seconds: eleven were used, of which one was stolen and four ours."""
+    before = use(waited={(1, "1"): 1.0, (2, "2"): 3.0})
+    after = use(120.0, 61.0, 1.0, 14.0, waited={(1, "1"): 1.5, (2, "2"): 7.0, (2, "9"): 99.0}, server=(2,))
+    load = load_between(before, after)
+    assert (load.cores, load.busy, load.others, load.stolen) == (2, 0.55, 0.3, 0.05)
+    assert (load.waited, load.waited_by) == (0.4, "the server")
+
+
+def test_unknown_stays_unknown():
+    """Without psutil, over too short a time, with a hidden server, and where the kernel does not count waits."""
+    assert load_between(None, use()) is None
+    assert load_between(use(), None) is None
+    assert load_between(use(), use(101.9, 51.0)) is None
+    hidden = load_between(use(), use(120.0, 60.0, ours=None))
+    assert (hidden.others, hidden.busy, hidden.waited, hidden.waited_by) == (None, 0.5, None, "")
+
+
+def test_counters_that_lag_are_no_negative_use():
+    """Process and system counters are not read at one moment."""
+    load = load_between(use(), use(120.0, 60.0, ours=20.5))
+    assert load.others == 0.0
+
+
+def between(reader, seconds):
+    """What a reader sees over some seconds."""
+    before = reader.read()
+    time.sleep(seconds)
+    return load_between(before, reader.read())
+
+
+def burner(seconds, *, orphan=False):
+    """A process that uses a whole core; one that is no child of ours where it must count as another's."""
+    if not orphan:
+        return subprocess.Popen([sys.executable, "-c", BURN, str(seconds)])
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {BURN!r}, '{seconds}'])"
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+@pytest.mark.slow
+def test_children_are_ours_and_others_are_not():
+    """The same burning core in each role."""
+    child = burner(3)
+    mine = between(MachineReader([]), 1.5)
+    child.wait()
+    middle = burner(3, orphan=True)
+    middle.wait()
+    time.sleep(0.3)
+    theirs = between(MachineReader([]), 1.5)
+    # Whatever else runs here, the child's core is not among what others used, and the orphan's is.
+    assert mine.busy - mine.others > 0.2 / mine.cores
+    assert theirs.others > 0.2 / theirs.cores
+    assert theirs.busy - theirs.others < 0.2
+
+
+@pytest.mark.slow
+def test_server_on_this_machine_is_not_others():
+    """It is found by its port, though it is nobody's child."""
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SERVE!r}])"
+    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    port = int(starter.stdout.readline())
+    starter.wait()
+    with starter.stdout:
+        load = between(MachineReader([f"http://127.0.0.1:{port}/v1"]), 1.5)
+    assert load.busy - load.others > 0.2 / load.cores
+    if load.waited is not None and load.waited > 0.2:
+        assert load.waited_by == "the server"
+
+
+def test_server_that_nobody_can_see_is_unknown():
+    """Nothing listens there as far as this user sees, so its use cannot be told from that of others."""
+    assert MachineReader(["http://127.0.0.1:9/v1"]).read().ours_s is None
+    assert MachineReader(["http://192.0.2.1:9/v1"]).read().ours_s is not None
