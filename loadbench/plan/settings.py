@@ -792,6 +792,14 @@ class ObjectiveSettings:
         "Exit with 3 if this objective is missed, and with 5 if that is not certain; slo: any objective of --slo.",
         commands=_MEASURING - {"capacity", "compare"},
         refused={"capacity": "a search exits with 3 if not even the lowest load meets its objectives; use --slo"})
+    undecided: str | None = setting(types.choice("pass", "fail"), None,
+        "Count a gate that too little was measured to decide as passed, or as failed; by default it exits with 5.",
+        commands=_MEASURING - {"capacity", "compare"},
+        refused={
+            "capacity": "a search that is undecided exits with 5", "compare": "a change that is undecided exits with 5",
+        },
+        needs=(_with("slo.fail_on", reason="it is for gates", remedy="add --fail-on slo, or leave it out"),),
+        comparable=Comparable.FREE)
     abort_on: tuple[Objective, ...] | None = setting(types.ABORTS, None,
         "Abort a level when this rule holds, and skip the model's remaining levels, as in 'failures>20%'.",
         helps=dict.fromkeys(("replay", "capacity", "workshop"), "Abort a test when this holds, as in 'failures>20%'."))

@@ -260,11 +260,19 @@ class RunWriter:
         if "INVALID" in statuses:
             return ExitCode.INVALID
         decisions = {one.decision for level in self.run.levels for one in level.objectives if one.gate}
-        if "FAIL" in decisions:
+        undecided = self._scenario.slo.undecided
+        if "FAIL" in decisions or ("UNDECIDED" in decisions and undecided == "fail"):
             return ExitCode.GATE_FAILED
         if "OVERLOADED" in statuses and "VALID" not in statuses:
             return ExitCode.INVALID
         # A level may be inconclusive by itself, as where too few users waited for their responses.
+        if undecided == "pass":
+            decisions.discard("UNDECIDED")
+            statuses |= {
+                "VALID"
+                for level in self.run.levels
+                if {reason.code for reason in level.verdict.reasons} == {"undecided"}
+            }
         none_is_valid = statuses and "VALID" not in statuses
         return ExitCode.INCONCLUSIVE if "UNDECIDED" in decisions or none_is_valid else ExitCode.OK
 

@@ -196,6 +196,7 @@ SHOWN: Mapping[str, Any] = {
     "verdicts": lambda seen: set(seen.handed["limit"]),
     "objectives": lambda seen: {one["rule"] for level in seen.levels() for one in level["objectives"]},
     "gates": lambda seen: {(one["rule"], one["gate"]) for level in seen.levels() for one in level["objectives"]},
+    "exit": lambda seen: seen.code,
     "abort_rules": lambda seen: {str(rules) for (rules,) in seen.handed["abort"]},
     "curve": lambda seen: len(seen.handed["curve"]),
     "kept_warm": lambda seen: [model["kept_warm"] is None for run in seen.run() for model in run["models"]],

@@ -137,6 +137,7 @@ ROWS: dict[str, Row] = {
     "limits.failures": Row("90%", shows="verdicts"),
     "slo.objectives": Row(("e2e_p50<9s",), shows="objectives"),
     "slo.fail_on": Row(("e2e_p50<1ms",), shows="gates"),
+    "slo.undecided": Row("fail", {"fail_on": ("e2e_p95<9s",)}, shows="exit"),
     "slo.abort_on": Row(("e2e_p50>9m",), shows="abort_rules"),
     "capacity.by": Row("rate", shows="plan.load"),
     "capacity.at_most": Row("1", shows="grid"),
@@ -180,6 +181,7 @@ ROWS: dict[str, Row] = {
 
 # What makes a setting idle, by the reason of its need: the flags to add, and those to leave out.
 BLOCKERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "it is for gates": ({"undecided": "pass"}, ("fail_on",)),
     "the length of each level is given": ({"duration": "1s"}, ("requests",)),
     "a trace decides what is sent, and when": ({"trace": TRACE}, (*_SWEPT, "prompt")),
     "a trace has its own number of requests": ({"trace": TRACE}, _SWEPT),
