@@ -300,6 +300,11 @@ def loadgen(level: LevelResult, requests: RequestColumns) -> ToolComparison:
         why="(latency - first token latency) / (N - 1) in whole ns; one-token responses are an error there",
         pick=truncated,
     )
+    for name, values, ours in (
+        ("Latency", last - due, "e2e_response_s"),
+        ("First token latency", first_token - due, "ttft_response_s"),
+    ):
+        tool.early_stopping(name, values, ours)
     return tool
 
 

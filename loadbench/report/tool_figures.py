@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from loadbench.analyze.stats.intervals import bound_holds, fewest_requests
 from loadbench.core.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     Pick: TypeAlias = Callable[[Floats, Floats, float], float]
 
 POINTS = {"p50": 0.50, "p99": 0.99}
+EARLY_STOPPING = {"p90": 0.90, "p95": 0.95, "p97": 0.97, "p99": 0.99, "p999": 0.999}
 _COLUMNS = (
     *("due_ns", "sent_ns", "connect_ns", "first_byte_ns", "first_token_ns", "first_visible_ns", "last_token_ns"),
     *("end_ns", "output_tokens", "input_tokens", "asked_output_tokens"),
@@ -180,6 +183,24 @@ class ToolComparison:
         self.figures.append(ToolFigure(name, "", "", theirs, ours))
         self.reasons[name] = why
 
+    def early_stopping(self, name: str, values: Floats, ours: str) -> None:
+        """LoadGen's early-stopping estimates (`early_stopping.cc`; its SingleStream summary): the t-th largest of n
+        values for the largest t with which it would still be a bound at 99 % confidence, or how many n it takes."""
+        ordered, metric = np.sort(values[~np.isnan(values)]), self.level.metrics.get(ours)
+        n = len(ordered)
+        for point, p in EARLY_STOPPING.items() if n else ():
+            largest = bisect_right(range(1, n + 1), 0, key=lambda t, p=p: not bound_holds(n, t, p))
+            here = None if metric is None else getattr(metric, point, None)
+            if largest:
+                estimate = ordered[n - largest] / NS_PER_S
+                self.figures.append(ToolFigure(f"Early stopping estimate, {name}", point, "s", estimate, here))
+                self.reasons[f"Early stopping estimate, {name}"] = _EARLY_STOPPING
+            elif name == "Latency":
+                self.figures.append(ToolFigure("Early stopping, queries needed", point, "", fewest_requests(1, p), n))
+                self.reasons["Early stopping, queries needed"] = "for its estimate; here those that there are"
+
+
+_EARLY_STOPPING = "a value that the percentile is below with 99 % confidence, if requests were independent"
 
 # How tools take a quantile of values in ascending order.
 

@@ -295,8 +295,24 @@ def test_loadgen():
             "Time per output token mean": 0.025,
             "Time per output token p50": 0.030,
             "Time per output token p99": 0.030,
+            # As `early_stopping.cc` finds them for one query above the percentile.
+            "Early stopping, queries needed p90": 64,
+            "Early stopping, queries needed p95": 130,
+            "Early stopping, queries needed p97": 219,
+            "Early stopping, queries needed p99": 662,
+            "Early stopping, queries needed p999": 6636,
         }
     )
+
+
+def test_loadgen_estimates_early_where_the_sample_allows():
+    """Of 1,000 requests the second largest bounds the p99: with three above it, 1,001 would be needed."""
+    samples = [a_sample(n, due_ns=n * 1000 * MS, ttft_ns=(n + 1) * MS // 10, gaps_ns=0) for n in range(1000)]
+    found = theirs("loadgen", *samples)
+    assert found["Early stopping estimate, Latency p99"] == pytest.approx(0.0999)
+    assert found["Early stopping estimate, Latency p90"] > found["Latency p50"]
+    assert found["Early stopping, queries needed p999"] == 6636
+    assert "Early stopping, queries needed p99" not in found
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -16,13 +16,13 @@ no interval.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from loadbench.analyze.stats.effective_n import effective_n
-from loadbench.analyze.stats.hits import effective_hits, least_share
-from loadbench.analyze.stats.intervals import quantile_ranks, share_interval
+from loadbench.analyze.stats.hits import HitSeries, fewest_hits
+from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.analyze.stats.student import quantile
 from loadbench.plan.load import Closed
 from loadbench.plan.objective import FAILURES
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from loadbench.plan.load import Load
     from loadbench.plan.objective import Objective
-    from loadbench.record.attainment import HitRows
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording
     from loadbench.results.run import Decision, Interval, Throughput
@@ -57,7 +56,7 @@ def decide(recording: LevelRecording, throughput: Throughput, load: Load) -> lis
         if objective.is_latency:
             failures = 0 if objective.metric in MANY_A_REQUEST else failed
             histogram, others = recording.histograms[objective.metric], attained.others[objective]
-            requests = _Requests(attained.rows[objective], users)
+            requests = HitSeries(attained.rows[objective], users)
             if not others.gave_up:  # nobody left without the figure: that of each request is known
                 decided.append(_latency(objective, tally.plus(others), histogram, failures, requests))
             elif tally.requests:
@@ -72,12 +71,11 @@ def decide(recording: LevelRecording, throughput: Throughput, load: Load) -> lis
             decided.append(_decided(objective, "UNDECIDED", None, note="every user gave up"))
         elif arrivals:
             ended = arrivals - gave_up
-            requests = _Requests(attained.rows[objective], users)
+            requests = HitSeries(attained.rows[objective], users)
             low, high = requests.interval(ended - failed, ended, 1 - objective.bound)
             result = _by_interval(objective, failed / ended, (1 - high, 1 - low))
             if not failed and result.decision == "UNDECIDED":
-                # So many without a failure put the upper end of Clopper and Pearson's interval below the bound.
-                needed = math.floor(math.log(0.025) / math.log1p(-objective.bound)) + 1
+                needed = fewest_hits(1 - objective.bound)
                 note = f"none of {ended} requests failed; {needed} without a failure would decide it"
                 result = msgspec.structs.replace(result, note=note)
             decided.append(result)
@@ -92,7 +90,7 @@ def goodput(recording: LevelRecording, load: Load) -> Goodput | None:
     arrivals = attained.requests + recording.missed
     if not attained.by_request or not arrivals or window_s <= 0:
         return None
-    requests = _Requests(attained.good_rows, load.users if isinstance(load, Closed) else None)
+    requests = HitSeries(attained.good_rows, load.users if isinstance(load, Closed) else None)
     return Goodput(
         requests_per_s=attained.good / window_s,
         output_tokens_per_s=attained.good_tokens / window_s,
@@ -101,27 +99,6 @@ def goodput(recording: LevelRecording, load: Load) -> Goodput | None:
         good=attained.good,
         arrivals=arrivals,
     )
-
-
-class _Requests(NamedTuple):
-    """The requests of an objective one by one, or those of them that were kept."""
-
-    rows: HitRows
-    users: int | None  # `None` in an open loop
-
-    def effective(self, values: int, share: float) -> int:
-        """How many independent values so many of them are worth."""
-        kept = self.rows[:, 1].sum()
-        if not kept:
-            return values
-        return max(1, min(values, int(effective_hits(self.rows, share, users=self.users) * values / kept)))
-
-    def interval(self, hits: int, values: int, share: float) -> Interval:
-        """95 % interval of the share of hits, of which at least `share` are wanted."""
-        n = self.effective(values, share)
-        low, _ = share_interval(hits * n // values, n)
-        _, high = share_interval(-(-hits * n // values), n)
-        return low, high
 
 
 def with_gates(verdict: Verdict, decided: Sequence[ObjectiveResult]) -> Verdict:
@@ -134,7 +111,7 @@ def with_gates(verdict: Verdict, decided: Sequence[ObjectiveResult]) -> Verdict:
 
 
 def _of_impatient_users(
-    objective: Objective, others: Tally, histogram: Histogram, failures: int, requests: _Requests
+    objective: Objective, others: Tally, histogram: Histogram, failures: int, requests: HitSeries
 ) -> ObjectiveResult:
     """Where nobody would have waited as long as the bound, a quantile is met if it is even with all who left missing
     it; all else is undecided."""
@@ -149,7 +126,7 @@ def _of_impatient_users(
 
 
 def _latency(
-    objective: Objective, tally: Tally, histogram: Histogram, failures: int, requests: _Requests
+    objective: Objective, tally: Tally, histogram: Histogram, failures: int, requests: HitSeries
 ) -> ObjectiveResult:
     if not tally.requests:
         return _decided(objective, "FAIL", None, note=f"no request has a {objective.metric}")
@@ -175,14 +152,12 @@ def _latency(
 
 
 def _quantile(
-    objective: Objective, tally: Tally, histogram: Histogram, failures: int, requests: _Requests
+    objective: Objective, tally: Tally, histogram: Histogram, failures: int, requests: HitSeries
 ) -> ObjectiveResult:
     # Each failure is a value above the bound.
     hits, values, p = round(tally.y), tally.m + failures, objective.permille / 1000
     share = hits / values
-    low, high = requests.interval(hits, values, p)
-    if hits == values:
-        low = max(low, least_share(requests.rows, users=requests.users))
+    low, high = requests.interval(hits, values, p, by_distance=True)
     decision: Decision = "PASS" if low >= p else "FAIL" if high < p else "UNDECIDED"
 
     # The quantile itself, over successes and failures.
@@ -205,6 +180,8 @@ def _quantile(
         unit = "values" if objective.metric in MANY_A_REQUEST else "requests"
         surely = f"95 % interval {100 * low:.3g} % to {100 * high:.3g} %"
         note = f"{100 * share:.3g} % of {unit} met it, {surely}; at least {100 * p:g} % must"
+        if hits == values and unit == "requests":
+            note += f"; {requests.needed(p)} without a miss would decide it"
     return ObjectiveResult(
         rule=objective.rule,
         gate=objective.gate,

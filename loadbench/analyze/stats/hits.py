@@ -23,11 +23,12 @@ value.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from loadbench.analyze.stats.effective_n import effective_n
+from loadbench.analyze.stats.intervals import NORMAL_975, share_interval
 from loadbench.analyze.stats.student import quantile
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 # Standard deviations from the mean, whose own error is added. M/M/1 at 90 % and 1,000 requests: no sample was as far
 # from a bound that its true quantile exceeds.
 _FAR = 10.0
-_NORMAL_975 = 1.96
 # Simulated queues at 50 to 90 % have short calm stretches with this coefficient of variation; users without or with
 # think time (0.3 to 2 s) have none in 10 s.
 _UNIFORM = 0.1
@@ -48,6 +48,41 @@ _FEW = 20
 _CLEARLY_CORRELATED = 2.0
 # Fewer rounds of users do not show how rounds differ: the factor of Student's t of that many batches applies.
 _ROUNDS = 10
+
+
+class HitSeries(NamedTuple):
+    """The requests of an objective one by one, or those of them that were kept. `users` are those of a closed loop,
+    `None` in an open one."""
+
+    rows: HitRows
+    users: int | None
+
+    def effective(self, values: int, share: float) -> int:
+        """How many independent values so many of them are worth, if at least `share` of them must be hits."""
+        kept = self.rows[:, 1].sum()
+        if not kept:
+            return values
+        return max(1, min(values, int(effective_hits(self.rows, share, users=self.users) * values / kept)))
+
+    def interval(self, hits: int, values: int, share: float, *, by_distance: bool = False) -> tuple[float, float]:
+        """95 % interval of the share of hits, of which at least `share` are wanted."""
+        n = self.effective(values, share)
+        low, _ = share_interval(hits * n // values, n)
+        _, high = share_interval(-(-hits * n // values), n)
+        if by_distance and hits == values:
+            low = max(low, least_share(self.rows, users=self.users))
+        return low, high
+
+    def needed(self, share: float) -> int:
+        """So many requests, hits all of them and like these, would decide that at least `share` are."""
+        if least_share(self.rows, users=self.users) >= 1 - 1 / (len(self.rows) + 1):
+            return math.ceil(round(share / (1 - share), 6))
+        return fewest_hits(share)
+
+
+def fewest_hits(share: float) -> int:
+    """The least n whose Clopper-Pearson interval lies above this share if all n are hits."""
+    return math.floor(math.log(0.025) / math.log(share)) + 1
 
 
 def effective_hits(requests: HitRows, share: float, *, users: int | None) -> float:
@@ -79,7 +114,7 @@ def effective_hits(requests: HitRows, share: float, *, users: int | None) -> flo
             effective /= 2
         elif n // rounds < _ROUNDS:
             freedom = max(1, n // rounds - 1)
-            effective = min(effective, n * (_NORMAL_975 / quantile(0.975, freedom)) ** 2)
+            effective = min(effective, n * (NORMAL_975 / quantile(0.975, freedom)) ** 2)
     return max(1.0, independent * effective / n)
 
 
@@ -89,7 +124,7 @@ def _is_far(over: np.ndarray, users: int | None) -> bool:
     distance, deviation = abs(1 - over.mean()), over.std()
     if distance <= _FAR * deviation or users is not None:
         return bool(distance > _FAR * deviation)
-    error = _NORMAL_975 * deviation / math.sqrt(effective_n(over))
+    error = NORMAL_975 * deviation / math.sqrt(effective_n(over))
     return bool(distance - error > _FAR * deviation)
 
 
