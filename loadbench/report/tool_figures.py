@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_right
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -189,7 +190,7 @@ class ToolComparison:
         ordered, metric = np.sort(values[~np.isnan(values)]), self.level.metrics.get(ours)
         n = len(ordered)
         for point, p in EARLY_STOPPING.items() if n else ():
-            largest = bisect_right(range(1, n + 1), 0, key=lambda t, p=p: not bound_holds(n, t, p))
+            largest = sum(1 for _ in takewhile(partial(bound_holds, n, p=p), range(1, n + 1)))
             here = None if metric is None else getattr(metric, point, None)
             if largest:
                 estimate = ordered[n - largest] / NS_PER_S

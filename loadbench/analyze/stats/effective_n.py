@@ -78,7 +78,7 @@ def effective_n(hits: Series, *, round_size: int = 1) -> float:
     negative = np.flatnonzero(pairs <= 0)
     positive = pairs[: negative[0]] if len(negative) else pairs
     inefficiency = max(1.0, float(2 * np.minimum.accumulate(positive).sum() - 1))
-    if round_size == 1:
+    if round_size == 1 and inefficiency > 1:  # in a series that alternates the pairs are tiny, and never negative
         inefficiency /= max(1 / n, 1 - 2 * (2 * len(positive)) / n)
     inefficiency = max(inefficiency, _by_batches(series, variance, _BATCHES, round_size))
     if round_size == 1 and inefficiency > _CLEARLY_CORRELATED:

@@ -14,16 +14,16 @@ request counts.
 28 responses between 0.35 and 0.36 s cannot prove by their number that 95 % are below 60 s. At most the share
 m₄ / (bound - mean)⁴ of any distribution lies beyond the bound, with its fourth central moment m₄ (Markov's inequality,
 1884), and the next of n exchangeable values exceeds them all with probability 1 / (n + 1) (Saw, Yang and Mo, *Chebyshev
-inequality with estimated mean and variance*, 1984). `least_share` is one less `_MARGIN` times the former, or less the
-latter. It is used where the sample cannot be a calm stretch of something else: in a closed loop, whose users bound the
-queue, with a coefficient of variation of at most `_UNIFORM`, and elsewhere where the bound is `_MANY_TIMES` the largest
-value.
+inequality with estimated mean and variance*, 1984). `least_share` is one less `_MARGIN` times the former, with the
+mean's own error, or less the latter. It is used where the sample cannot be a calm stretch of something else: in a
+closed loop, whose users bound the queue, with a coefficient of variation of at most `_UNIFORM`, and elsewhere where the
+bound is `_MANY_TIMES` the largest value.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,7 @@ _MARGIN = 4
 # counts by half. Queues at 90 % are else decided wrongly by 10 to 25 %.
 _FEW = 20
 _CLEARLY_CORRELATED = 2.0
+_CLEARLY = 3.0
 # Fewer rounds of users do not show how rounds differ: the factor of Student's t of that many batches applies.
 _ROUNDS = 10
 
@@ -106,16 +107,28 @@ def effective_hits(requests: HitRows, share: float, *, users: int | None) -> flo
         ordered = np.sort(over)
         own, middle = ordered[math.ceil(n * share) - 1], ordered[(n - 1) // 2]
         rounds = users or 1
-        effective = min(
-            effective_n(series, round_size=rounds)
-            for series in (over < own if ordered[0] < own else over <= own, over < 1, over <= middle)
-        )
+        series = (over < own if ordered[0] < own else over <= own, over < 1, over <= middle)
+        effective = min(min(effective_n(each, round_size=rounds), _by_user(each, rounds)) for each in series)
         if users is None and effective < _FEW and n > _CLEARLY_CORRELATED * effective:
             effective /= 2
         elif n // rounds < _ROUNDS:
             freedom = max(1, n // rounds - 1)
             effective = min(effective, n * (NORMAL_975 / quantile(0.975, freedom)) ** 2)
     return max(1.0, independent * effective / n)
+
+
+def _by_user(series: np.ndarray[Any, Any], users: int) -> float:
+    """The number of independent values, n or less, where some places in a round of users hit and others miss, time and
+    again: users in lockstep keep their places for a whole level, and so they are the sample, not their requests."""
+    rounds = len(series) // users
+    variance = float(series.var())
+    if users < 2 or rounds < 2 or not variance:
+        return float(len(series))
+    means = series[: rounds * users].reshape(rounds, users).mean(axis=0)
+    ratio = rounds * float(means.var(ddof=1)) / variance
+    # Independent values have a ratio of 1 with this standard deviation.
+    is_chance = ratio <= 1 + _CLEARLY * math.sqrt(2 / (users - 1))
+    return float(len(series)) if is_chance else len(series) / ratio
 
 
 def _is_far(over: np.ndarray, users: int | None) -> bool:
@@ -133,9 +146,12 @@ def least_share(requests: HitRows, *, users: int | None) -> float:
     over = requests[:, 2]
     if not len(over) or not np.isfinite(over).all() or over.max() >= 1:
         return 0.0
-    mean = float(over.mean())
-    is_uniform = users is not None and over.std() <= _UNIFORM * mean
+    is_uniform = users is not None and over.std() <= _UNIFORM * over.mean()
     if not is_uniform and over.max() * _MANY_TIMES > 1:
         return 0.0
-    beyond = _MARGIN * float(((over - mean) ** 4).mean()) / (1 - mean) ** 4
+    error = NORMAL_975 * float(over.std()) / math.sqrt(effective_n(over, round_size=users or 1))
+    distance = 1 - float(over.mean()) - error
+    if distance <= 0:
+        return 0.0
+    beyond = _MARGIN * float(((over - over.mean()) ** 4).mean()) / distance**4
     return max(0.0, 1 - max(beyond, 1 / (len(over) + 1)))

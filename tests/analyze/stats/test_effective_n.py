@@ -98,3 +98,8 @@ def test_few_alike_values_have_their_range():
     values = 1 + 0.05 * np.sin(np.linspace(0, 2 * math.pi, 40))
     low, high = CorrelatedSeries(values, users=None).ranks(40, 0.5)
     assert (low, high) == (1, 40)
+
+
+def test_a_series_that_alternates_is_worth_all_its_values():
+    """Its pairs of autocorrelations are tiny and never negative: it has no long memory."""
+    assert effective_n([True, False] * 50) == 100
