@@ -362,8 +362,9 @@ class CapacityWriter(RunWriter):
         search, settings = getattr(self.search, "search", None), self._scenario.capacity
         parts = []
         if search is not None:
-            passed, failed = search.passed, search.failed
-            low, high = (None if at is None else search.grid.amount(at) for at in (passed, failed))
+            known, grid = search.standing, search.grid
+            ends = (known.low, known.high) if known.high is not None else (known.passed, known.failed)
+            low, high = (None if at is None or at < grid.lowest else grid.amount(at) for at in ends)
             parts = [f"{range_text(low, high)} so far"] if low is not None or high is not None else []
         left_s, unit_s = max(0.0, (settings.budget - self.search.spent_ns) / 1e9), 60 if settings.budget >= 120e9 else 1
         left, unit = math.ceil(left_s / unit_s), "min" if unit_s > 1 else "s"

@@ -21,7 +21,7 @@ from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.live.progress import Progress
 from loadbench.plan.conditions import conditions
-from loadbench.plan.search import Finding, Probe, Purpose
+from loadbench.plan.search import Purpose, Standing
 from loadbench.plan.sources import resolve
 from loadbench.report.capacity import capacity_document
 from loadbench.report.capacity_plan import capacity_plan_document
@@ -105,9 +105,8 @@ def test_the_folder_holds_the_search_and_its_probes_as_levels(tmp_path):
     assert kept == session.capacity
     assert [probe.level for probe in kept.probes] == list(range(len(run.levels)))
     assert [probe.users for probe in kept.probes] == [level.load.users for level in run.levels]
-    assert kept.answer.high is not None
+    assert kept.answer.likely_high is not None
     assert kept.answer.limit == kept.explanation.kind
-    assert kept.verification.amount == kept.answer.users
     assert kept.spent_s <= 3600 + 31
     assert render(run, "text")
     shown = render_text(capacity_document(kept))
@@ -147,7 +146,7 @@ def test_a_search_goes_on_under_the_same_conditions_only(tmp_path):
     with pytest.raises(BadInput, match=r"slo.objectives was \['ttft_p95<1s'\] and is \['ttft_p95<2s'\]"):
         Resumed.read_all(folder, other)
     longer = a_scenario("ttft_p95<1s", think_s=20.0, budget=7200 * S)
-    assert Resumed.read_all(folder, longer)[""].earlier.spent_ns > 0
+    assert Resumed.read_all(folder, longer)[""].earlier(Standing()).spent_ns > 0
 
 
 CLIMBING = a_scenario("ttft_p95<1050ms", think_s=20.0, budget=3600 * S, curve=True)
@@ -210,11 +209,11 @@ def test_a_report_of_the_run_begins_with_the_answer(climbed):
 def test_an_abort_rule_that_ended_a_load_is_the_reason(climbed, lowest):
     """It is named, and no objective is said to be missed or to be the bottleneck; also where nothing else was tried."""
     search, why = climbed.search.search, "failures>20%: it was 30 %"
-    failed = search.failed
+    failed = min(probe.at for probe in climbed.capacity.probes if probe.leaning < 0)
     if lowest:
-        search = dataclasses.replace(search, grid=dataclasses.replace(search.grid, lowest=failed), known={})
-        search.add(Probe(failed, Purpose.BRACKET), Finding("FAIL", -3.0))
-    account = SearchEvidence(CLIMBING.objectives, confidence=0.95)
+        grid, standing = dataclasses.replace(search.grid, lowest=failed), search.standing._replace(failed=failed)
+        search = dataclasses.replace(search, grid=grid, standing=standing)
+    account = SearchEvidence(CLIMBING.objectives, search.grid, confidence=0.95)
     account.probes = [
         msgspec.structs.replace(probe, aborted=why) if probe.at == failed else probe
         for probe in climbed.capacity.probes
@@ -229,23 +228,34 @@ def test_an_abort_rule_that_ended_a_load_is_the_reason(climbed, lowest):
 
 def test_a_verification_that_surely_differs_is_not_a_found_answer(climbed):
     """Expected to be within the bound nearly always, and measured to be so in every fifth case: exit code 5."""
-    found, *rest = (climbed.capacity.probes[-1], climbed.capacity.probes[:-1])
+    found = next(probe for probe in reversed(climbed.capacity.probes) if probe.purpose is Purpose.VERIFY)
     (rule,) = found.attainment
     bad = HitShare(share=0.2, asked=0.95, requests=200, hits=40, effective=200.0)
-    account = SearchEvidence(CLIMBING.objectives, confidence=0.95)
-    account.probes = [*rest[0], msgspec.structs.replace(found, attainment={rule: bad})]
+    account = SearchEvidence(CLIMBING.objectives, climbed.search.search.grid, confidence=0.95)
+    others = [probe for probe in climbed.capacity.probes if probe is not found]
+    account.probes = [*others, msgspec.structs.replace(found, attainment={rule: bad}, leaning=-99.0, requests=200)]
     told = conclude(account, climbed.search.search, CLIMBING, climbed.run.levels, so_far=climbed.capacity)
-    assert not told.verification.agrees
+    assert told.verification.agrees is False
     assert told.status == "inconclusive"
     (contradiction,) = told.contradictions
     assert contradiction == f"the verification at {found.label} contradicts the search"
     assert told.conclusion.startswith(f"Inconclusive: {contradiction}. ")
-    assert f"{told.answer.high + 1:g} users are proven not to" in told.conclusion
     assert "best estimate" not in told.conclusion
     shown = render_text(capacity_document(told))
     assert shown.count("contradicts the search") == 1
     assert f"or performance drops sharply near {found.label}" in shown
     assert exit_code_of(told) == 5
+
+
+def test_a_verification_of_a_few_requests_says_nothing(climbed):
+    """Neither that it agrees nor that it contradicts."""
+    found = next(probe for probe in reversed(climbed.capacity.probes) if probe.purpose is Purpose.VERIFY)
+    account = SearchEvidence(CLIMBING.objectives, climbed.search.search.grid, confidence=0.95)
+    others = [probe for probe in climbed.capacity.probes if probe is not found]
+    account.probes = [*others, msgspec.structs.replace(found, requests=3, leaning=-99.0)]
+    told = conclude(account, climbed.search.search, CLIMBING, climbed.run.levels, so_far=climbed.capacity)
+    assert (told.verification.agrees, told.contradictions, told.answer.strength == "likely") == (None, [], False)
+    assert "was too short to tell" in render_text(capacity_document(told))
 
 
 def test_a_limit_that_was_not_reached_asks_for_higher_loads(climbed):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loadbench.analyze.capacity.bottleneck import find_bottleneck
+from loadbench.analyze.capacity.client_delay import without_client_reasons
 from loadbench.analyze.capacity.curve import (
     curve_levels,
     ignoring_itl,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 # A proven range no wider than this factor answers as it is; where proof is required, one of a factor of two does.
 _NARROW, _WIDEST = 1.3, 2.0
+# Fewer requests verify nothing.
+_FEWEST_VERIFY = 10
 # A likely range wider than this factor is no answer, however much time there was.
 _LIKELY_WIDEST = 1.6
 _WITH_MORE: dict[BottleneckKind, str] = {
@@ -83,7 +86,7 @@ def conclude(
     contradictions = []
     if not standing.monotone:
         contradictions.append("a higher load passed and a lower one failed: more load is not always worse here")
-    if verify is not None and verified is not None and not verified.agrees:
+    if verify is not None and verified is not None and verified.agrees is False:
         # Then the server did not behave the same way twice.
         contradictions.append(f"the verification at {verify.label} contradicts the search")
 
@@ -114,7 +117,13 @@ def conclude(
     failing = [probe for probe in evidence.probes if probe.leaning < 0 or probe.decision == "FAIL"]
     failing = sorted(failing, key=lambda probe: -probe.at)
     rule = min(failing[-1].attainment.items(), key=lambda item: _margin(item[1]))[0] if failing else ""
-    usable = [ignoring_itl(level) for level in levels if not level.interrupted]
+    # Where the load generator's delay changed nothing, it was no bottleneck either.
+    counted = {probe.level for probe in evidence.probes}
+    usable = [
+        without_client_reasons(level) if number in counted else ignoring_itl(level)
+        for number, level in enumerate(levels)
+        if not level.interrupted
+    ]
     bottleneck = find_bottleneck(usable if scenario.think is None else curve_levels(usable, ()), rule=rule)
     if bottleneck.kind == "unknown" and scenario.think is not None:
         bottleneck = find_bottleneck(usable, rule=rule)
@@ -130,8 +139,7 @@ def conclude(
         times, seed = think_times(think_s), scenario.work.seed
         prediction = predict_from_curve(levels, objectives, think_s=times, confidence=settings.confidence, seed=seed)
         if settings.devices_for is not None and found is not None:
-            likely = found.strength == "likely"
-            low, high = (found.likely_low, found.likely_high) if likely else (found.low, found.high)
+            low, high = found.range
             devices = fleet_size(
                 settings.devices_for,
                 math.floor(low or 0),
@@ -204,7 +212,8 @@ def _margin(shared: HitShare) -> float:
 def verification(evidence: SearchEvidence, predicted: Mapping[str, float] | None = None) -> Verification:
     """The last verification probe and the shares that were expected there; `predicted` are those of the model.
 
-    It agrees unless the 95 % interval of a measured share lies below the required one, or an abort rule ended it.
+    It agrees unless the 95 % interval of a measured share lies below the required one, or an abort rule ended it. Too
+    few requests say nothing.
     """
     probe = [probe for probe in evidence.probes if probe.purpose is Purpose.VERIFY][-1]
     expected = evidence.expected(probe.amount, evidence.confidence)
@@ -213,7 +222,7 @@ def verification(evidence: SearchEvidence, predicted: Mapping[str, float] | None
         expected={rule: one.share for rule, one in expected.items()},
         predicted=dict(predicted) if predicted else None,
         measured=probe.attainment,
-        agrees=not probe.aborted and probe.leaning > -CONTRADICTS,
+        agrees=None if probe.requests < _FEWEST_VERIFY else not probe.aborted and probe.leaning > -CONTRADICTS,
     )
 
 
@@ -230,8 +239,7 @@ def _at_think_times(found: CapacityAnswer | None, evidence: SearchEvidence) -> l
             continue
         factor = (think_s + near.answer_s) / (found.think_s + near.answer_s)
         users, low, high = (
-            None if amount is None else math.floor(amount * factor + 1e-9)
-            for amount in (found.amount, found.low, found.high)
+            None if amount is None else math.floor(amount * factor + 1e-9) for amount in (found.amount, *found.range)
         )
         rows.append(AtThinkTime(think_s=think_s, users=users or 0, low=low, high=high))
     return rows
@@ -259,12 +267,14 @@ def _conclusion(
 
     if status == "found":
         assert found is not None  # noqa: S101 - a found answer is one
-        ends = f"{found.low:g}" if found.low == found.high else f"{found.low:g} to {found.high:g}"
+        low, high = found.range
+        ends = f"{low:g}" if low == high else f"{low:g} to {high:g}"
         with_more = _WITH_MORE.get(bottleneck.kind, "")
         if bottleneck.slots is not None and bottleneck.kind == "slots":
             with_more = f"too many requests wait, because the server runs about {bottleneck.slots.value:.0f} at once"
-        sentence = f"The server meets the objectives with up to {counted(found.amount)}"
-        sentence += f" ({ends}, {100 * found.confidence:g} % confidence)"
+        meets = "likely meets" if found.strength == "likely" else "meets"
+        sentence = f"The server {meets} the objectives with up to {counted(found.amount)}"
+        sentence += f" ({found.strength} range {ends}, {100 * found.confidence:g} % confidence)"
         return f"{sentence}; with more, {with_more}." if with_more else f"{sentence}."
     if status == "at_least":
         most = counted(grid.amount(grid.highest))
@@ -283,5 +293,7 @@ def _conclusion(
     if search.passed is None and search.failed is None:
         proof = "Nothing is proven yet"
     # A best estimate is no help where the probes contradict each other.
-    best = f" The best estimate is {counted(found.amount)}." if found and not contradictions else ""
-    return f"{why}. {proof}.{best}"
+    best = f" The best estimate is {counted(found.amount)}" if found and not contradictions else ""
+    if best and found is not None and found.likely_low is not None and found.likely_high is not None:
+        best += f" (likely range {found.likely_low:g} to {found.likely_high:g})"
+    return f"{why}. {proof}.{best}" + "." * bool(best)

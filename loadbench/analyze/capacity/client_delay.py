@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 
 from loadbench.analyze.capacity.curve import ITL_ONLY_CODES
@@ -25,6 +26,7 @@ from loadbench.plan.objective import FAILURES
 from loadbench.record.attainment import informs, values_of
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.outcome import Outcome
+from loadbench.results.run import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,3 +103,11 @@ def client_reasons(level: LevelResult, objectives: Sequence[Objective]) -> list[
     per_token = any(objective.metric in MANY_A_REQUEST for objective in objectives)
     codes = _CLIENT_CODES | (ITL_ONLY_CODES if per_token else frozenset())
     return [reason for reason in level.verdict.reasons if reason.code in codes]
+
+
+def without_client_reasons(level: LevelResult) -> LevelResult:
+    """The level as far as the server is concerned: VALID where the load generator was its only problem."""
+    codes = _CLIENT_CODES | ITL_ONLY_CODES
+    reasons = [reason for reason in level.verdict.reasons if reason.code not in codes]
+    verdict = msgspec.structs.replace(level.verdict, reasons=reasons) if reasons else Verdict("VALID")
+    return msgspec.structs.replace(level, verdict=verdict)

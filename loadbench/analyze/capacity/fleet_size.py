@@ -20,9 +20,9 @@ def fleet_size(people: int, capacity_low: int, *, headroom: float = 0.2, capacit
     at_best = math.floor((capacity_high or 0) * (1 - headroom) + 1e-9)
     note = ""
     if not per_device:
-        note = "no server is proven to serve even one user"
+        note = "no server is sure to serve even one user"
         if capacity_low:
-            note = f"one server is proven to serve users={capacity_low}: none with {100 * headroom:.0f} % kept free"
+            note = f"one server serves users={capacity_low}: none with {100 * headroom:.0f} % kept free"
     return FleetSize(
         people=people,
         headroom=headroom,
