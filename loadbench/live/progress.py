@@ -125,9 +125,10 @@ class Progress:
             left_ns = max(0, whole_ns - elapsed_ns)
             if duration.most_ns is not None or duration.most_warm_up_ns is not None:
                 ends_ns = level.phases.load_ends_ns
-                if self._waits(level):
-                    return None
-                left_ns = left_ns if ends_ns is None or level.phases.moves else max(0, ends_ns - level.now_ns)
+                if ends_ns is not None and not level.phases.moves:
+                    left_ns = max(0, ends_ns - level.now_ns)
+                elif self._waits(level) or not left_ns:
+                    return None  # the warm-up or the window takes longer than planned
             return left_ns + to_come * whole_ns
         left, wanted = level.measured_left, duration.requests or 0
         if left is None or left == wanted:

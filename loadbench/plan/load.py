@@ -197,7 +197,10 @@ class Phases:
     def close(self, at_ns: int) -> None:
         """Close the window, unless it closed earlier: enough was measured, the load cannot be sustained, or the user
         stops the run."""
-        self.moves = False
+        if self.moves:
+            # A level that is stopped in a warm-up of unknown length has an empty window now, and not later.
+            self.opens_ns = min(self.opens_ns, max(at_ns, self.begin_ns))
+            self.moves = False
         if self.closes_ns is None or at_ns < self.closes_ns:
             self.closes_ns = max(at_ns, self.opens_ns)
             self.remaining = 0 if self.remaining is not None else None

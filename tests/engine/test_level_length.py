@@ -6,6 +6,7 @@ import random
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +15,14 @@ from loadbench.client.client import Client, Endpoint
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.sweep import Sweep, share_ns
 from loadbench.plan.distribution import Constant
+from loadbench.plan.load import Closed, LevelDuration, Phase
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import LoadSettings, WorkSettings
+from loadbench.plan.sources import resolve
 from loadbench.record.outcome import Outcome
-from tests.engine.scripted import PATIENT, Act, S, Scripted, ScriptedSession
+from tests.engine.scripted import PATIENT, Act, S, Scripted, ScriptedSession, run_scripted
 from tests.engine.test_sweep import Watcher
+from tests.engine.test_workers import run_crew
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +131,49 @@ def test_a_share_leaves_the_others_their_least(left_s, levels):
         assert share >= least_ns
         taken += share
     assert taken <= max(left_ns, levels * least_ns)
+
+
+def test_a_level_that_is_stopped_in_its_warm_up_ends_now():
+    """How long the warm-up would have been is not known; nothing waits for the longest one."""
+    stopped = []
+
+    async def during(level) -> None:
+        await anyio.sleep(3)
+        level.stop()
+        stopped.append(level.now_ns)
+
+    extent = {"duration_ns": 10 * S, "warm_up_ns": 2 * S, "most_warm_up_ns": 120 * S, "most_ns": 600 * S, "answers": 20}
+    ran = run_scripted(Closed(2), Act(first_ns=8 * S), during=during, **extent)
+    assert ran.recording.window == (stopped[0], stopped[0])
+    assert ran.recording.interrupted
+    assert ran.end_ns < 10 * S
+
+
+def test_an_open_loop_warms_up_for_its_first_responses():
+    """The median of an overloaded or slow server is not above the warm-up; a rare request is not waited for."""
+    (slow,) = swept(served(lambda: 7.0), users=None, rate=(2.0,))
+    assert slow.warm_up_ns >= 7 * S
+    (rare,) = swept(served(lambda: 1.0), users=None, rate=(0.02,), max_total=30 * MINUTE)
+    assert rare.warm_up_ns <= 10 * S
+
+
+@pytest.mark.parametrize("users", [3, 8])
+def test_worker_processes_end_such_a_level_together(users):
+    """They have one window, which is that of the responses of all; every request is in the phase of its due time."""
+    scenario = resolve(flags={"users": str(users), "max_tokens": "300"}, environment={})
+    duration = LevelDuration(
+        duration_ns=2 * S, warm_up_ns=S // 2, most_warm_up_ns=10 * S, most_ns=60 * S, answers=3 * users + 20
+    )
+    recording, samples, _, _ = run_crew(scenario, Closed(users), workers=3, duration=duration)
+    opens_ns, closes_ns = recording.window
+    assert (closes_ns - opens_ns) % S == 0
+    assert ended(recording) >= 3 * users + 20
+    for sample in samples:
+        expected = Phase.WARM_UP if sample.due_ns < opens_ns else Phase.MEASURED
+        assert sample.phase is expected
+        assert sample.due_ns < closes_ns
+    first = {user: min(one.end_ns for one in samples if one.request.user == user) for user in range(users)}
+    assert opens_ns >= max(first.values())
 
 
 def test_a_given_length_is_kept():

@@ -88,7 +88,7 @@ def test_shards_record_what_one_process_records(load, shards):
     assert recorded([Shard(index, shards) for index in range(shards)]) == recorded([WHOLE])
 
 
-def run_crew(plan: Scenario, load, *, workers: int, during=None, profile="slot-server", speed=4.0):
+def run_crew(plan: Scenario, load, *, workers: int, during=None, profile="slot-server", speed=4.0, duration=None):
     """One level on real worker processes against a real server; recording, samples and the crew's process ids."""
     with SimProcess(profile, speed=speed) as server:
 
@@ -99,7 +99,7 @@ def run_crew(plan: Scenario, load, *, workers: int, during=None, profile="slot-s
                 pids = [member.process.pid for member in crew._workers]
                 level = crew.level(
                     plan,
-                    LevelSpec(load=load, key="k"),
+                    LevelSpec(load=load, key="k", duration=duration),
                     model=PROFILES[profile].model,
                     clock=MonotonicClock(),
                     on_sample=samples.append,

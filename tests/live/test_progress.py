@@ -268,6 +268,8 @@ def test_a_level_that_waits_for_responses_says_so():
     assert the_line(level, levels=1).endswith(" 0:05 left · m")
     level.now_ns = 130 * S
     assert "waiting for 13 more responses · m" in the_line(level, levels=1)
-    level.answers_left = 0
+    level.answers_left, level.now_ns = 13, 112 * S
+    assert "left" not in the_line(level, levels=1)
+    level.answers_left, level.now_ns = 0, 130 * S
     level.phases.close(133 * S)
     assert the_line(level, levels=1).endswith(" 0:03 left · m")
