@@ -234,6 +234,14 @@ def notes(run: Run) -> list[str]:
         at_least = f"; {AT_LEAST} its true value is at least about this, and nothing bounds it from above" * above
         lines.append(f"{UNSURE} {meaning}{at_least}: measure longer")
     for model, levels in models.items():
+        # Few samples are large enough for it.
+        tails = [
+            f"{level.load.label} {figure} {quantile(metric, 'p999')}"
+            for level in levels
+            for key, figure in (("ttft_s", "TTFT"), ("tpot_s", "TPOT"), ("e2e_s", "E2E"))
+            if (metric := level.metrics.get(key)) and None not in (metric.interval.get("p999") or (None,))
+        ]
+        lines += [f"p99.9{whose[model]}: {' · '.join(tails)}"] if tails else []
         lines += [] if run.scenario.get("capacity") else _objective_notes(levels, whose[model])
         lines += _gave_up_notes(levels, whose[model])
         lines += [_timeline_note(level, whose[model]) for level in levels if level.course]

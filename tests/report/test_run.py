@@ -121,6 +121,16 @@ def test_quantile_is_shown_with_how_well_it_is_known(interval, shown):
     assert quantile(msgspec.structs.replace(ttft, p50=1.0, interval={"p50": interval}), "p50") == shown
 
 
+def test_p999_is_told_where_the_sample_allows_its_interval():
+    """A line of its own, for the few levels that are long enough, and for both ends only."""
+    known = level(4, tokens_per_s=100.0)
+    ttft = known.metrics["ttft_s"]
+    for interval, told in (((1.9, 2.1), True), ((1.9, None), False), (None, False)):
+        metric = msgspec.structs.replace(ttft, p999=2.0, interval={**ttft.interval, "p999": interval})
+        lines = notes(a_run(msgspec.structs.replace(known, metrics={**known.metrics, "ttft_s": metric})))
+        assert any(line == f"p99.9: {known.load.label} TTFT 2.00 s ±5 %" for line in lines) == told
+
+
 def test_mark_that_is_not_used_is_not_explained():
     """With requests enough for every quantile shown, no note speaks of too few."""
     run = a_run(a_level(a_sample(n, due_ns=n * S // 8) for n in range(500)))
