@@ -1,15 +1,16 @@
 """How a level went over time: whether it was steady, and how its requests are correlated.
 
-Requests in flight and times to first token are kept by slices of a tenth of a second, as tokens are: a level of an hour
-has 36,000 of them. Single requests are kept up to `_MOST_KEPT`, in the order in which they were due: enough to see how
-much one says about the next.
+Requests in flight, responses being generated and times to first token are kept by slices of a tenth of a second, as
+tokens are: a level of an hour has 36,000 of them. Single requests are kept up to `_MOST_KEPT`, in the order in which
+they were due: enough to see how much one says about the next.
 """
 
 from __future__ import annotations
 
+import math
 from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -25,8 +26,19 @@ if TYPE_CHECKING:
 # The figures that are kept request by request.
 KEPT: Final = ("ttft_response", "e2e_response", "tpot")
 _MOST_KEPT = 16_384
+# Starts and ends of requests, those of the warm-up among them: enough for the requests kept.
+_MOST_CHANGES = 4 * _MOST_KEPT
 # Values are gathered up to this number and then counted all at once.
 _GATHERED = 8192
+
+
+class RequestStart(NamedTuple):
+    """What a request met, and what it asked for; unknown is NaN."""
+
+    ttft_ns: float  # since due
+    in_flight: int  # other requests as it was sent
+    input_tokens: float
+    output_tokens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,9 @@ class Timeline:
     in_flight: tuple[float, ...] = ()  # mean of each slice
     ttft_ns: tuple[float, ...] = ()  # sum of the response TTFTs of the measured requests due in each slice
     ttft_count: tuple[float, ...] = ()
+    decoding: tuple[float, ...] = ()  # mean number of responses between their first and last token
+    context: tuple[float, ...] = ()  # mean of the sum of their input tokens; 0 where the server reports none
+    starts: tuple[RequestStart, ...] = ()  # of the requests in `kept`, in the same order
     kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by name in KEPT, as they were due
 
 
@@ -45,6 +60,10 @@ class TimelineBuilder:
     def __init__(self, opens_ns: int) -> None:
         self._in_flight = _BySlice(opens_ns)
         self._ttft = _BySlice(opens_ns)
+        self._decoding = _BySlice(opens_ns)
+        self._context = _BySlice(opens_ns)
+        self._changes = {1: array("q"), -1: array("q")}  # moments at which requests started and ended
+        self._starts: list[tuple[int, int, float, float, float]] = []  # due, sent, and three of `RequestStart`
         self._due = {name: array("q") for name in KEPT}
         self._values = {name: array("d") for name in KEPT}
 
@@ -55,6 +74,16 @@ class TimelineBuilder:
     def change(self, at_ns: int, change: int) -> None:
         """The number of requests in flight changes by this much."""
         self._in_flight.add(at_ns, change)
+        if len(self._changes[change]) < _MOST_CHANGES:
+            self._changes[change].append(at_ns)
+
+    def decode(self, sample: Sample) -> None:
+        """A response was generated between its first and its last token."""
+        if sample.first_token_ns is None or sample.last_token_ns is None:
+            return
+        for at_ns, change in ((sample.first_token_ns, 1), (sample.last_token_ns, -1)):
+            self._decoding.add(at_ns, change)
+            self._context.add(at_ns, change * (sample.input_tokens or 0))
 
     def add(self, sample: Sample) -> None:
         """Add a measured request; its TTFT counts if it had a token, however it ended."""
@@ -66,7 +95,11 @@ class TimelineBuilder:
         """Keep the figures of a measured request that ended ok."""
         if len(self._due["ttft_response"]) >= _MOST_KEPT:
             return
-        figures = (sample.since_due(sample.first_token_ns), sample.since_due(sample.last_token_ns), sample.tpot())
+        ttft_ns = sample.since_due(sample.first_token_ns)
+        if ttft_ns is not None and sample.sent_ns is not None:
+            tokens = (math.nan if count is None else count for count in (sample.input_tokens, sample.output_tokens))
+            self._starts.append((sample.due_ns, sample.sent_ns, ttft_ns, *tokens))
+        figures = (ttft_ns, sample.since_due(sample.last_token_ns), sample.tpot())
         for name, value_ns in zip(KEPT, figures, strict=True):
             if value_ns is not None:
                 self._due[name].append(sample.due_ns)
@@ -74,17 +107,27 @@ class TimelineBuilder:
 
     def close(self, closes_ns: int) -> Timeline:
         """The timeline up to that moment."""
-        changes, _, left = self._in_flight.until(closes_ns)
-        before = np.cumsum(changes) - changes
         sums, counts, _ = self._ttft.until(closes_ns)
         kept = {}
         for name in KEPT:
             order = np.argsort(np.array(self._due[name], np.int64), kind="stable")
             kept[name] = tuple(np.array(self._values[name])[order].tolist())
+        # Ends come before starts of the same moment.
+        started, ended = (np.sort(np.array(self._changes[change], np.int64)) for change in (1, -1))
+        known_ns = min((moments[-1] for moments in (started, ended) if len(moments) >= _MOST_CHANGES), default=math.inf)
+        starts = sorted(start for start in self._starts if start[1] <= known_ns)
+        sent = np.array([start[1] for start in starts], np.int64)
+        met = np.searchsorted(started, sent, "left") - np.searchsorted(ended, sent, "right")
         return Timeline(
-            in_flight=tuple((before + left).tolist()),
+            in_flight=self._in_flight.levels(closes_ns),
             ttft_ns=tuple(sums.tolist()),
             ttft_count=tuple(counts.tolist()),
+            decoding=self._decoding.levels(closes_ns),
+            context=self._context.levels(closes_ns),
+            starts=tuple(
+                RequestStart(ttft_ns, int(others), *tokens)
+                for (_, _, ttft_ns, *tokens), others in zip(starts, met, strict=True)
+            ),
             kept=kept,
         )
 
@@ -129,3 +172,8 @@ class _BySlice:
         known = self._rows[:, :whole]
         rows[:, : known.shape[1]] = known
         return rows
+
+    def levels(self, closes_ns: int) -> tuple[float, ...]:
+        """Where the values are changes: the mean of what they come to in each whole slice before that moment."""
+        changes, _, left = self.until(closes_ns)
+        return tuple((np.cumsum(changes) - changes + left).tolist())

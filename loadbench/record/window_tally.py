@@ -122,6 +122,7 @@ class WindowTally:
         # Output tokens count by the stamps of their events; spread evenly where an event's own number is unknown.
         inside, stamps, total = 0, sample.event_ns, sample.output_tokens
         if stamps and total is not None:
+            self.timeline.decode(sample)
             first = bisect_right(stamps, opens_ns)
             last = len(stamps) if closes_ns is None else bisect_right(stamps, closes_ns)
             if first < last:

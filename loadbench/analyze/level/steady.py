@@ -1,24 +1,41 @@
-"""Whether a level was in a steady state: no trend in TTFT nor, in an open loop, in the number of requests in flight.
+"""Whether a level was in a steady state: nothing that the server shows changed during the level, and no queue grew.
 
-The window is cut into twenty batches, and the series of batch means is tested three ways.
+Four series are judged, each of twenty batches:
 
-*A trend*, by Mann and Kendall: of all pairs of batches, how many more rise than fall, compared with chance (Mann, 1945;
-Kendall, *Rank Correlation Methods*, 1975, with his correction for ties).
+- *output tokens/s*, in a closed loop without think time, where the users keep the server as busy as they can. Elsewhere
+  it follows who arrives;
+- *TPOT*, the time that responses spent between their first and last token, divided by the tokens generated: twenty
+  parts of the window with equally many tokens, which exist however few requests there are;
+- *TTFT*, of the requests that met the fewest others as they were sent (a tenth of all, and 20 at least): what others
+  wait for is not theirs;
+- *requests in flight*, in an open loop: whether they grow.
 
-*A size* that matters, by the median of the slopes of all pairs (Theil, 1950; Sen, 1968): in a long level even the
-smallest trend is significant.
+*What explains a value is no change of the server.* Requests are exchangeable only if they meet the same load and ask
+for the same work. TPOT is therefore taken relative to the number of responses that are generated together and to their
+input tokens, TTFT relative to the requests met and to the own input tokens, and output tokens/s is not judged if the
+lengths of the requests change over the level. Each elasticity is the one with which the value follows from batch to
+batch (the median of the slopes of neighbours, weighted by the distance), and lies between 0 and 1: a server slows down
+by no more than in proportion to what it shares. Taken from neighbours, it does not absorb a slow trend of both.
 
-*More than a random walk*. The length of a queue wanders, more so the busier the server is. At the server's limit it is
-a random walk; below, it is pulled back. A rise therefore counts only where it is larger than a walk with the same steps
-between batches would make it, by Student's t of the steps. Because the batches are means, their steps are smaller by a
-third and neighbouring steps are correlated by a quarter; this is corrected for (Working, *Note on the correlation of
-first differences of averages in a random chain*, 1960). A doubtful case counts as steady.
+*A change* is a trend, by Mann and Kendall (Mann, 1945; Kendall, *Rank Correlation Methods*, 1975), whose size is that
+of the median slope of all pairs (Theil, 1950; Sen, 1968); or a step, by the largest of the standardised Mann-Whitney
+scores of all cuts between a fifth and four fifths (Pettitt, *A non-parametric approach to the change-point problem*,
+1979, whose own statistic is not standardised); or a *head*, the first four batches or more, up to half, all above or
+all below every later one, which of batches in random order happens once in 1500 levels (the sum of 2 / C(20, k)).
 
-In an open loop, a rising number of requests in flight proves that more requests arrive than complete: the offered rate
-is above capacity. In a closed loop there are never more requests than users, and their waits do not wander far: there
-trend and size suffice. A closed loop is also tested for a different *head*: the first four batches or more, up to half,
-all above or all below every later one. If the batches were in random order, this would happen once in 1500 levels (the
-sum of 2 / C(20, k)).
+*It counts only* if it is larger than a fifth and stands out of the steps between neighbours. Ranks take batches as
+independent; the load of a server is not, and a series that wanders has trends. By how much it wanders can be seen from
+its steps, whatever trend it has.
+
+*It can be judged* if a slow-down to half the speed, gradual or in the middle, would have been seen: it is added to the
+series as it is, and to the series backwards, and must be found in all four.
+
+*A queue* wanders the more the busier the server is. At the server's limit it is a random walk; below, it is pulled
+back. A rise therefore counts only where it is larger than a walk with the same steps between batches would make it, by
+Student's t of the steps. Because the batches are means, their steps are smaller by a third and neighbouring steps are
+correlated by a quarter; this is corrected for (Working, *Note on the correlation of first differences of averages in a
+random chain*, 1960). In an open loop, a rising number of requests in flight proves that more requests arrive than
+complete: the offered rate is above capacity, unless the server itself became slower.
 
 MSER-5 (White, *An effective truncation heuristic for bias reduction in simulation output*, 1997; Hoad, Robinson and
 Davies, 2010, found it the most robust of 44 rules) finds where a series becomes steady: of all truncation points it
@@ -35,6 +52,7 @@ import numpy as np
 
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
+from loadbench.record.outcome import Outcome
 from loadbench.record.slices import SLICE_NS
 from loadbench.results.run import Reason
 
@@ -47,18 +65,31 @@ if TYPE_CHECKING:
     Values = np.ndarray[Any, np.dtype[np.float64]]
 
 _BATCHES = 20
-# The mean of fewer requests is too noisy.
-_MIN_PER_BATCH = 5
-# Once in a thousand levels by chance, one-sided.
+# Fewer requests than one a batch show no trend; and a level of fewer responses is INCONCLUSIVE.
+FEWEST_ANSWERS = _BATCHES
+# Once in a thousand levels by chance, one-sided; for the cut with the largest score it is a larger one.
 _TREND_Z = 3.09
+_STEP_Z = 3.4
 # Once in two hundred, with 18 degrees of freedom.
 _WALK_T = 2.878
 _WORKING = 1.5
-# A TTFT that changes by a fifth, and by what a person could notice; a queue that keeps one request in twenty.
-_MIN_CHANGE = 0.2
+# A figure that changes by a fifth, a TTFT by what a person could notice; a queue that keeps one request in twenty.
+_MIN_CHANGE = math.log(1.2)
 _MIN_CHANGE_NS = 1_000_000
 MIN_QUEUE_GROWTH = 0.05
+_MIN_ARRIVALS = 100
+# By how many times a change exceeds the usual step between two batches: what a first token waits for lasts longer than
+# the noise of decoding; and where users queue, their waits are one another's until they have come round some times.
+_SPEED_STEPS, _WAIT_STEPS, _QUEUED_STEPS = 2.0, 3.0, 10.0
+_MANY_ROUNDS = 8
+# Before this, the users' first requests together decide the order of what is seen.
+_MIN_ROUNDS = 3
 _MIN_HEAD = 4
+# The share of requests that met the fewest others, and of values at one number of others that make its expected value.
+_QUIET = 0.1
+_ALIKE = 5
+# Lengths that change by less than this, or by chance, leave the requests exchangeable.
+_LENGTHS_CHANGE, _LENGTHS_Z = math.log(1.1), 1.96
 _FIVE = 5
 _MIN_FIVES = 4
 
@@ -71,7 +102,6 @@ class SeriesTrend:
     last: float
     z: float  # standard score of the trend, by Mann and Kendall
     t: float  # of the rise, against a random walk
-    head: tuple[float, float] | None = None  # means of the first part and of the rest, where they do not overlap
 
     @property
     def rise(self) -> float:
@@ -99,14 +129,7 @@ def series_trend(means: Sequence[float] | Values) -> SeriesTrend:
         t = math.copysign(math.inf, mean) if mean else 0.0
     else:
         t = mean / spread * math.sqrt(len(steps))
-
-    head = None
-    for cut in range(len(series) // 2, _MIN_HEAD - 1, -1):
-        first, rest = series[:cut], series[cut:]
-        if first.min() > rest.max() or first.max() < rest.min():
-            head = float(first.mean()), float(rest.mean())
-            break
-    return SeriesTrend(middle - half_rise, middle + half_rise, mann_kendall(series), t, head)
+    return SeriesTrend(middle - half_rise, middle + half_rise, mann_kendall(series), t)
 
 
 def mann_kendall(values: Sequence[float] | Values) -> float:
@@ -135,70 +158,234 @@ def mser5(values: Sequence[float]) -> int | None:
     return None if cut == fives // 2 else cut * _FIVE
 
 
-def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
-    """Why the level was not steady; nothing if it was, is too short to tell, or has a rate that changes as planned."""
+def change_in(logs: Values, *, steps: float) -> tuple[float, float] | None:
+    """The values, as logarithms, from and to which a series of batches changed; `None` if it did not.
+
+    A change counts if it exceeds `steps` times the usual step between two batches.
+    """
+    n = len(logs)
+    trend, signs = series_trend(logs), np.sign(logs[None, :] - logs[:, None])
+    jumps = np.diff(logs)
+    usual = steps * 1.4826 * float(np.median(np.abs(jumps - np.median(jumps))))
+    changes = [(trend.first, trend.last)] if abs(trend.z) > _TREND_Z else []
+    best = 0.0, 0
+    for cut in range(n // 5, n - n // 5 + 1):
+        z = abs(float(signs[:cut, cut:].sum())) / math.sqrt(cut * (n - cut) * (n + 1) / 3)
+        is_head = _MIN_HEAD <= cut <= n // 2 and abs(signs[:cut, cut:].sum()) == cut * (n - cut)
+        best = max(best, (math.inf if is_head else z, cut))
+    if best[0] > _STEP_Z:
+        changes.append((float(np.median(logs[: best[1]])), float(np.median(logs[best[1] :]))))
+    first, last = max(changes, key=lambda change: abs(change[1] - change[0]), default=(0.0, 0.0))
+    return (first, last) if abs(last - first) > max(_MIN_CHANGE, usual) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """A figure by batches, as logarithms relative to what explains it; `center` is its usual value."""
+
+    name: str
+    unit: str
+    center: float
+    logs: Values
+    steps: float  # of `change_in`
+    least: float = 0.0  # a smaller change is not noticed
+
+    def change(self) -> str:
+        """What changed, in words; empty if nothing did."""
+        change = change_in(self.logs, steps=self.steps)
+        if change is None:
+            return ""
+        middle = float(np.median(self.logs))
+        before, after = (self.center * math.exp(value - middle) for value in change)
+        if abs(after - before) <= self.least:
+            return ""
+        texts = [f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in (before, after)]
+        return f"{self.name} went from {texts[0]} to {texts[1]}{self.unit}"
+
+    def lacks(self) -> float:
+        """By which factor the level is too short to see the speed halve; at most 1 if it would have been seen."""
+        place = np.linspace(0, 1, len(self.logs))
+        slower = np.log1p(place), np.where(place < 0.5, 0.0, math.log(2))
+        ways = [order + slow for order in (self.logs, self.logs[::-1]) for slow in slower]
+        if all(change_in(way, steps=self.steps) is not None for way in ways):
+            return 1.0
+        # The noise falls with the root of the length. A gradual change to double is found in 95 % where it is 0.19.
+        noise = float(np.diff(self.logs).std()) / math.sqrt(2)
+        return max(1.5, (max(noise / 0.19, self.steps * noise * math.sqrt(2) / math.log(2))) ** 2)
+
+
+def _series(recording: LevelRecording, load: Load) -> list[_Series]:
+    """The series that exist, apart from the requests in flight."""
+    timeline, found = recording.timeline, []
+    starts = timeline.starts
+    tokens, decoding = np.asarray(recording.tokens_by_slice), np.asarray(timeline.decoding)
+    slices = min(len(tokens), len(decoding))
+    tokens, decoding, context = tokens[:slices], decoding[:slices], np.asarray(timeline.context)[:slices]
+    parts = np.array_split(np.array(starts, np.float64), _BATCHES) if len(starts) >= _BATCHES else []
+
+    by_time = np.array([part.mean() for part in np.array_split(tokens, _BATCHES)]) if slices >= _BATCHES else tokens[:0]
+    if isinstance(load, Closed) and load.think is None and slices >= _BATCHES and by_time.min() > 0:
+        lengths = [np.log([part[:, column].mean() for part in parts]) for column in (2, 3)] if parts else []
+        trends = [series_trend(row) for row in lengths if np.isfinite(row).all()]
+        if not any(abs(one.z) > _LENGTHS_Z and abs(one.rise) > _LENGTHS_CHANGE for one in trends):
+            per_s = by_time * NS_PER_S / SLICE_NS
+            found.append(_Series("output tokens/s", "", float(np.median(per_s)), np.log(per_s), _SPEED_STEPS))
+
+    # Parts of the window with equally many tokens.
+    produced = np.concatenate(([0.0], np.cumsum(tokens)))
+    if slices >= _BATCHES and produced[-1] > 0:
+        edges = np.interp(np.linspace(0, produced[-1], _BATCHES + 1), produced, np.arange(slices + 1))
+
+        def within(values: Values) -> Values:
+            return np.diff(np.interp(edges, np.arange(slices + 1), np.concatenate(([0.0], np.cumsum(values)))))
+
+        spent, made, busy = within(decoding), within(tokens), within(np.minimum(decoding, 1))
+        if min(spent.min(), made.min(), busy.min()) > 0:
+            logs = _unexplained(np.log(spent / made), np.log(spent / busy))
+            inputs = within(context)
+            if inputs.min() > 0:
+                logs = _unexplained(logs, np.log(inputs / spent))
+            center = float(np.median(spent / made)) * SLICE_NS / 1e6
+            found.append(_Series("TPOT", " ms", center, logs, _SPEED_STEPS))
+
+    rounds = len(starts) / load.users if isinstance(load, Closed) else math.inf
+    if parts and rounds >= _MIN_ROUNDS:
+        ttft_ns, met, inputs, _ = np.array(starts, np.float64).T
+        logs = np.log(np.maximum(ttft_ns, 1.0))
+        if np.isfinite(inputs).all() and inputs.min() > 0:
+            logs = _unexplained(logs, np.log(inputs))
+        few = np.sort(met)[max(_BATCHES, math.ceil(_QUIET * len(met))) - 1]
+        quiet = np.flatnonzero(met <= few)
+        logs = logs[quiet] - _expected(met[quiet], logs[quiet])
+        batches = np.array([part.mean() for part in np.array_split(logs, _BATCHES)])
+        center = float(np.median(ttft_ns[quiet])) / 1e6
+        steps = _QUEUED_STEPS if rounds < _MANY_ROUNDS and len(quiet) == len(starts) else _WAIT_STEPS
+        found.append(_Series("TTFT", " ms", center, batches, steps, least=_MIN_CHANGE_NS / 1e6))
+        if _BATCHES <= rounds < math.inf:
+            batches = np.log([part[:, 0].mean() / 1e6 for part in parts])
+            center = math.exp(float(np.median(batches)))
+            found.append(_Series("TTFT", " ms", center, batches, _WAIT_STEPS, least=_MIN_CHANGE_NS / 1e6))
+    return found
+
+
+def _unexplained(logs: Values, by: Values) -> Values:
+    """What is left of a series if it follows another with its elasticity, from 0 to 1."""
+    steps, by_steps = np.diff(logs), np.diff(by)
+    moved = np.abs(by_steps) > 1e-9
+    if not moved.any():
+        return logs
+    slopes, weights = steps[moved] / by_steps[moved], np.abs(by_steps[moved])
+    order = np.argsort(slopes)
+    reached = np.cumsum(weights[order])
+    elasticity = float(slopes[order][np.searchsorted(reached, reached[-1] / 2)])
+    return logs - min(1.0, max(0.0, elasticity)) * (by - by.mean())
+
+
+def _expected(met: Values, logs: Values) -> Values:
+    """The logarithm of the mean value at each number of requests met, which does not fall (pool adjacent violators,
+    Ayer and others, 1955). Numbers with few values share one mean."""
+    order = np.argsort(met, kind="stable")
+    levels, pools = met[order], list[list[float]]()
+    begin = 0
+    ends = np.flatnonzero(np.diff(levels, append=math.inf))
+    for end in (ends + 1).tolist():
+        if end - begin < _ALIKE and end < len(levels):
+            continue
+        values = np.exp(logs[order[begin:end]])
+        if len(values) < _ALIKE and pools:
+            last = pools.pop()
+            pools.append([last[0] + float(values.sum()), last[1] + len(values)])
+        else:
+            pools.append([float(values.sum()), float(len(values))])
+        while len(pools) > 1 and pools[-2][0] / pools[-2][1] >= pools[-1][0] / pools[-1][1]:
+            total, count = pools.pop()
+            pools[-1] = [pools[-1][0] + total, pools[-1][1] + count]
+        begin = end
+    expected: Values = np.empty(len(logs))
+    expected[order] = np.log(np.repeat([total / count for total, count in pools], [int(count) for _, count in pools]))
+    return expected
+
+
+def server_changes(recording: LevelRecording, load: Load) -> list[str]:
+    """What the server showed to change during the level, in words; nothing if the rate changes as planned."""
     if isinstance(load, Open) and load.arrivals.rate_varies:
-        return
-    timeline = recording.timeline
+        return []
+    return [change for series in _series(recording, load) if (change := series.change())]
 
-    # TTFT by due time; in a closed loop each batch needs a request of every user.
-    counts = _batch_sums(timeline.ttft_count)
-    ttft = None
-    if counts.min() >= max(_MIN_PER_BATCH, load.users if isinstance(load, Closed) else 0):
-        ttft = series_trend(_batch_sums(timeline.ttft_ns) / counts)
 
+def queue_growth(recording: LevelRecording, load: Load) -> SeriesTrend | None:
+    """The trend of the requests in flight where they grew in an open loop with a steady rate though the server did not
+    change: the rate is above its capacity."""
+    in_flight, sent = recording.timeline.in_flight, recording.arrivals_sent
+    if not isinstance(load, Open) or load.arrivals.rate_varies or sent < _MIN_ARRIVALS or len(in_flight) < _BATCHES:
+        return None
+    queue = series_trend([part.mean() for part in np.array_split(np.asarray(in_flight), _BATCHES)])
+    grew = queue.exceeds_random_walk and queue.rise > MIN_QUEUE_GROWTH * sent
+    return queue if grew and not server_changes(recording, load) else None
+
+
+def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    """Why the level was not steady; nothing if it was, cannot be judged, or has a rate that changes as planned."""
+    changes = server_changes(recording, load)
     queue = queue_growth(recording, load)
-    if queue is not None:
+    if changes:
+        yield Reason(
+            "not_steady",
+            f"the warm-up was too short or the server changed during the level: {', '.join(changes)}",
+            _sufficient_warm_up(recording)
+            or "use a longer --warm-up and --duration; check what changes the server (heat, memory, other load)",
+        )
+    elif queue is not None:
         growth = f"requests in flight grew from {max(0.0, queue.first):.0f} to {queue.last:.0f}"
+        waits = np.array_split([start.ttft_ns / 1e6 for start in recording.timeline.starts], _BATCHES)
+        ttft = series_trend([part.mean() for part in waits]) if len(waits[-1]) else None
         if ttft is not None and ttft.z > _TREND_Z:
-            message = f"the offered rate is above capacity: {growth}, and TTFT {_from_to(ttft.first, ttft.last)}"
-            yield Reason("not_steady", message, "reduce the rate")
+            grew = f"and TTFT from {max(0.0, ttft.first):.0f} to {ttft.last:.0f} ms"
+            yield Reason("not_steady", f"the offered rate is above capacity: {growth}, {grew}", "reduce the rate")
         else:
             yield Reason(
                 "not_steady",
                 f"more requests arrived than completed: {growth}",
                 "the offered rate is above capacity, or the warm-up too short: reduce the rate, or raise --warm-up",
             )
+
+
+def steadiness_unknown(recording: LevelRecording, load: Load) -> Iterator[Reason]:
+    """That it cannot be judged whether the level was steady, and how long it must be; nothing where it can."""
+    if isinstance(load, Open) and load.arrivals.rate_varies:
         return
-
-    if ttft is None:
+    timeline, series = recording.timeline, dict[str, float]()
+    for one in _series(recording, load):
+        series[one.name] = min(one.lacks(), series.get(one.name, math.inf))
+    speeds = [series[name] for name in ("output tokens/s", "TPOT") if name in series]
+    lacking = {"output tokens/s": min(speeds)} if speeds else {}
+    rounds = recording.outcomes.get(Outcome.OK, 0) / load.users if isinstance(load, Closed) else math.inf
+    # Where users always queue for each other, a first token waits for the tokens of others.
+    waiting = np.asarray(timeline.in_flight[: len(timeline.decoding)]) - np.asarray(timeline.decoding)
+    queued = (
+        speeds
+        and isinstance(load, Closed)
+        and load.think is None
+        and len(waiting) >= _BATCHES
+        and min(part.mean() for part in np.array_split(waiting, _BATCHES)) >= 1
+    )
+    if not queued:
+        lacking["TTFT"] = series.get("TTFT", _MIN_ROUNDS / max(rounds, 1e-9) if rounds < _MIN_ROUNDS else 2.0)
+    names = [name for name, factor in lacking.items() if factor > 1]
+    if rounds < _MIN_ROUNDS:
+        lacking["rounds"] = _MIN_ROUNDS / max(rounds, 1e-9)
+        why = f"{load.users if isinstance(load, Closed) else 0} users had fewer than {_MIN_ROUNDS} rounds"
+    elif names:
+        why = f"{' and '.join(names)} vary so much that half the speed would not show"
+    else:
         return
-    trends = abs(ttft.z) > _TREND_Z if isinstance(load, Closed) else ttft.exceeds_random_walk
-    changes = [(ttft.first, ttft.last)] if trends else []
-    if isinstance(load, Closed) and ttft.head is not None:
-        changes.append(ttft.head)
-    for before, after in changes:
-        if abs(after - before) > max(_MIN_CHANGE_NS, _MIN_CHANGE * min(abs(before), abs(after))):
-            yield Reason(
-                "not_steady",
-                "the warm-up was too short or the server changed during the level: "
-                f"TTFT went {_from_to(before, after)}",
-                _sufficient_warm_up(recording)
-                or "use a longer --warm-up and --duration; check what changes the server (heat, memory, other load)",
-            )
-            return
-
-
-def queue_growth(recording: LevelRecording, load: Load) -> SeriesTrend | None:
-    """The trend of the requests in flight where they grew in an open loop with a steady rate: it is above capacity."""
-    in_flight, sent = recording.timeline.in_flight, recording.arrivals_sent
-    if not isinstance(load, Open) or load.arrivals.rate_varies:
-        return None
-    if sent < _MIN_PER_BATCH * _BATCHES or len(in_flight) < _BATCHES:
-        return None
-    queue = series_trend(_batch_sums(in_flight) / (len(in_flight) // _BATCHES))
-    return queue if queue.exceeds_random_walk and queue.rise > MIN_QUEUE_GROWTH * sent else None
-
-
-def _batch_sums(values: Sequence[float]) -> Values:
-    """Sums of the slices of each batch; slices at the end that do not fill every batch are left out."""
-    length = len(values) // _BATCHES
-    sums: Values = np.asarray(values[: length * _BATCHES], np.float64).reshape(_BATCHES, length).sum(axis=1)
-    return sums
-
-
-def _from_to(before_ns: float, after_ns: float) -> str:
-    return f"from {max(0.0, before_ns) / 1e6:.0f} to {max(0.0, after_ns) / 1e6:.0f} ms"
+    enough_s = max(lacking.values()) * recording.window_s
+    enough_ns = math.ceil(enough_s / 10) * 10 * NS_PER_S
+    yield Reason(
+        "steadiness_unknown",
+        f"whether the server was steady cannot be judged: {why}",
+        f"use --duration {format_duration(enough_ns)} or longer",
+    )
 
 
 def _sufficient_warm_up(recording: LevelRecording) -> str:
