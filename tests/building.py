@@ -93,7 +93,8 @@ def a_recording(
     health: Health | None = None,
     objectives: Sequence[Objective] = (),
 ) -> LevelRecording:
-    """The recording of a level whose window is `[0, window_ns)`."""
+    """The recording of a level whose window is `[0, window_ns)`, and which was to have as many requests as there are
+    samples."""
     samples = list(samples)
     recorder = Recorder(Phases(LevelDuration(duration_ns=window_ns, warm_up_ns=warm_up_ns), -warm_up_ns), objectives)
     changes = [(sample.due_ns, 0, sample) for sample in samples] + [(sample.end_ns, 1, sample) for sample in samples]
@@ -102,13 +103,14 @@ def a_recording(
             recorder.add(sample)
         else:
             recorder.started(at_ns)
-    return recorder.close(
+    recording = recorder.close(
         window=(0, window_ns),
         arrivals_due=len(samples) + missed,
         missed=missed,
         interrupted=interrupted,
         health=health or calm(),
     )
+    return dataclasses.replace(recording, planned_requests=len(samples))
 
 
 def a_level(

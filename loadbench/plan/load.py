@@ -157,7 +157,7 @@ class Phases:
     def __init__(self, duration: LevelDuration, begin_ns: int) -> None:
         self._duration = duration
         self.begin_ns = begin_ns
-        self.remaining = duration.requests
+        self.requests = self.remaining = duration.requests
         longest_ns = duration.warm_up_ns if duration.most_warm_up_ns is None else duration.most_warm_up_ns
         self.opens_ns = begin_ns + longest_ns
         self.closes_ns: int | None = None

@@ -153,6 +153,7 @@ class LevelRecording:
     interrupted: bool
     health: Health
     lost_workers: int = 0
+    planned_requests: int | None = None  # of a level by number of requests
     refused_load: int = 0  # failures by which an overloaded server shows it: 429, 503, 504, refused, time-outs
     contradicted: int = 0  # ok requests for which the server reported a longer time to first token than was measured
     phases: Mapping[Phase, int] = field(default_factory=dict)
@@ -378,6 +379,7 @@ class Recorder:
             interrupted=interrupted,
             health=health,
             lost_workers=lost_workers,
+            planned_requests=tally.phases.requests,
             refused_load=count["refused_load"],
             contradicted=count["contradicted"],
             phases=dict(self._phases),

@@ -69,7 +69,8 @@ class TimelineBuilder:
 
     def opens(self, at_ns: int) -> None:
         """The window opens then; all that was added came before."""
-        self._in_flight.opens_ns = self._ttft.opens_ns = at_ns
+        for by_slice in (self._in_flight, self._ttft, self._decoding, self._context):
+            by_slice.opens_ns = at_ns
 
     def change(self, at_ns: int, change: int) -> None:
         """The number of requests in flight changes by this much."""
@@ -97,8 +98,10 @@ class TimelineBuilder:
             return
         ttft_ns = sample.since_due(sample.first_token_ns)
         if ttft_ns is not None and sample.sent_ns is not None:
-            tokens = (math.nan if count is None else count for count in (sample.input_tokens, sample.output_tokens))
-            self._starts.append((sample.due_ns, sample.sent_ns, ttft_ns, *tokens))
+            given, made = (
+                math.nan if count is None else count for count in (sample.input_tokens, sample.output_tokens)
+            )
+            self._starts.append((sample.due_ns, sample.sent_ns, ttft_ns, given, made))
         figures = (ttft_ns, sample.since_due(sample.last_token_ns), sample.tpot())
         for name, value_ns in zip(KEPT, figures, strict=True):
             if value_ns is not None:

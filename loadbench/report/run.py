@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KNEE = "◄"
 UNSURE = "~"
+UNKNOWN = "?"
 AT_LEAST = "↑"
 # A figure that is not known better than this should not be read to three digits.
 _VAGUE = 0.1
@@ -107,7 +108,7 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
         if with_goodput:
             # Requests per second that met every objective, and their share of all.
             row.append("-" if good is None else f"{significant(good.requests_per_s)}/s, {percent(good.attainment)}")
-        rows.append([*row, level.verdict.status])
+        rows.append([*row, verdict(level)])
     further = ("gave up",) * with_gave_up + ("goodput",) * with_goodput
     headers = (*_HEADERS, "ok", "failed", *further, "verdict")
     return Table(headers, rows, "r" * (len(headers) - 1) + "l")
@@ -179,8 +180,14 @@ def level_line(level: LevelResult) -> str:
         f"TTFT p50 {quantile(ttft, 'p50')} p95 {quantile(ttft, 'p95')}, "
         f"{level.outcomes.get('ok', 0)} ok, {failed(level)} failed, "
         + (f"{level.gave_up.gave_up} gave up, " if level.gave_up is not None else "")
-        + level.verdict.status
+        + verdict(level)
     )
+
+
+def verdict(level: LevelResult) -> str:
+    """The verdict's status, marked where it is not known whether the level was steady."""
+    unknown = any(caveat.code == "steadiness_unknown" for caveat in level.caveats)
+    return f"{level.verdict.status} {UNKNOWN}" if unknown else level.verdict.status
 
 
 def failed(level: LevelResult | GroupResult) -> int:
@@ -233,6 +240,8 @@ def notes(run: Run) -> list[str]:
         above = any(AT_LEAST in text for text in shown)
         at_least = f"; {AT_LEAST} its true value is at least about this, and nothing bounds it from above" * above
         lines.append(f"{UNSURE} {meaning}{at_least}: measure longer")
+    if any(UNKNOWN in verdict(level) for level in run.levels):
+        lines.append(f"{UNKNOWN} whether the server was steady is unknown; gates that this level passes are undecided")
     for model, levels in models.items():
         # Few samples are large enough for it.
         tails = [

@@ -265,16 +265,20 @@ class RunWriter:
             return ExitCode.GATE_FAILED
         if "OVERLOADED" in statuses and "VALID" not in statuses:
             return ExitCode.INVALID
-        # A level may be inconclusive by itself, as where too few users waited for their responses.
+        # A level may be inconclusive by itself, as where there are too few responses: so are its gates then.
+        open_gates = "UNDECIDED" in decisions or any(
+            level.verdict.status == "INCONCLUSIVE" and any(one.gate for one in level.objectives)
+            for level in self.run.levels
+        )
         if undecided == "pass":
-            decisions.discard("UNDECIDED")
+            open_gates = False
             statuses |= {
                 "VALID"
                 for level in self.run.levels
                 if {reason.code for reason in level.verdict.reasons} == {"undecided"}
             }
         none_is_valid = statuses and "VALID" not in statuses
-        return ExitCode.INCONCLUSIVE if "UNDECIDED" in decisions or none_is_valid else ExitCode.OK
+        return ExitCode.INCONCLUSIVE if open_gates or none_is_valid else ExitCode.OK
 
 
 def new_folder(scenario: Scenario, started_at: datetime) -> RunFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,10 +109,16 @@ def course(dues: Row, ttfts: Row, ends: Row, *, window_s: float) -> Timeline:
     timeline = TimelineBuilder(0)
     inside = (dues >= 0) & (dues < window_s)
     changes = np.repeat((1.0, -1.0), len(dues))
-    # As `change` and `add` put them aside, a level at once.
+    # As `change`, `add`, `decode` and `keep` put them aside, a level at once.
+    timeline._changes = {1: array("q", (np.sort(dues) * S).astype(int)), -1: array("q", (np.sort(ends) * S).astype(int))}
+    timeline._starts = [
+        (round(due * S), round(due * S), ttft * S, 50.0, 11.0)
+        for due, ttft in zip(dues[inside].tolist(), ttfts[inside].tolist(), strict=True)
+    ]
     for rows, moments, values in (
         (timeline._in_flight, np.concatenate((dues, ends)), changes),
         (timeline._ttft, dues[inside], ttfts[inside] * S),
+        (timeline._decoding, np.concatenate((dues + ttfts, ends)), changes),
     ):
         rows._moments.frombytes((moments * S).astype(np.int64).tobytes())
         rows._values.frombytes(values.astype(np.float64).tobytes())

@@ -10,9 +10,11 @@ requests that failed or were cut by the drain: with these the excess has more th
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from loadbench.plan.load import Closed
+from loadbench.core.units import NS_PER_S, format_duration
+from loadbench.plan.load import FEWEST_ANSWERS, Closed
 from loadbench.record.outcome import Outcome
 from loadbench.results.run import AfterGivingUp, GaveUpResult, Reason, Verdict
 
@@ -38,8 +40,8 @@ _OF_FRONT_ENDS = (
 _STOPPED, _WENT_ON = 0.25, 0.5
 # Fewer tokens than these tell nothing.
 _FEWEST_TOKENS = 20
-# With fewer complete responses, or fewer than users, figures are hardly about the level.
-_FEWEST_STAYED = 20
+# So few responses say nothing of a level, however many were wanted.
+_FEW = 4
 
 
 def gave_up_result(recording: LevelRecording) -> GaveUpResult | None:
@@ -109,17 +111,27 @@ def gave_up_caveats(recording: LevelRecording, result: GaveUpResult | None) -> I
 
 
 def with_too_few(verdict: Verdict, recording: LevelRecording, load: Load) -> Verdict:
-    """The verdict, turned INCONCLUSIVE where too few responses are left because users gave up."""
+    """The verdict, turned INCONCLUSIVE where there are too few responses to judge by: fewer than users, and than 20.
+
+    Where fewer requests were wanted, a few responses are enough.
+    """
     ok, gave_up = recording.outcomes.get(Outcome.OK, 0), recording.outcomes.get(Outcome.GAVE_UP, 0)
-    wanted = max(_FEWEST_STAYED, load.users if isinstance(load, Closed) else 0)
-    # A level that is too short by itself is not called so, unless most of its users left.
-    if (
-        verdict.status in {"INVALID", "OVERLOADED"}
-        or not gave_up
-        or ok >= wanted
-        or (ok + gave_up < wanted and gave_up < ok)
-    ):
+    wanted = max(FEWEST_ANSWERS, load.users if isinstance(load, Closed) else 0)
+    if verdict.status in {"INVALID", "OVERLOADED"} or ok >= wanted:
         return verdict
-    message = f"{gave_up} of {ok + gave_up} users gave up, which leaves {ok} complete responses: too few to judge by"
-    advice = "measure longer, or use --abandon with a smaller share or more patience"
-    return Verdict("INCONCLUSIVE", [*verdict.reasons, Reason("too_few_stayed", message, advice)])
+    # A level that is too short by itself is called so, unless most of its users left.
+    if gave_up and (ok + gave_up >= wanted or gave_up >= ok):
+        message = (
+            f"{gave_up} of {ok + gave_up} users gave up, which leaves {ok} complete responses: too few to judge by"
+        )
+        advice = "measure longer, or use --abandon with a smaller share or more patience"
+        return Verdict("INCONCLUSIVE", [*verdict.reasons, Reason("too_few_stayed", message, advice)])
+    planned = recording.planned_requests
+    if planned is not None and planned < wanted and ok >= _FEW:
+        return verdict
+    message = f"there are only {ok} responses: too few to judge by"
+    advice = f"use --requests {wanted} or more" if planned is not None else "use a longer --duration"
+    if planned is None and ok:
+        enough_ns = math.ceil(wanted / ok * recording.window_s) * NS_PER_S
+        advice = f"use --duration {format_duration(enough_ns)} or longer, for {wanted} of them"
+    return Verdict("INCONCLUSIVE", [*verdict.reasons, Reason("too_few_answers", message, advice)])

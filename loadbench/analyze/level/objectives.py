@@ -101,13 +101,24 @@ def goodput(recording: LevelRecording, load: Load) -> Goodput | None:
     )
 
 
-def with_gates(verdict: Verdict, decided: Sequence[ObjectiveResult]) -> Verdict:
-    """The verdict, turned INCONCLUSIVE where a sound measurement leaves a gate undecided."""
+def with_gates(verdict: Verdict, decided: Sequence[ObjectiveResult], unknown: Sequence[Reason]) -> Verdict:
+    """The verdict, turned INCONCLUSIVE where a sound measurement leaves a gate undecided.
+
+    What passes in a level of `unknown` steadiness may fail a minute later: the objective keeps its decision, its gate
+    has none. What fails there has failed.
+    """
     open_gates = [objective.rule for objective in decided if objective.gate and objective.decision == "UNDECIDED"]
-    if verdict.status in {"INVALID", "OVERLOADED"} or not open_gates:
+    passed = [objective.rule for objective in decided if objective.gate and objective.decision == "PASS" and unknown]
+    if verdict.status in {"INVALID", "OVERLOADED"} or not (open_gates or passed):
         return verdict
-    message = f"too little was measured to decide these gates: {', '.join(open_gates)}"
-    return Verdict("INCONCLUSIVE", [*verdict.reasons, Reason("undecided", message, "measure longer")])
+    reasons = list(verdict.reasons)
+    if open_gates:
+        message = f"too little was measured to decide these gates: {', '.join(open_gates)}"
+        reasons.append(Reason("undecided", message, "measure longer"))
+    if passed:
+        message = f"these gates would pass, but {unknown[0].message}: {', '.join(passed)}"
+        reasons.append(Reason("undecided", message, unknown[0].advice))
+    return Verdict("INCONCLUSIVE", reasons)
 
 
 def _of_impatient_users(

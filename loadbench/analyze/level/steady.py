@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.load import Closed, Open
+from loadbench.plan.load import ROUNDS, Closed, Open
 from loadbench.record.outcome import Outcome
 from loadbench.record.slices import SLICE_NS
 from loadbench.results.run import Reason
@@ -65,8 +65,6 @@ if TYPE_CHECKING:
     Values = np.ndarray[Any, np.dtype[np.float64]]
 
 _BATCHES = 20
-# Fewer requests than one a batch show no trend; and a level of fewer responses is INCONCLUSIVE.
-FEWEST_ANSWERS = _BATCHES
 # Once in a thousand levels by chance, one-sided; for the cut with the largest score it is a larger one.
 _TREND_Z = 3.09
 _STEP_Z = 3.4
@@ -82,14 +80,14 @@ _MIN_ARRIVALS = 100
 # the noise of decoding; and where users queue, their waits are one another's until they have come round some times.
 _SPEED_STEPS, _WAIT_STEPS, _QUEUED_STEPS = 2.0, 3.0, 10.0
 _MANY_ROUNDS = 8
-# Before this, the users' first requests together decide the order of what is seen.
-_MIN_ROUNDS = 3
 _MIN_HEAD = 4
 # The share of requests that met the fewest others, and of values at one number of others that make its expected value.
 _QUIET = 0.1
 _ALIKE = 5
 # Lengths that change by less than this, or by chance, leave the requests exchangeable.
 _LENGTHS_CHANGE, _LENGTHS_Z = math.log(1.1), 1.96
+# Advice beyond this factor would rest on the noise of too little.
+_LONGEST = 4.0
 _FIVE = 5
 _MIN_FIVES = 4
 
@@ -168,13 +166,11 @@ def change_in(logs: Values, *, steps: float) -> tuple[float, float] | None:
     jumps = np.diff(logs)
     usual = steps * 1.4826 * float(np.median(np.abs(jumps - np.median(jumps))))
     changes = [(trend.first, trend.last)] if abs(trend.z) > _TREND_Z else []
-    best = 0.0, 0
     for cut in range(n // 5, n - n // 5 + 1):
         z = abs(float(signs[:cut, cut:].sum())) / math.sqrt(cut * (n - cut) * (n + 1) / 3)
         is_head = _MIN_HEAD <= cut <= n // 2 and abs(signs[:cut, cut:].sum()) == cut * (n - cut)
-        best = max(best, (math.inf if is_head else z, cut))
-    if best[0] > _STEP_Z:
-        changes.append((float(np.median(logs[: best[1]])), float(np.median(logs[best[1] :]))))
+        if is_head or z > _STEP_Z:
+            changes.append((float(np.median(logs[:cut])), float(np.median(logs[cut:]))))
     first, last = max(changes, key=lambda change: abs(change[1] - change[0]), default=(0.0, 0.0))
     return (first, last) if abs(last - first) > max(_MIN_CHANGE, usual) else None
 
@@ -211,7 +207,7 @@ class _Series:
             return 1.0
         # The noise falls with the root of the length. A gradual change to double is found in 95 % where it is 0.19.
         noise = float(np.diff(self.logs).std()) / math.sqrt(2)
-        return max(1.5, (max(noise / 0.19, self.steps * noise * math.sqrt(2) / math.log(2))) ** 2)
+        return min(_LONGEST, max(1.5, (max(noise / 0.19, self.steps * noise * math.sqrt(2) / math.log(2))) ** 2))
 
 
 def _series(recording: LevelRecording, load: Load) -> list[_Series]:
@@ -249,7 +245,7 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
             found.append(_Series("TPOT", " ms", center, logs, _SPEED_STEPS))
 
     rounds = len(starts) / load.users if isinstance(load, Closed) else math.inf
-    if parts and rounds >= _MIN_ROUNDS:
+    if parts and rounds >= ROUNDS:
         ttft_ns, met, inputs, _ = np.array(starts, np.float64).T
         logs = np.log(np.maximum(ttft_ns, 1.0))
         if np.isfinite(inputs).all() and inputs.min() > 0:
@@ -264,7 +260,7 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         if _BATCHES <= rounds < math.inf:
             batches = np.log([part[:, 0].mean() / 1e6 for part in parts])
             center = math.exp(float(np.median(batches)))
-            found.append(_Series("TTFT", " ms", center, batches, _WAIT_STEPS, least=_MIN_CHANGE_NS / 1e6))
+            found.append(_Series("TTFT", " ms", center, batches, _SPEED_STEPS, least=_MIN_CHANGE_NS / 1e6))
     return found
 
 
@@ -278,7 +274,8 @@ def _unexplained(logs: Values, by: Values) -> Values:
     order = np.argsort(slopes)
     reached = np.cumsum(weights[order])
     elasticity = float(slopes[order][np.searchsorted(reached, reached[-1] / 2)])
-    return logs - min(1.0, max(0.0, elasticity)) * (by - by.mean())
+    rest: Values = logs - min(1.0, max(0.0, elasticity)) * (by - by.mean())
+    return rest
 
 
 def _expected(met: Values, logs: Values) -> Values:
@@ -332,7 +329,7 @@ def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         yield Reason(
             "not_steady",
             f"the warm-up was too short or the server changed during the level: {', '.join(changes)}",
-            _sufficient_warm_up(recording)
+            _sufficient_warm_up(recording, by_ttft=changes[0].startswith("TTFT"))
             or "use a longer --warm-up and --duration; check what changes the server (heat, memory, other load)",
         )
     elif queue is not None:
@@ -370,11 +367,11 @@ def steadiness_unknown(recording: LevelRecording, load: Load) -> Iterator[Reason
         and min(part.mean() for part in np.array_split(waiting, _BATCHES)) >= 1
     )
     if not queued:
-        lacking["TTFT"] = series.get("TTFT", _MIN_ROUNDS / max(rounds, 1e-9) if rounds < _MIN_ROUNDS else 2.0)
+        lacking["TTFT"] = series.get("TTFT", ROUNDS / max(rounds, 1e-9) if rounds < ROUNDS else 2.0)
     names = [name for name, factor in lacking.items() if factor > 1]
-    if rounds < _MIN_ROUNDS:
-        lacking["rounds"] = _MIN_ROUNDS / max(rounds, 1e-9)
-        why = f"{load.users if isinstance(load, Closed) else 0} users had fewer than {_MIN_ROUNDS} rounds"
+    if rounds < ROUNDS:
+        lacking["rounds"] = ROUNDS / max(rounds, 1e-9)
+        why = f"{load.users if isinstance(load, Closed) else 0} users had fewer than {ROUNDS} rounds"
     elif names:
         why = f"{' and '.join(names)} vary so much that half the speed would not show"
     else:
@@ -388,9 +385,13 @@ def steadiness_unknown(recording: LevelRecording, load: Load) -> Iterator[Reason
     )
 
 
-def _sufficient_warm_up(recording: LevelRecording) -> str:
-    """The advice of a warm-up that would have been enough; empty if TTFT did not settle in the window's first half."""
-    sums, counts = np.asarray(recording.timeline.ttft_ns), np.asarray(recording.timeline.ttft_count)
+def _sufficient_warm_up(recording: LevelRecording, *, by_ttft: bool) -> str:
+    """The advice of a warm-up that would have been enough; empty if TTFT, or TPOT, did not settle in the window's first
+    half."""
+    timeline = recording.timeline
+    of, by = (timeline.ttft_ns, timeline.ttft_count) if by_ttft else (timeline.decoding, recording.tokens_by_slice)
+    slices = min(len(of), len(by))
+    sums, counts = np.asarray(of[:slices]), np.asarray(by[:slices])
     filled = np.flatnonzero(counts)
     cut = mser5((sums[filled] / counts[filled]).tolist())
     if not cut:
