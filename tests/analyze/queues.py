@@ -110,7 +110,10 @@ def course(dues: Row, ttfts: Row, ends: Row, *, window_s: float) -> Timeline:
     inside = (dues >= 0) & (dues < window_s)
     changes = np.repeat((1.0, -1.0), len(dues))
     # As `change`, `add`, `decode` and `keep` put them aside, a level at once.
-    timeline._changes = {1: array("q", (np.sort(dues) * S).astype(int)), -1: array("q", (np.sort(ends) * S).astype(int))}
+    timeline._changes = {
+        1: array("q", (np.sort(dues) * S).astype(int)),
+        -1: array("q", (np.sort(ends) * S).astype(int)),
+    }
     timeline._starts = [
         (round(due * S), round(due * S), ttft * S, 50.0, 11.0)
         for due, ttft in zip(dues[inside].tolist(), ttfts[inside].tolist(), strict=True)
