@@ -1,0 +1,17 @@
+"""Every study of what the intervals, verdicts and answers hold, one after another: python -m tests.coverage
+
+One of them alone, with fewer levels or seeds: python -m tests.coverage.NAME [NUMBER]
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.stem != "__main__" and '__name__ == "__main__"' in path.read_text(encoding="utf-8"):
+            print(f"\n## {path.stem}\n", flush=True)  # noqa: T201 - what it is for
+            sys.argv = [str(path)]
+            runpy.run_module(f"tests.coverage.{path.stem}", run_name="__main__", alter_sys=True)
