@@ -19,10 +19,10 @@ import math
 from typing import TYPE_CHECKING
 
 from loadbench.core.units import NS_PER_S
-from loadbench.plan.load import Closed, Phase
+from loadbench.plan.load import Closed, Phase, answers_wanted
 
 if TYPE_CHECKING:
-    from loadbench.plan.load import LevelDuration, Load, Phases
+    from loadbench.plan.load import LevelDuration, Load, Open, Phases
     from loadbench.record.sample import Sample
 
 # Time between two looks at what there is.
@@ -33,6 +33,11 @@ _AHEAD_NS = 500_000_000
 _TO_SPARE = 1.25
 # Of as many Poisson arrivals on average, fewer than 20 come once in 45 times.
 _OPEN_TO_SPARE = 1.5
+
+
+def open_window_ns(load: Open) -> int:
+    """How long the window of an open loop is, so that it has enough arrivals, with some to spare."""
+    return math.ceil(_OPEN_TO_SPARE * answers_wanted(load) / load.rate_per_s) * NS_PER_S
 
 
 class LevelLength:
@@ -94,14 +99,12 @@ class LevelLength:
         """How long a window takes that has enough responses, by the warm-up, with some to spare."""
         load, wanted = self._load, self._duration.answers
         if not isinstance(load, Closed):
-            seconds = _OPEN_TO_SPARE * wanted / load.rate_per_s
-        elif not self._warm_up_ended:
+            return open_window_ns(load)
+        if not self._warm_up_ended:
             return 0
-        else:
-            # From one response of a user to the next; users who think may have had none but their first.
-            served_ns = load.users * (self._last_ns - self._phases.begin_ns) / self._warm_up_ended
-            think_ns = 0.0 if load.think is None else load.think.mean
-            cycle_ns = max(served_ns, self._warm_up_busy_ns / self._warm_up_ended + think_ns)
-            # Whole rounds: of users in step, a part of a round has all of the time and none of the responses.
-            seconds = math.ceil(_TO_SPARE * wanted / load.users) * cycle_ns / NS_PER_S
-        return math.ceil(seconds) * NS_PER_S
+        # From one response of a user to the next; users who think may have had none but their first.
+        served_ns = load.users * (self._last_ns - self._phases.begin_ns) / self._warm_up_ended
+        think_ns = 0.0 if load.think is None else load.think.mean
+        cycle_ns = max(served_ns, self._warm_up_busy_ns / self._warm_up_ended + think_ns)
+        # Whole rounds: of users in step, a part of a round has all of the time and none of the responses.
+        return math.ceil(math.ceil(_TO_SPARE * wanted / load.users) * cycle_ns / NS_PER_S) * NS_PER_S

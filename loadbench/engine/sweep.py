@@ -18,9 +18,10 @@ from loadbench.core.errors import TargetUnavailable
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.keep_warm import KeepWarm
 from loadbench.engine.level import LevelSpec
+from loadbench.engine.level_length import open_window_ns
 from loadbench.engine.level_runner import LevelRunner
 from loadbench.engine.target import first_contact, prepare_model
-from loadbench.plan.load import Closed, answers_wanted
+from loadbench.plan.load import Closed, Open, answers_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _WARM_UP_SHARE = 1.25
 # Where responses take longer than this, the user should say how long to warm up.
 _LONGEST_WARM_UP_NS = 120 * NS_PER_S
+# An open loop's warm-up with the responses that it waits for, in warm-ups, and room for a window that has to go on.
+_WARM_UPS_OPEN = 3
 # Where a sweep finds its levels itself, so many more are reckoned with at most, when the time that is left is shared.
 _EXPECTED_LEVELS = 4
 
@@ -73,7 +76,8 @@ def sweep_duration(scenario: Scenario, load: Load, last: LastLevel, *, most_ns: 
     duration = scenario.extent
     if not scenario.is_set("load.drain"):
         duration = replace(duration, drain_ns=max(duration.drain_ns, expected.warm_up_ns))
-    if not scenario.waits_for_first_responses:
+    if not scenario.waits_for_first_responses or isinstance(load, Open):
+        # Of few arrivals none may come in the first two seconds.
         duration = replace(duration, warm_up_ns=expected.warm_up_ns)
     if scenario.waits_for_answers:
         most_ns = max(most_ns, duration.warm_up_ns + (duration.duration_ns or 0))
@@ -89,6 +93,21 @@ def share_ns(left_ns: int, levels: int, least_ns: int) -> int:
     need less than theirs, and what leaves the others their least.
     """
     return max(least_ns, min(left_ns - (levels - 1) * least_ns, 2 * left_ns // (levels + 1)))
+
+
+def open_share_ns(left_ns: int, needed_ns: Sequence[int], least_ns: int) -> int:
+    """What the first of several open loops, which need so long each, may take of the time that is left.
+
+    Max-min fairness: whoever needs less than an equal share gets that, and the others share the rest evenly. A rate
+    that is too low for any share takes nothing from those that can have enough.
+    """
+    rest_ns = left_ns
+    for served, needed in enumerate(sorted(needed_ns)):
+        equal_ns = rest_ns // (len(needed_ns) - served)
+        if needed > equal_ns:
+            return max(least_ns, min(needed_ns[0], equal_ns))
+        rest_ns -= needed
+    return max(least_ns, needed_ns[0])
 
 
 class Sweep:
@@ -191,6 +210,11 @@ class Sweep:
                 load, levels = Closed(users, scenario.think), min(levels, _EXPECTED_LEVELS)
             number, self._number = self._number, self._number + 1
             most_ns = share_ns(left_ns, levels, least_ns)
+            if isinstance(load, Open):
+                warm_up_ns = _WARM_UPS_OPEN * level_duration(scenario, load, last).warm_up_ns
+                lasts_ns = scenario.extent.duration_ns or 0
+                needed = [max(lasts_ns, open_window_ns(one)) for one in (load, *loads) if isinstance(one, Open)]
+                most_ns = open_share_ns(left_ns, [warm_up_ns + one for one in needed], least_ns)
             spec = LevelSpec(
                 load=load,
                 key=f"{subject.model}/{number}",
