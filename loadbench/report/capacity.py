@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
-from loadbench.analyze.capacity.sequential import FEWEST, FEWEST_PER_USER
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.search import Purpose
 from loadbench.record.figures import MANY_A_REQUEST
@@ -30,6 +29,8 @@ _PHASES = {
     ),
 }
 
+# A probe favours neither side below this logarithm of a likelihood ratio.
+_FAVOURS = 1.0
 # From this share of responses on, their own lengths decide the load that they make.
 _MANY_SHORTER = 0.1
 
@@ -55,7 +56,7 @@ def capacity_document(capacity: Capacity) -> Document:
         shares = [state or _share(probe.attainment[rule]) for rule in capacity.objectives]
         time, (phase, _) = duration(probe.window_s), _PHASES[probe.purpose]
         gave_up = [str(probe.gave_up)] * some_gave_up
-        probes.append([probe.label, probe.decision, *shares, str(probe.requests), *gave_up, time, phase])
+        probes.append([probe.label, _side(probe), *shares, str(probe.requests), *gave_up, time, phase])
     further = ("gave up",) * some_gave_up
     headers = ("probe at", "decision", *capacity.objectives, "requests", *further, "measured for", "phase")
     blocks.append(Table(headers, probes, "ll" + "r" * (len(headers) - 3) + "l"))
@@ -90,6 +91,10 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
         lines.append("The limit was not reached. To find it, search again with a higher --at-most.")
         if answer is not None and fit is not None and (fit.users or 0) > answer.amount:
             lines[-1] += f" The queueing model predicts {_users(fit)} users ({range_text(fit.low, fit.high)})."
+    disturbed = [probe for probe in capacity.probes if probe.caveats]
+    if disturbed:
+        line = f"Something else used this machine during {len(disturbed)} of {counted(len(capacity.probes), 'probe')}"
+        lines.append(f"{line}, so the answer may be too low; see the notes below.")
     if answer is not None and answer.think_s:
         lines.append(f"Users think {duration(answer.think_s)} on average between a response and their next request.")
     if capacity.explanation is not None:
@@ -138,13 +143,11 @@ def _claims(capacity: Capacity) -> list[Block]:
         rows.append(
             ["likely", likely, f"a curve fitted to all requests has the limit here ({sure} confidence); {checked}"]
         )
-    ends = []
-    if answer.low is not None:
-        ends.append(f"{answer.low:g} {unit} meet the objectives")
+    ends = [] if answer.low is None else [f"{answer.low:g} {unit} meet every objective"]
     if answer.high is not None:
-        ends.append(f"{answer.high + (unit == 'users'):g} {unit} do not")
-    basis = f"tests, true in at least {percent(answer.confidence)} of searches" if ends else "nothing is proven yet"
-    rows.append(["proven", proven, f"{'; '.join(ends)}: {basis}" if ends else basis])
+        ends.append(f"{answer.high + (unit == 'users'):g} {unit} miss one")
+    said = f"{', '.join(ends)} ({sure} confidence, whatever the curve)" if ends else "nothing is proven yet"
+    rows.append(["proven", proven, said])
     return [Table(("claim", unit, "what it says"), rows, "lll")]
 
 
@@ -204,17 +207,13 @@ def _goal(rule: str, hits: HitShare) -> str:
     return f"{goal} ({percent(hits.asked)} needed)"
 
 
-def _decision(probe: ProbeResult) -> str:
-    """The decision; if there is none, which is likelier, and what a probe that is decided alone lacks for it."""
-    alone = probe.purpose in {Purpose.REPEAT, Purpose.VERIFY}
-    after = f"after {counted(probe.requests, 'request')}{' of its own' * alone}"
+def _side(probe: ProbeResult) -> str:
+    """What is proven of the probe's load, or else what its own requests favour."""
     if probe.decision != "UNDECIDED":
-        return f"{probe.decision} {after}"
-    side, per_user = ("PASS", FEWEST_PER_USER) if probe.leaning > 0 else ("FAIL", 1)
-    needed = per_user * (probe.users or 0)
-    if alone and probe.requests < needed > FEWEST:
-        after = f"after {probe.requests} of the at least {needed} requests needed ({per_user} per user)"
-    return f"UNDECIDED, probably {side}, {after}"
+        return probe.decision
+    if abs(probe.leaning) < _FAVOURS:
+        return "unclear"
+    return "probably PASS" if probe.leaning > 0 else "probably FAIL"
 
 
 def kind_of(capacity: Capacity) -> str:
@@ -259,19 +258,21 @@ def _notes(capacity: Capacity) -> Notes:
         phases = "; ".join(f"{name} {aim}" for purpose, (name, aim) in _PHASES.items() if purpose in purposes)
         goals = "; ".join(f"{rule}: {_goal(rule, hits)}" for rule, hits in probes[0].attainment.items())
         confidence = "" if capacity.answer is None else f" at {100 * capacity.answer.confidence:g} % confidence"
-        more = (
-            "a growing queue is a FAIL" if kind_of(capacity) == "rate" else f"PASS {FEWEST_PER_USER} per user, FAIL 1"
-        )
-        more += "; an aborted probe is a FAIL" if any(probe.aborted for probe in probes) else ""
+        also = ["a queue that grows"] * (kind_of(capacity) == "rate")
+        also += ["an aborted probe"] * any(probe.aborted for probe in probes)
+        fails = f"; {' or '.join(also)} is a FAIL" if also else ""
         notes = [
             f"a probe is one measurement at one load; its phase: {phases}",
             f"objective columns: share of the probe's requests that met it. {goals}",
-            f"PASS, FAIL: decided{confidence} by this probe and earlier ones; both need {FEWEST} requests, {more}",
-            "UNDECIDED: too few requests to be sure; a brief probe ends as soon as the data favour one side",
+            f"PASS, FAIL: proven{confidence} by all requests up to then{fails}",
+            "probably: the requests of this probe favour it, which proves nothing; unclear: they favour neither",
         ]
         if any("effective" in _share(hits) for probe in probes for hits in probe.attainment.values()):
             notes.append("effective n: requests influence each other; this many independent ones would tell as much")
-    notes += [f"{probe.label}: {'; '.join(probe.caveats)}" for probe in capacity.probes if probe.caveats]
+    disturbed = [probe for probe in capacity.probes if probe.caveats]
+    if disturbed:
+        others = f" and {counted(len(disturbed) - 1, 'other probe')}" if len(disturbed) > 1 else ""
+        notes.append(f"during the probe at {disturbed[0].label}{others}: {'; '.join(disturbed[0].caveats)}")
     left = [probe for probe in capacity.probes if probe.gave_up]
     if left:
         # The probe with the most requests tells most; at the answer, if there is one.
@@ -331,9 +332,9 @@ def answer_line(capacity: Capacity, *, of_several: bool = False) -> str:
 def probe_line(probe: ProbeResult) -> str:
     """A probe in one line."""
     shares = ", ".join(f"{_goal(rule, hits)}: {_share(hits)}" for rule, hits in probe.attainment.items())
-    why = f", aborted by {probe.aborted}" if probe.aborted else ""
+    requests, why = counted(probe.requests, "request"), f", aborted by {probe.aborted}" if probe.aborted else ""
     why += ", the queue grows: the rate is above capacity" if probe.overloaded else ""
-    return f"{_PHASES[probe.purpose][0]} at {probe.label}: {_decision(probe)}{why}; {shares}"
+    return f"{_PHASES[probe.purpose][0]} at {probe.label}: {_side(probe)} after {requests}{why}; {shares}"
 
 
 def step_line(step: CurveLevel) -> str:

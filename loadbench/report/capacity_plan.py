@@ -39,13 +39,18 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = ()) -> D
         ["time", time_line(scenario, models=len(models))],
     ]
 
-    end, bracket = _rounded(budget.total_ns - budget.reserved_ns), _rounded(budget.total_ns // 30)
+    bracket, refine = _rounded(budget.total_ns // 30), _rounded(budget.total_ns // 10)
     steps = [
-        ("bracketing and refining", "about 8 at most", f"{bracket} each, or twice the warm-up if that is longer"),
-        ("test of highest PASS and lowest FAIL", "2 or more", f"each at most 2/3 of the time left until {end}"),
-        ("repeat test of both", "2", f"{_rounded(budget.reserved_ns // 4)} each"),
-        ("verification", "1", _rounded(budget.reserved_ns // 2)),
+        ("bracketing", "about 4", f"{bracket} each, or twice the warm-up if that is longer"),
+        (
+            "refining",
+            "until the likely range is narrow",
+            f"{refine} each, until {_rounded(budget.total_ns - budget.reserved_ns)}",
+        ),
+        ("verification", "1 or more", f"at least {_rounded(budget.reserved_ns)}"),
     ]
+    if settings.require == "proven":
+        steps.append(("proving", "until both ends are proven", "each at most half of the time left"))
     if scenario.measures_curve and budget.step_ns > LEAST_WARM_UP_NS:
         steps.insert(0, ("throughput without think time", f"{MAX_STEPS} at most", f"{_rounded(budget.step_ns)} each"))
     warm_up = "one response and think time" if scenario.think else "one response"
@@ -90,7 +95,7 @@ def time_line(scenario: Scenario, *, models: int) -> str:
     whole = f"at most {format_duration(budget)}"
     if models > 1:
         whole += f" for {models} models, {_rounded(budget // models)} for each"
-    return f"{whole}, plus {drain} for the last responses; to pass, a load needs at least {', '.join(needed)}"
+    return f"{whole}, plus {drain} for the last responses; to be proven, a load needs at least {', '.join(needed)}"
 
 
 def _rounded(ns: int) -> str:

@@ -48,6 +48,13 @@ if TYPE_CHECKING:
 SCENARIO = a_scenario("ttft_p95<1s", think_s=20.0, budget=3600 * S)
 
 
+class Undisturbed(RunTelemetry):
+    """What else runs on this machine says nothing about a server in virtual time."""
+
+    def level_begins(self) -> None:
+        pass
+
+
 class Virtual(Session):
     """A session in virtual time, whose server is a transport."""
 
@@ -79,7 +86,7 @@ def kept_search(
             prepared=Prepared(scenario=scenario, target=target, models=("m",)),
             clock=clock,
             transport=Slots(4, 2.0, seed=2, first_s=0.05 if scenario.measures_curve else 0.0),
-            telemetry=RunTelemetry(scenario, target, clock=clock, say=progress.say),
+            telemetry=Undisturbed(scenario, target, clock=clock, say=progress.say),
             environment={},
         )
         terms = conditions(scenario)
@@ -149,7 +156,7 @@ def test_a_search_goes_on_under_the_same_conditions_only(tmp_path):
     assert Resumed.read_all(folder, longer)[""].earlier(Standing()).spent_ns > 0
 
 
-CLIMBING = a_scenario("ttft_p95<1050ms", think_s=20.0, budget=3600 * S, curve=True)
+CLIMBING = a_scenario("ttft_p95<1050ms", think_s=20.0, budget=7200 * S, curve=True)
 TRUTH = 23  # M/M/4//N of 2 s of work and 20 s of thinking: so many wait longer than 1 s in no more than 5 % of cases
 
 
@@ -173,8 +180,8 @@ def test_a_ladder_predicts_the_answer_and_says_what_is_in_the_way(climbed):
 def test_a_ladder_takes_less_than_a_quarter_and_proves_nothing(climbed):
     """It ends within its share but for a drain, the search within the budget; its levels are no probes."""
     found, run = climbed.capacity, read_run(climbed.folder.path)
-    assert sum(one.took_s for one in found.curve) <= 3600 / 4 + 31
-    assert found.spent_s <= 3600 + 31
+    assert sum(one.took_s for one in found.curve) <= 7200 / 4 + 31
+    assert found.spent_s <= 7200 + 31
     assert [one.level for one in found.curve] == list(range(len(found.curve)))
     assert [run.levels[one.level].load.users for one in found.curve] == [one.users for one in found.curve]
     assert all(run.levels[one.level].load.think is None for one in found.curve)
