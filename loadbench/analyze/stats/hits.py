@@ -29,7 +29,6 @@ import numpy as np
 
 from loadbench.analyze.stats.effective_n import effective_n
 from loadbench.analyze.stats.intervals import NORMAL_975, share_interval
-from loadbench.analyze.stats.student import quantile
 
 if TYPE_CHECKING:
     from loadbench.record.attainment import HitRows
@@ -37,8 +36,8 @@ if TYPE_CHECKING:
 # Standard deviations from the mean, whose own error is added. M/M/1 at 90 % and 1,000 requests: no sample was as far
 # from a bound that its true quantile exceeds.
 _FAR = 10.0
-# Simulated queues at 50 to 90 % have short calm stretches with this coefficient of variation; users without or with
-# think time (0.3 to 2 s) have none in 10 s.
+# Queues at 50 to 90 % have calm stretches with such a coefficient of variation; closed loops of 1 to 32 users, with
+# think times of up to 1 s, had none within 10 s (`tests.coverage.gates`).
 _UNIFORM = 0.1
 _MANY_TIMES = 10
 _MARGIN = 4
@@ -46,9 +45,8 @@ _MARGIN = 4
 # counts by half. Queues at 90 % are else decided wrongly by 10 to 25 %.
 _FEW = 20
 _CLEARLY_CORRELATED = 2.0
+# Standard deviations by which users differ from chance.
 _CLEARLY = 3.0
-# Fewer rounds of users do not show how rounds differ: the factor of Student's t of that many batches applies.
-_ROUNDS = 10
 
 
 class HitSeries(NamedTuple):
@@ -111,9 +109,6 @@ def effective_hits(requests: HitRows, share: float, *, users: int | None) -> flo
         effective = min(min(effective_n(each, round_size=rounds), _by_user(each, rounds)) for each in series)
         if users is None and effective < _FEW and n > _CLEARLY_CORRELATED * effective:
             effective /= 2
-        elif n // rounds < _ROUNDS:
-            freedom = max(1, n // rounds - 1)
-            effective = min(effective, n * (NORMAL_975 / quantile(0.975, freedom)) ** 2)
     return max(1.0, independent * effective / n)
 
 
