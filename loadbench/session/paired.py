@@ -224,7 +224,8 @@ class PairedRunWriter:
             return False
         width, figure = found
         self._progress.say(
-            f"after {repeat + 1} repeats {figure} is known to ±{100 * width:.2g} %; to be reached: ±{100 * until:.3g} %"
+            f"after {repeat + 1} repeats the ratio of {figure} is known to ±{100 * width:.2g} %; "
+            f"to be reached: ±{100 * until:.3g} %"
         )
         return width <= until
 

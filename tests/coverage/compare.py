@@ -29,6 +29,7 @@ from loadbench.plan.objective import RATES
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from tests.building import a_run
+from tests.coverage.drift import lines
 from tests.engine.scripted import S, run_level
 
 if TYPE_CHECKING:
@@ -184,7 +185,10 @@ def by_bootstrap(*, runs: int, times: int, seed: int = 0) -> tuple[float, float]
 
 
 def main(seeds: int) -> None:
-    """Print the results; single runs are long, so there are fewer of them."""
+    """Print the results; of single runs, which are long, there are fewer, and of drawn ones more."""
+    for line in lines(seeds):
+        print(line, flush=True)  # noqa: T201 - what it is for
+    print()  # noqa: T201
     several_runs(seeds)
     one_run(max(1, seeds // 4))
     crossing = crossings(range(10 * seeds))

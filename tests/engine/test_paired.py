@@ -51,6 +51,7 @@ class Told:
     samples: dict[tuple[int, str, int], list] = field(default_factory=dict)
     complete: list[int] = field(default_factory=list)
     subjects: Sequence = ()
+    enough: int = 1000  # repeats
 
     def sides_prepared(self, subjects):
         self.subjects = subjects
@@ -60,6 +61,7 @@ class Told:
 
     def repeat_ended(self, repeat):
         self.complete.append(repeat)
+        return len(self.complete) >= self.enough
 
     def runs(self, side: str) -> list[Run]:
         return [a_run(*self.levels[repeat, side]) for repeat in self.complete]
@@ -273,6 +275,25 @@ def test_budget_ends_it_before_a_repeat_that_would_not_fit():
     told, _, _ = paired(scenario(), EXACT, EXACT, pairing=Pairing(budget_ns=51 * S))
     assert told.complete == [0, 1, 2]
     assert told.ends_ns[-1] <= 51 * S
+
+
+@pytest.mark.parametrize(
+    ("pairing", "enough", "repeats", "ended"),
+    [
+        (Pairing(repeats=4), 2, 2, ""),
+        (Pairing(repeats=4), 9, 4, "all that were allowed"),
+        (Pairing(budget_ns=51 * S), 9, 3, "the budget has no room for another"),
+    ],
+)
+def test_it_ends_when_its_observer_has_enough_or_by_the_plan(pairing, enough, repeats, ended):
+    """Why there was no further repeat is known."""
+
+    def on_block(number, comparison):
+        comparison._observer.enough = enough
+
+    told, comparison, _ = paired(scenario(), EXACT, EXACT, pairing=pairing, on_block=on_block)
+    assert told.complete == list(range(repeats))
+    assert comparison.ended == ended
 
 
 def test_stop_in_a_block_keeps_it_and_begins_no_other():

@@ -174,10 +174,10 @@ def _until_reason(
     width, figure = found or (math.inf, "no figure")
     repeats, target = f"{len(a)} repeat{'s' if len(a) > 1 else ''}", f"--until {100 * until:.3g} %"
     if width <= until:
-        message = f"{target}: reached after {repeats}: {figure} is known to ±{100 * width:.2g} %"
+        message = f"{target}: reached after {repeats}: the ratio of {figure} is known to ±{100 * width:.2g} %"
         advice = "the end was decided by the spread alone, so that the intervals hold"
         return [Reason("until_reached", message, advice)]
-    wide = "" if math.isinf(width) else f": {figure} is known to ±{100 * width:.2g} %"
+    wide = "" if math.isinf(width) else f": the ratio of {figure} is known to ±{100 * width:.2g} %"
     message = f"{target}: not reached in {repeats}{f', {ended}' if ended else ''}{wide}"
     advice = "allow more --repeats and --budget, or measure each level for longer"
     if math.isfinite(width) and len(a) > 1:
@@ -279,8 +279,13 @@ def _compare_level(
         complete = any(one is not None and other is not None for one, other in zip(at_a, at_b, strict=True))
     if not complete:
         code = refused[0][2][0] if refused else "one_side"
-        messages = "; ".join(dict.fromkeys(f"{name}: {message}" for name, _, (_, message) in refused))
-        left_out.append(LeftOut(level=load.label, code=code, message=messages or "no pair has it on both sides"))
+        messages = []
+        for name, runs in (("a", a), ("b", b)):
+            of_side = [message for side, _, (_, message) in refused if side == name]
+            others = f" (the first of {len(of_side)} of {len(runs)} runs)" if len(of_side) > 1 else ""
+            messages += [f"{name}: {of_side[0]}{others}"] if of_side else []
+        message = "; ".join(messages) or "no pair has it on both sides"
+        left_out.append(LeftOut(level=load.label, code=code, message=message))
         return None
     left_out += [
         LeftOut(level=load.label, run=run_name(run), code=code, message=f"{name}: {message}")
@@ -290,7 +295,7 @@ def _compare_level(
     # The usual figures, those per token where response lengths differ, and the figures that gates name.
     work = equal_work.unequal(at_a, at_b, a[0], b[0], paired=design.paired, confidence=confidence)
     beyond = [
-        any(level is not None and str(level.verdict.status) == "OVERLOADED" for level in side) for side in (at_a, at_b)
+        any(level is not None and level.verdict.status == "OVERLOADED" for level in side) for side in (at_a, at_b)
     ]
     if all(beyond) and not isinstance(load, ClosedLoad):
         message = "the load was too much for both sides: waiting times grow for as long as one measures"

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from loadbench.results.run import LevelResult, Run
 
 LENGTHS_WITHIN = 0.02
+# Prompts that were requested alike: generated text has a few more or fewer tokens than was aimed at, by chance.
+_REQUESTED_WITHIN = 0.05
 # The shares of responses that ended at the length limit are alike within this.
 _ENDS_WITHIN = 0.05
 # Above this share of failures, latencies are those of a selection: the usual limit of the verdict.
@@ -83,6 +85,8 @@ def unequal(a: Levels, b: Levels, run_a: Run, run_b: Run, *, paired: bool, confi
         message = f"the requested response lengths were not the same: {_named(lengths, run_a, run_b)}"
         work.leave_out(_BY_RESPONSE, "other_lengths", message)
     longer = _relative_length(a, b, _prompt_tokens, paired=paired, confidence=confidence)
+    if not prompts and longer is not None and abs(longer) <= _REQUESTED_WITHIN:
+        longer = None
     # Different models split the same text into different tokens.
     if longer is not None and (prompts or model_families([run_a]) == model_families([run_b])):
         work.leave_out(_BY_PROMPT, "prompt_lengths", f"the prompts of b are {_longer(longer)} than those of a")
@@ -261,11 +265,24 @@ def _energy_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
 
 
 def _level_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
-    """The caveats of the levels, such as heat or a lost connection, each once; users who gave up have theirs."""
+    """The caveats of the levels, such as heat or a lost connection, each once; users who gave up have theirs.
+
+    Whether a level was steady is part of the spread of several runs.
+    """
+    ours = {"gave_up"} if len(a) == len(b) == 1 else {"gave_up", "steadiness_unknown"}
     sides = {name: [level for run in side for level in run.levels] for name, side in (("a", a), ("b", b))}
+    beyond: dict[str, list[str]] = {}
+    for name, levels in sides.items():
+        for label in dict.fromkeys(level.load.label for level in levels if level.verdict.status == "OVERLOADED"):
+            beyond.setdefault(label, []).append(name)
+    for label, names in beyond.items():
+        message = (
+            f"{label} was more than {' and '.join(names)} could serve (OVERLOADED): waiting times have no end there"
+        )
+        yield Reason("overloaded", message, "compare throughput there, and latencies at a lower load")
     by_code: dict[str, list[tuple[str, Reason]]] = {}
     for name, levels in sides.items():
-        for reason in (caveat for level in levels for caveat in level.caveats if caveat.code != "gave_up"):
+        for reason in (caveat for level in levels for caveat in level.caveats if caveat.code not in ours):
             by_code.setdefault(reason.code, []).append((name, reason))
     for code, reasons in by_code.items():
         names, first = list(dict.fromkeys(name for name, _ in reasons)), reasons[0][1]
@@ -321,6 +338,8 @@ def _differing(one: Run, other: Run, *kinds: Comparable) -> list[str]:
 
     A setting without effect has no value; an older run has its default there, which is no difference.
     """
+    if one.scenario == other.scenario:
+        return []
     differing = []
     for setting in settings():
         recorded = all(setting.name in run.scenario.get(setting.section, {}) for run in (one, other))

@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from loadbench.analyze.compare.compare import compare
+from loadbench.analyze.compare.compare import compare, widest
 from loadbench.analyze.compare.effect import POWER, BetweenRuns, Effect, plan_repeats
+from loadbench.analyze.stats import student
 from loadbench.analyze.stats.intervals import binomial_cdf
 from loadbench.core.errors import BadInput
 from loadbench.plan.gate import parse_gate
@@ -191,6 +192,81 @@ def test_invalid_levels_are_never_compared():
     ]
     assert [gate.passed for gate in found.gates] == [None, True]
     assert row(compare(a, b, paired=True), TOKENS).n == (5, 5)
+
+
+OVERLOADED = Verdict("OVERLOADED", [Reason("above_capacity", "more arrived than was answered", "lower the rate")])
+
+
+@pytest.mark.parametrize(("on_a", "on_b"), [(True, True), (False, True), (True, False)])
+def test_waiting_times_of_a_load_that_is_too_much_for_both_are_not_compared(on_a, on_b):
+    """In an open loop they grow for as long as one measures; throughput and time per token do not. Where one side takes
+    the load, the comparison stands.
+    """
+    load = OpenLoad(2.0, "poisson")
+    sides = [
+        a_side(
+            *([figures(load=load, ttft=factor / luck, **({"verdict": OVERLOADED} if over else {}))] for luck in LUCK),
+            name=name,
+        )
+        for name, over, factor in (("a", on_a, 1.0), ("b", on_b, 3.0))
+    ]
+    found = compare(*sides, gates=[parse_gate("ttft_p95>5%")])
+    compared = {one.metric for one in found.comparisons}
+    assert {TOKENS, "tpot_p50"} <= compared
+    assert ("ttft_p95" in compared) == ("e2e_p50" in compared) == (not (on_a and on_b))
+    assert {one.code for one in found.left_out if one.metric == "ttft_p95"} == (
+        {"overloaded"} if on_a and on_b else set()
+    )
+    assert found.gates[0].passed is (None if on_a and on_b else False)
+    (caveat,) = (one for one in found.caveats if one.code == "overloaded")
+    names = " and ".join(name for name, over in (("a", on_a), ("b", on_b)) if over)
+    assert caveat.message.startswith(f"rate=2 was more than {names} could serve (OVERLOADED)")
+
+
+@pytest.mark.parametrize(("ends", "decision"), [((0.9, None), "slower"), ((None, 1.1), "~"), ((None, None), "~")])
+def test_an_interval_with_an_open_end_excludes_nothing_there(ends, decision):
+    """One run a side, B ten times as slow to its first token: what is at least so much is slower, what is at most so
+    much may be as fast.
+    """
+    one, other = figures(1), figures(1, ttft=10)
+    metric = other.metrics["ttft_s"]
+    low, high = (None if end is None else metric.p50 * end for end in ends)
+    opened = msgspec.structs.replace(metric, interval={**metric.interval, "p50": (low, high)})
+    other = msgspec.structs.replace(other, metrics={**other.metrics, "ttft_s": opened})
+    told = row(compare(a_side([one]), a_side([other], name="other")), "ttft_p50")
+    assert (told.decision, told.interval) == (decision, None)
+
+
+def pairs_until(until, differences, **compared):
+    """Live pairs whose end was asked for by `--until`."""
+    scenario = {"load": {"users": [1]}, "work": {"seed": 0}, "compare": {"until": until}}
+    a = a_side(*([figures(1)] for _ in differences), scenario=scenario)
+    b = a_side(*([figures(1, tokens=100 * math.exp(one))] for one in differences), scenario=scenario, name="b")
+    return compare(a, b, paired=True, **compared), widest(a, b)
+
+
+def test_pairs_until_the_ratio_is_known_say_so():
+    """Reached or not, and about how many repeats would do; the interval is never narrower than by the first 8 pairs."""
+    noisy = [0.02, -0.02] * 4
+    found, (width, figure) = pairs_until(0.05, noisy + [0.0] * 4)
+    (reached,) = (one for one in found.caveats if one.code == "until_reached")
+    assert figure == "output tokens/s at users=1"
+    assert (
+        reached.message
+        == f"--until 5 %: reached after 12 repeats: the ratio of {figure} is known to ±{100 * width:.2g} %"
+    )
+    told = row(found, TOKENS)
+    assert math.sqrt(told.interval[1] / told.interval[0]) - 1 == pytest.approx(width)
+    error = np.std(noisy, ddof=1) / math.sqrt(12)
+    assert math.log1p(width) == pytest.approx(student.quantile(0.98, 7) * error)
+
+    found, (width, _) = pairs_until(0.005, noisy, ended="the budget has no room for another")
+    (missed,) = (one for one in found.caveats if one.code == "until_not_reached")
+    assert (
+        "not reached in 8 repeats, the budget has no room for another: the ratio of output tokens/s" in missed.message
+    )
+    needed = math.ceil(8 * (math.log1p(width) / math.log1p(0.005)) ** 2)
+    assert missed.advice.startswith(f"about {needed} repeats reach it")
 
 
 def test_levels_of_one_side_are_listed():

@@ -53,6 +53,21 @@ def test_longer_answers_are_compared_per_token(runs):
     assert found.gates[0].passed is None
 
 
+def test_prompts_that_were_requested_alike_may_be_a_little_longer():
+    """4 % more tokens is how generated texts come out; of prompts that were requested otherwise it is a difference."""
+    assert {"ttft", "e2e"} <= figures_of(compare(side("a"), side("b", prompt=52)))
+    other = compare(side("a"), side("b", prompt=52, work={"prompt": "why not?"}))
+    assert not {"ttft", "e2e"} & figures_of(other)
+
+
+@pytest.mark.parametrize("runs", [1, 6])
+def test_steadiness_is_part_of_the_spread_of_several_runs(runs):
+    """A caveat that it is unknown is of interest where there is one run a side."""
+    unknown = [Reason("steadiness_unknown", "too few", "measure for longer")]
+    found = compare(side("a", runs=runs, caveats=unknown), side("b", runs=runs, caveats=unknown))
+    assert ("steadiness_unknown" in codes(found)[1]) == (runs == 1)
+
+
 def test_longer_prompts_leave_only_decoding():
     """Time per output token is all that is left."""
     found = compare(side("a"), side("b", prompt=60))
