@@ -66,8 +66,7 @@ def compare_document(comparison: Comparison) -> Document:
         rows = []
         for row in (*comparison.comparisons, *comparison.overall):
             gated = any(gate.rule.startswith((f"{row.metric}>", f"{row.metric}<")) for gate in comparison.gates)
-            dull = row.metric == FAILURES and not row.a and not row.b
-            if row.metric.startswith(beginnings) and not dull and (gated or summary != "Between tokens"):
+            if row.metric.startswith(beginnings) and not _is_dull(row) and (gated or summary != "Between tokens"):
                 rows.append(_row(row))
         blocks.append(Table(_HEADERS, rows, "rlrrrll", summary))
     return Document(title, [*blocks, Notes(_notes(comparison))])
@@ -78,6 +77,11 @@ def _side_line(name: str, side: ComparedSide) -> str:
     label = "" if side.name.lower() == name.lower() else f" {side.name},"
     device = f", on {side.device}" if side.device else ""
     return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}"
+
+
+def _is_dull(row: ComparedFigure) -> bool:
+    """Whether it is not shown: no request failed on either side."""
+    return row.metric == FAILURES and not row.a and not row.b
 
 
 def _row(row: ComparedFigure) -> list[str]:
@@ -128,7 +132,8 @@ def gate_change(check: GateCheck) -> str:
 
 def _notes(comparison: Comparison) -> list[str]:
     """What the marks mean, what was left out, and the caveats."""
-    marked = dict.fromkeys(row.note for row in (*comparison.comparisons, *comparison.overall) if row.note)
+    rows = (*comparison.comparisons, *comparison.overall)
+    marked = dict.fromkeys(row.note for row in rows if row.note and not _is_dull(row))
     lines = [f"{_MARK} {note}" for note in marked]
     share = f"{100 * comparison.confidence:g} %"
     basis = {

@@ -170,6 +170,43 @@ def test_one_thing_twice_must_be_meant(tmp_path):
     assert comparison(tmp_path)["a"]["target"] == comparison(tmp_path)["b"]["target"]
 
 
+@pytest.mark.slow
+def test_pairs_end_when_the_ratio_is_known_or_say_what_is_missing(tmp_path):
+    """After 8 repeats at the earliest, after 9 at the latest; the same comparison comes from the folder."""
+    process = loadbench(
+        "compare", *SIMULATED, *SHORT, "--until=50%", "--repeats=9", "--json", "--no-live", cwd=tmp_path
+    )
+    assert "Traceback" not in process.stderr
+    found = comparison(tmp_path)
+    (reason,) = (one for one in found["caveats"] if one["code"].startswith("until_"))
+    runs = len(found["a"]["runs"])
+    assert runs in {8, 9}
+    if reason["code"] == "until_reached":
+        assert (
+            f"--until 50 %: reached after {runs} repeats: the ratio of output tokens/s at users=1" in reason["message"]
+        )
+        assert f"after {runs} repeats the ratio of output tokens/s at users=1 is known to" in process.stderr
+    else:  # a busy machine: no level is valid, or their speeds differ too much
+        assert "--until 50 %: not reached in 9 repeats, all that were allowed" in reason["message"]
+    again = loadbench("compare", str(kept(tmp_path)), "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["comparisons"] == found["comparisons"]
+
+
+def test_few_repeats_say_before_they_start_what_they_show(tmp_path):
+    """Also in the plan."""
+    for more in (["--dry-run"], []):
+        process = loadbench("compare", *SIMULATED, *SHORT, "--repeats=2", *more, cwd=tmp_path)
+        said = process.stdout if more else process.stderr.partition("begins")[0]
+        assert "2 repeats most likely show a difference of" in said
+
+
+def test_until_needs_a_limit(tmp_path):
+    """Else nothing would end it."""
+    process = loadbench("compare", *SIMULATED, *SHORT, "--until=3%", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "--until: has no effect: nothing limits the number of repeats" in process.stderr
+
+
 def test_one_process_cannot_be_two_servers(tmp_path):
     """--server-pid is refused where it would be taken for the server of both sides."""
     process = loadbench("compare", "http://127.0.0.1:9", "http://127.0.0.1:10", "--server-pid=1", cwd=tmp_path)
