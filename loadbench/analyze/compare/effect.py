@@ -358,15 +358,15 @@ def plan_repeats(
 
     `cv` is the coefficient of variation of one side's runs; the `checks` (gates or levels) share alpha. Returns the
     smallest n that shows a difference this far from the bound with that power, and at least what the exact rank test
-    needs. Raises `ValueError` where the effect is not beyond the bound, or needs too many runs.
+    would need, as runs are not always normal. Raises `ValueError` where the effect is not beyond the bound, or needs
+    too many runs.
     """
     distance = abs(math.log1p(effect) - math.log1p(bound))
     if cv < 0 or distance == 0 or abs(effect) < abs(bound):
         raise ValueError(f"a change of {effect:g} cannot be separated from one of {bound:g}")
     n = 2
     while n <= _MOST_REPEATS:
-        # Welch's degrees of freedom depend on the observed variances; for two equal ones this is about their mean.
-        freedom = n - 1 if paired else 2 * n * (n - 1) / (n + 1)
+        freedom = n - 1 if paired else 2 * (n - 1)
         needed = student.detectable_difference(alpha / checks / 2, power, freedom) * math.sqrt(2 / n)
         if ranks.smallest_p(n, n, paired=paired) <= alpha and needed * cv <= distance:
             return n
