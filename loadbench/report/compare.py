@@ -143,7 +143,10 @@ def _notes(comparison: Comparison) -> list[str]:
     }[comparison.basis]
     drift = comparison.assumed_drift
     basis += "" if drift is None else f", and an assumed drift of {100 * drift:.0f} % between sessions"
-    lines.append(f"intervals are from {basis}; those of a level hold together with {share}, and decide what is stated")
+    gated = "; a gate's is that of its rule alone" if comparison.gates else ""
+    lines.append(
+        f"intervals are from {basis}; those of a level hold together with {share}, and decide what is stated{gated}"
+    )
 
     # One line for each reason: the figures that it leaves out, and at which levels.
     metrics_of: dict[tuple[str, str], list[str]] = {}

@@ -97,3 +97,16 @@ def test_many_values_are_compared_by_the_normal_law(monkeypatch):
     assert p == pytest.approx(mann_whitney(a, b), rel=0.05)
     _, (exactly_low, exactly_high) = shift(a, b, paired=False, confidence=0.95)
     assert (low, high) == (pytest.approx(exactly_low, abs=1), pytest.approx(exactly_high, abs=1))
+
+
+@pytest.mark.parametrize("sizes", [(4, 6), (8, 8), (50, 45)])
+def test_one_sided_p_values_are_halves_of_the_two_sided_ones(sizes):
+    """The smaller one, doubled, is the two-sided p; b above a is a below b."""
+    rng = np.random.default_rng(sizes[0])
+    for _ in range(20):
+        a, b = rng.normal(size=sizes[0]), rng.normal(0.3, 1, sizes[1])
+        above, below = mann_whitney(a, b, b_above=True), mann_whitney(b, a, b_above=True)
+        assert mann_whitney(a, b) == pytest.approx(min(1.0, 2 * min(above, below)))
+        assert above + below >= 1
+        up, down = signed_ranks(a[:4] - b[:4], above=True), signed_ranks(b[:4] - a[:4], above=True)
+        assert signed_ranks(a[:4] - b[:4]) == pytest.approx(min(1.0, 2 * min(up, down)))
