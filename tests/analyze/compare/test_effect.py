@@ -37,23 +37,12 @@ def test_pairs_are_compared_by_their_differences():
     assert (high - low) / 2 == pytest.approx(2.7764 * effect.below, rel=1e-4)
 
 
-def test_sides_of_equal_number_share_their_spread():
-    """Variances 1 and 4 of 5 and 5: the error is 1, with 8 degrees of freedom."""
-    a = np.array([-1, -1, 0, 1, 1]) + 10
-    b = 2 * np.array([-1, -1, 0, 1, 1]) + 13
-    effect = runs(a, b).effect()
+@pytest.mark.parametrize(("b", "error", "freedom"), [([-1, -1, 0, 1, 1], 1.0, 8), ([-1, 1], math.sqrt(2.4 * 0.7), 5)])
+def test_unpaired_sides_share_their_spread(b, error, freedom):
+    """Squares of 4 and 16 of 5 and 5: the error is √(20 / 8 · 2 / 5); of 4 and 8 of 5 and 2: √(12 / 5 · 0.7)."""
+    effect = runs(np.array([-1, -1, 0, 1, 1]) + 10, 2 * np.array(b) + 13).effect()
     assert effect is not None
-    assert (effect.value, effect.below, effect.freedom) == (3.0, pytest.approx(1.0), 8)
-
-
-def test_sides_of_unequal_number_are_compared_by_welch():
-    """Variances 1 and 4 of 5 and 4: the error is √(0.2 + 1), the freedom 1.44 / (0.2² / 4 + 1 / 3) = 4.19."""
-    a = np.array([-1, -1, 0, 1, 1]) + 10
-    b = math.sqrt(3) * np.array([-1, -1, 1, 1]) + 13
-    effect = runs(a, b).effect()
-    assert effect is not None
-    assert (effect.value, effect.below) == (pytest.approx(3.0), pytest.approx(math.sqrt(1.2)))
-    assert effect.freedom == pytest.approx(1.44 / (0.04 / 4 + 1 / 3))
+    assert (effect.value, effect.below, effect.freedom) == (3.0, pytest.approx(error), freedom)
 
 
 def test_one_session_is_compared_with_the_spread_of_the_others():
