@@ -28,7 +28,9 @@ def judged(rng, *, rate: float, served: float, window_s: float = 60.0, constant:
     early = dues < window_s
     dues, took = dues[early], ((waits + services) / served)[early]
     went = course(dues, took, dues + took, window_s=window_s)
-    return list(not_steady(level(went, arrivals=int((dues >= 0).sum())), OPEN))
+    ends = np.histogram(dues + took, np.arange(0, window_s + 0.05, 0.1))[0]
+    made = replace(level(went, arrivals=int((dues >= 0).sum())), answers_by_slice=tuple(map(float, ends)))
+    return list(not_steady(made, OPEN))
 
 
 def level(went, *, arrivals: int = 0):
@@ -115,6 +117,22 @@ def test_rate_above_capacity_is_found():
     assert reason.message.startswith("the offered rate is above capacity: requests in flight grew from ")
     assert "TTFT from" in reason.message
     assert reason.advice == "reduce the rate"
+
+
+def test_short_level_far_above_capacity_is_found():
+    """Constant service, 10 s, 100 responses: even completions show what is lost in the walk of the arrivals."""
+    found = [judged(np.random.default_rng(seed), rate=1.5, served=10, window_s=10.0) for seed in range(60)]
+    assert sum(bool(reasons) for reasons in found) >= 50
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_short_level_below_capacity_is_not_called_above(constant):
+    """At 90 % for 10 s, at most 2 of 200."""
+    found = [
+        judged(np.random.default_rng(seed), rate=0.9, served=12, window_s=10.0, constant=constant)
+        for seed in range(200)
+    ]
+    assert sum("above capacity" in reason.message for reasons in found for reason in reasons) <= 2
 
 
 @pytest.mark.parametrize(("rate", "constant"), [(0.5, True), (0.8, False), (0.9, True), (0.9, False), (0.95, False)])
