@@ -107,7 +107,7 @@ def _answer_lines(capacity: Capacity, fit: PredictedCapacity | None) -> list[str
     elif fleet is not None and answer is not None:
         line = f"{fleet.people} users need {counted(fleet.devices or 0, 'such server')} with at most "
         least, most = answer.range
-        sure = "proven" if answer.strength != "likely" else "likely"
+        sure = "proven" if answer.range == (answer.low, answer.high) else "likely"
         line += f"{fleet.per_device} users each ({percent(1 - fleet.headroom)} of the {sure} {least:g})"
         if fleet.least not in {None, fleet.devices}:
             line += f"; {fleet.least} would be enough if each can serve {most:g}"

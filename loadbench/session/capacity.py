@@ -159,6 +159,10 @@ class Resumed:
                 f"--resume {path}: measured under other conditions: {changes}",
                 hint="give the same settings (only the budget may differ), or start a new search without --resume",
             )
+        grid = grid_of(scenario)
+        if any(abs(grid.amount(probe.at) - probe.amount) > 1e-3 * probe.amount for probe in capacity.probes):
+            hint = "start a new search without --resume"
+            raise BadInput(f"--resume {path}: an older version of loadbench measured other loads", hint=hint)
         return cls(RunFolder(path), capacity, read_run(path))
 
     def earlier(self, standing: Standing) -> EarlierSearch:

@@ -156,6 +156,19 @@ def test_a_search_goes_on_under_the_same_conditions_only(tmp_path):
     assert Resumed.read_all(folder, longer)[""].earlier(Standing()).spent_ns > 0
 
 
+def test_a_search_by_other_rates_cannot_go_on(tmp_path):
+    """The steps between rates were others in older versions: a message, and no probe at a load that nobody meant."""
+    scenario = resolve(
+        flags={"objectives": ["ttft_p95<1s"], "by": "rate", "at_most": "50"}, environment={}, command="capacity"
+    )
+    probe = msgspec.structs.replace(a_probe(), users=msgspec.UNSET, rate_per_s=2.183, at=16)
+    kept = Capacity(status="interrupted", objectives=[], model="m", budget_s=60.0, probes=[probe])
+    kept = msgspec.structs.replace(kept, conditions=conditions(scenario))
+    (tmp_path / "capacity.json").write_bytes(to_json(kept))
+    with pytest.raises(BadInput, match="an older version of loadbench measured other loads"):
+        Resumed.read_all(tmp_path, scenario)
+
+
 CLIMBING = a_scenario("ttft_p95<1050ms", think_s=20.0, budget=7200 * S, curve=True)
 TRUTH = 23  # M/M/4//N of 2 s of work and 20 s of thinking: so many wait longer than 1 s in no more than 5 % of cases
 

@@ -118,7 +118,7 @@ def conclude(
     failing = sorted(failing, key=lambda probe: -probe.at)
     rule = min(failing[-1].attainment.items(), key=lambda item: _margin(item[1]))[0] if failing else ""
     # Where the load generator's delay changed nothing, it was no bottleneck either.
-    counted = {probe.level for probe in evidence.probes}
+    counted = {probe.level for probe in evidence.probes} | {step.level for step in so_far.curve}
     usable = [
         without_client_reasons(level) if number in counted else ignoring_itl(level)
         for number, level in enumerate(levels)
