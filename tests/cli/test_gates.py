@@ -39,13 +39,26 @@ def swept(server, tmp_path, *arguments: str) -> tuple[int, dict, str]:
         (["--requests", "40", "--slo", "e2e_p50<1us", "--fail-on", "slo"], ["FAIL"], 3),
         (["--requests", "40", "--slo", "e2e_p50<1us"], ["FAIL"], 0),
         (["--requests", "40", "--slo", "e2e_p99<1h", "--fail-on", "slo"], ["UNDECIDED"], 5),
+        (["--requests", "40", "--fail-on", "e2e_p99<1h", "--undecided", "pass"], ["UNDECIDED"], 0),
+        (["--requests", "40", "--fail-on", "e2e_p99<1h", "--undecided", "fail"], ["UNDECIDED"], 3),
         (["--requests", "40", "--slo", "e2e_p99<1h", "--fail-on", "e2e_p50<1us"], ["UNDECIDED", "FAIL"], 3),
         (["--requests", "40", "--fail-on", "e2e_p99<1h", "--fail-on", "e2e_p50<1us"], ["UNDECIDED", "FAIL"], 3),
         # I1, D15: answers of one token have no TPOT at all, and a gate that nothing was held against fails.
         (["--requests", "40", "--max-tokens", "1", "--fail-on", "tpot_p95<1h"], ["FAIL"], 3),
         (["--duration", "1s", "--fail-on", "requests_per_s>1000000"], ["FAIL"], 3),
     ],
-    ids=["pass", "fail", "no gate", "undecided", "fail beside undecided", "two gates", "no sample", "throughput"],
+    ids=[
+        "pass",
+        "fail",
+        "no gate",
+        "undecided",
+        "undecided passes",
+        "undecided fails",
+        "fail beside undecided",
+        "two gates",
+        "no sample",
+        "throughput",
+    ],
 )
 def test_exit_code_is_that_of_the_gates(arguments, decisions, code, server, tmp_path):
     """0 passed, 3 failed, 5 undecided; a level that a busy machine made invalid comes first, with 4."""

@@ -45,8 +45,8 @@ _MARGIN = 4
 # counts by half. Queues at 90 % are else decided wrongly by 10 to 25 %.
 _FEW = 20
 _CLEARLY_CORRELATED = 2.0
-# Standard deviations by which users differ from chance.
-_CLEARLY = 3.0
+# Standard deviations by which places differ from chance, with any of so many numbers of places.
+_CLEARLY = 5.0
 
 
 class HitSeries(NamedTuple):
@@ -106,24 +106,25 @@ def effective_hits(requests: HitRows, share: float, *, users: int | None) -> flo
         own, middle = ordered[math.ceil(n * share) - 1], ordered[(n - 1) // 2]
         rounds = users or 1
         series = (over < own if ordered[0] < own else over <= own, over < 1, over <= middle)
-        effective = min(min(effective_n(each, round_size=rounds), _by_user(each, rounds)) for each in series)
+        effective = min(min(effective_n(each, round_size=rounds), _by_place(each, rounds)) for each in series)
         if users is None and effective < _FEW and n > _CLEARLY_CORRELATED * effective:
             effective /= 2
     return max(1.0, independent * effective / n)
 
 
-def _by_user(series: np.ndarray[Any, Any], users: int) -> float:
-    """The number of independent values, n or less, where some places in a round of users hit and others miss, time and
-    again: users in lockstep keep their places for a whole level, and so they are the sample, not their requests."""
-    rounds = len(series) // users
+def _by_place(series: np.ndarray[Any, Any], users: int) -> float:
+    """The number of independent values, n or less, where every k-th request hits and others miss, time and again: users
+    in lockstep keep their places for a whole level, and so k places are the sample, not their requests."""
+    n, most = len(series), 1.0
     variance = float(series.var())
-    if users < 2 or rounds < 2 or not variance:
-        return float(len(series))
-    means = series[: rounds * users].reshape(rounds, users).mean(axis=0)
-    ratio = rounds * float(means.var(ddof=1)) / variance
-    # Independent values have a ratio of 1 with this standard deviation.
-    is_chance = ratio <= 1 + _CLEARLY * math.sqrt(2 / (users - 1))
-    return float(len(series)) if is_chance else len(series) / ratio
+    for places in range(2, min(users, n // 3) + 1) if variance else ():
+        rounds = n // places
+        means = series[: rounds * places].reshape(rounds, places).mean(axis=0)
+        ratio = rounds * float(means.var(ddof=1)) / variance
+        # Independent values have a ratio of 1 with this standard deviation.
+        if ratio > 1 + _CLEARLY * math.sqrt(2 / (places - 1)):
+            most = max(most, ratio)
+    return n / most
 
 
 def _is_far(over: np.ndarray, users: int | None) -> bool:

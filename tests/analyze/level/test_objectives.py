@@ -281,14 +281,14 @@ def test_no_goodput_without_objectives_for_it():
 
 def test_undecided_gate_makes_a_valid_level_inconclusive():
     """With the rules and why they are undecided; a gate that is decided, either way, leaves it VALID."""
-    made = level(answers(18), "ttft_p95<1s", "ttft_p50<1s", "e2e_p50<1ms", gate=True)
+    made = level(answers(40), "ttft_p99<1s", "ttft_p50<1s", "e2e_p50<1ms", gate=True)
     assert [one.decision for one in made.objectives] == ["UNDECIDED", "PASS", "FAIL"]
     assert made.verdict.status == "INCONCLUSIVE"
     (reason,) = made.verdict.reasons
     assert reason.code == "undecided"
-    assert "ttft_p95<1s" in reason.message
+    assert "ttft_p99<1s" in reason.message
     assert "ttft_p50" not in reason.message
-    assert level(answers(18), "ttft_p50<1s", "e2e_p50<1ms", gate=True).verdict.status == "VALID"
+    assert level(answers(40), "ttft_p50<1s", "e2e_p50<1ms", gate=True).verdict.status == "VALID"
 
 
 def test_objective_that_is_no_gate_only_reports():
@@ -298,6 +298,6 @@ def test_objective_that_is_no_gate_only_reports():
 
 def test_invalid_level_stays_invalid():
     """What cannot be believed is not merely undecided."""
-    made = level(answers(18), "ttft_p95<1s", gate=True, health=calm(lag_ns=9 * MS), load=Closed(2))
+    made = level(answers(40), "ttft_p99<1s", gate=True, health=calm(lag_ns=9 * MS), load=Closed(2))
     assert made.verdict.status == "INVALID"
     assert "undecided" not in [reason.code for reason in made.verdict.reasons]
