@@ -122,7 +122,8 @@ def _next_step(capacity: Capacity) -> str:
     easier = "A new search with a lower --confidence or a lower percentile in --slo needs fewer requests."
     if needed is None:
         return f"To get an answer, {resume} and a larger --budget. {easier}"
-    budget = format_duration(math.ceil((capacity.spent_s + needed.seconds) / 60) * 60 * NS_PER_S)
+    whole_s = max(capacity.budget_s, capacity.spent_s + needed.seconds)
+    budget = format_duration(math.ceil((whole_s + 1) / 60) * 60 * NS_PER_S)
     more = f"about {needed.requests} more requests, which take about {duration(needed.seconds)}"
     return f"An answer needs {more}: {resume} --budget {budget}. {easier}"
 

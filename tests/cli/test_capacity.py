@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from loadbench.analyze.capacity.answer import conclude
+from loadbench.analyze.capacity.answer import conclude, needed
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.client.client import Client, Endpoint
@@ -154,6 +154,25 @@ def test_a_search_goes_on_under_the_same_conditions_only(tmp_path):
         Resumed.read_all(folder, other)
     longer = a_scenario("ttft_p95<1s", think_s=20.0, budget=7200 * S)
     assert Resumed.read_all(folder, longer)[""].earlier(Standing()).spent_ns > 0
+
+
+def test_a_search_that_was_too_short_says_what_an_answer_takes(climbed):
+    """More for a wider range, and more for a proof; with the budget to resume with."""
+    evidence = SearchEvidence(CLIMBING.objectives, climbed.search.search.grid, confidence=0.95)
+    evidence.probes = [a_probe(requests=400)]
+    so_far = Capacity(status="inconclusive", objectives=[], model="m", budget_s=600.0, spent_s=600.0, run="runs/x")
+    wide, wider = (
+        CapacityAnswer(users=20, low=None, high=None, likely_low=10, likely_high=high, confidence=0.95)
+        for high in (20, 40)
+    )
+    least, more = needed(wide, so_far, evidence), needed(wider, so_far, evidence)
+    proof = needed(wide, msgspec.structs.replace(so_far, require="proven"), evidence)
+    assert 400 < least.requests < more.requests
+    assert least.requests < proof.requests
+    assert least.seconds == pytest.approx(600 * least.requests / 400, rel=0.01)
+    shown = render_text(capacity_document(msgspec.structs.replace(so_far, conclusion="Too short.", needed=least)))
+    assert f"about {least.requests} more requests" in shown
+    assert "--resume runs/x --budget 4" in shown
 
 
 def test_a_search_by_other_rates_cannot_go_on(tmp_path):

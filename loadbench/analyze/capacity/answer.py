@@ -28,7 +28,7 @@ from loadbench.analyze.capacity.curve import (
 )
 from loadbench.analyze.capacity.fleet_size import fleet_size
 from loadbench.plan.search import CONTRADICTS, Purpose, Users
-from loadbench.results.capacity import AtThinkTime, Capacity, CapacityAnswer, Verification
+from loadbench.results.capacity import AtThinkTime, Capacity, CapacityAnswer, Needed, Verification
 from loadbench.results.prediction import Bottleneck
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ _NARROW, _WIDEST = 1.3, 2.0
 _FEWEST_VERIFY = 10
 # A likely range wider than this factor is no answer, however much time there was.
 _LIKELY_WIDEST = 1.6
+# What a likely range is narrowed to, as a factor, and how many times as many requests a proof of the same takes.
+_LIKELY_TARGET, _FOR_PROOF = 1.4, 5.0
 _WITH_MORE: dict[BottleneckKind, str] = {
     "prefill": "reading prompts takes too long",
     "decode": "output tokens come too slowly",
@@ -160,6 +162,7 @@ def conclude(
         verification=verified,
         at_think_times=_at_think_times(found, evidence),
         devices=devices,
+        needed=needed(found, so_far, evidence) if status in {"inconclusive", "interrupted"} else None,
         conclusion=_conclusion(status, found, search, contradictions, bottleneck, rule, aborted),
         end_reason=end_reason,
     )
@@ -224,6 +227,25 @@ def verification(evidence: SearchEvidence, predicted: Mapping[str, float] | None
         measured=probe.attainment,
         agrees=None if probe.requests < _FEWEST_VERIFY else not probe.aborted and probe.leaning > -CONTRADICTS,
     )
+
+
+def needed(found: CapacityAnswer | None, so_far: Capacity, evidence: SearchEvidence) -> Needed | None:
+    """About how much more an answer takes; `None` where nothing says.
+
+    The width of a range falls with the square root of the number of requests. A proof takes several times as many as a
+    range of the same width by a fitted curve.
+    """
+    requests = sum(probe.requests for probe in evidence.probes)
+    if found is None or not found.likely_low or not found.likely_high or not requests:
+        return None
+    if found.users is not msgspec.UNSET and found.likely_high - found.likely_low <= 1:
+        factor = 1.0
+    else:
+        factor = max(1.0, (math.log(found.likely_high / found.likely_low) / math.log(_LIKELY_TARGET)) ** 2)
+    factor *= _FOR_PROOF if so_far.require == "proven" else 1.0
+    # The verification takes an eighth of the time, as `loadbench.plan.search.Budget` has it.
+    factor = max(factor - 1, 0.0) + 1 / 8
+    return Needed(requests=math.ceil(factor * requests), seconds=factor * so_far.spent_s)
 
 
 def _at_think_times(found: CapacityAnswer | None, evidence: SearchEvidence) -> list[AtThinkTime]:
