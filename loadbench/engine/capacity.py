@@ -240,8 +240,7 @@ class CapacitySearch:
         early_end = _EarlyEnd(probe, monitor, search)
 
         def on_start(request: Request) -> None:
-            if request.phase is Phase.MEASURED:
-                monitor.started(request.number, request.due_ns)
+            monitor.started(request.number, request.due_ns, measured=request.phase is Phase.MEASURED)
 
         def on_sample(sample: Sample, level: RunningLevel) -> None:
             monitor.add(sample)

@@ -85,8 +85,8 @@ class RunObserver(Protocol):
 class ProbeMonitor(Protocol):
     """Assesses one probe of a capacity search while it runs."""
 
-    def started(self, number: int, due_ns: int) -> None:
-        """A measured request has been sent."""
+    def started(self, number: int, due_ns: int, *, measured: bool = True) -> None:
+        """A request has been sent."""
         ...
 
     def add(self, sample: Sample) -> None:

@@ -34,6 +34,8 @@ class HitShare(msgspec.Struct, frozen=True, kw_only=True):
 
     `effective` is the effective n: the number of independent requests with as much information. `interval` is the 95 %
     interval of the share for this n and this probe alone. It is for readers; the search decides by other means.
+    `inefficiency` is how many hits and misses in a row are worth one independent one, by their autocorrelation; null
+    where all are alike.
     """
 
     share: float | None
@@ -41,6 +43,7 @@ class HitShare(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     hits: int
     effective: float
+    inefficiency: float | None = None
     interval: Interval | None = None
 
 

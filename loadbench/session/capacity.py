@@ -334,7 +334,11 @@ class CapacityWriter(RunWriter):
         self._delays = ClientDelays(scenario.objectives)
         self._missed_alone = ""
         self._evidence = SearchEvidence(
-            scenario.objectives, grid_of(scenario), confidence=settings.confidence, closed=settings.by == "users"
+            scenario.objectives,
+            grid_of(scenario),
+            confidence=settings.confidence,
+            closed=settings.by == "users",
+            think_s=None if scenario.think is None or settings.by == "rate" else scenario.think.mean / 1e9,
         )
         self._evidence.probes = [] if resumed is None else list(resumed.capacity.probes)
         self.capacity = Capacity(

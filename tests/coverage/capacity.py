@@ -108,6 +108,7 @@ def searched(scenario: Scenario, server: Callable[[], object], **about) -> Searc
                 grid_of(scenario),
                 confidence=scenario.capacity.confidence,
                 closed=scenario.capacity.by == "users",
+                think_s=None if scenario.think is None else scenario.think.mean / 1e9,
             )
         )
         search = CapacitySearch(

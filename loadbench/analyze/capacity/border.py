@@ -2,7 +2,8 @@
 
 The share of hits is modelled as a logistic curve in the logarithm of the load, `logit(p0) - b ln(load/m)`. It equals
 the required share p0 at the border m and has the steepness b. The likelihood of the hits and misses on a grid
-of m and b gives the posterior; every m is equally likely beforehand. No queue is assumed: what the hits at loads on
+of m and b gives the posterior. Beforehand every m is equally likely, or those near the border that the requests' own
+states lead to expect (`loadbench.analyze.capacity.in_flight`). No queue is assumed: what the hits at loads on
 both sides of the border say holds for exponential and for fixed lengths alike, and for users in lockstep, whose share
 falls in a step (large b). Far from the measured loads the curve says little, because its steepness is open.
 
@@ -18,12 +19,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from loadbench.analyze.capacity.in_flight import Expected
 
     Values = np.ndarray[Any, np.dtype[np.float64]]
 
 # Steepness and its prior weight: queues of a usable server fall off with 3 to 10, exhausted memory with more.
 _STEEPNESS = {1.5: 1.0, 2.5: 2.0, 4.0: 3.0, 6.0: 3.0, 9.0: 2.0, 14.0: 1.0, 30.0: 0.5, 80.0: 0.25}
+# The model's steepness against the true one, as a standard deviation of the logarithm.
+_STEEPNESS_ERROR = 0.4
 # Borders are this far apart, as a factor; the grid of loads is 5 % wide.
 _FINE = 0.015
 
@@ -39,13 +44,26 @@ class LoadPoint(NamedTuple):
 class FittedBorder:
     """The posterior of the border of one objective that requires a share p0, between two loads."""
 
-    def __init__(self, points: Sequence[LoadPoint], p0: float, *, least: float, most: float) -> None:
+    def __init__(
+        self,
+        points: Sequence[LoadPoint],
+        p0: float,
+        *,
+        least: float,
+        most: float,
+        expect: Callable[[Values], Expected | None] | None = None,
+    ) -> None:
         self._p0 = p0
         # The border may lie outside of the loads, by up to half.
         first, last = math.log(least / 1.5), math.log(most * 1.5)
         self.log_m = np.linspace(first, last, 2 + round((last - first) / _FINE))
         self._b = np.array(list(_STEEPNESS))
         logs = np.zeros((len(self.log_m), len(self._b))) + np.log(list(_STEEPNESS.values()))[None, :]
+        if expect is not None and (expected := expect(self.log_m)) is not None:
+            # Student's t with 4 degrees of freedom: where the data clearly disagree, they decide.
+            z = (self.log_m - expected.log_m) / expected.deviation
+            logs -= 2.5 * np.log1p(z * z / 4)[:, None]
+            logs -= 2.5 * np.log1p((np.log(self._b / expected.steepness) / _STEEPNESS_ERROR) ** 2 / 4)[None, :]
         for point in points:
             z = self._logits(point.amount)
             logs -= point.hits * np.logaddexp(0, -z) + point.misses * np.logaddexp(0, z)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from loadbench.analyze.capacity.border import FittedBorder, LoadPoint, likely_range
+from loadbench.analyze.capacity.in_flight import InFlightStates, expected_border
 from loadbench.analyze.capacity.sequential import (
     HitCount,
     ProbeCounts,
@@ -43,10 +44,10 @@ _NEAR = 1.45
 # A probe that an abort rule ended leans to FAIL as clearly as bracketing asks for: 20 to 1, as a logarithm.
 _ABORTED_LEANING = -3.0
 # Few requests do not show how much they depend on each other: beforehand it is taken that a request is worth half an
-# independent one, and that is worth as much as what this many requests show at loads at most this factor away.
+# independent one, and that weighs as much as what this many requests show at loads at most this factor away.
 _INEFFICIENCY, _FEW, _SIMILAR = 2.0, 50, 1.6
 # The curve is an approximation, and the effective n an estimate: requests count this much less for the likely range.
-_MODEL_ERROR = 1.25
+_MODEL_ERROR = 1.5
 
 
 def refuse_objectives(objectives: Sequence[Objective]) -> None:
@@ -80,10 +81,20 @@ class ExpectedShare(NamedTuple):
 class SearchEvidence:
     """The probes of a search on a grid of loads, and what they show."""
 
-    def __init__(self, objectives: Sequence[Objective], grid: Grid, *, confidence: float, closed: bool = True) -> None:
+    def __init__(
+        self,
+        objectives: Sequence[Objective],
+        grid: Grid,
+        *,
+        confidence: float,
+        closed: bool = True,
+        think_s: float | None = None,
+    ) -> None:
         self.probes: list[ProbeResult] = []
         self.refused: list[int] = []  # positions at which the load generator was the bottleneck
         self._closed = closed
+        self._think_s = think_s
+        self._states = InFlightStates(len(objectives))  # of all probes of this process
         self.grid = grid
         self._objectives = tuple(objectives)
         self._p0s = [required_share(objective) for objective in objectives]
@@ -101,7 +112,7 @@ class SearchEvidence:
         running = ProbeCounts(amount, counts, hopeless)
         standing = self.standing(running)
         decision = standing.decision(probe.at)
-        enough = min((count.effective_n * (1 - p0) for p0, count in zip(self._p0s, counts, strict=True)), default=0.0)
+        enough = min(count.n / (count.inefficiency or 1.0) * (1 - p0) for p0, count in zip(self._p0s, counts, strict=True))
         if hopeless:
             return Finding("FAIL", -math.inf, standing, enough)
         return Finding(decision, min(leans), standing, enough)
@@ -121,6 +132,7 @@ class SearchEvidence:
                     hint="request longer responses (--max-tokens), or find out why all requests fail",
                 )
         finding = monitor.finding(recording.window[1])
+        self._states.add(monitor.states)
         if recording.aborted:
             # By the user's own rule this load is too high, whatever its requests show.
             finding = finding._replace(decision="FAIL", leaning=min(finding.leaning, _ABORTED_LEANING))
@@ -133,6 +145,7 @@ class SearchEvidence:
                 requests=count.n,
                 hits=count.hits,
                 effective=count.effective_n,
+                inefficiency=count.inefficiency,
                 interval=share_interval(round(n * (count.share or 0.0)), n) if n else None,
             )
         usual_ns = recording.histograms["e2e_response"].percentile(50)
@@ -190,24 +203,13 @@ class SearchEvidence:
         )
 
     def _counted(self, running: ProbeCounts | None = None) -> list[ProbeCounts]:
-        """The counts of all probes. None is taken to be less correlated than those at similar loads are on average: a
-        short probe that lies within one good or bad spell does not show its correlation."""
+        """The counts of all probes."""
         probes = [] if running is None else [running]
         for probe in self.probes:
             shares = [probe.attainment[objective.rule] for objective in self._objectives]
-            counts = tuple(HitCount(share.requests, share.hits, share.effective) for share in shares)
+            counts = tuple(HitCount(one.requests, one.hits, one.effective, one.inefficiency) for one in shares)
             probes.append(ProbeCounts(probe.amount, counts, bool(probe.overloaded or probe.aborted)))
-        counted = []
-        for one in probes:
-            near = [other for other in probes if max(other.amount / one.amount, one.amount / other.amount) < _SIMILAR]
-            discounted = []
-            for place, count in enumerate(one.counts):
-                others = [other.counts[place] for other in near if other.counts[place].n]
-                square = sum(other.n * other.n / other.effective_n for other in others)
-                usual = (_FEW * _INEFFICIENCY + square) / (_FEW + sum(other.n for other in others))
-                discounted.append(HitCount(count.n, count.hits, count.n / usual))
-            counted.append(one._replace(counts=tuple(discounted)))
-        return counted
+        return probes
 
     def _proven(self, probes: Sequence[ProbeCounts]) -> tuple[int | None, int | None, bool]:
         """The last position that is proven to pass, the first that is proven to fail, and whether that is possible.
@@ -233,19 +235,29 @@ class SearchEvidence:
         return passed if passed >= grid.lowest else None, failed if failed <= grid.highest else None, True
 
     def borders(self, probes: Sequence[ProbeCounts] | None = None) -> list[FittedBorder]:
-        """The fitted border of each objective."""
+        """The fitted border of each objective. A probe counts as correlated as those at similar loads are on average: a
+        short one that lies within one good or bad spell does not show its correlation."""
         probes, grid = self._counted() if probes is None else probes, self.grid
         borders = []
         for place, (objective, p0) in enumerate(zip(self._objectives, self._p0s, strict=True)):
             points = []
             for probe in probes:
-                hits, misses = (part / _MODEL_ERROR for part in probe.counts[place].independent)
+                count, weight, sum_ = probe.counts[place], float(_FEW), _FEW * _INEFFICIENCY
+                for other in probes:
+                    near = max(other.amount / probe.amount, probe.amount / other.amount) < _SIMILAR
+                    if near and (shown := other.counts[place].inefficiency) is not None:
+                        weight, sum_ = weight + other.counts[place].n, sum_ + other.counts[place].n * shown
+                usual = _MODEL_ERROR * sum_ / weight
+                hits, misses = count.hits / usual, (count.n - count.hits) / usual
                 if probe.hopeless and objective.metric != FAILURES:
                     # In a growing queue all later requests would miss.
                     hits, misses = 0.0, max(hits + misses, 1.0)
                 points.append(LoadPoint(probe.amount, hits, misses))
             least, most = grid.amount(grid.lowest), grid.amount(grid.highest)
-            borders.append(FittedBorder(points, p0, least=least, most=most))
+            # Without think time all users are always in flight: there is nothing to model.
+            models = not self._closed or (self._think_s or 0) > 0
+            expect = partial(expected_border, self._states, place, p0, think_s=self._think_s) if models else None
+            borders.append(FittedBorder(points, p0, least=least, most=most, expect=expect))
         return borders
 
     def expected(self, amount: float, confidence: float) -> dict[str, ExpectedShare]:

@@ -36,7 +36,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from loadbench.analyze.capacity.in_flight import InFlightStates
 from loadbench.analyze.level.steady import MIN_QUEUE_GROWTH, series_trend
+from loadbench.analyze.stats.effective_n import effective_n
 from loadbench.analyze.stats.hits import effective_hits
 from loadbench.plan.load import Phase
 from loadbench.plan.objective import FAILURES
@@ -65,11 +67,16 @@ _BATCHES = 20
 
 @dataclass(frozen=True, slots=True)
 class HitCount:
-    """`hits` of `n` values met one objective; they carry as much information as `effective_n` independent ones."""
+    """`hits` of `n` values met one objective; they carry as much information as `effective_n` independent ones.
+
+    `inefficiency` is how many in a row are worth an independent one, by their autocorrelation; `None` where all are
+    alike. It is a best guess, and `effective_n` a cautious one, which also knows how few rounds of users there were.
+    """
 
     n: int = 0
     hits: int = 0
     effective_n: float = 0.0
+    inefficiency: float | None = None
 
     @property
     def share(self) -> float | None:
@@ -166,6 +173,9 @@ class SequentialMonitor:
         self._opens_ns = opens_ns
         self._is_open = is_open
         self._in_flight: dict[int, int] = {}
+        self.states = InFlightStates(len(self._objectives))
+        self._met: dict[int, int] = {}
+        self._present, self._since_ns = 0, opens_ns
         self._ended: list[tuple[int, int, tuple[RequestHits | None, ...]]] = []
         self._ends = array("q")
         self._checked = 0
@@ -173,15 +183,31 @@ class SequentialMonitor:
         self.left_out: Counter[Objective] = Counter()
         self.overloaded = False
 
-    def started(self, number: int, due_ns: int) -> None:
-        """A measured request was sent."""
-        self._in_flight[number] = due_ns
+    def started(self, number: int, due_ns: int, *, measured: bool = True) -> None:
+        """A request was sent."""
+        if measured:
+            self._in_flight[number] = due_ns
+            self._met[number] = self._present
+        self._pass(due_ns, 1)
+
+    def _pass(self, now_ns: int, change: int) -> None:
+        """Time passes with as many requests in flight as there are, until one starts or ends."""
+        self.states.reach(self._present)
+        if now_ns > self._since_ns:
+            self.states.seconds[self._present] += (now_ns - self._since_ns) / 1e9
+            self._since_ns = now_ns
+        self._present = max(0, self._present + change)
 
     def add(self, sample: Sample) -> None:
         """A request has ended. One that was cancelled by the user carries no information."""
+        before = self._present
+        self._pass(sample.end_ns, -1)
+        if sample.end_ns > self._opens_ns and sample.outcome is not Outcome.CANCELLED:
+            self.states.ended[before] += 1
         if sample.phase is not Phase.MEASURED:
             return
         self._in_flight.pop(sample.number, None)
+        met = self._met.pop(sample.number, None)
         if sample.outcome is not Outcome.CANCELLED:
             self._ends.append(sample.end_ns)
             self.left_out.update(one for one in self._objectives if not informs(one, sample))
@@ -189,6 +215,10 @@ class SequentialMonitor:
                 hits_of(objective, sample) if objective.metric == FAILURES or informs(objective, sample) else None
                 for objective in self._objectives
             )
+            if met is not None:
+                self.states.met[met] += 1
+                for place, own in enumerate(hits):
+                    self.states.missed[place, met] += own is not None and own.hits < own.values
             insort(self._ended, (sample.due_ns, sample.number, hits), key=lambda entry: entry[:2])
 
     @property
@@ -210,7 +240,9 @@ class SequentialMonitor:
         for place, objective in enumerate(self._objectives):
             rows = hit_rows([own for _, _, hits in known if (own := hits[place]) is not None])
             effective = effective_hits(rows, required_share(objective), users=users)
-            counts.append(HitCount(int(rows[:, 1].sum()), int(rows[:, 0].sum()), effective))
+            met = rows[:, 0] >= rows[:, 1]
+            correlated = len(met) / effective_n(met, round_size=len(met)) if 0 < met.sum() < len(met) else None
+            counts.append(HitCount(int(rows[:, 1].sum()), int(rows[:, 0].sum()), effective, correlated))
         return tuple(counts)
 
     def finding(self, now_ns: int) -> Finding:
