@@ -49,7 +49,7 @@ _SEED_STEP = 1_000_003
 # In bracketing and refining a probe ends when one side is this much likelier, as a logarithm: 20 to 1.
 _CLEARLY = 3.0
 # It is first assessed after this many requests,
-_FEWEST = 10
+_FEWEST = 20
 # and then each time that there are this many times as many.
 _ASSESS_AGAIN = 1.15
 # A refining probe has enough requests for this many misses of independent ones that p0 allows, a verification for that.

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 Decision = Literal["PASS", "FAIL", "UNDECIDED"]
 
-# Rates are this far apart; a step of users is as large.
+# Rates are this far apart.
 RESOLUTION = 0.02
 # Probes of one position for one purpose.
 _MAX_VISITS = 4
 # The highest load is measured itself once twice the last load comes this near.
 _NEAR_TOP = 1.5
 # A likely range may be wider than a proven one by this factor.
-_LIKELY_WIDTH = 1.8
+_LIKELY_WIDTH = 2.0
 # A verification contradicts the estimate if it leans to FAIL by this much: 7 to 1, the 95 % interval of its share.
 CONTRADICTS = 1.92
 # Ends are proven at these distances from the best estimate, one after the other.
@@ -116,12 +116,8 @@ class Grid(ABC):
         """The position nearest to a load, within the grid."""
 
     @abstractmethod
-    def step(self, at: int) -> int:
-        """The number of positions that are about 2 % at this position; at least 1."""
-
-    @abstractmethod
-    def between(self, low: int, high: int) -> int:
-        """The position half-way between two, by ratio."""
+    def top(self, at: int) -> float:
+        """The highest capacity that a position stands for: of users itself, of rates all below the next position."""
 
 
 class Users(Grid):
@@ -135,13 +131,9 @@ class Users(Grid):
         """The rounded number."""
         return min(self.highest, max(self.lowest, round(amount)))
 
-    def step(self, at: int) -> int:
-        """5 % of the number."""
-        return max(1, round(RESOLUTION * at))
-
-    def between(self, low: int, high: int) -> int:
-        """The geometric mean."""
-        return round(math.sqrt(max(low, 1) * high))
+    def top(self, at: int) -> float:
+        """The number itself."""
+        return at
 
 
 class Rates(Grid):
@@ -162,13 +154,9 @@ class Rates(Grid):
         """By ratio."""
         return min(self.highest, max(self.lowest, round(math.log(amount) / math.log1p(RESOLUTION))))
 
-    def step(self, at: int) -> int:  # noqa: ARG002 - the same everywhere
-        """One position."""
-        return 1
-
-    def between(self, low: int, high: int) -> int:
-        """The middle position."""
-        return (low + high) // 2
+    def top(self, at: int) -> float:
+        """The next rate."""
+        return self.amount(min(at + 1, self.highest))
 
 
 @dataclass(slots=True)
@@ -217,7 +205,7 @@ class Search:
         """Whether the range from one position to another, both included, is as narrow as the precision, times this."""
         if low is None or high is None or low < self.grid.lowest or high > self.grid.highest:
             return False
-        least, most = self.grid.amount(low), self.grid.amount(high)
+        least, most = self.grid.amount(low), self.grid.top(high)
         return high - low <= 1 or most - least <= factor * self.precision * math.sqrt(least * most)
 
     @property

@@ -32,7 +32,7 @@ from loadbench.results.capacity import AtThinkTime, Capacity, CapacityAnswer, Ne
 from loadbench.results.prediction import Bottleneck
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadbench.analyze.capacity.search_evidence import SearchEvidence
     from loadbench.plan.scenario import Scenario
@@ -178,12 +178,12 @@ def answer(search: Search, confidence: float, think_s: float | None, *, agrees: 
         return None
     users, step = isinstance(grid, Users), int(isinstance(grid, Users))
 
-    def load(at: int | None, *, above: int = 0) -> float | None:
-        """The load at a position; for the high end of rates the next one, below which the capacity lies."""
-        return None if at is None or at < grid.lowest else grid.amount(min(at + (0 if users else above), grid.highest))
+    def load(at: int | None, amount: Callable[[int], float]) -> float | None:
+        return None if at is None or at < grid.lowest else amount(at)
 
-    low, high = load(standing.passed), None if standing.failed is None else load(standing.failed - 1, above=1)
-    likely_low, likely_high = load(standing.low), load(standing.high, above=1)
+    failed = None if standing.failed is None else standing.failed - 1
+    low, high = load(standing.passed, grid.amount), load(failed, grid.top)
+    likely_low, likely_high = load(standing.low, grid.amount), load(standing.high, grid.top)
 
     def within(low: float | None, high: float | None, widest: float) -> bool:
         return low is not None and high is not None and high <= max(widest * low, low + step)

@@ -103,5 +103,5 @@ def expected_border(
     steepness = float((logit[last] - logit[first]) / (log_loads[last] - log_loads[first]))
     if not 0.5 < steepness < 100:
         return None
-    noise = 2 / states.ended.sum() + 2 / (steepness * steepness * states.missed[place].sum())
+    noise = 2 / states.ended.sum() + 8 / (steepness * steepness * states.missed[place].sum())
     return Expected(float(log_loads[at]), math.sqrt(_ERROR * _ERROR + float(noise)), steepness)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
 _NEAR = 1.45
 # A probe that an abort rule ended leans to FAIL as clearly as bracketing asks for: 20 to 1, as a logarithm.
 _ABORTED_LEANING = -3.0
-# Few requests do not show how much they depend on each other: beforehand it is taken that a request is worth half an
-# independent one, and that weighs as much as what this many requests show at loads at most this factor away.
-_INEFFICIENCY, _FEW, _SIMILAR = 2.0, 50, 1.6
+# Few requests do not show how much they depend on each other: beforehand it is taken that a request is worth a third of
+# an independent one, and that weighs as much as what this many requests show at loads at most this factor away.
+_INEFFICIENCY, _FEW, _SIMILAR = 3.0, 60, 1.6
 # The curve is an approximation, and the effective n an estimate: requests count this much less for the likely range.
 _MODEL_ERROR = 1.5
 
@@ -108,11 +109,12 @@ class SearchEvidence:
 
     def _assess(self, probe: Probe, amount: float, counts: tuple[HitCount, ...], hopeless: bool) -> Finding:  # noqa: FBT001
         """What a running probe shows, together with all before it."""
-        leans = [leaning(p0, count) for p0, count in zip(self._p0s, counts, strict=True)]
+        usual = [replace(count, effective_n=count.n / (count.inefficiency or 1.0)) for count in counts]
+        leans = [leaning(p0, count) for p0, count in zip(self._p0s, usual, strict=True)]
         running = ProbeCounts(amount, counts, hopeless)
         standing = self.standing(running)
         decision = standing.decision(probe.at)
-        enough = min(count.n / (count.inefficiency or 1.0) * (1 - p0) for p0, count in zip(self._p0s, counts, strict=True))
+        enough = min(count.effective_n * (1 - p0) for p0, count in zip(self._p0s, usual, strict=True))
         if hopeless:
             return Finding("FAIL", -math.inf, standing, enough)
         return Finding(decision, min(leans), standing, enough)
