@@ -309,7 +309,7 @@ class _EarlyEnd:
                 self.ended = finding.misses >= _ENOUGH_TO_VERIFY
             case _:
                 wrong = finding.leaning if self.probe.expects == "FAIL" else -finding.leaning
-                self.ended = finding.decision != "UNDECIDED" or wrong > 1
-        self.ended |= finding.leaning < -_FAR_TOO_HIGH
+                self.ended = finding.decision != "UNDECIDED" or wrong > _CLEARLY
+        self.ended |= finding.leaning < -_FAR_TOO_HIGH and self.probe.purpose is not Purpose.TEST
         if self.ended:
             level.finish(cut=finding.leaning < -_CLEARLY)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _ERROR = 0.13
 # A state that was met rarely is taken to be like the one below it, with the weight of this many requests.
 _SMOOTH = 5.0
+# A request that meets as many others at a higher load meets more of them later: the model's share falls too slowly. No
+# queue of a usable server falls off more slowly than this.
+_LEAST_STEEP = 2.5
 # Fewer misses say nothing about which states miss.
 _FEWEST_MISSES = 8
 
@@ -103,5 +106,6 @@ def expected_border(
     steepness = float((logit[last] - logit[first]) / (log_loads[last] - log_loads[first]))
     if not 0.5 < steepness < 100:
         return None
+    steepness = max(steepness, _LEAST_STEEP)
     noise = 2 / states.ended.sum() + 8 / (steepness * steepness * states.missed[place].sum())
     return Expected(float(log_loads[at]), math.sqrt(_ERROR * _ERROR + float(noise)), steepness)

@@ -53,10 +53,14 @@ if TYPE_CHECKING:
     from loadbench.record.attainment import RequestHits
     from loadbench.record.sample import Sample
 
-# Alternatives to a candidate: the border is this many times nearer or further, and the share falls with this steepness.
-_CURVES = tuple((ratio, b) for ratio in (1.06, 1.13, 1.25, 1.5, 2.0, 4.0, 20.0) for b in (2.5, 6.0, 20.0))
+# Alternatives to a candidate: the border is this many times nearer or further, near ones with more weight than far
+# ones, and the share falls with this steepness.
+_RATIOS = (1.06, 1.13, 1.25, 1.45, *(1.7 * 1.2**step for step in range(36)))
+_CURVES = tuple((ratio, b, 1 / (1 + place)) for place, ratio in enumerate(_RATIOS) for b in (2.5, 6.0, 20.0))
 # Alternatives of one share at all loads: factors on the odds of a miss.
 _LEVELS = (2.0, 6.0, 40.0)
+_WEIGHTS = np.array([*(weight for _, _, weight in _CURVES), *(1.0 for _ in _LEVELS)])
+_LOG_WEIGHTS = np.log(_WEIGHTS / _WEIGHTS.sum())[:, None]
 # Fewer requests do not show their correlation.
 FEWEST = 20
 FEWEST_PER_USER = 5  # for PASS
@@ -127,7 +131,7 @@ def log_wealths(
         passes = (n >= FEWEST) & (per_user >= FEWEST_PER_USER)
         for gains, wanted, sign in ((misses_too_often, fails, 1), (hits_often_enough, passes, -1)):
             near = bounds if sign > 0 else beyond
-            borders = [(near / ratio if sign > 0 else near * ratio, b) for ratio, b in _CURVES]
+            borders = [(near / ratio if sign > 0 else near * ratio, b) for ratio, b, _ in _CURVES]
             odds = [(1 - p0) / p0 * (loads[None, :] / border[:, None]) ** b for border, b in borders]
             odds += [np.full((len(near), len(loads)), (1 - p0) / p0 * level**sign) for level in _LEVELS]
             share = 1 / (1 + np.array(odds))
@@ -138,8 +142,9 @@ def log_wealths(
                 (loads[None, :] <= bounds[:, None]) if sign > 0 else (loads[None, :] >= beyond[:, None] * (1 - 1e-9))
             )
             logs = np.where(count & wanted, logs, 0.0).sum(axis=2)
+            logs += _LOG_WEIGHTS
             top = logs.max(axis=0)
-            gains.append(top + np.log(np.exp(logs - top).mean(axis=0)))
+            gains.append(top + np.log(np.exp(logs - top).sum(axis=0)))
     return np.logaddexp.reduce(misses_too_often) - math.log(len(p0s)), np.min(hits_often_enough, axis=0)
 
 
