@@ -5,8 +5,8 @@ the probability q(n). Both are counted from all requests of all probes, whatever
 flight now and then, and a heavy one few. N users who think for Z on average send (N − n)/Z per second, an open loop its
 rate; the steady state of this birth-death process says how many a request meets at any load, and so how many miss.
 
-This holds where lengths are exponential or the server shares itself evenly (`loadbench.analyze.capacity.finite_source`).
-Fixed lengths make queues shorter, and lockstep has no such state at all. So the model only says where the border is to
+This holds where lengths are exponential, or where the server shares itself evenly
+(`loadbench.analyze.capacity.finite_source`). Fixed lengths make queues shorter, and lockstep has no such state at all. So the model only says where the border is to
 be expected, with an error of its own (`_ERROR`), and how steep the share falls there; the hits and misses at the loads
 themselves decide (`loadbench.analyze.capacity.border`).
 """
@@ -90,8 +90,10 @@ def expected_border(
     further = 3 * most
     rates = np.append(rates[1:], np.full(further, rates[-1]))
     missing = np.append(missing, np.full(further, missing[-1]))
-    loads, n = np.exp(log_loads)[:, None], np.arange(len(rates))[None, :]
-    arriving = np.broadcast_to(loads, (len(log_loads), len(rates))) if think_s is None else (loads - 1 - n) / think_s
+    loads, others = np.exp(log_loads)[:, None], np.arange(len(rates))[None, :]
+    arriving = (
+        np.broadcast_to(loads, (len(log_loads), len(rates))) if think_s is None else (loads - 1 - others) / think_s
+    )
     with np.errstate(divide="ignore"):
         steps = np.log(np.maximum(arriving, 0)) - np.log(rates)
     logs = np.concatenate([np.zeros((len(log_loads), 1)), np.cumsum(steps, axis=1)], axis=1)
