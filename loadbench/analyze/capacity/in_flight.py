@@ -6,9 +6,9 @@ flight now and then, and a heavy one few. N users who think for Z on average sen
 rate; the steady state of this birth-death process says how many a request meets at any load, and so how many miss.
 
 This holds where lengths are exponential, or where the server shares itself evenly
-(`loadbench.analyze.capacity.finite_source`). Fixed lengths make queues shorter, and lockstep has no such state at all. So the model only says where the border is to
-be expected, with an error of its own (`_ERROR`), and how steep the share falls there; the hits and misses at the loads
-themselves decide (`loadbench.analyze.capacity.border`).
+(`loadbench.analyze.capacity.finite_source`). Fixed lengths make queues shorter, and lockstep has no such state at all.
+So the model only says where the border is to be expected, with an error of its own (`_ERROR`), and how steep the share
+falls there; the hits and misses at the loads themselves decide (`loadbench.analyze.capacity.border`).
 """
 
 from __future__ import annotations
