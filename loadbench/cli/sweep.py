@@ -35,7 +35,7 @@ def command(scenario: Path | None, **options: Any) -> None:
 def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **_: Any) -> None:
     """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
     from loadbench.report.formats import render  # noqa: PLC0415
-    from loadbench.report.plan import length_text, plan_document  # noqa: PLC0415
+    from loadbench.report.plan import plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.session.sample_request import sample_request  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
@@ -50,8 +50,6 @@ def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dr
     say_data_set(scenario)
     progress = progress_line(quiet=quiet, no_live=no_live)
     say_trace(scenario, progress)
-    for line in length_text(scenario):
-        progress.say(line)
     writer = run_sweep(scenario, os.environ, progress)
     click.echo(render(writer.run, "json" if as_json else "text", width=terminal_width()), nl=False)
     progress.say(f"saved in {writer.folder.path}")

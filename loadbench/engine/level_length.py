@@ -8,7 +8,8 @@ response arrives would favour fast moments: the rate k / T of a window that ends
 factor of k / (k - 1) on average, since T is short whenever arrivals are dense (Haldane, *On a method of estimating
 frequencies*, Biometrika 1945; Girshick, Mosteller and Savage, 1946). So the length is fixed as the window opens, by how
 long the responses of the warm-up took, with a quarter to spare: what then arrives has no influence on it. Only where
-that was too short, the window goes on by whole seconds. Bounds are moved at moments of a fixed grid, not at responses.
+that was too short, the window goes on by as long again, which halves what is left of that error. Bounds are moved at
+moments of a fixed grid, not at responses.
 
 The main process decides for all workers, and tells them (`loadbench.engine.workers`).
 """
@@ -91,8 +92,8 @@ class LevelLength:
             if self._planned_ns is None:
                 self._planned_ns = max(duration.duration_ns or 0, self._predicted_ns())
             if not self.answers_left:
-                seconds = math.ceil((now_ns + _AHEAD_NS - phases.opens_ns) / NS_PER_S)
-                phases.close(phases.opens_ns + max(self._planned_ns, seconds * NS_PER_S))
+                times = math.ceil((now_ns + _AHEAD_NS - phases.opens_ns) / self._planned_ns)
+                phases.close(phases.opens_ns + times * self._planned_ns)
         return (phases.opens_ns, phases.closes_ns) != before
 
     def _predicted_ns(self) -> int:

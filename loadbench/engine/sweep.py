@@ -101,13 +101,15 @@ def open_share_ns(left_ns: int, needed_ns: Sequence[int], least_ns: int) -> int:
     Max-min fairness: whoever needs less than an equal share gets that, and the others share the rest evenly. A rate
     that is too low for any share takes nothing from those that can have enough.
     """
-    rest_ns = left_ns
+    rest_ns, equal_ns = left_ns, left_ns // len(needed_ns)
     for served, needed in enumerate(sorted(needed_ns)):
-        equal_ns = rest_ns // (len(needed_ns) - served)
-        if needed > equal_ns:
-            return max(least_ns, min(needed_ns[0], equal_ns))
+        most_ns = rest_ns // (len(needed_ns) - served)
+        if needed > most_ns:
+            break
         rest_ns -= needed
-    return max(least_ns, needed_ns[0])
+        most_ns = max(needed, most_ns)
+    # By chance it may take longer than it should: an equal share is its own in any case.
+    return max(least_ns, equal_ns, min(needed_ns[0], most_ns))
 
 
 class Sweep:

@@ -8,6 +8,7 @@ import anyio
 
 from loadbench.analyze.level.next_users import next_users
 from loadbench.engine.sweep import Sweep
+from loadbench.report.plan import length_text
 from loadbench.session.run_writer import RunWriter
 from loadbench.session.setup import open_session, run_observed, stopping
 
@@ -32,6 +33,8 @@ async def _sweep(scenario: Scenario, environment: Mapping[str, str], progress: P
         most = scenario.most_in_flight if scenario.finds_levels else 0
         levels = (len(session.models) - len(session.prepared.missing)) * len(scenario.loads)
         progress.expect(None if most else levels)
+        for line in length_text(scenario):
+            progress.say(line)
         with RunWriter(session, progress) as writer:
             sweep = Sweep(
                 scenario,
