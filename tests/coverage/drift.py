@@ -42,16 +42,19 @@ _ALPHA = 0.05 * HEADLINE_SHARE
 
 @dataclass(frozen=True)
 class Machine:
-    """Standard deviations of the logarithm of speed; by `within` at most a session is faster or slower."""
+    """Standard deviations of the logarithm of speed; by `within` at most a session is faster or slower, and by
+    `two_speeds` every other one is slower."""
 
     between: float = 0.03
     run_to_run: float = 0.03
     within: float = 0.0
+    two_speeds: float = 0.0
     noise: float = 0.003
 
     def session(self, rng: np.random.Generator, runs: int) -> np.ndarray:
         """The logarithms of the speeds of one session's runs."""
         step = rng.normal(0, self.between) + math.log1p(rng.uniform(-self.within, self.within))
+        step += math.log1p(-self.two_speeds) * float(rng.integers(2))
         drift = [rng.normal(0, self.run_to_run)]
         while len(drift) < runs:
             own = math.sqrt(1 - _CORRELATION**2) * rng.normal(0, self.run_to_run)
@@ -123,13 +126,14 @@ def sessions_table(seeds: int) -> Iterator[tuple[str, ...]]:
     """Saved runs: the machine, the sessions, the truth, and the shares of comparisons that show a difference."""
     steady = Machine(between=0.0)
     steps, worse = Machine(), Machine(within=0.15)
-    lone = Machine(run_to_run=0.0)
+    lone, two = Machine(run_to_run=0.0), Machine(between=0.0, run_to_run=0.005, two_speeds=0.15)
     cells: list[tuple[str, Machine, tuple[int, int] | str, int, float]] = [
         *(("AR(.9) 3 %", steady, runs * "A" + runs * "B", runs, 1.0) for runs in (6, 12)),
         ("AR(.9) 3 %", steady, 4 * "AABB", 8, 1.0),
-        *(("AR(.9) 3 %, steps 3 %", steps, each, 4, 1.0) for each in ((1, 1), (2, 1), (3, 1), (8, 1), (2, 2), (4, 4))),
-        *(("AR(.9) 3 %, steps up to 15 %", worse, each, 4, 1.0) for each in ((1, 1), (2, 1), (3, 1), (8, 1), (4, 4))),
-        *(("AR(.9) 3 %", steady, each, 4, 1.1) for each in ((4, 1), (4, 4))),
+        *(("AR(.9) 3 %, steps 3 %", steps, each, 4, 1.0) for each in ((1, 1), (2, 2), (5, 1), (8, 1), (4, 4))),
+        *(("AR(.9) 3 %, steps up to 15 %", worse, each, 4, 1.0) for each in ((1, 1), (2, 2), (5, 1), (8, 1), (4, 4))),
+        *(("one of two speeds, 15 % apart", two, each, 4, 1.0) for each in ((1, 1), (5, 1), (3, 3), (4, 4))),
+        *(("AR(.9) 3 %", steady, each, 4, 1.1) for each in ((5, 1), (4, 4))),
         *(("steps 3 %", lone, each, 4, 1.1) for each in ((8, 1), (3, 3), (4, 4))),
         *(("AR(.9) 3 %, steps 3 %", steps, each, 4, 1.1) for each in ((1, 1), (4, 4), (5, 5))),
         ("AR(.9) 3 %, steps 3 %", steps, (1, 1), 1, 2.0),

@@ -11,8 +11,8 @@ afford, a percentile bootstrap is too narrow (Hesterberg, *What Teachers Should 
 *Saved runs* (`BetweenRuns` with sessions). A machine drifts: runs of one session are alike, and those of another
 session are all faster or all slower. The unit is therefore the session (`sessions`), with the mean of its runs. The
 spread between the sessions of both sides is that of one machine, so it is pooled (Student's t; Welch's is wrong in one
-of fourteen comparisons of 6 sessions with 2), and one session is enough on a side if the other side has several. One
-session a side, or two against one, do not show the spread: `ASSUMED_DRIFT` stands for it.
+of fourteen comparisons of 6 sessions with 2), and one session is enough on a side if the other side has five. Fewer
+than six sessions in all do not show the spread: `ASSUMED_DRIFT` stands for it, unless they show a larger one.
 
 *One run a side* (`WithinRun`). The uncertainty comes from each side's own interval in `run.json`, which accounts for
 correlated requests, and from the assumed drift. The distances to the limits are combined as independent errors (the
@@ -49,8 +49,9 @@ POWER = 0.8
 # placement and clock rates make steps of 10 to 15 %; a step of 15 % either way on both sides is covered.
 ASSUMED_DRIFT = 0.15
 _SESSION_ERROR = math.log1p(ASSUMED_DRIFT)
-# Fewer degrees of freedom between sessions say less about the drift than the assumption.
-_FEWEST_FREEDOM = 2
+# Fewer degrees of freedom (fewer than six sessions in all) do not show the drift: of a machine that is in one of two
+# states, 2 sessions with 2, or 3 with 1, differ by chance alone in one of ten comparisons.
+_FEWEST_FREEDOM = 4
 # Two tests of one question mostly agree, so that the smaller p times 1.3 keeps the level; two unrelated ones would need
 # 2 (Bonferroni). `python -m tests.coverage.compare` measures it. The rank test takes part where it can get this far.
 _TWO_TESTS = 1.3

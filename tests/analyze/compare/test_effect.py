@@ -46,14 +46,24 @@ def test_unpaired_sides_share_their_spread(b, error, freedom):
 
 
 def test_one_session_is_compared_with_the_spread_of_the_others():
-    """Of one machine: 4 sessions of a have variance 5 / 3, and b's one session the same."""
-    data = BetweenRuns(
-        np.array([0.0, 1.0, 2.0, 3.0]), np.array([9.0, 11.0]), paired=False, sessions=((0, 1, 2, 3), (4, 4))
-    )
+    """Of one machine: 5 sessions of a have variance 0.00025, and b's one session the same."""
+    sessions = ((0, 1, 2, 3, 4), (5, 5))
+    data = BetweenRuns(np.array([0.0, 0.01, 0.02, 0.03, 0.04]), np.array([0.9, 1.1]), paired=False, sessions=sessions)
     effect = data.effect()
     assert effect is not None
-    assert (effect.value, effect.freedom, effect.assumed) == (8.5, 3, False)
-    assert effect.below == pytest.approx(math.sqrt(5 / 3 * (1 + 1 / 4)))
+    assert (effect.value, effect.freedom, effect.assumed) == (pytest.approx(0.98), 4, False)
+    assert effect.below == pytest.approx(math.sqrt(0.00025 * (1 + 1 / 5)))
+
+
+def test_few_sessions_that_differ_by_more_than_is_assumed_show_it():
+    """Student's t of 2 and 2 with variances of 2; of little ones the drift is assumed."""
+    values = np.array([-1.0, 1.0])
+    effect = BetweenRuns(values, values + 1, paired=False).effect()
+    assert effect is not None
+    assert (effect.below, effect.freedom, effect.assumed) == (pytest.approx(math.sqrt(2)), 2, False)
+    little = BetweenRuns(values / 100, values / 100 + 1, paired=False).effect()
+    assert little is not None
+    assert (little.below, little.assumed) == (pytest.approx(math.log1p(ASSUMED_DRIFT)), True)
 
 
 def test_one_session_a_side_has_the_assumed_drift():
