@@ -140,7 +140,8 @@ def _claims(capacity: Capacity) -> list[Block]:
         words = {True: "agrees", False: "contradicts it", None: "was too short to tell"}
         checked = f"the verification at {kind_of(capacity)}={verified.amount:g} {words[verified.agrees]}"
     rows = []
-    if likely != "-":
+    # Where nothing failed, the curve ends at the highest load allowed and says nothing about the limit.
+    if likely != "-" and capacity.status != "at_least":
         rows.append(
             ["likely", likely, f"a curve fitted to all requests has the limit here ({sure} confidence); {checked}"]
         )
