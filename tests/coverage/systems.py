@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Draw = Callable[[random.Random], float]
+    Slower = Callable[[float], tuple[float, float]]  # the factors of prefill and of decoding at a moment of the level
     Row = np.ndarray
 
 RAMP_S = 1.0
@@ -29,7 +30,8 @@ RAMP_S = 1.0
 @dataclass(frozen=True)
 class SimulatedLevel:
     """The measured requests in due order. A row of `spans` is (begin, end, tokens): so many output tokens were produced
-    evenly between the two moments, or at one moment. They are those of all requests, inside the window and around it.
+    evenly between the two moments, or at one moment. They are those of all requests, inside the window and around it,
+    as are the rows of `around`: (due, first token, last token).
     """
 
     due: Row
@@ -38,6 +40,7 @@ class SimulatedLevel:
     tpot: Row
     spans: Row
     window_s: float
+    around: Row
 
     def tokens_per_slice(self, slice_s: float = 0.1) -> Row:
         """Output tokens in each whole slice of the window."""
@@ -84,14 +87,13 @@ def batching(
     step_s: float = 0.005,
     per_sequence_s: float = 0.0005,
     noise: float = 0.03,
-    slower: Callable[[float], tuple[float, float]] | None = None,
+    slower: Slower | None = None,
 ) -> SimulatedLevel:
     """Continuous batching: a step prefills who waits, one after another, while there is a slot; then each request in a
     slot gets a token, every `step_s + per_sequence_s` times their number.
 
     With a `rate`, requests arrive by Poisson instead of from users. `tokens` draws the length of a response (64 if it
-    is not given). `noise` is the coefficient of variation of a step. `slower` gives the factors of prefill and of
-    decoding at a moment of the level.
+    is not given). `noise` is the coefficient of variation of a step.
     """
     rng = random.Random(seed)
     gauss, clock, ends = rng.gauss, -warm_up_s, duration_s
@@ -137,8 +139,7 @@ def batching(
                 going_on.append(request)
                 continue
             _, due, first, length, user = request
-            if 0 <= due < ends:
-                requests.append((due, first - due, clock - due, (clock - first) / (length - 1)))
+            requests.append((due, first - due, clock - due, (clock - first) / (length - 1)))
             if rate is None:
                 heapq.heappush(coming, (clock + (think(rng) if think else 0.0), int(user)))
         running = going_on
@@ -156,6 +157,7 @@ def slots(
     count: int = 8,
     first_share: float = 0.1,
     tokens: int = 64,
+    slower: Slower | None = None,
 ) -> SimulatedLevel:
     """A number of slots, first come, first served, that do not slow each other down; the first token comes after a
     share of the service."""
@@ -167,40 +169,56 @@ def slots(
     while coming[0] < duration_s:
         due = heapq.heappop(coming)
         begins, takes = max(due, heapq.heappop(free)), service(rng)
-        first, last = begins + first_share * takes, begins + takes
+        prefill, decode = slower(begins) if slower else (1.0, 1.0)
+        first = begins + first_share * takes * prefill
+        last = first + (1 - first_share) * takes * decode
         heapq.heappush(free, last)
         spans += [(first, first, 1), (first, last, tokens - 1)]
-        if due >= 0:
-            requests.append((due, first - due, last - due, (last - first) / (tokens - 1)))
+        requests.append((due, first - due, last - due, (last - first) / (tokens - 1)))
         heapq.heappush(coming, last + (think(rng) if think else 0.0))
     return _level(requests, spans, duration_s)
 
 
-def queue(n: int, *, seed: int, load: float, servers: int = 1, constant_service: bool = False) -> SimulatedLevel:
+def queue(
+    n: int,
+    *,
+    seed: int,
+    load: float,
+    servers: int = 1,
+    constant_service: bool = False,
+    prefill: float = 0.0,
+    per_token: float = 0.0,
+    slower: Slower | None = None,
+) -> SimulatedLevel:
     """M/M/c or M/D/c, first come, first served: n requests of mean service 1 at this utilisation.
 
-    The first token comes as the service begins; a response has 11 tokens.
+    The first token comes as the service begins, or after a `prefill` that is a fixed part of it. A response has 11
+    tokens, or one for each `per_token` of its service.
     """
     rng = np.random.default_rng(seed)
     warm = _warm_up(load)
     arrivals = np.cumsum(rng.exponential(1 / (load * servers), n + warm))
     services = np.ones(n + warm) if constant_service else rng.exponential(1, n + warm)
-    if servers == 1:
+    decoded = services.copy()
+    if servers == 1 and not (prefill or slower):
         work = np.concatenate(([0.0], np.cumsum(services[:-1] - np.diff(arrivals))))
         waits = work - np.minimum.accumulate(work)
     else:
         waits, free = np.empty(n + warm), [0.0] * servers
         for number, (at, takes) in enumerate(zip(arrivals.tolist(), services.tolist(), strict=True)):
-            begins = max(at, free[0])
-            heapq.heapreplace(free, begins + takes)
-            waits[number] = begins - at
+            start = max(at, free[0])
+            factors = slower(start - arrivals[warm]) if slower else (1.0, 1.0)
+            first_after, decoded[number] = prefill * factors[0], takes * (1 - prefill) * factors[1]
+            heapq.heapreplace(free, start + first_after + decoded[number])
+            waits[number] = start + first_after - at
     begins = arrivals[warm]
-    requests = np.column_stack((arrivals - begins, waits, waits + services, services / 10))
+    lengths = np.maximum(2, np.round(services / per_token)) if per_token else np.full(n + warm, 11.0)
+    requests = np.column_stack((arrivals - begins, waits, waits + decoded, decoded / (lengths - 1)))
     first = arrivals - begins + waits
-    return _level(requests[warm:], _spans(first, first + services), float(arrivals[-1] - begins) + 1e-9)
+    return _level(requests, _spans(first, first + decoded, lengths), float(arrivals[-1] - begins) + 1e-9)
 
 
-def sharing(n: int, *, seed: int, load: float) -> SimulatedLevel:
+def sharing(n: int, *, seed: int, load: float, slower: Slower | None = None) -> SimulatedLevel:
     """Processor sharing, M/M/1-PS: n requests of mean work 1 that share one server at this utilisation.
 
     A first token comes when a tenth of the work is done, so that TTFT is a sojourn of its own.
@@ -212,17 +230,21 @@ def sharing(n: int, *, seed: int, load: float) -> SimulatedLevel:
     works = rng.exponential(1, total).tolist()
     # Work that each request present has had: it grows at 1 over their number. A request is in the heap twice.
     marks: list[tuple[float, int, bool]] = []
+
+    def factor(moment: float) -> float:
+        return slower(moment - arrivals[warm])[1] if slower else 1.0
+
     first, last = np.zeros(total), np.zeros(total)
     now = had = 0.0
     present = 0
     for number, at in enumerate([*arrivals, math.inf]):
-        while marks and (moment := now + (marks[0][0] - had) * present) <= at:
+        while marks and (moment := now + (marks[0][0] - had) * present * factor(now)) <= at:
             had, who, is_last = heapq.heappop(marks)
             now = moment
             (last if is_last else first)[who] = now
             present -= is_last
         if number < total:
-            had += (at - now) / present if present else 0.0
+            had += (at - now) / present / factor(now) if present else 0.0
             now = at
             present += 1
             heapq.heappush(marks, (had + works[number] / 10, number, False))
@@ -230,7 +252,8 @@ def sharing(n: int, *, seed: int, load: float) -> SimulatedLevel:
     due = np.array(arrivals)
     begins = due[warm]
     requests = np.column_stack((due - begins, first - due, last - due, (last - first) / 10))
-    return _level(requests[warm:], _spans(first - begins, last - begins), float(due[-1] - begins) + 1e-9)
+    spans = _spans(first - begins, last - begins, np.full(total, 11.0))
+    return _level(requests, spans, float(due[-1] - begins) + 1e-9)
 
 
 def _warm_up(load: float) -> int:
@@ -238,13 +261,14 @@ def _warm_up(load: float) -> int:
     return round(500 + 10 / (1 - load) ** 2)
 
 
-def _spans(first: Row, last: Row) -> Row:
-    """Responses of 11 tokens."""
+def _spans(first: Row, last: Row, lengths: Row) -> Row:
     ones = np.ones(len(first))
-    return np.concatenate((np.column_stack((first, first, ones)), np.column_stack((first, last, 10 * ones))))
+    return np.concatenate((np.column_stack((first, first, ones)), np.column_stack((first, last, lengths - 1))))
 
 
 def _level(requests: list | Row, spans: list | Row, window_s: float) -> SimulatedLevel:
     rows = np.array(requests, np.float64).reshape(-1, 4)
-    due, ttft, e2e, tpot = rows[np.argsort(rows[:, 0], kind="stable")].T
-    return SimulatedLevel(due, ttft, e2e, tpot, np.array(spans, np.float64).reshape(-1, 3), window_s)
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    around = np.column_stack((rows[:, 0], rows[:, 0] + rows[:, 1], rows[:, 0] + rows[:, 2]))
+    due, ttft, e2e, tpot = rows[(rows[:, 0] >= 0) & (rows[:, 0] < window_s)].T
+    return SimulatedLevel(due, ttft, e2e, tpot, np.array(spans, np.float64).reshape(-1, 3), window_s, around)

@@ -80,9 +80,9 @@ _MIN_CHANGE = math.log(1.2)
 _MIN_CHANGE_NS = 1_000_000
 MIN_QUEUE_GROWTH = 0.05
 _MIN_ARRIVALS = 100
-# By how many times a change exceeds the usual step between two batches: what a first token waits for lasts longer than
-# the noise of decoding; and where users queue, their waits are one another's until they have come round some times.
-_SPEED_STEPS, _WAIT_STEPS, _QUEUED_STEPS = 2.0, 3.0, 10.0
+# By how many times a change exceeds the usual step between two batches; where requests queue, a wait is much like the
+# one before it, and so are those of users until they have come round some times.
+_STEPS, _QUEUED_STEPS = 3.0, 10.0
 _MANY_ROUNDS = 8
 _MIN_HEAD = 4
 # The share of requests that met the fewest others, and of values at one number of others that make its expected value.
@@ -229,7 +229,7 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         trends = [series_trend(row) for row in lengths if np.isfinite(row).all()]
         if not any(abs(one.z) > _LENGTHS_Z and abs(one.rise) > _LENGTHS_CHANGE for one in trends):
             per_s = by_time * NS_PER_S / SLICE_NS
-            found.append(_Series("output tokens/s", "", float(np.median(per_s)), np.log(per_s), _SPEED_STEPS))
+            found.append(_Series("output tokens/s", "", float(np.median(per_s)), np.log(per_s), _STEPS))
 
     # Parts of the window with equally many tokens.
     produced = np.concatenate(([0.0], np.cumsum(tokens)))
@@ -246,25 +246,31 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
             if inputs.min() > 0:
                 logs = _unexplained(logs, np.log(inputs / spent))
             center = float(np.median(spent / made)) * SLICE_NS / 1e6
-            found.append(_Series("TPOT", " ms", center, logs, _SPEED_STEPS))
+            # Batches that share responses are alike: their steps tell less of how far the series wanders.
+            lasts = float(spent.sum()) / max(1, len(starts)) * _BATCHES / slices
+            found.append(_Series("TPOT", " ms", center, logs, _STEPS * max(1.0, lasts)))
 
     rounds = len(starts) / load.users if isinstance(load, Closed) else math.inf
     if parts and rounds >= ROUNDS:
         ttft_ns, met, inputs, _ = np.array(starts, np.float64).T
-        logs = np.log(np.maximum(ttft_ns, 1.0))
+        logs = np.log(np.maximum(ttft_ns, _MIN_CHANGE_NS))
         if np.isfinite(inputs).all() and inputs.min() > 0:
             logs = _unexplained(logs, np.log(inputs))
         few = np.sort(met)[max(_BATCHES, math.ceil(_QUIET * len(met))) - 1]
         quiet = np.flatnonzero(met <= few)
         logs = logs[quiet] - _expected(met[quiet], logs[quiet])
-        batches = np.array([part.mean() for part in np.array_split(logs, _BATCHES)])
+        # The middle half of each: some first tokens wait for another prompt.
+        sorted_parts = [np.sort(part) for part in np.array_split(logs, _BATCHES)]
+        batches = np.array([part[len(part) // 4 : len(part) - len(part) // 4].mean() for part in sorted_parts])
         center = float(np.median(ttft_ns[quiet])) / 1e6
-        steps = _QUEUED_STEPS if rounds < _MANY_ROUNDS and len(quiet) == len(starts) else _WAIT_STEPS
+        decoded_ns = float(decoding.sum()) * SLICE_NS / len(starts)
+        queued = 0 < decoded_ns < ttft_ns[quiet].mean() or (rounds < _MANY_ROUNDS and len(quiet) == len(starts))
+        steps = _QUEUED_STEPS if queued else _STEPS
         found.append(_Series("TTFT", " ms", center, batches, steps, least=_MIN_CHANGE_NS / 1e6))
         if _BATCHES <= rounds < math.inf:
             batches = np.log([part[:, 0].mean() / 1e6 for part in parts])
             center = math.exp(float(np.median(batches)))
-            found.append(_Series("TTFT", " ms", center, batches, _SPEED_STEPS, least=_MIN_CHANGE_NS / 1e6))
+            found.append(_Series("TTFT", " ms", center, batches, _STEPS / 2, least=_MIN_CHANGE_NS / 1e6))
     return found
 
 
