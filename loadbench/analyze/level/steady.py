@@ -264,7 +264,10 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         batches = np.array([part[len(part) // 4 : len(part) - len(part) // 4].mean() for part in sorted_parts])
         center = float(np.median(ttft_ns[quiet])) / 1e6
         decoded_ns = float(decoding.sum()) * SLICE_NS / len(starts)
-        queued = 0 < decoded_ns < ttft_ns[quiet].mean() or (rounds < _MANY_ROUNDS and len(quiet) == len(starts))
+        if isinstance(load, Closed) and load.think is None:
+            queued = rounds < _MANY_ROUNDS and len(quiet) == len(starts)
+        else:
+            queued = 0 < decoded_ns < ttft_ns[quiet].mean()
         steps = _QUEUED_STEPS if queued else _STEPS
         found.append(_Series("TTFT", " ms", center, batches, steps, least=_MIN_CHANGE_NS / 1e6))
         if _BATCHES <= rounds < math.inf:
