@@ -1,0 +1,83 @@
+"""What requests say about other loads by how many others they met: against the theory of M/M/4//N and M/M/4."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from loadbench.analyze.capacity.border import FittedBorder, LoadPoint, likely_range
+from loadbench.analyze.capacity.in_flight import InFlightStates, expected_border
+from tests.coverage.servers import queue_miss, slot_miss
+
+SLOTS, WORK_S, THINK_S, BOUND_S = 4, 2.0, 20.0, 1.0
+LOADS = np.linspace(math.log(1), math.log(200), 600)
+
+
+def seen(at: dict[float, int], *, by_rate: bool = False) -> InFlightStates:
+    """The counts of so many requests at each load, as theory expects them."""
+    total = InFlightStates(1)
+    for load, requests in at.items():
+        weights = [1.0]
+        for n in range(1, 60 if by_rate else round(load) + 1):
+            arriving = load if by_rate else (load - n + 1) / THINK_S
+            weights.append(weights[-1] * arriving * WORK_S / min(n, SLOTS))
+        present = np.array(weights) / sum(weights)
+        arriving = np.array([load if by_rate else (load - n) / THINK_S for n in range(len(present))])
+        seconds = requests / float((present * arriving).sum())
+        one = InFlightStates(1)
+        one.reach(len(present) - 1)
+        one.seconds = present * seconds
+        one.met = present * arriving * seconds
+        one.ended = present * seconds * np.minimum(np.arange(len(present)), SLOTS) / WORK_S
+        mean = BOUND_S * SLOTS / WORK_S
+        waits = [
+            sum(math.exp(-mean) * mean**k / math.factorial(k) for k in range(n - SLOTS + 1)) if n >= SLOTS else 0.0
+            for n in range(len(present))
+        ]
+        one.missed[0] = one.met * waits
+        total.add(one)
+    return total
+
+
+def test_users_who_think():
+    """From 16 and 40 users follows where 5 % miss, and about how steeply that rises."""
+    found = expected_border(seen({16: 4000, 40: 4000}), 0, 0.95, LOADS, think_s=THINK_S)
+    misses = {
+        users: slot_miss(users, slots=SLOTS, work_s=WORK_S, think_s=THINK_S, bound_s=BOUND_S) for users in (23, 24)
+    }
+    assert misses[23] <= 0.05 < misses[24]
+    assert math.exp(found.log_m) == pytest.approx(23.5, rel=0.04)
+    assert 3 < found.steepness < 7
+    assert found.deviation < 0.15
+
+
+def test_rates():
+    """The same of an open loop."""
+    loads = np.linspace(math.log(0.1), math.log(10), 600)
+    found = expected_border(seen({0.7: 4000, 1.3: 4000}, by_rate=True), 0, 0.95, loads, think_s=None)
+    rate = math.exp(found.log_m)
+    assert queue_miss(rate, slots=SLOTS, work_s=WORK_S, bound_s=BOUND_S) == pytest.approx(0.05, abs=0.01)
+
+
+def test_without_misses_nothing_is_expected():
+    """A load that nobody waits at says nothing about where waiting begins."""
+    assert expected_border(seen({4: 200}), 0, 0.95, LOADS, think_s=THINK_S) is None
+
+
+def test_the_model_narrows_the_range_and_data_overrule_it():
+    """It makes the range of few requests narrower; many that contradict it move the estimate to where they are."""
+    states = seen({16: 400, 40: 400})
+
+    def border(scale: float, *, expect: bool):
+        points = [LoadPoint(16, 40 * scale, 0), LoadPoint(40, 12 * scale, 12 * scale)]
+        model = (lambda loads: expected_border(states, 0, 0.95, loads, think_s=THINK_S)) if expect else None
+        return likely_range([FittedBorder(points, 0.95, least=1, most=200, expect=model)], 0.95)
+
+    wide, narrow = border(1, expect=False), border(1, expect=True)
+    assert narrow[2] / narrow[0] < 0.8 * wide[2] / wide[0]
+    points = [LoadPoint(60, 4000, 20), LoadPoint(90, 3000, 1000)]
+    model = lambda loads: expected_border(states, 0, 0.95, loads, think_s=THINK_S)  # noqa: E731
+    low, _, high = likely_range([FittedBorder(points, 0.95, least=1, most=200, expect=model)], 0.95)
+    assert 60 < low <= high < 90
