@@ -53,7 +53,7 @@ def systems() -> list[System]:
     """Closed loops of 1 to 32 users, then queues."""
     found = [
         System(f"batching, {counted(users, 'user')}", users, lambda seed, users=users: batching(users, seed=seed))
-        for users in (1, 2, 4, 8, 12, 16, 24, 32)
+        for users in (1, 2, 4, 6, 8, 10, 12, 16, 24, 32)
     ]
     spread = lognormal(64, 0.8)
     found += [

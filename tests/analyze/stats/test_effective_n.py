@@ -103,3 +103,15 @@ def test_few_alike_values_have_their_range():
 def test_a_series_that_alternates_is_worth_all_its_values():
     """Its pairs of autocorrelations are tiny and never negative: it has no long memory."""
     assert effective_n([True, False] * 50) == 100
+
+
+@pytest.mark.parametrize(("users", "period"), [(10, 10), (11, 8), (16, 4)])
+def test_users_in_lockstep_tell_little_of_a_high_quantile(users, period):
+    """Each place in a period always fares the same, but for noise: twelve rounds tell hardly more than one."""
+    rng = np.random.default_rng(users)
+    places = np.tile(np.linspace(1, 3, period), 200)[: 12 * users]
+    values = places + rng.normal(0, 0.01, len(places))
+    lockstep = CorrelatedSeries(values, users=users)
+    assert lockstep.ranks(len(values), 0.95)[1] is None
+    assert lockstep.inefficiency(0.95) > 6
+    assert CorrelatedSeries(rng.permutation(values), users=users).inefficiency(0.95) < 6
