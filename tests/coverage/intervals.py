@@ -193,7 +193,7 @@ class Cell:
             width = 100 * statistics.median(self.widths)
             text += f" {width:.2g} %" if width < 10 else f" {width:.0f} %"
         text += f" ↑{100 * self.one_sided / self.levels:.0f} %" if self.one_sided else ""
-        return text + (f" -{100 * self.absent / self.levels:.0f} %" if self.absent else "")
+        return text + (f" −{100 * self.absent / self.levels:.0f} %" if self.absent else "")
 
 
 def plain_ranks(values: np.ndarray, p: float, *, users: int | None) -> tuple[int | None, int | None]:
