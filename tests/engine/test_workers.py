@@ -17,7 +17,7 @@ from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.capacity import CapacitySearch
+from loadbench.engine.capacity import CapacitySearch, grid_of
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.workers import WorkerPool, _merged, _parts, workers_for
 from loadbench.plan.arrivals import parse_arrivals
@@ -316,7 +316,7 @@ def test_a_search_runs_its_probes_on_workers():
         clock, target = MonotonicClock(), Target(base_url=f"{url}/v1")
         transport = FastTransport()
         endpoint = Endpoint(base_url=target.base_url, model=EXACT.model)
-        judge = SearchJudge(SearchEvidence(plan.objectives, confidence=0.95))
+        judge = SearchJudge(SearchEvidence(plan.objectives, grid_of(plan), confidence=0.95))
         session = ScriptedSession(clock, lambda _: Client(endpoint, transport, clock=clock, timeouts=Timeouts()))
         started: list[tuple[int, int]] = []
         async with WorkerPool.of(2, lambda: (target,)) as workers:
@@ -324,10 +324,15 @@ def test_a_search_runs_its_probes_on_workers():
             search = CapacitySearch(plan, session, model=EXACT.model, judge=judge, observer=judge)
             monitor = judge.monitor
 
-            def heard(load, *, opens_ns):
-                made = monitor(load, opens_ns=opens_ns)
+            def heard(probe, load, *, opens_ns):
+                made = monitor(probe, load, opens_ns=opens_ns)
                 inner = made.started
-                made.started = lambda number, due_ns: (started.append((due_ns, clock.now_ns())), inner(number, due_ns))
+
+                def note(number, due_ns, *, measured):
+                    started.append((due_ns, clock.now_ns()))
+                    inner(number, due_ns, measured=measured)
+
+                made.started = note
                 return made
 
             judge.monitor = heard
@@ -338,7 +343,7 @@ def test_a_search_runs_its_probes_on_workers():
     with SimProcess("slot-server", speed=20.0) as server:
         search, judge, started = anyio.run(main, server.url)
     assert search.search.passed == 6
-    assert {probe.purpose for probe in judge.evidence.probes} >= {Purpose.BRACKET, Purpose.VERIFY}
+    assert {probe.purpose for probe in judge.evidence.probes} >= {Purpose.BRACKET, Purpose.TEST}
     assert all(recording.lost_workers == 0 for recording in judge.recordings)
     assert judge.evidence.probes[0].window_s < 18, "it ended long before its time"
     assert started

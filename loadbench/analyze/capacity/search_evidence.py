@@ -48,7 +48,7 @@ _ABORTED_LEANING = -3.0
 # an independent one, and that weighs as much as what this many requests show at loads at most this factor away.
 _INEFFICIENCY, _FEW, _SIMILAR = 3.0, 60, 1.6
 # The curve is an approximation, and the effective n an estimate: requests count this much less for the likely range.
-_MODEL_ERROR = 1.5
+_MODEL_ERROR = 1.8
 
 
 def refuse_objectives(objectives: Sequence[Objective]) -> None:
