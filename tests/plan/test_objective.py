@@ -184,6 +184,7 @@ def test_rules_from_a_file_and_from_the_environment(tmp_path):
         "objectives": ["ttft_p95<1s", "failures<1%"],
         "fail_on": ["slo"],
         "abort_on": ["failures>20%"],
+        "undecided": None,
     }
     variables = {"LOADBENCH_SLO": "e2e_p99<10s,tpot_p95<80ms", "LOADBENCH_FAIL_ON": "e2e_p99<10s"}
     assert gates(resolve(flags={}, environment=variables)) == {"e2e_p99<10s": True, "tpot_p95<80ms": False}
