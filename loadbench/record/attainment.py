@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 _MOST_KEPT = 16_384
 # Waits that are over with the first token, and all waits.
-_UNTIL_FIRST = frozenset({"ttfb", "ttft", "ttft_response", "ttfo"})
-_WAITS = _UNTIL_FIRST | {"e2e", "e2e_response", "stream_end"}
+UNTIL_FIRST = frozenset({"ttfb", "ttft", "ttft_response", "ttfo"})
+_WAITS = UNTIL_FIRST | {"e2e", "e2e_response", "stream_end"}
 
 
 class RequestHits(NamedTuple):
@@ -232,5 +232,5 @@ def values_of(objective: Objective, sample: Sample) -> Sequence[tuple[float, int
         return weighted(sample, objective.metric)
     if objective.metric in MANY_A_REQUEST:
         return []
-    values = weighted(sample, objective.metric) if objective.metric in _UNTIL_FIRST else []
+    values = weighted(sample, objective.metric) if objective.metric in UNTIL_FIRST else []
     return values or [(math.inf, 1)]

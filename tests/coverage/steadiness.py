@@ -1,6 +1,6 @@
 """How often a slow-down to half the speed inside a level is found, and how often a steady server is called unsteady.
 
-    python -m tests.coverage.steadiness [LEVELS]
+    python -m tests.coverage.steadiness [LEVELS [SYSTEMS]]
 
 A server slows down gradually from the beginning of the window to its end, or at once in the middle: in prefill, in
 decoding, or in both. A level is *flagged* with the reason `not_steady`, *unknown* with the caveat `steadiness_unknown`,
@@ -10,7 +10,7 @@ later, and 45 s; open loops a number of requests.
 
 from __future__ import annotations
 
-import math
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from loadbench.analyze.level.steady import not_steady, steadiness_unknown
+from loadbench.analyze.level.steady import not_steady, unjudged
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Exponential
 from loadbench.plan.load import Closed, Open
@@ -111,18 +111,35 @@ def recorded(level: SimulatedLevel) -> LevelRecording:
     )
 
 
-def shares(system: System, levels: int, slower: Slower | None) -> tuple[float, float, float]:
-    """(share flagged, share unknown and not flagged, median number of requests)."""
-    flagged = unknown = 0
-    requests = []
+class Shares(NamedTuple):
+    """Of levels: flagged; else with the caveat; else with TTFT unknown. `requests` and `ttft_s` are medians."""
+
+    flagged: float
+    unknown: float
+    ttft_unknown: float
+    requests: float
+    ttft_s: float
+
+    def __str__(self) -> str:
+        others = ((self.unknown, "unknown"), (self.ttft_unknown, "TTFT unknown"))
+        rest = ", ".join(f"{100 * share:.0f} % {name}" for share, name in others if share)
+        return f"{100 * self.flagged:.0f} %" + (f" ({rest})" if rest else "")
+
+
+def shares(system: System, levels: int, slower: Slower | None) -> Shares:
+    """What is said of so many levels."""
+    counts, requests, ttft_s = np.zeros(3), [], []
     for seed in range(levels):
-        recording = recorded(system.level(seed=seed, slower=slower))
+        level = system.level(seed=seed, slower=slower)
+        recording = recorded(level)
         requests.append(recording.arrivals_sent)
+        ttft_s.append(float(level.ttft.mean()))
         if list(not_steady(recording, system.load)):
-            flagged += 1
+            counts[0] += 1
         else:
-            unknown += bool(list(steadiness_unknown(recording, system.load)))
-    return flagged / levels, unknown / levels, float(np.median(requests))
+            unknown = unjudged(recording, system.load)
+            counts += 0, unknown.level is not None, unknown.level is None and unknown.ttft is not None
+    return Shares(*(counts / levels).tolist(), float(np.median(requests)), float(np.median(ttft_s)))
 
 
 def slow_down(system: System, part: str, shape: str) -> Slower:
@@ -135,35 +152,37 @@ def slow_down(system: System, part: str, shape: str) -> Slower:
     return slower
 
 
-def main(levels: int) -> None:
+def main(levels: int, pattern: str = "") -> None:
     """Print a row for each system as soon as it is known, then the cells below 95 %."""
     columns = [(part, shape) for part in PARTS for shape in SHAPES]
     heads = " | ".join(f"{part}, {shape}" for part, shape in columns)
-    _print(f"| system | window | requests | false alarms | unknown | {heads} |")
-    _print("|---" * (5 + len(columns)) + "|")
-    below, alarms = [], []
+    _print(f"| system | window | requests | false alarms | {heads} |")
+    _print("|---" * (4 + len(columns)) + "|")
+    below, silent, steady = [], [], []
     for system in systems():
-        false, unknown, requests = shares(system, levels, None)
-        alarms.append(false)
+        if not re.search(pattern, system.name):
+            continue
+        healthy = shares(system, levels, None)
+        steady.append(healthy)
         cells = []
         for part, shape in columns:
             if part not in system.parts:
                 cells.append("-")
                 continue
-            found, silent, _ = shares(system, levels, slow_down(system, part, shape))
-            cells.append(f"{100 * found:.0f} %" + (f" ({100 * silent:.0f} % unknown)" if silent else ""))
-            if found < 0.95:
-                below.append(f"{system.name}, {requests:.0f} requests, {part} {shape}: {cells[-1]}")
-        row = (
-            system.name,
-            f"{system.window_s:.0f} s",
-            f"{requests:.0f}",
-            f"{100 * false:.1f} %",
-            f"{100 * unknown:.0f} %",
-        )
-        _print(f"| {' | '.join((*row, *cells))} |")
-    _print(f"\nfalse alarms: {100 * math.fsum(alarms) / len(alarms):.2f} % of all, at most {100 * max(alarms):.1f} %")
-    _print(f"flagged in fewer than 95 %: {len(below)} cells\n" + "\n".join(f"- {line}" for line in below))
+            found = shares(system, levels, slow_down(system, part, shape))
+            cells.append(str(found))
+            place = f"- {system.name}, {healthy.requests:.0f} requests, {part} {shape}: {found}"
+            if found.flagged < 0.95:
+                below.append(place)
+            if part != "decode" and found.flagged + found.unknown + found.ttft_unknown < 0.95:
+                twice = shares(system, levels, lambda _: (2.0, 2.0 if part == "both" else 1.0))  # noqa: B023
+                silent.append(f"{place}; TTFT changes {twice.ttft_s / healthy.ttft_s - 1:+.0%}")
+        row = (system.name, f"{system.window_s:.0f} s", f"{healthy.requests:.0f}", str(healthy), *cells)
+        _print(f"| {' | '.join(row)} |")
+    _print(f"\nfalse alarms: {100 * np.mean([row.flagged for row in steady]):.2f} % of all")
+    _print(f"steady levels with the caveat: {100 * np.mean([row.unknown for row in steady]):.0f} %")
+    _print(f"flagged in fewer than 95 %: {len(below)} cells\n" + "\n".join(below))
+    _print(f"neither flagged nor unknown in more than 5 %: {len(silent)} cells\n" + "\n".join(silent))
 
 
 def _print(line: str) -> None:
@@ -171,4 +190,4 @@ def _print(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100, *sys.argv[2:])

@@ -24,23 +24,27 @@ from loadbench.analyze.stats.effective_n import effective_n
 from loadbench.analyze.stats.hits import HitSeries, fewest_hits
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.analyze.stats.student import quantile
+from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed
 from loadbench.plan.objective import FAILURES
-from loadbench.record.attainment import Tally
+from loadbench.record.attainment import UNTIL_FIRST, Tally
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.histogram import permille_rank
 from loadbench.record.outcome import Outcome
 from loadbench.results.run import Goodput, ObjectiveResult, Reason, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from loadbench.analyze.level.steady import Unjudged
     from loadbench.plan.load import Load
     from loadbench.plan.objective import Objective
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording
     from loadbench.results.run import Decision, Interval, Throughput
 
+# The figures of the time between the first and the last token.
+_DECODING = frozenset({"tpot", "tpot_classic", *MANY_A_REQUEST})
 # As many as a level of the default length has.
 _MIN_FOR_A_MEAN = 20
 
@@ -101,23 +105,37 @@ def goodput(recording: LevelRecording, load: Load) -> Goodput | None:
     )
 
 
-def with_gates(verdict: Verdict, decided: Sequence[ObjectiveResult], unknown: Sequence[Reason]) -> Verdict:
+def with_gates(
+    verdict: Verdict, objectives: Iterable[Objective], decided: Sequence[ObjectiveResult], unknown: Unjudged
+) -> Verdict:
     """The verdict, turned INCONCLUSIVE where a sound measurement leaves a gate undecided.
 
-    What passes in a level of `unknown` steadiness may fail a minute later: the objective keeps its decision, its gate
-    has none. What fails there has failed.
+    What passes in a level whose steadiness cannot be judged may fail a minute later: the objective keeps its decision,
+    its gate has none. This concerns gates on what could not be judged, and only those that a slow-down to half the
+    speed could have made fail. What fails there has failed.
     """
     open_gates = [objective.rule for objective in decided if objective.gate and objective.decision == "UNDECIDED"]
-    passed = [objective.rule for objective in decided if objective.gate and objective.decision == "PASS" and unknown]
+    passed = dict[str, Reason]()
+    for objective, result in zip(objectives, decided, strict=True):
+        metric, sense = objective.metric, objective.sense
+        cause = unknown.ttft if metric in UNTIL_FIRST else unknown.decoding if metric in _DECODING else unknown.level
+        if not result.gate or result.decision != "PASS" or cause is None or metric == FAILURES:
+            continue
+        # Its value, or the worse end of its interval, if the server had been half as fast.
+        worse = (result.interval or (None, None))[sense == "<"]
+        value = result.value if worse is None else worse
+        bound = objective.bound / (NS_PER_S if objective.is_latency else 1)
+        if value is None or (value * 2 >= bound if sense == "<" else value / 2 <= bound):
+            passed[objective.rule] = cause
     if verdict.status in {"INVALID", "OVERLOADED"} or not (open_gates or passed):
         return verdict
     reasons = list(verdict.reasons)
     if open_gates:
         message = f"too little was measured to decide these gates: {', '.join(open_gates)}"
         reasons.append(Reason("undecided", message, "measure longer"))
-    if passed:
-        message = f"these gates would pass, but {unknown[0].message}: {', '.join(passed)}"
-        reasons.append(Reason("undecided", message, unknown[0].advice))
+    for cause in dict.fromkeys(passed.values()):
+        rules = ", ".join(rule for rule, its in passed.items() if its == cause)
+        reasons.append(Reason("undecided", f"these gates would pass, but {cause.message}: {rules}", cause.advice))
     return Verdict("INCONCLUSIVE", reasons)
 
 

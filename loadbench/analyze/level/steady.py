@@ -92,6 +92,10 @@ _ALIKE = 5
 _LENGTHS_CHANGE, _LENGTHS_Z = math.log(1.1), 1.96
 # Advice beyond this factor would rest on the noise of too little.
 _LONGEST = 4.0
+# Where there is no series at all.
+_FEW = 2.0
+# A part of the response time below this share hardly changes the whole if it doubles: by less than `_MIN_CHANGE`.
+_MATTERS = 0.2
 _FIVE = 5
 _MIN_FIVES = 4
 
@@ -267,7 +271,7 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         if isinstance(load, Closed) and load.think is None:
             queued = rounds < _MANY_ROUNDS and len(quiet) == len(starts)
         else:
-            queued = 0 < decoded_ns < ttft_ns[quiet].mean()
+            queued = decoded_ns < ttft_ns[quiet].mean()
         steps = _QUEUED_STEPS if queued else _STEPS
         found.append(_Series("TTFT", " ms", center, batches, steps, least=_MIN_CHANGE_NS / 1e6))
         if _BATCHES <= rounds < math.inf:
@@ -368,42 +372,59 @@ def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             )
 
 
-def steadiness_unknown(recording: LevelRecording, load: Load) -> Iterator[Reason]:
-    """That it cannot be judged whether the level was steady, and how long it must be; nothing where it can."""
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """Of which parts of the response time a level would not show a slow-down to half the speed.
+
+    `level` is the caveat of a level where one of them makes up a fifth of the response time, or more.
+    """
+
+    ttft: Reason | None = None
+    decoding: Reason | None = None
+    level: Reason | None = None
+
+
+def unjudged(recording: LevelRecording, load: Load) -> Unjudged:
+    """What cannot be judged about the level's steadiness, and how long it must be; nothing where the rate changes."""
     if isinstance(load, Open) and load.arrivals.rate_varies:
-        return
+        return Unjudged()
     timeline, series = recording.timeline, dict[str, float]()
     for one in _series(recording, load):
         series[one.name] = min(one.lacks(), series.get(one.name, math.inf))
     speeds = [series[name] for name in ("output tokens/s", "TPOT") if name in series]
-    lacking = {"output tokens/s": min(speeds)} if speeds else {}
-    rounds = recording.outcomes.get(Outcome.OK, 0) / load.users if isinstance(load, Closed) else math.inf
-    # Where users always queue for each other, a first token waits for the tokens of others.
+    lacking = {"TTFT": series.get("TTFT", _FEW), "the speed of decoding": min(speeds, default=_FEW)}
+    # Where users always queue for each other, a first token waits for the tokens of others: it follows their speed.
     waiting = np.asarray(timeline.in_flight[: len(timeline.decoding)]) - np.asarray(timeline.decoding)
-    queued = (
-        speeds
-        and isinstance(load, Closed)
-        and load.think is None
+    if (
+        "output tokens/s" in series
         and len(waiting) >= _BATCHES
         and min(part.mean() for part in np.array_split(waiting, _BATCHES)) >= 1
-    )
-    if not queued:
-        lacking["TTFT"] = series.get("TTFT", ROUNDS / max(rounds, 1e-9) if rounds < ROUNDS else 2.0)
-    names = [name for name, factor in lacking.items() if factor > 1]
+    ):
+        lacking["TTFT"] = min(lacking["TTFT"], series["output tokens/s"])
+
+    def reason(*names: str) -> Reason | None:
+        names = tuple(name for name in names if lacking[name] > 1)
+        if not names:
+            return None
+        verb = "vary" if len(names) > 1 else "varies"
+        why, factor = f"{' and '.join(names)} {verb} so much that half the speed would not show", 1.0
+        if rounds < ROUNDS and isinstance(load, Closed):
+            why, factor = f"{load.users} users had fewer than {ROUNDS} rounds", ROUNDS / max(rounds, 1e-9)
+        factor = max(factor, *(lacking[name] for name in names))
+        enough_ns = math.ceil(factor * recording.window_s / 10) * 10 * NS_PER_S
+        return Reason(
+            "steadiness_unknown",
+            f"whether the server was steady cannot be judged: {why}",
+            f"use --duration {format_duration(enough_ns)} or longer",
+        )
+
+    rounds = recording.outcomes.get(Outcome.OK, 0) / load.users if isinstance(load, Closed) else math.inf
     if rounds < ROUNDS:
-        lacking["rounds"] = ROUNDS / max(rounds, 1e-9)
-        why = f"{load.users if isinstance(load, Closed) else 0} users had fewer than {ROUNDS} rounds"
-    elif names:
-        why = f"{' and '.join(names)} vary so much that half the speed would not show"
-    else:
-        return
-    enough_s = max(lacking.values()) * recording.window_s
-    enough_ns = math.ceil(enough_s / 10) * 10 * NS_PER_S
-    yield Reason(
-        "steadiness_unknown",
-        f"whether the server was steady cannot be judged: {why}",
-        f"use --duration {format_duration(enough_ns)} or longer",
-    )
+        lacking = dict.fromkeys(lacking, _FEW)
+    waits, whole = (math.fsum(timeline.kept.get(name, ())) for name in ("ttft_response", "e2e_response"))
+    shares = {"TTFT": waits / whole, "the speed of decoding": 1 - waits / whole} if whole else {}
+    matters = [name for name in lacking if shares.get(name, 1.0) >= _MATTERS]
+    return Unjudged(reason("TTFT"), reason("the speed of decoding"), reason(*matters))
 
 
 def _sufficient_warm_up(recording: LevelRecording, *, by_ttft: bool) -> str:

@@ -12,7 +12,7 @@ from loadbench.analyze.level.audit import audit
 from loadbench.analyze.level.gave_up import gave_up_caveats, gave_up_result, with_too_few
 from loadbench.analyze.level.objectives import decide, goodput, with_gates
 from loadbench.analyze.level.server_side import contradictions, first_token, server_histograms
-from loadbench.analyze.level.steady import steadiness_unknown
+from loadbench.analyze.level.steady import Unjudged, unjudged
 from loadbench.analyze.level.verdict import PREEMPTIONS, caveats, judge
 from loadbench.analyze.stats.effective_n import CorrelatedSeries
 from loadbench.analyze.stats.intervals import mean_interval
@@ -102,7 +102,7 @@ def summarize(
     gave_up = gave_up_result(recording)
     verdict = judge(recording, load=load, model=model, failure_limit=failure_limit, listed=listed)
     verdict = with_too_few(verdict, recording, load)
-    unknown = list(steadiness_unknown(recording, load)) if verdict.status == "VALID" else []
+    unknown = unjudged(recording, load) if verdict.status == "VALID" else Unjudged()
 
     # The server's counters that rose, preemptions first; a brace in the name marks a part of a histogram.
     server = None
@@ -124,9 +124,9 @@ def summarize(
         else OpenLoad(load.rate_per_s, str(load.arrivals)),
         window_s=window_s,
         window_ns=(opens_ns - origin_ns, closes_ns - origin_ns),
-        verdict=with_gates(verdict, decided, unknown),
+        verdict=with_gates(verdict, recording.attained.tallies, decided, unknown),
         caveats=[
-            *unknown,
+            *([] if unknown.level is None else [unknown.level]),
             *caveats(recording, load, model=model, listed=listed, exact_output=exact_output),
             *contradictions(recording, first),
             *gave_up_caveats(recording, gave_up),
