@@ -83,6 +83,8 @@ _MIN_ARRIVALS = 100
 # By how many times a change exceeds the usual step between two batches; where requests queue, a wait is much like the
 # one before it, and so are those of users until they have come round some times.
 _STEPS, _QUEUED_STEPS = 3.0, 10.0
+# And their standard deviation: one step to double has twice it, if batches vary by less than a fifth.
+_SPREADS = 2.0
 _MANY_ROUNDS = 8
 _MIN_HEAD = 4
 # The share of requests that met the fewest others, and of values at one number of others that make its expected value.
@@ -173,6 +175,7 @@ def change_in(logs: Values, *, steps: float) -> tuple[float, float] | None:
     trend, signs = series_trend(logs), np.sign(logs[None, :] - logs[:, None])
     jumps = np.diff(logs)
     usual = steps * 1.4826 * float(np.median(np.abs(jumps - np.median(jumps))))
+    usual = max(usual, _SPREADS * max(1.0, steps / _STEPS) ** 0.5 * float(jumps.std()))
     changes = [(trend.first, trend.last)] if abs(trend.z) > _TREND_Z else []
     for cut in range(n // 5, n - n // 5 + 1):
         z = abs(float(signs[:cut, cut:].sum())) / math.sqrt(cut * (n - cut) * (n + 1) / 3)
@@ -193,12 +196,18 @@ class _Series:
     logs: Values
     steps: float  # of `change_in`
     least: float = 0.0  # a smaller change is not noticed
+    others: tuple[Values, ...] = ()  # `logs` if what explains it did so by more, or by less
 
     def change(self) -> str:
         """What changed, in words; empty if nothing did."""
         change = change_in(self.logs, steps=self.steps)
         if change is None:
             return ""
+        rise = change[1] - change[0]
+        for logs in self.others:
+            other = change_in(logs, steps=self.steps)
+            if other is None or (other[1] - other[0]) * rise < 0:
+                return ""
         middle = float(np.median(self.logs))
         before, after = (self.center * math.exp(value - middle) for value in change)
         if abs(after - before) <= self.least:
@@ -210,7 +219,9 @@ class _Series:
         """By which factor the level is too short to see the speed halve; at most 1 if it would have been seen."""
         place = np.linspace(0, 1, len(self.logs))
         slower = np.log1p(place), np.where(place < 0.5, 0.0, math.log(2))
-        ways = [order + slow for order in (self.logs, self.logs[::-1]) for slow in slower]
+        ways = [
+            order + slow for logs in (self.logs, *self.others) for order in (logs, logs[::-1]) for slow in slower
+        ]
         if all(change_in(way, steps=self.steps) is not None for way in ways):
             return 1.0
         # The noise falls with the root of the length. A gradual change to double is found in 95 % where it is 0.19.
@@ -245,34 +256,38 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
 
         spent, made, busy = within(decoding), within(tokens), within(np.minimum(decoding, 1))
         if min(spent.min(), made.min(), busy.min()) > 0:
-            logs = _unexplained(np.log(spent / made), np.log(spent / busy))
+            logs, *others = _unexplained(np.log(spent / made), np.log(spent / busy))
             inputs = within(context)
             if inputs.min() > 0:
-                logs = _unexplained(logs, np.log(inputs / spent))
+                logs, *others = (_unexplained(each, np.log(inputs / spent))[0] for each in (logs, *others))
             center = float(np.median(spent / made)) * SLICE_NS / 1e6
             # Batches that share responses are alike: their steps tell less of how far the series wanders.
-            lasts = float(spent.sum()) / max(1, len(starts)) * _BATCHES / slices
-            found.append(_Series("TPOT", " ms", center, logs, _STEPS * max(1.0, lasts)))
+            # Those present at a moment last longer than the mean.
+            took_ns = np.array(timeline.kept["e2e_response"]) - np.array(timeline.kept["ttft_response"])
+            lasts = float((took_ns**2).sum() / max(1.0, took_ns.sum())) / SLICE_NS * _BATCHES / slices
+            found.append(_Series("TPOT", " ms", center, logs, _STEPS * max(1.0, lasts), others=tuple(others)))
 
     rounds = len(starts) / load.users if isinstance(load, Closed) else math.inf
     if parts and rounds >= ROUNDS:
         ttft_ns, met, inputs, _ = np.array(starts, np.float64).T
         logs = np.log(np.maximum(ttft_ns, _MIN_CHANGE_NS))
         if np.isfinite(inputs).all() and inputs.min() > 0:
-            logs = _unexplained(logs, np.log(inputs))
+            logs = _unexplained(logs, np.log(inputs))[0]
         few = np.sort(met)[max(_BATCHES, math.ceil(_QUIET * len(met))) - 1]
-        quiet = np.flatnonzero(met <= few)
+        alike = isinstance(load, Closed) and load.think is None  # each meets nearly all others
+        quiet = np.flatnonzero((met <= few) | alike)
         logs = logs[quiet] - _expected(met[quiet], logs[quiet])
         # The middle half of each: some first tokens wait for another prompt.
         sorted_parts = [np.sort(part) for part in np.array_split(logs, _BATCHES)]
         batches = np.array([part[len(part) // 4 : len(part) - len(part) // 4].mean() for part in sorted_parts])
         center = float(np.median(ttft_ns[quiet])) / 1e6
         decoded_ns = float(decoding.sum()) * SLICE_NS / len(starts)
-        if isinstance(load, Closed) and load.think is None:
-            queued = rounds < _MANY_ROUNDS and len(quiet) == len(starts)
-        else:
-            queued = decoded_ns < ttft_ns[quiet].mean()
+        queued = decoded_ns < ttft_ns[quiet].mean()
+        if alike:
+            queued = rounds < _MANY_ROUNDS and (queued or met.max() <= few)
         steps = _QUEUED_STEPS if queued else _STEPS
+        if not alike:  # waits that overlap are alike
+            steps *= max(1.0, ttft_ns[quiet].mean() / recording.window_s / NS_PER_S * _BATCHES)
         found.append(_Series("TTFT", " ms", center, batches, steps, least=_MIN_CHANGE_NS / 1e6))
         if _BATCHES <= rounds < math.inf:
             batches = np.log([part[:, 0].mean() / 1e6 for part in parts])
@@ -281,18 +296,23 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
     return found
 
 
-def _unexplained(logs: Values, by: Values) -> Values:
-    """What is left of a series if it follows another with its elasticity, from 0 to 1."""
+def _unexplained(logs: Values, by: Values) -> list[Values]:
+    """What is left of a series if it follows another with its elasticity, from 0 to 1; then the same for the ends of
+    the elasticity's 95 % interval, if it has one."""
     steps, by_steps = np.diff(logs), np.diff(by)
     moved = np.abs(by_steps) > 1e-9
     if not moved.any():
-        return logs
+        return [logs]
     slopes, weights = steps[moved] / by_steps[moved], np.abs(by_steps[moved])
     order = np.argsort(slopes)
-    reached = np.cumsum(weights[order])
-    elasticity = float(slopes[order][np.searchsorted(reached, reached[-1] / 2)])
-    rest: Values = logs - min(1.0, max(0.0, elasticity)) * (by - by.mean())
-    return rest
+    reached = np.cumsum(weights[order]) / weights.sum()
+    # That of a median by ranks.
+    reach = 1 / math.sqrt(len(slopes))
+    rests = []
+    for place in (0.5, 0.5 - reach, 0.5 + reach):
+        elasticity = float(slopes[order][min(len(slopes) - 1, np.searchsorted(reached, place))])
+        rests.append(logs - min(1.0, max(0.0, elasticity)) * (by - by.mean()))
+    return rests
 
 
 def _expected(met: Values, logs: Values) -> Values:
