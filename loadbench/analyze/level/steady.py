@@ -196,17 +196,16 @@ class _Series:
     logs: Values
     steps: float  # of `change_in`
     least: float = 0.0  # a smaller change is not noticed
-    others: tuple[Values, ...] = ()  # `logs` if what explains it did so by more, or by less
+    less: Values | None = None  # `logs` if what explains them explains more
 
     def change(self) -> str:
         """What changed, in words; empty if nothing did."""
         change = change_in(self.logs, steps=self.steps)
         if change is None:
             return ""
-        rise = change[1] - change[0]
-        for logs in self.others:
-            other = change_in(logs, steps=self.steps)
-            if other is None or (other[1] - other[0]) * rise < 0:
+        if self.less is not None:
+            other = change_in(self.less, steps=self.steps)
+            if other is None or (other[1] > other[0]) != (change[1] > change[0]):
                 return ""
         middle = float(np.median(self.logs))
         before, after = (self.center * math.exp(value - middle) for value in change)
@@ -219,9 +218,8 @@ class _Series:
         """By which factor the level is too short to see the speed halve; at most 1 if it would have been seen."""
         place = np.linspace(0, 1, len(self.logs))
         slower = np.log1p(place), np.where(place < 0.5, 0.0, math.log(2))
-        ways = [
-            order + slow for logs in (self.logs, *self.others) for order in (logs, logs[::-1]) for slow in slower
-        ]
+        both = (self.logs,) if self.less is None else (self.logs, self.less)
+        ways = [order + slow for logs in both for order in (logs, logs[::-1]) for slow in slower]
         if all(change_in(way, steps=self.steps) is not None for way in ways):
             return 1.0
         # The noise falls with the root of the length. A gradual change to double is found in 95 % where it is 0.19.
@@ -256,16 +254,16 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
 
         spent, made, busy = within(decoding), within(tokens), within(np.minimum(decoding, 1))
         if min(spent.min(), made.min(), busy.min()) > 0:
-            logs, *others = _unexplained(np.log(spent / made), np.log(spent / busy))
+            logs, less = _unexplained(np.log(spent / made), np.log(spent / busy))
             inputs = within(context)
             if inputs.min() > 0:
-                logs, *others = (_unexplained(each, np.log(inputs / spent))[0] for each in (logs, *others))
+                logs, less = (_unexplained(each, np.log(inputs / spent))[0] for each in (logs, less))
             center = float(np.median(spent / made)) * SLICE_NS / 1e6
             # Batches that share responses are alike: their steps tell less of how far the series wanders.
             # Those present at a moment last longer than the mean.
             took_ns = np.array(timeline.kept["e2e_response"]) - np.array(timeline.kept["ttft_response"])
             lasts = float((took_ns**2).sum() / max(1.0, took_ns.sum())) / SLICE_NS * _BATCHES / slices
-            found.append(_Series("TPOT", " ms", center, logs, _STEPS * max(1.0, lasts), others=tuple(others)))
+            found.append(_Series("TPOT", " ms", center, logs, _STEPS * max(1.0, lasts), less=less))
 
     rounds = len(starts) / load.users if isinstance(load, Closed) else math.inf
     if parts and rounds >= ROUNDS:
@@ -296,23 +294,20 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
     return found
 
 
-def _unexplained(logs: Values, by: Values) -> list[Values]:
-    """What is left of a series if it follows another with its elasticity, from 0 to 1; then the same for the ends of
-    the elasticity's 95 % interval, if it has one."""
+def _unexplained(logs: Values, by: Values) -> tuple[Values, Values]:
+    """What is left of a series if it follows another with its elasticity, from 0 to 1; and with that elasticity plus
+    its standard error, the one of a median's rank."""
     steps, by_steps = np.diff(logs), np.diff(by)
     moved = np.abs(by_steps) > 1e-9
     if not moved.any():
-        return [logs]
+        return logs, logs
     slopes, weights = steps[moved] / by_steps[moved], np.abs(by_steps[moved])
     order = np.argsort(slopes)
     reached = np.cumsum(weights[order]) / weights.sum()
-    # That of a median by ranks.
-    reach = 1 / math.sqrt(len(slopes))
-    rests = []
-    for place in (0.5, 0.5 - reach, 0.5 + reach):
-        elasticity = float(slopes[order][min(len(slopes) - 1, np.searchsorted(reached, place))])
-        rests.append(logs - min(1.0, max(0.0, elasticity)) * (by - by.mean()))
-    return rests
+    places = np.searchsorted(reached, [0.5, 0.5 + 0.5 / math.sqrt(len(slopes))])
+    elasticities = np.clip(slopes[order][np.minimum(places, len(slopes) - 1)], 0.0, 1.0)
+    rest, less = (logs - elasticity * (by - by.mean()) for elasticity in elasticities)
+    return rest, less
 
 
 def _expected(met: Values, logs: Values) -> Values:
