@@ -7,7 +7,7 @@ Four series are judged, each of twenty batches:
 - *TPOT*, the time that responses spent between their first and last token, divided by the tokens generated: twenty
   parts of the window with equally many tokens, which exist however few requests there are;
 - *TTFT*, of the requests that met the fewest others as they were sent (a tenth of all, and 20 at least): what others
-  wait for is not theirs;
+  wait for is not theirs. Users who do not think meet nearly all others, so there all requests count;
 - *requests in flight*, in an open loop: whether they grow.
 
 *What explains a value is no change of the server.* Requests are exchangeable only if they meet the same load and ask
@@ -25,7 +25,8 @@ all below every later one, which of batches in random order happens once in 1500
 
 *It counts only* if it is larger than a fifth and stands out of the steps between neighbours. Ranks take batches as
 independent; the load of a server is not, and a series that wanders has trends. By how much it wanders can be seen from
-its steps, whatever trend it has.
+its steps, whatever trend it has. Batches share the responses and waits that outlast them, so those must stand out by as
+many times more: what a busy queue shows is no change of the server.
 
 *It can be judged* if a slow-down to half the speed, gradual or in the middle, would have been seen: it is added to the
 series as it is, and to the series backwards, and must be found in all four.
@@ -274,15 +275,13 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         few = np.sort(met)[max(_BATCHES, math.ceil(_QUIET * len(met))) - 1]
         alike = isinstance(load, Closed) and load.think is None  # each meets nearly all others
         quiet = np.flatnonzero((met <= few) | alike)
-        logs = logs[quiet] - _expected(met[quiet], logs[quiet])
+        logs = logs if alike else logs[quiet] - _expected(met[quiet], logs[quiet])
         # The middle half of each: some first tokens wait for another prompt.
         sorted_parts = [np.sort(part) for part in np.array_split(logs, _BATCHES)]
         batches = np.array([part[len(part) // 4 : len(part) - len(part) // 4].mean() for part in sorted_parts])
         center = float(np.median(ttft_ns[quiet])) / 1e6
         decoded_ns = float(decoding.sum()) * SLICE_NS / len(starts)
-        queued = decoded_ns < ttft_ns[quiet].mean()
-        if alike:
-            queued = rounds < _MANY_ROUNDS and (queued or met.max() <= few)
+        queued = rounds < _MANY_ROUNDS and met.max() <= few if alike else decoded_ns < ttft_ns[quiet].mean()
         steps = _QUEUED_STEPS if queued else _STEPS
         if not alike:  # waits that overlap are alike
             steps *= max(1.0, ttft_ns[quiet].mean() / recording.window_s / NS_PER_S * _BATCHES)

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadbench.analyze.level.objectives import with_gates
+from loadbench.analyze.level.steady import Unjudged
 from loadbench.analyze.stats.intervals import quantile_ranks, share_interval
 from loadbench.plan.load import Closed
 from loadbench.plan.objective import parse_objective
 from loadbench.record.outcome import Outcome
+from loadbench.results.run import Reason, Verdict
 from tests.building import MS, S, a_failure, a_level, a_recording, a_sample, calm
 
 
@@ -301,3 +304,42 @@ def test_invalid_level_stays_invalid():
     made = level(answers(40), "ttft_p99<1s", gate=True, health=calm(lag_ns=9 * MS), load=Closed(2))
     assert made.verdict.status == "INVALID"
     assert "undecided" not in [reason.code for reason in made.verdict.reasons]
+
+
+TTFT, DECODING, LEVEL = (Reason("steadiness_unknown", f"{name} is unknown", "") for name in ("TTFT", "speed", "both"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "unknown", "status"),
+    [
+        # What could not be judged, and what it does not concern.
+        ("ttft_p50<190ms", Unjudged(ttft=TTFT), "INCONCLUSIVE"),
+        ("ttft_p50<190ms", Unjudged(decoding=DECODING), "VALID"),
+        ("tpot_p50<19ms", Unjudged(decoding=DECODING), "INCONCLUSIVE"),
+        ("itl_mean<19ms", Unjudged(decoding=DECODING), "INCONCLUSIVE"),
+        ("tpot_p50<19ms", Unjudged(ttft=TTFT), "VALID"),
+        ("e2e_p50<390ms", Unjudged(ttft=TTFT), "VALID"),
+        ("e2e_p50<390ms", Unjudged(ttft=TTFT, level=LEVEL), "INCONCLUSIVE"),
+        ("output_tokens_per_s>6", Unjudged(decoding=DECODING, level=LEVEL), "INCONCLUSIVE"),
+        ("failures<10%", Unjudged(TTFT, DECODING, LEVEL), "VALID"),
+        # A slow-down to half the speed would not have made it fail.
+        ("ttft_p50<201ms", Unjudged(ttft=TTFT), "VALID"),
+        ("ttft_max<201ms", Unjudged(ttft=TTFT), "VALID"),
+        ("ttft_mean<199ms", Unjudged(ttft=TTFT), "INCONCLUSIVE"),
+        ("e2e_p50<450ms", Unjudged(level=LEVEL), "VALID"),
+        ("output_tokens_per_s>5", Unjudged(level=LEVEL), "VALID"),
+        # A gate that fails has failed.
+        ("ttft_p50<90ms", Unjudged(ttft=TTFT), "VALID"),
+    ],
+)
+def test_gate_that_could_fail_a_minute_later_is_undecided(rule, unknown, status):
+    """TTFT 100 ms, TPOT 10 ms, E2E 200 ms, 11 tokens a second. The objective keeps its decision."""
+    samples = [a_sample(n, due_ns=n * S, ttft_ns=100 * MS, gaps_ns=10 * MS) for n in range(500)]
+    objective = dataclasses.replace(parse_objective(rule), gate=True)
+    made = level(samples, rule, gate=True)
+    verdict = with_gates(Verdict("VALID", []), [objective], made.objectives, unknown)
+    assert verdict.status == status
+    if status == "INCONCLUSIVE":
+        assert verdict.reasons[0].message.startswith("these gates would pass, but ")
+        assert rule in verdict.reasons[0].message
+    assert made.objectives[0].decision == ("FAIL" if rule == "ttft_p50<90ms" else "PASS")

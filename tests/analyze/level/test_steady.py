@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.steady import mann_kendall, mser5, not_steady, series_trend
+from loadbench.analyze.level.steady import mann_kendall, mser5, not_steady, series_trend, unjudged
 from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.distribution import Exponential
 from loadbench.plan.load import Closed, Open
 from tests.analyze.queues import closed, course, recorded, single
 from tests.building import MS, S, a_level, a_recording, a_sample
+from tests.coverage import steadiness as study
+from tests.coverage.systems import batching, exponential, queue, sharing
 
 OPEN = Open(1.0, parse_arrivals("poisson"))
 WARM_S = 10.0
@@ -133,6 +137,53 @@ def test_short_level_below_capacity_is_not_called_above(constant):
         for seed in range(200)
     ]
     assert sum("above capacity" in reason.message for reasons in found for reason in reasons) <= 2
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        partial(queue, 120, load=0.9, servers=4, prefill=0.05),
+        partial(queue, 120, load=0.95),
+        partial(queue, 120, load=0.95, prefill=1.0),
+        partial(sharing, 120, load=0.9),
+    ],
+)
+def test_what_a_busy_queue_shows_is_no_change_of_the_server(level):
+    """At most 1 of 40 short levels, with responses that are all first token or mostly tokens after it."""
+    found = [list(not_steady(study.recorded(level(seed=seed)), OPEN)) for seed in range(40)]
+    assert sum(bool(reasons) for reasons in found) <= 1
+
+
+@pytest.mark.parametrize(("users", "slots"), [(4, 8), (12, 32), (24, 32), (8, 4)])
+def test_steady_batches_can_be_judged_at_the_default_length(users, slots):
+    """Responses of one length, 10 s: neither unsteady nor a caveat."""
+    for seed in range(5):
+        recording = study.recorded(batching(users, slots=slots, seed=seed))
+        assert not list(not_steady(recording, Closed(users)))
+        assert unjudged(recording, Closed(users)).level is None
+
+
+def test_slower_prefill_is_found_however_many_prompts_wait_for_each_other():
+    """12 users whose prompts are computed one after another: TTFT doubles, and E2E hardly changes."""
+    for seed in range(5):
+        recording = study.recorded(
+            batching(12, slots=32, seed=seed, slower=lambda moment: (2.0 if moment > 5 else 1.0, 1.0))
+        )
+        (reason,) = not_steady(recording, Closed(12))
+        assert "TTFT went from" in reason.message
+
+
+def test_part_of_the_response_time_that_hardly_matters_raises_no_caveat():
+    """TTFT of 20 users who think varies too much at 10 s; it is 3 % of E2E. One of 100 % would have the caveat."""
+    load = Closed(20, think=Exponential(2.0))
+    made = [study.recorded(batching(20, think=exponential(2.0), seed=seed)) for seed in range(10)]
+    found = [unjudged(recording, load) for recording in made]
+    assert any(one.ttft is not None for one in found)
+    assert all(one.level is None for one in found)
+    for recording, one in zip(made, found, strict=True):
+        kept = {**recording.timeline.kept, "e2e_response": recording.timeline.kept["ttft_response"]}
+        whole = replace(recording, timeline=replace(recording.timeline, kept=kept))
+        assert (unjudged(whole, load).level is not None) >= (one.ttft is not None)
 
 
 @pytest.mark.parametrize(("rate", "constant"), [(0.5, True), (0.8, False), (0.9, True), (0.9, False), (0.95, False)])
