@@ -10,9 +10,9 @@ the window opens. While it runs it is assessed again and again, each time after 
 
 A probe ends early: in bracketing, when the data favour one side; in refining, when the likely range is narrow or the
 requests are enough to choose the next load; in a test, when it is decided or the opposite is likelier; in the
-verification, after enough requests; always, when the load is clearly too high. Its requests in flight are then cut:
-they would keep the server busy, and show nothing new. A probe that an abort rule ends fails, and its requests so far
-count.
+verification, after enough requests to contradict; always, when the load is clearly too high. Its requests in flight are
+then cut: they would keep the server busy, and show nothing new. A probe that an abort rule ends fails, and its requests
+so far count.
 """
 
 from __future__ import annotations
@@ -306,7 +306,7 @@ class _EarlyEnd:
                 narrow = self.search.is_narrow(finding.standing.low, finding.standing.high)
                 self.ended = narrow or finding.misses >= _ENOUGH_TO_REFINE
             case Purpose.VERIFY:
-                self.ended = finding.misses >= _ENOUGH_TO_VERIFY
+                self.ended = finding.informed and finding.misses >= _ENOUGH_TO_VERIFY
             case _:
                 wrong = finding.leaning if self.probe.expects == "FAIL" else -finding.leaning
                 self.ended = finding.decision != "UNDECIDED" or wrong > _CLEARLY

@@ -7,7 +7,8 @@ the range that is proven, the range that is likely, and the best estimate. The s
 2. *refines*: measures the load whose requests tell most about the capacity (`Search.aim`), until the likely range is
    narrow;
 3. *verifies*: measures the low end of the likely range. These requests count like all others; where they contradict
-   the estimate, it moves, and its new low end is verified;
+   the estimate, it moves, and its new low end is verified. Requests that are too few to contradict verify nothing:
+   more follow;
 4. *tests*, where proof is required: proves loads below the best estimate to pass and loads above it to fail, first at
    a distance where that takes few requests, then ever nearer.
 
@@ -39,6 +40,8 @@ _NEAR_TOP = 1.5
 _LIKELY_WIDTH = 2.0
 # A verification contradicts the estimate if it leans to FAIL by this much: 7 to 1, the 95 % interval of its share.
 CONTRADICTS = 1.92
+# Verifications this near to each other are about the same load.
+SAME_LOAD = 0.94
 # Ends are proven at these distances from the best estimate, one after the other.
 _NEARER = (1.45, 1.25, 1.12)
 # Responses for which each user must have time in a step of the throughput curve.
@@ -91,13 +94,14 @@ class Finding(NamedTuple):
 
     `leaning` is the logarithm of a likelihood ratio for the limiting objective, by this probe alone: how much more
     likely a pass makes the observations than a failure; above 0 it leans to PASS. `misses` is the number of misses that
-    independent requests as many as these are allowed.
+    independent requests as many as these are allowed. A verification is `informed` if it could have contradicted.
     """
 
     decision: Decision
     leaning: float
     standing: Standing
     misses: float = 0.0
+    informed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,7 @@ class Search:
             # A load that is measured again leans as it did with the clearer of its probes.
             self.leanings[probe.at] = max(self.leanings.get(probe.at, 0.0), finding.leaning, key=abs)
         if probe.purpose is Purpose.VERIFY:
-            self.verified = probe.at if finding.leaning > -CONTRADICTS else None
+            self.verified = probe.at if finding.informed and finding.leaning > -CONTRADICTS else None
 
     @property
     def passed(self) -> int | None:
@@ -214,7 +218,7 @@ class Search:
         low, high = self.standing.low, self.standing.high
         if not self.bracketed or low is None or not self.is_narrow(low, high):
             return False
-        return self.verified is not None and self.grid.amount(self.verified) >= 0.94 * self.grid.amount(low)
+        return self.verified is not None and self.grid.amount(self.verified) >= SAME_LOAD * self.grid.amount(low)
 
     @property
     def proven(self) -> bool:

@@ -83,8 +83,19 @@ class ProbeResult(_Load, frozen=True, kw_only=True, omit_defaults=True):
     window_s: float
     answer_s: float | None = None
     overloaded: bool = False
+    informed: bool = True  # of a verification: whether a server that clearly misses would have contradicted it
     aborted: str = ""  # the abort rule that ended it, which is why it fails, and what was seen
     caveats: list[str] = []  # what else used the machine during the probe, or disturbed it
+
+
+class InFlight(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of all probes by the number of requests in flight, from 0: of requests that `met` so many others on
+    arrival, of those the `missed` ones of each objective, `seconds` with so many, and responses that `ended` then."""
+
+    met: list[float]
+    missed: list[list[float]]
+    seconds: list[float]
+    ended: list[float]
 
 
 class CurveLevel(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +149,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """A probe at the low end of the likely range: shares `expected` from the search, and those then `measured`.
 
     `predicted` are the shares by the model, from the levels without think time alone; null if there is no prediction.
-    `agrees` compares the measured shares with the expected ones; null where too few requests were measured to say.
+    `agrees` compares the measured shares with the required ones; null where the requests could not have contradicted.
     """
 
     amount: float
@@ -170,6 +181,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     simulated: bool = False
     curve: list[CurveLevel] = []
     probes: list[ProbeResult] = []
+    in_flight: InFlight | None = None
     monotone: bool = True
     contradictions: list[str] = []
     explanation: Bottleneck | None = None

@@ -171,7 +171,10 @@ class Resumed:
         first_s = self.capacity.first_answer_s
         return EarlierSearch(
             findings=tuple(
-                (Probe(probe.at, probe.purpose, visit=probe.visit), Finding(probe.decision, probe.leaning, standing))
+                (
+                    Probe(probe.at, probe.purpose, visit=probe.visit),
+                    Finding(probe.decision, probe.leaning, standing, informed=probe.informed),
+                )
                 for probe in probes
             ),
             responses={probe.amount: round(probe.answer_s * 1e9) for probe in probes if probe.answer_s is not None},
@@ -340,7 +343,8 @@ class CapacityWriter(RunWriter):
             closed=settings.by == "users",
             think_s=None if scenario.think is None or settings.by == "rate" else scenario.think.mean / 1e9,
         )
-        self._evidence.probes = [] if resumed is None else list(resumed.capacity.probes)
+        if resumed is not None:
+            self._evidence.resume(resumed.capacity)
         self.capacity = Capacity(
             status="inconclusive",
             objectives=[objective.rule for objective in scenario.objectives],
@@ -354,6 +358,7 @@ class CapacityWriter(RunWriter):
             run=str(self.folder.path),
             curve=[] if resumed is None else resumed.capacity.curve,
             probes=list(self._evidence.probes),
+            in_flight=None if resumed is None else resumed.capacity.in_flight,
             first_answer_s=None if resumed is None else resumed.capacity.first_answer_s,
         )
         self.search = CapacitySearch(
@@ -430,7 +435,7 @@ class CapacityWriter(RunWriter):
         if disturbed:
             self._evidence.probes[-1] = msgspec.structs.replace(self._evidence.probes[-1], caveats=disturbed)
         self._progress.say(probe_line(self._evidence.probes[-1]))
-        self._keep(spent_ns, probes=list(self._evidence.probes))
+        self._keep(spent_ns, probes=list(self._evidence.probes), in_flight=self._evidence.in_flight)
         return finding
 
     def step_ended(self, load: Closed, recording: LevelRecording, *, spent_ns: int, took_ns: int) -> CurveStep | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from loadbench.analyze.capacity.answer import conclude, needed
@@ -139,6 +140,10 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
     second = kept_search(tmp_path, resume=folder).capacity
     assert second.probes[:5] == first.probes
     assert len(second.probes) > 5
+    # What requests met in flight is known from before, too.
+    before, after = np.array(first.in_flight.met), np.array(second.in_flight.met)
+    assert before.sum() > 0
+    assert (after[: len(before)] >= before).all()
     assert second.spent_s > first.spent_s
     assert second.first_answer_s == first.first_answer_s
     assert len(read_run(folder).levels) == len(second.probes)

@@ -134,6 +134,19 @@ def test_a_verification_that_disagrees_moves_the_estimate_and_is_made_again():
     assert search.next() is None
 
 
+def test_a_verification_that_could_not_contradict_is_made_again():
+    """Too few independent requests confirm nothing, however they lean."""
+    search = a_search(Users(100))
+    narrow = Standing(None, None, 20, 22, 21)
+    search.add(Probe(20, Purpose.REFINE), Finding("UNDECIDED", 4.0, narrow))
+    search.add(Probe(24, Purpose.REFINE), Finding("UNDECIDED", -4.0, narrow))
+    search.add(Probe(20, Purpose.VERIFY), Finding("UNDECIDED", 0.5, narrow, informed=False))
+    assert not search.likely
+    assert search.next()[:2] == (20, Purpose.VERIFY)
+    search.add(Probe(20, Purpose.VERIFY, visit=1), Finding("UNDECIDED", 0.5, narrow))
+    assert search.likely
+
+
 def test_proof_begins_where_it_takes_few_requests():
     """Where proof is required, loads far below the estimate are tested first, PASS before FAIL, then ever nearer."""
     search = a_search(Users(1000), 100, require="proven")

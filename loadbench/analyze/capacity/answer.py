@@ -215,17 +215,19 @@ def _margin(shared: HitShare) -> float:
 def verification(evidence: SearchEvidence, predicted: Mapping[str, float] | None = None) -> Verification:
     """The last verification probe and the shares that were expected there; `predicted` are those of the model.
 
-    It agrees unless the 95 % interval of a measured share lies below the required one, or an abort rule ended it. Too
-    few requests say nothing.
+    It agrees unless the 95 % interval of a measured share lies below the required one, or an abort rule ended it.
+    Requests that could not have contradicted say nothing.
     """
     probe = [probe for probe in evidence.probes if probe.purpose is Purpose.VERIFY][-1]
     expected = evidence.expected(probe.amount, evidence.confidence)
+    contradicts = bool(probe.aborted) or probe.leaning <= -CONTRADICTS
+    silent = probe.requests < _FEWEST_VERIFY or not (probe.informed or contradicts)
     return Verification(
         amount=probe.amount,
         expected={rule: one.share for rule, one in expected.items()},
         predicted=dict(predicted) if predicted else None,
         measured=probe.attainment,
-        agrees=None if probe.requests < _FEWEST_VERIFY else not probe.aborted and probe.leaning > -CONTRADICTS,
+        agrees=None if silent else not contradicts,
     )
 
 

@@ -42,7 +42,10 @@ class LoadPoint(NamedTuple):
 
 
 class FittedBorder:
-    """The posterior of the border of one objective that requires a share p0, between two loads."""
+    """The posterior of the border of one objective that requires a share p0, between two loads.
+
+    It lies below `limit`, a load and its relative standard error: what a server completes when it can do no more.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class FittedBorder:
         *,
         least: float,
         most: float,
+        limit: tuple[float, float] | None = None,
         expect: Callable[[Values], Expected | None] | None = None,
     ) -> None:
         self._p0 = p0
@@ -64,6 +68,8 @@ class FittedBorder:
             z = (self.log_m - expected.log_m) / expected.deviation
             logs -= 2.5 * np.log1p(z * z / 4)[:, None]
             logs -= 2.5 * np.log1p((np.log(self._b / expected.steepness) / _STEEPNESS_ERROR) ** 2 / 4)[None, :]
+        if limit is not None:
+            logs -= 0.5 * (np.maximum(0, self.log_m - math.log(limit[0])) / limit[1])[:, None] ** 2
         for point in points:
             z = self._logits(point.amount)
             logs -= point.hits * np.logaddexp(0, -z) + point.misses * np.logaddexp(0, z)

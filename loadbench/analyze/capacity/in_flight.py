@@ -29,6 +29,8 @@ _SMOOTH = 5.0
 # A request that meets as many others at a higher load meets more of them later: the model's share falls too slowly. No
 # queue of a usable server falls off more slowly than this.
 _LEAST_STEEP = 2.5
+# Fewer responses do not show how fast the server completes them.
+_FEWEST_ENDED = 40
 # Fewer misses say nothing about which states miss.
 _FEWEST_MISSES = 8
 
@@ -56,6 +58,16 @@ class InFlightStates:
         if (more := n + 1 - len(self.met)) > 0:
             self.met, self.seconds, self.ended = (np.pad(a, (0, more)) for a in (self.met, self.seconds, self.ended))
             self.missed = np.pad(self.missed, ((0, 0), (0, more)))
+
+    def most_per_s(self) -> tuple[float, float] | None:
+        """The completion rate with many in flight and its relative error: the highest with at least n, for any n."""
+        ended, seconds = (np.cumsum(counts[::-1])[::-1] for counts in (self.ended, self.seconds))
+        enough = (ended >= _FEWEST_ENDED) & (seconds > 0)
+        if not enough.any():
+            return None
+        rates = ended[enough] / seconds[enough]
+        at = int(rates.argmax())
+        return float(rates[at]), 1 / math.sqrt(float(ended[enough][at]))
 
     def add(self, other: InFlightStates) -> None:
         """Add another probe's counts."""

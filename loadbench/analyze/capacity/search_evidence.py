@@ -29,9 +29,9 @@ from loadbench.analyze.stats.intervals import share_interval
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed, Load, Open
 from loadbench.plan.objective import FAILURES
-from loadbench.plan.search import Finding, Standing
+from loadbench.plan.search import CONTRADICTS, SAME_LOAD, Finding, Purpose, Standing
 from loadbench.record.outcome import Outcome
-from loadbench.results.capacity import HitShare, ProbeResult
+from loadbench.results.capacity import HitShare, InFlight, ProbeResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +39,12 @@ if TYPE_CHECKING:
     from loadbench.plan.objective import Objective
     from loadbench.plan.search import Grid, Probe
     from loadbench.record.recorder import LevelRecording
+    from loadbench.results.capacity import Capacity
 
 # The next load lies at most this far from the best estimate: the curve is a guess far away.
 _NEAR = 1.45
+# A verification could have contradicted if requests of which this many times as many miss as are allowed would have.
+_CLEARLY_MORE = 4.0
 # A probe that an abort rule ended leans to FAIL as clearly as bracketing asks for: 20 to 1, as a logarithm.
 _ABORTED_LEANING = -3.0
 # Few requests do not show how much they depend on each other: beforehand it is taken that a request is worth a third of
@@ -95,11 +98,29 @@ class SearchEvidence:
         self.refused: list[int] = []  # positions at which the load generator was the bottleneck
         self._closed = closed
         self._think_s = think_s
-        self._states = InFlightStates(len(objectives))  # of all probes of this process
+        self._states = InFlightStates(len(objectives))  # of all probes
         self.grid = grid
         self._objectives = tuple(objectives)
         self._p0s = [required_share(objective) for objective in objectives]
         self.confidence = confidence
+
+    def resume(self, earlier: Capacity) -> None:
+        """Continue from what an earlier search has found."""
+        self.probes = list(earlier.probes)
+        if (counts := earlier.in_flight) is not None:
+            self._states.met, self._states.missed = np.array(counts.met), np.array(counts.missed)
+            self._states.seconds, self._states.ended = np.array(counts.seconds), np.array(counts.ended)
+
+    @property
+    def in_flight(self) -> InFlight:
+        """The counts by the number in flight, to be saved."""
+        states = self._states
+        return InFlight(
+            met=states.met.tolist(),
+            missed=states.missed.tolist(),
+            seconds=states.seconds.round(6).tolist(),
+            ended=states.ended.tolist(),
+        )
 
     def monitor(self, probe: Probe, load: Load, *, opens_ns: int) -> SequentialMonitor:
         """The monitor of a new probe at this load, whose window opens at `opens_ns`."""
@@ -114,10 +135,27 @@ class SearchEvidence:
         running = ProbeCounts(amount, counts, hopeless)
         standing = self.standing(running)
         decision = standing.decision(probe.at)
+        informed = probe.purpose is not Purpose.VERIFY or self._informed(running)
         enough = min(count.effective_n * (1 - p0) for p0, count in zip(self._p0s, usual, strict=True))
         if hopeless:
             return Finding("FAIL", -math.inf, standing, enough)
-        return Finding(decision, min(leans), standing, enough)
+        return Finding(decision, min(leans), standing, enough, informed)
+
+    def _informed(self, running: ProbeCounts) -> bool:
+        """Whether this verification, with earlier ones of about the same load, would on average contradict a load that
+        clearly misses."""
+        places = range(len(self._objectives))
+        effective = [running.counts[place].effective_n for place in places]
+        for probe, counted in zip(self.probes, self._counted(), strict=True):
+            ratio = probe.amount / running.amount
+            if probe.purpose is Purpose.VERIFY and SAME_LOAD <= ratio <= 1 / SAME_LOAD:
+                effective = [n + counted.counts[place].effective_n for n, place in zip(effective, places, strict=True)]
+        for p0, n in zip(self._p0s, effective, strict=True):
+            share = max(0.0, 1 - _CLEARLY_MORE * (1 - p0))
+            told = (share * math.log(share / p0) if share else 0.0) + (1 - share) * math.log((1 - share) / (1 - p0))
+            if n * told < CONTRADICTS:
+                return False
+        return True
 
     def add_probe(
         self, probe: Probe, load: Load, recording: LevelRecording, monitor: SequentialMonitor, *, level: int
@@ -167,6 +205,7 @@ class SearchEvidence:
                 window_s=recording.window_s,
                 answer_s=None if usual_ns is None else usual_ns / 1e9,
                 overloaded=monitor.overloaded,
+                informed=finding.informed,
                 aborted=recording.aborted,
             )
         )
@@ -184,6 +223,9 @@ class SearchEvidence:
         at_low, at, at_high = (max(grid.lowest - 1, _floor(grid, amount)) for amount in (low, middle, high))
         lowest_refused = min(self.refused, default=grid.highest + 1)
         at = min(at, lowest_refused - 1)
+        if (limit := self._completes(probes)) is not None:
+            at = min(at, _floor(grid, limit[0]))
+            at_low = min(at_low, at)
         # What is proven is true whatever the curve says.
         if passed is not None:
             at_low, at, at_high = max(at_low, passed), max(at, passed), max(at_high, passed)
@@ -240,7 +282,7 @@ class SearchEvidence:
         """The fitted border of each objective. A probe counts as correlated as those at similar loads are on average: a
         short one that lies within one good or bad spell does not show its correlation."""
         probes, grid = self._counted() if probes is None else probes, self.grid
-        borders = []
+        limit, borders = self._completes(probes), []
         for place, (objective, p0) in enumerate(zip(self._objectives, self._p0s, strict=True)):
             points = []
             for probe in probes:
@@ -259,8 +301,20 @@ class SearchEvidence:
             # Without think time all users are always in flight: there is nothing to model.
             models = not self._closed or (self._think_s or 0) > 0
             expect = partial(expected_border, self._states, place, p0, think_s=self._think_s) if models else None
-            borders.append(FittedBorder(points, p0, least=least, most=most, expect=expect))
+            borders.append(FittedBorder(points, p0, least=least, most=most, limit=limit, expect=expect))
         return borders
+
+    def _completes(self, probes: Sequence[ProbeCounts]) -> tuple[float, float] | None:
+        """The rate that the server completes when it can do no more, and its relative error: no higher rate can last.
+
+        `None` unless a higher rate was tried, or where a load that leans to PASS contradicts it.
+        """
+        if self._closed or (completed := self._states.most_per_s()) is None:
+            return None
+        per_s, error = completed
+        passing = [probe.amount for probe in self.probes if probe.leaning > 0]
+        tried = max(probe.amount for probe in probes)
+        return completed if tried > (1 + 2 * error) * per_s > max(passing, default=0.0) else None
 
     def expected(self, amount: float, confidence: float) -> dict[str, ExpectedShare]:
         """The expected share of hits at a load, by rule."""

@@ -53,3 +53,14 @@ def test_requests_near_the_border_tell_most_about_it():
     told = [border.information(load) for load in (4, 24, 150)]
     assert told[1] > 3 * max(told[0], told[2])
     assert min(told) >= 0
+
+
+def test_a_server_sustains_no_more_than_it_completes():
+    """Hits at 10 and misses at 20 leave the border anywhere between; with 12 completed per second it is below, within
+    the error of this rate."""
+    points = [LoadPoint(10, 12, 0), LoadPoint(20, 5, 20)]
+    free = likely_range([FittedBorder(points, 0.9, least=1, most=200)], 0.95)
+    low, middle, high = likely_range([FittedBorder(points, 0.9, least=1, most=200, limit=(12, 0.05))], 0.95)
+    assert free[2] > 14
+    assert low < middle < 12.2
+    assert high < 12 * 1.1

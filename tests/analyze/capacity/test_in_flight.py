@@ -81,3 +81,16 @@ def test_the_model_narrows_the_range_and_data_overrule_it():
     model = lambda loads: expected_border(states, 0, 0.95, loads, think_s=THINK_S)  # noqa: E731
     low, _, high = likely_range([FittedBorder(points, 0.95, least=1, most=200, expect=model)], 0.95)
     assert 60 < low <= high < 90
+
+
+def test_the_highest_completion_rate_is_that_of_a_busy_server():
+    """Four slots of 2 s complete 2 per second once all are busy, whatever the queue; few responses say nothing."""
+    states = InFlightStates(1)
+    states.reach(12)
+    states.seconds[:13] = 20.0
+    states.ended[:13] = [20 * min(n, 4) / 2 for n in range(13)]
+    per_s, error = states.most_per_s()
+    assert per_s == pytest.approx(2.0)
+    assert 0.04 < error < 0.12
+    states.ended[:] = 1
+    assert states.most_per_s() is None
