@@ -14,26 +14,34 @@ from loadbench.results.folder import read_run
 from tests.cli.any_server import Reply, any_server, chat
 from tests.cli.typed import typed
 
-SHORT = ("--duration", "2s", "--warm-up", "300ms", "--drain", "2s", "--telemetry", "off", "--no-live")
+SHORT = ("--duration", "5s", "--warm-up", "1s", "--drain", "2s", "--telemetry", "off", "--no-live")
 PROMPT = ("--prompt", "Hello", "--max-tokens", "3", "--json")
 
 
 class Limited:
-    """Answers in some milliseconds up to `most` requests at a time, and beyond that with a status."""
+    """Answers up to `most` requests at a time, and beyond that with a status.
 
-    def __init__(self, most: int, status: int = 503, *, takes_s: float = 0.05) -> None:
+    It takes its time, so that a client on a busy machine, which is late by some milliseconds, is late by little of it.
+    """
+
+    def __init__(self, most: int, status: int = 503, *, takes_s: float = 0.7) -> None:
         self.most, self.status, self.takes_s = most, status, takes_s
         self._lock, self._running = threading.Lock(), 0
 
     def __call__(self, got: object) -> Reply:
         """The response to one request."""
         with self._lock:
-            self._running += 1
-            refused = self._running > self.most
-        time.sleep(self.takes_s / 10 if refused else self.takes_s)
+            if refused := self._running >= self.most:
+                takes_s = self.takes_s / 2
+            else:
+                takes_s = self.takes_s
+                self._running += 1
+        time.sleep(takes_s)
+        if refused:
+            return Reply({"error": {"message": "busy"}}, status=self.status)
         with self._lock:
             self._running -= 1
-        return Reply({"error": {"message": "busy"}}, status=self.status) if refused else chat("m")
+        return chat("m")
 
 
 def swept(tmp_path, answer, *arguments):
@@ -49,23 +57,23 @@ def swept(tmp_path, answer, *arguments):
     return done, statuses, codes, folder
 
 
-@pytest.mark.parametrize(("status", "loads"), [(503, "2,8"), (429, "8,2")])
+@pytest.mark.parametrize(("status", "loads"), [(503, "4,12"), (429, "12,4")])
 def test_sweep_that_finds_the_limit_succeeds_and_says_where(status, loads, tmp_path):
     """Also where the higher load came first, and its level was INVALID until the lower one was known."""
-    done, statuses, _, folder = swept(tmp_path, Limited(3, status), "--users", loads)
-    assert statuses == {"users=2": "VALID", "users=8": "OVERLOADED"}, done.stderr
+    done, statuses, _, folder = swept(tmp_path, Limited(5, status), "--users", loads)
+    assert statuses == {"users=4": "VALID", "users=12": "OVERLOADED"}, done.stderr
     assert done.returncode == 0
     report = (folder / "report.md").read_text("utf-8")
-    assert "the server keeps up with users=2; users=8 is beyond its limit" in report
-    assert ("users=8 is OVERLOADED, as users=2 shows" in done.stderr) is (loads == "8,2")
+    assert "the server keeps up with users=4; users=12 is beyond its limit" in report
+    assert ("users=12 is OVERLOADED, as users=4 shows" in done.stderr) is (loads == "12,4")
     junit = ET.fromstring(run_junit(read_run(folder)))
     assert (junit.get("errors"), junit.get("failures")) == ("0", "0")
 
 
 def test_gate_that_names_an_overloaded_level_fails(tmp_path):
     """3: the measurement is sound, and its failures count."""
-    done, statuses, _, _ = swept(tmp_path, Limited(3), "--users", "2,8", "--fail-on", "failures<1%@users=8")
-    assert statuses["users=8"] == "OVERLOADED"
+    done, statuses, _, _ = swept(tmp_path, Limited(5), "--users", "4,12", "--fail-on", "failures<1%@users=12")
+    assert statuses["users=12"] == "OVERLOADED"
     assert done.returncode == 3
 
 

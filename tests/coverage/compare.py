@@ -236,7 +236,10 @@ def _share(part: int, whole: int) -> str:
 
 
 def _held(tally: Tally) -> str:
-    metric, worst = min(tally.held.items(), key=lambda item: item[1].share)
+    with_intervals = [(metric, one) for metric, one in tally.held.items() if one.intervals]
+    if not with_intervals:
+        return "none has one"
+    metric, worst = min(with_intervals, key=lambda item: item[1].share)
     pooled = tally.pooled()
     return f"{_share(pooled.held, pooled.intervals)}; least often {metric}, {worst.share:.1%}"
 

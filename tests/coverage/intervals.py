@@ -16,6 +16,7 @@ import math
 import statistics
 import sys
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     Simulate = Callable[[int], SimulatedLevel]
 
 FIGURES = ("ttft", "e2e", "tpot")
-POINTS = ("p50", "p95")
+POINTS = ("p50", "p90", "p95", "p99")
 # A cell without an interval in most levels is refused: what the few others hold is told, and not judged.
 REFUSED = 0.8
 
@@ -122,6 +123,12 @@ def systems() -> list[System]:
             ),
             System(f"queue sharing at {load}", None, lambda seed, load=load: sharing(1000, seed=seed, load=load)),
         ]
+    for load in (0.7, 0.9):
+        for count in (40, 100, 200, 400):
+            found += [
+                System(f"queue M/M/1 at {load}, {count} requests", None, partial(_queue, count, load)),
+                System(f"queue sharing at {load}, {count} requests", None, partial(_sharing, count, load)),
+            ]
     found += [
         System(
             f"queue batching at {rate} requests/s",
@@ -131,6 +138,14 @@ def systems() -> list[System]:
         for rate in (2, 4, 8)
     ]
     return found
+
+
+def _queue(requests: int, load: float, seed: int) -> SimulatedLevel:
+    return queue(requests, seed=seed, load=load)
+
+
+def _sharing(requests: int, load: float, seed: int) -> SimulatedLevel:
+    return sharing(requests, seed=seed, load=load)
 
 
 @dataclass
