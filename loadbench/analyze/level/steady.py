@@ -25,8 +25,8 @@ all below every later one, which of batches in random order happens once in 1500
 
 *It counts only* if it is larger than a fifth and stands out of the steps between neighbours. Ranks take batches as
 independent; the load of a server is not, and a series that wanders has trends. By how much it wanders can be seen from
-its steps, whatever trend it has. Batches share the responses and waits that outlast them, so those must stand out by as
-many times more: what a busy queue shows is no change of the server.
+its steps, whatever trend it has. Batches share the responses and waits that outlast them, and hide by this how far the
+series wanders; so a change must then exceed more steps. What a busy queue shows is no change of the server.
 
 *It can be judged* if a slow-down to half the speed, gradual or in the middle, would have been seen: it is added to the
 series as it is, and to the series backwards, and must be found in all four.
@@ -260,11 +260,12 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
             if inputs.min() > 0:
                 logs, less = (_unexplained(each, np.log(inputs / spent))[0] for each in (logs, less))
             center = float(np.median(spent / made)) * SLICE_NS / 1e6
-            # Batches that share responses are alike: their steps tell less of how far the series wanders.
-            # Those present at a moment last longer than the mean.
+            # Batches that share responses are alike: the steps of a moving average of so many independent values are
+            # smaller than its spread by the root of their number. Responses present at a moment last longer than the
+            # mean.
             took_ns = np.array(timeline.kept["e2e_response"]) - np.array(timeline.kept["ttft_response"])
             lasts = float((took_ns**2).sum() / max(1.0, took_ns.sum())) / SLICE_NS * _BATCHES / slices
-            found.append(_Series("TPOT", " ms", center, logs, _STEPS * max(1.0, lasts), less=less))
+            found.append(_Series("TPOT", " ms", center, logs, _STEPS * math.sqrt(max(1.0, lasts)), less=less))
 
     rounds = len(starts) / load.users if isinstance(load, Closed) else math.inf
     if parts and rounds >= ROUNDS:
