@@ -53,7 +53,9 @@ def test_the_notebook_runs_against_a_real_engine(llamacpp: Callable[..., str], t
     assert "simulated" not in printed
     assert "users=8:" in printed
     assert "notebook" in printed  # the rater
-    assert "is the only model that was measured" in printed
+    # A machine that is busy with other tests may make the measurement invalid: then nothing is recommended.
+    is_sound = "This measurement is not sound" not in printed
+    assert ("is the only model that was measured" if is_sound else "no recommendation") in printed
     assert any("image/svg+xml" in output.get("data", {}) for output in outputs)
     rows = json.loads((max((tmp_path / "results").glob("*-workshop")) / "benchmark_report.json").read_text())
     assert [(row["status"], row["rounds"]) for row in rows] == [("ok", 3)]

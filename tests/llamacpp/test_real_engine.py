@@ -38,6 +38,8 @@ PROMPT = 128
 SMALL = ("--users=1", "--requests=3", "--warm-up=0s", "--telemetry=off", f"--max-tokens={TOKENS}")
 # What a shared machine may do to the client: these say that it was the limit, which is true, and no fault.
 CLIENT_LIMITS = {"late_start", "late_reads", "loop_lag"}
+# Checks of the machine that runs the test, which may be busy.
+OF_MACHINE = {"gpu", "cpu", "governor", "power"}
 
 
 # The server, asked directly.
@@ -133,7 +135,9 @@ def test_every_request_is_answered(sweep: Measured) -> None:
     for level in sweep.levels.values():
         assert level["outcomes"] == {"ok": REQUESTS}
         assert level["failures"] == []
-        assert codes(level) <= CLIENT_LIMITS
+        # What else runs on this machine may slow the server down, which is no fault of either.
+        busy = any(caveat["code"] == "busy_machine" for caveat in level["caveats"])
+        assert codes(level) <= CLIENT_LIMITS | ({"busy_machine", "not_steady"} if busy else set())
     valid = all(level["verdict"]["status"] == "VALID" for level in sweep.levels.values())
     assert sweep.process.returncode == (0 if valid else 4)
     assert sweep.run["complete"]
@@ -387,12 +391,12 @@ def test_the_right_key_opens_and_is_not_kept(llamacpp: Callable[..., str], tmp_p
 
 
 def test_doctor_finds_all_well(llamacpp: Callable[..., str], tmp_path: Path) -> None:
-    """Every check of a healthy server is ok, and names what was found."""
+    """Every check of a healthy server is ok, and names what was found; the machine is not tested here."""
     url = llamacpp(parallel=SLOTS)
     process = loadbench("doctor", f"--url={url}", "--json", cwd=tmp_path)
     checks = {check["name"]: check for check in json.loads(process.stdout)["checks"]}
     assert process.returncode == 0
-    assert {check["status"] for name, check in checks.items() if name != "gpu"} == {"ok"}
+    assert {check["status"] for name, check in checks.items() if name not in OF_MACHINE} == {"ok"}
     assert checks["endpoint"]["message"] == f"{url}/v1, server llama.cpp"
     assert checks["models"]["message"] == "1 listed: tiny"
     assert checks["probe tiny"]["message"].startswith("16 tokens")

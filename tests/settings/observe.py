@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import httpx
+import msgspec
 
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.client.client import Client
@@ -26,6 +27,7 @@ from loadbench.engine.abort import AbortWatch
 from loadbench.engine.level import Level
 from loadbench.plan.curve import ThroughputCurve
 from loadbench.plan.search import Budget, Search
+from loadbench.results.run import Verdict
 from loadbench.session import paired as paired_session
 from loadbench.session import run_writer, telemetry
 from loadbench.sim.process import SimProcess
@@ -196,14 +198,14 @@ SHOWN: Mapping[str, Any] = {
     "verdicts": lambda seen: set(seen.handed["limit"]),
     "objectives": lambda seen: {one["rule"] for level in seen.levels() for one in level["objectives"]},
     "gates": lambda seen: {(one["rule"], one["gate"]) for level in seen.levels() for one in level["objectives"]},
-    "exit": lambda seen: seen.code,
+    "undecided": lambda seen: seen.handed["undecided"],
     "abort_rules": lambda seen: {str(rules) for (rules,) in seen.handed["abort"]},
     "curve": lambda seen: len(seen.handed["curve"]),
     "kept_warm": lambda seen: [model["kept_warm"] is None for run in seen.run() for model in run["models"]],
     "workers": lambda seen: {run["environment"]["workers"] for run in seen.run()},
     "evidence": lambda seen: seen.handed["evidence"],
     "required": lambda seen: [json.loads(one.read_text())["require"] for one in seen.folder.rglob("capacity.json")],
-    "precision": lambda seen: {given[-1] for given in seen.handed["search"]},
+    "precision": lambda seen: {given[3] for given in seen.handed["search"]},
     "budget": lambda seen: seen.handed["budget"],
     "grid": lambda seen: {str(given[0]) for given in seen.handed["search"]},
     "prices": lambda seen: {str(prices) for prices in seen.handed["prices"]},
@@ -237,7 +239,7 @@ def observed(arguments: list[str], folder: Path, servers: Mapping[str, Recording
         name: []
         for name in (
             *("level", "timeouts", "connect", "transport", "simulated", "abort", "evidence", "search", "curve"),
-            *("budget", "pairing", "confidence", "watch", "page", "prices", "limit"),
+            *("budget", "pairing", "confidence", "watch", "page", "prices", "limit", "undecided"),
         )
     }
     with ExitStack() as stack:
@@ -296,6 +298,17 @@ def _patches(handed: dict[str, list[Any]], simulated: str) -> Iterator[Any]:
 
     yield mock.patch.object(paired_session, "compare", compare)
 
+    real_code = run_writer.RunWriter.exit_code
+
+    def exit_code(self: run_writer.RunWriter) -> int:
+        # What the code would be if this process were never late, which is not tested here.
+        code, levels = real_code(self), list(self.run.levels)
+        self.run.levels[:] = [msgspec.structs.replace(level, verdict=Verdict("VALID")) for level in levels]
+        handed["undecided"].append(real_code(self))
+        self.run.levels[:] = levels
+        return code
+
+    yield mock.patch.object(run_writer.RunWriter, "exit_code", exit_code)
     real_summarize = run_writer.summarize
 
     def summarize(*given: Any, **named: Any) -> Any:
