@@ -58,6 +58,8 @@ _ENOUGH_TO_REFINE, _ENOUGH_TO_VERIFY = 5.0, 3.0
 _FAR_TOO_HIGH = 8.0
 # Response times vary, and a queue takes a few of them to reach its length.
 _WARM_UP_RESPONSES = 3
+# The last requests may take this many warm-ups, beyond the budget too.
+_DRAIN_WARM_UPS = 3
 
 
 @dataclass(slots=True)
@@ -247,6 +249,12 @@ class CapacitySearch:
             early_end.check(level)
 
         spec = self._spec(load, subject, measure_ns=measure_ns, warm_up_ns=warm_up_ns, ramp_ns=pace.response_ns(amount))
+        if not self._scenario.is_set("load.drain"):
+            # Beyond the budget, what has waited as long as this misses every bound anyway.
+            bounds = [round(objective.bound) for objective in self._scenario.objectives if objective.is_latency]
+            left_ns = self._budget.total_ns - self.spent_ns - warm_up_ns - measure_ns
+            drain_ns = min(spec.duration.drain_ns, max(left_ns, _DRAIN_WARM_UPS * warm_up_ns, *bounds, 0))
+            spec = replace(spec, duration=replace(spec.duration, drain_ns=drain_ns))
         recording = await self._runner.run(subject, spec, number=self._number, on_start=on_start, on_sample=on_sample)
         usual_ns = recording.histograms["e2e_response"].percentile(50)
         if usual_ns is not None:

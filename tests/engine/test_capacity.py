@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from dataclasses import replace
@@ -75,6 +76,14 @@ def test_hopeless_rates_fail_soon():
     assert failed
     assert all(one.decision == "FAIL" or one.leaning < 0 for one in failed)
     assert max(one.window_s for one in failed) < 60
+
+
+def test_a_server_that_stops_responding_keeps_no_search_for_long():
+    """From the twentieth request on none ends: the search waits for the last ones three warm-ups of 2 s, not 30 s."""
+    sent = itertools.count()
+    server = Scripted(VirtualClock(), lambda _: Act(first_ns=S // 5 if next(sent) < 20 else 1000 * S))
+    found = searched(a_scenario("ttft_p95<1s", budget=60 * S), lambda: server)
+    assert found.spent_s <= 60 + 6.5
 
 
 def test_not_even_one():
