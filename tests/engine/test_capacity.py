@@ -78,6 +78,22 @@ def test_hopeless_rates_fail_soon():
     assert max(one.window_s for one in failed) < 60
 
 
+def test_a_short_search_by_rate_claims_no_more_than_the_server_completes():
+    """Eight slots of 0.65 s complete 12.3 requests per second. No estimate exceeds this by more than chance does, and a
+    likely answer is verified by as many independent requests as could have contradicted it."""
+    for seed in range(6):
+        scenario = a_scenario("ttft_p90<1s", by="rate", budget=45 * S, at_most=200.0, seed=seed)
+        found = searched(scenario, partial(Slots, 8, 0.65, fixed=True, seed=seed + 1))
+        assert found.answer.rate_per_s <= 12.3 * 1.1
+        if found.answer.strength == "likely":
+            effective = [
+                one.attainment["ttft_p90<1s"].effective
+                for one in found.evidence.probes
+                if one.purpose is Purpose.VERIFY
+            ]
+            assert sum(effective) >= 6
+
+
 def test_a_server_that_stops_responding_keeps_no_search_for_long():
     """From the twentieth request on none ends: the search waits for the last ones three warm-ups of 2 s, not 30 s."""
     sent = itertools.count()
