@@ -60,14 +60,15 @@ class InFlightStates:
             self.missed = np.pad(self.missed, ((0, 0), (0, more)))
 
     def most_per_s(self) -> tuple[float, float] | None:
-        """The completion rate with many in flight and its relative error: the highest with at least n, for any n."""
+        """The completion rate with at least n in flight, and its relative error, where more in flight raise it no
+        further: for the least n whose rate is as high as the highest, within that one's error."""
         ended, seconds = (np.cumsum(counts[::-1])[::-1] for counts in (self.ended, self.seconds))
         enough = (ended >= _FEWEST_ENDED) & (seconds > 0)
         if not enough.any():
             return None
-        rates = ended[enough] / seconds[enough]
-        at = int(rates.argmax())
-        return float(rates[at]), 1 / math.sqrt(float(ended[enough][at]))
+        rates, errors = ended[enough] / seconds[enough], 1 / np.sqrt(ended[enough])
+        at = int((rates >= rates.max() * (1 - errors[rates.argmax()])).argmax())
+        return float(rates[at]), float(errors[at])
 
     def add(self, other: InFlightStates) -> None:
         """Add another probe's counts."""
