@@ -248,13 +248,14 @@ class CapacitySearch:
             monitor.add(sample)
             early_end.check(level)
 
-        spec = self._spec(load, subject, measure_ns=measure_ns, warm_up_ns=warm_up_ns, ramp_ns=pace.response_ns(amount))
+        drain_ns = self._scenario.load.drain
         if not self._scenario.is_set("load.drain"):
             # Beyond the budget, what has waited as long as this misses every bound anyway.
             bounds = [round(objective.bound) for objective in self._scenario.objectives if objective.is_latency]
             left_ns = self._budget.total_ns - self.spent_ns - warm_up_ns - measure_ns
-            drain_ns = min(spec.duration.drain_ns, max(left_ns, _DRAIN_WARM_UPS * warm_up_ns, *bounds, 0))
-            spec = replace(spec, duration=replace(spec.duration, drain_ns=drain_ns))
+            drain_ns = min(drain_ns, max(left_ns, _DRAIN_WARM_UPS * warm_up_ns, *bounds))
+        spec = self._spec(load, subject, measure_ns=measure_ns, warm_up_ns=warm_up_ns, ramp_ns=pace.response_ns(amount))
+        spec = replace(spec, duration=LevelDuration(duration_ns=measure_ns, warm_up_ns=warm_up_ns, drain_ns=drain_ns))
         recording = await self._runner.run(subject, spec, number=self._number, on_start=on_start, on_sample=on_sample)
         usual_ns = recording.histograms["e2e_response"].percentile(50)
         if usual_ns is not None:
