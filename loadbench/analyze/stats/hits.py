@@ -41,9 +41,10 @@ _FAR = 10.0
 _UNIFORM = 0.1
 _MANY_TIMES = 10
 _MARGIN = 4
-# An estimate from so few independent stretches is itself uncertain: in an open loop, where queues have no bound, it
-# counts by half. Queues at 90 % are else decided wrongly by 10 to 25 %.
-_FEW = 20
+# In an open loop, whose queue has no bound, correlated requests count by half. A queue at 90 % forgets within some 200
+# requests: fewer than `_SHORT` are one calm or busy stretch of it and look independent. They count by a quarter, and
+# the bound must be three times as far. Queues at 90 % are else decided wrongly by 7 to 20 %.
+_SHORT = 250
 _CLEARLY_CORRELATED = 2.0
 # Standard deviations by which places differ from chance, with any of so many numbers of places.
 _CLEARLY = 5.0
@@ -107,8 +108,8 @@ def effective_hits(requests: HitRows, share: float, *, users: int | None) -> flo
         rounds = users or 1
         series = (over < own if ordered[0] < own else over <= own, over < 1, over <= middle)
         effective = min(min(effective_n(each, round_size=rounds), _by_place(each, rounds)) for each in series)
-        if users is None and effective < _FEW and n > _CLEARLY_CORRELATED * effective:
-            effective /= 2
+        if users is None:
+            effective /= 4 if n < _SHORT else 2 if n > _CLEARLY_CORRELATED * effective else 1
     return max(1.0, independent * effective / n)
 
 
@@ -134,7 +135,7 @@ def _is_far(over: np.ndarray, users: int | None) -> bool:
     if distance <= _FAR * deviation or users is not None:
         return bool(distance > _FAR * deviation)
     error = NORMAL_975 * deviation / math.sqrt(effective_n(over))
-    return bool(distance - error > _FAR * deviation)
+    return bool(distance - error > (3 if len(over) < _SHORT else 1) * _FAR * deviation)
 
 
 def least_share(requests: HitRows, *, users: int | None) -> float:
@@ -143,7 +144,8 @@ def least_share(requests: HitRows, *, users: int | None) -> float:
     if not len(over) or not np.isfinite(over).all() or over.max() >= 1:
         return 0.0
     is_uniform = users is not None and over.std() <= _UNIFORM * over.mean()
-    if not is_uniform and over.max() * _MANY_TIMES > 1:
+    many_times = 3 * _MANY_TIMES if users is None and len(over) < _SHORT else _MANY_TIMES
+    if not is_uniform and over.max() * many_times > 1:
         return 0.0
     error = NORMAL_975 * float(over.std()) / math.sqrt(effective_n(over, round_size=users or 1))
     distance = 1 - float(over.mean()) - error

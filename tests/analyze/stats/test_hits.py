@@ -54,7 +54,7 @@ def test_a_closed_loop_of_few_rounds_does_not_count_all():
     """Three rounds of 32 users: how rounds differ is known from three values."""
     over = np.random.default_rng(2).uniform(0.5, 0.95, 96)
     assert effective_hits(rows(over), 0.95, users=32) < 25
-    assert effective_hits(rows(over), 0.95, users=None) > 25
+    assert effective_hits(rows(over), 0.95, users=1) > 25
 
 
 def test_distance_decides_where_counting_asks_for_more():
@@ -62,7 +62,8 @@ def test_distance_decides_where_counting_asks_for_more():
     over = np.random.default_rng(3).normal(0.8, 0.004, 28)
     assert least_share(rows(over), users=1) == pytest.approx(1 - 1 / 29)
     assert least_share(rows(over), users=None) == 0
-    assert least_share(rows(over / 10), users=None) == pytest.approx(1 - 1 / 29)
+    assert least_share(rows(over / 10), users=None) == 0  # too few for that
+    assert least_share(rows(over / 30), users=None) == pytest.approx(1 - 1 / 29)
     spread = np.random.default_rng(3).uniform(0.3, 0.9, 28)
     assert least_share(rows(spread), users=1) == 0
     assert least_share(rows([*over[1:], 1.0]), users=1) == 0
