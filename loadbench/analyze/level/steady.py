@@ -408,12 +408,13 @@ def unjudged(recording: LevelRecording, load: Load) -> Unjudged:
         series[one.name] = min(one.lacks(), series.get(one.name, math.inf))
     speeds = [series[name] for name in ("output tokens/s", "TPOT") if name in series]
     lacking = {"TTFT": series.get("TTFT", _FEW), "the speed of decoding": min(speeds, default=_FEW)}
-    # Where users always queue for each other, a first token waits for the tokens of others: it follows their speed.
+    # Where a quarter of the users always wait, a first token waits for the tokens of others: it follows their speed.
     waiting = np.asarray(timeline.in_flight[: len(timeline.decoding)]) - np.asarray(timeline.decoding)
     if (
-        "output tokens/s" in series
+        isinstance(load, Closed)
+        and "output tokens/s" in series
         and len(waiting) >= _BATCHES
-        and min(part.mean() for part in np.array_split(waiting, _BATCHES)) >= 1
+        and min(part.mean() for part in np.array_split(waiting, _BATCHES)) >= max(1, load.users / 4)
     ):
         lacking["TTFT"] = min(lacking["TTFT"], series["output tokens/s"])
 
