@@ -57,15 +57,24 @@ def test_a_ladder_that_the_budget_does_not_carry_is_left_out():
 
 
 def test_rates_below_one_a_second():
-    """A server of one slot and 30 s of work has a capacity of hundredths a second, and the range holds it (I2)."""
+    """A server of one slot and 30 s of work has a capacity of hundredths a second, and the ranges hold it (I2).
+
+    Of six ranges that hold with 95 % fewer than four do once in 400 times; each end that is proven is right.
+    """
     truth_rule = partial(queue_miss, slots=1, work_s=30.0, bound_s=60.0)
-    found = searched(a_scenario("ttft_p50<60s", by="rate", budget=4 * 3600 * S), partial(Slots, 1, 30.0, seed=3))
-    assert found.answer is not None
-    low, high = found.answer.low, found.answer.high
-    assert low is None or truth_rule(low) <= 0.5
-    assert high is None or truth_rule(high) >= 0.5
-    assert low is not None or high is not None
-    assert found.spent_s <= 4 * 3600 + 31
+    held = 0
+    for seed in range(3, 9):
+        scenario = a_scenario("ttft_p50<60s", by="rate", budget=4 * 3600 * S, seed=seed)
+        found = searched(scenario, partial(Slots, 1, 30.0, seed=seed))
+        answer = found.answer
+        assert answer is not None
+        assert answer.low is None or truth_rule(answer.low) <= 0.5
+        assert answer.high is None or truth_rule(answer.high) >= 0.5
+        assert answer.likely_low is not None
+        assert answer.likely_high is not None
+        held += truth_rule(answer.likely_low) <= 0.5 <= truth_rule(answer.likely_high)
+        assert found.spent_s <= 4 * 3600 + 31
+    assert held >= 4
 
 
 def test_hopeless_rates_fail_soon():
