@@ -136,9 +136,14 @@ ROUNDS = 3
 FEWEST_ANSWERS = 20
 
 
+def users_of(load: Load) -> int | None:
+    """The users of a closed loop; `None` for an open one."""
+    return load.users if isinstance(load, Closed) else None
+
+
 def answers_wanted(load: Load) -> int:
     """How many responses a level whose length nobody gave waits for: three rounds of its users, and 20 in all."""
-    return max(FEWEST_ANSWERS, ROUNDS * load.users if isinstance(load, Closed) else 0)
+    return max(FEWEST_ANSWERS, ROUNDS * (users_of(load) or 0))
 
 
 class Phases:

@@ -66,6 +66,11 @@ class Verdict(msgspec.Struct, frozen=True):
     reasons: list[Reason] = []
     load_evidence: list[str] = []
 
+    @property
+    def usable(self) -> bool:
+        """Whether the figures are those of a load that the server sustains: neither INVALID nor OVERLOADED."""
+        return self.status not in {"INVALID", "OVERLOADED"}
+
 
 class ClosedLoad(msgspec.Struct, frozen=True, tag_field="kind", tag="closed"):
     """A closed loop: `users` with at most one request in flight each; `think` is the think time as people write it."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socketserver
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -52,6 +54,21 @@ def started(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
+
+
+def interrupted(process: subprocess.Popen[str]) -> str:
+    """Press Ctrl-C half a second after its first level begins; what it printed until it ended."""
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if "begins" in line:
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return out
 
 
 @contextmanager

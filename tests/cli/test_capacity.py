@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +35,7 @@ from loadbench.session.setup import Session
 from loadbench.session.telemetry import RunTelemetry
 from loadbench.targets.openai import Target
 from loadbench.targets.prepare import Prepared
-from tests.cli.running import loadbench, started
+from tests.cli.running import interrupted, loadbench, started
 from tests.coverage.capacity import PATIENT, a_scenario
 from tests.coverage.servers import S, Slots
 from tests.engine.no_health import NoHealth
@@ -470,15 +468,7 @@ def test_ctrl_c_keeps_what_was_found(tmp_path):
         "--no-live",
         cwd=tmp_path,
     )
-    try:
-        for line in process.stderr:
-            if "begins" in line:
-                break
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    out = interrupted(process)
     assert process.returncode == 130
     kept = read_capacity(the_folder(tmp_path))
     assert (kept.status, kept.curve) == ("interrupted", [])

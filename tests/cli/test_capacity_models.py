@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from loadbench.results.capacity import read_capacities, read_capacity
 from loadbench.sim.process import SimProcess
-from tests.cli.running import loadbench, started
+from tests.cli.running import interrupted, loadbench, started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,15 +86,7 @@ def test_stopped_searches_go_on(url, tmp_path):
     process = started(
         *given, "--budget", "60m", "--no-live", "--require", "proven", "--slo", "failures<0.1%", cwd=tmp_path
     )
-    try:
-        for line in process.stderr:
-            if "begins" in line:
-                break
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    out = interrupted(process)
     folder = the_folder(tmp_path)
     assert process.returncode == 130
     assert [search.status for search in read_capacities(folder).searches] == ["interrupted"]

@@ -140,7 +140,7 @@ def _level_means(levels: Sequence[LevelResult]) -> list[_LevelMeans]:
         ttft, tpot, e2e = (level.metrics.get(name) for name in ("ttft_s", "tpot_s", "e2e_s"))
         answered, per_s = level.outcomes.get("ok", 0), level.throughput.requests_per_s
         only_failures = {reason.code for reason in level.verdict.reasons} <= {"failures"}
-        invalid = level.interrupted or (level.verdict.status in {"INVALID", "OVERLOADED"} and not only_failures)
+        invalid = level.interrupted or not (level.verdict.usable or only_failures)
         if ttft is None or e2e is None or invalid or not answered or per_s <= 0:
             continue
         if not 0 < ttft.mean <= e2e.mean:

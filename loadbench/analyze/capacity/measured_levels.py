@@ -111,6 +111,6 @@ def exclusion_reason(level: LevelResult) -> str:
     if level.outcomes.get("gave_up", 0) > _MAX_GAVE_UP * level.outcomes.get("ok", 0):
         return "has users who gave up"
     codes = sorted({reason.code for reason in level.verdict.reasons} - {_FAILURES})
-    if level.interrupted or (level.verdict.status in {"INVALID", "OVERLOADED"} and codes):
+    if level.interrupted or (codes and not level.verdict.usable):
         return "is invalid" + (f" ({', '.join(codes)})" if codes else "")
     return "" if level.window_s > 0 and level.throughput.requests_per_s > 0 else "has no successful request"

@@ -80,10 +80,7 @@ def _repeats(
     """(A, B) of each repeat, as logarithms, over the levels that are valid in every repeat on both sides."""
     sides = [
         [
-            [
-                None if level.verdict.status in {"INVALID", "OVERLOADED"} or level.interrupted else figure(level)
-                for level in run.levels
-            ]
+            [None if not level.verdict.usable or level.interrupted else figure(level) for level in run.levels]
             for run in runs
         ]
         for runs in (a, b)

@@ -14,7 +14,7 @@ import math
 from typing import TYPE_CHECKING
 
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.load import FEWEST_ANSWERS, Closed
+from loadbench.plan.load import FEWEST_ANSWERS, users_of
 from loadbench.record.outcome import Outcome
 from loadbench.results.run import AfterGivingUp, GaveUpResult, Reason, Verdict
 
@@ -116,8 +116,8 @@ def with_too_few(verdict: Verdict, recording: LevelRecording, load: Load) -> Ver
     Where fewer requests were wanted, a few responses are enough.
     """
     ok, gave_up = recording.outcomes.get(Outcome.OK, 0), recording.outcomes.get(Outcome.GAVE_UP, 0)
-    wanted = max(FEWEST_ANSWERS, load.users if isinstance(load, Closed) else 0)
-    if verdict.status in {"INVALID", "OVERLOADED"} or ok >= wanted:
+    wanted = max(FEWEST_ANSWERS, users_of(load) or 0)
+    if not verdict.usable or ok >= wanted:
         return verdict
     # A level that is too short by itself is called so, unless most of its users left.
     if gave_up and (ok + gave_up >= wanted or gave_up >= ok):

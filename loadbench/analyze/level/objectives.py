@@ -25,7 +25,7 @@ from loadbench.analyze.stats.hits import HitSeries, fewest_hits
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.analyze.stats.student import quantile
 from loadbench.core.units import NS_PER_S
-from loadbench.plan.load import Closed
+from loadbench.plan.load import users_of
 from loadbench.plan.objective import FAILURES
 from loadbench.record.attainment import UNTIL_FIRST, Tally
 from loadbench.record.figures import MANY_A_REQUEST
@@ -51,7 +51,7 @@ _MIN_FOR_A_MEAN = 20
 
 def decide(recording: LevelRecording, throughput: Throughput, load: Load) -> list[ObjectiveResult]:
     """Decide each objective of the level, in the order in which they were given."""
-    attained, users = recording.attained, load.users if isinstance(load, Closed) else None
+    attained, users = recording.attained, users_of(load)
     arrivals = attained.requests + recording.missed
     gave_up = recording.outcomes.get(Outcome.GAVE_UP, 0)
     failed = arrivals - recording.outcomes.get(Outcome.OK, 0) - gave_up
@@ -94,7 +94,7 @@ def goodput(recording: LevelRecording, load: Load) -> Goodput | None:
     arrivals = attained.requests + recording.missed
     if not attained.by_request or not arrivals or window_s <= 0:
         return None
-    requests = HitSeries(attained.good_rows, load.users if isinstance(load, Closed) else None)
+    requests = HitSeries(attained.good_rows, users_of(load))
     return Goodput(
         requests_per_s=attained.good / window_s,
         output_tokens_per_s=attained.good_tokens / window_s,
@@ -127,7 +127,7 @@ def with_gates(
         bound = objective.bound / (NS_PER_S if objective.is_latency else 1)
         if value is None or (value * 2 >= bound if sense == "<" else value / 2 <= bound):
             passed[objective.rule] = cause
-    if verdict.status in {"INVALID", "OVERLOADED"} or not (open_gates or passed):
+    if not verdict.usable or not (open_gates or passed):
         return verdict
     reasons = list(verdict.reasons)
     if open_gates:

@@ -45,7 +45,7 @@ def judge_overload(levels: Sequence[LevelResult]) -> list[LevelResult]:
     # Lower loads first, since their statuses decide.
     for index in sorted(range(len(judged)), key=lambda index: amount(judged[index].load)):
         level = judged[index]
-        if level.verdict.status in {"INVALID", "OVERLOADED"}:
+        if not level.verdict.usable:
             lower = [other.verdict.status for other in judged if _is_lower(other, level)]
             status = status_of(level.verdict.reasons, level.verdict.load_evidence, lower=lower)
             verdict = msgspec.structs.replace(level.verdict, status=status)

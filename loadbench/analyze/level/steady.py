@@ -364,7 +364,6 @@ def queue_growth(recording: LevelRecording, load: Load) -> SeriesTrend | None:
 def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     """Why the level was not steady; nothing if it was, cannot be judged, or has a rate that changes as planned."""
     changes = server_changes(recording, load)
-    queue = queue_growth(recording, load)
     if changes:
         yield Reason(
             "not_steady",
@@ -372,7 +371,7 @@ def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
             _sufficient_warm_up(recording, by_ttft=changes[0].startswith("TTFT"))
             or "use a longer --warm-up and --duration; check what changes the server (heat, memory, other load)",
         )
-    elif queue is not None:
+    elif (queue := queue_growth(recording, load)) is not None:
         growth = f"requests in flight grew from {max(0.0, queue.first):.0f} to {queue.last:.0f}"
         waits = np.array_split([start.ttft_ns / 1e6 for start in recording.timeline.starts], _BATCHES)
         ttft = series_trend([part.mean() for part in waits]) if len(waits[-1]) else None

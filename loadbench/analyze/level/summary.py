@@ -17,7 +17,7 @@ from loadbench.analyze.level.verdict import PREEMPTIONS, caveats, judge
 from loadbench.analyze.stats.effective_n import CorrelatedSeries
 from loadbench.analyze.stats.intervals import mean_interval
 from loadbench.core.units import NS_PER_S
-from loadbench.plan.load import Closed, Open
+from loadbench.plan.load import Closed, Open, users_of
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.histogram import permille_rank
 from loadbench.record.outcome import Outcome
@@ -239,7 +239,7 @@ def _quantiles(histogram: Histogram) -> dict[str, float | None] | None:
 
 def _metrics(recording: LevelRecording, load: Load) -> dict[str, Metric | None]:
     failed = _failed(recording.outcomes)
-    users = load.users if isinstance(load, Closed) else None
+    users = users_of(load)
     correlated: dict[str, CorrelatedSeries | None] = {}
     for kept, names in _CORRELATED_LIKE.items():
         values = recording.timeline.kept.get(kept, ())
