@@ -17,6 +17,7 @@ import click
 
 from loadbench import __version__
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
+from loadbench.core.signals import end_as_ctrl_c_does
 from loadbench.core.text import printable
 
 # In the order in which the help shows them; each is `command` in the module of its name.
@@ -99,6 +100,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             with suppress(OSError):
                 stream.reconfigure(errors="replace")
+    end_as_ctrl_c_does()
     log = logging.getLogger("loadbench")
     log.setLevel(logging.INFO)
     log.handlers = [_Notices()]

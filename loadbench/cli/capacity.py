@@ -9,16 +9,22 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options, say_data_set, say_unused, terminal_width
+from loadbench.cli.measuring import (
+    in_its_folder,
+    progress_line,
+    resume_option,
+    run_options,
+    say_data_set,
+    say_unused,
+    terminal_width,
+)
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
 @click.command(cls=ScenarioCommand)
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @setting_options("capacity")
-@click.option(
-    "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Continue this run; repeat the first run's flags."
-)
+@resume_option
 @run_options(json="capacity.json", dry_run="Show how the search will use its time budget.")
 def command(
     scenario: Path | None,
@@ -38,7 +44,6 @@ def command(
     Exit codes: 0 answered (likely and verified, or proven; --require proven wants the latter), 3 not even the lowest
     load meets the objectives, 4 the load generator was the bottleneck, 5 inconclusive: the budget was too short.
     """
-    from loadbench.plan.scenario import leave_out  # noqa: PLC0415
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.report.capacity import answer_line  # noqa: PLC0415
     from loadbench.report.capacity_plan import capacity_plan_document  # noqa: PLC0415
@@ -50,9 +55,7 @@ def command(
     resolved = resolve(
         flags=setting_flags("capacity", options), environment=os.environ, file=scenario, command="capacity"
     )
-    for key in ("report.name", "report.out"):
-        if resume is not None and resolved.is_set(key):
-            resolved = leave_out(resolved, key, "the search continues in its folder", by=None)
+    resolved = in_its_folder(resolved, resume)
     check_search(resolved, os.environ)
     resumed = {} if resume is None else Resumed.read_all(resume, resolved)
     if dry_run:

@@ -13,8 +13,10 @@ from click.core import ParameterSource
 
 from loadbench.cli.measuring import (
     check_files,
+    in_its_folder,
     print_report,
     progress_line,
+    resume_option,
     run_options,
     say,
     say_data_set,
@@ -52,6 +54,7 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 @click.option("--chart", type=click.Path(path_type=Path), metavar="FILE", help="Draw tokens/s by load as SVG.")
 @click.option("--scenario", type=click.Path(path_type=Path), metavar="FILE", help="When measuring: the scenario file.")
 @setting_options("compare")
+@resume_option
 @run_options(json="the comparison as JSON", dry_run="When measuring: show the plan, the order and the time.")
 def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **options: Any) -> None:
     """Compare two servers or two saved runs: which is faster, by what factor, and from what load on?
@@ -75,7 +78,8 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     if as_json and form_given and options["form"] != "json":
         raise BadInput(f"--json and --format {options['form']} exclude each other", hint="give one of them")
     check_files(options, "save_baseline", "report", "chart")
-    flag = "--scenario" if scenario is not None else "--dry-run" if options["dry_run"] else ""
+    given = {"--scenario": scenario, "--dry-run": options["dry_run"], "--resume": options["resume"]}
+    flag = next((name for name, value in given.items() if value), "")
     if flag and not measures:
         raise BadInput(f"{flag}: is for measuring, and these runs are saved", hint="leave it out, or name two URLs")
     name = "compare" if measures else "compare-saved"
@@ -195,13 +199,17 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
     from loadbench.report.compare_plan import compare_plan_document, few_repeats
     from loadbench.report.render_text import render_text
     from loadbench.session.paired import check_paired, measure_paired
+    from loadbench.session.resume import whole_repeats
     from loadbench.session.sample_request import sample_request
 
     if options["paired"] or options["baseline"] is not None:
         raise BadInput("--paired and --baseline are for saved runs", hint="leave them out")
+    resume = options["resume"]
+    resolved = in_its_folder(resolved, resume)
     both = read_sides(resolved, a="".join(a), b="".join(b))
     pairing = Pairing.of(resolved)
     check_paired(both, pairing, os.environ)
+    earlier = ([], []) if resume is None else whole_repeats(resume, both)
     if options["dry_run"]:
         settings = resolved.compare
         requests = [sample_request(side, os.environ) for side in both]
@@ -216,7 +224,7 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
     say_trace(both[0], progress)
     if pairing.most < FEWEST_DECIDING:
         progress.say(f"note: {few_repeats(pairing.most)}")
-    runs = measure_paired(both, pairing, os.environ, progress)
-    assert runs.folder is not None  # noqa: S101 - what was measured has one
-    progress.say(f"saved in {runs.folder.path}")
+    runs = measure_paired(both, pairing, os.environ, progress, resume=resume, earlier=earlier)
+    if runs.folder is not None:
+        progress.say(f"saved in {runs.folder.path}")
     return runs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,6 @@ from loadbench.core.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
@@ -34,6 +34,22 @@ def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Ca
         return function
 
     return decorate
+
+
+def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --resume."""
+    text = "Continue this run; repeat the first run's flags."
+    return click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help=text)(function)
+
+
+def in_its_folder(scenario: Scenario, resume: Path | None) -> Scenario:
+    """The scenario of a run that is resumed: it has its name and its folder already."""
+    from loadbench.plan.scenario import leave_out  # noqa: PLC0415 - the help needs nothing of it
+
+    for key in ("report.name", "report.out"):
+        if resume is not None and scenario.is_set(key):
+            scenario = leave_out(scenario, key, "the run continues in its folder", by=None)
+    return scenario
 
 
 def progress_line(*, quiet: bool, no_live: bool) -> Progress:

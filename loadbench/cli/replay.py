@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import run_options
+from loadbench.cli.measuring import resume_option, run_options
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.cli.sweep import measure
 
@@ -16,6 +16,7 @@ from loadbench.cli.sweep import measure
 @click.command(cls=ScenarioCommand)
 @click.argument("file", metavar="TRACE", type=click.Path(path_type=Path))
 @setting_options("replay")
+@resume_option
 @run_options(json="run.json", dry_run="Show what is in the trace, the settings and the time.")
 def command(file: Path, **options: Any) -> None:
     """Replay a recorded trace at its original times and lengths.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from loadbench.cli.measuring import print_report, terminal_width, write_file
+from loadbench.cli.measuring import print_report, say, terminal_width, write_file
 from loadbench.core.errors import BadInput
 
 FORMATS = ("text", "markdown", "csv", "junit", "json", "hgrm")
@@ -29,15 +29,21 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 def command(
     run: Path | None, *, form: str, tool: str | None, by_prompt: bool, by_user: bool, out: Path | None, schema: bool
 ) -> None:
-    """Show a saved run again, in any format. RUN is a run folder or a run.json."""
+    """Show a saved run again, in any format. RUN is a run folder or a run.json.
+
+    The folder may be one of any command that measures, and of a run that was killed: a level that was not finished is
+    put together from its requests, and the report says what is missing.
+    """
     # Each kind of report imports its own modules, so that none waits for another's.
     # ruff: noqa: PLC0415
+    from loadbench.analyze.level.rebuild import run_in
     from loadbench.report.formats import RENDERERS, render, renderers, schema_text
     from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
-    from loadbench.results.folder import folder_of, read_run
+    from loadbench.results.folder import read_run
     from loadbench.results.quality import read_quality
     from loadbench.results.requests import read_requests
     from loadbench.results.run import to_json
+    from loadbench.results.saved import has_pairs
 
     chosen = [f"--as {tool}"] * (tool is not None) + ["--by-prompt"] * by_prompt + ["--by-user"] * by_user
     if len(chosen) > 1:
@@ -48,20 +54,22 @@ def command(
         content = schema_text()
     elif run is None:
         raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
-    elif (folder_of(run) / SEVERAL_FILE).is_file():
+    elif (folder := _folder_of(run)) is not None and (folder / SEVERAL_FILE).is_file():
         from loadbench.report.capacities import capacities_document
 
-        capacities = read_capacities(folder_of(run))
+        capacities = read_capacities(folder)
         if form not in {*RENDERERS, "json"} or chosen:
-            first = folder_of(run) / next(iter(capacities.folders.values()))
+            first = folder / next(iter(capacities.folders.values()))
             raise BadInput(f"{run}: has the searches of several models", hint=f"name one of them, as in {first}")
         text = capacities_document(capacities)
         shown = renderers(terminal_width() if out is None else None)
         content = to_json(capacities).decode() if form == "json" else shown[form](text)
+    elif folder is not None and has_pairs(folder):
+        content = _comparison(folder, form, chosen, width=terminal_width() if out is None else None)
     elif form == "hgrm":
         from loadbench.report.hgrm import hgrm
 
-        tables = hgrm(read_run(run))
+        tables = hgrm(run_in(folder) if folder is not None else read_run(run))
         if not tables:
             raise BadInput(f"{run}: no level has a distribution", hint="name a run with requests that ended ok")
         if out is not None:
@@ -75,8 +83,9 @@ def command(
             return
         content = "\n".join(tables.values())
     else:
-        folder = folder_of(run)
-        result, requests = read_run(run), folder / "requests.jsonl"
+        result = run_in(folder) if folder is not None else read_run(run)
+        folder = folder or run.parent
+        requests = folder / "requests.jsonl"
         width = terminal_width() if out is None else None
         shown = renderers(width)
         if tool is not None:
@@ -105,3 +114,47 @@ def command(
         write_file("--out", out, content)
     else:
         print_report(content, "json" if schema else form)
+
+
+def _folder_of(run: Path) -> Path | None:
+    """The run folder that a path names, by itself or by one of its files; `None` for a result that lies elsewhere.
+
+    Raises `BadInput` for a folder of several runs, and for one that is none.
+    """
+    from loadbench.results.saved import FILES, has_pairs
+
+    folder = run if run.is_dir() else run.parent
+    if not run.is_dir():
+        return folder if run.name in FILES else None
+    runs = sorted(path.parent.name for path in folder.glob("*/run.json"))
+    if not any((folder / name).exists() for name in FILES) and not has_pairs(folder):
+        if runs:
+            hint = f"name one of them, as in {folder / runs[-1]}"
+            raise BadInput(f"{run}: has {len(runs)} runs", hint=hint)
+        if not any(folder.iterdir()):
+            hint = "it was killed as it began: measure again"
+            raise BadInput(f"{run}: an empty folder, in which no run wrote anything", hint=hint)
+    return folder
+
+
+def _comparison(folder: Path, form: str, chosen: list[str], *, width: int | None) -> str:
+    """The comparison in a folder; as text, the runs so far where there is nothing to compare yet."""
+    from loadbench.analyze.compare.in_folder import comparison_in
+    from loadbench.analyze.level.rebuild import run_in
+    from loadbench.report.formats import RENDERERS, render, render_comparison
+
+    runs = sorted(path for path in folder.glob("[ab]/*") if (path / "run.json").exists())
+    if form not in {*RENDERERS, "json", "junit"} or chosen:
+        hint = f"name one of its runs, as in {runs[0]}" if runs else "measure again"
+        raise BadInput(f"{folder}: is a comparison", hint=hint)
+    unfinished = [run for run in runs if not run_in(run).complete]
+    try:
+        content = render_comparison(comparison_in(folder), form, width=width)
+    except BadInput:
+        if form not in RENDERERS or not runs:
+            raise
+        content = "No repeat is complete on both sides, so nothing is compared. The runs so far:\n\n"
+        content += "\n".join(render(run_in(run), form, width=width) for run in runs)
+    for run in unfinished:
+        say(f"note: {run.relative_to(folder)} is not complete, and not compared")
+    return content

@@ -54,18 +54,20 @@ def command(
 ) -> None:
     """Choose a model: one table with speed, memory, quality, disk, license and load time of every model in the runs.
 
-    RUN is a run folder. Groups and their dimensions: speed (latency, ttft, throughput), quality, resources (memory,
-    disk, load time). A dimension counts only if it is known for every model. Exit code 4: no model has a valid
-    measurement; 3: none has the quality that --min-quality requires; 5: the best do not differ clearly.
+    RUN is a run folder, or the folder of a comparison. Groups and their dimensions: speed (latency, ttft, throughput),
+    quality, resources (memory, disk, load time). A dimension counts only if it is known for every model. Exit code 4:
+    no model has a valid measurement; 3: none has the quality that --min-quality requires; 5: the best do not differ
+    clearly.
     """
     from loadbench.analyze.quality.selection import WEIGHTS, candidates, select  # noqa: PLC0415 - not for the help
     from loadbench.plan.models import read_models  # noqa: PLC0415
     from loadbench.plan.objective import parse_level_label  # noqa: PLC0415
     from loadbench.report.formats import renderers  # noqa: PLC0415
     from loadbench.report.selection import selection_document, selection_json  # noqa: PLC0415
-    from loadbench.results.folder import folder_of, read_run  # noqa: PLC0415
+    from loadbench.results.folder import folder_of  # noqa: PLC0415
     from loadbench.results.quality import read_quality  # noqa: PLC0415
     from loadbench.results.recorded_prompts import known_facts  # noqa: PLC0415
+    from loadbench.results.saved import runs_of  # noqa: PLC0415
 
     if not runs:
         raise BadInput("no run given", hint="name run folders, as in results/20260101T120000Z-sweep")
@@ -87,7 +89,7 @@ def command(
         except ValueError as error:
             raise BadInput(f"--at: {error}") from None
     facts = {} if models is None else known_facts(read_models(models))
-    read = [(read_run(run), read_quality(folder_of(run))) for run in runs]
+    read = [(run, read_quality(folder_of(path))) for path in runs for run in runs_of(path)]
     selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed, min_quality=min_quality)
     content = (
         selection_json(selection)

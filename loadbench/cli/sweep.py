@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.cli.measuring import progress_line, run_options, say_data_set, say_trace, say_unused, terminal_width
+from loadbench.cli.measuring import (
+    in_its_folder,
+    progress_line,
+    resume_option,
+    run_options,
+    say_data_set,
+    say_trace,
+    say_unused,
+    terminal_width,
+)
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
 @click.command(cls=ScenarioCommand)
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @setting_options("sweep")
+@resume_option
 @run_options(json="run.json", dry_run="Show the plan, the source of each setting, and the time.")
 def command(scenario: Path | None, **options: Any) -> None:
     """Measure a server at rising load, level by level.
@@ -32,16 +42,21 @@ def command(scenario: Path | None, **options: Any) -> None:
     measure(resolve(flags=setting_flags("sweep", options), environment=os.environ, file=scenario), **options)
 
 
-def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **_: Any) -> None:
+def measure(
+    scenario: Scenario, *, resume: Path | None, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **_: Any
+) -> None:
     """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
     from loadbench.report.formats import render  # noqa: PLC0415
     from loadbench.report.plan import plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
+    from loadbench.session.resume import whole_levels  # noqa: PLC0415
     from loadbench.session.sample_request import sample_request  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
 
+    scenario = in_its_folder(scenario, resume)
     check(scenario, os.environ)
+    before = None if resume is None else whole_levels(resume, scenario)
     if dry_run:
         plan = plan_document(scenario, sample_request(scenario, os.environ))
         click.echo(render_text(plan, width=terminal_width()), nl=False)
@@ -50,7 +65,7 @@ def measure(scenario: Scenario, *, as_json: bool, quiet: bool, no_live: bool, dr
     say_data_set(scenario)
     progress = progress_line(quiet=quiet, no_live=no_live)
     say_trace(scenario, progress)
-    writer = run_sweep(scenario, os.environ, progress)
+    writer = run_sweep(scenario, os.environ, progress, resume=resume, before=before)
     click.echo(render(writer.run, "json" if as_json else "text", width=terminal_width()), nl=False)
     progress.say(f"saved in {writer.folder.path}")
     sys.exit(writer.exit_code())

@@ -69,6 +69,7 @@ class LevelRunner:
             observer.sample_ended(sample, number)
             on_sample(sample, level)
 
+        observer.level_planned(spec.load, subject.model, number)
         before = await session.counters()
         level: Level | DistributedLevel
         if session.workers is not None:

@@ -65,6 +65,10 @@ class RunObserver(Protocol):
         """A model has responded; its levels follow."""
         ...
 
+    def level_planned(self, load: Load, model: str, number: int) -> None:
+        """A level will be run next; its time has not begun."""
+        ...
+
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """A level is about to start; `number` counts all levels of the run from 0."""
         ...

@@ -11,7 +11,7 @@ If the two sides count tokens differently, both get the texts that were made for
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import anyio
 
@@ -24,7 +24,7 @@ from loadbench.plan.pairs import SIDES, Pairing, at_repeat, blocks, planned_ns
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from loadbench.core.clock import Clock
     from loadbench.engine.observers import RunObserver
@@ -58,8 +58,18 @@ class PairObserver(Protocol):
         ...
 
 
+class EarlierRepeats(NamedTuple):
+    """What a comparison that is resumed has already: whole repeats, the levels that are still measured, and for each
+    side the last repeat's levels by their place."""
+
+    repeats: int = 0
+    levels: int | None = None
+    last: tuple[Mapping[int, LastLevel], ...] = ({}, {})
+
+
 class Paired:
-    """One comparison, run once. `same`: both sides are one server and model, which may have prompts cached."""
+    """One comparison, run once. `same`: both sides are one server and model, which may have prompts cached. `earlier`
+    is what it continues from."""
 
     def __init__(
         self,
@@ -69,6 +79,7 @@ class Paired:
         clock: Clock,
         observer: PairObserver,
         same: bool = False,
+        earlier: EarlierRepeats | None = None,
     ) -> None:
         self.stopped = False
         self.ended = ""  # why there was no further repeat, if not by the plan
@@ -77,7 +88,8 @@ class Paired:
         self._clock = clock
         self._observer = observer
         self._same = same
-        self._loads: tuple[Load, ...] = sides[0].scenario.loads
+        self._earlier = earlier or EarlierRepeats()
+        self._loads: tuple[Load, ...] = sides[0].scenario.loads[: self._earlier.levels]
         self._subjects: list[ModelUnderTest] = []
         # By side: the level before each level, and before the first repeat's first.
         self._last: list[dict[int, LastLevel]] = []
@@ -90,7 +102,9 @@ class Paired:
             began_ns = self._clock.now_ns()
             await self._prepare()
             longest_ns = planned_ns(self._sides[0].scenario, self._pairing) or 0
-            for repeat in range(self._pairing.most):
+            # About what the earlier repeats took.
+            began_ns -= self._earlier.repeats * longest_ns
+            for repeat in range(self._earlier.repeats, self._pairing.most):
                 begins_ns = self._clock.now_ns()
                 fits = self._pairing.fits(spent_ns=begins_ns - began_ns, repeat_ns=longest_ns)
                 if not fits:
@@ -111,7 +125,10 @@ class Paired:
         a, b = self._subjects
         if a.calibration != b.calibration:
             b.calibration = None if a.calibration is None else a.calibration._replace(foreign=True)
-        self._last = [{-1: LastLevel(subject.response_ns)} for subject in self._subjects]
+        self._last = [
+            {-1: LastLevel(subject.response_ns), **last}
+            for subject, last in zip(self._subjects, self._earlier.last, strict=True)
+        ]
         self._observer.sides_prepared(self._subjects)
 
     async def _repeat(self, repeat: int) -> bool:

@@ -24,7 +24,7 @@ from loadbench.engine.target import first_contact, prepare_model
 from loadbench.plan.load import Closed, Open, answers_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from loadbench.engine.observers import RunObserver
     from loadbench.engine.target import Contact, ModelUnderTest, TargetSession
@@ -51,6 +51,16 @@ class LastLevel(NamedTuple):
     def then(self, load: Load, recording: LevelRecording) -> LastLevel:
         """After this level; the response time is its 95th percentile."""
         return LastLevel(recording.histograms["e2e_response"].percentile(95) or self.response_ns, load)
+
+
+class EarlierLevels(NamedTuple):
+    """What a sweep that is resumed has already, by model: its last level, the number of its levels, and whether it
+    needs no other. `spent_ns` is the time of all windows."""
+
+    last: Mapping[str, LastLevel] = {}
+    counts: Mapping[str, int] = {}
+    complete: Container[str] = ()
+    spent_ns: int = 0
 
 
 def level_duration(scenario: Scenario, load: Load, last: LastLevel) -> LevelDuration:
@@ -114,7 +124,7 @@ def open_share_ns(left_ns: int, needed_ns: Sequence[int], least_ns: int) -> int:
 
 class Sweep:
     """One sweep, run once. `missing` has, by model, why it cannot be tested. `next_users` is asked for the users of a
-    model's next level where the sweep finds its levels itself; `None` ends them.
+    model's next level where the sweep finds its levels itself; `None` ends them. `earlier` is what it continues from.
     """
 
     def __init__(
@@ -126,6 +136,7 @@ class Sweep:
         observer: RunObserver,
         missing: Mapping[str, str] | None = None,
         next_users: Callable[[str], int | None] | None = None,
+        earlier: EarlierLevels | None = None,
     ) -> None:
         self.stopped = False
         self._scenario = scenario
@@ -136,8 +147,9 @@ class Sweep:
         self._runner = LevelRunner(scenario, session, observer)
         self._scope = anyio.CancelScope()
         self._next_users = next_users
-        self._spent_ns = 0  # in warm-ups and windows
-        self._number = 0  # of the next level
+        self._earlier = earlier = earlier or EarlierLevels()
+        self._spent_ns = earlier.spent_ns  # in warm-ups and windows
+        self._number = sum(earlier.counts.values())  # of the next level
 
     async def run(self) -> None:
         """Run every level of every model; raises `TargetUnavailable` if no model at all could be tested."""
@@ -149,7 +161,8 @@ class Sweep:
                 if self.stopped:
                     return
                 try:
-                    await self._test(model, contacts)
+                    if model not in self._earlier.complete:
+                        await self._test(model, contacts)
                     tested += 1
                 except TargetUnavailable as error:
                     failed.append((model, error))
@@ -167,7 +180,8 @@ class Sweep:
         What one model refuses, no level of any other may have sent, so all are asked before the first level. A single
         model is asked when its turn comes, and so are those that are loaded one in place of another.
         """
-        models = [model for model in self._models if model not in self._missing]
+        known = self._earlier.complete
+        models = [model for model in self._models if model not in self._missing and model not in known]
         contacts: dict[str, Contact | TargetUnavailable] = {}
         for model in models if len(models) > 1 and not self._session.swaps_models else ():
             try:
@@ -197,8 +211,8 @@ class Sweep:
         await (levels() if keep_warm is None else run_alongside(levels, keep_warm.keep))
 
     async def _levels(self, subject: ModelUnderTest) -> None:
-        last, scenario = LastLevel(subject.response_ns), self._scenario
-        loads = list(scenario.loads)
+        last, scenario = self._earlier.last.get(subject.model, LastLevel(subject.response_ns)), self._scenario
+        loads = list(scenario.loads)[self._earlier.counts.get(subject.model, 0) :]
         least_ns = scenario.extent.warm_up_ns + (scenario.extent.duration_ns or 0)
         models = len(self._models) - self._models.index(subject.model)
         left_ns = (scenario.load.max_total - self._spent_ns) // models

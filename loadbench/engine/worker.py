@@ -25,6 +25,7 @@ import anyio.lowlevel
 from loadbench.client.httpx_transport import tls_context
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
+from loadbench.core.signals import ending_signals
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.level import Level, level_plan
 from loadbench.engine.workers import (
@@ -202,8 +203,9 @@ def _write(out: BinaryIO, reports: SimpleQueue[bytes | None]) -> None:
 
 
 def main() -> None:
-    """Serve until the commands end. Ctrl-C in the terminal is for the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Serve until the commands end. Ctrl-C, and what else ends a whole service, is for the main process."""
+    for number in ending_signals():
+        signal.signal(number, signal.SIG_IGN)
     anyio.run(_main)
 
 

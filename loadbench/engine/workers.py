@@ -21,6 +21,7 @@ import asyncio
 import math
 import pickle
 import struct
+import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -66,6 +67,8 @@ _LEAVES_WITHIN_S = 3.0
 _STREAMS_PER_WORKER = 128
 # And with about this many requests a second, each with its stream of tokens.
 _ARRIVALS_PER_WORKER = 100
+# Windows has no sessions, and other systems do not have this flag; each ignores what it does not know.
+_OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
 def workers_for(scenario: Scenario, cores: int) -> int:
@@ -239,6 +242,9 @@ class WorkerPool:
                         stdin=asyncio.subprocess.PIPE,
                         stdout=asyncio.subprocess.PIPE,
                         limit=1 << 20,
+                        # What the terminal sends is for the main process, also while a worker is being imported.
+                        start_new_session=True,
+                        creationflags=_OWN_GROUP,
                     )
                 except OSError as error:
                     raise LoadbenchError(f"cannot start a worker process: {error}", hint="try --workers 1") from None

@@ -29,10 +29,11 @@ def capacities_document(capacities: Capacities) -> Document:
         checked = (
             "-" if verified is None else {True: "agrees", False: "contradicts", None: "too short"}[verified.agrees]
         )
-        strength = answer.strength if answer is not None and capacity.status == "found" else capacity.status
+        strength: str = answer.strength if answer is not None and capacity.status == "found" else capacity.status
+        strength = strength if capacity.conclusion else "not finished"
         amount = "none" if capacity.status == "none" else "-" if answer is None else f"{answer.amount:g}"
         rows.append([model, amount, likely, proven, checked, strength.replace("_", " ")])
-        lines.append(f"{model}: {capacity.conclusion}")
+        lines.append(f"{model}: {capacity.conclusion or 'the search is under way, or was killed'}")
     heads = ("model", "users" if kind == "users" else "requests/s", "likely range", "proven range", "verification")
     notes = [
         "the models were searched one after another, each with an equal part of the budget",

@@ -225,8 +225,13 @@ def read_capacity(folder: Path) -> Capacity:
 
 
 def read_capacities(folder: Path) -> Capacities:
-    """The searches of several models in a folder; raises `BadInput` as `read_capacity` does."""
-    return _read(folder / SEVERAL_FILE, Capacities)
+    """The searches of several models in a folder, with one that is under way; raises `BadInput` as `read_capacity`."""
+    several = _read(folder / SEVERAL_FILE, Capacities)
+    known = {*several.failed, *(search.model for search in several.searches)}
+    begun = [name for model, name in several.folders.items() if model not in known and (folder / name / FILE).exists()]
+    return msgspec.structs.replace(
+        several, searches=[*several.searches, *(read_capacity(folder / one) for one in begun)]
+    )
 
 
 def _read(file: Path, of_type: type[T]) -> T:

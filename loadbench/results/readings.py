@@ -10,35 +10,40 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from loadbench.core.errors import BadInput
+from loadbench.results.append_log import AppendLog
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_BUFFER_BYTES = 1 << 16
-
 
 class ReadingLog:
-    """Appends lines to the file, which the first write creates."""
+    """Appends lines to the file, which the first reading creates.
+
+    Readings that cannot be written are lost: nothing depends on them, and other files report a full disk.
+    """
 
     def __init__(self, path: Path, *, origin_ns: int) -> None:
         self._path = path
         self._origin_ns = origin_ns
-        self._lines: list[bytes] = []
-        self._bytes = 0
+        self._log: AppendLog | None = None
 
     def add(self, at_ns: int, values: Mapping[str, float]) -> None:
-        """Add one reading to the buffer, which is written when it is full."""
+        """Add one reading, which is written soon."""
         # Whole numbers are written without their point.
         short = {name: int(value) if value.is_integer() else value for name, value in values.items()}
-        record = {"at_ns": at_ns - self._origin_ns, **short}
-        self._lines.append(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
-        self._bytes += len(self._lines[-1])
-        if self._bytes > _BUFFER_BYTES:
-            self.flush()
+        with contextlib.suppress(OSError, BadInput):
+            self._log = self._log or AppendLog(self._path)
+            self._log.add(orjson.dumps({"at_ns": at_ns - self._origin_ns, **short}, option=orjson.OPT_APPEND_NEWLINE))
 
     def flush(self) -> None:
-        """Write the buffer. On a full disk these lines are lost; nothing depends on them, and other files report it."""
-        lines, self._lines, self._bytes = self._lines, [], 0
-        if lines:
-            with contextlib.suppress(OSError), self._path.open("ab") as file:
-                file.write(b"".join(lines))
+        """Write the readings that are still in memory."""
+        if self._log is not None:
+            with contextlib.suppress(OSError):
+                self._log.flush()
+
+    def close(self) -> None:
+        """Write them, and close the file."""
+        if self._log is not None:
+            self._log.close()

@@ -4,26 +4,36 @@ Marks are ns since the run's start; a mark that did not happen is null. Events a
 after it, in ns. A given prompt is recorded by its index and digest, a response by its digest if the run compares
 responses; their texts only with `--keep-texts`. Times that the server reports are in `server_queue_ns` and the like.
 
-A line is read back as `RequestRecord`, which has what the analysis needs.
+A line is read back as `RequestRecord`, and `RequestRecord.sample` is the request again.
 """
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
+import os
+import shutil
+from array import array
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
 
 from loadbench.core.errors import BadInput
 from loadbench.core.text import digest
+from loadbench.plan.abandonment import Patience
+from loadbench.plan.load import Phase  # noqa: TC001 - msgspec reads the annotations
+from loadbench.record.outcome import Outcome, TokenSource  # noqa: TC001 - likewise
+from loadbench.record.request import ONLY_DESTINATION, Request
+from loadbench.record.sample import Sample
+from loadbench.record.timings import Timings
+from loadbench.record.usage_check import PLAUSIBLE
+from loadbench.results.append_log import AppendLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
-    from loadbench.record.sample import Sample
+    from loadbench.record.request import Destination
 
 _MARKS = ("sent", "connected", "headers", "first_byte", "first_token", "first_visible", "last_token", "end")
 # Keys of a line, and the fields of `Request` and `Sample` that they hold.
@@ -58,8 +68,6 @@ _OF_SAMPLE = (
     "content_type",
     "finish_reason",
 )
-# Lines are buffered up to this size, so that a callback seldom has to write.
-_BUFFER_BYTES = 1 << 20
 
 
 def line(
@@ -101,17 +109,47 @@ def line(
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
-class RequestLog:
-    """Appends lines to the file; open it for the length of the run."""
+# The requests of levels that were not finished, from before the run was resumed.
+SET_ASIDE = "requests-interrupted.jsonl"
+
+
+class _OfLevel(msgspec.Struct):
+    level: int
+
+
+class RequestLog(AppendLog):
+    """Appends requests to the file; open it for the length of the run."""
 
     def __init__(self, path: Path, *, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False) -> None:
-        self._file = path.open("ab", buffering=_BUFFER_BYTES)
+        super().__init__(path)
+        self._path = path
         self.origin_ns = origin_ns
         self._prompts = prompts
         self._keep_texts = keep_texts
 
-    def add(self, sample: Sample, *, level: int, model: str | None = None, url: str | None = None) -> None:
-        """Append one request; `flush` writes what is buffered."""
+    def set_aside(self, level: int) -> None:
+        """Move the lines of this level and of later ones to another file: the level will be measured again."""
+        path, decoder = self._path, msgspec.json.Decoder(_OfLevel)
+        with path.open("rb") as file:
+            keep = 0
+            for text in file:
+                try:
+                    if decoder.decode(text).level >= level:
+                        break
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    break
+                keep += len(text)
+            if keep == path.stat().st_size:
+                return
+            file.seek(keep)
+            with path.with_name(SET_ASIDE).open("ab") as other:
+                shutil.copyfileobj(file, other)
+                other.flush()
+                os.fsync(other.fileno())
+        os.truncate(path, keep)
+
+    def add_sample(self, sample: Sample, *, level: int, model: str | None = None, url: str | None = None) -> None:
+        """Append one request."""
         text = line(
             sample,
             level=level,
@@ -121,29 +159,15 @@ class RequestLog:
             prompts=self._prompts,
             keep_texts=self._keep_texts,
         )
-        self._file.write(text)
-
-    def flush(self) -> None:
-        """Hand everything to the operating system."""
-        self._file.flush()
-
-    def __enter__(self) -> RequestLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # A failed write was reported at `flush`; another error here would hide how the run ended.
-        with contextlib.suppress(OSError):
-            self._file.close()
+        self.add(text)
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line, read back."""
 
     level: int
-    phase: str
-    outcome: str
+    phase: Phase
+    outcome: Outcome
     due_ns: int
     sent_ns: int | None
     connect_ns: int | None
@@ -155,7 +179,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     event_gaps_ns: list[int]
     event_tokens: list[int] | None
     output_tokens: int | None
-    token_source: str
+    token_source: TokenSource
     input_tokens: int | None
     asked_output_tokens: int | None
     number: int = 0
@@ -166,6 +190,51 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     prompt_hash: str | None = None
     answer_hash: str | None = None
     answer: str | None = None
+    url: str | None = None
+    persona: str | None = None
+    turn: int | None = None
+    warm: bool = False
+    asked_input_tokens: int | None = None
+    patience_ns: int | None = None
+    detail: str = ""
+    status: int | None = None
+    reused: bool | None = None
+    reconnects: int = 0
+    reads: int = 0
+    merged_reads: int = 0
+    censored_events: int = 0
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    unread_frames: int = 0
+    keep_alives: int = 0
+    content_type: str | None = None
+    answered_model: str | None = None
+    hidden_tokens: int | None = 0
+    connected_ns: int | None = None
+    headers_ns: int | None = None
+    server_queue_ns: int | None = None
+    server_prefill_ns: int | None = None
+    server_decode_ns: int | None = None
+
+    def sample(self, destination: Destination = ONLY_DESTINATION) -> Sample:
+        """The request as it was recorded, as far as its line says; times count from the run's start."""
+        stamps = [] if self.first_token_ns is None else accumulate(self.event_gaps_ns, initial=self.first_token_ns)
+        times = Timings(self.server_queue_ns, self.server_prefill_ns, self.server_decode_ns)
+        about: dict[str, Any] = {name: getattr(self, key) for key, name in _OF_REQUEST.items()}
+        facts: dict[str, Any] = {
+            name: getattr(self, name) for name in (*_OF_SAMPLE, *(f"{mark}_ns" for mark in _MARKS))
+        }
+        patience = None if self.patience_ns is None else Patience(self.patience_ns)
+        return Sample(
+            request=Request(due_ns=self.due_ns, destination=destination, patience=patience, **about),
+            event_ns=array("q", stamps),
+            event_tokens=None if self.event_tokens is None else array("q", self.event_tokens),
+            model=self.answered_model,
+            timings=times if any(time is not None for time in times) else None,
+            text=self.answer,
+            usage=PLAUSIBLE if self.hidden_tokens == 0 else PLAUSIBLE._replace(hidden=self.hidden_tokens),
+            **facts,
+        )
 
 
 def read_requests(path: Path) -> Iterator[RequestRecord]:

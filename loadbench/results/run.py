@@ -448,10 +448,18 @@ class ExactOutput(msgspec.Struct, frozen=True, kw_only=True):
     kept: bool
 
 
+class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
+    """The level that was running when `run.json` was written: the one after those in `levels`."""
+
+    model: str
+    load: ClosedLoad | OpenLoad
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run: its scenario, where it ran, and its levels so far.
 
-    `adapted` has what was changed in requests, because the server refuses it.
+    `adapted` has what was changed in requests, because the server refuses it. `conditions` are the settings that a
+    resumed run must have too, and `content_hash` identifies them. `under_way` is null between levels and at the end.
     """
 
     schema: Literal["loadbench.run/1"] = SCHEMA
@@ -471,6 +479,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     adapted: list[Adapted] = []
     exact_output: ExactOutput | None = None
     data_set: DataSetResult | None = None
+    conditions: dict[str, object] = {}
+    content_hash: str = ""
+    under_way: UnderWay | None = None
 
 
 def to_json(document: msgspec.Struct) -> bytes:

@@ -9,12 +9,14 @@ file with what a later comparison needs of its runs, small enough to be committe
 from __future__ import annotations
 
 import glob
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from loadbench.core.errors import BadInput
+from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities
 from loadbench.results.folder import UNREADABLE, SchemaName, read_run
 from loadbench.results.run import Run, to_json
 
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+# Files of a run folder that people may name in its place.
+FILES = frozenset({"run.json", "report.md", "requests.jsonl", "histograms.hlog", "compare.json", "compare.md"}) | {
+    FILE,
+    SEVERAL_FILE,
+    "capacity.md",
+}
 SCHEMA: Final = "loadbench.baseline/1"
 _HINT = "name a run folder, its run.json, a folder of run folders, or a baseline"
 
@@ -72,9 +80,28 @@ def read_pairs(folder: Path) -> tuple[list[Run], list[Run]]:
     return [a for a, _ in whole], [b for _, b in whole]
 
 
+def runs_of(path: Path) -> list[Run]:
+    """The runs that a path names: one, those of a comparison, or those of a search of several models.
+
+    Repeats of one side have one name. Raises `BadInput` where there is none that can be read.
+    """
+    folder = path if path.is_dir() else path.parent
+    if has_pairs(folder):
+        return [
+            msgspec.structs.replace(run, name=re.sub(r"\d+$", "", run.name))
+            for side in read_pairs(folder)
+            for run in side
+        ]
+    if (folder / SEVERAL_FILE).is_file():
+        return [
+            read_run(folder / name) for name in read_capacities(folder).folders.values() if (folder / name).exists()
+        ]
+    return [read_run(folder if path.name in FILES else path)]
+
+
 def has_pairs(folder: Path) -> bool:
     """Whether a folder has runs of two sides that were measured in turns."""
-    return (folder / "a").is_dir() and (folder / "b").is_dir()
+    return any((folder / side).is_dir() and not (folder / side / "run.json").exists() for side in ("a", "b"))
 
 
 def of_model(runs: Sequence[Run], model: str | None, *, side: str) -> list[Run]:

@@ -16,7 +16,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import msgspec
@@ -30,7 +30,7 @@ from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch, grid_of
 from loadbench.engine.target import first_contact
-from loadbench.plan.conditions import conditions, content_hash, differing
+from loadbench.plan.conditions import conditions, content_hash
 from loadbench.plan.curve import CurveStep
 from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.scenario import with_entries
@@ -54,6 +54,7 @@ from loadbench.results.capacity import (
 )
 from loadbench.results.folder import RunFolder, read_run, slug
 from loadbench.results.run import to_json
+from loadbench.session.resume import refuse_other_conditions, refuse_other_kind
 from loadbench.session.run_writer import RunWriter, new_folder
 from loadbench.session.setup import check, open_session, run_observed, stopping
 from loadbench.targets.adapt import adapt
@@ -139,6 +140,7 @@ class Resumed:
 
         Raises `BadInput` if there is no search, or its conditions differ from the scenario's.
         """
+        refuse_other_kind(path, "capacity")
         if not (path / SEVERAL_FILE).exists():
             return {"": cls._read(path, scenario)}
         folders = read_capacities(path).folders
@@ -151,14 +153,7 @@ class Resumed:
     @classmethod
     def _read(cls, path: Path, scenario: Scenario) -> Resumed:
         capacity = read_capacity(path)
-        now, then = conditions(scenario), capacity.conditions
-        changed = differing(now, then)
-        if changed:
-            changes = "; ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
-            raise BadInput(
-                f"--resume {path}: measured under other conditions: {changes}",
-                hint="give the same settings (only the budget may differ), or start a new search without --resume",
-            )
+        refuse_other_conditions(path, conditions(scenario), capacity.conditions, free="the budget")
         grid = grid_of(scenario)
         if any(abs(grid.amount(probe.at) - probe.amount) > 1e-3 * probe.amount for probe in capacity.probes):
             hint = "start a new search without --resume"
@@ -331,7 +326,7 @@ class CapacityWriter(RunWriter):
     ) -> None:
         before = None if resumed is None else resumed.run
         folder = folder if resumed is None else resumed.folder
-        super().__init__(session, progress, folder=folder, scenario=scenario, before=before)
+        super().__init__(session, progress, folder=folder, scenario=scenario, terms=terms, before=before)
         progress.expect(None, standing=self._standing)
         settings = scenario.capacity
         self._delays = ClientDelays(scenario.objectives)
@@ -345,21 +340,23 @@ class CapacityWriter(RunWriter):
         )
         if resumed is not None:
             self._evidence.resume(resumed.capacity)
-        self.capacity = Capacity(
+        begun = Capacity(
             status="inconclusive",
             objectives=[objective.rule for objective in scenario.objectives],
             model=model,
             simulated=scenario.simulated,
+            budget_s=settings.budget / 1e9,
+            started_at=self._started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        )
+        # What an earlier search has found stands until there is more.
+        self.capacity = msgspec.structs.replace(
+            begun if resumed is None else resumed.capacity,
+            complete=False,
             require=settings.require,
             budget_s=settings.budget / 1e9,
             conditions=terms,
             content_hash=content_hash(terms),
-            started_at=self._started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
             run=str(self.folder.path),
-            curve=[] if resumed is None else resumed.capacity.curve,
-            probes=list(self._evidence.probes),
-            in_flight=None if resumed is None else resumed.capacity.in_flight,
-            first_answer_s=None if resumed is None else resumed.capacity.first_answer_s,
         )
         self.search = CapacitySearch(
             scenario,
@@ -369,6 +366,10 @@ class CapacityWriter(RunWriter):
             observer=self,
             earlier=None if resumed is None else resumed.earlier(self._evidence.standing()),
         )
+
+    def __enter__(self) -> Self:
+        self._write()
+        return super().__enter__()
 
     def _standing(self) -> list[str]:
         """The range so far and the time left, for the progress line."""

@@ -23,17 +23,22 @@ from loadbench.analyze.compare.drift import drift
 from loadbench.analyze.compare.first_responses import length_caveats
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.engine.paired import Paired, PairedSide
+from loadbench.plan.conditions import conditions
 from loadbench.plan.pairs import SIDES, at_repeat, check_budget, one_address
 from loadbench.plan.settings import USUAL_REPEATS
 from loadbench.report.compare_chart import compare_chart
 from loadbench.report.formats import render_comparison
+from loadbench.report.values import counted
+from loadbench.results.folder import RunFolder
 from loadbench.results.run import Reason, to_json
+from loadbench.session.resume import earlier_repeats, set_aside
 from loadbench.session.run_writer import RunWriter, new_folder
 from loadbench.session.setup import Session, check, open_session, run_observed, stopping
-from loadbench.targets.adapt import leave_out_too
+from loadbench.targets.adapt import adapt, leave_out_too
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from loadbench.engine.observers import RunningLevel, RunObserver
     from loadbench.engine.target import ModelUnderTest
@@ -44,7 +49,6 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.record.recorder import LevelRecording
     from loadbench.results.compare import Comparison
-    from loadbench.results.folder import RunFolder
     from loadbench.results.run import Run
 
 
@@ -93,19 +97,31 @@ def check_paired(sides: tuple[Scenario, Scenario], pairing: Pairing, environment
 
 
 def measure_paired(
-    sides: tuple[Scenario, Scenario], pairing: Pairing, environment: Mapping[str, str], progress: Progress
+    sides: tuple[Scenario, Scenario],
+    pairing: Pairing,
+    environment: Mapping[str, str],
+    progress: Progress,
+    *,
+    resume: Path | None = None,
+    earlier: tuple[list[Run], list[Run]] = ([], []),
 ) -> PairedRuns:
-    """Measure both sides in turn and keep every run.
+    """Measure both sides in turn and keep every run; `earlier` are the repeats in the folder `resume`.
 
     Raises `LoadbenchError` if no repeat is complete and the reason is not Ctrl-C.
     """
-    return anyio.run(_measure, sides, pairing, environment, progress)
+    return anyio.run(_measure, sides, pairing, environment, progress, resume, earlier)
 
 
 async def _measure(
-    sides: tuple[Scenario, Scenario], pairing: Pairing, environment: Mapping[str, str], progress: Progress
+    sides: tuple[Scenario, Scenario],
+    pairing: Pairing,
+    environment: Mapping[str, str],
+    progress: Progress,
+    resume: Path | None,
+    earlier: tuple[list[Run], list[Run]],
 ) -> PairedRuns:
-    progress.expect(2 * len(sides[0].loads) * pairing.most)
+    repeats = len(earlier[0])
+    progress.expect(2 * len(sides[0].loads) * (pairing.most - repeats))
     async with AsyncExitStack() as stack:
         sessions = []
         for name, scenario in zip(SIDES, sides, strict=True):
@@ -120,14 +136,27 @@ async def _measure(
                 error.hint = error.hint.replace("--model", f"--{name}-model")
                 raise
         a, b = sessions
-        folder = new_folder(a.scenario, datetime.now(UTC))
-        writer = PairedRunWriter((a, b), pairing=pairing, folder=folder, progress=progress)
+        folder = None if resume is None else RunFolder(resume)
+        if resume is not None:
+            set_aside(resume, repeats)
+            for session, of_side in zip((a, b), earlier, strict=True):
+                # What was left out of the requests until now still is, whatever the server accepts now.
+                adapt(session.prepared, of_side[-1].adapted if of_side else ())
+            progress.say(f"resumed after {counted(repeats, 'whole repeat')}")
+        writer = PairedRunWriter(
+            (a, b), sides=sides, pairing=pairing, folder=folder, progress=progress, earlier=earlier
+        )
         stack.callback(writer.close)  # a repeat that is not complete is kept as far as it has come
         side_a, side_b = (
             PairedSide(scenario=session.scenario, model=session.models[0], session=session) for session in (a, b)
         )
         paired = Paired(
-            (side_a, side_b), pairing=pairing, clock=a.clock, observer=writer, same=_identity(a) == _identity(b)
+            (side_a, side_b),
+            pairing=pairing,
+            clock=a.clock,
+            observer=writer,
+            same=_identity(a) == _identity(b),
+            earlier=earlier_repeats(earlier, sides),
         )
         failure: LoadbenchError | None = None
         with stopping(paired.stop):
@@ -135,16 +164,15 @@ async def _measure(
                 await run_observed(paired.run, a, b, progress=progress)
             except LoadbenchError as error:
                 failure = error
+            writer.close()
 
     # How it ended.
     runs = writer.runs
     runs.ended = paired.ended
     if failure is not None:
         if not runs.a:
-            try:
-                folder.path.rmdir()  # if nothing was written to it
-            except OSError:
-                progress.say(f"saved in {folder.path}")
+            if runs.folder is not None:
+                progress.say(f"saved in {runs.folder.path}")
             raise failure
         progress.say(f"{failure.message}; only the repeats before this are compared")
         runs.exit_code = failure.exit_code
@@ -164,11 +192,18 @@ class PairedRunWriter:
     """`loadbench.engine.paired.PairObserver`: keeps a run of each side in each repeat; `runs` are the complete ones."""
 
     def __init__(
-        self, sessions: tuple[Session, Session], *, pairing: Pairing, folder: RunFolder, progress: Progress
+        self,
+        sessions: tuple[Session, Session],
+        *,
+        sides: tuple[Scenario, Scenario],
+        pairing: Pairing,
+        folder: RunFolder | None,
+        progress: Progress,
+        earlier: tuple[list[Run], list[Run]] = ([], []),
     ) -> None:
-        self.runs = PairedRuns([], [], paired=True, folder=folder)
+        self.runs = PairedRuns([*earlier[0]], [*earlier[1]], paired=True, folder=folder)
+        self._sides = sides
         self._pairing = pairing
-        self._folder = folder
         self._sessions = sessions
         self._progress = progress
         self._writers: list[RunWriter] = []
@@ -193,15 +228,20 @@ class PairedRunWriter:
             self._progress.say(f"note: {caveat.message}; {caveat.advice}")
 
     def repeat_begins(self, repeat: int) -> tuple[RunObserver, RunObserver]:
-        """Make a run folder for each side."""
-        for name, session in zip(SIDES, self._sessions, strict=True):
+        """Make a run folder for each side; with the first one, the comparison's."""
+        folder = self.runs.folder
+        if folder is None:
+            folder = self.runs.folder = new_folder(self._sessions[0].scenario, datetime.now(UTC))
+        for name, session, side in zip(SIDES, self._sessions, self._sides, strict=True):
             scenario = at_repeat(session.scenario, repeat)
             title = f"{scenario.report.name} {name.upper()}{repeat + 1}"
             writer = _SideWriter(
                 session,
                 self._progress,
-                folder=self._folder.inside(name, f"{repeat + 1:02}"),
+                folder=folder.inside(name, f"{repeat + 1:02}"),
                 scenario=replace(scenario, report=replace(scenario.report, name=title)),
+                # The session's scenario may have an address that changes from start to start.
+                terms=conditions(at_repeat(side, repeat)),
             )
             writer.where, writer.blocks = f"{name.upper()}, repeat {repeat + 1}", self._blocks
             writer.caveats = self.runs.caveats

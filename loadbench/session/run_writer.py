@@ -10,9 +10,10 @@ import msgspec
 from loadbench import __version__
 from loadbench.analyze.level.output_equality import output_equality
 from loadbench.analyze.level.overload import judge_overload
-from loadbench.analyze.level.summary import summarize
+from loadbench.analyze.level.summary import load_result, summarize
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.units import NS_PER_S
+from loadbench.plan.conditions import content_hash
 from loadbench.plan.models import read_models
 from loadbench.plan.prompt_source import data_set, given_prompts
 from loadbench.report.formats import render
@@ -21,7 +22,7 @@ from loadbench.results.folder import RunFolder
 from loadbench.results.hlog import hlog
 from loadbench.results.recorded_prompts import data_set_result, known_facts, recorded_prompts
 from loadbench.results.requests import RequestLog, read_requests
-from loadbench.results.run import MixPart, ModelStatus, Run
+from loadbench.results.run import MixPart, ModelStatus, Run, UnderWay
 from loadbench.session.setup import RESULTS
 from loadbench.targets.error_hints import advice_for
 
@@ -42,9 +43,11 @@ if TYPE_CHECKING:
 class RunWriter:
     """`loadbench.engine.observers.RunObserver` of one run. Enter it for the length of the run.
 
-    Every level is summarized and saved before the next begins. A full disk does not end a measurement: the user is
-    told, and the next level tries again. Without a `folder` a new one is made; `before` is the run in it that this one
-    continues. `scenario` is the session's unless it is given. Raises `BadInput` if the folder cannot be made.
+    `run.json` is there from the beginning, and says before each level which one is under way. Every level is summarized
+    and saved before the next begins. A full disk does not end a measurement: the user is told, and the next level tries
+    again. Without a `folder` a new one is made; `before` is the run in it that this one continues. `scenario` is the
+    session's unless it is given; `terms` are the conditions that a resumed run must share. Raises `BadInput` if the
+    folder cannot be made.
     """
 
     def __init__(
@@ -54,13 +57,12 @@ class RunWriter:
         *,
         folder: RunFolder | None = None,
         scenario: Scenario | None = None,
+        terms: dict[str, object] | None = None,
         before: Run | None = None,
     ) -> None:
         self._session = session
         self._scenario = scenario = scenario or session.scenario
         self._progress = progress
-        self._started_at = datetime.now(UTC) if before is None else datetime.fromisoformat(before.started_at)
-        self.folder = folder = folder or new_folder(scenario, self._started_at)
         self.unwritten = False
         self._model = ""  # of the level that is running
         self._tested: dict[str, ModelUnderTest] = {}
@@ -70,6 +72,10 @@ class RunWriter:
         self._known = {} if models is None else known_facts(read_models(models))
         prompts = recorded_prompts(given_prompts(scenario.work), keep_texts=scenario.report.keep_texts)
         given = data_set(scenario.work)
+        terms = terms or {}
+        # A kill from here to the first save leaves a folder with nothing in it.
+        self._started_at = datetime.now(UTC) if before is None else datetime.fromisoformat(before.started_at)
+        self.folder = folder = folder or new_folder(scenario, self._started_at)
         origin_ns = session.clock.now_ns()
         if before is not None:
             origin_ns -= (datetime.now(UTC) - self._started_at) // timedelta(microseconds=1) * 1000
@@ -79,6 +85,8 @@ class RunWriter:
             prompts=[prompt.hash for prompt in prompts],
             keep_texts=scenario.report.keep_texts,
         )
+        if before is not None:
+            self._log.set_aside(len(before.levels))
         session.telemetry.keep_in(folder, origin_ns=origin_ns)
         effective, origins = scenario.effective(), scenario.recorded_origins()
         if before is not None:  # the run stays where it is
@@ -93,6 +101,8 @@ class RunWriter:
             question=scenario.question,
             scenario=effective,
             origins=origins,
+            conditions=terms,
+            content_hash=content_hash(terms) if terms else "",
             environment=dict(session.environment),
             prompts=prompts,
             data_set=None if given is None else data_set_result(given),
@@ -102,13 +112,14 @@ class RunWriter:
         )
 
     def __enter__(self) -> Self:
-        self._log.__enter__()
+        self._save(reports=False)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._log.__exit__(kind, error, trace)
+        self._session.telemetry.leave_folder()
 
     def model_prepared(self, subject: ModelUnderTest) -> None:
         """Keep what the first responses of a model showed."""
@@ -121,6 +132,11 @@ class RunWriter:
         ]
         self.run = msgspec.structs.replace(self.run, adapted=adapted, exact_output=self._session.prepared.exact)
 
+    def level_planned(self, load: Load, model: str, number: int) -> None:  # noqa: ARG002 - it is the next in run.json
+        """Record which level the requests from now on belong to."""
+        self.run = msgspec.structs.replace(self.run, under_way=UnderWay(model=model, load=load_result(load)))
+        self._save(reports=False)
+
     def level_begins(self, level: RunningLevel, model: str, number: int) -> None:
         """Show the level in the progress line."""
         self._model = model
@@ -129,9 +145,9 @@ class RunWriter:
 
     def sample_ended(self, sample: Sample, number: int) -> None:
         """Write the request's line."""
-        try:
-            self._log.add(sample, level=number, model=self._model, url=self._session.target.base_url)
-        except OSError as error:
+        self._log.add_sample(sample, level=number, model=self._model, url=self._session.target.base_url)
+        if self._log.failed is not None:
+            error = self._log.failed
             self._cannot_write(f"{self.folder.path}/requests.jsonl: {error.strerror or error}")
 
     def level_ended(self, recording: LevelRecording, model: str, load: Load) -> None:
@@ -152,13 +168,14 @@ class RunWriter:
         failures = [msgspec.structs.replace(one, advice=advice_for(one.detail)) for one in level.failures]
         level = msgspec.structs.replace(level, failures=failures)
         models = [status for status in self.run.models if status.model != model]
-        levels = judge_overload([*self.run.levels, level])
-        for before, now in zip(self.run.levels, levels, strict=False):
+        earlier, levels = self.run.levels, judge_overload([*self.run.levels, level])
+        models.append(self._status(model, "ok"))
+        self.run = msgspec.structs.replace(self.run, levels=levels, models=models, under_way=None)
+        self._save()
+        for before, now in zip(earlier, levels, strict=False):
             if before.verdict.status != now.verdict.status:
                 self._progress.say(f"{now.load.label} is {now.verdict.status}, as {level.load.label} shows")
-        self.run = msgspec.structs.replace(self.run, levels=levels, models=[*models, self._status(model, "ok")])
-        self._progress.level_ended(level_line(self.run.levels[-1]))
-        self._save()
+        self._progress.level_ended(level_line(levels[-1]))
 
     def levels_of(self, model: str) -> list[LevelResult]:
         """The levels of a model so far, in their order."""
@@ -208,7 +225,9 @@ class RunWriter:
         # A model that responded is recorded even if none of its levels was measured.
         recorded = {status.model for status in self.run.models}
         models = [*self.run.models, *(self._status(model, "ok") for model in self._tested if model not in recorded)]
-        self.run = msgspec.structs.replace(self.run, complete=not stopped, models=models, outputs=self._outputs())
+        self.run = msgspec.structs.replace(
+            self.run, complete=not stopped, models=models, outputs=self._outputs(), under_way=None
+        )
         self._save()
 
     def _outputs(self) -> list[OutputEquality] | None:
@@ -229,14 +248,15 @@ class RunWriter:
         except BadInput as error:
             self._cannot_write(str(error))
 
-    def _save(self) -> None:
-        """Replace the files of the run."""
+    def _save(self, *, reports: bool = True) -> None:
+        """Replace the files of the run, or run.json alone."""
         try:
             self._log.flush()
             self._session.telemetry.flush()
             self.folder.write_run(self.run)
-            self.folder.write("histograms.hlog", hlog(self.run, self._started_at).encode())
-            self.folder.write("report.md", render(self.run, "markdown").encode())
+            if reports:
+                self.folder.write("histograms.hlog", hlog(self.run, self._started_at).encode())
+                self.folder.write("report.md", render(self.run, "markdown").encode())
             self.unwritten = False
         except BadInput as error:
             self._cannot_write(str(error))

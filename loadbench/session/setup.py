@@ -21,6 +21,7 @@ from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput
+from loadbench.core.signals import ending_signals
 from loadbench.core.units import format_duration
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
@@ -316,13 +317,14 @@ async def run_observed(work: Callable[[], Awaitable[None]], *sessions: Session, 
 
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` in the event loop on Ctrl-C and SIGTERM while the context lasts, so that a run can end in order."""
+    """Call `stop` in the event loop on Ctrl-C, SIGTERM and the end of the terminal while the context lasts, so that a
+    run can end in order."""
     loop = asyncio.get_running_loop()
 
     def on_signal(_number: int, _frame: object) -> None:
         loop.call_soon_threadsafe(stop)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in ending_signals()}
     try:
         yield
     finally:

@@ -8,34 +8,59 @@ import anyio
 
 from loadbench.analyze.level.next_users import next_users
 from loadbench.engine.sweep import Sweep
+from loadbench.plan.conditions import conditions
 from loadbench.report.plan import length_text
+from loadbench.report.values import counted
+from loadbench.results.folder import RunFolder
+from loadbench.session.resume import earlier_levels
 from loadbench.session.run_writer import RunWriter
 from loadbench.session.setup import open_session, run_observed, stopping
+from loadbench.targets.adapt import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
+    from loadbench.results.run import Run
 
 
-def run_sweep(scenario: Scenario, environment: Mapping[str, str], progress: Progress) -> RunWriter:
+def run_sweep(
+    scenario: Scenario,
+    environment: Mapping[str, str],
+    progress: Progress,
+    *,
+    resume: Path | None = None,
+    before: Run | None = None,
+) -> RunWriter:
     """Measure every model at every load; returns the writer of the run, which is complete unless it was stopped.
 
-    Raises `LoadbenchError` if nothing at all could be measured.
+    `before` is the run in the folder `resume`: its levels are not measured again. Raises `LoadbenchError` if nothing at
+    all could be measured.
     """
-    return anyio.run(_sweep, scenario, environment, progress)
+    return anyio.run(_sweep, scenario, environment, progress, resume, before)
 
 
-async def _sweep(scenario: Scenario, environment: Mapping[str, str], progress: Progress) -> RunWriter:
+async def _sweep(
+    scenario: Scenario, environment: Mapping[str, str], progress: Progress, resume: Path | None, before: Run | None
+) -> RunWriter:
+    # The session's scenario may have an address that changes from start to start: no condition of the run.
+    terms = conditions(scenario)
     async with open_session(scenario, environment, say=progress.say) as session:
-        scenario = session.scenario
+        scenario, earlier = session.scenario, None
         most = scenario.most_in_flight if scenario.finds_levels else 0
         levels = (len(session.models) - len(session.prepared.missing)) * len(scenario.loads)
         progress.expect(None if most else levels)
         for line in length_text(scenario):
             progress.say(line)
-        with RunWriter(session, progress) as writer:
+        if before is not None:
+            earlier = earlier_levels(before, scenario, session.models)
+            # What was left out of the requests until now still is, whatever the server accepts now.
+            adapt(session.prepared, before.adapted)
+            progress.say(f"resumed after {counted(len(before.levels), 'whole level')}")
+        folder = None if resume is None else RunFolder(resume)
+        with RunWriter(session, progress, folder=folder, terms=terms, before=before) as writer:
             sweep = Sweep(
                 scenario,
                 session,
@@ -43,8 +68,9 @@ async def _sweep(scenario: Scenario, environment: Mapping[str, str], progress: P
                 observer=writer,
                 missing=session.prepared.missing,
                 next_users=(lambda model: next_users(writer.levels_of(model), most=most)) if most else None,
+                earlier=earlier,
             )
             with stopping(sweep.stop):
                 await run_observed(sweep.run, session, progress=progress)
-            writer.close(stopped=sweep.stopped)
+                writer.close(stopped=sweep.stopped)
     return writer

@@ -50,6 +50,10 @@ class RunTelemetry:
         """Write the readings from now on into this run's folder, with times since `origin_ns`."""
         self._watch.keep_in(ReadingLog(folder.path / "telemetry.jsonl", origin_ns=origin_ns))
 
+    def leave_folder(self) -> None:
+        """Write nothing more into the folder of a run that is over."""
+        self._watch.keep_in(None)
+
     @property
     def about(self) -> Mapping[str, object] | None:
         """What is sampled, for the record; `None` if nothing is."""

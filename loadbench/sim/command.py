@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadbench.core.errors import BadInput
+from loadbench.core.signals import ending_signals
 from loadbench.sim.process import from_outside, say_ready
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.server import serve
@@ -38,6 +39,6 @@ def serve_until_signal(profile: str, *, host: str, port: int, seed: int, models:
 
 async def _serve(profile: Profile, host: str, port: int, seed: int, models: Sequence[str]) -> None:
     stop = anyio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, from_outside(stop.set))
     await serve(profile, host=host, port=port, seed=seed, models=models, on_ready=say_ready, stop=stop)

@@ -64,9 +64,10 @@ class MachineSampler:
         self._series.forget(opens_ns)
         return telemetry
 
-    def keep_in(self, log: ReadingLog) -> None:
-        """Write the readings from now on to this file."""
-        self.flush()
+    def keep_in(self, log: ReadingLog | None) -> None:
+        """Write the readings from now on to this file, or to none."""
+        if self._log is not None:
+            self._log.close()
         self._log = log
 
     def flush(self) -> None:

@@ -143,7 +143,7 @@ def test_side_whose_first_answer_fails_leaves_no_folder(tmp_path):
     process = loadbench("compare", *SIMULATED, *SHORT, "--first-token-timeout=1ms", cwd=tmp_path)
     assert process.returncode == 6
     assert "error: A: the first request failed" in process.stderr
-    assert list((tmp_path / "results").iterdir()) == []
+    assert not (tmp_path / "results").exists()
 
 
 def test_model_that_a_side_lacks_is_named(tmp_path):

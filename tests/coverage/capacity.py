@@ -87,6 +87,9 @@ class SearchJudge:
     def level_ended(self, recording, model, load):
         self.recordings.append(recording)
 
+    def level_planned(self, load, model, number):
+        pass
+
     def level_begins(self, level, model, number):
         if isinstance(level, Level):
             self.plans.append(level.plan)

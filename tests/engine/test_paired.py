@@ -76,6 +76,9 @@ class _Side:
     def model_prepared(self, subject):
         pass
 
+    def level_planned(self, load, model, number):
+        pass
+
     def level_begins(self, level, model, number):
         self.told.blocks.append((self.repeat, self.side, level.label))
         self.told.begins_ns.append(self.told.clock.now_ns())

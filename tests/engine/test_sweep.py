@@ -49,6 +49,9 @@ class Watcher:
     def model_prepared(self, subject):
         self.subjects.append(subject)
 
+    def level_planned(self, load, model, number):
+        pass
+
     def level_begins(self, level, model, number):
         self.events.append(("begins", model, level.label, number))
         self.on_begin(number)

@@ -9,8 +9,11 @@ from array import array
 import orjson
 import pytest
 
+from loadbench.plan.abandonment import Patience
 from loadbench.record.outcome import Outcome
-from loadbench.results.requests import RequestLog, line
+from loadbench.record.timings import Timings
+from loadbench.record.usage_check import PLAUSIBLE
+from loadbench.results.requests import RequestLog, line, read_requests
 from tests.building import MS, S, a_failure, a_sample
 
 
@@ -73,11 +76,11 @@ def test_lines_are_on_disk_after_a_flush(tmp_path):
     path = tmp_path / "requests.jsonl"
     with RequestLog(path, origin_ns=0) as log:
         for number in range(3):
-            log.add(a_sample(number), level=0)
+            log.add_sample(a_sample(number), level=0)
         log.flush()
         assert [orjson.loads(text)["number"] for text in path.read_bytes().splitlines()] == [0, 1, 2]
     with RequestLog(path, origin_ns=0) as log:
-        log.add(a_sample(3), level=1)
+        log.add_sample(a_sample(3), level=1)
     assert [orjson.loads(text)["number"] for text in path.read_bytes().splitlines()] == [0, 1, 2, 3]
 
 
@@ -87,7 +90,7 @@ def test_full_disk_is_told_at_the_flush_and_not_again(tmp_path):
     path = tmp_path / "requests.jsonl"
     path.symlink_to("/dev/full")
     with RequestLog(path, origin_ns=0) as log:
-        log.add(a_sample(), level=0)
+        log.add_sample(a_sample(), level=0)
         with pytest.raises(OSError, match="No space"):
             log.flush()
 
@@ -98,3 +101,37 @@ def test_gaps_longer_than_what_32_bits_hold():
     record = told(a_sample(event_ns=stamps, event_tokens=array("q", [1, 1])))
     assert record["event_gaps_ns"] == [600 * S + 1]
     assert record["event_gaps_ns"][0] > sys.maxsize >> 31
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        a_sample(),
+        a_sample(event_tokens=None, timings=Timings(prefill_ns=3 * MS), user=2, persona="p", turn=2, warm=True),
+        a_sample(usage=PLAUSIBLE._replace(hidden=None), connect_ns=MS, status=200, cached_tokens=4, reads=7),
+        a_failure(Outcome.REFUSED, detail="connection refused", patience=Patience(3 * S)),
+    ],
+)
+def test_a_line_is_the_request_again(sample, tmp_path):
+    """What a line says is read back as it was recorded: its line is the same."""
+    (tmp_path / "requests.jsonl").write_bytes(line(sample, level=1, origin_ns=0))
+    (record,) = read_requests(tmp_path / "requests.jsonl")
+    assert line(record.sample(), level=1, origin_ns=0) == line(sample, level=1, origin_ns=0)
+
+
+@pytest.mark.parametrize(
+    ("level", "kept", "aside"), [(0, [], [0, 0, 1, 2]), (1, [0, 0], [1, 2]), (3, [0, 0, 1, 2], [])]
+)
+def test_levels_to_be_measured_again_are_set_aside(level, kept, aside, tmp_path):
+    """Their lines are in another file, where they disturb no figure; none is lost, also the second time."""
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(b"".join(line(a_sample(), level=one, origin_ns=0) for one in (0, 0, 1, 2)))
+    other = path.with_name("requests-interrupted.jsonl")
+    with RequestLog(path, origin_ns=0) as log:
+        log.set_aside(level)
+        log.add_sample(a_sample(), level=level)
+    assert [one.level for one in read_requests(path)] == [*kept, level]
+    assert [one.level for one in read_requests(other)] == aside if aside else not other.exists()
+    with RequestLog(path, origin_ns=0) as log:
+        log.set_aside(level)
+    assert [one.level for one in read_requests(other)] == [*aside, level]

@@ -68,6 +68,10 @@ def conclude(
     stopped: bool = False,
 ) -> Capacity:
     """The search with its answer and conclusion; `so_far` has the fields that do not change."""
+    if search is None and stopped and so_far.conclusion:
+        # A resumed search, which has the answer of the earlier one.
+        conclusion = f"Stopped before another probe ended. Until then: {so_far.conclusion}"
+        return msgspec.structs.replace(so_far, status="interrupted", conclusion=conclusion)
     if search is None or not evidence.probes:
         status: Status = "client" if client_limited else "interrupted" if stopped else "inconclusive"
         sentence = {

@@ -119,9 +119,7 @@ def summarize(
         target=target,
         targets=list(targets),
         model=model,
-        load=ClosedLoad(load.users, None if load.think is None else str(load.think))
-        if isinstance(load, Closed)
-        else OpenLoad(load.rate_per_s, str(load.arrivals)),
+        load=load_result(load),
         window_s=window_s,
         window_ns=(opens_ns - origin_ns, closes_ns - origin_ns),
         verdict=with_gates(verdict, recording.attained.tallies, decided, unknown),
@@ -173,6 +171,13 @@ def summarize(
         first_token=first,
         gave_up=gave_up,
     )
+
+
+def load_result(load: Load) -> ClosedLoad | OpenLoad:
+    """The load as `run.json` has it."""
+    if isinstance(load, Closed):
+        return ClosedLoad(load.users, None if load.think is None else str(load.think))
+    return OpenLoad(load.rate_per_s, str(load.arrivals))
 
 
 def _per_s(amount: int, window_s: float) -> float:

@@ -1,0 +1,33 @@
+"""The signals by which a person or the system ends a program; each ends a measurement in order, as Ctrl-C does."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Ctrl-C, SIGTERM, the end of the terminal, and Windows' Ctrl-Break: those that the system has.
+
+    Under `nohup` the end of the terminal ends nothing.
+    """
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    return [one for one in known if one.name != "SIGHUP" or signal.getsignal(one) is not signal.SIG_IGN]
+
+
+def end_as_ctrl_c_does() -> None:
+    """Have every ending signal do what Ctrl-C does at that moment; only the main thread can."""
+
+    def on_signal(_number: int, frame: FrameType | None) -> None:
+        ctrl_c = signal.getsignal(signal.SIGINT)
+        if not callable(ctrl_c):  # ignored, as in a shell's background job
+            raise KeyboardInterrupt
+        ctrl_c(signal.SIGINT, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        for one in ending_signals()[1:]:
+            signal.signal(one, on_signal)

@@ -1,0 +1,130 @@
+"""A file of lines that another process can read half a second after they were added, whatever ends this one.
+
+A thread writes the lines and has the system put them on disk, so that no disk, however slow, holds up the event loop.
+While a log is open its file is locked: nobody else can continue the same run. What cannot be written waits and is tried
+again. A kill may leave half a line at the end, which is cut off when the file is opened again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Self
+
+from loadbench.core.errors import BadInput
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: nothing is locked
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+# Twice a second: what a kill loses is less than a second, and a disk that is slow to sync keeps up.
+_EVERY_S = 0.5
+_STEP_BYTES = 1 << 16
+
+
+class AppendLog:
+    """Appends lines to the file, which is made if there is none; raises `OSError` if it cannot be opened, and
+    `BadInput` if another process has it open. `failed` is why lines wait, if they could not be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.failed: OSError | None = None
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        if not _lock(self._file):
+            os.close(self._file)
+            raise BadInput(f"{path}: another loadbench is writing this run", hint="wait until it ends, or stop it")
+        size = os.lseek(self._file, 0, os.SEEK_END)
+        whole, part = size, b""
+        while whole and b"\n" not in part:
+            # Lines may be longer than a step.
+            whole = max(0, whole - _STEP_BYTES)
+            os.lseek(self._file, whole, os.SEEK_SET)
+            part = os.read(self._file, _STEP_BYTES)
+        whole += part.rfind(b"\n") + 1
+        if whole < size:
+            os.ftruncate(self._file, whole)
+        self._lines: deque[bytes] = deque()
+        self._rest = b""  # of what could not be written
+        self._writing = threading.Lock()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, line: bytes) -> None:
+        """Append one line; it is written soon."""
+        self._lines.append(line)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._keep_writing, name="log", daemon=True)
+            self._thread.start()
+
+    def flush(self) -> None:
+        """Write every line that was added; raises `OSError` if that fails."""
+        with self._writing:
+            # One after another: the event loop may add more meanwhile.
+            added = [self._lines.popleft() for _ in range(len(self._lines))]
+            view = memoryview(self._rest + b"".join(added))
+            try:
+                os.lseek(self._file, 0, os.SEEK_END)
+                while view:
+                    view = view[os.write(self._file, view) :]
+                self.failed = None
+            except OSError as error:
+                self.failed = error
+                raise
+            finally:
+                self._rest = bytes(view)
+
+    def _keep_writing(self) -> None:
+        while not self._closing.wait(_EVERY_S):
+            if self._lines or self._rest:
+                with contextlib.suppress(OSError):
+                    self.flush()
+                    os.fsync(self._file)
+
+    def close(self) -> None:
+        """Write what is left, and close the file; an error shows in `failed`."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+        with contextlib.suppress(OSError):
+            self.flush()
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # An error while closing would hide how the run ended.
+        self.close()
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether a process has this log open; false where nothing is locked."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _lock(file)
+    finally:
+        os.close(file)
+
+
+def _lock(file: int) -> bool:
+    """Whether the file is this process's now, or could not be locked at all; closing it unlocks it."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True

@@ -1,0 +1,165 @@
+"""What a measurement continues from: the whole levels, or repeats, that were measured under the same conditions."""
+
+from __future__ import annotations
+
+import re
+from itertools import count, takewhile
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from loadbench.core.errors import BadInput
+from loadbench.engine.paired import EarlierRepeats
+from loadbench.engine.sweep import EarlierLevels, LastLevel
+from loadbench.plan.conditions import conditions, differing
+from loadbench.plan.pairs import SIDES, at_repeat
+from loadbench.results.append_log import is_being_written
+from loadbench.results.capacity import FILE, SEVERAL_FILE
+from loadbench.results.folder import read_run
+from loadbench.results.saved import has_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from loadbench.plan.load import Load
+    from loadbench.plan.scenario import Scenario
+    from loadbench.results.run import LevelResult, Run
+
+_NEW = "or start a new run without --resume"
+
+
+def refuse_other_conditions(path: Path, now: Mapping[str, object], then: Mapping[str, object], *, free: str) -> None:
+    """Raise `BadInput` if a measurement was made under other conditions than these; `free` may differ."""
+    if not then:
+        hint = "measure again without --resume"
+        raise BadInput(f"--resume {path}: an older version of loadbench did not record its conditions", hint=hint)
+    changed = differing(now, then)
+    if changed:
+        changes = "; ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
+        raise BadInput(
+            f"--resume {path}: measured under other conditions: {changes}",
+            hint=f"give the same settings (only {free} may differ), {_NEW}",
+        )
+
+
+def refuse_other_kind(path: Path, command: str) -> None:
+    """Raise `BadInput` if the folder is that of another command."""
+    kind = "compare" if has_pairs(path) else "sweep"
+    kind = "capacity" if any((path / name).exists() for name in (FILE, SEVERAL_FILE)) else kind
+    if kind != command:
+        hint = f"continue it with `loadbench {kind} --resume {path}` and its other settings"
+        raise BadInput(f"--resume {path}: is the folder of `loadbench {kind}`", hint=hint)
+
+
+def whole_levels(path: Path, scenario: Scenario) -> Run:
+    """The sweep in a folder, without a level that was stopped before its end.
+
+    Raises `BadInput` if this scenario cannot continue it: other conditions, or other loads than the first of its own.
+    """
+    refuse_other_kind(path, "sweep")
+    run = read_run(path)
+    refuse_other_conditions(path, conditions(scenario), run.conditions, free="further loads")
+    levels = list(takewhile(lambda level: not _has(level, "interrupted"), run.levels))
+    planned = [load.label for load in scenario.loads]
+    for model in {level.model for level in levels} if not scenario.finds_levels else ():
+        measured = [level.load.label for level in levels if level.model == model]
+        if measured != planned[: len(measured)]:
+            loads = ", ".join(measured)
+            raise BadInput(f"--resume {path}: measured other loads: {loads}", hint=f"begin with the same loads, {_NEW}")
+    return msgspec.structs.replace(run, levels=levels, complete=False, under_way=None)
+
+
+def earlier_levels(run: Run, scenario: Scenario, models: Sequence[str]) -> EarlierLevels:
+    """What a sweep of these models has to know of the levels that it has already.
+
+    Raises `BadInput` if the run is of other models.
+    """
+    of_model: dict[str, list[LevelResult]] = {}
+    for level in run.levels:
+        of_model.setdefault(level.model, []).append(level)
+    if list(of_model) != [model for model in models if model in of_model]:
+        names = ", ".join(of_model)
+        raise BadInput(f"--resume: the run is of other models: {names}", hint=f"name the same models, {_NEW}")
+    loads = {load.label: load for load in scenario.loads}
+    return EarlierLevels(
+        last={model: last_level(levels[-1], loads) for model, levels in of_model.items()},
+        counts={model: len(levels) for model, levels in of_model.items()},
+        complete={
+            model
+            for model, levels in of_model.items()
+            if _has(levels[-1], "aborted") or (not scenario.finds_levels and len(levels) >= len(scenario.loads))
+        },
+        spent_ns=sum(round(level.window_s * 1e9) for level in run.levels),
+    )
+
+
+def last_level(level: LevelResult, loads: Mapping[str, Load]) -> LastLevel:
+    """The level as the next one's warm-up is estimated by it; `loads` are by label."""
+    e2e = level.metrics.get("e2e_response_s")
+    return LastLevel(0 if e2e is None else round(e2e.p95 * 1e9), loads[level.load.label])
+
+
+def whole_repeats(path: Path, sides: tuple[Scenario, Scenario]) -> tuple[list[Run], list[Run]]:
+    """The repeats of a comparison in a folder up to the first that is not complete on both sides.
+
+    Raises `BadInput` if these sides cannot continue it.
+    """
+    refuse_other_kind(path, "compare")
+    runs: tuple[list[Run], list[Run]] = ([], [])
+    for repeat in count():
+        folders = [path / side / f"{repeat + 1:02}" for side in SIDES]
+        if not all((folder / "run.json").is_file() for folder in folders):
+            break
+        pair = [read_run(folder) for folder in folders]
+        for folder, side, run in zip(folders, sides, pair, strict=True):
+            now = conditions(at_repeat(side, repeat))
+            refuse_other_conditions(folder, now, run.conditions, free="loads, repeats and budget")
+        if not all(run.complete for run in pair):
+            break
+        planned = [load.label for load in sides[0].loads]
+        for folder, run in zip(folders, pair, strict=True):
+            measured = [level.load.label for level in run.levels]
+            if measured != planned[: len(measured)] or (
+                len(measured) < len(planned) and _aborted_at([*pair, *runs[0], *runs[1]]) is None
+            ):
+                hint = f"give the same loads, {_NEW}"
+                raise BadInput(f"--resume {folder}: measured other loads: {', '.join(measured)}", hint=hint)
+        for of_side, run in zip(runs, pair, strict=True):
+            of_side.append(run)
+    return runs
+
+
+def set_aside(path: Path, repeats: int) -> None:
+    """Move the repeats after so many, which are not complete, out of the way of those that will be measured now."""
+    for folder in sorted(path.glob("[ab]/*")):
+        number = re.fullmatch(r"\d+", folder.name)
+        if number and int(folder.name) > repeats:
+            if is_being_written(folder / "requests.jsonl"):
+                raise BadInput(f"{path}: another loadbench is measuring this", hint="wait until it ends, or stop it")
+            place = path / "interrupted"
+            place.mkdir(mode=0o700, exist_ok=True)
+            names = (f"{folder.parent.name}-{folder.name}" + f"-{again}" * (again > 1) for again in count(1))
+            folder.rename(next(place / name for name in names if not (place / name).exists()))
+
+
+def earlier_repeats(runs: tuple[Sequence[Run], Sequence[Run]], sides: tuple[Scenario, Scenario]) -> EarlierRepeats:
+    """What a comparison has to know of the repeats that it has already."""
+    loads = {load.label: load for load in sides[0].loads}
+    return EarlierRepeats(
+        repeats=len(runs[0]),
+        levels=_aborted_at([*runs[0], *runs[1]]),
+        last=tuple(
+            {at: last_level(level, loads) for run in of_side[-1:] for at, level in enumerate(run.levels)}
+            for of_side in runs
+        ),
+    )
+
+
+def _aborted_at(runs: Sequence[Run]) -> int | None:
+    """The position of the first level that an abort rule ended in one of the runs."""
+    return min((at for run in runs for at, level in enumerate(run.levels) if _has(level, "aborted")), default=None)
+
+
+def _has(level: LevelResult, code: str) -> bool:
+    return any(reason.code == code for reason in level.verdict.reasons)

@@ -1,0 +1,132 @@
+"""A killed run's last level is put together again from its requests, as it was measured."""
+
+from __future__ import annotations
+
+import msgspec
+import orjson
+import pytest
+
+from loadbench.analyze.level.rebuild import run_in
+from loadbench.analyze.level.summary import load_result
+from loadbench.core.errors import BadInput
+from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.load import Closed, Open, Phase
+from loadbench.record.outcome import Outcome
+from loadbench.results.append_log import AppendLog
+from loadbench.results.requests import line
+from loadbench.results.run import UnderWay, to_json
+from tests import recompute
+from tests.building import MS, S, a_failure, a_level, a_run, a_sample
+
+POISSON = parse_arrivals("poisson")
+
+
+def round_robin(users: int, count: int, *, until: int | None = None):
+    """Users without think time, whose responses take 300 ms; the first of each is a warm-up."""
+    for number in range(count):
+        due_ns = number // users * 300 * MS
+        phase = Phase.WARM_UP if number < users else Phase.MEASURED
+        yield a_sample(number, due_ns=due_ns, user=number % users, phase=phase)
+
+
+def killed(folder, samples, *, load=None, levels=(), number=0, **over):
+    """A run folder as a kill leaves it: these requests are of a level that is not in run.json."""
+    run = a_run(*levels, complete=False) if levels else msgspec.structs.replace(a_run(complete=False), levels=[])
+    under_way = None if load is None else UnderWay(model="m", load=load_result(load))
+    run = msgspec.structs.replace(run, under_way=under_way, **over)
+    (folder / "run.json").write_bytes(to_json(run))
+    lines = [line(one, level=number, origin_ns=0, model="m", url="http://h/v1") for one in samples]
+    (folder / "requests.jsonl").write_bytes(b"".join(lines))
+    return folder
+
+
+def test_level_is_that_of_its_requests(tmp_path):
+    """Every figure follows from the requests, by a script that knows nothing of loadbench; and it is marked."""
+    samples = [*round_robin(2, 40), a_failure(Outcome.RESET, number=41, due_ns=6 * S, user=1)]
+    run = run_in(killed(tmp_path, samples, load=Closed(2)))
+    (level,) = run.levels
+    assert (level.model, level.target, level.load.label) == ("m", "http://h/v1", "users=2")
+    assert level.outcomes == {"ok": 38, "reset": 1}
+    requests = [orjson.loads(text) for text in (tmp_path / "requests.jsonl").read_bytes().splitlines()]
+    differences = recompute.level_differences(orjson.loads(to_json(level)), requests)
+    # Its last requests were due after its window closed.
+    assert [one for one in differences if not one.startswith("offered_per_s")] == []
+    assert (level.interrupted, run.complete, level.verdict.status) == (True, False, "INVALID")
+    assert "interrupted" in {reason.code for reason in level.verdict.reasons}
+    assert "rebuilt" in {caveat.code for caveat in level.caveats}
+
+
+def test_window_ends_where_requests_may_be_missing(tmp_path):
+    """One of the two users had a request in flight from 3 s on: its tokens are unknown, so the window ends there."""
+    samples = [one for one in round_robin(2, 40) if one.request.user == 0 or one.due_ns < 3 * S]
+    (level,) = run_in(killed(tmp_path, samples, load=Closed(2))).levels
+    assert level.window_ns == (300 * MS, 3 * S)
+    # Two users, 11 tokens every 300 ms; a token at the window's opening itself would count before it.
+    assert level.throughput.output_tokens_per_s == pytest.approx(2 * 11 / 0.3, rel=0.02)
+    assert level.outcomes == {"ok": 19 + 9}
+
+
+def test_window_of_a_rate_ends_at_the_first_missing_request(tmp_path):
+    """Requests of an open loop are numbered by their due times: all before the first gap are known."""
+    samples = [a_sample(number, due_ns=number * 100 * MS) for number in range(50) if number != 30]
+    (level,) = run_in(killed(tmp_path, samples, load=Open(10.0, POISSON))).levels
+    assert level.window_ns == (0, 29 * 100 * MS + 1)
+    assert (level.load.label, level.load.arrivals, level.outcomes) == ("rate=10", "poisson", {"ok": 49})
+
+
+def test_whole_levels_stay_and_only_the_rest_is_rebuilt(tmp_path):
+    """A level that run.json has is not touched; the one after it follows."""
+    whole = a_level()
+    run = run_in(killed(tmp_path, round_robin(1, 9), levels=[whole], number=1, load=Closed(1)))
+    assert run.levels[0] == whole
+    assert [level.outcomes for level in run.levels[1:]] == [{"ok": 8}]
+
+
+@pytest.mark.parametrize("lines", [0, 1, 3])
+def test_few_lines_and_half_a_line(tmp_path, lines):
+    """Whatever is left is shown; a torn last line is no request."""
+    folder = killed(tmp_path, round_robin(3, lines), load=Closed(3))
+    with (folder / "requests.jsonl").open("ab") as file:
+        file.write(b'{"level": 0, "pha')
+    run = run_in(folder)
+    assert [sum(level.outcomes.values()) for level in run.levels] == [0] * (lines > 0)
+
+
+@pytest.mark.parametrize(("samples", "label"), [(round_robin(3, 30), "users=3"), (None, "rate=10")])
+def test_without_a_result_the_requests_say_what_they_can(tmp_path, samples, label):
+    """No run.json: name and time from the folder, the load as it is seen, nothing invented."""
+    samples = samples or [a_sample(number, due_ns=number * 100 * MS) for number in range(30)]
+    folder = tmp_path / "20260102T030405Z-trial"
+    folder.mkdir()
+    (killed(folder, samples) / "run.json").unlink()
+    run = run_in(folder)
+    assert (run.name, run.started_at, run.complete) == ("trial", "2026-01-02T03:04:05Z", False)
+    (level,) = run.levels
+    assert level.load.label == label
+    assert level.outcomes["ok"] in {27, 30}
+    assert "which was counted" in next(one.message for one in level.caveats if one.code == "rebuilt")
+
+
+def test_objectives_are_decided_where_they_were_set(tmp_path):
+    """The scenario's objectives hold for the rebuilt level too."""
+    scenario = {"slo": {"objectives": ["ttft_p50<1s", "e2e_p99<2s@users=9"]}}
+    (level,) = run_in(killed(tmp_path, round_robin(2, 60), load=Closed(2), scenario=scenario)).levels
+    assert [(one.rule, one.value is not None) for one in level.objectives] == [("ttft_p50<1s", True)]
+
+
+def test_a_run_that_goes_on_is_no_killed_one(tmp_path):
+    """The log of a run that is still measured is locked, and the level says that it is running."""
+    folder = killed(tmp_path, round_robin(2, 40), load=Closed(2))
+    with AppendLog(folder / "requests.jsonl"):
+        (level,) = run_in(folder).levels
+    assert any("still running" in reason.message for reason in level.verdict.reasons)
+
+
+def test_a_damaged_request_is_named(tmp_path):
+    """Tokens that do not fit the events of a request: one message with the file."""
+    samples = list(round_robin(1, 5))
+    folder = killed(tmp_path, samples, load=Closed(1))
+    raw = (folder / "requests.jsonl").read_bytes().replace(b"[1,1,1,1,1,1,1,1,1,1,1]", b"[1,1]", 9)
+    (folder / "requests.jsonl").write_bytes(raw)
+    with pytest.raises(BadInput, match=r"requests\.jsonl: a request is damaged"):
+        run_in(folder)
