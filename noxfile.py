@@ -55,3 +55,10 @@ def coverage_study(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     for study in ("capacity", "compare", "models"):
         session.run("python", "-m", f"tests.coverage.{study}", *session.posargs)
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill loadbench 300 times at random moments, and look at what is left; a number makes it fewer. Linux only."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.kills", *session.posargs)

@@ -158,10 +158,12 @@ def _rebuilt(run: Run, log: Path, number: int, seen: _Seen, *, runs: bool) -> Le
         failure_limit=_read("limits.failures", limits.get("failures")) or setting_of("limits.failures").default,
     )
     why = "the level is still running" if runs else "the run ended before this level did"
+    why += "; put together from its requests" if seen.due_ns else "; its requests were all of the warm-up"
     advice = "wait for its end" if runs else "measure it again: repeat the command with --resume"
     reasons = [
-        Reason(one.code, f"{why}; put together from its requests", advice) if one.code == "interrupted" else one
+        Reason(one.code, why, advice) if one.code == "interrupted" else one
         for one in level.verdict.reasons
+        if seen.due_ns or one.code != "no_answers"
     ]
     missing = _MISSING if planned is not None else f"{_MISSING}, and the planned load, which was counted"
     caveat = Reason("rebuilt", f"put together from requests.jsonl, without {missing}", "use its figures with care")
