@@ -45,8 +45,12 @@ def refuse_other_conditions(path: Path, now: Mapping[str, object], then: Mapping
 
 def refuse_other_kind(path: Path, command: str) -> None:
     """Raise `BadInput` if the folder is that of another command."""
-    kind = "compare" if has_pairs(path) else "sweep"
-    kind = "capacity" if any((path / name).exists() for name in (FILE, SEVERAL_FILE)) else kind
+    kinds = {
+        "capacity": any((path / name).exists() for name in (FILE, SEVERAL_FILE)),
+        "compare": has_pairs(path),
+        "sweep": (path / "run.json").exists(),
+    }
+    kind = next((name for name, is_kind in kinds.items() if is_kind), command)
     if kind != command:
         hint = f"continue it with `loadbench {kind} --resume {path}` and its other settings"
         raise BadInput(f"--resume {path}: is the folder of `loadbench {kind}`", hint=hint)

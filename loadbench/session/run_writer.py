@@ -185,8 +185,9 @@ class RunWriter:
         """Record that a model cannot be tested. If it is the only one, the error of the run says so."""
         if len(self._session.prepared.models) > 1:
             self._progress.say(f"{model}: cannot be tested: {reason}")
-        status = self._status(model, "failed", reason)
-        self.run = msgspec.structs.replace(self.run, models=[*self.run.models, status])
+        # A run that was resumed may know it already.
+        models = [status for status in self.run.models if status.model != model]
+        self.run = msgspec.structs.replace(self.run, models=[*models, self._status(model, "failed", reason)])
         self._save()
 
     def _status(self, model: str, status: Literal["ok", "failed"], reason: str = "") -> ModelStatus:

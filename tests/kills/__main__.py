@@ -36,6 +36,7 @@ KILLS = 300
 # Two at a time: more would measure how the machine shares its cores.
 AT_ONCE = 2
 RESUMED_EVERY = 4
+MEASURING = 0.85
 ENDS_WITHIN_S = 60
 TOKENS = 5
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n%s"
@@ -115,9 +116,18 @@ class Killed:
     ended_at: float = 0.0
     code: int | None = None
     took_s: float = 0.0
+    begun: asyncio.Event = field(default_factory=asyncio.Event)  # its first level
+    begun_s: float = 0.0
 
-    async def run(self, *, kill_after_s: float | None = None, number: int = signal.SIGKILL, more: tuple = ()) -> None:
-        """Run to the end, or until it is killed."""
+    async def run(
+        self,
+        *,
+        kill_after_s: float | None = None,
+        from_begin: bool = False,
+        number: int = signal.SIGKILL,
+        more: tuple = (),
+    ) -> None:
+        """Run to the end, or until it is killed, so long after its start or after its first level began."""
         urls = [await server.serve() for server in self.servers] if not self.command else []
         self.command = self.command or [part.format(*urls) for part in KINDS[self.kind]]
         began = time.monotonic()
@@ -136,8 +146,14 @@ class Killed:
             assert process.stderr is not None
             async for line in process.stderr:
                 self.lines.append((time.monotonic(), line.decode().rstrip()))
+                if b" begins" in line and not self.begun.is_set():
+                    self.begun_s = time.monotonic() - began
+                    self.begun.set()
 
         reading = asyncio.create_task(read())
+        if from_begin:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.begun.wait(), ENDS_WITHIN_S)
         try:
             await asyncio.wait_for(process.wait(), ENDS_WITHIN_S if kill_after_s is None else kill_after_s)
         except TimeoutError:
@@ -249,16 +265,20 @@ def left_over() -> list[str]:
     return [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in children()]
 
 
-async def one(index: int, seed: str, usual_s: dict[str, float], counts: Counter[str], place: Path) -> list[str]:
+async def one(
+    index: int, seed: str, usual_s: dict[str, tuple[float, float]], counts: Counter[str], place: Path
+) -> list[str]:
     """One kill; what is wrong."""
     rng = random.Random(f"{seed}/{index}")
     kind = list(KINDS)[index % len(KINDS)]
     number = rng.choice([signal.SIGKILL, signal.SIGTERM])
-    after_s = rng.uniform(0.1, 1.05) * usual_s[kind]
+    # Most while it measures, some while it starts.
+    from_begin, (begun_s, took_s) = rng.random() < MEASURING, usual_s[kind]
+    after_s = rng.uniform(0, took_s - begun_s) if from_begin else rng.uniform(0, begun_s)
     folder = place / f"{index:03}-{kind}"
     folder.mkdir()
     killed = Killed(kind, folder, [Server() for _ in range(2 if kind == "compare" else 1)])
-    await killed.run(kill_after_s=after_s, number=number)
+    await killed.run(kill_after_s=after_s, from_begin=from_begin, number=number)
     counts[f"{kind}, {signal.Signals(number).name}"] += 1
     counts["ended before"] += killed.code not in {-number, 130}
     wrong = killed.problems(counts)
@@ -273,7 +293,9 @@ async def one(index: int, seed: str, usual_s: dict[str, float], counts: Counter[
         counts["resumed"] += 1
         wrong += killed.problems_resumed(before)
         counts["resumed right"] += not wrong
-    what = f"kill {index}: {kind}, {signal.Signals(number).name} after {after_s:.2f} s"
+    what = f"kill {index}: {kind}, {signal.Signals(number).name} {after_s:.2f} s after " + (
+        "the first level began" if from_begin else "its start"
+    )
     return [f"{what}: {one} ({folder})" for one in wrong]
 
 
@@ -281,16 +303,16 @@ async def main(kills: int, seed: str) -> int:
     """All kills; the number of problems."""
     ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
     place = Path(tempfile.mkdtemp(prefix="loadbench-kills-"))
-    usual_s: dict[str, float] = {}
+    usual_s: dict[str, tuple[float, float]] = {}
     for kind in KINDS:
         (place / kind).mkdir()
         whole = Killed(kind, place / kind, [Server(), Server()])
         await whole.run()
-        usual_s[kind] = whole.took_s
+        usual_s[kind] = whole.begun_s, whole.took_s
         if whole.code not in {0, 4, 5}:
             sys.stderr.write(f"{kind} does not run: exit {whole.code}: {whole.lines[-3:]}\n")
             return 1
-    sys.stderr.write(f"undisturbed: {', '.join(f'{kind} {took:.1f} s' for kind, took in usual_s.items())}\n")
+    sys.stderr.write(f"undisturbed: {', '.join(f'{kind} {took:.1f} s' for kind, (_, took) in usual_s.items())}\n")
 
     counts: Counter[str] = Counter()
     problems: list[str] = []
