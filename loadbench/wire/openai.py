@@ -40,7 +40,7 @@ _CODES = ("error_code", "errorCode", "err_code", "errcode", "errno", "error_msg"
 _MESSAGES = ("message", "detail", "msg", "error_message", "error_msg", "errorMessage", "errmsg", "err_msg",
              "status_msg", "faultstring", "error_description", "description", "reason")  # fmt: skip
 _NESTED = ("x_groq", "data", "result", "response")  # objects that may have an `error`
-_ERROR_KEYS = frozenset(
+ERROR_KEYS = frozenset(
     {*_ERRORS, *_CODES, *_NESTED, "code", "status", "status_code", "statusCode", "detail", "success", "ok", "type"}
 )
 _SUCCESS = frozenset({"", "0", "200", "ok", "success", "succeeded", "successful", "null", "none", "completed"})
@@ -102,8 +102,8 @@ def read_chunk(data: bytes) -> Chunk:
     document = object_of(data)
     chunk = _read(document, "delta", "message")
     if not chunk.choices and chunk == Chunk(model=chunk.model):
-        is_known = not _PARTS.isdisjoint(document) or ("code" in document and _says_success(document["code"]))
-        if not is_known or not _says_success(string(document.get("message"))):
+        is_known = not _PARTS.isdisjoint(document) or ("code" in document and says_success(document["code"]))
+        if not is_known or not says_success(string(document.get("message"))):
             error = error_in({key.lower(): value for key, value in document.items()})
             return Chunk(error=error, model=chunk.model, foreign=True)
     return chunk
@@ -269,11 +269,11 @@ def quoted(data: bytes) -> str:
 
 def error_in(document: dict[str, Any]) -> str | None:
     """The error that a document reports, in any of the shapes that servers use; `None` if it reports none."""
-    if _ERROR_KEYS.isdisjoint(document) and document.get("object") != "error":
+    if ERROR_KEYS.isdisjoint(document) and document.get("object") != "error":
         return None
     for key in _ERRORS:
         error = document.get(key)
-        if error and not _says_success(error):
+        if error and not says_success(error):
             return message_of(error) or "an error without a message"
     for key in _NESTED:
         inner = document.get(key)
@@ -283,23 +283,23 @@ def error_in(document: dict[str, Any]) -> str | None:
     # Where a frame has choices, a code alone is not enough: it may be anything.
     has_choices = bool(document.get("choices"))
     failed = document.get("object") == "error" or document.get("success") is False or document.get("ok") is False
-    failed = failed or any(not _says_success(document[key]) for key in _CODES if key in document)
-    if "code" in document and not _says_success(document["code"]):
-        failed = failed or (not _says_success(message) if message else not has_choices)
+    failed = failed or any(not says_success(document[key]) for key in _CODES if key in document)
+    if "code" in document and not says_success(document["code"]):
+        failed = failed or (not says_success(message) if message else not has_choices)
     for key in ("status", "status_code", "statusCode", "type"):
         failed = failed or _says_failure(document.get(key))
     failed = failed or bool(document.get("detail") and "choices" not in document)
     return (message_of(document) or "an error without a message") if failed else None
 
 
-def _says_success(value: object) -> bool:
+def says_success(value: object) -> bool:
     """Whether a code, a message or an object with both is that of a success: 0, "0", 200, null, "success", …"""
     match value:
         case dict():
             # Only a code says so: an object without one, or with an empty message alone, is there for a reason.
             codes = [value[key] for key in ("code", "status_code") if key in value]
             words = (*codes, *map(value.get, _MESSAGES))
-            return bool(codes) and all(not isinstance(word, dict) and _says_success(word) for word in words)
+            return bool(codes) and all(not isinstance(word, dict) and says_success(word) for word in words)
         case str():
             return value.strip().lower().rstrip(".!") in _SUCCESS
         case bool() | None:

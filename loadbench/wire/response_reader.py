@@ -18,32 +18,41 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.usage_check import PLAUSIBLE, UsageCheck
 from loadbench.wire.formats import format_of
+from loadbench.wire.generated import generated
 from loadbench.wire.openai import DONE, FOREIGN, BadChunk, Chunk, clean, error_text, page_text, quoted, read_chunk
 from loadbench.wire.shortcut import learn
 from loadbench.wire.sse import LARGEST_BLOCK, OversizeEvent
-from loadbench.wire.usage import Usage
+from loadbench.wire.typed import Counts, Form, decoder, form_of
+from loadbench.wire.usage import MOST_TOKENS, Usage, usage_in
 from loadbench.wire.vocabulary import Ending, ending_of, is_error_event, is_keep_alive, reads_like_error
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from loadbench.record.timings import Timings
     from loadbench.wire.openai import Api
     from loadbench.wire.shortcut import Shortcut
     from loadbench.wire.sse import Event
+    from loadbench.wire.typed import Decode
 
 _NOT_GOOD = frozenset({Ending.FAILED, Ending.UNKNOWN})
 _MORE_THAN_IS_QUOTED = 400
 # What is not framed as an event and has one of these may have had text.
 _HOLDS_TEXT = (b'"choices', b'"delta')
-# The end of an event of most servers, and of all events with a shortcut.
-_END = b"\n\n"
+# Around the data of an event of most servers, and of all events with a shortcut.
+_BEGIN, _END = b"data:", b"\n\n"
+_LF, _CR = b"\n\r"
+# The parser refuses numbers of more than 4,300 digits, as Python does. The decoder does not: it reads no longer events.
+_LONGEST_TYPED = 4300
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
 _MOST_TRIES = 3
-# After this many reads that did not fit, a shortcut that never did is given up: the first event had more than the
-# others, such as its role, or each has a number of its own. Only after the first time is another one learned.
-_GIVEN_UP = (8, 16)
+# A decoder that refuses more events than these, and than a quarter of all, costs more than it saves.
+_MOST_REFUSED = 16
 # Tokens without a text: the end, and what a template puts around reasoning and response (ten in OpenAI's Harmony).
 _MARKS = 16
 # By this many tokens a response may be longer than requested: speculative decoding ends with a draft, of up to eight.
@@ -64,29 +73,36 @@ class ResponseReader:
     __slots__ = (
         "_bad_ending",
         "_broken",
+        "_decode",
         "_events_in_read",
         "_fault",
+        "_form",
         "_format",
+        "_forms",
         "_has_calls",
         "_has_deltas",
         "_has_reasoning",
         "_is_marked",
-        "_misses",
+        "_learns",
+        "_merged_usage",
         "_parsed",
         "_parsed_bytes",
         "_plain_bytes",
         "_read_chunk",
         "_read_ns",
         "_ready",
+        "_refused",
+        "_running",
         "_shortcut",
         "_signs",
         "_strange",
         "_stream",
         "_texts",
         "_tokens",
+        "_tried",
         "_tries",
+        "_typed",
         "_unread",
-        "_usage",
         "_whole",
         "bad_frames",
         "done_ns",
@@ -119,12 +135,20 @@ class ResponseReader:
         self.timings: Timings | None = None  # the server's own, the last it reported
         self.bad_frames = 0  # not understood, and no sign of life
         self.unfinished = False  # the last event lacked its empty line
-        self._usage = Usage()
+        self._merged_usage = Usage()
+        self._running: Counts | None = None  # the newest usage of many, which replaces those before it
         self._tokens = _TokenCounts()
         self._shortcut: Shortcut | None = None
         self._ready: Shortcut | None = None  # the shortcut, if the next byte begins an event
-        self._tries = _MOST_TRIES if self._format.uniform else 0  # events that may still be tried for a shortcut
-        self._misses = 0  # reads that did not fit the shortcut
+        # Events that may still be tried for a shortcut, and the last of them.
+        self._tries = _MOST_TRIES if self._format.uniform and not keep_text else 0
+        self._tried = b""
+        self._form = Form()  # of the events that the typed decoder reads
+        self._typed: Decode | None = None
+        self._decode: Decode | None = None  # the typed decoder, if the next byte begins an event
+        self._forms = self._tries  # events from which their form may still be learned
+        self._learns = self._forms > 0  # it is learned from the next event
+        self._refused = 0  # events that the decoder did not read
         self._parsed = self._parsed_bytes = 0  # events that were parsed, and the bytes of their text
         self._plain_bytes = 0  # of the reads whose events were only counted
         self._has_reasoning = self._has_calls = self._has_deltas = False
@@ -166,21 +190,116 @@ class ResponseReader:
                     self.event_ns.extend([at_ns] * count)
                     self._count_read(count)
                 return
-            self._misses += 1
-            if self._misses in _GIVEN_UP and not self._plain_bytes:
-                self._ready = self._shortcut = None
-                self._tries = 0 if self._misses == _GIVEN_UP[-1] else 1
 
-        # Where one of several events has another form, halve them: then the others need not be parsed.
-        if self._texts is None and (self._shortcut is not None or self._tries):
-            end = chunk.find(_END, 0, -len(_END))
-            if end >= 0:
-                later = chunk.find(_END, len(chunk) // 2, -len(_END))
-                end = later if later >= 0 else chunk.rfind(_END, end, -len(_END))
+        # Other events that are whole are read by the typed decoder, as far as it knows them; nearly always it is one.
+        decode = self._decode
+        if decode is not None and chunk.startswith(_BEGIN) and chunk.endswith(_END):
+            data = chunk[len(_BEGIN) : -len(_END)]
+            if _LF not in data and _CR not in data:
+                if self._add_typed(decode, data, at_ns):
+                    if self._events_in_read:
+                        self._count_read(1)
+                    else:
+                        self._events_in_read = 1
+                else:
+                    self._parse(at_ns, chunk)
+                return
+        self._cut(at_ns, chunk)
+
+    def _cut(self, at_ns: int, chunk: bytes) -> None:
+        """Add bytes that are not just one event that the shortcut or the typed decoder reads."""
+        # Both read whole events: cut off what was begun before, and what is incomplete. Where one of several events has
+        # another form than the shortcut, halve them: then the others are still counted.
+        if self.done_ns is None and (self._shortcut or self._typed or self._tries):
+            end = -1
+            if self._ready is None and self._decode is None:
+                end = chunk.find(_END)
+            elif not chunk.endswith(_END):
+                end = chunk.rfind(_END)
+            elif self._ready and self._plain_bytes:
+                end = chunk.find(_END, len(chunk) // 2, -len(_END))
+                end = end if end >= 0 else chunk.rfind(_END, 0, -len(_END))
+            if 0 <= end < len(chunk) - len(_END):
                 self.feed(at_ns, chunk[: end + len(_END)])
                 self.feed(at_ns, chunk[end + len(_END) :])
                 return
 
+        decode = self._decode
+        if decode is not None and _CR in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n")
+        events = chunk[len(_BEGIN) : -len(_END)].split(_END + _BEGIN)
+        # Lines of other fields, and data in several lines, are left to the parser.
+        is_whole = chunk.startswith(_BEGIN) and chunk.endswith(_END) and chunk.count(b"\n") == 2 * len(events)
+        if decode is None or not is_whole or _CR in chunk:
+            self._parse(at_ns, chunk)
+            return
+        read = 0
+        for data in events:
+            if decode is not None and self._add_typed(decode, data, at_ns):
+                read += 1
+            else:
+                self._parse(at_ns, _BEGIN + data + _END)
+                decode = self._decode
+        self._count_read(read)
+
+    def _add_typed(self, decode: Decode, data: bytes, at_ns: int) -> bool:
+        """Add an event that has text and nothing but what the typed decoder knows; `False` if it must be parsed."""
+        try:
+            if len(data) > _LONGEST_TYPED:
+                return False
+            frame = decode(data)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            self._refused += 1
+            self._learns = self._forms > 0
+            if self._refused > _MOST_REFUSED + len(self.event_ns) // 4:
+                self._typed = self._decode = None
+            return False
+        choice = frame.choices[0]
+        if choice.finish_reason and ending_of(choice.finish_reason) is not Ending.NONE:
+            return False
+        part: Any = choice.delta or choice
+        if part.__class__ is dict:
+            if "error" in part:
+                return False
+            text, reasoning, tool = generated(part)
+        else:
+            text, reasoning, tool = part.content or "", part.reasoning_content or "", ""
+            other = part.reasoning
+            if other and other != reasoning:  # under both names it counts once
+                reasoning += other
+            for call in part.tool_calls or ():
+                if call.function is not None:
+                    tool = tool or call.function.arguments or call.function.name or ""
+        if not (text or reasoning or tool) or (text and self.first_visible_ns is None):
+            return False
+        tokens = None if choice.token_ids is None else len(choice.token_ids)
+        if tokens is None and choice.logprobs is not None:
+            tokens = choice.logprobs.count
+        reported = None
+        counts = frame.usage
+        if counts.__class__ is Counts:
+            given, reported = counts.prompt_tokens, counts.completion_tokens
+            # As nearly always, and then nothing is left of the counts before.
+            if not (given > 0 < reported and given + reported == counts.total_tokens <= MOST_TOKENS):
+                return False
+            self._running = counts
+        elif counts:
+            usage = usage_in({"usage": counts})
+            if usage is None:
+                return False
+            self._add_usage(usage)
+            reported = usage.generated
+        if self._tokens.are_open:
+            self._tokens.add(tokens, reported, True)  # noqa: FBT003
+        self._has_deltas = True
+        self._add_text(at_ns, text, reasoning, tool)
+        if self._tries:
+            self._try(_BEGIN + data)
+            self._ready = self._shortcut
+        return True
+
+    def _parse(self, at_ns: int, chunk: bytes) -> None:
+        """Add the events that these bytes complete, each read by the parser."""
         try:
             events = self._stream.feed(chunk)
         except OversizeEvent as error:
@@ -188,7 +307,9 @@ class ResponseReader:
             self._broken = True
             self._fault = self._fault or str(error)
         self._add_events(events, at_ns)
-        self._ready = self._shortcut if self._stream.between and self.done_ns is None else None
+        between = self._stream.between and self.done_ns is None
+        self._ready = self._shortcut if between else None
+        self._decode = self._typed if between else None
 
     def close(self, at_ns: int) -> None:
         """The body ended at `at_ns`, or nothing more of it will be read.
@@ -281,10 +402,12 @@ class ResponseReader:
                 self._add_frame(chunk, at_ns)
                 if chunk.text and self._shortcut is not None and self._shortcut.of_reasoning:
                     self._forget_shortcut()  # the reasoning is over
-                bears_text = bool(chunk.text or chunk.reasoning)
-                if self._tries and bears_text and self._texts is None and chunk.model == self.model:
-                    self._shortcut = learn(event.data, chunk)
-                    self._tries = self._tries - 1 if self._shortcut is None else 0
+                if chunk.text or chunk.reasoning or chunk.tool:
+                    if self._tries:
+                        self._try(b"data: " + event.data)
+                    is_end = chunk.error or chunk.done or chunk.finish_reason or chunk.is_message
+                    if self._learns and chunk.choices == 1 and not is_end:
+                        self._learn_form(event.data)
             if chunk.done:
                 self.done_ns = at_ns
                 # An end with text in the only event is a response that was not streamed.
@@ -328,12 +451,26 @@ class ResponseReader:
             error = _error_words(event)
         self._add_frame(Chunk(usage=chunk.usage, error=error, timings=chunk.timings), 0)
 
+    def _try(self, event: bytes) -> None:
+        """Learn a shortcut if this event is like the one before it."""
+        self._shortcut = learn(event, self._tried, has_model=self.model is not None) if self._tried else None
+        self._tries = self._tries - 1 if self._shortcut is None else 0
+        self._tried = event if self._tries else b""
+
+    def _learn_form(self, data: bytes) -> None:
+        """Let the typed decoder read events like this one, which has text and no end, besides those that it reads."""
+        form = form_of(data, self._form, has_model=self.model is not None)
+        self._forms -= 1
+        self._learns = form is None and self._forms > 0
+        if form is not None:
+            self._form, self._typed = form, decoder(form)
+
     def _forget_shortcut(self) -> None:
         """Count what came by the shortcut as if it had been parsed, and let another one be learned."""
         plain = len(self.event_ns) - self._parsed
         self._parsed_bytes = self.text_bytes
         self._parsed += plain
-        self._plain_bytes = self._misses = 0
+        self._plain_bytes = 0
         self._ready = self._shortcut = None
         self._tries = _MOST_TRIES
 
@@ -346,31 +483,15 @@ class ResponseReader:
 
     def _add_frame(self, chunk: Chunk, at_ns: int) -> None:
         text, reasoning, tool, tokens, finish_reason, usage, error, model, _, _, timings, _, is_message = chunk
-        if usage is not None and usage != self._usage:
-            # The newer count, field by field: a missing field changes nothing, and a zero does not undo a count.
-            fields = zip(self._usage, usage, strict=True)
-            self._usage = Usage._make([new or (old if old is not None else new) for old, new in fields])
+        if usage is not None:
+            self._add_usage(usage)
         bears_token = bool(text or reasoning or tool)
         if is_message and self._has_deltas:  # at the end of some streams is the whole message (MiniMax, Perplexity)
             bears_token, tokens = False, None
-        self._tokens.add(tokens, usage, bears_token=bears_token)
+        self._tokens.add(tokens, usage.generated if usage is not None else None, bears_token)
         if bears_token:
-            self.event_ns.append(at_ns)
-            self._parsed += 1
-            shown = text + reasoning
-            self._parsed_bytes += len(shown) if shown.isascii() else len(shown.encode("utf-8", "surrogatepass"))
             self._has_deltas = not is_message
-            if reasoning:
-                self._has_reasoning = True
-            if tool:
-                self._has_calls = True
-            if self.first_token_ns is None:
-                self.first_token_ns = at_ns
-            if text and self.first_visible_ns is None:
-                self.first_visible_ns = at_ns
-                self._is_marked = text.lstrip()[:1] in "<[◁"
-            if text and self._texts is not None:
-                self._texts.append(text)
+            self._add_text(at_ns, text, reasoning, tool)
         if finish_reason is not None and (ending := ending_of(finish_reason)) is not Ending.NONE:
             self.finish_reason = clean(finish_reason)
             if ending in _NOT_GOOD:
@@ -381,6 +502,38 @@ class ResponseReader:
             self.error = error
         if timings is not None:
             self.timings = timings
+
+    def _add_usage(self, usage: Usage) -> None:
+        """Take the newer count, field by field: a missing field changes nothing, and a zero does not undo a count."""
+        if usage != self._usage:
+            fields = zip(self._merged_usage, usage, strict=True)
+            self._merged_usage = Usage._make([new or (old if old is not None else new) for old, new in fields])
+
+    @property
+    def _usage(self) -> Usage:
+        """The server's counts so far."""
+        running, self._running = self._running, None
+        if running is not None:
+            self._add_usage(Usage(running.prompt_tokens, running.completion_tokens, total=running.total_tokens))
+        return self._merged_usage
+
+    def _add_text(self, at_ns: int, text: str, reasoning: str, tool: str) -> None:
+        """Add a token-bearing event."""
+        self.event_ns.append(at_ns)
+        self._parsed += 1
+        shown = text + reasoning if reasoning else text
+        self._parsed_bytes += len(shown) if shown.isascii() else len(shown.encode("utf-8", "surrogatepass"))
+        if reasoning:
+            self._has_reasoning = True
+        if tool:
+            self._has_calls = True
+        if self.first_token_ns is None:
+            self.first_token_ns = at_ns
+        if text and self.first_visible_ns is None:
+            self.first_visible_ns = at_ns
+            self._is_marked = text.lstrip()[:1] in "<[◁"
+        if text and self._texts is not None:
+            self._texts.append(text)
 
     # How it ended.
 
@@ -546,28 +699,31 @@ class ResponseReader:
 class _TokenCounts:
     """Running token counts at each token-bearing event, kept as long as every such event has them."""
 
-    __slots__ = ("_id_total", "_ids", "_usages")
+    __slots__ = ("_id_total", "_ids", "_usages", "are_open")
 
     def __init__(self) -> None:
         self._ids: array[int] | None = array("q")
         self._id_total = 0
         self._usages: array[int] | None = array("q")
+        self.are_open = True  # one of them is still kept
 
-    def add(self, tokens: int | None, usage: Usage | None, *, bears_token: bool) -> None:
-        """One frame. The tokens of a frame without text, such as half a character, go to the next event."""
+    def add(self, tokens: int | None, reported: int | None, bears_token: bool) -> None:  # noqa: FBT001 - of each event
+        """One frame, with its tokens and what usage reports so far. The tokens of a frame without text, such as half a
+        character, go to the next event."""
         if self._ids is not None:
             self._id_total += tokens or 0
-            if bears_token and tokens is None:
-                self._ids = None
-            elif bears_token:
-                self._ids.append(self._id_total)
+            if bears_token:
+                if tokens is None:
+                    self._ids = None
+                else:
+                    self._ids.append(self._id_total)
         if self._usages is not None and bears_token:
-            reported = None if usage is None else usage.generated
             # A usage that does not grow with new text is no running count, only a placeholder.
             if reported is None or reported <= (self._usages[-1] if self._usages else 0):
                 self._usages = None
             else:
                 self._usages.append(reported)
+        self.are_open = self._ids is not None or self._usages is not None
 
     def by_ids(self) -> int | None:
         """All tokens by their ids, if every event had them."""

@@ -1,9 +1,10 @@
 """A shortcut for streams whose events differ only in their text: count them without parsing them.
 
-Nearly every event of nearly every server is the event before it with another piece of text. Once such an event has been
-parsed, the bytes before and after its text are known. Bytes that begin and end the same, with a plain JSON string
+Nearly every event of many servers is the event before it with another piece of text. Once two such events have been
+read, the bytes before and after their text are known. Bytes that begin and end the same, with a plain JSON string
 between, are the same event with that text, and can be counted without parsing. With several events in one read, the
-end of one and the beginning of the next stand between their texts, so one `split` separates them all.
+end of one and the beginning of the next stand between their texts, so one `split` separates them all. Events that
+differ in more are left to `loadbench.wire.typed`.
 
 Only certain cases are counted: a string without quotes, escapes and control characters, between exactly the learned
 bytes. Everything else is parsed. What was learned is checked once, by parsing the event with another text in its place.
@@ -12,6 +13,7 @@ bytes. Everything else is parsed. What was learned is checked once, by parsing t
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from loadbench.wire.openai import BadChunk, Chunk, read_chunk
 
@@ -31,7 +33,7 @@ class Shortcut:
 
     def __init__(self, before: bytes, after: bytes, *, of_reasoning: bool = False) -> None:
         self.of_reasoning = of_reasoning
-        self._head = b"data: " + before
+        self._head = before
         self._tail = after + b"\n\n"
         self._between = self._tail + self._head
         self._margins = (len(self._head), -len(self._tail))
@@ -62,23 +64,25 @@ def _is_plain(text: bytes) -> bool:
     return True
 
 
-def learn(data: bytes, chunk: Chunk) -> Shortcut | None:
-    """The shortcut for events like this one, which was parsed as `chunk`; `None` if it has more than one text."""
-    simple = Chunk(text=chunk.text, reasoning=chunk.reasoning, model=chunk.model, choices=chunk.choices)
-    if bool(chunk.text) is bool(chunk.reasoning) or chunk != simple:
-        return None
-    of_reasoning = not chunk.text
-    as_probed = chunk._replace(reasoning=_PROBE) if of_reasoning else chunk._replace(text=_PROBE)
+def learn(event: bytes, earlier: bytes, *, has_model: bool) -> Shortcut | None:
+    """The shortcut for events like these two; `None` if they differ in more than one text, or have more.
+
+    Both begin with `data:`, are without their empty line, and were read as events with text. `has_model`: the model is
+    known, so that no event can change it.
+    """
     for place in _PLACES:
-        before, place_found, rest = data.partition(place)
+        before, found, rest = event.partition(place)
         text, quote, after = rest.partition(b'"')
-        if not (place_found and quote and text):
+        if not (quote and text) or b"\\" in text:
             continue
-        before, after = before + place_found, quote + after
-        try:
-            # The same event with another text must be read as just that.
-            if read_chunk(before + _PROBE.encode() + after) == as_probed:
-                return Shortcut(before, after, of_reasoning=of_reasoning)
-        except BadChunk:
+        shortcut = Shortcut(before + found, quote + after, of_reasoning=b"reasoning" in place)
+        if not shortcut.count(earlier + b"\n\n"):
             continue
+        # The same event with another text must be read as just that.
+        probe = Chunk(reasoning=_PROBE) if shortcut.of_reasoning else Chunk(text=_PROBE)
+        with suppress(BadChunk):
+            chunk = read_chunk((before + found + _PROBE.encode() + quote + after).removeprefix(b"data:"))
+            model = chunk.model if has_model else None
+            if chunk == probe._replace(model=model, choices=chunk.choices):
+                return shortcut
     return None

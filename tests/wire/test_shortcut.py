@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.wire import response_reader
-from loadbench.wire.openai import Api, read_chunk
+from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
-from loadbench.wire.shortcut import learn
+from loadbench.wire.shortcut import Shortcut, learn
 
 
 def frame(text: object, **more: object) -> bytes:
@@ -30,6 +30,11 @@ def thought(text: object) -> bytes:
 def events(*frames: bytes) -> bytes:
     """The frames as a stream of events."""
     return b"".join(b"data: " + one + b"\n\n" for one in frames)
+
+
+def learned(*frames: bytes, has_model: bool = True) -> Shortcut | None:
+    """The shortcut for two frames like these."""
+    return learn(*(b"data: " + one for one in frames), has_model=has_model)
 
 
 def told(chunks: list[bytes], *, long_way: bool) -> tuple:
@@ -107,8 +112,8 @@ def test_events_that_come_together_are_all_counted(texts, together):
     ],
 )
 def test_simple_event_is_learned(data, other):
-    """An event with text and nothing else teaches the form of the next."""
-    shortcut = learn(data, read_chunk(data))
+    """Two events with text and nothing else teach the form of the next."""
+    shortcut = learned(data, other)
     assert shortcut.count(events(other)) == 1
     assert shortcut.count(events(other, other, data)) == 3
 
@@ -128,7 +133,16 @@ def test_simple_event_is_learned(data, other):
 )
 def test_what_is_not_simple_is_not_learned(data):
     """An event that tells more than its text, or tells it in two places, teaches nothing."""
-    assert learn(data, read_chunk(data)) is None
+    assert learned(data, data) is None
+
+
+def test_events_that_differ_in_more_than_text_are_not_learned():
+    """Nor are those whose model is not known yet, since the next may name another."""
+    assert learned(frame("a", created=1), frame("a", created=2)) is None
+    assert learned(frame("a"), frame("b"), has_model=False) is None
+    assert learned(b'{"choices":[{"text":"a"}]}', b'{"choices":[{"text":"b"}]}', has_model=False).count(
+        events(b'{"choices":[{"text":"c"}]}')
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,33 +163,38 @@ def test_what_is_not_simple_is_not_learned(data):
 )
 def test_all_else_goes_the_long_way(chunk):
     """Whatever is not wholly of the learned form is left alone."""
-    data = frame("learned")
-    assert learn(data, read_chunk(data)).count(chunk) == 0
+    assert learned(frame("learned"), frame("another")).count(chunk) == 0
 
 
 def test_text_after_reasoning_has_a_form_of_its_own(monkeypatch):
-    """Both are counted without being parsed, once the first of each has been; the marks are those of each kind."""
-    parsed = []
-    monkeypatch.setattr(response_reader, "learn", lambda data, chunk: parsed.append(data) or learn(data, chunk))
+    """Both are counted without being read, once two of each have been; the marks are those of each kind."""
+    tried = []
+    monkeypatch.setattr(
+        response_reader, "learn", lambda *events, **model: tried.append(events) or learn(*events, **model)
+    )
     chunks = [events(make("abc")) for make in (thought, frame) for _ in range(20)]
     assert told(chunks, long_way=False) == told(chunks, long_way=True)
-    assert parsed == [thought("abc"), frame("abc")]
+    assert tried == [(b"data: " + make("abc"),) * 2 for make in (thought, frame)]
 
 
 @pytest.mark.parametrize("together", [1, 2])
 def test_a_form_that_never_comes_again_is_given_up(monkeypatch, together):
     """The first event has a role, which the others lack: theirs is learned after some of them, and only once."""
-    first = orjson.dumps({"choices": [{"delta": {"role": "assistant", "content": "a"}}]})
-    parsed = []
-    monkeypatch.setattr(response_reader, "learn", lambda data, chunk: parsed.append(data) or learn(data, chunk))
+    first = orjson.dumps({"choices": [{"delta": {"role": "assistant", "content": "a"}}], "model": "m"})
+    tried = []
+    monkeypatch.setattr(
+        response_reader, "learn", lambda *events, **model: tried.append(events) or learn(*events, **model)
+    )
     answer = ResponseReader(Api.CHAT)
     for number in range(100):
         frames = [frame("a")] * together if number else [first]
         answer.feed(number, events(*frames))
-    assert len(parsed) == 2
+    assert len(tried) == 2
+    assert answer._shortcut is not None
     assert list(answer.event_ns) == [0, *(number for number in range(1, 100) for _ in range(together))]
     numbered = ResponseReader(Api.CHAT)
     for number in range(100):
         numbered.feed(number, events(frame("a", created=number)))
-    assert len(parsed) == 4
+    assert len(tried) == 4
+    assert numbered._shortcut is None
     assert len(numbered.event_ns) == 100

@@ -1,0 +1,193 @@
+"""The typed decoder tells exactly what the parser tells, of events of any form."""
+
+from __future__ import annotations
+
+import itertools
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadbench.record.outcome import Outcome
+from loadbench.wire.openai import ERROR_KEYS, Api
+from loadbench.wire.response_reader import ResponseReader
+from tests.bench.forms import FORMS, frames
+
+
+def events(*data: bytes) -> bytes:
+    """These frames as a stream of events."""
+    return b"".join(b"data: " + one + b"\n\n" for one in data)
+
+
+def read(chunks: list[bytes], *, parsed: bool = False, api: Api = Api.CHAT) -> ResponseReader:
+    """What these reads add up to; to keep the text is to parse every event."""
+    reader = ResponseReader(api, keep_text=parsed)
+    for number, chunk in enumerate(chunks):
+        reader.feed(1000 + number, chunk)
+    reader.close(9000)
+    return reader
+
+
+def told(reader: ResponseReader) -> dict[str, object]:
+    """All that a reader tells but the text."""
+    public = [name for name in dir(ResponseReader) if not name.startswith("_") and name != "text"]
+    values = {name: getattr(reader, name) for name in public if not callable(getattr(reader, name))}
+    calls = (reader.outcome(), reader.output_tokens(), reader.tokens_by_event(), reader.check_usage(4))
+    return {**values, "calls": calls}
+
+
+def compare(stream: list[bytes], cuts: list[int]) -> None:
+    """Both ways tell the same of this stream, cut into its events, in two pieces of each, and at these places."""
+    whole = b"".join(stream)
+    places = sorted({place % (len(whole) + 1) for place in cuts} | {0, len(whole)})
+    for chunks in (stream, [whole], [whole[start:end] for start, end in itertools.pairwise(places)]):
+        assert told(read(chunks)) == told(read(chunks, parsed=True))
+
+
+# Names that mean something to the parser, or to nobody, and values of all kinds.
+FRAME_NAMES = st.sampled_from([*sorted(ERROR_KEYS), "usage", "model", "object", "timings", "metrics", "message", "msg",
+    "usageMetadata", "seq", "created", "obfuscation", "prompt_eval_count", "eval_count", "id", "Error", "a-b", "",
+    "ü", 'a"'])  # fmt: skip
+CHOICE_NAMES = st.sampled_from(
+    ["index", "finish_reason", "logprobs", "token_ids", "usage", "error", "text", "message", "delta", "stop_reason"]
+)
+DELTA_NAMES = st.sampled_from(["content", "reasoning_content", "reasoning", "reasoning_details", "role", "tool_calls",
+    "function_call", "error", "refusal", "audio", "thinking", "type", "thought", "text", "annotations", "extra_content",
+    "seq", "usage"])  # fmt: skip
+TEXTS = st.one_of(st.text(max_size=4), st.sampled_from([" so", "error", "ok", "stop", "null", "500", '"', "\n", "🚀"]))
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-3, 600), st.floats(allow_nan=False, width=16), TEXTS)
+COUNTS = st.fixed_dictionaries(
+    {name: st.integers(0, 5) for name in ("prompt_tokens", "completion_tokens", "total_tokens")},
+    optional={"completion_tokens_details": st.fixed_dictionaries({"reasoning_tokens": st.integers(0, 3)})},
+)
+CALLS = st.lists(
+    st.fixed_dictionaries(
+        {"index": st.integers(0, 1)},
+        optional={
+            "id": TEXTS,
+            "type": st.sampled_from(["function", "custom"]),
+            "function": st.fixed_dictionaries({}, optional={"name": TEXTS, "arguments": TEXTS | st.just({"a": 1})}),
+        },
+    ),
+    max_size=2,
+)
+ENTRIES = st.lists(st.fixed_dictionaries({"token": TEXTS, "logprob": st.floats(-9, 0)}), max_size=3)
+LOGPROBS = st.fixed_dictionaries({}, optional={"content": ENTRIES, "refusal": st.none() | ENTRIES, "tokens": ENTRIES})
+VALUES = st.one_of(
+    SCALARS,
+    COUNTS,
+    CALLS,
+    LOGPROBS,
+    st.lists(st.integers(0, 9), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["message", "error", "code", "reasoning", "content", "usage"]), SCALARS, max_size=2
+    ),
+)
+USUAL = {"usage": COUNTS, "tool_calls": CALLS, "logprobs": LOGPROBS, "token_ids": st.lists(st.integers(0, 9))}
+PIECES = {
+    "content": st.fixed_dictionaries({"content": TEXTS}),
+    "role": st.fixed_dictionaries({"role": st.just("assistant"), "content": TEXTS}),
+    "reasoning": st.fixed_dictionaries({"content": st.none() | TEXTS, "reasoning_content": TEXTS}),
+    "both": TEXTS.flatmap(lambda text: st.just({"reasoning": text, "reasoning_content": text})),
+    "calls": st.fixed_dictionaries({"tool_calls": CALLS}),
+}
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[bytes]:
+    """Events that have the same names with other values each time, and here and there something else."""
+    form = draw(st.sampled_from([*PIECES, "text"]))
+    extras = [
+        {name: USUAL.get(name, draw(st.sampled_from([SCALARS, st.integers(0, 9), TEXTS, st.none(), VALUES])))}
+        for names in (FRAME_NAMES, CHOICE_NAMES, DELTA_NAMES)
+        for name in [draw(st.none() | names)]
+    ]
+    stream = []
+    for _ in range(draw(st.integers(3, 8))):
+        frame, choice, delta = ({k: draw(v) for k, v in extra.items() if k is not None} for extra in extras)
+        delta = {**draw(PIECES[form]), **delta} if form != "text" else {}
+        choice = {"index": 0, **({"delta": delta} if delta else {"text": draw(TEXTS)}), "finish_reason": None, **choice}
+        frame = {"model": "m", "choices": [choice], **frame}
+        odd = draw(st.integers(0, 11))
+        if odd < 3:
+            (frame, choice, delta)[odd].update({draw((FRAME_NAMES, CHOICE_NAMES, DELTA_NAMES)[odd]): draw(VALUES)})
+        elif odd == 3:
+            frame["choices"] = draw(st.sampled_from([[], [choice, choice], None, [None]]))
+        data = orjson.dumps(frame)
+        if odd == 4:
+            name, value = draw(FRAME_NAMES), draw(VALUES)  # twice, or with an escaped name
+            data = b"{%b:%b," % (orjson.dumps(name), orjson.dumps(value)) + data[1:]
+        elif odd == 5:
+            before, after = draw(st.sampled_from([(b'"choices"', rb'"\u0063hoices"'), (b'"', b'"\xff'), (b"}", b""),
+                (b",", b" ,\t"), (b":", b":\r"), (b",", b",\n"), (b"m", b"\\ud800"), (b"m", b"\t"), (b"0", b"01"),
+                (b"m", b"\\q"), (b"null", b"NaN"), (b"{", b"\xef\xbb\xbf{")]))  # fmt: skip
+            data = data.replace(before, after, 1)
+        stream.append(events(data))
+        if odd == 6:
+            stream[-1] = draw(st.sampled_from([b": ping\n\n", b"id: 7\n" + stream[-1], b"event: error\n" + stream[-1],
+                stream[-1].replace(b"\n", b"\r\n"), stream[-1].replace(b"data: ", b"data:"), b"data: [DONE]\n\n",
+                b'data: {"error":{"message":"no"}}\n\n', b"data: {\ndata: }\n\n"]))  # fmt: skip
+    return stream
+
+
+@given(stream=streams(), cuts=st.lists(st.integers(0, 4000), max_size=6))
+def test_every_stream_is_read_as_by_the_parser(stream, cuts):
+    """Whatever an event has, wherever it has it, and however the stream is cut."""
+    compare(stream, cuts)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("together", [1, 16])
+def test_events_of_every_usual_form_are_not_parsed(form, together):
+    """But for the first ones; and they count as if they had been."""
+    stream = [events(frame) for frame in frames(form, 320)]
+    chunks = [b"".join(stream[start : start + together]) for start in range(0, 320, together)]
+    reader, parsed = ResponseReader(Api.CHAT), []
+    parse = reader._read_chunk
+    reader._read_chunk = lambda data: parsed.append(data) or parse(data)
+    for number, chunk in enumerate(chunks):
+        reader.feed(1000 + number, chunk)
+    reader.close(9000)
+    assert len(parsed) <= 5
+    assert told(reader) == told(read(chunks, parsed=True))
+
+
+VALUES_AS_SENT = [rb'"\q"', b'"\t"', b"01", b"1.", b"--1", b"NaN", b"1e999", rb'"\ud800"', rb'"\uZZ"', b"[1,]", b"-",
+    b'{"a":1,}', b"tru", b'"\xff"', b"+5", b".5", b"1e", b"'a'", b"1 2", b"", b"\x0b1", b'"\x00"', b"{1:2}",
+    b'"\xed\xa0\x80"', b"1" * 4301, b"[" * 2000 + b"]" * 2000]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES_AS_SENT)
+@pytest.mark.parametrize("place", [b'"index":%b,', b'"extra":{"x":[%b]},', b'"logprobs":{"content":[{"x":%b}]},'])
+def test_what_is_passed_over_must_be_json(value, place):
+    """A value that nobody reads still decides whether the event is one: what the parser refuses is not skipped."""
+    good = b'{"model":"m","n":1,"choices":[{"index":0,"extra":1,"delta":{"content":"a"}}]}'
+    bad = [good.replace(b'"index":0,', place % value), good.replace(b'"n":1', b'"n":' + value)]
+    compare([events(one) for one in [good] * 6 + bad + [good]], [])
+
+
+@pytest.mark.parametrize(
+    ("odd", "outcome"),
+    [
+        ({"error": {"message": "no"}}, Outcome.STREAM_ERROR),
+        ({"code": 500, "message": "no"}, Outcome.STREAM_ERROR),
+        ({"status": "failed"}, Outcome.STREAM_ERROR),
+        ({"object": "error"}, Outcome.STREAM_ERROR),
+        ({"choices": [{"index": 0, "delta": {"content": "a", "error": "no"}}]}, Outcome.STREAM_ERROR),
+        ({"choices": [{"index": 0, "delta": {"content": "a"}, "error": "no"}]}, Outcome.STREAM_ERROR),
+        ({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "error"}]}, Outcome.STREAM_ERROR),
+        ({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}, Outcome.OK),
+        ({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": {"type": "abort"}}]}, None),
+    ],
+)
+@pytest.mark.parametrize("before", [{}, {"status": "running", "code": 0, "error": None, "type": "chunk"}])
+def test_no_failure_and_no_end_slips_by(odd, outcome, before):
+    """Of an event like all others but for what says that the response has failed, or ended."""
+    usual = [
+        {"n": n, "object": "chunk", **before, "choices": [{"index": 0, "delta": {"content": "a"}}]} for n in range(40)
+    ]
+    stream = [events(orjson.dumps(one)) for one in [*usual, {**usual[0], **odd}, *usual]]
+    compare(stream, [])
+    if outcome is not None:
+        assert read(stream).outcome()[0] is outcome
