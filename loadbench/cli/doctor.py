@@ -11,7 +11,7 @@ import click
 from loadbench.cli.measuring import say, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import ExitCode
-from loadbench.core.text import printable
+from loadbench.core.text import printable, printable_json
 
 _COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": None}
 
@@ -35,7 +35,7 @@ def command(*, as_json: bool, **options: Any) -> None:
     checkup = run_checkup(scenario, os.environ, say=say)
     if as_json:
         document = {**msgspec.to_builtins(checkup), "simulated": scenario.simulated}
-        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        click.echo(printable_json(orjson.dumps(document, option=orjson.OPT_INDENT_2)))
     else:
         if scenario.simulated:
             click.echo("no --url was given: this is the simulated server\n")

@@ -69,7 +69,7 @@ def say_trace(scenario: Scenario, progress: Progress) -> None:
     from loadbench.report.plan import trace_facts  # noqa: PLC0415 - the help needs nothing of it
 
     for name, value in trace_facts(scenario):
-        progress.say(printable(f"{name}: {value}"))
+        progress.say(f"{name}: {value}")
 
 
 def say_unused(scenario: Scenario) -> None:

@@ -39,6 +39,7 @@ def command(
     from loadbench.plan.sources import resolve  # noqa: PLC0415
     from loadbench.report.models import catalogue_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
+    from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session.models import list_models  # noqa: PLC0415
 
     scenario = resolve(flags=setting_flags("models", options), environment=os.environ, command="models")
@@ -49,6 +50,6 @@ def command(
     models = [model for model in catalogue.models if (model.cached or not cached) and (model.loaded or not loaded)]
     catalogue = msgspec.structs.replace(catalogue, models=models)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(catalogue), indent=2))
+        click.echo(to_json(catalogue), nl=False)
     else:
         click.echo(render_text(catalogue_document(catalogue), width=terminal_width()), nl=False)

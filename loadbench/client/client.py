@@ -16,7 +16,7 @@ import orjson
 
 from loadbench.client.deadline import Deadline
 from loadbench.client.transport import HttpRequest, TransportError
-from loadbench.core.text import hide, secrets_in, secrets_of
+from loadbench.core.secrets import SHORTEST_SECRET, Secrets, secrets_in, secrets_of
 from loadbench.core.units import format_duration
 from loadbench.plan.load import Phase
 from loadbench.plan.prompts import Prompt
@@ -47,6 +47,9 @@ _LATE_READ_NS = 1_000_000
 # After [DONE] the response is complete: wait this long for the body's formal end, so that the connection can be kept.
 # What comes until then is still read: some servers send the usage, or an error, after it.
 _CLOSE_GRACE_NS = 20_000_000
+
+# The fields of a sample that have a server's words.
+_SERVER_WORDS = ("detail", "finish_reason", "model", "content_type", "text")
 
 _Wait = tuple[Outcome, str, int | None]  # how the request ends if it expires, what did not arrive, within how many ns
 _NO_END: _Wait = (Outcome.TIMEOUT_IDLE, "no end after [DONE]", _CLOSE_GRACE_NS)
@@ -79,7 +82,7 @@ class Endpoint:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     model_note: str = field(default="", compare=False)
     api: Api = Api.CHAT
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     temperature: float | None = None
     seed: int | None = None
     system: str | None = None  # a message before all others
@@ -140,8 +143,9 @@ class Client:
         self._transport = transport
         self._clock = clock
         self._timeouts = timeouts
-        secrets = [secret for one in self._endpoints for secret in (*one.secrets, *secrets_of(one.headers))]
-        self._secrets = tuple(dict.fromkeys(secrets))
+        self._secrets = Secrets(
+            secret for one in self._endpoints for secret in (*one.secrets, *secrets_of(one.headers))
+        )
         self._calls: set[_Call] = set()
 
     @property
@@ -172,12 +176,27 @@ class Client:
             outcome, detail = await call.run(self._transport, endpoint.http_request(body))
         finally:
             self._calls.discard(call)
-        # An error may repeat what was sent, and its text is kept.
-        secrets = (*self._secrets, *secrets_in(orjson.loads(body))) if detail else ()
-        sample = call.sample(request, outcome, hide(detail, secrets))
-        if sample.usage.fault or sample.usage.ignores_limit:
+        sample = call.sample(request, outcome, detail)
+        usage = sample.usage
+        if usage.fault or usage.ignores_limit:
             # The body may have another limit than the one it was made for.
-            sample = replace(sample, usage=call.reader.check_usage(limit_in(body)))
+            usage = call.reader.check_usage(limit_in(body))
+            sample = replace(sample, usage=usage)
+
+        # The server may repeat what it was sent, anywhere, and all that it says is kept.
+        said = {name: text for name in _SERVER_WORDS if (text := getattr(sample, name))}
+        if said.get("model") == endpoint.model:
+            del said["model"]
+        if usage.fault or usage.unknown:
+            said |= {"fault": usage.fault, "unknown": usage.unknown}
+        secrets, kept = [self._secrets], said
+        if any(len(text) >= SHORTEST_SECRET for text in said.values()) and (own := [*secrets_in(orjson.loads(body))]):
+            secrets.append(Secrets(own))
+        for one in secrets:
+            kept = {name: one.hide(text) for name, text in kept.items()}
+        if kept != said:
+            usage = usage._replace(fault=kept.pop("fault", ""), unknown=kept.pop("unknown", ""))
+            sample = replace(sample, usage=usage, **kept)
         return sample
 
     async def send_prompt(

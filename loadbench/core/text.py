@@ -1,4 +1,4 @@
-"""Text from outside: make it safe to print, hide secrets in it, or identify it without keeping it."""
+"""Text from outside: make it safe to print, or identify it without keeping it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a pair, from JSON or argv: no UTF-8 text has one
-# Shorter words, such as "Bearer", are no secrets; hiding them would hide half of every message.
-_SHORTEST_SECRET = 8
-# What is left of one that was cut: fewer characters say little, and are those of other words by chance.
-_SHORTEST_CUT = 4
-# What stands for a secret.
-MASK = "***"
-_SECRET_NAMES = re.compile(
-    r"(key|token|secret|password|passwd|pwd|authorization|auth|credentials?|signature|sig|code)$", re.IGNORECASE
-)
 
 
 def printable(text: str) -> str:
     """The text on one line without control characters: a server's text may have escape sequences for the terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def printable_json(document: bytes) -> bytes:
+    """JSON with escapes for what `printable` replaces: a terminal may show it, and it means the same."""
+
+    def escaped(match: re.Match[str]) -> str:
+        units = match[0].encode("utf-16-be", "surrogatepass")
+        return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+    text = document.decode("utf-8", "surrogatepass")
+    return _NOT_ASCII.sub(lambda match: match[0] if match[0].isprintable() else escaped(match), text).encode()
+
+
+_NOT_ASCII = re.compile(r"[^\n -~]")
 
 
 def display_width(text: str) -> int:
@@ -49,52 +54,3 @@ def kind_of(value: object) -> str:
 def digest(text: str, *, size: int = 8) -> str:
     """BLAKE2b hash of the text with this number of bytes, in hex: equal for equal texts, without revealing them."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
-
-
-def is_secret(name: str) -> bool:
-    """Whether a value of this name is probably a secret: `api_key`, `apiKey`, `access-token`, `sig`."""
-    return _SECRET_NAMES.search(name) is not None
-
-
-def masked(value: object) -> object:
-    """JSON in which texts whose names are those of secrets are replaced."""
-    match value:
-        case dict():
-            hidden = {name for name, part in value.items() if isinstance(part, str) and is_secret(name)}
-            return {name: MASK if name in hidden else masked(part) for name, part in value.items()}
-        case list() | tuple():
-            return [masked(part) for part in value]
-        case _:
-            return value
-
-
-def secrets_in(value: object) -> Iterator[str]:
-    """The texts that `masked` replaces, if they are long enough to be secrets."""
-    match value:
-        case dict():
-            for name, part in value.items():
-                if isinstance(part, str) and is_secret(name) and len(part) >= _SHORTEST_SECRET:
-                    yield part
-                yield from secrets_in(part)
-        case list() | tuple():
-            for part in value:
-                yield from secrets_in(part)
-
-
-def secrets_of(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """The possible secrets in these headers: each value and each word of a value that is long enough, longest first."""
-    words = {word for _, value in headers for word in (value, *value.split()) if len(word) >= _SHORTEST_SECRET}
-    return tuple(sorted(words, key=len, reverse=True))
-
-
-def hide(text: str, secrets: Iterable[str]) -> str:
-    """The text with every secret in it replaced by `***`; so is one that was cut, before an ellipsis."""
-    secrets = tuple(secrets)
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    *parts, rest = text.split("…")
-    for index, part in enumerate(parts):
-        begun = (secret[:size] for secret in secrets for size in range(len(secret) - 1, _SHORTEST_CUT - 1, -1))
-        end = next((beginning for beginning in begun if part.endswith(beginning)), "")
-        parts[index] = part.removesuffix(end) + MASK if end else part
-    return "…".join([*parts, rest])

@@ -22,7 +22,6 @@ import math
 import pickle
 import struct
 import subprocess
-import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadbench.core.alongside import run_alongside
+from loadbench.core.children import child_environment, python_command
 from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.level_length import LOOK_NS, LevelLength
@@ -238,7 +238,8 @@ class WorkerPool:
             for _ in range(workers):
                 try:
                     process = await asyncio.create_subprocess_exec(
-                        *(sys.executable, "-m", "loadbench.engine.worker"),
+                        *python_command("loadbench.engine.worker"),
+                        env=child_environment(),
                         stdin=asyncio.subprocess.PIPE,
                         stdout=asyncio.subprocess.PIPE,
                         limit=1 << 20,

@@ -48,7 +48,7 @@ class Progress:
         self._level, self._number = level, number
         total = "" if self._levels is None else f"/{self._levels}"
         self._head = f"[{number + 1}{total}] {level.label}" if self._standing is None else f"testing {level.label}"
-        self._model = printable(model)
+        self._model = model
         if not self._terminal:
             self.say(f"{self._head} of {self._model} begins")
 
@@ -63,7 +63,7 @@ class Progress:
             return
         cleared = "\r" + " " * self._width + "\r" if self._width else ""
         self._width = 0
-        self._write(f"{cleared}{text}\n")
+        self._write(f"{cleared}{printable(text)}\n")
 
     def _write(self, text: str) -> None:
         try:
@@ -85,7 +85,7 @@ class Progress:
             self.say(text)
             return
         # A line that wraps cannot be overwritten, only its last part.
-        text = text[: shutil.get_terminal_size().columns - 1]
+        text = printable(text)[: shutil.get_terminal_size().columns - 1]
         self._write("\r" + text.ljust(self._width))
         self._width = len(text)
 

@@ -15,7 +15,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
-from loadbench.core.text import MASK, is_secret
+from loadbench.core.secrets import MASK, is_secret
 
 _VERSION = re.compile(r"/v\d+$")
 # The routes to which loadbench sends requests, and the API of each.
@@ -32,6 +32,10 @@ _FOREIGN_ROUTES = re.compile(
 _SHORTEST_SECRET = 6
 # Values of a query that say which API it is, and are no secrets however long.
 _PLAIN_PARAMETER = re.compile(r"version|deployment|model|region|project|provider", re.IGNORECASE)
+
+
+# What `--insecure` means, for everybody who sees a result.
+UNVERIFIED = "the server's certificate was not verified (--insecure): another machine could have responded in its place"
 
 
 class ServerUrl(NamedTuple):

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from loadbench.core.text import SURROGATE, masked
+from loadbench.core.secrets import masked
+from loadbench.core.text import SURROGATE
 from loadbench.core.units import format_duration, parse_duration, parse_rate
 from loadbench.plan.abandonment import parse_abandonment
 from loadbench.plan.arrivals import parse_arrivals

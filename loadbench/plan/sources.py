@@ -13,7 +13,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from loadbench.core.errors import BadInput
-from loadbench.core.text import MASK
+from loadbench.core.secrets import MASK
 from loadbench.plan.extra_body import LIMIT_FIELDS, limits_of, value_of
 from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS

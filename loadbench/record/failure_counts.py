@@ -1,4 +1,5 @@
-"""Counts failures by what they said. Where only numbers and ids differ, the first stands for all of its kind."""
+"""Counts failures by what they said, and words of the server. Where only the numbers and ids of failures differ, the
+first stands for all of its kind."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Mapping
 
     from loadbench.record.outcome import Outcome
@@ -16,6 +18,11 @@ _VARYING = re.compile(r"(?<!HTTP )(?<![\w.,:-])(?=[\w.,:-]*\d)[\w.,:-]{2,}")
 # A server that writes something new into each message must not fill the memory, or the result.
 _MOST_KINDS = 50
 _OTHERS = "(others)"
+
+
+def count_word(counts: Counter[str], word: str) -> None:
+    """Count a word of the server by itself, or with all others if there are many already."""
+    counts[word if word in counts or len(counts) < _MOST_KINDS else _OTHERS] += 1
 
 
 @dataclass(slots=True)

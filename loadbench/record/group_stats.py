@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from loadbench.record.failure_counts import count_word
 from loadbench.record.figures import FIGURES
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
@@ -53,7 +54,7 @@ class GroupStats:
             return
         self.input_tokens += sample.input_tokens or 0
         self.output_tokens += sample.output_tokens or 0
-        self.models[sample.model or ""] += 1
+        count_word(self.models, sample.model or "")
         for name, histogram in self.histograms.items():
             value_ns = FIGURES[name](sample)
             if value_ns is not None:

@@ -20,7 +20,7 @@ from loadbench.plan.load import Phase
 from loadbench.plan.objective import LATENCIES
 from loadbench.record.attainment import Attained, Attainment
 from loadbench.record.audit_totals import AuditTotals
-from loadbench.record.failure_counts import FailureCounts
+from loadbench.record.failure_counts import FailureCounts, count_word
 from loadbench.record.figures import FIGURES
 from loadbench.record.gave_up import GaveUpStats
 from loadbench.record.group_stats import GroupStats, PrefixCacheStats
@@ -48,8 +48,6 @@ _BLOCK_TOKENS = 16
 _ALIKE_TOKENS = 6
 # Servers round the times that they report, to a microsecond or to a millisecond.
 _CLOCK_ERROR_NS = 1_000_000
-# Further kinds of failures are counted under their outcome only: memory stays bounded.
-_MOST_DETAILS = 50
 # Statuses by which a busy server, or the proxy before it, refuses load; and outcomes that look the same from outside.
 _BUSY_STATUSES = frozenset({429, 503, 504})
 _BUSY_OUTCOMES = frozenset(
@@ -271,16 +269,14 @@ class Recorder:
         count["censored"] += sample.censored_events
 
         self._sources[sample.token_source] += 1
-        self._finish[sample.finish_reason or "none"] += 1
-        self._models[sample.model or ""] += 1
+        count_word(self._finish, sample.finish_reason or "none")
+        count_word(self._models, sample.model or "")
         if sample.unread_frames:
             count["unread_frames"] += sample.unread_frames
             count["unread"] += 1
             self._unread = self._unread or sample.detail
-        kind = sample.content_type
-        if kind is not None:
-            is_new = kind not in self._content_types and len(self._content_types) >= _MOST_DETAILS
-            self._content_types["(others)" if is_new else kind] += 1
+        if sample.content_type is not None:
+            count_word(self._content_types, sample.content_type)
         count["output"] += sample.output_tokens or 0
         count["input"] += sample.input_tokens or 0
         count["unknown_input"] += sample.input_tokens is None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.search import Purpose
+from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.values import counted, duration, percent
@@ -254,7 +255,7 @@ def _share(hits: HitShare) -> str:
 
 def _notes(capacity: Capacity) -> Notes:
     """What the columns of the probes mean, as far as they are used, and why the search ended."""
-    notes = []
+    notes, unverified = [], [UNVERIFIED] if capacity.insecure else []
     if capacity.probes:
         probes, purposes = capacity.probes, {probe.purpose for probe in capacity.probes}
         phases = "; ".join(f"{name} {aim}" for purpose, (name, aim) in _PHASES.items() if purpose in purposes)
@@ -293,7 +294,7 @@ def _notes(capacity: Capacity) -> Notes:
     spent = f"{duration(capacity.spent_s)} of its budget of {duration(capacity.budget_s)}"
     notes.append(f"the search took {spent}, including warm-ups and waiting for the last responses")
     notes[-1] += f"; it ended because {capacity.end_reason}" if capacity.end_reason else ""
-    return Notes(notes)
+    return Notes([*notes, *unverified])
 
 
 def plot_data(capacity: Capacity) -> list[dict[str, float | str | None]]:

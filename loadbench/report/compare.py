@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from loadbench.core.text import some
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
+from loadbench.plan.server_url import UNVERIFIED
 from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.values import counted, duration, percent, significant
 from loadbench.results.compare import TOO_FEW_REQUESTS
@@ -76,7 +77,8 @@ def _side_line(name: str, side: ComparedSide) -> str:
     where = "simulated server" if side.simulated else some(side.targets, most=3) or side.target
     label = "" if side.name.lower() == name.lower() else f" {side.name},"
     device = f", on {side.device}" if side.device else ""
-    return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}"
+    unverified = f"; {UNVERIFIED}" if side.insecure else ""
+    return f"{name}:{label} {side.model} at {where}{device}, {counted(len(side.runs), 'run')}{unverified}"
 
 
 def _is_dull(row: ComparedFigure) -> bool:

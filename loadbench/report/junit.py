@@ -1,7 +1,8 @@
 """JUnit XML, which build servers show as test results: a test case for each gate, or for each objective of a run.
 
 There is no standard; this is what Jenkins, GitLab, GitHub actions and others read alike: `testsuites`, `testsuite` with
-its counts, `testcase` with a `failure` where it failed and an `error` where it could not be decided.
+its counts, `testcase` with a `failure` where it failed, an `error` where it could not be decided, and `skipped` where
+it is no gate, which the exit code ignores.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
     from loadbench.results.compare import Comparison
     from loadbench.results.run import LevelResult, Run, Status
 
-# (class, name, "failure" or "error" or "", message, text)
+# (class, name, "failure", "error", "skipped" or "", message, text)
 _Case = tuple[str, str, str, str, str]
-_KINDS = {"PASS": "", "FAIL": "failure", "UNDECIDED": "error"}
 
 
 def compare_junit(comparison: Comparison) -> str:
@@ -44,7 +44,9 @@ def run_junit(run: Run) -> str:
     statuses = {level.verdict.status for level in run.levels}
     # A server beyond its limit is a finding, unless no level shows a load that it keeps up with.
     errors: set[Status] = {"INVALID"} if "VALID" in statuses else {"INVALID", "OVERLOADED"}
-    cases = [case for level in run.levels for case in _level_cases(level, errors)]
+    # As in the exit code: what could not be decided is an error, unless the user says what it is.
+    undecided = {"pass": "", "fail": "failure"}.get(run.scenario.get("slo", {}).get("undecided", ""), "error")
+    cases = [case for level in run.levels for case in _level_cases(level, errors, undecided)]
     cases += [
         ("loadbench.models", status.model, "error", f"{status.status}: {status.reason}", "")
         for status in run.models
@@ -55,7 +57,7 @@ def run_junit(run: Run) -> str:
     return _document(f"loadbench {run.name}", cases, note=run.question, timestamp=run.started_at)
 
 
-def _level_cases(level: LevelResult, errors: Collection[Status]) -> list[_Case]:
+def _level_cases(level: LevelResult, errors: Collection[Status], undecided: str) -> list[_Case]:
     # Build servers make packages of the dots in a class name.
     name = f"loadbench.{level.model.replace('.', '_')}.{level.load.label.replace('.', '_')}"
     reasons = [f"{reason.message}; {reason.advice}" for reason in level.verdict.reasons]
@@ -68,7 +70,9 @@ def _level_cases(level: LevelResult, errors: Collection[Status]) -> list[_Case]:
             ends = ["infinite" if end is None else f"{end:.6g}" for end in decided.interval]
             interval = f"interval {' to '.join(ends)}"
         message = ", ".join(text for text in (decided.decision, value, interval, decided.note) if text)
-        kind = _KINDS[decided.decision]
+        kind = {"PASS": "", "FAIL": "failure", "UNDECIDED": undecided}[decided.decision]
+        if decided.decision != "PASS" and not decided.gate:
+            kind, message = "skipped", f"{message}; no gate (--fail-on)"
         cases.append((name, decided.rule, kind, message if kind else "", message))
     return cases
 
@@ -78,9 +82,10 @@ def _document(name: str, cases: Sequence[_Case], *, note: str, timestamp: str = 
         "tests": str(len(cases)),
         "failures": str(sum(kind == "failure" for _, _, kind, _, _ in cases)),
         "errors": str(sum(kind == "error" for _, _, kind, _, _ in cases)),
+        "skipped": str(sum(kind == "skipped" for _, _, kind, _, _ in cases)),
     }
     root = ET.Element("testsuites", counts)
-    suite = ET.SubElement(root, "testsuite", {"name": printable(name), **counts, "skipped": "0", "time": "0"})
+    suite = ET.SubElement(root, "testsuite", {"name": printable(name), **counts, "time": "0"})
     if timestamp:
         # The type of this attribute has no time zone.
         suite.set("timestamp", printable(timestamp.removesuffix("Z")))
@@ -89,7 +94,8 @@ def _document(name: str, cases: Sequence[_Case], *, note: str, timestamp: str = 
             suite, "testcase", {"classname": printable(classname), "name": printable(title), "time": "0"}
         )
         if kind:
-            ET.SubElement(case, kind, {"message": printable(message), "type": kind}).text = _lines(text)
+            about = {"message": printable(message)} | ({"type": kind} if kind != "skipped" else {})
+            ET.SubElement(case, kind, about).text = _lines(text)
         elif text:
             ET.SubElement(case, "system-out").text = _lines(text)
     if note:

@@ -43,6 +43,10 @@ def _table(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """Foreign text as text: nothing in it becomes a table, a link, code, a tag, an entity or a heading."""
+    """Foreign text as text: nothing in it becomes a table, a link, code, a tag, an entity or a heading, and where
+    GitHub shows it, no address becomes a link and no name a mention.
+    """
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return re.sub(r"([\\`*_|<>\[\]#&])", r"\\\1", plain)
+    plain = re.sub(r"([\\`*_|<>\[\]#&]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=ftp):(?=//)|(?<=www)\.)", r"\\\1", plain)
+    # Names are found after Markdown has been read, so that only a comment keeps them apart from their sign.
+    return re.sub(r"(?<!\w)@(?=\w)|@(?=[\w-]+\.\w)", "@<!-- -->", plain)

@@ -13,6 +13,7 @@ from loadbench.analyze.level.knee import WORTHWHILE, knee
 from loadbench.analyze.level.overload import amount, limit_sentence
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
+from loadbench.plan.server_url import UNVERIFIED
 from loadbench.report import machine
 from loadbench.report.document import Block, Document, Heading, Notes, Table, Text
 from loadbench.report.quality import quality_document
@@ -267,6 +268,8 @@ def notes(run: Run) -> list[str]:
         more = sum(failure.count for failure in level.failures[_MOST_FAILURES:])
         if more:
             lines.append(f"{where}: {more} further failure{'s'[: more > 1]}, see run.json")
+    if run.scenario.get("target", {}).get("insecure"):
+        lines.append(UNVERIFIED)
     lines += _request_notes(run)
     lines += equality_notes(run.outputs or ())
     lines += _model_notes(run)

@@ -179,6 +179,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     objectives: list[str]
     model: str
     simulated: bool = False
+    insecure: bool = False  # certificates were not verified
     curve: list[CurveLevel] = []
     probes: list[ProbeResult] = []
     in_flight: InFlight | None = None

@@ -45,6 +45,7 @@ class ComparedSide(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int = 0
     device: str | None = None
     simulated: bool = False
+    insecure: bool = False  # certificates were not verified
 
 
 class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from loadbench.core.children import child_environment, find_program
+
 _PACKAGES = ("anyio", "hdrhistogram", "httpcore", "httptools", "httpx", "msgspec", "numpy", "orjson")
 
 
@@ -20,8 +22,6 @@ def environment(*, event_loop: str, stamp_source: str) -> dict[str, object]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = None
-    commit = _run_git("rev-parse", "HEAD")
-    changes = _run_git("status", "--porcelain", "--untracked-files=no") if commit else ""
     return {
         "host": platform.node(),
         "cpu": _cpu(),
@@ -32,7 +32,7 @@ def environment(*, event_loop: str, stamp_source: str) -> dict[str, object]:
         "event_loop": event_loop,
         "stamp_source": stamp_source,
         # Null outside of a work tree.
-        "git": {"commit": commit, "dirty": bool(changes)} if commit else None,
+        "git": _git(),
     }
 
 
@@ -55,15 +55,42 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _run_git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed arguments
-            ["git", *arguments],  # noqa: S607 - the user's own git
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _git() -> dict[str, object] | None:
+    """Commit of the work tree, and whether files that it tracks have changed; `None` outside of one.
+
+    The configuration of a repository may name programs: to watch its files, as hooks, as filters of their contents, to
+    fetch what is missing. None of them is run.
+    """
+    git, variables = find_program("git"), child_environment("GIT_CEILING_DIRECTORIES")
+    variables |= {"GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+    off = ["core.fsmonitor=false", f"core.hooksPath={os.devnull}", "core.untrackedCache=false", "protocol.allow=never"]
+
+    def run(*arguments: str) -> str:
+        options = [part for setting in off for part in ("-c", setting)]
+        try:
+            done = subprocess.run(  # noqa: S603 - the user's own git, our arguments
+                [git or "", "--no-pager", "--no-optional-locks", *options, *arguments],
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=5,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = run("rev-parse", "HEAD") if git else ""
+    if not commit:
+        return None
+    names = run("config", "--null", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process|required)$")
+    filters = [name for name in names.split("\0") if name]
+    if any("=" in name for name in filters):  # such a name cannot be set on the command line
+        return {"commit": commit, "dirty": None}
+    off += [f"{name}={'false' if name.endswith('.required') else ''}" for name in filters]
+    return {
+        "commit": commit,
+        "dirty": bool(run("status", "--porcelain", "--untracked-files=no", "--ignore-submodules")),
+    }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def hlog(run: Run, started_at: datetime) -> str:
-    """The log of the run; its levels are consecutive intervals."""
+    """The log of the run; its intervals are the windows of the levels."""
     epoch_s = started_at.timestamp()
     lines = [
         "#[Histogram log format version 1.3]",
@@ -29,6 +29,8 @@ def hlog(run: Run, started_at: datetime) -> str:
     ]
     begins_s = 0.0
     for level in run.levels:
+        # Older results do not say when a window opened.
+        begins_s = begins_s if level.window_ns is None else level.window_ns[0] / 1e9
         for name, metric in level.metrics.items():
             if metric is not None:
                 # A tag has no commas and no white space.

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from loadbench.core.text import printable_json
 from loadbench.results.models import Model  # noqa: TC001 - msgspec reads the annotations
 from loadbench.results.telemetry import Cost, Energy, FirstTokenBreakdown, MachineLoad, ServerHistogram, Telemetry  # noqa: TC001 - likewise
 
@@ -486,4 +487,4 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 def to_json(document: msgspec.Struct) -> bytes:
     """A run, or any other result, as indented JSON with a newline at its end."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+    return printable_json(msgspec.json.format(msgspec.json.encode(document), indent=2)) + b"\n"

@@ -345,6 +345,7 @@ class CapacityWriter(RunWriter):
             objectives=[objective.rule for objective in scenario.objectives],
             model=model,
             simulated=scenario.simulated,
+            insecure=scenario.target.insecure,
             budget_s=settings.budget / 1e9,
             started_at=self._started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
         )

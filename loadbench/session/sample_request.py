@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from loadbench.core.text import MASK, masked
+from loadbench.core.secrets import MASK, masked
 from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.server_url import shown_url
 from loadbench.targets.openai import target_at

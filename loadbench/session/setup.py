@@ -8,6 +8,7 @@ processes, telemetry, and the record of the environment. It closes them in order
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -27,6 +28,7 @@ from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.load import Phase
 from loadbench.plan.prompt_source import data_set, prompt_source
+from loadbench.plan.server_url import UNVERIFIED
 from loadbench.plan.settings import settings
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.results.environment import environment as describe_environment
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
     from loadbench.targets.prepare import Prepared
 
     Say = Callable[[str], None]
+
+_log = logging.getLogger(__name__)
 
 RESULTS = Path("results")
 _IN_PROCESS = {"temperature", "seed"}  # the fields of a request that an adapter takes
@@ -170,6 +174,8 @@ def server_of(
     if note:
         say(f"the server is {note}")
     if not scenario.simulated:
+        if scenario.target.insecure:
+            _log.warning(UNVERIFIED)  # also with --quiet
         yield scenario, scenario.url or ""
         return
     if not models and scenario.target.model_set is not None:

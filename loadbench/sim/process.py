@@ -17,6 +17,7 @@ import threading
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Self
 
+from loadbench.core.children import child_environment, python_command
 from loadbench.core.errors import LoadbenchError
 from loadbench.sim.profile import DEFAULT_PROFILE
 
@@ -44,7 +45,7 @@ class ServerProcess:
     _errors: IO[bytes]
 
     def __init__(self, module: str, options: Sequence[str], *, name: str) -> None:
-        self._command = [sys.executable, "-m", module, *options]
+        self._command = python_command(module, *options)
         self._name = name
         self._url: str | None = None
 
@@ -64,6 +65,7 @@ class ServerProcess:
         self._errors = tempfile.TemporaryFile()
         self._child = subprocess.Popen(  # noqa: S603 - our own module, our own options
             self._command,
+            env=child_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

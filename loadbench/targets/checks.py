@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from loadbench.core.errors import LoadbenchError
+from loadbench.plan.server_url import UNVERIFIED
 from loadbench.targets.catalogue import from_listing
 from loadbench.targets.check_result import Check, CheckReport, skipped
 from loadbench.targets.discovery import NOT_FOUND_HINT, moved_to
@@ -73,6 +74,8 @@ async def run_checks(
     kind = "" if service is None else f", Foundry Local {service.dialect.removeprefix('foundry-')}"
     about = target.base_url + kind + (f", server {target.server}" if target.server else "")
     checks += [Check("endpoint", "ok", about), *moved]
+    if scenario.target.insecure:
+        checks.append(Check("certificate", "warn", UNVERIFIED, "give its CA with --cacert FILE instead"))
     machine = Machine(url, local=is_local(url), pid=None if service is None else service.pid)
     checks += await _model_checks(prepared, machine)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.request_lengths import request_lengths
-from loadbench.targets.http_get import get_json, http_client
+from loadbench.targets.http_get import get_json
 from loadbench.targets.model_list import entries_of
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ async def _further(scenario: Scenario, target: Target, model: str, entry: Mappin
     """What llama.cpp and LM Studio say elsewhere of the context as it is loaded."""
     root = re.sub(r"(/api)?/v\d+$", "", target.base_url)
     meta = entry.get("meta")
-    async with http_client(target.headers, query=target.query, tls=target.tls, limits=scenario.limits) as http:
+    async with target.http(scenario.limits) as http:
         if isinstance(meta, dict) and "n_ctx_train" in meta:
             props = await get_json(http, f"{root}/props")
             settings = props.get("default_generation_settings") if isinstance(props, dict) else None

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadbench.results.models import Model
+    from loadbench.targets.http_get import HttpClient
     from loadbench.targets.openai import Target
 
 # A model is unloaded after ten minutes without a request, unless the request to load it sets a time: a day, in seconds.
@@ -96,7 +97,7 @@ def looks_like_foundry(target: Target) -> bool:
     )
 
 
-async def recognise(http: httpx.AsyncClient, target: Target) -> Service | None:
+async def recognise(http: HttpClient, target: Target) -> Service | None:
     """The service behind an endpoint, or `None` if it is not Foundry Local."""
     root = re.sub(r"/v\d+$", "", target.base_url)
     status = await get_json(http, f"{root}/status")
@@ -150,13 +151,13 @@ def catalogue_of(service: Service) -> tuple[list[Model], list[Model]]:
     return listed, from_cache(service.cache)
 
 
-async def loaded_ids(http: httpx.AsyncClient, service: Service) -> list[str] | None:
+async def loaded_ids(http: HttpClient, service: Service) -> list[str] | None:
     """The ids of the loaded models; `None` if the service does not report them."""
     ids = await get_json(http, service.root + _ROUTES[service.dialect].loaded)
     return [str(model) for model in ids] if isinstance(ids, list) else None
 
 
-async def load(http: httpx.AsyncClient, service: Service, model: Model, *, within_s: float) -> None:
+async def load(http: HttpClient, service: Service, model: Model, *, within_s: float) -> None:
     """Load a model and check that it is loaded; raises `TargetUnavailable` with the service's error if it is not."""
     reason = await _first_that_works(http, service, _ROUTES[service.dialect].load, model, within_s=within_s)
     if reason is not None:
@@ -170,7 +171,7 @@ async def load(http: httpx.AsyncClient, service: Service, model: Model, *, withi
         )
 
 
-async def unload(http: httpx.AsyncClient, service: Service, model: Model) -> None:
+async def unload(http: HttpClient, service: Service, model: Model) -> None:
     """Unload a model; raises `TargetUnavailable` with the service's error if it stays loaded."""
     reason = await _first_that_works(http, service, _ROUTES[service.dialect].unload, model, within_s=60.0)
     if reason is not None:
@@ -181,7 +182,7 @@ _LOAD_HINT = "check that it is downloaded (loadbench models --cached), and that 
 
 
 async def _first_that_works(
-    http: httpx.AsyncClient, service: Service, route: str, model: Model, *, within_s: float
+    http: HttpClient, service: Service, route: str, model: Model, *, within_s: float
 ) -> str | None:
     """Try the model's names until the service accepts one: `None`, or the reason why it accepted none."""
     reason = ""

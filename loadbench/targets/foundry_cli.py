@@ -10,9 +10,7 @@ progress inherit the terminal instead.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from loadbench.core.children import child_environment, find_program
 from loadbench.results.models import Model
 from loadbench.targets.catalogue import from_catalogue
 
@@ -57,6 +56,7 @@ class FoundryCli:
             try:
                 done = subprocess.run(  # noqa: S603 - the user's own program, our own arguments
                     [self.path, *words],
+                    env=self._environment,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
@@ -73,12 +73,18 @@ class FoundryCli:
 
     def show(self, *words: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
         """Start a command that shows its progress on the terminal; `stdout` is a descriptor to use instead."""
-        return subprocess.Popen([self.path, *words], stdin=subprocess.DEVNULL, stdout=stdout)  # noqa: S603
+        command = [self.path, *words]
+        return subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stdout=stdout)  # noqa: S603
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        """It is a .NET program with settings of its own, and downloads models."""
+        return child_environment("DOTNET_", "FOUNDRY_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 
 
 def find_cli(environment: Mapping[str, str]) -> FoundryCli | None:
     """The command line, if it is installed."""
-    path = shutil.which("foundry", path=environment.get("PATH", os.defpath))
+    path = find_program("foundry", environment)
     return None if path is None else FoundryCli(path)
 
 

@@ -15,8 +15,10 @@ import orjson
 
 from loadbench.client.faults import explain
 from loadbench.core.errors import TargetUnavailable
+from loadbench.core.secrets import Secrets
 from loadbench.core.units import NS_PER_S
 from loadbench.plan.server_url import shown_url, with_query
+from loadbench.wire.openai import clean
 
 if TYPE_CHECKING:
     import ssl
@@ -31,16 +33,31 @@ _WITHIN_S = 30.0
 _QUICK_S = 5.0
 
 
+# A shorter piece of a secret may be part of a model's name by chance, and such a name must stay whole.
+SECRET_PIECE = 16
+
+
+class HttpClient(httpx.AsyncClient):
+    """A client that knows what nothing may show of what it sends."""
+
+    secrets = Secrets()
+
+
 class NoConnection(TargetUnavailable):
     """There is no server at the address, or none that can be reached."""
 
 
 @asynccontextmanager
 async def http_client(
-    headers: Sequence[tuple[str, str]], *, query: str = "", tls: ssl.SSLContext | None, limits: LimitSettings
-) -> AsyncIterator[httpx.AsyncClient]:
+    headers: Sequence[tuple[str, str]],
+    *,
+    query: str = "",
+    secrets: Sequence[str] = (),
+    tls: ssl.SSLContext | None,
+    limits: LimitSettings,
+) -> AsyncIterator[HttpClient]:
     """A client for such requests, each with the query, within the scenario's time limits; proxies of the environment
-    are ignored.
+    are ignored. Responses come without the `secrets`, should the server repeat them.
     """
 
     async def add_query(request: httpx.Request) -> None:
@@ -49,12 +66,13 @@ async def http_client(
     connect_s = limits.connect_timeout / NS_PER_S if limits.connect_timeout else None
     within_s = min(_WITHIN_S, limits.timeout / NS_PER_S) if limits.timeout else _WITHIN_S
     timeout = httpx.Timeout(within_s, connect=connect_s)
-    async with httpx.AsyncClient(verify=tls or False, trust_env=False, timeout=timeout, headers=list(headers)) as http:
+    async with HttpClient(verify=tls or False, trust_env=False, timeout=timeout, headers=list(headers)) as http:
+        http.secrets = Secrets(secrets, piece=SECRET_PIECE)
         http.event_hooks = {"request": [add_query]}
         yield http
 
 
-async def get(http: httpx.AsyncClient, url: str, *, within_s: float | None = None) -> httpx.Response:
+async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> httpx.Response:
     """The response, whatever its status. Raises `TargetUnavailable` if there is none within the time, `NoConnection` if
     not even a connection is made.
     """
@@ -72,8 +90,10 @@ async def get(http: httpx.AsyncClient, url: str, *, within_s: float | None = Non
                         raise TargetUnavailable(f"{shown}: the response is too long", hint="check the address")
                 # The body is decoded, so the headers that describe its coding no longer apply.
                 coding = {"content-encoding", "transfer-encoding"}
-                headers = {name: text for name, text in response.headers.items() if name not in coding}
-                return httpx.Response(response.status_code, headers=headers, content=bytes(body))
+                hide = http.secrets.hide
+                headers = {name: hide(text) for name, text in response.headers.items() if name not in coding}
+                content = http.secrets.hide_bytes(bytes(body))
+                return httpx.Response(response.status_code, headers=headers, content=content)
     except (httpx.TimeoutException, TimeoutError) as error:
         hint = "check the address, and whether the server hangs"
         if isinstance(error, httpx.ConnectTimeout):
@@ -81,6 +101,7 @@ async def get(http: httpx.AsyncClient, url: str, *, within_s: float | None = Non
         raise TargetUnavailable(f"{shown}: no response in time", hint=hint) from None
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last is a host name that cannot exist
         what, hint = explain(error)
+        what = clean(http.secrets.hide(what))
         if isinstance(error, httpx.RemoteProtocolError):
             hint = "check the port, and whether it needs https://"
             raise TargetUnavailable(f"{shown}: no valid HTTP response ({what})", hint=hint) from None
@@ -88,7 +109,7 @@ async def get(http: httpx.AsyncClient, url: str, *, within_s: float | None = Non
         raise kind(f"{shown}: {what}", hint=hint) from None
 
 
-async def get_json(http: httpx.AsyncClient, url: str) -> object:
+async def get_json(http: HttpClient, url: str) -> object:
     """The JSON at a URL that may not exist; `None` for everything else: no response, an error, a page."""
     try:
         response = await get(http, url, within_s=_QUICK_S)

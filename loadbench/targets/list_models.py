@@ -17,7 +17,7 @@ from loadbench.targets.catalogue import from_catalogue, from_listing, from_ollam
 from loadbench.targets.foundry import Dialect, Service, unload
 from loadbench.targets.foundry_cli import FoundryCli, find_cli, list_cli_models
 from loadbench.targets.http_get import get_json
-from loadbench.targets.prepare import find_server, known_models, target_http, timed_load, unknown
+from loadbench.targets.prepare import find_server, known_models, timed_load, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,13 +41,13 @@ class ModelList:
         service, model = self._service("load"), self._resolved(name)
         if model.loaded:
             return model.id, None
-        async with target_http(self.scenario, self.target) as http:
+        async with self.target.http(self.scenario.limits) as http:
             return model.id, await timed_load(http, self.scenario, service, model)
 
     async def unload(self, name: str) -> str:
         """The id of the model that was unloaded; raises `TargetUnavailable` if it stays loaded."""
         service, model = self._service("unload"), self._resolved(name)
-        async with target_http(self.scenario, self.target) as http:
+        async with self.target.http(self.scenario.limits) as http:
             await unload(http, service, model)
         return model.id
 
@@ -95,7 +95,7 @@ async def _foundry_models(
     if service.cache is not None:
         sources.append(f"cache {service.cache}")
     if service.dialect is Dialect.LEGACY:
-        async with target_http(scenario, target) as http:
+        async with target.http(scenario.limits) as http:
             listed = from_catalogue(await get_json(http, f"{service.root}/foundry/list"))
         if listed:
             sources.append("/foundry/list")
@@ -112,7 +112,7 @@ async def _foundry_models(
 
 async def _other_models(scenario: Scenario, target: Target) -> tuple[list[Model], list[str]]:
     listed = from_listing(target.listing, foundry=False)
-    async with target_http(scenario, target) as http:
+    async with target.http(scenario.limits) as http:
         root = re.sub(r"/v\d+$", "", target.base_url)
         tags = await get_json(http, f"{root}/api/tags")
         running = await get_json(http, f"{root}/api/ps") if tags is not None else None

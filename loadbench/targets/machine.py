@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from loadbench.client.descriptors import descriptor_limit
+from loadbench.core.children import child_environment, find_program
 from loadbench.targets.check_result import Check
 from loadbench.telemetry.sources import about_all, library, read_all, sources
 from loadbench.telemetry.sysfs import entries, word
@@ -108,8 +109,9 @@ def processor(psutil: Any | None = None, *, root: Path = Path("/")) -> list[Chec
     plan = ", ".join(governors)
     if sys.platform == "win32":
         with suppress(OSError, subprocess.SubprocessError):
-            asked = subprocess.run(
-                ["powercfg", "/getactivescheme"],  # noqa: S607 - a command of the system
+            asked = subprocess.run(  # noqa: S603 - a command of the system
+                [find_program("powercfg") or "", "/getactivescheme"],
+                env=child_environment(),
                 capture_output=True,
                 text=True,
                 timeout=5,

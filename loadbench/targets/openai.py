@@ -17,7 +17,7 @@ import httpx
 from loadbench.client.client import Endpoint
 from loadbench.client.httpx_transport import tls_context
 from loadbench.core.errors import BadInput, TargetUnavailable
-from loadbench.core.text import hide, secrets_of
+from loadbench.core.secrets import secrets_of
 from loadbench.plan.extra_body import LIMIT_FIELDS
 from loadbench.plan.server_url import ServerUrl, redirect_target, shown_url
 from loadbench.plan.settings import DEFAULT, Source
@@ -33,13 +33,16 @@ from loadbench.wire.openai import Api, clean, error_text
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from loadbench.client.adapter import Adapter
     from loadbench.client.client import Client
     from loadbench.plan.prompts import Prompt
     from loadbench.plan.scenario import Scenario
+    from loadbench.plan.settings import LimitSettings
     from loadbench.record.request import Destination
     from loadbench.record.sample import Sample
+    from loadbench.targets.http_get import HttpClient
 
 # What `--model all` gives.
 ALL_MODELS = ("all",)
@@ -84,6 +87,15 @@ class Target:
         rest = " and more" if self.more_models else f" and {len(models) - 20} more" if len(models) > 20 else ""
         return f"it lists {', '.join(models[:20])}{rest}"
 
+    def http(self, limits: LimitSettings) -> AbstractAsyncContextManager[HttpClient]:
+        """A client for small requests to it."""
+        return http_client(self.headers, query=self.query, secrets=self.all_secrets, tls=self.tls, limits=limits)
+
+    @property
+    def all_secrets(self) -> tuple[str, ...]:
+        """What no message may show, with what is in its headers."""
+        return (*self.secrets, *secrets_of(self.headers))
+
     def endpoint(self, model: str, scenario: Scenario) -> Endpoint:
         """The parts that all requests to one model share."""
         return Endpoint(
@@ -125,19 +137,18 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
     Raises `TargetUnavailable` if the server cannot be reached, or shows neither a model nor what it is.
     """
     target, given, settings = target_at(scenario, environment, url=url), ServerUrl.parse(url), scenario.target
-    shown, secrets = shown_url(url), (*target.secrets, *secrets_of(target.headers))
+    shown = shown_url(url)
     lists = [(f"{base}/models", base) for base in given.bases]
     if settings.api == Api.OLLAMA:
         lists.append((re.sub(r"/v\d+$", "", given.base) + "/api/tags", given.default_base))
     problems: list[TargetUnavailable] = []
-    async with http_client(target.headers, query=target.query, tls=target.tls, limits=scenario.limits) as http:
+    async with target.http(scenario.limits) as http:
         for list_url, base_url in lists:
             try:
                 response = await get(http, list_url)
+            except NoConnection:
+                raise
             except TargetUnavailable as error:
-                error.message = hide(error.message, secrets)
-                if isinstance(error, NoConnection):
-                    raise
                 problems.append(error)
                 continue
             target = replace(target, server=response.headers.get("server"))
@@ -148,7 +159,7 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
                 target = replace(target, models=ids, more_models=has_more(document), listing=tuple(entries))
                 return replace(target, base_url=base_url)
             message, hint = _list_problem(response, list_url)
-            problems.append(TargetUnavailable(f"{shown}: {hide(message, secrets)}", hint=hint))
+            problems.append(TargetUnavailable(f"{shown}: {message}", hint=hint))
     # What is no 404 says more than that a list is not there.
     problem = next((problem for problem in problems if problem.hint), problems[0])
     if problem.hint and settings.model is None and settings.mix_models is None:

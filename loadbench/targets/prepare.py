@@ -33,17 +33,14 @@ from loadbench.targets.foundry import (
     recognise,
     unload,
 )
-from loadbench.targets.http_get import http_client
 from loadbench.targets.openai import ALL_MODELS, choose_models, find_endpoint, not_listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
-
-    import httpx
 
     from loadbench.plan.scenario import Scenario
     from loadbench.results.run import Adapted, ExactOutput
+    from loadbench.targets.http_get import HttpClient
     from loadbench.targets.openai import Target
 
 
@@ -91,7 +88,7 @@ class Prepared:
         for part in self.mix or (model,):
             await self._ready(part)
         if self.mix and self.service is not None:
-            async with target_http(self.scenario, self.target) as http:
+            async with self.target.http(self.scenario.limits) as http:
                 loaded = await loaded_ids(http, self.service)
             gone = [part for part in self.mix if not any(same_model(part, one) for one in loaded or self.mix)]
             if gone:
@@ -110,7 +107,7 @@ class Prepared:
         known = self.entry(model)
         if service is None or known is None:
             return
-        async with target_http(self.scenario, self.target) as http:
+        async with self.target.http(self.scenario.limits) as http:
             loaded = await loaded_ids(http, service)
             if loaded is not None and not any(same_model(model, one) for one in loaded):
                 await self._load(http, service, known)
@@ -124,7 +121,7 @@ class Prepared:
                 self.load_warm_s[model] = await timed_load(http, self.scenario, service, known)
                 self.say(f"{model} was loaded again in {self.load_warm_s[model]:.2f} s")
 
-    async def _load(self, http: httpx.AsyncClient, service: Service, model: Model) -> None:
+    async def _load(self, http: HttpClient, service: Service, model: Model) -> None:
         if not self.scenario.target.load:
             raise TargetUnavailable(f"{model.id} is not loaded", hint=f"loadbench models --load {model.id}")
         if self._ours is not None and not self.mix:
@@ -139,17 +136,12 @@ class Prepared:
         self._ours = model
 
 
-async def timed_load(http: httpx.AsyncClient, scenario: Scenario, service: Service, model: Model) -> float:
+async def timed_load(http: HttpClient, scenario: Scenario, service: Service, model: Model) -> float:
     """Load a model within the time limit of a whole request; returns the duration in seconds."""
     within_ns = scenario.limits.timeout
     began_ns = time.perf_counter_ns()
     await load(http, service, model, within_s=float("inf") if within_ns is None else within_ns / NS_PER_S)
     return (time.perf_counter_ns() - began_ns) / NS_PER_S
-
-
-def target_http(scenario: Scenario, target: Target) -> AbstractAsyncContextManager[httpx.AsyncClient]:
-    """A client for small requests to the target."""
-    return http_client(target.headers, query=target.query, tls=target.tls, limits=scenario.limits)
 
 
 async def find_server(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> tuple[Target, Service | None]:
@@ -158,7 +150,7 @@ async def find_server(scenario: Scenario, environment: Mapping[str, str], *, url
     kind = scenario.target.kind
     if kind == "openai" or (kind == "auto" and not looks_like_foundry(target)):
         return target, None
-    async with target_http(scenario, target) as http:
+    async with target.http(scenario.limits) as http:
         service = await recognise(http, target)
     if service is None and kind == "foundry":
         raise TargetUnavailable(
@@ -184,7 +176,7 @@ def without_foundry(scenario: Scenario, target: Target, say: Callable[[str], Non
 
 async def known_models(scenario: Scenario, target: Target, service: Service) -> list[Model]:
     """All models by the service, its catalogue file and its cache, each loaded or not."""
-    async with target_http(scenario, target) as http:
+    async with target.http(scenario.limits) as http:
         loaded = await loaded_ids(http, service)
     listed = from_listing(target.listing, foundry=True)
     catalogue, cached = catalogue_of(service)

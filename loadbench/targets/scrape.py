@@ -23,7 +23,9 @@ import anyio
 import httpx
 import orjson
 
+from loadbench.core.secrets import Secrets
 from loadbench.core.units import NS_PER_S
+from loadbench.targets.http_get import SECRET_PIECE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -92,7 +94,9 @@ async def counters(target: Target) -> dict[str, float] | None:
     """The server's counters; `None` if it has none. The request has the headers and TLS context of the target."""
     async with _client(target) as http:
         text = await _page(http, target)
-    return None if text is None else (parse_metrics(text) | parse_histograms(text)) or None
+    secrets = Secrets(target.all_secrets, piece=SECRET_PIECE)
+    found = {} if text is None else parse_metrics(text) | parse_histograms(text)
+    return {secrets.hide(name): value for name, value in found.items()} or None
 
 
 async def poll_gauges(

@@ -10,7 +10,6 @@ import ipaddress
 import json
 import math
 import subprocess
-import sys
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from loadbench.core.children import child_environment, python_command
 from loadbench.core.errors import BadInput
 from loadbench.telemetry.series import ReadingSeries
 from loadbench.telemetry.sources import library
@@ -116,10 +116,14 @@ async def _child(url: str, pid: int | None, interval_ns: int) -> AsyncIterator[B
     server = [f"--pid={pid}"] if pid is not None else [f"--port={port}"]
     with suppress(ValueError):  # a name instead of an address may stand for several
         server += [] if pid is not None else [f"--host={ipaddress.ip_address(parts.hostname or '')}"]
-    command = [sys.executable, "-m", _MODULE, *server, f"--interval-ns={interval_ns}"]
+    command = python_command(_MODULE, *server, f"--interval-ns={interval_ns}")
     try:
         process = await anyio.open_process(
-            command, stderr=subprocess.DEVNULL, start_new_session=True, creationflags=_OWN_GROUP
+            command,
+            env=child_environment(),
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            creationflags=_OWN_GROUP,
         )
     except OSError:
         yield None

@@ -21,7 +21,7 @@ from loadbench.targets import machine
 from loadbench.targets.error_hints import advice_for, known_error
 from loadbench.targets.foundry import Dialect, Service, catalogue_of, load, looks_like_foundry
 from loadbench.targets.openai import Target
-from loadbench.targets.prepare import Prepared, target_http
+from loadbench.targets.prepare import Prepared
 from loadbench.targets.probe import ModelProbe
 from tests.building import MS, a_sample
 from tests.client.server import ANSWER, ASK, GONE, Script, chunk, head, serving, token, whole
@@ -267,7 +267,7 @@ def loading(dialect: Dialect, *answers: bytes, model: Model) -> list[str]:
         async with serving([step for answer in answers for step in (ASK, answer)] + [GONE]) as server:
             target = Target(base_url=server.url())
             service = Service(root=server.url().removesuffix("/v1"), dialect=dialect)
-            async with target_http(Scenario(), target) as http:
+            async with target.http(Scenario().limits) as http:
                 try:
                     await load(http, service, model, within_s=5)
                 finally:

@@ -345,6 +345,7 @@ def _side(runs: Sequence[Run], name: str, in_sessions: int) -> ComparedSide:
         sessions=in_sessions,
         device=device(runs),
         simulated=any(run.simulated for run in runs),
+        insecure=any(run.scenario.get("target", {}).get("insecure") for run in runs),
     )
 
 
