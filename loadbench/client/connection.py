@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from typing import TYPE_CHECKING, Protocol
 
 import httptools
@@ -230,7 +231,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._done is None or self._done.done():
             return
         if exc is not None:
-            reason, _ = explain(exc)
+            reason, hint = explain(exc)
+            reason += f" ({hint})" if hint and isinstance(exc, ssl.SSLError) else ""
             self._fail(TransportError(Outcome.RESET, reason))
         elif not self._has_headers:
             self._fail(TransportError(Outcome.RESET, "the connection was closed before a response"))

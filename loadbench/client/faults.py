@@ -14,8 +14,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Reasons of OpenSSL when the other side does not speak TLS at all.
-_NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+_NO_CLIENT_CERTIFICATE = "loadbench has no client certificate: connect through a proxy that has one"
+# Parts of OpenSSL's reasons, what they mean, and what to do. An alert is what the server says of us.
+_TLS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (
+        ("CERTIFICATE_REQUIRED", "ALERT_BAD_CERTIFICATE", "ALERT_UNKNOWN_CA", "ALERT_CERTIFICATE_UNKNOWN"),
+        "it wants a client certificate",
+        _NO_CLIENT_CERTIFICATE,
+    ),
+    (
+        ("ALERT_HANDSHAKE_FAILURE",),
+        "it refused the TLS handshake: it wants a client certificate, or ciphers that are not safe any more",
+        _NO_CLIENT_CERTIFICATE,
+    ),
+    (
+        ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"),
+        "it speaks TLS 1.1 or older, which is not safe any more",
+        "let it speak TLS 1.2 or newer",
+    ),
+    (
+        ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"),
+        "it does not speak TLS on this port",
+        "write http:// instead of https://",
+    ),
+)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -45,8 +67,9 @@ def explain(error: BaseException) -> tuple[str, str]:
             return f"its certificate is not trusted: {reason}", hint
         if isinstance(cause, ssl.SSLError):
             reason = cause.reason or ""
-            if any(word in reason.replace(" ", "_").upper() for word in _NOT_TLS):
-                return "it does not speak TLS on this port", "write http:// instead of https://"
+            for words, what, hint in _TLS:
+                if any(word in reason.replace(" ", "_").upper() for word in words):
+                    return what, hint
             return f"the TLS handshake failed: {(reason or str(cause)).lower()}", "check its TLS set-up"
     for cause in chain:
         if isinstance(cause, OSError) and cause.errno in _BY_ERRNO:

@@ -75,7 +75,8 @@ class Secrets:
                 self._seen = set() if len(self._seen) >= _MOST_SEEN else self._seen
                 self._seen.add(text)
             return text
-        parts, done = [], 0
+        parts: list[str] = []
+        done = 0
         for begin, end in spans:
             if begin > done or not parts:
                 parts += [text[done:begin], MASK]
@@ -90,9 +91,9 @@ class Secrets:
                 if letters[at : at + size] in pieces:
                     yield begins[at], ends[at + size - 1]
         for cut in [match.start() for match in re.finditer("…", letters)]:
-            begin = next((at for at in range(max(0, cut - _PIECE), cut) if letters[at:cut] in self._starts), None)
-            if begin is not None:
-                yield begins[begin], ends[cut - 1]
+            for size in range(_CUT_PIECE, min(_PIECE, cut + 1)):
+                if letters[cut - size : cut] in self._starts:
+                    yield begins[cut - size], ends[cut - 1]
 
     def hide_bytes(self, data: bytes) -> bytes:
         """The same for the bytes of a body."""
@@ -117,7 +118,9 @@ def _decoded(text: str) -> tuple[str, list[int], list[int]]:
     """The text in lower case, without spaces, backslashes, unprintable characters and codings, and where each letter
     begins and ends in it."""
     letters, begins, ends = text.translate(_LOWER), list(range(len(text))), list(range(1, len(text) + 1))
-    for _ in range(_MOST_LAYERS):
+    for layer in range(_MOST_LAYERS):
+        if layer and re.search(r"[%\\&]", letters) is None:
+            break
         parts: list[str] = []
         new_begins: list[int] = []
         new_ends: list[int] = []
@@ -136,8 +139,6 @@ def _decoded(text: str) -> tuple[str, list[int], list[int]]:
                 parts.append(letter)
                 new_begins.append(begins[first])
                 new_ends.append(ends[last - 1])
-        if not done:
-            break
         letters = "".join([*parts, letters[done:]])
         begins, ends = new_begins + begins[done:], new_ends + ends[done:]
     return letters, begins, ends

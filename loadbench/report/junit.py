@@ -45,7 +45,7 @@ def run_junit(run: Run) -> str:
     # A server beyond its limit is a finding, unless no level shows a load that it keeps up with.
     errors: set[Status] = {"INVALID"} if "VALID" in statuses else {"INVALID", "OVERLOADED"}
     # As in the exit code: what could not be decided is an error, unless the user says what it is.
-    undecided = {"pass": "", "fail": "failure"}.get(run.scenario.get("slo", {}).get("undecided", ""), "error")
+    undecided = {"pass": "", "fail": "failure"}.get(str(run.scenario.get("slo", {}).get("undecided")), "error")
     cases = [case for level in run.levels for case in _level_cases(level, errors, undecided)]
     cases += [
         ("loadbench.models", status.model, "error", f"{status.status}: {status.reason}", "")
@@ -82,10 +82,10 @@ def _document(name: str, cases: Sequence[_Case], *, note: str, timestamp: str = 
         "tests": str(len(cases)),
         "failures": str(sum(kind == "failure" for _, _, kind, _, _ in cases)),
         "errors": str(sum(kind == "error" for _, _, kind, _, _ in cases)),
-        "skipped": str(sum(kind == "skipped" for _, _, kind, _, _ in cases)),
     }
+    skipped = str(sum(kind == "skipped" for _, _, kind, _, _ in cases))
     root = ET.Element("testsuites", counts)
-    suite = ET.SubElement(root, "testsuite", {"name": printable(name), **counts, "time": "0"})
+    suite = ET.SubElement(root, "testsuite", {"name": printable(name), **counts, "skipped": skipped, "time": "0"})
     if timestamp:
         # The type of this attribute has no time zone.
         suite.set("timestamp", printable(timestamp.removesuffix("Z")))

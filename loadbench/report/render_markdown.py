@@ -47,6 +47,8 @@ def escaped(text: str) -> str:
     GitHub shows it, no address becomes a link and no name a mention.
     """
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    plain = re.sub(r"([\\`*_|<>\[\]#&]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=ftp):(?=//)|(?<=www)\.)", r"\\\1", plain)
+    plain = re.sub(
+        r"(?i)([\\`*_|<>\[\]#&]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=ftp):(?=//)|(?<=www)\.)", r"\\\1", plain
+    )
     # Names are found after Markdown has been read, so that only a comment keeps them apart from their sign.
     return re.sub(r"(?<!\w)@(?=\w)|@(?=[\w-]+\.\w)", "@<!-- -->", plain)

@@ -77,6 +77,10 @@ def test_unknown_name_is_told_before_anything_else():
         (tls_error("record layer failure"), "does not speak TLS", "http://"),
         (tls_error("NO_SHARED_CIPHER"), "handshake failed: no_shared_cipher", "TLS set-up"),
         (tls_error("CERTIFICATE_VERIFY_FAILED", ssl.SSLCertVerificationError), "not trusted: self-signed", "--cacert"),
+        (tls_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "wants a client certificate", "proxy"),
+        (tls_error("SSLV3_ALERT_BAD_CERTIFICATE"), "wants a client certificate", "proxy"),
+        (tls_error("SSLV3_ALERT_HANDSHAKE_FAILURE"), "refused the TLS handshake", "proxy"),
+        (tls_error("TLSV1_ALERT_PROTOCOL_VERSION"), "TLS 1.1 or older", "TLS 1.2"),
         (ConnectionResetError(), "closed the connection in the TLS handshake", "TLS"),
     ],
 )

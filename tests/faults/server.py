@@ -144,6 +144,7 @@ class FaultProcess(ServerProcess):
 
     def __init__(self, *, speed: float = 1.0) -> None:
         super().__init__("tests.faults", ["--port=0", f"--speed={speed!r}"], name="the fault server")
+        self._command.remove("-P")  # the tests are modules of the current directory
 
 
 async def _serve(options: argparse.Namespace) -> None:

@@ -155,15 +155,37 @@ def test_junit_counts_what_it_holds():
 
 
 def test_junit_of_a_run_has_its_objectives_and_what_is_wrong_with_it():
-    """Missed objectives fail; what cannot be told, an INVALID level or a model that is not there is an error."""
-    root = ET.fromstring(run_junit(objectives()).encode())
-    kinds = {
-        (case.get("classname").split(".")[-1], case.get("name")): [one.tag for one in case if one.tag != "system-out"]
-        for case in root.iter("testcase")
-    }
-    assert kinds["users=1", "ttft_p50<150ms"] == []
-    assert ["failure"] in kinds.values()
-    assert ["error"] in kinds.values()
+    """Missed gates fail; what cannot be told, an INVALID level or a model that is not there is an error.
+
+    What is no gate is skipped, because the exit code does not look at it either; `--undecided` counts as there.
+    """
+    run = objectives()
+    all_gates = [
+        msgspec.structs.replace(level, objectives=[msgspec.structs.replace(one, gate=True) for one in level.objectives])
+        for level in run.levels
+    ]
+    seen = {}
+    for undecided in (None, "pass", "fail"):
+        gated = msgspec.structs.replace(run, levels=all_gates, scenario={"slo": {"undecided": undecided}})
+        kinds = {
+            (case.get("classname").split(".")[-1], case.get("name")): [
+                one.tag for one in case if one.tag != "system-out"
+            ]
+            for case in ET.fromstring(run_junit(gated).encode()).iter("testcase")
+        }
+        assert kinds["users=1", "ttft_p50<150ms"] == []
+        assert ["failure"] in kinds.values()
+        seen[undecided] = sum(kind == ["error"] for kind in kinds.values())
+    assert seen[None] > seen["pass"] == seen["fail"] == 0
+    free = [
+        msgspec.structs.replace(
+            level, objectives=[msgspec.structs.replace(one, gate=False) for one in level.objectives]
+        )
+        for level in run.levels
+    ]
+    root = ET.fromstring(run_junit(msgspec.structs.replace(run, levels=free)).encode())
+    assert [root.get("failures"), root.get("errors")] == ["0", "0"]
+    assert int(next(root.iter("testsuite")).get("skipped")) == len([*root.iter("skipped")]) > 0
     cases = ET.fromstring(run_junit(models()).encode()).iter("testcase")
     assert [case.get("name") for case in cases if case.get("classname") == "loadbench.models"] == ["gone"]
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from loadbench.report.formats import render
+from loadbench.report.render_markdown import escaped
 from tests.building import a_run
 from tests.report.golden import RUNS, golden, hostile
 
@@ -52,3 +53,12 @@ def test_numbers_stand_to_the_right():
     *numbers, verdict = rule.strip("|").split("|")
     assert all(re.fullmatch("-+:", cell) for cell in numbers)
     assert verdict.startswith(":")
+
+
+def test_no_address_is_a_link_and_no_name_is_mentioned():
+    """On the pages where GitHub shows a report, a server's words notify nobody and lead nowhere."""
+    shown = escaped(
+        "ask @octocat or mail a.b@example.org, see https://evil.example/x, HTTP://e.org and www.evil.example"
+    )
+    assert not re.search(r"(?<!\w)@\w|@example|https?://|www\.", shown, re.IGNORECASE)
+    assert escaped("ttft_p95<1s@users=8") == r"ttft\_p95\<1s@users=8"

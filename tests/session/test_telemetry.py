@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def metered(monkeypatch):
     """A machine with a meter, whose idle power takes a moment to measure."""
     monkeypatch.setattr(sampler, "_MODULE", "tests.telemetry.metered")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setattr(sampler, "child_environment", lambda: {**os.environ})  # with what the tests set
     monkeypatch.setattr(watching, "_IDLE_S", 0.2)
 
 
