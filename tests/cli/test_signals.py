@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the run ends in order, and what was measured is kept."""
+"""Ctrl-C, SIGTERM and SIGHUP: the run ends in order, and what was measured is kept."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from loadbench.report.formats import schema_text
 from tests.cli.running import LIMIT_S, started
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+ENDING = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if sys.platform != "win32" else [])
 
 
 def wait_for(process: subprocess.Popen, text: str) -> list[str]:
@@ -55,7 +57,7 @@ def assert_server_is_gone(document: dict) -> None:
         socket.create_connection((parts.hostname, parts.port), timeout=5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_signal_in_a_level_keeps_what_was_measured(number, tmp_path):
     """130; the level before is whole, the one under way is marked, the next never began, the server is gone."""
     process = started("sweep", "--users", "1,2,4", "--duration", "1s", "--warm-up", "0s", "--json", cwd=tmp_path)
@@ -96,7 +98,8 @@ def test_second_signal_cuts_the_drain_short(tmp_path):
     assert_server_is_gone(document)
 
 
-def test_signal_before_the_first_level(tmp_path):
+@pytest.mark.parametrize("number", ENDING)
+def test_signal_before_the_first_level(number, tmp_path):
     """While the server's list of models is awaited there is nothing to keep: one word, 130, no folder."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         process = started("sweep", "--url", f"http://127.0.0.1:{silent.getsockname()[1]}", cwd=tmp_path)
@@ -104,7 +107,7 @@ def test_signal_before_the_first_level(tmp_path):
         connection, _ = silent.accept()
         with connection:
             connection.recv(1)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             code, out, err = ended(process)
     assert (code, out, err.strip()) == (130, "", "interrupted")
     assert list(tmp_path.iterdir()) == []

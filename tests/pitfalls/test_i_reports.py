@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from loadbench.analyze.level.knee import knee
 from loadbench.analyze.level.summary import summarize
+from loadbench.core.errors import BadInput
 from loadbench.core.units import parse_rate
 from loadbench.plan.arrivals import parse_arrivals
+from loadbench.plan.conditions import conditions, content_hash
 from loadbench.plan.load import Closed, Open
 from loadbench.plan.objective import parse_objective
 from loadbench.plan.sources import resolve
@@ -19,7 +22,8 @@ from loadbench.record.outcome import Outcome
 from loadbench.report.csv import csv as csv_report
 from loadbench.report.plan import plan_document
 from loadbench.report.render_text import render_text
-from loadbench.results.run import ClosedLoad, OpenLoad, Throughput, Verdict
+from loadbench.results.run import ClosedLoad, OpenLoad, Throughput, Verdict, to_json
+from loadbench.session.resume import whole_levels
 from tests.building import a_failure, a_level, a_recording, a_run
 from tests.engine.scripted import MS, Act, S, run_scripted
 
@@ -94,6 +98,38 @@ def test_i4_users_and_rates_are_two_things():
     first, second = csv.DictReader(io.StringIO(csv_report(a_run(closed, opened))))
     assert (first["users"], first["rate_per_s"]) == ("8", "")
     assert (second["users"], second["rate_per_s"]) == ("", "8.0")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({}, ""),
+        ({"out": "elsewhere", "users": "1,2,4"}, ""),
+        ({"users": "2"}, "other loads"),
+        ({"max_tokens": "9"}, "work.max_tokens was 5 and is 9"),
+        ({"prompts": "p.txt"}, "work.prompts was"),
+        ({"temperature": "1"}, "work.temperature"),
+        ({"first_token_timeout": "3s"}, "limits.first_token_timeout"),
+    ],
+)
+def test_i5_other_settings_are_refused(flags, says, tmp_path, monkeypatch):
+    """A run goes on where nothing that counts differs, be it only the content of a file of the same name.
+
+    Seen to fail when the levels of a folder are taken by their loads alone.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("p.txt").write_text("one prompt", encoding="utf-8")
+    base = {"users": "1,2", "max_tokens": "5"} | ({"prompts": "p.txt"} if "prompts" in flags else {})
+    then = conditions(resolve(flags=base, environment={}))
+    run = msgspec.structs.replace(a_run(complete=False), conditions=then, content_hash=content_hash(then))
+    Path("run.json").write_bytes(to_json(run))
+    Path("p.txt").write_text("another prompt", encoding="utf-8")
+    now = resolve(flags={**base, **flags}, environment={})
+    if not says:
+        assert whole_levels(tmp_path, now).levels == run.levels
+        return
+    with pytest.raises(BadInput, match=says):
+        whole_levels(tmp_path, now)
 
 
 def test_i6_no_curve_is_drawn_through_a_cliff():
