@@ -8,12 +8,15 @@ machine, then those of `SERIAL`, one test at a time. Tests named on the command 
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -38,6 +41,11 @@ settings.load_profile("anywhere")
 # Signals are tested. A shell that starts the suite in the background makes it and its children ignore this one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The history of runs is the tests' own, one for all processes of the suite.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="loadbench-state-")
+    atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 ROOT = Path(__file__).parents[1]
 

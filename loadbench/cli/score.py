@@ -106,7 +106,7 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
     scenario = scoring.judge_scenario(read_run(run), setting_flags("judge", options), os.environ)
     check(scenario, os.environ)
     say_unused(scenario)
-    annotation = scoring.answers_of(run, os.environ, say=say)
+    annotation = scoring.answers_of(run, os.environ, say=say, yes_load=scenario.target.yes_load)
     if not annotation.complete:
         say("some responses are missing, since collecting them was stopped: run `loadbench score stub --force`")
     rated = scoring.judged(annotation, scenario, os.environ, say=say)

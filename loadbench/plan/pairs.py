@@ -25,10 +25,10 @@ from loadbench.plan.scenario import leave_out, with_entries, with_not_used
 from loadbench.plan.scenario_file import read
 from loadbench.plan.server_url import ServerUrl
 from loadbench.plan.settings import DEFAULT, USUAL_REPEATS, Entry, Origin, Source, setting_of, settings
-from loadbench.plan.sources import api_of_route
+from loadbench.plan.sources import api_of_route, elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from loadbench.plan.scenario import Scenario
     from loadbench.plan.settings import Setting
@@ -226,8 +226,9 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
                 f"{flag}: {groups[group].setting.name} and {entry.setting.name} exclude each other", hint="give one"
             )
     shared = {key: entry for key, entry in scenario.values.entries.items() if scenario.is_set(key)}
-    idle: dict[str, tuple[str, Source]] = {}
-    changes: dict[str, Entry | None] = {}
+    left = _keys_left(own.get("target.url"), shared)
+    idle: dict[str, tuple[str, Source]] = dict.fromkeys(left, (f"{flag} names another server", Source.FLAG))
+    changes: dict[str, Entry | None] = dict.fromkeys(left)
     for setting in settings("compare"):
         if setting.section == "target" and (setting.key in own or _group(setting) in groups):
             changes[setting.key] = own.get(setting.key)
@@ -258,6 +259,14 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
         place = side.place("target.model")
         raise BadInput(f"{place}: one model is compared with one other", hint="choose with --a-model and --b-model")
     return with_not_used(side), idle
+
+
+def _keys_left(url: Entry | None, shared: Mapping[str, Entry]) -> list[str]:
+    """The shared keys that are for the shared server alone, since a side names another one and no flag gives them."""
+    common = shared.get("target.url")
+    if url is None or common is None or common.origin.source is Source.FLAG or not elsewhere(url.value, common.value):
+        return []
+    return [key for key, one in shared.items() if one.setting.bound and one.origin.source is common.origin.source]
 
 
 def _group(setting: Setting) -> str:

@@ -99,6 +99,9 @@ class ScenarioFile:
                     names = [setting.name for setting in known.values() if setting.section == section]
                     raise self._unknown(name, section, names)
                 origin = Origin(Source.SCENARIO, self.place(section, name), f"{section}.{name}")
+                if known[key].confirms:
+                    hint = f"give {known[key].flag} on the command line"
+                    raise BadInput(f"{origin.place}: only you can confirm this, and no file", hint=hint)
                 twin = next((entry for entry in entries if entry.setting.key == key), None)
                 if twin is not None:
                     raise BadInput(f"{origin.place}: the same setting as {twin.origin.key}", hint="give one of them")

@@ -132,6 +132,12 @@ def normal_url(text: str) -> str:
 _SAFE = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
+def origin_of(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port, that of the scheme if none is given: whom a key is for."""
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or {"http": 80}.get(parts.scheme, 443)
+
+
 def shown_url(url: str) -> str:
     """The URL for messages, reports and records: without user and password, and without secrets in its query."""
     parts = urlsplit(url)

@@ -25,7 +25,7 @@ from loadbench.plan.extra_body import read_objects
 from loadbench.plan.gate import parse_gate
 from loadbench.plan.objective import parse_abort, parse_objective
 from loadbench.plan.pattern import parse_pattern
-from loadbench.plan.server_url import normal_url, shown_url
+from loadbench.plan.server_url import normal_url, origin_of, shown_url
 from loadbench.plan.shares import parse_shares, read_share
 
 if TYPE_CHECKING:
@@ -207,6 +207,15 @@ def _url(value: object) -> str:
     return normal_url(_text(value).strip())
 
 
+def _host(value: object) -> str:
+    """As it is in a URL, so that both can be compared."""
+    text = _text(value).strip().strip("[]")
+    with suppress(ValueError):
+        if not set("/@?#") & set(text):
+            return origin_of(normal_url(f"http://[{text}]" if ":" in text else f"http://{text}"))[1]
+    raise _wrong(value, "the name or address of a host without its port, as in gpu.example.org")
+
+
 def _field_name(value: object) -> str:
     name = _text(value).strip()
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) and name not in _OWN_FIELDS:
@@ -386,6 +395,7 @@ URL = SettingType("URL", _url, shown_url)
 URLS: SettingType[tuple[str, ...]] = SettingType(
     "URL", _urls, lambda urls: shown_url(urls[0]) if len(urls) == 1 else [shown_url(url) for url in urls], multiple=True
 )
+HOSTS: SettingType[tuple[str, ...]] = SettingType("HOST", _listed(_host, "gpu.example.org"), _show_list, multiple=True)
 MODELS: SettingType[tuple[str, ...]] = SettingType(
     "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True
 )

@@ -23,6 +23,7 @@ from loadbench.plan import setting_types as types
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import DRAIN_NS, MAX_IN_FLIGHT
 from loadbench.plan.personas import PERSONAS, Cast, Persona, cast_of
+from loadbench.plan.server_url import origin_of
 from loadbench.plan.shares import Share
 from loadbench.plan.trace_formats import AUTO, FORMATS
 
@@ -301,6 +302,9 @@ class Setting:
     one_value: Mapping[str, str] = dataclasses.field(default_factory=dict)  # why a command takes no second value
     decides_answers: str = ""  # another value may change the answers to given prompts: the "server" or the "request"
     when_deterministic: tuple[Any, ...] = ()  # its value in a deterministic run
+    guarded: bool = False  # chooses a server, a key, a program or a file: taken only from a run that is the user's own
+    bound: bool = False  # a key, or whom to trust: for the server that its source names, and for no other
+    confirms: bool = False  # an answer of the user's, which no file can give
 
     @property
     def key(self) -> str:
@@ -391,7 +395,7 @@ class TargetSettings:
             "score": "each answer is collected once, from one server", "models": "the models of one server are listed",
             "doctor": "one server is checked at a time",
         },
-        decides_answers="server", reused="always")
+        decides_answers="server", reused="always", guarded=True)
     adapter: str | None = setting(types.TEXT, None,
         "Test a model in this process instead of a server: onnx-genai:FOLDER, transformers:MODEL, or your own adapter.",
         commands=_SENDING - {"compare", "judge"},
@@ -401,7 +405,7 @@ class TargetSettings:
             "judge": "use --judge-url",
             "models": "an adapter is one model and has no list; `loadbench doctor` checks it",
         },
-        group="target", decides_answers="server", reused="always")
+        group="target", decides_answers="server", reused="always", guarded=True)
     model: tuple[str, ...] | None = setting(types.MODELS, None,
         "A model to test; repeat the flag for several, or give `all`. Required if the server lists more than one.",
         helps={
@@ -414,7 +418,8 @@ class TargetSettings:
         "Test the models of a JSON file: names, or an object whose keys are aliases.",
         helps={"compare": "Take the model, and what is known of it, from a JSON file."},
         commands=_SENDING - {"judge"},
-        refused={"judge": "use --judge-model", "models": "all models are listed"}, group="model", flag_name="models")
+        refused={"judge": "use --judge-model", "models": "all models are listed"}, group="model", flag_name="models",
+        guarded=True)
     mix_models: tuple[Share, ...] | None = setting(types.MODEL_MIX, None,
         "Send the requests of each level to several models by weight, as in 'qwen2.5:3b=3,phi-4-mini=1'.",
         commands=_MANY_USERS - {"compare"},
@@ -446,15 +451,16 @@ class TargetSettings:
         ),),
         per_side=True, decides_answers="server", reused="always")
     header: tuple[tuple[str, str], ...] = setting(types.HEADERS, (),
-        "A request header, as in 'X-Team: blue'; repeat the flag for several.", needs=(_OVER_HTTP,))
+        "A request header, as in 'X-Team: blue'; repeat the flag for several.", needs=(_OVER_HTTP,), guarded=True,
+        bound=True)
     header_env: tuple[tuple[str, str, str], ...] = setting(types.HEADER_VARIABLES, (),
         "A request header whose value is in an environment variable, as in 'X-Key: TEAM_KEY'; repeat the flag for "
         "several.",
-        needs=(_OVER_HTTP,), per_side=True, reused="server")
+        needs=(_OVER_HTTP,), per_side=True, reused="server", guarded=True, bound=True)
     extra_body: tuple[dict[str, Any], ...] = setting(types.JSON_OBJECTS, (),
         "Merge this JSON object into the body of each request; null leaves a field out. Repeat the flag for several.",
         commands=_SENDING, refused={"models": "no request is sent to a model"}, needs=(_WITH_BODY,),
-        comparable=Comparable.CAVEAT, per_side=True, decides_answers="request", reused="server")
+        comparable=Comparable.CAVEAT, per_side=True, decides_answers="request", reused="server", guarded=True)
     max_tokens_field: str | None = setting(types.FIELD_NAME, None,
         "The name of the field that limits a response, as in max_completion_tokens. Default: that of the API.",
         commands=_SENDING, refused={"models": "no request is sent to a model"},
@@ -468,14 +474,27 @@ class TargetSettings:
         per_side=True, reused="server")
     api_key_env: str = setting(types.TEXT, "LOADBENCH_API_KEY",
         "The environment variable that holds the API key.", commands=_ANY_SERVER - {"judge"},
-        refused={"judge": "use --judge-key-env"}, needs=(_OVER_HTTP,), per_side=True, reused="server")
+        refused={"judge": "use --judge-key-env"}, needs=(_OVER_HTTP,), per_side=True, reused="server", guarded=True,
+        bound=True)
     cacert: Path | None = setting(types.PATH, None,
         "Trust the certificates in this PEM file instead of the system's.", needs=(_OVER_TLS,), group="certificates",
-        per_side=True, reused="server")
+        per_side=True, reused="server", guarded=True, bound=True)
     insecure: bool = setting(types.FLAG, False,
         "Do not verify the server's certificate. The result records this.",
         helps=dict.fromkeys(("doctor", "models", "score", "judge"), "Do not verify the server's certificate."),
-        needs=(_OVER_TLS,), group="certificates", per_side=True, reused="server")
+        needs=(_OVER_TLS,), group="certificates", per_side=True, reused="server", guarded=True, bound=True)
+    yes_load: tuple[str, ...] | None = setting(types.HOSTS, None,
+        "Load this host although it is a public API, or neither this machine nor in a private network; repeat the flag "
+        "for several. Without it, loadbench asks at the terminal.",
+        commands=_MEASURING | {"score", "judge"},
+        refused=dict.fromkeys(("doctor", "models"), "a few requests are sent, and no load"),
+        needs=(Need(
+            ("target.url", "judge.url", "target.kind"),
+            lambda values: {origin_of(url)[1] for url in values.urls} & {*(values.value("target.yes_load") or ())}
+            or (values.value("target.kind") == "foundry" and not values.urls),
+            "no server that is measured has this host", "name the host of --url",
+        ),),
+        comparable=Comparable.FREE, guarded=True, confirms=True)
     strict_request: bool = setting(types.FLAG, False,
         "Fail if the server refuses a field of a request by name, instead of renaming it or leaving it out.",
         commands=_SENDING, refused={"models": "no request is sent to a model"}, needs=(_OVER_HTTP,),
@@ -490,7 +509,7 @@ class TargetSettings:
                 "the simulated server is of one kind", "leave it out, or give --url",
             ),
         ),
-        flag_name="target", reused="always")
+        flag_name="target", reused="always", guarded=True)
     load: bool = setting(types.FLAG, True,
         "Foundry Local: load each model before its test if it is not in memory.", commands=_SENDING,
         refused={"models": "use `loadbench models --load MODEL`"}, needs=(_FOUNDRY,))
@@ -538,10 +557,10 @@ class LoadSettings:
         needs=(_NO_TRACE, _with_rate("users send their next request after a response, not by arrivals")))
     pattern: Pattern | None = setting(types.PATTERN, None,
         "Open loop: TIME:FACTOR points that multiply --rate, as in 0s:0.2,9h:1,24h:0.2; or a file of them; or day.",
-        needs=(_NO_TRACE, _with_rate("a pattern changes a rate, and there is none")))
+        needs=(_NO_TRACE, _with_rate("a pattern changes a rate, and there is none")), guarded=True)
     trace: Path | None = setting(types.PATH, None,
         "Replay the requests in this file: a trace in one of the formats of --trace-format, or a saved run.",
-        commands=_LOADS_CHOSEN, group="load", argument_of="replay")
+        commands=_LOADS_CHOSEN, group="load", argument_of="replay", guarded=True)
     trace_format: str = setting(types.choice(AUTO, *FORMATS), AUTO,
         "The format of the trace, and with it the unit of its times. auto: by its columns and lengths.",
         commands=_LOADS_CHOSEN,
@@ -674,7 +693,7 @@ class WorkSettings:
     prompts: Path | None = setting(types.PATH, None,
         "Send the prompts in this file: text lines, JSON, JSON lines or CSV, also compressed with gzip; rows may be "
         "texts, OpenAI messages or batches, ShareGPT, MT-bench, Alpaca.",
-        commands=_GENERATING | {"workshop", "score"}, needs=(_NO_TRACE,), group="work", reused="always")
+        commands=_GENERATING | {"workshop", "score"}, needs=(_NO_TRACE,), group="work", reused="always", guarded=True)
     input_tokens: Distribution | None = setting(types.TOKENS, None,
         f"Generate prompts of this many tokens, as in 128 or lognormal:512,0.6. Default: {DEFAULT_INPUT_TOKENS}.",
         needs=(_NO_TRACE,), group="work")
@@ -908,9 +927,10 @@ class JudgeSettings:
     model: str | None = setting(types.TEXT, None,
         "The model that judges. Required.", flag_name="judge_model")
     url: str | None = setting(types.URL, None,
-        "The judge's server. Default: the server of RUN.", flag_name="judge_url")
+        "The judge's server. Default: the server of RUN.", flag_name="judge_url", guarded=True)
     api_key_env: str | None = setting(types.TEXT, None,
-        "The environment variable that holds the API key of the judge's server.", flag_name="judge_key_env")
+        "The environment variable that holds the API key of the judge's server.", flag_name="judge_key_env",
+        guarded=True, bound=True)
     judgings: int = setting(types.whole(1, 9), 1,
         "How often the judge scores each response.")
     # Room for a dozen facets and a sentence; a model that reasons first needs more.
@@ -987,7 +1007,7 @@ class ReportSettings:
     name: str = setting(types.TEXT, "sweep",
         "The name of the run, part of its folder's name.", defaults={name: name for name in sorted(_MEASURING)})
     out: Path | None = setting(types.DIRECTORY, None,
-        "The folder in which run folders are made. Default: results.")
+        "The folder in which run folders are made. Default: results.", guarded=True)
     keep_texts: bool = setting(types.FLAG, False,
         "Keep the texts of prompts and responses in the run folder.")
 

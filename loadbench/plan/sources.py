@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from loadbench.core.errors import BadInput
 from loadbench.core.secrets import MASK
+from loadbench.core.text import some
 from loadbench.plan.extra_body import LIMIT_FIELDS, limits_of, value_of
 from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS
 from loadbench.plan.scenario import Scenario, Unused, with_entries, with_not_used
 from loadbench.plan.scenario_file import ScenarioFile, nearest, read
-from loadbench.plan.server_url import ServerUrl
-from loadbench.plan.setting_types import ALL_OBJECTIVES
+from loadbench.plan.server_url import ServerUrl, origin_of
+from loadbench.plan.setting_types import ALL_OBJECTIVES, URLS
 from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Values, setting_of, settings
 from loadbench.plan.workload import bring
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 _OTHER_VARIABLES = frozenset({"LOADBENCH_API_KEY", "LOADBENCH_COMPLETE"})
 # The variables in which other programs keep the server's address, in the order in which they are read.
 ENDPOINT_VARIABLES = ("FOUNDRY_LOCAL_ENDPOINT", "OPENAI_BASE_URL")
+# Of a value that is shown; longer paths and URLs are rare, and a file may hold anything.
+_MOST_SHOWN = 200
 
 
 def resolve(
@@ -44,13 +49,14 @@ def resolve(
     file: Path | None = None,
     command: str = "sweep",
     reused: Mapping[str, object] | None = None,
+    foreign: str = "",
     key_variables: Sequence[str] = (),
 ) -> Scenario:
     """The scenario in force for a command. `flags` has the values of its flags by setting name, as they were written.
 
-    `reused` has values of a saved run by key, for commands that score its answers. `key_variables` are variables that
-    hold API keys besides those that the settings name. Raises `BadInput` for anything that
-    cannot be used.
+    `reused` has values of a saved run by key, for commands that score its answers or continue it; `foreign` is the name
+    of a run that is not this user's own. `key_variables` are variables that hold API keys besides those that the
+    settings name. Raises `BadInput` for anything that cannot be used.
     """
     document = ScenarioFile.read(file) if file is not None else None
     own = document.personas() if document is not None else ()
@@ -58,7 +64,7 @@ def resolve(
     choice = _Choice(command, Values(command, {}, personas))
     given = [
         *_from_flags(command, flags),
-        *_from_run(reused or {}, flags),
+        *_from_run(reused or {}, flags, command=command, foreign=foreign),
         *choice.from_environment(environment),
         *_from_workshop_variables(command, environment),
         *(document.entries() if document is not None else ()),
@@ -73,6 +79,8 @@ def resolve(
     if not {"target.url", "target.profile", "target.adapter"} & set(choice.entries):
         choice.take_endpoint(environment)
     choice.settle_single()
+    own_urls = {entry.origin.source: entry.value for entry in given if entry.setting.key == "target.url"}
+    choice.settle_keys({Source.ENVIRONMENT: _urls_of(environment), **own_urls})
     choice.settle_route()
     choice.settle_body()
     choice.settle_needs()
@@ -90,6 +98,9 @@ def resolve(
         place = document.place(key) if document is not None else ""
         unused += (Unused(key, Origin(Source.SCENARIO, place, key), "no work.persona or work.mix names it"),)
     work = dataclasses.replace(scenario.work, personas=own)
+    if environment.get("LOADBENCH_API_KEY") and not gets_default_key(scenario, environment, scenario.target.url or ()):
+        origin = Origin(Source.ENVIRONMENT, "LOADBENCH_API_KEY")
+        unused += (Unused("target.api_key_env", origin, "this server is not the one that the key is for"),)
     scenario = dataclasses.replace(scenario, work=work, unused=unused)
     if scenario.target.model_set is not None:
         names = tuple(model.name for model in read_models(scenario.target.model_set))
@@ -112,6 +123,37 @@ def reusable(record: Mapping[str, Mapping[str, object]], *, same_server: bool) -
     }
 
 
+def choices(values: Mapping[str, object]) -> dict[str, object]:
+    """What values of a run's record, by key, choose of servers, keys, programs and files. A default is no choice."""
+    return {
+        setting.key: value
+        for setting in settings()
+        if setting.guarded and (value := values.get(setting.key)) not in (None, [], {})
+        if setting.default is None or value != setting.type.show(setting.default)
+    }
+
+
+def elsewhere(urls: Sequence[str], own: Sequence[str]) -> bool:
+    """Whether URLs name another server, by scheme, host or port, than those that a key was given with, if any were."""
+    return bool(own) and not {*map(origin_of, urls)} <= {*map(origin_of, own)}
+
+
+def gets_default_key(scenario: Scenario, environment: Mapping[str, str], urls: Sequence[str]) -> bool:
+    """Whether a key that merely lies in LOADBENCH_API_KEY is for these servers: not for another than that of
+    LOADBENCH_URL, and not for a judge's own.
+    """
+    if scenario.is_set("target.api_key_env"):
+        return True
+    return scenario.judge.url is None and not elsewhere(urls, _urls_of(environment))
+
+
+def _urls_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Those of LOADBENCH_URL, also for a command that does not take it."""
+    with suppress(ValueError):
+        return URLS.read(environment.get(setting_of("target.url").variable))
+    return ()
+
+
 def api_of_route(url: Entry) -> Entry | None:
     """The API that a URL names by ending in its route; `None` if it ends in none. Raises `BadInput` for several."""
     urls = [url.value] if isinstance(url.value, str) else url.value
@@ -121,8 +163,28 @@ def api_of_route(url: Entry) -> Entry | None:
     return Entry(setting_of("target.api"), apis[0], url.origin) if apis else None
 
 
-def _from_run(reused: Mapping[str, object], flags: Mapping[str, object]) -> Iterator[Entry]:
-    """Raises `BadInput` for a value with a secret, which the run did not keep, unless a flag gives it again."""
+def _from_run(
+    reused: Mapping[str, object], flags: Mapping[str, object], *, command: str, foreign: str
+) -> Iterator[Entry]:
+    """Raises `BadInput` for a value with a secret, which the run did not keep, and for what only the user may choose if
+    the run is not the user's own, unless flags give these again.
+    """
+    groups = {one.group for one in settings(command) if one.name in flags} - {""}
+    again: list[str] = []
+    for key, value in choices(reused).items() if foreign else ():
+        setting = next((one for one in settings(command) if one.name == setting_of(key).name), setting_of(key))
+        if setting.name in flags or setting.group in groups:
+            continue
+        items = [f"{name}: {text}" for name, text in value.items()] if isinstance(value, dict) else value
+        for item in items if isinstance(items, list) else [items]:
+            text = shlex.quote(item if isinstance(item, str) else json.dumps(item))
+            again.append(setting.flag if setting.type.is_flag else f"{setting.flag} {text[:_MOST_SHOWN]}")
+    if again:
+        raise BadInput(
+            f"{foreign} is not in the history of your own runs, or was changed since. Only you choose servers, keys, "
+            f"programs and files; it names {some(again, separator=' ')}",
+            hint="give them again as flags if you trust them, or others",
+        )
     for key, value in reused.items():
         setting = setting_of(key)
         if setting.name in flags:
@@ -237,6 +299,22 @@ class _Choice:
             if text and self.command in setting_of("target.url").commands:
                 self.take(read(setting_of("target.url"), text, Origin(Source.ENVIRONMENT, variable)))
                 return
+
+    def settle_keys(self, own_urls: Mapping[Source, Sequence[str]]) -> None:
+        """A key does not follow to another server than that of its source, if a stronger one names it; to a judge's own
+        server only those of flags do.
+        """
+        url = self.entries.get("judge.url") or self.entries.get("target.url")
+        if url is None:
+            return
+        for entry in list(self.entries.values()):
+            source = entry.origin.source
+            if url.setting.section == "judge":
+                follows = source is Source.FLAG or entry.setting.section == "judge"
+            else:
+                follows = source <= url.origin.source or not elsewhere(url.value, own_urls.get(source, ()))
+            if entry.setting.bound and not follows:
+                self._override(entry, url)
 
     def settle_route(self) -> None:
         """A URL that ends in a route decides the API; one that another source names is overridden, or refused."""

@@ -7,7 +7,8 @@ Times are seconds, rates per second; what is unknown is null. Within a version o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from pathlib import Path
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -15,9 +16,6 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.search import Purpose  # noqa: TC001 - types of fields
 from loadbench.results.prediction import Bottleneck, BottleneckKind, FleetSize, Prediction  # noqa: TC001 - types of fields
 from loadbench.results.run import Decision, Interval  # noqa: TC001
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCHEMA: Final = "loadbench.capacity/1"
 FILE: Final = "capacity.json"
@@ -228,6 +226,11 @@ def read_capacity(folder: Path) -> Capacity:
 def read_capacities(folder: Path) -> Capacities:
     """The searches of several models in a folder, with one that is under way; raises `BadInput` as `read_capacity`."""
     several = _read(folder / SEVERAL_FILE, Capacities)
+    for name in several.folders.values():
+        # A file does not choose others: its folders are in this one.
+        if Path(name).name != name or name == ".." or (folder / name).is_symlink():
+            hint = "the file was changed: restore it"
+            raise BadInput(f"{folder / SEVERAL_FILE}: {name!r} is no folder in this one", hint=hint)
     known = {*several.failed, *(search.model for search in several.searches)}
     begun = [name for model, name in several.folders.items() if model not in known and (folder / name / FILE).exists()]
     return msgspec.structs.replace(

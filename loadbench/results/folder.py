@@ -77,7 +77,9 @@ class RunFolder:
         """Replace one file as a whole: a reader sees the old or the new one, and a crash loses neither."""
         target, draft = self.path / name, self.path / f".{name}.part"
         try:
-            with draft.open("wb") as file:
+            # A draft that was left here, or a link that somebody put here, is not written to.
+            draft.unlink(missing_ok=True)
+            with draft.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

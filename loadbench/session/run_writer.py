@@ -19,6 +19,7 @@ from loadbench.plan.prompt_source import data_set, given_prompts
 from loadbench.report.formats import render
 from loadbench.report.run import level_line
 from loadbench.results.folder import RunFolder
+from loadbench.results.history import remember
 from loadbench.results.hlog import hlog
 from loadbench.results.recorded_prompts import data_set_result, known_facts, recorded_prompts
 from loadbench.results.requests import RequestLog, read_requests
@@ -110,6 +111,7 @@ class RunWriter:
             models=[] if before is None else before.models,
             adapted=[] if before is None else before.adapted,
         )
+        remember(self.run.scenario)
 
     def __enter__(self) -> Self:
         self._save(reports=False)

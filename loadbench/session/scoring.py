@@ -20,12 +20,13 @@ from loadbench.engine.judge_client import failure_text, judgement
 from loadbench.plan.judging import judge_prompt
 from loadbench.plan.prompt_source import given_prompts
 from loadbench.plan.rubric import facet_names
-from loadbench.plan.settings import settings
+from loadbench.plan.settings import setting_of, settings
 from loadbench.plan.sources import resolve, reusable
 from loadbench.record.outcome import Outcome
 from loadbench.report.formats import render
 from loadbench.report.quality import own_judge
 from loadbench.results.folder import RunFolder, folder_of, read_run
+from loadbench.results.history import is_own
 from loadbench.results.quality import (
     ANNOTATION_FILE,
     QUALITY_FILE,
@@ -55,10 +56,11 @@ if TYPE_CHECKING:
 def scoring_scenario(run: Run | None, flags: Mapping[str, object], environment: Mapping[str, str]) -> Scenario:
     """The server, models and prompts of a stub: the run's, except where the flags say otherwise.
 
-    Raises `BadInput` if there are no given prompts.
+    Raises `BadInput` if there are no given prompts, and for a run of somebody else's that chooses what only the user
+    may.
     """
     reused = {} if run is None else _of_run(run, same_server=not {"url", "adapter"} & set(flags))
-    scenario = resolve(flags=flags, environment=environment, command="score", reused=reused)
+    scenario = resolve(flags=flags, environment=environment, command="score", reused=reused, foreign=_foreign(run))
     if not given_prompts(scenario.work, sampled=False):
         raise BadInput("there are no given prompts whose responses could be rated", hint="give some with --prompts")
     return _unmeasured(scenario)
@@ -67,16 +69,16 @@ def scoring_scenario(run: Run | None, flags: Mapping[str, object], environment: 
 def judge_scenario(run: Run, flags: Mapping[str, object], environment: Mapping[str, str]) -> Scenario:
     """The judge's server and model: the run's server with its settings, or the judge's own with none of them.
 
-    Raises `BadInput` for what cannot be used.
+    Raises `BadInput` for what cannot be used, and for a run of somebody else's without a server of the judge's own.
     """
-    reused = _of_run(run, same_server=True)
-    judge = resolve(flags=flags, environment=environment, command="judge", reused=reused).judge
+    own_server = "url" in flags or environment.get(setting_of("judge.url").variable)
+    # What a judge is sent has fields of its own.
+    left_out = ("work.", "target.") if own_server else ("work.", "target.extra_body")
+    reused = {key: value for key, value in _of_run(run, same_server=True).items() if not key.startswith(left_out)}
+    scenario = resolve(flags=flags, environment=environment, command="judge", reused=reused, foreign=_foreign(run))
+    judge = scenario.judge
     if judge.model is None:
         raise BadInput("no model is named that judges", hint="name it with --judge-model")
-    # What a judge is sent has fields of its own.
-    left_out = ("work.", "target.") if judge.url is not None else ("work.", "target.extra_body")
-    reused = {key: value for key, value in reused.items() if not key.startswith(left_out)}
-    scenario = resolve(flags=flags, environment=environment, command="judge", reused=reused)
     target = dataclasses.replace(
         scenario.target, model=(judge.model,), url=(judge.url,) if judge.url else scenario.target.url
     )
@@ -85,6 +87,11 @@ def judge_scenario(run: Run, flags: Mapping[str, object], environment: Mapping[s
         target = dataclasses.replace(target, api_key_env=judge.api_key_env)
         origins["target.api_key_env"] = origins["judge.api_key_env"]
     return _unmeasured(dataclasses.replace(scenario, target=target, origins=origins))
+
+
+def _foreign(run: Run | None) -> str:
+    """The name of a run that is not this user's own."""
+    return "" if run is None or is_own(run.scenario) else f"the run {run.name}"
 
 
 def _unmeasured(scenario: Scenario) -> Scenario:
@@ -256,15 +263,19 @@ def judged(
     return ratings
 
 
-def answers_of(run_path: Path, environment: Mapping[str, str], *, say: Say) -> Annotation:
-    """The answers that a stub collected for this run, or that are collected now.
+def answers_of(
+    run_path: Path, environment: Mapping[str, str], *, say: Say, yes_load: tuple[str, ...] | None = None
+) -> Annotation:
+    """The answers that a stub collected for this run, or that are collected now, also from the hosts in `yes_load`.
 
     Raises `Interrupted` if collecting them was stopped.
     """
     path = folder_of(run_path) / ANNOTATION_FILE
     if path.exists():
         return read_annotation(path)
-    annotation = stub(run_path, scoring_scenario(read_run(run_path), {}, environment), environment, say=say)
+    scenario = scoring_scenario(read_run(run_path), {}, environment)
+    scenario = dataclasses.replace(scenario, target=dataclasses.replace(scenario.target, yes_load=yes_load))
+    annotation = stub(run_path, scenario, environment, say=say)
     RunFolder(path.parent).write(ANNOTATION_FILE, to_json(annotation))
     if not annotation.complete:
         raise Interrupted(f"{len(annotation.answers)} responses are saved in {path}, and none is rated")

@@ -34,6 +34,7 @@ from loadbench.record.request import ONLY_DESTINATION
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
 from loadbench.results.folder import check_folder
+from loadbench.session.consent import confirm_load
 from loadbench.session.telemetry import RunTelemetry
 from loadbench.sim.command import profile_named
 from loadbench.sim.process import SimProcess
@@ -282,6 +283,7 @@ async def open_session(
     """
     async with AsyncExitStack() as stack:
         scenario, url = stack.enter_context(server_of(scenario, environment, say=say, models=models))
+        await confirm_load(scenario, say=say)
         prepared = await prepare(scenario, environment, url=url, say=say)
         scenario = prepared.scenario
         clock = MonotonicClock()

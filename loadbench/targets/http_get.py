@@ -17,7 +17,7 @@ from loadbench.client.faults import explain
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.secrets import Secrets
 from loadbench.core.units import NS_PER_S
-from loadbench.plan.server_url import shown_url, with_query
+from loadbench.plan.server_url import origin_of, shown_url, with_query
 from loadbench.wire.openai import clean
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class NoConnection(TargetUnavailable):
 
 @asynccontextmanager
 async def http_client(
+    url: str,
     headers: Sequence[tuple[str, str]],
     *,
     query: str = "",
@@ -56,19 +57,22 @@ async def http_client(
     tls: ssl.SSLContext | None,
     limits: LimitSettings,
 ) -> AsyncIterator[HttpClient]:
-    """A client for such requests, each with the query, within the scenario's time limits; proxies of the environment
-    are ignored. Responses come without the `secrets`, should the server repeat them.
+    """A client for such requests to the server of `url`, which alone gets the headers and the query, within the
+    scenario's time limits; proxies of the environment are ignored. Responses come without the `secrets`, should the
+    server repeat them.
     """
 
-    async def add_query(request: httpx.Request) -> None:
-        request.url = httpx.URL(with_query(str(request.url), query))
+    async def add_own(request: httpx.Request) -> None:
+        if origin_of(str(request.url)) == origin_of(url):
+            request.headers.update(headers)
+            request.url = httpx.URL(with_query(str(request.url), query))
 
     connect_s = limits.connect_timeout / NS_PER_S if limits.connect_timeout else None
     within_s = min(_WITHIN_S, limits.timeout / NS_PER_S) if limits.timeout else _WITHIN_S
     timeout = httpx.Timeout(within_s, connect=connect_s)
-    async with HttpClient(verify=tls or False, trust_env=False, timeout=timeout, headers=list(headers)) as http:
+    async with HttpClient(verify=tls or False, trust_env=False, timeout=timeout) as http:
         http.secrets = Secrets(secrets, piece=SECRET_PIECE)
-        http.event_hooks = {"request": [add_query]}
+        http.event_hooks = {"request": [add_own]}
         yield http
 
 

@@ -21,6 +21,7 @@ from loadbench.core.secrets import secrets_of
 from loadbench.plan.extra_body import LIMIT_FIELDS
 from loadbench.plan.server_url import ServerUrl, redirect_target, shown_url
 from loadbench.plan.settings import DEFAULT, Source
+from loadbench.plan.sources import gets_default_key
 from loadbench.record.outcome import Outcome
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.targets import error_hints
@@ -89,7 +90,9 @@ class Target:
 
     def http(self, limits: LimitSettings) -> AbstractAsyncContextManager[HttpClient]:
         """A client for small requests to it."""
-        return http_client(self.headers, query=self.query, secrets=self.all_secrets, tls=self.tls, limits=limits)
+        return http_client(
+            self.base_url, self.headers, query=self.query, secrets=self.all_secrets, tls=self.tls, limits=limits
+        )
 
     @property
     def all_secrets(self) -> tuple[str, ...]:
@@ -201,7 +204,8 @@ def credentials(
     user = ServerUrl.parse(url).user if url else ""
     if user:
         given.append(("authorization", f"Basic {b64encode(user.encode()).decode()}", "target.url"))
-    if environment.get(variable) or variable != "LOADBENCH_API_KEY":
+    in_use = environment.get(variable) or variable != "LOADBENCH_API_KEY"
+    if in_use and gets_default_key(scenario, environment, [url] if url else ()):
         key = _secret_of(environment, variable, scenario.place("target.api_key_env"))
         given.append(("authorization", f"Bearer {key}", "target.api_key_env"))
     strength = {key: scenario.origins.get(key, DEFAULT).source for _, _, key in given}

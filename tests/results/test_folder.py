@@ -151,14 +151,30 @@ def test_full_disk_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
     assert (folder.path / "run.json").read_bytes() == OLD
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")  # noqa: PTH110
-def test_device_that_is_full_leaves_no_draft(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of sizes of files")
+def test_write_that_fails_leaves_no_draft(tmp_path):
     """The same where it is the write that fails, not the flush to the disk."""
+    import resource  # noqa: PLC0415 - not on Windows
+
     folder = a_folder(tmp_path)
     folder.write("run.json", OLD)
-    (folder.path / ".run.json.part").symlink_to("/dev/full")
-    assert_write_fails(folder, before=["run.json"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        assert_write_fails(folder, before=["run.json"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (folder.path / "run.json").read_bytes() == OLD
+
+
+def test_a_link_in_the_place_of_a_draft_is_not_written_through(tmp_path):
+    """Whoever hands over a folder does not choose which other file is overwritten."""
+    folder = a_folder(tmp_path)
+    (tmp_path / "victim").write_bytes(OLD)
+    (folder.path / ".run.json.part").symlink_to(tmp_path / "victim")
+    folder.write("run.json", NEW)
+    assert [path.read_bytes() for path in (tmp_path / "victim", folder.path / "run.json")] == [OLD, NEW]
+    assert names(folder) == ["run.json"]
 
 
 def test_folder_in_the_way_leaves_no_draft(tmp_path):

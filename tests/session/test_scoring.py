@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from loadbench.results.history import remember
 from loadbench.session.scoring import judge_scenario, scoring_scenario
 from tests.analyze.comparing import lucky
 
@@ -16,6 +17,13 @@ RUN = msgspec.structs.replace(
         "limits": {"idle_timeout": "20s"},
     },
 )
+
+
+@pytest.fixture(autouse=True)
+def _own(tmp_path, monkeypatch):
+    """The run is the user's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    remember(RUN.scenario)
 
 
 @pytest.mark.parametrize(

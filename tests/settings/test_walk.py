@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 ELSEWHERE = {
     **dict.fromkeys(("target.load", "target.allow_alias"), "tests/foundry"),
     **dict.fromkeys(("capacity.devices_for", "capacity.headroom"), "tests/analyze/capacity"),
+    "target.yes_load": "no address here is asked about: tests/session/test_consent.py",
     "target.strict_request": "tests/cli/test_adapt.py",
     "load.max_total": "a level that it shortens lasts 10 s at least: tests/engine/test_level_length.py",
     ("models", "limits.timeout"): "the time that loading a model may take: tests/foundry",

@@ -1,0 +1,71 @@
+"""What this user measured on this machine, so that a run folder of the user's own is known from somebody else's.
+
+A line for each choice of servers, keys, programs and files (`loadbench.plan.sources.choices`), as a hash, the latest
+last. The file is in the user's state folder and never in a run folder: who hands over a folder cannot write it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+import orjson
+from platformdirs import user_state_path
+
+from loadbench.plan.sources import choices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# Runs of one server with one key are one line: years of use. The file then has 130 kB; the older half goes first.
+_MOST_LINES = 2000
+
+
+def history_file() -> Path:
+    """Where it is: `~/.local/state/loadbench/history` on Linux."""
+    return user_state_path("loadbench", appauthor=False) / "history"
+
+
+def is_own(record: Mapping[str, Mapping[str, object]]) -> bool:
+    """Whether this user has measured with what a run's record chooses, or it chooses nothing."""
+    line = _line(record)
+    return line is None or line in _lines()
+
+
+def remember(record: Mapping[str, Mapping[str, object]]) -> None:
+    """Add what a run's record chooses. Without a folder that can be written, no run is known as the user's own."""
+    line, known, file = _line(record), _lines(), history_file()
+    if line is None or line in known:
+        return
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if len(known) >= _MOST_LINES:
+            draft = file.with_name(f"history.{os.getpid()}")
+            with os.fdopen(os.open(draft, flags | os.O_EXCL, 0o600), "wb") as new:
+                new.write(b"".join(known[-_MOST_LINES // 2 :]))
+            draft.replace(file)
+        # In one write, so that two runs that begin together are both kept.
+        with os.fdopen(os.open(file, flags | os.O_APPEND, 0o600), "wb") as log:
+            log.write(line)
+
+
+def _line(record: Mapping[str, Mapping[str, object]]) -> bytes | None:
+    chosen = choices({f"{section}.{name}": value for section, part in record.items() for name, value in part.items()})
+    content = orjson.dumps(chosen, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" if chosen else None
+
+
+def _lines() -> list[bytes]:
+    """Nothing is taken from a file that another user may have written."""
+    try:
+        with history_file().open("rb") as file:
+            about = os.fstat(file.fileno())
+            if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o022):
+                return []
+            return file.readlines(_MOST_LINES * 100)
+    except OSError:
+        return []

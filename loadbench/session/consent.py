@@ -1,0 +1,87 @@
+"""Asks before a machine is loaded that may be somebody else's: a public API, or an address outside private networks."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadbench.client.faults import explain
+from loadbench.core.errors import BadInput, Interrupted, TargetUnavailable
+from loadbench.core.text import printable, some
+from loadbench.plan.server_url import origin_of, shown_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadbench.plan.scenario import Scenario
+
+# This machine, which 0.0.0.0 and :: also reach, the private networks of RFC 1918 and RFC 4193, and those of one link.
+# What Python calls private differs between its versions, and is more.
+_OURS = tuple(
+    ip_network(text)
+    for text in (
+        *("127.0.0.0/8", "0.0.0.0/32", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
+        *("::1/128", "::/128", "fc00::/7", "fe80::/10"),
+    )
+)
+# Who answers under these names sends a bill, also where a name leads to a gateway in a private network.
+_PUBLIC_APIS = (
+    *("openai.com", "azure.com", "anthropic.com", "googleapis.com", "amazonaws.com", "mistral.ai", "groq.com", "x.ai"),
+    *("openrouter.ai", "deepseek.com", "cohere.com", "cohere.ai", "together.xyz", "together.ai", "fireworks.ai"),
+    *("perplexity.ai", "huggingface.co", "huggingface.cloud", "cerebras.ai", "sambanova.ai", "deepinfra.com"),
+    *("nvidia.com", "replicate.com", "github.ai", "aliyuncs.com", "moonshot.ai", "moonshot.cn", "bigmodel.cn", "z.ai"),
+    *("siliconflow.com", "siliconflow.cn", "volces.com", "minimax.io", "ai21.com", "nebius.com", "hyperbolic.xyz"),
+    *("novita.ai", "databricks.com", "cloudflare.com", "ollama.com", "ibm.com", "inference.net", "friendli.ai"),
+)
+
+
+async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> None:
+    """Have the user confirm each host that is a public API, or neither this machine nor in a private network.
+
+    --yes-load confirms it, or an answer at the terminal. Raises `BadInput` where neither does, `TargetUnavailable` for
+    a host that is not found, and `Interrupted` for Ctrl-C.
+    """
+    key = "judge.url" if scenario.judge.url is not None else "target.url"
+    unknown: dict[str, str] = {}
+    for url in scenario.target.url or ():
+        _, host, port = origin_of(url)
+        try:
+            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            what, hint = explain(error)
+            raise TargetUnavailable(f"{shown_url(url)}: {what}", hint=hint) from None
+        addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+        inner = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
+        ours = all(any(address in network for network in _OURS) for address in inner)
+        public = any(host == name or host.endswith(f".{name}") for name in _PUBLIC_APIS)
+        if ours and not public:
+            continue
+        kind = "a public API" if public else "neither this machine nor in a private network"
+        fact = f"{host} ({some([*dict.fromkeys(map(str, addresses))])}) is {kind}"
+        if host in (scenario.target.yes_load or ()):
+            say(f"{fact}; it is loaded, as --yes-load says")
+        else:
+            unknown[host] = printable(fact)
+    if not unknown:
+        return
+    place, facts = scenario.place(key), "; ".join(unknown.values())
+    allowed = " ".join(f"--yes-load {host}" for host in unknown)
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+        raise BadInput(f"{place}: {facts}", hint=f"if you may load it, and pay for it, add {allowed}")
+    sys.stderr.write(f"{facts}.\nMay you load it, and pay for it? Type yes to begin: ")
+    sys.stderr.flush()
+    # The event loop waits here as well, and would keep Ctrl-C to itself.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        raise Interrupted("stopped before any request was sent") from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if answer.strip().lower() not in {"y", "yes"}:
+        raise BadInput(f"{place}: not confirmed: {facts}", hint=f"type yes, or add {allowed}")

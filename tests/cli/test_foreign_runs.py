@@ -1,0 +1,235 @@
+"""A folder of results from somebody else, and files with keys: what they may choose, and where a key goes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.any_server import Reply, any_server
+from tests.cli.judge import judging
+from tests.cli.test_score import rate
+from tests.cli.typed import typed
+
+
+def respond(prompt: str, _: int) -> str:
+    """What a judge says, who is also the model that is rated."""
+    return rate(prompt) if '{"scores"' in prompt else "Water."
+
+
+# A key of the user's, and a file.
+SECRET = "tulip-bicycle-candle"
+MINE = {"CLOUD_SECRET": SECRET, "LOADBENCH_API_KEY": SECRET}
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder that is not the user's: one that comes with loadbench, without a choice in it."""
+    (tmp_path / "private.txt").write_text(f"{SECRET}\n")
+    (source,) = RESULTS.glob("*-llamacpp-25m-8slots")
+    document = json.loads((source / "run.json").read_text())
+    document["scenario"] = {"target": {}, "work": {"prompt": "Why?"}, "limits": {}}
+    document["levels"] = []
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(document))
+    (folder / "requests.jsonl").touch()
+    return folder
+
+
+def choose(run: Path, **sections: dict[str, object]) -> None:
+    """Have the run's record say this."""
+    document = json.loads((run / "run.json").read_text())
+    for section, values in sections.items():
+        document["scenario"].setdefault(section, {}).update(values)
+    (run / "run.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "flags"),
+    [
+        ("target", {"api_key_env": "CLOUD_SECRET"}, ["--api-key-env CLOUD_SECRET"]),
+        ("target", {"header_env": {"X-A": "Bearer CLOUD_SECRET"}}, ["--header-env 'X-A: Bearer CLOUD_SECRET'"]),
+        ("target", {"cacert": "private.txt"}, ["--cacert private.txt"]),
+        ("target", {"insecure": True}, ["--insecure"]),
+        ("target", {"kind": "foundry"}, ["--target foundry"]),
+        ("target", {"extra_body": "@private.txt"}, ["--extra-body @private.txt"]),
+        ("target", {"extra_body": [{"user": "x"}]}, ["--extra-body"]),
+        ("target", {}, []),
+        ("work", {"prompts": "private.txt"}, ["--prompts private.txt"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["stub", "judge"])
+def test_a_run_of_somebody_elses_chooses_nothing(run, tmp_path, command, section, values, flags):
+    """No server, key, program or file: nothing is sent or read, and the message shows what it names, to give again."""
+    with any_server() as listener:
+        choose(run, target={"url": listener.root}, **({} if section == "target" else {section: values}))
+        choose(run, **{section: values})
+        more = ["--judge-model", "m"] if command == "judge" else []
+        done = typed("score", command, str(run), *more, cwd=tmp_path, **MINE)
+    assert listener.got == []
+    assert (done.returncode, "is not in the history of your own runs" in done.stderr) == (2, True), done.stderr
+    url = f"{'--judge-url' if command == 'judge' else '--url'} {listener.root}"
+    # A judge is sent no prompts of the run's, and no fields of its requests.
+    unused = {"--prompts private.txt", "--extra-body", "--extra-body @private.txt"} if command == "judge" else set()
+    named = {"--api-key-env CLOUD_SECRET": "--judge-key-env CLOUD_SECRET"} if command == "judge" else {}
+    for flag in {url, *(named.get(flag, flag) for flag in flags)} - unused:
+        assert flag in done.stderr
+    assert SECRET not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("adapter", ["echo:mine", "transformers:someone/model"])
+def test_a_run_of_somebody_elses_starts_no_program(run, tmp_path, adapter):
+    """An adapter loads code and models."""
+    choose(run, target={"adapter": adapter})
+    done = typed("score", "stub", str(run), cwd=tmp_path)
+    assert (done.returncode, f"--adapter {adapter}" in done.stderr) == (2, True), done.stderr
+
+
+def test_what_flags_choose_again_is_used_and_nothing_else_of_it(run, tmp_path):
+    """The user's server gets the run's text; its key variable, certificates and fields went with its server."""
+    with any_server() as theirs, any_server() as mine:
+        own = {"url": theirs.root, "api_key_env": "CLOUD_SECRET", "extra_body": [{"top_k": 1}], "adapter": "echo:x"}
+        choose(run, target=own)
+        done = typed("score", "stub", str(run), "--url", mine.root, "--model=m", cwd=tmp_path, CLOUD_SECRET=SECRET)
+        assert done.returncode == 0, done.stderr
+        assert (theirs.got, {got.body.get("top_k") for got in mine.posts}) == ([], {None})
+        assert not any("authorization" in got.headers for got in mine.got)
+        choose(run, work={"prompts": "private.txt", "prompt": None})
+        again = ("score", "stub", str(run), "--force", "--model=m", "--url", mine.root)
+        assert typed(*again, cwd=tmp_path).returncode == 2
+        assert typed(*again, "--prompts", "private.txt", cwd=tmp_path).returncode == 0
+
+
+def test_a_judge_of_the_users_own_rates_answers_of_somebody_elses(run, tmp_path):
+    """With its own server, nothing of the run's is used; answers are not collected at the run's server."""
+    with any_server() as theirs, judging(respond) as (url, prompts):
+        choose(run, target={"url": theirs.root})
+        judge = ("score", "judge", str(run), "--judge-model=judge-1", "--judge-url", url)
+        assert typed(*judge, cwd=tmp_path, **MINE).returncode == 2
+        assert (theirs.got, prompts) == ([], [])
+        assert typed("score", "stub", str(run), "--url", url, "--model=judge-1", cwd=tmp_path).returncode == 0
+        done = typed(*judge, cwd=tmp_path, **MINE)
+        assert done.returncode == 0, done.stderr
+        assert theirs.got == []
+    # The key that merely lies in a variable is the measured server's.
+    assert {headers["authorization"] for headers in prompts.headers} == {None}
+    assert "not used: LOADBENCH_API_KEY" in done.stderr
+
+
+def test_a_run_of_ones_own_needs_no_flag_until_it_is_changed(tmp_path):
+    """As it was measured it is used; with another variable or server in it, it is somebody else's."""
+    (tmp_path / "p.txt").write_text("Why?\n")
+    with any_server() as server, any_server() as other:
+        load = ("--users=1", "--requests=2", "--warm-up=0s", "--telemetry=off", "--quiet")
+        flags = ("--url", server.root, "--prompts=p.txt", "--api-key-env=THEIRS")
+        assert typed("sweep", *flags, *load, cwd=tmp_path, THEIRS="k-of-theirs", **MINE).returncode in {0, 4, 5}
+        (run,) = (tmp_path / "results").iterdir()
+        stub = ("score", "stub", str(run), "--force")
+        done = typed(*stub, cwd=tmp_path, THEIRS="k-of-theirs", **MINE)
+        assert done.returncode == 0, done.stderr
+        for change in ({"api_key_env": "CLOUD_SECRET"}, {"url": other.root}, {"api_key_env": "LOADBENCH_API_KEY"}):
+            before = (run / "run.json").read_text()
+            choose(run, target=change)
+            assert typed(*stub, cwd=tmp_path, THEIRS="k-of-theirs", **MINE).returncode == 2
+            (run / "run.json").write_text(before)
+        assert typed(*stub, cwd=tmp_path, THEIRS="k-of-theirs", **MINE).returncode == 0
+    assert other.got == []
+    assert {(*got.headers["authorization"],) for got in server.posts} == {("Bearer k-of-theirs",)}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_a_folder_leads_to_no_other_file(run, tmp_path):
+    """A link in the place of a draft is not written through; a list of folders names none outside."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name in (".report.md.part", ".quality.json.part"):
+        (run / name).symlink_to(victim)
+    with judging(respond) as (url, _):
+        assert typed("score", "stub", str(run), "--url", url, "--model=judge-1", cwd=tmp_path).returncode == 0
+        judge = ("score", "judge", str(run), "--judge-model=judge-1", "--judge-url", url)
+        assert typed(*judge, cwd=tmp_path).returncode == 0
+    assert victim.read_text() == "mine"
+    for name in ("../elsewhere", "..", str(tmp_path), "sub"):
+        if name == "sub":
+            (run / name).symlink_to(tmp_path)
+        listed = {"schema": "loadbench.capacities/1", "folders": {"m": name}}
+        (run / "capacities.json").write_text(json.dumps(listed))
+        done = typed("capacity", "--slo=e2e_p95<1s", "--resume", str(run), cwd=tmp_path)
+        assert (done.returncode, "is no folder in this one" in done.stderr) == (2, True), done.stderr
+
+
+# Where keys go.
+
+A, B = "http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "flags", "sent"),
+    [
+        # A key goes with the server of its own source.
+        ({"url": "A", "api_key_env": "K"}, {}, ["--url=B"], None),
+        ({"url": "A", "api_key_env": "K"}, {}, [], "k"),
+        ({"url": "A", "api_key_env": "K"}, {}, ["--url=A"], "k"),
+        ({"url": "A", "header_env": {"Authorization": "Bearer K"}}, {}, ["--url=B"], None),
+        ({"url": "A", "header": {"Authorization": "Bearer k"}}, {}, ["--url=B"], None),
+        ({"url": "A", "api_key_env": "K"}, {"LOADBENCH_URL": "B"}, [], None),
+        ({}, {"LOADBENCH_URL": "A", "LOADBENCH_API_KEY_ENV": "K"}, ["--url=B"], None),
+        ({}, {"LOADBENCH_URL": "A", "LOADBENCH_HEADER_ENV": "Authorization: Bearer K"}, ["--url=B"], None),
+        ({}, {"LOADBENCH_URL": "A", "LOADBENCH_API_KEY": "k"}, ["--url=B"], None),
+        ({}, {"LOADBENCH_URL": "A", "LOADBENCH_API_KEY": "k"}, [], "k"),
+        # Where its source names no server, or a flag gives the key, it goes where the user says.
+        ({}, {"LOADBENCH_API_KEY": "k"}, ["--url=B"], "k"),
+        ({"api_key_env": "K"}, {}, ["--url=B"], "k"),
+        ({}, {"LOADBENCH_URL": "A", "LOADBENCH_API_KEY": "x"}, ["--url=B", "--api-key-env=K"], "k"),
+        ({"url": "A"}, {}, ["--url=B", "--api-key-env=K"], "k"),
+    ],
+)
+def test_a_key_is_for_the_server_that_it_was_given_with(tmp_path, file, variables, flags, sent):
+    """Scheme, host and port count; a key that stays behind is listed as not used."""
+    with any_server() as a, any_server() as b:
+        roots = {"A": a.root, "B": b.root}
+
+        def placed(text: object) -> object:
+            return roots.get(text, text) if isinstance(text, str) else text
+
+        (tmp_path / "s.json").write_text(json.dumps({"target": {name: placed(one) for name, one in file.items()}}))
+        given = [f"--url={roots[flag[-1]]}" if flag.startswith("--url") else flag for flag in flags]
+        done = typed(
+            "sweep", "s.json", *given, "--users=1", "--requests=1", "--warm-up=0s", "--telemetry=off",
+            cwd=tmp_path, K="k", **{name: placed(text) for name, text in variables.items()},
+        )  # fmt: skip
+    got = [*a.got, *b.got]
+    assert got, done.stderr
+    assert {tuple(one.headers.get("authorization", ())) for one in got} == {(f"Bearer {sent}",) if sent else ()}
+    assert sent or "not used: " in done.stderr
+
+
+def test_sides_of_a_comparison_keep_a_key_to_its_server(tmp_path):
+    """The key of the file's server goes to the side that is measured there."""
+    with any_server() as a, any_server() as b:
+        (tmp_path / "s.json").write_text(json.dumps({"target": {"url": a.root, "api_key_env": "K"}}))
+        load = ("--users=1", "--requests=1", "--warm-up=0s", "--settle=0s", "--repeats=1", "--telemetry=off")
+        done = typed("compare", "--scenario=s.json", "--a-model=m", f"--b=url={b.root}", *load, cwd=tmp_path, K="k")
+    assert "saved in" in done.stderr, done.stderr
+    assert {tuple(one.headers.get("authorization", ())) for one in a.got} == {("Bearer k",)}
+    assert {tuple(one.headers.get("authorization", ())) for one in b.got} == {()}
+
+
+@pytest.mark.parametrize("transport", ["fast", "httpx"])
+def test_a_redirect_takes_no_key_along(tmp_path, transport):
+    """Neither from the list of models nor from a measured request, to whichever port."""
+    with any_server() as other:
+
+        def moved(got: object) -> Reply:
+            return Reply(status=307, headers={"Location": f"{other.root}/v1/chat/completions"})
+
+        with any_server(moved, answer=moved) as server:
+            flags = ("--url", server.root, "--model=m", "--users=1", "--requests=1", f"--transport={transport}")
+            done = typed("sweep", *flags, "--header-env=X-Key: K", cwd=tmp_path, K=SECRET, LOADBENCH_API_KEY=SECRET)
+    assert done.returncode == 6, done.stderr
+    assert server.got
+    assert other.got == []

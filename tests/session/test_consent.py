@@ -1,0 +1,173 @@
+"""Whose machine is loaded without a question, and what answers the question."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import anyio
+import pytest
+
+from loadbench.core.errors import BadInput, TargetUnavailable
+from loadbench.plan.sources import resolve
+from loadbench.session.consent import confirm_load
+from tests.cli.any_server import any_server
+from tests.cli.running import LIMIT_S, environment
+from tests.cli.typed import typed
+
+# Reserved for documentation (RFC 5737, RFC 3849): nobody's, and not private. Nothing is sent there.
+NOBODYS = "192.0.2.7"
+OURS = ["127.0.0.1", "127.8.9.1", "0.0.0.0", "10.1.2.3", "172.31.0.9", "192.168.7.7", "169.254.1.1", "::1", "fe80::1"]
+OURS += ["fd00::5", "::ffff:10.0.0.1"]
+THEIRS = [
+    NOBODYS,
+    "8.8.8.8",
+    "172.32.0.1",
+    "100.64.0.1",
+    "11.0.0.1",
+    "2001:db8::1",
+    "::ffff:8.8.8.8",
+    "64:ff9b::808:808",
+]
+
+
+def asked(*urls: str, say=lambda _: None, **flags: object) -> None:
+    """What a session does before anything is sent."""
+    anyio.run(lambda: confirm_load(resolve(flags={"url": urls, **flags}, environment={}), say=say))
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """Addresses by name, in place of the system's."""
+    known: dict[str, list[str]] = {}
+
+    async def look_up(host, port, **_):
+        return [(0, 0, 0, "", (address, port)) for address in known.get(host, [host])]
+
+    monkeypatch.setattr("anyio.getaddrinfo", look_up)
+    return known
+
+
+@pytest.mark.parametrize("address", OURS)
+def test_this_machine_and_private_networks_are_not_asked_about(names, address):
+    """By address and by name."""
+    names["box.example"] = [address]
+    asked(f"http://[{address}]:8080" if ":" in address else f"http://{address}:8080")
+    asked("https://box.example/v1")
+
+
+@pytest.mark.parametrize("address", THEIRS)
+def test_any_other_address_is_asked_about(names, address):
+    """One such address of a name is enough; the message has it, and the flag that allows it."""
+    names["box.example"] = ["10.0.0.1", address]
+    with pytest.raises(BadInput) as caught:
+        asked("http://box.example")
+    assert address.replace("::ffff:8.8.8.8", "::ffff:") in caught.value.message
+    assert "--yes-load box.example" in caught.value.hint
+    asked("http://box.example", yes_load=("BOX.example.",))
+    with pytest.raises(BadInput, match="no server that is measured has this host"):
+        asked("http://box.example", yes_load=("example",))
+
+
+@pytest.mark.parametrize("host", ["api.openai.com", "openai.com", "NAME.openai.azure.com", "api.openai.com."])
+def test_a_public_api_is_asked_about_wherever_its_name_leads(names, host):
+    """Also to a private address, and to this machine; a name that only ends alike is none."""
+    names[host.lower().rstrip(".")] = ["10.0.0.1"]
+    with pytest.raises(BadInput, match="is a public API"):
+        asked(f"https://{host}/v1")
+    said: list[str] = []
+    asked(f"https://{host}/v1", yes_load=(host,), say=said.append)
+    assert "10.0.0.1" in said[0]
+    names["notopenai.com"] = ["10.0.0.1"]
+    asked("https://notopenai.com/v1")
+
+
+def test_each_of_several_servers_is_asked_about(names):
+    """A local one in front confirms nothing, and a confirmed one only itself."""
+    with pytest.raises(BadInput) as caught:
+        asked("http://127.0.0.1:1", f"http://{NOBODYS}:1", "http://192.0.2.8:1", yes_load=(NOBODYS,))
+    assert "192.0.2.8" in caught.value.message
+    assert NOBODYS not in caught.value.message
+
+
+def test_a_host_that_is_not_found_is_not_loaded():
+    """Its name might lead somewhere at the next try."""
+    with pytest.raises(TargetUnavailable, match="no such host"):
+        asked("http://nosuch.invalid")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sweep"],
+        ["replay", "t.csv"],
+        ["capacity", "--slo", "e2e_p95<1s"],
+        ["compare", "--b", "http://127.0.0.1:1"],
+        ["workshop"],
+        ["score", "stub", "--prompt", "hi"],
+        ["sweep", "s.toml"],
+    ],
+)
+def test_every_command_that_measures_asks(tmp_path, command):
+    """Without a terminal that is an error before anything is sent, whoever names the address."""
+    (tmp_path / "t.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2026-01-01 00:00:00,5,5\n")
+    (tmp_path / "s.toml").write_text(f'[target]\nurl = "http://{NOBODYS}:9"\n')
+    given = {"compare": [f"--a=http://{NOBODYS}:9"], "sweep": [] if "s.toml" in command else None}.get(command[0])
+    done = typed(*command, *([f"--url=http://{NOBODYS}:9"] if given is None else given), "--model=m", cwd=tmp_path)
+    assert (done.returncode, f"{NOBODYS} ({NOBODYS}) is neither" in done.stderr) == (2, True), done.stderr
+    assert f"--yes-load {NOBODYS}" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_file_confirms_nothing(tmp_path):
+    """A scenario may be somebody else's."""
+    (tmp_path / "s.toml").write_text(f'[target]\nurl = "http://{NOBODYS}:9"\nyes_load = ["{NOBODYS}"]\n')
+    done = typed("sweep", "s.toml", cwd=tmp_path)
+    assert (done.returncode, "s.toml:3: target.yes_load: only you can confirm this" in done.stderr) == (2, True)
+
+
+# The command line, for which no address is its own: 127.0.0.1 is asked about.
+_STRICT = "import loadbench.session.consent as c; c._OURS = (); from loadbench.cli import main; main()"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(
+    ("typed_in", "codes", "requests"),
+    [("yes\n", {0, 4, 5}, True), ("no\n", {2}, False), ("\n", {2}, False), ("", {130}, False)],
+)
+def test_an_answer_at_the_terminal_decides(tmp_path, typed_in, codes, requests):
+    """Yes, no, and Ctrl-C, which ends it at once."""
+    import pty  # noqa: PLC0415 - not on Windows
+
+    leader, follower = pty.openpty()
+    with any_server() as server:
+        arguments = ("sweep", "--url", server.root, "--users=1", "--requests=1", "--warm-up=0s", "--telemetry=off")
+        child = subprocess.Popen(
+            [sys.executable, "-c", _STRICT, *arguments],
+            cwd=tmp_path, env=environment(), stdin=follower, stdout=subprocess.DEVNULL, stderr=follower,
+        )  # fmt: skip
+        seen, until = "", time.monotonic() + LIMIT_S
+        try:
+            while "Type yes" not in seen and child.poll() is None and time.monotonic() < until:
+                if select.select([leader], [], [], 0.2)[0]:
+                    seen += os.read(leader, 4096).decode()
+            assert "127.0.0.1 (127.0.0.1)" in seen
+            assert server.got == []
+            if typed_in:
+                os.write(leader, typed_in.encode())
+            else:
+                time.sleep(0.2)  # until it waits for the answer
+                child.send_signal(signal.SIGINT)
+            while child.poll() is None and time.monotonic() < until:
+                if select.select([leader], [], [], 0.2)[0]:
+                    seen += os.read(leader, 4096).decode()
+        finally:
+            child.kill()
+            child.wait()
+            os.close(leader)
+            os.close(follower)
+        assert (child.returncode in codes, bool(server.posts)) == (True, requests), seen
