@@ -257,7 +257,7 @@ class ResponseReader:
         choice = frame.choices[0]
         if choice.finish_reason and ending_of(choice.finish_reason) is not Ending.NONE:
             return False
-        part: Any = choice.delta or choice
+        part: Any = choice if choice.delta is None else choice.delta
         if part.__class__ is dict:
             if "error" in part:
                 return False
@@ -292,7 +292,14 @@ class ResponseReader:
         if self._tokens.are_open:
             self._tokens.add(tokens, reported, True)  # noqa: FBT003
         self._has_deltas = True
-        self._add_text(at_ns, text, reasoning, tool)
+        self.event_ns.append(at_ns)
+        self._parsed += 1
+        self._parsed_bytes += len(text) if text.isascii() else len(text.encode())
+        if reasoning:
+            self._has_reasoning = True
+            self._parsed_bytes += len(reasoning) if reasoning.isascii() else len(reasoning.encode())
+        elif tool:
+            self._has_calls = True
         if self._tries:
             self._try(_BEGIN + data)
             self._ready = self._shortcut
@@ -403,10 +410,12 @@ class ResponseReader:
                 if chunk.text and self._shortcut is not None and self._shortcut.of_reasoning:
                     self._forget_shortcut()  # the reasoning is over
                 if chunk.text or chunk.reasoning or chunk.tool:
+                    shortcut = self._shortcut
                     if self._tries:
                         self._try(b"data: " + event.data)
+                    is_first = self._tries == _MOST_TRIES - 1
                     is_end = chunk.error or chunk.done or chunk.finish_reason or chunk.is_message
-                    if self._learns and chunk.choices == 1 and not is_end:
+                    if self._learns and self._shortcut is shortcut and chunk.choices == 1 and not (is_first or is_end):
                         self._learn_form(event.data)
             if chunk.done:
                 self.done_ns = at_ns
@@ -491,7 +500,21 @@ class ResponseReader:
         self._tokens.add(tokens, usage.generated if usage is not None else None, bears_token)
         if bears_token:
             self._has_deltas = not is_message
-            self._add_text(at_ns, text, reasoning, tool)
+            self.event_ns.append(at_ns)
+            self._parsed += 1
+            shown = text + reasoning
+            self._parsed_bytes += len(shown) if shown.isascii() else len(shown.encode("utf-8", "surrogatepass"))
+            if reasoning:
+                self._has_reasoning = True
+            if tool:
+                self._has_calls = True
+            if self.first_token_ns is None:
+                self.first_token_ns = at_ns
+            if text and self.first_visible_ns is None:
+                self.first_visible_ns = at_ns
+                self._is_marked = text.lstrip()[:1] in "<[◁"
+            if text and self._texts is not None:
+                self._texts.append(text)
         if finish_reason is not None and (ending := ending_of(finish_reason)) is not Ending.NONE:
             self.finish_reason = clean(finish_reason)
             if ending in _NOT_GOOD:
@@ -516,24 +539,6 @@ class ResponseReader:
         if running is not None:
             self._add_usage(Usage(running.prompt_tokens, running.completion_tokens, total=running.total_tokens))
         return self._merged_usage
-
-    def _add_text(self, at_ns: int, text: str, reasoning: str, tool: str) -> None:
-        """Add a token-bearing event."""
-        self.event_ns.append(at_ns)
-        self._parsed += 1
-        shown = text + reasoning if reasoning else text
-        self._parsed_bytes += len(shown) if shown.isascii() else len(shown.encode("utf-8", "surrogatepass"))
-        if reasoning:
-            self._has_reasoning = True
-        if tool:
-            self._has_calls = True
-        if self.first_token_ns is None:
-            self.first_token_ns = at_ns
-        if text and self.first_visible_ns is None:
-            self.first_visible_ns = at_ns
-            self._is_marked = text.lstrip()[:1] in "<[◁"
-        if text and self._texts is not None:
-            self._texts.append(text)
 
     # How it ended.
 

@@ -22,6 +22,7 @@ import msgspec
 
 from loadbench.client.stamping import stamp_source
 from loadbench.sim.process import TruthProcess
+from tests.bench.forms import table
 from tests.bench.measure import Found, Job
 
 if TYPE_CHECKING:
@@ -214,7 +215,15 @@ def _say_halves(number: int, url: str) -> None:
         )
 
 
+def events(*, url: str, rounds: int) -> None:
+    """What reading an event costs, by its form."""
+    _say("\nEvents: what reading one costs, by what it carries beside its text; responses of 256 events\n")
+    for line in table(rounds):
+        _say(line)
+
+
 PARTS: dict[str, Callable[..., None]] = {
+    "events": events,
     "paced": partial(rates, PACED),
     "bulk": partial(rates, BULK),
     "short": partial(rates, SHORT),

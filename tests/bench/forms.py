@@ -1,11 +1,26 @@
-"""What events carry beside their text: the forms of events that servers send, for `python -m tests.bench events`."""
+"""What reading an event costs, by what it carries beside its text: `python -m tests.bench events`.
+
+A response is read by `ResponseReader.feed`, one event per read or sixteen, beside `orjson.loads` of the same frames, in
+turns of a fraction of a millisecond each, so that what else the machine does falls on all alike. The first events,
+from which the reader learns the form of the others, count too.
+"""
 
 from __future__ import annotations
 
+import gc
 import random
-from typing import Any
+import statistics
+from itertools import pairwise
+from time import perf_counter_ns
+from typing import Any, NamedTuple
 
 import orjson
+
+from loadbench.wire.openai import Api
+from loadbench.wire.response_reader import ResponseReader
+
+# Events of a response, and how often it is read in each round.
+_EVENTS, _TURNS = 256, 31
 
 WORDS = (" the", " of", " quick", " brown", "ness", " over", ".", " lazy", " answer", ",")
 
@@ -82,3 +97,58 @@ FORMS = {
 def frames(form: str, events: int) -> list[bytes]:
     """So many frames of this form, as JSON."""
     return [orjson.dumps(FORMS[form](number, WORDS[number % len(WORDS)])) for number in range(events)]
+
+
+class Cost(NamedTuple):
+    """Of one event, in ns: medians of the turns; and the medians of their ratios to `orjson.loads`."""
+
+    loads: float
+    single: float
+    bulk: float
+    parsed: float
+    single_ratio: float
+    bulk_ratio: float
+
+
+def cost(form: str, turns: int) -> Cost:
+    """What an event of this form costs."""
+    data = frames(form, _EVENTS)
+    events = [b"data: " + frame + b"\n\n" for frame in data]
+    reads = [b"".join(events[at : at + 16]) for at in range(0, _EVENTS, 16)]
+
+    def loads() -> None:
+        for frame in data:
+            orjson.loads(frame)
+
+    def feed(chunks: list[bytes], *, parse_all: bool = False) -> None:
+        reader = ResponseReader(Api.CHAT, keep_text=parse_all)
+        for at_ns, chunk in enumerate(chunks):
+            reader.feed(at_ns, chunk)
+
+    ways = (loads, lambda: feed(events), lambda: feed(reads), lambda: feed(events, parse_all=True))
+    rows: list[list[float]] = []
+    gc.disable()
+    for _ in range(turns):
+        stamps = [perf_counter_ns()]
+        for way in ways:
+            way()
+            stamps.append(perf_counter_ns())
+        rows.append([(later - earlier) / _EVENTS for earlier, later in pairwise(stamps)])
+    gc.enable()
+    ratios = [statistics.median(row[way] / row[0] for row in rows) for way in (1, 2)]
+    return Cost(*map(statistics.median, zip(*rows, strict=True)), *ratios)
+
+
+def table(rounds: int) -> list[str]:
+    """The lines that show the cost of every form."""
+    head = f"  {'':<22}{'orjson.loads':>12}  {'one per read':>17}  {'sixteen per read':>17}  {'all parsed':>11}"
+    lines = [head]
+    costs = {form: cost(form, rounds * _TURNS) for form in FORMS}
+    for form, one in costs.items():
+        lines.append(
+            f"  {form:<22}{one.loads:9.0f} ns  {one.single:7.0f} ns {one.single_ratio:5.2f} x"
+            f"  {one.bulk:7.0f} ns {one.bulk_ratio:5.2f} x  {one.parsed:8.0f} ns"
+        )
+    most = max(max(one.single_ratio, one.bulk_ratio) for one in costs.values())
+    lines.append(f"  the dearest form / orjson.loads: {most:.2f}, bar 3: {'held' if most <= 3 else 'NOT held'}")
+    return lines
