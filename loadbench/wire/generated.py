@@ -78,19 +78,19 @@ def generated(value: object, kind: Kind = "text", levels: int = _MOST_LEVELS) ->
     # This is read for most events of servers that send reasoning: strings are not worth another call.
     parts: list[tuple[str, str, str]] = []
     for name, inner in value.items():
-        inside = _inside(name, kind) if inner else None
-        if inside is None:
+        kind_inside = inside(name, kind) if inner else None
+        if kind_inside is None:
             continue
         if isinstance(inner, str):
-            if inside == "text":
+            if kind_inside == "text":
                 parts.append((inner, "", ""))
-            elif inside == "reasoning":
+            elif kind_inside == "reasoning":
                 parts.append(("", inner, ""))
-            elif inside != "unknown":
+            elif kind_inside != "unknown":
                 parts.append(("", "", inner))
-        elif inside == "tool" and name in _ARGUMENTS:
+        elif kind_inside == "tool" and name in _ARGUMENTS:
             parts.append(("", "", json_text(inner)))  # as most servers send it
-        elif (part := generated(inner, inside, levels - 1)) is not _NOTHING:
+        elif (part := generated(inner, kind_inside, levels - 1)) is not _NOTHING:
             parts.append(part)
     if not parts:
         return _NOTHING
@@ -101,7 +101,7 @@ def generated(value: object, kind: Kind = "text", levels: int = _MOST_LEVELS) ->
 
 
 @lru_cache(maxsize=1024)
-def _inside(name: str, kind: Kind) -> Kind | None:
+def inside(name: str, kind: Kind) -> Kind | None:
     """What stands under this name in an object of this kind; `None` for nothing that was generated."""
     if kind == "audio":
         return {"transcript": "text", "data": "audio", "audio": "audio"}.get(name)  # type: ignore[return-value]

@@ -45,7 +45,7 @@ _MORE_THAN_IS_QUOTED = 400
 # What is not framed as an event and has one of these may have had text.
 _HOLDS_TEXT = (b'"choices', b'"delta')
 # Around the data of an event of most servers, and of all events with a shortcut.
-_BEGIN, _END = b"data:", b"\n\n"
+_BEGIN, _END, _CRLF_END = b"data:", b"\n\n", b"\r\n\r\n"
 _LF, _CR = b"\n\r"
 # The parser refuses numbers of more than 4,300 digits, as Python does. The decoder does not: it reads no longer events.
 _LONGEST_TYPED = 4300
@@ -208,6 +208,12 @@ class ResponseReader:
 
     def _cut(self, at_ns: int, chunk: bytes) -> None:
         """Add bytes that are not just one event that the shortcut or the typed decoder reads."""
+        if chunk.endswith(_CRLF_END) and (self._ready or self._decode):
+            plain = chunk.replace(b"\r\n", b"\n")
+            if _CR not in plain:
+                self.feed(at_ns, plain)
+                return
+
         # Both read whole events: cut off what was begun before, and what is incomplete. Where one of several events has
         # another form than the shortcut, halve them: then the others are still counted.
         if self.done_ns is None and (self._shortcut or self._typed or self._tries):
@@ -225,13 +231,11 @@ class ResponseReader:
                 return
 
         decode = self._decode
-        if decode is not None and _CR in chunk:
-            chunk = chunk.replace(b"\r\n", b"\n")
         events = chunk[len(_BEGIN) : -len(_END)].split(_END + _BEGIN)
-        # Lines of other fields, and data in several lines, are left to the parser.
+        # With lines of other fields, or data in several lines, it is a stream like any other.
         is_whole = chunk.startswith(_BEGIN) and chunk.endswith(_END) and chunk.count(b"\n") == 2 * len(events)
         if decode is None or not is_whole or _CR in chunk:
-            self._parse(at_ns, chunk)
+            self._parse(at_ns, chunk, decode)
             return
         read = 0
         for data in events:
@@ -263,13 +267,10 @@ class ResponseReader:
                 return False
             text, reasoning, tool = generated(part)
         else:
-            text, reasoning, tool = part.content or "", part.reasoning_content or "", ""
-            other = part.reasoning
+            text, reasoning, other = part.content or "", part.reasoning_content or "", part.reasoning
             if other and other != reasoning:  # under both names it counts once
                 reasoning += other
-            for call in part.tool_calls or ():
-                if call.function is not None:
-                    tool = tool or call.function.arguments or call.function.name or ""
+            tool = part.tool if part.tool_calls else ""
         if not (text or reasoning or tool) or (text and self.first_visible_ns is None):
             return False
         tokens = None if choice.token_ids is None else len(choice.token_ids)
@@ -278,11 +279,14 @@ class ResponseReader:
         reported = None
         counts = frame.usage
         if counts.__class__ is Counts:
-            given, reported = counts.prompt_tokens, counts.completion_tokens
-            # As nearly always, and then nothing is left of the counts before.
-            if not (given > 0 < reported and given + reported == counts.total_tokens <= MOST_TOKENS):
+            given, output = counts.prompt_tokens, counts.completion_tokens
+            if not (given > 0 < output and given + output == counts.total_tokens <= MOST_TOKENS):  # as nearly always
                 return False
-            self._running = counts
+            if counts.replaces(self._running):
+                self._running, reported = counts, output
+            else:
+                self._add_usage(counts.usage)
+                reported = counts.usage.generated
         elif counts:
             usage = usage_in({"usage": counts})
             if usage is None:
@@ -305,15 +309,15 @@ class ResponseReader:
             self._ready = self._shortcut
         return True
 
-    def _parse(self, at_ns: int, chunk: bytes) -> None:
-        """Add the events that these bytes complete, each read by the parser."""
+    def _parse(self, at_ns: int, chunk: bytes, decode: Decode | None = None) -> None:
+        """Add the events that these bytes complete, each read by the parser, or by this decoder where it can."""
         try:
             events = self._stream.feed(chunk)
         except OversizeEvent as error:
             events = error.events
             self._broken = True
             self._fault = self._fault or str(error)
-        self._add_events(events, at_ns)
+        self._add_events(events, at_ns, decode)
         between = self._stream.between and self.done_ns is None
         self._ready = self._shortcut if between else None
         self._decode = self._typed if between else None
@@ -382,12 +386,14 @@ class ResponseReader:
         else:
             self._fault = self._fault or fault
 
-    def _add_events(self, events: list[Event], at_ns: int) -> None:
+    def _add_events(self, events: list[Event], at_ns: int, decode: Decode | None = None) -> None:
         """Add the events that one read brought, and count the read."""
         before = len(self.event_ns)
         for event in events:
             if self.done_ns is not None:
                 self._add_late(event)
+                continue
+            if decode is not None and event.event == "message" and self._add_typed(decode, event.data, at_ns):
                 continue
             try:
                 chunk = self._read_chunk(event.data)
@@ -537,7 +543,7 @@ class ResponseReader:
         """The server's counts so far."""
         running, self._running = self._running, None
         if running is not None:
-            self._add_usage(Usage(running.prompt_tokens, running.completion_tokens, total=running.total_tokens))
+            self._add_usage(running.usage)
         return self._merged_usage
 
     # How it ended.

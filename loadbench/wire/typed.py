@@ -10,18 +10,22 @@ A name by which a server may report an error must keep the value that it had in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct, defstruct
 
+from loadbench.wire.generated import inside
 from loadbench.wire.openai import ERROR_KEYS, object_of, says_success
+from loadbench.wire.usage import Usage, read_usage
 
 # Read, unless they have a value that never changes: by their error, or into timings, which are not counted per event.
 _PINNED = ERROR_KEYS | {"object", "timings", "metrics"}
+# In a delta they say what all of it is.
+_DECIDES = frozenset({"type", "thought", "extra_content", "error"})
 
 
 class _Absent:
@@ -54,6 +58,15 @@ class _Delta(Struct, forbid_unknown_fields=True, gc=False):
     refusal: None = None
     function_call: None = None
     audio: None = None
+
+    @property
+    def tool(self) -> str:
+        """Text of a tool call, if there is any."""
+        for call in self.tool_calls or ():
+            function = call.function
+            if function is not None and (text := function.arguments or function.name):
+                return text
+        return ""
 
 
 class _Entry(Struct, gc=False):
@@ -89,6 +102,23 @@ class _Usual(Choice, kw_only=True, gc=False):
     delta: _Delta
 
 
+# What a name in a delta may have that says nothing of text, so that there is none in it.
+_TEXTLESS = (
+    str | float | bool | None | Annotated[list[Any], Meta(max_length=0)] | Annotated[dict[str, Any], Meta(max_length=0)]
+)
+
+
+@lru_cache(maxsize=256)
+def _usual(names: tuple[str, ...]) -> type[Choice]:
+    """A choice whose delta has these names too, none of which holds text."""
+    if not names:
+        return _Usual
+    fields = {f"field_{number}": name for number, name in enumerate(names)}
+    types = [(field, Any if inside(name, "text") is None else _TEXTLESS, None) for field, name in fields.items()]
+    delta = defstruct("Delta", types, bases=(_Delta,), rename=fields, forbid_unknown_fields=True, gc=False)
+    return cast("type[Choice]", defstruct("Choice", [("delta", delta)], bases=(Choice,), kw_only=True, gc=False))
+
+
 class _Unusual(Choice, kw_only=True, gc=False):
     """With a delta that is read name by name, as by the parser."""
 
@@ -106,12 +136,39 @@ class _Completion(Choice, kw_only=True, gc=False):
     message: None = None
 
 
+class _Details(Struct, forbid_unknown_fields=True, gc=False):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
+
+
 class Counts(Struct, forbid_unknown_fields=True, gc=False):
-    """The usage that most servers report which report it with every event."""
+    """The usage of most servers that report it with every event."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    reasoning_tokens: int | None = None
+
+    def replaces(self, other: Counts | None) -> bool:
+        """Whether nothing is left of this earlier usage beside this one, which has positive counts and no reasoning."""
+        details = self.completion_tokens_details
+        if self.reasoning_tokens or (details is not None and details.reasoning_tokens):
+            return False
+        return other is None or (
+            details == other.completion_tokens_details
+            and self.prompt_tokens_details == other.prompt_tokens_details
+            and self.reasoning_tokens == other.reasoning_tokens
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """The usage, as the parser reads it."""
+        return read_usage(msgspec.to_builtins(self)) or Usage()
 
 
 class Frame(Struct, gc=False):
@@ -128,18 +185,16 @@ class Form(NamedTuple):
     """What frames have in common that the typed decoder reads."""
 
     names: tuple[str, ...] = ()
+    in_delta: tuple[str, ...] = ()  # of a usual delta, beside those of `_Delta`
     pinned: tuple[tuple[str, str | int | None], ...] = ()  # names that have one value
     choice: type[Choice] = _Usual
     usage: type[Counts] | type[dict[str, Any]] = Counts
 
 
+@lru_cache(maxsize=256)
 def _reads(kind: type[Choice]) -> Decode:
-    frame = msgspec.defstruct("Frame", [("choices", tuple[kind])])  # type: ignore[valid-type]
+    frame = defstruct("Frame", [("choices", tuple[kind])])  # type: ignore[valid-type]
     return cast("Decode", msgspec.json.Decoder(frame).decode)
-
-
-_COUNTS = frozenset(Counts.__struct_fields__)
-_CHOICES = tuple((kind, _reads(kind)) for kind in (_Usual, _Unusual, _Completion))
 
 
 def form_of(data: bytes, known: Form, *, has_model: bool) -> Form | None:
@@ -155,25 +210,43 @@ def form_of(data: bytes, known: Form, *, has_model: bool) -> Form | None:
             return None
         pinned[name] = value
     usage = document.get("usage")
-    is_usual = known.usage is Counts and (not isinstance(usage, dict) or usage.keys() == _COUNTS)
-    for kind, decode in _CHOICES[known.choice is _Unusual :]:
+    is_usual = known.usage is Counts
+    if is_usual and usage is not None:
+        try:
+            msgspec.convert(usage, Counts)
+        except msgspec.ValidationError:
+            is_usual = False
+    names, in_delta = tuple(dict.fromkeys((*known.names, *document))), known.in_delta
+    kinds: list[type[Choice]] = [_Unusual, _Completion]
+    with suppress(LookupError, TypeError):  # whatever the choices are: the decoder reads one, or refuses
+        delta = document["choices"][0]["delta"]
+        more = [name for name in dict.fromkeys((*in_delta, *delta)) if name not in _Delta.__struct_fields__]
+        holds_none = not any(name in _DECIDES or inside(name, "text") not in {None, "unknown"} for name in more)
+        if known.choice is not _Unusual and holds_none and _can_name(more):
+            in_delta = tuple(more)
+            kinds.insert(0, _Usual)
+    for kind in kinds:
         with suppress(msgspec.DecodeError, ValueError, RecursionError):
-            decode(data)
-            names = tuple(dict.fromkeys((*known.names, *document)))
-            return Form(names, tuple(pinned.items()), kind, Counts if is_usual else dict[str, Any])
+            _reads(_usual(in_delta) if kind is _Usual else kind)(data)
+            return Form(names, in_delta, tuple(pinned.items()), kind, Counts if is_usual else dict[str, Any])
     return None
+
+
+def _can_name(names: Iterable[str]) -> bool:
+    """Whether msgspec takes these names."""
+    return all(name.isprintable() and '"' not in name and "\\" not in name for name in names)
 
 
 @lru_cache(maxsize=256)
 def decoder(form: Form) -> Decode | None:
     """Reads frames of this form and raises for all others; `None` if msgspec does not take one of the names."""
     types: dict[str, Any] = dict.fromkeys(form.names, Any) | {name: Literal[value] for name, value in form.pinned}
-    choice, usage = form.choice, form.usage
+    choice, usage = _usual(form.in_delta) if form.choice is _Usual else form.choice, form.usage
     types |= {"choices": tuple[choice], "usage": usage | None}  # type: ignore[valid-type]
     names = {name: name if name in {"choices", "usage"} else f"field_{number}" for number, name in enumerate(types)}
-    if not all(name.isprintable() and '"' not in name and "\\" not in name for name in names):
+    if not _can_name(names):
         return None
-    frame = msgspec.defstruct(
+    frame = defstruct(
         "Frame",
         [(names[name], kind) if name == "choices" else (names[name], kind, None) for name, kind in types.items()],
         rename={field: name for name, field in names.items()},
