@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from loadbench.record.sample import Sample
 
     Row = np.ndarray[Any, np.dtype[np.float64]]
+    Moments = np.ndarray[Any, np.dtype[np.int64]]
 
 # The figures that are kept request by request.
 KEPT: Final = ("ttft_response", "e2e_response", "tpot")
 _MOST_KEPT = 16_384
 # Starts and ends of requests, those of the warm-up among them: enough for the requests kept.
 _MOST_CHANGES = 4 * _MOST_KEPT
+# A number of responses counts as generated together if it is for this share of the time.
+_TOGETHER = 0.002
 # Values are gathered up to this number and then counted all at once.
 _GATHERED = 8192
 
@@ -39,6 +42,7 @@ class RequestStart(NamedTuple):
     in_flight: int  # other requests as it was sent
     input_tokens: float
     output_tokens: float
+    prefill_ns: float = math.nan  # TTFT without the wait for a place; see `_prefill`
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class TimelineBuilder:
         self._decoding = _BySlice(opens_ns)
         self._context = _BySlice(opens_ns)
         self._changes = {1: array("q"), -1: array("q")}  # moments at which requests started and ended
+        self._tokens = array("q"), array("q")  # moments of the first and the last token of all responses
         self._starts: list[tuple[int, int, float, float, float]] = []  # due, sent, and three of `RequestStart`
         self._due = {name: array("q") for name in KEPT}
         self._values = {name: array("d") for name in KEPT}
@@ -82,9 +87,14 @@ class TimelineBuilder:
         """A response was generated between its first and its last token."""
         if sample.first_token_ns is None or sample.last_token_ns is None:
             return
-        for at_ns, change in ((sample.first_token_ns, 1), (sample.last_token_ns, -1)):
+        keeps = len(self._tokens[0]) < _MOST_CHANGES
+        for at_ns, change, moments in zip(
+            (sample.first_token_ns, sample.last_token_ns), (1, -1), self._tokens, strict=True
+        ):
             self._decoding.add(at_ns, change)
             self._context.add(at_ns, change * (sample.input_tokens or 0))
+            if keeps:
+                moments.append(at_ns)
 
     def add(self, sample: Sample) -> None:
         """Add a measured request; its TTFT counts if it had a token, however it ended."""
@@ -121,6 +131,8 @@ class TimelineBuilder:
         starts = sorted(start for start in self._starts if start[1] <= known_ns)
         sent = np.array([start[1] for start in starts], np.int64)
         met = np.searchsorted(started, sent, "left") - np.searchsorted(ended, sent, "right")
+        due, ttft = np.array([start[0] for start in starts], np.int64), np.array([start[2] for start in starts])
+        prefill = _prefill(due, due + ttft, *(np.sort(np.array(moments, np.int64)) for moments in self._tokens))
         return Timeline(
             in_flight=self._in_flight.levels(closes_ns),
             ttft_ns=tuple(sums.tolist()),
@@ -128,11 +140,34 @@ class TimelineBuilder:
             decoding=self._decoding.levels(closes_ns),
             context=self._context.levels(closes_ns),
             starts=tuple(
-                RequestStart(ttft_ns, int(others), *tokens)
-                for (_, _, ttft_ns, *tokens), others in zip(starts, met, strict=True)
+                RequestStart(ttft_ns, int(others), given, made, own)
+                for (_, _, ttft_ns, given, made), others, own in zip(starts, met, prefill.tolist(), strict=True)
             ),
             kept=kept,
         )
+
+
+def _prefill(due: Moments, first: Row, firsts: Moments, lasts: Moments) -> Row:
+    """The time to the first token of requests since they were due and a place was free.
+
+    A server that generates c responses at once, and takes requests in turn, takes the k-th as soon as k - c responses
+    have ended, or it is due. c is the largest number of responses that were generated together for a five-hundredth of
+    the time. Where it is no limit, this is TTFT. `firsts` and `lasts` are the moments of the first and last tokens of
+    all responses, each in order. NaN where the first token came sooner than the place: the server has more of them.
+    """
+    if not len(firsts):
+        return np.full(len(due), math.nan)
+    moments = np.concatenate((lasts, firsts))
+    order = np.argsort(moments, kind="stable")
+    together = np.cumsum(np.where(order < len(lasts), -1, 1))[:-1]
+    lasting = np.bincount(np.maximum(together, 0), weights=np.diff(moments[order]))
+    at_least = np.cumsum(lasting[::-1])[::-1]
+    busy = at_least[1] if len(at_least) > 1 else 0.0
+    places = max(1, int(np.flatnonzero(at_least >= _TOGETHER * busy)[-1]))
+    rank = np.searchsorted(firsts, first, "left") - places
+    free = np.where(rank >= 0, lasts[np.clip(rank, 0, len(lasts) - 1)], due)
+    own = first - np.maximum(due, free)
+    return np.where((own > 0) & (rank < len(lasts)), own, math.nan)
 
 
 class _BySlice:

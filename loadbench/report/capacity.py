@@ -138,18 +138,18 @@ def _claims(capacity: Capacity) -> list[Block]:
     sure, unit = f"{100 * answer.confidence:g} %", "users" if kind_of(capacity) == "users" else "requests/s"
     checked = "it has not been verified"
     if verified is not None:
-        words = {True: "agrees", False: "contradicts it", None: "was too short to tell"}
+        words = {True: "does not contradict it", False: "contradicts it", None: "was too short to tell"}
         checked = f"the verification at {kind_of(capacity)}={verified.amount:g} {words[verified.agrees]}"
     rows = []
     # Where nothing failed, the curve ends at the highest load allowed and says nothing about the limit.
     if likely != "-" and capacity.status != "at_least":
-        rows.append(
-            ["likely", likely, f"a curve fitted to all requests has the limit here ({sure} confidence); {checked}"]
-        )
+        rows.append(["likely", likely, f"the limit by a curve fitted to all requests ({sure} confidence); {checked}"])
     ends = [] if answer.low is None else [f"{answer.low:g} {unit} meet every objective"]
     if answer.high is not None:
         ends.append(f"{answer.high + (unit == 'users'):g} {unit} miss one")
-    said = f"{', '.join(ends)} ({sure} confidence, whatever the curve)" if ends else "nothing is proven yet"
+    said = "nothing: --require proven measures long enough for a proof"
+    if ends:
+        said = f"{', '.join(ends)} ({sure} confidence, whatever the curve)"
     rows.append(["proven", proven, said])
     return [Table(("claim", unit, "what it says"), rows, "lll")]
 
@@ -180,10 +180,10 @@ def _think_times(capacity: Capacity) -> list[Block]:
     scaled = {at.think_s: [str(at.users), range_text(at.low, at.high)] for at in capacity.at_think_times}
     notes, answer, heading = [], capacity.answer, ""
     if scaled and answer is not None and answer.think_s:
-        heading = f"scaled from the measured {answer.amount:g}"
-        scaled[answer.think_s] = [f"{answer.amount:g} (measured)", range_text(*answer.range)]
-        found = f"{answer.amount:g} users with {duration(answer.think_s)} of think time, the only one measured"
-        notes = [f"scaled: this many users send as many requests per second as {found}"]
+        heading = f"scaled from the estimated {answer.amount:g}"
+        scaled[answer.think_s] = [f"{answer.amount:g} (estimated)", range_text(*answer.range)]
+        found = f"{answer.amount:g} users who think {duration(answer.think_s)}, the only think time tested"
+        notes = [f"scaled: so many users send as many requests per second as {found}"]
     if capacity.prediction is None:
         rows = [[duration(think_s), *scaled[think_s]] for think_s in sorted(scaled)]
         return [Table(("think time", f"users, {heading}", "its range"), rows, "rll"), Notes(notes)]
@@ -196,8 +196,9 @@ def _think_times(capacity: Capacity) -> list[Block]:
         cells = [duration(fit.think_s), _users(fit), range_text(fit.low, fit.high), bound]
         rows.append(cells + (scaled.get(fit.think_s, ["-", "-"]) if scaled else []))
     span = f"its {percent(capacity.prediction.confidence)} range"
-    headers = ["think time", "predicted by the model", span, "limited by", *([heading, "its range"] if scaled else [])]
-    notes.append("predicted: by a queueing model, from the loads without think time alone (docs/capacity-models.md)")
+    headers = ["think time", "predicted by a queueing model", span, "limited by"]
+    headers += [heading, "its range"] if scaled else []
+    notes.append("predicted: by a queueing model, only from the loads without think time (docs/capacity-models.md)")
     notes += [f"prediction: {reason.message}" for reason in capacity.prediction.caveats]
     return [Table(headers, rows, "r" + "l" * (len(headers) - 1)), Notes(notes)]
 
@@ -225,7 +226,7 @@ def kind_of(capacity: Capacity) -> str:
 
 
 def _users(fit: PredictedCapacity) -> str:
-    return f"at least {fit.users}" if fit.at_least else str(fit.users)
+    return f"{fit.users} or more" if fit.at_least else str(fit.users)
 
 
 def claim_texts(capacity: Capacity) -> tuple[str, str]:
@@ -267,9 +268,15 @@ def _notes(capacity: Capacity) -> Notes:
         notes = [
             f"a probe is one measurement at one load; its phase: {phases}",
             f"objective columns: share of the probe's requests that met it. {goals}",
-            f"PASS, FAIL: proven{confidence} by all requests up to then{fails}",
-            "probably: the requests of this probe favour it, which proves nothing; unclear: they favour neither",
+            "requests: those due after the warm-up; where requests wait, the server first answered earlier ones",
         ]
+        sides = {_side(probe) for probe in probes}
+        if fails or sides & {"PASS", "FAIL"}:
+            notes.append(f"PASS, FAIL: proven{confidence} by all requests up to then{fails}")
+        if any(side.startswith("probably") for side in sides):
+            notes.append("probably: the requests of this probe favour it, without a proof")
+        if "unclear" in sides:
+            notes.append("unclear: the requests of this probe favour neither")
         if any("effective" in _share(hits) for probe in probes for hits in probe.attainment.values()):
             notes.append("effective n: requests influence each other; this many independent ones would tell as much")
     disturbed = [probe for probe in capacity.probes if probe.caveats]

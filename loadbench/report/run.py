@@ -173,15 +173,15 @@ def _group_quantile(metric: Metric | None, name: str, p: float) -> str:
     return UNSURE * (None in quantile_ranks(metric.count, p)) + duration(getattr(metric, name))
 
 
-def level_line(level: LevelResult) -> str:
-    """A level in one line, for the moment it ends."""
+def level_line(level: LevelResult, *, is_probe: bool = False) -> str:
+    """A level in one line, for the moment it ends. A probe of a search is judged by its objectives instead."""
     ttft = level.metrics.get("ttft_s")
     return (
         f"{significant(level.throughput.output_tokens_per_s)} tok/s, "
         f"TTFT p50 {quantile(ttft, 'p50')} p95 {quantile(ttft, 'p95')}, "
-        f"{level.outcomes.get('ok', 0)} ok, {failed(level)} failed, "
-        + (f"{level.gave_up.gave_up} gave up, " if level.gave_up is not None else "")
-        + verdict(level)
+        f"{level.outcomes.get('ok', 0)} ok, {failed(level)} failed"
+        + (f", {level.gave_up.gave_up} gave up" if level.gave_up is not None else "")
+        + ("" if is_probe else f", {verdict(level)}")
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,3 +75,44 @@ def test_nothing_has_no_course():
     """A window that never was has no slices, and one in which nothing happened has empty ones."""
     assert TimelineBuilder(OPENS).close(OPENS).in_flight == ()
     assert TimelineBuilder(OPENS).close(OPENS + 2 * SLICE_NS).in_flight == (0.0, 0.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.floats(0.7, 1.1), st.integers(0, 2**32))
+def test_prefill_is_the_first_token_without_the_wait_for_a_place(servers, load, seed):
+    """Of a queue with so many servers, in turn: each request's own prefill, however long it waited."""
+    rng = random.Random(seed)
+    timeline, at, free, true = TimelineBuilder(0), 0.0, [0.0] * servers, []
+    for _ in range(300):
+        at += rng.expovariate(load * servers)
+        prefill, decode = rng.uniform(0.02, 0.05), rng.uniform(0.1, 1.9)
+        free.sort()
+        first = max(at, free[0]) + prefill
+        free[0] = first + decode
+        due_ns, first_ns, last_ns = (round(moment * 1e9) for moment in (at, first, free[0]))
+        sample = make_sample([first_ns, last_ns], due_ns=due_ns, sent_ns=due_ns)
+        true.append(round(prefill * 1e9))
+        timeline.change(due_ns, 1)
+        timeline.change(last_ns, -1)
+        timeline.decode(sample)
+        timeline.keep(sample)
+    starts = timeline.close(round(at * 1e9)).starts
+    own = [start.prefill_ns for start in starts]
+    # First tokens that overtook another swap places with it, by less than a prefill.
+    off = [abs(found - known) for found, known in zip(own, true, strict=True)]
+    assert sum(one <= 2 for one in off) >= 0.9 * len(off)
+    assert max(off) <= 50 * MS
+
+
+def test_prefill_is_ttft_where_no_request_waits():
+    """One at a time, and all at once."""
+    for apart_ms in (1000, 0):
+        timeline = TimelineBuilder(0)
+        for number in range(5):
+            due_ns = number * apart_ms * MS
+            sample = make_sample([due_ns + 30 * MS, due_ns + 600 * MS], due_ns=due_ns, sent_ns=due_ns)
+            timeline.change(due_ns, 1)
+            timeline.change(due_ns + 600 * MS, -1)
+            timeline.decode(sample)
+            timeline.keep(sample)
+        assert [start.prefill_ns for start in timeline.close(10 * SLICE_NS).starts] == [30 * MS] * 5

@@ -295,14 +295,14 @@ def _conclusion(
 
     if status == "found":
         assert found is not None  # noqa: S101 - a found answer is one
-        low, high = found.range
-        ends = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        low, high = (found.amount if end is None else end for end in found.range)
+        sure, best = f"{100 * found.confidence:g} % confidence", f"best estimate {found.amount:g}"
         with_more = _WITH_MORE.get(bottleneck.kind, "")
         if bottleneck.slots is not None and bottleneck.kind == "slots":
             with_more = f"too many requests wait, because the server runs about {bottleneck.slots.value:.0f} at once"
-        meets = "likely meets" if found.strength == "likely" else "meets"
-        sentence = f"The server {meets} the objectives with up to {counted(found.amount)}"
-        sentence += f" ({found.strength} range {ends}, {100 * found.confidence:g} % confidence)"
+        lies = "is likely" if found.strength == "likely" else "is proven to be"
+        where = f"between {low:g} and {high:g}" if high > low else f"{high:g}"
+        sentence = f"Plan with at most {counted(low)}: the limit {lies} {where} ({sure}; {best})"
         return f"{sentence}; with more, {with_more}." if with_more else f"{sentence}."
     if status == "at_least":
         most = counted(grid.amount(grid.highest))

@@ -62,6 +62,8 @@ _NOISE = 0.01
 _OFTEN = 0.01
 # Up to this mean number in flight a request is alone.
 _ALONE = 1.5
+# A request that is alone and gives this share of the highest throughput leaves little for more of them to add.
+_ALREADY = 0.8
 _ADVICE: dict[BottleneckKind, str] = {
     "prefill": "use shorter prompts, or a prefix cache",
     "decode": "use shorter responses, fewer requests at once, or a faster device",
@@ -321,10 +323,16 @@ def _of_knee(points: Sequence[_LevelMeans], knee: _Knee, server: Mapping[str, fl
         advice = "give the server more memory, or use shorter prompts and responses"
     elif slots is None and fitting is None:
         why = "its number of slots or its memory (loadbench cannot tell which)"
+    first = points[0]
+    if first.n < _ALONE and first.per_s > _ALREADY * last.per_s and kind == "slots":
+        advice = (
+            "a faster server, or fewer tokens per request. More slots shorten the wait, but hardly raise throughput: "
+            f"one request at a time already gives {first.per_s:.3g} requests/s"
+        )
     return Bottleneck(
         kind=kind,
         sentence=f"the server runs {_about(at)} requests at once; the limit is {why}. Further requests wait: "
-        f"throughput stays at {last.per_s:.3g} requests/s, and each further one adds {1 / last.per_s:.2g} s of waiting",
+        f"throughput stays at {last.per_s:.3g} requests/s, and each request ahead adds {1 / last.per_s:.2g} s",
         evidence=evidence,
         advice=advice,
         slots=at,

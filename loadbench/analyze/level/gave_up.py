@@ -40,8 +40,6 @@ _OF_FRONT_ENDS = (
 _STOPPED, _WENT_ON = 0.25, 0.5
 # Fewer tokens than these tell nothing.
 _FEWEST_TOKENS = 20
-# So few responses say nothing of a level, however many were wanted.
-_FEW = 4
 
 
 def gave_up_result(recording: LevelRecording) -> GaveUpResult | None:
@@ -111,10 +109,7 @@ def gave_up_caveats(recording: LevelRecording, result: GaveUpResult | None) -> I
 
 
 def with_too_few(verdict: Verdict, recording: LevelRecording, load: Load) -> Verdict:
-    """The verdict, turned INCONCLUSIVE where there are too few responses to judge by: fewer than users, and than 20.
-
-    Where fewer requests were wanted, a few responses are enough.
-    """
+    """The verdict, turned INCONCLUSIVE where there are too few responses to judge by: fewer than users, or than 20."""
     ok, gave_up = recording.outcomes.get(Outcome.OK, 0), recording.outcomes.get(Outcome.GAVE_UP, 0)
     wanted = max(FEWEST_ANSWERS, users_of(load) or 0)
     if not verdict.usable or ok >= wanted:
@@ -126,12 +121,12 @@ def with_too_few(verdict: Verdict, recording: LevelRecording, load: Load) -> Ver
         )
         advice = "measure longer, or use --abandon with a smaller share or more patience"
         return Verdict("INCONCLUSIVE", [*verdict.reasons, Reason("too_few_stayed", message, advice)])
-    planned = recording.planned_requests
-    if planned is not None and planned < wanted and ok >= _FEW:
-        return verdict
     message = f"there are only {ok} responses: too few to judge by"
-    advice = f"use --requests {wanted} or more" if planned is not None else "use a longer --duration"
-    if planned is None and ok:
+    if recording.planned_requests is not None:
+        advice = f"use --requests {wanted} or more (in a workshop, more --rounds)"
+    elif not ok:
+        advice = "use a longer --duration"
+    else:
         enough_ns = math.ceil(wanted / ok * recording.window_s) * NS_PER_S
         advice = f"use --duration {format_duration(enough_ns)} or longer, for {wanted} of them"
     return Verdict("INCONCLUSIVE", [*verdict.reasons, Reason("too_few_answers", message, advice)])

@@ -1,6 +1,6 @@
 """Whether a level was in a steady state: nothing that the server shows changed during the level, and no queue grew.
 
-Four series are judged, each of twenty batches:
+Five series are judged, each of twenty batches:
 
 - *output tokens/s*, in a closed loop without think time, where the users keep the server as busy as they can. Elsewhere
   it follows who arrives;
@@ -8,6 +8,8 @@ Four series are judged, each of twenty batches:
   parts of the window with equally many tokens, which exist however few requests there are;
 - *TTFT*, of the requests that met the fewest others as they were sent (a tenth of all, and 20 at least): what others
   wait for is not theirs. Users who do not think meet nearly all others, so there all requests count;
+- *prefill time*, TTFT without the wait for a place: since the request was due and a response had ended that made room
+  for it (`loadbench.record.timeline`). Where requests queue, prefill is a small part of TTFT, and would be lost in it;
 - *requests in flight*, in an open loop: whether they grow.
 
 *What explains a value is no change of the server.* Requests are exchangeable only if they meet the same load and ask
@@ -269,17 +271,14 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
 
     rounds = len(starts) / load.users if isinstance(load, Closed) else math.inf
     if parts and rounds >= ROUNDS:
-        ttft_ns, met, inputs, _ = np.array(starts, np.float64).T
-        logs = np.log(np.maximum(ttft_ns, _MIN_CHANGE_NS))
-        if np.isfinite(inputs).all() and inputs.min() > 0:
-            logs = _unexplained(logs, np.log(inputs))[0]
+        ttft_ns, met, inputs, _, prefill_ns = np.array(starts, np.float64).T
+        by_inputs = np.log(inputs) if np.isfinite(inputs).all() and inputs.min() > 0 else np.zeros(len(inputs))
+        logs = _unexplained(np.log(np.maximum(ttft_ns, _MIN_CHANGE_NS)), by_inputs)[0]
         few = np.sort(met)[max(_BATCHES, math.ceil(_QUIET * len(met))) - 1]
         alike = isinstance(load, Closed) and load.think is None  # each meets nearly all others
         quiet = np.flatnonzero((met <= few) | alike)
         logs = logs if alike else logs[quiet] - _expected(met[quiet], logs[quiet])
-        # The middle half of each: some first tokens wait for another prompt.
-        sorted_parts = [np.sort(part) for part in np.array_split(logs, _BATCHES)]
-        batches = np.array([part[len(part) // 4 : len(part) - len(part) // 4].mean() for part in sorted_parts])
+        batches = _middles(logs)
         center = float(np.median(ttft_ns[quiet])) / 1e6
         decoded_ns = float(decoding.sum()) * SLICE_NS / len(starts)
         queued = rounds < _MANY_ROUNDS and met.max() <= few if alike else decoded_ns < ttft_ns[quiet].mean()
@@ -287,11 +286,25 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         if not alike:  # waits that overlap are alike
             steps *= max(1.0, ttft_ns[quiet].mean() / recording.window_s / NS_PER_S * _BATCHES)
         found.append(_Series("TTFT", " ms", center, batches, steps, least=_MIN_CHANGE_NS / 1e6))
+        own = np.isfinite(prefill_ns)
+        if own.sum() >= _BATCHES:
+            prefill_ns, met, by_inputs = prefill_ns[own], met[own], by_inputs[own]
+            logs = _unexplained(np.log(np.maximum(prefill_ns, _MIN_CHANGE_NS)), by_inputs)[0]
+            logs = logs if alike else logs - _expected(met, logs)
+            center = float(np.median(prefill_ns)) / 1e6
+            steps = _STEPS * max(1.0, prefill_ns.mean() / recording.window_s / NS_PER_S * _BATCHES)
+            found.append(_Series("prefill time", " ms", center, _middles(logs), steps, least=_MIN_CHANGE_NS / 1e6))
         if _BATCHES <= rounds < math.inf:
             batches = np.log([part[:, 0].mean() / 1e6 for part in parts])
             center = math.exp(float(np.median(batches)))
             found.append(_Series("TTFT", " ms", center, batches, _STEPS / 2, least=_MIN_CHANGE_NS / 1e6))
     return found
+
+
+def _middles(logs: Values) -> Values:
+    """The mean of the middle half of each batch: some first tokens wait for another prompt."""
+    batches = [np.sort(batch) for batch in np.array_split(logs, _BATCHES)]
+    return np.array([batch[len(batch) // 4 : len(batch) - len(batch) // 4].mean() for batch in batches])
 
 
 def _unexplained(logs: Values, by: Values) -> tuple[Values, Values]:
@@ -368,7 +381,7 @@ def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
         yield Reason(
             "not_steady",
             f"the warm-up was too short or the server changed during the level: {', '.join(changes)}",
-            _sufficient_warm_up(recording, by_ttft=changes[0].startswith("TTFT"))
+            _sufficient_warm_up(recording, by_ttft=changes[0].startswith(("TTFT", "prefill")))
             or "use a longer --warm-up and --duration; check what changes the server (heat, memory, other load)",
         )
     elif (queue := queue_growth(recording, load)) is not None:
@@ -407,6 +420,8 @@ def unjudged(recording: LevelRecording, load: Load) -> Unjudged:
         series[one.name] = min(one.lacks(), series.get(one.name, math.inf))
     speeds = [series[name] for name in ("output tokens/s", "TPOT") if name in series]
     lacking = {"TTFT": series.get("TTFT", _FEW), "the speed of decoding": min(speeds, default=_FEW)}
+    # What first tokens wait for follows both speeds.
+    lacking["TTFT"] = min(lacking["TTFT"], max(series.get("prefill time", _FEW), lacking["the speed of decoding"]))
     # Where a quarter of the users always wait, a first token waits for the tokens of others: it follows their speed.
     waiting = np.asarray(timeline.in_flight[: len(timeline.decoding)]) - np.asarray(timeline.decoding)
     if (

@@ -16,8 +16,8 @@ m₄ / (bound - mean)⁴ of any distribution lies beyond the bound, with its fou
 1884), and the next of n exchangeable values exceeds them all with probability 1 / (n + 1) (Saw, Yang and Mo, *Chebyshev
 inequality with estimated mean and variance*, 1984). `least_share` is one less `_MARGIN` times the former, with the
 mean's own error, or less the latter. It is used where the sample cannot be a calm stretch of something else: in a
-closed loop, whose users bound the queue, with a coefficient of variation of at most `_UNIFORM`, and elsewhere where the
-bound is `_MANY_TIMES` the largest value.
+closed loop, whose users bound the queue, with a coefficient of variation of at most `_UNIFORM` or after `_MANY_ROUNDS`
+rounds that are worth `_KNOWN` independent requests; and elsewhere where the bound is `_MANY_TIMES` the largest value.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ _FAR = 10.0
 # think times of up to 1 s, had none within 10 s (`tests.coverage.gates`).
 _UNIFORM = 0.1
 _MANY_TIMES = 10
+# So long a closed loop has seen its busy stretches too.
+_MANY_ROUNDS, _KNOWN = 20, 20
 _MARGIN = 4
 # In an open loop, whose queue has no bound, correlated requests count by half. A queue at 90 % forgets within some 200
 # requests: fewer than `_SHORT` are one calm or busy stretch of it and look independent. They count by a quarter, and
@@ -143,11 +145,14 @@ def least_share(requests: HitRows, *, users: int | None) -> float:
     over = requests[:, 2]
     if not len(over) or not np.isfinite(over).all() or over.max() >= 1:
         return 0.0
-    is_uniform = users is not None and over.std() <= _UNIFORM * over.mean()
+    effective = effective_n(over, round_size=users or 1)
+    is_known = users is not None and (
+        over.std() <= _UNIFORM * over.mean() or (len(over) >= _MANY_ROUNDS * users and effective >= _KNOWN)
+    )
     many_times = 3 * _MANY_TIMES if users is None and len(over) < _SHORT else _MANY_TIMES
-    if not is_uniform and over.max() * many_times > 1:
+    if not is_known and over.max() * many_times > 1:
         return 0.0
-    error = NORMAL_975 * float(over.std()) / math.sqrt(effective_n(over, round_size=users or 1))
+    error = NORMAL_975 * float(over.std()) / math.sqrt(effective)
     distance = 1 - float(over.mean()) - error
     if distance <= 0:
         return 0.0
