@@ -235,7 +235,7 @@ def test_three_ways_to_the_answer_stand_side_by_side(climbed):
         (row,) = [line for line in shown.splitlines() if goal in line.replace("\\", "")]
         assert [f"{100 * one:.3g} %" in row for one in shares] == [True, True]
         assert "predicted (queueing model)" in shown
-        assert f"scaled from the measured {found.answer.users}" in shown
+        assert f"scaled from the estimated {found.answer.users}" in shown
 
 
 def test_a_report_of_the_run_begins_with_the_answer(climbed):

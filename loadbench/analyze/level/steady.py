@@ -86,6 +86,8 @@ _MIN_ARRIVALS = 100
 # By how many times a change exceeds the usual step between two batches; where requests queue, a wait is much like the
 # one before it, and so are those of users until they have come round some times.
 _STEPS, _QUEUED_STEPS = 3.0, 10.0
+# Prefill does not wait, so its batches are hardly alike.
+_OWN_STEPS = 2.0
 # And their standard deviation: one step to double has twice it, if batches vary by less than a fifth.
 _SPREADS = 2.0
 _MANY_ROUNDS = 8
@@ -292,7 +294,7 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
             logs = _unexplained(np.log(np.maximum(prefill_ns, _MIN_CHANGE_NS)), by_inputs)[0]
             logs = logs if alike else logs - _expected(met, logs)
             center = float(np.median(prefill_ns)) / 1e6
-            steps = _STEPS * max(1.0, prefill_ns.mean() / recording.window_s / NS_PER_S * _BATCHES)
+            steps = _OWN_STEPS * max(1.0, prefill_ns.mean() / recording.window_s / NS_PER_S * _BATCHES)
             found.append(_Series("prefill time", " ms", center, _middles(logs), steps, least=_MIN_CHANGE_NS / 1e6))
         if _BATCHES <= rounds < math.inf:
             batches = np.log([part[:, 0].mean() / 1e6 for part in parts])

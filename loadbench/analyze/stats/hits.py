@@ -41,7 +41,7 @@ _FAR = 10.0
 _UNIFORM = 0.1
 _MANY_TIMES = 10
 # So long a closed loop has seen its busy stretches too.
-_MANY_ROUNDS, _KNOWN = 20, 20
+_MANY_ROUNDS, _KNOWN = 30, 30
 _MARGIN = 4
 # In an open loop, whose queue has no bound, correlated requests count by half. A queue at 90 % forgets within some 200
 # requests: fewer than `_SHORT` are one calm or busy stretch of it and look independent. They count by a quarter, and

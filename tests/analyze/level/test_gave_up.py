@@ -124,8 +124,8 @@ def test_share_of_failures_is_that_of_requests_that_nobody_gave_up():
     [
         (20, 500, 1, "VALID", None),
         (19, 1, 1, "INCONCLUSIVE", "too_few_stayed"),
-        (19, 0, 1, "VALID", None),
-        (5, 2, 1, "VALID", None),  # the level is too short by itself
+        (19, 0, 1, "INCONCLUSIVE", "too_few_answers"),
+        (5, 2, 1, "INCONCLUSIVE", "too_few_answers"),  # the level is too short by itself
         (5, 5, 1, "INCONCLUSIVE", "too_few_stayed"),
         (39, 1, 40, "INCONCLUSIVE", "too_few_stayed"),
         (40, 1, 40, "VALID", None),
@@ -136,7 +136,9 @@ def test_too_few_that_stayed_decide_nothing(ok, gave_up, users, status, code):
     """Fewer than 20, or than users, where there would have been enough; with nobody left the level is invalid."""
     level = level_of([*complete(0, ok), *(left(ok + n) for n in range(gave_up))], load=Closed(users))
     assert (level.verdict.status, codes(level)) == (status, [code] if code else [])
-    if code:
+    if code == "too_few_answers":
+        assert f"only {ok} responses" in level.verdict.reasons[0].message
+    elif code:
         assert f"{gave_up} of {ok + gave_up} users gave up" in level.verdict.reasons[0].message
         assert "--abandon with a smaller share or more patience" in level.verdict.reasons[0].advice
 
