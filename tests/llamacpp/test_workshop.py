@@ -55,7 +55,7 @@ def test_answers_under_load_are_compared_with_the_quiet_ones(benched, llamacpp):
         "sweep", "--url", llamacpp(), "--prompts", "prompts.json", "--max-tokens", "16", "--deterministic",
         "--users", "1,4", "--requests", "12", "--warm-up", "0", "--name", "load", "--json", "--quiet", cwd=path,
     )  # fmt: skip
-    assert done.returncode in {0, 4}, done.stderr
+    assert done.returncode in {0, 4, 5}, done.stderr
     run = json.loads(done.stdout)
     assert sum(one["answers"] for one in run["outputs"]) == 24
     for one in run["outputs"]:
