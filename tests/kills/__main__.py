@@ -37,7 +37,8 @@ KILLS = 300
 AT_ONCE = 2
 RESUMED_EVERY = 4
 MEASURING = 0.85
-ENDS_WITHIN_S = 60
+# On a machine that is busy with other things everything takes long; this is for a hang.
+ENDS_WITHIN_S = 300
 TOKENS = 5
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n%s"
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -46,7 +47,7 @@ KINDS = {
     "sweep": ("sweep", "--url", "{0}", "--users", "1,2,3", "--duration", "800ms", "--warm-up", "200ms", *SHORT),
     "compare": (
         *("compare", "{0}", "{1}", "--users", "1,3", "--duration", "400ms", "--warm-up", "100ms", "--settle", "0s"),
-        *("--repeats", "3", *SHORT),
+        *("--repeats", "2", *SHORT),
     ),
     "capacity": (
         *("capacity", "--url", "{0}", "--slo", "e2e_p90<5s", "--at-most", "8", "--budget", "5s", "--think", "50ms"),
@@ -226,7 +227,7 @@ class Killed:
         loads = [[level["load"]["users"] for level in run["levels"]] for run in runs]
         if self.kind in {"sweep", "workers"} and loads != [[1, 2, 3]]:
             wrong.append(f"resumed: levels {loads}")
-        if self.kind == "compare" and (loads != [[1, 3]] * 6 or not (found / "compare.json").is_file()):
+        if self.kind == "compare" and (loads != [[1, 3]] * 4 or not (found / "compare.json").is_file()):
             wrong.append(f"resumed: levels {loads}")
         if self.kind == "capacity":
             now = json.loads((found / "capacity.json").read_bytes())
