@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, Self
 
 from loadbench.core.errors import BadInput
@@ -50,15 +49,17 @@ class AppendLog:
         whole += part.rfind(b"\n") + 1
         if whole < size:
             os.ftruncate(self._file, whole)
-        self._lines: deque[bytes] = deque()
-        self._rest = b""  # of what could not be written
+        self._added = bytearray()
+        self._adding = threading.Lock()  # held for a copy only
+        self._rest = bytearray()  # of what could not be written
         self._writing = threading.Lock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
     def add(self, line: bytes) -> None:
         """Append one line; it is written soon."""
-        self._lines.append(line)
+        with self._adding:
+            self._added += line
         if self._thread is None:
             self._thread = threading.Thread(target=self._keep_writing, name="log", daemon=True)
             self._thread.start()
@@ -66,23 +67,23 @@ class AppendLog:
     def flush(self) -> None:
         """Write every line that was added; raises `OSError` if that fails."""
         with self._writing:
-            # One after another: the event loop may add more meanwhile.
-            added = [self._lines.popleft() for _ in range(len(self._lines))]
-            view = memoryview(self._rest + b"".join(added))
+            with self._adding:
+                added, self._added = self._added, bytearray()
+            waiting, done = self._rest + added if self._rest else added, 0
             try:
                 os.lseek(self._file, 0, os.SEEK_END)
-                while view:
-                    view = view[os.write(self._file, view) :]
+                while done < len(waiting):
+                    done += os.write(self._file, memoryview(waiting)[done:])
                 self.failed = None
             except OSError as error:
                 self.failed = error
                 raise
             finally:
-                self._rest = bytes(view)
+                self._rest = waiting[done:]
 
     def _keep_writing(self) -> None:
         while not self._closing.wait(_EVERY_S):
-            if self._lines or self._rest:
+            if self._added or self._rest:
                 with contextlib.suppress(OSError):
                     self.flush()
                     os.fsync(self._file)

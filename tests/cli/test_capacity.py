@@ -16,7 +16,7 @@ from loadbench.analyze.capacity.answer import conclude, needed
 from loadbench.analyze.capacity.curve import fit_of_all_objectives
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.client.client import Client, Endpoint
-from loadbench.core.errors import BadInput
+from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.live.progress import Progress
 from loadbench.plan.conditions import conditions
@@ -70,9 +70,10 @@ class Virtual(Session):
 
 
 def kept_search(
-    cwd: Path, scenario: Scenario = SCENARIO, *, resume: Path | None = None, watch=None, watch_rung=None
+    cwd: Path, scenario: Scenario = SCENARIO, *, resume: Path | None = None, watch=None, watch_rung=None, first=None
 ) -> CapacityWriter:
-    """A search of four slots in virtual time, kept as the command keeps one; `watch` is called after each probe."""
+    """A search of four slots in virtual time, kept as the command keeps one; `watch` is called after each probe, and
+    `first` before all."""
     resumed = None if resume is None else Resumed.read_all(resume, scenario)[""]
     scenario = replace(scenario, report=replace(scenario.report, out=cwd, name="capacity"))
     progress = Progress(io.StringIO(), levels=1, quiet=True, live=False)
@@ -96,6 +97,8 @@ def kept_search(
             if watch_rung is not None:
                 climbed = writer.step_ended
                 writer.step_ended = lambda *given, **named: watch_rung(writer, climbed(*given, **named))  # type: ignore[method-assign]
+            if first is not None:
+                first(writer)
             await writer.search.run()
             writer.conclude()
         return writer
@@ -119,6 +122,29 @@ def test_the_folder_holds_the_search_and_its_probes_as_levels(tmp_path):
     assert kept.conclusion in shown
     assert all(f"users={probe.users} " in shown for probe in kept.probes)
     assert (folder / "capacity.md").read_text(encoding="utf-8") == render_markdown(capacity_document(kept))
+
+
+def test_a_resumed_search_keeps_its_earlier_answer(tmp_path):
+    """Killed as it begins again, or stopped before its first new probe: answer and probes are those of before."""
+    before = read_capacity(kept_search(tmp_path).folder.path)
+    assert before.answer is not None
+    folder = Path(before.run)
+
+    def kill(_: CapacityWriter) -> None:
+        raise BadInput("as a kill would")
+
+    with pytest.raises(BadInput, match="as a kill would"):
+        kept_search(tmp_path, resume=folder, first=kill)
+    killed = read_capacity(folder)
+    assert (killed.complete, killed.conclusion) == (False, before.conclusion)
+    assert (killed.answer, killed.probes, killed.verification) == (before.answer, before.probes, before.verification)
+
+    writer = kept_search(tmp_path, resume=folder, first=lambda writer: writer.search.stop())
+    stopped = read_capacity(folder)
+    assert (stopped.answer, stopped.probes, stopped.status) == (before.answer, before.probes, "interrupted")
+    assert before.conclusion in stopped.conclusion
+    assert writer.exit_code() == ExitCode.INTERRUPTED
+    assert kept_search(tmp_path, resume=folder).capacity.status == before.status
 
 
 def test_a_search_that_was_stopped_goes_on(tmp_path):

@@ -14,10 +14,11 @@ from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.paired import Paired, PairedSide
+from loadbench.engine.paired import EarlierRepeats, Paired, PairedSide
+from loadbench.engine.sweep import LastLevel
 from loadbench.plan.distribution import Uniform
 from loadbench.plan.objective import parse_abort
-from loadbench.plan.pairs import Pairing
+from loadbench.plan.pairs import Pairing, planned_ns
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import LoadSettings, ObjectiveSettings, WorkSettings
 from loadbench.record.outcome import Outcome
@@ -112,7 +113,9 @@ class Heard:
         await self._transport.exchange(exchange, sink)
 
 
-def paired(plan: Scenario, *profiles, pairing=None, same=False, on_block=None, transports=None, during=None):
+def paired(
+    plan: Scenario, *profiles, pairing=None, same=False, on_block=None, transports=None, during=None, earlier=None
+):
     """Compare two simulated servers; what was told, and what either heard."""
     pairing = pairing or Pairing(repeats=2, settle_ns=S)
     kept: list = []
@@ -128,7 +131,7 @@ def paired(plan: Scenario, *profiles, pairing=None, same=False, on_block=None, t
             heard = [Heard(one) for one in made]
             sides = [_side(plan, one, clock) for one in heard]
             told = Told(clock)
-            comparison = Paired(tuple(sides), pairing=pairing, clock=clock, observer=told, same=same)
+            comparison = Paired(tuple(sides), pairing=pairing, clock=clock, observer=told, same=same, earlier=earlier)
             if on_block is not None:
                 told.on_block = lambda number: on_block(number, comparison)
             kept.extend((told, comparison, heard))
@@ -186,6 +189,26 @@ def test_sides_take_turns_level_by_level():
         (repeat, load) for repeat in range(4) for load in ("users=1", "users=1", "users=4", "users=4")
     ]
     assert told.complete == [0, 1, 2, 3]
+
+
+def test_a_resumed_comparison_goes_on_where_it_was():
+    """With the next repeat in its own order, and without the levels that an abort rule ended before."""
+    whole, _, _ = paired(scenario(), EXACT, EXACT, pairing=Pairing(repeats=3))
+    earlier = EarlierRepeats(2, None, ({0: LastLevel(S)}, {0: LastLevel(S)}))
+    rest, _, _ = paired(scenario(), EXACT, EXACT, pairing=Pairing(repeats=3), earlier=earlier)
+    assert rest.blocks == [block for block in whole.blocks if block[0] == 2]
+    assert rest.complete == [2]
+    cut, _, _ = paired(scenario(), EXACT, EXACT, pairing=Pairing(repeats=3), earlier=earlier._replace(levels=1))
+    assert {load for _, _, load in cut.blocks} == {"users=1"}
+
+
+def test_the_budget_counts_what_was_measured_before():
+    """Of a budget for two repeats and a half one is left after one."""
+    one_ns = planned_ns(scenario(), Pairing()) or 0
+    pairing = Pairing(budget_ns=one_ns * 5 // 2)
+    told, comparison, _ = paired(scenario(), EXACT, EXACT, pairing=pairing, earlier=EarlierRepeats(1))
+    assert told.complete == [1]
+    assert "budget" in comparison.ended
 
 
 def test_only_one_side_is_loaded_and_both_rest_between():

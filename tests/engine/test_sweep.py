@@ -13,7 +13,7 @@ from loadbench.analyze.level.summary import summarize
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.errors import ExitCode, TargetUnavailable
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.sweep import Sweep
+from loadbench.engine.sweep import EarlierLevels, LastLevel, Sweep
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Constant, Uniform
 from loadbench.plan.load import Closed, Open, Phase
@@ -89,6 +89,7 @@ def swept(
     counters=None,
     settled=None,
     next_users=None,
+    earlier=None,
 ):
     """Sweep the simulated server, which has the models `have`; the watcher and the sweep. `during` runs beside it."""
     watcher = watcher or Watcher()
@@ -110,6 +111,7 @@ def swept(
                 missing=missing,
                 observer=watcher,
                 next_users=next_users,
+                earlier=earlier,
             )
             kept.append(sweep)
             async with anyio.create_task_group() as beside:
@@ -143,6 +145,26 @@ def test_every_model_runs_at_every_load_in_order():
     assert [recording.models for recording in watcher.recordings] == [
         {model: recording.outcomes[Outcome.OK]} for model, recording in zip("aabb", watcher.recordings, strict=True)
     ]
+
+
+def test_a_resumed_sweep_goes_on_where_it_was():
+    """Of a model that is complete nothing is asked; of the other one, the levels that are left, numbered on."""
+    last = LastLevel(300 * MS, Closed(2))
+    earlier = EarlierLevels({"a": last, "b": LastLevel(300 * MS)}, {"a": 2, "b": 1}, {"a"}, spent_ns=6 * S)
+    watcher, _ = swept(scenario(), "a", "b", "c", earlier=earlier)
+    assert [subject.model for subject in watcher.subjects] == ["b", "c"]
+    assert [event for event in watcher.events if event[0] == "begins"] == [
+        ("begins", "b", "users=2", 3),
+        ("begins", "c", "users=1", 4),
+        ("begins", "c", "users=2", 5),
+    ]
+
+
+def test_a_sweep_of_which_everything_is_complete_asks_nothing():
+    """Its models respond or not: the run is what it was."""
+    earlier = EarlierLevels({"a": LastLevel(MS)}, {"a": 2}, {"a"})
+    watcher, sweep = swept(scenario(), "a", have=(), earlier=earlier)
+    assert (watcher.events, sweep.stopped) == ([], False)
 
 
 def test_levels_carry_the_scenarios_settings():
