@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Twice a second: what a kill loses is less than a second, and a disk that is slow to sync keeps up.
 _EVERY_S = 0.5
 _STEP_BYTES = 1 << 16
+# A link in a folder that came from elsewhere leads to a file that is not the run's.
+_FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class AppendLog:
@@ -35,7 +37,7 @@ class AppendLog:
 
     def __init__(self, path: Path) -> None:
         self.failed: OSError | None = None
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
         if not _lock(self._file):
             os.close(self._file)
             raise BadInput(f"{path}: another loadbench is writing this run", hint="wait until it ends, or stop it")
@@ -55,6 +57,16 @@ class AppendLog:
         self._writing = threading.Lock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def move_from(self, start: int, path: Path) -> None:
+        """Move what the file has from this byte on to the end of another file."""
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _FLAGS, 0o666), "wb") as other:
+            os.lseek(self._file, start, os.SEEK_SET)
+            while part := os.read(self._file, _STEP_BYTES):
+                other.write(part)
+            other.flush()
+            os.fsync(other.fileno())
+        os.ftruncate(self._file, start)
 
     def add(self, line: bytes) -> None:
         """Append one line; it is written soon."""

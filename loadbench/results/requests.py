@@ -9,8 +9,6 @@ A line is read back as `RequestRecord`, and `RequestRecord.sample` is the reques
 
 from __future__ import annotations
 
-import os
-import shutil
 from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -139,14 +137,8 @@ class RequestLog(AppendLog):
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     break
                 keep += len(text)
-            if keep == path.stat().st_size:
-                return
-            file.seek(keep)
-            with path.with_name(SET_ASIDE).open("ab") as other:
-                shutil.copyfileobj(file, other)
-                other.flush()
-                os.fsync(other.fileno())
-        os.truncate(path, keep)
+        if keep < path.stat().st_size:
+            self.move_from(keep, path.with_name(SET_ASIDE))
 
     def add_sample(self, sample: Sample, *, level: int, model: str | None = None, url: str | None = None) -> None:
         """Append one request."""

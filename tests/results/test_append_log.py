@@ -11,6 +11,7 @@ import pytest
 
 from loadbench.core.errors import BadInput
 from loadbench.results.append_log import AppendLog, is_being_written
+from loadbench.results.requests import RequestLog
 from tests.cli.running import LIMIT_S
 
 
@@ -79,3 +80,18 @@ def test_what_cannot_be_written_waits(tmp_path, monkeypatch):
         log.flush()
         assert log.failed is None
     assert path.read_bytes() == b"one\ntwo\nthree\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("linked", ["requests.jsonl", "requests-interrupted.jsonl"])
+def test_a_link_is_not_written_through(linked, tmp_path):
+    """A folder from elsewhere may have one that leads to a file of the user's."""
+    mine, folder = tmp_path / "mine", tmp_path / "run"
+    folder.mkdir()
+    mine.write_bytes(b"half a line")
+    (folder / "requests.jsonl").write_bytes(b'{"level": 0}\n')
+    (folder / linked).unlink(missing_ok=True)
+    (folder / linked).symlink_to(mine)
+    with pytest.raises(OSError, match="symbolic"), RequestLog(folder / "requests.jsonl", origin_ns=0) as log:
+        log.set_aside(0)
+    assert mine.read_bytes() == b"half a line"
