@@ -50,11 +50,12 @@ def command(
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session.capacity import Resumed, check_search, run_capacity  # noqa: PLC0415
+    from loadbench.session.resume import settings_of_run  # noqa: PLC0415
     from loadbench.session.sample_request import sample_request  # noqa: PLC0415
 
-    resolved = resolve(
-        flags=setting_flags("capacity", options), environment=os.environ, file=scenario, command="capacity"
-    )
+    before = settings_of_run(resume, "capacity", file=scenario)
+    flags = setting_flags("capacity", options)
+    resolved = resolve(flags=flags, environment=os.environ, file=scenario, command="capacity", **before)
     resolved = in_its_folder(resolved, resume)
     check_search(resolved, os.environ)
     resumed = {} if resume is None else Resumed.read_all(resume, resolved)

@@ -70,6 +70,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     from loadbench.report.formats import render_comparison
     from loadbench.results.saved import has_pairs, of_model, read_pairs, read_side, save_baseline
     from loadbench.session.paired import PairedRuns
+    from loadbench.session.resume import settings_of_run, sides_text
 
     a, b = _names(sides, options)
     baseline, flags = options["save_baseline"], setting_flags("compare", options)
@@ -87,8 +88,10 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     keys = re.findall(r"\b(?:api_key_env=|header_env=[^,]*?)(\w+)\s*(?:,|$)", ",".join([*a, *b]))
     resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name, key_variables=keys)
     settings = resolved.compare
+    settings_of_run(options["resume"], "compare", file=scenario)
     if not (a or b or any(resolved.is_set(f"compare.{key}") for key in ("a_model", "b_model", "same"))):
-        raise BadInput("no two sides are named", hint=_WHICH)
+        again = "" if options["resume"] is None else f"; they were {sides_text(options['resume'])}"
+        raise BadInput(f"no two sides are named{again}", hint=_WHICH)
     if not measures:
         say_unused(resolved)
 

@@ -37,8 +37,8 @@ def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Ca
 
 
 def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --resume."""
-    text = "Continue this run; repeat the first run's flags."
+    """Add --resume. A comparison has two runs, and takes no settings of either."""
+    text = "Continue this run, with its own settings if no others are given; of a comparison, repeat the flags."
     return click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help=text)(function)
 
 

@@ -27,6 +27,8 @@ def command(file: Path, **options: Any) -> None:
     folder or its requests.jsonl.
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.session.resume import settings_of_run  # noqa: PLC0415
 
     flags = {**setting_flags("replay", options), "trace": str(file)}
-    measure(resolve(flags=flags, environment=os.environ, command="replay"), **options)
+    before = settings_of_run(options["resume"], "sweep", file=None)
+    measure(resolve(flags=flags, environment=os.environ, command="replay", **before), **options)

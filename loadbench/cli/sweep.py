@@ -38,8 +38,10 @@ def command(scenario: Path | None, **options: Any) -> None:
     loadbench measures its simulated server.
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.session.resume import settings_of_run  # noqa: PLC0415
 
-    measure(resolve(flags=setting_flags("sweep", options), environment=os.environ, file=scenario), **options)
+    before = settings_of_run(options["resume"], "sweep", file=scenario)
+    measure(resolve(flags=setting_flags("sweep", options), environment=os.environ, file=scenario, **before), **options)
 
 
 def measure(

@@ -123,6 +123,22 @@ def reusable(record: Mapping[str, Mapping[str, object]], *, same_server: bool) -
     }
 
 
+def recorded(record: Mapping[str, Mapping[str, object]], origins: Mapping[str, str]) -> dict[str, object]:
+    """What somebody set in a run, by key, for `resolve` to continue it: not its name and folder, nor a confirmation."""
+    values = {
+        setting.key: value
+        for setting in settings()
+        if setting.key not in {"report.name", "report.out"} and not setting.confirms
+        if origins.get(setting.key, "").partition(" ")[0] in {"flag", "environment", "scenario", "run"}
+        if (value := record.get(setting.section, {}).get(setting.name)) is not None
+    }
+    # What another setting brings is recorded too, as given where that was: the models of a file, a persona's limit.
+    for brought, by in (("target.model", "target.model_set"), ("work.output_tokens", "work.max_tokens")):
+        if by in values and origins.get(brought) == origins[by]:
+            values.pop(brought, None)
+    return values
+
+
 def choices(values: Mapping[str, object]) -> dict[str, object]:
     """What values of a run's record, by key, choose of servers, keys, programs and files. A default is no choice."""
     return {

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from loadbench.results.run import Run
+
 # Runs of one server with one key are one line: years of use. The file then has 130 kB; the older half goes first.
 _MOST_LINES = 2000
+# Of a name, which may be anything in a file.
+_MOST_SHOWN = 80
 
 
 def history_file() -> Path:
@@ -33,6 +37,11 @@ def is_own(record: Mapping[str, Mapping[str, object]]) -> bool:
     """Whether this user has measured with what a run's record chooses, or it chooses nothing."""
     line = _line(record)
     return line is None or line in _lines()
+
+
+def foreign_name(run: Run | None) -> str:
+    """The name of a run that is not this user's own, as `resolve` wants it; empty for one's own, and for none."""
+    return "" if run is None or is_own(run.scenario) else f"the run {run.name[:_MOST_SHOWN]}"
 
 
 def remember(record: Mapping[str, Mapping[str, object]]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from itertools import count, takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,9 +14,11 @@ from loadbench.engine.paired import EarlierRepeats
 from loadbench.engine.sweep import EarlierLevels, LastLevel
 from loadbench.plan.conditions import conditions, differing
 from loadbench.plan.pairs import SIDES, at_repeat
+from loadbench.plan.sources import recorded
 from loadbench.results.append_log import is_being_written
 from loadbench.results.capacity import FILE, SEVERAL_FILE
 from loadbench.results.folder import read_run
+from loadbench.results.history import foreign_name
 from loadbench.results.saved import has_pairs
 
 if TYPE_CHECKING:
@@ -54,6 +57,35 @@ def refuse_other_kind(path: Path, command: str) -> None:
     if kind != command:
         hint = f"continue it with `loadbench {kind} --resume {path}` and its other settings"
         raise BadInput(f"--resume {path}: is the folder of `loadbench {kind}`", hint=hint)
+
+
+def settings_of_run(path: Path | None, command: str, *, file: Path | None) -> dict[str, Any]:
+    """What `resolve` takes from the run in a folder that is continued: its settings, unless a scenario file is given.
+
+    Raises `BadInput` for the folder of another command, and for one with links in it, which lead to other files.
+    """
+    if path is None:
+        return {}
+    refuse_other_kind(path, command)
+    link = next((entry for entry in path.rglob("*") if entry.is_symlink()), None)
+    if link is not None:
+        raise BadInput(f"--resume {path}: {link} is a link", hint="only whole run folders are continued: remove it")
+    if file is not None or not (path / "run.json").is_file():
+        return {}
+    run = read_run(path)
+    return {"reused": recorded(run.scenario, run.origins), "foreign": foreign_name(run)}
+
+
+def sides_text(path: Path) -> str:
+    """The sides of a comparison in a folder as far as its record says what they were, for a message."""
+    texts = []
+    for side in SIDES:
+        record = read_run(path / side / "01").scenario.get("target", {})
+        own = {name: record.get(name) for name in ("url", "profile", "model") if record.get(name)}
+        own.pop("profile" if "url" in own else "", None)
+        parts = [f"{name}={one[0] if isinstance(one, list) and one else one}" for name, one in own.items()]
+        texts.append(f"--{side} {shlex.quote(','.join(parts))}")
+    return " ".join(texts)
 
 
 def whole_levels(path: Path, scenario: Scenario) -> Run:

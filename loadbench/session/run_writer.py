@@ -99,7 +99,7 @@ class RunWriter:
             loadbench_version=__version__,
             simulated=scenario.simulated,
             complete=False,
-            question=scenario.question,
+            question=scenario.question or ("" if before is None else before.question),
             scenario=effective,
             origins=origins,
             conditions=terms,

@@ -26,7 +26,7 @@ from loadbench.record.outcome import Outcome
 from loadbench.report.formats import render
 from loadbench.report.quality import own_judge
 from loadbench.results.folder import RunFolder, folder_of, read_run
-from loadbench.results.history import is_own
+from loadbench.results.history import foreign_name
 from loadbench.results.quality import (
     ANNOTATION_FILE,
     QUALITY_FILE,
@@ -60,7 +60,7 @@ def scoring_scenario(run: Run | None, flags: Mapping[str, object], environment: 
     may.
     """
     reused = {} if run is None else _of_run(run, same_server=not {"url", "adapter"} & set(flags))
-    scenario = resolve(flags=flags, environment=environment, command="score", reused=reused, foreign=_foreign(run))
+    scenario = resolve(flags=flags, environment=environment, command="score", reused=reused, foreign=foreign_name(run))
     if not given_prompts(scenario.work, sampled=False):
         raise BadInput("there are no given prompts whose responses could be rated", hint="give some with --prompts")
     return _unmeasured(scenario)
@@ -75,7 +75,7 @@ def judge_scenario(run: Run, flags: Mapping[str, object], environment: Mapping[s
     # What a judge is sent has fields of its own.
     left_out = ("work.", "target.") if own_server else ("work.", "target.extra_body")
     reused = {key: value for key, value in _of_run(run, same_server=True).items() if not key.startswith(left_out)}
-    scenario = resolve(flags=flags, environment=environment, command="judge", reused=reused, foreign=_foreign(run))
+    scenario = resolve(flags=flags, environment=environment, command="judge", reused=reused, foreign=foreign_name(run))
     judge = scenario.judge
     if judge.model is None:
         raise BadInput("no model is named that judges", hint="name it with --judge-model")
@@ -87,11 +87,6 @@ def judge_scenario(run: Run, flags: Mapping[str, object], environment: Mapping[s
         target = dataclasses.replace(target, api_key_env=judge.api_key_env)
         origins["target.api_key_env"] = origins["judge.api_key_env"]
     return _unmeasured(dataclasses.replace(scenario, target=target, origins=origins))
-
-
-def _foreign(run: Run | None) -> str:
-    """The name of a run that is not this user's own."""
-    return "" if run is None or is_own(run.scenario) else f"the run {run.name}"
 
 
 def _unmeasured(scenario: Scenario) -> Scenario:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from loadbench.results.append_log import AppendLog
 from tests.cli.any_server import Reply, any_server
 from tests.cli.judge import judging
 from tests.cli.test_score import rate
@@ -141,6 +142,89 @@ def test_a_run_of_ones_own_needs_no_flag_until_it_is_changed(tmp_path):
     assert {(*got.headers["authorization"],) for got in server.posts} == {("Bearer k-of-theirs",)}
 
 
+LOAD = ("--requests=4", "--warm-up=0s", "--telemetry=off", "--quiet")
+
+
+def test_a_sweep_of_ones_own_is_continued_by_its_folder_alone(tmp_path):
+    """At its server, with its key and its prompts; changed by somebody it names nothing, and flags name it again."""
+    (tmp_path / "p.txt").write_text("Why?\n")
+    (tmp_path / "s.toml").write_text("# How fast is it?\n[work]\nmax_tokens = 3\n")
+    with any_server() as server, any_server() as other:
+        flags = ("--url", server.root, "--prompts=p.txt", "--api-key-env=THEIRS", "--extra-body", '{"top_k": 3}')
+        first = typed("sweep", "s.toml", *flags, "--users=2", *LOAD, cwd=tmp_path, THEIRS="k-of-theirs", **MINE)
+        assert first.returncode in {0, 4, 5}, first.stderr
+        (run,) = (tmp_path / "results").iterdir()
+        sent = len(server.posts)
+        done = typed("sweep", "--resume", str(run), "--users=2,3", cwd=tmp_path, THEIRS="k-of-theirs", **MINE)
+        assert "resumed after 1 whole level" in done.stderr, done.stderr
+        assert {got.body["top_k"] for got in server.posts[sent:]} == {3}
+        assert 3 in {got.body["max_tokens"] for got in server.posts[sent:]}
+        document = json.loads((run / "run.json").read_text())
+        assert [level["load"]["users"] for level in document["levels"]] == [2, 3]
+        assert document["question"] == "How fast is it?"
+        assert {(*got.headers["authorization"],) for got in server.got} == {("Bearer k-of-theirs",)}
+
+        choose(run, target={"url": other.root, "api_key_env": "CLOUD_SECRET"})
+        sent = len(server.got)
+        more = ("sweep", "--resume", str(run), "--users=2,3,4")
+        refused = typed(*more, cwd=tmp_path, THEIRS="k-of-theirs", **MINE)
+        assert refused.returncode == 2, refused.stderr
+        assert f"--url {other.root}" in refused.stderr
+        assert "--api-key-env CLOUD_SECRET" in refused.stderr
+        assert len(server.got) == sent
+        again = typed(*more, *flags, cwd=tmp_path, THEIRS="k-of-theirs", **MINE)
+        assert "resumed after 2 whole levels" in again.stderr, again.stderr
+    assert other.got == []
+
+
+def test_a_search_of_ones_own_is_continued_by_its_folder_alone(tmp_path):
+    """With its objectives and its server; one that was changed is not."""
+    with any_server() as server, any_server() as other:
+        search = ("--slo=e2e_p90<9s", "--at-most=2", "--budget=1500ms", "--warm-up=5ms", "--telemetry=off")
+        first = typed("capacity", "--url", server.root, *search, cwd=tmp_path)
+        assert first.returncode in {0, 4, 5}, first.stderr
+        (run,) = (tmp_path / "results").iterdir()
+        more = typed("capacity", "--resume", str(run), "--budget=1600ms", cwd=tmp_path)
+        assert more.returncode in {0, 4, 5}, more.stderr
+        choose(run, target={"url": other.root})
+        refused = typed("capacity", "--resume", str(run), cwd=tmp_path)
+        assert (refused.returncode, f"--url {other.root}" in refused.stderr) == (2, True), refused.stderr
+    assert other.got == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_a_folder_with_links_is_not_continued(tmp_path):
+    """Nothing is cut off, or appended to, in the file that a link leads to."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine, without a line's end")
+    sweep = ("sweep", "--users=1", *LOAD, "--max-tokens=2")
+    assert typed(*sweep, cwd=tmp_path).returncode in {0, 4, 5}
+    (run,) = (tmp_path / "results").iterdir()
+    for name in ("requests.jsonl", "telemetry.jsonl"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(victim)
+        done = typed(*sweep, "--resume", str(run), cwd=tmp_path)
+        assert (done.returncode, f"{name} is a link" in done.stderr) == (2, True), done.stderr
+        (run / name).unlink()
+    assert victim.read_text() == "mine, without a line's end"
+    (run / "requests.jsonl").symlink_to(victim)
+    with pytest.raises(OSError, match="link"):
+        AppendLog(run / "requests.jsonl")
+
+
+def test_sides_of_a_comparison_are_shown_to_be_given_again(tmp_path):
+    """Nothing is taken from its folder."""
+    load = ("--users=1", "--requests=2", "--warm-up=0s", "--settle=0s", "--repeats=1", "--telemetry=off", "--quiet")
+    with any_server() as a, any_server() as b:
+        typed("compare", a.root, f"url={b.root},model=m", *load, cwd=tmp_path)
+        (folder,) = (tmp_path / "results").iterdir()
+        sent = len(a.got) + len(b.got)
+        done = typed("compare", "--resume", str(folder), cwd=tmp_path)
+        assert len(a.got) + len(b.got) == sent
+    assert done.returncode == 2
+    assert f"they were --a url={a.root} --b url={b.root},model=m" in done.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs links")
 def test_a_folder_leads_to_no_other_file(run, tmp_path):
     """A link in the place of a draft is not written through; a list of folders names none outside."""
@@ -159,7 +243,10 @@ def test_a_folder_leads_to_no_other_file(run, tmp_path):
         listed = {"schema": "loadbench.capacities/1", "folders": {"m": name}}
         (run / "capacities.json").write_text(json.dumps(listed))
         done = typed("capacity", "--slo=e2e_p95<1s", "--resume", str(run), cwd=tmp_path)
-        assert (done.returncode, "is no folder in this one" in done.stderr) == (2, True), done.stderr
+        words = "is a link" if name == "sub" else "is no folder in this one"
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+        shown = typed("report", str(run), cwd=tmp_path)
+        assert (shown.returncode, "is no folder in this one" in shown.stderr) == (2, True), shown.stderr
 
 
 # Where keys go.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.pairs import sides
 from loadbench.plan.settings import setting_of, settings
-from loadbench.plan.sources import resolve
+from loadbench.plan.sources import recorded, resolve
 from tests.settings.table import (
     BASE,
     BLOCKERS,
@@ -68,6 +69,25 @@ def test_a_setting_that_is_taken_is_in_force(command, key):
     assert getattr(getattr(scenario, setting.section), setting.name) == setting.type.read(value)
     assert scenario.effective()[setting.section][setting.name] is not None or value == "none"
     assert scenario.unused == ()
+
+
+@pytest.mark.parametrize(("command", "key"), [pair for pair in TAKEN if pair[0] in {"sweep", "capacity"}])
+def test_a_run_is_continued_with_the_settings_of_its_record(command, key):
+    """What the record says, read again, is the same; a secret, the folder and a confirmation are not taken from it."""
+    scenario = resolved(command, given_for(key, flags_for(command, key)))
+    record = orjson.loads(orjson.dumps(scenario.effective(), option=orjson.OPT_NON_STR_KEYS))
+    reused = recorded(record, scenario.recorded_origins())
+    if key == "target.header":
+        with pytest.raises(BadInput, match="has a secret, which is not kept"):
+            resolve(flags={}, environment={}, command=command, reused=reused)
+        return
+    again = resolve(flags={}, environment={}, command=command, reused=reused)
+    before, after = scenario.effective(), again.effective()
+    if key in {"target.yes_load", "report.name", "report.out"}:
+        assert key not in reused
+        before[setting_of(key).section].pop(setting_of(key).name)
+        after[setting_of(key).section].pop(setting_of(key).name)
+    assert after == before
 
 
 @pytest.mark.parametrize(("command", "key"), REFUSED)
