@@ -47,7 +47,7 @@ def foreign_name(run: Run | None) -> str:
 def remember(record: Mapping[str, Mapping[str, object]]) -> None:
     """Add what a run's record chooses. Without a folder that can be written, no run is known as the user's own."""
     line, known, file = _line(record), _lines(), history_file()
-    if line is None or line in known:
+    if line is None or line in known or not file.is_absolute():
         return
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with contextlib.suppress(OSError):
@@ -69,7 +69,11 @@ def _line(record: Mapping[str, Mapping[str, object]]) -> bytes | None:
 
 
 def _lines() -> list[bytes]:
-    """Nothing is taken from a file that another user may have written."""
+    """Nothing is taken from a file that another user may have written, or that is in the current folder: without a
+    home, or with a relative path in XDG_STATE_HOME.
+    """
+    if not history_file().is_absolute():
+        return []
     try:
         with history_file().open("rb") as file:
             about = os.fstat(file.fileno())

@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +100,17 @@ def test_a_history_that_cannot_be_written_is_no_error(tmp_path):
     remember(URL)
     assert not is_own(URL)
     assert (tmp_path / "elsewhere").read_bytes() == b""
+
+
+def test_no_history_is_in_the_current_folder(tmp_path, monkeypatch):
+    """It may be that of somebody else's runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(history, "user_state_path", lambda *_, **__: Path("state"))
+    remember(URL)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "history").write_bytes(history._line(URL))
+    assert not is_own(URL)
 
 
 def test_what_chooses_is_guarded():
