@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from loadbench.plan.server_url import with_query
 from loadbench.wire import ollama, responses
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from loadbench.wire.openai import Chunk
     from loadbench.wire.sse import Event
+    from loadbench.wire.typed import Decode
 
 _VERSION = re.compile(r"/v\d+$")
 
@@ -48,8 +49,9 @@ class FrameStream(Protocol):
 class Format(NamedTuple):
     """How the responses of an endpoint are read.
 
-    With `in_lines`, every line is an event. With `uniform`, most events differ from the one before only in their text
-    (see `loadbench.wire.shortcut`).
+    With `in_lines`, every line is an event. With `uniform`, most events are like the one before in all but their text
+    (see `loadbench.wire.shortcut`) or their values (see `loadbench.wire.typed`). Else the typed decoder is always the
+    same. `frame` is what is around the data of usual events.
     """
 
     path: str  # below the base URL, which ends in the version
@@ -59,6 +61,14 @@ class Format(NamedTuple):
     read_whole: Callable[[bytes], Chunk]  # reads a response that was not streamed
     uniform: bool = False
     in_lines: bool = False
+    typed: Callable[[Any], Decode] | None = None  # of the reader of one response
+    frame: tuple[bytes, bytes] = (b"data:", b"\n\n")
+
+    @property
+    def inner(self) -> slice:
+        """Where the data of a usual event is."""
+        begin, end = self.frame
+        return slice(len(begin), -len(end))
 
 
 _SSE = b"text/event-stream"
@@ -66,7 +76,15 @@ _new_events = partial(EventStream, marks_anywhere=True)
 _FORMATS = {
     Api.CHAT: Format("/chat/completions", _SSE, _new_events, lambda: read_chunk, read_whole, uniform=True),
     Api.COMPLETIONS: Format("/completions", _SSE, _new_events, lambda: read_chunk, read_whole, uniform=True),
-    Api.RESPONSES: Format("/responses", _SSE, _new_events, responses.EventReader, responses.read_whole),
+    Api.RESPONSES: Format(
+        "/responses",
+        _SSE,
+        _new_events,
+        responses.EventReader,
+        responses.read_whole,
+        typed=lambda reader: reader.read_text,
+        frame=(b"event: response.output_text.delta\ndata:", b"\n\n"),
+    ),
     Api.OLLAMA: Format(
         ollama.PATH,
         b"application/x-ndjson",
@@ -74,6 +92,8 @@ _FORMATS = {
         lambda: ollama.read_line,
         ollama.read_line,
         in_lines=True,
+        typed=lambda _: ollama.decode_line,
+        frame=(b"", b"\n"),
     ),
 }
 

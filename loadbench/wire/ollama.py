@@ -12,10 +12,16 @@ documentation of Ollama's API (`docs/api.md`).
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal, cast
+
+import msgspec
+from msgspec import Struct
+
 from loadbench.wire.generated import generated
 from loadbench.wire.openai import Chunk, error_in, object_of, string
 from loadbench.wire.sse import BOM, LARGEST_BLOCK, Event, OversizeEvent
 from loadbench.wire.timings import ollama_timings
+from loadbench.wire.typed import Bare, Decode
 from loadbench.wire.usage import usage_in
 
 PATH = "/api/chat"
@@ -23,6 +29,28 @@ PATH = "/api/chat"
 _PARTS = frozenset({"response", "done", "model"})
 # What an object of a response has, while there is more to come. Where it has more, that may be text.
 _USUAL = frozenset({"model", "created_at", "message", "done"})
+
+
+class _Message(Struct, forbid_unknown_fields=True, gc=False):
+    content: str
+    role: str | None = None
+    reasoning_content: str | None = msgspec.field(default=None, name="thinking")
+    tool_calls: None = None
+    images: None = None
+    reasoning: ClassVar[None] = None
+
+
+class _Line(Bare, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """An object before the last, as it usually is."""
+
+    model: str
+    created_at: str
+    delta: _Message = msgspec.field(name="message")  # type: ignore[misc]
+    done: Literal[False]
+
+
+# Reads usual lines and refuses others; see `loadbench.wire.typed`.
+decode_line = cast("Decode", msgspec.json.Decoder(_Line).decode)
 
 
 class LineStream:

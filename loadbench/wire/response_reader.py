@@ -45,8 +45,9 @@ _MORE_THAN_IS_QUOTED = 400
 # What is not framed as an event and has one of these may have had text.
 _HOLDS_TEXT = (b'"choices', b'"delta')
 # Around the data of an event of most servers, and of all events with a shortcut.
-_BEGIN, _END, _CRLF_END = b"data:", b"\n\n", b"\r\n\r\n"
+_END, _CRLF_END = b"\n\n", b"\r\n\r\n"
 _LF, _CR = b"\n\r"
+_TO_BE_PARSED = -1
 # The parser refuses numbers of more than 4,300 digits, as Python does. The decoder does not: it reads no longer events.
 _LONGEST_TYPED = 4300
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
@@ -72,8 +73,10 @@ class ResponseReader:
 
     __slots__ = (
         "_bad_ending",
+        "_begin",
         "_broken",
         "_decode",
+        "_end",
         "_events_in_read",
         "_fault",
         "_form",
@@ -82,9 +85,11 @@ class ResponseReader:
         "_has_calls",
         "_has_deltas",
         "_has_reasoning",
+        "_inner",
         "_is_marked",
         "_learns",
         "_merged_usage",
+        "_new_decoder",
         "_parsed",
         "_parsed_bytes",
         "_plain_bytes",
@@ -146,8 +151,11 @@ class ResponseReader:
         self._form = Form()  # of the events that the typed decoder reads
         self._typed: Decode | None = None
         self._decode: Decode | None = None  # the typed decoder, if the next byte begins an event
+        self._begin, self._end = self._format.frame
+        self._inner = self._format.inner
         self._forms = self._tries  # events from which their form may still be learned
         self._learns = self._forms > 0  # it is learned from the next event
+        self._new_decoder = None if keep_text else self._format.typed  # of formats with one decoder, until it is in use
         self._refused = 0  # events that the decoder did not read
         self._parsed = self._parsed_bytes = 0  # events that were parsed, and the bytes of their text
         self._plain_bytes = 0  # of the reads whose events were only counted
@@ -193,8 +201,8 @@ class ResponseReader:
 
         # Other events that are whole are read by the typed decoder, as far as it knows them; nearly always it is one.
         decode = self._decode
-        if decode is not None and chunk.startswith(_BEGIN) and chunk.endswith(_END):
-            data = chunk[len(_BEGIN) : -len(_END)]
+        if decode is not None and chunk.startswith(self._begin) and chunk.endswith(self._end):
+            data = chunk[self._inner]
             if _LF not in data and _CR not in data:
                 if self._add_typed(decode, data, at_ns):
                     if self._events_in_read:
@@ -217,24 +225,29 @@ class ResponseReader:
         # Both read whole events: cut off what was begun before, and what is incomplete. Where one of several events has
         # another form than the shortcut, halve them: then the others are still counted.
         if self.done_ns is None and (self._shortcut or self._typed or self._tries):
-            end = -1
+            end, length = -1, len(self._end)
             if self._ready is None and self._decode is None:
-                end = chunk.find(_END)
-            elif not chunk.endswith(_END):
-                end = chunk.rfind(_END)
+                end = chunk.find(self._end)
+            elif not chunk.endswith(self._end):
+                end = chunk.rfind(self._end)
             elif self._ready and self._plain_bytes:
-                end = chunk.find(_END, len(chunk) // 2, -len(_END))
-                end = end if end >= 0 else chunk.rfind(_END, 0, -len(_END))
-            if 0 <= end < len(chunk) - len(_END):
-                self.feed(at_ns, chunk[: end + len(_END)])
-                self.feed(at_ns, chunk[end + len(_END) :])
+                end = chunk.find(_END, len(chunk) // 2, -length)
+                end = end if end >= 0 else chunk.rfind(_END, 0, -length)
+            if 0 <= end < len(chunk) - length:
+                self.feed(at_ns, chunk[: end + length])
+                self.feed(at_ns, chunk[end + length :])
                 return
 
         decode = self._decode
-        events = chunk[len(_BEGIN) : -len(_END)].split(_END + _BEGIN)
+        if decode is None:
+            self._parse(at_ns, chunk)
+            return
+        begin, end_mark = self._begin, self._end
+        events = chunk[self._inner].split(end_mark + begin)
+        lines = (begin + end_mark).count(b"\n") * len(events)
         # With lines of other fields, or data in several lines, it is a stream like any other.
-        is_whole = chunk.startswith(_BEGIN) and chunk.endswith(_END) and chunk.count(b"\n") == 2 * len(events)
-        if decode is None or not is_whole or _CR in chunk:
+        is_whole = chunk.startswith(begin) and chunk.endswith(end_mark) and chunk.count(b"\n") == lines
+        if not is_whole or _CR in chunk:
             self._parse(at_ns, chunk, decode)
             return
         read = 0
@@ -242,7 +255,7 @@ class ResponseReader:
             if decode is not None and self._add_typed(decode, data, at_ns):
                 read += 1
             else:
-                self._parse(at_ns, _BEGIN + data + _END)
+                self._parse(at_ns, begin + data + end_mark)
                 decode = self._decode
         self._count_read(read)
 
@@ -276,26 +289,11 @@ class ResponseReader:
         tokens = None if choice.token_ids is None else len(choice.token_ids)
         if tokens is None and choice.logprobs is not None:
             tokens = choice.logprobs.count
-        reported = None
-        counts = frame.usage
-        if counts.__class__ is Counts:
-            given, output = counts.prompt_tokens, counts.completion_tokens
-            if not (given > 0 < output and given + output == counts.total_tokens <= MOST_TOKENS):  # as nearly always
-                return False
-            if counts.replaces(self._running):
-                self._running, reported = counts, output
-            else:
-                self._add_usage(counts.usage)
-                reported = counts.usage.generated
-        elif counts:
-            usage = usage_in({"usage": counts})
-            if usage is None:
-                return False
-            self._add_usage(usage)
-            reported = usage.generated
+        reported = self._take_counts(frame.usage) if frame.usage else None
+        if reported == _TO_BE_PARSED:
+            return False
         if self._tokens.are_open:
             self._tokens.add(tokens, reported, True)  # noqa: FBT003
-        self._has_deltas = True
         self.event_ns.append(at_ns)
         self._parsed += 1
         self._parsed_bytes += len(text) if text.isascii() else len(text.encode())
@@ -305,9 +303,26 @@ class ResponseReader:
         elif tool:
             self._has_calls = True
         if self._tries:
-            self._try(_BEGIN + data)
+            self._try(self._begin + data)
             self._ready = self._shortcut
         return True
+
+    def _take_counts(self, counts: Counts | dict[str, Any]) -> int | None:
+        """Add the usage of an event with text; returns the output tokens, or `_TO_BE_PARSED`."""
+        if isinstance(counts, dict):
+            usage = usage_in({"usage": counts})
+        else:
+            given, output = counts.prompt_tokens, counts.completion_tokens
+            if not (given > 0 < output and given + output == counts.total_tokens <= MOST_TOKENS):  # as nearly always
+                return _TO_BE_PARSED
+            if counts.replaces(self._running):
+                self._running = counts
+                return output
+            usage = counts.usage
+        if usage is None:
+            return _TO_BE_PARSED
+        self._add_usage(usage)
+        return usage.generated
 
     def _parse(self, at_ns: int, chunk: bytes, decode: Decode | None = None) -> None:
         """Add the events that these bytes complete, each read by the parser, or by this decoder where it can."""
@@ -318,6 +333,9 @@ class ResponseReader:
             self._broken = True
             self._fault = self._fault or str(error)
         self._add_events(events, at_ns, decode)
+        # Lines of Ollama have the model, which the parser reads from the first of them.
+        if self._new_decoder and self.event_ns and (self.model is not None or not self._format.in_lines):
+            self._typed, self._new_decoder = self._new_decoder(self._read_chunk), None
         between = self._stream.between and self.done_ns is None
         self._ready = self._shortcut if between else None
         self._decode = self._typed if between else None

@@ -13,11 +13,14 @@ what was counted before. Source: the published description of OpenAI's API, and 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from loadbench.wire.generated import Generated, generated, kind_of
 from loadbench.wire.openai import DONE, BadChunk, Chunk, error_in, message_of, object_of, string
-from loadbench.wire.usage import count, usage_in
+from loadbench.wire.typed import Bare
+from loadbench.wire.usage import MOST_TOKENS, count, usage_in
 from loadbench.wire.vocabulary import is_error_event
 
 _DELTA, _DONE = ".delta", ".done"
@@ -26,6 +29,27 @@ _VISIBLE = "response.output_text.delta"
 _ENDS = {"response.completed": "stop", "response.incomplete": "incomplete", "response.failed": "error",
          "response.cancelled": "cancelled"}  # fmt: skip
 _REASONS = {"max_output_tokens": "length"}
+
+
+class _TextDelta(Bare, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """A piece of visible text, as it usually is."""
+
+    type: Literal["response.output_text.delta"]
+    content: str = msgspec.field(name="delta")
+    sequence_number: int | None = None
+    item_id: str | None = None
+    output_index: int | None = None
+    content_index: int | None = None
+    entries: list[Any] | None = msgspec.field(default=None, name="logprobs")
+    obfuscation: str | None = None
+
+    @property
+    def token_ids(self) -> list[Any] | None:
+        """As many as there are tokens."""
+        return self.entries or None
+
+
+_decode = msgspec.json.Decoder(_TextDelta).decode
 
 
 class EventReader:
@@ -83,6 +107,19 @@ class EventReader:
         if kind.startswith("response."):
             return Chunk(error=message_of(document.get("error")))
         return Chunk(error=error_in(document), foreign=True)
+
+    def read_text(self, data: bytes) -> Bare:
+        """The next piece of the visible text; raises `ValueError` for any other event. See `loadbench.wire.typed`."""
+        event = _decode(data)
+        number, last = event.sequence_number, self._number
+        is_next = self._last == (_VISIBLE, event.item_id or event.output_index) and event.content != ""
+        if not is_next or (
+            number is not None and not 0 <= number == (number if last is None else last + 1) <= MOST_TOKENS
+        ):
+            raise ValueError
+        if number is not None:
+            self._number = number
+        return event
 
     def _unshown(self, document: dict[str, Any], found: Generated) -> Generated:
         """What of this text no earlier event of its item had. Without an item, it belongs to any."""

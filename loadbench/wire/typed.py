@@ -119,6 +119,24 @@ def _usual(names: tuple[str, ...]) -> type[Choice]:
     return cast("type[Choice]", defstruct("Choice", [("delta", delta)], bases=(Choice,), kw_only=True, gc=False))
 
 
+class Bare(Struct, kw_only=True, gc=False):
+    """A frame of another API, which is its own only choice; subclasses have its `content`, and all that it may have."""
+
+    delta: ClassVar[Any] = None
+    finish_reason: ClassVar[None] = None
+    logprobs: ClassVar[Any] = None
+    token_ids: ClassVar[Any] = None
+    usage: ClassVar[None] = None
+    reasoning_content: ClassVar[None] = None
+    reasoning: ClassVar[None] = None
+    tool_calls: ClassVar[None] = None
+
+    @property
+    def choices(self) -> tuple[Bare]:
+        """The frame itself."""
+        return (self,)
+
+
 class _Unusual(Choice, kw_only=True, gc=False):
     """With a delta that is read name by name, as by the parser."""
 
@@ -178,7 +196,7 @@ class Frame(Struct, gc=False):
     usage: Any = None  # `Counts`, or any object
 
 
-Decode = Callable[[bytes], Frame]
+Decode = Callable[[bytes], Frame | Bare]
 
 
 class Form(NamedTuple):

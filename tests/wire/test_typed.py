@@ -37,12 +37,12 @@ def told(reader: ResponseReader) -> dict[str, object]:
     return {**values, "calls": calls}
 
 
-def compare(stream: list[bytes], cuts: list[int]) -> None:
+def compare(stream: list[bytes], cuts: list[int], api: Api = Api.CHAT) -> None:
     """Both ways tell the same of this stream, cut into its events, in two pieces of each, and at these places."""
     whole = b"".join(stream)
     places = sorted({place % (len(whole) + 1) for place in cuts} | {0, len(whole)})
     for chunks in (stream, [whole], [whole[start:end] for start, end in itertools.pairwise(places)]):
-        assert told(read(chunks)) == told(read(chunks, parsed=True))
+        assert told(read(chunks, api=api)) == told(read(chunks, parsed=True, api=api))
 
 
 # Names that mean something to the parser, or to nobody, and values of all kinds.
@@ -151,6 +151,40 @@ def test_events_of_every_usual_form_are_not_parsed(form, together):
     reader.close(9000)
     assert len(parsed) <= 5
     assert told(reader) == told(read(chunks, parsed=True))
+
+
+LINE = {"model": "m", "created_at": "now", "message": {"role": "assistant", "content": "a"}, "done": False}
+DELTA = {"type": "response.output_text.delta", "item_id": "i", "output_index": 0, "content_index": 0, "delta": "a"}
+
+
+@given(
+    data=st.data(), cuts=st.lists(st.integers(0, 4000), max_size=6), api=st.sampled_from([Api.OLLAMA, Api.RESPONSES])
+)
+def test_other_apis_are_read_as_by_the_parser(data, cuts, api):
+    """Lines of Ollama, and events of the Responses endpoint in their order or not."""
+    stream, number = [], data.draw(st.sampled_from([None, 0]))
+    names = st.sampled_from(["model", "message", "done", "response", "thinking", "error", "done_reason", "eval_count",
+        "type", "item_id", "delta", "logprobs", "sequence_number", "obfuscation", "item", "code"])  # fmt: skip
+    for _ in range(data.draw(st.integers(3, 9))):
+        one = dict(LINE if api is Api.OLLAMA else DELTA)
+        if api is Api.OLLAMA:
+            one["message"] = {**one["message"], **data.draw(PIECES["role"])}
+            if data.draw(st.booleans()):
+                one["message"]["thinking"] = data.draw(TEXTS)
+        else:
+            number = None if number is None else number + data.draw(st.sampled_from([1, 1, 1, 1, 1, 2]))
+            one |= {"delta": data.draw(TEXTS), "logprobs": data.draw(ENTRIES)}
+            one |= {} if number is None else {"sequence_number": number}
+        if data.draw(st.integers(0, 5)) == 0:
+            one[data.draw(names)] = data.draw(
+                VALUES | st.sampled_from(["response.reasoning_text.delta", "error", True])
+            )
+        raw = orjson.dumps(one)
+        if data.draw(st.integers(0, 9)) == 0:
+            raw = raw.replace(b'"a', b'"\\ud800', 1) + data.draw(st.sampled_from([b"\r", b"}", b""]))
+        name = b"event: %b\n" % str(one.get("type")).encode() if data.draw(st.integers(0, 9)) else b""
+        stream.append(raw + b"\n" if api is Api.OLLAMA else name + events(raw))
+    compare(stream, cuts, api)
 
 
 VALUES_AS_SENT = [rb'"\q"', b'"\t"', b"01", b"1.", b"--1", b"NaN", b"1e999", rb'"\ud800"', rb'"\uZZ"', b"[1,]", b"-",
