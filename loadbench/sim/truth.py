@@ -8,7 +8,8 @@ client's stamps can be compared with them: the difference is the client's error.
 from servers that flush after each event, even if several are in one write.
 
 The stamps are the *text* of the events, with a fixed number of digits. So the events differ only in their text, like
-those of real servers, and the client reads them the same way.
+those of many servers, and the client reads them the same way. With `padded=1` each has a changing padding too, like the
+events of other servers, and the client must look into it.
 
 It is one thread with its own loop: asyncio's timers end at whole milliseconds, and a quiet stream's events were late by
 0.8 ms (p50), while with this loop they are late by 0.1 ms, at the same CPU per event. The schedule is absolute: an
@@ -48,7 +49,7 @@ _TURN = 8
 # Windows ends a wait at a tick of its clock, every 15.6 ms at worst: there the last tick is waited for in a busy loop.
 _TICK_NS = 16_000_000 if sys.platform == "win32" else 0
 
-_SETTING = re.compile(rb"\b(ttft|gap|events|per_write)=([0-9.a-z]+)")
+_SETTING = re.compile(rb"\b(ttft|gap|events|per_write|padded)=([0-9.a-z]+)")
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _STAMPS = re.compile(rb"\bt_ns=(\d+)")
 _ARRIVED = re.compile(rb"\barrived_ns=(\d+)")
@@ -71,12 +72,14 @@ class Pace:
     gap_ns: int = 20_000_000
     events: int = 64
     per_write: int = 1
+    padded: bool = False
 
     @property
     def prompt(self) -> str:
         """The prompt that requests this pace."""
         ttft, gap = format_duration(self.ttft_ns), format_duration(self.gap_ns)
-        return f"ttft={ttft} gap={gap} events={self.events} per_write={self.per_write}"
+        padded = " padded=1" if self.padded else ""
+        return f"ttft={ttft} gap={gap} events={self.events} per_write={self.per_write}{padded}"
 
     def due_ns(self, event: int) -> int:
         """When an event is due, in ns after the arrival of the request; events count from 0."""
@@ -91,7 +94,7 @@ def read_pace(body: bytes) -> Pace:
     counts = {name: int(settings[name]) for name in ("events", "per_write") if name in settings}
     if min(counts.values(), default=1) < 1:
         raise ValueError("events and per_write must be 1 or more")
-    return Pace(**times, **counts)
+    return Pace(**times, **counts, padded=settings.get("padded") == "1")
 
 
 def read_true_times(body: bytes) -> tuple[int, list[int]]:
@@ -289,7 +292,7 @@ class _Stream:
         first, last = self._sent == 0, self._sent + pace.per_write >= pace.events
         if not first and not last:
             # The usual case: only the digits are new.
-            frame = _middle(pace.per_write)
+            frame = _middle(pace.per_write, padded=pace.padded)
             self._connection.write(frame.replace(_BLANK, b"%019d" % perf_counter_ns()))
         else:
             self._connection.write(self._edge(first=first, last=last))
@@ -300,9 +303,10 @@ class _Stream:
     def _edge(self, *, first: bool, last: bool) -> bytes:
         """The first write, which has the arrival of the request, or the last, which ends the response."""
         pace = self._pace
-        events = [_EVENT % (b"t_ns=" + _BLANK + b" ")] * min(pace.per_write, pace.events - self._sent)
+        events = [_event(b"t_ns=" + _BLANK + b" ", padded=pace.padded)] * min(pace.per_write, pace.events - self._sent)
         if first:
-            events[0] = _EVENT % (b"arrived_ns=%019d t_ns=%b " % (self._arrived_ns, _BLANK))
+            text = b"arrived_ns=%019d t_ns=%b " % (self._arrived_ns, _BLANK)
+            events[0] = _event(text, padded=pace.padded)
         frame = b"".join(map(_chunk, events)) + (_chunk(_end(pace.events)) + b"0\r\n\r\n" if last else b"")
         if first and not pace.ttft_ns:
             frame = _HEAD + frame  # what is due at once is one write
@@ -314,8 +318,13 @@ _BLANK = b"#" * 19
 
 
 @lru_cache
-def _middle(events: int) -> bytes:
-    return _chunk(_EVENT % (b"t_ns=" + _BLANK + b" ")) * events
+def _middle(events: int, *, padded: bool) -> bytes:
+    return _chunk(_event(b"t_ns=" + _BLANK + b" ", padded=padded)) * events
+
+
+def _event(text: bytes, *, padded: bool) -> bytes:
+    event = _EVENT % text
+    return event.replace(b"]}\n\n", b'],"obfuscation":"%b"}\n\n' % _BLANK) if padded else event
 
 
 @lru_cache

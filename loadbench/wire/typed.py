@@ -10,6 +10,7 @@ A name by which a server may report an error must keep the value that it had in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -24,6 +25,8 @@ from loadbench.wire.usage import Usage, read_usage
 
 # Read, unless they have a value that never changes: by their error, or into timings, which are not counted per event.
 _PINNED = ERROR_KEYS | {"object", "timings", "metrics"}
+# A value that may be the same in all events: what has digits is an id, and would need another decoder each time.
+_WORD = re.compile(r"[^0-9]{0,40}|200|0").fullmatch
 # In a delta they say what all of it is.
 _DECIDES = frozenset({"type", "thought", "extra_content", "error"})
 
@@ -224,7 +227,8 @@ def form_of(data: bytes, known: Form, *, has_model: bool) -> Form | None:
     pinned = dict(known.pinned)
     for name in document.keys() & _PINNED if has_model else document.keys() & (_PINNED | {"model"}):
         value = document[name]
-        if not (value is None or type(value) in {str, int}) or (name == "code" and not says_success(value)):
+        is_word = value is None or type(value) is int or (isinstance(value, str) and _WORD(value) is not None)
+        if not is_word or pinned.get(name, value) != value or (name == "code" and not says_success(value)):
             return None
         pinned[name] = value
     usage = document.get("usage")

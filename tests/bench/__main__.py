@@ -68,6 +68,7 @@ PACED = Rates(
     jobs={
         "loadbench, 512 streams": Job(client="loadbench", streams=512),
         "with recorder, 512 streams": Job(client="recorded", streams=512),
+        "padded events, 512 streams": Job(client="recorded", streams=512, padded=True),
         "httpx, 32 streams": Job(client="httpx", streams=32),
         "aiohttp, 128 streams": Job(client="aiohttp", streams=128),
         "epoll, 512 streams": Job(client="epoll", streams=512),
@@ -76,6 +77,7 @@ PACED = Rates(
     versus=[
         Versus("loadbench, 512 streams", "httpx, 32 streams", 7),
         Versus("with recorder, 512 streams", "httpx, 32 streams", 7),
+        Versus("padded events, 512 streams", "httpx, 32 streams", 7),
         Versus("loadbench, 512 streams", "aiohttp, 128 streams", 1),
         Versus("loadbench, 512 streams", "epoll, 512 streams", 0.5),
     ],
@@ -83,9 +85,18 @@ PACED = Rates(
 BULK = Rates(
     title="Bulk: 16 events a write as fast as the server can, each an HTTP chunk, 16 streams, answers of 1,600 events",
     unit="events per CPU-second",
-    jobs={name: _BULK(client=name) for name in ("loadbench", "httpx", "aiohttp", "epoll")},
+    jobs={
+        **{name: _BULK(client=name) for name in ("loadbench", "httpx", "aiohttp", "epoll")},
+        "padded events": _BULK(client="loadbench", padded=True),
+        "httpx, padded events": _BULK(client="httpx", padded=True),
+    },
     rate=_events,
-    versus=[Versus("loadbench", "httpx", 10), Versus("loadbench", "aiohttp", 1), Versus("loadbench", "epoll", 0.5)],
+    versus=[
+        Versus("loadbench", "httpx", 10),
+        Versus("padded events", "httpx, padded events", 10),
+        Versus("loadbench", "aiohttp", 1),
+        Versus("loadbench", "epoll", 0.5),
+    ],
 )
 SHORT = Rates(
     title="Short: answers of one event at once, 16 connections",

@@ -58,6 +58,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     gap_ns: int = 20_000_000
     events: int = 100
     per_write: int = 1
+    padded: bool = False
     answers: int = 1
     ramp_s: float = 1.0
     window_s: float = 3.0
@@ -65,7 +66,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def pace(self) -> Pace:
         """How the answers shall come."""
-        return Pace(ttft_ns=self.ttft_ns, gap_ns=self.gap_ns, events=self.events, per_write=self.per_write)
+        return Pace(
+            ttft_ns=self.ttft_ns, gap_ns=self.gap_ns, events=self.events, per_write=self.per_write, padded=self.padded
+        )
 
     def begins_s(self, number: int) -> float:
         """When a stream begins, from the start."""

@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,6 +156,7 @@ def test_streams_do_not_wait_for_each_other(server: str) -> None:
         Pace(ttft_ns=0, gap_ns=1_000_000, events=1),
         Pace(ttft_ns=1_000_000, gap_ns=1_000_000, events=2),
         Pace(ttft_ns=0, gap_ns=1_000_000, events=10, per_write=4),
+        Pace(ttft_ns=0, gap_ns=1_000_000, events=10, per_write=2, padded=True),
         Pace(ttft_ns=1_000_000, gap_ns=0, events=5, per_write=9),
     ],
     ids=lambda pace: pace.prompt,
@@ -184,6 +187,19 @@ def test_its_events_differ_in_nothing_but_their_text(server: str) -> None:
     answer.feed(2, second)
     assert answer._shortcut is not None
     assert answer._shortcut.count(third) == 1
+
+
+def test_padded_events_differ_in_their_padding_too(server: str) -> None:
+    """So the client must read them."""
+    _, raw, _ = ask(server, replace(QUICK, padded=True))
+    events = re.findall(rb"data: .*?\n\n", body_of(raw))[: QUICK.events]
+    frames = [orjson.loads(event.removeprefix(b"data: ")) for event in events]
+    assert len({frame["obfuscation"] for frame in frames}) == QUICK.events
+    answer = ResponseReader(Api.CHAT)
+    for number, event in enumerate(events):
+        answer.feed(number, event)
+    assert answer._shortcut is None
+    assert len(answer.event_ns) == QUICK.events
 
 
 def test_a_connection_is_kept(server: str) -> None:
