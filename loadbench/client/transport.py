@@ -7,7 +7,7 @@ the rest, so the same client runs over httpx, over our own transport, and over a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ MergedSegments: TypeAlias = "Callable[[], int | None] | None"
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What to send: method, absolute URL, headers, body."""
+    """What to send: method, absolute URL, headers, body. Each but the first may have a secret in it."""
 
     method: str
-    url: str
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 class Sink(Protocol):

@@ -66,7 +66,7 @@ class SettingType(Generic[T]):
     show: Callable[[T], object] = lambda value: value
     multiple: bool = False  # the flag may be repeated
     is_flag: bool = False  # the flag has no value
-    secret: bool = False  # values must not be shown
+    secret: bool = False  # a value may have a secret in it: `show` hides it, and no traceback has the value
     example: str = ""  # for the hint of a message
 
 
@@ -393,7 +393,11 @@ PATH: SettingType[Path] = SettingType("FILE", _path, str)
 DIRECTORY: SettingType[Path] = SettingType("DIR", _path, str)
 URL = SettingType("URL", _url, shown_url)
 URLS: SettingType[tuple[str, ...]] = SettingType(
-    "URL", _urls, lambda urls: shown_url(urls[0]) if len(urls) == 1 else [shown_url(url) for url in urls], multiple=True
+    "URL",
+    _urls,
+    lambda urls: shown_url(urls[0]) if len(urls) == 1 else [shown_url(url) for url in urls],
+    multiple=True,
+    secret=True,
 )
 HOSTS: SettingType[tuple[str, ...]] = SettingType("HOST", _listed(_host, "gpu.example.org"), _show_list, multiple=True)
 MODELS: SettingType[tuple[str, ...]] = SettingType(
@@ -426,7 +430,9 @@ HEADER_VARIABLES: SettingType[tuple[tuple[str, str, str], ...]] = SettingType(
     lambda headers: {name: f"{scheme} {variable}".strip() for name, scheme, variable in headers},
     multiple=True,
 )
-JSON_OBJECTS: SettingType[tuple[dict[str, Any], ...]] = SettingType("JSON|@FILE", read_objects, masked, multiple=True)
+JSON_OBJECTS: SettingType[tuple[dict[str, Any], ...]] = SettingType(
+    "JSON|@FILE", read_objects, masked, multiple=True, secret=True
+)
 FIELD_NAME = SettingType("NAME", _field_name)
 THINK = SettingType(
     "TIME|DIST",

@@ -365,7 +365,9 @@ _ONE_MODEL = {"compare": "each side has one model"}
 
 def setting(type_: SettingType[Any], default: Any, text: str, **declared: Any) -> Any:
     """A field with its declaration: see `Setting`. What it does not say, its section's class says."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(type_, default, text, **declared)})
+    return dataclasses.field(
+        default=default, repr=not type_.secret, metadata={"setting": Setting(type_, default, text, **declared)}
+    )
 
 
 # The declarations, as tables.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import os
 import socket
 import ssl
+import threading
 from itertools import pairwise
 
 import httpx
 import pytest
+import trustme
 
+from loadbench.client.fast_transport import FastTransport
 from loadbench.client.faults import causes, explain
+from loadbench.client.transport import HttpRequest, TransportError
 
 
 def chained(*errors: BaseException) -> BaseException:
@@ -105,3 +111,61 @@ def test_chain_is_walked_once_and_to_its_end():
     middle.__context__ = inner
     inner.__context__ = outer
     assert list(causes(outer)) == [outer, middle, inner]
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"verify_mode": ssl.CERT_REQUIRED, "maximum_version": ssl.TLSVersion.TLSv1_2}, "client certificate"),
+        ({"verify_mode": ssl.CERT_REQUIRED}, "client certificate"),
+        ({"minimum_version": ssl.TLSVersion.TLSv1, "maximum_version": ssl.TLSVersion.TLSv1_1}, "TLS 1.1 or older"),
+    ],
+    ids=["certificate", "certificate with TLS 1.3", "TLS 1.1"],
+)
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
+def test_server_says_in_an_alert_what_it_wants(changes, what):
+    """Over a real connection: the server refuses the handshake, waits until its alert has been read, and closes."""
+    context, ca = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), trustme.CA()
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    ca.configure_trust(context)
+    context.set_ciphers("ALL:@SECLEVEL=0")  # OpenSSL refuses TLS 1.1 above it
+    for name, value in changes.items():
+        setattr(context, name, value)
+    trusting = ssl.create_default_context()
+    ca.configure_trust(trusting)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        raw, _ = listener.accept()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        secure = context.wrap_bio(incoming, outgoing, server_side=True)
+        with raw, contextlib.suppress(OSError):
+            while part := raw.recv(65536):
+                incoming.write(part)
+                with contextlib.suppress(ssl.SSLError):
+                    secure.do_handshake()
+                raw.sendall(outgoing.read())
+
+    async def refused() -> TransportError:
+        transport = FastTransport(tls=trusting)
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
+        try:
+            with pytest.raises(TransportError) as error:
+                await transport.exchange(HttpRequest("GET", url), _Deaf())
+        finally:
+            await transport.aclose()
+        return error.value
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with listener:
+        error = asyncio.run(refused())
+        thread.join(10)
+    assert what in error.detail
+
+
+class _Deaf:
+    """A sink that does not listen."""
+
+    def __getattr__(self, name: str):
+        return lambda *_, **__: None

@@ -191,6 +191,16 @@ def test_failures_in_endless_variety_stay_bounded() -> None:
     assert recording.details[Outcome.HTTP_ERROR, "(others)"] == 150
 
 
+def test_words_in_endless_variety_stay_bounded() -> None:
+    """Names, reasons and types that are new in each response: 50 of each are kept, by group too, and none is lost."""
+    words = [f"it is {chr(0x4E00 + n)}" for n in range(200)]
+    samples = [_at(1000, 1100, model=word, finish_reason=word, content_type=word, persona="chat") for word in words]
+    recording = _record(*samples)
+    by_persona = recording.groups["persona", "chat"].models
+    for counted in (recording.models, recording.finish_reasons, recording.unread.content_types, by_persona):
+        assert (len(counted), sum(counted.values()), counted["(others)"]) == (51, 200, 150)
+
+
 def test_undefined_figures_are_counted_and_never_imputed() -> None:
     """One token: no gaps, no ITL, no TPOT. Figures and undefined ones together are all ok requests."""
     recording = _record(_at(1000, 1100), _at(1000, 1100, 1200), _at(1000, 1100, 1300, tokens=None))

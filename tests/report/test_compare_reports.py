@@ -190,6 +190,14 @@ def test_junit_of_a_run_has_its_objectives_and_what_is_wrong_with_it():
     assert [case.get("name") for case in cases if case.get("classname") == "loadbench.models"] == ["gone"]
 
 
+def test_side_whose_certificate_was_not_verified_says_so():
+    """That side, and no other."""
+    comparison = crossing()
+    comparison = msgspec.structs.replace(comparison, b=msgspec.structs.replace(comparison.b, insecure=True))
+    lines = [line for line in render_comparison(comparison, "text").splitlines() if "(--insecure)" in line]
+    assert [line.lstrip("- ")[:2] for line in lines] == ["B:"]
+
+
 def test_the_picture_shows_both_sides_and_where_they_cross():
     """Two lines with their bands, and the crossover."""
     picture = compare_chart(crossing())

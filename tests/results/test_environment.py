@@ -70,3 +70,30 @@ def test_machine_without_git_is_no_fault(monkeypatch):
     """Git is a convenience."""
     monkeypatch.setenv("PATH", "")
     assert told()["git"] is None
+
+
+def test_no_program_of_the_folder_is_run(tree, monkeypatch):
+    """A repository of somebody else's names programs: to watch its files, hooks, filters, pagers; and has a `git`."""
+    ran = tree / "ran"
+    evil = tree / "git"
+    evil.write_text(f"#!/bin/sh\necho $0 $@ >> {ran}\ncat\n", encoding="utf-8")
+    evil.chmod(0o755)
+    hooks = tree / "hooks"
+    hooks.mkdir()
+    for hook in ("post-index-change", "fsmonitor-watchman", "reference-transaction"):
+        (hooks / hook).write_bytes(evil.read_bytes())
+        (hooks / hook).chmod(0o755)
+    (tree / ".gitattributes").write_text("* filter=evil diff=evil\n", encoding="utf-8")
+    for name in ("core.fsmonitor", "core.pager", "pager.status", "core.sshCommand", "core.editor", "gpg.program"):
+        subprocess.run(["git", "config", name, str(evil)], check=True)
+    for name in ("filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.evil.textconv"):
+        subprocess.run(["git", "config", name, str(evil)], check=True)
+    subprocess.run(["git", "config", "filter.evil.required", "true"], check=True)
+    subprocess.run(["git", "config", "core.hooksPath", str(hooks)], check=True)
+    (tree / "file").write_text("two")  # so that it has to be looked at
+    for path in (os.environ["PATH"], f".{os.pathsep}{os.environ['PATH']}", f"{os.pathsep}{os.environ['PATH']}"):
+        monkeypatch.setenv("PATH", path)
+        ran.unlink(missing_ok=True)
+        found = told()["git"]
+        assert not ran.exists(), ran.read_text()
+        assert (len(found["commit"]), found["dirty"]) == (40, True)
