@@ -1,6 +1,7 @@
 """The checks of `.ci/run` by name: `nox -s lint types contracts tests`. `nox --list` shows all sessions."""
 
 import sys
+from pathlib import Path
 
 import nox
 
@@ -32,6 +33,28 @@ def contracts(session: nox.Session) -> None:
     """Which package may import which."""
     session.install("-e", ".[lint]")
     session.run("lint-imports")
+
+
+@nox.session(name="supply-chain")
+def supply_chain(session: nox.Session) -> None:
+    """A bill of materials (CycloneDX) of what comes with loadbench, and the check of its licenses."""
+    session.install("cyclonedx-bom>=7", "pip")
+    plain = session.create_tmp()
+    session.run("python", "-m", "venv", "--without-pip", plain)
+    session.run("pip", "--python", plain, "install", "-q", ".")
+    sbom = ("--pyproject", "pyproject.toml", "--mc-type", "application", "--of", "JSON", "-o", f"{plain}/sbom.cdx.json")
+    session.run("cyclonedx-py", "environment", f"{plain}/bin/python", *sbom)
+    session.run("python", ".ci/supply_chain.py", "licenses", f"{plain}/sbom.cdx.json")
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The suite, without the slow and engine tests, on the lowest versions that pyproject.toml allows."""
+    versions = Path(session.create_tmp()) / "lowest.txt"
+    versions.write_text(session.run("python", ".ci/supply_chain.py", "lowest", silent=True) or "", encoding="utf-8")
+    session.install("-c", str(versions), "-e", ".[test]")
+    newest_only = "tests/results/test_run.py::test_shipped_schema_is_that_of_the_types"
+    session.run("pytest", "-m", "not slow and not engine", "--deselect", newest_only, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
