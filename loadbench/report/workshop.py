@@ -18,6 +18,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from loadbench.analyze.level.workshop_stats import mean
+from loadbench.core.text import printable_json
 from loadbench.plan.settings import settings
 from loadbench.report.csv import safe
 from loadbench.report.document import Document, Notes, Table, Text
@@ -210,4 +211,4 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _dumped(document: object) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return printable_json(json.dumps(document, indent=2, ensure_ascii=False).encode()).decode() + "\n"
