@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from loadbench.core.text import printable_json
 from loadbench.report.document import Document, Notes, Table
 from loadbench.report.values import disk_size, duration, significant
 
@@ -96,7 +97,7 @@ def selection_json(selection: Selection) -> str:
         "failed": [{"model": failed.name, "reason": failed.failed} for failed in selection.failed],
         "notes": selection_notes(selection),
     }
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return printable_json(json.dumps(document, indent=2, ensure_ascii=False).encode()).decode() + "\n"
 
 
 def selection_notes(selection: Selection) -> list[str]:
