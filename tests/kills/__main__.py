@@ -325,7 +325,8 @@ async def main(kills: int, seed: str) -> int:
             problems.extend(wrong)
             sys.stderr.writelines(f"{line}\n" for line in wrong)
             if index % 20 == 19:
-                sys.stderr.write(f"{index + 1} of {kills}\n")
+                so_far = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+                sys.stderr.write(f"{index + 1} of {kills}: {so_far}; {len(problems)} problems\n")
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
 
