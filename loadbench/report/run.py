@@ -56,6 +56,11 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
         f"load generator: {about.get('cpu')}, {cores}, {about.get('python')}, "
         f"loadbench {run.loadbench_version}, timestamps: {about.get('stamp_source')}"
     )
+    if not about:
+        environment = (
+            "there is no run.json: its settings, whether the server was a simulated one, and the load generator's state "
+            "are unknown"
+        )
     return Document(title(run), [*blocks, Text([environment])])
 
 
@@ -67,7 +72,7 @@ def title(run: Run) -> str:
         else str(run.scenario.get("target", {}).get("url") or "")
     )
     where = "simulated server, not a real one" if run.simulated else target
-    return f"{run.name}: {where}, {run.started_at}"
+    return f"{run.name}: {', '.join(part for part in (where, run.started_at) if part)}"
 
 
 def by_model(run: Run) -> dict[str, list[LevelResult]]:

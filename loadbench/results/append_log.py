@@ -54,7 +54,7 @@ class AppendLog:
         self._added = bytearray()
         self._adding = threading.Lock()  # held for a copy only
         self._rest = bytearray()  # of what could not be written
-        self._writing = threading.Lock()
+        self._writing, self._synced = threading.Lock(), True
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -86,6 +86,7 @@ class AppendLog:
                 os.lseek(self._file, 0, os.SEEK_END)
                 while done < len(waiting):
                     done += os.write(self._file, memoryview(waiting)[done:])
+                    self._synced = False
                 self.failed = None
             except OSError as error:
                 self.failed = error
@@ -95,18 +96,22 @@ class AppendLog:
 
     def _keep_writing(self) -> None:
         while not self._closing.wait(_EVERY_S):
+            self._write_and_sync()
+
+    def _write_and_sync(self) -> None:
+        with contextlib.suppress(OSError):
             if self._added or self._rest:
-                with contextlib.suppress(OSError):
-                    self.flush()
-                    os.fsync(self._file)
+                self.flush()
+            if not self._synced:
+                self._synced = True
+                os.fsync(self._file)
 
     def close(self) -> None:
         """Write what is left, and close the file; an error shows in `failed`."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
-        with contextlib.suppress(OSError):
-            self.flush()
+        self._write_and_sync()
         os.close(self._file)
 
     def __enter__(self) -> Self:

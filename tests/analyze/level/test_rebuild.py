@@ -12,6 +12,7 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open, Phase
 from loadbench.record.outcome import Outcome
+from loadbench.report.formats import render
 from loadbench.results.append_log import AppendLog
 from loadbench.results.requests import line
 from loadbench.results.run import UnderWay, to_json
@@ -104,6 +105,7 @@ def test_without_a_result_the_requests_say_what_they_can(tmp_path, samples, labe
     (level,) = run.levels
     assert level.load.label == label
     assert level.outcomes["ok"] in {27, 30}
+    assert "there is no run.json" in render(run, "text")
     assert "which was counted" in next(one.message for one in level.caveats if one.code == "rebuilt")
 
 
