@@ -57,7 +57,7 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
         f"loadbench {run.loadbench_version}, timestamps: {about.get('stamp_source')}"
     )
     if not about:
-        environment = "there is no run.json: its settings, whether its server was a simulated one, and the load generator are unknown"
+        environment = "there is no run.json: the settings and the load generator are unknown, and if it was simulated"
     return Document(title(run), [*blocks, Text([environment])])
 
 
