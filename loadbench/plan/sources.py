@@ -158,7 +158,9 @@ def gets_default_key(scenario: Scenario, environment: Mapping[str, str], urls: S
     """Whether a key that merely lies in LOADBENCH_API_KEY is for these servers: not for another than that of
     LOADBENCH_URL, and not for a judge's own.
     """
-    if scenario.is_set("target.api_key_env"):
+    key, given = setting_of("target.api_key_env"), scenario.origins.get("target.api_key_env", DEFAULT).source
+    # A run records the default too.
+    if scenario.is_set(key.key) and (given is not Source.RUN or scenario.target.api_key_env != key.default):
         return True
     return scenario.judge.url is None and not elsewhere(urls, _urls_of(environment))
 

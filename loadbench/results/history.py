@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from typing import TYPE_CHECKING
 
-import orjson
 from platformdirs import user_state_path
 
 from loadbench.plan.sources import choices
@@ -64,7 +64,8 @@ def remember(record: Mapping[str, Mapping[str, object]]) -> None:
 
 def _line(record: Mapping[str, Mapping[str, object]]) -> bytes | None:
     chosen = choices({f"{section}.{name}": value for section, part in record.items() for name, value in part.items()})
-    content = orjson.dumps(chosen, option=orjson.OPT_SORT_KEYS)
+    # Not with orjson, which has no whole numbers of more than 64 bits: a file may hold anything.
+    content = json.dumps(chosen, sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest().encode() + b"\n" if chosen else None
 
 

@@ -82,6 +82,6 @@ async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> Non
     except KeyboardInterrupt:
         raise Interrupted("stopped before any request was sent") from None
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
     if answer.strip().lower() not in {"y", "yes"}:
         raise BadInput(f"{place}: not confirmed: {facts}", hint=f"type yes, or add {allowed}")

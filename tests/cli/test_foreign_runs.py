@@ -6,9 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
+from loadbench.plan.sources import resolve
 from loadbench.results.append_log import AppendLog
+from loadbench.targets.http_get import get, http_client
 from tests.cli.any_server import Reply, any_server
 from tests.cli.judge import judging
 from tests.cli.test_score import rate
@@ -80,6 +83,22 @@ def test_a_run_of_somebody_elses_chooses_nothing(run, tmp_path, command, section
     for flag in {url, *(named.get(flag, flag) for flag in flags)} - unused:
         assert flag in done.stderr
     assert SECRET not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("value", [10**30, {"a": "b"}, [], "", True, ["x" * 9000] * 9, "\u001b[31m", [[1]]])
+@pytest.mark.parametrize("name", ["url", "header_env", "kind"])
+@pytest.mark.parametrize("command", [["score", "stub"], ["score", "judge", "--judge-model=m"], ["sweep", "--resume"]])
+def test_whatever_stands_in_a_record_is_one_message(run, tmp_path, command, name, value):
+    """No traceback, no page of text, and no escape sequence."""
+    document = json.loads((run / "run.json").read_text())
+    document["origins"] = {f"target.{name}": "flag", "work.prompt": "flag"}
+    (run / "run.json").write_text(json.dumps(document))
+    # Nothing listens there, should it be used.
+    choose(run, target={"url": "http://127.0.0.1:1", name: value})
+    done = typed(*command, str(run), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr) < 4000
+    assert "\u001b" not in done.stderr
 
 
 @pytest.mark.parametrize("adapter", ["echo:mine", "transformers:someone/model"])
@@ -293,6 +312,33 @@ def test_a_key_is_for_the_server_that_it_was_given_with(tmp_path, file, variable
     assert got, done.stderr
     assert {tuple(one.headers.get("authorization", ())) for one in got} == {(f"Bearer {sent}",) if sent else ()}
     assert sent or "not used: " in done.stderr
+
+
+def test_the_key_of_another_servers_variables_is_not_sent_to_a_runs_own(tmp_path):
+    """The run names its server, and LOADBENCH_URL another, with which the key was given."""
+    with any_server() as a, any_server() as b:
+        flags = ("--url", a.root, "--users=1", "--requests=1", "--warm-up=0s", "--telemetry=off", "--prompt=Why?")
+        typed("sweep", *flags, cwd=tmp_path)
+        (run,) = (tmp_path / "results").iterdir()
+        done = typed("score", "stub", str(run), cwd=tmp_path, LOADBENCH_URL=b.root, LOADBENCH_API_KEY=SECRET)
+    assert done.returncode == 0, done.stderr
+    assert b.got == []
+    assert not any("authorization" in got.headers for got in a.got)
+
+
+def test_small_requests_take_headers_to_their_server_only():
+    """Whatever address such a request is given."""
+
+    async def fetch(*urls: str) -> None:
+        limits = resolve(flags={}, environment={}).limits
+        async with http_client(urls[0], [("X-Key", SECRET)], query="key=1", tls=None, limits=limits) as http:
+            for url in urls:
+                await get(http, url)
+
+    with any_server() as a, any_server() as b:
+        anyio.run(fetch, f"{a.root}/v1/models", f"{b.root}/v1/models")
+    assert [(got.path, got.headers.get("x-key")) for got in a.got] == [("/v1/models?key=1", [SECRET])]
+    assert [(got.path, got.headers.get("x-key")) for got in b.got] == [("/v1/models", None)]
 
 
 def test_sides_of_a_comparison_keep_a_key_to_its_server(tmp_path):
