@@ -366,3 +366,33 @@ def test_a_redirect_takes_no_key_along(tmp_path, transport):
     assert done.returncode == 6, done.stderr
     assert server.got
     assert other.got == []
+
+
+@pytest.mark.parametrize("command", ["--prompts", "--trace", "--models"])
+def test_files_of_prompts_traces_and_models_choose_no_server_key_or_file(tmp_path, command):
+    """What looks like an address, a key or a path in them is text, or is refused."""
+    (tmp_path / "private.txt").write_text(SECRET)
+    with any_server() as mine, any_server() as theirs:
+        route = f"{theirs.root}/v1/chat/completions"
+        more = {
+            "api_key_env": "CLOUD_SECRET",
+            "base_url": theirs.root,
+            "file": "private.txt",
+            "prompts": "@private.txt",
+        }
+        message = {"role": "user", "content": "@private.txt"}
+        body = {"model": "m", "messages": [message], "api_base": theirs.root, "headers": {"X-A": "$CLOUD_SECRET"}}
+        rows = {
+            "--prompts": {"custom_id": "1", "method": "POST", "url": route, "body": body},
+            "--trace": {"timestamp": 0, "input_length": 3, "output_length": 3, "url": route, **more},
+            "--models": {"id": "m", "url": theirs.root, **more},
+        }
+        (tmp_path / "rows.jsonl").write_text(json.dumps(rows[command]) + "\n")
+        named = () if command == "--models" else ("--model=m",)
+        load = () if command == "--trace" else ("--users=1", "--requests=1", "--warm-up=0s")
+        flags = ("--url", mine.root, command, "rows.jsonl", "--telemetry=off", *named, *load)
+        done = typed("sweep", *flags, cwd=tmp_path, CLOUD_SECRET=SECRET)
+    assert theirs.got == []
+    assert (done.returncode == 2 and "error:" in done.stderr) or mine.posts, done.stderr
+    sent = json.dumps([[got.path, got.headers, got.body] for got in mine.got])
+    assert SECRET not in sent + done.stdout + done.stderr
