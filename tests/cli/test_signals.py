@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
 
 from loadbench.report.formats import schema_text
-from tests.cli.running import LIMIT_S, started
+from tests.cli.running import LIMIT_S, http, started
+from tests.cli.typed import typed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -142,3 +147,86 @@ def test_signal_between_the_first_answers_and_the_levels(tmp_path):
     assert (code, "Traceback" in err) == (130, False)
     document = kept(tmp_path)
     assert (document["complete"], document["levels"]) == (False, [])
+
+
+# A level that would last far longer than the test.
+DRIPPING = dict.fromkeys(("sweep", "compare"), ("--duration", "60s", "--warm-up", "0s", "--drain", "60s"))
+DRIPPING |= {"capacity": ("--drain", "60s"), "workshop": ("--drain", "60s")}
+
+
+class Dripping(socketserver.BaseRequestHandler):
+    """Answers what comes before a level at once; the rest it begins, and goes on for a minute."""
+
+    def handle(self) -> None:
+        server, raw = self.server, b""
+        with suppress(OSError):
+            while True:
+                while b"\r\n\r\n" not in raw:
+                    if not (part := self.request.recv(65536)):
+                        return
+                    raw += part
+                head, _, raw = raw.partition(b"\r\n\r\n")
+                length = int((re.search(rb"(?i)content-length: *(\d+)", head) or [0, 0])[1])
+                while len(raw) < length:
+                    raw += self.request.recv(65536)
+                raw = raw[length:]
+                if head.startswith(b"GET"):
+                    self.request.sendall(
+                        http("200 OK", '{"data": [{"id": "m"}]}').replace(b"connection: close\r\n", b"")
+                    )
+                    continue
+                self.request.sendall(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                )
+                ends = time.monotonic() + (60 if server.drips else 0)
+                while True:
+                    last = time.monotonic() >= ends
+                    reason = '"stop"' if last else "null"
+                    event = f'data: {{"choices": [{{"delta": {{"content": " a"}}, "finish_reason": {reason}}}]}}\n\n'
+                    self.request.sendall(f"{len(event):x}\r\n{event}\r\n".encode())
+                    if last:
+                        break
+                    time.sleep(0.05)
+                self.request.sendall(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sweep", "--url", "{0}", "--users", "2,4"),
+        ("sweep", "--url", "{0}", "--users", "2,4", "--workers", "2"),
+        ("sweep", "--url", "{0}", "--rate", "20"),
+        ("compare", "{0}", "{1}", "--users", "2", "--settle", "0s", "--repeats", "2"),
+        ("capacity", "--url", "{0}", "--slo", "e2e_p90<5s", "--budget", "60s"),
+        ("workshop", "--url", "{0}", "--rounds", "5", "--model", "m"),
+    ],
+    ids=lambda command: " ".join(command[:1] + command[5:7]),
+)
+def test_two_signals_end_every_command(command, tmp_path):
+    """The first waits for the responses under way, which would take a minute; the second cuts them."""
+    with (
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping) as a,
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping) as b,
+    ):
+        for server in (a, b):
+            server.daemon_threads, server.drips = True, False
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        urls = [f"http://127.0.0.1:{server.server_address[1]}/v1" for server in (a, b)]
+        # As many as the run needs before its first level are answered at once; the server cannot tell them apart.
+        process = started(*(part.format(*urls) for part in command), *DRIPPING[command[0]], cwd=tmp_path)
+        a.drips = b.drips = bool(wait_for(process, "begins"))
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.7)
+        process.send_signal(signal.SIGINT)
+        code, _, err = ended(process)
+        for server in (a, b):
+            server.shutdown()
+    assert (code, "Traceback" in err) == (130, False), err
+    (folder,) = (tmp_path / "results").iterdir()
+    shown = typed("report", str(folder), cwd=tmp_path)
+    assert (shown.returncode, "Traceback" in shown.stderr) == (0, False), shown.stderr
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in folder.rglob("run.json")]
+    assert not any(run["complete"] for run in runs)
+    assert any(level["interrupted"] for run in runs for level in run["levels"])
