@@ -144,7 +144,9 @@ class Client:
         self._clock = clock
         self._timeouts = timeouts
         self._secrets = Secrets(
-            secret for one in self._endpoints for secret in (*one.secrets, *secrets_of(one.headers))
+            secret
+            for one in self._endpoints
+            for secret in (*one.secrets, *secrets_of(one.headers), *secrets_in(one.changes.extra))
         )
         self._calls: set[_Call] = set()
 
@@ -190,11 +192,13 @@ class Client:
         if usage.fault or usage.unknown:
             said |= {"fault": usage.fault, "unknown": usage.unknown}
         secrets, kept = [self._secrets], said
-        if any(len(text) >= SHORTEST_SECRET for text in said.values()) and (own := [*secrets_in(orjson.loads(body))]):
+        is_new = any(len(text) >= SHORTEST_SECRET and text not in self._secrets.seen for text in said.values())
+        if is_new and (own := [*secrets_in(orjson.loads(body))]):
             secrets.append(Secrets(own))
         for one in secrets:
             kept = {name: one.hide(text) for name, text in kept.items()}
         if kept != said:
+            self._secrets.seen.difference_update(said.values())  # one of this request may be that of another too
             usage = usage._replace(fault=kept.pop("fault", ""), unknown=kept.pop("unknown", ""))
             sample = replace(sample, usage=usage, **kept)
         return sample

@@ -44,12 +44,15 @@ _CODED = re.compile(
 )
 _LOWER = str.maketrans({chr(letter): chr(letter + 32) for letter in range(ord("A"), ord("Z") + 1)})
 _URL_SAFE = str.maketrans("+/", "-_")
-# Short texts that have no secret, such as the name of the model, come with every response.
+# Of the texts that are kept as seen.
 _MOST_SEEN, _LONGEST_SEEN = 256, 100
 
 
 class Secrets:
-    """Texts that nothing may show. `piece` is the length from which a part of one is hidden."""
+    """Texts that nothing may show. `piece` is the length from which a part of one is hidden.
+
+    `seen` are short texts without a secret, such as the name of the model, which come with every response.
+    """
 
     def __init__(self, texts: Iterable[str] = (), *, piece: int = _PIECE) -> None:
         self.texts = tuple(dict.fromkeys(texts))
@@ -59,11 +62,11 @@ class Secrets:
             size = min(piece, len(form))
             self._pieces.setdefault(size, set()).update(form[at : at + size] for at in range(len(form) - size + 1))
         self._starts = {form[:size] for form in self._forms for size in range(_CUT_PIECE, _PIECE)}
-        self._seen: set[str] = set()
+        self.seen: set[str] = set()
 
     def hide(self, text: str) -> str:
         """The text with `***` for every secret and every piece of one; in time linear in its length."""
-        if text in self._seen or not self._forms or len(text) < _CUT_PIECE:
+        if text in self.seen or len(text) < _CUT_PIECE:
             return text
         spans = sorted(
             (start + begin, start + end)
@@ -72,8 +75,8 @@ class Secrets:
         )
         if not spans:
             if len(text) <= _LONGEST_SEEN:
-                self._seen = set() if len(self._seen) >= _MOST_SEEN else self._seen
-                self._seen.add(text)
+                self.seen = set() if len(self.seen) >= _MOST_SEEN else self.seen
+                self.seen.add(text)
             return text
         parts: list[str] = []
         done = 0
@@ -85,6 +88,8 @@ class Secrets:
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Where pieces of secrets begin and end in a text."""
+        if not self._forms:
+            return
         letters, begins, ends = _decoded(text)
         for size, pieces in self._pieces.items():
             for at in range(len(letters) - size + 1):

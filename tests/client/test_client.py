@@ -18,6 +18,7 @@ from loadbench.client.httpx_transport import HttpxTransport, tls_context
 from loadbench.core.clock import MonotonicClock
 from loadbench.plan.abandonment import Patience
 from loadbench.plan.load import Phase
+from loadbench.plan.prompts import Prompt
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.request import Request
 from loadbench.wire.body import BodyChanges
@@ -917,6 +918,26 @@ def test_progress_counts_the_tokens_of_what_is_under_way(kind):
             return [*seen, client.tokens_seen]
 
     assert asyncio.run(main()) == [0, 2, 0]
+
+
+@both
+def test_secret_of_one_request_alone_is_hidden_too(kind):
+    """A row of a data set has a key of its own: the model's name, which repeats it, is hidden every time."""
+    key = "row-key-0123456789"
+    frames = b'{"model": "%s", "choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}' % key.encode()
+    script = [ASK, stream([b"data: " + frames + b"\n\n"])] * 3
+
+    async def main() -> list[Sample]:
+        async with serving(script) as server:
+            transport = transport_of(kind)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+            row = Prompt("Hello?", extra={"api_key": key})
+            try:
+                return [await client.send_prompt(row, max_tokens=5) for _ in range(3)]
+            finally:
+                await transport.aclose()
+
+    assert [sample.model for sample in asyncio.run(main())] == ["***"] * 3
 
 
 @both
