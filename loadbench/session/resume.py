@@ -39,7 +39,7 @@ def refuse_other_conditions(path: Path, now: Mapping[str, object], then: Mapping
         raise BadInput(f"--resume {path}: an older version of loadbench did not record its conditions", hint=hint)
     changed = differing(now, then)
     if changed:
-        changes = "; ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
+        changes = "; ".join(f"{key} was {then.get(key)!r:.200} and is {now.get(key)!r:.200}" for key in changed[:5])
         raise BadInput(
             f"--resume {path}: measured under other conditions: {changes}",
             hint=f"give the same settings (only {free} may differ), {_NEW}",
