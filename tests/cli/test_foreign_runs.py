@@ -104,10 +104,10 @@ def test_whatever_stands_in_a_record_is_one_message(run, tmp_path, command, name
 def test_long_conditions_of_a_record_are_cut(run, tmp_path):
     """A message is no page of text."""
     document = json.loads((run / "run.json").read_text())
-    document["conditions"] = {"work.seed": "x" * 100_000}
+    document["conditions"] = {"limits.connect_timeout": "x" * 100_000}
     (run / "run.json").write_text(json.dumps(document))
     done = typed("sweep", "--resume", str(run), cwd=tmp_path)
-    assert (done.returncode, "work.seed was 'xxx" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "limits.connect_timeout was 'xxx" in done.stderr) == (2, True), done.stderr
     assert len(done.stderr) < 4000
 
 
