@@ -13,12 +13,14 @@ from loadbench.core.errors import BadInput
 from loadbench.engine.paired import EarlierRepeats
 from loadbench.engine.sweep import EarlierLevels, LastLevel
 from loadbench.plan.conditions import conditions, differing
+from loadbench.plan.load import Closed
 from loadbench.plan.pairs import SIDES, at_repeat
 from loadbench.plan.sources import recorded
 from loadbench.results.append_log import is_being_written
 from loadbench.results.capacity import FILE, SEVERAL_FILE
 from loadbench.results.folder import read_run
 from loadbench.results.history import foreign_name
+from loadbench.results.run import ClosedLoad
 from loadbench.results.saved import has_pairs
 
 if TYPE_CHECKING:
@@ -114,12 +116,11 @@ def earlier_levels(run: Run, scenario: Scenario, models: Sequence[str]) -> Earli
     of_model: dict[str, list[LevelResult]] = {}
     for level in run.levels:
         of_model.setdefault(level.model, []).append(level)
-    if list(of_model) != [model for model in models if model in of_model]:
+    if not of_model.keys() <= set(models):
         names = ", ".join(of_model)
         raise BadInput(f"--resume: the run is of other models: {names}", hint=f"name the same models, {_NEW}")
-    loads = {load.label: load for load in scenario.loads}
     return EarlierLevels(
-        last={model: last_level(levels[-1], loads) for model, levels in of_model.items()},
+        last={model: _last_level(levels[-1], scenario) for model, levels in of_model.items()},
         counts={model: len(levels) for model, levels in of_model.items()},
         complete={
             model
@@ -130,10 +131,16 @@ def earlier_levels(run: Run, scenario: Scenario, models: Sequence[str]) -> Earli
     )
 
 
-def last_level(level: LevelResult, loads: Mapping[str, Load]) -> LastLevel:
-    """The level as the next one's warm-up is estimated by it; `loads` are by label."""
-    e2e = level.metrics.get("e2e_response_s")
-    return LastLevel(0 if e2e is None else round(e2e.p95 * 1e9), loads[level.load.label])
+def _last_level(level: LevelResult, scenario: Scenario) -> LastLevel:
+    """The level as the next one's warm-up is estimated by it."""
+    e2e, load = level.metrics.get("e2e_response_s"), level.load
+    # A sweep that finds its levels itself may have had one between those that it lists.
+    planned: Load = (
+        Closed(load.users, scenario.think)
+        if isinstance(load, ClosedLoad)
+        else next(one for one in scenario.loads if one.label == load.label)
+    )
+    return LastLevel(0 if e2e is None else round(e2e.p95 * 1e9), planned)
 
 
 def whole_repeats(path: Path, sides: tuple[Scenario, Scenario]) -> tuple[list[Run], list[Run]]:
@@ -181,13 +188,12 @@ def set_aside(path: Path, repeats: int) -> None:
 
 def earlier_repeats(runs: tuple[Sequence[Run], Sequence[Run]], sides: tuple[Scenario, Scenario]) -> EarlierRepeats:
     """What a comparison has to know of the repeats that it has already."""
-    loads = {load.label: load for load in sides[0].loads}
     return EarlierRepeats(
         repeats=len(runs[0]),
         levels=_aborted_at([*runs[0], *runs[1]]),
         last=tuple(
-            {at: last_level(level, loads) for run in of_side[-1:] for at, level in enumerate(run.levels)}
-            for of_side in runs
+            {at: _last_level(level, side) for run in of_side[-1:] for at, level in enumerate(run.levels)}
+            for of_side, side in zip(runs, sides, strict=True)
         ),
     )
 

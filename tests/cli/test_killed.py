@@ -93,6 +93,7 @@ def test_a_killed_sweep_is_read_and_continued(tmp_path):
     assert len(list(read_requests(folder / "requests-interrupted.jsonl"))) >= len(measured)
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_is_read_and_continued(tmp_path):
     """The whole repeat is compared; resumed, the others follow, and what was broken off lies apart."""
     arguments = (*COMPARE, "--repeats", "2")
@@ -125,6 +126,7 @@ def test_a_killed_comparison_without_a_whole_repeat(tmp_path):
     assert (as_json.returncode, "no repeat in it is complete" in as_json.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_killed_search_is_read_and_continued(tmp_path):
     """Before its first probe is over there is a search to resume; it keeps its probes."""
     folder = killed(CAPACITY, "begins", cwd=tmp_path)

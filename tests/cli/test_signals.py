@@ -190,6 +190,7 @@ class Dripping(socketserver.BaseRequestHandler):
                 self.request.sendall(b"0\r\n\r\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
