@@ -312,7 +312,7 @@ def says_success(value: object) -> bool:
 
 def _says_failure(value: object) -> bool:
     """Whether a status or a type is that of a failure: 500, "500", "error", "failed", "invalid_request_error"."""
-    if isinstance(value, str) and not value.isdigit():
+    if isinstance(value, str) and not value.isdecimal():
         return names_error(value)
     if isinstance(value, str):
         value = int(value[:9])

@@ -52,6 +52,9 @@ _TO_BE_PARSED = -1
 _LONGEST_TYPED = 4300
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
 _MOST_TRIES = 3
+# A shortcut that has not fitted for so many reads is out of date, as where events have the second of the day. One odd
+# event in 16 costs four misses, by halving. For a server whose events change all the time it is not renewed for ever.
+_MOST_MISSES, _MOST_HALVINGS, _MOST_RENEWALS = 8, 4, 16
 # A decoder that refuses more events than these, and than a quarter of all, costs more than it saves.
 _MOST_REFUSED = 16
 # Tokens without a text: the end, and what a template puts around reasoning and response (ten in OpenAI's Harmony).
@@ -89,14 +92,17 @@ class ResponseReader:
         "_is_marked",
         "_learns",
         "_merged_usage",
+        "_misses",
         "_new_decoder",
         "_parsed",
         "_parsed_bytes",
+        "_plain_before",
         "_plain_bytes",
         "_read_chunk",
         "_read_ns",
         "_ready",
         "_refused",
+        "_renewals",
         "_running",
         "_shortcut",
         "_signs",
@@ -158,6 +164,8 @@ class ResponseReader:
         self._new_decoder = None if keep_text else self._format.typed  # of formats with one decoder, until it is in use
         self._refused = 0  # events that the decoder did not read
         self._parsed = self._parsed_bytes = 0  # events that were parsed, and the bytes of their text
+        self._misses = self._plain_before = 0  # reads in a row that did not fit the shortcut, and `_plain_bytes` there
+        self._renewals = 0  # shortcuts that did not fit any more
         self._plain_bytes = 0  # of the reads whose events were only counted
         self._has_reasoning = self._has_calls = self._has_deltas = False
         self._is_marked = False  # the visible text begins like a mark, as <think>, and may be reasoning
@@ -198,6 +206,11 @@ class ResponseReader:
                     self.event_ns.extend([at_ns] * count)
                     self._count_read(count)
                 return
+            self._misses = self._misses + 1 if self._plain_bytes == self._plain_before else 1
+            self._plain_before = self._plain_bytes
+            if self._misses == _MOST_MISSES:
+                self._forget_shortcut(tries=_MOST_TRIES if self._renewals < _MOST_RENEWALS else 0)
+                self._renewals += 1
 
         # Other events that are whole are read by the typed decoder, as far as it knows them; nearly always it is one.
         decode = self._decode
@@ -230,7 +243,7 @@ class ResponseReader:
                 end = chunk.find(self._end)
             elif not chunk.endswith(self._end):
                 end = chunk.rfind(self._end)
-            elif self._ready and self._plain_bytes:
+            elif self._ready and self._plain_bytes and self._misses <= _MOST_HALVINGS:
                 end = chunk.find(_END, len(chunk) // 2, -length)
                 end = end if end >= 0 else chunk.rfind(_END, 0, -length)
             if 0 <= end < len(chunk) - length:
@@ -498,14 +511,14 @@ class ResponseReader:
         if form is not None:
             self._form, self._typed = form, decoder(form)
 
-    def _forget_shortcut(self) -> None:
+    def _forget_shortcut(self, tries: int = _MOST_TRIES) -> None:
         """Count what came by the shortcut as if it had been parsed, and let another one be learned."""
         plain = len(self.event_ns) - self._parsed
         self._parsed_bytes = self.text_bytes
         self._parsed += plain
-        self._plain_bytes = 0
+        self._plain_bytes = self._plain_before = self._misses = 0
         self._ready = self._shortcut = None
-        self._tries = _MOST_TRIES
+        self._tries = tries
 
     def _count_read(self, events: int) -> None:
         """Count the read of these token-bearing events; what has the same stamp, in any number of parts, is one."""

@@ -177,6 +177,18 @@ def test_text_after_reasoning_has_a_form_of_its_own(monkeypatch):
     assert tried == [(b"data: " + make("abc"),) * 2 for make in (thought, frame)]
 
 
+@pytest.mark.parametrize("together", [1, 16])
+def test_a_shortcut_that_is_out_of_date_is_learned_again(together):
+    """As where each event has the second in which it was sent: at the end the last second's fits."""
+    frames = [frame("a", created=number // 64) for number in range(640)]
+    chunks = [events(*frames[at : at + together]) for at in range(0, 640, together)]
+    assert told(chunks, long_way=False) == told(chunks, long_way=True)
+    answer = ResponseReader(Api.CHAT)
+    for number, chunk in enumerate(chunks):
+        answer.feed(number, chunk)
+    assert answer._shortcut.count(events(frames[-1])) == 1
+
+
 @pytest.mark.parametrize("together", [1, 2])
 def test_a_form_that_never_comes_again_is_given_up(monkeypatch, together):
     """The first event has a role, which the others lack: theirs is learned after some of them, and only once."""

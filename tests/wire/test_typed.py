@@ -213,6 +213,7 @@ def test_what_is_passed_over_must_be_json(value, place):
         ({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "error"}]}, Outcome.STREAM_ERROR),
         ({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}, Outcome.OK),
         ({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": {"type": "abort"}}]}, None),
+        ({"status": "¹"}, None),  # a digit that is no number
     ],
 )
 @pytest.mark.parametrize("before", [{}, {"status": "running", "code": 0, "error": None, "type": "chunk"}])
