@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
-from contextlib import suppress
-from io import TextIOWrapper
 from typing import Any
 
 import click
 
 from loadbench import __version__
+from loadbench.cli.streams import exit_code_after_output, guard_streams
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.core.signals import end_as_ctrl_c_does
 from loadbench.core.text import printable
@@ -50,16 +48,12 @@ class _LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Ctrl-C and a closed pipe get our exit codes; click would exit with 1."""
+        """Run the command. Ctrl-C gets our exit code; click would exit with 1."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(ExitCode.INTERRUPTED)
-        except BrokenPipeError:
-            # The reader of our output has gone: exit as well, and do not fail again when stdout is flushed.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(ExitCode.OK)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -86,6 +80,25 @@ def _report(error: LoadbenchError) -> ExitCode:
     return error.exit_code
 
 
+def _of_this_machine(error: BaseException) -> LoadbenchError | None:
+    """What this machine or its limits did not allow, for the user; `None` for an error of loadbench."""
+    from loadbench.client.faults import causes, explain, is_shortage  # noqa: PLC0415 - the help needs nothing of it
+
+    kept = "what was measured until then is kept"
+    for cause in causes(error):
+        if isinstance(cause, MemoryError) or "can't start new thread" in str(cause):
+            return LoadbenchError("out of memory", hint=f"{kept}; reduce the load, or raise the limit (ulimit -v)")
+        if isinstance(cause, FileNotFoundError) and "temporary directory" in str(cause):
+            return LoadbenchError("no temporary file can be made", hint="free some space, or set TMPDIR")
+        if isinstance(cause, OSError) and is_shortage(cause):
+            reason, hint = explain(cause)
+            return LoadbenchError(reason, hint=f"{kept}; {hint}" if hint else kept)
+        if isinstance(cause, OSError) and cause.filename:
+            # A path that the system refuses as such (too long, say) is the user's; what names no file is our fault.
+            return BadInput(f"{cause.filename}: {cause.strerror}", hint="name another path")
+    return None
+
+
 class _Notices(logging.Handler):
     """Prints what takes its time."""
 
@@ -95,29 +108,21 @@ class _Notices(logging.Handler):
 
 def main() -> None:
     """Run the command line and exit with its code. A mistake of the user or the server ends in one clear message."""
-    for stream in (sys.stdout, sys.stderr):
-        # A stream whose encoding lacks a character, like a Windows pipe, shows `?` for it instead of failing.
-        if isinstance(stream, TextIOWrapper):
-            with suppress(OSError):
-                stream.reconfigure(errors="replace")
+    guard_streams()
     end_as_ctrl_c_does()
     log = logging.getLogger("loadbench")
     log.setLevel(logging.INFO)
     log.handlers = [_Notices()]
+    code: str | int | None = ExitCode.OK
     try:
         root(prog_name="loadbench")
+    except SystemExit as end:
+        code = end.code
     except LoadbenchError as error:
-        sys.exit(_report(error))
-    except OSError as error:
-        # A path that the system refuses as such (too long, say) is the user's; what names no file is our fault.
-        if not error.filename:
+        code = _report(error)
+    except (MemoryError, OSError, RuntimeError, BaseExceptionGroup) as error:
+        told = _of_this_machine(error)
+        if told is None:
             raise
-        sys.exit(_report(BadInput(f"{error.filename}: {error.strerror}", hint="name another path")))
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (OSError, ValueError):
-                # Nobody reads the stream any more. What is left in it must not fail again when the interpreter exits.
-                with suppress(OSError, ValueError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        code = _report(told)
+    sys.exit(exit_code_after_output(code) if isinstance(code, int) else code)

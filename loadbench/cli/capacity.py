@@ -15,6 +15,7 @@ from loadbench.cli.measuring import (
     resume_option,
     run_options,
     say_data_set,
+    say_saved,
     say_unused,
     terminal_width,
 )
@@ -71,5 +72,5 @@ def command(
     click.echo(shown, nl=False)
     for writer in searches.writers:
         progress.say(answer_line(writer.capacity, of_several=len(searches.folders) > 1))
-    progress.say(f"saved in {searches.path}")
+    say_saved(searches.folder.place, quiet=quiet)
     sys.exit(searches.exit_code())

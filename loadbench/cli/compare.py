@@ -20,6 +20,7 @@ from loadbench.cli.measuring import (
     run_options,
     say,
     say_data_set,
+    say_saved,
     say_trace,
     say_unused,
     say_unused_variables,
@@ -66,8 +67,6 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     """
     # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
     from loadbench.plan.sources import refuse_rules_without_level, resolve
-    from loadbench.report.compare_chart import compare_chart
-    from loadbench.report.formats import render_comparison
     from loadbench.results.saved import has_pairs, of_model, read_pairs, read_side, save_baseline
     from loadbench.session.paired import PairedRuns
     from loadbench.session.resume import settings_of_run, sides_text
@@ -131,17 +130,35 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
 
     # Their comparison.
     comparison = runs.compare(settings.fail_on or (), confidence=settings.confidence)
-    if baseline is not None:
-        save_baseline(baseline, runs.b)
-    if options["chart"] is not None:
-        write_file("--chart", options["chart"], compare_chart(comparison))
-    form = "json" if as_json else options["form"]
+    written = _output(runs, comparison, "json" if as_json else options["form"], options)
+    sys.exit(runs.exit_code or exit_code(comparison) or written)
+
+
+def _output(runs: PairedRuns, comparison: Comparison, form: str, options: Mapping[str, Any]) -> ExitCode:
+    """Print the comparison, or write its report; write the other files. Each is tried, whatever became of the others;
+    returns the exit code for the case that nothing else has gone wrong."""
+    from loadbench.report.compare_chart import compare_chart
+    from loadbench.report.formats import render_comparison
+    from loadbench.results.saved import save_baseline
+
+    codes = [ExitCode.OK]
     content = render_comparison(comparison, form, width=terminal_width() if options["report"] is None else None)
-    if options["report"] is not None:
-        write_file("--report", options["report"], content)
-    else:
+    if options["report"] is None:
         print_report(content, form)
-    sys.exit(runs.exit_code or exit_code(comparison))
+    else:
+        codes.append(write_file("--report", options["report"], content))
+    if options["chart"] is not None:
+        codes.append(write_file("--chart", options["chart"], compare_chart(comparison)))
+    if options["save_baseline"] is not None:
+        try:
+            save_baseline(options["save_baseline"], runs.b)
+        except BadInput as error:
+            say(f"error: {error}")
+            codes.append(error.exit_code)
+    if runs.folder is not None:
+        codes.append(runs.folder.place.exit_code)
+        say_saved(runs.folder.place, quiet=options["quiet"])
+    return max(codes)
 
 
 def exit_code(comparison: Comparison) -> ExitCode:
@@ -227,7 +244,4 @@ def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], res
     say_trace(both[0], progress)
     if pairing.most < FEWEST_DECIDING:
         progress.say(f"note: {few_repeats(pairing.most)}")
-    runs = measure_paired(both, pairing, os.environ, progress, resume=resume, earlier=earlier)
-    if runs.folder is not None:
-        progress.say(f"saved in {runs.folder.path}")
-    return runs
+    return measure_paired(both, pairing, os.environ, progress, resume=resume, earlier=earlier)

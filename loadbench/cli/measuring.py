@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.core.errors import BadInput
+from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.text import printable
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
+    from loadbench.results.folder import RunPlace
 
 
 def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -106,6 +107,12 @@ def print_report(content: str, form: str) -> None:
     click.echo(content if form == "text" else content.encode(), nl=False)
 
 
+def say_saved(place: RunPlace, *, quiet: bool) -> None:
+    """Print where the run is, as the last line; with --quiet only if something is not where it should be."""
+    if not quiet or place.exit_code:
+        say(place.saved)
+
+
 def check_files(options: Mapping[str, Any], *names: str) -> None:
     """Raise `BadInput` if a file that one of these flags names cannot be written: before anything is measured."""
     for name in names:
@@ -123,9 +130,15 @@ def check_files(options: Mapping[str, Any], *names: str) -> None:
         raise BadInput(f"--{name.replace('_', '-')} {path}: {reason}", hint="name a file that can be written")
 
 
-def write_file(flag: str, path: Path, content: str) -> None:
-    """Write a file that a flag names; raises `BadInput` if it cannot be written."""
+def write_file(flag: str, path: Path, content: str) -> ExitCode:
+    """Write a file that a flag names, or report that it cannot be written, and where it is instead. Returns the exit
+    code for the case that nothing else has gone wrong."""
+    from loadbench.results.folder import keep_elsewhere  # noqa: PLC0415 - the help needs nothing of it
+
     try:
         path.write_text(content, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise BadInput(f"{flag} {path}: {error.strerror or error}", hint="name a file that can be written") from None
+        kept = keep_elsewhere(path.name, content.encode())
+        say(f"error: {flag} {path}: {error.strerror or error}" + ("" if kept is None else f"; it is in {kept}"))
+        return ExitCode.BAD_INPUT
+    return ExitCode.OK

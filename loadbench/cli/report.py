@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -78,9 +79,7 @@ def command(
             except OSError as error:
                 hint = "name a folder that can be written"
                 raise BadInput(f"--out {out}: {error.strerror or error}", hint=hint) from None
-            for name, table in tables.items():
-                write_file("--out", out / name, table)
-            return
+            sys.exit(max([write_file("--out", out / name, table) for name, table in tables.items()]))
         content = "\n".join(tables.values())
     else:
         result = run_in(folder) if folder is not None else read_run(run)
@@ -111,9 +110,8 @@ def command(
                 search = shown[form](capacity_document(read_capacity(folder)))
                 content = search + "\n" + "#" * (form == "markdown") + content
     if out is not None:
-        write_file("--out", out, content)
-    else:
-        print_report(content, "json" if schema else form)
+        sys.exit(write_file("--out", out, content))
+    print_report(content, "json" if schema else form)
 
 
 def _folder_of(run: Path) -> Path | None:

@@ -36,7 +36,7 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     Responses are collected at temperature 0. RUN is a run folder: its prompts are sent to its models. Without RUN, name
     the prompts with --prompts and the server with --url.
     """
-    from loadbench.results.folder import RunFolder, folder_of, read_run  # noqa: PLC0415 - the help needs nothing of it
+    from loadbench.results.folder import folder_of, read_run, write_or_keep  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.results.quality import ANNOTATION_FILE  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session import scoring  # noqa: PLC0415
@@ -53,7 +53,7 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     if path.exists() and not force:
         raise BadInput(f"{path}: exists, and may hold scores", hint="name another file with --to, or add --force")
     annotation = scoring.stub(run, scenario, os.environ, say=say)
-    RunFolder(path.parent).write(path.name, to_json(annotation))
+    write_or_keep(path, to_json(annotation))
     failed = [answer for answer in annotation.answers if answer.failure]
     click.echo(f"{len(annotation.answers) - len(failed)} responses to rate in {path}")
     for answer in failed:

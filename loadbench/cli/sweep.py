@@ -15,6 +15,7 @@ from loadbench.cli.measuring import (
     resume_option,
     run_options,
     say_data_set,
+    say_saved,
     say_trace,
     say_unused,
     terminal_width,
@@ -69,5 +70,5 @@ def measure(
     say_trace(scenario, progress)
     writer = run_sweep(scenario, os.environ, progress, resume=resume, before=before)
     click.echo(render(writer.run, "json" if as_json else "text", width=terminal_width()), nl=False)
-    progress.say(f"saved in {writer.folder.path}")
-    sys.exit(writer.exit_code())
+    say_saved(writer.folder.place, quiet=quiet)
+    sys.exit(writer.exit_code() or writer.folder.place.exit_code)

@@ -15,13 +15,14 @@ from loadbench.cli.measuring import (
     progress_line,
     run_options,
     say_data_set,
+    say_saved,
     say_unused,
     say_unused_variables,
     terminal_width,
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
-from loadbench.core.errors import BadInput
+from loadbench.core.errors import BadInput, ExitCode
 
 
 @click.command(cls=ScenarioCommand)
@@ -49,6 +50,7 @@ def command(
     from loadbench.plan.workshop import shows_first_token, workshop_scenario  # noqa: PLC0415
     from loadbench.report.plan import plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
+    from loadbench.results.folder import RunFolder, RunPlace, folder_of, read_run  # noqa: PLC0415
     from loadbench.session.sample_request import sample_request  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
@@ -78,13 +80,19 @@ def command(
         say_data_set(resolved)
         progress = progress_line(quiet=quiet, no_live=no_live)
         writer = run_sweep(resolved, os.environ, progress)
-        run = writer.folder.path
-    contents = export_workshop(run, shape=resolved.workshop.shape, first_token=first_token)
-    for flag, suffix in zip(outputs, ("json", "md", "csv"), strict=True):
-        if options[flag] is not None:
-            write_file(f"--{flag.replace('_', '-')}", options[flag], contents[suffix])
+    if writer is None:
+        assert run is not None  # noqa: S101 - it was measured, or given
+        measured, folder = read_run(run), RunFolder(RunPlace(folder_of(run), may_move=False))
+    else:
+        measured, folder = writer.run, writer.folder
+    contents = export_workshop(folder, measured, shape=resolved.workshop.shape, first_token=first_token)
     form = "json" if as_json else "text"
     print_report(contents[form], form)
-    if writer is not None:
-        progress.say(f"saved in {run}")
-        sys.exit(writer.exit_code())
+    written = [
+        write_file(f"--{flag.replace('_', '-')}", options[flag], contents[suffix])
+        for flag, suffix in zip(outputs, ("json", "md", "csv"), strict=True)
+        if options[flag] is not None
+    ]
+    say_saved(folder.place, quiet=quiet or writer is None)
+    code = ExitCode.OK if writer is None else writer.exit_code()
+    sys.exit(code or max([*written, folder.place.exit_code]))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput
 
+if TYPE_CHECKING:
+    import socket
+
 # Open besides the connections: files, pipes, the event loop, sockets that are being replaced.
 _OTHER_FILES = 64
+# Those that are opened while the load runs: the files of the run, pages of the server's metrics.
+_FILES_OF_THE_RUN = 32
 
 
 def descriptor_limit() -> tuple[int, int] | None:
@@ -17,6 +25,14 @@ def descriptor_limit() -> tuple[int, int] | None:
     import resource  # noqa: PLC0415 - not on Windows
 
     return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def keep_descriptors(sock: socket.socket) -> None:
+    """Raise the error of a limit on open files if this new socket has one of the last descriptors: they are for the
+    files of the run. The system gives out the lowest number that is free."""
+    limit = descriptor_limit()
+    if limit is not None and limit[0] >= 0 and sock.fileno() >= max(limit[0] - _FILES_OF_THE_RUN, limit[0] // 2):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def ensure_descriptors(connections: int, *, required: bool = True) -> None:

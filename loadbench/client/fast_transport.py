@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from loadbench.client.connection import Connection
-from loadbench.client.faults import explain
+from loadbench.client.descriptors import keep_descriptors
+from loadbench.client.faults import explain, is_shortage
 from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, keep_stamping, stamp_source
 from loadbench.client.transport import TransportError
 from loadbench.record.outcome import Outcome
@@ -120,11 +121,11 @@ class FastTransport:
         scheme, host, port = origin
         loop = asyncio.get_running_loop()
         began_ns = self._stamper.now_ns()
-        if self._stamping is None:
-            self._stamping = keep_stamping()
-        if scheme == "https" and self._tls is None:
-            self._tls = ssl.create_default_context()
         try:
+            if self._stamping is None:
+                self._stamping = keep_stamping()
+            if scheme == "https" and self._tls is None:
+                self._tls = ssl.create_default_context()
             if (host, port) not in self._addresses:
                 infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 self._addresses[host, port] = [(family, address) for family, _, _, _, address in infos]
@@ -141,7 +142,8 @@ class FastTransport:
                 raise
         except (OSError, UnicodeError) as error:  # the latter is a host name that cannot exist
             reason, hint = explain(error)
-            raise TransportError(Outcome.REFUSED, f"{reason} ({hint})" if hint else reason) from None
+            outcome = Outcome.CLIENT_LIMIT if is_shortage(error) else Outcome.REFUSED
+            raise TransportError(outcome, f"{reason} ({hint})" if hint else reason) from None
         return connection, self._stamper.now_ns() - began_ns
 
     async def aclose(self) -> None:
@@ -179,6 +181,7 @@ async def _open(family: int, address: tuple[object, ...]) -> socket.socket:
     socket_type = StampedSocket if stamp_source() == KERNEL else socket.socket
     sock = socket_type(family, socket.SOCK_STREAM)
     try:
+        keep_descriptors(sock)
         sock.settimeout(0)  # asyncio needs it non-blocking
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -55,11 +55,21 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         waiting.extend((current.__cause__, current.__context__))
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether this machine, or a limit of this process, is to blame, and nobody at the other end."""
+    return any(
+        isinstance(cause, MemoryError)
+        or (isinstance(cause, socket.gaierror) and cause.errno in _NO_RESOLVER)
+        or (isinstance(cause, OSError) and not isinstance(cause, socket.gaierror) and cause.errno in _SHORTAGES)
+        for cause in causes(error)
+    )
+
+
 def explain(error: BaseException) -> tuple[str, str]:
     """(what happened, what to do), both without the address, which the caller knows; the latter may be empty."""
     chain = list(causes(error))
     for cause in chain:
-        if isinstance(cause, socket.gaierror):
+        if isinstance(cause, socket.gaierror) and not is_shortage(cause):
             return "no such host", "check the name, or give an IP address"
         if isinstance(cause, ssl.SSLCertVerificationError):
             reason = cause.verify_message or "verification failed"
@@ -80,6 +90,9 @@ def explain(error: BaseException) -> tuple[str, str]:
     return str(error) or type(error).__name__, ""
 
 
+# The system's limits, and what a resolver says that met one of them.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN})
+_NO_RESOLVER = frozenset({getattr(socket, "EAI_SYSTEM", None), socket.EAI_MEMORY} - {None})
 _BY_ERRNO: dict[int | None, tuple[str, str]] = {
     errno.ECONNREFUSED: ("connection refused", "is the server running, and is this its port?"),
     errno.ENETUNREACH: ("the network cannot be reached", "check the address"),
@@ -90,4 +103,10 @@ _BY_ERRNO: dict[int | None, tuple[str, str]] = {
     errno.EMFILE: ("this process may open no more sockets", "raise the limit: ulimit -n"),
     errno.ENFILE: ("this machine may open no more files", "raise fs.file-max"),
     errno.EADDRNOTAVAIL: ("no local port is left", "use fewer users, or a wider port range"),
+    errno.ENOBUFS: ("the system has no room for another socket", "reduce the load"),
+    errno.ENOMEM: ("the system has no memory for another socket", "reduce the load"),
+    errno.EAGAIN: (
+        "the system allows no further process or connection",
+        "raise its limits (ulimit -u), reduce the load",
+    ),
 }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import httpx
 
-from loadbench.client.faults import explain
+from loadbench.client.faults import explain, is_shortage
 from loadbench.client.stamping import StampStats
 from loadbench.client.transport import TransportError
 from loadbench.core.errors import BadInput
@@ -190,6 +190,8 @@ def _convert(error: httpx.TransportError) -> TransportError:
     if outcome is None:
         raise error
     text, _ = explain(error)
+    if is_shortage(error):
+        return TransportError(Outcome.CLIENT_LIMIT, text)
     if isinstance(error, httpx.RemoteProtocolError):
         if any(word in text.lower() for word in _NOT_HTTP):
             outcome = Outcome.PROTOCOL

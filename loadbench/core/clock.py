@@ -21,6 +21,17 @@ TICK_NS = 15_625_000 if sys.platform == "win32" else 0
 _TAIL_NS = 1_000_000 + TICK_NS
 
 
+def slept_ns() -> int:
+    """For how long this machine has been suspended, in ns since an arbitrary start, where the run's clock stops then.
+
+    Where the clock runs on, which is on Windows, this is 0: a suspension is a late wake-up like another.
+    """
+    for runs_on, stands_still in (("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"), ("CLOCK_MONOTONIC", "CLOCK_UPTIME_RAW")):
+        if hasattr(time, runs_on) and hasattr(time, stands_still):  # on Linux; on macOS
+            return time.clock_gettime_ns(getattr(time, runs_on)) - time.clock_gettime_ns(getattr(time, stands_still))
+    return 0
+
+
 class Clock(Protocol):
     """Time, and waiting for it."""
 

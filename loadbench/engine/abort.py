@@ -41,7 +41,7 @@ class AbortWatch:
 
     def add(self, sample: Sample) -> None:
         """Add a request that ended, in any phase."""
-        if sample.outcome in {Outcome.CANCELLED, Outcome.GAVE_UP}:
+        if sample.outcome.left_out or sample.outcome is Outcome.GAVE_UP:
             return
         self._ended += 1
         if sample.outcome is not Outcome.OK:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from loadbench.client.stamping import StampStats
-from loadbench.core.clock import TICK_NS
+from loadbench.core.clock import TICK_NS, slept_ns
 from loadbench.record.histogram import Histogram
 from loadbench.record.recorder import Health
 
@@ -54,6 +54,7 @@ class LoopHealth:
         self._pauses = Histogram()
         self._pause_began_ns = 0
         self._cpu_share: float | None = None
+        self._slept_ns = 0
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -62,14 +63,14 @@ class LoopHealth:
         gc.freeze()
         gc.callbacks.append(self._on_gc)
         self._transport.take_stamp_stats()
-        cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
+        cpu_ns, wall_ns, before_ns = time.process_time_ns(), time.perf_counter_ns(), slept_ns()
         try:
             async with anyio.create_task_group() as probe:
                 probe.start_soon(self._probe)
                 yield
                 probe.cancel_scope.cancel()
         finally:
-            wall_ns = time.perf_counter_ns() - wall_ns
+            wall_ns, self._slept_ns = time.perf_counter_ns() - wall_ns, slept_ns() - before_ns
             self._cpu_share = (time.process_time_ns() - cpu_ns) / wall_ns if wall_ns else None
             gc.callbacks.remove(self._on_gc)
             self._reads = self._transport.take_stamp_stats()
@@ -101,4 +102,5 @@ class LoopHealth:
             cpu_share=self._cpu_share,
             read_delay=self._reads.delays,
             clock_steps=self._reads.clock_steps,
+            slept_ns=self._slept_ns,
         )

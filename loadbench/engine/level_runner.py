@@ -106,7 +106,11 @@ class LevelRunner:
             if before is not None:
                 # Read twice where needed: a busy server may time out once.
                 rose = total_rise(before, await session.counters() or await session.counters())
-                recording = replace(recording, server=rose, server_restarted=rose is None)
+                recording = replace(
+                    recording,
+                    server=rose,
+                    server_restarted=rose is None and Outcome.CLIENT_LIMIT not in recording.outcomes,
+                )
         if recording.in_flight_peak <= 1:
             # The connection is one that the first requests opened, and no request waits for another, like those.
             prompt_tokens = recording.input_tokens / max(1, recording.outcomes.get(Outcome.OK, 0))

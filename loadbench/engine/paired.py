@@ -161,7 +161,7 @@ class Paired:
             self._last[which][level] = self._last[which][level].then(load, recording)
             if self.stopped:
                 return True
-            if recording.outcomes and not {Outcome.OK, Outcome.GAVE_UP} & set(recording.outcomes):
+            if recording.outcomes and not {Outcome.OK, Outcome.GAVE_UP, Outcome.CLIENT_LIMIT} & set(recording.outcomes):
                 outcomes = ", ".join(f"{count} {outcome}" for outcome, count in recording.outcomes.items())
                 raise TargetUnavailable(
                     f"{SIDES[which].upper()} answered nothing at {load.label} (requests: {outcomes})",

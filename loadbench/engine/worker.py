@@ -1,21 +1,24 @@
 """A worker process: runs its part of each level, and reports to the main process.
 
-    python -m loadbench.engine.worker
+    python -m loadbench.engine.worker COUNTER
 
 Commands come on standard input, reports go to standard output, both as frames (`loadbench.engine.workers`). Recording,
 judging and writing are up to the main process; a worker opens connections, sends, stamps, and reports samples in
-batches. It ends when its input ends, so that no worker outlives the run.
+batches. It ends when its input ends, so that no worker outlives the run. COUNTER is a file of the main process, in
+which each request is counted as it is sent: if this process is killed, what it had not reported is known by number.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import mmap
 import os
 import signal
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -30,6 +33,7 @@ from loadbench.engine.health import LoopHealth
 from loadbench.engine.level import Level, level_plan
 from loadbench.engine.workers import (
     HEAD_BYTES,
+    SENT,
     Batch,
     Begin,
     Done,
@@ -58,8 +62,9 @@ _BATCH_S = 0.1
 class Outbox:
     """Stands where a recorder does, and keeps requests and samples until they are reported."""
 
-    def __init__(self, *, keep_texts: bool) -> None:
-        self.in_flight = 0
+    def __init__(self, counter: mmap.mmap, *, keep_texts: bool) -> None:
+        self.in_flight = self._sent = 0
+        self._counter = counter
         self._keep_texts = keep_texts
         self._started: list[tuple[int, Request]] = []
         self._ended: list[Sample] = []
@@ -67,6 +72,8 @@ class Outbox:
     def started(self, at_ns: int, request: Request) -> None:
         """A request is in flight from now on."""
         self.in_flight += 1
+        self._sent += 1
+        SENT.pack_into(self._counter, 0, self._sent)
         self._started.append((at_ns, request))
 
     def add(self, sample: Sample) -> None:
@@ -92,8 +99,9 @@ class Outbox:
 class Worker:
     """Serves one run, one level after another; `report` sends a frame."""
 
-    def __init__(self, report: Callable[[bytes], None]) -> None:
+    def __init__(self, report: Callable[[bytes], None], counter: mmap.mmap) -> None:
         self._report = report
+        self._counter = counter
         self._clock = MonotonicClock()
         self._level: Level | None = None
         self._tls: ssl.SSLContext | None = None
@@ -133,7 +141,7 @@ class Worker:
         client = make_client(
             scenario, target, self._transport, model=order.model, mix=order.mix, others=others, clock=self._clock
         )
-        health, outbox = LoopHealth(self._transport), Outbox(keep_texts=scenario.keeps_answers)
+        health, outbox = LoopHealth(self._transport), Outbox(self._counter, keep_texts=scenario.keeps_answers)
         level = self._level = Level(
             level_plan(scenario, order.spec, order.shard, given=order.given),
             client=client,
@@ -160,7 +168,7 @@ class Worker:
         self._report(pack(Done(due=level.due, missed=level.missed, health=health.close())))
 
 
-async def _main() -> None:
+async def _main(counter: mmap.mmap) -> None:
     loop = asyncio.get_running_loop()
     commands: asyncio.Queue[object] = asyncio.Queue()
     out = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -178,7 +186,7 @@ async def _main() -> None:
     pipe = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
     threading.Thread(target=_read, args=(pipe, put), daemon=True).start()
     reports.put(pack(Ready()))
-    await Worker(reports.put).run(commands)
+    await Worker(reports.put, counter).run(commands)
     reports.put(None)
     writer.join()
     out.close()
@@ -206,7 +214,9 @@ def main() -> None:
     """Serve until the commands end. Ctrl-C, and what else ends a whole service, is for the main process."""
     for number in ending_signals():
         signal.signal(number, signal.SIG_IGN)
-    anyio.run(_main)
+    with Path(sys.argv[1]).open("r+b") as file:
+        counter = mmap.mmap(file.fileno(), SENT.size)
+    anyio.run(_main, counter)
 
 
 if __name__ == "__main__":

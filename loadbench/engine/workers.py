@@ -8,8 +8,9 @@ A closed loop that is measured by number of requests is shared out: each worker 
 users, and all shares together are exactly that number. As in one process, the window closes at the first user without
 work, whichever worker has it; the shares are used up at about the same time.
 
-A worker that dies is noticed by the end of its pipe. Its requests in flight are recorded as cancelled, its remaining
-arrivals as missed, and the level says that a worker was lost.
+A worker that dies is noticed by the end of its pipe; one that is stopped, by its silence, and is killed then. Its
+requests in flight are recorded as cancelled, its remaining arrivals as missed, and the level says that a worker was
+lost. What it had sent since its last report is in no figure, but counted: by a number in a file that both have mapped.
 
 Frames are pickled records, each behind its length. Both ends of the pipe are this program, started by itself, and the
 pipe is theirs alone; nothing from a file, a server or a user is ever unpickled.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import mmap
 import pickle
 import struct
 import subprocess
@@ -63,6 +65,12 @@ _STARTS_WITHIN_S = 60.0
 _SOURCES = ("user", "kernel", "virtual")
 # From the end of its commands a worker has this long to leave.
 _LEAVES_WITHIN_S = 3.0
+# A worker reports ten times a second. One that is silent for so long has been stopped, or hangs; a busy machine delays
+# it by less. Once the user has stopped the run, nobody should wait.
+_LOOK_S = 0.5
+_MOST_SILENT_LOOKS, _MOST_WHEN_STOPPED = 30, 3
+# From a kill to the end of the pipe.
+_DIES_WITHIN_LOOKS = 4
 # One process keeps up with about this many streams of an everyday pace; beyond, more processes are worth their start.
 _STREAMS_PER_WORKER = 128
 # And with about this many requests a second, each with its stream of tokens.
@@ -105,6 +113,8 @@ def workers_for(scenario: Scenario, cores: int) -> int:
 
 _LENGTH = struct.Struct(">I")
 HEAD_BYTES = _LENGTH.size
+# In the file that main process and worker have mapped: the requests that the worker has sent in this level.
+SENT = struct.Struct("=Q")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +206,10 @@ class _WorkerHandle:
     """One worker, as far as the main process knows."""
 
     process: asyncio.subprocess.Process
+    sent: mmap.mmap
+    reports: int = 0  # since the level began, and how many requests they say were sent
+    reported: int = 0
+    listening: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     in_flight: dict[int, Request] = field(default_factory=dict)
     tokens_in_flight: int = 0
     until_ns: int = 0
@@ -235,10 +249,14 @@ class WorkerPool:
         handles: list[_WorkerHandle] = []
         folder = TemporaryDirectory(prefix="loadbench-", ignore_cleanup_errors=True)
         try:
-            for _ in range(workers):
+            for number in range(workers):
                 try:
+                    counter = Path(folder.name) / f"sent-{number}"
+                    counter.write_bytes(bytes(SENT.size))
+                    with counter.open("r+b") as file:
+                        sent = mmap.mmap(file.fileno(), SENT.size)
                     process = await asyncio.create_subprocess_exec(
-                        *python_command("loadbench.engine.worker"),
+                        *python_command("loadbench.engine.worker", str(counter)),
                         env=child_environment(),
                         stdin=asyncio.subprocess.PIPE,
                         stdout=asyncio.subprocess.PIPE,
@@ -249,7 +267,7 @@ class WorkerPool:
                     )
                 except OSError as error:
                     raise LoadbenchError(f"cannot start a worker process: {error}", hint="try --workers 1") from None
-                handles.append(_WorkerHandle(process))
+                handles.append(_WorkerHandle(process, sent))
             # A worker that is still being imported would make the first requests late.
             for handle in handles:
                 ready = None
@@ -260,8 +278,11 @@ class WorkerPool:
             yield WorkerPool(handles, targets, Path(folder.name))
         finally:
             with anyio.CancelScope(shield=True):
-                for handle in handles:
-                    await _end(handle.process)
+                async with anyio.create_task_group() as ends:
+                    for handle in handles:
+                        ends.start_soon(_end, handle.process)
+            for handle in handles:
+                handle.sent.close()
             folder.cleanup()
 
     def level(
@@ -327,12 +348,12 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     with suppress(OSError, RuntimeError):
         process.stdin.close()
-    with anyio.move_on_after(_LEAVES_WITHIN_S):
-        await process.wait()
-        return
-    with suppress(ProcessLookupError):
-        process.kill()
-    await process.wait()
+    for _ in range(2):
+        with anyio.move_on_after(_LEAVES_WITHIN_S):
+            await process.wait()
+            return
+        with suppress(ProcessLookupError):
+            process.kill()
 
 
 # The level.
@@ -376,6 +397,8 @@ class DistributedLevel:
             async with anyio.create_task_group() as listeners:
                 for worker, order in self._parts:
                     worker.done, worker.in_flight, worker.until_ns = None, {}, self.begin_ns
+                    worker.reports, worker.reported, worker.listening = 0, 0, anyio.CancelScope()
+                    SENT.pack_into(worker.sent, 0, 0)
                     worker.send(order)
                     listeners.start_soon(self._listen, worker)
 
@@ -387,7 +410,7 @@ class DistributedLevel:
                     for worker in self._workers:
                         worker.send(moved)
 
-        await run_alongside(listen, decide_length)
+        await run_alongside(listen, decide_length, self._end_silent_workers)
         if self.phases.closes_ns is None:
             # Every worker was lost before the requests of a level by number were measured.
             self.phases.close(self._clock.now_ns())
@@ -401,21 +424,47 @@ class DistributedLevel:
             interrupted=self._interrupted,
             health=_merged([report.health for report in reports]),
             lost_workers=sum(worker.lost for worker in self._workers),
+            unreported=sum(SENT.unpack_from(worker.sent)[0] - worker.reported for worker in self._workers),
         )
 
     async def _listen(self, worker: _WorkerHandle) -> None:
-        while worker.done is None:
-            match await worker.receive():
-                case Batch() as batch:
-                    self._take(worker, batch)
-                case Done() as done:
-                    worker.done = done
-                    worker.tokens_in_flight = 0
-                case _:
-                    self._lose(worker)
-                    return
+        with worker.listening:
+            while worker.done is None:
+                match await worker.receive():
+                    case Batch() as batch:
+                        self._take(worker, batch)
+                    case Done() as done:
+                        worker.done = done
+                        worker.tokens_in_flight = 0
+                    case _:
+                        break
+        if worker.done is None:
+            self._lose(worker)
+
+    async def _end_silent_workers(self) -> None:
+        """Kill each worker that has reported nothing for too long; what it had reported before is still read.
+
+        Looks are counted, and not time: while this process was stopped, nobody looked.
+        """
+        silent: dict[int, tuple[int, int]] = {}  # (reports, looks since they came), by the worker's place
+        while True:
+            await anyio.sleep(_LOOK_S)
+            most = _MOST_WHEN_STOPPED if self._interrupted else _MOST_SILENT_LOOKS
+            for place, worker in enumerate(self._workers):
+                reports, looks = silent.get(place, (0, 0))
+                if worker.done is not None or worker.reports > reports or self._clock.now_ns() < self.begin_ns:
+                    silent[place] = worker.reports, 0
+                    continue
+                silent[place] = reports, looks + 1
+                if looks >= most:
+                    with suppress(ProcessLookupError):
+                        worker.process.kill()
+                if looks >= most + _DIES_WITHIN_LOOKS:
+                    worker.listening.cancel()
 
     def _take(self, worker: _WorkerHandle, batch: Batch) -> None:
+        worker.reports += 1
+        worker.reported += len(batch.started)
         for at_ns, request in batch.started:
             worker.in_flight[request.number] = request
             self._measured += request.phase is Phase.MEASURED
@@ -520,6 +569,7 @@ def _merged(healths: Sequence[Health]) -> Health:
         # As good as the worst of them.
         stamp_source=min((health.stamp_source for health in healths), key=_SOURCES.index, default="user"),
         clock_steps=max((health.clock_steps for health in healths), default=0),
+        slept_ns=max((health.slept_ns for health in healths), default=0),
         loop_lag=lag,
         gc_pauses=pauses,
         cpu_share=max(shares, default=None),

@@ -136,7 +136,7 @@ class Attainment:
 
     def add(self, sample: Sample) -> None:
         """Compare one ended request with every objective."""
-        if sample.outcome is Outcome.CANCELLED:
+        if sample.outcome.left_out:
             return
         self._requests += 1
         # All of them, also after a miss: each tally must be complete.

@@ -15,6 +15,7 @@ class Outcome(StrEnum):
     EMPTY = "empty"  # a clean end without one token
     PROTOCOL = "protocol"  # a frame that cannot be parsed, or a response that is not an event stream
     REFUSED = "refused"  # no connection: refused, unknown host, TLS failure
+    CLIENT_LIMIT = "client_limit"  # this machine had no socket, port or memory left for it
     RESET = "reset"  # the connection broke before the response was complete
     TIMEOUT_CONNECT = "timeout_connect"
     TIMEOUT_FIRST_TOKEN = "timeout_first_token"
@@ -25,12 +26,18 @@ class Outcome(StrEnum):
     GAVE_UP = "gave_up"  # its user lost patience and disconnected
 
     @property
+    def left_out(self) -> bool:
+        """Whether it says nothing about the server: cut before it could, or never sent."""
+        return self in LEFT_OUT
+
+    @property
     def failed(self) -> bool:
         """Whether the server, or the network, is to blame: neither a success nor cut on purpose."""
         return self not in _NOT_FAILURES
 
 
-_NOT_FAILURES = frozenset({Outcome.OK, Outcome.CANCELLED, Outcome.ABANDONED, Outcome.GAVE_UP})
+LEFT_OUT = frozenset({Outcome.CANCELLED, Outcome.CLIENT_LIMIT})
+_NOT_FAILURES = LEFT_OUT | {Outcome.OK, Outcome.ABANDONED, Outcome.GAVE_UP}
 
 
 class TokenSource(StrEnum):

@@ -99,6 +99,7 @@ class Health:
     cpu_share: float | None  # of one core
     read_delay: Histogram = field(default_factory=Histogram)  # from the kernel's receive stamp to the read
     clock_steps: int = 0  # of the wall clock, while it served for stamps
+    slept_ns: int = 0  # the machine was suspended for so long, and the run's clock stood still
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +152,7 @@ class LevelRecording:
     interrupted: bool
     health: Health
     lost_workers: int = 0
+    unreported: int = 0  # requests that lost workers had sent and that are in no figure
     planned_requests: int | None = None  # of a level by number of requests
     refused_load: int = 0  # failures by which an overloaded server shows it: 429, 503, 504, refused, time-outs
     contradicted: int = 0  # ok requests for which the server reported a longer time to first token than was measured
@@ -327,6 +329,7 @@ class Recorder:
         interrupted: bool,
         health: Health,
         lost_workers: int = 0,
+        unreported: int = 0,
     ) -> LevelRecording:
         """The recording of the level, all of whose requests have ended."""
         tally, count = self._window, self._count
@@ -375,6 +378,7 @@ class Recorder:
             interrupted=interrupted,
             health=health,
             lost_workers=lost_workers,
+            unreported=unreported,
             planned_requests=tally.phases.requests,
             refused_load=count["refused_load"],
             contradicted=count["contradicted"],

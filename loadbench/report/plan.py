@@ -16,7 +16,9 @@ from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 from loadbench.plan.traces import Replayed
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Table, Text
-from loadbench.report.values import clipped, counted, percent
+from loadbench.report.values import clipped, counted, disk_size, percent
+from loadbench.results.folder import RESULTS, free_bytes
+from loadbench.results.space import USUAL_TOKENS_PER_S, expected_bytes, largest_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +61,7 @@ def plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
             Table((), facts, "ll"),
             Table((), trace_facts(scenario), "ll"),
             Table(("level", "load", "measured", "requests", "time"), rows, "rllll"),
-            Text([f"{shown}, {total}, {drain}", *longer]),
+            Text([f"{shown}, {total}, {drain}", *longer, space_text(scenario)[0]]),
             Text(data_set_lines(scenario)),
             settings_table(scenario),
             not_used(scenario),
@@ -84,6 +86,19 @@ def length_text(scenario: Scenario) -> list[str]:
     total = format_duration(scenario.load.max_total)
     enough = f"{rounds}there are {FEWEST_ANSWERS} responses"
     return [*lines, f"each level lasts {lasts}, or longer until {enough}; at most {total} in all (--max-total)"]
+
+
+def space_text(scenario: Scenario) -> tuple[str, bool]:
+    """(what the run is expected to write and how much may be written, whether that is too little)."""
+    out, (_, whole) = scenario.report.out or RESULTS, expected_bytes(scenario)
+    free, largest = free_bytes(out), largest_file()
+    speed = f" at {USUAL_TOKENS_PER_S} tokens/s a user" if scenario.load.users is not None else ""
+    text = f"about {disk_size(whole)} to write{speed}"
+    text += "" if free is None else f"; {disk_size(free)} free at {out}"
+    text += (
+        "" if largest is None or largest >= whole else f"; no file may have more than {disk_size(largest)} (ulimit -f)"
+    )
+    return text, min(free or whole, largest or whole) < whole
 
 
 def most_load_ns(scenario: Scenario, levels: int) -> int:

@@ -14,6 +14,7 @@ from loadbench.analyze.level.overload import amount, limit_sentence
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
 from loadbench.plan.server_url import UNVERIFIED
+from loadbench.record.outcome import LEFT_OUT
 from loadbench.report import machine
 from loadbench.report.document import Block, Document, Heading, Notes, Table, Text
 from loadbench.report.quality import quality_document
@@ -195,7 +196,7 @@ def verdict(level: LevelResult) -> str:
 
 def failed(level: LevelResult | GroupResult) -> int:
     """Measured requests without a complete response; those that were cut or given up on purpose do not count."""
-    return sum(count for outcome, count in level.outcomes.items() if outcome not in {"ok", "cancelled", "gave_up"})
+    return sum(count for outcome, count in level.outcomes.items() if outcome not in {"ok", *LEFT_OUT, "gave_up"})
 
 
 def quantile(metric: Metric | None, name: str) -> str:

@@ -8,11 +8,13 @@ again. A kill may leave half a line at the end, which is cut off when the file i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from typing import TYPE_CHECKING, Self
 
 from loadbench.core.errors import BadInput
+from loadbench.results.folder import RESERVED_BYTES, free_bytes
 
 try:
     import fcntl
@@ -23,43 +25,79 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from loadbench.results.folder import RunFolder
+
 # Twice a second: what a kill loses is less than a second, and a disk that is slow to sync keeps up.
 _EVERY_S = 0.5
 _STEP_BYTES = 1 << 16
+# What could not be written is tried again less often, and at most this much of it is kept in memory.
+_AGAIN_S = 5.0
+_MOST_WAITING_BYTES = 64 * 1024 * 1024
+# Nobody waits longer for a disk that does not respond.
+_HANGS_S = 10.0
 # A link in a folder that came from elsewhere leads to a file that is not the run's.
 _FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class AppendLog:
-    """Appends lines to the file, which is made if there is none; raises `OSError` if it cannot be opened, and
-    `BadInput` if another process has it open. `failed` is why lines wait, if they could not be written.
+    """Appends lines to a file of a run, which is made with the first of them, or by `open`.
+
+    What cannot be written here is written in the place to which the run moves then. What can be written nowhere waits,
+    and is tried again; beyond a bound it is lost. `waiting` counts both.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.failed: OSError | None = None
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
-        if not _lock(self._file):
-            os.close(self._file)
-            raise BadInput(f"{path}: another loadbench is writing this run", hint="wait until it ends, or stop it")
-        size = os.lseek(self._file, 0, os.SEEK_END)
-        whole, part = size, b""
-        while whole and b"\n" not in part:
-            # Lines may be longer than a step.
-            whole = max(0, whole - _STEP_BYTES)
-            os.lseek(self._file, whole, os.SEEK_SET)
-            part = os.read(self._file, _STEP_BYTES)
-        whole += part.rfind(b"\n") + 1
-        if whole < size:
-            os.ftruncate(self._file, whole)
+    def __init__(self, folder: RunFolder, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._file: int | None = None
+        self._at: Path | None = None  # where it is open
+        self._reserved = 0
         self._added = bytearray()
         self._adding = threading.Lock()  # held for a copy only
-        self._rest = bytearray()  # of what could not be written
+        self._rest = bytearray()  # whole lines that could not be written
+        self._lost = 0
         self._writing, self._synced = threading.Lock(), True
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def path(self) -> Path:
+        """The file, where it is now."""
+        return self._folder.path / self._name
+
+    @property
+    def waiting(self) -> int:
+        """Lines that were added and are not in the file."""
+        with self._adding:
+            return self._lost + self._rest.count(b"\n") + self._added.count(b"\n")
+
+    def open(self) -> None:
+        """Open the file, and cut off half a line at its end.
+
+        Raises `OSError` if that fails, and `BadInput` if another process has it open.
+        """
+        self._folder.make()
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
+        if not _lock(file):
+            os.close(file)
+            raise BadInput(f"{self.path}: another loadbench is writing this run", hint="wait until it ends, or stop it")
+        self._file, self._at = file, self.path
+        # On a small disk half of it is for this file.
+        self._reserved = min(RESERVED_BYTES, (free_bytes(self._folder.path) or 0) // 2)
+        size = os.lseek(file, 0, os.SEEK_END)
+        whole, part = size, b""
+        while whole and b"\n" not in part:
+            # Lines may be longer than a step.
+            whole = max(0, whole - _STEP_BYTES)
+            os.lseek(file, whole, os.SEEK_SET)
+            part = os.read(file, _STEP_BYTES)
+        whole += part.rfind(b"\n") + 1
+        if whole < size:
+            os.ftruncate(file, whole)
+
     def move_from(self, start: int, path: Path) -> None:
-        """Move what the file has from this byte on to the end of another file."""
+        """Move what the open file has from this byte on to the end of another file."""
+        assert self._file is not None  # noqa: S101 - the caller has read it
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _FLAGS, 0o666), "wb") as other:
             os.lseek(self._file, start, os.SEEK_SET)
             while part := os.read(self._file, _STEP_BYTES):
@@ -71,48 +109,85 @@ class AppendLog:
     def add(self, line: bytes) -> None:
         """Append one line; it is written soon."""
         with self._adding:
+            if len(self._added) + len(self._rest) > _MOST_WAITING_BYTES:
+                self._lost += 1
+                return
             self._added += line
         if self._thread is None:
             self._thread = threading.Thread(target=self._keep_writing, name="log", daemon=True)
             self._thread.start()
 
     def flush(self) -> None:
-        """Write every line that was added; raises `OSError` if that fails."""
-        with self._writing:
+        """Write every line that was added, as far as that is possible."""
+        if not self._writing.acquire(timeout=_HANGS_S):
+            self._folder.give_up(self._name, "the disk does not respond")
+            return
+        try:
             with self._adding:
                 added, self._added = self._added, bytearray()
-            waiting, done = self._rest + added if self._rest else added, 0
-            try:
-                os.lseek(self._file, 0, os.SEEK_END)
-                while done < len(waiting):
-                    done += os.write(self._file, memoryview(waiting)[done:])
-                    self._synced = False
-                self.failed = None
-            except OSError as error:
-                self.failed = error
-                raise
-            finally:
-                self._rest = waiting[done:]
+                self._rest = self._rest + added if self._rest else added
+            while self._rest:
+                with self._folder.place.lock:  # while the run moves, nothing may be added behind its back
+                    reason = self._write()
+                if reason is not None and not self._folder.place.move(reason):
+                    self._folder.give_up(self._name, f"{self.waiting} lines are missing: {reason.strerror or reason}")
+                    return
+            if not self._lost:
+                self._folder.kept(self._name)
+        finally:
+            self._writing.release()
+
+    def _write(self) -> OSError | None:
+        """Write what waits; returns why some of it, which is whole lines, is left."""
+        begins = done = 0
+        try:
+            if self._file is not None and self._at != self.path:
+                os.close(self._file)
+                self._file = None
+            if self._file is None:
+                self.open()
+            assert self._file is not None  # noqa: S101 - it is open
+            free = free_bytes(self._folder.path)
+            if free is not None and free < self._reserved:
+                return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            begins = os.lseek(self._file, 0, os.SEEK_END)
+            while done < len(self._rest):
+                done += os.write(self._file, memoryview(self._rest)[done:])
+                self._synced = False
+        except BadInput as error:
+            return OSError(errno.EFBIG, error.message)  # another place is no remedy
+        except OSError as error:
+            whole = self._rest.rfind(b"\n", 0, done) + 1
+            if whole < done and self._file is not None:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, begins + whole)
+            self._rest = self._rest[whole:]
+            return error
+        self._rest = bytearray()
+        return None
 
     def _keep_writing(self) -> None:
-        while not self._closing.wait(_EVERY_S):
+        while not self._closing.wait(_AGAIN_S if self._rest else _EVERY_S):
             self._write_and_sync()
 
     def _write_and_sync(self) -> None:
-        with contextlib.suppress(OSError):
-            if self._added or self._rest:
-                self.flush()
-            if not self._synced:
-                self._synced = True
-                os.fsync(self._file)
+        if self._added or self._rest:
+            self.flush()
+        file = self._file
+        if not self._synced and file is not None:
+            self._synced = True
+            with contextlib.suppress(OSError):
+                os.fsync(file)
 
     def close(self) -> None:
-        """Write what is left, and close the file; an error shows in `failed`."""
+        """Write what is left, and close the file."""
         self._closing.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_HANGS_S)
         self._write_and_sync()
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +195,6 @@ class AppendLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # An error while closing would hide how the run ended.
         self.close()
 
 

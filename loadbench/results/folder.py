@@ -1,4 +1,5 @@
-"""The run folder: it never overwrites another, and a killed run leaves what it had.
+"""The run folder: it never overwrites another, and a killed run leaves what it had. If it cannot be written any more,
+the run goes on in another place.
 
 results/<UTC time>-<name>/
     run.json          the result, replaced as a whole after each level
@@ -11,25 +12,34 @@ results/<UTC time>-<name>/
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
-from dataclasses import dataclass
+import shutil
+import tempfile
+import threading
+from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from loadbench.core.errors import BadInput
-from loadbench.results.run import SCHEMA, Run, to_json
+from loadbench.core.errors import BadInput, ExitCode
+from loadbench.results.run import SCHEMA, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
-    from pathlib import Path
 
+# Where run folders are made.
+RESULTS = Path("results")
 # A result has a histogram of a few kilobytes per metric and level; a larger file is not a result.
 _MOST_BYTES = 512 * 1024 * 1024
 # Names that Windows reserves for devices.
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
+# The log of requests leaves so much of the disk free: run.json, the histograms and the reports of a long run fit in it.
+RESERVED_BYTES = 8 * 1024 * 1024
 # What decoding raises for a file that is not what it should be.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -40,24 +50,98 @@ class SchemaName(msgspec.Struct):
     schema: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunFolder:
-    """A folder that belongs to one run."""
+class RunPlace:
+    """Where a run is, with all its parts. If it cannot be written there any more, it goes on in another place.
 
-    path: Path
+    `left` says which place it has left, and why; `unwritten` what could be written nowhere, by file, with the reason.
+    """
+
+    def __init__(self, path: Path, *, may_move: bool = True) -> None:
+        self.path = path
+        self.left = ""
+        self.unwritten: dict[str, str] = {}
+        self.say: Callable[[str], None] = lambda _: None
+        self.lock = threading.RLock()  # the logs are written by threads
+        self._may_move = may_move
+
+    def move(self, reason: OSError) -> bool:
+        """Go on in another place, with what the run has by now; returns whether there is one.
+
+        A run moves once. A file that is too large for this process or this user would be so in every place.
+        """
+        with self.lock:
+            if not self._may_move or reason.errno == errno.EFBIG:
+                return False
+            self._may_move = False
+            before, name = self.path, self.path.name
+            # If the long files do not fit, they stay where they are up to now.
+            for place, leave in ((place, leave) for leave in ((), ("*.jsonl",)) for place in other_places()):
+                ignored = shutil.ignore_patterns(".*.part", *leave)
+                folder = None
+                try:
+                    size = sum(file.stat().st_size for file in before.rglob("*") if not ignored("", [file.name]))
+                    if shutil.disk_usage(place).free < size + RESERVED_BYTES:
+                        continue
+                    folder = Path(tempfile.mkdtemp(prefix="loadbench-", dir=place))
+                    if before.exists():
+                        shutil.copytree(before, folder / name, ignore=ignored, symlinks=True)
+                    (folder / name).mkdir(mode=0o700, exist_ok=True)
+                except OSError:
+                    if folder is not None:
+                        shutil.rmtree(folder, ignore_errors=True)
+                    continue
+                self.path = folder / name
+                self.left = f"{before} cannot be written: {reason.strerror or reason}"
+                self.left += f"; {', '.join(leave)} up to then are there" if leave else ""
+                self.say(f"{self.left}; the run goes on in {self.path}")
+                return True
+            return False
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """OK if all of the run is where it was to be: what a command exits with if nothing else has gone wrong."""
+        return ExitCode.BAD_INPUT if self.unwritten or self.left else ExitCode.OK
+
+    @property
+    def saved(self) -> str:
+        """Where the run is and what is missing: the last line for the user."""
+        text = f"saved in {self.path}"
+        if self.unwritten:
+            missing = "; ".join(f"{file}: {reason}" for file, reason in self.unwritten.items())
+            text = f"not all is saved in {self.path}: {missing}"
+        return f"{text} ({self.left})" if self.left else text
+
+
+class RunFolder:
+    """A folder that belongs to one run: its place, or the part of it with these names."""
+
+    def __init__(self, place: Path | RunPlace, *names: str) -> None:
+        self.place = place if isinstance(place, RunPlace) else RunPlace(place)
+        self._names = names
+
+    @property
+    def path(self) -> Path:
+        """Where it is now."""
+        return self.place.path.joinpath(*self._names)
 
     @classmethod
     def create(cls, out: Path, *, name: str, started_at: datetime) -> RunFolder:
-        """Make the folder, readable by its owner only; raises `BadInput` if it exists or cannot be made."""
+        """Make the folder, readable by its owner only; raises `BadInput` if it cannot be made.
+
+        Runs of one name that begin in the same second get a folder each.
+        """
         check_folder(out, name=name)
-        path = out / f"{started_at:%Y%m%dT%H%M%SZ}-{slug(name)}"
+        first = path = out / f"{started_at:%Y%m%dT%H%M%SZ}-{slug(name)}"
         try:
             out.mkdir(parents=True, exist_ok=True)
-            path.mkdir(mode=0o700)
+            for number in count(2):
+                try:
+                    path.mkdir(mode=0o700)
+                    break
+                except FileExistsError:
+                    path = first.with_name(f"{first.name}-{number}")
             (path / ".probe").write_bytes(b"")
             (path / ".probe").unlink()
-        except FileExistsError:
-            raise BadInput(f"{path}: already exists", hint="use another --name") from None
         except OSError as error:
             raise BadInput(
                 f"{path}: cannot be written: {error.strerror or error}", hint="name another folder with --out"
@@ -65,16 +149,21 @@ class RunFolder:
         return cls(path)
 
     def inside(self, *names: str) -> RunFolder:
-        """A folder in this one for a run that is part of it; raises `BadInput` if it cannot be made."""
-        path = self.path.joinpath(*names)
-        try:
-            path.mkdir(mode=0o700, parents=True)
-        except OSError as error:
-            raise BadInput(f"{path}: cannot be made: {error.strerror or error}", hint="free some space") from None
-        return RunFolder(path)
+        """A folder in this one for a run that is part of it."""
+        part = RunFolder(self.place, *self._names, *names)
+        part.make()
+        return part
+
+    def make(self) -> None:
+        """Make it if it is not there; what is written to it then says why that fails."""
+        with contextlib.suppress(OSError):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace one file as a whole: a reader sees the old or the new one, and a crash loses neither."""
+        """Replace one file as a whole: a reader sees the old or the new one, and a crash loses neither.
+
+        Raises `BadInput`, caused by the `OSError`, if it cannot be written.
+        """
         target, draft = self.path / name, self.path / f".{name}.part"
         try:
             # A draft that was left here, or a link that somebody put here, is not written to.
@@ -90,11 +179,78 @@ class RunFolder:
             raise BadInput(
                 f"{target}: cannot be written: {error.strerror or error}",
                 hint="free some space, or name another folder with --out",
-            ) from None
+            ) from error
 
-    def write_run(self, run: Run) -> None:
-        """Replace `run.json`."""
-        self.write("run.json", to_json(run))
+    def save(self, name: str, content: bytes) -> None:
+        """Replace one file, in another place if need be; one that can be kept nowhere is `unwritten`."""
+        with self.place.lock:
+            while True:
+                self.make()
+                try:
+                    self.write(name, content)
+                except BadInput as error:
+                    reason = error.__cause__
+                    assert isinstance(reason, OSError)  # noqa: S101 - `write` says so
+                    if self.place.move(reason):
+                        continue
+                    if name.endswith(".json") and b"\n  " in content:
+                        # Half as large without the white space that is there for people.
+                        content = msgspec.json.format(content, indent=-1)
+                        continue
+                    self.give_up(name, reason.strerror or str(reason))
+                    return
+                else:
+                    self.kept(name)
+                    return
+
+    def kept(self, name: str) -> None:
+        """The newest content of this file is where it should be."""
+        self.place.unwritten.pop("/".join((*self._names, name)), None)
+
+    def give_up(self, name: str, reason: str) -> None:
+        """The newest content of this file is nowhere: report that once."""
+        place, file = self.place, "/".join((*self._names, name))
+        if file not in place.unwritten:
+            place.say(f"cannot write {self.path / name}: {reason}")
+        place.unwritten[file] = reason
+
+
+def free_bytes(folder: Path) -> int | None:
+    """The free space where this folder is or will be; `None` if the system does not say."""
+    try:
+        return shutil.disk_usage(
+            next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+        ).free
+    except (OSError, StopIteration):
+        return None
+
+
+def other_places() -> list[str]:
+    """Where to write what cannot be written where it should be: on most systems two of them are on other disks."""
+    places = []
+    with contextlib.suppress(OSError):  # none is left in which a file can be written
+        places.append(tempfile.gettempdir())
+    return [*places, os.path.expanduser("~"), "/dev/shm"]  # noqa: S108, PTH111 - for a folder of its own
+
+
+def keep_elsewhere(name: str, content: bytes) -> Path | None:
+    """Write a file that cannot be written where it should be to a temporary folder; `None` if that fails as well."""
+    for place in other_places():
+        with contextlib.suppress(OSError, BadInput):
+            folder = Path(tempfile.mkdtemp(prefix="loadbench-", dir=place))
+            RunFolder(folder).write(name, content)
+            return folder / name
+    return None
+
+
+def write_or_keep(path: Path, content: bytes) -> None:
+    """Replace a file as a whole. Raises `BadInput` if that fails, and says where the content is instead."""
+    try:
+        RunFolder(path.parent).write(path.name, content)
+    except BadInput as error:
+        kept = keep_elsewhere(path.name, content)
+        error.message += "" if kept is None else f"; it is in {kept}"
+        raise
 
 
 def check_folder(out: Path, *, name: str) -> None:

@@ -9,6 +9,7 @@ A line is read back as `RequestRecord`, and `RequestRecord.sample` is the reques
 
 from __future__ import annotations
 
+import errno
 from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadbench.record.request import Destination
+    from loadbench.results.folder import RunFolder
 
 _MARKS = ("sent", "connected", "headers", "first_byte", "first_token", "first_visible", "last_token", "end")
 # Keys of a line, and the fields of `Request` and `Sample` that they hold.
@@ -118,16 +120,23 @@ class _OfLevel(msgspec.Struct):
 class RequestLog(AppendLog):
     """Appends requests to the file; open it for the length of the run."""
 
-    def __init__(self, path: Path, *, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False) -> None:
-        super().__init__(path)
-        self._path = path
+    def __init__(
+        self, folder: RunFolder, *, origin_ns: int, prompts: Sequence[str] = (), keep_texts: bool = False
+    ) -> None:
+        super().__init__(folder, "requests.jsonl")
+        try:
+            self.open()
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # a link, which is not followed
+                raise
+            # Anything else is reported with the first line.
         self.origin_ns = origin_ns
         self._prompts = prompts
         self._keep_texts = keep_texts
 
     def set_aside(self, level: int) -> None:
         """Move the lines of this level and of later ones to another file: the level will be measured again."""
-        path, decoder = self._path, msgspec.json.Decoder(_OfLevel)
+        path, decoder = self.path, msgspec.json.Decoder(_OfLevel)
         with path.open("rb") as file:
             keep = 0
             for text in file:

@@ -461,6 +461,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     `adapted` has what was changed in requests, because the server refuses it. `conditions` are the settings that a
     resumed run must have too, and `content_hash` identifies them. `under_way` is null between levels and at the end.
+    `unwritten_requests` are in the figures, and not in `requests.jsonl`, since that could not be written.
     """
 
     schema: Literal["loadbench.run/1"] = SCHEMA
@@ -483,6 +484,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     conditions: dict[str, object] = {}
     content_hash: str = ""
     under_way: UnderWay | None = None
+    unwritten_requests: int = 0
 
 
 def to_json(document: msgspec.Struct) -> bytes:

@@ -84,7 +84,7 @@ _EXIT_CODES = {
     "interrupted": ExitCode.INTERRUPTED,
 }
 _WORST_FIRST = (
-    *(ExitCode.BAD_INPUT, ExitCode.INTERRUPTED, ExitCode.TARGET_UNAVAILABLE),
+    *(ExitCode.INTERRUPTED, ExitCode.TARGET_UNAVAILABLE),
     *(ExitCode.INVALID, ExitCode.GATE_FAILED, ExitCode.INCONCLUSIVE),
 )
 # What else used the machine during a probe, or disturbed it.
@@ -193,9 +193,9 @@ class Searches:
     stopped: bool = False
 
     @property
-    def path(self) -> Path:
+    def folder(self) -> RunFolder:
         """The folder to report again."""
-        return self.writers[0].folder.path if self.group is None else self.group.path
+        return self.writers[0].folder if self.group is None else self.group
 
     @property
     def result(self) -> Capacity | Capacities:
@@ -220,7 +220,7 @@ class Searches:
         """How the process ends: the worst of the searches' codes."""
         codes = {writer.exit_code() for writer in self.writers}
         codes |= {ExitCode.TARGET_UNAVAILABLE} if self.failed else set()
-        return next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
+        return next((code for code in _WORST_FIRST if code in codes), self.folder.place.exit_code)
 
 
 def run_capacity(
@@ -249,7 +249,10 @@ async def _search(
         models, missing, searches = session.models, session.prepared.missing, Searches()
         if len(models) > 1:
             searches.folders = {model: slug(f"{number}-{model}") for number, model in enumerate(models, 1)}
-            searches.group = new_folder(session.scenario, datetime.now(UTC)) if resume is None else RunFolder(resume)
+            if resume is None:
+                searches.group = new_folder(session.scenario, datetime.now(UTC), progress.say)
+            else:
+                searches.group = RunFolder(resume)
         if resume is not None:
             several = (resume / SEVERAL_FILE).exists()
             before = read_capacities(resume).folders if several else {}
@@ -257,7 +260,7 @@ async def _search(
                 hint = f"name the same models, in the same order: {', '.join(before)}" if several else "name one model"
                 raise BadInput(f"--resume {resume}: is a search of other models", hint=hint)
         if searches.group is not None:
-            searches.group.write(SEVERAL_FILE, to_json(searches.result))
+            searches.group.save(SEVERAL_FILE, to_json(searches.result))
         progress.say(time_line(scenario, models=len(models)))
 
         async def search_model(model: str) -> None:
@@ -299,8 +302,8 @@ async def _search(
                     if len(searches.failed) == len(models):
                         raise
                 if searches.group is not None:
-                    searches.group.write(SEVERAL_FILE, to_json(searches.result))
-                    searches.group.write("capacity.md", render_markdown(searches.document()).encode())
+                    searches.group.save(SEVERAL_FILE, to_json(searches.result))
+                    searches.group.save("capacity.md", render_markdown(searches.document()).encode())
 
         with stopping(searches.stop):
             await run_observed(search_all, session, progress=progress)
@@ -357,7 +360,7 @@ class CapacityWriter(RunWriter):
             budget_s=settings.budget / 1e9,
             conditions=terms,
             content_hash=content_hash(terms),
-            run=str(self.folder.path),
+            run="",
         )
         self.search = CapacitySearch(
             scenario,
@@ -517,12 +520,13 @@ class CapacityWriter(RunWriter):
         self._write()
 
     def _write(self) -> None:
-        self.write(FILE, to_json(self.capacity))
-        self.write("capacity.md", render_markdown(capacity_document(self.capacity)).encode())
+        self.capacity = msgspec.structs.replace(self.capacity, run=str(self.folder.path))
+        self.folder.save(FILE, to_json(self.capacity))
+        self.folder.save("capacity.md", render_markdown(capacity_document(self.capacity)).encode())
 
     def exit_code(self) -> ExitCode:
         """How the process ends."""
-        return ExitCode.BAD_INPUT if self.unwritten else exit_code_of(self.capacity)
+        return exit_code_of(self.capacity)
 
 
 def exit_code_of(capacity: Capacity) -> ExitCode:

@@ -74,9 +74,9 @@ class PairedRuns:
             self.a, self.b, paired=self.paired, gates=gates, confidence=confidence, caveats=caveats, ended=self.ended
         )
         if self.folder is not None:
-            self.folder.write("compare.json", to_json(comparison))
-            self.folder.write("compare.md", render_comparison(comparison, "markdown").encode())
-            self.folder.write("compare.svg", compare_chart(comparison).encode())
+            self.folder.save("compare.json", to_json(comparison))
+            self.folder.save("compare.md", render_comparison(comparison, "markdown").encode())
+            self.folder.save("compare.svg", compare_chart(comparison).encode())
         return comparison
 
 
@@ -172,7 +172,7 @@ async def _measure(
     if failure is not None:
         if not runs.a:
             if runs.folder is not None:
-                progress.say(f"saved in {runs.folder.path}")
+                progress.say(runs.folder.place.saved)
             raise failure
         progress.say(f"{failure.message}; only the repeats before this are compared")
         runs.exit_code = failure.exit_code
@@ -180,6 +180,8 @@ async def _measure(
         runs.exit_code = ExitCode.INTERRUPTED
     if runs.exit_code is not ExitCode.OK or not runs.a:
         progress.say(f"{len(runs.a)} repeat{'s' if len(runs.a) != 1 else ''} complete")
+    if not runs.a and runs.folder is not None:
+        progress.say(runs.folder.place.saved)
     return runs
 
 
@@ -231,7 +233,7 @@ class PairedRunWriter:
         """Make a run folder for each side; with the first one, the comparison's."""
         folder = self.runs.folder
         if folder is None:
-            folder = self.runs.folder = new_folder(self._sessions[0].scenario, datetime.now(UTC))
+            folder = self.runs.folder = new_folder(self._sessions[0].scenario, datetime.now(UTC), self._progress.say)
         for name, session, side in zip(SIDES, self._sessions, self._sides, strict=True):
             scenario = at_repeat(session.scenario, repeat)
             title = f"{scenario.report.name} {name.upper()}{repeat + 1}"
@@ -273,8 +275,6 @@ class PairedRunWriter:
         """Save the runs under way, as far as they have come."""
         for writer in self._writers:
             writer.close(stopped=stopped)
-            if writer.unwritten:
-                self.runs.exit_code = ExitCode.BAD_INPUT
         self._writers = []
         self._open.close()
 

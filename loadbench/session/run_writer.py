@@ -17,17 +17,18 @@ from loadbench.plan.conditions import content_hash
 from loadbench.plan.models import read_models
 from loadbench.plan.prompt_source import data_set, given_prompts
 from loadbench.report.formats import render
+from loadbench.report.plan import space_text
 from loadbench.report.run import level_line
-from loadbench.results.folder import RunFolder
+from loadbench.results.folder import RESULTS, RunFolder
 from loadbench.results.history import remember
 from loadbench.results.hlog import hlog
 from loadbench.results.recorded_prompts import data_set_result, known_facts, recorded_prompts
 from loadbench.results.requests import RequestLog, read_requests
-from loadbench.results.run import MixPart, ModelStatus, Run, UnderWay
-from loadbench.session.setup import RESULTS
+from loadbench.results.run import MixPart, ModelStatus, Run, UnderWay, to_json
 from loadbench.targets.error_hints import advice_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from loadbench.engine.observers import RunningLevel
@@ -45,10 +46,10 @@ class RunWriter:
     """`loadbench.engine.observers.RunObserver` of one run. Enter it for the length of the run.
 
     `run.json` is there from the beginning, and says before each level which one is under way. Every level is summarized
-    and saved before the next begins. A full disk does not end a measurement: the user is told, and the next level tries
-    again. Without a `folder` a new one is made; `before` is the run in it that this one continues. `scenario` is the
-    session's unless it is given; `terms` are the conditions that a resumed run must share. Raises `BadInput` if the
-    folder cannot be made.
+    and saved before the next begins. A full disk does not end a measurement: the run goes on in another place
+    (`RunFolder.save`). Without a `folder` a new one is made; `before` is the run in it that this one continues.
+    `scenario` is the session's unless it is given; `terms` are the conditions that a resumed run must share. Raises
+    `BadInput` if the folder cannot be made.
     """
 
     def __init__(
@@ -64,7 +65,6 @@ class RunWriter:
         self._session = session
         self._scenario = scenario = scenario or session.scenario
         self._progress = progress
-        self.unwritten = False
         self._model = ""  # of the level that is running
         self._tested: dict[str, ModelUnderTest] = {}
         # By now the models are warm.
@@ -76,12 +76,13 @@ class RunWriter:
         terms = terms or {}
         # A kill from here to the first save leaves a folder with nothing in it.
         self._started_at = datetime.now(UTC) if before is None else datetime.fromisoformat(before.started_at)
-        self.folder = folder = folder or new_folder(scenario, self._started_at)
+        self.folder = folder = folder or new_folder(scenario, self._started_at, progress.say)
+        folder.place.say = progress.say
         origin_ns = session.clock.now_ns()
         if before is not None:
             origin_ns -= (datetime.now(UTC) - self._started_at) // timedelta(microseconds=1) * 1000
         self._log = RequestLog(
-            folder.path / "requests.jsonl",
+            folder,
             origin_ns=origin_ns,
             prompts=[prompt.hash for prompt in prompts],
             keep_texts=scenario.report.keep_texts,
@@ -148,9 +149,6 @@ class RunWriter:
     def sample_ended(self, sample: Sample, number: int) -> None:
         """Write the request's line."""
         self._log.add_sample(sample, level=number, model=self._model, url=self._session.target.base_url)
-        if self._log.failed is not None:
-            error = self._log.failed
-            self._cannot_write(f"{self.folder.path}/requests.jsonl: {error.strerror or error}")
 
     def level_ended(self, recording: LevelRecording, model: str, load: Load) -> None:
         """Summarize the level and save the run so far."""
@@ -237,44 +235,26 @@ class RunWriter:
         """Whether equal requests got equal responses; `None` unless the run is deterministic and can be read back."""
         if not self._scenario.work.deterministic:
             return None
+        self._log.flush()
         try:
-            self._log.flush()
             requests = read_requests(self.folder.path / "requests.jsonl")
             return output_equality(requests, [level.model for level in self.run.levels])
         except (BadInput, OSError):
             return None  # the message about the file has been printed
 
-    def write(self, name: str, content: bytes) -> None:
-        """Replace one file of the folder."""
-        try:
-            self.folder.write(name, content)
-        except BadInput as error:
-            self._cannot_write(str(error))
-
     def _save(self, *, reports: bool = True) -> None:
-        """Replace the files of the run, or run.json alone."""
-        try:
-            self._log.flush()
-            self._session.telemetry.flush()
-            self.folder.write_run(self.run)
-            if reports:
-                self.folder.write("histograms.hlog", hlog(self.run, self._started_at).encode())
-                self.folder.write("report.md", render(self.run, "markdown").encode())
-            self.unwritten = False
-        except BadInput as error:
-            self._cannot_write(str(error))
-        except OSError as error:
-            self._cannot_write(f"{self.folder.path}: {error.strerror or error} (make room)")
-
-    def _cannot_write(self, message: str) -> None:
-        if not self.unwritten:
-            self._progress.say(f"cannot write: {message}; the measurement goes on")
-        self.unwritten = True
+        """Replace the files of the run, each for itself, or run.json alone."""
+        self._log.flush()
+        self._session.telemetry.flush()
+        self.run = msgspec.structs.replace(self.run, unwritten_requests=self._log.waiting)
+        self.folder.save("run.json", to_json(self.run))
+        if not reports:
+            return
+        self.folder.save("histograms.hlog", hlog(self.run, self._started_at).encode())
+        self.folder.save("report.md", render(self.run, "markdown").encode())
 
     def exit_code(self) -> ExitCode:
-        """How the process ends; the first that holds."""
-        if self.unwritten:
-            return ExitCode.BAD_INPUT
+        """What the measurement says; the first that holds."""
         if not self.run.complete:
             return ExitCode.INTERRUPTED
         if any(status.status == "failed" for status in self.run.models):
@@ -304,9 +284,14 @@ class RunWriter:
         return ExitCode.INCONCLUSIVE if open_gates or none_is_valid else ExitCode.OK
 
 
-def new_folder(scenario: Scenario, started_at: datetime) -> RunFolder:
-    """The folder of a run that begins now; raises `BadInput` if it cannot be made."""
-    return RunFolder.create(scenario.report.out or RESULTS, name=scenario.report.name, started_at=started_at)
+def new_folder(scenario: Scenario, started_at: datetime, say: Callable[[str], None]) -> RunFolder:
+    """The folder of a run that begins now; raises `BadInput` if it cannot be made. It reports what it cannot write."""
+    folder = RunFolder.create(scenario.report.out or RESULTS, name=scenario.report.name, started_at=started_at)
+    folder.place.say = say
+    text, is_too_little = space_text(scenario)
+    if is_too_little:
+        say(f"warning: there may be too little room: {text}")
+    return folder
 
 
 def _ttft_s(sample: Sample | None) -> float | None:

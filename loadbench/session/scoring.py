@@ -25,7 +25,7 @@ from loadbench.plan.sources import resolve, reusable
 from loadbench.record.outcome import Outcome
 from loadbench.report.formats import render
 from loadbench.report.quality import own_judge
-from loadbench.results.folder import RunFolder, folder_of, read_run
+from loadbench.results.folder import RunFolder, folder_of, read_run, write_or_keep
 from loadbench.results.history import foreign_name
 from loadbench.results.quality import (
     ANNOTATION_FILE,
@@ -271,7 +271,7 @@ def answers_of(
     scenario = scoring_scenario(read_run(run_path), {}, environment)
     scenario = dataclasses.replace(scenario, target=dataclasses.replace(scenario.target, yes_load=yes_load))
     annotation = stub(run_path, scenario, environment, say=say)
-    RunFolder(path.parent).write(ANNOTATION_FILE, to_json(annotation))
+    write_or_keep(path, to_json(annotation))
     if not annotation.complete:
         raise Interrupted(f"{len(annotation.answers)} responses are saved in {path}, and none is rated")
     return annotation
@@ -284,6 +284,6 @@ def keep(run_path: Path, rated: Sequence[tuple[Annotation, list[Unrated]]]) -> Q
     quality = read_quality(folder.path)
     for annotation, unrated in rated:
         quality = merged(quality, annotation, unrated)
-    folder.write(QUALITY_FILE, to_json(quality))
+    write_or_keep(folder.path / QUALITY_FILE, to_json(quality))
     folder.write("report.md", render(run, "markdown", quality=quality).encode())
     return quality

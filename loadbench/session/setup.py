@@ -13,7 +13,6 @@ import re
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -31,9 +30,11 @@ from loadbench.plan.prompt_source import data_set, prompt_source
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.plan.settings import settings
 from loadbench.record.request import ONLY_DESTINATION
+from loadbench.report.values import disk_size
 from loadbench.results.environment import environment as describe_environment
 from loadbench.results.environment import usable_cores
-from loadbench.results.folder import check_folder
+from loadbench.results.folder import RESULTS, check_folder, free_bytes
+from loadbench.results.space import expected_bytes
 from loadbench.session.consent import confirm_load
 from loadbench.session.telemetry import RunTelemetry
 from loadbench.sim.command import profile_named
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-RESULTS = Path("results")
 _IN_PROCESS = {"temperature", "seed"}  # the fields of a request that an adapter takes
 
 
@@ -98,6 +98,7 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
         workers_for(scenario, usable_cores())
         check_total(scenario)
         check_folder(scenario.report.out or RESULTS, name=scenario.report.name)
+        check_space(scenario)
         # Users have a request in flight each. A rate may need as many connections as are allowed, but rarely does.
         ensure_descriptors(
             scenario.most_in_flight, required=scenario.load.users is not None and not scenario.finds_levels
@@ -108,6 +109,17 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
         for key in [one.key for one in settings(scenario.command) if one.flag == flag]:
             raise BadInput(error.message.replace(flag, scenario.place(key), 1), hint=error.hint) from None
         raise
+
+
+def check_space(scenario: Scenario) -> None:
+    """Refuse a disk on which not even the result of one level has room; raises `BadInput`."""
+    out = scenario.report.out or RESULTS
+    free, (least, _) = free_bytes(out), expected_bytes(scenario)
+    if free is not None and free < least:
+        raise BadInput(
+            f"{out}: {disk_size(free)} free, and a run needs {disk_size(least)} at least",
+            hint="free some space, or name another folder with --out",
+        )
 
 
 def check_total(scenario: Scenario) -> None:

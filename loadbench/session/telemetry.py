@@ -48,7 +48,7 @@ class RunTelemetry:
 
     def keep_in(self, folder: RunFolder, *, origin_ns: int) -> None:
         """Write the readings from now on into this run's folder, with times since `origin_ns`."""
-        self._watch.keep_in(ReadingLog(folder.path / "telemetry.jsonl", origin_ns=origin_ns))
+        self._watch.keep_in(ReadingLog(folder, origin_ns=origin_ns))
 
     def leave_folder(self) -> None:
         """Write nothing more into the folder of a run that is over."""

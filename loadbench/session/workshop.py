@@ -8,20 +8,19 @@ from loadbench.analyze.level.workshop_stats import model_rounds
 from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
 from loadbench.report.workshop import stable_json, workshop_csv, workshop_document, workshop_json
-from loadbench.results.folder import RunFolder, folder_of, read_run
 from loadbench.results.requests import read_requests
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from loadbench.results.folder import RunFolder
+    from loadbench.results.run import Run
 
 
-def export_workshop(path: Path, *, shape: str, first_token: bool) -> dict[str, str]:
-    """Write the three files into the run folder; returns their contents by suffix, and the table as `text`.
+def export_workshop(folder: RunFolder, run: Run, *, shape: str, first_token: bool) -> dict[str, str]:
+    """Write the three files into the folder of this run; returns their contents by suffix, and the table as `text`.
 
-    `shape` is that of the JSON. Raises `BadInput` if there is no run, or its requests cannot be read.
+    `shape` is that of the JSON. Raises `BadInput` if its requests cannot be read.
     """
-    folder = folder_of(path)
-    run, requests = read_run(path), list(read_requests(folder / "requests.jsonl"))
+    requests = list(read_requests(folder.path / "requests.jsonl"))
     rows = model_rounds(run, requests)
     document = workshop_document(run, rows, first_token=first_token)
     contents = {
@@ -33,5 +32,5 @@ def export_workshop(path: Path, *, shape: str, first_token: bool) -> dict[str, s
     }
     for suffix, content in contents.items():
         # As the workshop's own exporter names its files.
-        RunFolder(folder).write(f"benchmark_report.{suffix}", content.encode())
+        folder.save(f"benchmark_report.{suffix}", content.encode())
     return {**contents, "text": render_text(document)}

@@ -56,7 +56,7 @@ class MachineSampler:
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         self._series.add(at_ns, finite)
         if self._log is not None:
-            self._log.add(at_ns, finite)
+            self._log.add_reading(at_ns, finite)
 
     def window(self, opens_ns: int, closes_ns: int) -> Telemetry | None:
         """The telemetry of this window; earlier readings are dropped."""

@@ -359,13 +359,14 @@ def test_api_key_variable_that_is_not_set(server, tmp_path):
 
 
 def test_run_that_exists_is_not_written_over(server, tmp_path):
-    """Another run of this second and name keeps its folder."""
+    """Another run of this second and name keeps its folder, and this one has its own."""
     now = datetime.now(UTC)
     for second in range(int(LIMIT_S)):
         (tmp_path / "results" / f"{now + timedelta(seconds=second):%Y%m%dT%H%M%SZ}-mine").mkdir(parents=True)
     done = loadbench("sweep", "--url", server, "--model", "alpha", *SHORTEST, "--name", "mine", cwd=tmp_path)
-    assert_refused(done, "already exists", "--name")
-    assert not [path for path in (tmp_path / "results").iterdir() if any(path.iterdir())]
+    (mine,) = [path for path in (tmp_path / "results").iterdir() if any(path.iterdir())]
+    assert mine.name.endswith("-mine-2")
+    assert f"saved in {mine.relative_to(tmp_path)}" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import asyncio
 import gc
 
 from loadbench.client.fast_transport import FastTransport
+from loadbench.core.clock import slept_ns
+from loadbench.engine import health as health_module
 from loadbench.engine.health import LoopHealth
 
 
@@ -34,3 +36,24 @@ def test_the_collector_has_walked_all_before_a_level_begins():
     finally:
         gc.callbacks.remove(told)
     assert walks == ["before"]
+
+
+def test_a_suspended_machine_is_noticed(monkeypatch):
+    """The run's clock stands still meanwhile: another one shows for how long."""
+    monkeypatch.setattr(health_module, "slept_ns", iter([5, 5 + 3 * 10**9]).__next__)
+
+    async def main() -> int:
+        transport = FastTransport()
+        health = LoopHealth(transport)
+        async with health.watching():
+            pass
+        await transport.aclose()
+        return health.close().slept_ns
+
+    assert asyncio.run(main()) == 3 * 10**9
+
+
+def test_time_asleep_does_not_decrease():
+    """It is what the machine's clocks say, on this system too."""
+    before_ns = slept_ns()
+    assert abs(slept_ns() - before_ns) < 10**9

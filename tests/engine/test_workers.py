@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+import time
 from collections import Counter
 
 import anyio
+import httpx
 import pytest
 
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
@@ -17,6 +20,7 @@ from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import LoadbenchError
 from loadbench.core.virtual import VirtualClock, run_virtual
+from loadbench.engine import workers as workers_module
 from loadbench.engine.capacity import CapacitySearch, grid_of
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.workers import WorkerPool, _merged, _parts, workers_for
@@ -88,7 +92,9 @@ def test_shards_record_what_one_process_records(load, shards):
     assert recorded([Shard(index, shards) for index in range(shards)]) == recorded([WHOLE])
 
 
-def run_crew(plan: Scenario, load, *, workers: int, during=None, profile="slot-server", speed=4.0, duration=None):
+def run_crew(
+    plan: Scenario, load, *, workers: int, during=None, profile="slot-server", speed=4.0, duration=None, after=None
+):
     """One level on real worker processes against a real server; recording, samples and the crew's process ids."""
     with SimProcess(profile, speed=speed) as server:
 
@@ -109,6 +115,8 @@ def run_crew(plan: Scenario, load, *, workers: int, during=None, profile="slot-s
                         group.start_soon(during, level, pids)
                     recording = await level.run()
                     group.cancel_scope.cancel()
+                if after is not None:
+                    after(server.url)
                 return recording, samples, crew, pids
 
         return anyio.run(main)
@@ -209,6 +217,69 @@ def test_what_a_dead_worker_had_under_way_keeps_its_persona():
     assert {one.request.persona for one in samples} == {"chat", "code"}
     assert sum(part.requests for part in recording.groups_of("persona").values()) == sum(recording.outcomes.values())
     assert sum(recording.turns.values()) == sum(recording.outcomes.values())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_stopped_worker_is_ended(monkeypatch):
+    """One that is stopped for good reports nothing: it is killed, and the level ends and says so."""
+    monkeypatch.setattr(workers_module, "_MOST_SILENT_LOOKS", 3)
+
+    async def during(level, pids) -> None:
+        while level.done < 3:
+            await anyio.sleep(0.01)
+        os.kill(pids[1], signal.SIGSTOP)
+
+    recording, samples, _, pids = run_crew(scenario(duration=3 * S), Closed(6), workers=2, during=during)
+    assert (recording.lost_workers, recording.interrupted) == (1, False)
+    assert recording.unreported or Outcome.CANCELLED in {sample.outcome for sample in samples}
+    assert recording.outcomes[Outcome.OK] > 0
+    assert all(ended(pid) for pid in pids)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_ends_a_level_whose_workers_are_stopped(presses):
+    """Nobody waits for a stopped worker once the user has had enough, and none is left behind."""
+    ended_s = []
+
+    async def during(level, pids) -> None:
+        while level.done < 3:
+            await anyio.sleep(0.01)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        for _ in range(presses):
+            level.stop()
+        ended_s.append(time.monotonic())
+
+    recording, _, _, pids = run_crew(scenario(duration=600 * S), Closed(4), workers=2, during=during)
+    assert time.monotonic() - ended_s[0] < 30  # as it should take three; for good before
+    assert (recording.lost_workers, recording.interrupted) == (2, True)
+    assert all(ended(pid) for pid in pids)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_requests_that_a_dead_worker_had_not_reported_are_counted():
+    """What the server had from the workers is what is recorded and what is said to be in no figure."""
+    had = []
+
+    async def during(level, pids) -> None:
+        while level.done < 200:
+            await anyio.sleep(0.01)
+        os.kill(pids[1], signal.SIGKILL)
+
+    def count(url: str) -> None:
+        page = httpx.get(f"{url}/metrics", trust_env=False).text
+        had.append(sum(float(number) for number in re.findall(r"requests_total\{\S* (\S+)", page)))
+
+    plan = scenario(duration=S, users=(20,))
+    recording, samples, _, _ = run_crew(plan, Closed(20), workers=2, during=during, speed=100.0, after=count)
+    assert recording.lost_workers == 1
+    assert recording.unreported > 0
+    # One of each user of that worker may have been counted and not been sent yet, or be under way to the server.
+    assert abs(len(samples) + recording.unreported - had[0]) <= 10
+    verdict = judge(recording, load=Closed(20), model=EXACT.model, failure_limit=0.01)
+    (lost,) = [reason for reason in verdict.reasons if reason.code == "lost_worker"]
+    assert f"{recording.unreported} requests that they had sent are in no figure" in lost.message
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 import time
 
 import pytest
 
 from loadbench.core.errors import BadInput
+from loadbench.results import append_log
+from loadbench.results import folder as folder_module
 from loadbench.results.append_log import AppendLog, is_being_written
+from loadbench.results.folder import RESERVED_BYTES, RunFolder
 from loadbench.results.requests import RequestLog
 from tests.cli.running import LIMIT_S
 
@@ -26,7 +30,8 @@ def await_content(path, content: bytes) -> None:
 def test_lines_are_written_without_a_flush(tmp_path):
     """Nothing else need happen: neither more lines nor the end of a level."""
     path = tmp_path / "log"
-    with AppendLog(path) as log:
+    with AppendLog(RunFolder(tmp_path), "log") as log:
+        log.open()
         log.add(b"one\n")
         await_content(path, b"one\n")
         log.add(b"two\n")
@@ -39,7 +44,7 @@ def test_half_a_line_is_cut_off(tmp_path, whole, torn):
     """What a kill left of a line, however long, is gone when the log is continued; whole lines stay."""
     path = tmp_path / "log"
     path.write_bytes(whole + torn)
-    with AppendLog(path) as log:
+    with AppendLog(RunFolder(tmp_path), "log") as log:
         log.add(b"next\n")
     assert path.read_bytes() == whole + b"next\n"
 
@@ -49,36 +54,43 @@ def test_one_process_writes_a_log(tmp_path):
     """Who wants to continue a run that is still going on is told so; afterwards it is free."""
     path = tmp_path / "log"
     assert not is_being_written(path)
-    with AppendLog(path) as log:
+    with AppendLog(RunFolder(tmp_path), "log") as log:
+        log.open()
         log.add(b"one\n")
         assert is_being_written(path)
         with pytest.raises(BadInput, match="another loadbench is writing"):
-            AppendLog(path)
+            AppendLog(RunFolder(tmp_path), "log").open()
     assert not is_being_written(path)
     assert path.read_bytes() == b"one\n"
 
 
-def test_what_cannot_be_written_waits(tmp_path, monkeypatch):
-    """A write that fails half-way loses nothing and repeats nothing: the rest follows when there is room again."""
-    path, real, room = tmp_path / "log", os.write, [4, 0]
+def no_room(monkeypatch, *room: int) -> None:
+    """Of the next writes so many bytes are taken, and where it is none, the disk is full."""
+    real, left = os.write, list(room)
 
     def write(file: int, data) -> int:
-        if not room:
+        if not left:
             return real(file, data)
-        most = room.pop(0)
-        if not most:
+        if not (most := left.pop(0)):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(file, bytes(data)[:most])
 
-    with AppendLog(path) as log:
+    monkeypatch.setattr(os, "write", write)
+
+
+def test_what_can_be_written_nowhere_waits(tmp_path, monkeypatch):
+    """A write that fails half-way leaves whole lines, loses nothing and repeats nothing: the rest follows later."""
+    monkeypatch.setattr(folder_module, "other_places", list)
+    folder, path = RunFolder(tmp_path), tmp_path / "log"
+    with AppendLog(folder, "log") as log:
         log.add(b"one\ntwo\n")
-        monkeypatch.setattr(os, "write", write)
-        with pytest.raises(OSError, match="No space"):
-            log.flush()
-        assert log.failed is not None
+        no_room(monkeypatch, 6, 0)
+        log.flush()
+        assert (log.waiting, path.read_bytes()) == (1, b"one\n")
+        assert folder.place.saved.endswith("log: 1 lines are missing: No space left on device")
         log.add(b"three\n")
         log.flush()
-        assert log.failed is None
+        assert (log.waiting, folder.place.unwritten) == (0, {})
     assert path.read_bytes() == b"one\ntwo\nthree\n"
 
 
@@ -92,6 +104,83 @@ def test_a_link_is_not_written_through(linked, tmp_path):
     (folder / "requests.jsonl").write_bytes(b'{"level": 0}\n')
     (folder / linked).unlink(missing_ok=True)
     (folder / linked).symlink_to(mine)
-    with pytest.raises(OSError, match="symbolic"), RequestLog(folder / "requests.jsonl", origin_ns=0) as log:
+    with pytest.raises(OSError, match="symbolic"), RequestLog(RunFolder(folder), origin_ns=0) as log:
         log.set_aside(0)
     assert mine.read_bytes() == b"half a line"
+
+
+def test_log_goes_on_where_the_run_goes_on(tmp_path, monkeypatch):
+    """The new place has every line once, those from before too."""
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setattr(folder_module, "other_places", lambda: [str(other)])
+    (tmp_path / "run").mkdir()
+    folder = RunFolder(tmp_path / "run")
+    with AppendLog(folder, "log") as log:
+        log.add(b"one\n")
+        log.flush()
+        no_room(monkeypatch, 3, 0)
+        log.add(b"two\n")
+        log.flush()
+        log.add(b"three\n")
+    assert folder.path.is_relative_to(other)
+    assert (folder.path / "log").read_bytes() == b"one\ntwo\nthree\n"
+    assert (tmp_path / "run" / "log").read_bytes() == b"one\n"
+    assert (log.waiting, folder.place.unwritten) == (0, {})
+
+
+def test_log_leaves_room_for_the_result(tmp_path, monkeypatch):
+    """It stops before the disk is full, so that run.json, which is small, still has room."""
+    monkeypatch.setattr(folder_module, "other_places", list)
+    free = [10 * RESERVED_BYTES, RESERVED_BYTES + 1, RESERVED_BYTES - 1]
+    monkeypatch.setattr(append_log, "free_bytes", lambda _: free.pop(0))
+    folder = RunFolder(tmp_path)
+    log = AppendLog(folder, "log")
+    log.open()
+    for line in (b"one\n", b"two\n"):
+        log._rest = bytearray(line)
+        log.flush()
+    assert (tmp_path / "log").read_bytes() == b"one\n"
+    assert "No space left" in folder.place.unwritten["log"]
+    monkeypatch.undo()
+    log.close()
+
+
+def test_memory_for_what_waits_is_bounded(tmp_path, monkeypatch):
+    """With no place to write, lines beyond the bound are lost, and counted for good."""
+    monkeypatch.setattr(folder_module, "other_places", list)
+    monkeypatch.setattr(append_log, "_MOST_WAITING_BYTES", 100)
+    folder = RunFolder(tmp_path)
+    with AppendLog(folder, "log") as log:
+        no_room(monkeypatch, *[0] * 1000)
+        for _ in range(100):
+            log.add(b"123456789\n")
+        log.flush()
+        assert (log.waiting, len(log._rest)) == (100, 110)
+        monkeypatch.undo()
+    assert (tmp_path / "log").read_bytes() == b"123456789\n" * 11
+    assert log.waiting == 89
+    assert "89 lines are missing" in folder.place.saved or "100 lines are missing" in folder.place.saved
+
+
+def test_disk_that_hangs_holds_nobody_up(tmp_path, monkeypatch):
+    """Lines are added without a wait while a write hangs, and a flush ends within its time."""
+    monkeypatch.setattr(append_log, "_HANGS_S", 0.2)
+    hangs, goes_on, real = threading.Event(), threading.Event(), os.write
+
+    def write(file: int, data) -> int:
+        hangs.set()
+        goes_on.wait(LIMIT_S)
+        return real(file, data)
+
+    folder = RunFolder(tmp_path)
+    with AppendLog(folder, "log") as log, monkeypatch.context() as slow:
+        slow.setattr(os, "write", write)
+        log.add(b"one\n")
+        assert hangs.wait(LIMIT_S)
+        log.add(b"two\n")
+        log.flush()
+        assert folder.place.unwritten == {"log": "the disk does not respond"}
+        goes_on.set()
+        await_content(tmp_path / "log", b"one\ntwo\n")
+    assert folder.place.unwritten == {}

@@ -8,14 +8,18 @@ import re
 import stat
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from loadbench.core.errors import BadInput
-from loadbench.results.folder import RunFolder, read_run, slug
+from loadbench.results import folder as folder_module
+from loadbench.results.folder import RunFolder, read_run, slug, write_or_keep
 from loadbench.results.run import to_json
 from tests.building import a_run
 
@@ -50,12 +54,13 @@ def test_folder_is_for_its_owner_only(tmp_path):
 
 
 def test_run_is_never_written_over(tmp_path):
-    """A folder that exists is refused, and what lies in it stays."""
+    """Runs of one name that begin in one second, at the same moment too, have a folder each."""
     folder = a_folder(tmp_path)
     folder.write("run.json", OLD)
-    with pytest.raises(BadInput, match="already exists") as refused:
-        a_folder(tmp_path)
-    assert "--name" in refused.value.hint
+    with ThreadPoolExecutor(8) as pool:
+        others = list(pool.map(lambda _: a_folder(tmp_path), range(16)))
+    assert len({one.path for one in (folder, *others)}) == 17
+    assert others[0].path.name.startswith(f"{folder.path.name}-")
     assert (folder.path / "run.json").read_bytes() == OLD
 
 
@@ -192,13 +197,135 @@ def test_folder_that_went_away_is_told(tmp_path):
         folder.write("run.json", NEW)
 
 
+# A place that cannot be written.
+
+
+@pytest.fixture
+def other(tmp_path, monkeypatch):
+    """The only other place for runs, which has room."""
+    place = tmp_path / "other"
+    place.mkdir()
+    monkeypatch.setattr(folder_module, "other_places", lambda: [str(place)])
+    return place
+
+
+def no_write(monkeypatch, error: int, *, below) -> None:
+    """Nothing can be written in this folder from now on."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if str(below) in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(error, os.strerror(error))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the file of a descriptor in /proc")
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT])
+def test_run_goes_on_in_another_place(tmp_path, other, monkeypatch, error):
+    """All that it had goes along, its parts too; the user is told where it is, and a command must not exit with 0."""
+    folder, said = a_folder(tmp_path), []
+    folder.place.say = said.append
+    part = folder.inside("a", "01")
+    before = folder.path
+    folder.save("run.json", OLD)
+    part.save("run.json", OLD)
+    (part.path / "requests.jsonl").write_bytes(b"{}\n")
+    assert (folder.place.saved, folder.place.exit_code) == (f"saved in {before}", 0)
+
+    no_write(monkeypatch, error, below=before)
+    part.save("run.json", NEW)
+    folder.save("report.md", OLD)
+    assert folder.path.is_relative_to(other)
+    assert part.path == folder.path / "a" / "01"
+    found = {str(path.relative_to(folder.path)): path.read_bytes() for path in folder.path.rglob("*.*")}
+    assert found == {"run.json": OLD, "a/01/run.json": NEW, "a/01/requests.jsonl": b"{}\n", "report.md": OLD}
+    assert stat.S_IMODE(folder.path.stat().st_mode) & 0o077 == 0
+    assert (len(said), folder.place.exit_code) == (1, 2)
+    assert folder.place.saved == f"saved in {folder.path} ({before} cannot be written: {os.strerror(error)})"
+    # What was there before stays there, and nothing half written.
+    assert (before / "a" / "01" / "run.json").read_bytes() == OLD
+    assert not list(tmp_path.rglob(".*.part"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the file of a descriptor in /proc")
+def test_run_that_can_be_kept_nowhere_says_so_until_it_can(tmp_path, monkeypatch):
+    """Each file is tried for itself and again at the next save; what is missing is named in the last line."""
+    monkeypatch.setattr(folder_module, "other_places", lambda: [str(tmp_path / "absent")])
+    folder, said = a_folder(tmp_path), []
+    folder.place.say = said.append
+    folder.save("run.json", OLD)
+    with monkeypatch.context() as full:
+        no_write(full, errno.ENOSPC, below=folder.path)
+        folder.save("run.json", NEW)
+        folder.save("run.json", NEW)
+    folder.save("report.md", OLD)
+    reason = os.strerror(errno.ENOSPC)
+    assert said == [f"cannot write {folder.path / 'run.json'}: {reason}"]
+    assert folder.place.saved == f"not all is saved in {folder.path}: run.json: {reason}"
+    assert (folder.place.exit_code, (folder.path / "report.md").read_bytes()) == (2, OLD)
+    folder.save("run.json", NEW)
+    assert (folder.place.saved, folder.place.exit_code) == (f"saved in {folder.path}", 0)
+
+
+def test_long_files_stay_where_the_other_place_has_no_room_for_them(tmp_path, other, monkeypatch):
+    """The result goes along; the log goes on in the new place, and the last line says where its beginning is."""
+    folder = a_folder(tmp_path)
+    folder.save("run.json", OLD)
+    (folder.path / "requests.jsonl").write_bytes(b"x" * 1_000_000)
+    room = SimpleNamespace(free=folder_module.RESERVED_BYTES + 500_000)
+    monkeypatch.setattr(folder_module.shutil, "disk_usage", lambda _: room)
+    assert folder.place.move(OSError(errno.ENOSPC, "full"))
+    assert names(folder) == ["run.json"]
+    assert "*.jsonl up to then are there" in folder.place.saved
+    assert list(other.iterdir()) == [folder.path.parent]
+
+
+def test_file_that_is_too_large_moves_nothing(tmp_path, other, monkeypatch):
+    """The limit of this process would hold in every place; JSON without white space may still fit."""
+    folder, run = a_folder(tmp_path), to_json(a_run())
+    whole = RunFolder.write
+
+    def write(self, name: str, content: bytes) -> None:
+        if len(content) > len(run) - 1000:
+            raise BadInput(name) from OSError(errno.EFBIG, "too large")
+        whole(self, name, content)
+
+    monkeypatch.setattr(RunFolder, "write", write)
+    folder.save("run.json", run)
+    folder.save("histograms.hlog", run)
+    assert (names(folder), list(other.iterdir())) == (["run.json"], [])
+    assert read_run(folder.path) == a_run()
+    assert folder.place.unwritten == {"histograms.hlog": "too large"}
+
+
+def test_file_for_which_there_is_no_run_is_kept_elsewhere(tmp_path, other):
+    """What was collected for it is not lost; the message says where it is."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(BadInput, match="cannot be written") as refused:
+        write_or_keep(tmp_path / "file" / "annotation.json", NEW)
+    (kept,) = other.glob("loadbench-*/annotation.json")
+    assert refused.value.message.endswith(f"; it is in {kept}")
+    assert kept.read_bytes() == NEW
+
+
+def test_folder_that_went_away_is_made_again(tmp_path):
+    """Who deletes the folder during a run loses what was in it, and no more."""
+    folder = a_folder(tmp_path)
+    folder.path.rmdir()
+    folder.save("run.json", NEW)
+    assert (folder.path / "run.json").read_bytes() == NEW
+    assert folder.place.exit_code == 0
+
+
 # Read again.
 
 
 def test_run_is_read_from_its_folder_or_its_file(tmp_path):
     """Both name the run, and what is read is what was written."""
     folder, run = a_folder(tmp_path), a_run()
-    folder.write_run(run)
+    folder.write("run.json", to_json(run))
     assert read_run(folder.path) == read_run(folder.path / "run.json") == run
 
 

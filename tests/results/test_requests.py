@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from array import array
-from pathlib import Path
 
 import orjson
 import pytest
@@ -14,6 +12,7 @@ from loadbench.plan.abandonment import Patience
 from loadbench.record.outcome import Outcome
 from loadbench.record.timings import Timings
 from loadbench.record.usage_check import PLAUSIBLE
+from loadbench.results.folder import RunFolder
 from loadbench.results.requests import RequestLog, line, read_requests
 from tests.building import MS, S, a_failure, a_sample
 
@@ -75,23 +74,14 @@ def test_line_is_one_line():
 def test_lines_are_on_disk_after_a_flush(tmp_path):
     """Everything added before a flush can be read while the run goes on, in order; a second log adds to it."""
     path = tmp_path / "requests.jsonl"
-    with RequestLog(path, origin_ns=0) as log:
+    with RequestLog(RunFolder(tmp_path), origin_ns=0) as log:
         for number in range(3):
             log.add_sample(a_sample(number), level=0)
         log.flush()
         assert [orjson.loads(text)["number"] for text in path.read_bytes().splitlines()] == [0, 1, 2]
-    with RequestLog(path, origin_ns=0) as log:
+    with RequestLog(RunFolder(tmp_path), origin_ns=0) as log:
         log.add_sample(a_sample(3), level=1)
     assert [orjson.loads(text)["number"] for text in path.read_bytes().splitlines()] == [0, 1, 2, 3]
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")  # noqa: PTH110
-def test_full_disk_is_told_at_the_flush_and_not_again():
-    """The keeper of the run hears of it once; closing the log afterwards breaks nothing."""
-    with RequestLog(Path("/dev/full"), origin_ns=0) as log:
-        log.add_sample(a_sample(), level=0)
-        with pytest.raises(OSError, match="No space"):
-            log.flush()
 
 
 def test_gaps_longer_than_what_32_bits_hold():
@@ -126,11 +116,11 @@ def test_levels_to_be_measured_again_are_set_aside(level, kept, aside, tmp_path)
     path = tmp_path / "requests.jsonl"
     path.write_bytes(b"".join(line(a_sample(), level=one, origin_ns=0) for one in (0, 0, 1, 2)))
     other = path.with_name("requests-interrupted.jsonl")
-    with RequestLog(path, origin_ns=0) as log:
+    with RequestLog(RunFolder(tmp_path), origin_ns=0) as log:
         log.set_aside(level)
         log.add_sample(a_sample(), level=level)
     assert [one.level for one in read_requests(path)] == [*kept, level]
     assert [one.level for one in read_requests(other)] == aside if aside else not other.exists()
-    with RequestLog(path, origin_ns=0) as log:
+    with RequestLog(RunFolder(tmp_path), origin_ns=0) as log:
         log.set_aside(level)
     assert [one.level for one in read_requests(other)] == [*aside, level]

@@ -16,6 +16,7 @@ import pytest
 
 from loadbench.core.errors import BadInput
 from loadbench.core.virtual import VirtualClock, run_virtual
+from loadbench.results.folder import RunFolder, RunPlace
 from loadbench.results.readings import ReadingLog
 from loadbench.telemetry import sampler as module
 from loadbench.telemetry.sampler import MachineSampler, check_pid, is_local
@@ -31,7 +32,7 @@ def lines(path) -> list[dict]:
 
 def sampled(tmp_path, *, for_s: float, interval_ns: int = 100 * MS, during=None, **wanted):
     """The watch over a real sampler for some time, and its window."""
-    log = ReadingLog(tmp_path / "telemetry.jsonl", origin_ns=0)
+    log = ReadingLog(RunFolder(tmp_path), origin_ns=0)
     watch = MachineSampler(log, interval_ns=interval_ns)
 
     async def main():
@@ -214,7 +215,7 @@ def test_fake_source_in_virtual_time():
 
 def test_reading_that_is_no_number_is_left_out(tmp_path):
     """A sensor may say NaN; JSON cannot."""
-    log = ReadingLog(tmp_path / "telemetry.jsonl", origin_ns=S)
+    log = ReadingLog(RunFolder(tmp_path), origin_ns=S)
     watch = MachineSampler(log)
     watch.add(3 * S, {"a": float("nan"), "b": float("inf"), "c": 2.0, "d": 0.5})
     watch.flush()
@@ -222,8 +223,10 @@ def test_reading_that_is_no_number_is_left_out(tmp_path):
 
 
 def test_readings_that_cannot_be_written_are_lost_and_nothing_else(tmp_path):
-    """A measurement goes on without them."""
-    log = ReadingLog(tmp_path / "gone" / "telemetry.jsonl", origin_ns=0)
-    log.add(1, {"a": 1.0})
+    """A measurement goes on without them, and says so."""
+    (tmp_path / "file").write_bytes(b"")
+    folder = RunFolder(RunPlace(tmp_path / "file", may_move=False))
+    log = ReadingLog(folder, origin_ns=0)
+    log.add_reading(1, {"a": 1.0})
     log.flush()
-    assert not (tmp_path / "gone").exists()
+    assert "1 lines are missing" in folder.place.unwritten["telemetry.jsonl"]

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _FEWEST_LEVELS = 3
 # Reasons of a verdict that say that the load generator was the bottleneck.
 _CLIENT_CODES = frozenset(
-    {"late_start", "loop_lag", "late_reads", "missed_arrivals", "rate_not_reached", "lost_worker"}
+    {"late_start", "loop_lag", "late_reads", "missed_arrivals", "rate_not_reached", "lost_worker", "client_limit"}
 )
 # A smaller gain from twice the load is not worthwhile, and hardly more than two runs differ by.
 _WORTHWHILE = 0.15

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from loadbench.results.run import LevelResult, Reason
 
 # Reasons of a verdict that say that the load generator was the bottleneck (`loadbench.analyze.level.verdict`).
-_CLIENT_CODES = frozenset({"late_start", "loop_lag", "rate_not_reached", "lost_worker"})
+_CLIENT_CODES = frozenset({"late_start", "loop_lag", "rate_not_reached", "lost_worker", "client_limit", "stood_still"})
 # Of these, the ones that say that it made less load than it should.
-_LESS_LOAD_CODES = frozenset({"rate_not_reached", "lost_worker"})
+_LESS_LOAD_CODES = frozenset({"rate_not_reached", "lost_worker", "client_limit", "stood_still"})
 # Sums of floats are equal up to this.
 _NOTHING = 1e-9
 
@@ -62,7 +62,7 @@ class ClientDelays:
 
     def add(self, sample: Sample) -> None:
         """A request has ended."""
-        if sample.phase is not Phase.MEASURED or sample.outcome is Outcome.CANCELLED:
+        if sample.phase is not Phase.MEASURED or sample.outcome.left_out:
             return
         gave_up = sample.outcome is Outcome.GAVE_UP
         failed = sample.outcome is not Outcome.OK and not gave_up

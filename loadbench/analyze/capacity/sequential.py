@@ -43,7 +43,6 @@ from loadbench.analyze.stats.hits import effective_hits
 from loadbench.plan.load import Phase
 from loadbench.plan.objective import FAILURES
 from loadbench.record.attainment import hit_rows, hits_of, informs
-from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -207,13 +206,13 @@ class SequentialMonitor:
         """A request has ended. One that was cancelled by the user carries no information."""
         before = self._present
         self._pass(sample.end_ns, -1)
-        if sample.end_ns > self._opens_ns and sample.outcome is not Outcome.CANCELLED:
+        if sample.end_ns > self._opens_ns and not sample.outcome.left_out:
             self.states.ended[before] += 1
         if sample.phase is not Phase.MEASURED:
             return
         self._in_flight.pop(sample.number, None)
         met = self._met.pop(sample.number, None)
-        if sample.outcome is not Outcome.CANCELLED:
+        if not sample.outcome.left_out:
             self._ends.append(sample.end_ns)
             self.left_out.update(one for one in self._objectives if not informs(one, sample))
             hits = tuple(

@@ -19,6 +19,7 @@ from loadbench.analyze.compare.effect import BetweenRuns, WithinRun
 from loadbench.analyze.stats.intervals import share_interval
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
+from loadbench.record.outcome import LEFT_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +112,7 @@ def value(level: LevelResult, metric: str) -> float | None:
 def counts(level: LevelResult) -> tuple[int, int]:
     """(failed, all) measured requests, without those that were cancelled or that users gave up."""
     requests = sum(level.outcomes.values()) + level.missed
-    requests -= sum(level.outcomes.get(outcome, 0) for outcome in ("cancelled", "gave_up"))
+    requests -= sum(level.outcomes.get(outcome, 0) for outcome in (*LEFT_OUT, "gave_up"))
     return requests - level.outcomes.get("ok", 0), requests
 
 

@@ -213,8 +213,8 @@ def _groups(recording: LevelRecording, kind: str) -> dict[str, GroupResult]:
 
 
 def _failed(outcomes: Mapping[Outcome, int]) -> int:
-    """Measured requests without a complete response, apart from those that were cancelled."""
-    return sum(count for outcome, count in outcomes.items() if outcome not in {Outcome.OK, Outcome.CANCELLED})
+    """Measured requests without a complete response, apart from those that say nothing about the server."""
+    return sum(count for outcome, count in outcomes.items() if outcome is not Outcome.OK and not outcome.left_out)
 
 
 def _client(recording: LevelRecording) -> ClientHealth:

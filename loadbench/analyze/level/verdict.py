@@ -18,7 +18,7 @@ from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
 from loadbench.record.kept_connections import ADVICE
-from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.outcome import LEFT_OUT, Outcome, TokenSource
 from loadbench.results.run import Reason, Verdict
 from loadbench.wire.vocabulary import Ending, ending_of
 
@@ -37,6 +37,8 @@ _DELAY_NS = 1_000_000
 _DELAY_SHARE = 0.05
 # An event loop that is later than this misses what is 30 ms long and more.
 _AWAKE_NS = 10_000_000
+# No busy machine holds a process up for so long. One such pause spoils a long level whose quantiles do not show it.
+_STOOD_STILL_NS = 2 * NS_PER_S
 _MIN_ACHIEVED = 0.99
 # A closed loop that loses more than this share of its cycle makes noticeably less load than its users should.
 _MAX_LOST_CYCLE = 0.02
@@ -127,11 +129,16 @@ def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     elif recording.interrupted:
         yield Reason("interrupted", "the level was stopped before its end", "run it again, to its end")
     if recording.lost_workers:
-        yield Reason(
-            "lost_worker",
-            f"{recording.lost_workers} of the worker processes ended early, and their part of the load with them",
-            "find out what ended them (out of memory?), then run it again",
-        )
+        message = f"{recording.lost_workers} of the worker processes ended early, and their part of the load with them"
+        if recording.unreported:
+            message += f"; {recording.unreported} requests that they had sent are in no figure"
+        advice = "find out what ended or stopped them (out of memory?), then run it again"
+        yield Reason("lost_worker", message, advice)
+    unsent = {words: count for (outcome, words), count in recording.details.items() if outcome is Outcome.CLIENT_LIMIT}
+    if unsent:
+        message = f"{sum(unsent.values())} of {sum(recording.outcomes.values())} requests were not sent: "
+        advice = "raise this limit of the load generator's machine, or reduce the load"
+        yield Reason("client_limit", message + some([*unsent], most=3, separator="; "), advice)
     yield from _stopped(recording)
     if recording.server_restarted:
         whose, advice = "the server's counters", "see the server's log"
@@ -220,6 +227,13 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
     """A kernel stamp is right as long as the event is read before the next one arrives; a stamp at the read is late
     whenever the event loop is."""
     health = recording.health
+    if max(health.slept_ns, health.loop_lag.max or 0) > _STOOD_STILL_NS:
+        slept_s, stood_s = health.slept_ns / NS_PER_S, (health.loop_lag.max or 0) / NS_PER_S
+        message = f"loadbench stood still for {stood_s:.1f} s during the level"
+        if slept_s > stood_s:
+            message = f"this machine was suspended for {slept_s:.1f} s during the level"
+        advice = "see that nothing stops the process and that the machine does not sleep, then measure again"
+        yield Reason("stood_still", message, advice)
     if health.clock_steps:
         message = f"the wall clock, which the kernel's stamps use, was set during the level ({health.clock_steps} ×)"
         yield Reason("clock_step", message, "wait until the clock is synchronised, then measure again")
@@ -288,9 +302,9 @@ def _bad_responses(recording: LevelRecording, failure_limit: float) -> Iterator[
 
 
 def _failed(recording: LevelRecording) -> tuple[int, int]:
-    """(requests that failed, all requests): those that were cancelled or given up neither succeeded nor failed."""
+    """(requests that failed, all requests): others, as those that were given up, neither succeeded nor failed."""
     total = sum(recording.outcomes.values())
-    total -= sum(recording.outcomes.get(outcome, 0) for outcome in (Outcome.CANCELLED, Outcome.GAVE_UP))
+    total -= sum(recording.outcomes.get(outcome, 0) for outcome in (*LEFT_OUT, Outcome.GAVE_UP))
     return total - recording.outcomes.get(Outcome.OK, 0), total
 
 

@@ -75,6 +75,13 @@ def shifted(late_ns: int) -> list:
     return [a_sample(n, due_ns=2 * n * S, sent_ns=2 * n * S + late_ns) for n in range(100)]
 
 
+def paused(ns: int) -> Health:
+    """A client that stood still once, for so short a part of the level that no quantile shows it."""
+    health = calm()
+    health.loop_lag.record(ns)
+    return health
+
+
 # What happened, and the codes that the verdict must have; gaps of 20 ms make the bound of the client's delay 1 ms.
 @pytest.mark.parametrize(
     ("recording", "expected"),
@@ -91,6 +98,12 @@ def shifted(late_ns: int) -> list:
         (recorded([*quiet(99), fails(Outcome.RESET, number=100)]), []),
         (recorded([*quiet(98), *[fails(Outcome.RESET, number=n) for n in (98, 99)]]), ["failures"]),
         (recorded([*quiet(98), *[fails(Outcome.CANCELLED, number=n) for n in (98, 99)]]), []),
+        (recorded([*quiet(99), fails(Outcome.CLIENT_LIMIT, number=99)]), ["client_limit"]),
+        (recorded([*quiet(50), *[fails(Outcome.CLIENT_LIMIT, number=n) for n in range(50, 100)]]), ["client_limit"]),
+        (recorded(quiet(), health=paused(1_900_000_000)), []),
+        (recorded(quiet(), health=paused(2_100_000_000)), ["stood_still"]),
+        (recorded(quiet(), health=dataclasses.replace(calm(), slept_ns=1_900_000_000)), []),
+        (recorded(quiet(), health=dataclasses.replace(calm(), slept_ns=2_100_000_000)), ["stood_still"]),
         (recorded(quiet(token_source=TokenSource.UNKNOWN, output_tokens=None)), ["unknown_tokens"]),
         (recorded(quiet(target_input_tokens=50)), []),
         (recorded(quiet(target_input_tokens=52)), []),

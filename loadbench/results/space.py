@@ -1,0 +1,52 @@
+"""How much a run will write, and whether there is room for it: known before anything is measured."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from loadbench.plan.load import Closed
+from loadbench.plan.traces import Replayed
+
+if TYPE_CHECKING:
+    from loadbench.plan.scenario import Scenario
+
+# Measured: a line of requests.jsonl without its tokens, and what each of these adds; the text of a token.
+_REQUEST_BYTES, _TOKEN_BYTES, _TEXT_BYTES = 1_100, 10, 5
+# run.json, while it is replaced, the histograms and the report: the run as such, and each level of it.
+_RUN_BYTES, _LEVEL_BYTES = 40_000, 60_000
+# How fast a server answers is not known before. Few stream more to one user.
+USUAL_TOKENS_PER_S = 100
+
+
+def expected_bytes(scenario: Scenario) -> tuple[int, int]:
+    """(the least that a run with these loads writes, what it is expected to), in bytes."""
+    models, extent, work = len(scenario.target.model or ("",)), scenario.extent, scenario.work
+    least = _RUN_BYTES + _LEVEL_BYTES * models
+    if scenario.command == "capacity":
+        return least, least
+    loads = scenario.loads
+    seconds = (extent.warm_up_ns + (extent.duration_ns or 0) + extent.cool_down_ns) / 1e9
+    if scenario.waits_for_answers:
+        seconds = max(seconds, scenario.load.max_total / 1e9 / len(loads))
+    requests = 0.0
+    for load in loads:
+        if isinstance(load, Closed):
+            sent = load.users * USUAL_TOKENS_PER_S * seconds / work.max_tokens
+        else:
+            replayed = isinstance(load.arrivals, Replayed)
+            sent = load.arrivals.request_count if replayed else load.rate_per_s * seconds
+        requests += extent.requests or sent
+    tokens = requests * work.max_tokens * (_TOKEN_BYTES + _TEXT_BYTES * scenario.report.keep_texts)
+    whole = _RUN_BYTES + models * (_LEVEL_BYTES * len(loads) + requests * _REQUEST_BYTES + tokens)
+    return least, round(whole)
+
+
+def largest_file() -> int | None:
+    """The most bytes that a file of this process may have (`ulimit -f`); `None` without a limit."""
+    if sys.platform == "win32":
+        return None
+    import resource  # noqa: PLC0415 - not on Windows
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit

@@ -1,0 +1,154 @@
+"""What this machine lacks is the client's: no descriptor, no port and no memory is the server's refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import httpcore  # noqa: F401 - httpx imports it when it is first used, which takes a descriptor
+import pytest
+
+from loadbench.client.client import Client, Endpoint, Timeouts
+from loadbench.client.descriptors import keep_descriptors
+from loadbench.client.faults import is_shortage
+from loadbench.record.outcome import Outcome
+from tests.cli.running import COMMAND, LIMIT_S, environment
+from tests.cli.typed import typed
+from tests.client.server import ANSWER, ASK, serving
+from tests.client.test_client import CLOCK, ask, both, transport_of
+
+if sys.platform == "win32":
+    pytest.skip("Windows has no such limits", allow_module_level=True)
+
+import resource
+
+
+@contextmanager
+def files_left(count: int):
+    """This process may open so many more files while the context lasts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@both
+def test_no_descriptor_is_no_refusal(kind):
+    """The request was not sent, and the next one is as good as ever."""
+
+    async def main():
+        async with serving([ASK, ANSWER]) as server:
+            transport = transport_of(kind)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+            try:
+                with files_left(0):
+                    short = await ask(client)
+                return short, await ask(client, 1), server.connections
+            finally:
+                await transport.aclose()
+
+    short, good, connections = asyncio.run(main())
+    assert (short.outcome, short.outcome.failed, short.sent_ns) == (Outcome.CLIENT_LIMIT, False, None)
+    assert "may open no more sockets" in short.detail
+    assert (good.outcome, connections) == (Outcome.OK, 1)
+
+
+def test_last_descriptors_are_for_the_files_of_the_run():
+    """Connections stop before the limit does; far below it they do not."""
+    with socket.socket() as sock:
+        with files_left(200):
+            keep_descriptors(sock)
+        with files_left(10), pytest.raises(OSError, match="Too many open files"):
+            keep_descriptors(sock)
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (OSError(errno.EMFILE, ""), True),
+        (OSError(errno.EADDRNOTAVAIL, ""), True),
+        (OSError(errno.ENOBUFS, ""), True),
+        (MemoryError(), True),
+        (socket.gaierror(socket.EAI_MEMORY, ""), True),
+        (socket.gaierror(socket.EAI_NONAME, ""), False),
+        (ConnectionRefusedError(errno.ECONNREFUSED, ""), False),
+        (ConnectionResetError(errno.ECONNRESET, ""), False),
+        (OSError(errno.EHOSTUNREACH, ""), False),
+        (TimeoutError(), False),
+    ],
+)
+def test_who_is_to_blame(error, ours):
+    """Also if the reason is only the cause of what was raised."""
+    wrapped = ExceptionGroup("all attempts failed", [error])
+    assert (is_shortage(error), is_shortage(wrapped)) == (ours, ours)
+
+
+def networks() -> str:
+    """Why there can be no network of our own here; empty if there can."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        return "there is no unshare or no ip"
+    tried = subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
+    return "this system lets nobody make a network" if tried.returncode else ""
+
+
+@pytest.mark.skipif(bool(networks()), reason=networks() or "-")
+@pytest.mark.parametrize("transport", ["fast", "httpx"])
+def test_level_without_local_ports_is_the_clients(transport, tmp_path):
+    """With 20 ports for 30 users: nobody blames the server, and the level is INVALID for what was not sent."""
+    sweep = f"sweep --users 30 --duration 1s --warm-up 300ms --max-tokens 5 --transport {transport} --json"
+    ports = "/proc/sys/net/ipv4/ip_local_port_range"
+    done = subprocess.run(
+        ["unshare", "-rn", "bash", "-c", f"ip link set lo up; echo 20000 20019 >{ports}; {' '.join(COMMAND)} {sweep}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (4, False), done.stderr
+    (level,) = json.loads(done.stdout)["levels"]
+    assert set(level["outcomes"]) == {"ok", "client_limit"}
+    reasons = {reason["code"]: reason["message"] for reason in level["verdict"]["reasons"]}
+    assert "failures" not in reasons
+    assert (
+        f"{level['outcomes']['client_limit']} of {sum(level['outcomes'].values())} requests were not sent"
+        in (reasons["client_limit"])
+    )
+    assert "no local port is left" in reasons["client_limit"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("can't start new thread"), "out of memory"),
+        (OSError(errno.EMFILE, "Too many open files"), "this process may open no more sockets"),
+        (OSError(errno.EAGAIN, "Resource temporarily unavailable"), "no further process"),
+    ],
+)
+def test_run_that_this_machine_ends_says_so(error, words, monkeypatch, tmp_path):
+    """One message and exit code 2, wherever it happened; a fault of ours still has its traceback."""
+
+    def ends(*_: object, **__: object) -> None:
+        raise ExceptionGroup("in a task", [error])
+
+    monkeypatch.setattr("loadbench.session.sweep.run_sweep", ends)
+    done = typed("sweep", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "what was measured until then is kept" in done.stderr
+    error = ValueError("a fault of ours")
+    with pytest.raises(ExceptionGroup):
+        typed("sweep", cwd=tmp_path)
