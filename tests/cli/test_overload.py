@@ -26,7 +26,7 @@ def the_level(folder: Path) -> dict:
 
 
 def test_stopped_client_is_the_limit(tmp_path):
-    """A client that stood still in the middle of a level has read late, and calls the level INVALID for it."""
+    """A client that stood still in the middle of a level says so, and calls the level INVALID for it."""
     with SimProcess("slot-server") as server:
         client = started(
             "sweep", "--url", server.url, "--users", "8", "--duration", "4s", "--warm-up", "1s", "--quiet", cwd=tmp_path
@@ -39,7 +39,6 @@ def test_stopped_client_is_the_limit(tmp_path):
     level = the_level(tmp_path)
     codes = {reason["code"] for reason in level["verdict"]["reasons"]}
     assert level["verdict"]["status"] == "INVALID"
-    assert codes & {"late_reads", "loop_lag", "late_start"}
     assert "stood_still" in codes
     assert client.returncode == 4, err
 
