@@ -14,6 +14,7 @@ from loadbench.plan.load import Closed, Open, Phase
 from loadbench.record.outcome import Outcome
 from loadbench.report.formats import render
 from loadbench.results.append_log import AppendLog
+from loadbench.results.folder import RunFolder
 from loadbench.results.requests import line
 from loadbench.results.run import UnderWay, to_json
 from tests import recompute
@@ -119,7 +120,8 @@ def test_objectives_are_decided_where_they_were_set(tmp_path):
 def test_a_run_that_goes_on_is_no_killed_one(tmp_path):
     """The log of a run that is still measured is locked, and the level says that it is running."""
     folder = killed(tmp_path, round_robin(2, 40), load=Closed(2))
-    with AppendLog(folder / "requests.jsonl"):
+    with AppendLog(RunFolder(folder), "requests.jsonl") as log:
+        log.open()
         (level,) = run_in(folder).levels
     assert any("still running" in reason.message for reason in level.verdict.reasons)
 
