@@ -52,6 +52,7 @@ _TO_BE_PARSED = -1
 _LONGEST_TYPED = 4300
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
 _MOST_TRIES = 3
+_MOST_FIRST = 4
 # A shortcut that has not fitted for so many reads is out of date, as where events have the second of the day. One odd
 # event in 16 costs four misses, by halving. For a server whose events change all the time it is not renewed for ever.
 _MOST_MISSES, _MOST_HALVINGS, _MOST_RENEWALS = 8, 4, 16
@@ -240,8 +241,19 @@ class ResponseReader:
         if self.done_ns is None and (self._shortcut or self._typed or self._tries):
             end, length = -1, len(self._end)
             if self._ready is None and self._decode is None:
-                end = chunk.find(self._end)
-            elif not chunk.endswith(self._end):
+                # The first events show how to read the others. Where they do not, to look at each alone is a waste.
+                for _ in range(_MOST_FIRST):
+                    end = chunk.find(self._end)
+                    if not 0 <= end < len(chunk) - length:
+                        break
+                    self._parse(at_ns, chunk[: end + length])
+                    chunk = chunk[end + length :]
+                    if self._ready is not None or self._decode is not None:
+                        self.feed(at_ns, chunk)
+                        return
+                self._parse(at_ns, chunk)
+                return
+            if not chunk.endswith(self._end):
                 end = chunk.rfind(self._end)
             elif self._ready and self._plain_bytes and self._misses <= _MOST_HALVINGS:
                 end = chunk.find(_END, len(chunk) // 2, -length)
