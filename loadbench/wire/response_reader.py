@@ -255,7 +255,7 @@ class ResponseReader:
                 return
             if not chunk.endswith(self._end):
                 end = chunk.rfind(self._end)
-            elif self._ready and self._plain_bytes and self._misses <= _MOST_HALVINGS:
+            elif self._ready and (self._decode is None or (self._plain_bytes and self._misses <= _MOST_HALVINGS)):
                 end = chunk.find(_END, len(chunk) // 2, -length)
                 end = end if end >= 0 else chunk.rfind(_END, 0, -length)
             if 0 <= end < len(chunk) - length:
