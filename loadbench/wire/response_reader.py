@@ -246,9 +246,9 @@ class ResponseReader:
                     end = chunk.find(self._end)
                     if not 0 <= end < len(chunk) - length:
                         break
-                    self._parse(at_ns, chunk[: end + length])
+                    is_learned = self._parse(at_ns, chunk[: end + length])
                     chunk = chunk[end + length :]
-                    if self._ready is not None or self._decode is not None:
+                    if is_learned:
                         self.feed(at_ns, chunk)
                         return
                 self._parse(at_ns, chunk)
@@ -349,8 +349,9 @@ class ResponseReader:
         self._add_usage(usage)
         return usage.generated
 
-    def _parse(self, at_ns: int, chunk: bytes, decode: Decode | None = None) -> None:
-        """Add the events that these bytes complete, each read by the parser, or by this decoder where it can."""
+    def _parse(self, at_ns: int, chunk: bytes, decode: Decode | None = None) -> bool:
+        """Add the events that these bytes complete, each read by the parser, or by this decoder where it can; returns
+        whether the next ones can be read faster."""
         try:
             events = self._stream.feed(chunk)
         except OversizeEvent as error:
@@ -364,6 +365,7 @@ class ResponseReader:
         between = self._stream.between and self.done_ns is None
         self._ready = self._shortcut if between else None
         self._decode = self._typed if between else None
+        return self._ready is not None or self._decode is not None
 
     def close(self, at_ns: int) -> None:
         """The body ended at `at_ns`, or nothing more of it will be read.
