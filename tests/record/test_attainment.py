@@ -71,7 +71,7 @@ def test_good_request_meets_every_objective():
     assert (result.requests, result.good, result.good_tokens) == (3, 1, 11)
 
 
-@pytest.mark.parametrize("outcome", [one for one in Outcome if one not in {Outcome.OK, Outcome.CANCELLED}])
+@pytest.mark.parametrize("outcome", [one for one in Outcome if one is not Outcome.OK and not one.left_out])
 def test_failed_and_unfinished_requests_are_misses(outcome):
     """They count among all, whatever kind of end they had, and never as good. A user who gave up had a wait."""
     result = attained([a_sample(), a_failure(outcome, number=1)], "ttft_p95<1s")
@@ -80,9 +80,10 @@ def test_failed_and_unfinished_requests_are_misses(outcome):
     assert [(tally.requests, tally.gave_up) for tally in result.tallies.values()] == [(1 + gave_up, gave_up)]
 
 
-def test_requests_that_the_user_cut_do_not_count():
+@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.CLIENT_LIMIT])
+def test_requests_that_were_cut_or_not_sent_do_not_count(outcome):
     """Neither good nor missed: nobody knows what they would have been."""
-    assert attained([a_sample(), a_failure(Outcome.CANCELLED, number=1)], "ttft_p95<1s").requests == 1
+    assert attained([a_sample(), a_failure(outcome, number=1)], "ttft_p95<1s").requests == 1
 
 
 @pytest.mark.parametrize("rule", ["tpot_p95<1h", "tpot_mean<1h", "event_gap_p99<1h", "itl_max<1h"])
