@@ -11,6 +11,7 @@ import pytest
 
 from loadbench.plan.sources import resolve
 from loadbench.results.append_log import AppendLog
+from loadbench.results.folder import RunFolder
 from loadbench.targets.http_get import get, http_client
 from tests.cli.any_server import Reply, any_server
 from tests.cli.judge import judging
@@ -238,7 +239,7 @@ def test_a_folder_with_links_is_not_continued(tmp_path):
     assert victim.read_text() == "mine, without a line's end"
     (run / "requests.jsonl").symlink_to(victim)
     with pytest.raises(OSError, match="link"):
-        AppendLog(run / "requests.jsonl")
+        AppendLog(RunFolder(run), "requests.jsonl").open()
 
 
 def test_sides_of_a_comparison_are_shown_to_be_given_again(tmp_path):

@@ -27,9 +27,11 @@ def test_children_get_no_keys(monkeypatch):
 def test_module_in_the_current_directory_is_not_imported(tmp_path):
     """A folder with a `json.py` does not run in our children."""
     (tmp_path / "json.py").write_text("print('taken over')\n", encoding="utf-8")
-    for module in ("loadbench.telemetry", "loadbench.sim", "loadbench.engine.worker"):
+    (tmp_path / "sent").write_bytes(bytes(4096))  # where a worker counts
+    modules = {"loadbench.telemetry": "--help", "loadbench.sim": "--help", "loadbench.engine.worker": "sent"}
+    for module, argument in modules.items():
         done = subprocess.run(
-            python_command(module, "--help"),
+            python_command(module, argument),
             cwd=tmp_path,
             env=child_environment(),
             input="",
