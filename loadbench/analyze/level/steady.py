@@ -280,7 +280,7 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         alike = isinstance(load, Closed) and load.think is None  # each meets nearly all others
         quiet = np.flatnonzero((met <= few) | alike)
         logs = logs if alike else logs[quiet] - _expected(met[quiet], logs[quiet])
-        batches = _middles(logs)
+        batches = _part_means(logs, 0.25, 0.75)  # some first tokens wait for another prompt
         center = float(np.median(ttft_ns[quiet])) / 1e6
         decoded_ns = float(decoding.sum()) * SLICE_NS / len(starts)
         queued = rounds < _MANY_ROUNDS and met.max() <= few if alike else decoded_ns < ttft_ns[quiet].mean()
@@ -289,13 +289,18 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
             steps *= max(1.0, ttft_ns[quiet].mean() / recording.window_s / NS_PER_S * _BATCHES)
         found.append(_Series("TTFT", " ms", center, batches, steps, least=_MIN_CHANGE_NS / 1e6))
         own = np.isfinite(prefill_ns)
-        if own.sum() >= _BATCHES:
+        if own.sum() >= (_MIN_ARRIVALS if isinstance(load, Open) else _BATCHES):
             prefill_ns, met, by_inputs = prefill_ns[own], met[own], by_inputs[own]
             logs = _unexplained(np.log(np.maximum(prefill_ns, _MIN_CHANGE_NS)), by_inputs)[0]
-            logs = logs if alike else logs - _expected(met, logs)
+            less: Values | None = None
+            if alike:
+                batches, steps = _part_means(logs, 0.25, 0.75), _OWN_STEPS
+            else:  # those that wait for many other prompts come together
+                batches, steps = _part_means(logs, 0.0, 0.5), _STEPS
+                less = _part_means(_unexplained(logs, np.log1p(met))[0], 0.0, 0.5)
             center = float(np.median(prefill_ns)) / 1e6
-            steps = _OWN_STEPS * max(1.0, prefill_ns.mean() / recording.window_s / NS_PER_S * _BATCHES)
-            found.append(_Series("prefill time", " ms", center, _middles(logs), steps, least=_MIN_CHANGE_NS / 1e6))
+            steps *= max(1.0, prefill_ns.mean() / recording.window_s / NS_PER_S * _BATCHES)
+            found.append(_Series("prefill time", " ms", center, batches, steps, least=_MIN_CHANGE_NS / 1e6, less=less))
         if _BATCHES <= rounds < math.inf:
             batches = np.log([part[:, 0].mean() / 1e6 for part in parts])
             center = math.exp(float(np.median(batches)))
@@ -303,10 +308,10 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
     return found
 
 
-def _middles(logs: Values) -> Values:
-    """The mean of the middle half of each batch: some first tokens wait for another prompt."""
+def _part_means(logs: Values, low: float, high: float) -> Values:
+    """The mean of each batch between two of its quantiles."""
     batches = [np.sort(batch) for batch in np.array_split(logs, _BATCHES)]
-    return np.array([batch[len(batch) // 4 : len(batch) - len(batch) // 4].mean() for batch in batches])
+    return np.array([part[int(low * len(part)) : len(part) - int((1 - high) * len(part))].mean() for part in batches])
 
 
 def _unexplained(logs: Values, by: Values) -> tuple[Values, Values]:
