@@ -292,15 +292,15 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         if own.sum() >= (_MIN_ARRIVALS if isinstance(load, Open) else _BATCHES):
             prefill_ns, met, by_inputs = prefill_ns[own], met[own], by_inputs[own]
             logs = _unexplained(np.log(np.maximum(prefill_ns, _MIN_CHANGE_NS)), by_inputs)[0]
-            less: Values | None = None
+            explained: Values | None = None
             if alike:
                 batches, steps = _part_means(logs, 0.25, 0.75), _OWN_STEPS
             else:  # those that wait for many other prompts come together
                 batches, steps = _part_means(logs, 0.0, 0.5), _STEPS
-                less = _part_means(_unexplained(logs, np.log1p(met))[0], 0.0, 0.5)
+                explained = _part_means(_unexplained(logs, np.log1p(met))[0], 0.0, 0.5)
             center = float(np.median(prefill_ns)) / 1e6
             steps *= max(1.0, prefill_ns.mean() / recording.window_s / NS_PER_S * _BATCHES)
-            found.append(_Series("prefill time", " ms", center, batches, steps, least=_MIN_CHANGE_NS / 1e6, less=less))
+            found.append(_Series("prefill time", " ms", center, batches, steps, _MIN_CHANGE_NS / 1e6, explained))
         if _BATCHES <= rounds < math.inf:
             batches = np.log([part[:, 0].mean() / 1e6 for part in parts])
             center = math.exp(float(np.median(batches)))
