@@ -18,6 +18,8 @@ from loadbench.results.folder import read_run
 from tests.cli.any_server import Got, Reply, any_server, chat
 from tests.cli.running import COMMAND, LIMIT_S, answering, environment, loadbench
 
+pytestmark = pytest.mark.slow
+
 # Letters that stand for themselves in every place where a server may repeat them: a name, a header, a URL.
 KEY, TEAM, CODE = (f"canary_{name}_{secrets.token_hex(12)}_Zz" for name in ("key", "team", "code"))
 GIVEN = {"LOADBENCH_API_KEY": KEY, "TEAM_KEY": TEAM}

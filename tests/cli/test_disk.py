@@ -18,7 +18,10 @@ from tests.cli.running import COMMAND, LIMIT_S, environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and mounts as Linux has them")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="limits and mounts as Linux has them"),
+    pytest.mark.slow,
+]
 
 # Some 300 kB of requests, in a second or two.
 SWEEP = ("sweep", "--users", "20,30", "--requests", "300", "--warm-up", "0s", "--max-tokens", "60")

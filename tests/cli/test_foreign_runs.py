@@ -18,6 +18,8 @@ from tests.cli.judge import judging
 from tests.cli.test_score import rate
 from tests.cli.typed import typed
 
+pytestmark = pytest.mark.slow
+
 
 def respond(prompt: str, _: int) -> str:
     """What a judge says, who is also the model that is rated."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals"), pytest.mark.slow]
 
 SHORT = ("--duration", "700ms", "--warm-up", "200ms", "--max-tokens", "4", "--drain", "5s")
 SWEEP = ("sweep", "--users", "1,2,3", *SHORT)

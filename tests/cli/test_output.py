@@ -17,7 +17,10 @@ from tests.cli.running import COMMAND, LIMIT_S, environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="closes and redirects streams as a POSIX shell does")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="closes and redirects streams as a POSIX shell does"),
+    pytest.mark.slow,
+]
 
 SWEEP = ("sweep", "--users", "1", "--requests", "3", "--warm-up", "0s", "--max-tokens", "3")
 FAILS = (*SWEEP, "--fail-on", "e2e_p50<1us")
