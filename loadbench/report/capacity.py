@@ -304,23 +304,6 @@ def _notes(capacity: Capacity) -> Notes:
     return Notes([*notes, *unverified])
 
 
-def plot_data(capacity: Capacity) -> list[dict[str, float | str | None]]:
-    """A row for each probe and objective: the share of hits with its interval over the load, to be drawn."""
-    return [
-        {
-            "load": probe.amount,
-            "rule": rule,
-            "share": shared.share,
-            "low": None if shared.interval is None else shared.interval[0],
-            "high": None if shared.interval is None else shared.interval[1],
-            "asked": shared.asked,
-            "decision": probe.decision,
-        }
-        for probe in capacity.probes
-        for rule, shared in probe.attainment.items()
-    ]
-
-
 # Lines for the moment something ends.
 
 

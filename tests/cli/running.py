@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "loadbench"]
@@ -43,10 +43,10 @@ def loadbench(*arguments: str, cwd: Path, **variables: str) -> subprocess.Comple
     )
 
 
-def started(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start it; the caller ends it."""
+def started(*arguments: str, cwd: Path, by: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start it, or this command that starts it; the caller ends it."""
     return subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*by, *COMMAND, *arguments],
         cwd=cwd,
         env=environment(),
         stdin=subprocess.DEVNULL,

@@ -186,15 +186,7 @@ def test_a_closed_terminal_keeps_what_was_measured(tmp_path):
 def test_nohup_goes_on(tmp_path):
     """Where the end of the terminal is ignored, it ends nothing."""
     script = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *COMMAND, "sweep", "--users", "1", *SHORT],
-        cwd=tmp_path,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
+    process = started("sweep", "--users", "1", *SHORT, cwd=tmp_path, by=[sys.executable, "-c", script])
     wait_for(process, "begins")
     process.send_signal(signal.SIGHUP)
     code, _, err = ended(process)

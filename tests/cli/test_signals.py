@@ -47,6 +47,15 @@ def ended(process: subprocess.Popen, *, within_s: float = LIMIT_S) -> tuple[int,
     return process.returncode, out, err
 
 
+def pressed_twice(process) -> tuple[int, str, str]:
+    """Press Ctrl-C, which does not end it at once, and once more; what `ended` returns."""
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.7)
+    process.send_signal(signal.SIGINT)
+    return ended(process)
+
+
 def kept(tmp_path) -> dict:
     """The only run's result, checked by its schema."""
     (folder,) = (tmp_path / "results").iterdir()
@@ -91,11 +100,7 @@ def test_second_signal_cuts_the_drain_short(tmp_path):
     # The level's first request leaves within moments of this; one signal too early would find nothing to drain.
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.7)
-    process.send_signal(signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.7)
-    process.send_signal(signal.SIGINT)
-    code, _, err = ended(process)
+    code, _, err = pressed_twice(process)
     assert (code, "Traceback" in err) == (130, False)
     document = kept(tmp_path)
     assert document["complete"] is False
@@ -217,11 +222,7 @@ def test_two_signals_end_every_command(command, tmp_path):
         process = started(*(part.format(*urls) for part in command), *DRIPPING[command[0]], cwd=tmp_path)
         a.drips = b.drips = bool(wait_for(process, "begins"))
         time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.7)
-        process.send_signal(signal.SIGINT)
-        code, _, err = ended(process)
+        code, _, err = pressed_twice(process)
         for server in (a, b):
             server.shutdown()
     assert (code, "Traceback" in err) == (130, False), err
