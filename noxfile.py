@@ -23,9 +23,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types, strictly."""
+    """Types, strictly, on each system."""
     session.install("-e", ".[lint]")
-    session.run("mypy")
+    for platform in ("linux", "win32", "darwin"):
+        session.run("mypy", "--platform", platform)
 
 
 @nox.session

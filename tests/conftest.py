@@ -171,7 +171,7 @@ def _serving(model: Path, *, log: Path, **options: object) -> Iterator[str]:
         assert server.stdout is not None
         ready = server.stdout.readline().split()
         if ready[:1] != ["READY"]:
-            pytest.fail(f"llama.cpp did not start:\n{log.read_text(errors='replace')[-2000:]}", pytrace=False)
+            pytest.fail(f"llama.cpp did not start:\n{log.read_text('utf-8', 'replace')[-2000:]}", pytrace=False)
         yield ready[1]
         server.stdin.close()
         try:

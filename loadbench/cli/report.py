@@ -79,7 +79,7 @@ def command(
             except OSError as error:
                 hint = "name a folder that can be written"
                 raise BadInput(f"--out {out}: {error.strerror or error}", hint=hint) from None
-            sys.exit(max([write_file("--out", out / name, table) for name, table in tables.items()]))
+            sys.exit(max(write_file("--out", out / name, table) for name, table in tables.items()))
         content = "\n".join(tables.values())
     else:
         result = run_in(folder) if folder is not None else read_run(run)

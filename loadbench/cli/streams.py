@@ -44,7 +44,7 @@ def guard_streams() -> None:
         os.set_inheritable(null, True)  # noqa: FBT003 - its only way
     os.close(null)
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - a descriptor, for as long as the process lasts
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor, for as long as the process lasts
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         # Windows' console has a writer of its own.

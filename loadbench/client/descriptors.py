@@ -20,11 +20,12 @@ _FILES_OF_THE_RUN = 32
 
 def descriptor_limit() -> tuple[int, int] | None:
     """(soft, hard) limit on open files; `None` where the system has no such limit."""
-    if sys.platform == "win32":
-        return None
-    import resource  # noqa: PLC0415 - not on Windows
+    limit = None
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415 - not on Windows
 
-    return resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit
 
 
 def keep_descriptors(sock: socket.socket) -> None:
@@ -41,22 +42,21 @@ def ensure_descriptors(connections: int, *, required: bool = True) -> None:
     Raises `BadInput` if the hard limit is too low. If the number is only an upper bound, not `required`, the limit is
     raised as far as the hard limit allows.
     """
-    if sys.platform == "win32":
-        return
-    import resource  # noqa: PLC0415 - not on Windows
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415 - not on Windows
 
-    needed = round(connections * 1.2) + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed and not required:
-        needed = hard
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise BadInput(
-            f"{connections} requests in flight need {needed} open files, and this process may have {hard}",
-            hint=f"raise the limit (ulimit -n {needed}), or reduce the load (--users, --max-in-flight, --at-most)",
-        )
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{needed} open files are needed: {error}", hint=f"ulimit -n {needed}") from None
+        needed = round(connections * 1.2) + _OTHER_FILES
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY or soft >= needed:
+            return
+        if hard != resource.RLIM_INFINITY and hard < needed and not required:
+            needed = hard
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise BadInput(
+                f"{connections} requests in flight need {needed} open files, and this process may have {hard}",
+                hint=f"raise the limit (ulimit -n {needed}), or reduce the load (--users, --max-in-flight, --at-most)",
+            )
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{needed} open files are needed: {error}", hint=f"ulimit -n {needed}") from None

@@ -30,7 +30,7 @@ _unpack = _TIMESPEC.unpack_from
 _CONTROL_BYTES = 64
 # `struct tcp_info` of <linux/tcp.h>: `tcpi_data_segs_in`, the segments with data that have come, since Linux 4.6.
 _SEGMENTS_IN, _SEGMENTS_AT = struct.Struct("@I"), 152
-_TCP_INFO_BYTES = _SEGMENTS_AT + _SEGMENTS_IN.size
+_TCP_INFO, _TCP_INFO_BYTES = 11, _SEGMENTS_AT + _SEGMENTS_IN.size
 # What one segment carries over Ethernet: so much that is sent at once comes in several.
 _SEGMENT_BYTES = 1400
 _OFFSET_AGE_NS = 1_000_000_000
@@ -78,25 +78,13 @@ class StampedSocket(socket.socket):
         self.stamped_ns = self.send_began_ns = self.fewest_segments = 0
         self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
-    def recv_into(self, buffer, nbytes=0, flags=0) -> int:  # type: ignore[no-untyped-def]
-        """Read as usual, and keep the stamp."""
-        into = memoryview(buffer)[:nbytes] if nbytes else buffer
-        count, control, _, _ = self.recvmsg_into((into,), _CONTROL_BYTES, flags)
-        self.stamped_ns = 0
-        self.fewest_segments += 1 + count // _SEGMENT_BYTES
-        for level, kind, data in control:
-            if level == _SOL_SOCKET and kind == _SO_TIMESTAMPNS:
-                seconds, ns = _unpack(data)
-                self.stamped_ns = seconds * 1_000_000_000 + ns
-        return count
-
     def merged_segments(self) -> int | None:
         """How many more segments have come than its reads needed at least, so that they were read with a later one.
 
         `None` where the kernel does not count them.
         """
         try:
-            info = self.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            info = self.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_BYTES)
         except OSError:
             return None
         if len(info) < _TCP_INFO_BYTES:
@@ -108,10 +96,24 @@ class StampedSocket(socket.socket):
         self.send_began_ns = time.perf_counter_ns()
         return super().send(data, flags)
 
-    def sendmsg(self, buffers, *rest) -> int:  # type: ignore[no-untyped-def]
-        """Send as usual, and keep when it began; asyncio sends what is left this way from Python 3.12 on."""
-        self.send_began_ns = time.perf_counter_ns()
-        return super().sendmsg(buffers, *rest)
+    if sys.platform == "linux":  # no other system is asked for stamps, and Windows has neither of these
+
+        def recv_into(self, buffer, nbytes=0, flags=0) -> int:  # type: ignore[no-untyped-def]
+            """Read as usual, and keep the stamp."""
+            into = memoryview(buffer)[:nbytes] if nbytes else buffer
+            count, control, _, _ = self.recvmsg_into((into,), _CONTROL_BYTES, flags)
+            self.stamped_ns = 0
+            self.fewest_segments += 1 + count // _SEGMENT_BYTES
+            for level, kind, data in control:
+                if level == _SOL_SOCKET and kind == _SO_TIMESTAMPNS:
+                    seconds, ns = _unpack(data)
+                    self.stamped_ns = seconds * 1_000_000_000 + ns
+            return count
+
+        def sendmsg(self, buffers, *rest) -> int:  # type: ignore[no-untyped-def]
+            """Send as usual, and keep when it began; asyncio sends what is left this way from Python 3.12 on."""
+            self.send_began_ns = time.perf_counter_ns()
+            return super().sendmsg(buffers, *rest)
 
 
 class StampStats(NamedTuple):

@@ -26,10 +26,12 @@ def slept_ns() -> int:
 
     Where the clock runs on, which is on Windows, this is 0: a suspension is a late wake-up like another.
     """
-    for runs_on, stands_still in (("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"), ("CLOCK_MONOTONIC", "CLOCK_UPTIME_RAW")):
-        if hasattr(time, runs_on) and hasattr(time, stands_still):  # on Linux; on macOS
-            return time.clock_gettime_ns(getattr(time, runs_on)) - time.clock_gettime_ns(getattr(time, stands_still))
-    return 0
+    slept = 0
+    if sys.platform == "linux":
+        slept = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    elif sys.platform == "darwin":
+        slept = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - time.clock_gettime_ns(time.CLOCK_UPTIME_RAW)
+    return slept
 
 
 class Clock(Protocol):

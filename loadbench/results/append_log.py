@@ -10,16 +10,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Self
 
 from loadbench.core.errors import BadInput
 from loadbench.results.folder import RESERVED_BYTES, free_bytes
 
-try:
+if sys.platform == "win32":
+    import msvcrt
+else:
     import fcntl
-except ImportError:  # not a POSIX system: nothing is locked
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +36,8 @@ _AGAIN_S = 5.0
 _MOST_WAITING_BYTES = 64 * 1024 * 1024
 # Nobody waits longer for a disk that does not respond.
 _HANGS_S = 10.0
+# Behind the end of every log of that size: the last byte that Windows' C library can lock.
+_LOCKED_BYTE = (1 << 31) - 2
 # A link in a folder that came from elsewhere leads to a file that is not the run's.
 _FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
@@ -199,7 +202,7 @@ class AppendLog:
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether a process has this log open; false where nothing is locked."""
+    """Whether a process has this log open; false where the file system has no locks."""
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError:
@@ -213,9 +216,13 @@ def is_being_written(path: Path) -> bool:
 def _lock(file: int) -> bool:
     """Whether the file is this process's now, or could not be locked at all; closing it unlocks it."""
     try:
-        if fcntl is not None:
+        if sys.platform == "win32":
+            os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+            os.lseek(file, 0, os.SEEK_SET)
+        else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):
         return False
     except OSError:
         pass  # a file system without locks

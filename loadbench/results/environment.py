@@ -73,7 +73,7 @@ def _git() -> dict[str, object] | None:
                 env=variables,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 timeout=5,
                 check=False,

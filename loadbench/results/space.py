@@ -44,9 +44,10 @@ def expected_bytes(scenario: Scenario) -> tuple[int, int]:
 
 def largest_file() -> int | None:
     """The most bytes that a file of this process may have (`ulimit -f`); `None` without a limit."""
-    if sys.platform == "win32":
-        return None
-    import resource  # noqa: PLC0415 - not on Windows
+    largest = None
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415 - not on Windows
 
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return None if limit == resource.RLIM_INFINITY else limit
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        largest = None if limit == resource.RLIM_INFINITY else limit
+    return largest

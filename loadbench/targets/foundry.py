@@ -129,11 +129,9 @@ def _folder(path: str, pid: int | None) -> Path | None:
     """The model cache; a relative path is relative to the service's working directory, which only Linux shows."""
     folder = Path(path)
     try:
-        if not folder.is_absolute():
-            if pid is None or sys.platform != "linux":
-                return None
+        if sys.platform == "linux" and not folder.is_absolute():
             folder = Path(os.readlink(f"/proc/{pid}/cwd")) / folder  # noqa: PTH115 - the link's text is wanted
-        return folder if folder.is_dir() else None
+        return folder if folder.is_absolute() and folder.is_dir() else None
     except (OSError, ValueError):
         return None
 

@@ -113,7 +113,8 @@ def processor(psutil: Any | None = None, *, root: Path = Path("/")) -> list[Chec
                 [find_program("powercfg") or "", "/getactivescheme"],
                 env=child_environment(),
                 capture_output=True,
-                text=True,
+                encoding="oem",
+                errors="replace",
                 timeout=5,
                 check=True,
             )

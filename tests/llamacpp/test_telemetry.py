@@ -39,7 +39,7 @@ class Measured:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """JSON, a line each."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")

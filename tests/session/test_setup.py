@@ -33,7 +33,7 @@ def listens(url: str) -> bool:
 
 def children() -> set[int]:
     """The processes that this one has started and that still run."""
-    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()))
 
 
 class MistakeError(Exception):
