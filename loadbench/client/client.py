@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import orjson
@@ -50,6 +51,9 @@ _CLOSE_GRACE_NS = 20_000_000
 
 # The fields of a sample that have a server's words.
 _SERVER_WORDS = ("detail", "finish_reason", "model", "content_type", "text")
+
+# Of the bodies, which mostly have the same ones.
+_secrets = lru_cache(maxsize=16)(Secrets)
 
 _Wait = tuple[Outcome, str, int | None]  # how the request ends if it expires, what did not arrive, within how many ns
 _NO_END: _Wait = (Outcome.TIMEOUT_IDLE, "no end after [DONE]", _CLOSE_GRACE_NS)
@@ -194,7 +198,7 @@ class Client:
         secrets, kept = [self._secrets], said
         is_new = any(len(text) >= SHORTEST_SECRET and text not in self._secrets.seen for text in said.values())
         if is_new and (own := [*secrets_in(orjson.loads(body))]):
-            secrets.append(Secrets(own))
+            secrets.append(_secrets(tuple(own)))
         for one in secrets:
             kept = {name: one.hide(text) for name, text in kept.items()}
         if kept != said:

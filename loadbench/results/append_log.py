@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from loadbench.core.errors import BadInput
-from loadbench.results.folder import RESERVED_BYTES, free_bytes
+from loadbench.results.folder import RESERVED_BYTES, free_bytes, open_plain
 
 if sys.platform == "win32":
     import msvcrt
@@ -204,13 +204,10 @@ class AppendLog:
 def is_being_written(path: Path) -> bool:
     """Whether a process has this log open; false where the file system has no locks."""
     try:
-        file = os.open(path, os.O_RDONLY)
+        with open_plain(path) as file:
+            return not _lock(file.fileno())
     except OSError:
         return False
-    try:
-        return not _lock(file)
-    finally:
-        os.close(file)
 
 
 def _lock(file: int) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 
 from loadbench.core.errors import BadInput
 from loadbench.plan.search import Purpose  # noqa: TC001 - types of fields
+from loadbench.results.folder import read_plain
 from loadbench.results.prediction import Bottleneck, BottleneckKind, FleetSize, Prediction  # noqa: TC001 - types of fields
 from loadbench.results.run import Decision, Interval  # noqa: TC001
 
@@ -240,7 +241,7 @@ def read_capacities(folder: Path) -> Capacities:
 
 def _read(file: Path, of_type: type[T]) -> T:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=of_type)
+        return msgspec.json.decode(read_plain(file), type=of_type)
     except OSError as error:
         raise BadInput(
             f"{file}: {error.strerror or error}", hint="name the folder of a capacity search, under results/"

@@ -16,11 +16,12 @@ import errno
 import os
 import re
 import shutil
+import stat
 import tempfile
 import threading
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -270,6 +271,32 @@ def slug(name: str) -> str:
     return plain
 
 
+def open_plain(path: Path, *, named: bool = False) -> BinaryIO:
+    """A plain file, to be read. Raises `OSError` for anything else: a pipe would be waited for, a device never ends,
+    and a link in a run folder leads to a file that is not the run's. One that the user has `named` may be a link.
+    """
+    flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | (0 if named else getattr(os, "O_NOFOLLOW", 0))
+    try:
+        file = os.open(path, os.O_RDONLY | flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "is a link, which is not followed", path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "is no plain file", path)
+    return os.fdopen(file, "rb")
+
+
+def read_plain(path: Path, *, named: bool = False, most_bytes: int = _MOST_BYTES) -> bytes:
+    """The content of a plain file; raises `OSError` as `open_plain`, and for one with more than these bytes."""
+    with open_plain(path, named=named) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"larger than {most_bytes >> 20} MiB", path)
+    return content
+
+
 def folder_of(path: Path) -> Path:
     """The run folder that a path names, by itself or by its `run.json`."""
     return path if path.is_dir() else path.parent
@@ -280,11 +307,10 @@ def read_run(path: Path) -> Run:
 
     Raises `BadInput` if there is none, or the file has a version that this loadbench does not know.
     """
-    file = path / "run.json" if path.is_dir() else path
+    inside = path.is_dir()
+    file = path / "run.json" if inside else path
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise BadInput(f"{file}: too large for a result", hint="name a run folder or its run.json")
-        raw = file.read_bytes()
+        raw = read_plain(file, named=not inside)
     except OSError as error:
         raise BadInput(
             f"{file}: {error.strerror or error}", hint="name a run folder, as in results/20260101T120000Z-sweep"

@@ -17,6 +17,7 @@ import msgspec
 from loadbench.core.errors import BadInput
 from loadbench.core.text import digest
 from loadbench.plan.rubric import HIGHEST, LOWEST
+from loadbench.results.folder import read_plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,12 +173,9 @@ def read_quality(folder: Path) -> Quality:
 
 def _decoded(path: Path, kind: type[T], schema: str) -> T:
     try:
-        with path.open("rb") as file:
-            raw = file.read(_MOST_BYTES + 1)
+        raw = read_plain(path, named=kind is Annotation, most_bytes=_MOST_BYTES)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}", hint="`loadbench score stub RUN` writes one") from None
-    if len(raw) > _MOST_BYTES:
-        raise BadInput(f"{path}: larger than {_MOST_BYTES >> 20} MiB", hint=f"name a file of schema {schema}")
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -27,6 +27,7 @@ from loadbench.record.sample import Sample
 from loadbench.record.timings import Timings
 from loadbench.record.usage_check import PLAUSIBLE
 from loadbench.results.append_log import AppendLog
+from loadbench.results.folder import open_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from loadbench.record.request import Destination
     from loadbench.results.folder import RunFolder
 
+# A request of a million tokens has a line of 10 MB.
+_LONGEST_LINE = 32 << 20
 _MARKS = ("sent", "connected", "headers", "first_byte", "first_token", "first_visible", "last_token", "end")
 # Keys of a line, and the fields of `Request` and `Sample` that they hold.
 _OF_REQUEST = {
@@ -245,10 +248,14 @@ def read_requests(path: Path) -> Iterator[RequestRecord]:
     """
     decoder = msgspec.json.Decoder(RequestRecord)
     try:
-        with path.open("rb") as file:
-            for number, text in enumerate(file, 1):
+        with open_plain(path) as file:
+            for number, text in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
                 if not text.endswith(b"\n"):
-                    return
+                    if len(text) < _LONGEST_LINE:
+                        return
+                    raise BadInput(
+                        f"{path}, line {number}: too long for a request", hint="the file is damaged: restore it"
+                    )
                 try:
                     yield decoder.decode(text)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -17,7 +17,7 @@ import msgspec
 
 from loadbench.core.errors import BadInput
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities
-from loadbench.results.folder import UNREADABLE, SchemaName, read_run
+from loadbench.results.folder import UNREADABLE, SchemaName, read_plain, read_run
 from loadbench.results.run import Run, to_json
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _read(path: Path) -> list[Run]:
     if not path.is_file():
         return [read_run(path)]
     try:
-        raw = path.read_bytes()
+        raw = read_plain(path, named=True)
         if msgspec.json.decode(raw, type=SchemaName).schema != SCHEMA:
             return [read_run(path)]
         runs = msgspec.json.decode(raw, type=Baseline).runs

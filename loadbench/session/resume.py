@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import stat
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +70,13 @@ def settings_of_run(path: Path | None, command: str, *, file: Path | None) -> di
     if path is None:
         return {}
     refuse_other_kind(path, command)
-    link = next((entry for entry in path.rglob("*") if entry.is_symlink()), None)
-    if link is not None:
-        raise BadInput(f"--resume {path}: {link} is a link", hint="only whole run folders are continued: remove it")
+    for entry in path.rglob("*"):
+        kind = entry.lstat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            what = "a link" if stat.S_ISLNK(kind) else "no plain file"
+            raise BadInput(
+                f"--resume {path}: {entry} is {what}", hint="only whole run folders are continued: remove it"
+            )
     if file is not None or not (path / "run.json").is_file():
         return {}
     run = read_run(path)

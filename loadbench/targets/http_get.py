@@ -96,7 +96,8 @@ async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> h
                 coding = {"content-encoding", "transfer-encoding"}
                 hide = http.secrets.hide
                 headers = {name: hide(text) for name, text in response.headers.items() if name not in coding}
-                content = http.secrets.hide_bytes(bytes(body))
+                # In a thread: a long one takes seconds, and Ctrl-C does not wait for it.
+                content = await anyio.to_thread.run_sync(http.secrets.hide_bytes, bytes(body), abandon_on_cancel=True)
                 return httpx.Response(response.status_code, headers=headers, content=content)
     except (httpx.TimeoutException, TimeoutError) as error:
         hint = "check the address, and whether the server hangs"

@@ -23,6 +23,7 @@ class Reply:
     status: int = 200
     kind: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
+    phrase: str | None = None  # after the status
 
     @property
     def content(self) -> bytes:
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, reply: Reply | None) -> None:
         reply = reply or Reply({"detail": "Not Found"}, status=404)
-        self.send_response(reply.status)
+        self.send_response(reply.status, reply.phrase)
         for name, value in ({"Content-Type": reply.kind} | reply.headers).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(reply.content)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import secrets
 import subprocess
@@ -53,6 +54,16 @@ def escaped(text: str) -> str:
     return "".join(f"\\u{ord(letter):04x}" for letter in text)
 
 
+def fields(said: str) -> dict[str, object]:
+    """A frame that has it in every field."""
+    call = {"index": 0, "id": said, "type": said, "function": {"name": said, "arguments": f'{{"key": "{said}"}}'}}
+    delta = {"role": said, "content": None, "refusal": said, "tool_calls": [call]}
+    choice = {"index": 0, "delta": delta, "finish_reason": said, "logprobs": {said: [said]}}
+    usage = {said: 1, "prompt_tokens": said, "completion_tokens": said}
+    more = dict.fromkeys(("id", "object", "model", "system_fingerprint", "service_tier", "warning"), said)
+    return {**more, "choices": [choice], "usage": usage, "error": {"code": said, "message": said, "type": said}}
+
+
 # The ways in which a server repeats what it was sent.
 ECHOES = {
     "cut": lambda said: Reply({"error": {"message": "x" * 290 + said}}, status=401),
@@ -69,6 +80,17 @@ ECHOES = {
     "event": lambda said: sse(f"event: error_{said}".encode(), b"data: {}", b""),
     "outside": lambda said: sse(f"no event: {said}".encode(), b""),
     "usage": lambda said: sse(b'data: {"choices": [], "usage": {"%s": 7}}' % said.encode(), b"", b"data: [DONE]", b""),
+    "cookie": lambda said: Reply(b"", status=403, headers={"Set-Cookie": said, "WWW-Authenticate": f"Bearer {said}"}),
+    "phrase": lambda said: Reply(b"", status=418, phrase=f"I am a {said}"),
+    "fields": lambda said: sse(
+        b"data: %s" % json.dumps(fields(said)).encode(), b"", b"data: %s" % json.dumps({said: said}).encode(), b""
+    ),
+    "tool": lambda said: sse(b'data: {"choices": [{"delta": {"tool_calls": [{"function": "%s"}]}}]}' % said.encode()),
+    "base32": lambda said: Reply(base64.b32encode(said.encode()), status=500, kind="text/plain"),
+    "quoted": lambda said: Reply(
+        "".join(f"={ord(letter):02X}" for letter in said).encode(), status=500, kind="text/plain"
+    ),
+    "hidden": lambda said: Reply({"error": {"message": f"wrong key: {said[:7]}*****{said[-4:]}"}}, status=401),
     "upper": lambda said: Reply({"detail": said.upper()}, status=400),
 }
 
@@ -83,6 +105,8 @@ def found(text: bytes | str) -> list[str]:
             name.partition("_")[2].partition("_")[2],
             percent(name),
             escaped(name),
+            base64.b32encode(name.encode()).decode()[8:-8],
+            "".join(f"={ord(letter):02X}" for letter in name),
             *(base64.b64encode(b"x" * before + name.encode()).decode()[4:-4] for before in range(3)),
         )
         for at in range(len(form) - 13)
@@ -132,7 +156,7 @@ def watch_processes(parent: int, seen: dict[str, set[bytes]], stop: threading.Ev
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, and opens a terminal")
 def test_key_is_found_nowhere(tmp_path):
-    """A run with workers, kept texts and a terminal, against a server that repeats its keys in fifteen ways."""
+    """A run with workers, kept texts and a terminal, against a server that repeats its keys in every way."""
     repeating, seen, stop = Repeating(), {"commands": set(), "variables": set()}, threading.Event()
     with any_server(repeating.listed, repeating.answer) as server:
         models = [part for name in ECHOES for part in ("--model", name)]

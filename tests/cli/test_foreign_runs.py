@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -242,6 +246,41 @@ def test_a_folder_with_links_is_not_continued(tmp_path):
     (run / "requests.jsonl").symlink_to(victim)
     with pytest.raises(OSError, match="link"):
         AppendLog(RunFolder(run), "requests.jsonl").open()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links and pipes")
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "loop", "folder", "socket", "endless line"])
+def test_what_is_no_plain_file_is_one_message(tmp_path, kind):
+    """Seen: a pipe named `run.json` was waited for, for good, and a link to /dev/zero filled the memory."""
+    (source,) = RESULTS.glob("*-capacity-*")
+    commands = {
+        "run.json": ["report", "select", "score stub", "compare --a-model=m", "sweep --resume"],
+        "requests.jsonl": ["report --by-user", "report --by-prompt", "report --as=vllm"],
+        "quality.json": ["report"],
+        "capacity.json": ["report", "capacity --resume"],
+    }
+    for name, command in [(name, command) for name, several in commands.items() for command in several]:
+        folder = tmp_path / f"{name}-{command}"
+        shutil.copytree(source, folder)
+        path = folder / name
+        path.unlink(missing_ok=True)
+        match kind:
+            case "pipe":
+                os.mkfifo(path)
+            case "device" | "link" | "loop":
+                path.symlink_to({"device": "/dev/zero", "link": folder / "report.md", "loop": path}[kind])
+            case "folder":
+                path.mkdir()
+            case "socket":
+                with contextlib.chdir(folder), socket.socket(socket.AF_UNIX) as listener:
+                    listener.bind(name)
+            case "endless line":
+                with path.open("wb") as file:
+                    file.truncate(1 << 30)
+        done = typed(*command.split(), str(folder), cwd=tmp_path)
+        # Without this file there may be enough in the others for a report.
+        assert done.returncode in ({0, 2} if command == "report" else {2}), command
+        assert len(done.stderr.splitlines()) <= 2
 
 
 def test_sides_of_a_comparison_are_shown_to_be_given_again(tmp_path):

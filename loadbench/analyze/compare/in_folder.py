@@ -10,7 +10,7 @@ from loadbench.analyze.compare.compare import compare
 from loadbench.analyze.compare.drift import drift
 from loadbench.plan.settings import setting_of
 from loadbench.results.compare import Comparison
-from loadbench.results.folder import UNREADABLE
+from loadbench.results.folder import UNREADABLE, read_plain
 from loadbench.results.saved import read_pairs
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def comparison_in(folder: Path) -> Comparison:
     """
     a, b = read_pairs(folder)
     try:
-        saved = msgspec.json.decode((folder / "compare.json").read_bytes(), type=Comparison)
+        saved = msgspec.json.decode(read_plain(folder / "compare.json"), type=Comparison)
     except (OSError, *UNREADABLE):
         saved = None
     if saved is not None and len(saved.a.runs) == len(a):
