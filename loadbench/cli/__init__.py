@@ -14,6 +14,7 @@ import click
 
 from loadbench import __version__
 from loadbench.cli.streams import exit_code_after_output, guard_streams
+from loadbench.core import collector
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.core.signals import end_as_ctrl_c_does
 from loadbench.core.text import printable
@@ -108,6 +109,7 @@ class _Notices(logging.Handler):
 
 def main() -> None:
     """Run the command line and exit with its code. A mistake of the user or the server ends in one clear message."""
+    collector.before_imports()
     guard_streams()
     end_as_ctrl_c_does()
     log = logging.getLogger("loadbench")

@@ -50,10 +50,7 @@ def measure(
 ) -> None:
     """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
     from loadbench.report.formats import render  # noqa: PLC0415
-    from loadbench.report.plan import plan_document  # noqa: PLC0415
-    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.session.resume import whole_levels  # noqa: PLC0415
-    from loadbench.session.sample_request import sample_request  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
 
@@ -61,6 +58,10 @@ def measure(
     check(scenario, os.environ)
     before = None if resume is None else whole_levels(resume, scenario)
     if dry_run:
+        from loadbench.report.plan import plan_document  # noqa: PLC0415
+        from loadbench.report.render_text import render_text  # noqa: PLC0415
+        from loadbench.session.sample_request import sample_request  # noqa: PLC0415
+
         plan = plan_document(scenario, sample_request(scenario, os.environ))
         click.echo(render_text(plan, width=terminal_width()), nl=False)
         return

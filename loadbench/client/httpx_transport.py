@@ -16,18 +16,16 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
 import anyio
-import httpx
 
 from loadbench.client.faults import explain, is_shortage
+from loadbench.client.lean_httpx import httpx
 from loadbench.client.stamping import StampStats
 from loadbench.client.transport import TransportError
-from loadbench.core.errors import BadInput
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
-    from pathlib import Path
 
     import httpcore
 
@@ -47,21 +45,6 @@ _OUTCOMES: tuple[tuple[type[Exception], Outcome], ...] = (
 
 # Words of httpcore's message when a server's bytes are not HTTP; without them the connection ended early.
 _NOT_HTTP = ("illegal", "invalid", "malformed", "too many", "bad ")
-
-
-def tls_context(*, cacert: Path | None = None, insecure: bool = False) -> ssl.SSLContext:
-    """The TLS context of a run: it trusts the system's CAs or those of the file, or verifies nothing (`insecure`).
-
-    Raises `BadInput` if the file cannot be read or has no certificate.
-    """
-    try:
-        context = ssl.create_default_context(cafile=cacert)
-    except (OSError, ssl.SSLError) as error:
-        raise BadInput(f"--cacert {cacert}: {error}", hint="name a readable PEM file") from None
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class HttpxTransport:
@@ -93,7 +76,7 @@ class HttpxTransport:
             verify=self._tls or False,  # for http:// none is made: that would cost 30 ms a client
             trust_env=False,
             follow_redirects=False,
-            timeout=None,  # noqa: S113 - the client above keeps every deadline
+            timeout=None,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None),
             headers={"accept": "text/event-stream, application/json", "accept-encoding": "identity"},
         )

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import anyio
 import anyio.lowlevel
 
-from loadbench.client.httpx_transport import tls_context
+from loadbench.client.tls import tls_context
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.signals import ending_signals

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from loadbench.engine.level import LevelSpec
     from loadbench.plan.scenario import Scenario
     from loadbench.record.request import Request
-    from loadbench.targets.openai import Target
+    from loadbench.targets.target import Target
 
 # From the order to the level's beginning: time for every worker to read it and to prepare its first requests.
 _LEAD_NS = 150_000_000

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadbench.client.descriptors import ensure_descriptors
+from loadbench.core import collector
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput
@@ -62,8 +63,8 @@ if TYPE_CHECKING:
     from loadbench.record.sample import Sample
     from loadbench.targets.adapt import Connect
     from loadbench.targets.clients import MeasuringTransport
-    from loadbench.targets.openai import Target
     from loadbench.targets.prepare import Prepared
+    from loadbench.targets.target import Target
 
     Say = Callable[[str], None]
 
@@ -293,6 +294,7 @@ async def open_session(
 
     Raises `TargetUnavailable` or `BadInput` if there is nothing to measure.
     """
+    collector.after_imports()
     async with AsyncExitStack() as stack:
         scenario, url = stack.enter_context(server_of(scenario, environment, say=say, models=models))
         await confirm_load(scenario, say=say)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.results.folder import RunFolder
     from loadbench.results.run import LevelResult
-    from loadbench.targets.openai import Target
+    from loadbench.targets.target import Target
     from loadbench.telemetry.machine_use import MachineUse
 
 # Long enough for meters that report ten times a second, short enough to wait for.

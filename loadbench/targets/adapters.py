@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from loadbench.core.errors import BadInput, LoadbenchError, TargetUnavailable
-from loadbench.targets.openai import Target
+from loadbench.targets.target import Target
 from loadbench.wire.openai import clean
 
 if TYPE_CHECKING:

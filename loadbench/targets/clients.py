@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 from loadbench.client.adapter import AdapterTransport
 from loadbench.client.client import Client, Timeouts
 from loadbench.client.fast_transport import FastTransport
-from loadbench.client.httpx_transport import HttpxTransport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadbench.client.httpx_transport import HttpxTransport
     from loadbench.client.transport import Transport
     from loadbench.core.clock import Clock
     from loadbench.plan.scenario import Scenario
-    from loadbench.targets.openai import Target
+    from loadbench.targets.target import Target
 
-
-MeasuringTransport = FastTransport | HttpxTransport | AdapterTransport
+    MeasuringTransport = FastTransport | HttpxTransport | AdapterTransport
 
 
 def make_transport(scenario: Scenario, target: Target, clock: Clock, *others: Target) -> MeasuringTransport:
@@ -28,6 +27,8 @@ def make_transport(scenario: Scenario, target: Target, clock: Clock, *others: Ta
         return AdapterTransport(target.adapter)
     tls = next((one.tls for one in (target, *others) if one.tls is not None), None)
     if scenario.target.transport == "httpx":
+        from loadbench.client.httpx_transport import HttpxTransport  # noqa: PLC0415 - httpx is needed for nothing else
+
         return HttpxTransport(clock, tls=tls)
     return FastTransport(tls=tls)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from loadbench.plan.scenario import Scenario
-    from loadbench.targets.openai import Target
+    from loadbench.targets.target import Target
 
 
 class Context(NamedTuple):

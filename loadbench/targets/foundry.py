@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import httpx
 import orjson
 
+from loadbench.client.lean_httpx import httpx
 from loadbench.core.errors import TargetUnavailable
 from loadbench.targets.catalogue import bare_name, from_cache, from_catalogue, same_model, unversioned
 from loadbench.targets.http_get import get, get_json, parse_json
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from loadbench.results.models import Model
     from loadbench.targets.http_get import HttpClient
-    from loadbench.targets.openai import Target
+    from loadbench.targets.target import Target
 
 # A model is unloaded after ten minutes without a request, unless the request to load it sets a time: a day, in seconds.
 _STAYS_S = 24 * 3600

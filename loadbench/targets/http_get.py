@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
-import httpx
 import orjson
 
 from loadbench.client.faults import explain
+from loadbench.client.lean_httpx import httpx
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.secrets import Secrets
 from loadbench.core.units import NS_PER_S

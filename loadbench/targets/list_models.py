@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadbench.plan.scenario import Scenario
-    from loadbench.targets.openai import Target
+    from loadbench.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

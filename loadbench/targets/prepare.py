@@ -33,7 +33,8 @@ from loadbench.targets.foundry import (
     recognise,
     unload,
 )
-from loadbench.targets.openai import ALL_MODELS, choose_models, find_endpoint, not_listed
+from loadbench.targets.openai import ALL_MODELS, choose_models, find_endpoint
+from loadbench.targets.target import not_listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.results.run import Adapted, ExactOutput
     from loadbench.targets.http_get import HttpClient
-    from loadbench.targets.openai import Target
+    from loadbench.targets.target import Target
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,6 +8,7 @@ A name elsewhere in the text, as in an echo of the request, means nothing; nor d
 from __future__ import annotations
 
 import re
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Refusal(NamedTuple):
     by_value: bool = False
 
 
+# They are large, and few servers refuse a field: each is compiled when it is needed.
+_compiled = cache(re.compile)
 _QUOTE = r"""(?:\\?['"`‘’“”])"""  # with the backslash of a quoted quotation
 _NAME = r"[A-Za-z_](?:[\w.\[\]/-]*[\w\]])?"
 _NOUN = (
@@ -46,7 +49,8 @@ _NOUN = (
 _GIVEN = (
     r"(?:\ (?:supplied|given|provided|received|found|named?|in\ (?:the\ )?(?:request|object|body|payload)(?:\ body)?))?"
 )
-_BEFORE = re.compile(
+_BEFORE = partial(
+    _compiled,
     rf"""(?:
       (?P<value> unsupported\ value | only\ (?:supports|accepts|allows) (?:\ the\ default)? (?:\ value\ of)? )
     | (?P<doubtful> (?:invalid|illegal|bad) \ {_NOUN} {_GIVEN} )
@@ -65,17 +69,21 @@ _BEFORE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 # One name of a list that follows such words.
-_LISTED = re.compile(rf"(?:[\s,:=()\[\]{{]|{_QUOTE}|and\b|body\s*->)+({_NAME})")
-_VALUE = re.compile(rf"{_QUOTE}*\s*=\s*[\d.]")
+_LISTED = partial(_compiled, rf"(?:[\s,:=()\[\]{{]|{_QUOTE}|and\b|body\s*->)+({_NAME})")
+_VALUE = partial(_compiled, rf"{_QUOTE}*\s*=\s*[\d.]")
 # The names of a list before its last one.
-_LIST_BEFORE = re.compile(rf"(?:{_QUOTE}?{_NAME}{_QUOTE}?(?:,\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+){_QUOTE}?)+$")
+_LIST_BEFORE = partial(
+    _compiled, rf"(?:{_QUOTE}?{_NAME}{_QUOTE}?(?:,\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+){_QUOTE}?)+$"
+)
 # Of a value that the field may not have: the field itself is accepted.
-_RANGE = re.compile(
+_RANGE = partial(
+    _compiled,
     r"[^.;]{0,60}?\b(?:must|should|expected|between|range|at least|at most|(?:less|greater|larger|smaller) than"
     r"|minimum|maximum|exceeds?)\b",
     re.IGNORECASE,
 )
-_AFTER = re.compile(
+_AFTER = partial(
+    _compiled,
     rf"""(?P<name>{_NAME}) (?:{_QUOTE}|[)\]])* (?P<equals>\s*=\s*[\w.]+)? \s* [:,–—-]? \s*
     (?: (?:this\ |the\ )? \(?{_NOUN}\)? \s+ )? (?:
       (?P<value>
@@ -103,10 +111,13 @@ _AFTER = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 # JSON Schema of Python: "('seed', 'stop' were unexpected)".
-_UNEXPECTED = re.compile(r"\(([^()]{1,200}?) (?:was|were) unexpected\)", re.IGNORECASE)
+_UNEXPECTED = partial(_compiled, r"\(([^()]{1,200}?) (?:was|were) unexpected\)", re.IGNORECASE)
 # Pydantic's own records, where a server prints them instead of their message.
-_FORBIDDEN = re.compile(rf"""extra_forbidden{_QUOTE}, *{_QUOTE}loc{_QUOTE}: *[(\[]([^)\]]*)[)\]]""", re.IGNORECASE)
-_INSTEAD = re.compile(
+_FORBIDDEN = partial(
+    _compiled, rf"""extra_forbidden{_QUOTE}, *{_QUOTE}loc{_QUOTE}: *[(\[]([^)\]]*)[)\]]""", re.IGNORECASE
+)
+_INSTEAD = partial(
+    _compiled,
     rf"""(?: (?:use|using|try|set|provide|send|specify|prefer) \s+ (?:the\ )? (?:{_NOUN}\ )? {_QUOTE}? (?P<a>{_NAME})
         {_QUOTE}? (?:\ {_NOUN})? ,? \s+ instead
     | (?:did\ you\ mean|use) :? \s+ {_QUOTE} (?P<b>{_NAME}) {_QUOTE}
@@ -126,7 +137,7 @@ def refusals(words: str, sent: Mapping[str, object]) -> list[Refusal]:
     found: dict[str, bool] = {}
     for field, by_value in sorted(_refused(words, sent), key=lambda item: item[1]):
         found.setdefault(field, by_value)
-    proposals = [name for match in _INSTEAD.finditer(words) for name in match.groups() if name]
+    proposals = [name for match in _INSTEAD().finditer(words) for name in match.groups() if name]
     return [
         Refusal(field, next((name for name in proposals if is_alternative(field, name, sent)), None), by_value)
         for field, by_value in found.items()
@@ -135,20 +146,20 @@ def refusals(words: str, sent: Mapping[str, object]) -> list[Refusal]:
 
 def _refused(words: str, sent: Mapping[str, object]) -> Iterator[tuple[str, bool]]:
     """(each field whose name stands next to words of refusal, whether only its value is refused)."""
-    for match in _BEFORE.finditer(words):
+    for match in _BEFORE().finditer(words):
         at = match.end()
-        while (listed := _LISTED.match(words, at)) and (field := _path(listed[1], sent)):
+        while (listed := _LISTED().match(words, at)) and (field := _path(listed[1], sent)):
             at = listed.end()
-            if match["doubtful"] and _RANGE.match(words, at):
+            if match["doubtful"] and _RANGE().match(words, at):
                 break
-            yield field, match["value"] is not None or _VALUE.match(words, at) is not None
+            yield field, match["value"] is not None or _VALUE().match(words, at) is not None
     named = []
-    for match in _AFTER.finditer(words):
+    for match in _AFTER().finditer(words):
         # "'temperature', 'top_p' and 'seed' are not supported": all of them.
-        several = _LIST_BEFORE.search(words, 0, match.start()) if " are " in match[0] else None
+        several = _LIST_BEFORE().search(words, 0, match.start()) if " are " in match[0] else None
         names = [*re.findall(_NAME, several[0] if several else ""), match["name"]]
         named += [(name, match["value"] is not None or match["equals"] is not None) for name in names]
-    for match in (*_UNEXPECTED.finditer(words), *_FORBIDDEN.finditer(words)):
+    for match in (*_UNEXPECTED().finditer(words), *_FORBIDDEN().finditer(words)):
         named += [(name, False) for name in re.findall(_NAME, match[1])]
     for name, by_value in named:
         if field := _path(name, sent):

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
-import httpx
 import orjson
 
+from loadbench.client.lean_httpx import httpx
 from loadbench.core.secrets import Secrets
 from loadbench.core.units import NS_PER_S
 from loadbench.targets.http_get import SECRET_PIECE
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from loadbench.core.clock import Clock
-    from loadbench.targets.openai import Target
+    from loadbench.targets.target import Target
 
 # A server with many engines and histograms sends a few hundred kB.
 _MOST_BYTES = 4 * 1024 * 1024

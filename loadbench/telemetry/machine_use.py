@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from loadbench.results.telemetry import MachineLoad
-from loadbench.telemetry.process import listening, tunnelled
+from loadbench.telemetry.process import first_of, is_alive, owners, tunnels
 from loadbench.telemetry.sampler import is_local
 from loadbench.telemetry.sources import library
 
@@ -52,6 +52,7 @@ class MachineReader:
         self._proc = proc
         self._server_pid = server_pid
         self._urls = [url for url in urls if is_local(url)]
+        self._known: dict[str, Any] = {}  # the process by URL, as long as it runs
 
     def read(self) -> MachineUse | None:
         """The counters now."""
@@ -97,10 +98,14 @@ class MachineReader:
             return None
         found = []
         for url in self._urls:
-            parts = urlsplit(url)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            if not tunnelled(psutil, port, None):
-                found.append(listening(psutil, port, None))
+            server = self._known.get(url)
+            if not is_alive(psutil, server):
+                parts = urlsplit(url)
+                pids = owners(psutil, parts.port or (443 if parts.scheme == "https" else 80), None)
+                if tunnels(psutil, pids):
+                    continue
+                server = self._known[url] = first_of(psutil, pids)
+            found.append(server)
         return None if None in found else found
 
     def _waits(self, pid: int) -> list[tuple[tuple[int, str], float]]:

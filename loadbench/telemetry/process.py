@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Set
 
 # These listen for a server in a container or in another system, and are not the server.
 _PROXIES = frozenset({"docker-proxy", "com.docker.backend", "com.docker.backend.exe", "wslrelay.exe", "slirp4netns"})
@@ -58,11 +58,7 @@ class MeasuredProcess:
 
         Empty if the process is gone, or if the system hides it from this user.
         """
-        alive = False
-        with suppress(self._psutil.Error):
-            # A process that has ended and was not yet waited for by its parent is gone, too.
-            alive = self._process.is_running() and self._process.status() != self._psutil.STATUS_ZOMBIE
-        if not alive:
+        if not is_alive(self._psutil, self._process):
             restarted = None if self._port is None else listening(self._psutil, self._port, self._host)
             if restarted is None:
                 return {}
@@ -100,29 +96,41 @@ class MeasuredProcess:
         self._last[name, process] = now
 
 
+def is_alive(psutil: Any, process: Any | None) -> bool:
+    """Whether it runs. A process that has ended and was not yet waited for by its parent is gone, too."""
+    with suppress(psutil.Error):
+        return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def listening(psutil: Any, port: int, host: str | None) -> Any | None:
     """The process that listens on this port; of several, the one that started the others."""
-    owners = _owners(psutil, port, host)
-    for pid in sorted(owners):
+    return first_of(psutil, owners(psutil, port, host))
+
+
+def first_of(psutil: Any, pids: Set[int]) -> Any | None:
+    """Of the processes that own a port, the one that started the others."""
+    for pid in sorted(pids):
         with suppress(psutil.Error):
             process = psutil.Process(pid)
             above = {parent.pid for parent in process.parents()}
-            if not above & owners and process.name() not in _PROXIES:
+            if not above & pids and process.name() not in _PROXIES:
                 return process
     return None
 
 
-def tunnelled(psutil: Any, port: int, host: str | None) -> bool:
-    """Whether a tunnel to another machine listens on this port; then there is nothing to read here."""
-    for pid in _owners(psutil, port, host):
+def tunnels(psutil: Any, pids: Set[int]) -> bool:
+    """Whether one of the processes that own a port is a tunnel to another machine; then there is nothing to read."""
+    for pid in pids:
         with suppress(psutil.Error):
             if psutil.Process(pid).name() in _TUNNELS:
                 return True
     return False
 
 
-def _owners(psutil: Any, port: int, host: str | None) -> set[int]:
-    """The pids of the sockets that listen on this port and address, as far as this user can see them."""
+def owners(psutil: Any, port: int, host: str | None) -> set[int]:
+    """The pids of the sockets that listen on this port and address, as far as this user can see them. It looks at every
+    socket and process of the machine, which takes some 20 ms."""
     try:
         sockets = [(socket.pid, socket) for socket in psutil.net_connections(kind="tcp")]
     except psutil.AccessDenied:  # macOS shows all of them only to root, but those of a process of the same user

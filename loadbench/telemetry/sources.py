@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from loadbench.telemetry.host import Host
 from loadbench.telemetry.nvidia import Nvidia
-from loadbench.telemetry.process import MeasuredProcess, tunnelled
+from loadbench.telemetry.process import MeasuredProcess, owners, tunnels
 from loadbench.telemetry.sysfs import Drm, Rapl
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def library(name: str) -> Any | None:
 def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) -> list[ReadingSource]:
     """All sources of this machine; none if the server is behind a tunnel. `root` is the folder that contains `sys`."""
     psutil = library("psutil")
-    if psutil is not None and port is not None and pid is None and tunnelled(psutil, port, host):
+    if psutil is not None and port is not None and pid is None and tunnels(psutil, owners(psutil, port, host)):
         return []
     nvidia = Nvidia.detect(library("pynvml"))
     packages = Rapl.detect(root)

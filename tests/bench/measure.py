@@ -32,7 +32,7 @@ from loadbench.plan.load import Closed
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import LoadSettings
 from loadbench.sim.truth import Pace, read_true_times
-from loadbench.targets.openai import Target
+from loadbench.targets.target import Target
 from tests.bench.candidates import Httpx, make
 
 if TYPE_CHECKING:

@@ -33,8 +33,8 @@ from loadbench.results.run import to_json
 from loadbench.session.capacity import CapacityWriter, Resumed, exit_code_of
 from loadbench.session.setup import Session
 from loadbench.session.telemetry import RunTelemetry
-from loadbench.targets.openai import Target
 from loadbench.targets.prepare import Prepared
+from loadbench.targets.target import Target
 from tests.cli.running import interrupted, loadbench, started
 from tests.coverage.capacity import PATIENT, a_scenario
 from tests.coverage.servers import S, Slots

@@ -14,7 +14,8 @@ import trustme
 
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.fast_transport import FastTransport
-from loadbench.client.httpx_transport import HttpxTransport, tls_context
+from loadbench.client.httpx_transport import HttpxTransport
+from loadbench.client.tls import tls_context
 from loadbench.core.clock import MonotonicClock
 from loadbench.plan.abandonment import Patience
 from loadbench.plan.load import Phase

@@ -11,7 +11,8 @@ import itertools
 
 import pytest
 
-from loadbench.client.httpx_transport import HttpxTransport, tls_context
+from loadbench.client.httpx_transport import HttpxTransport
+from loadbench.client.tls import tls_context
 from loadbench.client.transport import HttpRequest, TransportError
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import BadInput

@@ -36,7 +36,7 @@ from loadbench.record.recorder import Health
 from loadbench.sim.process import SimProcess
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
-from loadbench.targets.openai import Target
+from loadbench.targets.target import Target
 from tests.coverage.capacity import SearchJudge, a_scenario
 from tests.engine.no_health import NoHealth
 from tests.engine.scripted import ScriptedSession

@@ -24,7 +24,7 @@ from loadbench.record.outcome import Outcome
 from loadbench.sim.process import SimProcess
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
-from loadbench.targets.openai import Target
+from loadbench.targets.target import Target
 from tests.building import a_level, a_sample
 from tests.engine.no_health import NoHealth
 from tests.engine.scripted import Act, Scripted, run_level, run_scripted

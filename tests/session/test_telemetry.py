@@ -18,7 +18,7 @@ from loadbench.plan.settings import CostSettings, TargetSettings, TelemetrySetti
 from loadbench.results.folder import RunFolder
 from loadbench.session import telemetry as watching
 from loadbench.session.telemetry import RunTelemetry
-from loadbench.targets.openai import Target
+from loadbench.targets.target import Target
 from loadbench.telemetry import sampler
 from tests.building import a_level
 from tests.telemetry.metered import WATTS

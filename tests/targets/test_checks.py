@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from loadbench.client import httpx_transport
 from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.settings import LimitSettings, TargetSettings
-from loadbench.targets import checks, clients, machine
+from loadbench.targets import checks, machine
 from loadbench.targets.check_result import SCHEMA, CheckReport
 from loadbench.targets.checks import run_checks
 from tests.building import MS
@@ -252,7 +253,7 @@ def test_the_probe_travels_by_the_transport_that_is_set(monkeypatch, transport, 
             seen.append(self)
             super().__init__(*args, **options)
 
-    monkeypatch.setattr(clients, "HttpxTransport", Noted)
+    monkeypatch.setattr(httpx_transport, "HttpxTransport", Noted)
     up = checked([ASK, LIST, GONE], [ASK, ANSWER, ASK, ANSWER, GONE], transport=transport)
     assert found(up)["probe m"] == "ok"
     assert len(seen) == made

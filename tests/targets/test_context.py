@@ -14,8 +14,8 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.request_lengths import request_lengths
 from loadbench.plan.sources import resolve
 from loadbench.targets.context import Context, check_context, listed_context
-from loadbench.targets.openai import Target
 from loadbench.targets.prepare import prepare
+from loadbench.targets.target import Target
 from tests.client.server import ASK, CLOSE, serving, whole
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from loadbench.plan.scenario import Scenario
 from loadbench.plan.server_url import ServerUrl, normal_url
 from loadbench.plan.settings import LimitSettings, TargetSettings, WorkSettings
 from loadbench.targets import http_get
-from loadbench.targets.openai import Target, choose_models, find_endpoint, first_response
+from loadbench.targets.openai import choose_models, find_endpoint, first_response
+from loadbench.targets.target import Target
 from loadbench.wire.openai import Api
 from tests.client.server import ANSWER, ASK, CLOSE, END, GONE, RST, Server, chunk, head, serving, token, whole
 

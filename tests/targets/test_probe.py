@@ -20,9 +20,9 @@ from loadbench.results.models import Model
 from loadbench.targets import machine
 from loadbench.targets.error_hints import advice_for, known_error
 from loadbench.targets.foundry import Dialect, Service, catalogue_of, load, looks_like_foundry
-from loadbench.targets.openai import Target
 from loadbench.targets.prepare import Prepared
 from loadbench.targets.probe import ModelProbe
+from loadbench.targets.target import Target
 from tests.building import MS, a_sample
 from tests.client.server import ANSWER, ASK, GONE, Script, chunk, head, serving, token, whole
 

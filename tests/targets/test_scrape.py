@@ -11,13 +11,13 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.client.httpx_transport import tls_context
+from loadbench.client.tls import tls_context
 from loadbench.core.clock import MonotonicClock
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.server import serve
 from loadbench.targets import scrape
-from loadbench.targets.openai import Target
 from loadbench.targets.scrape import counters, parse_gauges, parse_histograms, parse_metrics, poll_gauges, rise
+from loadbench.targets.target import Target
 from tests.client.server import ASK, CLOSE, END, GONE, RST, chunk, head, serving, whole
 
 VLLM = """\

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from loadbench.telemetry import sources
-from loadbench.telemetry.process import MeasuredProcess, listening, tunnelled
+from loadbench.telemetry.process import MeasuredProcess, listening, owners, tunnels
 from tests.telemetry.trees import rapl
 
 BURNER = Path(__file__).with_name("burner.py")
@@ -269,4 +269,4 @@ def test_mouth_of_a_tunnel_is_no_server_and_this_machine_is_not_its(monkeypatch,
 def test_another_tunnel_changes_nothing():
     """At another port, or on another address, it is not what is asked."""
     here = machine([(6, HOST, 9090), (5, "10.0.0.1", 8080), (7, HOST, 8080)], {5: "ssh", 6: "ssh", 7: "server"})
-    assert not tunnelled(here, 8080, HOST)
+    assert not tunnels(here, owners(here, 8080, HOST))
