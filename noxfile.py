@@ -85,3 +85,10 @@ def kills(session: nox.Session) -> None:
     """Kill loadbench 300 times at random moments, and look at what is left; a number makes it fewer. Linux only."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.kills", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change one thing at a time in a module, and see whether a test fails: `-- wire/usage.py 50` for 50 changes."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.mutants", *session.posargs)
