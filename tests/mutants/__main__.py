@@ -10,7 +10,8 @@ why it makes no difference. Linux and macOS only.
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
+import json
 import os
 import random
 import resource
@@ -26,11 +27,16 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.mutants.changes import Change, all_changes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from types import FrameType
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -48,10 +54,49 @@ HEAVY = (
     "pytest_timeout",
     "jsonschema",
 )
-# Times what the tests take undisturbed: far more than a change that only makes them slower.
-CPU_FACTOR, WALL_FACTOR, AT_LEAST_S = 4, 10, 10
+# Times what the tests take undisturbed, and a little: far more than a change that only makes them slower.
+CPU_FACTOR, CPU_S, WALL_FACTOR, WALL_S = 4, 10, 10, 60
 MOST_BYTES = 4 << 30
-KILLED, SURVIVED, TIMED_OUT = "killed", "survived", "timed out"
+KILLED, SURVIVED, TIMED_OUT, NOT_RUN = "killed", "survived", "timed out", "not run"
+
+
+class Watching:
+    """Notes which lines of a module each test runs, and how long the test takes."""
+
+    def __init__(self, module: Path, seen: Path) -> None:
+        self.module, self.seen = str(module), seen
+        self.lines: set[int] = set()
+        self.tests: dict[str, tuple[float, list[int]]] = {}
+
+    def line(self, frame: FrameType, event: str, arg: object) -> Callable[..., object]:
+        self.lines.add(frame.f_lineno)
+        return self.line
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self.lines, began = set(), time.perf_counter()
+        sys.settrace(lambda frame, *_: self.line if frame.f_code.co_filename == self.module else None)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            self.tests[item.nodeid] = time.perf_counter() - began, sorted(self.lines)
+
+    def pytest_unconfigure(self) -> None:
+        self.seen.write_text(json.dumps(self.tests), "utf-8")
+
+
+class Choosing:
+    """Only some tests, the quick ones first."""
+
+    def __init__(self, chosen: dict[str, float]) -> None:
+        self.chosen = chosen
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted(
+            (item for item in items if item.nodeid in self.chosen), key=lambda item: self.chosen[item.nodeid]
+        )
 
 
 @dataclass
@@ -61,17 +106,16 @@ class Copy:
     place: Path
     pid: int = 0
     ends_by: float = 0
-    stage: int = 0
+    stages: list[dict[str, float]] = field(default_factory=list)
     change: Change | None = None
-    log: Path = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.log = self.place.with_suffix(".log")
+    @property
+    def log(self) -> Path:
+        return self.place.with_suffix(".log")
 
-    def start(self, tests: list[str], cpu_s: float, wall_s: float, *, keep_bytecode: bool = False) -> None:
-        """Run tests in a process of their own."""
-        shutil.rmtree(self.place / ".hypothesis", ignore_errors=True)
-        self.ends_by = time.monotonic() + wall_s
+    def start(self, tests: list[str], plugin: object, took_s: float = 600) -> None:
+        """Run tests, which took so long without a change, in a process of their own."""
+        self.ends_by = time.monotonic() + WALL_S + WALL_FACTOR * took_s
         self.pid = os.fork()
         if self.pid:
             return
@@ -81,19 +125,21 @@ class Copy:
             os.chdir(self.place)
             for stream in (1, 2):
                 os.dup2(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream)
-            resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s) + 1, int(cpu_s) + 2))
+            cpu_s = round(CPU_S + CPU_FACTOR * took_s)
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
             resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
-            sys.dont_write_bytecode = not keep_bytecode
+            # Two changes within a second may leave two texts of one size: bytecode would be taken for both.
+            sys.dont_write_bytecode = isinstance(plugin, Choosing)
             os.environ["PYTHONPATH"] = str(self.place)
             sys.path[:] = [str(self.place), *(path for path in sys.path if path not in {"", str(ROOT)})]
             for name in [name for name in sys.modules if name.partition(".")[0] in {"tests", "loadbench"}]:
                 del sys.modules[name]
             options = ["-x", "-q", "-n0", "-pno:cacheprovider", "-m", "not slow and not engine", "--tb=short"]
             options += ["-Wignore::pytest.PytestAssertRewriteWarning", "--hypothesis-profile=mutants"]
-            code = int(pytest.main([*options, *tests]))
-        except BaseException:
-            traceback.print_exc()
+            code = int(pytest.main([*options, *tests], [plugin]))
         finally:
+            if sys.exc_info()[0]:
+                traceback.print_exc()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
@@ -114,22 +160,18 @@ class Copy:
         return SURVIVED if os.WEXITSTATUS(status) == 0 else KILLED
 
 
-def stages_of(module: Path, more: list[str]) -> list[list[str]]:
+def tests_of(module: Path, more: list[str]) -> list[str]:
     """The test files of a module: its own, then those of its package and those that name it."""
     package = module.parent.relative_to(ROOT / "loadbench")
-    own = ROOT / "tests" / package / f"test_{module.stem}.py"
     dotted = ".".join(module.relative_to(ROOT).with_suffix("").parts)
     folder, _, stem = dotted.rpartition(".")
-    wide = sorted((ROOT / "tests" / package).glob("test_*.py"))
+    files = [ROOT / "tests" / package / f"test_{module.stem}.py", *sorted((ROOT / "tests" / package).glob("test_*.py"))]
     for name in QUICK:
         for file in sorted((ROOT / "tests" / name).rglob("test_*.py")):
             text = file.read_text("utf-8")
             if f"{dotted} import" in text or (f"from {folder} import" in text and stem in text):
-                wide.append(file)
-    first = [str(own.relative_to(ROOT))] if own.exists() else []
-    rest = [str(file.relative_to(ROOT)) for file in wide]
-    rest = [file for file in dict.fromkeys([*rest, *more]) if file not in first]
-    return [stage for stage in (first, rest) if stage]
+                files.append(file)
+    return list(dict.fromkeys([*(str(file.relative_to(ROOT)) for file in files if file.exists()), *more]))
 
 
 def explained_of(module: Path) -> dict[tuple[str, str], str]:
@@ -141,12 +183,6 @@ def explained_of(module: Path) -> dict[tuple[str, str], str]:
     return {(entry["before"], entry["after"]): entry["why"] for entry in known.get(within, [])}
 
 
-def wait(copy: Copy) -> str:
-    while (how := copy.ended()) is None:
-        time.sleep(0.02)
-    return how
-
-
 def test_module(
     module: Path, copies: list[Copy], most: int | None, seed: int, more: list[str]
 ) -> tuple[Counter[str], list[str]]:
@@ -154,55 +190,68 @@ def test_module(
     source = module.read_bytes()
     changes = all_changes(source)
     explained = explained_of(module)
-    counts = Counter({"changes": len(changes), "explained": 0})
+    counts = Counter({"changes": len(changes)})
     counts["explained"] = sum(change.lines(source) in explained for change in changes)
     changes = [change for change in changes if change.lines(source) not in explained]
     if most is not None and most < len(changes):
         drawn = random.Random(f"{seed} {module.name}").sample(range(len(changes)), most)
         changes = [changes[index] for index in sorted(drawn)]
-    stages = stages_of(module, more)
-    limits = []
-    for tests in stages:
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        copies[0].start(tests, 3600, 3600, keep_bytecode=True)
-        if wait(copies[0]) != SURVIVED:
-            sys.exit(f"{' '.join(tests)} fail without a change:\n{copies[0].log.read_text('utf-8')[-3000:]}")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        limits.append((AT_LEAST_S + CPU_FACTOR * cpu_s, AT_LEAST_S + WALL_FACTOR * (time.monotonic() - began)))
-    bytecode = Path(importlib.util.cache_from_source(str(module))).relative_to(ROOT)
-    rows: list[tuple[int, str]] = []
+    if not changes:
+        return counts, []
+
+    within, files = module.relative_to(ROOT), tests_of(module, more)
+    seen = copies[0].place.with_suffix(".json")
+    copies[0].start(files, Watching(copies[0].place / within, seen))
+    while (how := copies[0].ended()) is None:
+        time.sleep(0.02)
+    if how != SURVIVED:
+        sys.exit(f"{' '.join(files)} fail without a change:\n{copies[0].log.read_text('utf-8')[-3000:]}")
+    watched: dict[str, tuple[float, list[int]]] = json.loads(seen.read_text("utf-8"))
+    own = f"tests/{module.parent.relative_to(ROOT / 'loadbench')}/test_{module.stem}.py"
+
+    def stages(change: Change) -> list[dict[str, float]]:
+        """The tests that run what is changed: those of the module's own file, then the others."""
+        running = {
+            name: took
+            for name, (took, lines) in watched.items()
+            if lines and (not change.lines_run or not change.lines_run.isdisjoint(lines))
+        }
+        first = {name: took for name, took in running.items() if name.startswith(own)}
+        rest = {name: took for name, took in running.items() if name not in first}
+        return [stage for stage in (first, rest) if stage]
+
+    bytecode = Path(importlib.util.cache_from_source(str(within)))
+    rows = []
     waiting = changes[::-1]
-
-    def run(copy: Copy) -> None:
-        copy.start(stages[copy.stage], *limits[copy.stage])
-
     while waiting or any(copy.change for copy in copies):
         for copy in copies:
-            place = copy.place / module.relative_to(ROOT)
             if copy.change is None:
-                if waiting:
-                    copy.change, copy.stage = waiting.pop(), 0
-                    (copy.place / bytecode).unlink(missing_ok=True)
-                    place.write_bytes(copy.change.of(source))
-                    run(copy)
-                continue
-            how = copy.ended()
-            if how == SURVIVED and copy.stage + 1 < len(stages):
-                copy.stage += 1
-                run(copy)
+                if not waiting:
+                    continue
+                copy.change = waiting.pop()
+                copy.stages = stages(copy.change)
+                (copy.place / bytecode).unlink(missing_ok=True)
+                (copy.place / within).write_bytes(copy.change.of(source))
+                how = SURVIVED if copy.stages else NOT_RUN
+            else:
+                how = copy.ended()
+            if how == SURVIVED and copy.stages:
+                stage = copy.stages.pop(0)
+                named = list(dict.fromkeys(name.partition("::")[0] for name in stage))
+                copy.start(named, Choosing(stage), sum(stage.values()))
             elif how is not None:
                 counts[how] += 1
-                if how == SURVIVED:
-                    before_text, after_text = copy.change.lines(source)
-                    row = f"{module.relative_to(ROOT)}:{copy.change.line}\n    - {before_text}\n    + {after_text}\n"
-                    rows.append((copy.change.line, row))
+                if how in {SURVIVED, NOT_RUN}:
+                    before, after = copy.change.lines(source)
+                    note = " (no test runs it)" if how == NOT_RUN else ""
+                    rows.append(
+                        (copy.change.line, f"{within}:{copy.change.line}{note}\n    - {before}\n    + {after}\n")
+                    )
                 copy.change = None
-                place.write_bytes(source)
-                done = counts[KILLED] + counts[SURVIVED] + counts[TIMED_OUT]
-                if sys.stderr.isatty() or done % 50 == 0:
-                    sys.stderr.write(f"{module.name}: {done} of {len(changes)}, {len(rows)} survived\n")
-        time.sleep(0.02)
+                (copy.place / within).write_bytes(source)
+                if (done := sum(counts[name] for name in (KILLED, SURVIVED, TIMED_OUT, NOT_RUN))) % 50 == 0:
+                    sys.stderr.write(f"{within}: {done} of {len(changes)}, {len(rows)} survived\n")
+        time.sleep(0.01)
     return counts, [row for _, row in sorted(rows)]
 
 
@@ -252,7 +301,7 @@ def main() -> int:
         for module in modules:
             counts, rows = test_module(module, copies, min(numbers, default=None), given.seed, given.tests)
             if counts["changes"]:
-                names = ("changes", "explained", KILLED, TIMED_OUT, SURVIVED)
+                names = ("changes", "explained", KILLED, TIMED_OUT, SURVIVED, NOT_RUN)
                 table.append(
                     f"| {module.relative_to(ROOT / 'loadbench')} | "
                     + " | ".join(str(counts[name]) for name in names)
@@ -261,7 +310,9 @@ def main() -> int:
                 sys.stderr.write(f"{table[-1]}\n")
             survivors += rows
     sys.stdout.write("".join(f"{row}\n" for row in survivors))
-    sys.stdout.write("| module | changes | explained | killed | timed out | survived |\n|---|--:|--:|--:|--:|--:|\n")
+    sys.stdout.write(
+        "| module | changes | explained | killed | timed out | survived | not run |\n|---|--:|--:|--:|--:|--:|--:|\n"
+    )
     sys.stdout.write("".join(f"{row}\n" for row in table))
     return 1 if survivors else 0
 

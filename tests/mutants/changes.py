@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Change:
     end: int
     text: bytes
     line: int
+    # Those of the statement, of which a test runs one if it runs the statement. None of what runs at import.
+    lines_run: frozenset[int] = frozenset()
 
     def of(self, source: bytes) -> bytes:
         return source[: self.start] + self.text + source[self.end :]
@@ -104,7 +106,7 @@ class _Finder:
                 if isinstance(child, ast.AST):
                     yield from self.within(child)
 
-    def at(self, node: ast.AST) -> Iterator[Change]:  # noqa: C901, PLR0912 - a case for each kind of node
+    def at(self, node: ast.AST) -> Iterator[Change]:
         match node:
             case ast.Compare():
                 operands = [node.left, *node.comparators]
@@ -147,6 +149,24 @@ class _Finder:
                 yield self.negated(test)
 
 
+def statements(tree: ast.Module) -> dict[int, range]:
+    """The lines of each statement in a function, without the statements that it contains, by each of its lines."""
+    found = {}
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            whole = range(function.body[0].lineno, (function.end_lineno or 0) + 1)
+            # A walk comes to the inner ones later. What is no statement, as a handler's line, stays with the function.
+            found |= dict.fromkeys(whole, whole)
+            for node in (each for statement in function.body for each in ast.walk(statement)):
+                if isinstance(node, ast.stmt):
+                    below = [
+                        child.lineno for child in ast.walk(node) if isinstance(child, ast.stmt) and child is not node
+                    ]
+                    lines = range(node.lineno, min(below, default=(node.end_lineno or 0) + 1))
+                    found |= dict.fromkeys(lines, lines)
+    return found
+
+
 def all_changes(source: bytes) -> list[Change]:
     """The changes of a module, in order. Words of messages stay, and what only a type checker reads."""
     tree = ast.parse(source)
@@ -159,7 +179,8 @@ def all_changes(source: bytes) -> list[Change]:
             kept.append(node)
     spans = [(finder.begin(node), finder.end(node)) for node in kept]
     original = compile(source, "", "exec")
-    found = {}
+    lines_of = statements(tree)
+    found: dict[tuple[int, int, bytes], Change] = {}
     for change in finder.within(tree):
         if any(begin <= change.start and change.end <= end for begin, end in spans):
             continue
@@ -169,5 +190,6 @@ def all_changes(source: bytes) -> list[Change]:
         except SyntaxError:
             continue
         if not same:
-            found.setdefault((change.start, change.end, change.text), change)
+            run = frozenset(lines_of.get(change.line, ()))
+            found.setdefault((change.start, change.end, change.text), replace(change, lines_run=run))
     return sorted(found.values(), key=lambda change: (change.start, change.end, change.text))
