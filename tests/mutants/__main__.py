@@ -10,6 +10,7 @@ why it makes no difference. Linux and macOS only.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
@@ -44,15 +45,9 @@ HERE = Path(__file__).parent
 QUICK = ("record", "wire", "plan", "analyze", "results", "report")
 # Loaded once: each change is tested in a fork of this process, which imports the package anew.
 HEAVY = (
-    "anyio",
-    "httpx",
-    "msgspec",
-    "numpy",
-    "orjson",
-    "hdrh.histogram",
-    "xdist.plugin",
-    "pytest_timeout",
-    "jsonschema",
+    *("_hypothesis_pytestplugin", "anyio.pytest_plugin", "asyncio", "hdrh.histogram", "httpx", "jsonschema", "msgspec"),
+    *("numpy.random", "orjson", "pdb", "platformdirs", "pytest_timeout", "xdist.looponfail", "xdist.plugin"),
+    *("xdist.workermanage", "xml.etree.ElementTree"),
 )
 # Times what the tests take undisturbed, and a little: far more than a change that only makes them slower.
 CPU_FACTOR, CPU_S, WALL_FACTOR, WALL_S = 4, 10, 10, 60
@@ -275,6 +270,7 @@ def main() -> int:
     for name in HEAVY:
         with suppress(ImportError):
             importlib.import_module(name)
+    gc.freeze()  # no collection looks at it
     # Found is enough: no smaller example is searched for, and a run is the same each time.
     settings.register_profile(
         "mutants",
