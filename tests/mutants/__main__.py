@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
 # Tests here need no socket and no other process, and are quick.
 QUICK = ("record", "wire", "plan", "analyze", "results", "report")
 # Loaded once: each change is tested in a fork of this process, which imports the package anew.
@@ -142,67 +141,73 @@ class Copy:
     def ended(self) -> str | None:
         """How the tests ended, or None while they run."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
-        if not pid:
-            if time.monotonic() < self.ends_by:
-                return None
-            os.killpg(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        if not pid and time.monotonic() < self.ends_by:
+            return None
+        self.stop()
+        if not pid or (os.WIFSIGNALED(status) and os.WTERMSIG(status) in {signal.SIGXCPU, signal.SIGKILL}):
             return TIMED_OUT
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        if os.WIFSIGNALED(status):
-            return TIMED_OUT if os.WTERMSIG(status) in {signal.SIGXCPU, signal.SIGKILL} else KILLED
-        return SURVIVED if os.WEXITSTATUS(status) == 0 else KILLED
+        return SURVIVED if status == 0 else KILLED
+
+    def stop(self) -> None:
+        """End what is left of the tests, and what they started."""
+        if self.pid:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+        self.pid = 0
 
 
-def tests_of(module: Path, more: list[str]) -> list[str]:
+def tests_of(root: Path, within: Path) -> list[str]:
     """The test files of a module: its own, then those of its package and those that name it."""
-    package = module.parent.relative_to(ROOT / "loadbench")
-    dotted = ".".join(module.relative_to(ROOT).with_suffix("").parts)
-    folder, _, stem = dotted.rpartition(".")
-    files = [ROOT / "tests" / package / f"test_{module.stem}.py", *sorted((ROOT / "tests" / package).glob("test_*.py"))]
-    for name in QUICK:
-        for file in sorted((ROOT / "tests" / name).rglob("test_*.py")):
-            text = file.read_text("utf-8")
-            if f"{dotted} import" in text or (f"from {folder} import" in text and stem in text):
-                files.append(file)
-    return list(dict.fromkeys([*(str(file.relative_to(ROOT)) for file in files if file.exists()), *more]))
+    folder, stem = ".".join(within.parts[:-1]), within.stem
+    beside = root / own_test(within)
+    files = [beside, *sorted(beside.parent.glob("test_*.py"))]
+    for file in (file for name in QUICK for file in sorted((root / "tests" / name).rglob("test_*.py"))):
+        text = file.read_text("utf-8")
+        if f"{folder}.{stem} import" in text or (f"from {folder} import" in text and stem in text):
+            files.append(file)
+    return list(dict.fromkeys(str(file.relative_to(root)) for file in files if file.exists()))
 
 
-def explained_of(module: Path) -> dict[tuple[str, str], str]:
+def own_test(within: Path) -> str:
+    return str(Path("tests", *within.parts[1:-1], f"test_{within.stem}.py"))
+
+
+def explained_of(root: Path, within: Path) -> dict[tuple[str, str], str]:
     """The survivors of a module that make no difference, by their lines before and after: why."""
-    package = module.relative_to(ROOT / "loadbench").parts[0]
-    file = HERE / f"{package}.toml"
+    package = within.parts[1]
+    file = root / "tests/mutants" / f"{package}.toml"
     known = tomllib.loads(file.read_text("utf-8")) if file.exists() else {}
-    within = str(module.relative_to(ROOT / "loadbench" / package))
-    return {(entry["before"], entry["after"]): entry["why"] for entry in known.get(within, [])}
+    return {(entry["before"], entry["after"]): entry["why"] for entry in known.get("/".join(within.parts[2:]), [])}
 
 
-def test_module(
-    module: Path, copies: list[Copy], most: int | None, seed: int, more: list[str]
+def tried(
+    within: Path, copies: list[Copy], most: int | None, seed: int, more: list[str]
 ) -> tuple[Counter[str], list[str]]:
     """What became of the changes of a module, and the rows of those that survived."""
-    source = module.read_bytes()
+    root = copies[0].place
+    source = (root / within).read_bytes()
     changes = all_changes(source)
-    explained = explained_of(module)
+    explained = explained_of(root, within)
     counts = Counter({"changes": len(changes)})
-    counts["explained"] = sum(change.lines(source) in explained for change in changes)
-    changes = [change for change in changes if change.lines(source) not in explained]
     if most is not None and most < len(changes):
-        drawn = random.Random(f"{seed} {module.name}").sample(range(len(changes)), most)
+        drawn = random.Random(f"{seed} {within.name}").sample(range(len(changes)), most)
         changes = [changes[index] for index in sorted(drawn)]
+    counts["tried"] = len(changes)
+    changes = [change for change in changes if change.lines(source) not in explained]
+    counts["explained"] = counts["tried"] - len(changes)
     if not changes:
         return counts, []
 
-    within, files = module.relative_to(ROOT), tests_of(module, more)
-    seen = copies[0].place.with_suffix(".json")
-    copies[0].start(files, Watching(copies[0].place / within, seen))
+    files = [*tests_of(root, within), *more]
+    seen = root.with_suffix(".json")
+    copies[0].start(files, Watching(root / within, seen))
     while (how := copies[0].ended()) is None:
         time.sleep(0.02)
     if how != SURVIVED:
         sys.exit(f"{' '.join(files)} fail without a change:\n{copies[0].log.read_text('utf-8')[-3000:]}")
     watched: dict[str, tuple[float, list[int]]] = json.loads(seen.read_text("utf-8"))
-    own = f"tests/{module.parent.relative_to(ROOT / 'loadbench')}/test_{module.stem}.py"
 
     def stages(change: Change) -> list[dict[str, float]]:
         """The tests that run what is changed: those of the module's own file, then the others."""
@@ -211,7 +216,7 @@ def test_module(
             for name, (took, lines) in watched.items()
             if lines and (not change.lines_run or not change.lines_run.isdisjoint(lines))
         }
-        first = {name: took for name, took in running.items() if name.startswith(own)}
+        first = {name: took for name, took in running.items() if name.startswith(own_test(within))}
         rest = {name: took for name, took in running.items() if name not in first}
         return [stage for stage in (first, rest) if stage]
 
@@ -263,10 +268,10 @@ def main() -> int:
     modules: list[Path] = []
     for word in given.modules:
         if not word.isdecimal():
-            place = next((path for path in (ROOT / word, ROOT / "loadbench" / word) if path.exists()), None)
+            place = next((path for path in (ROOT / "loadbench" / word, ROOT / word) if path.exists()), None)
             if place is None:
                 parser.error(f"there is no module {word}")
-            modules += sorted(place.rglob("*.py")) if place.is_dir() else [place]
+            modules += [file.relative_to(ROOT) for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
     for name in HEAVY:
         with suppress(ImportError):
             importlib.import_module(name)
@@ -280,37 +285,33 @@ def main() -> int:
         phases=(Phase.explicit, Phase.generate),
         suppress_health_check=list(HealthCheck),
     )
-    table, survivors = [], []
+    names = ("changes", "tried", KILLED, TIMED_OUT, "explained", SURVIVED, NOT_RUN)
+    table = [f"| module | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     with tempfile.TemporaryDirectory(prefix="loadbench-mutants-") as folder:
         first = Path(folder) / "0"
-        files = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-        )
-        for name in files.stdout.splitlines():
-            if (ROOT / name).is_file():
-                (first / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, first / name)
+        listed = ["git", "ls-files", "-co", "--exclude-standard"]
+        files = subprocess.run(listed, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+        for name in (name for name in files if (ROOT / name).is_file()):
+            (first / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, first / name)
         copies = [Copy(first)]
         for number in range(1, given.at_once):
             copies.append(Copy(Path(folder) / str(number)))
             shutil.copytree(first, copies[-1].place)
-        for module in modules:
-            counts, rows = test_module(module, copies, min(numbers, default=None), given.seed, given.tests)
-            if counts["changes"]:
-                names = ("changes", "explained", KILLED, TIMED_OUT, SURVIVED, NOT_RUN)
-                table.append(
-                    f"| {module.relative_to(ROOT / 'loadbench')} | "
-                    + " | ".join(str(counts[name]) for name in names)
-                    + " |"
-                )
-                sys.stderr.write(f"{table[-1]}\n")
-            survivors += rows
-    sys.stdout.write("".join(f"{row}\n" for row in survivors))
-    sys.stdout.write(
-        "| module | changes | explained | killed | timed out | survived | not run |\n|---|--:|--:|--:|--:|--:|--:|\n"
-    )
+        try:
+            for module in modules:
+                counts, rows = tried(module, copies, min(numbers, default=None), given.seed, given.tests)
+                sys.stdout.write("".join(f"{row}\n" for row in rows))
+                if counts["changes"]:
+                    figures = " | ".join(str(counts[name]) for name in names)
+                    table.append(f"| {module.relative_to('loadbench')} | {figures} |")
+                    sys.stderr.write(f"{table[-1]}\n")
+                sys.stdout.flush()
+        finally:
+            for copy in copies:
+                copy.stop()
     sys.stdout.write("".join(f"{row}\n" for row in table))
-    return 1 if survivors else 0
+    return 0
 
 
 if __name__ == "__main__":
