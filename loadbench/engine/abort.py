@@ -16,7 +16,7 @@ from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST, weighted
 from loadbench.record.histogram import Histogram, permille_rank
-from loadbench.record.outcome import Outcome
+from loadbench.record.outcome import Outcome, failed_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,11 +41,10 @@ class AbortWatch:
 
     def add(self, sample: Sample) -> None:
         """Add a request that ended, in any phase."""
-        if sample.outcome.left_out or sample.outcome is Outcome.GAVE_UP:
-            return
-        self._ended += 1
+        failed, ended = failed_of({sample.outcome: 1})
+        self._failed += failed
+        self._ended += ended
         if sample.outcome is not Outcome.OK:
-            self._failed += 1
             return
         for rule, histogram in self._histograms.items():
             if rule.is_latency:

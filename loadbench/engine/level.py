@@ -301,7 +301,7 @@ class Level:
             taken += prepared.prompt is fresh.prompt
             # From the response's end, not from now: the client's own delay must not hide between two requests.
             due_ns = sample.end_ns + think_ns
-            if sample.outcome.failed or sample.outcome is Outcome.CLIENT_LIMIT:
+            if sample.outcome not in {Outcome.OK, Outcome.GAVE_UP}:
                 due_ns = max(due_ns, request.due_ns + _RETRY_NS)
 
     async def _open_loop(self, load: Open) -> None:

@@ -21,7 +21,6 @@ from loadbench.engine.level_runner import LevelRunner
 from loadbench.engine.sweep import LastLevel, level_duration
 from loadbench.engine.target import prepare_model
 from loadbench.plan.pairs import SIDES, Pairing, at_repeat, blocks, planned_ns
-from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,7 +160,7 @@ class Paired:
             self._last[which][level] = self._last[which][level].then(load, recording)
             if self.stopped:
                 return True
-            if recording.outcomes and not {Outcome.OK, Outcome.GAVE_UP, Outcome.CLIENT_LIMIT} & set(recording.outcomes):
+            if recording.outcomes and all(outcome.failed for outcome in recording.outcomes):
                 outcomes = ", ".join(f"{count} {outcome}" for outcome, count in recording.outcomes.items())
                 raise TargetUnavailable(
                     f"{SIDES[which].upper()} answered nothing at {load.label} (requests: {outcomes})",

@@ -158,7 +158,7 @@ class Attainment:
     def _meets(self, objective: Objective, sample: Sample) -> bool:
         """Whether the request has the figure and meets the bound; its tally gets it."""
         hits = hits_of(objective, sample)
-        gave_up, failed = sample.outcome is Outcome.GAVE_UP, sample.outcome not in {Outcome.OK, Outcome.GAVE_UP}
+        gave_up, failed = sample.outcome is Outcome.GAVE_UP, sample.outcome.failed
         lacks_it = gave_up and (hits is None or hits.over == math.inf)
         informing = objective.metric == FAILURES or informs(objective, sample)
         if hits is not None and (informing or not (failed or lacks_it)):
@@ -198,8 +198,7 @@ class _KeptRows:
 
 def hits_of(objective: Objective, sample: Sample) -> RequestHits | None:
     """How a request fares; `None` where the objective does not apply to it, or it lacks the figure."""
-    gave_up = sample.outcome is Outcome.GAVE_UP
-    failed = sample.outcome is not Outcome.OK and not gave_up
+    gave_up, failed = sample.outcome is Outcome.GAVE_UP, sample.outcome.failed
     if objective.metric == FAILURES:
         return None if gave_up else RequestHits(not failed, 1, math.inf if failed else 0.0)
     if failed:

@@ -42,11 +42,6 @@ class GroupStats:
         """Those that ended ok."""
         return self.outcomes[Outcome.OK]
 
-    @property
-    def failures(self) -> int:
-        """Those for which the server, or the network, is to blame."""
-        return sum(count for outcome, count in self.outcomes.items() if outcome.failed)
-
     def add(self, sample: Sample) -> None:
         """Add one measured request."""
         self.outcomes[sample.outcome] += 1

@@ -57,7 +57,7 @@ class Outage:
                 self._failed += self._failures.total
                 self._failures.clear()
                 self._began_ns, self._silent_ns, self._silent_to_ns = None, 0, None
-        elif outcome.failed or outcome is Outcome.ABANDONED:
+        elif outcome.failed:
             at_ns = sample.end_ns
             if outcome in _SILENT:
                 marks = (sent_ns, sample.headers_ns, sample.last_token_ns)

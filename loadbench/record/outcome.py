@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Outcome(StrEnum):
@@ -32,12 +36,19 @@ class Outcome(StrEnum):
 
     @property
     def failed(self) -> bool:
-        """Whether the server, or the network, is to blame: neither a success nor cut on purpose."""
+        """Whether the server, or the network, is to blame. One that the user cut, that was never sent, or whose user
+        gave up, neither succeeded nor failed."""
         return self not in _NOT_FAILURES
 
 
 LEFT_OUT = frozenset({Outcome.CANCELLED, Outcome.CLIENT_LIMIT})
-_NOT_FAILURES = LEFT_OUT | {Outcome.OK, Outcome.ABANDONED, Outcome.GAVE_UP}
+_NOT_FAILURES = LEFT_OUT | {Outcome.OK, Outcome.GAVE_UP}
+
+
+def failed_of(outcomes: Mapping[Outcome, int] | Mapping[str, int], missed: int = 0) -> tuple[int, int]:
+    """(requests that failed, those that failed or succeeded); arrivals that were not sent (`missed`) failed as well."""
+    failed = missed + sum(count for outcome, count in outcomes.items() if outcome not in _NOT_FAILURES)
+    return failed, failed + outcomes.get(Outcome.OK, 0)
 
 
 class TokenSource(StrEnum):

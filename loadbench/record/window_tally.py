@@ -97,14 +97,14 @@ class WindowTally:
         """Count what lies inside. A failed request produced nothing; one that was cut on purpose did."""
         is_measured, sent_ns = sample.phase is Phase.MEASURED, sample.sent_ns
         if sent_ns is None:
-            # A request that was refused, or given up before it was sent, was started all the same.
-            self.arrivals += (sample.outcome.failed or sample.outcome is Outcome.GAVE_UP) and is_measured
+            # A request that was refused, or cut or given up before it was sent, was started all the same.
+            self.arrivals += is_measured and not sample.outcome.left_out
         else:
             self.arrivals += opens_ns <= sent_ns and (closes_ns is None or sent_ns < closes_ns)
             ends_ns = sample.end_ns if closes_ns is None else min(sample.end_ns, closes_ns)
             self.in_flight_ns += max(0, ends_ns - max(sent_ns, opens_ns))
         self.audit.add_span(sample)
-        if sample.outcome.failed:
+        if sample.outcome.failed and sample.outcome is not Outcome.ABANDONED:
             return
 
         def arrived(at_ns: int) -> bool:

@@ -14,7 +14,7 @@ from loadbench.analyze.level.overload import amount, limit_sentence
 from loadbench.analyze.stats.intervals import quantile_ranks
 from loadbench.core.text import some
 from loadbench.plan.server_url import UNVERIFIED
-from loadbench.record.outcome import LEFT_OUT
+from loadbench.record.outcome import failed_of
 from loadbench.report import machine
 from loadbench.report.document import Block, Document, Heading, Notes, Table, Text
 from loadbench.report.quality import quality_document
@@ -105,7 +105,7 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
             significant(level.concurrency.mean),
             *(quantile(level.metrics.get(metric), name) for metric, names in _FIGURES.items() for name in names),
             str(level.outcomes.get("ok", 0)),
-            str(failed(level)),
+            str(failed_of(level.outcomes)[0]),
         ]
         if with_gave_up:
             row.append(str(level.outcomes.get("gave_up", 0)))
@@ -144,7 +144,7 @@ def _group_tables(levels: Sequence[LevelResult]) -> list[Block]:
                         _group_quantile(metrics.get("ttft_s"), "p95", 0.95),
                         _group_quantile(metrics.get("tpot_s"), "p50", 0.5),
                         str(group.ok),
-                        str(failed(group)),
+                        str(failed_of(group.outcomes)[0]),
                         *[str(group.outcomes.get("gave_up", 0))] * with_gave_up,
                     ]
                 )
@@ -159,7 +159,7 @@ def _group_tables(levels: Sequence[LevelResult]) -> list[Block]:
 
 def _stands_out(group: GroupResult) -> tuple[int, float]:
     ttft = group.metrics.get("ttft_s")
-    return failed(group), 0.0 if ttft is None else ttft.p50
+    return failed_of(group.outcomes)[0], 0.0 if ttft is None else ttft.p50
 
 
 def _without_what_all_have(urls: Sequence[str]) -> dict[str, str]:
@@ -182,7 +182,7 @@ def level_line(level: LevelResult, *, is_probe: bool = False) -> str:
     return (
         f"{significant(level.throughput.output_tokens_per_s)} tok/s, "
         f"TTFT p50 {quantile(ttft, 'p50')} p95 {quantile(ttft, 'p95')}, "
-        f"{level.outcomes.get('ok', 0)} ok, {failed(level)} failed"
+        f"{level.outcomes.get('ok', 0)} ok, {failed_of(level.outcomes)[0]} failed"
         + (f", {level.gave_up.gave_up} gave up" if level.gave_up is not None else "")
         + ("" if is_probe else f", {verdict(level)}")
     )
@@ -192,11 +192,6 @@ def verdict(level: LevelResult) -> str:
     """The verdict's status, marked where it is not known whether the level was steady."""
     unknown = any(caveat.code == "steadiness_unknown" for caveat in level.caveats)
     return f"{level.verdict.status} {UNKNOWN}" if unknown else level.verdict.status
-
-
-def failed(level: LevelResult | GroupResult) -> int:
-    """Measured requests without a complete response; those that were cut or given up on purpose do not count."""
-    return sum(count for outcome, count in level.outcomes.items() if outcome not in {"ok", *LEFT_OUT, "gave_up"})
 
 
 def quantile(metric: Metric | None, name: str) -> str:

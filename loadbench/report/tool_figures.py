@@ -18,7 +18,6 @@ import numpy as np
 
 from loadbench.analyze.stats.intervals import bound_holds, fewest_requests
 from loadbench.core.units import NS_PER_S
-from loadbench.record.outcome import LEFT_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +52,7 @@ class RequestColumns:
         if request.phase != "measured":
             return
         if request.outcome != "ok":
-            self.failed += request.outcome not in {*LEFT_OUT, "gave_up"}
+            self.failed += request.outcome.failed
             return
         for name, column in self._columns.items():
             value = getattr(request, name)

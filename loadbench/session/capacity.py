@@ -22,10 +22,11 @@ import anyio
 import msgspec
 
 from loadbench.analyze.capacity.answer import conclude
-from loadbench.analyze.capacity.client_delay import ClientDelays, client_reasons
-from loadbench.analyze.capacity.curve import fit_of_all_objectives, mostly_missed, predict_from_curve
+from loadbench.analyze.capacity.client_delay import ClientDelays
+from loadbench.analyze.capacity.curve import any_per_token, fit_of_all_objectives, mostly_missed, predict_from_curve
 from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_objectives
 from loadbench.analyze.capacity.sequential import SequentialMonitor, required_share
+from loadbench.analyze.level.verdict import client_reasons
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch, grid_of
@@ -449,7 +450,7 @@ class CapacityWriter(RunWriter):
         if recording.interrupted:
             return None
         level, objectives = self.run.levels[-1], self._scenario.objectives
-        reasons = client_reasons(level, objectives)
+        reasons = client_reasons(level.verdict, per_token=any_per_token(objectives))
         if reasons:
             self._progress.say(f"{load.label}: the throughput curve ends below this load: {reasons[0].message}")
             return None

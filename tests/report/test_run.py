@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
-from loadbench.record.outcome import Outcome
-from loadbench.report.run import KNEE, UNSURE, by_model, failed, level_table, notes, quantile, title
+from loadbench.record.outcome import Outcome, failed_of
+from loadbench.report.run import KNEE, UNSURE, by_model, level_table, notes, quantile, title
 from loadbench.report.values import duration, significant
 from loadbench.results.run import ModelStatus
 from tests.building import MS, S, a_failure, a_level, a_run, a_sample
@@ -148,7 +148,7 @@ def test_absent_metric_is_a_dash():
 def test_requests_cut_by_the_user_are_no_failures():
     """What the user stopped failed nobody; what the drain cut did not answer in time."""
     cut = a_level([a_sample(), a_failure(Outcome.CANCELLED, number=1), a_failure(Outcome.ABANDONED, number=2)])
-    assert failed(cut) == 1
+    assert failed_of(cut.outcomes)[0] == 1
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ import numpy as np
 
 from loadbench.analyze.capacity.measured_levels import measured_levels
 from loadbench.analyze.capacity.scaling import SLOTS, find_cliff
-from loadbench.analyze.level.verdict import PREEMPTIONS
+from loadbench.analyze.level.verdict import PREEMPTIONS, client_reasons
 from loadbench.results.prediction import Bottleneck, Estimate, Evidence
 from loadbench.results.run import ClosedLoad
 
@@ -41,10 +41,6 @@ if TYPE_CHECKING:
 
 # Fewer levels do not show a knee.
 _FEWEST_LEVELS = 3
-# Reasons of a verdict that say that the load generator was the bottleneck.
-_CLIENT_CODES = frozenset(
-    {"late_start", "loop_lag", "late_reads", "missed_arrivals", "rate_not_reached", "lost_worker", "client_limit"}
-)
 # A smaller gain from twice the load is not worthwhile, and hardly more than two runs differ by.
 _WORTHWHILE = 0.15
 # A share above the first is most of the time, one below the second is not; in between nobody can tell.
@@ -123,7 +119,7 @@ def find_bottleneck(
     # The lowest level above all valid ones at which the load generator gave out.
     reached = points[-1].n if points else 0.0
     for level in sorted(levels, key=lambda level: level.concurrency.mean):
-        reasons = [reason for reason in level.verdict.reasons if reason.code in _CLIENT_CODES]
+        reasons = client_reasons(level.verdict, per_token=True)
         if reasons and level.concurrency.peak > reached:
             return Bottleneck(
                 kind="client",

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from loadbench.analyze.capacity.curve import ITL_ONLY_CODES
+from loadbench.analyze.capacity.curve import any_per_token
 from loadbench.analyze.capacity.sequential import required_share
+from loadbench.analyze.level.verdict import CLIENT_CODES, LESS_LOAD_CODES, client_reasons
 from loadbench.plan.load import Closed, Phase
 from loadbench.plan.objective import FAILURES
 from loadbench.record.attainment import informs, values_of
@@ -35,12 +36,8 @@ if TYPE_CHECKING:
     from loadbench.plan.objective import Objective
     from loadbench.record.recorder import LevelRecording
     from loadbench.record.sample import Sample
-    from loadbench.results.run import LevelResult, Reason
+    from loadbench.results.run import LevelResult
 
-# Reasons of a verdict that say that the load generator was the bottleneck (`loadbench.analyze.level.verdict`).
-_CLIENT_CODES = frozenset({"late_start", "loop_lag", "rate_not_reached", "lost_worker", "client_limit", "stood_still"})
-# Of these, the ones that say that it made less load than it should.
-_LESS_LOAD_CODES = frozenset({"rate_not_reached", "lost_worker", "client_limit", "stood_still"})
 # Sums of floats are equal up to this.
 _NOTHING = 1e-9
 
@@ -64,8 +61,7 @@ class ClientDelays:
         """A request has ended."""
         if sample.phase is not Phase.MEASURED or sample.outcome.left_out:
             return
-        gave_up = sample.outcome is Outcome.GAVE_UP
-        failed = sample.outcome is not Outcome.OK and not gave_up
+        gave_up, failed = sample.outcome is Outcome.GAVE_UP, sample.outcome.failed
         for objective, values in self._values.items():
             if objective.metric == FAILURES:
                 beyond = [] if gave_up else [(math.inf if failed else -math.inf, 1)]
@@ -80,11 +76,11 @@ class ClientDelays:
 
     def limited(self, level: LevelResult, load: Load, recording: LevelRecording) -> str:
         """Why the probe says more about the load generator than about the server; empty where it does not."""
-        reasons = client_reasons(level, self._objectives)
+        reasons = client_reasons(level.verdict, per_token=any_per_token(self._objectives))
         codes = {reason.code for reason in reasons}
-        passes, users_late = codes.isdisjoint(_LESS_LOAD_CODES), isinstance(load, Closed) and "late_start" in codes
+        passes, users_late = codes.isdisjoint(LESS_LOAD_CODES), isinstance(load, Closed) and "late_start" in codes
         usual_ns = recording.histograms["lateness"].percentile(99) or 0
-        lag_ns = 0 if codes <= {"late_start"} | _LESS_LOAD_CODES else recording.health.loop_lag.percentile(99) or 0
+        lag_ns = 0 if codes <= {"late_start"} | LESS_LOAD_CODES else recording.health.loop_lag.percentile(99) or 0
         for objective, values in self._values.items() if reasons else ():
             beyond_ns, weights = np.array(values.beyond_ns), np.array(values.weights, np.float64)
             missed = beyond_ns >= 0
@@ -98,16 +94,8 @@ class ClientDelays:
         return reasons[0].message if reasons and not passes else ""
 
 
-def client_reasons(level: LevelResult, objectives: Sequence[Objective]) -> list[Reason]:
-    """The reasons of a level's verdict that say that the load generator was the bottleneck, as far as they matter."""
-    per_token = any(objective.metric in MANY_A_REQUEST for objective in objectives)
-    codes = _CLIENT_CODES | (ITL_ONLY_CODES if per_token else frozenset())
-    return [reason for reason in level.verdict.reasons if reason.code in codes]
-
-
 def without_client_reasons(level: LevelResult) -> LevelResult:
     """The level as far as the server is concerned: VALID where the load generator was its only problem."""
-    codes = _CLIENT_CODES | ITL_ONLY_CODES
-    reasons = [reason for reason in level.verdict.reasons if reason.code not in codes]
+    reasons = [reason for reason in level.verdict.reasons if reason.code not in CLIENT_CODES]
     verdict = msgspec.structs.replace(level.verdict, reasons=reasons) if reasons else Verdict("VALID")
     return msgspec.structs.replace(level, verdict=verdict)

@@ -14,6 +14,7 @@ import numpy as np
 from loadbench.analyze.capacity.finite_source import between, met_on_arrival, rates_through
 from loadbench.analyze.capacity.measured_levels import measured_levels
 from loadbench.analyze.capacity.prediction import missed_share, predict, refusal, unpredictable
+from loadbench.analyze.level.verdict import ITL_ONLY_CODES
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.results.run import ClosedLoad, Verdict
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from loadbench.results.prediction import PredictedCapacity, Prediction
     from loadbench.results.run import LevelResult
 
-# Late reads distort the times between tokens; figures of whole requests change by one such time at most.
-ITL_ONLY_CODES = frozenset({"late_reads"})
 # The reported think times: multiples of the one that was set, or these where none was set.
 _MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 _WITHOUT_S = (0.0, 10.0, 20.0, 30.0, 40.0, 60.0)
@@ -39,9 +38,14 @@ def think_times(think_s: float) -> tuple[float, ...]:
 def curve_levels(levels: Sequence[LevelResult], objectives: Sequence[Objective]) -> list[LevelResult]:
     """The levels without think time; late reads count only for objectives on the times between tokens."""
     no_think_time = [level for level in levels if isinstance(level.load, ClosedLoad) and level.load.think is None]
-    if any(objective.metric in MANY_A_REQUEST for objective in objectives):
+    if any_per_token(objectives):
         return no_think_time
     return [ignoring_itl(level) for level in no_think_time]
+
+
+def any_per_token(objectives: Sequence[Objective]) -> bool:
+    """Whether late reads matter: they distort times between tokens, and whole requests by one such time at most."""
+    return any(objective.metric in MANY_A_REQUEST for objective in objectives)
 
 
 def ignoring_itl(level: LevelResult) -> LevelResult:

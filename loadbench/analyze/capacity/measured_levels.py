@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from loadbench.record.histogram import Histogram
-from loadbench.record.outcome import LEFT_OUT
+from loadbench.record.outcome import failed_of
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def measured_levels(levels: Iterable[LevelResult]) -> list[MeasuredLevel]:
     combined = []
     for users, same in sorted(by_users.items()):
         answered = sum(level.outcomes.get("ok", 0) for level in same)
-        failed = sum(sum(level.outcomes.values()) + level.missed for level in same) - answered
-        failed -= sum(level.outcomes.get(outcome, 0) for level in same for outcome in (*LEFT_OUT, "gave_up"))
+        failed = sum(failed_of(level.outcomes, level.missed)[0] for level in same)
         window_s = sum(level.window_s for level in same)
         per_s = sum(level.throughput.requests_per_s * level.window_s for level in same) / window_s
         variance = 0.0

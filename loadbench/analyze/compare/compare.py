@@ -31,7 +31,6 @@ from loadbench.analyze.compare.crossover import crossover
 from loadbench.analyze.compare.effect import ASSUMED_DRIFT, Effect, mean_over_levels
 from loadbench.analyze.compare.figure_data import (
     Design,
-    counts,
     failures_by_run,
     figure_data,
     not_in_every_run,
@@ -45,6 +44,7 @@ from loadbench.core.errors import BadInput
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
 from loadbench.plan.settings import USUAL_REPEATS
+from loadbench.record.outcome import failed_of
 from loadbench.results.compare import NO_SAMPLES, TOO_FEW_REQUESTS, ComparedSide, Comparison, LeftOut
 from loadbench.results.run import ClosedLoad, Reason
 
@@ -241,7 +241,7 @@ def _usable_level(run: Run, load: ClosedLoad | OpenLoad) -> tuple[LevelResult | 
             why = ("invalid", f"INVALID: {', '.join(reason.message for reason in level.verdict.reasons)}")
         elif level.interrupted:
             why = ("interrupted", "it was interrupted")
-        elif not counts(level)[1]:
+        elif not failed_of(level.outcomes, level.missed)[1]:
             why = ("empty", "no request was measured")
         else:
             return level, why

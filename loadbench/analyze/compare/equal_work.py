@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadbench.analyze.compare.effect import BetweenRuns
-from loadbench.analyze.compare.figure_data import counts
 from loadbench.analyze.compare.hardware import model_families, server_models
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.scenario import NOT_USED
 from loadbench.plan.setting_types import PATH
 from loadbench.plan.settings import Comparable, setting_of, settings
+from loadbench.record.outcome import failed_of
 from loadbench.results.run import Reason
 from loadbench.wire.body import EXACT_NAMES
 
@@ -204,7 +204,8 @@ def _response_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
     for levels in sides:
         given_up = sum(level.outcomes.get("gave_up", 0) for level in levels)
         gave_up.append(given_up / max(1, sum(level.outcomes.get("ok", 0) for level in levels) + given_up))
-        failures, requests = map(sum, zip(*map(counts, levels), strict=True)) if levels else (0, 0)
+        counts = [failed_of(level.outcomes, level.missed) for level in levels]
+        failures, requests = map(sum, zip((0, 0), *counts, strict=True))
         failed.append(failures / requests if requests else 0.0)
         ended = sum(sum(level.finish_reasons.values()) for level in levels)
         cut = sum(level.finish_reasons.get("length", 0) for level in levels)

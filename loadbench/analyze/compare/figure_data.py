@@ -19,7 +19,7 @@ from loadbench.analyze.compare.effect import BetweenRuns, WithinRun
 from loadbench.analyze.stats.intervals import share_interval
 from loadbench.plan.gate import COST, ENERGY
 from loadbench.plan.objective import FAILURES, RATES
-from loadbench.record.outcome import LEFT_OUT
+from loadbench.record.outcome import failed_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,8 @@ class Design:
 def figure_data(a: Levels, b: Levels, metric: str, design: Design) -> FigureData | None:
     """`None` where a run lacks the figure, or where one run a side has no interval of it."""
     if metric == FAILURES:
-        both = all(any(level is not None and counts(level)[1] for level in side) for side in (a, b))
+        known = ((level for level in side if level is not None) for side in (a, b))
+        both = all(any(failed_of(level.outcomes, level.missed)[1] for level in side) for side in known)
         return _failures(a, b, design) if both else None
     if len(a) == len(b) == 1:
         one, other = _with_interval(a[0], metric), _with_interval(b[0], metric)
@@ -91,7 +92,7 @@ def failures_by_run(a: Levels, b: Levels, design: Design) -> BetweenRuns:
     """The share of requests that failed in each run."""
     sides = []
     for side in (a, b):
-        by_run = [(0, 0) if level is None else counts(level) for level in side]
+        by_run = [(0, 0) if level is None else failed_of(level.outcomes, level.missed) for level in side]
         sides.append([failed / requests if requests else math.nan for failed, requests in by_run])
     return design.between(*sides)
 
@@ -109,13 +110,6 @@ def value(level: LevelResult, metric: str) -> float | None:
     return None if measured is None or measured.count < _FEWEST[point] else float(getattr(measured, point))
 
 
-def counts(level: LevelResult) -> tuple[int, int]:
-    """(failed, all) measured requests, without those that were cancelled or that users gave up."""
-    requests = sum(level.outcomes.values()) + level.missed
-    requests -= sum(level.outcomes.get(outcome, 0) for outcome in (*LEFT_OUT, "gave_up"))
-    return requests - level.outcomes.get("ok", 0), requests
-
-
 def _failures(a: Levels, b: Levels, design: Design) -> WithinRun:
     """The share of all requests of a side that failed, with its interval."""
     intervals, overdispersed, fewest = [], False, len(a) + len(b)
@@ -125,8 +119,8 @@ def _failures(a: Levels, b: Levels, design: Design) -> WithinRun:
         for place, level in enumerate(levels):
             if level is not None:
                 unit = place if design.sessions is None else design.sessions[side][place]
-                bad, of = by_unit.get(unit, (0, 0))
-                by_unit[unit] = (bad + counts(level)[0], of + counts(level)[1])
+                parts = by_unit.get(unit, (0, 0)), failed_of(level.outcomes, level.missed)
+                by_unit[unit] = sum(part[0] for part in parts), sum(part[1] for part in parts)
         failed, requests = map(sum, zip(*by_unit.values(), strict=True))
         share = failed / requests
         # How many times as much the units differ as chance explains; at least 1.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import FEWEST_ANSWERS, users_of
-from loadbench.record.outcome import LEFT_OUT, Outcome
+from loadbench.record.outcome import Outcome, failed_of
 from loadbench.results.run import AfterGivingUp, GaveUpResult, Reason, Verdict
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def gave_up_caveats(recording: LevelRecording, result: GaveUpResult | None) -> I
     """That users gave up, and that the server went on generating for them."""
     if result is None or not result.gave_up:
         return
-    measured = sum(recording.outcomes.values()) - sum(recording.outcomes.get(outcome, 0) for outcome in LEFT_OUT)
+    measured = failed_of(recording.outcomes)[1] + result.gave_up
     early = f", {result.before_first_token} of them before the first token" if result.before_first_token else ""
     yield Reason(
         "gave_up",

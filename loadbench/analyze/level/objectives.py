@@ -30,7 +30,7 @@ from loadbench.plan.objective import FAILURES
 from loadbench.record.attainment import UNTIL_FIRST, Tally
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.histogram import permille_rank
-from loadbench.record.outcome import Outcome
+from loadbench.record.outcome import Outcome, failed_of
 from loadbench.results.run import Goodput, ObjectiveResult, Reason, Verdict
 
 if TYPE_CHECKING:
@@ -52,9 +52,8 @@ _MIN_FOR_A_MEAN = 20
 def decide(recording: LevelRecording, throughput: Throughput, load: Load) -> list[ObjectiveResult]:
     """Decide each objective of the level, in the order in which they were given."""
     attained, users = recording.attained, users_of(load)
-    arrivals = attained.requests + recording.missed
     gave_up = recording.outcomes.get(Outcome.GAVE_UP, 0)
-    failed = arrivals - recording.outcomes.get(Outcome.OK, 0) - gave_up
+    failed, ended = failed_of(recording.outcomes, recording.missed)
     decided = []
     for objective, tally in attained.tallies.items():
         if objective.is_latency:
@@ -71,10 +70,7 @@ def decide(recording: LevelRecording, throughput: Throughput, load: Load) -> lis
         elif objective.metric != FAILURES:
             value = float(getattr(throughput, objective.metric))
             decided.append(_by_interval(objective, value, throughput.interval.get(objective.metric)))
-        elif gave_up and arrivals == gave_up:
-            decided.append(_decided(objective, "UNDECIDED", None, note="every user gave up"))
-        elif arrivals:
-            ended = arrivals - gave_up
+        elif ended:
             requests = HitSeries(attained.rows[objective], users)
             low, high = requests.interval(ended - failed, ended, 1 - objective.bound)
             result = _by_interval(objective, failed / ended, (1 - high, 1 - low))
@@ -83,6 +79,8 @@ def decide(recording: LevelRecording, throughput: Throughput, load: Load) -> lis
                 note = f"none of {ended} requests failed; {needed} without a failure would decide it"
                 result = msgspec.structs.replace(result, note=note)
             decided.append(result)
+        elif gave_up:
+            decided.append(_decided(objective, "UNDECIDED", None, note="every user gave up"))
         else:
             decided.append(_decided(objective, "FAIL", None, note="no request was measured"))
     return decided

@@ -6,11 +6,13 @@ ruled out: its interval of failures, or of a median, lies wholly beyond that of 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.stats.intervals import quantile_ranks, share_interval
 from loadbench.core.text import some
 from loadbench.record.histogram import Histogram
+from loadbench.record.outcome import Outcome, failed_of
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -44,17 +46,12 @@ def uneven_servers(recording: LevelRecording) -> Iterator[Reason]:
 
 
 def _failures(stats: GroupStats, others: Sequence[GroupStats]) -> Iterator[str]:
-    (failed, requests), of_others = _counts([stats]), _counts(others)
+    together = sum((other.outcomes for other in others), Counter[Outcome]())
+    (failed, requests), of_others = failed_of(stats.outcomes), failed_of(together)
     if not requests or not of_others[1]:
         return
     if share_interval(failed, requests, _CONFIDENCE)[0] > share_interval(*of_others, _CONFIDENCE)[1]:
         yield f"{failed} of {requests} requests failed (elsewhere {of_others[0]} of {of_others[1]})"
-
-
-def _counts(groups: Sequence[GroupStats]) -> tuple[int, int]:
-    """(failed, all) requests, without those that were cut or given up on purpose."""
-    failed = sum(stats.failures for stats in groups)
-    return failed, failed + sum(stats.ok for stats in groups)
 
 
 def _slower(stats: GroupStats, others: Sequence[GroupStats]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from loadbench.core.units import NS_PER_S
 from loadbench.plan.load import Closed, Open, users_of
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.histogram import permille_rank
-from loadbench.record.outcome import Outcome
+from loadbench.record.outcome import Outcome, failed_of
 from loadbench.record.slices import SLICE_NS
 from loadbench.results.run import (
     ClientHealth,
@@ -213,8 +213,8 @@ def _groups(recording: LevelRecording, kind: str) -> dict[str, GroupResult]:
 
 
 def _failed(outcomes: Mapping[Outcome, int]) -> int:
-    """Measured requests without a complete response, apart from those that say nothing about the server."""
-    return sum(count for outcome, count in outcomes.items() if outcome is not Outcome.OK and not outcome.left_out)
+    """Measured requests that would have taken longer than any: those that failed, and those that were given up."""
+    return failed_of(outcomes)[0] + outcomes.get(Outcome.GAVE_UP, 0)
 
 
 def _client(recording: LevelRecording) -> ClientHealth:

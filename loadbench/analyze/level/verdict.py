@@ -18,7 +18,7 @@ from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
 from loadbench.record.kept_connections import ADVICE
-from loadbench.record.outcome import LEFT_OUT, Outcome, TokenSource
+from loadbench.record.outcome import Outcome, TokenSource, failed_of
 from loadbench.results.run import Reason, Verdict
 from loadbench.wire.vocabulary import Ending, ending_of
 
@@ -48,6 +48,11 @@ _MAX_CENSORED = 0.01
 _MANY_TOGETHER = 0.05
 # These stamps are right however late the read: the kernel's, and those of a model in this process.
 _STAMPED_ON_ARRIVAL = frozenset({"kernel", "adapter"})
+# Reasons that say that the load generator was the bottleneck: it made less load than planned, its stamps are late, or
+# only those of single tokens are.
+LESS_LOAD_CODES = frozenset({"rate_not_reached", "missed_arrivals", "lost_worker", "client_limit", "stood_still"})
+ITL_ONLY_CODES = frozenset({"late_reads"})
+CLIENT_CODES = LESS_LOAD_CODES | {"late_start", "loop_lag"} | ITL_ONLY_CODES
 _GENERATOR_BOTTLENECK = "the load generator was the bottleneck: give it its own core, or reduce the load"
 _UNREAD_ADVICE = (
     "find out what the server means by it: a part of the text, or an error, may be missing from the figures"
@@ -102,10 +107,20 @@ def judge(
     ]
     evidence = [ABOVE_CAPACITY] if queue_growth(recording, load) is not None else []
     # Other failures are the server's fault; those that the end of the drain cut belong to a queue that grew.
-    failed, total = _failed(recording)
+    failed, total = failed_of(recording.outcomes)
     others = failed - recording.refused_load - (recording.outcomes.get(Outcome.ABANDONED, 0) if evidence else 0)
     evidence += [FAILURES] if failed > failure_limit * total and others <= failure_limit * total else []
     return Verdict(status_of(reasons, evidence), reasons, evidence)
+
+
+def client_reasons(verdict: Verdict, *, per_token: bool) -> list[Reason]:
+    """The reasons that say that the load generator was the bottleneck; `per_token`: also for single tokens alone.
+
+    A server that is beyond its limit leaves no room for further arrivals: they are no fault of the load generator's.
+    """
+    codes = CLIENT_CODES - ({"missed_arrivals"} if verdict.load_evidence else set())
+    codes -= set() if per_token else ITL_ONLY_CODES
+    return [reason for reason in verdict.reasons if reason.code in codes]
 
 
 def _incomplete(recording: LevelRecording, load: Load) -> Iterator[Reason]:
@@ -271,7 +286,7 @@ def _failed_audit(recording: LevelRecording, load: Load) -> Iterator[Reason]:
 
 def _bad_responses(recording: LevelRecording, failure_limit: float) -> Iterator[Reason]:
     ok = recording.outcomes.get(Outcome.OK, 0)
-    failed, total = _failed(recording)
+    failed, total = failed_of(recording.outcomes)
     unreadable = recording.outcomes.get(Outcome.PROTOCOL, 0)
     if unreadable:
         advice = "see the failures; check that the URL is that of an OpenAI-compatible server"
@@ -299,13 +314,6 @@ def _bad_responses(recording: LevelRecording, failure_limit: float) -> Iterator[
     if failed > failure_limit * total:
         message = f"{failed} of {total} requests failed; the limit is {100 * failure_limit:.3g} %"
         yield Reason(FAILURES, message, "see the failures; reduce the load, or raise the limit with --failures")
-
-
-def _failed(recording: LevelRecording) -> tuple[int, int]:
-    """(requests that failed, all requests): others, as those that were given up, neither succeeded nor failed."""
-    total = sum(recording.outcomes.values())
-    total -= sum(recording.outcomes.get(outcome, 0) for outcome in (*LEFT_OUT, Outcome.GAVE_UP))
-    return total - recording.outcomes.get(Outcome.OK, 0), total
 
 
 def other_names(

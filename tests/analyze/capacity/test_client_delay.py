@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.capacity.client_delay import ClientDelays, client_reasons
+from loadbench.analyze.capacity.client_delay import ClientDelays
+from loadbench.analyze.level.verdict import CLIENT_CODES, LESS_LOAD_CODES, client_reasons
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open, Phase
 from loadbench.plan.objective import parse_objective
@@ -84,9 +85,24 @@ def test_nothing_is_said_without_a_reason_or_a_request():
 
 @pytest.mark.parametrize(("rule", "counts"), [("itl_p90<30ms", True), ("ttft_p90<1s", False)])
 def test_late_reads_matter_for_times_between_tokens_alone(rule, counts):
-    """A whole request changes by one such time at most."""
-    level = SimpleNamespace(verdict=Verdict("INVALID", [Reason("late_reads", "", "")]))
-    assert bool(client_reasons(level, [parse_objective(rule)])) == counts
+    """A whole request changes by one such time at most; a gap that is late by as much as it misses does not count."""
+    samples = [late(10, gaps_ns=31 * MS)] * 50
+    assert limited(samples, rule, codes=("late_reads",), lag_ns=2 * MS) == ("because of late_reads" if counts else "")
+
+
+@pytest.mark.parametrize("code", sorted(CLIENT_CODES))
+def test_a_probe_with_less_load_than_planned_never_passes(code):
+    """Arrivals that were not sent, or a part that did nothing: what was sent may well have been quick."""
+    passes = limited([late(10)] * 50, "itl_p90<1s", codes=(code,)) == ""
+    assert passes is (code not in LESS_LOAD_CODES)
+
+
+def test_arrivals_that_an_overloaded_server_leaves_no_room_for_are_its_own():
+    """--max-in-flight is full because the queue grew; where it did not grow, it was the load generator's limit."""
+    reasons = [Reason("not_steady", "", ""), Reason("missed_arrivals", "", ""), Reason("late_start", "", "")]
+    for evidence, codes in (([], ["missed_arrivals", "late_start"]), (["not_steady"], ["late_start"])):
+        found = client_reasons(Verdict("INVALID", reasons, evidence), per_token=True)
+        assert [reason.code for reason in found] == codes
 
 
 @given(st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 50)), min_size=1, max_size=60))

@@ -7,11 +7,10 @@ from array import array
 
 import pytest
 
-from loadbench.analyze.compare.figure_data import counts
 from loadbench.plan.abandonment import Patience
 from loadbench.plan.load import Closed, Phase
 from loadbench.plan.objective import parse_objective
-from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.outcome import Outcome, TokenSource, failed_of
 from loadbench.report.render_text import render_text
 from loadbench.report.run import level_line, run_document
 from tests.building import MS, S, a_failure, a_level, a_recording, a_run, a_sample
@@ -111,7 +110,7 @@ def test_share_of_failures_is_that_of_requests_that_nobody_gave_up():
     assert "2 of 100 requests failed" in level.verdict.reasons[0].message
     (decided,) = level.objectives
     assert decided.value == 0.02
-    assert counts(level) == (2, 100)
+    assert failed_of(level.outcomes, level.missed) == (2, 100)
     level = level_of([left(number) for number in range(40)], rules=("failures<1%",))
     assert [(one.decision, one.note) for one in level.objectives] == [("UNDECIDED", "every user gave up")]
 

@@ -10,6 +10,7 @@ import pytest
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.request import Destination
 from loadbench.record.usage_check import UsageCheck
 from tests.building import MS, S, a_failure, a_level, a_recording, a_sample, calm
 
@@ -22,9 +23,9 @@ def codes(level) -> list[str]:
     return [reason.code for reason in level.verdict.reasons]
 
 
-def fails(outcome: Outcome, *, number: int):
+def fails(outcome: Outcome, *, number: int, **more: object):
     """A request without an answer, after all the quiet ones."""
-    return a_failure(outcome, number=number, due_ns=(10 + 2 * number) * S)
+    return a_failure(outcome, number=number, due_ns=(10 + 2 * number) * S, **more)
 
 
 def recorded(samples: list, **facts):
@@ -196,6 +197,25 @@ def test_missed_arrivals_invalidate_an_open_level():
     load = Open(2.0, parse_arrivals("constant"))
     level = a_level(recording=recorded(quiet(), missed=1), load=load)
     assert codes(level) == ["missed_arrivals"]
+
+
+def test_requests_cut_while_they_connect_were_started():
+    """A server that accepts no connection until the drain ends fails: the load generator did keep to its rate."""
+    waiting = [dataclasses.replace(fails(Outcome.ABANDONED, number=n), sent_ns=None) for n in range(50, 100)]
+    level = a_level(recording=recorded([*quiet(50), *waiting]), load=Open(0.5, parse_arrivals("constant")))
+    assert "failures" in codes(level)
+    assert not {"rate_not_reached", "missed_arrivals"} & set(codes(level))
+
+
+def test_a_server_that_leaves_its_requests_waiting_stands_out():
+    """Those that the end of the drain cut failed there, as they do in the level."""
+    places = [Destination(0, None, "http://a"), Destination(1, None, "http://b")]
+    samples = quiet(100, destination=places[0])
+    samples += [fails(Outcome.ABANDONED, number=n, destination=places[1]) for n in range(60)]
+    samples += [a_sample(n, due_ns=2 * n * S, destination=places[1]) for n in range(60, 100)]
+    (caveat,) = [one for one in a_level(recording=recorded(samples)).caveats if one.code == "uneven_servers"]
+    assert "http://b: 60 of 100 requests failed (elsewhere 0 of 100)" in caveat.message
+    assert "http://a:" not in caveat.message
 
 
 def test_assumed_tokens_are_a_caveat():
