@@ -6,14 +6,16 @@ import dataclasses
 from array import array
 from typing import TYPE_CHECKING
 
+from loadbench.analyze.level.steady import Steadiness
 from loadbench.analyze.level.summary import summarize
+from loadbench.analyze.level.verdict import judge
 from loadbench.plan.load import Closed, LevelDuration, Phase, Phases
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.recorder import Health, LevelRecording, Recorder
 from loadbench.record.request import Request
 from loadbench.record.sample import Sample
-from loadbench.results.run import LevelResult, ModelStatus, Run
+from loadbench.results.run import LevelResult, ModelStatus, Run, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -130,6 +132,11 @@ def a_level(
     return summarize(
         recording, target="http://127.0.0.1:1/v1", model="m", load=load or Closed(1), failure_limit=0.01, listed=listed
     )
+
+
+def verdict_of(recording: LevelRecording, load: Load, *, failure_limit: float) -> Verdict:
+    """The verdict on a level of the model m, before gates."""
+    return judge(recording, Steadiness(recording, load), load=load, model="m", failure_limit=failure_limit)
 
 
 def a_run(*levels: LevelResult, simulated: bool = False, complete: bool = True) -> Run:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 import anyio
 import msgspec
 
-from loadbench.analyze.level.verdict import judge
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
@@ -34,6 +33,7 @@ from loadbench.plan.settings import LoadSettings
 from loadbench.sim.truth import Pace, read_true_times
 from loadbench.targets.target import Target
 from tests.bench.candidates import Httpx, make
+from tests.building import verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -225,7 +225,7 @@ async def _crew(job: Job) -> Found:
     async with WorkerPool.of(2, lambda: (Target(base_url=f"{job.url}/v1"),)) as crew:
         level = crew.level(plan, LevelSpec(load=load, key="bench"), model="truth", clock=MonotonicClock())
         recording = await level.run()
-    verdict = judge(recording, load=load, model="truth", failure_limit=0.01)
+    verdict = verdict_of(recording, load, failure_limit=0.01)
     return Found(
         answers=recording.production.answers,
         events_per_s=recording.production.output_tokens / recording.window_s,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from loadbench.analyze.level.steady import not_steady, unjudged
+from loadbench.analyze.level.steady import Steadiness
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Exponential
 from loadbench.plan.load import Closed, Open
@@ -134,10 +134,10 @@ def shares(system: System, levels: int, slower: Slower | None) -> Shares:
         recording = recorded(level)
         requests.append(recording.arrivals_sent)
         ttft_s.append(float(level.ttft.mean()))
-        if list(not_steady(recording, system.load)):
+        if list(Steadiness(recording, system.load).reasons()):
             counts[0] += 1
         else:
-            unknown = unjudged(recording, system.load)
+            unknown = Steadiness(recording, system.load).unjudged()
             counts += 0, unknown.level is not None, unknown.level is None and unknown.ttft is not None
     return Shares(*(counts / levels).tolist(), float(np.median(requests)), float(np.median(ttft_s)))
 

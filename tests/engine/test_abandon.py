@@ -9,7 +9,6 @@ from itertools import pairwise
 import anyio
 import pytest
 
-from loadbench.analyze.level.verdict import judge
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine.abort import AbortWatch
@@ -24,7 +23,7 @@ from loadbench.plan.sources import resolve
 from loadbench.record.outcome import Outcome
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
-from tests.building import a_failure, a_sample
+from tests.building import a_failure, a_sample, verdict_of
 from tests.engine.scripted import MS, Act, S, run_scripted
 from tests.engine.sharded import run_shards
 
@@ -205,7 +204,7 @@ def test_every_arrival_counts_though_some_left_before_they_were_connected():
     assert ran.recording.outcomes == {Outcome.GAVE_UP: 100}
     assert ran.recording.arrivals_sent == ran.recording.arrivals_due == 100
     assert {sample.sent_ns for sample in ran.samples} == {None}
-    verdict = judge(ran.recording, load=Open(10, CONSTANT), model="m", failure_limit=0.01)
+    verdict = verdict_of(ran.recording, Open(10, CONSTANT), failure_limit=0.01)
     assert {reason.code for reason in verdict.reasons} == {"no_answers"}
 
 

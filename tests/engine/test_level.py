@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.verdict import judge
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.plan.arrivals import parse_arrivals
@@ -25,6 +24,7 @@ from loadbench.plan.settings import WorkSettings
 from loadbench.record.outcome import Outcome
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
+from tests.building import verdict_of
 from tests.engine.scripted import MS, PATIENT, Act, Ran, S, fire_one, run_level, run_scripted
 from tests.sim.steady_state import capacity, steady_state
 
@@ -75,7 +75,7 @@ def test_level_measures_the_simulated_servers_truth_exactly(name, users):
     assert recording.histograms["e2e"].mean / S == exactly(truth.e2e_mean_s)
     assert recording.histograms["tpot"].mean / S == exactly(truth.tpot_s)
     assert recording.in_flight_mean == recording.in_flight_peak == users
-    assert judge(recording, load=Closed(users), model=profile.model, failure_limit=0).status == "VALID"
+    assert verdict_of(recording, Closed(users), failure_limit=0).status == "VALID"
 
 
 def test_minutes_of_load_take_less_time_than_they_last():
@@ -200,7 +200,7 @@ def test_arrivals_beyond_the_limit_are_missed_and_counted():
     assert ran.taken == len(ran.samples) == 40
     assert (ran.recording.arrivals_due, ran.recording.missed) == (100, 60)
     assert ran.recording.in_flight_peak == 4
-    reasons = judge(ran.recording, load=load, model="m", failure_limit=1).reasons
+    reasons = verdict_of(ran.recording, load, failure_limit=1).reasons
     assert "60 of 100" in {reason.code: reason.message for reason in reasons}["missed_arrivals"]
 
 

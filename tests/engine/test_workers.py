@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
-from loadbench.analyze.level.verdict import judge
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
@@ -37,6 +36,7 @@ from loadbench.sim.process import SimProcess
 from loadbench.sim.profile import PROFILES
 from loadbench.sim.transport import SimTransport
 from loadbench.targets.target import Target
+from tests.building import verdict_of
 from tests.coverage.capacity import SearchJudge, a_scenario
 from tests.engine.no_health import NoHealth
 from tests.engine.scripted import ScriptedSession
@@ -191,7 +191,7 @@ def test_dead_worker_is_noticed(load):
 
     recording, _, crew, _ = run_crew(scenario(duration=2 * S), load, workers=2, during=during)
     assert recording.lost_workers == 1
-    verdict = judge(recording, load=load, model=EXACT.model, failure_limit=0.01)
+    verdict = verdict_of(recording, load, failure_limit=0.01)
     assert "lost_worker" in [reason.code for reason in verdict.reasons]
     assert [member.lost for member in crew._workers] == [False, True]
     assert recording.outcomes[Outcome.OK] > 0
@@ -277,7 +277,7 @@ def test_requests_that_a_dead_worker_had_not_reported_are_counted():
     assert recording.unreported > 0
     # One of each user of that worker may have been counted and not been sent yet, or be under way to the server.
     assert abs(len(samples) + recording.unreported - had[0]) <= 10
-    verdict = judge(recording, load=Closed(20), model=EXACT.model, failure_limit=0.01)
+    verdict = verdict_of(recording, Closed(20), failure_limit=0.01)
     (lost,) = [reason for reason in verdict.reasons if reason.code == "lost_worker"]
     assert f"{recording.unreported} requests that they had sent are in no figure" in lost.message
 

@@ -9,7 +9,6 @@ from itertools import accumulate, islice, pairwise
 
 import pytest
 
-from loadbench.analyze.level.verdict import judge
 from loadbench.core.virtual import VirtualClock
 from loadbench.engine.level import LevelSpec, level_plan
 from loadbench.plan.arrivals import parse_arrivals
@@ -18,7 +17,7 @@ from loadbench.plan.load import Closed, Open, Phase, Shard
 from loadbench.plan.scenario import Scenario
 from loadbench.record.histogram import Histogram
 from loadbench.report.formats import render
-from tests.building import a_level, a_run
+from tests.building import a_level, a_run, verdict_of
 from tests.engine.scripted import MS, Act, S, run_scripted
 
 CONSTANT, POISSON = parse_arrivals("constant"), parse_arrivals("poisson")
@@ -38,7 +37,7 @@ class Sluggish(VirtualClock):
 
 def codes(ran, load) -> set[str]:
     """The reasons of the level's verdict."""
-    return {reason.code for reason in judge(ran.recording, load=load, model="m", failure_limit=1).reasons}
+    return {reason.code for reason in verdict_of(ran.recording, load, failure_limit=1).reasons}
 
 
 def test_b1_late_timers_do_not_slow_the_schedule():

@@ -7,13 +7,12 @@ from array import array
 import anyio
 import pytest
 
-from loadbench.analyze.level.verdict import judge
 from loadbench.client.client import Client, Endpoint
 from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open, Phase
 from loadbench.record.slices import SLICE_NS
-from tests.building import a_recording, a_sample
+from tests.building import a_recording, a_sample, verdict_of
 from tests.engine.scripted import MS, PATIENT, URL, Act, S, Scripted, run_level, run_scripted
 
 CONSTANT = parse_arrivals("constant")
@@ -59,10 +58,10 @@ def test_f2_a_warm_up_that_is_too_short_is_told():
     load, act = Closed(8), Act(first_ns=100 * MS)
     cold = run_scripted(load, act, workers=1, duration_ns=8 * S).recording
     warm = run_scripted(load, act, workers=1, warm_up_ns=2 * S, duration_ns=8 * S).recording
-    reasons = {one.code: one for one in judge(cold, load=load, model="m", failure_limit=0).reasons}
+    reasons = {one.code: one for one in verdict_of(cold, load, failure_limit=0).reasons}
     assert "short_warm_up" in reasons
     assert "--warm-up" in reasons["short_warm_up"].advice
-    assert "short_warm_up" not in {one.code for one in judge(warm, load=load, model="m", failure_limit=0).reasons}
+    assert "short_warm_up" not in {one.code for one in verdict_of(warm, load, failure_limit=0).reasons}
     assert cold.histograms["ttft"].min == 100 * MS
     assert warm.histograms["ttft"].min == 800 * MS
 

@@ -49,6 +49,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -355,57 +356,6 @@ def _expected(met: Values, logs: Values) -> Values:
     return expected
 
 
-def server_changes(recording: LevelRecording, load: Load) -> list[str]:
-    """What the server showed to change during the level, in words; nothing if the rate changes as planned."""
-    if isinstance(load, Open) and load.arrivals.rate_varies:
-        return []
-    return [change for series in _series(recording, load) if (change := series.change())]
-
-
-def queue_growth(recording: LevelRecording, load: Load) -> SeriesTrend | None:
-    """The trend of the requests in flight where they grew in an open loop with a steady rate though the server did not
-    change: the rate is above its capacity."""
-    in_flight, sent = recording.timeline.in_flight, recording.arrivals_sent
-    if not isinstance(load, Open) or load.arrivals.rate_varies or sent < _MIN_ARRIVALS or len(in_flight) < _BATCHES:
-        return None
-    queue = series_trend([part.mean() for part in np.array_split(np.asarray(in_flight), _BATCHES)])
-    # A server at its limit completes evenly: its completions alone show a growth that is lost in the walk of the
-    # arrivals. Such a growth must also be more than the arrivals of a rate below capacity would explain by chance.
-    completed = [part.sum() for part in np.array_split(np.asarray(recording.answers_by_slice), _BATCHES)]
-    spread = float(np.std(completed, ddof=1)) * math.sqrt(_BATCHES)
-    exceeds_completions = sum(completed) > 0 and queue.rise > max(
-        _COMPLETIONS_T * spread, _ARRIVALS_Z * math.sqrt(sent)
-    )
-    exceeds = queue.exceeds_random_walk or (queue.z > _TREND_Z and exceeds_completions)
-    grew = exceeds and queue.rise > MIN_QUEUE_GROWTH * sent
-    return queue if grew and not server_changes(recording, load) else None
-
-
-def not_steady(recording: LevelRecording, load: Load) -> Iterator[Reason]:
-    """Why the level was not steady; nothing if it was, cannot be judged, or has a rate that changes as planned."""
-    changes = server_changes(recording, load)
-    if changes:
-        yield Reason(
-            "not_steady",
-            f"the warm-up was too short or the server changed during the level: {', '.join(changes)}",
-            _sufficient_warm_up(recording, by_ttft=changes[0].startswith(("TTFT", "prefill")))
-            or "use a longer --warm-up and --duration; check what changes the server (heat, memory, other load)",
-        )
-    elif (queue := queue_growth(recording, load)) is not None:
-        growth = f"requests in flight grew from {max(0.0, queue.first):.0f} to {queue.last:.0f}"
-        waits = np.array_split([start.ttft_ns / 1e6 for start in recording.timeline.starts], _BATCHES)
-        ttft = series_trend([part.mean() for part in waits]) if len(waits[-1]) else None
-        if ttft is not None and ttft.z > _TREND_Z:
-            grew = f"and TTFT from {max(0.0, ttft.first):.0f} to {ttft.last:.0f} ms"
-            yield Reason("not_steady", f"the offered rate is above capacity: {growth}, {grew}", "reduce the rate")
-        else:
-            yield Reason(
-                "not_steady",
-                f"more requests arrived than completed: {growth}",
-                "the offered rate is above capacity, or the warm-up too short: reduce the rate, or raise --warm-up",
-            )
-
-
 @dataclass(frozen=True, slots=True)
 class Unjudged:
     """Of which parts of the response time a level would not show a slow-down to half the speed.
@@ -418,50 +368,109 @@ class Unjudged:
     level: Reason | None = None
 
 
-def unjudged(recording: LevelRecording, load: Load) -> Unjudged:
-    """What cannot be judged about the level's steadiness, and how long it must be; nothing where the rate changes."""
-    if isinstance(load, Open) and load.arrivals.rate_varies:
-        return Unjudged()
-    timeline, series = recording.timeline, dict[str, float]()
-    for one in _series(recording, load):
-        series[one.name] = min(one.lacks(), series.get(one.name, math.inf))
-    speeds = [series[name] for name in ("output tokens/s", "TPOT") if name in series]
-    lacking = {"TTFT": series.get("TTFT", _FEW), "the speed of decoding": min(speeds, default=_FEW)}
-    # What first tokens wait for follows both speeds.
-    lacking["TTFT"] = min(lacking["TTFT"], max(series.get("prefill time", _FEW), lacking["the speed of decoding"]))
-    # Where a quarter of the users always wait, a first token waits for the tokens of others: it follows their speed.
-    waiting = np.asarray(timeline.in_flight[: len(timeline.decoding)]) - np.asarray(timeline.decoding)
-    if (
-        isinstance(load, Closed)
-        and "output tokens/s" in series
-        and len(waiting) >= _BATCHES
-        and min(part.mean() for part in np.array_split(waiting, _BATCHES)) >= max(1, load.users / 4)
-    ):
-        lacking["TTFT"] = min(lacking["TTFT"], series["output tokens/s"])
+class Steadiness:
+    """What a level shows about its steadiness; nothing if its rate changes as planned."""
 
-    def reason(*names: str) -> Reason | None:
-        names = tuple(name for name in names if lacking[name] > 1)
-        if not names:
+    def __init__(self, recording: LevelRecording, load: Load) -> None:
+        self._recording, self._load = recording, load
+        self._is_planned = isinstance(load, Open) and load.arrivals.rate_varies
+        self._series = [] if self._is_planned else _series(recording, load)
+        # What the server showed to change, in words.
+        self.changes = [change for series in self._series if (change := series.change())]
+
+    @cached_property
+    def queue_growth(self) -> SeriesTrend | None:
+        """The trend of the requests in flight where they grew in an open loop with a steady rate though the server did
+        not change: the rate is above its capacity."""
+        in_flight, sent = self._recording.timeline.in_flight, self._recording.arrivals_sent
+        if (
+            isinstance(self._load, Closed)
+            or self._is_planned
+            or self.changes
+            or sent < _MIN_ARRIVALS
+            or len(in_flight) < _BATCHES
+        ):
             return None
-        verb = "vary" if len(names) > 1 else "varies"
-        why, factor = f"{' and '.join(names)} {verb} so much that half the speed would not show", 1.0
-        if rounds < ROUNDS and isinstance(load, Closed):
-            why, factor = f"{load.users} users had fewer than {ROUNDS} rounds", ROUNDS / max(rounds, 1e-9)
-        factor = max(factor, *(lacking[name] for name in names))
-        enough_ns = math.ceil(factor * recording.window_s / 10) * 10 * NS_PER_S
-        return Reason(
-            "steadiness_unknown",
-            f"whether the server was steady cannot be judged: {why}",
-            f"use --duration {format_duration(enough_ns)} or longer",
+        queue = series_trend([part.mean() for part in np.array_split(np.asarray(in_flight), _BATCHES)])
+        # A server at its limit completes evenly: its completions alone show a growth that is lost in the walk of the
+        # arrivals. Such a growth must also be more than the arrivals of a rate below capacity would explain by chance.
+        completed = [part.sum() for part in np.array_split(np.asarray(self._recording.answers_by_slice), _BATCHES)]
+        spread = float(np.std(completed, ddof=1)) * math.sqrt(_BATCHES)
+        exceeds_completions = sum(completed) > 0 and queue.rise > max(
+            _COMPLETIONS_T * spread, _ARRIVALS_Z * math.sqrt(sent)
         )
+        exceeds = queue.exceeds_random_walk or (queue.z > _TREND_Z and exceeds_completions)
+        return queue if exceeds and queue.rise > MIN_QUEUE_GROWTH * sent else None
 
-    rounds = recording.outcomes.get(Outcome.OK, 0) / load.users if isinstance(load, Closed) else math.inf
-    if rounds < ROUNDS:
-        lacking = dict.fromkeys(lacking, _FEW)
-    waits, whole = (math.fsum(timeline.kept.get(name, ())) for name in ("ttft_response", "e2e_response"))
-    shares = {"TTFT": waits / whole, "the speed of decoding": 1 - waits / whole} if whole else {}
-    matters = [name for name in lacking if shares.get(name, 1.0) >= _MATTERS]
-    return Unjudged(reason("TTFT"), reason("the speed of decoding"), reason(*matters))
+    def reasons(self) -> Iterator[Reason]:
+        """Why the level was not steady; nothing if it was, or cannot be judged."""
+        if self.changes:
+            by_ttft = self.changes[0].startswith(("TTFT", "prefill"))
+            yield Reason(
+                "not_steady",
+                f"the warm-up was too short or the server changed during the level: {', '.join(self.changes)}",
+                _sufficient_warm_up(self._recording, by_ttft=by_ttft)
+                or "use a longer --warm-up and --duration; check what changes the server (heat, memory, other load)",
+            )
+        elif (queue := self.queue_growth) is not None:
+            growth = f"requests in flight grew from {max(0.0, queue.first):.0f} to {queue.last:.0f}"
+            waits = np.array_split([start.ttft_ns / 1e6 for start in self._recording.timeline.starts], _BATCHES)
+            ttft = series_trend([part.mean() for part in waits]) if len(waits[-1]) else None
+            if ttft is not None and ttft.z > _TREND_Z:
+                grew = f"and TTFT from {max(0.0, ttft.first):.0f} to {ttft.last:.0f} ms"
+                yield Reason("not_steady", f"the offered rate is above capacity: {growth}, {grew}", "reduce the rate")
+            else:
+                yield Reason(
+                    "not_steady",
+                    f"more requests arrived than completed: {growth}",
+                    "the offered rate is above capacity, or the warm-up too short: reduce the rate, or raise --warm-up",
+                )
+
+    def unjudged(self) -> Unjudged:
+        """What cannot be judged about the level's steadiness, and how long it must be."""
+        if self._is_planned:
+            return Unjudged()
+        recording, load, series = self._recording, self._load, dict[str, float]()
+        timeline = recording.timeline
+        for one in self._series:
+            series[one.name] = min(one.lacks(), series.get(one.name, math.inf))
+        speeds = [series[name] for name in ("output tokens/s", "TPOT") if name in series]
+        lacking = {"TTFT": series.get("TTFT", _FEW), "the speed of decoding": min(speeds, default=_FEW)}
+        # What first tokens wait for follows both speeds.
+        lacking["TTFT"] = min(lacking["TTFT"], max(series.get("prefill time", _FEW), lacking["the speed of decoding"]))
+        # Where a quarter of the users always wait, a first token waits for others' tokens, and follows their speed.
+        waiting = np.asarray(timeline.in_flight[: len(timeline.decoding)]) - np.asarray(timeline.decoding)
+        if (
+            isinstance(load, Closed)
+            and "output tokens/s" in series
+            and len(waiting) >= _BATCHES
+            and min(part.mean() for part in np.array_split(waiting, _BATCHES)) >= max(1, load.users / 4)
+        ):
+            lacking["TTFT"] = min(lacking["TTFT"], series["output tokens/s"])
+
+        def reason(*names: str) -> Reason | None:
+            names = tuple(name for name in names if lacking[name] > 1)
+            if not names:
+                return None
+            verb = "vary" if len(names) > 1 else "varies"
+            why, factor = f"{' and '.join(names)} {verb} so much that half the speed would not show", 1.0
+            if rounds < ROUNDS and isinstance(load, Closed):
+                why, factor = f"{load.users} users had fewer than {ROUNDS} rounds", ROUNDS / max(rounds, 1e-9)
+            factor = max(factor, *(lacking[name] for name in names))
+            enough_ns = math.ceil(factor * recording.window_s / 10) * 10 * NS_PER_S
+            return Reason(
+                "steadiness_unknown",
+                f"whether the server was steady cannot be judged: {why}",
+                f"use --duration {format_duration(enough_ns)} or longer",
+            )
+
+        rounds = recording.outcomes.get(Outcome.OK, 0) / load.users if isinstance(load, Closed) else math.inf
+        if rounds < ROUNDS:
+            lacking = dict.fromkeys(lacking, _FEW)
+        waits, whole = (math.fsum(timeline.kept.get(name, ())) for name in ("ttft_response", "e2e_response"))
+        shares = {"TTFT": waits / whole, "the speed of decoding": 1 - waits / whole} if whole else {}
+        matters = [name for name in lacking if shares.get(name, 1.0) >= _MATTERS]
+        return Unjudged(reason("TTFT"), reason("the speed of decoding"), reason(*matters))
 
 
 def _sufficient_warm_up(recording: LevelRecording, *, by_ttft: bool) -> str:

@@ -12,7 +12,7 @@ from loadbench.analyze.level.audit import audit
 from loadbench.analyze.level.gave_up import gave_up_caveats, gave_up_result, with_too_few
 from loadbench.analyze.level.objectives import decide, goodput, with_gates
 from loadbench.analyze.level.server_side import contradictions, first_token, server_histograms
-from loadbench.analyze.level.steady import Unjudged, unjudged
+from loadbench.analyze.level.steady import Steadiness, Unjudged
 from loadbench.analyze.level.verdict import PREEMPTIONS, caveats, judge
 from loadbench.analyze.stats.effective_n import CorrelatedSeries
 from loadbench.analyze.stats.intervals import mean_interval
@@ -100,9 +100,10 @@ def summarize(
     histograms = server_histograms(recording.server)
     first = first_token(recording, histograms)
     gave_up = gave_up_result(recording)
-    verdict = judge(recording, load=load, model=model, failure_limit=failure_limit, listed=listed)
+    steadiness = Steadiness(recording, load)
+    verdict = judge(recording, steadiness, load=load, model=model, failure_limit=failure_limit, listed=listed)
     verdict = with_too_few(verdict, recording, load)
-    unknown = unjudged(recording, load) if verdict.status == "VALID" else Unjudged()
+    unknown = steadiness.unjudged() if verdict.status == "VALID" else Unjudged()
 
     # The server's counters that rose, preemptions first; a brace in the name marks a part of a histogram.
     server = None

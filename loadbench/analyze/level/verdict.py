@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from loadbench.analyze.level.audit import audit
 from loadbench.analyze.level.overload import ABOVE_CAPACITY, FAILURES, status_of
 from loadbench.analyze.level.servers import uneven_servers
-from loadbench.analyze.level.steady import not_steady, queue_growth
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import Closed, Open
@@ -25,6 +24,7 @@ from loadbench.wire.vocabulary import Ending, ending_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from loadbench.analyze.level.steady import Steadiness
     from loadbench.plan.load import Load
     from loadbench.record.histogram import Histogram
     from loadbench.record.recorder import LevelRecording, Unread
@@ -85,7 +85,13 @@ PREEMPTIONS = (
 
 
 def judge(
-    recording: LevelRecording, *, load: Load, model: str, failure_limit: float, listed: Collection[str] | None = None
+    recording: LevelRecording,
+    steadiness: Steadiness,
+    *,
+    load: Load,
+    model: str,
+    failure_limit: float,
+    listed: Collection[str] | None = None,
 ) -> Verdict:
     """The verdict on a level of `model` under `load`; `failure_limit` is the largest acceptable share of failures.
 
@@ -94,7 +100,7 @@ def judge(
     reasons = [
         *_incomplete(recording, load),
         *_short_warm_up(recording, load),
-        *not_steady(recording, load),
+        *steadiness.reasons(),
         *_late_start(recording, load),
         *_late_stamps(recording),
         *_failed_audit(recording, load),
@@ -105,7 +111,7 @@ def judge(
             if sure
         ),
     ]
-    evidence = [ABOVE_CAPACITY] if queue_growth(recording, load) is not None else []
+    evidence = [ABOVE_CAPACITY] if steadiness.queue_growth is not None else []
     # Other failures are the server's fault; those that the end of the drain cut belong to a queue that grew.
     failed, total = failed_of(recording.outcomes)
     others = failed - recording.refused_load - (recording.outcomes.get(Outcome.ABANDONED, 0) if evidence else 0)

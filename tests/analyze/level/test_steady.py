@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.steady import mann_kendall, mser5, not_steady, series_trend, unjudged
+from loadbench.analyze.level.steady import Steadiness, mann_kendall, mser5, series_trend
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Exponential
 from loadbench.plan.load import Closed, Open
@@ -34,7 +34,7 @@ def judged(rng, *, rate: float, served: float, window_s: float = 60.0, constant:
     went = course(dues, took, dues + took, window_s=window_s)
     ends = np.histogram(dues + took, np.arange(0, window_s + 0.05, 0.1))[0]
     made = replace(level(went, arrivals=int((dues >= 0).sum())), answers_by_slice=tuple(map(float, ends)))
-    return list(not_steady(made, OPEN))
+    return list(Steadiness(made, OPEN).reasons())
 
 
 def level(went, *, arrivals: int = 0):
@@ -150,7 +150,7 @@ def test_short_level_below_capacity_is_not_called_above(constant):
 )
 def test_what_a_busy_queue_shows_is_no_change_of_the_server(level):
     """At most 1 of 40 short levels, with responses that are all first token or mostly tokens after it."""
-    found = [list(not_steady(study.recorded(level(seed=seed)), OPEN)) for seed in range(40)]
+    found = [list(Steadiness(study.recorded(level(seed=seed)), OPEN).reasons()) for seed in range(40)]
     assert sum(bool(reasons) for reasons in found) <= 1
 
 
@@ -159,8 +159,8 @@ def test_steady_batches_can_be_judged_at_the_default_length(users, slots):
     """Responses of one length, 10 s: neither unsteady nor a caveat."""
     for seed in range(5):
         recording = study.recorded(batching(users, slots=slots, seed=seed))
-        assert not list(not_steady(recording, Closed(users)))
-        assert unjudged(recording, Closed(users)).level is None
+        assert not list(Steadiness(recording, Closed(users)).reasons())
+        assert Steadiness(recording, Closed(users)).unjudged().level is None
 
 
 def test_slower_prefill_is_found_however_many_prompts_wait_for_each_other():
@@ -169,7 +169,7 @@ def test_slower_prefill_is_found_however_many_prompts_wait_for_each_other():
         recording = study.recorded(
             batching(12, slots=32, seed=seed, slower=lambda moment: (2.0 if moment > 5 else 1.0, 1.0))
         )
-        (reason,) = not_steady(recording, Closed(12))
+        (reason,) = Steadiness(recording, Closed(12)).reasons()
         assert "TTFT went from" in reason.message
 
 
@@ -184,13 +184,13 @@ def test_part_of_the_response_time_that_hardly_matters_raises_no_caveat():
             for start, factor in zip(recording.timeline.starts, factors, strict=True)
         )
         made.append(replace(recording, timeline=replace(recording.timeline, starts=starts)))
-    found = [unjudged(recording, load) for recording in made]
+    found = [Steadiness(recording, load).unjudged() for recording in made]
     assert any(one.ttft is not None for one in found)
     assert all(one.level is None for one in found)
     for recording, one in zip(made, found, strict=True):
         kept = {**recording.timeline.kept, "e2e_response": recording.timeline.kept["ttft_response"]}
         whole = replace(recording, timeline=replace(recording.timeline, kept=kept))
-        assert (unjudged(whole, load).level is not None) >= (one.ttft is not None)
+        assert (Steadiness(whole, load).unjudged().level is not None) >= (one.ttft is not None)
 
 
 @pytest.mark.parametrize(("rate", "constant"), [(0.5, True), (0.8, False), (0.9, True), (0.9, False), (0.95, False)])
@@ -212,7 +212,7 @@ def closed_level(rng, *, users: int, slots: int, grows: float = 0.0) -> list:
     made = np.array(closed(rng, users=users, slots=slots, until=300.0, begin=-10.0, grows=grows))
     dues, waits, services = made.T
     went = course(dues, waits + services / 10, dues + waits + services, window_s=300.0)
-    return list(not_steady(level(went), Closed(users)))
+    return list(Steadiness(level(went), Closed(users)).reasons())
 
 
 def test_server_that_slows_down_is_found():
@@ -295,4 +295,4 @@ def test_whole_recording_is_judged_as_its_course(rate, unsteady):
     n = round(rate * 700)
     arrivals, waits, services = single(np.random.default_rng(7), rate=rate, n=n, warm=0)
     recording = recorded(zip(arrivals / 10 - 5, waits / 10, services / 10, strict=True), window_s=60, warm_up_s=5)
-    assert bool(list(not_steady(recording, OPEN))) is unsteady
+    assert bool(list(Steadiness(recording, OPEN).reasons())) is unsteady
