@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from typing import Any
 
@@ -37,6 +38,12 @@ COMMANDS = {
 }
 
 
+# Of addresses: what Python and the libraries take before anything is measured (120 MB on x86-64), and a little more.
+_LEAST_MEMORY = 200_000_000
+# In messages of errors that are no `MemoryError`: of threads, and of libraries that are loaded.
+_NO_MEMORY = ("can't start new thread", "failed to map segment", "cannot allocate memory", "Cannot allocate memory")
+
+
 class _LazyGroup(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -50,6 +57,8 @@ class _LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Ctrl-C gets our exit code; click would exit with 1."""
+        if not {"-h", "--help"} & {*sys.argv}:
+            _refuse_too_little_memory()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -74,6 +83,20 @@ def root() -> None:
     """
 
 
+def _refuse_too_little_memory() -> None:
+    """Raise `BadInput` for a limit under which the libraries cannot be loaded: some end the process, without a word."""
+    # They would reserve 32 MB of addresses for each core, and loadbench solves no equations.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415 - not on Windows
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if 0 <= limit < _LEAST_MEMORY and limit != resource.RLIM_INFINITY:
+            allowed, least = limit // 1_000_000, _LEAST_MEMORY // 1_000_000
+            hint = f"raise the limit: ulimit -v {_LEAST_MEMORY // 1024}"
+            raise BadInput(f"this process may have {allowed} MB of memory, and loadbench needs {least} MB", hint=hint)
+
+
 def _report(error: LoadbenchError) -> ExitCode:
     click.echo(f"error: {printable(error.message)}", err=True)
     if error.hint:
@@ -87,7 +110,7 @@ def _of_this_machine(error: BaseException) -> LoadbenchError | None:
 
     kept = "what was measured until then is kept"
     for cause in causes(error):
-        if isinstance(cause, MemoryError) or "can't start new thread" in str(cause):
+        if isinstance(cause, MemoryError) or any(words in str(cause) for words in _NO_MEMORY):
             return LoadbenchError("out of memory", hint=f"{kept}; reduce the load, or raise the limit (ulimit -v)")
         if isinstance(cause, FileNotFoundError) and "temporary directory" in str(cause):
             return LoadbenchError("no temporary file can be made", hint="free some space, or set TMPDIR")
@@ -122,7 +145,7 @@ def main() -> None:
         code = end.code
     except LoadbenchError as error:
         code = _report(error)
-    except (MemoryError, OSError, RuntimeError, BaseExceptionGroup) as error:
+    except (MemoryError, OSError, RuntimeError, ImportError, BaseExceptionGroup) as error:
         told = _of_this_machine(error)
         if told is None:
             raise

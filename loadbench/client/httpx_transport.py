@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 
+from loadbench.client.descriptors import keep_descriptors
 from loadbench.client.faults import explain, is_shortage
 from loadbench.client.lean_httpx import httpx
 from loadbench.client.stamping import StampStats
@@ -149,7 +150,11 @@ class _Trace:
             case "connection.connect_tcp.complete" | "connection.start_tls.complete":
                 assert self._connect_began_ns is not None  # noqa: S101 - the events come in order
                 self._connect_ns = at_ns - self._connect_began_ns
-                self._unready = cast("httpcore.AsyncNetworkStream", info["return_value"])
+                stream = self._unready = cast("httpcore.AsyncNetworkStream", info["return_value"])
+                try:
+                    keep_descriptors(stream.get_extra_info("socket"))
+                except OSError as error:
+                    raise httpx.ConnectError(str(error)) from error
             case "http11.send_request_headers.started":
                 self._unready, self.reused = None, self._connect_began_ns is None
                 self._sink.connected(at_ns, reused=self.reused, connect_ns=self._connect_ns)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import anyio
 import anyio.lowlevel
 
+from loadbench.client.addresses import keep_addresses
 from loadbench.client.tls import tls_context
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
@@ -137,6 +138,7 @@ class Worker:
         # What a server refuses may only show with a later model, so targets may change.
         target, *others = (replace(target, tls=self._tls) for target in order.targets)
         if self._transport is None:
+            keep_addresses(order.addresses)
             self._transport = make_transport(scenario, target, self._clock)
         client = make_client(
             scenario, target, self._transport, model=order.model, mix=order.mix, others=others, clock=self._clock

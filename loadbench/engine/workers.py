@@ -47,7 +47,7 @@ from loadbench.record.recorder import Health, LevelRecording, Recorder
 from loadbench.record.sample import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from loadbench.core.clock import Clock
     from loadbench.engine.level import LevelSpec
@@ -129,6 +129,7 @@ class Begin:
     shard: Shard
     begin_ns: int
     given: StoredPrompts | None
+    addresses: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,16 +237,28 @@ class WorkerPool:
     """Worker processes for the levels of one target, or of several that share the load, which each level asks for: the
     first requests may change them."""
 
-    def __init__(self, workers: Sequence[_WorkerHandle], targets: Callable[[], Sequence[Target]], folder: Path) -> None:
+    def __init__(
+        self,
+        workers: Sequence[_WorkerHandle],
+        targets: Callable[[], Sequence[Target]],
+        folder: Path,
+        addresses: Mapping[str, Sequence[str]],
+    ) -> None:
         self._workers = workers
+        self._addresses = addresses
         self._targets = targets
         self._folder = folder
         self._given: StoredPrompts | None = None
 
     @staticmethod
     @asynccontextmanager
-    async def of(workers: int, targets: Callable[[], Sequence[Target]]) -> AsyncIterator[WorkerPool]:
-        """This many workers while the context lasts; raises `LoadbenchError` where one cannot be started."""
+    async def of(
+        workers: int, targets: Callable[[], Sequence[Target]], addresses: Mapping[str, Sequence[str]] | None = None
+    ) -> AsyncIterator[WorkerPool]:
+        """This many workers while the context lasts, which take these `addresses` of hosts and no others.
+
+        Raises `LoadbenchError` where one cannot be started.
+        """
         handles: list[_WorkerHandle] = []
         folder = TemporaryDirectory(prefix="loadbench-", ignore_cleanup_errors=True)
         try:
@@ -275,7 +288,7 @@ class WorkerPool:
                     ready = await handle.receive()
                 if not isinstance(ready, Ready):
                     raise LoadbenchError("a worker process did not start", hint="try --workers 1")
-            yield WorkerPool(handles, targets, Path(folder.name))
+            yield WorkerPool(handles, targets, Path(folder.name), addresses or {})
         finally:
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as ends:
@@ -318,6 +331,7 @@ class WorkerPool:
                 shard=shard,
                 begin_ns=begin_ns,
                 given=self._given,
+                addresses=self._addresses,
             )
             for shard, part in zip(shards, _parts(load, duration, shards), strict=True)
         ]

@@ -117,8 +117,9 @@ class AppendLog:
                 return
             self._added += line
         if self._thread is None:
-            self._thread = threading.Thread(target=self._keep_writing, name="log", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._keep_writing, name="log", daemon=True)
+            thread.start()  # which fails where no more threads are allowed
+            self._thread = thread
 
     def flush(self) -> None:
         """Write every line that was added, as far as that is possible."""

@@ -291,10 +291,10 @@ def open_plain(path: Path, *, named: bool = False) -> BinaryIO:
 def read_plain(path: Path, *, named: bool = False, most_bytes: int = _MOST_BYTES) -> bytes:
     """The content of a plain file; raises `OSError` as `open_plain`, and for one with more than these bytes."""
     with open_plain(path, named=named) as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f"larger than {most_bytes >> 20} MiB", path)
-    return content
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise OSError(errno.EFBIG, f"larger than {most_bytes >> 20} MiB", path)
+        return file.read(size)
 
 
 def folder_of(path: Path) -> Path:

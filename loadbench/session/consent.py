@@ -40,14 +40,16 @@ _PUBLIC_APIS = (
 )
 
 
-async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> None:
+async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> dict[str, tuple[str, ...]]:
     """Have the user confirm each host that is a public API, or neither this machine nor in a private network.
 
-    --yes-load confirms it, or an answer at the terminal. Raises `BadInput` where neither does, `TargetUnavailable` for
+    --yes-load confirms it, or an answer at the terminal. Returns the addresses of each host, for `keep_addresses`: what
+    a name leads to later was not confirmed. Raises `BadInput` where neither does, `TargetUnavailable` for
     a host that is not found, and `Interrupted` for Ctrl-C.
     """
     key = "judge.url" if scenario.judge.url is not None else "target.url"
     unknown: dict[str, str] = {}
+    kept: dict[str, tuple[str, ...]] = {}
     for url in scenario.target.url or ():
         _, host, port = origin_of(url)
         try:
@@ -55,6 +57,7 @@ async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> Non
         except (OSError, UnicodeError) as error:
             what, hint = explain(error)
             raise TargetUnavailable(f"{shown_url(url)}: {what}", hint=hint) from None
+        kept[host] = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
         addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
         inner = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
         ours = all(any(address in network for network in _OURS) for address in inner)
@@ -68,7 +71,7 @@ async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> Non
         else:
             unknown[host] = printable(fact)
     if not unknown:
-        return
+        return kept
     place, facts = scenario.place(key), "; ".join(unknown.values())
     allowed = " ".join(f"--yes-load {host}" for host in unknown)
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
@@ -85,3 +88,4 @@ async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> Non
         signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
     if answer.strip().lower() not in {"y", "yes"}:
         raise BadInput(f"{place}: not confirmed: {facts}", hint=f"type yes, or add {allowed}")
+    return kept

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from loadbench.client.addresses import keep_addresses
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core import collector
 from loadbench.core.alongside import run_alongside
@@ -297,7 +298,8 @@ async def open_session(
     collector.after_imports()
     async with AsyncExitStack() as stack:
         scenario, url = stack.enter_context(server_of(scenario, environment, say=say, models=models))
-        await confirm_load(scenario, say=say)
+        addresses = await confirm_load(scenario, say=say)
+        keep_addresses(addresses)
         prepared = await prepare(scenario, environment, url=url, say=say)
         scenario = prepared.scenario
         clock = MonotonicClock()
@@ -311,7 +313,7 @@ async def open_session(
         count = workers_for(scenario, usable_cores())
         workers = None
         if count > 1:
-            workers = await stack.enter_async_context(WorkerPool.of(count, lambda: prepared.targets))
+            workers = await stack.enter_async_context(WorkerPool.of(count, lambda: prepared.targets, addresses))
         telemetry = RunTelemetry(scenario, *prepared.targets, clock=clock, say=say)
         await stack.enter_async_context(telemetry.sampling())
         about = describe_environment(event_loop="asyncio", stamp_source=transport.stamp_source)

@@ -73,6 +73,45 @@ def test_last_descriptors_are_for_the_files_of_the_run():
             keep_descriptors(sock)
 
 
+@both
+def test_no_connection_takes_the_last_descriptors(kind):
+    """Of either transport: what is left is for the files of the run, and nothing stays open."""
+
+    async def main():
+        async with serving([ASK, ANSWER]) as server:
+            transport = transport_of(kind)
+            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+            try:
+                with files_left(10):
+                    return await ask(client)
+            finally:
+                await transport.aclose()
+
+    sample = asyncio.run(main())
+    assert (sample.outcome, sample.sent_ns) == (Outcome.CLIENT_LIMIT, None), sample.detail
+    assert "may open no more sockets" in sample.detail
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit addresses")
+@pytest.mark.parametrize("mb", [60, 100, 190])
+@pytest.mark.parametrize("command", ["report", "sweep", "models", "capacity", "select"])
+def test_too_little_memory_is_one_message(command, mb, tmp_path):
+    """Seen: a library ended the process with a word of its own, or there were two tracebacks."""
+    done = subprocess.run(
+        [*COMMAND, command],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (mb * 1_000_000,) * 2),  # noqa: PLW1509
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2), done.stderr
+    assert f"this process may have {mb} MB of memory" in done.stderr
+    assert "ulimit -v" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "ours"),
     [
@@ -134,6 +173,7 @@ def test_level_without_local_ports_is_the_clients(transport, tmp_path):
     [
         (MemoryError(), "out of memory"),
         (RuntimeError("can't start new thread"), "out of memory"),
+        (ImportError("libssl.so.3: failed to map segment from shared object"), "out of memory"),
         (OSError(errno.EMFILE, "Too many open files"), "this process may open no more sockets"),
         (OSError(errno.EAGAIN, "Resource temporarily unavailable"), "no further process"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.plan.sources import resolve
 from loadbench.session.consent import confirm_load
 from tests.cli.any_server import any_server
-from tests.cli.running import LIMIT_S, environment
+from tests.cli.running import LIMIT_S, environment, loadbench
 from tests.cli.typed import typed
 
 # Reserved for documentation (RFC 5737, RFC 3849): nobody's, and not private. Nothing is sent there.
@@ -171,3 +172,38 @@ def test_an_answer_at_the_terminal_decides(tmp_path, typed_in, codes, requests):
             os.close(leader)
             os.close(follower)
         assert (child.returncode in codes, bool(server.posts)) == (True, requests), seen
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs several addresses of this machine")
+@pytest.mark.parametrize("transport", ["fast", "httpx"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_name_that_is_led_elsewhere_takes_no_request_along(tmp_path, transport, workers):
+    """Seen without the mend: the second look-up, that of the requests, went to the other server."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, socket\n"
+        "real = socket.getaddrinfo\n"
+        "def look_up(host, port, *more, **options):\n"
+        "    name = host.decode() if isinstance(host, bytes) else host\n"
+        "    if name == 'moving.example':\n"
+        f"        first = not os.path.exists({str(tmp_path / 'asked')!r})\n"
+        f"        open({str(tmp_path / 'asked')!r}, 'w').close()\n"
+        "        host = '127.0.0.1' if first else '127.0.0.2'\n"
+        "    return real(host, port, *more, **options)\n"
+        "socket.getaddrinfo = look_up\n",
+        encoding="utf-8",
+    )
+    with any_server() as confirmed, socket.socket() as other:
+        port = confirmed.server_address[1]
+        other.bind(("127.0.0.2", port))
+        other.listen()
+        other.setblocking(False)  # noqa: FBT003 - the argument has no name
+        flags = f"--users 2 --requests 4 --warm-up 0s --workers {workers} --transport {transport} --telemetry off"
+        url = f"http://Moving.example.:{port}/v1"
+        done = loadbench("sweep", "--url", url, *flags.split(), cwd=tmp_path, PYTHONPATH=str(site))
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert done.returncode in {0, 4, 5}, done.stderr
+    assert len(confirmed.posts) >= 4
