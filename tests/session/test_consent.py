@@ -199,7 +199,7 @@ def test_a_name_that_is_led_elsewhere_takes_no_request_along(tmp_path, transport
         port = confirmed.server_address[1]
         other.bind(("127.0.0.2", port))
         other.listen()
-        other.setblocking(False)  # noqa: FBT003 - the argument has no name
+        other.setblocking(False)
         flags = f"--users 2 --requests 4 --warm-up 0s --workers {workers} --transport {transport} --telemetry off"
         url = f"http://Moving.example.:{port}/v1"
         done = loadbench("sweep", "--url", url, *flags.split(), cwd=tmp_path, PYTHONPATH=str(site))
