@@ -215,10 +215,15 @@ class Search:
     @property
     def likely(self) -> bool:
         """Whether the likely range is narrow, and a verification at its low end agrees."""
-        low, high = self.standing.low, self.standing.high
-        if not self.bracketed or low is None or not self.is_narrow(low, high):
+        return self.bracketed and self.is_narrow(self.standing.low, self.standing.high) and self.verifies_low
+
+    @property
+    def verifies_low(self) -> bool:
+        """Whether the verification that agrees was at the low end of the likely range, as it is now, or above it."""
+        low = self.standing.low
+        if self.verified is None or low is None:
             return False
-        return self.verified is not None and self.grid.amount(self.verified) >= SAME_LOAD * self.grid.amount(low)
+        return self.grid.amount(self.verified) >= SAME_LOAD * self.grid.amount(low)
 
     @property
     def proven(self) -> bool:

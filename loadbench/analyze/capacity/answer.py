@@ -175,7 +175,8 @@ def conclude(
 def answer(search: Search, confidence: float, think_s: float | None, *, agrees: bool) -> CapacityAnswer | None:
     """The answer as far as it is known; `None` where nothing is known, or where even the lowest load fails.
 
-    `agrees` says that the verification does. The numbers are floors: loads of the search's grid.
+    `agrees` says that the verification does; it counts where it was at the low end of the likely range. The numbers are
+    floors: loads of the search's grid.
     """
     grid, standing = search.grid, search.standing
     if standing.estimate is None or standing.failed == grid.lowest or not search.visits:
@@ -195,7 +196,7 @@ def answer(search: Search, confidence: float, think_s: float | None, *, agrees: 
     strength: Strength = "estimate"
     if within(low, high, _WIDEST if search.require == "proven" else _NARROW):
         strength = "proven"
-    elif agrees and search.bracketed and within(likely_low, likely_high, _LIKELY_WIDEST):
+    elif agrees and search.verifies_low and search.bracketed and within(likely_low, likely_high, _LIKELY_WIDEST):
         strength = "likely"
     amount = grid.amount(max(standing.estimate, grid.lowest))
     return CapacityAnswer(
