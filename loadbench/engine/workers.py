@@ -24,6 +24,7 @@ import mmap
 import pickle
 import struct
 import subprocess
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -424,19 +425,23 @@ class DistributedLevel:
                     for worker in self._workers:
                         worker.send(moved)
 
+        cpu_ns = time.process_time_ns()
         await run_alongside(listen, decide_length, self._end_silent_workers)
+        cpu_ns = time.process_time_ns() - cpu_ns
         if self.phases.closes_ns is None:
             # Every worker was lost before the requests of a level by number were measured.
             self.phases.close(self._clock.now_ns())
         closes_ns = self.phases.closes_ns or self.phases.opens_ns
         reports = [worker.done for worker in self._workers if worker.done is not None]
+        health = _merged([report.health for report in reports], own_cpu_ns=cpu_ns)
         lost = [self._lost_arrivals(worker, order.shard, closes_ns) for worker, order in self._parts if not worker.done]
         return self._recorder.close(
             window=(self.phases.opens_ns, closes_ns),
             arrivals_due=sum(report.due for report in reports) + sum(lost_due for lost_due, _ in lost),
             missed=sum(report.missed for report in reports) + sum(missed for _, missed in lost),
             interrupted=self._interrupted,
-            health=_merged([report.health for report in reports]),
+            # What a lost worker used is not known.
+            health=health if len(reports) == len(self._workers) else replace(health, cpu_ns=None),
             lost_workers=sum(worker.lost for worker in self._workers),
             unreported=sum(SENT.unpack_from(worker.sent)[0] - worker.reported for worker in self._workers),
         )
@@ -571,14 +576,16 @@ class DistributedLevel:
         return self.tokens + sum(worker.tokens_in_flight for worker in self._workers)
 
 
-def _merged(healths: Sequence[Health]) -> Health:
-    """The health of all workers: every delay of each, and the CPU share of the busiest."""
+def _merged(healths: Sequence[Health], *, own_cpu_ns: int = 0) -> Health:
+    """The health of all workers: every delay of each, and the CPU share of the busiest. The CPU time is that of all of
+    them and of this process, which records."""
     lag, pauses, delays = Histogram(), Histogram(), Histogram()
     for health in healths:
         lag.merge(health.loop_lag)
         pauses.merge(health.gc_pauses)
         delays.merge(health.read_delay)
     shares = [health.cpu_share for health in healths if health.cpu_share is not None]
+    used_ns = [health.cpu_ns for health in healths if health.cpu_ns is not None]
     return Health(
         # As good as the worst of them.
         stamp_source=min((health.stamp_source for health in healths), key=_SOURCES.index, default="user"),
@@ -587,5 +594,6 @@ def _merged(healths: Sequence[Health]) -> Health:
         loop_lag=lag,
         gc_pauses=pauses,
         cpu_share=max(shares, default=None),
+        cpu_ns=own_cpu_ns + sum(used_ns) if len(used_ns) == len(healths) else None,
         read_delay=delays,
     )

@@ -97,6 +97,7 @@ class Health:
     loop_lag: Histogram
     gc_pauses: Histogram
     cpu_share: float | None  # of one core
+    cpu_ns: int | None = None  # of all its processes, from the level's first request until the last has ended
     read_delay: Histogram = field(default_factory=Histogram)  # from the kernel's receive stamp to the read
     clock_steps: int = 0  # of the wall clock, while it served for stamps
     slept_ns: int = 0  # the machine was suspended for so long, and the run's clock stood still
@@ -137,6 +138,7 @@ class LevelRecording:
     separate_events: int
     censored_events: int
     events: int
+    all_events: int  # of all requests, those that are not measured too
     unread: Unread  # what came besides the responses, in measured requests
     reused: int  # measured requests on a connection that had carried one before
     reconnects: int
@@ -221,6 +223,7 @@ class Recorder:
         """Fold one ended request in."""
         request, outcome, count = sample.request, sample.outcome, self._count
         self._phases[request.phase] += 1
+        count["all_events"] += len(sample.event_ns)
         self.in_flight -= 1
         self._window.ended(sample)
         # New connections are mostly those of the warm-up.
@@ -357,6 +360,7 @@ class Recorder:
             separate_events=count["separate"],
             censored_events=count["censored"],
             events=count["events"],
+            all_events=count["all_events"],
             unread=Unread(
                 keep_alives=count["keep_alives"],
                 frames=count["unread_frames"],

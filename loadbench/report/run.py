@@ -57,6 +57,10 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
         f"load generator: {about.get('cpu')}, {cores}, {about.get('python')}, "
         f"loadbench {run.loadbench_version}, timestamps: {about.get('stamp_source')}"
     )
+    costs = [level.client.cpu_per_event_s for level in run.levels if level.client.cpu_per_event_s is not None]
+    if costs:
+        spread = dict.fromkeys((duration(min(costs)), duration(max(costs))))
+        environment += f", CPU time per event: {' to '.join(spread)}"
     if not about:
         environment = "there is no run.json: the settings and the load generator are unknown, and if it was simulated"
     return Document(title(run), [*blocks, Text([environment])])

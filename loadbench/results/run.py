@@ -203,7 +203,9 @@ class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
     `read_delay_s` is the time from the kernel's receive stamp to the read. This delay is in no figure, since the stamp
     is what counts. If stamps are taken at the read (`stamp_source` user), it is in every figure and unknown; it is then
     at least the lag of the event loop. `merged_reads` is the share of reads with more than one event;
-    `censored_events` is the share of events that a late read gave the stamp of a later one.
+    `censored_events` is the share of events that a late read gave the stamp of a later one. `cpu_s` is the CPU time of
+    all its processes in the whole level, from the warm-up until the last request has ended; divided by all requests of
+    that time, and by all their events, it is `cpu_per_request_s` and `cpu_per_event_s`.
     """
 
     stamp_source: str
@@ -213,6 +215,9 @@ class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
     lateness_s: Quantiles | None
     gc_pause_max_s: float | None
     cpu_share: float | None
+    cpu_s: float | None = None
+    cpu_per_request_s: float | None = None
+    cpu_per_event_s: float | None = None
     merged_reads: float | None
     censored_events: float | None = None
     reconnects: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import slept_ns
@@ -57,3 +58,27 @@ def test_time_asleep_does_not_decrease():
     """It is what the machine's clocks say, on this system too."""
     before_ns = slept_ns()
     assert abs(slept_ns() - before_ns) < 10**9
+
+
+def test_the_cpu_time_of_a_level_is_that_of_its_process():
+    """What was used while it was watched, and nothing of before; and the collector is left as it was."""
+
+    async def main() -> tuple[int | None, int]:
+        burn(0.2)
+        health, usual = LoopHealth(FastTransport()), gc.get_threshold()
+        before_ns = time.process_time_ns()
+        async with health.watching():
+            burn(0.1)
+        used_ns = time.process_time_ns() - before_ns
+        assert gc.get_threshold() == usual
+        return health.close().cpu_ns, used_ns
+
+    seen_ns, used_ns = asyncio.run(main())
+    assert 0.1 * 10**9 <= seen_ns <= used_ns
+
+
+def burn(seconds: float) -> None:
+    """Use so much CPU time."""
+    ends_s = time.process_time() + seconds
+    while time.process_time() < ends_s:
+        pass

@@ -368,13 +368,15 @@ def test_the_rest_goes_on_when_a_worker_with_a_share_dies():
 def test_health_of_many_is_that_of_the_worst():
     """One worker whose stamps are its own makes the level's so; delays of all are put together."""
 
-    def health(source: str) -> Health:
+    def health(source: str, cpu_ns: int | None = 7) -> Health:
         lag = Histogram()
         lag.record(1000)
-        return Health(stamp_source=source, loop_lag=lag, gc_pauses=Histogram(), cpu_share=0.5)
+        return Health(stamp_source=source, loop_lag=lag, gc_pauses=Histogram(), cpu_share=0.5, cpu_ns=cpu_ns)
 
-    together = _merged([health("kernel"), health("user")])
+    together = _merged([health("kernel"), health("user")], own_cpu_ns=5)
     assert (together.stamp_source, together.loop_lag.count) == ("user", 2)
+    assert (together.cpu_share, together.cpu_ns) == (0.5, 19)
+    assert _merged([health("kernel"), health("kernel", None)], own_cpu_ns=5).cpu_ns is None
     assert _merged([health("kernel"), health("kernel")]).stamp_source == "kernel"
 
 

@@ -220,7 +220,8 @@ def _failed(outcomes: Mapping[Outcome, int]) -> int:
 
 def _client(recording: LevelRecording) -> ClientHealth:
     health = recording.health
-    pause_ns = health.gc_pauses.max
+    pause_ns, requests = health.gc_pauses.max, sum(recording.phases.values())
+    cpu_s = None if health.cpu_ns is None else health.cpu_ns / 1e9
     return ClientHealth(
         stamp_source=health.stamp_source,
         stamp_error_s=None,
@@ -229,6 +230,9 @@ def _client(recording: LevelRecording) -> ClientHealth:
         lateness_s=_quantiles(recording.histograms["lateness"]),
         gc_pause_max_s=None if pause_ns is None else pause_ns / 1e9,
         cpu_share=health.cpu_share,
+        cpu_s=cpu_s,
+        cpu_per_request_s=cpu_s / requests if cpu_s is not None and requests else None,
+        cpu_per_event_s=cpu_s / recording.all_events if cpu_s is not None and recording.all_events else None,
         merged_reads=recording.merged_reads / recording.reads if recording.reads else None,
         censored_events=recording.censored_events / recording.events if recording.events else None,
         reconnects=recording.reconnects,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loadbench.analyze.level.summary import INDEPENDENT, metric
 from loadbench.core.units import parse_duration
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import parse_distribution
-from loadbench.plan.load import Closed, Open
+from loadbench.plan.load import Closed, Open, Phase
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 from loadbench.results.run import ClosedLoad, OpenLoad
-from tests.building import MS, S, a_failure, a_level, a_sample
+from tests.building import MS, S, a_failure, a_level, a_recording, a_sample, calm
 
 
 def test_throughput_is_what_arrived_over_the_window():
@@ -122,3 +124,18 @@ def test_histogram_travels_with_the_metric():
     again = Histogram.decode(told.hdr)
     assert again.count == told.count
     assert again.percentile(95) / 1e9 == told.p95
+
+
+def test_what_a_level_cost_the_client():
+    """CPU time by request and by event of the whole level: those of the warm-up and those that failed cost too."""
+    samples = [
+        a_sample(number=0, phase=Phase.WARM_UP, due_ns=-2 * S),
+        a_sample(number=1, due_ns=S),
+        a_failure(Outcome.RESET, number=2, due_ns=5 * S),
+    ]
+    known = a_level(recording=a_recording(samples, health=replace(calm(), cpu_ns=6_600_000))).client
+    assert (known.cpu_s, known.cpu_per_request_s, known.cpu_per_event_s) == (0.0066, 0.0022, 0.0003)
+    unknown = a_level(recording=a_recording(samples)).client
+    assert (unknown.cpu_s, unknown.cpu_per_request_s, unknown.cpu_per_event_s) == (None, None, None)
+    idle = a_level(recording=a_recording(samples[2:], health=replace(calm(), cpu_ns=6_000_000))).client
+    assert (idle.cpu_per_request_s, idle.cpu_per_event_s) == (0.006, None)
