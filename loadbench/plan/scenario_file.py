@@ -178,13 +178,15 @@ def _parse(path: Path, text: str) -> dict[str, object]:
         parse = partial(json.loads, object_pairs_hook=unrepeated)
     try:
         content = parse(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}:{error.lineno}: not JSON: {error.msg}", hint="fix the file at this line") from None
-    except tomllib.TOMLDecodeError as error:
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
         where = re.search(r"line (\d+)", str(error))
         line = f":{where[1]}" if where else ""
-        reason = re.sub(r"\s*\(at .*\)$", "", str(error))
-        raise BadInput(f"{path}{line}: not TOML: {reason}", hint="fix the file at this line") from None
+        reason = re.sub(r"\s*\(at .*\)$|: line \d+ column .*", "", str(error))
+        language = "JSON" if isinstance(error, json.JSONDecodeError) else "TOML"
+        hint = "fix the file at this line"
+        if where and "\\" in text.split("\n")[int(where[1]) - 1]:
+            hint += "; in a path, write \\\\ or / for \\"
+        raise BadInput(f"{path}{line}: not {language}: {reason}", hint=hint) from None
     except RecursionError:
         raise BadInput(f"{path}: nested too deeply", hint="a scenario has sections and settings only") from None
     if not isinstance(content, dict):

@@ -85,6 +85,8 @@ def _path(value: object) -> Path:
     path = Path(_text(value))
     if "\0" in str(path):
         raise _wrong(value, "a path without NUL")
+    if re.search(r"[\a\b\t\n\v\f\r\x1b]", str(path)) and not path.exists():
+        raise _wrong(value, "a path without control characters: in a file, write \\\\ or / for \\")
     if path.exists() and not path.is_file() and not path.is_dir():
         raise _wrong(value, "a file, not a pipe or device, which cannot be read twice: save it to a file first")
     return path

@@ -17,8 +17,10 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 import threading
+import time
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -41,6 +43,8 @@ _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("c
 
 # The log of requests leaves so much of the disk free: run.json, the histograms and the reports of a long run fit in it.
 RESERVED_BYTES = 8 * 1024 * 1024
+# Windows replaces no file that somebody has open: a report that reads it, a virus scanner. That takes a moment.
+_REPLACE_AGAIN_S = (0.05, 0.1, 0.2, 0.4, 0.8) if sys.platform == "win32" else ()
 # What decoding raises for a file that is not what it should be.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -173,7 +177,15 @@ class RunFolder:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            draft.replace(target)
+            pauses = iter(_REPLACE_AGAIN_S)
+            while True:
+                try:
+                    draft.replace(target)
+                    break
+                except PermissionError:
+                    if (pause_s := next(pauses, None)) is None:
+                        raise
+                    time.sleep(pause_s)
         except OSError as error:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ rating has the digest of its response, so that ratings of different texts are no
 
 from __future__ import annotations
 
+import codecs
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
@@ -177,7 +178,8 @@ def _decoded(path: Path, kind: type[T], schema: str) -> T:
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}", hint="`loadbench score stub RUN` writes one") from None
     try:
-        return msgspec.json.decode(raw, type=kind)
+        # Some editors mark a file as UTF-8.
+        return msgspec.json.decode(raw.removeprefix(codecs.BOM_UTF8), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             f"{path}: not of schema {schema}: {error}", hint="fix the file at this place, or write it again"

@@ -144,6 +144,8 @@ def test_effective_scenario_holds_no_secret():
         ('[target]\nheader = ["a\\nb: c"]\n', 2, ["target.header", "on one line"]),
         ("load = 3\n", 1, ["load", "found 3", "table"]),
         ("[load\n", 1, ["not TOML"]),
+        ('[work]\nprompts = "C:\\Users\\me.txt"\n', 2, ["not TOML", "in a path, write \\\\ or / for \\"]),
+        ('[work]\nprompts = "C:\\new\\t.txt"\n', 2, ["work.prompts", "without control", "write \\\\ or / for \\"]),
         ('[limits]\nfailures = "101%"\n', 2, ["limits.failures", "from 0 to 100"]),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 
 import pytest
 
@@ -121,6 +122,15 @@ def test_path_has_no_nul():
     for type_ in (setting_types.PATH, setting_types.DIRECTORY):
         with pytest.raises(ValueError, match="want a path without NUL"):
             type_.read("a\0b")
+
+
+def test_path_has_control_characters_only_if_it_is_there(tmp_path):
+    """They come from a path of Windows that was written into a file as it is: `\\n` is a new line there."""
+    with pytest.raises(ValueError, match="without control characters"):
+        setting_types.PATH.read(f"{tmp_path}/C:\new")
+    if sys.platform != "win32":
+        (tmp_path / "a\tb").touch()
+        assert setting_types.PATH.read(f"{tmp_path}/a\tb") == tmp_path / "a\tb"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")

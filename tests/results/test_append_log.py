@@ -49,7 +49,6 @@ def test_half_a_line_is_cut_off(tmp_path, whole, torn):
     assert path.read_bytes() == whole + b"next\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
 def test_one_process_writes_a_log(tmp_path):
     """Who wants to continue a run that is still going on is told so; afterwards it is free."""
     path = tmp_path / "log"
