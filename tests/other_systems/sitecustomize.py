@@ -96,7 +96,8 @@ def by_us() -> bool:
         name = frame.f_globals.get("__name__", "")
         if is_ours(frame.f_globals):
             return True
-        if name.split(".")[0] not in sys.stdlib_module_names and name != __name__:
+        foreign = name.split(".")[0] not in sys.stdlib_module_names and name != __name__
+        if foreign or frame.f_code is open_files.__code__:
             return False
         frame = frame.f_back
     return False
@@ -122,7 +123,9 @@ def open_files() -> set[str]:
     waiting = [os.getpid(), os.getppid()]
     for pid in waiting:
         with suppress(OSError):
-            found |= {os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(FileNotFoundError):  # closed in the meantime, as that of this list
+                    found.add(os.readlink(f"/proc/{pid}/fd/{number}"))
             with _linux_open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
                 found |= {line.split(maxsplit=5)[-1].strip() for line in maps if "/" in line}
             if pid != os.getppid():
@@ -141,7 +144,8 @@ def check_use(event: str, arguments: tuple[object, ...]) -> None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return
     # A temporary file is opened and removed in another way there.
-    callers = {sys._getframe(1).f_code.co_name, sys._getframe(2).f_code.co_name}
+    frame = sys._getframe().f_back
+    callers = [caller.f_code.co_name for caller in (frame, frame and frame.f_back) if caller]
     if not WINDOWS or path is None or "TemporaryFile" in callers:
         return
     target = os.path.abspath(os.fsdecode(arguments[1] if event in {"os.rename", "os.symlink"} else path))
