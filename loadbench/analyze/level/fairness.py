@@ -116,7 +116,7 @@ def _interval(shares: Floats, drawn: Floats) -> Interval:
 
 def _starved(users: Sequence[int], completed: Sequence[int], ttfts: Sequence[Floats]) -> list[StarvedUser]:
     due = median(completed) / 2
-    usual_s = median(float(ttft.mean()) for ttft in ttfts if len(ttft))
+    usual_s = median([float(ttft.mean()) for ttft in ttfts if len(ttft)] or [math.inf])
     rare = _RARE / len(users)
     deviations = NormalDist().inv_cdf(1 - rare)
     starved = []

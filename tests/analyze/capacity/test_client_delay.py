@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -10,28 +11,35 @@ from hypothesis import strategies as st
 
 from loadbench.analyze.capacity.client_delay import ClientDelays
 from loadbench.analyze.level.verdict import CLIENT_CODES, LESS_LOAD_CODES, client_reasons
+from loadbench.plan.abandonment import Patience
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open, Phase
 from loadbench.plan.objective import parse_objective
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 from loadbench.results.run import Reason, Verdict
-from tests.building import MS, a_sample
+from tests.building import MS, S, a_sample
 
 RATE = Open(20.0, parse_arrivals("poisson"))
 
 
-def limited(samples, rule="ttft_p90<1s", *, load=RATE, codes=("late_start",), lag_ns=0):
+def limited(samples, rule="ttft_p90<1s", *, load=RATE, codes=("late_start",), lag_ns=0, lags=1, most_lag_ns=None):
     """What is said of a probe with these samples, whose verdict has these reasons."""
     delays = ClientDelays([parse_objective(rule)])
     lateness, lag = Histogram(), Histogram()
     for sample in samples:
         delays.add(sample)
         lateness.record(sample.lateness() or 0)
-    lag.record(lag_ns)
+    lag.record(lag_ns, lags)
+    lag.record(lag_ns if most_lag_ns is None else most_lag_ns)
     level = SimpleNamespace(verdict=Verdict("INVALID", [Reason(code, f"because of {code}", "") for code in codes]))
     recording = SimpleNamespace(histograms={"lateness": lateness}, health=SimpleNamespace(loop_lag=lag))
     return delays.limited(level, load, recording)
+
+
+def with_patience(sample, patience):
+    """The same request of a user with such patience."""
+    return dataclasses.replace(sample, request=dataclasses.replace(sample.request, patience=patience))
 
 
 def late(ttft_ms, late_ms=2, **over):
@@ -73,6 +81,34 @@ def test_a_loop_that_lags_delays_every_stamp():
     """Where the loop takes the stamps, its lag is part of each."""
     assert limited([late(1040, late_ms=0)] * 50, codes=("loop_lag",), lag_ns=50 * MS) == "because of loop_lag"
     assert limited([late(1060, late_ms=0)] * 50, codes=("loop_lag",), lag_ns=50 * MS) == ""
+
+
+def test_what_is_usual_delays_and_what_happened_once_does_not():
+    """The lateness, or the lag, of 99 % of the requests; the loop's lag only where it is among the reasons."""
+    for late_ones, said in ((2, "because of late_start"), (1, "")):
+        requests = [late(1005, late_ms=0)] * (100 - late_ones) + [late(1005, late_ms=9)] * late_ones
+        assert limited(requests) == said
+    requests = [late(1040, late_ms=0)] * 50
+    assert limited(requests, codes=("loop_lag",), lag_ns=MS, lags=199, most_lag_ns=50 * MS) == ""
+    assert limited(requests, codes=("late_start",), lag_ns=50 * MS) == ""
+
+
+@pytest.mark.parametrize(("doubtful", "counts"), [(3, False), (2, True)])
+def test_half_of_the_surplus_must_be_beyond_doubt(doubtful, counts):
+    """31 of 50 miss, 6 more than may: with 2 of them in doubt the probe fails, with 3 nobody knows."""
+    requests = [late(27_500)] * (31 - doubtful) + [late(1001)] * doubtful + [late(10)] * 19
+    assert (limited(requests, "ttft_p50<1s") == "") is counts
+
+
+@pytest.mark.parametrize("rule", ["failures<10%", "ttft_p90<1s"])
+@pytest.mark.parametrize("patience", [None, Patience(S)])
+def test_failures_are_never_in_doubt(rule, patience):
+    """6 of 50 are too many, 4 are not; users who gave up are neither. Failures count whoever waits."""
+    for failures, said in ((6, ""), (4, "because of rate_not_reached")):
+        requests = [late(10, outcome=Outcome.RESET)] * failures + [late(10)] * (50 - failures)
+        if rule.startswith("failures"):
+            requests += [late(10, outcome=Outcome.GAVE_UP)] * 50
+        assert limited([with_patience(one, patience) for one in requests], rule, codes=("rate_not_reached",)) == said
 
 
 def test_nothing_is_said_without_a_reason_or_a_request():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -116,6 +117,13 @@ def test_a_user_without_an_answer_counts():
     assert found.users == 4
     assert found.throughput == pytest.approx(0.75, abs=0.02)
     assert [(one.user, one.answers, one.mean_ttft_s) for one in found.starved] == [(3, 0, None)]
+
+
+def test_responses_without_a_first_token_are_counted():
+    """As a file of somebody else's may have them."""
+    rows = [msgspec.structs.replace(asked(n % 2, end_s=2 + n), first_token_ns=None) for n in range(40)]
+    (level,) = fairness(rows)
+    assert (level.throughput, level.ttft, level.ttft_interval, level.starved) == (1.0, None, None, [])
 
 
 def test_too_few_have_no_interval():
