@@ -29,16 +29,20 @@ def expected_bytes(scenario: Scenario) -> tuple[int, int]:
     seconds = (extent.warm_up_ns + (extent.duration_ns or 0) + extent.cool_down_ns) / 1e9
     if scenario.waits_for_answers:
         seconds = max(seconds, scenario.load.max_total / 1e9 / len(loads))
-    requests = 0.0
+    requests = tokens = 0.0
     for load in loads:
+        length = float(work.max_tokens)
         if isinstance(load, Closed):
-            sent = load.users * USUAL_TOKENS_PER_S * seconds / work.max_tokens
+            sent = load.users * USUAL_TOKENS_PER_S * seconds / length
+        elif isinstance(load.arrivals, Replayed):
+            sent = load.arrivals.request_count
+            length = sum(load.arrivals.trace.output_tokens) / sent
         else:
-            replayed = isinstance(load.arrivals, Replayed)
-            sent = load.arrivals.request_count if replayed else load.rate_per_s * seconds
+            sent = load.rate_per_s * seconds
         requests += extent.requests or sent
-    tokens = requests * work.max_tokens * (_TOKEN_BYTES + _TEXT_BYTES * scenario.report.keep_texts)
-    whole = _RUN_BYTES + models * (_LEVEL_BYTES * len(loads) + requests * _REQUEST_BYTES + tokens)
+        tokens += (extent.requests or sent) * length
+    token_bytes = _TOKEN_BYTES + _TEXT_BYTES * scenario.report.keep_texts
+    whole = _RUN_BYTES + models * (_LEVEL_BYTES * len(loads) + requests * _REQUEST_BYTES + tokens * token_bytes)
     return least, round(whole)
 
 

@@ -124,8 +124,6 @@ def with_too_few(verdict: Verdict, recording: LevelRecording, load: Load) -> Ver
     message = f"there are only {ok} responses: too few to judge by"
     if recording.planned_requests is not None:
         advice = f"use --requests {wanted} or more (in a workshop, more --rounds)"
-    elif not ok:
-        advice = "use a longer --duration"
     else:
         enough_ns = math.ceil(wanted / ok * recording.window_s) * NS_PER_S
         advice = f"use --duration {format_duration(enough_ns)} or longer, for {wanted} of them"

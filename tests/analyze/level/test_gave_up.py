@@ -324,6 +324,28 @@ def test_what_is_too_little_or_too_vague_is_not_decided():
     assert after(counted=1936 - 11, samples=[*complete(0, 100), *(left(100 + n) for n in range(50)), *cut[:-1]]).went_on
 
 
+def test_a_level_that_is_too_short_says_how_long_it_must_be():
+    """By what it had: 10 responses in 400 s are half of what is needed. Where requests are counted, it needs more."""
+    short = a_recording(complete(0, 10), window_ns=400 * S)
+    for planned, advice in (
+        (None, "use --duration 13m20s or longer, for 20 of them"),
+        (10, "use --requests 20 or more"),
+    ):
+        level = a_level(recording=dataclasses.replace(short, planned_requests=planned))
+        (reason,) = level.verdict.reasons
+        assert (reason.code, reason.advice.startswith(advice)) == ("too_few_answers", True), reason.advice
+
+
+def test_without_complete_responses_the_limit_is_what_was_to_come():
+    """50 users left with 6 of at most 100 tokens. Complete responses without a count say nothing."""
+    samples = [left(number) for number in range(50)]
+    server = after(counted=300, samples=samples)
+    assert (server.received, server.remaining, server.unread, server.went_on) == (300, 4700, 0, False)
+    uncounted = [a_sample(100, due_ns=50 * S, output_tokens=None, token_source=TokenSource.UNKNOWN)]
+    server = after(counted=300, samples=[*samples, *uncounted])
+    assert (server.received, server.remaining, server.went_on) == (0, 5000, None)
+
+
 def test_columns_and_lines():
     """A column of their own, and a part of the line as the level ends."""
     level = level_of([*complete(0, 100), *(left(100 + number) for number in range(50))])
