@@ -90,5 +90,5 @@ def kills(session: nox.Session) -> None:
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Change one thing at a time in a module, and see whether a test fails: `-- wire/usage.py 50` for 50 changes."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test]", "coverage>=7.6")
     session.run("python", "-m", "tests.mutants", *session.posargs)

@@ -2,9 +2,9 @@
 
 A module is a file or a folder of the package, such as `wire/usage.py` or `record`. N changes of each file are drawn at
 random by `--seed`; without N, all are made. The tests run in a copy of the project, first those of the module's own
-test file, then those of its package and the ones that import it; those over sockets and processes do not, unless
-`--tests` names them. A change that no test notices is a survivor: it is listed, unless `PACKAGE.toml` here explains
-why it makes no difference. Linux and macOS only.
+test file, then those of its package and of the files that `--tests` names; of these those that run the changed line,
+without slow ones. A change that no test notices is a survivor: it is listed, unless `PACKAGE.toml` here explains why it
+makes no difference. Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ import traceback
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import coverage
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
@@ -37,11 +39,8 @@ from tests.mutants.changes import Change, all_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from types import FrameType
 
 ROOT = Path(__file__).parents[2]
-# Tests here need no socket and no other process, and are quick.
-QUICK = ("record", "wire", "plan", "analyze", "results", "report")
 # Loaded once: each change is tested in a fork of this process, which imports the package anew.
 HEAVY = (
     *("_hypothesis_pytestplugin", "anyio.pytest_plugin", "asyncio", "hdrh.histogram", "httpx", "jsonschema", "msgspec"),
@@ -51,33 +50,39 @@ HEAVY = (
 # Times what the tests take undisturbed, and a little: far more than a change that only makes them slower.
 CPU_FACTOR, CPU_S, WALL_FACTOR, WALL_S = 4, 10, 10, 60
 MOST_BYTES = 4 << 30
+UNKNOWN_S = 1200
 KILLED, SURVIVED, TIMED_OUT, NOT_RUN = "killed", "survived", "timed out", "not run"
 
 
 class Watching:
-    """Notes which lines of a module each test runs, and how long the test takes."""
+    """Notes which lines of some modules each test runs, and how long the test takes."""
 
-    def __init__(self, module: Path, seen: Path) -> None:
-        self.module, self.seen = str(module), seen
-        self.lines: set[int] = set()
-        self.tests: dict[str, tuple[float, list[int]]] = {}
-
-    def line(self, frame: FrameType, event: str, arg: object) -> Callable[..., object]:
-        self.lines.add(frame.f_lineno)
-        return self.line
+    def __init__(self, root: Path, modules: list[Path], notes: Path) -> None:
+        self.root, self.modules, self.notes = root, modules, notes
+        self.coverage = coverage.Coverage(data_file=None, include=[str(root / within) for within in modules])
+        self.took_s: dict[str, float] = {}
+        self.coverage.start()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        self.lines, began = set(), time.perf_counter()
-        sys.settrace(lambda frame, *_: self.line if frame.f_code.co_filename == self.module else None)
+        self.coverage.switch_context(item.nodeid)
+        began = time.perf_counter()
         try:
             return (yield)
         finally:
-            sys.settrace(None)
-            self.tests[item.nodeid] = time.perf_counter() - began, sorted(self.lines)
+            self.took_s[item.nodeid] = time.perf_counter() - began
+            self.coverage.switch_context("")
 
     def pytest_unconfigure(self) -> None:
-        self.seen.write_text(json.dumps(self.tests), "utf-8")
+        self.coverage.stop()
+        data = self.coverage.get_data()
+        lines: dict[str, dict[str, list[int]]] = {name: {} for name in self.took_s}
+        for within in self.modules:
+            for line, names in data.contexts_by_lineno(str(self.root / within)).items():
+                for name in names:
+                    if name in lines:
+                        lines[name].setdefault(str(within), []).append(line)
+        self.notes.write_text(json.dumps({name: (took, lines[name]) for name, took in self.took_s.items()}), "utf-8")
 
 
 class Choosing:
@@ -107,7 +112,7 @@ class Copy:
     def log(self) -> Path:
         return self.place.with_suffix(".log")
 
-    def start(self, tests: list[str], plugin: object, took_s: float = 600) -> None:
+    def start(self, tests: list[str], plugin: Callable[[], object], took_s: float = UNKNOWN_S) -> None:
         """Run tests, which took so long without a change, in a process of their own."""
         self.ends_by = time.monotonic() + WALL_S + WALL_FACTOR * took_s
         self.pid = os.fork()
@@ -123,14 +128,14 @@ class Copy:
             resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
             resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
             # Two changes within a second may leave two texts of one size: bytecode would be taken for both.
-            sys.dont_write_bytecode = isinstance(plugin, Choosing)
+            sys.dont_write_bytecode = took_s != UNKNOWN_S
             os.environ["PYTHONPATH"] = str(self.place)
             sys.path[:] = [str(self.place), *(path for path in sys.path if path not in {"", str(ROOT)})]
             for name in [name for name in sys.modules if name.partition(".")[0] in {"tests", "loadbench"}]:
                 del sys.modules[name]
             options = ["-x", "-q", "-n0", "-pno:cacheprovider", "-m", "not slow and not engine", "--tb=short"]
             options += ["-Wignore::pytest.PytestAssertRewriteWarning", "--hypothesis-profile=mutants"]
-            code = int(pytest.main([*options, *tests], [plugin]))
+            code = int(pytest.main([*options, *tests], [plugin()]))
         finally:
             if sys.exc_info()[0]:
                 traceback.print_exc()
@@ -159,15 +164,10 @@ class Copy:
 
 
 def tests_of(root: Path, within: Path) -> list[str]:
-    """The test files of a module: its own, then those of its package and those that name it."""
-    folder, stem = ".".join(within.parts[:-1]), within.stem
+    """The test files of a module: its own, then those of its package."""
     beside = root / own_test(within)
-    files = [beside, *sorted(beside.parent.glob("test_*.py"))]
-    for file in (file for name in QUICK for file in sorted((root / "tests" / name).rglob("test_*.py"))):
-        text = file.read_text("utf-8")
-        if f"{folder}.{stem} import" in text or (f"from {folder} import" in text and stem in text):
-            files.append(file)
-    return list(dict.fromkeys(str(file.relative_to(root)) for file in files if file.exists()))
+    files = dict.fromkeys([beside, *sorted(beside.parent.glob("test_*.py"))])
+    return [str(file.relative_to(root)) for file in files if file.exists()]
 
 
 def own_test(within: Path) -> str:
@@ -182,8 +182,20 @@ def explained_of(root: Path, within: Path) -> dict[tuple[str, str], str]:
     return {(entry["before"], entry["after"]): entry["why"] for entry in known.get("/".join(within.parts[2:]), [])}
 
 
+def watched(copy: Copy, modules: list[Path], more: list[str]) -> dict[str, tuple[float, dict[str, list[int]]]]:
+    """How long each test takes, and the lines of these modules that it runs."""
+    notes = copy.place.with_suffix(".json")
+    files = [*dict.fromkeys(file for within in modules for file in tests_of(copy.place, within)), *more]
+    copy.start(files, partial(Watching, copy.place, modules, notes))
+    while (how := copy.ended()) is None:
+        time.sleep(0.02)
+    if how != SURVIVED:
+        sys.exit(f"{' '.join(files)} fail without a change:\n{copy.log.read_text('utf-8')[-3000:]}")
+    return json.loads(notes.read_text("utf-8"))
+
+
 def tried(
-    within: Path, copies: list[Copy], most: int | None, seed: int, more: list[str]
+    within: Path, copies: list[Copy], tests: dict[str, tuple[float, dict[str, list[int]]]], most: int | None, seed: int
 ) -> tuple[Counter[str], list[str]]:
     """What became of the changes of a module, and the rows of those that survived."""
     root = copies[0].place
@@ -197,24 +209,13 @@ def tried(
     counts["tried"] = len(changes)
     changes = [change for change in changes if change.lines(source) not in explained]
     counts["explained"] = counts["tried"] - len(changes)
-    if not changes:
-        return counts, []
-
-    files = [*tests_of(root, within), *more]
-    seen = root.with_suffix(".json")
-    copies[0].start(files, Watching(root / within, seen))
-    while (how := copies[0].ended()) is None:
-        time.sleep(0.02)
-    if how != SURVIVED:
-        sys.exit(f"{' '.join(files)} fail without a change:\n{copies[0].log.read_text('utf-8')[-3000:]}")
-    watched: dict[str, tuple[float, list[int]]] = json.loads(seen.read_text("utf-8"))
 
     def stages(change: Change) -> list[dict[str, float]]:
         """The tests that run what is changed: those of the module's own file, then the others."""
         running = {
             name: took
-            for name, (took, lines) in watched.items()
-            if lines and (not change.lines_run or not change.lines_run.isdisjoint(lines))
+            for name, (took, lines_of) in tests.items()
+            if (lines := lines_of.get(str(within))) and (not change.lines_run or not change.lines_run.isdisjoint(lines))
         }
         first = {name: took for name, took in running.items() if name.startswith(own_test(within))}
         rest = {name: took for name, took in running.items() if name not in first}
@@ -238,7 +239,7 @@ def tried(
             if how == SURVIVED and copy.stages:
                 stage = copy.stages.pop(0)
                 named = list(dict.fromkeys(name.partition("::")[0] for name in stage))
-                copy.start(named, Choosing(stage), sum(stage.values()))
+                copy.start(named, partial(Choosing, stage), sum(stage.values()))
             elif how is not None:
                 counts[how] += 1
                 if how in {SURVIVED, NOT_RUN}:
@@ -288,19 +289,20 @@ def main() -> int:
     names = ("changes", "tried", KILLED, TIMED_OUT, "explained", SURVIVED, NOT_RUN)
     table = [f"| module | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     with tempfile.TemporaryDirectory(prefix="loadbench-mutants-") as folder:
-        first = Path(folder) / "0"
+        first = Copy(Path(folder) / "0")
         listed = ["git", "ls-files", "-co", "--exclude-standard"]
         files = subprocess.run(listed, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
         for name in (name for name in files if (ROOT / name).is_file()):
-            (first / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, first / name)
-        copies = [Copy(first)]
+            (first.place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, first.place / name)
+        copies = [first]
         for number in range(1, given.at_once):
             copies.append(Copy(Path(folder) / str(number)))
-            shutil.copytree(first, copies[-1].place)
+            shutil.copytree(first.place, copies[-1].place)
         try:
+            tests = watched(first, modules, given.tests)
             for module in modules:
-                counts, rows = tried(module, copies, min(numbers, default=None), given.seed, given.tests)
+                counts, rows = tried(module, copies, tests, min(numbers, default=None), given.seed)
                 sys.stdout.write("".join(f"{row}\n" for row in rows))
                 if counts["changes"]:
                     figures = " | ".join(str(counts[name]) for name in names)
