@@ -132,7 +132,8 @@ class Histogram:
             raise ValueError("cannot record a negative value, nor less often than once")
         often = often.astype(np.int64)
         self._clipped += int(often[values > HIGHEST_NS].sum())
-        self._fold(np.minimum(values, HIGHEST_NS).astype(np.int64), often)
+        # As 64 bits: a narrower array cannot hold the bound.
+        self._fold(np.minimum(values, np.int64(HIGHEST_NS)).astype(np.int64), often)
 
     def record_corrected(self, value_ns: int, interval_ns: int) -> None:
         """Count `value_ns` and the values that it displaced: `v - i`, `v - 2i`, ... down to the interval `i`.
@@ -241,7 +242,7 @@ class Histogram:
     def nonzero(self) -> tuple[Counts, Counts]:
         """(values in ns, counts) of the buckets that are not empty, ascending; values as from `value_at_rank`."""
         index, counts = self._filled()
-        return np.clip(_bounds(index)[1], self._min, self._max), counts
+        return np.minimum(_bounds(index)[1], self._max), counts
 
     def _filled(self) -> tuple[Counts, Counts]:
         counts = self.counts

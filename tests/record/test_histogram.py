@@ -300,3 +300,84 @@ def test_a_histogram_is_no_key() -> None:
         hash(Histogram())
     assert Histogram() != 0
     assert repr(_of([5])) == "Histogram(count=1, min=5, max=5)"
+
+
+def test_values_that_are_too_long_count_once_without_weights() -> None:
+    """As with weights; and each batch adds to what was clipped before."""
+    histogram = Histogram()
+    histogram.record_many([10**30, 5_000])
+    histogram.record_many(np.array([HIGHEST_NS + 1, HIGHEST_NS]))
+    assert histogram == _of([10**30, 5_000, HIGHEST_NS + 1, HIGHEST_NS])
+    assert histogram.clipped == 2
+
+
+def test_weights_are_of_any_width() -> None:
+    """And so are values: sums and bounds of narrow integers do not overflow."""
+    histogram = Histogram()
+    histogram.record_many(np.array([5, 5], np.uint16), np.array([200, 200], np.uint8))
+    histogram.record_many(np.array([2**63 + 5, 5], np.uint64), np.array([1, 1], np.int8))
+    assert (histogram.count, histogram.clipped, histogram.sum) == (402, 1, 2_005 + HIGHEST_NS)
+
+
+def test_only_greater_values_are_above() -> None:
+    """A value is not above itself, nor above others of its bucket."""
+    histogram = _of([1_000, 5_000_000, 5_000_000, 9_000_000])
+    shown, _ = histogram.nonzero()
+    assert [histogram.count_above(int(value)) for value in shown] == [3, 1, 0]
+    assert histogram.count_above(0) == 4
+
+
+def test_the_lowest_value_of_a_rank_is_the_bottom_of_its_bucket() -> None:
+    """And the minimum at least, which is known exactly."""
+    histogram = _of([700, 3_000_001, 9_000_000])
+    lowest, highest = ([histogram.value_at_rank(rank, lowest=low) for rank in (1, 2, 3)] for low in (True, False))
+    assert lowest[0] == 700
+    assert lowest[1] < 3_000_001 < highest[1]
+    assert lowest[1] % 2_048 == 0
+    assert highest[1] == lowest[1] + 2_047
+    assert highest[2] == 9_000_000
+
+
+@pytest.mark.parametrize("p", [-0.001, 100.001])
+def test_a_percentile_lies_between_0_and_100(p: float) -> None:
+    """Also of an empty histogram."""
+    with pytest.raises(ValueError, match="between 0 and 100"):
+        Histogram().percentile(p)
+
+
+def test_histograms_differ_by_their_counts_and_by_their_exact_figures() -> None:
+    """The same figures in other buckets are another histogram, and so are other figures in the same buckets."""
+    ms = 1_000_000
+    assert _of([0, 4 * ms, 6 * ms, 10 * ms]) != _of([0, 3 * ms, 7 * ms, 10 * ms])
+    assert _of([100, 200, 300]) != _of([100, 250, 300])
+
+
+def test_rank_0_does_not_exist() -> None:
+    """Ranks are those of the values: from 1 to their number."""
+    for rank in (0, 3):
+        with pytest.raises(ValueError, match=f"no rank {rank} among 2"):
+            _of([1, 2]).value_at_rank(rank)
+
+
+@pytest.mark.parametrize(("counted", "is_read"), [(2**53, True), (2**53 + 1, False)])
+def test_more_counts_than_can_be_summed_are_refused(counted: int, is_read: bool) -> None:
+    """A file may hold up to 2^53 of them."""
+    left, body = 2 * counted, b""
+    while left > 127:
+        body, left = body + bytes([left & 127 | 128]), left >> 7
+    text = _blob(body=body + bytes([left]))
+    if is_read:
+        assert Histogram.decode(text).count == counted
+    else:
+        with pytest.raises(BadInput, match="beyond reason"):
+            Histogram.decode(text)
+
+
+def test_a_weight_has_a_bound() -> None:
+    """2^40, whichever way it is counted; nothing above it is."""
+    histogram = Histogram()
+    histogram.record_many([5], [1 << 40])
+    assert histogram.count == 1 << 40
+    histogram.record(5, (1 << 40) + 1)
+    with pytest.raises(OverflowError):
+        assert histogram.count

@@ -83,6 +83,8 @@ from loadbench.wire.usage import MOST_TOKENS, Usage, count, read_usage, usage_in
             (20, 5, 16, 40, 65),
         ),
         ({"promptTokenCount": 21, "thoughtsTokenCount": 60, "totalTokenCount": 81}, (21, 0, None, 60, 81)),
+        ({"promptTokenCount": 20, "candidatesTokenCount": 5, "thoughtsTokenCount": 0}, (20, 5, None, 0, 25)),
+        ({"candidatesTokenCount": 5, "thoughtsTokenCount": 40}, (None, 5, None, 40, 45)),
     ],
 )
 def test_counts_are_found_under_their_synonyms(usage: dict[str, object], expected: tuple[int | None, ...]) -> None:
@@ -137,6 +139,14 @@ def test_usage_is_found_in_every_place(frame: dict[str, object]) -> None:
     assert (usage.input, usage.output) == (20, 3)
 
 
+def test_usage_is_looked_for_in_six_objects_within_each_other() -> None:
+    """And no deeper: a server may send any."""
+    frame: dict[str, object] = {"usage": COUNTS}
+    for depth in range(8):
+        assert (usage_in(frame) is not None) == (depth <= 6)
+        frame = {"response": frame}
+
+
 @pytest.mark.parametrize("frame", [{}, {"usage": {}}, {"usage": {"completion_tokens": None}}, {"x_acme": {"id": "r"}}])
 def test_what_is_empty_is_no_usage(frame: dict[str, object]) -> None:
     """Nothing reported is nothing misunderstood."""
@@ -156,6 +166,9 @@ def test_a_usage_without_known_names_says_which_it_has() -> None:
     ("usage", "fault"),
     [
         ({"completion_tokens": -7}, "completion_tokens is -7"),
+        ({"completion_tokens": -1}, "completion_tokens is -1"),
+        ({"prompt_tokens": -5, "completion_tokens": 8, "total_tokens": 3}, "prompt_tokens is -5"),
+        ({"prompt_tokens": 8, "completion_tokens": -5, "total_tokens": 3}, "completion_tokens is -5"),
         ({"completion_tokens": 5, "prompt_tokens": "-2"}, "prompt_tokens is -2"),
         ({"output_tokens": 2.5}, "output_tokens is 2.5"),
         ({"eval_count": 10**30}, "eval_count is 100000000000000000000000"),
@@ -168,9 +181,9 @@ def test_a_usage_without_known_names_says_which_it_has() -> None:
 )
 def test_counts_that_cannot_be_are_faults(usage: dict[str, object], fault: str) -> None:
     """Negative, broken and absurd counts, and sums that contradict each other."""
-    found = read_usage(usage)
-    assert found is not None
-    assert (found.fault or "").startswith(fault)
+    for found in (read_usage(usage), usage_in({"usage": usage})):
+        assert found is not None
+        assert (found.fault or "").startswith(fault)
 
 
 @pytest.mark.parametrize(
