@@ -13,6 +13,8 @@ from loadbench.plan.load import LevelDuration, Phase, Phases
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.recorder import METRICS, Health, LevelRecording, Production, Recorder
+from loadbench.record.request import Destination
+from loadbench.record.timings import Timings
 from tests.record.test_sample import make_sample
 
 if TYPE_CHECKING:
@@ -293,6 +295,121 @@ def test_h2_mean_and_spread_of_prompt_lengths() -> None:
     assert lengths.error == 0
     assert lengths.spread == pytest.approx(0.1)
     assert (lengths.least, lengths.most) == (90, 220)
+
+
+def test_the_spread_of_prompt_lengths_is_that_of_their_ratios() -> None:
+    """Also where every prompt is too long; the sums are the server's and the targets' own."""
+    pairs = [(100, 150), (200, 220)]
+    samples = [_at(1000 + n, 1100 + n, target_input_tokens=a, input_tokens=t) for n, (a, t) in enumerate(pairs)]
+    lengths = _record(*samples).prompt_lengths
+    assert (lengths.requests, lengths.tokens, lengths.target, lengths.least, lengths.most) == (2, 370, 300, 150, 220)
+    assert lengths.error == pytest.approx(370 / 300 - 1)
+    assert lengths.spread == pytest.approx(0.2)  # ratios of 1.5 and 1.1
+    none = _record(_at(1000, 1100)).prompt_lengths
+    assert (none.error, none.spread) == (0, 0)
+
+
+USAGE = {"token_source": TokenSource.USAGE, "finish_reason": "length"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "shorter", "longer", "cut_short"),
+    [
+        ({"output_tokens": 10, **USAGE}, 0, 0, 0),
+        ({"output_tokens": 11, **USAGE}, 0, 1, 0),
+        ({"output_tokens": 9, **USAGE}, 1, 0, 0),  # some count the last token, some do not
+        ({"output_tokens": 8, **USAGE}, 1, 0, 1),
+        ({"output_tokens": 8, **USAGE, "finish_reason": "stop"}, 1, 0, 0),
+        ({"output_tokens": 8, **USAGE, "reasoning_tokens": 2}, 1, 0, 0),
+        ({"output_tokens": 8, **USAGE, "token_source": TokenSource.UNKNOWN}, 1, 0, 0),
+        ({"output_tokens": None, "tokens": None, "finish_reason": "length"}, 0, 0, 0),
+    ],
+)
+def test_answers_are_as_long_as_requested_or_not(
+    facts: dict[str, object], shorter: int, longer: int, cut_short: int
+) -> None:
+    """Of at most 10 tokens; one is cut short only where its server surely counted, and ended it for its length."""
+    recording = _record(_at(1000, 1100, **{"max_tokens": 10, **facts}), _at(1000, 1100, **{"max_tokens": 10, **facts}))
+    found = recording.answers_shorter, recording.answers_longer, recording.cut_short
+    assert found == (2 * shorter, 2 * longer, 2 * cut_short)
+
+
+@pytest.mark.parametrize(
+    ("facts", "busy"),
+    [
+        ({"outcome": Outcome.HTTP_ERROR, "status": 429}, True),
+        ({"outcome": Outcome.HTTP_ERROR, "status": 503}, True),
+        ({"outcome": Outcome.HTTP_ERROR, "status": 504}, True),
+        ({"outcome": Outcome.HTTP_ERROR, "status": 500}, False),
+        ({"outcome": Outcome.REFUSED}, True),
+        ({"outcome": Outcome.TIMEOUT_IDLE}, True),
+        ({"outcome": Outcome.TRUNCATED}, False),
+    ],
+)
+def test_some_failures_are_those_of_a_busy_server(facts: dict[str, object], busy: bool) -> None:
+    """By status or by outcome, each once."""
+    assert _record(*(_at(1000, 1100, **facts) for _ in range(2))).refused_load == 2 * busy
+
+
+def test_the_servers_own_times_are_kept() -> None:
+    """What it reports, and the rest of the time to first token, which is never negative."""
+    timings = Timings(queue_ns=10 * MS, prefill_ns=60 * MS, decode_ns=40 * MS)
+    recording = _record(_at(1000, 1100, 1140, timings=timings), _at(1000, 1050, 1100, timings=timings))
+    times = {name: recording.histograms[f"server_{name}"] for name in ("queue", "prefill", "decode", "rest")}
+    assert {name: (times.count, times.sum // MS) for name, times in times.items()} == {
+        "queue": (2, 20),
+        "prefill": (2, 120),
+        "decode": (2, 80),
+        "rest": (2, 30),
+    }
+    only_decode = _record(_at(1000, 1100, 1140, timings=Timings(decode_ns=40 * MS)))
+    assert {name for name in only_decode.histograms if name.startswith("server")} == {"server_decode"}
+
+
+@pytest.mark.parametrize(("reported_ns", "contradicted"), [(101 * MS, 0), (101 * MS + 1, 2)])
+def test_a_server_that_reports_more_than_was_waited_contradicts_itself(reported_ns: int, contradicted: int) -> None:
+    """By more than servers round their times."""
+    samples = [_at(1000, 1100, timings=Timings(prefill_ns=reported_ns)) for _ in range(2)]
+    assert _record(*samples).contradicted == contradicted
+
+
+def test_what_came_besides_the_text_is_counted() -> None:
+    """Keep-alives of all measured requests; of ok ones the frames that were not understood, and what the first said."""
+    odd = [_at(1000, 1100, unread_frames=n, detail=f"what {n}?", keep_alives=2) for n in (2, 3)]
+    broken = _at(1000, 1100, outcome=Outcome.TRUNCATED, detail="ended", unread_frames=7, keep_alives=4)
+    unread = _record(_at(1000, 1100, detail="nothing odd"), broken, *odd).unread
+    assert (unread.frames, unread.requests, unread.words, unread.keep_alives) == (5, 2, "what 2?", 8)
+
+
+@pytest.mark.parametrize(("template_tokens", "least"), [(0, 16), (10, 16), (11, 17), (30, 36)])
+def test_a_cached_template_is_no_cached_prompt(template_tokens: int, least: int) -> None:
+    """A request counts as cached from a block of vLLM on, and above the template and a few more tokens."""
+    recorder = Recorder(_phases(), template_tokens=template_tokens)
+    for tokens in (least - 1, least, None, 5):
+        recorder.started(1000 * MS)
+        recorder.add(_at(1000, 1100, cached_tokens=tokens, warm=tokens != 5))
+    recording = _close(recorder)
+    assert recording.cached == 1
+    cache = recording.prefix_cache
+    assert (cache.requests, cache.cached, cache.cached_tokens, cache.input_tokens) == (3, 1, 2 * least - 1, 20)
+
+
+def test_groups_stand_in_the_order_in_which_they_were_given() -> None:
+    """Those of a mix by endpoint; personas by name; each with its requests only."""
+    to = [Destination(0, "z", "http://b"), Destination(1, "a", "http://a")]
+    samples = [_at(1000 + n, 1100 + n, destination=to[n % 2], persona="yx"[n % 2], turn=1 + n) for n in range(3)]
+    recording = _record(*samples, _at(2100, 2200, destination=to[0], phase=Phase.COOL_DOWN))
+    assert [(name, stats.requests) for name, stats in recording.groups_of("model").items()] == [("z", 2), ("a", 1)]
+    assert list(recording.groups_of("server")) == ["http://b", "http://a"]
+    assert list(recording.groups_of("persona")) == ["x", "y"]
+    assert recording.turns == {1: 1, 2: 1, 3: 1}
+    assert recording.groups_of("model")["z"].produced == Production(answers=2, output_tokens=2, input_tokens=20)
+
+
+def test_a_request_that_was_given_up_is_no_failure() -> None:
+    """It has an outcome, and no words among those of the failures."""
+    recording = _record(_at(1000, 1100, outcome=Outcome.GAVE_UP, detail="left", status=429))
+    assert (recording.outcomes, recording.details, recording.refused_load) == ({Outcome.GAVE_UP: 1}, {}, 0)
 
 
 def test_what_the_level_knows_goes_through() -> None:
