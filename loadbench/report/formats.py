@@ -6,9 +6,6 @@ from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from loadbench.report.compare import compare_document
-from loadbench.report.csv import csv
-from loadbench.report.junit import compare_junit, run_junit
 from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
 from loadbench.report.run import run_document
@@ -37,11 +34,18 @@ def render(run: Run, form: str, *, quality: Quality | None = None, width: int | 
         return renderers(width)[form](run_document(run, quality=quality))
     if form == "json":
         return to_json(run).decode()
+    # A sweep shows text, and starts sooner without the rest.
+    from loadbench.report.csv import csv  # noqa: PLC0415
+    from loadbench.report.junit import run_junit  # noqa: PLC0415
+
     return csv(run) if form == "csv" else run_junit(run)
 
 
 def render_comparison(comparison: Comparison, form: str, *, width: int | None = None) -> str:
     """The comparison as `text` of this width, `markdown`, `junit` or `json`."""
+    from loadbench.report.compare import compare_document  # noqa: PLC0415 - a sweep starts sooner without it
+    from loadbench.report.junit import compare_junit  # noqa: PLC0415
+
     if form == "markdown":
         # It is one of several parts of a build's page: its title has a level to match.
         return render_markdown(compare_document(comparison), level=3)

@@ -17,7 +17,6 @@ from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.outcome import failed_of
 from loadbench.report import machine
 from loadbench.report.document import Block, Document, Heading, Notes, Table, Text
-from loadbench.report.quality import quality_document
 from loadbench.report.values import counted, duration, half_width, percent, significant
 from loadbench.results.run import ClosedLoad
 
@@ -49,6 +48,8 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
         blocks += [Heading(f"model {model}"), level_table(levels), *_group_tables(levels), *machine.tables(levels)]
     blocks.append(Notes([*notes(run), *machine.notes(run)]))
     if quality is not None and (quality.ratings or quality.checks or quality.unrated):
+        from loadbench.report.quality import quality_document  # noqa: PLC0415 - a sweep starts sooner without it
+
         rated = quality_document(quality)
         blocks += [Heading(rated.title), *rated.blocks]
     about = run.environment

@@ -11,23 +11,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from loadbench.core.errors import BadInput
-from loadbench.engine.paired import EarlierRepeats
 from loadbench.engine.sweep import EarlierLevels, LastLevel
 from loadbench.plan.conditions import conditions, differing
 from loadbench.plan.load import Closed
-from loadbench.plan.pairs import SIDES, at_repeat
 from loadbench.plan.sources import recorded
 from loadbench.results.append_log import is_being_written
-from loadbench.results.capacity import FILE, SEVERAL_FILE
 from loadbench.results.folder import read_run
 from loadbench.results.history import foreign_name
 from loadbench.results.run import ClosedLoad
-from loadbench.results.saved import has_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from loadbench.engine.paired import EarlierRepeats
     from loadbench.plan.load import Load
     from loadbench.plan.scenario import Scenario
     from loadbench.results.run import LevelResult, Run
@@ -51,6 +48,9 @@ def refuse_other_conditions(path: Path, now: Mapping[str, object], then: Mapping
 
 def refuse_other_kind(path: Path, command: str) -> None:
     """Raise `BadInput` if the folder is that of another command."""
+    from loadbench.results.capacity import FILE, SEVERAL_FILE  # noqa: PLC0415 - only what is resumed needs it
+    from loadbench.results.saved import has_pairs  # noqa: PLC0415
+
     kinds = {
         "capacity": any((path / name).exists() for name in (FILE, SEVERAL_FILE)),
         "compare": has_pairs(path),
@@ -85,6 +85,8 @@ def settings_of_run(path: Path | None, command: str, *, file: Path | None) -> di
 
 def sides_text(path: Path) -> str:
     """The sides of a comparison in a folder as far as its record says what they were, for a message."""
+    from loadbench.plan.pairs import SIDES  # noqa: PLC0415 - only comparisons need it
+
     texts = []
     for side in SIDES:
         record = read_run(path / side / "01").scenario.get("target", {})
@@ -153,6 +155,8 @@ def whole_repeats(path: Path, sides: tuple[Scenario, Scenario]) -> tuple[list[Ru
 
     Raises `BadInput` if these sides cannot continue it.
     """
+    from loadbench.plan.pairs import SIDES, at_repeat  # noqa: PLC0415 - only comparisons need it
+
     refuse_other_kind(path, "compare")
     runs: tuple[list[Run], list[Run]] = ([], [])
     for repeat in count():
@@ -193,6 +197,8 @@ def set_aside(path: Path, repeats: int) -> None:
 
 def earlier_repeats(runs: tuple[Sequence[Run], Sequence[Run]], sides: tuple[Scenario, Scenario]) -> EarlierRepeats:
     """What a comparison has to know of the repeats that it has already."""
+    from loadbench.engine.paired import EarlierRepeats  # noqa: PLC0415 - only comparisons need it
+
     return EarlierRepeats(
         repeats=len(runs[0]),
         levels=_aborted_at([*runs[0], *runs[1]]),

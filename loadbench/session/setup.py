@@ -39,8 +39,8 @@ from loadbench.results.folder import RESULTS, check_folder, free_bytes
 from loadbench.results.space import expected_bytes
 from loadbench.session.consent import confirm_load
 from loadbench.session.telemetry import RunTelemetry
-from loadbench.sim.command import profile_named
 from loadbench.sim.process import SimProcess
+from loadbench.sim.profile import profile_named
 from loadbench.targets import adapt
 from loadbench.targets.adapters import make_adapter
 from loadbench.targets.clients import make_client, make_transport

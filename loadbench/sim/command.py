@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadbench.core.errors import BadInput
 from loadbench.core.signals import ending_signals
 from loadbench.sim.process import from_outside, say_ready
-from loadbench.sim.profile import PROFILES
+from loadbench.sim.profile import PROFILES, profile_named
 from loadbench.sim.server import serve
 
 if TYPE_CHECKING:
@@ -23,13 +22,6 @@ def profiles_text() -> str:
     """Each profile with its description."""
     width = max(map(len, PROFILES))
     return "".join(f"{name:{width}}  {profile.description}\n" for name, profile in PROFILES.items())
-
-
-def profile_named(name: str) -> Profile:
-    """The profile of this name; raises `BadInput` with the known names."""
-    if name not in PROFILES:
-        raise BadInput(f"--profile: there is no profile {name!r}", hint=f"the profiles are {', '.join(PROFILES)}")
-    return PROFILES[name]
 
 
 def serve_until_signal(profile: str, *, host: str, port: int, seed: int, models: Sequence[str]) -> None:

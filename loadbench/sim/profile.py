@@ -34,6 +34,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S
 
 
@@ -108,3 +109,10 @@ _ALL = (
 # fmt: on
 PROFILES = {profile.name: profile for profile in _ALL}
 DEFAULT_PROFILE = "slot-server"
+
+
+def profile_named(name: str) -> Profile:
+    """The profile of this name; raises `BadInput` with the known names."""
+    if name not in PROFILES:
+        raise BadInput(f"--profile: there is no profile {name!r}", hint=f"the profiles are {', '.join(PROFILES)}")
+    return PROFILES[name]

@@ -65,7 +65,7 @@ class MachineReader:
             family = {own.pid: own} | {child.pid: child for child in own.children(recursive=True)}
         except (psutil.Error, OSError):
             return None
-        servers = self._servers(psutil)
+        servers = self._servers(psutil, family)
         server_pids: set[int] = set()
         for server in servers or ():
             with suppress(psutil.Error):
@@ -90,8 +90,9 @@ class MachineReader:
             server_pids=frozenset(server_pids),
         )
 
-    def _servers(self, psutil: Any) -> list[Any] | None:
-        """The processes of the servers on this machine; `None` if one of them cannot be seen."""
+    def _servers(self, psutil: Any, family: Mapping[int, Any]) -> list[Any] | None:
+        """The processes of the servers on this machine; `None` if one of them cannot be seen. The simulated one is a
+        child of loadbench, which is the first of its `family`."""
         if self._server_pid is not None:
             with suppress(psutil.Error):
                 return [psutil.Process(self._server_pid)]
@@ -101,7 +102,8 @@ class MachineReader:
             server = self._known.get(url)
             if not is_alive(psutil, server):
                 parts = urlsplit(url)
-                pids = owners(psutil, parts.port or (443 if parts.scheme == "https" else 80), None)
+                port = parts.port or (443 if parts.scheme == "https" else 80)
+                pids = owners(psutil, port, None, among=[*family.values()][1:]) or owners(psutil, port, None)
                 if tunnels(psutil, pids):
                     continue
                 server = self._known[url] = first_of(psutil, pids)
