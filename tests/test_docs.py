@@ -86,3 +86,31 @@ def test_readme_shows_the_sample_run_as_it_is():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (folder,) = set(re.findall(r"results/[0-9TZ]+-[a-z0-9-]+", readme))
     assert render(read_run(ROOT / folder), "text").strip() in readme
+
+
+def test_every_fault_has_tests_that_exist():
+    """A row of docs/faults.md names a file of tests, a test in it, or `…` and a part of the name of one in the file
+    before."""
+    rows, missing, table = 0, [], False
+    for line in (ROOT / "docs" / "faults.md").read_text(encoding="utf-8").splitlines():
+        table = (table or line.endswith("| test |")) and line.startswith("|")
+        if not table or line.endswith(("| test |", "|---|")):
+            continue
+        rows += 1
+        functions: list[str] = []
+        named = re.findall(r"`([^`]+)`", line.rsplit(" | ", 1)[-1])
+        for name in named:
+            file, _, test = name.rpartition("::")
+            if file or not name.startswith("…"):
+                path = ROOT / (file or name)
+                text = path.read_text(encoding="utf-8") if path.is_file() and path.name.startswith("test_") else ""
+                functions = re.findall(r"^(?:async )?def (test_\w+)", text, re.MULTILINE)
+                wanted = re.escape(test) if file else ".*"
+            else:
+                wanted = ".*" + ".*".join(map(re.escape, name.strip("…").split("…"))) + (".*" * name.endswith("…"))
+            if not any(re.fullmatch(wanted, function) for function in functions):
+                missing.append(f"{name} in {line[:60]}")
+        if not named:
+            missing.append(f"no test in {line[:60]}")
+    assert missing == []
+    assert rows > 50
