@@ -106,8 +106,14 @@ def _report(error: LoadbenchError) -> ExitCode:
 
 def _of_this_machine(error: BaseException) -> LoadbenchError | None:
     """What this machine or its limits did not allow, for the user; `None` for an error of loadbench."""
-    from loadbench.client.faults import causes, explain, is_shortage  # noqa: PLC0415 - the help needs nothing of it
-
+    try:
+        from loadbench.client.faults import causes, explain, is_shortage  # noqa: PLC0415 - the help needs nothing of it
+    except (OSError, MemoryError, ImportError) as other:
+        # Not even this can be loaded any more.
+        hint = "raise the limits of this process (ulimit -a), or reduce the load"
+        return LoadbenchError(
+            f"{str(error) or type(error).__name__}, and then {str(other) or 'out of memory'}", hint=hint
+        )
     kept = "what was measured until then is kept"
     for cause in causes(error):
         if isinstance(cause, MemoryError) or any(words in str(cause) for words in _NO_MEMORY):

@@ -38,6 +38,13 @@ _TLS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "write http:// instead of https://",
     ),
 )
+# By OpenSSL's X509_V_ERR codes: not yet valid, expired, for another name, for another address.
+_BY_VERIFY_CODE = {
+    9: "compare the clocks of both machines",
+    10: "have the certificate renewed",
+    62: "use the name that the certificate is for",
+    64: "use the name or address that the certificate is for",
+}
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -73,7 +80,8 @@ def explain(error: BaseException) -> tuple[str, str]:
             return "no such host", "check the name, or give an IP address"
         if isinstance(cause, ssl.SSLCertVerificationError):
             reason = cause.verify_message or "verification failed"
-            hint = "give its CA with --cacert FILE, or turn verification off with --insecure"
+            remedy = _BY_VERIFY_CODE.get(getattr(cause, "verify_code", 0), "give its CA with --cacert FILE")
+            hint = f"{remedy}, or turn verification off with --insecure"
             return f"its certificate is not trusted: {reason}", hint
         if isinstance(cause, ssl.SSLError):
             reason = cause.reason or ""

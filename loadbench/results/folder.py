@@ -45,6 +45,8 @@ _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("c
 RESERVED_BYTES = 8 * 1024 * 1024
 # Windows replaces no file that somebody has open: a report that reads it, a virus scanner. That takes a moment.
 _REPLACE_AGAIN_S = (0.05, 0.1, 0.2, 0.4, 0.8) if sys.platform == "win32" else ()
+# Of a file system that can sync nothing: no reason to leave it.
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 # What decoding raises for a file that is not what it should be.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -176,7 +178,11 @@ class RunFolder:
             with draft.open("xb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                try:
+                    os.fsync(file.fileno())
+                except OSError as error:
+                    if error.errno not in _NO_SYNC:
+                        raise
             pauses = iter(_REPLACE_AGAIN_S)
             while True:
                 try:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.targets.discovery import DiscoveryStep
 
+# Other programs send requests where these lead.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
 
 async def run_checks(
     scenario: Scenario, environment: Mapping[str, str], *, url: str | None, steps: Sequence[DiscoveryStep] = ()
@@ -52,6 +55,10 @@ async def run_checks(
         checks += skipped("endpoint", "models", "probe")
         return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), clock(), *processor()])
     checks += await _name_checks(url)
+    proxies = [name for name in _PROXIES if environment.get(name) or environment.get(name.lower())]
+    if proxies:
+        message = f"{' and '.join(proxies)} not used: requests go straight to the server"
+        checks.append(Check("proxy", "ok", message, "if only the proxy reaches the server, measure behind it"))
     moved, moved_url = [], moved_to(list(steps), url)
     try:
         target, service = await find_server(scenario, environment, url=url)

@@ -6,6 +6,7 @@ Nothing here waits for the sampler during a load; if it is missing or dies, only
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import math
@@ -157,8 +158,10 @@ def is_local(url: str) -> bool:
     except ValueError:
         return False
     psutil = library("psutil")
-    interfaces = {} if psutil is None else psutil.net_if_addrs()
-    own = {entry.address.partition("%")[0] for entries in interfaces.values() for entry in entries}
+    own: set[str] = set()
+    with contextlib.suppress(OSError):  # a sandbox shows no interfaces
+        interfaces = {} if psutil is None else psutil.net_if_addrs()
+        own = {entry.address.partition("%")[0] for entries in interfaces.values() for entry in entries}
     return address.is_loopback or str(address) in own
 
 

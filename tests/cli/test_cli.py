@@ -261,6 +261,14 @@ def test_doctor_tells_programs_too(server, tmp_path):
     assert done.returncode == 6
 
 
+def test_doctor_names_proxies_and_uses_none(server, tmp_path):
+    """Not their addresses, which may have a password."""
+    done = loadbench("doctor", "--url", server, "--model=alpha", cwd=tmp_path, https_proxy="http://me:pw-of-mine@h:1")
+    assert done.returncode == 0, done.stdout
+    assert "HTTPS_PROXY not used: requests go straight to the server" in done.stdout
+    assert "pw-of-mine" not in done.stdout + done.stderr
+
+
 def test_doctor_skips_what_a_failure_makes_pointless(tmp_path):
     """No server: the endpoint fails, with advice; models and probe are skipped; the machine is still looked at."""
     done = loadbench("doctor", "--url", refused_url(), "--json", cwd=tmp_path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -548,6 +550,25 @@ def test_unknown_host_is_refused(kind, monkeypatch):
     sample = fire_at(kind, "http://no-such-host.invalid/v1")
     assert sample.outcome is Outcome.REFUSED
     assert sample.detail.startswith("no such host")
+
+
+@both
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems queue connections in other ways")
+def test_address_that_swallows_connections_is_given_up(kind):
+    """Nobody refuses, nobody answers: the time limit for connecting ends the wait."""
+    with socket.socket() as hole, contextlib.ExitStack() as stack:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(hole.getsockname())
+        sample = fire_at(
+            kind, f"http://127.0.0.1:{hole.getsockname()[1]}/v1", timeouts=Timeouts(connect_ns=300 * MS, total_ns=9 * S)
+        )
+    assert (sample.outcome, sample.sent_ns) == (Outcome.TIMEOUT_CONNECT, None)
+    assert "no connection within 300ms" in sample.detail
 
 
 @both

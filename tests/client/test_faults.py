@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import threading
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import httpx
@@ -71,6 +72,38 @@ def test_unknown_name_is_told_before_anything_else():
     """A name error is an OSError with a number of its own, which means something else there."""
     told, hint = explain(chained(httpx.ConnectError("x"), socket.gaierror(socket.EAI_NONAME, "unknown")))
     assert (told, bool(hint)) == ("no such host", True)
+
+
+@pytest.mark.parametrize(
+    ("days", "name", "what", "hint"),
+    [
+        ((-9, -1), "127.0.0.1", "has expired", "renewed"),
+        ((1, 9), "127.0.0.1", "not yet valid", "clocks"),
+        ((-1, 9), "127.0.0.2", "not valid for '127.0.0.1'", "address that the certificate is for"),
+    ],
+)
+def test_certificate_that_no_ca_can_mend_has_its_own_remedy(days, name, what, hint):
+    """Seen: `--cacert` was the advice for a certificate that had expired."""
+    authority, now = trustme.CA(), datetime.now(UTC)
+    begin, end = (now + timedelta(days=one) for one in days)
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert(name, not_before=begin, not_after=end).configure_cert(server)
+    authority.configure_trust(client)
+    sent, received = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(received, sent, server_hostname="127.0.0.1")
+    theirs = server.wrap_bio(sent, received, server_side=True)
+    failure = None
+    for side in (ours, theirs, ours):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            failure = error
+    told, remedy = explain(failure)
+    assert what in told
+    assert hint in remedy
+    assert "--cacert" not in remedy
 
 
 @pytest.mark.parametrize(

@@ -192,3 +192,16 @@ def test_run_that_this_machine_ends_says_so(error, words, monkeypatch, tmp_path)
     error = ValueError("a fault of ours")
     with pytest.raises(ExceptionGroup):
         typed("sweep", cwd=tmp_path)
+
+
+def test_shortage_that_lets_nothing_be_loaded_is_one_message(monkeypatch, tmp_path):
+    """Seen as two tracebacks: the words for the shortage could not be imported."""
+
+    def ends(*_: object, **__: object) -> None:
+        monkeypatch.setitem(sys.modules, "loadbench.client.faults", None)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("loadbench.session.sweep.run_sweep", ends)
+    done = typed("sweep", cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2), done.stderr
+    assert "Too many open files" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -371,3 +372,16 @@ def test_no_bytes_whatever_break_the_reader(tmp_path_factory, content):
     file.write_bytes(content)
     with pytest.raises(BadInput):
         read_run(file)
+
+
+@pytest.mark.parametrize(("reason", "fails"), [(errno.EINVAL, False), (errno.ENOSYS, False), (errno.EIO, True)])
+def test_file_system_that_cannot_sync_is_no_reason_to_leave_it(tmp_path, monkeypatch, reason, fails):
+    """One that fails to is."""
+
+    def fail(_):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(BadInput) if fails else contextlib.nullcontext():
+        RunFolder(tmp_path).write("run.json", b"{}")
+    assert (tmp_path / "run.json").exists() is not fails

@@ -164,6 +164,17 @@ def test_whether_a_server_is_on_this_machine(url, local):
     assert is_local(url) is local
 
 
+def test_sandbox_without_interfaces_ends_nothing(monkeypatch):
+    """Seen as a traceback: what the system does not show is not known."""
+
+    def refuse():
+        raise PermissionError("netlink")
+
+    monkeypatch.setattr(psutil, "net_if_addrs", refuse)
+    assert is_local("http://127.0.0.1/v1")
+    assert not is_local("http://192.0.2.1/v1")
+
+
 def test_own_address_is_local():
     """A server that is asked by this machine's address in its network is on it."""
     for found in psutil.net_if_addrs().values():
