@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from dataclasses import replace
 from fractions import Fraction
@@ -249,3 +250,43 @@ def test_tallies_add_up():
     both.add(3, 4)
     both.add(1, 1)
     assert some.plus(more) == replace(both, gave_up=2, failed=5)
+
+
+LATER = {"due_ns": 2 * S, "number": 1}
+SOONER = {"due_ns": S, "number": 0}
+
+
+@pytest.mark.parametrize(
+    ("rule", "last_ended", "rows"),
+    [
+        ("ttft_p95<200ms", a_sample(ttft_ns=300 * MS, **SOONER), [(0, 1, 1.5), (1, 1, 0.5)]),
+        ("ttft_p95<200ms", a_failure(Outcome.RESET, **SOONER), [(0, 1, math.inf), (1, 1, 0.5)]),
+        ("ttft_mean<200ms", a_sample(ttft_ns=300 * MS, **SOONER), [(300 * MS, 1, 1.5), (100 * MS, 1, 0.5)]),
+        ("event_gap_p90<50ms", a_sample(gaps_ns=60 * MS, **SOONER), [(0, 10, 1.2), (10, 10, 0.4)]),
+        ("event_gap_p90<50ms", a_failure(Outcome.RESET, **SOONER), [(10, 10, 0.4)]),
+        ("failures<1%", a_failure(Outcome.RESET, **SOONER), [(0, 1, math.inf), (1, 1, 0)]),
+        ("failures<1%", a_failure(Outcome.GAVE_UP, **SOONER), [(1, 1, 0)]),
+    ],
+)
+def test_requests_are_kept_one_by_one_in_the_order_in_which_they_were_due(rule, last_ended, rows):
+    """Hits, values, and the largest over the bound. A failure has no wait; of gaps it says nothing."""
+    result = attained([a_sample(**LATER), last_ended], rule)
+    (kept,) = result.rows.values()
+    assert [tuple(row) for row in kept] == [pytest.approx(row) for row in rows]
+    is_good = last_ended.outcome is Outcome.OK and rows[0][2] < 1
+    assert [tuple(row) for row in result.good_rows] == [(is_good, 1, 0 if is_good else math.inf), (1, 1, 0)]
+
+
+def test_only_the_requests_that_ended_first_are_kept_one_by_one(monkeypatch):
+    """As many as fit; the sums are of all."""
+    monkeypatch.setattr("loadbench.record.attainment._MOST_KEPT", 3)
+    result = attained([a_sample(n, due_ns=n * S, ttft_ns=(n + 1) * MS) for n in range(5)], "ttft_p95<1ms")
+    (kept,), (tally,) = result.rows.values(), result.tallies.values()
+    assert [row[2] for row in kept] == pytest.approx([1, 2, 3])
+    assert (len(result.good_rows), tally.requests, result.requests) == (3, 5, 5)
+
+
+def test_a_good_response_whose_tokens_are_unknown_has_none():
+    """Nothing is made up for it."""
+    result = attained([a_sample(output_tokens=None), a_sample(1)], "ttft_p95<1s")
+    assert (result.good, result.good_tokens) == (2, 11)
