@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from loadbench.cli.measuring import (
-    in_its_folder,
     progress_line,
     resume_option,
     run_options,
     say_data_set,
     say_saved,
     say_unused,
+    settings_of_resumed,
     terminal_width,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -51,10 +51,10 @@ def command(
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session.capacity import Resumed, check_search, run_capacity  # noqa: PLC0415
-    from loadbench.session.resume import settings_of_run  # noqa: PLC0415
+    from loadbench.session.resume import in_its_folder  # noqa: PLC0415
     from loadbench.session.sample_request import sample_request  # noqa: PLC0415
 
-    before = settings_of_run(resume, "capacity", file=scenario)
+    before = settings_of_resumed(resume, "capacity", file=scenario)
     flags = setting_flags("capacity", options)
     resolved = resolve(flags=flags, environment=os.environ, file=scenario, command="capacity", **before)
     resolved = in_its_folder(resolved, resume)

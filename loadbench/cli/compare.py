@@ -13,7 +13,6 @@ from click.core import ParameterSource
 
 from loadbench.cli.measuring import (
     check_files,
-    in_its_folder,
     print_report,
     progress_line,
     resume_option,
@@ -24,6 +23,7 @@ from loadbench.cli.measuring import (
     say_trace,
     say_unused,
     say_unused_variables,
+    settings_of_resumed,
     terminal_width,
     write_file,
 )
@@ -69,7 +69,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     from loadbench.plan.sources import refuse_rules_without_level, resolve
     from loadbench.results.saved import has_pairs, of_model, read_pairs, read_side, save_baseline
     from loadbench.session.paired import PairedRuns
-    from loadbench.session.resume import settings_of_run, sides_text
+    from loadbench.session.resume import resumed_sides
 
     a, b = _names(sides, options)
     baseline, flags = options["save_baseline"], setting_flags("compare", options)
@@ -85,18 +85,23 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     name = "compare" if measures else "compare-saved"
     # The variables that the sides name themselves.
     keys = re.findall(r"\b(?:api_key_env=|header_env=[^,]*?)(\w+)\s*(?:,|$)", ",".join([*a, *b]))
-    resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name, key_variables=keys)
+    resume, both = options["resume"], None
+    settings_of_resumed(resume, "compare", file=scenario)
+    if resume is not None and scenario is None and not (a or b or {"a_model", "b_model", "same"} & flags.keys()):
+        both = resumed_sides(resume, flags=flags, environment=os.environ)
+        resolved = both[0]
+    else:
+        resolved = resolve(flags=flags, environment=os.environ, file=scenario, command=name, key_variables=keys)
     settings = resolved.compare
-    settings_of_run(options["resume"], "compare", file=scenario)
-    if not (a or b or any(resolved.is_set(f"compare.{key}") for key in ("a_model", "b_model", "same"))):
-        again = "" if options["resume"] is None else f"; they were {sides_text(options['resume'])}"
-        raise BadInput(f"no two sides are named{again}", hint=_WHICH)
+    named = a or b or any(resolved.is_set(f"compare.{key}") for key in ("a_model", "b_model", "same"))
+    if both is None and not named:
+        raise BadInput("no two sides are named", hint=_WHICH)
     if not measures:
         say_unused(resolved)
 
     # The runs of both sides.
     if measures:
-        measured = _measure(a, b, options, resolved)
+        measured = _measure(a, b, options, resolved, both)
         if measured is None:
             return
         runs = measured
@@ -211,22 +216,27 @@ def _are_servers(a: Sequence[str], b: Sequence[str]) -> bool:
     return all(targets)
 
 
-def _measure(a: Sequence[str], b: Sequence[str], options: Mapping[str, Any], resolved: Scenario) -> PairedRuns | None:
-    """Measure both sides in turn; `None` after a dry run."""
+def _measure(
+    a: Sequence[str],
+    b: Sequence[str],
+    options: Mapping[str, Any],
+    resolved: Scenario,
+    both: tuple[Scenario, Scenario] | None,
+) -> PairedRuns | None:
+    """Measure both sides in turn, as they are named or as a folder has `both`; `None` after a dry run."""
     from loadbench.plan.pairs import Pairing
     from loadbench.plan.pairs import sides as read_sides
     from loadbench.plan.settings import FEWEST_DECIDING
     from loadbench.report.compare_plan import compare_plan_document, few_repeats
     from loadbench.report.render_text import render_text
     from loadbench.session.paired import check_paired, measure_paired
-    from loadbench.session.resume import whole_repeats
+    from loadbench.session.resume import in_its_folder, whole_repeats
     from loadbench.session.sample_request import sample_request
 
     if options["paired"] or options["baseline"] is not None:
         raise BadInput("--paired and --baseline are for saved runs", hint="leave them out")
     resume = options["resume"]
-    resolved = in_its_folder(resolved, resume)
-    both = read_sides(resolved, a="".join(a), b="".join(b))
+    both = both or read_sides(in_its_folder(resolved, resume), a="".join(a), b="".join(b))
     pairing = Pairing.of(resolved)
     check_paired(both, pairing, os.environ)
     earlier = ([], []) if resume is None else whole_repeats(resume, both)

@@ -38,19 +38,19 @@ def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Ca
 
 
 def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --resume. A comparison has two runs, and takes no settings of either."""
-    text = "Continue this run, with its own settings if no others are given; of a comparison, repeat the flags."
+    """Add --resume."""
+    text = "Continue this run, with its own settings if no others are given."
     return click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help=text)(function)
 
 
-def in_its_folder(scenario: Scenario, resume: Path | None) -> Scenario:
-    """The scenario of a run that is resumed: it has its name and its folder already."""
-    from loadbench.plan.scenario import leave_out  # noqa: PLC0415 - the help needs nothing of it
+def settings_of_resumed(resume: Path | None, command: str, *, file: Path | None) -> dict[str, Any]:
+    """What `resolve` takes from the run that is continued, which nobody else continues until this command ends."""
+    if resume is None:
+        return {}
+    from loadbench.session.resume import held, settings_of_run  # noqa: PLC0415 - few runs are continued
 
-    for key in ("report.name", "report.out"):
-        if resume is not None and scenario.is_set(key):
-            scenario = leave_out(scenario, key, "the run continues in its folder", by=None)
-    return scenario
+    click.get_current_context().with_resource(held(resume))
+    return settings_of_run(resume, command, file=file)
 
 
 def progress_line(*, quiet: bool, no_live: bool) -> Progress:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import resume_option, run_options
+from loadbench.cli.measuring import resume_option, run_options, settings_of_resumed
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.cli.sweep import measure
 
@@ -27,8 +27,7 @@ def command(file: Path, **options: Any) -> None:
     folder or its requests.jsonl.
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
-    from loadbench.session.resume import settings_of_run  # noqa: PLC0415
 
     flags = {**setting_flags("replay", options), "trace": str(file)}
-    before = settings_of_run(options["resume"], "sweep", file=None)
+    before = settings_of_resumed(options["resume"], "sweep", file=None)
     measure(resolve(flags=flags, environment=os.environ, command="replay", **before), **options)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadbench.cli.measuring import (
-    in_its_folder,
     progress_line,
     resume_option,
     run_options,
@@ -18,6 +17,7 @@ from loadbench.cli.measuring import (
     say_saved,
     say_trace,
     say_unused,
+    settings_of_resumed,
     terminal_width,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -39,9 +39,8 @@ def command(scenario: Path | None, **options: Any) -> None:
     loadbench measures its simulated server.
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
-    from loadbench.session.resume import settings_of_run  # noqa: PLC0415
 
-    before = settings_of_run(options["resume"], "sweep", file=scenario)
+    before = settings_of_resumed(options["resume"], "sweep", file=scenario)
     measure(resolve(flags=setting_flags("sweep", options), environment=os.environ, file=scenario, **before), **options)
 
 
@@ -50,7 +49,7 @@ def measure(
 ) -> None:
     """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
     from loadbench.report.formats import render  # noqa: PLC0415
-    from loadbench.session.resume import whole_levels  # noqa: PLC0415
+    from loadbench.session.resume import in_its_folder, whole_levels  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
 

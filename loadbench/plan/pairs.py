@@ -183,6 +183,20 @@ def sides(scenario: Scenario, *, a: str = "", b: str = "") -> tuple[Scenario, Sc
     return side_a, side_b
 
 
+def settled_sides(a: Scenario, b: Scenario) -> tuple[Scenario, Scenario]:
+    """Two sides that have all of their settings already, as those of a comparison that is continued.
+
+    Raises `BadInput` for a flag that has no effect on one of them.
+    """
+    sides = []
+    for name, scenario in zip(SIDES, (a, b), strict=True):
+        side, idle = _side(scenario, name, "")
+        for key, (reason, by) in idle.items():
+            leave_out(scenario, key, f"has no effect on side {name.upper()}: {reason}", by=by)
+        sides.append(side)
+    return sides[0], sides[1]
+
+
 def _identity(scenario: Scenario) -> tuple[object, ...]:
     target = scenario.target
     url = None if scenario.url is None else one_address(scenario.url)

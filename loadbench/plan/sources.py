@@ -21,7 +21,7 @@ from loadbench.plan.extra_body import LIMIT_FIELDS, limits_of, value_of
 from loadbench.plan.models import read_models
 from loadbench.plan.personas import PERSONAS
 from loadbench.plan.scenario import Scenario, Unused, with_entries, with_not_used
-from loadbench.plan.scenario_file import ScenarioFile, nearest, read
+from loadbench.plan.scenario_file import ScenarioFile, nearest, read, read_persona
 from loadbench.plan.server_url import ServerUrl, origin_of
 from loadbench.plan.setting_types import ALL_OBJECTIVES, URLS
 from loadbench.plan.settings import DEFAULT, SECTIONS, Entry, Origin, Source, Values, setting_of, settings
@@ -49,17 +49,20 @@ def resolve(
     file: Path | None = None,
     command: str = "sweep",
     reused: Mapping[str, object] | None = None,
+    reused_personas: Mapping[str, object] | None = None,
     foreign: str = "",
     key_variables: Sequence[str] = (),
 ) -> Scenario:
     """The scenario in force for a command. `flags` has the values of its flags by setting name, as they were written.
 
-    `reused` has values of a saved run by key, for commands that score its answers or continue it; `foreign` is the name
-    of a run that is not this user's own. `key_variables` are variables that hold API keys besides those that the
-    settings name. Raises `BadInput` for anything that cannot be used.
+    `reused` has values of a saved run by key, for commands that score its answers or continue it, `reused_personas` its
+    personas; `foreign` is the name of a run that is not this user's own. `key_variables` are variables that hold API
+    keys besides those that the settings name. Raises `BadInput` for anything that cannot be used.
     """
     document = ScenarioFile.read(file) if file is not None else None
-    own = document.personas() if document is not None else ()
+    tables = reused_personas or {}
+    own = tuple(read_persona(name, table, place=lambda _: "the run") for name, table in tables.items())
+    own = document.personas() if document is not None else own
     personas = PERSONAS | {persona.name: persona for persona in own}
     choice = _Choice(command, Values(command, {}, personas))
     given = [
@@ -133,7 +136,10 @@ def recorded(record: Mapping[str, Mapping[str, object]], origins: Mapping[str, s
         if (value := record.get(setting.section, {}).get(setting.name)) is not None
     }
     # What another setting brings is recorded too, as given where that was: the models of a file, a persona's limit.
-    for brought, by in (("target.model", "target.model_set"), ("work.output_tokens", "work.max_tokens")):
+    for brought, by in (
+        *(("target.model", by) for by in ("target.model_set", "compare.a_model", "compare.b_model")),
+        ("work.output_tokens", "work.max_tokens"),
+    ):
         if by in values and origins.get(brought) == origins[by]:
             values.pop(brought, None)
     return values
@@ -147,6 +153,21 @@ def choices(values: Mapping[str, object]) -> dict[str, object]:
         if setting.guarded and (value := values.get(setting.key)) not in (None, [], {})
         if setting.default is None or value != setting.type.show(setting.default)
     }
+
+
+def as_flags(values: Mapping[str, object], *, command: str, given: Collection[str] = ()) -> list[str]:
+    """Values of a run's record, by key, as the flags of a command that give them again; not those that are given."""
+    groups = {one.group for one in settings(command) if one.name in given} - {""}
+    flags: list[str] = []
+    for key, value in values.items():
+        setting = next((one for one in settings(command) if one.name == setting_of(key).name), setting_of(key))
+        if setting.name in given or setting.group in groups:
+            continue
+        items = [f"{name}: {text}" for name, text in value.items()] if isinstance(value, dict) else value
+        for item in items if isinstance(items, list) else [items]:
+            text = shlex.quote(item if isinstance(item, str) else json.dumps(item))
+            flags.append(setting.flag if setting.type.is_flag else f"{setting.flag} {text[:_MOST_SHOWN]}")
+    return flags
 
 
 def elsewhere(urls: Sequence[str], own: Sequence[str]) -> bool:
@@ -187,16 +208,7 @@ def _from_run(
     """Raises `BadInput` for a value with a secret, which the run did not keep, and for what only the user may choose if
     the run is not the user's own, unless flags give these again.
     """
-    groups = {one.group for one in settings(command) if one.name in flags} - {""}
-    again: list[str] = []
-    for key, value in choices(reused).items() if foreign else ():
-        setting = next((one for one in settings(command) if one.name == setting_of(key).name), setting_of(key))
-        if setting.name in flags or setting.group in groups:
-            continue
-        items = [f"{name}: {text}" for name, text in value.items()] if isinstance(value, dict) else value
-        for item in items if isinstance(items, list) else [items]:
-            text = shlex.quote(item if isinstance(item, str) else json.dumps(item))
-            again.append(setting.flag if setting.type.is_flag else f"{setting.flag} {text[:_MOST_SHOWN]}")
+    again = as_flags(choices(reused), command=command, given=flags) if foreign else []
     if again:
         raise BadInput(
             f"{foreign} is not in the history of your own runs, or was changed since. Only you choose servers, keys, "

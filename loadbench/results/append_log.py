@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from loadbench.core.errors import BadInput
-from loadbench.results.folder import RESERVED_BYTES, free_bytes, open_plain
+from loadbench.results.folder import HANGS_S, RESERVED_BYTES, free_bytes, open_plain
 
 if sys.platform == "win32":
     import msvcrt
@@ -34,8 +34,6 @@ _STEP_BYTES = 1 << 16
 # What could not be written is tried again less often, and at most this much of it is kept in memory.
 _AGAIN_S = 5.0
 _MOST_WAITING_BYTES = 64 * 1024 * 1024
-# Nobody waits longer for a disk that does not respond.
-_HANGS_S = 10.0
 # Behind the end of every log of that size: the last byte that Windows' C library can lock.
 _LOCKED_BYTE = (1 << 31) - 2
 # A link in a folder that came from elsewhere leads to a file that is not the run's.
@@ -59,9 +57,10 @@ class AppendLog:
         self._adding = threading.Lock()  # held for a copy only
         self._rest = bytearray()  # whole lines that could not be written
         self._lost = 0
-        self._writing, self._synced = threading.Lock(), True
-        self._closing = threading.Event()
+        self._synced = True
         self._thread: threading.Thread | None = None
+        self._asked, self._done, self._closing = 0, 0, False
+        self._changed = threading.Condition()  # of these three
 
     @property
     def path(self) -> Path:
@@ -81,7 +80,7 @@ class AppendLog:
         """
         self._folder.make()
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
-        if not _lock(file):
+        if not lock(file):
             os.close(file)
             raise BadInput(f"{self.path}: another loadbench is writing this run", hint="wait until it ends, or stop it")
         self._file, self._at = file, self.path
@@ -122,24 +121,31 @@ class AppendLog:
             self._thread = thread
 
     def flush(self) -> None:
-        """Write every line that was added, as far as that is possible."""
-        if not self._writing.acquire(timeout=_HANGS_S):
-            self._folder.give_up(self._name, "the disk does not respond")
+        """Write every line that was added, as far as that is possible. The thread does it, if there is one."""
+        if self._thread is None:
+            self._flush()
             return
-        try:
-            with self._adding:
-                added, self._added = self._added, bytearray()
-                self._rest = self._rest + added if self._rest else added
-            while self._rest:
-                with self._folder.place.lock:  # while the run moves, nothing may be added behind its back
-                    reason = self._write()
-                if reason is not None and not self._folder.place.move(reason):
-                    self._folder.give_up(self._name, f"{self.waiting} lines are missing: {reason.strerror or reason}")
-                    return
-            if not self._lost:
-                self._folder.kept(self._name)
-        finally:
-            self._writing.release()
+        with self._changed:
+            # A disk that has not responded since the last time is not waited for again.
+            waits_s = 0 if self._done < self._asked else HANGS_S
+            self._asked = wanted = self._asked + 1
+            self._changed.notify_all()
+            ended = self._changed.wait_for(lambda: self._done >= wanted, waits_s)
+        if not ended:
+            self._folder.give_up(self._name, "the disk does not respond")
+
+    def _flush(self) -> None:
+        with self._adding:
+            added, self._added = self._added, bytearray()
+            self._rest = self._rest + added if self._rest else added
+        while self._rest:
+            with self._folder.place.lock:  # while the run moves, nothing may be added behind its back
+                reason = self._write()
+            if reason is not None and not self._folder.place.move(reason):
+                self._folder.give_up(self._name, f"{self.waiting} lines are missing: {reason.strerror or reason}")
+                return
+        if not self._lost:
+            self._folder.kept(self._name)
 
     def _write(self) -> OSError | None:
         """Write what waits; returns why some of it, which is whole lines, is left."""
@@ -171,27 +177,46 @@ class AppendLog:
         return None
 
     def _keep_writing(self) -> None:
-        while not self._closing.wait(_AGAIN_S if self._rest else _EVERY_S):
-            self._write_and_sync()
+        closing = False
+        while not closing:
+            with self._changed:
+                due = lambda: self._closing or self._asked > self._done  # noqa: E731 - read under the lock
+                self._changed.wait_for(due, _AGAIN_S if self._rest else _EVERY_S)
+                closing, asked = self._closing, self._asked
+            if self._added or self._rest:
+                self._flush()
+            with self._changed:
+                self._done = asked
+                self._changed.notify_all()
+            self._sync()
+        self._close()
 
-    def _write_and_sync(self) -> None:
-        if self._added or self._rest:
-            self.flush()
+    def _sync(self) -> None:
         file = self._file
         if not self._synced and file is not None:
             self._synced = True
             with contextlib.suppress(OSError):
                 os.fsync(file)
 
-    def close(self) -> None:
-        """Write what is left, and close the file."""
-        self._closing.set()
-        if self._thread is not None:
-            self._thread.join(_HANGS_S)
-        self._write_and_sync()
+    def _close(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            self._flush()
+            self._sync()
+            self._close()
+            return
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        thread.join(HANGS_S)
+        if thread.is_alive():
+            self._folder.give_up(self._name, "the disk does not respond")
 
     def __enter__(self) -> Self:
         return self
@@ -206,12 +231,12 @@ def is_being_written(path: Path) -> bool:
     """Whether a process has this log open; false where the file system has no locks."""
     try:
         with open_plain(path) as file:
-            return not _lock(file.fileno())
+            return not lock(file.fileno())
     except OSError:
         return False
 
 
-def _lock(file: int) -> bool:
+def lock(file: int) -> bool:
     """Whether the file is this process's now, or could not be locked at all; closing it unlocks it."""
     try:
         if sys.platform == "win32":

@@ -47,6 +47,8 @@ RESERVED_BYTES = 8 * 1024 * 1024
 _REPLACE_AGAIN_S = (0.05, 0.1, 0.2, 0.4, 0.8) if sys.platform == "win32" else ()
 # Of a file system that can sync nothing: no reason to leave it.
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+# Nobody waits longer for a disk that does not respond.
+HANGS_S = 10.0
 # What decoding raises for a file that is not what it should be.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -70,6 +72,54 @@ class RunPlace:
         self.say: Callable[[str], None] = lambda _: None
         self.lock = threading.RLock()  # the logs are written by threads
         self._may_move = may_move
+        self._to_save: dict[tuple[RunFolder, str], bytes] = {}  # the newest content of each file
+        self._queue = threading.Lock()
+        self._saver: threading.Thread | None = None
+        self._hangs = False
+        self._failure: BaseException | None = None
+
+    def save(self, folder: RunFolder, name: str, content: bytes) -> bool:
+        """Replace one file of the run; returns whether that has ended. A thread does it: a disk that does not respond
+        holds a measurement up once, and then what is newest waits for it.
+        """
+        with self._queue:
+            self._to_save[folder, name] = content
+            saver, waits_s = self._saver, 0 if self._hangs else HANGS_S
+            if saver is None:
+                saver, waits_s = threading.Thread(target=self._save_all, name="save", daemon=True), HANGS_S
+                self._saver = saver
+                try:
+                    saver.start()
+                except RuntimeError:  # this machine has no thread left
+                    self._saver = saver = None
+        if saver is None:
+            self._save_all()
+        else:
+            saver.join(waits_s)
+        self._hangs = saver is not None and saver.is_alive()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        return not self._hangs
+
+    def _save_all(self) -> None:
+        while True:
+            with self._queue:
+                if not self._to_save:
+                    self._saver = None
+                    return
+                folder, name = next(iter(self._to_save))
+                content = self._to_save.pop((folder, name))
+            try:
+                folder.save_now(name, content)
+            except BaseException as error:  # noqa: BLE001 - raised again where it was to be saved
+                self._failure = error
+
+    def wait(self) -> None:
+        """Until all is saved, or the disk has had its time."""
+        saver = self._saver
+        if saver is not None:
+            saver.join(HANGS_S)
 
     def move(self, reason: OSError) -> bool:
         """Go on in another place, with what the run has by now; returns whether there is one.
@@ -201,26 +251,31 @@ class RunFolder:
             ) from error
 
     def save(self, name: str, content: bytes) -> None:
-        """Replace one file, in another place if need be; one that can be kept nowhere is `unwritten`."""
-        with self.place.lock:
-            while True:
-                self.make()
-                try:
-                    self.write(name, content)
-                except BadInput as error:
-                    reason = error.__cause__
-                    assert isinstance(reason, OSError)  # noqa: S101 - `write` says so
-                    if self.place.move(reason):
-                        continue
-                    if name.endswith(".json") and b"\n  " in content:
-                        # Half as large without the white space that is there for people.
-                        content = msgspec.json.format(content, indent=-1)
-                        continue
-                    self.give_up(name, reason.strerror or str(reason))
-                    return
-                else:
-                    self.kept(name)
-                    return
+        """Replace one file, in another place if need be; one that can be kept nowhere, or not yet, is `unwritten`."""
+        if not self.place.save(self, name, content):
+            self.give_up(name, "the disk does not respond")
+
+    def save_now(self, name: str, content: bytes) -> None:
+        """The same, however long it takes."""
+        while True:
+            self.make()
+            before = self.place.path
+            try:
+                self.write(name, content)
+            except BadInput as error:
+                reason = error.__cause__
+                assert isinstance(reason, OSError)  # noqa: S101 - `write` says so
+                if self.place.path != before or self.place.move(reason):
+                    continue
+                if name.endswith(".json") and b"\n  " in content:
+                    # Half as large without the white space that is there for people.
+                    content = msgspec.json.format(content, indent=-1)
+                    continue
+                self.give_up(name, reason.strerror or str(reason))
+                return
+            if self.place.path == before:  # if not, a log has moved the run meanwhile
+                self.kept(name)
+                return
 
     def kept(self, name: str) -> None:
         """The newest content of this file is where it should be."""

@@ -10,6 +10,7 @@ A line is read back as `RequestRecord`, and `RequestRecord.sample` is the reques
 from __future__ import annotations
 
 import errno
+import logging
 from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from loadbench.record.request import Destination
     from loadbench.results.folder import RunFolder
+
+_log = logging.getLogger(__name__)
 
 # A request of a million tokens has a line of 10 MB.
 _LONGEST_LINE = 32 << 20
@@ -118,6 +121,7 @@ SET_ASIDE = "requests-interrupted.jsonl"
 
 class _OfLevel(msgspec.Struct):
     level: int
+    end_ns: int = 0
 
 
 class RequestLog(AppendLog):
@@ -137,20 +141,28 @@ class RequestLog(AppendLog):
         self._prompts = prompts
         self._keep_texts = keep_texts
 
-    def set_aside(self, level: int) -> None:
-        """Move the lines of this level and of later ones to another file: the level will be measured again."""
+    def set_aside(self, level: int) -> tuple[int, int]:
+        """Move the lines of this level and of later ones to another file: the level will be measured again.
+
+        Returns when the last request of any level ended, and how many lines are damaged. These stay where they are.
+        """
         path, decoder = self.path, msgspec.json.Decoder(_OfLevel)
-        with path.open("rb") as file:
-            keep = 0
-            for text in file:
+        keep = at = ends_ns = damaged = 0
+        is_kept = True
+        with open_plain(path) as file:
+            for text in iter(lambda: file.readline(_LONGEST_LINE), b""):
+                at += len(text)
                 try:
-                    if decoder.decode(text).level >= level:
-                        break
+                    one = decoder.decode(text)
                 except (msgspec.DecodeError, UnicodeDecodeError):
-                    break
-                keep += len(text)
-        if keep < path.stat().st_size:
+                    damaged += 1
+                else:
+                    is_kept = is_kept and one.level < level
+                    ends_ns = max(ends_ns, one.end_ns)
+                keep = at if is_kept else keep
+        if keep < at:
             self.move_from(keep, path.with_name(SET_ASIDE))
+        return ends_ns, damaged
 
     def add_sample(self, sample: Sample, *, level: int, model: str | None = None, url: str | None = None) -> None:
         """Append one request."""
@@ -241,25 +253,42 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def read_requests(path: Path) -> Iterator[RequestRecord]:
+def read_requests(path: Path, damaged: list[int] | None = None) -> Iterator[RequestRecord]:
     """The requests of a file, in its order; an unfinished last line of a killed run is skipped.
 
-    Raises `BadInput` if there is no such file, or a line in it is not a request.
+    So are damaged lines, as a disk leaves them: their numbers are added to `damaged`, or there is a warning. Raises
+    `BadInput` if there is no such file, or no line in it is a request.
     """
-    decoder = msgspec.json.Decoder(RequestRecord)
+    decoder, found, first = msgspec.json.Decoder(RequestRecord), False, ""
+    bad: list[int] = []
     try:
         with open_plain(path) as file:
             for number, text in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
                 if not text.endswith(b"\n"):
                     if len(text) < _LONGEST_LINE:
-                        return
+                        break
                     raise BadInput(
                         f"{path}, line {number}: too long for a request", hint="the file is damaged: restore it"
                     )
                 try:
-                    yield decoder.decode(text)
+                    record = decoder.decode(text)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    place = f"{path}, line {number}"
-                    raise BadInput(f"{place}: not a request: {error}", hint="the file is damaged: restore it") from None
+                    bad.append(number)
+                    first = first or f"{path}, line {number}: not a request: {error}"
+                else:
+                    found = True
+                    yield record
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}", hint="name a run folder with its requests.jsonl") from None
+    if bad and not found:
+        raise BadInput(first, hint="the file is damaged: restore it")
+    if damaged is not None:
+        damaged += bad
+    elif bad:
+        _log.warning("%s", damaged_text(path, bad))
+
+
+def damaged_text(path: Path, lines: Sequence[int]) -> str:
+    """What is missing of a file with damaged lines."""
+    several = "s" if len(lines) > 1 else ""
+    return f"{path}: {len(lines)} damaged line{several} left out, from line {lines[0]} on"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 import shlex
 import stat
+from contextlib import contextmanager
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +17,17 @@ from loadbench.core.errors import BadInput
 from loadbench.engine.sweep import EarlierLevels, LastLevel
 from loadbench.plan.conditions import conditions, differing
 from loadbench.plan.load import Closed
-from loadbench.plan.sources import recorded
-from loadbench.results.append_log import is_being_written
+from loadbench.plan.scenario import leave_out, with_entries, with_not_used
+from loadbench.plan.scenario_file import read
+from loadbench.plan.settings import DEFAULT, setting_of
+from loadbench.plan.sources import as_flags, choices, recorded, resolve
+from loadbench.results.append_log import is_being_written, lock
 from loadbench.results.folder import read_run
-from loadbench.results.history import foreign_name
+from loadbench.results.history import foreign_name, is_own
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from loadbench.engine.paired import EarlierRepeats
@@ -30,6 +36,25 @@ if TYPE_CHECKING:
     from loadbench.results.run import LevelResult, Run
 
 _NEW = "or start a new run without --resume"
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Nobody else continues the run in this folder while the context lasts; raises `BadInput` if somebody measures it.
+
+    Whoever reads a run to continue it holds it first: nothing can be added to it behind its back then.
+    """
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except OSError:  # there is none, or this system opens no folders
+        yield
+        return
+    try:
+        if not lock(folder) or any(is_being_written(log) for log in path.rglob("requests.jsonl")):
+            raise BadInput(f"{path}: another loadbench is writing this run", hint="wait until it ends, or stop it")
+        yield
+    finally:
+        os.close(folder)
 
 
 def refuse_other_conditions(path: Path, now: Mapping[str, object], then: Mapping[str, object], *, free: str) -> None:
@@ -62,13 +87,16 @@ def refuse_other_kind(path: Path, command: str) -> None:
         raise BadInput(f"--resume {path}: is the folder of `loadbench {kind}`", hint=hint)
 
 
-def settings_of_run(path: Path | None, command: str, *, file: Path | None) -> dict[str, Any]:
+def settings_of_run(path: Path, command: str, *, file: Path | None) -> dict[str, Any]:
     """What `resolve` takes from the run in a folder that is continued: its settings, unless a scenario file is given.
+    The searches of several models have those of the first in common.
 
     Raises `BadInput` for the folder of another command, and for one with links in it, which lead to other files.
     """
-    if path is None:
-        return {}
+    if not path.is_dir():
+        raise BadInput(
+            f"--resume {path}: no such folder", hint="name a run folder, as in results/20260101T120000Z-sweep"
+        )
     refuse_other_kind(path, command)
     for entry in path.rglob("*"):
         kind = entry.lstat().st_mode
@@ -77,24 +105,73 @@ def settings_of_run(path: Path | None, command: str, *, file: Path | None) -> di
             raise BadInput(
                 f"--resume {path}: {entry} is {what}", hint="only whole run folders are continued: remove it"
             )
-    if file is not None or not (path / "run.json").is_file():
+    from loadbench.results.capacity import SEVERAL_FILE, read_capacities  # noqa: PLC0415 - few runs are continued
+
+    folders = read_capacities(path).folders if (path / SEVERAL_FILE).is_file() else {"": "."}
+    begun = next((path / name for name in folders.values() if (path / name / "run.json").is_file()), None)
+    if file is not None or begun is None:
         return {}
-    run = read_run(path)
-    return {"reused": recorded(run.scenario, run.origins), "foreign": foreign_name(run)}
+    settings = _settings_of(read_run(begun))
+    if len(folders) > 1:
+        reused = settings["reused"]
+        if "target.model_set" not in reused:
+            reused["target.model"] = list(folders)
+        if "capacity.budget" in reused:
+            part = setting_of("capacity.budget").type.read(reused["capacity.budget"])
+            reused["capacity.budget"] = setting_of("capacity.budget").type.show(part * len(folders))
+    return settings
 
 
-def sides_text(path: Path) -> str:
-    """The sides of a comparison in a folder as far as its record says what they were, for a message."""
-    from loadbench.plan.pairs import SIDES  # noqa: PLC0415 - only comparisons need it
+def _settings_of(run: Run) -> dict[str, Any]:
+    personas = run.scenario.get("personas", {})
+    return {"reused": recorded(run.scenario, run.origins), "reused_personas": personas, "foreign": foreign_name(run)}
 
-    texts = []
-    for side in SIDES:
-        record = read_run(path / side / "01").scenario.get("target", {})
-        own = {name: record.get(name) for name in ("url", "profile", "model") if record.get(name)}
-        own.pop("profile" if "url" in own else "", None)
-        parts = [f"{name}={one[0] if isinstance(one, list) and one else one}" for name, one in own.items()]
-        texts.append(f"--{side} {shlex.quote(','.join(parts))}")
-    return " ".join(texts)
+
+def in_its_folder(scenario: Scenario, resume: Path | None) -> Scenario:
+    """The scenario of a run that is resumed: it has its name and its folder already."""
+    for key in ("report.name", "report.out"):
+        if resume is not None and scenario.is_set(key):
+            scenario = leave_out(scenario, key, "the run continues in its folder", by=None)
+    return scenario
+
+
+def resumed_sides(
+    path: Path, *, flags: Mapping[str, object], environment: Mapping[str, str]
+) -> tuple[Scenario, Scenario]:
+    """The sides of a comparison of this user's own that is continued by its folder alone.
+
+    Raises `BadInput` for one of somebody else's, with its choices as flags that give them again.
+    """
+    from loadbench.plan.pairs import SIDES, settled_sides  # noqa: PLC0415 - only comparisons need it
+
+    firsts = [path / side / "01" for side in SIDES]
+    if not all((folder / "run.json").is_file() for folder in firsts):
+        raise BadInput(f"--resume {path}: it was killed as it began", hint="measure again without --resume")
+    runs = [read_run(folder) for folder in firsts]
+    if not all(is_own(run.scenario) for run in runs):
+        texts: list[str] = []
+        more: dict[str, object] = {}
+        for side, run in zip(SIDES, runs, strict=True):
+            record = run.scenario.get("target", {})
+            own = {name: record.get(name) for name in ("url", "profile", "model") if record.get(name)}
+            own.pop("profile" if "url" in own else "", None)
+            parts = [f"{name}={one[0] if isinstance(one, list) and one else one}" for name, one in own.items()]
+            texts.append(f"--{side} {shlex.quote(','.join(parts))}")
+            chosen = choices({f"{part}.{name}": one for part, of in run.scenario.items() for name, one in of.items()})
+            more |= {key: one for key, one in chosen.items() if key.removeprefix("target.") not in own}
+        raise BadInput(
+            f"--resume {path} is not in the history of your own runs, or was changed since. Only you choose servers, "
+            f"keys, programs and files; its sides were {' '.join([*texts, *as_flags(more, command='compare')])}",
+            hint="give them again as flags if you trust them, with the other settings",
+        )
+    sides = []
+    for side, run in zip(SIDES, runs, strict=True):
+        scenario = resolve(flags=flags, environment=environment, command="compare", **_settings_of(run))
+        scenario = in_its_folder(scenario, path)
+        name = re.sub(rf" {side.upper()}1$", "", run.name)
+        report = dataclasses.replace(scenario.report, name=name)
+        sides.append(dataclasses.replace(scenario, report=report, question=run.question))
+    return settled_sides(sides[0], sides[1])
 
 
 def whole_levels(path: Path, scenario: Scenario) -> Run:
@@ -104,7 +181,7 @@ def whole_levels(path: Path, scenario: Scenario) -> Run:
     """
     refuse_other_kind(path, "sweep")
     run = read_run(path)
-    refuse_other_conditions(path, conditions(scenario), run.conditions, free="further loads")
+    refuse_other_conditions(path, conditions(_at_loads_of(run, scenario)), run.conditions, free="further loads")
     levels = list(takewhile(lambda level: not _has(level, "interrupted"), run.levels))
     planned = [load.label for load in scenario.loads]
     for model in {level.model for level in levels} if not scenario.finds_levels else ():
@@ -113,6 +190,16 @@ def whole_levels(path: Path, scenario: Scenario) -> Run:
             loads = ", ".join(measured)
             raise BadInput(f"--resume {path}: measured other loads: {loads}", hint=f"begin with the same loads, {_NEW}")
     return msgspec.structs.replace(run, levels=levels, complete=False, under_way=None)
+
+
+def _at_loads_of(run: Run, scenario: Scenario) -> Scenario:
+    """The scenario with the loads of a run: what has an effect at further loads alone is no condition of the run."""
+    for name in ("users", "rate"):
+        then = run.scenario.get("load", {}).get(name)
+        if isinstance(then, list) and scenario.values.loop == name and not scenario.finds_levels:
+            entry = read(setting_of(f"load.{name}"), then, scenario.origins.get(f"load.{name}", DEFAULT))
+            return with_not_used(with_entries(scenario, {f"load.{name}": entry}))
+    return scenario
 
 
 def earlier_levels(run: Run, scenario: Scenario, models: Sequence[str]) -> EarlierLevels:
@@ -183,7 +270,15 @@ def whole_repeats(path: Path, sides: tuple[Scenario, Scenario]) -> tuple[list[Ru
 
 
 def set_aside(path: Path, repeats: int) -> None:
-    """Move the repeats after so many, which are not complete, out of the way of those that will be measured now."""
+    """Move the repeats after so many, which are not complete, out of the way of those that will be measured now.
+
+    Raises `BadInput` if somebody measures them, or has done so since they were read.
+    """
+    from loadbench.plan.pairs import SIDES  # noqa: PLC0415 - only comparisons need it
+
+    after = [path / side / f"{repeats + 1:02}" for side in SIDES]
+    if all((folder / "run.json").is_file() and read_run(folder).complete for folder in after):
+        raise BadInput(f"{path}: another loadbench has measured this meanwhile", hint="repeat the command")
     for folder in sorted(path.glob("[ab]/*")):
         number = re.fullmatch(r"\d+", folder.name)
         if number and int(folder.name) > repeats:

@@ -19,6 +19,7 @@ from loadbench.plan.prompt_source import data_set, given_prompts
 from loadbench.report.formats import render
 from loadbench.report.plan import space_text
 from loadbench.report.run import level_line
+from loadbench.report.values import counted
 from loadbench.results.folder import RESULTS, RunFolder
 from loadbench.results.history import remember
 from loadbench.results.hlog import hlog
@@ -75,12 +76,10 @@ class RunWriter:
         given = data_set(scenario.work)
         terms = terms or {}
         # A kill from here to the first save leaves a folder with nothing in it.
-        self._started_at = datetime.now(UTC) if before is None else datetime.fromisoformat(before.started_at)
+        self._started_at = datetime.now(UTC) if before is None else _moment(before.started_at)
         self.folder = folder = folder or new_folder(scenario, self._started_at, progress.say)
         folder.place.say = progress.say
         origin_ns = session.clock.now_ns()
-        if before is not None:
-            origin_ns -= (datetime.now(UTC) - self._started_at) // timedelta(microseconds=1) * 1000
         self._log = RequestLog(
             folder,
             origin_ns=origin_ns,
@@ -88,7 +87,13 @@ class RunWriter:
             keep_texts=scenario.report.keep_texts,
         )
         if before is not None:
-            self._log.set_aside(len(before.levels))
+            latest_ns, damaged = self._log.set_aside(len(before.levels))
+            if damaged:
+                progress.say(f"{self._log.path}: {counted(damaged, 'damaged line')}, left out of all reports")
+            # Times go on after those of the run so far, also if somebody has set the wall clock back.
+            latest_ns = max([latest_ns, *(level.window_ns[1] for level in before.levels if level.window_ns)])
+            passed_ns = (datetime.now(UTC) - self._started_at) // timedelta(microseconds=1) * 1000
+            origin_ns = self._log.origin_ns = origin_ns - max(passed_ns, latest_ns)
         session.telemetry.keep_in(folder, origin_ns=origin_ns)
         effective, origins = scenario.effective(), scenario.recorded_origins()
         if before is not None:  # the run stays where it is
@@ -122,6 +127,7 @@ class RunWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._log.__exit__(kind, error, trace)
+        self.folder.place.wait()
         self._session.telemetry.leave_folder()
 
     def model_prepared(self, subject: ModelUnderTest) -> None:
@@ -292,6 +298,15 @@ def new_folder(scenario: Scenario, started_at: datetime, say: Callable[[str], No
     if is_too_little:
         say(f"warning: there may be too little room: {text}")
     return folder
+
+
+def _moment(text: str) -> datetime:
+    """When a run began; raises `BadInput` for what is no time."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        hint = "the file was changed: restore it"
+        raise BadInput(f"run.json: started_at: {text!r:.80} is no time", hint=hint) from None
 
 
 def _ttft_s(sample: Sample | None) -> float | None:

@@ -91,9 +91,10 @@ def test_stopped_searches_go_on(url, tmp_path):
     assert process.returncode == 130
     assert [search.status for search in read_capacities(folder).searches] == ["interrupted"]
     assert "not searched" in out
-    more = ("--slo", "failures<0.1%", "--budget", "6s", "--resume", str(folder))
-    again = loadbench(*given[:-2], *more, cwd=tmp_path)
+    again = loadbench("capacity", "--resume", str(folder), "--budget", "6s", "--require", "likely", cwd=tmp_path)
     assert [search.model for search in read_capacities(folder).searches] == [*MODELS], again.stderr
     assert len(read_capacity(folder / "1-al-pha").probes) >= 1
+    assert [search.budget_s for search in read_capacities(folder).searches] == [3.0, 3.0]
+    more = ("--slo", "failures<0.1%", "--budget", "6s", "--resume", str(folder))
     other = loadbench("capacity", "--url", url, *named("beta"), *QUICK[:-2], *more, cwd=tmp_path)
     assert (other.returncode, "same models, in the same order: al/pha, beta" in other.stderr) == (2, True)

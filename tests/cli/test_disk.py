@@ -216,3 +216,44 @@ def test_two_runs_of_one_second_and_name_both_live(server, tmp_path):
     assert said == made
     assert len(made) == 3
     assert all((tmp_path / name / "run.json").exists() for name in made)
+
+
+HANGING = """
+import os, sys, time
+from loadbench.results import folder
+folder.HANGS_S, real, seen, until = 0.5, os.fsync, [], sys.argv.pop(1)
+def fsync(file):
+    if os.readlink(f"/proc/self/fd/{file}").endswith(".run.json.part"):
+        seen.append(file)
+        while len(seen) == 2 and not os.path.exists(until):
+            time.sleep(0.02)
+    real(file)
+os.fsync = fsync
+from loadbench.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("responds", [False, True])
+def test_a_disk_that_hangs_as_the_result_is_saved_holds_no_level_up(server, tmp_path, responds):
+    """Levels go on, requests are written, the last line says what is missing; or nothing is, if it responds again."""
+    until = tmp_path / "until"
+    arguments = ("sweep", "--url", server, "--users", "2,3", "--requests", "30", "--warm-up", "0s", "--max-tokens", "4")
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, str(until), *arguments],
+        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said = []
+    with process.stderr as stream:
+        for line in stream:
+            said.append(line)
+            if "does not respond" in line and responds:
+                until.touch()
+    assert process.wait(LIMIT_S) in ({0, 4, 5} if responds else {2, 4, 5}), said
+    assert sum(" begins" in line for line in said) == 2, said
+    assert any("run.json: the disk does not respond" in line for line in said), said
+    (folder,) = (tmp_path / "results").iterdir()
+    run, lines = read(folder)
+    assert len(lines) == 60
+    assert (run["complete"], len(run["levels"])) == ((True, 2) if responds else (False, 0))
+    assert ("not all is saved" in said[-1]) != responds

@@ -228,6 +228,28 @@ def test_a_search_of_ones_own_is_continued_by_its_folder_alone(tmp_path):
     assert other.got == []
 
 
+def test_a_sweep_with_personas_is_continued_at_more_loads(tmp_path):
+    """The scenario's personas are in the folder; what has an effect only at the loads that are new is no condition of
+    the levels before, and what would have changed these is."""
+    personas = "".join(f"[personas.{name}]\ninput_tokens = 9\noutput_tokens = 4\n" for name in ("chat", "mine"))
+    (tmp_path / "s.toml").write_text(f'[work]\nmix = "chat:1,mine:2"\n{personas}')
+    assert typed(
+        "sweep", "s.toml", "--users=1", *LOAD[:1], "--warm-up=1s", *LOAD[2:], "--out=r", cwd=tmp_path
+    ).returncode in {0, 4, 5}
+    (run,) = (tmp_path / "r").iterdir()
+    more = ("sweep", "--resume", str(run), "--users=1,2")
+    for other in ("--ramp=500ms", "--seed=3", "--think=1ms"):
+        refused = typed(*more, other, cwd=tmp_path)
+        assert (refused.returncode, "measured under other conditions" in refused.stderr) == (2, True), refused.stderr
+    done = typed(*more, cwd=tmp_path)
+    assert "resumed after 1 whole level" in done.stderr, done.stderr
+    again = typed("sweep", "--resume", str(run), "--users=1,2,3", cwd=tmp_path)
+    assert "resumed after 2 whole levels" in again.stderr, again.stderr
+    document = json.loads((run / "run.json").read_text())
+    assert [level["load"]["users"] for level in document["levels"]] == [1, 2, 3]
+    assert document["scenario"]["personas"].keys() == {"chat", "mine"}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs links")
 def test_a_folder_with_links_is_not_continued(tmp_path):
     """Nothing is cut off, or appended to, in the file that a link leads to."""
@@ -283,17 +305,63 @@ def test_what_is_no_plain_file_is_one_message(tmp_path, kind):
         assert len(done.stderr.splitlines()) <= 2
 
 
-def test_sides_of_a_comparison_are_shown_to_be_given_again(tmp_path):
-    """Nothing is taken from its folder."""
-    load = ("--users=1", "--requests=2", "--warm-up=0s", "--settle=0s", "--repeats=1", "--telemetry=off", "--quiet")
+PAIR = ("--users=1", "--requests=2", "--warm-up=0s", "--settle=0s", "--repeats=1", "--telemetry=off", "--quiet")
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ("{a}", "url={b},model=m", "--name=mine"),
+        ('--a=url={a},model=m,extra_body={{"top_k": 3}}', "--b={b}", "--api-key-env=THEIRS", "--model=m"),
+        ("--url={a}", "--a-model=m", "--b-model=n"),
+        ("--scenario=s.toml", "--same", "--fail-on=ttft_p95>900%"),
+        ("--scenario=s.toml", "--b=url={b}"),
+        ("profile=slot-server", "profile=small-gpu", "--prompts=p.txt", "--max-tokens=3"),
+    ],
+)
+def test_a_comparison_of_ones_own_is_continued_by_its_folder_alone(tmp_path, named):
+    """Each side with its own server, model, fields and key; its conditions are what they were."""
     with any_server() as a, any_server() as b:
-        typed("compare", a.root, f"url={b.root},model=m", *load, cwd=tmp_path)
+        personas = '[personas.mine]\ninput_tokens = 9\noutput_tokens = 4\n[work]\npersona = "mine"\n'
+        (tmp_path / "s.toml").write_text(f'# Which?\n[target]\nurl = "{a.root}"\napi_key_env = "THEIRS"\n{personas}')
+        (tmp_path / "p.txt").write_text("Why?\n")
+        arguments = [one.format(a=a.root, b=b.root) for one in named]
+        first = typed("compare", *arguments, *PAIR, cwd=tmp_path, THEIRS="k-of-theirs")
+        (folder,) = (tmp_path / "results").iterdir()
+        sent = len(a.posts), len(b.posts)
+        done = typed("compare", "--resume", str(folder), "--repeats=2", cwd=tmp_path, THEIRS="k-of-theirs")
+        before, after = [(len(server.posts) > n) for server, n in zip((a, b), sent, strict=True)], sent
+        assert first.returncode == done.returncode or done.returncode in {0, 5}, done.stderr
+        assert "resumed after 1 whole repeat" in done.stderr, done.stderr
+        assert before == [n > 0 for n in after]
+        for server, n in zip((a, b), sent, strict=True):
+            bodies = [[got.body.get(key) for key in ("model", "top_k")] for got in server.posts]
+            assert all(one in bodies[:n] for one in bodies[n:])
+            keys = {tuple(got.headers.get("authorization", ())) for got in server.posts}
+            assert len(keys) <= 1
+    for side in "ab":
+        runs = [json.loads((folder / side / name / "run.json").read_text()) for name in ("01", "02")]
+        assert runs[0]["conditions"] | {"work.seed": 1} == runs[1]["conditions"]
+        assert runs[0]["name"][:-1] == runs[1]["name"][:-1]
+        assert runs[0]["question"] == runs[1]["question"]
+
+
+def test_sides_of_a_comparison_are_shown_to_be_given_again(tmp_path):
+    """Of somebody else's, or one that was changed, nothing is taken from its folder."""
+    with any_server() as a, any_server() as b:
+        typed("compare", a.root, f"url={b.root},model=m", "--api-key-env=K", *PAIR, cwd=tmp_path, K="k")
         (folder,) = (tmp_path / "results").iterdir()
         sent = len(a.got) + len(b.got)
-        done = typed("compare", "--resume", str(folder), cwd=tmp_path)
+        choose(folder / "b" / "01", target={"api_key_env": "CLOUD_SECRET"})
+        done = typed("compare", "--resume", str(folder), cwd=tmp_path, **MINE)
         assert len(a.got) + len(b.got) == sent
+        again = typed(
+            "compare", a.root, f"url={b.root},model=m", "--api-key-env=K", *PAIR, "--resume", str(folder), cwd=tmp_path
+        )
+        assert "not in the history" not in again.stderr
     assert done.returncode == 2
-    assert f"they were --a url={a.root} --b url={b.root},model=m" in done.stderr
+    assert f"its sides were --a url={a.root} --b url={b.root},model=m" in done.stderr
+    assert "--api-key-env CLOUD_SECRET" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs links")

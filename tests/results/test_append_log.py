@@ -164,7 +164,7 @@ def test_memory_for_what_waits_is_bounded(tmp_path, monkeypatch):
 
 def test_disk_that_hangs_holds_nobody_up(tmp_path, monkeypatch):
     """Lines are added without a wait while a write hangs, and a flush ends within its time."""
-    monkeypatch.setattr(append_log, "_HANGS_S", 0.2)
+    monkeypatch.setattr(append_log, "HANGS_S", 0.2)
     hangs, goes_on, real = threading.Event(), threading.Event(), os.write
 
     def write(file: int, data) -> int:

@@ -8,6 +8,7 @@ from array import array
 import orjson
 import pytest
 
+from loadbench.core.errors import BadInput
 from loadbench.plan.abandonment import Patience
 from loadbench.record.outcome import Outcome
 from loadbench.record.timings import Timings
@@ -124,3 +125,19 @@ def test_levels_to_be_measured_again_are_set_aside(level, kept, aside, tmp_path)
     with RequestLog(RunFolder(tmp_path), origin_ns=0) as log:
         log.set_aside(level)
     assert [one.level for one in read_requests(other)] == [*aside, level]
+
+
+def test_damaged_lines_stay_with_their_level(tmp_path, caplog):
+    """As a disk leaves them: lines before and after them are read, and those of whole levels stay where they are."""
+    path, junk = tmp_path / "requests.jsonl", [b"\0" * 300 + b"\n", b'{"level": 0, "pha\n']
+    of = [line(a_sample(end_ns=9 * S), level=one, origin_ns=0) for one in (0, 0, 1, 2)]
+    path.write_bytes(b"".join((of[0], *junk, of[1], of[2], junk[0], of[3])))
+    assert [one.level for one in read_requests(path)] == [0, 0, 1, 2]
+    assert "3 damaged lines left out, from line 2 on" in caplog.text
+    with RequestLog(RunFolder(tmp_path), origin_ns=0) as log:
+        assert log.set_aside(1) == (9 * S, 3)
+    assert path.read_bytes() == b"".join((of[0], *junk, of[1]))
+    assert [one.level for one in read_requests(path.with_name("requests-interrupted.jsonl"))] == [1, 2]
+    path.write_bytes(junk[0] * 2)
+    with pytest.raises(BadInput, match="line 1: not a request"):
+        list(read_requests(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -207,3 +208,33 @@ def test_a_name_that_is_led_elsewhere_takes_no_request_along(tmp_path, transport
             other.accept()
     assert done.returncode in {0, 4, 5}, done.stderr
     assert len(confirmed.posts) >= 4
+
+
+def test_a_run_that_is_continued_is_asked_about_where_its_name_leads_now(tmp_path, monkeypatch):
+    """What was private when it began says nothing of another address, nor does its record confirm any."""
+    real, leads_to = socket.getaddrinfo, ["127.0.0.1"]
+
+    def look_up(host, *arguments, **options):
+        return real(leads_to[0] if host in {"box.example", b"box.example"} else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with any_server() as server:
+        url = server.root.replace("127.0.0.1", "box.example")
+        load = ("--requests=2", "--warm-up=0s", "--telemetry=off", "--quiet")
+        first = typed("sweep", "--url", url, "--users=1", *load, cwd=tmp_path)
+        assert first.returncode in {0, 4, 5}, first.stderr
+        (run,) = (tmp_path / "results").iterdir()
+        more = ("sweep", "--resume", str(run), "--users=1,2")
+        leads_to[0], sent = NOBODYS, len(server.got)
+        refused = typed(*more, cwd=tmp_path)
+        assert (refused.returncode, f"box.example ({NOBODYS})" in refused.stderr) == (2, True), refused.stderr
+        text = (run / "run.json").read_text()
+        document = json.loads(text)
+        document["scenario"]["target"]["yes_load"] = ["box.example"]
+        document["origins"]["target.yes_load"] = "flag --yes-load"
+        (run / "run.json").write_text(json.dumps(document))
+        assert typed(*more, cwd=tmp_path).returncode == 2
+        assert len(server.got) == sent
+        (run / "run.json").write_text(text)
+        leads_to[0] = "127.0.0.1"
+        assert "resumed after 1 whole level" in typed(*more, cwd=tmp_path).stderr

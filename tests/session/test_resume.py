@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
+from datetime import datetime, timedelta
+
 import msgspec
 import pytest
 
@@ -9,8 +14,11 @@ from loadbench.core.errors import BadInput
 from loadbench.engine.sweep import LastLevel
 from loadbench.plan.load import Closed
 from loadbench.plan.sources import resolve
-from loadbench.session.resume import earlier_levels
+from loadbench.results.append_log import AppendLog
+from loadbench.results.folder import RunFolder
+from loadbench.session.resume import earlier_levels, held
 from tests.building import a_level, a_run
+from tests.cli.typed import typed
 
 
 def levels(*measured: tuple[str, int]):
@@ -43,3 +51,72 @@ def test_other_models_are_refused():
     """Levels of a model that is not measured any more would be taken for those of this run."""
     with pytest.raises(BadInput, match="of other models: a, b"):
         earlier_levels(levels(("a", 1), ("b", 1)), resolve(flags={"users": "1,2"}, environment={}), ["a"])
+
+
+class Wall(datetime):
+    """The wall clock, as somebody sets it."""
+
+    set_by = timedelta()
+
+    @classmethod
+    def now(cls, zone=None):
+        return datetime.now(zone) + cls.set_by
+
+
+def test_times_go_on_when_the_wall_clock_is_set_back(tmp_path, monkeypatch):
+    """An hour back, and then two forward, as daylight saving or a corrected clock has it: a run that is continued has
+    its levels one after another, in requests.jsonl, run.json and histograms.hlog, and keeps its folder."""
+    monkeypatch.setattr("loadbench.session.run_writer.datetime", Wall)
+    load = ("--requests=6", "--warm-up=0s", "--telemetry=off", "--max-tokens=2", "--quiet")
+    folder = tmp_path
+    for users, hours in (("1", 0), ("1,2", -1), ("1,2,3", 2)):
+        monkeypatch.setattr(Wall, "set_by", timedelta(hours=hours))
+        more = [] if folder is tmp_path else ["--resume", str(folder)]
+        done = typed("sweep", f"--users={users}", *load, *more, cwd=tmp_path)
+        assert done.returncode in {0, 4, 5}, done.stderr
+        (folder,) = (tmp_path / "results").iterdir()
+    run = json.loads((folder / "run.json").read_text())
+    lines = [json.loads(text) for text in (folder / "requests.jsonl").read_text().splitlines()]
+    times = [time for level in run["levels"] for time in level["window_ns"]]
+    assert (len(run["levels"]), times) == (3, sorted(times))
+    ends = [max(one["end_ns"] for one in lines if one["level"] == number) for number in range(3)]
+    begins = [min(one["due_ns"] for one in lines if one["level"] == number) for number in range(3)]
+    assert all(end <= begin for end, begin in zip(ends, begins[1:], strict=False))
+    tagged = [text for text in (folder / "histograms.hlog").read_text().splitlines() if text.startswith("Tag=")]
+    logged = [float(text.split(",")[1]) for text in tagged]
+    assert logged == sorted(logged)
+    # Another run of the second in which this one began has a folder of its own.
+    monkeypatch.setattr(Wall, "now", lambda *_: datetime.fromisoformat(run["started_at"]))
+    assert typed("sweep", "--users=1", *load, cwd=tmp_path).returncode in {0, 4, 5}
+    assert len(list((tmp_path / "results").iterdir())) == 2
+
+
+def test_a_run_that_began_at_no_time_is_one_message(tmp_path):
+    """The file was changed."""
+    load = ("--users=1", "--requests=2", "--warm-up=0s", "--telemetry=off", "--max-tokens=2", "--quiet")
+    typed("sweep", *load, cwd=tmp_path)
+    (folder,) = (tmp_path / "results").iterdir()
+    text = (folder / "run.json").read_text()
+    for time in ("soon", "0001-01-01", "2026-11-27T25:00:00Z"):
+        (folder / "run.json").write_text(re.sub(r'"started_at": "[^"]*"', f'"started_at": "{time}"', text))
+        done = typed("sweep", "--resume", str(folder), cwd=tmp_path)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False) or time == "0001-01-01", done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
+def test_one_command_continues_a_run_at_a_time(tmp_path):
+    """The second is refused before it reads the run, so that no level of the first is lost; then it goes on."""
+    load = ("--requests=2", "--warm-up=0s", "--telemetry=off", "--max-tokens=2", "--quiet")
+    typed("sweep", "--users=1", *load, cwd=tmp_path)
+    (folder,) = (tmp_path / "results").iterdir()
+    before = (folder / "run.json").read_bytes()
+    more = ("sweep", "--resume", str(folder), "--users=1,2")
+    with held(folder):
+        refused = typed(*more, cwd=tmp_path)
+        assert (refused.returncode, "another loadbench is writing this run" in refused.stderr) == (2, True)
+    with AppendLog(RunFolder(folder), "requests.jsonl") as log:
+        log.open()
+        assert typed(*more, cwd=tmp_path).returncode == 2
+    assert (folder / "run.json").read_bytes() == before
+    assert typed(*more, cwd=tmp_path).returncode in {0, 4, 5}
+    assert len(json.loads((folder / "run.json").read_bytes())["levels"]) == 2

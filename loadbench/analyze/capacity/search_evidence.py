@@ -57,10 +57,7 @@ _MODEL_ERROR = 1.8
 def refuse_objectives(objectives: Sequence[Objective]) -> None:
     """Raises `BadInput` for objectives that a capacity search cannot test."""
     if not objectives:
-        raise BadInput(
-            "a capacity search needs an objective",
-            hint="give one, as in --slo 'ttft_p95<1s'; with --resume, repeat the flags of the first run",
-        )
+        raise BadInput("a capacity search needs an objective", hint="give one, as in --slo 'ttft_p95<1s'")
     for objective in objectives:
         if objective.sense == ">":
             raise BadInput(

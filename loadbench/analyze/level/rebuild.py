@@ -7,6 +7,7 @@ no line, so the window closes where the first of them may have been due: until t
 
 from __future__ import annotations
 
+import logging
 import re
 from array import array
 from collections import Counter
@@ -25,7 +26,7 @@ from loadbench.record.recorder import Health, Recorder
 from loadbench.record.request import Destination
 from loadbench.results.append_log import is_being_written
 from loadbench.results.folder import read_run
-from loadbench.results.requests import read_requests
+from loadbench.results.requests import damaged_text, read_requests
 from loadbench.results.run import Reason, Run
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from loadbench.plan.load import Load
     from loadbench.results.requests import RequestRecord
     from loadbench.results.run import LevelResult
+
+_log = logging.getLogger(__name__)
 
 _MISSING = "how the load generator fared, the server's counters and telemetry"
 _NAMED = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-(.+)")
@@ -102,16 +105,29 @@ def run_in(folder: Path) -> Run:
     if run.complete or not log.exists():
         return run
     seen: dict[int, _Seen] = {}
-    for one in read_requests(log):
-        if one.level >= len(run.levels):
-            seen.setdefault(one.level, _Seen()).add(one)
+    damaged: list[int] = []
+    try:
+        for one in read_requests(log, damaged):
+            if one.level >= len(run.levels):
+                seen.setdefault(one.level, _Seen()).add(one)
+    except BadInput as error:  # no line can be read
+        if not (folder / "run.json").exists():
+            raise
+        _log.warning("%s", error.message)
+    if damaged:
+        _log.warning("%s", damaged_text(log, damaged))
     runs = is_being_written(log)
-    levels = [_rebuilt(run, log, number, seen[number], runs=runs) for number in sorted(seen)]
+    levels = []
+    for number in sorted(seen):
+        try:
+            levels.append(_rebuilt(run, log, number, seen[number], runs=runs, damaged=len(damaged)))
+        except BadInput as error:
+            _log.warning("%s: level %d cannot be put together", error.message, number + 1)
     return msgspec.structs.replace(run, levels=[*run.levels, *levels])
 
 
-def _rebuilt(run: Run, log: Path, number: int, seen: _Seen, *, runs: bool) -> LevelResult:
-    """One level from its lines."""
+def _rebuilt(run: Run, log: Path, number: int, seen: _Seen, *, runs: bool, damaged: int) -> LevelResult:
+    """One level from its lines; so many more are damaged, of this level or of others."""
     planned = run.under_way if number == len(run.levels) else None
     load = _load(run, seen) if planned is None else _planned(planned.load)
     model = ", ".join(sorted(seen.models)) if planned is None else planned.model
@@ -126,7 +142,7 @@ def _rebuilt(run: Run, log: Path, number: int, seen: _Seen, *, runs: bool) -> Le
     )
     # In the order of time: the lines are in that of their ends.
     started, begun = sorted(seen.sent_ns), 0
-    for one in read_requests(log):
+    for one in read_requests(log, []):
         if one.level != number:
             continue
         while begun < len(started) and started[begun] <= one.end_ns:
@@ -166,6 +182,7 @@ def _rebuilt(run: Run, log: Path, number: int, seen: _Seen, *, runs: bool) -> Le
         if seen.due_ns or one.code != "no_answers"
     ]
     missing = _MISSING if planned is not None else f"{_MISSING}, and the planned load, which was counted"
+    missing += f"; {damaged} damaged lines of it are left out" if damaged else ""
     caveat = Reason("rebuilt", f"put together from requests.jsonl, without {missing}", "use its figures with care")
     return msgspec.structs.replace(
         level,

@@ -8,7 +8,6 @@ import pytest
 
 from loadbench.analyze.level.rebuild import run_in
 from loadbench.analyze.level.summary import load_result
-from loadbench.core.errors import BadInput
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open, Phase
 from loadbench.record.outcome import Outcome
@@ -126,11 +125,20 @@ def test_a_run_that_goes_on_is_no_killed_one(tmp_path):
     assert any("still running" in reason.message for reason in level.verdict.reasons)
 
 
-def test_a_damaged_request_is_named(tmp_path):
-    """Tokens that do not fit the events of a request: one message with the file."""
-    samples = list(round_robin(1, 5))
-    folder = killed(tmp_path, samples, load=Closed(1))
-    raw = (folder / "requests.jsonl").read_bytes().replace(b"[1,1,1,1,1,1,1,1,1,1,1]", b"[1,1]", 9)
-    (folder / "requests.jsonl").write_bytes(raw)
-    with pytest.raises(BadInput, match=r"requests\.jsonl: a request is damaged"):
-        run_in(folder)
+def test_damaged_requests_cost_no_report(tmp_path, caplog):
+    """Lines that are none, as a disk leaves them, are counted and left out. Where tokens do not fit the events of a
+    request, the level cannot be put together, and those before it are shown."""
+    folder = killed(tmp_path, list(round_robin(1, 25)), load=Closed(1))
+    log = folder / "requests.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([*lines[:4], b"\0" * 500 + b"\n", lines[4][:50] + b"\n", *lines[5:]]))
+    (level,) = run_in(folder).levels
+    assert "2 damaged lines of it are left out" in next(one.message for one in level.caveats if one.code == "rebuilt")
+    assert "2 damaged lines left out, from line 5 on" in caplog.text
+    assert sum(level.outcomes.values()) in {23, 24}
+    log.write_bytes(b"".join(lines).replace(b"[1,1,1,1,1,1,1,1,1,1,1]", b"[1,1]", 9))
+    assert run_in(folder).levels == []
+    assert "a request is damaged" in caplog.text
+    log.write_bytes(b"junk\n" * 9)
+    assert run_in(folder).levels == []
+    assert "line 1: not a request" in caplog.text
