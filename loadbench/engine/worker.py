@@ -11,6 +11,7 @@ which each request is counted as it is sent: if this process is killed, what it 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import io
 import mmap
 import os
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 # Often enough for a progress line, seldom enough to cost nothing.
 _BATCH_S = 0.1
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 class Outbox:
@@ -216,6 +218,8 @@ def main() -> None:
     """Serve until the commands end. Ctrl-C, and what else ends a whole service, is for the main process."""
     for number in ending_signals():
         signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # a worker that is stopped does not hear the end of its commands
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with Path(sys.argv[1]).open("r+b") as file:
         counter = mmap.mmap(file.fileno(), SENT.size)
     anyio.run(_main, counter)

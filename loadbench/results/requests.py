@@ -141,15 +141,14 @@ class RequestLog(AppendLog):
         self._prompts = prompts
         self._keep_texts = keep_texts
 
-    def set_aside(self, level: int) -> tuple[int, int]:
-        """Move the lines of this level and of later ones to another file: the level will be measured again.
-
-        Returns when the last request of any level ended, and how many lines are damaged. These stay where they are.
+    def look_through(self, level: int) -> tuple[int, int, int]:
+        """Of the lines so far: where those of this level and later ones begin, when the last request of any level
+        ended, and how many lines are damaged. These count to the level before.
         """
-        path, decoder = self.path, msgspec.json.Decoder(_OfLevel)
+        decoder = msgspec.json.Decoder(_OfLevel)
         keep = at = ends_ns = damaged = 0
         is_kept = True
-        with open_plain(path) as file:
+        with open_plain(self.path) as file:
             for text in iter(lambda: file.readline(_LONGEST_LINE), b""):
                 at += len(text)
                 try:
@@ -160,9 +159,12 @@ class RequestLog(AppendLog):
                     is_kept = is_kept and one.level < level
                     ends_ns = max(ends_ns, one.end_ns)
                 keep = at if is_kept else keep
-        if keep < at:
-            self.move_from(keep, path.with_name(SET_ASIDE))
-        return ends_ns, damaged
+        return keep, ends_ns, damaged
+
+    def set_aside(self, start: int) -> None:
+        """Move the lines from this byte on to another file: their levels will be measured again."""
+        if start < self.path.stat().st_size:
+            self.move_from(start, self.path.with_name(SET_ASIDE))
 
     def add_sample(self, sample: Sample, *, level: int, model: str | None = None, url: str | None = None) -> None:
         """Append one request."""

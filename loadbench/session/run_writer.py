@@ -67,6 +67,7 @@ class RunWriter:
         self._scenario = scenario = scenario or session.scenario
         self._progress = progress
         self._model = ""  # of the level that is running
+        self._again_from: int | None = None  # the byte from which on lines are of levels to be measured again
         self._tested: dict[str, ModelUnderTest] = {}
         # By now the models are warm.
         self._cold = {} if before is None else {status.model: status.cold_ttft_s for status in before.models}
@@ -87,7 +88,7 @@ class RunWriter:
             keep_texts=scenario.report.keep_texts,
         )
         if before is not None:
-            latest_ns, damaged = self._log.set_aside(len(before.levels))
+            self._again_from, latest_ns, damaged = self._log.look_through(len(before.levels))
             if damaged:
                 progress.say(f"{self._log.path}: {counted(damaged, 'damaged line')}, left out of all reports")
             # Times go on after those of the run so far, also if somebody has set the wall clock back.
@@ -121,6 +122,8 @@ class RunWriter:
 
     def __enter__(self) -> Self:
         self._save(reports=False)
+        if self._again_from is not None:  # not before run.json has these levels no more
+            self._log.set_aside(self._again_from)
         return self
 
     def __exit__(

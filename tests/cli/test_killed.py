@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,6 @@ from tests.cli.typed import typed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals"), pytest.mark.slow]
 
@@ -148,6 +148,25 @@ def test_a_run_that_is_measured_cannot_be_resumed(tmp_path):
     process.kill()
     ended(process)
     assert (second.returncode, "another loadbench is writing this run" in second.stderr) == (2, True), second.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_run_takes_a_stopped_worker_along(tmp_path):
+    """It does not hear the end of its commands, and would stay for good."""
+    process = started("sweep", "--users", "2", "--duration", "60s", "--workers", "2", *SHORT[4:], cwd=tmp_path)
+    wait_for(process, "begins")
+    children = [
+        Path(f"/proc/{pid}")
+        for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
+    ]
+    workers = [child for child in children if b"engine.worker" in (child / "cmdline").read_bytes()]
+    os.kill(int(workers[0].name), signal.SIGSTOP)
+    process.kill()
+    ended(process)
+    ends = time.monotonic() + LIMIT_S
+    while any(worker.exists() and (worker / "cmdline").read_bytes() for worker in workers):
+        assert time.monotonic() < ends, "a worker is left"
+        time.sleep(0.05)
 
 
 def test_a_closed_terminal_keeps_what_was_measured(tmp_path):

@@ -118,12 +118,12 @@ def test_levels_to_be_measured_again_are_set_aside(level, kept, aside, tmp_path)
     path.write_bytes(b"".join(line(a_sample(), level=one, origin_ns=0) for one in (0, 0, 1, 2)))
     other = path.with_name("requests-interrupted.jsonl")
     with RequestLog(RunFolder(tmp_path), origin_ns=0) as log:
-        log.set_aside(level)
+        log.set_aside(log.look_through(level)[0])
         log.add_sample(a_sample(), level=level)
     assert [one.level for one in read_requests(path)] == [*kept, level]
     assert [one.level for one in read_requests(other)] == aside if aside else not other.exists()
     with RequestLog(RunFolder(tmp_path), origin_ns=0) as log:
-        log.set_aside(level)
+        log.set_aside(log.look_through(level)[0])
     assert [one.level for one in read_requests(other)] == [*aside, level]
 
 
@@ -135,7 +135,9 @@ def test_damaged_lines_stay_with_their_level(tmp_path, caplog):
     assert [one.level for one in read_requests(path)] == [0, 0, 1, 2]
     assert "3 damaged lines left out, from line 2 on" in caplog.text
     with RequestLog(RunFolder(tmp_path), origin_ns=0) as log:
-        assert log.set_aside(1) == (9 * S, 3)
+        start, ends_ns, damaged = log.look_through(1)
+        assert (ends_ns, damaged) == (9 * S, 3)
+        log.set_aside(start)
     assert path.read_bytes() == b"".join((of[0], *junk, of[1]))
     assert [one.level for one in read_requests(path.with_name("requests-interrupted.jsonl"))] == [1, 2]
     path.write_bytes(junk[0] * 2)

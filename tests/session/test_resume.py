@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from datetime import datetime, timedelta
 
@@ -120,3 +121,29 @@ def test_one_command_continues_a_run_at_a_time(tmp_path):
     assert (folder / "run.json").read_bytes() == before
     assert typed(*more, cwd=tmp_path).returncode in {0, 4, 5}
     assert len(json.loads((folder / "run.json").read_bytes())["levels"]) == 2
+
+
+def test_what_is_kept_and_what_is_measured_again(tmp_path):
+    """A level that a rule aborted stands, and ends its model's; a model that failed is tried again; a run whose long
+    files stayed on a full disk goes on with the levels of its result."""
+    load = ("--requests=6", "--warm-up=0s", "--telemetry=off", "--max-tokens=2", "--quiet")
+    models = ("--model=sim-chat", "--model=nobody")
+    first = typed("sweep", "--users=1,2", *models, "--abort-on=ttft_p50>1us", "--duration=60s", *load[1:], cwd=tmp_path)
+    assert first.returncode == 6, first.stderr
+    (folder,) = (tmp_path / "results").iterdir()
+    again = typed("sweep", "--resume", str(folder), cwd=tmp_path)
+    assert (again.returncode, "nobody: cannot be tested" in again.stderr) == (6, True)
+    run = json.loads((folder / "run.json").read_text())
+    reasons = [reason["code"] for reason in run["levels"][0]["verdict"]["reasons"]]
+    assert (len(run["levels"]), "aborted" in reasons) == (1, True)
+    assert sorted(status["status"] for status in run["models"]) == ["failed", "ok"]
+
+    typed("sweep", "--users=1,2", *load, "--out=r", cwd=tmp_path)
+    (folder,) = (tmp_path / "r").iterdir()
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved, ignore=shutil.ignore_patterns("*.jsonl"))
+    done = typed("sweep", "--resume", str(moved), "--users=1,2,3", cwd=tmp_path)
+    assert "resumed after 2 whole levels" in done.stderr, done.stderr
+    assert len(json.loads((moved / "run.json").read_text())["levels"]) == 3
+    shown = typed("report", str(moved), cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
