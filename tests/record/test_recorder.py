@@ -356,11 +356,11 @@ def test_the_servers_own_times_are_kept() -> None:
     timings = Timings(queue_ns=10 * MS, prefill_ns=60 * MS, decode_ns=40 * MS)
     recording = _record(_at(1000, 1100, 1140, timings=timings), _at(1000, 1050, 1100, timings=timings))
     times = {name: recording.histograms[f"server_{name}"] for name in ("queue", "prefill", "decode", "rest")}
-    assert {name: (times.count, times.sum // MS) for name, times in times.items()} == {
-        "queue": (2, 20),
-        "prefill": (2, 120),
-        "decode": (2, 80),
-        "rest": (2, 30),
+    assert {name: (one.count, one.sum) for name, one in times.items()} == {
+        "queue": (2, 20 * MS),
+        "prefill": (2, 120 * MS),
+        "decode": (2, 80 * MS),
+        "rest": (2, 30 * MS),
     }
     only_decode = _record(_at(1000, 1100, 1140, timings=Timings(decode_ns=40 * MS)))
     assert {name for name in only_decode.histograms if name.startswith("server")} == {"server_decode"}
@@ -406,6 +406,12 @@ def test_groups_stand_in_the_order_in_which_they_were_given() -> None:
     assert recording.groups_of("model")["z"].produced == Production(answers=2, output_tokens=2, input_tokens=20)
 
 
+def test_tokens_that_nobody_counted_are_not_summed() -> None:
+    """Neither those of the prompt nor those of the response."""
+    recording = _record(_at(1000, 1100, tokens=None, input_tokens=None), _at(1000, 1100, 1200))
+    assert (recording.output_tokens, recording.input_tokens, recording.unknown_input_tokens) == (2, 10, 1)
+
+
 def test_a_request_that_was_given_up_is_no_failure() -> None:
     """It has an outcome, and no words among those of the failures."""
     recording = _record(_at(1000, 1100, outcome=Outcome.GAVE_UP, detail="left", status=429))
@@ -419,6 +425,7 @@ def test_what_the_level_knows_goes_through() -> None:
     )
     assert (recording.arrivals_due, recording.missed, recording.interrupted) == (7, 2, True)
     assert recording.health is HEALTH
+    assert (recording.lost_workers, recording.unreported) == (0, 0)
     assert (recording.in_flight_peak, recording.in_flight_mean, recording.window_s) == (0, 0.0, 1.0)
 
 

@@ -172,3 +172,15 @@ def test_only_what_the_server_did_is_a_failure(outcome: Outcome) -> None:
     """ok is none, and neither is what the user cut or we could not send; what the drain cut came too late."""
     not_failed = {Outcome.OK, Outcome.CLIENT_LIMIT, Outcome.CANCELLED, Outcome.GAVE_UP}
     assert outcome.failed is (outcome not in not_failed)
+
+
+def test_a_request_of_which_nothing_came_counts_nothing() -> None:
+    """No marks, no tokens, no events, and nothing that was not understood."""
+    counts = BARE.reads, BARE.merged_reads, BARE.separate_events, BARE.censored_events, BARE.reconnects
+    assert (*counts, BARE.unread_frames, BARE.keep_alives, len(BARE.event_ns)) == (0,) * 8
+    assert (BARE.tpot(), BARE.e2e_per_token(), BARE.lateness(), BARE.inter_token_latencies()) == (None, None, None, [])
+
+
+def test_tokens_of_no_event_have_no_pace() -> None:
+    """As where a server counted tokens and sent none of them."""
+    assert make_sample([], tokens=[], output_tokens=5).tpot() is None
