@@ -36,8 +36,7 @@ class Slices:
             return
         places = (np.frombuffer(self._stamps, np.int64) - self.opens_ns) // SLICE_NS
         weights = np.frombuffer(self._weights, np.float64)
-        slices = max(len(self._counts), int(places.max()) + 1)
-        counts = np.bincount(places, weights=weights, minlength=slices).astype(np.float64)
+        counts = np.bincount(places, weights=weights, minlength=len(self._counts)).astype(np.float64)
         counts[: len(self._counts)] += self._counts
         self._counts = counts
         self._stamps, self._weights = array("q"), array("d")
@@ -45,7 +44,7 @@ class Slices:
     def until(self, closes_ns: int) -> tuple[float, ...]:
         """Tokens of each whole slice before that moment."""
         self._count()
-        whole = max(0, closes_ns - self.opens_ns) // SLICE_NS
+        whole = max(0, (closes_ns - self.opens_ns) // SLICE_NS)
         counts = np.zeros(whole)
         known = self._counts[:whole]
         counts[: len(known)] = known

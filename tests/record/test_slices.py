@@ -47,3 +47,14 @@ def test_only_whole_slices_are_told():
     slices.add(array("q", [1]), None, 1.0)
     assert slices.until(SLICE_NS - 1) == ()
     assert slices.until(3 * SLICE_NS + 5) == (1.0, 0.0, 0.0)
+
+
+def test_a_slice_is_a_tenth_of_a_second():
+    """Before its first one there is none; what is counted later is added to what was."""
+    slices = Slices(OPENS)
+    slices.add(array("q", [OPENS + at for at in (10_000_000, 60_000_000, 110_000_000)]), array("q", [1, 2, 4]), 7)
+    assert slices.until(OPENS - 1) == ()
+    assert slices.until(OPENS + 300_000_000) == (3, 4, 0)
+    slices.add(array("q", [OPENS + 20_000_000]), array("q", [8]), 8)
+    assert slices.until(OPENS + 300_000_000) == (11, 4, 0)
+    assert slices.total() == 15
