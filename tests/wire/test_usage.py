@@ -52,6 +52,10 @@ from loadbench.wire.usage import MOST_TOKENS, Usage, count, read_usage, usage_in
             {"input_tokens": 120, "output_tokens": 3, "cache_read_input_tokens": 100, "total_tokens": 123},
             (120, 3, 100, None, 123),
         ),
+        (
+            {"input_tokens": 100, "output_tokens": 0, "cache_read_input_tokens": 40, "total_tokens": 100},
+            (100, 0, 40, None, 100),
+        ),
         # The Responses API; SGLang, which has reasoning beside the others; LangChain.
         (
             {
@@ -197,11 +201,18 @@ def test_counts_that_cannot_be_are_faults(usage: dict[str, object], fault: str) 
             "reasoning_tokens": 71,
         },  # SGLang, with drafts
         {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 63, "reasoning_tokens": 40},
+        {
+            "prompt_tokens": 20,
+            "completion_tokens": 3,
+            "cache_read_input_tokens": 100,
+            "cache_creation_input_tokens": 12,
+            "total_tokens": 135,
+        },
         {"completion_tokens": 3, "cost": -1.5, "completion_time": 1e30},
     ],
 )
 def test_what_servers_do_is_no_fault(usage: dict[str, object]) -> None:
-    """A total that is not filled in, SGLang's drafts that count as reasoning, reasoning on top, other fields."""
+    """A total that is not filled in, SGLang's drafts that count as reasoning, what comes on top, other fields."""
     found = read_usage(usage)
     assert found is not None
     assert (found.fault, found.surplus) == (None, None)
