@@ -81,7 +81,7 @@ def _fairness(number: int, by_user: dict[int, list[RequestRecord]], rng: np.rand
         # Resample time stretches, each with what every user completed in it.
         ends = [np.array([row.end_ns for row in rows], np.float64) for rows in completed]
         all_ends = np.concatenate(ends)
-        edges = np.linspace(all_ends.min(), all_ends.max() + 1, _STRETCHES + 1)
+        edges = np.linspace(all_ends.min(), all_ends.max(), _STRETCHES + 1)
         counts = np.stack([np.histogram(user_ends, edges)[0] for user_ends in ends]).astype(np.float64)
         drawn = counts[:, rng.integers(0, _STRETCHES, (_RESAMPLES, _STRETCHES))].sum(axis=2).T
         throughput_interval = _interval(counts.sum(axis=1), drawn)

@@ -119,6 +119,38 @@ def test_a_user_without_an_answer_counts():
     assert [(one.user, one.answers, one.mean_ttft_s) for one in found.starved] == [(3, 0, None)]
 
 
+@pytest.mark.parametrize(("answers", "starved"), [(6, [2]), (7, [])])
+def test_a_user_is_starved_where_chance_would_hardly_give_so_few(answers, starved):
+    """Of 40 answers of the others half are due: a Poisson count of mean 20 is 6 or less in 0.26 of 1000, and 7 or
+    less in 0.78; of three users each may be it."""
+    rows = [asked(user, end_s=2 + n) for user in (0, 1) for n in range(40)]
+    (level,) = fairness([*rows, *(asked(2, end_s=2 + n) for n in range(answers))])
+    assert [one.user for one in level.starved] == starved
+
+
+@pytest.mark.parametrize(
+    ("ttft_s", "count", "starved"), [(0.21, 25, [2]), (0.19, 25, []), (0.21, 5, [2]), (0.9, 4, [])]
+)
+def test_a_user_is_starved_who_waits_twice_as_long(ttft_s, count, starved):
+    """As the median user, by five answers at least; a single long wait is an error of the mean."""
+    few = 40 if count == 25 else 6  # so that nobody has half as many answers
+    rows = [asked(user, end_s=2 + n) for user in (0, 1) for n in range(few)]
+    (level,) = fairness([*rows, *(asked(2, end_s=2 + n, ttft_s=ttft_s) for n in range(count))])
+    assert [one.user for one in level.starved] == starved
+    once = [asked(2, end_s=2 + n, ttft_s=3.0 if n == 0 else 0.1) for n in range(count)]
+    assert fairness([*rows, *once])[0].starved == []
+
+
+@pytest.mark.parametrize(("counts", "note"), [((5, 5), ""), ((5, 4), "too few completed requests (9 of 2 users)")])
+def test_two_users_with_five_answers_each_are_enough(counts, note):
+    """For both indices and their intervals."""
+    rows = [asked(user, end_s=2 + n) for user, count in enumerate(counts) for n in range(count)]
+    (level,) = fairness(rows)
+    assert level.note.startswith(note)
+    assert bool(level.note) is bool(note)
+    assert (level.throughput_interval is None, level.ttft_interval is None) == (bool(note), bool(note))
+
+
 def test_responses_without_a_first_token_are_counted():
     """As a file of somebody else's may have them."""
     rows = [msgspec.structs.replace(asked(n % 2, end_s=2 + n), first_token_ns=None) for n in range(40)]

@@ -132,9 +132,9 @@ def test_server_that_tells_a_longer_way_than_was_seen(prefills_ms, codes):
     assert [reason.code for reason in contradictions(made, first_token(made, {}))] == codes
 
 
-@pytest.mark.parametrize(("server_s", "codes"), [(0.09, []), (0.115, []), (0.15, ["server_contradicts"])])
+@pytest.mark.parametrize(("server_s", "codes"), [(0.09, []), (0.1205, []), (0.1215, ["server_contradicts"])])
 def test_histograms_may_be_of_other_requests(server_s, codes):
-    """Their mean holds the warm-up too: a fifth above what was seen proves nothing, half does."""
+    """Their mean holds the warm-up too: a fifth and 1 ms above what was seen prove nothing, more does."""
     made = recording(None, None)
     found = first_token(made, server_histograms(rose(TTFT, total=server_s * 10, count=10)))
     assert [reason.code for reason in contradictions(made, found)] == codes

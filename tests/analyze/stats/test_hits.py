@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.stats.hits import effective_hits, least_share
+from loadbench.analyze.stats.hits import HitSeries, effective_hits, fewest_hits, least_share
+from loadbench.analyze.stats.intervals import share_interval
 
 
 def rows(over, values=1):
@@ -99,3 +100,107 @@ def test_users_in_lockstep_are_the_sample_and_not_their_requests():
     assert effective_hits(rows(over), 0.95, users=10) < 15
     strewn = np.random.default_rng(5).permutation(over)
     assert effective_hits(rows(strewn), 0.95, users=10) > 40
+
+
+def in_turn(mean, deviation, n):
+    """Values of this mean and standard deviation, one above and one below in turn: as little correlated as can be."""
+    return mean + deviation * np.tile([-1.0, 1.0], n // 2)
+
+
+def in_halves(mean, deviation, n):
+    """The same values, first all below and then all above: as correlated as can be."""
+    return np.sort(in_turn(mean, deviation, n))
+
+
+@pytest.mark.parametrize(
+    ("over", "users", "is_known"),
+    [
+        (in_turn(0.5, 0.0495, 20), 4, True),  # a coefficient of variation of a tenth
+        (in_turn(0.5, 0.0505, 20), 4, False),
+        (in_turn(0.5, 0.2, 120), 4, True),  # thirty rounds
+        (in_turn(0.5, 0.2, 118), 4, False),
+        (in_halves(0.5, 0.2, 800), 4, False),  # that are worth thirty requests
+        (in_turn(0.5, 0.0, 20), None, False),  # an open loop may be calm for a while
+        (in_turn(0.1, 0.0, 250), None, True),  # but hardly a tenth of what it is allowed
+        (in_turn(0.1001, 0.0, 250), None, False),
+        (in_turn(0.0333, 0.0, 248), None, True),  # and of a short one a thirtieth
+        (in_turn(0.0334, 0.0, 248), None, False),
+    ],
+)
+def test_distance_counts_where_the_sample_cannot_be_a_calm_stretch(over, users, is_known):
+    """Each rule at its bound."""
+    assert (least_share(rows(over), users=users) > 0) is is_known
+
+
+def test_the_share_beyond_is_four_times_markovs_with_the_means_own_error():
+    """And one of n + 1 at least, as the next value exceeds all in so many."""
+    assert least_share(rows(in_turn(0.05, 0.0, 300)), users=None) == pytest.approx(1 - 1 / 301)
+    distance = 0.3 - 1.96 * 0.06 / np.sqrt(1000)
+    assert least_share(rows(in_turn(0.7, 0.06, 1000)), users=1) == pytest.approx(1 - 4 * 0.06**4 / distance**4)
+
+
+@pytest.mark.parametrize(
+    ("deviation", "n", "users", "is_far"),
+    [
+        (0.0495, 200, 4, True),  # ten deviations
+        (0.0505, 200, 4, False),
+        (0.012, 200, None, True),  # thirty of a short open loop, and the mean's own error
+        (0.018, 200, None, False),
+        (0.035, 400, None, True),  # ten, and this error
+        (0.0495, 400, None, False),
+    ],
+)
+def test_how_far_from_the_bound_is_far(deviation, n, users, is_far):
+    """Values in two halves are worth few of them, unless nobody doubts on which side of the bound they are."""
+    for mean in (0.5, 1.5):
+        effective = effective_hits(rows(in_halves(mean, deviation, n)), 0.5, users=users)
+        assert effective == n if is_far else effective < n / 4
+
+
+def test_requests_of_an_open_loop_count_by_half_or_by_a_quarter():
+    """Correlated ones by half, and fewer than 250 by a quarter, whether they look correlated or not."""
+    independent, correlated = (np.random.default_rng(8).uniform(0.5, 1.5, 400) for _ in range(2))
+    correlated = np.convolve(correlated, np.ones(8) / 8, "same")
+    for over, n, factor in ((independent, 250, 1), (independent, 249, 4), (correlated, 400, 2), (correlated, 249, 4)):
+        closed, opened = (effective_hits(rows(over[:n]), 0.5, users=users) for users in (1, None))
+        assert closed / opened == pytest.approx(factor)
+
+
+def test_three_of_four_places_are_three_of_four_requests():
+    """Of four users three always hit: four places with one hit missing are worth three independent requests."""
+    over = np.tile([0.5, 0.5, 0.5, 1.5], 50)
+    assert effective_hits(rows(over), 0.5, users=4) == pytest.approx(3.0)
+
+
+def test_requests_with_many_values_count_by_how_they_vary():
+    """Alike, each of them counts as one; by chance alone, each of its values."""
+    alike = np.column_stack((np.full(400, 8.0), np.full(400, 10.0), np.full(400, 0.99)))
+    assert effective_hits(alike, 0.5, users=1) == 400
+    hits = np.random.default_rng(9).binomial(10, 0.8, 400).astype(float)
+    vary = np.column_stack((hits, np.full(400, 10.0), np.full(400, 0.99)))
+    assert effective_hits(vary, 0.5, users=1) == pytest.approx(4000, rel=0.2)
+
+
+def test_an_interval_counts_independent_values():
+    """Hits are rounded down for its low end and up for its high end; it is that of Clopper and Pearson."""
+    series = HitSeries(rows(np.tile([0.5, 0.5, 0.5, 1.5], 50)), 4)
+    assert series.effective(200, 0.5) == 3
+    assert series.interval(150, 200, 0.5) == (share_interval(2, 3)[0], share_interval(3, 3)[1])
+    # So are values that were not kept; without any, all count.
+    assert series.effective(400, 0.5) == 6
+    assert HitSeries(rows([]), 4).effective(70, 0.5) == 70
+    steady = HitSeries(rows(in_turn(0.5, 0.01, 28)), 4)
+    assert steady.interval(28, 28, 0.95)[0] < 0.9
+    assert steady.interval(28, 28, 0.95, by_distance=True) == (pytest.approx(28 / 29), 1.0)
+    assert steady.interval(27, 28, 0.95, by_distance=True) == steady.interval(27, 28, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("share", "by_count", "by_distance"), [(0.5, 6, 1), (0.9, 36, 9), (0.95, 72, 19), (0.99, 368, 99)]
+)
+def test_how_many_hits_would_decide(share, by_count, by_distance):
+    """One fewer would not; where the distance counts, as many as leave one in n + 1 for the next."""
+    assert fewest_hits(share) == by_count
+    assert share_interval(by_count, by_count)[0] > share >= share_interval(by_count - 1, by_count - 1)[0]
+    assert HitSeries(rows(in_turn(0.5, 0.2, 8)), 4).needed(share) == by_count
+    assert HitSeries(rows(in_turn(0.5, 0.01, 8)), 4).needed(share) == by_distance
