@@ -8,8 +8,9 @@ import pytest
 
 from loadbench.analyze.compare.effect import Effect
 from loadbench.analyze.compare.gates import MeasuredChange, decide
+from loadbench.analyze.stats import student
 from loadbench.plan.gate import parse_gate
-from loadbench.results.compare import LeftOut
+from loadbench.results.compare import NO_SAMPLES, LeftOut
 
 
 def an_effect(change: float, *, error: float = 0.01, freedom: float = 10) -> Effect:
@@ -114,3 +115,69 @@ def test_a_gate_fails_where_any_level_does():
     rules = [parse_gate("ttft_p95>5%"), parse_gate("ttft_p95>5%@users=1")]
     gates = decide(rules, seen, [], levels=["users=1", "users=4"], confidence=0.95)
     assert [gate.passed for gate in gates] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "decision"),
+    [(-0.10, 0.01, "FAIL"), (-0.10, 0.03, "UNDECIDED"), (-0.04, 0.01, "UNDECIDED"), (-0.03, 0.001, "PASS")],
+)
+def test_a_fall_of_throughput_is_decided_by_its_interval_too(change, error, decision):
+    """All of it below -5 %, across, or above; the interval is that of the ratio, and excludes 0.95 where it decides."""
+    (check,) = decided("output_tokens_per_s<-5%", output_tokens_per_s=an_effect(change, error=error))[0].checks
+    assert check.decision == decision
+    low, high = check.interval
+    assert low < 1 + change < high
+    assert (high < 0.95, low > 0.95) == (decision == "FAIL", decision == "PASS")
+
+
+def test_the_interval_that_is_shown_is_that_of_the_decision():
+    """Among ten checks it contains the bound that it excludes alone; the p value is the adjusted one."""
+    barely = an_effect(1.05 * math.exp(2.3 * 0.01) - 1)
+    (alone,) = decided("ttft_p95>5%", ttft_p95=barely)[0].checks
+    among = decided("ttft_p95>5%", levels=[f"users={n}" for n in range(1, 11)], ttft_p95=barely)[0].checks
+    assert alone.interval[0] > 1.05
+    assert among[0].p_value == pytest.approx(10 * alone.p_value)
+    assert all(check.interval[0] < 1.05 < check.interval[1] for check in among)
+    # Just so wide that it has the confidence of its check: twice as many checks, half the chance of error.
+    two = decided("ttft_p95>5%", levels=["users=1", "users=2"], ttft_p95=barely)[0].checks
+    assert two[0].interval == pytest.approx(barely.ratio_interval(0.975, math.log(1.05)))
+
+
+@pytest.mark.parametrize(("p_value", "decision"), [(0.0249, "FAIL"), (0.0251, "UNDECIDED")])
+def test_half_of_the_chance_of_error_is_on_the_worse_side(p_value, decision):
+    """2.5 % for a confidence of 95 %."""
+    distance = student.quantile(1 - p_value, 10)
+    (check,) = decided("ttft_p95>5%", ttft_p95=an_effect(1.05 * math.exp(distance * 0.01) - 1))[0].checks
+    assert (check.p_value, check.decision) == (pytest.approx(p_value), decision)
+
+
+def test_what_is_undecided_says_what_would_decide_it():
+    """The advice of the change, or to measure more; what is decided needs no note."""
+    near = "too close to the bound"
+    for change, advice, note in ((0.04, "", near), (0.04, "run five", "run five"), (0.0, "run five", "")):
+        seen = {("users=1", "ttft_p95"): MeasuredChange(an_effect(change), advice=advice)}
+        (gate,) = decide([parse_gate("ttft_p95>5%")], seen, [], levels=["users=1"], confidence=0.95)
+        assert (note in gate.checks[0].note, bool(gate.checks[0].note)) == (True, bool(note))
+
+
+def test_a_figure_without_samples_fails_and_one_without_an_effect_is_undecided():
+    """The first may be the fault of B; the second was measured."""
+    message = "b has no response of two tokens"
+    left_out = [
+        LeftOut(level="users=1", metric="tpot_p50", code="other_lengths", message="another figure"),
+        LeftOut(level="users=1", metric="ttft_p95", code=NO_SAMPLES, message=message),
+    ]
+    (gate,) = decided("ttft_p95>5%", left_out=left_out)
+    assert (gate.passed, gate.checks[0].decision, gate.checks[0].note) == (False, "FAIL", message)
+    seen = {("users=1", "ttft_p95"): MeasuredChange(None, "one pair has no spread")}
+    (gate,) = decide([parse_gate("ttft_p95>5%")], seen, left_out, levels=["users=1"], confidence=0.95)
+    assert (gate.passed, gate.checks[0].note) == (None, "one pair has no spread")
+
+
+def test_refused_effects_take_no_part_in_the_adjustment():
+    """Two checks of which one may not be decided are one."""
+    barely = an_effect(1.05 * math.exp(2.3 * 0.01) - 1)
+    seen = {("users=1", "ttft_p95"): MeasuredChange(barely), ("users=2", "ttft_p95"): MeasuredChange(barely, "too few")}
+    (gate,) = decide([parse_gate("ttft_p95>5%")], seen, [], levels=["users=1", "users=2"], confidence=0.95)
+    assert [check.decision for check in gate.checks] == ["FAIL", "UNDECIDED"]
+    assert gate.checks[1].interval == pytest.approx(barely.ratio_interval(0.95, math.log(1.05)))
