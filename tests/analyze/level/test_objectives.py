@@ -343,3 +343,45 @@ def test_gate_that_could_fail_a_minute_later_is_undecided(rule, unknown, status)
         assert verdict.reasons[0].message.startswith("these gates would pass, but ")
         assert rule in verdict.reasons[0].message
     assert made.objectives[0].decision == ("FAIL" if rule == "ttft_p50<90ms" else "PASS")
+
+
+# What is said.
+
+
+def test_how_many_more_would_decide_is_said():
+    """By count and, where the values are far from the bound, by distance; not where one of them missed."""
+    one = decided(answers(300), "failures<1%")
+    assert one.note == "none of 300 requests failed; 368 without a failure would decide it"
+    assert decided([*answers(95), *failures(5)], "failures<5%").note == "the bound lies inside the 95 % interval"
+    note = decided(answers(18), "ttft_p95<1s").note
+    assert note.startswith("100 % of requests met it, 95 % interval 94.7 % to 100 %; at least 95 % must")
+    assert note.endswith("; 19 without a miss would decide it")
+    assert decided(varied(71), "ttft_p95<200ms").note.endswith("; 72 without a miss would decide it")
+    assert decided(answers(90, 10), "ttft_p95<1s").note.endswith("at least 95 % must")
+    assert "% of values met it" in decided([gaps(n, slow=n == 3) for n in range(20)], "event_gap_p95<100ms").note
+
+
+def test_a_mean_and_a_maximum_have_their_values_in_seconds():
+    """A mean has an interval from 20 requests on: Student's t, wider the more they depend on each other."""
+    few, many = decided(answers(19), "ttft_mean<1s"), decided(varied(400), "ttft_mean<1s")
+    assert (few.value, few.interval) == (pytest.approx(0.1, rel=1e-3), None)
+    assert few.note == "the interval of a mean needs 20 requests, but there are only 19"
+    ttft_s = np.random.default_rng(3).uniform(10, 190, 400) / 1e3
+    low, high = many.interval
+    assert many.value == pytest.approx(ttft_s.mean(), rel=1e-3) == pytest.approx((low + high) / 2, rel=1e-3)
+    plain = 1.966 * ttft_s.std(ddof=1) / 20
+    assert plain * 0.999 < (high - low) / 2 < 1.5 * plain
+    in_a_row = [a_sample(n, due_ns=n * S, ttft_ns=(2000 if 160 <= n < 240 else 100) * MS) for n in range(400)]
+    low, high = decided(in_a_row, "ttft_mean<600ms").interval
+    assert high - low > 8 * 1.966 * 0.76 / 20
+    assert decided(answers(500, 1), "ttft_max<1s").value == pytest.approx(2.0, rel=1e-3)
+    assert decided([*answers(200), *failures(3)], "ttft_max<1h").note == "infinite: 3 failed"
+
+
+def test_a_quantile_among_few_requests_has_open_ends():
+    """Below the smallest nothing is known, and above the largest a request may be infinitely slow."""
+    one = decided(answers(5), "ttft_p50<1s")
+    assert (one.value, one.interval) == (pytest.approx(0.1, rel=1e-3), (0.0, None))
+    one = decided(answers(150), "ttft_p90<1s")
+    assert one.interval == (pytest.approx(0.1, rel=1e-3), pytest.approx(0.1, rel=1e-3))
+    assert decided([gaps(n, slow=False) for n in range(20)], "itl_p99<100ms").interval is None
