@@ -66,6 +66,34 @@ def test_without_misses_nothing_is_expected():
     assert expected_border(seen({4: 200}), 0, 0.95, LOADS, think_s=THINK_S) is None
 
 
+def test_few_misses_and_few_responses_say_nothing():
+    """Eight misses and forty responses are the least; the error shrinks with both."""
+    states = seen({16: 4000, 40: 4000})
+    missed, ended = float(states.missed.sum()), float(states.ended.sum())
+    for misses, responses, is_known in (
+        (7.9, ended, False),
+        (8.1, ended, True),
+        (missed, 39, False),
+        (missed, 41, True),
+    ):
+        few = seen({16: 4000, 40: 4000})
+        few.missed *= misses / missed
+        few.ended *= responses / ended
+        few.seconds *= responses / ended
+        found = expected_border(few, 0, 0.999, LOADS, think_s=THINK_S)
+        assert (found is not None) is is_known
+    found = expected_border(states, 0, 0.95, LOADS, think_s=THINK_S)
+    noise = 2 / ended + 8 / (found.steepness**2 * missed)
+    assert found.deviation == pytest.approx(math.sqrt(0.13**2 + noise))
+
+
+def test_no_border_is_expected_outside_the_loads_that_may_be_tried():
+    """Where all of them are within the bound, or none is."""
+    states = seen({16: 4000, 40: 4000})
+    for loads in (np.linspace(0, math.log(15), 100), np.linspace(math.log(40), math.log(200), 100)):
+        assert expected_border(states, 0, 0.95, loads, think_s=THINK_S) is None
+
+
 def test_the_model_narrows_the_range_and_data_overrule_it():
     """It makes the range of few requests narrower; many that contradict it move the estimate to where they are."""
     states = seen({16: 400, 40: 400})

@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
-from loadbench.analyze.capacity.sequential import HitCount, ProbeCounts, SequentialMonitor, log_wealths, required_share
+from loadbench.analyze.capacity.sequential import (
+    HitCount,
+    ProbeCounts,
+    SequentialMonitor,
+    leaning,
+    log_wealths,
+    required_share,
+)
 from loadbench.analyze.stats.intervals import binomial_cdf
 from loadbench.plan.abandonment import Patience
 from loadbench.plan.load import Closed, Open, Phase
@@ -170,6 +177,41 @@ def test_no_load_passes_before_everybody_has_asked_five_times():
     own = [at(100, independent(400, 400))]
     assert wealth(own, [99, 100], closed=True)[1][0] == 0
     assert wealth(own, [99, 100])[1][0] > math.log(2 / ALPHA)
+
+
+@pytest.mark.parametrize(
+    ("load", "n", "hits", "fails", "passes"),
+    [
+        (10, 19, 0, False, False),
+        (10, 20, 0, True, False),
+        (30, 29, 0, False, False),  # not each user has asked once
+        (30, 30, 0, True, False),
+        (1, 2, 0, False, False),
+        (1, 3, 0, True, False),  # one request with no other load: three misses of three are enough
+        (1, 4, 1, False, False),
+        (2, 3, 0, False, False),
+        (2, 19, 19, False, False),
+        (2, 20, 20, False, True),
+        (10, 49, 49, False, False),  # not each user has asked five times
+        (10, 50, 50, False, True),
+    ],
+)
+def test_few_requests_say_nothing(load, n, hits, fails, passes):
+    """No bet has won before a queue had time to build up."""
+    probe = [at(load, independent(hits, n))]
+    misses, hits_often = wealth(probe, [load], closed=True)[0][0], wealth(probe, [load / 2], closed=True)[1][0]
+    assert (misses > 1e-9, hits_often > 1e-9) == (fails, passes)
+
+
+def test_leaning_is_the_likelihood_ratio_of_what_was_seen():
+    """n KL(share, p0), to the side of the share; effective requests count."""
+    assert leaning(0.9, independent(0, 0)) == 0
+    assert leaning(0.9, independent(90, 100)) == pytest.approx(0)
+    assert leaning(0.9, independent(100, 100)) == pytest.approx(100 * math.log(1 / 0.9))
+    assert leaning(0.9, independent(0, 10)) == pytest.approx(-10 * math.log(1 / 0.1))
+    seen = 80 * math.log(0.8 / 0.9) + 20 * math.log(0.2 / 0.1)
+    assert leaning(0.9, independent(80, 100)) == pytest.approx(-seen)
+    assert leaning(0.9, HitCount(100, 80, 25.0)) == pytest.approx(-seen / 4)
 
 
 def test_all_objectives_pass_or_one_fails():

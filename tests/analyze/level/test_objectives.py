@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from loadbench.analyze.level.objectives import with_gates
 from loadbench.analyze.level.steady import Unjudged
+from loadbench.analyze.stats.effective_n import effective_n
 from loadbench.analyze.stats.intervals import quantile_ranks, share_interval
+from loadbench.analyze.stats.student import quantile
 from loadbench.plan.load import Closed
 from loadbench.plan.objective import parse_objective
 from loadbench.record.outcome import Outcome
@@ -371,6 +373,11 @@ def test_a_mean_and_a_maximum_have_their_values_in_seconds():
     assert many.value == pytest.approx(ttft_s.mean(), rel=1e-3) == pytest.approx((low + high) / 2, rel=1e-3)
     plain = 1.966 * ttft_s.std(ddof=1) / 20
     assert plain * 0.999 < (high - low) / 2 < 1.5 * plain
+    low, high = decided(varied(20), "ttft_mean<1s").interval
+    ttft_s = np.random.default_rng(3).uniform(10, 190, 20) / 1e3
+    effective = effective_n(ttft_s)
+    reach = quantile(0.975, effective - 1) * ttft_s.std(ddof=1) / math.sqrt(effective)
+    assert (high - low) / 2 == pytest.approx(reach, rel=1e-3)
     in_a_row = [a_sample(n, due_ns=n * S, ttft_ns=(2000 if 160 <= n < 240 else 100) * MS) for n in range(400)]
     low, high = decided(in_a_row, "ttft_mean<600ms").interval
     assert high - low > 8 * 1.966 * 0.76 / 20
