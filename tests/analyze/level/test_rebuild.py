@@ -65,6 +65,8 @@ def test_window_ends_where_requests_may_be_missing(tmp_path):
     # Two users, 11 tokens every 300 ms; a token at the window's opening itself would count before it.
     assert level.throughput.output_tokens_per_s == pytest.approx(2 * 11 / 0.3, rel=0.02)
     assert level.outcomes == {"ok": 19 + 9}
+    # What was due in it, from 0.3 to 2.7 s.
+    assert level.offered_per_s == level.achieved_per_s == pytest.approx(2 * 9 / 2.7)
 
 
 def test_window_of_a_rate_ends_at_the_first_missing_request(tmp_path):
@@ -73,6 +75,29 @@ def test_window_of_a_rate_ends_at_the_first_missing_request(tmp_path):
     (level,) = run_in(killed(tmp_path, samples, load=Open(10.0, POISSON))).levels
     assert level.window_ns == (0, 29 * 100 * MS + 1)
     assert (level.load.label, level.load.arrivals, level.outcomes) == ("rate=10", "poisson", {"ok": 49})
+
+
+def test_a_warm_up_begins_with_its_first_request(tmp_path):
+    """100 s into the run, and 0.1 s before the window: shorter than a response, as its reason says."""
+    samples = [a_sample(0, due_ns=100 * S, user=0, phase=Phase.WARM_UP)]
+    samples += [a_sample(n, due_ns=100 * S + n * 100 * MS, user=n % 2) for n in range(1, 40)]
+    (level,) = run_in(killed(tmp_path, samples, load=Closed(2))).levels
+    assert "short_warm_up" in {reason.code for reason in level.verdict.reasons}
+    assert "the warm-up of 100ms" in next(one.message for one in level.verdict.reasons if one.code == "short_warm_up")
+
+
+def test_models_of_a_mix_and_servers_keep_their_figures(tmp_path):
+    """By the names in the lines, where there are several."""
+    folder = killed(tmp_path, round_robin(2, 40), load=Closed(2))
+    (level,) = run_in(folder).levels
+    assert (level.by_model, level.by_server, level.targets) == ({}, {}, [])
+    rows = (folder / "requests.jsonl").read_bytes().splitlines(keepends=True)
+    rows[1::2] = [row.replace(b'"m"', b'"n"').replace(b"http://h/v1", b"http://i/v1") for row in rows[1::2]]
+    (folder / "requests.jsonl").write_bytes(b"".join(rows))
+    (level,) = run_in(folder).levels
+    for groups, names in ((level.by_model, ["m", "n"]), (level.by_server, ["http://h/v1", "http://i/v1"])):
+        assert {name: group.ok for name, group in groups.items()} == dict.fromkeys(names, 19)
+    assert (level.target, level.targets) == ("http://h/v1", ["http://h/v1", "http://i/v1"])
 
 
 def test_whole_levels_stay_and_only_the_rest_is_rebuilt(tmp_path):

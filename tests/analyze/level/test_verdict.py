@@ -218,6 +218,19 @@ def test_a_server_that_leaves_its_requests_waiting_stands_out():
     assert "http://a:" not in caveat.message
 
 
+@pytest.mark.parametrize(("ttft_ms", "stands_out"), [(149, False), (152, True)])
+def test_a_server_that_is_half_as_slow_again_stands_out(ttft_ms, stands_out):
+    """By its median, with those of both; a smaller difference is none to look for."""
+    places = [Destination(0, None, "http://a"), Destination(1, None, "http://b")]
+    samples = [
+        a_sample(n, due_ns=2 * n * S, ttft_ns=(100, ttft_ms)[n % 2] * MS, destination=places[n % 2]) for n in range(90)
+    ]
+    found = [one.message for one in a_level(recording=recorded(samples)).caveats if one.code == "uneven_servers"]
+    assert bool(found) is stands_out
+    if found:
+        assert f"http://b: TTFT p50 is {ttft_ms}.0 ms (elsewhere 100.0 ms)" in found[0]
+
+
 def test_assumed_tokens_are_a_caveat():
     """One token an event, assumed, is told; it does not make a level invalid."""
     level = a_level(quiet(token_source=TokenSource.EVENTS))
