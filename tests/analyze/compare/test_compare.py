@@ -457,6 +457,30 @@ def test_the_conclusion_says_who_is_faster_and_where(rates, said):
         )
 
 
+@pytest.mark.parametrize(
+    ("rates", "where"),
+    [
+        ({1: 142, 2: 284, 4: 400}, "at users=2 and below; no difference shown at users=4"),
+        ({1: 100, 2: 284, 4: 568, 8: 800}, "from users=2 to users=4; no difference shown at users=1 and at users=8"),
+        ({1: 100, 2: 284, 4: 400}, "at users=2; no difference shown at users=1 and at users=4"),
+    ],
+)
+def test_the_conclusion_names_neighbouring_levels_together(rates, where):
+    """By their first and their last."""
+    usual = {users: 100.0 * users for users in rates}
+    found = compare(lucky(usual), a_side(*jittered(rates), name="other"), paired=True)
+    assert f" as fast as A in output tokens/s {where}" in found.conclusion
+
+
+def test_where_nothing_could_be_shown_the_conclusion_says_so():
+    """Two pairs that contradict each other would not show even a factor of two."""
+    runs = [[figures(1, tokens=100)], [figures(1, tokens=100)]]
+    found = compare(
+        a_side(*runs), a_side([figures(1, tokens=100)], [figures(1, tokens=130)], name="other"), paired=True
+    )
+    assert "no difference shown in output tokens/s, and too little was measured to show any" in found.conclusion
+
+
 def jittered(rates):
     """Six runs that are not quite in step with their pairs."""
     small = (1.004, 0.996, 1.002, 0.998, 1.006, 0.994)

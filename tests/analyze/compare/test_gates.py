@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from loadbench.analyze.compare.effect import Effect
+from loadbench.analyze.compare.effect import BetweenRuns, Effect
 from loadbench.analyze.compare.gates import MeasuredChange, decide
 from loadbench.analyze.stats import student
 from loadbench.plan.gate import parse_gate
@@ -181,3 +183,17 @@ def test_refused_effects_take_no_part_in_the_adjustment():
     (gate,) = decide([parse_gate("ttft_p95>5%")], seen, [], levels=["users=1", "users=2"], confidence=0.95)
     assert [check.decision for check in gate.checks] == ["FAIL", "UNDECIDED"]
     assert gate.checks[1].interval == pytest.approx(barely.ratio_interval(0.95, math.log(1.05)))
+
+
+def test_the_rank_test_decides_and_shows_where_one_slow_run_hides_a_change():
+    """Seven of eight runs of b are 15 % slower, one is 15 % faster: Student's interval contains the bound of -5 %."""
+    steady = np.log(100.0) + 1e-4 * np.arange(8)
+    hidden = steady + math.log(0.85)
+    hidden[3] = math.log(115.0)
+    effect = BetweenRuns(steady, hidden, paired=False).effect()
+    alone = replace(effect, ranks=None).ratio_interval(0.95)
+    assert alone[0] < 0.95 < alone[1] < 1.05
+    (check,) = decided("output_tokens_per_s<-5%", output_tokens_per_s=effect)[0].checks
+    assert check.decision == "FAIL"
+    assert check.interval[1] < 0.95
+    assert check.ratio == pytest.approx(0.85, rel=0.01)

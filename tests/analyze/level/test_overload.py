@@ -15,6 +15,7 @@ from loadbench.results.run import Reason, Verdict
 from tests.building import MS, S, a_failure, a_level, a_sample
 
 OPEN = a_level([a_sample()], load=Open(1.0, Arrivals(Spacing.CONSTANT)))
+FIVE = "rate=16 and rate=17 and rate=18 and rate=19 and rate=20"
 CROWD = msgspec.structs.replace(a_level([a_sample()], load=Closed(200)), verdict=Verdict("OVERLOADED", []))
 BUSY = [
     (Outcome.HTTP_ERROR, 503),
@@ -172,8 +173,7 @@ def test_other_models_and_kinds_of_load_are_other_runs():
         ),
         (
             [at_rate(8, "VALID"), *(at_rate(16 + n, "OVERLOADED") for n in range(6))],
-            "the server keeps up with rate=8; rate=16 and rate=17 and rate=18 and rate=19 and rate=20 and 1 more are "
-            "beyond its limit",
+            f"the server keeps up with rate=8; {FIVE} and 1 more are beyond its limit",
         ),
         (  # the VALID one is of the kind of the lowest that is too much
             [at_rate(8, "VALID"), at_rate(16, "OVERLOADED"), CROWD],
