@@ -215,6 +215,7 @@ class _WorkerHandle:
     in_flight: dict[int, Request] = field(default_factory=dict)
     tokens_in_flight: int = 0
     until_ns: int = 0
+    measured: int = 0  # of those that were sent, in this level
     done: Done | None = None
     lost: bool = False
 
@@ -411,7 +412,7 @@ class DistributedLevel:
         async def listen() -> None:
             async with anyio.create_task_group() as listeners:
                 for worker, order in self._parts:
-                    worker.done, worker.in_flight, worker.until_ns = None, {}, self.begin_ns
+                    worker.done, worker.in_flight, worker.until_ns, worker.measured = None, {}, self.begin_ns, 0
                     worker.reports, worker.reported, worker.listening = 0, 0, anyio.CancelScope()
                     SENT.pack_into(worker.sent, 0, 0)
                     worker.send(order)
@@ -486,6 +487,7 @@ class DistributedLevel:
         worker.reported += len(batch.started)
         for at_ns, request in batch.started:
             worker.in_flight[request.number] = request
+            worker.measured += request.phase is Phase.MEASURED
             self._measured += request.phase is Phase.MEASURED
             self._recorder.started(at_ns, request)
             self._length.started(request.due_ns)
@@ -523,7 +525,7 @@ class DistributedLevel:
         """(due, missed) arrivals of a worker that was lost: missed is what was due after its last batch."""
         load = self._load
         if isinstance(load, Closed):
-            return 0, 0
+            return worker.measured, 0
         due = missed = 0
         for number, offset_ns in enumerate(load.offsets_ns(self._seed, lead_ns=self.phases.warm_up_ns)):
             due_ns = self.begin_ns + offset_ns
