@@ -381,3 +381,14 @@ def test_a_weight_has_a_bound() -> None:
     histogram.record(5, (1 << 40) + 1)
     with pytest.raises(OverflowError):
         assert histogram.count
+
+
+def test_the_bound_is_a_day() -> None:
+    """The last nanosecond of 24 h is kept, the next one is clipped."""
+    histogram = _of([86_400 * 10**9, 86_400 * 10**9 + 1])
+    assert (histogram.clipped, histogram.max) == (1, 86_400 * 10**9)
+
+
+def test_the_middle_of_the_lowest_bucket_is_256_ns() -> None:
+    """From which the exact mean, 0, differs by that much."""
+    assert _of([0]).stddev == 256

@@ -149,3 +149,36 @@ def test_a_dead_server_does_not_make_the_others_dead():
     reasons = {reason.code: reason.message for reason in a_level(samples).verdict.reasons}
     assert reasons["server_stopped"].startswith(f"no request at {B} succeeded from 51.0 s")
     assert A not in reasons["server_stopped"]
+
+
+QUICK = [a_sample(n, due_ns=n * S) for n in range(200)]
+# As many failed as did not.
+OFTEN = [*QUICK[:20], QUICK[30], *failures(Outcome.HTTP_ERROR, since_s=0, count=20)]
+# One that took twenty seconds and ended last, though another was sent after it.
+LASTING = [a_sample(due_ns=241 * S), a_sample(due_ns=240 * S, ttft_ns=20 * S, gaps_ns=0)]
+
+
+@pytest.mark.parametrize(
+    ("samples", "since_s"),
+    [
+        # Three in a row end one of ten thousand levels by chance, if one in 22 fails; two prove nothing.
+        ([*QUICK[:20], *failures(Outcome.REFUSED, since_s=20, count=3)], 21),
+        ([*QUICK[:19], *failures(Outcome.REFUSED, since_s=19, count=3)], None),
+        ([*QUICK, *failures(Outcome.REFUSED, since_s=200, count=2)], None),
+        # Three whom the client cut after a second prove nothing by their number, three whom the server cut do.
+        ([*QUICK, *[a_failure(Outcome.RESET, due_ns=200 * S)] * 3], 200),
+        ([*QUICK, *[a_failure(Outcome.TIMEOUT_IDLE, due_ns=200 * S)] * 3], None),
+        # Two who wait at the same time wait no longer than one.
+        ([*QUICK, *[cut(200, end_s=202.5)] * 2], None),
+        ([*QUICK, *[cut(200, end_s=203.7)] * 2], 200),
+        # It is silent from the end of the last response on, whenever that was sent.
+        ([*QUICK, *LASTING, cut(242, end_s=260 + 235)], None),
+        ([*QUICK, *LASTING, cut(242, end_s=260 + 241)], 242),
+        # Others that had failed before say that it often fails.
+        ([*OFTEN, *failures(Outcome.REFUSED, count=13)], 41),
+        ([*OFTEN, *failures(Outcome.REFUSED, count=12)], None),
+    ],
+)
+def test_failures_prove_an_outage_by_their_number_or_by_their_time(samples, since_s):
+    """Just so many, or just so long, as would hardly be chance."""
+    assert began_s(*samples) == since_s

@@ -171,3 +171,29 @@ def test_an_unknown_name_of_reasoning_is_one_event(text: str, word: str, again: 
     answer = ResponseReader(Api.CHAT)
     answer.feed(1, b"data: " + orjson.dumps({"choices": [{"delta": delta}]}) + b"\n\n")
     assert (len(answer.event_ns), answer.first_visible_ns, answer.text_bytes) == (1, None, len(text.encode()))
+
+
+@pytest.mark.parametrize("nest", [lambda inner: {"content": inner}, lambda inner: [inner], lambda inner: ["", inner]])
+def test_text_is_looked_for_twelve_levels_deep(nest) -> None:
+    """In objects and in lists; no server nests it deeper, and one that does is not followed."""
+    value: object = "hm"
+    for _ in range(12):
+        value = nest(value)
+    assert generated(value).text == "hm"
+    assert generated(nest(value)) == ("", "", "")
+
+
+def test_strings_in_a_list_are_of_the_kind_of_the_list() -> None:
+    """Of a list under an unknown name they are nothing."""
+    assert generated({"reasoning": ["h", "m"]}) == ("", "hm", "")
+    assert generated({"tool_calls": ["h", "m"]}) == ("", "", "hm")
+    assert generated({"content": ["h", "m"]}) == ("hm", "", "")
+    assert generated({"anything": ["h", "m"]}) == ("", "", "")
+    assert generated([]) == generated({"content": []}) == ("", "", "")
+
+
+def test_what_stands_there_twice_counts_once_beside_other_text() -> None:
+    """Under three names or more, whichever two are the same."""
+    assert generated({"reasoning": "a", "reasoning_content": "a", "content": "b"}) == ("b", "a", "")
+    assert generated({"content": "b", "reasoning": "a", "reasoning_content": "a"}) == ("b", "a", "")
+    assert generated({"reasoning": "a", "reasoning_content": "a", "thinking": "c"}) == ("", "ac", "")
