@@ -13,6 +13,7 @@ equal to the number of events. Such counts are used only if they add up to the t
 
 from __future__ import annotations
 
+import re
 from array import array
 from contextlib import suppress
 from itertools import pairwise
@@ -47,6 +48,11 @@ _HOLDS_TEXT = (b'"choices', b'"delta')
 # Around the data of an event of most servers, and of all events with a shortcut.
 _END, _CRLF_END = b"\n\n", b"\r\n\r\n"
 _LF, _CR = b"\n\r"
+# Lines at the beginning of an event that change nothing in it: an id, and the type that it has anyway.
+_LABELS = rb"(?:(?:id:[^\r\n]{0,200}|event: ?message)\n)+(?=data:)"
+_labels, _later_labels = re.compile(_LABELS).match, re.compile(_END + _LABELS).sub
+_BEGIN_LABELS = b"ie"
+_LABELLED = b"data:"  # how the events begin that may have them
 _TO_BE_PARSED = -1
 # The parser refuses numbers of more than 4,300 digits, as Python does. The decoder does not: it reads no longer events.
 _LONGEST_TYPED = 4300
@@ -215,6 +221,13 @@ class ResponseReader:
 
         # Other events that are whole are read by the typed decoder, as far as it knows them; nearly always it is one.
         decode = self._decode
+        if decode is not None and chunk[0] in _BEGIN_LABELS and self._begin == _LABELLED and (head := _labels(chunk)):
+            chunk = chunk[head.end() :]
+            if chunk.count(b"\n") > 2:  # it has further events
+                chunk = _later_labels(_END, chunk)
+            if self._ready is not None:
+                self.feed(at_ns, chunk)
+                return
         if decode is not None and chunk.startswith(self._begin) and chunk.endswith(self._end):
             data = chunk[self._inner]
             if _LF not in data and _CR not in data:

@@ -106,7 +106,8 @@ class EventStream:
         # Most reads bring one event: its data, perhaps with its type before it, and an empty line.
         if 2 < len(lines) < 5 and not (lines[-1] or lines[-2] or self._line or self._data or self._event):
             data, kind = lines[-3], b"" if len(lines) == 3 else lines[0]
-            if data.startswith(b"data: ") and (not kind or kind.startswith(b"event: ")) and len(chunk) < self._room:
+            is_usual = data.startswith(b"data: ") and (len(lines) == 3 or kind.startswith(b"event: "))
+            if is_usual and len(chunk) < self._room:
                 self.last_id, self._commented = self._id, False
                 return [Event(data[6:], _decode(kind[7 : 7 + _LONGEST_NAME]) or "message", self._id)]
         events: list[Event] = []

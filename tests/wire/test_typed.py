@@ -94,6 +94,13 @@ PIECES = {
 }
 
 
+LABELS = st.lists(
+    st.sampled_from([b"id: 7\n", b"id:\n", b"id: data: x\n", b"event: message\n", b"event:message\n", b"event: x\n",
+        b"event: error\n", b"id\n", b"retry: 5\n", b"\n", b": on\n"]),
+    max_size=3,
+).map(b"".join)  # fmt: skip
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> list[bytes]:
     """Events that have the same names with other values each time, and here and there something else."""
@@ -103,7 +110,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
         for names in (FRAME_NAMES, CHOICE_NAMES, DELTA_NAMES)
         for name in [draw(st.none() | names)]
     ]
-    stream = []
+    stream, labels = [], draw(st.lists(LABELS, min_size=1, max_size=3) | st.just([b""]))
     for _ in range(draw(st.integers(3, 8))):
         frame, choice, delta = ({k: draw(v) for k, v in extra.items() if k is not None} for extra in extras)
         delta = {**draw(PIECES[form]), **delta} if form != "text" else {}
@@ -123,7 +130,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
                 (b",", b" ,\t"), (b":", b":\r"), (b",", b",\n"), (b"m", b"\\ud800"), (b"m", b"\t"), (b"0", b"01"),
                 (b"m", b"\\q"), (b"null", b"NaN"), (b"{", b"\xef\xbb\xbf{")]))  # fmt: skip
             data = data.replace(before, after, 1)
-        stream.append(events(data))
+        stream.append(draw(st.sampled_from(labels)) + events(data))
         if odd == 6:
             stream[-1] = draw(st.sampled_from([b": ping\n\n", b"id: 7\n" + stream[-1], b"event: error\n" + stream[-1],
                 stream[-1].replace(b"\n", b"\r\n"), stream[-1].replace(b"data: ", b"data:"), b"data: [DONE]\n\n",
@@ -139,9 +146,10 @@ def test_every_stream_is_read_as_by_the_parser(stream, cuts):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("together", [1, 16, 320])
-def test_events_of_every_usual_form_are_not_parsed(form, together):
+@pytest.mark.parametrize("labels", [b"", b"event: message\nid: %d\n"], ids=["bare", "labelled"])
+def test_events_of_every_usual_form_are_not_parsed(form, together, labels):
     """But for the first ones; and they count as if they had been."""
-    stream = [events(frame) for frame in frames(form, 320)]
+    stream = [(labels and labels % number) + events(frame) for number, frame in enumerate(frames(form, 320))]
     chunks = [b"".join(stream[start : start + together]) for start in range(0, 320, together)]
     reader, parsed = ResponseReader(Api.CHAT), []
     parse = reader._read_chunk
