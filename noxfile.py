@@ -15,10 +15,12 @@ DEFAULT = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and order."""
+    """Style and order; the workflow by its schema."""
     session.install("-e", ".[lint]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    workflows = map(str, Path(".github/workflows").iterdir())
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
 
 
 @nox.session

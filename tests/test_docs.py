@@ -57,6 +57,16 @@ def test_documents_show_commands():
         assert f"loadbench {name}" in text
 
 
+def test_hosted_runners_run_the_test_commands_of_the_readme():
+    """Each system its own, apart from how Windows finds the Python that is to be tested."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    runs = re.findall(r"^ +run: (.*pytest)$", workflow, re.MULTILINE)
+    assert len(runs) == 2
+    for run in runs:
+        assert run in readme.replace("py -m venv", "python -m venv")
+
+
 def test_readme_has_its_two_commands_word_for_word():
     """What a newcomer types is there, each on a line of its own."""
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()

@@ -256,7 +256,7 @@ def not_there(*_: object, **__: object) -> None:
 
 
 def not_allowed(*_: object, **__: object) -> None:
-    """What macOS shows root only: who listens where."""
+    """What macOS shows root only: who listens where, on the whole machine."""
     raise psutil.AccessDenied
 
 
@@ -294,7 +294,7 @@ for _name in ("sensors_temperatures", "sensors_fans"):
 for _name in ("num_fds",) if WINDOWS else ("io_counters", "cpu_affinity"):
     delattr(psutil.Process, _name)
 if not WINDOWS:
-    psutil.net_connections = psutil.Process.net_connections = not_allowed
+    psutil.net_connections = not_allowed
 else:
     codecs.register(lambda name: encodings.cp850.getregentry() if name == "oem" else None)
     VIEWS["os"] = View(os, name="nt", linesep="\r\n", O_BINARY=_BINARY, open=seen_os_open, kill=seen_kill)
