@@ -122,7 +122,7 @@ class AppendLog:
 
     def flush(self) -> None:
         """Write every line that was added, as far as that is possible. The thread does it, if there is one."""
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._flush()
             return
         with self._changed:

@@ -83,7 +83,7 @@ def refuse_other_kind(path: Path, command: str) -> None:
     }
     kind = next((name for name, is_kind in kinds.items() if is_kind), command)
     if kind != command:
-        hint = f"continue it with `loadbench {kind} --resume {path}` and its other settings"
+        hint = f"continue it with `loadbench {kind} --resume {path}`"
         raise BadInput(f"--resume {path}: is the folder of `loadbench {kind}`", hint=hint)
 
 
