@@ -172,3 +172,117 @@ def test_eight_slots_of_a_real_engine_are_seen():
     (folder,) = (Path(__file__).parents[3] / "results").glob("*-llamacpp-25m-8slots")
     limit = find_bottleneck(read_run(folder).levels)
     assert limit.slots.low <= 8 <= limit.slots.high
+
+
+# The same rules at their bounds, by levels that follow a formula.
+
+LOADS = (1, 2, 4, 6, 8, 11, 14, 20)
+
+
+def serving(loads=LOADS, *, slots=8, prefill_s=0.05, step_s=0.02, per_sequence_s=0.0001, tokens=30):
+    """Levels of a server with so many slots, whose decoding steps take longer with each further sequence."""
+    levels = []
+    for n in loads:
+        tpot_s = step_s + per_sequence_s * min(n, slots)
+        per_s = min(n, slots) / (prefill_s + tokens * tpot_s)
+        ttft_s = n / per_s - tokens * tpot_s
+        levels.append(with_figures(n, per_s, ttft_s=[ttft_s] * 200, tpot_s=[tpot_s] * 200))
+    return levels
+
+
+def sharing(ttft_share, loads=(1, 2, 4, 8, 16)):
+    """Levels of a server that one request alone keeps busy nearly; the same part of the time comes before the token."""
+    times = {n: 0.1 + n for n in loads}
+    return [
+        with_figures(n, n / e2e_s, ttft_s=[ttft_share * e2e_s] * 200, tpot_s=[(1 - ttft_share) * e2e_s / 10] * 200)
+        for n, e2e_s in times.items()
+    ]
+
+
+def test_slots_are_where_throughput_and_tpot_stop_rising():
+    """By how many run, what more of them would bring, and what the others wait for; nobody knows why that many."""
+    limit = find_bottleneck(serving())
+    assert (limit.kind, limit.slots.value) == ("slots", 8)
+    assert limit.sentence.startswith(
+        "the server runs about 8 requests at once; the limit is its number of slots or its"
+    )
+    figures = {one.name: one.value for one in limit.evidence}
+    at_once = [n / (0.05 + 30 * (0.02 + 0.0001 * n)) for n in (8, 16)]
+    assert figures["gain_of_twice"] == pytest.approx(at_once[1] / at_once[0] - 1, rel=0.01)
+    assert figures["waiting_share"] == pytest.approx(1.0)
+    assert f"each request ahead adds {1 / at_once[0]:.2g} s" in limit.sentence
+
+
+@pytest.mark.parametrize(
+    ("slots", "fitting", "kind"),
+    [
+        (8, None, "slots"),
+        (9, None, "memory"),  # more slots than run
+        (None, 8.0, "memory"),
+        (None, 7.0, "slots"),  # fewer than run
+        (None, 10.0, "slots"),
+        (8, 8.0, "slots"),
+        (16, 8.5, "memory"),
+        (16, 30.0, "slots"),
+    ],
+)
+def test_memory_is_what_is_full_where_slots_are_left(slots, fitting, kind):
+    """As many as fit in it run, and there are more slots; within a tenth."""
+    levels = serving()
+    tokens = (levels[-1].tokens.input + levels[-1].tokens.output) / 200
+    facts = {} if slots is None else {"slots": float(slots)}
+    facts |= {} if fitting is None else {"kv_tokens": fitting * max(1.0, tokens)}
+    assert find_bottleneck(levels, server=facts).kind == kind
+
+
+def test_more_slots_are_no_help_to_a_server_that_decodes_all_the_time():
+    """Eight run at once, and sixteen would bring one in a hundred more: unless first tokens are what fails."""
+    levels = serving(prefill_s=0.01, step_s=0.001, per_sequence_s=0.01)
+    assert find_bottleneck(levels).kind == find_bottleneck(levels, rule="tpot_p95<1s").kind == "decode"
+    assert "(about 8 requests run at once, and more would hardly help)" in find_bottleneck(levels).sentence
+    for rule in ("ttft_p95<1s", "ttfo_p95<1s", "ttfb_p95<1s"):
+        assert find_bottleneck(levels, rule=rule).kind == "slots"
+    # Without a level of one user decoding and prompts look the same.
+    assert find_bottleneck(levels[1:]).sentence.endswith(
+        "without a level of one user, prompts and decoding look the same"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ttft_share", "kind"), [(0.36, "decode"), (0.37, "unknown"), (0.545, "unknown"), (0.555, "prefill")]
+)
+def test_prompts_or_decoding_take_most_of_the_time(ttft_share, kind):
+    """Below 40 % for prompts it is decoding, from 60 % on prompts; between, nobody can tell."""
+    limit = find_bottleneck(sharing(ttft_share))
+    assert limit.kind == kind
+    (share,) = [one.value for one in limit.evidence if one.name == "prompt_share"]
+    assert share == pytest.approx(16 / 16.1 * 1.1 * ttft_share, rel=1e-3)
+
+
+@pytest.mark.parametrize(("gain", "grows"), [(1.14, False), (1.16, True)])
+def test_a_gain_of_15_percent_from_twice_the_load_is_growth(gain, grows):
+    """Less is hardly more than two runs differ by."""
+    figures = [(1, 0.6), (2, 1.0), (4, gain)]
+    levels = [
+        with_figures(n, per_s, ttft_s=[0.3 * n / per_s] * 200, tpot_s=[0.07 * n / per_s] * 200) for n, per_s in figures
+    ]
+    assert find_bottleneck(levels).sentence.startswith("not reached") is grows
+
+
+def test_one_at_a_time_is_waiting_alone():
+    """Throughput is that of one user, and what is added comes before the first token."""
+    limit = find_bottleneck(serving((1, 2, 4, 6), slots=1))
+    assert (limit.kind, limit.slots.value) == ("queue", 1)
+    # Prompts that take most of the time are the reason by themselves.
+    assert find_bottleneck(serving((1, 2, 4, 6), slots=1, prefill_s=2.0)).kind == "prefill"
+
+
+@pytest.mark.parametrize("faults", [["missed_arrivals", "not_steady"], ["missed_arrivals"]])
+def test_arrivals_without_room_blame_the_client_unless_the_queue_grew(faults):
+    """Above the last valid level, an overloaded one says nothing about the load generator."""
+    reasons = [Reason(code, code, "raise --max-in-flight") for code in faults]
+    last = with_figures(8, 5.0, reasons=reasons)
+    evidence = [code for code in faults if code == "not_steady"]
+    last = msgspec.structs.replace(last, verdict=msgspec.structs.replace(last.verdict, load_evidence=evidence))
+    limit = find_bottleneck([*(with_figures(n, float(n)) for n in (1, 2, 4)), last])
+    assert limit.kind == ("unknown" if evidence else "client")
