@@ -205,3 +205,38 @@ def test_plans_never_have_fewer_runs_than_the_rank_test_needs():
         plan_repeats(0.02, 0.05, bound=0.1)
     with pytest.raises(ValueError, match="more than"):
         plan_repeats(10.0, 0.001)
+
+
+def test_a_plan_is_the_smallest_that_is_enough():
+    """Every number of pairs is the answer to some spread; a larger chance of error needs fewer."""
+    needed = [plan_repeats(cv / 1000, 0.1) for cv in range(20, 120)]
+    assert set(needed) >= set(range(6, 20))
+    assert plan_repeats(0.0001, 0.5, alpha=0.6, paired=True) == 2
+
+
+def test_each_side_has_its_mean_with_its_error():
+    """Of one run the interval that it brings, 1.96 errors apart; of several the spread of its sessions, or runs."""
+    one = WithinRun(a=(9.0, 10.0, 13.0), b=(16.0, 20.0, 21.0), freedom=7)
+    errors = [(found.value, found.below, found.above, found.freedom) for found in (one.side_mean(0), one.side_mean(1))]
+    assert errors[0] == pytest.approx((10.0, 1 / 1.96, 3 / 1.96, 7), rel=1e-4)
+    assert errors[1] == pytest.approx((20.0, 4 / 1.96, 1 / 1.96, 7), rel=1e-4)
+    several = runs([1.0, 3.0, 5.0], [7.0])
+    found = several.side_mean(0)
+    assert (found.value, found.below, found.freedom) == (3.0, pytest.approx(2 / math.sqrt(3)), 2)
+    assert several.side_mean(1) is None
+    # One session of two runs has the spread of these.
+    found = BetweenRuns(np.array([1.0, 3.0]), np.array([7.0]), False, sessions=([0, 0], [1])).side_mean(0)
+    assert (found.value, found.below, found.freedom) == (2.0, pytest.approx(1.0), 1)
+
+
+def test_the_exact_p_needs_a_value_on_each_side():
+    """That of the rank test: of three and three runs that do not overlap two orders of twenty are as clear."""
+    assert runs([1, 2, 3], [4, 5, 6]).p_exact() == pytest.approx(2 / 20)
+    assert runs([1, 2, 3], [math.nan] * 3).p_exact() is None
+
+
+def test_levels_of_one_run_keep_the_distances_of_their_ends():
+    """Half of each level: lower ends add up among themselves, and so do upper ones."""
+    one, other = WithinRun((7.0, 10.0, 11.0), (0.0, 0.0, 0.0)), WithinRun((16.0, 20.0, 40.0), (0.0, 0.0, 0.0))
+    mean = mean_over_levels([one, other])
+    assert mean.a == pytest.approx((15 - math.hypot(1.5, 2.0), 15.0, 15 + math.hypot(0.5, 10.0)))

@@ -56,6 +56,7 @@ def test_longer_answers_are_compared_per_token(runs):
 def test_prompts_that_were_requested_alike_may_be_a_little_longer():
     """4 % more tokens is how generated texts come out; of prompts that were requested otherwise it is a difference."""
     assert {"ttft", "e2e"} <= figures_of(compare(side("a"), side("b", prompt=52)))
+    assert not {"ttft", "e2e"} & figures_of(compare(side("a"), side("b", prompt=53)))
     other = compare(side("a"), side("b", prompt=52, work={"prompt": "why not?"}))
     assert not {"ttft", "e2e"} & figures_of(other)
 
@@ -182,6 +183,9 @@ def test_latencies_of_survivors_are_told_to_be_that():
     found = compare(side("a"), side("b", outcomes={"ok": 360, "http_error": 40}))
     told = {one.code: one.message for one in found.caveats}
     assert told["failures"].startswith("0.0% of a's requests failed and 10.0% of b's")
+    usual = {"outcomes": {"ok": 396, "http_error": 4}}
+    assert "failures" not in codes(compare(side("a", **usual), side("b", **usual)))[1]
+    assert "failures" in codes(compare(side("a", **usual), side("b", outcomes={"ok": 395, "http_error": 5})))[1]
 
 
 def test_caveats_of_levels_stay_with_them():

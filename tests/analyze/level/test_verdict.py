@@ -231,6 +231,29 @@ def test_a_server_that_is_half_as_slow_again_stands_out(ttft_ms, stands_out):
         assert f"http://b: TTFT p50 is {ttft_ms}.0 ms (elsewhere 100.0 ms)" in found[0]
 
 
+def test_what_a_lost_worker_took_along_is_counted():
+    """What it had sent and not reported is in no figure."""
+    for unreported, said in ((0, False), (5, True)):
+        recording = dataclasses.replace(recorded(quiet()), lost_workers=1, unreported=unreported)
+        (reason,) = a_level(recording=recording).verdict.reasons
+        assert (reason.code, "1 of the worker processes ended early" in reason.message) == ("lost_worker", True)
+        assert ("5 requests that they had sent are in no figure" in reason.message) is said
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_counters_that_restart_say_whose_they_may_be(servers):
+    """Of one address it may be a load balancer's replica; of several it is one of them."""
+    places = [Destination(0, None, "http://a"), Destination(1, None, "http://b")]
+    samples = [a_sample(n, due_ns=2 * n * S, destination=places[n % 2]) for n in range(100)]
+    recording = dataclasses.replace(recorded(quiet() if servers == 1 else samples), server_restarted=True)
+    (reason,) = a_level(recording=recording).verdict.reasons
+    assert reason.code == "server_restarted"
+    assert ("behind a load balancer" in reason.advice, "of one of the servers" in reason.message) == (
+        servers == 1,
+        servers == 2,
+    )
+
+
 def test_assumed_tokens_are_a_caveat():
     """One token an event, assumed, is told; it does not make a level invalid."""
     level = a_level(quiet(token_source=TokenSource.EVENTS))
