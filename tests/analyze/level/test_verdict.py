@@ -254,6 +254,33 @@ def test_counters_that_restart_say_whose_they_may_be(servers):
     )
 
 
+@pytest.mark.parametrize(
+    ("stopped", "said"),
+    [
+        ({("m", "a"), ("n", "a")}, [" at http://a"]),  # a server, for both models
+        ({("m", "a"), ("m", "b")}, [" to m"]),  # a model, at both servers
+        ({("m", "a")}, [" to m at http://a"]),
+        ({(model, server) for model in "mn" for server in "ab"}, [" at http://a", " at http://b"]),
+    ],
+)
+def test_what_stopped_is_named(stopped, said):
+    """The server, the model, or the one at the other, where the rest went on; since when, and what came instead."""
+    places = [(model, server) for model in "mn" for server in "ab"]
+    samples = []
+    for n in range(120):
+        model, server = places[n % 4]
+        to, due_ns = Destination(0, model, f"http://{server}"), 2 * n * S
+        ended = n >= 60 and (model, server) in stopped
+        one = a_failure(Outcome.REFUSED, number=n, due_ns=due_ns, detail="refused", destination=to)
+        samples.append(one if ended else a_sample(n, due_ns=due_ns, destination=to, model=model))
+    (reason,) = [one for one in a_level(recording=recorded(samples)).verdict.reasons if one.code == "server_stopped"]
+    assert [part.partition(" succeeded from ")[0] for part in reason.message.split("; ")] == [
+        f"no request{whose}" for whose in said
+    ]
+    assert " s into the measurement on: " in reason.message
+    assert f": {15 * len(stopped) // len(said)} × refused: refused" in reason.message
+
+
 def test_assumed_tokens_are_a_caveat():
     """One token an event, assumed, is told; it does not make a level invalid."""
     level = a_level(quiet(token_source=TokenSource.EVENTS))
