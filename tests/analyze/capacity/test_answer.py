@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from loadbench.analyze.capacity.answer import answer, needed
+from loadbench.analyze.capacity.answer import answer, conclude, needed
+from loadbench.analyze.capacity.search_evidence import SearchEvidence
 from loadbench.plan.search import Purpose, Rates, Search, Standing, Users
-from loadbench.results.capacity import Capacity, CapacityAnswer
+from loadbench.plan.sources import resolve
+from loadbench.results.capacity import Capacity, CapacityAnswer, HitShare, ProbeResult
 
 USERS = Users(200)
 
@@ -120,3 +122,183 @@ def test_what_is_still_needed_grows_with_the_square_of_the_width():
 def test_nobody_knows_what_is_needed_without_a_range(low, high, requests):
     """Or without a request."""
     assert still_needed(low, high, requests=requests) is None
+
+
+# The conclusion.
+
+RULES = ("ttft_p95<1s", "tpot_p95<80ms")
+
+
+def a_probe(users: int, leaning: float, purpose=Purpose.BRACKET, *, misses=RULES[0], **more):
+    """A probe whose requests all hit, or miss one objective in half of the cases."""
+    hit = HitShare(share=0.97, asked=0.95, requests=200, hits=194, effective=200.0)
+    attainment = dict.fromkeys(RULES, hit)
+    if leaning < 0:
+        attainment[misses] = msgspec.structs.replace(hit, share=0.5, hits=100)
+    fields = {"requests": 200, "window_s": 60.0, "answer_s": 2.0, "decision": "UNDECIDED", **more}
+    return ProbeResult(
+        users=users, at=users, level=0, leaning=leaning, purpose=purpose, attainment=attainment, **fields
+    )
+
+
+def concluded(standing: Standing, *, require="likely", last=None, think="10s", aborted="", misses=RULES[0], **facts):
+    """A search that was bracketed by 10 and 40 users, and verified at 20 unless its last probe is another."""
+    flags = {"objectives": list(RULES), "require": require} | ({} if think is None else {"think": think})
+    scenario = resolve(flags=flags, environment={}, command="capacity")
+    evidence = SearchEvidence(scenario.objectives, USERS, confidence=0.95)
+    evidence.probes = [a_probe(10, 3.0), a_probe(40, -3.0, misses=misses, aborted=aborted)]
+    evidence.probes.append(a_probe(20, 3.0, Purpose.VERIFY) if last is None else last)
+    so_far = Capacity(status="inconclusive", objectives=[], model="m", budget_s=60.0, require=require, spent_s=100.0)
+    return conclude(evidence, a_search(standing, require=require), scenario, [], so_far=so_far, **facts)
+
+
+LIKELY = Standing(None, None, 20, 28, 24)
+
+
+@pytest.mark.parametrize(
+    ("standing", "facts", "status", "conclusion", "end_reason"),
+    [
+        (
+            LIKELY,
+            {},
+            "found",
+            "Plan with at most 20 users: the limit is likely between 20 and 28 (95 % confidence; best estimate 24).",
+            "the range is narrow enough",
+        ),
+        (
+            Standing(20, 26, 20, 28, 24),
+            {"require": "proven"},
+            "found",
+            (
+                "Plan with at most 20 users: the limit is proven to be between 20 and 25 (95 % confidence; "
+                "best estimate 24)."
+            ),
+            "the range is narrow enough",
+        ),
+        (
+            Standing(1, 2, 1, 1, 1),
+            {},
+            "found",
+            "Plan with at most 1 user: the limit is proven to be 1 (95 % confidence; best estimate 1).",
+            "the range is narrow enough",
+        ),
+        (
+            LIKELY,
+            {"require": "proven"},
+            "inconclusive",
+            (
+                "Inconclusive: the time was too short. Nothing is proven yet. The best estimate is 24 users "
+                "(likely range 20 to 28)."
+            ),
+            "the time left was too short for another probe",
+        ),
+        (
+            Standing(1, 60, 20, 40, 24),
+            {},
+            "inconclusive",
+            (
+                "Inconclusive: the time was too short. 1 user is proven to meet the objectives; 60 users are proven not "
+                "to. The best estimate is 24 users (likely range 20 to 40)."
+            ),
+            "the time left was too short for another probe",
+        ),
+        (
+            Standing(None, 60, 20, 40, 24),
+            {"stopped": True},
+            "interrupted",
+            (
+                "Stopped. No load is proven to meet the objectives; 60 users are proven not to. "
+                "The best estimate is 24 users (likely range 20 to 40)."
+            ),
+            "",
+        ),
+        (
+            Standing(7, None, 20, 40, 24),
+            {"client_limited": True},
+            "client",
+            (
+                "The load generator was the bottleneck, not the server, so the search stopped. "
+                "7 users are proven to meet the objectives."
+            ),
+            "",
+        ),
+        (
+            LIKELY,
+            {"client_limited": True},
+            "client",
+            "The load generator was the bottleneck, not the server, so the search stopped.",
+            "",
+        ),
+        (
+            Standing(200, None, 200, 200, 200),
+            {},
+            "at_least",
+            "The server meets the objectives with 200 users, the highest load that --at-most allows, and maybe more.",
+            "users=200, the highest load allowed, passed",
+        ),
+        (
+            Standing(None, 1, 0, 0, 0),
+            {"misses": RULES[1]},
+            "none",
+            "The server misses tpot_p95<80ms even with 1 user.",
+            "the lowest load failed",
+        ),
+        (
+            Standing(20, 26, 20, 28, 24, monotone=False),
+            {},
+            "inconclusive",
+            (
+                "Inconclusive: a higher load passed and a lower one failed: more load is not always worse here. "
+                "20 users are proven to meet the objectives; 26 users are proven not to."
+            ),
+            "",
+        ),
+        (
+            LIKELY,
+            {"last": a_probe(20, -9.0, Purpose.VERIFY)},
+            "inconclusive",
+            "Inconclusive: the verification at users=20 contradicts the search. Nothing is proven yet.",
+            "",
+        ),
+    ],
+)
+def test_the_conclusion_says_what_is_known(standing, facts, status, conclusion, end_reason):
+    """The status, one to three sentences, and why the search ended where these do not say it."""
+    found = concluded(standing, **facts)
+    assert (found.status, found.conclusion, found.end_reason) == (status, conclusion, end_reason)
+    assert (found.needed is None) == (status not in {"inconclusive", "interrupted"})
+    if found.answer is not None:
+        assert found.answer.limit == ("client" if status == "client" else "unknown")
+
+
+def test_a_verification_agrees_unless_it_could_and_did_contradict():
+    """Ten informed requests are the least; by the log likelihood of 95 %, or by an abort rule."""
+    cases = [
+        ({"leaning": 3.0}, True),
+        ({"leaning": -1.9}, True),
+        ({"leaning": -1.93}, False),
+        ({"leaning": 3.0, "aborted": "failures>20%"}, False),
+        ({"leaning": 3.0, "informed": False}, None),
+        ({"leaning": -9.0, "informed": False}, False),
+        ({"leaning": 3.0, "requests": 10}, True),
+        ({"leaning": -9.0, "requests": 9}, None),
+    ]
+    for facts, agrees in cases:
+        found = concluded(LIKELY, last=a_probe(20, purpose=Purpose.VERIFY, **facts))
+        assert found.verification.agrees is agrees
+        assert bool(found.contradictions) is (agrees is False)
+        assert (found.status == "found") is bool(agrees)
+
+
+def test_other_think_times_have_their_users_by_proportion():
+    """With responses of 2 s, 24 users who think for 10 s are as many as 44 who think for 20 s; both ends likewise."""
+    rows = concluded(LIKELY).at_think_times
+    assert [(row.think_s, row.users, row.low, row.high) for row in rows] == [
+        (5.0, 14, 11, 16),
+        (20.0, 44, 36, 51),
+        (40.0, 84, 70, 98),
+    ]
+    assert concluded(LIKELY, think=None).at_think_times == []
+    few = concluded(Standing(None, None, 0, 1, 1)).at_think_times
+    assert [(row.users, row.low, row.high) for row in few] == [(0, None, None), (1, None, None), (3, None, None)]
+    assert concluded(Standing(None, 1, 0, 0, 0)).at_think_times == []
