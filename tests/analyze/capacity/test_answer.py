@@ -197,8 +197,8 @@ LIKELY = Standing(None, None, 20, 28, 24)
             {},
             "inconclusive",
             (
-                "Inconclusive: the time was too short. 1 user is proven to meet the objectives; 60 users are proven not "
-                "to. The best estimate is 24 users (likely range 20 to 40)."
+                "Inconclusive: the time was too short. 1 user is proven to meet the objectives; 60 users are proven "
+                "not to. The best estimate is 24 users (likely range 20 to 40)."
             ),
             "the time left was too short for another probe",
         ),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from loadbench.analyze.stats.effective_n import CorrelatedSeries, effective_n
 from loadbench.analyze.stats.intervals import quantile_ranks
+from loadbench.analyze.stats.student import quantile
 
 
 def first_order(rho: float, n: int, seed: int) -> np.ndarray:
@@ -115,3 +116,23 @@ def test_users_in_lockstep_tell_little_of_a_high_quantile(users, period):
     assert lockstep.ranks(len(values), 0.95)[1] is None
     assert lockstep.inefficiency(0.95) > 6
     assert CorrelatedSeries(rng.permutation(values), users=users).inefficiency(0.95) < 6
+
+
+def test_few_batches_know_their_variance_badly():
+    """Two rounds of 50 users with 24 and 26 hits in turn with misses: their means vary by a sixth of what independent
+    requests do, times (t / 1.96)² with one degree of freedom."""
+    rounds = np.tile([0.0, 1.0], 50)
+    rounds[1], rounds[98] = 0.0, 1.0
+    expected = 100 / (0.16 * (quantile(0.975, 1) / 1.96) ** 2)
+    assert effective_n(rounds, round_size=50) == pytest.approx(expected)
+
+
+def test_a_high_quantile_is_known_by_the_median_where_it_shows_too_little_itself():
+    """Spells below and above the median, and a tenth strewn among them that is far above: of an open loop the p90 is
+    known no better than the median, and of a closed one with enough values beyond by itself."""
+    values = np.tile(np.repeat([0.0, 1.0], [50, 30]), 10)
+    values[np.random.default_rng(1).permutation(800)[:80]] = 9.0
+    opened, closed = (CorrelatedSeries(values, users=users) for users in (None, 4))
+    assert closed.inefficiency(0.5) > 10
+    assert closed.inefficiency(0.9) < 4
+    assert opened.inefficiency(0.9) >= opened.inefficiency(0.5) > 10
