@@ -54,7 +54,7 @@ class WindowTally:
         self._waiting: list[tuple[int, int, int, Sample | None]] = []
         self._reported = 0
         self._latest_ns = 0
-        self._in_flight = 0
+        self._in_flight = self._changed_ns = 0
         self.production = Production()
         self.by_group: dict[tuple[str, str], Production] = {}
 
@@ -84,10 +84,11 @@ class WindowTally:
             at_ns, _, _, sample = heappop(self._waiting)
             opens_ns, closes_ns = self.phases.opens_ns, self.phases.closes_ns
             change = 1 if sample is None else -1
-            if at_ns >= opens_ns and (closes_ns is None or at_ns < closes_ns):
-                # Requests in flight as the window opens count towards its peak.
-                self.peak = max(self.peak, self._in_flight, self._in_flight + change)
+            if at_ns > opens_ns and (closes_ns is None or self._changed_ns < closes_ns):
+                # So many were in flight since the last change, which may lie before the window, and this one after it.
+                self.peak = max(self.peak, self._in_flight)
             self._in_flight += change
+            self._changed_ns = at_ns
             self.timeline.change(at_ns, change)
             self.audit.change(at_ns, change)
             if sample is not None:

@@ -46,3 +46,19 @@ def test_kinds_without_end_are_counted_together():
     kinds = counted(*(chr(0x4E00 + n) for n in range(70)), *"\u4e00" * 5)
     assert len(kinds) == 51
     assert list(kinds.items())[:2] == [("(others)", 20), ("\u4e00", 6)]
+
+
+def test_kinds_of_the_same_number_stand_in_order():
+    """Of their words: the same failures make the same report, whichever came first."""
+    assert list(counted("no b", "no a", "no c")) == ["no a", "no b", "no c"]
+
+
+def test_nothing_is_left_of_what_was_cleared():
+    """Neither a count, nor that there were others like it."""
+    counts = FailureCounts()
+    for detail in ("request 12", "request 13"):
+        counts.add(Outcome.HTTP_ERROR, detail)
+    counts.clear()
+    assert (counts.total, counts.by_words) == (0, {})
+    counts.add(Outcome.HTTP_ERROR, "request 14")
+    assert counts.by_words == {(Outcome.HTTP_ERROR, "request 14"): 1}

@@ -100,6 +100,7 @@ def test_nothing_else_is_taken_for_a_delayed_acknowledgement(samples):
         (2, 38, 0, True, True),  # of three quarters of the length: it would have taken at most 3.5 ms
         (2, 9, 0, True, False),  # a prompt five times as long may take 25 times as long
         (8, 30, 0, True, False),
+        (8, 50, 0, True, True),
         (2, 50, 45, True, False),  # it was mostly cached
         (2, None, 0, True, False),
         (2, 9, 0, False, True),  # single tokens come when a prompt is short, several when it is long: they were held
@@ -145,3 +146,38 @@ def test_a_level_says_so_and_what_to_do():
     assert "delayed_acknowledgements" not in {caveat.code for caveat in asleep.caveats}
     quiet = a_level(recording=a_recording([one(2, number=n) for n in range(20)]))
     assert [caveat.code for caveat in quiet.caveats] == []
+
+
+def test_a_prompt_of_one_token_is_half_as_long_as_one_of_two():
+    """However short: 5 ms may be 20 then, which is too long to prove anything."""
+    for tokens, delayed in ((1, False), (2, True)):
+        connections = KeptConnections()
+        for sample in HELD:
+            connections.add(sample)
+        connections.add_first(one(5, reused=False, input_tokens=tokens, together=True), 2.0)
+        assert (connections.delay_ns is not None) is delayed
+
+
+@pytest.mark.parametrize(
+    ("samples", "delay_ms"),
+    [
+        ([NEW, *[one(220.5, together=True)] * 6], 220),  # the longest that is one
+        ([NEW, *[one(220.6, together=True)] * 6], None),
+        ([NEW, *[one(30.5, together=True)] * 6], None),  # new connections are not that much quicker
+        ([one(0.5, reused=False), *[one(32, together=True)] * 6], 31.5),
+        ([one(0.5, reused=False), *[one(30.4, together=True)] * 6], None),
+        ([*HELD[:2], *QUICK * 9], 40.1),  # one of ten is held
+        ([*HELD[:2], *QUICK * 9, QUICK[0]], None),
+    ],
+)
+def test_a_delay_has_bounds(samples, delay_ms):
+    """In its length, and in how many responses have it."""
+    assert delay_of(*samples) == (None if delay_ms is None else pytest.approx(delay_ms, rel=0.01))
+
+
+def test_one_event_comes_alone_and_two_of_one_read_together():
+    """Together with more is what was held, so that only the second proves it."""
+    for stamps, proven in (([43], False), ([43, 43], True), ([43, 50], False)):
+        ns = array("q", [round(at * MS) for at in stamps])
+        held = [one(43, event_ns=ns, event_tokens=array("q", [1] * len(ns))) for _ in range(6)]
+        assert (delay_of(*held, *QUICK) is not None) is proven

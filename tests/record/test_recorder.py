@@ -229,6 +229,40 @@ def test_the_peak_is_that_of_the_window() -> None:
     assert recording.in_flight_mean == pytest.approx(3.1)
 
 
+def test_requests_that_last_over_the_whole_window_are_in_flight_in_it() -> None:
+    """Whether they begin before it or as it opens, and though nothing else happens inside."""
+    for begins_ms, ends_ms in ((900, 2500), (1000, 2500), (900, 2000), (1000, 2000)):
+        recording = _record(_at(begins_ms, ends_ms), _at(begins_ms, ends_ms))
+        assert (recording.in_flight_peak, recording.in_flight_mean) == (2, 2.0)
+    outside = _record(_at(100, 1000, phase=Phase.WARM_UP), _at(2000, 2100, phase=Phase.COOL_DOWN))
+    assert (outside.in_flight_peak, outside.in_flight_mean) == (0, 0.0)
+
+
+def test_an_end_that_is_reported_late_still_finds_its_place() -> None:
+    """Up to five seconds late: two requests that followed each other were never in flight together."""
+    phases = Phases(LevelDuration(duration_ns=20_000 * MS), 0)
+    recorder = Recorder(phases)
+    for sent_ms in (1000, 3000, 5900):
+        recorder.started(sent_ms * MS)
+    for sent_ms, end_ms in ((1000, 1500), (3000, 4000), (5900, 6000)):
+        recorder.add(_at(sent_ms, end_ms))
+    assert _close(recorder, (0, 20_000 * MS)).in_flight_peak == 1
+
+
+def test_responses_are_counted_by_the_slice_in_which_they_end() -> None:
+    """Each once; those outside the window in none."""
+    recording = _record(_at(1000, 1250), _at(1000, 1010), _at(1000, 1290), _at(1000, 2100))
+    assert recording.answers_by_slice == (1, 0, 2, 0, 0, 0, 0, 0, 0, 0)
+
+
+def test_what_was_never_sent_has_arrived_if_it_was_due_and_not_cut() -> None:
+    """Refused ones of the window count as sent; those of other phases, and those that the user cut, do not."""
+    unsent = {"sent_ns": None, "end_ns": 1300 * MS}
+    refused, cut = (_at(1200, outcome=outcome, **unsent) for outcome in (Outcome.REFUSED, Outcome.CANCELLED))
+    early = _at(900, outcome=Outcome.REFUSED, phase=Phase.WARM_UP, **unsent)
+    assert _record(refused, cut, early).arrivals_sent == 1
+
+
 def test_refused_request_was_started_and_never_in_flight() -> None:
     """A refused connection has an outcome, counts as started, and has no share in concurrency."""
     refused = _at(1200, outcome=Outcome.REFUSED, sent_ns=None, end_ns=1300 * MS)

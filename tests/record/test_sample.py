@@ -178,6 +178,7 @@ def test_a_request_of_which_nothing_came_counts_nothing() -> None:
     """No marks, no tokens, no events, and nothing that was not understood."""
     counts = BARE.reads, BARE.merged_reads, BARE.separate_events, BARE.censored_events, BARE.reconnects
     assert (*counts, BARE.unread_frames, BARE.keep_alives, len(BARE.event_ns)) == (0,) * 8
+    assert (BARE.request.warm, BARE.request.keep_text, BARE.request.destination) == (False, False, (0, None, None))
     assert (BARE.tpot(), BARE.e2e_per_token(), BARE.lateness(), BARE.inter_token_latencies()) == (None, None, None, [])
 
 

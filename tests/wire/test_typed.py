@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from loadbench.record.outcome import Outcome
 from loadbench.wire.openai import ERROR_KEYS, Api
 from loadbench.wire.response_reader import ResponseReader
+from loadbench.wire.typed import Counts, Form, decoder, form_of
 from tests.bench.forms import FORMS, frames
 
 
@@ -234,3 +237,114 @@ def test_no_failure_and_no_end_slips_by(odd, outcome, before):
     compare(stream, [])
     if outcome is not None:
         assert read(stream).outcome()[0] is outcome
+
+
+def form(*frames: dict[str, object], known: Form | None = None) -> Form | None:
+    """The form of the first events of a stream."""
+    found = known or Form()
+    for frame in frames:
+        found = form_of(orjson.dumps(frame), found, has_model=True)
+        if found is None:
+            return None
+    return found
+
+
+def chat(delta: dict[str, object], **more: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": delta}], **more}
+
+
+TOKENS = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+CALL = {"tool_calls": [{"index": 0, "function": {"arguments": "a"}}]}
+
+
+@pytest.mark.parametrize(
+    ("frames", "choice", "usage", "in_delta"),
+    [
+        ([chat({"content": "a"})], "_Usual", Counts, ()),
+        ([chat({"content": "a"}, usage=TOKENS)], "_Usual", Counts, ()),
+        ([chat({"content": "a"}, usage={**TOKENS, "cost": 1})], "_Usual", dict[str, Any], ()),
+        ([chat({"content": "a"}, usage={"cost": 1}), chat({"content": "a"})], "_Usual", dict[str, Any], ()),
+        ([chat({"content": "a", "seq": 1})], "_Usual", Counts, ("seq",)),
+        ([chat({"content": "a", "seq": 1}), chat({"content": "a", "n": 1})], "_Usual", Counts, ("seq", "n")),
+        ([chat(CALL)], "_Usual", Counts, ()),
+        # Read name by name: a call with an object, text under a further name, a name that decides what the text is.
+        ([chat({"tool_calls": [{"function": {"arguments": {"a": 1}}}]})], "_Unusual", Counts, ()),
+        ([chat({"content": "a", "thinking": "b"})], "_Unusual", Counts, ()),
+        ([chat({"content": "a", "type": "b"})], "_Unusual", Counts, ()),
+        ([chat({"content": "a", 'a"': 1})], "_Unusual", Counts, ()),
+        ([chat({"content": "a", "type": "b"}), chat({"content": "a"})], "_Unusual", Counts, ()),
+        ([{"choices": [{"index": 0, "text": "a"}]}], "_Completion", Counts, ()),
+    ],
+)
+def test_the_quickest_decoder_is_chosen_that_reads_all_events(frames, choice, usage, in_delta):
+    """Of the usual names if it can, else the whole delta; the usage by its fields if it has no others."""
+    found = form(*frames)
+    assert found is not None
+    assert (found.choice.__name__, found.usage, found.in_delta) == (choice, usage, in_delta)
+
+
+@pytest.mark.parametrize("choices", [None, [], [None], [{"delta": {}}, {"delta": {}}], {"delta": {}}])
+def test_what_no_decoder_reads_is_parsed(choices):
+    """Such as an event of two choices."""
+    assert form({"choices": choices}) is None
+
+
+@pytest.mark.parametrize("name", ['a"', "a\\", "a\n", "\ud7ff\u0007"])
+def test_a_name_that_cannot_be_a_field_has_no_decoder(name):
+    """Quotation marks, backslashes and what cannot be printed."""
+    assert decoder(Form(names=(name,))) is None
+    assert decoder(Form(names=("a", "a-b", "ü"))) is not None
+
+
+def test_usage_replaces_an_earlier_one_that_says_no_more():
+    """One without reasoning, and with the same details; only such counts need not be read each time."""
+    some = {"cached_tokens": 3}
+    usual = msgspec.convert(TOKENS, Counts)
+    detailed, reasoned = (
+        msgspec.convert({**TOKENS, name: details}, Counts)
+        for name, details in (("prompt_tokens_details", some), ("completion_tokens_details", {"audio_tokens": 1}))
+    )
+    later = msgspec.convert({**TOKENS, "prompt_tokens_details": some}, Counts)
+    assert usual.replaces(None)
+    assert usual.replaces(usual)
+    assert later.replaces(detailed)
+    for one, other in itertools.permutations([usual, detailed, reasoned], 2):
+        assert not one.replaces(other)
+    for fields in ({"reasoning_tokens": 1}, {"completion_tokens_details": {"reasoning_tokens": 1}}):
+        assert not msgspec.convert({**TOKENS, **fields}, Counts).replaces(None)
+    none = msgspec.convert({**TOKENS, "reasoning_tokens": 0}, Counts)
+    assert none.replaces(None)
+    assert not none.replaces(usual)
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "count"),
+    [
+        ({}, None),
+        ({"content": None, "refusal": None}, None),
+        ({"content": [{}, {}], "refusal": [{}]}, 3),
+        ({"tokens": ["a", "b"]}, 2),
+        ({"content": [{}], "tokens": ["a", "b"]}, 1),
+    ],
+)
+def test_log_probabilities_count_tokens(logprobs, count):
+    """Those of the older form where there are no others; as the parser counts them."""
+    frame = {"choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": logprobs}]}
+    decode = decoder(form(frame))
+    assert decode(orjson.dumps(frame)).choices[0].logprobs.count == count
+    compare([events(orjson.dumps(frame))] * 9, [])
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd"),
+    [
+        ({"content": "a", "annotations": []}, {"content": "a", "annotations": [{"reasoning": "hm"}]}),
+        ({"content": "a", "annotations": {}}, {"content": "a", "annotations": {"reasoning": "hm"}}),
+        (CALL, {"tool_calls": [{"index": 0, "function": {"arguments": "a", "thinking": "hm"}}]}),
+        (CALL, {"tool_calls": [{"index": 0, "function": {"arguments": "a"}, "thinking": "hm"}]}),
+    ],
+)
+def test_text_that_comes_later_under_another_name_is_found(usual, odd):
+    """In what was empty before, or inside of a call."""
+    stream = [events(orjson.dumps(chat(delta))) for delta in [usual] * 9 + [odd] * 2 + [usual]]
+    compare(stream, [])
