@@ -105,3 +105,28 @@ def test_ollama_tells_them_in_nanoseconds():
 def test_what_is_no_time_is_left_out(document):
     """Of whatever else stands in their place there is nothing, and no error."""
     assert timings_in(document) is None
+
+
+MONTH_MS = 30 * 24 * 3600 * 1000
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"prompt_ms": MONTH_MS}, Timings(prefill_ns=MONTH_MS * MS)),
+        ({"prompt_ms": MONTH_MS + 1}, None),
+        ({"prompt_ms": 0}, Timings(prefill_ns=0)),
+        ({"prompt_ms": -0.001}, None),
+        ({"prompt_ms": True}, None),
+        ({"predicted_n": 2, "predicted_ms": 5}, Timings(decode_ns=5 * MS, output_tokens=2)),
+        ({"predicted_n": 1, "predicted_ms": 5}, None),
+        ({"predicted_ms": 5}, None),
+    ],
+)
+def test_a_time_is_from_nothing_to_a_month(fields, expected):
+    """And that of decoding needs two tokens."""
+    assert timings_in({"timings": fields}) == expected
+    names = {"prompt_ms": "prompt_eval_duration", "predicted_ms": "eval_duration", "predicted_n": "eval_count"}
+    of_ollama = {names[name]: value if name == "predicted_n" else value * MS for name, value in fields.items()}
+    if fields.get("prompt_ms") is not True:
+        assert ollama_timings(of_ollama) == expected

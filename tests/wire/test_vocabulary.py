@@ -110,3 +110,31 @@ def test_progress_is_a_sign_of_life(event, data):
 def test_what_is_no_sign_of_life(event, data):
     """Whatever says something else, or more."""
     assert not is_keep_alive(event, data)
+
+
+@pytest.mark.parametrize(
+    ("data", "is_error"),
+    [
+        (b"x" * (64 * 1024 - 6) + b" error", True),
+        (b"x" * (64 * 1024 - 5) + b" error", False),
+        (b'["%b error"]' % (b"x" * 294), True),
+        (b'["%b error"]' % (b"x" * 295), False),
+        (b'{"a":{"a":{"a":{"a":{"error":"x"}}}}}', True),
+        (b'{"a":{"a":{"a":{"a":{"a":{"error":"x"}}}}}}', False),
+        (b"[%b1]" % (b"1," * 99) + b"", False),
+        (b"[%b" % (b"1," * 99) + b'"error"]', True),
+        (b"[%b" % (b"1," * 100) + b'"error"]', False),
+    ],
+)
+def test_words_of_errors_are_looked_for_at_the_beginning(data, is_error):
+    """Of 64 KiB of text, of strings up to 300 characters, of five levels and a hundred items."""
+    assert reads_like_error(data) is is_error
+
+
+@pytest.mark.parametrize(
+    "data", [b": hello there", b"(null", b'{"type":"ping","a":{"a":{"a":{"a":{"a":{"error":1}}}}}}']
+)
+def test_a_comment_is_a_sign_of_life(data):
+    """Whatever it says; and so is what stands for nothing, and what has an error where nobody looks."""
+    assert is_keep_alive("message", data)
+    assert not is_keep_alive("message", b'{"type":"ping","a":{"a":{"a":{"a":{"error":1}}}}}')
