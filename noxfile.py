@@ -94,3 +94,13 @@ def mutants(session: nox.Session) -> None:
     """Change one thing at a time in a module, and see whether a test fails: `-- wire/usage.py 50` for 50 changes."""
     session.install("-e", ".[test]", "coverage>=7.6")
     session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """An hour at 2,000 tokens/s and ten minutes at the ceiling: memory, descriptors and threads stay as they are.
+
+    `-- --short` takes two minutes, as in `.ci/run`.
+    """
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.soak", *(session.posargs or ("60", "--ceiling", "10")))

@@ -27,7 +27,7 @@ class Deadline:
 
     def __init__(self, clock: Clock, expired: Callable[[], None]) -> None:
         self._clock = clock
-        self._expired = expired
+        self._expired: Callable[[], None] | None = expired
         self.when_ns: int | None = None
         self._fires_ns = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -39,8 +39,10 @@ class Deadline:
             self._set(when_ns)
 
     def clear(self) -> None:
-        """Never expire, and cancel the timer."""
+        """Never expire from now on, and cancel the timer. `expired` is let go: a request and its deadline that held
+        each other would stay in memory until the garbage collector finds them."""
         self.when_ns = None
+        self._expired = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -58,5 +60,5 @@ class Deadline:
             return
         if self._clock.now_ns() < self.when_ns:
             self._set(self.when_ns)
-        else:
+        elif self._expired is not None:
             self._expired()

@@ -21,14 +21,14 @@ up without the figure is a miss.
 from __future__ import annotations
 
 import math
-from array import array
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from loadbench.plan.objective import FAILURES
 from loadbench.record.figures import MANY_A_REQUEST, weighted
+from loadbench.record.first_numbers import FirstNumbers
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Attainment:
             objective for objective in objectives if objective.is_latency or objective.metric == FAILURES
         ]
         self._kept = {objective: _KeptRows() for objective in self._by_request}
-        self._kept_good = _KeptRows()
+        self._kept_good = _KeptRows("f")  # which holds its values exactly
         self._requests = self._good = self._tokens = 0
 
     def add(self, sample: Sample) -> None:
@@ -181,19 +181,21 @@ class Attainment:
 class _KeptRows:
     """The requests that end first, as many as are kept."""
 
-    def __init__(self) -> None:
-        self._due = array("q")
-        self._values = array("d")
+    def __init__(self, code: Literal["d", "f"] = "d") -> None:
+        self._due = FirstNumbers(_MOST_KEPT, "q")
+        self._rows = [FirstNumbers(_MOST_KEPT, code) for _ in RequestHits._fields]
 
     def add(self, due_ns: int, hits: RequestHits) -> None:
-        if len(self._due) < _MOST_KEPT:
-            self._due.append(due_ns)
-            self._values.extend(hits)
+        if self._due.is_full:
+            return
+        self._due.add(due_ns)
+        for row, value in zip(self._rows, hits, strict=True):
+            row.add(value)
 
     def rows(self) -> HitRows:
         """In the order in which they were due."""
-        rows = np.array(self._values, np.float64).reshape(-1, len(RequestHits._fields))
-        return rows[np.argsort(np.array(self._due, np.int64), kind="stable")]
+        rows = np.stack([row.numbers for row in self._rows], axis=1).astype(np.float64)
+        return rows[np.argsort(self._due.numbers, kind="stable")]
 
 
 def hits_of(objective: Objective, sample: Sample) -> RequestHits | None:

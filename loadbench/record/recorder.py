@@ -28,6 +28,7 @@ from loadbench.record.histogram import Histogram
 from loadbench.record.kept_connections import KeptConnections
 from loadbench.record.outage import Outage
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.record.slices import SLICE_NS
 from loadbench.record.timeline import Timeline
 from loadbench.record.usage_check import UsageStats
 from loadbench.record.window_tally import Production, WindowTally
@@ -145,7 +146,7 @@ class LevelRecording:
     finish_reasons: Mapping[str, int]
     models: Mapping[str, int]  # the names that ok responses gave; "" for none
     production: Production
-    tokens_by_slice: tuple[float, ...]  # output tokens in each whole `SLICE_NS` of the window
+    tokens_by_slice: tuple[float, ...]  # output tokens in each whole slice of the window
     arrivals_due: int  # scheduled inside the window
     arrivals_sent: int  # whose request left inside the window
     missed: int  # arrivals that were never sent, open loop
@@ -160,7 +161,8 @@ class LevelRecording:
     contradicted: int = 0  # ok requests for which the server reported a longer time to first token than was measured
     phases: Mapping[Phase, int] = field(default_factory=dict)
     attained: Attained = field(default_factory=lambda: Attained({}, {}, 0, 0, 0))
-    answers_by_slice: tuple[float, ...] = ()  # requests that ended ok in each whole `SLICE_NS` of the window
+    answers_by_slice: tuple[float, ...] = ()  # requests that ended ok in each whole slice
+    slice_ns: int = SLICE_NS  # the length of these slices, and of those of the timeline
     timeline: Timeline = field(default_factory=Timeline)
     audit_totals: AuditTotals = field(default_factory=AuditTotals)
     groups: Mapping[tuple[str, str], GroupStats] = field(default_factory=dict)  # by (kind, name): see `Request.groups`
@@ -389,6 +391,7 @@ class Recorder:
             phases=dict(self._phases),
             attained=self._attainment.attained(),
             answers_by_slice=tally.answers.until(window[1]),
+            slice_ns=tally.slice_ns,
             timeline=tally.timeline.close(window[1]),
             audit_totals=tally.audit.close(window[1], sliced_tokens=tally.tokens.total()),
             groups=self._groups,

@@ -1,56 +1,98 @@
-"""When tokens arrived, in slices of a tenth of a second: enough to see how steady the throughput was.
+"""What happened in each slice of a window: enough to see how steady it was.
 
-A level of an hour has 36,000 slices, whatever its throughput.
+A slice is a tenth of a second. Where a window would have more than `_MOST_SLICES` of them, as after seven minutes, they
+are merged by two, and again as often as needed: a level of an hour takes no more memory than one of seven minutes.
 """
 
 from __future__ import annotations
 
 from array import array
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    Row = np.ndarray[Any, np.dtype[np.float64]]
+
 SLICE_NS = 100_000_000
-# Stamps are gathered up to this number and then counted all at once.
-_GATHERED = 8192
+# Even. Half as many are still a hundred for each of the twenty batches that are made of them.
+_MOST_SLICES = 4096
+# Values are gathered up to this number and then counted all at once.
+_GATHERED = 2048
 
 
 class Slices:
-    """Tokens by slice, from `opens_ns` on, which may be moved until there are any."""
+    """Values by the slice that their moment lies in: their sum and, with `changes`, their number and their sum weighted
+    by the rest of the slice. What came before the window opens counts as it opens; `opens_ns` may be moved until then.
+    """
 
-    def __init__(self, opens_ns: int) -> None:
+    def __init__(self, opens_ns: int, *, changes: bool = False) -> None:
         self.opens_ns = opens_ns
-        self._stamps = array("q")
-        self._weights = array("d")
-        self._counts: np.ndarray[Any, np.dtype[np.float64]] = np.zeros(0)
+        self.slice_ns = SLICE_NS
+        self._moments = array("q")
+        self._values = array("d")
+        self._rows: Row = np.zeros((3 if changes else 1, _MOST_SLICES))
 
-    def add(self, stamps: array[int], tokens: array[int] | None, total: float) -> None:
-        """Add tokens by the stamps of their events, all after `opens_ns`; spread evenly if `tokens` is unknown."""
-        self._stamps.extend(stamps)
-        self._weights.extend(list(tokens) if tokens is not None else [total / len(stamps)] * len(stamps))
-        if len(self._stamps) >= _GATHERED:
-            self._count()
+    def add(self, at_ns: int, value: float) -> None:
+        """Add one value."""
+        self._moments.append(at_ns)
+        self._values.append(value)
+        if len(self._moments) >= _GATHERED:
+            self.count()
 
-    def _count(self) -> None:
-        if not self._stamps:
-            return
-        places = (np.frombuffer(self._stamps, np.int64) - self.opens_ns) // SLICE_NS
-        weights = np.frombuffer(self._weights, np.float64)
-        counts = np.bincount(places, weights=weights, minlength=len(self._counts)).astype(np.float64)
-        counts[: len(self._counts)] += self._counts
-        self._counts = counts
-        self._stamps, self._weights = array("q"), array("d")
+    def add_tokens(self, stamps: array[int], tokens: array[int] | None, total: float) -> None:
+        """Add tokens by the stamps of their events; spread evenly if `tokens` is unknown."""
+        self._moments.extend(stamps)
+        self._values.extend(list(tokens) if tokens is not None else [total / len(stamps)] * len(stamps))
+        if len(self._moments) >= _GATHERED:
+            self.count()
+
+    def count(self) -> int:
+        """Count what has been gathered; the length of the slices that this takes, in ns."""
+        if not self._moments:
+            return self.slice_ns
+        since = np.maximum(np.frombuffer(self._moments, np.int64) - self.opens_ns, 0)
+        values = np.frombuffer(self._values, np.float64)
+        latest_ns = int(since.max())
+        while latest_ns >= _MOST_SLICES * self.slice_ns:
+            self.merge(2 * self.slice_ns)
+        places = since // self.slice_ns
+        left = 1 - (since - places * self.slice_ns) / self.slice_ns
+        kinds = (values, None, values * left)[: len(self._rows)]
+        self._rows += np.stack([np.bincount(places, weights=kind, minlength=_MOST_SLICES) for kind in kinds])
+        self._moments, self._values = array("q"), array("d")
+        return self.slice_ns
+
+    def merge(self, slice_ns: int) -> None:
+        """Merge slices by two until they are this long."""
+        while self.slice_ns < slice_ns:
+            pairs = self._rows.reshape(len(self._rows), -1, 2)
+            merged = pairs.sum(axis=2)
+            if len(merged) > 1:
+                # After a moment in the first half of a slice all of the second half is left as well.
+                merged[2] = (merged[2] + pairs[0, :, 0]) / 2
+            self._rows = np.concatenate((merged, np.zeros_like(merged)), axis=1)
+            self.slice_ns *= 2
+
+    def rows(self, closes_ns: int) -> Row:
+        """What is known of each whole slice before that moment."""
+        self.count()
+        whole = max(0, closes_ns - self.opens_ns) // self.slice_ns
+        rows = np.zeros((len(self._rows), whole))
+        known = self._rows[:, :whole]
+        rows[:, : known.shape[1]] = known
+        return rows
 
     def until(self, closes_ns: int) -> tuple[float, ...]:
-        """Tokens of each whole slice before that moment."""
-        self._count()
-        whole = max(0, (closes_ns - self.opens_ns) // SLICE_NS)
-        counts = np.zeros(whole)
-        known = self._counts[:whole]
-        counts[: len(known)] = known
-        return tuple(counts.tolist())
+        """The sum of each whole slice before that moment."""
+        return tuple(self.rows(closes_ns)[0].tolist())
+
+    def levels(self, closes_ns: int) -> tuple[float, ...]:
+        """Where the values are changes: the mean of what they come to in each whole slice before that moment."""
+        changes, _, left = self.rows(closes_ns)
+        return tuple((np.cumsum(changes) - changes + left).tolist())
 
     def total(self) -> float:
-        """Tokens of all slices, including one that the window's end cuts."""
-        self._count()
-        return float(self._counts.sum())
+        """The sum of all slices, including one that the window's end cuts."""
+        self.count()
+        return float(self._rows[0].sum())

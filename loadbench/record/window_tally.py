@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from loadbench.plan.load import Phase
 from loadbench.record.audit_totals import AuditTotalsBuilder
 from loadbench.record.outcome import Outcome
-from loadbench.record.slices import Slices
+from loadbench.record.slices import SLICE_NS, Slices
 from loadbench.record.timeline import TimelineBuilder
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ class WindowTally:
         self.answers = Slices(phases.opens_ns)
         self.timeline = TimelineBuilder(phases.opens_ns)
         self.audit = AuditTotalsBuilder(phases)
+        self.slice_ns = SLICE_NS  # of all of them, at the end
         self.arrivals = 0  # requests sent inside
         self.in_flight_ns = 0  # request time inside
         self.peak = 0
@@ -75,6 +75,10 @@ class WindowTally:
     def finish(self) -> None:
         """Nothing more will be reported: count what waits."""
         self._count_until(self._latest_ns)
+        series = (self.tokens, self.answers, *self.timeline.series)
+        self.slice_ns = max(one.count() for one in series)
+        for one in series:
+            one.merge(self.slice_ns)
 
     def _count_until(self, until_ns: int) -> None:
         if self.tokens.opens_ns != self.phases.opens_ns:
@@ -115,7 +119,7 @@ class WindowTally:
         answers = input_tokens = 0
         if sample.outcome is Outcome.OK and arrived(sample.end_ns):
             answers = 1
-            self.answers.add(array("q", (sample.end_ns,)), None, 1.0)
+            self.answers.add(sample.end_ns, 1.0)
         # A prompt counts when it has been processed: at the first token.
         if sample.first_token_ns is not None and arrived(sample.first_token_ns):
             input_tokens = sample.input_tokens or 0
@@ -129,7 +133,7 @@ class WindowTally:
             if first < last:
                 events = len(stamps)
                 tokens = None if sample.event_tokens is None else sample.event_tokens[first:last]
-                self.tokens.add(stamps[first:last], tokens, total * (last - first) / events)
+                self.tokens.add_tokens(stamps[first:last], tokens, total * (last - first) / events)
                 inside = total * last // events - total * first // events if tokens is None else sum(tokens)
         self.audit.add_tokens(sample, inside, is_measured=is_measured)
         groups = sample.request.groups

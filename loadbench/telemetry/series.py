@@ -2,14 +2,13 @@
 
 A name that ends in `_total` is a counter, every other name a gauge. Both are interpolated linearly between two
 readings, so that a window between readings gets its share of them. A counter that fell was restarted: its increase
-continues from 0, and the restart is recorded.
+continues from 0, and the restart is recorded. Memory is bounded: beyond `_MOST_KEPT` readings neighbours are merged.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from loadbench.results.telemetry import Gauge, Telemetry
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _COUNTED = "_total"
+# Of each name; odd, since the first one stays by itself. Ten minutes of readings each second are kept one by one.
+_MOST_KEPT = 601
 # A gauge without a reading in this share of the window, at either edge, is not reported.
 _MOST_UNSEEN = 0.5
 
@@ -31,7 +32,9 @@ class ReadingSeries:
     def add(self, at_ns: int, values: Mapping[str, float]) -> None:
         """The readings of one moment; moments come in order."""
         for name, value in values.items():
-            self._names.setdefault(name, _Readings()).add(at_ns, value)
+            if name not in self._names:
+                self._names[name] = _Readings(counted=name.endswith(_COUNTED))
+            self._names[name].add(at_ns, value)
 
     def forget(self, before_ns: int) -> None:
         """Drop the readings that no later window needs."""
@@ -61,60 +64,74 @@ class ReadingSeries:
 
 
 class _Readings:
-    """The readings of one name."""
+    """The readings of one name. Each entry is one reading, or in a long series several that followed each other: the
+    last of them, and what all of them come to. So a window has its sums exactly, except for where its edges cut one."""
 
-    __slots__ = ("_at", "_values")
+    # Moments and, of the readings up to each, the sum: for a counter its rise, for a gauge the area below it. A gauge
+    # also has values. Of each entry by itself: extremes, and how many readings, or for a counter falls, it holds.
+    __slots__ = ("_at", "_counted", "_high", "_low", "_number", "_sums", "_values")
 
-    def __init__(self) -> None:
-        self._at = array("q")
-        self._values = array("d")
+    def __init__(self, *, counted: bool) -> None:
+        self._counted = counted
+        self._at, self._number = array("q"), array("l")
+        self._values, self._sums, self._low, self._high = (array("d") for _ in range(4))
 
     def add(self, at_ns: int, value: float) -> None:
+        if len(self._at) >= _MOST_KEPT:
+            self._merge_pairs()
+        before, total = (self._values[-1], self._sums[-1]) if self._at else (value, 0.0)
+        fell = value < before
+        if not self._counted:
+            total += (at_ns - self._at[-1]) * (before + value) / 2 if self._at else 0.0
+        else:
+            total += value if fell else value - before
         self._at.append(at_ns)
-        self._values.append(value)
+        self._number.append(fell if self._counted else 1)
+        for values, entry in ((self._values, value), (self._sums, total), (self._low, value), (self._high, value)):
+            values.append(entry)
+
+    def _merge_pairs(self) -> None:
+        """All but the first, from which interpolation begins, by two."""
+        for values in (self._at, self._values, self._sums):
+            del values[1:-1:2]
+        for values, merged in ((self._low, min), (self._high, max), (self._number, lambda one, two: one + two)):
+            values[1:] = array(values.typecode, map(merged, values[1::2], values[2::2]))
 
     def forget(self, before_ns: int) -> None:
         """Keeps the last reading before that moment, for the interpolation."""
         first = max(0, bisect_right(self._at, before_ns) - 1)
-        del self._at[:first], self._values[:first]
+        for values in (self._at, self._number, self._values, self._sums, self._low, self._high):
+            del values[:first]
 
     def gauge(self, opens_ns: int, closes_ns: int) -> Gauge | None:
         """`None` if no reading is inside the window, or if more than half of it is before or after all readings."""
         first, last = bisect_left(self._at, opens_ns), bisect_right(self._at, closes_ns)
-        inside = self._values[first:last]
         unseen_ns = max(self._at[0] - opens_ns, closes_ns - self._at[-1])
-        if not inside or unseen_ns > _MOST_UNSEEN * (closes_ns - opens_ns):
+        if first == last or unseen_ns > _MOST_UNSEEN * (closes_ns - opens_ns):
             return None
         # Constant before the first and after the last reading.
-        moments = [opens_ns, *self._at[first:last], closes_ns]
-        heights = [value_at(self._at, self._values, opens_ns), *inside, value_at(self._at, self._values, closes_ns)]
-        area = sum(
-            (later - earlier) * (low + high) / 2
-            for (earlier, later), (low, high) in zip(pairwise(moments), pairwise(heights), strict=True)
-        )
+        begin, end = (value_at(self._at, self._values, moment) for moment in (opens_ns, closes_ns))
+        area = self._sums[last - 1] - self._sums[first]
+        area += (self._at[first] - opens_ns) * (begin + self._values[first]) / 2
+        area += (closes_ns - self._at[last - 1]) * (self._values[last - 1] + end) / 2
         return Gauge(
             mean=area / (closes_ns - opens_ns),
-            min=min(heights),
-            max=max(heights),
-            last=inside[-1],
-            readings=len(inside),
+            min=min(begin, *self._low[first:last], end),
+            max=max(begin, *self._high[first:last], end),
+            last=self._values[last - 1],
+            readings=sum(self._number[first:last]),
         )
 
     def rise(self, opens_ns: int, closes_ns: int) -> float | None:
         """`None` without a reading on each side of the window: the increase would be a guess."""
-        first, last = bisect_right(self._at, opens_ns) - 1, bisect_left(self._at, closes_ns)
-        if first < 0 or last >= len(self._at):
+        if not self._at[0] <= opens_ns or self._at[-1] < closes_ns:
             return None
-        moments, values = self._at[first : last + 1], self._values[first : last + 1]
-        totals = array("d", [0.0])
-        for earlier, later in pairwise(values):
-            totals.append(totals[-1] + (later - earlier if later >= earlier else later))
-        return value_at(moments, totals, closes_ns) - value_at(moments, totals, opens_ns)
+        return value_at(self._at, self._sums, closes_ns) - value_at(self._at, self._sums, opens_ns)
 
     def fell(self, opens_ns: int, closes_ns: int) -> bool:
         """Whether it was restarted inside the window, or in a step across its edges."""
         first, last = max(0, bisect_right(self._at, opens_ns) - 1), bisect_left(self._at, closes_ns)
-        return any(later < earlier for earlier, later in pairwise(self._values[first : last + 1]))
+        return any(self._number[first + 1 : last + 1])
 
 
 def value_at(moments: Sequence[int], values: Sequence[float], moment: int) -> float:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loadbench.plan.load import LevelDuration, Phases
 from loadbench.record.recorder import LevelRecording, Recorder
-from loadbench.record.timeline import Timeline, TimelineBuilder
+from loadbench.record.timeline import KEPT, Timeline, TimelineBuilder
 from tests.building import MS, S, a_sample, calm
 
 if TYPE_CHECKING:
@@ -110,14 +110,17 @@ def course(dues: Row, ttfts: Row, ends: Row, *, window_s: float) -> Timeline:
     inside = (dues >= 0) & (dues < window_s)
     changes = np.repeat((1.0, -1.0), len(dues))
     # As `change`, `add`, `decode` and `keep` put them aside, a level at once.
-    timeline._changes = {
-        1: array("q", (np.sort(dues) * S).astype(int)),
-        -1: array("q", (np.sort(ends) * S).astype(int)),
-    }
-    timeline._starts = [
-        (round(due * S), round(due * S), ttft * S, 50.0, 11.0)
-        for due, ttft in zip(dues[inside].tolist(), ttfts[inside].tolist(), strict=True)
-    ]
+    for kept, values in (
+        (timeline._changes[1], np.sort(dues) * S),
+        (timeline._changes[-1], np.sort(ends) * S),
+        (timeline._due, np.round(dues[inside] * S)),
+        (timeline._sent, np.round(dues[inside] * S)),
+        *((each, ttfts[inside] * S) for each in timeline._values.values()),  # only the first is used
+        (timeline._lengths[0], np.full(inside.sum(), 50.0)),
+        (timeline._lengths[1], np.full(inside.sum(), 11.0)),
+    ):
+        kept.count = min(len(values), kept.most)
+        kept.numbers[:] = values[: kept.count]
     for rows, moments, values in (
         (timeline._in_flight, np.concatenate((dues, ends)), changes),
         (timeline._ttft, dues[inside], ttfts[inside] * S),
@@ -125,4 +128,4 @@ def course(dues: Row, ttfts: Row, ends: Row, *, window_s: float) -> Timeline:
     ):
         rows._moments.frombytes((moments * S).astype(np.int64).tobytes())
         rows._values.frombytes(values.astype(np.float64).tobytes())
-    return timeline.close(round(window_s * S))
+    return replace(timeline.close(round(window_s * S)), kept=dict.fromkeys(KEPT, ()))

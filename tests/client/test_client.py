@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import sys
@@ -1010,6 +1011,22 @@ def test_head_before_the_whole_request_is_no_fault():
     assert (sample.outcome, len(sample.event_ns)) == (Outcome.OK, 2)
     assert sample.since_sent(sample.first_byte_ns) is None
     assert 0 < sample.since_sent(sample.first_token_ns) < sample.since_sent(sample.last_token_ns)
+
+
+def test_request_that_ended_leaves_nothing_to_the_garbage_collector():
+    """A level of an hour would gather more and more of what only a full collection finds, and that is rare."""
+    gc.collect()
+    gc.disable()
+    try:
+        talk("fast", *[[ASK, ANSWER]] * 20, times=20)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [type(one) for one in gc.garbage]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not [one for one in left if one.__module__ in {"loadbench.client.client", "loadbench.wire.response_reader"}]
 
 
 @both

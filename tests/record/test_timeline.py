@@ -116,3 +116,24 @@ def test_prefill_is_ttft_where_no_request_waits():
             timeline.decode(sample)
             timeline.keep(sample)
         assert [start.prefill_ns for start in timeline.close(10 * SLICE_NS).starts] == [30 * MS] * 5
+
+
+def test_a_longer_level_keeps_no_more(monkeypatch):
+    """Once enough requests are kept, nothing is kept of later ones, and what was kept is as if they were not there."""
+    kept = {}
+    for count in (100, 140, 3000):
+        monkeypatch.setattr(course_module, "_MOST_KEPT", 100)
+        timeline = TimelineBuilder(0)
+        # Three in flight at a time; each is given a place as the one before it has its last token.
+        for number in range(count):
+            due_ns = number * 100 * MS
+            sample = make_sample([due_ns + 210 * MS, due_ns + 300 * MS], due_ns=due_ns, sent_ns=due_ns)
+            timeline.change(due_ns, 1)
+            if number >= 3:
+                timeline.change(due_ns, -1)
+            timeline.decode(sample)
+            timeline.keep(sample)
+        kept[count] = timeline.close(100 * count * MS).starts, [each.count for each in timeline._changes.values()]
+    assert len(kept[3000][0]) == 100
+    assert str(kept[3000]) == str(kept[140])  # one NaN is not another
+    assert str([start[:4] for start in kept[3000][0]]) == str([start[:4] for start in kept[100][0]])

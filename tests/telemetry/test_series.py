@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.results.telemetry import Gauge
+from loadbench.telemetry import series as series_module
 from loadbench.telemetry.series import ReadingSeries
 
 S = 1_000_000_000
@@ -140,3 +141,27 @@ def test_mean_lies_between_the_least_and_the_most(points):
     if found is not None:
         gauge = found.gauges["x"]
         assert gauge.min - 1e-6 <= gauge.mean <= gauge.max + 1e-6
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=300), st.integers(0, 290))
+def test_long_series_has_the_figures_of_all_its_readings(values, opens):
+    """Merged by two again and again, a series keeps its extremes, sums and falls; only edges are less exact."""
+    short, whole = ReadingSeries(), ReadingSeries()
+    with pytest.MonkeyPatch.context() as patch:
+        for made, most in ((short, 11), (whole, 1000)):
+            patch.setattr(series_module, "_MOST_KEPT", most)
+            for at_s, value in enumerate(values):
+                made.add(at_s * S, {"x": value, "x_total": value})
+    assert len(short._names["x"]._at) <= 11
+    found, exact = (made.window(0, (len(values) - 1) * S) for made in (short, whole))
+    assert found is not None
+    assert exact is not None
+    assert found.resets == exact.resets
+    assert found.counters == pytest.approx(exact.counters)
+    one, other = found.gauges["x"], exact.gauges["x"]
+    assert (one.min, one.max, one.last, one.readings) == (other.min, other.max, other.last, other.readings)
+    assert one.mean == pytest.approx(other.mean, abs=1e-6)
+    # A counter's rise from within is off by less than what it rose by in the entry that the edge cuts.
+    later = [made.window(min(opens, len(values) - 2) * S, (len(values) - 1) * S) for made in (short, whole)]
+    rises = [made.counters["x_total"] for made in later if made is not None]
+    assert abs(rises[0] - rises[1]) <= max(exact.counters["x_total"], 1e-6)

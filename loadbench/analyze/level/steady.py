@@ -57,7 +57,6 @@ import numpy as np
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.load import ROUNDS, Closed, Open
 from loadbench.record.outcome import Outcome
-from loadbench.record.slices import SLICE_NS
 from loadbench.results.run import Reason
 
 if TYPE_CHECKING:
@@ -247,7 +246,7 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         lengths = [np.log([part[:, column].mean() for part in parts]) for column in (2, 3)] if parts else []
         trends = [series_trend(row) for row in lengths if np.isfinite(row).all()]
         if not any(abs(one.z) > _LENGTHS_Z and abs(one.rise) > _LENGTHS_CHANGE for one in trends):
-            per_s = by_time * NS_PER_S / SLICE_NS
+            per_s = by_time * NS_PER_S / recording.slice_ns
             found.append(_Series("output tokens/s", "", float(np.median(per_s)), np.log(per_s), _STEPS))
 
     # Parts of the window with equally many tokens.
@@ -264,12 +263,12 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
             inputs = within(context)
             if inputs.min() > 0:
                 logs, less = (_unexplained(each, np.log(inputs / spent))[0] for each in (logs, less))
-            center = float(np.median(spent / made)) * SLICE_NS / 1e6
+            center = float(np.median(spent / made)) * recording.slice_ns / 1e6
             # Batches that share responses are alike: the steps of a moving average of so many independent values are
             # smaller than its spread by the root of their number. Responses present at a moment last longer than the
             # mean.
             took_ns = np.array(timeline.kept["e2e_response"]) - np.array(timeline.kept["ttft_response"])
-            lasts = float((took_ns**2).sum() / max(1.0, took_ns.sum())) / SLICE_NS * _BATCHES / slices
+            lasts = float((took_ns**2).sum() / max(1.0, took_ns.sum())) / recording.slice_ns * _BATCHES / slices
             found.append(_Series("TPOT", " ms", center, logs, _STEPS * math.sqrt(max(1.0, lasts)), less=less))
 
     rounds = len(starts) / load.users if isinstance(load, Closed) else math.inf
@@ -283,7 +282,7 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         logs = logs if alike else logs[quiet] - _expected(met[quiet], logs[quiet])
         batches = _part_means(logs, 0.25, 0.75)  # some first tokens wait for another prompt
         center = float(np.median(ttft_ns[quiet])) / 1e6
-        decoded_ns = float(decoding.sum()) * SLICE_NS / len(starts)
+        decoded_ns = float(decoding.sum()) * recording.slice_ns / len(starts)
         queued = rounds < _MANY_ROUNDS and met.max() <= few if alike else decoded_ns < ttft_ns[quiet].mean()
         steps = _QUEUED_STEPS if queued else _STEPS
         if not alike:  # waits that overlap are alike
@@ -484,5 +483,5 @@ def _sufficient_warm_up(recording: LevelRecording, *, by_ttft: bool) -> str:
     cut = mser5((sums[filled] / counts[filled]).tolist())
     if not cut:
         return ""
-    enough_ns = recording.warm_up_ns + int(filled[cut]) * SLICE_NS
+    enough_ns = recording.warm_up_ns + int(filled[cut]) * recording.slice_ns
     return f"use --warm-up {format_duration(-(-enough_ns // NS_PER_S) * NS_PER_S)}"

@@ -21,7 +21,6 @@ from loadbench.plan.load import Closed, Open, users_of
 from loadbench.record.figures import MANY_A_REQUEST
 from loadbench.record.histogram import permille_rank
 from loadbench.record.outcome import Outcome, failed_of
-from loadbench.record.slices import SLICE_NS
 from loadbench.results.run import (
     ClientHealth,
     ClosedLoad,
@@ -92,7 +91,7 @@ def summarize(
     ):
         # About the rate of the whole window, whose end may lie within a slice.
         rate, ends = float(getattr(throughput, name)), mean_interval(by_slice)
-        reach = 0.0 if ends is None else (ends[1] - ends[0]) / 2 * NS_PER_S / SLICE_NS
+        reach = 0.0 if ends is None else (ends[1] - ends[0]) / 2 * NS_PER_S / recording.slice_ns
         intervals[name] = None if ends is None else (max(0.0, rate - reach), rate + reach)
     throughput = msgspec.structs.replace(throughput, interval=intervals)
     metrics = _metrics(recording, load)
@@ -326,10 +325,10 @@ def _timeline_parts(recording: LevelRecording, load: Load) -> list[TimelinePart]
         answers, tokens, in_flight, ttft_ns, count = (
             float(total[min(end, len(total) - 1)] - total[min(begin, len(total) - 1)]) for total in sums
         )
-        part_s = (end - begin) * SLICE_NS / NS_PER_S
+        part_s = (end - begin) * recording.slice_ns / NS_PER_S
         result.append(
             TimelinePart(
-                from_s=begin * SLICE_NS / NS_PER_S,
+                from_s=begin * recording.slice_ns / NS_PER_S,
                 answers_per_s=answers / part_s,
                 output_tokens_per_s=tokens / part_s,
                 in_flight=in_flight / (end - begin),
