@@ -104,3 +104,13 @@ def soak(session: nox.Session) -> None:
     """
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.soak", *(session.posargs or ("60", "--ceiling", "10")))
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Random input for every reader of what servers, files and workers send: ten minutes, or as many as you name."""
+    session.install("-e", ".[test]")
+    # atheris guides the input by what it reaches; it has no wheels for every interpreter and system.
+    if session.run("python", "-m", "pip", "install", "--quiet", "atheris", success_codes=[0, 1], silent=True) is None:
+        session.log("no atheris here: hypothesis alone")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)

@@ -67,6 +67,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     """
     # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
     from loadbench.plan.sources import refuse_rules_without_level, resolve
+    from loadbench.results.folder import contradictions_in
     from loadbench.results.saved import has_pairs, of_model, read_pairs, read_side, save_baseline
     from loadbench.session.paired import PairedRuns
     from loadbench.session.resume import resumed_sides
@@ -134,8 +135,9 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
         refuse_rules_without_level(resolved, {level.load.label for run in (*runs.a, *runs.b) for level in run.levels})
 
     # Their comparison.
-    comparison = runs.compare(settings.fail_on or (), confidence=settings.confidence)
-    written = _output(runs, comparison, "json" if as_json else options["form"], options)
+    with contradictions_in(" or ".join([*a, *b])):
+        comparison = runs.compare(settings.fail_on or (), confidence=settings.confidence)
+        written = _output(runs, comparison, "json" if as_json else options["form"], options)
     sys.exit(runs.exit_code or exit_code(comparison) or written)
 
 

@@ -40,7 +40,7 @@ def command(
     from loadbench.analyze.level.rebuild import run_in
     from loadbench.report.formats import RENDERERS, render, renderers, schema_text
     from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
-    from loadbench.results.folder import read_run
+    from loadbench.results.folder import contradictions_in, read_run
     from loadbench.results.quality import read_quality
     from loadbench.results.requests import read_requests
     from loadbench.results.run import to_json
@@ -51,64 +51,65 @@ def command(
         raise BadInput(f"{chosen[0]} and {chosen[1]}: two reports", hint="ask for one at a time")
     if chosen and form not in RENDERERS:
         raise BadInput(f"{chosen[0]}: does not exist as {form}", hint="leave --format out, or use markdown")
-    if schema:
-        content = schema_text()
-    elif run is None:
-        raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
-    elif (folder := _folder_of(run)) is not None and (folder / SEVERAL_FILE).is_file():
-        from loadbench.report.capacities import capacities_document
+    with contradictions_in(run):
+        if schema:
+            content = schema_text()
+        elif run is None:
+            raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
+        elif (folder := _folder_of(run)) is not None and (folder / SEVERAL_FILE).is_file():
+            from loadbench.report.capacities import capacities_document
 
-        capacities = read_capacities(folder)
-        if form not in {*RENDERERS, "json"} or chosen:
-            first = folder / next(iter(capacities.folders.values()))
-            raise BadInput(f"{run}: has the searches of several models", hint=f"name one of them, as in {first}")
-        text = capacities_document(capacities)
-        shown = renderers(terminal_width() if out is None else None)
-        content = to_json(capacities).decode() if form == "json" else shown[form](text)
-    elif folder is not None and has_pairs(folder):
-        content = _comparison(folder, form, chosen, width=terminal_width() if out is None else None)
-    elif form == "hgrm":
-        from loadbench.report.hgrm import hgrm
+            capacities = read_capacities(folder)
+            if form not in {*RENDERERS, "json"} or chosen:
+                first = folder / next(iter(capacities.folders.values()))
+                raise BadInput(f"{run}: has the searches of several models", hint=f"name one of them, as in {first}")
+            text = capacities_document(capacities)
+            shown = renderers(terminal_width() if out is None else None)
+            content = to_json(capacities).decode() if form == "json" else shown[form](text)
+        elif folder is not None and has_pairs(folder):
+            content = _comparison(folder, form, chosen, width=terminal_width() if out is None else None)
+        elif form == "hgrm":
+            from loadbench.report.hgrm import hgrm
 
-        tables = hgrm(run_in(folder) if folder is not None else read_run(run))
-        if not tables:
-            raise BadInput(f"{run}: no level has a distribution", hint="name a run with requests that ended ok")
-        if out is not None:
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                hint = "name a folder that can be written"
-                raise BadInput(f"--out {out}: {error.strerror or error}", hint=hint) from None
-            sys.exit(max(write_file("--out", out / name, table) for name, table in tables.items()))
-        content = "\n".join(tables.values())
-    else:
-        result = run_in(folder) if folder is not None else read_run(run)
-        folder = folder or run.parent
-        requests = folder / "requests.jsonl"
-        width = terminal_width() if out is None else None
-        shown = renderers(width)
-        if tool is not None:
-            from loadbench.report.tool_comparison import tool_comparison_document
-
-            content = shown[form](tool_comparison_document(result, tool, read_requests(requests)))
-        elif by_prompt:
-            from loadbench.analyze.level.by_prompt import by_prompt as figures_by_prompt
-            from loadbench.report.by_prompt import by_prompt_document
-
-            content = shown[form](by_prompt_document(result, figures_by_prompt(read_requests(requests))))
-        elif by_user:
-            from loadbench.analyze.level.fairness import fairness
-            from loadbench.report.by_user import by_user_document
-
-            content = shown[form](by_user_document(result, fairness(read_requests(requests))))
+            tables = hgrm(run_in(folder) if folder is not None else read_run(run))
+            if not tables:
+                raise BadInput(f"{run}: no level has a distribution", hint="name a run with requests that ended ok")
+            if out is not None:
+                try:
+                    out.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    hint = "name a folder that can be written"
+                    raise BadInput(f"--out {out}: {error.strerror or error}", hint=hint) from None
+                sys.exit(max(write_file("--out", out / name, table) for name, table in tables.items()))
+            content = "\n".join(tables.values())
         else:
-            from loadbench.report.capacity import capacity_document
+            result = run_in(folder) if folder is not None else read_run(run)
+            folder = folder or run.parent
+            requests = folder / "requests.jsonl"
+            width = terminal_width() if out is None else None
+            shown = renderers(width)
+            if tool is not None:
+                from loadbench.report.tool_comparison import tool_comparison_document
 
-            content = render(result, form, quality=read_quality(folder), width=width)
-            # The answer of a capacity search comes before its levels, for people, and its title is higher.
-            if form in RENDERERS and (folder / FILE).is_file():
-                search = shown[form](capacity_document(read_capacity(folder)))
-                content = search + "\n" + "#" * (form == "markdown") + content
+                content = shown[form](tool_comparison_document(result, tool, read_requests(requests)))
+            elif by_prompt:
+                from loadbench.analyze.level.by_prompt import by_prompt as figures_by_prompt
+                from loadbench.report.by_prompt import by_prompt_document
+
+                content = shown[form](by_prompt_document(result, figures_by_prompt(read_requests(requests))))
+            elif by_user:
+                from loadbench.analyze.level.fairness import fairness
+                from loadbench.report.by_user import by_user_document
+
+                content = shown[form](by_user_document(result, fairness(read_requests(requests))))
+            else:
+                from loadbench.report.capacity import capacity_document
+
+                content = render(result, form, quality=read_quality(folder), width=width)
+                # The answer of a capacity search comes before its levels, for people, and its title is higher.
+                if form in RENDERERS and (folder / FILE).is_file():
+                    search = shown[form](capacity_document(read_capacity(folder)))
+                    content = search + "\n" + "#" * (form == "markdown") + content
     if out is not None:
         sys.exit(write_file("--out", out, content))
     print_report(content, "json" if schema else form)

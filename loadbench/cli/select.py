@@ -64,7 +64,7 @@ def command(
     from loadbench.plan.objective import parse_level_label  # noqa: PLC0415
     from loadbench.report.formats import renderers  # noqa: PLC0415
     from loadbench.report.selection import selection_document, selection_json  # noqa: PLC0415
-    from loadbench.results.folder import folder_of  # noqa: PLC0415
+    from loadbench.results.folder import contradictions_in, folder_of  # noqa: PLC0415
     from loadbench.results.quality import read_quality  # noqa: PLC0415
     from loadbench.results.recorded_prompts import known_facts  # noqa: PLC0415
     from loadbench.results.saved import runs_of  # noqa: PLC0415
@@ -90,12 +90,13 @@ def command(
             raise BadInput(f"--at: {error}") from None
     facts = {} if models is None else known_facts(read_models(models))
     read = [(run, read_quality(folder_of(path))) for path in runs for run in runs_of(path)]
-    selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed, min_quality=min_quality)
-    content = (
-        selection_json(selection)
-        if form == "json"
-        else renderers(terminal_width())[form](selection_document(selection))
-    )
+    with contradictions_in(" or ".join(map(str, runs))):
+        selection = select(candidates(read, at=at, rater=rater, facts=facts), weighed, min_quality=min_quality)
+        content = (
+            selection_json(selection)
+            if form == "json"
+            else renderers(terminal_width())[form](selection_document(selection))
+        )
     print_report(content, form)
     if not selection.ranked:
         of_quality = all("--min-quality" in candidate.excluded for candidate in selection.excluded)

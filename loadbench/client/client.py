@@ -41,6 +41,18 @@ if TYPE_CHECKING:
 
 # An error's body is read for its message; the rest is dropped.
 _MOST_ERROR_BYTES = 64 * 1024
+# What no first bytes have decided is no stream: more than a byte order mark and some empty lines.
+_MOST_UNDECIDED_BYTES = 4 * 1024
+# A response may be longer than requested: some servers take no limit, or do not count reasoning. One with this many
+# times the tokens, or of any request this many events, ends only when the context is full, if ever. An event of one
+# token has some 200 bytes, with the probabilities of its alternatives 1 KiB or more.
+_MOST_TIMES, _ENDLESS_EVENTS, _ENDLESS_EVENT_BYTES = 16, 65_536, 1024
+# Of one without end so many marks are kept.
+_KEPT_OF_ENDLESS = 1024
+# Looking so often costs nothing, and lets the fewest bytes through that so many events can have.
+_LOOK_EVERY_BYTES = 1024 * 1024
+# More than the longest event without one token: signs of life have some kilobytes in an hour.
+_MOST_FRUITLESS_LOOKS = LARGEST_BLOCK // _LOOK_EVERY_BYTES + 2
 # Segments before the first event with text: the response's head, and an event with a role alone.
 _BEFORE_TEXT = 2
 # Events pile up before a read that is this late.
@@ -188,6 +200,7 @@ class Client:
             # The body may have another limit than the one it was made for.
             usage = call.reader.check_usage(limit_in(body))
             sample = replace(sample, usage=usage)
+        call.release()
 
         # The server may repeat what it was sent, anywhere, and all that it says is kept.
         said = {name: text for name in _SERVER_WORDS if (text := getattr(sample, name))}
@@ -246,22 +259,26 @@ class _Call:
         "_coding",
         "_deadline",
         "_ends_as",
+        "_exchange",
+        "_fruitless",
         "_idle",
         "_last_read_ns",
         "_late",
         "_latest",
         "_latest_ns",
         "_location",
+        "_look_at_bytes",
         "_merged",
         "_merged_segments",
         "_patience",
+        "_received_bytes",
         "_retry_after",
+        "_seen_events",
         "_segments",
         "_streams",
         "_task",
         "_timeouts",
         "_type",
-        "_url",
         "censored",
         "connect_ns",
         "connected_ns",
@@ -314,12 +331,15 @@ class _Call:
         self._streams: bool | None = False  # None: not known yet
         self._type = b""
         self._coding = b"identity"
-        self._url = self._location = self._retry_after = ""
+        self._location = self._retry_after = ""
         self._body = bytearray()
+        self._exchange: HttpRequest | None = None
+        self._received_bytes, self._look_at_bytes = 0, _LOOK_EVERY_BYTES
+        self._seen_events = self._fruitless = 0  # events at the last look; looks since there was a new one
 
     async def run(self, transport: Transport, exchange: HttpRequest) -> tuple[Outcome, str]:
         """Carry the request out; returns how it ended, with the detail for people."""
-        self._task, self._url = asyncio.current_task(), exchange.url
+        self._task, self._exchange = asyncio.current_task(), exchange
         self._expect_first((Outcome.TIMEOUT_CONNECT, "no connection", self._timeouts.connect_ns), self._began_ns)
         broke: tuple[Outcome, str] | None = None
         try:
@@ -369,7 +389,7 @@ class _Call:
         reader = self.reader
         if self.status is not None and self.status != 200:
             if 300 <= self.status < 400:
-                to = redirect_target(self._url, self._location)
+                to = redirect_target(self._exchange.url if self._exchange else "", self._location)
                 return Outcome.HTTP_ERROR, f"HTTP {self.status}: redirects to {to}"
             wait = f" (Retry-After: {self._retry_after})" if self._retry_after else ""
             return Outcome.HTTP_ERROR, f"HTTP {self.status}: {error_text(bytes(self._body))}{wait}"
@@ -395,6 +415,11 @@ class _Call:
             # No event stream: a whole response in JSON, or something else.
             reader.read_json(bytes(self._body), self.end_ns)
         return reader.outcome()
+
+    def release(self) -> None:
+        """Free what was received: the exception of a response that broke refers to this until garbage is collected."""
+        self._body = bytearray()
+        self.reader.release()
 
     def cut(self, reason: Outcome) -> None:
         """End the request now, unless it has ended."""
@@ -442,11 +467,17 @@ class _Call:
         self._last_read_ns = at_ns
         if self.first_byte_ns is None:
             self.first_byte_ns = at_ns
+        self._received_bytes += len(chunk)
+        if self._received_bytes > self._look_at_bytes:
+            self._look_at_bytes += _LOOK_EVERY_BYTES
+            self._refuse_endless()
         if self._streams is None:
             # No event can be complete before it is known what this is, so none gets a later stamp than its own.
             chunk = bytes(self._body) + chunk
             self._body.clear()
             self._streams = self.reader.recognises(chunk)
+            if self._streams is None and len(chunk) > _MOST_UNDECIDED_BYTES:
+                self._streams = False
         if not self._streams:
             if self.status == 200 and len(self._body) > LARGEST_BLOCK:
                 what = f"more than {LARGEST_BLOCK // 2**20} MiB that are no event stream"
@@ -456,6 +487,8 @@ class _Call:
             return
         reader = self.reader
         reader.feed(at_ns, chunk)
+        if reader.broken:
+            raise TransportError(Outcome.PROTOCOL, reader.broken)
         merged = reader.merged_events
         if merged > self._merged:
             # An event is late only if it came in a segment of its own: those of one segment were sent together.
@@ -472,6 +505,22 @@ class _Call:
             self._expect(_NO_END, reader.done_ns)
         elif reader.first_token_ns is not None:
             self._expect(self._idle, at_ns)
+
+    def _refuse_endless(self) -> None:
+        """Raise `TransportError` if a body is far longer than what was requested, so that it may never end."""
+        if self.status != 200:
+            raise TransportError(Outcome.HTTP_ERROR, "")  # its beginning has been kept
+        limit = limit_in(self._exchange.body) if self._exchange is not None else None
+        most = max(_MOST_TIMES * (_ENDLESS_EVENTS if limit is None else limit), _ENDLESS_EVENTS)
+        events, asked = len(self.reader.event_ns), "" if limit is None else f", of {limit:,} tokens requested"
+        self._fruitless = 0 if events > self._seen_events else self._fruitless + 1
+        self._seen_events = events
+        if self._fruitless >= _MOST_FRUITLESS_LOOKS:
+            raise TransportError(Outcome.ENDLESS, f"no token in the last {self._fruitless} MiB{asked}")
+        if events > most:
+            raise TransportError(Outcome.ENDLESS, f"no end after {events:,} events{asked}")
+        if self._received_bytes > most * _ENDLESS_EVENT_BYTES:
+            raise TransportError(Outcome.ENDLESS, f"no end after {self._received_bytes >> 20:,} MiB{asked}")
 
     def _expect(self, wait: _Wait, since_ns: int) -> None:
         """Move the deadline: if nothing more arrives by then, the request ends as `wait` says."""
@@ -498,7 +547,7 @@ class _Call:
         """All that is known about the request."""
         reader = self.reader
         output_tokens, source = reader.output_tokens()
-        content_type = None
+        is_ended, content_type = outcome is not Outcome.ENDLESS, None
         says_stream = bool(self._type) and reader.accepts(self._type)
         if self._streams and says_stream == reader.is_whole:
             came = "a response that was not streamed" if reader.is_whole else "a stream"
@@ -520,8 +569,8 @@ class _Call:
             reused=self.reused,
             connect_ns=self.connect_ns,
             reconnects=self.reconnects,
-            event_ns=reader.event_ns,
-            event_tokens=reader.tokens_by_event(),
+            event_ns=reader.event_ns if is_ended else reader.event_ns[:_KEPT_OF_ENDLESS],
+            event_tokens=reader.tokens_by_event() if is_ended else None,
             reads=reader.reads,
             merged_reads=reader.merged_reads,
             censored_events=self.censored,

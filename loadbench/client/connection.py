@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 # The most that one read brings. All connections share one buffer, because each read is parsed before the next begins.
 _READ_BYTES = 256 * 1024
 _BUFFER = memoryview(bytearray(_READ_BYTES))
-# More than the header block of any server, and too little to fill the memory.
-_MOST_HEADER_BYTES = 256 * 1024
+# More than the header block of any server, and too little to fill the memory. Bytes that are no body: headers, interim
+# responses, the frames of chunks with what may be written into them, and trailers.
+_MOST_FRAMING_BYTES = 256 * 1024
 # A send that takes longer was interrupted: copying what a socket takes at once needs some 100 µs.
 _PREEMPTED_NS = 1_000_000
 
@@ -58,9 +59,9 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_at_ns",
         "_done",
+        "_framing_bytes",
         "_has_headers",
         "_has_unsent",
-        "_header_bytes",
         "_headers",
         "_parser",
         "_parts",
@@ -90,7 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = httptools.HttpResponseParser(self)
         self._status = 0
         self._headers: list[Header] = []
-        self._header_bytes = 0
+        self._framing_bytes = 0  # since the last read with a byte of a body
         self._at_ns = 0
         self._has_unsent = False
         self._has_headers = False
@@ -103,7 +104,7 @@ class Connection(asyncio.BufferedProtocol):
         self._done = asyncio.get_running_loop().create_future()
         self._receiver = receiver
         self.response_began = self._has_headers = False
-        self._header_bytes = 0
+        self._framing_bytes = 0
         self._transport.write(request)
         self._at_ns = self._stamper.now_ns()
         if self._transport.get_write_buffer_size():
@@ -182,6 +183,7 @@ class Connection(asyncio.BufferedProtocol):
             self._at_ns = arrived_ns if arrived_ns > began_ns else self._stamper.now_ns()
             self._receiver.sent(began_ns)
         self.response_began = True
+        self._framing_bytes += nbytes
 
         error: BaseException | None = None
         try:
@@ -197,10 +199,9 @@ class Connection(asyncio.BufferedProtocol):
         except BaseException as raised:  # noqa: BLE001 - the receiver's own error: it ends the exchange, which raises it
             error = raised
 
-        if error is None and not self._has_headers and self._receiver is not None:
-            self._header_bytes += nbytes
-            if self._header_bytes > _MOST_HEADER_BYTES:
-                error = TransportError(Outcome.PROTOCOL, "the header block has no end")
+        if error is None and self._framing_bytes > _MOST_FRAMING_BYTES and self._receiver is not None:
+            what = "of trailers or of chunks without a body" if self._has_headers else "of headers"
+            error = TransportError(Outcome.PROTOCOL, f"more than {_MOST_FRAMING_BYTES // 1024} KiB {what}")
         if error is not None:
             self._fail(error)
 
@@ -210,6 +211,7 @@ class Connection(asyncio.BufferedProtocol):
         if parts:
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
+            self._framing_bytes = 0
             if self._receiver is not None:
                 self._receiver.data(self._at_ns, body)
 
@@ -251,8 +253,9 @@ class Connection(asyncio.BufferedProtocol):
             self._close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._headers.append((name, value))
+        """One header. Those after the body, the trailers, say nothing that is used."""
+        if not self._has_headers:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The header block is complete; those of interim responses (1xx) are skipped."""

@@ -45,7 +45,7 @@ _OUTCOMES: tuple[tuple[type[Exception], Outcome], ...] = (
 )
 
 # Words of httpcore's message when a server's bytes are not HTTP; without them the connection ended early.
-_NOT_HTTP = ("illegal", "invalid", "malformed", "too many", "bad ")
+_NOT_HTTP = ("illegal", "invalid", "malformed", "too many", "too long", "bad ")
 
 
 class HttpxTransport:

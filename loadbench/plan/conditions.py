@@ -31,7 +31,8 @@ def conditions(scenario: Scenario) -> dict[str, object]:
     path = scenario.work.prompts
     if path is not None:
         try:
-            values["work.prompts"] = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+            with path.open("rb") as file:
+                values["work.prompts"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
         except OSError as error:
             raise BadInput(f"{path}: {error.strerror or error}", hint="name a prompt file") from None
     plain: dict[str, object] = orjson.loads(orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS, default=str))

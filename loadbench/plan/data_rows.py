@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from loadbench.core.bounded import parse_json
 from loadbench.core.errors import BadInput
 from loadbench.core.text import kind_of
 from loadbench.plan.data_messages import (
@@ -322,11 +323,11 @@ def unquoted(value: object) -> Any:
     if text[:1] not in "[{" and not re.fullmatch(r"-?\d{1,18}(\.\d*)?([eE]-?\d+)?|true|false", text, re.IGNORECASE):
         return value
     with suppress(orjson.JSONDecodeError):
-        return orjson.loads(text.lower() if text[:1] not in "[{" else text)
+        return parse_json(text.lower() if text[:1] not in "[{" else text)
     with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the text's escapes
         # Nothing that only Python has, such as a set.
-        return orjson.loads(orjson.dumps(ast.literal_eval(text), option=orjson.OPT_NON_STR_KEYS))
+        return parse_json(orjson.dumps(ast.literal_eval(text), option=orjson.OPT_NON_STR_KEYS))
     return value
 
 

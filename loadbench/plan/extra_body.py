@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loadbench.core.bounded import read_file
 from loadbench.core.text import SURROGATE, kind_of
 
 if TYPE_CHECKING:
@@ -71,19 +73,16 @@ def _parsed(text: str) -> object:
         path = Path(text[1:].strip())
         where = f"{path}: "
         try:
-            raw = path.read_bytes()
+            raw = read_file(path, _MOST_BYTES)
         except OSError as error:
             raise ValueError(f"{where}{error.strerror or error}") from None
-        if len(raw) > _MOST_BYTES:
-            raise ValueError(f"{where}{len(raw)} bytes are too many for a request's parameters")
         try:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise ValueError(f"{where}not UTF-8 text") from None
 
     def unrepeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        names = [name for name, _ in pairs]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = next((name for name, count in Counter(name for name, _ in pairs).items() if count > 1), None)
         if twice is not None:
             raise ValueError(f"{where}{twice!r} is given twice in one object")
         return dict(pairs)

@@ -14,7 +14,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from loadbench.plan.objective import FAILURES, RATES, parse_level_label
+from loadbench.plan.objective import FAILURES, LONGEST_RULE, RATES, parse_level_label
 
 # The percentiles that are compared; a single request could decide a maximum or a mean.
 FIGURES = ("ttft", "ttft_response", "tpot", "itl", "e2e", "e2e_response", "e2e_per_token")
@@ -22,7 +22,8 @@ POINTS = ("p50", "p95", "p99")
 ENERGY, COST = "joules_per_output_token", "cost_per_million_output_tokens"
 METRICS = (*(f"{figure}_{point}" for figure in FIGURES for point in POINTS), *RATES, ENERGY, COST, FAILURES)
 
-_RULE = re.compile(r"\s*([A-Za-z0-9_.]+)\s*([<>])\s*([+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*%\s*(?:@(.*))?")
+_NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_RULE = re.compile(rf"\s*([A-Za-z0-9_.]+)\s*([<>])\s*({_NUMBER})\s*%\s*(?:@(.*))?")
 _EXAMPLE = "a rule such as 'ttft_p95>5%', 'output_tokens_per_s<-5%' or 'failures>1%@users=8'"
 
 
@@ -57,7 +58,7 @@ class GateRule:
 
 def parse_gate(value: object) -> GateRule:
     """The rule; raises `ValueError` with the text that was found and the text that is expected."""
-    match = _RULE.fullmatch(value) if isinstance(value, str) else None
+    match = _RULE.fullmatch(value) if isinstance(value, str) and len(value) <= LONGEST_RULE else None
     if match is None:
         raise ValueError(f"found {value!r}, want {_EXAMPLE}")
     metric, sense, percent, level = match.groups()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
+from loadbench.core import bounded
 from loadbench.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ _DECODER = json.JSONDecoder(
 def parse_json(text: str | bytes, path: Path, first_line: int = 1) -> Any:
     """The value of a JSON text that begins at a line of the file; raises `BadInput` with the line of the error."""
     try:
-        return orjson.loads(text)
+        return bounded.parse_json(text)
     except orjson.JSONDecodeError as error:
         try:
             written = text if isinstance(text, str) else text.decode()
-            return _paired(_DECODER.decode(written), written)
+            return _paired(_shallow(_DECODER.decode(written), written), written)
         except UnicodeDecodeError:
             raise BadInput(f"{path}, line {first_line}: this is not UTF-8", hint="save the file as UTF-8") from None
         except (ValueError, RecursionError):
@@ -49,6 +50,13 @@ def parse_json(text: str | bytes, path: Path, first_line: int = 1) -> Any:
 
 def _not_json(path: Path, line: int, problem: str) -> BadInput:
     return BadInput(f"{path}, line {line}: this is not JSON: {problem}", hint="fix the file at this line")
+
+
+def _shallow(value: Any, written: str) -> Any:
+    """The value; raises `RecursionError` for one that is nested too deeply."""
+    if bounded.is_deep(written, value):
+        raise RecursionError
+    return value
 
 
 def _paired(value: Any, written: str) -> Any:
@@ -102,6 +110,7 @@ class JsonStream:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
+                _shallow(value, self._text[self._at : end])
             except (ValueError, RecursionError) as error:
                 problem = (
                     "it is nested too deeply"

@@ -13,6 +13,7 @@ times, if known. Other keys are ignored: the workshop's router keeps its `priori
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,8 +53,8 @@ def read_models(path: str | Path) -> tuple[KnownModel, ...]:
     models = tuple(_models(document, path))
     if not models:
         raise BadInput(f"{path} has no models", hint="write at least one")
-    names = [model.name for model in models]
-    duplicate = next((name for name in names if names.count(name) > 1), None)
+    counts = Counter(model.name for model in models)
+    duplicate = next((name for name, count in counts.items() if count > 1), None)
     if duplicate is not None:
         raise BadInput(f"{path} has the model {duplicate!r} twice", hint="remove one of them")
     return models

@@ -10,10 +10,12 @@ import difflib
 import json
 import re
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from loadbench.core.bounded import read_file
 from loadbench.core.errors import BadInput
 from loadbench.core.text import SURROGATE
 from loadbench.plan.personas import PERSONA_SETTINGS, Persona
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 # A scenario is written by hand; a larger file was not.
 _MOST_BYTES = 4 * 1024 * 1024
+# The place of each may be looked for in the whole file.
+_MOST_PERSONAS = 200
 
 
 def read(setting: Setting, value: object, origin: Origin) -> Entry:
@@ -57,11 +61,9 @@ class ScenarioFile:
     def read(cls, path: Path) -> ScenarioFile:
         """Parse the file; raises `BadInput` with file and line."""
         try:
-            raw = path.read_bytes()
+            raw = read_file(path, _MOST_BYTES)
         except OSError as error:
             raise BadInput(f"{path}: {error.strerror or error}", hint="name a scenario file (TOML or JSON)") from None
-        if len(raw) > _MOST_BYTES:
-            raise BadInput(f"{path}: {len(raw)} bytes are too many for a scenario", hint="is it another file?")
         try:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -113,6 +115,9 @@ class ScenarioFile:
         tables = self.content.get("personas", {})
         if not isinstance(tables, dict):
             raise BadInput(f"{self.place('personas')}: personas: found {tables!r}, want a table for each")
+        if len(tables) > _MOST_PERSONAS:
+            problem = f"personas: found {len(tables):,}, want at most {_MOST_PERSONAS}"
+            raise BadInput(f"{self.place('personas')}: {problem}", hint="leave out those that no mix names")
         return tuple(
             read_persona(name, table, place=partial(self.place, f"personas.{name}")) for name, table in tables.items()
         )
@@ -165,9 +170,9 @@ def read_persona(name: str, table: object, *, place: Callable[[str], str]) -> Pe
 def _parse(path: Path, text: str) -> dict[str, object]:
     def unrepeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
         # As in TOML: of two values of one key, JSON would silently take the last.
-        names = [name for name, _ in pairs]
+        counts = Counter(name for name, _ in pairs)
         for name, value in pairs:
-            if names.count(name) > 1:
+            if counts[name] > 1:
                 raise BadInput(f"{path}: {name} is given twice in one object", hint="give it once")
             if SURROGATE.search(f"{name}{value}"):
                 raise BadInput(f"{path}: {name!r}: found {value!r}, want text that is valid Unicode")

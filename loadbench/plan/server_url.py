@@ -112,11 +112,13 @@ def normal_url(text: str) -> str:
         raise ValueError(f"{found}{wanted}")
     if parts.fragment or text.endswith("#"):
         raise ValueError(f"{found}want a URL without a fragment: what follows # is never sent")
-    if not host.isascii():
-        try:
-            host = host.encode("idna").decode()
-        except UnicodeError as error:
-            raise ValueError(f"{found}{wanted}: {error}") from None
+    try:
+        host = host if host.isascii() else host.encode("idna").decode()
+        for label in host.split("."):
+            if label.startswith("xn--") and not label[4:].encode().decode("punycode"):
+                raise UnicodeError("there is no name after xn--")  # noqa: TRY301 - as a name that cannot be decoded
+    except UnicodeError as error:
+        raise ValueError(f"{found}{wanted}: {error}") from None
     host = f"[{host}]" if ":" in host else host
     netloc = (f"{quote(userinfo, safe=_SAFE)}@" if userinfo else "") + host + ("" if port is None else f":{port}")
     path, query = quote(parts.path, safe=_SAFE), quote(parts.query, safe=_SAFE)

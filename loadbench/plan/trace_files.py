@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from loadbench.core.bounded import parse_json
 from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S, format_duration
 from loadbench.plan.input_files import read_lines
@@ -159,11 +160,11 @@ def _json_records(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Reco
         if not line or line.isspace():
             continue
         try:
-            record = orjson.loads(line)
+            record = parse_json(line)
         except orjson.JSONDecodeError as error:
             try:
                 record = json.loads(line)  # written by Python, with NaN
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise _bad(path, number, f"is not JSON: {error}") from None
         if not isinstance(record, dict):
             raise _bad(path, number, "is not a request: it is not an object")
@@ -176,7 +177,10 @@ def _json_records(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Reco
 def _csv_records(path: Path, number: int, head: str, lines: Iterator[tuple[int, str]]) -> Iterator[Record]:
     """The character that separates the names in the first line separates the fields."""
     delimiter = max(",;\t|", key=head.count)
-    names = next(csv.reader([head.strip("\r\n")], delimiter=delimiter))
+    try:
+        names = next(csv.reader([head.strip("\r\n")], delimiter=delimiter))
+    except csv.Error as error:
+        raise _bad(path, number, f"is no line of column names: {error}") from None
     keys = [_key(name) for name in names]
     read = number
 
@@ -441,7 +445,7 @@ def _ids(value: object) -> list[int]:
     """The ids of blocks, as 64-bit numbers; in CSV they are a JSON array in a field."""
     if value is None or value != value or (isinstance(value, str) and value.strip().lower() in _EMPTY):  # noqa: PLR0124
         return []
-    ids = orjson.loads(value) if isinstance(value, str) else value
+    ids = parse_json(value) if isinstance(value, str) else value
     if not isinstance(ids, list) or not all(isinstance(block, int) for block in ids):
         raise ValueError("its hash_ids are not whole numbers")
     return [block - (1 << 64) if block >> 63 > 0 else block for block in ids]

@@ -18,6 +18,7 @@ class Outcome(StrEnum):
     TRUNCATED = "truncated"  # the stream ended without finish_reason and without [DONE]
     EMPTY = "empty"  # a clean end without one token
     PROTOCOL = "protocol"  # a frame that cannot be parsed, or a response that is not an event stream
+    ENDLESS = "endless"  # many times longer than requested; the connection was closed
     REFUSED = "refused"  # no connection: refused, unknown host, TLS failure
     CLIENT_LIMIT = "client_limit"  # this machine had no socket, port or memory left for it
     RESET = "reset"  # the connection broke before the response was complete

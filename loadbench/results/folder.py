@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -31,13 +32,13 @@ from loadbench.core.errors import BadInput, ExitCode
 from loadbench.results.run import SCHEMA, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
 # Where run folders are made.
 RESULTS = Path("results")
 # A result has a histogram of a few kilobytes per metric and level; a larger file is not a result.
-_MOST_BYTES = 512 * 1024 * 1024
+MOST_BYTES = 512 * 1024 * 1024
 # Names that Windows reserves for devices.
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
@@ -361,13 +362,25 @@ def open_plain(path: Path, *, named: bool = False) -> BinaryIO:
     return os.fdopen(file, "rb")
 
 
-def read_plain(path: Path, *, named: bool = False, most_bytes: int = _MOST_BYTES) -> bytes:
+def read_plain(path: Path, *, named: bool = False, most_bytes: int = MOST_BYTES) -> bytes:
     """The content of a plain file; raises `OSError` as `open_plain`, and for one with more than these bytes."""
     with open_plain(path, named=named) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most_bytes:
             raise OSError(errno.EFBIG, f"larger than {most_bytes >> 20} MiB", path)
         return file.read(size)
+
+
+@contextmanager
+def contradictions_in(path: object) -> Iterator[None]:
+    """What is computed from a file of results: values that no run has are a fault of the file. Raises `BadInput`."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, ValueError) as error:
+        raise BadInput(
+            f"{path}: its values are not those of a run: {type(error).__name__}: {error}",
+            hint="restore it from a copy, or measure again",
+        ) from error
 
 
 def folder_of(path: Path) -> Path:

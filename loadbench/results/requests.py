@@ -28,7 +28,7 @@ from loadbench.record.sample import Sample
 from loadbench.record.timings import Timings
 from loadbench.record.usage_check import PLAUSIBLE
 from loadbench.results.append_log import AppendLog
-from loadbench.results.folder import open_plain
+from loadbench.results.folder import UNREADABLE, open_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -274,7 +274,7 @@ def read_requests(path: Path, damaged: list[int] | None = None) -> Iterator[Requ
                     )
                 try:
                     record = decoder.decode(text)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                except UNREADABLE as error:
                     bad.append(number)
                     first = first or f"{path}, line {number}: not a request: {error}"
                 else:

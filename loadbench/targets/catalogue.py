@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from loadbench.core.bounded import read_file
 from loadbench.results.models import Model
 from loadbench.targets.context import listed_context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 _MB = 1024 * 1024
+# An `inference_model.json` has a name and a prompt template.
+_MOST_BYTES = 1024 * 1024
 _VERSION = re.compile(r":(\d{1,9})$")
 _VARIANT = re.compile(
     r"-(generic|cuda|trtrtx|tensorrt|openvino|qnn|vitis|webgpu|migraphx|directml)-(cpu|gpu|npu)$", re.IGNORECASE
@@ -57,6 +60,20 @@ def same_model(one: str, other: str) -> bool:
     return one == other or (unversioned(one) == unversioned(other) and one.count(":") != other.count(":"))
 
 
+def same_as_any(ids: Iterable[str]) -> Callable[[str], bool]:
+    """Whether an id means the same model as one of these, at the same cost for any number of them."""
+    known: dict[str, set[tuple[int, str]]] = {}
+    for other in ids:
+        known.setdefault(unversioned(other), set()).add((other.count(":"), other))
+
+    def is_known(model_id: str) -> bool:
+        alike = known.get(unversioned(model_id), set())
+        colons = model_id.count(":")
+        return (colons, model_id) in alike or any(others != colons for others, _ in alike)
+
+    return is_known
+
+
 def with_names(model: Model) -> Model:
     """The model with the version, device and execution provider that its id contains."""
     version, variant = _VERSION.search(model.id), _VARIANT.search(unversioned(model.id))
@@ -85,15 +102,20 @@ def _filled(model: Model, more: Model) -> Model:
 def merged(*sources: Iterable[Model]) -> list[Model]:
     """Every model once, in the order of the first source that has it; the first source to give a value wins."""
     models: list[Model] = []
+    places: dict[str, int] = {}
+    # By the id without its version, those with and those without one, which differ in their colons.
+    alike: dict[str, dict[int, list[int]]] = {}
     for source in sources:
         for model in source:
+            by_colons, colons = alike.setdefault(unversioned(model.id), {}), model.id.count(":")
             # An id without a version, in a list with several versions, means no particular one of them.
-            same = [at for at, known in enumerate(models) if known.id == model.id] or [
-                at for at, known in enumerate(models) if same_model(known.id, model.id)
-            ]
-            if len(same) == 1:
-                models[same[0]] = _filled(models[same[0]], model)
+            same = [at for others, group in by_colons.items() if others != colons for at in group[:2]]
+            if model.id in places or len(same) == 1:
+                at = places.get(model.id, same[0] if same else 0)
+                models[at] = _filled(models[at], model)
             else:
+                places[model.id] = len(models)
+                by_colons.setdefault(colons, []).append(len(models))
                 models.append(model)
     return [with_names(model) for model in models]
 
@@ -160,9 +182,9 @@ def from_cache(folder: Path) -> list[Model]:
     for pattern in _FOLDERS:
         for path in sorted(folder.glob(pattern)):
             try:
-                name = _text(_table(msgspec.json.decode(path.read_bytes())).get("Name"))
+                name = _text(_table(msgspec.json.decode(read_file(path, _MOST_BYTES))).get("Name"))
                 size = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file())
-            except (OSError, msgspec.DecodeError):
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
             if name is not None:
                 models.append(Model(id=name, size_bytes=size, cached=True))
@@ -199,10 +221,8 @@ def with_loaded(models: Iterable[Model], ids: Iterable[str] | None) -> list[Mode
     """The models, each loaded or not by this list of ids; unchanged if the list is `None`."""
     if ids is None:
         return list(models)
-    loaded = list(ids)
-    return [
-        msgspec.structs.replace(model, loaded=any(same_model(model.id, other) for other in loaded)) for model in models
-    ]
+    is_loaded = same_as_any(ids)
+    return [msgspec.structs.replace(model, loaded=is_loaded(model.id)) for model in models]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +244,13 @@ def resolve(wanted: str, models: Sequence[Model]) -> ResolvedModel | None:
     Of several versions it is the newest that is cached, or the newest if none is. Of the variants of an alias it is the
     one that is loaded, that is cached, or that Foundry Local itself prefers (NPU, GPU, CPU), in this order.
     """
-    for same in (
-        [model for model in models if model.id == wanted],
-        [model for model in models if same_model(model.id, wanted)],
-        [model for model in models if model.alias == wanted],
-        [model for model in models if bare_name(model.id) == wanted],
+    for is_meant in (
+        lambda model: model.id == wanted,
+        lambda model: same_model(model.id, wanted),
+        lambda model: model.alias == wanted,
+        lambda model: bare_name(model.id) == wanted,
     ):
-        if same:
+        if same := [model for model in models if is_meant(model)]:
             variants = tuple(dict.fromkeys(unversioned(model.id) for model in same))
             return ResolvedModel(min(same, key=_rank), variants)
     return None

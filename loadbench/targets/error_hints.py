@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+# Details of failures are shorter. The patterns may look at a character as often as the text is long.
+_MOST_WORDS = 2000
 REDIRECT = "redirects are not followed: use that address with --url if it is the right one"
 KEY = (
     "the key is that in LOADBENCH_API_KEY, or in the variable of --api-key-env; "
@@ -48,6 +50,11 @@ _FIELD = (
 # (pattern, name, advice); the first match counts, so the more specific ones come first.
 _KNOWN: tuple[tuple[str, str, str], ...] = (
     (r"HTTP 3\d\d", "redirect", REDIRECT),
+    (
+        r"^no (?:end after|token in the last) [\d,]+ (?:events|MiB)",
+        "no end",
+        "the server may not take the limit of tokens (--max-tokens-field NAME), or the model may repeat itself",
+    ),
     (
         r"no token(?: with text of the 1 that usage counts)?, and finish_reason",  # which counts as a token
         "ended at once",
@@ -140,9 +147,10 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
 
 def known_error(words: str) -> str | None:
     """The name of the error, if it is a known one."""
-    return next((name for pattern, name, _ in _KNOWN if re.search(pattern, words, re.IGNORECASE)), None)
+    return next((name for pattern, name, _ in _KNOWN if re.search(pattern, words[:_MOST_WORDS], re.IGNORECASE)), None)
 
 
 def advice_for(words: str) -> str:
     """What to do about it; empty if the error is unknown."""
-    return next((advice for pattern, _, advice in _KNOWN if re.search(pattern, words, re.IGNORECASE)), "")
+    found = (advice for pattern, _, advice in _KNOWN if re.search(pattern, words[:_MOST_WORDS], re.IGNORECASE))
+    return next(found, "")

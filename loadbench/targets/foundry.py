@@ -22,6 +22,7 @@ from urllib.parse import quote
 import orjson
 
 from loadbench.client.lean_httpx import httpx
+from loadbench.core import bounded
 from loadbench.core.errors import TargetUnavailable
 from loadbench.targets.catalogue import bare_name, from_cache, from_catalogue, same_model, unversioned
 from loadbench.targets.http_get import get, get_json, parse_json
@@ -142,8 +143,7 @@ def catalogue_of(service: Service) -> tuple[list[Model], list[Model]]:
         return [], []
     path = service.cache / _CATALOGUE_FILE
     try:
-        raw = path.read_bytes() if path.stat().st_size <= _MOST_CATALOGUE_BYTES else b""
-        listed = from_catalogue(orjson.loads(raw))
+        listed = from_catalogue(bounded.parse_json(bounded.read_file(path, _MOST_CATALOGUE_BYTES)))
     except (OSError, orjson.JSONDecodeError):
         listed = []
     return listed, from_cache(service.cache)

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from loadbench.core.bounded import parse_json
 from loadbench.core.children import child_environment, find_program
 from loadbench.results.models import Model
 from loadbench.targets.catalogue import from_catalogue
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 # A cold start of the command line takes seconds; a command that takes longer than this hangs.
 _WITHIN_S = 30.0
 _MOST_BYTES = 16 * 1024 * 1024
+# A row of its tables is as wide as a terminal.
+_LONGEST_ROW = 1000
 _URL = re.compile(r"https?://[\w.\-]+(?::\d{1,5})?|https?://\[[0-9a-fA-F:]+\](?::\d{1,5})?")
 # Terminal colours and cursor movements, which some releases also write to files.
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*\x07")
 _SIZE = re.compile(r"([0-9]+(?:[.,][0-9]+)?)\s*(MB|GB)", re.IGNORECASE)
 _UNITS = {"MB": 1024**2, "GB": 1024**3}
 
@@ -131,7 +134,7 @@ def first_object(text: str) -> object:
     """The JSON object between the first `{` and the last `}`; `None` if there is none."""
     begins, ends = text.find("{"), text.rfind("}")
     try:
-        document: object = orjson.loads(text[begins : ends + 1]) if 0 <= begins < ends else None
+        document: object = parse_json(text[begins : ends + 1]) if 0 <= begins < ends else None
     except orjson.JSONDecodeError:
         return None
     return document
@@ -155,6 +158,8 @@ def from_table(text: str) -> list[Model]:
     columns: dict[str, slice] = {}
     alias = ""
     for line in text.splitlines():
+        if len(line) > _LONGEST_ROW:
+            continue
         if re.search(r"\bAlias\b.*\bModel ID\b", line):
             heads = list(re.finditer(r"Alias|Device|Task|File Size|License|Model ID", line))
             ends = [*(head.start() for head in heads[1:]), None]

@@ -14,6 +14,7 @@ import orjson
 
 from loadbench.client.faults import explain
 from loadbench.client.lean_httpx import httpx
+from loadbench.core import bounded
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.secrets import Secrets
 from loadbench.core.units import NS_PER_S
@@ -126,7 +127,7 @@ async def get_json(http: HttpClient, url: str) -> object:
 def parse_json(response: httpx.Response) -> object:
     """The JSON of a response; `None` if it is none."""
     try:
-        document: object = orjson.loads(response.content)
+        document: object = bounded.parse_json(response.content)
     except orjson.JSONDecodeError:
         return None
     return document

@@ -14,6 +14,7 @@ from loadbench.wire.openai import error_in
 _LISTS = ("data", "models", "items", "result", "results", "model_list")
 _NAMES = ("id", "model", "name", "model_name", "key")
 _KINDS = ("type", "task", "model_type", "kind", "mode", "pipeline_tag")
+_LONGEST_NAME = 300
 # What kinds, labels and names say of models that generate no text.
 _NO_TEXT = re.compile(
     r"embed|rerank|moderation|whisper|transcri|speech|\btts\b|audio[-_]?to|to[-_]?(image|video|speech|audio)"
@@ -76,4 +77,7 @@ def generates_text(entry: dict[str, Any]) -> bool:
 
 
 def _is_name(name: object) -> bool:
-    return (isinstance(name, str) and bool(name.strip())) or (isinstance(name, int) and not isinstance(name, bool))
+    """Whether it can be a model's name, of a length that a message can show."""
+    if isinstance(name, str):
+        return bool(name.strip()) and len(name) <= _LONGEST_NAME
+    return isinstance(name, int) and not isinstance(name, bool)

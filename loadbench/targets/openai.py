@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from loadbench.record.request import Destination
     from loadbench.record.sample import Sample
 
+# No server lists more models; of a longer list the beginning is used, as of a list that has further pages.
+_MOST_LISTED = 100_000
+# A run has at most so many levels, too.
+_MOST_TESTED = 1_000
 # What `--model all` gives.
 ALL_MODELS = ("all",)
 
@@ -83,8 +87,9 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
             document = parse_json(response) if response.status_code == httpx.codes.OK else None
             entries = entries_of(document)
             if entries is not None:
+                has_others, entries = has_more(document) or len(entries) > _MOST_LISTED, entries[:_MOST_LISTED]
                 ids = tuple(dict.fromkeys(entry["id"] for entry in entries))
-                target = replace(target, models=ids, more_models=has_more(document), listing=tuple(entries))
+                target = replace(target, models=ids, more_models=has_others, listing=tuple(entries))
                 return replace(target, base_url=base_url)
             message, hint = _list_problem(response, list_url)
             problems.append(TargetUnavailable(f"{shown}: {message}", hint=hint))
@@ -176,7 +181,7 @@ def choose_models(target: Target, wanted: tuple[str, ...] | None) -> tuple[tuple
     others = {entry["id"] for entry in target.listing if not generates_text(entry)}
     usable = tuple(model for model in listed if model not in others)
     if usable and (wanted == ALL_MODELS or (len(usable) == 1 and not target.more_models)):
-        return usable, {}
+        return few_enough(target, usable), {}
     if not usable:
         what = "no model that generates text is listed" if listed else "the list of models is empty"
         hint = "name the model with --model ID" + (f"; {target.models_text}" if listed else "")
@@ -185,6 +190,14 @@ def choose_models(target: Target, wanted: tuple[str, ...] | None) -> tuple[tuple
         f"{target.base_url}: serves several models",
         hint=f"choose with --model ID, or --model all; {target.models_text}",
     )
+
+
+def few_enough(target: Target, models: tuple[str, ...]) -> tuple[str, ...]:
+    """The models; raises `BadInput` for more than one run can test."""
+    if len(models) > _MOST_TESTED:
+        message = f"{target.base_url}: lists {len(models):,} models, and a run tests at most {_MOST_TESTED:,}"
+        raise BadInput(message, hint="name some of them with --model ID,ID")
+    return models
 
 
 async def first_response(

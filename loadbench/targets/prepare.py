@@ -21,7 +21,7 @@ from loadbench.plan.settings import DEFAULT, FOUNDRY_NEEDS, setting_of, settings
 from loadbench.results.models import Model
 from loadbench.targets.adapters import adapter_target, release
 from loadbench.targets.adapters import load as load_adapter
-from loadbench.targets.catalogue import from_listing, merged, resolve, same_model, with_loaded
+from loadbench.targets.catalogue import from_listing, merged, resolve, same_as_any, same_model, with_loaded
 from loadbench.targets.context import Context, check_context
 from loadbench.targets.foundry import (
     Dialect,
@@ -33,7 +33,7 @@ from loadbench.targets.foundry import (
     recognise,
     unload,
 )
-from loadbench.targets.openai import ALL_MODELS, choose_models, find_endpoint
+from loadbench.targets.openai import ALL_MODELS, choose_models, few_enough, find_endpoint
 from loadbench.targets.target import not_listed
 
 if TYPE_CHECKING:
@@ -185,9 +185,8 @@ async def known_models(scenario: Scenario, target: Target, service: Service) -> 
         listed = [structs.replace(model, cached=True) for model in listed]
     elif service.cache is not None:
         # 2.x also lists models that could be downloaded.
-        catalogue = [
-            structs.replace(entry, cached=any(same_model(entry.id, one.id) for one in cached)) for entry in catalogue
-        ]
+        is_cached = same_as_any(one.id for one in cached)
+        catalogue = [structs.replace(entry, cached=is_cached(entry.id)) for entry in catalogue]
     # Without a list (1.x has none while its catalogue cannot be fetched) loaded and cached models can still be used.
     in_memory = [Model(id=model, cached=True) for model in loaded or ()]
     return with_loaded(merged(listed, in_memory, cached, catalogue), loaded)
@@ -223,7 +222,7 @@ async def prepare(
         prepared = Prepared(scenario=scenario, target=target, service=service, catalogue=catalogue, say=say)
         wanted = scenario.target.model
         if wanted == ALL_MODELS:
-            wanted = tuple(model.id for model in catalogue if model.cached or model.loaded)
+            wanted = few_enough(target, tuple(model.id for model in catalogue if model.cached or model.loaded))
         choose(prepared, mix or wanted or _default(target, catalogue))
     catalogued: dict[str, Context | None] = {}
     for model in prepared.models:

@@ -128,12 +128,15 @@ _INSTEAD = partial(
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
+# Details of failures are shorter. The patterns may look at a character as often as the text is long.
+_MOST_WORDS = 2000
 # Words of a name that say nothing of its meaning.
 _EMPTY_WORDS = frozenset({"max", "min", "num", "the", "of", "to"})
 
 
 def refusals(words: str, sent: Mapping[str, object]) -> list[Refusal]:
     """The fields of the body `sent` that these words refuse, each once; those refused for their value come last."""
+    words = words[:_MOST_WORDS]
     found: dict[str, bool] = {}
     for field, by_value in sorted(_refused(words, sent), key=lambda item: item[1]):
         found.setdefault(field, by_value)

@@ -23,6 +23,7 @@ import anyio
 import orjson
 
 from loadbench.client.lean_httpx import httpx
+from loadbench.core.bounded import parse_json
 from loadbench.core.secrets import Secrets
 from loadbench.core.units import NS_PER_S
 from loadbench.targets.http_get import SECRET_PIECE
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 _MOST_BYTES = 4 * 1024 * 1024
 # The load waits for the page, which takes milliseconds to make.
 _TIMEOUT_S = 2.0
-# A name, its labels (whose values may contain any character) and a number; a time may follow.
-_SAMPLE = re.compile(r'\s*([a-zA-Z_:][\w:]{0,199})(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]+([^\s]+)', re.ASCII)
+# A name, its labels (whose values may contain any character) and a number; a time may follow. Nothing is tried twice.
+_SAMPLE = re.compile(r'\s*([a-zA-Z_:][\w:]{0,199})(?:\{(?:[^"}]++|"(?:[^"\\]++|\\.)*+")*+\})?[ \t]+([^\s]+)', re.ASCII)
 _TYPE = re.compile(r"#[ \t]+TYPE[ \t]+(\S+)[ \t]+(\w+)", re.ASCII)
 # The declared type decides, not the name: there are gauges and histograms that end in `_total`.
 _COUNTED = frozenset({"counter", "untyped", "unknown"})
@@ -73,7 +74,7 @@ GAUGES: Mapping[str, tuple[Callable[[list[float]], float], tuple[str, ...]]] = {
 }
 _GAUGE_LINES = re.compile(
     rf"^({'|'.join(re.escape(name) for _, names in GAUGES.values() for name in names)})"
-    r'(?:\{(?:[^"}\n]|"(?:[^"\\\n]|\\.)*")*\})?[ \t]+([^\s]+)',
+    r'(?:\{(?:[^"}\n]++|"(?:[^"\\\n]++|\\.)*+")*+\})?[ \t]+([^\s]+)',
     re.ASCII | re.MULTILINE,
 )
 # A page that takes longer than this, or is larger, is not read during a level.
@@ -202,7 +203,7 @@ def _unquoted(text: str) -> str:
     if not text.startswith('"'):
         return text
     try:
-        return str(orjson.loads(text))
+        return str(parse_json(text))
     except orjson.JSONDecodeError:
         return ""
 

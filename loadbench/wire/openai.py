@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 
+from loadbench.core.bounded import is_deep, parse_json
 from loadbench.wire.generated import generated, json_text
 from loadbench.wire.timings import timings_in
 from loadbench.wire.usage import Usage, usage_in
@@ -117,12 +118,14 @@ def read_whole(data: bytes) -> Chunk:
 def object_of(data: bytes) -> dict[str, Any]:
     """The JSON object in these bytes; raises `BadChunk` if they are something else."""
     try:
-        document = orjson.loads(data)
+        document = parse_json(data)
     except orjson.JSONDecodeError:
         # Servers send what strict JSON refuses: broken UTF-8 inside a string, half a surrogate pair, NaN.
         try:
             document = json.loads(data.decode("utf-8-sig", "replace"))
         except (ValueError, RecursionError):
+            document = ...
+        if document is ... or is_deep(data, document):
             raise BadChunk(f"not JSON: {quoted(data)}", loses_text=b"{" in data) from None
     if not isinstance(document, dict):
         raise BadChunk(f"{_kind(document)} instead of a JSON object: {quoted(data)}", loses_text=b"{" in data)
@@ -222,14 +225,14 @@ def error_text(body: bytes) -> str:
     if not body.strip():
         return "no body"
     try:
-        document = orjson.loads(body)
+        document = parse_json(body)
     except orjson.JSONDecodeError:
         page = page_text(body)
         # An object in a line of its own says more than the text around it.
         lines = () if page else (line for line in body[:_SEARCHED_BYTES].splitlines() if line.lstrip()[:1] == b"{")
         for line in lines:
             with suppress(orjson.JSONDecodeError):
-                if message := error_in(orjson.loads(line)):
+                if message := error_in(parse_json(line)):
                     return message
         return page or clean(body.decode("utf-8", "replace")) or "no text"
     if isinstance(document, list) and document and isinstance(document[0], dict):  # Gemini's errors are lists
@@ -250,7 +253,7 @@ def page_text(body: bytes) -> str | None:
 
 def clean(text: str) -> str:
     """One line without control, bidirectional and other unprintable characters, cut at 300."""
-    # Look at little more than is kept: the text could be 16 MiB.
+    # Look at little more than is kept: the text could be megabytes.
     start = text[: 20 * _LONGEST_LINE]
     printable = (letter for letter in start if letter.isspace() or unicodedata.category(letter) not in _UNPRINTABLE)
     line = " ".join("".join(printable).split())

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from loadbench.core.bounded import MOST_LEVELS, may_be_deep
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.usage_check import PLAUSIBLE, UsageCheck
 from loadbench.wire.formats import format_of
@@ -56,6 +57,10 @@ _LABELLED = b"data:"  # how the events begin that may have them
 _TO_BE_PARSED = -1
 # The parser refuses numbers of more than 4,300 digits, as Python does. The decoder does not: it reads no longer events.
 _LONGEST_TYPED = 4300
+# No two events with text are shorter: what is, is not worth cutting.
+_TWO_EVENTS = 64
+# A stream with more frames that are not understood is none; to look at each takes longer than to read it.
+_MOST_BAD_FRAMES = 1000
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
 _MOST_TRIES = 3
 _MOST_FIRST = 4
@@ -251,7 +256,7 @@ class ResponseReader:
 
         # Both read whole events: cut off what was begun before, and what is incomplete. Where one of several events has
         # another form than the shortcut, halve them: then the others are still counted.
-        if self.done_ns is None and (self._shortcut or self._typed or self._tries):
+        if self.done_ns is None and (self._shortcut or self._typed or self._tries) and len(chunk) > _TWO_EVENTS:
             end, length = -1, len(self._end)
             if self._ready is None and self._decode is None:
                 # The first events show how to read the others. Where they do not, to look at each alone is a waste.
@@ -300,7 +305,8 @@ class ResponseReader:
     def _add_typed(self, decode: Decode, data: bytes, at_ns: int) -> bool:
         """Add an event that has text and nothing but what the typed decoder knows; `False` if it must be parsed."""
         try:
-            if len(data) > _LONGEST_TYPED:
+            # The parser knows how deep the values are that the decoder passes over.
+            if len(data) > MOST_LEVELS and (len(data) > _LONGEST_TYPED or may_be_deep(data)):
                 return False
             frame = decode(data)
         except (msgspec.DecodeError, ValueError, RecursionError):
@@ -420,6 +426,16 @@ class ResponseReader:
             if any(name in text for name in _HOLDS_TEXT):
                 self._fault = self._fault or what
 
+    @property
+    def broken(self) -> str:
+        """Why nothing more of this body will be read; empty if it is."""
+        return self._fault if self._broken else ""
+
+    def release(self) -> None:
+        """Free the bytes that were not used up; nothing of the response is looked at after that."""
+        self._stream = self._format.new_stream()
+        self._texts = None
+
     def read_json(self, body: bytes, at_ns: int) -> None:
         """A whole body, complete at `at_ns`, that is not an event stream: a JSON response, an error, or a fault."""
         chunk = None
@@ -448,6 +464,10 @@ class ResponseReader:
         """Add the events that one read brought, and count the read."""
         before = len(self.event_ns)
         for event in events:
+            if self.bad_frames > _MOST_BAD_FRAMES:
+                self._broken = True
+                self._fault = self._fault or self._unread
+                break
             if self.done_ns is not None:
                 self._add_late(event)
                 continue

@@ -18,8 +18,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from loadbench.core.bounded import parse_json
 from loadbench.wire.openai import Api
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ def _ollama_message(message: Message, calls: dict[str, str]) -> dict[str, Any]:
             function = call.get("function") or {}
             arguments = function.get("arguments") or {}
             if isinstance(arguments, str):
-                arguments = orjson.loads(arguments)  # its error is a ValueError
+                arguments = parse_json(arguments)  # its error is a ValueError
             calls[call.get("id", "")] = function.get("name", "")
             said["tool_calls"].append({"function": {"name": function.get("name", ""), "arguments": arguments}})
     if thinking := message.get("reasoning_content") or message.get("reasoning"):

@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import orjson
 
+from loadbench.core.bounded import parse_json
+
 
 class Ending(StrEnum):
     """What a finish_reason says about its response."""
@@ -107,7 +109,7 @@ def names_error(text: str) -> bool:
 def reads_like_error(data: bytes) -> bool:
     """Whether this text or JSON, which is no part of a response, has the words of an error."""
     try:
-        document = orjson.loads(data)
+        document = parse_json(data)
     except orjson.JSONDecodeError:
         if data.lstrip().startswith(b"{"):  # an object that was cut: only its first key is not generated text
             return _CUT_ERROR.match(data) is not None
@@ -155,7 +157,7 @@ def is_keep_alive(event: str, data: bytes) -> bool:
     if len(data) > _LONGEST_SIGN or b"\n" in data.strip():
         return False
     try:
-        document = orjson.loads(data)
+        document = parse_json(data)
     except orjson.JSONDecodeError:
         document = data.decode("utf-8-sig", "replace")
     if isinstance(document, dict):

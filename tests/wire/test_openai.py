@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadbench.core.bounded import MOST_LEVELS
 from loadbench.wire.formats import address
 from loadbench.wire.openai import Api, BadChunk, Chunk, clean, error_text, page_text, read_chunk, read_whole
 from loadbench.wire.usage import Usage
@@ -288,12 +289,22 @@ def test_no_json_object_breaks_the_reader(value: dict[str, object]) -> None:
 
 
 def test_deep_nesting_is_no_way_to_break_the_reader() -> None:
-    """Nesting that JSON readers still take does not exhaust the stack of what reads after them."""
-    for name in ("error", "detail", "content"):
-        deep = b'{"%b":' % name.encode() * 900 + b"1" + b"}" * 900
-        assert error_text(deep)
-        assert read_chunk(b'{"choices":[{"delta":' + deep + b"}]}").text == ""
-        assert read_chunk(b'{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":' + deep + b"}}]}}]}").tool
+    """Nesting that JSON readers still take does not exhaust the stack of what reads after them, nor of what writes."""
+    for name in ("error", "detail", "content", "usage"):
+        for levels in (100, 900):
+            deep = b'{"%b":' % name.encode() * levels + b"1" + b"}" * levels
+            assert error_text(deep)
+            frames = (
+                b'{"choices":[{"delta":' + deep + b"}]}",
+                b'{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":' + deep + b"}}]}}]}",
+            )
+            if levels > MOST_LEVELS:
+                for frame in frames:
+                    with pytest.raises(BadChunk):
+                        read_chunk(frame)
+            else:
+                assert read_chunk(frames[0]).text == ""
+                assert read_chunk(frames[1]).tool
 
 
 # Errors for people.

@@ -348,3 +348,11 @@ def test_text_that_comes_later_under_another_name_is_found(usual, odd):
     """In what was empty before, or inside of a call."""
     stream = [events(orjson.dumps(chat(delta))) for delta in [usual] * 9 + [odd] * 2 + [usual]]
     compare(stream, [])
+
+
+def test_deep_values_are_refused_as_the_parser_refuses_them() -> None:
+    """What the decoder passes over may be nested no deeper than what the parser reads."""
+    usual = b'{"x":1,"choices":[{"delta":{"content":"a"}}]}'
+    for levels in (100, 127, 128, 129, 900):
+        deep = usual.replace(b"1", b"[" * levels + b"]" * levels, 1)
+        compare([events(usual)] * 3 + [events(deep), events(usual)], [])

@@ -1,0 +1,58 @@
+"""Files and JSON from outside, within bounds: what is beyond them is an error of the input like any other."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Nothing that people or servers write is nested deeper. orjson reads 1024 levels and writes 254, Python recurses to
+# 1000 and has used some of them.
+MOST_LEVELS = 128
+
+
+def read_file(path: Path, most_bytes: int) -> bytes:
+    """The bytes of a file; raises `OSError`, also for one with more than `most_bytes`."""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        raw = file.read(most_bytes + 1) if size <= most_bytes else b""
+    if size > most_bytes or len(raw) > most_bytes:
+        raise OSError(errno.EFBIG, f"larger than {most_bytes >> 20 or most_bytes / 2**20:g} MiB")
+    return raw
+
+
+def parse_json(data: bytes | str) -> Any:
+    """The value of a JSON text; raises `orjson.JSONDecodeError`, also for one of more than `MOST_LEVELS` levels."""
+    value = orjson.loads(data)
+    if len(data) > MOST_LEVELS and is_deep(data, value):
+        raise orjson.JSONDecodeError(f"more than {MOST_LEVELS} levels", "", 0)
+    return value
+
+
+def may_be_deep(data: bytes | str) -> bool:
+    """Whether this JSON text has more brackets than levels are allowed."""
+    if isinstance(data, str):
+        return data.count("[") + data.count("{") > MOST_LEVELS
+    return data.count(b"[") + data.count(b"{") > MOST_LEVELS
+
+
+def is_deep(data: bytes | str, value: object) -> bool:
+    """Whether the value of this JSON text has more than `MOST_LEVELS` levels."""
+    if not may_be_deep(data):
+        return False
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [
+            part
+            for one in level
+            if isinstance(one, dict | list)
+            for part in (one.values() if isinstance(one, dict) else one)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return False
+    return True
