@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 # Nothing that people or servers write is nested deeper. orjson reads 1024 levels and writes 254, Python recurses to
 # 1000 and has used some of them.
 MOST_LEVELS = 128
+# What the values of a text may take in memory: where they are small, that is many times its length. A list of 100,000
+# models takes less. Bytes for each of these signs: an array and an object, a quote, a place with a number; and for each
+# letter of a text that has a single one of the rarest.
+_MOST_COST, _COSTS, _LETTER = 80 << 20, {"[": 56, "{": 184, '"': 13, ",": 32}, 4
+# No shorter text can take as much.
+_CHEAP_BYTES = _MOST_COST // 128
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
@@ -26,11 +32,22 @@ def read_file(path: Path, most_bytes: int) -> bytes:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """The value of a JSON text; raises `orjson.JSONDecodeError`, also for one of more than `MOST_LEVELS` levels."""
+    """The value of a JSON text; raises `orjson.JSONDecodeError`, also for one of more than `MOST_LEVELS` levels or
+    of too many values."""
+    if is_costly(data):
+        raise orjson.JSONDecodeError("too many values", "", 0)
     value = orjson.loads(data)
     if len(data) > MOST_LEVELS and is_deep(data, value):
         raise orjson.JSONDecodeError(f"more than {MOST_LEVELS} levels", "", 0)
     return value
+
+
+def is_costly(data: bytes | str) -> bool:
+    """Whether the values of this JSON text may take too much memory."""
+    if len(data) < _CHEAP_BYTES:
+        return False
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    return sum(cost * raw.count(sign.encode()) for sign, cost in _COSTS.items()) + _LETTER * len(raw) > _MOST_COST
 
 
 def may_be_deep(data: bytes | str) -> bool:

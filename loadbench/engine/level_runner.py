@@ -3,6 +3,7 @@ counters from before the level to after its last request."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,18 +28,29 @@ if TYPE_CHECKING:
     from loadbench.record.request import Request
     from loadbench.record.sample import Sample
 
+# Who presses Ctrl-C waits for no more than this after the last request.
+_CLOSES_WITHIN_S = 1.0
+
 
 class LevelRunner:
     """Runs levels under one scenario; `level` is the one that is running."""
 
     def __init__(self, scenario: Scenario, session: TargetSession, observer: RunObserver) -> None:
         self.level: RunningLevel | None = None
+        self._closing: anyio.CancelScope | None = None
         self._scenario = scenario
         self._session = session
         self._observer = observer
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a level runs, or is being closed."""
+        return self.level is not None or self._closing is not None
+
     def stop(self, scope: anyio.CancelScope) -> None:
         """End the level that is running, or what else runs in the scope."""
+        if self._closing is not None:
+            self._closing.deadline = min(self._closing.deadline, anyio.current_time() + _CLOSES_WITHIN_S)
         if self.level is not None:
             self.level.stop()
         else:
@@ -100,8 +112,9 @@ class LevelRunner:
                 recording = await level.run()
         finally:
             self.level = None
-        # A stop must not cut this short: the level has yet to be kept.
-        with anyio.CancelScope(shield=True):
+        # The level has yet to be kept, so a stop leaves this a moment. The server's counters may take longer than that.
+        within_s = _CLOSES_WITHIN_S if recording.interrupted else math.inf
+        with anyio.move_on_after(within_s, shield=True) as self._closing:
             await session.settled(recording.window[1])
             if before is not None:
                 # Read twice where needed: a busy server may time out once.
@@ -111,6 +124,7 @@ class LevelRunner:
                     server=rose,
                     server_restarted=rose is None and Outcome.CLIENT_LIMIT not in recording.outcomes,
                 )
+        self._closing = None
         if recording.in_flight_peak <= 1:
             # The connection is one that the first requests opened, and no request waits for another, like those.
             prompt_tokens = recording.input_tokens / max(1, recording.outcomes.get(Outcome.OK, 0))

@@ -175,8 +175,8 @@ class Paired:
     def stop(self) -> None:
         """End the block that is running, keep what it measured, and start no other. Twice: cut its requests too."""
         self.stopped = True
-        level = next((runner.level for runner in self._runners if runner.level is not None), None)
-        if level is not None:
-            level.stop()
+        runner = next((runner for runner in self._runners if runner.is_running), None)
+        if runner is not None:
+            runner.stop(self._scope)
         else:
             self._scope.cancel()

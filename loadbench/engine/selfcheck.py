@@ -25,6 +25,7 @@ import msgspec
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.descriptors import descriptor_limit, ensure_descriptors
 from loadbench.client.fast_transport import FastTransport
+from loadbench.core import event_loop
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.units import NS_PER_S
 from loadbench.engine.health import LoopHealth
@@ -235,7 +236,7 @@ def selfcheck(
     servers = max(1, min(_MOST_SERVERS, (os.cpu_count() or 2) - 1))  # one core is the client's
     with ExitStack() as stack:
         urls = [stack.enter_context(TruthProcess()).url for _ in range(servers)]
-        return anyio.run(_Check(urls, budget_ns=budget_ns, say=say).run, users, ttft_ns, gap_ns)
+        return event_loop.run(_Check(urls, budget_ns=budget_ns, say=say).run, users, ttft_ns, gap_ns)
 
 
 def _most_users() -> int:

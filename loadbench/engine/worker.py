@@ -28,6 +28,7 @@ import anyio.lowlevel
 
 from loadbench.client.addresses import keep_addresses
 from loadbench.client.tls import tls_context
+from loadbench.core import event_loop
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.signals import ending_signals
@@ -222,7 +223,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with Path(sys.argv[1]).open("r+b") as file:
         counter = mmap.mmap(file.fileno(), SENT.size)
-    anyio.run(_main, counter)
+    event_loop.run(_main, counter)
 
 
 if __name__ == "__main__":

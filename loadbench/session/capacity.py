@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-import anyio
 import msgspec
 
 from loadbench.analyze.capacity.answer import conclude
@@ -28,6 +27,7 @@ from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_ob
 from loadbench.analyze.capacity.sequential import SequentialMonitor, required_share
 from loadbench.analyze.level.verdict import client_reasons
 from loadbench.client.descriptors import ensure_descriptors
+from loadbench.core import event_loop
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch, grid_of
 from loadbench.engine.target import first_contact
@@ -236,7 +236,7 @@ def run_capacity(
 
     Raises `LoadbenchError` if nothing could be measured.
     """
-    return anyio.run(_search, scenario, environment, progress, resumed or {}, resume)
+    return event_loop.run(_search, scenario, environment, progress, resumed or {}, resume)
 
 
 async def _search(
@@ -306,7 +306,7 @@ async def _search(
                     searches.group.save(SEVERAL_FILE, to_json(searches.result))
                     searches.group.save("capacity.md", render_markdown(searches.document()).encode())
 
-        with stopping(searches.stop):
+        with stopping(searches.stop, progress.say):
             await run_observed(search_all, session, progress=progress)
     return searches
 

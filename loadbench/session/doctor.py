@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import anyio
-
+from loadbench.core import event_loop
 from loadbench.plan.sources import ENDPOINT_VARIABLES
 from loadbench.session.setup import server_of
 from loadbench.targets.checks import run_checks
@@ -30,7 +29,7 @@ def run_checkup(scenario: Scenario, environment: Mapping[str, str], *, say: Say)
     with ExitStack() as stack:
         if scenario.simulated:
             _, url = stack.enter_context(server_of(scenario, environment, say=say))
-        return anyio.run(lambda: run_checks(scenario, environment, url=url, steps=steps))
+        return event_loop.run(lambda: run_checks(scenario, environment, url=url, steps=steps))
 
 
 def _discovery(scenario: Scenario, environment: Mapping[str, str]) -> list[DiscoveryStep]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from loadbench.core import event_loop
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.session.setup import server_of
 from loadbench.targets.list_models import list_server_models
@@ -61,7 +62,7 @@ def list_models(
         return listing.catalogue
 
     with server_of(scenario, environment, say=say) as (located, url):
-        return anyio.run(change_and_list, located, url)
+        return event_loop.run(change_and_list, located, url)
 
 
 def _download(listing: ModelList, model: str, quiet_stdout: bool, say: Say) -> None:  # noqa: FBT001 - for a thread

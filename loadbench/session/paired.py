@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
-import anyio
-
 from loadbench.analyze.compare.compare import compare, widest
 from loadbench.analyze.compare.drift import drift
 from loadbench.analyze.compare.first_responses import length_caveats
+from loadbench.core import event_loop
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.engine.paired import Paired, PairedSide
 from loadbench.plan.conditions import conditions
@@ -109,7 +108,7 @@ def measure_paired(
 
     Raises `LoadbenchError` if no repeat is complete and the reason is not Ctrl-C.
     """
-    return anyio.run(_measure, sides, pairing, environment, progress, resume, earlier)
+    return event_loop.run(_measure, sides, pairing, environment, progress, resume, earlier)
 
 
 async def _measure(
@@ -159,7 +158,7 @@ async def _measure(
             earlier=earlier_repeats(earlier, sides),
         )
         failure: LoadbenchError | None = None
-        with stopping(paired.stop):
+        with stopping(paired.stop, progress.say):
             try:
                 await run_observed(paired.run, a, b, progress=progress)
             except LoadbenchError as error:

@@ -10,10 +10,10 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio
 import msgspec
 
 from loadbench.analyze.quality.ratings import JUDGE
+from loadbench.core import event_loop
 from loadbench.core.errors import BadInput, Interrupted, TargetUnavailable
 from loadbench.core.text import digest
 from loadbench.engine.judge_client import failure_text, judgement
@@ -136,7 +136,7 @@ def stub(run_path: Path | None, scenario: Scenario, environment: Mapping[str, st
                     text = "" if failed else sample.text or ""
                     answers.append(_answered(model, index, prompt, text, sample.finish_reason, failure=failed))
 
-    complete = anyio.run(until_stopped, collect)
+    complete = event_loop.run(until_stopped, collect)
     if not answers:
         raise Interrupted("stopped before the first answer", hint="nothing is kept")
     if complete and all(answer.failure for answer in answers):
@@ -248,7 +248,7 @@ def judged(
                         )
                     rated.append(msgspec.structs.replace(answer, scores=scores, note=note))
 
-    anyio.run(until_stopped, judge_all)
+    event_loop.run(until_stopped, judge_all)
     ratings = []
     for rater, rated, unrated in turns:
         complete = annotation.complete and len(rated) == len(annotation.answers)

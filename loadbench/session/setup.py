@@ -340,13 +340,19 @@ async def run_observed(work: Callable[[], Awaitable[None]], *sessions: Session, 
 
 
 @contextmanager
-def stopping(stop: Callable[[], None]) -> Iterator[None]:
+def stopping(stop: Callable[[], None], say: Say | None = None) -> Iterator[None]:
     """Call `stop` in the event loop on Ctrl-C, SIGTERM and the end of the terminal while the context lasts, so that a
-    run can end in order."""
+    run can end in order. Where a second one ends more than the first, `say` says so once."""
     loop = asyncio.get_running_loop()
+    unsaid = [] if say is None else [say]
+
+    def ended() -> None:
+        if unsaid:
+            unsaid.pop()("interrupted: requests in flight are awaited; press Ctrl-C again to cancel them")
+        stop()
 
     def on_signal(_number: int, _frame: object) -> None:
-        loop.call_soon_threadsafe(stop)
+        loop.call_soon_threadsafe(ended)
 
     before = {number: signal.signal(number, on_signal) for number in ending_signals()}
     try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anyio
-
 from loadbench.analyze.level.next_users import next_users
+from loadbench.core import event_loop
 from loadbench.engine.sweep import Sweep
 from loadbench.plan.conditions import conditions
 from loadbench.report.plan import length_text
@@ -39,7 +38,7 @@ def run_sweep(
     `before` is the run in the folder `resume`: its levels are not measured again. Raises `LoadbenchError` if nothing at
     all could be measured.
     """
-    return anyio.run(_sweep, scenario, environment, progress, resume, before)
+    return event_loop.run(_sweep, scenario, environment, progress, resume, before)
 
 
 async def _sweep(
@@ -70,7 +69,7 @@ async def _sweep(
                 next_users=(lambda model: next_users(writer.levels_of(model), most=most)) if most else None,
                 earlier=earlier,
             )
-            with stopping(sweep.stop):
+            with stopping(sweep.stop, progress.say):
                 await run_observed(sweep.run, session, progress=progress)
                 writer.close(stopped=sweep.stopped)
     return writer

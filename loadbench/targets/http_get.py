@@ -6,6 +6,7 @@ Size and time of a response are limited. Every failure raises `TargetUnavailable
 from __future__ import annotations
 
 import math
+import zlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,8 @@ _MOST_BYTES = 8 * 1024 * 1024
 _WITHIN_S = 30.0
 # For a route that may not exist: a healthy server responds at once.
 _QUICK_S = 5.0
-
+# gzip as well as deflate.
+_ANY_ZLIB = 32 + zlib.MAX_WBITS
 
 # A shorter piece of a secret may be part of a model's name by chance, and such a name must stay whole.
 SECRET_PIECE = 16
@@ -87,11 +89,13 @@ async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> h
     timeout = httpx.Timeout(limit_s if math.isfinite(limit_s) else None, connect=connect_s)
     try:
         with anyio.fail_after(limit_s + (math.inf if connect_s is None else connect_s)):
-            async with http.stream("GET", url, timeout=timeout) as response:
+            async with http.stream("GET", url, timeout=timeout, headers={"accept-encoding": "identity"}) as response:
                 body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > _MOST_BYTES:
+                # Some servers code it all the same, and few bytes may then become many.
+                plain = zlib.decompressobj(_ANY_ZLIB) if response.headers.get("content-encoding") else None
+                async for chunk in response.aiter_raw():
+                    body += chunk if plain is None else plain.decompress(chunk, _MOST_BYTES)
+                    if len(body) > _MOST_BYTES or (plain is not None and plain.unconsumed_tail):
                         raise TargetUnavailable(f"{shown}: the response is too long", hint="check the address")
                 # The body is decoded, so the headers that describe its coding no longer apply.
                 coding = {"content-encoding", "transfer-encoding"}
@@ -100,6 +104,8 @@ async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> h
                 # In a thread: a long one takes seconds, and Ctrl-C does not wait for it.
                 content = await anyio.to_thread.run_sync(http.secrets.hide_bytes, bytes(body), abandon_on_cancel=True)
                 return httpx.Response(response.status_code, headers=headers, content=content)
+    except zlib.error as error:
+        raise TargetUnavailable(f"{shown}: a body that cannot be decoded ({error})", hint="check the address") from None
     except (httpx.TimeoutException, TimeoutError) as error:
         hint = "check the address, and whether the server hangs"
         if isinstance(error, httpx.ConnectTimeout):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 
-from loadbench.core.bounded import is_deep, parse_json
+from loadbench.core.bounded import is_costly, is_deep, parse_json
 from loadbench.wire.generated import generated, json_text
 from loadbench.wire.timings import timings_in
 from loadbench.wire.usage import Usage, usage_in
@@ -122,7 +122,7 @@ def object_of(data: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         # Servers send what strict JSON refuses: broken UTF-8 inside a string, half a surrogate pair, NaN.
         try:
-            document = json.loads(data.decode("utf-8-sig", "replace"))
+            document = ... if is_costly(data) else json.loads(data.decode("utf-8-sig", "replace"))
         except (ValueError, RecursionError):
             document = ...
         if document is ... or is_deep(data, document):

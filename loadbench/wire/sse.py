@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from loadbench.wire.vocabulary import is_error_event
 
-# A long response in one event has some 100 KiB, and other tools broke at 64 KiB and 1 MiB: this is far above both. JSON
-# takes up to 24 times its bytes in memory.
-LARGEST_BLOCK = 4 * 1024 * 1024
+# A long response in one event has some 100 KiB, and other tools broke at 64 KiB and 1 MiB: this is above both. Each
+# user may hold one, and JSON takes up to 24 times its bytes in memory.
+LARGEST_BLOCK = 2 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
 # No type of an event is longer; what a hostile server sends must not be kept.
 _LONGEST_NAME = 256

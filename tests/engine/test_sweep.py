@@ -483,6 +483,32 @@ def test_stop_while_the_counters_are_read_keeps_the_level():
     assert watcher.recordings[0].server == {"x_total": 2.0}
 
 
+def test_stop_waits_only_a_moment_for_counters():
+    """A page that takes minutes keeps nobody who presses Ctrl-C: the level is handed out without what rose."""
+    watcher = Watcher()
+    took_s = []
+
+    async def counters():
+        watcher.events.append(("counters",))
+        if len(watcher.recordings) + len(watcher.events) > 2:
+            await anyio.sleep(600)
+        return {"x_total": 1.0}
+
+    async def stop(sweep):
+        while watcher.events[-1:] != [("counters",)] or len(watcher.events) < 3:
+            await anyio.sleep(0.1)
+        began_s = anyio.current_time()
+        sweep.stop()
+        while not watcher.ended():
+            await anyio.sleep(0.1)
+        took_s.append(anyio.current_time() - began_s)
+
+    swept(scenario(), "a", watcher=watcher, during=stop, counters=counters)
+    assert watcher.ended() == [("a", "users=1")]
+    assert watcher.recordings[0].server is None
+    assert took_s[0] < 2
+
+
 def test_stop_while_the_first_counters_are_read_begins_no_level():
     """There is nothing to keep yet, and so nothing is waited for."""
     watcher = Watcher()
