@@ -17,8 +17,6 @@ MOST_LEVELS = 128
 # models takes less. Bytes for each of these signs: an array and an object, a quote, a place with a number; and for each
 # letter of a text that has a single one of the rarest.
 _MOST_COST, _COSTS, _LETTER = 80 << 20, {"[": 56, "{": 184, '"': 13, ",": 32}, 4
-# No shorter text can take as much.
-_CHEAP_BYTES = _MOST_COST // 128
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
@@ -31,10 +29,10 @@ def read_file(path: Path, most_bytes: int) -> bytes:
     return raw
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json(data: bytes | str, most_cost: int = _MOST_COST) -> Any:
     """The value of a JSON text; raises `orjson.JSONDecodeError`, also for one of more than `MOST_LEVELS` levels or
     of too many values."""
-    if is_costly(data):
+    if is_costly(data, most_cost):
         raise orjson.JSONDecodeError("too many values", "", 0)
     value = orjson.loads(data)
     if len(data) > MOST_LEVELS and is_deep(data, value):
@@ -42,12 +40,13 @@ def parse_json(data: bytes | str) -> Any:
     return value
 
 
-def is_costly(data: bytes | str) -> bool:
-    """Whether the values of this JSON text may take too much memory."""
-    if len(data) < _CHEAP_BYTES:
+def is_costly(data: bytes | str, most_cost: int) -> bool:
+    """Whether the values of this JSON text may take more memory than this."""
+    # No shorter text can take as much.
+    if 128 * len(data) < most_cost:
         return False
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    return sum(cost * raw.count(sign.encode()) for sign, cost in _COSTS.items()) + _LETTER * len(raw) > _MOST_COST
+    return sum(cost * raw.count(sign.encode()) for sign, cost in _COSTS.items()) + _LETTER * len(raw) > most_cost
 
 
 def may_be_deep(data: bytes | str) -> bool:
