@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "loadbench"
 # Enough for what the package does today, and little enough for a newcomer to read. The last ones: 400 for codings of
-# secrets, plain files, addresses; 200 for a quick start; 350 for runs continued; 600 for bounds on what comes from outside.
+# secrets, plain files, addresses; 200 for a quick start; 350 for runs continued; 600 for bounds on all input.
 MOST_LINES = 47_900
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
