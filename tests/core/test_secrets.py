@@ -164,3 +164,16 @@ def test_time_is_linear(text):
             spent.append(time.process_time() - began)
         times.append(min(spent))
     assert times[1] < 10 * times[0]
+
+
+def test_texts_that_were_seen_take_bounded_memory():
+    """A server that writes something new into each response fills no memory; what is long is not kept at all."""
+    secrets = Secrets(["sk-abcdefghijklmnop"])
+    for number in range(1000):
+        secrets.hide(f"model {number}")
+    assert 0 < len(secrets.seen) <= 256
+    before = len(secrets.seen)
+    secrets.hide("x" * 101)
+    assert len(secrets.seen) == before
+    assert secrets.hide("model sk-abcdefghijklmnop") == "model ***"
+    assert secrets.hide("sk-abcdefghijklmnop") == "***"
