@@ -130,6 +130,8 @@ class Copy:
             # Two changes within a second may leave two texts of one size: bytecode would be taken for both.
             sys.dont_write_bytecode = took_s != UNKNOWN_S
             os.environ["PYTHONPATH"] = str(self.place)
+            # What tests leave behind goes with the copies.
+            os.environ["TMPDIR"], tempfile.tempdir = str(self.place.parent), None
             sys.path[:] = [str(self.place), *(path for path in sys.path if path not in {"", str(ROOT)})]
             for name in [name for name in sys.modules if name.partition(".")[0] in {"tests", "loadbench"}]:
                 del sys.modules[name]

@@ -56,6 +56,7 @@ def test_a_slice_is_a_tenth_of_a_second():
     slices = Slices(OPENS)
     stamps = array("q", [OPENS + at for at in (10_000_000, 60_000_000, 110_000_000)])
     slices.add_tokens(stamps, array("q", [1, 2, 4]), 7)
+    assert slices.total() == 7
     assert slices.until(OPENS - 1) == ()
     assert slices.until(OPENS + 300_000_000) == (3, 4, 0)
     slices.add_tokens(array("q", [OPENS + 20_000_000]), array("q", [8]), 8)
