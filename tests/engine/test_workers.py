@@ -11,6 +11,7 @@ from collections import Counter
 
 import anyio
 import httpx
+import psutil
 import pytest
 
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
@@ -124,11 +125,7 @@ def run_crew(
 
 def ended(pid: int) -> bool:
     """Whether there is no such process any more."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+    return not psutil.pid_exists(pid)
 
 
 def test_users_are_shared_and_every_request_is_recorded():

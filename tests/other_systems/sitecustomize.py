@@ -54,7 +54,7 @@ class View(ModuleType):
 
     def __init__(self, module: ModuleType, **instead: object) -> None:
         super().__init__(module.__name__, module.__doc__)
-        self.__dict__.update(instead, _module=module, _missing=MISSING.get(module.__name__, frozenset()))
+        self.__dict__.update(instead, _module=module, _before={}, _missing=MISSING.get(module.__name__, frozenset()))
 
     def __getattr__(self, name: str) -> object:
         if name in self._missing:
@@ -62,10 +62,12 @@ class View(ModuleType):
         return getattr(self._module, name)
 
     def __setattr__(self, name: str, value: object) -> None:
+        self._before.setdefault(name, getattr(self._module, name, None))
         setattr(self._module, name, value)
 
     def __delattr__(self, name: str) -> None:
-        delattr(self._module, name)
+        # So does pytest undo what it has set: here no name seems to be the module's own.
+        setattr(self._module, name, self._before.pop(name))
 
 
 def is_ours(module: dict[str, object] | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from contextlib import nullcontext
 from dataclasses import replace
@@ -101,7 +102,7 @@ def test_work_that_was_stopped_is_known_as_such():
     """Ctrl-C ends the work in order; work that comes to its end is whole."""
 
     async def stopped() -> None:
-        os.kill(os.getpid(), 2)
+        signal.raise_signal(signal.SIGINT)
         await anyio.sleep(60)
 
     assert anyio.run(until_stopped, stopped) is False
