@@ -432,9 +432,9 @@ class ResponseReader:
         return self._fault if self._broken else ""
 
     def release(self) -> None:
-        """Free the bytes that were not used up; nothing of the response is looked at after that."""
-        self._stream = self._format.new_stream()
-        self._texts = None
+        """Free the bytes that were not used up, and what each event had; nothing of them is looked at after that."""
+        self._stream, self._texts = self._format.new_stream(), None
+        self.event_ns, self._tokens = array("q"), _TokenCounts()
 
     def read_json(self, body: bytes, at_ns: int) -> None:
         """A whole body, complete at `at_ns`, that is not an event stream: a JSON response, an error, or a fault."""
