@@ -109,8 +109,14 @@ class Calibration(NamedTuple):
             return max(1, round((tokens - self.overhead_tokens) / self.tokens_per_word))
         words, length = min(self.known, key=lambda known: abs(known[1] - tokens))
         near = max(1, words + round((tokens - length) / self.tokens_per_word))
+        shorter = max((known for known in self.known if known[1] <= tokens), default=None)
+        longer = min((known for known in self.known if known[1] > tokens), default=None)
+        if shorter is not None and longer is not None:
+            # Between the known lengths around it, in proportion; with no length between them the nearest stays.
+            share = (tokens - shorter[1]) / (longer[1] - shorter[1])
+            near = min(max(shorter[0] + round(share * (longer[0] - shorter[0])), shorter[0] + 1), longer[0] - 1)
         # One that was tried, and is further away than the nearest, is not tried again.
-        return words if near in dict(self.known) else near
+        return words if near <= 0 or near in dict(self.known) else near
 
     def tokens(self, words: int) -> int:
         """The length of a prompt with this number of words."""
