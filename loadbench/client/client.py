@@ -346,6 +346,8 @@ class _Call:
             await transport.exchange(exchange, self)
         except TransportError as error:
             broke = (error.outcome, error.detail)
+            # Its frames have what was read last, and would keep it until garbage is collected.
+            error.__traceback__ = error.__context__ = None
         except asyncio.CancelledError:
             # Only a cancellation of our own, and of nobody else, ends with the request.
             if not (self._cancelled and self._task is not None and self._task.uncancel() == 0):
