@@ -14,16 +14,15 @@ class FirstNumbers:
     """As many numbers as there is room for; `add` beyond that raises `IndexError`.
 
     The room is set aside at once: an array that grows moves, and what it leaves behind are holes in the memory of a
-    process that runs for hours. With `scarce` most of the room is seldom used: then only its addresses are set aside.
+    process that runs for hours. Of the room beyond `expected` numbers only the addresses are set aside.
     """
 
     __slots__ = ("_numbers", "count", "most")
 
-    def __init__(self, most: int, code: Literal["q", "d", "f"], *, scarce: bool = False) -> None:
+    def __init__(self, most: int, code: Literal["q", "d", "f"], *, expected: int | None = None) -> None:
         self.most, self.count = most, 0
         self._numbers: Numbers = np.empty(most, code)
-        if not scarce:
-            self._numbers.fill(0)
+        self._numbers[:expected] = 0
 
     def add(self, number: float) -> None:
         """Add one."""

@@ -52,6 +52,9 @@ _LENGTH = 29_696
 
 # Values buffered before they are counted: enough to hide numpy's fixed cost per call, a few 100 µs of work.
 _MOST_PENDING = 4_096
+# The same of values that come one by one, which are few: a level has many such histograms, and their buffers would grow
+# for minutes.
+_MOST_SINGLE = 512
 _ONCE = array("q", (1,))
 # Far above any weight; sums of weights stay within 64 bits.
 _MOST_WEIGHT = 1 << 40
@@ -91,7 +94,7 @@ class Histogram:
             value_ns = HIGHEST_NS
         self._values.append(value_ns)
         self._weights.append(count)
-        if len(self._values) >= _MOST_PENDING:
+        if len(self._values) >= _MOST_SINGLE:
             self._settle()
 
     def record_many(self, values: Values, weights: Values | None = None) -> None:

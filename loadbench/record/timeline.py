@@ -65,8 +65,8 @@ class TimelineBuilder:
             Slices(opens_ns, changes=True) for _ in range(4)
         )
         # Moments at which requests started and ended, and those of the first and the last token of all responses.
-        self._changes = {change: FirstNumbers(_MOST_CHANGES, "q", scarce=True) for change in (1, -1)}
-        self._tokens = tuple(FirstNumbers(_MOST_CHANGES, "q", scarce=True) for _ in range(2))
+        self._changes = {change: FirstNumbers(_MOST_CHANGES, "q", expected=_MOST_KEPT) for change in (1, -1)}
+        self._tokens = tuple(FirstNumbers(_MOST_CHANGES, "q", expected=_MOST_KEPT) for _ in range(2))
         # Of the requests kept: when each was due and sent, its figures, and its lengths.
         self._due, self._sent = FirstNumbers(_MOST_KEPT, "q"), FirstNumbers(_MOST_KEPT, "q")
         self._values = {name: FirstNumbers(_MOST_KEPT, "d") for name in KEPT}

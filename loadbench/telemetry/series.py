@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _COUNTED = "_total"
-# Of each name; odd, since the first one stays by itself. Ten minutes of readings each second are kept one by one.
-_MOST_KEPT = 601
+# Of each name; odd, since the first one stays by itself. Five minutes of readings each second are kept one by one.
+_MOST_KEPT = 301
 # A gauge without a reading in this share of the window, at either edge, is not reported.
 _MOST_UNSEEN = 0.5
 

@@ -28,7 +28,6 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from loadbench.analyze.stats.student import quantile
 from loadbench.report.chart import Mark, Series, chart
 from loadbench.sim.process import TruthProcess
 from tests.cli.running import environment
@@ -96,16 +95,16 @@ def measured(taken: list[Taken]) -> list[Taken]:
 def slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """The slope of the least-squares line, and half the width of its 95 % interval.
 
-    Memory moves in steps and stays there, so neighbours say the same: the residuals count as n (1 - r) / (1 + r) ones,
-    by their first autocorrelation r.
+    Memory moves in steps and stays there, so neighbours say nearly the same. The interval counts their covariances up
+    to a fifth of the series (Newey and West, 1987).
     """
     gradient, start = np.polyfit(x, y, 1)
-    rest = y - gradient * x - start
-    square = float(rest @ rest)
-    r = min(0.999, max(0.0, float(rest[1:] @ rest[:-1]) / square)) if square else 0.0
-    n = max(3.0, len(x) * (1 - r) / (1 + r))
-    error = math.sqrt(square / len(x) * n / (n - 2) / n / float(np.var(x)))
-    return float(gradient), quantile(0.975, max(1, int(n) - 2)) * error
+    centered = x - x.mean()
+    terms = centered * (y - gradient * x - start)
+    lags = len(x) // 5
+    products = np.correlate(terms, terms, "full")[len(x) - 1 : len(x) + lags]
+    variance = 2 * float(products @ np.linspace(1, 1 / (lags + 1), lags + 1)) - float(products[0])
+    return float(gradient), 1.96 * math.sqrt(max(0.0, variance)) / float(centered @ centered)
 
 
 def read(folder: Path) -> list[Taken]:
@@ -164,7 +163,9 @@ def draw(out: Path) -> None:
         unit = "MB" if y.endswith("_mb") else title.split()[-1].lower()
         panels.append(chart(lines, title=title, x="minutes", y=unit, log_x=False, down=down))
     width, height = (int(re.search(rf'{side}="(\d+)"', panels[0])[1]) for side in ("width", "height"))  # type: ignore[index]
-    stacked = [panel.replace("<svg ", f'<svg y="{height * place}" ', 1) for place, panel in enumerate(panels)]
+    # A chart by itself fits the page; within another one it has its own size.
+    own = f'style="width:{width}px;height:{height}px"'
+    stacked = [panel.replace("<svg ", f'<svg y="{height * place}" {own} ', 1) for place, panel in enumerate(panels)]
     size = f'width="{width}" height="{height * len(panels)}" viewBox="0 0 {width} {height * len(panels)}"'
     text = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{"".join(stacked)}</svg>\n'
     (ROOT / "docs/soak.svg").write_text(text, encoding="utf-8")
