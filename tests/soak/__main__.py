@@ -6,7 +6,7 @@ and those that it started. The slope of the memory is that of a least-squares li
 five minutes; it fails at 1 MB an hour. `--out FOLDER` keeps the samples, and `python -m tests.soak --draw FOLDER` makes
 `docs/soak.svg` and the table of docs/performance.md of them.
 
-`python -m tests.soak --short` takes two minutes or less: a level of many short requests. It fails if memory rises with
+`python -m tests.soak --short` takes two minutes: a level of many short requests. It fails if memory rises with
 their number, however fast the machine is. `--leak BYTES` plants a leak of so much a request, which it must find.
 """
 
@@ -36,15 +36,15 @@ ROOT = Path(__file__).parents[2]
 # Imports, histograms, buffers and caches are made by then.
 SETTLED_S = 300
 BOUND_MB_AN_HOUR = 1.0
-# A level keeps its first 16,384 requests one by one (`record/timeline.py`). Each of them in a list of Python would be
-# 8 bytes, and an object 16 more; what else differs from time to time is below 20 bytes a request over so many.
-SHORT_REQUESTS = 60_000
-SHORT_BOUND = 50
-# Of two-minute runs, since a short one has no hour.
+# A level holds the requests of its last five seconds, some 500 bytes each. At a rate that goes from nothing to its most
+# in the middle of two minutes that looks like 40 bytes a request; a leak must exceed it.
+SHORT_S = 120
+SHORT_BOUND = 100
+# (name, users, the prompt for the truth server, the limit of tokens); short requests come at 400/s at most.
 LOADS = {
     "steady": ("2,000 tokens/s", 41, "ttft=50ms gap=20ms events=100", 100),
     "ceiling": ("ceiling", 16, "ttft=0s gap=0s events=1600 per_write=16", 1600),
-    "short": ("short requests", 8, "ttft=0s gap=0s events=2 per_write=2", 2),
+    "short": ("short requests", 40, "ttft=100ms gap=0s events=2 per_write=2", 2),
 }
 
 
@@ -174,20 +174,21 @@ def draw(out: Path) -> None:
 
 
 def short(out: Path, leak: int) -> bool:
-    """Whether memory, descriptors and threads stay as they are from the middle of many requests to their end."""
-    taken, report = soak("short", f"--requests={SHORT_REQUESTS}", out, every_s=0.1, leak=leak)
+    """Whether memory, descriptors and threads stay as they are in the second half of many requests."""
+    taken, report = soak("short", f"--duration={SHORT_S}s", out, every_s=0.1, leak=leak)
+    results = list(out.rglob("run.json"))
     level = measured(taken)
-    if len(level) < 20:
+    if not results or len(level) < 20:
         sys.stdout.write(report)
         return False
-    requests = np.array([one.log_mb for one in level]) / level[-1].log_mb * SHORT_REQUESTS
-    late = requests >= SHORT_REQUESTS / 2
-    rise, reach = slope(requests[late], np.array([one.rss_mb for one in level])[late] * 1e6)
-    kept = [one for one, is_late in zip(level, late, strict=True) if is_late]
-    counts = [{getattr(one, field) for one in kept} for field in ("descriptors", "threads")]
+    outcomes = json.loads(results[0].read_text(encoding="utf-8"))["levels"][0]["outcomes"]
+    late = [one for one in level if one.at_s >= level[-1].at_s / 2]
+    requests = np.array([one.log_mb for one in late]) / level[-1].log_mb * sum(outcomes.values())
+    rise, reach = slope(requests, np.array([one.rss_mb for one in late]) * 1e6)
+    counts = [{getattr(one, field) for one in late} for field in ("descriptors", "threads")]
     sys.stdout.write(
-        f"{SHORT_REQUESTS} requests in {level[-1].at_s:.0f} s: {rise:.1f} ± {reach:.1f} bytes each in the second half, "
-        f"at most {SHORT_BOUND}; descriptors {sorted(counts[0])}, threads {sorted(counts[1])}\n"
+        f"{outcomes} in {level[-1].at_s:.0f} s: memory rises by {rise:.1f} ± {reach:.1f} bytes a request in the second "
+        f"half, at most {SHORT_BOUND}; descriptors {sorted(counts[0])}, threads {sorted(counts[1])}\n"
     )
     return rise < SHORT_BOUND and all(max(each) - min(each) <= 2 for each in counts)
 
