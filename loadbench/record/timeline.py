@@ -155,7 +155,8 @@ def _prefill(due: Moments, first: Row, firsts: Moments, lasts: Moments) -> Row:
     A server that generates c responses at once, and takes requests in turn, takes the k-th as soon as k - c responses
     have ended, or it is due. c is the largest number of responses that were generated together for a five-hundredth of
     the time. Where it is no limit, this is TTFT. `firsts` and `lasts` are the moments of the first and last tokens of
-    all responses, each in order. NaN where the first token came sooner than the place: the server has more of them.
+    all responses, each in order. NaN where the first token came sooner than the place: the server has more of them; and
+    where it came after all that are known.
     """
     if not len(firsts):
         return np.full(len(due), math.nan)
@@ -167,6 +168,6 @@ def _prefill(due: Moments, first: Row, firsts: Moments, lasts: Moments) -> Row:
     busy = at_least[1] if len(at_least) > 1 else 0.0
     places = max(1, int(np.flatnonzero(at_least >= _TOGETHER * busy)[-1]))
     rank = np.searchsorted(firsts, first, "left") - places
-    free = np.where(rank >= 0, lasts[np.clip(rank, 0, len(lasts) - 1)], due)
+    free = np.where(rank >= 0, lasts[np.maximum(rank, 0)], due)
     own = first - np.maximum(due, free)
-    return np.where((own > 0) & (rank < len(lasts)), own, math.nan)
+    return np.where((own > 0) & (first <= firsts[-1]), own, math.nan)

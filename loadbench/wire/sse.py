@@ -118,6 +118,7 @@ class EventStream:
             error.events = events
             self._line.clear()
             self._data.clear()
+            self._event = ""
             raise
         return events
 

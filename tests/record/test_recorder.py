@@ -15,6 +15,7 @@ from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.recorder import METRICS, Health, LevelRecording, Production, Recorder
 from loadbench.record.request import Destination
 from loadbench.record.timings import Timings
+from loadbench.record.window_tally import WindowTally
 from tests.record.test_sample import make_sample
 
 if TYPE_CHECKING:
@@ -247,6 +248,44 @@ def test_an_end_that_is_reported_late_still_finds_its_place() -> None:
     for sent_ms, end_ms in ((1000, 1500), (3000, 4000), (5900, 6000)):
         recorder.add(_at(sent_ms, end_ms))
     assert _close(recorder, (0, 20_000 * MS)).in_flight_peak == 1
+
+
+def test_only_what_happened_lately_waits_for_its_place() -> None:
+    """A level of many hours takes no more memory: what is older than a few seconds is counted."""
+    phases = Phases(LevelDuration(duration_ns=10**12), 0)
+    tally = WindowTally(phases)
+    for number in range(1000):
+        tally.started(100 * number * MS)
+        tally.ended(_at(100 * number, 100 * number + 50))
+    assert len(tally._waiting) <= 200
+    assert tally.production.answers > 900
+
+
+def test_a_window_that_opens_later_has_its_slices_from_then_on() -> None:
+    """How long a warm-up by number takes is known only as it ends."""
+    phases = Phases(LevelDuration(duration_ns=1000 * MS, warm_up_ns=0, most_warm_up_ns=10**12), 0)
+    recorder = Recorder(phases)
+    early, first, second = _at(300, 310, phase=Phase.WARM_UP), _at(1000, 1250), _at(1000, 1290)
+    recorder.started(300 * MS)
+    recorder.add(early)
+    phases.opens_ns, phases.closes_ns = OPENS, CLOSES
+    for sample in (first, second):
+        recorder.started(1000 * MS)
+        recorder.add(sample)
+    recording = _close(recorder)
+    assert recording.answers_by_slice == recording.tokens_by_slice == (0, 0, 2, 0, 0, 0, 0, 0, 0, 0)
+    assert recording.timeline.ttft_count == (2, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert recording.timeline.in_flight == pytest.approx((2, 2, 1.4, 0, 0, 0, 0, 0, 0, 0))
+
+
+def test_the_totals_of_the_audit_and_the_course_are_of_the_same_requests() -> None:
+    """Spans, gaps and first tokens of a request that lies inside, and of one that was there before."""
+    recording = _record(_at(1100, 1200, 1300, 1450, tokens=[2, 1, 3]), _at(900, 1150, phase=Phase.WARM_UP))
+    totals = recording.audit_totals
+    assert (totals.ended, totals.residence_ns, totals.edge_ns) == (2, 600 * MS, 100 * MS)
+    assert (totals.paced_ns, totals.paced_tokens, totals.unpaced) == (250 * MS, 4, 0)
+    assert (totals.swept_ns, totals.foreign_tokens) == (500 * MS, 1)
+    assert recording.timeline.ttft_ns == (0, 100 * MS, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def test_responses_are_counted_by_the_slice_in_which_they_end() -> None:

@@ -76,6 +76,7 @@ def test_a_long_window_has_longer_slices(changes):
         width_ns = slices.count()
         closes_ns = OPENS + 80 * SLICE_NS
         rows, levels = slices.rows(closes_ns), slices.levels(closes_ns)
+        assert slices.until(closes_ns) == tuple(rows[0])
     latest = max((at for at, _ in changes), default=0) * SLICE_NS // 10
     assert latest < 8 * width_ns
     assert width_ns == SLICE_NS or latest >= 4 * width_ns
@@ -85,3 +86,22 @@ def test_a_long_window_has_longer_slices(changes):
         inside = [value for at, value in times if begins <= at < ends]
         assert (total, count) == (sum(inside), len(inside))
         assert abs(mean - sum(value * max(0, ends - max(at, begins)) for at, value in times) / width_ns) < 1e-9
+
+
+def test_slices_are_merged_after_seven_minutes():
+    """As soon as there would be more than 4096."""
+    slices = Slices(OPENS)
+    slices.add(OPENS + 4096 * SLICE_NS - 1, 1)
+    assert slices.count() == SLICE_NS
+    slices.add(OPENS + 4096 * SLICE_NS, 1)
+    assert slices.count() == 2 * SLICE_NS
+
+
+def test_few_values_wait_to_be_counted():
+    """A level of many hours takes no more memory."""
+    slices = Slices(OPENS)
+    for number in range(5000):
+        slices.add(OPENS + number, 1)
+        slices.add_tokens(array("q", [OPENS + number] * 2), None, 2)
+        assert len(slices._moments) < 3000
+    assert slices.total() == 15_000

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,3 +139,109 @@ def test_a_longer_level_keeps_no_more(monkeypatch):
     assert len(kept[3000][0]) == 100
     assert str(kept[3000]) == str(kept[140])  # one NaN is not another
     assert str([start[:4] for start in kept[3000][0]]) == str([start[:4] for start in kept[100][0]])
+
+
+def start(timeline, due_ms, first_ms, last_ms, *, keep=True, **more):
+    """A request that was sent as it was due, with its first and last token then."""
+    sample = make_sample([first_ms * MS, last_ms * MS], due_ns=due_ms * MS, sent_ns=due_ms * MS, **more)
+    timeline.change(due_ms * MS, 1)
+    timeline.change(last_ms * MS, -1)
+    if keep:
+        timeline.keep(sample)
+    timeline.decode(sample)
+
+
+def test_a_request_meets_those_that_are_in_flight_as_it_is_sent(monkeypatch):
+    """Not one that ends or begins at that moment; one that ends later counts although it is told after those kept."""
+    monkeypatch.setattr(course_module, "_MOST_KEPT", 3)
+    timeline = TimelineBuilder(0)
+    start(timeline, 100, 130, 200)
+    start(timeline, 110, 140, 300)
+    start(timeline, 200, 230, 250)
+    start(timeline, 200, 230, 260)  # there is no room for it
+    start(timeline, 0, 50, 200)
+    start(timeline, 0, 60, 500)
+    assert [one.in_flight for one in timeline.close(SLICE_NS).starts] == [2, 3, 2]
+
+
+def test_a_request_that_was_not_sent_met_nothing_that_is_known():
+    """Such as one that no process reported; its figures are kept all the same."""
+    timeline = TimelineBuilder(0)
+    start(timeline, 100, 130, 200)
+    timeline.keep(make_sample([150 * MS, 160 * MS], due_ns=120 * MS, sent_ns=None))
+    timeline.keep(make_sample([], due_ns=130 * MS, sent_ns=130 * MS))
+    start(timeline, 150, 180, 190)
+    went = timeline.close(SLICE_NS)
+    assert [(one.ttft_ns, one.in_flight) for one in went.starts] == [(30 * MS, 0), (30 * MS, 1)]
+    assert went.kept["ttft_response"] == (30 * MS, 30 * MS, 30 * MS)
+
+
+def test_what_a_request_met_is_known_as_long_as_all_changes_are(monkeypatch):
+    """What was sent after the last start, or the last end, that there was room for has no number in flight."""
+    monkeypatch.setattr(course_module, "_MOST_CHANGES", 2)
+    timeline = TimelineBuilder(0)
+    for number in range(4):
+        start(timeline, 100 * number, 100 * number + 10, 100 * number + 20)
+    assert [one.in_flight for one in timeline.close(SLICE_NS).starts] == [0, 0]
+    timeline = TimelineBuilder(0)
+    for number in range(4):
+        start(timeline, 100 * number, 100 * number + 10, 1000)
+    assert [one.in_flight for one in timeline.close(SLICE_NS).starts] == [0, 1]
+
+
+def test_a_request_waits_for_a_response_that_is_told_after_those_kept(monkeypatch):
+    """One place: the long response has it first."""
+    monkeypatch.setattr(course_module, "_MOST_KEPT", 2)
+    timeline = TimelineBuilder(0)
+    for due_ms, first_ms, last_ms in ((100, 530, 700), (110, 735, 900)):
+        sample = make_sample([first_ms * MS, last_ms * MS], due_ns=due_ms * MS, sent_ns=due_ms * MS)
+        timeline.keep(sample)
+        timeline.decode(sample)
+    start(timeline, 0, 40, 500)
+    start(timeline, 2000, 2040, 2500)  # is no matter to them
+    assert [one.prefill_ns for one in timeline.close(30 * SLICE_NS).starts] == [30 * MS, 35 * MS]
+    assert [moments.count for moments in timeline._tokens] == [3, 3]
+
+
+def test_a_server_has_the_places_that_are_taken_for_a_five_hundredth_of_its_busy_time():
+    """Two responses that overlap for a moment make no second place; how long the server was idle is no matter."""
+    ms = []
+    for overlap_us in (1500, 3000):
+        timeline, ends_us = TimelineBuilder(0), 500_000
+        for number in range(10):
+            first_us = ends_us - overlap_us if number == 5 else ends_us + 30_000 + 4_000_000 * (number == 9)
+            ends_us = first_us + 100_000
+            due_ns = (first_us - 130_000) * 1000
+            sample = make_sample([first_us * 1000, ends_us * 1000], due_ns=due_ns, sent_ns=due_ns)
+            timeline.decode(sample)
+            timeline.keep(sample)
+        ms.append([one.prefill_ns / MS for one in timeline.close(ends_us * 1000).starts])
+    own = [130, 30, 30, 30, 30, math.nan, 30, 30, 30, 130]  # none where it began before the place was free
+    assert ms == [pytest.approx(own, nan_ok=True), [130, 130, 130, 130, 130, 127, 127, 130, 130, 130]]
+
+
+def test_a_prefill_is_known_as_long_as_all_responses_are(monkeypatch):
+    """What came after the last first token that there was room for may have waited for a place."""
+    monkeypatch.setattr(course_module, "_MOST_CHANGES", 3)
+    timeline = TimelineBuilder(0)
+    for number in range(5):
+        start(timeline, 0, 100 * number + 30, 100 * number + 100)
+    own = [one.prefill_ns / MS for one in timeline.close(SLICE_NS).starts]
+    assert own == pytest.approx([30, 30, 30, math.nan, math.nan], nan_ok=True)
+
+
+def test_responses_of_one_token_take_places_in_turn():
+    """Though none takes its place for any time."""
+    timeline = TimelineBuilder(0)
+    for due_ms in (0, 10, 20):
+        start(timeline, due_ms, due_ms + 30, due_ms + 30)
+    assert [one.prefill_ns / MS for one in timeline.close(SLICE_NS).starts] == [30, 10, 10]
+
+
+def test_the_context_is_what_the_server_reports():
+    """In tokens of all responses that are being generated; 0 without a report."""
+    timeline = TimelineBuilder(0)
+    for tokens in (None, 300, 50):
+        start(timeline, 0, 0, 100, input_tokens=tokens)
+    went = timeline.close(2 * SLICE_NS)
+    assert (went.decoding, went.context) == ((3.0, 0.0), (350.0, 0.0))

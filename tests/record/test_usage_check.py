@@ -91,6 +91,8 @@ def test_the_length_of_text_is_known_though_it_is_only_counted(texts: list[str],
         (answer(*[event("w0 ")] * 4, tokens=400), 400, ""),
         # A draft more, reasoning that the limit does not cover, and a limit that the server visibly ignored.
         (answer(*[event()] * 64, tokens=71), 64, ""),
+        (answer(*[event("w")] * 4, tokens=12), 4, ""),
+        (answer(*[event("w")] * 4, tokens=13), 4, "13 output tokens in 4 events, of at most 4 that were requested"),
         (answer(*[event()] * 25, tokens=325, **REASONING), 32, ""),
         (answer(*[event()] * 200, tokens=200), 64, ""),
         (answer(*[event(" several words in one event")] * 50, tokens=300), 64, ""),

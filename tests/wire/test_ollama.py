@@ -13,7 +13,7 @@ from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.wire import ollama
 from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
-from loadbench.wire.sse import LARGEST_BLOCK, OversizeEvent
+from loadbench.wire.sse import LARGEST_BLOCK, Event, OversizeEvent
 
 END = {
     "done": True,
@@ -67,6 +67,14 @@ def test_an_answer_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(raw)]
     answer = said(*(raw[a:b] for a, b in pairwise(edges)))
     assert (answer.text, answer.outcome()[0], answer.output_tokens()[0]) == ("Héllo\u2028", Outcome.OK, 3)
+
+
+def test_an_answer_in_one_object_was_not_streamed() -> None:
+    """Text in the last object of several is a piece like any other."""
+    last = line(message={"role": "assistant", "content": "lo"}, **END)
+    for reads, is_whole in (((last,), True), ((delta("Hel"), last), False)):
+        answer = said(*reads)
+        assert (answer.is_whole, answer.outcome()[0], len(answer.event_ns)) == (is_whole, Outcome.OK, len(reads))
 
 
 def test_thinking_comes_before_what_is_visible() -> None:
@@ -157,6 +165,47 @@ def test_text_is_found_as_on_the_other_endpoints(fields: dict[str, object], visi
     """Under any name, in parts, and outside of a message as `/api/generate` has it."""
     answer = said(line(**fields, done=False), LAST)
     assert (list(answer.event_ns), answer.first_visible_ns, answer.text) == ([1], 1 if visible else None, text)
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        ({"response": "Hi", **END}, Outcome.OK),
+        ({"message": {"role": "assistant", "content": "Hi"}, **END}, Outcome.OK),
+        ({"models": []}, Outcome.PROTOCOL),
+        ({"message": None}, Outcome.PROTOCOL),
+    ],
+)
+def test_a_whole_body_is_a_response_if_it_has_text_at_all(body: dict[str, object], outcome: Outcome) -> None:
+    """Inside of a message or outside."""
+    answer = ResponseReader(Api.OLLAMA)
+    answer.read_json(orjson.dumps(body), 7)
+    assert answer.outcome()[0] is outcome
+
+
+def test_times_are_those_of_the_last_object() -> None:
+    """Whatever others have."""
+    answer = said(delta("x").replace(b"{", b'{"prompt_eval_duration":5,', 1))
+    assert answer.timings is None
+    answer = said(*ANSWER)
+    assert answer.timings is not None
+    assert (answer.timings.prefill_ns, answer.timings.output_tokens) == (342_546_000, 3)
+
+
+@pytest.mark.parametrize(
+    ("start", "is_stream"),
+    [(b"", None), (b"\xef\xbb", None), (b"\n ", None), (b"\xef\xbb\xbf {", True), (b"\n{", True), (b"<", False)],
+)
+def test_objects_in_lines_are_recognised_by_the_first_bytes(start: bytes, is_stream: bool | None) -> None:
+    """After a mark and empty lines."""
+    assert ollama.LineStream.recognises(start) is is_stream
+
+
+def test_the_end_of_a_body_hands_out_its_last_line_once() -> None:
+    """If it has one."""
+    lines = ollama.LineStream()
+    assert lines.feed(b"{}\n{") == [Event(b"{}")]
+    assert [lines.close(), lines.close()] == [Event(b"{"), None]
 
 
 def test_what_is_about_a_response_is_no_text() -> None:

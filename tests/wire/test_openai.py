@@ -194,6 +194,8 @@ def test_done_is_the_end_and_no_json(data: bytes) -> None:
         (frame(error={"message": "out of\nmemory", "code": 500}), "out of memory"),
         (frame(error="No requests can be scheduled."), "No requests can be scheduled."),
         (frame(error={"code": 7}), '{"code": 7}'),
+        (frame(error={"message": "too large", "param": "n", "code": "bad_value"}), "too large (bad value: n)"),
+        (frame(error={"message": "n is too large", "param": "n", "code": "bad_value"}), "n is too large"),
         (frame(error={"message": ""}), '{"message": ""}'),
         (frame(error=["a"]), '["a"]'),
         (frame(error=None, choices=[]), None),
@@ -207,6 +209,14 @@ def test_done_is_the_end_and_no_json(data: bytes) -> None:
 def test_e1_an_error_is_seen_in_every_shape(data: bytes, error: str | None) -> None:
     """Object, string, the older form, a choice's own; null and empty are none."""
     assert read_chunk(data).error == error
+
+
+@pytest.mark.parametrize("code", [0, 200, 204, 299.0, -1, 1, 199, 300, 500])
+def test_a_code_is_that_of_a_success_or_of_an_error(code: float) -> None:
+    """0 and what HTTP calls a success; a gateway's frame with any other number fails the response."""
+    is_success = code in {0, 200, 204, 299.0}
+    assert (read_chunk(frame(choices=[], code=code)).error is None) is is_success
+    assert (read_chunk(frame(choices=[], ret=code)).error is None) is is_success
 
 
 def test_foundry_frames_are_not_counted_twice() -> None:
@@ -361,3 +371,9 @@ def test_page_text_knows_pages_from_other_text() -> None:
     assert page_text(b"\xef\xbb\xbf\n <HTML lang=en><TITLE>\n Login \n</TITLE>") == "an HTML page (Login)"
     assert page_text(b"<think>about html</think>") is None
     assert page_text(b"see <html>") is None
+
+
+def test_the_title_of_a_page_is_looked_for_in_64_kib() -> None:
+    """Styles may stand before it. A page is as long as its server likes."""
+    for before, name in ((40_000, "an HTML page (Login)"), (65_600, "an HTML page")):
+        assert page_text(b"<html><head>".ljust(before) + b"<title>Login</title>") == name

@@ -175,6 +175,8 @@ def test_an_oversize_event_is_a_protocol_error_and_what_came_before_counts(monke
     assert answer.event_ns == array("q", [0, 10])
     assert answer.done_ns is None
     assert answer.outcome()[0] is Outcome.PROTOCOL
+    assert answer.broken == answer.outcome()[1]
+    assert folded(word(), b"data: {broken\n\n", word()).broken == ""
 
 
 def test_a_forgotten_last_line_end_is_forgiven_and_told() -> None:
@@ -228,6 +230,12 @@ def test_what_is_not_understood_is_quoted(unread: bytes, words: str) -> None:
         outcome, detail = cut.outcome()
         assert outcome is Outcome.PROTOCOL
         assert detail.startswith(words)
+
+
+def test_an_object_outside_of_any_event_is_no_response_where_events_had_text() -> None:
+    """It is quoted like other words, though the events had no model."""
+    answer = folded(word(), b'{"sources":["a"]}\n', STOP.replace(b'"model":"m",', b""), DONE)
+    assert answer.outcome() == (Outcome.OK, """bytes outside of any event: '{"sources":["a"]}\\n'""")
 
 
 @pytest.mark.parametrize(

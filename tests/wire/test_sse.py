@@ -169,6 +169,36 @@ def test_close_hands_out_the_unfinished_block(raw: bytes, left: Event | None) ->
     assert stream.close() is None
 
 
+@pytest.mark.parametrize(("raw", "ignored"), [(b"", 0), (b"dat", 0), (b"data", 0), (b"dxt", 1), (b"datas", 1)])
+def test_the_cut_name_of_a_field_is_no_unknown_line(raw: bytes, ignored: int) -> None:
+    """What was never sent whole cannot be told from it."""
+    stream = EventStream()
+    stream.feed(b"data: 1\n\n" + raw)
+    stream.close()
+    assert stream.ignored == ignored
+
+
+def test_two_bytes_are_a_line_unless_they_begin_a_mark() -> None:
+    """A comment that comes first counts as it comes."""
+    stream = EventStream()
+    stream.feed(b":\n")
+    assert (stream.comments, stream.keep_alives) == (1, 1)
+
+
+def test_the_next_byte_begins_a_block_after_an_empty_line() -> None:
+    """Not at the start, where a mark may come, nor inside of a line or a block, nor where a line end may be cut."""
+    for raw, between in (
+        (b"", False),
+        (b"data: 1\n\n", True),
+        (b"data: 1\n\ndata", False),
+        (b"data: 1\n\ndata: 2\n", False),
+        (b"data: 1\n\nevent: x\n", False),
+        (b"data: 1\r\n\r", False),
+        (b"data: 1\r\n\r\n", True),
+    ):
+        assert read(raw)[1].between is between
+
+
 def test_retry_of_thousands_of_digits_is_ignored() -> None:
     """A number that Python would refuse to read raises nothing."""
     _, stream = read(b"retry: " + b"9" * 5000 + b"\nretry: 12\nretry: -3\nretry: 1.5\n")
@@ -220,6 +250,17 @@ def test_a_line_without_end_is_refused_before_it_ends() -> None:
         stream.feed(b"x" * 2**20)
     with pytest.raises(OversizeEvent, match="2 MiB"):
         stream.feed(b"x")
+    assert stream.close() is None
+
+
+@pytest.mark.parametrize("line", [b"data: 1\n", b"data:1\n", b"data\n", b"error: 1\n"])
+def test_a_block_without_end_is_refused(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
+    """However its lines are written; and nothing of it is left."""
+    monkeypatch.setattr(sse, "LARGEST_BLOCK", 64)
+    stream = EventStream()
+    stream.feed(line)
+    with pytest.raises(OversizeEvent):
+        stream.feed(line * 64)
     assert stream.close() is None
 
 

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.record.outcome import Outcome
+from loadbench.wire import response_reader
 from loadbench.wire.openai import ERROR_KEYS, Api
 from loadbench.wire.response_reader import ResponseReader
+from loadbench.wire.sse import EventStream
 from loadbench.wire.typed import Counts, Form, decoder, form_of
 from tests.bench.forms import FORMS, frames
 
@@ -150,18 +152,63 @@ def test_every_stream_is_read_as_by_the_parser(stream, cuts):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("together", [1, 16, 320])
 @pytest.mark.parametrize("labels", [b"", b"event: message\nid: %d\n"], ids=["bare", "labelled"])
-def test_events_of_every_usual_form_are_not_parsed(form, together, labels):
-    """But for the first ones; and they count as if they had been."""
+def test_events_of_every_usual_form_are_not_parsed(form, together, labels, monkeypatch):
+    """But for the first ones, and nor are they framed; and they count as if they had been."""
     stream = [(labels and labels % number) + events(frame) for number, frame in enumerate(frames(form, 320))]
     chunks = [b"".join(stream[start : start + together]) for start in range(0, 320, together)]
-    reader, parsed = ResponseReader(Api.CHAT), []
-    parse = reader._read_chunk
+    reader, parsed, framed = ResponseReader(Api.CHAT), [], []
+    parse, cut = reader._read_chunk, EventStream.feed
     reader._read_chunk = lambda data: parsed.append(data) or parse(data)
+    monkeypatch.setattr(EventStream, "feed", lambda self, chunk: framed.append(chunk) or cut(self, chunk))
     for number, chunk in enumerate(chunks):
         reader.feed(1000 + number, chunk)
     reader.close(9000)
     assert len(parsed) <= 10
+    assert len(framed) <= 10
     assert told(reader) == told(read(chunks, parsed=True))
+
+
+def test_the_form_is_that_of_the_events_after_the_first():
+    """Which may be another, as where the first one has the role."""
+    first = chat({"role": "assistant", "content": "a"}, model="m")
+    others = [chat({"content": "a", "seq": number}, model="m") for number in range(99)]
+    stream = [events(orjson.dumps(one)) for one in (first, *others)]
+    reader, parsed = ResponseReader(Api.CHAT), []
+    parse = reader._read_chunk
+    reader._read_chunk = lambda data: parsed.append(data) or parse(data)
+    for number, chunk in enumerate(stream):
+        reader.feed(number, chunk)
+    assert len(reader.event_ns) == 100
+    assert len(parsed) <= 10
+
+
+def test_a_decoder_that_refuses_many_events_is_given_up(monkeypatch):
+    """Every second one, here. It is tried with few of them, and all are read."""
+    tried = []
+
+    def counting(form):
+        decode = decoder(form)
+        return lambda data: tried.append(data) or decode(data)
+
+    monkeypatch.setattr(response_reader, "decoder", counting)
+    usual = [chat({"content": "a"}, seq=number, model="m") for number in range(400)]
+    unusual = [chat({"content": "a", f"name{number}": number}, seq=number, model="m") for number in range(400)]
+    reader = read([events(orjson.dumps(one)) for pair in zip(usual, unusual, strict=True) for one in pair])
+    assert len(reader.event_ns) == 800
+    assert 20 < len(tried) < 150
+
+
+def test_reasoning_under_two_names_counts_once_or_twice():
+    """Once where both have the same text. That it was shown is known to the end."""
+    for other, length in (("hm", 2), ("so", 4)):
+        delta = {"reasoning_content": "hm", "reasoning": other}
+        stream = [events(orjson.dumps(chat(delta, seq=number, model="m"))) for number in range(20)]
+        usage = {**TOKENS, "completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40}}
+        stream.append(events(orjson.dumps({"choices": [], "usage": usage})))
+        compare(stream, [])
+        reader = read(stream)
+        assert reader.text_bytes == 20 * length
+        assert reader.check_usage(None).hidden == 0
 
 
 LINE = {"model": "m", "created_at": "now", "message": {"role": "assistant", "content": "a"}, "done": False}
