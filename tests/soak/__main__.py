@@ -87,9 +87,9 @@ def soak(name: str, length: str, out: Path, *, every_s: float, leak: int = 0) ->
 
 
 def measured(taken: list[Taken]) -> list[Taken]:
-    """Those of the level: the file grows from its first request to its last, and what follows is the summary."""
-    most = taken[-1].log_mb
-    return [one for one in taken if 0 < one.log_mb < most]
+    """Those of the level, from its first request on; the last fiftieth is the drain and the summary."""
+    ends_s = max(one.at_s for one in taken if one.log_mb < taken[-1].log_mb)
+    return [one for one in taken if one.log_mb and one.at_s < 0.98 * ends_s]
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
