@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 # Nothing that people or servers write is nested deeper. orjson reads 1024 levels and writes 254, Python recurses to
 # 1000 and has used some of them.
 MOST_LEVELS = 128
-# What the values of a text may take in memory: where they are small, that is many times its length. A list of 100,000
-# models takes less. Bytes for each of these signs: an array and an object, a quote, a place with a number; and for each
-# letter of a text that has a single one of the rarest.
-_MOST_COST, _COSTS, _LETTER = 80 << 20, {"[": 56, "{": 184, '"': 13, ",": 32}, 4
+# What the values of a text may take in memory: where they are small, that is many times its length. A frame with the
+# probabilities of 1,000 tokens and 20 alternatives each takes half of it. Each user may have one, and to build a
+# million values holds up the loop. Bytes for each of these signs: an array and an object, a quote, a place with a
+# number; and for each letter of a text that has a single one of the rarest.
+MOST_COST, _COSTS, _LETTER = 16 << 20, {"[": 56, "{": 184, '"': 13, ",": 32}, 4
+
+# A list of 100,000 models takes less; there is one at a time.
+MOST_LIST_COST = 80 << 20
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
@@ -29,7 +33,7 @@ def read_file(path: Path, most_bytes: int) -> bytes:
     return raw
 
 
-def parse_json(data: bytes | str, most_cost: int = _MOST_COST) -> Any:
+def parse_json(data: bytes | str, most_cost: int = MOST_COST) -> Any:
     """The value of a JSON text; raises `orjson.JSONDecodeError`, also for one of more than `MOST_LEVELS` levels or
     of too many values."""
     if is_costly(data, most_cost):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
@@ -36,7 +37,7 @@ _DECODER = json.JSONDecoder(
 def parse_json(text: str | bytes, path: Path, first_line: int = 1) -> Any:
     """The value of a JSON text that begins at a line of the file; raises `BadInput` with the line of the error."""
     try:
-        return bounded.parse_json(text)
+        return bounded.parse_json(text, sys.maxsize)  # the user's own file, which has a bound of its own
     except orjson.JSONDecodeError as error:
         try:
             written = text if isinstance(text, str) else text.decode()

@@ -143,7 +143,9 @@ def catalogue_of(service: Service) -> tuple[list[Model], list[Model]]:
         return [], []
     path = service.cache / _CATALOGUE_FILE
     try:
-        listed = from_catalogue(bounded.parse_json(bounded.read_file(path, _MOST_CATALOGUE_BYTES)))
+        listed = from_catalogue(
+            bounded.parse_json(bounded.read_file(path, _MOST_CATALOGUE_BYTES), bounded.MOST_LIST_COST)
+        )
     except (OSError, orjson.JSONDecodeError):
         listed = []
     return listed, from_cache(service.cache)

@@ -133,7 +133,7 @@ async def get_json(http: HttpClient, url: str) -> object:
 def parse_json(response: httpx.Response) -> object:
     """The JSON of a response; `None` if it is none."""
     try:
-        document: object = bounded.parse_json(response.content)
+        document: object = bounded.parse_json(response.content, bounded.MOST_LIST_COST)
     except orjson.JSONDecodeError:
         return None
     return document

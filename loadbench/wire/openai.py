@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 
-from loadbench.core.bounded import is_costly, is_deep, parse_json
+from loadbench.core.bounded import MOST_COST, is_costly, is_deep, parse_json
 from loadbench.wire.generated import generated, json_text
 from loadbench.wire.timings import timings_in
 from loadbench.wire.usage import Usage, usage_in
@@ -27,9 +27,6 @@ from loadbench.wire.vocabulary import Ending, ending_of, names_error
 if TYPE_CHECKING:
     from loadbench.record.timings import Timings
 
-# A frame takes no more memory than this, as `is_costly` counts it: one with the probabilities of 1,000 tokens and 20
-# alternatives each takes half of it. Each user may have one, and to build a million values holds up the loop.
-_MOST_COST = 16 << 20
 # Long enough for a server's error message, short enough for a line of a report.
 _LONGEST_LINE = 300
 # Invisible, direction-changing and broken characters: a server's text must not rewrite a terminal or a report.
@@ -121,11 +118,11 @@ def read_whole(data: bytes) -> Chunk:
 def object_of(data: bytes) -> dict[str, Any]:
     """The JSON object in these bytes; raises `BadChunk` if they are something else."""
     try:
-        document = parse_json(data, _MOST_COST)
+        document = parse_json(data)
     except orjson.JSONDecodeError:
         # Servers send what strict JSON refuses: broken UTF-8 inside a string, half a surrogate pair, NaN.
         try:
-            document = ... if is_costly(data, _MOST_COST) else json.loads(data.decode("utf-8-sig", "replace"))
+            document = ... if is_costly(data, MOST_COST) else json.loads(data.decode("utf-8-sig", "replace"))
         except (ValueError, RecursionError):
             document = ...
         if document is ... or is_deep(data, document):

@@ -195,7 +195,7 @@ def _pressed(process: subprocess.Popen[str]) -> float:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
-@pytest.mark.parametrize("name", ["tokens", "trailers", "a line of JSON", "an error page", "JSON"])
+@pytest.mark.parametrize("name", ["tokens", "trailers", "a line of JSON", "an error page", "JSON", "many lists"])
 def test_sweep_against_it_takes_little_memory_and_ends_at_ctrl_c(name, tmp_path):
     """Four users at once: memory stays below 150 MB, the log small, and Ctrl-C ends the run within two seconds."""
     first, again, outcome = ENDLESS[name]

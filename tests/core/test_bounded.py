@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+from pathlib import Path
 
 import orjson
 import pytest
 
 from loadbench.core.bounded import MOST_LEVELS, parse_json, read_file
 from loadbench.core.errors import BadInput
+from loadbench.plan import json_text
 from loadbench.plan.extra_body import read_objects
 from loadbench.plan.models import read_models
 from loadbench.plan.scenario_file import ScenarioFile
@@ -76,3 +78,12 @@ def test_json_is_read_to_a_depth(kind):
     for depth in (MOST_LEVELS + levels, 900):
         with pytest.raises(orjson.JSONDecodeError, match="levels"):
             parse_json(nested(depth))
+
+
+def test_a_server_may_send_no_more_values_than_memory_allows():
+    """A frame of two megabytes may be a long text, and not a million lists; a user's own file may have them."""
+    text, lists = b'{"a":"' + b"x" * 2_000_000 + b'"}', b"[" + b"[]," * 690_000 + b"0]"
+    assert len(parse_json(text)["a"]) == 2_000_000
+    with pytest.raises(orjson.JSONDecodeError, match="too many values"):
+        parse_json(lists)
+    assert len(json_text.parse_json(lists, Path("prompts.json"))) == 690_001
