@@ -101,7 +101,7 @@ def _response_items(message: Message) -> list[Mapping[str, Any]]:
     more = ("reasoning_content", "reasoning", "prefix", "partial")
     _refuse(message, (*_NOT_IN_MESSAGES, *more), "a message of the responses endpoint")
     items: list[Mapping[str, Any]] = []
-    if content:
+    if content or (content == "" and not message.get("tool_calls")):
         parts = content if isinstance(content, str) else [_response_part(part, role) for part in content]
         items.append({"role": role, "content": parts})
     for call in message.get("tool_calls") or ():

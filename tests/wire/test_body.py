@@ -41,6 +41,14 @@ def test_every_message_is_sent_where_messages_are_taken() -> None:
         assert body(api, messages=messages)[key] == messages
 
 
+def test_fields_that_make_responses_exactly_as_long_stand_where_the_limit_does() -> None:
+    """Among the options of Ollama, else in the body; a least number is the limit itself."""
+    exact = BodyChanges(exact=("min_tokens", "ignore_eos"))
+    fields = {"min_tokens": 7, "ignore_eos": True}
+    assert body(Api.CHAT, changes=exact) == {**body(Api.CHAT), **fields}
+    assert body(Api.OLLAMA, changes=exact)["options"] == {"num_predict": 7, **fields}
+
+
 def test_a_completions_request_has_its_prompt_and_what_is_set() -> None:
     """A temperature and a seed of zero are set, not missing."""
     assert body(Api.COMPLETIONS, temperature=0.0, seed=0) == {

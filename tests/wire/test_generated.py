@@ -197,3 +197,9 @@ def test_what_stands_there_twice_counts_once_beside_other_text() -> None:
     assert generated({"reasoning": "a", "reasoning_content": "a", "content": "b"}) == ("b", "a", "")
     assert generated({"content": "b", "reasoning": "a", "reasoning_content": "a"}) == ("b", "a", "")
     assert generated({"reasoning": "a", "reasoning_content": "a", "thinking": "c"}) == ("", "ac", "")
+
+
+def test_arguments_of_a_call_are_as_long_as_they_were_sent():
+    """An object has its letters as they are, and no escapes."""
+    call = {"function": {"name": "f", "arguments": {"a": "ü日"}}}
+    assert generated({"tool_calls": [call]}).tool == 'f{"a": "ü日"}'

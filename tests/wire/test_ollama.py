@@ -183,6 +183,13 @@ def test_a_whole_body_is_a_response_if_it_has_text_at_all(body: dict[str, object
     assert answer.outcome()[0] is outcome
 
 
+def test_an_answer_on_several_lines_is_one() -> None:
+    """As of a proxy that writes its JSON for people."""
+    whole = {"model": "m", "message": {"role": "assistant", "content": "Hi"}, **END}
+    answer = said(orjson.dumps(whole, option=orjson.OPT_INDENT_2) + b"\n")
+    assert (answer.outcome(), answer.is_whole, answer.text) == ((Outcome.OK, ""), True, "Hi")
+
+
 def test_times_are_those_of_the_last_object() -> None:
     """Whatever others have."""
     answer = said(delta("x").replace(b"{", b'{"prompt_eval_duration":5,', 1))

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from loadbench.record.outcome import Outcome, TokenSource
+from loadbench.wire import responses
 from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
 
@@ -232,3 +233,26 @@ def test_a_whole_response_has_all_its_items() -> None:
     only = ResponseReader(Api.RESPONSES)
     only.read_json(orjson.dumps({"status": "completed", "output": [CALL], "usage": USAGE}), 7)
     assert (only.outcome()[0], only.first_visible_ns) == (Outcome.OK, None)
+
+
+def test_a_response_without_text_has_no_strange_events() -> None:
+    """None of them has choices, as the chat endpoint's have."""
+    answer = said(*BEGIN, COMPLETED)
+    assert answer.outcome() == (
+        Outcome.EMPTY,
+        "no token with text of the 5 that usage counts, and finish_reason 'stop'",
+    )
+
+
+@pytest.mark.parametrize("numbers", [range(100), [None] * 100])
+def test_the_next_pieces_of_a_text_are_not_parsed(numbers: list[int | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first ones, whether events are numbered or not."""
+    parsed, read = [], responses.EventReader.__call__
+    monkeypatch.setattr(responses.EventReader, "__call__", lambda self, data: parsed.append(data) or read(self, data))
+    answer = ResponseReader(Api.RESPONSES)
+    usual = {"item_id": "i", "output_index": 0, "content_index": 0, "delta": "a", "logprobs": []}
+    for number in numbers:
+        fields = usual if number is None else {**usual, "sequence_number": number}
+        answer.feed(len(answer.event_ns), event("response.output_text.delta", **fields))
+    assert list(answer.event_ns) == list(range(100))
+    assert len(parsed) <= 10

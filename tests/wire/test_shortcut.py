@@ -118,6 +118,13 @@ def test_simple_event_is_learned(data, other):
     assert shortcut.count(events(other, other, data)) == 3
 
 
+def test_text_of_any_letters_needs_no_parser():
+    """One event, and several in one read."""
+    shortcut = learned(frame("a"), frame("b"))
+    assert shortcut.count(events(frame("日本"))) == 1
+    assert shortcut.count(events(frame("é"), frame("b"), frame("🚀"))) == 3
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -210,3 +217,16 @@ def test_a_form_that_never_comes_again_is_given_up(monkeypatch, together):
     assert len(tried) == 4
     assert numbered._shortcut is None
     assert len(numbered.event_ns) == 100
+
+
+@pytest.mark.parametrize("more", [{}, {"created": None}])
+def test_events_of_the_older_endpoint_are_not_parsed(more):
+    """Whether they differ in their text alone or in a number."""
+    reader, parsed = ResponseReader(Api.COMPLETIONS), []
+    parse = reader._read_chunk
+    reader._read_chunk = lambda data: parsed.append(data) or parse(data)
+    for number in range(100):
+        fields = {"model": "m", "choices": [{"index": 0, "text": "a"}], **dict.fromkeys(more, number)}
+        reader.feed(number, events(orjson.dumps(fields)))
+    assert len(reader.event_ns) == 100
+    assert len(parsed) <= 10

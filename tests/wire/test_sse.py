@@ -137,7 +137,9 @@ def test_comments_are_counted_and_are_no_events() -> None:
     """Keep-alives of three bytes, as llama.cpp sends them, bring no event and are counted."""
     stream = EventStream()
     assert [stream.feed(b":\n\n") for _ in range(24)] == [[]] * 24
-    assert stream.comments == 24
+    assert (stream.comments, stream.keep_alives) == (24, 24)
+    assert stream.feed(b"\n\nevent: x\n\n") == []
+    assert (stream.comments, stream.keep_alives) == (24, 27)
 
 
 def test_lines_of_no_known_field_are_counted() -> None:

@@ -57,6 +57,17 @@ def test_responses_have_images_calls_and_results_as_items():
     assert translated_messages(Api.RESPONSES, [file])[0]["content"] == [{"type": "input_file", "file_id": "f"}]
 
 
+def test_a_message_without_text_is_sent_wherever_the_others_are():
+    """As it is where all messages are texts; only a call needs no message beside it."""
+    silent = {"role": "assistant", "content": ""}
+    for api in (Api.RESPONSES, Api.OLLAMA):
+        assert translated_messages(api, [USER, silent]) == [USER, silent]
+        assert translated_messages(api, [PARTS, silent])[1:] == [silent]
+    assert [item.get("type") for item in translated_messages(Api.RESPONSES, [{**CALLING, **silent}])] == [
+        "function_call"
+    ]
+
+
 def test_ollama_has_images_as_base64_and_arguments_as_objects():
     """The result of a tool names the tool, and not the call."""
     user, calling, result = translated_messages(Api.OLLAMA, [PARTS, CALLING, RESULT])

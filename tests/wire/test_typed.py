@@ -168,18 +168,36 @@ def test_events_of_every_usual_form_are_not_parsed(form, together, labels, monke
     assert told(reader) == told(read(chunks, parsed=True))
 
 
-def test_the_form_is_that_of_the_events_after_the_first():
+def test_the_form_is_that_of_the_events_after_the_first(monkeypatch):
     """Which may be another, as where the first one has the role."""
+    made, parsed = [], []
+    monkeypatch.setattr(response_reader, "decoder", lambda form: made.append(form) or decoder(form))
     first = chat({"role": "assistant", "content": "a"}, model="m")
     others = [chat({"content": "a", "seq": number}, model="m") for number in range(99)]
-    stream = [events(orjson.dumps(one)) for one in (first, *others)]
-    reader, parsed = ResponseReader(Api.CHAT), []
+    reader = ResponseReader(Api.CHAT)
     parse = reader._read_chunk
     reader._read_chunk = lambda data: parsed.append(data) or parse(data)
-    for number, chunk in enumerate(stream):
-        reader.feed(number, chunk)
+    for number, one in enumerate((first, *others)):
+        reader.feed(number, events(orjson.dumps(one)))
     assert len(reader.event_ns) == 100
     assert len(parsed) <= 10
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]},
+        {"choices": [{"index": 0, "delta": {"content": "a"}}], "error": {"message": "no"}},
+        {"choices": [{"index": 0, "message": {"content": "a"}}]},
+    ],
+)
+def test_no_form_is_learned_from_an_end(end, monkeypatch):
+    """After it comes nothing like it."""
+    made = []
+    monkeypatch.setattr(response_reader, "decoder", lambda form: made.append(form) or decoder(form))
+    read([events(orjson.dumps({"model": "m", **one})) for one in (chat({"content": "a"}), end)])
+    assert not made
 
 
 def test_a_decoder_that_refuses_many_events_is_given_up(monkeypatch):
