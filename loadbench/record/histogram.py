@@ -179,7 +179,6 @@ class Histogram:
     def merge(self, other: Histogram) -> None:
         """Add all that `other` has counted, as if it had been recorded here."""
         other._settle()
-        self._settle()
         if other._counts is None:
             return
         counts = self._writable()

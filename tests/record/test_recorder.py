@@ -286,6 +286,8 @@ def test_the_totals_of_the_audit_and_the_course_are_of_the_same_requests() -> No
     assert (totals.paced_ns, totals.paced_tokens, totals.unpaced) == (250 * MS, 4, 0)
     assert (totals.swept_ns, totals.foreign_tokens) == (500 * MS, 1)
     assert recording.timeline.ttft_ns == (0, 100 * MS, 0, 0, 0, 0, 0, 0, 0, 0)
+    after = _record(_at(1900, 1910, 1920, 2300, tokens=[1, 0, 2])).audit_totals
+    assert (after.ended, after.edge_ns, after.unpaced, after.paced_tokens) == (0, 100 * MS, 1, 0)
 
 
 def test_responses_are_counted_by_the_slice_in_which_they_end() -> None:
