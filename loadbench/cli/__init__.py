@@ -17,7 +17,7 @@ from loadbench import __version__
 from loadbench.cli.streams import exit_code_after_output, guard_streams
 from loadbench.core import collector
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
-from loadbench.core.signals import end_as_ctrl_c_does
+from loadbench.core.signals import end_as_ctrl_c_does, end_at_once
 from loadbench.core.text import printable
 
 # In the order in which the help shows them; each is `command` in the module of its name.
@@ -156,4 +156,9 @@ def main() -> None:
         if told is None:
             raise
         code = _report(told)
-    sys.exit(exit_code_after_output(code) if isinstance(code, int) else code)
+    try:
+        code = exit_code_after_output(code) if isinstance(code, int) else code
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    end_at_once()
+    sys.exit(code)

@@ -31,3 +31,12 @@ def end_as_ctrl_c_does() -> None:
     if threading.current_thread() is threading.main_thread():
         for one in ending_signals()[1:]:
             signal.signal(one, on_signal)
+
+
+def end_at_once() -> None:
+    """Have every ending signal end this process without a word: its work is done, and Python is about to leave, where
+    an exception would only be printed."""
+    if threading.current_thread() is threading.main_thread():
+        for one in ending_signals():
+            if signal.getsignal(one) is not signal.SIG_IGN:
+                signal.signal(one, signal.SIG_DFL)
