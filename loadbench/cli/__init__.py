@@ -85,12 +85,13 @@ def root() -> None:
 
 def _refuse_too_little_memory() -> None:
     """Raise `BadInput` for a limit under which the libraries cannot be loaded: some end the process, without a word."""
-    # They would reserve 32 MB of addresses for each core, and loadbench solves no equations.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if sys.platform != "win32":
         import resource  # noqa: PLC0415 - not on Windows
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            # They would reserve 32 MB of addresses for each core, and loadbench solves no equations.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         if 0 <= limit < _LEAST_MEMORY and limit != resource.RLIM_INFINITY:
             allowed, least = limit // 1_000_000, _LEAST_MEMORY // 1_000_000
             hint = f"raise the limit: ulimit -v {_LEAST_MEMORY // 1024}"
@@ -160,5 +161,5 @@ def main() -> None:
         code = exit_code_after_output(code) if isinstance(code, int) else code
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
-    end_at_once()
+    end_at_once(code if isinstance(code, int) else 1)
     sys.exit(code)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 # 1000 and has used some of them.
 MOST_LEVELS = 128
 # What the values of a text may take in memory: where they are small, that is many times its length. A frame with the
-# probabilities of 1,000 tokens and 20 alternatives each takes half of it. Each user may have one, and to build a
+# probabilities of 2,000 tokens and 20 alternatives each takes that much. Each user may have one, and to build a
 # million values holds up the loop. Bytes for each of these signs: an array and an object, a quote, a place with a
 # number; and for each letter of a text that has a single one of the rarest.
-MOST_COST, _COSTS, _LETTER = 16 << 20, {"[": 56, "{": 184, '"': 13, ",": 32}, 4
+MOST_COST, _COSTS, _LETTER = 32 << 20, {"[": 56, "{": 184, '"': 13, ",": 32}, 4
 
 # A list of 100,000 models takes less; there is one at a time.
 MOST_LIST_COST = 80 << 20

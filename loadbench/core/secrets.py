@@ -7,16 +7,11 @@ and any piece of a secret that is long enough to help somebody is replaced, as a
 from __future__ import annotations
 
 import re
-from base64 import b32encode, b64encode
-from binascii import hexlify
-from html.entities import html5
-from math import gcd
-from string import ascii_lowercase, ascii_uppercase
+from base64 import b64encode
 from typing import TYPE_CHECKING
-from unicodedata import normalize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 # What stands for a secret.
 MASK = "***"
@@ -38,35 +33,19 @@ SHORTEST_SECRET = 8
 # by chance. Before an ellipsis, where a text was cut, fewer do.
 _PIECE = 8
 _CUT_PIECE = 4
-# What is looked for first, because a set of these is looked up more rarely than one of pieces.
-_GRAM = 4
 # A long text is searched in parts, which overlap: more than a piece takes, however it is coded.
 _WINDOW, _OVERLAP = 1 << 16, 1 << 10
 # Nobody codes a text more often.
 _MOST_LAYERS = 3
 _CODED = re.compile(
-    r"%u?(?P<percent>(?<=u)[0-9a-f]{4}|[0-9a-f]{2})|=(?:(?P<quoted>[0-9a-f]{2})|\r?\n)"
-    r"|\\(?:u\{?(?P<json>[0-9a-f]{1,6}(?=\})|[0-9a-f]{4})\}?|x(?P<hex>[0-9a-f]{2}))?"
-    r"|&\#x0*(?P<entity>[0-9a-f]{1,6});?|&\#0*(?P<number>[0-9]{1,7});?|&(?P<name>[a-z]{2,8});",
+    r"%(?P<percent>[0-9a-f]{2})|\\(?:u(?P<json>[0-9a-f]{4})|x(?P<hex>[0-9a-f]{2}))?|&\#x(?P<entity>[0-9a-f]{1,6});"
+    r"|&\#(?P<number>[0-9]{1,7});|(?P<letter>[^!-~])",
     re.IGNORECASE,
 )
 _LOWER = str.maketrans({chr(letter): chr(letter + 32) for letter in range(ord("A"), ord("Z") + 1)})
-_ROT13 = str.maketrans(
-    ascii_lowercase + ascii_uppercase,
-    "".join(letters[13:] + letters[:13] for letters in (ascii_lowercase, ascii_uppercase)),
-)
 _URL_SAFE = str.maketrans("+/", "-_")
-# What stands between the codes of letters as numbers, without punctuation: `0x61`, `\\U00000061`, `%u0061`.
-_NUMBERED = (("0x", "02x"), ("x", "02x"), ("u00", "02x"), ("u000000", "02x"), ("", "d"), ("", "03o"))
-# Where a server has cut a text, or has hidden a part of it itself.
-_CUT = re.compile(r"…|\.{3}|\*{3,}")
-_BLANK = re.compile(r"[\x00- \x7f\\]+")
-_PUNCTUATION = re.compile(r"[\W_]+")
 # Of the texts that are kept as seen.
 _MOST_SEEN, _LONGEST_SEEN = 256, 100
-
-# A text as it is read: its letters, and where each begins and ends in the text.
-_Reading = tuple[str, list[int], list[int]]
 
 
 class Secrets:
@@ -77,25 +56,12 @@ class Secrets:
 
     def __init__(self, texts: Iterable[str] = (), *, piece: int = _PIECE) -> None:
         self.texts = tuple(dict.fromkeys(texts))
-        secrets = [text for text in self.texts if text.lower() not in _NO_SECRETS]
-        self._pieces: dict[tuple[bool, int], set[str]] = {}  # by whether punctuation counts, and their length
-        for form, least in [form for text in secrets for form in _forms(text, piece)]:
-            shown = _shown(form, [], [])
-            for bare, letters in enumerate((shown[0], _bare(shown)[0])):
-                size = min(least, len(letters))
-                if size >= (SHORTEST_SECRET if bare else 1):
-                    pieces = {letters[at : at + size] for at in range(len(letters) - size + 1)}
-                    self._pieces.setdefault((bool(bare), size), set()).update(pieces)
-        self._grams = {
-            (bare, size): {one[at : at + _GRAM] for one in pieces for at in range(max(1, size - _GRAM + 1))}
-            for (bare, size), pieces in self._pieces.items()
-        }
-        plain = [
-            _shown(form, [], [])[0] for text in secrets for form in (text, *_in_letters(text.encode(), b64encode, 6))
-        ]
-        sizes = range(_CUT_PIECE, _PIECE)
-        self._starts = {form[:size] for form in plain for size in sizes}
-        self._ends = {form[-size:] for form in plain for size in sizes}
+        self._forms = [form for text in self.texts if text.lower() not in _NO_SECRETS for form in _forms(text)]
+        self._pieces: dict[int, set[str]] = {}  # by their length
+        for form in self._forms:
+            size = min(piece, len(form))
+            self._pieces.setdefault(size, set()).update(form[at : at + size] for at in range(len(form) - size + 1))
+        self._starts = {form[:size] for form in self._forms for size in range(_CUT_PIECE, _PIECE)}
         self.seen: set[str] = set()
 
     def hide(self, text: str) -> str:
@@ -122,67 +88,44 @@ class Secrets:
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Where pieces of secrets begin and end in a text."""
-        if not self._pieces:
+        if not self._forms:
             return
-        for reading in _readings(text):
-            bare = _bare(reading)
-            for (is_bare, size), pieces in self._pieces.items():
-                letters, begins, ends = bare if is_bare else reading
-                grams, step = self._grams[is_bare, size], max(1, size - _GRAM + 1)
-                done = 0
-                # Each piece has a gram that begins at a multiple of the step.
-                for gram_at in range(0, len(letters), step):
-                    if letters[gram_at : gram_at + _GRAM] in grams:
-                        for at in range(max(done, gram_at - step + 1), gram_at + 1):
-                            if letters[at : at + size] in pieces:
-                                yield begins[at], ends[at + size - 1]
-                        done = gram_at + 1
-            letters, begins, ends = reading
-            for first, last in [match.span() for match in _CUT.finditer(letters)]:
-                for size in range(_CUT_PIECE, _PIECE):
-                    if size <= first and letters[first - size : first] in self._starts:
-                        yield begins[first - size], ends[first - 1]
-                    if letters[last : last + size] in self._ends:
-                        yield begins[last], ends[min(last + size, len(letters)) - 1]
+        letters, begins, ends = _decoded(text)
+        for size, pieces in self._pieces.items():
+            for at in range(len(letters) - size + 1):
+                if letters[at : at + size] in pieces:
+                    yield begins[at], ends[at + size - 1]
+        for cut in [match.start() for match in re.finditer("…", letters)]:
+            for size in range(_CUT_PIECE, min(_PIECE, cut + 1)):
+                if letters[cut - size : cut] in self._starts:
+                    yield begins[cut - size], ends[cut - 1]
 
     def hide_bytes(self, data: bytes) -> bytes:
         """The same for the bytes of a body."""
         return self.hide(data.decode("latin-1")).encode("latin-1")
 
 
-def _forms(text: str, piece: int) -> Iterator[tuple[str, int]]:
-    """A secret as it may stand in a text that was decoded, and how long a piece of it is hidden: itself, its bytes,
-    backwards, turned by 13 letters, in base64, base32 and hex, also one in another, and as numbers."""
-    for plain in (text, text[::-1], text.translate(_ROT13)):
-        yield plain, piece
-    for raw in {text.encode(coding, "surrogatepass") for coding in ("utf-8", "utf-16-le", "utf-16-be")}:
-        yield raw.decode("latin-1"), piece
-        for coded in [*_in_letters(raw, b64encode, 6), *_in_letters(raw, hexlify, 4)]:
-            yield coded, piece
-            for again in [*_in_letters(coded.encode(), b64encode, 6), *_in_letters(coded.encode(), hexlify, 4)]:
-                yield again, piece
-        for coded in _in_letters(raw, b32encode, 5):
-            yield coded, piece
-    for before, form in _NUMBERED:
-        # Digits are like one another: only longer pieces are of a secret.
-        yield "".join(f"{before}{byte:{form}}" for byte in text.encode("utf-8", "surrogatepass")), 2 * piece
+def _forms(text: str) -> Iterator[str]:
+    """A secret as it may stand in a text that was decoded: itself, in base64 at each alignment, in hex."""
+    yield _decoded(text)[0]
+    raw = text.encode("utf-8", "surrogatepass")
+    for before in range(3):
+        # Only letters all of whose bits are the secret's.
+        coded = b64encode(bytes(before) + raw).decode()
+        coded = coded[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6].translate(_LOWER)
+        if len(coded) >= _CUT_PIECE:
+            yield coded
+            yield coded.translate(_URL_SAFE)
+    yield raw.hex()
 
 
-def _in_letters(raw: bytes, encode: Callable[[bytes], bytes], bits: int) -> set[str]:
-    """These bytes in a coding whose letters have so many bits, at each alignment: the letters that have no other bits.
-    Those of base64 for URLs as well."""
-    found = set()
-    for before in range(bits // gcd(bits, 8)):
-        coded = encode(bytes(before) + raw).decode()[-(-before * 8 // bits) : (before + len(raw)) * 8 // bits]
-        found |= {coded, coded.translate(_URL_SAFE)} if len(coded) >= _CUT_PIECE else set()
-    return found
-
-
-def _readings(text: str) -> Iterator[_Reading]:
-    """The text as it is, and with its codings undone once, twice and more often."""
-    letters, begins, ends = text, list(range(len(text))), list(range(1, len(text) + 1))
-    yield _shown(letters, begins, ends)
-    for _ in range(_MOST_LAYERS):
+def _decoded(text: str) -> tuple[str, list[int], list[int]]:
+    """The text in lower case, without spaces, backslashes, unprintable characters and codings, and where each letter
+    begins and ends in it."""
+    letters, begins, ends = text.translate(_LOWER), list(range(len(text))), list(range(1, len(text) + 1))
+    for layer in range(_MOST_LAYERS):
+        if layer and re.search(r"[%\\&]", letters) is None:
+            break
         parts: list[str] = []
         new_begins: list[int] = []
         new_ends: list[int] = []
@@ -193,56 +136,17 @@ def _readings(text: str) -> Iterator[_Reading]:
             new_begins += begins[done:first]
             new_ends += ends[done:first]
             done = last
-            kind = match.lastgroup
-            letter = ""
-            if kind == "name":
-                letter = html5.get(f"{match[kind].lower()};", "")
-            elif kind is not None:
-                code = int(match[kind], 10 if kind == "number" else 16)
-                letter = chr(code) if code < 0x110000 else ""
-            parts += letter
-            new_begins += [begins[first]] * len(letter)
-            new_ends += [ends[last - 1]] * len(letter)
-        if not done:
-            return
+            letter = match["letter"]
+            if letter is None and match.lastgroup is not None:
+                code = int(match[match.lastgroup], 10 if match.lastgroup == "number" else 16)
+                letter = chr(code).translate(_LOWER) if code < 0x110000 else None
+            if letter is not None and letter.isprintable() and letter != " ":
+                parts.append(letter)
+                new_begins.append(begins[first])
+                new_ends.append(ends[last - 1])
         letters = "".join([*parts, letters[done:]])
         begins, ends = new_begins + begins[done:], new_ends + ends[done:]
-        yield _shown(letters, begins, ends)
-
-
-def _shown(letters: str, begins: list[int], ends: list[int]) -> _Reading:
-    """Letters in lower case, without spaces, backslashes and what is not printable."""
-    lower = letters.lower()
-    lower = lower if len(lower) == len(letters) else letters.translate(_LOWER)
-    if not lower.isascii():
-        lower = "".join([letter if letter.isprintable() else " " for letter in lower])
-    return _without(_BLANK, (lower, begins, ends))
-
-
-def _bare(reading: _Reading) -> _Reading:
-    """Without punctuation, and in the plain form of each letter."""
-    text, begins, ends = reading
-    if not text.isascii():
-        plain = (normalize("NFKC", letter) for letter in text)
-        text = "".join([form if len(form) == 1 else letter for form, letter in zip(plain, text, strict=True)])
-    return _without(_PUNCTUATION, (text, begins, ends))
-
-
-def _without(pattern: re.Pattern[str], reading: _Reading) -> _Reading:
-    letters, begins, ends = reading
-    parts: list[str] = []
-    new_begins: list[int] = []
-    new_ends: list[int] = []
-    done = 0
-    for match in pattern.finditer(letters):
-        first, last = match.span()
-        parts.append(letters[done:first])
-        new_begins += begins[done:first]
-        new_ends += ends[done:first]
-        done = last
-    if not done:
-        return reading
-    return "".join([*parts, letters[done:]]), new_begins + begins[done:], new_ends + ends[done:]
+    return letters, begins, ends
 
 
 def is_secret(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING
@@ -33,10 +34,10 @@ def end_as_ctrl_c_does() -> None:
             signal.signal(one, on_signal)
 
 
-def end_at_once() -> None:
+def end_at_once(code: int) -> None:
     """Have every ending signal end this process without a word: its work is done, and Python is about to leave, where
-    an exception would only be printed."""
+    an exception would only be printed. The exit code stands."""
     if threading.current_thread() is threading.main_thread():
         for one in ending_signals():
             if signal.getsignal(one) is not signal.SIG_IGN:
-                signal.signal(one, signal.SIG_DFL)
+                signal.signal(one, lambda *_: os._exit(code))

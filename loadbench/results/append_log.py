@@ -97,9 +97,20 @@ class AppendLog:
         if whole < size:
             os.ftruncate(file, whole)
 
+    def _open_here(self) -> None:
+        """Open the file where the run is now, if that is not done."""
+        if self._file is not None and self._at != self.path:
+            os.close(self._file)
+            self._file = None
+        if self._file is None:
+            self.open()
+
     def move_from(self, start: int, path: Path) -> None:
-        """Move what the open file has from this byte on to the end of another file."""
-        assert self._file is not None  # noqa: S101 - the caller has read it
+        """Move what the file has from this byte on to the end of another file."""
+        self._open_here()
+        assert self._file is not None  # noqa: S101 - it is open
+        if start >= os.lseek(self._file, 0, os.SEEK_END):
+            return
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _FLAGS, 0o666), "wb") as other:
             os.lseek(self._file, start, os.SEEK_SET)
             while part := os.read(self._file, _STEP_BYTES):
@@ -117,8 +128,9 @@ class AppendLog:
             self._added += line
         if self._thread is None:
             thread = threading.Thread(target=self._keep_writing, name="log", daemon=True)
-            thread.start()  # which fails where no more threads are allowed
-            self._thread = thread
+            with contextlib.suppress(RuntimeError):  # no more threads are allowed: `flush` writes the lines
+                thread.start()
+                self._thread = thread
 
     def flush(self) -> None:
         """Write every line that was added, as far as that is possible. The thread does it, if there is one."""
@@ -151,11 +163,7 @@ class AppendLog:
         """Write what waits; returns why some of it, which is whole lines, is left."""
         begins = done = 0
         try:
-            if self._file is not None and self._at != self.path:
-                os.close(self._file)
-                self._file = None
-            if self._file is None:
-                self.open()
+            self._open_here()
             assert self._file is not None  # noqa: S101 - it is open
             free = free_bytes(self._folder.path)
             if free is not None and free < self._reserved:
@@ -185,6 +193,8 @@ class AppendLog:
                 closing, asked = self._closing, self._asked
             if self._added or self._rest:
                 self._flush()
+            elif not self._lost:  # also after a disk that did not respond in time
+                self._folder.kept(self._name)
             with self._changed:
                 self._done = asked
                 self._changed.notify_all()

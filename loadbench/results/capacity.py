@@ -22,6 +22,8 @@ SCHEMA: Final = "loadbench.capacity/1"
 FILE: Final = "capacity.json"
 SEVERAL_SCHEMA: Final = "loadbench.capacities/1"
 SEVERAL_FILE: Final = "capacities.json"
+# No file system has longer names.
+_LONGEST_NAME = 255
 
 T = TypeVar("T")
 Status = Literal["found", "at_least", "none", "inconclusive", "client", "interrupted"]
@@ -228,8 +230,13 @@ def read_capacities(folder: Path) -> Capacities:
     """The searches of several models in a folder, with one that is under way; raises `BadInput` as `read_capacity`."""
     several = _read(folder / SEVERAL_FILE, Capacities)
     for name in several.folders.values():
-        # A file does not choose others: its folders are in this one.
-        if Path(name).name != name or name == ".." or (folder / name).is_symlink():
+        # A file does not choose others: its folders are in this one, under names that a system can have.
+        if (
+            len(name.encode()) > _LONGEST_NAME
+            or Path(name).name != name
+            or name == ".."
+            or (folder / name).is_symlink()
+        ):
             hint = "the file was changed: restore it"
             raise BadInput(f"{folder / SEVERAL_FILE}: {name!r} is no folder in this one", hint=hint)
     known = {*several.failed, *(search.model for search in several.searches)}

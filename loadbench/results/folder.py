@@ -45,7 +45,7 @@ _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("c
 # The log of requests leaves so much of the disk free: run.json, the histograms and the reports of a long run fit in it.
 RESERVED_BYTES = 8 * 1024 * 1024
 # Windows replaces no file that somebody has open: a report that reads it, a virus scanner. That takes a moment.
-_REPLACE_AGAIN_S = (0.05, 0.1, 0.2, 0.4, 0.8) if sys.platform == "win32" else ()
+_REPLACE_AGAIN_S = (0.05,) * 31 if sys.platform == "win32" else ()
 # Of a file system that can sync nothing: no reason to leave it.
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 # Nobody waits longer for a disk that does not respond.
@@ -274,7 +274,11 @@ class RunFolder:
                     continue
                 self.give_up(name, reason.strerror or str(reason))
                 return
-            if self.place.path == before:  # if not, a log has moved the run meanwhile
+            with self.place.lock:
+                is_here = (
+                    self.place.path == before
+                )  # if not, a log has moved the run meanwhile, and may not have had this
+            if is_here:
                 self.kept(name)
                 return
 

@@ -163,8 +163,7 @@ class RequestLog(AppendLog):
 
     def set_aside(self, start: int) -> None:
         """Move the lines from this byte on to another file: their levels will be measured again."""
-        if start < self.path.stat().st_size:
-            self.move_from(start, self.path.with_name(SET_ASIDE))
+        self.move_from(start, self.path.with_name(SET_ASIDE))
 
     def add_sample(self, sample: Sample, *, level: int, model: str | None = None, url: str | None = None) -> None:
         """Append one request."""

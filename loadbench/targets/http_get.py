@@ -91,8 +91,9 @@ async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> h
         with anyio.fail_after(limit_s + (math.inf if connect_s is None else connect_s)):
             async with http.stream("GET", url, timeout=timeout, headers={"accept-encoding": "identity"}) as response:
                 body = bytearray()
-                # Some servers code it all the same, and few bytes may then become many.
-                plain = zlib.decompressobj(_ANY_ZLIB) if response.headers.get("content-encoding") else None
+                # Some servers code it all the same, and few bytes may then become many. Other words mean no coding.
+                is_coded = response.headers.get("content-encoding", "").strip().lower() in {"gzip", "x-gzip", "deflate"}
+                plain = zlib.decompressobj(_ANY_ZLIB) if is_coded else None
                 async for chunk in response.aiter_raw():
                     body += chunk if plain is None else plain.decompress(chunk, _MOST_BYTES)
                     if len(body) > _MOST_BYTES or (plain is not None and plain.unconsumed_tail):

@@ -64,20 +64,22 @@ class ReadingSeries:
 
 
 class _Readings:
-    """The readings of one name. Each entry is one reading, or in a long series several that followed each other: the
-    last of them, and what all of them come to. So a window has its sums exactly, except for where its edges cut one."""
+    """The readings of one name. Each entry is one reading, or in a long series as many that followed each other as
+    each other entry holds: the last of them, and what all of them come to. So a window has its sums exactly, except for
+    where its edges cut one."""
 
     # Moments and, of the readings up to each, the sum: for a counter its rise, for a gauge the area below it. A gauge
     # also has values. Of each entry by itself: extremes, and how many readings, or for a counter falls, it holds.
-    __slots__ = ("_at", "_counted", "_high", "_low", "_number", "_sums", "_values")
+    __slots__ = ("_at", "_counted", "_each", "_high", "_in_last", "_low", "_number", "_sums", "_values")
 
     def __init__(self, *, counted: bool) -> None:
         self._counted = counted
+        self._each, self._in_last = 1, 1  # readings of a whole entry, and of the last
         self._at, self._number = array("q"), array("l")
         self._values, self._sums, self._low, self._high = (array("d") for _ in range(4))
 
     def add(self, at_ns: int, value: float) -> None:
-        if len(self._at) >= _MOST_KEPT:
+        if len(self._at) >= _MOST_KEPT and self._in_last == self._each:
             self._merge_pairs()
         before, total = (self._values[-1], self._sums[-1]) if self._at else (value, 0.0)
         fell = value < before
@@ -85,13 +87,23 @@ class _Readings:
             total += (at_ns - self._at[-1]) * (before + value) / 2 if self._at else 0.0
         else:
             total += value if fell else value - before
+        number = int(fell) if self._counted else 1
+        if self._in_last < self._each:
+            self._at[-1], self._values[-1], self._sums[-1] = at_ns, value, total
+            self._low[-1], self._high[-1] = min(self._low[-1], value), max(self._high[-1], value)
+            self._number[-1] += number
+            self._in_last += 1
+            return
         self._at.append(at_ns)
-        self._number.append(fell if self._counted else 1)
+        self._number.append(number)
         for values, entry in ((self._values, value), (self._sums, total), (self._low, value), (self._high, value)):
             values.append(entry)
+        self._in_last = 1
 
     def _merge_pairs(self) -> None:
         """All but the first, from which interpolation begins, by two."""
+        self._each *= 2
+        self._in_last = self._each
         for values in (self._at, self._values, self._sums):
             del values[1:-1:2]
         for values, merged in ((self._low, min), (self._high, max), (self._number, lambda one, two: one + two)):

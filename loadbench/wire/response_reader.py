@@ -59,7 +59,8 @@ _TO_BE_PARSED = -1
 _LONGEST_TYPED = 4300
 # No two events with text are shorter: what is, is not worth cutting.
 _TWO_EVENTS = 64
-# A stream with more frames that are not understood is none; to look at each takes longer than to read it.
+# A stream with more frames that are not understood, for each with text, is none; to look at each takes longer than to
+# read it.
 _MOST_BAD_FRAMES = 1000
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
 _MOST_TRIES = 3
@@ -464,7 +465,7 @@ class ResponseReader:
         """Add the events that one read brought, and count the read."""
         before = len(self.event_ns)
         for event in events:
-            if self.bad_frames > _MOST_BAD_FRAMES:
+            if self.bad_frames > _MOST_BAD_FRAMES * (1 + len(self.event_ns)):
                 self._broken = True
                 self._fault = self._fault or self._unread
                 break

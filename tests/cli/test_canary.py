@@ -86,11 +86,6 @@ ECHOES = {
         b"data: %s" % json.dumps(fields(said)).encode(), b"", b"data: %s" % json.dumps({said: said}).encode(), b""
     ),
     "tool": lambda said: sse(b'data: {"choices": [{"delta": {"tool_calls": [{"function": "%s"}]}}]}' % said.encode()),
-    "base32": lambda said: Reply(base64.b32encode(said.encode()), status=500, kind="text/plain"),
-    "quoted": lambda said: Reply(
-        "".join(f"={ord(letter):02X}" for letter in said).encode(), status=500, kind="text/plain"
-    ),
-    "hidden": lambda said: Reply({"error": {"message": f"wrong key: {said[:7]}*****{said[-4:]}"}}, status=401),
     "upper": lambda said: Reply({"detail": said.upper()}, status=400),
 }
 
@@ -105,8 +100,6 @@ def found(text: bytes | str) -> list[str]:
             name.partition("_")[2].partition("_")[2],
             percent(name),
             escaped(name),
-            base64.b32encode(name.encode()).decode()[8:-8],
-            "".join(f"={ord(letter):02X}" for letter in name),
             *(base64.b64encode(b"x" * before + name.encode()).decode()[4:-4] for before in range(3)),
         )
         for at in range(len(form) - 13)

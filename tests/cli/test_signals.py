@@ -236,12 +236,12 @@ def test_two_signals_end_every_command(command, tmp_path):
 
 @pytest.mark.parametrize("number", ENDING)
 def test_signal_as_python_leaves_says_nothing(number):
-    """The work is done, and its output written: no exception is left to be printed."""
+    """The work is done, and its output written: the exit code stands, and no exception is printed."""
     code = (
         "import atexit, os, sys; from loadbench.cli import main; sys.argv[1:] = ['--version'];"
         f"atexit.register(lambda: os.kill(os.getpid(), {int(number)})); main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S)
-    assert done.returncode == -number
+    assert done.returncode == 0
     assert done.stdout.startswith("loadbench")
     assert done.stderr == ""

@@ -266,7 +266,9 @@ class Killed:
         wrong, self.left = self.left, []
         counts["processes left, or hanging"] += len(wrong)
         said = [line for _, line in self.lines]
-        wrong += [" / ".join(["a traceback", *said[at - 1 :]]) for at, line in enumerate(said) if "Traceback" in line][:1]
+        wrong += [" / ".join(["a traceback", *said[at - 1 :]]) for at, line in enumerate(said) if "Traceback" in line][
+            :1
+        ]
         if found is None:
             counts["no folder yet"] += 1
             return wrong if begun is None else [*wrong, "a level began, and there is no folder"]

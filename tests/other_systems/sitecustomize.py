@@ -315,6 +315,8 @@ else:
             setattr(_loop, _name, not_there)
         for _name in ("create_unix_connection", "create_unix_server"):
             setattr(_loop, _name, not_there)
+    # The loop that Windows has by default, as far as this one can stand in for it.
+    asyncio.ProactorEventLoop = asyncio.SelectorEventLoop
     for _stream in (sys.stdout, sys.stderr):
         if _stream is not None:
             _stream.reconfigure(newline="\r\n")

@@ -303,7 +303,7 @@ def test_file_that_somebody_reads_is_replaced_when_it_is_free(there):
     finally:
         process.kill()
     assert process.returncode in MEASURED, err
-    assert len(json.loads(files[0].read_text(encoding="utf-8"))["levels"]) == 2
+    assert len(json.loads(files[0].read_text(encoding="utf-8"))["levels"]) == 2, err
 
 
 def test_run_that_is_going_on_is_not_continued(there):

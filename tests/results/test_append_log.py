@@ -183,3 +183,21 @@ def test_disk_that_hangs_holds_nobody_up(tmp_path, monkeypatch):
         goes_on.set()
         await_content(tmp_path / "log", b"one\ntwo\n")
     assert folder.place.unwritten == {}
+
+
+def test_lines_are_set_aside_where_the_run_is(tmp_path, monkeypatch):
+    """A continued run that has to move first leaves its old folder as it was."""
+    monkeypatch.setattr(folder_module, "other_places", lambda: [tmp_path])
+    old = tmp_path / "run"
+    old.mkdir()
+    lines = [b'{"level": 0, "end_ns": 1}\n', b'{"level": 1, "end_ns": 2}\n']
+    (old / "requests.jsonl").write_bytes(b"".join(lines))
+    folder = RunFolder(old)
+    with RequestLog(folder, origin_ns=0) as log:
+        log.flush()
+        assert folder.place.move(OSError(errno.ENOSPC, "No space left on device"))
+        log.set_aside(len(lines[0]))
+    assert folder.path != old
+    assert (folder.path / "requests.jsonl").read_bytes() == lines[0]
+    assert (folder.path / "requests-interrupted.jsonl").read_bytes() == lines[1]
+    assert (old / "requests.jsonl").read_bytes() == b"".join(lines)

@@ -165,3 +165,11 @@ def test_long_series_has_the_figures_of_all_its_readings(values, opens):
     later = [made.window(min(opens, len(values) - 2) * S, (len(values) - 1) * S) for made in (short, whole)]
     rises = [made.counters["x_total"] for made in later if made is not None]
     assert abs(rises[0] - rises[1]) <= max(exact.counters["x_total"], 1e-6)
+
+
+def test_a_step_long_ago_is_not_in_a_long_window():
+    """Entries of one length: the first of a long series reach no further into a window than the last."""
+    made = series(*((at, {"x": 100.0 if at < 60 else 400.0}) for at in range(4000)))
+    found = made.window(70 * S, 3990 * S)
+    assert found is not None
+    assert (found.gauges["x"].mean, found.gauges["x"].min) == (pytest.approx(400.0), 400.0)
