@@ -382,7 +382,7 @@ def test_report_as_reads_the_run_folder(tmp_path):
 
 
 def test_unfinished_last_line_is_passed_over(tmp_path):
-    """A killed run's last line may be half a line; one in the middle that is none is left out, and told with its place."""
+    """A killed run's last line may be half a line; one in the middle that is none is left out and named."""
     path = tmp_path / "requests.jsonl"
     whole = line(SAMPLES[0], level=0, origin_ns=0)
     path.write_bytes(whole + whole[:40])
