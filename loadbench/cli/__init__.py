@@ -89,10 +89,11 @@ def _refuse_too_little_memory() -> None:
         import resource  # noqa: PLC0415 - not on Windows
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if limit != resource.RLIM_INFINITY:
-            # They would reserve 32 MB of addresses for each core, and loadbench solves no equations.
-            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        if 0 <= limit < _LEAST_MEMORY and limit != resource.RLIM_INFINITY:
+        if limit == resource.RLIM_INFINITY:
+            return
+        # They would reserve 32 MB of addresses for each core, and loadbench solves no equations.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        if limit < _LEAST_MEMORY:
             allowed, least = limit // 1_000_000, _LEAST_MEMORY // 1_000_000
             hint = f"raise the limit: ulimit -v {_LEAST_MEMORY // 1024}"
             raise BadInput(f"this process may have {allowed} MB of memory, and loadbench needs {least} MB", hint=hint)

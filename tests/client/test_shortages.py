@@ -43,22 +43,23 @@ def files_left(count: int):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+async def asked_with(kind, count: int):
+    """(a request while so few more files may be open, the next one without that limit, connections that were made)."""
+    async with serving([ASK, ANSWER]) as server:
+        transport = transport_of(kind)
+        client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
+        try:
+            with files_left(count):
+                short = await ask(client)
+            return short, await ask(client, 1), server.connections
+        finally:
+            await transport.aclose()
+
+
 @both
 def test_no_descriptor_is_no_refusal(kind):
     """The request was not sent, and the next one is as good as ever."""
-
-    async def main():
-        async with serving([ASK, ANSWER]) as server:
-            transport = transport_of(kind)
-            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
-            try:
-                with files_left(0):
-                    short = await ask(client)
-                return short, await ask(client, 1), server.connections
-            finally:
-                await transport.aclose()
-
-    short, good, connections = asyncio.run(main())
+    short, good, connections = asyncio.run(asked_with(kind, 0))
     assert (short.outcome, short.outcome.failed, short.sent_ns) == (Outcome.CLIENT_LIMIT, False, None)
     assert "may open no more sockets" in short.detail
     assert (good.outcome, connections) == (Outcome.OK, 1)
@@ -76,18 +77,7 @@ def test_last_descriptors_are_for_the_files_of_the_run():
 @both
 def test_no_connection_takes_the_last_descriptors(kind):
     """Of either transport: what is left is for the files of the run, and nothing stays open."""
-
-    async def main():
-        async with serving([ASK, ANSWER]) as server:
-            transport = transport_of(kind)
-            client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
-            try:
-                with files_left(10):
-                    return await ask(client)
-            finally:
-                await transport.aclose()
-
-    sample = asyncio.run(main())
+    sample, _, _ = asyncio.run(asked_with(kind, 10))
     assert (sample.outcome, sample.sent_ns) == (Outcome.CLIENT_LIMIT, None), sample.detail
     assert "may open no more sockets" in sample.detail
 
