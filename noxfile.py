@@ -1,9 +1,12 @@
 """The checks of `.ci/run` by name: `nox -s lint types contracts tests`. `nox --list` shows all sessions."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "contracts", "tests"]
@@ -106,11 +109,27 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "tests.soak", *(session.posargs or ("60", "--ceiling", "10")))
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def fuzz(session: nox.Session) -> None:
-    """Random input for every reader of what servers, files and workers send: ten minutes, or as many as you name."""
-    session.install("-e", ".[test]")
-    # atheris guides the input by what it reaches; it has no wheels for every interpreter and system.
-    if session.run("python", "-m", "pip", "install", "--quiet", "atheris", success_codes=[0, 1], silent=True) is None:
-        session.log("no atheris here: hypothesis alone")
-    session.run("python", "-m", "tests.fuzz", *session.posargs)
+    """Random input for every reader of what servers and files send: ten minutes, or as many as you name.
+
+    Where some Python of this machine has atheris, it guides the input by what that reaches.
+    """
+    named = (shutil.which(f"python{version}") for version in PYTHONS)
+    kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.1[1-4].*/bin/python")
+    venv = Path(session.create_tmp()) / "venv"
+    python = venv / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    install = (str(python), "-m", "pip", "install", "-q")
+    for candidate in (sys.executable, *filter(None, named), *map(str, sorted(kept, reverse=True))):
+        try:
+            session.run(candidate, "-m", "venv", "--clear", str(venv), external=True)
+            # It has no wheels for every interpreter and system.
+            session.run(*install, "--only-binary=:all:", "atheris", external=True)
+            break
+        except CommandFailed:
+            continue
+    else:
+        session.log("no Python here has atheris: hypothesis alone")
+        session.run(sys.executable, "-m", "venv", "--clear", str(venv), external=True)
+    session.run(*install, "-e", ".", "hypothesis", external=True)
+    session.run(install[0], "-m", "tests.fuzz", *session.posargs, external=True)
