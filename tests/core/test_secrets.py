@@ -11,7 +11,7 @@ import urllib.parse
 
 import pytest
 
-from loadbench.core.secrets import Secrets, secrets_of
+from loadbench.core.secrets import Secrets, is_secret, masked, secrets_in, secrets_of
 
 KEY = "sk-Q7f+3Qx9/Zz81Lm_opQrStUv02"
 
@@ -61,6 +61,91 @@ def test_key_is_hidden_in_any_coding(coding):
             assert not [at for at in range(len(key) - 7) if key[at : at + 8].lower() in undone]
 
 
+LETTER_BY_LETTER = ("plain", "upper", "percent", "every letter in percent", "twice in percent", "json", "html", "hex")
+
+
+@pytest.mark.parametrize("coding", LETTER_BY_LETTER)
+def test_no_letter_beside_a_secret_is_hidden_and_none_of_its_own_is_left(coding):
+    """Of a whole one, and of its first and its last eight letters."""
+    secrets = Secrets([KEY])
+    for piece in (KEY, KEY[:8], KEY[-8:]):
+        coded = CODINGS[coding](piece)
+        assert secrets.hide(f"<{coded}>") == "<***>"
+        assert secrets.hide(f"{coded}, {coded}") == "***, ***"
+    assert secrets.hide("<" + "".join(f"\\x{ord(letter):02X}" for letter in KEY) + ">") == "<***>"
+    assert secrets.hide("<" + "".join(f"&#x{ord(letter):X};" for letter in KEY) + ">") == "<***>"
+
+
+def test_fewer_than_eight_letters_are_hidden_only_where_the_text_was_cut():
+    """Seven say little. Before an ellipsis, four of its beginning do not stay."""
+    secrets = Secrets([KEY])
+    assert secrets.hide(f"<{KEY[:7]}>") == f"<{KEY[:7]}>"
+    for size in range(4, 9):
+        assert secrets.hide(f"{KEY[:size]}…") == "***…"
+        assert secrets.hide(f"<{KEY[:size]}… {KEY[:size]}…>") == "<***… ***…>"
+    for kept in (f"{KEY[:3]}…", f"{KEY[4:10]}…", f"{KEY[:7]} …"[:7]):
+        assert secrets.hide(kept) == kept
+
+
+def test_no_secret_is_a_part_of_another_one_that_is_left():
+    """Two that overlap in a text are hidden as one, and each by itself."""
+    secrets = Secrets(["first-key-0123", "0123-second-key"])
+    assert secrets.hide("<first-key-0123-second-key>") == "<***>"
+    assert secrets.hide("first-key-0123 and 0123-second-key") == "*** and ***"
+
+
+@pytest.mark.parametrize("coding", ["plain", "json"])
+def test_a_secret_is_hidden_wherever_it_stands_in_a_long_text(coding):
+    """A long text is searched in parts: nothing is lost between two of them, and nothing is hidden twice."""
+    secrets, coded = Secrets([KEY]), CODINGS[coding](KEY)
+    for before in range(65_536 - len(coded) - 2, 65_536 + 3, len(coded) // 9):
+        text = f"{'.' * before}<{coded}>{'.' * 3000}"
+        assert secrets.hide(text) == f"{'.' * before}<***>{'.' * 3000}"
+
+
+def test_texts_that_were_seen_are_kept_within_bounds():
+    """Short ones without a secret, and some hundreds at most; what was seen changes no later text."""
+    secrets = Secrets([KEY])
+    for number in range(1000):
+        assert secrets.hide(f"model-{number}") == f"model-{number}"
+        assert secrets.hide(f"model-{number}-{KEY}") == f"model-{number}-***"
+    assert 0 < len(secrets.seen) <= 256
+    assert secrets.hide("model-999 " * 50) == "model-999 " * 50
+    assert max(map(len, secrets.seen)) <= 100
+
+
+def test_codes_beyond_any_letter_are_no_letters():
+    """Nor are halves of a letter that has two."""
+    secrets = Secrets([KEY])
+    for odd in ("&#x110000;", "&#1114112;", "&#x10ffff;", "\\ud83d", "&#9999999;", "&#xFFFFFF;"):
+        assert secrets.hide(f"{odd}<{KEY}>{odd}") == f"{odd}<***>{odd}"
+
+
+def test_bytes_are_hidden_as_texts_are():
+    """Whatever bytes stand around them."""
+    assert Secrets([KEY]).hide_bytes(b"\xff\xfe" + KEY.encode() + b"\x00\x80") == b"\xff\xfe***\x00\x80"
+
+
+@pytest.mark.parametrize("name", ["api_key", "apiKey", "ACCESS-TOKEN", "sig", "client_secret", "Authorization", "code"])
+def test_values_of_such_a_name_are_secrets(name):
+    """They are replaced in JSON at any depth; long ones are known as secrets."""
+    document = {"a": [{name: "12345678"}, {"b": {name: "1234567"}}], name: [KEY, 5], "model": "m"}
+    hidden = {"a": [{name: "***"}, {"b": {name: "***"}}], name: [KEY, 5], "model": "m"}
+    assert is_secret(name)
+    assert masked(document) == hidden
+    assert list(secrets_in(document)) == ["12345678"]
+    assert masked(({name: "x", "n": 1},)) == [{name: "***", "n": 1}]
+    assert list(secrets_in(({name: KEY},))) == [KEY]
+
+
+@pytest.mark.parametrize("name", ["model", "max_tokens", "keyword", "keys", "user"])
+def test_values_of_other_names_are_none(name):
+    """Though a part of the name is that of a secret."""
+    assert not is_secret(name)
+    assert masked({name: KEY}) == {name: KEY}
+    assert list(secrets_in({name: KEY})) == []
+
+
 def test_words_around_a_secret_stay():
     """Short words are no secrets, nor are a client's name and what stands for a key where none is needed."""
     given = [("authorization", "Bearer sk-live-0123456789"), ("x-team", "blue"), ("user-agent", "my-load-generator")]
@@ -75,7 +160,11 @@ def test_words_around_a_secret_stay():
 
 def test_secret_in_a_cookie_or_a_list_is_one():
     """Each part that is long enough."""
-    assert "session-0123456789" in secrets_of([("cookie", "a=b; id=session-0123456789; c")])
+    assert secrets_of([("Cookie", 'a=b; id=session-0123456789; c="12345678", d=1234567')]) == (
+        *("id=session-0123456789;", 'c="12345678",', "d=1234567"),
+        *("session-0123456789", "12345678"),
+    )
+    assert secrets_of([("X-Key", "12345678 1234567"), ("Content-Type", "application/json")]) == ("12345678",)
 
 
 def test_longer_pieces_can_be_asked_for():
