@@ -33,6 +33,8 @@ _BUFFER = memoryview(bytearray(_READ_BYTES))
 # More than the header block of any server, and too little to fill the memory. Bytes that are no body: headers, interim
 # responses, the frames of chunks with what may be written into them, and trailers.
 _MOST_FRAMING_BYTES = 256 * 1024
+# Each takes some 150 bytes of memory, however short: those of one read could take 20 MB. Servers send some twenty.
+_MOST_HEADERS = 1000
 # A send that takes longer was interrupted: copying what a socket takes at once needs some 100 µs.
 _PREEMPTED_NS = 1_000_000
 
@@ -230,19 +232,20 @@ class Connection(asyncio.BufferedProtocol):
                 while self._receiver is not None and (count := self._sock.recv_into(_BUFFER)):
                     self.buffer_updated(count)
         self.closed = True
-        if self._done is None or self._done.done():
-            return
-        if exc is not None:
-            reason, hint = explain(exc)
-            reason += f" ({hint})" if hint and isinstance(exc, ssl.SSLError) else ""
-            self._fail(TransportError(Outcome.RESET, reason))
-        elif not self._has_headers:
-            self._fail(TransportError(Outcome.RESET, "the connection was closed before a response"))
-        elif {name.lower() for name, _ in self._headers} & {b"content-length", b"transfer-encoding"}:
-            self._fail(TransportError(Outcome.TRUNCATED, "the connection was closed in the middle of the response"))
-        else:
-            # Neither a length nor chunks were announced: the body ends where the connection ends.
-            self._finish()
+        if self._done is not None and not self._done.done():
+            if exc is not None:
+                reason, hint = explain(exc)
+                reason += f" ({hint})" if hint and isinstance(exc, ssl.SSLError) else ""
+                self._fail(TransportError(Outcome.RESET, reason))
+            elif not self._has_headers:
+                self._fail(TransportError(Outcome.RESET, "the connection was closed before a response"))
+            elif {name.lower() for name, _ in self._headers} & {b"content-length", b"transfer-encoding"}:
+                self._fail(TransportError(Outcome.TRUNCATED, "the connection was closed in the middle of the response"))
+            else:
+                # Neither a length nor chunks were announced: the body ends where the connection ends.
+                self._finish()
+        # It refers to this, and has the header that it was reading: nothing shall wait for the garbage collector.
+        del self._parser
 
     # Called by llhttp.
 
@@ -255,6 +258,8 @@ class Connection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header. Those after the body, the trailers, say nothing that is used."""
         if not self._has_headers:
+            if len(self._headers) == _MOST_HEADERS:
+                raise TransportError(Outcome.PROTOCOL, f"more than {_MOST_HEADERS:,} headers")
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
