@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 _LEAD_NS = 300_000_000
 # From one failed request of a user to the next: a server that refuses at once must not get thousands a second.
 _RETRY_NS = 100_000_000
+# A user's task and first request are made so long before it starts, or up to twice as long. All at the beginning, those
+# of 10,000 users would hold up the loop for a second, and need more memory than their streams do later.
+_READY_NS = 100_000_000
 # Think times from which one is drawn by its length.
 _DRAWS = 32
 
@@ -264,17 +267,22 @@ class Level:
         """Each user sends a request, reads the response, thinks, and sends the next. Their starts are spread over the
         ramp."""
         plan = self.plan
-        async with anyio.create_task_group() as users:
+        async with asyncio.TaskGroup() as users:
             for user in filter(plan.shard.holds, range(load.users)):
-                users.start_soon(self._user, load, user, self.begin_ns + plan.ramp_ns * user // load.users)
+                starts_ns = self.begin_ns + plan.ramp_ns * user // load.users
+                is_early = starts_ns - self._clock.now_ns() > 2 * _READY_NS
+                if is_early and not await self._clock.sleep_until(starts_ns - _READY_NS, self._over):
+                    break
+                users.create_task(self._user(load, user, starts_ns))
 
     async def _user(self, load: Closed, user: int, due_ns: int) -> None:
-        rng = random.Random(f"{self.plan.seed}/{user}")
+        rng: random.Random | None = None  # it has 2.5 KiB, and the usual user does not think
         # A user's prompts depend on no other user: they are the same however the others fare.
-        prepared, taken = self.prepare(user, user), 1
-        first = load.think_of(prepared.prompt.persona) if self.plan.thinks_first else None
+        plan, prepared, taken = self.plan, self.prepare(user, user), 1
+        first = load.think_of(prepared.prompt.persona) if plan.thinks_first else None
         if first is not None:
             # The rest of a think time that is under way: of a long one with more probability, and uniform within it.
+            rng = random.Random(f"{plan.seed}/{user}")
             lengths = [max(1e-9, first.sample(rng)) for _ in range(_DRAWS)]
             due_ns += round(rng.random() * rng.choices(lengths, lengths)[0])
         for turn in count(1):
@@ -289,7 +297,10 @@ class Level:
             following = self._prepare_soon(*numbers, prepared.place + (not stays))
             sample = await self.send(request, prepared.body)
             think = load.think_of(request.persona)
-            think_ns = 0 if think is None else max(0, round(think.sample(rng)))
+            think_ns = 0
+            if think is not None:
+                rng = rng or random.Random(f"{plan.seed}/{user}")
+                think_ns = max(0, round(think.sample(rng)))
             # The next turn of a conversation contains this response.
             fresh = await following
             continued = self.continue_conversation(fresh, prepared, sample)
