@@ -72,19 +72,22 @@ _LOOK_S = 0.5
 _MOST_SILENT_LOOKS, _MOST_WHEN_STOPPED = 30, 3
 # From a kill to the end of the pipe.
 _DIES_WITHIN_LOOKS = 4
-# One process keeps up with about this many streams of an everyday pace; beyond, more processes are worth their start.
-_STREAMS_PER_WORKER = 128
-# And with about this many requests a second, each with its stream of tokens.
-_ARRIVALS_PER_WORKER = 100
+# One process keeps up with about this many streams of an everyday pace, or requests a second, each with its stream of
+# tokens; beyond, more processes are worth their start, as far as cores are free.
+_STREAMS_PER_WORKER, _ARRIVALS_PER_WORKER = 128, 100
+# With four times that, a process has used most of a core of its own. Beyond, another one reads in time even where all
+# cores are shared with the server: of 1,024 streams on two cores one process reads many too late, and two read all.
+_MOST_TIMES = 4
 # Windows has no sessions, and other systems do not have this flag; each ignores what it does not know.
 _OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
-def workers_for(scenario: Scenario, cores: int) -> int:
-    """How many worker processes a scenario gets: as many as it says, or as many as its load needs.
+def workers_for(scenario: Scenario, cores: int, *, taken: float = 0.0) -> int:
+    """How many worker processes a scenario gets: as many as it says, or as many as its load needs and the cores bear.
 
     One, which means that the main process sends the requests itself, is enough until there is too much to read: many
-    users, or many arrivals a second. One core is left to the main process and, if it is on this machine, to the server.
+    users, or many arrivals a second. One core is left to the main process, and of the others some are `taken`: by a
+    server on this machine, by other programs. More than one process can read must be shared in any case.
 
     Raises `BadInput` where workers are requested that cannot share the load.
     """
@@ -101,13 +104,14 @@ def workers_for(scenario: Scenario, cores: int) -> int:
     if load.workers is not None:
         return load.workers
     if load.users is not None:
-        needed = math.ceil(max(load.users) / _STREAMS_PER_WORKER)
+        needed = max(load.users) / _STREAMS_PER_WORKER
     else:
         # Each worker has its part of the room for requests in flight; there must be some to spare.
         most = max(1, load.max_in_flight // _STREAMS_PER_WORKER)
         busiest = max(one.peak_per_s for one in scenario.loads if isinstance(one, Open))
-        needed = min(most, math.ceil(busiest / _ARRIVALS_PER_WORKER))
-    return max(1, min(cores - 1, needed))
+        needed = min(most, busiest / _ARRIVALS_PER_WORKER)
+    least = min(cores, math.ceil(needed / _MOST_TIMES))
+    return max(1, least, min(round(cores - 1 - taken), math.ceil(needed)))
 
 
 # The frames.

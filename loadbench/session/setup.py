@@ -48,7 +48,7 @@ from loadbench.targets.discovery import locate
 from loadbench.targets.openai import credentials
 from loadbench.targets.prepare import prepare
 from loadbench.targets.scrape import counters
-from loadbench.telemetry.sampler import check_pid, is_local
+from loadbench.telemetry.sampler import check_pid, cores_in_use, is_local
 from loadbench.wire.openai import Api
 from loadbench.wire.translation import translated_fields, translated_messages
 
@@ -311,6 +311,10 @@ async def open_session(
 
         stack.push_async_callback(close_transport)
         count = workers_for(scenario, usable_cores())
+        if count > 1 and scenario.load.workers is None:
+            # A server on this machine is about to need a core, at least.
+            taken = await cores_in_use() + any(is_local(target.base_url) for target in prepared.targets)
+            count = workers_for(scenario, usable_cores(), taken=taken)
         workers = None
         if count > 1:
             workers = await stack.enter_async_context(WorkerPool.of(count, lambda: prepared.targets, addresses))

@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import json
 import math
+import os
 import subprocess
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _STARTS_WITHIN_S = 20.0
 # The time of a reading beyond the interval: drivers and long lists of processes are slow.
 _READS_WITHIN_S = 2.0
+# Long enough for the system's ticks of 10 ms to show what is in use, and short beside the start of a worker.
+_LOOK_S = 0.25
 _MODULE = "loadbench.telemetry"
 # No line is longer.
 _MOST_BYTES = 1 << 20
@@ -163,6 +166,20 @@ def is_local(url: str) -> bool:
         interfaces = {} if psutil is None else psutil.net_if_addrs()
         own = {entry.address.partition("%")[0] for entries in interfaces.values() for entry in entries}
     return address.is_loopback or str(address) in own
+
+
+async def cores_in_use() -> float:
+    """How many of the cores that this process may use are in use now; 0 if the system does not say."""
+    psutil = library("psutil")
+    if psutil is None:
+        return 0.0
+    shares: list[float] = []
+    with suppress(OSError, RuntimeError):  # a sandbox shows none
+        psutil.cpu_percent(percpu=True)  # the first call has no interval to report on
+        await anyio.sleep(_LOOK_S)
+        shares = psutil.cpu_percent(percpu=True)
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(shares))
+    return sum(share for core, share in enumerate(shares) if core in usable) / 100
 
 
 def check_pid(pid: int | None) -> None:

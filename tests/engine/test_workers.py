@@ -298,24 +298,40 @@ def test_sweep_ends_when_no_worker_is_left():
 
 
 @pytest.mark.parametrize(
-    ("load", "cores", "workers"),
+    ("load", "cores", "taken", "workers"),
     [
-        ({"users": (1,)}, 8, 1),
-        ({"users": (1, 128)}, 8, 1),
-        ({"users": (129,)}, 8, 2),
-        ({"users": (1000,)}, 8, 7),
-        ({"users": (1000,)}, 2, 1),
-        ({"users": (5000,)}, 1, 1),
-        ({"users": (1000,), "requests": 50, "duration": None}, 8, 7),
-        ({"users": (2,), "workers": 3}, 8, 3),
-        ({"users": None, "rate": (0.5,)}, 64, 1),
-        ({"users": None, "rate": (250.0,)}, 64, 3),
-        ({"users": None, "rate": (250.0,), "max_in_flight": 8}, 64, 1),
+        ({"users": (1,)}, 8, 0, 1),
+        ({"users": (1, 128)}, 8, 0, 1),
+        ({"users": (129,)}, 8, 0, 2),
+        ({"users": (1000,)}, 8, 0, 7),
+        ({"users": (1000,)}, 8, 1, 6),
+        ({"users": (1000,)}, 8, 3.4, 4),
+        # Other programs have the whole machine: as many as it takes to read so much, and no more.
+        ({"users": (1000,)}, 8, 9, 2),
+        ({"users": (3000,)}, 8, 9, 6),
+        # On two cores with the server one process reads 512 streams in time, and more only with the help of another.
+        ({"users": (512,)}, 2, 1, 1),
+        ({"users": (513,)}, 2, 1, 2),
+        ({"users": (1024,)}, 2, 1, 2),
+        ({"users": (1024,)}, 2, 2.5, 2),
+        ({"users": (10_000,)}, 2, 1, 2),
+        ({"users": (5000,)}, 1, 0, 1),
+        ({"users": (1000,), "requests": 50, "duration": None}, 8, 0, 7),
+        ({"users": (1024,), "requests": 5000, "duration": None}, 2, 1, 2),
+        ({"users": (2,), "workers": 3}, 8, 0, 3),
+        ({"users": (2,), "workers": 3}, 1, 5, 3),
+        ({"users": None, "rate": (0.5,)}, 64, 0, 1),
+        ({"users": None, "rate": (250.0,)}, 64, 0, 3),
+        ({"users": None, "rate": (250.0,)}, 3, 1, 1),
+        ({"users": None, "rate": (800.0,)}, 2, 1, 2),
+        ({"users": None, "rate": (800.0,), "requests": 900, "duration": None}, 2, 1, 2),
+        ({"users": None, "rate": (250.0,), "max_in_flight": 8}, 64, 0, 1),
     ],
 )
-def test_number_of_workers(load, cores, workers):
-    """More processes than one only where one has too much to read, and a core is left to the others."""
-    assert workers_for(scenario(**load), cores) == workers
+def test_number_of_workers(load, cores, taken, workers):
+    """More processes than one only where one has too much to read, on cores that nobody else needs; but on those too
+    where one process could not read it all."""
+    assert workers_for(scenario(**load), cores, taken=taken) == workers
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

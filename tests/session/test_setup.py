@@ -16,6 +16,7 @@ import pytest
 
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.plan.scenario import Scenario
+from loadbench.session import setup
 from loadbench.session.setup import Session, open_session, until_stopped
 
 PLAIN = Scenario()
@@ -70,6 +71,24 @@ def test_session_ends_its_server_and_its_workers(scenario, how):
     assert children() <= before
     (session,) = sessions
     assert not listens(session.target.base_url)
+
+
+@pytest.mark.parametrize(("busy", "workers"), [(0.0, 4), (2.0, 2)])
+def test_workers_leave_cores_to_a_server_on_this_machine_and_to_other_programs(monkeypatch, busy, workers):
+    """Of six cores one is the main process's and one the server's, and others may be in use by other programs."""
+
+    async def in_use() -> float:
+        return busy
+
+    monkeypatch.setattr(setup, "usable_cores", lambda: 6)
+    monkeypatch.setattr(setup, "cores_in_use", in_use)
+    plan = replace(PLAIN, load=replace(PLAIN.load, users=(640,)))
+
+    async def main() -> None:
+        async with open_session(plan, {}, say=lambda _: None) as session:
+            assert session.environment["workers"] == workers
+
+    anyio.run(main)
 
 
 def test_model_that_is_not_named_leaves_no_server_behind():

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from types import SimpleNamespace
 
 import anyio
 import orjson
@@ -88,6 +89,23 @@ def test_sampler_reads_this_machine_on_the_runs_own_clock(tmp_path):
 
 
 @pytest.mark.slow
+def test_cores_in_use_are_those_that_this_process_may_use(monkeypatch):
+    """Other cores may be busy; where the system shows nothing, nothing is known to be in use."""
+    readings = [[0.0, 0.0, 0.0], [80.0, 100.0, 30.0]]
+    machine = SimpleNamespace(cpu_percent=lambda *, percpu: readings.pop(0) if percpu else 0.0)
+    monkeypatch.setattr(module, "library", lambda _: machine)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
+    assert run_virtual(module.cores_in_use) == pytest.approx(1.1)
+
+    def refuses(*, percpu: bool) -> list[float]:
+        raise PermissionError
+
+    machine.cpu_percent = refuses
+    assert run_virtual(module.cores_in_use) == 0.0
+    monkeypatch.setattr(module, "library", lambda _: None)
+    assert run_virtual(module.cores_in_use) == 0.0
+
+
 def test_sampler_costs_less_than_a_hundredth_of_a_core(tmp_path):
     """At its usual interval, by its own account, with a process to read."""
     _, window, seconds = sampled(tmp_path, for_s=3.0, interval_ns=S, url="http://127.0.0.1:9/v1", pid=os.getpid())
