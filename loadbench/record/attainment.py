@@ -6,7 +6,8 @@ and mean are Σy / Σm, and their variance also needs Σy², Σym and Σm² (Coc
 ratio of two sums over clusters). A figure of which a request has one value has m = 1.
 
 The requests that ended first are also kept one by one (`RequestHits`): correlated ones say less than their number
-(`loadbench.analyze.stats.hits`). Where there are more than `_MOST_KEPT`, these stand for all.
+(`loadbench.analyze.stats.hits`). Where there are more than `_MOST_KEPT`, the share of hits in batches of all of them is
+kept too: failures that come together late in a long level are no other than those that do so early.
 
 A request is *good* if it succeeded and meets every objective. An objective on a quantile requires of a single request
 what it requires of most: `ttft_p95<1s` requires that its TTFT is below 1 s. For a figure with many values per request
@@ -21,6 +22,7 @@ up without the figure is a miss.
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     HitRows = np.ndarray[Any, np.dtype[np.float64]]
 
 _MOST_KEPT = 16_384
+# Even. Enough to see how batches depend on each other, too.
+_MOST_BATCHES = 4096
 # Waits that are over with the first token, and all waits.
 UNTIL_FIRST = frozenset({"ttfb", "ttft", "ttft_response", "ttfo"})
 _WAITS = UNTIL_FIRST | {"e2e", "e2e_response", "stream_end"}
@@ -53,6 +57,16 @@ class RequestHits(NamedTuple):
     hits: float
     values: int
     over: float
+
+
+class KeptHits(NamedTuple):
+    """The requests of one objective: those that ended first one by one, in the order in which they were due; where
+    these are not all, `shares` are those of hits among every `size` requests of the level, in the order of their ends.
+    """
+
+    rows: HitRows
+    shares: Sequence[float] = ()
+    size: int = 1
 
 
 def hit_rows(requests: Sequence[RequestHits]) -> HitRows:
@@ -103,7 +117,7 @@ class Tally:
 class Attained:
     """The tallies of a level by objective, and how many of its requests were good.
 
-    `others` are those of users who would not have waited as long as the bound. `rows` are the requests one by one;
+    `others` are those of users who would not have waited as long as the bound. `kept` are the requests one by one;
     those of the goodput have `over` 0 if they were good.
     """
 
@@ -112,8 +126,8 @@ class Attained:
     requests: int  # measured ones, without those that the user cut
     good: int
     good_tokens: int
-    rows: Mapping[Objective, HitRows] = field(default_factory=dict)
-    good_rows: HitRows = field(default_factory=lambda: hit_rows([]))
+    kept: Mapping[Objective, KeptHits] = field(default_factory=dict)
+    kept_good: KeptHits = field(default_factory=lambda: KeptHits(hit_rows([])))
 
     @property
     def by_request(self) -> bool:
@@ -130,8 +144,8 @@ class Attainment:
         self._by_request = [
             objective for objective in objectives if objective.is_latency or objective.metric == FAILURES
         ]
-        self._kept = {objective: _KeptRows() for objective in self._by_request}
-        self._kept_good = _KeptRows("f")  # which holds its values exactly
+        self._kept = {objective: _KeptHits() for objective in self._by_request}
+        self._kept_good = _KeptHits("f")  # which holds its values exactly
         self._requests = self._good = self._tokens = 0
 
     def add(self, sample: Sample) -> None:
@@ -152,8 +166,8 @@ class Attainment:
         tallies, others = (
             {objective: replace(tally) for objective, tally in kept.items()} for kept in (self._tallies, self._others)
         )
-        rows = {objective: kept.rows() for objective, kept in self._kept.items()}
-        return Attained(tallies, others, self._requests, self._good, self._tokens, rows, self._kept_good.rows())
+        hits = {objective: kept.hits() for objective, kept in self._kept.items()}
+        return Attained(tallies, others, self._requests, self._good, self._tokens, hits, self._kept_good.hits())
 
     def _meets(self, objective: Objective, sample: Sample) -> bool:
         """Whether the request has the figure and meets the bound; its tally gets it."""
@@ -178,24 +192,36 @@ class Attainment:
         return 1000 * hits.hits >= objective.permille * hits.values
 
 
-class _KeptRows:
-    """The requests that end first, as many as are kept."""
+class _KeptHits:
+    """What is kept of the requests, as they end."""
 
     def __init__(self, code: Literal["d", "f"] = "d") -> None:
         self._due = FirstNumbers(_MOST_KEPT, "q")
         self._rows = [FirstNumbers(_MOST_KEPT, code) for _ in RequestHits._fields]
+        self._counts, self._size = array("d"), 1  # of hits in each batch
+        self._counted = self._count = 0  # of the batch that is not complete
 
     def add(self, due_ns: int, hits: RequestHits) -> None:
+        self._counted += 1
+        self._count += hits.over < 1
+        if self._counted == self._size:
+            self._counts.append(self._count)
+            self._counted = self._count = 0
+            if len(self._counts) == _MOST_BATCHES:
+                self._counts = array("d", np.asarray(self._counts).reshape(-1, 2).sum(axis=1).tobytes())
+                self._size *= 2
         if self._due.is_full:
             return
         self._due.add(due_ns)
         for row, value in zip(self._rows, hits, strict=True):
             row.add(value)
 
-    def rows(self) -> HitRows:
-        """In the order in which they were due."""
+    def hits(self) -> KeptHits:
         rows = np.stack([row.numbers for row in self._rows], axis=1).astype(np.float64)
-        return rows[np.argsort(self._due.numbers, kind="stable")]
+        rows = rows[np.argsort(self._due.numbers, kind="stable")]
+        if len(self._counts) * self._size + self._counted <= len(rows):
+            return KeptHits(rows)
+        return KeptHits(rows, [count / self._size for count in self._counts], self._size)
 
 
 def hits_of(objective: Objective, sample: Sample) -> RequestHits | None:

@@ -1,8 +1,9 @@
 """How a level went over time: whether it was steady, and how its requests are correlated.
 
-Requests in flight, responses being generated and times to first token are kept by slices, as tokens are. Single
-requests are kept up to `_MOST_KEPT`, in the order in which they were due: enough to see how much one says about the
-next. What is kept of others ends with them, so a level takes no more memory from then on.
+Requests in flight, responses being generated and times to first token are kept by slices, as tokens are. Of single
+requests the figures of the first `_MOST_KEPT` are kept, in the order in which they were due: enough to see how much one
+says about the next. What a request met is kept of as many, spread over the whole level (`loadbench.record.stretches`):
+enough to see whether the later ones fared like the earlier. So a level takes no more memory from then on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from loadbench.record.first_numbers import FirstNumbers
 from loadbench.record.slices import Slices
+from loadbench.record.stretches import SpreadMoments, Stretches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,16 +24,16 @@ if TYPE_CHECKING:
     from loadbench.record.sample import Sample
 
     Row = np.ndarray[Any, np.dtype[np.float64]]
-    Moments = np.ndarray[Any, np.dtype[np.int64]]
+    from loadbench.record.stretches import Integers, RankedMoments
 
 # The figures that are kept request by request.
 KEPT: Final = ("ttft_response", "e2e_response", "tpot")
 _MOST_KEPT = 16_384
-# Starts and ends of requests, those of the warm-up among them: enough for the requests kept.
+# Starts and ends of requests, failed ones among them: enough for the requests kept.
 _MOST_CHANGES = 4 * _MOST_KEPT
 # A number of responses counts as generated together if it is for this share of the time.
 _TOGETHER = 0.002
-_UNKNOWN_NS = -(1 << 63)
+_UNKNOWN = -1  # tokens
 
 
 class RequestStart(NamedTuple):
@@ -53,7 +55,8 @@ class Timeline:
     ttft_count: tuple[float, ...] = ()
     decoding: tuple[float, ...] = ()  # mean number of responses between their first and last token
     context: tuple[float, ...] = ()  # mean of the sum of their input tokens; 0 where the server reports none
-    starts: tuple[RequestStart, ...] = ()  # of the requests in `kept`, in the same order
+    starts: tuple[RequestStart, ...] = ()  # as they were due, of the whole level
+    succeeded: int = 0  # requests that `starts` stand for
     kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by name in KEPT, as they were due
 
 
@@ -64,39 +67,38 @@ class TimelineBuilder:
         self._in_flight, self._ttft, self._decoding, self._context = self.series = tuple(
             Slices(opens_ns, changes=True) for _ in range(4)
         )
+        self._stretches = Stretches(opens_ns)
         # Moments at which requests started and ended, and those of the first and the last token of all responses.
-        self._changes = {change: FirstNumbers(_MOST_CHANGES, "q", expected=_MOST_KEPT) for change in (1, -1)}
-        self._tokens = tuple(FirstNumbers(_MOST_CHANGES, "q", expected=_MOST_KEPT) for _ in range(2))
-        # Of the requests kept: when each was due and sent, its figures, and its lengths.
-        self._due, self._sent = FirstNumbers(_MOST_KEPT, "q"), FirstNumbers(_MOST_KEPT, "q")
+        self._changes, self._tokens = (
+            [SpreadMoments(self._stretches, _MOST_CHANGES, expected=_MOST_KEPT) for _ in range(2)] for _ in range(2)
+        )
+        # When a request was sent and due, its TTFT, and its lengths in tokens.
+        self._sent = SpreadMoments(self._stretches, _MOST_KEPT, columns=4)
+        self._succeeded = 0
+        self._due = FirstNumbers(_MOST_KEPT, "q")
         self._values = {name: FirstNumbers(_MOST_KEPT, "d") for name in KEPT}
-        self._lengths = tuple(FirstNumbers(_MOST_KEPT, "f") for _ in range(2))  # exact up to 16 million tokens
-        # Those kept need nothing of what began later than the last of them was sent, and had its first token.
-        self._last_sent_ns = self._last_first_ns = -math.inf
 
     def opens(self, at_ns: int) -> None:
         """The window opens then; all that was added came before."""
         for by_slice in self.series:
             by_slice.opens_ns = at_ns
+        self._stretches.open(at_ns)
 
     def change(self, at_ns: int, change: int) -> None:
         """The number of requests in flight changes by this much."""
         self._in_flight.add(at_ns, change)
-        if not self._changes[change].is_full and (not self._due.is_full or at_ns <= self._last_sent_ns):
-            self._changes[change].add(at_ns)
+        self._changes[change < 0].add(at_ns)
 
     def decode(self, sample: Sample) -> None:
         """A response was generated between its first and its last token."""
         if sample.first_token_ns is None or sample.last_token_ns is None:
             return
-        keeps = not self._due.is_full or sample.first_token_ns <= self._last_first_ns
         for at_ns, change, moments in zip(
             (sample.first_token_ns, sample.last_token_ns), (1, -1), self._tokens, strict=True
         ):
             self._decoding.add(at_ns, change)
             self._context.add(at_ns, change * (sample.input_tokens or 0))
-            if keeps and not moments.is_full:
-                moments.add(at_ns)
+            moments.add(at_ns)
 
     def add(self, sample: Sample) -> None:
         """Add a measured request; its TTFT counts if it had a token, however it ended."""
@@ -106,68 +108,61 @@ class TimelineBuilder:
 
     def keep(self, sample: Sample) -> None:
         """Keep the figures of a measured request that ended ok."""
+        ttft_ns, sent_ns = sample.since_due(sample.first_token_ns), sample.sent_ns
+        if ttft_ns is not None and sent_ns is not None:
+            self._succeeded += 1
+            tokens = (_UNKNOWN if each is None else each for each in (sample.input_tokens, sample.output_tokens))
+            self._sent.add(sent_ns, sample.due_ns, ttft_ns, *tokens)
         if self._due.is_full:
             return
-        ttft_ns, sent_ns = sample.since_due(sample.first_token_ns), sample.sent_ns
         self._due.add(sample.due_ns)
-        self._sent.add(_UNKNOWN_NS if sent_ns is None else sent_ns)
-        if sent_ns is not None:
-            self._last_sent_ns = max(self._last_sent_ns, sent_ns)
-        if sample.first_token_ns is not None:
-            self._last_first_ns = max(self._last_first_ns, sample.first_token_ns)
         figures = (ttft_ns, sample.since_due(sample.last_token_ns), sample.tpot())
         for name, value_ns in zip(KEPT, figures, strict=True):
             self._values[name].add(math.nan if value_ns is None else value_ns)
-        for lengths, tokens in zip(self._lengths, (sample.input_tokens, sample.output_tokens), strict=True):
-            lengths.add(math.nan if tokens is None else tokens)
 
     def close(self, closes_ns: int) -> Timeline:
         """The timeline up to that moment."""
         sums, counts, _ = self._ttft.rows(closes_ns)
-        due, sent = self._due.numbers, self._sent.numbers
-        values = {name: values.numbers for name, values in self._values.items()}
-        order = np.argsort(due, kind="stable")
-        kept = {name: tuple(row[order][~np.isnan(row[order])].tolist()) for name, row in values.items()}
+        order = np.argsort(self._due.numbers, kind="stable")
+        values = {name: values.numbers[order] for name, values in self._values.items()}
+        kept = {name: tuple(row[~np.isnan(row)].tolist()) for name, row in values.items()}
         # Ends come before starts of the same moment.
-        started, ended = (np.sort(moments.numbers) for moments in self._changes.values())
-        known_ns = min((moments[-1] for moments in (started, ended) if len(moments) >= _MOST_CHANGES), default=math.inf)
-        order = np.lexsort((values["ttft_response"], sent, due))
-        is_known = ~np.isnan(values["ttft_response"]) & (sent != _UNKNOWN_NS) & (sent <= known_ns)
-        order = order[is_known[order]]
-        due, sent, ttft = due[order], sent[order], values["ttft_response"][order]
-        given, made = (lengths.numbers[order] for lengths in self._lengths)
-        met = np.searchsorted(started, sent, "left") - np.searchsorted(ended, sent, "right")
-        prefill = _prefill(due, due + ttft, *(np.sort(moments.numbers) for moments in self._tokens))
+        for moments in self._stretches.members:
+            moments.settle()
+        started, ended, firsts, lasts = (moments.ranked() for moments in (*self._changes, *self._tokens))
+        sent, due, ttft, *lengths = self._sent.rows[:, np.lexsort(self._sent.rows[[2, 0, 1]])]
+        met = started.rank(sent, "left") - ended.rank(sent, "right")
+        prefill = _prefill(due, due + ttft, firsts, lasts)
+        starts = [ttft, met, *(np.where(row == _UNKNOWN, math.nan, row) for row in lengths), prefill]
+        is_known = not any(moments.is_full for moments in self._stretches.members)
         return Timeline(
             in_flight=self._in_flight.levels(closes_ns),
             ttft_ns=tuple(sums.tolist()),
             ttft_count=tuple(counts.tolist()),
             decoding=self._decoding.levels(closes_ns),
             context=self._context.levels(closes_ns),
-            starts=tuple(map(RequestStart._make, np.stack((ttft, met, given, made, prefill), axis=1).tolist())),
+            starts=tuple(map(RequestStart._make, np.stack(starts, axis=1).tolist())) if is_known else (),
+            succeeded=self._succeeded,
             kept=kept,
         )
 
 
-def _prefill(due: Moments, first: Row, firsts: Moments, lasts: Moments) -> Row:
+def _prefill(due: Integers, first: Integers, firsts: RankedMoments, lasts: RankedMoments) -> Row:
     """The time to the first token of requests since they were due and a place was free.
 
     A server that generates c responses at once, and takes requests in turn, takes the k-th as soon as k - c responses
     have ended, or it is due. c is the largest number of responses that were generated together for a five-hundredth of
     the time. Where it is no limit, this is TTFT. `firsts` and `lasts` are the moments of the first and last tokens of
-    all responses, each in order. NaN where the first token came sooner than the place: the server has more of them; and
-    where it came after all that are known.
+    all responses. NaN where the first token came sooner than the place: the server has more of them; and where it is
+    not known when that was.
     """
-    if not len(firsts):
+    if not len(firsts.moments):
         return np.full(len(due), math.nan)
-    moments = np.concatenate((lasts, firsts))
-    order = np.argsort(moments, kind="stable")
-    together = np.cumsum(np.where(order < len(lasts), -1, 1))[:-1]
-    lasting = np.bincount(np.maximum(together, 0), weights=np.diff(moments[order]))
+    moments = np.unique(np.concatenate((lasts.moments, firsts.moments)))
+    together = firsts.rank(moments, "right") - lasts.rank(moments, "right")
+    lasting = np.bincount(np.maximum(together, 0), weights=firsts.lasting(moments))
     at_least = np.cumsum(lasting[::-1])[::-1]
     busy = at_least[1] if len(at_least) > 1 else 0.0
     places = max(1, int(np.flatnonzero(at_least >= _TOGETHER * busy)[-1]))
-    rank = np.searchsorted(firsts, first, "left") - places
-    free = np.where(rank >= 0, lasts[np.maximum(rank, 0)], due)
-    own = first - np.maximum(due, free)
-    return np.where((own > 0) & (first <= firsts[-1]), own, math.nan)
+    own = first - np.maximum(due, lasts.at(firsts.rank(first, "left") - places, due))
+    return np.where((own > 0) & firsts.knows(first), own, math.nan)

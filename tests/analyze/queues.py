@@ -110,17 +110,11 @@ def course(dues: Row, ttfts: Row, ends: Row, *, window_s: float) -> Timeline:
     inside = (dues >= 0) & (dues < window_s)
     changes = np.repeat((1.0, -1.0), len(dues))
     # As `change`, `add`, `decode` and `keep` put them aside, a level at once.
-    for kept, values in (
-        (timeline._changes[1], np.sort(dues) * S),
-        (timeline._changes[-1], np.sort(ends) * S),
-        (timeline._due, np.round(dues[inside] * S)),
-        (timeline._sent, np.round(dues[inside] * S)),
-        *((each, ttfts[inside] * S) for each in timeline._values.values()),  # only the first is used
-        (timeline._lengths[0], np.full(inside.sum(), 50.0)),
-        (timeline._lengths[1], np.full(inside.sum(), 11.0)),
-    ):
-        kept.count = min(len(values), kept.most)
-        kept.numbers[:] = values[: kept.count]
+    due_ns, ttft_ns = np.round(dues[inside] * S), np.round(ttfts[inside] * S)
+    sent = np.stack([due_ns, due_ns, ttft_ns, np.full(len(due_ns), 50), np.full(len(due_ns), 11)], axis=1)
+    timeline._succeeded = len(due_ns)
+    for series, moments in ((timeline._changes[0], dues * S), (timeline._changes[1], ends * S), (timeline._sent, sent)):
+        series._gathered.frombytes(moments.astype(np.int64).tobytes())
     for rows, moments, values in (
         (timeline._in_flight, np.concatenate((dues, ends)), changes),
         (timeline._ttft, dues[inside], ttfts[inside] * S),

@@ -271,19 +271,24 @@ SOONER = {"due_ns": S, "number": 0}
 def test_requests_are_kept_one_by_one_in_the_order_in_which_they_were_due(rule, last_ended, rows):
     """Hits, values, and the largest over the bound. A failure has no wait; of gaps it says nothing."""
     result = attained([a_sample(**LATER), last_ended], rule)
-    (kept,) = result.rows.values()
-    assert [tuple(row) for row in kept] == [pytest.approx(row) for row in rows]
+    (kept,) = result.kept.values()
+    assert [tuple(row) for row in kept.rows] == [pytest.approx(row) for row in rows]
     is_good = last_ended.outcome is Outcome.OK and rows[0][2] < 1
-    assert [tuple(row) for row in result.good_rows] == [(is_good, 1, 0 if is_good else math.inf), (1, 1, 0)]
+    assert [tuple(row) for row in result.kept_good.rows] == [(is_good, 1, 0 if is_good else math.inf), (1, 1, 0)]
 
 
 def test_only_the_requests_that_ended_first_are_kept_one_by_one(monkeypatch):
-    """As many as fit; the sums are of all."""
+    """As many as fit; the sums are of all, and so are the shares of hits, of ever more requests each."""
     monkeypatch.setattr("loadbench.record.attainment._MOST_KEPT", 3)
-    result = attained([a_sample(n, due_ns=n * S, ttft_ns=(n + 1) * MS) for n in range(5)], "ttft_p95<1ms")
-    (kept,), (tally,) = result.rows.values(), result.tallies.values()
-    assert [row[2] for row in kept] == pytest.approx([1, 2, 3])
-    assert (len(result.good_rows), tally.requests, result.requests) == (3, 5, 5)
+    monkeypatch.setattr("loadbench.record.attainment._MOST_BATCHES", 4)
+    samples = [a_sample(n, due_ns=n * S, ttft_ns=(n + 1) * MS) for n in range(15)]
+    for count, shares, size in ((3, [], 1), (5, [1, 0.5], 2), (8, [0.75, 0], 4), (15, [0.75, 0, 0], 4)):
+        result = attained(samples[:count], "ttft_p95<3500us")
+        (kept,), (tally,) = result.kept.values(), result.tallies.values()
+        assert [row[2] for row in kept.rows] == pytest.approx([1 / 3.5, 2 / 3.5, 3 / 3.5])
+        assert (list(kept.shares), kept.size) == (shares, size)
+        assert result.kept_good[1:] == kept[1:]
+        assert (len(result.kept_good.rows), tally.requests, result.requests) == (3, count, count)
 
 
 def test_a_good_response_whose_tokens_are_unknown_has_none():

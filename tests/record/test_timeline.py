@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadbench.plan.load import Phase
+from loadbench.record import stretches as stretches_module
 from loadbench.record import timeline as course_module
 from loadbench.record.slices import SLICE_NS
 from loadbench.record.timeline import KEPT, TimelineBuilder
@@ -120,25 +122,61 @@ def test_prefill_is_ttft_where_no_request_waits():
         assert [start.prefill_ns for start in timeline.close(10 * SLICE_NS).starts] == [30 * MS] * 5
 
 
-def test_a_longer_level_keeps_no_more(monkeypatch):
-    """Once enough requests are kept, nothing is kept of later ones, and what was kept is as if they were not there."""
-    kept = {}
-    for count in (100, 140, 3000):
-        monkeypatch.setattr(course_module, "_MOST_KEPT", 100)
-        timeline = TimelineBuilder(0)
-        # Three in flight at a time; each is given a place as the one before it has its last token.
-        for number in range(count):
-            due_ns = number * 100 * MS
-            sample = make_sample([due_ns + 210 * MS, due_ns + 300 * MS], due_ns=due_ns, sent_ns=due_ns)
-            timeline.change(due_ns, 1)
-            if number >= 3:
-                timeline.change(due_ns, -1)
+def queue(seed, *, requests, servers=3, load=0.9):
+    """(due, first, last) in ns of a queue in order of due times, with half a second of warm-up."""
+    rng, at, free, told = random.Random(seed), -0.5, [-1.0] * servers, []
+    for _ in range(requests):
+        at += rng.expovariate(load * servers)
+        free.sort()
+        first = max(at, free[0]) + rng.uniform(0.02, 0.05)
+        free[0] = first + rng.uniform(0.1, 1.9)
+        told.append(tuple(round(moment * 1e9) for moment in (at, first, free[0])))
+    return told
+
+
+def told_in_order(requests):
+    """The timeline of these requests, whose last second is not over when the window opens."""
+    timeline = TimelineBuilder(1 << 60)
+    moments = [(due, 1, None) for due, _, _ in requests]
+    moments += [(last, -1, (due, first, last)) for due, first, last in requests]
+    for at_ns, change, request in sorted(moments, key=lambda moment: moment[:2]):
+        if at_ns >= 0 and timeline._in_flight.opens_ns:
+            timeline.opens(0)
+        timeline.change(at_ns, change)
+        if request is not None:
+            due_ns, *stamps = request
+            sample = make_sample(stamps, due_ns=due_ns, sent_ns=due_ns)
             timeline.decode(sample)
-            timeline.keep(sample)
-        kept[count] = timeline.close(100 * count * MS).starts, [each.count for each in timeline._changes.values()]
-    assert len(kept[3000][0]) == 100
-    assert str(kept[3000]) == str(kept[140])  # one NaN is not another
-    assert str([start[:4] for start in kept[3000][0]]) == str([start[:4] for start in kept[100][0]])
+            if due_ns >= 0:
+                timeline.keep(sample)
+    return timeline.close(requests[-1][0])
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**32), st.integers(850, 2500), st.sampled_from([0.5, 0.8]))
+def test_what_is_kept_of_a_long_level_is_as_of_a_short_one(seed, count, load):
+    """Of stretches all over it. What its requests met is exact, and so is their prefill, where it is known."""
+    requests = queue(seed, requests=count, load=load)
+    with pytest.MonkeyPatch.context() as patch:
+        whole = told_in_order(requests)
+        patch.setattr(course_module, "_MOST_KEPT", 800)
+        patch.setattr(course_module, "_MOST_CHANGES", 3200)
+        patch.setattr(stretches_module, "_GATHERED", 16)
+        part = told_in_order(requests)
+    assert part.succeeded == whole.succeeded == len(whole.starts) == sum(due >= 0 for due, _, _ in requests)
+    assert 200 <= len(part.starts) <= 800
+    by_ttft, last, exact, unknown = {one.ttft_ns: (place, one) for place, one in enumerate(whole.starts)}, -1, 0, 0
+    for start in part.starts:
+        place, same = by_ttft[start.ttft_ns]
+        assert (place > last, start.in_flight) == (True, same.in_flight)
+        last = place
+        exact += str(start.prefill_ns) == str(same.prefill_ns)
+        unknown += math.isnan(start.prefill_ns)
+    # A few have another one, where the stretches show another number of places.
+    assert exact + unknown >= 0.9 * len(part.starts)
+    assert exact >= 0.5 * len(part.starts)
+    places = [by_ttft[start.ttft_ns][0] / whole.succeeded for start in part.starts]
+    assert max(b - a for a, b in pairwise([0, *places, 1])) < 0.1
 
 
 def start(timeline, due_ms, first_ms, last_ms, *, keep=True, **more):
@@ -151,17 +189,15 @@ def start(timeline, due_ms, first_ms, last_ms, *, keep=True, **more):
     timeline.decode(sample)
 
 
-def test_a_request_meets_those_that_are_in_flight_as_it_is_sent(monkeypatch):
+def test_a_request_meets_those_that_are_in_flight_as_it_is_sent():
     """Not one that ends or begins at that moment; one that ends later counts although it is told after those kept."""
-    monkeypatch.setattr(course_module, "_MOST_KEPT", 3)
     timeline = TimelineBuilder(0)
     start(timeline, 100, 130, 200)
     start(timeline, 110, 140, 300)
     start(timeline, 200, 230, 250)
-    start(timeline, 200, 230, 260)  # there is no room for it
     start(timeline, 0, 50, 200)
     start(timeline, 0, 60, 500)
-    assert [one.in_flight for one in timeline.close(SLICE_NS).starts] == [2, 3, 2]
+    assert [one.in_flight for one in timeline.close(SLICE_NS).starts] == [0, 0, 2, 3, 2]
 
 
 def test_a_request_that_was_not_sent_met_nothing_that_is_known():
@@ -176,31 +212,25 @@ def test_a_request_that_was_not_sent_met_nothing_that_is_known():
     assert went.kept["ttft_response"] == (30 * MS, 30 * MS, 30 * MS)
 
 
-def test_what_a_request_met_is_known_as_long_as_all_changes_are(monkeypatch):
-    """What was sent after the last start, or the last end, that there was room for has no number in flight."""
-    monkeypatch.setattr(course_module, "_MOST_CHANGES", 2)
-    timeline = TimelineBuilder(0)
-    for number in range(4):
-        start(timeline, 100 * number, 100 * number + 10, 100 * number + 20)
-    assert [one.in_flight for one in timeline.close(SLICE_NS).starts] == [0, 0]
-    timeline = TimelineBuilder(0)
-    for number in range(4):
-        start(timeline, 100 * number, 100 * number + 10, 1000)
-    assert [one.in_flight for one in timeline.close(SLICE_NS).starts] == [0, 1]
+def test_where_all_come_at_once_nothing_is_known(monkeypatch):
+    """More requests than there is room for, in one moment: no stretch of time has fewer."""
+    monkeypatch.setattr(course_module, "_MOST_CHANGES", 10)
+    monkeypatch.setattr(stretches_module, "_GATHERED", 4)
+    for count in (10, 12):
+        timeline = TimelineBuilder(0)
+        for _ in range(count):
+            start(timeline, 100, 130, 200)
+        went = timeline.close(SLICE_NS)
+        assert (len(went.starts), went.succeeded) == (10 if count == 10 else 0, count)
 
 
-def test_a_request_waits_for_a_response_that_is_told_after_those_kept(monkeypatch):
+def test_a_request_waits_for_a_response_that_is_told_later():
     """One place: the long response has it first."""
-    monkeypatch.setattr(course_module, "_MOST_KEPT", 2)
     timeline = TimelineBuilder(0)
-    for due_ms, first_ms, last_ms in ((100, 530, 700), (110, 735, 900)):
-        sample = make_sample([first_ms * MS, last_ms * MS], due_ns=due_ms * MS, sent_ns=due_ms * MS)
-        timeline.keep(sample)
-        timeline.decode(sample)
+    start(timeline, 100, 530, 700)
+    start(timeline, 110, 735, 900)
     start(timeline, 0, 40, 500)
-    start(timeline, 2000, 2040, 2500)  # is no matter to them
-    assert [one.prefill_ns for one in timeline.close(30 * SLICE_NS).starts] == [30 * MS, 35 * MS]
-    assert [moments.count for moments in timeline._tokens] == [3, 3]
+    assert [one.prefill_ns for one in timeline.close(30 * SLICE_NS).starts] == [40 * MS, 30 * MS, 35 * MS]
 
 
 def test_a_server_has_the_places_that_are_taken_for_a_five_hundredth_of_its_busy_time():
@@ -219,16 +249,6 @@ def test_a_server_has_the_places_that_are_taken_for_a_five_hundredth_of_its_busy
     # None where it began before the place was free, or as it was.
     own = pytest.approx([130, 30, 30, 30, 30, math.nan, 30, 30, 30, 130], nan_ok=True)
     assert ms == [own, own, [130, 130, 130, 130, 130, 127, 127, 130, 130, 130]]
-
-
-def test_a_prefill_is_known_as_long_as_all_responses_are(monkeypatch):
-    """What came after the last first token that there was room for may have waited for a place."""
-    monkeypatch.setattr(course_module, "_MOST_CHANGES", 3)
-    timeline = TimelineBuilder(0)
-    for number in range(5):
-        start(timeline, 0, 100 * number + 30, 100 * number + 100)
-    own = [one.prefill_ns / MS for one in timeline.close(SLICE_NS).starts]
-    assert own == pytest.approx([30, 30, 30, math.nan, math.nan], nan_ok=True)
 
 
 def test_responses_of_one_token_take_places_in_turn():

@@ -271,7 +271,7 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
             lasts = float((took_ns**2).sum() / max(1.0, took_ns.sum())) / recording.slice_ns * _BATCHES / slices
             found.append(_Series("TPOT", " ms", center, logs, _STEPS * math.sqrt(max(1.0, lasts)), less=less))
 
-    rounds = len(starts) / load.users if isinstance(load, Closed) else math.inf
+    rounds = timeline.succeeded / load.users if isinstance(load, Closed) else math.inf
     if parts and rounds >= ROUNDS:
         ttft_ns, met, inputs, _, prefill_ns = np.array(starts, np.float64).T
         by_inputs = np.log(inputs) if np.isfinite(inputs).all() and inputs.min() > 0 else np.zeros(len(inputs))
@@ -282,7 +282,7 @@ def _series(recording: LevelRecording, load: Load) -> list[_Series]:
         logs = logs if alike else logs[quiet] - _expected(met[quiet], logs[quiet])
         batches = _part_means(logs, 0.25, 0.75)  # some first tokens wait for another prompt
         center = float(np.median(ttft_ns[quiet])) / 1e6
-        decoded_ns = float(decoding.sum()) * recording.slice_ns / len(starts)
+        decoded_ns = float(decoding.sum()) * recording.slice_ns / timeline.succeeded
         queued = rounds < _MANY_ROUNDS and met.max() <= few if alike else decoded_ns < ttft_ns[quiet].mean()
         steps = _QUEUED_STEPS if queued else _STEPS
         if not alike:  # waits that overlap are alike

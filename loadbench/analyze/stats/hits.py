@@ -7,8 +7,9 @@ alike, so n requests say less than n independent ones: `effective_hits` says how
 much they depend on each other. So the smallest effective n (`loadbench.analyze.stats.effective_n`) of three series is
 taken: below the sample's own quantile, within the bound, and below the median. Where a request has many values, they
 equal at most the number of independent ones that would vary as much as the requests do (Korn and Graubard, *Survey
-Methodology* 24, 1998). Where everything seen is far from the bound (`_FAR`), dependence does not matter and each
-request counts.
+Methodology* 24, 1998). In a level of very many requests only the first are known one by one; there the shares of hits
+in batches of all of them say by how much these vary too, and the smaller effective n is taken. Where everything seen is
+far from the bound (`_FAR`), dependence does not matter and each request counts.
 
 *By distance.* Where all values lie close together and far from the bound, counting asks for more than anybody doubts:
 28 responses between 0.35 and 0.36 s cannot prove by their number that 95 % are below 60 s. At most the share
@@ -31,6 +32,8 @@ from loadbench.analyze.stats.effective_n import effective_n
 from loadbench.analyze.stats.intervals import NORMAL_975, share_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadbench.record.attainment import HitRows
 
 # Standard deviations from the mean, whose own error is added. M/M/1 at 90 % and 1,000 requests: no sample was as far
@@ -53,31 +56,45 @@ _CLEARLY = 5.0
 
 
 class HitSeries(NamedTuple):
-    """The requests of an objective one by one, or those of them that were kept. `users` are those of a closed loop,
-    `None` in an open one."""
+    """The requests of an objective one by one. Where these are not all, `shares` are those of hits among every `size`
+    requests of the whole level. `users` are those of a closed loop, `None` in an open one."""
 
     rows: HitRows
-    users: int | None
+    shares: Sequence[float] = ()
+    size: int = 1
+    users: int | None = None
 
     def effective(self, values: int, share: float) -> int:
         """How many independent values so many of them are worth, if at least `share` of them must be hits."""
         kept = self.rows[:, 1].sum()
         if not kept:
             return values
-        return max(1, min(values, int(effective_hits(self.rows, share, users=self.users) * values / kept)))
+        part = min(effective_hits(self.rows, share, users=self.users) / kept, self.by_batches())
+        return max(1, min(values, int(part * values)))
+
+    def by_batches(self) -> float:
+        """How many independent requests one is worth, by the batches of a level of many; 1 in a shorter one."""
+        series = np.asarray(self.shares, np.float64)
+        rate = float(series.mean()) if len(series) else 0.0
+        if not 0 < rate < 1:
+            return 1.0
+        rounds = max(1, round((self.users or 1) / self.size))
+        variance = float(series.var(ddof=1)) / effective_n(series, round_size=rounds)
+        part = rate * (1 - rate) / variance / (len(series) * self.size)
+        return min(1.0, part / 2 if self.users is None and part * _CLEARLY_CORRELATED < 1 else part)
 
     def interval(self, hits: int, values: int, share: float, *, by_distance: bool = False) -> tuple[float, float]:
         """95 % interval of the share of hits, of which at least `share` are wanted."""
         n = self.effective(values, share)
         low, _ = share_interval(hits * n // values, n)
         _, high = share_interval(-(-hits * n // values), n)
-        if by_distance and hits == values:
+        if by_distance and hits == values and not self.shares:
             low = max(low, least_share(self.rows, users=self.users))
         return low, high
 
     def needed(self, share: float) -> int:
         """So many requests, hits all of them and like these, would decide that at least `share` are."""
-        if least_share(self.rows, users=self.users) >= 1 - 1 / (len(self.rows) + 1):
+        if not self.shares and least_share(self.rows, users=self.users) >= 1 - 1 / (len(self.rows) + 1):
             return math.ceil(round(share / (1 - share), 6))
         return fewest_hits(share)
 

@@ -173,6 +173,24 @@ def test_slower_prefill_is_found_however_many_prompts_wait_for_each_other():
         assert "TTFT went from" in reason.message
 
 
+@pytest.mark.parametrize("changes", [False, True])
+def test_all_of_a_long_level_is_judged(monkeypatch, changes):
+    """First tokens take five times as long when far more requests were sent than are kept one by one."""
+    monkeypatch.setattr("loadbench.record.timeline._MOST_KEPT", 400)
+    monkeypatch.setattr("loadbench.record.timeline._MOST_CHANGES", 1600)
+    monkeypatch.setattr("loadbench.record.stretches._GATHERED", 50)
+    rng, window_s, samples = np.random.default_rng(1), 100, []
+    for number, due in enumerate(np.sort(rng.uniform(0, window_s, 2000)).tolist()):
+        ttft_ns = round(4 * MS * rng.uniform(0.9, 1.1) * (5 if changes and due > 60 else 1))
+        samples.append(a_sample(number, due_ns=round(due * S), ttft_ns=ttft_ns, gaps_ns=MS // 2))
+    recording = a_recording(samples, window_ns=window_s * S)
+    load = Open(20.0, parse_arrivals("poisson"))
+    assert recording.timeline.succeeded == 2000
+    assert 100 < len(recording.timeline.starts) <= 400
+    reasons = list(Steadiness(recording, load).reasons())
+    assert ["TTFT went from 4" in reason.message for reason in reasons] == [True] * changes
+
+
 def test_part_of_the_response_time_that_hardly_matters_raises_no_caveat():
     """TTFT that varies too much is 3 % of E2E. One of 100 % would have the caveat."""
     load, made = Closed(20, think=Exponential(2.0)), []

@@ -183,13 +183,13 @@ def test_requests_with_many_values_count_by_how_they_vary():
 
 def test_an_interval_counts_independent_values():
     """Hits are rounded down for its low end and up for its high end; it is that of Clopper and Pearson."""
-    series = HitSeries(rows(np.tile([0.5, 0.5, 0.5, 1.5], 50)), 4)
+    series = HitSeries(rows(np.tile([0.5, 0.5, 0.5, 1.5], 50)), users=4)
     assert series.effective(200, 0.5) == 3
     assert series.interval(150, 200, 0.5) == (share_interval(2, 3)[0], share_interval(3, 3)[1])
     # So are values that were not kept; without any, all count.
     assert series.effective(400, 0.5) == 6
-    assert HitSeries(rows([]), 4).effective(70, 0.5) == 70
-    steady = HitSeries(rows(in_turn(0.5, 0.01, 28)), 4)
+    assert HitSeries(rows([]), users=4).effective(70, 0.5) == 70
+    steady = HitSeries(rows(in_turn(0.5, 0.01, 28)), users=4)
     assert steady.interval(28, 28, 0.95)[0] < 0.9
     assert steady.interval(28, 28, 0.95, by_distance=True) == (pytest.approx(28 / 29), 1.0)
     assert steady.interval(27, 28, 0.95, by_distance=True) == steady.interval(27, 28, 0.95)
@@ -202,5 +202,23 @@ def test_how_many_hits_would_decide(share, by_count, by_distance):
     """One fewer would not; where the distance counts, as many as leave one in n + 1 for the next."""
     assert fewest_hits(share) == by_count
     assert share_interval(by_count, by_count)[0] > share >= share_interval(by_count - 1, by_count - 1)[0]
-    assert HitSeries(rows(in_turn(0.5, 0.2, 8)), 4).needed(share) == by_count
-    assert HitSeries(rows(in_turn(0.5, 0.01, 8)), 4).needed(share) == by_distance
+    assert HitSeries(rows(in_turn(0.5, 0.2, 8)), users=4).needed(share) == by_count
+    assert HitSeries(rows(in_turn(0.5, 0.01, 8)), users=4).needed(share) == by_distance
+
+
+def test_misses_that_come_together_late_count_as_those_that_do_so_early():
+    """In a level of which not all requests are known one by one: by batches of all of them."""
+    rng = np.random.default_rng(2)
+    strewn, together = rng.random(60_000) < 0.01, np.zeros(60_000, np.bool_)
+    for at in rng.integers(20_000, 59_900, 10):
+        together[at : at + 60] = True
+
+    def effective(misses, users):
+        shares = (1 - misses.reshape(-1, 15).mean(axis=1)).tolist()
+        early = HitSeries(rows(np.where(misses[:16_000], 2.0, 0.5)), shares, 15, users)
+        return early.effective(60_000, 0.99) / 60_000
+
+    assert effective(strewn, 1) > 0.6
+    assert effective(together, 1) < 1 / 40
+    assert effective(together, None) < 1 / 80
+    assert HitSeries(rows(np.full(16_000, 0.5)), [1.0] * 100, 150, 1).effective(15_000, 0.99) == 15_000

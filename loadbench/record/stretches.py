@@ -1,0 +1,162 @@
+"""Moments of a level: all of them in a short one; in a long one those of stretches that are spread evenly over it.
+
+What a request met is known only where every start and every end around it is, so single requests cannot be picked. Once
+there is no room for more, the time is divided into stretches, of which every second is kept, later every fourth, and so
+on. Of the other stretches only the number of moments is kept, so the rank of a kept moment stays exact.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+# When they are first divided. Half of these are left: two for each of the batches that are judged, each long beside a
+# usual wait.
+_STRETCHES = 80
+# A level that becomes much slower would have ever more groups.
+_MOST_GROUPS = 4096
+_GATHERED = 2048
+
+
+class Stretches:
+    """How the window is divided: a *group* is a stretch that is kept and those after it that are not.
+
+    `opens_ns` is when the window opens. Of moments before it only the number is kept.
+    """
+
+    def __init__(self, opens_ns: int) -> None:
+        self.opens_ns = opens_ns
+        self.width_ns = 0  # of a stretch; 0 as long as all is kept
+        self.every = 1  # how many stretches a group has
+        self.members: list[SpreadMoments] = []
+
+    def places(self, at_ns: Integers) -> tuple[Integers, np.ndarray[Any, np.dtype[np.bool_]]]:
+        """The group of each moment, and whether its stretch is kept."""
+        stretch = np.maximum(at_ns - self.opens_ns, 0) // (self.width_ns or 1 << 62)
+        return stretch // self.every, stretch % self.every == 0
+
+    def open(self, at_ns: int) -> None:
+        """The window opens then; all that was added came before."""
+        for member in self.members:
+            member.open()
+        self.opens_ns, self.width_ns, self.every = at_ns, 0, 1
+
+    def divide(self, latest_ns: int) -> None:
+        """Keep half as many stretches, of the time until then."""
+        latest_ns = max(latest_ns, *(int(member.rows[0].max(initial=0)) for member in self.members))
+        if not self.width_ns:
+            self.width_ns = max(1, -(-(latest_ns - self.opens_ns) // _STRETCHES))
+        self.every *= 2
+        for member in self.members:
+            member.divide()
+
+
+class SpreadMoments:
+    """Moments in ns, in any order, each with as many other integers as there are `columns` beside it."""
+
+    def __init__(self, stretches: Stretches, most: int, *, columns: int = 0, expected: int | None = None) -> None:
+        self._stretches, self._most = stretches, most
+        self._rows: Integers = np.empty((1 + columns, most), np.int64)
+        self._rows[:, :expected] = 0  # these are set aside at once, as by `FirstNumbers`
+        self._gathered = array("q")
+        self._left_out: Integers = np.zeros(_MOST_GROUPS, np.int64)  # by group
+        self.before = self.count = 0
+        self.is_full = False  # all came at once, so no division made room: nothing is known
+        stretches.members.append(self)
+
+    def add(self, *row: int) -> None:
+        """Add one moment and what stands beside it."""
+        self._gathered.extend(row)
+        if len(self._gathered) >= _GATHERED * len(row):
+            self.settle()
+
+    def settle(self) -> None:
+        """Find a place for what has been gathered."""
+        added = np.frombuffer(self._gathered, np.int64).reshape(-1, len(self._rows)).T.copy()
+        self._gathered = array("q")
+        stretches, inside = self._stretches, added[0] >= self._stretches.opens_ns
+        self.before += int(np.count_nonzero(~inside))
+        added = added[:, inside]
+        while added.size:
+            groups, kept = stretches.places(added[0])
+            until = self.count + int(np.count_nonzero(kept))
+            if until <= self._most and groups.max() < _MOST_GROUPS:
+                self._left_out += np.bincount(groups[~kept], minlength=_MOST_GROUPS)
+                self._rows[:, self.count : until] = added[:, kept]
+                self.count = until
+                break
+            if stretches.every > _STRETCHES * _MOST_GROUPS:
+                self.is_full = True
+                break
+            stretches.divide(int(added[0].max()))
+
+    def open(self) -> None:
+        """The window opens after all that was added."""
+        self.settle()
+        self.before += self.count + int(self._left_out.sum())
+        self.count = self._left_out[:] = 0
+
+    def divide(self) -> None:
+        """Leave out what is not kept any longer; of two old groups the first stretch of the first is kept."""
+        groups, kept = self._stretches.places(self._rows[0, : self.count])
+        left_out = self._left_out.reshape(-1, 2).sum(axis=1)
+        self._left_out = np.concatenate((left_out, np.zeros_like(left_out)))
+        self._left_out += np.bincount(groups[~kept], minlength=_MOST_GROUPS)
+        staying = self._rows[:, : self.count][:, kept]
+        self.count = staying.shape[1]
+        self._rows[:, : self.count] = staying
+
+    @property
+    def rows(self) -> Integers:
+        """Those kept: moments, and what stands beside them."""
+        return self._rows[:, : self.count]
+
+    def ranked(self) -> RankedMoments:
+        """Those kept, in order, with their ranks among all; all members have been settled."""
+        moments = np.sort(self.rows[0])
+        kept = np.bincount(self._stretches.places(moments)[0], minlength=_MOST_GROUPS)
+        return RankedMoments(self._stretches, moments, self.before, kept, self._left_out)
+
+
+class RankedMoments:
+    """The moments that are kept, in order, and the ranks of moments in the stretches that are kept among all."""
+
+    def __init__(
+        self, stretches: Stretches, moments: Integers, before: int, kept: Integers, left_out: Integers
+    ) -> None:
+        self.moments = moments
+        self._stretches, self._before, self._kept = stretches, before, kept
+        # Of all and of those kept, how many came before each group; one value more than groups.
+        self._all = before + np.concatenate(([0], np.cumsum(kept + left_out)))
+        self._first = np.concatenate(([0], np.cumsum(kept)))
+
+    def rank(self, at_ns: Integers, side: Literal["left", "right"]) -> Integers:
+        """How many of all came before these moments of kept stretches; with "right", or at them."""
+        group = self._stretches.places(at_ns)[0]
+        return self._all[group] + np.searchsorted(self.moments, at_ns, side) - self._first[group]
+
+    def at(self, rank: Integers, due_ns: Integers) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """When those of these ranks came. -inf before the window, or where it is only known that it was before
+        `due_ns`; NaN where it is not known."""
+        group = np.clip(np.searchsorted(self._all, rank, "right") - 1, 0, _MOST_GROUPS - 1)
+        place = rank - self._all[group]
+        is_kept = (place >= 0) & (place < self._kept[group])
+        ends_ns = self._stretches.opens_ns + (group + 1) * (self._stretches.every * self._stretches.width_ns)
+        is_earlier = (place < 0) | ((place < self._all[group + 1] - self._all[group]) & (ends_ns <= due_ns))
+        at_ns = np.where(is_earlier, -np.inf, np.nan)
+        at_ns[is_kept] = self.moments[(self._first[group] + place)[is_kept]]
+        return at_ns
+
+    def knows(self, at_ns: Integers) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether these moments lie in stretches that are kept."""
+        return self._stretches.places(at_ns)[1]
+
+    def lasting(self, at_ns: Integers) -> Integers:
+        """The time from each of these ordered moments to the next; 0 to one of another stretch, and after the last."""
+        lasting, group = np.diff(at_ns, append=at_ns[-1:]), self._stretches.places(at_ns)[0]
+        return np.where(np.diff(group, append=group[-1:]), 0, lasting)
