@@ -24,6 +24,7 @@ from loadbench.sim.profile import DEFAULT_PROFILE
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
+    from pathlib import Path
     from types import TracebackType
 
 # Ten times a cold start on a slow disk.
@@ -133,10 +134,11 @@ class SimProcess(ServerProcess):
 
 
 class TruthProcess(ServerProcess):
-    """The truth server, `loadbench.sim.truth`, in a child process."""
+    """The truth server, `loadbench.sim.truth`, in a child process; it writes the times of its responses to `record`."""
 
-    def __init__(self) -> None:
-        super().__init__("loadbench.sim.truth", ["--port=0"], name="the truth server")
+    def __init__(self, record: Path | None = None) -> None:
+        options = ["--port=0"] if record is None else ["--port=0", f"--record={record}"]
+        super().__init__("loadbench.sim.truth", options, name="the truth server")
 
 
 # The child's side.

@@ -8,8 +8,11 @@ client's stamps can be compared with them: the difference is the client's error.
 from servers that flush after each event, even if several are in one write.
 
 The stamps are the *text* of the events, with a fixed number of digits. So the events differ only in their text, like
-those of many servers, and the client reads them the same way. With `padded=1` each has a changing padding too, like the
-events of other servers, and the client must look into it.
+those of many servers, and the client reads them the same way. With `padded=1` each has a changing padding too, with
+`numbered=1` its number, like the events of other servers, and the client must look into it.
+
+With `--record FILE` it writes the same times of every response to a file as it ends: so clients that do not keep the
+texts, such as other load testers, can be compared with them (`read_record`).
 
 It is one thread with its own loop: asyncio's timers end at whole milliseconds, and a quiet stream's events were late by
 0.8 ms (p50), while with this loop they are late by 0.1 ms, at the same CPU per event. The schedule is absolute: an
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import re
 import select
 import selectors
@@ -28,11 +32,12 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from heapq import heappop, heappush, heapreplace
 from itertools import count
+from pathlib import Path
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, stamp_source
 from loadbench.core.errors import BadInput
@@ -49,7 +54,7 @@ _TURN = 8
 # Windows ends a wait at a tick of its clock, every 15.6 ms at worst: there the last tick is waited for in a busy loop.
 _TICK_NS = 16_000_000 if sys.platform == "win32" else 0
 
-_SETTING = re.compile(rb"\b(ttft|gap|events|per_write|padded)=([0-9.a-z]+)")
+_SETTING = re.compile(rb"\b(ttft|gap|events|per_write|padded|numbered)=([0-9.a-z]+)")
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _STAMPS = re.compile(rb"\bt_ns=(\d+)")
 _ARRIVED = re.compile(rb"\barrived_ns=(\d+)")
@@ -73,13 +78,14 @@ class Pace:
     events: int = 64
     per_write: int = 1
     padded: bool = False
+    numbered: bool = False
 
     @property
     def prompt(self) -> str:
         """The prompt that requests this pace."""
         ttft, gap = format_duration(self.ttft_ns), format_duration(self.gap_ns)
-        padded = " padded=1" if self.padded else ""
-        return f"ttft={ttft} gap={gap} events={self.events} per_write={self.per_write}{padded}"
+        forms = "".join(f" {form}=1" for form in ("padded", "numbered") if getattr(self, form))
+        return f"ttft={ttft} gap={gap} events={self.events} per_write={self.per_write}{forms}"
 
     def due_ns(self, event: int) -> int:
         """When an event is due, in ns after the arrival of the request; events count from 0."""
@@ -94,7 +100,7 @@ def read_pace(body: bytes) -> Pace:
     counts = {name: int(settings[name]) for name in ("events", "per_write") if name in settings}
     if min(counts.values(), default=1) < 1:
         raise ValueError("events and per_write must be 1 or more")
-    return Pace(**times, **counts, padded=settings.get("padded") == "1")
+    return Pace(**times, **counts, padded=settings.get("padded") == "1", numbered=settings.get("numbered") == "1")
 
 
 def read_true_times(body: bytes) -> tuple[int, list[int]]:
@@ -108,13 +114,28 @@ def read_true_times(body: bytes) -> tuple[int, list[int]]:
     return int(arrived[1]), [int(stamp) for stamp in _STAMPS.findall(body)]
 
 
+class ServedResponse(NamedTuple):
+    """A response as the server saw it: when its request arrived, when it wrote events, how many in each write."""
+
+    arrived_ns: int
+    per_write: int
+    written_ns: list[int]
+
+
+def read_record(path: Path) -> list[ServedResponse]:
+    """The file of `--record`: the responses that were begun, in the order of their requests' arrival."""
+    return sorted(ServedResponse(*row) for row in json.loads(path.read_bytes()))
+
+
 # The server.
 
 
 class TruthServer:
     """Listens from the start; `run` serves until `end` is called. Raises `BadInput` if it cannot listen."""
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, record: Path | None = None) -> None:
+        self._streams: list[_Stream] | None = None if record is None else []
+        self._record = record
         self._selector = selectors.DefaultSelector()
         self._stamper = Stamper()
         self._due: list[tuple[int, int, _Stream]] = []
@@ -148,6 +169,8 @@ class TruthServer:
                 key.fileobj.close()  # type: ignore[union-attr]  # only sockets are registered
             self._waker.close()
             self._selector.close()
+            if self._record is not None:
+                self._record.write_text(json.dumps([stream.served for stream in self._streams or ()]), encoding="utf-8")
 
     def _ready(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait until a socket is ready or the next event is due; returns the ready sockets."""
@@ -174,6 +197,8 @@ class TruthServer:
 
     def begin(self, stream: _Stream) -> None:
         """Send the stream's events as they become due."""
+        if self._streams is not None:
+            self._streams.append(stream)
         heappush(self._due, (stream.due_ns, next(self._numbers), stream))
 
     def _accept(self, _mask: int) -> None:
@@ -275,14 +300,20 @@ class _Connection:
 class _Stream:
     """One response that is being streamed."""
 
-    __slots__ = ("_arrived_ns", "_connection", "_pace", "_sent", "due_ns")
+    __slots__ = ("_arrived_ns", "_connection", "_pace", "_sent", "_written_ns", "due_ns")
 
     def __init__(self, connection: _Connection, pace: Pace, arrived_ns: int) -> None:
         self._connection = connection
         self._pace = pace
         self._arrived_ns = arrived_ns
         self._sent = 0
+        self._written_ns: list[int] = []
         self.due_ns = arrived_ns + pace.ttft_ns
+
+    @property
+    def served(self) -> ServedResponse:
+        """What was written."""
+        return ServedResponse(self._arrived_ns, self._pace.per_write, self._written_ns)
 
     def send(self) -> int | None:
         """Write the due events, stamped; returns when the next are due, `None` after the last or a disconnect."""
@@ -292,10 +323,15 @@ class _Stream:
         first, last = self._sent == 0, self._sent + pace.per_write >= pace.events
         if not first and not last:
             # The usual case: only the digits are new.
-            frame = _middle(pace.per_write, padded=pace.padded)
-            self._connection.write(frame.replace(_BLANK, b"%019d" % perf_counter_ns()))
+            frame = _middle(pace.per_write, padded=pace.padded, numbered=pace.numbered)
         else:
-            self._connection.write(self._edge(first=first, last=last))
+            frame = self._edge(first=first, last=last)
+        if pace.numbered:
+            # As many digits for each, so that the frame's length is known.
+            frame %= tuple(range(_FIRST_NUMBER + self._sent, _FIRST_NUMBER + self._sent + frame.count(b"%d")))
+        now_ns = perf_counter_ns()
+        self._written_ns.append(now_ns)
+        self._connection.write(frame.replace(_BLANK, b"%019d" % now_ns))
         self._sent += pace.per_write
         self.due_ns += pace.gap_ns
         return None if last else self.due_ns
@@ -303,28 +339,27 @@ class _Stream:
     def _edge(self, *, first: bool, last: bool) -> bytes:
         """The first write, which has the arrival of the request, or the last, which ends the response."""
         pace = self._pace
-        events = [_event(b"t_ns=" + _BLANK + b" ", padded=pace.padded)] * min(pace.per_write, pace.events - self._sent)
+        event = partial(_event, padded=pace.padded, numbered=pace.numbered)
+        events = [event(b"t_ns=" + _BLANK + b" ")] * min(pace.per_write, pace.events - self._sent)
         if first:
-            text = b"arrived_ns=%019d t_ns=%b " % (self._arrived_ns, _BLANK)
-            events[0] = _event(text, padded=pace.padded)
+            events[0] = event(b"arrived_ns=%019d t_ns=%b " % (self._arrived_ns, _BLANK))
         frame = b"".join(map(_chunk, events)) + (_chunk(_end(pace.events)) + b"0\r\n\r\n" if last else b"")
-        if first and not pace.ttft_ns:
-            frame = _HEAD + frame  # what is due at once is one write
-        return frame.replace(_BLANK, b"%019d" % perf_counter_ns())
+        return _HEAD + frame if first and not pace.ttft_ns else frame  # what is due at once is one write
 
 
-# The place of the stamp in the frames; it occurs nowhere else in them.
+# The place of the stamp in the frames; it occurs nowhere else in them, and neither does that of the number, `%d`.
 _BLANK = b"#" * 19
+_FIRST_NUMBER = 1_000_000
 
 
 @lru_cache
-def _middle(events: int, *, padded: bool) -> bytes:
-    return _chunk(_event(b"t_ns=" + _BLANK + b" ", padded=padded)) * events
+def _middle(events: int, *, padded: bool, numbered: bool) -> bytes:
+    return _chunk(_event(b"t_ns=" + _BLANK + b" ", padded=padded, numbered=numbered)) * events
 
 
-def _event(text: bytes, *, padded: bool) -> bytes:
-    event = _EVENT % text
-    return event.replace(b"]}\n\n", b'],"obfuscation":"%b"}\n\n' % _BLANK) if padded else event
+def _event(text: bytes, *, padded: bool, numbered: bool) -> bytes:
+    more = (b',"obfuscation":"%b"' % _BLANK if padded else b"") + (b',"seq":%d' if numbered else b"")
+    return (_EVENT % text).removesuffix(b"}\n\n") + more + b"}\n\n"
 
 
 @lru_cache
@@ -333,7 +368,8 @@ def _end(events: int) -> bytes:
 
 
 def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    size = len(data) + data.count(b"%d") * (len(str(_FIRST_NUMBER)) - len("%d"))
+    return b"%x\r\n%b\r\n" % (size, data)
 
 
 def _response(status: bytes, body: bytes) -> bytes:
@@ -355,9 +391,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadbench.sim.truth", description="The truth server.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="write the times of every response to it at the end"
+    )
     options = parser.parse_args(arguments)
     try:
-        server = TruthServer(host=options.host, port=options.port)
+        server = TruthServer(host=options.host, port=options.port, record=options.record)
     except BadInput as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

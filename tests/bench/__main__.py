@@ -11,19 +11,19 @@ import argparse
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from loadbench.client.stamping import stamp_source
 from loadbench.sim.process import TruthProcess
 from tests.bench.forms import table
 from tests.bench.measure import Found, Job
+from tests.bench.peers import TOOLS, peers
+from tests.bench.running import SERVER_CORES, held, measure, pin, result, say, shown, start
+from tests.bench.whole import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -112,24 +112,6 @@ SHORT = Rates(
 )
 
 
-def measure(job: Job, url: str) -> Found:
-    """One measurement, in a process of its own."""
-    job = msgspec.structs.replace(job, url=url)
-    return _result(_start(job))
-
-
-def _start(job: Job) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.bench.measure", msgspec.json.encode(job).decode()]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-
-def _result(child: subprocess.Popen[bytes]) -> Found:
-    said, _ = child.communicate(timeout=120)
-    if child.returncode:
-        raise RuntimeError(f"a measurement ended with {child.returncode}")
-    return msgspec.json.decode(said, type=Found)
-
-
 def rates(figure: Rates, *, url: str, rounds: int) -> None:
     """Measure by turns, then show rates, the share of the core that was used, and ratios."""
     jobs = {name: job for name, job in figure.jobs.items() if name.split(",")[0] != "epoll" or sys.platform == "linux"}
@@ -137,28 +119,18 @@ def rates(figure: Rates, *, url: str, rounds: int) -> None:
     for _ in range(rounds):
         for name, job in jobs.items():
             runs[name].append(measure(job, url))
-    _say(f"\n{figure.title}\n")
+    say(f"\n{figure.title}\n")
     for name, found in runs.items():
         values = [figure.rate(one) for one in found]
         busy = statistics.median(one.cpu_s / one.wall_s for one in found)
-        _say(f"  {name:<27}{_shown(values, '10,.0f')}  {figure.unit}, {busy:4.0%} of the core")
+        say(f"  {name:<27}{shown(values, '10,.0f')}  {figure.unit}, {busy:4.0%} of the core")
     for pair in figure.versus:
         if pair.theirs in runs:
             ratios = [
                 figure.rate(ours) / figure.rate(theirs)
                 for ours, theirs in zip(runs[pair.ours], runs[pair.theirs], strict=True)
             ]
-            _say(f"  {pair.ours} / {pair.theirs}: {_shown(ratios, '.2f')}, bar {pair.bar:g}: {_held(ratios, pair.bar)}")
-
-
-def _shown(values: Sequence[float], form: str) -> str:
-    """Median, and the least and greatest of the rounds."""
-    short = form.removeprefix("10")
-    return f"{statistics.median(values):{form}} ({min(values):{short}}..{max(values):{short}})"
-
-
-def _held(ratios: Sequence[float], bar: float) -> str:
-    return "held" if statistics.median(ratios) >= bar else "NOT held"
+            say(f"  {pair.ours} / {pair.theirs}: {shown(ratios, '.2f')}, bar {pair.bar:g}: {held(ratios, pair.bar)}")
 
 
 def memory(*, url: str, rounds: int) -> None:
@@ -167,17 +139,17 @@ def memory(*, url: str, rounds: int) -> None:
     for _ in range(rounds):
         for name, found in runs.items():
             found.append(measure(_HOLD(client=name), url).kib_per_stream)
-    _say("\nMemory: 1,000 streams open, each with its first event\n")
+    say("\nMemory: 1,000 streams open, each with its first event\n")
     for name, found in runs.items():
-        _say(f"  {name:<27}{_shown(found, '10.1f')}  KiB per stream")
-    _say(f"  loadbench, bar 14 KiB: {'held' if statistics.median(runs['loadbench']) <= 14 else 'NOT held'}")
+        say(f"  {name:<27}{shown(found, '10.1f')}  KiB per stream")
+    say(f"  loadbench, bar 14 KiB: {'held' if statistics.median(runs['loadbench']) <= 14 else 'NOT held'}")
 
 
 def stamps(*, url: str, rounds: int) -> None:
     """Errors of stamps and of times to the first token, against the server's own."""
     rounds = max(5, rounds)
-    _say("\nStamps: 128 streams, TTFT 50 ms, an event every 20 ms; errors in ms, p50 / p99 of each round\n")
-    held = 0
+    say("\nStamps: 128 streams, TTFT 50 ms, an event every 20 ms; errors in ms, p50 / p99 of each round\n")
+    good = 0
     for number in range(rounds):
         for name in ("loadbench", "httpx"):
             check = measure(_STAMPS(client=name), url).stamps
@@ -185,23 +157,23 @@ def stamps(*, url: str, rounds: int) -> None:
                 raise RuntimeError(f"{name} has no stamps")
             stamp, ttft = check.stamp_error_s, check.ttft_error_s
             if name == "loadbench":
-                held += stamp.p99 <= 0.0001 and ttft.p99 <= 0.001
-            _say(
+                good += stamp.p99 <= 0.0001 and ttft.p99 <= 0.001
+            say(
                 f"  {number + 1} {name:<11} stamp {stamp.p50 * 1000:8.3f} / {stamp.p99 * 1000:8.3f}"
                 f"   TTFT {ttft.p50 * 1000:8.3f} / {ttft.p99 * 1000:8.3f}   merged {check.merged_reads or 0:.1%}"
                 f"   server late p99 {check.server_late_s.p99 * 1000 if check.server_late_s else 0:.1f}"
             )
-    verdict = "held" if held >= 0.8 * rounds else "NOT held"
-    _say(f"  loadbench, stamp p99 <= 0.1 and TTFT p99 <= 1 in {held} of {rounds} rounds, bar 4 of 5: {verdict}")
+    verdict = "held" if good >= 0.8 * rounds else "NOT held"
+    say(f"  loadbench, stamp p99 <= 0.1 and TTFT p99 <= 1 in {good} of {rounds} rounds, bar 4 of 5: {verdict}")
 
 
 def crowd(*, url: str, rounds: int) -> None:
     """More streams than one process reads in time: two of them, and what is said about the figures."""
     rounds = min(rounds, 3)
-    _say("\nCrowd: 1,024 streams, TTFT 50 ms, an event every 20 ms, two workers; cores shared with the server\n")
+    say("\nCrowd: 1,024 streams, TTFT 50 ms, an event every 20 ms, two workers; cores shared with the server\n")
     for number in range(rounds):
         found = measure(Job(kind="crew", client="crew", streams=1024, core=None, window_s=4), url)
-        _say(
+        say(
             f"  {number + 1} a sweep's level: {found.events_per_s:,.0f} of 51,200 events/s"
             f"   TTFT p50 / p99 {found.ttft_p50_s * 1000:.1f} / {found.ttft_p99_s * 1000:.1f} ms"
             f"   gap {found.gap_p50_s * 1000:.1f} / {found.gap_p99_s * 1000:.1f} ms"
@@ -213,11 +185,11 @@ def crowd(*, url: str, rounds: int) -> None:
 def _say_halves(number: int, url: str) -> None:
     """The same load from two processes that know the server's stamps."""
     job = Job(kind="stamps", client="loadbench", url=url, core=None, streams=512, events=64, answers=2)
-    for found in [_result(child) for child in [_start(job), _start(job)]]:
+    for found in [result(child) for child in [start(job), start(job)]]:
         check = found.stamps
         if check is None or check.stamp_error_s is None or check.ttft_error_s is None or check.server_late_s is None:
             raise RuntimeError("no stamps")
-        _say(
+        say(
             f"  {number} half of it: stamp error p50 / p99"
             f" {check.stamp_error_s.p50 * 1000:.3f} / {check.stamp_error_s.p99 * 1000:.3f} ms"
             f"   TTFT error p99 {check.ttft_error_s.p99 * 1000:.3f} ms   merged {check.merged_reads or 0:.1%}"
@@ -228,9 +200,9 @@ def _say_halves(number: int, url: str) -> None:
 
 def events(*, url: str, rounds: int) -> None:
     """What reading an event costs, by its form."""
-    _say("\nEvents: what reading one costs, by what it carries beside its text; responses of 256 events\n")
+    say("\nEvents: what reading one costs, by what it carries beside its text; responses of 256 events\n")
     for line in table(rounds):
-        _say(line)
+        say(line)
 
 
 PARTS: dict[str, Callable[..., None]] = {
@@ -242,11 +214,8 @@ PARTS: dict[str, Callable[..., None]] = {
     "stamps": stamps,
     "crowd": crowd,
 }
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+# Parts that start a server for each run.
+ALONE: dict[str, Callable[..., None]] = {"whole": whole, "peers": peers}
 
 
 def _machine() -> str:
@@ -261,17 +230,32 @@ def _machine() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The benchmarks.")
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument(
+        "parts", nargs="*", choices=[[], *PARTS, *ALONE], metavar="PART", help=f"of {', '.join(PARTS | ALONE)}"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of each comparison")
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help=f"where a tool of whole and peers is installed ({', '.join(TOOLS)}): a Python interpreter, or a folder "
+        "with the package, such as an unpacked wheel; default: this interpreter",
+    )
     options = parser.parse_args(arguments)
+    pythons = dict(pair.split("=", 1) for pair in options.python)
+    if unknown := pythons.keys() - TOOLS.keys():
+        parser.error(f"--python: no tool {', '.join(sorted(unknown))}; there are {', '.join(TOOLS)}")
     began_s = time.monotonic()
-    _say(_machine())
-    for name in options.parts or PARTS:
+    say(_machine())
+    for name in options.parts or [*PARTS, *ALONE]:
+        if name in ALONE:  # each run has a server of its own
+            ALONE[name](rounds=options.rounds, pythons=pythons)
+            continue
         with TruthProcess() as server:
-            if hasattr(os, "sched_setaffinity") and name != "crowd":
-                os.sched_setaffinity(server.pid, {0})
+            pin(server.pid, None if name == "crowd" else SERVER_CORES)
             PARTS[name](url=server.url, rounds=options.rounds)
-    _say(f"\n{options.rounds} rounds in {time.monotonic() - began_s:.0f} s")
+    say(f"\n{options.rounds} rounds in {time.monotonic() - began_s:.0f} s")
     return 0
 
 

@@ -59,6 +59,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     events: int = 100
     per_write: int = 1
     padded: bool = False
+    numbered: bool = False
     answers: int = 1
     ramp_s: float = 1.0
     window_s: float = 3.0
@@ -67,7 +68,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def pace(self) -> Pace:
         """How the answers shall come."""
         return Pace(
-            ttft_ns=self.ttft_ns, gap_ns=self.gap_ns, events=self.events, per_write=self.per_write, padded=self.padded
+            ttft_ns=self.ttft_ns,
+            gap_ns=self.gap_ns,
+            events=self.events,
+            per_write=self.per_write,
+            padded=self.padded,
+            numbered=self.numbered,
         )
 
     def begins_s(self, number: int) -> float:

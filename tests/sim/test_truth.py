@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from loadbench.plan.conversation import user_message
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.sim.process import TruthProcess
-from loadbench.sim.truth import Pace, _Stream, read_pace, read_true_times
+from loadbench.sim.truth import Pace, _Stream, read_pace, read_record, read_true_times
 from loadbench.wire.body import request_body
 from loadbench.wire.openai import Api
 from loadbench.wire.response_reader import ResponseReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "loadbench.sim.truth"]
 QUICK = Pace(ttft_ns=2_000_000, gap_ns=1_000_000, events=20)
@@ -157,6 +158,8 @@ def test_streams_do_not_wait_for_each_other(server: str) -> None:
         Pace(ttft_ns=1_000_000, gap_ns=1_000_000, events=2),
         Pace(ttft_ns=0, gap_ns=1_000_000, events=10, per_write=4),
         Pace(ttft_ns=0, gap_ns=1_000_000, events=10, per_write=2, padded=True),
+        Pace(ttft_ns=0, gap_ns=1_000_000, events=10, per_write=4, numbered=True),
+        Pace(ttft_ns=1_000_000, gap_ns=1_000_000, events=3, padded=True, numbered=True),
         Pace(ttft_ns=1_000_000, gap_ns=0, events=5, per_write=9),
     ],
     ids=lambda pace: pace.prompt,
@@ -200,6 +203,24 @@ def test_padded_events_differ_in_their_padding_too(server: str) -> None:
         answer.feed(number, event)
     assert answer._shortcut is None
     assert len(answer.event_ns) == QUICK.events
+
+
+def test_numbered_events_have_their_number(server: str) -> None:
+    """Each its own, also where several are in one write."""
+    _, raw, _ = ask(server, replace(QUICK, per_write=3, numbered=True))
+    events = re.findall(rb"data: .*?\n\n", body_of(raw))[: QUICK.events]
+    numbers = [orjson.loads(event.removeprefix(b"data: "))["seq"] for event in events]
+    assert numbers == list(range(numbers[0], numbers[0] + QUICK.events))
+
+
+def test_the_record_has_what_the_responses_say(tmp_path: Path) -> None:
+    """Arrival and writes of every response that was begun, in the order of arrival."""
+    paces = [QUICK, replace(QUICK, events=10, per_write=4)]
+    with TruthProcess(tmp_path / "record.json") as process:
+        said = [read_true_times(body_of(ask(process.url, pace)[1])) for pace in paces]
+    record = read_record(tmp_path / "record.json")
+    assert [(one.arrived_ns, one.per_write) for one in record] == [(said[0][0], 1), (said[1][0], 4)]
+    assert [one.written_ns for one in record] == [said[0][1], said[1][1][::4]]
 
 
 def test_a_connection_is_kept(server: str) -> None:
