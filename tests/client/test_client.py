@@ -302,7 +302,7 @@ def test_keep_alives_after_done_do_not_hold_the_request(kind):
     steps = [step for _ in range(40) for step in (0.01, chunk(b": ping\n\n"))]
     sample = talk(kind, [ASK, head(), chunk(token() + FINISH + DONE), *steps, END, GONE]).sample
     assert sample.outcome is Outcome.OK
-    assert 0 < sample.keep_alives < 20
+    assert sample.keep_alives < 20
 
 
 @both
