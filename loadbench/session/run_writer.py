@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import weakref
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -20,6 +23,7 @@ from loadbench.report.formats import render
 from loadbench.report.plan import space_text
 from loadbench.report.run import level_line
 from loadbench.report.values import counted
+from loadbench.results.append_log import lock
 from loadbench.results.folder import RESULTS, RunFolder
 from loadbench.results.history import remember
 from loadbench.results.hlog import hlog
@@ -297,6 +301,12 @@ def new_folder(scenario: Scenario, started_at: datetime, say: Callable[[str], No
     """The folder of a run that begins now; raises `BadInput` if it cannot be made. It reports what it cannot write."""
     folder = RunFolder.create(scenario.report.out or RESULTS, name=scenario.report.name, started_at=started_at)
     folder.place.say = say
+    # Nobody continues a run that is under way: between two models, or repeats, no log of it is open. Some systems open
+    # no folders.
+    with suppress(OSError):
+        held = os.open(folder.path, os.O_RDONLY)
+        weakref.finalize(folder.place, os.close, held)
+        lock(held)
     text, is_too_little = space_text(scenario)
     if is_too_little:
         say(f"warning: there may be too little room: {text}")

@@ -31,18 +31,19 @@ def typed(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedP
     read_trace.cache_clear()
     # A level has the collector walk everything: not the thousands of tests too, which a command does not have.
     gc.freeze()
-    with (
-        chdir(cwd),
-        mock.patch.dict(os.environ, environment(**variables), clear=True),
-        mock.patch.multiple(sys, argv=["loadbench", *arguments], stdout=out, stderr=errors),
-    ):
-        try:
+    try:
+        with (
+            chdir(cwd),
+            mock.patch.dict(os.environ, environment(**variables), clear=True),
+            mock.patch.multiple(sys, argv=["loadbench", *arguments], stdout=out, stderr=errors),
+        ):
             main()
             code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            gc.unfreeze()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        gc.collect()  # the end of a process would let go of its run
+        gc.unfreeze()
     return subprocess.CompletedProcess(
         arguments, code, *(stream.buffer.getvalue().decode() for stream in (out, errors))
     )

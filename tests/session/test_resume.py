@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -18,6 +18,7 @@ from loadbench.plan.sources import resolve
 from loadbench.results.append_log import AppendLog
 from loadbench.results.folder import RunFolder
 from loadbench.session.resume import earlier_levels, held
+from loadbench.session.run_writer import new_folder
 from tests.building import a_level, a_run
 from tests.cli.typed import typed
 
@@ -129,6 +130,19 @@ def test_one_command_continues_a_run_at_a_time(tmp_path):
     assert (folder / "run.json").read_bytes() == before
     assert typed(*more, cwd=tmp_path).returncode in {0, 4, 5}
     assert len(json.loads((folder / "run.json").read_bytes())["levels"]) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs folders that can be locked")
+def test_a_run_that_has_no_log_open_is_not_continued_by_another_either(tmp_path, monkeypatch):
+    """As between two models of a search, or two repeats: the folder is that of the command that made it."""
+    monkeypatch.chdir(tmp_path)
+    folder = new_folder(resolve(flags={"users": "1"}, environment={}), datetime.now(UTC), print)
+    with pytest.raises(BadInput, match="another loadbench is writing this run"), held(folder.path):
+        pass
+    path = folder.path
+    del folder
+    with held(path):
+        pass
 
 
 def test_what_is_kept_and_what_is_measured_again(tmp_path):

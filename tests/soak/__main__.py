@@ -7,8 +7,8 @@ five minutes; it fails at 1 MB an hour. `--out FOLDER` keeps the samples, and `p
 `docs/soak.svg` and the table of docs/performance.md of them.
 
 `python -m tests.soak --short` takes two minutes: a level of many short requests. It fails if memory rises with
-their number, however fast the machine is. With `--leak BYTES` a leak of so much a request is planted, and it fails if that
-is not found.
+their number, however fast the machine is. With `--leak BYTES` a leak of so much a request is planted, and it fails if
+that is not found.
 """
 
 from __future__ import annotations
