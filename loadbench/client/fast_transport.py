@@ -6,7 +6,7 @@ but one: a kept connection that the server closed in the meantime is replaced on
 response has come, and the sink is notified.
 
 A host is resolved once and its addresses are kept, because the name service is not what is measured. The address that
-accepted a connection first is tried first from then on.
+accepted a connection first is tried first from then on. Several local addresses, if there are `sources`, take turns.
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ import asyncio
 import socket
 import ssl
 import sys
+from itertools import cycle
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from loadbench.client.connection import Connection
 from loadbench.client.descriptors import keep_descriptors
 from loadbench.client.faults import explain, is_shortage
+from loadbench.client.local_ports import bind_source, family_of
 from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, keep_stamping, stamp_source
 from loadbench.client.transport import TransportError
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadbench.client.stamping import StampStats
     from loadbench.client.transport import HttpRequest, Sink
 
@@ -45,8 +49,15 @@ Address = tuple[int, tuple[object, ...]]  # family, socket address
 class FastTransport:
     """`loadbench.client.transport.Transport` over `Connection`; use it in one event loop, and close it there."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, connection: type[Connection] = Connection) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        sources: Sequence[str] = (),
+        connection: type[Connection] = Connection,
+    ) -> None:
         self._tls = tls
+        self._family, self._sources = family_of(sources), cycle(sources or (None,))
         self._connection_type = connection
         self._stamper = Stamper()
         self._stamping: socket.socket | None = None
@@ -127,9 +138,9 @@ class FastTransport:
             if scheme == "https" and self._tls is None:
                 self._tls = ssl.create_default_context()
             if (host, port) not in self._addresses:
-                infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                infos = await loop.getaddrinfo(host, port, family=self._family, type=socket.SOCK_STREAM)
                 self._addresses[host, port] = [(family, address) for family, _, _, _, address in infos]
-            sock = await _open_first(self._addresses[host, port])
+            sock = await _open_first(self._addresses[host, port], next(self._sources))
             try:
                 _, connection = await loop.create_connection(
                     lambda: self._connection_type(self._stamper, sock),
@@ -158,14 +169,14 @@ class FastTransport:
         await asyncio.sleep(0)
 
 
-async def _open_first(addresses: list[Address]) -> socket.socket:
+async def _open_first(addresses: list[Address], source: str | None) -> socket.socket:
     """A socket connected to the first address that accepts, which is moved to the front of the list."""
     failure: OSError | None = None
     for address in list(addresses):
         try:
             # An address that swallows the attempt must not use up the time of the next.
             async with asyncio.timeout(None if address is addresses[-1] else _NEXT_ADDRESS_S):
-                sock = await _open(*address)
+                sock = await _open(*address, source)
         except OSError as error:
             failure = failure or error
         else:
@@ -176,8 +187,8 @@ async def _open_first(addresses: list[Address]) -> socket.socket:
     raise failure or OSError("no address")
 
 
-async def _open(family: int, address: tuple[object, ...]) -> socket.socket:
-    """A TCP connection, with kernel stamps where the system has them."""
+async def _open(family: int, address: tuple[object, ...], source: str | None) -> socket.socket:
+    """A TCP connection from this local address, or any, with kernel stamps where the system has them."""
     socket_type = StampedSocket if stamp_source() == KERNEL else socket.socket
     sock = socket_type(family, socket.SOCK_STREAM)
     try:
@@ -189,6 +200,8 @@ async def _open(family: int, address: tuple[object, ...]) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)
         if isinstance(sock, StampedSocket):
             sock.enable()
+        if source is not None:
+            bind_source(sock, source)
         await asyncio.get_running_loop().sock_connect(sock, address)
     except BaseException:
         sock.close()

@@ -110,7 +110,10 @@ _BY_ERRNO: dict[int | None, tuple[str, str]] = {
     errno.EPIPE: ("connection closed by the server while the request was sent", ""),
     errno.EMFILE: ("this process may open no more sockets", "raise the limit: ulimit -n"),
     errno.ENFILE: ("this machine may open no more files", "raise fs.file-max"),
-    errno.EADDRNOTAVAIL: ("no local port is left", "use fewer users, or a wider port range"),
+    errno.EADDRNOTAVAIL: (
+        "no local port is left",
+        "use fewer users, more local addresses (--source-address), or a wider port range",
+    ),
     errno.ENOBUFS: ("the system has no room for another socket", "reduce the load"),
     errno.ENOMEM: ("the system has no memory for another socket", "reduce the load"),
     errno.EAGAIN: (

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ssl
 from contextlib import aclosing
+from itertools import cycle
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -26,7 +27,7 @@ from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     import httpcore
 
@@ -53,7 +54,8 @@ class HttpxTransport:
 
     stamp_source = "user"
 
-    def __init__(self, clock: Clock, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, clock: Clock, *, tls: ssl.SSLContext | None = None, sources: Sequence[str] = ()) -> None:
+        self._sources = cycle(sources or (None,))
         self._now_ns = clock.now_ns
         self._tls = tls
         self._idle: list[httpx.AsyncClient] = []
@@ -74,11 +76,15 @@ class HttpxTransport:
         if self._tls is None and request.url.startswith("https:"):
             self._tls = ssl.create_default_context()
         client = httpx.AsyncClient(
-            verify=self._tls or False,  # for http:// none is made: that would cost 30 ms a client
+            transport=httpx.AsyncHTTPTransport(
+                verify=self._tls or False,  # for http:// none is made: that would cost 30 ms a client
+                trust_env=False,
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None),
+                local_address=next(self._sources),
+            ),
             trust_env=False,
             follow_redirects=False,
             timeout=None,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None),
             headers={"accept": "text/event-stream, application/json", "accept-encoding": "identity"},
         )
         await self._carry(client, request, sink, _Trace(sink, self._now_ns))

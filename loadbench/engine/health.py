@@ -29,6 +29,9 @@ _PROBE_NS = 10_000_000
 # New objects from one collection of young ones to the next. At Python's usual hundreds, collections and the record of
 # them take 5 % of a level of short requests; ten thousand objects still take less than a millisecond.
 _YOUNG = 10_000
+# With 10,000 streams a full collection takes half a second. What lives through one of this length is left alone then;
+# cycles in it that are dropped later stay until the level ends, so it happens a few times only.
+_LONG_PAUSE_NS, _MOST_FREEZES = 20_000_000, 16
 # Up to this share of reads without a kernel stamp the quantiles up to p99 are the kernel's.
 _MOST_UNSTAMPED = 0.01
 
@@ -55,7 +58,7 @@ class LoopHealth:
         self._reads = StampStats(Histogram())
         self._lag = Histogram()
         self._pauses = Histogram()
-        self._pause_began_ns = 0
+        self._pause_began_ns = self._freezes = 0
         self._cpu_share: float | None = None
         self._cpu_ns: int | None = None
         self._slept_ns = 0
@@ -96,7 +99,12 @@ class LoopHealth:
         if phase == "start":
             self._pause_began_ns = now_ns
         else:
-            self._pauses.record(now_ns - self._pause_began_ns)
+            took_ns = now_ns - self._pause_began_ns
+            self._pauses.record(took_ns)
+            if took_ns > _LONG_PAUSE_NS and self._freezes < _MOST_FREEZES:
+                # Thousands of streams have been opened, and stay: the next collection need not visit them again.
+                self._freezes += 1
+                gc.freeze()
 
     def close(self) -> Health:
         """What was seen."""

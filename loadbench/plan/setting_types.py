@@ -7,6 +7,7 @@ its place.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections import Counter
@@ -218,6 +219,15 @@ def _host(value: object) -> str:
     raise _wrong(value, "the name or address of a host without its port, as in gpu.example.org")
 
 
+def _local_address(value: object) -> str:
+    text = _text(value).strip().strip("[]")
+    with suppress(ValueError):
+        address = ipaddress.ip_address(text)
+        if not (address.is_unspecified or address.is_multicast):
+            return str(address)
+    raise _wrong(value, "an IP address of this machine, as in 127.0.0.2 or 192.168.1.20")
+
+
 def _field_name(value: object) -> str:
     name = _text(value).strip()
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) and name not in _OWN_FIELDS:
@@ -402,6 +412,9 @@ URLS: SettingType[tuple[str, ...]] = SettingType(
     secret=True,
 )
 HOSTS: SettingType[tuple[str, ...]] = SettingType("HOST", _listed(_host, "gpu.example.org"), _show_list, multiple=True)
+LOCAL_ADDRESSES: SettingType[tuple[str, ...]] = SettingType(
+    "ADDRESS", _listed(_local_address, "127.0.0.2,127.0.0.3"), _show_list, multiple=True
+)
 MODELS: SettingType[tuple[str, ...]] = SettingType(
     "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True
 )

@@ -26,7 +26,6 @@ from loadbench.analyze.capacity.curve import any_per_token, fit_of_all_objective
 from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_objectives
 from loadbench.analyze.capacity.sequential import SequentialMonitor, required_share
 from loadbench.analyze.level.verdict import client_reasons
-from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core import event_loop
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch, grid_of
@@ -57,7 +56,7 @@ from loadbench.results.folder import RunFolder, read_run, slug
 from loadbench.results.run import to_json
 from loadbench.session.resume import refuse_other_conditions, refuse_other_kind
 from loadbench.session.run_writer import RunWriter, new_folder
-from loadbench.session.setup import check, open_session, run_observed, stopping
+from loadbench.session.setup import check, check_connections, open_session, run_observed, stopping
 from loadbench.targets.adapt import adapt
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def check_search(scenario: Scenario, environment: Mapping[str, str]) -> None:
     check(scenario, environment)
     # The search chooses its loads later: these are the most requests that it may have in flight.
     by_users = settings.by == "users"
-    ensure_descriptors(round(settings.at_most) if by_users else _IN_FLIGHT_BY_RATE, required=by_users)
+    check_connections(scenario, round(settings.at_most) if by_users else _IN_FLIGHT_BY_RATE, required=by_users)
 
 
 def of_one_model(scenario: Scenario, model: str, *, models: int) -> Scenario:

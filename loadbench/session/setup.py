@@ -19,6 +19,7 @@ import anyio
 
 from loadbench.client.addresses import keep_addresses
 from loadbench.client.descriptors import ensure_descriptors
+from loadbench.client.local_ports import check_ports, check_sources
 from loadbench.core import collector
 from loadbench.core.alongside import run_alongside
 from loadbench.core.clock import MonotonicClock
@@ -29,7 +30,7 @@ from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.load import Phase
 from loadbench.plan.prompt_source import data_set, prompt_source
-from loadbench.plan.server_url import UNVERIFIED
+from loadbench.plan.server_url import UNVERIFIED, origin_of
 from loadbench.plan.settings import settings
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.report.values import disk_size
@@ -96,21 +97,31 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
             credentials(scenario, environment, url=url)
         prompt_source(scenario.work, key="check", calibration=None)
         check_data_set(scenario)
+        check_sources(scenario.target.source_address, hosts=[origin_of(url)[1] for url in urls])
         check_pid(scenario.telemetry.server_pid)
         workers_for(scenario, usable_cores())
         check_total(scenario)
         check_folder(scenario.report.out or RESULTS, name=scenario.report.name)
         check_space(scenario)
         # Users have a request in flight each. A rate may need as many connections as are allowed, but rarely does.
-        ensure_descriptors(
-            scenario.most_in_flight, required=scenario.load.users is not None and not scenario.finds_levels
-        )
+        most, required = scenario.most_in_flight, scenario.load.users is not None and not scenario.finds_levels
+        check_connections(scenario, most, required=required)
     except BadInput as error:
         # These know a setting's flag only, but its value may be from a variable, a file, or one side of a comparison.
         flag = re.split(r"[: ]", error.message, maxsplit=1)[0]
         for key in [one.key for one in settings(scenario.command) if one.flag == flag]:
             raise BadInput(error.message.replace(flag, scenario.place(key), 1), hint=error.hint) from None
         raise
+
+
+def check_connections(scenario: Scenario, connections: int, *, required: bool) -> None:
+    """Refuse more connections at one time than there can be; raises `BadInput`."""
+    ensure_descriptors(connections, required=required)
+    if scenario.target.adapter is None:
+        sources, urls = scenario.target.source_address, scenario.target.url or ()
+        # httpx takes a port from all servers at once where it is given an address.
+        servers = 1 if sources and scenario.target.transport == "httpx" else max(1, len(urls))
+        check_ports(connections, sources=sources, servers=servers, required=required)
 
 
 def check_space(scenario: Scenario) -> None:

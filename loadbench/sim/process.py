@@ -17,8 +17,9 @@ import threading
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Self
 
+from loadbench.client.descriptors import ensure_descriptors
 from loadbench.core.children import child_environment, python_command
-from loadbench.core.errors import LoadbenchError
+from loadbench.core.errors import BadInput, LoadbenchError
 from loadbench.sim.profile import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _STARTS_WITHIN_S = 20.0
 # For each of the three ways to end it: end of input, terminate, kill.
 _ENDS_WITHIN_S = 3.0
 _READY = "READY "
+# More than one core serves.
+_MOST_CONNECTIONS = 20_000
 # Windows has no sessions, and other systems do not have this flag; each ignores what it does not know.
 _OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
@@ -177,6 +180,8 @@ def listening_url(sock: socket.socket) -> str:
 
 
 def say_ready(url: str) -> None:
-    """Print the line that the parent waits for."""
+    """Print the line that the parent waits for; from now on there may be as many connections as the system allows."""
+    with suppress(BadInput):
+        ensure_descriptors(_MOST_CONNECTIONS, required=False)
     sys.stdout.write(f"{_READY}{url}\n")
     sys.stdout.flush()

@@ -21,7 +21,7 @@ from loadbench.targets.catalogue import from_listing
 from loadbench.targets.check_result import Check, CheckReport, skipped
 from loadbench.targets.discovery import NOT_FOUND_HINT, moved_to
 from loadbench.targets.foundry import Dialect
-from loadbench.targets.machine import Machine, clock, descriptors, disk, downloads, processor
+from loadbench.targets.machine import Machine, clock, descriptors, disk, downloads, ports, processor
 from loadbench.targets.openai import choose_models
 from loadbench.targets.prepare import Prepared, choose, find_server, known_models, prepare, without_foundry
 from loadbench.targets.probe import ModelProbe
@@ -53,7 +53,7 @@ async def run_checks(
     if url is None:
         checks.append(Check("discovery", "fail", "Foundry Local was not found", NOT_FOUND_HINT))
         checks += skipped("endpoint", "models", "probe")
-        return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), clock(), *processor()])
+        return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), ports(), clock(), *processor()])
     checks += await _name_checks(url)
     proxies = [name for name in _PROXIES if environment.get(name) or environment.get(name.lower())]
     if proxies:
@@ -76,7 +76,7 @@ async def run_checks(
         moved = [Check("moved port", "warn" if failure is None else "fail", message, advice)]
     if failure is not None:
         checks += [failure, *moved, *skipped("models", "probe")]
-        return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), clock(), *processor()])
+        return CheckReport(checks=[*checks, disk(Path.cwd()), descriptors(), ports(), clock(), *processor()])
     prepared = Prepared(scenario=scenario, target=target, service=service, catalogue=catalogue)
     kind = "" if service is None else f", Foundry Local {service.dialect.removeprefix('foundry-')}"
     about = target.base_url + kind + (f", server {target.server}" if target.server else "")
@@ -95,7 +95,7 @@ async def run_checks(
     cache = None if service is None else service.cache
     checks += [disk(cache or Path.cwd(), needed=to_download), *(downloads(cache) if cache is not None else [])]
     return CheckReport(
-        checks=[*checks, machine.memory(needed=to_load), machine.gpu(), descriptors(), clock(), *processor()]
+        checks=[*checks, machine.memory(needed=to_load), machine.gpu(), descriptors(), ports(), clock(), *processor()]
     )
 
 

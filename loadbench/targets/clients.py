@@ -29,8 +29,8 @@ def make_transport(scenario: Scenario, target: Target, clock: Clock, *others: Ta
     if scenario.target.transport == "httpx":
         from loadbench.client.httpx_transport import HttpxTransport  # noqa: PLC0415 - httpx is needed for nothing else
 
-        return HttpxTransport(clock, tls=tls)
-    return FastTransport(tls=tls)
+        return HttpxTransport(clock, tls=tls, sources=target.sources)
+    return FastTransport(tls=tls, sources=target.sources)
 
 
 def make_client(

@@ -50,6 +50,11 @@ class NoConnection(TargetUnavailable):
     """There is no server at the address, or none that can be reached."""
 
 
+def http_transport(tls: ssl.SSLContext | None, source: str | None) -> httpx.AsyncHTTPTransport:
+    """The transport of such a client, from the local address `source`; `None`: the system chooses."""
+    return httpx.AsyncHTTPTransport(verify=tls or False, trust_env=False, local_address=source)
+
+
 @asynccontextmanager
 async def http_client(
     url: str,
@@ -58,11 +63,12 @@ async def http_client(
     query: str = "",
     secrets: Sequence[str] = (),
     tls: ssl.SSLContext | None,
+    source: str | None = None,
     limits: LimitSettings,
 ) -> AsyncIterator[HttpClient]:
-    """A client for such requests to the server of `url`, which alone gets the headers and the query, within the
-    scenario's time limits; proxies of the environment are ignored. Responses come without the `secrets`, should the
-    server repeat them.
+    """A client for such requests to the server of `url`, which alone gets the headers and the query, from the local
+    address `source`, within the scenario's time limits; proxies of the environment are ignored. Responses come without
+    the `secrets`, should the server repeat them.
     """
 
     async def add_own(request: httpx.Request) -> None:
@@ -73,7 +79,7 @@ async def http_client(
     connect_s = limits.connect_timeout / NS_PER_S if limits.connect_timeout else None
     within_s = min(_WITHIN_S, limits.timeout / NS_PER_S) if limits.timeout else _WITHIN_S
     timeout = httpx.Timeout(within_s, connect=connect_s)
-    async with HttpClient(verify=tls or False, trust_env=False, timeout=timeout) as http:
+    async with HttpClient(transport=http_transport(tls, source), trust_env=False, timeout=timeout) as http:
         http.secrets = Secrets(secrets, piece=SECRET_PIECE)
         http.event_hooks = {"request": [add_own]}
         yield http

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from loadbench.client.descriptors import descriptor_limit
+from loadbench.client.local_ports import local_ports
 from loadbench.core.children import child_environment, find_program
 from loadbench.targets.check_result import Check
 from loadbench.telemetry.sources import about_all, library, read_all, sources
@@ -49,6 +50,15 @@ def descriptors() -> Check:
     if 0 <= hard < _FEW_DESCRIPTORS:
         return Check("open files", "warn", message, f"raise the limit: ulimit -n {_FEW_DESCRIPTORS}")
     return Check("open files", "ok", message)
+
+
+def ports() -> Check:
+    """The limit on connections from one local address."""
+    count = local_ports()
+    message = f"{count:,}: as many connections from one address of this machine to one server"
+    if count < _FEW_DESCRIPTORS:
+        return Check("local ports", "warn", message, "widen net.ipv4.ip_local_port_range, or use --source-address")
+    return Check("local ports", "ok", message)
 
 
 def clock() -> Check:

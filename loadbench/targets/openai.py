@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loadbench.client.lean_httpx import httpx
+from loadbench.client.local_ports import check_sources
 from loadbench.client.tls import tls_context
 from loadbench.core.errors import BadInput, TargetUnavailable
 from loadbench.plan.extra_body import LIMIT_FIELDS
-from loadbench.plan.server_url import ServerUrl, redirect_target, shown_url
+from loadbench.plan.server_url import ServerUrl, origin_of, redirect_target, shown_url
 from loadbench.plan.settings import DEFAULT, Source
 from loadbench.plan.sources import gets_default_key
 from loadbench.record.outcome import Outcome
@@ -49,6 +50,7 @@ ALL_MODELS = ("all",)
 def target_at(scenario: Scenario, environment: Mapping[str, str], *, url: str) -> Target:
     """The endpoint at `url`, before anything was sent to it."""
     given, (headers, tls), settings = ServerUrl.parse(url), credentials(scenario, environment, url=url), scenario.target
+    check_sources(settings.source_address, hosts=[origin_of(url)[1]])
     field_name = settings.max_tokens_field
     renamed = () if field_name is None else ((LIMIT_FIELDS[settings.api], field_name),)
     return Target(
@@ -58,6 +60,7 @@ def target_at(scenario: Scenario, environment: Mapping[str, str], *, url: str) -
         secrets=given.secrets,
         headers=headers,
         tls=tls,
+        sources=settings.source_address,
         changes=BodyChanges(extra=settings.extra_body, renamed=renamed),
     )
 

@@ -26,7 +26,7 @@ from loadbench.client.lean_httpx import httpx
 from loadbench.core.bounded import parse_json
 from loadbench.core.secrets import Secrets
 from loadbench.core.units import NS_PER_S
-from loadbench.targets.http_get import SECRET_PIECE
+from loadbench.targets.http_get import SECRET_PIECE, http_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -125,7 +125,8 @@ async def poll_gauges(
 
 def _client(target: Target) -> httpx.AsyncClient:
     headers = [*target.headers, ("accept", "text/plain"), ("accept-encoding", "identity")]
-    return httpx.AsyncClient(verify=target.tls or False, trust_env=False, timeout=_TIMEOUT_S, headers=headers)
+    transport = http_transport(target.tls, target.source)
+    return httpx.AsyncClient(transport=transport, trust_env=False, timeout=_TIMEOUT_S, headers=headers)
 
 
 async def _page(http: httpx.AsyncClient, target: Target) -> str | None:

@@ -42,6 +42,7 @@ class Target:
     secrets: tuple[str, ...] = field(default=(), repr=False)  # that no message may show, besides those of the headers
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls: ssl.SSLContext | None = None
+    sources: tuple[str, ...] = ()  # local addresses to connect from, in turn; empty: the system chooses
     models: tuple[str, ...] | None = None
     more_models: bool = False
     list_problem: str = ""
@@ -65,12 +66,23 @@ class Target:
         rest = " and more" if self.more_models else f" and {len(models) - 20} more" if len(models) > 20 else ""
         return f"it lists {', '.join(models[:20])}{rest}"
 
+    @property
+    def source(self) -> str | None:
+        """The local address of small requests."""
+        return self.sources[0] if self.sources else None
+
     def http(self, limits: LimitSettings) -> AbstractAsyncContextManager[HttpClient]:
         """A client for small requests to it."""
         from loadbench.targets.http_get import http_client  # noqa: PLC0415 - workers send none, and need no httpx
 
         return http_client(
-            self.base_url, self.headers, query=self.query, secrets=self.all_secrets, tls=self.tls, limits=limits
+            self.base_url,
+            self.headers,
+            query=self.query,
+            secrets=self.all_secrets,
+            tls=self.tls,
+            source=self.source,
+            limits=limits,
         )
 
     @property

@@ -31,6 +31,7 @@ from loadbench.results.run import Verdict
 from loadbench.session import paired as paired_session
 from loadbench.session import run_writer, telemetry
 from loadbench.sim.process import SimProcess
+from loadbench.targets.target import Target
 from loadbench.telemetry.sampler import MachineSampler
 from tests.cli.echoing import installed
 from tests.cli.typed import typed
@@ -175,6 +176,7 @@ SHOWN: Mapping[str, Any] = {
     "target": lambda seen: {name for name, requests in seen.requests.items() if requests},
     "model": _all("model"),
     "paths": lambda seen: {path for requests in seen.requests.values() for _, path, _, _ in requests},
+    "sources": lambda seen: set(seen.handed["sources"]),
     "transport": lambda seen: set(seen.handed["transport"]),
     "profile": lambda seen: seen.handed["simulated"],
     "headers": lambda seen: {
@@ -238,8 +240,8 @@ def observed(arguments: list[str], folder: Path, servers: Mapping[str, Recording
     handed: dict[str, list[Any]] = {
         name: []
         for name in (
-            *("level", "timeouts", "connect", "transport", "simulated", "abort", "evidence", "search", "curve"),
-            *("budget", "pairing", "confidence", "watch", "page", "prices", "limit", "undecided"),
+            *("level", "timeouts", "connect", "transport", "sources", "simulated", "abort", "evidence", "search"),
+            *("curve", "budget", "pairing", "confidence", "watch", "page", "prices", "limit", "undecided"),
         )
     }
     with ExitStack() as stack:
@@ -267,6 +269,7 @@ def _patches(handed: dict[str, list[Any]], simulated: str) -> Iterator[Any]:
     yield noting(Client, "timeouts", lambda _, named: str(named["timeouts"]))
     yield noting(httpx.AsyncClient, "connect", lambda _, named: str(named.get("timeout")))
     yield noting(FastTransport, "transport", lambda *_: "fast")
+    yield noting(Target, "sources", lambda _, named: named.get("sources"))
     yield noting(HttpxTransport, "transport", lambda *_: "httpx")
     yield noting(AbortWatch, "abort", lambda given, _: given)
     yield noting(SearchEvidence, "evidence", lambda _, named: named["confidence"])

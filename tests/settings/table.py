@@ -83,6 +83,7 @@ ROWS: dict[str, Row] = {
     "target.mix_models": Row(("m=1,other=1",), shows="model", swap=("model",)),
     "target.api": Row("completions", shows="paths"),
     "target.transport": Row("httpx", shows="transport"),
+    "target.source_address": Row(("127.0.0.1",), shows="sources"),
     "target.profile": Row("small-gpu", drop=("url",), shows="profile"),
     "target.header": Row(("X-Walk: yes",), shows="headers"),
     "target.header_env": Row(("X-Walk: WALK_KEY",), shows="headers"),

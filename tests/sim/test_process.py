@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from loadbench.core.errors import LoadbenchError
-from loadbench.sim.process import SimProcess
+from loadbench.sim.process import SimProcess, TruthProcess
 
 
 def _get(url: str, path: str) -> object:
@@ -115,3 +116,20 @@ def test_a_port_in_use_is_one_line() -> None:
     assert done.returncode == 2
     assert port in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the limits of another process")
+@pytest.mark.parametrize("server", [SimProcess, TruthProcess])
+def test_it_takes_as_many_connections_as_the_system_allows(server) -> None:
+    """Most systems let a process open 1,024 files, unless it asks for more."""
+    import resource  # noqa: PLC0415 - not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with server() as one:
+            limits = Path(f"/proc/{one.pid}/limits").read_text(encoding="ascii")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    (line,) = (line for line in limits.splitlines() if line.startswith("Max open files"))
+    assert int(line.split()[3]) == min(hard, 24_064) if hard >= 0 else 24_064

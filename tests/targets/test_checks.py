@@ -37,7 +37,7 @@ def checked(*scripts: list, environment=None, limits: LimitSettings | None = Non
 
 def found(up: CheckReport) -> dict[str, str]:
     """Status by check, of those that are about the server."""
-    ours = {"open files", "clock", "disk", "memory", "gpu", "cpu", "governor", "power"}
+    ours = {"open files", "local ports", "clock", "disk", "memory", "gpu", "cpu", "governor", "power"}
     return {check.name: check.status for check in up.checks if check.name not in ours}
 
 

@@ -1,0 +1,104 @@
+"""Local addresses and ports. A connection is known by the address and port at both ends, so one local address has only
+so many connections to one server: as many as it has ports. More local addresses have more.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loadbench.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_log = logging.getLogger(__name__)
+
+# Linux, for IPv6 too; elsewhere 49152 to 65535, as IANA has it, unless somebody changed it.
+_RANGE, _RESERVED = Path("/proc/sys/net/ipv4/ip_local_port_range"), Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
+_IANA_PORTS = 16_384
+# Of <linux/in.h>, since Linux 4.2; Python names it from 3.12 on. Without it, binding takes a port from all servers.
+_IP_BIND_ADDRESS_NO_PORT = 24
+
+
+def local_ports() -> int:
+    """How many ports the system gives to connections from one local address to one address and port of a server."""
+    try:
+        first, last = map(int, _RANGE.read_text(encoding="ascii").split())
+        ports = last - first + 1
+        for part in filter(None, _RESERVED.read_text(encoding="ascii").strip().split(",")):
+            low, _, high = part.partition("-")
+            ports -= max(0, min(last, int(high or low)) - max(first, int(low)) + 1)
+    except (OSError, ValueError):
+        return _IANA_PORTS
+    return ports
+
+
+def bind_source(sock: socket.socket, source: str) -> None:
+    """Have this new TCP socket connect from this address. On Linux the port is chosen as it connects, so that it is
+    taken from this server only."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((source, 0))
+
+
+def family_of(sources: Sequence[str]) -> int:
+    """The family of these addresses, which all have the same; 0 without any."""
+    return 0 if not sources else socket.AF_INET6 if ":" in sources[0] else socket.AF_INET
+
+
+def check_sources(sources: Sequence[str], *, hosts: Sequence[str]) -> None:
+    """Raise `BadInput` if this machine cannot connect from these addresses to these hosts, as far as that is known
+    before it is tried."""
+    for source in sources:
+        address, wanted = ipaddress.ip_address(source), ipaddress.ip_address(sources[0])
+        if address.version != wanted.version:
+            raise BadInput(
+                f"--source-address {source}: IPv{address.version}, and {wanted} is IPv{wanted.version}",
+                hint="give addresses of the kind that the server's address is of",
+            )
+        with socket.socket(family_of(sources), socket.SOCK_STREAM) as sock:
+            try:
+                bind_source(sock, source)
+            except OSError as error:
+                raise BadInput(
+                    f"--source-address {source}: this machine cannot send from it: {error.strerror or error}",
+                    hint="`ip addr` or `ipconfig` lists this machine's addresses; Linux has all of 127.0.0.0/8",
+                ) from None
+        for host in hosts:
+            with suppress(ValueError):  # a name: what it stands for is known later
+                server = ipaddress.ip_address(host)
+                if server.version != address.version or (address.is_loopback and not server.is_loopback):
+                    raise BadInput(
+                        f"--source-address {source}: does not reach {host}",
+                        hint="give an address of this machine in a network that reaches the server",
+                    )
+
+
+def check_ports(connections: int, *, sources: Sequence[str], servers: int = 1, required: bool = True) -> None:
+    """Raise `BadInput` if so many connections at one time, shared by so many servers, need more local ports than there
+    are. If the number is only an upper bound, not `required`, or near the limit, a warning says so."""
+    ports, addresses = local_ports(), max(1, len(sources))
+    most = ports * addresses * servers
+    if connections * 2 <= most:
+        return
+    message = (
+        f"up to {connections:,} connections at one time, and this machine's local ports allow {most:,}: "
+        f"{ports:,} from each local address to each server"
+    )
+    needed = math.ceil(connections * 2 / ports / servers)
+    # A connection that has been closed keeps its port for a minute, and other programs have some too.
+    hint = (
+        f"send from {max(2, needed)} addresses of this machine with --source-address (Linux, to a server here: "
+        f"127.0.0.2, 127.0.0.3, ...), widen net.ipv4.ip_local_port_range, or reduce the load"
+    )
+    if required and connections > most:
+        raise BadInput(message, hint=hint)
+    _log.warning("%s; %s", message, hint)

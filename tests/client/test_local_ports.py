@@ -1,0 +1,179 @@
+"""Local addresses that take turns, and the limit on local ports, which is known before it is met."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadbench.client import local_ports
+from loadbench.client.local_ports import bind_source, check_ports, check_sources
+from loadbench.core.errors import BadInput
+from tests.cli.running import COMMAND, LIMIT_S, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"length"}]}\n\ndata: [DONE]\n\n'
+_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n%b" % (len(_CHUNK), _CHUNK)
+_LIST = b'{"data":[{"id":"m"}]}'
+_MODELS = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(_LIST), _LIST)
+
+
+@contextmanager
+def server() -> Iterator[tuple[str, Counter[str]]]:
+    """Its URL, and how many connections it had from each address."""
+    peers: Counter[str] = Counter()
+
+    def converse(sock: socket.socket) -> None:
+        with sock, suppress(OSError):
+            while data := sock.recv(1 << 16):
+                sock.sendall(_MODELS if data.startswith(b"GET") else _STREAM)
+
+    def accept(listener: socket.socket) -> None:
+        while True:
+            try:
+                sock, (peer, _) = listener.accept()
+            except OSError:
+                return
+            peers[peer] += 1
+            threading.Thread(target=converse, args=(sock,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", peers
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+@pytest.mark.parametrize("more", ["--transport=fast", "--transport=httpx", "--workers=2"])
+def test_local_addresses_take_turns(more, tmp_path):
+    """All that is sent comes from them, the list of models too; what was given is in run.json."""
+    sources = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+    flags = [f"--source-address={one}" for one in sources]
+    with server() as (url, peers):
+        done = subprocess.run(
+            [*COMMAND, "sweep", f"--url={url}", "--users=12", "--requests=48", "--warm-up=0s", "--json", *flags, more],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    assert done.returncode in {0, 4}, done.stderr
+    run = json.loads(done.stdout)
+    assert run["levels"][0]["outcomes"] == {"ok": 48}
+    assert run["scenario"]["target"]["source_address"] == sources
+    assert set(peers) == set(sources)
+
+
+def test_address_of_another_machine_is_refused_before_anything_is_sent(tmp_path):
+    """With what to do; 192.0.2.0/24 is nobody's."""
+    done = subprocess.run(
+        [*COMMAND, "sweep", "--url=http://127.0.0.1:9", "--source-address=192.0.2.7", "--dry-run"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2), done.stderr
+    assert "--source-address 192.0.2.7: this machine cannot send from it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("sources", "hosts", "words"),
+    [
+        (["127.0.0.1", "::1"], [], "IPv6, and 127.0.0.1 is IPv4"),
+        (["127.0.0.1"], ["::1"], "does not reach ::1"),
+        (["127.0.0.1"], ["127.0.0.1", "192.0.2.7"], "does not reach 192.0.2.7"),
+    ],
+)
+def test_address_that_cannot_reach_the_server_is_refused(sources, hosts, words):
+    """As far as the server's address is known by then."""
+    with pytest.raises(BadInput, match=words):
+        check_sources(sources, hosts=hosts)
+
+
+def test_address_that_reaches_the_server_is_not_refused():
+    """A name may be anything."""
+    check_sources(["127.0.0.1"], hosts=["127.0.0.1", "localhost", ""])
+
+
+@pytest.mark.parametrize(
+    ("text", "reserved", "ports"),
+    [("32768\t60999\n", "\n", 28_232), ("1000 1019\n", "900-1004,1010,1019-1030\n", 13), ("", "", 16_384)],
+)
+def test_ports_are_those_of_the_system_without_the_reserved(text, reserved, ports, monkeypatch, tmp_path):
+    """Where the system does not say, those that IANA has for it."""
+    for name, content in (("_RANGE", text), ("_RESERVED", reserved)):
+        (tmp_path / name).write_text(content)
+        monkeypatch.setattr(local_ports, name, tmp_path / name)
+    assert local_ports.local_ports() == ports
+
+
+def test_limit_of_ports_is_told_before_it_is_met(monkeypatch, caplog):
+    """Quiet up to half of it, a warning up to all of it, and a refusal beyond, unless the number is only a bound."""
+    monkeypatch.setattr(local_ports, "local_ports", lambda: 1000)
+    with caplog.at_level(logging.WARNING):
+        check_ports(500, sources=())
+        check_ports(2000, sources=("127.0.0.1", "127.0.0.2"), servers=2)
+        assert not caplog.records
+        check_ports(1000, sources=())
+        check_ports(1001, sources=(), required=False)
+    assert len(caplog.records) == 2
+    assert "up to 1,000 connections at one time, and this machine's local ports allow 1,000" in caplog.text
+    with pytest.raises(BadInput, match="allow 1,000") as refused:
+        check_ports(4000, sources=())
+    assert "8 addresses of this machine with --source-address" in (refused.value.hint or "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port is taken as the address is")
+def test_port_is_taken_from_one_server_only():
+    """Bound before it connects, as many sockets as there are ports would use them up for every server."""
+    with socket.socket() as sock:
+        bind_source(sock, "127.0.0.1")
+        assert sock.getsockname()[1] == 0
+
+
+def networks() -> str:
+    """Why there can be no network of our own here; empty if there can."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        return "there is no unshare or no ip"
+    tried = subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
+    return "this system lets nobody make a network" if tried.returncode else ""
+
+
+@pytest.mark.skipif(bool(networks()), reason=networks() or "-")
+@pytest.mark.parametrize("sources", [0, 3])
+def test_more_users_than_ports(sources, tmp_path):
+    """30 users and 20 ports: refused with what to do, and with that done, every request is sent."""
+    given = " ".join(f"--source-address 127.0.0.{2 + number}" for number in range(sources))
+    sweep = f"sweep --users 30 --duration 1s --warm-up 300ms --max-tokens 5 --json {given}"
+    ports = "/proc/sys/net/ipv4/ip_local_port_range"
+    done = subprocess.run(
+        ["unshare", "-rn", "bash", "-c", f"ip link set lo up; echo 20000 20019 >{ports}; {' '.join(COMMAND)} {sweep}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    if not sources:
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 2), done.stderr
+        assert "send from 3 addresses of this machine with --source-address" in done.stderr
+    else:
+        assert "Traceback" not in done.stderr
+        assert set(json.loads(done.stdout)["levels"][0]["outcomes"]) == {"ok"}, done.stderr
