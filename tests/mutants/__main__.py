@@ -2,9 +2,9 @@
 
 A module is a file or a folder of the package, such as `wire/usage.py` or `record`. N changes of each file are drawn at
 random by `--seed`; without N, all are made. The tests run in a copy of the project, first those of the module's own
-test file, then those of its package and of the files that `--tests` names; of these those that run the changed line,
-without slow ones. A change that no test notices is a survivor: it is listed, unless `PACKAGE.toml` here explains why it
-makes no difference. Linux and macOS only.
+test file, then those of its package (not with `--own`) and of the files that `--tests` names; of these those that run
+the changed line, without slow ones. A change that no test notices is a survivor: it is listed, unless `PACKAGE.toml`
+here explains why it makes no difference. Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -165,10 +165,10 @@ class Copy:
         self.pid = 0
 
 
-def tests_of(root: Path, within: Path) -> list[str]:
-    """The test files of a module: its own, then those of its package."""
+def tests_of(root: Path, within: Path, *, own: bool) -> list[str]:
+    """The test files of a module: its own, then those of its package, unless only its `own` is wanted."""
     beside = root / own_test(within)
-    files = dict.fromkeys([beside, *sorted(beside.parent.glob("test_*.py"))])
+    files = dict.fromkeys([beside, *([] if own else sorted(beside.parent.glob("test_*.py")))])
     return [str(file.relative_to(root)) for file in files if file.exists()]
 
 
@@ -184,10 +184,12 @@ def explained_of(root: Path, within: Path) -> dict[tuple[str, str], str]:
     return {(entry["before"], entry["after"]): entry["why"] for entry in known.get("/".join(within.parts[2:]), [])}
 
 
-def watched(copy: Copy, modules: list[Path], more: list[str]) -> dict[str, tuple[float, dict[str, list[int]]]]:
+def watched(
+    copy: Copy, modules: list[Path], more: list[str], *, own: bool
+) -> dict[str, tuple[float, dict[str, list[int]]]]:
     """How long each test takes, and the lines of these modules that it runs."""
     notes = copy.place.with_suffix(".json")
-    files = [*dict.fromkeys(file for within in modules for file in tests_of(copy.place, within)), *more]
+    files = [*dict.fromkeys(file for within in modules for file in tests_of(copy.place, within, own=own)), *more]
     copy.start(files, partial(Watching, copy.place, modules, notes))
     while (how := copy.ended()) is None:
         time.sleep(0.02)
@@ -265,6 +267,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="of the random sample")
     parser.add_argument("--tests", nargs="+", default=[], metavar="FILE", help="further test files")
+    parser.add_argument("--own", action="store_true", help="of the package's test files only the module's own: quicker")
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, metavar="N", help="tested side by side")
     given = parser.parse_args()
     numbers = [int(word) for word in given.modules if word.isdecimal()]
@@ -302,7 +305,7 @@ def main() -> int:
             copies.append(Copy(Path(folder) / str(number)))
             shutil.copytree(first.place, copies[-1].place)
         try:
-            tests = watched(first, modules, given.tests)
+            tests = watched(first, modules, given.tests, own=given.own)
             for module in modules:
                 counts, rows = tried(module, copies, tests, min(numbers, default=None), given.seed)
                 sys.stdout.write("".join(f"{row}\n" for row in rows))
