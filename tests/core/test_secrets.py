@@ -76,6 +76,22 @@ def test_no_letter_beside_a_secret_is_hidden_and_none_of_its_own_is_left(coding)
     assert secrets.hide("<" + "".join(f"&#x{ord(letter):X};" for letter in KEY) + ">") == "<***>"
 
 
+@pytest.mark.parametrize("before", ["", "x", "xy", "xyz"])
+def test_of_base64_each_letter_is_hidden_that_says_something_of_the_secret_alone(before):
+    """Six bits a letter, wherever the secret begins; those of what stands around it stay."""
+    for length in (24, 25, 26):
+        key = KEY[:length]
+        coded = b64(before + key + "?!")
+        own = [at for at in range(len(coded)) if 8 * len(before) <= 6 * at and 6 * at + 6 <= 8 * (len(before) + length)]
+        assert Secrets([key]).hide(f"<{coded}>") == f"<{coded[: own[0]]}***{coded[own[-1] + 1 :]}>"
+
+
+def test_a_shorter_secret_is_hidden_as_a_whole():
+    """No part of it, even where it is all that there is."""
+    secrets = Secrets(["Ab3x", "five5"])
+    assert [secrets.hide(text) for text in ("Ab3x", "<ab3X>", "Ab3", "five5")] == ["***", "<***>", "Ab3", "***"]
+
+
 def test_fewer_than_eight_letters_are_hidden_only_where_the_text_was_cut():
     """Seven say little. Before an ellipsis, four of its beginning do not stay."""
     secrets = Secrets([KEY])
@@ -109,7 +125,7 @@ def test_texts_that_were_seen_are_kept_within_bounds():
     for number in range(1000):
         assert secrets.hide(f"model-{number}") == f"model-{number}"
         assert secrets.hide(f"model-{number}-{KEY}") == f"model-{number}-***"
-    assert 0 < len(secrets.seen) <= 256
+        assert 0 < len(secrets.seen) <= 256
     assert secrets.hide("model-999 " * 50) == "model-999 " * 50
     assert max(map(len, secrets.seen)) <= 100
 

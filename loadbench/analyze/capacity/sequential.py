@@ -114,7 +114,7 @@ def log_wealths(
     A candidate stands for all capacities from its load to just below that of the next one. For a `closed` loop the
     loads are users, else requests per second.
     """
-    loads = np.array([probe.amount for probe in probes])
+    loads, hopeless = np.array([probe.amount for probe in probes]), np.array([probe.hopeless for probe in probes])
     bounds = np.array(candidates, np.float64)
     beyond = np.append(bounds[1:], bounds[-1] * 1.05)
     misses_too_often: list[np.ndarray] = []
@@ -140,6 +140,9 @@ def log_wealths(
             count = (
                 (loads[None, :] <= bounds[:, None]) if sign > 0 else (loads[None, :] >= beyond[:, None] * (1 - 1e-9))
             )
+            if sign < 0:
+                # Where the queue grows, quick requests are only the first ones: they prove nothing of lower loads.
+                logs = np.where(hopeless, np.minimum(logs, 0.0), logs)
             logs = np.where(count & wanted, logs, 0.0).sum(axis=2)
             logs += _LOG_WEIGHTS
             top = logs.max(axis=0)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadbench.analyze.stats.student import quantile
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -97,12 +99,8 @@ def _share_at(k: int, n: int, cumulative: float) -> float:
     return low
 
 
-# Student's t, 97.5 %, by degrees of freedom from 1 (any table of it).
-_STUDENT_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
-)  # fmt: skip
-_BATCHES = len(_STUDENT_T) + 1
+_BATCHES = 20
+# Means of fewer hardly show how much they vary.
 _MIN_BATCHES = 5
 
 
@@ -119,7 +117,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     series = np.asarray(values, np.float64)
     mean = float(series.mean())
     between = sum(len(part) * (float(part.mean()) - mean) ** 2 for part in np.array_split(series, batches))
-    reach = _STUDENT_T[batches - 2] * math.sqrt(between / (batches - 1) / len(series))
+    reach = quantile(0.975, batches - 1) * math.sqrt(between / (batches - 1) / len(series))
     return mean - reach, mean + reach
 
 

@@ -122,3 +122,56 @@ def test_the_highest_completion_rate_is_that_of_a_busy_server():
     assert 0.04 < error < 0.12
     states.ended[:] = 1
     assert states.most_per_s() is None
+
+
+def test_the_highest_completion_rate_needs_forty_responses():
+    """It is the rate of the least number in flight that is as good as the highest; its error that of its count."""
+    states = InFlightStates(1)
+    states.reach(3)
+    states.seconds[:], states.ended[:] = [5.0, 40.0, 40.0, 20.0], [0.0, 40.0, 80.0, 40.0]
+    per_s, error = states.most_per_s()
+    assert per_s == pytest.approx(120 / 60)  # two or more in flight; three are as good
+    assert error == pytest.approx(1 / math.sqrt(120))
+    states.ended[:] = [0.0, 0.0, 0.0, 40.0]
+    states.seconds[:] = [5.0, 10.0, 10.0, 20.0]
+    assert states.most_per_s() == pytest.approx((2.0, 1 / math.sqrt(40)))
+    states.ended[3] = 39
+    assert states.most_per_s() is None
+
+
+def test_counts_of_probes_are_added_number_by_number():
+    """Whichever of them has seen more in flight."""
+    few, many = InFlightStates(1), InFlightStates(1)
+    for states, n in ((few, 2), (many, 4)):
+        states.reach(n)
+        states.met[:], states.missed[0, :], states.seconds[:], states.ended[:] = range(n + 1), n, 2.0, 3.0
+    for first, second in ((few, many), (many, few)):
+        both = InFlightStates(1)
+        both.add(first)
+        both.add(second)
+        assert both.met.tolist() == [0, 2, 4, 3, 4]
+        assert both.missed.tolist() == [[6, 6, 6, 4, 4]]
+        assert (both.seconds.tolist(), both.ended.tolist()) == ([4, 4, 4, 2, 2], [6, 6, 6, 3, 3])
+
+
+def test_the_border_is_the_first_load_at_which_too_many_miss():
+    """Of the loads that may be tried, here whole numbers of users; theory says 23 are served."""
+    found = expected_border(seen({16: 4000, 40: 4000}), 0, 0.95, np.log(np.arange(1, 100)), think_s=THINK_S)
+    assert round(math.exp(found.log_m)) == 24
+    assert found.log_m == pytest.approx(math.log(24))
+
+
+def test_beyond_what_was_seen_requests_fare_as_in_the_last_state():
+    """Eight in flight miss in 95 % of the cases, and so do more of them; seven miss in 86 %."""
+    states = seen({8: 4e9})
+    missing = states.missed[0] / np.maximum(states.met, 1e-9)
+    assert missing[-2] < 0.9
+    assert expected_border(states, 0, 0.15, LOADS, think_s=THINK_S) is not None
+    assert expected_border(states, 0, 0.05, LOADS, think_s=THINK_S) is None
+
+
+def test_no_border_is_expected_where_nobody_was_served():
+    """Nothing ended with one in flight, so nothing is known of how fast a single request is."""
+    states = seen({16: 4000, 40: 4000})
+    states.ended[1] = 0
+    assert expected_border(states, 0, 0.95, LOADS, think_s=THINK_S) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from fractions import Fraction
@@ -9,7 +10,7 @@ from math import comb
 
 import pytest
 
-from loadbench.analyze.stats.intervals import mean_interval, quantile_ranks
+from loadbench.analyze.stats.intervals import binomial_cdf, mean_interval, quantile_ranks
 
 
 def exact_ranks(n: int, p: Fraction, tail: Fraction) -> tuple[int | None, int | None]:
@@ -102,3 +103,46 @@ def test_interval_of_a_constant_is_that_constant():
     """Nothing varies, nothing is in doubt; and of fewer than five values nothing is said."""
     assert mean_interval([3.0] * 40) == (3.0, 3.0)
     assert mean_interval([3.0] * 4) is None
+
+
+@pytest.mark.parametrize(("values", "t"), [(5, 2.776), (6, 2.571), (10, 2.262), (15, 2.145), (20, 2.093)])
+def test_few_values_are_batches_of_their_own(values, t):
+    """Then it is the interval of independent values, by the published quantiles of Student's t."""
+    series = [float(value * value % 7) for value in range(values)]
+    low, high = mean_interval(series)
+    reach = t * statistics.stdev(series) / values**0.5
+    assert (low + high) / 2 == pytest.approx(statistics.fmean(series))
+    assert (high - low) / 2 == pytest.approx(reach, rel=5e-4)
+    assert mean_interval(series[:4]) is None
+
+
+def test_more_values_are_twenty_batches():
+    """Of lengths that differ by one at most, each with its length as its weight."""
+    series = [float(value * value % 7) for value in range(50)]
+    parts = [series[begin : begin + 3] for begin in range(0, 30, 3)] + [series[at : at + 2] for at in range(30, 50, 2)]
+    mean = statistics.fmean(series)
+    between = sum(len(part) * (statistics.fmean(part) - mean) ** 2 for part in parts)
+    low, high = mean_interval(series)
+    assert (high - low) / 2 == pytest.approx(2.093 * (between / 19 / 50) ** 0.5, rel=5e-4)
+
+
+@pytest.mark.parametrize(("n", "p"), [(1, 0.5), (40, 0.05), (400, 0.95), (5000, 0.999), (100_000, 0.5)])
+def test_the_distribution_is_the_binomial_one(n, p):
+    """The sum of its terms, each from the one before; what is left out at either end is negligible."""
+    first, cumulative = binomial_cdf(n, p)
+    last = first + len(cumulative) - 1
+    mean, deviation = n * p, (n * p * (1 - p)) ** 0.5
+    assert 0 <= first <= max(0, mean - 10 * deviation)
+    assert n >= last >= min(n, mean + 10 * deviation)
+    assert cumulative[-1] == pytest.approx(1, abs=1e-12)
+    at = round(mean)
+    exact = math.exp(
+        math.lgamma(n + 1)
+        - math.lgamma(at + 1)
+        - math.lgamma(n - at + 1)
+        + at * math.log(p)
+        + (n - at) * math.log1p(-p)
+    )
+    below = cumulative[at - first - 1] if at > first else 0.0
+    assert cumulative[at - first] - below == pytest.approx(exact, rel=1e-6)
+    assert last - first <= 30 * deviation + 100
