@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadbench.core.secrets import is_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # Without one of these a program is not found, or does not start, or talks another language. Everything else stays here:
 # keys are in variables of any name.
@@ -45,3 +47,21 @@ def find_program(name: str, environment: Mapping[str, str] | None = None) -> str
     found = shutil.which(name, path=os.pathsep.join(folders)) if folders else None
     # Windows looks in the current directory first.
     return found if found is not None and Path(found).is_absolute() else None
+
+
+# The child's side.
+
+
+def end_with_parent(end: Callable[[], object]) -> None:
+    """Call `end` on SIGINT, SIGTERM and the end of standard input, from a signal handler or another thread."""
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # Windows sends the last to a process group
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: end())
+
+    def await_end_of_input() -> None:
+        # Read the file descriptor: a thread that waits in `sys.stdin` holds a lock that the interpreter needs to exit.
+        while os.read(0, 4096):
+            pass
+        end()
+
+    threading.Thread(target=await_end_of_input, daemon=True).start()

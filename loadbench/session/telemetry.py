@@ -67,6 +67,8 @@ class RunTelemetry:
             yield
             return
         async with self._watch.sampling(url=self._sampled, pid=self._settings.server_pid):
+            if isinstance(process := self._watch.about.get("process"), dict):
+                self._machine.found(self._sampled, process["pid"])
             if len(self._targets) > 1 and self._watch.about:
                 self._watch.about = {**self._watch.about, "server": self._sampled}
                 self._say(f"telemetry: of the servers' processes, only that of {self._sampled} is sampled")

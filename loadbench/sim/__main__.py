@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from loadbench.core.children import end_with_parent
 from loadbench.core.errors import LoadbenchError
-from loadbench.sim.process import end_with_parent, from_outside, say_ready
+from loadbench.sim.process import from_outside, say_ready
 from loadbench.sim.profile import DEFAULT_PROFILE, PROFILES
 from loadbench.sim.server import serve
 

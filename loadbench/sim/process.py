@@ -8,8 +8,6 @@ parent, which drains its requests before it ends the server.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -145,21 +143,6 @@ class TruthProcess(ServerProcess):
 
 
 # The child's side.
-
-
-def end_with_parent(end: Callable[[], object]) -> None:
-    """Call `end` on SIGINT, SIGTERM and the end of standard input, from a signal handler or another thread."""
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # Windows sends the last to a process group
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: end())
-
-    def await_end_of_input() -> None:
-        # Read the file descriptor: a thread that waits in `sys.stdin` holds a lock that the interpreter needs to exit.
-        while os.read(0, 4096):
-            pass
-        end()
-
-    threading.Thread(target=await_end_of_input, daemon=True).start()
 
 
 def from_outside(call: Callable[[], object]) -> Callable[..., None]:

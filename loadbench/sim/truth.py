@@ -40,9 +40,10 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, stamp_source
+from loadbench.core.children import end_with_parent
 from loadbench.core.errors import BadInput
 from loadbench.core.units import NS_PER_S, format_duration, parse_duration
-from loadbench.sim.process import end_with_parent, listening_url, say_ready
+from loadbench.sim.process import listening_url, say_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

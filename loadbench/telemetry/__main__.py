@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadbench.sim.process import end_with_parent
+from loadbench.core.children import end_with_parent
 from loadbench.telemetry.sources import about_all, read_all, sources
 
 if TYPE_CHECKING:

@@ -54,6 +54,12 @@ class MachineReader:
         self._urls = [url for url in urls if is_local(url)]
         self._known: dict[str, Any] = {}  # the process by URL, as long as it runs
 
+    def found(self, url: str, pid: int) -> None:
+        """The sampler has found the process of this server: to look for it again takes 20 ms."""
+        if self._psutil is not None and url in self._urls:
+            with suppress(self._psutil.Error):
+                self._known[url] = self._psutil.Process(pid)
+
     def read(self) -> MachineUse | None:
         """The counters now."""
         psutil = self._psutil

@@ -42,15 +42,20 @@ class MeasuredProcess:
         self.about: Mapping[str, object] = {"process": {"pid": process.pid, "name": name, "found_by": found_by}}
 
     @classmethod
-    def detect(cls, psutil: Any | None, *, port: int | None, host: str | None, pid: int | None) -> Self | None:
-        """`None` without `psutil`, or if there is no such process that this user can see."""
+    def detect(
+        cls, psutil: Any | None, *, port: int | None, host: str | None, pid: int | None, pids: Set[int] | None = None
+    ) -> Self | None:
+        """`None` without `psutil`, or if there is no such process that this user can see; `pids` are the owners of the
+        port, if they are known."""
         if psutil is None:
             return None
         if pid is not None:
             with suppress(psutil.Error):
                 return cls(psutil, psutil.Process(pid))
             return None
-        process = None if port is None else listening(psutil, port, host)
+        if port is not None and pids is None:
+            pids = owners(psutil, port, host)
+        process = None if port is None else first_of(psutil, pids or set())
         return None if process is None else cls(psutil, process, port=port, host=host)
 
     def read(self) -> Mapping[str, float]:

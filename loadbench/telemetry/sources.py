@@ -44,7 +44,8 @@ def library(name: str) -> Any | None:
 def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) -> list[ReadingSource]:
     """All sources of this machine; none if the server is behind a tunnel. `root` is the folder that contains `sys`."""
     psutil = library("psutil")
-    if psutil is not None and port is not None and pid is None and tunnels(psutil, owners(psutil, port, host)):
+    pids = owners(psutil, port, host) if psutil is not None and port is not None and pid is None else None
+    if pids and tunnels(psutil, pids):
         return []
     nvidia = Nvidia.detect(library("pynvml"))
     packages = Rapl.detect(root)
@@ -53,7 +54,7 @@ def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) 
         packages,
         nvidia,
         cards,
-        MeasuredProcess.detect(psutil, port=port, host=host, pid=pid),
+        MeasuredProcess.detect(psutil, port=port, host=host, pid=pid, pids=pids),
         Host.detect(psutil, root),
     )
     return [source for source in candidates if source is not None]

@@ -23,7 +23,7 @@ from loadbench.sim.truth import read_record
 from tests.bench.measure import Found, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from loadbench.sim.truth import ServedResponse
@@ -133,7 +133,7 @@ def run_client(
     *,
     cores: set[int] | None = CLIENT_CORES,
     server_cores: set[int] | None = SERVER_CORES,
-    env: Mapping[str, str] | None = None,
+    env: dict[str, str] | None = None,
     folder: Path,
 ) -> Ran:
     """Run a load tester on these cores; `command` makes its command line from the server's URL and a folder."""
@@ -146,7 +146,8 @@ def run_client(
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env={**os.environ, **(env or {})},
+            # Without files of bytecode every start would compile everything.
+            env={name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | (env or {}),
         )
         pin(child.pid, cores)  # before it can have started a thread or a child
         samples: list[tuple[int, float]] = [(time.perf_counter_ns(), 0.0)]

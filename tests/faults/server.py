@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Self
 
 import orjson
 
+from loadbench.core.children import end_with_parent
 from loadbench.core.errors import BadInput
-from loadbench.sim.process import ServerProcess, end_with_parent, from_outside, say_ready
+from loadbench.sim.process import ServerProcess, from_outside, say_ready
 from tests.faults import connection_faults, response_faults
 from tests.faults.frames import MOST_BODY_BYTES, FaultTable, Wire
 

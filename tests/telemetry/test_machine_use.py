@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from loadbench.telemetry import machine_use
 from loadbench.telemetry.machine_use import MachineReader, MachineUse, load_between
 
 psutil = pytest.importorskip("psutil")
@@ -96,3 +97,18 @@ def test_server_that_nobody_can_see_is_unknown():
     """Nothing listens there as far as this user sees, so its use cannot be told from that of others."""
     assert MachineReader(["http://127.0.0.1:9/v1"]).read().ours_s is None
     assert MachineReader(["http://192.0.2.1:9/v1"]).read().ours_s is not None
+
+
+def test_server_that_the_sampler_found_is_not_looked_for_again(monkeypatch):
+    """Nothing listens at this port: its process is known, and only as long as it runs."""
+    url = "http://127.0.0.1:9/v1"
+    reader = MachineReader([url])
+    looked = []
+    monkeypatch.setattr(machine_use, "owners", lambda *_, **__: looked.append(url) or set())
+    with burner(30) as child:
+        reader.found(url, child.pid)
+        assert child.pid in reader.read().server_pids
+        assert not looked
+        child.kill()
+    assert reader.read().ours_s is None
+    assert looked
