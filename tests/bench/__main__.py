@@ -23,6 +23,7 @@ from tests.bench.forms import table
 from tests.bench.measure import Found, Job
 from tests.bench.peers import TOOLS, peers
 from tests.bench.running import SERVER_CORES, held, measure, pin, result, say, shown, start
+from tests.bench.streams import streams
 from tests.bench.whole import whole
 
 if TYPE_CHECKING:
@@ -215,7 +216,9 @@ PARTS: dict[str, Callable[..., None]] = {
     "crowd": crowd,
 }
 # Parts that start a server for each run.
-ALONE: dict[str, Callable[..., None]] = {"whole": whole, "peers": peers}
+ALONE: dict[str, Callable[..., None]] = {"whole": whole, "peers": peers, "streams": streams}
+# Takes four minutes a round: it runs where it is named.
+LONG = {"streams"}
 
 
 def _machine() -> str:
@@ -248,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--python: no tool {', '.join(sorted(unknown))}; there are {', '.join(TOOLS)}")
     began_s = time.monotonic()
     say(_machine())
-    for name in options.parts or [*PARTS, *ALONE]:
+    for name in options.parts or [name for name in (*PARTS, *ALONE) if name not in LONG]:
         if name in ALONE:  # each run has a server of its own
             ALONE[name](rounds=options.rounds, pythons=pythons)
             continue

@@ -106,6 +106,25 @@ def test_a_series_that_alternates_is_worth_all_its_values():
     assert effective_n([True, False] * 50) == 100
 
 
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([(40, 10), (400, 7), (900, 300), (3000, 64)]),
+    st.sampled_from([0.5, 0.9, 0.99]),
+    st.booleans(),
+)
+def test_lockstep_is_what_places_within_a_period_explain(seed, size, cut, in_step):
+    """As written down: the variance of the places' means in that of all values, whatever it takes to add them."""
+    (n, users), rng = size, np.random.default_rng(seed)
+    values = np.tile(rng.lognormal(size=users), n // users + 1)[:n] if in_step else rng.lognormal(size=n)
+    hits = values <= np.quantile(np.sort(values), cut, method="inverted_cdf")
+    wanted = 1.0
+    for period in range(2, min(users, n // 4) + 1) if hits.var() else ():
+        places = hits[: n // period * period].reshape(n // period, period).mean(axis=0)
+        explained = places.var() / hits.var()
+        wanted = max(wanted, n // period * explained if explained > 0.5 else 1.0)
+    assert CorrelatedSeries(values, users=users)._lockstep(cut) == pytest.approx(wanted, rel=1e-9)
+
+
 @pytest.mark.parametrize(("users", "period"), [(10, 10), (11, 8), (16, 4)])
 def test_users_in_lockstep_tell_little_of_a_high_quantile(users, period):
     """Each place in a period always fares the same, but for noise: twelve rounds tell hardly more than one."""
