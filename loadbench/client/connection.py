@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 import httptools
@@ -21,11 +22,13 @@ import httptools
 from loadbench.client.faults import explain
 from loadbench.client.stamping import StampedSocket
 from loadbench.client.transport import TransportError
+from loadbench.core.event_loop import EventLoop
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
     from loadbench.client.stamping import Stamper
     from loadbench.client.transport import Header
+    from loadbench.core.event_loop import BatchingSelector
 
 # The most that one read brings. All connections share one buffer, because each read is parsed before the next begins.
 _READ_BYTES = 256 * 1024
@@ -60,11 +63,13 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_at_ns",
+        "_batches",
         "_done",
         "_framing_bytes",
         "_has_headers",
         "_has_unsent",
         "_headers",
+        "_lost_by",
         "_parser",
         "_parts",
         "_receiver",
@@ -80,6 +85,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, stamper: Stamper, sock: socket.socket | None) -> None:
         self.closed = False
+        self._batches: BatchingSelector | None = None  # that calls `_read_ready`
+        self._lost_by: OSError | None = None
         self.response_began = False
         self._stamper = stamper
         self._sock = sock
@@ -153,6 +160,12 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         # With a limit of 0, asyncio calls `resume_writing` when the last byte has been sent.
         transport.set_write_buffer_limits(0)
+        loop = asyncio.get_running_loop()
+        # asyncio has to decrypt what comes under TLS, and a wait would show in stamps that are not the kernel's.
+        if sys.platform == "linux" and isinstance(loop, EventLoop) and self._stamped is not None:
+            if transport.get_extra_info("sslcontext") is None:
+                self._batches = loop.batches
+                self._batches.readers[self._stamped.fileno()] = self._read_ready
 
     def resume_writing(self) -> None:
         """Everything that was written has been handed to the socket."""
@@ -163,6 +176,32 @@ class Connection(asyncio.BufferedProtocol):
                 self._at_ns = sent_ns
             if self._receiver is not None:
                 self._receiver.sent(sent_ns)
+
+    def _read_ready(self) -> bool:
+        """Read past asyncio what has come; `False` at the end of the connection, which asyncio handles."""
+        assert self._batches is not None  # noqa: S101 - this is called by it
+        if self.closed or self._sock is None:
+            return self.closed
+        before_ns = self._at_ns
+        try:
+            count = self._sock.recv_into(_BUFFER)
+            if not count:
+                return False
+            self.buffer_updated(count)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError as error:
+            # asyncio did not see it: it reports the end of a connection that was dropped.
+            self._lost_by = error
+            assert self._transport is not None  # noqa: S101 - it was connected
+            self._transport.abort()
+            return True
+        except Exception as error:  # noqa: BLE001 - a mistake: it ends the exchange, which raises it
+            self._fail(error)
+        # A stamp that was taken at the read must not be later for a wait.
+        stamped_ns = 0 if self._stamped is None else self._stamped.stamped_ns
+        self._batches.read_after(self._at_ns - before_ns if stamped_ns else 0)
+        return True
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - always the same buffer
         """Where to read to."""
@@ -223,6 +262,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed by either side, or broken."""
+        exc = exc or self._lost_by
         secure = self._transport is not None and self._transport.get_extra_info("sslcontext")
         if exc is not None and self._has_unsent and self._sock is not None and not secure:
             # A server that refuses the rest of a request has mostly sent the reason before. asyncio gives up a socket
@@ -232,6 +272,8 @@ class Connection(asyncio.BufferedProtocol):
                 while self._receiver is not None and (count := self._sock.recv_into(_BUFFER)):
                     self.buffer_updated(count)
         self.closed = True
+        if self._batches is not None and self._sock is not None:
+            self._batches.readers.pop(self._sock.fileno(), None)
         if self._done is not None and not self._done.done():
             if exc is not None:
                 reason, hint = explain(exc)

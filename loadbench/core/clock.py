@@ -7,6 +7,7 @@ is monotonic: a step of the wall clock changes nothing. In virtual time the even
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from typing import Protocol
@@ -52,10 +53,11 @@ class MonotonicClock:
     now_ns = staticmethod(time.perf_counter_ns)
 
     async def sleep_until(self, when_ns: int, stop: anyio.Event) -> bool:
-        """Sleep by timer, then yield to other tasks through the last millisecond, so that lateness stays in µs."""
+        """Sleep by timer, then yield to other tasks through the last moment, so that lateness stays in µs."""
         ahead_ns = when_ns - self.now_ns()
-        if ahead_ns > _TAIL_NS:
-            with anyio.move_on_after((ahead_ns - _TAIL_NS) / 1e9):
+        tail_ns = getattr(asyncio.get_running_loop(), "tail_ns", _TAIL_NS)
+        if ahead_ns > tail_ns:
+            with anyio.move_on_after((ahead_ns - tail_ns) / 1e9):
                 await stop.wait()
         while not stop.is_set() and self.now_ns() < when_ns:
             await anyio.lowlevel.checkpoint()
