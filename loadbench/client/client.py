@@ -30,7 +30,7 @@ from loadbench.wire.body import NO_CHANGES, BodyChanges, limit_in, request_body
 from loadbench.wire.formats import address
 from loadbench.wire.openai import Api, clean, error_text, quoted
 from loadbench.wire.response_reader import ResponseReader
-from loadbench.wire.sse import LARGEST_BLOCK
+from loadbench.wire.sse import LARGEST_BLOCK, OversizeEvent, hold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -252,6 +252,7 @@ class _Call:
     """One request in flight: the transport's sink, with the request's deadline."""
 
     __slots__ = (
+        "__weakref__",
         "_began_ns",
         "_body",
         "_cancelled",
@@ -484,6 +485,10 @@ class _Call:
             if self.status == 200 and len(self._body) > LARGEST_BLOCK:
                 what = f"more than {LARGEST_BLOCK // 2**20} MiB that are no event stream"
                 raise TransportError(Outcome.PROTOCOL, what)
+            try:
+                hold(self, len(self._body))
+            except OversizeEvent as error:
+                raise TransportError(Outcome.PROTOCOL, str(error)) from None
             if len(self._body) < _MOST_ERROR_BYTES or self.status == 200:
                 self._body += chunk
             return
@@ -515,7 +520,10 @@ class _Call:
         limit = limit_in(self._exchange.body) if self._exchange is not None else None
         most = max(_MOST_TIMES * (_ENDLESS_EVENTS if limit is None else limit), _ENDLESS_EVENTS)
         events, asked = len(self.reader.event_ns), "" if limit is None else f", of {limit:,} tokens requested"
-        self._fruitless = 0 if events > self._seen_events else self._fruitless + 1
+        if events > self._seen_events:
+            self._fruitless = 0
+        elif not self.reader.is_in_large_event:  # the Responses API repeats all at the end, up to four times
+            self._fruitless += 1
         self._seen_events = events
         if self._fruitless >= _MOST_FRUITLESS_LOOKS:
             raise TransportError(Outcome.ENDLESS, f"no token in the last {self._fruitless} MiB{asked}")

@@ -13,14 +13,20 @@ if TYPE_CHECKING:
 # Nothing that people or servers write is nested deeper. orjson reads 1024 levels and writes 254, Python recurses to
 # 1000 and has used some of them.
 MOST_LEVELS = 128
-# What the values of a text may take in memory: where they are small, that is many times its length. A frame with the
-# probabilities of 2,000 tokens and 20 alternatives each takes that much. Each user may have one, and to build a
-# million values holds up the loop. Bytes for each of these signs: an array and an object, a quote, a place with a
-# number; and for each letter of a text that has a single one of the rarest.
+# What the values of a text may take in memory: where they are small, that is many times its length. To build a million
+# values holds up the loop. Bytes for each of these signs: an array and an object, a quote, a place with a
+# number; and for each letter of a text that has a single one of the rarest, where there may be one.
 MOST_COST, _COSTS, _LETTER = 32 << 20, {"[": 56, "{": 184, '"': 13, ",": 32}, 4
 
 # A list of 100,000 models takes less; there is one at a time.
 MOST_LIST_COST = 80 << 20
+
+
+class OutOfBounds(orjson.JSONDecodeError):
+    """JSON beyond a bound, which the message names; it may be valid."""
+
+
+TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
@@ -34,13 +40,15 @@ def read_file(path: Path, most_bytes: int) -> bytes:
 
 
 def parse_json(data: bytes | str, most_cost: int = MOST_COST) -> Any:
-    """The value of a JSON text; raises `orjson.JSONDecodeError`, also for one of more than `MOST_LEVELS` levels or
-    of too many values."""
+    """The value of a JSON text; raises `orjson.JSONDecodeError`, which is `OutOfBounds` for one of more than
+    `MOST_LEVELS` levels or of values that may take more than this memory."""
     if is_costly(data, most_cost):
-        raise orjson.JSONDecodeError("too many values", "", 0)
+        raise OutOfBounds(
+            f"{len(data) / 2**20:.1f} MiB whose values may take more than {most_cost >> 20} MiB of memory", "", 0
+        )
     value = orjson.loads(data)
     if len(data) > MOST_LEVELS and is_deep(data, value):
-        raise orjson.JSONDecodeError(f"more than {MOST_LEVELS} levels", "", 0)
+        raise OutOfBounds(TOO_DEEP, "", 0)
     return value
 
 
@@ -50,7 +58,8 @@ def is_costly(data: bytes | str, most_cost: int) -> bool:
     if 128 * len(data) < most_cost:
         return False
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    return sum(cost * raw.count(sign.encode()) for sign, cost in _COSTS.items()) + _LETTER * len(raw) > most_cost
+    letter = 1 if raw.isascii() and b"\\u" not in raw else _LETTER
+    return sum(cost * raw.count(sign.encode()) for sign, cost in _COSTS.items()) + letter * len(raw) > most_cost
 
 
 def may_be_deep(data: bytes | str) -> bool:

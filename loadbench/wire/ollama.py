@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from loadbench.wire.generated import generated
 from loadbench.wire.openai import Chunk, error_in, object_of, string
-from loadbench.wire.sse import BOM, LARGEST_BLOCK, Event, OversizeEvent
+from loadbench.wire.sse import BOM, USUAL_BLOCK, Event, OversizeEvent, hold
 from loadbench.wire.timings import ollama_timings
 from loadbench.wire.typed import Bare, Decode
 from loadbench.wire.usage import usage_in
@@ -56,7 +56,7 @@ decode_line = cast("Decode", msgspec.json.Decoder(_Line).decode)
 class LineStream:
     """The lines of one response, as its bytes come in; each is an event."""
 
-    __slots__ = ("_line", "ignored", "keep_alives", "unframed")
+    __slots__ = ("__weakref__", "_line", "ignored", "keep_alives", "unframed")
 
     def __init__(self) -> None:
         self.keep_alives = 0  # empty lines
@@ -80,11 +80,14 @@ class LineStream:
             self._line.clear()
         events = [Event(line) for line in lines if line.strip()]
         self.keep_alives += len(lines) - len(events)
-        if len(self._line) + len(rest) > LARGEST_BLOCK:
-            error = OversizeEvent()
+        try:
+            if lines or len(self._line) + len(rest) > USUAL_BLOCK:
+                hold(self, len(self._line) + len(rest))
+            self._line += rest
+        except OversizeEvent as error:
+            self._line.clear()
             error.events = events
-            raise error
-        self._line += rest
+            raise
         return events
 
     @property

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 
-from loadbench.core.bounded import MOST_COST, is_costly, is_deep, parse_json
+from loadbench.core.bounded import MOST_COST, TOO_DEEP, OutOfBounds, is_costly, is_deep, parse_json
 from loadbench.wire.generated import generated, json_text
 from loadbench.wire.timings import timings_in
 from loadbench.wire.usage import Usage, usage_in
@@ -47,6 +47,13 @@ ERROR_KEYS = frozenset(
 _SUCCESS = frozenset({"", "0", "200", "ok", "success", "succeeded", "successful", "null", "none", "completed"})
 # No server nests an error deeper than half of this.
 _MOST_LEVELS = 12
+# Lists that are not used, not even counted, and make most of the largest events: a prompt's tokens, and alternatives to
+# those that were generated, with the bytes of each. A quote after a backslash is part of a text; the brackets of the
+# innermost lists are gone before the outer ones are looked at.
+_UNUSED_NUMBERS = re.compile(rb'(?<!\\)"(bytes|prompt_token_ids)"\s*+:\s*+\[[\s\d.,eE+-]*+\]')
+_UNUSED_LISTS = re.compile(
+    rb'(?<!\\)"(top_logprobs|prompt_logprobs)"\s*+:\s*+\[(?:[^\[\]"\\]|"(?:[^"\\]|\\.)*+")*+\]', re.DOTALL
+)
 # The title of a page, and objects in lines of their own, are looked for in this much of a body.
 _SEARCHED_BYTES = 64 * 1024
 
@@ -64,11 +71,13 @@ class BadChunk(ValueError):  # noqa: N818 - reads as what it is at the raise
     """Bytes that are not a JSON object; the message says what they are.
 
     `loses_text`: they were a frame of the response, or one before them is missing, so that its text has a gap.
+    `is_beyond`: they are JSON, perhaps, but more than is read.
     """
 
-    def __init__(self, message: str, *, loses_text: bool = False) -> None:
+    def __init__(self, message: str, *, loses_text: bool = False, is_beyond: bool = False) -> None:
         super().__init__(message)
         self.loses_text = loses_text
+        self.is_beyond = is_beyond
 
 
 class Chunk(NamedTuple):
@@ -117,16 +126,24 @@ def read_whole(data: bytes) -> Chunk:
 
 def object_of(data: bytes) -> dict[str, Any]:
     """The JSON object in these bytes; raises `BadChunk` if they are something else."""
+    if is_costly(data, MOST_COST):
+        data = _UNUSED_LISTS.sub(rb'"\1":null', _UNUSED_NUMBERS.sub(rb'"\1":null', data))
     try:
         document = parse_json(data)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as error:
         # Servers send what strict JSON refuses: broken UTF-8 inside a string, half a surrogate pair, NaN.
+        beyond, loses_text = error.msg if isinstance(error, OutOfBounds) else "", b"{" in data
         try:
-            document = ... if is_costly(data, MOST_COST) else json.loads(data.decode("utf-8-sig", "replace"))
-        except (ValueError, RecursionError):
-            document = ...
-        if document is ... or is_deep(data, document):
-            raise BadChunk(f"not JSON: {quoted(data)}", loses_text=b"{" in data) from None
+            document = ... if beyond else json.loads(data.decode("utf-8-sig", "replace"))
+            beyond = beyond or (TOO_DEEP if is_deep(data, document) else "")
+        except RecursionError:
+            beyond = TOO_DEEP
+        except ValueError:
+            raise BadChunk(f"not JSON: {quoted(data)}", loses_text=loses_text) from None
+        if beyond:
+            remedy = "" if beyond == TOO_DEEP else " (request less with each event, as fewer log-probabilities)"
+            what = f"more than is read, {beyond}{remedy}: {quoted(data)}"
+            raise BadChunk(what, loses_text=loses_text, is_beyond=True) from None
     if not isinstance(document, dict):
         raise BadChunk(f"{_kind(document)} instead of a JSON object: {quoted(data)}", loses_text=b"{" in data)
     return document

@@ -28,7 +28,7 @@ from loadbench.wire.formats import format_of
 from loadbench.wire.generated import generated
 from loadbench.wire.openai import DONE, FOREIGN, BadChunk, Chunk, clean, error_text, page_text, quoted, read_chunk
 from loadbench.wire.shortcut import learn
-from loadbench.wire.sse import LARGEST_BLOCK, OversizeEvent
+from loadbench.wire.sse import USUAL_BLOCK, OversizeEvent, holds_much
 from loadbench.wire.typed import Counts, Form, decoder, form_of
 from loadbench.wire.usage import MOST_TOKENS, Usage, usage_in
 from loadbench.wire.vocabulary import Ending, ending_of, is_error_event, is_keep_alive, reads_like_error
@@ -65,6 +65,8 @@ _MOST_BAD_FRAMES = 1000
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
 _MOST_TRIES = 3
 _MOST_FIRST = 4
+# What is longer is unlike the other events: nothing is learned from it, and no copy of it is kept.
+_LONGEST_TRIED = 64 * 1024
 # A shortcut that has not fitted for so many reads is out of date, as where events have the second of the day. One odd
 # event in 16 costs four misses, by halving. For a server whose events change all the time it is not renewed for ever.
 _MOST_MISSES, _MOST_HALVINGS, _MOST_RENEWALS = 8, 4, 16
@@ -428,6 +430,11 @@ class ResponseReader:
                 self._fault = self._fault or what
 
     @property
+    def is_in_large_event(self) -> bool:
+        """Whether the last bytes were of an event that is unusually large."""
+        return holds_much(self._stream)
+
+    @property
     def broken(self) -> str:
         """Why nothing more of this body will be read; empty if it is."""
         return self._fault if self._broken else ""
@@ -442,7 +449,10 @@ class ResponseReader:
         chunk = None
         try:
             chunk = self._format.read_whole(body)
-        except BadChunk:
+        except BadChunk as problem:
+            if problem.is_beyond:
+                self._fault = self._fault or f"a response that is {problem}"
+                return
             if not body.strip():
                 fault = "an empty body instead of an event stream"
             elif _frames_in(body):
@@ -494,7 +504,7 @@ class ResponseReader:
                 self._add_frame(chunk, at_ns)
                 if chunk.text and self._shortcut is not None and self._shortcut.of_reasoning:
                     self._forget_shortcut()  # the reasoning is over
-                if chunk.text or chunk.reasoning or chunk.tool:
+                if (chunk.text or chunk.reasoning or chunk.tool) and len(event.data) <= _LONGEST_TRIED:
                     shortcut = self._shortcut
                     if self._tries:
                         self._try(b"data: " + event.data)
@@ -511,15 +521,16 @@ class ResponseReader:
     def _add_unread(self, event: Event, problem: BadChunk | None) -> None:
         """An event that is no part of a response: a sign of life, an error in words, or something unknown."""
         data = event.data
+        is_beyond = problem is not None and problem.is_beyond  # nothing more is looked for in what is that large
         if is_error_event(event.event):
             self.error = self.error or _error_words(event)
-        elif problem is not None and (frames := _frames_in(data)):
+        elif problem is not None and not is_beyond and (frames := _frames_in(data)):
             self.error = self.error or next(filter(None, (chunk.error for chunk in frames)), None)
             missing = f"no empty line between events, each of which must end with one: {len(frames)} came as one"
             self._fault = self._fault or f"{missing}, {quoted(data)}"
         elif is_keep_alive(event.event, data):
             self._signs += 1
-        elif _has_error(data):
+        elif not is_beyond and _has_error(data):
             self.error = self.error or error_text(data)
         else:
             what = f"a frame that is {problem or f'no part of a response: {quoted(data)}'}"
@@ -527,7 +538,7 @@ class ResponseReader:
             self._unread = self._unread or what
             if problem is not None and problem.loses_text:
                 self._fault = self._fault or what
-            if self._format.in_lines and len(self._stream.unframed) < LARGEST_BLOCK:
+            if self._format.in_lines and len(self._stream.unframed) < USUAL_BLOCK:
                 self._stream.unframed += data + b"\n"  # perhaps an object that stands on several lines
 
     def _add_late(self, event: Event) -> None:

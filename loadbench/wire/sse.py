@@ -14,12 +14,16 @@ The meaning of the events is in `loadbench.wire.openai`.
 from __future__ import annotations
 
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from loadbench.wire.vocabulary import is_error_event
 
-# A long response in one event has some 100 KiB, and other tools broke at 64 KiB and 1 MiB: this is above both. Each
-# user may hold one, and JSON takes up to 24 times its bytes in memory.
-LARGEST_BLOCK = 2 * 1024 * 1024
+# An image of 6 MB as a data URL, the ids of a million tokens of a prompt, or the log-probabilities of 6,000 tokens with
+# 20 alternatives each. JSON takes up to 24 times its bytes in memory, which `core.bounded` limits.
+LARGEST_BLOCK = 8 * 1024 * 1024
+# Few events are larger than this, so few users hold one at a time: all of a process together hold so much of them.
+USUAL_BLOCK, _MOST_HELD = 2 * 1024 * 1024, 256 * 1024 * 1024
+_held: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 BOM = b"\xef\xbb\xbf"
 # No type of an event is longer; what a hostile server sends must not be kept.
 _LONGEST_NAME = 256
@@ -29,9 +33,29 @@ _FIELDS = (b"data", b"event", b"id", b"retry", b"error")
 class OversizeEvent(ValueError):  # noqa: N818 - reads as what it is at the raise
     """A block beyond `LARGEST_BLOCK` bytes. `events` are those that the same chunk completed before it."""
 
-    def __init__(self) -> None:
-        super().__init__(f"an event of more than {LARGEST_BLOCK // 2**20} MiB")
+    def __init__(self, most_bytes: int = LARGEST_BLOCK, among: str = "") -> None:
+        what = f"an event of more than {most_bytes // 2**20} MiB{among}, which is all that is read"
+        super().__init__(f"{what}: request less with each event, as smaller images or fewer log-probabilities")
         self.events: list[Event] = []
+
+
+def hold(owner: object, size: int) -> None:
+    """Note that `owner` holds so many bytes of an event until it is collected; raises `OversizeEvent` if that is too
+    much, or too much of large events of all owners."""
+    if size > LARGEST_BLOCK:
+        raise OversizeEvent
+    if size > USUAL_BLOCK:
+        _held[owner] = size
+        if sum(_held.values()) > _MOST_HELD:
+            among = f", while others of more than that hold {_MOST_HELD >> 20} MiB"
+            raise OversizeEvent(USUAL_BLOCK, among)
+    else:
+        _held.pop(owner, None)
+
+
+def holds_much(owner: object) -> bool:
+    """Whether `owner` has noted more than `USUAL_BLOCK` bytes."""
+    return owner in _held
 
 
 class Event(NamedTuple):
@@ -55,6 +79,7 @@ class EventStream:
     """
 
     __slots__ = (
+        "__weakref__",
         "_after_cr",
         "_at_start",
         "_commented",
@@ -119,6 +144,7 @@ class EventStream:
             self._line.clear()
             self._data.clear()
             self._event = ""
+            hold(self, 0)
             raise
         return events
 
@@ -178,6 +204,8 @@ class EventStream:
             if len(self._line) + len(rest) > self._room:
                 raise OversizeEvent
             self._line += rest
+        if (size := LARGEST_BLOCK - self._room + len(self._line)) > USUAL_BLOCK:
+            hold(self, size)
 
     def _dispatch(self, events: list[Event]) -> None:
         """End the block: with data it is an event. The type does not carry over to the next block, the id does."""
@@ -191,6 +219,8 @@ class EventStream:
         elif not self._commented:
             self.keep_alives += 1
         self._event = ""
+        if self._room < LARGEST_BLOCK - USUAL_BLOCK:
+            hold(self, 0)
         self._room = LARGEST_BLOCK
         self._commented = False
 
@@ -226,7 +256,7 @@ class EventStream:
             case _:
                 self.ignored += 1
                 self._commented = True
-                if len(self.unframed) < LARGEST_BLOCK:
+                if len(self.unframed) < USUAL_BLOCK:
                     self.unframed += line + b"\n"
 
 

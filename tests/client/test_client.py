@@ -1036,4 +1036,4 @@ def test_body_that_never_ends_is_given_up(kind):
     start = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
     outcome, detail = ended(kind, ASK, start, *[b"x" * 1_000_000] * 20, GONE)
     assert outcome is Outcome.PROTOCOL
-    assert "2 MiB" in detail
+    assert "8 MiB" in detail

@@ -144,7 +144,7 @@ async def slow_reader(port: int) -> int:
 
 @both
 def test_c2_a_megabyte_line_is_an_event(kind):
-    """An event of a megabyte is heard as one event, over both transports; one of 2 MiB is where the parser ends.
+    """An event of a megabyte is heard as one event, over both transports; one of 8 MiB is where the parser ends.
 
     Seen to fail with a line reader of the usual limit (`ValueError` below), as rivals do at 64 KiB.
     """
@@ -165,14 +165,14 @@ async def _line_reader(data: bytes) -> type[BaseException] | None:
 
 
 def test_c2_there_is_a_greatest_line_and_it_is_told():
-    """A line of nearly 2 MiB is an event; a longer one is a protocol failure, and what came before it is kept.
+    """A line of nearly 8 MiB is an event; a longer one is a protocol failure, and what came before it is kept.
 
     Seen to fail when `LARGEST_BLOCK` was 1 MiB.
     """
-    large = token("x" * (2 * 2**20 - 4096))
+    large = token("x" * (8 * 2**20 - 4096))
     pieces = [large[at : at + 2**20] for at in range(0, len(large), 2**20)]
     assert read([token(), *pieces, end(2)], keep_text=False).outcome()[0] is Outcome.OK
-    answer = read([token(), b"data: ", *[b"x" * 2**20] * 3, end(2)], keep_text=False)
+    answer = read([token(), b"data: ", *[b"x" * 2**20] * 9, end(2)], keep_text=False)
     assert answer.outcome()[0] is Outcome.PROTOCOL
     assert len(answer.event_ns) == 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from array import array
 
 import orjson
@@ -9,7 +11,7 @@ import pytest
 
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.wire import sse
-from loadbench.wire.openai import Api
+from loadbench.wire.openai import Api, BadChunk, object_of
 from loadbench.wire.response_reader import ResponseReader
 
 DONE = b"data: [DONE]\n\n"
@@ -159,6 +161,82 @@ def test_d14_every_unparsable_frame_is_counted_and_the_first_is_shown() -> None:
     assert (answer.bad_frames, answer.keep_alives) == (1, 1)
     assert len(answer.event_ns) == 2
     assert answer.outcome() == (Outcome.PROTOCOL, "a frame that is not JSON: '{oops'")
+
+
+def _entries(tokens: int) -> list[dict[str, object]]:
+    """Log-probabilities of so many tokens, with 20 alternatives each."""
+    one = {"token": ' "]a', "logprob": -12.3456789, "bytes": [32, 34, 93, 97]}
+    return [{**one, "top_logprobs": [one] * 20}] * tokens
+
+
+_LARGE: dict[str, dict[str, object]] = {
+    "an image": {"delta": {"content": "a", "images": [{"url": "data:image/png;base64," + "A" * 7_000_000}]}},
+    "log-probabilities": {"delta": {"content": "a" * 2000}, "logprobs": {"content": _entries(2000)}},
+    "a million tokens of a prompt": {"delta": {"content": "a"}, "prompt_token_ids": list(range(10**6))},
+    "those of a prompt": {
+        "delta": {"content": "a"},
+        "prompt_logprobs": [None, *({str(i): {"logprob": -1.5, "rank": i}} for i in range(100_000))],
+    },
+}
+
+
+@pytest.mark.parametrize("name", _LARGE)
+def test_a_large_event_is_read(name: str) -> None:
+    """Images, log-probabilities, ids of the prompt: as one event, in reads of 256 KiB, and as a whole response."""
+    choice = _LARGE[name]
+    stream = word() + b"data: " + orjson.dumps({"choices": [choice]}) + b"\n\n" + STOP + DONE
+    answer = folded(*(stream[at : at + 2**18] for at in range(0, len(stream), 2**18)))
+    assert (answer.outcome(), len(answer.event_ns), answer.is_in_large_event) == ((Outcome.OK, ""), 2, False)
+    message = {"message" if name == "delta" else name: value for name, value in choice.items()}
+    complete = whole(orjson.dumps({"choices": [{**message, "finish_reason": "stop"}]}))
+    assert complete.outcome() == (Outcome.OK, "")
+    if name == "log-probabilities":
+        assert complete.output_tokens() == (2000, TokenSource.IDS)
+
+
+def test_the_log_probabilities_of_a_large_event_are_counted_as_those_of_a_small_one() -> None:
+    """What is left out of a large one, its alternatives, has no part in any count."""
+    counts = []
+    for tokens in (10, 2000):
+        choice = {"delta": {"content": "ab" * tokens}, "logprobs": {"content": _entries(tokens)}}
+        answer = folded(word(logprobs={"content": _entries(1)}), word(**choice), STOP, DONE)
+        counts.append((answer.output_tokens()[0] or 0) - 1)
+    assert counts == [10, 2000]
+
+
+@pytest.mark.parametrize(
+    ("large", "words"),
+    [
+        (
+            [[]] * 500_000,
+            r"more than is read, 1\.4 MiB whose values may take more than 32 MiB of memory \(request less",
+        ),
+        (eval("[" * 140 + "]" * 140), "more than is read, nested more than 128 levels deep: '"),
+    ],
+)
+def test_a_bound_that_is_met_is_named(large: object, words: str) -> None:
+    """JSON beyond a bound is not said to be none, nor to be the error that it has somewhere in its text."""
+    choices = {"choices": [{"delta": {"content": "error", "error": "x", "large": large}}]}
+    event = b"data: " + orjson.dumps(choices) + b"\n\n"
+    outcome, detail = folded(word(), event, STOP, DONE).outcome()
+    assert (outcome, re.match(f"a frame that is {words}", detail) is not None) == (Outcome.PROTOCOL, True), detail
+    outcome, detail = whole(orjson.dumps(choices)).outcome()
+    assert (outcome, re.match(f"a response that is {words}", detail) is not None) == (Outcome.PROTOCOL, True), detail
+
+
+@pytest.mark.parametrize(
+    "unit", [b'"prompt_logprobs":["\\"', b'"top_logprobs":["', b'"bytes":[1,2', b'"bytes":  [[{},']
+)
+def test_a_large_event_takes_linear_time(unit: bytes) -> None:
+    """Whatever is left open in it. Seen to fail before: minutes for 1 MB of the first."""
+    took = []
+    for size in (2**18, 2**20, 2**18, 2**20):
+        data = b'{"x":[' + b"[],{}," * 200_000 + unit * (size // len(unit))
+        began = time.process_time()
+        with pytest.raises(BadChunk, match="more than is read"):
+            object_of(data)
+        took.append(time.process_time() - began)
+    assert min(took[1::2]) < 16 * min(took[::2])
 
 
 def test_the_error_is_the_servers_own_words() -> None:

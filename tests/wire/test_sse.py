@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadbench.wire import sse
+from loadbench.wire.ollama import LineStream
 from loadbench.wire.sse import LARGEST_BLOCK, Event, EventStream, OversizeEvent
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "wpt_sse_cases.json").read_text("utf-8"))["parser_cases"]
@@ -248,11 +249,30 @@ def test_a_block_has_a_greatest_size(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_line_without_end_is_refused_before_it_ends() -> None:
     """A server that never ends its line cannot take more memory than the limit."""
     stream = EventStream()
-    for _ in range(2):
+    for _ in range(8):
         stream.feed(b"x" * 2**20)
-    with pytest.raises(OversizeEvent, match="2 MiB"):
+    with pytest.raises(OversizeEvent, match=r"more than 8 MiB, .*: request less with each event"):
         stream.feed(b"x")
     assert stream.close() is None
+
+
+@pytest.mark.parametrize("new_stream", [EventStream, LineStream])
+def test_large_events_of_all_users_have_a_bound_together(monkeypatch: pytest.MonkeyPatch, new_stream: type) -> None:
+    """A usual one is always read. Those that ended, were refused or whose request ended do not count."""
+    monkeypatch.setattr(sse, "_MOST_HELD", 8 * 2**20)
+    first, second, third = new_stream(), new_stream(), new_stream()
+    large = b"data: " + b"x" * 3 * 2**20
+    assert first.feed(large) == second.feed(large) == []
+    with pytest.raises(OversizeEvent, match=r"more than 2 MiB, while others .* hold 8 MiB"):
+        third.feed(large)
+    usual = new_stream()
+    assert len(usual.feed(large[: 2**20]) + usual.feed(b"\n\n")) == 1
+    assert len(first.feed(b"\n\n")) == 1
+    third = new_stream()
+    third.feed(large)
+    del second
+    first.feed(large)
+    assert len(third.feed(b"\n\n") + first.feed(b"\n\n")) == 2
 
 
 @pytest.mark.parametrize("line", [b"data: 1\n", b"data:1\n", b"data\n", b"error: 1\n"])
