@@ -33,8 +33,8 @@ _MOST_BYTES = 8 * 1024 * 1024
 _WITHIN_S = 30.0
 # For a route that may not exist: a healthy server responds at once.
 _QUICK_S = 5.0
-# gzip as well as deflate.
-_ANY_ZLIB = 32 + zlib.MAX_WBITS
+# gzip, which may have several members, and deflate, which some servers send without the frame that it should have.
+_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 # A shorter piece of a secret may be part of a model's name by chance, and such a name must stay whole.
 SECRET_PIECE = 16
@@ -98,16 +98,17 @@ async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> h
             async with http.stream("GET", url, timeout=timeout, headers={"accept-encoding": "identity"}) as response:
                 body = bytearray()
                 # Some servers code it all the same, and few bytes may then become many. Other words mean no coding.
-                is_coded = response.headers.get("content-encoding", "").strip().lower() in {"gzip", "x-gzip", "deflate"}
-                plain = zlib.decompressobj(_ANY_ZLIB) if is_coded else None
+                coding, received = response.headers.get("content-encoding", "").strip().lower(), 0
+                plain = _Decoder(coding) if coding in {"gzip", "x-gzip", "deflate"} else None
                 async for chunk in response.aiter_raw():
-                    body += chunk if plain is None else plain.decompress(chunk, _MOST_BYTES)
-                    if len(body) > _MOST_BYTES or (plain is not None and plain.unconsumed_tail):
+                    received += len(chunk)
+                    body += chunk if plain is None else plain.decode(chunk, _MOST_BYTES + 1 - len(body))
+                    if max(len(body), received) > _MOST_BYTES:
                         raise TargetUnavailable(f"{shown}: the response is too long", hint="check the address")
                 # The body is decoded, so the headers that describe its coding no longer apply.
-                coding = {"content-encoding", "transfer-encoding"}
+                codings = {"content-encoding", "transfer-encoding"}
                 hide = http.secrets.hide
-                headers = {name: hide(text) for name, text in response.headers.items() if name not in coding}
+                headers = {name: hide(text) for name, text in response.headers.items() if name not in codings}
                 # In a thread: a long one takes seconds, and Ctrl-C does not wait for it.
                 content = await anyio.to_thread.run_sync(http.secrets.hide_bytes, bytes(body), abandon_on_cancel=True)
                 return httpx.Response(response.status_code, headers=headers, content=content)
@@ -126,6 +127,41 @@ async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> h
             raise TargetUnavailable(f"{shown}: no valid HTTP response ({what})", hint=hint) from None
         kind = TargetUnavailable if isinstance(error, (httpx.ReadError, httpx.WriteError)) else NoConnection
         raise kind(f"{shown}: {what}", hint=hint) from None
+
+
+class _Decoder:
+    """A coded body in pieces; raises `zlib.error` for one that is damaged."""
+
+    def __init__(self, coding: str) -> None:
+        self._wbits = _ZLIB if coding == "deflate" else _GZIP
+        self._object = zlib.decompressobj(self._wbits)
+        self._start: bytes | None = b""  # until it is known whether it has the frame
+        self._members = 0  # that are complete
+
+    def decode(self, chunk: bytes, most: int) -> bytes:
+        """What this piece adds, cut at so many bytes."""
+        if self._start is not None:
+            chunk = self._start + chunk
+            self._start = chunk if len(chunk) < 2 else None
+            if self._start is not None:
+                return b""
+            # The first byte says deflate, and both are a multiple of 31 (RFC 1950).
+            if self._wbits == _ZLIB and (chunk[0] & 15 != 8 or int.from_bytes(chunk[:2]) % 31):
+                self._object = zlib.decompressobj(_RAW)
+        body = bytearray()
+        while chunk and len(body) < most:
+            if self._object.eof:
+                if self._wbits == _ZLIB:
+                    break
+                self._object, self._members = zlib.decompressobj(_GZIP), self._members + 1
+            try:
+                body += self._object.decompress(chunk, most - len(body))
+            except zlib.error:
+                if not self._members:
+                    raise
+                break  # after the last member; other readers pass it over, too
+            chunk = self._object.unused_data
+        return bytes(body)
 
 
 async def get_json(http: HttpClient, url: str) -> object:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import socket
 import ssl
+import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -146,11 +147,46 @@ def test_lists_of_all_shapes_are_read(document, names):
     assert found([ASK, whole("200 OK", orjson.dumps(document)), GONE])[0].models == names
 
 
-def test_compressed_list_is_read():
-    """A server, or what stands before it, may compress a list: that is no answer to be measured."""
-    body = gzip.compress(orjson.dumps({"data": [{"id": "a"}]}))
-    target, _ = found([ASK, whole("200 OK", body, more=b"content-encoding: gzip\r\n"), GONE])
+_LIST = orjson.dumps({"data": [{"id": "a"}]})
+_MEMBERS = b"".join(gzip.compress(_LIST[at : at + 5]) for at in range(0, len(_LIST), 5))
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("gzip", gzip.compress(_LIST)),
+        ("gzip", _MEMBERS),
+        ("X-GZip", gzip.compress(b"") + _MEMBERS + b"\0\0 what follows the last member"),
+        ("deflate", zlib.compress(_LIST)),
+        ("deflate", zlib.compress(_LIST, wbits=-15)),
+        ("deflate", zlib.compress(_LIST, level=0, wbits=-15)),
+    ],
+)
+@pytest.mark.parametrize("pieces", [1, 3, 1000])
+def test_compressed_list_is_read(coding, body, pieces):
+    """A server, or what stands before it, may compress a list, as gzip in several members or deflate without a frame,
+    in pieces of any size: that is no answer to be measured."""
+    fields = f"content-type: application/json\r\ntransfer-encoding: chunked\r\ncontent-encoding: {coding}\r\n"
+    size = -(-len(body) // pieces)
+    sent = [chunk(body[at : at + size]) for at in range(0, len(body), size)]
+    target, _ = found([ASK, head(headers=fields.encode()), *sent, END, GONE])
     assert target.models == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("gzip", gzip.compress(bytes(10_000)) * 1000),
+        ("gzip", gzip.compress(bytes(9_000_000))),
+        ("gzip", gzip.compress(b"") * 450_000),
+        ("deflate", zlib.compress(bytes(9_000_000), wbits=-15)),
+    ],
+)
+def test_a_small_body_that_becomes_a_long_one_is_refused(coding, body):
+    """A bomb in one member, in many, and one of many members that have nothing."""
+    more = f"content-encoding: {coding}\r\n".encode()
+    with pytest.raises(TargetUnavailable, match="the response is too long"):
+        found([ASK, whole("200 OK", body, more=more), GONE])
 
 
 def test_slow_list_is_waited_for():
