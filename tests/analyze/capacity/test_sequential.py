@@ -258,3 +258,51 @@ def test_shares_that_objectives_ask_for():
     """A quantile asks for its own share, a limit on failures for the rest of it."""
     assert required_share(TTFT) == 0.95
     assert required_share(parse_objective("failures<1%")) == 0.99
+
+
+@pytest.mark.parametrize(("grows_by", "overloaded"), [(0, False), (6, False), (16, True)])
+def test_a_queue_grows_if_it_keeps_one_arrival_in_twenty(grows_by, overloaded):
+    """Of 200 arrivals, one a second; a rise that is smaller may be an end of the warm-up."""
+    judge = monitor(parse_objective("ttft_p95<10m"), amount=1.0, closed=False)
+    for number in range(200):
+        took_ns = S + round(number / 200 * grows_by * S)
+        judge.started(number, number * S)
+        if number * S + took_ns < 200 * S:
+            judge.add(a_sample(number, due_ns=number * S, ttft_ns=took_ns - 200 * MS))
+    assert judge.finding(200 * S).decision == ("FAIL" if overloaded else "PASS")
+    assert judge.overloaded is overloaded
+
+
+def test_requests_are_counted_by_how_many_others_they_met():
+    """Those of the warm-up are others too, from the start of the window on; what was cut or never sent counts for
+    nothing."""
+    rules = (TTFT, parse_objective("failures<1%"))
+    evidence = SearchEvidence(rules, Users(200), confidence=1 - ALPHA)
+    judge = evidence.monitor(Probe(3, Purpose.TEST), Closed(3), opens_ns=10 * S)
+    judge.started(0, 8 * S, measured=False)
+    judge.started(1, 12 * S)
+    judge.started(2, 13 * S)
+    judge.add(a_sample(0, due_ns=8 * S, ttft_ns=6 * S - 200 * MS, phase=Phase.WARM_UP))  # until 14 s
+    judge.add(a_sample(1, due_ns=12 * S, ttft_ns=4 * S - 200 * MS))  # until 16 s
+    judge.started(3, 17 * S)
+    judge.add(a_failure(Outcome.CANCELLED, number=3, due_ns=17 * S))  # until 18 s
+    judge.add(a_failure(Outcome.RESET, number=2, due_ns=18 * S))  # until 19 s
+    states = judge.states
+    assert states.met.tolist() == [0, 1, 1, 0]
+    assert states.missed.tolist() == [[0, 1, 1, 0], [0, 0, 1, 0]]
+    assert states.seconds.tolist() == pytest.approx([0, 2 + 1 + 1, 1 + 2 + 1, 1])
+    assert states.ended.tolist() == [0, 1, 1, 1]
+    assert judge.ended == 2
+
+
+def test_only_requests_of_both_kinds_show_how_they_depend_on_each_other():
+    """Hits alone, or misses alone, may be independent or not."""
+    for ttft_s, is_known in ((lambda _: 0.1, False), (lambda _: 3, False), (lambda n: 3 if n % 10 < 5 else 0.1, True)):
+        judge = monitor(TTFT)
+        for number in range(100):
+            judge.add(a_sample(number, due_ns=number * S, ttft_ns=round(ttft_s(number) * S)))
+        (count,) = judge.counts()
+        assert (count.inefficiency is not None) is is_known
+        assert count.inefficiency is None or count.inefficiency > 2
+    assert HitCount() == HitCount(0, 0, 0.0)
+    assert HitCount().share is None
