@@ -8,7 +8,7 @@ import math
 import msgspec
 import pytest
 
-from loadbench.analyze.capacity.search_evidence import SearchEvidence, amount_of, refuse_objectives
+from loadbench.analyze.capacity.search_evidence import SearchEvidence, _floor, amount_of, refuse_objectives
 from loadbench.analyze.capacity.sequential import HitCount, ProbeCounts
 from loadbench.core.errors import BadInput
 from loadbench.plan.load import Closed, Open
@@ -86,6 +86,7 @@ def test_both_ends_of_the_grid_can_be_proven():
     assert (lowest.passed, lowest.failed, lowest.low, lowest.estimate) == (None, 1, 0, 0)
     highest = evidence(a_probe(200, 2000, 2000)).standing()
     assert (highest.passed, highest.failed, highest.high, highest.estimate) == (200, None, 200, 200)
+    assert evidence(GOOD, a_probe(200, 300, 600)).standing().failed == 200
 
 
 def test_one_objective_that_is_missed_is_enough():
@@ -112,6 +113,21 @@ def test_a_load_whose_queue_grows_fails_though_all_its_requests_were_quick(why):
     # The first requests were quick, before the queue had grown: they prove nothing of lower loads.
     alone = evidence(a_probe(30, 600, 600, **why)).standing()
     assert (alone.passed, alone.failed, alone.monotone) == (None, 30, True)
+
+
+@pytest.mark.parametrize("hits", [0, 50, 90])
+def test_of_a_growing_queue_all_requests_are_taken_as_slow(hits):
+    """Later ones would be, so it does not matter how many of the first ones were not."""
+    some, all_ = (evidence(GOOD, a_probe(30, one, 100, overloaded=True)).standing() for one in (hits, 100))
+    assert (some.low, some.estimate, some.high) == (all_.low, all_.estimate, all_.high)
+
+
+@pytest.mark.parametrize(
+    ("amount", "at"), [(12.0, 12), (12.3, 12), (12.7, 12), (13.0, 13), (1.0, 1), (0.9, 0), (200.4, 200), (900.0, 200)]
+)
+def test_a_number_of_users_that_is_no_whole_one_is_rounded_down(amount, at):
+    """What a load of 12.7 users says holds of 12; below the lowest there is none."""
+    assert _floor(USERS, amount) == at
 
 
 def test_a_growing_queue_says_nothing_of_failures():
@@ -171,6 +187,12 @@ def test_the_next_load_is_near_the_estimate_and_within_the_likely_range():
         assert max(1, standing.low) <= at <= standing.high + 1
 
 
+def test_the_next_load_is_one_above_the_likely_range_at_most():
+    """Where nothing has failed, higher loads tell more."""
+    for high in (11, 12, 13):
+        assert evidence(GOOD).next_load(Standing(None, None, 10, high, 11)) == high + 1
+
+
 def test_the_next_load_is_the_one_that_tells_most_per_second():
     """Among those that may be measured no other load tells more of the border, times its requests per second."""
     found = evidence(GOOD, BAD)
@@ -201,6 +223,8 @@ def test_a_verification_is_informed_if_it_could_have_contradicted():
     assert not informed(least - 9.99, msgspec.structs.replace(before, purpose=Purpose.TEST))
     for users, counts in ((18, False), (19, True), (21, True), (22, False)):
         assert informed(least - 9.99, msgspec.structs.replace(before, users=users, at=users)) is counts
+    for users, counts in ((46, False), (47, True), (53, True), (54, False)):
+        assert informed(least - 9.99, msgspec.structs.replace(before, users=users, at=users), at=50) is counts
 
 
 def test_each_objective_must_be_able_to_contradict():
@@ -274,7 +298,7 @@ def test_a_probe_by_rate_has_a_rate():
     grid = Rates.of(0.1, 100)
     _, found = added(quick(50), found=evidence(objectives=(TTFT,), grid=grid, closed=False), load=Open(10.0, None))
     (probe,) = found.probes
-    assert (probe.users, probe.rate_per_s, probe.amount) == (msgspec.UNSET, 10.0, 10.0)
+    assert (probe.users, probe.rate_per_s, probe.amount, probe.gave_up) == (msgspec.UNSET, 10.0, 10.0, 0)
 
 
 def test_an_aborted_probe_fails_whatever_its_requests_show():
@@ -331,6 +355,8 @@ def test_no_rate_above_what_the_server_completes_is_likely():
     low = a_probe(1.0, 300, 300, by="rate_per_s", leaning=1.0)
     near, high = (a_probe(rate, 97, 100, by="rate_per_s", leaning=-0.1) for rate in (3.2, 5.0))
     assert top(standing(low, high)) <= 3.0
+    slow = a_probe(1.5, 150, 300, by="rate_per_s", leaning=-9.0)
+    assert top(standing(low, slow, high)) < 1.5
     # Not clearly more was tried, or a load that leans to PASS is higher: nothing is known.
     assert top(standing(low, near)) > 3.0
     assert top(standing(low, msgspec.structs.replace(high, leaning=1.0))) > 3.0
