@@ -83,14 +83,16 @@ class Attempts:
 def by_hypothesis(name: str, seconds: float) -> bool:
     """Fuzz one reader; whether it held."""
     began_s = time.monotonic()
-    attempts = Attempts(name)
-    while time.monotonic() < began_s + seconds:
+    attempts, ends_s = Attempts(name), began_s + seconds
+    while time.monotonic() < ends_s:
 
         @seed(time.time_ns())
         @settings(max_examples=_BATCH, deadline=None, suppress_health_check=list(HealthCheck), database=None)
         @given(st.data())
         def batch(drawn: st.DataObject) -> None:
-            attempts.attempt(drawn.draw(inputs(name)))
+            data = drawn.draw(inputs(name))
+            if time.monotonic() < ends_s:
+                attempts.attempt(data)
 
         batch()
     attempts.report("hypothesis", time.monotonic() - began_s)

@@ -45,7 +45,7 @@ def quantile_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
     return low if low >= 1 else None, high if high <= n else None
 
 
-def bound_holds(n: int, over: int, p: float, *, confidence: float = 0.99) -> bool:
+def bound_holds(n: int, over: int, p: float, *, confidence: float) -> bool:
     """Whether the p-quantile is below a bound with this confidence, when `over` of n requests were above the bound.
 
     It is, if so few would be above it with a probability of at most `1 - confidence` were the quantile at the bound:

@@ -10,7 +10,7 @@ from math import comb
 
 import pytest
 
-from loadbench.analyze.stats.intervals import binomial_cdf, mean_interval, quantile_ranks
+from loadbench.analyze.stats.intervals import binomial_cdf, mean_interval, quantile_ranks, share_interval
 
 
 def exact_ranks(n: int, p: Fraction, tail: Fraction) -> tuple[int | None, int | None]:
@@ -146,3 +146,26 @@ def test_the_distribution_is_the_binomial_one(n, p):
     below = cumulative[at - first - 1] if at > first else 0.0
     assert cumulative[at - first] - below == pytest.approx(exact, rel=1e-6)
     assert last - first <= 30 * deviation + 100
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 20), (3, 20), (19, 20), (190, 200), (200, 200)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])
+def test_bounds_of_a_share_are_those_at_which_the_hits_are_as_rare_as_stated(hits, n, confidence):
+    """By the sum of the binomial terms; without a miss, or without a hit, one end is that of all shares."""
+
+    def at_most(k: int, p: float) -> float:
+        return math.fsum(comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1))
+
+    low, high = share_interval(hits, n, confidence)
+    assert (low == 0, high == 1) == (hits == 0, hits == n)
+    if hits:
+        assert 1 - at_most(hits - 1, low) == pytest.approx((1 - confidence) / 2, rel=1e-6)
+    if hits < n:
+        assert at_most(hits, high) == pytest.approx((1 - confidence) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("what", [(-1, 10, 0.95), (11, 10, 0.95), (0, 0, 0.95), (5, 10, 0.0), (5, 10, 1.0)])
+def test_what_is_no_share_is_refused(what):
+    """More hits than requests, none at all, or no confidence."""
+    with pytest.raises(ValueError, match="no share"):
+        share_interval(*what)
