@@ -326,7 +326,7 @@ def _unexplained(logs: Values, by: Values) -> tuple[Values, Values]:
     reached = np.cumsum(weights[order]) / weights.sum()
     places = np.searchsorted(reached, [0.5, 0.5 + 0.5 / math.sqrt(len(slopes))])
     elasticities = np.clip(slopes[order][np.minimum(places, len(slopes) - 1)], 0.0, 1.0)
-    rest, less = (logs - elasticity * (by - by.mean()) for elasticity in elasticities)
+    rest, less = (logs - elasticity * by for elasticity in elasticities)
     return rest, less
 
 

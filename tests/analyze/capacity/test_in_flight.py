@@ -162,12 +162,12 @@ def test_the_border_is_the_first_load_at_which_too_many_miss():
 
 
 def test_beyond_what_was_seen_requests_fare_as_in_the_last_state():
-    """Eight in flight miss in 95 % of the cases, and so do more of them; seven miss in 86 %."""
+    """Of requests that meet seven others 86 % miss, and of those that meet more as many."""
     states = seen({8: 4e9})
-    missing = states.missed[0] / np.maximum(states.met, 1e-9)
-    assert missing[-2] < 0.9
+    assert 0.85 < states.missed[0, 7] / states.met[7] < 0.86
+    assert states.met[8] == 0
     assert expected_border(states, 0, 0.15, LOADS, think_s=THINK_S) is not None
-    assert expected_border(states, 0, 0.05, LOADS, think_s=THINK_S) is None
+    assert expected_border(states, 0, 0.1, LOADS, think_s=THINK_S) is None
 
 
 def test_no_border_is_expected_where_nobody_was_served():

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.analyze.level.steady import Steadiness, mann_kendall, mser5, series_trend
+from loadbench.analyze.level.steady import Steadiness, Unjudged, change_in, mann_kendall, mser5, series_trend
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.distribution import Exponential
 from loadbench.plan.load import Closed, Open
+from loadbench.plan.pattern import Patterned, parse_pattern
 from tests.analyze.queues import closed, course, recorded, single
 from tests.building import MS, S, a_level, a_recording, a_sample
 from tests.coverage import steadiness as study
@@ -109,6 +110,29 @@ def test_cut_of_known_series():
     assert mser5([1.0] * 19) is None
 
 
+def batches(*runs: tuple[int, float]) -> np.ndarray:
+    """Logarithms of batches: so many at each factor of the usual value, in turn 1 % above and below."""
+    levels = np.concatenate([np.full(count, math.log(factor)) for count, factor in runs])
+    return levels + 0.01 * (-1.0) ** np.arange(len(levels))
+
+
+@pytest.mark.parametrize(("runs", "changed"), [([(4, 2), (16, 1)], True), ([(3, 2), (17, 1)], False)])
+def test_a_head_has_four_batches(runs, changed):
+    """All of them above all later ones; three are too few."""
+    assert (change_in(batches(*runs), steps=3) is not None) is changed
+
+
+def test_a_step_counts_by_its_score():
+    """Of 20 batches, the last six are above all others: 3.46, as the sums of ranks have it. With two of a pair in the
+    other order it is 3.38, which is by chance once in a thousand."""
+    logs = batches((14, 1), (6, 1.5))
+    assert change_in(logs, steps=3) == pytest.approx((0, math.log(1.5)), abs=0.02)
+    # The lowest of the six falls below the highest of the others, and no further.
+    logs[15] = logs[:14].max() - 0.001
+    assert np.sign(logs[None, 14:] - logs[:14, None]).sum() < 84
+    assert change_in(logs, steps=3) is None
+
+
 # Levels.
 
 
@@ -161,6 +185,36 @@ def test_steady_batches_can_be_judged_at_the_default_length(users, slots):
         recording = study.recorded(batching(users, slots=slots, seed=seed))
         assert not list(Steadiness(recording, Closed(users)).reasons())
         assert Steadiness(recording, Closed(users)).unjudged().level is None
+
+
+def test_a_rate_that_changes_as_planned_is_not_judged():
+    """What the server shows then follows the rate: neither a reason nor a caveat."""
+    load = Open(5.0, Patterned(parse_arrivals("poisson"), parse_pattern("0s:1,120s:3")))
+    recording = a_recording(drifting(lambda at: 5 * at), window_ns=120 * S)
+    assert list(Steadiness(recording, OPEN).reasons())
+    shown = Steadiness(recording, load)
+    assert (list(shown.reasons()), shown.changes, shown.queue_growth, shown.unjudged()) == ([], [], None, Unjudged())
+
+
+@pytest.mark.parametrize("longer", [None, "input_tokens", "output_tokens"])
+def test_tokens_per_second_are_judged_only_if_the_lengths_of_requests_stay(longer):
+    """They double within the level; where prompts or responses became longer, that need not be the server."""
+    recording = study.recorded(batching(12, slots=32, seed=1))
+    rises = np.linspace(1, 2, len(recording.tokens_by_slice))
+    starts = recording.timeline.starts
+    if longer is not None:
+        factors = np.linspace(1, 2, len(starts)).tolist()
+        starts = tuple(
+            start._replace(**{longer: getattr(start, longer) * factor})
+            for start, factor in zip(starts, factors, strict=True)
+        )
+    made = replace(
+        recording,
+        tokens_by_slice=tuple((np.asarray(recording.tokens_by_slice) * rises).tolist()),
+        timeline=replace(recording.timeline, starts=starts),
+    )
+    changes = Steadiness(made, Closed(12)).changes
+    assert any(change.startswith("output tokens/s") for change in changes) is (longer is None)
 
 
 def test_slower_prefill_is_found_however_many_prompts_wait_for_each_other():
