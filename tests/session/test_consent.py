@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -14,7 +15,7 @@ import time
 import anyio
 import pytest
 
-from loadbench.core.errors import BadInput, TargetUnavailable
+from loadbench.core.errors import BadInput, Interrupted, TargetUnavailable
 from loadbench.plan.sources import resolve
 from loadbench.session.consent import confirm_load
 from tests.cli.any_server import any_server
@@ -37,9 +38,9 @@ THEIRS = [
 ]
 
 
-def asked(*urls: str, say=lambda _: None, **flags: object) -> None:
+def asked(*urls: str, say=lambda _: None, **flags: object) -> dict[str, tuple[str, ...]]:
     """What a session does before anything is sent."""
-    anyio.run(lambda: confirm_load(resolve(flags={"url": urls, **flags}, environment={}), say=say))
+    return anyio.run(lambda: confirm_load(resolve(flags={"url": urls, **flags}, environment={}), say=say))
 
 
 @pytest.fixture
@@ -86,6 +87,79 @@ def test_a_public_api_is_asked_about_wherever_its_name_leads(names, host):
     assert "10.0.0.1" in said[0]
     names["notopenai.com"] = ["10.0.0.1"]
     asked("https://notopenai.com/v1")
+
+
+def test_the_addresses_that_were_confirmed_are_kept(names):
+    """Of each host, each once and in their order: the requests go to these."""
+    names["box.example"] = ["10.0.0.2", "10.0.0.1", "10.0.0.2"]
+    names["api.openai.com"] = ["10.0.0.3"]
+    assert asked("http://box.example", "http://127.0.0.1:1") == {
+        "box.example": ("10.0.0.2", "10.0.0.1"),
+        "127.0.0.1": ("127.0.0.1",),
+    }
+    assert asked("https://api.openai.com", yes_load=("api.openai.com",)) == {"api.openai.com": ("10.0.0.3",)}
+
+
+class Terminal(io.StringIO):
+    """A stream at a terminal, or not; its reader may be interrupted."""
+
+    def __init__(self, text: str = "", *, is_tty: bool = True, interrupted: bool = False) -> None:
+        super().__init__(text)
+        self.is_tty, self.interrupted = is_tty, interrupted
+
+    def isatty(self) -> bool:
+        return self.is_tty
+
+    def readline(self, *_) -> str:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return super().readline()
+
+
+@pytest.mark.parametrize(
+    ("stdin", "stderr"),
+    [
+        (Terminal("yes\n", is_tty=False), Terminal()),
+        (Terminal("yes\n"), Terminal(is_tty=False)),
+        (None, Terminal()),
+        (Terminal("yes\n"), None),
+    ],
+)
+def test_nobody_is_asked_where_nobody_reads_the_question(monkeypatch, stdin, stderr):
+    """Both the question and the answer need a terminal; without one the flag is named."""
+    monkeypatch.setattr("sys.stdin", stdin)
+    monkeypatch.setattr("sys.stderr", stderr)
+    with pytest.raises(BadInput, match=f"--url: {NOBODYS}") as caught:
+        asked(f"http://{NOBODYS}:1")
+    assert caught.value.hint == f"if you may load it, and pay for it, add --yes-load {NOBODYS}"
+    assert stderr is None or stderr.getvalue() == ""
+
+
+@pytest.mark.parametrize(("typed_in", "is_yes"), [("yes\n", True), (" Y \n", True), ("no\n", False), ("", False)])
+def test_only_a_yes_begins(monkeypatch, typed_in, is_yes):
+    """The question has each host with its address; Ctrl-C works afterwards as before."""
+    monkeypatch.setattr("sys.stdin", Terminal(typed_in))
+    monkeypatch.setattr("sys.stderr", Terminal())
+    before = signal.getsignal(signal.SIGINT)
+    if is_yes:
+        assert asked(f"http://{NOBODYS}:1") == {NOBODYS: (NOBODYS,)}
+    else:
+        with pytest.raises(BadInput, match=f"--url: not confirmed: {NOBODYS}") as caught:
+            asked(f"http://{NOBODYS}:1")
+        assert caught.value.hint == f"type yes, or add --yes-load {NOBODYS}"
+    assert f"{NOBODYS} ({NOBODYS}) is neither this machine nor in a private network." in sys.stderr.getvalue()
+    assert "Type yes to begin" in sys.stderr.getvalue()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_at_the_question_sends_nothing(monkeypatch):
+    """It ends the command in order, and works afterwards as before."""
+    monkeypatch.setattr("sys.stdin", Terminal(interrupted=True))
+    monkeypatch.setattr("sys.stderr", Terminal())
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="before any request"):
+        asked(f"http://{NOBODYS}:1")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_each_of_several_servers_is_asked_about(names):

@@ -333,6 +333,20 @@ def test_what_is_no_drift(change, load):
     assert verdict(drifting(change), load=load) == []
 
 
+@pytest.mark.parametrize(("ttft_ms", "gaps_ms", "is_change"), [(100, 20, True), (1000, 5, False)])
+def test_first_tokens_that_queue_must_change_by_more(ttft_ms, gaps_ms, is_change):
+    """They vary by a third and double. Where responses take longer after their first token than before it, nobody
+    waits for a place; where waits are most of it, one is much like the one before."""
+    for seed in range(4):
+        factors = np.exp(np.random.default_rng(seed).normal(0, 0.3, 600)) * np.repeat([1, 2], 300)
+        samples = [
+            a_sample(n, due_ns=n * S // 5, ttft_ns=round(ttft_ms * MS * factor), gaps_ns=gaps_ms * MS)
+            for n, factor in enumerate(factors.tolist())
+        ]
+        changes = Steadiness(a_recording(samples, window_ns=120 * S), OPEN).changes
+        assert any(change.startswith("TTFT went from") for change in changes) is is_change
+
+
 def test_wait_that_is_never_felt_does_not_matter():
     """A TTFT that doubles within a millisecond is a trend of nothing."""
     samples = [a_sample(n, due_ns=n * S // 5, ttft_ns=400_000 + n * 800) for n in range(600)]
