@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -36,6 +37,7 @@ from loadbench.engine.health import LoopHealth
 from loadbench.engine.level import Level, level_plan
 from loadbench.engine.workers import (
     HEAD_BYTES,
+    LEFT,
     SENT,
     Batch,
     Begin,
@@ -48,6 +50,8 @@ from loadbench.engine.workers import (
     pack,
     unpack,
 )
+from loadbench.plan.load import Closed
+from loadbench.results.append_log import lock, unlock
 from loadbench.targets.clients import make_client, make_transport
 
 if TYPE_CHECKING:
@@ -100,12 +104,33 @@ class Outbox:
         return batch
 
 
+class SharedCount:
+    """A count that all workers have mapped, of what each may take one by one."""
+
+    def __init__(self, path: Path) -> None:
+        # Of its own: what another opening of the file has locked is locked for this one.
+        self._file = path.open("r+b")
+        self._count = mmap.mmap(self._file.fileno(), SENT.size)
+
+    def take(self) -> bool:
+        """Take one; false if none is left. Another worker has the lock for about a microsecond."""
+        while not lock(self._file.fileno()):
+            time.sleep(0.000_01)
+        try:
+            (left,) = SENT.unpack_from(self._count)
+            SENT.pack_into(self._count, 0, left - 1 if left else 0)
+        finally:
+            unlock(self._file.fileno())
+        return bool(left)
+
+
 class Worker:
     """Serves one run, one level after another; `report` sends a frame."""
 
-    def __init__(self, report: Callable[[bytes], None], counter: mmap.mmap) -> None:
+    def __init__(self, report: Callable[[bytes], None], counter: mmap.mmap, left: SharedCount) -> None:
         self._report = report
         self._counter = counter
+        self._left = left
         self._clock = MonotonicClock()
         self._level: Level | None = None
         self._tls: ssl.SSLContext | None = None
@@ -156,6 +181,9 @@ class Worker:
             sink=outbox,
         )
 
+        if isinstance(order.spec.load, Closed) and level.phases.requests is not None:
+            level.phases.take = self._left.take
+
         def report() -> None:
             batch = outbox.take(
                 closes_ns=level.phases.closes_ns, until_ns=self._clock.now_ns(), tokens_in_flight=level.tokens_in_flight
@@ -173,7 +201,7 @@ class Worker:
         self._report(pack(Done(due=level.due, missed=level.missed, health=health.close())))
 
 
-async def _main(counter: mmap.mmap) -> None:
+async def _main(counter: mmap.mmap, left: SharedCount) -> None:
     loop = asyncio.get_running_loop()
     commands: asyncio.Queue[object] = asyncio.Queue()
     out = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -191,7 +219,7 @@ async def _main(counter: mmap.mmap) -> None:
     pipe = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
     threading.Thread(target=_read, args=(pipe, put), daemon=True).start()
     reports.put(pack(Ready()))
-    await Worker(reports.put, counter).run(commands)
+    await Worker(reports.put, counter, left).run(commands)
     reports.put(None)
     writer.join()
     out.close()
@@ -223,7 +251,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with Path(sys.argv[1]).open("r+b") as file:
         counter = mmap.mmap(file.fileno(), SENT.size)
-    event_loop.run(_main, counter)
+    event_loop.run(_main, counter, SharedCount(Path(sys.argv[1]).with_name(LEFT)))
 
 
 if __name__ == "__main__":

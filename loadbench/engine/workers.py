@@ -4,9 +4,9 @@ Each worker runs its part of the load (`loadbench.plan.load.Shard`) on a schedul
 clock is one for all processes of a machine. Workers report in batches, and what they report goes into one recorder,
 which puts it in order. So window, peak, histograms and outcomes are those that one process would have recorded.
 
-A closed loop that is measured by number of requests is shared out: each worker sends its share, in proportion to its
-users, and all shares together are exactly that number. As in one process, the window closes at the first user without
-work, whichever worker has it; the shares are used up at about the same time.
+The requests of a closed loop that is measured by their number are counted in a file that all have mapped, and taken one
+by one, by whichever user is free: so each is sent by the user who would send it in one process. As there, the window
+closes at the first user without work, whichever worker has it; the users of the other workers then stop too.
 
 A worker that dies is noticed by the end of its pipe; one that is stopped, by its silence, and is killed then. Its
 requests in flight are recorded as cancelled, its remaining arrivals as missed, and the level says that a worker was
@@ -118,8 +118,10 @@ def workers_for(scenario: Scenario, cores: int, *, taken: float = 0.0) -> int:
 
 _LENGTH = struct.Struct(">I")
 HEAD_BYTES = _LENGTH.size
-# In the file that main process and worker have mapped: the requests that the worker has sent in this level.
+# In the file that main process and worker have mapped: the requests that the worker has sent in this level; in the one
+# that all have mapped, those that are still to be measured.
 SENT = struct.Struct("=Q")
+LEFT = "left"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,9 +250,11 @@ class WorkerPool:
         workers: Sequence[_WorkerHandle],
         targets: Callable[[], Sequence[Target]],
         folder: Path,
+        left: mmap.mmap,
         addresses: Mapping[str, Sequence[str]],
     ) -> None:
         self._workers = workers
+        self._left = left
         self._addresses = addresses
         self._targets = targets
         self._folder = folder
@@ -267,15 +271,20 @@ class WorkerPool:
         """
         handles: list[_WorkerHandle] = []
         folder = TemporaryDirectory(prefix="loadbench-", ignore_cleanup_errors=True)
+
+        def mapped(name: str) -> mmap.mmap:
+            (counter := Path(folder.name) / name).write_bytes(bytes(SENT.size))
+            with counter.open("r+b") as file:
+                return mmap.mmap(file.fileno(), SENT.size)
+
+        left: mmap.mmap | None = None
         try:
             for number in range(workers):
                 try:
-                    counter = Path(folder.name) / f"sent-{number}"
-                    counter.write_bytes(bytes(SENT.size))
-                    with counter.open("r+b") as file:
-                        sent = mmap.mmap(file.fileno(), SENT.size)
+                    left = left or mapped(LEFT)
+                    sent = mapped(f"sent-{number}")
                     process = await asyncio.create_subprocess_exec(
-                        *python_command("loadbench.engine.worker", str(counter)),
+                        *python_command("loadbench.engine.worker", str(Path(folder.name) / f"sent-{number}")),
                         env=child_environment(),
                         stdin=asyncio.subprocess.PIPE,
                         stdout=asyncio.subprocess.PIPE,
@@ -294,14 +303,15 @@ class WorkerPool:
                     ready = await handle.receive()
                 if not isinstance(ready, Ready):
                     raise LoadbenchError("a worker process did not start", hint="try --workers 1")
-            yield WorkerPool(handles, targets, Path(folder.name), addresses or {})
+            assert left is not None  # noqa: S101 - there are workers
+            yield WorkerPool(handles, targets, Path(folder.name), left, addresses or {})
         finally:
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as ends:
                     for handle in handles:
                         ends.start_soon(_end, handle.process)
-            for handle in handles:
-                handle.sent.close()
+            for counter in [handle.sent for handle in handles] + ([left] if left else []):
+                counter.close()
             folder.cleanup()
 
     def level(
@@ -325,6 +335,7 @@ class WorkerPool:
         targets = tuple(replace(target, tls=None, listing=()) for target in self._targets())
         if scenario.work.prompts is not None and self._given is None:
             self._given = StoredPrompts.written(given_prompts(scenario.work), self._folder / "prompts")
+        SENT.pack_into(self._left, 0, duration.requests or 0)
         begin_ns = clock.now_ns() + _LEAD_NS + rows * _LEAD_PER_ROW_NS
         shards = [Shard(index, len(workers)) for index in range(len(workers))]
         orders = [
@@ -333,13 +344,13 @@ class WorkerPool:
                 targets=targets,
                 model=model,
                 mix=mix,
-                spec=replace(spec, duration=part),
+                spec=spec,
                 shard=shard,
                 begin_ns=begin_ns,
                 given=self._given,
                 addresses=self._addresses,
             )
-            for shard, part in zip(shards, _parts(load, duration, shards), strict=True)
+            for shard in shards
         ]
         return DistributedLevel(
             list(zip(workers, orders, strict=True)),
@@ -348,19 +359,6 @@ class WorkerPool:
             on_sample=on_sample,
             on_start=on_start,
         )
-
-
-def _parts(load: Closed | Open, duration: LevelDuration, shards: Sequence[Shard]) -> list[LevelDuration]:
-    """How long each worker's part lasts: a number of requests of a closed loop is dealt out by users."""
-    if duration.requests is None or isinstance(load, Open):
-        return [duration] * len(shards)  # arrivals are counted by every worker, those of others too
-    parts, users, before = [], 0, 0
-    for shard in shards:
-        users += shard.share(load.users)
-        upto = duration.requests * users // load.users
-        parts.append(replace(duration, requests=upto - before))
-        before = upto
-    return parts
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -503,7 +501,11 @@ class DistributedLevel:
         worker.tokens_in_flight = batch.tokens_in_flight
         if batch.closes_ns is not None and self.duration.requests is not None:
             # The earliest counts: the first user without work, whichever worker has it, or the arrival after the last.
+            was_open = self.phases.closes_ns is None
             self.phases.close(batch.closes_ns)
+            if was_open and isinstance(self._load, Closed):
+                for other in self._workers:
+                    other.send(Finish(cut=False))  # its users need not wait for their next turn to see that
 
     def _record(self, sample: Sample) -> None:
         self._recorder.add(sample)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from loadbench.plan.distribution import Think
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from loadbench.plan.arrivals import Schedule
     from loadbench.plan.distribution import Distribution
@@ -155,14 +155,16 @@ class Phases:
     the arrival after the last.
 
     With a number of requests, `remaining` of them are still to be measured, and `closes_ns` is `None` while the window
-    is open. A bound that depends on the responses is at its latest moment until it is known; it is moved only to
-    moments still to come. `moves` says whether one still may be.
+    is open. Where workers share them, `take` takes one of all, and returns whether one was left. A bound that depends
+    on the responses is at its latest moment until it is known; it is moved only to moments still to come. `moves` says
+    whether one still may be.
     """
 
     def __init__(self, duration: LevelDuration, begin_ns: int) -> None:
         self._duration = duration
         self.begin_ns = begin_ns
         self.requests = self.remaining = duration.requests
+        self.take: Callable[[], bool] | None = None
         longest_ns = duration.warm_up_ns if duration.most_warm_up_ns is None else duration.most_warm_up_ns
         self.opens_ns = begin_ns + longest_ns
         self.closes_ns: int | None = None
@@ -188,11 +190,11 @@ class Phases:
         """The phase of a request that becomes due now; `None` once the load has ended. Each call counts one request."""
         if due_ns < self.opens_ns:
             return Phase.WARM_UP
-        if self.remaining == 0:
+        if self.remaining == 0 or (self.take is not None and not self.take()):
             self.close(due_ns)
             return None
         if self.remaining is not None:
-            self.remaining -= 1
+            self.remaining -= self.take is None
             return Phase.MEASURED
         assert self.closes_ns is not None  # noqa: S101 - always known with a duration
         if due_ns < self.closes_ns:

@@ -260,3 +260,14 @@ def lock(file: int) -> bool:
     except OSError:
         pass  # a file system without locks
     return True
+
+
+def unlock(file: int) -> None:
+    """Leave the file, which was locked by this process and stays open, to others."""
+    with contextlib.suppress(OSError):  # a file system without locks
+        if sys.platform == "win32":
+            os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+            os.lseek(file, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(file, fcntl.LOCK_UN)

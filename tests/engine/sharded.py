@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadbench.engine.level import Level, level_plan
+from loadbench.plan.load import Closed
 from loadbench.record.recorder import Recorder
 from tests.engine.no_health import NoHealth
 
@@ -24,10 +25,24 @@ if TYPE_CHECKING:
 async def run_shards(
     scenario: Scenario, spec: LevelSpec, shards: Sequence[Shard], *, client: Client, clock: Clock
 ) -> tuple[list[Sample], list[Level], Recorder]:
-    """(the samples as they ended, the parts, the recorder of all), once the load of every part has ended."""
+    """(the samples as they ended, the parts, the recorder of all), once the load of every part has ended.
+
+    Several parts of a closed loop by number of requests take them from one count, and end together, as on workers.
+    """
     samples: list[Sample] = []
     levels: list[Level] = []
     recorder: Recorder | None = None
+    left = [spec.duration.requests if spec.duration is not None else None]
+
+    def take() -> bool:
+        has_one = bool(left[0])
+        left[0] = left[0] - 1 if has_one else 0
+        if not has_one:
+            for level in levels:
+                level.phases.close(clock.now_ns())
+                level._over.set()
+        return has_one
+
     for shard in shards:
         level = Level(
             level_plan(scenario, spec, shard),
@@ -39,6 +54,8 @@ async def run_shards(
         )
         recorder = recorder or Recorder(level.phases)
         level._sink = recorder
+        if len(shards) > 1 and left[0] is not None and isinstance(spec.load, Closed):
+            level.phases.take = take
         levels.append(level)
     assert recorder is not None
     async with anyio.create_task_group() as group:
