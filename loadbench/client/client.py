@@ -286,6 +286,7 @@ class _Call:
         "end_ns",
         "first_byte_ns",
         "headers_ns",
+        "late_first_token",
         "reader",
         "reconnects",
         "reused",
@@ -326,6 +327,7 @@ class _Call:
         self.status: int | None = None
         self.reconnects = 0
         self.censored = self.separate = self._merged = 0
+        self.late_first_token = False
         self._merged_segments: MergedSegments = None
         self._segments = 0  # that were merged up to the last read with several events
         self._last_read_ns: int | None = None
@@ -507,6 +509,7 @@ class _Call:
             self.separate += came
             if self._clock.now_ns() - at_ns > _LATE_READ_NS:
                 self.censored += came
+                self.late_first_token |= came > 0 and reader.event_ns[0] == at_ns
             self._merged = merged
         if reader.done_ns is not None:
             self._expect(_NO_END, reader.done_ns)
@@ -584,6 +587,7 @@ class _Call:
             reads=reader.reads,
             merged_reads=reader.merged_reads,
             censored_events=self.censored,
+            late_first_token=self.late_first_token,
             separate_events=self.separate,
             output_tokens=output_tokens,
             token_source=source,

@@ -138,6 +138,7 @@ class LevelRecording:
     reads: int
     separate_events: int
     censored_events: int
+    late_first_tokens: int
     events: int
     all_events: int  # of all requests, those that are not measured too
     unread: Unread  # what came besides the responses, in measured requests
@@ -274,6 +275,7 @@ class Recorder:
         count["events"] += len(sample.event_ns)
         count["separate"] += sample.separate_events
         count["censored"] += sample.censored_events
+        count["late_first"] += sample.late_first_token
 
         self._sources[sample.token_source] += 1
         count_word(self._finish, sample.finish_reason or "none")
@@ -361,6 +363,7 @@ class Recorder:
             reads=count["reads"],
             separate_events=count["separate"],
             censored_events=count["censored"],
+            late_first_tokens=count["late_first"],
             events=count["events"],
             all_events=count["all_events"],
             unread=Unread(

@@ -49,6 +49,7 @@ class Sample:
     merged_reads: int = 0  # reads that brought more than one
     separate_events: int = 0  # read together with a later one, though the server sent them apart
     censored_events: int = 0  # of these, those that were read late, and so have a later event's stamp
+    late_first_token: bool = False  # the first event is one of them
 
     output_tokens: int | None = None
     token_source: TokenSource = TokenSource.UNKNOWN

@@ -64,6 +64,7 @@ _OF_SAMPLE = (
     "reads",
     "merged_reads",
     "censored_events",
+    "late_first_token",
     "output_tokens",
     "token_source",
     "input_tokens",
@@ -220,6 +221,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     reads: int = 0
     merged_reads: int = 0
     censored_events: int = 0
+    late_first_token: bool = False
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     unread_frames: int = 0

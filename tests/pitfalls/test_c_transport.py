@@ -403,9 +403,11 @@ def test_c8_what_piles_up_while_the_client_is_busy_is_counted():
     Seen to fail when a merged read was no sign of it: 0 of 10.
     """
 
-    sent = threading.Event()
+    asked, sent = threading.Event(), threading.Event()
 
     def script(sock: socket.socket) -> None:
+        asked.set()
+        time.sleep(0.03)
         sock.sendall(head() + chunk(token()))
         for _ in range(10):
             time.sleep(0.004)
@@ -414,13 +416,14 @@ def test_c8_what_piles_up_while_the_client_is_busy_is_counted():
         time.sleep(0.05)
         sock.sendall(chunk(end(11)) + END)
 
-    async def main(*, blocked: bool) -> Sample:
+    async def main(*, blocked: bool, from_first: bool = False) -> Sample:
+        asked.clear()
         sent.clear()
         transport = FastTransport()
         url = f"http://127.0.0.1:{in_a_thread(script)}/v1"
         client = Client(Endpoint(base_url=url, model="m"), transport, clock=CLOCK, timeouts=SOON)
         request = asyncio.create_task(ask(client))
-        while blocked and not client.tokens_seen:
+        while blocked and not (asked.is_set() if from_first else client.tokens_seen):
             await asyncio.sleep(0)
         if blocked:
             sent.wait(10)
@@ -435,6 +438,9 @@ def test_c8_what_piles_up_while_the_client_is_busy_is_counted():
     assert quiet.censored_events < busy.censored_events
     level = a_level([a_sample(0, censored_events=busy.censored_events, event_ns=busy.event_ns, event_tokens=None)])
     assert level.client.censored_events > 0.01
+    # The first token was read in time here, and late here.
+    assert not busy.late_first_token
+    assert asyncio.run(main(blocked=True, from_first=True)).late_first_token
 
 
 # C9.

@@ -52,7 +52,7 @@ _STAMPED_ON_ARRIVAL = frozenset({"kernel", "adapter"})
 # only those of single tokens are.
 LESS_LOAD_CODES = frozenset({"rate_not_reached", "missed_arrivals", "lost_worker", "client_limit", "stood_still"})
 ITL_ONLY_CODES = frozenset({"late_reads"})
-CLIENT_CODES = LESS_LOAD_CODES | {"late_start", "loop_lag"} | ITL_ONLY_CODES
+CLIENT_CODES = LESS_LOAD_CODES | {"late_start", "loop_lag", "late_first_tokens"} | ITL_ONLY_CODES
 _GENERATOR_BOTTLENECK = "the load generator was the bottleneck: give it its own core, or reduce the load"
 _UNREAD_ADVICE = (
     "find out what the server means by it: a part of the text, or an error, may be missing from the figures"
@@ -270,6 +270,11 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
         # Events that the server sent together are not among these.
         message = "events that the server sent apart came in one read while the event loop lagged"
         yield from _delayed(recording, health.loop_lag, code="late_reads", message=message)
+    # Of the events these may be few, and make up a quantile of the times to first token all the same.
+    late, answers = recording.late_first_tokens, recording.outcomes.get(Outcome.OK, 0)
+    if late > max(1, _MAX_CENSORED * answers):
+        message = f"{late} of {answers} first tokens were read so late that a later one had already arrived"
+        yield Reason("late_first_tokens", message, _GENERATOR_BOTTLENECK)
 
 
 def _delayed(recording: LevelRecording, delays: Histogram, *, code: str, message: str) -> Iterator[Reason]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadbench.analyze.level.verdict import client_reasons
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, TokenSource
@@ -190,6 +191,16 @@ def test_kernel_stamps_hold_until_events_pile_up(censored, expected):
     level = a_level(recording=recorded(samples, health=kernel(lag_ns=50 * MS)))
     assert codes(level) == expected
     assert level.client.censored_events == censored / 1100
+
+
+@pytest.mark.parametrize(("late", "expected"), [(1, []), (2, ["late_first_tokens"])])
+def test_first_tokens_that_were_read_late_invalidate_their_times(late, expected):
+    """Of 1,100 events 2 are few, and of 100 times to first token the highest ones; a single one is no quantile."""
+    samples = [a_sample(n, due_ns=2 * n * S, censored_events=n < late, late_first_token=n < late) for n in range(100)]
+    level = a_level(recording=recorded(samples, health=kernel(lag_ns=10_000)))
+    assert codes(level) == expected
+    reasons = client_reasons(level.verdict, per_token=False)
+    assert [reason.code for reason in reasons] == expected
 
 
 def test_missed_arrivals_invalidate_an_open_level():
