@@ -190,7 +190,7 @@ class ToolComparison:
         ordered, metric = np.sort(values[~np.isnan(values)]), self.level.metrics.get(ours)
         n = len(ordered)
         for point, p in EARLY_STOPPING.items() if n else ():
-            largest = sum(1 for _ in takewhile(partial(bound_holds, n, p=p), range(1, n + 1)))
+            largest = sum(1 for _ in takewhile(partial(bound_holds, n, p=p, confidence=0.99), range(1, n + 1)))
             here = None if metric is None else getattr(metric, point, None)
             if largest:
                 estimate = ordered[n - largest] / NS_PER_S

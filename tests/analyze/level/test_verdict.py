@@ -186,7 +186,7 @@ def kernel(*, lag_ns: int) -> Health:
 
 @pytest.mark.parametrize(("censored", "expected"), [(5, []), (6, ["late_reads"])])
 def test_kernel_stamps_hold_until_events_pile_up(censored, expected):
-    """A loop that is late does not move the kernel's stamps; more than 0.5 % of events with a later one's stamp count."""
+    """A loop that is late does not move the kernel's stamps; more than 0.5 % with a later one's stamp count."""
     samples = [a_sample(n, due_ns=2 * n * S, censored_events=censored if n == 0 else 0) for n in range(100)]
     level = a_level(recording=recorded(samples, health=kernel(lag_ns=50 * MS)))
     assert codes(level) == expected
