@@ -23,6 +23,7 @@ import msgspec
 from loadbench.client.descriptors import ensure_descriptors
 from loadbench.client.fast_transport import FastTransport
 from loadbench.core.clock import MonotonicClock
+from loadbench.core.event_loop import EventLoop
 from loadbench.engine.level import LevelSpec
 from loadbench.engine.selfcheck import measure as measure_ours
 from loadbench.engine.stamp_errors import AnsweredStream, CheckLoad, LoadCheck, Recording, check
@@ -260,13 +261,21 @@ def run(job: Job) -> Found:
     ensure_descriptors(job.streams)
     match job.kind:
         case "rate":
-            return _epoll_rate(job) if job.client == "epoll" else asyncio.run(_and_leave(_rate(job)))
+            return _epoll_rate(job) if job.client == "epoll" else _in_loop(job, _rate(job))
         case "memory":
-            return asyncio.run(_and_leave(_memory(job)))
+            return _in_loop(job, _memory(job))
         case "stamps":
             return anyio.run(_stamps, job)
         case "crew":
             return anyio.run(_crew, job)
+
+
+def _in_loop(job: Job, measured: Coroutine[object, object, Found]) -> NoReturn:
+    """Ours in the event loop that a sweep has, the others in asyncio's."""
+    ours = job.client in {"loadbench", "recorded", "prepared"}
+    with asyncio.Runner(loop_factory=EventLoop if ours else None) as runner:
+        runner.run(_and_leave(measured))
+    raise AssertionError("it has left")
 
 
 async def _and_leave(measured: Coroutine[object, object, Found]) -> NoReturn:
