@@ -69,6 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         "_has_headers",
         "_has_unsent",
         "_headers",
+        "_is_framed",
         "_lost_by",
         "_parser",
         "_parts",
@@ -103,7 +104,7 @@ class Connection(asyncio.BufferedProtocol):
         self._framing_bytes = 0  # since the last read with a byte of a body
         self._at_ns = 0
         self._has_unsent = False
-        self._has_headers = False
+        self._has_headers = self._is_framed = False  # framed: by a length, or by chunks
 
     # Called by the transport.
 
@@ -281,7 +282,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._fail(TransportError(Outcome.RESET, reason))
             elif not self._has_headers:
                 self._fail(TransportError(Outcome.RESET, "the connection was closed before a response"))
-            elif {name.lower() for name, _ in self._headers} & {b"content-length", b"transfer-encoding"}:
+            elif self._is_framed:
                 self._fail(TransportError(Outcome.TRUNCATED, "the connection was closed in the middle of the response"))
             else:
                 # Neither a length nor chunks were announced: the body ends where the connection ends.
@@ -309,7 +310,9 @@ class Connection(asyncio.BufferedProtocol):
         self._status = self._parser.get_status_code()
         if self._status >= 200 and self._receiver is not None:
             self._has_headers = True
-            self._receiver.headers(self._at_ns, self._status, self._headers)
+            headers, self._headers = self._headers, []  # not kept: every stream would have its own
+            self._is_framed = any(name.lower() in {b"content-length", b"transfer-encoding"} for name, _ in headers)
+            self._receiver.headers(self._at_ns, self._status, headers)
 
     def on_message_complete(self) -> None:
         """The response, or an interim one, is complete."""

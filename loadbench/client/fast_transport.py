@@ -84,9 +84,6 @@ class FastTransport:
                 self._heads.clear()
             self._heads[key] = _head(*key)
         origin, head = self._heads[key]
-        body = request.body
-        length = b"content-length: %d\r\n\r\n" % len(body) if body or request.method != "GET" else b"\r\n"
-        data = head + length + body
 
         idle = self._idle.get(origin)
         while idle:
@@ -95,7 +92,7 @@ class FastTransport:
                 connection.abort()
                 continue
             try:
-                await self._carry(connection, origin, data, sink=sink, connect_ns=None)
+                await self._carry(connection, origin, head, request, sink=sink, connect_ns=None)
             except TransportError as error:
                 if connection.response_began or error.outcome is not Outcome.RESET:
                     raise
@@ -103,10 +100,17 @@ class FastTransport:
                 break
             return
         connection, connect_ns = await self._connect(origin)
-        await self._carry(connection, origin, data, sink=sink, connect_ns=connect_ns)
+        await self._carry(connection, origin, head, request, sink=sink, connect_ns=connect_ns)
 
     async def _carry(
-        self, connection: Connection, origin: Origin, data: bytes, *, sink: Sink, connect_ns: int | None
+        self,
+        connection: Connection,
+        origin: Origin,
+        head: bytes,
+        request: HttpRequest,
+        *,
+        sink: Sink,
+        connect_ns: int | None,
     ) -> None:
         """Send the request over this connection, and keep the connection if it is still open afterwards."""
         self._busy.add(connection)
@@ -116,8 +120,10 @@ class FastTransport:
             connect_ns=connect_ns,
             merged_segments=connection.merged_segments,
         )
+        body = request.body
+        length = b"content-length: %d\r\n\r\n" % len(body) if body or request.method != "GET" else b"\r\n"
         try:
-            await connection.begin(data, sink)
+            await connection.begin(head + length + body, sink)  # held by nobody once it is sent
         except BaseException:
             # Cancelled or broken: the response was not read to its end, so the connection cannot be used again.
             connection.abort()

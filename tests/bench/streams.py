@@ -66,6 +66,8 @@ def streams(*, rounds: int, pythons: Mapping[str, str]) -> None:  # no other too
             if ttft is not None and gap is not None
             else f"  {number + 1} nothing was measured: {reasons}"
         )
+        for reason in level.verdict.reasons:
+            say(f"    {reason.message}")
     for figure, is_held in (
         (f"VALID in {valid} of {rounds} rounds, bar 2 of 3", 3 * valid >= 2 * rounds),
         (f"at most {max(kib):.1f} KiB per stream, bar {_MOST_KIB} KiB", max(kib) <= _MOST_KIB),
