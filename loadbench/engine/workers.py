@@ -487,6 +487,9 @@ class DistributedLevel:
     def _take(self, worker: _WorkerHandle, batch: Batch) -> None:
         worker.reports += 1
         worker.reported += len(batch.started)
+        # One that lacks a core for long reports what the others did long after.
+        working = (one for one in self._workers if one.done is None and not one.lost)
+        self._recorder.reported_until(min(one.until_ns for one in working))
         for at_ns, request in batch.started:
             worker.in_flight[request.number] = request
             worker.measured += request.phase is Phase.MEASURED

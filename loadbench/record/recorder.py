@@ -222,6 +222,10 @@ class Recorder:
         self.in_flight += 1
         self._window.started(at_ns)
 
+    def reported_until(self, at_ns: int) -> None:
+        """Each of several processes has reported what it did until this moment, at least."""
+        self._window.complete_ns = at_ns
+
     def add(self, sample: Sample) -> None:
         """Fold one ended request in."""
         request, outcome, count = sample.request, sample.outcome, self._count

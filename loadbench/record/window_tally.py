@@ -35,7 +35,8 @@ class WindowTally:
     """Counts what lies inside the window, exactly.
 
     Starts and ends are put in order before they count, since they are reported late: an end by the client's delay in
-    reading it, and those of worker processes in batches. What is older than `_HORIZON_NS` is taken as complete.
+    reading it, and those of worker processes in batches. What is older than `_HORIZON_NS` is taken as complete,
+    counted from `complete_ns` where that is earlier: until then, all worker processes have reported.
 
     A bound of the window that is not known yet lies in the time to come, and everything that is counted lies wholly
     before it: so everything can be counted at once.
@@ -54,6 +55,7 @@ class WindowTally:
         self._waiting: list[tuple[int, int, int, Sample | None]] = []
         self._reported = 0
         self._latest_ns = 0
+        self.complete_ns: int | None = None
         self._in_flight = self._changed_ns = 0
         self.production = Production()
         self.by_group: dict[tuple[str, str], Production] = {}
@@ -70,7 +72,8 @@ class WindowTally:
         self._reported += 1
         heappush(self._waiting, (at_ns, rank, self._reported, sample))
         self._latest_ns = max(self._latest_ns, at_ns)
-        self._count_until(self._latest_ns - _HORIZON_NS)
+        latest_ns = self._latest_ns if self.complete_ns is None else min(self._latest_ns, self.complete_ns)
+        self._count_until(latest_ns - _HORIZON_NS)
 
     def finish(self) -> None:
         """Nothing more will be reported: count what waits."""

@@ -508,3 +508,19 @@ def test_an_empty_window_divides_nothing() -> None:
     """Stopped before the window opened, a level still has a recording."""
     recording = replace(_close(Recorder(_phases()), (OPENS, OPENS)))
     assert (recording.in_flight_mean, recording.window_s) == (0.0, 0.0)
+
+
+def test_one_of_two_processes_reports_long_after_the_other() -> None:
+    """Their requests are in flight when they were, and not when they became known: two at most, one of each."""
+    phases = _phases(duration_ns=30_000 * MS)
+    recorder, late = Recorder(phases), [_at(1000 * n, 1000 * n + 500) for n in range(30)]
+    recorder.reported_until(0)
+    for sample in late:
+        recorder.started(sample.due_ns)
+        recorder.add(sample)
+    for sample in late:  # the other one, in one batch: what began in it comes before what ended
+        recorder.started(sample.due_ns)
+    for sample in late:
+        recorder.add(sample)
+    recording = _close(recorder, (OPENS, 30_000 * MS))
+    assert recording.in_flight_peak == 2
