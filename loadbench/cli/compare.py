@@ -163,8 +163,8 @@ def _output(runs: PairedRuns, comparison: Comparison, form: str, options: Mappin
             say(f"error: {error}")
             codes.append(error.exit_code)
     if runs.folder is not None:
-        codes.append(runs.folder.place.exit_code)
         say_saved(runs.folder.place, quiet=options["quiet"])
+        codes.append(runs.folder.place.exit_code)
     return max(codes)
 
 

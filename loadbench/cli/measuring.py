@@ -108,7 +108,9 @@ def print_report(content: str, form: str) -> None:
 
 
 def say_saved(place: RunPlace, *, quiet: bool) -> None:
-    """Print where the run is, as the last line; with --quiet only if something is not where it should be."""
+    """Print where the run is, as the last line; with --quiet only if something is not where it should be. What was
+    saved last may be on its way until then."""
+    place.wait()
     if not quiet or place.exit_code:
         say(place.saved)
 

@@ -141,8 +141,9 @@ def _comparison(folder: Path, form: str, chosen: list[str], *, width: int | None
     from loadbench.analyze.compare.in_folder import comparison_in
     from loadbench.analyze.level.rebuild import run_in
     from loadbench.report.formats import RENDERERS, render, render_comparison
+    from loadbench.results.saved import repeats_of
 
-    runs = sorted(path for path in folder.glob("[ab]/*") if (path / "run.json").exists())
+    runs = [run for side in ("a", "b") for run in repeats_of(folder, side).values()]
     if form not in {*RENDERERS, "json", "junit"} or chosen:
         hint = f"name one of its runs, as in {runs[0]}" if runs else "measure again"
         raise BadInput(f"{folder}: is a comparison", hint=hint)

@@ -118,6 +118,8 @@ def workers_for(scenario: Scenario, cores: int, *, taken: float = 0.0) -> int:
 
 _LENGTH = struct.Struct(">I")
 HEAD_BYTES = _LENGTH.size
+# A tenth of a second has some thousands of requests, with their texts perhaps. More is none: its head is garbage.
+_MOST_FRAME_BYTES = 512 << 20
 # In the file that main process and worker have mapped: the requests that the worker has sent in this level; in the one
 # that all have mapped, those that are still to be measured.
 SENT = struct.Struct("=Q")
@@ -232,12 +234,18 @@ class _WorkerHandle:
             self.process.stdin.write(pack(record))
 
     async def receive(self) -> object:
-        """The next record from it; `None` when it is gone."""
+        """The next record from it; `None` when it is gone, or what came is none."""
         assert self.process.stdout is not None  # noqa: S101 - it is a pipe
         try:
             head = await self.process.stdout.readexactly(HEAD_BYTES)
-            return unpack(await self.process.stdout.readexactly(body_bytes(head)))
+            if body_bytes(head) > _MOST_FRAME_BYTES:
+                return None
+            body = await self.process.stdout.readexactly(body_bytes(head))
         except (asyncio.IncompleteReadError, OSError):
+            return None
+        try:
+            return unpack(body)
+        except Exception:  # noqa: BLE001 - bytes that are no record raise anything
             return None
 
 
@@ -520,8 +528,10 @@ class DistributedLevel:
         self._on_sample(sample)
 
     def _lose(self, worker: _WorkerHandle) -> None:
-        """The worker is gone: its requests in flight end now."""
+        """The worker is gone, or cannot be understood any more: its requests in flight end now."""
         worker.lost = True
+        with suppress(ProcessLookupError):
+            worker.process.kill()
         worker.tokens_in_flight = 0
         now_ns = self._clock.now_ns()
         for request in worker.in_flight.values():

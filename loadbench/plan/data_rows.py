@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import warnings
 from contextlib import suppress
 from functools import lru_cache
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from loadbench.core.bounded import parse_json
+from loadbench.core.bounded import MOST_COST, is_costly, parse_json
 from loadbench.core.errors import BadInput
 from loadbench.core.text import kind_of
 from loadbench.plan.data_messages import (
@@ -323,7 +324,10 @@ def unquoted(value: object) -> Any:
     if text[:1] not in "[{" and not re.fullmatch(r"-?\d{1,18}(\.\d*)?([eE]-?\d+)?|true|false", text, re.IGNORECASE):
         return value
     with suppress(orjson.JSONDecodeError):
-        return parse_json(text.lower() if text[:1] not in "[{" else text)
+        # The user's own file, which has a bound of its own.
+        return parse_json(text.lower() if text[:1] not in "[{" else text, sys.maxsize)
+    if is_costly(text, MOST_COST):  # as Python's it would take a hundred times its length
+        return value
     with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the text's escapes
         # Nothing that only Python has, such as a set.

@@ -166,7 +166,8 @@ def as_flags(values: Mapping[str, object], *, command: str, given: Collection[st
         items = [f"{name}: {text}" for name, text in value.items()] if isinstance(value, dict) else value
         for item in items if isinstance(items, list) else [items]:
             text = shlex.quote(item if isinstance(item, str) else json.dumps(item))
-            flags.append(setting.flag if setting.type.is_flag else f"{setting.flag} {text[:_MOST_SHOWN]}")
+            name = "" if (command, key) == ("replay", "load.trace") else f"{setting.flag} "  # it is the argument there
+            flags.append(setting.flag if setting.type.is_flag else f"{name}{text[:_MOST_SHOWN]}")
     return flags
 
 

@@ -22,6 +22,7 @@ import heapq
 import json
 import math
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -160,7 +161,7 @@ def _json_records(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Reco
         if not line or line.isspace():
             continue
         try:
-            record = parse_json(line)
+            record = parse_json(line, sys.maxsize)  # the user's own file, whose lines have a bound of their own
         except orjson.JSONDecodeError as error:
             try:
                 record = json.loads(line)  # written by Python, with NaN
@@ -445,7 +446,7 @@ def _ids(value: object) -> list[int]:
     """The ids of blocks, as 64-bit numbers; in CSV they are a JSON array in a field."""
     if value is None or value != value or (isinstance(value, str) and value.strip().lower() in _EMPTY):  # noqa: PLR0124
         return []
-    ids = parse_json(value) if isinstance(value, str) else value
+    ids = parse_json(value, sys.maxsize) if isinstance(value, str) else value
     if not isinstance(ids, list) or not all(isinstance(block, int) for block in ids):
         raise ValueError("its hash_ids are not whole numbers")
     return [block - (1 << 64) if block >> 63 > 0 else block for block in ids]

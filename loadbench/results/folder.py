@@ -98,9 +98,7 @@ class RunPlace:
         else:
             saver.join(waits_s)
         self._hangs = saver is not None and saver.is_alive()
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        self._raise_failure()
         return not self._hangs
 
     def _save_all(self) -> None:
@@ -117,10 +115,16 @@ class RunPlace:
                 self._failure = error
 
     def wait(self) -> None:
-        """Until all is saved, or the disk has had its time."""
+        """Until all is saved, or the disk has had its time; raises what went wrong with it, as `save` does."""
         saver = self._saver
         if saver is not None:
             saver.join(HANGS_S)
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def move(self, reason: OSError) -> bool:
         """Go on in another place, with what the run has by now; returns whether there is one.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 from array import array
+from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -288,10 +289,10 @@ def read_requests(path: Path, damaged: list[int] | None = None) -> Iterator[Requ
     if damaged is not None:
         damaged += bad
     elif bad:
-        _log.warning("%s", damaged_text(path, bad))
+        warn_of_damaged(path, len(bad), bad[0])
 
 
-def damaged_text(path: Path, lines: Sequence[int]) -> str:
-    """What is missing of a file with damaged lines."""
-    several = "s" if len(lines) > 1 else ""
-    return f"{path}: {len(lines)} damaged line{several} left out, from line {lines[0]} on"
+@cache
+def warn_of_damaged(path: Path, count: int, first: int) -> None:
+    """Say what is missing of a file with damaged lines, once: some reports read it more than once."""
+    _log.warning("%s: %d damaged line%s left out, from line %d on", path, count, "s" if count > 1 else "", first)

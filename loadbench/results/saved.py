@@ -64,16 +64,19 @@ def read_side(names: Sequence[str]) -> list[Run]:
     return runs
 
 
+def repeats_of(folder: Path, side: str) -> dict[str, Path]:
+    """The folders of a side's runs, by the names of its repeats, in their order. A link leads to what is no part of
+    this folder."""
+    part = folder / side
+    runs = [] if part.is_symlink() else [file.parent for file in part.glob("*/run.json")]
+    runs = sorted((run for run in runs if not run.is_symlink()), key=lambda run: (len(run.name), run.name))
+    return {run.name: run for run in runs}
+
+
 def read_pairs(folder: Path) -> tuple[list[Run], list[Run]]:
     """The runs of a folder with a/ and b/, in pairs; only repeats that are complete on both sides."""
-    repeats = sorted(
-        (path.parent.name for path in (folder / "a").glob("*/run.json")), key=lambda name: (len(name), name)
-    )
-    pairs = [
-        (read_run(folder / "a" / repeat), read_run(folder / "b" / repeat))
-        for repeat in repeats
-        if (folder / "b" / repeat / "run.json").is_file()
-    ]
+    a, b = repeats_of(folder, "a"), repeats_of(folder, "b")
+    pairs = [(read_run(path), read_run(b[repeat])) for repeat, path in a.items() if repeat in b]
     whole = [(a, b) for a, b in pairs if a.complete and b.complete]
     if not whole:
         raise BadInput(f"{folder}: no repeat in it is complete on both sides", hint="measure it again")
@@ -101,7 +104,8 @@ def runs_of(path: Path) -> list[Run]:
 
 def has_pairs(folder: Path) -> bool:
     """Whether a folder has runs of two sides that were measured in turns."""
-    return any((folder / side).is_dir() and not (folder / side / "run.json").exists() for side in ("a", "b"))
+    sides = [folder / side for side in ("a", "b")]
+    return any(side.is_dir() and not side.is_symlink() and not (side / "run.json").exists() for side in sides)
 
 
 def of_model(runs: Sequence[Run], model: str | None, *, side: str) -> list[Run]:

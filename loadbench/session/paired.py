@@ -171,6 +171,7 @@ async def _measure(
     if failure is not None:
         if not runs.a:
             if runs.folder is not None:
+                runs.folder.place.wait()
                 progress.say(runs.folder.place.saved)
             raise failure
         progress.say(f"{failure.message}; only the repeats before this are compared")
@@ -180,6 +181,7 @@ async def _measure(
     if runs.exit_code is not ExitCode.OK or not runs.a:
         progress.say(f"{len(runs.a)} repeat{'s' if len(runs.a) != 1 else ''} complete")
     if not runs.a and runs.folder is not None:
+        runs.folder.place.wait()
         progress.say(runs.folder.place.saved)
     return runs
 

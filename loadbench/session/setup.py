@@ -361,13 +361,15 @@ def stopping(stop: Callable[[], None], say: Say | None = None) -> Iterator[None]
     loop = asyncio.get_running_loop()
     unsaid = [] if say is None else [say]
 
-    def ended() -> None:
+    def ended(number: int) -> None:
         if unsaid:
-            unsaid.pop()("interrupted: requests in flight are awaited; press Ctrl-C again to cancel them")
+            name = signal.Signals(number).name
+            again = "press Ctrl-C again to cancel them" if name == "SIGINT" else f"a second {name} cancels them"
+            unsaid.pop()(f"interrupted: requests in flight are awaited; {again}")
         stop()
 
-    def on_signal(_number: int, _frame: object) -> None:
-        loop.call_soon_threadsafe(ended)
+    def on_signal(number: int, _frame: object) -> None:
+        loop.call_soon_threadsafe(ended, number)
 
     before = {number: signal.signal(number, on_signal) for number in ending_signals()}
     try:

@@ -177,9 +177,11 @@ def choose_models(target: Target, wanted: tuple[str, ...] | None) -> tuple[tuple
         return wanted, notes
     if listed is None:
         problem = f" ({target.list_problem.partition(': ')[2]})" if target.list_problem else ""
+        remedy = "check the path of --url"
+        if re.search(r"HTTP (?:429|5\d\d)\b", problem):  # it was the right path
+            remedy = error_hints.advice_for(problem) or "see the server's log, and try again later"
         raise TargetUnavailable(
-            f"{target.base_url}: no list of models{problem}",
-            hint="check the path of --url, or name the model with --model ID",
+            f"{target.base_url}: no list of models{problem}", hint=f"{remedy}, or name the model with --model ID"
         )
     others = {entry["id"] for entry in target.listing if not generates_text(entry)}
     usable = tuple(model for model in listed if model not in others)

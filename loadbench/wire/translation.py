@@ -16,6 +16,7 @@ What is not known here is passed on as it is.
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from loadbench.core.bounded import parse_json
@@ -186,7 +187,7 @@ def _ollama_message(message: Message, calls: dict[str, str]) -> dict[str, Any]:
             function = call.get("function") or {}
             arguments = function.get("arguments") or {}
             if isinstance(arguments, str):
-                arguments = parse_json(arguments)  # its error is a ValueError
+                arguments = parse_json(arguments, sys.maxsize)  # of the user's own file; its error is a ValueError
             calls[call.get("id", "")] = function.get("name", "")
             said["tool_calls"].append({"function": {"name": function.get("name", ""), "arguments": arguments}})
     if thinking := message.get("reasoning_content") or message.get("reasoning"):

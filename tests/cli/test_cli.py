@@ -419,6 +419,8 @@ def test_server_that_cannot_be_reached(url, words, server, tmp_path):
     ("answer", "arguments", "words"),
     [
         (http("404 Not Found", "nothing here"), (), ["no list of models", "--url", "--model"]),
+        (http("429 Too Many", "slow down"), (), ["no list of models (HTTP 429", "limits requests", "--model"]),
+        (http("503 Not Ready", "busy"), (), ["no list of models (HTTP 503", "takes no more requests, or is not ready"]),
         (http("404 Not Found", "nothing here"), ("--model", "m"), ["404", "path of --url"]),
         (http("200 OK", "<html>hello</html>", kind="text/html"), (), ["not an OpenAI-compatible server", "HTML"]),
         (http("401 Unauthorized", '{"error": {"message": "no key"}}'), (), ["401", "no key", "LOADBENCH_API_KEY"]),
@@ -426,7 +428,7 @@ def test_server_that_cannot_be_reached(url, words, server, tmp_path):
         (b"220 mail.example ESMTP\r\n", (), ["no valid HTTP response"]),
         (b"", (), ["http://127.0.0.1:"]),
     ],
-    ids=["404 everywhere", "404 for a model", "HTML", "no key", "redirect", "no HTTP", "nothing"],
+    ids=["404 everywhere", "429", "503", "404 for a model", "HTML", "no key", "redirect", "no HTTP", "nothing"],
 )
 def test_server_that_is_no_such_server(answer, arguments, words, tmp_path):
     """It is told by what the server said."""

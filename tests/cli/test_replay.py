@@ -38,6 +38,22 @@ def test_a_trace_is_replayed_and_its_run_replayed_again(tmp_path):
     assert f"40 requests, {asked:.0f} tokens in" in plan.stdout
 
 
+def test_a_replay_is_continued_by_its_folder_alone(tmp_path):
+    """With its own trace. Somebody else's, or one that was changed, chooses no file: it is shown, to be given again."""
+    assert loadbench("replay", AZURE, "--limit=20", "--time-scale=100", cwd=tmp_path).returncode in {0, 4, 5}
+    (run,) = (tmp_path / "results").iterdir()
+    document = json.loads((run / "run.json").read_bytes())
+    (run / "run.json").write_text(json.dumps({**document, "levels": [], "complete": False}))
+    done = loadbench("replay", "--resume", str(run), cwd=tmp_path)
+    level, requests = kept(tmp_path)
+    assert (level["outcomes"], len(requests)) == ({"ok": 20}, 20), done.stderr
+    document["scenario"]["load"]["trace"] = "/etc/passwd"
+    (run / "run.json").write_text(json.dumps({**document, "levels": []}))
+    refused = loadbench("replay", "--resume", str(run), cwd=tmp_path)
+    assert (refused.returncode, "/etc/passwd" in refused.stderr) == (2, True), refused.stderr
+    assert "it names /etc/passwd\nhint: give them again" in refused.stderr
+
+
 def _lengths(**more: object) -> str:
     """Eight requests with Mooncake's names."""
     rows = [{"timestamp": 2 * at, "input_length": 20 + at, "output_length": 3} for at in range(8)]

@@ -155,6 +155,24 @@ def test_response_without_end_is_ended(name, transport):
     assert len(sample.detail) < 1000
 
 
+def test_interim_responses_end_by_time_where_httpx_passes_them_over():
+    """httpcore shows nobody the interim responses: the limit until the first token is what ends them."""
+
+    async def ask(url: str):
+        clock, used = MonotonicClock(), _httpx()
+        timeouts = Timeouts(first_token_ns=NS_PER_S // 2)
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                endpoint = Endpoint(base_url=url, model="m")
+                return await Client(endpoint, used, clock=clock, timeouts=timeouts).send_prompt("Hi", max_tokens=16)
+        finally:
+            await used.aclose()
+
+    with sending(*ENDLESS["interim responses"][:2]) as (url, sent):
+        sample = asyncio.run(ask(url))
+    assert (sample.outcome, sent[0] > 0) == (Outcome.TIMEOUT_FIRST_TOKEN, True)
+
+
 def test_a_long_response_is_none_without_end():
     """One that is many times longer than requested, and ends, is read; a request for more may have more."""
     long = _OK + b"content-length: %d\r\n\r\n" % (60_000 * len(token()) + len(b"data: [DONE]\n\n"))

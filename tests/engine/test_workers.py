@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -24,7 +25,7 @@ from loadbench.core.virtual import VirtualClock, run_virtual
 from loadbench.engine import workers as workers_module
 from loadbench.engine.capacity import CapacitySearch, grid_of
 from loadbench.engine.level import LevelSpec
-from loadbench.engine.workers import WorkerPool, _merged, workers_for
+from loadbench.engine.workers import WorkerPool, _merged, pack, workers_for
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import WHOLE, Closed, LevelDuration, Open, Phase, Shard
 from loadbench.plan.scenario import Scenario
@@ -203,6 +204,32 @@ def test_dead_worker_is_noticed(load):
     if isinstance(load, Open):
         assert recording.missed > 0
         assert recording.arrivals_due == pytest.approx(60 * recording.window_s, abs=2)
+
+
+def write_into(pid: int, read_end: int, data: bytes) -> None:
+    """Write to the pipe that this process reads from, as that process could."""
+    name = Path(f"/proc/self/fd/{read_end}").readlink()
+    write_end = next(one for one in Path(f"/proc/{pid}/fd").iterdir() if one.readlink() == name)
+    with write_end.open("wb", buffering=0) as pipe:
+        pipe.write(data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="writes into the pipe of another process")
+@pytest.mark.parametrize("garbage", [b"\0\0\0\x05hello", b"\xff" * 1000, pack(17), pack(None), b"warning: x\n"])
+def test_worker_whose_pipe_has_garbage_is_lost(garbage):
+    """Nothing more of it can be read: it is ended, the level says so, and nobody waits for gigabytes."""
+
+    async def during(level, pids) -> None:
+        while level._measured < 10:
+            await anyio.sleep(0.01)
+        read_end = level._workers[1].process._transport.get_pipe_transport(1).get_extra_info("pipe")
+        write_into(pids[1], read_end.fileno(), garbage)
+        while psutil.pid_exists(pids[1]) and psutil.Process(pids[1]).status() != psutil.STATUS_ZOMBIE:
+            await anyio.sleep(0.01)
+
+    recording, _, crew, _ = run_crew(scenario(duration=2 * S), Closed(6), workers=2, during=during)
+    assert (recording.lost_workers, [member.lost for member in crew._workers]) == (1, [False, True])
+    assert recording.outcomes[Outcome.OK] > 0
 
 
 @pytest.mark.slow

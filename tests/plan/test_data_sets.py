@@ -534,6 +534,16 @@ ROW = JSON | st.fixed_dictionaries({"messages": st.lists(MESSAGE, max_size=3), "
 ROW |= st.fixed_dictionaries({"body": st.fixed_dictionaries({"messages": st.lists(JSON | MESSAGE), "tools": JSON})})
 
 
+def test_a_large_cell_of_a_table_is_read(tmp_path):
+    """Messages in JSON, of millions of letters; a server may not send as much, but this is the user's own file."""
+    content = "Straße 🎉 " * 200_000
+    out = io.StringIO()
+    csv.writer(out).writerows([["messages"], *[[json.dumps([{**USER, "content": content}] * 4)]] * 2])
+    prompts = read(tmp_path, out.getvalue(), "p.csv").prompts
+    assert [len(prompt.sent) for prompt in prompts] == [4, 4]
+    assert prompts[0].sent[0]["content"] == content
+
+
 @given(items=st.lists(ROW, min_size=1, max_size=4), api=st.sampled_from(["chat", "completions", "responses", "ollama"]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 def test_whatever_a_file_holds_it_is_sent_or_refused(tmp_path, items, api):

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from loadbench.cli.measuring import say_saved
 from loadbench.core.errors import BadInput
 from loadbench.results import folder as folder_module
 from loadbench.results.folder import RunFolder, read_run, slug, write_or_keep
@@ -268,6 +269,43 @@ def test_run_that_can_be_kept_nowhere_says_so_until_it_can(tmp_path, monkeypatch
     assert (folder.place.exit_code, (folder.path / "report.md").read_bytes()) == (2, OLD)
     folder.save("run.json", NEW)
     assert (folder.place.saved, folder.place.exit_code) == (f"saved in {folder.path}", 0)
+
+
+def test_a_failure_after_the_last_save_is_raised_at_the_end(tmp_path, monkeypatch):
+    """What goes wrong in the thread while nobody waits for it, and that is no error of the disk, is not kept quiet."""
+    monkeypatch.setattr(folder_module, "HANGS_S", 0.05)
+    folder, goes_on = a_folder(tmp_path), threading.Event()
+
+    def slow(*_: object) -> None:
+        goes_on.wait(30)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(folder, "save_now", slow)
+    folder.save("run.json", OLD)
+    assert "does not respond" in folder.place.saved
+    goes_on.set()
+    monkeypatch.setattr(folder_module, "HANGS_S", 30)
+    with pytest.raises(ZeroDivisionError):
+        folder.place.wait()
+    folder.place.wait()
+
+
+def test_the_last_line_waits_for_what_is_saved_last(tmp_path, monkeypatch, capsys):
+    """The files of a group, such as the searches of several models, come after those of its runs."""
+    monkeypatch.setattr(folder_module, "HANGS_S", 0.05)
+    folder, goes_on, real = a_folder(tmp_path), threading.Event(), RunFolder.save_now
+
+    def slow(*given: object) -> None:
+        goes_on.wait(30)
+        real(*given)
+
+    with monkeypatch.context() as hanging:
+        hanging.setattr(RunFolder, "save_now", slow)
+        folder.save("capacities.json", OLD)
+    monkeypatch.setattr(folder_module, "HANGS_S", 30)
+    threading.Timer(0.1, goes_on.set).start()
+    say_saved(folder.place, quiet=False)
+    assert (capsys.readouterr().err, folder.place.exit_code) == (f"saved in {folder.path}\n", 0)
 
 
 def test_long_files_stay_where_the_other_place_has_no_room_for_them(tmp_path, other, monkeypatch):

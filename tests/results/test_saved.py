@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import msgspec
 import pytest
@@ -46,6 +47,20 @@ def test_a_baseline_holds_what_a_comparison_needs(kept, tmp_path):
     ttft, before = back[0].levels[0].metrics["ttft_s"], runs[0].levels[0].metrics["ttft_s"]
     assert msgspec.structs.replace(ttft, hdr=before.hdr) == before
     assert ttft.hdr == ""
+
+
+@pytest.mark.parametrize("linked", ["a", "a/00"])
+def test_a_link_is_no_part_of_a_comparison(kept, tmp_path, linked):
+    """It leads to runs that lie elsewhere."""
+    folder = tmp_path / "both"
+    for part in ("a/00", "b/00"):
+        if part != linked and not part.startswith(f"{linked}/"):
+            (folder / part).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(kept / "00", folder / part)
+    (folder / linked).parent.mkdir(parents=True, exist_ok=True)
+    (folder / linked).symlink_to(kept if linked == "a" else kept / "00")
+    with pytest.raises(BadInput, match="no repeat in it is complete on both sides"):
+        read_pairs(folder)
 
 
 def test_pairs_are_the_repeats_that_are_whole_on_both_sides(kept, tmp_path):

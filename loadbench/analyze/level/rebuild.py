@@ -26,7 +26,7 @@ from loadbench.record.recorder import Health, Recorder
 from loadbench.record.request import Destination
 from loadbench.results.append_log import is_being_written
 from loadbench.results.folder import read_run
-from loadbench.results.requests import damaged_text, read_requests
+from loadbench.results.requests import read_requests, warn_of_damaged
 from loadbench.results.run import Reason, Run
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run_in(folder: Path) -> Run:
             raise
         _log.warning("%s", error.message)
     if damaged:
-        _log.warning("%s", damaged_text(log, damaged))
+        warn_of_damaged(log, len(damaged), damaged[0])
     runs = is_being_written(log)
     levels = []
     for number in sorted(seen):
