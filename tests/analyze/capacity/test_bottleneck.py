@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadbench.analyze.capacity.bottleneck import find_bottleneck
+from loadbench.analyze.capacity.bottleneck import _waiting_share, find_bottleneck
 from loadbench.plan.objective import parse_objective
 from loadbench.results.folder import read_run
 from loadbench.results.run import ObjectiveResult, Reason
@@ -172,6 +173,9 @@ def test_eight_slots_of_a_real_engine_are_seen():
     (folder,) = (Path(__file__).parents[3] / "results").glob("*-llamacpp-25m-8slots")
     limit = find_bottleneck(read_run(folder).levels)
     assert limit.slots.low <= 8 <= limit.slots.high
+    low, value, high = (round(limit.slots.low), round(limit.slots.value), round(limit.slots.high))
+    assert low < value < high
+    assert f"about {value} ({low} to {high}) requests run at once" in limit.sentence
 
 
 # The same rules at their bounds, by levels that follow a formula.
@@ -286,3 +290,51 @@ def test_arrivals_without_room_blame_the_client_unless_the_queue_grew(faults):
     last = msgspec.structs.replace(last, verdict=msgspec.structs.replace(last.verdict, load_evidence=evidence))
     limit = find_bottleneck([*(with_figures(n, float(n)) for n in (1, 2, 4)), last])
     assert limit.kind == ("unknown" if evidence else "client")
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({}, "its number of slots or its memory (loadbench cannot tell which)"),
+        ({"slots": 8.0}, "its number of slots."),
+        ({"kv_tokens": 1.0}, "its number of slots."),
+        ({"slots": 8.0, "kv_tokens": 1.0}, "its number of slots."),
+    ],
+)
+def test_known_facts_of_the_server_are_used(facts, why):
+    """Without any nobody can tell; how many requests fit in its memory is part of the evidence."""
+    limit = find_bottleneck(serving(), server=facts)
+    assert f"the limit is {why}" in limit.sentence
+    assert [one.name for one in limit.evidence if one.name == "fit_in_memory"] == ["fit_in_memory"] * (
+        "kv_tokens" in facts
+    )
+
+
+def test_levels_without_a_figure_that_is_needed_count_for_nothing():
+    """No TTFT, no E2E, or no throughput: the others show what they show without it."""
+    expected = find_bottleneck(serving())
+    whole = with_figures(40, serving()[-1].throughput.requests_per_s)
+    for lacking in ("ttft_s", "e2e_s"):
+        metrics = {name: value for name, value in whole.metrics.items() if name != lacking}
+        assert find_bottleneck([*serving(), msgspec.structs.replace(whole, metrics=metrics)]) == expected
+    silent = msgspec.structs.replace(whole.throughput, requests_per_s=0.0)
+    assert find_bottleneck([*serving(), msgspec.structs.replace(whole, throughput=silent)]) == expected
+
+
+def test_time_between_tokens_fails_before_the_slots_are_the_reason():
+    """More slots would bring more, and would make it worse: it is decoding that is too slow."""
+    levels = serving(step_s=0.02, per_sequence_s=0.002)
+    limit = find_bottleneck(levels, rule="tpot_p95<30ms")
+    assert limit.kind == "decode"
+    assert "tpot_p95<30ms fails while throughput still grows" in limit.sentence
+    assert find_bottleneck(levels, rule="ttft_p95<1s").kind == "slots"
+
+
+@pytest.mark.parametrize(
+    ("last", "share"),
+    [((0.4, 1.6), 0.6), ((0.6, 1.6), 1.0), ((0.9, 1.6), 1.0), ((0.05, 1.6), 0.0), ((0.4, 1.1), 0.0), ((0.4, 1.0), 0.0)],
+)
+def test_what_waits_is_the_part_of_the_added_time_before_the_first_token(last, share):
+    """From (TTFT, E2E) of 0.1 and 1.1 s to these; where nothing was added, nothing waits."""
+    start, end = (SimpleNamespace(ttft=ttft, e2e=e2e) for ttft, e2e in ((0.1, 1.1), last))
+    assert _waiting_share(start, end) == pytest.approx(share)
