@@ -105,7 +105,10 @@ class Terminal(io.StringIO):
 
     def __init__(self, text: str = "", *, is_tty: bool = True, interrupted: bool = False) -> None:
         super().__init__(text)
-        self.is_tty, self.interrupted = is_tty, interrupted
+        self.is_tty, self.interrupted, self.shown = is_tty, interrupted, ""
+
+    def flush(self) -> None:
+        self.shown = self.getvalue()
 
     def isatty(self) -> bool:
         return self.is_tty
@@ -135,31 +138,41 @@ def test_nobody_is_asked_where_nobody_reads_the_question(monkeypatch, stdin, std
     assert stderr is None or stderr.getvalue() == ""
 
 
+@pytest.fixture
+def own_handler():
+    """A handler of Ctrl-C, as an event loop has one."""
+
+    def handler(*_) -> None:
+        """Nothing."""
+
+    before = signal.signal(signal.SIGINT, handler)
+    yield handler
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("typed_in", "is_yes"), [("yes\n", True), (" Y \n", True), ("no\n", False), ("", False)])
-def test_only_a_yes_begins(monkeypatch, typed_in, is_yes):
+def test_only_a_yes_begins(monkeypatch, own_handler, typed_in, is_yes):
     """The question has each host with its address; Ctrl-C works afterwards as before."""
     monkeypatch.setattr("sys.stdin", Terminal(typed_in))
     monkeypatch.setattr("sys.stderr", Terminal())
-    before = signal.getsignal(signal.SIGINT)
     if is_yes:
         assert asked(f"http://{NOBODYS}:1") == {NOBODYS: (NOBODYS,)}
     else:
         with pytest.raises(BadInput, match=f"--url: not confirmed: {NOBODYS}") as caught:
             asked(f"http://{NOBODYS}:1")
         assert caught.value.hint == f"type yes, or add --yes-load {NOBODYS}"
-    assert f"{NOBODYS} ({NOBODYS}) is neither this machine nor in a private network." in sys.stderr.getvalue()
-    assert "Type yes to begin" in sys.stderr.getvalue()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert f"{NOBODYS} ({NOBODYS}) is neither this machine nor in a private network." in sys.stderr.shown
+    assert "Type yes to begin" in sys.stderr.shown
+    assert signal.getsignal(signal.SIGINT) is own_handler
 
 
-def test_ctrl_c_at_the_question_sends_nothing(monkeypatch):
+def test_ctrl_c_at_the_question_sends_nothing(monkeypatch, own_handler):
     """It ends the command in order, and works afterwards as before."""
     monkeypatch.setattr("sys.stdin", Terminal(interrupted=True))
     monkeypatch.setattr("sys.stderr", Terminal())
-    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="before any request"):
         asked(f"http://{NOBODYS}:1")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is own_handler
 
 
 def test_each_of_several_servers_is_asked_about(names):
