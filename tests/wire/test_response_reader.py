@@ -558,3 +558,38 @@ def test_a_read_of_many_events_of_no_use_is_read_in_one_go(event: bytes, before:
     reader.feed(before + 1, text % before)
     reader.close(before + 2)
     assert len(reader.event_ns) == before + 1
+
+
+@pytest.mark.parametrize(("frames", "reads"), [(1000, True), (1001, False)])
+def test_a_thousand_frames_that_are_not_understood_are_passed_over(frames: int, reads: bool) -> None:
+    """And as many more for each with text; a stream with more is none, and is not read any further."""
+    answer = ResponseReader(Api.CHAT)
+    answer.feed(0, b"data: {nope\n\n" * frames + word())
+    assert (len(answer.event_ns), answer.broken == "", answer.bad_frames) == (int(reads), reads, frames)
+    answer = ResponseReader(Api.CHAT)
+    answer.feed(0, word() + b"data: {nope\n\n" * (frames + 1000) + word())
+    assert (len(answer.event_ns), answer.broken == "") == (1 + reads, reads)
+
+
+def test_an_error_among_events_of_text_is_no_text() -> None:
+    """Whatever its data look like, in one read with events that are whole."""
+    answer = ResponseReader(Api.CHAT)
+    for at_ns in range(4):
+        answer.feed(at_ns, word())
+    answer.feed(4, word() + b"event: error\n" + word("no room") + b": alive\n\n")
+    answer.close(5)
+    assert answer.outcome()[0] is Outcome.STREAM_ERROR
+
+
+def test_a_sign_of_life_after_the_end_is_one() -> None:
+    """As one before it is."""
+    ping = b'event: ping\ndata: {"type": "ping"}\n\n'
+    assert folded(ping, word(), STOP, DONE).keep_alives == 1
+    assert folded(word(), STOP, DONE, ping).keep_alives == 1
+    assert folded(ping, word(), STOP, DONE, ping).keep_alives == 2
+
+
+def test_an_event_may_have_no_token_of_its_own() -> None:
+    """By the ids that come with each: half a letter, or a space that belongs to the next one."""
+    events = [word(text, token_ids=ids) for text, ids in (("a", [1]), ("b", []), ("c", [2, 3]))]
+    assert folded(*events, STOP, DONE).tokens_by_event() == array("q", [1, 0, 2])
