@@ -572,12 +572,17 @@ def test_a_thousand_frames_that_are_not_understood_are_passed_over(frames: int, 
 
 
 def test_an_error_among_events_of_text_is_no_text() -> None:
-    """Whatever its data look like, in one read with events that are whole."""
+    """Whatever its data look like: such as those of events that differ too much for a shortcut."""
+
+    def varied(number: int) -> bytes:
+        choice = {"delta": {"content": "a" * number}, "logprobs": {"content": [{"token": "a", "bytes": [97]}]}}
+        return b"data: " + orjson.dumps({"t": 10**number, "choices": [choice], "p": "x" * number}) + b"\n\n"
+
     answer = ResponseReader(Api.CHAT)
-    for at_ns in range(4):
-        answer.feed(at_ns, word())
-    answer.feed(4, word() + b"event: error\n" + word("no room") + b": alive\n\n")
-    answer.close(5)
+    for number in range(1, 9):
+        answer.feed(number, varied(number))
+    answer.feed(9, b"event: error\n" + varied(9))
+    answer.close(10)
     assert answer.outcome()[0] is Outcome.STREAM_ERROR
 
 
