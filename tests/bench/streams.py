@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import psutil
 
 from loadbench.results.folder import read_run
+from loadbench.results.requests import read_requests
 from loadbench.sim.process import TruthProcess
 from loadbench.sim.truth import Pace, read_record
 from tests.bench.running import Truth, say
@@ -94,9 +95,14 @@ def _sweep(folder: Path) -> _Ran:
                 time.sleep(_FIRST_EVENT_S)
                 full = _use(child.pid)[0]
             time.sleep(_LOOK_S)
-    (run,) = folder.rglob("run.json")
-    (level,) = read_run(run.parent).levels
-    load = [one for one in read_record(folder / "served.json") if one.written_ns]
+    (run_folder,) = (path.parent for path in folder.rglob("run.json"))
+    (level,) = read_run(run_folder).levels
+    # Which of the server's responses were measured is known by their order: as requests were sent, so they arrived.
+    requests = sorted(
+        (one for one in read_requests(run_folder / "requests.jsonl") if one.sent_ns), key=lambda one: one.sent_ns or 0
+    )
+    served = [one for one in read_record(folder / "served.json") if one.written_ns][-len(requests) :]
+    load = [one for request, one in zip(requests, served, strict=False) if request.phase == "measured"]
     kib = ((amount - before) / 1024 / _STREAMS for amount in (full, most))
     return _Ran(level, Truth.of(load), *kib)
 
