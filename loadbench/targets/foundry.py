@@ -15,13 +15,13 @@ import re
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import orjson
 
-from loadbench.client.lean_httpx import httpx
 from loadbench.core import bounded
 from loadbench.core.errors import TargetUnavailable
 from loadbench.targets.catalogue import bare_name, from_cache, from_catalogue, same_model, unversioned
@@ -189,11 +189,11 @@ async def _first_that_works(
     for name in _names(model, service.dialect):
         url = service.root + route.format(quote(name, safe=":"))
         response = await get(http, url, within_s=within_s)
-        if response.status_code == httpx.codes.OK:
+        if response.status_code == HTTPStatus.OK:
             return None
         document = parse_json(response)
         reason = reason or f"HTTP {response.status_code}" + (f": {error_text(response.content)}" if document else "")
-        if response.status_code not in {httpx.codes.NOT_FOUND, httpx.codes.BAD_REQUEST}:
+        if response.status_code not in {HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST}:
             break  # the name is known, and something else is wrong
     return reason
 

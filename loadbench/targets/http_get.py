@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 import zlib
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
 import orjson
 
+from loadbench.client.fast_transport import FastTransport
 from loadbench.client.faults import explain
-from loadbench.client.lean_httpx import httpx
+from loadbench.client.transport import HttpRequest, TransportError
 from loadbench.core import bounded
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.secrets import Secrets
@@ -24,8 +27,9 @@ from loadbench.wire.openai import clean
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from loadbench.client.transport import Header
     from loadbench.plan.settings import LimitSettings
 
 # A list of models is short; a server that sends more than this sends something else.
@@ -40,19 +44,93 @@ _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 SECRET_PIECE = 16
 
 
-class HttpClient(httpx.AsyncClient):
-    """A client that knows what nothing may show of what it sends."""
-
-    secrets = Secrets()
-
-
 class NoConnection(TargetUnavailable):
     """There is no server at the address, or none that can be reached."""
 
 
-def http_transport(tls: ssl.SSLContext | None, source: str | None) -> httpx.AsyncHTTPTransport:
-    """The transport of such a client, from the local address `source`; `None`: the system chooses."""
-    return httpx.AsyncHTTPTransport(verify=tls or False, trust_env=False, local_address=source)
+class TooLongError(Exception):
+    """A body is longer than its limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response; names of headers are in lower case."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class ResponseSink:
+    """Collects a response, decoded. The exchange raises `TooLongError` for more than `most` bytes, and `zlib.error` for
+    a damaged body. `within` is a scope and how long the response may take once there is a connection."""
+
+    def __init__(self, most: int, within: tuple[anyio.CancelScope, float] | None = None) -> None:
+        self.status = 0
+        self.headers_by_name: dict[str, str] = {}
+        self.body = bytearray()
+        self.is_connected = False
+        self._most, self._within = most, within
+        self._received = 0
+        self._decoder: _Decoder | None = None
+
+    def reconnecting(self) -> None:
+        """A kept connection was closed."""
+
+    def connected(self, *_: object, **__: object) -> None:
+        """There is a connection."""
+        self.is_connected = True
+        if self._within is not None:
+            scope, limit_s = self._within
+            scope.deadline = anyio.current_time() + limit_s
+
+    def sent(self, at_ns: int) -> None:
+        """The request has left."""
+
+    def headers(self, at_ns: int, status: int, headers: Sequence[Header]) -> None:  # noqa: ARG002 - a sink's
+        """The header block; several headers of one name are one, as a list."""
+        self.status = status
+        for raw_name, value in headers:
+            name, text = raw_name.decode("latin-1").lower(), value.decode("utf-8", "replace")
+            self.headers_by_name[name] = (
+                f"{self.headers_by_name[name]}, {text}" if name in self.headers_by_name else text
+            )
+        # Some servers code it all the same, and few bytes may then become many. Other words mean no coding.
+        coding = self.headers_by_name.get("content-encoding", "").strip().lower()
+        self._decoder = _Decoder(coding) if coding in {"gzip", "x-gzip", "deflate"} else None
+
+    def data(self, at_ns: int, chunk: bytes) -> None:  # noqa: ARG002 - a sink's
+        """Bytes of the body."""
+        self._received += len(chunk)
+        decoder, room = self._decoder, self._most + 1 - len(self.body)
+        self.body += chunk if decoder is None else decoder.decode(chunk, room)
+        if max(len(self.body), self._received) > self._most:
+            raise TooLongError
+
+
+class HttpClient:
+    """A client for small requests; `secrets` are what nothing may show of what it sends."""
+
+    def __init__(
+        self,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        *,
+        query: str,
+        transport: FastTransport,
+        connect_s: float | None,
+        within_s: float,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self.secrets = Secrets(secrets, piece=SECRET_PIECE)
+        self.transport = transport
+        self.connect_s, self.within_s = math.inf if connect_s is None else connect_s, within_s
+        self._origin, self._headers, self._query = origin_of(url), tuple(headers), query
+
+    def request(self, url: str) -> HttpRequest:
+        """The request of this URL; only its own server gets the headers and the query."""
+        own = origin_of(url) == self._origin
+        return HttpRequest("GET", with_query(url, self._query) if own else url, self._headers if own else ())
 
 
 @asynccontextmanager
@@ -70,63 +148,52 @@ async def http_client(
     address `source`, within the scenario's time limits; proxies of the environment are ignored. Responses come without
     the `secrets`, should the server repeat them.
     """
+    transport = FastTransport(tls=tls, sources=(source,) if source else ())
+    try:
+        yield HttpClient(
+            url,
+            headers,
+            query=query,
+            transport=transport,
+            connect_s=limits.connect_timeout / NS_PER_S if limits.connect_timeout else None,
+            within_s=min(_WITHIN_S, limits.timeout / NS_PER_S) if limits.timeout else _WITHIN_S,
+            secrets=secrets,
+        )
+    finally:
+        await transport.aclose()
 
-    async def add_own(request: httpx.Request) -> None:
-        if origin_of(str(request.url)) == origin_of(url):
-            request.headers.update(headers)
-            request.url = httpx.URL(with_query(str(request.url), query))
 
-    connect_s = limits.connect_timeout / NS_PER_S if limits.connect_timeout else None
-    within_s = min(_WITHIN_S, limits.timeout / NS_PER_S) if limits.timeout else _WITHIN_S
-    timeout = httpx.Timeout(within_s, connect=connect_s)
-    async with HttpClient(transport=http_transport(tls, source), trust_env=False, timeout=timeout) as http:
-        http.secrets = Secrets(secrets, piece=SECRET_PIECE)
-        http.event_hooks = {"request": [add_own]}
-        yield http
-
-
-async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> httpx.Response:
+async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> Response:
     """The response, whatever its status. Raises `TargetUnavailable` if there is none within the time, `NoConnection` if
     not even a connection is made.
     """
-    shown = shown_url(url)
-    connect_s, limit_s = http.timeout.connect, within_s if within_s is not None else http.timeout.read or math.inf
-    # httpx limits the time of each read, and a response may need many.
-    timeout = httpx.Timeout(limit_s if math.isfinite(limit_s) else None, connect=connect_s)
-    try:
-        with anyio.fail_after(limit_s + (math.inf if connect_s is None else connect_s)):
-            async with http.stream("GET", url, timeout=timeout, headers={"accept-encoding": "identity"}) as response:
-                body = bytearray()
-                # Some servers code it all the same, and few bytes may then become many. Other words mean no coding.
-                coding, received = response.headers.get("content-encoding", "").strip().lower(), 0
-                plain = _Decoder(coding) if coding in {"gzip", "x-gzip", "deflate"} else None
-                async for chunk in response.aiter_raw():
-                    received += len(chunk)
-                    body += chunk if plain is None else plain.decode(chunk, _MOST_BYTES + 1 - len(body))
-                    if max(len(body), received) > _MOST_BYTES:
-                        raise TargetUnavailable(f"{shown}: the response is too long", hint="check the address")
-                # The body is decoded, so the headers that describe its coding no longer apply.
-                codings = {"content-encoding", "transfer-encoding"}
-                hide = http.secrets.hide
-                headers = {name: hide(text) for name, text in response.headers.items() if name not in codings}
-                # In a thread: a long one takes seconds, and Ctrl-C does not wait for it.
-                content = await anyio.to_thread.run_sync(http.secrets.hide_bytes, bytes(body), abandon_on_cancel=True)
-                return httpx.Response(response.status_code, headers=headers, content=content)
-    except zlib.error as error:
-        raise TargetUnavailable(f"{shown}: a body that cannot be decoded ({error})", hint="check the address") from None
-    except (httpx.TimeoutException, TimeoutError) as error:
-        hint = "check the address, and whether the server hangs"
-        if isinstance(error, httpx.ConnectTimeout):
-            raise NoConnection(f"{shown}: no connection in time", hint=hint) from None
-        raise TargetUnavailable(f"{shown}: no response in time", hint=hint) from None
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last is a host name that cannot exist
-        what, hint = explain(error)
-        what = clean(http.secrets.hide(what))
-        if isinstance(error, httpx.RemoteProtocolError):
-            hint = "check the port, and whether it needs https://"
-            raise TargetUnavailable(f"{shown}: no valid HTTP response ({what})", hint=hint) from None
-        kind = TargetUnavailable if isinstance(error, (httpx.ReadError, httpx.WriteError)) else NoConnection
-        raise kind(f"{shown}: {what}", hint=hint) from None
+    shown, hide = shown_url(url), http.secrets.hide
+    with anyio.move_on_after(http.connect_s) as scope:
+        sink = ResponseSink(_MOST_BYTES, (scope, http.within_s if within_s is None else within_s))
+        try:
+            await http.transport.exchange(http.request(url), sink)
+        except TooLongError:
+            raise TargetUnavailable(f"{shown}: the response is too long", hint="check the address") from None
+        except zlib.error as error:
+            what = f"a body that cannot be decoded ({error})"
+            raise TargetUnavailable(f"{shown}: {what}", hint="check the address") from None
+        except (TransportError, ValueError) as error:  # the latter is a host name that cannot exist
+            what, hint = explain(error)
+            what = clean(hide(what))
+            if sink.is_connected:
+                hint = "check the port, and whether it needs https://"
+                raise TargetUnavailable(f"{shown}: no valid HTTP response ({what})", hint=hint) from None
+            raise NoConnection(f"{shown}: {what}", hint=hint) from None
+        # The body is decoded, so the headers that describe its coding no longer apply.
+        codings = {"content-encoding", "transfer-encoding"}
+        headers = {name: hide(text) for name, text in sink.headers_by_name.items() if name not in codings}
+        # In a thread: a long one takes seconds, and Ctrl-C does not wait for it.
+        content = await anyio.to_thread.run_sync(http.secrets.hide_bytes, bytes(sink.body), abandon_on_cancel=True)
+        return Response(sink.status, headers, content)
+    hint = "check the address, and whether the server hangs"
+    if not sink.is_connected:
+        raise NoConnection(f"{shown}: no connection in time", hint=hint)
+    raise TargetUnavailable(f"{shown}: no response in time", hint=hint)
 
 
 class _Decoder:
@@ -170,10 +237,10 @@ async def get_json(http: HttpClient, url: str) -> object:
         response = await get(http, url, within_s=_QUICK_S)
     except TargetUnavailable:
         return None
-    return parse_json(response) if response.status_code == httpx.codes.OK else None
+    return parse_json(response) if response.status_code == HTTPStatus.OK else None
 
 
-def parse_json(response: httpx.Response) -> object:
+def parse_json(response: Response) -> object:
     """The JSON of a response; `None` if it is none."""
     try:
         document: object = bounded.parse_json(response.content, bounded.MOST_LIST_COST)

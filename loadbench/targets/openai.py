@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from loadbench.client.lean_httpx import httpx
 from loadbench.client.local_ports import check_sources
 from loadbench.client.tls import tls_context
 from loadbench.core.errors import BadInput, TargetUnavailable
@@ -23,7 +23,7 @@ from loadbench.record.outcome import Outcome
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.targets import error_hints
 from loadbench.targets.error_hints import advice_for
-from loadbench.targets.http_get import NoConnection, get, parse_json
+from loadbench.targets.http_get import NoConnection, Response, get, parse_json
 from loadbench.targets.model_list import entries_of, generates_text, has_more
 from loadbench.targets.target import Target
 from loadbench.wire.body import BodyChanges
@@ -87,7 +87,7 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
                 problems.append(error)
                 continue
             target = replace(target, server=response.headers.get("server"))
-            document = parse_json(response) if response.status_code == httpx.codes.OK else None
+            document = parse_json(response) if response.status_code == HTTPStatus.OK else None
             entries = entries_of(document)
             if entries is not None:
                 has_others, entries = has_more(document) or len(entries) > _MOST_LISTED, entries[:_MOST_LISTED]
@@ -103,15 +103,15 @@ async def find_endpoint(scenario: Scenario, environment: Mapping[str, str], *, u
     return replace(target, list_problem=problem.message)
 
 
-def _list_problem(response: httpx.Response, list_url: str) -> tuple[str, str]:
+def _list_problem(response: Response, list_url: str) -> tuple[str, str]:
     """(what is wrong with a response that has no list of models, what to do about it if that is clear)."""
     status = response.status_code
-    if response.is_redirect:
+    if 300 <= status < 400:
         to = redirect_target(list_url, clean(response.headers.get("location", "")))
         return f"HTTP {status}, redirects to {to}", error_hints.REDIRECT
     if status in {401, 403}:
         return f"HTTP {status}: {error_text(response.content)}", error_hints.KEY
-    if status != httpx.codes.OK:
+    if status != HTTPStatus.OK:
         return f"HTTP {status}: {error_text(response.content)}", ""
     return (
         f"not an OpenAI-compatible server: its list of models is {error_text(response.content)!r}",

@@ -15,21 +15,24 @@ Many servers have no such page. That is not an error, and nothing is reported.
 from __future__ import annotations
 
 import re
-from contextlib import AsyncExitStack, aclosing
-from typing import TYPE_CHECKING, cast
+import zlib
+from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import orjson
 
-from loadbench.client.lean_httpx import httpx
+from loadbench.client.fast_transport import FastTransport
+from loadbench.client.transport import HttpRequest, TransportError
 from loadbench.core.bounded import parse_json
 from loadbench.core.secrets import Secrets
 from loadbench.core.units import NS_PER_S
-from loadbench.targets.http_get import SECRET_PIECE, http_transport
+from loadbench.targets.http_get import SECRET_PIECE, ResponseSink, TooLongError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from loadbench.core.clock import Clock
     from loadbench.targets.target import Target
@@ -93,8 +96,8 @@ _MOST = 1e30
 
 async def counters(target: Target) -> dict[str, float] | None:
     """The server's counters; `None` if it has none. The request has the headers and TLS context of the target."""
-    async with _client(target) as http:
-        text = await _page(http, target)
+    async with _transport(target) as transport:
+        text = await _page(transport, target)
     secrets = Secrets(target.all_secrets, piece=SECRET_PIECE)
     found = {} if text is None else parse_metrics(text) | parse_histograms(text)
     return {secrets.hide(name): value for name, value in found.items()} or None
@@ -106,10 +109,10 @@ async def poll_gauges(
     """Report the gauges at intervals until cancelled, those of several servers as one server with several engines has
     them. Returns at once if one has none, or if a page is slow."""
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(_client(target)) for target in targets]
+        transports = [await stack.enter_async_context(_transport(target)) for target in targets]
 
         async def pages() -> list[str]:
-            return [await _page(http, target) or "" for http, target in zip(clients, targets, strict=True)]
+            return [await _page(one, target) or "" for one, target in zip(transports, targets, strict=True)]
 
         began_ns, texts = clock.now_ns(), await pages()
         is_slow = clock.now_ns() - began_ns > _QUICK_NS or sum(map(len, texts)) > _QUICK_BYTES
@@ -123,30 +126,28 @@ async def poll_gauges(
             began_ns, texts = clock.now_ns(), await pages()
 
 
-def _client(target: Target) -> httpx.AsyncClient:
-    headers = [*target.headers, ("accept", "text/plain"), ("accept-encoding", "identity")]
-    transport = http_transport(target.tls, target.source)
-    return httpx.AsyncClient(transport=transport, trust_env=False, timeout=_TIMEOUT_S, headers=headers)
+@asynccontextmanager
+async def _transport(target: Target) -> AsyncIterator[FastTransport]:
+    transport = FastTransport(tls=target.tls, sources=target.sources[:1])
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
 
 
-async def _page(http: httpx.AsyncClient, target: Target) -> str | None:
+async def _page(transport: FastTransport, target: Target) -> str | None:
     """The page's text; `None` if there is no page in time, empty if it is an error or too long."""
     parts = urlsplit(target.base_url)
     url = urlunsplit((parts.scheme, parts.netloc, "/metrics", target.query, ""))
+    request, sink = HttpRequest("GET", url, (*target.headers, ("accept", "text/plain"))), ResponseSink(_MOST_BYTES)
     with anyio.move_on_after(_TIMEOUT_S):
         try:
-            async with http.stream("GET", url) as response:
-                body = bytearray()
-                if response.status_code != httpx.codes.OK:
-                    return ""
-                async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as chunks:
-                    async for chunk in chunks:
-                        body += chunk
-                        if len(body) > _MOST_BYTES:
-                            return ""
-        except (httpx.HTTPError, httpx.InvalidURL):
+            await transport.exchange(request, sink)
+        except TooLongError:
+            return ""
+        except (TransportError, ValueError, zlib.error):
             return None
-        return _unquoted(body.decode(errors="replace"))
+        return _unquoted(sink.body.decode(errors="replace")) if sink.status == HTTPStatus.OK else ""
     return None
 
 

@@ -73,7 +73,7 @@ class Target:
 
     def http(self, limits: LimitSettings) -> AbstractAsyncContextManager[HttpClient]:
         """A client for small requests to it."""
-        from loadbench.targets.http_get import http_client  # noqa: PLC0415 - workers send none, and need no httpx
+        from loadbench.targets.http_get import http_client  # noqa: PLC0415 - workers send none
 
         return http_client(
             self.base_url,

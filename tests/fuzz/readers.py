@@ -55,7 +55,7 @@ from loadbench.targets import catalogue
 from loadbench.targets.context import listed_context
 from loadbench.targets.error_hints import advice_for, known_error
 from loadbench.targets.foundry_cli import first_object, from_table
-from loadbench.targets.http_get import parse_json
+from loadbench.targets.http_get import Response, parse_json
 from loadbench.targets.model_list import entries_of, generates_text, has_more
 from loadbench.targets.openai import Target, choose_models
 from loadbench.targets.refusals import refusals
@@ -185,9 +185,7 @@ def _responses(*beginnings: str, kind: str = "text/event-stream") -> list[bytes]
 
 def _listing(data: bytes) -> None:
     """A list of models as `loadbench models` and the choice of a model read it."""
-    import httpx  # noqa: PLC0415 - a moment that other readers need not wait
-
-    document = parse_json(httpx.Response(200, content=data))
+    document = parse_json(Response(200, {}, data))
     entries = entries_of(document) or []
     has_more(document)
     target = Target(base_url="http://127.0.0.1:1/v1", models=tuple(entry["id"] for entry in entries), listing=entries)

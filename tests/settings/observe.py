@@ -15,7 +15,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import httpx
 import msgspec
 
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
@@ -31,6 +30,7 @@ from loadbench.results.run import Verdict
 from loadbench.session import paired as paired_session
 from loadbench.session import run_writer, telemetry
 from loadbench.sim.process import SimProcess
+from loadbench.targets.http_get import HttpClient
 from loadbench.targets.target import Target
 from loadbench.telemetry.sampler import MachineSampler
 from tests.cli.echoing import installed
@@ -267,7 +267,7 @@ def _patches(handed: dict[str, list[Any]], simulated: str) -> Iterator[Any]:
 
     yield noting(Level, "level", lambda given, named: (given[0], named["client"]))
     yield noting(Client, "timeouts", lambda _, named: str(named["timeouts"]))
-    yield noting(httpx.AsyncClient, "connect", lambda _, named: str(named.get("timeout")))
+    yield noting(HttpClient, "connect", lambda _, named: str((named["connect_s"], named["within_s"])))
     yield noting(FastTransport, "transport", lambda *_: "fast")
     yield noting(Target, "sources", lambda _, named: named.get("sources"))
     yield noting(HttpxTransport, "transport", lambda *_: "httpx")
