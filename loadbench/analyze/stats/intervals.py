@@ -129,15 +129,8 @@ def binomial_cdf(n: int, p: float) -> tuple[int, np.ndarray[tuple[int], np.dtype
     reach = 12 * math.sqrt(n * p * (1 - p)) + 30
     first, last = max(0, math.floor(n * p - reach)), min(n, math.ceil(n * p + reach))
     ks = np.arange(first, last, dtype=np.float64)
-    at_first = (
-        math.lgamma(n + 1)
-        - math.lgamma(first + 1)
-        - math.lgamma(n - first + 1)
-        + first * math.log(p)
-        + (n - first) * math.log1p(-p)
-    )
     steps = np.log(n - ks) - np.log(ks + 1) + math.log(p) - math.log1p(-p)
-    logs = at_first + np.concatenate(([0.0], np.cumsum(steps)))
-    # The logarithms all carry the same rounding of lgamma: normalise it away.
+    # Relative to the first one; their sum is known.
+    logs = np.concatenate(([0.0], np.cumsum(steps)))
     weights = np.exp(logs - logs.max())
     return first, np.cumsum(weights) / weights.sum()
