@@ -27,7 +27,8 @@ def test_children_get_no_keys(monkeypatch):
 def test_module_in_the_current_directory_is_not_imported(tmp_path):
     """A folder with a `json.py` does not run in our children."""
     (tmp_path / "json.py").write_text("print('taken over')\n", encoding="utf-8")
-    (tmp_path / "sent").write_bytes(bytes(4096))  # where a worker counts
+    for name in ("sent", "left"):  # where a worker counts
+        (tmp_path / name).write_bytes(bytes(4096))
     modules = {"loadbench.telemetry": "--help", "loadbench.sim": "--help", "loadbench.engine.worker": "sent"}
     for module, argument in modules.items():
         done = subprocess.run(
