@@ -167,7 +167,7 @@ def _rows_of(file: BinaryIO, path: Path, suffix: str) -> tuple[str, str, Iterato
             return "text", "line", iter(()), []
         number += line.endswith(b"\n")
     if suffix not in _JSON_SUFFIXES and (suffix in _TEXT_SUFFIXES or not BEGINS_JSON.match(line)):
-        texts = _texts(chain([line + (b"" if line.endswith(b"\n") else file.readline())], file), number, path)
+        texts = _texts(_lines(file, line, path, number), number, path)
         if suffix in _CSV_SUFFIXES:
             return "CSV", "line", _csv_rows(texts, number, path), []
         return "text", "line", _text_rows(texts, number, path), []
@@ -187,7 +187,7 @@ def _rows_of(file: BinaryIO, path: Path, suffix: str) -> tuple[str, str, Iterato
             if stream.next_character():
                 return "JSON lines", "line", chain([(number, document)], stream.values()), []
     else:
-        lines = ((at, line) for at, line in enumerate(file, number + 1) if line.strip())
+        lines = ((at, line) for at, line in enumerate(_lines(file, b"", path, number + 1), number + 1) if line.strip())
         after = next(lines, None)
         if after is not None:
             others = ((at, parse_json(line, path, at)) for at, line in chain([after], lines))
@@ -198,6 +198,18 @@ def _rows_of(file: BinaryIO, path: Path, suffix: str) -> tuple[str, str, Iterato
     if len(rows) == 1 and rows[0] is document:
         return "JSON lines", "line", iter([(number, document)]), []
     return "JSON", "item", iter(enumerate(rows, 1)), beside
+
+
+def _lines(file: BinaryIO, begun: bytes, path: Path, number: int) -> Iterator[bytes]:
+    """The lines of a file, the first of which may have begun; raises `BadInput` for one that is too long."""
+    line = begun + (b"" if begun.endswith(b"\n") else file.readline(_LONGEST_FIELD + 1))
+    while line:
+        if len(line) > _LONGEST_FIELD:
+            what = f"{path}, line {number}: this is longer than {_LONGEST_FIELD >> 20} MiB"
+            raise BadInput(what, hint="write each prompt in a line of its own")
+        yield line
+        number += 1
+        line = file.readline(_LONGEST_FIELD + 1)
 
 
 def _text_rows(texts: Iterator[str], first: int, path: Path) -> Iterator[tuple[int, str]]:

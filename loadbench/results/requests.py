@@ -271,9 +271,11 @@ def read_requests(path: Path, damaged: list[int] | None = None) -> Iterator[Requ
                 if not text.endswith(b"\n"):
                     if len(text) < _LONGEST_LINE:
                         break
-                    raise BadInput(
-                        f"{path}, line {number}: too long for a request", hint="the file is damaged: restore it"
-                    )
+                    bad.append(number)
+                    first = first or f"{path}, line {number}: too long for a request"
+                    while text and not text.endswith(b"\n"):
+                        text = file.readline(_LONGEST_LINE)  # noqa: PLW2901 - the rest of this line
+                    continue
                 try:
                     record = decoder.decode(text)
                 except UNREADABLE as error:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loadbench.core.errors import BadInput
+from loadbench.plan import data_sets
 from loadbench.plan.data_sets import DataSet, read_data_set, read_data_set_once
 from loadbench.plan.prompts import Prompt, TextPrompts
 from loadbench.plan.sources import resolve
@@ -532,6 +533,22 @@ ROLE = st.sampled_from(["user", "assistant", "tool"])
 MESSAGE = st.fixed_dictionaries({"role": ROLE, "content": JSON}, optional={"tool_calls": JSON, "images": JSON})
 ROW = JSON | st.fixed_dictionaries({"messages": st.lists(MESSAGE, max_size=3), "tools": JSON})
 ROW |= st.fixed_dictionaries({"body": st.fixed_dictionaries({"messages": st.lists(JSON | MESSAGE), "tools": JSON})})
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.jsonl"])
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch, name):
+    """Such as a sparse file: it is read up to the bound of a value. Seen to take 4 GB before, for one of 2 GB."""
+    monkeypatch.setattr(data_sets, "_LONGEST_FIELD", 2**20)
+    with (tmp_path / name).open("wb") as file:
+        file.write(b'{"prompt": "a"}\n' if name == "p.jsonl" else b"prompt\na\n")
+        file.truncate(2**26)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInput, match=rf"{name}, line \d: this is longer than 1 MiB"):
+            read_data_set(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_large_cell_of_a_table_is_read(tmp_path):

@@ -13,6 +13,7 @@ from loadbench.plan.abandonment import Patience
 from loadbench.record.outcome import Outcome
 from loadbench.record.timings import Timings
 from loadbench.record.usage_check import PLAUSIBLE
+from loadbench.results import requests as requests_module
 from loadbench.results.folder import RunFolder
 from loadbench.results.requests import RequestLog, line, read_requests
 from tests.building import MS, S, a_failure, a_sample
@@ -125,6 +126,18 @@ def test_levels_to_be_measured_again_are_set_aside(level, kept, aside, tmp_path)
     with RequestLog(RunFolder(tmp_path), origin_ns=0) as log:
         log.set_aside(log.look_through(level)[0])
     assert [one.level for one in read_requests(other)] == [*aside, level]
+
+
+def test_a_line_that_is_too_long_is_damaged_and_the_others_are_read(tmp_path, monkeypatch, caplog):
+    """In the middle or without an end: what is longer than any request costs only itself."""
+    monkeypatch.setattr(requests_module, "_LONGEST_LINE", 10_000)
+    whole = line(a_sample(1), level=0, origin_ns=0)
+    (tmp_path / "requests.jsonl").write_bytes(whole + b"x" * 35_000 + b"\n" + whole + b"y" * 20_000)
+    assert len(list(read_requests(tmp_path / "requests.jsonl"))) == 2
+    assert "2 damaged lines left out, from line 2 on" in caplog.text
+    (tmp_path / "requests.jsonl").write_bytes(b"y" * 20_000)
+    with pytest.raises(BadInput, match="line 1: too long for a request"):
+        list(read_requests(tmp_path / "requests.jsonl"))
 
 
 def test_damaged_lines_stay_with_their_level(tmp_path, caplog):
