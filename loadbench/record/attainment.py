@@ -6,8 +6,8 @@ and mean are Σy / Σm, and their variance also needs Σy², Σym and Σm² (Coc
 ratio of two sums over clusters). A figure of which a request has one value has m = 1.
 
 The requests that ended first are also kept one by one (`RequestHits`): correlated ones say less than their number
-(`loadbench.analyze.stats.hits`). Where there are more than `_MOST_KEPT`, the share of hits in batches of all of them is
-kept too: failures that come together late in a long level are no other than those that do so early.
+(`loadbench.analyze.stats.hits`). Where there are more than `_MOST_KEPT`, the sums of batches of all of them are kept
+too: failures that come together late in a long level are no other than those that do so early.
 
 A request is *good* if it succeeded and meets every objective. An objective on a quantile requires of a single request
 what it requires of most: `ttft_p95<1s` requires that its TTFT is below 1 s. For a figure with many values per request
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     # A row for each request in the order in which they were due: hits, values, over.
     HitRows = np.ndarray[Any, np.dtype[np.float64]]
+    Batches = np.ndarray[Any, np.dtype[np.float64]]
 
 _MOST_KEPT = 16_384
 # Even. Enough to see how batches depend on each other, too.
@@ -59,14 +60,27 @@ class RequestHits(NamedTuple):
     over: float
 
 
+class AllOver(NamedTuple):
+    """`RequestHits.over` of many requests: number, mean, standard deviation, fourth central moment and largest one."""
+
+    requests: int
+    mean: float
+    deviation: float
+    fourth: float
+    largest: float
+
+
 class KeptHits(NamedTuple):
-    """The requests of one objective: those that ended first one by one, in the order in which they were due; where
-    these are not all, `shares` are those of hits among every `size` requests of the level, in the order of their ends.
+    """The requests of one objective: those that ended first one by one, in the order in which they were due.
+
+    Where these are not all, `batches` are the sums of hits and of values of every `size` requests, in the order of
+    their ends, and `over` is of all. `over` is `None` also where a request failed.
     """
 
     rows: HitRows
-    shares: Sequence[float] = ()
+    batches: Batches = np.empty((2, 0))
     size: int = 1
+    over: AllOver | None = None
 
 
 def hit_rows(requests: Sequence[RequestHits]) -> HitRows:
@@ -198,18 +212,32 @@ class _KeptHits:
     def __init__(self, code: Literal["d", "f"] = "d") -> None:
         self._due = FirstNumbers(_MOST_KEPT, "q")
         self._rows = [FirstNumbers(_MOST_KEPT, code) for _ in RequestHits._fields]
-        self._counts, self._size = array("d"), 1  # of hits in each batch
-        self._counted = self._count = 0  # of the batch that is not complete
+        self._hits, self._values, self._size = array("d", [0.0]), array("d", [0.0]), 1  # by batches, the last not whole
+        self._last = 0  # requests in that one
+        self._powers = [0.0] * 5  # sums of powers of `over`, less the first
+        self._first = self._largest = 0.0
 
     def add(self, due_ns: int, hits: RequestHits) -> None:
-        self._counted += 1
-        self._count += hits.over < 1
-        if self._counted == self._size:
-            self._counts.append(self._count)
-            self._counted = self._count = 0
-            if len(self._counts) == _MOST_BATCHES:
-                self._counts = array("d", np.asarray(self._counts).reshape(-1, 2).sum(axis=1).tobytes())
+        if self._last == self._size:
+            if len(self._hits) == _MOST_BATCHES:
+                self._hits, self._values = (
+                    array("d", np.asarray(sums).reshape(-1, 2).sum(axis=1).tobytes())
+                    for sums in (self._hits, self._values)
+                )
                 self._size *= 2
+            self._hits.append(0.0)
+            self._values.append(0.0)
+            self._last = 0
+        self._hits[-1] += hits.hits
+        self._values[-1] += hits.values
+        self._last += 1
+        if not self._powers[0]:
+            self._first = hits.over if math.isfinite(hits.over) else 0.0
+        self._largest = max(self._largest, hits.over)
+        power, away = 1.0, hits.over - self._first
+        for exponent in range(5):
+            self._powers[exponent] += power
+            power *= away
         if self._due.is_full:
             return
         self._due.add(due_ns)
@@ -219,9 +247,17 @@ class _KeptHits:
     def hits(self) -> KeptHits:
         rows = np.stack([row.numbers for row in self._rows], axis=1).astype(np.float64)
         rows = rows[np.argsort(self._due.numbers, kind="stable")]
-        if len(self._counts) * self._size + self._counted <= len(rows):
+        n = self._powers[0]
+        if n <= len(rows):
             return KeptHits(rows)
-        return KeptHits(rows, [count / self._size for count in self._counts], self._size)
+        whole = len(self._hits) - (self._last < self._size)
+        batches, over = np.array([self._hits[:whole], self._values[:whole]]), None
+        if math.isfinite(self._largest):
+            mean, square, cube, fourth = (power / n for power in self._powers[1:])
+            fourth += 6 * mean**2 * square - 4 * mean * cube - 3 * mean**4
+            deviation = math.sqrt(max(0.0, square - mean**2))
+            over = AllOver(round(n), self._first + mean, deviation, max(0.0, fourth), self._largest)
+        return KeptHits(rows, batches, self._size, over)
 
 
 def hits_of(objective: Objective, sample: Sample) -> RequestHits | None:

@@ -66,7 +66,7 @@ class SpreadMoments:
         self._gathered = array("q")
         self._left_out: Integers = np.zeros(_MOST_GROUPS, np.int64)  # by group
         self.before = self.count = 0
-        self.is_full = False  # all came at once, so no division made room: nothing is known
+        self.is_full = False  # nearly all came in the first stretch, so no division made room: nothing is known
         stretches.members.append(self)
 
     def add(self, *row: int) -> None:

@@ -71,6 +71,7 @@ class RunPlace:
         self.left = ""
         self.unwritten: dict[str, str] = {}
         self.say: Callable[[str], None] = lambda _: None
+        self.hold: Callable[[RunPlace], None] = lambda _: None  # called for each folder that the run is in
         self.lock = threading.RLock()  # the logs are written by threads
         self._may_move = may_move
         self._to_save: dict[tuple[RunFolder, str], bytes] = {}  # the newest content of each file
@@ -153,6 +154,7 @@ class RunPlace:
                         shutil.rmtree(folder, ignore_errors=True)
                     continue
                 self.path = folder / name
+                self.hold(self)
                 self.left = f"{before} cannot be written: {reason.strerror or reason}"
                 self.left += f"; {', '.join(leave)} up to then are there" if leave else ""
                 self.say(f"{self.left}; the run goes on in {self.path}")

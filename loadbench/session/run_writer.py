@@ -24,7 +24,7 @@ from loadbench.report.plan import space_text
 from loadbench.report.run import level_line
 from loadbench.report.values import counted
 from loadbench.results.append_log import lock
-from loadbench.results.folder import RESULTS, RunFolder
+from loadbench.results.folder import RESULTS, RunFolder, RunPlace
 from loadbench.results.history import remember
 from loadbench.results.hlog import hlog
 from loadbench.results.recorded_prompts import data_set_result, known_facts, recorded_prompts
@@ -301,16 +301,20 @@ def new_folder(scenario: Scenario, started_at: datetime, say: Callable[[str], No
     """The folder of a run that begins now; raises `BadInput` if it cannot be made. It reports what it cannot write."""
     folder = RunFolder.create(scenario.report.out or RESULTS, name=scenario.report.name, started_at=started_at)
     folder.place.say = say
-    # Nobody continues a run that is under way: between two models, or repeats, no log of it is open. Some systems open
-    # no folders.
-    with suppress(OSError):
-        held = os.open(folder.path, os.O_RDONLY)
-        weakref.finalize(folder.place, os.close, held)
-        lock(held)
+    folder.place.hold = _hold
+    _hold(folder.place)
     text, is_too_little = space_text(scenario)
     if is_too_little:
         say(f"warning: there may be too little room: {text}")
     return folder
+
+
+def _hold(place: RunPlace) -> None:
+    """Nobody else continues a run that is under way: between two models, or repeats, no log of it is open."""
+    with suppress(OSError):  # some systems open no folders
+        held = os.open(place.path, os.O_RDONLY)
+        weakref.finalize(place, os.close, held)
+        lock(held)
 
 
 def _moment(text: str) -> datetime:

@@ -7,6 +7,7 @@ from array import array
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -278,17 +279,48 @@ def test_requests_are_kept_one_by_one_in_the_order_in_which_they_were_due(rule, 
 
 
 def test_only_the_requests_that_ended_first_are_kept_one_by_one(monkeypatch):
-    """As many as fit; the sums are of all, and so are the shares of hits, of ever more requests each."""
+    """As many as fit; the sums are of all, and so are those of batches, of ever more requests each."""
     monkeypatch.setattr("loadbench.record.attainment._MOST_KEPT", 3)
     monkeypatch.setattr("loadbench.record.attainment._MOST_BATCHES", 4)
     samples = [a_sample(n, due_ns=n * S, ttft_ns=(n + 1) * MS) for n in range(15)]
-    for count, shares, size in ((3, [], 1), (5, [1, 0.5], 2), (8, [0.75, 0], 4), (15, [0.75, 0, 0], 4)):
+    for count, sums, size in (
+        (3, [], 1),
+        (4, [1, 1, 1, 0], 1),
+        (5, [2, 1], 2),
+        (6, [2, 1, 0], 2),
+        (8, [2, 1, 0, 0], 2),
+        (9, [3, 0], 4),
+        (15, [3, 0, 0], 4),
+    ):
         result = attained(samples[:count], "ttft_p95<3500us")
         (kept,), (tally,) = result.kept.values(), result.tallies.values()
         assert [row[2] for row in kept.rows] == pytest.approx([1 / 3.5, 2 / 3.5, 3 / 3.5])
-        assert (list(kept.shares), kept.size) == (shares, size)
-        assert result.kept_good[1:] == kept[1:]
+        assert (kept.batches.tolist(), kept.size) == ([sums, [size] * len(sums)], size)
+        assert result.kept_good.batches.tolist() == kept.batches.tolist()
         assert (len(result.kept_good.rows), tally.requests, result.requests) == (3, count, count)
+
+
+@pytest.mark.parametrize("rule", ["ttft_p95<1s", "itl_p95<40ms", "itl_mean<40ms", "failures<1%"])
+def test_what_is_known_of_all_requests_is_exact(monkeypatch, rule):
+    """Sums of batches and the moments of the largest values, of requests with several values too."""
+    rng = np.random.default_rng(3)
+    samples = [
+        a_sample(n, due_ns=n * S, ttft_ns=round(t * S), gaps_ns=round(g * MS))
+        for n, (t, g) in enumerate(
+            zip(rng.uniform(0.01, 0.4, 50).tolist(), rng.uniform(20, 30, 50).tolist(), strict=True)
+        )
+    ]
+    monkeypatch.setattr("loadbench.record.attainment._MOST_BATCHES", 16)
+    (complete,) = attained(samples, rule).kept.values()
+    monkeypatch.setattr("loadbench.record.attainment._MOST_KEPT", 10)
+    (kept,) = attained(samples, rule).kept.values()
+    over = complete.rows[:, 2]
+    assert (complete.over, complete.size, kept.size) == (None, 1, 4)
+    assert kept.batches == pytest.approx(complete.rows[:48, :2].reshape(12, 4, 2).sum(axis=1).T)
+    exact = (50, over.mean(), over.std(), ((over - over.mean()) ** 4).mean(), over.max())
+    assert kept.over == pytest.approx(exact)
+    (failed,) = attained([*samples, a_failure(Outcome.RESET)], "failures<1%").kept.values()
+    assert (failed.over, len(failed.rows)) == (None, 10)
 
 
 def test_a_good_response_whose_tokens_are_unknown_has_none():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
 import re
 import shutil
@@ -137,12 +139,17 @@ def test_a_run_that_has_no_log_open_is_not_continued_by_another_either(tmp_path,
     """As between two models of a search, or two repeats: the folder is that of the command that made it."""
     monkeypatch.chdir(tmp_path)
     folder = new_folder(resolve(flags={"users": "1"}, environment={}), datetime.now(UTC), print)
-    with pytest.raises(BadInput, match="another loadbench is writing this run"), held(folder.path):
-        pass
+    for moves in (False, True):
+        if moves:
+            assert folder.place.move(OSError(errno.ENOSPC, "full"))  # it goes on in another place
+        with pytest.raises(BadInput, match="another loadbench is writing this run"), held(folder.path):
+            pass
     path = folder.path
     del folder
+    gc.collect()
     with held(path):
         pass
+    shutil.rmtree(path.parent)
 
 
 def test_what_is_kept_and_what_is_measured_again(tmp_path):

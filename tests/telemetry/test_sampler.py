@@ -88,7 +88,6 @@ def test_sampler_reads_this_machine_on_the_runs_own_clock(tmp_path):
     assert before_ns < moments[0] < moments[-1] < time.perf_counter_ns()
 
 
-@pytest.mark.slow
 def test_cores_in_use_are_those_that_this_process_may_use(monkeypatch):
     """Other cores may be busy; where the system shows nothing, nothing is known to be in use."""
     readings = [[0.0, 0.0, 0.0], [80.0, 100.0, 30.0]]
@@ -106,6 +105,7 @@ def test_cores_in_use_are_those_that_this_process_may_use(monkeypatch):
     assert run_virtual(module.cores_in_use) == 0.0
 
 
+@pytest.mark.slow
 def test_sampler_costs_less_than_a_hundredth_of_a_core(tmp_path):
     """At its usual interval, by its own account, with a process to read."""
     _, window, seconds = sampled(tmp_path, for_s=3.0, interval_ns=S, url="http://127.0.0.1:9/v1", pid=os.getpid())

@@ -172,8 +172,9 @@ def _latency(
         note = f"the interval of a mean needs {_MIN_FOR_A_MEAN} requests, but there are only {tally.requests}"
         return _decided(objective, "UNDECIDED", mean / 1e9, note=note)
     over = requests.rows[:, 2]
-    effective = min(effective_n(over, round_size=requests.users or 1), requests.by_batches() * len(over))
-    reach = quantile(0.975, max(1.0, effective - 1)) * math.sqrt(variance * len(over) / effective)
+    effective = effective_n(over, round_size=requests.users or 1)
+    variance = max(variance * len(over) / effective, requests.variance_by_batches())
+    reach = quantile(0.975, max(1.0, effective - 1)) * math.sqrt(variance)
     low, high = mean - reach, mean + reach
     return _decided(objective, _side(objective, low, high), mean / 1e9, interval=(low / 1e9, high / 1e9))
 

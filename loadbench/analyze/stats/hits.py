@@ -7,9 +7,9 @@ alike, so n requests say less than n independent ones: `effective_hits` says how
 much they depend on each other. So the smallest effective n (`loadbench.analyze.stats.effective_n`) of three series is
 taken: below the sample's own quantile, within the bound, and below the median. Where a request has many values, they
 equal at most the number of independent ones that would vary as much as the requests do (Korn and Graubard, *Survey
-Methodology* 24, 1998). In a level of very many requests only the first are known one by one; there the shares of hits
-in batches of all of them say by how much these vary too, and the smaller effective n is taken. Where everything seen is
-far from the bound (`_FAR`), dependence does not matter and each request counts.
+Methodology* 24, 1998). In a level of very many requests only the first are known one by one; there the sums of batches
+of all of them say by how much these vary too, and the smaller effective n is taken. Where everything seen is far from
+the bound (`_FAR`), dependence does not matter and each request counts.
 
 *By distance.* Where all values lie close together and far from the bound, counting asks for more than anybody doubts:
 28 responses between 0.35 and 0.36 s cannot prove by their number that 95 % are below 60 s. At most the share
@@ -30,11 +30,10 @@ import numpy as np
 
 from loadbench.analyze.stats.effective_n import effective_n
 from loadbench.analyze.stats.intervals import NORMAL_975, share_interval
+from loadbench.record.attainment import AllOver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from loadbench.record.attainment import HitRows
+    from loadbench.record.attainment import Batches, HitRows
 
 # Standard deviations from the mean, whose own error is added. M/M/1 at 90 % and 1,000 requests: no sample was as far
 # from a bound that its true quantile exceeds.
@@ -51,17 +50,19 @@ _MARGIN = 4
 # the bound must be three times as far. Queues at 90 % are else decided wrongly by 7 to 20 %.
 _SHORT = 250
 _CLEARLY_CORRELATED = 2.0
+_FEWEST_BATCHES = 10
 # Standard deviations by which places differ from chance, with any of so many numbers of places.
 _CLEARLY = 5.0
 
 
 class HitSeries(NamedTuple):
-    """The requests of an objective one by one. Where these are not all, `shares` are those of hits among every `size`
-    requests of the whole level. `users` are those of a closed loop, `None` in an open one."""
+    """The requests of an objective (`loadbench.record.attainment.KeptHits`); `users` are those of a closed loop, `None`
+    in an open one."""
 
     rows: HitRows
-    shares: Sequence[float] = ()
+    batches: Batches = np.empty((2, 0))
     size: int = 1
+    over: AllOver | None = None
     users: int | None = None
 
     def effective(self, values: int, share: float) -> int:
@@ -69,32 +70,37 @@ class HitSeries(NamedTuple):
         kept = self.rows[:, 1].sum()
         if not kept:
             return values
-        part = min(effective_hits(self.rows, share, users=self.users) / kept, self.by_batches())
+        part = effective_hits(self.rows, share, users=self.users) / kept
+        hits, of = self.batches.sum(axis=1)
+        if 0 < hits < of and (variance := self.variance_by_batches()):
+            independent, requests = hits / of * (1 - hits / of) / variance, self.batches.shape[1] * self.size
+            is_correlated = self.users is None and requests > _CLEARLY_CORRELATED * independent
+            part = min(part, independent / of / (2 if is_correlated else 1))
         return max(1, min(values, int(part * values)))
 
-    def by_batches(self) -> float:
-        """How many independent requests one is worth, by the batches of a level of many; 1 in a shorter one."""
-        series = np.asarray(self.shares, np.float64)
-        rate = float(series.mean()) if len(series) else 0.0
-        if not 0 < rate < 1:
-            return 1.0
-        rounds = max(1, round((self.users or 1) / self.size))
-        variance = float(series.var(ddof=1)) / effective_n(series, round_size=rounds)
-        part = rate * (1 - rate) / variance / (len(series) * self.size)
-        return min(1.0, part / 2 if self.users is None and part * _CLEARLY_CORRELATED < 1 else part)
+    def variance_by_batches(self) -> float:
+        """The variance of the ratio of the sums, Σ hits / Σ values, by those of its batches; 0 where there are none."""
+        hits, values = self.batches
+        if len(hits) < _FEWEST_BATCHES or not values.any():
+            return 0.0
+        of = float(values.sum())
+        rest = hits - hits.sum() / of * values
+        effective = effective_n(rest, round_size=max(1, round((self.users or 1) / self.size)))
+        return float((rest**2).sum()) / of**2 * len(rest) / effective
 
     def interval(self, hits: int, values: int, share: float, *, by_distance: bool = False) -> tuple[float, float]:
         """95 % interval of the share of hits, of which at least `share` are wanted."""
         n = self.effective(values, share)
         low, _ = share_interval(hits * n // values, n)
         _, high = share_interval(-(-hits * n // values), n)
-        if by_distance and hits == values and not self.shares:
-            low = max(low, least_share(self.rows, users=self.users))
+        if by_distance and hits == values:
+            low = max(low, least_share(self.rows, users=self.users, over=self.over))
         return low, high
 
     def needed(self, share: float) -> int:
         """So many requests, hits all of them and like these, would decide that at least `share` are."""
-        if not self.shares and least_share(self.rows, users=self.users) >= 1 - 1 / (len(self.rows) + 1):
+        n = len(self.rows) if self.over is None else self.over.requests
+        if least_share(self.rows, users=self.users, over=self.over) >= 1 - 1 / (n + 1):
             return math.ceil(round(share / (1 - share), 6))
         return fewest_hits(share)
 
@@ -157,21 +163,26 @@ def _is_far(over: np.ndarray, users: int | None) -> bool:
     return bool(distance - error > (3 if len(over) < _SHORT else 1) * _FAR * deviation)
 
 
-def least_share(requests: HitRows, *, users: int | None) -> float:
-    """The lower end of the share of hits by distance; 0 where distance says nothing."""
-    over = requests[:, 2]
-    if not len(over) or not np.isfinite(over).all() or over.max() >= 1:
+def least_share(requests: HitRows, *, users: int | None, over: AllOver | None = None) -> float:
+    """The lower end of the share of hits by distance; 0 where distance says nothing. `over` is of all requests, where
+    `requests` are not all."""
+    kept = requests[:, 2]
+    if not len(kept) or not np.isfinite(kept).all():
         return 0.0
-    effective = effective_n(over, round_size=users or 1)
+    if over is None:
+        fourth = float(((kept - kept.mean()) ** 4).mean())
+        over = AllOver(len(kept), float(kept.mean()), float(kept.std()), fourth, float(kept.max()))
+    if over.largest >= 1:
+        return 0.0
+    effective = effective_n(kept, round_size=users or 1)
     is_known = users is not None and (
-        over.std() <= _UNIFORM * over.mean() or (len(over) >= _MANY_ROUNDS * users and effective >= _KNOWN)
+        over.deviation <= _UNIFORM * over.mean or (over.requests >= _MANY_ROUNDS * users and effective >= _KNOWN)
     )
-    many_times = 3 * _MANY_TIMES if users is None and len(over) < _SHORT else _MANY_TIMES
-    if not is_known and over.max() * many_times > 1:
+    many_times = 3 * _MANY_TIMES if users is None and over.requests < _SHORT else _MANY_TIMES
+    if not is_known and over.largest * many_times > 1:
         return 0.0
-    error = NORMAL_975 * float(over.std()) / math.sqrt(effective)
-    distance = 1 - float(over.mean()) - error
+    distance = 1 - over.mean - NORMAL_975 * over.deviation / math.sqrt(effective)
     if distance <= 0:
         return 0.0
-    beyond = _MARGIN * float(((over - over.mean()) ** 4).mean()) / distance**4
-    return max(0.0, 1 - max(beyond, 1 / (len(over) + 1)))
+    beyond = _MARGIN * over.fourth / distance**4
+    return max(0.0, 1 - max(beyond, 1 / (over.requests + 1)))

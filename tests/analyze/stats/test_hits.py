@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from loadbench.analyze.stats.hits import HitSeries, effective_hits, fewest_hits, least_share
 from loadbench.analyze.stats.intervals import share_interval
+from loadbench.record.attainment import AllOver
 
 
 def rows(over, values=1):
@@ -206,19 +209,49 @@ def test_how_many_hits_would_decide(share, by_count, by_distance):
     assert HitSeries(rows(in_turn(0.5, 0.01, 8)), users=4).needed(share) == by_distance
 
 
-def test_misses_that_come_together_late_count_as_those_that_do_so_early():
-    """In a level of which not all requests are known one by one: by batches of all of them."""
+def in_batches(over, values=1, *, size=15, known=16_000, users=1):
+    """The series of a level of which the first so many requests are known one by one."""
+    of_all = rows(over, values)
+    batches = of_all[:, :2].reshape(-1, size, 2).sum(axis=1).T
+    all_over = AllOver(
+        len(over),
+        *(float(one) for one in (over.mean(), over.std(), ((over - over.mean()) ** 4).mean())),
+        float(over.max()),
+    )
+    return HitSeries(of_all[:known], batches, size, all_over if over.max() < math.inf else None, users)
+
+
+@pytest.mark.parametrize("values", [1, 100])
+def test_misses_that_come_together_late_count_as_those_that_do_so_early(values):
+    """In a level of which not all requests are known one by one: by batches of all of them, however many values a
+    request has."""
     rng = np.random.default_rng(2)
     strewn, together = rng.random(60_000) < 0.01, np.zeros(60_000, np.bool_)
     for at in rng.integers(20_000, 59_900, 10):
         together[at : at + 60] = True
 
     def effective(misses, users):
-        shares = (1 - misses.reshape(-1, 15).mean(axis=1)).tolist()
-        early = HitSeries(rows(np.where(misses[:16_000], 2.0, 0.5)), shares, 15, users)
-        return early.effective(60_000, 0.99) / 60_000
+        return in_batches(np.where(misses, 2.0, 0.5), values, users=users).effective(60_000 * values, 0.99) / 60_000
 
     assert effective(strewn, 1) > 0.6
     assert effective(together, 1) < 1 / 40
     assert effective(together, None) < 1 / 80
-    assert HitSeries(rows(np.full(16_000, 0.5)), [1.0] * 100, 150, 1).effective(15_000, 0.99) == 15_000
+
+
+def test_a_long_level_whose_requests_hit_in_turn_is_as_even_as_they_are():
+    """Every batch has as many hits: they do not vary at all. So it is with hits only."""
+    for over in (np.tile([0.5, 1.5], 30_000), np.full(60_000, 0.5)):
+        assert in_batches(over, size=16, known=16_384).effective(60_000, 0.9) == 60_000
+
+
+def test_distance_tells_of_a_level_of_very_many_requests_what_it_tells_of_fewer():
+    """By the moments of all; unless a later one is beyond the bound, or far from the others."""
+    rng = np.random.default_rng(5)
+    even = np.tile(rng.normal(0.5, 0.01, 60), 1000)
+    assert in_batches(even, users=60).interval(60_000, 60_000, 0.99, by_distance=True)[0] > 0.999
+    assert in_batches(even, users=60).needed(0.999) == 999
+    for late in (1.2, 0.999):
+        later = np.append(even[:-600], np.full(600, late))
+        assert least_share(rows(later[:16_000]), users=60) > 0.999
+        series = in_batches(later, users=60)
+        assert least_share(series.rows, users=60, over=series.over) < 0.99
