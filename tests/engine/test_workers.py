@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -224,8 +225,9 @@ def test_worker_whose_pipe_has_garbage_is_lost(garbage):
             await anyio.sleep(0.01)
         read_end = level._workers[1].process._transport.get_pipe_transport(1).get_extra_info("pipe")
         write_into(pids[1], read_end.fileno(), garbage)
-        while psutil.pid_exists(pids[1]) and psutil.Process(pids[1]).status() != psutil.STATUS_ZOMBIE:
-            await anyio.sleep(0.01)
+        with suppress(psutil.NoSuchProcess):
+            while psutil.Process(pids[1]).status() != psutil.STATUS_ZOMBIE:
+                await anyio.sleep(0.01)
 
     recording, _, crew, _ = run_crew(scenario(duration=2 * S), Closed(6), workers=2, during=during)
     assert (recording.lost_workers, [member.lost for member in crew._workers]) == (1, [False, True])
