@@ -27,6 +27,8 @@ CONFIDENCE = 0.95
 NORMAL_975 = 1.96
 # Probabilities that should be equal differ by the rounding of their sums.
 _ROUNDING = 1e-9
+# Days of requests at any rate that a machine can send; a file may say more, and would take all memory.
+_MOST = 1 << 32
 
 
 @lru_cache(maxsize=4096)
@@ -126,6 +128,8 @@ def binomial_cdf(n: int, p: float) -> tuple[int, np.ndarray[tuple[int], np.dtype
 
     Less than 1e-30 lies beyond twelve standard deviations; summing the rest costs O(sqrt(n)).
     """
+    if n > _MOST:
+        raise ValueError(f"{n} requests are more than any level has")
     reach = 12 * math.sqrt(n * p * (1 - p)) + 30
     first, last = max(0, math.floor(n * p - reach)), min(n, math.ceil(n * p + reach))
     ks = np.arange(first, last, dtype=np.float64)
