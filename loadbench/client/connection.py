@@ -37,7 +37,7 @@ _BUFFER = memoryview(bytearray(_READ_BYTES))
 # responses, the frames of chunks with what may be written into them, and trailers.
 _MOST_FRAMING_BYTES = 256 * 1024
 # Each takes some 150 bytes of memory, however short: those of one read could take 20 MB. Servers send some twenty.
-_MOST_HEADERS = 1000
+MOST_HEADERS = 1000
 # A send that takes longer was interrupted: copying what a socket takes at once needs some 100 µs.
 _PREEMPTED_NS = 1_000_000
 
@@ -301,8 +301,8 @@ class Connection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header. Those after the body, the trailers, say nothing that is used."""
         if not self._has_headers:
-            if len(self._headers) == _MOST_HEADERS:
-                raise TransportError(Outcome.PROTOCOL, f"more than {_MOST_HEADERS:,} headers")
+            if len(self._headers) == MOST_HEADERS:
+                raise TransportError(Outcome.PROTOCOL, f"more than {MOST_HEADERS:,} headers")
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:

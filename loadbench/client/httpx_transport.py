@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 
+from loadbench.client.connection import MOST_HEADERS
 from loadbench.client.descriptors import keep_descriptors
 from loadbench.client.faults import explain, is_shortage
 from loadbench.client.lean_httpx import httpx
@@ -169,6 +170,8 @@ class _Trace:
             case "http11.receive_response_headers.complete":
                 self.response_began = True
                 _, status, _, headers = info["return_value"]  # type: ignore[misc]
+                if len(headers) > MOST_HEADERS:  # type: ignore[has-type]
+                    raise httpx.RemoteProtocolError(f"too many: more than {MOST_HEADERS:,} headers")
                 self._sink.headers(at_ns, status, headers)  # type: ignore[has-type]
 
     async def drop(self) -> None:

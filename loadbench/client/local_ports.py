@@ -20,15 +20,21 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Linux, for IPv6 too; elsewhere 49152 to 65535, as IANA has it, unless somebody changed it.
+# Linux, for IPv6 too; elsewhere 49152 to 65535, as IANA has it, unless somebody changed it: that is not looked up.
 _RANGE, _RESERVED = Path("/proc/sys/net/ipv4/ip_local_port_range"), Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 _IANA_PORTS = 16_384
 # Of <linux/in.h>, since Linux 4.2; Python names it from 3.12 on. Without it, binding takes a port from all servers.
 _IP_BIND_ADDRESS_NO_PORT = 24
+WIDEN_PORTS = {
+    "win32": "widen the range (netsh int ipv4 set dynamicport tcp start=10000 num=55536)",
+    "darwin": "widen the range (sysctl -w net.inet.ip.portrange.first=10000)",
+}.get(sys.platform, "widen net.ipv4.ip_local_port_range")
+_MORE_ADDRESSES = " (to a server here: 127.0.0.2, 127.0.0.3, ...)" if sys.platform == "linux" else ""
 
 
-def local_ports() -> int:
-    """How many ports the system gives to connections from one local address to one address and port of a server."""
+def local_ports() -> int | None:
+    """How many ports the system gives to connections from one local address to one address and port of a server;
+    `None` where it does not say."""
     try:
         first, last = map(int, _RANGE.read_text(encoding="ascii").split())
         ports = last - first + 1
@@ -36,8 +42,8 @@ def local_ports() -> int:
             low, _, high = part.partition("-")
             ports -= max(0, min(last, int(high or low)) - max(first, int(low)) + 1)
     except (OSError, ValueError):
-        return _IANA_PORTS
-    return ports
+        return None
+    return max(0, ports)
 
 
 def bind_source(sock: socket.socket, source: str) -> None:
@@ -84,21 +90,28 @@ def check_sources(sources: Sequence[str], *, hosts: Sequence[str]) -> None:
 
 def check_ports(connections: int, *, sources: Sequence[str], servers: int = 1, required: bool = True) -> None:
     """Raise `BadInput` if so many connections at one time, shared by so many servers, need more local ports than there
-    are. If the number is only an upper bound, not `required`, or near the limit, a warning says so."""
-    ports, addresses = local_ports(), max(1, len(sources))
+    are, or if there are none. If either number is not sure, or near the limit, a warning says so: the connections are
+    only an upper bound unless `required`."""
+    known, addresses = local_ports(), max(1, len(sources))
+    ports = _IANA_PORTS if known is None else known
     most = ports * addresses * servers
+    if not ports:
+        raise BadInput(
+            "no connection can be made: all local ports are reserved",
+            hint="take some out of net.ipv4.ip_local_reserved_ports, or widen net.ipv4.ip_local_port_range",
+        )
     if connections * 2 <= most:
         return
+    usual = "" if known is not None else ", unless its range was changed"
     message = (
         f"up to {connections:,} connections at one time, and this machine's local ports allow {most:,}: "
-        f"{ports:,} from each local address to each server"
+        f"{ports:,} from each local address to each server{usual}; a closed one keeps its port for a minute or more"
     )
-    needed = math.ceil(connections * 2 / ports / servers)
-    # A connection that has been closed keeps its port for a minute, and other programs have some too.
+    needed = max(2, math.ceil(connections * 2 / ports / servers))
     hint = (
-        f"send from {max(2, needed)} addresses of this machine with --source-address (Linux, to a server here: "
-        f"127.0.0.2, 127.0.0.3, ...), widen net.ipv4.ip_local_port_range, or reduce the load"
+        f"send from {needed} addresses of this machine with --source-address{_MORE_ADDRESSES}, {WIDEN_PORTS}, "
+        "or reduce the load"
     )
-    if required and connections > most:
+    if required and known is not None and connections > most:
         raise BadInput(message, hint=hint)
     _log.warning("%s; %s", message, hint)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -28,7 +29,7 @@ from loadbench.core.signals import ending_signals
 from loadbench.core.units import format_duration
 from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
-from loadbench.plan.load import Phase
+from loadbench.plan.load import Open, Phase
 from loadbench.plan.prompt_source import data_set, prompt_source
 from loadbench.plan.server_url import UNVERIFIED, origin_of
 from loadbench.plan.settings import settings
@@ -117,6 +118,11 @@ def check(scenario: Scenario, environment: Mapping[str, str]) -> None:
 def check_connections(scenario: Scenario, connections: int, *, required: bool) -> None:
     """Refuse more connections at one time than there can be; raises `BadInput`."""
     ensure_descriptors(connections, required=required)
+    if scenario.load.users is None and not scenario.is_set("load.max_in_flight"):
+        # Nobody expects as many at one time as are allowed. A minute's arrivals each have a port if the server is that
+        # slow, or if it closes connections, which keep their ports for as long.
+        busiest = max(one.peak_per_s for one in scenario.loads if isinstance(one, Open))
+        connections = min(connections, math.ceil(busiest * 60))
     if scenario.target.adapter is None:
         sources, urls = scenario.target.source_address, scenario.target.url or ()
         # httpx takes a port from all servers at once where it is given an address.

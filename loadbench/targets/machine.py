@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from loadbench.client.descriptors import descriptor_limit
-from loadbench.client.local_ports import local_ports
+from loadbench.client.local_ports import WIDEN_PORTS, local_ports
 from loadbench.core.children import child_environment, find_program
 from loadbench.targets.check_result import Check
 from loadbench.telemetry.sources import about_all, library, read_all, sources
@@ -55,9 +55,11 @@ def descriptors() -> Check:
 def ports() -> Check:
     """The limit on connections from one local address."""
     count = local_ports()
+    if count is None:
+        return Check("local ports", "skip", "this system does not say how many it has")
     message = f"{count:,}: as many connections from one address of this machine to one server"
     if count < _FEW_DESCRIPTORS:
-        return Check("local ports", "warn", message, "widen net.ipv4.ip_local_port_range, or use --source-address")
+        return Check("local ports", "warn", message, f"{WIDEN_PORTS}, or use --source-address")
     return Check("local ports", "ok", message)
 
 

@@ -497,6 +497,20 @@ def test_cookies_are_not_kept(kind):
 
 
 @both
+def test_headers_are_counted(kind):
+    """Up to 1,000 are read, whichever transport it is."""
+
+    def answer(headers: int) -> bytes:
+        start, _, rest = ANSWER.partition(b"\r\n")
+        own = rest.partition(b"\r\n\r\n")[0].count(b"\r\n") + 1
+        return start + b"\r\n" + b"".join(b"a%d: b\r\n" % number for number in range(headers - own)) + rest
+
+    assert ended(kind, ASK, answer(1000), GONE) == (Outcome.OK, "")
+    outcome, detail = ended(kind, ASK, answer(1001), GONE)
+    assert (outcome, "more than 1,000 headers" in detail) == (Outcome.PROTOCOL, True)
+
+
+@both
 def test_proxies_of_the_environment_are_ignored(kind, monkeypatch):
     """What is measured is the server, whatever HTTP_PROXY says."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):

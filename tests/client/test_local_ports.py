@@ -19,6 +19,7 @@ from loadbench.client import local_ports
 from loadbench.client.local_ports import bind_source, check_ports, check_sources
 from loadbench.core.errors import BadInput
 from tests.cli.running import COMMAND, LIMIT_S, environment
+from tests.cli.typed import typed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,10 +114,15 @@ def test_address_that_reaches_the_server_is_not_refused():
 
 @pytest.mark.parametrize(
     ("text", "reserved", "ports"),
-    [("32768\t60999\n", "\n", 28_232), ("1000 1019\n", "900-1004,1010,1019-1030\n", 13), ("", "", 16_384)],
+    [
+        ("32768\t60999\n", "\n", 28_232),
+        ("1000 1019\n", "900-1004,1010,1019-1030\n", 13),
+        ("1000 1019\n", "1000-1019\n", 0),
+        ("", "", None),
+    ],
 )
 def test_ports_are_those_of_the_system_without_the_reserved(text, reserved, ports, monkeypatch, tmp_path):
-    """Where the system does not say, those that IANA has for it."""
+    """Where the system does not say, nobody knows."""
     for name, content in (("_RANGE", text), ("_RESERVED", reserved)):
         (tmp_path / name).write_text(content)
         monkeypatch.setattr(local_ports, name, tmp_path / name)
@@ -137,6 +143,44 @@ def test_limit_of_ports_is_told_before_it_is_met(monkeypatch, caplog):
     with pytest.raises(BadInput, match="allow 1,000") as refused:
         check_ports(4000, sources=())
     assert "8 addresses of this machine with --source-address" in (refused.value.hint or "")
+    assert "a closed one keeps its port for a minute or more" in refused.value.message
+
+
+@pytest.mark.parametrize("sources", [(), ("127.0.0.1", "127.0.0.2")])
+def test_no_port_at_all_is_refused(sources, monkeypatch):
+    """However few connections there are, and whether they are all needed."""
+    monkeypatch.setattr(local_ports, "local_ports", lambda: 0)
+    with pytest.raises(BadInput, match="all local ports are reserved") as refused:
+        check_ports(1, sources=sources, required=False)
+    assert "ip_local_reserved_ports" in (refused.value.hint or "")
+
+
+def test_number_of_ports_that_is_not_known_refuses_nothing(monkeypatch, caplog):
+    """Somebody may have changed it."""
+    monkeypatch.setattr(local_ports, "local_ports", lambda: None)
+    check_ports(8192, sources=())
+    assert not caplog.records
+    check_ports(20_000, sources=())
+    assert "16,384 from each local address to each server, unless its range was changed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("load", "warned"),
+    [
+        (["--rate=1"], False),
+        (["--rate=1,130"], False),
+        (["--rate=1,140"], True),
+        (["--rate=1", "--max-in-flight=9000"], True),
+        (["--users=8000"], False),
+        (["--users=9000"], True),
+    ],
+)
+def test_rate_is_warned_where_it_may_need_so_many_ports(load, warned, monkeypatch, caplog, tmp_path):
+    """By its arrivals of a minute, and by what somebody allowed; the limit that nobody gave says nothing."""
+    monkeypatch.setattr(local_ports, "local_ports", lambda: 16_384)
+    monkeypatch.setattr("loadbench.session.setup.ensure_descriptors", lambda *_, **__: None)
+    typed("sweep", *load, "--dry-run", cwd=tmp_path)
+    assert ("local ports allow 16,384" in caplog.text) == warned
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port is taken as the address is")

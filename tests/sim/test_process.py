@@ -132,4 +132,4 @@ def test_it_takes_as_many_connections_as_the_system_allows(server) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     (line,) = (line for line in limits.splitlines() if line.startswith("Max open files"))
-    assert int(line.split()[3]) == min(hard, 24_064) if hard >= 0 else 24_064
+    assert int(line.split()[3]) == (min(hard, 24_064) if hard >= 0 else 24_064)
