@@ -274,7 +274,7 @@ def read_requests(path: Path, damaged: list[int] | None = None) -> Iterator[Requ
                     bad.append(number)
                     first = first or f"{path}, line {number}: too long for a request"
                     while text and not text.endswith(b"\n"):
-                        text = file.readline(_LONGEST_LINE)  # noqa: PLW2901 - the rest of this line
+                        text = file.readline(1 << 20)  # noqa: PLW2901 - the rest of this line
                     continue
                 try:
                     record = decoder.decode(text)
