@@ -6,7 +6,8 @@ but one: a kept connection that the server closed in the meantime is replaced on
 response has come, and the sink is notified.
 
 A host is resolved once and its addresses are kept, because the name service is not what is measured. The address that
-accepted a connection first is tried first from then on. Several local addresses, if there are `sources`, take turns.
+accepted a connection first is tried first from then on. Several local addresses, if there are `sources`, take turns;
+one that has no port left is passed over.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import asyncio
 import socket
 import ssl
 import sys
-from itertools import cycle
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from loadbench.client.connection import Connection
 from loadbench.client.descriptors import keep_descriptors
-from loadbench.client.faults import explain, is_shortage
-from loadbench.client.local_ports import bind_source, family_of
+from loadbench.client.faults import WrongFamilyError, explain, is_out_of_ports, is_shortage
+from loadbench.client.local_ports import SourceTurns, bind_source, family_of
 from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, keep_stamping, stamp_source
 from loadbench.client.transport import TransportError
+from loadbench.plan.load import WHOLE, Shard
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -54,10 +55,11 @@ class FastTransport:
         *,
         tls: ssl.SSLContext | None = None,
         sources: Sequence[str] = (),
+        part: Shard = WHOLE,
         connection: type[Connection] = Connection,
     ) -> None:
         self._tls = tls
-        self._family, self._sources = family_of(sources), cycle(sources or (None,))
+        self._family, self._sources = family_of(sources), SourceTurns(sources, part)
         self._connection_type = connection
         self._stamper = Stamper()
         self._stamping: socket.socket | None = None
@@ -144,9 +146,14 @@ class FastTransport:
             if scheme == "https" and self._tls is None:
                 self._tls = ssl.create_default_context()
             if (host, port) not in self._addresses:
-                infos = await loop.getaddrinfo(host, port, family=self._family, type=socket.SOCK_STREAM)
-                self._addresses[host, port] = [(family, address) for family, _, _, _, address in infos]
-            sock = await _open_first(self._addresses[host, port], next(self._sources))
+                infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                addresses: list[Address] = [
+                    (family, to) for family, _, _, _, to in infos if self._family in {0, family}
+                ]
+                if not addresses:
+                    raise WrongFamilyError(host, self._family)
+                self._addresses[host, port] = addresses
+            sock = await _open_first(self._addresses[host, port], self._sources.next())
             try:
                 _, connection = await loop.create_connection(
                     lambda: self._connection_type(self._stamper, sock),
@@ -175,14 +182,14 @@ class FastTransport:
         await asyncio.sleep(0)
 
 
-async def _open_first(addresses: list[Address], source: str | None) -> socket.socket:
+async def _open_first(addresses: list[Address], sources: list[str | None]) -> socket.socket:
     """A socket connected to the first address that accepts, which is moved to the front of the list."""
     failure: OSError | None = None
     for address in list(addresses):
         try:
             # An address that swallows the attempt must not use up the time of the next.
             async with asyncio.timeout(None if address is addresses[-1] else _NEXT_ADDRESS_S):
-                sock = await _open(*address, source)
+                sock = await _open(*address, sources)
         except OSError as error:
             failure = failure or error
         else:
@@ -193,8 +200,10 @@ async def _open_first(addresses: list[Address], source: str | None) -> socket.so
     raise failure or OSError("no address")
 
 
-async def _open(family: int, address: tuple[object, ...], source: str | None) -> socket.socket:
-    """A TCP connection from this local address, or any, with kernel stamps where the system has them."""
+async def _open(family: int, address: tuple[object, ...], sources: list[str | None]) -> socket.socket:
+    """A TCP connection from the first of these local addresses that has a port left, with kernel stamps where the
+    system has them."""
+    source, *others = sources
     socket_type = StampedSocket if stamp_source() == KERNEL else socket.socket
     sock = socket_type(family, socket.SOCK_STREAM)
     try:
@@ -209,10 +218,13 @@ async def _open(family: int, address: tuple[object, ...], source: str | None) ->
         if source is not None:
             bind_source(sock, source)
         await asyncio.get_running_loop().sock_connect(sock, address)
-    except BaseException:
+    except BaseException as error:
         sock.close()
-        raise
-    return sock
+        if not others or not isinstance(error, OSError) or not is_out_of_ports(error):
+            raise
+    else:
+        return sock
+    return await _open(family, address, others)
 
 
 def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[Origin, bytes]:

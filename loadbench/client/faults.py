@@ -62,6 +62,19 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         waiting.extend((current.__cause__, current.__context__))
 
 
+class WrongFamilyError(OSError):
+    """A host has no address of the family of the local address."""
+
+    def __init__(self, host: str, family: int) -> None:
+        self.wanted, self.other = ("IPv6", "IPv4") if family == socket.AF_INET6 else ("IPv4", "IPv6")
+        super().__init__(f"{host} has no {self.wanted} address, and --source-address is one")
+
+
+def is_out_of_ports(error: BaseException) -> bool:
+    """Whether a connection failed because its local address has no port left."""
+    return any(isinstance(cause, OSError) and cause.errno in _NO_PORT for cause in causes(error))
+
+
 def is_shortage(error: BaseException) -> bool:
     """Whether this machine, or a limit of this process, is to blame, and nobody at the other end."""
     return any(
@@ -76,6 +89,8 @@ def explain(error: BaseException) -> tuple[str, str]:
     """(what happened, what to do), both without the address, which the caller knows; the latter may be empty."""
     chain = list(causes(error))
     for cause in chain:
+        if isinstance(cause, WrongFamilyError):
+            return str(cause), f"give an {cause.other} address of this machine, or the server's {cause.wanted} address"
         if isinstance(cause, socket.gaierror) and not is_shortage(cause):
             return "no such host", "check the name, or give an IP address"
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -99,7 +114,9 @@ def explain(error: BaseException) -> tuple[str, str]:
 
 
 # The system's limits, and what a resolver says that met one of them.
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN})
+# No port is left: as it connects; or as it is bound, for which Linux has the second and Windows the third.
+_NO_PORT = frozenset({errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.ENOBUFS})
+_SHORTAGES = _NO_PORT | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 _NO_RESOLVER = frozenset({getattr(socket, "EAI_SYSTEM", None), socket.EAI_MEMORY} - {None})
 _BY_ERRNO: dict[int | None, tuple[str, str]] = {
     errno.ECONNREFUSED: ("connection refused", "is the server running, and is this its port?"),
@@ -110,9 +127,9 @@ _BY_ERRNO: dict[int | None, tuple[str, str]] = {
     errno.EPIPE: ("connection closed by the server while the request was sent", ""),
     errno.EMFILE: ("this process may open no more sockets", "raise the limit: ulimit -n"),
     errno.ENFILE: ("this machine may open no more files", "raise fs.file-max"),
-    errno.EADDRNOTAVAIL: (
-        "no local port is left",
-        "use fewer users, more local addresses (--source-address), or a wider port range",
+    **dict.fromkeys(
+        (errno.EADDRNOTAVAIL, errno.EADDRINUSE),
+        ("no local port is left", "use fewer users, more local addresses (--source-address), or a wider port range"),
     ),
     errno.ENOBUFS: ("the system has no room for another socket", "reduce the load"),
     errno.ENOMEM: ("the system has no memory for another socket", "reduce the load"),

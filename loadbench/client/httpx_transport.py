@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import ssl
 from contextlib import aclosing
-from itertools import cycle
 from typing import TYPE_CHECKING, cast
 
 import anyio
 
 from loadbench.client.connection import MOST_HEADERS
 from loadbench.client.descriptors import keep_descriptors
-from loadbench.client.faults import explain, is_shortage
+from loadbench.client.faults import explain, is_out_of_ports, is_shortage
 from loadbench.client.lean_httpx import httpx
+from loadbench.client.local_ports import SourceTurns
 from loadbench.client.stamping import StampStats
 from loadbench.client.transport import TransportError
+from loadbench.plan.load import WHOLE, Shard
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
 
@@ -55,8 +56,10 @@ class HttpxTransport:
 
     stamp_source = "user"
 
-    def __init__(self, clock: Clock, *, tls: ssl.SSLContext | None = None, sources: Sequence[str] = ()) -> None:
-        self._sources = cycle(sources or (None,))
+    def __init__(
+        self, clock: Clock, *, tls: ssl.SSLContext | None = None, sources: Sequence[str] = (), part: Shard = WHOLE
+    ) -> None:
+        self._sources = SourceTurns(sources, part)
         self._now_ns = clock.now_ns
         self._tls = tls
         self._idle: list[httpx.AsyncClient] = []
@@ -76,19 +79,28 @@ class HttpxTransport:
             sink.reconnecting()
         if self._tls is None and request.url.startswith("https:"):
             self._tls = ssl.create_default_context()
-        client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(
-                verify=self._tls or False,  # for http:// none is made: that would cost 30 ms a client
+        source, *others = self._sources.next()
+        while True:
+            client = httpx.AsyncClient(
+                transport=httpx.AsyncHTTPTransport(
+                    verify=self._tls or False,  # for http:// none is made: that would cost 30 ms a client
+                    trust_env=False,
+                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None),
+                    local_address=source,
+                ),
                 trust_env=False,
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None),
-                local_address=next(self._sources),
-            ),
-            trust_env=False,
-            follow_redirects=False,
-            timeout=None,
-            headers={"accept": "text/event-stream, application/json", "accept-encoding": "identity"},
-        )
-        await self._carry(client, request, sink, _Trace(sink, self._now_ns))
+                follow_redirects=False,
+                timeout=None,
+                headers={"accept": "text/event-stream, application/json", "accept-encoding": "identity"},
+            )
+            try:
+                await self._carry(client, request, sink, _Trace(sink, self._now_ns))
+            except TransportError as error:
+                if not others or not is_out_of_ports(error):
+                    raise
+                source, *others = others
+            else:
+                return
 
     async def _carry(self, client: httpx.AsyncClient, request: HttpRequest, sink: Sink, trace: _Trace) -> None:
         """Send the request over this client, and keep the client if the response was read to its end."""

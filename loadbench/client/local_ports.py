@@ -10,6 +10,7 @@ import math
 import socket
 import sys
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from loadbench.core.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from loadbench.plan.load import Shard
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +56,19 @@ def bind_source(sock: socket.socket, source: str) -> None:
         with suppress(OSError):
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
     sock.bind((source, 0))
+
+
+class SourceTurns:
+    """Local addresses that take turns. Of the turns of all worker processes, this one has those of its `part`."""
+
+    def __init__(self, sources: Sequence[str], part: Shard) -> None:
+        self._sources = tuple(sources) or (None,)
+        self._turns = count(part.index, part.of)
+
+    def next(self) -> list[str | None]:
+        """The address whose turn it is, and then the others, in case it has no port left; `None`: any address."""
+        first = next(self._turns) % len(self._sources)
+        return [*self._sources[first:], *self._sources[:first]]
 
 
 def family_of(sources: Sequence[str]) -> int:

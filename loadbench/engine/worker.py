@@ -167,7 +167,7 @@ class Worker:
         target, *others = (replace(target, tls=self._tls) for target in order.targets)
         if self._transport is None:
             keep_addresses(order.addresses)
-            self._transport = make_transport(scenario, target, self._clock)
+            self._transport = make_transport(scenario, target, self._clock, part=order.shard)
         client = make_client(
             scenario, target, self._transport, model=order.model, mix=order.mix, others=others, clock=self._clock
         )

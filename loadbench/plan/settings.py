@@ -445,8 +445,8 @@ class TargetSettings:
         "The HTTP client: loadbench's own, which reads kernel timestamps, or httpx.", commands=_SENDING,
         refused={"models": "no request is sent to a model"}, needs=(_OVER_HTTP,), reused="always")
     source_address: tuple[str, ...] = setting(types.LOCAL_ADDRESSES, (),
-        "Connect from this address of this machine; repeat the flag for several, which take turns. One address has "
-        "only as many connections to a server as it has ports, some 28,000.",
+        "Connect from this address of this machine; repeat the flag for several, which take turns; one without a port "
+        "left is passed over. One address has only as many connections to a server as it has ports, some 28,000.",
         needs=(_OVER_HTTP,), comparable=Comparable.FREE)
     profile: str = setting(types.TEXT, "slot-server",
         "The profile of the simulated server; `loadbench serve --list` lists them.", commands=_ANY_SERVER - {"judge"},

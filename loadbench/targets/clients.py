@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from loadbench.client.adapter import AdapterTransport
 from loadbench.client.client import Client, Timeouts
 from loadbench.client.fast_transport import FastTransport
+from loadbench.plan.load import WHOLE, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,16 +22,19 @@ if TYPE_CHECKING:
     MeasuringTransport = FastTransport | HttpxTransport | AdapterTransport
 
 
-def make_transport(scenario: Scenario, target: Target, clock: Clock, *others: Target) -> MeasuringTransport:
-    """The transport of all requests, also to `others`; it must be closed in the event loop that uses it."""
+def make_transport(
+    scenario: Scenario, target: Target, clock: Clock, *others: Target, part: Shard = WHOLE
+) -> MeasuringTransport:
+    """The transport of all requests, also to `others`, of this part of the load; it must be closed in the event loop
+    that uses it."""
     if target.adapter is not None:
         return AdapterTransport(target.adapter)
     tls = next((one.tls for one in (target, *others) if one.tls is not None), None)
     if scenario.target.transport == "httpx":
         from loadbench.client.httpx_transport import HttpxTransport  # noqa: PLC0415 - httpx is needed for nothing else
 
-        return HttpxTransport(clock, tls=tls, sources=target.sources)
-    return FastTransport(tls=tls, sources=target.sources)
+        return HttpxTransport(clock, tls=tls, sources=target.sources, part=part)
+    return FastTransport(tls=tls, sources=target.sources, part=part)
 
 
 def make_client(

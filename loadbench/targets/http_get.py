@@ -141,14 +141,14 @@ async def http_client(
     query: str = "",
     secrets: Sequence[str] = (),
     tls: ssl.SSLContext | None,
-    source: str | None = None,
+    sources: Sequence[str] = (),
     limits: LimitSettings,
 ) -> AsyncIterator[HttpClient]:
-    """A client for such requests to the server of `url`, which alone gets the headers and the query, from the local
-    address `source`, within the scenario's time limits; proxies of the environment are ignored. Responses come without
-    the `secrets`, should the server repeat them.
+    """A client for such requests to the server of `url`, which alone gets the headers and the query, from the first
+    of the local addresses `sources` that has a port left, within the scenario's time limits; proxies of the environment
+    are ignored. Responses come without the `secrets`, should the server repeat them.
     """
-    transport = FastTransport(tls=tls, sources=(source,) if source else ())
+    transport = FastTransport(tls=tls, sources=sources)
     try:
         yield HttpClient(
             url,

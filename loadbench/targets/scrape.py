@@ -128,7 +128,7 @@ async def poll_gauges(
 
 @asynccontextmanager
 async def _transport(target: Target) -> AsyncIterator[FastTransport]:
-    transport = FastTransport(tls=target.tls, sources=target.sources[:1])
+    transport = FastTransport(tls=target.tls, sources=target.sources)
     try:
         yield transport
     finally:

@@ -66,11 +66,6 @@ class Target:
         rest = " and more" if self.more_models else f" and {len(models) - 20} more" if len(models) > 20 else ""
         return f"it lists {', '.join(models[:20])}{rest}"
 
-    @property
-    def source(self) -> str | None:
-        """The local address of small requests."""
-        return self.sources[0] if self.sources else None
-
     def http(self, limits: LimitSettings) -> AbstractAsyncContextManager[HttpClient]:
         """A client for small requests to it."""
         from loadbench.targets.http_get import http_client  # noqa: PLC0415 - workers send none
@@ -81,7 +76,7 @@ class Target:
             query=self.query,
             secrets=self.all_secrets,
             tls=self.tls,
-            source=self.source,
+            sources=self.sources,
             limits=limits,
         )
 

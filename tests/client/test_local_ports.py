@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +22,7 @@ from loadbench.client.local_ports import bind_source, check_ports, check_sources
 from loadbench.core.errors import BadInput
 from tests.cli.running import COMMAND, LIMIT_S, environment
 from tests.cli.typed import typed
+from tests.client.test_fast_transport import has_ipv6
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +79,39 @@ def test_local_addresses_take_turns(more, tmp_path):
     assert run["levels"][0]["outcomes"] == {"ok": 48}
     assert run["scenario"]["target"]["source_address"] == sources
     assert set(peers) == set(sources)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+@pytest.mark.parametrize(("users", "workers", "sources"), [(4, 4, 4), (4, 2, 4), (6, 3, 2)])
+def test_worker_processes_share_the_turns(users, workers, sources, tmp_path):
+    """Each address has as many connections as in one process, up to one."""
+    given = [f"127.0.0.{2 + number}" for number in range(sources)]
+    flags = [f"--source-address={one}" for one in given]
+    load = [f"--users={users}", f"--workers={workers}", "--duration=1s", "--warm-up=0s", "--telemetry=off"]
+    with server() as (url, peers):
+        done = typed("sweep", f"--url={url}", *load, "--json", *flags, cwd=tmp_path)
+    assert set(json.loads(done.stdout)["levels"][0]["outcomes"]) == {"ok"}, done.stderr
+    # The list of models and the first request come from the first.
+    measured = peers - Counter({given[0]: peers.total() - users})
+    assert measured == dict.fromkeys(given, users // sources)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
+@pytest.mark.parametrize("command", ["models", "sweep"])
+def test_server_without_an_address_of_that_kind_is_named(command, monkeypatch, tmp_path):
+    """The name is right, and the address of this machine is; they do not fit."""
+    resolve = socket.getaddrinfo
+
+    def resolve_to_ipv4(host, port, family=0, **options):
+        return resolve("127.0.0.1" if host == "localhost" else host, port, family=family, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_to_ipv4)
+    with server() as (url, peers):
+        named = url.replace("127.0.0.1", "localhost")
+        done = typed(command, f"--url={named}", "--source-address=::1", cwd=tmp_path)
+    assert (done.returncode, not peers) == (6, True)
+    assert "localhost has no IPv6 address, and --source-address is one" in done.stderr
+    assert "give an IPv4 address of this machine, or the server's IPv6 address" in done.stderr
 
 
 def test_address_of_another_machine_is_refused_before_anything_is_sent(tmp_path):
@@ -221,3 +257,39 @@ def test_more_users_than_ports(sources, tmp_path):
     else:
         assert "Traceback" not in done.stderr
         assert set(json.loads(done.stdout)["levels"][0]["outcomes"]) == {"ok"}, done.stderr
+
+
+_HELD = """
+import socket, subprocess, sys
+from tests.client.test_local_ports import bind_source, server
+with server() as (url, peers):
+    held = []
+    try:
+        while True:
+            held.append(socket.socket())
+            bind_source(held[-1], "127.0.0.2")
+            held[-1].connect(("127.0.0.1", int(url.rpartition(":")[2])))
+    except OSError:
+        assert len(held) > 10
+    sys.exit(subprocess.run([*sys.argv[1:], f"--url={url}"]).returncode)
+"""
+
+
+@pytest.mark.skipif(bool(networks()), reason=networks() or "-")
+@pytest.mark.parametrize("transport", ["fast", "httpx"])
+def test_address_without_a_port_left_is_passed_over(transport, tmp_path):
+    """Another program has all of one address: no request fails while the others have some."""
+    given = [f"--source-address=127.0.0.{2 + number}" for number in range(3)]
+    sweep = ["sweep", "--users=12", "--duration=1s", "--warm-up=300ms", "--json", *given]
+    held = shlex.join([sys.executable, "-c", _HELD, *COMMAND, *sweep, f"--transport={transport}"])
+    ports = "/proc/sys/net/ipv4/ip_local_port_range"
+    done = subprocess.run(
+        ["unshare", "-rn", "bash", "-c", f"ip link set lo up; echo 20000 20019 >{ports}; {held}"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(Path(__file__).parents[2])),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert set(json.loads(done.stdout)["levels"][0]["outcomes"]) == {"ok"}, done.stderr
