@@ -4,6 +4,7 @@ so many connections to one server: as many as it has ports. More local addresses
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import math
@@ -28,6 +29,10 @@ _RANGE, _RESERVED = Path("/proc/sys/net/ipv4/ip_local_port_range"), Path("/proc/
 _IANA_PORTS = 16_384
 # Of <linux/in.h>, since Linux 4.2; Python names it from 3.12 on. Without it, binding takes a port from all servers.
 _IP_BIND_ADDRESS_NO_PORT = 24
+# What a socket is told that cannot be connected from its address; on Linux the second from loopback to elsewhere.
+_NO_ROUTE = {errno.ENETUNREACH, errno.EINVAL, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
+# To connect to these is to connect to this machine.
+_UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound
 WIDEN_PORTS = {
     "win32": "widen the range (netsh int ipv4 set dynamicport tcp start=10000 num=55536)",
     "darwin": "widen the range (sysctl -w net.inet.ip.portrange.first=10000)",
@@ -76,6 +81,30 @@ def family_of(sources: Sequence[str]) -> int:
     return 0 if not sources else socket.AF_INET6 if ":" in sources[0] else socket.AF_INET
 
 
+def _has_route(source: str, host: str) -> bool:
+    """Whether the system has a way from this local address to this one: connecting a UDP socket sends nothing."""
+    with socket.socket(family_of([source]), socket.SOCK_DGRAM) as sock:
+        try:
+            bind_source(sock, source)
+            sock.connect((host, 9))
+        except OSError as error:
+            return error.errno not in _NO_ROUTE
+    return True
+
+
+def servers_of(origins: Sequence[tuple[str, int]], *, family: int = 0) -> int:
+    """How many servers these hosts and ports are at least: those of which an address is the same count as one."""
+    servers: list[set[tuple[object, ...]]] = []
+    for host, port in origins:
+        found: set[tuple[object, ...]] = {(host, port)}
+        with suppress(OSError, UnicodeError):  # it is not found, and that is said later
+            infos = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+            found = {(_UNSPECIFIED.get(str(to[0]), to[0]), port) for *_, to in infos}
+        found = found.union(*(one for one in servers if one & found))
+        servers = [*(one for one in servers if not one & found), found]
+    return len(servers)
+
+
 def check_sources(sources: Sequence[str], *, hosts: Sequence[str]) -> None:
     """Raise `BadInput` if this machine cannot connect from these addresses to these hosts, as far as that is known
     before it is tried."""
@@ -97,25 +126,30 @@ def check_sources(sources: Sequence[str], *, hosts: Sequence[str]) -> None:
         for host in hosts:
             with suppress(ValueError):  # a name: what it stands for is known later
                 server = ipaddress.ip_address(host)
-                if server.version != address.version or (address.is_loopback and not server.is_loopback):
+                if server.version != address.version or not _has_route(source, host):
                     raise BadInput(
                         f"--source-address {source}: does not reach {host}",
                         hint="give an address of this machine in a network that reaches the server",
                     )
 
 
-def check_ports(connections: int, *, sources: Sequence[str], servers: int = 1, required: bool = True) -> None:
-    """Raise `BadInput` if so many connections at one time, shared by so many servers, need more local ports than there
+def check_ports(
+    connections: int, *, sources: Sequence[str], origins: Sequence[tuple[str, int]] = (), required: bool = True
+) -> None:
+    """Raise `BadInput` if so many connections at one time, to these hosts and ports, need more local ports than there
     are, or if there are none. If either number is not sure, or near the limit, a warning says so: the connections are
     only an upper bound unless `required`."""
     known, addresses = local_ports(), max(1, len(sources))
     ports = _IANA_PORTS if known is None else known
-    most = ports * addresses * servers
     if not ports:
         raise BadInput(
             "no connection can be made: all local ports are reserved",
             hint="take some out of net.ipv4.ip_local_reserved_ports, or widen net.ipv4.ip_local_port_range",
         )
+    if connections * 2 <= ports * addresses:
+        return
+    servers = 1 if len(origins) < 2 else servers_of(origins, family=family_of(sources))
+    most = ports * addresses * servers
     if connections * 2 <= most:
         return
     usual = "" if known is not None else ", unless its range was changed"

@@ -12,6 +12,8 @@ query that may be secrets.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from ipaddress import IPv6Address
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
@@ -119,6 +121,10 @@ def normal_url(text: str) -> str:
                 raise UnicodeError("there is no name after xn--")  # noqa: TRY301 - as a name that cannot be decoded
     except UnicodeError as error:
         raise ValueError(f"{found}{wanted}: {error}") from None
+    if ":" in host:
+        with suppress(ValueError):  # one with a zone, say
+            # An IPv4 address in the form of IPv6 is the IPv4 address.
+            host = str(IPv6Address(host).ipv4_mapped or host)
     host = f"[{host}]" if ":" in host else host
     netloc = (f"{quote(userinfo, safe=_SAFE)}@" if userinfo else "") + host + ("" if port is None else f":{port}")
     path, query = quote(parts.path, safe=_SAFE), quote(parts.query, safe=_SAFE)

@@ -223,6 +223,7 @@ def _local_address(value: object) -> str:
     text = _text(value).strip().strip("[]")
     with suppress(ValueError):
         address = ipaddress.ip_address(text)
+        address = getattr(address, "ipv4_mapped", None) or address
         if not (address.is_unspecified or address.is_multicast):
             return str(address)
     raise _wrong(value, "an IP address of this machine, as in 127.0.0.2 or 192.168.1.20")

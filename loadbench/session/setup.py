@@ -126,8 +126,9 @@ def check_connections(scenario: Scenario, connections: int, *, required: bool) -
     if scenario.target.adapter is None:
         sources, urls = scenario.target.source_address, scenario.target.url or ()
         # httpx takes a port from all servers at once where it is given an address.
-        servers = 1 if sources and scenario.target.transport == "httpx" else max(1, len(urls))
-        check_ports(connections, sources=sources, servers=servers, required=required)
+        shared = sources and scenario.target.transport == "httpx"
+        origins = () if shared else tuple(origin_of(url)[1:] for url in urls)
+        check_ports(connections, sources=sources, origins=origins, required=required)
 
 
 def check_space(scenario: Scenario) -> None:

@@ -15,11 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from loadbench.client import local_ports
 from loadbench.client.local_ports import bind_source, check_ports, check_sources
 from loadbench.core.errors import BadInput
+from loadbench.plan.server_url import normal_url
+from loadbench.plan.setting_types import LOCAL_ADDRESSES
 from tests.cli.running import COMMAND, LIMIT_S, environment
 from tests.cli.typed import typed
 from tests.client.test_fast_transport import has_ipv6
@@ -148,6 +151,47 @@ def test_address_that_reaches_the_server_is_not_refused():
     check_sources(["127.0.0.1"], hosts=["127.0.0.1", "localhost", ""])
 
 
+def own_address() -> str:
+    """An address of this machine that is not a loopback one; empty if it has none."""
+    found = [entry.address for entries in psutil.net_if_addrs().values() for entry in entries if entry.family == 2]
+    return next((address for address in found if not address.startswith("127.")), "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux connects so")
+@pytest.mark.parametrize("host", ["0.0.0.0", own_address()])
+def test_loopback_address_reaches_all_of_this_machine(host):
+    """As a TCP connection does."""
+    if not host:
+        pytest.skip("this machine has no other address")
+    with socket.create_server((host, 0)) as listener, socket.socket() as sock:
+        bind_source(sock, "127.0.0.2")
+        sock.connect((host, listener.getsockname()[1]))
+    check_sources(["127.0.0.2"], hosts=[host])
+
+
+def test_ipv4_address_in_the_form_of_ipv6_is_that_address():
+    """In the URL and as a local address."""
+    assert normal_url("http://[::ffff:127.0.0.1]:8080/v1") == "http://127.0.0.1:8080/v1"
+    assert normal_url("http://[::1]:8080/v1") == "http://[::1]:8080/v1"
+    assert LOCAL_ADDRESSES.read(["::ffff:127.0.0.1"]) == ("127.0.0.1",)
+
+
+@pytest.mark.parametrize(
+    ("origins", "servers"),
+    [
+        ([("127.0.0.1", 80), ("localhost", 80)], 1),
+        ([("127.0.0.1", 80), ("localhost", 81)], 2),
+        ([("127.0.0.1", 80), ("127.0.0.2", 80), ("0.0.0.0", 80)], 2),
+        ([("192.0.2.1", 80), ("192.0.2.2", 80)], 2),
+    ],
+)
+def test_one_server_by_two_urls_is_one(origins, servers, monkeypatch):
+    """Its ports are there once, whatever it is called."""
+    monkeypatch.setattr(local_ports, "local_ports", lambda: 1000)
+    with pytest.raises(BadInput, match=f"allow {1000 * servers:,}:"):
+        check_ports(5000, sources=("127.0.0.1",), origins=origins)
+
+
 @pytest.mark.parametrize(
     ("text", "reserved", "ports"),
     [
@@ -170,7 +214,7 @@ def test_limit_of_ports_is_told_before_it_is_met(monkeypatch, caplog):
     monkeypatch.setattr(local_ports, "local_ports", lambda: 1000)
     with caplog.at_level(logging.WARNING):
         check_ports(500, sources=())
-        check_ports(2000, sources=("127.0.0.1", "127.0.0.2"), servers=2)
+        check_ports(2000, sources=("127.0.0.1", "127.0.0.2"), origins=[("192.0.2.1", 80), ("192.0.2.2", 80)])
         assert not caplog.records
         check_ports(1000, sources=())
         check_ports(1001, sources=(), required=False)
