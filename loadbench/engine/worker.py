@@ -107,10 +107,9 @@ class Outbox:
 class SharedCount:
     """A count that all workers have mapped, of what each may take one by one."""
 
-    def __init__(self, path: Path) -> None:
-        # Of its own: what another opening of the file has locked is locked for this one.
-        self._file = path.open("r+b")
-        self._count = mmap.mmap(self._file.fileno(), SENT.size)
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file  # opened by this process: what another opening has locked is locked for this one
+        self._count = mmap.mmap(file.fileno(), SENT.size)
 
     def take(self) -> bool:
         """Take one; false if none is left. Another worker has the lock for about a microsecond."""
@@ -251,7 +250,8 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with Path(sys.argv[1]).open("r+b") as file:
         counter = mmap.mmap(file.fileno(), SENT.size)
-    event_loop.run(_main, counter, SharedCount(Path(sys.argv[1]).with_name(LEFT)))
+    with Path(sys.argv[1]).with_name(LEFT).open("r+b") as file:
+        event_loop.run(_main, counter, SharedCount(file))
 
 
 if __name__ == "__main__":

@@ -209,13 +209,13 @@ def seen_transfer(call):
 
 
 def seen_locking(number: int, mode: int, size: int) -> None:
-    """`msvcrt.locking`, for a single try."""
+    """`msvcrt.locking`, for a single try or to unlock."""
     import fcntl  # noqa: PLC0415
 
-    assert (mode, size) == (2, 1)
+    assert (mode in {0, 2}, size) == (True, 1)
     assert os.lseek(number, 0, os.SEEK_CUR) < 1 << 31, "more than the C library can lock"
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB if mode else fcntl.LOCK_UN)
     except BlockingIOError:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
@@ -305,7 +305,7 @@ else:
     VIEWS["select"] = View(select, select=seen_select)
     VIEWS["subprocess"] = View(subprocess, CREATE_NEW_PROCESS_GROUP=0x200)
     VIEWS["io"] = View(io, open=seen_open, TextIOWrapper=SeenTextIOWrapper)
-    VIEWS["msvcrt"] = SimpleNamespace(LK_NBLCK=2, locking=seen_locking)
+    VIEWS["msvcrt"] = SimpleNamespace(LK_UNLCK=0, LK_NBLCK=2, locking=seen_locking)
     _USES |= {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
     subprocess.Popen.__init__ = start
     subprocess.Popen.terminate = subprocess.Popen.kill
