@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from loadbench.client.stamping import StampStats
     from loadbench.client.transport import HttpRequest, Sink
 
-# Sent besides the caller's headers; no compression, because it would hold tokens back.
-_ALWAYS = "accept: text/event-stream, application/json\r\naccept-encoding: identity\r\n"
+# Sent unless the caller has one of its own; no compression, because it would hold tokens back.
+_ALWAYS = (("accept", "text/event-stream, application/json"), ("accept-encoding", "identity"))
 # How long one address may take to connect where there is another to try (RFC 8305 has 250 ms).
 _NEXT_ADDRESS_S = 0.25
 # The system finds a dead peer after this, if no deadline finds it before.
@@ -232,6 +232,8 @@ def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    extra = "".join(f"{name}: {text}\r\n" for name, text in headers)
-    head = f"{method} {path} HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\n{_ALWAYS}{extra}"
+    own = {name.lower() for name, _ in headers}
+    sent = [*(header for header in _ALWAYS if header[0] not in own), *headers]
+    lines = "".join(f"{name}: {text}\r\n" for name, text in sent)
+    head = f"{method} {path} HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\n{lines}"
     return (parts.scheme, parts.hostname or "", port), head.encode("latin-1", errors="replace")

@@ -8,6 +8,7 @@ one wake-up. The wait changes no stamp, delays no timer and stops nothing; it on
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import select
 import selectors
@@ -76,15 +77,20 @@ if sys.platform == "linux":
             if self._is_worth and timeout * 1e9 > _CLEAR_WAITS * self.wait_ns:
                 time.sleep(self.wait_ns / 1e9)
                 timeout -= self.wait_ns / 1e9
-            # The timeout of epoll has whole milliseconds, and what is left at the end is awaited to the microsecond.
-            whole_s = None if timeout == math.inf else math.floor(timeout * 1e3) * 1e-3
+            # The timeout of epoll has whole milliseconds, to which it is rounded up, and what is left at the end is
+            # awaited to the microsecond.
+            whole_s = None if timeout == math.inf else max(0.0, math.floor(timeout * 1e3) - 0.5) * 1e-3
             if whole_s == 0 < timeout and self.fileno() < _FD_SETSIZE:
                 select.select((self.fileno(),), (), (), timeout)
             ready: list[tuple[selectors.SelectorKey, int]] = []
             for fd, events in self._selector.poll(whole_s, max(1, len(self._fd_to_key))):  # type: ignore[attr-defined]
                 reader = self.readers.get(fd)
-                if reader is not None and events == select.EPOLLIN and reader():
-                    continue
+                if reader is not None and events == select.EPOLLIN:
+                    try:
+                        if reader():
+                            continue
+                    except Exception:  # it would end the loop, and asyncio reports what a callback raises
+                        logging.getLogger("asyncio").exception("an error while reading past the event loop")
                 key = self._fd_to_key.get(fd)  # type: ignore[attr-defined]
                 if key is not None:
                     mask = selectors.EVENT_WRITE if events & ~select.EPOLLIN else 0

@@ -130,7 +130,8 @@ class HttpClient:
     def request(self, url: str) -> HttpRequest:
         """The request of this URL; only its own server gets the headers and the query."""
         own = origin_of(url) == self._origin
-        return HttpRequest("GET", with_query(url, self._query) if own else url, self._headers if own else ())
+        headers = (("accept", "*/*"), *(self._headers if own else ()))
+        return HttpRequest("GET", with_query(url, self._query) if own else url, headers)
 
 
 @asynccontextmanager
@@ -181,7 +182,7 @@ async def get(http: HttpClient, url: str, *, within_s: float | None = None) -> R
             what, hint = explain(error)
             what = clean(hide(what))
             if sink.is_connected:
-                hint = "check the port, and whether it needs https://"
+                hint = hint or "check the port, and whether it needs https://"
                 raise TargetUnavailable(f"{shown}: no valid HTTP response ({what})", hint=hint) from None
             raise NoConnection(f"{shown}: {what}", hint=hint) from None
         # The body is decoded, so the headers that describe its coding no longer apply.

@@ -86,6 +86,7 @@ class LineStream:
             self._line += rest
         except OversizeEvent as error:
             self._line.clear()
+            hold(self, 0)
             error.events = events
             raise
         return events

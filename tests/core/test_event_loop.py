@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -292,3 +294,37 @@ def test_timers_are_not_early_and_not_a_millisecond_late_by_rule():
     took, usual = event_loop.run(main), asyncio.run(main())
     assert min(took) >= 0.0002
     assert min(took) < min(usual)
+
+
+@linux
+def test_timers_of_whole_milliseconds_wait_for_so_many(monkeypatch):
+    """epoll takes whole ones, and rounds up: 9 * 0.001 s would be 10."""
+    selector, waits = event_loop.BatchingSelector(), []
+    with closing(selector), monkeypatch.context() as patch:
+        patch.setattr(selector, "_selector", SimpleNamespace(poll=lambda wait_s, _: waits.append(wait_s) or []))
+        patch.setattr(event_loop.select, "select", lambda *_: None)
+        patch.setattr(selector, "fileno", lambda: 0)
+        for microseconds in range(0, 100_000, 100):
+            selector.select(microseconds / 1e6)
+            assert math.ceil(round(waits.pop() * 1e9) / 1e6) == microseconds // 1000
+
+
+@linux
+def test_an_error_in_a_reader_does_not_end_the_loop(caplog):
+    """It is reported, and the loop goes on with this socket."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        read, write = socket.socketpair()
+        seen = asyncio.Event()
+        with read, write:
+            read.setblocking(False)
+            loop.add_reader(read, seen.set)
+            loop.batches.readers[read.fileno()] = lambda: 1 / 0
+            write.send(b"x")
+            await asyncio.wait_for(seen.wait(), 30)
+            loop.remove_reader(read)
+            del loop.batches.readers[read.fileno()]
+
+    event_loop.run(main)
+    assert "ZeroDivisionError" in caplog.text

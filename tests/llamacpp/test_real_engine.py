@@ -37,7 +37,7 @@ TOKENS = 32
 PROMPT = 128
 SMALL = ("--users=1", "--requests=3", "--warm-up=0s", "--telemetry=off", f"--max-tokens={TOKENS}")
 # What a shared machine may do to the client: these say that it was the limit, which is true, and no fault.
-CLIENT_LIMITS = {"late_start", "late_reads", "loop_lag"}
+CLIENT_LIMITS = {"late_start", "late_reads", "loop_lag", "late_first_tokens"}
 # Checks of the machine that runs the test, which may be busy.
 OF_MACHINE = {"gpu", "cpu", "governor", "power"}
 

@@ -583,4 +583,4 @@ def test_c13_the_lump_is_no_late_read_of_ours():
     level = a_level(recording=a_recording([sample]))
     assert level.client.merged_reads == pytest.approx(0.2)
     assert level.client.censored_events == 0
-    assert not {"late_reads", "loop_lag"} & reasons(level)
+    assert not {"late_reads", "loop_lag", "late_first_tokens"} & reasons(level)

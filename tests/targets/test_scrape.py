@@ -11,6 +11,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadbench.client import fast_transport
 from loadbench.client.tls import tls_context
 from loadbench.core.clock import MonotonicClock
 from loadbench.sim.profile import PROFILES
@@ -412,3 +413,11 @@ def test_simulated_server_has_counters():
 
     names = ("output_tokens", "prompt_tokens", "requests", "steps")
     assert asyncio.run(main()) == {f"loadbench_sim:{name}_total": 0.0 for name in names}
+
+
+def test_the_page_is_asked_for_as_text_alone():
+    """A server may look at the first header of a name only."""
+
+    _, sent = fast_transport._head("GET", "http://a/metrics", (("accept", "text/plain"), ("x", "y")))
+    assert sent.decode().split("\r\n")[2:] == ["accept-encoding: identity", "accept: text/plain", "x: y", ""]
+    assert b"accept: text/event-stream, " in fast_transport._head("POST", "http://a/v1", ())[1]
