@@ -72,7 +72,9 @@ class HttpxTransport:
             try:
                 await self._carry(self._idle.pop(), request, sink, trace)
             except TransportError as error:
-                if not trace.reused or trace.response_began or error.outcome is not Outcome.RESET:
+                is_dead = trace.reused and not trace.response_began and error.outcome is Outcome.RESET
+                # httpx makes a new connection where it knows that the kept one is dead, from the same local address.
+                if not is_dead and not is_out_of_ports(error):
                     raise
             else:
                 return

@@ -324,7 +324,7 @@ with server() as (url, peers):
 def test_address_without_a_port_left_is_passed_over(transport, tmp_path):
     """Another program has all of one address: no request fails while the others have some."""
     given = [f"--source-address=127.0.0.{2 + number}" for number in range(3)]
-    sweep = ["sweep", "--users=12", "--duration=1s", "--warm-up=300ms", "--json", *given]
+    sweep = ["sweep", "--users=6", "--requests=12", "--warm-up=0s", "--json", *given]
     held = shlex.join([sys.executable, "-c", _HELD, *COMMAND, *sweep, f"--transport={transport}"])
     ports = "/proc/sys/net/ipv4/ip_local_port_range"
     done = subprocess.run(
