@@ -155,7 +155,7 @@ def _or_none(read: Callable[[object], T]) -> Callable[[object], T | None]:
 
 
 def _listed(
-    read: Callable[[object], T], example: str, *, commas_in_items: bool = False
+    read: Callable[[object], T], example: str, *, commas_in_items: bool = False, may_be_none: bool = False
 ) -> Callable[[object], tuple[T, ...]]:
     """A list without repetitions, or a text with commas. Rules hold no commas, so that an item may be several rules."""
 
@@ -165,7 +165,7 @@ def _listed(
             items = [items]
         if not commas_in_items:
             items = [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
-        if not items or any(isinstance(item, str) and not item.strip() for item in items):
+        if not (items or may_be_none) or any(isinstance(item, str) and not item.strip() for item in items):
             raise _wrong(value, f"values with single commas between them, as in {example}")
         if len(items) > _MOST_LEVELS:
             raise ValueError(f"found {len(items)} values, want at most {_MOST_LEVELS}")
@@ -414,7 +414,7 @@ URLS: SettingType[tuple[str, ...]] = SettingType(
 )
 HOSTS: SettingType[tuple[str, ...]] = SettingType("HOST", _listed(_host, "gpu.example.org"), _show_list, multiple=True)
 LOCAL_ADDRESSES: SettingType[tuple[str, ...]] = SettingType(
-    "ADDRESS", _listed(_local_address, "127.0.0.2,127.0.0.3"), _show_list, multiple=True
+    "ADDRESS", _listed(_local_address, "127.0.0.2,127.0.0.3", may_be_none=True), _show_list, multiple=True
 )
 MODELS: SettingType[tuple[str, ...]] = SettingType(
     "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True

@@ -72,6 +72,7 @@ class RunPlace:
         self.unwritten: dict[str, str] = {}
         self.say: Callable[[str], None] = lambda _: None
         self.hold: Callable[[RunPlace], None] = lambda _: None  # called for each folder that the run is in
+        self.release: Callable[[], object] = lambda: None  # what `hold` holds, when the run is over
         self.lock = threading.RLock()  # the logs are written by threads
         self._may_move = may_move
         self._to_save: dict[tuple[RunFolder, str], bytes] = {}  # the newest content of each file

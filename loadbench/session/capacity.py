@@ -305,8 +305,12 @@ async def _search(
                     searches.group.save(SEVERAL_FILE, to_json(searches.result))
                     searches.group.save("capacity.md", render_markdown(searches.document()).encode())
 
-        with stopping(searches.stop, progress.say):
-            await run_observed(search_all, session, progress=progress)
+        try:
+            with stopping(searches.stop, progress.say):
+                await run_observed(search_all, session, progress=progress)
+        finally:
+            if searches.group is not None:
+                searches.group.place.release()
     return searches
 
 

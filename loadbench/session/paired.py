@@ -164,6 +164,8 @@ async def _measure(
             except LoadbenchError as error:
                 failure = error
             writer.close()
+            if writer.runs.folder is not None:
+                writer.runs.folder.place.release()
 
     # How it ended.
     runs = writer.runs

@@ -134,8 +134,12 @@ class RunWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._log.__exit__(kind, error, trace)
-        self.folder.place.wait()
-        self._session.telemetry.leave_folder()
+        try:
+            self.folder.place.wait()
+        finally:
+            if self.folder.path == self.folder.place.path:  # else there are others in it
+                self.folder.place.release()
+            self._session.telemetry.leave_folder()
 
     def model_prepared(self, subject: ModelUnderTest) -> None:
         """Keep what the first responses of a model showed."""
@@ -313,7 +317,7 @@ def _hold(place: RunPlace) -> None:
     """Nobody else continues a run that is under way: between two models, or repeats, no log of it is open."""
     with suppress(OSError):  # some systems open no folders
         held = os.open(place.path, os.O_RDONLY)
-        weakref.finalize(place, os.close, held)
+        place.release = weakref.finalize(place, os.close, held)
         lock(held)
 
 
