@@ -24,7 +24,7 @@ from loadbench.client.descriptors import keep_descriptors
 from loadbench.client.faults import WrongFamilyError, explain, is_out_of_ports, is_shortage
 from loadbench.client.local_ports import SourceTurns, bind_source, family_of
 from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, keep_stamping, stamp_source
-from loadbench.client.transport import TransportError
+from loadbench.client.transport import ALWAYS, TransportError
 from loadbench.plan.load import WHOLE, Shard
 from loadbench.record.outcome import Outcome
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from loadbench.client.stamping import StampStats
     from loadbench.client.transport import HttpRequest, Sink
 
-# Sent unless the caller has one of its own; no compression, because it would hold tokens back.
-_ALWAYS = (("accept", "text/event-stream, application/json"), ("accept-encoding", "identity"))
 # How long one address may take to connect where there is another to try (RFC 8305 has 250 ms).
 _NEXT_ADDRESS_S = 0.25
 # The system finds a dead peer after this, if no deadline finds it before.
@@ -233,7 +231,7 @@ def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[
     port = parts.port or (443 if parts.scheme == "https" else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     own = {name.lower() for name, _ in headers}
-    sent = [*(header for header in _ALWAYS if header[0] not in own), *headers]
+    sent = [*(header for header in ALWAYS if header[0] not in own), *headers]
     lines = "".join(f"{name}: {text}\r\n" for name, text in sent)
     head = f"{method} {path} HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\n{lines}"
     return (parts.scheme, parts.hostname or "", port), head.encode("latin-1", errors="replace")

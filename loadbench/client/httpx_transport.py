@@ -23,7 +23,7 @@ from loadbench.client.faults import explain, is_out_of_ports, is_shortage
 from loadbench.client.lean_httpx import httpx
 from loadbench.client.local_ports import SourceTurns
 from loadbench.client.stamping import StampStats
-from loadbench.client.transport import TransportError
+from loadbench.client.transport import ALWAYS, TransportError
 from loadbench.plan.load import WHOLE, Shard
 from loadbench.record.histogram import Histogram
 from loadbench.record.outcome import Outcome
@@ -93,7 +93,7 @@ class HttpxTransport:
                 trust_env=False,
                 follow_redirects=False,
                 timeout=None,
-                headers={"accept": "text/event-stream, application/json", "accept-encoding": "identity"},
+                headers=dict(ALWAYS),
             )
             try:
                 await self._carry(client, request, sink, _Trace(sink, self._now_ns))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from loadbench.record.outcome import Outcome
 
 Header = tuple[bytes, bytes]
+# Sent unless the caller has one of its own; no compression, because it would hold tokens back.
+ALWAYS = (("accept", "text/event-stream, application/json"), ("accept-encoding", "identity"))
 # Returns how many segments have been read together with a later one on a connection; `None` where nobody counts them.
 MergedSegments: TypeAlias = "Callable[[], int | None] | None"
 

@@ -130,7 +130,7 @@ class RankedMoments:
         self, stretches: Stretches, moments: Integers, before: int, kept: Integers, left_out: Integers
     ) -> None:
         self.moments = moments
-        self._stretches, self._before, self._kept = stretches, before, kept
+        self._stretches, self._kept = stretches, kept
         # Of all and of those kept, how many came before each group; one value more than groups.
         self._all = before + np.concatenate(([0], np.cumsum(kept + left_out)))
         self._first = np.concatenate(([0], np.cumsum(kept)))

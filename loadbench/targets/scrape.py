@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -32,7 +32,7 @@ from loadbench.core.units import NS_PER_S
 from loadbench.targets.http_get import SECRET_PIECE, ResponseSink, TooLongError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadbench.core.clock import Clock
     from loadbench.targets.target import Target
@@ -126,13 +126,8 @@ async def poll_gauges(
             began_ns, texts = clock.now_ns(), await pages()
 
 
-@asynccontextmanager
-async def _transport(target: Target) -> AsyncIterator[FastTransport]:
-    transport = FastTransport(tls=target.tls, sources=target.sources)
-    try:
-        yield transport
-    finally:
-        await transport.aclose()
+def _transport(target: Target) -> aclosing[FastTransport]:
+    return aclosing(FastTransport(tls=target.tls, sources=target.sources))
 
 
 async def _page(transport: FastTransport, target: Target) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import socketserver
 import subprocess
@@ -38,6 +40,28 @@ def loadbench(*arguments: str, cwd: Path, **variables: str) -> subprocess.Comple
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def networks() -> str:
+    """Why there can be no network of our own here; empty if there can."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        return "there is no unshare or no ip"
+    tried = subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
+    return "this system lets nobody make a network" if tried.returncode else ""
+
+
+def with_few_ports(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in a network of its own, which has 20 local ports."""
+    ports = "echo 20000 20019 >/proc/sys/net/ipv4/ip_local_port_range"
+    return subprocess.run(
+        ["unshare", "-rn", "bash", "-c", f"ip link set lo up; {ports}; {shlex.join(command)}"],
+        cwd=cwd,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
         timeout=LIMIT_S,
         check=False,
     )

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
-import shutil
 import socket
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -23,7 +20,7 @@ from loadbench.client.local_ports import bind_source, check_ports, check_sources
 from loadbench.core.errors import BadInput
 from loadbench.plan.server_url import normal_url
 from loadbench.plan.setting_types import LOCAL_ADDRESSES
-from tests.cli.running import COMMAND, LIMIT_S, environment
+from tests.cli.running import COMMAND, loadbench, networks, with_few_ports
 from tests.cli.typed import typed
 from tests.client.test_fast_transport import has_ipv6
 
@@ -68,15 +65,8 @@ def test_local_addresses_take_turns(more, tmp_path):
     sources = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
     flags = [f"--source-address={one}" for one in sources]
     with server() as (url, peers):
-        done = subprocess.run(
-            [*COMMAND, "sweep", f"--url={url}", "--users=12", "--requests=48", "--warm-up=0s", "--json", *flags, more],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
+        load = ["--users=12", "--requests=48", "--warm-up=0s", "--json"]
+        done = loadbench("sweep", f"--url={url}", *load, *flags, more, cwd=tmp_path)
     assert done.returncode in {0, 4}, done.stderr
     run = json.loads(done.stdout)
     assert run["levels"][0]["outcomes"] == {"ok": 48}
@@ -119,15 +109,8 @@ def test_server_without_an_address_of_that_kind_is_named(command, monkeypatch, t
 
 def test_address_of_another_machine_is_refused_before_anything_is_sent(tmp_path):
     """With what to do; 192.0.2.0/24 is nobody's."""
-    done = subprocess.run(
-        [*COMMAND, "sweep", "--url=http://127.0.0.1:9", "--source-address=192.0.2.7", "--dry-run"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    address = "--source-address=192.0.2.7"
+    done = loadbench("sweep", "--url=http://127.0.0.1:9", address, "--dry-run", cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 2), done.stderr
     assert "--source-address 192.0.2.7: this machine cannot send from it" in done.stderr
 
@@ -271,30 +254,13 @@ def test_port_is_taken_from_one_server_only():
         assert sock.getsockname()[1] == 0
 
 
-def networks() -> str:
-    """Why there can be no network of our own here; empty if there can."""
-    if shutil.which("unshare") is None or shutil.which("ip") is None:
-        return "there is no unshare or no ip"
-    tried = subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
-    return "this system lets nobody make a network" if tried.returncode else ""
-
-
 @pytest.mark.skipif(bool(networks()), reason=networks() or "-")
 @pytest.mark.parametrize("sources", [0, 3])
 def test_more_users_than_ports(sources, tmp_path):
     """30 users and 20 ports: refused with what to do, and with that done, every request is sent."""
-    given = " ".join(f"--source-address 127.0.0.{2 + number}" for number in range(sources))
-    sweep = f"sweep --users 30 --duration 1s --warm-up 300ms --max-tokens 5 --json {given}"
-    ports = "/proc/sys/net/ipv4/ip_local_port_range"
-    done = subprocess.run(
-        ["unshare", "-rn", "bash", "-c", f"ip link set lo up; echo 20000 20019 >{ports}; {' '.join(COMMAND)} {sweep}"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    given = [f"--source-address=127.0.0.{2 + number}" for number in range(sources)]
+    load = ["--users=30", "--duration=1s", "--warm-up=300ms", "--max-tokens=5", "--json"]
+    done = with_few_ports(*COMMAND, "sweep", *load, *given, cwd=tmp_path)
     if not sources:
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 2), done.stderr
         assert "send from 3 addresses of this machine with --source-address" in done.stderr
@@ -325,15 +291,6 @@ def test_address_without_a_port_left_is_passed_over(transport, tmp_path):
     """Another program has all of one address: no request fails while the others have some."""
     given = [f"--source-address=127.0.0.{2 + number}" for number in range(3)]
     sweep = ["sweep", "--users=6", "--requests=12", "--warm-up=0s", "--json", *given]
-    held = shlex.join([sys.executable, "-c", _HELD, *COMMAND, *sweep, f"--transport={transport}"])
-    ports = "/proc/sys/net/ipv4/ip_local_port_range"
-    done = subprocess.run(
-        ["unshare", "-rn", "bash", "-c", f"ip link set lo up; echo 20000 20019 >{ports}; {held}"],
-        cwd=tmp_path,
-        env=environment(PYTHONPATH=str(Path(__file__).parents[2])),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    held = [sys.executable, "-c", _HELD, *COMMAND, *sweep, f"--transport={transport}"]
+    done = with_few_ports(*held, cwd=tmp_path, PYTHONPATH=str(Path(__file__).parents[2]))
     assert set(json.loads(done.stdout)["levels"][0]["outcomes"]) == {"ok"}, done.stderr

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.descriptors import keep_descriptors
 from loadbench.client.faults import is_shortage
 from loadbench.record.outcome import Outcome
-from tests.cli.running import COMMAND, LIMIT_S, environment
+from tests.cli.running import COMMAND, LIMIT_S, environment, networks, with_few_ports
 from tests.cli.typed import typed
 from tests.client.server import ANSWER, ASK, serving
 from tests.client.test_client import CLOCK, ask, both, transport_of
@@ -123,30 +122,12 @@ def test_who_is_to_blame(error, ours):
     assert (is_shortage(error), is_shortage(wrapped)) == (ours, ours)
 
 
-def networks() -> str:
-    """Why there can be no network of our own here; empty if there can."""
-    if shutil.which("unshare") is None or shutil.which("ip") is None:
-        return "there is no unshare or no ip"
-    tried = subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
-    return "this system lets nobody make a network" if tried.returncode else ""
-
-
 @pytest.mark.skipif(bool(networks()), reason=networks() or "-")
 @pytest.mark.parametrize("transport", ["fast", "httpx"])
 def test_level_without_local_ports_is_the_clients(transport, tmp_path):
     """With 20 ports for up to 30 requests: nobody blames the server, and the level is INVALID for what was not sent."""
-    load = "--rate 200 --max-in-flight 30"
-    sweep = f"sweep {load} --duration 1s --warm-up 300ms --max-tokens 5 --json --transport {transport}"
-    ports = "/proc/sys/net/ipv4/ip_local_port_range"
-    done = subprocess.run(
-        ["unshare", "-rn", "bash", "-c", f"ip link set lo up; echo 20000 20019 >{ports}; {' '.join(COMMAND)} {sweep}"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    load = ["--rate=200", "--max-in-flight=30", "--duration=1s", "--warm-up=300ms", "--max-tokens=5", "--json"]
+    done = with_few_ports(*COMMAND, "sweep", *load, f"--transport={transport}", cwd=tmp_path)
     assert (done.returncode, "Traceback" in done.stderr) == (4, False), done.stderr
     (level,) = json.loads(done.stdout)["levels"]
     assert set(level["outcomes"]) == {"ok", "client_limit"}

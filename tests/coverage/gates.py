@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from loadbench.analyze.stats.hits import HitSeries
+from loadbench.record.attainment import KeptHits
 from tests.coverage.systems import SimulatedLevel, batching, constant, exponential, lognormal, queue, sharing, slots
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def decided(values: np.ndarray, bound: float, p: float, users: int | None) -> st
     """What becomes of a rule, as an objective decides it."""
     hits = values < bound
     rows = np.column_stack((hits, np.ones(len(values)), values / bound))
-    low, high = HitSeries(rows, users=users).interval(int(hits.sum()), len(hits), p, by_distance=True)
+    low, high = HitSeries(KeptHits(rows), users).interval(int(hits.sum()), len(hits), p, by_distance=True)
     return "PASS" if low >= p else "FAIL" if high < p else "UNDECIDED"
 
 

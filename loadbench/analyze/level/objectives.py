@@ -59,7 +59,7 @@ def decide(recording: LevelRecording, throughput: Throughput, load: Load) -> lis
         if objective.is_latency:
             failures = 0 if objective.metric in MANY_A_REQUEST else failed
             histogram, others = recording.histograms[objective.metric], attained.others[objective]
-            requests = HitSeries(*attained.kept[objective], users=users)
+            requests = HitSeries(attained.kept[objective], users)
             if not others.gave_up:  # nobody left without the figure: that of each request is known
                 decided.append(_latency(objective, tally.plus(others), histogram, failures, requests))
             elif tally.requests:
@@ -71,7 +71,7 @@ def decide(recording: LevelRecording, throughput: Throughput, load: Load) -> lis
             value = float(getattr(throughput, objective.metric))
             decided.append(_by_interval(objective, value, throughput.interval.get(objective.metric)))
         elif ended:
-            requests = HitSeries(*attained.kept[objective], users=users)
+            requests = HitSeries(attained.kept[objective], users)
             low, high = requests.interval(ended - failed, ended, 1 - objective.bound)
             result = _by_interval(objective, failed / ended, (1 - high, 1 - low))
             if not failed and result.decision == "UNDECIDED":
@@ -92,7 +92,7 @@ def goodput(recording: LevelRecording, load: Load) -> Goodput | None:
     arrivals = attained.requests + recording.missed
     if not attained.by_request or not arrivals or window_s <= 0:
         return None
-    requests = HitSeries(*attained.kept_good, users=users_of(load))
+    requests = HitSeries(attained.kept_good, users_of(load))
     return Goodput(
         requests_per_s=attained.good / window_s,
         output_tokens_per_s=attained.good_tokens / window_s,
@@ -171,7 +171,7 @@ def _latency(
     if variance is None or tally.requests < _MIN_FOR_A_MEAN:
         note = f"the interval of a mean needs {_MIN_FOR_A_MEAN} requests, but there are only {tally.requests}"
         return _decided(objective, "UNDECIDED", mean / 1e9, note=note)
-    over = requests.rows[:, 2]
+    over = requests.kept.rows[:, 2]
     effective = effective_n(over, round_size=requests.users or 1)
     variance = max(variance * len(over) / effective, requests.variance_by_batches())
     reach = quantile(0.975, max(1.0, effective - 1)) * math.sqrt(variance)

@@ -33,7 +33,7 @@ from loadbench.analyze.stats.intervals import NORMAL_975, share_interval
 from loadbench.record.attainment import AllOver
 
 if TYPE_CHECKING:
-    from loadbench.record.attainment import Batches, HitRows
+    from loadbench.record.attainment import HitRows, KeptHits
 
 # Standard deviations from the mean, whose own error is added. M/M/1 at 90 % and 1,000 requests: no sample was as far
 # from a bound that its true quantile exceeds.
@@ -59,33 +59,31 @@ class HitSeries(NamedTuple):
     """The requests of an objective (`loadbench.record.attainment.KeptHits`); `users` are those of a closed loop, `None`
     in an open one."""
 
-    rows: HitRows
-    batches: Batches = np.empty((2, 0))
-    size: int = 1
-    over: AllOver | None = None
-    users: int | None = None
+    kept: KeptHits
+    users: int | None
 
     def effective(self, values: int, share: float) -> int:
         """How many independent values so many of them are worth, if at least `share` of them must be hits."""
-        kept = self.rows[:, 1].sum()
-        if not kept:
+        rows, batches, size, _ = self.kept
+        known = rows[:, 1].sum()
+        if not known:
             return values
-        part = effective_hits(self.rows, share, users=self.users) / kept
-        hits, of = self.batches.sum(axis=1)
+        part = effective_hits(rows, share, users=self.users) / known
+        hits, of = batches.sum(axis=1)
         if 0 < hits < of and (variance := self.variance_by_batches()):
-            independent, requests = hits / of * (1 - hits / of) / variance, self.batches.shape[1] * self.size
+            independent, requests = hits / of * (1 - hits / of) / variance, batches.shape[1] * size
             is_correlated = self.users is None and requests > _CLEARLY_CORRELATED * independent
             part = min(part, independent / of / (2 if is_correlated else 1))
         return max(1, min(values, int(part * values)))
 
     def variance_by_batches(self) -> float:
         """The variance of the ratio of the sums, Σ hits / Σ values, by those of its batches; 0 where there are none."""
-        hits, values = self.batches
+        hits, values = self.kept.batches
         if len(hits) < _FEWEST_BATCHES or not values.any():
             return 0.0
         of = float(values.sum())
         rest = hits - hits.sum() / of * values
-        effective = effective_n(rest, round_size=max(1, round((self.users or 1) / self.size)))
+        effective = effective_n(rest, round_size=max(1, round((self.users or 1) / self.kept.size)))
         return float((rest**2).sum()) / of**2 * len(rest) / effective
 
     def interval(self, hits: int, values: int, share: float, *, by_distance: bool = False) -> tuple[float, float]:
@@ -94,13 +92,13 @@ class HitSeries(NamedTuple):
         low, _ = share_interval(hits * n // values, n)
         _, high = share_interval(-(-hits * n // values), n)
         if by_distance and hits == values:
-            low = max(low, least_share(self.rows, users=self.users, over=self.over))
+            low = max(low, least_share(self.kept.rows, users=self.users, over=self.kept.over))
         return low, high
 
     def needed(self, share: float) -> int:
         """So many requests, hits all of them and like these, would decide that at least `share` are."""
-        n = len(self.rows) if self.over is None else self.over.requests
-        if least_share(self.rows, users=self.users, over=self.over) >= 1 - 1 / (n + 1):
+        n = len(self.kept.rows) if self.kept.over is None else self.kept.over.requests
+        if least_share(self.kept.rows, users=self.users, over=self.kept.over) >= 1 - 1 / (n + 1):
             return math.ceil(round(share / (1 - share), 6))
         return fewest_hits(share)
 

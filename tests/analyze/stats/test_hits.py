@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loadbench.analyze.stats.hits import HitSeries, effective_hits, fewest_hits, least_share
 from loadbench.analyze.stats.intervals import share_interval
-from loadbench.record.attainment import AllOver
+from loadbench.record.attainment import AllOver, KeptHits
 
 
 def rows(over, values=1):
@@ -186,13 +186,13 @@ def test_requests_with_many_values_count_by_how_they_vary():
 
 def test_an_interval_counts_independent_values():
     """Hits are rounded down for its low end and up for its high end; it is that of Clopper and Pearson."""
-    series = HitSeries(rows(np.tile([0.5, 0.5, 0.5, 1.5], 50)), users=4)
+    series = HitSeries(KeptHits(rows(np.tile([0.5, 0.5, 0.5, 1.5], 50))), 4)
     assert series.effective(200, 0.5) == 3
     assert series.interval(150, 200, 0.5) == (share_interval(2, 3)[0], share_interval(3, 3)[1])
     # So are values that were not kept; without any, all count.
     assert series.effective(400, 0.5) == 6
-    assert HitSeries(rows([]), users=4).effective(70, 0.5) == 70
-    steady = HitSeries(rows(in_turn(0.5, 0.01, 28)), users=4)
+    assert HitSeries(KeptHits(rows([])), 4).effective(70, 0.5) == 70
+    steady = HitSeries(KeptHits(rows(in_turn(0.5, 0.01, 28))), 4)
     assert steady.interval(28, 28, 0.95)[0] < 0.9
     assert steady.interval(28, 28, 0.95, by_distance=True) == (pytest.approx(28 / 29), 1.0)
     assert steady.interval(27, 28, 0.95, by_distance=True) == steady.interval(27, 28, 0.95)
@@ -205,8 +205,8 @@ def test_how_many_hits_would_decide(share, by_count, by_distance):
     """One fewer would not; where the distance counts, as many as leave one in n + 1 for the next."""
     assert fewest_hits(share) == by_count
     assert share_interval(by_count, by_count)[0] > share >= share_interval(by_count - 1, by_count - 1)[0]
-    assert HitSeries(rows(in_turn(0.5, 0.2, 8)), users=4).needed(share) == by_count
-    assert HitSeries(rows(in_turn(0.5, 0.01, 8)), users=4).needed(share) == by_distance
+    assert HitSeries(KeptHits(rows(in_turn(0.5, 0.2, 8))), 4).needed(share) == by_count
+    assert HitSeries(KeptHits(rows(in_turn(0.5, 0.01, 8))), 4).needed(share) == by_distance
 
 
 def in_batches(over, values=1, *, size=15, known=16_000, users=1):
@@ -218,7 +218,8 @@ def in_batches(over, values=1, *, size=15, known=16_000, users=1):
         *(float(one) for one in (over.mean(), over.std(), ((over - over.mean()) ** 4).mean())),
         float(over.max()),
     )
-    return HitSeries(of_all[:known], batches, size, all_over if over.max() < math.inf else None, users)
+    all_over = all_over if over.max() < math.inf else None
+    return HitSeries(KeptHits(of_all[:known], batches, size, all_over), users)
 
 
 @pytest.mark.parametrize("values", [1, 100])
@@ -254,4 +255,4 @@ def test_distance_tells_of_a_level_of_very_many_requests_what_it_tells_of_fewer(
         later = np.append(even[:-600], np.full(600, late))
         assert least_share(rows(later[:16_000]), users=60) > 0.999
         series = in_batches(later, users=60)
-        assert least_share(series.rows, users=60, over=series.over) < 0.99
+        assert least_share(series.kept.rows, users=60, over=series.kept.over) < 0.99
