@@ -9,9 +9,8 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
-import httpcore  # noqa: F401 - httpx imports it when it is first used, which takes a descriptor
 import pytest
 
 from loadbench.client.client import Client, Endpoint, Timeouts
@@ -44,7 +43,10 @@ def files_left(count: int):
 
 async def asked_with(kind, count: int):
     """(a request while so few more files may be open, the next one without that limit, connections that were made)."""
-    async with serving([ASK, ANSWER]) as server:
+    async with serving([ASK, ANSWER]) as other, serving([ASK, ANSWER]) as server:
+        # What is imported when it is first used takes a descriptor.
+        async with aclosing(transport_of(kind)) as first:
+            await ask(Client(Endpoint(base_url=other.url(), model="m"), first, clock=CLOCK, timeouts=Timeouts()))
         transport = transport_of(kind)
         client = Client(Endpoint(base_url=server.url(), model="m"), transport, clock=CLOCK, timeouts=Timeouts())
         try:
