@@ -53,7 +53,7 @@ def _sweep(load: Load, *flags: str, cores: set[int] | None, server_cores: set[in
     start_s = ours.ran.start_s(len(ours.responses))
     rate = events_of(ours.responses) / (ours.ran.cpu_s - start_s)
     verdict = ours.level.verdict
-    said = ", ".join(reason.code for reason in verdict.reasons) or verdict.status.value
+    said = ", ".join(reason.code for reason in verdict.reasons) or str(verdict.status)
     return Cost(rate, start_s, *_off((ttft.p99, gap.p99), Truth.of(ours.measured)), said)
 
 
