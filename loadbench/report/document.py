@@ -1,13 +1,14 @@
 """A report as data: a title and blocks. Each report makes one `Document`; a renderer for each medium shows it.
 
 Texts and cells are plain and may hold anything that a server or a file said: the renderers escape them. Numbers are
-formatted already (`loadbench.report.values`). A table says how its columns are aligned, not how wide they are.
+formatted already (`loadbench.report.values`). A table says how its columns are aligned and which of them matter most,
+not how wide they are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from loadbench.core.text import display_width
 
@@ -31,7 +32,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """A list of remarks, each an entry."""
+    """A list of remarks, each an entry. Several of them follow each other by what matters most to the reader."""
 
     lines: Sequence[str]
 
@@ -40,13 +41,16 @@ class Notes:
 class Table:
     """Rows of cells. `align` has a letter for each column, `l` or `r`; without headers the columns have no names.
 
-    A table with a summary may be folded, so that only the summary shows at first.
+    A table with a summary may be folded, so that only the summary shows at first. `rank` has a digit for each column,
+    for media that are too narrow for all: 0 stays, and of the others those with the highest digit are left out first;
+    `DETAIL` marks what a terminal shows only with --wide. Without ranks no column is left out.
     """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     align: str
     summary: str = ""
+    rank: str = ""
 
 
 Block: TypeAlias = Heading | Text | Notes | Table
@@ -58,6 +62,25 @@ class Document:
 
     title: str
     blocks: Sequence[Block]
+
+
+DETAIL: Final = "9"
+Tone: TypeAlias = Literal["good", "doubtful", "bad", ""]
+# Columns whose cells are a state, and the states that a reader should see at once.
+_STATES: Final = {"verdict", "decision", "status", "B is", "answer"}
+_TONES: Final[dict[str, Tone]] = {
+    **dict.fromkeys(("VALID", "PASS", "ok", "faster", "better", "proven"), "good"),
+    **dict.fromkeys(("INCONCLUSIVE", "OVERLOADED", "UNDECIDED", "undecided", "warn", "inconclusive"), "doubtful"),
+    **dict.fromkeys(("INVALID", "FAIL", "fail", "failed", "slower", "worse"), "bad"),
+}
+
+
+def tone(header: str, cell: str) -> Tone:
+    """What the cell of a column means for the reader: a verdict, the state of a check, or a number of failures."""
+    if header == "failed":
+        return "bad" if cell.strip("-0") else ""
+    words = cell.rstrip("*").split(maxsplit=1)
+    return _TONES.get(words[0], "") if header in _STATES and words else ""
 
 
 def padded(rows: Sequence[Sequence[str]], align: str) -> list[list[str]]:
