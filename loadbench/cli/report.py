@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from loadbench.cli.measuring import print_report, say, terminal_width, write_file
 from loadbench.core.errors import BadInput
 
-FORMATS = ("text", "markdown", "csv", "junit", "json", "hgrm")
-FORMAT_HELP = "Output format. hgrm: the distribution of every metric of every level, for HdrHistogram's plotters."
-OUT_HELP = "Write to this file instead of stdout. With hgrm: write one file per distribution to this folder."
+if TYPE_CHECKING:
+    from loadbench.results.run import Run
+
+FORMATS = ("text", "markdown", "csv", "junit", "json", "hlog", "hgrm", "llmd")
+FORMAT_HELP = (
+    "Output format. hlog: the distributions second by second, and hgrm: of each level, for the tools of HdrHistogram. "
+    "llmd: llm-d's benchmark report of each level. docs/formats.md has all."
+)
+OUT_HELP = (
+    "Write to this file instead of stdout. With hgrm and llmd: write one file per distribution or level to this folder."
+)
+# Formats that are one file for each distribution or level.
+SEVERAL_FILES = frozenset({"hgrm", "llmd"})
 # Those of `report/other_tools.py`, which the help need not import.
 TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 
@@ -68,20 +80,10 @@ def command(
             content = to_json(capacities).decode() if form == "json" else shown[form](text)
         elif folder is not None and has_pairs(folder):
             content = _comparison(folder, form, chosen, width=terminal_width() if out is None else None)
-        elif form == "hgrm":
-            from loadbench.report.hgrm import hgrm
-
-            tables = hgrm(run_in(folder) if folder is not None else read_run(run))
-            if not tables:
-                raise BadInput(f"{run}: no level has a distribution", hint="name a run with requests that ended ok")
-            if out is not None:
-                try:
-                    out.mkdir(parents=True, exist_ok=True)
-                except OSError as error:
-                    hint = "name a folder that can be written"
-                    raise BadInput(f"--out {out}: {error.strerror or error}", hint=hint) from None
-                sys.exit(max(write_file("--out", out / name, table) for name, table in tables.items()))
-            content = "\n".join(tables.values())
+        elif form in SEVERAL_FILES:
+            content = _several_files(run_in(folder) if folder is not None else read_run(run), form, run, out)
+        elif form == "hlog":
+            content = _hlog(run_in(folder) if folder is not None else read_run(run), folder or run.parent)
         else:
             result = run_in(folder) if folder is not None else read_run(run)
             folder = folder or run.parent
@@ -113,6 +115,45 @@ def command(
     if out is not None:
         sys.exit(write_file("--out", out, content))
     print_report(content, "json" if schema else form)
+
+
+def _several_files(result: Run, form: str, run: Path, out: Path | None) -> str:
+    """The files of a format that has several, one after the other; written to the folder `out`, this ends the command.
+
+    Raises `BadInput` if the run has nothing for them.
+    """
+    from loadbench.report.hgrm import hgrm
+    from loadbench.report.llmd import llmd
+
+    files = hgrm(result) if form == "hgrm" else llmd(result)
+    if not files:
+        what = "no level has a distribution" if form == "hgrm" else "the run has no level"
+        raise BadInput(f"{run}: {what}", hint="name a run with requests that ended ok")
+    if out is None:
+        # Documents of JSON one after the other are a stream of YAML.
+        return ("\n" if form == "hgrm" else "---\n").join(files.values())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "name a folder that can be written"
+        raise BadInput(f"--out {out}: {error.strerror or error}", hint=hint) from None
+    sys.exit(max(write_file("--out", out / name, content) for name, content in files.items()))
+
+
+def _hlog(run: Run, folder: Path) -> str:
+    """The log of the run, second by second where its requests are all there."""
+    from loadbench.analyze.level.by_second import by_second
+    from loadbench.results.hlog import hlog
+    from loadbench.results.requests import read_requests
+
+    try:
+        started_at = datetime.fromisoformat(run.started_at)
+    except ValueError:
+        raise BadInput(
+            f"{folder}: its run has no time of start: {run.started_at!r}", hint="restore it from a copy"
+        ) from None
+    requests = folder / "requests.jsonl"
+    return hlog(run, started_at, by_second(run.levels, read_requests(requests)) if requests.is_file() else None)
 
 
 def _folder_of(run: Path) -> Path | None:

@@ -1,26 +1,34 @@
 """JUnit XML, which build servers show as test results: a test case for each gate, or for each objective of a run.
 
 There is no standard; this is what Jenkins, GitLab, GitHub actions and others read alike: `testsuites`, `testsuite` with
-its counts, `testcase` with a `failure` where it failed, an `error` where it could not be decided, and `skipped` where
-it is no gate, which the exit code ignores.
+its counts and `properties`, `testcase` with a `failure` where a gate failed, an `error` where it could not be decided,
+and `skipped` where it is no gate, which the exit code ignores.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from xml.etree import ElementTree as ET
 
 from loadbench.core.text import printable
 from loadbench.report.compare import gate_change
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Mapping, Sequence
 
     from loadbench.results.compare import Comparison
-    from loadbench.results.run import LevelResult, Run, Status
+    from loadbench.results.run import LevelResult, Run
 
 # (class, name, "failure", "error", "skipped" or "", message, text)
-_Case = tuple[str, str, str, str, str]
+_Case: TypeAlias = tuple[str, str, str, str, str]
+
+
+class _Suite(NamedTuple):
+    name: str
+    cases: Sequence[_Case]
+    facts: Mapping[str, str] = {}
+    note: str = ""
+    time_s: float = 0.0
 
 
 def compare_junit(comparison: Comparison) -> str:
@@ -36,33 +44,39 @@ def compare_junit(comparison: Comparison) -> str:
                 wrong.append(" ".join(lines[-1].split()))
         kind = "" if gate.passed else "error" if gate.passed is None else "failure"
         cases.append(("loadbench.compare", gate.rule, kind, "; ".join(wrong), "\n".join(lines)))
-    return _document("loadbench compare", cases, note=comparison.conclusion)
+    return _document([_Suite("loadbench compare", cases, note=comparison.conclusion)])
 
 
 def run_junit(run: Run) -> str:
-    """For each level whether it is valid, and each of its objectives; models and runs that failed are errors."""
-    statuses = {level.verdict.status for level in run.levels}
-    # A server beyond its limit is a finding, unless no level shows a load that it keeps up with.
-    errors: set[Status] = {"INVALID"} if "VALID" in statuses else {"INVALID", "OVERLOADED"}
+    """A suite for each level, whose properties are its load and verdict, with a test case for each objective.
+
+    Only gates fail. A gate that could not be decided is an error, and so is one of a level that is INVALID. Without
+    objectives a level has one test case, its verdict, which is skipped where it is not VALID. Models that cannot be
+    tested and a run that was stopped are errors, in a suite of the run.
+    """
     # As in the exit code: what could not be decided is an error, unless the user says what it is.
     undecided = {"pass": "", "fail": "failure"}.get(str(run.scenario.get("slo", {}).get("undecided")), "error")
-    cases = [case for level in run.levels for case in _level_cases(level, errors, undecided)]
-    cases += [
+    suites = [_level_suite(run, level, undecided) for level in run.levels]
+    cases = [
         ("loadbench.models", status.model, "error", f"{status.status}: {status.reason}", "")
         for status in run.models
         if status.status != "ok"
     ]
     if not run.complete:
         cases.append(("loadbench.run", "complete", "error", "the run was stopped or is still running", ""))
-    return _document(f"loadbench {run.name}", cases, note=run.question, timestamp=run.started_at)
+    if cases or not suites:
+        suites.append(_Suite(f"loadbench {run.name}", cases))
+    if run.question:
+        suites[0] = suites[0]._replace(note=run.question)
+    return _document(suites, timestamp=run.started_at)
 
 
-def _level_cases(level: LevelResult, errors: Collection[Status], undecided: str) -> list[_Case]:
+def _level_suite(run: Run, level: LevelResult, undecided: str) -> _Suite:
     # Build servers make packages of the dots in a class name.
     name = f"loadbench.{level.model.replace('.', '_')}.{level.load.label.replace('.', '_')}"
-    reasons = [f"{reason.message}; {reason.advice}" for reason in level.verdict.reasons]
-    kind = "error" if level.verdict.status in errors else ""
-    cases = [(name, "valid", kind, "; ".join(reasons) if kind else "", "\n".join(reasons))]
+    verdict = level.verdict
+    reasons = [f"{reason.message}; {reason.advice}" for reason in verdict.reasons]
+    cases: list[_Case] = []
     for decided in level.objectives:
         value = "" if decided.value is None else f"value {decided.value:.6g}"
         interval = ""
@@ -71,37 +85,61 @@ def _level_cases(level: LevelResult, errors: Collection[Status], undecided: str)
             interval = f"interval {' to '.join(ends)}"
         message = ", ".join(text for text in (decided.decision, value, interval, decided.note) if text)
         kind = {"PASS": "", "FAIL": "failure", "UNDECIDED": undecided}[decided.decision]
-        if decided.decision != "PASS" and not decided.gate:
+        if decided.gate and verdict.status == "INVALID":
+            kind, message = "error", f"the level is INVALID: {'; '.join([*reasons, message])}"
+        elif decided.decision != "PASS" and not decided.gate:
             kind, message = "skipped", f"{message}; no gate (--fail-on)"
         cases.append((name, decided.rule, kind, message if kind else "", message))
-    return cases
+    if not cases:
+        kind = "" if verdict.status == "VALID" else "skipped"
+        cases.append((name, "verdict", kind, "; ".join([verdict.status, *reasons]) if kind else "", ""))
+    facts = {
+        "loadbench.model": level.model,
+        "loadbench.load": level.load.label,
+        "loadbench.target": " ".join(level.targets) or level.target,
+        "loadbench.verdict": verdict.status,
+        "loadbench.reasons": " ".join(reason.code for reason in verdict.reasons),
+        "loadbench.advice": "; ".join(reasons),
+        "loadbench.simulated": "true" if run.simulated else "",
+    }
+    return _Suite(f"loadbench {run.name}: {level.model} at {level.load.label}", cases, facts, time_s=level.window_s)
 
 
-def _document(name: str, cases: Sequence[_Case], *, note: str, timestamp: str = "") -> str:
-    counts = {
+def _document(suites: Sequence[_Suite], *, timestamp: str = "") -> str:
+    root = ET.Element("testsuites", _counts([case for suite in suites for case in suite.cases]))
+    for one in suites:
+        skipped = str(sum(kind == "skipped" for _, _, kind, _, _ in one.cases))
+        about = {"name": printable(one.name), **_counts(one.cases), "skipped": skipped, "time": f"{one.time_s:.6g}"}
+        suite = ET.SubElement(root, "testsuite", about)
+        if timestamp:
+            # The type of this attribute has no time zone.
+            suite.set("timestamp", printable(timestamp.removesuffix("Z")))
+        facts = {name: value for name, value in one.facts.items() if value}
+        if facts:
+            properties = ET.SubElement(suite, "properties")
+            for name, value in facts.items():
+                ET.SubElement(properties, "property", {"name": name, "value": printable(value)})
+        for classname, title, kind, message, text in one.cases:
+            case = ET.SubElement(
+                suite, "testcase", {"classname": printable(classname), "name": printable(title), "time": "0"}
+            )
+            if kind:
+                said = {"message": printable(message)} | ({"type": kind} if kind != "skipped" else {})
+                ET.SubElement(case, kind, said).text = _lines(text)
+            elif text:
+                ET.SubElement(case, "system-out").text = _lines(text)
+        if one.note:
+            ET.SubElement(suite, "system-out").text = _lines(one.note)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _counts(cases: Sequence[_Case]) -> dict[str, str]:
+    return {
         "tests": str(len(cases)),
         "failures": str(sum(kind == "failure" for _, _, kind, _, _ in cases)),
         "errors": str(sum(kind == "error" for _, _, kind, _, _ in cases)),
     }
-    skipped = str(sum(kind == "skipped" for _, _, kind, _, _ in cases))
-    root = ET.Element("testsuites", counts)
-    suite = ET.SubElement(root, "testsuite", {"name": printable(name), **counts, "skipped": skipped, "time": "0"})
-    if timestamp:
-        # The type of this attribute has no time zone.
-        suite.set("timestamp", printable(timestamp.removesuffix("Z")))
-    for classname, title, kind, message, text in cases:
-        case = ET.SubElement(
-            suite, "testcase", {"classname": printable(classname), "name": printable(title), "time": "0"}
-        )
-        if kind:
-            about = {"message": printable(message)} | ({"type": kind} if kind != "skipped" else {})
-            ET.SubElement(case, kind, about).text = _lines(text)
-        elif text:
-            ET.SubElement(case, "system-out").text = _lines(text)
-    if note:
-        ET.SubElement(suite, "system-out").text = _lines(note)
-    ET.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
 def _lines(text: str) -> str:

@@ -185,9 +185,31 @@ def test_junit_of_a_run_has_its_objectives_and_what_is_wrong_with_it():
     ]
     root = ET.fromstring(run_junit(msgspec.structs.replace(run, levels=free)).encode())
     assert [root.get("failures"), root.get("errors")] == ["0", "0"]
-    assert int(next(root.iter("testsuite")).get("skipped")) == len([*root.iter("skipped")]) > 0
+    assert sum(int(one.get("skipped")) for one in root) == len([*root.iter("skipped")]) > 0
     cases = ET.fromstring(run_junit(models()).encode()).iter("testcase")
     assert [case.get("name") for case in cases if case.get("classname") == "loadbench.models"] == ["gone"]
+
+
+def test_junit_of_a_run_fails_for_gates_alone():
+    """Levels have their verdict as properties; one that is INVALID is an error only where a gate depends on it."""
+    run = objectives()
+    invalid = msgspec.structs.replace(
+        run.levels[0].verdict, status="INVALID", reasons=[Reason("late", "requests were late", "reduce the load")]
+    )
+    level = msgspec.structs.replace(run.levels[0], verdict=invalid)
+    for gate, kinds in ((False, {"skipped", None}), (True, {"error"})):
+        held = [msgspec.structs.replace(one, gate=gate) for one in level.objectives]
+        one = msgspec.structs.replace(run, levels=[msgspec.structs.replace(level, objectives=held)])
+        (suite,) = ET.fromstring(run_junit(one).encode())
+        facts = {fact.get("name"): fact.get("value") for fact in suite.iter("property")}
+        assert (facts["loadbench.verdict"], facts["loadbench.reasons"]) == ("INVALID", "late")
+        seen = {next((part.tag for part in case if part.tag != "system-out"), None) for case in suite.iter("testcase")}
+        assert seen <= kinds
+        assert all("the level is INVALID: requests were late" in wrong.get("message") for wrong in suite.iter("error"))
+    bare = msgspec.structs.replace(run, levels=[msgspec.structs.replace(level, objectives=[])])
+    root = ET.fromstring(run_junit(bare).encode())
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("1", "0", "0")
+    assert "requests were late" in next(root.iter("skipped")).get("message")
 
 
 def test_side_whose_certificate_was_not_verified_says_so():
