@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from loadbench import __version__
+from loadbench.cli.command import Group
 from loadbench.cli.streams import exit_code_after_output, guard_streams
 from loadbench.core import collector
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
@@ -44,7 +45,7 @@ _LEAST_MEMORY = 200_000_000
 _NO_MEMORY = ("can't start new thread", "failed to map segment", "cannot allocate memory", "Cannot allocate memory")
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -70,13 +71,22 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=(
+        "loadbench doctor --url http://127.0.0.1:8080/v1",
+        "loadbench sweep --url http://127.0.0.1:8080/v1 --users 1,2,4,8",
+        "loadbench capacity --url http://127.0.0.1:8080/v1 --slo 'ttft_p95<1s'",
+        "loadbench sweep --users 1,2 --requests 20   # the simulated server",
+    ),
+)
 @click.version_option(__version__, prog_name="loadbench")
 def root() -> None:
     """Load tests for language-model servers.
 
-    Begin with `loadbench doctor --url URL`, then `loadbench sweep --url URL`. Without --url, loadbench measures its
-    simulated server. `loadbench COMMAND --help` explains a command.
+    Begin with `doctor`, then `sweep`. Without --url, loadbench measures its simulated server. `loadbench COMMAND
+    --help` explains a command.
 
     Exit codes: 0 done, 2 bad command line or scenario, 3 a gate (--fail-on) failed, 4 the measurement is invalid,
     5 inconclusive, 6 the server cannot be reached or lacks the model, 130 interrupted.

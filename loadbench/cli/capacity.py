@@ -22,7 +22,14 @@ from loadbench.cli.measuring import (
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
-@click.command(cls=ScenarioCommand)
+@click.command(
+    cls=ScenarioCommand,
+    examples=(
+        "loadbench capacity --url http://127.0.0.1:8080/v1 --slo 'ttft_p95<1s'",
+        "loadbench capacity --url http://127.0.0.1:8080/v1 --slo 'ttft_p95<1s' --think 20s --devices-for 200",
+        "loadbench capacity --url http://127.0.0.1:8080/v1 --slo 'e2e_p95<5s' --by rate --budget 10m",
+    ),
+)
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @setting_options("capacity")
 @resume_option

@@ -41,7 +41,14 @@ FORMATS = ("text", "markdown", "json", "junit")
 _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 
 
-@click.command(cls=ScenarioCommand)
+@click.command(
+    cls=ScenarioCommand,
+    examples=(
+        "loadbench compare http://127.0.0.1:8080/v1 http://127.0.0.1:8081/v1 --users 1,4",
+        "loadbench compare --url http://127.0.0.1:8080/v1 --a-model small --b-model large --budget 20m",
+        "loadbench compare results/*-before results/*-after --fail-on 'ttft_p95>5%'",
+    ),
+)
 @click.argument("sides", nargs=-1, metavar="[A B]")
 @click.option("--a", "a", multiple=True, metavar="A", help="Side A; repeat the flag for several saved runs.")
 @click.option("--b", "b", multiple=True, metavar="B", help="Side B; repeat the flag for several saved runs.")

@@ -16,7 +16,10 @@ from loadbench.core.text import printable, printable_json
 _COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": None}
 
 
-@click.command(cls=ScenarioCommand)
+@click.command(
+    cls=ScenarioCommand,
+    examples=("loadbench doctor --url http://127.0.0.1:8080/v1", "loadbench doctor   # the simulated server"),
+)
 @setting_options("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def command(*, as_json: bool, **options: Any) -> None:

@@ -11,7 +11,13 @@ from loadbench.cli.measuring import say, say_unused, terminal_width
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
-@click.command(cls=ScenarioCommand)
+@click.command(
+    cls=ScenarioCommand,
+    examples=(
+        "loadbench models --url http://127.0.0.1:8080/v1",
+        "loadbench models --url http://127.0.0.1:8080/v1 --loaded --json",
+    ),
+)
 @setting_options("models")
 @click.option("--cached", is_flag=True, help="Show only the models on disk.")
 @click.option("--loaded", is_flag=True, help="Show only the models in memory.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadbench.cli.command import Command
 from loadbench.core.errors import BadInput
 from loadbench.plan import gate, objective
 from loadbench.plan.settings import settings
@@ -16,7 +17,24 @@ if TYPE_CHECKING:
 
     from loadbench.plan.settings import Setting
 
-_HEADINGS = {"slo": "Objectives"}  # of sections whose name is no word
+# The headings of the help in their order, each with the sections, or single settings, that stand under it.
+_HEADINGS = {
+    "Server": "target",
+    "Request": "target.api target.header target.header_env target.extra_body target.max_tokens_field "
+    "target.strict_request work.system work.max_tokens work.output_tokens work.exact_output work.temperature work.seed",
+    "Load": "load",
+    "Data": "work",
+    "Limits": "limits",
+    "Objectives": "slo",
+    "Search": "capacity",
+    "Comparison": "compare",
+    "Workshop": "workshop",
+    "Judge": "judge",
+    "Telemetry": "telemetry",
+    "Cost": "cost",
+    "Output": "report",
+}
+_HEADING_OF = {key: heading for heading, keys in _HEADINGS.items() for key in keys.split()}
 # Metavars that the help explains, below the options.
 _VALUES = {
     "TIME": "A number and its unit: 250ms, 30s, 2m, 1h.",
@@ -37,27 +55,26 @@ class SettingOption(click.Option):
         self.command = command
         super().__init__(names, **attributes)
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The flag and what it does. Its aliases have a heading of their own."""
+        shown = copy(self)
+        shown.opts = [name for name in self.opts if name not in self.setting.aliases]
+        return click.Option.get_help_record(shown, ctx)
 
-class ScenarioCommand(click.Command):
-    """A command whose help shows the settings' flags by section, and which says why it does not take another's flag."""
+
+class ScenarioCommand(Command):
+    """A command with flags of settings, which says why it does not take another's flag."""
 
     @property
     def _setting_options(self) -> list[SettingOption]:
         return [param for param in self.params if isinstance(param, SettingOption)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does; raises `BadInput` for the flag of a setting that this command does not take, and for a flag
-        that is given twice, or under two names, where the last would win.
+        """As click does; raises `BadInput` for what cannot be read, for the flag of a setting that this command does
+        not take, and for a flag that is given twice, or under two names, where the last would win.
         """
         written = list(args)
-        try:
-            rest = super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            options = self._setting_options
-            named = next((setting for setting in settings() if error.option_name in setting.flags), None)
-            if named is None or not options:
-                raise
-            raise BadInput(f"{error.option_name}: {named.why_not(options[0].command)}", hint="leave it out") from None
+        rest = super().parse_args(ctx, args)
         names = {arg.partition("=")[0] for arg in written}
         given = [param for param in self.make_parser(ctx).parse_args(written)[2] if isinstance(param, click.Option)]
         for option in [option for option in given if given.count(option) > 1 and not option.multiple]:
@@ -68,20 +85,37 @@ class ScenarioCommand(click.Command):
                 raise BadInput(f"{flags[0]} is given twice", hint="give it once")
         return rest
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # The command's own section comes first.
-        shown = sorted(self._setting_options, key=lambda option: option.setting.section != option.command)
-        for section, options in groupby(shown, key=lambda option: option.setting.section):
-            with formatter.section(_HEADINGS.get(section, section.capitalize())):
-                formatter.write_dl([record for option in options if (record := option.get_help_record(ctx))])
-        # The command's text explains its arguments.
-        others = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
-        with formatter.section("Options"):
-            records = [other.get_help_record(ctx) for other in others if not isinstance(other, SettingOption)]
-            formatter.write_dl([record for record in records if record])
+    def refusal(self, error: click.UsageError, ctx: click.Context, written: Sequence[str]) -> BadInput:
+        """As every command's; of another command's setting, why this one does not take it."""
+        options = self._setting_options
+        if isinstance(error, click.NoSuchOption) and options:
+            named = next((setting for setting in settings() if error.option_name in setting.flags), None)
+            if named is not None:
+                return BadInput(f"{error.option_name}: {named.why_not(options[0].command)}", hint="leave it out")
+        return super().refusal(error, ctx, written)
+
+    def records(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        """The options by heading, those of the command's own section first; then what the words for values mean, and
+        other names of options."""
+        shown, rest = self._setting_options, super().records(ctx)
+        own = [option for option in shown if option.setting.section == option.command]
+        found: dict[str, list[tuple[str, str]]] = {_HEADING_OF[option.setting.section]: [] for option in own}
+        found |= {heading: [] for heading in _HEADINGS if heading not in found}
+        for option in shown:
+            heading = _HEADING_OF.get(option.setting.key) or _HEADING_OF[option.setting.section]
+            if (record := option.get_help_record(ctx)) is not None:
+                found[heading].append(record)
+        found["Output"] += rest["Output"]
+        found["Options"] = rest["Options"]
         words = {word for option in shown for word in option.setting.type.metavar.split("|")}
-        with formatter.section("Values"):
-            formatter.write_dl([(word, text) for word, text in _VALUES.items() if word in words])
+        found["Values"] = [(word, text) for word, text in _VALUES.items() if word in words]
+        aliases = [
+            (", ".join(option.setting.aliases), option.setting.flag) for option in shown if option.setting.aliases
+        ]
+        if any(param.name == "max_concurrency" for param in self.params):
+            most = {"capacity": "--at-most; by rate --max-in-flight", "replay": "--max-in-flight"}
+            aliases.append(("--max-concurrency", most.get(shown[0].command, "--users; with --rate --max-in-flight")))
+        return {**found, "Aliases": aliases}
 
 
 def setting_options(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -91,6 +125,8 @@ def setting_options(command: str) -> Callable[[Callable[..., Any]], Callable[...
         for setting in reversed(settings(command)):
             if setting.argument_of != command:
                 function = _option(setting, command)(function)
+        if any(setting.key == "load.max_in_flight" for setting in settings(command)):
+            function = click.option("--max-concurrency", metavar="N", hidden=True)(function)
         return function
 
     return decorate
@@ -127,8 +163,5 @@ def _option(setting: Setting, command: str) -> Callable[[Callable[..., Any]], Ca
 
 def setting_flags(command: str, options: dict[str, Any]) -> dict[str, object]:
     """The values of the settings' flags that the user gave, by setting name."""
-    return {
-        setting.name: options[setting.name]
-        for setting in settings(command)
-        if options.get(setting.name) is not None and options[setting.name] != ()
-    }
+    names = [*(setting.name for setting in settings(command)), "max_concurrency"]
+    return {name: options[name] for name in names if options.get(name) is not None and options[name] != ()}

@@ -11,9 +11,17 @@ import click
 from loadbench.cli.measuring import resume_option, run_options, settings_of_resumed
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.cli.sweep import measure
+from loadbench.core.errors import BadInput
 
 
-@click.command(cls=ScenarioCommand)
+@click.command(
+    cls=ScenarioCommand,
+    examples=(
+        "loadbench scenarios copy replay",
+        "loadbench replay scenarios/azure.csv --url http://127.0.0.1:8080/v1",
+        "loadbench replay scenarios/azure.csv --url http://127.0.0.1:8080/v1 --time-scale 2 --limit 100",
+    ),
+)
 @click.argument("file", metavar="TRACE", required=False, type=click.Path(path_type=Path))
 @setting_options("replay")
 @resume_option
@@ -32,6 +40,6 @@ def command(file: Path | None, **options: Any) -> None:
     if file is not None:
         flags["trace"] = str(file)
     elif options["resume"] is None:
-        raise click.UsageError("Missing argument 'TRACE'.")
+        raise BadInput("TRACE: is missing", hint="name a trace file or a saved run, as in loadbench replay azure.csv")
     before = settings_of_resumed(options["resume"], "sweep", file=None)
     measure(resolve(flags=flags, environment=os.environ, command="replay", **before), **options)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from loadbench.cli.command import Command
 from loadbench.cli.measuring import print_report, say, terminal_width, write_file
 from loadbench.core.errors import BadInput
 
@@ -29,7 +30,14 @@ SEVERAL_FILES = frozenset({"hgrm", "llmd"})
 TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "loadbench report results/*-before",
+        "loadbench report results/*-before --format markdown --out report.md",
+        "loadbench report results/*-before --as vllm",
+    ),
+)
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help=FORMAT_HELP)
 @click.option(

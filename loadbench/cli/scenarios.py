@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import loadbench
+from loadbench.cli.command import Group
 from loadbench.core.errors import BadInput
 
 _PACKAGE = Path(loadbench.__file__).parent
@@ -35,7 +36,12 @@ class Shipped:
     files: tuple[Path, ...]
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=("loadbench scenarios", "loadbench scenarios copy chat", "loadbench sweep scenarios/chat.toml"),
+)
 @click.pass_context
 def command(context: click.Context) -> None:
     """List the scenario files and examples that come with loadbench, or copy them.
@@ -46,7 +52,7 @@ def command(context: click.Context) -> None:
         click.echo(_listing(), nl=False)
 
 
-@command.command("copy")
+@command.command("copy", examples=("loadbench scenarios copy chat", "loadbench scenarios copy --all --to mine"))
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "everything", is_flag=True, help="Copy every scenario and example.")
 @click.option(

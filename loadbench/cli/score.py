@@ -9,12 +9,19 @@ from typing import Any
 
 import click
 
+from loadbench.cli.command import Group
 from loadbench.cli.measuring import check_files, say, say_data_set, say_unused, terminal_width
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
 
 
-@click.group()
+@click.group(
+    cls=Group,
+    examples=(
+        "loadbench score stub --url http://127.0.0.1:8080/v1 --prompt 'Explain caching briefly.' --to scores.json",
+        "loadbench score judge results/*-before --judge-model large",
+    ),
+)
 def command() -> None:
     """Rate responses: by people, by a second model, and by what each prompt expects.
 
@@ -23,7 +30,14 @@ def command() -> None:
     """
 
 
-@command.command("stub", cls=ScenarioCommand)
+@command.command(
+    "stub",
+    cls=ScenarioCommand,
+    examples=(
+        "loadbench score stub --url http://127.0.0.1:8080/v1 --prompt 'Explain caching briefly.' --to scores.json",
+        "loadbench score stub results/*-before --to answers.json",
+    ),
+)
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @setting_options("score")
 @click.option(
@@ -63,7 +77,7 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     sys.exit(ExitCode.TARGET_UNAVAILABLE if failed else ExitCode.OK)
 
 
-@command.command("read")
+@command.command("read", examples=("loadbench score read scores.json", "loadbench score read scores.json --rater Ada"))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--run", type=click.Path(path_type=Path), metavar="RUN", help="The run of FILE. Default: the folder of FILE."
@@ -88,7 +102,14 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bo
     say("not saved: no --run was named" if run is None else f"saved in {folder_of(run)}")
 
 
-@command.command("judge", cls=ScenarioCommand)
+@command.command(
+    "judge",
+    cls=ScenarioCommand,
+    examples=(
+        "loadbench score judge results/*-before --judge-model large",
+        "loadbench score judge results/*-before --judge-model large --judge-url http://127.0.0.1:8081/v1 --judgings 3",
+    ),
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @setting_options("judge")
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")

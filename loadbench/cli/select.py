@@ -8,11 +8,18 @@ from pathlib import Path
 
 import click
 
+from loadbench.cli.command import Command
 from loadbench.cli.measuring import print_report, terminal_width
 from loadbench.core.errors import BadInput, ExitCode
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "loadbench select results/*-before",
+        "loadbench select results/*-before results/*-after --format markdown",
+    ),
+)
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option(
     "--weight",

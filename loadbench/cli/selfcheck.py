@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from loadbench.cli.command import Command
+
 if TYPE_CHECKING:
     from loadbench.engine.selfcheck import SelfCheck
     from loadbench.engine.stamp_errors import ErrorQuantiles
 
 
-@click.command()
+@click.command(cls=Command, examples=("loadbench selfcheck", "loadbench selfcheck --users 64 --gap 10ms --budget 1m"))
 @click.option("--users", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Concurrent streams.")
 @click.option("--gap", default="20ms", show_default=True, metavar="TIME", help="Time between two streamed chunks.")
 @click.option(

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import click
 
+from loadbench.cli.command import Command
 
-@click.command()
+
+@click.command(
+    cls=Command,
+    examples=("loadbench serve", "loadbench serve --profile small-gpu --port 9000", "loadbench serve --list"),
+)
 @click.option("--profile", default="slot-server", show_default=True, help="The profile to simulate; --list lists them.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0: any free port."

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
 
 
-@click.command(cls=ScenarioCommand)
+@click.command(
+    cls=ScenarioCommand,
+    examples=(
+        "loadbench sweep --url http://127.0.0.1:8080/v1",
+        "loadbench sweep --url http://127.0.0.1:8080/v1 --users 1,4,16 --duration 30s --slo 'ttft_p95<1s'",
+        "loadbench sweep --url http://127.0.0.1:8080/v1 --rate 0.5,1,2 --input-tokens 512 --max-tokens 128",
+        "loadbench sweep --users 1,2 --requests 20 --json   # the simulated server",
+    ),
+)
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @setting_options("sweep")
 @resume_option

@@ -25,7 +25,13 @@ from loadbench.cli.options import ScenarioCommand, setting_flags, setting_option
 from loadbench.core.errors import BadInput, ExitCode
 
 
-@click.command(cls=ScenarioCommand)
+@click.command(
+    cls=ScenarioCommand,
+    examples=(
+        "loadbench workshop --target foundry --model qwen2.5-0.5b --rounds 3",
+        "loadbench workshop --url http://127.0.0.1:8080/v1 --prompt 'Explain caching briefly.' --output report.md",
+    ),
+)
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @setting_options("workshop")
 @click.option("--json-file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the JSON to this file.")

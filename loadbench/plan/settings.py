@@ -397,7 +397,7 @@ class TargetSettings:
             "score": "each answer is collected once, from one server", "models": "the models of one server are listed",
             "doctor": "one server is checked at a time",
         },
-        decides_answers="server", reused="always", guarded=True)
+        aliases=("--base-url",), decides_answers="server", reused="always", guarded=True)
     adapter: str | None = setting(types.TEXT, None,
         "Test a model in this process instead of a server: onnx-genai:FOLDER, transformers:MODEL, or your own adapter.",
         commands=_SENDING - {"compare", "judge"},
@@ -557,7 +557,7 @@ class LoadSettings:
         group="load", aliases=("--concurrency",), comparable=Comparable.FREE)
     rate: tuple[float, ...] | None = setting(types.RATES, None,
         "Open loop: requests per second at each level, as in 0.5,1,2 or 30/min.", group="load",
-        comparable=Comparable.FREE)
+        aliases=("--request-rate",), comparable=Comparable.FREE)
     arrivals: Arrivals = setting(types.ARRIVALS, parse_arrivals("poisson"),
         "Open loop: how requests are spaced; CV is the coefficient of variation of the gaps.", commands=_GENERATING,
         needs=(_NO_TRACE, _with_rate("users send their next request after a response, not by arrivals")))
@@ -600,7 +600,7 @@ class LoadSettings:
                 "load.trace", reason="a trace has its own number of requests", remedy="leave it out, or use --limit",
             ),
         ),
-        group="extent")
+        aliases=("--num-prompts",), group="extent")
     max_total: int = setting(types.POSITIVE_DURATION, 15 * NS_PER_S * 60,
         "Without --duration and --requests a level lasts 10s, or longer until it has enough responses; "
         "all levels together then take no longer than this.",

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # Variables of our prefix that are not settings.
 _OTHER_VARIABLES = frozenset({"LOADBENCH_API_KEY", "LOADBENCH_COMPLETE"})
+# A flag that other tools have for what are two settings here: the users, or beside a rate the most in flight.
+MAX_CONCURRENCY = "max_concurrency"
 # The variables in which other programs keep the server's address, in the order in which they are read.
 ENDPOINT_VARIABLES = ("FOUNDRY_LOCAL_ENDPOINT", "OPENAI_BASE_URL")
 # Of a value that is shown; longer paths and URLs are rare, and a file may hold anything.
@@ -65,6 +67,8 @@ def resolve(
     own = document.personas() if document is not None else own
     personas = PERSONAS | {persona.name: persona for persona in own}
     choice = _Choice(command, Values(command, {}, personas))
+    flags, concurrency = {**flags}, flags.get(MAX_CONCURRENCY)
+    flags.pop(MAX_CONCURRENCY, None)
     given = [
         *_from_flags(command, flags),
         *_from_run(reused or {}, flags, command=command, foreign=foreign),
@@ -72,6 +76,8 @@ def resolve(
         *_from_workshop_variables(command, environment),
         *(document.entries() if document is not None else ()),
     ]
+    if concurrency is not None:
+        given.insert(0, _most_at_once(command, concurrency, given))
     for entry in given:
         choice.take(entry)
     named_keys = [entry.value for entry in given if entry.setting.name == "api_key_env"]
@@ -235,6 +241,25 @@ def _from_flags(command: str, flags: Mapping[str, object]) -> Iterator[Entry]:
         flag = setting.flags[1] if setting.type.is_flag and setting.default and value is False else setting.flag
         place = setting.name.upper() if setting.argument_of == command else flag
         yield read(setting, value, Origin(Source.FLAG, place))
+
+
+def _most_at_once(command: str, value: object, given: Sequence[Entry]) -> Entry:
+    """The setting that `--max-concurrency` is: the users of a closed loop, or the most in flight beside a rate, a trace
+    or a search by rate. Raises `BadInput` if that is given too.
+    """
+    loads = [entry for entry in given if entry.setting.group == "load" or entry.setting.key == "capacity.by"]
+    strongest = min(loads, key=lambda entry: entry.origin.source, default=None)
+    is_open = command == "replay" or (
+        strongest is not None and (strongest.setting.name in {"rate", "trace"} or strongest.value == "rate")
+    )
+    setting = setting_of(
+        "load.max_in_flight" if is_open else f"{'capacity.at_most' if command == 'capacity' else 'load.users'}"
+    )
+    flag = "--" + MAX_CONCURRENCY.replace("_", "-")
+    twin = next((entry for entry in given if entry.setting is setting and entry.origin.source is Source.FLAG), None)
+    if twin is not None:
+        raise BadInput(f"{flag} and {twin.origin.place} are the same setting", hint="give one of them")
+    return read(setting, value, Origin(Source.FLAG, flag))
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str], key_variables: Container[str]) -> None:

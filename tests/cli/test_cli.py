@@ -83,11 +83,21 @@ def test_sweep_needs_no_httpx(tmp_path):
     assert done.stderr.split("\n")[-2] == "loadbench.targets.scrape"
 
 
-def test_sweep_help_shows_the_settings_by_section(tmp_path):
+def test_sweep_help_shows_the_settings_by_heading(tmp_path):
     """Each flag with its default; users also under its other name."""
     done = loadbench("sweep", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    for text in ("Target:", "Load:", "Work:", "Limits:", "--concurrency", "--warm-up", "[default: 1,2,4,8,16]"):
+    for text in (
+        "Server:",
+        "Request:",
+        "Load:",
+        "Data:",
+        "Limits:",
+        "Output:",
+        "--concurrency",
+        "--warm-up",
+        "[default: 1,2,4,8,16]",
+    ):
         assert text in done.stdout
     for text in ("Objectives:", "[default: 1%]", "lognormal:MEAN,SIGMA"):
         assert text in done.stdout

@@ -1,0 +1,101 @@
+"""What the help and the messages of every command have in common: examples, options under headings, and what is wrong
+with a command line in one line with its remedy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.core.errors import BadInput
+
+    Records = dict[str, list[tuple[str, str]]]  # (option, what it does) by heading
+
+# Options that say where results go and in what form, by the names of parameters: they have one heading.
+OUTPUT = ("form", "as_json", "out", "report", "chart", "json_file", "output", "csv_file", "quiet", "no_live")
+
+
+class Command(click.Command):
+    """A command whose examples run as they stand."""
+
+    def __init__(self, *names: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
+        self.examples = tuple(examples)
+        super().__init__(*names, **attributes)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; raises `BadInput` for what cannot be read."""
+        written = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise self.refusal(error, ctx, written) from None
+
+    def refusal(self, error: click.UsageError, ctx: click.Context, written: Sequence[str]) -> BadInput:
+        """What is wrong with the arguments that were written."""
+        from loadbench.cli.wrong_line import bad_input  # noqa: PLC0415 - only a wrong line needs it
+
+        return bad_input(error, self, ctx, written)
+
+    def records(self, ctx: click.Context) -> Records:
+        """The options by heading, without those of settings. The command's text explains its arguments."""
+        params = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        options = [param for param in params if not hasattr(param, "setting")]
+        chosen = [option for name in OUTPUT for option in options if option.name == name]
+        found: Records = {"Output": [], "Options": []}
+        for option in [*chosen, *(option for option in options if option not in chosen)]:
+            record = option.get_help_record(ctx)
+            if record is not None:
+                found["Output" if option in chosen else "Options"].append(record)
+        return found
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(self.examples, formatter)
+        for heading, records in self.records(ctx).items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+class Group(click.Group):
+    """A command of commands."""
+
+    command_class = Command
+
+    def __init__(self, *names: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
+        self.examples = tuple(examples)
+        super().__init__(*names, **attributes)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; raises `BadInput` for what cannot be read."""
+        written = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if not written:
+                raise  # the help is the message
+            from loadbench.cli.wrong_line import bad_input  # noqa: PLC0415 - only a wrong line needs it
+
+            raise bad_input(error, self, ctx, written) from None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click does; raises `BadInput` for a command that does not exist."""
+        if not ctx.resilient_parsing and args and self.get_command(ctx, args[0]) is None:
+            from loadbench.cli.wrong_line import unknown_command  # noqa: PLC0415 - only a wrong line needs it
+
+            raise unknown_command(args[0], self, ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(self.examples, formatter)
+        super().format_options(ctx, formatter)
+
+
+def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
+    """Write them as they are: a line for a shell is not wrapped."""
+    if examples:
+        with formatter.section("Examples"):
+            formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in examples))
