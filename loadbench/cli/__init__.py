@@ -27,6 +27,7 @@ COMMANDS = {
     "replay": "Replay a recorded trace at its original times and lengths.",
     "capacity": "Find the highest load at which every objective holds.",
     "report": "Show a saved run again, in any format.",
+    "runs": "List, label and delete saved runs; `report last` shows the newest.",
     "compare": "Compare two servers or two saved runs: which is faster?",
     "models": "List a server's models; on Foundry Local, load and download them.",
     "doctor": "Check the server, its models, a first response and this machine.",

@@ -28,6 +28,7 @@ from loadbench.cli.measuring import (
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
+from loadbench.cli.run_names import run_paths
 from loadbench.core.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **options: Any) -> None:
     """Compare two servers or two saved runs: which is faster, by what factor, and from what load on?
 
-    A and B are URLs (measured now, alternately), saved runs (a run folder or a folder of run folders), or baselines
-    written by --save-baseline. A server can also be written as settings: url=URL,model=ID or profile=NAME. For two
-    models at one server, use --url, --a-model and --b-model instead of A and B. With the folder of an earlier
-    comparison alone, its analysis is repeated without measuring.
+    A and B are URLs (measured now, alternately), saved runs (a run folder, `last`, `last~1`, a run's name, or a folder
+    of run folders), or baselines written by --save-baseline. A server can also be written as settings:
+    url=URL,model=ID or profile=NAME. For two models at one server, use --url, --a-model and --b-model instead of A and
+    B. With the folder of an earlier comparison alone, its analysis is repeated without measuring.
     """
     # ruff: noqa: PLC0415 - the help needs nothing of what is imported in functions
     from loadbench.plan.sources import refuse_rules_without_level, resolve
@@ -90,6 +91,8 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     flag = next((name for name, value in given.items() if value), "")
     if flag and not measures:
         raise BadInput(f"{flag}: is for measuring, and these runs are saved", hint="leave it out, or name two URLs")
+    if not measures:
+        a, b = run_paths(a), run_paths(b)
     name = "compare" if measures else "compare-saved"
     # The variables that the sides name themselves.
     keys = re.findall(r"\b(?:api_key_env=|header_env=[^,]*?)(\w+)\s*(?:,|$)", ",".join([*a, *b]))

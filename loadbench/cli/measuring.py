@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
@@ -40,7 +41,7 @@ def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Ca
 def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --resume."""
     text = "Continue this run, with its own settings if no others are given."
-    return click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help=text)(function)
+    return click.option("--resume", type=RUN, metavar="DIR", help=text)(function)
 
 
 def settings_of_resumed(resume: Path | None, command: str, *, file: Path | None) -> dict[str, Any]:

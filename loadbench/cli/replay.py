@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from loadbench.cli.measuring import resume_option, run_options, settings_of_resumed
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
+from loadbench.cli.run_names import RUN_OR_FILE
 from loadbench.cli.sweep import measure
 from loadbench.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(
@@ -22,7 +25,7 @@ from loadbench.core.errors import BadInput
         "loadbench replay scenarios/azure.csv --url http://127.0.0.1:8080/v1 --time-scale 2 --limit 100",
     ),
 )
-@click.argument("file", metavar="TRACE", required=False, type=click.Path(path_type=Path))
+@click.argument("file", metavar="TRACE", required=False, type=RUN_OR_FILE)
 @setting_options("replay")
 @resume_option
 @run_options(json="run.json", dry_run="Show what is in the trace, the settings and the time.")
@@ -32,7 +35,7 @@ def command(file: Path | None, **options: Any) -> None:
     TRACE is CSV or JSON lines, also compressed with gzip, in the format of Azure
     (TIMESTAMP,ContextTokens,GeneratedTokens), of BurstGPT (Timestamp,Request tokens,Response tokens), or of Mooncake,
     Qwen-Bailian, guidellm or aiperf (timestamp,input_length,output_length,hash_ids); or a saved run of loadbench: its
-    folder or its requests.jsonl. With --resume, the trace of that run is used.
+    folder, its requests.jsonl, `last`, or its name. With --resume, the trace of that run is used.
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
 

@@ -11,6 +11,7 @@ import click
 
 from loadbench.cli.command import Command
 from loadbench.cli.measuring import print_report, say, terminal_width, write_file
+from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
         "loadbench report results/*-before --as vllm",
     ),
 )
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=RUN)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help=FORMAT_HELP)
 @click.option(
     "--as", "tool", type=click.Choice(TOOLS), help="Show that tool's figures next to loadbench's, and why they differ."
@@ -50,7 +51,7 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 def command(
     run: Path | None, *, form: str, tool: str | None, by_prompt: bool, by_user: bool, out: Path | None, schema: bool
 ) -> None:
-    """Show a saved run again, in any format. RUN is a run folder or a run.json.
+    """Show a saved run again, in any format. RUN is a run folder, a run.json, `last`, `last~1`, or a run's name.
 
     The folder may be one of any command that measures, and of a run that was killed: a level that was not finished is
     put together from its requests, and the report says what is missing.

@@ -12,6 +12,7 @@ import click
 from loadbench.cli.command import Group
 from loadbench.cli.measuring import check_files, say, say_data_set, say_unused, terminal_width
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
+from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
 
 
@@ -38,7 +39,7 @@ def command() -> None:
         "loadbench score stub results/*-before --to answers.json",
     ),
 )
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=RUN)
 @setting_options("score")
 @click.option(
     "--to", type=click.Path(path_type=Path), metavar="FILE", help="Write to this file. Default: annotation.json in RUN."
@@ -79,9 +80,7 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
 
 @command.command("read", examples=("loadbench score read scores.json", "loadbench score read scores.json --rater Ada"))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--run", type=click.Path(path_type=Path), metavar="RUN", help="The run of FILE. Default: the folder of FILE."
-)
+@click.option("--run", type=RUN, metavar="RUN", help="The run of FILE. Default: the folder of FILE.")
 @click.option("--rater", metavar="NAME", help="The name of the person who gave the scores. Default: the one in FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
 def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bool) -> None:
@@ -110,7 +109,7 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bo
         "loadbench score judge results/*-before --judge-model large --judge-url http://127.0.0.1:8081/v1 --judgings 3",
     ),
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RUN)
 @setting_options("judge")
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
 def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:

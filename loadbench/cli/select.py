@@ -10,6 +10,7 @@ import click
 
 from loadbench.cli.command import Command
 from loadbench.cli.measuring import print_report, terminal_width
+from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode
 
 
@@ -20,7 +21,7 @@ from loadbench.core.errors import BadInput, ExitCode
         "loadbench select results/*-before results/*-after --format markdown",
     ),
 )
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN...")
+@click.argument("runs", nargs=-1, type=RUN, metavar="RUN...")
 @click.option(
     "--weight",
     "weights",

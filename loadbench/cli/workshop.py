@@ -22,6 +22,7 @@ from loadbench.cli.measuring import (
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
+from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode
 
 
@@ -39,9 +40,7 @@ from loadbench.core.errors import BadInput, ExitCode
     "--output", type=click.Path(path_type=Path), metavar="FILE", help="Also write the Markdown table to this file."
 )
 @click.option("--csv-file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the CSV to this file.")
-@click.option(
-    "--from", "run", type=click.Path(path_type=Path), metavar="RUN", help="Export this saved run instead of measuring."
-)
+@click.option("--from", "run", type=RUN, metavar="RUN", help="Export this saved run instead of measuring.")
 @run_options(json="the JSON", dry_run="Show the plan and the source of each setting.")
 def command(
     scenario: Path | None, *, run: Path | None, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **options: Any

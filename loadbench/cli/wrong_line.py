@@ -31,6 +31,7 @@ _COMMANDS = {
         ("`loadbench doctor --url URL` checks a server", "check validate ping health status"),
         ("`loadbench serve` runs the simulated server", "mock simulate sim server"),
         ("`loadbench --version` prints it", "version"),
+        ("`loadbench runs` lists the saved runs", "history results past"),
         ("`loadbench init` writes a scenario", "new create"),
         ("`loadbench models --url URL` lists models, `loadbench scenarios` the scenarios", "list ls"),
         ("`loadbench replay FILE` replays a trace", "trace"),
@@ -189,9 +190,9 @@ def unknown_command(name: str, group: click.Group, ctx: click.Context) -> BadInp
     top = ctx.parent is None
     if top and name == "help":
         return BadInput(message, hint="`loadbench --help` lists the commands, `loadbench COMMAND --help` explains one")
-    near = nearest(name.lower(), commands)
-    if not near and top and name.lower() in _COMMANDS:
+    if top and name.lower() in _COMMANDS:
         return BadInput(message, hint=_COMMANDS[name.lower()])
+    near = nearest(name.lower(), commands)
     return BadInput(message, hint=f"did you mean {near}?" if near else f"commands are {some(commands, most=30)}")
 
 

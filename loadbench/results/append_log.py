@@ -246,6 +246,20 @@ def is_being_written(path: Path) -> bool:
         return False
 
 
+def is_run_being_written(folder: Path) -> bool:
+    """Whether a process measures the run in this folder, or continues it; false where the system has no locks."""
+    if any(is_being_written(log) for log in folder.rglob("requests.jsonl")):
+        return True
+    try:
+        held = os.open(folder, os.O_RDONLY)
+    except OSError:  # some systems open no folders
+        return False
+    try:
+        return not lock(held)
+    finally:
+        os.close(held)
+
+
 def lock(file: int) -> bool:
     """Whether the file is this process's now, or could not be locked at all; closing it unlocks it."""
     try:

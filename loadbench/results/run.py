@@ -464,9 +464,10 @@ class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run: its scenario, where it ran, and its levels so far.
 
-    `adapted` has what was changed in requests, because the server refuses it. `conditions` are the settings that a
-    resumed run must have too, and `content_hash` identifies them. `under_way` is null between levels and at the end.
-    `unwritten_requests` are in the figures, and not in `requests.jsonl`, since that could not be written.
+    `command` is the one that measured; older runs have none. `adapted` has what was changed in requests, because the
+    server refuses it. `conditions` are the settings that a resumed run must have too, and `content_hash` identifies
+    them. `under_way` is null between levels and at the end. `unwritten_requests` are in the figures, and not in
+    `requests.jsonl`, since that could not be written.
     """
 
     schema: Literal["loadbench.run/1"] = SCHEMA
@@ -475,6 +476,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     loadbench_version: str
     simulated: bool
     complete: bool
+    command: str = ""
     question: str = ""
     scenario: dict[str, dict[str, object]]
     origins: dict[str, str] = {}

@@ -110,6 +110,7 @@ class RunWriter:
             loadbench_version=__version__,
             simulated=scenario.simulated,
             complete=False,
+            command=scenario.command,
             question=scenario.question or ("" if before is None else before.question),
             scenario=effective,
             origins=origins,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from contextlib import chdir
 from importlib import import_module
 
 import click
@@ -91,7 +92,8 @@ def test_an_example_runs_as_it_stands(line, server, folder, tmp_path):
         rest = words[1:]
         if isinstance(command, click.Group):
             command, rest = command.get_command(context, words[1]), words[2:]
-        command.make_context(name, rest, parent=context)
+        with chdir(tmp_path):
+            command.make_context(name, rest, parent=context)
         return
     done = typed(*words, *(["--dry-run"] if name in PLANNED else []), cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,93 @@
+"""The list of runs, and how a figure went over them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadbench.core.text import some
+from loadbench.report.document import Document, Notes, Table, Text
+from loadbench.report.values import clipped, counted, significant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadbench.results.run_summary import RunSummary
+
+_LONGEST_CELL = 40
+
+
+def result_of(run: RunSummary) -> str:
+    """What came of a run in a few words: its state, its answer or its peak."""
+    if run.state in {"damaged", "empty"}:
+        return f"{run.state}: {run.problem}" if run.problem else run.state
+    texts = []
+    for search in run.capacity:
+        who = f"{search.model}: " if len(run.capacity) > 1 else ""
+        if search.users is None and search.rate_per_s is None:
+            texts.append(f"{who}{search.status}")
+        else:
+            amount = f"{search.users:g} users" if search.users is not None else f"{search.rate_per_s:g} requests/s"
+            texts.append(f"{who}{amount} ({search.strength})")
+    if run.conclusion:
+        texts.append(run.conclusion)
+    if run.peak is not None:
+        who = f" ({run.peak.model})" if len(run.models) > 1 else ""
+        texts.append(f"{significant(run.peak.output_tokens_per_s)} tok/s at {run.peak.load}{who}")
+    if run.state != "complete":
+        texts.insert(0, run.state)
+    return "; ".join(texts) or "nothing measured"
+
+
+def runs_document(runs: Sequence[RunSummary], *, results: str, left_out: int) -> Document:
+    """The table of runs, the newest first; `left_out` more are not shown."""
+    if not runs:
+        return Document(f"no run in {results}" + (" fits" if left_out else ""), [])
+    columns: dict[str, list[str]] = {
+        "run": [run.run for run in runs],
+        "command": [run.command or "-" for run in runs],
+        "model": [
+            clipped(some(run.models, most=1), _LONGEST_CELL) + (" (simulated)" if run.simulated else "") or "-"
+            for run in runs
+        ],
+        "loads": [_loads(run.loads) or "-" for run in runs],
+        "result": [clipped(result_of(run), 60) for run in runs],
+        "verdicts": [", ".join(f"{count} {status}" for status, count in run.verdicts.items()) or "-" for run in runs],
+        "commit": ["" if not run.commit else run.commit[:9] + ("+" if run.dirty else "") for run in runs],
+        "labels": [" ".join(f"{key}={value}" for key, value in run.labels.items()) for run in runs],
+    }
+    shown = {name: [cell or "-" for cell in cells] for name, cells in columns.items() if any(cells)}
+    rows = list(zip(*shown.values(), strict=True))
+    notes = []
+    if any(run.dirty for run in runs):
+        notes.append("+: files had changed since the commit")
+    if left_out:
+        notes.append(f"{counted(left_out, 'older run')} not shown: --all shows every run, --help how to filter")
+    return Document(
+        f"{counted(len(runs), 'run')} in {results}, the newest first",
+        [Table(list(shown), rows, "l" * len(shown)), Notes(notes)],
+    )
+
+
+def deletion_document(folders: Sequence[tuple[str, int, int]]) -> Document:
+    """What a deletion would remove: folders with their files and their size in bytes."""
+    from loadbench.report.values import disk_size  # noqa: PLC0415 - a list of runs needs it not
+
+    rows = [(name, str(files), disk_size(size)) for name, files, size in folders]
+    total = disk_size(sum(size for _, _, size in folders))
+    return Document(
+        f"to be deleted: {counted(len(folders), 'run')}, {total}",
+        [Table(["run", "files", "size"], rows, "lrr"), Text([])],
+    )
+
+
+def _loads(labels: Sequence[str]) -> str:
+    """`users=1,2,4` for several of a kind; a long list by its ends."""
+    kinds: dict[str, list[str]] = {}
+    for label in labels:
+        kind, _, amount = label.partition("=")
+        kinds.setdefault(kind, []).append(amount)
+    texts = []
+    for kind, amounts in kinds.items():
+        shown = amounts if len(amounts) <= 5 else [*amounts[:3], "…", amounts[-1]]
+        texts.append(f"{kind}={','.join(shown)}")
+    return " ".join(texts)

@@ -1,0 +1,260 @@
+"""What a list of runs shows of each: little of its files is decoded, and a folder that is damaged is one that says so.
+
+loadbench.labels/1   the first: what people noted of a run, in `labels.json` in its folder, and no part of the run
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+import msgspec
+
+from loadbench.core.errors import BadInput
+from loadbench.results.append_log import is_run_being_written
+from loadbench.results.capacity import FILE, SEVERAL_FILE
+from loadbench.results.folder import UNREADABLE, RunFolder, read_plain
+from loadbench.results.run import ClosedLoad, OpenLoad, to_json
+from loadbench.results.saved import FILES, has_pairs, repeats_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from loadbench.results.run_list import FoundRun
+
+T = TypeVar("T")
+State = Literal["complete", "interrupted", "running", "empty", "damaged"]
+LABELS_FILE: Final = "labels.json"
+# A run of a thousand levels has 30 MB; a list does not wait for more.
+_MOST_BYTES = 64 * 1024 * 1024
+_MOST_LABEL_BYTES = 64 * 1024
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_LONGEST_VALUE = 200
+
+
+class _Throughput(msgspec.Struct):
+    output_tokens_per_s: float
+
+
+class _Verdict(msgspec.Struct):
+    status: str
+
+
+class _Level(msgspec.Struct):
+    model: str
+    load: ClosedLoad | OpenLoad
+    verdict: _Verdict
+    throughput: _Throughput
+
+
+class _Model(msgspec.Struct):
+    model: str
+
+
+class _Git(msgspec.Struct):
+    commit: str = ""
+    dirty: bool | None = None
+
+
+class _Environment(msgspec.Struct):
+    git: _Git | None = None
+
+
+class _Load(msgspec.Struct):
+    trace: str | None = None
+
+
+class _Scenario(msgspec.Struct):
+    load: _Load = msgspec.field(default_factory=_Load)
+
+
+class _Run(msgspec.Struct):
+    name: str
+    started_at: str
+    complete: bool
+    simulated: bool
+    environment: _Environment
+    scenario: _Scenario
+    command: str = ""
+    levels: list[_Level] = []
+    models: list[_Model] = []
+
+
+class _Answer(msgspec.Struct):
+    users: float | None = None
+    rate_per_s: float | None = None
+    strength: str = ""
+
+
+class _Search(msgspec.Struct):
+    status: str
+    model: str
+    answer: _Answer | None = None
+    complete: bool = False
+
+
+class _Searches(msgspec.Struct):
+    folders: dict[str, str]
+    searches: list[_Search] = []
+
+
+class _Comparison(msgspec.Struct):
+    conclusion: str
+
+
+class _Labels(msgspec.Struct):
+    labels: dict[str, str]
+    schema: Literal["loadbench.labels/1"] = "loadbench.labels/1"
+
+
+class Peak(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest output tokens/s of the levels that are neither INVALID nor OVERLOADED, and the load there."""
+
+    output_tokens_per_s: float
+    load: str
+    model: str
+
+
+class CapacityFound(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of a search for one model: users or requests per second, null if there is none."""
+
+    model: str
+    status: str
+    users: float | None = None
+    rate_per_s: float | None = None
+    strength: str = ""
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as a list shows it. `verdicts` counts the levels; `commit` is that of the folder that it ran in, and
+    `dirty` whether files had changed since; `problem` says what is wrong with a folder that is damaged."""
+
+    run: str
+    path: str
+    name: str
+    started_at: str
+    command: str = ""
+    state: State
+    simulated: bool | None = None
+    models: list[str] = []
+    loads: list[str] = []
+    verdicts: dict[str, int] = {}
+    peak: Peak | None = None
+    capacity: list[CapacityFound] = []
+    conclusion: str = ""
+    commit: str | None = None
+    dirty: bool | None = None
+    labels: dict[str, str] = {}
+    problem: str = ""
+
+
+def summary_of(found: FoundRun) -> RunSummary:
+    """The summary of a run folder, whatever is in it."""
+    path = found.path
+    fields: dict[str, object] = {}
+    command, state, problem = "", "complete", ""
+    try:
+        fields["labels"] = read_labels(path)
+        searches: list[_Search] = []
+        complete = True
+        parts = [path]
+        if has_pairs(path):
+            command = "compare"
+            parts = [*repeats_of(path, "a").values(), *repeats_of(path, "b").values()]
+            complete = (path / "compare.json").is_file()
+            if complete:
+                fields["conclusion"] = _read(path / "compare.json", _Comparison).conclusion
+        elif (path / SEVERAL_FILE).is_file():
+            several = _read(path / SEVERAL_FILE, _Searches)
+            command, searches = "capacity", several.searches
+            fields["models"] = list(several.folders)
+            parts = [path / name for name in several.folders.values() if "/" not in name and "\\" not in name]
+            complete = len(searches) == len(several.folders)
+        elif (path / FILE).is_file():
+            command, searches = "capacity", [_read(path / FILE, _Search)]
+        runs = [_read(part / "run.json", _Run) for part in parts if (part / "run.json").is_file()]
+        if searches:
+            complete = complete and all(search.complete for search in searches)
+        elif command != "compare":
+            complete = all(run.complete for run in runs)
+        levels = [level for run in runs for level in run.levels]
+        models = dict.fromkeys([level.model for level in levels] + [one.model for run in runs for one in run.models])
+        usable = [level for level in levels if level.verdict.status in {"VALID", "INCONCLUSIVE"}]
+        best = max(usable, key=lambda level: level.throughput.output_tokens_per_s, default=None)
+        fields.setdefault("models", list(models))
+        fields |= {
+            "loads": list(dict.fromkeys(level.load.label for level in levels)),
+            "verdicts": dict(Counter(level.verdict.status for level in levels)),
+            "capacity": [
+                CapacityFound(
+                    model=search.model,
+                    status=search.status,
+                    **({} if search.answer is None else msgspec.structs.asdict(search.answer)),
+                )
+                for search in searches
+            ],
+        }
+        if best is not None and not searches and command != "compare":
+            speed = best.throughput.output_tokens_per_s
+            fields["peak"] = Peak(output_tokens_per_s=speed, load=best.load.label, model=best.model)
+        if runs:
+            first = runs[0]
+            replays = "replay" if first.scenario.load.trace is not None else ""
+            workshop = "workshop" if (path / "benchmark_report.json").is_file() else ""
+            command = command or first.command or replays or workshop or "sweep"
+            fields |= {"simulated": first.simulated, "started_at": first.started_at}
+            if command not in {"compare", "capacity"}:
+                fields["name"] = first.name
+            if first.environment.git is not None:
+                fields |= {"commit": first.environment.git.commit or None, "dirty": first.environment.git.dirty}
+        elif not any((path / name).exists() for name in FILES) and not has_pairs(path):
+            state = "empty"
+        if not complete or not runs:
+            # A run that is not complete may be under way; nothing else is worth a look at its locks.
+            state = "running" if is_run_being_written(path) else "interrupted" if state == "complete" else state
+    except (BadInput, OSError) as error:
+        state, problem = "damaged", error.message if isinstance(error, BadInput) else str(error)
+    base: dict[str, object] = {"name": found.name, "started_at": found.began.isoformat().replace("+00:00", "Z")}
+    about: dict[str, object] = {"run": path.name, "path": str(path), "command": command, "state": state}
+    return msgspec.convert({**base, **msgspec.to_builtins(fields), **about, "problem": problem}, RunSummary)
+
+
+def read_labels(folder: Path) -> dict[str, str]:
+    """The labels of a run, by key; raises `BadInput` for a file that is none of loadbench."""
+    file = folder / LABELS_FILE
+    return _read(file, _Labels, most_bytes=_MOST_LABEL_BYTES).labels if file.is_file() or file.is_symlink() else {}
+
+
+def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
+    """Labels as people write them, `KEY=VALUE`; an empty value takes the label away. Raises `BadInput`."""
+    labels = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or _KEY.fullmatch(key) is None or len(value) > _LONGEST_VALUE or not value.isprintable():
+            hint = (
+                f"write KEY=VALUE, as in gpu=4090: a key of letters, digits, _.-, a value of {_LONGEST_VALUE} at most"
+            )
+            raise BadInput(f"{text:.80}: is no label", hint=hint)
+        labels[key] = value
+    return labels
+
+
+def write_labels(folder: Path, changes: Mapping[str, str]) -> dict[str, str]:
+    """Change the labels of a run, and return those that it has now; raises `BadInput` if that fails."""
+    labels = {key: value for key, value in {**read_labels(folder), **changes}.items() if value}
+    content = to_json(_Labels(labels=labels))
+    if len(content) > _MOST_LABEL_BYTES:
+        raise BadInput(f"{folder}: too many labels", hint="take some away: KEY=")
+    RunFolder(folder).write(LABELS_FILE, content)
+    return labels
+
+
+def _read(file: Path, of_type: type[T], *, most_bytes: int = _MOST_BYTES) -> T:
+    try:
+        return msgspec.json.decode(read_plain(file, most_bytes=most_bytes), type=of_type)
+    except OSError as error:
+        raise BadInput(f"{file.name}: {error.strerror or error}") from None
+    except UNREADABLE as error:
+        raise BadInput(f"{file.name}: {error}") from None
