@@ -236,6 +236,16 @@ def _field_name(value: object) -> str:
     raise _wrong(value, "the name of a field that limits a response, as in max_completion_tokens")
 
 
+def _listening(value: object) -> tuple[str, int]:
+    """A port of this machine for itself, or an address and a port."""
+    host, _, port = str(value).strip().rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    with suppress(ValueError):
+        if not isinstance(value, bool) and re.fullmatch(r"[0-9]{1,5}", port) and int(port) < 65536:
+            return str(ipaddress.ip_address(host)), int(port)
+    raise _wrong(value, "a port, as in 9464, or an address and a port, as in 0.0.0.0:9464")
+
+
 def _header_variables(value: object) -> tuple[tuple[str, str, str], ...]:
     """(header, scheme before the value, environment variable) of each."""
     if isinstance(value, dict):
@@ -450,6 +460,11 @@ JSON_OBJECTS: SettingType[tuple[dict[str, Any], ...]] = SettingType(
     "JSON|@FILE", read_objects, masked, multiple=True, secret=True
 )
 FIELD_NAME = SettingType("NAME", _field_name)
+LISTENING: SettingType[tuple[str, int]] = SettingType(
+    "[ADDRESS:]PORT",
+    _listening,
+    lambda place: f"[{place[0]}]:{place[1]}" if ":" in place[0] else f"{place[0]}:{place[1]}",
+)
 THINK = SettingType(
     "TIME|DIST",
     _distribution(

@@ -1016,6 +1016,12 @@ class ReportSettings:
         "The folder in which run folders are made. Default: results.", guarded=True)
     keep_texts: bool = setting(types.FLAG, False,
         "Keep the texts of prompts and responses in the run folder.")
+    otlp: str | None = setting(types.URL, None,
+        "Send metrics to this OpenTelemetry collector while the run goes on, as in http://127.0.0.1:4318.",
+        guarded=True)
+    prometheus: tuple[str, int] | None = setting(types.LISTENING, None,
+        "Serve metrics for Prometheus at this port while the run goes on, on 127.0.0.1 unless an address is given.",
+        guarded=True)
 
 
 # fmt: on

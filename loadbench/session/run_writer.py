@@ -162,11 +162,16 @@ class RunWriter:
         """Show the level in the progress line."""
         self._model = model
         self._session.telemetry.level_begins()
+        if (feed := self._session.feed) is not None:
+            feed.level_begins(level, model, number, self._session.target.base_url)
         self._progress.level_begins(level, model, number)
 
     def sample_ended(self, sample: Sample, number: int) -> None:
-        """Write the request's line."""
-        self._log.add_sample(sample, level=number, model=self._model, url=self._session.target.base_url)
+        """Write the request's line, and pass it on to those who want metrics."""
+        url = self._session.target.base_url
+        self._log.add_sample(sample, level=number, model=self._model, url=url)
+        if (feed := self._session.feed) is not None:
+            feed.sample_ended(sample, self._model, url, self._scenario.target.api)
 
     def level_ended(self, recording: LevelRecording, model: str, load: Load) -> None:
         """Summarize the level and save the run so far."""

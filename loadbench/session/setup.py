@@ -40,6 +40,7 @@ from loadbench.results.environment import usable_cores
 from loadbench.results.folder import RESULTS, check_folder, free_bytes
 from loadbench.results.space import expected_bytes
 from loadbench.session.consent import confirm_load
+from loadbench.session.export import metrics_feed
 from loadbench.session.telemetry import RunTelemetry
 from loadbench.sim.process import SimProcess
 from loadbench.sim.profile import profile_named
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
+    from loadbench.live.metrics_feed import MetricsFeed
     from loadbench.live.progress import Progress
     from loadbench.plan.prompts import Prompt
     from loadbench.plan.scenario import Scenario
@@ -230,6 +232,7 @@ class Session:
     telemetry: RunTelemetry
     environment: Mapping[str, object]
     workers: WorkerPool | None = None
+    feed: MetricsFeed | None = None  # of all sessions of a command
 
     @property
     def target(self) -> Target:
@@ -313,8 +316,9 @@ async def open_session(
 
     Raises `TargetUnavailable` or `BadInput` if there is nothing to measure.
     """
-    collector.after_imports()
     async with AsyncExitStack() as stack:
+        feed = stack.enter_context(metrics_feed(scenario, environment, say=say))
+        collector.after_imports()
         scenario, url = stack.enter_context(server_of(scenario, environment, say=say, models=models))
         addresses = await confirm_load(scenario, say=say)
         keep_addresses(addresses)
@@ -347,6 +351,7 @@ async def open_session(
             telemetry=telemetry,
             environment={**about, "workers": count, "telemetry": telemetry.about},
             workers=workers,
+            feed=feed,
         )
 
 
@@ -358,7 +363,9 @@ async def run_observed(work: Callable[[], Awaitable[None]], *sessions: Session, 
             await session.telemetry.measure_idle()
         await run_alongside(work, *(session.telemetry.poll_page for session in sessions))
 
-    await run_alongside(measured, progress.run, *(session.telemetry.listen for session in sessions))
+    feeds = {session.feed for session in sessions if session.feed is not None}
+    helpers = [*(session.telemetry.listen for session in sessions), *(feed.poll for feed in feeds)]
+    await run_alongside(measured, progress.run, *helpers)
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from loadbench.client.httpx_transport import HttpxTransport
 from loadbench.engine import paired
 from loadbench.engine.abort import AbortWatch
 from loadbench.engine.level import Level
+from loadbench.live.metrics_feed import MetricsFeed
+from loadbench.live.otlp import OtlpExporter
 from loadbench.plan.curve import ThroughputCurve
 from loadbench.plan.search import Budget, Search
 from loadbench.results.run import Verdict
@@ -222,6 +224,7 @@ SHOWN: Mapping[str, Any] = {
     "page": lambda seen: set(seen.handed["page"]),
     "cost": lambda seen: {_cost(level) for level in seen.levels()},
     "folder": _folders,
+    "exported": lambda seen: seen.handed["exported"],
     "texts": lambda seen: ['"answer":"' in path.read_text() for path in sorted(seen.folder.rglob("requests.jsonl"))],
 }
 
@@ -242,6 +245,7 @@ def observed(arguments: list[str], folder: Path, servers: Mapping[str, Recording
         for name in (
             *("level", "timeouts", "connect", "transport", "sources", "simulated", "abort", "evidence", "search"),
             *("curve", "budget", "pairing", "confidence", "watch", "page", "prices", "limit", "undecided"),
+            "exported",
         )
     }
     with ExitStack() as stack:
@@ -277,6 +281,8 @@ def _patches(handed: dict[str, list[Any]], simulated: str) -> Iterator[Any]:
     yield noting(Budget, "budget", lambda given, _: given)
     yield noting(ThroughputCurve, "curve", lambda given, _: given)
     yield noting(paired.Paired, "pairing", lambda _, named: named["pairing"])
+    yield noting(MetricsFeed, "exported", lambda given, _: [type(one).__name__ for one in given[0]])
+    yield mock.patch.object(OtlpExporter, "export")  # nobody receives it
     yield noting(MachineSampler, "watch", lambda _, named: named)
     yield noting(SimProcess, "simulated", lambda given, named: (given, named))
     yield mock.patch.object(SimProcess, "__enter__", return_value=mock.Mock(url=simulated))

@@ -179,6 +179,8 @@ ROWS: dict[str, Row] = {
     "report.name": Row("walk", shows="folder"),
     "report.out": Row("elsewhere", shows="folder"),
     "report.keep_texts": Row(True, shows="texts"),
+    "report.otlp": Row("http://127.0.0.1:1", shows="exported"),
+    "report.prometheus": Row("0", shows="exported"),
 }
 
 # What makes a setting idle, by the reason of its need: the flags to add, and those to leave out.
