@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from loadbench.cli.measuring import (
+    check_report,
     progress_line,
+    report_option,
     resume_option,
     run_options,
     say_data_set,
@@ -18,6 +20,7 @@ from loadbench.cli.measuring import (
     say_unused,
     settings_of_resumed,
     terminal_width,
+    write_page,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
@@ -33,11 +36,13 @@ from loadbench.cli.options import ScenarioCommand, setting_flags, setting_option
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @setting_options("capacity")
 @resume_option
+@report_option
 @run_options(json="capacity.json", dry_run="Show how the search will use its time budget.")
 def command(
     scenario: Path | None,
     *,
     resume: Path | None,
+    report: Path | None,
     as_json: bool,
     quiet: bool,
     no_live: bool,
@@ -66,6 +71,7 @@ def command(
     resolved = resolve(flags=flags, environment=os.environ, file=scenario, command="capacity", **before)
     resolved = in_its_folder(resolved, resume)
     check_search(resolved, os.environ)
+    check_report(report)
     resumed = {} if resume is None else Resumed.read_all(resume, resolved)
     if dry_run:
         plan = capacity_plan_document(resolved, sample_request(resolved, os.environ))
@@ -80,4 +86,5 @@ def command(
     for writer in searches.writers:
         progress.say(answer_line(writer.capacity, of_several=len(searches.folders) > 1))
     say_saved(searches.folder.place, quiet=quiet)
-    sys.exit(searches.exit_code())
+    written = write_page(report, searches.folder.path)
+    sys.exit(searches.exit_code() or written)

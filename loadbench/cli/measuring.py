@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,11 +16,14 @@ from loadbench.core.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
     from loadbench.results.folder import RunPlace
+
+
+# The ends of names of files that are pages.
+PAGES = (".html", ".htm")
 
 
 def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -42,6 +46,30 @@ def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --resume."""
     text = "Continue this run, with its own settings if no others are given."
     return click.option("--resume", type=RUN, metavar="DIR", help=text)(function)
+
+
+def report_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --report."""
+    text = "Write the report as a page with charts to this file (.html)."
+    return click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help=text)(function)
+
+
+def check_report(path: Path | None) -> None:
+    """Raise `BadInput` if --report names no page, or one that cannot be written: before anything is measured."""
+    if path is not None and path.suffix.lower() not in PAGES:
+        raise BadInput(f"--report {path}: the report is a page", hint="name a file that ends in .html")
+    check_files({"report": path}, "report")
+
+
+def write_page(path: Path | None, folder: Path) -> ExitCode:
+    """Write the page of the run in a folder to the file that --report names, if it names one; returns the exit code for
+    the case that nothing else has gone wrong."""
+    if path is None:
+        return ExitCode.OK
+    from loadbench.report.html import render_html  # noqa: PLC0415 - only pages need it
+    from loadbench.report.pages import page_of  # noqa: PLC0415
+
+    return write_file("--report", path, render_html(page_of([folder])))
 
 
 def settings_of_resumed(resume: Path | None, command: str, *, file: Path | None) -> dict[str, Any]:

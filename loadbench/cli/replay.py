@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.cli.measuring import resume_option, run_options, settings_of_resumed
+from loadbench.cli.measuring import report_option, resume_option, run_options, settings_of_resumed
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.cli.run_names import RUN_OR_FILE
 from loadbench.cli.sweep import measure
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.argument("file", metavar="TRACE", required=False, type=RUN_OR_FILE)
 @setting_options("replay")
 @resume_option
+@report_option
 @run_options(json="run.json", dry_run="Show what is in the trace, the settings and the time.")
 def command(file: Path | None, **options: Any) -> None:
     """Replay a recorded trace at its original times and lengths.

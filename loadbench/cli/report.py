@@ -12,14 +12,15 @@ import click
 from loadbench.cli.command import Command
 from loadbench.cli.measuring import print_report, say, terminal_width, write_file
 from loadbench.cli.run_names import RUN
-from loadbench.core.errors import BadInput
+from loadbench.core.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
     from loadbench.results.run import Run
 
-FORMATS = ("text", "markdown", "csv", "junit", "json", "hlog", "hgrm", "llmd")
+FORMATS = ("text", "markdown", "html", "csv", "junit", "json", "hlog", "hgrm", "llmd")
 FORMAT_HELP = (
-    "Output format. hlog: the distributions second by second, and hgrm: of each level, for the tools of HdrHistogram. "
+    "Output format. html: a page with charts, one file. hlog: the distributions second by second, and hgrm: of each "
+    "level, for the tools of HdrHistogram. "
     "llmd: llm-d's benchmark report of each level. docs/formats.md has all."
 )
 OUT_HELP = (
@@ -36,6 +37,7 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
     examples=(
         "loadbench report results/*-before",
         "loadbench report results/*-before --format markdown --out report.md",
+        "loadbench report results/*-before --format html --out report.html",
         "loadbench report results/*-before --as vllm",
     ),
 )
@@ -47,9 +49,18 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 @click.option("--by-prompt", is_flag=True, help="Show the figures of each prompt of --prompts, and the outliers.")
 @click.option("--by-user", is_flag=True, help="Show whether the users of each closed-loop level were served equally.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help=OUT_HELP)
+@click.option("--open", "shows", is_flag=True, help="With html: open the page in the browser.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json.")
 def command(
-    run: Path | None, *, form: str, tool: str | None, by_prompt: bool, by_user: bool, out: Path | None, schema: bool
+    run: Path | None,
+    *,
+    form: str,
+    tool: str | None,
+    by_prompt: bool,
+    by_user: bool,
+    out: Path | None,
+    shows: bool,
+    schema: bool,
 ) -> None:
     """Show a saved run again, in any format. RUN is a run folder, a run.json, `last`, `last~1`, or a run's name.
 
@@ -72,11 +83,20 @@ def command(
         raise BadInput(f"{chosen[0]} and {chosen[1]}: two reports", hint="ask for one at a time")
     if chosen and form not in RENDERERS:
         raise BadInput(f"{chosen[0]}: does not exist as {form}", hint="leave --format out, or use markdown")
+    if shows and form != "html":
+        raise BadInput("--open: is for pages", hint="add --format html")
     with contradictions_in(run):
         if schema:
             content = schema_text()
         elif run is None:
             raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
+        elif form == "html":
+            from loadbench.report.html import render_html
+            from loadbench.report.pages import page_of
+
+            content = render_html(page_of([_folder_of(run) or run.parent]))
+            if shows:
+                sys.exit(_open(content, out))
         elif (folder := _folder_of(run)) is not None and (folder / SEVERAL_FILE).is_file():
             from loadbench.report.capacities import capacities_document
 
@@ -124,6 +144,22 @@ def command(
     if out is not None:
         sys.exit(write_file("--out", out, content))
     print_report(content, "json" if schema else form)
+
+
+def _open(content: str, out: Path | None) -> ExitCode:
+    """Write the page, to a file that stays if none is named, and open it in the browser."""
+    import tempfile
+    import webbrowser
+
+    if out is None:
+        with tempfile.NamedTemporaryFile(prefix="loadbench-", suffix=".html", delete=False) as file:
+            out = Path(file.name)
+    code = write_file("--out", out, content)
+    if code is ExitCode.OK:
+        say(f"the page is {out}")
+        if not webbrowser.open(out.resolve().as_uri()):
+            say("note: no browser could be started; open the file yourself")
+    return code
 
 
 def _several_files(result: Run, form: str, run: Path, out: Path | None) -> str:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadbench.cli.measuring import (
+    check_report,
     progress_line,
+    report_option,
     resume_option,
     run_options,
     say_data_set,
@@ -19,6 +21,7 @@ from loadbench.cli.measuring import (
     say_unused,
     settings_of_resumed,
     terminal_width,
+    write_page,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 @click.argument("scenario", required=False, type=click.Path(path_type=Path))
 @setting_options("sweep")
 @resume_option
+@report_option
 @run_options(json="run.json", dry_run="Show the plan, the source of each setting, and the time.")
 def command(scenario: Path | None, **options: Any) -> None:
     """Measure a server at rising load, level by level.
@@ -53,7 +57,15 @@ def command(scenario: Path | None, **options: Any) -> None:
 
 
 def measure(
-    scenario: Scenario, *, resume: Path | None, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **_: Any
+    scenario: Scenario,
+    *,
+    resume: Path | None,
+    report: Path | None,
+    as_json: bool,
+    quiet: bool,
+    no_live: bool,
+    dry_run: bool,
+    **_: Any,
 ) -> None:
     """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
     from loadbench.report.formats import render  # noqa: PLC0415
@@ -63,6 +75,7 @@ def measure(
 
     scenario = in_its_folder(scenario, resume)
     check(scenario, os.environ)
+    check_report(report)
     before = None if resume is None else whole_levels(resume, scenario)
     if dry_run:
         from loadbench.report.plan import plan_document  # noqa: PLC0415
@@ -79,4 +92,5 @@ def measure(
     writer = run_sweep(scenario, os.environ, progress, resume=resume, before=before)
     click.echo(render(writer.run, "json" if as_json else "text", width=terminal_width()), nl=False)
     say_saved(writer.folder.place, quiet=quiet)
-    sys.exit(writer.exit_code() or writer.folder.place.exit_code)
+    written = write_page(report, writer.folder.path)
+    sys.exit(writer.exit_code() or writer.folder.place.exit_code or written)

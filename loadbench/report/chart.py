@@ -1,25 +1,26 @@
-"""A line chart as a self-contained SVG: figures over the load, each with the band of its interval.
+"""Charts as SVG: figures over the load or over time, each with its interval, and heat maps.
 
-The axis of the load is in powers of two, as levels of users are, unless a linear one is requested. The axis of values
-begins at 0, or is logarithmic for ratios. Series differ in marker and dashes as well as in colour, and the description
-has the figures as text. Colours follow the reader's choice of light or dark. Text is escaped, and ids are unique, so
-that several charts fit on one page.
+`svg` makes a file that stands alone, `drawing` a picture for a page, which has the title, the legend and the style, and
+reads values from the points. There is no other code that draws.
+
+Series differ in marker and dashes as well as in colour, and the description has the figures as text. Colours follow the
+reader's choice of light or dark. Text is escaped, and ids are unique, so that several charts fit on one page.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from loadbench.core.text import digest
+from loadbench.report.document import Chart, HeatMap, Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-_WIDTH, _HEIGHT = 720, 420
 _LEFT, _RIGHT, _BOTTOM = 72, 24, 56
 _TITLE, _ROW = 34, 22
 # The mean width of a letter in the requested fonts, at 13 px.
@@ -28,65 +29,135 @@ _MOST_LETTERS, _MOST_TITLE = 60, 74
 _MOST_TICKS = 12
 _HEADROOM = 1.05
 # Contrast of 3 or more with the background, and distinct in most kinds of colour blindness (Okabe and Ito, 2008).
-_LIGHT = ("#0072b2", "#c04a00", "#007a5a", "#9c4a7c", "#806400", "#555555")
-_DARK = ("#56b4e9", "#f0903c", "#3fcf9e", "#e59ac0", "#e6d84a", "#c0c0c0")
+LIGHT = ("#0072b2", "#c04a00", "#007a5a", "#9c4a7c", "#806400", "#555555")
+DARK = ("#56b4e9", "#f0903c", "#3fcf9e", "#e59ac0", "#e6d84a", "#c0c0c0")
+# For series that have an order, from low to high load: from blue to red, all with the same contrast.
+LIGHT_SHADES = ("#1f78b4", "#3f6fb5", "#5f63b3", "#7d54aa", "#984399", "#ad3380", "#ba2860", "#bf2a3a")
+DARK_SHADES = ("#6cb8f0", "#8aabf5", "#a79cf5", "#c08fee", "#d884dd", "#ea7fc3", "#f37fa3", "#f58480")
+# From few to many, for the cells of a heat map.
+LIGHT_HEAT = ("#deebf7", "#c3daee", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")
+DARK_HEAT = ("#14273d", "#173a5c", "#1b507f", "#2369a6", "#3185c9", "#58a4e0", "#8cc4f0", "#cfe6fb")
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 5", "4 4")
+_SHADES = len(LIGHT_SHADES)
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """One line: (x, y) points by rising x, `None` where there is no y; `band` has (x, low, high) where it is known."""
+class _Frame:
+    """The size of a picture, and whether it has its title and its legend in it."""
 
-    name: str
-    points: Sequence[tuple[float, float | None]]
-    band: Sequence[tuple[float, float, float]] = ()
+    width: int
+    height: int
+    alone: bool
+
+
+_ALONE = _Frame(720, 420, alone=True)
+_IN_PAGE = _Frame(560, 330, alone=False)
+# A chart over time is one of several below each other.
+_DENSE_IN_PAGE = _Frame(560, 200, alone=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A straight line across the chart at this value, and its caption."""
+class Drawing:
+    """A picture for a page. `points` has for each series (x px, y px, x in words, y in words)."""
 
-    at: float
-    text: str
+    svg: str
+    width: int
+    height: int
+    points: list[list[tuple[float, float, str, str]]]
 
 
-def chart(
-    series: Sequence[Series],
-    *,
-    title: str,
-    x: str = "users",
-    y: str,
-    log_x: bool = True,
-    log_y: bool = False,
-    across: Sequence[Mark] = (),
-    down: Sequence[Mark] = (),
-) -> str:
-    """The chart; `x` and `y` name the axes with their units, `across` and `down` mark values of y and x.
+def svg(chart: Chart | HeatMap) -> str:
+    """The chart as a file: with title, legend and style.
 
     Raises `ValueError` for a value on a logarithmic axis that is not above 0.
     """
-    shown = [_known(line) for line in series]
-    plot = _plot(shown, across, down, log_x=log_x, log_y=log_y)
+    if isinstance(chart, HeatMap):
+        parts, described = _heat(chart, _ALONE)
+        return _alone(chart.title, described, parts)
+    shown = replace(chart, series=[_known(line) for line in chart.series if not line.hidden])
+    plot = _plot(shown, _ALONE)
     if plot is None:
-        return _svg(title, "There is nothing to show.", [_text(_WIDTH / 2, _HEIGHT / 2, "nothing to show", "middle")])
-    parts = [
-        *_grid(plot, shown, x, y),
-        *_marks(plot, across, down),
-        *(part for place, line in enumerate(shown) for part in _band(plot, line, place)),
-        *(part for place, line in enumerate(shown) for part in _line(plot, line, place)),
-        *_legend([line.name for line in shown]),
-    ]
-    described = [f"{y} over {x}."]
-    for line in shown:
-        values = ", ".join(f"{_number(value)} at {_number(at)}" for at, value in line.points if value is not None)
-        described.append(f"{line.name}: {values or 'nothing'}.")
-    return _svg(title, " ".join(described), parts)
+        nothing = _text(_ALONE.width / 2, _ALONE.height / 2, "nothing to show", "middle")
+        return _alone(chart.title, "There is nothing to show.", [nothing])
+    sentences = [f"{chart.y} over {chart.x}."]
+    for line in shown.series:
+        values = ", ".join(
+            f"{_value(value, chart)} at {_at(at, chart)}" for at, value in line.points if value is not None
+        )
+        sentences.append(f"{line.name}: {values or 'nothing'}.")
+    return _alone(chart.title, " ".join(sentences), [*_parts(shown, plot), *_legend(shown.series)])
+
+
+def drawing(chart: Chart | HeatMap, *, log_x: bool | None = None, log_y: bool | None = None) -> Drawing:
+    """The chart for a page, with other axes than its own if they are given; what has no place on them is left out."""
+    if isinstance(chart, HeatMap):
+        parts, _ = _heat(chart, _DENSE_IN_PAGE)
+        return Drawing(_for_page(chart.title, parts, _DENSE_IN_PAGE), _IN_PAGE.width, _DENSE_IN_PAGE.height, [])
+    log_x = chart.log_x if log_x is None else log_x
+    log_y = chart.log_y if log_y is None else log_y
+    lines = []
+    for line in map(_known, chart.series):
+        points = [(x, None if log_y and y is not None and y <= 0 else y) for x, y in line.points if x > 0 or not log_x]
+        band = [end for end in line.band if (end[0] > 0 or not log_x) and (end[1] > 0 or not log_y)]
+        lines.append(replace(line, points=points, band=band))
+    marks = [mark for mark in chart.across if mark.at > 0 or not log_y]
+    shown = replace(chart, series=lines, log_x=log_x, log_y=log_y, across=marks)
+    frame = _DENSE_IN_PAGE if chart.dense and not chart.x_ticks else _IN_PAGE
+    plot = _plot(shown, frame)
+    if plot is None:
+        nothing = _text(frame.width / 2, frame.height / 2, "nothing to show", "middle")
+        return Drawing(_for_page(chart.title, [nothing], frame), frame.width, frame.height, [])
+    read = []
+    for line in lines:
+        ends = {x: (low, high) for x, low, high in line.band}
+        texts = []
+        for place, (x, y) in enumerate(line.points):
+            if y is None:
+                continue
+            text = _value(y, chart) + _between(ends.get(x), chart)
+            at = line.labels[place] if place < len(line.labels) else _at(x, chart)
+            texts.append((round(plot.x(x), 1), round(plot.y(y), 1), at, text))
+        read.append(texts)
+    return Drawing(_for_page(chart.title, _parts(shown, plot), frame), frame.width, frame.height, read)
+
+
+def class_of(line: Series, place: int) -> str:
+    """The end of the class names that give a series its colour."""
+    if line.shade is not None:
+        return f"s{min(_SHADES - 1, max(0, round(line.shade * (_SHADES - 1))))}"
+    return str(place % len(LIGHT))
+
+
+def sample(line: Series, place: int) -> str:
+    """The line and marker of a series, for the legend of a page."""
+    drawn = _sample(line, place, 2.0, 8.0)
+    return f'<svg class="lb-chart lb-key" viewBox="0 0 32 16" width="32" height="16" aria-hidden="true">{drawn}</svg>'
+
+
+def table_rows(chart: Chart) -> tuple[list[str], list[list[str]]]:
+    """(headers, rows) with the figures of the chart as text, a row for each x."""
+    headers = [chart.x, *(line.name for line in chart.series)]
+    if chart.scatter:
+        rows = []
+        for line in chart.series:
+            for place, (x, y) in enumerate(line.points):
+                label = line.labels[place] if place < len(line.labels) else ""
+                rows.append([line.name, label, _at(x, chart), "-" if y is None else _value(y, chart)])
+        return ["series", "point", chart.x, chart.y], rows
+    places: dict[float, list[str]] = {}
+    for number, line in enumerate(map(_known, chart.series)):
+        ends = {x: (low, high) for x, low, high in line.band}
+        for x, y in line.points:
+            row = places.setdefault(x, ["-"] * len(chart.series))
+            if y is not None:
+                row[number] = _value(y, chart) + _between(ends.get(x), chart)
+    return headers, [[_at(x, chart), *places[x]] for x in sorted(places)]
 
 
 def _known(line: Series) -> Series:
-    """The series without infinite values and bands."""
+    """The series without infinite values; an interval keeps an open upper end."""
     points = [(x, y if y is not None and math.isfinite(y) else None) for x, y in line.points]
-    return Series(line.name, points, [end for end in line.band if all(map(math.isfinite, end))])
+    return replace(line, points=points, band=[end for end in line.band if all(map(math.isfinite, end[:2]))])
 
 
 # Scales.
@@ -112,25 +183,27 @@ class _Axis:
 class _Plot:
     x: _Axis
     y: _Axis
+    frame: _Frame
 
 
-def _plot(
-    series: Sequence[Series], across: Sequence[Mark], down: Sequence[Mark], *, log_x: bool, log_y: bool
-) -> _Plot | None:
-    xs = [x for line in series for x, y in line.points if y is not None]
-    ys = [y for line in series for _, y in line.points if y is not None]
+def _plot(chart: Chart, frame: _Frame) -> _Plot | None:
+    xs = [x for line in chart.series for x, y in line.points if y is not None]
+    ys = [y for line in chart.series for _, y in line.points if y is not None]
     if not xs:
         return None
-    xs += [mark.at for mark in down]
-    ys += [end for line in series for _, *ends in line.band for end in ends] + [mark.at for mark in across]
-    top = _TITLE + _ROW * len(_rows([line.name for line in series])) + 6
-    x_low, x_high = _ends(xs, log=log_x)
-    y_low, y_high = _ends(ys, log=True) if log_y else (min(0.0, *ys), max(0.0, *ys) * _HEADROOM)
+    xs += [mark.at for mark in chart.down]
+    ends = [end for line in chart.series for _, *ends in line.band for end in ends if math.isfinite(end)]
+    ys += ends + [mark.at for mark in chart.across]
+    top = _TITLE + _ROW * len(_rows(chart.series)) + 6 if frame.alone else 12 + 14 * bool(chart.down)
+    x_low, x_high = _ends(xs, log=chart.log_x)
+    y_low, y_high = _ends(ys, log=True) if chart.log_y else (min(0.0, *ys), max(0.0, *ys) * _HEADROOM)
     if y_low == y_high:
         y_high = y_low + 1.0
+    inset = 0 if chart.dense else 16
     return _Plot(
-        _Axis(x_low, x_high, _LEFT + 16, _WIDTH - _RIGHT - 16, log_x),
-        _Axis(y_low, y_high, _HEIGHT - _BOTTOM, top, log_y),
+        _Axis(x_low, x_high, _LEFT + inset, frame.width - _RIGHT - inset, chart.log_x),
+        _Axis(y_low, y_high, frame.height - _BOTTOM, top, chart.log_y),
+        frame,
     )
 
 
@@ -144,14 +217,21 @@ def _ends(values: Sequence[float], *, log: bool) -> tuple[float, float]:
     return (low / 2, high * 2) if log else (low - 1, high + 1)
 
 
-def _ticks(axis: _Axis) -> list[float]:
-    """Round numbers along an axis: 1, 2 or 5 times a power of ten, or powers of two."""
-    if axis.log:
+def _ticks(axis: _Axis, *, decimal: bool = False, most: int = _MOST_TICKS) -> list[float]:
+    """Round numbers along an axis: 1, 2 or 5 times a power of ten, or powers of two unless `decimal`."""
+    if axis.log and decimal:
+        decades = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
+        for times in ((1, 2, 5), (1,)):
+            ticks = [time * 10.0**power for power in decades for time in times]
+            ticks = [tick for tick in ticks if axis.low <= tick <= axis.high]
+            if 2 < len(ticks) <= most:
+                return ticks
+    elif axis.log:
         powers = range(math.ceil(math.log2(axis.low)), math.floor(math.log2(axis.high)) + 1)
         ticks = [2.0**power for power in powers[:: -(-len(powers) // _MOST_TICKS) or 1]]
         if len(ticks) > 2:
             return ticks
-    raw = (axis.high - axis.low) / 5
+    raw = (axis.high - axis.low) / (5 if most >= _MOST_TICKS else 3)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * times for times in (1, 2, 5, 10) if power * times >= raw * 0.99)
     first = math.ceil(axis.low / step - 1e-9)
@@ -161,60 +241,98 @@ def _ticks(axis: _Axis) -> list[float]:
 # Parts.
 
 
-def _grid(plot: _Plot, series: Sequence[Series], x: str, y: str) -> Iterator[str]:
-    left, right = _LEFT, _WIDTH - _RIGHT
-    for tick in _ticks(plot.y):
+def _parts(chart: Chart, plot: _Plot) -> Iterator[str]:
+    """Everything inside the axes. What belongs to one series is one group, which a page may hide."""
+    yield from _grid(chart, plot)
+    yield from _marks(chart, plot)
+    for place, line in enumerate(chart.series):
+        yield f'<g class="lb-series{" lb-off" * line.hidden}">'
+        yield from _band(plot, line, place)
+        yield from _line(plot, line, place, dense=chart.dense)
+        yield "</g>"
+
+
+def _grid(chart: Chart, plot: _Plot) -> Iterator[str]:
+    left, right = _LEFT, plot.frame.width - _RIGHT
+    high = plot.y.begin - plot.y.end
+    for number, tick in enumerate(_ticks(plot.y, decimal=chart.seconds, most=_MOST_TICKS if high > 160 else 5)):
         at = plot.y(tick)
         yield f'<path class="lb-grid" d="M{left} {at:.1f}H{right}"/>'
-        yield _text(left - 8, at + 4, _number(tick), "end")
+        yield _text(left - 8, at + 4, _tick(tick, chart), "end", "lb-odd" if number % 2 else "")
     # The loads themselves, if they are few and far enough apart.
-    loads = sorted({load for line in series for load, value in line.points if value is not None})
+    loads = sorted({load for line in chart.series for load, value in line.points if value is not None})
     apart = all(plot.x(after) - plot.x(before) >= _LETTER * 5 for before, after in pairwise(loads))
-    for tick in loads if apart and len(loads) <= _MOST_TICKS else _ticks(plot.x):
+    few = apart and len(loads) <= _MOST_TICKS and not chart.scatter and not chart.dense
+    ticks = [(tick, _number(tick)) for tick in (loads if few else _ticks(plot.x))]
+    ticks = [tick for tick in chart.x_ticks if plot.x.low <= tick[0] <= plot.x.high] or ticks
+    for number, (tick, name) in enumerate(ticks):
         at = plot.x(tick)
         yield f'<path class="lb-axis" d="M{at:.1f} {plot.y.begin}v5"/>'
-        yield _text(at, plot.y.begin + 20, _number(tick), "middle")
+        yield _text(at, plot.y.begin + 20, name, "middle", "lb-odd" if number % 2 else "")
     yield f'<path class="lb-axis" d="M{left} {plot.y.begin}H{right}"/>'
-    yield _text((left + right) / 2, _HEIGHT - 12, x, "middle")
-    middle = (plot.y.begin + plot.y.end) / 2
-    yield f'<g transform="translate(18 {middle:.1f}) rotate(-90)">{_text(0, 0, y, "middle")}</g>'
+    yield _text((left + right) / 2, plot.frame.height - 12, chart.x, "middle")
+    if plot.frame.alone or not chart.dense:
+        middle = (plot.y.begin + plot.y.end) / 2
+        yield f'<g transform="translate(18 {middle:.1f}) rotate(-90)">{_text(0, 0, chart.y, "middle")}</g>'
 
 
-def _marks(plot: _Plot, across: Sequence[Mark], down: Sequence[Mark]) -> Iterator[str]:
-    for mark in across:
+def _marks(chart: Chart, plot: _Plot) -> Iterator[str]:
+    right = plot.frame.width - _RIGHT
+    for mark in chart.across:
         at = plot.y(mark.at)
-        yield f'<path class="lb-mark" d="M{_LEFT} {at:.1f}H{_WIDTH - _RIGHT}"/>'
-        yield _text(_WIDTH - _RIGHT - 4, at - 5, _clipped(mark.text), "end")
-    for mark in down:
+        yield f'<path class="lb-mark" d="M{_LEFT} {at:.1f}H{right}"/>'
+        yield _text(right - 4, at - 5, _clipped(mark.text), "end")
+    for mark in chart.down:
         at = plot.x(mark.at)
-        side, anchor = (-5, "end") if at > _WIDTH / 2 else (5, "start")
+        side, anchor = (-5, "end") if at > plot.frame.width / 2 else (5, "start")
         yield f'<path class="lb-mark" d="M{at:.1f} {plot.y.begin}V{plot.y.end}"/>'
-        yield _text(at + side, plot.y.end + 12, _clipped(mark.text), anchor)
+        height = plot.y.end + 12 if plot.frame.alone else plot.y.end - 4
+        yield _text(at + side, height, _clipped(mark.text), anchor)
 
 
 def _band(plot: _Plot, line: Series, place: int) -> Iterator[str]:
-    """An area for neighbouring intervals, or a bar for a single one."""
-    for run in _runs(line, {x for x, _, _ in line.band}):
-        ends = [end for end in line.band if end[0] in run]
+    """An area for neighbouring intervals, or a bar for a single one; an arrow where nothing bounds it from above."""
+    color = class_of(line, place)
+    closed = [end for end in line.band if math.isfinite(end[2])]
+    for run in _runs(line, {x for x, _, _ in closed}):
+        ends = [end for end in closed if end[0] in run]
         if len(ends) == 1:
             ((x, low, high),) = ends
             path = f"M{plot.x(x):.1f} {plot.y(low):.1f}V{plot.y(high):.1f}"
-            yield f'<path class="lb-bar lb-line{place % len(_LIGHT)}" d="{path}"/>'
+            yield f'<path class="lb-bar lb-line{color}" d="{path}"/>'
             continue
         upper = [f"{plot.x(x):.1f} {plot.y(high):.1f}" for x, _, high in ends]
         lower = [f"{plot.x(x):.1f} {plot.y(low):.1f}" for x, low, _ in reversed(ends)]
-        yield f'<path class="lb-band lb-fill{place % len(_LIGHT)}" d="M{"L".join(upper + lower)}Z"/>'
-
-
-def _line(plot: _Plot, line: Series, place: int) -> Iterator[str]:
-    """A line between neighbouring points; it is interrupted where a value is missing."""
-    color, dash = place % len(_LIGHT), _DASHES[place % len(_DASHES)]
+        yield f'<path class="lb-band lb-fill{color}" d="M{"L".join(upper + lower)}Z"/>'
     values = {x: y for x, y in line.points if y is not None}
-    for run in _runs(line, values):
-        path = "L".join(f"{plot.x(x):.1f} {plot.y(values[x]):.1f}" for x in run)
-        yield f'<path class="lb-line lb-line{color}" stroke-dasharray="{dash or "none"}" d="M{path}"/>'
-    for x, y in values.items():
-        yield _marker(plot.x(x), plot.y(y), place)
+    for x, low, high in line.band:
+        if math.isinf(high) and x in values:
+            top = max(plot.y(max(values[x], low)) - 14, plot.y.end)
+            arrow = f"M{plot.x(x):.1f} {plot.y(low):.1f}V{top:.1f}m-3 5l3 -5l3 5"
+            yield f'<path class="lb-open lb-line{color}" d="{arrow}"/>'
+
+
+def _line(plot: _Plot, line: Series, place: int, *, dense: bool) -> Iterator[str]:
+    """A line between neighbouring points; it is interrupted where a value is missing."""
+    color, dash = class_of(line, place), "" if line.shade is not None else _dash(place)
+    run: list[str] = []
+    for x, y in [*line.points, (0.0, None)]:
+        if y is not None:
+            run.append(f"{plot.x(x):.1f} {plot.y(y):.1f}")
+        elif run:
+            dashes = f' stroke-dasharray="{dash}"' if dash else ""
+            yield f'<path class="lb-line lb-line{color}"{dashes} d="M{"L".join(run)}"/>'
+            run = []
+    for number, (x, y) in enumerate(line.points):
+        if y is not None and not dense:
+            yield _marker(plot.x(x), plot.y(y), color, place)
+        if y is not None and number < len(line.labels):
+            yield _text(plot.x(x) + 7, plot.y(y) - 7, line.labels[number], "start", "lb-odd" if number % 2 else "")
+
+
+def _dash(place: int) -> str:
+    """Another one for each series of a colour, as well as for each of the first six."""
+    return _DASHES[(place + place // len(LIGHT)) % len(_DASHES)]
 
 
 def _runs(line: Series, known: Iterable[float]) -> list[list[float]]:
@@ -229,7 +347,7 @@ def _runs(line: Series, known: Iterable[float]) -> list[list[float]]:
     return [run for run in runs if run]
 
 
-def _marker(x: float, y: float, place: int) -> str:
+def _marker(x: float, y: float, color: str, place: int) -> str:
     """A disc, a square, a triangle or a diamond."""
     shapes = (
         "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0Z",
@@ -237,29 +355,32 @@ def _marker(x: float, y: float, place: int) -> str:
         "m0 -5l5 9h-10Z",
         "m0 -5.5l5 5.5l-5 5.5l-5 -5.5Z",
     )
-    return f'<path class="lb-fill{place % len(_LIGHT)}" d="M{x:.1f} {y:.1f}{shapes[place % len(shapes)]}"/>'
+    return f'<path class="lb-fill{color}" d="M{x:.1f} {y:.1f}{shapes[place % len(shapes)]}"/>'
 
 
-def _legend(names: Sequence[str]) -> Iterator[str]:
+def _legend(series: Sequence[Series]) -> Iterator[str]:
     place = 0
-    for number, row in enumerate(_rows(names)):
+    for number, row in enumerate(_rows(series)):
         x, y = float(_LEFT), _TITLE + 14 + number * _ROW
         for name in row:
-            dash = _DASHES[place % len(_DASHES)] or "none"
-            color = place % len(_LIGHT)
-            yield f'<path class="lb-line lb-line{color}" stroke-dasharray="{dash}" d="M{x:.1f} {y - 4}h28"/>'
-            yield _marker(x + 14, y - 4, place)
+            yield _sample(series[place], place, x, y - 4)
             yield _text(x + 36, y, name, "start")
             x += _width(name)
             place += 1
 
 
-def _rows(names: Sequence[str]) -> list[list[str]]:
+def _sample(line: Series, place: int, x: float, y: float) -> str:
+    color, dash = class_of(line, place), "" if line.shade is not None else _dash(place)
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<path class="lb-line lb-line{color}"{dashes} d="M{x:.1f} {y}h28"/>' + _marker(x + 14, y, color, place)
+
+
+def _rows(series: Sequence[Series]) -> list[list[str]]:
     """The entries of the legend, as many in a row as fit."""
     rows: list[list[str]] = []
     used = math.inf
-    for name in map(_clipped, names):
-        if used + _width(name) > _WIDTH - _LEFT - _RIGHT:
+    for name in (_clipped(line.name) for line in series):
+        if used + _width(name) > _ALONE.width - _LEFT - _RIGHT:
             rows.append([])
             used = 0.0
         rows[-1].append(name)
@@ -275,6 +396,34 @@ def _clipped(text: str, most: int = _MOST_LETTERS) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def _heat(chart: HeatMap, frame: _Frame) -> tuple[list[str], str]:
+    """(parts, description): cells by the logarithm of their count, so that rare long values are seen too."""
+    top = _TITLE + 10 if frame.alone else 12
+    x = _Axis(chart.x_edges[0], chart.x_edges[-1], _LEFT, frame.width - _RIGHT, log=False)
+    y = _Axis(chart.y_edges[0], chart.y_edges[-1], frame.height - _BOTTOM, top, log=True)
+    most = max((count for row in chart.counts for count in row), default=0)
+    if not most:
+        return [_text(frame.width / 2, frame.height / 2, "nothing to show", "middle")], "There is nothing to show."
+    cells: dict[int, list[str]] = {}
+    for row, (low, high) in zip(chart.counts, pairwise(chart.y_edges), strict=True):
+        for count, (begin, end) in zip(row, pairwise(chart.x_edges), strict=True):
+            if count:
+                shade = round(math.log1p(count) / math.log1p(most) * (_SHADES - 1))
+                wide, tall = x(end) - x(begin), y(low) - y(high)
+                cells.setdefault(shade, []).append(f"M{x(begin):.1f} {y(high):.1f}h{wide:.1f}v{tall:.1f}h-{wide:.1f}z")
+    parts = [f'<path class="lb-heat{shade}" d="{"".join(found)}"/>' for shade, found in sorted(cells.items())]
+    for tick in _ticks(y, decimal=True, most=6):
+        parts.append(f'<path class="lb-grid" d="M{_LEFT} {y(tick):.1f}H{frame.width - _RIGHT}"/>')
+        parts.append(_text(_LEFT - 8, y(tick) + 4, _tick_s(tick), "end"))
+    for tick in _ticks(x):
+        parts.append(f'<path class="lb-axis" d="M{x(tick):.1f} {y.begin}v5"/>')
+        parts.append(_text(x(tick), y.begin + 20, _number(tick), "middle"))
+    parts.append(f'<path class="lb-axis" d="M{_LEFT} {y.begin}H{frame.width - _RIGHT}"/>')
+    parts.append(_text((_LEFT + frame.width - _RIGHT) / 2, frame.height - 12, chart.x, "middle"))
+    total = sum(map(sum, chart.counts))
+    return parts, f"{chart.y} over {chart.x}: {total:,} values from {_tick_s(y.low)} to {_tick_s(y.high)}."
+
+
 # Words.
 
 
@@ -285,29 +434,71 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{float(f'{value:.3g}'):g}"
 
 
+def _tick_s(value: float) -> str:
+    """A duration on an axis: `200 ms`, `1.5 s`."""
+    for unit, scale in (("s", 1.0), ("ms", 1e3)):
+        if value * scale >= 0.9995 or value == 0:
+            return f"{_number(value * scale)} {unit}"
+    return f"{_number(value * 1e6)} µs"
+
+
+def _tick(value: float, chart: Chart) -> str:
+    return _tick_s(value) if chart.seconds else _number(value)
+
+
+def _value(value: float, chart: Chart) -> str:
+    return _tick(float(f"{value:.4g}") if value >= 1000 else value, chart)
+
+
+def _at(value: float, chart: Chart) -> str:
+    """A value of x in words."""
+    if chart.x_ticks:  # percentiles, on the scale of HdrHistogram
+        return f"{100 * (1 - 10**-value):.6g} %"
+    return _number(value)
+
+
+def _between(ends: tuple[float, float] | None, chart: Chart) -> str:
+    if ends is None:
+        return ""
+    low, high = ends
+    return (
+        f" ({_value(low, chart)} or more)" if math.isinf(high) else f" ({_value(low, chart)} to {_value(high, chart)})"
+    )
+
+
 def _clean(text: str) -> str:
     """Foreign text as text: escaped, and without characters that XML does not allow."""
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
     return escape(plain, {'"': "&quot;"})
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{_clean(text)}</text>'
+def _text(x: float, y: float, text: str, anchor: str, cls: str = "") -> str:
+    cls = f' class="{cls}"' if cls else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{cls}>{_clean(text)}</text>'
 
 
-def _svg(title: str, description: str, parts: Sequence[str]) -> str:
+def _for_page(title: str, parts: Iterable[str], frame: _Frame) -> str:
+    head = f'<svg viewBox="0 0 {frame.width} {frame.height}" role="img" aria-label="{_clean(title)}" class="lb-chart">'
+    return head + "".join(parts) + "</svg>"
+
+
+def _alone(title: str, description: str, parts: Sequence[str]) -> str:
     name = f"lb-{digest(title + description, size=6)}"
+    width, height = _ALONE.width, _ALONE.height
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
-        f'height="{_HEIGHT}" role="img" aria-labelledby="{name}-title {name}-desc" class="lb-chart">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img" aria-labelledby="{name}-title {name}-desc" class="lb-chart">'
     )
+    light = _colors("#ffffff", "#1f2328", "#d8dee4", "#6e7781", (LIGHT, LIGHT_SHADES, LIGHT_HEAT))
+    dark = _colors("#0d1117", "#e6edf3", "#30363d", "#8b949e", (DARK, DARK_SHADES, DARK_HEAT))
+    style = f".lb-chart{{max-width:100%;height:auto}}{_FIXED}{light}@media(prefers-color-scheme:dark){{{dark}}}"
     return "\n".join(
         [
             head,
             f'<title id="{name}-title">{_clean(title)}</title>',
             f'<desc id="{name}-desc">{_clean(description)}</desc>',
-            f"<style>{_style()}</style>",
-            f'<rect class="lb-ground" width="{_WIDTH}" height="{_HEIGHT}"/>',
+            f"<style>{style}</style>",
+            f'<rect class="lb-ground" width="{width}" height="{height}"/>',
             f'<g class="lb-title">{_text(_LEFT, 22, _clipped(title, _MOST_TITLE), "start")}</g>',
             *parts,
             "</svg>\n",
@@ -315,26 +506,41 @@ def _svg(title: str, description: str, parts: Sequence[str]) -> str:
     )
 
 
-def _style() -> str:
-    """Light, and dark for readers who prefer it."""
-    fixed = (
-        ".lb-chart{max-width:100%;height:auto}"
-        ".lb-chart text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}"
-        ".lb-title text{font-size:15px;font-weight:600}"
-        ".lb-line,.lb-bar{fill:none;stroke-width:2;stroke-linejoin:round}"
-        ".lb-bar{stroke-width:6;stroke-opacity:.3}.lb-band{fill-opacity:.18}"
-        ".lb-grid,.lb-axis,.lb-mark{fill:none;stroke-width:1}.lb-mark{stroke-dasharray:4 3}"
+_FIXED = (
+    ".lb-chart text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}"
+    ".lb-title text{font-size:15px;font-weight:600}"
+    ".lb-line,.lb-bar,.lb-open{fill:none;stroke-width:2;stroke-linejoin:round}"
+    ".lb-bar{stroke-width:6;stroke-opacity:.3}.lb-band{fill-opacity:.18}.lb-open{stroke-width:1;stroke-opacity:.8}"
+    ".lb-grid,.lb-axis,.lb-mark{fill:none;stroke-width:1}.lb-mark{stroke-dasharray:4 3}"
+)
+
+
+def page_style() -> str:
+    """The rules of charts in a page, whose colours are the page's variables."""
+    names = [[f"var(--{kind}{place})" for place in range(len(colors))] for kind, colors in _KINDS]
+    return _FIXED + _colors("var(--card)", "var(--ink)", "var(--line)", "var(--mute)", names)
+
+
+def page_colors(*, dark: bool) -> str:
+    """The declarations of these variables."""
+    palettes = (DARK, DARK_SHADES, DARK_HEAT) if dark else (LIGHT, LIGHT_SHADES, LIGHT_HEAT)
+    return "".join(
+        f"--{kind}{place}:{color};"
+        for (kind, _), palette in zip(_KINDS, palettes, strict=True)
+        for place, color in enumerate(palette)
     )
-    light = _colors("#ffffff", "#1f2328", "#d8dee4", "#6e7781", _LIGHT)
-    dark = _colors("#0d1117", "#e6edf3", "#30363d", "#8b949e", _DARK)
-    return f"{fixed}{light}@media(prefers-color-scheme:dark){{{dark}}}"
 
 
-def _colors(ground: str, ink: str, grid: str, axis: str, lines: Sequence[str]) -> str:
+_KINDS = (("c", LIGHT), ("s", LIGHT_SHADES), ("h", LIGHT_HEAT))
+
+
+def _colors(ground: str, ink: str, grid: str, axis: str, palettes: Sequence[Sequence[str]]) -> str:
+    lines, shades, heat = palettes
     rules = (
         f".lb-ground{{fill:{ground}}}.lb-chart text{{fill:{ink}}}.lb-grid{{stroke:{grid}}}"
         f".lb-axis,.lb-mark{{stroke:{axis}}}"
     )
-    return rules + "".join(
-        f".lb-line{place}{{stroke:{color}}}.lb-fill{place}{{fill:{color}}}" for place, color in enumerate(lines)
-    )
+    for beginning, palette in (("", lines), ("s", shades)):
+        for place, color in enumerate(palette):
+            rules += f".lb-line{beginning}{place}{{stroke:{color}}}.lb-fill{beginning}{place}{{fill:{color}}}"
+    return rules + "".join(f".lb-heat{place}{{fill:{color}}}" for place, color in enumerate(heat))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadbench.report.chart import Mark, Series, chart
+from loadbench.report.chart import svg
+from loadbench.report.document import Chart, Mark, Series
 
 if TYPE_CHECKING:
     from loadbench.results.compare import Comparison
@@ -14,6 +15,11 @@ _TOKENS = "output_tokens_per_s"
 
 def compare_chart(comparison: Comparison) -> str:
     """Output tokens per second over users, or over the rate, as SVG."""
+    return svg(throughput_of_sides(comparison))
+
+
+def throughput_of_sides(comparison: Comparison) -> Chart:
+    """Output tokens per second of both sides, and where they cross."""
     rows = [row for row in comparison.comparisons if row.metric == _TOKENS]
     rows.sort(key=lambda row: float(row.level.partition("=")[2]))
     loads = [float(row.level.partition("=")[2]) for row in rows]
@@ -29,8 +35,9 @@ def compare_chart(comparison: Comparison) -> str:
     if crossing is not None:
         between = f"{crossing.low:.3g} to {crossing.high:.3g}"
         down.append(Mark(crossing.users, f"crossover at {crossing.users:.3g} users ({between})"))
-    return chart(
-        series,
+    return Chart(
+        name="throughput",
+        series=series,
         title="Output tokens per second of A and B",
         x="requests per second" if any(row.level.startswith("rate=") for row in rows) else "users",
         y="output tokens/s",

@@ -53,7 +53,93 @@ class Table:
     rank: str = ""
 
 
-Block: TypeAlias = Heading | Text | Notes | Table
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """The few figures that matter most, for a page: (name, value, what it is of). Other media have them in tables."""
+
+    items: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a chart: (x, y) points in the order in which they are joined, `None` where there is no y.
+
+    `band` has (x, low, high) where the interval is known; an end that is infinite is open. `labels` are written at the
+    points. `shade` is the place, from 0 to 1, of a series among similar ones that have an order. A series that is
+    `hidden` is shown only when the reader asks for it.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float | None]]
+    band: Sequence[tuple[float, float, float]] = ()
+    labels: Sequence[str] = ()
+    shade: float | None = None
+    hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A straight line across the chart at this value, and its caption."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Figures as lines. `x` and `y` name the axes with their units; `across` and `down` mark values of y and x.
+
+    `name` is what `loadbench plot` calls it. The axis of x is in powers of two, as levels of users are, unless `log_x`
+    is false. With `seconds` the values of y are durations. `dense` leaves out the markers of points; `scatter` says
+    that x is a figure too, so that points are read one by one. `x_ticks` names places on the axis of x. `switches` are
+    the axes, `x` and `y`, that a reader may switch between linear and logarithmic. `table` has the figures where the
+    series alone would make too long a table.
+    """
+
+    name: str
+    title: str
+    series: Sequence[Series]
+    x: str = "users"
+    y: str
+    log_x: bool = True
+    log_y: bool = False
+    across: Sequence[Mark] = ()
+    down: Sequence[Mark] = ()
+    seconds: bool = False
+    dense: bool = False
+    scatter: bool = False
+    x_ticks: Sequence[tuple[float, str]] = ()
+    switches: str = ""
+    note: str = ""
+    table: Table | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMap:
+    """How many values lie in each cell: `counts` has a row for each span between `y_edges` (durations in seconds, on a
+    logarithmic axis), and in it a count for each span between `x_edges`."""
+
+    name: str
+    title: str
+    x: str
+    y: str
+    x_edges: Sequence[float]
+    y_edges: Sequence[float]
+    counts: Sequence[Sequence[int]]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Alternatives, such as the levels of a run, of which a page shows one at a time: (name, blocks) each."""
+
+    label: str
+    options: Sequence[tuple[str, Sequence[Block]]]
+
+
+Block: TypeAlias = Heading | Text | Notes | Table | Tiles | Chart | HeatMap | Choice
+# What only a page shows. Other media have its figures in their tables.
+PICTURES = (Tiles, Chart, HeatMap, Choice)
 
 
 @dataclass(frozen=True, slots=True)

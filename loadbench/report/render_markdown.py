@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from loadbench.report.document import Heading, Notes, Table, padded
+from loadbench.report.document import PICTURES, Heading, Notes, Table, padded
 
 if TYPE_CHECKING:
     from loadbench.report.document import Document
@@ -23,7 +23,7 @@ def render_markdown(document: Document, *, level: int = 1) -> str:
             parts.append(_table(block) if block.rows else "")
         elif isinstance(block, Notes):
             parts.append("\n".join(f"- {escaped(line)}" for line in block.lines))
-        else:
+        elif not isinstance(block, PICTURES):
             parts += map(escaped, block.lines)
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from loadbench.core.text import display_width, printable
-from loadbench.report.document import DETAIL, Heading, Notes, Table, padded, tone
+from loadbench.report.document import DETAIL, PICTURES, Heading, Notes, Table, padded, tone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +58,8 @@ def render_text(document: Document, *, width: int | None = None, wide: bool = Fa
     for block in document.blocks:
         if isinstance(block, Heading):
             parts.append("\n".join(_wrapped(printable(block.text), width)))
+        elif isinstance(block, PICTURES):
+            continue
         elif isinstance(block, Table):
             if not block.rows:
                 continue

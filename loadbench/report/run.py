@@ -45,7 +45,7 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
     """The whole report; with the quality of the responses where it is known."""
     blocks: list[Block] = [Text([run.question])] if run.question else []
     for model, levels in by_model(run).items():
-        blocks += [Heading(f"model {model}"), level_table(levels), *_group_tables(levels), *machine.tables(levels)]
+        blocks += [Heading(f"model {model}"), level_table(levels), *group_tables(levels), *machine.tables(levels)]
     blocks.append(Notes([*notes(run), *machine.notes(run)]))
     if quality is not None and (quality.ratings or quality.checks or quality.unrated):
         from loadbench.report.quality import quality_document  # noqa: PLC0415 - a sweep starts sooner without it
@@ -123,7 +123,7 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
     return Table(headers, rows, "r" * (len(headers) - 1) + "l")
 
 
-def _group_tables(levels: Sequence[LevelResult]) -> list[Block]:
+def group_tables(levels: Sequence[LevelResult]) -> list[Block]:
     """Tables of the models of a mix, and of the servers that share the load: a row for each of them at each level."""
     blocks: list[Block] = []
     for kind, groups in (("model", "by_model"), ("server", "by_server")):

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.report.chart import Mark, Series, chart
+from loadbench.report.chart import svg
+from loadbench.report.document import Chart, Mark, Series
 
 SVG = "{http://www.w3.org/2000/svg}"
 A = Series("A", [(1, 95.0), (2, 150.0), (4, 214.0), (8, 221.0)], [(1, 90, 99), (2, 140, 160), (4, 205, 222)])
@@ -21,7 +22,7 @@ B = Series("B", [(1, 96.0), (2, 151.0), (4, None), (8, 299.0)])
 def drawn(*series: Series, **over) -> ET.Element:
     """The picture, parsed."""
     settings = {"title": "Output", "y": "output tokens/s"} | over
-    return ET.fromstring(chart(series, **settings))
+    return ET.fromstring(svg(Chart(name="output", series=series, **settings)))
 
 
 def places(picture: ET.Element, cls: str) -> list[list[tuple[float, float]]]:

@@ -1,0 +1,347 @@
+"""What a page shows of a run: what was requested, the conclusion, charts, tables, and every level in time.
+
+The tables and notes are those of the text report (`report/run.py`); a page adds what takes room.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadbench.analyze.level.by_prompt import by_prompt
+from loadbench.analyze.level.knee import knee
+from loadbench.analyze.level.over_time import over_time
+from loadbench.core.errors import BadInput
+from loadbench.core.text import some
+from loadbench.record.outcome import failed_of
+from loadbench.report import machine
+from loadbench.report.by_prompt import by_prompt_document
+from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
+from loadbench.report.run import by_model, group_tables, level_place, level_table, notes
+from loadbench.report.run_charts import distribution_charts, latency_charts, throughput_chart, timeline, trade_off_chart
+from loadbench.report.values import counted, disk_size, duration, memory_size, significant
+from loadbench.results.quality import read_quality
+from loadbench.results.readings import read_readings
+from loadbench.results.requests import read_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from loadbench.results.run import LevelResult, ModelStatus, Run
+
+# A file of more requests would be read for minutes; the levels in time are then left out, and the page says so.
+_MOST_BYTES = 1 << 30
+_STATUSES = ("VALID", "OVERLOADED", "INCONCLUSIVE", "INVALID")
+
+
+def run_page(run: Run, folder: Path | None) -> Document:
+    """The page of a run; without a folder, of what `run.json` has."""
+    what = "loadbench replay" if run.scenario.get("load", {}).get("trace") else "loadbench sweep"
+    title = f"{run.name or 'run'}"
+    blocks: list[Block] = [Text([f"{what} · {run.started_at}"])] if run.started_at else []
+    return Document(title, [*blocks, *summary(run), *run_blocks(run, folder)])
+
+
+def summary(run: Run) -> list[Block]:
+    """The conclusion and the figures that matter most."""
+    blocks: list[Block] = []
+    blocks += [Text([f"Question: {run.question}"])] if run.question else []
+    blocks.append(Text(conclusion(run)))
+    return [*blocks, Tiles(_tiles(run))]
+
+
+def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] | None = None) -> list[Block]:
+    """Everything below the summary; the charts over the load only of these levels, if they are given."""
+    models = by_model(run)
+    shown = models if levels is None else {levels[0].model: levels} if levels else {}
+    blocks: list[Block] = [Heading("What was requested"), requested(run)]
+    if any(shown.values()):
+        blocks += [Heading("Throughput and latency"), throughput_chart(shown), trade_off_chart(shown)]
+        blocks += _of_each(shown, latency_charts)
+        blocks += [Heading("Distributions"), *_of_each(shown, distribution_charts)]
+    blocks += [Heading("All levels")]
+    for model, found in models.items():
+        blocks += [Text([f"model {model}"])] if len(models) > 1 else []
+        blocks += [level_table(found), *_other_tables(found)]
+    blocks += [Heading("Verdicts and what to do"), *_verdicts(run)]
+    if any(level.failures for level in run.levels):
+        blocks += [Heading("Failures"), _failures(run)]
+    times = _in_time(run, folder)
+    blocks += [Heading("A level in time"), *times] if times else []
+    prompts = _prompts(run, folder)
+    blocks += [Heading("By prompt"), *prompts] if prompts else []
+    quality = None if folder is None else read_quality(folder)
+    if quality is not None and (quality.ratings or quality.checks or quality.unrated):
+        from loadbench.report.quality import quality_document  # noqa: PLC0415 - few runs are rated
+
+        blocks += [Heading("Quality of the responses"), *quality_document(quality).blocks]
+    return [*blocks, Heading("Notes"), Notes([*notes(run), *machine.notes(run)])]
+
+
+def conclusion(run: Run) -> list[str]:
+    """One sentence for each model: the highest throughput that is worth its load, and what a user waits there."""
+    lines = []
+    models = by_model(run)
+    for model, levels in models.items():
+        sound = [level for level in levels if level.verdict.status in {"VALID", "OVERLOADED"}] or list(levels)
+        at = knee(levels)
+        best = max(sound, key=lambda level: level.throughput.output_tokens_per_s)
+        if at is not None and at.high is not None:
+            best = next((level for level in sound if level.load == at.high), best)
+        rate = best.throughput.output_tokens_per_s
+        interval = best.throughput.interval.get("output_tokens_per_s")
+        between = f" ({significant(interval[0])} to {significant(interval[1])})" if interval else ""
+        text = f"{model} gives {significant(rate)} output tokens/s{between} at {_load(best)}"
+        if at is not None and at.high is not None:
+            text += ", where throughput stops growing"
+        elif at is not None and at.grows:
+            text += ", and throughput still grows there: the limit is at a higher load"
+        ttft = best.metrics.get("ttft_s")
+        if ttft is not None:
+            text += f"; the first token then comes after {duration(ttft.p50)} (median), {duration(ttft.p95)} (p95)"
+        failed, of = failed_of(best.outcomes, best.missed)
+        text += f"; {failed} of {counted(of, 'request')} failed" if failed else ""
+        lines.append(f"{text}.")
+    if run.simulated:
+        lines.append("This is the simulated server of loadbench, not a real one.")
+    unsure = [level for level in run.levels if not level.verdict.usable and level.verdict.status != "OVERLOADED"]
+    if unsure:
+        lines.append(
+            f"{len(unsure)} of {counted(len(run.levels), 'level')} cannot be believed: see the verdicts below."
+        )
+    if not run.levels:
+        lines.append("No level was measured.")
+    if not run.complete:
+        lines.append("The run is not complete: it was stopped or is still running.")
+    return lines
+
+
+def _load(level: LevelResult) -> str:
+    """A load in a sentence."""
+    kind, _, number = level.load.label.partition("=")
+    return counted(int(number), "user") if kind == "users" else f"{number} requests/s"
+
+
+def _tiles(run: Run) -> list[tuple[str, str, str]]:
+    if not run.levels:
+        return []
+    tiles = []
+    best = max(run.levels, key=lambda level: level.throughput.output_tokens_per_s)
+    whose = f" ({best.model})" if len(by_model(run)) > 1 else ""
+    tiles.append(
+        ("highest throughput", f"{significant(best.throughput.output_tokens_per_s)} tok/s", f"at {_load(best)}{whose}")
+    )
+    if len(by_model(run)) == 1:
+        at = knee(run.levels)
+        if at is not None:
+            where = "not reached" if at.high is None else _text_of(at.high.label)
+            note = "throughput stops growing here" if at.high is not None else "throughput may still grow"
+            tiles.append(("knee", where, note))
+    first = min(run.levels, key=lambda level: float(level.load.label.partition("=")[2]))
+    ttft = first.metrics.get("ttft_s")
+    if ttft is not None:
+        tiles.append(("first token, lowest load", duration(ttft.p50), f"median at {_load(first)}"))
+    counts = {status: sum(level.verdict.status == status for level in run.levels) for status in _STATUSES}
+    others = ", ".join(f"{count} {status}" for status, count in counts.items() if count and status != "VALID")
+    tiles.append(("valid levels", f"{counts['VALID']} of {len(run.levels)}", others or "the figures can be believed"))
+    failed, of = map(sum, zip(*(failed_of(level.outcomes, level.missed) for level in run.levels), strict=True))
+    tiles.append(("failed requests", f"{failed:,}", f"of {of:,}"))
+    return tiles
+
+
+def _text_of(label: str) -> str:
+    kind, _, number = label.partition("=")
+    return f"{number} {'users' if kind == 'users' else 'requests/s'}"
+
+
+def requested(run: Run) -> Table:
+    """What was asked of whom, from where: everything that the run records of it, as far as it is known."""
+    parts: dict[str, dict[str, object]] = {name: dict(values) for name, values in run.scenario.items()}
+    target, load, work = (parts.get(name, {}) for name in ("target", "load", "work"))
+    about = run.environment
+    rows: list[tuple[str, str]] = []
+
+    def add(name: str, *values: object) -> None:
+        text = ", ".join(str(value) for value in values if value not in {None, "", False} and value != [])
+        if text:
+            rows.append((name, text))
+
+    servers = list(dict.fromkeys(url for level in run.levels for url in (level.targets or [level.target])))
+    add(
+        "server",
+        "simulated server, not a real one" if run.simulated else "",
+        some(servers, most=5) or target.get("url"),
+    )
+    add("profile", target.get("profile"))
+    add("API", target.get("api"))
+    for status in run.models:
+        add("model", status.model, *_about_model(status))
+    loads = {
+        model: [_text_of(level.load.label).split(" ")[0] for level in found] for model, found in by_model(run).items()
+    }
+    first = next(iter(loads.items()), None)
+    if first is not None:
+        closed = run.levels[0].load.label.startswith("users")
+        add("load", f"{some(first[1], most=20)} {'users (closed loop)' if closed else 'requests/s (open loop)'}")
+    add("arrivals", *dict.fromkeys(str(getattr(level.load, "arrivals", "")) for level in run.levels[:1]))
+    add("think time", load.get("think"))
+    add("trace", load.get("trace"))
+    add("pattern of rates", load.get("pattern"))
+    windows = [level.window_s for level in run.levels]
+    measured = ", ".join(dict.fromkeys(duration(value) for value in (min(windows), max(windows)))) if windows else ""
+    requests = load.get("requests")
+    add("measured per level", load.get("duration") or (f"{requests} requests" if requests else ""))
+    add("window", measured.replace(", ", " to "))
+    add("warm-up", load.get("warm_up") or "chosen by loadbench")
+    add("prompts", *_prompts_of(work, run))
+    add(
+        "prompt length",
+        f"{work['input_tokens']} tokens requested" if work.get("input_tokens") else "",
+        _seen(run, "input"),
+    )
+    answers = f"at most {work['max_tokens']} tokens" if work.get("max_tokens") else ""
+    answers = f"{work['output_tokens']} tokens requested" if work.get("output_tokens") else answers
+    add("answer length", answers, "exact" if work.get("exact_output") else "", _seen(run, "output"))
+    add("temperature", "" if work.get("temperature") is None else str(work["temperature"]))
+    add("unique prompts", "yes: no prefix cache can help" if work.get("unique") else "no: prefixes may be cached")
+    add("seed", "" if work.get("seed") is None else str(work["seed"]))
+    rules = parts.get("slo", {})
+    for name, key in (("objectives", "objectives"), ("gates", "fail_on")):
+        values = rules.get(key)
+        add(name, *(values if isinstance(values, list | tuple) else [values]))
+    cores = about.get("cores")
+    add(
+        "load generator", about.get("cpu"), f"{cores} usable core{'s' * (cores != 1)}" if cores else "", about.get("os")
+    )
+    host = about.get("telemetry")
+    host = host if isinstance(host, dict) else {}
+    memory = host.get("host", {}).get("memory_bytes") if isinstance(host.get("host"), dict) else None
+    add("memory of this machine", memory_size(memory) if isinstance(memory, int | float) else "")
+    boards = host.get("boards")
+    for board in boards if isinstance(boards, list) else []:
+        if isinstance(board, dict):
+            size = board.get("memory_bytes")
+            driver = f"driver {board['driver']}" if board.get("driver") else ""
+            add("GPU", board.get("name"), memory_size(size) if isinstance(size, int | float) else "", driver)
+    if host and not boards:
+        add("GPU", "none seen on this machine")
+    process = host.get("process")
+    if isinstance(process, dict):
+        add("server process", process.get("name"), f"pid {process['pid']}" if process.get("pid") else "")
+    add("timestamps", f"{about['stamp_source']}" if about.get("stamp_source") else "")
+    add("loadbench", run.loadbench_version, about.get("python"))
+    git = about.get("git")
+    if isinstance(git, dict) and git.get("commit"):
+        add("git commit", str(git["commit"])[:12], "with changes" if git.get("dirty") else "")
+    add("settings", f"identity {run.content_hash}" if run.content_hash else "")
+    return Table((), rows, "ll")
+
+
+def _about_model(status: ModelStatus) -> list[str]:
+    facts, known = status.catalogue, status.known
+    parts = [f"requested as {status.asked}"] if status.asked else []
+    if facts is not None:
+        parts += [f"version {facts.version}"] if facts.version is not None else []
+        parts += [text for text in (facts.device, facts.execution_provider, facts.license) if text]
+        parts += [disk_size(facts.size_bytes)] if facts.size_bytes else []
+        parts += [f"context of {facts.context_length} tokens"] if facts.context_length else []
+    elif known is not None and known.size_bytes:
+        parts.append(disk_size(known.size_bytes))
+    return parts + ([f"{status.status}: {status.reason}"] if status.status != "ok" else [])
+
+
+def _prompts_of(work: dict[str, object], run: Run) -> Iterable[object]:
+    """Where the prompts are from; never their text."""
+    if work.get("prompts"):
+        return [work["prompts"], counted(run.data_set.prompts, "prompt") if run.data_set is not None else ""]
+    if work.get("prompt"):
+        return ["one given text"]
+    return [f"persona {work['persona']}" if work.get("persona") else "generated"]
+
+
+def _seen(run: Run, kind: str) -> str:
+    """The mean length in the measured responses, over all levels."""
+    ok = sum(level.outcomes.get("ok", 0) for level in run.levels)
+    tokens = sum(getattr(level.tokens, kind) for level in run.levels)
+    return f"{significant(tokens / ok)} on average, as measured" if ok and tokens else ""
+
+
+def _of_each(models: dict[str, Sequence[LevelResult]] | dict[str, list[LevelResult]], charts: object) -> list[Block]:
+    """The charts of each model: of several, one at a time."""
+    assert callable(charts)  # noqa: S101 - one of two functions
+    if len(models) == 1:
+        return list(charts(next(iter(models.values()))))
+    options = [
+        (model, list(charts(levels, of=f", {model}", name=f"-{place}")))
+        for place, (model, levels) in enumerate(models.items(), 1)
+    ]
+    return [Choice("Model", [option for option in options if option[1]])]
+
+
+def _other_tables(levels: Sequence[LevelResult]) -> list[Block]:
+    return [*group_tables(levels), *machine.tables(levels)]
+
+
+def _verdicts(run: Run) -> list[Block]:
+    """A row for each reason and caveat: the same text at several levels is one row."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for index, level in enumerate(run.levels):
+        reasons = [(level.verdict.status, reason) for reason in level.verdict.reasons]
+        for status, reason in [*reasons, *(("note", caveat) for caveat in level.caveats)]:
+            rows.setdefault((status, reason.code, reason.advice), []).append(
+                f"{level_place(run, index)}: {reason.message}"
+            )
+    shown = [
+        [status, "; ".join(places[:2]) + (f"; and {len(places) - 2} more" if len(places) > 2 else ""), advice]
+        for (status, _, advice), places in rows.items()
+    ]
+    good = sum(level.verdict.status == "VALID" for level in run.levels)
+    believed = "the load generator kept up, the server was steady, and there were enough responses"
+    lines = [f"{good} of {counted(len(run.levels), 'level')} VALID: {believed}."]
+    return [Text(lines), Table(("verdict", "why", "what to do"), shown, "lll")]
+
+
+def _failures(run: Run) -> Table:
+    rows = [
+        [level_place(run, index), str(failure.count), failure.outcome, failure.detail, failure.advice]
+        for index, level in enumerate(run.levels)
+        for failure in level.failures
+    ]
+    return Table(("load", "count", "outcome", "what the server or the network said", "what to do"), rows, "lrlll")
+
+
+def _in_time(run: Run, folder: Path | None) -> list[Block]:
+    file = None if folder is None else folder / "requests.jsonl"
+    if file is None or not file.is_file() or not run.levels:
+        return []
+    if file.stat().st_size > _MOST_BYTES:
+        size = disk_size(file.stat().st_size)
+        return [Text([f"left out: requests.jsonl has {size}, and reading it would take minutes"])]
+    try:
+        times = over_time(read_requests(file), run.levels)
+    except BadInput:
+        return []
+    readings_file = file.with_name("telemetry.jsonl")
+    readings = list(read_readings(readings_file)) if readings_file.is_file() else []
+    names = [level_place(run, index) for index in range(len(run.levels))]
+    doubled = {name for name in names if names.count(name) > 1}
+    names = [f"{name}, level {place + 1}" if name in doubled else name for place, name in enumerate(names)]
+    return timeline(run.levels, times, readings, names)
+
+
+def _prompts(run: Run, folder: Path | None) -> list[Block]:
+    """The table of each level, one at a time, and the outliers."""
+    file = None if folder is None else folder / "requests.jsonl"
+    if file is None or not file.is_file() or not run.prompts or file.stat().st_size > _MOST_BYTES:
+        return []
+    try:
+        figures = by_prompt(read_requests(file))
+    except BadInput:
+        return []
+    if not figures:
+        return []
+    blocks = by_prompt_document(run, figures).blocks
+    headings = [block.text for block in blocks if isinstance(block, Heading)]
+    tables = [block for block in blocks if isinstance(block, Table)]
+    options = [(name, [table]) for name, table in zip(headings, tables, strict=True)]
+    return [Choice("Level", options), *(block for block in blocks if isinstance(block, Notes))]

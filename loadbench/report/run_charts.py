@@ -1,0 +1,283 @@
+"""The charts of a run: over the load, of distributions, and of a level in time."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from loadbench.analyze.level.knee import knee
+from loadbench.analyze.level.overload import amount
+from loadbench.record.histogram import Histogram
+from loadbench.report.document import Block, Chart, Choice, HeatMap, Mark, Series, Table
+from loadbench.report.values import duration
+from loadbench.results.run import ClosedLoad
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadbench.analyze.level.over_time import OverTime
+    from loadbench.results.run import LevelResult, Metric
+
+# What a reader looks at, in this order: the key of a metric, its short name, and what it is.
+FIGURES = (
+    ("ttft_s", "TTFT", "Time to first token"),
+    ("tpot_s", "TPOT", "Time per output token"),
+    ("e2e_s", "E2E", "Whole responses"),
+)
+_QUANTILES = ("p50", "p95", "p99")
+# Of more levels than this, a chart of distributions shows so many at first; the reader may add others.
+_MOST_SHOWN = 6
+# Places on the axis of percentiles: each unit is one more nine.
+_NINES = [(0.0, "0 %"), (math.log10(2), "50 %"), *((float(n), f"{100 - 10 ** (2 - n):.6g} %") for n in range(1, 6))]
+_STEP = 0.1
+
+
+def load_axis(levels: Sequence[LevelResult]) -> str:
+    """What the loads are counted in."""
+    closed = not levels or isinstance(levels[0].load, ClosedLoad)
+    return "users" if closed else "requests per second, as scheduled"
+
+
+def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
+    """Output tokens per second over the load, a line for each model, with intervals and the knee."""
+    series, marks = [], []
+    for model, levels in by_model.items():
+        ordered = _by_load(levels)
+        band = []
+        for level in ordered:
+            interval = level.throughput.interval.get("output_tokens_per_s")
+            if interval is not None:
+                band.append((amount(level.load), *interval))
+        points = [(amount(level.load), level.throughput.output_tokens_per_s) for level in ordered]
+        series.append(Series(model, points, band))
+        at = knee(levels)
+        if at is not None and at.high is not None:
+            marks.append(Mark(amount(at.high), "knee" + (f" of {model}" if len(by_model) > 1 else "")))
+    first = next(iter(by_model.values()), [])
+    note = "Dashed: the knee, the lowest load that no higher one exceeds by more than 5 %." if marks else ""
+    return Chart(
+        name="throughput",
+        title="Throughput",
+        series=series,
+        x=load_axis(first),
+        y="output tokens/s",
+        down=marks[:1] if len(marks) > 1 and len({mark.at for mark in marks}) == 1 else marks[:3],
+        switches="xy",
+        note=f"Band: the 95 % interval. {note}".strip(),
+    )
+
+
+def latency_charts(levels: Sequence[LevelResult], *, of: str = "", name: str = "") -> list[Chart]:
+    """Percentiles of each latency over the load, for one model."""
+    charts = []
+    ordered = _by_load(levels)
+    for key, short, title in FIGURES:
+        series = []
+        for quantile in _QUANTILES:
+            points, band = [], []
+            for level in ordered:
+                metric = level.metrics.get(key)
+                points.append((amount(level.load), None if metric is None else float(getattr(metric, quantile))))
+                low, high = (metric and metric.interval.get(quantile)) or (None, None)
+                # The long tails have open intervals nearly everywhere: their arrows would hide the lines.
+                if low is not None and (high is not None or quantile == "p95"):
+                    band.append((amount(level.load), low, math.inf if high is None else high))
+            series.append(Series(quantile, points, band))
+        if any(y is not None for line in series for _, y in line.points):
+            note = "Band: the 95 % interval; an arrow where nothing bounds it from above."
+            charts.append(
+                Chart(
+                    name=f"{short.lower()}{name}",
+                    title=f"{title} ({short}){of}",
+                    series=series,
+                    x=load_axis(levels),
+                    y=short,
+                    seconds=True,
+                    switches="xy",
+                    note=note,
+                )
+            )
+    return charts
+
+
+def trade_off_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
+    """What each load gives and costs: the time to first token over the throughput."""
+    series = []
+    for model, levels in by_model.items():
+        found = [(level, level.metrics.get("ttft_s")) for level in _by_load(levels)]
+        known = [(level, metric) for level, metric in found if metric is not None]
+        points = [(level.throughput.output_tokens_per_s, metric.p95) for level, metric in known]
+        names = [level.load.label for level, _ in known] if len(by_model) * len(known) <= 24 else []
+        series.append(Series(model, points, labels=names))
+    return Chart(
+        name="trade-off",
+        title="Throughput against latency",
+        series=series,
+        x="output tokens/s",
+        y="TTFT p95",
+        log_x=False,
+        seconds=True,
+        scatter=True,
+        switches="y",
+        note="Each point is a load. Best is to the right and low; beyond the knee a line turns upwards.",
+    )
+
+
+def distribution_charts(levels: Sequence[LevelResult], *, of: str = "", name: str = "") -> list[Chart]:
+    """The whole distribution of each latency, a line for each level, on HdrHistogram's axis of percentiles."""
+    charts = []
+    ordered = _by_load(levels)
+    shown = {round(place * (len(ordered) - 1) / (_MOST_SHOWN - 1)) for place in range(_MOST_SHOWN)}
+    for key, short, title in FIGURES:
+        series, rows = [], []
+        for place, level in enumerate(ordered):
+            metric = level.metrics.get(key)
+            if metric is None or not metric.hdr:
+                continue
+            hidden = len(ordered) > _MOST_SHOWN and place not in shown
+            shade = place / max(1, len(ordered) - 1)
+            series.append(Series(level.load.label, _percentiles(metric), shade=shade, hidden=hidden))
+            figures = (metric.min, metric.p50, metric.p90, metric.p95, metric.p99, metric.p999, metric.max)
+            rows.append([level.load.label, f"{metric.count:,}", *map(duration, figures)])
+        if not series:
+            continue
+        headers = ("load", "responses", "min", "p50", "p90", "p95", "p99", "p99.9", "max")
+        charts.append(
+            Chart(
+                name=f"{short.lower()}-distribution{name}",
+                title=f"{title} ({short}){of}: all percentiles",
+                series=series,
+                x="share of the responses that are faster",
+                y=short,
+                log_x=False,
+                seconds=True,
+                dense=True,
+                x_ticks=_NINES,
+                switches="y",
+                note="Each step to the right is ten times rarer. A line ends where its level has no more responses.",
+                table=Table(headers, rows, "r" * len(headers)),
+            )
+        )
+    return charts
+
+
+def _percentiles(metric: Metric) -> list[tuple[float, float | None]]:
+    """(nines, value in seconds), up to the last percentile that so many values have."""
+    histogram = Histogram.decode(metric.hdr)
+    total = histogram.count
+    if not total:
+        return []
+    points: list[tuple[float, float | None]] = []
+    for step in range(int(math.log10(total) / _STEP + 1e-9) + 1):
+        nines = step * _STEP
+        rank = max(1, math.ceil((1 - 10**-nines) * total - 1e-9))
+        points.append((nines, min(max(histogram.value_at_rank(rank) / 1e9, metric.min), metric.max)))
+    return points
+
+
+def timeline(
+    levels: Sequence[LevelResult],
+    times: Sequence[OverTime],
+    readings: Sequence[Mapping[str, float]],
+    names: Sequence[str],
+) -> list[Block]:
+    """A choice of levels, each in time: requests in flight, tokens/s, the machine, and the gaps between events.
+
+    `names` has the name of each level of the run, `readings` those of the machine and of the server's page.
+    """
+    options: list[tuple[str, list[Block]]] = []
+    for time in times:
+        middles = [(low + high) / 2 for low, high in pairwise(time.edges_s)]
+        inside = _inside(levels[time.level], readings, time)
+        in_flight = [_each(middles, time.in_flight, "in flight")]
+        for key, name in (("server_running", "running, by the server"), ("server_queued", "queued, by the server")):
+            in_flight += [Series(name, inside[key])] if key in inside else []
+        shares = [
+            Series(name, [(at, None if value is None else 100 * value) for at, value in inside[key]])
+            for key, name in _shares(inside)
+        ]
+        first = [_each(middles, time.ttft_mean_s, "mean TTFT of the first tokens that came then")]
+        blocks: list[Block] = [
+            _over_time(time, "in-flight", "Requests in flight", "requests", in_flight),
+            _over_time(
+                time,
+                "tokens",
+                "Output tokens per second",
+                "tokens/s",
+                [_each(middles, time.output_tokens_per_s, "tokens/s")],
+            ),
+            _over_time(time, "first-token", "Mean time to first token", "mean TTFT", first, seconds=True),
+        ]
+        if shares:
+            blocks.append(_over_time(time, "machine", "The machine, and the server's own figures", "% in use", shares))
+        if any(time.failed):
+            failed = [_each(middles, time.failed, "failed requests")]
+            blocks.append(_over_time(time, "failed", "Failed requests", "failed", failed))
+        if time.gap_counts:
+            blocks.append(
+                HeatMap(
+                    name=f"gaps-{time.level + 1}",
+                    title="Gaps between the events of a response",
+                    x="seconds since the window opened",
+                    y="gap",
+                    x_edges=time.edges_s,
+                    y_edges=time.gap_edges_s,
+                    counts=time.gap_counts,
+                    note="The darker, the more gaps of this length came then (logarithmic). "
+                    "A band that rises or splits is a server that pauses between tokens.",
+                )
+            )
+        options.append((names[time.level], blocks))
+    return [Choice("Level", options)] if options else []
+
+
+def _each(middles: Sequence[float], values: Sequence[float | None], name: str) -> Series:
+    return Series(name, list(zip(middles, values, strict=True)))
+
+
+def _over_time(
+    time: OverTime, name: str, title: str, y: str, series: Sequence[Series], *, seconds: bool = False
+) -> Chart:
+    return Chart(
+        name=f"{name}-{time.level + 1}",
+        title=title,
+        series=series,
+        x="seconds since the window opened",
+        y=y,
+        log_x=False,
+        dense=True,
+        seconds=seconds,
+        down=[Mark(0.0, "window"), Mark(time.window_s, "")],
+    )
+
+
+def _shares(inside: Mapping[str, object]) -> list[tuple[str, str]]:
+    """The readings that are shares, with their names."""
+    known = {"host_cpu_share": "CPU of this machine", "server_kv_use": "the server's KV cache"}
+    boards = {
+        key: f"GPU {key.removeprefix('gpu').removesuffix('_use')}" for key in sorted(inside) if key.startswith("gpu")
+    }
+    return [(key, name) for key, name in {**known, **boards}.items() if key in inside]
+
+
+def _inside(
+    level: LevelResult, readings: Sequence[Mapping[str, float]], time: OverTime
+) -> dict[str, list[tuple[float, float | None]]]:
+    """The readings of this level by name, in seconds since its window opened."""
+    found: dict[str, list[tuple[float, float | None]]] = {}
+    opened = 0 if level.window_ns is None else level.window_ns[0]
+    for reading in readings:
+        at = (reading["at_ns"] - opened) / 1e9
+        if time.edges_s[0] <= at <= time.edges_s[-1]:
+            for key, value in reading.items():
+                if key in {"host_cpu_share", "server_kv_use", "server_running", "server_queued"} or (
+                    key.startswith("gpu") and key.endswith("_use")
+                ):
+                    found.setdefault(key, []).append((at, value))
+    return found
+
+
+def _by_load(levels: Sequence[LevelResult]) -> list[LevelResult]:
+    """By rising load; of several levels at one load the last, which a search measured with what it knew by then."""
+    return [level for _, level in sorted({amount(level.load): level for level in levels}.items())]

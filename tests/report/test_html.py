@@ -1,0 +1,118 @@
+"""Pages as text: what stands in them, what can run in them, and how they say it."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from loadbench.analyze.level.rebuild import run_in
+from loadbench.report.document import Chart, Choice, Document, Heading, Notes, Series, Table, Text
+from loadbench.report.html import charts_of, render_html
+from loadbench.report.page import conclusion, run_page
+from tests.report.golden import HOSTILE, RUNS, bending, hostile, stopped
+
+RESULTS = Path(__file__).parents[2] / "results"
+SAVED = RESULTS / "20261124T230344Z-llamacpp-25m-8slots"
+BREAKOUT = "</script></style></title><img src=x onerror=alert(1)>\u2028&lt;\"'{{ 7 * 7 }}"
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes, and the text of all."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_foreign_text_is_text_everywhere():
+    """Whatever is in a title, a cell, a note, a series or a level's name, no element comes of it."""
+    chart = Chart(
+        name=BREAKOUT, title=BREAKOUT, y=BREAKOUT, x=BREAKOUT, series=[Series(BREAKOUT, [(1, 1.0), (2, 2.0)])]
+    )
+    blocks = [Text([BREAKOUT]), Heading(BREAKOUT), Notes([BREAKOUT]), Table((BREAKOUT,), [[BREAKOUT]], "l"), chart]
+    page = render_html(Document(BREAKOUT, [*blocks, Choice(BREAKOUT, [(BREAKOUT, [chart]), (BREAKOUT, [chart])])]))
+    found = Elements(page)
+    assert [tag for tag, _ in found.tags if tag == "img"] == []
+    assert [tag for tag, _ in found.tags if tag == "script"] == ["script", "script"]
+    assert all(not name.startswith("on") for _, attributes in found.tags for name in attributes)
+    assert "49" not in re.sub(r"\d{3,}", "", found.text.split("{{", 1)[0])
+
+
+def test_data_end_no_element():
+    """The JSON of a page has none of the characters that a parser of HTML or of JavaScript would see, and is whole."""
+    chart = Chart(name="x", title="x", y="y", series=[Series(BREAKOUT, [(1, 1.0)])])
+    page = render_html(Document("x", [chart]))
+    (island,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
+    assert not set("<>&\u2028\u2029") & set(island)
+    assert json.loads(island)["chart-1"]["names"] == [BREAKOUT]
+
+
+def test_policy_allows_only_our_style_and_script():
+    """Nothing may be loaded from anywhere, and nothing is named that could be."""
+    page = render_html(run_page(bending(), None))
+    found = Elements(page)
+    (policy,) = [attributes["content"] for _, attributes in found.tags if "http-equiv" in attributes]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "*" not in policy
+    for _, attributes in found.tags:
+        assert not attributes.keys() & {"src", "srcset", "style", "action", "ping", "background"}
+        assert (attributes.get("href") or "#").startswith("#")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_run_has_a_page(name):
+    """Also of a run without a level, one that was stopped, and one full of foreign text."""
+    page = render_html(run_page(RUNS[name](), None))
+    assert page.startswith("<!DOCTYPE html>")
+    assert "<script>alert" not in page.replace(HOSTILE, "")
+
+
+def test_hostile_run_brings_no_element():
+    """Foreign text in every place of a run makes no element that other runs do not have."""
+    tags = {tag for tag, _ in Elements(render_html(run_page(hostile(), None))).tags}
+    usual = {tag for tag, _ in Elements(render_html(run_page(run_in(SAVED), SAVED))).tags}
+    assert tags <= usual
+
+
+def test_saved_run_has_every_chart():
+    """Over the load, of distributions and over time, each with its name."""
+    document = run_page(run_in(SAVED), SAVED)
+    names = charts_of(document.blocks).keys()
+    assert {"throughput", "trade-off", "ttft", "tpot", "e2e", "ttft-distribution", "in-flight-1", "gaps-6"} <= names
+
+
+def test_saved_run_says_what_was_requested():
+    """The server, the model, lengths, the machine: what its reader was not there to see."""
+    text = Elements(render_html(run_page(run_in(SAVED), SAVED))).text
+    for word in ("127.0.0.1:36233", "llama-25m", "at most 64 tokens", "AMD EPYC", "warm-up", "seed", "45s", "kernel"):
+        assert word in text
+
+
+def test_conclusion_names_the_knee():
+    """In one sentence: throughput, its load, that it stops growing there, and what a user waits."""
+    (sentence, simulated) = conclusion(bending())
+    assert sentence.startswith("m gives 118 output tokens/s")
+    assert "at 4 users, where throughput stops growing" in sentence
+    assert "simulated" in simulated
+    assert "not complete" in conclusion(stopped())[-1]
+
+
+def test_page_of_many_levels_is_small():
+    """30 levels of a real run stay under 2 MB."""
+    run = run_in(SAVED)
+    levels = [msgspec.structs.replace(run.levels[n % 6], load=type(run.levels[0].load)(users=n + 1)) for n in range(30)]
+    assert len(render_html(run_page(msgspec.structs.replace(run, levels=levels), SAVED)).encode()) < 2_000_000
