@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "Show a saved run again, in any format.",
     "runs": "List, label and delete saved runs; `report last` shows the newest.",
     "compare": "Compare two servers or two saved runs: which is faster?",
+    "try": "Send one request, and show on a timeline what happened when.",
     "models": "List a server's models; on Foundry Local, load and download them.",
     "doctor": "Check the server, its models, a first response and this machine.",
     "workshop": "Run the workshop's benchmark, and write its files.",
@@ -38,7 +39,8 @@ COMMANDS = {
     "serve": "Run the simulated server.",
     "scenarios": "List or copy the scenario files that come with loadbench.",
 }
-
+# Where the name is a word of the language.
+_MODULES = {"try": "try_request"}
 
 # Of addresses: what Python and the libraries take before anything is measured (120 MB on x86-64), and a little more.
 _LEAST_MEMORY = 200_000_000
@@ -53,7 +55,7 @@ class _LazyGroup(Group):
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = importlib.import_module(f"loadbench.cli.{name}").command
+        command = importlib.import_module(f"loadbench.cli.{_MODULES.get(name, name)}").command
         assert isinstance(command, click.Command)  # noqa: S101 - each of our modules has one
         return command
 

@@ -118,14 +118,17 @@ class ScenarioCommand(Command):
         return {**found, "Aliases": aliases}
 
 
-def setting_options(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the flags of the settings that a command takes."""
+def setting_options(
+    command: str, only: Callable[[Setting], bool] = lambda _: True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the flags of the settings that a command takes, or `only` of some of them."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for setting in reversed(settings(command)):
+        taken = [setting for setting in settings(command) if only(setting)]
+        for setting in reversed(taken):
             if setting.argument_of != command:
                 function = _option(setting, command)(function)
-        if any(setting.key == "load.max_in_flight" for setting in settings(command)):
+        if any(setting.key == "load.max_in_flight" for setting in taken):
             function = click.option("--max-concurrency", metavar="N", hidden=True)(function)
         return function
 

@@ -27,6 +27,7 @@ from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, keep_stamp
 from loadbench.client.transport import ALWAYS, TransportError
 from loadbench.plan.load import WHOLE, Shard
 from loadbench.record.outcome import Outcome
+from loadbench.record.trial import ConnectSteps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,7 @@ class FastTransport:
         self._idle: dict[Origin, list[Connection]] = {}
         self._busy: set[Connection] = set()
         self._addresses: dict[tuple[str, int], list[Address]] = {}
+        self.last_connect: ConnectSteps | None = None
         self._heads: dict[tuple[str, str, tuple[tuple[str, str], ...]], tuple[Origin, bytes]] = {}
 
     @property
@@ -151,7 +153,9 @@ class FastTransport:
                 if not addresses:
                     raise WrongFamilyError(host, self._family)
                 self._addresses[host, port] = addresses
+            named_ns = self._stamper.now_ns()
             sock = await _open_first(self._addresses[host, port], self._sources.next())
+            opened_ns = self._stamper.now_ns()
             try:
                 _, connection = await loop.create_connection(
                     lambda: self._connection_type(self._stamper, sock),
@@ -166,7 +170,10 @@ class FastTransport:
             reason, hint = explain(error)
             outcome = Outcome.CLIENT_LIMIT if is_shortage(error) else Outcome.REFUSED
             raise TransportError(outcome, f"{reason} ({hint})" if hint else reason) from None
-        return connection, self._stamper.now_ns() - began_ns
+        ready_ns = self._stamper.now_ns()
+        tls_ns = ready_ns - opened_ns if scheme == "https" else None
+        self.last_connect = ConnectSteps(named_ns - began_ns, opened_ns - named_ns, tls_ns)
+        return connection, ready_ns - began_ns
 
     async def aclose(self) -> None:
         """Close every connection, and give the event loop a turn to do so."""
