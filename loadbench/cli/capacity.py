@@ -47,6 +47,7 @@ def command(
     quiet: bool,
     no_live: bool,
     dry_run: bool,
+    verbose: bool,
     **options: Any,
 ) -> None:
     """Find the highest load at which every objective holds: how many users can the server take?
@@ -74,7 +75,7 @@ def command(
     check_report(report)
     resumed = {} if resume is None else Resumed.read_all(resume, resolved)
     if dry_run:
-        plan = capacity_plan_document(resolved, sample_request(resolved, os.environ))
+        plan = capacity_plan_document(resolved, sample_request(resolved, os.environ), verbose=verbose)
         click.echo(render_text(plan, width=terminal_width()), nl=False)
         return
     say_unused(resolved)

@@ -256,7 +256,12 @@ def _measure(
         settings = resolved.compare
         requests = [sample_request(side, os.environ) for side in both]
         plan = compare_plan_document(
-            both, pairing, settings.fail_on or (), confidence=settings.confidence, requests=requests
+            both,
+            pairing,
+            settings.fail_on or (),
+            confidence=settings.confidence,
+            requests=requests,
+            verbose=options["verbose"],
         )
         click.echo(render_text(plan, width=terminal_width()), nl=False)
         return None

@@ -27,11 +27,17 @@ PAGES = (".html", ".htm")
 
 
 def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add --json, --quiet, --no-live and --dry-run; the arguments complete the help of two of them."""
+    """Add --json, --quiet, --no-live, --dry-run and --verbose; the arguments complete the help of two of them."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
-            click.option("--dry-run", is_flag=True, help=f"{dry_run} Nothing is sent."),
+            click.option(
+                "--verbose",
+                is_flag=True,
+                callback=_of_plan,
+                help="With --dry-run: every setting, and the first request.",
+            ),
+            click.option("--dry-run", is_flag=True, is_eager=True, help=f"{dry_run} Nothing is sent."),
             click.option("--no-live", is_flag=True, help="Print progress in plain lines, also on a terminal."),
             click.option("--quiet", is_flag=True, help="Print no progress on stderr."),
             click.option("--json", "as_json", is_flag=True, help=f"Print {json} on stdout, and nothing else."),
@@ -40,6 +46,13 @@ def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Ca
         return function
 
     return decorate
+
+
+def _of_plan(ctx: click.Context, _: click.Parameter, value: bool) -> bool:  # noqa: FBT001 - click calls it so
+    """--verbose; raises `BadInput` where nothing is planned. --dry-run is read before it, wherever it stands."""
+    if value and not ctx.params.get("dry_run"):
+        raise BadInput("--verbose: is for the plan of --dry-run", hint="add --dry-run, or leave it out")
+    return value
 
 
 def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:

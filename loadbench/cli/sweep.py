@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @setting_options("sweep")
 @resume_option
 @report_option
-@run_options(json="run.json", dry_run="Show the plan, the source of each setting, and the time.")
+@run_options(json="run.json", dry_run="Show the plan: requests, tokens, time, what is saved.")
 def command(scenario: Path | None, **options: Any) -> None:
     """Measure a server at rising load, level by level.
 
@@ -65,6 +65,7 @@ def measure(
     quiet: bool,
     no_live: bool,
     dry_run: bool,
+    verbose: bool,
     **_: Any,
 ) -> None:
     """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
@@ -82,7 +83,7 @@ def measure(
         from loadbench.report.render_text import render_text  # noqa: PLC0415
         from loadbench.session.sample_request import sample_request  # noqa: PLC0415
 
-        plan = plan_document(scenario, sample_request(scenario, os.environ))
+        plan = plan_document(scenario, sample_request(scenario, os.environ), verbose=verbose)
         click.echo(render_text(plan, width=terminal_width()), nl=False)
         return
     say_unused(scenario)

@@ -41,9 +41,17 @@ from loadbench.core.errors import BadInput, ExitCode
 )
 @click.option("--csv-file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the CSV to this file.")
 @click.option("--from", "run", type=RUN, metavar="RUN", help="Export this saved run instead of measuring.")
-@run_options(json="the JSON", dry_run="Show the plan and the source of each setting.")
+@run_options(json="the JSON", dry_run="Show the plan: requests, tokens, time, what is saved.")
 def command(
-    scenario: Path | None, *, run: Path | None, as_json: bool, quiet: bool, no_live: bool, dry_run: bool, **options: Any
+    scenario: Path | None,
+    *,
+    run: Path | None,
+    as_json: bool,
+    quiet: bool,
+    no_live: bool,
+    dry_run: bool,
+    verbose: bool,
+    **options: Any,
 ) -> None:
     """Run the benchmark of the Foundry Local workshop: one user sends every prompt in turn, several rounds per model.
 
@@ -78,7 +86,7 @@ def command(
         resolved = workshop_scenario(flags=flags, environment=os.environ, file=scenario)
         check(resolved, os.environ)
         if dry_run:
-            plan = plan_document(resolved, sample_request(resolved, os.environ))
+            plan = plan_document(resolved, sample_request(resolved, os.environ), verbose=verbose)
             click.echo(render_text(plan, width=terminal_width()), nl=False)
             return
         say_unused(resolved)

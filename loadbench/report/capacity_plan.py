@@ -12,7 +12,9 @@ from loadbench.plan.scenario import LEAST_WARM_UP_NS
 from loadbench.plan.search import Budget
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Block, Document, Notes, Table, Text
-from loadbench.report.plan import not_used, settings_table, target_text
+from loadbench.report.plan import closing_blocks, target_text, usual_cycle_s, work_text
+from loadbench.results.folder import RESULTS
+from loadbench.results.space import USUAL_TOKENS_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,14 +22,17 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
 
 
-def capacity_plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
-    """The plan of `--dry-run`, with the lines of its first request. It cannot say how long a response takes."""
+def capacity_plan_document(scenario: Scenario, request: Sequence[str] = (), *, verbose: bool = False) -> Document:
+    """The plan of `--dry-run`; when verbose with every setting and the lines of its first request. It cannot say how
+    long a response takes.
+    """
     models = scenario.target.model or ()
     settings, budget = scenario.capacity, Budget(scenario.capacity.budget // max(1, len(models)))
     unit = "users" if settings.by == "users" else "requests/s"
     think = f", think time {scenario.think}" if scenario.think else ""
     facts = [
         ["target", target_text(scenario)],
+        ["work", work_text(scenario)],
         ["objectives", ", ".join(rule.rule for rule in scenario.objectives)],
         ["loads", f"up to {settings.at_most:g} {unit}{think}"],
         ["confidence", f"{100 * settings.confidence:g} %"],
@@ -37,6 +42,10 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = ()) -> D
         ],
         ["precision", f"the search ends when the range is at most {100 * settings.precision:g} % wide"],
         ["time", time_line(scenario, models=len(models))],
+        [
+            "saved in",
+            f"{(scenario.report.out or RESULTS) / f'<time>-{scenario.report.name}'}: capacity.json, and a run",
+        ],
     ]
 
     bracket, refine = _rounded(budget.total_ns // 30), _rounded(budget.total_ns // 10)
@@ -62,11 +71,26 @@ def capacity_plan_document(scenario: Scenario, request: Sequence[str] = ()) -> D
             Table(("step", "probes", "time"), steps, "lll"),
             Notes([f"a probe is one measurement at one load after a warm-up ({warm_up}); most can end early"]),
             Text(data_set_lines(scenario)),
-            settings_table(scenario),
-            not_used(scenario),
-            Text(request),
+            *closing_blocks(scenario, request, verbose=verbose, warnings=_short_budget(scenario, budget)),
         ],
     )
+
+
+def _short_budget(scenario: Scenario, budget: Budget) -> list[str]:
+    """Whether the time for one model is too short for a search, even with a server that answers quickly."""
+    warm_up_ns = scenario.load.warm_up or 0
+    probe_ns = 2 * max(warm_up_ns, round(usual_cycle_s(scenario) * NS_PER_S))
+    # Four loads to bracket, two to refine, and a verification in which each user has enough responses.
+    least_ns = probe_ns * (4 + 2) + probe_ns // 2 * (1 + FEWEST_PER_USER)
+    if least_ns <= budget.total_ns:
+        return []
+    given, models = scenario.capacity.budget, max(1, len(scenario.target.model or ()))
+    enough = format_duration(-(-least_ns * models // (60 * NS_PER_S)) * 60 * NS_PER_S)
+    short = (
+        f"{scenario.place('capacity.budget')} {format_duration(given)} is too short: at {USUAL_TOKENS_PER_S} tokens/s"
+    )
+    short += f" a user a search takes about {_rounded(least_ns)} a model"
+    return [f"{short}; give {enough} or more, shorter responses, or less think time"]
 
 
 def _of_models(models: Sequence[str], budget: Budget) -> list[Block]:

@@ -17,7 +17,8 @@ from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import FEWEST_DECIDING, USUAL_REPEATS
 from loadbench.report.data_set import data_set_lines
 from loadbench.report.document import Document, Notes, Table, Text
-from loadbench.report.plan import level_cells, not_used, setting_text, settings_table, trace_facts, work_text
+from loadbench.report.plan import closing_blocks, level_cells, setting_text, trace_facts, traffic_facts, work_text
+from loadbench.results.folder import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ def compare_plan_document(
     *,
     confidence: float = 0.95,
     requests: Sequence[Sequence[str]] = (),
+    verbose: bool = False,
 ) -> Document:
     """The plan of `--dry-run`, with the lines of each side's first request. No request was sent to make it."""
     a, b = sides
@@ -48,6 +50,11 @@ def compare_plan_document(
         ("B", _side_text(b)),
         ("work", f"{work_text(a)}, the same on both sides"),
         ("repeats", repeats_text(a, pairing)),
+        *traffic_facts(a, times=2 * most_repeats(a, pairing)),
+        (
+            "saved in",
+            f"{(a.report.out or RESULTS) / f'<time>-{a.report.name}'}: compare.json, and a run for each repeat",
+        ),
     ]
     shown = min(pairing.most, _MOST_ORDERED)
     more = " …" if pairing.most > shown else ""
@@ -71,6 +78,18 @@ def compare_plan_document(
     differing = [f"target.{name} {setting_text(theirs[name])}" for name in ours if ours[name] != theirs[name]]
     notes = [f"only B has {', '.join(differing)}"] if differing else []
     notes += repeats_notes(gates, [load.label for load in a.loads], confidence=confidence)
+    first = [
+        f"{name}: {line}" if not number else line
+        for name, lines in zip("AB", requests, strict=False)
+        for number, line in enumerate(lines)
+    ]
+    warnings = []
+    if pairing.budget_ns is not None and repeat_ns is not None and pairing.budget_ns // repeat_ns < FEWEST_DECIDING:
+        given, whole = format_duration(pairing.budget_ns), format_duration(FEWEST_DECIDING * repeat_ns)
+        short = (
+            f"{a.place('compare.budget')} {given} is too short: {FEWEST_DECIDING} repeats, which decide, take {whole}"
+        )
+        warnings = [f"{short}; give more time, or measure fewer levels"]
     return Document(
         "comparison, planned: nothing was sent",
         [
@@ -80,13 +99,8 @@ def compare_plan_document(
             Table(headers, rows, "rlllll"),
             Text([time]),
             Text(data_set_lines(a)),
-            settings_table(a),
-            not_used(a),
             Notes(notes),
-            *(
-                Text([f"{name}: {line}" if not number else line for number, line in enumerate(lines)])
-                for name, lines in zip("AB", requests, strict=False)
-            ),
+            *closing_blocks(a, first, verbose=verbose, warnings=warnings),
         ],
     )
 
@@ -107,11 +121,17 @@ def repeats_text(scenario: Scenario, pairing: Pairing) -> str:
     if pairing.budget_ns is not None:
         fits = f"as many as fit into {format_duration(pairing.budget_ns)}"
         text = f"{fits}, at most {most}" if pairing.until is None else f"{text}, and {fits}"
-        repeat_ns = planned_ns(scenario, pairing)
-        if repeat_ns is not None:
-            most = max(1, min(most, pairing.budget_ns // repeat_ns))
-            text += f": about {most}"
+        most = most_repeats(scenario, pairing)
+        text += f": about {most}" * (planned_ns(scenario, pairing) is not None)
     return text if most >= FEWEST_DECIDING else f"{text}; {few_repeats(most)}"
+
+
+def most_repeats(scenario: Scenario, pairing: Pairing) -> int:
+    """As many as are wanted, or as fit into the budget, where the time of one is known."""
+    repeat_ns = planned_ns(scenario, pairing)
+    if pairing.budget_ns is None or repeat_ns is None:
+        return pairing.most
+    return max(1, min(pairing.most, pairing.budget_ns // repeat_ns))
 
 
 def few_repeats(repeats: int) -> str:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from loadbench.core.text import some
 from loadbench.core.units import NS_PER_S, format_duration
-from loadbench.plan.load import FEWEST_ANSWERS, ROUNDS, Closed, answers_wanted
+from loadbench.plan.load import FEWEST_ANSWERS, ROUNDS, Closed, answers_wanted, users_of
 from loadbench.plan.pattern import Patterned
+from loadbench.plan.request_lengths import request_lengths
 from loadbench.plan.server_url import shown_url
 from loadbench.plan.settings import DEFAULT_INPUT_TOKENS
 from loadbench.plan.traces import Replayed
 from loadbench.report.data_set import data_set_lines
-from loadbench.report.document import Document, Table, Text
+from loadbench.report.document import Block, Document, Notes, Table, Text
 from loadbench.report.values import clipped, counted, disk_size, percent
 from loadbench.results.folder import RESULTS, free_bytes
 from loadbench.results.space import USUAL_TOKENS_PER_S, expected_bytes, largest_file
@@ -31,13 +32,14 @@ _MOST_SHOWN = 80
 _LONG_SPAN_NS = 600 * NS_PER_S
 
 
-def plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
-    """The plan of `--dry-run`, with the lines of its first request."""
+def plan_document(scenario: Scenario, request: Sequence[str] = (), *, verbose: bool = False) -> Document:
+    """The plan of `--dry-run`; when verbose with every setting and the lines of its first request."""
     target, levels = scenario.target, len(scenario.loads)
     models = target.model or ("the simulated model" if scenario.simulated else "the model that the server lists",)
     if target.mix_models is not None:
         models = (f"a mix of {', '.join(map(str, target.mix_models))}",)
     facts = [("target", target_text(scenario)), ("models", ", ".join(models)), ("work", work_text(scenario))]
+    facts += [*traffic_facts(scenario), ("saved in", saved_text(scenario))]
     rows = [[str(number), *level_cells(scenario, load)] for number, load in enumerate(scenario.loads, start=1)]
     shown = counted(levels * len(models), "level")
     if scenario.finds_levels:
@@ -61,13 +63,93 @@ def plan_document(scenario: Scenario, request: Sequence[str] = ()) -> Document:
             Table((), facts, "ll"),
             Table((), trace_facts(scenario), "ll"),
             Table(("level", "load", "measured", "requests", "time"), rows, "rllll"),
-            Text([f"{shown}, {total}, {drain}", *longer, space_text(scenario)[0]]),
+            Text([f"{shown}, {total}, {drain}", *longer]),
             Text(data_set_lines(scenario)),
-            settings_table(scenario),
-            not_used(scenario),
-            Text(request),
+            *closing_blocks(scenario, request, verbose=verbose, warnings=_short_total(scenario, levels)),
         ],
     )
+
+
+def closing_blocks(
+    scenario: Scenario, request: Sequence[str], *, verbose: bool, warnings: Sequence[str] = ()
+) -> list[Block]:
+    """What every plan ends with: the settings, those that are not used, warnings, and where more is."""
+    more = "`--dry-run --verbose` shows every setting and the first request"
+    return [
+        settings_table(scenario, verbose=verbose),
+        not_used(scenario),
+        Notes([f"warning: {warning}" for warning in warnings]),
+        Text(request if verbose else [more]),
+    ]
+
+
+def _short_total(scenario: Scenario, levels: int) -> list[str]:
+    """Whether --max-total is too short for so many levels, even with a server that answers quickly."""
+    if not scenario.waits_for_answers or scenario.finds_levels:
+        return []
+    extent, given = scenario.extent, scenario.load.max_total
+    least_ns = (extent.warm_up_ns + (extent.duration_ns or 0)) * levels
+    cycle_s = usual_cycle_s(scenario)
+    rounds = [answers_wanted(load) / users for load in scenario.loads if (users := users_of(load)) is not None]
+    enough_ns = round(sum(cycle_s * each for each in rounds) * NS_PER_S) * levels // len(scenario.loads)
+    short = f"{scenario.place('load.max_total')} {format_duration(given)} is too short"
+    remedy = "measure fewer levels, or give more time"
+    if least_ns > given:
+        whole = f"{counted(levels, 'level')} and their warm-ups take {format_duration(least_ns)}"
+        return [f"{short}: {whole}, so that none waits for enough responses; {remedy}"]
+    if enough_ns > given:
+        whole = format_duration(-(-enough_ns // NS_PER_S) * NS_PER_S)
+        speed = f"at {USUAL_TOKENS_PER_S} tokens/s a user"
+        return [f"{short}: {speed}, enough responses take about {whole}, so that some levels have too few; {remedy}"]
+    return []
+
+
+def usual_cycle_s(scenario: Scenario) -> float:
+    """How long a user's response and think time take at the usual speed."""
+    lengths = request_lengths(scenario)
+    output = sum(most for _, most in lengths) / len(lengths) if lengths else float(scenario.work.max_tokens)
+    think_s = 0.0 if scenario.think is None else scenario.think.mean / NS_PER_S
+    return output / USUAL_TOKENS_PER_S + think_s
+
+
+def traffic_facts(scenario: Scenario, *, times: int = 1) -> list[tuple[str, str]]:
+    """About how many requests and tokens will be sent and received, the plan carried out so many times.
+
+    What a closed loop sends depends on the server; it is reckoned at the usual speed.
+    """
+    extent, models = scenario.extent, len(scenario.target.model or ("",))
+    seconds = (extent.warm_up_ns + (extent.duration_ns or 0) + extent.cool_down_ns) / NS_PER_S
+    count, how = 0.0, ""
+    for load in scenario.loads[:1] if scenario.finds_levels else scenario.loads:
+        if extent.requests is not None:
+            count, how = count + extent.requests, " that are measured, and those of the warm-up"
+        elif scenario.waits_for_answers:
+            count, how = count + answers_wanted(load), " that are measured, and those of the warm-up"
+        elif isinstance(load, Closed):
+            count += load.users * seconds / usual_cycle_s(scenario)
+            how = f", if the server sends each user {USUAL_TOKENS_PER_S} tokens/s"
+        elif isinstance(load.arrivals, Replayed):
+            count += len(load.arrivals.trace)
+        else:
+            factor = load.arrivals.pattern.mean if isinstance(load.arrivals, Patterned) else 1.0
+            count += load.rate_per_s * factor * seconds
+    count = max(1.0, count * models * times)
+    is_exact = extent.requests is not None or scenario.load.trace is not None
+    least = scenario.waits_for_answers or scenario.finds_levels
+    about = "at least " if least else "" if is_exact else "about "
+    facts = [("requests", f"{about}{count:,.0f}{how}")]
+    lengths = request_lengths(scenario)
+    received = f"at most {count * scenario.work.max_tokens:,.0f} to receive"
+    if lengths:
+        sent, most = (sum(side) / len(lengths) * count for side in zip(*lengths, strict=True))
+        received = f"about {sent:,.0f} to send, at most {most:,.0f} to receive"
+    return [*facts, ("tokens", f"{received}{' for these requests' if least else ''}")]
+
+
+def saved_text(scenario: Scenario) -> str:
+    """Where the run's folder will be, what is in it, and whether there is room."""
+    folder = (scenario.report.out or RESULTS) / f"<time>-{scenario.report.name}"
+    return f"{folder}: run.json, requests.jsonl, histograms.hlog, report.md; {space_text(scenario)[0]}"
 
 
 def length_text(scenario: Scenario) -> list[str]:
@@ -196,13 +278,16 @@ def level_cells(scenario: Scenario, load: Load) -> tuple[str, str, str, str]:
     return load.label, measured, requests, time
 
 
-def settings_table(scenario: Scenario) -> Table:
-    """Every setting in force and where it comes from."""
+def settings_table(scenario: Scenario, *, verbose: bool = True) -> Table:
+    """Every setting in force and where it comes from; if not verbose, those that somebody gave."""
     rows, origins = [], scenario.recorded_origins()
     own_personas = {persona.name for persona in scenario.work.personas}
     for section, values in scenario.effective().items():
         for name, value in values.items():
             if f"{section}.{name}" in scenario.not_used:
+                continue
+            given = name in own_personas if section == "personas" else scenario.is_set(f"{section}.{name}")
+            if not given and not verbose:
                 continue
             origin = origins.get(f"{section}.{name}", "default")
             if section == "personas":

@@ -206,9 +206,9 @@ def test_what_makes_no_sense_is_refused_in_one_line(tmp_path, arguments, message
 def test_a_scenario_and_a_variable_set_it(tmp_path):
     """The same text, with its origin; the plan shows it."""
     (tmp_path / "s.toml").write_text('[load]\nusers = [1]\nabandon = "5%@first:2s"\n')
-    done = loadbench("sweep", "s.toml", "--dry-run", cwd=tmp_path)
+    done = loadbench("sweep", "s.toml", "--dry-run", "--verbose", cwd=tmp_path)
     assert "load.abandon" in done.stdout
     assert "5%@first:2s" in done.stdout
-    done = loadbench("sweep", "--dry-run", cwd=tmp_path, LOADBENCH_ABANDON="7%@3s")
+    done = loadbench("sweep", "--dry-run", "--verbose", cwd=tmp_path, LOADBENCH_ABANDON="7%@3s")
     assert "7%@3s" in done.stdout
     assert "LOADBENCH_ABANDON" in done.stdout

@@ -146,7 +146,7 @@ def test_limit_and_temperature_of_a_body_are_those_settings(tmp_path):
 def test_what_would_measure_something_else_is_refused(arguments, reason, tmp_path):
     """With the place and the reason, before anything is sent."""
     (tmp_path / "broken.json").write_text('{\n "a": x}')
-    done, _ = sweep(tmp_path, "--url", "http://127.0.0.1:1", "--dry-run", *arguments)
+    done, _ = sweep(tmp_path, "--url", "http://127.0.0.1:1", "--dry-run", "--verbose", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert reason in done.stderr
 
@@ -154,7 +154,7 @@ def test_what_would_measure_something_else_is_refused(arguments, reason, tmp_pat
 def test_weaker_limit_gives_way_to_that_of_a_body(tmp_path):
     """As any setting of a file gives way to a flag; the plan lists it."""
     (tmp_path / "s.toml").write_text("[work]\nmax_tokens = 9\n")
-    arguments = ("s.toml", "--url", "http://h", "--dry-run", "--extra-body", '{"max_tokens": 8}')
+    arguments = ("s.toml", "--url", "http://h", "--dry-run", "--verbose", "--extra-body", '{"max_tokens": 8}')
     done, _ = sweep(tmp_path, *arguments)
     assert "not used: work.max_tokens (s.toml:2): overridden by --extra-body" in done.stdout
 
@@ -165,7 +165,7 @@ def test_plan_shows_the_first_request(tmp_path):
         url = f"{server.root}/v1/responses?sig={SECRET}"
         body = json.dumps({"top_k": 3, "metadata": {"access_token": SECRET, "n": None}})
         arguments = ("--url", url, "--model", "m", "--extra-body", body, "--header", f"X-Team: {SECRET}")
-        done, _ = sweep(tmp_path, *arguments, "--dry-run")
+        done, _ = sweep(tmp_path, *arguments, "--dry-run", "--verbose")
         lines = done.stdout.splitlines()
         at = lines.index("first request:")
         shown = json.loads("\n".join(lines[at:]).partition("\n{")[2].join(["{", ""]))
@@ -210,7 +210,7 @@ def test_secret_in_a_row_is_sent_and_not_kept(tmp_path):
 
     with any_server(answer=echo) as server:
         done, run = sweep(tmp_path, "--url", server.root, "--prompts", "p.jsonl", "--max-tokens", "4")
-        plan, _ = sweep(tmp_path, "--url", server.root, "--prompts", "p.jsonl", "--dry-run")
+        plan, _ = sweep(tmp_path, "--url", server.root, "--prompts", "p.jsonl", "--dry-run", "--verbose")
     assert {got.body.get("metadata", {}).get("api_key") for got in server.posts} == {None, SECRET}
     (tmp_path / "p.jsonl").unlink()
     assert "'api_key': '***'" in run["levels"][0]["failures"][0]["detail"]
@@ -269,11 +269,11 @@ def test_route_in_full_decides_the_api(api, tmp_path):
 def test_route_that_contradicts_the_api_is_refused(tmp_path):
     """Of one source; a route on the command line overrides a file's API."""
     url = ("--url", "http://h/v1/responses")
-    done, _ = sweep(tmp_path, *url, "--api", "chat", "--dry-run")
+    done, _ = sweep(tmp_path, *url, "--api", "chat", "--dry-run", "--verbose")
     assert done.returncode == 2
     assert "--api chat: --url ends in a route of the responses API" in done.stderr
     (tmp_path / "s.toml").write_text('[target]\napi = "completions"\n')
-    done, _ = sweep(tmp_path, "s.toml", *url, "--dry-run")
+    done, _ = sweep(tmp_path, "s.toml", *url, "--dry-run", "--verbose")
     assert "not used: target.api (s.toml:2): overridden by --url" in done.stdout
 
 
@@ -560,7 +560,7 @@ def test_sides_have_their_own_fields_addresses_and_headers(tmp_path):
     assert "--b: extra_body: both sides have the same limits of output" in limit.stderr
     api = typed("compare", a, f"url={server.root}/v1/responses,api=chat", cwd=tmp_path)
     assert "--b: api is chat, and the URL ends in a route of responses" in api.stderr
-    same = typed("compare", a, f"url={server.root}/v1?team=red", *options, "--dry-run", cwd=tmp_path)
+    same = typed("compare", a, f"url={server.root}/v1?team=red", *options, "--dry-run", "--verbose", cwd=tmp_path)
     assert same.returncode == 0, same.stderr
 
 

@@ -503,7 +503,9 @@ def test_ctrl_c_keeps_what_was_found(tmp_path):
 
 def test_dry_run_plans_and_sends_nothing(tmp_path):
     """The plan names target, objectives, budget and what a proof takes; no folder is made."""
-    ran = loadbench("capacity", "--slo", "failures<1%", "--url", "http://127.0.0.1:9", "--dry-run", cwd=tmp_path)
+    ran = loadbench(
+        "capacity", "--slo", "failures<1%", "--url", "http://127.0.0.1:9", "--dry-run", "--verbose", cwd=tmp_path
+    )
     assert ran.returncode == 0
     assert "at most 20m" in ran.stdout
     assert "at least about 735 requests for failures<1%, and 5 per user" in ran.stdout

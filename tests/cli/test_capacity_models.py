@@ -72,11 +72,20 @@ def test_one_model_that_fails_leaves_the_others(url, tmp_path):
 def test_plan_gives_each_model_its_part(url, tmp_path):
     """When each is searched, and for how long."""
     ran = loadbench(
-        "capacity", "--url", url, *named("m-one", "m-two"), *QUICK, "--budget", "20m", "--dry-run", cwd=tmp_path
+        "capacity",
+        "--url",
+        url,
+        *named("m-one", "m-two"),
+        *QUICK,
+        "--budget",
+        "20m",
+        "--dry-run",
+        "--verbose",
+        cwd=tmp_path,
     )
     rows = [line.split() for line in ran.stdout.splitlines() if line.startswith("m-")]
     assert rows == [["m-one", "10m", "0s", "to", "10m"], ["m-two", "10m", "10m", "to", "20m"]]
-    ran = loadbench("capacity", "--url", url, *named("all"), *QUICK, "--dry-run", cwd=tmp_path)
+    ran = loadbench("capacity", "--url", url, *named("all"), *QUICK, "--dry-run", "--verbose", cwd=tmp_path)
     assert "each model that the server lists is searched in turn" in ran.stdout
 
 

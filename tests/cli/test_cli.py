@@ -128,7 +128,9 @@ def test_dry_run_sends_nothing_and_leaves_nothing(tmp_path):
     """The plan with each setting's origin; the named server is never connected to, and no folder is made."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        done = loadbench("sweep", "--url", url, "--users", "1,3", "--dry-run", cwd=tmp_path, LOADBENCH_DURATION="3s")
+        done = loadbench(
+            "sweep", "--url", url, "--users", "1,3", "--dry-run", "--verbose", cwd=tmp_path, LOADBENCH_DURATION="3s"
+        )
         listening.setblocking(False)
         with pytest.raises(BlockingIOError):
             listening.accept()

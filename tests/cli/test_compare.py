@@ -190,7 +190,7 @@ def test_files_are_checked_before_anything_is_measured(loadbench, tmp_path, flag
     """In the dry run and without it: a folder cannot be written, nor can a file in no folder."""
     for path, reason in (("there", "is a folder"), ("gone/file", "there is no folder gone")):
         (tmp_path / "there").mkdir(exist_ok=True)
-        for more in (["--dry-run"], ["--users", "1", "--duration", "1s"]):
+        for more in (["--dry-run", "--verbose"], ["--users", "1", "--duration", "1s"]):
             done = loadbench("compare", "profile=cpu-laptop", "profile=small-gpu", flag, path, *more, cwd=tmp_path)
             assert (done.returncode, f"{flag} {path}: {reason}" in done.stderr) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
@@ -256,7 +256,7 @@ def test_two_servers_are_measured_in_turn(tmp_path):
     """Two simulated ones: a folder with the runs of both, the comparison in three forms, and the plan before."""
     sides = ("--a", "profile=cpu-laptop", "--b", "profile=small-gpu")
     load = ("--users", "1", "--requests", "3", "--max-tokens", "4", "--input-tokens", "16", "--repeats", "2")
-    plan = in_a_process("compare", *sides, *load, "--dry-run", "--fail-on", "ttft_p95>5%", cwd=tmp_path)
+    plan = in_a_process("compare", *sides, *load, "--dry-run", "--verbose", "--fail-on", "ttft_p95>5%", cwd=tmp_path)
     assert plan.returncode == 0
     assert "7 if they differ by 2 %" in plan.stdout
     assert "AB" in plan.stdout
@@ -276,7 +276,7 @@ def test_two_servers_are_measured_in_turn(tmp_path):
 
 def test_models_of_the_sides_may_stand_in_variables_and_files(loadbench, tmp_path, monkeypatch):
     """The sides need no flag: variables or a scenario file name their models, and the plan says where they stand."""
-    server = ("--url", "http://127.0.0.1:9", "--dry-run")
+    server = ("--url", "http://127.0.0.1:9", "--dry-run", "--verbose")
     monkeypatch.setenv("LOADBENCH_A_MODEL", "p")
     monkeypatch.setenv("LOADBENCH_B_MODEL", "q")
     done = loadbench("compare", *server, cwd=tmp_path)
@@ -293,6 +293,6 @@ def test_models_of_the_sides_may_stand_in_variables_and_files(loadbench, tmp_pat
 def test_a_profile_in_a_variable_is_listed_where_both_sides_are_servers(loadbench, tmp_path, monkeypatch):
     """The plan lists what the sides override; it was refused before."""
     monkeypatch.setenv("LOADBENCH_PROFILE", "cpu-laptop")
-    done = loadbench("compare", "http://127.0.0.1:9", "http://127.0.0.1:10", "--dry-run", cwd=tmp_path)
+    done = loadbench("compare", "http://127.0.0.1:9", "http://127.0.0.1:10", "--dry-run", "--verbose", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "not used: LOADBENCH_PROFILE: has no effect on either side" in done.stdout

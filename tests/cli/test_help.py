@@ -95,7 +95,7 @@ def test_an_example_runs_as_it_stands(line, server, folder, tmp_path):
         with chdir(tmp_path):
             command.make_context(name, rest, parent=context)
         return
-    done = typed(*words, *(["--dry-run"] if name in PLANNED else []), cwd=tmp_path)
+    done = typed(*words, *(["--dry-run", "--verbose"] if name in PLANNED else []), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -141,7 +141,7 @@ def test_every_alias_is_in_the_help_and_sets_its_setting():
 )
 def test_names_of_other_tools_set_what_they_mean(line, setting, tmp_path):
     """Beside a rate, the most at once is the most in flight; without one it is the users."""
-    done = typed(*line.split(), "--dry-run", cwd=tmp_path)
+    done = typed(*line.split(), "--dry-run", "--verbose", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert any(text.split()[:2] in ([setting, "4"], [setting, "4.0"]) for text in done.stdout.splitlines())
 
@@ -149,7 +149,7 @@ def test_names_of_other_tools_set_what_they_mean(line, setting, tmp_path):
 def test_a_rate_of_a_scenario_file_decides_too(tmp_path):
     """Whatever source the rate has."""
     (tmp_path / "s.toml").write_text("[load]\nrate = [2.0]\n", encoding="utf-8")
-    done = typed("sweep", "s.toml", "--max-concurrency", "4", "--dry-run", cwd=tmp_path)
+    done = typed("sweep", "s.toml", "--max-concurrency", "4", "--dry-run", "--verbose", cwd=tmp_path)
     assert any(text.split()[:2] == ["load.max_in_flight", "4"] for text in done.stdout.splitlines())
 
 

@@ -96,7 +96,7 @@ def test_several_servers_from_a_variable_and_from_a_file(servers, tmp_path):
     assert level["by_model"] == {}
     mix = "".join(f"'{name}' = 1\n" for name in MODELS)
     (tmp_path / "s.toml").write_text(f"[target]\nurl = {json.dumps(servers)}\n[target.mix_models]\n{mix}")
-    done = loadbench("sweep", "s.toml", "--dry-run", cwd=tmp_path)
+    done = loadbench("sweep", "s.toml", "--dry-run", "--verbose", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"a mix of {MODELS[0]}=1, {MODELS[1]}=1" in done.stdout
     assert ", ".join(servers) in done.stdout

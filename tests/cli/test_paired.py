@@ -194,7 +194,7 @@ def test_pairs_end_when_the_ratio_is_known_or_say_what_is_missing(tmp_path):
 
 def test_few_repeats_say_before_they_start_what_they_show(tmp_path):
     """Also in the plan."""
-    for more in (["--dry-run"], []):
+    for more in (["--dry-run", "--verbose"], []):
         process = loadbench("compare", *SIMULATED, *SHORT, "--repeats=2", *more, cwd=tmp_path)
         said = process.stdout if more else process.stderr.partition("begins")[0]
         assert "2 repeats most likely show a difference of" in said
@@ -217,7 +217,14 @@ def test_one_process_cannot_be_two_servers(tmp_path):
 def test_plan_sends_nothing(tmp_path):
     """--dry-run of two servers that are not there shows order and time, and leaves nothing behind."""
     process = loadbench(
-        "compare", "http://127.0.0.1:9", "http://127.0.0.1:10", *SHORT, "--budget=1m", "--dry-run", cwd=tmp_path
+        "compare",
+        "http://127.0.0.1:9",
+        "http://127.0.0.1:10",
+        *SHORT,
+        "--budget=1m",
+        "--dry-run",
+        "--verbose",
+        cwd=tmp_path,
     )
     assert (process.returncode, process.stderr) == (0, "")
     assert "order by repeat" in process.stdout

@@ -33,7 +33,7 @@ def test_a_trace_is_replayed_and_its_run_replayed_again(tmp_path):
     assert "requests are sent on schedule (the trace azure.csv, 100 times as fast), however" in process.stdout
     assert "timeline of" in process.stdout
     (run,) = (tmp_path / "results").iterdir()
-    plan = loadbench("replay", str(run), "--dry-run", cwd=tmp_path)
+    plan = loadbench("replay", str(run), "--dry-run", "--verbose", cwd=tmp_path)
     asked = sum(one["input_tokens"] for one in requests) / 40
     assert f"40 requests, {asked:.0f} tokens in" in plan.stdout
 
@@ -129,7 +129,7 @@ def test_a_mix_of_conversations_is_told_apart(tmp_path):
     ("arguments", "told"),
     [
         (("replay", "nowhere.csv"), "error: cannot read the trace in nowhere.csv: No such file"),
-        (("replay",), "Missing argument 'TRACE'"),
+        (("replay",), "TRACE: is missing"),
         (("replay", "lengths.jsonl"), "its times may be seconds or milliseconds"),
         (("replay", "lengths.jsonl", "--trace-format=weka"), "--trace-format: found 'weka'"),
         (("replay", AZURE, "--trace-format=burstgpt"), "line 1: a trace of BurstGPT does not begin with 'TIMESTAMP,"),

@@ -54,7 +54,7 @@ def test_commands_in_a_copy_can_be_typed(file, folder, tmp_path):
     for line in lines:
         assert f"{folder}/{file.name}" in line
         arguments = shlex.split(line.replace(folder, shlex.quote(folder)))[1:]
-        done = typed(*arguments, "--dry-run", cwd=tmp_path)
+        done = typed(*arguments, "--dry-run", "--verbose", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, ""), line
 
 

@@ -267,7 +267,7 @@ def test_server_without_answers_fails_every_model(files):
 
 
 @pytest.mark.parametrize(("flag", "path"), [("--json-file", "gone/a.json"), ("--output", "."), ("--csv-file", "x/y")])
-@pytest.mark.parametrize("more", [("--dry-run",), ("--rounds", "1")])
+@pytest.mark.parametrize("more", [("--dry-run", "--verbose"), ("--rounds", "1")])
 def test_files_are_checked_before_anything_is_measured(tmp_path, flag, path, more):
     """Also in the dry run: no folder of results is made."""
     done = bench(tmp_path, flag, path, *more)
@@ -286,6 +286,6 @@ def test_export_of_a_saved_run_lists_variables_without_effect_and_has_no_dry_run
         "not used: BENCH_ROUNDS: a saved run is exported",
         "not used: LOADBENCH_PROMPT: a saved run is exported",
     ]
-    refused = loadbench("workshop", "--from", run, "--dry-run", "--output", "a.md", cwd=tmp_path)
+    refused = loadbench("workshop", "--from", run, "--dry-run", "--verbose", "--output", "a.md", cwd=tmp_path)
     assert (refused.returncode, "--dry-run: is for measuring" in refused.stderr) == (2, True)
     assert not (tmp_path / "a.md").exists()

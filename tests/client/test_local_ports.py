@@ -110,7 +110,7 @@ def test_server_without_an_address_of_that_kind_is_named(command, monkeypatch, t
 def test_address_of_another_machine_is_refused_before_anything_is_sent(tmp_path):
     """With what to do; 192.0.2.0/24 is nobody's."""
     address = "--source-address=192.0.2.7"
-    done = loadbench("sweep", "--url=http://127.0.0.1:9", address, "--dry-run", cwd=tmp_path)
+    done = loadbench("sweep", "--url=http://127.0.0.1:9", address, "--dry-run", "--verbose", cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 2), done.stderr
     assert "--source-address 192.0.2.7: this machine cannot send from it" in done.stderr
 
@@ -242,7 +242,7 @@ def test_rate_is_warned_where_it_may_need_so_many_ports(load, warned, monkeypatc
     """By its arrivals of a minute, and by what somebody allowed; the limit that nobody gave says nothing."""
     monkeypatch.setattr(local_ports, "local_ports", lambda: 16_384)
     monkeypatch.setattr("loadbench.session.setup.ensure_descriptors", lambda *_, **__: None)
-    typed("sweep", *load, "--dry-run", cwd=tmp_path)
+    typed("sweep", *load, "--dry-run", "--verbose", cwd=tmp_path)
     assert ("local ports allow 16,384" in caplog.text) == warned
 
 

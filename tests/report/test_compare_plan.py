@@ -15,9 +15,9 @@ PLAN = Scenario(load=LoadSettings(users=(1, 4), duration=10 * S, warm_up=4 * S))
 
 def test_plan_names_sides_order_and_time():
     """Both sides, the work, the order at each level, and the time of one repeat and of all."""
-    text = render_text(compare_plan_document(sides(PLAN, a=A, b=B), Pairing(repeats=4)))
-    assert "A        http://127.0.0.1:1, the model that the server lists\n" in text
-    assert "B        http://127.0.0.1:2/v1, model phi\n" in text
+    text = render_text(compare_plan_document(sides(PLAN, a=A, b=B), Pairing(repeats=4), verbose=True))
+    assert "A         http://127.0.0.1:1, the model that the server lists\n" in text
+    assert "B         http://127.0.0.1:2/v1, model phi\n" in text
     assert "responses of at most 64 tokens, the same on both sides" in text
     rows = [line.split()[-4:] for line in text.splitlines() if " users=" in line]
     assert rows in (
@@ -27,14 +27,22 @@ def test_plan_names_sides_order_and_time():
     assert "1s of rest before each block: 1m a repeat, 4m in all, and the drain of each block, at most 30s\n" in text
     assert "4 blocks a repeat, " in text
     assert "load.users" in text
-    assert text.rstrip().endswith("only B has target.url http://127.0.0.1:2/v1, target.model phi")
+    assert "\nonly B has target.url http://127.0.0.1:2/v1, target.model phi\n" in text
+
+
+def test_a_budget_for_few_repeats_is_warned_of():
+    """The time of as many as decide is named; with enough of it there is no warning."""
+    for minutes, warned in ((2, True), (7, False)):
+        pairing = Pairing(repeats=None, budget_ns=minutes * 60 * S)
+        text = render_text(compare_plan_document(sides(PLAN, a=A, b=B), pairing))
+        assert ("is too short: 6 repeats, which decide, take 6m; give more time" in text) == warned
 
 
 def test_simulated_sides_are_named_by_their_profiles():
     """Where there is no server, the plan says what is measured instead."""
     text = render_text(compare_plan_document(sides(PLAN, a="profile=slot-server", b="profile=small-gpu"), Pairing()))
-    assert "A        the simulated server slot-server\n" in text
-    assert "B        the simulated server small-gpu\n" in text
+    assert "A         the simulated server slot-server\n" in text
+    assert "B         the simulated server small-gpu\n" in text
 
 
 def test_repeats_say_what_they_can_decide():

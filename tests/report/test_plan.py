@@ -14,7 +14,7 @@ from loadbench.report.render_text import render_text
 
 def plan(*, environment=None, **flags) -> str:
     """The plan of these flags."""
-    return render_text(plan_document(resolve(flags=flags, environment=environment or {})))
+    return render_text(plan_document(resolve(flags=flags, environment=environment or {}), verbose=True))
 
 
 def line(text: str, key: str) -> list[str]:
@@ -35,7 +35,7 @@ def test_the_plan_of_a_search_has_the_same_table():
     """Its own settings, and those that it shares with a sweep; none that a search does not take."""
     flags = {"objectives": ["ttft_p90<2s"], "at_most": "40"}
     scenario = resolve(flags=flags, environment={"LOADBENCH_MAX_TOKENS": "9"}, command="capacity")
-    text = render_text(capacity_plan_document(scenario))
+    text = render_text(capacity_plan_document(scenario, verbose=True))
     assert line(text, "slo.objectives") == ["ttft_p90<2s", "flag --slo"]
     assert line(text, "capacity.at_most") == ["40.0", "flag --at-most"]
     assert line(text, "work.max_tokens") == ["9", "environment LOADBENCH_MAX_TOKENS"]
@@ -85,3 +85,79 @@ def test_foreign_text_is_shown_without_orders():
     assert "\x1b" not in text
     assert all(row.isprintable() for row in text.split("\n"))
     assert max(map(len, text.splitlines())) < 200
+
+
+def short(**flags) -> str:
+    """The plan that is shown without --verbose."""
+    return render_text(plan_document(resolve(flags=flags, environment={}), ["first request:"]))
+
+
+def test_a_short_plan_has_what_somebody_set():
+    """Not the defaults, nor the first request; and it says how to see them."""
+    text = short(users="1,2", max_tokens="9")
+    assert line(text, "load.users") == ["1, 2", "flag --users"]
+    assert line(text, "work.max_tokens") == ["9", "flag --max-tokens"]
+    assert not [row for row in text.splitlines() if row.startswith(("load.drain", "first request"))]
+    assert text.rstrip().endswith("`--dry-run --verbose` shows every setting and the first request")
+
+
+@pytest.mark.parametrize(
+    ("flags", "requests", "tokens"),
+    [
+        (
+            {"users": "1,2", "requests": "50", "input_tokens": "10", "max_tokens": "20"},
+            "100 that are measured, and those of the warm-up",
+            "about 1,000 to send, at most 2,000 to receive",
+        ),
+        (
+            {"rate": "2", "duration": "8s", "warm_up": "2s", "input_tokens": "10", "max_tokens": "20"},
+            "about 20",
+            "about 200 to send, at most 400 to receive",
+        ),
+        # A response takes 1 s at the usual speed.
+        (
+            {"users": "3", "duration": "8s", "warm_up": "2s", "max_tokens": "100", "prompt": "Hello."},
+            "about 30, if the server sends each user 100 tokens/s",
+            "at most 3,000 to receive",
+        ),
+        (
+            {"users": "1,10", "input_tokens": "10", "max_tokens": "20"},
+            "at least 50 that are measured, and those of the warm-up",
+            "about 500 to send, at most 1,000 to receive for these requests",
+        ),
+    ],
+)
+def test_requests_and_tokens_are_reckoned(flags, requests, tokens):
+    """By number, by rate, by users and time at the usual speed, and as many as a level waits for."""
+    text = short(**flags)
+    assert line(text, "requests") == [requests]
+    assert line(text, "tokens") == [tokens]
+
+
+def test_what_is_saved_is_named():
+    """The folder by its pattern, its files, and their size."""
+    text = short(out="mine", name="x")
+    assert "mine/<time>-x: run.json, requests.jsonl, histograms.hlog, report.md; about " in text.replace("\\", "/")
+
+
+@pytest.mark.parametrize(
+    ("flags", "warned"),
+    [
+        ({"users": "1,2,4", "max_total": "30s"}, "3 levels and their warm-ups take 36s"),
+        ({"users": "4", "think": "1m", "max_total": "2m"}, "enough responses take about 5m"),
+        ({"users": "4", "think": "1m", "max_total": "10m"}, ""),
+    ],
+)
+def test_a_total_that_is_too_short_is_warned_of(flags, warned):
+    """For the levels as such, or for enough responses."""
+    text = short(**flags)
+    assert warned in text
+    assert ("warning: --max-total" in text) == bool(warned)
+
+
+def test_a_search_whose_budget_is_too_short_is_warned_of():
+    """Users who think for long need longer than a server that answers at once."""
+    for budget, warned in (("2m", True), ("30m", False)):
+        flags = {"objectives": ["ttft_p90<2s"], "think": "20s", "budget": budget}
+        scenario = resolve(flags=flags, environment={}, command="capacity")
+        assert (f"warning: --budget {budget} is too short" in render_text(capacity_plan_document(scenario))) == warned

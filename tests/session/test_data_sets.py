@@ -49,7 +49,9 @@ def test_what_was_read_is_said_planned_and_recorded(server, tmp_path):
     done = loadbench(
         "sweep", "--url", server.url, "--prompts", "p.jsonl", *SHORT, "--system", "Be brief.", cwd=tmp_path
     )
-    plan = loadbench("sweep", "--prompts", "p.jsonl", "--dry-run", *SHORT, "--system", "Be brief.", cwd=tmp_path)
+    plan = loadbench(
+        "sweep", "--prompts", "p.jsonl", "--dry-run", "--verbose", *SHORT, "--system", "Be brief.", cwd=tmp_path
+    )
     expected = [
         "p.jsonl: 3 rows read as JSON lines, turns and OpenAI messages, 1 of them skipped (no prompt: 1)",
         "dialogues of several turns: 1 of 2; each turn is sent after the server's own responses to those",
@@ -83,10 +85,10 @@ def test_a_search_and_a_comparison_say_it_too(tmp_path):
     write(tmp_path, *ROWS)
     line = "3 rows read as JSON lines, turns and OpenAI messages"
     for command in (("capacity", "--slo", "ttft_p95<9s"), ("compare", "--same"), ("workshop",)):
-        plan = loadbench(*command, "--prompts", "p.jsonl", "--dry-run", cwd=tmp_path)
+        plan = loadbench(*command, "--prompts", "p.jsonl", "--dry-run", "--verbose", cwd=tmp_path)
         assert line in plan.stdout, command
     assert "only the first turn of each is sent, since workshop takes one response to a prompt" in plan.stdout
-    by_rate = ("sweep", "--rate", "5", "--prompts", "p.jsonl", "--dry-run")
+    by_rate = ("sweep", "--rate", "5", "--prompts", "p.jsonl", "--dry-run", "--verbose")
     assert "since at a rate no user waits for the response" in loadbench(*by_rate, cwd=tmp_path).stdout
 
 
@@ -162,19 +164,23 @@ def test_the_row_that_an_endpoint_cannot_take_is_named(tmp_path):
     ]
     for api, row, message in cases:
         write(tmp_path, "Why?", row)
-        done = loadbench("sweep", "--prompts", "p.jsonl", "--api", api, "--dry-run", cwd=tmp_path)
+        done = loadbench("sweep", "--prompts", "p.jsonl", "--api", api, "--dry-run", "--verbose", cwd=tmp_path)
         assert done.returncode == (2 if message else 0), (row, done.stderr)
         assert message in done.stderr
-    done = loadbench("sweep", "--prompts", "p.jsonl", "--turns", "2", "--dry-run", cwd=tmp_path)
+    done = loadbench("sweep", "--prompts", "p.jsonl", "--turns", "2", "--dry-run", "--verbose", cwd=tmp_path)
     assert done.returncode == 0
     write(tmp_path, *ROWS)
-    done = loadbench("sweep", "--prompts", "p.jsonl", "--turns", "2", "--dry-run", cwd=tmp_path)
+    done = loadbench("sweep", "--prompts", "p.jsonl", "--turns", "2", "--dry-run", "--verbose", cwd=tmp_path)
     assert "--turns: the dialogues in p.jsonl have their own turns" in done.stderr
     with installed(echo=Echo):
-        done = loadbench("sweep", "--prompts", "p.jsonl", "--adapter", "echo:mine", "--dry-run", cwd=tmp_path)
+        done = loadbench(
+            "sweep", "--prompts", "p.jsonl", "--adapter", "echo:mine", "--dry-run", "--verbose", cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
         write(tmp_path, {"messages": [image]})
-        done = loadbench("sweep", "--prompts", "p.jsonl", "--adapter", "echo:mine", "--dry-run", cwd=tmp_path)
+        done = loadbench(
+            "sweep", "--prompts", "p.jsonl", "--adapter", "echo:mine", "--dry-run", "--verbose", cwd=tmp_path
+        )
         assert "line 1: a model in this process takes messages of text" in done.stderr
 
 

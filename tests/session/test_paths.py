@@ -13,7 +13,7 @@ LONG = "y" * 400
     "arguments",
     [
         ("sweep", "--out", LONG),
-        ("sweep", "--out", LONG, "--dry-run"),
+        ("sweep", "--out", LONG, "--dry-run", "--verbose"),
         ("replay", LONG),
         ("report", LONG),
         ("compare", LONG),

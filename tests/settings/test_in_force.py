@@ -86,7 +86,7 @@ def test_a_key_may_be_in_any_variable(name, file):
 def test_a_side_may_name_the_variable_of_its_key(tmp_path):
     """The variable is no unknown setting."""
     sides = ("--a=url=http://h:9,api_key_env=LOADBENCH_A", "--b=http://h:8")
-    answer = typed("compare", *sides, "--dry-run", cwd=tmp_path, LOADBENCH_A="s")
+    answer = typed("compare", *sides, "--dry-run", "--verbose", cwd=tmp_path, LOADBENCH_A="s")
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
@@ -125,7 +125,7 @@ def test_a_repeated_key_of_json_is_refused(text, file):
 )
 def test_flags_that_give_one_setting_twice_are_refused(arguments, said, tmp_path):
     """Which of them wins cannot be guessed."""
-    twice = typed("sweep", *arguments, "--dry-run", cwd=tmp_path)
+    twice = typed("sweep", *arguments, "--dry-run", "--verbose", cwd=tmp_path)
     assert (twice.returncode, said in twice.stderr) == (2, True)
 
 
@@ -133,7 +133,7 @@ def test_flags_that_may_be_repeated_and_values_like_flags_are_taken(tmp_path):
     """Several headers and rules, and texts that begin as a flag does."""
     rules = ("--slo=ttft_p95<1s", "--slo", "failures<1%", "--unique", "--unique")
     texts = ("--users", "1", "--prompt", "--users", "--system=--users=2")
-    once = typed("sweep", *rules, *texts, "--dry-run", cwd=tmp_path)
+    once = typed("sweep", *rules, *texts, "--dry-run", "--verbose", cwd=tmp_path)
     assert (once.returncode, once.stderr) == (0, "")
 
 

@@ -60,7 +60,7 @@ def test_a_variable_of_two_settings_belongs_to_the_commands(tmp_path):
 
 def test_what_is_not_used_is_told_by_the_plan_and_by_the_run(file, tmp_path):
     """The plan lists it; a run says it once on stderr, and run.json has no value for it."""
-    dry = typed("sweep", str(file), "--rate=50", "--dry-run", cwd=tmp_path)
+    dry = typed("sweep", str(file), "--rate=50", "--dry-run", "--verbose", cwd=tmp_path)
     assert f"not used: load.users ({file}:2): overridden by --rate" in dry.stdout
     assert "load.ramp  " not in dry.stdout
     run = typed("sweep", str(file), "--rate=50", "--requests=2", "--warm-up=0s", "--json", cwd=tmp_path)
