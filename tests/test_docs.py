@@ -13,6 +13,7 @@ import pytest
 from loadbench.cli import COMMANDS, root
 from loadbench.cli.run_names import RunName
 from loadbench.report.formats import render
+from loadbench.report.render_text import PLAIN_WIDTH
 from loadbench.results.folder import read_run
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +100,7 @@ def test_readme_shows_the_sample_run_as_it_is():
     """The table in the README is what `loadbench report` prints of the run that is committed."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (folder,) = set(re.findall(r"results/[0-9TZ]+-[a-z0-9-]+", readme))
-    assert render(read_run(ROOT / folder), "text").strip() in readme
+    assert render(read_run(ROOT / folder), "text", width=PLAIN_WIDTH).strip() in readme
 
 
 def test_every_fault_has_tests_that_exist():

@@ -19,6 +19,7 @@ from loadbench.cli.streams import exit_code_after_output, guard_streams
 from loadbench.core import collector
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.core.signals import end_as_ctrl_c_does, end_at_once
+from loadbench.core.terminal import color_choice
 from loadbench.core.text import printable
 
 # In the order in which the help shows them; each is `command` in the module of its name.
@@ -58,6 +59,12 @@ class _LazyGroup(Group):
         command = importlib.import_module(f"loadbench.cli.{_MODULES.get(name, name)}").command
         assert isinstance(command, click.Command)  # noqa: S101 - each of our modules has one
         return command
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As click does; its own messages have colours where ours do."""
+        return super().make_context(info_name, args, parent, **{"color": color_choice(), **extra})
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Ctrl-C gets our exit code; click would exit with 1."""
@@ -113,7 +120,8 @@ def _refuse_too_little_memory() -> None:
 
 
 def _report(error: LoadbenchError) -> ExitCode:
-    click.echo(f"error: {printable(error.message)}", err=True)
+    head = click.style("error:", fg="red")
+    click.echo(f"{head} {printable(error.message)}", err=True, color=color_choice())
     if error.hint:
         click.echo(f"hint: {printable(error.hint)}", err=True)
     return error.exit_code

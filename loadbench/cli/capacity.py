@@ -11,7 +11,9 @@ import click
 
 from loadbench.cli.measuring import (
     check_report,
+    look,
     progress_line,
+    refuse_wide,
     report_option,
     resume_option,
     run_options,
@@ -19,7 +21,6 @@ from loadbench.cli.measuring import (
     say_saved,
     say_unused,
     settings_of_resumed,
-    terminal_width,
     write_page,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -46,6 +47,7 @@ def command(
     as_json: bool,
     quiet: bool,
     no_live: bool,
+    wide: bool,
     dry_run: bool,
     verbose: bool,
     **options: Any,
@@ -67,6 +69,7 @@ def command(
     from loadbench.session.resume import in_its_folder  # noqa: PLC0415
     from loadbench.session.sample_request import sample_request  # noqa: PLC0415
 
+    refuse_wide("JSON" if as_json else "text", wide=wide)
     before = settings_of_resumed(resume, "capacity", file=scenario)
     flags = setting_flags("capacity", options)
     resolved = resolve(flags=flags, environment=os.environ, file=scenario, command="capacity", **before)
@@ -76,13 +79,13 @@ def command(
     resumed = {} if resume is None else Resumed.read_all(resume, resolved)
     if dry_run:
         plan = capacity_plan_document(resolved, sample_request(resolved, os.environ), verbose=verbose)
-        click.echo(render_text(plan, width=terminal_width()), nl=False)
+        click.echo(render_text(plan, **look(wide=wide)), nl=False)
         return
     say_unused(resolved)
     say_data_set(resolved)
     progress = progress_line(quiet=quiet, no_live=no_live)
     searches = run_capacity(resolved, os.environ, progress, resume=resume, resumed=resumed)
-    shown = to_json(searches.result) if as_json else render_text(searches.document(), width=terminal_width())
+    shown = to_json(searches.result) if as_json else render_text(searches.document(), **look(wide=wide))
     click.echo(shown, nl=False)
     for writer in searches.writers:
         progress.say(answer_line(writer.capacity, of_several=len(searches.folders) > 1))

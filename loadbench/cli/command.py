@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Records = dict[str, list[tuple[str, str]]]  # (option, what it does) by heading
 
 # Options that say where results go and in what form, by the names of parameters: they have one heading.
-OUTPUT = ("form", "as_json", "out", "report", "chart", "json_file", "output", "csv_file", "quiet", "no_live")
+OUTPUT = ("form", "as_json", "out", "report", "chart", "json_file", "output", "csv_file", "wide", "quiet", "no_live")
 
 
 class Command(click.Command):

@@ -13,8 +13,10 @@ from click.core import ParameterSource
 
 from loadbench.cli.measuring import (
     check_files,
+    look,
     print_report,
     progress_line,
+    refuse_wide,
     resume_option,
     run_options,
     say,
@@ -24,7 +26,6 @@ from loadbench.cli.measuring import (
     say_unused,
     say_unused_variables,
     settings_of_resumed,
-    terminal_width,
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -86,6 +87,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     form_given = click.get_current_context().get_parameter_source("form") is ParameterSource.COMMANDLINE
     if as_json and form_given and options["form"] != "json":
         raise BadInput(f"--json and --format {options['form']} exclude each other", hint="give one of them")
+    refuse_wide("JSON" if as_json else options["form"], wide=options["wide"])
     check_files(options, "save_baseline", "report", "chart")
     given = {"--scenario": scenario, "--dry-run": options["dry_run"], "--resume": options["resume"]}
     flag = next((name for name, value in given.items() if value), "")
@@ -159,7 +161,7 @@ def _output(runs: PairedRuns, comparison: Comparison, form: str, options: Mappin
     from loadbench.results.saved import save_baseline
 
     codes = [ExitCode.OK]
-    content = render_comparison(comparison, form, width=terminal_width() if options["report"] is None else None)
+    content = render_comparison(comparison, form, **look(wide=options["wide"], file=options["report"]))
     if options["report"] is None:
         print_report(content, form)
     else:
@@ -263,7 +265,7 @@ def _measure(
             requests=requests,
             verbose=options["verbose"],
         )
-        click.echo(render_text(plan, width=terminal_width()), nl=False)
+        click.echo(render_text(plan, **look(wide=options["wide"])), nl=False)
         return None
     say_unused(both[0])
     say_data_set(both[0])

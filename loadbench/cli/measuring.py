@@ -12,6 +12,7 @@ import click
 
 from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode
+from loadbench.core.terminal import wants_color
 from loadbench.core.text import printable
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
+    from loadbench.report.render_text import Look
     from loadbench.results.folder import RunPlace
 
 
@@ -27,10 +29,11 @@ PAGES = (".html", ".htm")
 
 
 def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add --json, --quiet, --no-live, --dry-run and --verbose; the arguments complete the help of two of them."""
+    """Add --json, --quiet, --no-live, --wide, --dry-run and --verbose; the arguments complete two of the helps."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
+            wide_option,
             click.option(
                 "--verbose",
                 is_flag=True,
@@ -53,6 +56,18 @@ def _of_plan(ctx: click.Context, _: click.Parameter, value: bool) -> bool:  # no
     if value and not ctx.params.get("dry_run"):
         raise BadInput("--verbose: is for the plan of --dry-run", hint="add --dry-run, or leave it out")
     return value
+
+
+def wide_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --wide."""
+    text = "Show every column of the tables, in several parts where the terminal is too narrow."
+    return click.option("--wide", is_flag=True, help=text)(function)
+
+
+def refuse_wide(form: str, *, wide: bool) -> None:
+    """Raise `BadInput` for --wide where the output is no text."""
+    if wide and form != "text":
+        raise BadInput(f"--wide: is for text, and the output is {form}", hint="leave it out: every figure is in there")
 
 
 def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,9 +154,20 @@ def say_unused_variables(scenario: Scenario, used: set[str], reason: str) -> Non
             say(f"not used: {Unused(key, origin, reason)}")
 
 
-def terminal_width() -> int | None:
-    """The width of the terminal that stdout is, or that COLUMNS sets; `None` for a file or a pipe."""
-    return shutil.get_terminal_size((0, 0)).columns or None
+def terminal_width() -> int:
+    """The width that COLUMNS sets, or that of the terminal that stdout is; for a file or a pipe the same everywhere."""
+    from loadbench.report.render_text import PLAIN_WIDTH  # noqa: PLC0415 - the help needs nothing of it
+
+    return shutil.get_terminal_size((PLAIN_WIDTH, 0)).columns
+
+
+def look(*, wide: bool = False, file: Path | None = None) -> Look:
+    """How text is shown on stdout, as it is now; or in a file, where no terminal matters."""
+    from loadbench.report.render_text import PLAIN_WIDTH  # noqa: PLC0415 - the help needs nothing of it
+
+    if file is not None:
+        return {"width": PLAIN_WIDTH, "wide": wide}
+    return {"width": terminal_width(), "wide": wide, "color": wants_color(sys.stdout)}
 
 
 def print_report(content: str, form: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import say, say_unused, terminal_width
+from loadbench.cli.measuring import look, refuse_wide, say, say_unused, wide_option
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 
 
@@ -24,6 +24,7 @@ from loadbench.cli.options import ScenarioCommand, setting_flags, setting_option
 @click.option("--download", metavar="MODEL", help="Foundry Local: download it with the foundry command, then list.")
 @click.option("--load", "to_load", metavar="MODEL", help="Foundry Local: load it, print how long that took, then list.")
 @click.option("--unload", "to_unload", metavar="MODEL", help="Foundry Local: remove it from memory, then list.")
+@wide_option
 @click.option("--json", "as_json", is_flag=True, help="Print the catalogue as JSON on stdout.")
 def command(
     *,
@@ -32,6 +33,7 @@ def command(
     download: str | None,
     to_load: str | None,
     to_unload: str | None,
+    wide: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -48,6 +50,7 @@ def command(
     from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session.models import list_models  # noqa: PLC0415
 
+    refuse_wide("JSON" if as_json else "text", wide=wide)
     scenario = resolve(flags=setting_flags("models", options), environment=os.environ, command="models")
     say_unused(scenario)
     catalogue = list_models(
@@ -58,4 +61,4 @@ def command(
     if as_json:
         click.echo(to_json(catalogue), nl=False)
     else:
-        click.echo(render_text(catalogue_document(catalogue), width=terminal_width()), nl=False)
+        click.echo(render_text(catalogue_document(catalogue), **look(wide=wide)), nl=False)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from loadbench.cli.command import Command
-from loadbench.cli.measuring import print_report, say, terminal_width, write_file
+from loadbench.cli.measuring import look, print_report, refuse_wide, say, wide_option, write_file
 from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
+    from loadbench.report.render_text import Look
     from loadbench.results.run import Run
 
 FORMATS = ("text", "markdown", "html", "csv", "junit", "json", "hlog", "hgrm", "llmd")
@@ -50,6 +51,7 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 @click.option("--by-user", is_flag=True, help="Show whether the users of each closed-loop level were served equally.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help=OUT_HELP)
 @click.option("--open", "shows", is_flag=True, help="With html: open the page in the browser.")
+@wide_option
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json.")
 def command(
     run: Path | None,
@@ -60,6 +62,7 @@ def command(
     by_user: bool,
     out: Path | None,
     shows: bool,
+    wide: bool,
     schema: bool,
 ) -> None:
     """Show a saved run again, in any format. RUN is a run folder, a run.json, `last`, `last~1`, or a run's name.
@@ -78,6 +81,8 @@ def command(
     from loadbench.results.run import to_json
     from loadbench.results.saved import has_pairs
 
+    refuse_wide("a schema" if schema else form, wide=wide)
+    appearance = look(wide=wide, file=out)
     chosen = [f"--as {tool}"] * (tool is not None) + ["--by-prompt"] * by_prompt + ["--by-user"] * by_user
     if len(chosen) > 1:
         raise BadInput(f"{chosen[0]} and {chosen[1]}: two reports", hint="ask for one at a time")
@@ -105,10 +110,10 @@ def command(
                 first = folder / next(iter(capacities.folders.values()))
                 raise BadInput(f"{run}: has the searches of several models", hint=f"name one of them, as in {first}")
             text = capacities_document(capacities)
-            shown = renderers(terminal_width() if out is None else None)
+            shown = renderers(**appearance)
             content = to_json(capacities).decode() if form == "json" else shown[form](text)
         elif folder is not None and has_pairs(folder):
-            content = _comparison(folder, form, chosen, width=terminal_width() if out is None else None)
+            content = _comparison(folder, form, chosen, **appearance)
         elif form in SEVERAL_FILES:
             content = _several_files(run_in(folder) if folder is not None else read_run(run), form, run, out)
         elif form == "hlog":
@@ -117,8 +122,7 @@ def command(
             result = run_in(folder) if folder is not None else read_run(run)
             folder = folder or run.parent
             requests = folder / "requests.jsonl"
-            width = terminal_width() if out is None else None
-            shown = renderers(width)
+            shown = renderers(**appearance)
             if tool is not None:
                 from loadbench.report.tool_comparison import tool_comparison_document
 
@@ -136,7 +140,7 @@ def command(
             else:
                 from loadbench.report.capacity import capacity_document
 
-                content = render(result, form, quality=read_quality(folder), width=width)
+                content = render(result, form, quality=read_quality(folder), **appearance)
                 # The answer of a capacity search comes before its levels, for people, and its title is higher.
                 if form in RENDERERS and (folder / FILE).is_file():
                     search = shown[form](capacity_document(read_capacity(folder)))
@@ -222,7 +226,7 @@ def _folder_of(run: Path) -> Path | None:
     return folder
 
 
-def _comparison(folder: Path, form: str, chosen: list[str], *, width: int | None) -> str:
+def _comparison(folder: Path, form: str, chosen: list[str], **appearance: Unpack[Look]) -> str:
     """The comparison in a folder; as text, the runs so far where there is nothing to compare yet."""
     from loadbench.analyze.compare.in_folder import comparison_in
     from loadbench.analyze.level.rebuild import run_in
@@ -235,12 +239,12 @@ def _comparison(folder: Path, form: str, chosen: list[str], *, width: int | None
         raise BadInput(f"{folder}: is a comparison", hint=hint)
     unfinished = [run for run in runs if not run_in(run).complete]
     try:
-        content = render_comparison(comparison_in(folder), form, width=width)
+        content = render_comparison(comparison_in(folder), form, **appearance)
     except BadInput:
         if form not in RENDERERS or not runs:
             raise
         content = "No repeat is complete on both sides, so nothing is compared. The runs so far:\n\n"
-        content += "\n".join(render(run_in(run), form, width=width) for run in runs)
+        content += "\n".join(render(run_in(run), form, **appearance) for run in runs)
     for run in unfinished:
         say(f"note: {run.relative_to(folder)} is not complete, and not compared")
     return content

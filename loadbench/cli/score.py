@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from loadbench.cli.command import Group
-from loadbench.cli.measuring import check_files, say, say_data_set, say_unused, terminal_width
+from loadbench.cli.measuring import check_files, look, refuse_wide, say, say_data_set, say_unused, wide_option
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
@@ -82,8 +82,9 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--run", type=RUN, metavar="RUN", help="The run of FILE. Default: the folder of FILE.")
 @click.option("--rater", metavar="NAME", help="The name of the person who gave the scores. Default: the one in FILE.")
+@wide_option
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
-def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bool) -> None:
+def read_command(file: Path, *, run: Path | None, rater: str | None, wide: bool, as_json: bool) -> None:
     """Add the scores in FILE, a filled-in form, to its run folder."""
     import msgspec  # noqa: PLC0415 - the help needs nothing of it
 
@@ -91,13 +92,14 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bo
     from loadbench.results.quality import Quality, merged, ratings_of, read_annotation  # noqa: PLC0415
     from loadbench.session import scoring  # noqa: PLC0415
 
+    refuse_wide("JSON" if as_json else "text", wide=wide)
     annotation = read_annotation(file)
     annotation = annotation if not rater else msgspec.structs.replace(annotation, rater=rater)
     if not ratings_of(annotation):
         raise BadInput(f"{file}: has no score", hint="write whole numbers from 1 to 5 in place of the nulls")
     run = run or (file.parent if (file.parent / "run.json").exists() else None)
     quality = merged(Quality(), annotation) if run is None else scoring.keep(run, [(annotation, [])])
-    _show(quality, as_json=as_json)
+    _show(quality, wide=wide, as_json=as_json)
     say("not saved: no --run was named" if run is None else f"saved in {folder_of(run)}")
 
 
@@ -111,8 +113,9 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, as_json: bo
 )
 @click.argument("run", type=RUN)
 @setting_options("judge")
+@wide_option
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
-def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
+def judge_command(run: Path, *, wide: bool, as_json: bool, **options: Any) -> None:
     """Have a second model rate the responses of a run.
 
     RUN is a run folder. The responses are those that `loadbench score stub` collected; if there are none, they are
@@ -123,6 +126,7 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
     from loadbench.session import scoring  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
 
+    refuse_wide("JSON" if as_json else "text", wide=wide)
     scenario = scoring.judge_scenario(read_run(run), setting_flags("judge", options), os.environ)
     check(scenario, os.environ)
     say_unused(scenario)
@@ -132,7 +136,7 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
     rated = scoring.judged(annotation, scenario, os.environ, say=say)
     if not rated:
         raise Interrupted("stopped before the first rating", hint="nothing is kept")
-    _show(scoring.keep(run, rated), as_json=as_json)
+    _show(scoring.keep(run, rated), wide=wide, as_json=as_json)
     say(f"saved in {folder_of(run)}")
     if len(rated) < scenario.judge.judgings or any(ratings.complete < annotation.complete for ratings, _ in rated):
         raise Interrupted("stopped before all responses were rated", hint="what was rated is kept")
@@ -141,11 +145,9 @@ def judge_command(run: Path, *, as_json: bool, **options: Any) -> None:
     sys.exit(ExitCode.INCONCLUSIVE if any(unrated for _, unrated in rated) else ExitCode.OK)
 
 
-def _show(quality: Any, *, as_json: bool) -> None:
+def _show(quality: Any, *, wide: bool, as_json: bool) -> None:
     from loadbench.report.quality import quality_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
 
-    click.echo(
-        to_json(quality) if as_json else render_text(quality_document(quality), width=terminal_width()), nl=False
-    )
+    click.echo(to_json(quality) if as_json else render_text(quality_document(quality), **look(wide=wide)), nl=False)

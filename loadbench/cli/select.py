@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from loadbench.cli.command import Command
-from loadbench.cli.measuring import print_report, terminal_width
+from loadbench.cli.measuring import look, print_report, refuse_wide, wide_option
 from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode
 
@@ -50,6 +50,7 @@ from loadbench.core.errors import BadInput, ExitCode
     show_default=True,
     help="Output format.",
 )
+@wide_option
 def command(
     runs: tuple[Path, ...],
     *,
@@ -59,6 +60,7 @@ def command(
     rater: str | None,
     models: Path | None,
     form: str,
+    wide: bool,
 ) -> None:
     """Choose a model: one table with speed, memory, quality, disk, license and load time of every model in the runs.
 
@@ -77,6 +79,7 @@ def command(
     from loadbench.results.recorded_prompts import known_facts  # noqa: PLC0415
     from loadbench.results.saved import runs_of  # noqa: PLC0415
 
+    refuse_wide(form, wide=wide)
     if not runs:
         raise BadInput("no run given", hint="name run folders, as in results/20260101T120000Z-sweep")
     weighed = dict(WEIGHTS)
@@ -103,7 +106,7 @@ def command(
         content = (
             selection_json(selection)
             if form == "json"
-            else renderers(terminal_width())[form](selection_document(selection))
+            else renderers(**look(wide=wide))[form](selection_document(selection))
         )
     print_report(content, form)
     if not selection.ranked:

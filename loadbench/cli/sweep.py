@@ -11,7 +11,9 @@ import click
 
 from loadbench.cli.measuring import (
     check_report,
+    look,
     progress_line,
+    refuse_wide,
     report_option,
     resume_option,
     run_options,
@@ -20,7 +22,6 @@ from loadbench.cli.measuring import (
     say_trace,
     say_unused,
     settings_of_resumed,
-    terminal_width,
     write_page,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -64,6 +65,7 @@ def measure(
     as_json: bool,
     quiet: bool,
     no_live: bool,
+    wide: bool,
     dry_run: bool,
     verbose: bool,
     **_: Any,
@@ -74,6 +76,7 @@ def measure(
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
 
+    refuse_wide("JSON" if as_json else "text", wide=wide)
     scenario = in_its_folder(scenario, resume)
     check(scenario, os.environ)
     check_report(report)
@@ -84,14 +87,14 @@ def measure(
         from loadbench.session.sample_request import sample_request  # noqa: PLC0415
 
         plan = plan_document(scenario, sample_request(scenario, os.environ), verbose=verbose)
-        click.echo(render_text(plan, width=terminal_width()), nl=False)
+        click.echo(render_text(plan, **look(wide=wide)), nl=False)
         return
     say_unused(scenario)
     say_data_set(scenario)
     progress = progress_line(quiet=quiet, no_live=no_live)
     say_trace(scenario, progress)
     writer = run_sweep(scenario, os.environ, progress, resume=resume, before=before)
-    click.echo(render(writer.run, "json" if as_json else "text", width=terminal_width()), nl=False)
+    click.echo(render(writer.run, "json" if as_json else "text", **look(wide=wide)), nl=False)
     say_saved(writer.folder.place, quiet=quiet)
     written = write_page(report, writer.folder.path)
     sys.exit(writer.exit_code() or writer.folder.place.exit_code or written)

@@ -11,14 +11,15 @@ import click
 
 from loadbench.cli.measuring import (
     check_files,
+    look,
     print_report,
     progress_line,
+    refuse_wide,
     run_options,
     say_data_set,
     say_saved,
     say_unused,
     say_unused_variables,
-    terminal_width,
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -49,6 +50,7 @@ def command(
     as_json: bool,
     quiet: bool,
     no_live: bool,
+    wide: bool,
     dry_run: bool,
     verbose: bool,
     **options: Any,
@@ -69,6 +71,7 @@ def command(
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
     from loadbench.session.workshop import export_workshop  # noqa: PLC0415
 
+    refuse_wide("JSON" if as_json else "text", wide=wide)
     flags = setting_flags("workshop", options)
     if run is not None and (scenario or set(flags) - {"shape"}):
         raise BadInput(f"--from {run}: exports a saved run", hint="leave out what says how to measure")
@@ -87,7 +90,7 @@ def command(
         check(resolved, os.environ)
         if dry_run:
             plan = plan_document(resolved, sample_request(resolved, os.environ), verbose=verbose)
-            click.echo(render_text(plan, width=terminal_width()), nl=False)
+            click.echo(render_text(plan, **look(wide=wide)), nl=False)
             return
         say_unused(resolved)
         say_data_set(resolved)
@@ -98,7 +101,8 @@ def command(
         measured, folder = read_run(run), RunFolder(RunPlace(folder_of(run), may_move=False))
     else:
         measured, folder = writer.run, writer.folder
-    contents = export_workshop(folder, measured, shape=resolved.workshop.shape, first_token=first_token)
+    shape = resolved.workshop.shape
+    contents = export_workshop(folder, measured, shape=shape, first_token=first_token, **look(wide=wide))
     form = "json" if as_json else "text"
     print_report(contents[form], form)
     written = [

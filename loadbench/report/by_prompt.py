@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from loadbench.analyze.level.by_prompt import PromptStats
     from loadbench.results.run import Run
 
-_HEADERS = ("prompt", "hash", "sent", "ok", "TTFT p50", "min", "max", "E2E p50", "min", "max", "tokens", "text")
+_HEADERS = (
+    *("prompt", "hash", "sent", "ok", "TTFT p50", "TTFT min", "TTFT max", "E2E p50", "E2E min", "E2E max"),
+    *("tokens", "text"),
+)
+_RANK = "043203104213"
 _MOST_TEXT = 40
 # Nobody reads more lines; in a large run even a rare outlier makes hundreds.
 _MOST_LINES = 20
@@ -38,7 +42,7 @@ def by_prompt_document(run: Run, figures: Sequence[PromptStats]) -> Document:
             rows.append([*cells, clipped(texts.get(prompt.prompt, ""), _MOST_TEXT)])
         model = f"model {run.levels[index].model}, " if index < len(run.levels) else ""
         label = run.levels[index].load.label if index < len(run.levels) else level_place(run, index)
-        blocks += [Heading(model + label), Table(_HEADERS, rows, "r" * (len(_HEADERS) - 1) + "l")]
+        blocks += [Heading(model + label), Table(_HEADERS, rows, "r" * (len(_HEADERS) - 1) + "l", rank=_RANK)]
     if not figures:
         blocks.append(
             Text(["no given prompt was sent in this run: its prompts were generated, or an earlier version made it"])

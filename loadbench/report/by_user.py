@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from loadbench.results.prediction import Fairness
     from loadbench.results.run import Interval, Run
 
-_HEADERS = ("level", "users", "responses", "Jain index: responses", "95 %", "Jain index: TTFT", "95 %", "starved")
+_HEADERS = (
+    *("level", "users", "responses", "Jain responses", "Jain responses 95 %", "Jain TTFT", "Jain TTFT 95 %"),
+    "starved",
+)
+_RANK = "04302130"
 # Users named for each level.
 _MOST_NAMED = 5
 
@@ -24,7 +28,10 @@ def by_user_document(run: Run, levels: Sequence[Fairness]) -> Document:
     if not levels:
         why = "an open loop sends requests at a rate" if run.levels else "none was measured"
         return Document(title(run), [Text([f"no level of this run has users: {why}"])])
-    rows, notes = [], ["Jain's index: 1 if all users had the same, 1/n if one of n users had everything"]
+    rows, notes = (
+        [],
+        ["Jain: Jain's index of fairness, 1 if all users had the same, 1/n if one of n users had everything"],
+    )
     for level in levels:
         where = level_place(run, level.level)
         rows.append(
@@ -45,7 +52,7 @@ def by_user_document(run: Run, levels: Sequence[Fairness]) -> Document:
             notes.append(f"{where}: {len(level.starved) - _MOST_NAMED} more users were starved")
         if level.note:
             notes.append(f"{where}: {level.note}")
-    return Document(title(run), [Table(_HEADERS, rows, "r" * len(_HEADERS)), Notes(notes)])
+    return Document(title(run), [Table(_HEADERS, rows, "r" * len(_HEADERS), rank=_RANK), Notes(notes)])
 
 
 def _index(value: float | None, interval: Interval | None) -> tuple[str, str]:

@@ -40,4 +40,4 @@ def capacities_document(capacities: Capacities) -> Document:
         "the report of one model: `loadbench report` with its folder inside this one",
     ]
     title = f"Capacity of {len(capacities.folders)} models under {objectives}"
-    return Document(title, [Table((*heads, "answer"), rows, "lrllll"), Text(lines), Notes(notes)])
+    return Document(title, [Table((*heads, "answer"), rows, "lrllll", rank="000220"), Text(lines), Notes(notes)])

@@ -60,7 +60,8 @@ def capacity_document(capacity: Capacity) -> Document:
         probes.append([probe.label, _side(probe), *shares, str(probe.requests), *gave_up, time, phase])
     further = ("gave up",) * some_gave_up
     headers = ("probe at", "decision", *capacity.objectives, "requests", *further, "measured for", "phase")
-    blocks.append(Table(headers, probes, "ll" + "r" * (len(headers) - 3) + "l"))
+    rank = "00" + "0" * len(capacity.objectives) + "1" * (1 + some_gave_up) + "23"
+    blocks.append(Table(headers, probes, "ll" + "r" * (len(headers) - 3) + "l", rank=rank))
     return Document(title + (" on the simulated server" if capacity.simulated else ""), [*blocks, _notes(capacity)])
 
 
@@ -197,7 +198,7 @@ def _think_times(capacity: Capacity) -> list[Block]:
         rows.append(cells + (scaled.get(fit.think_s, ["-", "-"]) if scaled else []))
     span = f"its {percent(capacity.prediction.confidence)} range"
     headers = ["think time", "predicted by a queueing model", span, "limited by"]
-    headers += [heading, "its range"] if scaled else []
+    headers += [heading, "scaled range"] if scaled else []
     notes.append("predicted: by a queueing model, only from the loads without think time (docs/capacity-models.md)")
     notes += [f"prediction: {reason.message}" for reason in capacity.prediction.caveats]
     return [Table(headers, rows, "r" + "l" * (len(headers) - 1)), Notes(notes)]

@@ -69,7 +69,7 @@ def compare_document(comparison: Comparison) -> Document:
             gated = any(gate.rule.startswith((f"{row.metric}>", f"{row.metric}<")) for gate in comparison.gates)
             if row.metric.startswith(beginnings) and not _is_dull(row) and (gated or summary != "Between tokens"):
                 rows.append(_row(row))
-        blocks.append(Table(_HEADERS, rows, "rlrrrll", summary))
+        blocks.append(Table(_HEADERS, rows, "rlrrrll", summary, rank="0022010"))
     return Document(title, [*blocks, Notes(_notes(comparison))])
 
 

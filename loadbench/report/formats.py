@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 from loadbench.report.render_markdown import render_markdown
 from loadbench.report.render_text import render_text
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadbench.report.document import Document
+    from loadbench.report.render_text import Look
     from loadbench.results.compare import Comparison
     from loadbench.results.quality import Quality
     from loadbench.results.run import Run
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 RENDERERS: Final[dict[str, Callable[[Document], str]]] = {"text": render_text, "markdown": render_markdown}
 
 
-def renderers(width: int | None) -> dict[str, Callable[[Document], str]]:
-    """Those for a terminal of this width, if it is one."""
-    return {**RENDERERS, "text": partial(render_text, width=width)}
+def renderers(**look: Unpack[Look]) -> dict[str, Callable[[Document], str]]:
+    """Those for people, with text of this look."""
+    return {**RENDERERS, "text": partial(render_text, **look)}
 
 
-def render(run: Run, form: str, *, quality: Quality | None = None, width: int | None = None) -> str:
-    """The run as `text` of this width, `markdown`, `csv`, `junit` or `json`; the first two with the quality of its
+def render(run: Run, form: str, *, quality: Quality | None = None, **look: Unpack[Look]) -> str:
+    """The run as `text` of this look, `markdown`, `csv`, `junit` or `json`; the first two with the quality of its
     responses."""
     if form in RENDERERS:
-        return renderers(width)[form](run_document(run, quality=quality))
+        return renderers(**look)[form](run_document(run, quality=quality))
     if form == "json":
         return to_json(run).decode()
     # A sweep shows text, and starts sooner without the rest.
@@ -41,8 +42,8 @@ def render(run: Run, form: str, *, quality: Quality | None = None, width: int | 
     return csv(run) if form == "csv" else run_junit(run)
 
 
-def render_comparison(comparison: Comparison, form: str, *, width: int | None = None) -> str:
-    """The comparison as `text` of this width, `markdown`, `junit` or `json`."""
+def render_comparison(comparison: Comparison, form: str, **look: Unpack[Look]) -> str:
+    """The comparison as `text` of this look, `markdown`, `junit` or `json`."""
     from loadbench.report.compare import compare_document  # noqa: PLC0415 - a sweep starts sooner without it
     from loadbench.report.junit import compare_junit  # noqa: PLC0415
 
@@ -51,7 +52,7 @@ def render_comparison(comparison: Comparison, form: str, *, width: int | None = 
         return render_markdown(compare_document(comparison), level=3)
     if form == "json":
         return to_json(comparison).decode()
-    return compare_junit(comparison) if form == "junit" else render_text(compare_document(comparison), width=width)
+    return compare_junit(comparison) if form == "junit" else render_text(compare_document(comparison), **look)
 
 
 def schema_text() -> str:

@@ -35,5 +35,8 @@ def catalogue_document(catalogue: Catalogue) -> Document:
         for model in catalogue.models
     ]
     names = [name for name in rows[0] if name == "id" or any(row[name] for row in rows)]
+    rank = "".join(
+        {"id": "0", "size": "1", "device": "2", "cached": "1", "loaded": "1"}.get(name, "3") for name in names
+    )
     align = "".join("r" if name in {"size", "context", "version"} else "l" for name in names)
-    return Document(title, [Table(names, [[row[name] or "-" for name in names] for row in rows], align)])
+    return Document(title, [Table(names, [[row[name] or "-" for name in names] for row in rows], align, rank=rank)])

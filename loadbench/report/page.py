@@ -75,7 +75,7 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
         from loadbench.report.quality import quality_document  # noqa: PLC0415 - few runs are rated
 
         blocks += [Heading("Quality of the responses"), *quality_document(quality).blocks]
-    return [*blocks, Heading("Notes"), Notes([*notes(run), *machine.notes(run)])]
+    return [*blocks, Heading("Notes"), *map(Notes, notes(run))]
 
 
 def conclusion(run: Run) -> list[str]:

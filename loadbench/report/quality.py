@@ -38,7 +38,8 @@ def quality_document(quality: Quality) -> Document:
     unrated = [model for model in covered if model not in {score.model for score in rated}]
     rows += [[model, *["-"] * (len(RUBRIC) + 5), shares[model]] for model in unrated]
     headers = ("model", "rater", "prompts", *RUBRIC, "own facets", "mean", "95 %", "facets found")
-    table = Table(headers, rows, "ll" + "r" * (len(headers) - 2))
+    rank = "003" + "2" * len(RUBRIC) + "2011"
+    table = Table(headers, rows, "ll" + "r" * (len(headers) - 2), rank=rank)
     return Document("quality, from 1 to 5", [table, Notes(quality_notes(quality))])
 
 

@@ -16,12 +16,14 @@ def render_markdown(document: Document, *, level: int = 1) -> str:
     parts = []
     if document.title:
         parts.append(f"{'#' * level} {escaped(document.title)}")
-    for block in document.blocks:
+    for number, block in enumerate(document.blocks):
         if isinstance(block, Heading):
             parts.append(f"{'#' * (level + 1)} {escaped(block.text)}")
         elif isinstance(block, Table):
             parts.append(_table(block) if block.rows else "")
         elif isinstance(block, Notes):
+            if block.lines and number and isinstance(before := document.blocks[number - 1], Notes) and before.lines:
+                parts.append("<!-- -->")  # without it, two lists are one
             parts.append("\n".join(f"- {escaped(line)}" for line in block.lines))
         elif not isinstance(block, PICTURES):
             parts += map(escaped, block.lines)

@@ -30,8 +30,9 @@ _LEAST_NAME = 12
 _FEWEST_FIGURES = 4
 # A percentile stays in the part of a table in which its metric begins.
 _CONTINUES = re.compile(r"\S+ (?:p[59]\S*|±|min|max)( ±)?")
-# Spaces where no line is broken: between a number and its unit or what it counts, and before a mark of it.
-_GLUED = re.compile(r"(?<=\d) (?=[%×÷/]|[^\W\d_])|(?<=[±~≥×]) (?=\d)| (?=[±↑◄])")
+# Spaces where no line is broken: between a number and its unit or what it counts, before a mark of it, and between a
+# metric and its percentile.
+_GLUED = re.compile(r"(?<=\d) (?=[%×÷/]|[^\W\d_])|(?<=[±~≥×]) (?=\d)| (?=[±↑◄]|p\d)")
 _JOINT = "\n"  # no printable text has one
 _COLORS: Final[dict[Tone, str]] = {"good": "32", "doubtful": "33", "bad": "31"}
 
@@ -130,11 +131,16 @@ def _table(table: Table, width: int | None, *, wide: bool, color: bool) -> tuple
         ]
         if _total(least, shown) > width:
             return _row_by_row(table, cells, shown, width, color=color), hidden
-    # The widest texts are wrapped first.
-    sizes = list(natural)
+    # The widest texts are wrapped first, and figures in words last.
+    sizes, figures = (
+        list(natural),
+        [sum(any(map(str.isdigit, cell)) for cell in column) for column in zip(*cells, strict=True)],
+    )
     while width is not None and (over := _total(sizes, shown) - width) > 0:
-        column = max((one for one in shown if sizes[one] > least[one]), key=lambda one: sizes[one])
-        others = [sizes[one] for one in shown if one != column and sizes[one] > least[one]]
+        able = [one for one in shown if sizes[one] > least[one]]
+        able = [one for one in able if 2 * figures[one] < len(cells)] or able
+        column = max(able, key=lambda one: sizes[one])
+        others = [sizes[one] for one in able if one != column]
         sizes[column] = max(least[column], min(sizes[column] - 1, max([sizes[column] - over, *others])))
     return _grid(table, cells, shown, sizes, color=color), hidden
 

@@ -1,12 +1,12 @@
 """The report of a run: for each model a table with a row for each level, then notes.
 
-A quantile has half the width of its 95 % interval beside it. `~` marks one that is known to 10 % at best, or only from
-below (`↑`), or not at all; `◄` marks the knee, where throughput stops growing.
+A median has half the width of its 95 % interval beside it, a p95 a column of its own for it. `~` marks a quantile that
+is known to 10 % at best, or only from below (`↑`), or not at all; `◄` marks the knee, where throughput stops growing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from loadbench.analyze.level.knee import WORTHWHILE, knee
@@ -16,7 +16,7 @@ from loadbench.core.text import some
 from loadbench.plan.server_url import UNVERIFIED
 from loadbench.record.outcome import failed_of
 from loadbench.report import machine
-from loadbench.report.document import Block, Document, Heading, Notes, Table, Text
+from loadbench.report.document import DETAIL, Block, Document, Heading, Notes, Table, Text
 from loadbench.report.values import counted, duration, half_width, percent, significant
 from loadbench.results.run import ClosedLoad
 
@@ -34,10 +34,17 @@ AT_LEAST = "↑"
 _VAGUE = 0.1
 # More kinds of failure than this hide what the first of them say.
 _MOST_FAILURES = 3
+# More levels in front of a note hide what it says.
+_MOST_NAMED = 8
 # More servers in one table hide the few that matter.
 _MOST_GROUPS = 20
-_FIGURES = {"ttft_s": ("p50", "p95", "p99"), "tpot_s": ("p50", "p95"), "e2e_s": ("p50", "p95")}
-_HEADERS = ("load", "req/s", "tok/s", "in flight", "TTFT p50", "p95", "p99", "TPOT p50", "p95", "E2E p50", "p95")
+_METRICS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
+# What a narrow terminal leaves out first has the highest digit. Columns that are not named here are details.
+_RANKS = {
+    **dict.fromkeys(("load", "tok/s", "TTFT p50", "failed", "verdict"), "0"),
+    **dict.fromkeys(("TTFT p95", "gave up", "goodput"), "1"),
+    **dict(zip(("E2E p50", "TPOT p50", "E2E p95", "req/s", "TPOT p95"), "23456", strict=True)),
+}
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -46,7 +53,7 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
     blocks: list[Block] = [Text([run.question])] if run.question else []
     for model, levels in by_model(run).items():
         blocks += [Heading(f"model {model}"), level_table(levels), *group_tables(levels), *machine.tables(levels)]
-    blocks.append(Notes([*notes(run), *machine.notes(run)]))
+    blocks += map(Notes, notes(run))
     if quality is not None and (quality.ratings or quality.checks or quality.unrated):
         from loadbench.report.quality import quality_document  # noqa: PLC0415 - a sweep starts sooner without it
 
@@ -86,12 +93,25 @@ def by_model(run: Run) -> dict[str, list[LevelResult]]:
     return grouped
 
 
-def level_place(run: Run, index: int) -> str:
-    """A level in a sentence: its load, and its model where the run has several."""
-    if index >= len(run.levels):
-        return f"level {index}"  # the run was killed before this level was summed up
-    level = run.levels[index]
-    return level.load.label + (f" of {level.model}" if len({other.model for other in run.levels}) > 1 else "")
+def level_place(run: Run, *indexes: int) -> str:
+    """Levels in a sentence: their loads, as in `users=4, 8`, and their model where the run has several."""
+    beyond = [f"level {index}" for index in indexes if index >= len(run.levels)]
+    if beyond:
+        return ", ".join(beyond)  # the run was killed before these levels were summed up
+    if len(indexes) == len(run.levels) > _MOST_NAMED:
+        return "all levels"
+    several = len({level.model for level in run.levels}) > 1
+    loads: dict[tuple[str, str], list[str]] = {}
+    for index in indexes:
+        level = run.levels[index]
+        kind, _, amount_text = level.load.label.partition("=")
+        loads.setdefault((level.model, kind), []).append(amount_text)
+    return "; ".join(
+        kind
+        + (f"={some(list(dict.fromkeys(amounts)), most=_MOST_NAMED)}" if any(amounts) else "")
+        + (f" of {model}" if several else "")
+        for (model, kind), amounts in loads.items()
+    )
 
 
 def level_table(levels: Sequence[LevelResult]) -> Table:
@@ -100,27 +120,42 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
     with_goodput = any(level.goodput is not None for level in levels)
     with_gave_up = any(level.gave_up is not None for level in levels)
     with_think = any(getattr(level.load, "think", None) for level in levels)  # in a capacity search not all
-    rows = []
+    # Few samples are large enough for some of these intervals.
+    known = {
+        (key, name)
+        for key in _METRICS
+        for name in ("p95", "p999")
+        for level in levels
+        if (metric := level.metrics.get(key)) and None not in (metric.interval.get(name) or (None,))
+    }
+    rows: list[dict[str, str]] = []
     for level in levels:
         tokens, good = significant(level.throughput.output_tokens_per_s), level.goodput
-        row = [
-            level.load.label + (", no think time" if with_think and not getattr(level.load, "think", None) else ""),
-            significant(level.throughput.requests_per_s),
-            f"{tokens} {KNEE}" if at is not None and level.load == at.high else tokens,
-            significant(level.concurrency.mean),
-            *(quantile(level.metrics.get(metric), name) for metric, names in _FIGURES.items() for name in names),
-            str(level.outcomes.get("ok", 0)),
-            str(failed_of(level.outcomes)[0]),
-        ]
-        if with_gave_up:
-            row.append(str(level.outcomes.get("gave_up", 0)))
+        row = {
+            "load": level.load.label
+            + (", no think time" if with_think and not getattr(level.load, "think", None) else ""),
+            "req/s": significant(level.throughput.requests_per_s),
+            "tok/s": f"{tokens} {KNEE}" if at is not None and level.load == at.high else tokens,
+            "in flight": significant(level.concurrency.mean),
+        }
+        for key, name in _METRICS.items():
+            metric = level.metrics.get(key)
+            row[f"{name} p50"] = quantile(metric, "p50")
+            row[f"{name} p95"], half = _value_and_half_width(metric, "p95")
+            row |= {f"{name} p95 ±": half} if (key, "p95") in known else {}
+            row[f"{name} p99"] = quantile(metric, "p99")
+            row |= {f"{name} p99.9": quantile(metric, "p999")} if (key, "p999") in known else {}
+        row |= {"ok": str(level.outcomes.get("ok", 0)), "failed": str(failed_of(level.outcomes)[0])}
+        row |= {"gave up": str(level.outcomes.get("gave_up", 0))} if with_gave_up else {}
         if with_goodput:
             # Requests per second that met every objective, and their share of all.
-            row.append("-" if good is None else f"{significant(good.requests_per_s)}/s, {percent(good.attainment)}")
-        rows.append([*row, verdict(level)])
-    further = ("gave up",) * with_gave_up + ("goodput",) * with_goodput
-    headers = (*_HEADERS, "ok", "failed", *further, "verdict")
-    return Table(headers, rows, "r" * (len(headers) - 1) + "l")
+            row["goodput"] = (
+                "-" if good is None else f"{significant(good.requests_per_s)}/s, {percent(good.attainment)}"
+            )
+        rows.append({**row, "verdict": verdict(level)})
+    headers = tuple(rows[0]) if rows else ()
+    rank = "".join(_RANKS.get(header, DETAIL) for header in headers)
+    return Table(headers, [list(row.values()) for row in rows], "r" * (len(headers) - 1) + "l", rank=rank)
 
 
 def group_tables(levels: Sequence[LevelResult]) -> list[Block]:
@@ -154,8 +189,9 @@ def group_tables(levels: Sequence[LevelResult]) -> list[Block]:
                     ]
                 )
         further = ("gave up",) * with_gave_up
-        headers = ("load", kind, "req/s", "tok/s", "TTFT p50", "p95", "TPOT p50", "ok", "failed", *further)
-        blocks += [Table(headers, rows, "rl" + "r" * (len(headers) - 2))] if rows else []
+        headers = ("load", kind, "req/s", "tok/s", "TTFT p50", "TTFT p95", "TPOT p50", "ok", "failed", *further)
+        rank = "003102340" + "1" * with_gave_up
+        blocks += [Table(headers, rows, "rl" + "r" * (len(headers) - 2), rank=rank)] if rows else []
         if longest:
             which = f"the {_MOST_GROUPS} with the most failures and the highest TTFT p50"
             blocks.append(Text([f"of {longest} {kind}s, {which} are shown; run.json has all of them"]))
@@ -201,84 +237,71 @@ def verdict(level: LevelResult) -> str:
 
 def quantile(metric: Metric | None, name: str) -> str:
     """A quantile of a duration and how well it is known; `-` where the metric is unknown."""
+    value, half = _value_and_half_width(metric, name)
+    return value if half == "-" else f"{value} {half}"
+
+
+def _value_and_half_width(metric: Metric | None, name: str) -> tuple[str, str]:
     if metric is None:
-        return "-"
-    value, interval = float(getattr(metric, name)), metric.interval.get(name)
-    low, high = interval or (None, None)
+        return "-", "-"
+    value, (low, high) = float(getattr(metric, name)), metric.interval.get(name) or (None, None)
     if low is None or high is None:
-        return f"{UNSURE}{duration(value)}" + (f" {AT_LEAST}" if low is not None else "")
+        return f"{UNSURE}{duration(value)}" + (f" {AT_LEAST}" if low is not None else ""), "-"
     share = (high - low) / 2 / value if value else 0.0
-    return f"{UNSURE * (share > _VAGUE)}{duration(value)} {half_width(share)}"
+    return f"{UNSURE * (share > _VAGUE)}{duration(value)}", half_width(share)
 
 
 # Notes.
 
 
-def notes(run: Run) -> list[str]:
-    """What the marks mean, as far as they are used, and what a reader must know."""
+def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
+    """(what the run shows, what is wrong and what to do about it, what the marks mean and how it was measured)."""
     models = by_model(run)
     whose = {model: f" of {model}" if len(models) > 1 else "" for model in models}
-    lines = []
+    conclusion = []
     for model, levels in models.items():
-        lines += _knee_notes(levels, whose[model])
+        conclusion += _knee_notes(levels, whose[model])
         sentence = limit_sentence(levels)
-        lines += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
+        conclusion += [f"{model}: {sentence}" if len(models) > 1 else sentence] if sentence else []
+    for model, levels in () if run.scenario.get("capacity") else models.items():
+        conclusion += _objective_notes(levels, whose[model])
+
+    problems = [] if run.complete else ["the run is not complete: it was stopped or is still running"]
+    problems += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
+    problems += [*_reason_notes(run, "verdict"), *_failure_notes(run), *_reason_notes(run, "caveats")]
+    problems += [UNVERIFIED] if run.scenario.get("target", {}).get("insecure") else []
+
     # The rows show neither think times nor arrivals, and tables of equal loads compare only where these are equal.
+    details = []
     load = run.levels[0].load if run.levels else None
     if isinstance(load, ClosedLoad) and load.think:
-        lines.append(f"users think {load.think} between a response and their next request")
+        details.append(f"users think {load.think} between a response and their next request")
     elif load is not None and not isinstance(load, ClosedLoad):
         arrivals = load.arrivals if " " in load.arrivals else f"{load.arrivals} arrivals"
-        lines.append(f"open loop: requests are sent on schedule ({arrivals}), however fast the server responds")
-    shares = {model: _share_notes(levels, whose[model]) for model, levels in models.items()}
-    shown = [
+        details.append(f"open loop: requests are sent on schedule ({arrivals}), however fast the server responds")
+    shares = [line for model, levels in models.items() for line in _share_notes(levels, whose[model])]
+    cells = [
         quantile(level.metrics.get(key), name)
         for level in run.levels
-        for key, names in _FIGURES.items()
-        for name in names
+        for key in _METRICS
+        for name in ("p50", "p95", "p99")
     ]
-    if any("±" in text for text in shown):
-        lines.append("± half the width of the 95 % interval")
-    if any(UNSURE in text for text in shown) or any(UNSURE in line for part in shares.values() for line in part):
+    if any("±" in text for text in cells):
+        details.append("± half the width of the 95 % interval")
+    if any(UNSURE in text for text in (*cells, *shares)):
         meaning = "too few independent requests to know this percentile to 10 %"
-        above = any(AT_LEAST in text for text in shown)
+        above = any(AT_LEAST in text for text in cells)
         at_least = f"; {AT_LEAST} its true value is at least about this, and nothing bounds it from above" * above
-        lines.append(f"{UNSURE} {meaning}{at_least}: measure longer")
+        details.append(f"{UNSURE} {meaning}{at_least}: measure longer")
     if any(UNKNOWN in verdict(level) for level in run.levels):
-        lines.append(f"{UNKNOWN} whether the server was steady is unknown; gates that this level passes are undecided")
+        details.append(
+            f"{UNKNOWN} whether the server was steady is unknown; gates that this level passes are undecided"
+        )
     for model, levels in models.items():
-        # Few samples are large enough for it.
-        tails = [
-            f"{level.load.label} {figure} {quantile(metric, 'p999')}"
-            for level in levels
-            for key, figure in (("ttft_s", "TTFT"), ("tpot_s", "TPOT"), ("e2e_s", "E2E"))
-            if (metric := level.metrics.get(key)) and None not in (metric.interval.get("p999") or (None,))
-        ]
-        lines += [f"p99.9{whose[model]}: {' · '.join(tails)}"] if tails else []
-        lines += [] if run.scenario.get("capacity") else _objective_notes(levels, whose[model])
-        lines += _gave_up_notes(levels, whose[model])
-        lines += [_timeline_note(level, whose[model]) for level in levels if level.course]
-        lines += shares[model]
-    lines += _reason_notes(run)
-    advised = {""}
-    for index, level in enumerate(run.levels):
-        where = level_place(run, index)
-        for failure in level.failures[:_MOST_FAILURES]:
-            detail = f": {failure.detail}" if failure.detail else ""
-            advice = "" if failure.advice in advised else f" → {failure.advice}"
-            advised.add(failure.advice)
-            lines.append(f"{where}: {failure.count} × {failure.outcome}{detail}{advice}")
-        more = sum(failure.count for failure in level.failures[_MOST_FAILURES:])
-        if more:
-            lines.append(f"{where}: {more} further failure{'s'[: more > 1]}, see run.json")
-    if run.scenario.get("target", {}).get("insecure"):
-        lines.append(UNVERIFIED)
-    lines += _request_notes(run)
-    lines += equality_notes(run.outputs or ())
-    lines += _model_notes(run)
-    if not run.complete:
-        lines.append("the run is not complete: it was stopped or is still running")
-    return lines
+        details += _gave_up_notes(levels, whose[model])
+        details += [_timeline_note(level, whose[model]) for level in levels if level.course]
+    details += [*shares, *_request_notes(run), *equality_notes(run.outputs or ()), *_model_notes(run)]
+    return conclusion, problems, [*details, *machine.notes(run)]
 
 
 def _knee_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
@@ -380,24 +403,42 @@ def _share_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
     return [f"{title}: {' · '.join(parts)}" for title, parts in lines.items()]
 
 
-def _reason_notes(run: Run) -> list[str]:
-    """A line for each code of a verdict's reason, then of a caveat: the first level's message, and the other levels."""
+def _reason_notes(run: Run, kind: Literal["verdict", "caveats"]) -> list[str]:
+    """A line for each code of a verdict's reason or of a caveat: the first message and the levels that have it, then
+    those where it reads otherwise."""
+    found: dict[str, dict[Reason, list[int]]] = {}
+    for index, level in enumerate(run.levels):
+        seen = set()
+        for reason in level.verdict.reasons if kind == "verdict" else level.caveats:
+            # A level may have a reason twice, as for two models of a mix.
+            key = reason.message if reason.code in seen else reason.code
+            seen.add(reason.code)
+            found.setdefault(key, {}).setdefault(reason, []).append(index)
     lines = []
-    for kind in ("verdict", "caveats"):
-        first: dict[str, tuple[int, Reason]] = {}
-        others: dict[str, list[str]] = {}
-        for index, level in enumerate(run.levels):
-            for reason in level.verdict.reasons if kind == "verdict" else level.caveats:
-                # A level may have a reason twice, as for two models of a mix.
-                key = reason.code if first.get(reason.code, (-1, None))[0] != index else reason.message
-                if key in first:
-                    others.setdefault(key, []).append(level_place(run, index))
-                else:
-                    first[key] = index, reason
-        for code, (index, reason) in first.items():
-            also = f" (also {', '.join(others[code])})" if code in others else ""
-            lines.append(f"{level_place(run, index)}: {reason.message}{also}; {reason.advice}")
+    for reasons in found.values():
+        (first, places), *others = reasons.items()
+        also = [index for _, indexes in others for index in indexes]
+        more = f" (also {level_place(run, *also)})" if also else ""
+        lines.append(f"{level_place(run, *places)}: {first.message}{more}; {first.advice}")
     return lines
+
+
+def _failure_notes(run: Run) -> list[str]:
+    """A line for each kind of failure, with its levels; and for each level with more kinds than are named."""
+    counts: dict[tuple[str, str, str], dict[int, int]] = {}
+    further = []
+    for index, level in enumerate(run.levels):
+        for failure in level.failures[:_MOST_FAILURES]:
+            counts.setdefault((failure.outcome, failure.detail, failure.advice), {})[index] = failure.count
+        more = sum(failure.count for failure in level.failures[_MOST_FAILURES:])
+        if more:
+            further.append(f"{level_place(run, index)}: {more} further failure{'s'[: more > 1]}, see run.json")
+    lines, advised = [], {""}
+    for (outcome, detail, advice), levels in counts.items():
+        what = f"{sum(levels.values())} × {outcome}" + (f": {detail}" if detail else "")
+        lines.append(f"{level_place(run, *levels)}: {what}" + ("" if advice in advised else f" → {advice}"))
+        advised.add(advice)
+    return lines + further
 
 
 def _request_notes(run: Run) -> list[str]:
@@ -433,7 +474,7 @@ def equality_notes(outputs: Sequence[OutputEquality]) -> list[str]:
 
 
 def _model_notes(run: Run) -> list[str]:
-    """How each model started, as far as that is known, and which could not be tested."""
+    """How each model started, as far as that is known."""
     lines = []
     for status in run.models:
         parts = [] if status.load_s is None else [f"loaded in {duration(status.load_s)}"]
@@ -446,6 +487,4 @@ def _model_notes(run: Run) -> list[str]:
             parts.append(f"kept warm by {counted(status.kept_warm, 'small request')}{failures}")
         if parts:
             lines.append(f"{status.model}: {', '.join(parts)}")
-    return lines + [
-        f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"
-    ]
+    return lines

@@ -26,8 +26,10 @@ _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 _HEADERS = (
     *("model", "load", "E2E p50", "TTFT p50", "tok/s", "memory", "quality", "rated by", "facets", "disk", "license"),
-    *("load cold", "load warm", "score", ""),
+    *("load cold", "load warm", "score", "remark"),
 )
+# What a choice needs first: the score, what is remarkable, and then speed and quality.
+_RANK = "041112155335600"
 _NORMALISED = (
     "figures are normalised to the best (1 is the best, 0.5 twice as slow or large); quality is (score − 1) ÷ 4"
 )
@@ -49,7 +51,7 @@ def selection_document(selection: Selection) -> Document:
             "license": candidate.license or "-",
             "load warm": "-" if candidate.load_warm_s is None else duration(candidate.load_warm_s),
             "score": score,
-            "": "not ranked" if ranked is None else dominated,
+            "remark": "not ranked" if ranked is None else dominated,
         }
         for header, (dimension, shown) in _FIGURES.items():
             figure = candidate.figures.get(dimension)
@@ -57,7 +59,7 @@ def selection_document(selection: Selection) -> Document:
         rows.append([cells[header] for header in _HEADERS])
     rows += [[failed.name, *["-"] * (len(_HEADERS) - 2), "not measured"] for failed in selection.failed]
     align = "l" + "r" * (len(_HEADERS) - 2) + "l"
-    return Document("choice of a model", [Table(_HEADERS, rows, align), Notes(selection_notes(selection))])
+    return Document("choice of a model", [Table(_HEADERS, rows, align, rank=_RANK), Notes(selection_notes(selection))])
 
 
 def selection_json(selection: Selection) -> str:

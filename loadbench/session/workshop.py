@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from loadbench.analyze.level.workshop_stats import model_rounds
 from loadbench.report.render_markdown import render_markdown
@@ -11,12 +11,16 @@ from loadbench.report.workshop import stable_json, workshop_csv, workshop_docume
 from loadbench.results.requests import read_requests
 
 if TYPE_CHECKING:
+    from loadbench.report.render_text import Look
     from loadbench.results.folder import RunFolder
     from loadbench.results.run import Run
 
 
-def export_workshop(folder: RunFolder, run: Run, *, shape: str, first_token: bool) -> dict[str, str]:
-    """Write the three files into the folder of this run; returns their contents by suffix, and the table as `text`.
+def export_workshop(
+    folder: RunFolder, run: Run, *, shape: str, first_token: bool, **look: Unpack[Look]
+) -> dict[str, str]:
+    """Write the three files into the folder of this run; returns their contents by suffix, and the table as `text` of
+    this look.
 
     `shape` is that of the JSON. Raises `BadInput` if its requests cannot be read.
     """
@@ -33,4 +37,4 @@ def export_workshop(folder: RunFolder, run: Run, *, shape: str, first_token: boo
     for suffix, content in contents.items():
         # As the workshop's own exporter names its files.
         folder.save(f"benchmark_report.{suffix}", content.encode())
-    return {**contents, "text": render_text(document)}
+    return {**contents, "text": render_text(document, **look)}

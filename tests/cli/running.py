@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 COMMAND = [sys.executable, "-m", "loadbench"]
 # Far more than any of these needs; a hang shall end.
 LIMIT_S = 90
+# So wide that sentences are in one line each, where a test looks for them.
+UNWRAPPED = {"COLUMNS": "9999"}
 # By these other programs are told where a server is, and a sweep would go there; reports fit the width, if one is set.
 _NEIGHBOURS = {"FOUNDRY_LOCAL_ENDPOINT", "OPENAI_BASE_URL", "COLUMNS"}
 
@@ -36,7 +38,7 @@ def loadbench(*arguments: str, cwd: Path, **variables: str) -> subprocess.Comple
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
-        env=environment(**variables),
+        env=environment(**UNWRAPPED | variables),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

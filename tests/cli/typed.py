@@ -17,7 +17,7 @@ from unittest import mock
 from loadbench.cli import main
 from loadbench.plan.data_sets import read_data_set_once
 from loadbench.plan.trace_files import read_trace
-from tests.cli.running import environment
+from tests.cli.running import UNWRAPPED, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def typed(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedP
     try:
         with (
             chdir(cwd),
-            mock.patch.dict(os.environ, environment(**variables), clear=True),
+            mock.patch.dict(os.environ, environment(**UNWRAPPED | variables), clear=True),
             mock.patch.multiple(sys, argv=["loadbench", *arguments], stdout=out, stderr=errors),
         ):
             main()

@@ -21,6 +21,8 @@ from loadbench.plan.objective import parse_objective
 from loadbench.plan.settings import CostSettings
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.report.formats import render
+from loadbench.report.render_text import PLAIN_WIDTH
+from loadbench.report.run import notes
 from loadbench.results import run as run_types
 from loadbench.results.folder import read_run
 from loadbench.results.run import SCHEMA, LevelResult, ModelStatus, Run
@@ -142,6 +144,11 @@ def hostile() -> Run:
     )
 
 
+def all_notes(run: Run) -> list[str]:
+    """The notes of a run's report, whatever they are about."""
+    return [line for lines in notes(run) for line in lines]
+
+
 RUNS = {
     "bending": bending,
     "models": models,
@@ -180,13 +187,15 @@ if __name__ == "__main__":
     readme = Path(__file__).parents[2] / "README.md"
     text = readme.read_text(encoding="utf-8")
     (folder,) = set(re.findall(r"results/[0-9TZ]+-[a-z0-9-]+", text))
-    sample = render(read_run(readme.parent / folder), "text")
+    sample = render(read_run(readme.parent / folder), "text", width=PLAIN_WIDTH)
     block = re.escape(sample.split("\n", 1)[0]) + r"\n.*?(?=```)"
     readme.write_text(re.sub(block, lambda _: sample, text, flags=re.DOTALL), encoding="utf-8", newline="\n")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for run_name, build in RUNS.items():
         for form_name, suffix in FORMATS.items():
-            (FOLDER / f"{run_name}.{suffix}").write_text(render(build(), form_name), encoding="utf-8", newline="\n")
+            (FOLDER / f"{run_name}.{suffix}").write_text(
+                render(build(), form_name, width=PLAIN_WIDTH), encoding="utf-8", newline="\n"
+            )
     from tests.report import test_compare_reports
 
     test_compare_reports.write()

@@ -16,13 +16,14 @@ from loadbench.plan.gate import parse_gate
 from loadbench.report.compare_chart import compare_chart
 from loadbench.report.formats import render_comparison
 from loadbench.report.junit import compare_junit, run_junit
+from loadbench.report.render_text import PLAIN_WIDTH
 from loadbench.results.run import OutputEquality, Reason, RecordedPrompt, Verdict
 from loadbench.results.telemetry import Gauge, Telemetry
 from tests.analyze.comparing import LUCK, a_side, figures, lucky, resourced
 from tests.report.golden import FOLDER, HOSTILE, bending, hostile, models, objectives, stopped
 
 FORMATS = {
-    "txt": lambda comparison: render_comparison(comparison, "text"),
+    "txt": lambda comparison: render_comparison(comparison, "text", width=PLAIN_WIDTH),
     "md": lambda comparison: render_comparison(comparison, "markdown"),
     "xml": compare_junit,
 }

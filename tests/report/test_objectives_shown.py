@@ -10,8 +10,9 @@ from loadbench.plan.load import Closed
 from loadbench.plan.objective import parse_objective
 from loadbench.report.csv import csv
 from loadbench.report.formats import render
-from loadbench.report.run import by_model, level_table, notes
+from loadbench.report.run import by_model, level_table
 from tests.building import MS, S, a_level, a_recording, a_run, a_sample
+from tests.report.golden import all_notes
 
 
 def run(*rules: str, gate: bool = False):
@@ -27,7 +28,7 @@ def run(*rules: str, gate: bool = False):
 
 def lines(of) -> list[str]:
     """The notes that speak of objectives or gates."""
-    return [note for note in notes(of) if note.startswith(("objective ", "gate "))]
+    return [note for note in all_notes(of) if note.startswith(("objective ", "gate "))]
 
 
 def test_goodput_is_a_column_only_where_there_are_objectives_for_it():

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, failed_of
-from loadbench.report.run import KNEE, UNSURE, by_model, level_table, notes, quantile, title
+from loadbench.report.run import KNEE, UNSURE, by_model, level_table, quantile, title
 from loadbench.report.values import duration, significant
 from loadbench.results.run import ModelStatus
 from tests.building import MS, S, a_failure, a_level, a_run, a_sample
-from tests.report.golden import bending, empty, level, models, stopped
+from tests.report.golden import all_notes, bending, empty, level, models, stopped
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,16 @@ def test_bend_is_marked_once_and_explained():
     """◄ stands where throughput stops growing, and the notes say what it means."""
     run = bending()
     assert [KNEE in cell for cell in cells(run, name="tok/s")] == [False, False, True, False]
-    assert any(note.startswith("◄ throughput stops growing between 2 and 4 users: no higher") for note in notes(run))
+    assert any(
+        note.startswith("◄ throughput stops growing between 2 and 4 users: no higher") for note in all_notes(run)
+    )
 
 
 def test_sweep_that_still_grows_says_so():
     """Without a bend there is no mark, and the reader learns that it lies beyond."""
     run = a_run(level(1, tokens_per_s=10.0), level(2, tokens_per_s=20.0))
     assert not any(KNEE in cell for cell in cells(run, name="tok/s"))
-    assert any("still grows at users=2" in note for note in notes(run))
+    assert any("still grows at users=2" in note for note in all_notes(run))
 
 
 def test_quantile_with_an_open_end_is_marked_and_explained():
@@ -98,7 +100,7 @@ def test_quantile_with_an_open_end_is_marked_and_explained():
     run = a_run(level(1, tokens_per_s=10.0))
     assert quantile(run.levels[0].metrics["ttft_s"], "p99") == "~99.0 ms ↑"
     assert quantile(run.levels[0].metrics["ttft_s"], "p95") == "98.0 ms ±2 %"
-    assert any(note.startswith("~ too few independent requests") and "↑" in note for note in notes(run))
+    assert any(note.startswith("~ too few independent requests") and "↑" in note for note in all_notes(run))
 
 
 @pytest.mark.parametrize(
@@ -122,19 +124,20 @@ def test_quantile_is_shown_with_how_well_it_is_known(interval, shown):
 
 
 def test_p999_is_told_where_the_sample_allows_its_interval():
-    """A line of its own, for the few levels that are long enough, and for both ends only."""
+    """A column of its own, for the few runs that are long enough, and for both ends only."""
     known = level(4, tokens_per_s=100.0)
     ttft = known.metrics["ttft_s"]
     for interval, told in (((1.9, 2.1), True), ((1.9, None), False), (None, False)):
         metric = msgspec.structs.replace(ttft, p999=2.0, interval={**ttft.interval, "p999": interval})
-        lines = notes(a_run(msgspec.structs.replace(known, metrics={**known.metrics, "ttft_s": metric})))
-        assert any(line == f"p99.9: {known.load.label} TTFT 2.00 s ±5 %" for line in lines) == told
+        table = level_table([msgspec.structs.replace(known, metrics={**known.metrics, "ttft_s": metric})])
+        row = dict(zip(table.headers, table.rows[0], strict=True))
+        assert row.get("TTFT p99.9") == ("2.00 s ±5 %" if told else None)
 
 
 def test_mark_that_is_not_used_is_not_explained():
     """With requests enough for every quantile shown, no note speaks of too few."""
     run = a_run(a_level(a_sample(n, due_ns=n * S // 8) for n in range(500)))
-    assert not any(note.startswith(UNSURE) for note in notes(run))
+    assert not any(note.startswith(UNSURE) for note in all_notes(run))
     assert not any(UNSURE in cell for row in level_table(run.levels).rows for cell in row)
 
 
@@ -169,7 +172,7 @@ def test_failures_are_told_in_the_servers_words():
     """The most frequent first, with their number; those beyond the third are counted."""
     samples = [a_failure(Outcome.HTTP_ERROR, number=n, detail="HTTP 503: busy") for n in range(5)]
     samples += [a_failure(Outcome.RESET, number=5 + n, detail=f"kind {n}") for n in range(4)]
-    lines = notes(a_run(a_level(samples)))
+    lines = all_notes(a_run(a_level(samples)))
     assert "users=1: 5 × http_error: HTTP 503: busy" in lines
     assert "users=1: 2 further failures, see run.json" in lines
 
@@ -181,7 +184,7 @@ def test_failures_that_differ_only_in_numbers_are_one_line():
         for n in range(6)
     ]
     samples += [a_failure(Outcome.HTTP_ERROR, number=6, detail="HTTP 500: 2900 tokens exceed 2048")]
-    lines = [line for line in notes(a_run(a_level(samples))) if "exceed" in line]
+    lines = [line for line in all_notes(a_run(a_level(samples))) if "exceed" in line]
     assert [line.partition(" → ")[0] for line in lines] == [
         "users=1: 6 × http_error: HTTP 400: 2900 tokens exceed 2048, and others like it",
         "users=1: 1 × http_error: HTTP 500: 2900 tokens exceed 2048",
@@ -190,7 +193,7 @@ def test_failures_that_differ_only_in_numbers_are_one_line():
 
 def test_notes_name_the_model_where_there_are_several():
     """The same load stands in two tables: a note says which it means."""
-    lines = notes(models())
+    lines = all_notes(models())
     assert any(line.startswith("rate=0.5 of small: 2 of 10 requests failed") for line in lines)
     assert "gone: failed: has no model 'gone'" in lines
 
@@ -203,13 +206,13 @@ def test_each_model_has_its_own_table_in_order():
 @pytest.mark.parametrize("run", [stopped(), empty()])
 def test_run_that_is_not_complete_says_so(run):
     """Nobody shall take half a run for a whole one."""
-    assert any("not complete" in note for note in notes(run))
+    assert any("not complete" in note for note in all_notes(run))
 
 
 def test_complete_run_with_nothing_to_say_says_nothing_more():
     """A quiet level of one model gives no note but that on how to read its figures."""
     quiet = a_run(a_level(a_sample(n, due_ns=n * S // 8, ttft_ns=50 * MS, gaps_ns=5 * MS) for n in range(500)))
-    assert notes(msgspec.structs.replace(quiet, levels=[valid(quiet.levels[0])])) == [
+    assert all_notes(msgspec.structs.replace(quiet, levels=[valid(quiet.levels[0])])) == [
         "± half the width of the 95 % interval"
     ]
 

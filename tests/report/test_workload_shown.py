@@ -8,8 +8,9 @@ from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.plan.pattern import Patterned, parse_pattern
 from loadbench.report.formats import render
-from loadbench.report.run import bars, notes
+from loadbench.report.run import bars
 from tests.building import MS, S, a_level, a_run, a_sample
+from tests.report.golden import all_notes
 
 
 def mixed(users: int):
@@ -26,7 +27,7 @@ def mixed(users: int):
 def test_each_persona_has_a_line_over_all_levels():
     """With what was answered and what it had to wait, level by level; in text as in Markdown."""
     run = a_run(mixed(1), mixed(2))
-    lines = [note for note in notes(run) if note.startswith("persona ")]
+    lines = [note for note in all_notes(run) if note.startswith("persona ")]
     assert lines == [
         f"persona {name}: users=1 (100 of 100 ok, TTFT p95 {one}) · users=2 (100 of 100 ok, TTFT p95 {two})"
         for name, one, two in (
@@ -41,17 +42,17 @@ def test_each_persona_has_a_line_over_all_levels():
 def test_a_persona_of_few_requests_is_marked_as_such():
     """Of thirty requests no 95th percentile is sure, though the level has enough of them."""
     few = a_level(a_sample(n, due_ns=n * S // 2, persona="rag" if n % 10 == 0 else "chat") for n in range(300))
-    chat, rag = (note for note in notes(a_run(few)) if note.startswith("persona "))
+    chat, rag = (note for note in all_notes(a_run(few)) if note.startswith("persona "))
     assert "270 of 270 ok, TTFT p95 100 ms" in chat
     assert "30 of 30 ok, TTFT p95 ~100 ms" in rag
-    assert any(note.startswith("~ too few") for note in notes(a_run(few)))
+    assert any(note.startswith("~ too few") for note in all_notes(a_run(few)))
 
 
 def test_one_persona_needs_no_line():
     """It is the whole level, and that is the table's row."""
     alone = a_level(a_sample(n, due_ns=n * S, persona="chat") for n in range(50))
     assert alone.personas["chat"].requests == 50
-    assert not [note for note in notes(a_run(alone)) if note.startswith("persona ")]
+    assert not [note for note in all_notes(a_run(alone)) if note.startswith("persona ")]
 
 
 def test_later_turns_tell_what_was_cached():
@@ -61,9 +62,9 @@ def test_later_turns_tell_what_was_cached():
         for cached in (40, None)
     )
     title = "requests whose prefix was sent before: users=1"
-    assert f"{title} (25, 80 % of their input tokens from the server's cache)" in notes(a_run(told))
-    assert f"{title} (25, the server does not report cached tokens)" in notes(a_run(untold))
-    assert "before" not in "".join(note for note in notes(a_run()) if note.startswith("requests"))
+    assert f"{title} (25, 80 % of their input tokens from the server's cache)" in all_notes(a_run(told))
+    assert f"{title} (25, the server does not report cached tokens)" in all_notes(a_run(untold))
+    assert "before" not in "".join(note for note in all_notes(a_run()) if note.startswith("requests"))
 
 
 def test_a_planned_course_is_shown_in_parts():
@@ -82,7 +83,7 @@ def test_a_planned_course_is_shown_in_parts():
     # The last answer comes 0.3 s after its request.
     assert sum(part.answers_per_s for part in parts) * 100 / 24 == pytest.approx(96, rel=0.02)
     assert {part.ttft_mean_s for part in parts if part.ttft_mean_s is not None} == {0.1}
-    (line,) = [note for note in notes(a_run(planned)) if note.startswith("timeline of rate=1: responses ")]
+    (line,) = [note for note in all_notes(a_run(planned)) if note.startswith("timeline of rate=1: responses ")]
     assert line.count("█") >= 2
     assert not steady.course
     assert "planned_course" in {reason.code for reason in planned.caveats}
