@@ -31,6 +31,7 @@ COMMANDS = {
     "runs": "List, label and delete saved runs; `report last` shows the newest.",
     "compare": "Compare two servers or two saved runs: which is faster?",
     "try": "Send one request, and show on a timeline what happened when.",
+    "import": "Open results of vLLM's, SGLang's or guidellm's benchmark.",
     "models": "List a server's models; on Foundry Local, load and download them.",
     "doctor": "Check the server, its models, a first response and this machine.",
     "workshop": "Run the workshop's benchmark, and write its files.",
@@ -41,7 +42,7 @@ COMMANDS = {
     "scenarios": "List or copy the scenario files that come with loadbench.",
 }
 # Where the name is a word of the language.
-_MODULES = {"try": "try_request"}
+_MODULES = {"try": "try_request", "import": "import_results"}
 
 # Of addresses: what Python and the libraries take before anything is measured (120 MB on x86-64), and a little more.
 _LEAST_MEMORY = 200_000_000

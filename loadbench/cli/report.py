@@ -201,6 +201,8 @@ def _hlog(run: Run, folder: Path) -> str:
         raise BadInput(
             f"{folder}: its run has no time of start: {run.started_at!r}", hint="restore it from a copy"
         ) from None
+    if not any(metric is not None and metric.hdr for level in run.levels for metric in level.metrics.values()):
+        raise BadInput(f"{folder}: no level has a distribution", hint="name a run with requests that ended ok")
     requests = folder / "requests.jsonl"
     return hlog(run, started_at, by_second(run.levels, read_requests(requests)) if requests.is_file() else None)
 

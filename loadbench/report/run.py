@@ -54,6 +54,10 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
     for model, levels in by_model(run).items():
         blocks += [Heading(f"model {model}"), level_table(levels), *group_tables(levels), *machine.tables(levels)]
     blocks += map(Notes, notes(run))
+    if run.imported is not None:
+        from loadbench.report.imported import imported_blocks  # noqa: PLC0415 - a sweep starts sooner without it
+
+        return Document(title(run), [*blocks, *imported_blocks(run, run.imported)])
     if quality is not None and (quality.ratings or quality.checks or quality.unrated):
         from loadbench.report.quality import quality_document  # noqa: PLC0415 - a sweep starts sooner without it
 

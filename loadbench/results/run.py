@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from loadbench.core.text import printable_json
+from loadbench.results.imported import Imported  # noqa: TC001 - msgspec reads the annotations
 from loadbench.results.models import Model  # noqa: TC001 - msgspec reads the annotations
 from loadbench.results.telemetry import Cost, Energy, FirstTokenBreakdown, MachineLoad, ServerHistogram, Telemetry  # noqa: TC001 - likewise
 
@@ -467,7 +468,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     `command` is the one that measured; older runs have none. `adapted` has what was changed in requests, because the
     server refuses it. `conditions` are the settings that a resumed run must have too, and `content_hash` identifies
     them. `under_way` is null between levels and at the end. `unwritten_requests` are in the figures, and not in
-    `requests.jsonl`, since that could not be written.
+    `requests.jsonl`, since that could not be written. `imported` says which other tool measured, where it was one.
     """
 
     schema: Literal["loadbench.run/1"] = SCHEMA
@@ -492,6 +493,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     content_hash: str = ""
     under_way: UnderWay | None = None
     unwritten_requests: int = 0
+    imported: Imported | None = None
 
 
 def to_json(document: msgspec.Struct) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from contextlib import chdir
@@ -15,6 +16,7 @@ from loadbench.cli.options import SettingOption
 from loadbench.plan.settings import settings
 from loadbench.sim.process import SimProcess
 from tests.cli.typed import typed
+from tests.foreign_results import guidellm, serving
 
 
 def walked(command: click.Command, *path: str) -> list[tuple[tuple[str, ...], click.Command]]:
@@ -44,8 +46,11 @@ def server():
 
 @pytest.fixture(scope="module")
 def folder(server, tmp_path_factory):
-    """A folder with what examples name: two runs, scenarios, a filled-in form."""
+    """A folder with what examples name: two runs, scenarios, a filled-in form, results of other tools."""
     cwd = tmp_path_factory.mktemp("examples")
+    for name in ("vllm-result", "c1", "c8", "c32"):
+        (cwd / f"{name}.json").write_text(json.dumps(serving()), encoding="utf-8")
+    (cwd / "benchmarks.json").write_text(json.dumps(guidellm()), encoding="utf-8")
     for name in ("before", "after"):
         short = ("--users", "1", "--requests", "3", "--warm-up", "0s", "--max-tokens", "2", "--prompt", "Say hello.")
         done = typed("sweep", "--url", server, "--model", "small", *short, "--name", name, cwd=cwd)

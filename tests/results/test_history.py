@@ -115,7 +115,7 @@ def test_no_history_is_in_the_current_folder(tmp_path, monkeypatch):
 
 def test_what_chooses_is_guarded():
     """Every setting that takes an address, a path or a variable is declared as one: no new one is forgotten."""
-    choosing = {"URL", "FILE", "DIR", "HOST", "'K: V'", "'K: NAME'", "JSON|@FILE", "day|POINTS|FILE"}
+    choosing = {"URL", "FILE", "DIR", "HOST", "'K: V'", "'K: NAME'", "JSON|@FILE", "day|POINTS|FILE", "[ADDRESS:]PORT"}
     wanted = {one.key for one in settings() if one.type.metavar in choosing or one.name.endswith("_env")}
     guarded = {one.key for one in settings() if one.guarded}
     assert wanted <= guarded

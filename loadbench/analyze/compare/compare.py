@@ -133,6 +133,7 @@ def compare(
         left_out=left_out,
         caveats=[
             *caveats,
+            *_import_caveats(a, b),
             *(_until_reason(a, b, gates, confidence, ended) if paired else ()),
             *_drift_caveats(assumed, numbers, paired=paired, confidence=confidence),
             *equal_work.caveats(a, b, paired=paired),
@@ -141,6 +142,20 @@ def compare(
         answers=compare_outputs(a, b),
         conclusion=conclude(levels, crossing, left_out),
     )
+
+
+def _import_caveats(a: Sequence[Run], b: Sequence[Run]) -> list[Reason]:
+    """What to know of sides that other tools measured."""
+    tools = [sorted({"loadbench" if run.imported is None else run.imported.tool for run in side}) for side in (a, b)]
+    if tools == [["loadbench"], ["loadbench"]]:
+        return []
+    by = [" and ".join(names) for names in tools]
+    if tools[0] == tools[1]:
+        reason = f"both sides were measured by {by[0]}, whose client nobody judged"
+        return [Reason("imported", reason, "measure with loadbench to know whether the client was the bottleneck")]
+    reason = f"A was measured by {by[0]} and B by {by[1]}: they define TTFT, TPOT and throughput differently"
+    advice = "measure both sides with one tool; the report of each imported run has its definitions"
+    return [Reason("imported", reason, advice)]
 
 
 def widest(
