@@ -38,6 +38,7 @@ COMMANDS = {
     "score": "Rate responses: by people, or by a second model.",
     "select": "Choose a model: speed, quality, size and license in one table.",
     "selfcheck": "Check loadbench's timing error and highest load on this machine.",
+    "explain": "Explain a word: a figure, a verdict, the code of a reason, an outcome.",
     "serve": "Run the simulated server.",
     "scenarios": "List or copy the scenario files that come with loadbench.",
 }

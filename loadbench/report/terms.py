@@ -1,0 +1,358 @@
+"""The words of loadbench, each declared once: what it means, its formula, and what other tools call it.
+
+`loadbench explain` prints them, and documents are made from them. docs/metrics.md has the whole definitions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from loadbench.core.errors import BadInput
+from loadbench.report.document import Document, Heading, Notes, Table, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# One of a kind, and all of it.
+KINDS: Final = {
+    "figure": ("figure of a request", "Figures of a request"),
+    "mark": ("timestamp of a request", "Timestamps of a request"),
+    "level": ("figure of a level", "Figures of a level"),
+    "concept": ("word", "Words"),
+    "status": ("verdict", "Verdicts"),
+    "code": ("reason of a verdict", "Why a level is INVALID, OVERLOADED or INCONCLUSIVE"),
+    "caveat": ("caveat", "Caveats"),
+    "outcome": ("outcome of a request", "Outcomes of a request"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One word. `kind` is one of `KINDS`; `others` are (tool, its name for this); `remedy` says what to do about a code
+    or an outcome; `undefined` says when a figure has no value; `also` are other ways to write it."""
+
+    name: str
+    kind: str
+    text: str
+    formula: str = ""
+    undefined: str = ""
+    others: Sequence[tuple[str, str]] = ()
+    remedy: str = ""
+    see: Sequence[str] = ()
+    also: Sequence[str] = ()
+
+
+_NO_TOKEN = "there was no token"
+_GENERATOR = "give the load generator its own core, add --workers, or reduce the load"
+
+# fmt: off
+TERMS: Final[tuple[Term, ...]] = (
+    # Figures of a request.
+    Term("ttft", "figure", "Time to first token: from the request being sent until the first event with text arrived.",
+         "first_token − sent", _NO_TOKEN,
+         (("SGLang, guidellm, AIPerf", "TTFT, with the set-up of a new connection and the tool's own delay"),
+          ("vLLM", "TTFT, unless its first frame has only a role: then `ttfb`")),
+         see=("ttft_response", "ttfo", "ttfb"), also=("time to first token", "first token latency")),
+    Term("ttft_response", "figure", "Time to first token from when the request was due: what a user waits, with the "
+         "delay of the load generator.", "first_token − due", _NO_TOKEN,
+         (("MLPerf LoadGen", "first token latency"),), see=("ttft", "due")),
+    Term("ttfo", "figure", "Time to first output: until the first visible text, after any reasoning.",
+         "first_visible − sent", "there was no visible text", (("llmperf", "ttft_s"),), see=("ttft",),
+         also=("time to first output",)),
+    Term("ttfb", "figure", "Time to first byte of the response's body.", "first_byte − sent",
+         "nothing arrived, or the response began before the whole request was sent",
+         (("vLLM bench serve", "TTFT, if the first frame has a role but no text"),), see=("ttft",),
+         also=("time to first byte",)),
+    Term("e2e", "figure", "End-to-end latency: from the request being sent until its last token arrived.",
+         "last_token − sent", _NO_TOKEN, (("vLLM", "E2EL"), ("AIPerf", "request latency")),
+         see=("e2e_response", "stream_end"), also=("e2el", "end to end", "latency", "request latency")),
+    Term("e2e_response", "figure", "End-to-end latency from when the request was due.", "last_token − due", _NO_TOKEN,
+         (("MLPerf LoadGen", "latency"),), see=("e2e", "due")),
+    Term("stream_end", "figure", "Until the stream ended, after the last token.", "end − sent",
+         "the request was not sent",
+         (("SGLang", "E2E latency"), ("guidellm", "request latency"), ("llmperf", "end_to_end_latency_s")),
+         see=("e2e",)),
+    Term("tpot", "figure", "Time per output token, after the first: how fast text is generated for one user.",
+         "(last_token − first_token) ÷ (N − tokens in the first event)",
+         "everything arrived in one read, there is one token, or an unknown number of tokens is hidden",
+         (("vLLM, SGLang, MLPerf LoadGen", "TPOT, as `tpot_classic`"), ("guidellm, AIPerf", "ITL, as `tpot_classic`")),
+         see=("tpot_classic", "itl", "event_gap"), also=("time per output token",)),
+    Term("tpot_classic", "figure", "Time per output token as most tools define it: the first token apart.",
+         "(e2e − ttft) ÷ (N − 1)", "N < 2",
+         (("vLLM", "TPOT, from its own TTFT"), ("SGLang", "TPOT, up to [DONE]"), ("guidellm, AIPerf", "ITL"),
+          ("MLPerf LoadGen", "time per output token")), see=("tpot",)),
+    Term("itl", "figure", "Inter-token latency: the gap before an event, divided by the tokens in it, weighted so.",
+         "event gap ÷ tokens in its later event", "the number of tokens per event is unknown",
+         (("SGLang", "ITL of its server's histogram"), ("guidellm, AIPerf", "their ITL is `tpot_classic`"),
+          ("vLLM", "its ITL is `event_gap`")), see=("event_gap", "tpot"), also=("inter token latency",)),
+    Term("event_gap", "figure", "Time between two consecutive events with text: what a reader sees as a stutter. "
+         "An event may have several tokens.", "time between two events; k events have k − 1 gaps",
+         "there was only one event",
+         (("vLLM", "ITL"), ("SGLang", "ITL on the OpenAI routes"), ("AIPerf", "inter-chunk latency"),
+          ("OpenTelemetry", "gen_ai.client.operation.time_per_output_chunk")), see=("itl",),
+         also=("gap", "inter chunk latency")),
+    Term("e2e_per_token", "figure", "End-to-end latency over the output tokens; its inverse is the speed that one user "
+         "sees, the wait included.", "e2e ÷ N", "N is unknown",
+         (("guidellm", "TPOT"), ("llmperf", "inter_token_latency_s")), see=("tpot",)),
+    Term("lateness", "figure", "The load generator's own delay before it sent a request.", "sent − due − connect",
+         "the request was not sent", see=("late_start", "coordinated omission")),
+    Term("connect", "figure", "Name look-up, TCP and TLS of a new connection. It is in no latency.",
+         "connected − begin of connecting", "the connection was reused"),
+    Term("server_queue", "figure", "Time in the server's queue, as the server itself reports it.", "",
+         "the server does not report it", see=("server_prefill",)),
+    Term("server_prefill", "figure", "Time to process the prompt, as the server itself reports it.", "",
+         "the server does not report it", see=("server_queue", "server_decode")),
+    Term("server_decode", "figure", "Time to generate after the first token, as the server itself reports it.", "",
+         "the server does not report it", see=("server_prefill",)),
+    Term("server_rest", "figure", "The part of TTFT that the server's own times do not explain: network, HTTP.",
+         "ttft − server_queue − server_prefill", "the server does not report its times", see=("server_prefill",)),
+
+    # Timestamps.
+    Term("due", "mark", "The schedule says that the request starts. In a closed loop: the user's previous response has "
+         "ended and the think time is over.", see=("sent", "lateness")),
+    Term("connected", "mark", "The connection was ready.", see=("connect",)),
+    Term("sent", "mark", "The last byte of the request was handed to the socket.", see=("due", "ttft")),
+    Term("headers", "mark", "The header block of the response was complete."),
+    Term("first_byte", "mark", "The first byte of the body arrived.", see=("ttfb",)),
+    Term("first_token", "mark", "The first event with text arrived: response text, reasoning or a tool call.",
+         see=("ttft",)),
+    Term("first_visible", "mark", "The first event with response text, not reasoning, arrived.", see=("ttfo",)),
+    Term("last_token", "mark", "The last event with text arrived.", see=("e2e",)),
+    Term("end", "mark", "[DONE] arrived, or the stream ended or broke.", see=("stream_end",)),
+
+    # Figures of a level.
+    Term("output_tokens_per_s", "level", "Output tokens that arrived in the window, of all users together.",
+         "output tokens in the window ÷ window",
+         others=(("vLLM", "output token throughput"), ("guidellm", "output tokens per second"),
+                 ("SGLang", "output token throughput")), also=("tok/s", "tokens per second", "throughput", "tps"),
+         see=("requests_per_s", "knee")),
+    Term("requests_per_s", "level", "Requests that completed in the window.", "completed requests ÷ window",
+         others=(("vLLM, SGLang", "request throughput"),), also=("req/s", "rps", "qps"), see=("output_tokens_per_s",)),
+    Term("total_tokens_per_s", "level", "Input and output tokens of the window.", "(input + output tokens) ÷ window",
+         others=(("vLLM", "total token throughput"),), see=("output_tokens_per_s",)),
+    Term("goodput", "level", "Throughput of the requests that met every objective of the level. A request that failed "
+         "or lacks a figure is a miss.", "good requests ÷ window", others=(("vLLM", "request goodput"),),
+         see=("objective", "attainment")),
+    Term("attainment", "level", "The share of all measured arrivals that met every objective, with its interval.",
+         "good requests ÷ arrivals", see=("goodput",)),
+    Term("concurrency", "level", "Requests in flight, averaged over the time of the window; the peak is exact.",
+         "∫ requests in flight dt ÷ window", also=("in flight",), see=("users",)),
+    Term("failures", "level", "The share of measured requests that failed, with arrivals that were not sent. "
+         "Requests that were given up are in neither side.", "failed ÷ (failed + ok)", see=("outcome",)),
+    Term("interval", "level", "The 95 % confidence interval of a figure. An open end (↑) means that too few "
+         "independent requests lie beyond the percentile to bound it.", see=("effective n",),
+         also=("confidence interval",)),
+    Term("effective n", "level", "The number of independent requests that would tell as much as these, which queue "
+         "together and share batches.", "n ÷ inefficiency", see=("interval",), also=("effective_n",)),
+    Term("knee", "level", "The lowest load whose output tokens/s no higher load exceeds by more than 5 %: more users "
+         "only wait longer. Tables mark it with ◄.", others=(("queueing textbooks", "saturation point"),),
+         see=("output_tokens_per_s", "OVERLOADED"), also=("saturation",)),
+
+    # Words.
+    Term("level", "concept", "One load on one model: warm-up, measured window, cool-down and drain.", see=("window",)),
+    Term("window", "concept", "The measured time of a level. Latencies are those of requests that became due in it; "
+         "throughput is what happened in it.", see=("warm-up", "drain")),
+    Term("warm-up", "concept", "Load before the measurement starts; it continues into it without a pause.",
+         see=("short_warm_up",), also=("warmup", "warm up")),
+    Term("drain", "concept", "Waiting for the requests in flight after the load ends.", see=("abandoned",)),
+    Term("users", "concept", "Closed loop: virtual users with at most one request in flight each.",
+         others=(("k6", "VUs"), ("vLLM", "--max-concurrency"), ("guidellm", "concurrent"), ("locust", "users")),
+         see=("closed loop", "think"), also=("concurrency of users", "virtual users", "vus")),
+    Term("think", "concept", "The pause of a virtual user between a response and the next request.", see=("users",),
+         also=("think time",)),
+    Term("closed loop", "concept", "Each user waits for a response before the next request: a slow server gets less "
+         "load.", see=("open loop", "users")),
+    Term("open loop", "concept", "Requests come at a rate, however fast the server responds: a slow server gets a "
+         "queue.", others=(("vLLM", "--request-rate"), ("wrk2", "-R"), ("k6", "constant-arrival-rate")),
+         see=("closed loop", "coordinated omission")),
+    Term("coordinated omission", "concept", "Leaving out the wait of requests that were due and could not be sent. "
+         "loadbench counts it: response latencies count from `due`.", see=("ttft_response", "due")),
+    Term("objective", "concept", "A bound on a figure (SLO), as in ttft_p95<1s, decided by its interval: PASS, FAIL or "
+         "UNDECIDED.", others=(("k6", "threshold"), ("vLLM", "--goodput")), see=("gate", "goodput"),
+         also=("slo", "service level objective", "threshold")),
+    Term("gate", "concept", "An objective that decides the exit code (--fail-on): 3 if missed, 5 if not certain.",
+         see=("objective",)),
+    Term("outcome", "concept", "How one request ended. Every request ends in exactly one.", see=("ok", "failures")),
+    Term("capacity", "concept", "The highest load at which every objective holds, with the range that it lies in.",
+         see=("proven", "likely", "objective")),
+    Term("proven", "concept", "Of a capacity: shown by the search's tests, whatever the curve.", see=("likely",)),
+    Term("likely", "concept", "Of a capacity: by a curve fitted to all requests, verified by a final measurement.",
+         see=("proven",)),
+    Term("prefill", "concept", "Processing the prompt, before the first token. It decides TTFT.",
+         see=("decode", "ttft")),
+    Term("decode", "concept", "Generating tokens, one after another. It decides TPOT.", see=("prefill", "tpot")),
+    Term("slots", "concept", "How many requests a server works on at once; further ones wait in its queue.",
+         others=(("vLLM", "--max-num-seqs"), ("llama.cpp", "--parallel"))),
+    Term("timestamp", "concept", "The moment when bytes arrived. On Linux the kernel's, so that a busy load generator "
+         "does not make latencies longer.", see=("late_reads",), also=("stamp",)),
+    Term("usage", "concept", "The server's own count of tokens in a response.", see=("unknown_tokens",)),
+
+    # Verdicts.
+    Term("VALID", "status", "No condition holds that makes the measurement doubtful: its figures can be used."),
+    Term("INVALID", "status", "The measurement is at fault, or the server does not work: the figures decide nothing.",
+         remedy="see the reason and its advice; the sweep exits with 4"),
+    Term("OVERLOADED", "status", "The measurement is sound, and the server was beyond its limit: waiting times there "
+         "have no end.", remedy="use a lower load; the level shows where the limit is", see=("knee", "not_steady")),
+    Term("INCONCLUSIVE", "status", "Too little was measured to decide.", remedy="measure longer, or more requests",
+         see=("too_few_answers", "undecided")),
+
+    # Codes of verdicts.
+    Term("no_answers", "code", "No measured request got a response.",
+         remedy="`loadbench doctor --url URL` finds the cause"),
+    Term("interrupted", "code", "The level was stopped before its end, or the run was killed or is still running.",
+         remedy="continue it with --resume DIR"),
+    Term("aborted", "code", "An --abort-on rule ended the level.", remedy="lower the load, or change the rule"),
+    Term("lost_worker", "code", "One of the load generator's processes ended before the level did.",
+         remedy="see the system's log (out of memory?), and measure again"),
+    Term("client_limit", "code", "Requests were not sent: this machine had no descriptor, port or memory left.",
+         remedy="raise ulimit -n, widen ip_local_port_range, or add --source-address"),
+    Term("server_stopped", "code", "From some moment on, no request succeeded until the end of the level.",
+         remedy="see the server's log at that moment"),
+    Term("server_restarted", "code", "One of the server's counters fell, or its counters disappeared.",
+         remedy="find out why the server restarted, and measure again"),
+    Term("missed_arrivals", "code", "Open loop: a scheduled request was not sent.",
+         remedy="raise --max-in-flight, or reduce the rate"),
+    Term("rate_not_reached", "code", "Open loop: fewer than 99 % of the scheduled requests were sent.",
+         remedy="raise --max-in-flight or --workers, or reduce the rate"),
+    Term("short_warm_up", "code", "The warm-up was shorter than the median E2E: the load was not yet steady.",
+         remedy="use a longer --warm-up"),
+    Term("not_steady", "code", "Output tokens/s, TPOT or TTFT changed during the level, or in an open loop the "
+         "requests in flight grew.", remedy="warm up longer; where requests grew, the rate is above capacity",
+         see=("OVERLOADED",)),
+    Term("late_start", "code", "The load generator sent requests late.", remedy=_GENERATOR, see=("lateness",)),
+    Term("loop_lag", "code", "Timestamps are taken at the read, and the load generator read late.", remedy=_GENERATOR),
+    Term("stood_still", "code", "The load generator, or the whole machine, stood still for more than 2 s.",
+         remedy="keep the machine from sleeping, and measure again"),
+    Term("clock_step", "code", "The wall clock was set during the level.", remedy="measure again"),
+    Term("late_first_tokens", "code", "More than 0.5 % of first tokens were read so late that a later one had arrived.",
+         remedy=_GENERATOR, see=("timestamp",)),
+    Term("late_reads", "code", "More than 0.5 % of events were read so late that they got a later one's timestamp.",
+         remedy=_GENERATOR, see=("timestamp",)),
+    Term("protocol", "code", "A response could not be parsed.", remedy="see the failures in the report, and --api"),
+    Term("unread_frames", "code", "More than 1 % of good responses had frames that are no part of a response.",
+         remedy="see the quotation in the report"),
+    Term("unknown_tokens", "code", "For more than 1 % of responses the number of tokens is unknown.",
+         remedy="let the server report usage (stream_options.include_usage)"),
+    Term("impossible_usage", "code", "The usage of more than 1 % of responses cannot be true.",
+         remedy="report it to the server's developers; latencies can be used"),
+    Term("cached_prompts", "code", "More than 1 % of prompts came partly from the server's prefix cache.",
+         remedy="leave --unique on, or use another --seed"),
+    Term("failures (code)", "code", "The share of failed requests is above --failures (1 %).",
+         remedy="fix what the failures say first: those that succeed are a selection", see=("failures",)),
+    Term("other_model", "code", "Responses carry the name of another model that the server lists.",
+         remedy="check --model and the server's routes"),
+    Term("busy_machine", "code", "Other programs used more than half of this machine's CPU, and the server or "
+         "loadbench waited for a core.", remedy="end the other programs, or measure when the machine is idle"),
+    Term("audit", "code", "The self-audit failed: a number that is counted in two ways differs.",
+         remedy="this is a bug in loadbench: please report it with the run folder"),
+    Term("undecided", "code", "A gate is neither certainly met nor certainly missed.",
+         remedy="measure longer, or decide with --undecided pass|fail", see=("gate",)),
+    Term("too_few_answers", "code", "There are fewer responses than users, or than 20.", remedy="measure longer"),
+    Term("too_few_stayed", "code", "Users gave up, and fewer than 20 complete responses are left.",
+         remedy="measure longer, or lower the load"),
+
+    # Caveats.
+    Term("steadiness_unknown", "caveat", "Too little was measured to know whether the server was steady.",
+         remedy="measure as long as the advice says"),
+    Term("prompt_length", "caveat", "Prompts are longer or shorter, by the server's count, than what was requested."),
+    Term("rebuilt", "caveat", "The level was put together from requests.jsonl, since the run was killed."),
+    Term("assumed_tokens", "caveat", "The server reported no count, and one token per event was assumed.",
+         remedy="let the server report usage (stream_options.include_usage)"),
+    Term("usage_not_understood", "caveat", "There was a usage object without a known count of the output."),
+    Term("hidden_tokens", "caveat", "Usage counts tokens that no event showed: TTFT is that of the first token shown."),
+    Term("uncounted_tokens", "caveat", "The total counts tokens that are neither prompt nor output."),
+    Term("fewer_tokens_than_events", "caveat", "Usage counts fewer tokens than events with text."),
+    Term("cut_short", "caveat", "Responses ended with `length` before their --max-tokens.",
+         remedy="give the server a longer context, or send shorter prompts"),
+    Term("cached_by_counter", "caveat", "More than 5 % of prompt tokens came from the prefix cache by the server's "
+         "counter.", remedy="use another --seed"),
+    Term("limit_ignored", "caveat", "Responses are longer than requested."),
+    Term("delayed_acknowledgements", "caveat", "A server without TCP_NODELAY holds the first token back for 40 ms or "
+         "more.", remedy="set TCP_NODELAY at the server"),
+    Term("clumped_events", "caveat", "The server sent several events in one segment: their spacing is unknown."),
+    Term("preemptions", "caveat", "The KV cache was too small: work was done twice.",
+         remedy="give the server more memory for its KV cache, or fewer users"),
+    Term("lengths_not_kept", "caveat", "With --exact-output, responses have another length than requested."),
+    Term("generated_unread", "caveat", "The server went on generating for users who had left."),
+    Term("filtered", "caveat", "A content policy cut responses."),
+
+    # Outcomes.
+    Term("ok", "outcome", "A response with text and a known good end."),
+    Term("http_error", "outcome", "A status other than 200.", remedy="the detail has the server's words"),
+    Term("stream_error", "outcome", "An error inside a 200 response.", remedy="the detail has the server's words"),
+    Term("truncated", "outcome", "The stream ended without a finish_reason and without [DONE], or broke.",
+         remedy="see the server's log, and proxies in between"),
+    Term("empty", "outcome", "A clean end without one token."),
+    Term("endless", "outcome", "Far longer than requested: the connection was closed."),
+    Term("refused", "outcome", "No connection: refused, unknown host, or TLS failed.", remedy="check --url"),
+    Term("reset", "outcome", "The connection broke before the response was complete."),
+    Term("timeout_connect", "outcome", "No connection within --connect-timeout."),
+    Term("timeout_first_token", "outcome", "No token within --first-token-timeout."),
+    Term("timeout_idle", "outcome", "Nothing more came within --idle-timeout."),
+    Term("timeout_total", "outcome", "Not finished within --timeout."),
+    Term("cancelled", "outcome", "Cut by the user, or by a search that has measured enough. It is no failure."),
+    Term("abandoned", "outcome", "Still running at the end of the drain.", remedy="use a longer --drain"),
+    Term("gave_up", "outcome", "Its user lost patience and disconnected (--abandon). It is no failure."),
+)
+# fmt: on
+
+
+def find_term(text: str) -> Term:
+    """The term of this name, in any case, with or without a unit, a percentile or hyphens.
+
+    Raises `BadInput` for an unknown one, with what was probably meant.
+    """
+    known: dict[str, Term] = {}
+    for term in TERMS:
+        for name in (term.name, *term.also):
+            known.setdefault(_plain(name), term)
+    word = _plain(text)
+    shorter = word.partition("<")[0].partition(">")[0]
+    for ending in ("", "s", " p50", " p90", " p95", " p99", " p999", " mean", " max", " min"):
+        for part in (word, shorter):
+            name = part.removesuffix(ending) if ending else part
+            for candidate in (name, name.removesuffix(" s")):
+                if candidate in known:
+                    return known[candidate]
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    hint = "`loadbench explain` lists the words"
+    raise BadInput(f"{text:.60}: an unknown word", hint=f"did you mean {known[near[0]].name}? {hint}" if near else hint)
+
+
+def term_document(term: Term) -> Document:
+    """What a term means."""
+    rows = [
+        (name, value)
+        for name, value in (
+            ("formula", term.formula),
+            ("undefined if", term.undefined),
+            ("what to do", term.remedy),
+            ("also called", ", ".join(term.also)),
+        )
+        if value
+    ]
+    blocks: list[Heading | Text | Notes | Table] = [Text([term.text]), Table([], rows, "ll")]
+    if term.others:
+        blocks += [Heading("In other tools"), Table(["tool", "its name"], list(term.others), "ll")]
+    if term.see:
+        blocks.append(Text([f"See also: {', '.join(term.see)}"]))
+    return Document(f"{term.name} ({KINDS[term.kind][0]})", blocks)
+
+
+def terms_document() -> Document:
+    """All terms by kind, with the beginning of their text."""
+    blocks: list[Heading | Text | Notes | Table] = []
+    for kind, (_, title) in KINDS.items():
+        rows = [
+            (term.name, term.text.partition(": ")[0].partition(". ")[0].rstrip("."))
+            for term in TERMS
+            if term.kind == kind
+        ]
+        blocks += [Heading(title), Table([], rows, "ll")]
+    return Document("`loadbench explain WORD` explains one of these", blocks)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.strip().lower().replace("_", " ").replace("-", " ").split())

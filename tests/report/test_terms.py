@@ -1,0 +1,97 @@
+"""The words that `loadbench explain` explains."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from loadbench.core.errors import BadInput
+from loadbench.record.outcome import Outcome
+from loadbench.report.terms import KINDS, TERMS, find_term
+from tests.building import a_level
+from tests.cli.typed import typed
+
+METRICS = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    """The part of docs/metrics.md under a title."""
+    return METRICS.partition(f"## {title}\n")[2].partition("\n## ")[0].partition("\n### Self-audit")[0]
+
+
+def codes(text: str) -> list[str]:
+    """The names in the first columns of tables."""
+    cells = re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`([A-Za-z_]+)`", cell)]
+
+
+def test_every_figure_is_explained():
+    """Each metric of a level has its term, with a formula."""
+    for name in a_level().metrics:
+        term = find_term(name)
+        assert term.kind == "figure"
+        assert term.formula
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_every_outcome_is_explained(outcome):
+    """Each way in which a request can end has its term."""
+    assert find_term(outcome).text
+
+
+@pytest.mark.parametrize("title", ["Timestamps of a request", "Figures of a request", "The verdict"])
+def test_documented_names_are_explained(title):
+    """Each name in the first column of these tables of docs/metrics.md has its term."""
+    names = codes(section(title))
+    assert names
+    for name in names:
+        assert find_term(name).text
+
+
+def test_terms_are_whole():
+    """Each has a known kind, its own name, and leads to terms that exist."""
+    names = [term.name for term in TERMS]
+    assert len(names) == len(set(names))
+    for term in TERMS:
+        assert term.kind in KINDS
+        assert term.text.endswith(".")
+        assert [name for name in term.see if name not in names] == []
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        *(("TTFT", "ttft"), ("ttft_p95", "ttft"), ("ttft_p95<1s", "ttft"), ("tpot_s", "tpot"), ("E2EL", "e2e")),
+        *(("tok/s", "output_tokens_per_s"), ("warmup", "warm-up"), ("Think time", "think"), ("slo", "objective")),
+        ("overloaded", "OVERLOADED"),
+    ],
+)
+def test_a_term_has_several_spellings(written, name):
+    """Case, percentiles, units and the names of other tools do not matter."""
+    assert find_term(written).name == name
+
+
+def test_unknown_word_is_refused():
+    """With the nearest word, and where all are listed."""
+    with pytest.raises(BadInput) as raised:
+        find_term("goodputt")
+    assert "did you mean goodput?" in raised.value.hint
+
+
+def test_word_is_explained(tmp_path):
+    """Definition, formula and the names in other tools are printed; --json has the same."""
+    done = typed("explain", "tpot", cwd=tmp_path)
+    assert "(last_token − first_token)" in done.stdout
+    assert "guidellm" in done.stdout
+    assert json.loads(typed("explain", "tpot", "--json", cwd=tmp_path).stdout)["name"] == "tpot"
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_list_fits(tmp_path, columns):
+    """All words are listed within the width."""
+    done = typed("explain", cwd=tmp_path, COLUMNS=columns)
+    assert max(map(len, done.stdout.splitlines())) <= int(columns)
+    assert all(term.name in done.stdout for term in TERMS)
