@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from loadbench.cli.command import Command
-from loadbench.cli.measuring import terminal_width
+from loadbench.cli.measuring import look
 
 if TYPE_CHECKING:
     TermType = click.ParamType[str]  # newer versions say of which type
@@ -51,4 +51,4 @@ def command(words: tuple[str, ...], *, as_json: bool) -> None:
         click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
         return
     content = terms_document() if term is None else term_document(term)
-    click.echo(render_text(content, width=terminal_width()), nl=False)
+    click.echo(render_text(content, **look()), nl=False)

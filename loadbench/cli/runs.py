@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loadbench.cli.command import Group
-from loadbench.cli.measuring import say, terminal_width
+from loadbench.cli.measuring import look, refuse_wide, say, wide_option
 from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput
 from loadbench.core.text import printable
@@ -117,9 +117,11 @@ def command() -> None:
 @filters
 @click.option("--verdict", type=click.Choice(_STATUSES, case_sensitive=False), help="Only runs with such a level.")
 @click.option("--all", "every", is_flag=True, help=f"Show every run; by default the {_SHOWN} newest.")
+@wide_option
 @click.option("--json", "as_json", is_flag=True, help="Print every run that fits as JSON on stdout.")
-def list_command(*, every: bool, as_json: bool, **options: Any) -> None:
+def list_command(*, every: bool, as_json: bool, wide: bool, **options: Any) -> None:
     """List runs, the newest first: command, model, loads, result, verdicts, commit and labels."""
+    refuse_wide("JSON" if as_json else "text", wide=wide)
     most = None if every or as_json else _SHOWN
     folder, runs, older = chosen(**options, most=most)
     if as_json:
@@ -134,7 +136,7 @@ def list_command(*, every: bool, as_json: bool, **options: Any) -> None:
     from loadbench.report.render_text import render_text
     from loadbench.report.runs import runs_document
 
-    click.echo(render_text(runs_document(runs, results=folder, left_out=older), width=terminal_width()), nl=False)
+    click.echo(render_text(runs_document(runs, results=folder, left_out=older), **look(wide=wide)), nl=False)
 
 
 @command.command(
@@ -173,7 +175,7 @@ def delete_command(runs: tuple[Path, ...], *, yes: bool) -> None:
 
     deletions = [Deletion(path) for path in dict.fromkeys(path.absolute() for path in runs)]
     parts = [(str(one.path), one.files, one.size_bytes) for one in deletions]
-    click.echo(render_text(deletion_document(parts), width=terminal_width()), err=True, nl=False)
+    click.echo(render_text(deletion_document(parts), **look()), err=True, nl=False)
     if not yes:
         if not sys.stdin.isatty():
             raise BadInput("runs delete: nobody is there to confirm it", hint="add --yes")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.cli.measuring import say, terminal_width
+from loadbench.cli.measuring import look, say, terminal_width
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.plan.settings import settings
@@ -74,8 +74,9 @@ def command(scenario: Path | None, *, show_text: bool, as_json: bool, **options:
     if as_json:
         click.echo(printable_json(orjson.dumps(one_request_json(trial), option=orjson.OPT_INDENT_2)))
     else:
-        width = terminal_width()
-        click.echo(render_text(one_request_document(trial, show_text=show_text, width=width), width=width), nl=False)
+        click.echo(
+            render_text(one_request_document(trial, show_text=show_text, width=terminal_width()), **look()), nl=False
+        )
     if trial.sample.outcome is not Outcome.OK:
         hint = advice_for(trial.sample.detail)
         if hint:
