@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from loadbench.cli.measuring import (
+    PAGES,
     check_files,
     look,
     print_report,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from loadbench.session.paired import PairedRuns
 
 FORMATS = ("text", "markdown", "json", "junit")
+_REPORT = "Write the report to this file: as a page with charts if it ends in .html."
 _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 
 
@@ -60,7 +62,7 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 )
 @click.option("--paired", is_flag=True, help="Saved runs: pair them in order (first of A with first of B, and so on).")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write the report to this file.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help=_REPORT)
 @click.option("--chart", type=click.Path(path_type=Path), metavar="FILE", help="Draw tokens/s by load as SVG.")
 @click.option("--scenario", type=click.Path(path_type=Path), metavar="FILE", help="When measuring: the scenario file.")
 @setting_options("compare")
@@ -161,11 +163,19 @@ def _output(runs: PairedRuns, comparison: Comparison, form: str, options: Mappin
     from loadbench.results.saved import save_baseline
 
     codes = [ExitCode.OK]
-    content = render_comparison(comparison, form, **look(wide=options["wide"], file=options["report"]))
-    if options["report"] is None:
+    report = options["report"]
+    is_page = report is not None and report.suffix.lower() in PAGES
+    shown = report is None or is_page
+    content = render_comparison(comparison, form, **look(wide=options["wide"], file=None if shown else report))
+    if shown:
         print_report(content, form)
-    else:
-        codes.append(write_file("--report", options["report"], content))
+    if is_page:
+        from loadbench.report.html import render_html
+        from loadbench.report.pages import comparison_page
+
+        codes.append(write_file("--report", report, render_html(comparison_page(comparison, runs.a, runs.b))))
+    elif report is not None:
+        codes.append(write_file("--report", report, content))
     if options["chart"] is not None:
         codes.append(write_file("--chart", options["chart"], compare_chart(comparison)))
     if options["save_baseline"] is not None:

@@ -15,6 +15,8 @@ from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadbench.report.render_text import Look
     from loadbench.results.run import Run
 
@@ -42,7 +44,7 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
         "loadbench report results/*-before --as vllm",
     ),
 )
-@click.argument("run", required=False, type=RUN)
+@click.argument("runs", nargs=-1, type=RUN, metavar="[RUN]...")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help=FORMAT_HELP)
 @click.option(
     "--as", "tool", type=click.Choice(TOOLS), help="Show that tool's figures next to loadbench's, and why they differ."
@@ -54,7 +56,7 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 @wide_option
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json.")
 def command(
-    run: Path | None,
+    runs: tuple[Path, ...],
     *,
     form: str,
     tool: str | None,
@@ -68,7 +70,7 @@ def command(
     """Show a saved run again, in any format. RUN is a run folder, a run.json, `last`, `last~1`, or a run's name.
 
     The folder may be one of any command that measures, and of a run that was killed: a level that was not finished is
-    put together from its requests, and the report says what is missing.
+    put together from its requests, and the report says what is missing. With --format html several runs make one page.
     """
     # Each kind of report imports its own modules, so that none waits for another's.
     # ruff: noqa: PLC0415
@@ -88,6 +90,9 @@ def command(
         raise BadInput(f"{chosen[0]} and {chosen[1]}: two reports", hint="ask for one at a time")
     if chosen and form not in RENDERERS:
         raise BadInput(f"{chosen[0]}: does not exist as {form}", hint="leave --format out, or use markdown")
+    run = runs[0] if runs else None
+    if len(runs) > 1 and form != "html":
+        raise BadInput(f"{len(runs)} runs are named: only a page shows several", hint="add --format html")
     if shows and form != "html":
         raise BadInput("--open: is for pages", hint="add --format html")
     with contradictions_in(run):
@@ -96,12 +101,7 @@ def command(
         elif run is None:
             raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
         elif form == "html":
-            from loadbench.report.html import render_html
-            from loadbench.report.pages import page_of
-
-            content = render_html(page_of([_folder_of(run) or run.parent]))
-            if shows:
-                sys.exit(_open(content, out))
+            content = _page(runs, out, opens=shows)
         elif (folder := _folder_of(run)) is not None and (folder / SEVERAL_FILE).is_file():
             from loadbench.report.capacities import capacities_document
 
@@ -150,11 +150,17 @@ def command(
     print_report(content, "json" if schema else form)
 
 
-def _open(content: str, out: Path | None) -> ExitCode:
-    """Write the page, to a file that stays if none is named, and open it in the browser."""
+def _page(runs: Sequence[Path], out: Path | None, *, opens: bool) -> str:
+    """The page of the runs; if it is to be opened, it is written to a file that stays, and this ends the command."""
     import tempfile
     import webbrowser
 
+    from loadbench.report.html import render_html
+    from loadbench.report.pages import page_of
+
+    content = render_html(page_of([_folder_of(run) or run for run in runs]))
+    if not opens:
+        return content
     if out is None:
         with tempfile.NamedTemporaryFile(prefix="loadbench-", suffix=".html", delete=False) as file:
             out = Path(file.name)
@@ -163,7 +169,7 @@ def _open(content: str, out: Path | None) -> ExitCode:
         say(f"the page is {out}")
         if not webbrowser.open(out.resolve().as_uri()):
             say("note: no browser could be started; open the file yourself")
-    return code
+    sys.exit(code)
 
 
 def _several_files(result: Run, form: str, run: Path, out: Path | None) -> str:

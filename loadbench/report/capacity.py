@@ -57,7 +57,7 @@ def capacity_document(capacity: Capacity) -> Document:
         shares = [state or _share(probe.attainment[rule]) for rule in capacity.objectives]
         time, (phase, _) = duration(probe.window_s), _PHASES[probe.purpose]
         gave_up = [str(probe.gave_up)] * some_gave_up
-        probes.append([probe.label, _side(probe), *shares, str(probe.requests), *gave_up, time, phase])
+        probes.append([probe.label, side_of(probe), *shares, str(probe.requests), *gave_up, time, phase])
     further = ("gave up",) * some_gave_up
     headers = ("probe at", "decision", *capacity.objectives, "requests", *further, "measured for", "phase")
     rank = "00" + "0" * len(capacity.objectives) + "1" * (1 + some_gave_up) + "23"
@@ -212,7 +212,7 @@ def _goal(rule: str, hits: HitShare) -> str:
     return f"{goal} ({percent(hits.asked)} needed)"
 
 
-def _side(probe: ProbeResult) -> str:
+def side_of(probe: ProbeResult) -> str:
     """What is proven of the probe's load, or else what its own requests favour."""
     if probe.decision != "UNDECIDED":
         return probe.decision
@@ -271,7 +271,7 @@ def _notes(capacity: Capacity) -> Notes:
             f"objective columns: share of the probe's requests that met it. {goals}",
             "requests: those due after the warm-up; where requests wait, the server first answered earlier ones",
         ]
-        sides = {_side(probe) for probe in probes}
+        sides = {side_of(probe) for probe in probes}
         if fails or sides & {"PASS", "FAIL"}:
             notes.append(f"PASS, FAIL: proven{confidence} by all requests up to then{fails}")
         if any(side.startswith("probably") for side in sides):
@@ -328,7 +328,7 @@ def probe_line(probe: ProbeResult) -> str:
     shares = ", ".join(f"{_goal(rule, hits)}: {_share(hits)}" for rule, hits in probe.attainment.items())
     requests, why = counted(probe.requests, "request"), f", aborted by {probe.aborted}" if probe.aborted else ""
     why += ", the queue grows: the rate is above capacity" if probe.overloaded else ""
-    return f"{_PHASES[probe.purpose][0]} at {probe.label}: {_side(probe)} after {requests}{why}; {shares}"
+    return f"{_PHASES[probe.purpose][0]} at {probe.label}: {side_of(probe)} after {requests}{why}; {shares}"
 
 
 def step_line(step: CurveLevel) -> str:

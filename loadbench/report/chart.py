@@ -323,11 +323,20 @@ def _line(plot: _Plot, line: Series, place: int, *, dense: bool) -> Iterator[str
             dashes = f' stroke-dasharray="{dash}"' if dash else ""
             yield f'<path class="lb-line lb-line{color}"{dashes} d="M{"L".join(run)}"/>'
             run = []
+    free: list[tuple[float, float, float]] = []  # where labels are: from x, to x, at y
     for number, (x, y) in enumerate(line.points):
-        if y is not None and not dense:
-            yield _marker(plot.x(x), plot.y(y), color, place)
-        if y is not None and number < len(line.labels):
-            yield _text(plot.x(x) + 7, plot.y(y) - 7, line.labels[number], "start", "lb-odd" if number % 2 else "")
+        if y is None:
+            continue
+        at, high = plot.x(x), plot.y(y)
+        if not dense:
+            yield _marker(at, high, color, place)
+        if number < len(line.labels):
+            wide = _LETTER * len(line.labels[number])
+            begin, anchor = (at + 7, "start") if at + 7 + wide < plot.frame.width else (at - 7 - wide, "end")
+            # A label that would lie on another is left out: it can be read from the point.
+            if all(begin > end or begin + wide < start or abs(high - other) > 14 for start, end, other in free):
+                free.append((begin, begin + wide, high))
+                yield _text(at + 7 if anchor == "start" else at - 7, high - 7, line.labels[number], anchor)
 
 
 def _dash(place: int) -> str:

@@ -1,4 +1,4 @@
-"""A comparison as a picture: the throughput of both sides over the load, with intervals, and where they cross."""
+"""A comparison as charts: the figures of both sides over the load, their ratios, and where they cross."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from loadbench.report.chart import svg
 from loadbench.report.document import Chart, Mark, Series
 
 if TYPE_CHECKING:
-    from loadbench.results.compare import Comparison
+    from loadbench.results.compare import ComparedFigure, Comparison
 
 _TOKENS = "output_tokens_per_s"
+# What both sides are shown for, beside the throughput: a metric, and what it is.
+_LATENCIES = {
+    "ttft_p50": "TTFT p50",
+    "ttft_p95": "TTFT p95",
+    "tpot_p50": "TPOT p50",
+    "tpot_p95": "TPOT p95",
+    "e2e_p50": "E2E p50",
+    "e2e_p95": "E2E p95",
+}
 
 
 def compare_chart(comparison: Comparison) -> str:
@@ -20,26 +29,89 @@ def compare_chart(comparison: Comparison) -> str:
 
 def throughput_of_sides(comparison: Comparison) -> Chart:
     """Output tokens per second of both sides, and where they cross."""
-    rows = [row for row in comparison.comparisons if row.metric == _TOKENS]
-    rows.sort(key=lambda row: float(row.level.partition("=")[2]))
-    loads = [float(row.level.partition("=")[2]) for row in rows]
-    series = []
-    for letter, side, values, intervals in (
-        ("A", comparison.a, [row.a for row in rows], [row.a_interval for row in rows]),
-        ("B", comparison.b, [row.b for row in rows], [row.b_interval for row in rows]),
-    ):
-        name = f"{letter} {side.model}" + (f" on {side.device}" if side.device else "")
-        band = [(load, *ends) for load, ends in zip(loads, intervals, strict=True) if ends is not None]
-        series.append(Series(name, list(zip(loads, values, strict=True)), band))
     crossing, down = comparison.crossover, []
     if crossing is not None:
         between = f"{crossing.low:.3g} to {crossing.high:.3g}"
         down.append(Mark(crossing.users, f"crossover at {crossing.users:.3g} users ({between})"))
     return Chart(
         name="throughput",
-        series=series,
+        series=_sides(comparison, _TOKENS),
         title="Output tokens per second of A and B",
-        x="requests per second" if any(row.level.startswith("rate=") for row in rows) else "users",
+        x=_axis(comparison),
         y="output tokens/s",
         down=down,
+        switches="xy",
+        note="Band: the interval of each side.",
     )
+
+
+def comparison_charts(comparison: Comparison) -> list[Chart]:
+    """Throughput of both sides, the ratios with their intervals, and each latency of both sides."""
+    known = {row.metric for row in comparison.comparisons}
+    charts = [throughput_of_sides(comparison)] if _TOKENS in known else []
+    ratios = []
+    for metric, name in {_TOKENS: "output tokens/s", **_LATENCIES}.items():
+        rows = [row for row in _rows(comparison, metric) if row.ratio is not None and row.ratio > 0]
+        band = [(_load(row), *row.interval) for row in rows if row.interval is not None and row.interval[0] > 0]
+        if rows:
+            ratios.append(Series(name, [(_load(row), row.ratio) for row in rows], band, hidden=not _is_first(metric)))
+    if ratios:
+        charts.append(
+            Chart(
+                name="ratios",
+                series=ratios,
+                title="B relative to A",
+                x=_axis(comparison),
+                y="B / A",
+                log_y=True,
+                across=[Mark(1.0, "no difference")],
+                switches="xy",
+                note="More tokens/s are better, and so is less time: above 1 for throughput, below 1 for latencies. "
+                "A band that includes 1 shows no difference.",
+            )
+        )
+    for metric, name in _LATENCIES.items():
+        if metric in known:
+            charts.append(
+                Chart(
+                    name=metric.replace("_", "-"),
+                    series=_sides(comparison, metric),
+                    title=f"{name} of A and B",
+                    x=_axis(comparison),
+                    y=name,
+                    seconds=True,
+                    switches="xy",
+                )
+            )
+    return charts
+
+
+def _is_first(metric: str) -> bool:
+    """Whether a ratio is shown at once; all of them would hide each other."""
+    return metric in {_TOKENS, "ttft_p50", "tpot_p50"}
+
+
+def _rows(comparison: Comparison, metric: str) -> list[ComparedFigure]:
+    return sorted((row for row in comparison.comparisons if row.metric == metric), key=_load)
+
+
+def _load(row: ComparedFigure) -> float:
+    return float(row.level.partition("=")[2])
+
+
+def _axis(comparison: Comparison) -> str:
+    rates = any(row.level.startswith("rate=") for row in comparison.comparisons)
+    return "requests per second" if rates else "users"
+
+
+def _sides(comparison: Comparison, metric: str) -> list[Series]:
+    rows = _rows(comparison, metric)
+    series = []
+    for letter, side, values, intervals in (
+        ("A", comparison.a, [row.a for row in rows], [row.a_interval for row in rows]),
+        ("B", comparison.b, [row.b for row in rows], [row.b_interval for row in rows]),
+    ):
+        name = f"{letter} {side.model}" + (f" on {side.device}" if side.device else "")
+        band = [(_load(row), *ends) for row, ends in zip(rows, intervals, strict=True) if ends is not None]
+        series.append(Series(name, [(_load(row), value) for row, value in zip(rows, values, strict=True)], band))
+    return series

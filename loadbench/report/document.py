@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """The title of the blocks that follow."""
+    """The title of the blocks that follow. With a level of 3 it is the title of a part of a section."""
 
     text: str
+    level: int = 2
 
 
 @dataclass(frozen=True, slots=True)

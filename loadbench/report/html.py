@@ -34,7 +34,7 @@ def render_html(document: Document) -> str:
     builder = _Page()
     sections: list[dict[str, Any]] = [{"title": "", "id": "top", "blocks": []}]
     for block in document.blocks:
-        if isinstance(block, Heading):
+        if isinstance(block, Heading) and block.level == 2:
             sections.append({"title": block.text, "id": f"section-{len(sections)}", "blocks": []})
         else:
             sections[-1]["blocks"] += builder.view(block)
@@ -80,7 +80,8 @@ class _Page:
             return [_table(block)] if block.rows else []
         if isinstance(block, Tiles):
             return [{"kind": "tiles", "items": block.items}] if block.items else []
-        assert not isinstance(block, Heading)  # noqa: S101 - they begin sections
+        if isinstance(block, Heading):
+            return [{"kind": "heading", "text": block.text}]
         lines = [line for line in block.lines if line]
         return [{"kind": "notes" if isinstance(block, Notes) else "text", "lines": lines}] if lines else []
 
@@ -131,6 +132,8 @@ def _table(table: Table) -> dict[str, Any]:
         [(cell, letter, tone(header, cell)) for cell, letter, header in zip(row, table.align, headers, strict=True)]
         for row in table.rows
     ]
+    if not table.headers and table.align == "ll":
+        return {"kind": "facts", "rows": table.rows}
     named = list(zip(table.headers, table.align, strict=True)) if table.headers else []
     return {"kind": "table", "headers": named, "rows": rows, "summary": table.summary}
 

@@ -17,7 +17,14 @@ from loadbench.report import machine
 from loadbench.report.by_prompt import by_prompt_document
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
 from loadbench.report.run import by_model, group_tables, level_place, level_table, notes
-from loadbench.report.run_charts import distribution_charts, latency_charts, throughput_chart, timeline, trade_off_chart
+from loadbench.report.run_charts import (
+    distribution_charts,
+    latency_charts,
+    median_charts,
+    throughput_chart,
+    timeline,
+    trade_off_chart,
+)
 from loadbench.report.values import counted, disk_size, duration, memory_size, significant
 from loadbench.results.quality import read_quality
 from loadbench.results.readings import read_readings
@@ -116,6 +123,17 @@ def conclusion(run: Run) -> list[str]:
     return lines
 
 
+def levels_of_runs(runs: Sequence[tuple[str, Run]]) -> list[Block]:
+    """The throughput and latencies of several runs in common charts: a line for each run and model."""
+    lines: dict[str, list[LevelResult]] = {}
+    for name, run in runs:
+        for model, levels in by_model(run).items():
+            lines[f"{name}: {model}" if len(by_model(run)) > 1 else name] = levels
+    if not lines:
+        return []
+    return [throughput_chart(lines), trade_off_chart(lines), *median_charts(lines)]
+
+
 def _load(level: LevelResult) -> str:
     """A load in a sentence."""
     kind, _, number = level.load.label.partition("=")
@@ -162,7 +180,7 @@ def requested(run: Run) -> Table:
     rows: list[tuple[str, str]] = []
 
     def add(name: str, *values: object) -> None:
-        text = ", ".join(str(value) for value in values if value not in {None, "", False} and value != [])
+        text = ", ".join(str(value) for value in values if value or (value == 0 and value is not False))
         if text:
             rows.append((name, text))
 
@@ -263,7 +281,7 @@ def _seen(run: Run, kind: str) -> str:
     """The mean length in the measured responses, over all levels."""
     ok = sum(level.outcomes.get("ok", 0) for level in run.levels)
     tokens = sum(getattr(level.tokens, kind) for level in run.levels)
-    return f"{significant(tokens / ok)} on average, as measured" if ok and tokens else ""
+    return f"{significant(tokens / ok)} tokens on average, as measured" if ok and tokens else ""
 
 
 def _of_each(models: dict[str, Sequence[LevelResult]] | dict[str, list[LevelResult]], charts: object) -> list[Block]:

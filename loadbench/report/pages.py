@@ -1,20 +1,205 @@
-"""The page of whatever a path names: a run, a search, a comparison, or several of them."""
+"""The page of whatever a path names: a run, a capacity search, a comparison, or several of them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadbench.analyze.compare.in_folder import comparison_in
 from loadbench.analyze.level.rebuild import run_in
-from loadbench.report.page import run_page
+from loadbench.core.errors import BadInput
+from loadbench.report.capacities import capacities_document
+from loadbench.report.capacity import capacity_document, claim_texts, kind_of
+from loadbench.report.capacity_charts import capacity_charts
+from loadbench.report.compare import compare_document
+from loadbench.report.compare_chart import comparison_charts
+from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
+from loadbench.report.page import conclusion, levels_of_runs, requested, run_blocks, run_page, summary
+from loadbench.report.values import counted, duration, significant
+from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
+from loadbench.results.folder import read_run
+from loadbench.results.saved import FILES, has_pairs, read_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from loadbench.report.document import Document
+    from loadbench.results.capacity import Capacity
+    from loadbench.results.compare import Comparison
+    from loadbench.results.run import Run
+
+# A page of more runs would show none of them.
+MOST_RUNS = 20
 
 
-def page_of(folders: Sequence[Path]) -> Document:
-    """The page of these run folders; raises `BadInput` for one that cannot be read."""
-    (folder,) = folders
+def page_of(paths: Sequence[Path]) -> Document:
+    """The page of these run folders, or files of them; raises `BadInput` for one that cannot be read."""
+    if len(paths) > 1:
+        return runs_page(paths)
+    (path,) = paths
+    folder = path if path.is_dir() else path.parent
+    if not path.is_dir() and path.name not in FILES:
+        return run_page(read_run(path), folder)
+    if has_pairs(folder):
+        return comparison_page(comparison_in(folder), *read_pairs(folder))
+    if (folder / SEVERAL_FILE).is_file():
+        return _searches_page(folder)
+    if (folder / FILE).is_file():
+        return capacity_page(read_capacity(folder), run_in(folder), folder)
     return run_page(run_in(folder), folder)
+
+
+def runs_page(paths: Sequence[Path]) -> Document:
+    """Several runs next to each other: their throughput and latency in common charts, then each of them.
+
+    Raises `BadInput` for what is no single run, and for too many.
+    """
+    if len(paths) > MOST_RUNS:
+        raise BadInput(f"{len(paths)} runs: a page shows {MOST_RUNS} at most", hint="name fewer of them")
+    runs: list[tuple[str, Run, Path]] = []
+    for path in paths:
+        folder = path if path.is_dir() else path.parent
+        if has_pairs(folder) or (folder / SEVERAL_FILE).is_file():
+            raise BadInput(f"{path}: has several runs itself", hint="make a page of it alone")
+        run = run_in(folder) if path.is_dir() or path.name in FILES else read_run(path)
+        runs.append((run.name or folder.name, run, folder))
+    names = [name for name, _, _ in runs]
+    named = [
+        (f"{name}, {run.started_at}" if names.count(name) > 1 else name, run, folder) for name, run, folder in runs
+    ]
+    lines = [f"{name}: {conclusion(run)[0]}" for name, run, _ in named]
+    rows = []
+    for name, run, _ in named:
+        best = max(run.levels, key=lambda level: level.throughput.output_tokens_per_s, default=None)
+        valid = sum(level.verdict.status == "VALID" for level in run.levels)
+        most = "-" if best is None else f"{significant(best.throughput.output_tokens_per_s)} at {best.load.label}"
+        rows.append([name, run.started_at, most, f"{valid} of {len(run.levels)}"])
+    blocks: list[Block] = [
+        Text([f"loadbench report of {counted(len(runs), 'run')}"]),
+        Text(["These runs are shown next to each other. Whether they differ is what `loadbench compare` decides."]),
+        Heading("Overview"),
+        Table(("run", "started", "highest output tokens/s", "valid levels"), rows, "llrr"),
+        Notes(lines),
+        *levels_of_runs([(name, run) for name, run, _ in named]),
+    ]
+    for name, run, folder in named:
+        blocks += [Heading(name), *summary(run), *_below(run_blocks(run, folder))]
+    return Document(" · ".join(name for name, _, _ in named), blocks)
+
+
+def _below(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks of one of several runs: its sections are parts of its own section."""
+    return [Heading(block.text, level=3) if isinstance(block, Heading) else block for block in blocks]
+
+
+# Searches.
+
+
+def capacity_page(capacity: Capacity, run: Run, folder: Path | None) -> Document:
+    """The answer, what it rests on, and the levels that were measured for it."""
+    text, *rest = capacity_document(capacity).blocks
+    title = f"Capacity of {capacity.model or run.name}"
+    head = f"loadbench capacity · {capacity.started_at} · {', '.join(capacity.objectives)}"
+    blocks: list[Block] = [Text([head]), text, Tiles(_answer_tiles(capacity))]
+    if capacity.simulated:
+        blocks.insert(2, Text(["This is the simulated server of loadbench, not a real one."]))
+    charts = capacity_charts(capacity, run)
+    blocks += [Heading("What the answer rests on"), *charts, *rest]
+    curve = [run.levels[step.level] for step in capacity.curve if step.level < len(run.levels)]
+    return Document(title, [*blocks, *run_blocks(run, folder, levels=curve)])
+
+
+def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
+    tiles = []
+    answer = capacity.answer
+    if answer is not None:
+        unit = "users" if kind_of(capacity) == "users" else "requests/s"
+        think = f"who think {duration(answer.think_s)}" if answer.think_s else ""
+        tiles.append(("best estimate", f"{answer.amount:g} {unit}", f"{answer.strength} {think}".strip()))
+        proven, likely = claim_texts(capacity)
+        tiles.append(("likely range", likely, f"{100 * answer.confidence:g} % confidence"))
+        tiles.append(("proven range", proven, "whatever the curve"))
+        tiles.append(("bottleneck", answer.limit, ""))
+    fleet = capacity.devices
+    if fleet is not None and fleet.devices is not None:
+        tiles.append((f"servers for {fleet.people} users", str(fleet.devices), f"{fleet.per_device} users each"))
+    spent = f"of a budget of {duration(capacity.budget_s)}"
+    tiles.append(("probes", str(len(capacity.probes)), f"in {duration(capacity.spent_s)} {spent}"))
+    return tiles
+
+
+def _searches_page(folder: Path) -> Document:
+    """The searches of several models: the table of all, then each of them."""
+    capacities = read_capacities(folder)
+    document = capacities_document(capacities)
+    options: list[tuple[str, Sequence[Block]]] = []
+    for search in capacities.searches:
+        inner = folder / capacities.folders.get(search.model, "")
+        run = run_in(inner) if (inner / "run.json").is_file() and inner != folder else None
+        first, *rest = capacity_document(search).blocks
+        facts = [] if run is None else [requested(run)]
+        options.append(
+            (search.model, [first, Tiles(_answer_tiles(search)), *capacity_charts(search, run), *rest, *facts])
+        )
+    blocks: list[Block] = [Text(["loadbench capacity"]), Heading("All models"), *document.blocks]
+    blocks += [Heading("Each model"), Choice("Model", options)] if options else []
+    return Document(document.title, blocks)
+
+
+# Comparisons.
+
+
+def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) -> Document:
+    """The conclusion and the gates, both sides in charts, every figure, and what was requested of each side."""
+    document = compare_document(comparison)
+    sides = f"{comparison.a.model} and {comparison.b.model}"
+    if comparison.a.model == comparison.b.model:
+        sides = f"{comparison.a.name} and {comparison.b.name}"
+    head = f"loadbench compare · {counted(len(a), 'run')} of A, {len(b)} of B"
+    head += f" · {a[0].started_at}" if a and a[0].started_at else ""
+    outcome = document.title.partition(": ")[2]
+    _, gates, who, *rest = document.blocks
+    tiles = []
+    if outcome:
+        tiles.append(("gates", outcome, counted(len(comparison.gates), "rule")))
+    crossing = comparison.crossover
+    if crossing is not None:
+        tiles.append(("crossover", f"{crossing.users:.3g} users", f"{crossing.low:.3g} to {crossing.high:.3g}"))
+    for row in comparison.overall:
+        if row.metric == "output_tokens_per_s" and row.ratio is not None:
+            ends = "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}, over all loads"
+            tiles.append(("output tokens/s, B/A", f"{row.ratio:.3f}x", ends))
+    tiles.append(
+        ("figures compared", str(len(comparison.comparisons)), f"{100 * comparison.confidence:g} % confidence")
+    )
+    said = comparison.conclusion
+    blocks: list[Block] = [Text([head]), Text([f"{said[:1].upper()}{said[1:]}."]), who, Tiles(tiles)]
+    if any(side.simulated for side in (comparison.a, comparison.b)):
+        blocks.insert(2, Text(["A side is the simulated server of loadbench, not a real one."]))
+    if isinstance(gates, Table) and gates.rows:
+        blocks += [Heading("Gates"), gates]
+    blocks += [Heading("Both sides"), *comparison_charts(comparison), Heading("Every figure"), *rest]
+    if a and b:
+        blocks += [Heading("What was requested"), _both(requested(a[0]), requested(b[0]))]
+        runs = [
+            [
+                letter,
+                run.started_at,
+                str(len(run.levels)),
+                ", ".join(dict.fromkeys(one.verdict.status for one in run.levels)),
+            ]
+            for letter, side in (("A", a), ("B", b))
+            for run in side
+        ]
+        blocks += [Heading("Runs"), Table(("side", "started", "levels", "verdicts"), runs, "llrl")]
+    return Document(f"Comparison of {sides}", blocks)
+
+
+def _both(a: Table, b: Table) -> Table:
+    """The facts of both sides in columns; what is the same for both stands once."""
+    facts_a, facts_b = ({row[0]: row[1] for row in side.rows} for side in (a, b))
+    names = dict.fromkeys([*facts_a, *facts_b])
+    rows = [
+        [name, facts_a.get(name, "-"), "the same" if facts_a.get(name) == facts_b.get(name) else facts_b.get(name, "-")]
+        for name in names
+    ]
+    return Table(("", "A", "B"), rows, "lll")

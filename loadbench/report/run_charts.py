@@ -31,6 +31,8 @@ _MOST_SHOWN = 6
 # Places on the axis of percentiles: each unit is one more nine.
 _NINES = [(0.0, "0 %"), (math.log10(2), "50 %"), *((float(n), f"{100 - 10 ** (2 - n):.6g} %") for n in range(1, 6))]
 _STEP = 0.1
+# From this ratio of the largest to the smallest value on, a linear axis hides the smaller distributions.
+_WIDE = 10
 
 
 def load_axis(levels: Sequence[LevelResult]) -> str:
@@ -101,6 +103,34 @@ def latency_charts(levels: Sequence[LevelResult], *, of: str = "", name: str = "
     return charts
 
 
+def median_charts(by_line: Mapping[str, Sequence[LevelResult]]) -> list[Chart]:
+    """The median of each latency over the load, a line for each of several runs or models."""
+    charts = []
+    for key, short, title in FIGURES:
+        series = []
+        for name, levels in by_line.items():
+            found = [(amount(level.load), level.metrics.get(key)) for level in _by_load(levels)]
+            points = [(at, None if metric is None else metric.p50) for at, metric in found]
+            ends = [(at, metric.interval.get("p50") or (None, None)) for at, metric in found if metric is not None]
+            band = [(at, low, math.inf if high is None else high) for at, (low, high) in ends if low is not None]
+            series.append(Series(name, points, band))
+        if any(y is not None for line in series for _, y in line.points):
+            axis = load_axis(next(iter(by_line.values())))
+            name = f"{short.lower()}-medians"
+            charts.append(
+                Chart(
+                    name=name,
+                    title=f"{title} ({short}): median",
+                    series=series,
+                    x=axis,
+                    y=f"{short} p50",
+                    seconds=True,
+                    switches="xy",
+                )
+            )
+    return charts
+
+
 def trade_off_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
     """What each load gives and costs: the time to first token over the throughput."""
     series = []
@@ -142,6 +172,7 @@ def distribution_charts(levels: Sequence[LevelResult], *, of: str = "", name: st
             rows.append([level.load.label, f"{metric.count:,}", *map(duration, figures)])
         if not series:
             continue
+        values = [y for line in series for _, y in line.points if y is not None]
         headers = ("load", "responses", "min", "p50", "p90", "p95", "p99", "p99.9", "max")
         charts.append(
             Chart(
@@ -151,6 +182,7 @@ def distribution_charts(levels: Sequence[LevelResult], *, of: str = "", name: st
                 x="share of the responses that are faster",
                 y=short,
                 log_x=False,
+                log_y=min(values, default=0) > 0 and max(values) > _WIDE * min(values),
                 seconds=True,
                 dense=True,
                 x_ticks=_NINES,
