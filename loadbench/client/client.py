@@ -29,7 +29,7 @@ from loadbench.record.sample import Sample
 from loadbench.wire.body import NO_CHANGES, BodyChanges, limit_in, request_body
 from loadbench.wire.formats import address
 from loadbench.wire.openai import Api, clean, error_text, quoted
-from loadbench.wire.response_reader import ResponseReader
+from loadbench.wire.response_reader import Learned, ResponseReader
 from loadbench.wire.sse import LARGEST_BLOCK, OversizeEvent, hold
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ class Client:
         others: Sequence[Endpoint] = (),
     ) -> None:
         self._endpoints = (endpoint, *others)
+        self._learned = [Learned() for _ in self._endpoints]
         models, servers = ({getattr(one, name) for one in self._endpoints} for name in ("model", "base_url"))
         self.destinations = tuple(
             Destination(index, one.model if len(models) > 1 else None, one.base_url if len(servers) > 1 else None)
@@ -187,7 +188,8 @@ class Client:
     async def send(self, request: Request, body: bytes) -> Sample:
         """Send a request that is due, and return its sample, however it ends."""
         endpoint = self._endpoints[request.destination.endpoint]
-        reader = ResponseReader(endpoint.api, keep_text=request.keep_text)
+        learned = self._learned[request.destination.endpoint]
+        reader = ResponseReader(endpoint.api, keep_text=request.keep_text, learned=learned)
         call = _Call(reader, request, clock=self._clock, timeouts=self._timeouts)
         self._calls.add(call)
         try:

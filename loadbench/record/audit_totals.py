@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from loadbench.plan.load import Phases
     from loadbench.record.sample import Sample
 
@@ -77,11 +75,11 @@ class AuditTotalsBuilder:
         else:
             self._totals.foreign_tokens += inside
 
-    def add_paced(self, sample: Sample, gaps: Sequence[int], itl: Sequence[tuple[int, int]]) -> None:
-        """Add the gaps of a request, and its inter-token latencies."""
-        if not itl:
+    def add_paced(self, sample: Sample, gaps: int, latencies: int) -> None:
+        """Add a request with so many gaps and inter-token latencies."""
+        if not latencies:
             return
-        if len(itl) < len(gaps) or sample.event_tokens is None or sample.output_tokens is None:
+        if latencies < gaps or sample.event_tokens is None or sample.output_tokens is None:
             self._totals.unpaced += 1
             return
         self._totals.paced_ns += (sample.last_token_ns or 0) - (sample.first_token_ns or 0)

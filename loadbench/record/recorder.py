@@ -268,12 +268,18 @@ class Recorder:
             self._record(name, figure(sample))
         self._window.timeline.keep(sample)
 
-        gaps, itl = sample.event_gaps(), sample.inter_token_latencies()
+        gaps = sample.event_gaps()
         self._undefined["event_gap"] += not gaps
         self._histograms["event_gap"].record_many(gaps)
-        self._undefined["itl"] += not itl
-        self._histograms["itl"].record_many([gap for gap, _ in itl], [weight for _, weight in itl])
-        self._window.audit.add_paced(sample, gaps, itl)
+        if sample.has_single_tokens:
+            paced = len(gaps)
+            self._histograms["itl"].record_many(gaps)
+        else:
+            itl = sample.inter_token_latencies()
+            paced = len(itl)
+            self._histograms["itl"].record_many([gap for gap, _ in itl], [weight for _, weight in itl])
+        self._undefined["itl"] += not paced
+        self._window.audit.add_paced(sample, len(gaps), paced)
         count["reads"] += sample.reads
         count["merged"] += sample.merged_reads
         count["events"] += len(sample.event_ns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from itertools import pairwise
+from operator import sub
 from typing import TYPE_CHECKING
 
 from loadbench.record.outcome import Outcome, TokenSource
@@ -95,7 +95,7 @@ class Sample:
 
     def event_gaps(self) -> list[int]:
         """Nanoseconds between consecutive token-bearing events; k events have k - 1 gaps."""
-        return [later - earlier for earlier, later in pairwise(self.event_ns)]
+        return list(map(sub, self.event_ns[1:], self.event_ns))
 
     def inter_token_latencies(self) -> list[tuple[int, int]]:
         """(ITL in ns, weight in tokens) of each gap: the gap over the tokens of its later event.
@@ -106,6 +106,12 @@ class Sample:
         if tokens is None:
             return []
         return [(round(gap / held), held) for gap, held in zip(self.event_gaps(), tokens[1:], strict=True) if held > 0]
+
+    @property
+    def has_single_tokens(self) -> bool:
+        """Whether each event is known to have one token, as mostly: then its gaps are its inter-token latencies."""
+        tokens = self.event_tokens
+        return tokens is not None and tokens.count(1) == len(tokens)
 
     def tpot(self) -> float | None:
         """Time per output token in ns: `(last_token - first_token) / (N - tokens in the first event)`.

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from array import array
 from contextlib import suppress
+from copy import copy
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from loadbench.record.usage_check import PLAUSIBLE, UsageCheck
 from loadbench.wire.formats import format_of
 from loadbench.wire.generated import generated
 from loadbench.wire.openai import DONE, FOREIGN, BadChunk, Chunk, clean, error_text, page_text, quoted, read_chunk
-from loadbench.wire.shortcut import learn
+from loadbench.wire.shortcut import VaryingShortcut, learn
 from loadbench.wire.sse import USUAL_BLOCK, OversizeEvent, holds_much
 from loadbench.wire.typed import Counts, Form, decoder, form_of
 from loadbench.wire.usage import MOST_TOKENS, Usage, usage_in
@@ -82,6 +83,19 @@ _LONGEST_TOKEN = 128
 _BYTES_PER_TOKEN = 2
 
 
+class Learned:
+    """How the responses of a server can be read fast, kept from one to the next: what their events have in common.
+
+    Nothing in it is of one response alone, and whatever does not fit is parsed as if nothing had been learned.
+    """
+
+    __slots__ = ("form", "shortcuts", "typed")
+
+    def __init__(self) -> None:
+        self.form, self.typed = Form(), None  # type: Form, Decode | None
+        self.shortcuts: dict[bool, VaryingShortcut] = {}  # for visible text, and (true) for reasoning
+
+
 class ResponseReader:
     """One response body: feed it the bytes that arrive, close it, then read its outcome and its figures.
 
@@ -105,6 +119,7 @@ class ResponseReader:
         "_has_reasoning",
         "_inner",
         "_is_marked",
+        "_learned",
         "_learns",
         "_merged_usage",
         "_misses",
@@ -144,7 +159,8 @@ class ResponseReader:
         "unfinished",
     )
 
-    def __init__(self, api: Api, *, keep_text: bool = False) -> None:
+    def __init__(self, api: Api, *, keep_text: bool = False, learned: Learned | None = None) -> None:
+        self._learned = Learned() if learned is None else learned
         self._format = format_of(api)
         self._stream = self._format.new_stream()
         self._read_chunk = self._format.new_reader()
@@ -385,6 +401,13 @@ class ResponseReader:
         if self._new_decoder and self.event_ns and (self.model is not None or not self._format.in_lines):
             self._typed, self._new_decoder = self._new_decoder(self._read_chunk), None
         between = self._stream.between and self.done_ns is None
+        if self._tries and between and self.event_ns and self.model is not None and not self._renewals:
+            # The first event with text has been parsed. It shows which of the earlier responses' events come now.
+            known = self._learned.shortcuts.get(self.first_visible_ns is None)
+            if known is not None:
+                self._shortcut, self._tries, self._tried = copy(known), 0, b""
+            if self._typed is None and self._learned.typed is not None:
+                self._form, self._typed, self._learns = self._learned.form, self._learned.typed, False
         self._ready = self._shortcut if between else None
         self._decode = self._typed if between else None
         return self._ready is not None or self._decode is not None
@@ -561,6 +584,8 @@ class ResponseReader:
         self._shortcut = learn(event, self._tried, has_model=self.model is not None) if self._tried else None
         self._tries = self._tries - 1 if self._shortcut is None else 0
         self._tried = event if self._tries else b""
+        if isinstance(self._shortcut, VaryingShortcut):
+            self._learned.shortcuts[self._shortcut.of_reasoning] = copy(self._shortcut)
 
     def _learn_form(self, data: bytes) -> None:
         """Let the typed decoder read events like this one, which has text and no end, besides those that it reads."""
@@ -569,6 +594,8 @@ class ResponseReader:
         self._learns = form is None and self._forms > 0
         if form is not None:
             self._form, self._typed = form, decoder(form)
+            if self.model is not None:  # else the model is among the values that must not change
+                self._learned.form, self._learned.typed = self._form, self._typed
 
     def _forget_shortcut(self, tries: int = _MOST_TRIES) -> None:
         """Count what came by the shortcut as if it had been parsed, and let another one be learned."""
@@ -713,7 +740,9 @@ class ResponseReader:
     def text_bytes(self) -> int:
         """The length of all text that was shown, without tool calls; escaped characters count as they were sent."""
         plain = len(self.event_ns) - self._parsed
-        return self._parsed_bytes + self._plain_bytes - (plain * self._shortcut.frame_bytes if self._shortcut else 0)
+        shortcut = self._shortcut
+        others = plain * shortcut.frame_bytes + shortcut.varying_bytes if shortcut else 0
+        return self._parsed_bytes + self._plain_bytes - others
 
     @property
     def input_tokens(self) -> int | None:

@@ -3,19 +3,30 @@
 Nearly every event of many servers is the event before it with another piece of text. Once two such events have been
 read, the bytes before and after their text are known. Bytes that begin and end the same, with a plain JSON string
 between, are the same event with that text, and can be counted without parsing. With several events in one read, the
-end of one and the beginning of the next stand between their texts, so one `split` separates them all. Events that
-differ in more are left to `loadbench.wire.typed`.
+end of one and the beginning of the next stand between their texts, so one `split` separates them all.
 
-Only certain cases are counted: a string without quotes, escapes and control characters, between exactly the learned
+Some servers also number their events, or give each an id, a time or padding. Where such a value of the frame itself
+means nothing (`loadbench.wire.typed.means_nothing`), it may be any plain string, or any number, like the text
+(`VaryingShortcut`). Events that differ in more are left to `loadbench.wire.typed`.
+
+Only certain cases are counted: strings without quotes, escapes and control characters, between exactly the learned
 bytes. Everything else is parsed. What was learned is checked once, by parsing the event with another text in its place.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from loadbench.wire.openai import BadChunk, Chunk, read_chunk
+import orjson
+
+from loadbench.wire.openai import BadChunk, Chunk, object_of, read_chunk
+from loadbench.wire.typed import means_nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Characters of a JSON string that need no escape, at least one. Broken UTF-8 is left to the parser.
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]+').fullmatch
@@ -24,12 +35,20 @@ _ASCII = re.compile(rb"[ !#-\[\]-~]+").fullmatch
 _NAMES = (b"content", b"text", b"reasoning_content", b"reasoning")
 _PLACES = tuple(b'"%b":%b"' % (name, space) for name in _NAMES for space in (b"", b" "))
 _PROBE = "probe"
+# What may vary: the text, and beside it plain strings and numbers that every parser reads as they are.
+_TEXT = rb'([^"\\\x00-\x1f]+)'
+_FORMS = {str: rb'([^"\\\x00-\x1f]*)(?=")', int: rb"(0|[1-9][0-9]{0,14})(?=[,}])"}
+# Patterns for the events of all servers of this process. One takes as long as the parsing of some ten events: where
+# each response would need another, there is no shortcut.
+_MOST_PATTERNS, _MOST_VARYING = 64, 8
+_Values = Callable[[bytes], list[tuple[bytes, ...]]]  # of each event
+_patterns: dict[bytes, _Values] = {}
 
 
 class Shortcut:
     """What the events of one response have in common; call `count` only where an event begins."""
 
-    __slots__ = ("_between", "_head", "_margins", "_tail", "frame_bytes", "of_reasoning")
+    __slots__ = ("_between", "_head", "_margins", "_tail", "frame_bytes", "of_reasoning", "varying_bytes")
 
     def __init__(self, before: bytes, after: bytes, *, of_reasoning: bool = False) -> None:
         self.of_reasoning = of_reasoning
@@ -37,7 +56,8 @@ class Shortcut:
         self._tail = after + b"\n\n"
         self._between = self._tail + self._head
         self._margins = (len(self._head), -len(self._tail))
-        self.frame_bytes = len(self._between)  # of an event, without its text
+        self.frame_bytes = len(self._between)  # of an event, without what varies
+        self.varying_bytes = 0  # of what was counted, without its text
 
     def count(self, chunk: bytes) -> int:
         """The number of events in these bytes, all of them complete; 0 if they must be parsed."""
@@ -54,6 +74,43 @@ class Shortcut:
         return len(texts) if all(map(_is_plain, texts)) else 0
 
 
+class VaryingShortcut(Shortcut):
+    """A shortcut for events in which other values vary than the text, which is the value number `place`, from 0.
+
+    `fixed` are the bytes around the values; the first and the last begin and end an event.
+    """
+
+    __slots__ = ("_place", "_values")
+
+    def __init__(self, fixed: Sequence[bytes], values: _Values, place: int, *, of_reasoning: bool) -> None:
+        super().__init__(fixed[0], fixed[-1], of_reasoning=of_reasoning)
+        self.frame_bytes = sum(map(len, fixed)) + len(b"\n\n")
+        self._values, self._place = values, place
+
+    def count(self, chunk: bytes) -> int:
+        """The number of events in these bytes, all of them complete; 0 if they must be parsed."""
+        if not (chunk.startswith(self._head) and chunk.endswith(self._tail)):
+            return 0
+        found = self._values(chunk)
+        count = len(found)
+        values = found[0] if count == 1 else [value for event in found for value in event]
+        length = len(b"".join(values))
+        # Events of this length in all leave no room for anything else.
+        if not count or count * self.frame_bytes + length != len(chunk):
+            return 0
+        if not chunk.isascii():
+            try:
+                for value in values:
+                    value.decode()
+            except UnicodeDecodeError:
+                return 0
+        place = self._place
+        self.varying_bytes += length
+        for event in found:
+            self.varying_bytes -= len(event[place])
+        return count
+
+
 def _is_plain(text: bytes) -> bool:
     if _PLAIN(text) is None:
         return False
@@ -65,7 +122,7 @@ def _is_plain(text: bytes) -> bool:
 
 
 def learn(event: bytes, earlier: bytes, *, has_model: bool) -> Shortcut | None:
-    """The shortcut for events like these two; `None` if they differ in more than one text, or have more.
+    """The shortcut for events like these two; `None` if they differ in more than text and values without a meaning.
 
     Both begin with `data:`, are without their empty line, and were read as events with text. `has_model`: the model is
     known, so that no event can change it.
@@ -75,14 +132,55 @@ def learn(event: bytes, earlier: bytes, *, has_model: bool) -> Shortcut | None:
         text, quote, after = rest.partition(b'"')
         if not (quote and text) or b"\\" in text:
             continue
-        shortcut = Shortcut(before + found, quote + after, of_reasoning=b"reasoning" in place)
+        head, tail, of_reasoning = before + found, quote + after, b"reasoning" in place
+        shortcut: Shortcut | None = Shortcut(head, tail, of_reasoning=of_reasoning)
         if not shortcut.count(earlier + b"\n\n"):
+            shortcut = _varying(event, earlier, head, tail, of_reasoning=of_reasoning)
+        if shortcut is None:
             continue
         # The same event with another text must be read as just that.
         probe = Chunk(reasoning=_PROBE) if shortcut.of_reasoning else Chunk(text=_PROBE)
         with suppress(BadChunk):
-            chunk = read_chunk((before + found + _PROBE.encode() + quote + after).removeprefix(b"data:"))
+            chunk = read_chunk((head + _PROBE.encode() + tail).removeprefix(b"data:"))
             model = chunk.model if has_model else None
             if chunk == probe._replace(model=model, choices=chunk.choices):
                 return shortcut
     return None
+
+
+def _varying(event: bytes, earlier: bytes, head: bytes, tail: bytes, *, of_reasoning: bool) -> Shortcut | None:
+    """The shortcut for two events that differ in values of the frame that mean nothing, too."""
+    try:
+        one, other = (object_of(each.removeprefix(b"data:")) for each in (event, earlier))
+    except BadChunk:
+        return None
+    if list(one) != list(other):
+        return None
+    # All such values vary, also those that do not in one response, as its id: what is fixed serves for all responses.
+    places = [(len(head), len(event) - len(tail), _TEXT)]
+    for name, value in one.items():
+        form = _FORMS.get(type(value))
+        if form is None or not means_nothing(name):
+            continue
+        key = orjson.dumps(name)
+        found = re.search(re.escape(key) + b':[ ]?"?' + form, event)
+        # A name that stands there once is the frame's own.
+        if found is not None and event.count(key) == 1 and found[1] == str(value).encode():
+            places.append((*found.span(1), form))
+    places.sort()
+    ends = [0, *(end for _, end, _ in places)]
+    begins = [*(begin for begin, _, _ in places), len(event)]
+    fixed = tuple(event[end:begin] for end, begin in zip(ends, begins, strict=True))
+    if not 1 < len(places) <= _MOST_VARYING:
+        return None
+    forms = [*(form for *_, form in places), rb"\n\n"]
+    pattern = b"".join(re.escape(part) + form for part, form in zip(fixed, forms, strict=True))
+    values = _patterns.get(pattern)
+    if values is None:
+        if len(_patterns) == _MOST_PATTERNS:
+            return None
+        values = _patterns[pattern] = re.compile(pattern).findall
+    shortcut = VaryingShortcut(fixed, values, forms.index(_TEXT), of_reasoning=of_reasoning)
+    fits = all(shortcut.count(each + b"\n\n") == 1 for each in (event, earlier))
+    shortcut.varying_bytes = 0
+    return shortcut if fits else None

@@ -27,8 +27,15 @@ from loadbench.wire.usage import Usage, read_usage
 _PINNED = ERROR_KEYS | {"object", "timings", "metrics"}
 # A value that may be the same in all events: what has digits is an id, and would need another decoder each time.
 _WORD = re.compile(r"[^0-9]{0,40}|200|0").fullmatch
+# Read into a frame, besides those: all other names of it may have any value.
+_MEANINGFUL = frozenset({"choices", "usage", "model"})
 # In a delta they say what all of it is.
 _DECIDES = frozenset({"type", "thought", "extra_content", "error"})
+
+
+def means_nothing(name: str) -> bool:
+    """Whether a name of a frame says nothing that is used, whatever its value is."""
+    return name not in _PINNED and name not in _MEANINGFUL
 
 
 class _Absent:
