@@ -43,7 +43,7 @@ class Slices:
     def add_tokens(self, stamps: array[int], tokens: array[int] | None, total: float) -> None:
         """Add tokens by the stamps of their events; spread evenly if `tokens` is unknown."""
         self._moments.extend(stamps)
-        self._values.extend(list(tokens) if tokens is not None else [total / len(stamps)] * len(stamps))
+        self._values += array("d", (total / len(stamps),)) * len(stamps) if tokens is None else array("d", tokens)
         if len(self._moments) >= _GATHERED:
             self.count()
 

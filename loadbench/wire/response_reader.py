@@ -234,7 +234,7 @@ class ResponseReader:
                     self.event_ns.append(at_ns)
                     self._events_in_read = 1
                 else:
-                    self.event_ns.extend([at_ns] * count)
+                    self.event_ns += array("q", (at_ns,)) * count
                     self._count_read(count)
                 return
             self._misses = self._misses + 1 if self._plain_bytes == self._plain_before else 1

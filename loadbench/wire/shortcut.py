@@ -37,12 +37,12 @@ _PLACES = tuple(b'"%b":%b"' % (name, space) for name in _NAMES for space in (b""
 _PROBE = "probe"
 # What may vary: the text, and beside it plain strings and numbers that every parser reads as they are.
 _TEXT = rb'([^"\\\x00-\x1f]+)'
-_FORMS = {str: rb'([^"\\\x00-\x1f]*)(?=")', int: rb"(0|[1-9][0-9]{0,14})(?=[,}])"}
+_FORMS = {str: rb'[^"\\\x00-\x1f]*(?=")', int: rb"(?:0|[1-9][0-9]{0,14})(?=[,}])"}
 # Patterns for the events of all servers of this process. One takes as long as the parsing of some ten events: where
 # each response would need another, there is no shortcut.
 _MOST_PATTERNS, _MOST_VARYING = 64, 8
-_Values = Callable[[bytes], list[tuple[bytes, ...]]]  # of each event
-_patterns: dict[bytes, _Values] = {}
+_Texts = Callable[[bytes], list[bytes]]
+_patterns: dict[bytes, _Texts] = {}
 
 
 class Shortcut:
@@ -75,39 +75,33 @@ class Shortcut:
 
 
 class VaryingShortcut(Shortcut):
-    """A shortcut for events in which other values vary than the text, which is the value number `place`, from 0.
+    """A shortcut for events in which other values vary than the text; `texts` finds the texts of all whole events.
 
     `fixed` are the bytes around the values; the first and the last begin and end an event.
     """
 
-    __slots__ = ("_place", "_values")
+    __slots__ = ("_texts",)
 
-    def __init__(self, fixed: Sequence[bytes], values: _Values, place: int, *, of_reasoning: bool) -> None:
+    def __init__(self, fixed: Sequence[bytes], texts: _Texts, *, of_reasoning: bool) -> None:
         super().__init__(fixed[0], fixed[-1], of_reasoning=of_reasoning)
         self.frame_bytes = sum(map(len, fixed)) + len(b"\n\n")
-        self._values, self._place = values, place
+        self._texts = texts
 
     def count(self, chunk: bytes) -> int:
         """The number of events in these bytes, all of them complete; 0 if they must be parsed."""
         if not (chunk.startswith(self._head) and chunk.endswith(self._tail)):
             return 0
-        found = self._values(chunk)
-        count = len(found)
-        values = found[0] if count == 1 else [value for event in found for value in event]
-        length = len(b"".join(values))
-        # Events of this length in all leave no room for anything else.
-        if not count or count * self.frame_bytes + length != len(chunk):
+        texts = self._texts(chunk)
+        count = len(texts)
+        # Each begins a line and ends with two line feeds: where there are no others, there is nothing else either.
+        if not count or chunk.count(b"\n") != 2 * count:
             return 0
         if not chunk.isascii():
             try:
-                for value in values:
-                    value.decode()
+                chunk.decode()
             except UnicodeDecodeError:
                 return 0
-        place = self._place
-        self.varying_bytes += length
-        for event in found:
-            self.varying_bytes -= len(event[place])
+        self.varying_bytes += len(chunk) - count * self.frame_bytes - sum(map(len, texts))
         return count
 
 
@@ -133,9 +127,9 @@ def learn(event: bytes, earlier: bytes, *, has_model: bool) -> Shortcut | None:
         if not (quote and text) or b"\\" in text:
             continue
         head, tail, of_reasoning = before + found, quote + after, b"reasoning" in place
-        shortcut: Shortcut | None = Shortcut(head, tail, of_reasoning=of_reasoning)
-        if not shortcut.count(earlier + b"\n\n"):
-            shortcut = _varying(event, earlier, head, tail, of_reasoning=of_reasoning)
+        plain = Shortcut(head, tail, of_reasoning=of_reasoning)
+        is_plain = plain.count(earlier + b"\n\n") > 0
+        shortcut = plain if is_plain else _varying(event, earlier, head, tail, of_reasoning=of_reasoning)
         if shortcut is None:
             continue
         # The same event with another text must be read as just that.
@@ -163,7 +157,7 @@ def _varying(event: bytes, earlier: bytes, head: bytes, tail: bytes, *, of_reaso
         if form is None or not means_nothing(name):
             continue
         key = orjson.dumps(name)
-        found = re.search(re.escape(key) + b':[ ]?"?' + form, event)
+        found = re.search(re.escape(key) + b':[ ]?"?(' + form + b")", event)
         # A name that stands there once is the frame's own.
         if found is not None and event.count(key) == 1 and found[1] == str(value).encode():
             places.append((*found.span(1), form))
@@ -171,16 +165,16 @@ def _varying(event: bytes, earlier: bytes, head: bytes, tail: bytes, *, of_reaso
     ends = [0, *(end for _, end, _ in places)]
     begins = [*(begin for begin, _, _ in places), len(event)]
     fixed = tuple(event[end:begin] for end, begin in zip(ends, begins, strict=True))
-    if not 1 < len(places) <= _MOST_VARYING:
+    if b"\n" in event or not 1 < len(places) <= _MOST_VARYING:
         return None
     forms = [*(form for *_, form in places), rb"\n\n"]
-    pattern = b"".join(re.escape(part) + form for part, form in zip(fixed, forms, strict=True))
-    values = _patterns.get(pattern)
-    if values is None:
+    pattern = rb"^" + b"".join(re.escape(part) + form for part, form in zip(fixed, forms, strict=True))
+    texts = _patterns.get(pattern)
+    if texts is None:
         if len(_patterns) == _MOST_PATTERNS:
             return None
-        values = _patterns[pattern] = re.compile(pattern).findall
-    shortcut = VaryingShortcut(fixed, values, forms.index(_TEXT), of_reasoning=of_reasoning)
+        texts = _patterns[pattern] = re.compile(pattern, re.MULTILINE).findall
+    shortcut = VaryingShortcut(fixed, texts, of_reasoning=of_reasoning)
     fits = all(shortcut.count(each + b"\n\n") == 1 for each in (event, earlier))
     shortcut.varying_bytes = 0
     return shortcut if fits else None

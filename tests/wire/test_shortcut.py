@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadbench.wire import response_reader
-from loadbench.wire.openai import Api
-from loadbench.wire.response_reader import ResponseReader
+from loadbench.wire import response_reader, shortcut
+from loadbench.wire.openai import Api, read_chunk
+from loadbench.wire.response_reader import Learned, ResponseReader
 from loadbench.wire.shortcut import Shortcut, learn
 
 
@@ -145,7 +145,9 @@ def test_what_is_not_simple_is_not_learned(data):
 
 def test_events_that_differ_in_more_than_text_are_not_learned():
     """Nor are those whose model is not known yet, since the next may name another."""
-    assert learned(frame("a", created=1), frame("a", created=2)) is None
+    assert learned(frame("a", created=1.5), frame("a", created=2.5)) is None
+    assert learned(frame("a", created=1), frame("a", created="1")) is None
+    assert learned(frame("a", model="m"), frame("a", model="n")) is None
     assert learned(frame("a"), frame("b"), has_model=False) is None
     assert learned(b'{"choices":[{"text":"a"}]}', b'{"choices":[{"text":"b"}]}', has_model=False).count(
         events(b'{"choices":[{"text":"c"}]}')
@@ -196,6 +198,66 @@ def test_a_shortcut_that_is_out_of_date_is_learned_again(together):
     assert answer._shortcut.count(events(frames[-1])) == 1
 
 
+VARYING = st.fixed_dictionaries(
+    {
+        "id": st.one_of(st.text(max_size=3), st.text("ab\x7fé", max_size=3)),
+        "created": st.integers(0, 10**18),
+        "seq": st.integers(-3, 10**17),
+        "padding": st.text("x", max_size=9),
+    }
+)
+
+
+@given(
+    st.lists(st.tuples(st.text("ab é", min_size=1, max_size=4), VARYING), min_size=4, max_size=40),
+    st.integers(1, 8),
+    st.sampled_from([b"", b"x", b"\xc3", b"junk\n", b": ping\n\n", b"\n", b'data: {"seq":1}\n\n']),
+    st.integers(0, 10**6),
+)
+def test_values_without_a_meaning_may_vary(pieces, together, noise, at):
+    """Numbers, ids and padding of the frame: their events count as the parser counts them, whatever is among them."""
+    frames = [frame(text, **values) for text, values in pieces]
+    chunks = [events(*frames[start : start + together]) for start in range(0, len(frames), together)]
+    place = at % len(chunks)
+    whole = [one.find(b"data", at % max(1, len(one))) for one in chunks]
+    for cut in {0, at % (len(chunks[place]) + 1), max(0, whole[place])}:
+        noisy = [*chunks]
+        noisy[place] = noisy[place][:cut] + noise + noisy[place][cut:]
+        assert told(noisy, long_way=False) == told(noisy, long_way=True)
+
+
+def test_varying_events_are_counted_without_the_parser():
+    """Also in the next response, which has another id and begins with another number: its first event shows enough."""
+    known, parsed = Learned(), []
+    for response in range(2):
+        reader = ResponseReader(Api.CHAT, learned=known)
+        reader._read_chunk = lambda data: parsed.append(data) or read_chunk(data)
+        for number in range(50):
+            reader.feed(number, events(frame("é" * (number % 3 + 1), seq=number, id=f"c-{response}", pad="x" * number)))
+        assert len(reader.event_ns) == 50
+        assert reader.text_bytes == sum(2 * (number % 3 + 1) for number in range(50))
+        assert len(parsed) <= 3
+        parsed.clear()
+
+
+def test_a_varying_value_is_the_frames_own():
+    """A name that stands in the choice too is not passed over: there it may mean something."""
+    one, other = (
+        orjson.dumps({"index": n, "model": "m", "choices": [{"index": 0, "delta": {"content": "a"}}]}) for n in (1, 2)
+    )
+    assert learned(one, other) is None
+
+
+def test_patterns_are_not_made_without_end(monkeypatch):
+    """A server whose every response has a form of its own is parsed: to make a pattern takes longer than that."""
+    made = {}
+    monkeypatch.setattr(shortcut, "_patterns", made)
+    for number in range(200):
+        more = {f"name {number}": 1, "model": "m"}
+        learned(frame("a", seq=1, **more), frame("b", seq=2, **more))
+    assert len(made) == shortcut._MOST_PATTERNS
+
+
 @pytest.mark.parametrize("together", [1, 2])
 def test_a_form_that_never_comes_again_is_given_up(monkeypatch, together):
     """The first event has a role, which the others lack: theirs is learned after some of them, and only once."""
@@ -213,7 +275,7 @@ def test_a_form_that_never_comes_again_is_given_up(monkeypatch, together):
     assert list(answer.event_ns) == [0, *(number for number in range(1, 100) for _ in range(together))]
     numbered = ResponseReader(Api.CHAT)
     for number in range(100):
-        numbered.feed(number, events(frame("a", created=number)))
+        numbered.feed(number, events(frame("a", created=number / 2)))
     assert len(tried) == 4
     assert numbered._shortcut is None
     assert len(numbered.event_ns) == 100

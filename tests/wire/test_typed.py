@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from loadbench.record.outcome import Outcome
 from loadbench.wire import response_reader
 from loadbench.wire.openai import ERROR_KEYS, Api
-from loadbench.wire.response_reader import ResponseReader
+from loadbench.wire.response_reader import Learned, ResponseReader
 from loadbench.wire.sse import EventStream
 from loadbench.wire.typed import Counts, Form, decoder, form_of
 from tests.bench.forms import FORMS, frames
@@ -25,9 +25,11 @@ def events(*data: bytes) -> bytes:
     return b"".join(b"data: " + one + b"\n\n" for one in data)
 
 
-def read(chunks: list[bytes], *, parsed: bool = False, api: Api = Api.CHAT) -> ResponseReader:
+def read(
+    chunks: list[bytes], *, parsed: bool = False, api: Api = Api.CHAT, learned: Learned | None = None
+) -> ResponseReader:
     """What these reads add up to; to keep the text is to parse every event."""
-    reader = ResponseReader(api, keep_text=parsed)
+    reader = ResponseReader(api, keep_text=parsed, learned=learned)
     for number, chunk in enumerate(chunks):
         reader.feed(1000 + number, chunk)
     reader.close(9000)
@@ -147,6 +149,15 @@ def streams(draw: st.DrawFn) -> list[bytes]:
 def test_every_stream_is_read_as_by_the_parser(stream, cuts):
     """Whatever an event has, wherever it has it, and however the stream is cut."""
     compare(stream, cuts)
+
+
+@given(earlier=streams(), stream=streams(), together=st.sampled_from([1, 3]))
+def test_what_earlier_responses_taught_changes_nothing(earlier, stream, together):
+    """A response is read as by the parser, whatever responses came before it."""
+    learned = Learned()
+    for one in (earlier, stream, stream):
+        chunks = [b"".join(one[start : start + together]) for start in range(0, len(one), together)]
+        assert told(read(chunks, learned=learned)) == told(read(chunks, parsed=True))
 
 
 @pytest.mark.parametrize("form", FORMS)
