@@ -22,7 +22,8 @@ PACKAGE = ROOT / "loadbench"
 # 2,000 for saved runs and their names, one request, explanations, and where settings come from.
 # 1,900 for pages: their charts, what they show of runs, searches and comparisons, and levels in time.
 # 150 for what a plan reckons and warns of.
-MOST_LINES = 54_630
+# 300 for scenarios written by asking.
+MOST_LINES = 54_930
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.

@@ -40,6 +40,7 @@ COMMANDS = {
     "selfcheck": "Check loadbench's timing error and highest load on this machine.",
     "explain": "Explain a word: a figure, a verdict, the code of a reason, an outcome.",
     "serve": "Run the simulated server.",
+    "init": "Write a scenario file by asking.",
     "scenarios": "List or copy the scenario files that come with loadbench.",
 }
 # Where the name is a word of the language.
