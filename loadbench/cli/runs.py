@@ -140,6 +140,53 @@ def list_command(*, every: bool, as_json: bool, wide: bool, **options: Any) -> N
 
 
 @command.command(
+    "trend", examples=("loadbench runs trend ttft_p95 --at users=1", "loadbench runs trend requests_per_s")
+)
+@click.argument("metric")
+@filters
+@click.option("--at", metavar="LOAD", help="The load, as in users=8. Default: that of the newest run that most have.")
+@click.option("--any-server", is_flag=True, help="Also runs of other servers: the same work at another URL.")
+@wide_option
+@click.option("--json", "as_json", is_flag=True, help="Print the trend as JSON on stdout.")
+def trend_command(metric: str, *, at: str | None, any_server: bool, as_json: bool, wide: bool, **options: Any) -> None:
+    """Show how a metric went over the runs that can be compared with the newest, with intervals and commits.
+
+    METRIC is a latency with a point (ttft_p95, e2e_mean), output_tokens_per_s, requests_per_s, failures, or capacity.
+    Runs of another server, other work or an INVALID level are left out, and named with the reason.
+    """
+    from loadbench.analyze.compare.trend import check_metric, trend_of
+    from loadbench.plan.objective import parse_level_label
+    from loadbench.report.render_text import render_text
+    from loadbench.report.runs import trend_document
+    from loadbench.results.folder import contradictions_in, read_run
+    from loadbench.results.run import to_json
+
+    refuse_wide("JSON" if as_json else "text", wide=wide)
+    check_metric(metric)
+    if at is not None:
+        try:
+            at = parse_level_label(at)
+        except ValueError as error:
+            raise BadInput(f"--at: {error}") from None
+    folder, summaries, _ = chosen(**options)
+    runs = []
+    for summary in summaries:
+        run, reason = None, f"is {summary.state}: {summary.problem}".rstrip(": ")
+        if summary.state not in {"damaged", "empty"}:
+            try:
+                run = read_run(Path(summary.path))
+            except BadInput as error:
+                reason = "is a comparison" if summary.command == "compare" else error.message
+        runs.append((summary, run, reason))
+    if not runs:
+        raise BadInput(f"no run in {folder} fits", hint="`loadbench runs` lists them")
+    with contradictions_in(folder):
+        trend = trend_of(runs, metric, at=at, model=options["model"] or "", any_server=any_server)
+    content = to_json(trend).decode() if as_json else render_text(trend_document(trend), **look(wide=wide))
+    click.echo(content, nl=False)
+
+
+@command.command(
     "label", examples=("loadbench runs label last gpu=4090 driver=560", "loadbench runs label last driver=")
 )
 @click.argument("run", type=RUN)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadbench.core.text import some
+from loadbench.plan.objective import FAILURES, RATES
 from loadbench.report.document import Document, Notes, Table, Text
-from loadbench.report.values import clipped, counted, significant
+from loadbench.report.values import clipped, counted, duration, percent, significant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from loadbench.analyze.compare.trend import Trend
     from loadbench.results.run_summary import RunSummary
 
 _LONGEST_CELL = 40
+_BLOCKS = "▁▂▃▄▅▆▇█"
 # On a narrow screen those with the highest digits are left out first.
 _RANKS = {"run": 0, "result": 0, "verdicts": 1, "model": 2, "command": 3, "loads": 4, "labels": 5, "commit": 6}
 
@@ -54,7 +57,7 @@ def runs_document(runs: Sequence[RunSummary], *, results: str, left_out: int) ->
         "loads": [_loads(run.loads) or "-" for run in runs],
         "result": [clipped(result_of(run), 60) for run in runs],
         "verdicts": [", ".join(f"{count} {status}" for status, count in run.verdicts.items()) or "-" for run in runs],
-        "commit": ["" if not run.commit else run.commit[:9] + ("+" if run.dirty else "") for run in runs],
+        "commit": [_commit(run.commit, dirty=run.dirty) for run in runs],
         "labels": [" ".join(f"{key}={value}" for key, value in run.labels.items()) for run in runs],
     }
     shown = {name: [cell or "-" for cell in cells] for name, cells in columns.items() if any(cells)}
@@ -68,6 +71,68 @@ def runs_document(runs: Sequence[RunSummary], *, results: str, left_out: int) ->
         f"{counted(len(runs), 'run')} in {results}, the newest first",
         [Table(list(shown), rows, "l" * len(shown), rank="".join(str(_RANKS[name]) for name in shown)), Notes(notes)],
     )
+
+
+def trend_document(trend: Trend) -> Document:
+    """The values from the oldest run to the newest, as a line of blocks and as a table."""
+    show = _units(trend.metric)
+    where = " at ".join(part for part in (trend.model, trend.at) if part)
+    title = f"{trend.metric} of {where}: {counted(len(trend.points), 'run')}, the newest last"
+    values = [point.value for point in trend.points]
+    blocks: list[Text | Table | Notes] = []
+    if len(values) > 1:
+        low, high = min(values), max(values)
+        steps = [round((len(_BLOCKS) - 1) * (value - low) / (high - low or 1)) for value in values]
+        line = "".join(_BLOCKS[step] for step in steps)
+        change = f", {100 * (values[-1] / values[0] - 1):+.1f} % in all" if values[0] else ""
+        blocks.append(Text([f"{line}  {show(values[0])} → {show(values[-1])}{change}"]))
+    rows, before = [], None
+    for point in trend.points:
+        ends = point.interval or (None, None)
+        shown = [show(end) if end is not None else "?" for end in ends]
+        ratio = f"{100 * (point.value / before - 1):+.1f} %" if before else "-"
+        rows.append(
+            [
+                point.run,
+                show(point.value),
+                f"{shown[0]} to {shown[1]}" if point.interval else "-",
+                ratio,
+                point.change or "-",
+                point.verdict or "-",
+                _commit(point.commit, dirty=point.dirty) or "-",
+                " ".join(f"{key}={value}" for key, value in point.labels.items()) or "-",
+            ]
+        )
+        before = point.value
+    names = ["run", trend.metric, "95 % interval", "change", "it is", "verdict", "commit", "labels"]
+    rank = "00001345"
+    used = [at for at in range(len(names)) if at < 5 or any(row[at] != "-" for row in rows)]
+    blocks.append(
+        Table(
+            [names[at] for at in used],
+            [[row[at] for at in used] for row in rows],
+            "".join("lrlrllll"[at] for at in used),
+            rank="".join(rank[at] for at in used),
+        )
+    )
+    notes = list(trend.notes)
+    if any(point.change == "~" for point in trend.points):
+        notes.append("~: the intervals touch; `loadbench compare` decides whether two runs differ")
+    reasons: dict[str, list[str]] = {}
+    for one in trend.left_out:
+        reasons.setdefault(one.reason, []).append(one.run)
+    notes += [f"left out: {some(names, most=2)}: {reason}" for reason, names in reasons.items()]
+    return Document(title, [*blocks, Notes(notes)])
+
+
+def _units(metric: str) -> Callable[[float], str]:
+    if metric == FAILURES:
+        return percent
+    return significant if metric in {*RATES, "capacity"} else duration
+
+
+def _commit(commit: str | None, *, dirty: bool | None) -> str:
+    return "" if not commit else commit[:9] + ("+" if dirty else "")
 
 
 def deletion_document(folders: Sequence[tuple[str, int, int]]) -> Document:

@@ -15,7 +15,7 @@ from loadbench.core.errors import BadInput
 from loadbench.results.append_log import is_run_being_written
 from loadbench.results.capacity import FILE, SEVERAL_FILE
 from loadbench.results.folder import UNREADABLE, RunFolder, read_plain
-from loadbench.results.run import ClosedLoad, OpenLoad, to_json
+from loadbench.results.run import ClosedLoad, OpenInterval, OpenLoad, to_json
 from loadbench.results.saved import FILES, has_pairs, repeats_of
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ class _Answer(msgspec.Struct):
     users: float | None = None
     rate_per_s: float | None = None
     strength: str = ""
+    low: float | None = None
+    high: float | None = None
+    likely_low: float | None = None
+    likely_high: float | None = None
 
 
 class _Search(msgspec.Struct):
@@ -118,12 +122,14 @@ class Peak(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CapacityFound(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of a search for one model: users or requests per second, null if there is none."""
+    """The answer of a search for one model: users or requests per second, null if there is none, and the range that
+    answers, whose ends may be open."""
 
     model: str
     status: str
     users: float | None = None
     rate_per_s: float | None = None
+    interval: OpenInterval | None = None
     strength: str = ""
 
 
@@ -187,14 +193,7 @@ def summary_of(found: FoundRun) -> RunSummary:
         fields |= {
             "loads": list(dict.fromkeys(level.load.label for level in levels)),
             "verdicts": dict(Counter(level.verdict.status for level in levels)),
-            "capacity": [
-                CapacityFound(
-                    model=search.model,
-                    status=search.status,
-                    **({} if search.answer is None else msgspec.structs.asdict(search.answer)),
-                )
-                for search in searches
-            ],
+            "capacity": [_found(search) for search in searches],
         }
         if best is not None and not searches and command != "compare":
             speed = best.throughput.output_tokens_per_s
@@ -219,6 +218,21 @@ def summary_of(found: FoundRun) -> RunSummary:
     base: dict[str, object] = {"name": found.name, "started_at": found.began.isoformat().replace("+00:00", "Z")}
     about: dict[str, object] = {"run": path.name, "path": str(path), "command": command, "state": state}
     return msgspec.convert({**base, **msgspec.to_builtins(fields), **about, "problem": problem}, RunSummary)
+
+
+def _found(search: _Search) -> CapacityFound:
+    answer = search.answer
+    if answer is None:
+        return CapacityFound(model=search.model, status=search.status)
+    proven = answer.strength == "proven" or answer.likely_low is None
+    return CapacityFound(
+        model=search.model,
+        status=search.status,
+        users=answer.users,
+        rate_per_s=answer.rate_per_s,
+        interval=(answer.low, answer.high) if proven else (answer.likely_low, answer.likely_high),
+        strength=answer.strength,
+    )
 
 
 def read_labels(folder: Path) -> dict[str, str]:

@@ -118,6 +118,24 @@ def mixed(runs: Sequence[Run]) -> str:
     return ""
 
 
+def why_not_the_same(
+    run: Run, other: Run, level: LevelResult, other_level: LevelResult, metric: str, *, any_server: bool
+) -> str:
+    """Why a figure of two runs does not belong to one series, at a level of one load; empty where it does."""
+    if run.simulated != other.simulated:
+        return "one is of the simulated server, the other is not"
+    if run.simulated and _value(run, "target.profile") != _value(other, "target.profile"):
+        return f"another simulated server: {_named(['target.profile'], run, other)}"
+    target, other_target = (" + ".join(one.targets) or one.target for one in (level, other_level))
+    if not any_server and not run.simulated and target != other_target:
+        return f"another server: {other_target}"
+    different = mixed([run, other])
+    if different:
+        return f"other work: {different}"
+    reason = unequal([level], [other_level], run, other, paired=False, confidence=0.95).reason(metric)
+    return reason[1].replace(" of b ", " of this run ").replace(" of a", " of the newest") if reason else ""
+
+
 def caveats(a: Sequence[Run], b: Sequence[Run], *, paired: bool) -> list[Reason]:
     """What a reader must know about two sides that may be compared."""
     return [
