@@ -28,6 +28,7 @@ COMMANDS = {
     "replay": "Replay a recorded trace at its original times and lengths.",
     "capacity": "Find the highest load at which every objective holds.",
     "report": "Show a saved run again, in any format.",
+    "plot": "Draw a chart of a saved run, as SVG or PNG.",
     "runs": "List, label and delete saved runs; `report last` shows the newest.",
     "compare": "Compare two servers or two saved runs: which is faster?",
     "try": "Send one request, and show on a timeline what happened when.",

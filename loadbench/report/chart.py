@@ -85,7 +85,7 @@ def svg(chart: Chart | HeatMap) -> str:
             f"{_value(value, chart)} at {_at(at, chart)}" for at, value in line.points if value is not None
         )
         sentences.append(f"{line.name}: {values or 'nothing'}.")
-    return _alone(chart.title, " ".join(sentences), [*_parts(shown, plot), *_legend(shown.series)])
+    return _alone(chart.title, " ".join(sentences), [*_parts(shown, plot), *_legend(shown.series, dense=shown.dense)])
 
 
 def drawing(chart: Chart | HeatMap, *, log_x: bool | None = None, log_y: bool | None = None) -> Drawing:
@@ -128,9 +128,9 @@ def class_of(line: Series, place: int) -> str:
     return str(place % len(LIGHT))
 
 
-def sample(line: Series, place: int) -> str:
+def sample(line: Series, place: int, *, dense: bool) -> str:
     """The line and marker of a series, for the legend of a page."""
-    drawn = _sample(line, place, 2.0, 8.0)
+    drawn = _sample(line, place, 2.0, 8.0, dense=dense)
     return f'<svg class="lb-chart lb-key" viewBox="0 0 32 16" width="32" height="16" aria-hidden="true">{drawn}</svg>'
 
 
@@ -314,7 +314,7 @@ def _band(plot: _Plot, line: Series, place: int) -> Iterator[str]:
 
 def _line(plot: _Plot, line: Series, place: int, *, dense: bool) -> Iterator[str]:
     """A line between neighbouring points; it is interrupted where a value is missing."""
-    color, dash = class_of(line, place), "" if line.shade is not None else _dash(place)
+    color, dash = class_of(line, place), _dash(place)
     run: list[str] = []
     for x, y in [*line.points, (0.0, None)]:
         if y is not None:
@@ -367,21 +367,22 @@ def _marker(x: float, y: float, color: str, place: int) -> str:
     return f'<path class="lb-fill{color}" d="M{x:.1f} {y:.1f}{shapes[place % len(shapes)]}"/>'
 
 
-def _legend(series: Sequence[Series]) -> Iterator[str]:
+def _legend(series: Sequence[Series], *, dense: bool) -> Iterator[str]:
     place = 0
     for number, row in enumerate(_rows(series)):
         x, y = float(_LEFT), _TITLE + 14 + number * _ROW
         for name in row:
-            yield _sample(series[place], place, x, y - 4)
+            yield _sample(series[place], place, x, y - 4, dense=dense)
             yield _text(x + 36, y, name, "start")
             x += _width(name)
             place += 1
 
 
-def _sample(line: Series, place: int, x: float, y: float) -> str:
-    color, dash = class_of(line, place), "" if line.shade is not None else _dash(place)
+def _sample(line: Series, place: int, x: float, y: float, *, dense: bool) -> str:
+    color, dash = class_of(line, place), _dash(place)
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<path class="lb-line lb-line{color}"{dashes} d="M{x:.1f} {y}h28"/>' + _marker(x + 14, y, color, place)
+    marker = "" if dense else _marker(x + 14, y, color, place)
+    return f'<path class="lb-line lb-line{color}"{dashes} d="M{x:.1f} {y}h28"/>{marker}'
 
 
 def _rows(series: Sequence[Series]) -> list[list[str]]:

@@ -111,7 +111,7 @@ class _Page:
         headers, rows = table_rows(chart) if chart.table is None else (chart.table.headers, chart.table.rows)
         table = _table(Table(headers, rows[:_MOST_ROWS], "r" * len(headers)))
         legend = [
-            {"name": line.name, "key": sample(line, place), "on": not line.hidden}
+            {"name": line.name, "key": sample(line, place, dense=chart.dense), "on": not line.hidden}
             for place, line in enumerate(chart.series)
         ]
         switches = [(axis, (chart.log_x, chart.log_y)[axis == "y"]) for axis in chart.switches]
