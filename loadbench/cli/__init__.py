@@ -42,6 +42,7 @@ COMMANDS = {
     "explain": "Explain a word: a figure, a verdict, the code of a reason, an outcome.",
     "serve": "Run the simulated server.",
     "init": "Write a scenario file by asking.",
+    "schema": "Print the JSON Schema of a document, or of scenario files.",
     "scenarios": "List or copy the scenario files that come with loadbench.",
 }
 # Where the name is a word of the language.

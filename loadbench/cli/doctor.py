@@ -37,7 +37,7 @@ def command(*, as_json: bool, **options: Any) -> None:
     say_unused(scenario)
     checkup = run_checkup(scenario, os.environ, say=say)
     if as_json:
-        document = {**msgspec.to_builtins(checkup), "simulated": scenario.simulated}
+        document = msgspec.to_builtins(msgspec.structs.replace(checkup, simulated=scenario.simulated))
         click.echo(printable_json(orjson.dumps(document, option=orjson.OPT_INDENT_2)))
     else:
         if scenario.simulated:

@@ -17,7 +17,7 @@ import time
 from array import array
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 import msgspec
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from loadbench.client.transport import HttpRequest, Sink, Transport
     from loadbench.record.sample import Sample
 
-SCHEMA = "loadbench.selfcheck/1"
+SCHEMA: Final = "loadbench.selfcheck/1"
 # A response as in a usual measurement, and the longest step of the climb.
 _EVENTS = 64
 _STEP_NS = 1_500_000_000
@@ -68,7 +68,7 @@ Ends = Literal["client", "server", "budget", "users"]
 class SelfCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The result, as `selfcheck --json` prints it."""
 
-    schema: str = SCHEMA
+    schema: Literal["loadbench.selfcheck/1"] = SCHEMA
     stamp_source: str
     stamp_error_s: ErrorQuantiles | None
     ttft_error_s: ErrorQuantiles | None

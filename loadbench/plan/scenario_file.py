@@ -94,7 +94,7 @@ class ScenarioFile:
             if not isinstance(values, dict):
                 raise BadInput(f"{self.place(section)}: {section}: found {values!r}, want a table of settings")
             for name, value in values.items():
-                key = f"{section}.{_SYNONYMS.get((section, name), name)}"
+                key = f"{section}.{SYNONYMS.get((section, name), name)}"
                 if key == "target.model" and isinstance(value, str) and value.endswith(".json"):  # as with --models
                     key = "target.model_set"
                 if key not in known:
@@ -138,7 +138,7 @@ class ScenarioFile:
 
 
 # Plural and singular are easily confused, and mean the same.
-_SYNONYMS = {
+SYNONYMS = {
     ("target", "models"): "model",
     ("target", "headers"): "header",
     ("load", "rates"): "rate",
@@ -146,7 +146,7 @@ _SYNONYMS = {
     ("slo", "slo"): "objectives",
 }
 
-_PERSONA_TYPES = {"input_tokens": TOKENS, "output_tokens": TOKENS, "think": THINK, "turns": TURNS}
+PERSONA_TYPES = {"input_tokens": TOKENS, "output_tokens": TOKENS, "think": THINK, "turns": TURNS}
 
 
 def read_persona(name: str, table: object, *, place: Callable[[str], str]) -> Persona:
@@ -157,11 +157,11 @@ def read_persona(name: str, table: object, *, place: Callable[[str], str]) -> Pe
         raise BadInput(f"{place('')}: {name!r} cannot be a persona's name", hint="write it without colons and commas")
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in _PERSONA_TYPES:
+        if key not in PERSONA_TYPES:
             hint = nearest(key, PERSONA_SETTINGS)
             raise BadInput(f"{place(key)}: personas.{name}.{key}: an unknown key", hint=hint)
         try:
-            values[key] = _PERSONA_TYPES[key].read(value)
+            values[key] = PERSONA_TYPES[key].read(value)
         except ValueError as error:
             raise BadInput(f"{place(key)}: personas.{name}.{key}: {error}") from None
     return Persona(name=name, **values)

@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -30,7 +30,7 @@ from loadbench.plan.server_url import normal_url, origin_of, shown_url
 from loadbench.plan.shares import parse_shares, read_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadbench.plan.abandonment import Abandonment
     from loadbench.plan.distribution import Distribution
@@ -69,6 +69,16 @@ class SettingType(Generic[T]):
     is_flag: bool = False  # the flag has no value
     secret: bool = False  # a value may have a secret in it: `show` hides it, and no traceback has the value
     example: str = ""  # for the hint of a message
+    # What a scenario file may hold, as JSON Schema; never stricter than `read`.
+    form: Mapping[str, object] = field(default_factory=lambda: {"type": "string"}, compare=False)
+
+
+def _form(*kinds: str, **more: object) -> Mapping[str, object]:
+    """One of these types of JSON; `more` are further keywords."""
+    return {"type": kinds[0] if len(kinds) == 1 else list(kinds), **more}
+
+
+_LIST = _form("string", "array")
 
 
 def _wrong(found: object, wanted: str) -> ValueError:
@@ -318,17 +328,17 @@ def choice(*words: str) -> SettingType[str]:
             return value.strip().lower()
         raise _wrong(value, " or ".join(words))
 
-    return SettingType("|".join(words), read)
+    return SettingType("|".join(words), read, form={"enum": list(words)})
 
 
 def whole(least: int, most: int = 10**12) -> SettingType[int]:
     """A whole number within bounds."""
-    return SettingType("N", _whole(least, most))
+    return SettingType("N", _whole(least, most), form=_form("integer", "string", minimum=least, maximum=most))
 
 
 def number(least: float, most: float) -> SettingType[float]:
     """A number within bounds."""
-    return SettingType("X", _number(least, most))
+    return SettingType("X", _number(least, most), form=_form("number", "string", minimum=least, maximum=most))
 
 
 def _show_duration(value: int | None) -> object:
@@ -421,33 +431,57 @@ URLS: SettingType[tuple[str, ...]] = SettingType(
     lambda urls: shown_url(urls[0]) if len(urls) == 1 else [shown_url(url) for url in urls],
     multiple=True,
     secret=True,
+    form=_LIST,
 )
-HOSTS: SettingType[tuple[str, ...]] = SettingType("HOST", _listed(_host, "gpu.example.org"), _show_list, multiple=True)
+HOSTS: SettingType[tuple[str, ...]] = SettingType(
+    "HOST", _listed(_host, "gpu.example.org"), _show_list, multiple=True, form=_LIST
+)
 LOCAL_ADDRESSES: SettingType[tuple[str, ...]] = SettingType(
-    "ADDRESS", _listed(_local_address, "127.0.0.2,127.0.0.3", may_be_none=True), _show_list, multiple=True
+    "ADDRESS", _listed(_local_address, "127.0.0.2,127.0.0.3", may_be_none=True), _show_list, multiple=True, form=_LIST
 )
 MODELS: SettingType[tuple[str, ...]] = SettingType(
-    "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True
+    "ID", _listed(_text, "qwen2.5-0.5b,phi-4-mini", commas_in_items=True), _show_list, multiple=True, form=_LIST
 )
 USERS: SettingType[tuple[int, ...]] = SettingType(
-    "N,...|auto", _users, lambda users: "auto" if isinstance(users, AutoUsers) else _show_list(users)
+    "N,...|auto",
+    _users,
+    lambda users: "auto" if isinstance(users, AutoUsers) else _show_list(users),
+    form=_form("integer", "string", "array"),
 )
-RATES: SettingType[tuple[float, ...]] = SettingType("RATE,...", _listed(_rate, "0.5,1,2 or 30/min"), _show_list)
-DURATION = SettingType("TIME", _duration, _show_duration)
+RATES: SettingType[tuple[float, ...]] = SettingType(
+    "RATE,...", _listed(_rate, "0.5,1,2 or 30/min"), _show_list, form=_form("number", "string", "array")
+)
+DURATION = SettingType("TIME", _duration, _show_duration, form=_form("string", "integer", maximum=0))
 POSITIVE_DURATION = SettingType("TIME", _positive_duration, _show_duration)
 OPTIONAL_DURATION: SettingType[int | None] = SettingType("TIME|none", _or_none(_positive_duration), _show_duration)
-SHARE = SettingType("PERCENT", _share)
-BELOW_ALL = SettingType("PERCENT", _share_within(0, 0.9999, "less than 100%, as in 20%"))
-HALF_WIDTH = SettingType("PERCENT", _share_within(0.001, 0.5, "from 0.1% to 50%, as in 3%"), example="3%")
+SHARE = SettingType("PERCENT", _share, form=_form("number", "string"))
+BELOW_ALL = SettingType(
+    "PERCENT", _share_within(0, 0.9999, "less than 100%, as in 20%"), form=_form("number", "string")
+)
+HALF_WIDTH = SettingType(
+    "PERCENT", _share_within(0.001, 0.5, "from 0.1% to 50%, as in 3%"), example="3%", form=_form("number", "string")
+)
 INTERVAL = SettingType("TIME", _interval, _show_duration)
 OPTIONAL_INTERVAL: SettingType[int | None] = SettingType("TIME|none", _or_none(_interval), _show_duration)
-MONEY = SettingType("PRICE", _number(0, 1e12))
-WATTS: SettingType[tuple[float, float]] = SettingType("W|W..W", _watts, lambda ends: f"{ends[0]:g}..{ends[1]:g}")
-CONFIDENCE = SettingType("PERCENT", _share_within(0.5, 0.9999, "a confidence from 50% to 99.99%"), example="95%")
-FLAG = SettingType("", _flag, is_flag=True)
+MONEY = SettingType("PRICE", _number(0, 1e12), form=_form("number", "string", minimum=0))
+WATTS: SettingType[tuple[float, float]] = SettingType(
+    "W|W..W", _watts, lambda ends: f"{ends[0]:g}..{ends[1]:g}", form=_form("number", "string", "array")
+)
+CONFIDENCE = SettingType(
+    "PERCENT",
+    _share_within(0.5, 0.9999, "a confidence from 50% to 99.99%"),
+    example="95%",
+    form=_form("number", "string"),
+)
+FLAG = SettingType("", _flag, is_flag=True, form=_form("boolean", "string"))
 # Header values may be secrets: only the names are ever shown.
 HEADERS: SettingType[tuple[tuple[str, str], ...]] = SettingType(
-    "'K: V'", _headers, lambda headers: {name: "***" for name, _ in headers}, multiple=True, secret=True
+    "'K: V'",
+    _headers,
+    lambda headers: {name: "***" for name, _ in headers},
+    multiple=True,
+    secret=True,
+    form=_form("object", "string", "array"),
 )
 # These name variables, which are no secrets.
 HEADER_VARIABLES: SettingType[tuple[tuple[str, str, str], ...]] = SettingType(
@@ -455,15 +489,17 @@ HEADER_VARIABLES: SettingType[tuple[tuple[str, str, str], ...]] = SettingType(
     _header_variables,
     lambda headers: {name: f"{scheme} {variable}".strip() for name, scheme, variable in headers},
     multiple=True,
+    form=_form("object", "string", "array"),
 )
 JSON_OBJECTS: SettingType[tuple[dict[str, Any], ...]] = SettingType(
-    "JSON|@FILE", read_objects, masked, multiple=True, secret=True
+    "JSON|@FILE", read_objects, masked, multiple=True, secret=True, form=_form("object", "string", "array")
 )
 FIELD_NAME = SettingType("NAME", _field_name)
 LISTENING: SettingType[tuple[str, int]] = SettingType(
     "[ADDRESS:]PORT",
     _listening,
     lambda place: f"[{place[0]}]:{place[1]}" if ":" in place[0] else f"{place[0]}:{place[1]}",
+    form=_form("integer", "string"),
 )
 THINK = SettingType(
     "TIME|DIST",
@@ -471,11 +507,13 @@ THINK = SettingType(
         parse_duration, "a duration or a distribution of durations, as in '10s' or 'lognormal:20s,0.5'", has_unit=True
     ),
     str,
+    form=_form("string", "integer"),
 )
 TOKENS = SettingType(
     "N|DIST",
     _distribution(_whole(1, 10**7), "a number of tokens or a distribution of them, as in 128 or 'lognormal:512,0.6'"),
     str,
+    form=_form("string", "integer"),
 )
 TURNS = SettingType(
     "N|DIST",
@@ -483,24 +521,32 @@ TURNS = SettingType(
         _whole(1, _MOST_TURNS), "a number of turns or a distribution of them, as in 4 or 'uniform:2,6'", least=1
     ),
     str,
+    form=_form("string", "integer"),
 )
-PATTERN = SettingType("day|POINTS|FILE", _pattern, str)
+PATTERN = SettingType("day|POINTS|FILE", _pattern, str, form=_LIST)
 MIX: SettingType[tuple[Share, ...]] = SettingType(
     "NAME:W,...",
     _shares(":", "persona", "chat:3,rag:1"),
     lambda shares: [str(share) for share in shares],
     multiple=True,
+    form=_form("object", "string", "array"),
 )
 MODEL_MIX: SettingType[tuple[Share, ...]] = SettingType(
     "ID=W,...",
     _shares("=", "model", "'qwen2.5:3b=3,phi-4-mini=1'", least=2),
     lambda shares: [str(share) for share in shares],
     multiple=True,
+    form=_form("object", "string", "array"),
 )
 ABANDON = SettingType("SHARE@PATIENCE", _abandonment, str)
 ARRIVALS = SettingType("constant|poisson|gamma:CV", lambda value: parse_arrivals(_text(value)), str)
 OBJECTIVES: SettingType[tuple[Objective, ...]] = SettingType(
-    "RULE", _listed(parse_objective, "ttft_p95<1s,failures<1%"), _show_rules, multiple=True, example="ttft_p95<1s"
+    "RULE",
+    _listed(parse_objective, "ttft_p95<1s,failures<1%"),
+    _show_rules,
+    multiple=True,
+    example="ttft_p95<1s",
+    form=_LIST,
 )
 GATES: SettingType[tuple[Objective | str, ...]] = SettingType(
     "slo|RULE",
@@ -511,10 +557,16 @@ GATES: SettingType[tuple[Objective | str, ...]] = SettingType(
     _show_rules,
     multiple=True,
     example="ttft_p95<1s",
+    form=_LIST,
 )
 ABORTS: SettingType[tuple[Objective, ...]] = SettingType(
-    "RULE", _listed(parse_abort, "failures>20%"), _show_rules, multiple=True, example="failures>20%"
+    "RULE", _listed(parse_abort, "failures>20%"), _show_rules, multiple=True, example="failures>20%", form=_LIST
 )
 CHANGES: SettingType[tuple[GateRule, ...]] = SettingType(
-    "CHANGE", _listed(parse_gate, "ttft_p95>5%,failures>1%"), _show_rules, multiple=True, example="ttft_p95>5%"
+    "CHANGE",
+    _listed(parse_gate, "ttft_p95>5%,failures>1%"),
+    _show_rules,
+    multiple=True,
+    example="ttft_p95>5%",
+    form=_LIST,
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
-SCHEMA = "loadbench.doctor/1"
+SCHEMA: Final = "loadbench.doctor/1"
 
 Status = Literal["ok", "warn", "fail", "skip"]
 
@@ -23,8 +23,9 @@ class Check(msgspec.Struct, frozen=True):
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """All results, as `doctor --json` prints them."""
 
-    schema: str = SCHEMA
+    schema: Literal["loadbench.doctor/1"] = SCHEMA
     checks: list[Check]
+    simulated: bool = False
 
     @property
     def healthy(self) -> bool:

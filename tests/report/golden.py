@@ -7,7 +7,6 @@ python -m tests.report.golden
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import re
 from pathlib import Path
@@ -25,8 +24,9 @@ from loadbench.report.render_text import PLAIN_WIDTH
 from loadbench.report.run import notes
 from loadbench.results import run as run_types
 from loadbench.results.folder import read_run
-from loadbench.results.run import SCHEMA, LevelResult, ModelStatus, Run
+from loadbench.results.run import LevelResult, ModelStatus, Run
 from loadbench.results.telemetry import FirstTokenBreakdown, Gauge, ServerHistogram, Telemetry
+from loadbench.session.schemas import document_schema
 from tests.building import MS, S, a_failure, a_level, a_recording, a_run, a_sample
 
 FOLDER = Path(__file__).parents[1] / "data" / "golden"
@@ -166,19 +166,8 @@ def golden(name: str, form: str) -> str:
 
 
 def json_schema() -> dict[str, object]:
-    """The JSON Schema (2020-12) of `run.json`, made of the types above; the same for every version of Python."""
-
-    def any_value(kind: type) -> dict[str, object]:
-        """A setting or a fact of the environment may have any value."""
-        if kind is object:
-            return {"description": "Any value."}
-        raise NotImplementedError(kind)
-
-    schema = msgspec.json.schema(Run, schema_hook=any_value)
-    for definition in schema["$defs"].values():
-        # Up to Python 3.12 a docstring keeps the indentation of its lines.
-        definition["description"] = inspect.cleandoc(definition["description"])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}
+    """The JSON Schema of `run.json`."""
+    return document_schema("run")
 
 
 if __name__ == "__main__":
