@@ -152,7 +152,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     with contradictions_in(" or ".join([*a, *b])):
         comparison = runs.compare(settings.fail_on or (), confidence=settings.confidence)
         written = _output(runs, comparison, "json" if as_json else options["form"], options)
-    sys.exit(runs.exit_code or exit_code(comparison) or written)
+    sys.exit(runs.exit_code or exit_code(comparison, undecided=resolved.slo.undecided) or written)
 
 
 def _output(runs: PairedRuns, comparison: Comparison, form: str, options: Mapping[str, Any]) -> ExitCode:
@@ -190,8 +190,8 @@ def _output(runs: PairedRuns, comparison: Comparison, form: str, options: Mappin
     return max(codes)
 
 
-def exit_code(comparison: Comparison) -> ExitCode:
-    """How the process ends; the first that holds."""
+def exit_code(comparison: Comparison, *, undecided: str | None = None) -> ExitCode:
+    """How the process ends; the first that holds. `undecided` is what a gate that is not certain counts as."""
     passed = {gate.passed for gate in comparison.gates}
     invalid = {reason.level for reason in comparison.left_out if reason.code == "invalid" and not reason.run}
     if False in passed:
@@ -199,8 +199,11 @@ def exit_code(comparison: Comparison) -> ExitCode:
     if not comparison.comparisons:
         return ExitCode.INVALID if invalid else ExitCode.BAD_INPUT
     if None in passed:
-        undecided = {check.level for gate in comparison.gates for check in gate.checks if check.decision == "UNDECIDED"}
-        return ExitCode.INVALID if undecided & invalid else ExitCode.INCONCLUSIVE
+        open_at = {check.level for gate in comparison.gates for check in gate.checks if check.decision == "UNDECIDED"}
+        if open_at & invalid:
+            return ExitCode.INVALID
+        if undecided != "pass":
+            return ExitCode.GATE_FAILED if undecided == "fail" else ExitCode.INCONCLUSIVE
     return ExitCode.OK
 
 

@@ -819,11 +819,17 @@ class ObjectiveSettings:
         refused={"capacity": "a search exits with 3 if not even the lowest load meets its objectives; use --slo"})
     undecided: str | None = setting(types.choice("pass", "fail"), None,
         "Count a gate that too little was measured to decide as passed, or as failed; by default it exits with 5.",
-        commands=_MEASURING - {"capacity", "compare"},
-        refused={
-            "capacity": "a search that is undecided exits with 5", "compare": "a change that is undecided exits with 5",
+        helps={
+            "capacity": "What a search without a sufficient answer exits with: pass: 0, fail: 3. Default: 5.",
+            "compare": "Count a --fail-on that is not certain as passed, or as failed; by default it exits with 5.",
         },
-        needs=(_with("slo.fail_on", reason="it is for gates", remedy="add --fail-on slo, or leave it out"),),
+        commands=_MEASURING | {"compare-saved"},
+        needs=(Need(
+            ("slo.fail_on", "compare.fail_on"),
+            lambda values: values.command == "capacity"
+            or values.value("slo.fail_on" if values.command not in {"compare", "compare-saved"} else "compare.fail_on"),
+            "it is for gates", "add --fail-on, or leave it out",
+        ),),
         comparable=Comparable.FREE)
     abort_on: tuple[Objective, ...] | None = setting(types.ABORTS, None,
         "Abort a level when this rule holds, and skip the model's remaining levels, as in 'failures>20%'.",

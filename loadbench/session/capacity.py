@@ -80,7 +80,6 @@ _EXIT_CODES = {
     "at_least": ExitCode.OK,
     "none": ExitCode.GATE_FAILED,
     "client": ExitCode.INVALID,
-    "inconclusive": ExitCode.INCONCLUSIVE,
     "interrupted": ExitCode.INTERRUPTED,
 }
 _WORST_FIRST = (
@@ -530,12 +529,13 @@ class CapacityWriter(RunWriter):
 
     def exit_code(self) -> ExitCode:
         """How the process ends."""
-        return exit_code_of(self.capacity)
+        return exit_code_of(self.capacity, undecided=self._scenario.slo.undecided)
 
 
-def exit_code_of(capacity: Capacity) -> ExitCode:
-    """The exit code of a search's conclusion."""
-    answer = capacity.answer
+def exit_code_of(capacity: Capacity, *, undecided: str | None = None) -> ExitCode:
+    """The exit code of a search's conclusion; `undecided` is what one without a sufficient answer counts as."""
+    answer, no_answer = capacity.answer, {"pass": ExitCode.OK, "fail": ExitCode.GATE_FAILED}.get(str(undecided))
+    no_answer = ExitCode.INCONCLUSIVE if no_answer is None else no_answer
     if capacity.status == "client" and answer is not None and answer.low is not None:
         return ExitCode.OK  # the answer holds as a lower bound
     if (
@@ -543,5 +543,5 @@ def exit_code_of(capacity: Capacity) -> ExitCode:
         and answer is not None
         and (capacity.require, answer.strength) == ("proven", "likely")
     ):
-        return ExitCode.INCONCLUSIVE
-    return _EXIT_CODES[capacity.status]
+        return no_answer
+    return no_answer if capacity.status == "inconclusive" else _EXIT_CODES[capacity.status]

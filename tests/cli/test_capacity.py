@@ -369,6 +369,17 @@ def test_a_likely_answer_is_enough_unless_a_proven_one_is_required():
         assert exit_code_of(found) == 0
         strict = msgspec.structs.replace(found, require="proven")
         assert exit_code_of(strict) == (0 if strength == "proven" else 5)
+        assert exit_code_of(strict, undecided="pass") == 0
+        assert exit_code_of(strict, undecided="fail") == (0 if strength == "proven" else 3)
+
+
+def test_a_search_without_an_answer_counts_as_it_is_said_to():
+    """5, or 0 or 3 by --undecided; what it does not excuse stays: the client's limit, and Ctrl-C."""
+    found = Capacity(status="inconclusive", objectives=[], model="m", budget_s=60.0)
+    assert [exit_code_of(found, undecided=word) for word in (None, "pass", "fail")] == [5, 0, 3]
+    for status, code in (("client", 4), ("interrupted", 130), ("none", 3)):
+        other = msgspec.structs.replace(found, status=status)
+        assert exit_code_of(other, undecided="pass") == code
 
 
 @pytest.mark.slow

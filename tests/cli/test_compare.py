@@ -75,6 +75,15 @@ def test_gates_decide_the_exit_code(loadbench, kept, rule, code):
     assert loadbench("compare", "before", "after", "--fail-on", rule, "--json", cwd=kept).returncode == code
 
 
+@pytest.mark.parametrize(("undecided", "code"), [("pass", 0), ("fail", 3)])
+def test_a_gate_that_is_not_certain_counts_as_it_is_said_to(loadbench, kept, undecided, code):
+    """0 or 3 in place of 5; one that is certain is what it is."""
+    rules = {"ttft_p95>10%": code, "ttft_p95>5%": 3, "ttft_p95>20%": 0}
+    for rule, expected in rules.items():
+        flags = ("--fail-on", rule, "--undecided", undecided, "--json")
+        assert loadbench("compare", "before", "after", *flags, cwd=kept).returncode == expected
+
+
 def test_gate_at_a_level_that_no_run_has_is_refused(loadbench, kept):
     """As when both sides are measured now: 2, and the levels that there are."""
     done = loadbench("compare", "before", "after", "--fail-on", "ttft_p95>20%@users=16", cwd=kept)

@@ -18,6 +18,7 @@ from unittest import mock
 import msgspec
 
 from loadbench.analyze.capacity.search_evidence import SearchEvidence
+from loadbench.cli import compare as compare_command
 from loadbench.client.client import Client
 from loadbench.client.fast_transport import FastTransport
 from loadbench.client.httpx_transport import HttpxTransport
@@ -29,6 +30,7 @@ from loadbench.live.otlp import OtlpExporter
 from loadbench.plan.curve import ThroughputCurve
 from loadbench.plan.search import Budget, Search
 from loadbench.results.run import Verdict
+from loadbench.session import capacity as capacity_session
 from loadbench.session import paired as paired_session
 from loadbench.session import run_writer, telemetry
 from loadbench.sim.process import SimProcess
@@ -313,11 +315,20 @@ def _patches(handed: dict[str, list[Any]], simulated: str) -> Iterator[Any]:
         # What the code would be if this process were never late, which is not tested here.
         code, levels = real_code(self), list(self.run.levels)
         self.run.levels[:] = [msgspec.structs.replace(level, verdict=Verdict("VALID")) for level in levels]
-        handed["undecided"].append(real_code(self))
+        if type(self) is run_writer.RunWriter:
+            handed["undecided"].append(real_code(self))
         self.run.levels[:] = levels
         return code
 
     yield mock.patch.object(run_writer.RunWriter, "exit_code", exit_code)
+    for module, name in ((capacity_session, "exit_code_of"), (compare_command, "exit_code")):
+        real = getattr(module, name)
+
+        def concluded(*given: Any, real: Any = real, **named: Any) -> Any:
+            handed["undecided"].append(named["undecided"])
+            return real(*given, **named)
+
+        yield mock.patch.object(module, name, concluded)
     real_summarize = run_writer.summarize
 
     def summarize(*given: Any, **named: Any) -> Any:

@@ -238,6 +238,8 @@ def flags_for(command: str, key: str, **more: Any) -> dict[str, Any]:
     taken = {setting.name for setting in settings(command)}
     name = key.partition(".")[2]
     flags = {**BASE[command], **row.also, **more}
+    if command == "compare" and "fail_on" in row.also:
+        flags["fail_on"] = ("ttft_p95>5%",)  # there it is a change
     if command == "judge" and "judge_url" in row.also:
         flags["url"] = row.also["judge_url"]
     dropped = {*row.drop, *(() if (command, name) in REQUIRED else (name,))}
