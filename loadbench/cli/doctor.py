@@ -8,12 +8,10 @@ from typing import Any
 
 import click
 
-from loadbench.cli.measuring import say, say_unused
+from loadbench.cli.measuring import look, say, say_unused
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.core.errors import ExitCode
-from loadbench.core.text import printable, printable_json
-
-_COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": None}
+from loadbench.core.text import printable_json
 
 
 @click.command(
@@ -31,21 +29,22 @@ def command(*, as_json: bool, **options: Any) -> None:
     import orjson  # noqa: PLC0415
 
     from loadbench.plan.sources import resolve  # noqa: PLC0415
+    from loadbench.report.document import Document, Table  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.session.doctor import run_checkup  # noqa: PLC0415
 
     scenario = resolve(flags=setting_flags("doctor", options), environment=os.environ, command="doctor")
     say_unused(scenario)
     checkup = run_checkup(scenario, os.environ, say=say)
     if as_json:
-        document = msgspec.to_builtins(msgspec.structs.replace(checkup, simulated=scenario.simulated))
-        click.echo(printable_json(orjson.dumps(document, option=orjson.OPT_INDENT_2)))
+        checks = msgspec.to_builtins(msgspec.structs.replace(checkup, simulated=scenario.simulated))
+        click.echo(printable_json(orjson.dumps(checks, option=orjson.OPT_INDENT_2)))
     else:
-        if scenario.simulated:
-            click.echo("no --url was given: this is the simulated server\n")
-        width = max(len(check.name) for check in checkup.checks)
+        rows = []
         for check in checkup.checks:
-            status = click.style(f"{check.status:4}", fg=_COLORS[check.status])
-            click.echo(f"{status}  {printable(check.name):{width}}  {printable(check.message)}")
-            if check.advice:
-                click.echo(f"{'':4}  {'':{width}}  → {printable(check.advice)}")
+            rows.append([check.status, check.name, check.message])
+            rows += [["", "", f"→ {check.advice}"]] if check.advice else []
+        title = "no --url was given: this is the simulated server" if scenario.simulated else ""
+        document = Document(title, [Table(("status", "check", "result"), rows, "lll")])
+        click.echo(render_text(document, **look()), nl=False)
     sys.exit(ExitCode.OK if checkup.healthy else ExitCode.TARGET_UNAVAILABLE)

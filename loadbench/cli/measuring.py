@@ -162,11 +162,12 @@ def terminal_width() -> int:
 
 
 def look(*, wide: bool = False, file: Path | None = None) -> Look:
-    """How text is shown on stdout, as it is now; or in a file, where no terminal matters."""
+    """How text is shown on stdout, as it is now; or in a file, where the terminal does not matter."""
     from loadbench.report.render_text import PLAIN_WIDTH  # noqa: PLC0415 - the help needs nothing of it
 
     if file is not None:
-        return {"width": PLAIN_WIDTH, "wide": wide}
+        columns = os.environ.get("COLUMNS", "")
+        return {"width": int(columns) if columns.isdecimal() and int(columns) else PLAIN_WIDTH, "wide": wide}
     return {"width": terminal_width(), "wide": wide, "color": wants_color(sys.stdout)}
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from loadbench.cli.command import Command
+from loadbench.cli.measuring import look
 
 if TYPE_CHECKING:
     from loadbench.engine.selfcheck import SelfCheck
-    from loadbench.engine.stamp_errors import ErrorQuantiles
 
 
 @click.command(cls=Command, examples=("loadbench selfcheck", "loadbench selfcheck --users 64 --gap 10ms --budget 1m"))
@@ -64,23 +64,33 @@ def _duration(name: str, text: str, *, least: str) -> int:
 
 
 def _show(result: SelfCheck) -> None:
+    from loadbench.report.document import Document, Notes, Table  # noqa: PLC0415
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
+
     load = result.given
-    click.echo(f"users={load.users}, {load.events_per_s:,.0f} chunks/s, timestamps: {result.stamp_source}\n")
-    click.echo(f"{'error':14}{'p50':>12}{'p99':>12}{'max':>12}{'n':>9}")
-    rows = {"timestamp": result.stamp_error_s, "TTFT": result.ttft_error_s, "chunk gap": result.gap_error_s}
-    for name, errors in {**rows, "(server delay)": load.server_late_s}.items():
-        click.echo(f"{name:14}{_figures(errors)}")
-    click.echo(f"\nmerged reads  {_share(load.merged_reads)}\nCPU           {_share(load.cpu_share)} of a core")
-    click.echo(f"highest rate  {_rate(result.events_per_s_ceiling)} chunks/s, limited by the {result.ceiling_limit}")
-    click.echo(f"              {_rate(result.requests_per_s_ceiling)} short requests/s\n")
-    for advice in result.advice:
-        click.echo(f"→ {advice}")
-
-
-def _figures(errors: ErrorQuantiles | None) -> str:
-    if errors is None:
-        return f"{'-':>12}" * 3 + f"{0:>9}"
-    return "".join(f"{value * 1000:>9.3f} ms" for value in (errors.p50, errors.p99, errors.max)) + f"{errors.count:>9}"
+    errors = {"timestamp": result.stamp_error_s, "TTFT": result.ttft_error_s, "chunk gap": result.gap_error_s}
+    rows = []
+    for name, quantiles in {**errors, "(server delay)": load.server_late_s}.items():
+        if quantiles is None:
+            rows.append([name, "-", "-", "-", "0"])
+        else:
+            values = (quantiles.p50, quantiles.p99, quantiles.max)
+            rows.append([name, *(f"{value * 1000:.3f} ms" for value in values), str(quantiles.count)])
+    facts = [
+        ("merged reads", _share(load.merged_reads)),
+        ("CPU", f"{_share(load.cpu_share)} of a core"),
+        ("highest rate", f"{_rate(result.events_per_s_ceiling)} chunks/s, limited by the {result.ceiling_limit}"),
+        ("", f"{_rate(result.requests_per_s_ceiling)} short requests/s"),
+    ]
+    document = Document(
+        f"users={load.users}, {load.events_per_s:,.0f} chunks/s, timestamps: {result.stamp_source}",
+        [
+            Table(("error", "p50", "p99", "max", "n"), rows, "lrrrr"),
+            Table((), facts, "ll"),
+            Notes([f"→ {advice}" for advice in result.advice]),
+        ],
+    )
+    click.echo(render_text(document, **look()), nl=False)
 
 
 def _share(share: float | None) -> str:

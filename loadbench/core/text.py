@@ -33,10 +33,17 @@ _NOT_ASCII = re.compile(r"[^\n -~]")
 
 
 def display_width(text: str) -> int:
-    """How many columns of a terminal the text takes: wide letters, such as Japanese ones, take two."""
+    """How many columns of a terminal the text takes: wide letters, such as Japanese ones, take two; marks on other
+    letters and the parts of a Korean syllable after its first take none.
+    """
     if text.isascii():
         return len(text)
-    return sum((unicodedata.east_asian_width(one) in "WF") + (not unicodedata.combining(one)) for one in text)
+    return sum(
+        0
+        if unicodedata.category(one) in {"Mn", "Me"} or "\u1160" <= one <= "\u11ff"
+        else 1 + (unicodedata.east_asian_width(one) in "WF")
+        for one in text
+    )
 
 
 def some(names: Sequence[str], *, most: int = 8, separator: str = ", ") -> str:

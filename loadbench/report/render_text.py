@@ -24,8 +24,8 @@ PLAIN_WIDTH: Final = 100
 _NARROWEST = 40
 # A column of words may be made as narrow as its longest word, if that is not longer than this: a path, a URL.
 _LONGEST_WORD = 24
-# A column of names is broken only where nothing else helps, and not below this.
-_LEAST_NAME = 12
+# A column of names is wrapped only where nothing else helps; no column becomes narrower than this.
+_LEAST = 12
 # With fewer columns of figures a table is wide because of its texts, and parts of it would be no narrower.
 _FEWEST_FIGURES = 4
 # A percentile stays in the part of a table in which its metric begins.
@@ -33,6 +33,7 @@ _CONTINUES = re.compile(r"\S+ (?:p[59]\S*|±|min|max)( ±)?")
 # Spaces where no line is broken: between a number and its unit or what it counts, before a mark of it, and between a
 # metric and its percentile.
 _GLUED = re.compile(r"(?<=\d) (?=[%×÷/]|[^\W\d_])|(?<=[±~≥×]) (?=\d)| (?=[±↑◄]|p\d)")
+_PART_ENDS = re.compile(r"[/_&?=<>|]|(?<=\w)-|[,;:](?!\d)")
 _JOINT = "\n"  # no printable text has one
 _COLORS: Final[dict[Tone, str]] = {"good": "32", "doubtful": "33", "bad": "31"}
 
@@ -96,9 +97,10 @@ def _wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
             cut, room = 0, width - used
             while cut < len(rest) and (letter := display_width(rest[cut])) <= room:
                 cut, room = cut + 1, room - letter
-            # What is kept together is broken between its words first.
+            # What is kept together is broken between its words first, then where a path or a rule has its parts.
             joint = rest.rfind(_JOINT, 1, cut + 1)
-            cut = joint if joint > 0 else max(cut, 1)
+            parts = [part.end() for part in _PART_ENDS.finditer(rest, 0, cut)]
+            cut = joint if joint > 0 else parts[-1] if parts and parts[-1] > cut // 2 else max(cut, 1)
             lines.append(line + rest[:cut])
             line, used = margin + indent, len(margin + indent)
             size -= display_width(rest[:cut]) + (rest[cut : cut + 1] == _JOINT)
@@ -127,7 +129,8 @@ def _table(table: Table, width: int | None, *, wide: bool, color: bool) -> tuple
             grids = [_grid(table, cells, part, natural, color=color) for part in parts]
             return [line for number, grid in enumerate(grids) for line in ([""] * (number > 0) + grid)], hidden
         least = [
-            min(size, _LEAST_NAME) if letter == "l" else size for size, letter in zip(least, table.align, strict=True)
+            _longest_word(column, size) if letter == "l" else size
+            for column, size, letter in zip(zip(*cells, strict=True), least, table.align, strict=True)
         ]
         if _total(least, shown) > width:
             return _row_by_row(table, cells, shown, width, color=color), hidden
@@ -151,10 +154,14 @@ def _total(sizes: Sequence[int], columns: Sequence[int]) -> int:
 
 def _least(cells: Sequence[str], natural: int) -> int:
     """How narrow a column of words may become; one of names, values and the like stays as it is."""
-    words = [word for cell in cells for word in _GLUED.sub(_JOINT, cell).split(" ")]
-    if len(words) < 2 * len(cells) and max(len(cell.split()) for cell in cells) < 4:
+    if sum(len(cell.split()) for cell in cells) < 2 * len(cells) and max(len(cell.split()) for cell in cells) < 4:
         return natural
-    return min(natural, max(_LEAST_NAME, min(_LONGEST_WORD, max(map(display_width, words)))))
+    return _longest_word(cells, natural)
+
+
+def _longest_word(cells: Sequence[str], natural: int) -> int:
+    words = [word for cell in cells for word in _GLUED.sub(_JOINT, cell).split(" ")]
+    return min(natural, max(_LEAST, min(_LONGEST_WORD, max(map(display_width, words)))))
 
 
 def _grid(
@@ -201,7 +208,7 @@ def _row_by_row(
     first, *others = columns
     widest = min(max((display_width(names[column]) for column in others), default=0) if names else 0, width // 2)
     for row in cells[1:] if table.headers else cells:
-        lines += _wrapped(row[first], width)
+        lines += _wrapped(f"{names[first]} {row[first]}".strip() if names else row[first], width)
         for column in others:
             if not row[column]:
                 continue

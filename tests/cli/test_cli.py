@@ -272,7 +272,7 @@ def test_doctor_finds_the_simulated_server_well(tmp_path):
     done = loadbench("doctor", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "this is the simulated server" in done.stdout
-    assert "ok    endpoint" in done.stdout
+    assert "ok      endpoint" in done.stdout
 
 
 def test_doctor_tells_programs_too(server, tmp_path):
