@@ -516,7 +516,12 @@ class _Call:
         if reader.done_ns is not None:
             self._expect(_NO_END, reader.done_ns)
         elif reader.first_token_ns is not None:
-            self._expect(self._idle, at_ns)
+            idle, latest_ns = self._idle, self._latest_ns
+            within_ns = idle[2]
+            if self._late is idle and within_ns is not None and (latest_ns is None or at_ns + within_ns < latest_ns):
+                self._deadline.when_ns = at_ns + within_ns  # nearly always: it moves on, and its timer follows it
+            else:
+                self._expect(idle, at_ns)
 
     def _refuse_endless(self) -> None:
         """Raise `TransportError` if a body is far longer than what was requested, so that it may never end."""

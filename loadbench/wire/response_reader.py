@@ -106,7 +106,6 @@ class ResponseReader:
     __slots__ = (
         "_bad_ending",
         "_begin",
-        "_broken",
         "_decode",
         "_end",
         "_events_in_read",
@@ -146,6 +145,7 @@ class ResponseReader:
         "_unread",
         "_whole",
         "bad_frames",
+        "broken",
         "done_ns",
         "error",
         "event_ns",
@@ -205,7 +205,7 @@ class ResponseReader:
         self._strange = b""  # the beginning of the first frame without choices
         self._bad_ending = ""  # the first finish_reason that is not known to be a good end
         self._signs = 0  # events that only keep the connection open
-        self._broken = False
+        self.broken = ""  # why nothing more of this body will be read
         self._whole = False
         self._read_ns: int | None = None  # stamp of the last read
         self._events_in_read = 0  # token-bearing events that it brought so far
@@ -220,7 +220,7 @@ class ResponseReader:
 
     def feed(self, at_ns: int, chunk: bytes) -> None:
         """Body bytes that arrived at `at_ns`."""
-        if self._broken or not chunk:
+        if self.broken or not chunk:
             return
         if at_ns != self._read_ns:
             self._read_ns, self._events_in_read = at_ns, 0
@@ -394,8 +394,7 @@ class ResponseReader:
             events = self._stream.feed(chunk)
         except OversizeEvent as error:
             events = error.events
-            self._broken = True
-            self._fault = self._fault or str(error)
+            self.broken = self._fault = self._fault or str(error)
         self._add_events(events, at_ns, decode)
         # Lines of Ollama have the model, which the parser reads from the first of them.
         if self._new_decoder and self.event_ns and (self.model is not None or not self._format.in_lines):
@@ -418,7 +417,7 @@ class ResponseReader:
         A last event without its empty line counts, with the stamp of its read. What was not understood may be an error
         in bare words, or a whole response in JSON.
         """
-        event = None if self._broken else self._stream.close()
+        event = None if self.broken else self._stream.close()
         if event is not None:
             self.unfinished = True
             try:
@@ -457,11 +456,6 @@ class ResponseReader:
         """Whether the last bytes were of an event that is unusually large."""
         return holds_much(self._stream)
 
-    @property
-    def broken(self) -> str:
-        """Why nothing more of this body will be read; empty if it is."""
-        return self._fault if self._broken else ""
-
     def release(self) -> None:
         """Free the bytes that were not used up, and what each event had; nothing of them is looked at after that."""
         self._stream, self._texts = self._format.new_stream(), None
@@ -499,8 +493,7 @@ class ResponseReader:
         before = len(self.event_ns)
         for event in events:
             if self.bad_frames > _MOST_BAD_FRAMES * (1 + len(self.event_ns)):
-                self._broken = True
-                self._fault = self._fault or self._unread
+                self.broken = self._fault = self._fault or self._unread
                 break
             if self.done_ns is not None:
                 self._add_late(event)

@@ -1,4 +1,4 @@
-"""Who is measured: ways to read streams in one asyncio loop, all with the same parser behind them.
+"""Who is measured: ways to read streams in one asyncio loop, all but stock httpx with the same parser behind them.
 
 Each asks one answer at a time per stream and counts what came. `loadbench` is what a sweep does for every request but
 for the recording, `recorded` is all of it. `prepared` has the request's bytes at hand and looks at nothing that comes:
@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 import httpx
+import orjson
 
 from loadbench.client.client import Client, Endpoint, Timeouts
 from loadbench.client.fast_transport import FastTransport
@@ -139,6 +140,7 @@ class _Pulling:
     def __init__(self, url: str, pace: Pace) -> None:
         self.answers = 0
         self._done = 0
+        self._pace = pace
         self._exchange = exchange_for(url, pace)
         self._live: set[ResponseReader] = set()
 
@@ -189,6 +191,37 @@ class Httpx(_Pulling):
                 yield chunk
 
 
+class StockHttpx(Httpx):
+    """httpx as people read streams with it: `aiter_lines`, the JSON of each line, and the time of each text."""
+
+    def __init__(self, url: str, pace: Pace) -> None:
+        super().__init__(url, pace)
+        self._texts: dict[int, list[int]] = {}
+
+    async def ask(self) -> None:
+        exchange, stamps = self._exchange, list[int]()
+        self._texts[id(stamps)] = stamps
+        async with self._client.stream(
+            exchange.method, exchange.url, content=exchange.body, headers=dict(exchange.headers)
+        ) as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data: ") and line != "data: [DONE]":
+                    choices = orjson.loads(line[6:])["choices"]
+                    if choices and choices[0]["delta"].get("content"):
+                        stamps.append(time.perf_counter_ns())
+        del self._texts[id(stamps)]
+        if len(stamps) != self._pace.events:
+            raise RuntimeError(f"{len(stamps)} events instead of {self._pace.events}")
+        self.answers += 1
+        self._done += len(stamps)
+
+    def events(self) -> int:
+        return self._done + sum(map(len, self._texts.values()))
+
+    def streaming(self) -> int:
+        return sum(map(bool, self._texts.values()))
+
+
 class Aiohttp(_Pulling):
     """aiohttp.ClientSession, `iter_any`."""
 
@@ -216,6 +249,8 @@ def make(name: str, url: str, pace: Pace) -> Candidate:
             return Prepared(url, pace)
         case "httpx":
             return Httpx(url, pace)
+        case "stock httpx":
+            return StockHttpx(url, pace)
         case "aiohttp":
             return Aiohttp(url, pace)
         case _:
