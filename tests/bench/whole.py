@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _PACED = Pace(events=100, numbered=True)
 _BULK = Pace(ttft_ns=0, gap_ns=0, events=1600, per_write=16, numbered=True)
-# A response of 100 events takes 2 s: the load begins, and then there are five to measure, as long as a level usually is.
+# A response of 100 events takes 2 s: the load begins, and five are measured, as long as a level usually lasts.
 _PACED_FLAGS = ("--warm-up", "3s", "--ramp", "2s", "--duration", "10s")
 _BULK_FLAGS = ("--warm-up", "1s", "--ramp", "0.3s", "--duration", "10s")
 # As many requests of each user as ours has in that time, so that ends weigh the same.
