@@ -20,10 +20,10 @@ PACKAGE = ROOT / "loadbench"
 # 2,200 for files that other tools open, their results here, schemas, OTLP and Prometheus.
 # 300 for wrong command lines, examples and headings of the help.
 # 2,000 for saved runs and their names, one request, explanations, and where settings come from.
-# 2,500 for pages: their charts, what they show of runs, searches and comparisons, and levels in time.
+# 2,700 for pages: their charts, what they show of runs, searches and comparisons, and levels in time.
 # 150 for what a plan reckons and warns of.
 # 300 for scenarios written by asking.
-MOST_LINES = 55_530
+MOST_LINES = 55_730
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.

@@ -191,7 +191,7 @@ def _plot(chart: Chart, frame: _Frame) -> _Plot | None:
     ys = [y for line in chart.series for _, y in line.points if y is not None]
     if not xs:
         return None
-    xs += [mark.at for mark in chart.down]
+    xs += [mark.at for mark in chart.down] + [*(chart.span or ())]
     ends = [end for line in chart.series for _, *ends in line.band for end in ends if math.isfinite(end)]
     ys += ends + [mark.at for mark in chart.across]
     top = _TITLE + _ROW * len(_rows(chart.series)) + 6 if frame.alone else 12 + 14 * bool(chart.down)
@@ -273,7 +273,8 @@ def _grid(chart: Chart, plot: _Plot) -> Iterator[str]:
     yield _text((left + right) / 2, plot.frame.height - 12, chart.x, "middle")
     if plot.frame.alone or not chart.dense:
         middle = (plot.y.begin + plot.y.end) / 2
-        yield f'<g transform="translate(18 {middle:.1f}) rotate(-90)">{_text(0, 0, chart.y, "middle")}</g>'
+        name = _text(0, 0, chart.y, "middle")
+        yield f'<g class="lb-name" transform="translate(18 {middle:.1f}) rotate(-90)">{name}</g>'
 
 
 def _marks(chart: Chart, plot: _Plot) -> Iterator[str]:

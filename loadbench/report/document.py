@@ -93,8 +93,8 @@ class Chart:
     `name` is what `loadbench plot` calls it. The axis of x is in powers of two, as levels of users are, unless `log_x`
     is false. With `seconds` the values of y are durations. `dense` leaves out the markers of points; `scatter` says
     that x is a figure too, so that points are read one by one. `x_ticks` names places on the axis of x. `switches` are
-    the axes, `x` and `y`, that a reader may switch between linear and logarithmic. `table` has the figures where the
-    series alone would make too long a table.
+    the axes, `x` and `y`, that a reader may switch between linear and logarithmic. The axis of x has at least this
+    `span`. `table` has the figures where the series alone would make too long a table.
     """
 
     name: str
@@ -111,6 +111,7 @@ class Chart:
     scatter: bool = False
     x_ticks: Sequence[tuple[float, str]] = ()
     switches: str = ""
+    span: tuple[float, float] | None = None
     note: str = ""
     table: Table | None = None
 

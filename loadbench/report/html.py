@@ -128,13 +128,14 @@ class _Page:
 def _table(table: Table) -> dict[str, Any]:
     """A table; without headers the first column has the names of the rows."""
     headers = table.headers or [""] * len(table.align)
-    rows = [
-        [(cell, letter, tone(header, cell)) for cell, letter, header in zip(row, table.align, headers, strict=True)]
-        for row in table.rows
-    ]
+    order = [*range(len(table.align))]
+    if "verdict" in headers[1:]:
+        # A wide table scrolls: what says whether its figures can be believed is seen first.
+        order.insert(1, order.pop([*headers].index("verdict")))
+    rows = [[(row[at], table.align[at], tone(headers[at], row[at])) for at in order] for row in table.rows]
     if not table.headers and table.align == "ll":
         return {"kind": "facts", "rows": table.rows}
-    named = list(zip(table.headers, table.align, strict=True)) if table.headers else []
+    named = [(table.headers[at], table.align[at]) for at in order] if table.headers else []
     return {"kind": "table", "headers": named, "rows": rows, "summary": table.summary}
 
 

@@ -5,6 +5,7 @@ The tables and notes are those of the text report (`report/run.py`); a page adds
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.by_prompt import by_prompt
@@ -45,8 +46,16 @@ def run_page(run: Run, folder: Path | None) -> Document:
     """The page of a run; without a folder, of what `run.json` has."""
     what = "loadbench replay" if run.scenario.get("load", {}).get("trace") else "loadbench sweep"
     title = f"{run.name or 'run'}"
-    blocks: list[Block] = [Text([f"{what} · {run.started_at}"])] if run.started_at else []
+    blocks: list[Block] = [Text([f"{what} · {when(run.started_at)}"])] if run.started_at else []
     return Document(title, [*blocks, *summary(run), *run_blocks(run, folder)])
+
+
+def when(started_at: str) -> str:
+    """A time as people read it; as it stands where it is none."""
+    try:
+        return datetime.fromisoformat(started_at).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return started_at
 
 
 def summary(run: Run) -> list[Block]:
@@ -54,7 +63,7 @@ def summary(run: Run) -> list[Block]:
     blocks: list[Block] = []
     blocks += [Text([f"Question: {run.question}"])] if run.question else []
     blocks.append(Text(conclusion(run)))
-    return [*blocks, Tiles(_tiles(run))]
+    return [*blocks, Tiles(_tiles(run)), *_models(run)]
 
 
 def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] | None = None) -> list[Block]:
@@ -64,6 +73,7 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
     blocks: list[Block] = [Heading("What was requested"), requested(run)]
     if any(shown.values()):
         blocks += [Heading("Throughput and latency"), throughput_chart(shown), trade_off_chart(shown)]
+        blocks += median_charts(shown) if len(shown) > 1 else []
         blocks += _of_each(shown, latency_charts)
         blocks += [Heading("Distributions"), *_of_each(shown, distribution_charts)]
     blocks += [Heading("All levels")]
@@ -86,19 +96,18 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
 
 
 def conclusion(run: Run) -> list[str]:
-    """One sentence for each model: the highest throughput that is worth its load, and what a user waits there."""
-    lines = []
+    """The highest throughput that is worth its load, and what a user waits there, in one sentence; of several models
+    that of the fastest, since a table has the others."""
     models = by_model(run)
-    for model, levels in models.items():
-        sound = [level for level in levels if level.verdict.status in {"VALID", "OVERLOADED"}] or list(levels)
-        at = knee(levels)
-        best = max(sound, key=lambda level: level.throughput.output_tokens_per_s)
-        if at is not None and at.high is not None:
-            best = next((level for level in sound if level.load == at.high), best)
+    chosen = {model: _chosen(levels) for model, levels in models.items()}
+    lines = []
+    for model in sorted(models, key=lambda model: -chosen[model].throughput.output_tokens_per_s)[:1]:
+        best, at = chosen[model], knee(models[model])
         rate = best.throughput.output_tokens_per_s
         interval = best.throughput.interval.get("output_tokens_per_s")
         between = f" ({significant(interval[0])} to {significant(interval[1])})" if interval else ""
-        text = f"{model} gives {significant(rate)} output tokens/s{between} at {_load(best)}"
+        most = f"Of {len(models)} models, {model} has the highest throughput:" if len(models) > 1 else f"{model} gives"
+        text = f"{most} {significant(rate)} output tokens/s{between} at {_load(best)}"
         if at is not None and at.high is not None:
             text += ", where throughput stops growing"
         elif at is not None and at.grows:
@@ -121,6 +130,38 @@ def conclusion(run: Run) -> list[str]:
     if not run.complete:
         lines.append("The run is not complete: it was stopped or is still running.")
     return lines
+
+
+def _chosen(levels: Sequence[LevelResult]) -> LevelResult:
+    """The level at the knee, or the one with the highest throughput of those that can be believed."""
+    sound = [level for level in levels if level.verdict.status in {"VALID", "OVERLOADED"}] or list(levels)
+    at = knee(levels)
+    most = max(sound, key=lambda level: level.throughput.output_tokens_per_s)
+    return most if at is None else next((level for level in sound if level.load == at.high), most)
+
+
+def _models(run: Run) -> list[Block]:
+    """A row for each of several models, the fastest first."""
+    rows = []
+    models = by_model(run)
+    chosen = {model: _chosen(levels) for model, levels in models.items()}
+    for model in sorted(models, key=lambda model: -chosen[model].throughput.output_tokens_per_s):
+        level, at = chosen[model], knee(models[model])
+        ttft, tpot = level.metrics.get("ttft_s"), level.metrics.get("tpot_s")
+        rows.append(
+            [
+                model,
+                level.verdict.status,
+                significant(level.throughput.output_tokens_per_s),
+                level.load.label,
+                "-" if at is None or at.high is None else at.high.label,
+                *(["-"] * 2 if ttft is None else [duration(ttft.p50), duration(ttft.p95)]),
+                "-" if tpot is None else duration(tpot.p50),
+                str(failed_of(level.outcomes, level.missed)[0]),
+            ]
+        )
+    headers = ("model", "verdict", "output tokens/s", "at", "knee", "TTFT p50", "TTFT p95", "TPOT p50", "failed")
+    return [Table(headers, rows, "llrrrrrrr")] if len(rows) > 1 else []
 
 
 def levels_of_runs(runs: Sequence[tuple[str, Run]]) -> list[Block]:

@@ -13,7 +13,7 @@ from loadbench.report.capacity_charts import capacity_charts
 from loadbench.report.compare import compare_document
 from loadbench.report.compare_chart import comparison_charts
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
-from loadbench.report.page import conclusion, levels_of_runs, requested, run_blocks, run_page, summary
+from loadbench.report.page import conclusion, levels_of_runs, requested, run_blocks, run_page, summary, when
 from loadbench.report.values import counted, duration, significant
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
 from loadbench.results.folder import read_run
@@ -72,7 +72,7 @@ def runs_page(paths: Sequence[Path]) -> Document:
         best = max(run.levels, key=lambda level: level.throughput.output_tokens_per_s, default=None)
         valid = sum(level.verdict.status == "VALID" for level in run.levels)
         most = "-" if best is None else f"{significant(best.throughput.output_tokens_per_s)} at {best.load.label}"
-        rows.append([name, run.started_at, most, f"{valid} of {len(run.levels)}"])
+        rows.append([name, when(run.started_at), most, f"{valid} of {len(run.levels)}"])
     blocks: list[Block] = [
         Text([f"loadbench report of {counted(len(runs), 'run')}"]),
         Text(["These runs are shown next to each other. Whether they differ is what `loadbench compare` decides."]),
@@ -98,7 +98,7 @@ def capacity_page(capacity: Capacity, run: Run, folder: Path | None) -> Document
     """The answer, what it rests on, and the levels that were measured for it."""
     text, *rest = capacity_document(capacity).blocks
     title = f"Capacity of {capacity.model or run.name}"
-    head = f"loadbench capacity · {capacity.started_at} · {', '.join(capacity.objectives)}"
+    head = f"loadbench capacity · {when(capacity.started_at)} · {', '.join(capacity.objectives)}"
     blocks: list[Block] = [Text([head]), text, Tiles(_answer_tiles(capacity))]
     if capacity.simulated:
         blocks.insert(2, Text(["This is the simulated server of loadbench, not a real one."]))
@@ -155,7 +155,7 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
     if comparison.a.model == comparison.b.model:
         sides = f"{comparison.a.name} and {comparison.b.name}"
     head = f"loadbench compare · {counted(len(a), 'run')} of A, {len(b)} of B"
-    head += f" · {a[0].started_at}" if a and a[0].started_at else ""
+    head += f" · {when(a[0].started_at)}" if a and a[0].started_at else ""
     outcome = document.title.partition(": ")[2]
     _, gates, who, *rest = document.blocks
     tiles = []

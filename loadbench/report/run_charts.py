@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FIGURES = (
     ("ttft_s", "TTFT", "Time to first token"),
     ("tpot_s", "TPOT", "Time per output token"),
+    ("itl_s", "ITL", "Time between tokens"),
     ("e2e_s", "E2E", "Whole responses"),
 )
 _QUANTILES = ("p50", "p95", "p99")
@@ -31,6 +32,8 @@ _MOST_SHOWN = 6
 # Places on the axis of percentiles: each unit is one more nine.
 _NINES = [(0.0, "0 %"), (math.log10(2), "50 %"), *((float(n), f"{100 - 10 ** (2 - n):.6g} %") for n in range(1, 6))]
 _STEP = 0.1
+# The captions of more knees would lie on each other.
+_MOST_MARKED = 2
 # From this ratio of the largest to the smallest value on, a linear axis hides the smaller distributions.
 _WIDE = 10
 
@@ -57,6 +60,7 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
         if at is not None and at.high is not None:
             marks.append(Mark(amount(at.high), "knee" + (f" of {model}" if len(by_model) > 1 else "")))
     first = next(iter(by_model.values()), [])
+    marks = marks if len(by_model) <= _MOST_MARKED else []
     note = "Dashed: the knee, the lowest load that no higher one exceeds by more than 5 %." if marks else ""
     return Chart(
         name="throughput",
@@ -64,7 +68,7 @@ def throughput_chart(by_model: Mapping[str, Sequence[LevelResult]]) -> Chart:
         series=series,
         x=load_axis(first),
         y="output tokens/s",
-        down=marks[:1] if len(marks) > 1 and len({mark.at for mark in marks}) == 1 else marks[:3],
+        down=marks,
         switches="xy",
         note=f"Band: the 95 % interval. {note}".strip(),
     )
@@ -281,6 +285,7 @@ def _over_time(
         dense=True,
         seconds=seconds,
         down=[Mark(0.0, "window"), Mark(time.window_s, "")],
+        span=(time.edges_s[0], time.edges_s[-1]),
     )
 
 

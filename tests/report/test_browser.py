@@ -204,6 +204,9 @@ def test_page_prints(opened, files):
     shown.page.emulate_media(media="print")
     assert not shown.page.locator("#theme").is_visible()
     assert shown.page.locator(".plot svg").first.is_visible()
+    # The colors are those of paper, whatever the screen has.
+    shown.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert shown.page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 35, 40)"
     assert shown.page.pdf(format="A4")[:5] == b"%PDF-"
     shown.page.close()
 
