@@ -111,7 +111,7 @@ class Sample:
     def has_single_tokens(self) -> bool:
         """Whether each event is known to have one token, as mostly: then its gaps are its inter-token latencies."""
         tokens = self.event_tokens
-        return tokens is not None and tokens.count(1) == len(tokens)
+        return tokens is not None and tokens.count(1) == len(tokens) == len(self.event_ns)
 
     def tpot(self) -> float | None:
         """Time per output token in ns: `(last_token - first_token) / (N - tokens in the first event)`.

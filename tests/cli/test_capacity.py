@@ -533,7 +533,7 @@ def test_dry_run_plans_and_sends_nothing(tmp_path):
         (("--slo", "ttft_p95<1s", "--confidence", "100%"), "a confidence from 50% to 99.99%"),
         (("--slo", "ttft_p95<1s", "--at-most", "0.5"), "0.5 is no number of users"),
         (("--slo", "ttft_p95<1s", "--headroom", "100%"), "--headroom: found '100%', want less than 100%"),
-        (("--slo", "ttft_p95<1s", "--resume", "nowhere"), "no such folder"),
+        (("--slo", "ttft_p95<1s", "--resume", "nowhere"), "no such run"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(arguments, said, tmp_path):

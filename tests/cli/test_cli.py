@@ -407,7 +407,7 @@ def test_run_that_exists_is_not_written_over(server, tmp_path):
     ("arguments", "words"),
     [
         (["report"], ["no run given"]),
-        (["report", "nowhere"], ["nowhere", "No such file"]),
+        (["report", "nowhere"], ["nowhere", "no such run"]),
         (["report", "."], ["run.json", "No such file"]),
         (["report", "hello.json"], ["hello.json", "not a loadbench result"]),
         (["report", "--schema", "--out", "."], ["--out ."]),
