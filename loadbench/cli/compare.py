@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from loadbench.cli.measuring import (
     PAGES,
     check_files,
+    github_option,
     look,
     print_report,
     progress_line,
@@ -27,6 +28,7 @@ from loadbench.cli.measuring import (
     say_unused,
     say_unused_variables,
     settings_of_resumed,
+    tell_github,
     write_file,
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
@@ -63,6 +65,7 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 @click.option("--paired", is_flag=True, help="Saved runs: pair them in order (first of A with first of B, and so on).")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help=_REPORT)
+@github_option
 @click.option("--chart", type=click.Path(path_type=Path), metavar="FILE", help="Draw tokens/s by load as SVG.")
 @click.option("--scenario", type=click.Path(path_type=Path), metavar="FILE", help="When measuring: the scenario file.")
 @setting_options("compare")
@@ -126,7 +129,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
         runs = PairedRuns(runs_a, runs_b, paired=options["paired"])
     elif b and baseline is not None:
         outputs = {**options, "json": as_json, "format": form_given}
-        unused = [name for name in ("report", "chart", "paired", "json", "format") if outputs[name]]
+        unused = [name for name in ("report", "chart", "github", "paired", "json", "format") if outputs[name]]
         unused += [name for name in flags if name != "b_model"]
         if unused:
             flag = f"--{unused[0].replace('_', '-')}"
@@ -178,6 +181,10 @@ def _output(runs: PairedRuns, comparison: Comparison, form: str, options: Mappin
         codes.append(write_file("--report", report, content))
     if options["chart"] is not None:
         codes.append(write_file("--chart", options["chart"], compare_chart(comparison)))
+    if options["github"]:
+        from loadbench.report.junit import compare_suite
+
+        codes.append(tell_github(render_comparison(comparison, "markdown"), [compare_suite(comparison)]))
     if options["save_baseline"] is not None:
         try:
             save_baseline(options["save_baseline"], runs.b)

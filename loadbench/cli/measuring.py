@@ -16,10 +16,11 @@ from loadbench.core.terminal import wants_color
 from loadbench.core.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
+    from loadbench.report.junit import Suite
     from loadbench.report.render_text import Look
     from loadbench.results.folder import RunPlace
 
@@ -199,6 +200,41 @@ def check_files(options: Mapping[str, Any], *names: str) -> None:
         else:
             reason = "cannot be written"
         raise BadInput(f"--{name.replace('_', '-')} {path}: {reason}", hint="name a file that can be written")
+
+
+def github_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --github, which is refused where no summary can be written."""
+
+    def checked(_ctx: click.Context, _param: click.Parameter, value: bool) -> bool:  # noqa: FBT001 - click calls it so
+        from loadbench.report.github import SUMMARY  # noqa: PLC0415 - the help needs nothing of it
+
+        if value and not os.environ.get(SUMMARY):
+            raise BadInput(f"--github: {SUMMARY} is not set", hint="leave it out: it is for a step of GitHub Actions")
+        return value
+
+    text = "Also append the report to $GITHUB_STEP_SUMMARY, and print annotations for GitHub on stderr."
+    return click.option("--github", is_flag=True, callback=checked, help=text)(function)
+
+
+def tell_github(markdown: str, suites: Sequence[Suite]) -> ExitCode:
+    """Append the report to the summary of the step, and print its annotations. Returns the exit code for the case that
+    nothing else has gone wrong."""
+    from loadbench.report.github import MOST_BYTES, SUMMARY, annotation_lines  # noqa: PLC0415 - likewise
+
+    path = Path(os.environ[SUMMARY])
+    for line in annotation_lines(suites):
+        click.echo(line, err=True)
+    try:
+        before = path.stat().st_size if path.exists() else 0
+        if before + len(markdown.encode()) >= MOST_BYTES:
+            say(f"note: --github: a summary above {MOST_BYTES >> 20} MiB is refused by GitHub; it is left as it was")
+            return ExitCode.OK
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(("\n" if before else "") + markdown)
+    except OSError as error:
+        say(f"error: --github {path}: {error.strerror or error}")
+        return ExitCode.BAD_INPUT
+    return ExitCode.OK
 
 
 def write_file(flag: str, path: Path, content: str) -> ExitCode:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from loadbench.cli.command import Command
-from loadbench.cli.measuring import look, print_report, refuse_wide, say, wide_option, write_file
+from loadbench.cli.measuring import (
+    github_option,
+    look,
+    print_report,
+    refuse_wide,
+    say,
+    tell_github,
+    wide_option,
+    write_file,
+)
 from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode
 
@@ -52,8 +61,9 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 @click.option("--by-prompt", is_flag=True, help="Show the figures of each prompt of --prompts, and the outliers.")
 @click.option("--by-user", is_flag=True, help="Show whether the users of each closed-loop level were served equally.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help=OUT_HELP)
-@click.option("--open", "shows", is_flag=True, help="With html: open the page in the browser.")
+@click.option("--open", is_flag=True, help="With html: open the page in the browser.")
 @wide_option
+@github_option
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json.")
 def command(
     runs: tuple[Path, ...],
@@ -63,9 +73,8 @@ def command(
     by_prompt: bool,
     by_user: bool,
     out: Path | None,
-    shows: bool,
-    wide: bool,
     schema: bool,
+    **flags: bool,
 ) -> None:
     """Show a saved run again, in any format. RUN is a run folder, a run.json, `last`, `last~1`, or a run's name.
 
@@ -75,16 +84,14 @@ def command(
     # Each kind of report imports its own modules, so that none waits for another's.
     # ruff: noqa: PLC0415
     from loadbench.analyze.level.rebuild import run_in
-    from loadbench.report.formats import RENDERERS, render, renderers, schema_text
-    from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
+    from loadbench.report.formats import RENDERERS, renderers, schema_text
+    from loadbench.results.capacity import SEVERAL_FILE, read_capacities
     from loadbench.results.folder import contradictions_in, read_run
-    from loadbench.results.quality import read_quality
-    from loadbench.results.requests import read_requests
     from loadbench.results.run import to_json
     from loadbench.results.saved import has_pairs
 
-    refuse_wide("a schema" if schema else form, wide=wide)
-    appearance = look(wide=wide, file=out)
+    refuse_wide("a schema" if schema else form, wide=flags["wide"])
+    appearance = look(wide=flags["wide"], file=out)
     chosen = [f"--as {tool}"] * (tool is not None) + ["--by-prompt"] * by_prompt + ["--by-user"] * by_user
     if len(chosen) > 1:
         raise BadInput(f"{chosen[0]} and {chosen[1]}: two reports", hint="ask for one at a time")
@@ -93,15 +100,18 @@ def command(
     run = runs[0] if runs else None
     if len(runs) > 1 and form != "html":
         raise BadInput(f"{len(runs)} runs are named: only a page shows several", hint="add --format html")
-    if shows and form != "html":
+    if flags["open"] and form != "html":
         raise BadInput("--open: is for pages", hint="add --format html")
+    if flags["github"] and (schema or len(runs) != 1):
+        raise BadInput("--github: is for the report of one run", hint="name one run")
     with contradictions_in(run):
+        told = _tell_github(run) if flags["github"] and run is not None else ExitCode.OK
         if schema:
             content = schema_text()
         elif run is None:
             raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
         elif form == "html":
-            content = _page(runs, out, opens=shows)
+            content = _page(runs, out, opens=flags["open"])
         elif (folder := _folder_of(run)) is not None and (folder / SEVERAL_FILE).is_file():
             from loadbench.report.capacities import capacities_document
 
@@ -120,34 +130,64 @@ def command(
             content = _hlog(run_in(folder) if folder is not None else read_run(run), folder or run.parent)
         else:
             result = run_in(folder) if folder is not None else read_run(run)
-            folder = folder or run.parent
-            requests = folder / "requests.jsonl"
-            shown = renderers(**appearance)
-            if tool is not None:
-                from loadbench.report.tool_comparison import tool_comparison_document
-
-                content = shown[form](tool_comparison_document(result, tool, read_requests(requests)))
-            elif by_prompt:
-                from loadbench.analyze.level.by_prompt import by_prompt as figures_by_prompt
-                from loadbench.report.by_prompt import by_prompt_document
-
-                content = shown[form](by_prompt_document(result, figures_by_prompt(read_requests(requests))))
-            elif by_user:
-                from loadbench.analyze.level.fairness import fairness
-                from loadbench.report.by_user import by_user_document
-
-                content = shown[form](by_user_document(result, fairness(read_requests(requests))))
-            else:
-                from loadbench.report.capacity import capacity_document
-
-                content = render(result, form, quality=read_quality(folder), **appearance)
-                # The answer of a capacity search comes before its levels, for people, and its title is higher.
-                if form in RENDERERS and (folder / FILE).is_file():
-                    search = shown[form](capacity_document(read_capacity(folder)))
-                    content = search + "\n" + "#" * (form == "markdown") + content
+            kind = tool or ("prompt" if by_prompt else "user" if by_user else "")
+            content = _of_run(result, folder or run.parent, form, kind, **appearance)
     if out is not None:
-        sys.exit(write_file("--out", out, content))
+        sys.exit(write_file("--out", out, content) or told)
     print_report(content, "json" if schema else form)
+    sys.exit(told)
+
+
+def _tell_github(run: Path) -> ExitCode:
+    """Show a run, a search or a comparison in the step's summary; returns an exit code."""
+    from loadbench.analyze.compare.in_folder import comparison_in
+    from loadbench.analyze.level.rebuild import run_in
+    from loadbench.report.formats import render_comparison
+    from loadbench.report.junit import compare_suite, run_suites
+    from loadbench.results.capacity import FILE
+    from loadbench.results.folder import read_run
+    from loadbench.results.saved import has_pairs
+
+    folder = _folder_of(run)
+    if folder is not None and has_pairs(folder):
+        comparison = comparison_in(folder)
+        return tell_github(render_comparison(comparison, "markdown"), [compare_suite(comparison)])
+    result = run_in(folder) if folder is not None else read_run(run)
+    folder = folder or run.parent
+    # The probes of a search are beyond the server's limit on purpose: that is no news.
+    suites = [] if (folder / FILE).is_file() else run_suites(result)
+    return tell_github(_of_run(result, folder, "markdown", "", **look(wide=False, file=run)), suites)
+
+
+def _of_run(result: Run, folder: Path, form: str, kind: str, **appearance: Unpack[Look]) -> str:
+    """The report of a run: that of a tool, by `prompt` or by `user`, if such a `kind` is named."""
+    from loadbench.report.capacity import capacity_document
+    from loadbench.report.formats import RENDERERS, render, renderers
+    from loadbench.results.capacity import FILE, read_capacity
+    from loadbench.results.quality import read_quality
+    from loadbench.results.requests import read_requests
+
+    requests, shown = folder / "requests.jsonl", renderers(**appearance)
+    if kind == "prompt":
+        from loadbench.analyze.level.by_prompt import by_prompt
+        from loadbench.report.by_prompt import by_prompt_document
+
+        return shown[form](by_prompt_document(result, by_prompt(read_requests(requests))))
+    if kind == "user":
+        from loadbench.analyze.level.fairness import fairness
+        from loadbench.report.by_user import by_user_document
+
+        return shown[form](by_user_document(result, fairness(read_requests(requests))))
+    if kind:
+        from loadbench.report.tool_comparison import tool_comparison_document
+
+        return shown[form](tool_comparison_document(result, kind, read_requests(requests)))
+    content = render(result, form, quality=read_quality(folder), **appearance)
+    # The answer of a capacity search comes before its levels, for people, and its title is higher.
+    if form in RENDERERS and (folder / FILE).is_file():
+        search = shown[form](capacity_document(read_capacity(folder)))
+        content = search + "\n" + "#" * (form == "markdown") + content
+    return content
 
 
 def _page(runs: Sequence[Path], out: Path | None, *, opens: bool) -> str:

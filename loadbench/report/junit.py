@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from loadbench.results.run import LevelResult, Run
 
 # (class, name, "failure", "error", "skipped" or "", message, text)
-_Case: TypeAlias = tuple[str, str, str, str, str]
+Case: TypeAlias = tuple[str, str, str, str, str]
 
 
-class _Suite(NamedTuple):
+class Suite(NamedTuple):
+    """Test cases, with `facts` about what was tested."""
+
     name: str
-    cases: Sequence[_Case]
+    cases: Sequence[Case]
     facts: Mapping[str, str] = {}
     note: str = ""
     time_s: float = 0.0
@@ -33,6 +35,11 @@ class _Suite(NamedTuple):
 
 def compare_junit(comparison: Comparison) -> str:
     """A test case for each gate, with a line for each level that it was checked at."""
+    return _document([compare_suite(comparison)])
+
+
+def compare_suite(comparison: Comparison) -> Suite:
+    """The test cases of a comparison."""
     cases = []
     for gate in comparison.gates:
         lines, wrong = [], []
@@ -44,10 +51,15 @@ def compare_junit(comparison: Comparison) -> str:
                 wrong.append(" ".join(lines[-1].split()))
         kind = "" if gate.passed else "error" if gate.passed is None else "failure"
         cases.append(("loadbench.compare", gate.rule, kind, "; ".join(wrong), "\n".join(lines)))
-    return _document([_Suite("loadbench compare", cases, note=comparison.conclusion)])
+    return Suite("loadbench compare", cases, note=comparison.conclusion)
 
 
 def run_junit(run: Run) -> str:
+    """The test cases of a run."""
+    return _document(run_suites(run), timestamp=run.started_at)
+
+
+def run_suites(run: Run) -> list[Suite]:
     """A suite for each level, whose properties are its load and verdict, with a test case for each objective.
 
     Only gates fail. A gate that could not be decided is an error, and so is one of a level that is INVALID. Without
@@ -65,18 +77,18 @@ def run_junit(run: Run) -> str:
     if not run.complete:
         cases.append(("loadbench.run", "complete", "error", "the run was stopped or is still running", ""))
     if cases or not suites:
-        suites.append(_Suite(f"loadbench {run.name}", cases))
+        suites.append(Suite(f"loadbench {run.name}", cases))
     if run.question:
         suites[0] = suites[0]._replace(note=run.question)
-    return _document(suites, timestamp=run.started_at)
+    return suites
 
 
-def _level_suite(run: Run, level: LevelResult, undecided: str) -> _Suite:
+def _level_suite(run: Run, level: LevelResult, undecided: str) -> Suite:
     # Build servers make packages of the dots in a class name.
     name = f"loadbench.{level.model.replace('.', '_')}.{level.load.label.replace('.', '_')}"
     verdict = level.verdict
     reasons = [f"{reason.message}; {reason.advice}" for reason in verdict.reasons]
-    cases: list[_Case] = []
+    cases: list[Case] = []
     for decided in level.objectives:
         value = "" if decided.value is None else f"value {decided.value:.6g}"
         interval = ""
@@ -102,10 +114,10 @@ def _level_suite(run: Run, level: LevelResult, undecided: str) -> _Suite:
         "loadbench.advice": "; ".join(reasons),
         "loadbench.simulated": "true" if run.simulated else "",
     }
-    return _Suite(f"loadbench {run.name}: {level.model} at {level.load.label}", cases, facts, time_s=level.window_s)
+    return Suite(f"loadbench {run.name}: {level.model} at {level.load.label}", cases, facts, time_s=level.window_s)
 
 
-def _document(suites: Sequence[_Suite], *, timestamp: str = "") -> str:
+def _document(suites: Sequence[Suite], *, timestamp: str = "") -> str:
     root = ET.Element("testsuites", _counts([case for suite in suites for case in suite.cases]))
     for one in suites:
         skipped = str(sum(kind == "skipped" for _, _, kind, _, _ in one.cases))
@@ -134,7 +146,7 @@ def _document(suites: Sequence[_Suite], *, timestamp: str = "") -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _counts(cases: Sequence[_Case]) -> dict[str, str]:
+def _counts(cases: Sequence[Case]) -> dict[str, str]:
     return {
         "tests": str(len(cases)),
         "failures": str(sum(kind == "failure" for _, _, kind, _, _ in cases)),

@@ -249,8 +249,9 @@ def test_what_cannot_be_compared_is_one_clear_message(loadbench, kept, arguments
     assert "Traceback" not in done.stderr
 
 
-def test_the_workflow_for_builds_can_be_typed():
+def test_the_workflow_for_builds_can_be_typed(monkeypatch):
     """Each command of the example exists, with its flags and gates."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
     text = (Path(__file__).parents[2] / "docs" / "examples" / "compare.yml").read_text(encoding="utf-8")
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip().startswith("loadbench ")]
     assert len(lines) == 2
