@@ -17,13 +17,13 @@ PACKAGE = ROOT / "loadbench"
 # 100 for the truth server's record; 330 for local addresses and ports, and levels of 10,000 users;
 # 150 for reading several streams for one wake-up, cores in use, and requests that workers share;
 # 50 for first tokens that were read late; 100 for small requests without httpx; 250 for levels of very many requests;
-# 2,200 for files that other tools open, their results here, schemas, OTLP and Prometheus.
+# 2,500 for files that other tools open, their results here, schemas, OTLP and Prometheus.
 # 300 for wrong command lines, examples and headings of the help.
 # 2,000 for saved runs and their names, one request, explanations, and where settings come from.
 # 2,700 for pages: their charts, what they show of runs, searches and comparisons, and levels in time.
 # 150 for what a plan reckons and warns of.
 # 300 for scenarios written by asking.
-MOST_LINES = 55_730
+MOST_LINES = 56_030
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.
