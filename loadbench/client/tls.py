@@ -19,7 +19,7 @@ def tls_context(*, cacert: Path | None = None, insecure: bool = False) -> ssl.SS
     try:
         context = ssl.create_default_context(cafile=cacert)
     except (OSError, ssl.SSLError) as error:
-        raise BadInput(f"--cacert {cacert}: {error}", hint="name a readable PEM file") from None
+        raise BadInput(f"--cacert {cacert}: {error.strerror or error}", hint="name a readable PEM file") from None
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

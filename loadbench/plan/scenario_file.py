@@ -35,12 +35,23 @@ _MOST_PERSONAS = 200
 
 
 def read(setting: Setting, value: object, origin: Origin) -> Entry:
-    """A setting as it was written; raises `BadInput` with its place."""
+    """A setting as it was written; raises `BadInput` with its place, and what may have been meant."""
     try:
         return Entry(setting, setting.type.read(value), origin)
     except (ValueError, OSError) as error:
-        example = setting.type.example
-        raise BadInput(f"{origin.place}: {error}", hint=f"write it as in {example!r}" if example else "") from None
+        single = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+        example, text, words = setting.type.example, str(single).strip(), setting.type.metavar.split("|")
+        near = difflib.get_close_matches(text.lower(), words, n=1)
+        hint = f"write it as in {example!r}" if example else ""
+        if words[0] == "TIME" and re.fullmatch(r"\d+(\.\d+)?", text):
+            hint = f"did you mean {text}s?"
+        elif words[0] == "URL" and re.fullmatch(r"[\w.-]+(:\d+)?(/[\w./-]*)?", text):
+            hint = f"did you mean http://{text}?"
+        elif near and words[0].islower():
+            hint = f"did you mean {near[0]}?"
+        elif isinstance(error, OSError) or "No such file" in str(error):
+            hint = "name a file that can be read"
+        raise BadInput(f"{origin.place}: {error}", hint=hint) from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -63,7 +74,10 @@ class ScenarioFile:
         try:
             raw = read_file(path, _MOST_BYTES)
         except OSError as error:
-            raise BadInput(f"{path}: {error.strerror or error}", hint="name a scenario file (TOML or JSON)") from None
+            hint = "name a scenario file (TOML or JSON)"
+            if re.match(r"https?:/", str(path)):
+                hint = "this is a server: name it with --url"
+            raise BadInput(f"{path}: {error.strerror or error}", hint=hint) from None
         try:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -92,7 +106,10 @@ class ScenarioFile:
             if section not in SECTIONS:
                 raise self._unknown(section, "", (*SECTIONS, "personas"))
             if not isinstance(values, dict):
-                raise BadInput(f"{self.place(section)}: {section}: found {values!r}, want a table of settings")
+                problem = f"{section}: found {values!r}, want a table of settings"
+                raise BadInput(
+                    f"{self.place(section)}: {problem}", hint=f"write [{section}], and its settings below it"
+                )
             for name, value in values.items():
                 key = f"{section}.{SYNONYMS.get((section, name), name)}"
                 if key == "target.model" and isinstance(value, str) and value.endswith(".json"):  # as with --models

@@ -103,7 +103,7 @@ def normal_url(text: str) -> str:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise ValueError(f"{wanted}: {error}") from None
+        raise ValueError(f"{str(error)[:1].lower()}{str(error)[1:]}: {wanted}") from None
     if not text.isprintable() or " " in text:
         raise ValueError(f"{wanted}; write a space as %20")
     userinfo = parts.netloc.rpartition("@")[0]

@@ -130,9 +130,12 @@ def _number(least: float, most: float) -> Callable[[object], float]:
 
 
 def _share(value: object) -> float:
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return _number(0, 100)(value.strip()[:-1]) / 100
-    return _number(0, 1)(value)
+    try:
+        if isinstance(value, str) and value.strip().endswith("%"):
+            return _number(0, 100)(value.strip()[:-1]) / 100
+        return _number(0, 1)(value)
+    except ValueError:
+        raise _wrong(value, "a share from 0% to 100%, or from 0 to 1") from None
 
 
 def _share_within(least: float, most: float, wanted: str) -> Callable[[object], float]:
@@ -272,6 +275,8 @@ def _header_variables(value: object) -> tuple[tuple[str, str, str], ...]:
 def _urls(value: object) -> tuple[str, ...]:
     """One URL or several, which may be one text: a URL has commas too, but none that a further URL follows."""
     items = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(item, str) and item.strip() for item in items):
+        raise _wrong(items[0] if len(items) == 1 else value, "a URL, as in http://127.0.0.1:8080/v1")
     parts = [part for item in items for part in re.split(r",\s*(?=https?://)", _text(item), flags=re.IGNORECASE)]
     if not parts:
         raise _wrong(value, "a URL, as in http://127.0.0.1:8080/v1")
@@ -326,7 +331,7 @@ def choice(*words: str) -> SettingType[str]:
     def read(value: object) -> str:
         if isinstance(value, str) and value.strip().lower() in words:
             return value.strip().lower()
-        raise _wrong(value, " or ".join(words))
+        raise _wrong(value, f"{', '.join(words[:-1])} or {words[-1]}")
 
     return SettingType("|".join(words), read, form={"enum": list(words)})
 

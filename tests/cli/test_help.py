@@ -195,6 +195,13 @@ WRONG = [
     ("replay", "TRACE: is missing", "loadbench replay"),
     ("doctor --users 3", "--users: has no effect in `loadbench doctor`", "leave it out"),
     ("help", "'help'", "loadbench --help"),
+    ("sweep --duration 30", "--duration: '30' is not a duration", "did you mean 30s?"),
+    ("sweep --url localhost:8080", "--url: found 'localhost:8080', want a URL", "did you mean http://localhost:8080?"),
+    ("sweep --api chta", "--api: found 'chta', want chat, completions, responses or ollama", "did you mean chat?"),
+    ("sweep --extra-body @nowhere.json", "--extra-body: nowhere.json: No such file", "name a file that can be read"),
+    ("sweep http://127.0.0.1:9/v1", "127.0.0.1:9/v1: ", "name it with --url"),
+    ("sweep --cacert no.pem --url https://127.0.0.1:9", "--cacert no.pem: No such file", "name a readable PEM file"),
+    ("compare a --verbose", "--verbose: is for the plan of --dry-run", "add --dry-run"),
 ]
 
 

@@ -146,7 +146,7 @@ def test_effective_scenario_holds_no_secret():
         ("[load\n", 1, ["not TOML"]),
         ('[work]\nprompts = "C:\\Users\\me.txt"\n', 2, ["not TOML", "in a path, write \\\\ or / for \\"]),
         ('[work]\nprompts = "C:\\new\\t.txt"\n', 2, ["work.prompts", "without control", "write \\\\ or / for \\"]),
-        ('[limits]\nfailures = "101%"\n', 2, ["limits.failures", "from 0 to 100"]),
+        ('[limits]\nfailures = "101%"\n', 2, ["limits.failures", "from 0% to 100%"]),
     ],
 )
 def test_message_names_file_line_key_and_remedy(tmp_path, text, line, words):
