@@ -11,6 +11,7 @@ import click
 
 import loadbench
 from loadbench.cli.command import Group
+from loadbench.cli.measuring import look
 from loadbench.core.errors import BadInput
 
 _PACKAGE = Path(loadbench.__file__).parent
@@ -129,17 +130,15 @@ def _folder(installed: str, in_checkout: str) -> Path:
 
 def _listing() -> str:
     """Name, question and commands of each scenario; name and purpose of each example."""
-    kinds = {"Scenarios": scenarios(), "Examples": examples()}
-    width = max(len(entry.name) for shipped in kinds.values() for entry in shipped)
-    lines = []
-    for kind, shipped in kinds.items():
-        lines.append(f"{kind}:")
+    from loadbench.report.document import Block, Document, Heading, Table, Text  # noqa: PLC0415 - not for the help
+    from loadbench.report.render_text import render_text  # noqa: PLC0415
+
+    blocks: list[Block] = []
+    for kind, shipped in {"Scenarios": scenarios(), "Examples": examples()}.items():
+        rows = []
         for entry in shipped:
-            lines.append(f"  {entry.name:{width}}  {entry.about}")
-            if entry.commands:
-                lines.append(f"  {'':{width}}  for {', '.join(entry.commands)}")
-        lines.append("")
-    lines.append(
-        "`loadbench scenarios copy NAME` copies one to ./scenarios, `loadbench scenarios copy --all` all of them."
-    )
-    return "\n".join(lines) + "\n"
+            rows.append((entry.name, entry.about))
+            rows += [("", f"for {', '.join(entry.commands)}")] if entry.commands else []
+        blocks += [Heading(kind), Table((), rows, "ll")]
+    copies = "`loadbench scenarios copy NAME` copies one to ./scenarios, `loadbench scenarios copy --all` all of them."
+    return render_text(Document("", [*blocks, Text([copies])]), **look())

@@ -65,9 +65,9 @@ def test_list_names_each_file_and_what_it_is_for(tmp_path):
     for file in SCENARIOS:
         question = file.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
         commands = ", ".join(shlex.split(line)[1] for line in command_lines(file))
-        assert re.search(rf"^  {file.stem} +{re.escape(question)}\n +for {commands}$", done.stdout, re.MULTILINE)
+        assert re.search(rf"^{file.stem} +{re.escape(question)}\n +for {commands}$", done.stdout, re.MULTILINE)
     for file in EXAMPLES:
-        assert re.search(rf"^  {re.escape(file.name)} +[A-Z].*[.]$", done.stdout, re.MULTILINE)
+        assert re.search(rf"^{re.escape(file.name)} +[A-Z].*[.]$", done.stdout, re.MULTILINE)
     assert list(tmp_path.iterdir()) == []
 
 
