@@ -16,6 +16,7 @@ from loadbench.core.text import printable_json
 
 @click.command(
     cls=ScenarioCommand,
+    reads=True,
     examples=("loadbench doctor --url http://127.0.0.1:8080/v1", "loadbench doctor   # the simulated server"),
 )
 @setting_options("doctor")

@@ -29,7 +29,9 @@ class _Word(TermType):
 
 
 @click.command(
-    cls=Command, examples=("loadbench explain ttft", "loadbench explain late_reads", "loadbench explain   # all words")
+    cls=Command,
+    reads=True,
+    examples=("loadbench explain ttft", "loadbench explain late_reads", "loadbench explain   # all words"),
 )
 @click.argument("words", nargs=-1, type=_Word(), metavar="[WORD]")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON on stdout: one word, or all.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadbench.cli.run_names import RUN
+from loadbench.cli.streams import QUIET
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.terminal import wants_color
 from loadbench.core.text import printable
@@ -119,8 +120,10 @@ def progress_line(*, quiet: bool, no_live: bool) -> Progress:
 
 
 def say(text: str) -> None:
-    """Print a line for people, on stderr."""
-    click.echo(printable(text), err=True)
+    """Print a line for people, on stderr. With the --quiet of a command that reads, only errors."""
+    context = click.get_current_context(silent=True)
+    if context is None or not context.meta.get(QUIET) or text.startswith("error: "):
+        click.echo(printable(text), err=True)
 
 
 def say_trace(scenario: Scenario, progress: Progress) -> None:

@@ -13,6 +13,7 @@ from loadbench.cli.options import ScenarioCommand, setting_flags, setting_option
 
 @click.command(
     cls=ScenarioCommand,
+    reads=True,
     examples=(
         "loadbench models --url http://127.0.0.1:8080/v1",
         "loadbench models --url http://127.0.0.1:8080/v1 --loaded --json",

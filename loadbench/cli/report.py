@@ -46,6 +46,7 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 
 @click.command(
     cls=Command,
+    reads=True,
     examples=(
         "loadbench report results/*-before",
         "loadbench report results/*-before --format markdown --out report.md",

@@ -113,7 +113,9 @@ def command() -> None:
     """
 
 
-@command.command("list", examples=("loadbench runs list --command sweep --since 7d", "loadbench runs list --json"))
+@command.command(
+    "list", reads=True, examples=("loadbench runs list --command sweep --since 7d", "loadbench runs list --json")
+)
 @filters
 @click.option("--verdict", type=click.Choice(_STATUSES, case_sensitive=False), help="Only runs with such a level.")
 @click.option("--all", "every", is_flag=True, help=f"Show every run; by default the {_SHOWN} newest.")
@@ -140,7 +142,7 @@ def list_command(*, every: bool, as_json: bool, wide: bool, **options: Any) -> N
 
 
 @command.command(
-    "trend", examples=("loadbench runs trend ttft_p95 --at users=1", "loadbench runs trend requests_per_s")
+    "trend", reads=True, examples=("loadbench runs trend ttft_p95 --at users=1", "loadbench runs trend requests_per_s")
 )
 @click.argument("metric")
 @filters

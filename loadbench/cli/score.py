@@ -78,7 +78,9 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     sys.exit(ExitCode.TARGET_UNAVAILABLE if failed else ExitCode.OK)
 
 
-@command.command("read", examples=("loadbench score read scores.json", "loadbench score read scores.json --rater Ada"))
+@command.command(
+    "read", reads=True, examples=("loadbench score read scores.json", "loadbench score read scores.json --rater Ada")
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--run", type=RUN, metavar="RUN", help="The run of FILE. Default: the folder of FILE.")
 @click.option("--rater", metavar="NAME", help="The name of the person who gave the scores. Default: the one in FILE.")
@@ -106,6 +108,7 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, wide: bool,
 @command.command(
     "judge",
     cls=ScenarioCommand,
+    reads=True,
     examples=(
         "loadbench score judge results/*-before --judge-model large",
         "loadbench score judge results/*-before --judge-model large --judge-url http://127.0.0.1:8081/v1 --judgings 3",

@@ -16,6 +16,7 @@ from loadbench.core.errors import BadInput, ExitCode
 
 @click.command(
     cls=Command,
+    reads=True,
     examples=(
         "loadbench select results/*-before",
         "loadbench select results/*-before results/*-after --format markdown",

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from loadbench.cli.command import Command
-from loadbench.cli.measuring import look
+from loadbench.cli.measuring import look, say
 
 if TYPE_CHECKING:
     from loadbench.engine.selfcheck import SelfCheck
 
 
-@click.command(cls=Command, examples=("loadbench selfcheck", "loadbench selfcheck --users 64 --gap 10ms --budget 1m"))
+@click.command(
+    cls=Command, reads=True, examples=("loadbench selfcheck", "loadbench selfcheck --users 64 --gap 10ms --budget 1m")
+)
 @click.option("--users", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Concurrent streams.")
 @click.option("--gap", default="20ms", show_default=True, metavar="TIME", help="Time between two streamed chunks.")
 @click.option(
@@ -39,7 +41,7 @@ def command(*, users: int, gap: str, ttft: str, budget: str, as_json: bool) -> N
         gap_ns=_duration("gap", gap, least="100us"),
         ttft_ns=_duration("ttft", ttft, least="0s"),
         budget_ns=_duration("budget", budget, least="1s"),
-        say=lambda text: click.echo(text, err=True),
+        say=say,
     )
     if as_json:
         click.echo(orjson.dumps(msgspec.to_builtins(result), option=orjson.OPT_INDENT_2))

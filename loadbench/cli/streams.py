@@ -17,6 +17,9 @@ from loadbench.core.errors import ExitCode
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+# Where `click.Context.meta` has whether only errors are to be printed on stderr, for commands that read.
+QUIET = "loadbench.quiet"
+
 
 class _Output(io.FileIO):
     """A stream for which no write fails: `failed` is why nothing is written any more."""

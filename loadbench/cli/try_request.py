@@ -39,6 +39,7 @@ class _TryCommand(ScenarioCommand):
 
 @click.command(
     cls=_TryCommand,
+    reads=True,
     examples=(
         "loadbench try --url http://127.0.0.1:8080/v1 --model large",
         "loadbench try --url http://127.0.0.1:8080/v1 --model large --prompt 'Explain caching.' --show-text",
