@@ -58,7 +58,8 @@ def command(run: Path, *, chart: str | None, form: str | None, out: Path | None)
     if chart not in charts:
         hint = f"its charts are {some([*charts])}; `loadbench plot` without --chart lists them"
         raise BadInput(f"--chart {chart}: the run has none of this name", hint=hint)
-    drawn = svg(charts[chart])
+    with contradictions_in(run):
+        drawn = svg(charts[chart])
     if (form or by_name or "svg") == "png":
         from loadbench.report.png import png
 

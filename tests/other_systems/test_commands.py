@@ -249,6 +249,13 @@ def serve(there: There, saved: Path) -> None:
         assert "mine" in there.run("models", f"--url={url}")
 
 
+def plot(there: There, saved: Path) -> None:
+    """A chart of the saved run, as a file with plain ends of lines."""
+    assert "throughput" in there.run("plot", str(saved))
+    there.run("plot", str(saved), "--chart=throughput", "--out=chart.svg")
+    assert b"\r" not in (there.folder / "chart.svg").read_bytes()
+
+
 def scenarios(there: There, saved: Path) -> None:
     """Listed and copied; a copy can be planned."""
     assert "chat" in there.run("scenarios")
@@ -257,7 +264,22 @@ def scenarios(there: There, saved: Path) -> None:
     assert "planned" in there.run("sweep", "copied/chat.toml", "--dry-run")
 
 
-WORK = (sweep, replay, capacity, report, compare, models, doctor, workshop, score, select, selfcheck, serve, scenarios)
+WORK = (
+    sweep,
+    replay,
+    capacity,
+    report,
+    compare,
+    models,
+    doctor,
+    workshop,
+    score,
+    select,
+    selfcheck,
+    serve,
+    scenarios,
+    plot,
+)
 
 
 def test_no_command_is_forgotten():
