@@ -10,11 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from loadbench import __version__
 from loadbench.core.errors import BadInput
+from loadbench.core.secrets import Secrets
 from loadbench.core.text import printable
 from loadbench.live.metrics_feed import Distribution
+from loadbench.plan.server_url import ServerUrl, shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,12 +50,15 @@ class OtlpExporter:
             from opentelemetry.sdk.util.instrumentation import InstrumentationScope
         except ImportError:
             raise BadInput(
-                f"--otlp {url}: the library of OpenTelemetry is not installed", hint="pip install 'loadbench[otel]'"
+                f"--otlp {shown_url(url)}: the library of OpenTelemetry is not installed",
+                hint="pip install 'loadbench[otel]'",
             ) from None
         self._sdk, self._say, self._has_failed = export, say, False
         self._resource = Resource.create({"service.name": "loadbench", **about})
         self._scope = InstrumentationScope("loadbench", __version__)
-        endpoint = url if url.rstrip("/").endswith(_PATH) else url.rstrip("/") + _PATH
+        parts = urlsplit(url)
+        path = parts.path.rstrip("/")
+        endpoint = urlunsplit(parts._replace(path=path if path.endswith(_PATH) else path + _PATH))
         session = requests.Session()
         # As all of loadbench: no proxies and no passwords of the surroundings, and no other place than the named one.
         session.trust_env, session.max_redirects = False, 0
@@ -61,7 +67,8 @@ class OtlpExporter:
         self._log.propagate = False
         self._log.handlers = [_Words(self._failure)]
         self._exporter = metric_exporter.OTLPMetricExporter(endpoint, timeout=_WAIT_S, session=session)
-        self.url = endpoint
+        # It may hold a password.
+        self.url, self._secrets = shown_url(endpoint), Secrets(ServerUrl.parse(url).secrets)
         try:
             self._every_s = float(environment["OTEL_METRIC_EXPORT_INTERVAL"]) / 1000
         except (KeyError, ValueError):
@@ -111,7 +118,7 @@ class OtlpExporter:
         """Report the first failure."""
         if not self._has_failed:
             self._has_failed = True
-            self._say(f"--otlp {self.url}: {words}; the run goes on without it")
+            self._say(f"--otlp {self.url}: {self._secrets.hide(words)}; the run goes on without it")
 
     def close(self) -> None:
         """Let the connection go."""

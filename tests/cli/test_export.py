@@ -7,6 +7,7 @@ import json
 import threading
 import time
 import urllib.request
+from base64 import b64decode
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -117,6 +118,22 @@ def test_a_collector_that_takes_nothing_is_reported_once(tmp_path: Path, status:
     assert "Traceback" not in done.stderr
     (folder,) = (tmp_path / "results").iterdir()
     assert read_run(folder).complete
+
+
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_password_for_the_collector_goes_there_and_nowhere_else(tmp_path: Path, status: int) -> None:
+    """Neither into a message nor into a file; what the library says of a failure is cleaned, too."""
+    password = "tulip-bicycle-candle"
+    with collector(status) as (url, received):
+        where = url.replace("http://", f"http://ops:{password}@") + "/v1/metrics?tenant=blue"
+        done = loadbench(*SHORT, "--otlp", where, cwd=tmp_path)
+    assert "saved in" in done.stderr
+    path, headers, _ = received[-1]
+    assert path == "/v1/metrics?tenant=blue"
+    assert b64decode(headers["Authorization"].removeprefix("Basic ")).decode() == f"ops:{password}"
+    kept = [file.read_text("utf-8") for file in (tmp_path / "results").rglob("*") if file.is_file()]
+    assert not [text for text in (done.stdout, done.stderr, *kept) if password in text]
+    assert ("goes on without it" in done.stderr) is (status != 200)
 
 
 def test_without_the_library_the_extra_is_named(tmp_path: Path) -> None:
