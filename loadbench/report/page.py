@@ -45,6 +45,8 @@ _STATUSES = ("VALID", "OVERLOADED", "INCONCLUSIVE", "INVALID")
 def run_page(run: Run, folder: Path | None) -> Document:
     """The page of a run; without a folder, of what `run.json` has."""
     what = "loadbench replay" if run.scenario.get("load", {}).get("trace") else "loadbench sweep"
+    if run.imported is not None:
+        what = f"measured by {run.imported.tool}, not by loadbench"
     title = f"{run.name or 'run'}"
     blocks: list[Block] = [Text([f"{what} · {when(run.started_at)}"])] if run.started_at else []
     return Document(title, [*blocks, *summary(run), *run_blocks(run, folder)])
@@ -92,6 +94,10 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
         from loadbench.report.quality import quality_document  # noqa: PLC0415 - few runs are rated
 
         blocks += [Heading("Quality of the responses"), *quality_document(quality).blocks]
+    if run.imported is not None:
+        from loadbench.report.imported import imported_blocks  # noqa: PLC0415 - few runs are imported
+
+        blocks += imported_blocks(run, run.imported)
     return [*blocks, Heading("Notes"), *map(Notes, notes(run))]
 
 
@@ -251,8 +257,12 @@ def requested(run: Run) -> Table:
     requests = load.get("requests")
     add("measured per level", load.get("duration") or (f"{requests} requests" if requests else ""))
     add("window", measured.replace(", ", " to "))
-    add("warm-up", load.get("warm_up") or "chosen by loadbench")
-    add("prompts", *_prompts_of(work, run))
+    if run.imported is None:
+        add("warm-up", load.get("warm_up") or "chosen by loadbench")
+        add("prompts", *_prompts_of(work, run))
+        add("unique prompts", "yes: no prefix cache can help" if work.get("unique") else "no: prefixes may be cached")
+    else:
+        add("measured by", run.imported.tool, run.imported.version)
     add(
         "prompt length",
         f"{work['input_tokens']} tokens requested" if work.get("input_tokens") else "",
@@ -262,7 +272,6 @@ def requested(run: Run) -> Table:
     answers = f"{work['output_tokens']} tokens requested" if work.get("output_tokens") else answers
     add("answer length", answers, "exact" if work.get("exact_output") else "", _seen(run, "output"))
     add("temperature", "" if work.get("temperature") is None else str(work["temperature"]))
-    add("unique prompts", "yes: no prefix cache can help" if work.get("unique") else "no: prefixes may be cached")
     add("seed", "" if work.get("seed") is None else str(work["seed"]))
     rules = parts.get("slo", {})
     for name, key in (("objectives", "objectives"), ("gates", "fail_on")):

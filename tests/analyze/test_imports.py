@@ -125,8 +125,12 @@ def test_an_import_is_a_run_for_every_command(write, tmp_path):
     for folder in folders.values():
         jsonschema.validate(json.loads((folder / "run.json").read_bytes()), json_schema())
         assert read_run(folder).imported is not None
-        for form in ("text", "markdown", "csv", "json", "junit", "llmd"):
+        for form in ("text", "markdown", "csv", "json", "junit", "llmd", "html"):
             assert typed("report", str(folder), "--format", form, cwd=tmp_path).returncode == 0
+    page = typed("report", str(folders["g"]), "--format", "html", cwd=tmp_path).stdout
+    assert "measured by guidellm, not by loadbench" in page
+    assert "it includes TTFT" in page
+    assert "chosen by loadbench" not in page
     alike = typed("compare", str(folders["v"]), str(folders["w"]), cwd=tmp_path)
     assert "both sides were measured by vllm bench serve" in alike.stdout
     assert "TTFT p50" in alike.stdout
