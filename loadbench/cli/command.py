@@ -52,11 +52,12 @@ class Command(click.Command):
         super().__init__(*names, **attributes)
         own = {flag for param in self.params for flag in param.opts}
         file = click.Path(path_type=Path)
-        for flag, key, declared in (
+        flags: tuple[tuple[str, str, dict[str, Any]], ...] = (
             ("--json", _JSON, {"is_flag": True, "help": "Print JSON on stdout, as --format json does."}),
             ("--out", _OUT, {"type": file, "metavar": "FILE", "help": "Write to this file instead of stdout."}),
             ("--quiet", QUIET, {"is_flag": True, "help": "Print nothing on stderr but errors."}),
-        ):
+        )
+        for flag, key, declared in flags:
             if reads and flag not in own:
 
                 def keep(ctx: click.Context, _: click.Parameter, value: Any, key: str = key) -> None:
