@@ -119,9 +119,9 @@ def _refuse_too_little_memory() -> None:
         # They would reserve 32 MB of addresses for each core, and loadbench solves no equations.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         if limit < _LEAST_MEMORY:
-            allowed, least = limit // 1_000_000, _LEAST_MEMORY // 1_000_000
+            allowed, least = limit >> 20, _LEAST_MEMORY >> 20
             hint = f"raise the limit: ulimit -v {_LEAST_MEMORY // 1024}"
-            raise BadInput(f"this process may have {allowed} MB of memory, and loadbench needs {least} MB", hint=hint)
+            raise BadInput(f"this process may have {allowed} MiB of memory, and loadbench needs {least} MiB", hint=hint)
 
 
 def _report(error: LoadbenchError) -> ExitCode:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +17,7 @@ from loadbench.cli.measuring import look, refuse_wide, say, wide_option
 from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput
 from loadbench.core.text import printable
+from loadbench.core.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 _SHOWN = 20
 _STATUSES = ("VALID", "INVALID", "INCONCLUSIVE", "OVERLOADED")
 _COMMANDS = ("sweep", "replay", "capacity", "compare", "workshop")
-_AGO = re.compile(r"(\d+)\s*(m|min|h|d|w)")
-_UNITS = {"m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class _Runs(Group):
@@ -237,10 +236,9 @@ def delete_command(runs: tuple[Path, ...], *, yes: bool) -> None:
 
 
 def _moment(text: str) -> datetime:
-    ago = _AGO.fullmatch(text.strip().lower())
     try:
-        if ago is not None:
-            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        with suppress(ValueError):
+            return datetime.now(UTC) - timedelta(microseconds=parse_duration(text) // 1000)
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError):
         raise BadInput(

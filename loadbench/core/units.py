@@ -21,6 +21,8 @@ _UNIT_NS = {
     "m": 60 * NS_PER_S,
     "min": 60 * NS_PER_S,
     "h": 3600 * NS_PER_S,
+    "d": 24 * 3600 * NS_PER_S,
+    "w": 7 * 24 * 3600 * NS_PER_S,
 }
 _NUMBER_UNIT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zµ]+)")
 _RATE = re.compile(r"((?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*(?:/\s*([a-zµ]+))?")
@@ -41,7 +43,7 @@ def parse_duration(text: str) -> int:
     total = Fraction(0)  # a float would lose the nanoseconds of long times
     for number, unit in _NUMBER_UNIT.findall(written):
         if unit not in _UNIT_NS:
-            raise ValueError(f"{text!r} has the unknown unit {unit!r}; write ms, s, m or h, as in 250ms, 30s, 2m")
+            raise ValueError(f"{text!r} has the unknown unit {unit!r}; write ms, s, m, h or d, as in 250ms, 30s, 2m")
         total += Fraction(number) * _UNIT_NS[unit]
     if total > _LONGEST_NS:
         raise ValueError(f"{text!r} is longer than a year")
@@ -59,7 +61,7 @@ def parse_rate(text: str) -> float:
         raise ValueError(f"{text!r} is not a rate; write requests per time, as in 10/s, 0.5 or 30/min")
     number, unit = match.groups()
     if unit is not None and unit not in _UNIT_NS:
-        raise ValueError(f"{text!r} has the unknown unit {unit!r}; write /s, /min or /h")
+        raise ValueError(f"{text!r} has the unknown unit {unit!r}; write /s, /min, /h or /d")
     rate = float(number) * NS_PER_S / _UNIT_NS[unit or "s"]
     if not 0 < rate < math.inf:
         raise ValueError(f"{text!r} must be above 0 requests per second")

@@ -99,7 +99,7 @@ def test_too_little_memory_is_one_message(command, mb, tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (mb * 1_000_000,) * 2),
     )
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 2), done.stderr
-    assert f"this process may have {mb} MB of memory" in done.stderr
+    assert f"this process may have {mb * 1_000_000 >> 20} MiB of memory" in done.stderr
     assert "ulimit -v" in done.stderr
 
 

@@ -27,6 +27,8 @@ from loadbench.core.units import NS_PER_S, format_duration, parse_duration, pars
         ("1m30s", 90 * NS_PER_S),
         (" 1 H 30 m ", 5400 * NS_PER_S),
         ("24h", 86_400 * NS_PER_S),
+        ("1d12h", 129_600 * NS_PER_S),
+        ("2w", 14 * 86_400 * NS_PER_S),
     ],
 )
 def test_durations_are_read(text: str, ns: int) -> None:

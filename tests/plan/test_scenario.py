@@ -169,7 +169,7 @@ def test_message_names_file_line_key_and_remedy(tmp_path, text, line, words):
         ({"users": "1,two"}, ["--users", "'two'", "whole number"]),
         ({"users": "9" * 30}, ["--users", "whole number"]),
         ({"duration": "5"}, ["--duration", "number with its unit"]),
-        ({"duration": "5 parsecs"}, ["--duration", "parsecs", "ms, s, m or h"]),
+        ({"duration": "5 parsecs"}, ["--duration", "parsecs", "ms, s, m, h or d"]),
         ({"rate": "0"}, ["--rate", "above 0"]),
         ({"rate": "nan"}, ["--rate", "not a rate"]),
         ({"arrivals": "poison"}, ["--arrivals", "poisson"]),
