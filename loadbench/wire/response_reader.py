@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from loadbench.core.bounded import MOST_LEVELS, may_be_deep
+from loadbench.core.bounded import MOST_LEVELS
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.usage_check import PLAUSIBLE, UsageCheck
 from loadbench.wire.formats import format_of
@@ -66,6 +66,8 @@ _MOST_BAD_FRAMES = 1000
 # How many events are tried for a shortcut; a server whose events are not uniform costs only these.
 _MOST_TRIES = 3
 _MOST_FIRST = 4
+# After so many responses without a shortcut it is looked for in one of so many.
+_MOST_FRUITLESS, _SELDOM = 4, 16
 # What is longer is unlike the other events: nothing is learned from it, and no copy of it is kept.
 _LONGEST_TRIED = 64 * 1024
 # A shortcut that has not fitted for so many reads is out of date, as where events have the second of the day. One odd
@@ -89,11 +91,18 @@ class Learned:
     Nothing in it is of one response alone, and whatever does not fit is parsed as if nothing had been learned.
     """
 
-    __slots__ = ("form", "shortcuts", "typed")
+    __slots__ = ("form", "fruitless", "responses", "shortcuts", "typed")
 
     def __init__(self) -> None:
-        self.form, self.typed = Form(), None  # type: Form, Decode | None
+        self.form = Form()
+        self.typed: Decode | None = None
         self.shortcuts: dict[bool, VaryingShortcut] = {}  # for visible text, and (true) for reasoning
+        self.responses = self.fruitless = 0  # the latter in a row, in which no shortcut was found
+
+    def tries(self) -> int:
+        """How many events of the next response may be tried for a shortcut: where others had none, seldom any."""
+        self.responses += 1
+        return _MOST_TRIES if self.fruitless < _MOST_FRUITLESS or self.responses % _SELDOM == 0 else 0
 
 
 class ResponseReader:
@@ -183,14 +192,14 @@ class ResponseReader:
         self._shortcut: Shortcut | None = None
         self._ready: Shortcut | None = None  # the shortcut, if the next byte begins an event
         # Events that may still be tried for a shortcut, and the last of them.
-        self._tries = _MOST_TRIES if self._format.uniform and not keep_text else 0
+        self._forms = _MOST_TRIES if self._format.uniform and not keep_text else 0  # events to learn their form from
+        self._tries = self._learned.tries() if self._forms else 0
         self._tried = b""
         self._form = Form()  # of the events that the typed decoder reads
         self._typed: Decode | None = None
         self._decode: Decode | None = None  # the typed decoder, if the next byte begins an event
         self._begin, self._end = self._format.frame
         self._inner = self._format.inner
-        self._forms = self._tries  # events from which their form may still be learned
         self._learns = self._forms > 0  # it is learned from the next event
         self._new_decoder = None if keep_text else self._format.typed  # of formats with one decoder, until it is in use
         self._refused = 0  # events that the decoder did not read
@@ -275,7 +284,7 @@ class ResponseReader:
 
         # Both read whole events: cut off what was begun before, and what is incomplete. Where one of several events has
         # another form than the shortcut, halve them: then the others are still counted.
-        if self.done_ns is None and (self._shortcut or self._typed or self._tries) and len(chunk) > _TWO_EVENTS:
+        if self.done_ns is None and (self._shortcut or self._typed or self._forms) and len(chunk) > _TWO_EVENTS:
             end, length = -1, len(self._end)
             if self._ready is None and self._decode is None:
                 # The first events show how to read the others. Where they do not, to look at each alone is a waste.
@@ -325,7 +334,9 @@ class ResponseReader:
         """Add an event that has text and nothing but what the typed decoder knows; `False` if it must be parsed."""
         try:
             # The parser knows how deep the values are that the decoder passes over.
-            if len(data) > MOST_LEVELS and (len(data) > _LONGEST_TYPED or may_be_deep(data)):
+            if len(data) > MOST_LEVELS and (
+                len(data) > _LONGEST_TYPED or data.count(b"[") + data.count(b"{") > MOST_LEVELS
+            ):
                 return False
             frame = decode(data)
         except (msgspec.DecodeError, ValueError, RecursionError):
@@ -400,9 +411,9 @@ class ResponseReader:
         if self._new_decoder and self.event_ns and (self.model is not None or not self._format.in_lines):
             self._typed, self._new_decoder = self._new_decoder(self._read_chunk), None
         between = self._stream.between and self.done_ns is None
-        if self._tries and between and self.event_ns and self.model is not None and not self._renewals:
+        if self._forms and between and self.event_ns and self.model is not None and not self._renewals:
             # The first event with text has been parsed. It shows which of the earlier responses' events come now.
-            known = self._learned.shortcuts.get(self.first_visible_ns is None)
+            known = self._learned.shortcuts.get(self.first_visible_ns is None) if self._tries else None
             if known is not None:
                 self._shortcut, self._tries, self._tried = copy(known), 0, b""
             if self._typed is None and self._learned.typed is not None:
@@ -577,6 +588,8 @@ class ResponseReader:
         self._shortcut = learn(event, self._tried, has_model=self.model is not None) if self._tried else None
         self._tries = self._tries - 1 if self._shortcut is None else 0
         self._tried = event if self._tries else b""
+        if not self._tries:
+            self._learned.fruitless = self._learned.fruitless + 1 if self._shortcut is None else 0
         if isinstance(self._shortcut, VaryingShortcut):
             self._learned.shortcuts[self._shortcut.of_reasoning] = copy(self._shortcut)
 

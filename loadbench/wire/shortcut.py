@@ -16,7 +16,6 @@ bytes. Everything else is parsed. What was learned is checked once, by parsing t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -41,8 +40,7 @@ _FORMS = {str: rb'[^"\\\x00-\x1f]*(?=")', int: rb"(?:0|[1-9][0-9]{0,14})(?=[,}])
 # Patterns for the events of all servers of this process. One takes as long as the parsing of some ten events: where
 # each response would need another, there is no shortcut.
 _MOST_PATTERNS, _MOST_VARYING = 64, 8
-_Texts = Callable[[bytes], list[bytes]]
-_patterns: dict[bytes, _Texts] = {}
+_patterns: dict[bytes, re.Pattern[bytes]] = {}
 
 
 class Shortcut:
@@ -75,33 +73,38 @@ class Shortcut:
 
 
 class VaryingShortcut(Shortcut):
-    """A shortcut for events in which other values vary than the text; `texts` finds the texts of all whole events.
+    """A shortcut for events in which other values vary than the text, which is the group of `event`.
 
     `fixed` are the bytes around the values; the first and the last begin and end an event.
     """
 
-    __slots__ = ("_texts",)
+    __slots__ = ("_event", "_texts")
 
-    def __init__(self, fixed: Sequence[bytes], texts: _Texts, *, of_reasoning: bool) -> None:
+    def __init__(self, fixed: Sequence[bytes], event: re.Pattern[bytes], *, of_reasoning: bool) -> None:
         super().__init__(fixed[0], fixed[-1], of_reasoning=of_reasoning)
         self.frame_bytes = sum(map(len, fixed)) + len(b"\n\n")
-        self._texts = texts
+        self._event, self._texts = event.fullmatch, event.findall
 
     def count(self, chunk: bytes) -> int:
         """The number of events in these bytes, all of them complete; 0 if they must be parsed."""
-        if not (chunk.startswith(self._head) and chunk.endswith(self._tail)):
-            return 0
-        texts = self._texts(chunk)
-        count = len(texts)
-        # Each begins a line and ends with two line feeds: where there are no others, there is nothing else either.
-        if not count or chunk.count(b"\n") != 2 * count:
-            return 0
+        event = self._event(chunk)
+        if event is not None:
+            begin, end = event.span(1)
+            count, text_bytes = 1, end - begin
+        else:
+            if not (chunk.startswith(self._head) and chunk.endswith(self._tail)):
+                return 0
+            texts = self._texts(chunk)
+            count, text_bytes = len(texts), sum(map(len, texts))
+            # Each begins a line and ends with two line feeds: where there are no others, there is nothing else either.
+            if not count or chunk.count(b"\n") != 2 * count:
+                return 0
         if not chunk.isascii():
             try:
                 chunk.decode()
             except UnicodeDecodeError:
                 return 0
-        self.varying_bytes += len(chunk) - count * self.frame_bytes - sum(map(len, texts))
+        self.varying_bytes += len(chunk) - count * self.frame_bytes - text_bytes
         return count
 
 
@@ -151,7 +154,7 @@ def _varying(event: bytes, earlier: bytes, head: bytes, tail: bytes, *, of_reaso
     if list(one) != list(other):
         return None
     # All such values vary, also those that do not in one response, as its id: what is fixed serves for all responses.
-    places = [(len(head), len(event) - len(tail), _TEXT)]
+    places, varies = [(len(head), len(event) - len(tail), _TEXT)], False
     for name, value in one.items():
         form = _FORMS.get(type(value))
         if form is None or not means_nothing(name):
@@ -161,20 +164,26 @@ def _varying(event: bytes, earlier: bytes, head: bytes, tail: bytes, *, of_reaso
         # A name that stands there once is the frame's own.
         if found is not None and event.count(key) == 1 and found[1] == str(value).encode():
             places.append((*found.span(1), form))
+            varies |= other[name] != value
+    if not varies or len(places) > _MOST_VARYING or b"\n" in event:
+        return None
     places.sort()
     ends = [0, *(end for _, end, _ in places)]
     begins = [*(begin for begin, _, _ in places), len(event)]
     fixed = tuple(event[end:begin] for end, begin in zip(ends, begins, strict=True))
-    if b"\n" in event or not 1 < len(places) <= _MOST_VARYING:
-        return None
+    at = 0
+    for part in fixed:  # a pattern is not made in vain
+        at = earlier.find(part, at) + len(part)
+        if at < len(part):
+            return None
     forms = [*(form for *_, form in places), rb"\n\n"]
-    pattern = rb"^" + b"".join(re.escape(part) + form for part, form in zip(fixed, forms, strict=True))
-    texts = _patterns.get(pattern)
-    if texts is None:
+    source = rb"^" + b"".join(re.escape(part) + form for part, form in zip(fixed, forms, strict=True))
+    pattern = _patterns.get(source)
+    if pattern is None:
         if len(_patterns) == _MOST_PATTERNS:
             return None
-        texts = _patterns[pattern] = re.compile(pattern, re.MULTILINE).findall
-    shortcut = VaryingShortcut(fixed, texts, of_reasoning=of_reasoning)
+        pattern = _patterns[source] = re.compile(source, re.MULTILINE)
+    shortcut = VaryingShortcut(fixed, pattern, of_reasoning=of_reasoning)
     fits = all(shortcut.count(each + b"\n\n") == 1 for each in (event, earlier))
     shortcut.varying_bytes = 0
     return shortcut if fits else None

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from loadbench.wire.openai import Api
-from loadbench.wire.response_reader import ResponseReader
+from loadbench.wire.response_reader import Learned, ResponseReader
 
 # Events of a response, and how often it is read in each round.
 _EVENTS, _TURNS = 256, 31
@@ -138,10 +138,11 @@ def cost(form: str, turns: int) -> Cost:
             orjson.loads(frame)
 
     def feed(chunks: list[bytes], *, parse_all: bool = False) -> None:
-        reader = ResponseReader(Api.CHAT, keep_text=parse_all)
+        reader = ResponseReader(Api.CHAT, keep_text=parse_all, learned=learned)
         for at_ns, chunk in enumerate(chunks):
             reader.feed(at_ns, chunk)
 
+    learned = Learned()  # of the responses before, as in a client
     ways = (loads, lambda: feed(events), lambda: feed(reads), lambda: feed(events, parse_all=True))
     rows: list[list[float]] = []
     gc.disable()

@@ -292,3 +292,21 @@ def test_events_of_the_older_endpoint_are_not_parsed(more):
         reader.feed(number, events(orjson.dumps(fields)))
     assert len(reader.event_ns) == 100
     assert len(parsed) <= 10
+
+
+def test_a_shortcut_is_seldom_looked_for_where_there_was_none(monkeypatch):
+    """Of a server whose events never have one; and where one is found again, every response is looked at again."""
+    tried = []
+    monkeypatch.setattr(response_reader, "learn", lambda *events, **model: tried.append(1) or learn(*events, **model))
+    known = Learned()
+
+    def respond(step: float) -> int:
+        before = len(tried)
+        reader = ResponseReader(Api.CHAT, learned=known)
+        for number in range(8):
+            reader.feed(number, events(frame("a", created=number * step)))
+        return len(tried) - before
+
+    assert [bool(respond(0.5)) for _ in range(20)] == [number < 4 or number == 15 for number in range(20)]
+    assert any(respond(0) for _ in range(16))
+    assert respond(0)
