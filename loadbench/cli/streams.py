@@ -6,11 +6,12 @@ full, drops what is left.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loadbench.core.errors import ExitCode
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Where `click.Context.meta` has whether only errors are to be printed on stderr, for commands that read.
 QUIET = "loadbench.quiet"
+# What stands for our signs where an encoding lacks them, as on a Windows pipe: one letter each, so that columns stay.
+_ASCII: Final = dict(zip("◄↑→±µ×÷–−·…≥▁▂▃▄▅▆▇█", "<^>+ux/---.>12345678", strict=True))
 
 
 class _Output(io.FileIO):
@@ -40,8 +43,15 @@ class _Output(io.FileIO):
         return memoryview(data).nbytes
 
 
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_ASCII.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
 def guard_streams() -> None:
     """Put such streams in place of this process's own; others, as those of a test, stay."""
+    codecs.register_error("loadbench", _in_ascii)
     # A file that is opened next would have the number of a closed stream, and get what is printed.
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(null, True)  # noqa: FBT003 - its only way
@@ -55,8 +65,8 @@ def guard_streams() -> None:
             continue
         raw = io.BufferedWriter(_Output(number, "w", closefd=False))
         encoding, is_line = ("utf-8", True) if stream is None else (stream.encoding, stream.line_buffering)
-        # Where the encoding lacks a character, as on a Windows pipe, `?` stands for it.
-        setattr(sys, name, io.TextIOWrapper(raw, encoding=encoding, errors="replace", line_buffering=is_line))
+        wrapped = io.TextIOWrapper(raw, encoding=encoding, errors="loadbench", line_buffering=is_line)
+        setattr(sys, name, wrapped)
 
 
 def exit_code_after_output(code: int) -> int:

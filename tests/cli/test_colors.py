@@ -65,7 +65,7 @@ def in_pipe(*arguments: str, cwd: Path, **variables: str) -> str:
         env=plain_environment(**variables),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        encoding="utf-8",
+        encoding=variables.get("PYTHONIOENCODING", "utf-8"),
         timeout=LIMIT_S,
         check=False,
     )
@@ -145,3 +145,11 @@ def test_wide_is_for_text(folder):
         "report", "run.json", "--wide", "--format", "csv", cwd=folder
     )
     assert "--wide: is for text, and the output is JSON" in in_pipe("models", "--wide", "--json", cwd=folder)
+
+
+def test_a_code_page_without_our_signs_gets_ascii_ones(folder):
+    """Each of the same width, so that columns stay in line; those that it has are kept, as ± here."""
+    whole = in_pipe("report", "run.json", "--wide", cwd=folder)
+    shown = in_pipe("report", "run.json", "--wide", cwd=folder, PYTHONIOENCODING="cp437")
+    assert "~1.20 s ↑" in whole
+    assert shown == whole.translate(str.maketrans("↑◄×", "^<x"))
