@@ -26,6 +26,7 @@ from loadbench.report.run_charts import (
     timeline,
     trade_off_chart,
 )
+from loadbench.report.terms import TERMS
 from loadbench.report.values import counted, disk_size, duration, memory_size, significant
 from loadbench.results.quality import read_quality
 from loadbench.results.readings import read_readings
@@ -39,6 +40,18 @@ if TYPE_CHECKING:
 
 # A file of more requests would be read for minutes; the levels in time are then left out, and the page says so.
 _MOST_BYTES = 1 << 30
+# The terms that a page explains, and how it writes them.
+_WORDS = {
+    "ttft": "TTFT",
+    "tpot": "TPOT",
+    "itl": "ITL",
+    "e2e": "E2E",
+    "output_tokens_per_s": "output tokens/s",
+    "concurrency": "in flight",
+    "knee": "knee",
+    "interval": "interval",
+    "window": "window",
+}
 _STATUSES = ("VALID", "OVERLOADED", "INCONCLUSIVE", "INVALID")
 
 
@@ -49,7 +62,7 @@ def run_page(run: Run, folder: Path | None) -> Document:
         what = f"measured by {run.imported.tool}, not by loadbench"
     title = f"{run.name or 'run'}"
     blocks: list[Block] = [Text([f"{what} · {when(run.started_at)}"])] if run.started_at else []
-    return Document(title, [*blocks, *summary(run), *run_blocks(run, folder)])
+    return Document(title, [*blocks, *summary(run), *run_blocks(run, folder), *words()])
 
 
 def when(started_at: str) -> str:
@@ -99,6 +112,15 @@ def run_blocks(run: Run, folder: Path | None, *, levels: Sequence[LevelResult] |
 
         blocks += imported_blocks(run, run.imported)
     return [*blocks, Heading("Notes"), *map(Notes, notes(run))]
+
+
+def words() -> list[Block]:
+    """What the figures of a page are, for readers who did not measure."""
+    texts = {term.name: term.text.replace("`", "") for term in TERMS}
+    return [
+        Heading("Words"),
+        Table((), [(shown, texts[name]) for name, shown in _WORDS.items() if name in texts], "ll"),
+    ]
 
 
 def conclusion(run: Run) -> list[str]:

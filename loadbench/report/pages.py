@@ -13,7 +13,7 @@ from loadbench.report.capacity_charts import capacity_charts
 from loadbench.report.compare import compare_document
 from loadbench.report.compare_chart import comparison_charts
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
-from loadbench.report.page import conclusion, levels_of_runs, requested, run_blocks, run_page, summary, when
+from loadbench.report.page import conclusion, levels_of_runs, requested, run_blocks, run_page, summary, when, words
 from loadbench.report.values import counted, duration, significant
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
 from loadbench.results.folder import read_run
@@ -75,7 +75,7 @@ def runs_page(paths: Sequence[Path]) -> Document:
         rows.append([name, when(run.started_at), most, f"{valid} of {len(run.levels)}"])
     blocks: list[Block] = [
         Text([f"loadbench report of {counted(len(runs), 'run')}"]),
-        Text(["These runs are shown next to each other. Whether they differ is what `loadbench compare` decides."]),
+        Text(["These runs are next to each other. Whether they differ is what loadbench compare decides."]),
         Heading("Overview"),
         Table(("run", "started", "highest output tokens/s", "valid levels"), rows, "llrr"),
         Notes(lines),
@@ -83,7 +83,7 @@ def runs_page(paths: Sequence[Path]) -> Document:
     ]
     for name, run, folder in named:
         blocks += [Heading(name), *summary(run), *_below(run_blocks(run, folder))]
-    return Document(" · ".join(name for name, _, _ in named), blocks)
+    return Document(" · ".join(name for name, _, _ in named), [*blocks, *words()])
 
 
 def _below(blocks: Sequence[Block]) -> list[Block]:
@@ -105,7 +105,7 @@ def capacity_page(capacity: Capacity, run: Run, folder: Path | None) -> Document
     charts = capacity_charts(capacity, run)
     blocks += [Heading("What the answer rests on"), *charts, *rest]
     curve = [run.levels[step.level] for step in capacity.curve if step.level < len(run.levels)]
-    return Document(title, [*blocks, *run_blocks(run, folder, levels=curve)])
+    return Document(title, [*blocks, *run_blocks(run, folder, levels=curve), *words()])
 
 
 def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
@@ -142,7 +142,7 @@ def _searches_page(folder: Path) -> Document:
         )
     blocks: list[Block] = [Text(["loadbench capacity"]), Heading("All models"), *document.blocks]
     blocks += [Heading("Each model"), Choice("Model", options)] if options else []
-    return Document(document.title, blocks)
+    return Document(document.title, [*blocks, *words()])
 
 
 # Comparisons.
@@ -191,7 +191,7 @@ def comparison_page(comparison: Comparison, a: Sequence[Run], b: Sequence[Run]) 
             for run in side
         ]
         blocks += [Heading("Runs"), Table(("side", "started", "levels", "verdicts"), runs, "llrl")]
-    return Document(f"Comparison of {sides}", blocks)
+    return Document(f"Comparison of {sides}", [*blocks, *words()])
 
 
 def _both(a: Table, b: Table) -> Table:
