@@ -39,6 +39,7 @@ COMMANDS = {
     "score": "Rate responses: by people, or by a second model.",
     "select": "Choose a model: speed, quality, size and license in one table.",
     "selfcheck": "Check loadbench's timing error and highest load on this machine.",
+    "config": "Show the settings of a command, and where each comes from.",
     "explain": "Explain a word: a figure, a verdict, the code of a reason, an outcome.",
     "serve": "Run the simulated server.",
     "init": "Write a scenario file by asking.",
