@@ -264,7 +264,15 @@ def scenarios(there: There, saved: Path) -> None:
     assert "planned" in there.run("sweep", "copied/chat.toml", "--dry-run")
 
 
+def init(there: There, saved: Path) -> None:
+    """A file with plain ends of lines that can be planned."""
+    there.run("init", "mine.toml", "--use=chat", "--yes")
+    assert b"\r" not in (there.folder / "mine.toml").read_bytes()
+    assert "planned" in there.run("sweep", "mine.toml", "--dry-run")
+
+
 WORK = (
+    init,
     sweep,
     replay,
     capacity,
