@@ -41,6 +41,7 @@ COMMANDS = {
     "selfcheck": "Check loadbench's timing error and highest load on this machine.",
     "config": "Show the settings of a command, and where each comes from.",
     "explain": "Explain a word: a figure, a verdict, the code of a reason, an outcome.",
+    "completion": "Print the script that completes commands and runs in a shell.",
     "serve": "Run the simulated server.",
     "init": "Write a scenario file by asking.",
     "schema": "Print the JSON Schema of a document, or of scenario files.",
