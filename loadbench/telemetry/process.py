@@ -58,6 +58,10 @@ class MeasuredProcess:
         process = None if port is None else first_of(psutil, pids or set())
         return None if process is None else cls(psutil, process, port=port, host=host)
 
+    def pids(self) -> Set[int]:
+        """The processes, as they were seen last."""
+        return {self._process.pid} | {process.pid for process in self._family.values()}
+
     def read(self) -> Mapping[str, float]:
         """CPU seconds, memory, threads, bytes read and written, over all processes.
 

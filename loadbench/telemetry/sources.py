@@ -47,16 +47,11 @@ def sources(*, port: int | None, host: str | None, pid: int | None, root: Path) 
     pids = owners(psutil, port, host) if psutil is not None and port is not None and pid is None else None
     if pids and tunnels(psutil, pids):
         return []
-    nvidia = Nvidia.detect(library("pynvml"))
+    process = MeasuredProcess.detect(psutil, port=port, host=host, pid=pid, pids=pids)
+    nvidia = Nvidia.detect(library("pynvml"), None if process is None else process.pids)
     packages = Rapl.detect(root)
     cards = Drm.detect(root, first=nvidia.boards if nvidia is not None else 0, metered=packages is not None)
-    candidates: Sequence[ReadingSource | None] = (
-        packages,
-        nvidia,
-        cards,
-        MeasuredProcess.detect(psutil, port=port, host=host, pid=pid, pids=pids),
-        Host.detect(psutil, root),
-    )
+    candidates: Sequence[ReadingSource | None] = (packages, nvidia, cards, process, Host.detect(psutil, root))
     return [source for source in candidates if source is not None]
 
 

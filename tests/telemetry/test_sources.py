@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -128,7 +129,9 @@ def test_nvidia_board_in_base_units():
     """mJ are joules, mW watts, percent shares, MHz hertz; the power cap holds its clocks down, heat does not."""
     found = Nvidia.detect(NVML(H100))
     assert found is not None
-    assert found.about == {"boards": [{"name": "NVIDIA H100 80GB HBM3", "driver": "580.65", "memory_bytes": 8e10}]}
+    assert found.about == {
+        "boards": [{"name": "NVIDIA H100 80GB HBM3", "driver": "580.65", "memory_bytes": 8e10, "power_limit_w": 700.0}]
+    }
     assert found.read() == {
         "gpu0_energy_j_total": 5000.0,
         "gpu0_power_w": 350.5,
@@ -163,6 +166,37 @@ def test_what_an_older_board_does_not_tell_is_left_out():
     read = found.read()
     assert {"gpu0_energy_j_total", "gpu0_power_w"}.isdisjoint(read)
     assert (read["gpu0_use"], read["gpu1_energy_j_total"]) == (0.03, 5000.0)
+
+
+def test_share_of_the_server_on_a_board():
+    """Memory of its processes, once if one also draws; use from the newest sample, kept until the next one is due."""
+    now_us = time.time_ns() // 1000
+    samples = [(now_us - 300_000, 7, 20), (now_us - 100_000, 7, 60), (now_us - 100_000, 8, 15), (now_us, 99, 25)]
+    board = H100 | {"compute": {7: 3_000, 8: 500, 99: 9_000}, "graphics": {7: 3_000}, "samples": samples}
+    nvml = NVML(board)
+    found = Nvidia.detect(nvml, lambda: {7, 8})
+    assert found is not None
+    for _ in range(2):  # the second time there is no newer sample
+        read = found.read()
+        assert (read["gpu0_process_memory_bytes"], read["gpu0_process_use"]) == (3_500.0, 0.75)
+    found._shares[0] = (now_us - 1_000_000, 0.75)
+    nvml.boards[0]["samples"] = []
+    assert found.read()["gpu0_process_use"] == 0.0
+
+
+def test_share_that_is_not_known_is_left_out():
+    """A driver that lists no processes, one that does not say how much they hold, a server that is not found."""
+    assert not any("process" in name for name in Nvidia.detect(NVML(H100), lambda: {7}).read())
+    hidden = H100 | {"compute": {7: None}, "graphics": {}}
+    assert not any("process" in name for name in Nvidia.detect(NVML(hidden), lambda: {7}).read())
+    listed = H100 | {"compute": {7: 1}, "graphics": {}}
+    assert not any("process" in name for name in Nvidia.detect(NVML(listed)).read())
+
+
+def test_memory_of_the_driver_itself_is_not_in_use():
+    """Only where the driver is too old to tell them apart."""
+    assert Nvidia.detect(NVML(H100)).read()["gpu0_memory_bytes"] == 4e10
+    assert Nvidia.detect(NVML(H100 | {"old": True})).read()["gpu0_memory_bytes"] == 4.05e10
 
 
 def test_board_that_fails_once_is_read_again():

@@ -58,10 +58,15 @@ class NVMLError(Exception):
     """As `pynvml` has it."""
 
 
+class NotFoundError(NVMLError):
+    """No sample since."""
+
+
 class NVML:
     """`pynvml` of boards that each tell what they are given; what a board lacks it refuses, as the driver does."""
 
-    NVMLError = NVMLError
+    NVMLError, NVMLError_NotFound = NVMLError, NotFoundError
+    nvmlMemory_v2 = 0x02000028  # noqa: N815
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
 
     def __init__(self, *boards: dict[str, Any], driver: str = "580.65", starts: bool = True) -> None:
@@ -94,8 +99,29 @@ class NVML:
     def nvmlDeviceGetUtilizationRates(self, board):  # noqa: N802
         return SimpleNamespace(gpu=self._of(board, "use"), memory=0)
 
-    def nvmlDeviceGetMemoryInfo(self, board):  # noqa: N802
-        return SimpleNamespace(used=self._of(board, "used"), total=80_000_000_000)
+    def nvmlDeviceGetMemoryInfo(self, board, version=None):  # noqa: N802
+        used = self._of(board, "used")
+        if version is None:  # with the driver's own
+            used += self._of(board, "reserved")
+        elif self.boards[board].get("old"):
+            raise NVMLError("Function Not Found")
+        return SimpleNamespace(used=used, total=80_000_000_000)
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, board):  # noqa: N802
+        return self._of(board, "limit_mw")
+
+    def nvmlDeviceGetComputeRunningProcesses(self, board):  # noqa: N802
+        return [SimpleNamespace(pid=pid, usedGpuMemory=held) for pid, held in self._of(board, "compute").items()]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, board):  # noqa: N802
+        return [SimpleNamespace(pid=pid, usedGpuMemory=held) for pid, held in self._of(board, "graphics").items()]
+
+    def nvmlDeviceGetProcessUtilization(self, board, seen_us):  # noqa: N802
+        samples = [SimpleNamespace(pid=pid, timeStamp=at, smUtil=use) for at, pid, use in self._of(board, "samples")]
+        newer = [sample for sample in samples if sample.timeStamp > seen_us]
+        if not newer:
+            raise NotFoundError("Not Found")
+        return newer
 
     def nvmlDeviceGetClockInfo(self, board, clock):  # noqa: N802
         return self._of(board, "mhz")[clock - 1]
@@ -118,6 +144,8 @@ H100 = {
     "power_mw": 350_500,
     "use": 87,
     "used": 40_000_000_000,
+    "reserved": 500_000_000,
+    "limit_mw": 700_000,
     "mhz": (1980, 2619),
     "celsius": 54,
     "reasons": 0x04,

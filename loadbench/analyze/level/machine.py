@@ -51,7 +51,14 @@ def with_machine(
     verdict = level.verdict
     if busy is not None and is_severe:
         verdict = msgspec.structs.replace(verdict, status="INVALID", reasons=[*verdict.reasons, busy])
-    used = energy(level, meter_watts(telemetry, level.window_s), idle=idle, estimate=prices.watts)
+    metered, unused = meter_watts(telemetry, level.window_s), _unused_boards(telemetry)
+    of_server = {meter: watts for meter, watts in metered.items() if meter not in unused}
+    used = energy(level, of_server, idle=idle, estimate=prices.watts)
+    unmetered = Reason(
+        "unmetered",
+        f"the server did not use {', '.join(metered)}, the only meters there are: its energy is not known",
+        "state what the machine draws with --watts; most systems let only root read the meter of the processor",
+    )
     return msgspec.structs.replace(
         level,
         verdict=verdict,
@@ -62,9 +69,22 @@ def with_machine(
         caveats=[
             *level.caveats,
             *([] if telemetry is None else _caveats(level, telemetry)),
+            *([unmetered] if metered and used is None else []),
             *([] if busy is None or is_severe else [busy]),
         ],
     )
+
+
+def _unused_boards(telemetry: Telemetry | None) -> set[str]:
+    """The boards that the server has nothing to do with: it holds no memory there, and nobody used them. What they draw
+    when idle is not its energy. In a container the driver may not know the server's process: a board in use counts."""
+    gauges = {} if telemetry is None else telemetry.gauges
+    return {
+        board
+        for board in {name.partition("_")[0] for name in gauges}
+        if (held := gauges.get(f"{board}_process_memory_bytes")) is not None and held.max == 0
+        if (use := gauges.get(f"{board}_use")) is not None and use.mean < IDLE_USE
+    }
 
 
 def _busy(load: MachineLoad) -> tuple[Reason | None, bool]:

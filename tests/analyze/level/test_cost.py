@@ -197,6 +197,34 @@ def test_silent_fallback_to_the_cpu_is_noticed(model, uses, tokens_per_s, expect
     assert codes(with_gauges(model, tokens_per_s=tokens_per_s, **means)) == expected
 
 
+@pytest.mark.parametrize(
+    ("gauges", "meters", "expected"),
+    [
+        ({"gpu0_process_memory_bytes": 0.0, "gpu0_use": 0.0}, {"gpu0": 100.0}, (None, {"unmetered"})),
+        (
+            {"gpu0_process_memory_bytes": 0.0, "gpu0_use": 0.0},
+            {"gpu0": 100.0, "package0": 300.0},
+            (["package0"], set()),
+        ),
+        ({"gpu0_process_memory_bytes": 1.0, "gpu0_use": 0.0}, {"gpu0": 100.0}, (["gpu0"], set())),
+        ({"gpu0_use": 0.0}, {"gpu0": 100.0}, (["gpu0"], set())),
+        # In a container the driver may not know the server's process.
+        ({"gpu0_process_memory_bytes": 0.0, "gpu0_use": 0.5}, {"gpu0": 100.0}, (["gpu0"], set())),
+        (
+            {"gpu0_process_memory_bytes": 0.0, "gpu0_use": 0.0, "gpu1_process_memory_bytes": 9.0, "gpu1_use": 0.9},
+            {"gpu0": 100.0, "gpu1": 400.0},
+            (["gpu1"], set()),
+        ),
+    ],
+)
+def test_board_that_the_server_does_not_use_is_not_its_energy(gauges, meters, expected):
+    """What an idle board draws is no energy of a server on the CPU; where nothing else is metered, it is not known."""
+    counters = {f"{name}_energy_j_total": joules for name, joules in meters.items()}
+    telemetry = Telemetry(gauges={name: gauge(mean) for name, mean in gauges.items()}, counters=counters)
+    made = with_machine(level(), telemetry, idle={}, prices=CostSettings())
+    assert (None if made.energy is None else made.energy.meters, codes(made)) == expected
+
+
 def test_clocks_that_were_held_down_are_a_caveat():
     """For more than a twentieth of the window, by heat or by power; the worse board is named."""
     made = with_gauges("m", gpu0_throttled_heat=0.04, gpu1_throttled_heat=0.5, gpu0_throttled_power=0.05)
