@@ -84,9 +84,10 @@ class Nvidia:
         """Utilisation, memory, power, energy, clocks and throttling of each board, and the server's share of it."""
         queried = {name: self._value(query, handle) for name, (query, handle) in self._queries.items()}
         values = {name: value for name, value in queried.items() if value is not None}
-        pids = None if self._pids is None else self._pids()
-        for number in range(len(self._handles)) if pids is not None else ():
-            values |= self._share(number, pids)
+        if self._pids is not None:
+            pids = self._pids()
+            for number in range(len(self._handles)):
+                values |= self._share(number, pids)
         return values
 
     def _share(self, number: int, pids: Set[int]) -> Mapping[str, float]:
