@@ -58,6 +58,7 @@ SERIAL = (
     "tests/client/test_stamping.py",
     "tests/engine/test_selfcheck.py",
     "tests/engine/test_workers.py",
+    "tests/gpu/",
     "tests/llamacpp/test_paired.py",
     "tests/llamacpp/test_telemetry.py",
     "tests/pitfalls/test_a_clocks.py",
