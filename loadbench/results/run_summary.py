@@ -102,6 +102,7 @@ class _Search(msgspec.Struct):
 class _Searches(msgspec.Struct):
     folders: dict[str, str]
     searches: list[_Search] = []
+    failed: dict[str, str] = {}
 
 
 class _Comparison(msgspec.Struct):
@@ -177,7 +178,8 @@ def summary_of(found: FoundRun) -> RunSummary:
             command, searches = "capacity", several.searches
             fields["models"] = list(several.folders)
             parts = [path / name for name in several.folders.values() if "/" not in name and "\\" not in name]
-            complete = len(searches) == len(several.folders)
+            complete = len({*several.failed, *(search.model for search in searches)}) == len(several.folders)
+            fields["conclusion"] = "; ".join(f"{model}: cannot be searched" for model in several.failed)
         elif (path / FILE).is_file():
             command, searches = "capacity", [_read(path / FILE, _Search)]
         runs = [_read(part / "run.json", _Run) for part in parts if (part / "run.json").is_file()]
@@ -210,7 +212,7 @@ def summary_of(found: FoundRun) -> RunSummary:
                 fields |= {"commit": first.environment.git.commit or None, "dirty": first.environment.git.dirty}
         elif not any((path / name).exists() for name in FILES) and not has_pairs(path):
             state = "empty"
-        if not complete or not runs:
+        if not complete or not (runs or searches or fields.get("conclusion")):
             # A run that is not complete may be under way; nothing else is worth a look at its locks.
             state = "running" if is_run_being_written(path) else "interrupted" if state == "complete" else state
     except (BadInput, OSError) as error:

@@ -139,6 +139,16 @@ def test_damaged_folder_is_listed(kept):
     assert runs["dead"]["state"] == "empty"
 
 
+def test_models_that_cannot_be_searched_are_named(tmp_path):
+    """A search all of whose models failed is complete, and says so; it was not interrupted."""
+    path = tmp_path / "results" / "20260101T000000Z-capacity"
+    path.mkdir(parents=True)
+    search = {"schema": "loadbench.capacities/1", "folders": {"a": "a"}, "failed": {"a": "not listed"}}
+    (path / "capacities.json").write_text(json.dumps(search))
+    (run,) = json.loads(typed("runs", "--json", cwd=tmp_path).stdout)["runs"]
+    assert (run["state"], run["conclusion"]) == ("complete", "a: cannot be searched")
+
+
 def test_hostile_texts_are_inert(kept):
     """What a run says is printed without control characters."""
     path = keep(kept / "results", "20260106T000000Z-x", models=[ModelStatus(HOSTILE, "ok")])
