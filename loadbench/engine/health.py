@@ -43,6 +43,11 @@ class HealthProbe(Protocol):
         """Watch while the context lasts."""
         ...
 
+    @property
+    def lag_ns(self) -> int | None:
+        """The 99th percentile of the event loop's lag until now."""
+        ...
+
     def close(self) -> Health:
         """What was seen."""
         ...
@@ -105,6 +110,11 @@ class LoopHealth:
                 # Thousands of streams have been opened, and stay: the next collection need not visit them again.
                 self._freezes += 1
                 gc.freeze()
+
+    @property
+    def lag_ns(self) -> int | None:
+        """The 99th percentile of the event loop's lag until now."""
+        return self._lag.percentile(99)
 
     def close(self) -> Health:
         """What was seen."""

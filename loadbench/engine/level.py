@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from loadbench.plan.objective import Objective
     from loadbench.plan.prompts import Calibration, Prompt, PromptSource
     from loadbench.plan.scenario import Scenario
+    from loadbench.record.recorder import SoFar
     from loadbench.record.sample import Sample
 
 # From now to the beginning of a trace, which is measured from its first request: time to prepare that.
@@ -199,10 +201,11 @@ class Level:
             begins_empty = isinstance(plan.load, Open) and plan.load.begins_empty
             begin_ns = clock.now_ns() + (_LEAD_NS if begins_empty else 0)
         self.plan = plan
-        self.label, self.duration = plan.load.label, plan.duration
+        self.label, self.load, self.duration = plan.load.label, plan.load, plan.duration
         self.begin_ns = begin_ns
         self.phases = Phases(plan.duration, begin_ns)
         self.done = self.failed = self.gave_up = self.tokens = self.due = self.missed = 0
+        self.failures: Counter[Outcome] = Counter()
         self.length = LevelLength(self.phases, plan.duration, plan.load)
         self._decides_length = sink is None
         self._recorder = Recorder(self.phases, plan.objectives, template_tokens=plan.template_tokens)
@@ -439,7 +442,9 @@ class Level:
         self._sink.add(sample)
         self.length.ended(sample)
         self.done += 1
-        self.failed += sample.outcome.failed
+        if sample.outcome.failed:
+            self.failed += 1
+            self.failures[sample.outcome] += 1
         self.gave_up += sample.outcome is Outcome.GAVE_UP
         self.tokens += sample.output_tokens or 0
         self._on_sample(sample)
@@ -499,6 +504,19 @@ class Level:
     def tokens_so_far(self) -> int:
         """Output tokens received; of responses that have not ended, one per event."""
         return self.tokens + self.tokens_in_flight
+
+    @property
+    def lag_ns(self) -> int | None:
+        """The 99th percentile of how late the event loop runs."""
+        return self._health.lag_ns
+
+    def so_far(self) -> SoFar:
+        """What has been measured until now."""
+        return self._recorder.so_far()
+
+    def expected_closes_ns(self) -> int | None:
+        """When the window is likely to close; `None` while nobody can know, and in a level by number of requests."""
+        return self.length.expected_closes_ns(self._clock.now_ns())
 
     @property
     def tokens_in_flight(self) -> int:

@@ -53,6 +53,7 @@ class LevelLength:
         self._early = 0  # arrivals of an open loop's first moments that have no response yet
         self._warm_up_ended = self._warm_up_busy_ns = 0
         self._last_ns = phases.begin_ns
+        self._first_ns: int | None = None  # the end of the first measured request
         self._planned_ns: int | None = None  # the length of the window, once it is open
         self.answers_left = duration.answers
 
@@ -67,6 +68,7 @@ class LevelLength:
         self._early -= sample.due_ns < self._phases.begin_ns + self._duration.warm_up_ns
         if sample.phase is Phase.MEASURED:
             self.answers_left = max(0, self.answers_left - 1)
+            self._first_ns = self._first_ns or sample.end_ns
         elif sample.end_ns <= self._phases.opens_ns:
             self._warm_up_ended += 1
             self._warm_up_busy_ns += sample.end_ns - sample.due_ns
@@ -95,6 +97,32 @@ class LevelLength:
                 times = math.ceil((now_ns + _AHEAD_NS - phases.opens_ns) / self._planned_ns)
                 phases.close(phases.opens_ns + times * self._planned_ns)
         return (phases.opens_ns, phases.closes_ns) != before
+
+    def expected_closes_ns(self, now_ns: int) -> int | None:
+        """When the window is likely to close, by what is known now; `None` while nobody can know."""
+        phases, duration = self._phases, self._duration
+        if not phases.moves or duration.duration_ns is None:
+            return phases.closes_ns
+        opens_ns = phases.opens_ns
+        if not self._opens_is_known:
+            # A full server serves its users one after another; the first of them say little.
+            users = self._load.users if isinstance(self._load, Closed) else 1
+            heard = 1 - len(self._without_response) / users
+            if heard < 0.5 or not self._warm_up_ended:
+                return None
+            enough_ns = round(_TO_SPARE * (now_ns - phases.begin_ns) / heard)
+            opens_ns = min(opens_ns, phases.begin_ns + max(duration.warm_up_ns, enough_ns))
+        if duration.most_ns is None or phases.closes_ns is None:
+            return opens_ns + duration.duration_ns
+        planned_ns = self._planned_ns or max(duration.duration_ns, self._predicted_ns())
+        times, ended = 1, duration.answers - self.answers_left
+        if self._opens_is_known and self._first_ns is not None and self.answers_left:
+            needed_ns = now_ns - opens_ns
+            if ended > duration.answers // 4:  # a few say little about the rate at which they come
+                needed_ns += (now_ns - self._first_ns) * self.answers_left // (ended - 1)
+            # What is to spare is there to be used.
+            times = max(1, math.ceil((now_ns - opens_ns) / planned_ns), math.ceil(needed_ns / planned_ns - 0.2))
+        return min(phases.closes_ns, opens_ns + times * planned_ns)
 
     def _predicted_ns(self) -> int:
         """How long a window takes that has enough responses, by the warm-up, with some to spare."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from loadbench.engine.target import ModelUnderTest
     from loadbench.plan.curve import CurveStep
     from loadbench.plan.load import Closed, LevelDuration, Load, Phases
     from loadbench.plan.search import Finding, Probe, Standing
-    from loadbench.record.recorder import LevelRecording
+    from loadbench.record.outcome import Outcome
+    from loadbench.record.recorder import LevelRecording, SoFar
     from loadbench.record.sample import Sample
 
 
@@ -17,12 +20,14 @@ class RunningLevel(Protocol):
     """A level while it runs, in this process or on workers: what progress line, abort rules and searches see of it."""
 
     label: str  # the load: `users=8`, `rate=0.5`
+    load: Load
     duration: LevelDuration
     begin_ns: int
     phases: Phases  # when its window opens and closes, and when its load ends
     done: int
     failed: int
     gave_up: int
+    failures: Mapping[Outcome, int]  # by kind
 
     @property
     def now_ns(self) -> int:
@@ -47,6 +52,19 @@ class RunningLevel(Protocol):
     @property
     def tokens_so_far(self) -> int:
         """Output tokens received; of responses that have not ended, one per event."""
+        ...
+
+    @property
+    def lag_ns(self) -> int | None:
+        """The 99th percentile of how late the event loop runs that reads the responses: of several, the latest one."""
+        ...
+
+    def so_far(self) -> SoFar:
+        """What has been measured until now. It takes as long for any number of requests."""
+        ...
+
+    def expected_closes_ns(self) -> int | None:
+        """When the window is likely to close; `None` while nobody can know, and in a level by number of requests."""
         ...
 
     def stop(self) -> None:

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
@@ -62,8 +63,9 @@ if TYPE_CHECKING:
     from loadbench.record.sample import Sample
     from loadbench.targets.clients import MeasuringTransport
 
-# Often enough for a progress line, seldom enough to cost nothing.
-_BATCH_S = 0.1
+# Often enough for a progress line, seldom enough to cost nothing; the loop's lag, which takes counting, is reported with
+# every tenth batch.
+_BATCH_S, _BATCHES_FOR_LAG = 0.1, 10
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -91,7 +93,9 @@ class Outbox:
         unused = sample.text is not None and not self._keep_texts
         self._ended.append(replace(sample, text=None) if unused else sample)
 
-    def take(self, *, closes_ns: int | None, until_ns: int, tokens_in_flight: int) -> Batch:
+    def take(
+        self, *, closes_ns: int | None, until_ns: int, tokens_in_flight: int, lag_ns: int | None = None
+    ) -> Batch:
         """All that was kept."""
         batch = Batch(
             started=self._started,
@@ -99,6 +103,7 @@ class Outbox:
             closes_ns=closes_ns,
             until_ns=until_ns,
             tokens_in_flight=tokens_in_flight,
+            lag_ns=lag_ns,
         )
         self._started, self._ended = [], []
         return batch
@@ -183,16 +188,19 @@ class Worker:
         if isinstance(order.spec.load, Closed) and level.phases.requests is not None:
             level.phases.take = self._left.take
 
-        def report() -> None:
+        def report(lag_ns: int | None = None) -> None:
             batch = outbox.take(
-                closes_ns=level.phases.closes_ns, until_ns=self._clock.now_ns(), tokens_in_flight=level.tokens_in_flight
+                closes_ns=level.phases.closes_ns,
+                until_ns=self._clock.now_ns(),
+                tokens_in_flight=level.tokens_in_flight,
+                lag_ns=lag_ns,
             )
             self._report(pack(batch))
 
         async def keep_reporting() -> None:
-            while True:
+            for number in count(1):
                 await anyio.sleep(_BATCH_S)
-                report()
+                report(level.lag_ns if number % _BATCHES_FOR_LAG == 0 else None)
 
         await run_alongside(level.run_load, keep_reporting)
         report()

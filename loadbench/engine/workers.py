@@ -25,6 +25,7 @@ import pickle
 import struct
 import subprocess
 import time
+from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from loadbench.core.clock import Clock
     from loadbench.engine.level import LevelSpec
     from loadbench.plan.scenario import Scenario
+    from loadbench.record.recorder import SoFar
     from loadbench.record.request import Request
     from loadbench.targets.target import Target
 
@@ -180,6 +182,7 @@ class Batch:
     closes_ns: int | None
     until_ns: int
     tokens_in_flight: int
+    lag_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +225,7 @@ class _WorkerHandle:
     listening: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     in_flight: dict[int, Request] = field(default_factory=dict)
     tokens_in_flight: int = 0
+    lag_ns: int | None = None
     until_ns: int = 0
     measured: int = 0  # of those that were sent, in this level
     done: Done | None = None
@@ -404,12 +408,13 @@ class DistributedLevel:
         self._on_sample = on_sample
         self._on_start = on_start
         self._seed = order.scenario.work.seed if order.spec.seed is None else order.spec.seed
-        self._load = order.spec.load
+        self.load = self._load = order.spec.load
         self.label, self.duration = self._load.label, duration
         self.begin_ns = order.begin_ns
         self.phases = Phases(duration, self.begin_ns)
         self._length = LevelLength(self.phases, duration, self._load)
         self.done = self.failed = self.gave_up = self.tokens = 0
+        self.failures: Counter[Outcome] = Counter()
         self._measured = 0
         self._recorder = Recorder(
             self.phases, order.scenario.objectives_at(self._load), template_tokens=order.spec.template_tokens
@@ -424,6 +429,7 @@ class DistributedLevel:
                 for worker, order in self._parts:
                     worker.done, worker.in_flight, worker.until_ns, worker.measured = None, {}, self.begin_ns, 0
                     worker.reports, worker.reported, worker.listening = 0, 0, anyio.CancelScope()
+                    worker.lag_ns = None
                     SENT.pack_into(worker.sent, 0, 0)
                     worker.send(order)
                     listeners.start_soon(self._listen, worker)
@@ -509,7 +515,7 @@ class DistributedLevel:
             worker.in_flight.pop(sample.number, None)
             self._record(sample)
         worker.until_ns = batch.until_ns
-        worker.tokens_in_flight = batch.tokens_in_flight
+        worker.tokens_in_flight, worker.lag_ns = batch.tokens_in_flight, batch.lag_ns or worker.lag_ns
         if batch.closes_ns is not None and self.duration.requests is not None:
             # The earliest counts: the first user without work, whichever worker has it, or the arrival after the last.
             was_open = self.phases.closes_ns is None
@@ -522,7 +528,9 @@ class DistributedLevel:
         self._recorder.add(sample)
         self._length.ended(sample)
         self.done += 1
-        self.failed += sample.outcome.failed
+        if sample.outcome.failed:
+            self.failed += 1
+            self.failures[sample.outcome] += 1
         self.gave_up += sample.outcome is Outcome.GAVE_UP
         self.tokens += sample.output_tokens or 0
         self._on_sample(sample)
@@ -595,6 +603,19 @@ class DistributedLevel:
     def tokens_so_far(self) -> int:
         """Output tokens received; of responses that have not ended, one per event."""
         return self.tokens + sum(worker.tokens_in_flight for worker in self._workers)
+
+    @property
+    def lag_ns(self) -> int | None:
+        """The 99th percentile of how late the event loops run: that of the worker which is the latest."""
+        return max((worker.lag_ns for worker in self._workers if worker.lag_ns is not None), default=None)
+
+    def so_far(self) -> SoFar:
+        """What has been measured until now, as far as the workers have reported it."""
+        return self._recorder.so_far()
+
+    def expected_closes_ns(self) -> int | None:
+        """When the window is likely to close; `None` while nobody can know, and in a level by number of requests."""
+        return self._length.expected_closes_ns(self._clock.now_ns())
 
 
 def _merged(healths: Sequence[Health], *, own_cpu_ns: int = 0) -> Health:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.plan.load import Phase
 from loadbench.plan.objective import LATENCIES
@@ -113,6 +113,18 @@ class Unread:
     requests: int  # that had such frames
     words: str  # the first of them, in the server's words
     content_types: Mapping[str, int]  # Content-Types that were not those of what came, and what came
+
+
+class SoFar(NamedTuple):
+    """What a level that still runs has measured until now: of measured requests that ended ok. Times are in ns."""
+
+    requests: int = 0
+    ttft_p50: int | None = None
+    ttft_p95: int | None = None
+    tpot_p50: int | None = None
+    e2e_mean: float | None = None
+    e2e_p95: int | None = None
+    late: float = 0.0  # the share of events that were read so late that a later one had come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +233,19 @@ class Recorder:
         """A request has been sent: it is in flight until it is added."""
         self.in_flight += 1
         self._window.started(at_ns)
+
+    def so_far(self) -> SoFar:
+        """What has been measured until now. It takes as long for a million requests as for a hundred."""
+        ttft, tpot, e2e = (self._histograms[name] for name in ("ttft", "tpot", "e2e_response"))
+        return SoFar(
+            requests=ttft.count,
+            ttft_p50=ttft.percentile(50),
+            ttft_p95=ttft.percentile(95),
+            tpot_p50=tpot.percentile(50),
+            e2e_mean=e2e.mean,
+            e2e_p95=e2e.percentile(95),
+            late=self._count["censored"] / max(1, self._count["events"]),
+        )
 
     def reported_until(self, at_ns: int) -> None:
         """Each of several processes has reported what it did until this moment, at least."""

@@ -301,4 +301,4 @@ class _SideWriter(RunWriter):
         """Show the level in the progress line."""
         self._model = model
         self._session.telemetry.level_begins()
-        self._progress.level_begins(level, f"{model} ({self.where})", next(self.blocks))
+        self._progress.level_begins(level, model, next(self.blocks), self.where)

@@ -145,6 +145,7 @@ class RunWriter:
     def model_prepared(self, subject: ModelUnderTest) -> None:
         """Keep what the first responses of a model showed."""
         self._tested[subject.model] = subject
+        self._progress.responded(subject.model, subject.response_ns)
         known, level = {(decision.field, decision.to) for decision in self.run.adapted}, len(self.run.levels)
         adapted = self.run.adapted + [
             msgspec.structs.replace(decision, from_level=level)
@@ -198,7 +199,8 @@ class RunWriter:
         for before, now in zip(earlier, levels, strict=False):
             if before.verdict.status != now.verdict.status:
                 self._progress.say(f"{now.load.label} is {now.verdict.status}, as {level.load.label} shows")
-        self._progress.level_ended(level_line(levels[-1], is_probe=self._scenario.command == "capacity"))
+        is_probe = self._scenario.command == "capacity"
+        self._progress.level_ended(level_line(levels[-1], is_probe=is_probe), recording, levels[-1])
 
     def levels_of(self, model: str) -> list[LevelResult]:
         """The levels of a model so far, in their order."""
@@ -208,6 +210,7 @@ class RunWriter:
         """Record that a model cannot be tested. If it is the only one, the error of the run says so."""
         if len(self._session.prepared.models) > 1:
             self._progress.say(f"{model}: cannot be tested: {reason}")
+        self._progress.model_failed(model)
         # A run that was resumed may know it already.
         models = [status for status in self.run.models if status.model != model]
         self.run = msgspec.structs.replace(self.run, models=[*models, self._status(model, "failed", reason)])

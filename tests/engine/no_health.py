@@ -20,6 +20,8 @@ class NoHealth:
         """Nothing to watch."""
         yield
 
+    lag_ns = None
+
     def close(self) -> Health:
         """Nothing was seen."""
         return Health(stamp_source="virtual", loop_lag=Histogram(), gc_pauses=Histogram(), cpu_share=None)

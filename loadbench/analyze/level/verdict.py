@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # The load generator's own delay matters above both: nobody feels less than 1 ms, and less than a twentieth of the
 # usual time between two tokens does not change the figures.
-_DELAY_NS = 1_000_000
+DELAY_NS = 1_000_000
 _DELAY_SHARE = 0.05
 # An event loop that is later than this misses what is 30 ms long and more.
 _AWAKE_NS = 10_000_000
@@ -44,7 +44,7 @@ _MIN_ACHIEVED = 0.99
 _MAX_LOST_CYCLE = 0.02
 # An event that carries a later event's stamp makes the gap before it too long. Up to this share of them, the p99 of the
 # gaps is at most what their p99.5 would be; with twice as many it could be any.
-_MAX_CENSORED = 0.005
+MAX_LATE = 0.005
 # From this share on, events that a server sends together shape the distribution of gaps.
 _MANY_TOGETHER = 0.05
 # These stamps are right however late the read: the kernel's, and those of a model in this process.
@@ -240,7 +240,7 @@ def _late_start(recording: LevelRecording, load: Load) -> Iterator[Reason]:
     if mean_ns is None or e2e_ns is None:
         return
     cycle_ns = e2e_ns + (load.think.mean if load.think is not None else 0.0)
-    if mean_ns > max(_DELAY_NS, _MAX_LOST_CYCLE * cycle_ns):
+    if mean_ns > max(DELAY_NS, _MAX_LOST_CYCLE * cycle_ns):
         lost = f"{mean_ns / 1e6:.1f} ms late on average, {100 * mean_ns / cycle_ns:.1f} % of their cycle"
         yield Reason("late_start", f"users sent their next request {lost}", _GENERATOR_BOTTLENECK)
 
@@ -262,18 +262,18 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
     if health.stamp_source not in _STAMPED_ON_ARRIVAL:
         message = "the event loop lagged, which makes every stamp late"
         yield from _delayed(recording, health.loop_lag, code="loop_lag", message=message)
-    elif recording.censored_events > _MAX_CENSORED * recording.events:
+    elif recording.censored_events > MAX_LATE * recording.events:
         share = recording.censored_events / recording.events
         message = f"{100 * share:.1f} % of events were read so late that a later one had already arrived"
         yield Reason("late_reads", message, _GENERATOR_BOTTLENECK)
-    elif recording.separate_events > _MAX_CENSORED * recording.events:
+    elif recording.separate_events > MAX_LATE * recording.events:
         # In such a fast stream the last event of a late read is always recent; the loop's lag shows the lateness.
         # Events that the server sent together are not among these.
         message = "events that the server sent apart came in one read while the event loop lagged"
         yield from _delayed(recording, health.loop_lag, code="late_reads", message=message)
     # Of the events these may be few, and make up a quantile of the times to first token all the same.
     late, answers = recording.late_first_tokens, recording.outcomes.get(Outcome.OK, 0)
-    if late > max(1, _MAX_CENSORED * answers):
+    if late > max(1, MAX_LATE * answers):
         message = f"{late} of {answers} first tokens were read so late that a later one had already arrived"
         yield Reason("late_first_tokens", message, _GENERATOR_BOTTLENECK)
 
@@ -282,7 +282,7 @@ def _delayed(recording: LevelRecording, delays: Histogram, *, code: str, message
     """The p99 is above the bound, and so are two values at least: of fewer than 100 the largest alone is the p99."""
     p99_ns = delays.percentile(99)
     gap_ns = recording.histograms["itl"].percentile(50) or recording.histograms["event_gap"].percentile(50) or 0
-    bound_ns = max(_DELAY_NS, _DELAY_SHARE * gap_ns)
+    bound_ns = max(DELAY_NS, _DELAY_SHARE * gap_ns)
     if p99_ns is not None and p99_ns > bound_ns and delays.count_above(round(bound_ns)) > 1:
         limit = f"the limit at this token rate is {bound_ns / 1e6:.1f} ms"
         yield Reason(code, f"{message}: p99 is {p99_ns / 1e6:.1f} ms, {limit}", _GENERATOR_BOTTLENECK)
