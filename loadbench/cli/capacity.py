@@ -60,6 +60,7 @@ def command(
     Exit codes: 0 answered (likely and verified, or proven; --require proven wants the latter), 3 not even the lowest
     load meets the objectives, 4 the load generator was the bottleneck, 5 inconclusive: the budget was too short.
     """
+    progress = progress_line(quiet=quiet or dry_run, no_live=no_live)
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.report.capacity import answer_line  # noqa: PLC0415
     from loadbench.report.capacity_plan import capacity_plan_document  # noqa: PLC0415
@@ -83,8 +84,8 @@ def command(
         return
     say_unused(resolved)
     say_data_set(resolved)
-    progress = progress_line(quiet=quiet, no_live=no_live)
     searches = run_capacity(resolved, os.environ, progress, resume=resume, resumed=resumed)
+    progress.close()
     shown = to_json(searches.result) if as_json else render_text(searches.document(), **look(wide=wide))
     click.echo(shown, nl=False)
     for writer in searches.writers:

@@ -293,4 +293,6 @@ def _measure(
     say_trace(both[0], progress)
     if pairing.most < FEWEST_DECIDING:
         progress.say(f"note: {few_repeats(pairing.most)}")
-    return measure_paired(both, pairing, os.environ, progress, resume=resume, earlier=earlier)
+    runs = measure_paired(both, pairing, os.environ, progress, resume=resume, earlier=earlier)
+    progress.close()
+    return runs

@@ -113,10 +113,13 @@ def settings_of_resumed(resume: Path | None, command: str, *, file: Path | None)
 
 
 def progress_line(*, quiet: bool, no_live: bool) -> Progress:
-    """The progress line on stderr."""
+    """The progress on stderr, from now on; it is over when it is closed, or when the command ends."""
     from loadbench.live.progress import Progress  # noqa: PLC0415 - the help needs no progress line
 
-    return Progress(sys.stderr, levels=1, quiet=quiet, live=not no_live)
+    progress = Progress(sys.stderr, levels=1, quiet=quiet, live=not no_live)
+    click.get_current_context().with_resource(progress)
+    progress.doing("starting")
+    return progress
 
 
 def say(text: str) -> None:

@@ -71,6 +71,7 @@ def measure(
     **_: Any,
 ) -> None:
     """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
+    progress = progress_line(quiet=quiet or dry_run, no_live=no_live)
     from loadbench.report.formats import render  # noqa: PLC0415
     from loadbench.session.resume import in_its_folder, whole_levels  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
@@ -91,9 +92,9 @@ def measure(
         return
     say_unused(scenario)
     say_data_set(scenario)
-    progress = progress_line(quiet=quiet, no_live=no_live)
     say_trace(scenario, progress)
     writer = run_sweep(scenario, os.environ, progress, resume=resume, before=before)
+    progress.close()
     click.echo(render(writer.run, "json" if as_json else "text", **look(wide=wide)), nl=False)
     say_saved(writer.folder.place, quiet=quiet)
     written = write_page(report, writer.folder.path)

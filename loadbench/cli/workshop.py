@@ -96,6 +96,7 @@ def command(
         say_data_set(resolved)
         progress = progress_line(quiet=quiet, no_live=no_live)
         writer = run_sweep(resolved, os.environ, progress)
+        progress.close()
     if writer is None:
         assert run is not None  # noqa: S101 - it was measured, or given
         measured, folder = read_run(run), RunFolder(RunPlace(folder_of(run), may_move=False))

@@ -27,7 +27,11 @@ class RunningLevel(Protocol):
     done: int
     failed: int
     gave_up: int
-    failures: Mapping[Outcome, int]  # by kind
+
+    @property
+    def failures(self) -> Mapping[Outcome, int]:
+        """The failed requests by kind."""
+        ...
 
     @property
     def now_ns(self) -> int:

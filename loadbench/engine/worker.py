@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from loadbench.record.sample import Sample
     from loadbench.targets.clients import MeasuringTransport
 
-# Often enough for a progress line, seldom enough to cost nothing; the loop's lag, which takes counting, is reported with
-# every tenth batch.
+# Often enough for a progress line, seldom enough to cost nothing; the loop's lag, which takes counting, is reported
+# with every tenth batch.
 _BATCH_S, _BATCHES_FOR_LAG = 0.1, 10
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
@@ -93,9 +93,7 @@ class Outbox:
         unused = sample.text is not None and not self._keep_texts
         self._ended.append(replace(sample, text=None) if unused else sample)
 
-    def take(
-        self, *, closes_ns: int | None, until_ns: int, tokens_in_flight: int, lag_ns: int | None = None
-    ) -> Batch:
+    def take(self, *, closes_ns: int | None, until_ns: int, tokens_in_flight: int, lag_ns: int | None = None) -> Batch:
         """All that was kept."""
         batch = Batch(
             started=self._started,

@@ -8,12 +8,12 @@ On a terminal a few lines are drawn again four times a second, below the lines t
     TTFT p50 120 ms p95 310 ms · TPOT p50 21.3 ms · 112 measured
     load generator: ok · late reads 0 % · lag p99 0.3 ms
 
-Elsewhere (a pipe, a log, `TERM=dumb`, --no-live) a plain line comes every ten seconds. A search has the range so far and
-the most that is left of its budget, a comparison the side and the repeat.
+Elsewhere (a pipe, a log, `TERM=dumb`, --no-live) a plain line comes every ten seconds. A search has the range so far
+and the most that is left of its budget, a comparison the side and the repeat.
 
 The load runs in the same event loop. So a frame reads counts and quantiles that are there anyway, some of them once a
-second, and its work does not grow with the streams; if a frame takes long all the same, the next one comes later. If the
-stream is closed, nothing more is written: a measurement does not end because its progress cannot be shown.
+second, and its work does not grow with the streams; if a frame takes long all the same, the next one comes later. If
+the stream is closed, nothing more is written: a measurement does not end because its progress cannot be shown.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ _MOST_SHARE = 0.01
 # From one look at what has to be counted to the next; a bar of the sparkline is as long.
 _COUNTED_EVERY_NS = NS_PER_S
 _BARS = "▁▂▃▄▅▆▇█"
+# Columns from which on there is room for what is less important.
+_WIDE = 60
 # The kinds of failures that a line has room for.
 _MOST_KINDS = 3
 
@@ -167,9 +169,13 @@ class Progress:
         self._level = None
         if self._time is not None and recording is not None:
             self._time.level_ended(recording)
-        self.doing("between two levels")
+        self._stage = "between two levels" * self._screen.is_terminal
+        self._stage_began_s = self._now_s()
         if self._screen.is_terminal and result is not None and not self._quiet:
-            parts = fitted(_finished(self._head, self._where, result), self._screen.size[0] - 1)
+            columns = self._screen.size[0] - 1
+            # Where it is narrow, the figures are worth more than which of the levels it was.
+            head = self._head if columns >= _WIDE else result.load.label
+            parts = fitted(_finished(head, self._where, result), columns)
             self._screen.print_as_it_is(self._screen.line(parts) + "\n")
         else:
             self.say(f"{self._head}: {text}")
@@ -202,7 +208,9 @@ class Progress:
             since_s += period_s
             if self._level is None:
                 lasts_s = self._now_s() - self._stage_began_s
-                if self._stage and (since_s >= _PLAIN_PERIOD_S or (lasts_s >= _LONG_STAGE_S and not self._is_stage_said)):
+                if self._stage and (
+                    since_s >= _PLAIN_PERIOD_S or (lasts_s >= _LONG_STAGE_S and not self._is_stage_said)
+                ):
                     self._is_stage_said, since_s = True, 0.0
                     self.say(f"{self._stage}: {_clock(round(lasts_s * NS_PER_S))}")
             elif since_s >= _PLAIN_PERIOD_S:
@@ -231,7 +239,8 @@ class Progress:
             head += [Part(self._where)] * bool(self._where) + [Part(_phase(level, self._waits(level)))]
 
         # How fast it goes, and what goes wrong.
-        now = self._rates[-1] if self._rates else 0.0
+        since_s = max(1e-9, (counted.at_ns - level.begin_ns) / NS_PER_S)
+        now = self._rates[-1] if self._rates else counted.tokens / since_s
         bars = list(self._rates)[-min(40, columns // 4) :]
         highest = max(bars, default=0.0)
         spark = "".join(_BARS[min(7, int(8 * rate / highest))] if highest else _BARS[0] for rate in bars)
@@ -364,7 +373,10 @@ def _finished(head: str, where: str, level: LevelResult) -> list[Part]:
     from loadbench.report.values import duration, significant  # noqa: PLC0415 - not before a level has ended
 
     ttft, failed = level.metrics.get("ttft_s"), sum(level.outcomes.values()) - level.outcomes.get("ok", 0)
-    parts = [Part(head + (f" {where}" if where else "")), Part(f"{significant(level.throughput.output_tokens_per_s)} tok/s")]
+    parts = [
+        Part(head + (f" {where}" if where else "")),
+        Part(f"{significant(level.throughput.output_tokens_per_s)} tok/s"),
+    ]
     if ttft is not None:
         parts.append(Part(f"TTFT p95 {duration(ttft.p95)}"))
     status = level.verdict.status

@@ -4,8 +4,8 @@ Ours, and not `rich.live`: one frame of rich is some milliseconds of this proces
 after the window has become narrower it leaves parts of old frames. Here a frame is one string and one write. A frame is
 skipped while the terminal takes nothing (Ctrl-S, a slow connection): a write that blocks would hold up the load.
 
-The cursor is never hidden, and there is no other screen to leave: whatever ends this process, the terminal is as it was,
-with the cursor at the beginning of a line.
+The cursor is never hidden, and there is no other screen to leave: whatever ends this process, the terminal is as it
+was, with the cursor at the beginning of a line.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ class Screen:
 
     def line(self, parts: Sequence[Part]) -> str:
         """The parts as a line, coloured if there are colours."""
-        coloured = [f"\x1b[{one.colour}m{one.text}\x1b[0m" if one.colour and self._colours else one.text for one in parts]
+        coloured = [
+            f"\x1b[{one.colour}m{one.text}\x1b[0m" if one.colour and self._colours else one.text for one in parts
+        ]
         return self._encodable(" · ".join(coloured))
 
     def _encodable(self, text: str) -> str:

@@ -85,8 +85,8 @@ class RunTime:
     """The time left of one run. `to_come` are its levels; `most_ns` what all levels together may take at most.
 
     A sweep that finds its levels itself has none in `to_come` but a model's first, and `most_users`. `may_end_early`: a
-    run that ends as soon as it knows enough. `settle_ns` is the rest before each level. With `in_order` a model's levels
-    come after those of the model before, else by turns.
+    run that ends as soon as it knows enough. `settle_ns` is the rest before each level, `budget_ns` the time after
+    which no level begins. With `in_order` a model's levels come after those of the model before, else by turns.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class RunTime:
         most_users: int = 0,
         settle_ns: int = 0,
         may_end_early: bool = False,
+        budget_ns: int | None = None,
         in_order: bool = True,
     ) -> None:
         self._scenario = scenario
@@ -108,6 +109,7 @@ class RunTime:
         self._most_users = most_users
         self._may_end_early = may_end_early
         self._in_order = in_order
+        self._budget_ns = budget_ns
         self._spent_ns = 0  # in warm-ups and windows
         self._began_ns = self._ended_ns = now_ns()
         self._gap = _Pause([], settle_ns + _USUAL_GAP_NS)
@@ -168,13 +170,8 @@ class RunTime:
     def left(self, level: RunningLevel | None) -> Left | None:
         """The time left now; `None` where nothing is known yet."""
         now_ns, running = self._now_ns(), self._running
-        ends_ns = drain_ns = 0
         if level is not None and running is not None:
             self._watch(level, running, now_ns)
-            ends_ns, drain_ns = self._ends_ns(level, running, now_ns), self._drain_ns(running)
-            if now_ns > ends_ns:  # what is still in flight is anywhere in its response
-                in_flight_ns = self._response(*running).p95_ns * level.in_flight / (level.in_flight + 1)
-                drain_ns = round(min(max(0, drain_ns - (now_ns - ends_ns)), in_flight_ns))
         if not self._responses:
             return None
         sums = []
@@ -182,7 +179,11 @@ class RunTime:
             self._is_full = bool(is_full)
             left_ns, most_ns = 0, None if self._most_ns is None else self._most_ns - self._spent_ns
             waited_ns = now_ns - self._ended_ns
-            if level is not None:
+            if level is not None and running is not None:
+                ends_ns, drain_ns = self._ends_ns(level, running, now_ns), self._drain_ns(running)
+                if now_ns > ends_ns:  # what is still in flight is anywhere in its response
+                    in_flight_ns = self._response(*running).p95_ns * level.in_flight / (level.in_flight + 1)
+                    drain_ns = round(min(max(0, drain_ns - (now_ns - ends_ns)), in_flight_ns))
                 left_ns, waited_ns = max(ends_ns - now_ns, 0) + drain_ns, 0
                 most_ns = None if most_ns is None else most_ns - (ends_ns - level.begin_ns)
             model, least_ns = self._model, self._scenario.extent.warm_up_ns + (self._scenario.extent.duration_ns or 0)
@@ -199,12 +200,14 @@ class RunTime:
                     length_ns = min(length_ns, max(least_ns, share_ns(most_ns, len(coming) - place, least_ns)))
                     most_ns -= length_ns
                 left_ns += length_ns + self._scenario.extent.cool_down_ns + self._drain_ns(planned)
+            if self._budget_ns is not None:  # a repeat begins only if there is time for all of it
+                left_ns = min(left_ns, max(0, self._budget_ns - (now_ns - self._began_ns)))
             sums.append(round(left_ns))
         return Left(max(sums), min(sums), at_most=self._may_end_early)
 
     def _watch(self, level: RunningLevel, running: PlannedLevel, now_ns: int) -> None:
         """Learn from the running level how long responses take."""
-        soon, key = level.so_far(), (running.model, _amount(running.load))
+        soon, key, self._is_full = level.so_far(), (running.model, _amount(running.load)), False
         if soon.requests >= 2 * _FEW and soon.e2e_mean is not None and soon.e2e_p95 is not None:
             self._responses[key] = _Response(soon.e2e_mean, soon.e2e_p95)
             return
@@ -243,7 +246,7 @@ class RunTime:
             top = self._running.load.users
         others = [one.model for one in self._to_come if one.model != self._model]
         if users and top < max(users):  # the last one is between two that were measured
-            ladders = [[], []]
+            ladders: list[list[Closed]] = [[], []]
         else:
             # Two doublings beyond the knee show that nothing is gained there.
             knee = next((at for at, rate in curve if max(rates) <= (1 + _BY_CHANCE) * rate), top)

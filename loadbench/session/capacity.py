@@ -16,6 +16,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -27,6 +28,7 @@ from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_ob
 from loadbench.analyze.capacity.sequential import SequentialMonitor, required_share
 from loadbench.analyze.level.verdict import client_reasons
 from loadbench.core import event_loop
+from loadbench.core.alongside import run_alongside
 from loadbench.core.errors import BadInput, ExitCode, TargetUnavailable
 from loadbench.engine.capacity import CapacitySearch, EarlierSearch, grid_of
 from loadbench.engine.target import first_contact
@@ -234,7 +236,12 @@ def run_capacity(
 
     Raises `LoadbenchError` if nothing could be measured.
     """
-    return event_loop.run(_search, scenario, environment, progress, resumed or {}, resume)
+
+    async def search() -> Searches:
+        work = partial(_search, scenario, environment, progress, resumed or {}, resume)
+        return await run_alongside(work, progress.run)
+
+    return event_loop.run(search)
 
 
 async def _search(
@@ -244,7 +251,7 @@ async def _search(
     resumed: Mapping[str, Resumed],
     resume: Path | None,
 ) -> Searches:
-    async with open_session(scenario, environment, say=progress.say) as session:
+    async with open_session(scenario, environment, say=progress.say, doing=progress.doing) as session:
         models, missing, searches = session.models, session.prepared.missing, Searches()
         if len(models) > 1:
             searches.folders = {model: slug(f"{number}-{model}") for number, model in enumerate(models, 1)}
@@ -275,7 +282,14 @@ async def _search(
                 folder = searches.group.inside(searches.folders[model])
             own = of_one_model(session.scenario, model, models=len(models))
             with CapacityWriter(
-                session, progress, model=model, scenario=own, terms=terms, folder=folder, resumed=before
+                session,
+                progress,
+                model=model,
+                scenario=own,
+                terms=terms,
+                folder=folder,
+                resumed=before,
+                others_after=len(models) - 1 - models.index(model),
             ) as writer:
                 searches.writers.append(writer)
                 try:
@@ -305,8 +319,8 @@ async def _search(
                     searches.group.save("capacity.md", render_markdown(searches.document()).encode())
 
         try:
-            with stopping(searches.stop, progress.say):
-                await run_observed(search_all, session, progress=progress)
+            with stopping(searches.stop, progress.interrupted):
+                await run_observed(search_all, session)
         finally:
             if searches.group is not None:
                 searches.group.place.release()
@@ -329,7 +343,9 @@ class CapacityWriter(RunWriter):
         terms: dict[str, object],
         folder: RunFolder | None = None,
         resumed: Resumed | None = None,
+        others_after: int = 0,
     ) -> None:
+        self._others_after = others_after
         before = None if resumed is None else resumed.run
         folder = folder if resumed is None else resumed.folder
         super().__init__(session, progress, folder=folder, scenario=scenario, terms=terms, before=before)
@@ -379,7 +395,7 @@ class CapacityWriter(RunWriter):
         return super().__enter__()
 
     def _standing(self) -> list[str]:
-        """The range so far and the time left, for the progress line."""
+        """The most that is left of the budget, and the range so far, for the progress line."""
         search, settings = getattr(self.search, "search", None), self._scenario.capacity
         parts = []
         if search is not None:
@@ -389,7 +405,9 @@ class CapacityWriter(RunWriter):
             parts = [f"{range_text(low, high)} so far"] if low is not None or high is not None else []
         left_s, unit_s = max(0.0, (settings.budget - self.search.spent_ns) / 1e9), 60 if settings.budget >= 120e9 else 1
         left, unit = math.ceil(left_s / unit_s), "min" if unit_s > 1 else "s"
-        return [*parts, f"{left} of {settings.budget / 1e9 / unit_s:.3g} {unit} left"]
+        whole = f"at most {left} of {settings.budget / 1e9 / unit_s:.3g} {unit} left"
+        others = self._others_after * settings.budget / 1e9 / unit_s
+        return [whole + (f", and {others:.3g} {unit} for other models" if others else ""), *parts]
 
     # The judge's side.
 
@@ -399,6 +417,7 @@ class CapacityWriter(RunWriter):
         Of requests of which at least the required share would meet the bound, all miss it with a probability below 1 %.
         """
         work, objectives = self._scenario.work, [one for one in self._scenario.objectives if one.is_latency]
+        self._session.doing("sending requests one at a time, with no other load")
         prompts = prompt_source(work, key="alone", calibration=subject.calibration)
         seen: dict[Objective, list[float]] = {objective: [] for objective in objectives}
         for number in range(_MOST_ALONE):

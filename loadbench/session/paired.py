@@ -13,6 +13,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,10 @@ from loadbench.analyze.compare.compare import compare, widest
 from loadbench.analyze.compare.drift import drift
 from loadbench.analyze.compare.first_responses import length_caveats
 from loadbench.core import event_loop
+from loadbench.core.alongside import run_alongside
 from loadbench.core.errors import BadInput, ExitCode, LoadbenchError
 from loadbench.engine.paired import Paired, PairedSide
+from loadbench.live.time_left import PlannedLevel, RunTime
 from loadbench.plan.conditions import conditions
 from loadbench.plan.pairs import SIDES, at_repeat, check_budget, one_address
 from loadbench.plan.settings import USUAL_REPEATS
@@ -108,7 +111,12 @@ def measure_paired(
 
     Raises `LoadbenchError` if no repeat is complete and the reason is not Ctrl-C.
     """
-    return event_loop.run(_measure, sides, pairing, environment, progress, resume, earlier)
+
+    async def measure() -> PairedRuns:
+        work = partial(_measure, sides, pairing, environment, progress, resume, earlier)
+        return await run_alongside(work, progress.run)
+
+    return event_loop.run(measure)
 
 
 async def _measure(
@@ -120,7 +128,6 @@ async def _measure(
     earlier: tuple[list[Run], list[Run]],
 ) -> PairedRuns:
     repeats = len(earlier[0])
-    progress.expect(2 * len(sides[0].loads) * (pairing.most - repeats))
     async with AsyncExitStack() as stack:
         sessions = []
         for name, scenario in zip(SIDES, sides, strict=True):
@@ -128,8 +135,12 @@ async def _measure(
             def say(text: str, side: str = name.upper()) -> None:
                 progress.say(f"{side}: {text}")
 
+            def doing(text: str, side: str = name.upper()) -> None:
+                progress.doing(f"{side}: {text}")
+
             try:
-                sessions.append(await stack.enter_async_context(open_session(scenario, environment, say=say)))
+                opened = open_session(scenario, environment, say=say, doing=doing)
+                sessions.append(await stack.enter_async_context(opened))
             except LoadbenchError as error:
                 error.message = f"{name.upper()}: {error.message}"
                 error.hint = error.hint.replace("--model", f"--{name}-model")
@@ -142,6 +153,18 @@ async def _measure(
                 # What was left out of the requests until now still is, whatever the server accepts now.
                 adapt(session.prepared, of_side[-1].adapted if of_side else ())
             progress.say(f"resumed after {counted(repeats, 'whole repeat')}")
+        most_levels = 2 * len(sides[0].loads) * (pairing.most - repeats)
+        time_left = RunTime(
+            a.scenario,
+            [PlannedLevel(name.upper(), load) for load in sides[0].loads for name in SIDES] * (pairing.most - repeats),
+            now_ns=a.clock.now_ns,
+            settle_ns=pairing.settle_ns,
+            # It needs no more repeats when it knows enough, and has none when the budget has no room for another.
+            may_end_early=pairing.until is not None or pairing.budget_ns is not None,
+            budget_ns=pairing.budget_ns,
+            in_order=False,
+        )
+        progress.expect(most_levels, time_left=time_left)
         writer = PairedRunWriter(
             (a, b), sides=sides, pairing=pairing, folder=folder, progress=progress, earlier=earlier
         )
@@ -158,9 +181,9 @@ async def _measure(
             earlier=earlier_repeats(earlier, sides),
         )
         failure: LoadbenchError | None = None
-        with stopping(paired.stop, progress.say):
+        with stopping(paired.stop, progress.interrupted):
             try:
-                await run_observed(paired.run, a, b, progress=progress)
+                await run_observed(paired.run, a, b)
             except LoadbenchError as error:
                 failure = error
             writer.close()

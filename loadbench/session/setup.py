@@ -31,7 +31,7 @@ from loadbench.engine.health import LoopHealth
 from loadbench.engine.workers import WorkerPool, workers_for
 from loadbench.plan.load import Open, Phase
 from loadbench.plan.prompt_source import data_set, prompt_source
-from loadbench.plan.server_url import UNVERIFIED, origin_of
+from loadbench.plan.server_url import UNVERIFIED, origin_of, shown_url
 from loadbench.plan.settings import settings
 from loadbench.record.request import ONLY_DESTINATION
 from loadbench.report.values import disk_size
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from loadbench.client.client import Client
     from loadbench.core.clock import Clock
     from loadbench.live.metrics_feed import MetricsFeed
-    from loadbench.live.progress import Progress
     from loadbench.plan.prompts import Prompt
     from loadbench.plan.scenario import Scenario
     from loadbench.record.request import Destination
@@ -74,6 +73,11 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
 
 _IN_PROCESS = {"temperature", "seed"}  # the fields of a request that an adapter takes
 
@@ -232,6 +236,7 @@ class Session:
     telemetry: RunTelemetry
     environment: Mapping[str, object]
     workers: WorkerPool | None = None
+    doing: Say = _silent
     feed: MetricsFeed | None = None  # of all sessions of a command
 
     @property
@@ -278,6 +283,7 @@ class Session:
 
     async def ready(self, model: str) -> None:
         """Load the model if it is not loaded; raises `TargetUnavailable` if it cannot be."""
+        self.doing(f"loading {model}" if self.swaps_models or self.scenario.target.adapter else f"contacting {model}")
         await self.prepared.ready(model)
 
     @property
@@ -294,6 +300,7 @@ class Session:
     ) -> Sample:
         """The response to a request that is adapted to the server; raises `TargetUnavailable` if there is none."""
         name, connect = destination.model or model, self._connect(destination)
+        self.doing(f"sending the first requests to {name}")
         return await adapt.first_response(self.prepared, name, connect, prompt, max_tokens=max_tokens)
 
     async def answer(self, model: str, prompt: str | Prompt, *, max_tokens: int) -> Sample:
@@ -309,19 +316,21 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    scenario: Scenario, environment: Mapping[str, str], *, say: Say, models: Sequence[str] = ()
+    scenario: Scenario, environment: Mapping[str, str], *, say: Say, doing: Say = _silent, models: Sequence[str] = ()
 ) -> AsyncIterator[Session]:
     """A session with the scenario's target while the context lasts; `models` as for `server_of`. So far the server has
-    only been asked for its list of models.
+    only been asked for its list of models. `doing` has a word about each thing that may take a while.
 
     Raises `TargetUnavailable` or `BadInput` if there is nothing to measure.
     """
     async with AsyncExitStack() as stack:
         feed = stack.enter_context(metrics_feed(scenario, environment, say=say))
         collector.after_imports()
+        doing("starting the simulated server" if scenario.simulated else "finding the server")
         scenario, url = stack.enter_context(server_of(scenario, environment, say=say, models=models))
         addresses = await confirm_load(scenario, say=say)
         keep_addresses(addresses)
+        doing(f"asking {shown_url(url)} for its models" if url else "preparing the model")
         prepared = await prepare(scenario, environment, url=url, say=say)
         scenario = prepared.scenario
         clock = MonotonicClock()
@@ -339,6 +348,7 @@ async def open_session(
             count = workers_for(scenario, usable_cores(), taken=taken)
         workers = None
         if count > 1:
+            doing(f"starting {count} worker processes")
             workers = await stack.enter_async_context(WorkerPool.of(count, lambda: prepared.targets, addresses))
         telemetry = RunTelemetry(scenario, *prepared.targets, clock=clock, say=say)
         await stack.enter_async_context(telemetry.sampling())
@@ -352,11 +362,12 @@ async def open_session(
             environment={**about, "workers": count, "telemetry": telemetry.about},
             workers=workers,
             feed=feed,
+            doing=doing,
         )
 
 
-async def run_observed(work: Callable[[], Awaitable[None]], *sessions: Session, progress: Progress) -> None:
-    """Measure the idle power, then do the work. Alongside go the progress line and the telemetry of each session."""
+async def run_observed(work: Callable[[], Awaitable[None]], *sessions: Session) -> None:
+    """Measure the idle power, then do the work. Alongside goes the telemetry of each session."""
 
     async def measured() -> None:
         for session in sessions:
@@ -365,7 +376,7 @@ async def run_observed(work: Callable[[], Awaitable[None]], *sessions: Session, 
 
     feeds = {session.feed for session in sessions if session.feed is not None}
     helpers = [*(session.telemetry.listen for session in sessions), *(feed.poll for feed in feeds)]
-    await run_alongside(measured, progress.run, *helpers)
+    await run_alongside(measured, *helpers)
 
 
 @contextmanager
@@ -379,7 +390,7 @@ def stopping(stop: Callable[[], None], say: Say | None = None) -> Iterator[None]
         if unsaid:
             name = signal.Signals(number).name
             again = "press Ctrl-C again to cancel them" if name == "SIGINT" else f"a second {name} cancels them"
-            unsaid.pop()(f"interrupted: requests in flight are awaited; {again}")
+            unsaid.pop()(f"interrupted: requests in flight are awaited, results are kept; {again}")
         stop()
 
     def on_signal(number: int, _frame: object) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loadbench.analyze.level.next_users import next_users
 from loadbench.core import event_loop
-from loadbench.engine.sweep import Sweep
+from loadbench.core.alongside import run_alongside
+from loadbench.engine.sweep import EarlierLevels, Sweep
+from loadbench.live.time_left import PlannedLevel, RunTime
 from loadbench.plan.conditions import conditions
 from loadbench.report.plan import length_text
 from loadbench.report.values import counted
@@ -38,7 +41,11 @@ def run_sweep(
     `before` is the run in the folder `resume`: its levels are not measured again. Raises `LoadbenchError` if nothing at
     all could be measured.
     """
-    return event_loop.run(_sweep, scenario, environment, progress, resume, before)
+
+    async def sweep() -> RunWriter:
+        return await run_alongside(partial(_sweep, scenario, environment, progress, resume, before), progress.run)
+
+    return event_loop.run(sweep)
 
 
 async def _sweep(
@@ -46,11 +53,10 @@ async def _sweep(
 ) -> RunWriter:
     # The session's scenario may have an address that changes from start to start: no condition of the run.
     terms = conditions(scenario)
-    async with open_session(scenario, environment, say=progress.say) as session:
+    async with open_session(scenario, environment, say=progress.say, doing=progress.doing) as session:
         scenario, earlier = session.scenario, None
         most = scenario.most_in_flight if scenario.finds_levels else 0
         levels = (len(session.models) - len(session.prepared.missing)) * len(scenario.loads)
-        progress.expect(None if most else levels)
         for line in length_text(scenario):
             progress.say(line)
         if before is not None:
@@ -58,6 +64,21 @@ async def _sweep(
             # What was left out of the requests until now still is, whatever the server accepts now.
             adapt(session.prepared, before.adapted)
             progress.say(f"resumed after {counted(len(before.levels), 'whole level')}")
+        done = EarlierLevels() if earlier is None else earlier
+        models = [one for one in session.models if one not in session.prepared.missing and one not in done.complete]
+        loads = scenario.loads[:1] if most else scenario.loads
+        time_left = RunTime(
+            scenario,
+            [
+                PlannedLevel(model, load)
+                for model in models
+                for load in loads[0 if most else done.counts.get(model, 0) :]
+            ],
+            now_ns=session.clock.now_ns,
+            most_ns=scenario.load.max_total - done.spent_ns if scenario.waits_for_answers else None,
+            most_users=most,
+        )
+        progress.expect(None if most else levels, time_left=time_left)
         folder = None if resume is None else RunFolder(resume)
         with RunWriter(session, progress, folder=folder, terms=terms, before=before) as writer:
             sweep = Sweep(
@@ -69,7 +90,7 @@ async def _sweep(
                 next_users=(lambda model: next_users(writer.levels_of(model), most=most)) if most else None,
                 earlier=earlier,
             )
-            with stopping(sweep.stop, progress.say):
-                await run_observed(sweep.run, session, progress=progress)
+            with stopping(sweep.stop, progress.interrupted):
+                await run_observed(sweep.run, session)
                 writer.close(stopped=sweep.stopped)
     return writer

@@ -1,4 +1,4 @@
-"""The progress line: what it says, where it is written, and that it disturbs nobody."""
+"""The progress: what it says, where it is written, and that it disturbs nobody."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
+from loadbench.core.text import display_width
 from loadbench.core.virtual import run_virtual
-from loadbench.live.progress import Progress
-from loadbench.plan.load import LevelDuration, Phases
+from loadbench.live.progress import Progress, is_behind
+from loadbench.live.screen import fitted
+from loadbench.live.time_left import Left
+from loadbench.plan.load import Closed, LevelDuration, Phases
+from loadbench.record.outcome import Outcome
+from loadbench.record.recorder import SoFar
 from tests.building import S
+
+MS = 1_000_000
 
 
 @dataclass
@@ -28,10 +35,36 @@ class FakeLevel:
     in_flight: int = 3
     tokens_so_far: int = 500
     measured_left: int | None = None
+    answers_left: int = 0
     label: str = "users=4"
+    load: Closed = field(default_factory=lambda: Closed(4))
+    lag_ns: int | None = 300_000
+    failures: dict = field(default_factory=lambda: {Outcome.TIMEOUT_IDLE: 1})
+    figures: SoFar = field(default_factory=lambda: SoFar(9, 120 * MS, 310 * MS, 21 * MS, 900e6, S, 0.0))
     duration: LevelDuration = field(
         default_factory=lambda: LevelDuration(duration_ns=10 * S, warm_up_ns=2 * S, cool_down_ns=S)
     )
+    looks: int = 0
+
+    def __post_init__(self) -> None:
+        self.phases = Phases(self.duration, self.begin_ns)
+
+    def so_far(self) -> SoFar:
+        self.looks += 1
+        return self.figures
+
+
+class FakeTime:
+    """Knows the time left."""
+
+    def __init__(self, left: Left | None) -> None:
+        self.said = left
+
+    def level_begins(self, level, begin_ns) -> None:
+        pass
+
+    def left(self, level) -> Left | None:
+        return self.said
 
 
 class FakeStream(io.StringIO):
@@ -78,52 +111,31 @@ def the_line(level: FakeLevel, *, levels: int = 2, number: int = 0) -> str:
 
 
 def test_line_tells_where_the_level_stands():
-    """Which of how many, the model, the load, elapsed, in flight, done, failed, tokens/s, time left."""
+    """Which of how many, the model, the load, elapsed, in flight, done, failed, tokens/s."""
     line = the_line(FakeLevel())
-    assert line == "[1/2] users=4  0:05 · in flight 3 · done 12 · failed 1 · 100 tok/s · 0:21 left · m"
+    assert line == "[1/2] users=4  0:05 · in flight 3 · done 12 · failed 1 · 100 tok/s · m"
 
 
 @pytest.mark.parametrize(
-    ("elapsed_s", "number", "left"),
+    ("left", "text"),
     [
-        (0, 0, "0:26"),  # two levels of 13 s
-        (5, 0, "0:21"),
-        (5, 1, "0:08"),
-        (13, 1, "0:00"),
-        (20, 1, "0:00"),  # draining: never negative
-        (20, 0, "0:13"),
+        (Left(66 * S, 60 * S), " · 1:03 left · m"),  # the ends are close together
+        (Left(120 * S, 60 * S), " · 1:00 to 2:00 left · m"),
+        (Left(3661 * S, 0, at_most=True), " · at most 1:01:01 left · m"),
+        (None, " · 100 tok/s · m"),  # nobody knows yet
     ],
 )
-def test_time_left_by_duration(elapsed_s, number, left):
-    """The rest of this level and all of those to come; drains, which nobody can foresee, apart."""
-    assert the_line(FakeLevel(now_ns=(100 + elapsed_s) * S), number=number).endswith(f" {left} left · m")
-
-
-@pytest.mark.parametrize(
-    ("elapsed_s", "measured_left", "left"),
-    [
-        (12, 75, "1:12"),  # 25 in the 10 s after the warm-up: 30 s to go, then a level of 2 + 40 s
-        (42, 0, "0:42"),
-        (1, 100, None),  # nothing measured yet: nobody knows
-    ],
-)
-def test_time_left_by_number(elapsed_s, measured_left, left):
-    """At the pace so far."""
-    duration = LevelDuration(requests=100, warm_up_ns=2 * S)
-    line = the_line(FakeLevel(now_ns=(100 + elapsed_s) * S, measured_left=measured_left, duration=duration))
-    assert line.endswith(f" {left} left · m") if left else "left" not in line
+def test_time_left_is_one_time_or_a_range(left, text):
+    """As it is known: a time, a range where that depends on what nobody can know, or the most that it can be."""
+    progress = Progress(FakeStream(), levels=1)
+    progress.expect(1, time_left=FakeTime(left))
+    progress.level_begins(FakeLevel(), "m", 0)
+    assert progress.line(FakeLevel()).endswith(text)
 
 
 def test_level_that_has_just_begun_has_no_rate_yet():
     """No division by no time."""
     assert "0 tok/s" in the_line(FakeLevel(now_ns=100 * S, tokens_so_far=0))
-
-
-def test_hours_are_shown_from_the_first_on():
-    """59:59 becomes 1:00:00."""
-    duration = LevelDuration(duration_ns=3600 * S)
-    assert the_line(FakeLevel(now_ns=100 * S, duration=duration), levels=1).endswith(" 1:00:00 left · m")
-    assert the_line(FakeLevel(now_ns=101 * S, duration=duration), levels=1).endswith(" 59:59 left · m")
 
 
 def test_model_name_gives_no_orders_to_the_terminal():
@@ -144,37 +156,6 @@ def test_elsewhere_plain_lines_come_every_ten_seconds():
     lines = stream.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == ["[1/2] users=4 of m begins", "[1/2] users=4", "[1/2] users=4"]
     assert "\r" not in stream.getvalue()
-
-
-def test_on_a_terminal_the_line_is_written_over_itself():
-    """Four times a second, without a line end; a lasting line first clears it away."""
-    stream = FakeStream(terminal=True)
-    progress = Progress(stream, levels=2)
-    watching(progress, seconds=1.1)
-    shown = stream.getvalue()
-    assert shown.count("\r[1/2] users=4") == 4
-    assert "\n" not in shown
-    progress.level_ended("well")
-    rest = stream.getvalue()[len(shown) :]
-    width = len(shown.split("\r")[-1])
-    assert rest == "\r" + " " * width + "\r[1/2] users=4: well\n"
-
-
-def test_shorter_line_covers_the_longer_one_before_it():
-    """Nothing of what stood there is left."""
-    stream = FakeStream(terminal=True)
-    progress = Progress(stream, levels=1)
-    progress.show("a long line")
-    progress.show("short")
-    assert stream.getvalue() == "\ra long line\rshort      "
-
-
-def test_line_is_no_wider_than_the_terminal(monkeypatch):
-    """A line that wraps could not be written over."""
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((40, 24)))
-    stream = FakeStream(terminal=True)
-    watching(Progress(stream, levels=1), seconds=0.3)
-    assert len(stream.getvalue()) == 1 + 39
 
 
 def test_no_live_means_plain_lines_on_a_terminal_too():
@@ -232,16 +213,6 @@ def test_number_of_levels_may_become_known_later():
     assert stream.getvalue().startswith("[5/6] ")
 
 
-def test_a_search_counts_its_probes_without_a_total():
-    """Nobody knows how many will follow: the number alone, and the time left in this probe."""
-    stream = FakeStream()
-    progress = Progress(stream, levels=1)
-    progress.expect(None)
-    progress.level_begins(FakeLevel(), "m", 4)
-    assert stream.getvalue() == "[5] users=4 of m begins\n"
-    assert progress.line(FakeLevel()).endswith(" 0:08 left · m")
-
-
 def test_a_search_says_what_is_tested_and_where_it_is():
     """The load, the range so far and the time left in the whole search stand in place of the level's own times."""
     stream = FakeStream()
@@ -263,13 +234,133 @@ def test_users_who_gave_up_are_counted_apart():
 def test_a_level_that_waits_for_responses_says_so():
     """Where nobody gave a length the end is known once there are enough responses; until then, what is missing."""
     duration = LevelDuration(duration_ns=10 * S, warm_up_ns=2 * S, most_ns=60 * S, answers=20)
-    level = FakeLevel(now_ns=107 * S, duration=duration)
-    level.phases, level.answers_left = Phases(duration, 100 * S), 13
-    assert the_line(level, levels=1).endswith(" 0:05 left · m")
+    level = FakeLevel(now_ns=107 * S, duration=duration, answers_left=13)
+    assert "waiting" not in the_line(level)
     level.now_ns = 130 * S
-    assert "waiting for 13 more responses · m" in the_line(level, levels=1)
-    level.answers_left, level.now_ns = 13, 112 * S
-    assert "left" not in the_line(level, levels=1)
-    level.answers_left, level.now_ns = 0, 130 * S
-    level.phases.close(133 * S)
-    assert the_line(level, levels=1).endswith(" 0:03 left · m")
+    assert "waiting for 13 more responses · m" in the_line(level)
+
+
+# What a terminal shows.
+
+
+def texts(progress: Progress, columns: int) -> list[str]:
+    """The lines of the frame as they fit into so many columns."""
+    return [" · ".join(part.text for part in fitted(parts, columns)) for parts in progress.frame(columns) if parts]
+
+
+def shown(
+    level: FakeLevel, columns: int = 200, *, left: Left | None = None, where: str = "", model: str = "m"
+) -> list[str]:
+    """The frame of a level."""
+    progress = Progress(FakeStream(), levels=4, now_s=lambda: 0.0)
+    progress.expect(4, time_left=FakeTime(left) if left else None)
+    progress.level_begins(level, model, 1, where)
+    return texts(progress, columns)
+
+
+def test_a_frame_has_the_level_the_run_the_rates_the_figures_and_the_client():
+    """A line each; the whole run where its time is known."""
+    assert shown(FakeLevel(), left=Left(60 * S, 60 * S)) == [
+        "[2/4] users=4 · measuring 0:03 of 0:10 · m",
+        "1:00 left · " + "░" * 30 + " 0 % · 0:00 so far",
+        "100 tok/s · failed 1 · in flight 3 · done 12 · 1 timeout_idle",
+        "TTFT p50 120 ms p95 310 ms · TPOT p50 21 ms · 9 measured",
+        "load generator: ok · late reads 0 % · lag p99 0.3 ms",
+    ]
+
+
+@pytest.mark.parametrize("columns", [*range(10, 60), 79, 80, 120, 200])
+def test_no_line_is_wider_than_there_is_room(columns):
+    """At any width, with a long name of a model, wide letters and many kinds of failures."""
+    level = FakeLevel(failed=900, failures=dict.fromkeys(Outcome, 100), gave_up=7, in_flight=12_345, done=9_999_999)
+    for line in shown(level, columns, left=Left(900 * S, 60 * S), where="A, repeat 12", model="日本語" * 40):
+        assert display_width(line) <= columns
+
+
+@pytest.mark.parametrize(
+    ("now_s", "phase"),
+    [
+        (101, "warming up 0:01 of 0:02"),
+        (105, "measuring 0:03 of 0:10"),
+        (112.5, "cooling down"),
+        (114, "waiting for the last 3 in flight"),
+    ],
+)
+def test_a_level_says_what_it_is_doing(now_s, phase):
+    """From its warm-up to its drain."""
+    assert shown(FakeLevel(now_ns=int(now_s * S)))[0] == f"[2/4] users=4 · {phase} · m"
+
+
+def test_a_comparison_names_the_side_and_the_repeat():
+    """Before what the level is doing."""
+    assert shown(FakeLevel(), where="B, repeat 2")[0].startswith("[2/4] users=4 · B, repeat 2 · measuring ")
+
+
+def test_an_interrupted_run_says_what_it_waits_for_and_what_ends_that():
+    """Once Ctrl-C was pressed, in place of the level's phase."""
+    progress = Progress(FakeStream(), levels=4)
+    progress.level_begins(FakeLevel(), "m", 1)
+    progress.interrupted("interrupted")
+    assert texts(progress, 120)[0].startswith(
+        "stopping: results are kept; waiting for 3 in flight · Ctrl-C again cancels them · [2/4] users=4"
+    )
+
+
+def test_the_load_generator_is_behind_where_the_verdict_would_say_so():
+    """Where more events than the verdict allows were read late, or with no kernel stamps, where the loop lags."""
+    late = SoFar(9, 120 * MS, 310 * MS, 21 * MS, 900e6, S, 0.02)
+    assert "load generator: behind · late reads 2 %" in shown(FakeLevel(figures=late))[-1]
+    assert not is_behind(SoFar(), 300_000)
+
+
+def test_what_takes_counting_is_looked_at_once_a_second():
+    """However many frames there are in one."""
+    level = FakeLevel()
+    progress = Progress(FakeStream(), levels=1)
+    progress.level_begins(level, "m", 0)
+    for tenths in range(25):
+        level.now_ns = (1050 + tenths) * S // 10
+        progress.frame(80)
+    assert level.looks == 3
+
+
+def test_tokens_per_second_are_those_of_the_last_second():
+    """Not those since the level began; the sparkline has a bar a second."""
+    level = FakeLevel()
+    progress = Progress(FakeStream(), levels=1)
+    progress.level_begins(level, "m", 0)
+    for second, tokens in ((5, 500), (6, 900), (7, 1700)):
+        level.now_ns, level.tokens_so_far = (100 + second) * S, tokens
+        rates = texts(progress, 80)[1]
+    assert rates.startswith("800 tok/s ▅█ · failed 1 · ")
+
+
+def test_before_the_first_level_there_is_a_word_about_what_happens():
+    """With how long it has taken."""
+    now = [0.0]
+    progress = Progress(FakeStream(), levels=1, now_s=lambda: now[0])
+    progress.doing("loading a-model")
+    now[0] = 12.4
+    assert texts(progress, 80) == ["loading a-model · 0:12"]
+
+
+def test_a_long_stage_has_a_plain_line():
+    """In a log too nothing is silent for long; what is over soon has none."""
+    stream = FakeStream()
+    now = [0.0]
+    progress = Progress(stream, levels=1, now_s=lambda: now[0])
+
+    async def main() -> None:
+        progress.doing("short")
+        async with anyio.create_task_group() as group:
+            group.start_soon(progress.run)
+            for second in range(30):
+                if second == 2:
+                    progress.doing("loading m\x1b[2J")
+                await anyio.sleep(1)
+                now[0] += 1
+            group.cancel_scope.cancel()
+
+    run_virtual(main)
+    lines = stream.getvalue().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["loading m?[2J"] * 3

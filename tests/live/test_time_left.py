@@ -11,13 +11,11 @@ import pytest
 
 from loadbench.analyze.level.next_users import next_users
 from loadbench.analyze.level.summary import summarize
-from loadbench.client.client import Client, Endpoint, Timeouts
+from loadbench.client.client import Client, Endpoint
 from loadbench.core.virtual import VirtualClock, run_virtual
-from loadbench.engine.paired import Paired, PairedSide
 from loadbench.engine.sweep import Sweep
 from loadbench.live.time_left import Left, PlannedLevel, RunTime
 from loadbench.plan.arrivals import parse_arrivals
-from loadbench.plan.pairs import Pairing
 from loadbench.plan.scenario import Scenario
 from loadbench.plan.setting_types import AUTO_USERS
 from loadbench.plan.settings import LoadSettings, WorkSettings
@@ -70,19 +68,18 @@ class Watched:
             await anyio.sleep(0.25)
 
 
-def worst(said: Sequence[tuple[int, Left | None]], ended_ns: int) -> float:
+def errors(said: Sequence[tuple[int, Left | None]], ended_ns: int) -> list[float]:
     """By how much what was said from a quarter of the run on was off, relative to what was left, but for a second or
-    3 % of the run: the largest. Where it was a range, by how far the truth lay outside."""
-    off = [0.0]
+    3 % of the run. Where it was a range, by how far the truth lay outside."""
+    off = []
     for at_ns, left in said:
         if at_ns < ended_ns / 4:
             continue
         assert left is not None, f"nothing said at {at_ns / S} s of {ended_ns / S}"
         true_ns, spare_ns = ended_ns - at_ns, max(S, 0.03 * ended_ns)
         least_ns, most_ns = (0, left.ns) if left.at_most else left.span_ns
-        outside_ns = max(least_ns - true_ns, true_ns - most_ns) - spare_ns
-        off.append(outside_ns / max(true_ns, 1))
-    return max(off)
+        off.append((max(least_ns - true_ns, true_ns - most_ns) - spare_ns) / max(true_ns, 1))
+    return off
 
 
 def swept(plan: Scenario, *models: str, service_s: float = 1.0, slots: int = 4, auto: bool = False):
@@ -143,24 +140,63 @@ def plan(**load) -> Scenario:
 FIXED = {"duration": 20 * S, "warm_up": 5 * S}
 
 
-@pytest.mark.parametrize(
-    ("load", "models"),
-    [
-        ({"users": (1, 2, 4, 8), **FIXED}, ["a"]),
-        ({"users": (8,), "duration": 60 * S, "warm_up": 5 * S}, ["a"]),
-        ({"users": (1, 2, 4, 8), **FIXED, "cool_down": 5 * S}, ["a", "b"]),
-        ({"users": (1, 4, 16), **FIXED, "warm_up": None}, ["a"]),
-        ({"users": (1, 2, 4, 8), "duration": None, "requests": 40, "warm_up": 2 * S}, ["a"]),
-        ({"users": (4,), "duration": None, "requests": 100, "warm_up": 0}, ["a"]),
-        ({"users": None, "rate": (0.5, 1.0, 2.0), "arrivals": parse_arrivals("constant"), **FIXED}, ["a"]),
-        ({"users": (1, 2, 4, 8, 16)}, ["a"]),
-        ({"users": (1, 2, 4, 8)}, ["a", "b"]),
-    ],
-    ids=["fixed", "one level", "models", "warm-up by responses", "requests", "one level of requests", "rates",
-         "lengths by responses", "lengths by responses, models"],
-)
+RUNS = {
+    "fixed": ({"users": (1, 2, 4, 8), **FIXED}, "a"),
+    "one level": ({"users": (8,), "duration": 60 * S, "warm_up": 5 * S}, "a"),
+    "models": ({"users": (1, 2, 4, 8), **FIXED, "cool_down": 5 * S}, "ab"),
+    "warm-up by responses": ({"users": (1, 4, 16), **FIXED, "warm_up": None}, "a"),
+    "requests": ({"users": (1, 2, 4, 8), "requests": 40, "warm_up": 2 * S}, "a"),
+    "one level of requests": ({"users": (4,), "requests": 100, "warm_up": 0}, "a"),
+    "rates": ({"users": None, "rate": (0.1, 0.2, 0.4), "arrivals": parse_arrivals("constant"), **FIXED}, "a"),
+    "longer than planned": ({"users": (1, 2, 4, 8, 16)}, "a"),
+    "longer than planned, models": ({"users": (1, 2, 4, 8)}, "ab"),
+    "users auto": ({"users": AUTO_USERS}, "a"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("service_s", [0.1, 1.0, 8.0])
-def test_time_left_is_right_within_a_fifth_from_a_quarter_of_the_run_on(load, models, service_s):
-    """Whatever sets the length of its levels: the plan, the number of requests, or how long the server takes."""
-    said, ended_ns, _ = swept(plan(**load), *models, service_s=service_s)
-    assert worst(said, ended_ns) <= 0.2
+def test_time_left_is_right_within_a_fifth_from_a_quarter_of_the_run_on(run, service_s):
+    """Whatever sets the length of its levels: the plan, the number of requests, or how long the server takes. What is
+    said at 19 of 20 moments is: the others are just before something is known, and over soon."""
+    load, models = RUNS[run]
+    said, ended_ns, _ = swept(plan(**load), *models, service_s=service_s, auto=run == "users auto")
+    off = errors(said, ended_ns)
+    assert sum(error > 0.2 for error in off) <= len(off) / 20, max(off)
+
+
+@pytest.mark.parametrize("service_s", [0.1, 1.0])
+def test_a_plan_of_fixed_lengths_is_one_time_and_no_range(service_s):
+    """Where responses are short beside the levels, what nobody can know does not matter."""
+    said, ended_ns, _ = swept(plan(**RUNS["fixed"][0]), "a", service_s=service_s)
+    later = [left for at_ns, left in said if left is not None and at_ns > ended_ns / 4]
+    assert all(least == most for least, most in (left.span_ns for left in later))
+
+
+def test_a_model_that_fails_and_levels_that_are_skipped_take_no_time():
+    """What does not come any more is not counted."""
+    scenario = plan(**RUNS["fixed"][0])
+    levels = [PlannedLevel(model, load) for model in "abc" for load in scenario.loads]
+    time = RunTime(scenario, levels, now_ns=lambda: 0)
+    time.responded("a", S)
+    all_ns = time.left(None).ns
+    time.model_failed("b")
+    without_b_ns = time.left(None).ns
+    time.level_begins(PlannedLevel("c", scenario.loads[0]), 0)
+    assert all_ns > 1.4 * without_b_ns > 2 * time.left(None).ns
+
+
+def test_a_run_that_may_end_early_has_a_most():
+    """A comparison that ends as soon as it knows enough, or when its budget has no room for another repeat."""
+    scenario = plan(users=(1,), **FIXED)
+    levels = [PlannedLevel(side, load) for load in scenario.loads for side in "AB"] * 10
+    time = RunTime(scenario, levels, now_ns=lambda: 0, may_end_early=True, budget_ns=90 * S, in_order=False)
+    time.responded("A", S)
+    assert time.left(None) == Left(90 * S, 90 * S, at_most=True)
+
+
+def test_while_nothing_has_responded_nothing_is_said():
+    """No time left is better than a wrong one."""
+    scenario = plan(**RUNS["fixed"][0])
+    assert RunTime(scenario, [PlannedLevel("a", scenario.loads[0])], now_ns=lambda: 0).left(None) is None

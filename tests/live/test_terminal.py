@@ -1,0 +1,278 @@
+"""The progress of real runs on a real terminal: a pty, whose screen `pyte` keeps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pyte
+import pytest
+
+from tests.cli.running import COMMAND, LIMIT_S, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+if sys.platform == "win32":
+    pytest.skip("needs a pty", allow_module_level=True)
+
+import fcntl
+import pty
+import select
+import struct
+import termios
+
+pytestmark = pytest.mark.slow
+
+SIZES = [(40, 24), (60, 24), (80, 24), (200, 50), (80, 4)]
+SHORT = ("--warm-up", "500ms", "--telemetry", "off")
+
+
+class Terminal:
+    """A command on a terminal of its own; `shows` waits until the screen has what is looked for."""
+
+    def __init__(self, *arguments: str, cwd: Path, columns: int = 80, lines: int = 24, **variables: str) -> None:
+        self.screen = pyte.HistoryScreen(columns, lines, history=5000)
+        self.code: int | None = None
+        self.raw = b""
+        self._stream = pyte.ByteStream(self.screen)
+        # pyte cuts lines when it becomes narrower, as xterm does.
+        settings = environment(TERM="xterm-256color", XTERM_VERSION="pyte", **variables)
+        self.pid, self._fd = pty.fork()
+        if not self.pid:
+            os.chdir(cwd)
+            os.execve(sys.executable, [*COMMAND, *arguments], settings)
+        self.resize(columns, lines)
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Make the window another size."""
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.screen.resize(lines, columns)
+
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._fd, keys)
+
+    @property
+    def lines(self) -> list[str]:
+        """All lines that there are, those that have scrolled off too."""
+        above = ["".join(row[at].data for at in range(self.screen.columns)) for row in self.screen.history.top]
+        return [line.rstrip() for line in [*above, *self.screen.display]]
+
+    @property
+    def text(self) -> str:
+        """The same as a text."""
+        return "\n".join(self.lines)
+
+    def read(self, within_s: float = 0.1) -> bool:
+        """Read what there is; false at the end."""
+        if select.select([self._fd], [], [], within_s)[0]:
+            try:
+                data = os.read(self._fd, 65536)
+            except OSError:
+                data = b""
+            if not data:
+                if self.code is None:
+                    self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+                return False
+            self.raw += data
+            self._stream.feed(data)
+        return True
+
+    def shows(self, found: Callable[[Terminal], object]) -> None:
+        """Read until this is so."""
+        ends_s = time.monotonic() + LIMIT_S
+        while not found(self):
+            alive = self.read()
+            assert time.monotonic() < ends_s, self.text
+            assert alive or found(self), self.text
+
+    def end(self) -> int:
+        """Read to the end; the exit code."""
+        ends_s = time.monotonic() + LIMIT_S
+        while self.read():
+            assert time.monotonic() < ends_s, self.text
+        assert self.code is not None
+        assert not self.screen.cursor.hidden
+        return self.code
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., Terminal]]:
+    """Starts commands on terminals, and ends those that have not ended."""
+    made: list[Terminal] = []
+
+    def start(*arguments: str, **settings) -> Terminal:
+        made.append(Terminal(*arguments, **settings))
+        return made[-1]
+
+    yield start
+    for terminal in made:
+        if terminal.code is None:
+            os.kill(terminal.pid, signal.SIGKILL)
+            os.waitpid(terminal.pid, 0)
+        os.close(terminal._fd)
+
+
+def sweep(*arguments: str) -> tuple[str, ...]:
+    """A short sweep of the simulated server."""
+    return ("sweep", *arguments, *SHORT)
+
+
+@pytest.mark.parametrize(("columns", "lines"), SIZES)
+def test_a_level_is_shown_at_any_size_and_nothing_wraps(tmp_path, started, columns, lines):
+    """The level, the time left and the rates come and go; each level leaves one line, with its rate."""
+    arguments = sweep("--users", "1,2", "--duration", "2s", "--out", "o")
+    terminal = started(*arguments, cwd=tmp_path, columns=columns, lines=lines)
+    terminal.shows(lambda it: "users=1 · measuring" in it.text and " left" in it.text)
+    if lines > 10:
+        terminal.shows(lambda it: "TTFT p50" in it.text and "load generator: " in it.text and " measured" in it.text)
+        assert sum(line.startswith("[1/2] users=1 · ") for line in terminal.lines) == 1
+    terminal.shows(lambda it: "users=2 · measuring" in it.text)
+    (ended,) = [line for line in terminal.lines if "users=1" in line]
+    assert " tok/s" in ended
+    assert "TTFT p95" in ended
+    assert terminal.end() in {0, 4, 5}
+    assert "warming up" not in terminal.text
+    assert "░" not in terminal.text
+
+
+def test_a_window_that_changes_its_size_keeps_no_old_frame(tmp_path, started):
+    """Narrower, wider, and lower than the frame: one frame, as wide as the window."""
+    terminal = started(*sweep("--users", "2", "--duration", "6s"), cwd=tmp_path, columns=120)
+    terminal.shows(lambda it: "TTFT p50" in it.text)
+    for columns, lines in ((44, 24), (100, 8), (60, 3)):
+        terminal.resize(columns, lines)
+        before = len(terminal.raw)
+        # Two whole frames later.
+        terminal.shows(lambda it, before=before: it.raw[before:].count(b" left") >= 3)
+        assert sum("users=2" in line for line in terminal.screen.display) == 1
+        assert sum(" left" in line for line in terminal.screen.display) == 1
+    terminal.end()
+
+
+def test_ctrl_c_keeps_the_results_and_a_second_one_cancels_what_is_in_flight(tmp_path, started):
+    """The first says what is waited for; the second ends that. The terminal is left with the report."""
+    long = ("--users", "2", "--duration", "60s", "--max-tokens", "2000", "--drain", "80s")
+    terminal = started(*sweep(*long), cwd=tmp_path)
+    terminal.shows(lambda it: "[1/1] users=2 · " in it.text)
+    terminal.type(b"\x03")
+    terminal.shows(lambda it: "stopping: results are kept; waiting for 2 in flight" in it.text)
+    assert "press Ctrl-C" in terminal.text
+    terminal.type(b"\x03")
+    assert terminal.end() == 130
+    assert "stopping" not in terminal.text
+    assert "saved in" in terminal.text
+    assert b"Traceback" not in terminal.raw
+
+
+class _Slow(BaseHTTPRequestHandler):
+    """A server that answers no question before it is allowed to, and whose model has a hostile name."""
+
+    allowed = threading.Event()
+    name = "m\\u001b[2J\\u001b]0;title\\u0007\\r\\n\\u202e" + "x" * 300
+
+    def do_GET(self) -> None:
+        self.allowed.wait(LIMIT_S)
+        body = b'{"object":"list","data":[{"id":"%s"}]}' % self.name.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for number in range(20):
+            time.sleep(0.02)
+            self.wfile.write(b'data: {"choices":[{"index":0,"delta":{"content":"x%d"}}]}\n\n' % number)
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_a_word_before_the_server_answers_and_hostile_names_are_inert(tmp_path, started):
+    """While the server is silent the screen is not; its model's name moves no cursor and clears nothing."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    try:
+        arguments = ("--url", url, "--users", "1", "--duration", "2s", "--no-live"[:0] or "--seed", "1")
+        terminal = started(*sweep(*arguments), cwd=tmp_path, columns=100)
+        terminal.shows(lambda it: f"asking {url} for its models" in it.text)
+        _Slow.allowed.set()
+        terminal.shows(lambda it: "users=1 · measuring" in it.text)
+        assert sum("users=1 · " in line for line in terminal.lines) == 1
+        terminal.end()
+        assert b"\x1b]0;" not in terminal.raw
+        assert b"\x1b[2J" not in terminal.raw
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_crash_leaves_the_terminal_as_it_was(tmp_path, started):
+    """The frame is gone, the cursor is there, and the traceback is whole."""
+    crash = tmp_path / "crash"
+    crash.mkdir()
+    (crash / "sitecustomize.py").write_text(
+        "import loadbench.live.progress as p\n"
+        "def broken(self, *a, **k): raise AssertionError('a bug')\n"
+        "p.Progress.level_begins = broken\n",
+        encoding="utf-8",
+    )
+    paths = os.pathsep.join(filter(None, [str(crash), os.environ.get("PYTHONPATH", "")]))
+    terminal = started(*sweep("--users", "1", "--duration", "1s"), cwd=tmp_path, PYTHONPATH=paths)
+    assert terminal.end() != 0
+    assert "AssertionError: a bug" in terminal.text
+    assert "sending the first requests" not in terminal.text
+
+
+def test_output_that_is_held_up_holds_up_nothing(tmp_path, started):
+    """After Ctrl-S the terminal takes nothing: the run goes on and ends, and nothing that stays is lost."""
+    terminal = started(*sweep("--users", "1,2", "--duration", "1s", "--json", "--out", "o"), cwd=tmp_path, columns=100)
+    terminal.shows(lambda it: "users=1 · " in it.text)
+    terminal.type(b"\x13")
+    folder = tmp_path / "o"
+    ends_s = time.monotonic() + LIMIT_S
+    while not any(
+        '"complete":true' in one.read_text(encoding="utf-8").replace(" ", "") for one in folder.glob("*/run.json")
+    ):
+        assert time.monotonic() < ends_s
+        time.sleep(0.1)
+    terminal.type(b"\x11")
+    terminal.end()
+    assert "[1/2] users=1 · " in terminal.text
+    assert "[2/2] users=2 · " in terminal.text
+
+
+@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {}])
+def test_without_escapes_there_are_plain_lines(tmp_path, variables):
+    """`TERM=dumb` and --no-live: no escape sequence, a line when a level begins and one when it ends."""
+    flags = () if variables else ("--no-live",)
+
+    terminal = Terminal.__new__(Terminal)
+    settings = environment(**{"TERM": "xterm", **variables})
+    terminal.screen, terminal.code, terminal.raw = pyte.HistoryScreen(100, 50), None, b""
+    terminal._stream = pyte.ByteStream(terminal.screen)
+    terminal.pid, terminal._fd = pty.fork()
+    if not terminal.pid:
+        os.chdir(tmp_path)
+        os.execve(sys.executable, [*COMMAND, *sweep("--users", "1", "--duration", "1s", *flags)], settings)
+    terminal.resize(100, 50)
+    terminal.end()
+    os.close(terminal._fd)
+    assert b"\x1b" not in terminal.raw
+    assert "[1/1] users=1 of sim-chat begins" in terminal.text
+    assert "[1/1] users=1: " in terminal.text
