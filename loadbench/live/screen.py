@@ -147,14 +147,14 @@ class Screen:
 
     def _takes(self) -> bool:
         """Whether the stream takes a few lines at once, as far as the system says so."""
-        if sys.platform == "win32" or self.is_closed:
-            return not self.is_closed
-        try:
-            ready = select.poll()
-            ready.register(self._stream.fileno(), select.POLLOUT)
-            return bool(ready.poll(0))
-        except (OSError, ValueError):
-            return True  # no file: a text in memory
+        if sys.platform != "win32":  # it says so of sockets alone
+            try:
+                ready = select.poll()
+                ready.register(self._stream.fileno(), select.POLLOUT)
+                return bool(ready.poll(0))
+            except (OSError, ValueError):
+                pass  # no file: a text in memory
+        return True
 
     def _write(self, text: str) -> None:
         if self.is_closed or not text:
@@ -175,4 +175,5 @@ def _obeys_escapes() -> bool:
         handle, mode = kernel.GetStdHandle(-12), ctypes.c_ulong()  # standard error
         # 4 is ENABLE_VIRTUAL_TERMINAL_PROCESSING.
         return bool(kernel.GetConsoleMode(handle, ctypes.byref(mode)) and kernel.SetConsoleMode(handle, mode.value | 4))
-    return os.environ.get("TERM", "") not in {"dumb", "unknown"}
+    else:  # noqa: RET505 - for the type checker, which knows the system
+        return os.environ.get("TERM", "") not in {"dumb", "unknown"}

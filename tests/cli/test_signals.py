@@ -80,7 +80,7 @@ def test_signal_in_a_level_keeps_what_was_measured(number, tmp_path):
     code, out, err = ended(process)
     assert (code, "Traceback" in err) == (130, False)
     again = "press Ctrl-C again" if number == signal.SIGINT else f"a second {signal.Signals(number).name} cancels"
-    assert f"interrupted: requests in flight are awaited; {again}" in err
+    assert f"interrupted: requests in flight are awaited, results are kept; {again}" in err
     document = kept(tmp_path)
     assert json.loads(out) == document
     assert document["complete"] is False

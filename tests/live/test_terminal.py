@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pyte
@@ -170,56 +168,6 @@ def test_ctrl_c_keeps_the_results_and_a_second_one_cancels_what_is_in_flight(tmp
     assert "stopping" not in terminal.text
     assert "saved in" in terminal.text
     assert b"Traceback" not in terminal.raw
-
-
-class _Slow(BaseHTTPRequestHandler):
-    """A server that answers no question before it is allowed to, and whose model has a hostile name."""
-
-    allowed = threading.Event()
-    name = "m\\u001b[2J\\u001b]0;title\\u0007\\r\\n\\u202e" + "x" * 300
-
-    def do_GET(self) -> None:
-        self.allowed.wait(LIMIT_S)
-        body = b'{"object":"list","data":[{"id":"%s"}]}' % self.name.encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        for number in range(20):
-            time.sleep(0.02)
-            self.wfile.write(b'data: {"choices":[{"index":0,"delta":{"content":"x%d"}}]}\n\n' % number)
-        self.wfile.write(b"data: [DONE]\n\n")
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
-def test_a_word_before_the_server_answers_and_hostile_names_are_inert(tmp_path, started):
-    """While the server is silent the screen is not; its model's name moves no cursor and clears nothing."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/v1"
-    try:
-        arguments = ("--url", url, "--users", "1", "--duration", "2s", "--no-live"[:0] or "--seed", "1")
-        terminal = started(*sweep(*arguments), cwd=tmp_path, columns=100)
-        terminal.shows(lambda it: f"asking {url} for its models" in it.text)
-        _Slow.allowed.set()
-        terminal.shows(lambda it: "users=1 · measuring" in it.text)
-        assert sum("users=1 · " in line for line in terminal.lines) == 1
-        terminal.end()
-        assert b"\x1b]0;" not in terminal.raw
-        assert b"\x1b[2J" not in terminal.raw
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_crash_leaves_the_terminal_as_it_was(tmp_path, started):
