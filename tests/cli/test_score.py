@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from loadbench.sim.process import SimProcess
 from tests.cli.judge import judging
 from tests.cli.typed import typed as loadbench
 
+ROOT = Path(__file__).parents[2]
 PROMPTS = [
     "What is a river?",
     {"prompt": "Name a colour.", "facets": ["blue", {"facet": "any word", "pattern": "[a-z]+"}, {"facet": "style"}]},
@@ -290,13 +292,14 @@ def test_selection_puts_quality_beside_speed(run):
         (("score", "judge", "nowhere", "--judge-model", "x"), "nowhere"),
         (("select",), "no run given"),
         (("select", "nowhere"), "nowhere"),
-        (("select", "nowhere", "--weight", "latency=-1"), "want a number from 0 on"),
-        (("select", "nowhere", "--weight", "charm=1"), "an unknown dimension"),
+        (("select", "{run}", "--weight", "latency=-1"), "want a number from 0 on"),
+        (("select", "{run}", "--weight", "charm=1"), "an unknown dimension"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line(arguments, says, tmp_path):
     """Exit code 2, the place, no traceback."""
-    done = loadbench(*arguments, cwd=tmp_path)
+    run = next((ROOT / "results").glob("*-8slots"))
+    done = loadbench(*(one.format(run=run) for one in arguments), cwd=tmp_path)
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr

@@ -271,7 +271,57 @@ def init(there: There, saved: Path) -> None:
     assert "planned" in there.run("sweep", "mine.toml", "--dry-run")
 
 
+def runs(there: There, saved: Path) -> None:
+    """Listed and labelled."""
+    there.run("runs", "label", saved.name, "board=a")
+    assert saved.name in there.run("runs", "--label=board=a")
+
+
+def try_(there: There, saved: Path) -> None:
+    """One request to the simulated server."""
+    assert "TTFT" in there.run("try", "--max-tokens=4")
+
+
+def import_(there: There, saved: Path) -> None:
+    """The result of another tool, which is a run like any other then."""
+    rates = {"request_throughput": 2.0, "output_throughput": 8.0, "duration": 5.0, "completed": 10}
+    result = {"date": "20261101-120000", "model_id": "m", "num_prompts": 10, "max_concurrency": 2, **rates}
+    result |= {"total_input_tokens": 10, "total_output_tokens": 40, "endpoint_type": "openai-chat", "backend": "vllm"}
+    for name in ("ttft", "tpot", "itl", "e2el"):
+        result |= dict.fromkeys((f"mean_{name}_ms", f"median_{name}_ms", f"std_{name}_ms", f"p99_{name}_ms"), 5.0)
+    (there.folder / "vllm.json").write_text(json.dumps(result), encoding="utf-8")
+    there.run("import", "vllm.json", "--name=imported", codes=MEASURED)
+    assert "vllm" in there.run("report", "imported", codes=MEASURED).lower()
+
+
+def explain(there: There, saved: Path) -> None:
+    """A word."""
+    assert "first token" in there.run("explain", "ttft")
+
+
+def schema(there: There, saved: Path) -> None:
+    """Of a document."""
+    assert json.loads(there.run("schema", "run"))
+
+
+def config(there: There, saved: Path) -> None:
+    """What a command line sets."""
+    assert "users" in there.run("config", "sweep", "--users=3")
+
+
+def completion(there: There, saved: Path) -> None:
+    """What a shell reads."""
+    assert "loadbench" in there.run("completion", "bash")
+
+
 WORK = (
+    config,
+    completion,
+    runs,
+    try_,
+    import_,
+    explain,
+    schema,
     init,
     sweep,
     replay,
@@ -292,7 +342,7 @@ WORK = (
 
 def test_no_command_is_forgotten():
     """Each that there is has its work here."""
-    assert sorted(work.__name__ for work in WORK) == sorted(COMMANDS)
+    assert sorted(work.__name__.rstrip("_") for work in WORK) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)

@@ -1,6 +1,6 @@
 """Pages in a real browser: Debian's Chromium, driven by Playwright.
 
-Where there is none, the tests are skipped; with LOADBENCH_TEST_NEEDS_BROWSER=1 they fail instead.
+Where there is none, the tests are skipped; with TESTS_NEED_BROWSER=1 they fail instead.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def chromium() -> str:
     found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
         reason = "there is no Chromium (on Debian: apt-get install chromium)"
-        if os.environ.get("LOADBENCH_TEST_NEEDS_BROWSER"):
+        if os.environ.get("TESTS_NEED_BROWSER"):
             pytest.fail(reason)
         pytest.skip(reason)
     return found
