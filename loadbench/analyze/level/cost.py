@@ -10,7 +10,8 @@ share of the purchase. The form is that of inference-perf (accelerator money per
 `docs/metrics.md` there), with electricity added.
 
 A meter covers its own part of the machine: `board` the accelerators, `package` the CPU and its memory. Fans, disks and
-the power supply's loss are in none, and every board counts, whoever uses it. A board without an energy counter counts
+the power supply's loss are in none. A board counts, whoever uses it, unless the server has nothing to do with it
+(`machine.py`). A board without an energy counter counts
 with its mean power over the window.
 
 The workshop's cost index multiplies tokens/s, tokens per request and J per token. The product has the dimension
