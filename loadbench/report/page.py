@@ -259,7 +259,7 @@ def requested(run: Run) -> Table:
         "simulated server, not a real one" if run.simulated else "",
         some(servers, most=5) or target.get("url"),
     )
-    add("profile", target.get("profile"))
+    add("profile", target.get("profile") if run.simulated else None)
     add("API", target.get("api"))
     for status in run.models:
         add("model", status.model, *_about_model(status))
