@@ -56,7 +56,7 @@ def test_people_get_a_table_and_words(tmp_path: Path) -> None:
         (("--gap", "3"), "--gap: '3' is not a duration"),
         (("--gap", "0s"), "--gap: found 0s\nhint: 100us or more"),
         (("--budget", "10ms"), "--budget: found 10ms\nhint: 1s or more"),
-        (("--users", "0"), "Invalid value for '--users'"),
+        (("--users", "0"), "--users: found '0', want a whole number of at least 1"),
     ],
 )
 def test_a_wrong_option_is_one_clear_message(tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
