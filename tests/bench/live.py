@@ -14,9 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.bench.running import say
 from tests.cli.running import COMMAND, environment
 
-_SWEEP = "sweep --users 64 --workers 1 --duration 8s --warm-up 1s --telemetry off --out".split()
+_SWEEP = ["sweep", "--users=64", "--workers=1", "--duration=8s", "--warm-up=1s", "--telemetry=off", "--out"]
 
 
 def measured(*flags: str) -> tuple[float, float]:
@@ -45,9 +46,9 @@ def main() -> None:
         found = {flags: measured(*flags) for flags in (turns if number % 2 else turns[::-1])}
         for ratios, figure in ((cpu, 0), (lag, 1)):
             ratios.append(found[()][figure] / found["--no-live",][figure])
-        print(f"round {number + 1}: CPU time per event x {cpu[-1]:.3f}, lag p99 x {lag[-1]:.3f}", flush=True)
+        say(f"round {number + 1}: CPU time per event x {cpu[-1]:.3f}, lag p99 x {lag[-1]:.3f}")
     for name, ratios in (("CPU time per event", cpu), ("lag p99", lag)):
-        print(f"{name}: median x {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+        say(f"{name}: median x {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
 if __name__ == "__main__":
