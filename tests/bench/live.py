@@ -1,7 +1,7 @@
 """What the live view costs: `python -m tests.bench.live [ROUNDS]`.
 
-The same sweep of the simulated server on a terminal of its own, with the view and with --no-live by turns. Shown are the
-ratios of both: of the client's CPU time per event, and of the 99th percentile of its event loop's lag.
+The same sweep of the simulated server on a terminal of its own, with the view and with --no-live by turns. Shown are
+the ratios of both: of the client's CPU time per event, and of the 99th percentile of its event loop's lag.
 """
 
 from __future__ import annotations
