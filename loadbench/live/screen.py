@@ -18,6 +18,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from loadbench.core.terminal import wants_color
 from loadbench.core.text import display_width, printable
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Screen:
         self.is_terminal = is_terminal and _obeys_escapes()
         self.is_closed = False  # nobody reads any more
         self._stream = stream
-        self._colours = self.is_terminal and not os.environ.get("NO_COLOR")
+        self._colours = self.is_terminal and wants_color(stream)
         self._waiting = ""  # what stays and could not be written yet
         self._frame: Sequence[Sequence[Part]] = ()
         self._drawn: list[int] = []  # the widths of the lines that are there

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # What loadbench writes to run folders; a file is replaced by way of a draft, which a kill may leave.
 _OURS = FILES | {ANNOTATION_FILE, QUALITY_FILE, LABELS_FILE, SET_ASIDE, "telemetry.jsonl", ".probe"}
 _OURS_TOO = re.compile(r"benchmark_report\.(json|md|csv)|report\.html")
+# A folder that has one of these is that of a run; reports alone are none.
+_OF_A_RUN = ("run.json", "requests.jsonl", "capacity.json", "capacities.json", "compare.json")
 _DRAFT = re.compile(r"\.(.+)\.part")
 
 
@@ -32,7 +34,10 @@ def own_folder(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         what = "a link" if path.is_symlink() else "a file" if path.exists() else "not there"
         raise BadInput(f"{path}: is {what}", hint="name a run folder; `loadbench runs` lists them")
-    has_files = has_pairs(path) or any((path / name).is_file() for name in FILES)
+    has_files = has_pairs(path) or any((path / name).is_file() for name in _OF_A_RUN)
+    inner = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and is_named_like_a_run(entry.name))
+    if inner and not (path / "capacities.json").is_file():
+        raise BadInput(f"{path}: has runs in it, as {inner[0]}", hint="name these; `loadbench runs` lists them")
     if not has_files and not (is_named_like_a_run(path.name) and not any(path.iterdir())):
         raise BadInput(f"{path}: is no run folder", hint="name one; `loadbench runs` lists them")
 

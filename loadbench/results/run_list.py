@@ -57,7 +57,9 @@ def runs_in(results: Path) -> list[FoundRun]:
     Links are left out: they lead to what lies elsewhere. A folder that is called like a run is one, whatever is in it.
     """
     found = []
-    with suppress(OSError), os.scandir(results) as entries:
+    with suppress(OSError), os.scandir(results) as scanned:
+        entries = list(scanned)
+        names = {entry.name for entry in entries}
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
                 continue
@@ -67,7 +69,10 @@ def runs_in(results: Path) -> list[FoundRun]:
                 with suppress(ValueError):
                     began = datetime.strptime(named[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
             if began is not None and named is not None:
-                found.append(((began, int(named[3] or 0)), FoundRun(path, began, named[2])))
+                # A number is that of a further run only beside the first one: else it belongs to the name, as in phi-4.
+                is_further = named[3] is not None and f"{named[1]}-{named[2]}" in names
+                name = named[2] if is_further or named[3] is None else f"{named[2]}-{named[3]}"
+                found.append(((began, int(named[3]) if is_further else 0), FoundRun(path, began, name)))
             elif has_pairs(path) or any((path / file).is_file() for file in FILES):
                 began = datetime.fromtimestamp(entry.stat(follow_symlinks=False).st_mtime, UTC)
                 found.append(((began, 0), FoundRun(path, began, entry.name)))

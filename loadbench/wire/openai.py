@@ -38,7 +38,7 @@ _PARTS = frozenset({"choices", "usage", "model", "created", "timings", "system_f
 _ERRORS = ("error", "errors", "fault", "exception")
 _CODES = ("error_code", "errorCode", "err_code", "errcode", "errno", "error_msg", "error_message", "errorMessage",
           "errmsg", "err_msg", "err", "error_type", "ret", "retcode", "base_resp")  # fmt: skip
-_MESSAGES = ("message", "detail", "msg", "error_message", "error_msg", "errorMessage", "errmsg", "err_msg",
+MESSAGE_KEYS = ("message", "detail", "msg", "error_message", "error_msg", "errorMessage", "errmsg", "err_msg",
              "status_msg", "faultstring", "error_description", "description", "reason")  # fmt: skip
 _NESTED = ("x_groq", "data", "result", "response")  # objects that may have an `error`
 ERROR_KEYS = frozenset(
@@ -299,7 +299,7 @@ def error_in(document: dict[str, Any]) -> str | None:
         inner = document.get(key)
         if isinstance(inner, dict) and inner.get("error"):
             return message_of(inner["error"])
-    message = next((text for key in _MESSAGES if (text := document.get(key)) and isinstance(text, str)), "")
+    message = next((text for key in MESSAGE_KEYS if (text := document.get(key)) and isinstance(text, str)), "")
     # Where a frame has choices, a code alone is not enough: it may be anything.
     has_choices = bool(document.get("choices"))
     failed = document.get("object") == "error" or document.get("success") is False or document.get("ok") is False
@@ -318,7 +318,7 @@ def says_success(value: object) -> bool:
         case dict():
             # Only a code says so: an object without one, or with an empty message alone, is there for a reason.
             codes = [value[key] for key in ("code", "status_code") if key in value]
-            words = (*codes, *map(value.get, _MESSAGES))
+            words = (*codes, *map(value.get, MESSAGE_KEYS))
             return bool(codes) and all(not isinstance(word, dict) and says_success(word) for word in words)
         case str():
             return value.strip().lower().rstrip(".!") in _SUCCESS
@@ -351,10 +351,10 @@ def message_of(error: object, levels: int = _MOST_LEVELS) -> str | None:
         case {"detail": list(items)} | {"message": list(items)}:
             return clean("; ".join(_problem(item) for item in items[:20])) or None
         case dict():
-            text = next((text for key in _MESSAGES if (text := error.get(key)) and isinstance(text, str)), "")
+            text = next((text for key in MESSAGE_KEYS if (text := error.get(key)) and isinstance(text, str)), "")
             if text.strip():
                 return clean(text + _more(cast("dict[str, Any]", error), text))
-            for key in (*_ERRORS, *_MESSAGES, "base_resp", "data", "response"):
+            for key in (*_ERRORS, *MESSAGE_KEYS, "base_resp", "data", "response"):
                 if isinstance(error.get(key), (dict, list)) and error[key]:
                     return message_of(error[key], levels - 1)
     return clean(json_text(error)) if error else None

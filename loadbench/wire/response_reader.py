@@ -413,7 +413,10 @@ class ResponseReader:
         between = self._stream.between and self.done_ns is None
         if self._forms and between and self.event_ns and self.model is not None and not self._renewals:
             # The first event with text has been parsed. It shows which of the earlier responses' events come now.
-            known = self._learned.shortcuts.get(self.first_visible_ns is None) if self._tries else None
+            # A tool call shows nothing, and tokens that are counted event by event must go on to be.
+            reasons, known = self.first_visible_ns is None, None
+            if self._tries and not self._tokens.are_open and (self._has_reasoning or not reasons):
+                known = self._learned.shortcuts.get(reasons)
             if known is not None:
                 self._shortcut, self._tries, self._tried = copy(known), 0, b""
             if self._typed is None and self._learned.typed is not None:

