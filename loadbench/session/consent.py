@@ -76,7 +76,7 @@ async def confirm_load(scenario: Scenario, *, say: Callable[[str], None]) -> dic
     allowed = " ".join(f"--yes-load {host}" for host in unknown)
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise BadInput(f"{place}: {facts}", hint=f"if you may load it, and pay for it, add {allowed}")
-    sys.stderr.write(f"{facts}.\nMay you load it, and pay for it? Type yes to begin: ")
+    sys.stderr.write(f"{facts}.\nMay you load it, and pay for it? Type yes to begin:\n")
     sys.stderr.flush()
     # The event loop waits here as well, and would keep Ctrl-C to itself.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)

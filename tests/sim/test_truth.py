@@ -201,7 +201,7 @@ def test_padded_events_differ_in_their_padding_too(server: str) -> None:
     answer = ResponseReader(Api.CHAT)
     for number, event in enumerate(events):
         answer.feed(number, event)
-    assert answer._shortcut is None
+    assert answer._shortcut.varying_bytes > 0  # each was looked at
     assert len(answer.event_ns) == QUICK.events
 
 
