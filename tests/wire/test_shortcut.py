@@ -310,3 +310,28 @@ def test_a_shortcut_is_seldom_looked_for_where_there_was_none(monkeypatch):
     assert [bool(respond(0.5)) for _ in range(20)] == [number < 4 or number == 15 for number in range(20)]
     assert any(respond(0) for _ in range(16))
     assert respond(0)
+
+
+def test_tokens_that_are_counted_event_by_event_go_on_to_be():
+    """Though earlier responses of the server had a shortcut."""
+    known = Learned()
+    plain = [events(frame("a", seq=number)) for number in range(6)]
+    first = events(frame("a", seq=9, usage={"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}))
+    for stream in (plain, [first, *plain[1:]]):
+        readers = [ResponseReader(Api.CHAT, learned=known), ResponseReader(Api.CHAT, keep_text=True)]
+        for reader in readers:
+            for number, chunk in enumerate(stream):
+                reader.feed(number, chunk)
+        fast, slow = readers
+        assert (fast.tokens_by_event(), fast.output_tokens()) == (slow.tokens_by_event(), slow.output_tokens())
+
+
+def test_a_message_beside_a_code_is_no_padding():
+    """It says whether the request failed."""
+    frames = [
+        frame("a", code=1, message="ok"),
+        frame("b", code=1, message=""),
+        frame("c", code=1, message="overloaded"),
+    ]
+    chunks = [events(one) for one in [*frames[:2], *frames[:2], frames[2]]]
+    assert told(chunks, long_way=False) == told(chunks, long_way=True)
