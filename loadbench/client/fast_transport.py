@@ -24,7 +24,7 @@ from loadbench.client.descriptors import keep_descriptors
 from loadbench.client.faults import WrongFamilyError, explain, is_out_of_ports, is_shortage
 from loadbench.client.local_ports import SourceTurns, bind_source, family_of
 from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, keep_stamping, stamp_source
-from loadbench.client.transport import ALWAYS, TransportError
+from loadbench.client.transport import TransportError, sent_headers
 from loadbench.plan.load import WHOLE, Shard
 from loadbench.record.outcome import Outcome
 from loadbench.record.trial import ConnectSteps
@@ -237,8 +237,6 @@ def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    own = {name.lower() for name, _ in headers}
-    sent = [*(header for header in ALWAYS if header[0] not in own), *headers]
-    lines = "".join(f"{name}: {text}\r\n" for name, text in sent)
+    lines = "".join(f"{name}: {text}\r\n" for name, text in sent_headers(headers))
     head = f"{method} {path} HTTP/1.1\r\nhost: {parts.netloc.rpartition('@')[2]}\r\n{lines}"
     return (parts.scheme, parts.hostname or "", port), head.encode("latin-1", errors="replace")

@@ -22,6 +22,12 @@ ALWAYS = (("accept", "text/event-stream, application/json"), ("accept-encoding",
 MergedSegments: TypeAlias = "Callable[[], int | None] | None"
 
 
+def sent_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """All headers that a request with these is sent with, but for those of its length and of the connection."""
+    own = {name.lower() for name, _ in headers}
+    return [*(header for header in ALWAYS if header[0] not in own), *headers]
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """What to send: method, absolute URL, headers, body. Each but the first may have a secret in it."""

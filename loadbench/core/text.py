@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a pair, from JSON or argv: no UTF-8 text has one
+_LONGEST_SHOWN = 400
 
 
 def printable(text: str) -> str:
@@ -61,3 +62,16 @@ def kind_of(value: object) -> str:
 def digest(text: str, *, size: int = 8) -> str:
     """BLAKE2b hash of the text with this number of bytes, in hex: equal for equal texts, without revealing them."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
+
+
+def shortened(value: object) -> object:
+    """A JSON value to be shown: of long texts in it there is the beginning, and how long they are."""
+    match value:
+        case str() if len(value) > _LONGEST_SHOWN:
+            return f"{value[:_LONGEST_SHOWN]}… ({len(value):,} characters)"
+        case dict():
+            return {name: shortened(part) for name, part in value.items()}
+        case list():
+            return [shortened(part) for part in value]
+        case _:
+            return value

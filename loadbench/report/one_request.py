@@ -6,7 +6,7 @@ import json
 import statistics
 from typing import TYPE_CHECKING
 
-from loadbench.core.text import printable
+from loadbench.core.text import printable, shortened
 from loadbench.core.units import NS_PER_S
 from loadbench.record.outcome import Outcome
 from loadbench.report.document import Document, Heading, Notes, Table, Text
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SCHEMA = "loadbench.try/1"
 # Columns of the bar on a wide screen; on a narrow one it has what the others leave, or is left out.
 _BAR, _FEWEST, _OTHERS = 32, 8, 70
-_LONGEST_TEXT, _LONGEST_HEADER = 400, 120
+_LONGEST_HEADER = 120
 
 
 def marks_of(trial: Trial) -> list[tuple[str, int, str]]:
@@ -125,7 +125,7 @@ def one_request_document(trial: Trial, *, show_text: bool, width: int | None = N
         lines.append(["model of the response", str(sample.model)])
     blocks += [Heading("Figures"), Table([], lines, "ll")]
     blocks += [Heading("Request"), Text([f"{trial.method} {trial.url}", *_headers(trial.headers)])]
-    body = json.dumps(_cut(trial.body), indent=2, ensure_ascii=False)
+    body = json.dumps(shortened(trial.body), indent=2, ensure_ascii=False)
     blocks.append(Text([f"  {line}" for line in body.splitlines()] if trial.body is not None else []))
     status = "no response" if sample.status is None else f"HTTP {sample.status}"
     blocks += [Heading("Response"), Text([status, *_headers(trial.response_headers)])]
@@ -173,16 +173,3 @@ def one_request_json(trial: Trial) -> dict[str, object]:
 
 def _headers(headers: list[tuple[str, str]]) -> list[str]:
     return [f"  {clipped(printable(f'{name}: {value}'), _LONGEST_HEADER)}" for name, value in headers]
-
-
-def _cut(value: object) -> object:
-    """JSON with long texts cut."""
-    match value:
-        case str() if len(value) > _LONGEST_TEXT:
-            return f"{value[:_LONGEST_TEXT]}… ({len(value):,} characters)"
-        case dict():
-            return {name: _cut(part) for name, part in value.items()}
-        case list():
-            return [_cut(part) for part in value]
-        case _:
-            return value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from loadbench.client.transport import ALWAYS
+from loadbench.client.transport import sent_headers
 from loadbench.core.clock import MonotonicClock
 from loadbench.core.errors import TargetUnavailable
 from loadbench.core.secrets import MASK, Secrets, is_secret, masked, secrets_in
@@ -115,9 +115,7 @@ async def send_one(scenario: Scenario, environment: Mapping[str, str], *, keep_t
             await transport.aclose()
 
     request, body = seen.request, b"" if seen.request is None else seen.request.body
-    sent = [] if request is None else list(request.headers)
-    given = {name.lower() for name, _ in sent}
-    sent = [*(header for header in ALWAYS if header[0] not in given), *sent]
+    sent = sent_headers(() if request is None else request.headers)
     own = {name.lower() for name, _ in prepared.target.headers}
     content: object = None
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from loadbench.core.secrets import MASK, masked
+from loadbench.core.text import shortened
 from loadbench.plan.prompt_source import prompt_source
 from loadbench.plan.server_url import shown_url
 from loadbench.targets.openai import target_at
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 # The simulated server gets a port when it starts.
 _SIMULATED = "http://127.0.0.1"
-# Of a longer text the plan has the beginning.
-_LONGEST_TEXT = 400
 
 
 def sample_request(scenario: Scenario, environment: Mapping[str, str]) -> list[str]:
@@ -36,7 +35,7 @@ def sample_request(scenario: Scenario, environment: Mapping[str, str]) -> list[s
     limit = prompt.output_tokens or work.max_tokens
     body = endpoint.body(prompt.sent, limit, fields=prompt.fields, extra=prompt.extra)
     request = endpoint.http_request(body)
-    shown = json.dumps(_cut(masked(orjson.loads(body))), indent=2, ensure_ascii=False)
+    shown = json.dumps(shortened(masked(orjson.loads(body))), indent=2, ensure_ascii=False)
     own = {name.lower() for name, _ in target.headers}
     headers = [f"{name}: {MASK if name.lower() in own else value}" for name, value in request.headers]
     notes = []
@@ -46,16 +45,3 @@ def sample_request(scenario: Scenario, environment: Mapping[str, str]) -> list[s
         notes.append("a trial shows which fields of --exact-output the server has; they are added to each request")
     lines = ["first request:", f"{request.method} {shown_url(request.url)}", *headers, *shown.splitlines()]
     return [*notes, *lines]
-
-
-def _cut(value: object) -> object:
-    """JSON with long texts cut."""
-    match value:
-        case str() if len(value) > _LONGEST_TEXT:
-            return f"{value[:_LONGEST_TEXT]}… ({len(value):,} characters)"
-        case dict():
-            return {name: _cut(part) for name, part in value.items()}
-        case list():
-            return [_cut(part) for part in value]
-        case _:
-            return value
