@@ -42,6 +42,11 @@ settings.load_profile("anywhere")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Who runs the suite may like colours, or not; tests that are about them say so themselves.
+for _name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"):
+    os.environ.pop(_name, None)
+os.environ["TERM"] = "xterm"
+
 # The history of runs is the tests' own, one for all processes of the suite.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="loadbench-state-")

@@ -25,6 +25,9 @@ class Terminal(io.StringIO):
         self._stream.feed(text.replace("\n", "\r\n"))
         return super().write(text)
 
+    def isatty(self) -> bool:
+        return True
+
     @property
     def shown(self) -> list[str]:
         """Its lines, without the empty ones at the end."""
@@ -42,9 +45,8 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def terminal(monkeypatch):
     """A terminal that obeys escapes, and whose size is known."""
-    for name in ("NO_COLOR", "XTERM_VERSION", "STY"):
+    for name in ("XTERM_VERSION", "STY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm")
     made = Terminal()
     monkeypatch.setattr(
         module.shutil, "get_terminal_size", lambda: os.terminal_size((made.screen.columns, made.screen.lines))
