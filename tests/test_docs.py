@@ -17,7 +17,7 @@ from loadbench.report.render_text import PLAIN_WIDTH
 from loadbench.results.folder import read_run
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def commands() -> list[tuple[str, str]]:
@@ -90,10 +90,21 @@ def test_architecture_names_every_package():
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *ROOT.glob("*.md")], ids=lambda document: document.name)
 def test_links_lead_somewhere(document):
-    """Every relative link in a document is to a file or folder that is there."""
-    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+    """Every relative link in a document is to a file or folder that is there, and to a heading that it has."""
+    text = document.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]+))?\)", text):
         if not target.startswith(("http:", "https:")):
-            assert (document.parent / target).exists(), target
+            path = document.parent / target if target else document
+            assert path.exists(), target
+            if anchor and path.suffix == ".md":
+                assert anchor in anchors(path), f"{target}#{anchor}"
+
+
+def anchors(document: Path) -> set[str]:
+    """Of the headings of a document, as GitHub and MkDocs name them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 def test_readme_shows_the_sample_run_as_it_is():

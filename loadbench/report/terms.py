@@ -277,6 +277,28 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("lengths_not_kept", "caveat", "With --exact-output, responses have another length than requested."),
     Term("generated_unread", "caveat", "The server went on generating for users who had left."),
     Term("filtered", "caveat", "A content policy cut responses."),
+    Term("content_type", "caveat", "Responses had a Content-Type that is not that of their bytes, which decide how "
+         "they are read.", remedy="let the server declare a stream as one: other clients may refuse it"),
+    Term("model_name", "caveat", "Responses name another model, which may be an alias, a deployment or a router.",
+         remedy="make sure that it is the model to be measured", see=("other_model",)),
+    Term("uneven_servers", "caveat", "Of several servers, these clearly fail more, or are clearly more than 1.5 times "
+         "as slow as the others.", remedy="see the figures by server, and that server's log"),
+    Term("reconnects", "caveat", "The server had closed idle connections, and they were replaced.", see=("connect",)),
+    Term("planned_course", "caveat", "The rate changed as planned, so whether the server was steady cannot be judged."),
+    Term("imported", "caveat", "Another tool measured the level: how late its client was is not known, so the level is "
+         "INCONCLUSIVE.", remedy="measure with loadbench to have a verdict"),
+    Term("cpu_fallback", "caveat", "The model is named after a GPU, and no GPU was in use.",
+         remedy="see the server's log: a driver or an execution provider may be missing"),
+    Term("throttled_heat", "caveat", "Heat throttled a GPU's clocks for more than 5 % of the window.",
+         remedy="cool the machine"),
+    Term("throttled_power", "caveat", "The power limit throttled a GPU's clocks for more than 5 % of the window.",
+         remedy="raise its power limit, or note it with the result"),
+    Term("throttled_cpu", "caveat", "Heat throttled the processor during the level.", remedy="cool the machine"),
+    Term("unmetered", "caveat", "The only meters are those of GPUs that the server did not use: its energy is unknown.",
+         remedy="state what the machine draws with --watts"),
+    Term("process_restarted", "caveat", "The server's process ended during the level, and another one replaced it.",
+         remedy="see the server's log, and measure again"),
+    Term("server_contradicts", "caveat", "The server reports a longer time to the first token than was measured."),
 
     # Outcomes.
     Term("ok", "outcome", "A response with text and a known good end."),

@@ -1,6 +1,6 @@
 """How often the ranges of the capacity search hold the true capacity, over many seeds, in virtual time.
 
-python -m tests.coverage.capacity            all 200 seeds of every server, as docs/capacity.md shows them
+python -m tests.coverage.capacity            all 200 seeds of every server
 python -m tests.coverage.capacity 20         fewer
 """
 

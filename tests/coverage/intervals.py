@@ -1,6 +1,6 @@
 """How often the 95 % intervals of quantiles hold the true quantile, how wide they are, and how often there are none.
 
-python -m tests.coverage.intervals              200 levels of each system, as docs/metrics.md shows them; some minutes
+python -m tests.coverage.intervals              200 levels of each system, as the documents show them; some minutes
 python -m tests.coverage.intervals 400 queue    more levels, of the systems with this word in their name
 
 The truth is the quantile of all requests of twice as many other levels of the same system: of the population of which a

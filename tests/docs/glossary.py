@@ -1,0 +1,67 @@
+"""The glossary of the documents, made of the words that `loadbench explain` explains. To write it again:
+
+python -m tests.docs.glossary
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loadbench.report.terms import KINDS, TERMS
+
+if TYPE_CHECKING:
+    from loadbench.report.terms import Term
+
+# Flags and names in a text are code: `--resume`, `ttft_p95<1s`, `[DONE]`.
+_CODE = re.compile(r"--[a-z][\w-]*|[\w.]*\w_\w[\w.]*(?:<\w+)?(?<!\.)|\[DONE\]")
+
+FILE = Path(__file__).parents[2] / "docs" / "glossary.md"
+_INTRODUCTION = """\
+# Glossary
+
+The words of loadbench, in alphabetical order. `loadbench explain WORD` prints one of them in the terminal, in any
+spelling (`TTFT`, `ttft_p95`, `tok/s`). [metrics.md](metrics.md) has the definitions in full.
+
+This page is made from the table that `loadbench explain` uses: `python -m tests.docs.glossary` writes it.
+"""
+
+
+def glossary() -> str:
+    """The page, in Markdown."""
+    words = sorted(TERMS, key=lambda term: (term.name.lower().strip("_"), term.name))
+    return "\n".join([_INTRODUCTION, *map(_entry, words)])
+
+
+def _entry(term: Term) -> str:
+    lines = [f"- {title}: {value}" for title, value in _facts(term) if value]
+    kind = KINDS[term.kind][0]
+    text = f"*{kind[0].upper()}{kind[1:]}.* {_prose(term.text)}"
+    return "\n".join([f"## {_prose(term.name)}", "", text, *([""] if lines else []), *lines, ""])
+
+
+def _facts(term: Term) -> list[tuple[str, str]]:
+    return [
+        ("Formula", f"`{term.formula}`" if term.formula else ""),
+        ("Undefined if", _prose(term.undefined)),
+        ("What to do", _prose(term.remedy)),
+        ("In other tools", "; ".join(f"{tool}: {_prose(name)}" for tool, name in term.others)),
+        ("Also called", ", ".join(map(_prose, term.also))),
+        ("See also", ", ".join(f"[{_prose(name)}](#{_anchor(name)})" for name in term.see)),
+    ]
+
+
+def _prose(text: str) -> str:
+    """Text with code in backticks, whether it stands in some already or not."""
+    parts = text.split("`")
+    return "`".join(part if number % 2 else _CODE.sub(r"`\g<0>`", part) for number, part in enumerate(parts))
+
+
+def _anchor(name: str) -> str:
+    """What GitHub and MkDocs make of a heading."""
+    return "".join(letter for letter in name.lower().replace(" ", "-") if letter.isalnum() or letter in "-_")
+
+
+if __name__ == "__main__":
+    FILE.write_text(glossary(), encoding="utf-8", newline="\n")
