@@ -41,6 +41,13 @@ def contracts(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documents as a site, in build/site; links that lead nowhere are errors. `-- serve` shows it as you write."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", *(session.posargs or ("build", "--strict")), env={"NO_MKDOCS_2_WARNING": "1"})
+
+
 @nox.session(name="supply-chain")
 def supply_chain(session: nox.Session) -> None:
     """A bill of materials (CycloneDX) of what comes with loadbench, and the check of its licenses."""
