@@ -91,7 +91,7 @@ def explain(error: BaseException) -> tuple[str, str]:
     for cause in chain:
         if isinstance(cause, WrongFamilyError):
             return str(cause), f"give an {cause.other} address of this machine, or the server's {cause.wanted} address"
-        if isinstance(cause, socket.gaierror) and not is_shortage(cause):
+        if isinstance(cause, UnicodeError) or (isinstance(cause, socket.gaierror) and not is_shortage(cause)):
             return "no such host", "check the name, or give an IP address"
         if isinstance(cause, ssl.SSLCertVerificationError):
             reason = cause.verify_message or "verification failed"

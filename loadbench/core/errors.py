@@ -56,3 +56,15 @@ class Interrupted(LoadbenchError):  # noqa: N818
     """The user stopped the run; what was measured is kept."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+# What Python raises if a socket cannot listen on a host and a port: what the system says, a port that is none, and a
+# host that cannot be encoded, for which each layer of Python has an error of its own.
+CANNOT_LISTEN = (OSError, OverflowError, TypeError, ValueError)
+
+
+def why_not_listening(error: Exception) -> str:
+    """The reason in one of these errors."""
+    if isinstance(error, TypeError | UnicodeError):
+        return "no host has this name"
+    return getattr(error, "strerror", None) or str(error)

@@ -12,7 +12,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from loadbench.core.errors import BadInput
+from loadbench.core.errors import CANNOT_LISTEN, BadInput, why_not_listening
 from loadbench.live.metrics_feed import Distribution
 
 if TYPE_CHECKING:
@@ -92,9 +92,10 @@ class PrometheusEndpoint:
         self.content = b""
         try:
             self._server = Server((host, port), Handler)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise BadInput(f"--prometheus {host}:{port}: {reason}", hint="name a port that is free") from None
+        except CANNOT_LISTEN as error:
+            raise BadInput(
+                f"--prometheus {host}:{port}: {why_not_listening(error)}", hint="name a port that is free"
+            ) from None
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.server_address[1]}/metrics"
         self._thread = threading.Thread(target=self._server.serve_forever, name="prometheus", daemon=True)

@@ -232,10 +232,18 @@ def _host(value: object) -> str:
     raise _wrong(value, "the name or address of a host without its port, as in gpu.example.org")
 
 
+def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Raises `ValueError` for what is no address, or has a zone that no socket takes: Python encodes it as a name."""
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("an address has ASCII characters only")
+    text.encode("idna")
+    return ipaddress.ip_address(text)
+
+
 def _local_address(value: object) -> str:
     text = _text(value).strip().strip("[]")
     with suppress(ValueError):
-        address = ipaddress.ip_address(text)
+        address = _ip_address(text)
         address = getattr(address, "ipv4_mapped", None) or address
         if not (address.is_unspecified or address.is_multicast):
             return str(address)
@@ -255,7 +263,7 @@ def _listening(value: object) -> tuple[str, int]:
     host = host.strip("[]") or "127.0.0.1"
     with suppress(ValueError):
         if not isinstance(value, bool) and re.fullmatch(r"[0-9]{1,5}", port) and int(port) < 65536:
-            return str(ipaddress.ip_address(host)), int(port)
+            return str(_ip_address(host)), int(port)
     raise _wrong(value, "a port, as in 9464, or an address and a port, as in 0.0.0.0:9464")
 
 

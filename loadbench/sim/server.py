@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from loadbench.core.clock import MonotonicClock
-from loadbench.core.errors import BadInput
+from loadbench.core.errors import CANNOT_LISTEN, BadInput, why_not_listening
 from loadbench.sim.chat import Refusal
 from loadbench.sim.process import listening_url
 from loadbench.sim.service import EVENT_STREAM, SERVER_NAME, Service, WholeResponse
@@ -66,12 +66,14 @@ async def serve(
 async def _listen(protocol: Callable[[], asyncio.Protocol], *, host: str, port: int) -> asyncio.Server:
     try:
         return await asyncio.get_running_loop().create_server(protocol, host, port, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except CANNOT_LISTEN as error:
         place = f"cannot listen on {host}:{port}"
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             hint = "stop the program that listens there, or choose another --port; 0 takes any free one"
             raise BadInput(f"{place}: the port is in use", hint=hint) from None
-        raise BadInput(f"{place}: {error}", hint="choose an address of this machine and a free port") from None
+        raise BadInput(
+            f"{place}: {why_not_listening(error)}", hint="choose an address of this machine and a free port"
+        ) from None
 
 
 class _Connection(asyncio.Protocol):

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from loadbench.client.stamping import KERNEL, StampedSocket, Stamper, stamp_source
 from loadbench.core.children import end_with_parent
-from loadbench.core.errors import BadInput
+from loadbench.core.errors import CANNOT_LISTEN, BadInput, why_not_listening
 from loadbench.core.units import NS_PER_S, format_duration, parse_duration
 from loadbench.sim.process import listening_url, say_ready
 
@@ -381,8 +381,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address, family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
-        raise BadInput(f"cannot listen on {host}:{port}: {error}", hint="--port 0 takes any free port") from None
+    except CANNOT_LISTEN as error:
+        raise BadInput(
+            f"cannot listen on {host}:{port}: {why_not_listening(error)}", hint="--port 0 takes any free port"
+        ) from None
     listener.settimeout(0)
     return listener
 

@@ -74,6 +74,14 @@ def test_unknown_name_is_told_before_anything_else():
     assert (told, bool(hint)) == ("no such host", True)
 
 
+@pytest.mark.parametrize("name", ["ö" * 60, "y" * 64, "a..b"])
+def test_name_that_cannot_exist_is_no_such_host(name):
+    """Python cannot encode it, which is an error of a kind of its own."""
+    with pytest.raises(UnicodeError) as caught:
+        socket.getaddrinfo(name, 80)
+    assert explain(chained(httpx.ConnectError("x"), caught.value))[0] == "no such host"
+
+
 @pytest.mark.parametrize(
     ("days", "name", "what", "hint"),
     [

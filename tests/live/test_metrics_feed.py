@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadbench.core.errors import BadInput
 from loadbench.live.conventions import CONVENTIONS
 from loadbench.live.metrics_feed import Distribution, MetricsFeed
-from loadbench.live.prometheus import page
+from loadbench.live.prometheus import PrometheusEndpoint, page
 from loadbench.plan.load import Phase
 from loadbench.record.outcome import Outcome
 from loadbench.record.timings import Timings
@@ -158,3 +160,10 @@ def test_a_server_with_many_names_fills_no_memory(monkeypatch) -> None:
         if ("gen_ai.response.model", "m0") in attributes
     )
     assert first == 51
+
+
+@pytest.mark.parametrize("host", ["ù" * 64, "a..b", "192.0.2.7", "fe80::1%no.such.zone"])
+def test_a_place_where_nothing_can_listen_is_bad_input(host: str) -> None:
+    """Whichever way Python says so."""
+    with pytest.raises(BadInput, match=re.escape(f"--prometheus {host}:0: ")):
+        PrometheusEndpoint(host, 0)

@@ -213,3 +213,14 @@ def test_rates_have_labels_of_their_own():
     for written in ("1e-300", 1e-300, "1e12"):
         with pytest.raises(ValueError, match="want a number from 1e-09 to 1e"):
             setting_types.RATES.read(written)
+
+
+@pytest.mark.parametrize("zone", ["ü", "ü" * 64, "x" * 64, "a..b", "\u202e", "a\x1bb"])
+def test_zone_that_no_socket_takes_is_refused(zone):
+    """Of an address to listen on and of one to send from; other zones are left to the system."""
+    with pytest.raises(ValueError, match="a port, as in 9464"):
+        setting_types.LISTENING.read(f"[fe80::7%{zone}]:9464")
+    with pytest.raises(ValueError, match="an IP address of this machine"):
+        setting_types.LOCAL_ADDRESSES.read([f"fe80::7%{zone}"])
+    assert setting_types.LISTENING.read("[fe80::7%eth0.12]:9464") == ("fe80::7%eth0.12", 9464)
+    assert setting_types.LOCAL_ADDRESSES.read(["fe80::7%3"]) == ("fe80::7%3",)

@@ -439,9 +439,11 @@ def test_a_port_in_use_is_bad_input() -> None:
     served(test)
 
 
-@pytest.mark.parametrize("place", [{"host": "192.0.2.1"}, {"port": 70_000}])
+@pytest.mark.parametrize(
+    "place", [{"host": "192.0.2.1"}, {"port": 70_000}, {"host": "ü" * 64}, {"host": "gpu..example"}, {"host": "\udc80"}]
+)
 def test_an_impossible_address_is_bad_input(place: dict[str, Any]) -> None:
-    """An address that is not this machine's, or a port that there is not, is named."""
+    """An address that is not this machine's, a port or a name that there is not, is named."""
     with pytest.raises(BadInput, match="cannot listen on"):
         anyio.run(lambda: serve(QUICK, **place, on_ready=lambda _: None, stop=anyio.Event()))
 

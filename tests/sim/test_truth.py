@@ -332,3 +332,12 @@ def test_a_port_in_use_is_one_line(server: str) -> None:
     assert done.returncode == 2
     assert port in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["ñ" * 64, "a..b", "x" * 64])
+def test_a_name_that_cannot_exist_is_one_line(host: str) -> None:
+    """The host is named, without a traceback."""
+    done = subprocess.run([*COMMAND, "--host", host], check=False, input="", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"cannot listen on {host}:0: no host has this name")
+    assert done.stderr.count("\n") == 1
