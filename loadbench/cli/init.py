@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,8 @@ import click
 from loadbench.cli.command import Command
 from loadbench.cli.measuring import say
 from loadbench.core.errors import BadInput, Interrupted, LoadbenchError
-from loadbench.core.text import printable
+from loadbench.core.new_file import is_taken, write_new
+from loadbench.core.text import SURROGATE, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,16 +62,7 @@ def command(file: Path, *, slo: tuple[str, ...], yes: bool, force: bool, **given
     asks, prompts, use, model = not yes, given["prompts"], given["use"], given["model"]
     if asks and not sys.stdin.isatty():
         raise BadInput("init: nobody is there to answer", hint="add --yes, and flags for what the defaults are not")
-    if file.is_dir() or not file.parent.is_dir():
-        problem = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
-        raise BadInput(f"{file}: {problem}", hint="name a file that can be written")
-    if file.suffix.lower() == ".json":
-        raise BadInput(f"{file}: JSON has no comments", hint="name a file that ends in .toml")
-    if file.exists() and not force:
-        if not asks:
-            raise BadInput(f"{file}: exists", hint="name another file, or add --force to replace it")
-        if not _confirmed(f"{file} exists. Replace it?"):
-            raise BadInput(f"{file}: exists", hint="name another file: loadbench init FILE")
+    force = _may_replace(file, force=force, asks=asks)
     if prompts is not None and use not in {None, "prompts"}:
         raise BadInput(f"--prompts and --use {use}: each says what is sent", hint="leave one of them out")
     use = "prompts" if prompts is not None else use
@@ -96,6 +90,8 @@ def command(file: Path, *, slo: tuple[str, ...], yes: bool, force: bool, **given
             say(f"note: the server does not list {model}")
     elif url:
         model = named
+    if SURROGATE.search(model or ""):
+        raise BadInput(f"--model {model}: not valid Unicode", hint="name a model as the server lists it")
     if asks and use is None:
         say("What is it used for?")
         for name, (about, _) in ABOUT.items():
@@ -125,18 +121,37 @@ def command(file: Path, *, slo: tuple[str, ...], yes: bool, force: bool, **given
         duration=duration or None,
         objectives=() if rules == "-" else tuple(rule.strip() for rule in rules.split(",")),
     )
-    new = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    text = scenario_text(answers, path=file)
     try:
-        with new.open("x", encoding="utf-8", newline="\n") as stream:
-            stream.write(scenario_text(answers, path=file))
-        resolve(flags={}, environment={}, file=new)  # what cannot be run is not left behind
-        new.replace(file)
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder) / "scenario.toml"
+            draft.write_text(text, encoding="utf-8", newline="\n")
+            resolve(flags={}, environment={}, file=draft)  # what cannot be run is not written
+        write_new(file, text.encode(), replace=force)
+    except FileExistsError:
+        raise BadInput(f"{file}: exists", hint="name another file, or add --force to replace it") from None
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror or error}", hint="name a file that can be written") from None
-    finally:
-        new.unlink(missing_ok=True)
     click.echo(file)
-    say(f"written; next: loadbench sweep {file} --dry-run")
+    say(f"written; next: loadbench sweep {shlex.quote(file.as_posix())} --dry-run")
+
+
+def _may_replace(file: Path, *, force: bool, asks: bool) -> bool:
+    """Whether the user lets a file of this name be replaced; raises `BadInput` for one that cannot be written."""
+    if file.is_dir() or not file.parent.is_dir():
+        problem = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise BadInput(f"{file}: {problem}", hint="name a file that can be written")
+    if file.suffix.lower() == ".json":
+        raise BadInput(f"{file}: JSON has no comments", hint="name a file that ends in .toml")
+    if file.exists() and not file.is_file():
+        raise BadInput(f"{file}: is no plain file", hint="name a file that can be written")
+    if is_taken(file) and not force:
+        if not asks:
+            raise BadInput(f"{file}: exists", hint="name another file, or add --force to replace it")
+        if not _confirmed(f"{file} exists. Replace it?"):
+            raise BadInput(f"{file}: exists", hint="name another file: loadbench init FILE")
+        return True
+    return force
 
 
 def _answer(question: str, given: str | None, default: str, read: Callable[[str], object], *, asks: bool) -> str:

@@ -13,6 +13,7 @@ import loadbench
 from loadbench.cli.command import Group
 from loadbench.cli.measuring import look
 from loadbench.core.errors import BadInput
+from loadbench.core.new_file import is_taken, write_new
 
 _PACKAGE = Path(loadbench.__file__).parent
 # (folder in an installed package, folder in a checkout): the build copies one to the other, see pyproject.toml.
@@ -80,11 +81,15 @@ def copy(names: tuple[str, ...], *, everything: bool, folder: Path, force: bool)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(shipped)}"
             raise BadInput(f"there is no scenario or example {name!r}", hint=hint)
     chosen = list(shipped.values()) if everything else [shipped[name.removesuffix(".toml")] for name in names]
+    if not folder.as_posix().isprintable() or set('"\\') & set(folder.as_posix()):
+        raise BadInput(
+            f"--to {folder}: the files name it", hint="name a folder without quotes, backslashes and control characters"
+        )
     # Two scenarios may use the same file: it is copied once.
     copies = {folder / file.name: file for entry in chosen for file in entry.files}
 
     # Nothing is written unless everything can be.
-    existing = [str(path) for path in copies if path.exists()]
+    existing = [str(path) for path in copies if is_taken(path)]
     if existing and not force:
         raise BadInput(
             f"{', '.join(existing)}: already there", hint="--force replaces files, --to DIR copies elsewhere"
@@ -94,10 +99,12 @@ def copy(names: tuple[str, ...], *, everything: bool, folder: Path, force: bool)
         for path, file in copies.items():
             # Paths in the files start where the commands are typed.
             text = file.read_text(encoding="utf-8").replace("scenarios/", f"{folder.as_posix()}/")
-            path.write_text(text, encoding="utf-8", newline="\n")
+            write_new(path, text.encode(), replace=force)
             click.echo(path)
     except OSError as error:
-        raise BadInput(f"{folder}: {error.strerror or error}", hint="name another folder with --to") from None
+        raise BadInput(
+            f"{error.filename or folder}: {error.strerror or error}", hint="name another folder with --to"
+        ) from None
 
 
 def scenarios() -> list[Shipped]:

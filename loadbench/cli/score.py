@@ -14,6 +14,7 @@ from loadbench.cli.measuring import check_files, look, refuse_wide, say, say_dat
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
+from loadbench.core.new_file import is_taken
 
 
 @click.group(
@@ -65,10 +66,10 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
     check(scenario, os.environ)
     say_unused(scenario)
     say_data_set(scenario)
-    if path.exists() and not force:
+    if is_taken(path) and not force:
         raise BadInput(f"{path}: exists, and may hold scores", hint="name another file with --to, or add --force")
     annotation = scoring.stub(run, scenario, os.environ, say=say)
-    write_or_keep(path, to_json(annotation))
+    write_or_keep(path, to_json(annotation), replace=force)
     failed = [answer for answer in annotation.answers if answer.failure]
     click.echo(f"{len(annotation.answers) - len(failed)} responses to rate in {path}")
     for answer in failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,13 +43,14 @@ def scenario_text(answers: Answers, *, path: Path) -> str:
     """TOML; `path` is where it will be, for the commands in its comments."""
     model = answers.model or "the model"
     server = "the simulated server" if answers.url is None else shown_url(answers.url)
+    shown = printable(shlex.quote(path.as_posix()))
     about, _ = USES[answers.use]
     persona = PERSONAS.get(answers.use)
     lines = [
         f"# How well does {printable(model)} at {printable(server)} serve more and more users?",
         "#",
-        f"#   loadbench sweep {path.as_posix()} --dry-run",
-        f"#   loadbench sweep {path.as_posix()}",
+        f"#   loadbench sweep {shown} --dry-run",
+        f"#   loadbench sweep {shown}",
         "#",
         "# Every key can also be a flag (--users) or a variable (LOADBENCH_USERS); these come first.",
         "",

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from loadbench.core.errors import BadInput, ExitCode
+from loadbench.core.new_file import write_new
 from loadbench.results.run import SCHEMA, Run
 
 if TYPE_CHECKING:
@@ -234,6 +235,9 @@ class RunFolder:
             # A draft that was left here, or a link that somebody put here, is not written to.
             draft.unlink(missing_ok=True)
             with draft.open("xb") as file:
+                with contextlib.suppress(OSError):
+                    if stat.S_ISREG(mode := target.lstat().st_mode):  # who may read it is the user's choice
+                        draft.chmod(mode & 0o777)
                 file.write(content)
                 file.flush()
                 try:
@@ -329,10 +333,18 @@ def keep_elsewhere(name: str, content: bytes) -> Path | None:
     return None
 
 
-def write_or_keep(path: Path, content: bytes) -> None:
-    """Replace a file as a whole. Raises `BadInput` if that fails, and says where the content is instead."""
+def write_or_keep(path: Path, content: bytes, *, replace: bool = True) -> None:
+    """Write a file as a whole, in place of one that is there if it may `replace` it. Raises `BadInput` if that fails,
+    and says where the content is instead."""
     try:
-        RunFolder(path.parent).write(path.name, content)
+        if replace:
+            RunFolder(path.parent).write(path.name, content)
+        else:
+            try:
+                write_new(path, content, replace=False)
+            except OSError as error:
+                reason = error.strerror or error
+                raise BadInput(f"{path}: cannot be written: {reason}", hint="name another file") from error
     except BadInput as error:
         kept = keep_elsewhere(path.name, content)
         error.message += "" if kept is None else f"; it is in {kept}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import tomllib
 
 import pytest
 
+from loadbench.plan.new_scenario import scenario_text
 from loadbench.plan.sources import resolve
 from loadbench.sim.process import SimProcess
 from tests.cli.running import COMMAND, environment
@@ -159,3 +161,73 @@ def test_it_asks_at_a_terminal_and_asks_again(server, tmp_path):
     assert written["load"] == {"users": [2, 4]}
     assert "objectives" not in written["slo"]
     assert written["work"]["output_tokens"] == "normal:50,10"
+
+
+links = pytest.mark.skipif(sys.platform == "win32", reason="links and permissions of POSIX")
+
+
+@links
+def test_a_link_that_leads_nowhere_is_there(tmp_path):
+    """Without --force it stays, and nothing is made where it leads; with it, that file is."""
+    (tmp_path / "s.toml").symlink_to("elsewhere.toml")
+    done = typed("init", "s.toml", "--yes", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: s.toml: exists")
+    assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
+    assert typed("init", "s.toml", "--yes", "--force", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "s.toml").is_symlink()
+    assert "[target]" in (tmp_path / "elsewhere.toml").read_text(encoding="utf-8")
+
+
+@links
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_a_replaced_file_keeps_its_permissions(mode, tmp_path):
+    """A scenario may hold a password."""
+    mine = tmp_path / "s.toml"
+    mine.write_text("mine", encoding="utf-8")
+    mine.chmod(mode)
+    assert typed("init", "s.toml", "--yes", "--force", cwd=tmp_path).returncode == 0
+    assert stat.S_IMODE(mine.stat().st_mode) == mode
+    assert "[target]" in mine.read_text(encoding="utf-8")
+
+
+@links
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    """A pipe stays, even with --force."""
+    os.mkfifo(tmp_path / "pipe.toml")
+    done = typed("init", "pipe.toml", "--yes", "--force", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: pipe.toml: is no plain file")
+    assert (tmp_path / "pipe.toml").is_fifo()
+
+
+def test_a_file_that_was_made_while_it_asked_is_not_replaced(tmp_path, monkeypatch):
+    """There was none as it began: nobody has consented."""
+
+    def made_meanwhile(*arguments, **named):
+        (tmp_path / "s.toml").write_text("somebody's", encoding="utf-8")
+        return scenario_text(*arguments, **named)
+
+    monkeypatch.setattr("loadbench.plan.new_scenario.scenario_text", made_meanwhile)
+    done = typed("init", "s.toml", "--yes", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: s.toml: exists")
+    assert (tmp_path / "s.toml").read_text(encoding="utf-8") == "somebody's"
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+@pytest.mark.parametrize("more", [(), ("--url", "http://127.0.0.1:9/v1")])
+def test_a_model_that_is_no_text_is_refused(more, tmp_path):
+    """Half of a surrogate pair, which an argument that is no UTF-8 becomes."""
+    done = typed("init", "s.toml", "--model", "qwen\udcff", *more, "--yes", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-2]) == (2, "error: --model qwen?: not valid Unicode")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names that Windows does not allow")
+@pytest.mark.parametrize("name", ["a\n[load]\nusers = 7\n.toml", "a\x1b]0;x\x07\r.toml", "it's mine\u202e.toml"])
+def test_a_path_stays_in_its_comment(name, tmp_path):
+    """Whatever it has in it: the file loads, with the settings that were given."""
+    done = typed("init", name, "--yes", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    assert tomllib.loads(text)["load"] == {"users": [1, 2, 4, 8]}
+    assert all(line.isprintable() for line in text.splitlines())
+    assert text.splitlines()[2].startswith("#   loadbench sweep '")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,8 @@ def test_what_is_there_is_replaced_only_by_force(tmp_path):
         ((), "name what to copy, or give --all"),
         (("chat", "--all"), "name what to copy, or give --all"),
         (("chat", "--to", "file/below"), "name another folder with --to"),
+        (("chat", "--to", "a\nb"), "without quotes, backslashes and control characters"),
+        (("chat", "--to", 'a" b'), "without quotes, backslashes and control characters"),
     ],
 )
 def test_what_cannot_be_copied_is_refused(arguments, message, tmp_path):
@@ -130,3 +133,17 @@ def test_every_scenario_is_known_by_its_question():
     """The command reads what the tests read."""
     assert [one.name for one in scenarios()] == [file.stem for file in SCENARIOS]
     assert len({one.about for one in scenarios()}) == len(SCENARIOS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and permissions of POSIX")
+def test_copy_follows_no_link_without_force(tmp_path):
+    """One that leads nowhere is a file that exists; a replaced file keeps its permissions."""
+    folder = tmp_path / "scenarios"
+    folder.mkdir()
+    (folder / "chat.toml").symlink_to(tmp_path / "made")
+    assert typed("scenarios", "copy", "chat", cwd=tmp_path).returncode == 2
+    assert not (tmp_path / "made").exists()
+    (folder / "chat.toml").unlink()
+    (folder / "chat.toml").touch(mode=0o600)
+    assert typed("scenarios", "copy", "chat", "--force", cwd=tmp_path).returncode == 0
+    assert (folder / "chat.toml").stat().st_mode & 0o777 == 0o600

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,9 @@ def test_stub_never_writes_over_scores(run):
     filled(path, made)
     assert loadbench("score", "stub", str(made), cwd=path).returncode == 2
     assert '"brevity":4' in (made / "annotation.json").read_text(encoding="utf-8").replace(" ", "")
+    (made / "annotation.json").chmod(0o600)
     assert loadbench("score", "stub", str(made), "--force", cwd=path).returncode == 0
+    assert sys.platform == "win32" or (made / "annotation.json").stat().st_mode & 0o777 == 0o600
     assert '"brevity": null' in (made / "annotation.json").read_text(encoding="utf-8")
 
 

@@ -423,3 +423,17 @@ def test_file_system_that_cannot_sync_is_no_reason_to_leave_it(tmp_path, monkeyp
     with pytest.raises(BadInput) if fails else contextlib.nullcontext():
         RunFolder(tmp_path).write("run.json", b"{}")
     assert (tmp_path / "run.json").exists() is not fails
+
+
+def test_a_file_that_was_made_meanwhile_is_not_written_over(tmp_path, monkeypatch):
+    """Unless it may be replaced; what was to be in it is kept elsewhere, and the message says where."""
+    path = tmp_path / "annotation.json"
+    path.write_bytes(b"scores")
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setattr(folder_module, "other_places", lambda: [str(tmp_path / "kept")])
+    with pytest.raises(BadInput, match="cannot be written: File exists; it is in ") as caught:
+        write_or_keep(path, b"new", replace=False)
+    assert path.read_bytes() == b"scores"
+    assert Path(caught.value.message.rpartition(" it is in ")[2]).read_bytes() == b"new"
+    write_or_keep(path, b"new")
+    assert path.read_bytes() == b"new"

@@ -1,0 +1,40 @@
+"""Write a file where the user may have one already."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def is_taken(path: Path) -> bool:
+    """Whether there is something of this name: a link that leads nowhere is."""
+    return os.path.lexists(path)
+
+
+def write_new(path: Path, content: bytes, *, replace: bool) -> None:
+    """Write a file that is not there yet, or, with `replace`, the one that is, or that the link leads to, as a whole
+    and with the permissions that it has.
+
+    Raises `FileExistsError` if something is there that may not be replaced, even if it was made a moment ago, and
+    `OSError` if it cannot be written.
+    """
+    place = Path(os.path.realpath(path)) if replace else path
+    if not (replace and is_taken(place)):
+        with place.open("xb") as new:
+            try:
+                new.write(content)
+                new.flush()
+            except OSError:
+                place.unlink(missing_ok=True)
+                raise
+        return
+    draft = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        # Nobody else reads it before it has the permissions of the file.
+        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as new:
+            new.write(content)
+        shutil.copymode(place, draft)
+        draft.replace(place)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,59 @@
+"""A file in a place that may be taken: nothing is lost without consent, and nothing half-written is left."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadbench.core.new_file import is_taken, write_new
+
+
+def test_what_is_there_stays_without_consent(tmp_path):
+    """A file, and a folder."""
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "b").mkdir()
+    for name in "ab":
+        assert is_taken(tmp_path / name)
+        with pytest.raises(FileExistsError):
+            write_new(tmp_path / name, b"new", replace=False)
+    assert (tmp_path / "a").read_bytes() == b"old"
+    write_new(tmp_path / "a", b"new", replace=True)
+    write_new(tmp_path / "c", b"new", replace=True)
+    assert [(tmp_path / name).read_bytes() for name in "ac"] == [b"new", b"new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of POSIX")
+def test_a_link_leads_to_the_file_that_is_replaced(tmp_path):
+    """It stays a link, also one that leads nowhere yet; without consent neither is followed."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_bytes(b"old")
+    for name in ("file", "missing"):
+        link = tmp_path / name
+        link.symlink_to(Path("inner") / name)
+        with pytest.raises(FileExistsError):
+            write_new(link, b"new", replace=False)
+        write_new(link, b"new", replace=True)
+        assert link.is_symlink()
+        assert (tmp_path / "inner" / name).read_bytes() == b"new"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, replace):
+    """The old file is whole, and a new one is not there."""
+    import resource  # noqa: PLC0415 - not on Windows
+
+    path = tmp_path / "file"
+    if replace:
+        path.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_new(path, b"new" * 10_000, replace=replace)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"old"] * replace
