@@ -11,7 +11,9 @@ import click
 
 from loadbench.cli.measuring import (
     check_report,
+    data_or_page,
     look,
+    print_report,
     progress_line,
     refuse_wide,
     report_option,
@@ -44,7 +46,7 @@ def command(
     *,
     resume: Path | None,
     report: Path | None,
-    as_json: bool,
+    form: str,
     quiet: bool,
     no_live: bool,
     wide: bool,
@@ -64,13 +66,15 @@ def command(
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.report.capacity import answer_line  # noqa: PLC0415
     from loadbench.report.capacity_plan import capacity_plan_document  # noqa: PLC0415
+    from loadbench.report.formats import renderers  # noqa: PLC0415
+    from loadbench.report.pages import page_of  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
     from loadbench.session.capacity import Resumed, check_search, run_capacity  # noqa: PLC0415
     from loadbench.session.resume import in_its_folder  # noqa: PLC0415
     from loadbench.session.sample_request import sample_request  # noqa: PLC0415
 
-    refuse_wide("JSON" if as_json else "text", wide=wide)
+    refuse_wide(form, wide=wide)
     before = settings_of_resumed(resume, "capacity", file=scenario)
     flags = setting_flags("capacity", options)
     resolved = resolve(flags=flags, environment=os.environ, file=scenario, command="capacity", **before)
@@ -86,8 +90,12 @@ def command(
     say_data_set(resolved)
     searches = run_capacity(resolved, os.environ, progress, resume=resume, resumed=resumed)
     progress.close()
-    shown = to_json(searches.result) if as_json else render_text(searches.document(), **look(wide=wide))
-    click.echo(shown, nl=False)
+    content = data_or_page(form, searches.shown, lambda: page_of([searches.folder.path]))
+    if form == "json":
+        content = to_json(searches.result).decode()
+    elif form == "junit":
+        content = searches.junit()
+    print_report(renderers(**look(wide=wide))[form](searches.document()) if content is None else content, form)
     for writer in searches.writers:
         progress.say(answer_line(writer.capacity, of_several=len(searches.folders) > 1))
     say_saved(searches.folder.place, quiet=quiet)

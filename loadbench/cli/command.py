@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadbench.cli.streams import QUIET
+from loadbench.cli.streams import JSON, QUIET
 from loadbench.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ OUTPUT = (
 )
 
 
-# Where `click.Context.meta` has what those options say that a command does not see itself.
-_OUT, _JSON = "loadbench.out", "loadbench.json"
+# Where `click.Context.meta` has the file of --out, which a command does not see itself.
+_OUT = "loadbench.out"
 
 
 class Command(click.Command):
@@ -53,7 +53,7 @@ class Command(click.Command):
         own = {flag for param in self.params for flag in param.opts}
         file = click.Path(path_type=Path)
         flags: tuple[tuple[str, str, dict[str, Any]], ...] = (
-            ("--json", _JSON, {"is_flag": True, "help": "Print JSON on stdout, as --format json does."}),
+            ("--json", JSON, {"is_flag": True, "help": "Print JSON on stdout, as --format json does."}),
             ("--out", _OUT, {"type": file, "metavar": "FILE", "help": "Write to this file instead of stdout."}),
             ("--quiet", QUIET, {"is_flag": True, "help": "Print nothing on stderr but errors."}),
         )
@@ -72,7 +72,7 @@ class Command(click.Command):
             rest = super().parse_args(ctx, args)
         except click.UsageError as error:
             raise self.refusal(error, ctx, written) from None
-        if ctx.meta.get(_JSON):
+        if ctx.meta.get(JSON):
             if any(arg.partition("=")[0] == "--format" for arg in written) and ctx.params["form"] != "json":
                 problem = f"--json and --format {ctx.params['form']} exclude each other"
                 raise BadInput(problem, hint="give one of them")

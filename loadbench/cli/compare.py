@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from loadbench.cli.measuring import (
     PAGES,
     check_files,
+    data_or_page,
     github_option,
     look,
     print_report,
@@ -33,6 +34,7 @@ from loadbench.cli.measuring import (
 )
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
 from loadbench.cli.run_names import run_paths
+from loadbench.cli.streams import JSON
 from loadbench.core.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from loadbench.results.compare import Comparison
     from loadbench.session.paired import PairedRuns
 
-FORMATS = ("text", "markdown", "json", "junit")
 _REPORT = "Write the report to this file: as a page with charts if it ends in .html."
 _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 
@@ -63,7 +64,6 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
     "--save-baseline", type=click.Path(path_type=Path), metavar="FILE", help="Save the runs of side B to this file."
 )
 @click.option("--paired", is_flag=True, help="Saved runs: pair them in order (first of A with first of B, and so on).")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help=_REPORT)
 @github_option
 @click.option("--chart", type=click.Path(path_type=Path), metavar="FILE", help="Draw tokens/s by load as SVG.")
@@ -71,7 +71,7 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 @setting_options("compare")
 @resume_option
 @run_options(json="the comparison as JSON", dry_run="When measuring: show the plan, the order and the time.")
-def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **options: Any) -> None:
+def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) -> None:
     """Compare two servers or two saved runs: which is faster, by what factor, and from what load on?
 
     A and B are URLs (measured now, alternately), saved runs (a run folder, `last`, `last~1`, a run's name, or a folder
@@ -89,10 +89,9 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     a, b = _names(sides, options)
     baseline, flags = options["save_baseline"], setting_flags("compare", options)
     measures = _are_servers(a, b)
-    form_given = click.get_current_context().get_parameter_source("form") is ParameterSource.COMMANDLINE
-    if as_json and form_given and options["form"] != "json":
-        raise BadInput(f"--json and --format {options['form']} exclude each other", hint="give one of them")
-    refuse_wide("JSON" if as_json else options["form"], wide=options["wide"])
+    context = click.get_current_context()
+    form_given = context.get_parameter_source("form") is ParameterSource.COMMANDLINE
+    refuse_wide(options["form"], wide=options["wide"])
     check_files(options, "save_baseline", "report", "chart")
     given = {"--scenario": scenario, "--dry-run": options["dry_run"], "--resume": options["resume"]}
     flag = next((name for name, value in given.items() if value), "")
@@ -128,7 +127,7 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
         runs_b = of_model(read_side(b), settings.b_model, side="b")
         runs = PairedRuns(runs_a, runs_b, paired=options["paired"])
     elif b and baseline is not None:
-        outputs = {**options, "json": as_json, "format": form_given}
+        outputs = {**options, "json": context.meta.get(JSON), "format": form_given}
         unused = [name for name in ("report", "chart", "github", "paired", "json", "format") if outputs[name]]
         unused += [name for name in flags if name != "b_model"]
         if unused:
@@ -154,28 +153,36 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, as_json: bool, **o
     # Their comparison.
     with contradictions_in(" or ".join([*a, *b])):
         comparison = runs.compare(settings.fail_on or (), confidence=settings.confidence)
-        written = _output(runs, comparison, "json" if as_json else options["form"], options)
+        written = _output(runs, comparison, options, undecided=resolved.slo.undecided)
     sys.exit(runs.exit_code or exit_code(comparison, undecided=resolved.slo.undecided) or written)
 
 
-def _output(runs: PairedRuns, comparison: Comparison, form: str, options: Mapping[str, Any]) -> ExitCode:
+def _output(runs: PairedRuns, comparison: Comparison, options: Mapping[str, Any], *, undecided: str | None) -> ExitCode:
     """Print the comparison, or write its report; write the other files. Each is tried, whatever became of the others;
     returns the exit code for the case that nothing else has gone wrong."""
     from loadbench.report.compare_chart import compare_chart
     from loadbench.report.formats import render_comparison
+    from loadbench.report.html import render_html
+    from loadbench.report.pages import comparison_page
+    from loadbench.report.shown import pairs_shown, runs_at
     from loadbench.results.saved import save_baseline
 
     codes = [ExitCode.OK]
-    report = options["report"]
+    report, form = options["report"], options["form"]
     is_page = report is not None and report.suffix.lower() in PAGES
     shown = report is None or is_page
-    content = render_comparison(comparison, form, **look(wide=options["wide"], file=None if shown else report))
+    place = None if runs.folder is None else runs.folder.path
+    content = data_or_page(
+        form,
+        lambda: pairs_shown(runs.a, runs.b) if place is None else runs_at(place),
+        lambda: comparison_page(comparison, runs.a, runs.b),
+    )
+    if content is None:
+        appearance = look(wide=options["wide"], file=None if shown else report)
+        content = render_comparison(comparison, form, undecided=undecided, **appearance)
     if shown:
         print_report(content, form)
     if is_page:
-        from loadbench.report.html import render_html
-        from loadbench.report.pages import comparison_page
-
         codes.append(write_file("--report", report, render_html(comparison_page(comparison, runs.a, runs.b))))
     elif report is not None:
         codes.append(write_file("--report", report, content))
@@ -184,7 +191,8 @@ def _output(runs: PairedRuns, comparison: Comparison, form: str, options: Mappin
     if options["github"]:
         from loadbench.report.junit import compare_suite
 
-        codes.append(tell_github(render_comparison(comparison, "markdown"), [compare_suite(comparison)]))
+        suite = compare_suite(comparison, undecided=undecided)
+        codes.append(tell_github(render_comparison(comparison, "markdown"), [suite]))
     if options["save_baseline"] is not None:
         try:
             save_baseline(options["save_baseline"], runs.b)
@@ -199,18 +207,18 @@ def _output(runs: PairedRuns, comparison: Comparison, form: str, options: Mappin
 
 def exit_code(comparison: Comparison, *, undecided: str | None = None) -> ExitCode:
     """How the process ends; the first that holds. `undecided` is what a gate that is not certain counts as."""
-    passed = {gate.passed for gate in comparison.gates}
-    invalid = {reason.level for reason in comparison.left_out if reason.code == "invalid" and not reason.run}
-    if False in passed:
+    from loadbench.analyze.compare.gates import standing
+
+    standings = {standing(gate, comparison.left_out) for gate in comparison.gates}
+    if "failed" in standings:
         return ExitCode.GATE_FAILED
     if not comparison.comparisons:
+        invalid = any(reason.code == "invalid" and not reason.run for reason in comparison.left_out)
         return ExitCode.INVALID if invalid else ExitCode.BAD_INPUT
-    if None in passed:
-        open_at = {check.level for gate in comparison.gates for check in gate.checks if check.decision == "UNDECIDED"}
-        if open_at & invalid:
-            return ExitCode.INVALID
-        if undecided != "pass":
-            return ExitCode.GATE_FAILED if undecided == "fail" else ExitCode.INCONCLUSIVE
+    if "invalid" in standings:
+        return ExitCode.INVALID
+    if "undecided" in standings and undecided != "pass":
+        return ExitCode.GATE_FAILED if undecided == "fail" else ExitCode.INCONCLUSIVE
     return ExitCode.OK
 
 

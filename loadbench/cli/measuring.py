@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadbench.cli.run_names import RUN
-from loadbench.cli.streams import QUIET
+from loadbench.cli.streams import JSON, QUIET
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.core.terminal import wants_color
 from loadbench.core.text import printable
@@ -21,17 +21,34 @@ if TYPE_CHECKING:
 
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
+    from loadbench.report.document import Document
     from loadbench.report.junit import Suite
     from loadbench.report.render_text import Look
+    from loadbench.report.shown import Shown
     from loadbench.results.folder import RunPlace
 
 
 # The ends of names of files that are pages.
 PAGES = (".html", ".htm")
+FORMATS = ("text", "markdown", "html", "csv", "junit", "json", "hlog", "hgrm", "llmd")
+FORMAT_HELP = (
+    "Output format. html: a page with charts, one file. hlog: the distributions second by second, and hgrm: of each "
+    "level, for the tools of HdrHistogram. "
+    "llmd: llm-d's benchmark report of each level. docs/formats.md has all."
+)
+
+
+def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --format."""
+    option = click.option(
+        "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help=FORMAT_HELP
+    )
+    return option(function)
 
 
 def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add --json, --quiet, --no-live, --wide, --dry-run and --verbose; the arguments complete two of the helps."""
+    """Add --format, --json, --quiet, --no-live, --wide, --dry-run and --verbose; the arguments complete two of the
+    helps."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
@@ -45,7 +62,14 @@ def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Ca
             click.option("--dry-run", is_flag=True, is_eager=True, help=f"{dry_run} Nothing is sent."),
             click.option("--no-live", is_flag=True, help="Print progress in plain lines, also on a terminal."),
             click.option("--quiet", is_flag=True, help="Print no progress on stderr."),
-            click.option("--json", "as_json", is_flag=True, help=f"Print {json} on stdout, and nothing else."),
+            format_option,
+            click.option(
+                "--json",
+                is_flag=True,
+                expose_value=False,
+                callback=_is_json,
+                help=f"Print {json} on stdout, and nothing else, as --format json does.",
+            ),
         ):
             function = option(function)
         return function
@@ -58,6 +82,10 @@ def _of_plan(ctx: click.Context, _: click.Parameter, value: bool) -> bool:  # no
     if value and not ctx.params.get("dry_run"):
         raise BadInput("--verbose: is for the plan of --dry-run", hint="add --dry-run, or leave it out")
     return value
+
+
+def _is_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click calls it so
+    ctx.meta[JSON] = value
 
 
 def wide_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,6 +204,22 @@ def look(*, wide: bool = False, file: Path | None = None) -> Look:
         columns = os.environ.get("COLUMNS", "")
         return {"width": int(columns) if columns.isdecimal() and int(columns) else PLAIN_WIDTH, "wide": wide}
     return {"width": terminal_width(), "wide": wide, "color": wants_color(sys.stdout)}
+
+
+def data_or_page(form: str, shown: Callable[[], Sequence[Shown]], page: Callable[[], Document]) -> str | None:
+    """What was just compared or measured as a page, or in a format for data; `None` for the other formats, which are
+    those of the command. Where nothing was measured that the format could have, that is said, and there is nothing."""
+    if form == "html":
+        from loadbench.report.html import render_html  # noqa: PLC0415 - only pages need it
+
+        return render_html(page())
+    from loadbench.report.shown import DATA_FORMATS, data_text  # noqa: PLC0415 - a sweep shows text
+
+    try:
+        return data_text(form, shown(), place=f"--format {form}") if form in DATA_FORMATS else None
+    except BadInput as error:
+        say(f"error: {error.message}")
+        return ""
 
 
 def print_report(content: str, form: str) -> None:

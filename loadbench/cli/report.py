@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, NoReturn, Unpack
 
 import click
 
 from loadbench.cli.command import Command
 from loadbench.cli.measuring import (
+    format_option,
     github_option,
     look,
     print_report,
@@ -24,22 +24,14 @@ from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from loadbench.report.render_text import Look
     from loadbench.results.run import Run
 
-FORMATS = ("text", "markdown", "html", "csv", "junit", "json", "hlog", "hgrm", "llmd")
-FORMAT_HELP = (
-    "Output format. html: a page with charts, one file. hlog: the distributions second by second, and hgrm: of each "
-    "level, for the tools of HdrHistogram. "
-    "llmd: llm-d's benchmark report of each level. docs/formats.md has all."
-)
 OUT_HELP = (
     "Write to this file instead of stdout. With hgrm and llmd: write one file per distribution or level to this folder."
 )
-# Formats that are one file for each distribution or level.
-SEVERAL_FILES = frozenset({"hgrm", "llmd"})
 # Those of `report/other_tools.py`, which the help need not import.
 TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
 
@@ -55,7 +47,7 @@ TOOLS = ("vllm", "sglang", "guidellm", "aiperf", "llmperf", "loadgen")
     ),
 )
 @click.argument("runs", nargs=-1, type=RUN, metavar="[RUN]...")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help=FORMAT_HELP)
+@format_option
 @click.option(
     "--as", "tool", type=click.Choice(TOOLS), help="Show that tool's figures next to loadbench's, and why they differ."
 )
@@ -85,10 +77,10 @@ def command(
     # Each kind of report imports its own modules, so that none waits for another's.
     # ruff: noqa: PLC0415
     from loadbench.analyze.level.rebuild import run_in
-    from loadbench.report.formats import RENDERERS, renderers, schema_text
+    from loadbench.report.formats import RENDERERS, schema_text
+    from loadbench.report.shown import DATA_FORMATS, SEVERAL_FILES, data_files, data_text, runs_at
     from loadbench.results.capacity import SEVERAL_FILE, read_capacities
     from loadbench.results.folder import contradictions_in, read_run
-    from loadbench.results.run import to_json
     from loadbench.results.saved import has_pairs
 
     refuse_wide("a schema" if schema else form, wide=flags["wide"])
@@ -113,22 +105,18 @@ def command(
             raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
         elif form == "html":
             content = _page(runs, out, opens=flags["open"])
+        elif form in SEVERAL_FILES and out is not None:
+            _write_several(data_files(form, runs_at(_folder_of(run) or run), place=str(run)), out)
+        elif form in DATA_FORMATS:
+            content = data_text(form, runs_at(_folder_of(run) or run), place=str(run))
         elif (folder := _folder_of(run)) is not None and (folder / SEVERAL_FILE).is_file():
-            from loadbench.report.capacities import capacities_document
-
-            capacities = read_capacities(folder)
-            if form not in {*RENDERERS, "json"} or chosen:
-                first = folder / next(iter(capacities.folders.values()))
-                raise BadInput(f"{run}: has the searches of several models", hint=f"name one of them, as in {first}")
-            text = capacities_document(capacities)
-            shown = renderers(**appearance)
-            content = to_json(capacities).decode() if form == "json" else shown[form](text)
+            if chosen:
+                first = folder / next(iter(read_capacities(folder).folders.values()))
+                hint = f"name one of them, as in {first}"
+                raise BadInput(f"{run}: {chosen[0]} is for one run, and these are the searches of several", hint=hint)
+            content = _searches(folder, form, **appearance)
         elif folder is not None and has_pairs(folder):
             content = _comparison(folder, form, chosen, **appearance)
-        elif form in SEVERAL_FILES:
-            content = _several_files(run_in(folder) if folder is not None else read_run(run), form, run, out)
-        elif form == "hlog":
-            content = _hlog(run_in(folder) if folder is not None else read_run(run), folder or run.parent)
         else:
             result = run_in(folder) if folder is not None else read_run(run)
             kind = tool or ("prompt" if by_prompt else "user" if by_user else "")
@@ -144,19 +132,24 @@ def _tell_github(run: Path) -> ExitCode:
     from loadbench.analyze.compare.in_folder import comparison_in
     from loadbench.analyze.level.rebuild import run_in
     from loadbench.report.formats import render_comparison
-    from loadbench.report.junit import compare_suite, run_suites
-    from loadbench.results.capacity import FILE
+    from loadbench.report.junit import compare_suite, run_suites, search_suite, searches_suites, undecided_of
+    from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
     from loadbench.results.folder import read_run
-    from loadbench.results.saved import has_pairs
+    from loadbench.results.saved import has_pairs, read_pairs
 
     folder = _folder_of(run)
     if folder is not None and has_pairs(folder):
         comparison = comparison_in(folder)
-        return tell_github(render_comparison(comparison, "markdown"), [compare_suite(comparison)])
+        suite = compare_suite(comparison, undecided=undecided_of(read_pairs(folder)[0][0]))
+        return tell_github(render_comparison(comparison, "markdown"), [suite])
+    if folder is not None and (folder / SEVERAL_FILE).is_file():
+        return tell_github(_searches(folder, "markdown"), searches_suites(read_capacities(folder)))
     result = run_in(folder) if folder is not None else read_run(run)
     folder = folder or run.parent
-    # The probes of a search are beyond the server's limit on purpose: that is no news.
-    suites = [] if (folder / FILE).is_file() else run_suites(result)
+    suites = run_suites(result)
+    if (folder / FILE).is_file():
+        # Its probes are beyond the server's limit on purpose: that is no news.
+        suites = [search_suite(read_capacity(folder), undecided=undecided_of(result))]
     return tell_github(_of_run(result, folder, "markdown", "", **look(wide=False, file=run)), suites)
 
 
@@ -164,6 +157,7 @@ def _of_run(result: Run, folder: Path, form: str, kind: str, **appearance: Unpac
     """The report of a run: that of a tool, by `prompt` or by `user`, if such a `kind` is named."""
     from loadbench.report.capacity import capacity_document
     from loadbench.report.formats import RENDERERS, render, renderers
+    from loadbench.report.junit import run_junit
     from loadbench.results.capacity import FILE, read_capacity
     from loadbench.results.quality import read_quality
     from loadbench.results.requests import read_requests
@@ -183,6 +177,8 @@ def _of_run(result: Run, folder: Path, form: str, kind: str, **appearance: Unpac
         from loadbench.report.tool_comparison import tool_comparison_document
 
         return shown[form](tool_comparison_document(result, kind, read_requests(requests)))
+    if form == "junit" and (folder / FILE).is_file():
+        return run_junit(result, read_capacity(folder))
     content = render(result, form, quality=read_quality(folder), **appearance)
     # The answer of a capacity search comes before its levels, for people, and its title is higher.
     if form in RENDERERS and (folder / FILE).is_file():
@@ -213,21 +209,8 @@ def _page(runs: Sequence[Path], out: Path | None, *, opens: bool) -> str:
     sys.exit(code)
 
 
-def _several_files(result: Run, form: str, run: Path, out: Path | None) -> str:
-    """The files of a format that has several, one after the other; written to the folder `out`, this ends the command.
-
-    Raises `BadInput` if the run has nothing for them.
-    """
-    from loadbench.report.hgrm import hgrm
-    from loadbench.report.llmd import llmd
-
-    files = hgrm(result) if form == "hgrm" else llmd(result)
-    if not files:
-        what = "no level has a distribution" if form == "hgrm" else "the run has no level"
-        raise BadInput(f"{run}: {what}", hint="name a run with requests that ended ok")
-    if out is None:
-        # Documents of JSON one after the other are a stream of YAML.
-        return ("\n" if form == "hgrm" else "---\n").join(files.values())
+def _write_several(files: Mapping[str, str], out: Path) -> NoReturn:
+    """Write the files of a format that has several to the folder `out`; this ends the command."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -236,22 +219,22 @@ def _several_files(result: Run, form: str, run: Path, out: Path | None) -> str:
     sys.exit(max(write_file("--out", out / name, content) for name, content in files.items()))
 
 
-def _hlog(run: Run, folder: Path) -> str:
-    """The log of the run, second by second where its requests are all there."""
-    from loadbench.analyze.level.by_second import by_second
-    from loadbench.results.hlog import hlog
-    from loadbench.results.requests import read_requests
+def _searches(folder: Path, form: str, **appearance: Unpack[Look]) -> str:
+    """The searches of several models."""
+    from loadbench.report.capacities import capacities_document
+    from loadbench.report.formats import renderers
+    from loadbench.report.junit import searches_junit, undecided_of
+    from loadbench.report.shown import runs_at
+    from loadbench.results.capacity import read_capacities
+    from loadbench.results.run import to_json
 
-    try:
-        started_at = datetime.fromisoformat(run.started_at)
-    except ValueError:
-        raise BadInput(
-            f"{folder}: its run has no time of start: {run.started_at!r}", hint="restore it from a copy"
-        ) from None
-    if not any(metric is not None and metric.hdr for level in run.levels for metric in level.metrics.values()):
-        raise BadInput(f"{folder}: no level has a distribution", hint="name a run with requests that ended ok")
-    requests = folder / "requests.jsonl"
-    return hlog(run, started_at, by_second(run.levels, read_requests(requests)) if requests.is_file() else None)
+    capacities = read_capacities(folder)
+    if form == "json":
+        return to_json(capacities).decode()
+    if form == "junit":
+        runs = runs_at(folder)
+        return searches_junit(capacities, undecided=undecided_of(runs[0].run) if runs else None)
+    return renderers(**appearance)[form](capacities_document(capacities))
 
 
 def _folder_of(run: Path) -> Path | None:
@@ -280,15 +263,17 @@ def _comparison(folder: Path, form: str, chosen: list[str], **appearance: Unpack
     from loadbench.analyze.compare.in_folder import comparison_in
     from loadbench.analyze.level.rebuild import run_in
     from loadbench.report.formats import RENDERERS, render, render_comparison
+    from loadbench.report.junit import undecided_of
     from loadbench.results.saved import repeats_of
 
     runs = [run for side in ("a", "b") for run in repeats_of(folder, side).values()]
-    if form not in {*RENDERERS, "json", "junit"} or chosen:
+    if chosen:
         hint = f"name one of its runs, as in {runs[0]}" if runs else "measure again"
-        raise BadInput(f"{folder}: is a comparison", hint=hint)
+        raise BadInput(f"{folder}: {chosen[0]} is for one run, and this is a comparison", hint=hint)
     unfinished = [run for run in runs if not run_in(run).complete]
     try:
-        content = render_comparison(comparison_in(folder), form, **appearance)
+        undecided = undecided_of(run_in(runs[0])) if runs else None
+        content = render_comparison(comparison_in(folder), form, undecided=undecided, **appearance)
     except BadInput:
         if form not in RENDERERS or not runs:
             raise

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Where `click.Context.meta` has whether only errors are to be printed on stderr, for commands that read.
 QUIET = "loadbench.quiet"
+# Whether --json was given, which is a --format.
+JSON = "loadbench.json"
 # What stands for our signs where an encoding lacks them, as on a Windows pipe: one letter each, so that columns stay.
 _ASCII: Final = dict(zip("◄↑→±µ×÷–−·…≥▁▂▃▄▅▆▇█", "<^>+ux/---.>12345678", strict=True))
 

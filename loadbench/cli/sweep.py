@@ -11,7 +11,9 @@ import click
 
 from loadbench.cli.measuring import (
     check_report,
+    data_or_page,
     look,
+    print_report,
     progress_line,
     refuse_wide,
     report_option,
@@ -62,7 +64,7 @@ def measure(
     *,
     resume: Path | None,
     report: Path | None,
-    as_json: bool,
+    form: str,
     quiet: bool,
     no_live: bool,
     wide: bool,
@@ -73,11 +75,13 @@ def measure(
     """Run a sweep of the scenario, print its report, and leave with its exit code; or print the plan."""
     progress = progress_line(quiet=quiet or dry_run, no_live=no_live)
     from loadbench.report.formats import render  # noqa: PLC0415
+    from loadbench.report.pages import page_of  # noqa: PLC0415
+    from loadbench.report.shown import Shown  # noqa: PLC0415
     from loadbench.session.resume import in_its_folder, whole_levels  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
 
-    refuse_wide("JSON" if as_json else "text", wide=wide)
+    refuse_wide(form, wide=wide)
     scenario = in_its_folder(scenario, resume)
     check(scenario, os.environ)
     check_report(report)
@@ -95,7 +99,8 @@ def measure(
     say_trace(scenario, progress)
     writer = run_sweep(scenario, os.environ, progress, resume=resume, before=before)
     progress.close()
-    click.echo(render(writer.run, "json" if as_json else "text", **look(wide=wide)), nl=False)
+    content = data_or_page(form, lambda: [Shown(writer.run, writer.folder.path)], lambda: page_of([writer.folder.path]))
+    print_report(render(writer.run, form, **look(wide=wide)) if content is None else content, form)
     say_saved(writer.folder.place, quiet=quiet)
     written = write_page(report, writer.folder.path)
     sys.exit(writer.exit_code() or writer.folder.place.exit_code or written)

@@ -11,6 +11,7 @@ import click
 
 from loadbench.cli.measuring import (
     check_files,
+    data_or_page,
     look,
     print_report,
     progress_line,
@@ -47,7 +48,7 @@ def command(
     scenario: Path | None,
     *,
     run: Path | None,
-    as_json: bool,
+    form: str,
     quiet: bool,
     no_live: bool,
     wide: bool,
@@ -63,15 +64,18 @@ def command(
     """
     from loadbench.plan.sources import resolve  # noqa: PLC0415 - the help needs nothing of it
     from loadbench.plan.workshop import shows_first_token, workshop_scenario  # noqa: PLC0415
+    from loadbench.report.junit import run_junit  # noqa: PLC0415
+    from loadbench.report.pages import page_of  # noqa: PLC0415
     from loadbench.report.plan import plan_document  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
+    from loadbench.report.shown import Shown  # noqa: PLC0415
     from loadbench.results.folder import RunFolder, RunPlace, folder_of, read_run  # noqa: PLC0415
     from loadbench.session.sample_request import sample_request  # noqa: PLC0415
     from loadbench.session.setup import check  # noqa: PLC0415
     from loadbench.session.sweep import run_sweep  # noqa: PLC0415
     from loadbench.session.workshop import export_workshop  # noqa: PLC0415
 
-    refuse_wide("JSON" if as_json else "text", wide=wide)
+    refuse_wide(form, wide=wide)
     flags = setting_flags("workshop", options)
     if run is not None and (scenario or set(flags) - {"shape"}):
         raise BadInput(f"--from {run}: exports a saved run", hint="leave out what says how to measure")
@@ -104,8 +108,11 @@ def command(
         measured, folder = writer.run, writer.folder
     shape = resolved.workshop.shape
     contents = export_workshop(folder, measured, shape=shape, first_token=first_token, **look(wide=wide))
-    form = "json" if as_json else "text"
-    print_report(contents[form], form)
+    content = data_or_page(form, lambda: [Shown(measured, folder.path)], lambda: page_of([folder.path]))
+    if form == "junit":
+        content = run_junit(measured)
+    # The workshop has its own CSV and JSON.
+    print_report(contents.get({"markdown": "md"}.get(form, form), content or ""), form)
     written = [
         write_file(f"--{flag.replace('_', '-')}", options[flag], contents[suffix])
         for flag, suffix in zip(outputs, ("json", "md", "csv"), strict=True)

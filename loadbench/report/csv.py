@@ -16,7 +16,7 @@ from loadbench.core.text import printable
 from loadbench.results.run import ClosedLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadbench.results.run import LevelResult, Metric, Run
 
@@ -28,8 +28,19 @@ _POINTS = ("count", "mean", "min", "p50", "p90", "p95", "p99", "p999", "max")
 
 def csv(run: Run) -> str:
     """Header and rows. An unknown figure is an empty field."""
-    records = [_fit(record) for level in run.levels for record in (_record(run, level), *_parts(run, level))]
-    columns = list(dict.fromkeys([*_FIRST, *(column for record in records for column in record)]))
+    return csv_of_several([(run, {})])
+
+
+def csv_of_several(runs: Sequence[tuple[Run, Mapping[str, str]]]) -> str:
+    """Header and rows of several runs; what tells each from the others has the first columns."""
+    records = [
+        _fit({**facts, **record})
+        for run, facts in runs
+        for level in run.levels
+        for record in (_record(run, level), *_parts(run, level))
+    ]
+    first = [*(name for _, facts in runs for name in facts), *_FIRST]
+    columns = list(dict.fromkeys([*first, *(column for record in records for column in record)]))
     out = io.StringIO()
     writer = stdlib_csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()

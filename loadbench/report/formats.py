@@ -42,8 +42,9 @@ def render(run: Run, form: str, *, quality: Quality | None = None, **look: Unpac
     return csv(run) if form == "csv" else run_junit(run)
 
 
-def render_comparison(comparison: Comparison, form: str, **look: Unpack[Look]) -> str:
-    """The comparison as `text` of this look, `markdown`, `junit` or `json`."""
+def render_comparison(comparison: Comparison, form: str, *, undecided: str | None = None, **look: Unpack[Look]) -> str:
+    """The comparison as `text` of this look, `markdown`, `junit` or `json`; `undecided` is for JUnit what it is for the
+    exit code."""
     from loadbench.report.compare import compare_document  # noqa: PLC0415 - a sweep starts sooner without it
     from loadbench.report.junit import compare_junit  # noqa: PLC0415
 
@@ -52,7 +53,9 @@ def render_comparison(comparison: Comparison, form: str, **look: Unpack[Look]) -
         return render_markdown(compare_document(comparison), level=3)
     if form == "json":
         return to_json(comparison).decode()
-    return compare_junit(comparison) if form == "junit" else render_text(compare_document(comparison), **look)
+    if form == "junit":
+        return compare_junit(comparison, undecided=undecided)
+    return render_text(compare_document(comparison), **look)
 
 
 def schema_text() -> str:

@@ -24,14 +24,16 @@ _NS_PER_MS = 1e6
 _HEAD = f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} {'1/(1-Percentile)':>14}"
 
 
-def hgrm(run: Run) -> dict[str, str]:
-    """By file name, the distribution of each metric at each level; its first line says what it is of."""
+def hgrm(run: Run, *, prefix: str = "") -> dict[str, str]:
+    """By file name, the distribution of each metric at each level; its first line says what it is of. `prefix` tells
+    the run from others."""
     tables = {}
     for number, level in enumerate(run.levels, start=1):
         for name, metric in level.metrics.items():
             if metric is not None and metric.hdr:
-                file = slug(f"{number}-{name}-{level.load.label}-{level.model}")
-                tag = f"{name} of {level.model} at {level.load.label}, in ms" + (", simulated" if run.simulated else "")
+                file = slug(f"{prefix}{number}-{name}-{level.load.label}-{level.model}")
+                tag = f"{prefix.replace('-', ' ')}{name} of {level.model} at {level.load.label}, in ms"
+                tag += ", simulated" if run.simulated else ""
                 tables[f"{file}.hgrm"] = f"#[{printable(tag)}]\n{distribution(Histogram.decode(metric.hdr))}"
     return tables
 

@@ -10,17 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from xml.etree import ElementTree as ET
 
+from loadbench.analyze.capacity.exit_code import exit_code_of
+from loadbench.analyze.compare.gates import standing
+from loadbench.core.errors import ExitCode
 from loadbench.core.text import printable
 from loadbench.report.compare import gate_change
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadbench.results.capacity import Capacities, Capacity
     from loadbench.results.compare import Comparison
     from loadbench.results.run import LevelResult, Run
 
 # (class, name, "failure", "error", "skipped" or "", message, text)
 Case: TypeAlias = tuple[str, str, str, str, str]
+# As in the exit code: what could not be decided is an error, unless the user says what it is.
+_UNDECIDED = {"pass": "", "fail": "failure"}
 
 
 class Suite(NamedTuple):
@@ -33,14 +39,16 @@ class Suite(NamedTuple):
     time_s: float = 0.0
 
 
-def compare_junit(comparison: Comparison) -> str:
+def compare_junit(comparison: Comparison, *, undecided: str | None = None) -> str:
     """A test case for each gate, with a line for each level that it was checked at."""
-    return _document([compare_suite(comparison)])
+    return _document([compare_suite(comparison, undecided=undecided)])
 
 
-def compare_suite(comparison: Comparison) -> Suite:
-    """The test cases of a comparison."""
-    cases = []
+def compare_suite(comparison: Comparison, *, undecided: str | None = None) -> Suite:
+    """The test cases of a comparison; `undecided` is what a gate that is not certain counts as, for the exit code
+    too."""
+    kinds = {"passed": "", "failed": "failure", "undecided": _UNDECIDED.get(str(undecided), "error")}
+    cases: list[Case] = []
     for gate in comparison.gates:
         lines, wrong = [], []
         for check in gate.checks:
@@ -49,14 +57,51 @@ def compare_suite(comparison: Comparison) -> Suite:
             lines.append(f"{check.decision:9}  {gate.rule}{place}" + (f": {seen}" if seen else ""))
             if check.decision != "PASS":
                 wrong.append(" ".join(lines[-1].split()))
-        kind = "" if gate.passed else "error" if gate.passed is None else "failure"
+        kind = kinds.get(standing(gate, comparison.left_out), "error")
         cases.append(("loadbench.compare", gate.rule, kind, "; ".join(wrong), "\n".join(lines)))
+    if not comparison.comparisons:
+        cases.append(("loadbench.compare", "comparison", "error", comparison.conclusion, ""))
     return Suite("loadbench compare", cases, note=comparison.conclusion)
 
 
-def run_junit(run: Run) -> str:
-    """The test cases of a run."""
-    return _document(run_suites(run), timestamp=run.started_at)
+def search_suite(capacity: Capacity, *, undecided: str | None = None) -> Suite:
+    """The test case of a capacity search, as its exit code has it: failed where no load meets the objectives, an error
+    where there is no answer."""
+    code = exit_code_of(capacity, undecided=undecided)
+    kind = {ExitCode.OK: "", ExitCode.GATE_FAILED: "failure"}.get(code, "error")
+    said = capacity.conclusion or "the search is under way, or was killed"
+    case = ("loadbench.capacity", f"{capacity.model}: {', '.join(capacity.objectives)}", kind, said, said)
+    return Suite(f"loadbench capacity: {capacity.model}", [case])
+
+
+def searches_junit(capacities: Capacities, *, undecided: str | None = None) -> str:
+    """A suite for each model that was searched; one that could not be is an error."""
+    return _document(searches_suites(capacities, undecided=undecided))
+
+
+def searches_suites(capacities: Capacities, *, undecided: str | None = None) -> list[Suite]:
+    """The suites of a search of several models."""
+    suites = [search_suite(capacity, undecided=undecided) for capacity in capacities.searches]
+    searched = {capacity.model for capacity in capacities.searches}
+    for model in capacities.folders:
+        if model not in searched:
+            problem = capacities.failed.get(model, "not searched")
+            suites.append(
+                Suite(f"loadbench capacity: {model}", [("loadbench.capacity", model, "error", problem, problem)])
+            )
+    return suites
+
+
+def run_junit(run: Run, capacity: Capacity | None = None) -> str:
+    """The test cases of a run; those of a capacity search begin with its answer."""
+    found = [] if capacity is None else [search_suite(capacity, undecided=undecided_of(run))]
+    return _document([*found, *run_suites(run)], timestamp=run.started_at)
+
+
+def undecided_of(run: Run) -> str | None:
+    """What a gate that is not certain counts as, by the run's own setting: "pass", "fail", or nothing of these."""
+    value = run.scenario.get("slo", {}).get("undecided")
+    return value if value in _UNDECIDED else None
 
 
 def run_suites(run: Run) -> list[Suite]:
@@ -66,8 +111,7 @@ def run_suites(run: Run) -> list[Suite]:
     objectives a level has one test case, its verdict, which is skipped where it is not VALID. Models that cannot be
     tested and a run that was stopped are errors, in a suite of the run.
     """
-    # As in the exit code: what could not be decided is an error, unless the user says what it is.
-    undecided = {"pass": "", "fail": "failure"}.get(str(run.scenario.get("slo", {}).get("undecided")), "error")
+    undecided = _UNDECIDED.get(str(undecided_of(run)), "error")
     suites = [_level_suite(run, level, undecided) for level in run.levels]
     cases = [
         ("loadbench.models", status.model, "error", f"{status.status}: {status.reason}", "")

@@ -41,22 +41,22 @@ _GAUGES = {
 }
 
 
-def llmd(run: Run) -> dict[str, str]:
-    """By file name, the report of each level as JSON, which is YAML too."""
+def llmd(run: Run, *, prefix: str = "") -> dict[str, str]:
+    """By file name, the report of each level as JSON, which is YAML too. `prefix` tells the run from others."""
     reports = {}
     for stage, level in enumerate(run.levels):
-        name = slug(f"benchmark_report_v{VERSION}-{stage}-{level.load.label}-{level.model}")
-        raw = msgspec.json.encode(_report(run, stage, level))
+        name = slug(f"benchmark_report_v{VERSION}-{prefix}{stage}-{level.load.label}-{level.model}")
+        raw = msgspec.json.encode(_report(run, stage, level, prefix))
         reports[f"{name}.json"] = printable_json(msgspec.json.format(raw, indent=2)).decode() + "\n"
     return reports
 
 
-def _report(run: Run, stage: int, level: LevelResult) -> dict[str, Any]:
+def _report(run: Run, stage: int, level: LevelResult, prefix: str) -> dict[str, Any]:
     requests = level.tokens
     known_input, ok = level.outcomes.get("ok", 0) - requests.unknown_input, level.outcomes.get("ok", 0)
     failed, _ = failed_of(level.outcomes)
     about: dict[str, Any] = {
-        "uid": f"{slug(run.name)}-{re.sub(r'[^0-9TZ]', '', run.started_at)}-{stage}",
+        "uid": f"{slug(run.name)}-{re.sub(r'[^0-9TZ]', '', run.started_at)}-{prefix}{stage}",
         "eid": f"{slug(run.name)}-{re.sub(r'[^0-9TZ]', '', run.started_at)}",
         "description": printable("; ".join(text for text in (run.question, _verdict(level)) if text)),
         "keywords": [f"verdict:{level.verdict.status}", *(["simulated"] if run.simulated else [])],

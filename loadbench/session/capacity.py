@@ -24,6 +24,7 @@ import msgspec
 from loadbench.analyze.capacity.answer import conclude
 from loadbench.analyze.capacity.client_delay import ClientDelays
 from loadbench.analyze.capacity.curve import any_per_token, fit_of_all_objectives, mostly_missed, predict_from_curve
+from loadbench.analyze.capacity.exit_code import exit_code_of
 from loadbench.analyze.capacity.search_evidence import SearchEvidence, refuse_objectives
 from loadbench.analyze.capacity.sequential import SequentialMonitor, required_share
 from loadbench.analyze.level.verdict import client_reasons
@@ -43,7 +44,9 @@ from loadbench.record.outcome import Outcome
 from loadbench.report.capacities import capacities_document
 from loadbench.report.capacity import capacity_document, probe_line, range_text, step_line
 from loadbench.report.capacity_plan import time_line
+from loadbench.report.junit import run_junit, searches_junit, undecided_of
 from loadbench.report.render_markdown import render_markdown
+from loadbench.report.shown import Shown
 from loadbench.report.values import counted, duration
 from loadbench.results.capacity import (
     FILE,
@@ -77,13 +80,6 @@ if TYPE_CHECKING:
     from loadbench.results.run import Run
     from loadbench.session.setup import Session
 
-_EXIT_CODES = {
-    "found": ExitCode.OK,
-    "at_least": ExitCode.OK,
-    "none": ExitCode.GATE_FAILED,
-    "client": ExitCode.INVALID,
-    "interrupted": ExitCode.INTERRUPTED,
-}
 _WORST_FIRST = (
     *(ExitCode.INTERRUPTED, ExitCode.TARGET_UNAVAILABLE),
     *(ExitCode.INVALID, ExitCode.GATE_FAILED, ExitCode.INCONCLUSIVE),
@@ -210,6 +206,20 @@ class Searches:
         """The report."""
         result = self.result
         return capacity_document(result) if isinstance(result, Capacity) else capacities_document(result)
+
+    def shown(self) -> list[Shown]:
+        """The probes, as the levels of a run for each model."""
+        facts = [{"search": writer.folder.path.name} if self.group is not None else {} for writer in self.writers]
+        return [
+            Shown(writer.run, writer.folder.path, of_one) for writer, of_one in zip(self.writers, facts, strict=True)
+        ]
+
+    def junit(self) -> str:
+        """The answers for build servers; that of one model with its probes."""
+        result, run = self.result, self.writers[0].run
+        if isinstance(result, Capacity):
+            return run_junit(run, result)
+        return searches_junit(result, undecided=undecided_of(run))
 
     def stop(self) -> None:
         """End the search that is running, and begin no other."""
@@ -549,18 +559,3 @@ class CapacityWriter(RunWriter):
     def exit_code(self) -> ExitCode:
         """How the process ends."""
         return exit_code_of(self.capacity, undecided=self._scenario.slo.undecided)
-
-
-def exit_code_of(capacity: Capacity, *, undecided: str | None = None) -> ExitCode:
-    """The exit code of a search's conclusion; `undecided` is what one without a sufficient answer counts as."""
-    answer, no_answer = capacity.answer, {"pass": ExitCode.OK, "fail": ExitCode.GATE_FAILED}.get(str(undecided))
-    no_answer = ExitCode.INCONCLUSIVE if no_answer is None else no_answer
-    if capacity.status == "client" and answer is not None and answer.low is not None:
-        return ExitCode.OK  # the answer holds as a lower bound
-    if (
-        capacity.status == "found"
-        and answer is not None
-        and (capacity.require, answer.strength) == ("proven", "likely")
-    ):
-        return no_answer
-    return no_answer if capacity.status == "inconclusive" else _EXIT_CODES[capacity.status]

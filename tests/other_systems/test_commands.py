@@ -21,7 +21,7 @@ import jsonschema
 import pytest
 
 from loadbench.cli import COMMANDS
-from loadbench.cli.report import FORMATS
+from loadbench.cli.measuring import FORMATS
 from loadbench.report.formats import schema_text
 from tests.cli.judge import judging
 from tests.cli.running import COMMAND, LIMIT_S, environment

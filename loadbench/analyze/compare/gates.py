@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from loadbench.analyze.compare.effect import holm
 from loadbench.plan.objective import FAILURES
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from loadbench.results.compare import LeftOut
     from loadbench.results.run import Decision
 
+Standing: TypeAlias = Literal["passed", "failed", "undecided", "invalid"]
 _NOTHING_MEASURED = "nothing was measured that this rule could check"
 _NEAR = "the change is too close to the bound: measure more runs, or longer ones"
 _ROUNDING = 1e-12
@@ -78,6 +79,16 @@ def decide(
         passed = False if "FAIL" in decisions else None if "UNDECIDED" in decisions else True
         gates.append(Gate(rule=rule.rule, passed=passed, checks=checks))
     return gates
+
+
+def standing(gate: Gate, left_out: Sequence[LeftOut]) -> Standing:
+    """What a gate means for the exit code and for a build server: "invalid" is one that could not be decided because
+    a level is INVALID, and "undecided" one that could not for another reason."""
+    if gate.passed is not None:
+        return "passed" if gate.passed else "failed"
+    invalid = {one.level for one in left_out if one.code == "invalid" and not one.run}
+    undecided = {check.level for check in gate.checks if check.decision == "UNDECIDED"}
+    return "invalid" if undecided & invalid else "undecided"
 
 
 def _check(
