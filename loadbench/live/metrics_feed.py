@@ -20,13 +20,15 @@ from loadbench.live.conventions import IN_FLIGHT, INFO, LEVEL, REQUESTS, TOKEN_T
 from loadbench.record.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadbench.engine.observers import RunningLevel
     from loadbench.live.conventions import Instrument
     from loadbench.record.sample import Sample
 
 PERIOD_S = 1.0
+# What the end of a run waits for those that export the last metrics.
+_END_S = 2.0
 # Requests that are counted before the event loop gets its turn: about a millisecond of work.
 _AT_A_TIME = 16
 # More series than a usual run has; a server that answers with a new model name each time gets no more.
@@ -70,28 +72,85 @@ class Metric(NamedTuple):
     points: Sequence[Point]
 
 
+class ExportError(Exception):
+    """Why the metrics were not taken, for the user."""
+
+
 class Exporter(Protocol):
-    """Takes what has been counted so far."""
+    """Takes what has been counted so far. `name` is the flag and its place, for messages."""
+
+    name: str
 
     def export(self, metrics: Sequence[Metric], *, last: bool) -> None:
-        """Called once a second in a thread, and a `last` time; must return within a few seconds."""
+        """Called about once a second in a thread of its own, and a `last` time. What comes while it takes its time is
+        replaced by what comes after that. Raises `ExportError` if they are not taken."""
         ...
 
     def close(self) -> None:
-        """Nothing comes any more."""
+        """Nothing comes any more. Called in another thread, maybe while an export goes on, which then ends."""
         ...
+
+
+class _Lane:
+    """An exporter with its thread, and the newest metrics that wait for it."""
+
+    def __init__(self, exporter: Exporter, say: Callable[[str], None]) -> None:
+        self._exporter, self._say = exporter, say
+        self._has_failed = False
+        self._waiting: tuple[Sequence[Metric], bool] = ((), False)
+        self._wake = threading.Event()
+        self.thread = threading.Thread(target=self._export, name="export", daemon=True)
+
+    def put(self, metrics: Sequence[Metric], *, last: bool) -> None:
+        """Have these exported as soon as the exporter has time."""
+        self._waiting = metrics, last
+        self._wake.set()
+
+    def _export(self) -> None:
+        last = False
+        while not last:
+            self._wake.wait()
+            self._wake.clear()
+            metrics, last = self._waiting
+            try:
+                self._exporter.export(metrics, last=last)
+            except ExportError as error:
+                self._failure(str(error))
+            except Exception as error:  # noqa: BLE001 - a run does not end for its metrics
+                self._failure(f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """Close the exporter; an export that still goes on is cut."""
+        if self.thread.is_alive():
+            self._failure(f"the last metrics were not taken within {_END_S:g} s")
+        try:
+            self._exporter.close()
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._failure(f"{type(error).__name__}: {error}")
+
+    def _failure(self, words: str) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            self._say(f"{self._exporter.name}: {printable(words)}; the run goes on without it")
 
 
 class MetricsFeed:
     """Follows the runs of one command; enter it for their length.
 
-    `environment` chooses the conventions; `about` are attributes of the program and its run.
+    `environment` chooses the conventions; `about` are attributes of the program and its run. No exporter waits for
+    another. What goes wrong in one is reported once with `say`, and concerns neither the others nor the run.
     """
 
     def __init__(
-        self, exporters: Sequence[Exporter], environment: Mapping[str, str], *, about: Mapping[str, str]
+        self,
+        exporters: Sequence[Exporter],
+        environment: Mapping[str, str],
+        *,
+        about: Mapping[str, str],
+        say: Callable[[str], None],
     ) -> None:
-        self._exporters = exporters
+        self._lanes = [_Lane(exporter, say) for exporter in exporters]
+        self._say = say
         self._about: Attributes = tuple(about.items())
         self._instruments = conventions(environment)
         self._ended: list[tuple[Sample, str, str, str]] = []
@@ -104,12 +163,19 @@ class MetricsFeed:
         self._thread = threading.Thread(target=self._count_and_export, name="metrics", daemon=True)
 
     def __enter__(self) -> MetricsFeed:
-        self._thread.start()
+        for thread in (self._thread, *(lane.thread for lane in self._lanes)):
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(10)
+        ends_s = time.monotonic() + _END_S
+        try:
+            for thread in (self._thread, *(lane.thread for lane in self._lanes)):
+                thread.join(max(0.0, ends_s - time.monotonic()))
+        finally:
+            for lane in self._lanes:
+                lane.close()
 
     # In the event loop.
 
@@ -135,18 +201,25 @@ class MetricsFeed:
     # In a thread.
 
     def _count_and_export(self) -> None:
-        last = False
-        while not last:
-            last = self._stop.wait(PERIOD_S)
-            ended, self._ended = self._ended, []
-            for begin in range(0, len(ended), _AT_A_TIME):
-                self._count(ended[begin : begin + _AT_A_TIME])
-                time.sleep(0)  # the event loop, if it waits, goes on here
-            metrics = self._metrics()
-            for exporter in self._exporters:
-                exporter.export(metrics, last=last)
-        for exporter in self._exporters:
-            exporter.close()
+        metrics: Sequence[Metric] = ()
+        try:
+            while not self._stop.wait(PERIOD_S):
+                metrics = self._counted()
+                for lane in self._lanes:
+                    lane.put(metrics, last=False)
+            metrics = self._counted()
+        except Exception as error:  # noqa: BLE001 - a run does not end for its metrics
+            self._say(f"metrics: {type(error).__name__}: {printable(str(error))}; no more of this run are exported")
+        finally:
+            for lane in self._lanes:
+                lane.put(metrics, last=True)
+
+    def _counted(self) -> Sequence[Metric]:
+        ended, self._ended = self._ended, []
+        for begin in range(0, len(ended), _AT_A_TIME):
+            self._count(ended[begin : begin + _AT_A_TIME])
+            time.sleep(0)  # the event loop, if it waits, goes on here
+        return self._metrics()
 
     def _count(self, ended: Sequence[tuple[Sample, str, str, str]]) -> None:
         """Add these requests."""

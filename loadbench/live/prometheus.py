@@ -90,13 +90,12 @@ class PrometheusEndpoint:
                 """A client that went away is no news either."""
 
         self.content = b""
+        shown = f"[{host}]" if ":" in host else host
+        self.name = f"--prometheus {shown}:{port}"
         try:
             self._server = Server((host, port), Handler)
         except CANNOT_LISTEN as error:
-            raise BadInput(
-                f"--prometheus {host}:{port}: {why_not_listening(error)}", hint="name a port that is free"
-            ) from None
-        shown = f"[{host}]" if ":" in host else host
+            raise BadInput(f"{self.name}: {why_not_listening(error)}", hint="name a port that is free") from None
         self.url = f"http://{shown}:{self._server.server_address[1]}/metrics"
         self._thread = threading.Thread(target=self._server.serve_forever, name="prometheus", daemon=True)
         self._thread.start()

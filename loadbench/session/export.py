@@ -39,18 +39,21 @@ def metrics_feed(
         "loadbench.run": scenario.report.name,
         "loadbench.simulated": str(scenario.simulated).lower(),
     }
-    with ExitStack() as stack:
+    with ExitStack() as stack, ExitStack() as opened:
         if otlp is not None:
             from loadbench.live.otlp import OtlpExporter  # noqa: PLC0415 - likewise
 
-            exporters.append(OtlpExporter(otlp, about=about, environment=environment, say=say))
+            exporters.append(OtlpExporter(otlp, about=about, environment=environment))
+            opened.callback(exporters[-1].close)
             say(f"metrics are sent to {shown_url(otlp)}")
         if prometheus is not None:
             from loadbench.live.prometheus import PrometheusEndpoint  # noqa: PLC0415 - likewise
 
             exporters.append(endpoint := PrometheusEndpoint(*prometheus))
+            opened.callback(endpoint.close)
             say(f"metrics for Prometheus are at {endpoint.url}")
-        feed = stack.enter_context(MetricsFeed(exporters, environment, about=about))
+        opened.pop_all()  # the feed closes them
+        feed = stack.enter_context(MetricsFeed(exporters, environment, about=about, say=say))
         _shared[wanted] = feed
         stack.callback(_shared.pop, wanted)
         yield feed

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
+import sys
 import threading
 import time
 import urllib.request
@@ -20,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadbench.results.folder import read_run
 from tests.cli.running import loadbench, started
 from tests.cli.typed import typed
+from tests.live.test_otlp import Collector, slow_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,6 +194,29 @@ def test_a_scrape_while_a_run_goes_on(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_scrape_does_not_wait_for_a_collector(tmp_path: Path) -> None:
+    """One that sends a byte now and then is reported, while the page goes on; the end of the run waits for a moment."""
+    with Collector(slow_head) as slow:
+        arguments = ("sweep", "--users", "2", "--duration", "60s", "--prometheus", "0", "--otlp", slow.url)
+        process = started(*arguments, cwd=tmp_path)
+        try:
+            assert process.stderr is not None
+            url = next(line for line in process.stderr if "metrics for Prometheus are at" in line).split()[-1]
+            until, seen = time.monotonic() + 60, [0.0]
+            while len(seen) < 4 and time.monotonic() < until:
+                total = sum(scraped(url).get("loadbench_requests_total", {}).values())
+                seen += [total] * (total > seen[-1])
+                time.sleep(0.2)
+            assert len(seen) == 4
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.count("the run goes on without it") == 1
+    assert slow.ended.wait(60)
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +30,8 @@ URL = "http://127.0.0.1:8080/v1"
 class Kept:
     """Keeps what it is given."""
 
+    name = "--kept"
+
     def __init__(self) -> None:
         self.seen: list[Sequence[Metric]] = []
         self.threads: set[int] = set()
@@ -46,7 +48,7 @@ class Kept:
 def exported(*samples, model="m", api="chat", **environment: str) -> dict[str, Metric]:
     """What is exported of these requests in the end, by name."""
     kept = Kept()
-    with MetricsFeed([kept], environment, about={"loadbench.simulated": "false"}) as feed:
+    with MetricsFeed([kept], environment, about={"loadbench.simulated": "false"}, say=pytest.fail) as feed:
         for sample in samples:
             feed.sample_ended(sample, model, URL, api)
     assert kept.is_closed
@@ -61,7 +63,7 @@ def test_the_event_loop_only_keeps_the_sample() -> None:
         def __getattribute__(self, name: str) -> object:
             pytest.fail(f"{name} was read")
 
-    feed = MetricsFeed([], {}, about={})
+    feed = MetricsFeed([], {}, about={}, say=pytest.fail)
     feed.sample_ended(Untouchable(), "m", URL, "chat")  # type: ignore[arg-type]
     assert len(feed._ended) == 1
 
@@ -165,5 +167,70 @@ def test_a_server_with_many_names_fills_no_memory(monkeypatch) -> None:
 @pytest.mark.parametrize("host", ["ù" * 64, "a..b", "192.0.2.7", "fe80::1%no.such.zone"])
 def test_a_place_where_nothing_can_listen_is_bad_input(host: str) -> None:
     """Whichever way Python says so."""
-    with pytest.raises(BadInput, match=re.escape(f"--prometheus {host}:0: ")):
+    with pytest.raises(BadInput, match=r"^--prometheus .+:0: ."):
         PrometheusEndpoint(host, 0)
+
+
+class Stuck(Kept):
+    """Takes nothing until it is closed."""
+
+    name = "--stuck"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = threading.Event()
+
+    def export(self, metrics: Sequence[Metric], *, last: bool) -> None:
+        super().export(metrics, last=last)
+        self.closed.wait()
+
+    def close(self) -> None:
+        super().close()
+        self.closed.set()
+
+
+class Broken(Kept):
+    """Raises each time."""
+
+    name = "--broken"
+
+    def export(self, metrics: Sequence[Metric], *, last: bool) -> None:
+        super().export(metrics, last=last)
+        raise ValueError("a\x1bb")
+
+    def close(self) -> None:
+        super().close()
+        raise RuntimeError("closed twice")
+
+
+@pytest.mark.parametrize("other", [Stuck, Broken])
+def test_no_exporter_waits_for_another(other, monkeypatch) -> None:
+    """One that is stuck, or fails each time, is reported once; the others go on, and all are closed."""
+    monkeypatch.setattr("loadbench.live.metrics_feed.PERIOD_S", 0.01)
+    monkeypatch.setattr("loadbench.live.metrics_feed._END_S", 0.1)
+    said: list[str] = []
+    exporters = [other(), Kept(), other()]
+    with MetricsFeed(exporters, {}, about={}, say=said.append):
+        before = 0
+        for _ in range(3):
+            while len(exporters[1].seen) == before:
+                time.sleep(0.001)
+            before = len(exporters[1].seen)
+    assert all(exporter.is_closed for exporter in exporters)
+    assert len(said) == 2
+    assert all(text.startswith(f"{other.name}: ") and text.isprintable() for text in said)
+    assert other is Stuck or len(exporters[0].seen) > 1
+
+
+def test_what_cannot_be_counted_ends_only_the_metrics(monkeypatch) -> None:
+    """It is reported, and the exporters get what was counted before, as the last."""
+    monkeypatch.setattr("loadbench.live.metrics_feed.PERIOD_S", 0.01)
+    said: list[str] = []
+    kept = Kept()
+    with MetricsFeed([kept], {}, about={}, say=said.append) as feed:
+        while not kept.seen:
+            time.sleep(0.001)
+        feed.sample_ended(None, "m", URL, "chat")  # type: ignore[arg-type]
+    assert kept.is_closed
+    assert kept.seen[-1]
+    assert [text.partition(":")[0] for text in said] == ["metrics"]
