@@ -17,7 +17,7 @@ from loadbench.record.outcome import failed_of
 from loadbench.report import machine
 from loadbench.report.by_prompt import by_prompt_document
 from loadbench.report.document import Block, Choice, Document, Heading, Notes, Table, Text, Tiles
-from loadbench.report.run import by_model, group_tables, level_place, level_table, notes
+from loadbench.report.run import by_model, group_tables, level_place, level_table, notes, server_programs
 from loadbench.report.run_charts import (
     distribution_charts,
     latency_charts,
@@ -260,6 +260,7 @@ def requested(run: Run) -> Table:
         some(servers, most=5) or target.get("url"),
     )
     add("profile", target.get("profile") if run.simulated else None)
+    add("server software", server_programs(run))
     add("API", target.get("api"))
     for status in run.models:
         add("model", status.model, *_about_model(status))

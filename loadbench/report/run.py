@@ -73,9 +73,21 @@ def run_document(run: Run, *, quality: Quality | None = None) -> Document:
     if costs:
         spread = dict.fromkeys((duration(min(costs)), duration(max(costs))))
         environment += f", CPU time per event: {' to '.join(spread)}"
+    programs = server_programs(run)
+    served = [f"server: {programs}"] if programs else []
     if not about:
         environment = "there is no run.json: the settings and the load generator are unknown, and if it was simulated"
-    return Document(title(run), [*blocks, Text([environment])])
+    return Document(title(run), [*blocks, Text([*served, environment])])
+
+
+def server_programs(run: Run) -> str:
+    """The programs that served, with their versions; of several servers with different ones, whose each is."""
+    programs: dict[str, list[str]] = {}
+    for server in run.servers:
+        if server.program:
+            programs.setdefault(server.program, []).append(server.url)
+    several = len(programs) > 1
+    return "; ".join(f"{program} at {some(urls, most=3)}" if several else program for program, urls in programs.items())
 
 
 def title(run: Run) -> str:

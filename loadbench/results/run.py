@@ -430,6 +430,21 @@ class ModelStatus(msgspec.Struct, frozen=True):
     mix: list[MixPart] = []
 
 
+class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A server as it was before the run: its program's name and version, and its `Server` header. What it does not say
+    is empty."""
+
+    url: str
+    name: str = ""
+    version: str = ""
+    header: str = ""
+
+    @property
+    def program(self) -> str:
+        """Name and version, or what its header says; empty if it says nothing."""
+        return " ".join(part for part in (self.name, self.version) if part) or self.header
+
+
 class Adapted(msgspec.Struct, frozen=True, kw_only=True):
     """A field that the server refused by name before measuring, with the words of the refusal.
 
@@ -469,6 +484,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     server refuses it. `conditions` are the settings that a resumed run must have too, and `content_hash` identifies
     them. `under_way` is null between levels and at the end. `unwritten_requests` are in the figures, and not in
     `requests.jsonl`, since that could not be written. `imported` says which other tool measured, where it was one.
+    `servers` has each server as it was found, but not a simulated one; a resumed run may have one in several versions.
     """
 
     schema: Literal["loadbench.run/1"] = SCHEMA
@@ -482,6 +498,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     scenario: dict[str, dict[str, object]]
     origins: dict[str, str] = {}
     environment: dict[str, object]
+    servers: list[ServerInfo] = []
     models: list[ModelStatus] = []
     levels: list[LevelResult] = []
     prompts: list[RecordedPrompt] = []

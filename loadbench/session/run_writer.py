@@ -120,6 +120,7 @@ class RunWriter:
             prompts=prompts,
             data_set=None if given is None else data_set_result(given),
             levels=[] if before is None else before.levels,
+            servers=list(dict.fromkeys([*(() if before is None else before.servers), *session.servers])),
             models=[] if before is None else before.models,
             adapted=[] if before is None else before.adapted,
         )

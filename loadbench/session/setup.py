@@ -51,6 +51,7 @@ from loadbench.targets.discovery import locate
 from loadbench.targets.openai import credentials
 from loadbench.targets.prepare import prepare
 from loadbench.targets.scrape import counters
+from loadbench.targets.server_version import server_info
 from loadbench.telemetry.sampler import check_pid, cores_in_use, is_local
 from loadbench.wire.openai import Api
 from loadbench.wire.translation import translated_fields, translated_messages
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from loadbench.plan.scenario import Scenario
     from loadbench.record.request import Destination
     from loadbench.record.sample import Sample
+    from loadbench.results.run import ServerInfo
     from loadbench.targets.adapt import Connect
     from loadbench.targets.clients import MeasuringTransport
     from loadbench.targets.prepare import Prepared
@@ -234,6 +236,7 @@ class Session:
     clock: Clock
     transport: MeasuringTransport
     telemetry: RunTelemetry
+    servers: tuple[ServerInfo, ...]
     environment: Mapping[str, object]
     workers: WorkerPool | None = None
     doing: Say = _silent
@@ -332,7 +335,9 @@ async def open_session(
         keep_addresses(addresses)
         doing(f"asking {shown_url(url)} for its models" if url else "preparing the model")
         prepared = await prepare(scenario, environment, url=url, say=say)
-        scenario = prepared.scenario
+        scenario, servers = prepared.scenario, []
+        if not scenario.simulated and scenario.target.adapter is None:
+            servers = [await server_info(one, prepared.service, scenario.limits) for one in prepared.targets]
         clock = MonotonicClock()
         transport = make_transport(scenario, prepared.target, clock, *prepared.others)
 
@@ -359,6 +364,7 @@ async def open_session(
             clock=clock,
             transport=transport,
             telemetry=telemetry,
+            servers=tuple(servers),
             environment={**about, "workers": count, "telemetry": telemetry.about},
             workers=workers,
             feed=feed,

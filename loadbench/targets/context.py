@@ -121,7 +121,7 @@ def _too_long(scenario: Scenario, lengths: list[tuple[int, int]], context: Conte
 
 async def _further(scenario: Scenario, target: Target, model: str, entry: Mapping[str, object]) -> Context | None:
     """What llama.cpp and LM Studio say elsewhere of the context as it is loaded."""
-    root = re.sub(r"(/api)?/v\d+$", "", target.base_url)
+    root = target.root
     meta = entry.get("meta")
     async with target.http(scenario.limits) as http:
         if isinstance(meta, dict) and "n_ctx_train" in meta:

@@ -60,6 +60,11 @@ class Target:
         return f"{not_listed(model, self.models)}; {self.models_text}"
 
     @property
+    def root(self) -> str:
+        """Where a server has its own routes, besides those of the API."""
+        return re.sub(r"(/api)?/v\d+$", "", self.base_url)
+
+    @property
     def models_text(self) -> str:
         """The first of the models that it lists."""
         models = self.models or ()

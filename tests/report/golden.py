@@ -24,7 +24,7 @@ from loadbench.report.render_text import PLAIN_WIDTH
 from loadbench.report.run import notes
 from loadbench.results import run as run_types
 from loadbench.results.folder import read_run
-from loadbench.results.run import LevelResult, ModelStatus, Run
+from loadbench.results.run import LevelResult, ModelStatus, Run, ServerInfo
 from loadbench.results.telemetry import FirstTokenBreakdown, Gauge, ServerHistogram, Telemetry
 from loadbench.session.schemas import document_schema
 from tests.building import MS, S, a_failure, a_level, a_recording, a_run, a_sample
@@ -141,6 +141,7 @@ def hostile() -> Run:
         question=HOSTILE,
         models=[ModelStatus(HOSTILE, "failed", HOSTILE)],
         environment={"cpu": HOSTILE, "python": HOSTILE},
+        servers=[ServerInfo(url=HOSTILE, name=HOSTILE, version=HOSTILE)],
     )
 
 
