@@ -71,6 +71,7 @@ _SERVER_WORDS = ("detail", "finish_reason", "model", "content_type", "text")
 _secrets = lru_cache(maxsize=16)(Secrets)
 
 _Wait = tuple[Outcome, str, int | None]  # how the request ends if it expires, what did not arrive, within how many ns
+_NEVER_NS = 1 << 62
 _NO_END: _Wait = (Outcome.TIMEOUT_IDLE, "no end after [DONE]", _CLOSE_GRACE_NS)
 
 _LIMITS = LimitSettings()
@@ -272,6 +273,7 @@ class _Call:
         "_exchange",
         "_fruitless",
         "_idle",
+        "_idle_ns",
         "_last_read_ns",
         "_late",
         "_latest",
@@ -285,6 +287,7 @@ class _Call:
         "_retry_after",
         "_seen_events",
         "_segments",
+        "_steady_until_ns",
         "_streams",
         "_task",
         "_timeouts",
@@ -314,6 +317,8 @@ class _Call:
         self._ends_as: tuple[Outcome, str] | None = None
         self._deadline = Deadline(clock, self._expired)
         self._idle: _Wait = (Outcome.TIMEOUT_IDLE, "nothing more came", timeouts.idle_ns)
+        # Between two reads. Where that is what ends the request, a read before the second moment moves nothing else.
+        self._idle_ns, self._steady_until_ns = timeouts.idle_ns or 0, 0
         self._late: _Wait = (Outcome.TIMEOUT_TOTAL, "", None)
         self._latest: _Wait
         self._latest_ns: int | None
@@ -479,6 +484,13 @@ class _Call:
     def data(self, at_ns: int, chunk: bytes) -> None:
         """Parse body bytes, which have been stamped."""
         self._last_read_ns = at_ns
+        if at_ns < self._steady_until_ns and self.reader.count_one(at_ns, chunk):  # nearly always
+            self._received_bytes += len(chunk)
+            self._deadline.when_ns = at_ns + self._idle_ns
+            if self._received_bytes > self._look_at_bytes:
+                self._look_at_bytes += _LOOK_EVERY_BYTES
+                self._refuse_endless()
+            return
         if self.first_byte_ns is None:
             self.first_byte_ns = at_ns
         self._received_bytes += len(chunk)
@@ -520,15 +532,15 @@ class _Call:
                 self.censored += came
                 self.late_first_token |= came > 0 and reader.event_ns[0] == at_ns
             self._merged = merged
+        self._steady_until_ns = 0
         if reader.done_ns is not None:
             self._expect(_NO_END, reader.done_ns)
         elif reader.first_token_ns is not None:
-            idle, latest_ns = self._idle, self._latest_ns
-            within_ns = idle[2]
-            if self._late is idle and within_ns is not None and (latest_ns is None or at_ns + within_ns < latest_ns):
-                self._deadline.when_ns = at_ns + within_ns  # nearly always: it moves on, and its timer follows it
-            else:
-                self._expect(idle, at_ns)
+            self._expect(self._idle, at_ns)
+            if self._late is self._idle:
+                # The next reads only move the deadline, whose timer follows it, until the limit of the whole is nearer.
+                latest_ns = self._latest_ns
+                self._steady_until_ns = _NEVER_NS if latest_ns is None else latest_ns - self._idle_ns
 
     def _refuse_endless(self) -> None:
         """Raise `TransportError` if a body is far longer than what was requested, so that it may never end."""

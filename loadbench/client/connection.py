@@ -40,6 +40,10 @@ MOST_HEADERS = 1000
 # A send that takes longer was interrupted: copying what a socket takes at once needs some 100 µs.
 _PREEMPTED_NS = 1_000_000
 
+# The sizes of chunks as servers write them; other spellings, and larger chunks, are read by llhttp.
+_SIZES = {form % size: size for size in range(1, 4096) for form in (b"%x", b"%X")}
+_LONGEST_SIZE = len(b"fff\r\n")
+
 
 class Receiver(Protocol):
     """Gets the parts of one exchange in order; these are the last three methods of `client.transport.Sink`."""
@@ -63,6 +67,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_at_ns",
         "_batches",
+        "_between_chunks",
         "_done",
         "_framing_bytes",
         "_has_headers",
@@ -104,6 +109,7 @@ class Connection(asyncio.BufferedProtocol):
         self._at_ns = 0
         self._has_unsent = False
         self._has_headers = self._is_framed = False  # framed: by a length, or by chunks
+        self._between_chunks = False  # known only where a read has ended with a chunk
 
     # Called by the transport.
 
@@ -112,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._transport is not None  # noqa: S101 - it was connected before it was handed out
         self._done = asyncio.get_running_loop().create_future()
         self._receiver = receiver
-        self.response_began = self._has_headers = False
+        self.response_began = self._has_headers = self._between_chunks = False
         self._framing_bytes = 0
         self._transport.write(request)
         self._at_ns = self._stamper.now_ns()
@@ -223,8 +229,21 @@ class Connection(asyncio.BufferedProtocol):
             self._at_ns = arrived_ns if arrived_ns > began_ns else self._stamper.now_ns()
             self._receiver.sent(began_ns)
         self.response_began = True
-        self._framing_bytes += nbytes
 
+        # Nearly always one whole chunk has come. Between two of them, llhttp need not see it: it stays there.
+        if self._between_chunks:
+            data = bytes(_BUFFER[:nbytes])
+            begin = data.find(b"\r\n", 0, _LONGEST_SIZE)
+            size = _SIZES.get(data[:begin])
+            if size is not None and nbytes == begin + size + 4 and data.endswith(b"\r\n"):
+                self._framing_bytes = 0
+                try:
+                    self._receiver.data(self._at_ns, data[begin + 2 : -2])
+                except BaseException as raised:  # noqa: BLE001 - the receiver's own error, as below
+                    self._fail(raised)
+                return
+
+        self._framing_bytes += nbytes
         error: BaseException | None = None
         try:
             self._parser.feed_data(_BUFFER[:nbytes])
@@ -239,6 +258,8 @@ class Connection(asyncio.BufferedProtocol):
         except BaseException as raised:  # noqa: BLE001 - the receiver's own error: it ends the exchange, which raises it
             error = raised
 
+        if self._between_chunks and bytes(_BUFFER[nbytes - 2 : nbytes]) != b"\r\n":
+            self._between_chunks = False  # the next size has begun
         if error is None and self._framing_bytes > _MOST_FRAMING_BYTES and self._receiver is not None:
             what = "of trailers or of chunks without a body" if self._has_headers else "of headers"
             error = TransportError(Outcome.PROTOCOL, f"more than {_MOST_FRAMING_BYTES // 1024} KiB {what}")
@@ -311,6 +332,14 @@ class Connection(asyncio.BufferedProtocol):
             headers, self._headers = self._headers, []  # not kept: every stream would have its own
             self._is_framed = any(name.lower() in {b"content-length", b"transfer-encoding"} for name, _ in headers)
             self._receiver.headers(self._at_ns, self._status, headers)
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins, or the trailers do."""
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        """It has ended, with its line ending."""
+        self._between_chunks = True
 
     def on_message_complete(self) -> None:
         """The response, or an interim one, is complete."""

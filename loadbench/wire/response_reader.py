@@ -227,6 +227,15 @@ class ResponseReader:
         """Whether a body that begins like this is the expected stream, whatever its type says; `None`: too short."""
         return self._stream.recognises(start)
 
+    def count_one(self, at_ns: int, chunk: bytes) -> bool:
+        """Add the bytes of a read if they are one event like the ones before; `False`, and nothing done, if not."""
+        if self._ready is None or at_ns == self._read_ns or self.broken or self._ready.count(chunk) != 1:
+            return False
+        self._read_ns, self._events_in_read = at_ns, 1
+        self._plain_bytes += len(chunk)
+        self.event_ns.append(at_ns)
+        return True
+
     def feed(self, at_ns: int, chunk: bytes) -> None:
         """Body bytes that arrived at `at_ns`."""
         if self.broken or not chunk:

@@ -6,11 +6,14 @@ import asyncio
 import itertools
 import socket
 from dataclasses import dataclass, field
+from unittest import mock
 
+import httptools
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from loadbench.client import connection as module
 from loadbench.client.connection import Connection
 from loadbench.client.stamping import StampedSocket
 from loadbench.client.transport import TransportError
@@ -228,6 +231,53 @@ def test_answer_is_heard_whole(answer, status, body, kept):
 def test_pieces_make_no_difference(answer, at):
     """However a stream is cut, the same is heard."""
     assert exchange(cut(answer, at))[0].told() == exchange([answer])[0].told()
+
+
+SIZES = [b"5", b"05", b"0x5", b"+5", b"5 ", b"5;x=y", b"4", b"6", b"", b"g", b"1000", b"fff", b"A", b"a"]
+PARTS = [b"hello", b"hello\r\n", b"5\r\n", b"0\r\n\r\n", b"0123456789", b"\r\n", b"x" * 0xFFF, b"x" * 0x1000, b""]
+
+
+@example(parts=[b"5\r\nhello\r\n"], joined=[True] + [False] * 6, last=b"0x5\r\nhello\r\n")
+@example(parts=[b"5\r\nhello\r\n5"], joined=[True] + [False] * 6, last=b"5\r\nhello\r\n")
+@given(
+    parts=st.lists(
+        st.one_of(
+            st.sampled_from(PARTS).map(lambda part: b"%x\r\n%b\r\n" % (len(part), part)),
+            st.sampled_from([b"0\r\n\r\n", b"5\r\nhel", b"lo\r\n", b"5", b"5\r", b"\r\n", b"\n", b"0\r\n"]),
+        ),
+        max_size=6,
+    ),
+    joined=st.lists(st.booleans(), min_size=7, max_size=7),
+    last=st.sampled_from([size + b"\r\n" + part + b"\r\n" for size in SIZES for part in PARTS]),
+)
+def test_whole_chunks_are_read_as_llhttp_reads_them(parts, joined, last):
+    """Where reads begin and end with chunks or not, and whatever servers write in their place."""
+    pieces = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
+    for part, is_joined in zip([*parts, last], joined, strict=False):
+        if is_joined:
+            pieces[-1] += part
+        else:
+            pieces.append(part)
+    heard, connection = exchange(pieces, stamper=Ticks())
+    with mock.patch.object(module, "_SIZES", {}):
+        expected, plain = exchange(pieces, stamper=Ticks())
+    assert (heard, connection.closed) == (expected, plain.closed)
+
+
+def test_whole_chunks_do_not_reach_llhttp():
+    """Unless one brings the end, or only a part of it came."""
+    seen = []
+
+    class Parser(httptools.HttpResponseParser):
+        def feed_data(self, data) -> None:
+            seen.append(bytes(data))
+            super().feed_data(data)
+
+    head, end = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b"0\r\n\r\n"
+    with mock.patch.object(module.httptools, "HttpResponseParser", Parser):
+        heard, _ = exchange([head, b"6\r\nworlds\r\n", b"3\r\nand", b"\r\n", b"4\r\nmore\r\n", end])
+    assert (heard.body, heard.ended) == (b"helloworldsandmore", None)
+    assert seen == [head, b"3\r\nand", b"\r\n", end]
 
 
 @pytest.mark.parametrize("answer", [LENGTH, CHUNKS, TRAILERS, INTERIM])
