@@ -29,7 +29,7 @@ PACKAGE = ROOT / "loadbench"
 # 170 for events that differ in values without a meaning, and for the use of boards by a server.
 # 600 for every format of every folder, the server's version, and what completes names.
 # 600 for exporters that wait for nobody, results of one more tool, and values that no measurement has.
-MOST_LINES = 58_100
+MOST_LINES = 58_700
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.
