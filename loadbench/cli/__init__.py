@@ -175,6 +175,12 @@ def main() -> None:
     log.setLevel(logging.INFO)
     log.handlers = [_Notices()]
     code: str | int | None = ExitCode.OK
+    if os.environ.get("_LOADBENCH_COMPLETE", "").startswith("bash"):
+        from click.shell_completion import add_completion_class  # noqa: PLC0415 - only a shell asks
+
+        from loadbench.cli.complete import Bash  # noqa: PLC0415 - likewise
+
+        add_completion_class(Bash)
     try:
         root(prog_name="loadbench")
     except SystemExit as end:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,7 +24,10 @@ from loadbench.cli.measuring import (
     settings_of_resumed,
     write_page,
 )
-from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
+from loadbench.cli.options import ScenarioCommand, scenario_argument, setting_flags, setting_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(
@@ -36,7 +38,7 @@ from loadbench.cli.options import ScenarioCommand, setting_flags, setting_option
         "loadbench capacity --url http://127.0.0.1:8080/v1 --slo 'e2e_p95<5s' --by rate --budget 10m",
     ),
 )
-@click.argument("scenario", required=False, type=click.Path(path_type=Path))
+@scenario_argument
 @setting_options("capacity")
 @resume_option
 @report_option

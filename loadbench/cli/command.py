@@ -72,7 +72,7 @@ class Command(click.Command):
             rest = super().parse_args(ctx, args)
         except click.UsageError as error:
             raise self.refusal(error, ctx, written) from None
-        if ctx.meta.get(JSON):
+        if ctx.meta.get(JSON) and not ctx.resilient_parsing:
             if any(arg.partition("=")[0] == "--format" for arg in written) and ctx.params["form"] != "json":
                 problem = f"--json and --format {ctx.params['form']} exclude each other"
                 raise BadInput(problem, hint="give one of them")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from loadbench.cli.complete import files, scenario_files, side
 from loadbench.cli.measuring import (
     PAGES,
     check_files,
@@ -56,10 +57,19 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
         "loadbench compare results/*-before results/*-after --fail-on 'ttft_p95>5%'",
     ),
 )
-@click.argument("sides", nargs=-1, metavar="[A B]")
-@click.option("--a", "a", multiple=True, metavar="A", help="Side A; repeat the flag for several saved runs.")
-@click.option("--b", "b", multiple=True, metavar="B", help="Side B; repeat the flag for several saved runs.")
-@click.option("--baseline", metavar="FILE", help="Use the runs in this file as side A (see --save-baseline).")
+@click.argument("sides", nargs=-1, metavar="[A B]", shell_complete=side)
+@click.option(
+    "--a", "a", multiple=True, metavar="A", shell_complete=side, help="Side A; repeat the flag for several saved runs."
+)
+@click.option(
+    "--b", "b", multiple=True, metavar="B", shell_complete=side, help="Side B; repeat the flag for several saved runs."
+)
+@click.option(
+    "--baseline",
+    metavar="FILE",
+    shell_complete=files,
+    help="Use the runs in this file as side A (see --save-baseline).",
+)
 @click.option(
     "--save-baseline", type=click.Path(path_type=Path), metavar="FILE", help="Save the runs of side B to this file."
 )
@@ -67,7 +77,13 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help=_REPORT)
 @github_option
 @click.option("--chart", type=click.Path(path_type=Path), metavar="FILE", help="Draw tokens/s by load as SVG.")
-@click.option("--scenario", type=click.Path(path_type=Path), metavar="FILE", help="When measuring: the scenario file.")
+@click.option(
+    "--scenario",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    shell_complete=scenario_files,
+    help="When measuring: the scenario file.",
+)
 @setting_options("compare")
 @resume_option
 @run_options(json="the comparison as JSON", dry_run="When measuring: show the plan, the order and the time.")

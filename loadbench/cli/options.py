@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,8 @@ from loadbench.plan.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from click.shell_completion import CompletionItem
 
     from loadbench.plan.settings import Setting
 
@@ -55,6 +58,12 @@ class SettingOption(click.Option):
         self.command = command
         super().__init__(names, **attributes)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What completes a value."""
+        from loadbench.cli.complete import setting_values  # noqa: PLC0415 - only a shell asks
+
+        return setting_values(ctx, self.setting.key, self.setting.type.metavar, incomplete)
+
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """The flag and what it does. Its aliases have a heading of their own."""
         shown = copy(self)
@@ -75,6 +84,8 @@ class ScenarioCommand(Command):
         """
         written = list(args)
         rest = super().parse_args(ctx, args)
+        if ctx.resilient_parsing:  # a shell asks for what completes it
+            return rest
         names = {arg.partition("=")[0] for arg in written}
         given = [param for param in self.make_parser(ctx).parse_args(written)[2] if isinstance(param, click.Option)]
         for option in [option for option in given if given.count(option) > 1 and not option.multiple]:
@@ -116,6 +127,18 @@ class ScenarioCommand(Command):
             most = {"capacity": "--at-most; by rate --max-in-flight", "replay": "--max-in-flight"}
             aliases.append(("--max-concurrency", most.get(shown[0].command, "--users; with --rate --max-in-flight")))
         return {**found, "Aliases": aliases}
+
+
+def scenario_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add [SCENARIO]."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from loadbench.cli.complete import scenario_files  # noqa: PLC0415 - only a shell asks
+
+        return scenario_files(ctx, param, incomplete)
+
+    file = click.Path(path_type=Path)
+    return click.argument("scenario", required=False, type=file, shell_complete=complete)(function)
 
 
 def setting_options(

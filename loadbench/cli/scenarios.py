@@ -54,8 +54,13 @@ def command(context: click.Context) -> None:
         click.echo(_listing(), nl=False)
 
 
+def _names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    names = [entry.name for entry in [*scenarios(), *examples()]]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 @command.command("copy", examples=("loadbench scenarios copy chat", "loadbench scenarios copy --all --to mine"))
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_names)
 @click.option("--all", "everything", is_flag=True, help="Copy every scenario and example.")
 @click.option(
     "--to",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,9 +25,11 @@ from loadbench.cli.measuring import (
     settings_of_resumed,
     write_page,
 )
-from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
+from loadbench.cli.options import ScenarioCommand, scenario_argument, setting_flags, setting_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loadbench.plan.scenario import Scenario
 
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
         "loadbench sweep --users 1,2 --requests 20 --json   # the simulated server",
     ),
 )
-@click.argument("scenario", required=False, type=click.Path(path_type=Path))
+@scenario_argument
 @setting_options("sweep")
 @resume_option
 @report_option

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from loadbench.cli.measuring import look, say, terminal_width
-from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
+from loadbench.cli.options import ScenarioCommand, scenario_argument, setting_flags, setting_options
 from loadbench.core.errors import BadInput, ExitCode
 from loadbench.plan.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from loadbench.plan.settings import Setting
 
@@ -46,7 +46,7 @@ class _TryCommand(ScenarioCommand):
         "loadbench try --max-tokens 16   # the simulated server",
     ),
 )
-@click.argument("scenario", required=False, type=click.Path(path_type=Path))
+@scenario_argument
 @setting_options("sweep", only=_shapes_request)
 @click.option("--show-text", is_flag=True, help="Show the text of the response.")
 @click.option("--json", "as_json", is_flag=True, help="Print marks, figures, request and response as JSON on stdout.")

@@ -23,7 +23,7 @@ from loadbench.cli.measuring import (
     say_unused_variables,
     write_file,
 )
-from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
+from loadbench.cli.options import ScenarioCommand, scenario_argument, setting_flags, setting_options
 from loadbench.cli.run_names import RUN
 from loadbench.core.errors import BadInput, ExitCode
 
@@ -35,7 +35,7 @@ from loadbench.core.errors import BadInput, ExitCode
         "loadbench workshop --url http://127.0.0.1:8080/v1 --prompt 'Explain caching briefly.' --output report.md",
     ),
 )
-@click.argument("scenario", required=False, type=click.Path(path_type=Path))
+@scenario_argument
 @setting_options("workshop")
 @click.option("--json-file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the JSON to this file.")
 @click.option(

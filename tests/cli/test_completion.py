@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
 import pytest
 
+from tests.cli.any_server import Reply, any_server
 from tests.cli.typed import typed
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -20,3 +31,80 @@ def test_runs_are_completed(tmp_path):
     (tmp_path / "results" / "20260101T000000Z-night").mkdir(parents=True)
     variables = {"_LOADBENCH_COMPLETE": "bash_complete", "COMP_WORDS": "loadbench report ni", "COMP_CWORD": "2"}
     assert typed(cwd=tmp_path, **variables).stdout.split() == ["plain,night"]
+
+
+def completed(cwd: Path, *words: str, **variables: str) -> list[str]:
+    """What Tab offers in bash after these words, the last of which is only begun."""
+    colons = [piece for word in words for piece in re.split("(:+)", word) if piece or word == ""]
+    variables |= {"_LOADBENCH_COMPLETE": "bash_complete", "COMP_CWORD": str(len(colons))}
+    done = typed(cwd=cwd, COMP_WORDS="\n".join(["loadbench", *(shlex.quote(one) for one in colons)]), **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [line.removeprefix("plain,") for line in done.stdout.splitlines()]
+
+
+def test_models_are_those_that_the_server_lists(tmp_path):
+    """The server of the command line or of the variable; of several models the last one is completed, and of a name
+    with a colon what follows it, which is what bash has in place of the word."""
+    names = ["qwen2.5:3b", "qwen2.5:7b", "phi-4"]
+    with any_server(lambda _: Reply({"data": [{"id": name} for name in names]})) as server:
+        url = server.root
+        assert completed(tmp_path, "sweep", "--url", url, "--model", "") == names
+        assert completed(tmp_path, "sweep", "--url", url, "--model", "phi-4,ph") == ["phi-4,phi-4"]
+        assert completed(tmp_path, "sweep", "--model", "qwen2.5:", LOADBENCH_URL=url) == ["3b", "7b"]
+        assert completed(tmp_path, "compare", "--url", url, "--a-model", "p") == ["phi-4"]
+        assert {got.method for got in server.got} == {"GET"}
+
+
+def test_models_are_those_of_saved_runs_where_no_server_answers(tmp_path):
+    """At once, and without a word on stderr."""
+    short = ("--users=1", "--requests=3", "--warm-up=0s", "--max-tokens=2", "--quiet")
+    typed("sweep", *short, cwd=tmp_path)
+    assert completed(tmp_path, "sweep", "--url", "http://127.0.0.1:9/v1", "--model", "s") == ["sim-chat"]
+    assert completed(tmp_path, "sweep", "--model", "") == ["sim-chat"]
+
+
+def test_scenario_files_are_completed(tmp_path):
+    """TOML and JSON, and folders that have some; flags that stand twice are no obstacle."""
+    (tmp_path / "mine").mkdir()
+    for name in ("chat.toml", "code.json", "notes.txt", "mine/rag.toml"):
+        (tmp_path / name).write_text("")
+    assert completed(tmp_path, "sweep", "--seed", "1", "--seed", "1", "") == ["chat.toml", "code.json", "mine/"]
+    assert completed(tmp_path, "capacity", "mine/") == ["mine/rag.toml"]
+    assert completed(tmp_path, "compare", "--scenario", "ch") == ["chat.toml"]
+    assert completed(tmp_path, "sweep", "no") == ["file,no"]
+
+
+def test_sides_of_a_comparison_are_completed(tmp_path):
+    """Saved runs, profiles of the simulated server, and the beginning of a URL."""
+    for name in ("20260101T000000Z-before", "20260102T000000Z-after"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+    assert completed(tmp_path, "compare", "be") == ["before"]
+    assert completed(tmp_path, "compare", "before", "af") == ["after"]
+    assert completed(tmp_path, "compare", "--a", "be") == ["before"]
+    assert completed(tmp_path, "compare", "profile=sl") == ["profile=slot-server"]
+    assert completed(tmp_path, "compare", "ht") == ["http://"]
+    assert completed(tmp_path, "compare", "--baseline", "x") == ["file,x"]
+
+
+def test_words_that_a_setting_takes_are_completed(tmp_path):
+    """Those of the help, and names that come with loadbench."""
+    assert completed(tmp_path, "sweep", "--api", "co") == ["completions"]
+    assert completed(tmp_path, "sweep", "--persona", "r") == ["rag"]
+    assert completed(tmp_path, "sweep", "--profile", "slot") == ["slot-server"]
+    assert completed(tmp_path, "sweep", "--prompts", "x") == ["file,x"]
+    assert completed(tmp_path, "sweep", "--format", "h") == ["html", "hlog", "hgrm"]
+    assert completed(tmp_path, "scenarios", "copy", "ch") == ["chat"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_itself_completes(tmp_path):
+    """The script in a real bash, with the words as bash divides them."""
+    (tmp_path / "results" / "20260101T000000Z-night").mkdir(parents=True)
+    script = typed("completion", "bash", cwd=tmp_path).stdout
+    program = f"{script}\nCOMP_WORDS=(loadbench report ni); COMP_CWORD=2\n_loadbench_completion {tmp_path}/loadbench\n"
+    program += 'printf "%s\\n" "${COMPREPLY[@]}"\n'
+    starter = tmp_path / "loadbench"
+    starter.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m loadbench "$@"\n')
+    starter.chmod(0o755)
+    done = subprocess.run(["bash", "--norc", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "night\n", done.stderr
