@@ -249,6 +249,8 @@ TERMS: Final[tuple[Term, ...]] = (
          remedy="this is a bug in loadbench: please report it with the run folder"),
     Term("undecided", "code", "A gate is neither certainly met nor certainly missed.",
          remedy="measure longer, or decide with --undecided pass|fail", see=("gate",)),
+    Term("imported", "code", "Another tool measured the level: how late its client was is not known, so the level is "
+         "INCONCLUSIVE.", remedy="measure with loadbench to have a verdict"),
     Term("too_few_answers", "code", "There are fewer responses than users, or than 20.", remedy="measure longer"),
     Term("too_few_stayed", "code", "Users gave up, and fewer than 20 complete responses are left.",
          remedy="measure longer, or lower the load"),
@@ -285,8 +287,6 @@ TERMS: Final[tuple[Term, ...]] = (
          "as slow as the others.", remedy="see the figures by server, and that server's log"),
     Term("reconnects", "caveat", "The server had closed idle connections, and they were replaced.", see=("connect",)),
     Term("planned_course", "caveat", "The rate changed as planned, so whether the server was steady cannot be judged."),
-    Term("imported", "caveat", "Another tool measured the level: how late its client was is not known, so the level is "
-         "INCONCLUSIVE.", remedy="measure with loadbench to have a verdict"),
     Term("cpu_fallback", "caveat", "The model is named after a GPU, and no GPU was in use.",
          remedy="see the server's log: a driver or an execution provider may be missing"),
     Term("throttled_heat", "caveat", "Heat throttled a GPU's clocks for more than 5 % of the window.",
