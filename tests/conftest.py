@@ -9,7 +9,9 @@ machine, then those of `SERIAL`, one test at a time. Tests named on the command 
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -83,6 +85,25 @@ _REQUIRED = "LOADBENCH_TEST_NEEDS_ENGINE"
 _NEEDED = os.environ.pop(_REQUIRED, "") == "1"
 # Killed if it has not gone by then.
 _GOODBYE_S = 10
+# What is let go only after so many levels is some megabytes.
+_LEVELS_KEPT = 25
+_unfreeze, _levels = gc.unfreeze, itertools.count(1)
+
+
+def _let_go() -> None:
+    """A level freezes what is alive, and lets it go when it ends. With the thousands of tests among it, the collector
+    would walk through them all once a level, for a quarter of a second: it is let go now and then."""
+    if next(_levels) % _LEVELS_KEPT == 0:
+        _unfreeze()
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """No collection visits the tests."""
+    gc.collect()
+    gc.freeze()
+    gc.unfreeze = _let_go
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
