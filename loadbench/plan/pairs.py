@@ -244,7 +244,7 @@ def _side(scenario: Scenario, name: str, text: str) -> tuple[Scenario, dict[str,
     idle: dict[str, tuple[str, Source]] = dict.fromkeys(left, (f"{flag} names another server", Source.FLAG))
     changes: dict[str, Entry | None] = dict.fromkeys(left)
     for setting in settings("compare"):
-        if setting.section == "target" and (setting.key in own or _group(setting) in groups):
+        if setting.key in own or (setting.section == "target" and _group(setting) in groups):
             changes[setting.key] = own.get(setting.key)
             if setting.key in shared and not shared[setting.key].is_off:
                 winner = own.get(setting.key) or groups[_group(setting)]

@@ -983,14 +983,15 @@ class CostSettings:
     COMMANDS: ClassVar = _MEASURING
 
     purchase: float | None = setting(types.MONEY, None,
-        "The price of the machine, as in 2000.")
+        "The price of the machine, as in 2000.", per_side=True)
     lifetime: float = setting(types.number(0.01, 100), 3.0,
         "The years over which --purchase is spread.",
         needs=(
             _with("cost.purchase", reason="there is no price to spread", remedy="leave it out, or give --purchase"),
-        ))
+        ),
+        per_side=True)
     hourly: float | None = setting(types.MONEY, None,
-        "The price of the machine per hour: rent or upkeep.")
+        "The price of the machine per hour: rent or upkeep.", per_side=True)
     kwh_price: float | None = setting(types.MONEY, None,
         "The price of a kilowatt-hour, as in 0.30.",
         needs=(Need(
@@ -999,7 +1000,8 @@ class CostSettings:
             "no energy is measured", "leave it out, or give --watts, or use --telemetry on",
         ),))
     watts: tuple[float, float] | None = setting(types.WATTS, None,
-        "The machine's power under load in watts, an estimate for machines without a meter, as in 20 or 15..30.")
+        "The machine's power under load in watts, an estimate for machines without a meter, as in 20 or 15..30.",
+        per_side=True)
     currency: str | None = setting(types.TEXT, None,
         "The currency of these prices, as in EUR.",
         needs=(

@@ -74,8 +74,13 @@ def compare_plan_document(
         drain = f"and the drain of each block, at most {format_duration(a.extent.drain_ns)}"
         time = f"{blocks}: {format_duration(repeat_ns)} a repeat, {format_duration(whole_ns)} in all, {drain}"
 
-    ours, theirs = a.effective()["target"], b.effective()["target"]
-    differing = [f"target.{name} {setting_text(theirs[name])}" for name in ours if ours[name] != theirs[name]]
+    ours, theirs = a.effective(), b.effective()
+    differing = [
+        f"{section}.{name} {setting_text(theirs[section][name])}"
+        for section in ("target", "cost")
+        for name in ours[section]
+        if ours[section][name] != theirs[section][name]
+    ]
     notes = [f"only B has {', '.join(differing)}"] if differing else []
     notes += repeats_notes(gates, [load.label for load in a.loads], confidence=confidence)
     first = [

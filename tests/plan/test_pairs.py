@@ -237,6 +237,17 @@ def test_a_shared_setting_that_no_side_uses_is_not_in_force(name, value, a, b):
         assert variable not in str(side.recorded_origins())
 
 
+def test_each_side_has_its_own_price_and_power():
+    """Two machines cost and draw what each of them does; what both share is given once."""
+    shared = resolved({"kwh_price": "0.3", "watts": "100"})
+    a, b = sides(shared, a="profile=cpu-laptop,watts=20..30,purchase=900,lifetime=4", b="profile=small-gpu,hourly=2")
+    assert (a.cost.watts, a.cost.purchase, a.cost.lifetime, a.cost.hourly) == ((20, 30), 900, 4, None)
+    assert (b.cost.watts, b.cost.purchase, b.cost.hourly) == ((100, 100), None, 2)
+    assert a.cost.kwh_price == b.cost.kwh_price == 0.3
+    with pytest.raises(BadInput, match="--b: lifetime: has no effect: there is no price to spread"):
+        sides(resolved(), a=A, b=f"url={B},lifetime=4")
+
+
 def test_models_of_a_file_that_no_side_uses_are_listed_once(tmp_path):
     """`--models` is refused where each side has its model; a scenario file's is listed by its line."""
     models = tmp_path / "m.json"
