@@ -12,7 +12,7 @@ import click
 from loadbench.cli.command import Group
 from loadbench.cli.measuring import check_files, look, refuse_wide, say, say_data_set, say_unused, wide_option
 from loadbench.cli.options import ScenarioCommand, setting_flags, setting_options
-from loadbench.cli.run_names import RUN
+from loadbench.cli.run_names import RUN, RUN_OR_FILE
 from loadbench.core.errors import BadInput, ExitCode, Interrupted, TargetUnavailable
 from loadbench.core.new_file import is_taken
 
@@ -80,15 +80,18 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
 
 
 @command.command(
-    "read", reads=True, examples=("loadbench score read scores.json", "loadbench score read scores.json --rater Ada")
+    "read", reads=True, examples=("loadbench score read last --rater Ada", "loadbench score read scores.json --rater Ada")
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=RUN_OR_FILE)
 @click.option("--run", type=RUN, metavar="RUN", help="The run of FILE. Default: the folder of FILE.")
 @click.option("--rater", metavar="NAME", help="The name of the person who gave the scores. Default: the one in FILE.")
 @wide_option
 @click.option("--json", "as_json", is_flag=True, help="Print quality.json on stdout.")
 def read_command(file: Path, *, run: Path | None, rater: str | None, wide: bool, as_json: bool) -> None:
-    """Add the scores in FILE, a filled-in form, to its run folder."""
+    """Add the scores in FILE, a filled-in form, to its run folder.
+
+    FILE may also be a run: its annotation.json is read.
+    """
     import msgspec  # noqa: PLC0415 - the help needs nothing of it
 
     from loadbench.results.folder import folder_of  # noqa: PLC0415
@@ -96,6 +99,7 @@ def read_command(file: Path, *, run: Path | None, rater: str | None, wide: bool,
     from loadbench.session import scoring  # noqa: PLC0415
 
     refuse_wide("JSON" if as_json else "text", wide=wide)
+    file = file / "annotation.json" if file.is_dir() else file
     annotation = read_annotation(file)
     annotation = annotation if not rater else msgspec.structs.replace(annotation, rater=rater)
     if not ratings_of(annotation):

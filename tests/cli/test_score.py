@@ -130,6 +130,16 @@ def test_scores_are_read_back_beside_the_speed(run):
         assert "4.00" in row
 
 
+@pytest.mark.parametrize("named", ["last", "{made}"])
+def test_form_of_a_run_is_read_by_the_name_of_the_run(run, named):
+    """As everywhere: the folder, or `last`."""
+    path, made = run
+    filled(path, made, score=4, rater="ann")
+    done = loadbench("score", "read", named.format(made=made), cwd=path)
+    assert done.returncode == 0, done.stderr
+    assert "ann" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("mend", "says"),
     [
