@@ -80,7 +80,9 @@ def stub_command(run: Path | None, *, to: Path | None, force: bool, **options: A
 
 
 @command.command(
-    "read", reads=True, examples=("loadbench score read last --rater Ada", "loadbench score read scores.json --rater Ada")
+    "read",
+    reads=True,
+    examples=("loadbench score read last --rater Ada", "loadbench score read scores.json --rater Ada"),
 )
 @click.argument("file", type=RUN_OR_FILE)
 @click.option("--run", type=RUN, metavar="RUN", help="The run of FILE. Default: the folder of FILE.")

@@ -280,7 +280,9 @@ def _energy_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
             estimates.append(f"of {name} from {' and '.join(watts)}")
     if estimates:
         message = f"the joules are an estimate, {', '.join(estimates)}: the intervals do not include its error"
-        yield Reason("energy_estimate", message, "measure the power; until then energy ratios are those of speed and of the watts given")
+        yield Reason(
+            "energy_estimate", message, "measure the power: these ratios are those of speed and of the watts given"
+        )
 
 
 def _level_caveats(a: Sequence[Run], b: Sequence[Run]) -> Iterator[Reason]:
