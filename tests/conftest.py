@@ -74,8 +74,8 @@ SERIAL = (
 )
 # Folders whose files run in one process, because they share servers that are expensive to start.
 TOGETHER = ("tests/llamacpp/",)
-# Files of minutes: the tests of each command, which is their first parameter, make a part of their own.
-DIVIDED = ("tests/settings/test_walk.py",)
+# Files of minutes: the tests of each command or document, which is their first parameter, make a part of their own.
+DIVIDED = ("tests/docs/test_commands.py::test_commands_run", "tests/settings/test_walk.py")
 # More processes would gain nothing: by then the serial phase is most of the time.
 _MOST_PROCESSES = 8
 _WANTED = ("gguf", "tokenizers", "xllamacpp")
