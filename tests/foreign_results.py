@@ -73,3 +73,78 @@ def guidellm(**over: Any) -> dict[str, Any]:
         "duration": 30.0,
     }
     return {"metadata": {"version": 2, "guidellm_version": "0.7.3"}, "config": {}, "benchmarks": [benchmark | over]}
+
+
+def aiperf(*, users: int = 4, requests: int = 40, **over: Any) -> dict[str, Any]:
+    """The summary of aiperf 0.13: each response has 11 frames, 10 ms apart, of 20 tokens."""
+
+    def record(value: float, unit: str = "ms") -> dict[str, Any]:
+        points = dict.fromkeys(
+            ("avg", "min", "max", "p1", "p5", "p10", "p25", "p50", "p75", "p90", "p95", "p99"), value
+        )
+        return {"unit": unit, **points, "std": 0.0, "count": requests, "sum": requests * value}
+
+    made: dict[str, Any] = {
+        "schema_version": "1.4",
+        "aiperf_version": "0.13.0",
+        "benchmark_id": "65da376e6c1d",
+        "request_throughput": {"unit": "requests/sec", "avg": requests / 12.5},
+        "request_latency": record(300.0),
+        "request_count": {"unit": "requests", "avg": float(requests)},
+        "time_to_first_token": record(200.0),
+        "inter_token_latency": record(100 / 19),
+        "inter_chunk_latency": record(10.0),
+        "output_token_throughput": {"unit": "tokens/sec", "avg": 20 * requests / 12.5},
+        "total_token_throughput": {"unit": "tokens/sec", "avg": 120 * requests / 12.5},
+        "benchmark_duration": {"unit": "sec", "avg": 12.5},
+        "total_isl": {"unit": "tokens", "avg": 100.0 * requests},
+        "total_osl": {"unit": "tokens", "avg": 20.0 * requests},
+        "effective_concurrency": {"unit": "requests", "avg": 3.2, "p50": 4.0, "p99": 4.0, "min": 0.0, "max": 4.0},
+        "input_config": {
+            "models": {"items": [{"name": "qwen"}]},
+            "endpoint": {"urls": ["http://127.0.0.1:8000"], "type": "chat", "streaming": True},
+            "phases": [
+                {"name": "warmup", "kind": "warmup", "type": "concurrency", "requests": 3, "concurrency": 1},
+                {"name": "profiling", "kind": "profiling", "type": "concurrency", "concurrency": users},
+            ],
+        },
+        "run_info": {"benchmark_id": "65da376e6c1d", "trial": 0},
+        "was_cancelled": False,
+        "error_summary": [],
+        "start_time": "2026-11-05T12:34:56.250000",
+        "end_time": "2026-11-05T12:35:08.750000",
+    }
+    return made | over
+
+
+def aiperf_records(requests: int = 40, *, failed: int = 0, warmup: int = 0) -> list[dict[str, Any]]:
+    """The lines of its requests, the last first: those of the warm-up, those that end ok, and those that fail."""
+
+    def line(number: int, phase: str, metrics: dict[str, Any], error: dict[str, Any] | None) -> dict[str, Any]:
+        begin_ns = 1_793_882_096_250_000_000 + number * 300_000_000
+        return {
+            "metadata": {
+                "session_num": number,
+                "request_start_ns": begin_ns,
+                "request_end_ns": begin_ns + 300_000_000,
+                "worker_id": "worker_1",
+                "benchmark_phase": phase,
+                "was_cancelled": False,
+            },
+            "metrics": metrics,
+            "error": error,
+        }
+
+    measured = {
+        "request_latency": {"value": 300.0, "unit": "ms"},
+        "time_to_first_token": {"value": 200.0, "unit": "ms"},
+        "inter_token_latency": {"value": 100 / 19, "unit": "ms"},
+        "inter_chunk_latency": {"value": [10.0] * 10, "unit": "ms"},
+        "input_sequence_length": {"value": 100, "unit": "tokens"},
+        "output_sequence_length": {"value": 20, "unit": "tokens"},
+    }
+    error = {"code": 500, "type": "HTTPError", "message": "no"}
+    lines = [line(number, "warmup", measured, None) for number in range(warmup)]
+    lines += [line(warmup + number, "profiling", measured, None) for number in range(requests)]
+    lines += [line(warmup + requests + number, "profiling", {}, error) for number in range(failed)]
+    return lines[::-1]

@@ -28,8 +28,8 @@ PACKAGE = ROOT / "loadbench"
 # 800 for the live view: the screen, the time left, and what is read of a running level.
 # 170 for events that differ in values without a meaning, and for the use of boards by a server.
 # 600 for every format of every folder, the server's version, and what completes names.
-# 600 for exporters that wait for nobody, results of one more tool, and values that no measurement has.
-MOST_LINES = 58_700
+# 1,000 for exporters that wait for nobody, results of one more tool, and values that no measurement has.
+MOST_LINES = 59_100
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.

@@ -32,7 +32,7 @@ COMMANDS = {
     "runs": "List, label and delete saved runs; `report last` shows the newest.",
     "compare": "Compare two servers or two saved runs: which is faster?",
     "try": "Send one request, and show on a timeline what happened when.",
-    "import": "Open results of vLLM's, SGLang's or guidellm's benchmark.",
+    "import": "Open results of vLLM's, SGLang's, guidellm's or aiperf's benchmark.",
     "models": "List a server's models; on Foundry Local, load and download them.",
     "doctor": "Check the server, its models, a first response and this machine.",
     "workshop": "Run the workshop's benchmark, and write its files.",

@@ -36,4 +36,5 @@ def imported_blocks(run: Run, imported: Imported) -> list[Block]:
         *(f"not in the file: {text}" for text in imported.missing),
     ]
     table = Table(["load", "figure", "unit", *points, "in run.json"], rows, "lll" + "r" * len(points) + "l")
-    return [Heading(f"as {tool} wrote it"), *([table] if rows else []), Notes(lines)]
+    heading = f"as {tool} wrote it" if rows else f"measured by {tool}"
+    return [Heading(heading), *([table] if rows else []), Notes(lines)]

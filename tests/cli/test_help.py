@@ -16,7 +16,7 @@ from loadbench.cli.options import SettingOption
 from loadbench.plan.settings import settings
 from loadbench.sim.process import SimProcess
 from tests.cli.typed import typed
-from tests.foreign_results import guidellm, serving
+from tests.foreign_results import aiperf, guidellm, serving
 
 
 def walked(command: click.Command, *path: str) -> list[tuple[tuple[str, ...], click.Command]]:
@@ -51,6 +51,8 @@ def folder(server, tmp_path_factory):
     for name in ("vllm-result", "c1", "c8", "c32"):
         (cwd / f"{name}.json").write_text(json.dumps(serving()), encoding="utf-8")
     (cwd / "benchmarks.json").write_text(json.dumps(guidellm()), encoding="utf-8")
+    (cwd / "artifacts").mkdir()
+    (cwd / "artifacts" / "profile_export_aiperf.json").write_text(json.dumps(aiperf()), encoding="utf-8")
     for name in ("before", "after"):
         short = ("--users", "1", "--requests", "3", "--warm-up", "0s", "--max-tokens", "2", "--prompt", "Say hello.")
         done = typed("sweep", "--url", server, "--model", "small", *short, "--name", name, cwd=cwd)

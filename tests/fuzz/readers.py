@@ -12,6 +12,7 @@ import tempfile
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import msgspec
 import orjson
 
 from loadbench.analyze.compare.compare import compare
+from loadbench.analyze.imports.read import imported_run
 from loadbench.analyze.level.by_prompt import by_prompt
 from loadbench.analyze.level.fairness import fairness
 from loadbench.client.client import Client, Endpoint, Timeouts
@@ -47,6 +49,7 @@ from loadbench.report.render_text import render_text
 from loadbench.report.tool_comparison import tool_comparison_document
 from loadbench.results.capacity import FILE, SEVERAL_FILE, read_capacities, read_capacity
 from loadbench.results.folder import contradictions_in, read_run
+from loadbench.results.hlog import hlog
 from loadbench.results.quality import read_annotation, read_quality
 from loadbench.results.requests import line, read_requests
 from loadbench.results.run import to_json
@@ -62,6 +65,7 @@ from loadbench.targets.refusals import refusals
 from loadbench.targets.scrape import parse_gauges, parse_histograms, parse_metrics, rise
 from loadbench.wire.openai import Api, clean, error_text, quoted
 from tests.building import a_level, a_run, a_sample
+from tests.foreign_results import aiperf, aiperf_records, guidellm, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -300,6 +304,23 @@ def _requests(path: Path) -> None:
             render_text(report(read_requests(path)))
 
 
+def _import(path: Path) -> None:
+    """As `loadbench import` does: what is saved is read again."""
+    with contradictions_in(path):
+        run = imported_run([path], name="x")
+        for form in ("text", "markdown"):
+            render(run, form)
+        hlog(run, datetime.now(UTC))
+    path.write_bytes(to_json(run))
+    read_run(path)
+
+
+def _foreign_results() -> list[bytes]:
+    lines = [*aiperf_records(3, failed=1, warmup=1), *aiperf_records(1)]
+    single = (serving(requests=5), serving(detailed=False), guidellm(), aiperf(requests=5))
+    return [*map(orjson.dumps, single), b"\n".join(map(orjson.dumps, lines))]
+
+
 def _capacity(path: Path) -> None:
     render_text(capacity_document(read_capacity(path.parent)))
 
@@ -351,6 +372,7 @@ READERS: Mapping[str, Reader] = {
         partial(_file, "requests.jsonl", _requests),
         lambda: [b"".join(line(a_sample(number), level=0, origin_ns=0) for number in range(30))],
     ),
+    "import": Reader(partial(_file, "result.json", _import), _foreign_results),
     "capacity-json": Reader(partial(_file, FILE, _capacity)),
     "capacities-json": Reader(partial(_file, SEVERAL_FILE, _capacities)),
     "annotation-json": Reader(partial(_file, "annotation.json", read_annotation)),
