@@ -22,7 +22,7 @@ _INTRODUCTION = """\
 # Glossary
 
 The words of loadbench, in alphabetical order. `loadbench explain WORD` prints one of them in the terminal, in any
-spelling (`TTFT`, `ttft_p95`, `tok/s`). [metrics.md](metrics.md) has the definitions in full.
+spelling (`TTFT`, `ttft_p95`, `tok/s`). [What the figures mean](metrics.md) has the definitions in full.
 
 This page is made from the table that `loadbench explain` uses: `python -m tests.docs.glossary` writes it.
 """
@@ -38,7 +38,9 @@ def _entry(term: Term) -> str:
     lines = [f"- {title}: {value}" for title, value in _facts(term) if value]
     kind = KINDS[term.kind][0]
     text = f"*{kind[0].upper()}{kind[1:]}.* {_prose(term.text)}"
-    return "\n".join([f"## {_prose(term.name)}", "", text, *([""] if lines else []), *lines, ""])
+    is_plain = term.kind in {"concept", "level", "status"} or " " in term.name
+    title = _prose(term.name) if is_plain else f"`{term.name}`"
+    return "\n".join([f"## {title}", "", text, *([""] if lines else []), *lines, ""])
 
 
 def _facts(term: Term) -> list[tuple[str, str]]:
