@@ -50,7 +50,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(name="supply-chain")
 def supply_chain(session: nox.Session) -> None:
-    """A bill of materials (CycloneDX) of what comes with loadbench, and the check of its licenses."""
+    """A bill of materials (CycloneDX) of what comes with loadbench, and the check of its licenses and its size."""
     session.install("cyclonedx-bom>=7", "pip")
     plain = session.create_tmp()
     session.run("python", "-m", "venv", "--without-pip", plain)
@@ -58,6 +58,7 @@ def supply_chain(session: nox.Session) -> None:
     sbom = ("--pyproject", "pyproject.toml", "--mc-type", "application", "--of", "JSON", "-o", f"{plain}/sbom.cdx.json")
     session.run("cyclonedx-py", "environment", f"{plain}/bin/python", *sbom)
     session.run("python", ".ci/supply_chain.py", "licenses", f"{plain}/sbom.cdx.json")
+    session.run("python", ".ci/supply_chain.py", "size", plain)
 
 
 @nox.session

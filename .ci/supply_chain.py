@@ -3,6 +3,8 @@
 python .ci/supply_chain.py lowest              prints the lowest versions that pyproject.toml allows, for `pip -c`
 python .ci/supply_chain.py licenses SBOM       exits with 1 if a component of a CycloneDX file has another license
                                                than those that may be passed on with loadbench
+python .ci/supply_chain.py size ENVIRONMENT    prints what the packages of a virtual environment take on disk; exits
+                                               with 1 if that is more than 120 MB
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ _ALLOWED = re.compile(
 )
 # What packages without an SPDX expression say.
 _CLASSIFIER = re.compile(r"License :: OSI Approved :: (MIT|BSD|Apache Software|ISC|Python Software|Mozilla Public) .*")
+
+# What `pip install loadbench` may take, in MB of 1,000,000 bytes: a laptop, and an image that is pulled often.
+_MOST_MB, _MB = 120, 1_000_000
 
 
 def lowest() -> list[str]:
@@ -49,6 +54,19 @@ def _is_allowed(text: str) -> bool:
     return all(any(_ALLOWED.fullmatch(one.strip()) for one in re.split(r"\s+OR\s+", part)) for part in parts)
 
 
+def size(environment: Path) -> tuple[int, dict[str, int]]:
+    """(bytes on disk of all packages of an environment, bytes of each of them), with their bytecode."""
+    found: dict[str, int] = {}
+    for packages in [*environment.glob("lib/python3*/site-packages"), *environment.glob("Lib/site-packages")]:
+        for file in packages.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                state, name = file.stat(), file.relative_to(packages).parts[0]
+                # Windows does not say how many blocks a file has.
+                taken = getattr(state, "st_blocks", -(-state.st_size // 512)) * 512
+                found[name] = found.get(name, 0) + taken
+    return sum(found.values()), found
+
+
 def main() -> int:
     """Do what the arguments say; returns the exit code."""
     match sys.argv[1:]:
@@ -63,6 +81,14 @@ def main() -> int:
                     f"not allowed, or unknown: {', '.join(wrong)}; see _ALLOWED in {Path(__file__).name}\n"
                 )
             return 1 if wrong else 0
+        case ["size", path]:
+            total, found = size(Path(path))
+            largest = sorted(found.items(), key=lambda one: one[1], reverse=True)[:6]
+            sys.stdout.write(f"{total / _MB:.1f} MB of at most {_MOST_MB} MB: all packages without pip\n")
+            sys.stdout.write("".join(f"{taken / _MB:9.1f} MB  {name}\n" for name, taken in largest))
+            if not found:
+                sys.stderr.write(f"{path}: no environment with packages\n")
+            return 0 if found and total <= _MOST_MB * _MB else 1
         case _:
             sys.stderr.write(f"{__doc__}\n")
             return 2

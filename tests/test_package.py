@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import importlib.util
 import re
 import subprocess
 import sys
@@ -113,3 +114,22 @@ def test_description_keeps_the_words_of_the_readme(description):
     relative = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)[^)]+\)")
     assert relative.search(readme)
     assert description.strip() == relative.sub(r"\1", readme).strip()
+
+
+@pytest.mark.parametrize(("most_mb", "code"), [(4, 0), (2, 1)])
+def test_size_of_the_base_environment_is_bounded(tmp_path, capsys, monkeypatch, most_mb, code):
+    """More than is allowed fails the gate, which prints the largest packages; so does a folder without any."""
+    spec = importlib.util.spec_from_file_location("supply_chain", ROOT / ".ci" / "supply_chain.py")
+    assert spec is not None
+    assert spec.loader is not None
+    gate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gate)
+    assert gate._MOST_MB == 120
+    monkeypatch.setattr(gate, "_MOST_MB", most_mb)
+    monkeypatch.setattr(sys, "argv", ["supply_chain.py", "size", str(tmp_path)])
+    assert gate.main() == 1
+    (packages := tmp_path / "lib" / "python3.11" / "site-packages" / "big").mkdir(parents=True)
+    (packages / "code.pyc").write_bytes(bytes(3_000_000))
+    capsys.readouterr()
+    assert gate.main() == code
+    assert capsys.readouterr().out == f"3.0 MB of at most {most_mb} MB: all packages without pip\n      3.0 MB  big\n"
