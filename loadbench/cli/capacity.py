@@ -12,7 +12,7 @@ from loadbench.cli.measuring import (
     check_report,
     data_or_page,
     look,
-    print_report,
+    print_result,
     progress_line,
     refuse_wide,
     report_option,
@@ -22,11 +22,12 @@ from loadbench.cli.measuring import (
     say_saved,
     say_unused,
     settings_of_resumed,
-    write_page,
+    write_reports,
 )
 from loadbench.cli.options import ScenarioCommand, scenario_argument, setting_flags, setting_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -47,7 +48,7 @@ def command(
     scenario: Path | None,
     *,
     resume: Path | None,
-    report: Path | None,
+    report: Sequence[Path],
     form: str,
     quiet: bool,
     no_live: bool,
@@ -92,14 +93,20 @@ def command(
     say_data_set(resolved)
     searches = run_capacity(resolved, os.environ, progress, resume=resume, resumed=resumed)
     progress.close()
-    content = data_or_page(form, searches.shown, lambda: page_of([searches.folder.path]))
-    if form == "json":
-        content = to_json(searches.result).decode()
-    elif form == "junit":
-        content = searches.junit()
-    print_report(renderers(**look(wide=wide))[form](searches.document()) if content is None else content, form)
+    folder = searches.folder.path
+
+    def content(form: str, file: Path | None) -> str:
+        data = data_or_page(form, searches.shown, lambda: page_of([folder]))
+        if data is not None:
+            return data
+        if form == "json":
+            return to_json(searches.result).decode()
+        shown = renderers(**look(wide=wide, file=file))
+        return searches.junit() if form == "junit" else shown[form](searches.document())
+
+    print_result(content, form)
     for writer in searches.writers:
         progress.say(answer_line(writer.capacity, of_several=len(searches.folders) > 1))
     say_saved(searches.folder.place, quiet=quiet)
-    written = write_page(report, searches.folder.path)
+    written = write_reports(report, content)
     sys.exit(searches.exit_code() or written)

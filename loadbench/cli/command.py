@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Options that say where results go and in what form, by the names of parameters: they have one heading.
 OUTPUT = (
     "form",
+    "format_err",
     "as_json",
     "json",
     "out",

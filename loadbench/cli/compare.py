@@ -13,12 +13,12 @@ from click.core import ParameterSource
 
 from loadbench.cli.complete import files, scenario_files, side
 from loadbench.cli.measuring import (
-    PAGES,
+    FORMAT_OF,
     check_files,
     data_or_page,
     github_option,
     look,
-    print_report,
+    print_result,
     progress_line,
     refuse_wide,
     resume_option,
@@ -45,7 +45,10 @@ if TYPE_CHECKING:
     from loadbench.results.compare import Comparison
     from loadbench.session.paired import PairedRuns
 
-_REPORT = "Write the report to this file: as a page with charts if it ends in .html."
+_REPORT = (
+    "Write the report to this file, as its name ends: .html (a page with charts), .csv, .md, .json, .xml (JUnit), "
+    ".txt, .hlog; repeat the flag for several. With --format, a file of that format is written instead of stdout."
+)
 _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
 
 
@@ -74,7 +77,7 @@ _WHICH = "name two URLs or two runs, or two models with --a-model and --b-model"
     "--save-baseline", type=click.Path(path_type=Path), metavar="FILE", help="Save the runs of side B to this file."
 )
 @click.option("--paired", is_flag=True, help="Saved runs: pair them in order (first of A with first of B, and so on).")
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help=_REPORT)
+@click.option("--report", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help=_REPORT)
 @github_option
 @click.option("--chart", type=click.Path(path_type=Path), metavar="FILE", help="Draw tokens/s by load as SVG.")
 @click.option(
@@ -108,7 +111,9 @@ def command(sides: tuple[str, ...], *, scenario: Path | None, **options: Any) ->
     context = click.get_current_context()
     form_given = context.get_parameter_source("form") is ParameterSource.COMMANDLINE
     refuse_wide(options["form"], wide=options["wide"])
-    check_files(options, "save_baseline", "report", "chart")
+    check_files(options, "save_baseline", "chart")
+    for path in options["report"]:
+        check_files({"report": path}, "report")
     given = {"--scenario": scenario, "--dry-run": options["dry_run"], "--resume": options["resume"]}
     flag = next((name for name, value in given.items() if value), "")
     if flag and not measures:
@@ -178,30 +183,30 @@ def _output(runs: PairedRuns, comparison: Comparison, options: Mapping[str, Any]
     returns the exit code for the case that nothing else has gone wrong."""
     from loadbench.report.compare_chart import compare_chart
     from loadbench.report.formats import render_comparison
-    from loadbench.report.html import render_html
     from loadbench.report.pages import comparison_page
     from loadbench.report.shown import pairs_shown, runs_at
     from loadbench.results.saved import save_baseline
 
     codes = [ExitCode.OK]
-    report, form = options["report"], options["form"]
-    is_page = report is not None and report.suffix.lower() in PAGES
-    shown = report is None or is_page
     place = None if runs.folder is None else runs.folder.path
-    content = data_or_page(
-        form,
-        lambda: pairs_shown(runs.a, runs.b) if place is None else runs_at(place),
-        lambda: comparison_page(comparison, runs.a, runs.b),
-    )
-    if content is None:
-        appearance = look(wide=options["wide"], file=None if shown else report)
-        content = render_comparison(comparison, form, undecided=undecided, **appearance)
-    if shown:
-        print_report(content, form)
-    if is_page:
-        codes.append(write_file("--report", report, render_html(comparison_page(comparison, runs.a, runs.b))))
-    elif report is not None:
-        codes.append(write_file("--report", report, content))
+
+    def content(form: str, file: Path | None) -> str:
+        data = data_or_page(
+            form,
+            lambda: pairs_shown(runs.a, runs.b) if place is None else runs_at(place),
+            lambda: comparison_page(comparison, runs.a, runs.b),
+        )
+        if data is not None:
+            return data
+        return render_comparison(comparison, form, undecided=undecided, **look(wide=options["wide"], file=file))
+
+    # A file of the format that is given, or of none that is known, is what stdout would have had.
+    form = options["form"]
+    form_given = click.get_current_context().get_parameter_source("form") is ParameterSource.COMMANDLINE
+    formats = [(path, FORMAT_OF.get(path.suffix.lower())) for path in options["report"]]
+    instead = any(known is None or (form_given and known == form != "html") for _, known in formats)
+    print_result(content, form, on_stdout=not instead)
+    codes += [write_file("--report", path, content(known or form, path)) for path, known in formats]
     if options["chart"] is not None:
         codes.append(write_file("--chart", options["chart"], compare_chart(comparison)))
     if options["github"]:

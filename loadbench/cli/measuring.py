@@ -18,6 +18,7 @@ from loadbench.core.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
 
     from loadbench.live.progress import Progress
     from loadbench.plan.scenario import Scenario
@@ -27,9 +28,22 @@ if TYPE_CHECKING:
     from loadbench.report.shown import Shown
     from loadbench.results.folder import RunPlace
 
+    # The result in a format, for a file or for the terminal.
+    Content: TypeAlias = Callable[[str, Path | None], str]
 
-# The ends of names of files that are pages.
-PAGES = (".html", ".htm")
+
+# Where `click.Context.meta` has the format of --format-err.
+_ALSO = "loadbench.format_err"
+# The format of a file, by the end of its name.
+FORMAT_OF = {
+    **dict.fromkeys((".html", ".htm"), "html"),
+    **dict.fromkeys((".md", ".markdown"), "markdown"),
+    ".csv": "csv",
+    ".json": "json",
+    ".xml": "junit",
+    ".txt": "text",
+    ".hlog": "hlog",
+}
 FORMATS = ("text", "markdown", "html", "csv", "junit", "json", "hlog", "hgrm", "llmd")
 FORMAT_HELP = (
     "Output format. html: a page with charts, one file. hlog: the distributions second by second, and hgrm: of each "
@@ -47,12 +61,19 @@ def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_options(*, json: str, dry_run: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add --format, --json, --quiet, --no-live, --wide, --dry-run and --verbose; the arguments complete two of the
-    helps."""
+    """Add --format, --format-err, --json, --quiet, --no-live, --wide, --dry-run and --verbose; the arguments complete
+    two of the helps."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
             wide_option,
+            click.option(
+                "--format-err",
+                type=click.Choice(FORMATS),
+                expose_value=False,
+                callback=_keep_also,
+                help="Also print the result in this format on stderr, as a log keeps both.",
+            ),
             click.option(
                 "--verbose",
                 is_flag=True,
@@ -84,6 +105,10 @@ def _of_plan(ctx: click.Context, _: click.Parameter, value: bool) -> bool:  # no
     return value
 
 
+def _keep_also(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    ctx.meta[_ALSO] = value
+
+
 def _is_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click calls it so
     ctx.meta[JSON] = value
 
@@ -108,26 +133,36 @@ def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def report_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --report."""
-    text = "Write the report as a page with charts to this file (.html)."
-    return click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help=text)(function)
+    ends = ".html (a page with charts), .csv, .md, .json, .xml (JUnit), .txt, .hlog"
+    text = f"Also write the result to this file, as its name ends: {ends}; repeat the flag for several."
+    file = click.Path(path_type=Path)
+    return click.option("--report", type=file, multiple=True, metavar="FILE", help=text)(function)
 
 
-def check_report(path: Path | None) -> None:
-    """Raise `BadInput` if --report names no page, or one that cannot be written: before anything is measured."""
-    if path is not None and path.suffix.lower() not in PAGES:
-        raise BadInput(f"--report {path}: the report is a page", hint="name a file that ends in .html")
-    check_files({"report": path}, "report")
+def check_report(paths: Sequence[Path]) -> None:
+    """Raise `BadInput` if --report names a file of an unknown format, or one that cannot be written: before anything is
+    measured."""
+    for path in paths:
+        if path.suffix.lower() not in FORMAT_OF:
+            ends = "one of .html, .csv, .md, .json, .xml, .txt, .hlog"
+            raise BadInput(f"--report {path}: its format is not known", hint=f"name a file that ends in {ends}")
+        check_files({"report": path}, "report")
 
 
-def write_page(path: Path | None, folder: Path) -> ExitCode:
-    """Write the page of the run in a folder to the file that --report names, if it names one; returns the exit code for
-    the case that nothing else has gone wrong."""
-    if path is None:
-        return ExitCode.OK
-    from loadbench.report.html import render_html  # noqa: PLC0415 - only pages need it
-    from loadbench.report.pages import page_of  # noqa: PLC0415
+def print_result(content: Content, form: str, *, on_stdout: bool = True) -> None:
+    """Print what was measured on stdout, and on stderr in the format of --format-err, if there is one."""
+    if on_stdout:
+        print_report(content(form, None), form)
+    also = click.get_current_context().meta[_ALSO]
+    if also is not None:
+        click.echo(content(also, Path(os.devnull)), err=True, nl=False)
 
-    return write_file("--report", path, render_html(page_of([folder])))
+
+def write_reports(paths: Sequence[Path], content: Content) -> ExitCode:
+    """Write what was measured to the files that --report names; returns the exit code for the case that nothing else
+    has gone wrong."""
+    texts = {path: content(FORMAT_OF[path.suffix.lower()], path) for path in paths}
+    return max([ExitCode.OK, *(write_file("--report", path, text) for path, text in texts.items() if text)])
 
 
 def settings_of_resumed(resume: Path | None, command: str, *, file: Path | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from loadbench.cli.measuring import (
     check_report,
     data_or_page,
     look,
-    print_report,
+    print_result,
     progress_line,
     refuse_wide,
     report_option,
@@ -23,11 +23,12 @@ from loadbench.cli.measuring import (
     say_trace,
     say_unused,
     settings_of_resumed,
-    write_page,
+    write_reports,
 )
 from loadbench.cli.options import ScenarioCommand, scenario_argument, setting_flags, setting_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from loadbench.plan.scenario import Scenario
@@ -64,7 +65,7 @@ def measure(
     scenario: Scenario,
     *,
     resume: Path | None,
-    report: Path | None,
+    report: Sequence[Path],
     form: str,
     quiet: bool,
     no_live: bool,
@@ -100,8 +101,13 @@ def measure(
     say_trace(scenario, progress)
     writer = run_sweep(scenario, os.environ, progress, resume=resume, before=before)
     progress.close()
-    content = data_or_page(form, lambda: [Shown(writer.run, writer.folder.path)], lambda: page_of([writer.folder.path]))
-    print_report(render(writer.run, form, **look(wide=wide)) if content is None else content, form)
+    folder = writer.folder.path
+
+    def content(form: str, file: Path | None) -> str:
+        data = data_or_page(form, lambda: [Shown(writer.run, folder)], lambda: page_of([folder]))
+        return render(writer.run, form, **look(wide=wide, file=file)) if data is None else data
+
+    print_result(content, form)
     say_saved(writer.folder.place, quiet=quiet)
-    written = write_page(report, writer.folder.path)
+    written = write_reports(report, content)
     sys.exit(writer.exit_code() or writer.folder.place.exit_code or written)

@@ -11,17 +11,20 @@ import click
 
 from loadbench.cli.measuring import (
     check_files,
+    check_report,
     data_or_page,
     look,
-    print_report,
+    print_result,
     progress_line,
     refuse_wide,
+    report_option,
     run_options,
     say_data_set,
     say_saved,
     say_unused,
     say_unused_variables,
     write_file,
+    write_reports,
 )
 from loadbench.cli.options import ScenarioCommand, scenario_argument, setting_flags, setting_options
 from loadbench.cli.run_names import RUN
@@ -43,6 +46,7 @@ from loadbench.core.errors import BadInput, ExitCode
 )
 @click.option("--csv-file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the CSV to this file.")
 @click.option("--from", "run", type=RUN, metavar="RUN", help="Export this saved run instead of measuring.")
+@report_option
 @run_options(json="the JSON", dry_run="Show the plan: requests, tokens, time, what is saved.")
 def command(
     scenario: Path | None,
@@ -83,6 +87,7 @@ def command(
         raise BadInput("--dry-run: is for measuring, and this run is saved", hint="leave it out")
     outputs = ("json_file", "output", "csv_file")
     check_files(options, *outputs)
+    check_report(options["report"])
     first_token = shows_first_token(os.environ)
     writer = None
     if run is not None:
@@ -107,17 +112,25 @@ def command(
     else:
         measured, folder = writer.run, writer.folder
     shape = resolved.workshop.shape
+
+    def content(form: str, file: Path | None) -> str:
+        # The workshop has its own tables, CSV and JSON.
+        if form == "text":
+            shown = look(wide=wide, file=file)
+            return export_workshop(folder, measured, shape=shape, first_token=first_token, **shown)["text"]
+        if form in (own := {"markdown": "md", "csv": "csv", "json": "json"}):
+            return contents[own[form]]
+        data = data_or_page(form, lambda: [Shown(measured, folder.path)], lambda: page_of([folder.path]))
+        return run_junit(measured) if data is None else data
+
     contents = export_workshop(folder, measured, shape=shape, first_token=first_token, **look(wide=wide))
-    content = data_or_page(form, lambda: [Shown(measured, folder.path)], lambda: page_of([folder.path]))
-    if form == "junit":
-        content = run_junit(measured)
-    # The workshop has its own CSV and JSON.
-    print_report(contents.get({"markdown": "md"}.get(form, form), content or ""), form)
+    print_result(content, form)
     written = [
         write_file(f"--{flag.replace('_', '-')}", options[flag], contents[suffix])
         for flag, suffix in zip(outputs, ("json", "md", "csv"), strict=True)
         if options[flag] is not None
     ]
+    written.append(write_reports(options["report"], content))
     say_saved(folder.place, quiet=quiet or writer is None)
     code = ExitCode.OK if writer is None else writer.exit_code()
     sys.exit(code or max([*written, folder.place.exit_code]))

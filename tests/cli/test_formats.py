@@ -60,6 +60,31 @@ def test_a_sweep_prints_what_report_prints_of_its_folder(form, tmp_path):
     assert done.stdout == again.stdout != ""
 
 
+def test_results_go_to_files_and_to_stderr_at_once(tmp_path):
+    """Each in the format that its name ends in; stdout and stderr have one each, and all are of one run."""
+    names = ("a.csv", "a.md", "a.json", "a.xml", "a.txt", "a.hlog", "a.html")
+    files = [part for name in names for part in ("--report", name)]
+    done = typed("sweep", *QUICK, "--format", "csv", "--format-err", "markdown", *files, cwd=tmp_path)
+    kept = {name: (tmp_path / name).read_text("utf-8") for name in names}
+    assert kept["a.csv"] == done.stdout
+    assert kept["a.md"] == done.stderr
+    for name, form in (("a.json", "json"), ("a.xml", "junit"), ("a.hlog", "hlog"), ("a.txt", "text")):
+        assert kept[name] == typed("report", "last", "--format", form, cwd=tmp_path).stdout, name
+    assert kept["a.html"].startswith("<!DOCTYPE html>")
+
+
+def test_reports_of_a_comparison_have_the_formats_of_their_names(tmp_path):
+    """stdout has its own; a file of the format that is given is in its place."""
+    runs = [str(PAIRS / side / "01") for side in "ab"]
+    done = typed("compare", *runs, "--report", "c.md", "--report", "c.xml", "--format-err", "csv", cwd=tmp_path)
+    assert done.stdout.startswith("loadbench compare\n")
+    assert (tmp_path / "c.md").read_text("utf-8").startswith("### loadbench compare")
+    assert ET.parse(tmp_path / "c.xml").getroot().tag == "testsuites"
+    assert rows(done.stderr)[0]["side"] == "a"
+    moved = typed("compare", *runs, "--format", "junit", "--report", "d.xml", cwd=tmp_path)
+    assert (moved.stdout, (tmp_path / "d.xml").exists()) == ("", True)
+
+
 def test_json_and_another_format_exclude_each_other(tmp_path):
     """Before anything is measured."""
     done = typed("sweep", *QUICK, "--json", "--format", "csv", cwd=tmp_path)

@@ -77,10 +77,10 @@ def test_several_runs_make_one_page(tmp_path):
 
 
 @pytest.mark.parametrize("command", [["sweep"], ["capacity", "--slo", "ttft_p95<1s"], ["replay", "trace.csv"]])
-def test_report_that_is_no_page_is_refused_before_measuring(command, tmp_path):
-    """Its name must end in .html, and its folder must be there."""
+def test_report_of_an_unknown_format_is_refused_before_measuring(command, tmp_path):
+    """Its name must end as one of the formats, and its folder must be there."""
     (tmp_path / "trace.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,8,8\n", encoding="utf-8")
-    for name, words in (("a.txt", "ends in .html"), ("missing/a.html", "there is no folder missing")):
+    for name, words in (("a.pdf", "ends in one of .html, .csv, "), ("missing/a.html", "there is no folder missing")):
         made = loadbench(*command, "--report", name, cwd=tmp_path)
         assert made.returncode == 2
         assert words in made.stderr
