@@ -81,7 +81,9 @@ class There:
                 streams = process.communicate(None, LIMIT_S)
             finally:
                 process.kill()
-        out, err = (stream.decode("utf-8" if encoding else self.encoding) for stream in streams)
+        # What programs read is UTF-8 everywhere.
+        out = streams[0].decode("utf-8" if encoding or "--json" in arguments else self.encoding)
+        err = streams[1].decode("utf-8" if encoding else self.encoding)
         assert process.returncode in codes, f"{arguments}: {process.returncode}\n{out}\n{err}"
         assert "Traceback" not in out + err, err
         assert "Warning" not in err, err
