@@ -213,6 +213,7 @@ def _pressed(process: subprocess.Popen[str]) -> float:
     return time.monotonic() - pressed_s - (last_s - waited_s)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
 @pytest.mark.parametrize(
     ("name", "most_responses", "most_mb"),
@@ -248,11 +249,12 @@ def test_sweep_against_it_takes_little_memory_and_ends_at_ctrl_c(name, most_resp
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
 def test_ctrl_c_does_not_wait_for_a_response_that_goes_on(tmp_path):
     """The first is answered in words, while responses are drained; the second ends them."""
-    with sending(_OK + b"\r\n", token(), good=1, pause_s=0.05) as (url, sent):
+    # Two before the level are answered, and then each user has one that goes on.
+    with sending(_OK + b"\r\n", token(), good=2, pause_s=0.05) as (url, sent):
         flags = ["--model=m", "--users=4", "--duration=80s", "--warm-up=0s", "--prompt=Hi"]
         process = started("sweep", f"--url={url}", *flags, cwd=tmp_path)
         ends_s = time.monotonic() + LIMIT_S
-        while process.poll() is None and len(sent) < 7 and time.monotonic() < ends_s:
+        while process.poll() is None and len(sent) < 6 and time.monotonic() < ends_s:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         line = ""
