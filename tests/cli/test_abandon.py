@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 TOKENS = 40
 _PACE_S = 0.01
 _TOKEN = b'data: {"choices":[{"delta":{"content":"x"}}],"model":"m"}\n\n'

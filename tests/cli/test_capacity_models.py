@@ -14,6 +14,8 @@ from tests.cli.running import interrupted, loadbench, started
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("al/pha", "beta")
 QUICK = ("--slo", "ttft_p90<5s", "--at-most", "2", "--warm-up", "10ms", "--max-tokens", "4", "--out", "runs")
 

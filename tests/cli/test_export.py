@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("sweep", "--users", "2", "--requests", "20", "--warm-up", "0s")
 
 

@@ -164,6 +164,7 @@ def test_a_log_of_several_runs_counts_from_the_first(tmp_path):
     assert len({round(one - other, 2) for one, other in zip(later, begins, strict=True)}) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["hgrm", "llmd"])
 def test_files_of_both_sides_have_names_of_their_own(form, tmp_path):
     """As many files as each run has alone."""

@@ -15,6 +15,8 @@ from loadbench.results.folder import read_run
 from tests.cli.any_server import Reply, any_server, chat
 from tests.cli.typed import typed
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("--duration", "5s", "--warm-up", "1s", "--drain", "2s", "--telemetry", "off", "--no-live")
 PROMPT = ("--prompt", "Hello", "--max-tokens", "3", "--json")
 
@@ -103,7 +105,6 @@ class FirstOnly:
         return chat("m") if self._left >= 0 else self._refusing(got)
 
 
-@pytest.mark.slow
 def test_rate_sweep_that_finds_saturation_succeeds(tmp_path):
     """The simulated server with slots completes some thirteen requests a second."""
     rate = ("--rate", "2,40", "--duration", "5s", "--warm-up", "1s", "--no-live", "--json")

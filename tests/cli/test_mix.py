@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("qwen2.5:3b", "org/phi-4-mini")
 MIX = "qwen2.5:3b=3,org/phi-4-mini=1"
 # Prompts and answers so short that a level is over soon.
@@ -203,7 +205,6 @@ def test_a_trace_is_replayed_to_a_mix(servers, tmp_path):
     assert {part["requests"] for part in level["by_server"].values()} == {6}
 
 
-@pytest.mark.slow
 def test_a_capacity_search_on_a_mix(servers, tmp_path):
     """It searches one model, which is the mix, and says how many users both models take together."""
     run, done, folder = sweep(

@@ -12,6 +12,7 @@ import pytest
 
 from loadbench.sim.process import SimProcess
 from tests.cli.running import started
+from tests.cli.test_signals import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,10 +29,9 @@ def the_level(folder: Path) -> dict:
 def test_stopped_client_is_the_limit(tmp_path):
     """A client that stood still in the middle of a level says so, and calls the level INVALID for it."""
     with SimProcess("slot-server") as server:
-        client = started(
-            "sweep", "--url", server.url, "--users", "8", "--duration", "4s", "--warm-up", "1s", "--quiet", cwd=tmp_path
-        )
-        time.sleep(3)
+        client = started("sweep", "--url", server.url, "--users=8", "--duration=4s", "--warm-up=1s", cwd=tmp_path)
+        wait_for(client, "begins")
+        time.sleep(2)
         client.send_signal(signal.SIGSTOP)
         time.sleep(2.5)
         client.send_signal(signal.SIGCONT)

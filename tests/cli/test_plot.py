@@ -76,6 +76,7 @@ def test_several_runs_make_one_page(tmp_path):
     assert "only a page shows several" in text.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["sweep"], ["capacity", "--slo", "ttft_p95<1s"], ["replay", "trace.csv"]])
 def test_report_of_an_unknown_format_is_refused_before_measuring(command, tmp_path):
     """Its name must end as one of the formats, and its folder must be there."""

@@ -58,6 +58,7 @@ def server() -> Iterator[tuple[str, Counter[str]]]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
 @pytest.mark.parametrize("more", ["--transport=fast", "--transport=httpx", "--workers=2"])
 def test_local_addresses_take_turns(more, tmp_path):
@@ -74,6 +75,7 @@ def test_local_addresses_take_turns(more, tmp_path):
     assert set(peers) == set(sources)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
 @pytest.mark.parametrize(("users", "workers", "sources"), [(4, 4, 4), (4, 2, 4), (6, 3, 2)])
 def test_worker_processes_share_the_turns(users, workers, sources, tmp_path):
@@ -254,6 +256,7 @@ def test_port_is_taken_from_one_server_only():
         assert sock.getsockname()[1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(networks()), reason=networks() or "-")
 @pytest.mark.parametrize("sources", [0, 3])
 def test_more_users_than_ports(sources, tmp_path):
@@ -285,6 +288,7 @@ with server() as (url, peers):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(networks()), reason=networks() or "-")
 @pytest.mark.parametrize("transport", ["fast", "httpx"])
 def test_address_without_a_port_left_is_passed_over(transport, tmp_path):

@@ -124,6 +124,7 @@ def test_who_is_to_blame(error, ours):
     assert (is_shortage(error), is_shortage(wrapped)) == (ours, ours)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(networks()), reason=networks() or "-")
 @pytest.mark.parametrize("transport", ["fast", "httpx"])
 def test_level_without_local_ports_is_the_clients(transport, tmp_path):

@@ -31,6 +31,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path):
         read_file(path, 99)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "pread"), reason="files of holes take space there")
 @pytest.mark.parametrize(
     ("name", "read"),

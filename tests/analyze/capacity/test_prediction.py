@@ -81,6 +81,7 @@ def fit_of(levels, rule, think_s):
     return next(fit for fit in prediction.fits if fit.rule == rule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "bound_s", "share"), [("ttft_p95<5s", 5.0, 0.05), ("ttft_p50<1.5s", 1.5, 0.5)])
 @pytest.mark.parametrize("think_s", [5.0, 10.0])
 def test_the_interval_holds_what_theory_says(levels, rule, bound_s, share, think_s):
