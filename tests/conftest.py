@@ -43,6 +43,9 @@ settings.load_profile("anywhere")
 # Signals are tested. A shell that starts the suite in the background makes it and its children ignore this one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# So does `nohup` with this one, which the suite outlives here, and its children do not.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 # Who runs the suite may like colours, or not; tests that are about them say so themselves.
 for _name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"):
@@ -107,11 +110,11 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process a core for the whole suite, this one for some tests."""
+    """Three processes for two cores for the whole suite, since tests wait a third of their time; this one for some."""
     if config.option.file_or_dir not in ([], ["tests"]) or fcntl is None:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_PROCESSES) if cores > 1 else 0
+    return min(cores * 3 // 2, _MOST_PROCESSES) if cores > 1 else 0
 
 
 class _TwoPhases(LoadFileScheduling):
