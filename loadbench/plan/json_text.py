@@ -1,13 +1,14 @@
 """JSON that users write or download: one value, or the values of a long text one after another.
 
-`NaN` and `Infinity`, which Python writes, are read as `null`. Half of a surrogate pair, which cannot be sent, becomes
-U+FFFD.
+`NaN` and `Infinity`, which Python writes, are read as `null`; a number that no float can hold is refused. Half of a
+surrogate pair, which cannot be sent, becomes U+FFFD.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -29,8 +30,19 @@ _SOLID = re.compile(r"[^ \t\n\r]")
 _LONGEST_WORD = 9
 _MOST_DIGITS = 18  # beyond, a number may not fit into 64 bits, and orjson has a float
 
+
+def _float(digits: str) -> float:
+    """A number; one that no float can hold would be sent as null."""
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"the number {digits[:20]}{'…' * (len(digits) > 20)} is too large")
+    return value
+
+
 _DECODER = json.JSONDecoder(
-    parse_constant=lambda _: None, parse_int=lambda digits: (int if len(digits) <= _MOST_DIGITS else float)(digits)
+    parse_constant=lambda _: None,
+    parse_float=_float,
+    parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else _float(digits),
 )
 
 
@@ -44,9 +56,10 @@ def parse_json(text: str | bytes, path: Path, first_line: int = 1) -> Any:
             return _paired(_shallow(_DECODER.decode(written), written), written)
         except UnicodeDecodeError:
             raise BadInput(f"{path}, line {first_line}: this is not UTF-8", hint="save the file as UTF-8") from None
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as again:
             line = first_line + written.count("\n", 0, error.pos)
-            raise _not_json(path, line, error.msg) from None
+            own = type(again) is ValueError
+            raise _not_json(path, line, str(again) if own else error.msg) from None
 
 
 def _not_json(path: Path, line: int, problem: str) -> BadInput:

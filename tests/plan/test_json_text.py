@@ -109,6 +109,14 @@ def test_what_python_writes_is_read(read: Any):
     assert (large["b"], large["c"]) == (None, 12345678901234567)
 
 
+@pytest.mark.parametrize("read", [lambda text: parse_json(text, PATH), lambda text: stream(text.encode()).value()])
+@pytest.mark.parametrize("number", ["1e309", "-2.5e400", "7" * 310])
+def test_a_number_that_no_float_can_hold_is_refused(read: Any, number: str):
+    """It would be sent as null."""
+    with pytest.raises(BadInput, match=r"p\.json, line 1: this is not JSON: the number -?[0-9.e…]+ is too large"):
+        read(f'{{"a": [1e308, {number}]}}')
+
+
 def test_a_value_that_is_no_json_names_its_line():
     """In a text of several lines, and bytes that are no text."""
     with pytest.raises(BadInput, match="line 8: this is not JSON"):
