@@ -16,6 +16,7 @@ import shutil
 import sys
 import textwrap
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, TextIO
 
 from loadbench.core.terminal import wants_color
@@ -31,6 +32,8 @@ _ASCII = str.maketrans(
     | dict(zip("▁▂▃▄▅▆▇", "_.-=+*#", strict=True))
 )
 _NARROWEST = 10
+# Letters with their marks: more marks are no writing, and would lie over other lines.
+_MOST_IN_A_COLUMN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,16 @@ def fitted(parts: Iterable[Part], width: int, *, separator: str = " · ") -> lis
     kept: list[Part] = []
     left = width
     for part in parts:
-        text = printable(part.text)
+        # A name may be endless, and much of it may take no column.
+        text = printable(part.text[: _MOST_IN_A_COLUMN * width + 1])
+        is_whole = len(text) <= _MOST_IN_A_COLUMN * width
         needed = display_width(text) + (len(separator) if kept else 0)
-        if needed <= left:
+        if is_whole and needed <= left:
             kept.append(Part(text, part.colour))
             left -= needed
         elif not kept:
-            while text and display_width(text) > width - 1:
-                text = text[:-1]
+            widths = accumulate(map(display_width, text[: _MOST_IN_A_COLUMN * width]))
+            text = text[: sum(taken <= width - 1 for taken in widths)]
             return [Part(text + "…", part.colour)]
     return kept
 

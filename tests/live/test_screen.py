@@ -9,7 +9,7 @@ import pyte
 import pytest
 
 from loadbench.live import screen as module
-from loadbench.live.screen import RED, Part, Screen
+from loadbench.live.screen import RED, Part, Screen, fitted
 
 
 class Terminal(io.StringIO):
@@ -140,3 +140,26 @@ def test_an_encoding_without_blocks_gets_plain_signs(terminal, monkeypatch):
     screen = Screen(terminal, is_terminal=True)
     screen.draw([[Part("██░░ 50 %"), Part("▁▄█")]])
     assert terminal.shown[-1] == "##.. 50 % - _=#"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("é" * 200_000, "é" * 79 + "…"),
+        ("模" * 200_000, "模" * 39 + "…"),
+        ("\x1b" * 200_000, "?" * 79 + "…"),
+        ("é" * 80, "é" * 80),
+        ("模" * 40, "模" * 40),
+    ],
+    ids=["letters", "wide letters", "escapes", "as long as the line", "as wide as the line"],
+)
+def test_a_long_text_is_cut_where_the_line_ends(text, shown):
+    """At once, however long it is: this is done ten times a second beside the load."""
+    assert [part.text for part in fitted([Part(text)], 80)] == [shown]
+
+
+def test_marks_that_take_no_column_are_cut_too():
+    """A letter has a few of them in writing; a text of marks alone is left out after another part."""
+    (part,) = fitted([Part("a" + "\u0301" * 5000)], 20)
+    assert len(part.text) < 100
+    assert [part.text for part in fitted([Part("head"), Part("\u0301" * 5000)], 20)] == ["head"]

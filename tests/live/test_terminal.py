@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pyte
 import pytest
 
+from tests.cli.any_server import any_server
 from tests.cli.running import COMMAND, LIMIT_S, environment
 
 if TYPE_CHECKING:
@@ -225,3 +227,33 @@ def test_without_escapes_there_are_plain_lines(tmp_path, variables):
     assert b"\x1b" not in terminal.raw.partition(b"sweep: ")[0]
     assert "[1/1] users=1 of sim-chat begins" in terminal.text
     assert "[1/1] users=1: " in terminal.text
+
+
+HOSTILE = [
+    "\x1b]0;mine\x07\x1b[2J\x1b[8m\x1b[?25lm\x9b31m",
+    "m\u202e\u2066lanif\u200f\u2069\u200b",
+    "m\r\n[1/1] users=1 · VALID\x08\x08",
+    "x" * 10_000,
+    "模" * 10_000,
+    "m" + "\u0301" * 5_000,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: f"{name[:1]!r}-{len(name)}")
+def test_the_name_of_a_model_changes_nothing_on_the_terminal(tmp_path, started, name):
+    """Escape sequences, marks for the direction, line ends, 10,000 letters, marks upon marks: a text in its line."""
+    with any_server(listed=lambda _: None) as server:
+        arguments = sweep("--url", server.root, "--users", "1", "--duration", "2s", "--model", name, "--out", "o")
+        terminal = started(*arguments, cwd=tmp_path)
+        terminal.shows(lambda it: "users=1 · measuring" in it.text)
+        # While it measures, one line has the name at most, and the others are where they always are.
+        terminal.shows(lambda it: "load generator: " in it.text)
+        at = next(number for number, line in enumerate(terminal.lines) if "users=1 · measuring" in line)
+        assert terminal.lines[at].startswith("[1/1] users=1 · ")
+        assert " left" in terminal.lines[at + 1]
+        live = terminal.raw
+        assert terminal.end() in {0, 4, 5}
+    ours = re.sub(rb"\x1b\[[0-9;]*[mKJAF]", b"", terminal.raw).decode()
+    assert {letter for letter in ours if not letter.isprintable()} <= {"\r", "\n"}
+    # A frame is no longer than its lines allow, however long the name is.
+    assert max(map(len, live.split(b"\x1b[J"))) < 6_000
