@@ -38,7 +38,7 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("document", "line"), commands())
 def test_command_in_a_document_can_be_typed(document, line):
     """Each command and flag that a document shows exists, and its arguments are of the right number."""
-    name, *arguments = shlex.split(line)[1:]
+    name, *arguments = shlex.split(line, comments=True)[1:]
     command = root.get_command(click.Context(root), name)
     assert command is not None, f"{document}: {line}"
     # The runs that documents name are on no machine.

@@ -88,8 +88,19 @@ class _LazyGroup(Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+# The documents have the same of every code.
+_HELP = f"""Load tests for language-model servers.
+
+Begin with `doctor`, then `sweep`. Without --url, loadbench measures its simulated server. `loadbench COMMAND --help`
+explains a command.
+
+Exit codes: {", ".join(f"{code.value} {code.meaning}" for code in ExitCode)}.
+"""
+
+
 @click.group(
     cls=_LazyGroup,
+    help=_HELP,
     context_settings={"help_option_names": ["-h", "--help"]},
     examples=(
         "loadbench doctor --url http://127.0.0.1:8080/v1",
@@ -100,14 +111,7 @@ class _LazyGroup(Group):
 )
 @click.version_option(__version__, prog_name="loadbench")
 def root() -> None:
-    """Load tests for language-model servers.
-
-    Begin with `doctor`, then `sweep`. Without --url, loadbench measures its simulated server. `loadbench COMMAND
-    --help` explains a command.
-
-    Exit codes: 0 done, 2 bad command line or scenario, 3 a gate (--fail-on) failed, 4 the measurement is invalid,
-    5 inconclusive, 6 the server cannot be reached or lacks the model, 130 interrupted.
-    """
+    """The command line."""
 
 
 def _refuse_too_little_memory() -> None:

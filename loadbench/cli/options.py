@@ -158,20 +158,27 @@ def setting_options(
     return decorate
 
 
+def default_text(setting: Setting, command: str) -> str:
+    """The default of this command as people write it; empty where it has none, or where the help says what it is."""
+    default = setting.default_in(command)
+    if default in (None, {}, ""):
+        return ""
+    if setting.type.is_flag:
+        return setting.flag[2:] if default else ""
+    if setting.type.metavar == "PERCENT":
+        return f"{100 * default:g}%"
+    default = setting.type.show(default)
+    default = ",".join(map(str, default)) if isinstance(default, list) else default
+    if isinstance(default, float):
+        return f"{default:g}"
+    return "" if default in (None, {}) else str(default)
+
+
 def _option(setting: Setting, command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     is_flag, metavar, text = setting.type.is_flag, setting.type.metavar, setting.helps.get(command, setting.help)
     names = ["/".join(setting.flags)] if is_flag else setting.flags
-    # The default as people write it, unless the text says what it is.
-    default = setting.default_in(command)
-    if is_flag:
-        default = setting.flag[2:] if default else None
-    elif metavar == "PERCENT" and default is not None:
-        default = f"{100 * default:g}%"
-    elif default is not None:
-        default = setting.type.show(default)
-        default = ",".join(map(str, default)) if isinstance(default, list) else default
-        default = f"{default:g}" if isinstance(default, float) else default
-    if default not in (None, {}, "") and "Default:" not in text:
+    default = default_text(setting, command)
+    if default and "Default:" not in text:
         text += f"  [default: {default}]"
     return click.option(
         *names,

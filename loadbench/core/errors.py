@@ -25,6 +25,22 @@ class ExitCode(IntEnum):
     TARGET_UNAVAILABLE = 6
     INTERRUPTED = 130
 
+    @property
+    def meaning(self) -> str:
+        """In a few words."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.OK: "done",
+    ExitCode.BAD_INPUT: "bad command line or scenario",
+    ExitCode.GATE_FAILED: "a gate (--fail-on) failed",
+    ExitCode.INVALID: "the measurement is invalid",
+    ExitCode.INCONCLUSIVE: "inconclusive",
+    ExitCode.TARGET_UNAVAILABLE: "the server cannot be reached or lacks the model",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+
 
 class LoadbenchError(Exception):
     """One line for the user: `message` names the place and the problem, `hint` says how to fix it."""

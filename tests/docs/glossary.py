@@ -37,30 +37,30 @@ def glossary() -> str:
 def _entry(term: Term) -> str:
     lines = [f"- {title}: {value}" for title, value in _facts(term) if value]
     kind = KINDS[term.kind][0]
-    text = f"*{kind[0].upper()}{kind[1:]}.* {_prose(term.text)}"
+    text = f"*{kind[0].upper()}{kind[1:]}.* {prose(term.text)}"
     is_plain = term.kind in {"concept", "level", "status"} or " " in term.name
-    title = _prose(term.name) if is_plain else f"`{term.name}`"
+    title = prose(term.name) if is_plain else f"`{term.name}`"
     return "\n".join([f"## {title}", "", text, *([""] if lines else []), *lines, ""])
 
 
 def _facts(term: Term) -> list[tuple[str, str]]:
     return [
         ("Formula", f"`{term.formula}`" if term.formula else ""),
-        ("Undefined if", _prose(term.undefined)),
-        ("What to do", _prose(term.remedy)),
-        ("In other tools", "; ".join(f"{tool}: {_prose(name)}" for tool, name in term.others)),
-        ("Also called", ", ".join(map(_prose, term.also))),
-        ("See also", ", ".join(f"[{_prose(name)}](#{_anchor(name)})" for name in term.see)),
+        ("Undefined if", prose(term.undefined)),
+        ("What to do", prose(term.remedy)),
+        ("In other tools", "; ".join(f"{tool}: {prose(name)}" for tool, name in term.others)),
+        ("Also called", ", ".join(map(prose, term.also))),
+        ("See also", ", ".join(f"[{prose(name)}](#{anchor(name)})" for name in term.see)),
     ]
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """Text with code in backticks, whether it stands in some already or not."""
     parts = text.split("`")
     return "`".join(part if number % 2 else _CODE.sub(r"`\g<0>`", part) for number, part in enumerate(parts))
 
 
-def _anchor(name: str) -> str:
+def anchor(name: str) -> str:
     """What GitHub and MkDocs make of a heading."""
     return "".join(letter for letter in name.lower().replace(" ", "-") if letter.isalnum() or letter in "-_")
 
