@@ -107,10 +107,13 @@ def selection_notes(selection: Selection) -> list[str]:
     candidates = [ranked.candidate for ranked in selection.ranked]
     weights = ", ".join(f"{name} {100 * weight:.0f} %" for name, weight in selection.weights.items())
     lines = [_recommendation(selection)] + [f"weights: {weights}; {_NORMALISED}"] * bool(candidates)
-    if selection.missing:
+    # What was measured and does not count has a note of its own.
+    unreliable = frozenset[str]().union(*(candidate.unreliable for candidate in candidates))
+    if selection.missing.keys() - unreliable:
         missing = [
             f"{name} (of none)" if len(models) == len(candidates) else f"{name} (not of {', '.join(models)})"
             for name, models in selection.missing.items()
+            if name not in unreliable
         ]
         lines.append(f"left out, since not known of every model: {', '.join(missing)}")
     if selection.lengths is not None:

@@ -279,6 +279,7 @@ def test_memory_counts_where_it_is_a_models_own():
     assert any(
         "memory is the server process's and may include earlier models" in note for note in selection_notes(selection)
     )
+    assert not any("not known" in note and "memory" in note for note in selection_notes(selection))
 
 
 def test_facts_are_found_by_the_name_that_was_asked_for():
