@@ -67,7 +67,6 @@ SERIAL = (
     "tests/cli/test_signals.py",
     "tests/client/test_stamping.py",
     "tests/engine/test_selfcheck.py",
-    "tests/engine/test_workers.py",
     "tests/gpu/",
     "tests/llamacpp/test_paired.py",
     "tests/llamacpp/test_telemetry.py",

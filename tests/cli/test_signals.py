@@ -133,16 +133,15 @@ def test_signal_between_the_first_answers_and_the_levels(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer_the_list_only() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(head % len(models) + models)
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(65536)
-                asked.set()
-                connection.settimeout(LIMIT_S)
-                connection.recv(65536)
+            while not asked.is_set():
+                connection, _ = server.accept()
+                with connection:
+                    if connection.recv(65536).startswith(b"GET"):
+                        connection.sendall(head % len(models) + models)
+                        continue
+                    asked.set()
+                    connection.settimeout(LIMIT_S)
+                    connection.recv(65536)
 
         thread = threading.Thread(target=answer_the_list_only)
         thread.start()

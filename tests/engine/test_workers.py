@@ -190,7 +190,7 @@ def test_dead_worker_is_noticed(load):
     """A worker that is killed costs its part of the load: the level says so, nothing it had under way is forgotten."""
 
     async def during(level, pids) -> None:
-        while level._measured < 20:
+        while level._measured < 5:
             await anyio.sleep(0.01)
         os.kill(pids[1], signal.SIGKILL)
 
@@ -215,6 +215,7 @@ def write_into(pid: int, read_end: int, data: bytes) -> None:
         pipe.write(data)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="writes into the pipe of another process")
 @pytest.mark.parametrize("garbage", [b"\0\0\0\x05hello", b"\xff" * 1000, pack(17), pack(None), b"warning: x\n"])
 def test_worker_whose_pipe_has_garbage_is_lost(garbage):
@@ -369,6 +370,7 @@ def test_number_of_workers(load, cores, taken, workers):
     assert workers_for(scenario(**load), cores, taken=taken) == workers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("requests", [1, 2, 7, 50])
 def test_users_share_a_number_of_requests(requests, workers):
