@@ -180,6 +180,7 @@ def test_detectable_is_seen_as_often_as_it_says():
     assert abs(found / 2000 - POWER) < 3 * math.sqrt(POWER * (1 - POWER) / 2000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize(("cv", "bound", "checks"), [(0.02, 0.05, 1), (0.05, 0.0, 4)])
 def test_as_many_runs_as_planned_find_the_change(paired, cv, bound, checks):

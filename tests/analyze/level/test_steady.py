@@ -163,6 +163,7 @@ def test_short_level_below_capacity_is_not_called_above(constant):
     assert sum("above capacity" in reason.message for reasons in found for reason in reasons) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "level",
     [
@@ -265,6 +266,7 @@ def test_part_of_the_response_time_that_hardly_matters_raises_no_caveat():
         assert (Steadiness(whole, load).unjudged().level is not None) >= (one.ttft is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "constant"), [(0.5, True), (0.8, False), (0.9, True), (0.9, False), (0.95, False)])
 def test_steady_queue_is_left_in_peace(rate, constant):
     """However busy the server and however much its queue wanders: at most 1 % of 300 levels are called unsteady."""
@@ -272,6 +274,7 @@ def test_steady_queue_is_left_in_peace(rate, constant):
     assert sum(bool(reasons) for reasons in found) <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("users", "slots"), [(8, 4), (4, 8), (1, 1)])
 def test_steady_closed_loop_is_left_in_peace(users, slots):
     """At most 1 % of 100 levels of users who queue for slots are called unsteady."""

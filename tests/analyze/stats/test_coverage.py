@@ -50,6 +50,7 @@ def holds(interval: tuple[float | None, float | None], truth: float) -> bool:
     return (low or 0.0) * 0.999 <= truth and (high is None or truth <= high * 1.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("load", "n", "levels", "surely"),
     [
