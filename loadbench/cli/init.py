@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +54,8 @@ def command(file: Path, *, slo: tuple[str, ...], yes: bool, force: bool, **given
     question which models the server has.
     """
     # ruff: noqa: PLC0415 - the help needs nothing of it
+    import tempfile
+
     from loadbench.plan.new_scenario import DEFAULT_USERS, Answers, scenario_text
     from loadbench.plan.new_scenario import USES as ABOUT
     from loadbench.plan.sources import resolve

@@ -102,7 +102,7 @@ def command(
         if schema:
             content = schema_text()
         elif run is None:
-            raise BadInput("no run given", hint="name a run folder, as in results/20260101T120000Z-sweep")
+            raise BadInput("no run given", hint="`loadbench report last` shows the newest, `loadbench runs` lists all")
         elif form == "html":
             content = _page(runs, out, opens=flags["open"])
         elif form in SEVERAL_FILES and out is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from typing import TYPE_CHECKING
@@ -61,7 +60,9 @@ def kind_of(value: object) -> str:
 
 def digest(text: str, *, size: int = 8) -> str:
     """BLAKE2b hash of the text with this number of bytes, in hex: equal for equal texts, without revealing them."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
+    from hashlib import blake2b  # noqa: PLC0415 - with it OpenSSL, for which the help of every command would wait
+
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
 
 
 def shortened(value: object) -> object:

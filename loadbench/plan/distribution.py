@@ -16,7 +16,6 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass, field, fields
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -138,6 +137,8 @@ class Normal(_Written):
             return self.centre
         low, high = map(_below, self._bounds())
         share = low + (high - low) * rng.random()
+        from statistics import NormalDist  # noqa: PLC0415 - the help of every command would wait for it
+
         value = NormalDist(self.centre, self.deviation).inv_cdf(share) if 0 < share < 1 else self.centre
         return min(max(value, self.low), self.high)  # rounding alone can put it outside
 

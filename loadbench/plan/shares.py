@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from array import array
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cache
 from math import gcd, lcm
 from typing import TYPE_CHECKING
@@ -64,6 +63,8 @@ class _Assignment:
 
     def __init__(self, weights: tuple[float, ...]) -> None:
         # As they were written: 0.1 is a tenth.
+        from decimal import Decimal  # noqa: PLC0415 - the help needs nothing of it
+
         ratios = [Decimal(str(weight)).as_integer_ratio() for weight in weights]
         common = lcm(*(below for _, below in ratios))
         whole = [above * (common // below) for above, below in ratios]
