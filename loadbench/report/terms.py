@@ -85,7 +85,8 @@ TERMS: Final[tuple[Term, ...]] = (
           ("MLPerf LoadGen", "time per output token")), see=("tpot",)),
     Term("itl", "figure", "Inter-token latency: the gap before an event, divided by the tokens in it, weighted so.",
          "event gap ÷ tokens in its later event", "the number of tokens per event is unknown",
-         (("SGLang", "ITL of its server's histogram"), ("guidellm, AIPerf", "their ITL is `tpot_classic`"),
+         (("SGLang", "ITL of its server's histogram, and of its client on its own route"),
+          ("guidellm, AIPerf", "their ITL is `tpot_classic`"),
           ("vLLM", "its ITL is `event_gap`")), see=("event_gap", "tpot"), also=("inter token latency",)),
     Term("event_gap", "figure", "Time between two consecutive events with text: what a reader sees as a stutter. "
          "An event may have several tokens.", "time between two events; k events have k − 1 gaps",
@@ -95,7 +96,8 @@ TERMS: Final[tuple[Term, ...]] = (
          also=("gap", "inter chunk latency")),
     Term("e2e_per_token", "figure", "End-to-end latency over the output tokens; its inverse is the speed that one user "
          "sees, the wait included.", "e2e ÷ N", "N is unknown",
-         (("guidellm", "TPOT"), ("llmperf", "inter_token_latency_s")), see=("tpot",)),
+         (("guidellm", "TPOT, with the TTFT in it"), ("llmperf", "inter_token_latency_s, with the TTFT in it")),
+         see=("tpot",)),
     Term("lateness", "figure", "The load generator's own delay before it sent a request.", "sent − due − connect",
          "the request was not sent", see=("late_start", "coordinated omission")),
     Term("connect", "figure", "Name look-up, TCP and TLS of a new connection. It is in no latency.",
