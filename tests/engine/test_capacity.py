@@ -56,6 +56,7 @@ def test_a_ladder_that_the_budget_does_not_carry_is_left_out():
     assert found.spent_s <= 600 + 31
 
 
+@pytest.mark.slow
 def test_rates_below_one_a_second():
     """A server of one slot and 30 s of work has a capacity of hundredths a second, and the ranges hold it (I2).
 
@@ -141,6 +142,7 @@ def test_probes_differ_and_the_low_end_is_verified():
     assert one.answer.likely_low <= one.answer.users <= one.answer.likely_high
 
 
+@pytest.mark.slow
 def test_proof_goes_on_until_both_ends_are_proven():
     """Where it is required, the search goes on after a likely answer; both ends hold the truth."""
     case = CASES[1]

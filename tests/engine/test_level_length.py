@@ -157,6 +157,7 @@ def test_an_open_loop_warms_up_for_its_first_responses():
     assert rare.warm_up_ns <= 10 * S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("users", [3, 8])
 def test_worker_processes_end_such_a_level_together(users):
     """They have one window, which is that of the responses of all; every request is in the phase of its due time."""
@@ -194,6 +195,7 @@ def test_a_given_length_is_kept():
     assert by_number.warm_up_ns >= 5 * S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("took", "workers", "load", "rate"),
     [

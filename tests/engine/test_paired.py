@@ -303,6 +303,7 @@ def test_budget_ends_it_before_a_repeat_that_would_not_fit():
     assert told.ends_ns[-1] <= 51 * S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pairing", "enough", "repeats", "ended"),
     [
