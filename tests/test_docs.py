@@ -27,7 +27,8 @@ def commands() -> list[tuple[str, str]]:
         for block in re.findall(
             r"^```[a-z]*\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
         ):
-            found += [(document.name, line) for line in block.splitlines() if line.startswith("loadbench ")]
+            lines = block.replace("\\\n", " ").splitlines()  # a line may go on below
+            found += [(document.name, line) for line in lines if line.startswith("loadbench ")]
     servers = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
     found += [
         ("servers.md", line) for line in re.findall(r"^\| [^|]+ \| `(loadbench [^`]+)` \|", servers, re.MULTILINE)

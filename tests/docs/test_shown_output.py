@@ -29,7 +29,7 @@ def shown() -> list[tuple[str, str, str]]:
             command = ""
             for kind, text in _BLOCK.findall(page.read_text(encoding="utf-8")):
                 if kind == "bash":
-                    command = text.strip().splitlines()[-1]
+                    command = re.sub(r"\s*\\\n\s*", " ", text.strip()).splitlines()[-1]
                 elif _READS.match(command) and _NEEDS_ITS_PAGE not in command:
                     found.append((page.name, command, text))
     return found
