@@ -27,9 +27,9 @@ PACKAGE = ROOT / "loadbench"
 # 250 for screens of any width, colours, and the same note once for all levels.
 # 800 for the live view: the screen, the time left, and what is read of a running level.
 # 170 for events that differ in values without a meaning, and for the use of boards by a server.
-# 600 for every format of every folder, the server's version, and what completes names.
+# 900 for every format of every folder, lines to paste, the server's version, and what completes names.
 # 1,000 for exporters that wait for nobody, results of one more tool, and values that no measurement has.
-MOST_LINES = 59_100
+MOST_LINES = 59_400
 # A private function of a few lines with one caller sends the reader away for little. Some hide a decision: they stay.
 MOST_SHORT_FUNCTIONS, FEW_LINES = 75, 6
 # The packages that may import a library, by the contract that keeps the others from it.

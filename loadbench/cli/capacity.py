@@ -70,6 +70,7 @@ def command(
     from loadbench.report.capacity import answer_line  # noqa: PLC0415
     from loadbench.report.capacity_plan import capacity_plan_document  # noqa: PLC0415
     from loadbench.report.formats import renderers  # noqa: PLC0415
+    from loadbench.report.line import capacity_lines  # noqa: PLC0415
     from loadbench.report.pages import page_of  # noqa: PLC0415
     from loadbench.report.render_text import render_text  # noqa: PLC0415
     from loadbench.results.run import to_json  # noqa: PLC0415
@@ -99,6 +100,8 @@ def command(
         data = data_or_page(form, searches.shown, lambda: page_of([folder]))
         if data is not None:
             return data
+        if form == "line":
+            return capacity_lines([writer.capacity for writer in searches.writers])
         if form == "json":
             return to_json(searches.result).decode()
         shown = renderers(**look(wide=wide, file=file))

@@ -44,11 +44,12 @@ FORMAT_OF = {
     ".txt": "text",
     ".hlog": "hlog",
 }
-FORMATS = ("text", "markdown", "html", "csv", "junit", "json", "hlog", "hgrm", "llmd")
+FORMATS = ("text", "markdown", "html", "csv", "junit", "json", "hlog", "hgrm", "llmd", "line")
 FORMAT_HELP = (
     "Output format. html: a page with charts, one file. hlog: the distributions second by second, and hgrm: of each "
     "level, for the tools of HdrHistogram. "
-    "llmd: llm-d's benchmark report of each level. docs/formats.md has all."
+    "llmd: llm-d's benchmark report of each level. line: one line for each level, to paste into an issue. "
+    "docs/formats.md has all."
 )
 
 

@@ -158,6 +158,7 @@ def _of_run(result: Run, folder: Path, form: str, kind: str, **appearance: Unpac
     from loadbench.report.capacity import capacity_document
     from loadbench.report.formats import RENDERERS, render, renderers
     from loadbench.report.junit import run_junit
+    from loadbench.report.line import capacity_lines
     from loadbench.results.capacity import FILE, read_capacity
     from loadbench.results.quality import read_quality
     from loadbench.results.requests import read_requests
@@ -177,6 +178,8 @@ def _of_run(result: Run, folder: Path, form: str, kind: str, **appearance: Unpac
         from loadbench.report.tool_comparison import tool_comparison_document
 
         return shown[form](tool_comparison_document(result, kind, read_requests(requests)))
+    if form == "line" and (folder / FILE).is_file():
+        return capacity_lines([read_capacity(folder)])
     if form == "junit" and (folder / FILE).is_file():
         return run_junit(result, read_capacity(folder))
     content = render(result, form, quality=read_quality(folder), **appearance)
@@ -224,11 +227,14 @@ def _searches(folder: Path, form: str, **appearance: Unpack[Look]) -> str:
     from loadbench.report.capacities import capacities_document
     from loadbench.report.formats import renderers
     from loadbench.report.junit import searches_junit, undecided_of
+    from loadbench.report.line import capacity_lines
     from loadbench.report.shown import runs_at
     from loadbench.results.capacity import read_capacities
     from loadbench.results.run import to_json
 
     capacities = read_capacities(folder)
+    if form == "line":
+        return capacity_lines(capacities.searches)
     if form == "json":
         return to_json(capacities).decode()
     if form == "junit":

@@ -96,6 +96,14 @@ _HINTS = {
         ),
         ("use --name", "--result-filename --label --tag"),
         ("use --quiet, or --no-live for plain lines", "--disable-tqdm --no-progress --no-tui --silent -q"),
+        ("leave it out: the live view is drawn four times a second, and costs the measurement nothing", "--fps"),
+        ("use --report FILE.json, .csv or .md; it may be repeated", "--export-json --export-csv --export-markdown"),
+        ("use --format-err FORMAT", "--output-err -oe"),
+        (
+            "use --rate: latencies from the schedule are always there",
+            "--latency-correction --disable-coordinated-omission -R",
+        ),
+        ("`loadbench try` sends one request and shows it", "--debug --verbose-request"),
         (
             "leave it out: responses are always streamed, so that first tokens are seen",
             "--stream --streaming --disable-stream --no-stream",

@@ -29,13 +29,17 @@ def renderers(**look: Unpack[Look]) -> dict[str, Callable[[Document], str]]:
 
 
 def render(run: Run, form: str, *, quality: Quality | None = None, **look: Unpack[Look]) -> str:
-    """The run as `text` of this look, `markdown`, `csv`, `junit` or `json`; the first two with the quality of its
-    responses."""
+    """The run as `text` of this look, `markdown`, `line`, `csv`, `junit` or `json`; the first two with the quality
+    of its responses."""
     if form in RENDERERS:
         return renderers(**look)[form](run_document(run, quality=quality))
     if form == "json":
         return to_json(run).decode()
     # A sweep shows text, and starts sooner without the rest.
+    if form == "line":
+        from loadbench.report.line import run_lines  # noqa: PLC0415
+
+        return run_lines(run)
     from loadbench.report.csv import csv  # noqa: PLC0415
     from loadbench.report.junit import run_junit  # noqa: PLC0415
 
@@ -43,8 +47,8 @@ def render(run: Run, form: str, *, quality: Quality | None = None, **look: Unpac
 
 
 def render_comparison(comparison: Comparison, form: str, *, undecided: str | None = None, **look: Unpack[Look]) -> str:
-    """The comparison as `text` of this look, `markdown`, `junit` or `json`; `undecided` is for JUnit what it is for the
-    exit code."""
+    """The comparison as `text` of this look, `markdown`, `line`, `junit` or `json`; `undecided` is for JUnit what it is
+    for the exit code."""
     from loadbench.report.compare import compare_document  # noqa: PLC0415 - a sweep starts sooner without it
     from loadbench.report.junit import compare_junit  # noqa: PLC0415
 
@@ -53,6 +57,10 @@ def render_comparison(comparison: Comparison, form: str, *, undecided: str | Non
         return render_markdown(compare_document(comparison), level=3)
     if form == "json":
         return to_json(comparison).decode()
+    if form == "line":
+        from loadbench.report.line import comparison_line  # noqa: PLC0415
+
+        return comparison_line(comparison)
     if form == "junit":
         return compare_junit(comparison, undecided=undecided)
     return render_text(compare_document(comparison), **look)

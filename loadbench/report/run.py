@@ -45,6 +45,9 @@ _RANKS = {
     **dict.fromkeys(("TTFT p95", "gave up", "goodput"), "1"),
     **dict(zip(("E2E p50", "TPOT p50", "E2E p95", "req/s", "TPOT p95"), "23456", strict=True)),
 }
+# A value is an outlier at this many standard deviations, as hyperfine has it (10 times 1.4826 median deviations), and
+# among fewer values nothing is.
+_FAR, _FEWEST_FOR_OUTLIERS = 14.8, 10
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -285,6 +288,7 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
     problems = [] if run.complete else ["the run is not complete: it was stopped or is still running"]
     problems += [f"{status.model}: {status.status}: {status.reason}" for status in run.models if status.status != "ok"]
     problems += [*_reason_notes(run, "verdict"), *_failure_notes(run), *_reason_notes(run, "caveats")]
+    problems += [*_outlier_notes(run), *_cold_notes(run)]
     problems += [UNVERIFIED] if run.scenario.get("target", {}).get("insecure") else []
 
     # The rows show neither think times nor arrivals, and tables of equal loads compare only where these are equal.
@@ -294,7 +298,10 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         details.append(f"users think {load.think} between a response and their next request")
     elif load is not None and not isinstance(load, ClosedLoad):
         arrivals = load.arrivals if " " in load.arrivals else f"{load.arrivals} arrivals"
-        details.append(f"open loop: requests are sent on schedule ({arrivals}), however fast the server responds")
+        details.append(
+            f"open loop: requests are sent on schedule ({arrivals}), however fast the server responds: "
+            "latencies from due (ttft_response_s, e2e_response_s) are free of coordinated omission"
+        )
     shares = [line for model, levels in models.items() for line in _share_notes(levels, whose[model])]
     cells = [
         quantile(level.metrics.get(key), name)
@@ -318,6 +325,39 @@ def notes(run: Run) -> tuple[list[str], list[str], list[str]]:
         details += [_timeline_note(level, whose[model]) for level in levels if level.course]
     details += [*shares, *_request_notes(run), *equality_notes(run.outputs or ()), *_model_notes(run)]
     return conclusion, problems, [*details, *machine.notes(run)]
+
+
+def _outlier_notes(run: Run) -> list[str]:
+    """A line where single responses were far beyond all others: something else happened there than load."""
+    found: dict[str, list[int]] = {}
+    worst: dict[str, float] = {}
+    for index, level in enumerate(run.levels):
+        for key, name in (("ttft_s", "first token"), ("tpot_s", "time per output token")):
+            metric = level.metrics.get(key)
+            if metric is None or metric.count < _FEWEST_FOR_OUTLIERS or metric.p50 <= 0:
+                continue
+            # The 90th percentile of normal values is 1.28 standard deviations above their median.
+            deviation = (metric.p90 - metric.p50) / 1.2816
+            if metric.max > metric.p50 + _FAR * deviation and metric.max > 2 * metric.p50:
+                found.setdefault(name, []).append(index)
+                worst[name] = max(worst.get(name, 0.0), metric.max / metric.p50)
+    causes = "look for other programs, a cold cache or a pause of the server"
+    return [
+        f"{level_place(run, *places)}: outliers: the slowest {name} is {significant(worst[name])} times the median; "
+        f"{causes}"
+        for name, places in found.items()
+    ]
+
+
+def _cold_notes(run: Run) -> list[str]:
+    """A line for each model whose first response was much slower: its first user waits as long."""
+    notes = []
+    for status in run.models:
+        cold_s, warm_s = status.cold_ttft_s, status.warm_ttft_s
+        if cold_s is not None and warm_s is not None and cold_s > 3 * warm_s and cold_s - warm_s > 0.5:
+            slow = f"the first response was slow: TTFT {duration(cold_s)} cold, {duration(warm_s)} warm"
+            notes.append(f"{status.model}: {slow}; levels are measured warm, and whoever comes first waits as long")
+    return notes
 
 
 def _knee_notes(levels: Sequence[LevelResult], whose: str) -> list[str]:
