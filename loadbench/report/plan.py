@@ -39,6 +39,8 @@ def plan_document(scenario: Scenario, request: Sequence[str] = (), *, verbose: b
     if target.mix_models is not None:
         models = (f"a mix of {', '.join(map(str, target.mix_models))}",)
     facts = [("target", target_text(scenario)), ("models", ", ".join(models)), ("work", work_text(scenario))]
+    if scenario.load.users is not None and scenario.think and not scenario.work.mix:
+        facts.append(("think time", f"{scenario.think} between a response and a user's next request"))
     facts += [*traffic_facts(scenario), ("saved in", saved_text(scenario))]
     rows = [[str(number), *level_cells(scenario, load)] for number, load in enumerate(scenario.loads, start=1)]
     shown = counted(levels * len(models), "level")

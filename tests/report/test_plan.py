@@ -134,6 +134,14 @@ def test_requests_and_tokens_are_reckoned(flags, requests, tokens):
     assert line(text, "tokens") == [tokens]
 
 
+def test_think_time_is_shown_also_where_a_persona_brings_it():
+    """It decides how much load a user is; a rate has none."""
+    persona = short(persona="chat")
+    assert "lognormal:30s,0.6 between a response" in persona
+    assert "between a response" not in short(persona="chat", rate="1")
+    assert "between a response" not in short()
+
+
 def test_what_is_saved_is_named():
     """The folder by its pattern, its files, and their size."""
     text = short(out="mine", name="x")
