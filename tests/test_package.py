@@ -111,7 +111,7 @@ def test_description_has_no_relative_links(description):
 def test_description_keeps_the_words_of_the_readme(description):
     """But for the targets of relative links, it is the README."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    relative = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)[^)]+\)")
+    relative = re.compile(r"!?\[([^\]]+)\]\((?!https?:|mailto:|#)[^)]+\)")
     assert relative.search(readme)
     assert description.strip() == relative.sub(r"\1", readme).strip()
 

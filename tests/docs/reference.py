@@ -63,7 +63,7 @@ def commands(
     group: click.Group = root, names: Sequence[str] = ()
 ) -> Iterator[tuple[str, click.Command, click.Context]]:
     """(name, command, context) of every command, those in groups after their group."""
-    parent = click.Context(group, info_name=" ".join(("loadbench", *names)))
+    parent = click.Context(group, info_name=" ".join(("loadbench", *names)), **root.context_settings)
     for name in group.list_commands(parent):
         command = group.get_command(parent, name)
         assert command is not None
