@@ -19,6 +19,7 @@ from loadbench.plan.load import Closed, Open
 from loadbench.record.kept_connections import ADVICE
 from loadbench.record.outcome import Outcome, TokenSource, failed_of
 from loadbench.results.run import Reason, Verdict
+from loadbench.wire.openai import clean
 from loadbench.wire.vocabulary import Ending, ending_of
 
 if TYPE_CHECKING:
@@ -340,7 +341,8 @@ def other_names(
     requested: dict[str, Mapping[str, int]] = {
         name: stats.models for name, stats in recording.groups_of("model").items()
     }
-    for wanted, answered in (requested or {model: recording.models}).items():
+    for written, answered in (requested or {model: recording.models}).items():
+        wanted = clean(written)  # as names in responses are read
         others = {name: count for name, count in answered.items() if name and not _alike(name, wanted)}
         if others:
             name, count = max(others.items(), key=lambda item: item[1])

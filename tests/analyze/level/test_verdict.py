@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadbench.analyze.level.verdict import client_reasons
+from loadbench.analyze.level.verdict import client_reasons, other_names
 from loadbench.plan.arrivals import parse_arrivals
 from loadbench.plan.load import Closed, Open
 from loadbench.record.outcome import Outcome, TokenSource
 from loadbench.record.request import Destination
 from loadbench.record.usage_check import UsageCheck
+from loadbench.wire.openai import clean
 from tests.building import MS, S, a_failure, a_level, a_recording, a_sample, calm
 
 if TYPE_CHECKING:
@@ -154,6 +155,15 @@ def test_another_name_is_another_model_only_where_the_list_says_so(answered, lis
     level = a_level(recording=recorded(quiet(model=answered)), listed=listed)
     assert codes(level) == reasons
     assert [caveat.code for caveat in level.caveats] == caveats
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mm\x07", "m\u202e", "a  model\t of mine", "m" * 400])
+def test_a_name_that_is_read_in_part_is_the_same(name):
+    """Names in responses are one line of what can be printed, and have an end."""
+    recording = recorded(quiet(model=clean(name)))
+    assert clean(name) != name
+    assert list(other_names(recording, name, None)) == []
+    assert [message for _, message, _ in other_names(recording, "x", None)]
 
 
 @pytest.mark.parametrize(("late_ns", "expected"), [(900_000, []), (1_100_000, ["late_start"])])
