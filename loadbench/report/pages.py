@@ -113,8 +113,8 @@ def _answer_tiles(capacity: Capacity) -> list[tuple[str, str, str]]:
     answer = capacity.answer
     if answer is not None:
         unit = "users" if kind_of(capacity) == "users" else "requests/s"
-        think = f"who think {duration(answer.think_s)}" if answer.think_s else ""
-        tiles.append(("best estimate", f"{answer.amount:g} {unit}", f"{answer.strength} {think}".strip()))
+        think = f", think time {duration(answer.think_s)}" if answer.think_s else ""
+        tiles.append(("best estimate", f"{answer.amount:g} {unit}", f"{answer.strength}{think}"))
         proven, likely = claim_texts(capacity)
         tiles.append(("likely range", likely, f"{100 * answer.confidence:g} % confidence"))
         tiles.append(("proven range", proven, "whatever the curve"))

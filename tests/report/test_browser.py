@@ -16,6 +16,7 @@ from loadbench.report.page import run_page
 from loadbench.report.pages import page_of
 from loadbench.results.run import ClosedLoad
 from tests.cli.running import loadbench
+from tests.cli.test_formats import searches_folder
 from tests.report.browser import Opened, browser
 from tests.report.golden import HOSTILE, hostile
 from tests.report.test_html import BREAKOUT
@@ -53,6 +54,8 @@ def files(opened, tmp_path_factory) -> dict[str, Path]:
     for name, paths in PAGES.items():
         made[name] = folder / f"{name}.html"
         made[name].write_text(render_html(page_of(paths)), encoding="utf-8")
+    made["models"] = folder / "models.html"
+    made["models"].write_text(render_html(page_of([searches_folder(folder)])), encoding="utf-8")
     made["simulated"] = folder / "simulated.html"
     done = loadbench(
         "sweep", "--users", "1,2,4", "--requests", "12", "--report", str(made["simulated"]), "--quiet", cwd=folder
@@ -61,7 +64,7 @@ def files(opened, tmp_path_factory) -> dict[str, Path]:
     return made
 
 
-KINDS = [*PAGES, "simulated"]
+KINDS = [*PAGES, "models", "simulated"]
 
 
 def with_all_levels(page) -> None:
@@ -84,6 +87,20 @@ def test_page_has_no_error_and_asks_for_nothing(opened, files, kind):
     assert shown.problems == []
     assert shown.requests == []
     shown.page.close()
+
+
+def test_page_of_several_searches_has_each_model(opened, files):
+    """The table of all models, with the one that failed; the evidence of one at a time, by choice."""
+    page = Opened(opened, files["models"]).page
+    table = page.locator("table").first
+    assert [row.split()[0] for row in table.locator("tbody tr").all_inner_texts()] == ["x", "y", "z"]
+    assert "z: cannot be searched: not there" in page.locator("body").inner_text()
+    chosen = page.get_by_label("Model", exact=True).first
+    assert chosen.locator("option").all_inner_texts() == ["x", "y"]
+    before = page.locator("svg:visible").count()
+    chosen.select_option("y")
+    assert page.locator("svg:visible").count() == before > 0
+    page.close()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
