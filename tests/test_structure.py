@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import tomllib
 from collections import Counter
 from functools import cache
@@ -158,3 +159,9 @@ def test_layers_name_every_package():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
     (layers,) = (contract["layers"] for contract in settings["contracts"] if contract["id"] == "layers")
     assert sorted(layers) == sorted(file.parent.name for file in PACKAGE.glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("tool", ["bench", "fuzz", "kills", "soak"])
+def test_tools_outside_of_the_suite_can_be_loaded(tool):
+    """What they take from the package is still there."""
+    assert importlib.import_module(f"tests.{tool}.__main__").main

@@ -29,7 +29,8 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from loadbench.report.chart import Mark, Series, chart
+from loadbench.report.chart import svg
+from loadbench.report.document import Chart, Mark, Series
 from loadbench.sim.process import TruthProcess
 from tests.cli.running import environment
 
@@ -162,7 +163,8 @@ def draw(out: Path) -> None:
             )
         down = [Mark(SETTLED_S / 60, "the slope begins")] if y == "rss_mb" else []
         unit = "MB" if y.endswith("_mb") else title.split()[-1].lower()
-        panels.append(chart(lines, title=title, x="minutes", y=unit, log_x=False, down=down))
+        shown = Chart(name=y, title=title, series=lines, x="minutes", y=unit, log_x=False, down=down)
+        panels.append(svg(shown))
     width, height = (int(re.search(rf'{side}="(\d+)"', panels[0])[1]) for side in ("width", "height"))  # type: ignore[index]
     # A chart by itself fits the page; within another one it has its own size.
     own = f'style="width:{width}px;height:{height}px"'
