@@ -8,6 +8,7 @@ presses Tab gets fewer words instead.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ _WITHIN_S = 2.0
 # Models of older runs are hardly wanted.
 _MOST_RUNS = 20
 _SUFFIXES = (".toml", ".json")
+# Names come from servers and files: what bash would take for more than a part of a word gets a backslash.
+_SPECIAL, _ESCAPED = re.compile(r"[^\w%+,./:=@^~-]|^~"), r"\\\g<0>"
 
 
 class Bash(BashComplete):
@@ -47,12 +50,14 @@ class Bash(BashComplete):
         return args, incomplete
 
     def format_completion(self, item: CompletionItem) -> str:
-        """A line for the shell's script."""
-        return f"{item.type},{item.value[self._cut :] if item.type == 'plain' else item.value}"
+        """A line for the shell's script. The shell takes a word as it is, so that each character stands for itself."""
+        word = item.value[self._cut :] if item.type == "plain" else item.value
+        return f"{item.type},{_SPECIAL.sub(_ESCAPED, word) if item.type == 'plain' else word}"
 
 
 def _beginning(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(word) for word in dict.fromkeys(words) if word.startswith(incomplete)]
+    """Those that begin like this. What no terminal shows, as a line feed, is not typed into one either."""
+    return [CompletionItem(word) for word in dict.fromkeys(words) if word.startswith(incomplete) and word.isprintable()]
 
 
 def models(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -114,7 +119,7 @@ def scenario_files(_ctx: click.Context, _param: click.Parameter, incomplete: str
         entries = []
     found = []
     for entry in entries:
-        if entry.name.startswith(name) and (name or not entry.name.startswith(".")):
+        if entry.name.startswith(name) and entry.name.isprintable() and (name or not entry.name.startswith(".")):
             path = f"{incomplete[: len(incomplete) - len(name)]}{entry.name}"
             if entry.suffix in _SUFFIXES:
                 found.append(CompletionItem(path))

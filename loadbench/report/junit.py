@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from xml.etree import ElementTree as ET
 
-from loadbench.analyze.capacity.exit_code import exit_code_of
+from loadbench.analyze.capacity.exit_code import exit_code_of as exit_code_of_search
 from loadbench.analyze.compare.gates import standing
+from loadbench.analyze.level.exit_code import exit_code_of
 from loadbench.core.errors import ExitCode
 from loadbench.core.text import printable
 from loadbench.report.compare import gate_change
@@ -67,7 +68,7 @@ def compare_suite(comparison: Comparison, *, undecided: str | None = None) -> Su
 def search_suite(capacity: Capacity, *, undecided: str | None = None) -> Suite:
     """The test case of a capacity search, as its exit code has it: failed where no load meets the objectives, an error
     where there is no answer."""
-    code = exit_code_of(capacity, undecided=undecided)
+    code = exit_code_of_search(capacity, undecided=undecided)
     kind = {ExitCode.OK: "", ExitCode.GATE_FAILED: "failure"}.get(code, "error")
     said = capacity.conclusion or "the search is under way, or was killed"
     case = ("loadbench.capacity", f"{capacity.model}: {', '.join(capacity.objectives)}", kind, said, said)
@@ -120,6 +121,13 @@ def run_suites(run: Run) -> list[Suite]:
     ]
     if not run.complete:
         cases.append(("loadbench.run", "complete", "error", "the run was stopped or is still running", ""))
+    code = exit_code_of(run, undecided=undecided_of(run))
+    has_gates = any(one.gate for level in run.levels for one in level.objectives)
+    kinds = {kind for suite in suites for _, _, kind, _, _ in suite.cases} | {kind for _, _, kind, _, _ in cases}
+    if has_gates and code is not ExitCode.OK and not kinds & {"failure", "error"}:
+        # Every gate passes, and the measurement does not count.
+        of_levels = (f"{one.load.label} is {one.verdict.status}" for one in run.levels if one.verdict.status != "VALID")
+        cases.append(("loadbench.run", "verdict", "error", f"exit code {int(code)}: {', '.join(of_levels)}", ""))
     if cases or not suites:
         suites.append(Suite(f"loadbench {run.name}", cases))
     if run.question:

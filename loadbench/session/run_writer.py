@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import msgspec
 
 from loadbench import __version__
+from loadbench.analyze.level.exit_code import exit_code_of
 from loadbench.analyze.level.output_equality import output_equality
 from loadbench.analyze.level.overload import judge_overload
 from loadbench.analyze.level.summary import load_result, summarize
@@ -281,34 +282,8 @@ class RunWriter:
         self.folder.save("report.md", render(self.run, "markdown").encode())
 
     def exit_code(self) -> ExitCode:
-        """What the measurement says; the first that holds."""
-        if not self.run.complete:
-            return ExitCode.INTERRUPTED
-        if any(status.status == "failed" for status in self.run.models):
-            return ExitCode.TARGET_UNAVAILABLE
-        statuses = {level.verdict.status for level in self.run.levels}
-        if "INVALID" in statuses:
-            return ExitCode.INVALID
-        decisions = {one.decision for level in self.run.levels for one in level.objectives if one.gate}
-        undecided = self._scenario.slo.undecided
-        if "FAIL" in decisions or ("UNDECIDED" in decisions and undecided == "fail"):
-            return ExitCode.GATE_FAILED
-        if "OVERLOADED" in statuses and "VALID" not in statuses:
-            return ExitCode.INVALID
-        # A level may be inconclusive by itself, as where there are too few responses: so are its gates then.
-        open_gates = "UNDECIDED" in decisions or any(
-            level.verdict.status == "INCONCLUSIVE" and any(one.gate for one in level.objectives)
-            for level in self.run.levels
-        )
-        excused = {"undecided"} if undecided == "pass" else set()
-        if undecided == "pass":
-            open_gates = False
-        if self._scenario.command == "workshop":  # its rounds are given: a report of a few responses is what was asked
-            excused.add("too_few_answers")
-        if any({reason.code for reason in level.verdict.reasons} <= excused for level in self.run.levels):
-            statuses.add("VALID")
-        none_is_valid = statuses and "VALID" not in statuses
-        return ExitCode.INCONCLUSIVE if open_gates or none_is_valid else ExitCode.OK
+        """What the measurement says."""
+        return exit_code_of(self.run, undecided=self._scenario.slo.undecided)
 
 
 def new_folder(scenario: Scenario, started_at: datetime, say: Callable[[str], None]) -> RunFolder:

@@ -74,6 +74,40 @@ def test_scenario_files_are_completed(tmp_path):
     assert completed(tmp_path, "sweep", "no") == ["file,no"]
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_names_are_one_word_of_the_line_and_no_command(tmp_path):
+    """Whatever a server calls its models, and whatever files are called: bash reads back the name, and runs nothing."""
+    names = [
+        "$(touch run)",
+        "`touch run`",
+        "a; touch run",
+        "a b",
+        "*",
+        "~root",
+        "it's",
+        'q"',
+        "x\\y",
+        "a&b|c>d<e",
+        "#1",
+    ]
+    hidden = ["two\nlines", "esc\x1b[31m", "\u202egnp.exe"]
+    with any_server(lambda _: Reply({"data": [{"id": name} for name in [*names, *hidden, "plain"]]})) as server:
+        words = completed(tmp_path, "sweep", "--url", server.root, "--model", "")
+    (tmp_path / "my file").write_text("")
+    done = subprocess.run(
+        ["bash", "--norc", "-c", f"printf '%s\\n' {' '.join(words)}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [*names, "plain"]
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "a b.toml").write_text("")
+    assert completed(tmp_path, "sweep", "a") == [r"a\ b.toml"]
+    assert completed(tmp_path, "sweep", "a b") == [r"a\ b.toml"]
+
+
 def test_sides_of_a_comparison_are_completed(tmp_path):
     """Saved runs, profiles of the simulated server, and the beginning of a URL."""
     for name in ("20260101T000000Z-before", "20260102T000000Z-after"):
