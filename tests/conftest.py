@@ -59,7 +59,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 ROOT = Path(__file__).parents[1]
 
-# Files and folders whose tests run one at a time: they measure time over real sockets or CPU shares, stop processes, or
+# Files, folders and tests that run one at a time: they measure time over real sockets or CPU shares, stop processes, or
 # load the machine themselves.
 SERIAL = (
     "tests/cli/test_overload.py",
@@ -67,6 +67,7 @@ SERIAL = (
     "tests/cli/test_signals.py",
     "tests/client/test_stamping.py",
     "tests/engine/test_selfcheck.py",
+    "tests/engine/test_workers.py::test_workers_give_the_figures_of_one_process",
     "tests/gpu/",
     "tests/llamacpp/test_paired.py",
     "tests/llamacpp/test_telemetry.py",
