@@ -51,7 +51,7 @@ from loadbench.targets.discovery import locate
 from loadbench.targets.openai import credentials
 from loadbench.targets.prepare import prepare
 from loadbench.targets.scrape import counters
-from loadbench.targets.server_version import server_info
+from loadbench.targets.server_version import server_infos
 from loadbench.telemetry.sampler import check_pid, cores_in_use, is_local
 from loadbench.wire.openai import Api
 from loadbench.wire.translation import translated_fields, translated_messages
@@ -337,7 +337,7 @@ async def open_session(
         prepared = await prepare(scenario, environment, url=url, say=say)
         scenario, servers = prepared.scenario, []
         if not scenario.simulated and scenario.target.adapter is None:
-            servers = [await server_info(one, prepared.service, scenario.limits) for one in prepared.targets]
+            servers = await server_infos(prepared.targets, prepared.service, scenario.limits)
         clock = MonotonicClock()
         transport = make_transport(scenario, prepared.target, clock, *prepared.others)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from typing import Any
 
@@ -139,17 +140,40 @@ def test_a_route_that_hangs_holds_nothing_up(tmp_path):
     assert (info.name, info.version) == ("vLLM", "")
 
 
-def test_what_a_server_says_is_cut_and_plain(tmp_path):
-    """A version is a short line without control characters."""
+@pytest.mark.parametrize(
+    "said",
+    ["1\x1b[2J\n<script>" + "x" * 500, "1.2 \u202e3", "]0;x[31m v1 | <b>x</b>", "no number", "1." * 41, "", 7, None],
+)
+@pytest.mark.parametrize("owner", ["vllm", "someone"])
+def test_a_version_that_is_none_is_left_out(tmp_path, owner, said):
+    """A text that is no version names no program either."""
 
     def listed(path: str) -> Reply | None:
-        bad = {"version": "1\x1b[2J\n<script>" + "x" * 500}
-        return Reply({"/v1/models": listing(owned_by="vllm"), "/version": bad}.get(path, {}))
+        bad = {"version": said}
+        return Reply({"/v1/models": listing(owned_by=owner), "/version": bad, "/api/version": bad}.get(path, {}))
 
     with any_server(listed) as server:
         typed("sweep", "--url", server.root, *QUICK, cwd=tmp_path)
     (folder,) = (tmp_path / "out").iterdir()
     (info,) = read_run(folder).servers
-    assert len(info.version) == 80
-    assert info.version.startswith("1[2J <script>")
-    assert "<script>x" not in render_html(page_of([folder]))
+    assert (info.name, info.version) == ("vLLM" if owner == "vllm" else "", "")
+
+
+def test_servers_are_asked_at_the_same_time(tmp_path):
+    """Of three that say nothing, the second and third are asked before the first is given up."""
+    asked = []
+    all_asked = threading.Event()
+
+    def listed(path: str) -> Reply | None:
+        if path == "/version":
+            asked.append(path)
+            if len(asked) == 3:
+                all_asked.set()
+            assert all_asked.wait(10)
+        return Reply({"version": "1.2.3"} if path == "/version" else listing(owned_by="vllm"))
+
+    with any_server(listed) as first, any_server(listed) as second, any_server(listed) as third:
+        urls = [word for server in (first, second, third) for word in ("--url", server.root)]
+        typed("sweep", *urls, *QUICK, cwd=tmp_path)
+    (folder,) = (tmp_path / "out").iterdir()
+    assert [info.version for info in read_run(folder).servers] == ["1.2.3"] * 3
