@@ -14,7 +14,7 @@ def is_taken(path: Path) -> bool:
 
 def write_new(path: Path, content: bytes, *, replace: bool) -> None:
     """Write a file that is not there yet, or, with `replace`, the one that is, or that the link leads to, as a whole
-    and with the permissions that it has.
+    and with the permissions that it has. Where its folder takes no new file, it is written in place.
 
     Raises `FileExistsError` if something is there that may not be replaced, even if it was made a moment ago, and
     `OSError` if it cannot be written.
@@ -29,10 +29,16 @@ def write_new(path: Path, content: bytes, *, replace: bool) -> None:
                 place.unlink(missing_ok=True)
                 raise
         return
-    draft = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    # A short name: that of the file may be as long as names may be, and a draft of a killed process may lie there.
+    draft = place.with_name(f".{os.urandom(6).hex()}.tmp")
     try:
         # Nobody else reads it before it has the permissions of the file.
-        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as new:
+        new = open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115 - closed below
+    except PermissionError:  # nothing can be added to this folder: the file itself may be written all the same
+        place.write_bytes(content)
+        return
+    try:
+        with new:
             new.write(content)
         shutil.copymode(place, draft)
         draft.replace(place)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from loadbench.core import new_file as module
 from loadbench.core.new_file import is_taken, write_new
 
 
@@ -57,3 +58,24 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, replace):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"old"] * replace
+
+
+def test_a_file_with_a_name_as_long_as_names_may_be_is_replaced(tmp_path):
+    """The draft beside it has a short name of its own."""
+    path = tmp_path / ("n" * 250)
+    path.write_bytes(b"old")
+    write_new(path, b"new", replace=True)
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"new"]
+
+
+def test_a_file_in_a_folder_that_takes_no_other_is_written_in_place(tmp_path, monkeypatch):
+    """As a folder of another user with a file that everybody may write."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old, and longer")
+
+    def refuse(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(module.os, "open", refuse)
+    write_new(path, b"new", replace=True)
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"new"]
