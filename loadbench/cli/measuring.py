@@ -324,8 +324,8 @@ def tell_github(markdown: str, suites: Sequence[Suite]) -> ExitCode:
 
 
 def write_file(flag: str, path: Path, content: str) -> ExitCode:
-    """Write a file that a flag names, or report that it cannot be written, and where it is instead. Returns the exit
-    code for the case that nothing else has gone wrong."""
+    """Write a file that a flag names, and report it on stderr unless --quiet; or that it cannot be written, and where
+    it is instead. Returns the exit code for the case that nothing else has gone wrong."""
     from loadbench.results.folder import keep_elsewhere  # noqa: PLC0415 - the help needs nothing of it
 
     try:
@@ -334,4 +334,7 @@ def write_file(flag: str, path: Path, content: str) -> ExitCode:
         kept = keep_elsewhere(path.name, content.encode())
         say(f"error: {flag} {path}: {error.strerror or error}" + ("" if kept is None else f"; it is in {kept}"))
         return ExitCode.BAD_INPUT
+    context = click.get_current_context(silent=True)
+    if context is None or not context.params.get("quiet"):
+        say(f"written to {path}")
     return ExitCode.OK

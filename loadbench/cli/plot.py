@@ -77,7 +77,5 @@ def command(run: Path, *, chart: str | None, form: str | None, out: Path | None)
         print_report(drawn, "svg")
         return
     else:
-        code = write_file("--out", out, drawn)
-        if code:
-            sys.exit(code)
-    say(f"saved in {out}")
+        sys.exit(write_file("--out", out, drawn))
+    say(f"written to {out}")

@@ -205,10 +205,8 @@ def _page(runs: Sequence[Path], out: Path | None, *, opens: bool) -> str:
         with tempfile.NamedTemporaryFile(prefix="loadbench-", suffix=".html", delete=False) as file:
             out = Path(file.name)
     code = write_file("--out", out, content)
-    if code is ExitCode.OK:
-        say(f"the page is {out}")
-        if not webbrowser.open(out.resolve().as_uri()):
-            say("note: no browser could be started; open the file yourself")
+    if code is ExitCode.OK and not webbrowser.open(out.resolve().as_uri()):
+        say("note: no browser could be started; open the file yourself")
     sys.exit(code)
 
 

@@ -1,11 +1,12 @@
 """The report of a run: for each model a table with a row for each level, then notes.
 
-A median has half the width of its 95 % interval beside it, a p95 a column of its own for it. `~` marks a quantile that
+A percentile has half the width of its 95 % interval beside it. `~` marks a quantile that
 is known to 10 % at best, or only from below (`↑`), or not at all; `◄` marks the knee, where throughput stops growing.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -38,12 +39,15 @@ _MOST_FAILURES = 3
 _MOST_NAMED = 8
 # More servers in one table hide the few that matter.
 _MOST_GROUPS = 20
+# The figure of an objective that has a column, as in ttft_p95<1s.
+_FIGURE = re.compile(r"(ttft|tpot|e2e)_(p50|p95|p99)\b")
 _METRICS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
 # What a narrow terminal leaves out first has the highest digit. Columns that are not named here are details.
 _RANKS = {
-    **dict.fromkeys(("load", "tok/s", "TTFT p50", "failed", "verdict"), "0"),
-    **dict.fromkeys(("TTFT p95", "gave up", "goodput"), "1"),
-    **dict(zip(("E2E p50", "TPOT p50", "E2E p95", "req/s", "TPOT p95"), "23456", strict=True)),
+    **dict.fromkeys(("load", "tok/s", "verdict"), "0"),
+    **dict.fromkeys(("TTFT p50", "failed", "gave up"), "1"),
+    **dict(zip(("TPOT p50", "TTFT p95", "goodput", "E2E p50", "E2E p95", "req/s"), "234567", strict=True)),
+    "TPOT p95": "8",
 }
 # A value is an outlier at this many standard deviations, as hyperfine has it (10 times 1.4826 median deviations), and
 # among fewer values nothing is.
@@ -139,13 +143,12 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
     with_goodput = any(level.goodput is not None for level in levels)
     with_gave_up = any(level.gave_up is not None for level in levels)
     with_think = any(getattr(level.load, "think", None) for level in levels)  # in a capacity search not all
-    # Few samples are large enough for some of these intervals.
+    # Few samples are large enough for these intervals.
     known = {
-        (key, name)
+        key
         for key in _METRICS
-        for name in ("p95", "p999")
         for level in levels
-        if (metric := level.metrics.get(key)) and None not in (metric.interval.get(name) or (None,))
+        if (metric := level.metrics.get(key)) and None not in (metric.interval.get("p999") or (None,))
     }
     rows: list[dict[str, str]] = []
     for level in levels:
@@ -159,11 +162,8 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
         }
         for key, name in _METRICS.items():
             metric = level.metrics.get(key)
-            row[f"{name} p50"] = quantile(metric, "p50")
-            row[f"{name} p95"], half = _value_and_half_width(metric, "p95")
-            row |= {f"{name} p95 ±": half} if (key, "p95") in known else {}
-            row[f"{name} p99"] = quantile(metric, "p99")
-            row |= {f"{name} p99.9": quantile(metric, "p999")} if (key, "p999") in known else {}
+            row |= {f"{name} {point}": quantile(metric, point) for point in ("p50", "p95", "p99")}
+            row |= {f"{name} p99.9": quantile(metric, "p999")} if key in known else {}
         row |= {"ok": str(level.outcomes.get("ok", 0)), "failed": str(failed_of(level.outcomes)[0])}
         row |= {"gave up": str(level.outcomes.get("gave_up", 0))} if with_gave_up else {}
         if with_goodput:
@@ -173,7 +173,11 @@ def level_table(levels: Sequence[LevelResult]) -> Table:
             )
         rows.append({**row, "verdict": verdict(level)})
     headers = tuple(rows[0]) if rows else ()
-    rank = "".join(_RANKS.get(header, DETAIL) for header in headers)
+    # An objective's own figure is never left out; failures are where there are none.
+    rules = {one.rule for level in levels for one in level.objectives}
+    named = {f"{match[1]} {match[2]}".upper() for rule in rules if (match := _FIGURE.match(rule))}
+    ranks = _RANKS | ({} if any(failed_of(level.outcomes)[0] for level in levels) else {"failed": "5"})
+    rank = "".join("0" if header.upper() in named else ranks.get(header, DETAIL) for header in headers)
     return Table(headers, [list(row.values()) for row in rows], "r" * (len(headers) - 1) + "l", rank=rank)
 
 
@@ -256,18 +260,13 @@ def verdict(level: LevelResult) -> str:
 
 def quantile(metric: Metric | None, name: str) -> str:
     """A quantile of a duration and how well it is known; `-` where the metric is unknown."""
-    value, half = _value_and_half_width(metric, name)
-    return value if half == "-" else f"{value} {half}"
-
-
-def _value_and_half_width(metric: Metric | None, name: str) -> tuple[str, str]:
     if metric is None:
-        return "-", "-"
+        return "-"
     value, (low, high) = float(getattr(metric, name)), metric.interval.get(name) or (None, None)
     if low is None or high is None:
-        return f"{UNSURE}{duration(value)}" + (f" {AT_LEAST}" if low is not None else ""), "-"
+        return f"{UNSURE}{duration(value)}" + (f" {AT_LEAST}" if low is not None else "")
     share = (high - low) / 2 / value if value else 0.0
-    return f"{UNSURE * (share > _VAGUE)}{duration(value)}", half_width(share)
+    return f"{UNSURE * (share > _VAGUE)}{duration(value)} {half_width(share)}"
 
 
 # Notes.

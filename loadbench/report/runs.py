@@ -39,7 +39,8 @@ def result_of(run: RunSummary) -> str:
         who = f" ({run.peak.model})" if len(run.models) > 1 else ""
         texts.append(f"{significant(run.peak.output_tokens_per_s)} tok/s at {run.peak.load}{who}")
     if run.state != "complete":
-        texts.insert(0, run.state)
+        # What a search has concluded so far is no result: it has one state, that of its run.
+        texts = [run.state, *(text for text in texts if not text.endswith("inconclusive"))]
     return "; ".join(texts) or "nothing measured"
 
 

@@ -77,3 +77,13 @@ def test_nothing_is_written_where_a_command_fails(folder, tmp_path):
     file.write_text("mine", encoding="utf-8")
     assert typed("explain", "nothing-of-this", "--out", str(file), cwd=folder).returncode == 2
     assert file.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_written_file_is_named_on_stderr(folder, tmp_path):
+    """By --out of a report and by --report of a measurement; not with --quiet."""
+    file = tmp_path / "page.html"
+    for flags in (("--format", "html"), ("--json",)):
+        assert typed("report", "last", *flags, "--out", str(file), cwd=folder).stderr == f"written to {file}\n"
+    short = ("--users", "1", "--requests", "3", "--warm-up", "0s", "--max-tokens", "2", "--report", str(file))
+    assert f"written to {file}" in typed("sweep", *short, cwd=tmp_path).stderr.splitlines()
+    assert typed("sweep", *short, "--quiet", cwd=tmp_path).stderr == ""
