@@ -228,7 +228,7 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("stood_still", "code", "The load generator, or the whole machine, stood still for more than 2 s.",
          remedy="keep the machine from sleeping, and measure again"),
     Term("clock_step", "code", "The wall clock was set during the level.", remedy="measure again"),
-    Term("late_first_tokens", "code", "More than 0.5 % of first tokens were read so late that a later one had arrived.",
+    Term("late_first_tokens", "code", "So many first tokens were read after a later one that TTFT may be too long.",
          remedy=_GENERATOR, see=("timestamp",)),
     Term("late_reads", "code", "More than 0.5 % of events were read so late that they got a later one's timestamp.",
          remedy=_GENERATOR, see=("timestamp",)),

@@ -44,7 +44,8 @@ _MIN_ACHIEVED = 0.99
 # A closed loop that loses more than this share of its cycle makes noticeably less load than its users should.
 _MAX_LOST_CYCLE = 0.02
 # An event that carries a later event's stamp makes the gap before it too long. Up to this share of them, the p99 of the
-# gaps is at most what their p99.5 would be; with twice as many it could be any.
+# gaps is at most what their p99.5 would be; with twice as many it could be any. First tokens are far
+# fewer, and their p99 and p99.5 can be far apart.
 MAX_LATE = 0.005
 # From this share on, events that a server sends together shape the distribution of gaps.
 _MANY_TOGETHER = 0.05
@@ -274,9 +275,18 @@ def _late_stamps(recording: LevelRecording) -> Iterator[Reason]:
         yield from _delayed(recording, health.loop_lag, code="late_reads", message=message)
     # Of the events these may be few, and make up a quantile of the times to first token all the same.
     late, answers = recording.late_first_tokens, recording.outcomes.get(Outcome.OK, 0)
-    if late > max(1, MAX_LATE * answers):
+    if late > max(1, MAX_LATE * answers) or (late > 1 and _moves_p99(recording.histograms["ttft"], late / answers)):
         message = f"{late} of {answers} first tokens were read so late that a later one had already arrived"
         yield Reason("late_first_tokens", message, _GENERATOR_BOTTLENECK)
+
+
+def _moves_p99(times: Histogram, share: float) -> bool:
+    """Whether the p99 may be noticeably too long because this share of the times is: all of them may belong below it,
+    and then it is what is now the percentile below by so much."""
+    measured_ns, least_ns = times.percentile(99), times.percentile(max(0.0, 99 - 100 * share))
+    if measured_ns is None or least_ns is None:
+        return False
+    return measured_ns - least_ns > max(DELAY_NS, _DELAY_SHARE * measured_ns)
 
 
 def _delayed(recording: LevelRecording, delays: Histogram, *, code: str, message: str) -> Iterator[Reason]:
