@@ -291,9 +291,9 @@ def requested(run: Run) -> Table:
         f"{work['input_tokens']} tokens requested" if work.get("input_tokens") else "",
         _seen(run, "input"),
     )
-    answers = f"at most {work['max_tokens']} tokens" if work.get("max_tokens") else ""
-    answers = f"{work['output_tokens']} tokens requested" if work.get("output_tokens") else answers
-    add("answer length", answers, "exact" if work.get("exact_output") else "", _seen(run, "output"))
+    lengths = f"at most {work['max_tokens']} tokens" if work.get("max_tokens") else ""
+    lengths = f"{work['output_tokens']} tokens requested" if work.get("output_tokens") else lengths
+    add("response length", lengths, "exact" if work.get("exact_output") else "", _seen(run, "output"))
     add("temperature", "" if work.get("temperature") is None else str(work["temperature"]))
     add("seed", "" if work.get("seed") is None else str(work["seed"]))
     rules = parts.get("slo", {})

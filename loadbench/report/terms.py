@@ -83,7 +83,8 @@ TERMS: Final[tuple[Term, ...]] = (
          "(e2e − ttft) ÷ (N − 1)", "N < 2",
          (("vLLM", "TPOT, from its own TTFT"), ("SGLang", "TPOT, up to [DONE]"), ("guidellm, AIPerf", "ITL"),
           ("MLPerf LoadGen", "time per output token")), see=("tpot",)),
-    Term("itl", "figure", "Inter-token latency: the gap before an event, divided by the tokens in it, weighted so.",
+    Term("itl", "figure", "Inter-token latency: the gap before an event, divided by the tokens in it. Each "
+         "event counts as often as it has tokens.",
          "event gap ÷ tokens in its later event", "the number of tokens per event is unknown",
          (("SGLang", "ITL of its server's histogram, and of its client on its own route"),
           ("guidellm, AIPerf", "their ITL is `tpot_classic`"),
@@ -139,7 +140,7 @@ TERMS: Final[tuple[Term, ...]] = (
          see=("objective", "attainment")),
     Term("attainment", "level", "The share of all measured arrivals that met every objective, with its interval.",
          "good requests ÷ arrivals", see=("goodput",)),
-    Term("concurrency", "level", "Requests in flight, averaged over the time of the window; the peak is exact.",
+    Term("concurrency", "level", "Requests in flight, averaged over the time of the window.",
          "∫ requests in flight dt ÷ window", also=("in flight",), see=("users",)),
     Term("failures", "level", "The share of measured requests that failed, with arrivals that were not sent. "
          "Requests that were given up are in neither side.", "failed ÷ (failed + ok)", see=("outcome",)),
@@ -179,12 +180,27 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("outcome", "concept", "How one request ended. Every request ends in exactly one.", see=("ok", "failures")),
     Term("capacity", "concept", "The highest load at which every objective holds, with the range that it lies in.",
          see=("proven", "likely", "objective")),
+    Term("probe", "concept", "A short level of a capacity search. It ends as soon as it has decided whether its load "
+         "meets the objectives.", see=("level", "capacity", "verification")),
+    Term("verification", "concept", "The last level of a capacity search: it measures the load that the search "
+         "estimates.", see=("probe", "likely"), also=("verified",)),
     Term("proven", "concept", "Of a capacity: shown by the search's tests, whatever the curve.", see=("likely",)),
     Term("likely", "concept", "Of a capacity: by a curve fitted to all requests, verified by a final measurement.",
          see=("proven",)),
     Term("prefill", "concept", "Processing the prompt, before the first token. It decides TTFT.",
          see=("decode", "ttft")),
     Term("decode", "concept", "Generating tokens, one after another. It decides TPOT.", see=("prefill", "tpot")),
+    Term("running", "concept", "Requests that the server works on, as the server itself reports it.",
+         see=("queued", "slots")),
+    Term("queued", "concept", "Requests that wait in the server until it works on them, as it reports itself.",
+         see=("running", "server_queue"), also=("waiting",)),
+    Term("cold", "concept", "The first request to a model, which may have to be loaded or to set up its caches. "
+         "A report shows its TTFT as cold, and that of a second one as warm.", see=("ttft",), also=("warm",)),
+    Term("profile", "concept", "How fast the simulated server is and how many requests it works on at once "
+         "(--profile).", see=("slots",)),
+    Term("CPU time per event", "concept", "Processor time of the load generator for each event that it read. It is "
+         "part of no latency; a rise from run to run means that loadbench or its machine became slower.",
+         see=("lateness",)),
     Term("slots", "concept", "How many requests a server works on at once; further ones wait in its queue.",
          others=(("vLLM", "--max-num-seqs"), ("llama.cpp", "--parallel"))),
     Term("timestamp", "concept", "The moment when bytes arrived. On Linux the kernel's, so that a busy load generator "
@@ -301,6 +317,46 @@ TERMS: Final[tuple[Term, ...]] = (
     Term("process_restarted", "caveat", "The server's process ended during the level, and another one replaced it.",
          remedy="see the server's log, and measure again"),
     Term("server_contradicts", "caveat", "The server reports a longer time to the first token than was measured."),
+
+    # Caveats that only comparisons have.
+    Term("assumed_drift", "caveat", "Comparison: too few sessions to show how much the machine's speed varies between "
+         "sessions, so a variation was assumed.", remedy="measure several sessions of each side, or both in pairs"),
+    Term("not_in_turns", "caveat", "Comparison: the sides were measured one after the other, so a change in the "
+         "meantime may be what differs.", remedy="measure both in turns: loadbench compare with two URLs does"),
+    Term("same_device", "caveat", "Comparison: the sides are meant for two devices, and ran on one.",
+         remedy="see the servers' logs: one may have fallen back to the CPU", see=("cpu_fallback",)),
+    Term("devices_alike", "caveat", "Comparison: the sides are on two devices, and equally fast: one may not be used.",
+         remedy="see the servers' logs", see=("same_device",)),
+    Term("same_run", "caveat", "Comparison: a run is on both sides.", remedy="name different runs for the two sides"),
+    Term("same_target", "caveat", "Comparison: both sides are the same server and model.",
+         remedy="this is right if the server was changed between the runs"),
+    Term("mixed_side", "caveat", "Comparison: one side has runs of several servers.",
+         remedy="name runs of one server for each side"),
+    Term("seeds", "caveat", "Comparison: the sides used different seeds, so their prompts differ.",
+         remedy="use the same seeds"),
+    Term("versions", "caveat", "Comparison: the sides were measured with different versions of loadbench.",
+         remedy="measure both with the same version"),
+    Term("incomplete", "caveat", "Comparison: runs were stopped before their end.",
+         remedy="leave them out, or measure again"),
+    Term("finish_reasons", "caveat", "Comparison: more responses of one side ended at the length limit.",
+         remedy="use --exact-output, or a length that both sides reach"),
+    Term("token_source", "caveat", "Comparison: the tokens of the sides were counted in different ways.",
+         remedy="let both servers report usage", see=("usage",)),
+    Term("two_models", "caveat", "Comparison: the sides have different models, whose tokens are different amounts of "
+         "text and work.", remedy="compare E2E of equivalent responses, and their quality"),
+    Term("two_variants", "caveat", "Comparison: the sides have different variants of one model.",
+         remedy="compare their quality as well: loadbench score"),
+
+    # Caveats that only predictions of a capacity have.
+    Term("shared_evenly", "caveat", "Prediction: the model assumes that the server shares itself evenly among all "
+         "requests in flight.", remedy="measure at the predicted number of users, with the think time"),
+    Term("wide_steps", "caveat", "Prediction: two neighbouring levels are far apart.",
+         remedy="measure a level in between"),
+    Term("no_single_user", "caveat", "Prediction: one user alone was not measured.", remedy="measure users=1 as well"),
+    Term("interactive_law", "caveat", "Prediction: users divided by throughput is not the response time, so a level "
+         "was not steady.", remedy="measure for longer, after a longer warm-up"),
+    Term("not_monotone", "caveat", "Prediction: a busier server served requests better, by more than chance.",
+         remedy="check whether the server caches, warms up or wakes up, and measure again"),
 
     # Outcomes.
     Term("ok", "outcome", "A response with text and a known good end."),

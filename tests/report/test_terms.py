@@ -67,6 +67,11 @@ def test_terms_are_whole():
         *(("TTFT", "ttft"), ("ttft_p95", "ttft"), ("ttft_p95<1s", "ttft"), ("tpot_s", "tpot"), ("E2EL", "e2e")),
         *(("tok/s", "output_tokens_per_s"), ("warmup", "warm-up"), ("Think time", "think"), ("slo", "objective")),
         ("overloaded", "OVERLOADED"),
+        *(
+            (word, word)
+            for word in ("probe", "verification", "running", "queued", "prefill", "profile", "cold", "knee")
+        ),
+        *((word, word) for word in ("assumed_drift", "same_device", "not_in_turns", "not_monotone", "shared_evenly")),
     ],
 )
 def test_a_term_has_several_spellings(written, name):
