@@ -375,20 +375,19 @@ def _other_tables(levels: Sequence[LevelResult]) -> list[Block]:
 
 def _verdicts(run: Run) -> list[Block]:
     """A row for each reason and caveat: the same text at several levels is one row."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
+    rows: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
     for index, level in enumerate(run.levels):
         reasons = [(level.verdict.status, reason) for reason in level.verdict.reasons]
         for status, reason in [*reasons, *(("note", caveat) for caveat in level.caveats)]:
-            rows.setdefault((status, reason.code, reason.advice), []).append(
-                f"{level_place(run, index)}: {reason.message}"
-            )
-    shown = [
-        [status, "; ".join(places[:2]) + (f"; and {len(places) - 2} more" if len(places) > 2 else ""), advice]
-        for (status, _, advice), places in rows.items()
-    ]
+            rows.setdefault((status, reason.code, reason.advice), []).append((index, reason.message))
+    shown = []
+    for (status, _, advice), places in rows.items():
+        why = "; ".join(f"{level_place(run, index)}: {message}" for index, message in places[:2])
+        others = [index for index, _ in places[2:]]
+        shown.append([status, why + (f"; also {level_place(run, *others)}" if others else ""), advice])
     good = sum(level.verdict.status == "VALID" for level in run.levels)
-    believed = "the load generator kept up, the server was steady, and there were enough responses"
-    lines = [f"{good} of {counted(len(run.levels), 'level')} VALID: {believed}."]
+    means = "in a VALID level the load generator kept up, the server was steady, and there were enough responses"
+    lines = [f"{good} of {counted(len(run.levels), 'level')} VALID; {means}."]
     return [Text(lines), Table(("verdict", "why", "what to do"), shown, "lll")]
 
 

@@ -14,6 +14,7 @@ from loadbench.analyze.level.rebuild import run_in
 from loadbench.report.document import Chart, Choice, Document, Heading, Notes, Series, Table, Text
 from loadbench.report.html import charts_of, render_html
 from loadbench.report.page import conclusion, run_page
+from loadbench.results.run import Reason
 from tests.report.golden import HOSTILE, RUNS, bending, hostile, stopped
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -116,3 +117,17 @@ def test_page_of_many_levels_is_small():
     run = run_in(SAVED)
     levels = [msgspec.structs.replace(run.levels[n % 6], load=type(run.levels[0].load)(users=n + 1)) for n in range(30)]
     assert len(render_html(run_page(msgspec.structs.replace(run, levels=levels), SAVED)).encode()) < 2_000_000
+
+
+def test_every_level_of_a_reason_is_named():
+    """Also where more levels share it than are quoted."""
+    run = bending()
+    reasons = [Reason("late_start", "it was late", "reduce the load")]
+    levels = [
+        msgspec.structs.replace(
+            one, verdict=msgspec.structs.replace(one.verdict, status="INVALID", reasons=reasons), caveats=[]
+        )
+        for one in run.levels
+    ]
+    text = Elements(render_html(run_page(msgspec.structs.replace(run, levels=levels), None))).text
+    assert "users=1: it was late; users=2: it was late; also users=4, 8" in text
